@@ -1,0 +1,507 @@
+//! The frames between the programs, the queue manager at their centre.
+//!
+//! On the wire: `u32` octets that follow, `u8` version, `u8` kind, payload. A frame longer than `FRAME_MAX_OCTETS`, of
+//! another version or an unknown kind is an error; its connection is closed and nothing else is lost, for every fact
+//! that a frame announces is on disk or will be told again.
+//!
+//! ```text
+//! smtpd, pickup, bounce, local    Producer, Arrived, Sealed   ->  qmgr
+//! smtp, local, bounce, error ...  Agent, Result               ->  qmgr
+//! qmgr                            Deliver                     ->  smtp, local, bounce, error ...
+//! postqueue, postsuper, master    Control                     ->  qmgr  -> ControlReply
+//! ```
+
+use super::codec::{CodecError, Put, Take};
+use crate::message::envelope::{Envelope, Recipient, decode_recipient, encode_recipient};
+use crate::queue::id::QueueId;
+use crate::queue::locator::{Locator, SegmentId};
+use crate::smtp::reply::Enhanced;
+use std::fmt;
+
+/// The version of every frame of this release.
+pub const FRAME_VERSION: u8 = 1;
+/// The longest frame, without its length field.
+pub const FRAME_MAX_OCTETS: usize = 64 * 1024 * 1024;
+const LENGTH_OCTETS: usize = 4;
+
+/// A message that a producer has on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// Where it stands.
+    pub locator: Locator,
+    /// What it is.
+    pub envelope: Envelope,
+}
+
+/// How a recipient fared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Delivered, or handed to the next hop.
+    Sent,
+    /// To be tried again.
+    Deferred,
+    /// Refused for good: the sender is told.
+    Bounced,
+}
+
+/// How a recipient fared, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// What happened.
+    pub outcome: Outcome,
+    /// The enhanced status code (RFC 3463).
+    pub dsn: Enhanced,
+    /// The reason, as it stands in the log between parentheses.
+    pub text: Box<str>,
+    /// The host that said so, as `name[address]:port`; `None` when no other host did.
+    pub remote: Option<Box<str>>,
+}
+
+/// A recipient of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRecipient {
+    /// Its place in the message's envelope: what `Result` names.
+    pub index: u32,
+    /// Who it is; `address` as the resolver left it.
+    pub recipient: Recipient,
+    /// For `JobKind::Bounce` and `JobKind::Warn`: what is to be reported.
+    pub status: Option<Status>,
+}
+
+/// What a job asks of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobKind {
+    /// Deliver the message to the recipients.
+    Deliver,
+    /// Send the sender a non-delivery report about the recipients.
+    Bounce,
+    /// Send the sender a delay warning about the recipients.
+    Warn,
+}
+
+/// Work for a delivery agent: one message, one next hop, some of its recipients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The number by which the agent answers.
+    pub job: u64,
+    /// What is asked.
+    pub kind: JobKind,
+    /// The segment file, relative to the queue directory.
+    pub path: Box<str>,
+    /// Where in it.
+    pub locator: Locator,
+    /// The transport's name in master.cf.
+    pub transport: Box<str>,
+    /// Where the message goes next, in the transport's own syntax.
+    pub nexthop: Box<str>,
+    /// When the message became active: microseconds since 1970 (the second of the log's `delays=`).
+    pub active_us: u64,
+    /// The envelope without its recipients.
+    pub envelope: Envelope,
+    /// The recipients of this job.
+    pub recipients: Vec<JobRecipient>,
+}
+
+/// An agent's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobResult {
+    /// The job's number.
+    pub job: u64,
+    /// The message: a queue manager that was started anew does not know the number, but can still believe the result.
+    pub id: QueueId,
+    /// Set when the destination as a whole failed (no connection, no greeting, session lost): the queue manager then
+    /// lowers the destination's concurrency and may set it aside.
+    pub site: Option<Status>,
+    /// How each recipient fared, by its index in the envelope. A recipient that is missing counts as deferred.
+    pub recipients: Vec<(u32, Status)>,
+}
+
+/// Everything that can be said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// First frame of a process that commits messages: its segment in use and where the last commit ends in it
+    /// (`SegmentId(0)` while it has none).
+    Producer {
+        /// The process.
+        pid: u32,
+        /// Its segment.
+        segment: SegmentId,
+        /// Octets of the segment that are committed.
+        end: u64,
+    },
+    /// Messages that are on disk, in the order of their places.
+    Arrived(Vec<Arrival>),
+    /// The producer is done with a segment: nothing is appended any more.
+    Sealed {
+        /// The segment.
+        segment: SegmentId,
+        /// Its committed octets.
+        end: u64,
+    },
+    /// First frame of a delivery agent.
+    Agent {
+        /// The service's name in master.cf.
+        transport: Box<str>,
+        /// The process.
+        pid: u32,
+        /// How many jobs it takes at a time.
+        capacity: u32,
+    },
+    /// An agent's answer to a job.
+    Result(JobResult),
+    /// A job for an agent.
+    Deliver(Box<Job>),
+    /// A question or command as JSON: `{"verb": "list"}`.
+    Control(Vec<u8>),
+    /// The answer, as JSON, in one or several frames of which the last is marked.
+    ControlReply {
+        /// No further frame answers the same question.
+        last: bool,
+        /// JSON lines.
+        json: Vec<u8>,
+    },
+}
+
+/// Why a stream of frames cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FrameError {
+    /// The frame is longer than `FRAME_MAX_OCTETS`, or shorter than its own header.
+    Length(usize),
+    /// Another version of the program wrote it.
+    Version(u8),
+    /// No frame has this kind.
+    Kind(u8),
+    /// The payload is not what the kind says.
+    Payload(CodecError),
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length(octets) => write!(f, "a frame of {octets} octets"),
+            Self::Version(version) => write!(f, "frame version {version}, this program speaks {FRAME_VERSION}"),
+            Self::Kind(kind) => write!(f, "unknown frame kind {kind}"),
+            Self::Payload(error) => write!(f, "bad frame: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+impl From<CodecError> for FrameError {
+    fn from(error: CodecError) -> Self {
+        Self::Payload(error)
+    }
+}
+
+impl Frame {
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Producer { .. } => 1,
+            Self::Arrived(_) => 2,
+            Self::Sealed { .. } => 3,
+            Self::Agent { .. } => 4,
+            Self::Result(_) => 5,
+            Self::Deliver(_) => 6,
+            Self::Control(_) => 7,
+            Self::ControlReply { .. } => 8,
+        }
+    }
+
+    /// Append the frame, header and all.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.put_u32(0);
+        out.put_u8(FRAME_VERSION);
+        out.put_u8(self.kind());
+        match self {
+            Self::Producer { pid, segment, end } => {
+                out.put_u32(*pid);
+                out.put_u64(segment.0);
+                out.put_u64(*end);
+            }
+            Self::Arrived(arrivals) => {
+                out.put_u32(arrivals.len() as u32);
+                for arrival in arrivals {
+                    arrival.locator.encode(out);
+                    arrival.envelope.encode(out);
+                }
+            }
+            Self::Sealed { segment, end } => {
+                out.put_u64(segment.0);
+                out.put_u64(*end);
+            }
+            Self::Agent { transport, pid, capacity } => {
+                out.put_str(transport);
+                out.put_u32(*pid);
+                out.put_u32(*capacity);
+            }
+            Self::Result(result) => {
+                out.put_u64(result.job);
+                out.put_u64(result.id.0);
+                encode_option_status(result.site.as_ref(), out);
+                out.put_u32(result.recipients.len() as u32);
+                for (index, status) in &result.recipients {
+                    out.put_u32(*index);
+                    encode_status(status, out);
+                }
+            }
+            Self::Deliver(job) => encode_job(job, out),
+            Self::Control(json) => out.put_bytes(json),
+            Self::ControlReply { last, json } => {
+                out.put_u8(u8::from(*last));
+                out.put_bytes(json);
+            }
+        }
+        let octets = (out.len() - start - LENGTH_OCTETS) as u32;
+        out[start..start + LENGTH_OCTETS].copy_from_slice(&octets.to_le_bytes());
+    }
+
+    fn decode(body: &[u8]) -> Result<Self, FrameError> {
+        let mut take = Take::new(body);
+        let version = take.u8()?;
+        if version != FRAME_VERSION {
+            return Err(FrameError::Version(version));
+        }
+        let frame = match take.u8()? {
+            1 => Self::Producer { pid: take.u32()?, segment: SegmentId(take.u64()?), end: take.u64()? },
+            2 => {
+                let count = take.count(Locator::ENCODED_OCTETS)?;
+                let arrival = |take: &mut Take<'_>| {
+                    Ok(Arrival { locator: Locator::decode(take)?, envelope: Envelope::decode(take)? })
+                };
+                Self::Arrived((0..count).map(|_| arrival(&mut take)).collect::<Result<_, CodecError>>()?)
+            }
+            3 => Self::Sealed { segment: SegmentId(take.u64()?), end: take.u64()? },
+            4 => Self::Agent { transport: take.str()?.into(), pid: take.u32()?, capacity: take.u32()? },
+            5 => {
+                let job = take.u64()?;
+                let id = QueueId(take.u64()?);
+                let site = decode_option_status(&mut take)?;
+                let count = take.count(4)?;
+                let recipient = |take: &mut Take<'_>| Ok((take.u32()?, decode_status(take)?));
+                let recipients = (0..count).map(|_| recipient(&mut take)).collect::<Result<_, CodecError>>()?;
+                Self::Result(JobResult { job, id, site, recipients })
+            }
+            6 => Self::Deliver(Box::new(decode_job(&mut take)?)),
+            7 => Self::Control(take.bytes()?.to_vec()),
+            8 => Self::ControlReply { last: take.u8()? != 0, json: take.bytes()?.to_vec() },
+            kind => return Err(FrameError::Kind(kind)),
+        };
+        take.end()?;
+        Ok(frame)
+    }
+}
+
+fn encode_status(status: &Status, out: &mut Vec<u8>) {
+    out.put_u8(match status.outcome {
+        Outcome::Sent => 0,
+        Outcome::Deferred => 1,
+        Outcome::Bounced => 2,
+    });
+    out.put_u8(status.dsn.class);
+    out.put_u16(status.dsn.subject);
+    out.put_u16(status.dsn.detail);
+    out.put_str(&status.text);
+    out.put_option_str(status.remote.as_deref());
+}
+
+fn decode_status(take: &mut Take<'_>) -> Result<Status, CodecError> {
+    let outcome = match take.u8()? {
+        0 => Outcome::Sent,
+        1 => Outcome::Deferred,
+        2 => Outcome::Bounced,
+        _ => return Err(CodecError::BadValue("outcome")),
+    };
+    let dsn = Enhanced { class: take.u8()?, subject: take.u16()?, detail: take.u16()? };
+    Ok(Status { outcome, dsn, text: take.str()?.into(), remote: take.option_str()?.map(Into::into) })
+}
+
+fn encode_option_status(status: Option<&Status>, out: &mut Vec<u8>) {
+    out.put_u8(u8::from(status.is_some()));
+    if let Some(status) = status {
+        encode_status(status, out);
+    }
+}
+
+fn decode_option_status(take: &mut Take<'_>) -> Result<Option<Status>, CodecError> {
+    match take.u8()? {
+        0 => Ok(None),
+        1 => decode_status(take).map(Some),
+        _ => Err(CodecError::BadValue("presence byte")),
+    }
+}
+
+fn encode_job(job: &Job, out: &mut Vec<u8>) {
+    out.put_u64(job.job);
+    out.put_u8(match job.kind {
+        JobKind::Deliver => 0,
+        JobKind::Bounce => 1,
+        JobKind::Warn => 2,
+    });
+    out.put_str(&job.path);
+    job.locator.encode(out);
+    out.put_str(&job.transport);
+    out.put_str(&job.nexthop);
+    out.put_u64(job.active_us);
+    job.envelope.encode(out);
+    out.put_u32(job.recipients.len() as u32);
+    for recipient in &job.recipients {
+        out.put_u32(recipient.index);
+        encode_recipient(&recipient.recipient, out);
+        encode_option_status(recipient.status.as_ref(), out);
+    }
+}
+
+fn decode_job(take: &mut Take<'_>) -> Result<Job, CodecError> {
+    let job = take.u64()?;
+    let kind = match take.u8()? {
+        0 => JobKind::Deliver,
+        1 => JobKind::Bounce,
+        2 => JobKind::Warn,
+        _ => return Err(CodecError::BadValue("job kind")),
+    };
+    let path = take.str()?.into();
+    let locator = Locator::decode(take)?;
+    let transport = take.str()?.into();
+    let nexthop = take.str()?.into();
+    let active_us = take.u64()?;
+    let envelope = Envelope::decode(take)?;
+    let count = take.count(4)?;
+    let recipient = |take: &mut Take<'_>| {
+        Ok(JobRecipient { index: take.u32()?, recipient: decode_recipient(take)?, status: decode_option_status(take)? })
+    };
+    let recipients = (0..count).map(|_| recipient(take)).collect::<Result<_, CodecError>>()?;
+    Ok(Job { job, kind, path, locator, transport, nexthop, active_us, envelope, recipients })
+}
+
+/// Puts frames together from a stream of bytes.
+#[derive(Debug, Default)]
+pub struct FrameReader {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl FrameReader {
+    /// Append bytes as they came; never parses, never fails.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame, or `None` until more bytes come. After an error the stream has no meaning any more.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        let Some((length, rest)) = self.buffer[self.start..].split_first_chunk::<LENGTH_OCTETS>() else {
+            return Ok(None);
+        };
+        let octets = u32::from_le_bytes(*length) as usize;
+        if !(2..=FRAME_MAX_OCTETS).contains(&octets) {
+            return Err(FrameError::Length(octets));
+        }
+        let Some(body) = rest.get(..octets) else {
+            return Ok(None);
+        };
+        let frame = Frame::decode(body)?;
+        self.start += LENGTH_OCTETS + octets;
+        Ok(Some(frame))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::envelope::{BodyType, Ret};
+
+    fn examples() -> Vec<Frame> {
+        let envelope = Envelope {
+            id: QueueId(9),
+            arrival_us: 1,
+            sender: "s@example.org".into(),
+            recipients: vec![Recipient::plain("r@example.org")],
+            body: BodyType::Unsaid,
+            smtputf8: false,
+            ret: Ret::Unsaid,
+            envid: None,
+            size_octets: 5,
+            attributes: vec![],
+        };
+        let locator = Locator { segment: SegmentId(7), offset: 64, record_octets: 100 };
+        let dsn = Enhanced { class: 4, subject: 4, detail: 1 };
+        let status = Status { outcome: Outcome::Deferred, dsn, text: "no route".into(), remote: None };
+        vec![
+            Frame::Producer { pid: 5, segment: SegmentId(7), end: 64 },
+            Frame::Arrived(vec![Arrival { locator, envelope: envelope.clone() }]),
+            Frame::Sealed { segment: SegmentId(7), end: 164 },
+            Frame::Agent { transport: "smtp".into(), pid: 6, capacity: 50 },
+            Frame::Result(JobResult {
+                job: 3,
+                id: QueueId(9),
+                site: Some(status.clone()),
+                recipients: vec![(0, status.clone())],
+            }),
+            Frame::Deliver(Box::new(Job {
+                job: 3,
+                kind: JobKind::Bounce,
+                path: "incoming/0000000000000007".into(),
+                locator,
+                transport: "bounce".into(),
+                nexthop: "".into(),
+                active_us: 2,
+                envelope,
+                recipients: vec![JobRecipient {
+                    index: 0,
+                    recipient: Recipient::plain("r@example.org"),
+                    status: Some(status),
+                }],
+            })),
+            Frame::Control(b"{}".to_vec()),
+            Frame::ControlReply { last: true, json: b"[]".to_vec() },
+        ]
+    }
+
+    #[test]
+    fn frames_come_back_whole_and_byte_by_byte() {
+        let mut bytes = Vec::new();
+        for frame in examples() {
+            frame.encode(&mut bytes);
+        }
+        for step in [1, 3, bytes.len()] {
+            let mut reader = FrameReader::default();
+            let mut frames = Vec::new();
+            for chunk in bytes.chunks(step) {
+                reader.receive(chunk);
+                while let Some(frame) = reader.next_frame().unwrap() {
+                    frames.push(frame);
+                }
+            }
+            assert_eq!(frames, examples(), "{step} octets at a time");
+        }
+    }
+
+    #[test]
+    fn a_damaged_frame_is_an_error_not_a_panic() {
+        for frame in examples() {
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            for at in 0..bytes.len() {
+                for value in [0, 1, 0x7f, 0xff] {
+                    let mut damaged = bytes.clone();
+                    damaged[at] = value;
+                    let mut reader = FrameReader::default();
+                    reader.receive(&damaged);
+                    let _ = reader.next_frame();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let mut reader = FrameReader::default();
+        reader.receive(&[2, 0, 0, 0, 9, 1]);
+        assert_eq!(reader.next_frame(), Err(FrameError::Version(9)));
+    }
+}

@@ -1,0 +1,13 @@
+//! The cores of Postillion: everything hot, nothing that knows Python.
+//!
+//! Protocol cores are sans-IO state machines: bytes and `now` go in, events and bytes come out. They own no socket,
+//! no clock and no thread. The exceptions own what their name says: `queue` writes and syncs files, `log` writes
+//! lines. The way of a message through these modules is told in `docs/flow.md`.
+
+#![forbid(unsafe_code)]
+
+pub mod ipc;
+pub mod log;
+pub mod message;
+pub mod queue;
+pub mod smtp;

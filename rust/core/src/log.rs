@@ -1,0 +1,348 @@
+//! Log lines, formatted here and written in batches by a thread of their own.
+//!
+//! A line costs its formatting and a copy. The writing thread wakes when a line comes, waits one `BATCH_WINDOW` for
+//! more, and writes them with one system call, or one datagram a line for syslog. The line format is syslog's
+//! (`Nov 22 17:02:03 host postfix/smtpd[123]: text`), which is what `maillog_file` holds with Postfix.
+
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long the first line of a batch waits for company.
+pub const BATCH_WINDOW: Duration = Duration::from_millis(10);
+/// The longest line, in octets; the rest is cut, so that a hostile text cannot fill a log.
+pub const LINE_MAX_OCTETS: usize = 2000;
+/// A writer that falls behind by more than this loses lines, and says how many.
+pub const BACKLOG_MAX_OCTETS: usize = 16 * 1024 * 1024;
+
+/// How bad it is. Postfix prefixes the text of all but `Info` with the word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// An event.
+    Info,
+    /// Something to look at.
+    Warning,
+    /// A part failed.
+    Error,
+    /// The program cannot go on.
+    Fatal,
+    /// A mistake of ours.
+    Panic,
+}
+
+impl Severity {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Info => "",
+            Self::Warning => "warning: ",
+            Self::Error => "error: ",
+            Self::Fatal => "fatal: ",
+            Self::Panic => "panic: ",
+        }
+    }
+
+    /// The severity of syslog (RFC 3164 §4.1.1).
+    fn syslog(self) -> u8 {
+        match self {
+            Self::Info => 6,
+            Self::Warning => 4,
+            Self::Error => 3,
+            Self::Fatal | Self::Panic => 2,
+        }
+    }
+}
+
+/// Where lines go.
+#[derive(Debug)]
+pub enum Destination {
+    /// A file opened for appending, or standard output.
+    File(File),
+    /// A syslog socket, with the facility number (mail is 2).
+    Syslog(UnixDatagram, u8),
+    /// Kept, for tests: `Log::take_lines`.
+    Memory,
+}
+
+#[derive(Debug)]
+struct Pending {
+    bytes: Vec<u8>,
+    lost_lines: u64,
+    utc_offset_s: i32,
+    ending: bool,
+    writing: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pending: Mutex<Pending>,
+    changed: Condvar,
+}
+
+/// A program's log. Share it as `Arc<Log>`.
+#[derive(Debug)]
+pub struct Log {
+    shared: Arc<Shared>,
+    host: String,
+    syslog_name: String,
+    program: String,
+    pid: u32,
+    facility: Option<u8>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Log {
+    /// A log whose lines carry `syslog_name/program[pid]`. `utc_offset_s`: seconds that local time is ahead of UTC;
+    /// renew it with `set_utc_offset` when daylight saving begins or ends.
+    pub fn new(
+        host: &str,
+        syslog_name: &str,
+        program: &str,
+        pid: u32,
+        utc_offset_s: i32,
+        destination: Destination,
+    ) -> Self {
+        let pending = Pending { bytes: Vec::new(), lost_lines: 0, utc_offset_s, ending: false, writing: false };
+        let shared = Arc::new(Shared { pending: Mutex::new(pending), changed: Condvar::new() });
+        let facility = if let Destination::Syslog(_, facility) = destination { Some(facility) } else { None };
+        let writer = match destination {
+            Destination::Memory => None,
+            destination => {
+                let shared = Arc::clone(&shared);
+                let thread = std::thread::Builder::new().name("log".into());
+                Some(thread.spawn(move || write_batches(&shared, destination)).expect("a thread can be started"))
+            }
+        };
+        let (host, syslog_name, program) = (host.into(), syslog_name.into(), program.into());
+        Self { shared, host, syslog_name, program, pid, facility, writer }
+    }
+
+    /// Add an `Info` line.
+    pub fn info(&self, text: fmt::Arguments<'_>) {
+        self.line(Severity::Info, text);
+    }
+
+    /// Add a `Warning` line.
+    pub fn warning(&self, text: fmt::Arguments<'_>) {
+        self.line(Severity::Warning, text);
+    }
+
+    /// Add a line. Characters that do not print become `?`, so one event is one line whatever a peer said.
+    pub fn line(&self, severity: Severity, text: fmt::Arguments<'_>) {
+        self.line_as(&self.program, severity, text);
+    }
+
+    /// Add a line in the name of a program that lives in this process: cleanup in smtpd, say. Log parsers go by it.
+    pub fn line_as(&self, program: &str, severity: Severity, text: fmt::Arguments<'_>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut pending = lock(&self.shared.pending);
+        if pending.bytes.len() > BACKLOG_MAX_OCTETS {
+            pending.lost_lines += 1;
+            return;
+        }
+        let was_empty = pending.bytes.is_empty();
+        let mut line = Line { bytes: std::mem::take(&mut pending.bytes), start: 0 };
+        if let Some(facility) = self.facility {
+            let _ = write!(line, "<{}>", facility * 8 + severity.syslog());
+        }
+        line.stamp(now as i64 + i64::from(pending.utc_offset_s));
+        // syslogd adds the host itself to what comes by its socket.
+        if self.facility.is_none() {
+            let _ = write!(line, " {}", self.host);
+        }
+        let _ = write!(line, " {}/{program}[{}]: {}", self.syslog_name, self.pid, severity.prefix());
+        line.start = line.bytes.len();
+        let _ = line.write_fmt(text);
+        line.bytes.push(b'\n');
+        pending.bytes = line.bytes;
+        drop(pending);
+        if was_empty {
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// Local time is `utc_offset_s` seconds ahead of UTC from now on.
+    pub fn set_utc_offset(&self, utc_offset_s: i32) {
+        lock(&self.shared.pending).utc_offset_s = utc_offset_s;
+    }
+
+    /// Wait until every line so far is written.
+    pub fn flush(&self) {
+        if self.writer.is_none() {
+            return;
+        }
+        let mut pending = lock(&self.shared.pending);
+        while !pending.bytes.is_empty() || pending.writing {
+            pending = self.shared.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The lines of a `Destination::Memory` log, without stamp, host and tag.
+    pub fn take_lines(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut lock(&self.shared.pending).bytes);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let mark = format!("[{}]: ", self.pid);
+        text.lines().map(|line| line.split_once(&mark).map_or(line, |(_, rest)| rest).to_owned()).collect()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        lock(&self.shared.pending).ending = true;
+        self.shared.changed.notify_all();
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// A panic while the lock was held left at worst a line cut short: go on logging.
+fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write_batches(shared: &Shared, mut destination: Destination) {
+    loop {
+        let mut pending = lock(&shared.pending);
+        while pending.bytes.is_empty() && !pending.ending {
+            pending = shared.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
+        if pending.bytes.is_empty() {
+            return;
+        }
+        if !pending.ending {
+            let window = shared.changed.wait_timeout_while(pending, BATCH_WINDOW, |pending| !pending.ending);
+            pending = window.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let mut batch = std::mem::take(&mut pending.bytes);
+        let lost = std::mem::take(&mut pending.lost_lines);
+        pending.writing = true;
+        drop(pending);
+        if lost > 0 {
+            batch.extend_from_slice(format!("warning: {lost} log lines were lost: the log is too slow\n").as_bytes());
+        }
+        write_batch(&mut destination, &batch);
+        lock(&shared.pending).writing = false;
+        shared.changed.notify_all();
+    }
+}
+
+/// There is nowhere left to say that a log cannot be written; mail goes on without it.
+fn write_batch(destination: &mut Destination, batch: &[u8]) {
+    match destination {
+        Destination::File(file) => {
+            let _ = file.write_all(batch);
+        }
+        Destination::Syslog(socket, _) => {
+            for line in batch.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+                let _ = socket.send(line);
+            }
+        }
+        Destination::Memory => {}
+    }
+}
+
+/// A line under construction: printable characters only, and not too many.
+struct Line {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Line {
+    /// `Nov 22 17:02:03`; `local_s`: seconds since 1970 in local time.
+    fn stamp(&mut self, local_s: i64) {
+        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let (_, month, day) = civil(local_s.div_euclid(86_400));
+        let second = local_s.rem_euclid(86_400);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        self.start = self.bytes.len();
+        let _ = write!(self, "{} {day:2} {hour:02}:{minute:02}:{second:02}", MONTHS[month as usize - 1]);
+    }
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = LINE_MAX_OCTETS.saturating_sub(self.bytes.len() - self.start);
+        let mut end = text.len().min(room);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let text = &text[..end];
+        if text.bytes().all(|b| (b' '..0x7f).contains(&b)) {
+            self.bytes.extend_from_slice(text.as_bytes());
+        } else {
+            let printable = text.chars().map(|c| if c.is_control() || is_bidi_control(c) { '?' } else { c });
+            self.bytes.extend(printable.collect::<String>().into_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// Characters that turn the direction of what follows: a forged log line in waiting.
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Year, month (1..=12) and day (1..=31) of a day counted from 1970-01-01, in the Gregorian calendar.
+pub fn civil(days: i64) -> (i64, u32, u32) {
+    // Count years from March, so that the leap day is the last day of a year, in eras of 400 years (146,097 days).
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = (day_of_year - (153 * month_from_march + 2) / 5 + 1) as u32;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 } as u32;
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_dated() {
+        for (days, date) in [
+            (0, (1970, 1, 1)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (19_782, (2024, 2, 29)),
+            (20_779, (2026, 11, 22)),
+            (24_855, (2038, 1, 19)),
+        ] {
+            assert_eq!(civil(days), date);
+        }
+    }
+
+    #[test]
+    fn a_line_stays_one_printable_line() {
+        let log = Log::new("mx", "postfix", "smtpd", 7, 0, Destination::Memory);
+        log.info(format_args!("helo=<{}>", "a\r\nb\u{1b}[2J\u{202e}ü"));
+        log.warning(format_args!("{}", "x".repeat(3000)));
+        let lines = log.take_lines();
+        assert_eq!(lines[0], "helo=<a??b?[2J?ü>");
+        assert_eq!(lines[1].len(), LINE_MAX_OCTETS + "warning: ".len());
+        assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn every_line_is_written_before_the_log_ends() {
+        let path = std::env::temp_dir().join(format!("postillion-log-{}", std::process::id()));
+        let log = Log::new("mx", "postfix", "qmgr", 7, 3600, Destination::File(File::create(&path).unwrap()));
+        for n in 0..1000 {
+            log.info(format_args!("line {n}"));
+        }
+        log.flush();
+        let written = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(written.lines().count(), 1000);
+        assert!(written.lines().next().unwrap().ends_with(" mx postfix/qmgr[7]: line 0"));
+        log.info(format_args!("last"));
+        drop(log);
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with(": last\n"));
+        std::fs::remove_file(path).unwrap();
+    }
+}

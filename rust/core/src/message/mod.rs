@@ -1,0 +1,3 @@
+//! The message: envelope, headers, body, and what cleanup does to them.
+
+pub mod envelope;

@@ -1,0 +1,4 @@
+//! The queue on disk: `docs/queue.md` is its table of states.
+
+pub mod id;
+pub mod locator;

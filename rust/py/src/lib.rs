@@ -1,0 +1,11 @@
+//! `postillion._core`: the cores under their Python names. Conversions only; nothing is decided here.
+
+use pyo3::prelude::*;
+
+mod log;
+
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::log::Log;
+}

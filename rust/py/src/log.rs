@@ -1,0 +1,71 @@
+//! `Log`: see `postillion_core::log`.
+
+use postillion_core::log::{self, Destination, Severity};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+
+/// A program's log; share one a process.
+#[pyclass(frozen, module = "postillion._core")]
+pub struct Log {
+    /// The same log for the Rust side.
+    pub inner: Arc<log::Log>,
+}
+
+#[pymethods]
+impl Log {
+    /// `destination`: a path to append to (`/dev/stdout` for standard output), `syslog:` and a socket's path, or
+    /// `memory:`. Raises `OSError` when it cannot be opened.
+    #[new]
+    #[pyo3(signature = (host, syslog_name, program, pid, utc_offset_s, destination, *, permissions=0o600))]
+    fn new(host: &str, tag: &str, pid: u32, utc_offset_s: i32, destination: &str, permissions: u32) -> PyResult<Self> {
+        const FACILITY_MAIL: u8 = 2;
+        let destination = if destination == "memory:" {
+            Destination::Memory
+        } else if let Some(path) = destination.strip_prefix("syslog:") {
+            let socket = UnixDatagram::unbound()?;
+            socket.connect(path)?;
+            Destination::Syslog(socket, FACILITY_MAIL)
+        } else {
+            Destination::File(OpenOptions::new().append(true).create(true).mode(permissions).open(destination)?)
+        };
+        Ok(Self { inner: Arc::new(log::Log::new(host, syslog_name, program, pid, utc_offset_s, destination)) })
+    }
+
+    /// Add a line of `severity` info, warning, error, fatal or panic.
+    fn line(&self, severity: &str, text: &str) -> PyResult<()> {
+        let severity = match severity {
+            "info" => Severity::Info,
+            "warning" => Severity::Warning,
+            "error" => Severity::Error,
+            "fatal" => Severity::Fatal,
+            "panic" => Severity::Panic,
+            _ => return Err(PyValueError::new_err(format!("no severity is called {severity:?}"))),
+        };
+        self.inner.line(severity, format_args!("{text}"));
+        Ok(())
+    }
+
+    fn info(&self, text: &str) {
+        self.inner.info(format_args!("{text}"));
+    }
+
+    fn warning(&self, text: &str) {
+        self.inner.warning(format_args!("{text}"));
+    }
+
+    fn set_utc_offset(&self, utc_offset_s: i32) {
+        self.inner.set_utc_offset(utc_offset_s);
+    }
+
+    fn flush(&self, py: Python<'_>) {
+        py.detach(|| self.inner.flush());
+    }
+
+    fn take_lines(&self) -> Vec<String> {
+        self.inner.take_lines()
+    }
+}
