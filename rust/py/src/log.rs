@@ -21,7 +21,15 @@ impl Log {
     /// `memory:`. Raises `OSError` when it cannot be opened.
     #[new]
     #[pyo3(signature = (host, syslog_name, program, pid, utc_offset_s, destination, *, permissions=0o600))]
-    fn new(host: &str, tag: &str, pid: u32, utc_offset_s: i32, destination: &str, permissions: u32) -> PyResult<Self> {
+    fn new(
+        host: &str,
+        syslog_name: &str,
+        program: &str,
+        pid: u32,
+        utc_offset_s: i32,
+        destination: &str,
+        permissions: u32,
+    ) -> PyResult<Self> {
         const FACILITY_MAIL: u8 = 2;
         let destination = if destination == "memory:" {
             Destination::Memory
