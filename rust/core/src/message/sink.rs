@@ -1,0 +1,22 @@
+//! Where a message's content goes: a draft in the journal, or memory.
+
+use std::io;
+
+/// Takes a message's content in its wire form, in order, in pieces of any size.
+pub trait Sink {
+    /// Take the next bytes of the content. After an error the sink is of no more use.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+impl Sink for Vec<u8> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl<S: Sink + ?Sized> Sink for &mut S {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (**self).write(bytes)
+    }
+}
