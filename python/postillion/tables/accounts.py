@@ -1,0 +1,37 @@
+"""The system's accounts as tables: `unix:passwd.byname` and `unix:group.byname` (the lines of passwd(5), group(5))."""
+
+import grp
+import pwd
+
+from .table import TableTypeError
+
+NAMES = ("passwd.byname", "group.byname")
+
+
+class AccountsTable:
+    """Users or groups by name, asked of the system's name service each time."""
+
+    owner: int | None = 0
+
+    def __init__(self, name: str, which: str) -> None:
+        """Raises `TableTypeError` for another name than these two."""
+        if which not in NAMES:
+            raise TableTypeError(f'"{name}": unknown name; known are unix:{" and unix:".join(NAMES)}')
+        self.name = name
+        self._users = which == "passwd.byname"
+
+    def lookup(self, key: str) -> str | None:
+        """Return the account's line, fields separated by colons, or None."""
+        key = key.lower()
+        if not key or "\0" in key:
+            return None
+        try:
+            key.encode()
+            if self._users:
+                user = pwd.getpwnam(key)
+                numbers = (str(user.pw_uid), str(user.pw_gid))
+                return ":".join((user.pw_name, user.pw_passwd, *numbers, user.pw_gecos, user.pw_dir, user.pw_shell))
+            group = grp.getgrnam(key)
+            return ":".join((group.gr_name, group.gr_passwd or "", str(group.gr_gid), ",".join(group.gr_mem)))
+        except (KeyError, UnicodeEncodeError):
+            return None

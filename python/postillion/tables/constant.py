@@ -1,0 +1,69 @@
+"""Tables that stand in main.cf itself: `inline:{ key=value, { key = value } }`, `static:value`, `fail:reason`."""
+
+from .table import TableError, TableTypeError
+
+
+class InlineTable:
+    """Keys and values written in main.cf. Keys are compared without regard to case."""
+
+    owner: int | None = None
+
+    def __init__(self, name: str, text: str) -> None:
+        """Raises `TableTypeError` when the text isn't `{ key=value ... }`."""
+        self.name = name
+        self._entries: dict[str, str] = {}
+        if not (text.startswith("{") and text.endswith("}")):
+            raise TableTypeError(f'"{name}": expected "inline:{{ key=value, {{ key = text }} }}"')
+        for item in split_braced(text[1:-1]):
+            entry = item[1:-1] if item.startswith("{") and item.endswith("}") else item
+            key, sign, value = entry.partition("=")
+            if not sign or not key.strip() or not value.strip():
+                raise TableTypeError(f'"{name}": expected "key=value" instead of "{entry.strip()}"')
+            self._entries.setdefault(key.strip().lower(), value.strip())
+        if not self._entries:
+            raise TableTypeError(f'"{name}": expected at least one "key=value"')
+
+    def lookup(self, key: str) -> str | None:
+        """Return the value for `key`, or None."""
+        return self._entries.get(key.lower())
+
+
+class StaticTable:
+    """One value for every key."""
+
+    owner: int | None = None
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self._value = text[1:-1].strip() if text.startswith("{") and text.endswith("}") else text
+
+    def lookup(self, key: str) -> str | None:
+        """Return the value, whatever the key."""
+        return self._value
+
+
+class FailTable:
+    """A table that always fails softly, for tests of a configuration."""
+
+    owner: int | None = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def lookup(self, key: str) -> str | None:
+        """Raises `TableError`, always."""
+        raise TableError(f"table {self.name}: fails for every key, as configured")
+
+
+def split_braced(text: str) -> list[str]:
+    """Return the parts of a list that commas and whitespace separate; a part in braces stays whole."""
+    parts, part, depth = list[str](), "", 0
+    for char in text:
+        if depth == 0 and (char == "," or char.isspace()):
+            if part:
+                parts.append(part)
+            part = ""
+            continue
+        depth += (char == "{") - (char == "}")
+        part += char
+    return [*parts, part] if part else parts

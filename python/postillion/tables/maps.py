@@ -1,0 +1,109 @@
+"""Opening tables by their names in main.cf, and asking several of them in turn."""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from .accounts import AccountsTable
+from .constant import FailTable, InlineTable, StaticTable
+from .pattern import PatternTable
+from .table import Table, TableTypeError, Warn
+from .text import TextTable
+
+INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
+"""Types whose source text is read in place of the index."""
+PATTERN_TYPES = ("regexp", "pcre", "cidr")
+KNOWN_TYPES = ("texthash", *INDEXED_TYPES, *PATTERN_TYPES, "inline", "static", "unix", "fail", "proxy")
+
+
+class Settings(Protocol):
+    """What is asked of the configuration: which tables hold aliases."""
+
+    def items(self, name: str) -> list[str]:
+        """Return the parameter's list."""
+
+
+class Match(NamedTuple):
+    """An answer, and the table that gave it."""
+
+    value: str
+    table: Table
+
+
+class Maps:
+    """Several tables, asked in their order. False when there is none."""
+
+    def __init__(self, tables: Iterable[Table]) -> None:
+        self.tables = tuple(tables)
+
+    def __bool__(self) -> bool:
+        return bool(self.tables)
+
+    def lookup(self, key: str) -> str | None:
+        """Return the first table's value for `key`, None when none has it. Raises `TableError`: ask again later."""
+        for table in self.tables:
+            value = table.lookup(key)
+            if value is not None:
+                return value
+        return None
+
+    def find(self, key: str) -> Match | None:
+        """Return the value with the table it came from. Raises `TableError`."""
+        for table in self.tables:
+            value = table.lookup(key)
+            if value is not None:
+                return Match(value, table)
+        return None
+
+
+def open_maps(names: Iterable[str], config: Settings, *, warn: Warn | None = None) -> Maps:
+    """Return the tables of a list parameter such as `alias_maps`, ready to be asked.
+
+    `warn`: told about bad lines when a file is read. Raises `TableTypeError` for a name that can never work.
+    """
+    return Maps(open_table(name, config, warn=warn) for name in names)
+
+
+def open_table(name: str, config: Settings, *, warn: Warn | None = None) -> Table:
+    """Return one table by its `type:name`. Raises `TableTypeError`."""
+    warn = warn or _silent
+    flat = _flat(name)
+    kind, sign, rest = flat.partition(":")
+    if not sign:
+        raise TableTypeError(f'"{name}" is no table: expected type:name, for instance "texthash:{name}"')
+    rest = rest.strip()
+    if not rest:
+        raise TableTypeError(f'"{name}": a name is missing after the colon')
+    if kind == "texthash":
+        return TextTable(name, rest, "mixed" if _holds_aliases(flat, config) else "map", warn)
+    if kind in INDEXED_TYPES:
+        return TextTable(name, rest, "alias" if _holds_aliases(flat, config) else "map", warn)
+    if kind in PATTERN_TYPES:
+        return PatternTable(name, kind, rest, warn)
+    if kind == "inline":
+        return InlineTable(name, rest)
+    if kind == "static":
+        return StaticTable(name, rest)
+    if kind == "unix":
+        return AccountsTable(name, rest)
+    if kind == "fail":
+        return FailTable(name)
+    raise TableTypeError(f'"{name}": unknown table type "{kind}"; known types: {" ".join(KNOWN_TYPES)}')
+
+
+def _holds_aliases(flat: str, config: Settings) -> bool:
+    """A file is in the form of aliases(5) when `alias_maps` or `alias_database` says so: nothing else can tell."""
+    path = flat.partition(":")[2]
+    named = (*config.items("alias_maps"), *config.items("alias_database"))
+    return any(_flat(item).partition(":")[2] == path for item in named)
+
+
+def _flat(name: str) -> str:
+    """The table behind `proxy:`: there is no chroot to look around, so a proxy has nothing to do."""
+    name = name.strip()
+    while name.startswith("proxy:"):
+        name = name.partition(":")[2]
+    return name
+
+
+def _silent(_text: str) -> None:
+    return None

@@ -1,0 +1,123 @@
+"""Tables that are text files: texthash, and the source text of hash, btree, lmdb, cdb, dbm and sdbm.
+
+Postfix's indexed types are read from the text that the index is made of: there is no index to forget to rebuild. A
+file that changed is read again when it has been left alone for `SETTLE_S`, so that an editor's half-written file
+takes no mail away; until then the last content answers.
+"""
+
+import io
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from .source import Entry, Problem, alias_entries, map_entries, mixed_entries
+from .table import TableError, Warn
+
+SOURCE_MAX_OCTETS = 512 * 1024 * 1024
+SETTLE_S = 1.0
+WARNINGS_MAX = 20
+
+Parser = Callable[[Iterable[str]], Iterator[Entry | Problem]]
+PARSERS: dict[str, Parser] = {"map": map_entries, "alias": alias_entries, "mixed": mixed_entries}
+"""How lines are read. `mixed`: a texthash in alias_maps, whose lines may have either form."""
+
+Stamp = tuple[int, int, int, int]
+
+
+class TextTable:
+    """A table in a text file. Keys are compared without regard to case, as Postfix folds them; the first entry wins."""
+
+    def __init__(
+        self, name: str, path: str, form: str, warn: Warn, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self.name = name
+        self.path = path
+        self.owner: int | None = None
+        self._parse = PARSERS[form]
+        self._alias = form != "map"
+        self._warn = warn
+        self._wall_clock = wall_clock
+        self._stamp: Stamp | None = None
+        self._entries: dict[str, str] = {}
+
+    def lookup(self, key: str) -> str | None:
+        """Return the value for `key`. Raises `TableError` when the file can't be read and never could."""
+        self._refresh()
+        if self._alias and key[:1] == '"':
+            key = _unquoted(key)
+        return self._entries.get(key.lower())
+
+    def items(self) -> list[tuple[str, str]]:
+        """Return every key and value, in the order of the file."""
+        self._refresh()
+        return list(self._entries.items())
+
+    def _refresh(self) -> None:
+        try:
+            status = os.stat(self.path)
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
+            if stamp == self._stamp:
+                return
+            # A time in the future is no reason to wait for it.
+            if self._stamp is not None and 0 <= self._wall_clock() - status.st_mtime < SETTLE_S:
+                return
+            self._load()
+        except OSError as error:
+            self._stamp = None
+            self._entries = {}
+            raise TableError(f"table {self.name}: cannot read {self.path}: {error.strerror}") from error
+
+    def _load(self) -> None:
+        with open(self.path, "rb", opener=_open_file) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise TableError(f"table {self.name}: {self.path} is not a regular file")
+            if status.st_size > SOURCE_MAX_OCTETS:
+                raise TableError(f"table {self.name}: {self.path} has more than {SOURCE_MAX_OCTETS} octets")
+            text = file.read(SOURCE_MAX_OCTETS).decode("utf-8", "surrogateescape")
+        entries, problems = read_entries(io.StringIO(text), self._parse)
+        for problem in problems[:WARNINGS_MAX]:
+            self._warn(f"{self.path}, line {problem.number}: {problem.text}")
+        if len(problems) > WARNINGS_MAX:
+            self._warn(f"{self.path}: {len(problems) - WARNINGS_MAX} more lines like these")
+        self._entries = {key: value for key, (_, value) in entries.items()}
+        self.owner = status.st_uid
+        self._stamp = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
+
+
+def read_entries(
+    text: Iterable[str], parse: Parser, *, fold: bool = True
+) -> tuple[dict[str, tuple[int, str]], list[Problem]]:
+    """Return key -> (line, value) of a source, and what is wrong in it; of two entries with one key the first wins."""
+    entries: dict[str, tuple[int, str]] = {}
+    problems: list[Problem] = []
+    for item in parse(text):
+        if isinstance(item, Problem):
+            problems.append(item)
+            continue
+        key = item.key.lower() if fold else item.key
+        if key in entries:
+            first = entries[key][0]
+            problems.append(Problem(item.number, f'duplicate entry "{key}": the one in line {first} holds', False))
+        else:
+            entries[key] = (item.number, item.value)
+    return entries, problems
+
+
+def _open_file(path: str, flags: int) -> int:
+    # Not to wait for the writer of a FIFO that stands where a file should.
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def _unquoted(key: str) -> str:
+    if len(key) < 2 or key[-1] != '"':
+        return key
+    out, escaped = "", False
+    for char in key[1:-1]:
+        if char == "\\" and not escaped:
+            escaped = True
+        else:
+            out += char
+            escaped = False
+    return out
