@@ -1,0 +1,55 @@
+# Two commands are all a newcomer needs: `make run` and `make test`.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
+
+.PHONY: run test build wheel lint rust-test python-test bench clean
+
+## A complete server in ./var: SMTP on 127.0.0.1:2525, a first message, its log lines; then it serves until Ctrl-C.
+## ONCE=1 stops after the first message; the exit status says whether it arrived.
+run: build
+	$(BIN)/python -m postillion.firstrun var $(if $(ONCE),--once)
+
+## Every gate and every test. Tests whose peers are not installed are skipped with a reason; PEERS=required forbids that.
+test: build lint rust-test python-test
+
+build: $(STAMP)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+
+$(VENV)/.tools: $(BIN)/python constraints.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	touch $@
+
+$(STAMP): $(VENV)/.tools $(SOURCES)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable .
+	touch $@
+
+lint: build
+	cargo fmt --check
+	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest postillion._core
+
+rust-test:
+	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
+
+python-test: build
+	POSTILLION_PEERS=$(PEERS) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+wheel: $(VENV)/.tools
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+## Postfix and Postillion in turn (needs Debian's postfix package and root).
+bench: build
+	$(BIN)/python benches/relay.py
+
+clean:
+	rm -rf target dist $(VENV) var

@@ -1,0 +1,191 @@
+"""The same site, run by Postillion or by Postfix.
+
+A `Site` is a directory with a main.cf and a master.cf that both programs accept. `running` starts either one from it
+and stops it again. Nothing here asks which program it is, but for the command that starts it.
+"""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+POSTILLION_COMMANDS = Path(sys.executable).parent
+PATIENCE_S = 30.0
+
+MAIN_CF = """\
+compatibility_level = 3.6
+queue_directory = {directory}/queue
+data_directory = {directory}/data
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+mail_owner = {owner}
+setgid_group = {group}
+maillog_file = {directory}/log/maillog
+maillog_file_prefixes = {directory}
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+myhostname = mx.example.org
+mydomain = example.org
+mydestination = example.org, localhost
+mynetworks = 127.0.0.0/8
+smtpd_peername_lookup = no
+alias_maps = hash:{directory}/etc/aliases
+alias_database =
+mail_spool_directory = {directory}/mail/
+transport_maps = inline:{{{{ next.example = smtp:[127.0.0.1]:{next_port} }}}}
+default_transport = error:no mail leaves this machine
+local_recipient_maps = unix:passwd.byname $alias_maps
+smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
+"""
+
+MASTER_CF = """\
+# service type  private unpriv  chroot  wakeup  maxproc command
+127.0.0.1:{port} inet n -       n       -       -       smtpd
+pickup    unix  n       -       n       60      1       pickup
+cleanup   unix  n       -       n       -       0       cleanup
+qmgr      unix  n       -       n       300     1       qmgr
+rewrite   unix  -       -       n       -       -       trivial-rewrite
+bounce    unix  -       -       n       -       0       bounce
+defer     unix  -       -       n       -       0       bounce
+trace     unix  -       -       n       -       0       bounce
+verify    unix  -       -       n       -       1       verify
+flush     unix  n       -       n       1000?   0       flush
+proxymap  unix  -       -       n       -       -       proxymap
+smtp      unix  -       -       n       -       -       smtp
+relay     unix  -       -       n       -       -       smtp
+showq     unix  n       -       n       -       -       showq
+error     unix  -       -       n       -       -       error
+retry     unix  -       -       n       -       -       error
+discard   unix  -       -       n       -       -       discard
+local     unix  -       n       n       -       -       local
+scache    unix  -       -       n       -       1       scache
+anvil     unix  -       -       n       -       1       anvil
+postlog   unix-dgram n  -       n       -       1       postlogd
+"""
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: str, condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
+    """Return when `condition` holds; raise `TimeoutError` naming `what` when it does not within `patience_s`."""
+    deadline = time.monotonic() + patience_s
+    pause = 0.005
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {patience_s} s for {what}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.02)
+
+
+def exists(user: str) -> bool:
+    """Say whether the machine has such a user."""
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
+class Site:
+    """A site's configuration and everything it writes, in one directory."""
+
+    def __init__(self, directory: Path, *, main_cf: Mapping[str, str] | None = None, master_cf: str = "") -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.next_port = free_port()
+        self.etc = directory / "etc"
+        self.mail = directory / "mail"
+        self.queue = directory / "queue"
+        self.log = directory / "log" / "maillog"
+        for path in (self.etc, self.mail, self.queue, self.log.parent, directory / "data"):
+            path.mkdir(parents=True, exist_ok=True)
+        user = pwd.getpwuid(os.geteuid())
+        owner = user.pw_name if user.pw_uid else ("postfix" if exists("postfix") else "nobody")
+        group = "postdrop" if user.pw_uid == 0 and owner == "postfix" else str(user.pw_gid)
+        names = {"directory": directory, "owner": owner, "group": group}
+        ports = {"port": self.port, "next_port": self.next_port}
+        extra = "".join(f"{name} = {value}\n" for name, value in (main_cf or {}).items())
+        (self.etc / "main.cf").write_text(MAIN_CF.format(**names, **ports) + extra)
+        (self.etc / "master.cf").write_text(MASTER_CF.format(**ports) + master_cf)
+        (self.etc / "aliases").write_text("postmaster: nobody\n")
+        if user.pw_uid == 0:
+            # pytest keeps its directories to their owner; the programs run as others.
+            for parent in (directory, *directory.parents):
+                if parent.stat().st_uid == 0 and parent != Path("/"):
+                    parent.chmod(parent.stat().st_mode | 0o011)
+            shutil.chown(directory / "data", owner)
+            self.mail.chmod(0o1777)
+
+    def command(self, program: str) -> list[str]:
+        """Return the start of a Postillion command line for this site."""
+        return [str(POSTILLION_COMMANDS / program), "-c", str(self.etc)]
+
+    def log_text(self) -> str:
+        """Return the whole log so far."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def maildir(self, user: str) -> list[Path]:
+        """Return the messages in a user's Maildir, oldest first."""
+        return sorted((self.mail / user / "new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def listening(port: int) -> bool:
+    """Say whether somebody accepts connections on a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def start(site: Site, program: str) -> None:
+    """Start Postillion or Postfix from the site's configuration; return when the SMTP port is bound."""
+    command = site.command("postillion")
+    if program == "postfix":
+        command = ["/usr/sbin/postfix", "-c", str(site.etc)]
+        subprocess.run(["/usr/sbin/postalias", "-c", str(site.etc), f"hash:{site.etc}/aliases"], check=True)
+    result = subprocess.run([*command, "start"], capture_output=True, text=True, timeout=60, check=False)
+    if result.returncode != 0:
+        raise RuntimeError(f"{program} start: {result.stdout}{result.stderr}{site.log_text()}")
+    wait_for("the SMTP port", lambda: listening(site.port))
+
+
+def stop(site: Site, program: str) -> None:
+    """Stop what `start` started; return when its master is gone."""
+    pid_file = site.queue / "pid" / "master.pid"
+    pid = int(pid_file.read_text())
+    command = ["/usr/sbin/postfix", "-c", str(site.etc)] if program == "postfix" else site.command("postillion")
+    subprocess.run([*command, "stop"], capture_output=True, timeout=60, check=False)
+
+    def gone() -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    try:
+        wait_for("master's end", gone)
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+        raise
+
+
+@contextlib.contextmanager
+def running(site: Site, program: str = "postillion") -> Iterator[Site]:
+    """Run the site with `program` ("postillion" or "postfix") while the block lasts."""
+    start(site, program)
+    try:
+        yield site
+    finally:
+        stop(site, program)

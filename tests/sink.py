@@ -1,0 +1,62 @@
+"""A next hop that keeps what it gets, byte for byte: stock aiosmtpd."""
+
+import threading
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+
+@dataclass
+class Received:
+    """A message as it came over the wire."""
+
+    mail_from: str
+    rcpt_tos: list[str]
+    content: bytes
+
+
+@dataclass
+class Sink:
+    """Listens on 127.0.0.1:port while its `with` block lasts. `refuse` maps a recipient to the reply it gets."""
+
+    port: int
+    refuse: dict[str, str] = field(default_factory=dict)
+    messages: list[Received] = field(default_factory=list)
+    arrived: threading.Condition = field(default_factory=threading.Condition)
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
+    ) -> str:
+        """Refuse whom the test wants refused."""
+        if address in self.refuse:
+            return self.refuse[address]
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 Ok"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        """Keep the message."""
+        content = envelope.content
+        assert isinstance(content, bytes)
+        with self.arrived:
+            self.messages.append(Received(envelope.mail_from or "", list(envelope.rcpt_tos), content))
+            self.arrived.notify_all()
+        return "250 2.0.0 Ok: kept"
+
+    def wait(self, count: int, patience_s: float = 30.0) -> list[Received]:
+        """Return the messages once there are `count`; raise `TimeoutError` when they do not come."""
+        with self.arrived:
+            if not self.arrived.wait_for(lambda: len(self.messages) >= count, patience_s):
+                raise TimeoutError(f"{len(self.messages)} of {count} messages came in {patience_s} s")
+            return list(self.messages)
+
+    def __enter__(self) -> "Sink":
+        self._controller = Controller(self, hostname="127.0.0.1", port=self.port, server_hostname="sink.example")
+        self._controller.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._controller.stop()
