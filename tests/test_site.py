@@ -27,7 +27,10 @@ BODIES = {
     "from line": b"From here to there\r\n>From quoted\r\n",
     "100 kB": b"0123456789abcdef" * 4 + b"\r\n" + (b"line of text\r\n" * 7000),
 }
-HEADER = b"From: a@example.net\r\nTo: b@example.org\r\nSubject: test\r\nMessage-Id: <1@test>\r\nDate: Sun, 22 Nov 2026 17:02:03 +0000\r\n"
+HEADER = (
+    b"From: a@example.net\r\nTo: b@example.org\r\nSubject: test\r\n"
+    b"Message-Id: <1@test>\r\nDate: Sun, 22 Nov 2026 17:02:03 +0000\r\n"
+)
 
 
 def local_user() -> str:
