@@ -1,0 +1,140 @@
+"""The link from a process that commits messages to the queue manager."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from postillion.producer import Producer
+
+WAIT_S = 10.0
+
+
+class FakeJournal:
+    """A journal whose completions the test makes up; its frames are short texts."""
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+        self.done: list[tuple[int, str | None]] = []
+        self.frames = b""
+        self.end = 0
+
+    def fileno(self) -> int:
+        return self.read_end
+
+    def commit(self, ticket: int, error: str | None = None) -> None:
+        self.done.append((ticket, error))
+        if error is None:
+            self.end += 1
+            self.frames += b"arrived %d\n" % ticket
+        os.write(self.write_end, b"x")
+
+    def completed(self) -> list[tuple[int, str | None]]:
+        done, self.done = self.done, []
+        if done:
+            os.read(self.read_end, 4096)
+        return done
+
+    def announcements(self) -> bytes:
+        frames, self.frames = self.frames, b""
+        return frames
+
+    def hello(self, pid: int) -> bytes:
+        return b"hello %d at %d\n" % (pid, self.end)
+
+
+class Manager:
+    """A queue manager that writes down what it hears."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: asyncio.Queue[str] = asyncio.Queue()
+        self.writers: list[asyncio.StreamWriter] = []
+        self.server: asyncio.Server | None = None
+
+    async def listen(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.server = await asyncio.start_unix_server(self._serve, self.path)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        while line := await reader.readline():
+            self.lines.put_nowait(line.decode().strip())
+
+    async def next_line(self) -> str:
+        return await asyncio.wait_for(self.lines.get(), WAIT_S)
+
+    async def die(self) -> None:
+        assert self.server is not None
+        self.server.close()
+        for writer in self.writers:
+            writer.close()
+        self.writers.clear()
+        self.path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
+    manager = Manager(tmp_path / "qmgr")
+    await manager.listen()
+    yield manager
+    await manager.die()
+
+
+async def test_commits_are_settled_and_announced_in_order(manager: Manager) -> None:
+    journal, settled = FakeJournal(), []
+    producer = Producer(journal, lambda *outcome: settled.append(outcome), path=str(manager.path), pid=7)
+    producer.start()
+    assert await manager.next_line() == "hello 7 at 0"
+    journal.commit(1)
+    journal.commit(2, "452 4.3.1 Insufficient system storage")
+    journal.commit(3)
+    assert await manager.next_line() == "arrived 1"
+    assert await manager.next_line() == "arrived 3"
+    assert settled == [(1, None), (2, "452 4.3.1 Insufficient system storage"), (3, None)]
+    await producer.close()
+
+
+async def test_commits_are_settled_while_no_manager_listens_and_told_by_the_next_hello(tmp_path: Path) -> None:
+    journal, settled = FakeJournal(), []
+    manager = Manager(tmp_path / "late")
+    producer = Producer(journal, lambda *outcome: settled.append(outcome), path=str(manager.path), pid=7)
+    producer.start()
+    journal.commit(1)
+    async with asyncio.timeout(WAIT_S):
+        while not settled:
+            await asyncio.sleep(0.01)
+    assert not producer.connected
+    await manager.listen()
+    assert await manager.next_line() == "hello 7 at 1"
+    await producer.close()
+    await manager.die()
+
+
+async def test_the_link_comes_back_after_the_manager_died(manager: Manager) -> None:
+    journal = FakeJournal()
+    producer = Producer(journal, lambda *outcome: None, path=str(manager.path), pid=7)
+    producer.start()
+    assert await manager.next_line() == "hello 7 at 0"
+    await manager.die()
+    journal.commit(1)
+    await asyncio.sleep(0.05)
+    await manager.listen()
+    assert await manager.next_line() == "hello 7 at 1"
+    journal.commit(2)
+    assert await manager.next_line() == "arrived 2"
+    await producer.close()
+
+
+async def test_what_is_done_when_the_link_ends_is_announced(manager: Manager) -> None:
+    journal = FakeJournal()
+    producer = Producer(journal, lambda *outcome: None, path=str(manager.path), pid=7)
+    producer.start()
+    assert await manager.next_line() == "hello 7 at 0"
+    journal.commit(9)
+    await producer.close()
+    assert await manager.next_line() == "arrived 9"
