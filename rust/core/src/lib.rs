@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod delivery;
 pub mod ipc;
 pub mod log;
 pub mod message;

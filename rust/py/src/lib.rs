@@ -2,10 +2,13 @@
 
 use pyo3::prelude::*;
 
+mod delivery;
 mod log;
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::delivery::{AgentLink, DeliveryJob, JobRecipient, JobStatus};
     #[pymodule_export]
     use crate::log::Log;
 }

@@ -1,0 +1,246 @@
+"""The base of every delivery agent: jobs come from the queue manager, results go back.
+
+An agent connects to `private/qmgr`, says how many jobs it takes at a time, and answers each job with one result. When
+the connection breaks, the queue manager gives the jobs without a result to another agent; results that could not be
+sent wait for the next connection. A subclass says how a job is done, in one of three ways:
+
+- `async def deliver(self, job)`: many jobs in flight, a task each.
+- `def deliver(self, job)`: one job at a time, in the thread of the loop (agents that change their user id).
+- override `start(job)` and call `finish(job)` later: no task at all (smtp).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, cast
+
+from postillion._core import AgentLink, DeliveryJob
+
+if TYPE_CHECKING:
+    from postillion.daemon import Daemon
+
+QMGR_SOCKET = "private/qmgr"
+STOP_GRACE_S = 5.0
+"""How long jobs in flight may take after SIGTERM; then they are deferred."""
+DRAIN_MAX_S = 600.0
+"""How long jobs in flight may take after SIGHUP; then as after SIGTERM."""
+RECONNECT_FIRST_S = 0.1
+RECONNECT_MAX_S = 2.0
+RESULTS_MAX_OCTETS = 16 * 1024 * 1024
+"""Results kept while there is no queue manager; above that the oldest are dropped, and their mail is sent again."""
+TRIGGER_TIMEOUT_S = 1.0
+
+
+class Agent:
+    """A delivery agent; `await agent.serve()` until the daemon stops.
+
+    `capacity`: jobs at a time. A job that ends in an exception is logged, and its open recipients are deferred.
+    """
+
+    def __init__(self, daemon: Daemon, *, capacity: int) -> None:
+        config = daemon.config
+        self.daemon = daemon
+        self.config = config
+        self.log = daemon.log
+        self.transport_name = daemon.service
+        self.capacity = capacity
+        self.link = AgentLink(
+            daemon.log,
+            os.getcwd(),
+            long_queue_ids=config.flag("enable_long_queue_ids"),
+            delay_resolution_digits=config.number("delay_logging_resolution_limit"),
+            soft_bounce=config.flag("soft_bounce"),
+        )
+        self.in_flight: dict[DeliveryJob, asyncio.Task[None] | None] = {}
+        self._results: deque[bytes] = deque()
+        self._results_octets = 0
+        self._flushing = False
+        self._connection: _Connection | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._waiting: deque[DeliveryJob] = deque()
+        self._one_at_a_time = not asyncio.iscoroutinefunction(self.deliver)
+
+    def deliver(self, job: DeliveryJob) -> Awaitable[None] | None:
+        """Settle every recipient of the job with `job.status`; plain function or coroutine."""
+        raise NotImplementedError
+
+    async def setup(self) -> None:
+        """What the agent needs before its first job."""
+
+    async def close(self) -> None:
+        """What is left to do after the last job."""
+
+    def start(self, job: DeliveryJob) -> None:
+        """Begin a job; `finish(job)` must follow."""
+        if self._one_at_a_time:
+            self._waiting.append(job)
+            if len(self._waiting) == 1:
+                asyncio.get_running_loop().call_soon(self._deliver_next)
+        else:
+            self.in_flight[job] = asyncio.get_running_loop().create_task(self._deliver(job))
+
+    def finish(self, job: DeliveryJob) -> None:
+        """Send the job's result: with others that are ready in the same turn of the loop, in one write."""
+        if self.in_flight.pop(job, job) is job:
+            return  # Ended already: what was stopped may still report.
+        if not self.in_flight:
+            self._idle.set()
+        result = job.result()
+        self._results.append(result)
+        self._results_octets += len(result)
+        while self._results_octets > RESULTS_MAX_OCTETS:
+            self._results_octets -= len(self._results.popleft())
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    async def serve(self) -> None:
+        """Work until the daemon stops or drains, then end what is in flight."""
+        await self.setup()
+        connecting = asyncio.create_task(self._stay_connected())
+        triggers = [asyncio.create_task(_swallow_triggers(listener)) for listener in self.daemon.listeners]
+        stopping = asyncio.create_task(self.daemon.stopping.wait())
+        draining = asyncio.create_task(self.daemon.draining.wait())
+        await asyncio.wait((stopping, draining), return_when=asyncio.FIRST_COMPLETED)
+        for task in triggers:
+            task.cancel()
+        if self._connection is not None:
+            # No capacity: what the queue manager has sent by now is still done, nothing new comes.
+            self._connection.write(self.link.register(self.transport_name, os.getpid(), 0))
+        connecting.cancel()
+        idle = asyncio.create_task(self._end_in_flight())
+        if not stopping.done():
+            await asyncio.wait((stopping, idle), timeout=DRAIN_MAX_S, return_when=asyncio.FIRST_COMPLETED)
+        if not idle.done():
+            await asyncio.wait((idle,), timeout=STOP_GRACE_S)
+        for task in (stopping, draining, idle):
+            task.cancel()
+        for job, running in list(self.in_flight.items()):
+            if running is not None:
+                running.cancel()
+            self.finish(job)
+        self._flush()
+        await self.close()
+        if self._connection is not None:
+            await self._connection.end()
+
+    async def _end_in_flight(self) -> None:
+        await self._idle.wait()
+
+    def begin(self, jobs: list[DeliveryJob]) -> None:
+        """Take jobs that came in one read."""
+        for job in jobs:
+            self.in_flight[job] = None
+            self._idle.clear()
+            try:
+                self.start(job)
+            except Exception as problem:
+                self._failed(job, problem)
+
+    async def _deliver(self, job: DeliveryJob) -> None:
+        try:
+            done = self.deliver(job)
+            if done is not None:
+                await done
+        except Exception as problem:
+            self._failed(job, problem)
+        else:
+            self.finish(job)
+
+    def _deliver_next(self) -> None:
+        job = self._waiting.popleft()
+        try:
+            self.deliver(job)
+        except Exception as problem:
+            self._failed(job, problem)
+        else:
+            self.finish(job)
+        if self._waiting:
+            # By way of the loop: signals and new jobs are seen between two jobs.
+            asyncio.get_running_loop().call_soon(self._deliver_next)
+
+    def _failed(self, job: DeliveryJob, problem: Exception) -> None:
+        self.log.warning(f"{job.queue_id}: delivery failed, deferring: {type(problem).__name__}: {problem}")
+        for recipient in job.recipients:
+            job.status(recipient.index, "deferred", "4.3.0", "unexpected failure of the delivery agent")
+        self.finish(job)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._connection is None or not self._results:
+            return
+        self._connection.write(b"".join(self._results))
+        self._results.clear()
+        self._results_octets = 0
+
+    async def _stay_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        delay_s = RECONNECT_FIRST_S
+        while True:
+            try:
+                _, connection = await loop.create_unix_connection(lambda: _Connection(self), QMGR_SOCKET)
+            except OSError:
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, RECONNECT_MAX_S)
+                continue
+            delay_s = RECONNECT_FIRST_S
+            connection.write(self.link.register(self.transport_name, os.getpid(), self.capacity))
+            self._connection = connection
+            self._flush()
+            await connection.lost.wait()
+            self._connection = None
+            await asyncio.sleep(delay_s)
+
+
+class _Connection(asyncio.Protocol):
+    """The connection to the queue manager."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.lost = asyncio.Event()
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            jobs = self.agent.link.receive(data)
+        except ConnectionError as problem:
+            self.agent.log.warning(str(problem))
+            self.transport.abort()
+        else:
+            self.agent.begin(jobs)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+
+    def write(self, data: bytes) -> None:
+        if not self.lost.is_set():
+            self.transport.write(data)
+
+    async def end(self) -> None:
+        """Close, after everything written so far has gone out."""
+        self.transport.close()
+        try:
+            await asyncio.wait_for(self.lost.wait(), TRIGGER_TIMEOUT_S)
+        except TimeoutError:
+            self.transport.abort()
+
+
+async def _swallow_triggers(listener: socket.socket) -> None:
+    """Accept and drop what comes to the service's socket: it only asks that an agent be there."""
+    loop = asyncio.get_running_loop()
+    listener.setblocking(False)
+    while True:
+        try:
+            connection, _ = await loop.sock_accept(listener)
+        except OSError:
+            await asyncio.sleep(TRIGGER_TIMEOUT_S)
+            continue
+        connection.close()

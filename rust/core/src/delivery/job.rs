@@ -1,0 +1,290 @@
+//! A job while it is worked on: who is settled, with which log line, and the answer to the queue manager.
+//!
+//! A recipient is settled once. What is not settled when the answer is made up counts as deferred, so an agent that is
+//! stopped at any point loses nothing.
+
+use super::delays::Delay;
+use crate::ipc::frame::{Job, JobResult, Outcome, Status};
+use crate::log::Log;
+use crate::smtp::reply::Enhanced;
+use std::fmt;
+
+/// Times and names that a recipient's log line carries besides its status.
+#[derive(Debug, Clone, Copy)]
+pub struct Handover<'a> {
+    /// The host that took or refused it, as `name[address]:port`; `none`; `local`; a program.
+    pub relay: &'a str,
+    /// Which delivery over the same connection this was, counted from 1; shown from 2 on.
+    pub conn_use: u32,
+    /// Microseconds until the connection stood.
+    pub setup_us: u64,
+    /// Microseconds since then; `None`: all the time since the agent got the job and `setup_us`.
+    pub transmission_us: Option<u64>,
+    /// Microseconds since 1970.
+    pub wall_now_us: u64,
+}
+
+/// What an agent's settings say about its jobs.
+#[derive(Debug, Clone, Copy)]
+pub struct JobSettings {
+    /// delay_logging_resolution_limit
+    pub resolution_digits: u32,
+    /// enable_long_queue_ids
+    pub long_queue_ids: bool,
+    /// soft_bounce: what would bounce is deferred.
+    pub soft_bounce: bool,
+}
+
+/// A job and what has become of its recipients.
+#[derive(Debug)]
+pub struct Delivery {
+    job: Job,
+    id: Box<str>,
+    settings: JobSettings,
+    handoff_us: u64,
+    settled: Vec<Option<Status>>,
+    left: usize,
+    site: Option<Status>,
+}
+
+impl Delivery {
+    /// Work that the queue manager handed over at `handoff_us` (microseconds since 1970).
+    pub fn new(job: Job, settings: JobSettings, handoff_us: u64) -> Self {
+        let id = job.envelope.id.text(settings.long_queue_ids).into();
+        let left = job.recipients.len();
+        Self { job, id, settings, handoff_us, settled: vec![None; left], left, site: None }
+    }
+
+    /// The work.
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// The message's name in the queue, in the form that the site chose.
+    pub fn queue_id(&self) -> &str {
+        &self.id
+    }
+
+    /// Recipients that are not settled.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// How the recipient at `position` in the job fared; `None` while that is open.
+    pub fn settled(&self, position: usize) -> Option<&Status> {
+        self.settled.get(position)?.as_ref()
+    }
+
+    /// Positions of the recipients that are not settled, in order.
+    pub fn open(&self) -> impl Iterator<Item = usize> + '_ {
+        self.settled.iter().enumerate().filter(|(_, status)| status.is_none()).map(|(position, _)| position)
+    }
+
+    /// Where in the job the recipient with this index in the envelope stands.
+    pub fn position(&self, index: u32) -> Option<usize> {
+        let recipients = &self.job.recipients;
+        // Most jobs hold a run of the envelope's recipients: then this guess is right.
+        let guess = index.checked_sub(recipients.first()?.index)? as usize;
+        if recipients.get(guess).is_some_and(|r| r.index == index) {
+            return Some(guess);
+        }
+        recipients.iter().position(|r| r.index == index)
+    }
+
+    /// Settle the recipient at `position`, and log it. A recipient that is settled already stays as it is: `false`.
+    pub fn settle(&mut self, position: usize, status: Status, handover: &Handover<'_>, log: &Log) -> bool {
+        match self.settled.get(position) {
+            Some(None) => {}
+            _ => return false,
+        }
+        let status = self.softened(status);
+        log.info(format_args!("{}", Line { delivery: self, position, status: &status, handover }));
+        self.settled[position] = Some(status);
+        self.left -= 1;
+        true
+    }
+
+    /// The destination as a whole failed: the queue manager slows it down.
+    pub fn site_failed(&mut self, status: Status) {
+        self.site = Some(status);
+    }
+
+    /// The answer. Recipients that are open are left out, which the queue manager reads as deferred.
+    pub fn result(&self) -> JobResult {
+        let recipients = self.job.recipients.iter().zip(&self.settled);
+        JobResult {
+            job: self.job.job,
+            id: self.job.envelope.id,
+            site: self.site.clone(),
+            recipients: recipients.filter_map(|(r, status)| Some((r.index, status.clone()?))).collect(),
+        }
+    }
+
+    fn softened(&self, mut status: Status) -> Status {
+        if self.settings.soft_bounce && status.outcome == Outcome::Bounced {
+            status.outcome = Outcome::Deferred;
+            status.dsn.class = 4;
+        }
+        status
+    }
+}
+
+/// `ID: to=<...>, orig_to=<...>, relay=..., delay=..., delays=a/b/c/d, dsn=..., status=sent (...)`; log analysers read
+/// it field by field. The four delays: before the queue manager, in it, setting up the connection, transmission.
+struct Line<'a> {
+    delivery: &'a Delivery,
+    position: usize,
+    status: &'a Status,
+    handover: &'a Handover<'a>,
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Delivery { job, id, settings, handoff_us, .. } = self.delivery;
+        let recipient = &job.recipients[self.position].recipient;
+        write!(f, "{id}: to=<{}>", recipient.address)?;
+        if let Some(original) = &recipient.original
+            && !original.is_empty()
+            && !original.eq_ignore_ascii_case(&recipient.address)
+        {
+            write!(f, ", orig_to=<{original}>")?;
+        }
+        write!(f, ", relay={}", self.handover.relay)?;
+        if self.handover.conn_use > 1 {
+            write!(f, ", conn_use={}", self.handover.conn_use)?;
+        }
+        let delay = |us| Delay { us, resolution_digits: settings.resolution_digits };
+        let now = self.handover.wall_now_us;
+        let arrival = job.envelope.arrival_us;
+        let setup = self.handover.setup_us;
+        let rest = now.saturating_sub(*handoff_us).saturating_sub(setup);
+        write!(
+            f,
+            ", delay={}, delays={}/{}/{}/{}, dsn={}, status={} ({})",
+            delay(now.saturating_sub(arrival)),
+            delay(job.active_us.saturating_sub(arrival)),
+            delay(handoff_us.saturating_sub(job.active_us)),
+            delay(setup),
+            delay(self.handover.transmission_us.unwrap_or(rest)),
+            self.status.dsn,
+            word(self.status.outcome),
+            self.status.text,
+        )
+    }
+}
+
+/// The word that the log has for an outcome.
+pub fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Sent => "sent",
+        Outcome::Deferred => "deferred",
+        Outcome::Bounced => "bounced",
+    }
+}
+
+/// A status that no other host spoke: `dsn` decides the outcome (2 sent, 4 deferred, 5 bounced).
+pub fn local_status(dsn: Enhanced, text: impl Into<Box<str>>) -> Status {
+    Status { outcome: outcome_of(dsn), dsn, text: text.into(), remote: None }
+}
+
+/// The outcome that the class of a code stands for.
+pub fn outcome_of(dsn: Enhanced) -> Outcome {
+    match dsn.class {
+        2 => Outcome::Sent,
+        5 => Outcome::Bounced,
+        _ => Outcome::Deferred,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::ipc::frame::{JobKind, JobRecipient};
+    use crate::log::Destination;
+    use crate::message::envelope::{BodyType, Envelope, Recipient, Ret};
+    use crate::queue::id::QueueId;
+    use crate::queue::locator::{Locator, SegmentId};
+
+    const SETTINGS: JobSettings = JobSettings { resolution_digits: 6, long_queue_ids: false, soft_bounce: false };
+
+    /// A job for recipients with these indexes; it arrived at 10 s and became active at 10.25 s.
+    pub(crate) fn job(indexes: &[u32]) -> Job {
+        let recipient =
+            |index| JobRecipient { index, recipient: Recipient::plain(&format!("r{index}@example.org")), status: None };
+        Job {
+            job: 7,
+            kind: JobKind::Deliver,
+            path: "incoming/0000000000000001".into(),
+            locator: Locator { segment: SegmentId(1), offset: 0, record_octets: 10 },
+            transport: "smtp".into(),
+            nexthop: "example.org".into(),
+            active_us: 10_250_000,
+            envelope: Envelope {
+                id: QueueId(1 << 12),
+                arrival_us: 10_000_000,
+                sender: "s@example.org".into(),
+                recipients: vec![],
+                body: BodyType::Unsaid,
+                smtputf8: false,
+                ret: Ret::Unsaid,
+                envid: None,
+                size_octets: 5,
+                attributes: vec![],
+            },
+            recipients: indexes.iter().map(|index| recipient(*index)).collect(),
+        }
+    }
+
+    fn handover(relay: &str, conn_use: u32) -> Handover<'_> {
+        Handover { relay, conn_use, setup_us: 20_000, transmission_us: None, wall_now_us: 10_400_000 }
+    }
+
+    fn dsn(text: &str) -> Enhanced {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_settled_recipient_has_a_line_and_a_place_in_the_result() {
+        let log = Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory);
+        let mut job = job(&[4, 5, 9]);
+        job.recipients[1].recipient.original = Some("list@example.org".into());
+        let mut delivery = Delivery::new(job, SETTINGS, 10_251_000);
+        let sent = local_status(dsn("2.0.0"), "250 2.0.0 Ok: queued as X");
+        assert!(delivery.settle(1, sent.clone(), &handover("mx[192.0.2.1]:25", 2), &log));
+        assert!(!delivery.settle(1, sent.clone(), &handover("none", 1), &log), "settled twice");
+        assert!(!delivery.settle(3, sent, &handover("none", 1), &log), "no such recipient");
+        assert!(delivery.settle(2, local_status(dsn("5.1.1"), "no"), &handover("none", 1), &log));
+        assert_eq!(
+            log.take_lines(),
+            [
+                "000010: to=<r5@example.org>, orig_to=<list@example.org>, relay=mx[192.0.2.1]:25, conn_use=2, \
+                 delay=0.4, delays=0.25/0.001/0.02/0.13, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as X)",
+                "000010: to=<r9@example.org>, relay=none, delay=0.4, delays=0.25/0.001/0.02/0.13, dsn=5.1.1, \
+                 status=bounced (no)",
+            ]
+        );
+        let result = delivery.result();
+        assert_eq!((result.job, result.id), (7, QueueId(1 << 12)));
+        let indexes: Vec<_> = result.recipients.iter().map(|(index, status)| (*index, status.outcome)).collect();
+        assert_eq!(indexes, [(5, Outcome::Sent), (9, Outcome::Bounced)]);
+        assert_eq!((delivery.left(), delivery.open().collect::<Vec<_>>()), (1, vec![0]));
+    }
+
+    #[test]
+    fn recipients_are_found_by_their_index() {
+        let delivery = Delivery::new(job(&[3, 4, 8]), SETTINGS, 0);
+        for (index, position) in [(3, Some(0)), (4, Some(1)), (8, Some(2)), (5, None), (0, None), (u32::MAX, None)] {
+            assert_eq!(delivery.position(index), position, "{index}");
+        }
+    }
+
+    #[test]
+    fn soft_bounce_defers() {
+        let log = Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory);
+        let settings = JobSettings { soft_bounce: true, ..SETTINGS };
+        let mut delivery = Delivery::new(job(&[0]), settings, 10_251_000);
+        delivery.settle(0, local_status(dsn("5.1.1"), "no"), &handover("none", 1), &log);
+        let status = delivery.settled(0).unwrap();
+        assert_eq!((status.outcome, status.dsn), (Outcome::Deferred, dsn("4.1.1")));
+    }
+}
