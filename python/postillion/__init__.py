@@ -1,5 +1,15 @@
 """Postillion: a mail transfer agent that runs a site's Postfix configuration."""
 
-from importlib.metadata import version
+__version__: str
 
-__version__ = version("postillion")
+
+def __getattr__(name: str) -> str:
+    """Return the installed version when asked for `__version__`.
+
+    Looked up late: importlib.metadata costs 30 ms, which every run of sendmail would pay.
+    """
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("postillion")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

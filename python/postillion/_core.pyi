@@ -10,8 +10,8 @@ from typing import Literal, final
 class Log:
     """A program's log: lines are formatted here and written in batches by a thread.
 
-    `destination`: a path to append to (`/dev/stdout` for standard output), `syslog:` and a socket's path, or
-    `memory:`. Raises `OSError` when it cannot be opened.
+    `destination`: a path to append to (`/dev/stdout` for standard output, whatever it is), `syslog:` and a socket's
+    path, or `memory:`. `facility`: syslog's number, 2 for mail. Raises `OSError` when it cannot be opened.
     """
 
     def __new__(
@@ -24,6 +24,7 @@ class Log:
         destination: str,
         *,
         permissions: int = 0o600,
+        facility: int = 2,
     ) -> Log: ...
     def line(self, severity: str, text: str) -> None:
         """Add a line of severity info, warning, error, fatal or panic; raises `ValueError` for another word."""

@@ -3,7 +3,8 @@
 use postillion_core::log::{self, Destination, Severity};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
@@ -17,10 +18,11 @@ pub struct Log {
 
 #[pymethods]
 impl Log {
-    /// `destination`: a path to append to (`/dev/stdout` for standard output), `syslog:` and a socket's path, or
-    /// `memory:`. Raises `OSError` when it cannot be opened.
+    /// `destination`: a path to append to (`/dev/stdout` for standard output, whatever it is), `syslog:` and a
+    /// socket's path, or `memory:`. `facility`: syslog's number, 2 for mail. Raises `OSError` when it cannot be opened.
     #[new]
-    #[pyo3(signature = (host, syslog_name, program, pid, utc_offset_s, destination, *, permissions=0o600))]
+    #[pyo3(signature = (host, syslog_name, program, pid, utc_offset_s, destination, *, permissions=0o600, facility=2))]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         host: &str,
         syslog_name: &str,
@@ -29,14 +31,17 @@ impl Log {
         utc_offset_s: i32,
         destination: &str,
         permissions: u32,
+        facility: u8,
     ) -> PyResult<Self> {
-        const FACILITY_MAIL: u8 = 2;
         let destination = if destination == "memory:" {
             Destination::Memory
         } else if let Some(path) = destination.strip_prefix("syslog:") {
             let socket = UnixDatagram::unbound()?;
             socket.connect(path)?;
-            Destination::Syslog(socket, FACILITY_MAIL)
+            Destination::Syslog(socket, facility)
+        } else if destination == "/dev/stdout" {
+            // Opening the path fails when standard output is a socket, as under systemd.
+            Destination::File(File::from(std::io::stdout().as_fd().try_clone_to_owned()?))
         } else {
             Destination::File(OpenOptions::new().append(true).create(true).mode(permissions).open(destination)?)
         };

@@ -1,0 +1,224 @@
+"""A configuration as programs use it: typed values of main.cf, of `-o` overrides and of defaults."""
+
+import os
+from collections.abc import Iterable, Iterator
+
+from postillion.config import expansion, host, kinds, main_cf, parameters
+from postillion.config.errors import ConfigError
+from postillion.config.main_cf import Setting
+
+DEFAULT_DIRECTORY = "/etc/postfix"
+INCLUDE_DEPTH_MAX = 10
+OVERRIDE = "-o"
+"""Where a value comes from that the command line gave."""
+
+
+class Config:
+    """The values of one configuration directory.
+
+    Values are expanded when first asked for and kept. Asking for a name that neither the parameter table nor main.cf
+    knows raises `KeyError`; a value that is not of its type raises `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        settings: dict[str, Setting],
+        notices: Iterable[str] = (),
+        runtime: dict[str, str] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.path = os.path.join(directory, "main.cf")
+        self.settings = settings
+        self._notices = list(notices)
+        self._runtime = runtime or {}
+        self._texts: dict[str, str] = {}
+
+    @classmethod
+    def load(cls, directory: str | None = None, overrides: Iterable[tuple[str, str]] = ()) -> "Config":
+        """Return the configuration in `directory` (default: $MAIL_CONFIG, else /etc/postfix).
+
+        `overrides` win over main.cf, the last one over the others. Raises `ConfigError` when main.cf is missing,
+        unreadable or no main.cf; single values are looked at when they are used, or all by `validate`.
+        """
+        directory = os.path.abspath(directory or os.environ.get("MAIL_CONFIG") or DEFAULT_DIRECTORY)
+        path = os.path.join(directory, "main.cf")
+        settings, notices = main_cf.parse(main_cf.read(path), path)
+        for name, value in overrides:
+            settings[name] = Setting(value, f"{OVERRIDE} {name}={value}", None)
+        return cls(directory, settings, notices)
+
+    def raw(self, name: str) -> str:
+        """Return the value of a parameter, or else its default, unexpanded."""
+        setting = self.settings.get(name)
+        return self.default(name) if setting is None else setting.value
+
+    def default(self, name: str) -> str:
+        """Return the default of a parameter, unexpanded, that of myhostname, mynetworks and the like computed."""
+        row = parameters.row(name)
+        if row is None:
+            raise KeyError(name)
+        default = row[2]
+        if not default.startswith(parameters.COMPUTED):
+            return default
+        if name == "myhostname":
+            own = host.name()
+            if "." in own:
+                return own
+            domain = self.settings.get("mydomain")
+            return f"{own}.{'localdomain' if domain is None else self._expand(name, domain.value)}"
+        if name == "mydomain":
+            return self.text("myhostname").partition(".")[2] or "localdomain"
+        if name == "mynetworks":
+            return self._mynetworks()
+        if name == "config_directory":
+            return self.directory
+        if name == "process_id":
+            return str(os.getpid())
+        return self._runtime.get(name, "postillion")
+
+    def text(self, name: str) -> str:
+        """Return the value, expanded (but not that of a `raw` parameter, whose `$name` its program expands)."""
+        found = self._texts.get(name)
+        if found is None:
+            value = self.raw(name)
+            row = parameters.row(name)
+            found = value if row is not None and row[1] == "raw" else self._expand(name, value)
+            if row is not None and " " in row[1] and not kinds.is_valid(found, row[1], row[2]):
+                raise self._bad(name, found, row)
+            self._texts[name] = found
+        return found
+
+    def number(self, name: str) -> int:
+        """Return the value of a `number` parameter; a template of a transport counts as one."""
+        row = self._row(name)
+        value = kinds.number(self.text(name), row[1])
+        if value is None:
+            raise self._bad(name, self.text(name), row)
+        return value
+
+    def seconds(self, name: str) -> float:
+        """Return the value of a `time` parameter in seconds."""
+        row = self._row(name)
+        value = kinds.seconds(self.text(name), row[1], row[2])
+        if value is None:
+            raise self._bad(name, self.text(name), row)
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Return the value of a yes-or-no parameter."""
+        value = kinds.flag(self.text(name))
+        if value is None:
+            raise self._bad(name, self.text(name), self._row(name))
+        return value
+
+    def items(self, name: str) -> list[str]:
+        """Return the words of a list: split at commas and white space, `{ ... }` kept whole with its braces.
+
+        In lists of hosts, domains or networks (kind `match`) a word `/file` stands for the lines of that file.
+        """
+        words = main_cf.split_list(self.text(name))
+        row = parameters.row(name)
+        if row is None or row[1].partition(" ")[0] != "match":
+            return words
+        return list(self._included(name, words, 0))
+
+    def transport_text(self, transport: str, suffix: str) -> str:
+        """Return what `<transport>_<suffix>` says, or else what all transports have."""
+        return self.text(self._transport_name(transport, suffix))
+
+    def transport_number(self, transport: str, suffix: str) -> int:
+        """Return the number that `<transport>_<suffix>` says, or else what all transports have."""
+        return self.number(self._transport_name(transport, suffix))
+
+    def transport_seconds(self, transport: str, suffix: str) -> float:
+        """Return the time in seconds that `<transport>_<suffix>` says, or else what all transports have."""
+        return self.seconds(self._transport_name(transport, suffix))
+
+    def setting(self, name: str) -> Setting | None:
+        """Return where and how main.cf or an override sets a parameter; None when it has its default."""
+        return self.settings.get(name)
+
+    def validate(self) -> None:
+        """Expand and check every value that is set; raises `ConfigError` at the first one that is wrong."""
+        for name in self.settings:
+            row = parameters.row(name)
+            text = self.text(name)
+            if row is not None and not kinds.is_valid(text, row[1], row[2]):
+                raise self._bad(name, text, row)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What main.cf says that is allowed but likely a mistake: unknown names, values given twice."""
+        from postillion.config import unknown
+
+        return self._notices + unknown.warnings(self)
+
+    def set_runtime(self, **values: str) -> None:
+        """Tell the parameters that only a running program has: process_name."""
+        self._runtime.update(values)
+
+    def _row(self, name: str) -> parameters.Row:
+        row = parameters.row(name)
+        if row is None:
+            raise KeyError(name)
+        return row
+
+    def _transport_name(self, transport: str, suffix: str) -> str:
+        name = f"{transport}_{suffix}"
+        if name in self.settings or name in parameters.PARAMETERS:
+            return name
+        row = parameters.TEMPLATES.get("_" + suffix)
+        return row[2].removeprefix("$") if row is not None else f"default_{suffix}"
+
+    def _expand(self, name: str, value: str) -> str:
+        try:
+            return expansion.expand(value, self._lookup)
+        except expansion.ExpansionError as error:
+            setting = self.settings.get(name)
+            path, line = (self.path, None) if setting is None else (setting.path, setting.line)
+            raise ConfigError(path, line, f"{name}: {error}", "see postconf(5) on $name in values") from None
+
+    def _lookup(self, name: str) -> str | None:
+        """The unexpanded value of a name that a value refers to."""
+        setting = self.settings.get(name)
+        if setting is not None:
+            return setting.value
+        try:
+            return self.default(name)
+        except KeyError:
+            return None
+
+    def _mynetworks(self) -> str:
+        own = host.addresses()
+        wanted = self.items("inet_interfaces")
+        if wanted == ["loopback-only"]:
+            own = [interface for interface in own if interface.ip.is_loopback]
+        elif "all" not in wanted:
+            names = {word.strip("[]") for word in wanted}
+            listed = [interface for interface in own if str(interface.ip) in names]
+            own = listed or [interface for interface in own if interface.ip.is_loopback]
+        protocols = self.items("inet_protocols")
+        if "all" not in protocols:
+            own = [interface for interface in own if f"ipv{interface.version}" in protocols]
+        return host.mynetworks(self.text("mynetworks_style"), own)
+
+    def _included(self, name: str, words: Iterable[str], depth: int) -> Iterator[str]:
+        for word in words:
+            negation = "!" if word.startswith("!") else ""
+            path = word.removeprefix("!")
+            if not path.startswith("/"):
+                yield word
+                continue
+            if depth >= INCLUDE_DEPTH_MAX:
+                raise ConfigError(path, None, f"files in {name} include each other", "list the words themselves")
+            inner = [
+                line for _, logical in main_cf.logical_lines(main_cf.read(path)) for line in main_cf.split_list(logical)
+            ]
+            for found in self._included(name, inner, depth + 1):
+                yield found.removeprefix("!") if negation and found.startswith("!") else negation + found
+
+    def _bad(self, name: str, text: str, row: parameters.Row) -> ConfigError:
+        setting = self.settings.get(name)
+        path, line = (self.path, None) if setting is None else (setting.path, setting.line)
+        return ConfigError(path, line, f'bad value "{text}" for {name}', f"give {kinds.allowed(row[1], row[2])}")

@@ -1,0 +1,45 @@
+"""Names in main.cf that no program will ever read, each with the name that was likely meant."""
+
+import os
+
+from postillion.config import expansion, main_cf, parameters
+from postillion.config.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from postillion.config.settings import Config
+
+
+def warnings(config: "Config") -> list[str]:
+    """Return a line for each parameter that main.cf sets and nothing knows.
+
+    Known are the parameters of the table, those of the transports in master.cf, names that other values refer to,
+    restriction classes, and the settings of a table source (`ldap:accounts` has `accounts_server_host`).
+    """
+    candidates = [name for name in config.settings if parameters.row(name) is None]
+    if not candidates:
+        return []
+    values = [setting.value for setting in config.settings.values()]
+    values += _master_values(config.directory)
+    used = {name for value in values for name in expansion.names(value)}
+    used.update(main_cf.split_list(config.raw("smtpd_restriction_classes")))
+    sources = {word.partition(":")[2] for value in values for word in main_cf.split_list(value) if ":" in word}
+    found = []
+    for name in candidates:
+        if name in used or any(source and name.startswith(source + "_") for source in sources):
+            continue
+        setting = config.settings[name]
+        place = setting.path if setting.line is None else f"{setting.path}, line {setting.line}"
+        meant = parameters.nearest(name)
+        advice = f" (did you mean {meant}?)" if meant is not None else ""
+        found.append(f"{place}: unused parameter: {name}={setting.value}{advice}")
+    return found
+
+
+def _master_values(directory: str) -> list[str]:
+    """The lines of master.cf, for the names that they refer to. A master.cf that is missing refers to none."""
+    path = os.path.join(directory, "master.cf")
+    try:
+        return [line for _, line in main_cf.logical_lines(main_cf.read(path))]
+    except ConfigError:
+        return []
