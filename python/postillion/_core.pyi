@@ -121,11 +121,29 @@ class DeliveryJob:
         setup_s: float = 0.0,
         transmission_s: float | None = None,
         conn_use: int = 0,
+        address: str | None = None,
     ) -> bool:
         """Settle the recipient with this index in the envelope and log its line; false when it was settled before.
 
+        `address`: where an alias or a .forward file led; the line shows it, and the recipient as `orig_to`. Jobs of
+        the kinds bounce and warn have no line: what they report was logged when it happened.
         `transmission_s` None: the time since the job came, less `setup_s`. Raises `IndexError` for an index that
         the job has not, `ValueError` for a code or an outcome that is none.
+        """
+
+    def note(
+        self,
+        index: int,
+        address: str,
+        outcome: Literal["sent", "deferred", "bounced"],
+        dsn: str,
+        text: str,
+        *,
+        relay: str = "none",
+    ) -> None:
+        """Log what became of one of several places where the recipient's mail went; it stays unsettled.
+
+        Raises as `status` does.
         """
 
     def site_failed(self, dsn: str, text: str) -> None:

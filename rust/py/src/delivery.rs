@@ -188,7 +188,8 @@ impl DeliveryJob {
     }
 
     #[pyo3(signature = (
-        index, outcome, dsn, text, *, relay="none", remote=None, setup_s=0.0, transmission_s=None, conn_use=0
+        index, outcome, dsn, text, *, relay="none", remote=None, setup_s=0.0, transmission_s=None, conn_use=0,
+        address=None
     ))]
     #[allow(clippy::too_many_arguments, reason = "each is a field of the log line, given by name")]
     fn status(
@@ -202,6 +203,7 @@ impl DeliveryJob {
         setup_s: f64,
         transmission_s: Option<f64>,
         conn_use: u32,
+        address: Option<&str>,
     ) -> PyResult<bool> {
         let status = status_of(outcome, dsn, text, remote)?;
         let handover = Handover {
@@ -214,7 +216,18 @@ impl DeliveryJob {
         let mut delivery = self.work.lock();
         let no_such = || PyIndexError::new_err(format!("the job has no recipient {index}"));
         let position = delivery.position(index).ok_or_else(no_such)?;
-        Ok(delivery.settle(position, status, &handover, &self.work.surroundings.log))
+        Ok(delivery.settle_as(position, address, status, &handover, &self.work.surroundings.log))
+    }
+
+    #[pyo3(signature = (index, address, outcome, dsn, text, *, relay="none"))]
+    fn note(&self, index: u32, address: &str, outcome: &str, dsn: &str, text: &str, relay: &str) -> PyResult<()> {
+        let status = status_of(outcome, dsn, text, None)?;
+        let handover = Handover { relay, conn_use: 0, setup_us: 0, transmission_us: None, wall_now_us: wall_now_us() };
+        let delivery = self.work.lock();
+        let no_such = || PyIndexError::new_err(format!("the job has no recipient {index}"));
+        let position = delivery.position(index).ok_or_else(no_such)?;
+        delivery.note(position, Some(address), &status, &handover, &self.work.surroundings.log);
+        Ok(())
     }
 
     fn site_failed(&self, dsn: &str, text: &str) -> PyResult<()> {

@@ -4,7 +4,7 @@
 //! stopped at any point loses nothing.
 
 use super::delays::Delay;
-use crate::ipc::frame::{Job, JobResult, Outcome, Status};
+use crate::ipc::frame::{Job, JobKind, JobResult, Outcome, Status};
 use crate::log::Log;
 use crate::smtp::reply::Enhanced;
 use std::fmt;
@@ -93,15 +93,36 @@ impl Delivery {
 
     /// Settle the recipient at `position`, and log it. A recipient that is settled already stays as it is: `false`.
     pub fn settle(&mut self, position: usize, status: Status, handover: &Handover<'_>, log: &Log) -> bool {
+        self.settle_as(position, None, status, handover, log)
+    }
+
+    /// As `settle`; the line shows `address`, where an alias or a .forward file led, and the recipient as `orig_to`.
+    ///
+    /// A job that reports to the sender has no line: what it reports was logged when it happened.
+    pub fn settle_as(
+        &mut self,
+        position: usize,
+        address: Option<&str>,
+        status: Status,
+        handover: &Handover<'_>,
+        log: &Log,
+    ) -> bool {
         match self.settled.get(position) {
             Some(None) => {}
             _ => return false,
         }
         let status = self.softened(status);
-        log.info(format_args!("{}", Line { delivery: self, position, status: &status, handover }));
+        if self.job.kind == JobKind::Deliver {
+            self.note(position, address, &status, handover, log);
+        }
         self.settled[position] = Some(status);
         self.left -= 1;
         true
+    }
+
+    /// Log what became of one of several places where the recipient's mail went; it stays unsettled.
+    pub fn note(&self, position: usize, address: Option<&str>, status: &Status, handover: &Handover<'_>, log: &Log) {
+        log.info(format_args!("{}", Line { delivery: self, position, address, status, handover }));
     }
 
     /// The destination as a whole failed: the queue manager slows it down.
@@ -134,6 +155,7 @@ impl Delivery {
 struct Line<'a> {
     delivery: &'a Delivery,
     position: usize,
+    address: Option<&'a str>,
     status: &'a Status,
     handover: &'a Handover<'a>,
 }
@@ -142,11 +164,11 @@ impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Delivery { job, id, settings, handoff_us, .. } = self.delivery;
         let recipient = &job.recipients[self.position].recipient;
-        write!(f, "{id}: to=<{}>", recipient.address)?;
-        if let Some(original) = &recipient.original
-            && !original.is_empty()
-            && !original.eq_ignore_ascii_case(&recipient.address)
-        {
+        let address = self.address.unwrap_or(&recipient.address);
+        write!(f, "{id}: to=<{address}>")?;
+        let original = recipient.original.as_deref().filter(|original| !original.is_empty());
+        let original = original.unwrap_or(&recipient.address);
+        if !original.eq_ignore_ascii_case(address) {
             write!(f, ", orig_to=<{original}>")?;
         }
         write!(f, ", relay={}", self.handover.relay)?;
@@ -199,7 +221,7 @@ pub fn outcome_of(dsn: Enhanced) -> Outcome {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::ipc::frame::{JobKind, JobRecipient};
+    use crate::ipc::frame::JobRecipient;
     use crate::log::Destination;
     use crate::message::envelope::{BodyType, Envelope, Recipient, Ret};
     use crate::queue::id::QueueId;
@@ -268,6 +290,27 @@ pub(crate) mod tests {
         let indexes: Vec<_> = result.recipients.iter().map(|(index, status)| (*index, status.outcome)).collect();
         assert_eq!(indexes, [(5, Outcome::Sent), (9, Outcome::Bounced)]);
         assert_eq!((delivery.left(), delivery.open().collect::<Vec<_>>()), (1, vec![0]));
+    }
+
+    #[test]
+    fn lines_show_where_an_alias_led() {
+        let log = Log::new("mx", "postfix", "local", 1, 0, Destination::Memory);
+        let mut delivery = Delivery::new(job(&[0]), SETTINGS, 10_251_000);
+        let status = local_status(dsn("2.0.0"), "delivered to mailbox");
+        delivery.note(0, Some("a@example.org"), &status, &handover("local", 1), &log);
+        assert_eq!(delivery.left(), 1);
+        assert!(delivery.settle_as(0, Some("b@example.org"), status, &handover("local", 1), &log));
+        let lines = log.take_lines();
+        assert!(lines[0].starts_with("000010: to=<a@example.org>, orig_to=<r0@example.org>, relay=local, "));
+        assert!(lines[1].starts_with("000010: to=<b@example.org>, orig_to=<r0@example.org>, relay=local, "));
+    }
+
+    #[test]
+    fn a_job_that_reports_logs_no_second_status() {
+        let log = Log::new("mx", "postfix", "bounce", 1, 0, Destination::Memory);
+        let mut delivery = Delivery::new(Job { kind: JobKind::Bounce, ..job(&[0]) }, SETTINGS, 10_251_000);
+        assert!(delivery.settle(0, local_status(dsn("2.0.0"), "reported"), &handover("none", 1), &log));
+        assert_eq!((delivery.result().recipients.len(), log.take_lines().len()), (1, 0));
     }
 
     #[test]
