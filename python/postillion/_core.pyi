@@ -6,6 +6,50 @@ One class or function a line of business; each says what it gives back, in which
 
 from typing import Literal, final
 
+class QueueError(OSError):
+    """The queue cannot be read or written; the text says what failed and where."""
+
+@final
+class Journal:
+    """Where a process that receives mail makes it durable (docs/queue.md).
+
+    Messages are committed by the cores that receive them; a thread writes many with one sync. Raises `QueueError` when
+    the queue directory cannot be used. Sizes are octets; `minfree_octets` is queue_minfree, 0 for no limit.
+    """
+
+    def __new__(
+        cls,
+        queue_directory: str,
+        *,
+        minfree_octets: int = 0,
+        segment_max_octets: int = 33554432,
+        segment_max_age_s: float = 30.0,
+        large_message_octets: int = 1048576,
+    ) -> Journal: ...
+    def fileno(self) -> int:
+        """The descriptor that is readable while `completed` has something to say; it belongs to the journal."""
+
+    def completed(self) -> list[tuple[int, str | None]]:
+        """Tickets decided since the last call, each with `None` or the reply to give: `452 4.3.1 Insufficient ...`."""
+
+    def wait(self, timeout_s: float) -> list[tuple[int, str | None]]:
+        """As `completed`, but waits for the first one, at most `timeout_s` seconds."""
+
+    def announcements(self) -> bytes:
+        """Frames for the queue manager about everything durable that was not taken yet."""
+
+    def hello(self, pid: int) -> bytes:
+        """The frame to say first to the queue manager; it covers what was announced before."""
+
+    def close(self) -> None:
+        """Write what is pending and end the thread; later commits fail. Announcements can still be taken."""
+
+def read_queue(queue_directory: str, *, long_queue_ids: bool = False) -> list[bytes]:
+    """The queue from disk, one JSON object a message as `postqueue -j` prints it, while no queue manager runs.
+
+    Raises `QueueError` when it cannot be read. postqueue(1).
+    """
+
 @final
 class Log:
     """A program's log: lines are formatted here and written in batches by a thread.

@@ -293,7 +293,16 @@ impl Frame {
     }
 }
 
-fn encode_status(status: &Status, out: &mut Vec<u8>) {
+/// Append an `Arrived` frame of `count` arrivals that are encoded already, each as locator and envelope.
+pub(crate) fn encode_arrived(count: u32, arrivals: &[u8], out: &mut Vec<u8>) {
+    out.put_u32((2 + 4 + arrivals.len()) as u32);
+    out.put_u8(FRAME_VERSION);
+    out.put_u8(2);
+    out.put_u32(count);
+    out.extend_from_slice(arrivals);
+}
+
+pub(crate) fn encode_status(status: &Status, out: &mut Vec<u8>) {
     out.put_u8(match status.outcome {
         Outcome::Sent => 0,
         Outcome::Deferred => 1,
@@ -306,7 +315,7 @@ fn encode_status(status: &Status, out: &mut Vec<u8>) {
     out.put_option_str(status.remote.as_deref());
 }
 
-fn decode_status(take: &mut Take<'_>) -> Result<Status, CodecError> {
+pub(crate) fn decode_status(take: &mut Take<'_>) -> Result<Status, CodecError> {
     let outcome = match take.u8()? {
         0 => Outcome::Sent,
         1 => Outcome::Deferred,

@@ -1,4 +1,45 @@
 //! The queue on disk: `docs/queue.md` is its table of states.
+//!
+//! Two sides share the directory and no lock. Every receiving process has a `Journal`: drafts go in, and a thread of
+//! its own appends them to a segment, many to one sync. The queue manager has the one `Spool`: it reads what stands
+//! in the segments, keeps the state log, and clears away what is done.
 
+pub mod content;
+mod corrupt;
+mod disk;
+pub mod draft;
+pub mod error;
+mod housekeeping;
 pub mod id;
+pub mod journal;
+pub mod listing;
 pub mod locator;
+mod record;
+mod recovery;
+mod scan;
+mod segment;
+mod slot;
+pub mod spool;
+pub mod state;
+mod statelog;
+mod writer;
+
+#[cfg(test)]
+mod testing;
+
+pub use content::{ContentReader, read_content};
+pub use draft::Draft;
+pub use error::QueueError;
+pub use journal::{Completion, Journal, JournalOptions};
+pub use listing::read_queue;
+pub use spool::{Spool, Stored};
+pub use state::{Fact, Kept};
+
+/// Segments that producers write.
+pub const INCOMING: &str = "incoming";
+/// Segments that the queue manager writes.
+pub const DEFERRED: &str = "deferred";
+/// The state log and the queue manager's lock.
+pub const ACTIVE: &str = "active";
+/// Records that cannot be read, for a person to look at.
+pub const CORRUPT: &str = "corrupt";

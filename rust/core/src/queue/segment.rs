@@ -1,0 +1,251 @@
+//! A segment file: a header of 32 octets, then records to the end.
+//!
+//! A file is made under the name `new.ID`, locked, and only then named `ID`: whoever finds a segment under its name and
+//! can lock it knows that its writer is dead or done. A message of its own segment keeps the name `new.ID` until it is
+//! committed. Once a write or a sync of a file failed it is never written or synced again: Linux marks the lost pages
+//! clean, and a second sync would say that all is well.
+
+use crate::ipc::codec::Put;
+use crate::queue::disk::{Disk, write_all};
+use crate::queue::error::QueueError;
+use crate::queue::locator::SegmentId;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// First bytes of every segment.
+pub(crate) const SEGMENT_MAGIC: [u8; 4] = *b"\x93PSG";
+/// The version of the segments of this release.
+pub(crate) const SEGMENT_VERSION: u16 = 1;
+/// Octets of a segment header; the first record stands behind it.
+pub(crate) const SEGMENT_HEADER_OCTETS: usize = 32;
+/// The name of a file that counts for nothing yet begins so.
+pub(crate) const NEW_PREFIX: &str = "new.";
+
+const CHECKED_OCTETS: usize = SEGMENT_HEADER_OCTETS - 4;
+
+/// What stands at the start of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub id: SegmentId,
+    pub salt: u64,
+}
+
+/// What 32 octets are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SegmentBytes {
+    Valid(SegmentHeader),
+    Newer(u16),
+    Invalid,
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_OCTETS] {
+        let mut out = Vec::with_capacity(SEGMENT_HEADER_OCTETS);
+        out.extend_from_slice(&SEGMENT_MAGIC);
+        out.put_u16(SEGMENT_VERSION);
+        out.put_u16(0);
+        out.put_u64(self.id.0);
+        out.put_u64(self.salt);
+        out.put_u32(0);
+        out.put_u32(crc32c::crc32c(&out));
+        out.try_into().expect("the fields add up to a header")
+    }
+
+    /// Read a header. Magic, version and the place of the checksum are the same in every version to come.
+    pub(crate) fn decode(bytes: &[u8; SEGMENT_HEADER_OCTETS]) -> SegmentBytes {
+        let (checked, crc) = bytes.split_at(CHECKED_OCTETS);
+        if bytes[..4] != SEGMENT_MAGIC || crc != crc32c::crc32c(checked).to_le_bytes() {
+            return SegmentBytes::Invalid;
+        }
+        let version = u16::from_le_bytes([bytes[4], bytes[5]]);
+        if version > SEGMENT_VERSION {
+            return SegmentBytes::Newer(version);
+        }
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight octets"));
+        SegmentBytes::Valid(Self { id: SegmentId(number(8)), salt: number(16) })
+    }
+}
+
+/// The writer's side of a segment. The lock lasts until this is dropped.
+#[derive(Debug)]
+pub(crate) struct SegmentFile {
+    header: SegmentHeader,
+    directory: PathBuf,
+    file: File,
+    end: u64,
+    /// The committed octets once `end` counts the header; nothing is committed before.
+    records: u64,
+}
+
+impl SegmentFile {
+    /// An empty segment under its final name, locked.
+    pub(crate) fn create(directory: &Path, id: SegmentId) -> Result<Self, QueueError> {
+        let (file, new_path) = create_locked(directory, id)?;
+        let path = directory.join(id.file_name());
+        if let Err(error) = fs::rename(&new_path, &path) {
+            let _ = fs::remove_file(&new_path);
+            return Err(QueueError::io("rename to", &path, &error));
+        }
+        let header = SegmentHeader { id, salt: random_salt() };
+        Ok(Self { header, directory: directory.to_path_buf(), file, end: SEGMENT_HEADER_OCTETS as u64, records: 0 })
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        self.header.id
+    }
+
+    pub(crate) fn salt(&self) -> u64 {
+        self.header.salt
+    }
+
+    /// Octets that are committed, and where the next record goes.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join(self.header.id.file_name())
+    }
+
+    /// Append whole records and make them stable, all or none; `count` says how many they are.
+    ///
+    /// The first append also writes the header and makes the file's name stable. After an error only `abandon` is left.
+    pub(crate) fn append(&mut self, disk: &dyn Disk, records: &[&[u8]], count: u64) -> Result<(), QueueError> {
+        let first = self.is_empty();
+        let written = if first {
+            let header = self.header.encode();
+            let mut buffers = Vec::with_capacity(records.len() + 1);
+            buffers.push(&header[..]);
+            buffers.extend_from_slice(records);
+            write_all(disk, &self.file, &buffers, 0)
+        } else {
+            write_all(disk, &self.file, records, self.end)
+        };
+        let written = written.map_err(|error| QueueError::io("write", &self.path(), &error))?;
+        disk.sync_data(&self.file).map_err(|error| QueueError::io("sync", &self.path(), &error))?;
+        if first {
+            disk.sync_directory(&self.directory).map_err(|error| QueueError::io("sync", &self.directory, &error))?;
+            self.end = written;
+        } else {
+            self.end += written;
+        }
+        self.records += count;
+        Ok(())
+    }
+
+    /// Give the segment up after an error: cut what was not committed, remove the file when nothing is. Returns where
+    /// the committed records end, or `None` when there are none. A cut that fails leaves a tail that was answered with
+    /// an error: the queue manager is told the end and remembers it.
+    pub(crate) fn abandon(self, disk: &dyn Disk) -> Option<u64> {
+        if self.is_empty() {
+            let _ = disk.truncate(&self.file, 0);
+            let _ = fs::remove_file(self.path());
+            return None;
+        }
+        let _ = disk.truncate(&self.file, self.end);
+        Some(self.end)
+    }
+}
+
+/// A file `new.ID` that its maker holds the lock of.
+pub(crate) fn create_locked(directory: &Path, id: SegmentId) -> Result<(File, PathBuf), QueueError> {
+    let path = directory.join(format!("{NEW_PREFIX}{}", id.file_name()));
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| QueueError::io("create", &path, &error))?;
+    // Nobody keeps a lock of a file of this name: a reader that tries it lets go at once.
+    if let Err(error) = flock(&file, FlockOperation::LockExclusive) {
+        let _ = fs::remove_file(&path);
+        return Err(QueueError::io("lock", &path, &error.into()));
+    }
+    Ok((file, path))
+}
+
+/// Does a writer still hold the file?
+pub(crate) fn is_live(file: &File) -> bool {
+    if flock(file, FlockOperation::NonBlockingLockShared).is_err() {
+        return true;
+    }
+    let _ = flock(file, FlockOperation::Unlock);
+    false
+}
+
+/// A number that nobody outside can know: the standard library's hash keys come from the system's random source.
+pub(crate) fn random_salt() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Make the queue's directory `name` if it is not there, as Postfix does: for its owner alone.
+pub(crate) fn make_directory(queue_directory: &Path, name: &str) -> Result<PathBuf, QueueError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let path = queue_directory.join(name);
+    match fs::DirBuilder::new().mode(0o700).create(&path) {
+        Ok(()) => Ok(path),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(path),
+        Err(error) => Err(QueueError::io("create", &path, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::disk::RealDisk;
+    use crate::queue::testing::{Directory, Faulty};
+    use std::io::ErrorKind;
+
+    #[test]
+    fn a_header_comes_back_and_no_flipped_bit_passes() {
+        let header = SegmentHeader { id: SegmentId(0xab), salt: random_salt() };
+        let bytes = header.encode();
+        assert_eq!(SegmentHeader::decode(&bytes), SegmentBytes::Valid(header));
+        for bit in 0..SEGMENT_HEADER_OCTETS * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::decode(&flipped), SegmentBytes::Invalid, "bit {bit}");
+        }
+        assert_ne!(random_salt(), random_salt());
+    }
+
+    #[test]
+    fn a_segment_is_live_while_its_writer_holds_it() {
+        let directory = Directory::new();
+        let segment = SegmentFile::create(directory.path(), SegmentId(1)).unwrap();
+        let found = File::open(directory.path().join(SegmentId(1).file_name())).unwrap();
+        assert!(is_live(&found));
+        drop(segment);
+        assert!(!is_live(&found));
+    }
+
+    #[test]
+    fn a_failed_append_leaves_what_was_committed_and_nothing_else() {
+        let directory = Directory::new();
+        let path = directory.path().join(SegmentId(1).file_name());
+        for (name, disk) in [
+            ("write", Faulty::failing_write(1, ErrorKind::StorageFull)),
+            ("sync", Faulty::failing_sync(1, ErrorKind::Other)),
+        ] {
+            let mut segment = SegmentFile::create(directory.path(), SegmentId(1)).unwrap();
+            segment.append(&RealDisk, &[b"one"], 1).unwrap();
+            assert!(segment.append(&disk, &[b"two"], 1).is_err(), "{name}");
+            assert_eq!(segment.abandon(&RealDisk), Some(35), "{name}");
+            assert_eq!(fs::read(&path).unwrap()[32..], *b"one", "{name}");
+            fs::remove_file(&path).unwrap();
+            let mut segment = SegmentFile::create(directory.path(), SegmentId(1)).unwrap();
+            let disk = Faulty::failing_sync(1, ErrorKind::Other);
+            assert!(segment.append(&disk, &[b"one"], 1).is_err());
+            assert_eq!(segment.abandon(&RealDisk), None, "{name}");
+            assert!(!path.exists(), "{name}");
+        }
+    }
+}

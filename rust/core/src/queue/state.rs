@@ -1,0 +1,264 @@
+//! What happens to a message after it was queued: facts, and what they add up to.
+
+use crate::ipc::codec::{CodecError, Put, Take};
+use crate::ipc::frame::{Status, decode_status, encode_status};
+use crate::queue::id::QueueId;
+use crate::queue::locator::SegmentId;
+
+/// Something that happened to a message and must be known after a crash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// Recipients need nothing more: delivered, or the sender was told. The message is gone once all are.
+    Done {
+        /// The message.
+        id: QueueId,
+        /// Places in its envelope.
+        recipients: Vec<u32>,
+    },
+    /// It is to be tried again. Replaces what an earlier `Deferred` said.
+    Deferred {
+        /// The message.
+        id: QueueId,
+        /// How often it was tried.
+        attempts: u32,
+        /// When it is tried next: microseconds since 1970.
+        next_attempt_us: u64,
+        /// Why, for each recipient that waits.
+        reasons: Vec<(u32, Status)>,
+    },
+    /// A person put it on hold.
+    Held {
+        /// The message.
+        id: QueueId,
+    },
+    /// The hold is over.
+    Released {
+        /// The message.
+        id: QueueId,
+    },
+    /// The sender was told of the delay.
+    Warned {
+        /// The message.
+        id: QueueId,
+    },
+    /// It is gone, whatever its recipients' state.
+    Removed {
+        /// The message.
+        id: QueueId,
+    },
+}
+
+/// What is known of a message besides its envelope.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Recipients that need nothing more, ascending.
+    pub done: Vec<u32>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is tried next: microseconds since 1970; `None` before the first attempt.
+    pub next_attempt_us: Option<u64>,
+    /// On hold.
+    pub held: bool,
+    /// Why it waits, by recipient.
+    pub reasons: Vec<(u32, Status)>,
+    /// The sender was told of the delay.
+    pub warned: bool,
+}
+
+/// An entry of the state log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Of a message.
+    Fact(Fact),
+    /// Of a segment: what stands behind `end` was answered with an error and counts for nothing.
+    SegmentEnd { segment: SegmentId, end: u64 },
+}
+
+impl Fact {
+    /// The message that it is about.
+    pub fn id(&self) -> QueueId {
+        match self {
+            Self::Done { id, .. }
+            | Self::Deferred { id, .. }
+            | Self::Held { id }
+            | Self::Released { id }
+            | Self::Warned { id }
+            | Self::Removed { id } => *id,
+        }
+    }
+}
+
+impl Kept {
+    /// Take a fact in. `Removed` changes nothing here: there is no message any more.
+    pub(crate) fn apply(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Done { recipients, .. } => {
+                for index in recipients {
+                    if let Err(at) = self.done.binary_search(index) {
+                        self.done.insert(at, *index);
+                    }
+                }
+                self.reasons.retain(|(index, _)| self.done.binary_search(index).is_err());
+            }
+            Fact::Deferred { attempts, next_attempt_us, reasons, .. } => {
+                self.attempts = *attempts;
+                self.next_attempt_us = Some(*next_attempt_us);
+                self.reasons.clone_from(reasons);
+            }
+            Fact::Held { .. } => self.held = true,
+            Fact::Released { .. } => self.held = false,
+            Fact::Warned { .. } => self.warned = true,
+            Fact::Removed { .. } => {}
+        }
+    }
+
+    /// The fewest facts that add up to this.
+    pub(crate) fn facts(&self, id: QueueId) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        if let Some(next_attempt_us) = self.next_attempt_us {
+            facts.push(Fact::Deferred { id, attempts: self.attempts, next_attempt_us, reasons: self.reasons.clone() });
+        }
+        if !self.done.is_empty() {
+            facts.push(Fact::Done { id, recipients: self.done.clone() });
+        }
+        if self.held {
+            facts.push(Fact::Held { id });
+        }
+        if self.warned {
+            facts.push(Fact::Warned { id });
+        }
+        facts
+    }
+}
+
+impl Entry {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Fact(fact) => encode_fact(fact, out),
+            Self::SegmentEnd { segment, end } => {
+                out.put_u8(7);
+                out.put_u64(segment.0);
+                out.put_u64(*end);
+            }
+        }
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut take = Take::new(bytes);
+        let kind = take.u8()?;
+        let id = take.u64()?;
+        let entry = if kind == 7 {
+            Self::SegmentEnd { segment: SegmentId(id), end: take.u64()? }
+        } else {
+            Self::Fact(decode_fact(kind, QueueId(id), &mut take)?)
+        };
+        take.end()?;
+        Ok(entry)
+    }
+}
+
+/// Append a fact as an entry of the state log.
+pub(crate) fn encode_fact(fact: &Fact, out: &mut Vec<u8>) {
+    out.put_u8(match fact {
+        Fact::Done { .. } => 1,
+        Fact::Deferred { .. } => 2,
+        Fact::Held { .. } => 3,
+        Fact::Released { .. } => 4,
+        Fact::Warned { .. } => 5,
+        Fact::Removed { .. } => 6,
+    });
+    out.put_u64(fact.id().0);
+    match fact {
+        Fact::Done { recipients, .. } => {
+            out.put_u32(recipients.len() as u32);
+            recipients.iter().for_each(|index| out.put_u32(*index));
+        }
+        Fact::Deferred { attempts, next_attempt_us, reasons, .. } => {
+            out.put_u32(*attempts);
+            out.put_u64(*next_attempt_us);
+            out.put_u32(reasons.len() as u32);
+            for (index, status) in reasons {
+                out.put_u32(*index);
+                encode_status(status, out);
+            }
+        }
+        Fact::Held { .. } | Fact::Released { .. } | Fact::Warned { .. } | Fact::Removed { .. } => {}
+    }
+}
+
+fn decode_fact(kind: u8, id: QueueId, take: &mut Take<'_>) -> Result<Fact, CodecError> {
+    Ok(match kind {
+        1 => {
+            let count = take.count(4)?;
+            Fact::Done { id, recipients: (0..count).map(|_| take.u32()).collect::<Result<_, _>>()? }
+        }
+        2 => {
+            let (attempts, next_attempt_us) = (take.u32()?, take.u64()?);
+            let count = take.count(4)?;
+            let reason = |_| Ok((take.u32()?, decode_status(take)?));
+            let reasons = (0..count).map(reason).collect::<Result<_, CodecError>>()?;
+            Fact::Deferred { id, attempts, next_attempt_us, reasons }
+        }
+        3 => Fact::Held { id },
+        4 => Fact::Released { id },
+        5 => Fact::Warned { id },
+        6 => Fact::Removed { id },
+        _ => return Err(CodecError::BadValue("fact")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::frame::Outcome;
+    use crate::smtp::reply::Enhanced;
+
+    fn examples() -> Vec<Fact> {
+        let id = QueueId(9);
+        let dsn = Enhanced { class: 4, subject: 4, detail: 1 };
+        let status = Status { outcome: Outcome::Deferred, dsn, text: "no route".into(), remote: Some("mx".into()) };
+        vec![
+            Fact::Done { id, recipients: vec![5, 1] },
+            Fact::Deferred { id, attempts: 2, next_attempt_us: 77, reasons: vec![(3, status)] },
+            Fact::Held { id },
+            Fact::Warned { id },
+            Fact::Released { id },
+            Fact::Removed { id },
+        ]
+    }
+
+    #[test]
+    fn entries_come_back_and_no_prefix_does() {
+        let mut entries: Vec<_> = examples().into_iter().map(Entry::Fact).collect();
+        entries.push(Entry::SegmentEnd { segment: SegmentId(3), end: 99 });
+        for entry in entries {
+            let mut bytes = Vec::new();
+            entry.encode(&mut bytes);
+            assert_eq!(Entry::decode(&bytes), Ok(entry));
+            for end in 0..bytes.len() {
+                assert!(Entry::decode(&bytes[..end]).is_err(), "cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_facts_add_up_to_is_told_again_by_fewer() {
+        let mut kept = Kept::default();
+        for fact in examples() {
+            kept.apply(&fact);
+            let mut again = Kept::default();
+            kept.facts(QueueId(9)).iter().for_each(|fact| again.apply(fact));
+            assert_eq!(again, kept, "after {fact:?}");
+        }
+        assert_eq!((kept.done, kept.attempts, kept.next_attempt_us), (vec![1, 5], 2, Some(77)));
+        assert!(kept.warned && !kept.held);
+    }
+
+    #[test]
+    fn a_recipient_that_is_done_waits_for_no_reason() {
+        let mut kept = Kept::default();
+        kept.apply(&examples()[1]);
+        kept.apply(&Fact::Done { id: QueueId(9), recipients: vec![3] });
+        assert_eq!(kept.reasons, []);
+    }
+}

@@ -1,0 +1,106 @@
+//! `Journal`, `read_queue` and `QueueError`: see `postillion_core::queue`.
+
+use postillion_core::queue::{self, Completion, JournalOptions};
+use postillion_core::smtp::reply::Enhanced;
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pyo3::create_exception!(
+    postillion._core,
+    QueueError,
+    PyOSError,
+    "The queue cannot be read or written; the text says what failed and where."
+);
+
+/// The exception for an error of the queue.
+pub fn queue_error(error: queue::QueueError) -> PyErr {
+    QueueError::new_err(error.to_string())
+}
+
+/// A process's journal.
+#[pyclass(frozen, module = "postillion._core")]
+pub struct Journal {
+    /// The same journal for the Rust side.
+    pub inner: Arc<queue::Journal>,
+}
+
+#[pymethods]
+impl Journal {
+    #[new]
+    #[pyo3(signature = (queue_directory, *, minfree_octets=0, segment_max_octets=33_554_432, segment_max_age_s=30.0,
+                        large_message_octets=1_048_576))]
+    fn new(
+        py: Python<'_>,
+        queue_directory: PathBuf,
+        minfree_octets: u64,
+        segment_max_octets: u64,
+        segment_max_age_s: f64,
+        large_message_octets: u64,
+    ) -> PyResult<Self> {
+        let segment_max_age = seconds(segment_max_age_s)?;
+        let options = JournalOptions { segment_max_octets, segment_max_age, large_message_octets, minfree_octets };
+        let journal = py.detach(|| queue::Journal::open(&queue_directory, options)).map_err(queue_error)?;
+        Ok(Self { inner: Arc::new(journal) })
+    }
+
+    fn fileno(&self) -> i32 {
+        self.inner.event_fd().as_raw_fd()
+    }
+
+    fn completed(&self) -> Vec<(u64, Option<String>)> {
+        self.inner.completed().into_iter().map(outcome).collect()
+    }
+
+    fn wait(&self, py: Python<'_>, timeout_s: f64) -> PyResult<Vec<(u64, Option<String>)>> {
+        let timeout = seconds(timeout_s)?;
+        let completions = py.detach(|| self.inner.wait(timeout));
+        Ok(completions.into_iter().map(outcome).collect())
+    }
+
+    fn announcements<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let mut frames = Vec::new();
+        self.inner.take_announcements(&mut frames);
+        PyBytes::new(py, &frames)
+    }
+
+    fn hello<'py>(&self, py: Python<'py>, pid: u32) -> Bound<'py, PyBytes> {
+        let mut frame = Vec::new();
+        self.inner.hello(pid, &mut frame);
+        PyBytes::new(py, &frame)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.inner.close());
+    }
+}
+
+/// The queue from disk, one JSON object a message.
+#[pyfunction]
+#[pyo3(signature = (queue_directory, *, long_queue_ids=false))]
+pub fn read_queue<'py>(
+    py: Python<'py>,
+    queue_directory: PathBuf,
+    long_queue_ids: bool,
+) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+    let lines = py.detach(|| queue::read_queue(&queue_directory, long_queue_ids)).map_err(queue_error)?;
+    Ok(lines.iter().map(|line| PyBytes::new(py, line.as_bytes())).collect())
+}
+
+/// The ticket, and the reply that a failure asks for.
+fn outcome(completion: Completion) -> (u64, Option<String>) {
+    let reply = |error: queue::QueueError| {
+        let (code, [subject, detail], text) = error.reply();
+        let enhanced = Enhanced { class: (code / 100) as u8, subject, detail };
+        format!("{code} {enhanced} {text}")
+    };
+    (completion.ticket, completion.result.err().map(reply))
+}
+
+fn seconds(seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| PyValueError::new_err(format!("{seconds} s: {error}")))
+}
