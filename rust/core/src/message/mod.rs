@@ -1,4 +1,10 @@
 //! The message: envelope, headers, body, and what cleanup does to them.
 
+pub mod address;
+pub mod cleanup;
+pub mod date;
 pub mod envelope;
+pub mod header;
+pub mod settings;
 pub mod sink;
+pub mod stuff;

@@ -1,0 +1,469 @@
+//! The header block as a stream: lines in, logical headers out (RFC 5322 §2.2).
+//!
+//! One logical header is held at a time, up to the limit; what exceeds it is dropped. The block ends at an empty line,
+//! or at the first line that is no header: such a line belongs to the body. `mbox` lines (`From user date`) may stand
+//! before the first header.
+
+/// A header that cleanup treats in a way of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // The names are the headers' names.
+pub enum Known {
+    ApparentlyTo,
+    Bcc,
+    Cc,
+    ContentLength,
+    Date,
+    DispositionNotificationTo,
+    ErrorsTo,
+    From,
+    MailFollowupTo,
+    MessageId,
+    Received,
+    ReplyTo,
+    ResentBcc,
+    ResentCc,
+    ResentDate,
+    ResentFrom,
+    ResentMessageId,
+    ResentReplyTo,
+    ResentSender,
+    ResentTo,
+    ReturnPath,
+    ReturnReceiptTo,
+    Sender,
+    To,
+}
+
+/// In the order of `Known`, so that a table's index is a header's bit.
+const KNOWN: [(&str, Known); 24] = [
+    ("apparently-to", Known::ApparentlyTo),
+    ("bcc", Known::Bcc),
+    ("cc", Known::Cc),
+    ("content-length", Known::ContentLength),
+    ("date", Known::Date),
+    ("disposition-notification-to", Known::DispositionNotificationTo),
+    ("errors-to", Known::ErrorsTo),
+    ("from", Known::From),
+    ("mail-followup-to", Known::MailFollowupTo),
+    ("message-id", Known::MessageId),
+    ("received", Known::Received),
+    ("reply-to", Known::ReplyTo),
+    ("resent-bcc", Known::ResentBcc),
+    ("resent-cc", Known::ResentCc),
+    ("resent-date", Known::ResentDate),
+    ("resent-from", Known::ResentFrom),
+    ("resent-message-id", Known::ResentMessageId),
+    ("resent-reply-to", Known::ResentReplyTo),
+    ("resent-sender", Known::ResentSender),
+    ("resent-to", Known::ResentTo),
+    ("return-path", Known::ReturnPath),
+    ("return-receipt-to", Known::ReturnReceiptTo),
+    ("sender", Known::Sender),
+    ("to", Known::To),
+];
+
+impl Known {
+    /// The header with this name, in any case.
+    pub fn of(name: &[u8]) -> Option<Self> {
+        KNOWN.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)).map(|(_, known)| *known)
+    }
+
+    /// Its value is a list of those who receive the message.
+    pub fn names_recipients(self) -> bool {
+        self.is_resent_recipient() || matches!(self, Self::ApparentlyTo | Self::Bcc | Self::Cc | Self::To)
+    }
+
+    /// Its value is a list of those who receive a message that was sent on.
+    pub fn is_resent_recipient(self) -> bool {
+        matches!(self, Self::ResentBcc | Self::ResentCc | Self::ResentTo)
+    }
+
+    /// Its value is a list of those who send, or who are to be told something.
+    pub fn names_senders(self) -> bool {
+        matches!(
+            self,
+            Self::DispositionNotificationTo
+                | Self::ErrorsTo
+                | Self::From
+                | Self::MailFollowupTo
+                | Self::ReplyTo
+                | Self::ResentFrom
+                | Self::ResentReplyTo
+                | Self::ResentSender
+                | Self::ReturnPath
+                | Self::ReturnReceiptTo
+                | Self::Sender
+        )
+    }
+
+    /// It tells of a message that was sent on (RFC 5322 §3.6.6).
+    pub fn is_resent(self) -> bool {
+        (Self::ResentBcc as u8..=Self::ResentTo as u8).contains(&(self as u8))
+    }
+}
+
+/// Which headers a message has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen(u32);
+
+impl Seen {
+    /// Note a header.
+    pub fn note(&mut self, known: Known) {
+        self.0 |= 1 << known as u8;
+    }
+
+    /// Was it noted?
+    pub fn has(self, known: Known) -> bool {
+        self.0 & 1 << known as u8 != 0
+    }
+}
+
+/// Octets of a header's name, without the blanks that may stand before the colon; `None` for a line that is no header.
+pub fn name_octets(line: &[u8]) -> Option<usize> {
+    let colon = memchr::memchr(b':', line)?;
+    let name = line[..colon].trim_ascii_end();
+    (!name.is_empty() && name.iter().all(|b| is_name(*b))).then_some(name.len())
+}
+
+/// A logical header: its name, and its value with the line ends (CRLF) inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// As it was written.
+    pub name: &'a [u8],
+    /// What follows the colon, blanks included.
+    pub value: &'a [u8],
+}
+
+impl<'a> Field<'a> {
+    /// The field in `header`; `None` when it has no name and colon.
+    pub fn parse(header: &'a [u8]) -> Option<Self> {
+        let name = &header[..name_octets(header)?];
+        let colon = memchr::memchr(b':', header)?;
+        Some(Self { name, value: &header[colon + 1..] })
+    }
+
+    /// The value as one line: line ends removed, no blanks at its ends.
+    pub fn unfolded(&self) -> String {
+        let text = self.value.iter().copied().filter(|b| *b != b'\r' && *b != b'\n').collect::<Vec<_>>();
+        String::from_utf8_lossy(text.trim_ascii()).into_owned()
+    }
+}
+
+/// How a header block ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With an empty line.
+    Separator,
+    /// Without one: the line that follows is no header.
+    NoSeparator,
+    /// With the message: there is no body.
+    Message,
+}
+
+/// What hears of a header block.
+pub trait HeaderEvents {
+    /// A logical header, with CRLF inside where it was folded, without its last line end.
+    fn header(&mut self, header: &[u8]);
+    /// An mbox line stands before the headers: the name of the header that it becomes, or `None` to drop it.
+    fn mbox(&mut self) -> Option<&'static str>;
+    /// The block is over.
+    fn end(&mut self, end: End);
+    /// After `End::NoSeparator`: the first piece of the body, of a line that is not over yet.
+    fn body(&mut self, text: &[u8]);
+    /// After `body`: its line is over.
+    fn body_line_end(&mut self);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// At the start of a line; the header before it may go on.
+    LineStart,
+    /// In what may be a name, or in the blanks behind it.
+    Name,
+    /// Behind the colon.
+    Value,
+    /// In an mbox line that is dropped.
+    Skip,
+}
+
+/// Puts logical headers together from pieces of lines. Each method returns whether the block goes on; after `false`
+/// the parser is done.
+#[derive(Debug)]
+pub struct HeaderParser {
+    held: Vec<u8>,
+    limit_octets: usize,
+    state: State,
+    mbox_allowed: bool,
+}
+
+impl HeaderParser {
+    /// A logical header is cut after `limit_octets` (`header_size_limit`).
+    pub fn new(limit_octets: usize) -> Self {
+        let limit_octets = limit_octets.max(LIMIT_LEAST_OCTETS);
+        Self { held: Vec::new(), limit_octets, state: State::LineStart, mbox_allowed: true }
+    }
+
+    /// Nothing of a line was read yet.
+    pub fn at_line_start(&self) -> bool {
+        self.state == State::LineStart
+    }
+
+    /// Take a piece of a line: any octets but a line end, at least one; a stuffed dot is removed already.
+    pub fn text(&mut self, text: &[u8], on: &mut impl HeaderEvents) -> bool {
+        match self.state {
+            State::LineStart if is_blank(text[0]) && self.held.is_empty() => {
+                on.end(End::NoSeparator);
+                on.body(text);
+                return false;
+            }
+            State::LineStart if is_blank(text[0]) => {
+                self.hold(b"\r\n");
+                self.hold(text);
+                self.state = State::Value;
+            }
+            State::LineStart => {
+                self.flush(on);
+                return self.name(text, on);
+            }
+            State::Name => return self.name(text, on),
+            State::Value => self.hold(text),
+            State::Skip => {}
+        }
+        true
+    }
+
+    /// The line is over.
+    pub fn line_end(&mut self, on: &mut impl HeaderEvents) -> bool {
+        match self.state {
+            State::LineStart => {
+                self.flush(on);
+                on.end(End::Separator);
+                return false;
+            }
+            State::Name => {
+                if !self.mbox(on) {
+                    on.end(End::NoSeparator);
+                    on.body(&self.held);
+                    on.body_line_end();
+                    return false;
+                }
+                self.state = State::LineStart;
+            }
+            State::Value | State::Skip => self.state = State::LineStart,
+        }
+        true
+    }
+
+    /// The message is over: whatever is held goes out.
+    pub fn message_end(&mut self, on: &mut impl HeaderEvents) {
+        if self.state == State::LineStart || self.line_end(on) {
+            self.flush(on);
+            on.end(End::Message);
+        }
+    }
+
+    /// Read on in a line that may become a header.
+    fn name(&mut self, text: &[u8], on: &mut impl HeaderEvents) -> bool {
+        self.state = State::Name;
+        let mut blank = self.held.last().is_some_and(|b| is_blank(*b));
+        for (at, byte) in text.iter().enumerate() {
+            let named = at > 0 || !self.held.is_empty();
+            if self.held.len() + at >= self.limit_octets {
+                return self.no_header(text, at, on);
+            } else if *byte == b':' && named {
+                self.hold(text);
+                self.state = State::Value;
+                self.mbox_allowed = false;
+                return true;
+            } else if is_blank(*byte) && named {
+                blank = true;
+            } else if blank || !is_name(*byte) {
+                return self.no_header(text, at, on);
+            }
+        }
+        self.held.extend_from_slice(text);
+        true
+    }
+
+    /// `text[at]` shows that the line is no header.
+    fn no_header(&mut self, text: &[u8], at: usize, on: &mut impl HeaderEvents) -> bool {
+        let (before, after) = text.split_at(at);
+        self.held.extend_from_slice(before);
+        if self.mbox(on) {
+            if self.state == State::Value {
+                self.hold(after);
+            }
+            return true;
+        }
+        on.end(End::NoSeparator);
+        on.body(&self.held);
+        on.body(after);
+        false
+    }
+
+    /// Deal with an mbox line, if what is held starts one.
+    fn mbox(&mut self, on: &mut impl HeaderEvents) -> bool {
+        let quotes = self.held.iter().take_while(|b| **b == b'>').count();
+        if !self.mbox_allowed || !self.held[quotes..].starts_with(b"From ") {
+            return false;
+        }
+        match on.mbox() {
+            Some(name) => {
+                self.held.splice(0..0, name.bytes().chain(*b": "));
+                self.state = State::Value;
+            }
+            None => {
+                self.held.clear();
+                self.state = State::Skip;
+            }
+        }
+        true
+    }
+
+    fn flush(&mut self, on: &mut impl HeaderEvents) {
+        if !self.held.is_empty() {
+            on.header(&self.held);
+            self.held.clear();
+        }
+    }
+
+    fn hold(&mut self, text: &[u8]) {
+        let room = self.limit_octets.saturating_sub(self.held.len());
+        self.held.extend_from_slice(&text[..text.len().min(room)]);
+    }
+}
+
+/// Below this a limit would cut names; no site means that.
+const LIMIT_LEAST_OCTETS: usize = 100;
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// RFC 5322 §3.6.8: printable US-ASCII without the colon.
+fn is_name(byte: u8) -> bool {
+    (33..=126).contains(&byte) && byte != b':'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Told(Vec<String>, Option<&'static str>);
+
+    impl HeaderEvents for Told {
+        fn header(&mut self, header: &[u8]) {
+            self.0.push(format!("header {}", String::from_utf8_lossy(header)));
+        }
+        fn mbox(&mut self) -> Option<&'static str> {
+            self.1
+        }
+        fn end(&mut self, end: End) {
+            self.0.push(format!("{end:?}"));
+        }
+        fn body(&mut self, text: &[u8]) {
+            let text = String::from_utf8_lossy(text);
+            match self.0.last_mut().filter(|last| last.starts_with("body ")) {
+                Some(last) => last.push_str(&text),
+                None => self.0.push(format!("body {text}")),
+            }
+        }
+        fn body_line_end(&mut self) {
+            self.0.push("line end".into());
+        }
+    }
+
+    /// Lines end with LF here, and what follows the block is not looked at.
+    fn told(input: &str, step: usize, mbox: Option<&'static str>) -> Vec<String> {
+        let (mut parser, mut told) = (HeaderParser::new(0), Told(Vec::new(), mbox));
+        for line in input.split_inclusive('\n') {
+            let (text, ended) = line.strip_suffix('\n').map_or((line, false), |text| (text, true));
+            let chunks = text.as_bytes().chunks(step);
+            for chunk in chunks.clone() {
+                if !parser.text(chunk, &mut told) {
+                    return told.0;
+                }
+            }
+            if ended && !parser.line_end(&mut told) {
+                return told.0;
+            }
+        }
+        parser.message_end(&mut told);
+        told.0
+    }
+
+    #[test]
+    fn blocks_are_read_in_any_split() {
+        for (name, input, expected) in [
+            ("headers and separator", "A: 1\nB: 2\n\nbody", vec!["header A: 1", "header B: 2", "Separator"]),
+            ("folded", "A: 1\n 2\n\t3\n\n", vec!["header A: 1\r\n 2\r\n\t3", "Separator"]),
+            ("no body", "A: 1\n", vec!["header A: 1", "Message"]),
+            ("cut short", "A: 1", vec!["header A: 1", "Message"]),
+            ("nothing", "", vec!["Message"]),
+            ("no header", "\n", vec!["Separator"]),
+            ("blank before the colon", "A \t: 1\n\n", vec!["header A \t: 1", "Separator"]),
+            ("odd names", "__proto__: 1\n.x: 2\n\n", vec!["header __proto__: 1", "header .x: 2", "Separator"]),
+        ] {
+            for step in 1..=input.len().max(1) {
+                assert_eq!(told(input, step, None), expected, "{name}, {step} octets at a time");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_header_starts_the_body() {
+        for (name, input, before) in [
+            ("words", "A: 1\nnot a header\n", vec!["header A: 1"]),
+            ("at once", "hello\n", vec![]),
+            ("no name", ": x\n", vec![]),
+            ("a blank line of blanks", " \nx", vec![]),
+            ("a binary line", "\u{1}x: 1\n", vec![]),
+            ("mbox line after a header", "A: 1\nFrom a b\n", vec!["header A: 1"]),
+        ] {
+            for step in 1..=input.len() {
+                let told = told(input, step, None);
+                assert_eq!(told[..before.len()], before, "{name}");
+                assert_eq!(told[before.len()], "NoSeparator", "{name}");
+                assert!(told[before.len() + 1].starts_with("body "), "{name}");
+            }
+        }
+        let long = "x".repeat(1000);
+        assert_eq!(told(&long, 7, None)[0], "NoSeparator");
+    }
+
+    #[test]
+    fn mbox_lines_are_renamed_or_dropped() {
+        let input = ">From me  Sun\nFrom you\nA: 1\n\n";
+        for step in 1..=input.len() {
+            assert_eq!(told(input, step, None), ["header A: 1", "Separator"]);
+            assert_eq!(
+                told(input, step, Some("X-Mailbox-Line")),
+                ["header X-Mailbox-Line: >From me  Sun", "header X-Mailbox-Line: From you", "header A: 1", "Separator"]
+            );
+        }
+        assert_eq!(told("From: a\nFrom : b\n", 3, None), ["header From: a", "header From : b", "Message"]);
+    }
+
+    #[test]
+    fn a_header_is_cut_at_the_limit_and_the_next_one_is_read() {
+        let input = format!("A: {}\n {}\nB: 2\n\n", "x".repeat(80), "y".repeat(10_000));
+        for step in [1, 3, 1000, 100_000] {
+            let told = told(&input, step, None);
+            assert_eq!(told[0].len(), "header ".len() + LIMIT_LEAST_OCTETS);
+            assert_eq!(told[1..], ["header B: 2", "Separator"]);
+        }
+    }
+
+    #[test]
+    fn fields_have_a_name_and_a_value() {
+        let field = Field::parse(b"Message-Id :\r\n <a@b> ").unwrap();
+        assert_eq!((field.name, field.unfolded().as_str()), (&b"Message-Id"[..], "<a@b>"));
+        assert_eq!(Known::of(field.name), Some(Known::MessageId));
+        assert_eq!(Field::parse(b"no colon"), None);
+        for (at, (name, known)) in KNOWN.iter().enumerate() {
+            assert_eq!((Known::of(name.to_uppercase().as_bytes()), *known as usize), (Some(*known), at));
+            assert_eq!(known.is_resent(), name.starts_with("resent-"));
+        }
+    }
+}
