@@ -1,3 +1,10 @@
 //! SMTP (RFC 5321): the server and the client as state machines, and what they share.
 
+pub mod command;
+pub mod data;
+pub mod path;
 pub mod reply;
+pub mod server;
+pub mod server_config;
+#[cfg(test)]
+mod server_tests;

@@ -1,0 +1,980 @@
+//! The server's half of the SMTP dialogue (RFC 5321), with Postfix's replies, limits and log lines.
+//!
+//! Bytes and `now` go in by `receive`; `next_event` says what the owner must decide; `reply` answers it; `take_output`
+//! gives everything to be written since the last call. At most one question is open at a time, so pipelined replies
+//! stay in order (RFC 2920 §3.2). The order of checks on a command is Postfix's. Content does not come by events:
+//! it goes to the closure that `next_event` is given, in runs.
+
+use super::command::{MailArguments, RcptArguments, Refused, VERBS, Verb, first_word};
+use super::data::{DataReader, Ending as DataEnding, Run};
+use super::path::Path;
+use super::reply::Reply;
+use super::server_config::{BareNewline, ServerConfig};
+use crate::log::Severity;
+use crate::message::envelope::Recipient;
+use memchr::memchr;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Above so many octets of unread input the owner stops reading until a question is answered.
+pub const READ_AHEAD_MAX_OCTETS: usize = 64 * 1024;
+/// How much of what a client said too early goes to the log.
+const EARLY_TALK_LOG_OCTETS: usize = 100;
+/// How much of an overlong line goes to the log.
+const LONG_LINE_LOG_OCTETS: usize = 30;
+/// How much of a command that is not SMTP goes to the log.
+const NON_SMTP_LOG_CHARS: usize = 100;
+
+/// What the owner must do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Write the output; then wait for bytes, for `deadline`, or for the answer that is being waited for.
+    Idle,
+    /// Decide, then `reply`.
+    Ask(Question),
+    /// The content is whole: store it, then `reply`.
+    EndOfData(EndOfData),
+    /// Write a log line.
+    Log(Severity, String),
+}
+
+/// What a server cannot decide by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// May this HELO or EHLO (`helo`) go on? Asked with `asks_helo`.
+    Helo,
+    /// May this sender (`sender`)? Asked with `asks_mail`.
+    Mail,
+    /// May this recipient (`recipient`)?
+    Rcpt,
+    /// Does this recipient exist?
+    Vrfy,
+    /// May content follow? The answer is `354`, and content comes at once.
+    Data,
+}
+
+/// What is to be known of a content when it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndOfData {
+    /// Octets as they came, dot-stuffing included.
+    pub octets: u64,
+    /// The content is not to be stored: why.
+    pub fault: Option<ContentFault>,
+}
+
+/// Why a content cannot be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentFault {
+    /// Longer than `message_size_limit`.
+    TooLarge,
+    /// It has LF without CR, and `smtpd_forbid_bare_newline = reject`.
+    BareNewline,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// QUIT, or the server closed it for a reason that is in the log already.
+    Orderly,
+    /// The client went away.
+    Lost,
+    /// The client was silent for too long.
+    Timeout,
+    /// `smtpd_hard_error_limit`
+    TooManyErrors,
+}
+
+impl Ending {
+    /// The start of the log line `lost connection after ...`; `None` for an orderly end.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Orderly => None,
+            Self::Lost => Some("lost connection"),
+            Self::Timeout => Some("timeout"),
+            Self::TooManyErrors => Some("too many errors"),
+        }
+    }
+}
+
+/// A message in the making: what MAIL and the accepted RCPTs said.
+#[derive(Debug, Clone, Default)]
+pub struct Transaction {
+    /// The arguments of MAIL.
+    pub mail: MailArguments,
+    /// Who was accepted.
+    pub recipients: Vec<Recipient>,
+}
+
+/// What waits for the owner's answer.
+#[derive(Debug)]
+enum Pending {
+    Helo { name: String, verb: Verb },
+    Mail(Box<MailArguments>),
+    Rcpt(Recipient),
+    Vrfy { argument: String, recipient: Recipient },
+    Data,
+    EndOfData,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Greeting,
+    Command,
+    SkippingLine,
+    Waiting(Pending),
+    Data(DataReader),
+    Closed(Ending),
+}
+
+/// Where in the dialogue the session is, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Connect,
+    Command(Verb),
+    Content,
+    EndOfMessage,
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Server {
+    config: Arc<ServerConfig>,
+    peer: Box<str>,
+    bare_newline: BareNewline,
+    mode: Mode,
+    place: Place,
+    input: Vec<u8>,
+    start: usize,
+    scanned: usize,
+    line: String,
+    output: Vec<u8>,
+    log: VecDeque<(Severity, String)>,
+    helo: Option<Box<str>>,
+    esmtp: bool,
+    transaction: Option<Box<Transaction>>,
+    content_octets: u64,
+    bare_newline_seen: bool,
+    counts: [(u32, u32); VERBS],
+    errors: u32,
+    junk: u32,
+    overshoot: u32,
+    talked_early: bool,
+    denied: bool,
+    eof: bool,
+    now: f64,
+    deadline: f64,
+    resume_at: Option<f64>,
+}
+
+impl Server {
+    /// A session with `peer` (`name[address]`, for the log). Nothing is said before `greet`.
+    ///
+    /// `spared`: the client is among `smtpd_forbid_bare_newline_exclusions`, so LF alone is neither noted nor
+    /// refused. A message of it ends at CRLF.CRLF all the same, but for `smtpd_forbid_bare_newline = no`: forwarders
+    /// inside one's own networks are what smuggled messages come through.
+    pub fn new(config: Arc<ServerConfig>, peer: &str, spared: bool, now: f64) -> Self {
+        let bare_newline = match config.bare_newline {
+            BareNewline::Note | BareNewline::Reject if spared => BareNewline::Normalize,
+            mode => mode,
+        };
+        let deadline = now + config.timeout_s;
+        Self {
+            config,
+            peer: peer.into(),
+            bare_newline,
+            mode: Mode::Greeting,
+            place: Place::Connect,
+            input: Vec::new(),
+            start: 0,
+            scanned: 0,
+            line: String::new(),
+            output: Vec::new(),
+            log: VecDeque::new(),
+            helo: None,
+            esmtp: false,
+            transaction: None,
+            content_octets: 0,
+            bare_newline_seen: false,
+            counts: [(0, 0); VERBS],
+            errors: 0,
+            junk: 0,
+            overshoot: 0,
+            talked_early: false,
+            denied: false,
+            eof: false,
+            now,
+            deadline,
+            resume_at: None,
+        }
+    }
+
+    /// Say `220`; or `554` when the client spoke first and that is forbidden.
+    pub fn greet(&mut self, now: f64) {
+        self.now = now;
+        self.mode = Mode::Command;
+        if self.unread() > 0 && !self.may_talk_early() {
+            return;
+        }
+        let banner = Reply::bare(220, self.config.banner.as_str());
+        self.put(&banner);
+    }
+
+    /// Say `reply` in place of the greeting. A 421 or 521 closes; after another refusal only QUIT is heard.
+    pub fn refuse(&mut self, reply: &Reply, now: f64) {
+        self.now = now;
+        self.mode = Mode::Command;
+        self.denied = true;
+        self.log_reject("CONNECT", reply, None, None);
+        self.put(reply);
+        self.close_on_421(reply);
+    }
+
+    /// Say 421 in place of the greeting, and close. The caller has written its reason to the log.
+    pub fn turn_away(&mut self, text: &str, now: f64) {
+        self.now = now;
+        let reply = Reply::new(421, [7, 0], format!("{} {text}", self.config.myhostname));
+        self.put(&reply);
+        self.close(Ending::Orderly);
+    }
+
+    /// Take bytes as they came; never parses, never fails.
+    pub fn receive(&mut self, bytes: &[u8], now: f64) {
+        self.now = now;
+        if let Mode::Closed(_) = self.mode {
+            return;
+        }
+        self.extend_deadline(bytes.len());
+        if self.start > 0 {
+            self.input.drain(..self.start);
+            self.scanned = self.scanned.saturating_sub(self.start);
+            self.start = 0;
+        }
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// No more bytes will come. What came before is still answered.
+    pub fn eof(&mut self) {
+        self.eof = true;
+    }
+
+    /// What is to be done next; ask until it says `Idle`. `content`: takes the message's content in wire form.
+    pub fn next_event(&mut self, mut content: impl FnMut(&[u8])) -> Event {
+        loop {
+            if let Some((severity, line)) = self.log.pop_front() {
+                return Event::Log(severity, line);
+            }
+            if self.resume_at.is_some() {
+                return Event::Idle;
+            }
+            let event = match self.mode {
+                Mode::Closed(_) | Mode::Greeting | Mode::Waiting(_) => return Event::Idle,
+                Mode::Command => self.next_command(),
+                Mode::SkippingLine => self.skip_line(),
+                Mode::Data(_) => self.read_data(&mut content),
+            };
+            match event {
+                Step::Again => {}
+                Step::Event(event) => return event,
+                Step::NeedInput if !self.log.is_empty() => {}
+                Step::NeedInput => {
+                    if self.eof {
+                        self.close(Ending::Lost);
+                    }
+                    return Event::Idle;
+                }
+            }
+        }
+    }
+
+    /// Answer the open question. To `Data`, 354 lets content come.
+    pub fn reply(&mut self, reply: &Reply, now: f64) {
+        self.now = now;
+        let Mode::Waiting(pending) = std::mem::replace(&mut self.mode, Mode::Command) else {
+            debug_assert!(false, "a reply without a question");
+            return;
+        };
+        self.extend_deadline(0);
+        let accepted = reply.code < 400;
+        match pending {
+            Pending::Helo { name, verb } => {
+                if accepted {
+                    self.accept_helo(name, verb);
+                } else {
+                    let previous = self.helo.replace(name.into());
+                    self.log_reject(verb.name(), reply, None, None);
+                    self.helo = previous;
+                    self.put(reply);
+                }
+                self.done(verb, accepted);
+            }
+            Pending::Mail(mail) => {
+                if accepted {
+                    self.transaction = Some(Box::new(Transaction { mail: *mail, recipients: Vec::new() }));
+                } else {
+                    self.log_reject("MAIL", reply, Some(mail.reverse_path.address()), None);
+                }
+                self.put(reply);
+                self.done(Verb::Mail, accepted);
+            }
+            Pending::Rcpt(recipient) => {
+                if accepted {
+                    if let Some(transaction) = &mut self.transaction {
+                        transaction.recipients.push(recipient);
+                    }
+                } else {
+                    let sender = self.sender().map(str::to_owned);
+                    self.log_reject("RCPT", reply, sender.as_deref(), Some(&recipient.address));
+                }
+                self.put(reply);
+                self.done(Verb::Rcpt, accepted);
+            }
+            Pending::Vrfy { argument, recipient } => {
+                if accepted {
+                    self.put(&Reply::new(252, [0, 0], argument));
+                } else {
+                    self.log_reject("VRFY", reply, None, Some(&recipient.address));
+                    self.put(reply);
+                }
+                self.done(Verb::Vrfy, accepted);
+            }
+            Pending::Data => {
+                if reply.code == 354 {
+                    let ending = match self.bare_newline {
+                        BareNewline::No => DataEnding::AnyLine,
+                        _ => DataEnding::Standard,
+                    };
+                    self.mode = Mode::Data(DataReader::new(ending));
+                    self.place = Place::Content;
+                    self.content_octets = 0;
+                    self.bare_newline_seen = false;
+                } else {
+                    let sender = self.sender().map(str::to_owned);
+                    self.log_reject("DATA", reply, sender.as_deref(), None);
+                }
+                self.put(reply);
+                if reply.code != 354 {
+                    self.done(Verb::Data, false);
+                }
+            }
+            Pending::EndOfData => {
+                // Whatever became of it, this message is over: what comes next starts at MAIL.
+                self.reset();
+                if accepted {
+                    self.errors = 0;
+                    self.junk = 0;
+                }
+                self.put(reply);
+                self.done(Verb::Data, accepted);
+            }
+        }
+        self.close_on_421(reply);
+    }
+
+    /// Everything to be written since the last call; `None` for nothing, or while an error's sleep lasts.
+    pub fn take_output(&mut self) -> Option<Vec<u8>> {
+        if self.output.is_empty() || self.resume_at.is_some() { None } else { Some(std::mem::take(&mut self.output)) }
+    }
+
+    /// When `timeout` must be called, if nothing happens before.
+    pub fn deadline(&self) -> f64 {
+        self.resume_at.unwrap_or(self.deadline)
+    }
+
+    /// Does an error's sleep last? Until then (`deadline`) nothing is written and nothing read.
+    pub fn is_sleeping(&self) -> bool {
+        self.resume_at.is_some()
+    }
+
+    /// Time has passed: ends a sleep, or closes with 421 when the client was silent for too long.
+    pub fn timeout(&mut self, now: f64) {
+        self.now = now;
+        if let Some(at) = self.resume_at {
+            if now >= at {
+                self.resume_at = None;
+                self.deadline = now + self.config.timeout_s;
+            }
+            return;
+        }
+        match self.mode {
+            Mode::Closed(_) => {}
+            // The client waits for us, not we for it.
+            Mode::Greeting | Mode::Waiting(_) => self.deadline = now + self.config.timeout_s,
+            _ if now >= self.deadline => {
+                let text = format!("{} Error: timeout exceeded", self.config.myhostname);
+                self.output.clear();
+                Reply::new(421, [4, 2], text).render(&mut self.output);
+                self.close(Ending::Timeout);
+            }
+            _ => {}
+        }
+    }
+
+    /// The service stops: 421 if the client is between commands. `false` when a message is on its way, or an answer.
+    pub fn shut_down(&mut self, now: f64) -> bool {
+        self.now = now;
+        match self.mode {
+            Mode::Command | Mode::SkippingLine => {
+                let text = format!("{} Service not available, closing transmission channel", self.config.myhostname);
+                Reply::new(421, [3, 2], text).render(&mut self.output);
+                self.close(Ending::Orderly);
+                true
+            }
+            Mode::Closed(_) => true,
+            _ => false,
+        }
+    }
+
+    /// The client's connection is gone; what is being answered or read is not going to be finished.
+    pub fn lost(&mut self) {
+        self.close(Ending::Lost);
+    }
+
+    /// Has the session ended? Then write the output and close the connection.
+    pub fn ended(&self) -> Option<Ending> {
+        if let Mode::Closed(ending) = self.mode { Some(ending) } else { None }
+    }
+
+    /// Is there room for more input? If not, stop reading until a reply is given.
+    pub fn wants_input(&self) -> bool {
+        self.unread() < READ_AHEAD_MAX_OCTETS
+    }
+
+    /// What the client called itself, safe to print; `None` before HELO.
+    pub fn helo(&self) -> Option<&str> {
+        match &self.mode {
+            Mode::Waiting(Pending::Helo { name, .. }) => Some(name),
+            _ => self.helo.as_deref(),
+        }
+    }
+
+    /// `SMTP` or `ESMTP`.
+    pub fn protocol(&self) -> &'static str {
+        if self.esmtp { "ESMTP" } else { "SMTP" }
+    }
+
+    /// The message in the making.
+    pub fn transaction(&self) -> Option<&Transaction> {
+        self.transaction.as_deref()
+    }
+
+    /// The reverse path of MAIL, accepted or in question; `None` before MAIL.
+    pub fn sender(&self) -> Option<&str> {
+        match &self.mode {
+            Mode::Waiting(Pending::Mail(mail)) => Some(mail.reverse_path.address()),
+            _ => self.transaction.as_ref().map(|t| t.mail.reverse_path.address()),
+        }
+    }
+
+    /// The recipient in question.
+    pub fn recipient(&self) -> Option<&str> {
+        match &self.mode {
+            Mode::Waiting(Pending::Rcpt(recipient) | Pending::Vrfy { recipient, .. }) => Some(&recipient.address),
+            _ => None,
+        }
+    }
+
+    /// Did the client speak before it was its turn? (`reject_unauth_pipelining`)
+    pub fn talked_early(&self) -> bool {
+        self.talked_early
+    }
+
+    /// The log's words on where the session stands: `RCPT`, `DATA (12 bytes)`.
+    pub fn place(&self) -> String {
+        match self.place {
+            Place::Connect => "CONNECT".into(),
+            Place::Command(verb) => verb.name().into(),
+            Place::Content => format!("DATA ({} bytes)", self.content_octets),
+            Place::EndOfMessage => "END-OF-MESSAGE".into(),
+        }
+    }
+
+    /// The end of the `disconnect from` line: ` ehlo=1 mail=1 rcpt=0/1 quit=1 commands=3/4`.
+    pub fn counts(&self) -> String {
+        use std::fmt::Write;
+        let mut text = String::new();
+        let mut write = |name: &str, (succeeded, total): (u32, u32)| {
+            let _ = write!(text, " {name}={succeeded}");
+            if succeeded != total {
+                let _ = write!(text, "/{total}");
+            }
+        };
+        let mut sum = (0, 0);
+        for verb in Verb::all() {
+            let (succeeded, total) = self.counts[verb as usize];
+            if total > 0 {
+                write(&verb.name().to_ascii_lowercase(), (succeeded, total));
+                sum = (sum.0 + succeeded, sum.1 + total);
+            }
+        }
+        write("commands", sum);
+        text
+    }
+
+    fn unread(&self) -> usize {
+        self.input.len() - self.start
+    }
+
+    fn next_command(&mut self) -> Step {
+        if self.errors >= self.config.hard_error_limit {
+            let text = format!("{} Error: too many errors", self.config.myhostname);
+            self.put(&Reply::new(421, [7, 0], text));
+            self.close(Ending::TooManyErrors);
+            return Step::Again;
+        }
+        let from = self.scanned.max(self.start);
+        let limit = self.config.line_length_limit;
+        let Some(found) = memchr(b'\n', &self.input[from..]) else {
+            self.scanned = self.input.len();
+            if self.unread() > limit + 2 {
+                self.log_long_line();
+                self.forget_input();
+                self.mode = Mode::SkippingLine;
+                return Step::Again;
+            }
+            return Step::NeedInput;
+        };
+        let newline = from + found;
+        let bare = newline == self.start || self.input[newline - 1] != b'\r';
+        let end = if bare { newline } else { newline - 1 };
+        let range = self.start..end;
+        if range.len() > limit {
+            self.log_long_line();
+            self.start = newline + 1;
+            self.refuse_line("Error: line too long");
+            return Step::Again;
+        }
+        self.start = newline + 1;
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        match std::str::from_utf8(&self.input[range]) {
+            Ok(text) if text.contains('\0') => self.refuse_line("Error: bad syntax"),
+            Ok(text) => {
+                line.push_str(text);
+                if !(bare && self.is_bare_newline_refused()) {
+                    self.command(&line);
+                }
+            }
+            Err(_) => self.refuse_line("Error: bad UTF-8 syntax"),
+        }
+        self.line = line;
+        match self.mode {
+            Mode::Waiting(ref pending) => Step::Event(match pending {
+                Pending::Helo { .. } => Event::Ask(Question::Helo),
+                Pending::Mail(_) => Event::Ask(Question::Mail),
+                Pending::Rcpt(_) => Event::Ask(Question::Rcpt),
+                Pending::Vrfy { .. } => Event::Ask(Question::Vrfy),
+                Pending::Data | Pending::EndOfData => Event::Ask(Question::Data),
+            }),
+            _ => Step::Again,
+        }
+    }
+
+    fn skip_line(&mut self) -> Step {
+        if let Some(newline) = memchr(b'\n', &self.input[self.start..]) {
+            self.start += newline + 1;
+            self.mode = Mode::Command;
+            self.refuse_line("Error: line too long");
+            return Step::Again;
+        }
+        self.forget_input();
+        Step::NeedInput
+    }
+
+    fn forget_input(&mut self) {
+        self.input.clear();
+        self.start = 0;
+        self.scanned = 0;
+    }
+
+    fn refuse_line(&mut self, text: &str) {
+        self.put(&Reply::new(500, [5, 2], text));
+        self.errors += 1;
+    }
+
+    /// The line ends in LF alone: noted, and refused if the site says so.
+    fn is_bare_newline_refused(&mut self) -> bool {
+        match self.bare_newline {
+            BareNewline::No | BareNewline::Normalize => false,
+            BareNewline::Note => {
+                self.note_bare_newline();
+                false
+            }
+            BareNewline::Reject => {
+                let reply = self.bare_newline_reply();
+                let (place, sender) = (self.place(), self.sender().map(str::to_owned));
+                self.log_reject(&place, &reply, sender.as_deref(), None);
+                self.put(&reply);
+                self.errors += 1;
+                true
+            }
+        }
+    }
+
+    fn note_bare_newline(&mut self) {
+        if !std::mem::replace(&mut self.bare_newline_seen, true) {
+            let line = format!("bare <LF> received after {} from {}", self.place(), self.peer);
+            self.log.push_back((Severity::Info, line));
+        }
+    }
+
+    /// The refusal of LF without CR.
+    pub fn bare_newline_reply(&self) -> Reply {
+        let text = format!("{} Error: bare <LF> received", self.config.myhostname);
+        Reply::new(self.config.bare_newline_reject_code, [5, 2], text)
+    }
+
+    fn command(&mut self, line: &str) {
+        let (word, _) = first_word(line);
+        if word.is_empty() {
+            return self.refuse_line("Error: bad syntax");
+        }
+        let is_in = |words: &[String]| words.iter().any(|listed| word.eq_ignore_ascii_case(listed));
+        if is_in(&self.config.noop_commands) {
+            self.put(&Reply::new(250, [0, 0], "Ok"));
+            return self.count_junk();
+        }
+        let (verb, arguments) = Verb::split(line);
+        self.counts[verb as usize].1 += 1;
+        self.place = Place::Command(verb);
+        if verb == Verb::Unknown {
+            // Another protocol's client, driven by a web page perhaps: end it before its payload is read as commands.
+            let is_header = word.find(':').is_some_and(|at| at > 0);
+            let is_bogus = self.config.forbid_non_letters && !word.starts_with(|c: char| c.is_ascii_alphabetic());
+            if is_header || is_bogus || is_in(&self.config.forbidden_commands) {
+                let start: String = line.chars().take(NON_SMTP_LOG_CHARS).collect();
+                self.log.push_back((Severity::Warning, format!("non-SMTP command from {}: {start}", self.peer)));
+                self.put(&Reply::new(221, [7, 0], "Error: I can break rules, too. Goodbye."));
+                return self.close(Ending::Orderly);
+            }
+        }
+        if self.denied && verb != Verb::Quit {
+            self.put(&Reply::new(503, [7, 0], format!("Error: access denied for {}", self.peer)));
+            self.errors += 1;
+            return;
+        }
+        if verb.ends_a_group() && self.unread() > 0 && !self.talked_early && !self.may_talk_early() {
+            return;
+        }
+        match verb {
+            Verb::Helo | Verb::Ehlo => self.helo_command(verb, arguments),
+            Verb::Mail => self.mail_command(arguments),
+            Verb::Rcpt => self.rcpt_command(arguments),
+            Verb::Data => self.data_command(arguments),
+            Verb::Vrfy => self.vrfy_command(arguments),
+            Verb::Rset if !arguments.is_empty() => self.answer(verb, Reply::new(501, [5, 4], "Syntax: RSET")),
+            Verb::Rset => {
+                self.reset();
+                self.answer(verb, Reply::new(250, [0, 0], "Ok"));
+            }
+            Verb::Noop => self.answer(verb, Reply::new(250, [0, 0], "Ok")),
+            Verb::Help => self.help_command(),
+            Verb::Quit => {
+                self.answer(verb, Reply::new(221, [0, 0], "Bye"));
+                self.close(Ending::Orderly);
+            }
+            Verb::Bdat => {
+                // A chunk follows at once (RFC 3030 §2), and it is no commands: do not read on.
+                self.answer(verb, Reply::new(502, [5, 1], "Error: command not implemented"));
+                self.close(Ending::Orderly);
+            }
+            Verb::Unknown => self.answer(verb, Reply::new(500, [5, 2], "Error: command not recognized")),
+            _ => self.answer(verb, Reply::new(502, [5, 1], "Error: command not implemented")),
+        }
+    }
+
+    /// Note that the client did not wait for a reply; `false` if that ended the session.
+    fn may_talk_early(&mut self) -> bool {
+        let end = self.input.len().min(self.start + EARLY_TALK_LOG_OCTETS);
+        let said = escape(&self.input[self.start..end]);
+        let line = format!("improper command pipelining after {} from {}: {said}", self.place(), self.peer);
+        self.log.push_back((Severity::Info, line));
+        self.talked_early = true;
+        if self.config.forbid_unauth_pipelining {
+            self.put(&Reply::new(554, [5, 0], "Error: SMTP protocol synchronization"));
+            self.close(Ending::Orderly);
+            return false;
+        }
+        true
+    }
+
+    fn helo_command(&mut self, verb: Verb, arguments: &str) {
+        if arguments.is_empty() {
+            return self.answer(verb, Reply::bare(501, format!("Syntax: {} hostname", verb.name())));
+        }
+        let name = safe_helo(arguments);
+        if self.config.asks_helo {
+            self.mode = Mode::Waiting(Pending::Helo { name, verb });
+        } else {
+            self.accept_helo(name, verb);
+            self.done(verb, true);
+        }
+    }
+
+    fn accept_helo(&mut self, name: String, verb: Verb) {
+        self.reset();
+        self.helo = Some(name.into());
+        if verb == Verb::Ehlo {
+            self.esmtp = true;
+            let text = self.config.ehlo_text();
+            self.put(&Reply::bare(250, text));
+        } else {
+            self.esmtp = false;
+            let text = self.config.myhostname.clone();
+            self.put(&Reply::bare(250, text));
+        }
+    }
+
+    fn mail_command(&mut self, arguments: &str) {
+        if self.config.helo_required && self.helo.is_none() {
+            return self.answer(Verb::Mail, Reply::new(503, [5, 1], "Error: send HELO/EHLO first"));
+        }
+        if self.transaction.is_some() {
+            return self.answer(Verb::Mail, Reply::new(503, [5, 1], "Error: nested MAIL command"));
+        }
+        match MailArguments::parse(arguments, &self.config.dialect) {
+            Ok(mail) if self.config.asks_mail => self.mode = Mode::Waiting(Pending::Mail(Box::new(mail))),
+            Ok(mail) => {
+                self.transaction = Some(Box::new(Transaction { mail, recipients: Vec::new() }));
+                self.answer(Verb::Mail, Reply::new(250, [1, 0], "Ok"));
+            }
+            Err(refused) => self.answer_refused(Verb::Mail, refused),
+        }
+    }
+
+    fn rcpt_command(&mut self, arguments: &str) {
+        let Some(transaction) = &self.transaction else {
+            return self.answer(Verb::Rcpt, Reply::new(503, [5, 1], "Error: need MAIL command"));
+        };
+        let rcpt = match RcptArguments::parse(arguments, &self.config.dialect, transaction.mail.smtputf8) {
+            Ok(rcpt) => rcpt,
+            Err(refused) => return self.answer_refused(Verb::Rcpt, refused),
+        };
+        if transaction.recipients.len() >= self.config.recipient_limit {
+            self.put(&Reply::new(452, [5, 3], "Error: too many recipients"));
+            // A client that does not look at each reply at once is no reason to end the session.
+            self.overshoot += 1;
+            return self.done(Verb::Rcpt, self.overshoot <= self.config.recipient_overshoot_limit);
+        }
+        let RcptArguments { forward_path, notify, orcpt } = rcpt;
+        let recipient = Recipient { address: forward_path.address().into(), original: None, orcpt, notify };
+        self.mode = Mode::Waiting(Pending::Rcpt(recipient));
+    }
+
+    fn data_command(&mut self, arguments: &str) {
+        let reply = match &self.transaction {
+            None => Reply::new(503, [5, 1], "Error: need RCPT command"),
+            Some(transaction) if transaction.recipients.is_empty() => {
+                Reply::new(554, [5, 1], "Error: no valid recipients")
+            }
+            Some(_) if !arguments.is_empty() => Reply::new(501, [5, 4], "Syntax: DATA"),
+            Some(_) => {
+                self.mode = Mode::Waiting(Pending::Data);
+                return;
+            }
+        };
+        self.answer(Verb::Data, reply);
+    }
+
+    fn vrfy_command(&mut self, arguments: &str) {
+        if self.config.disable_vrfy {
+            return self.answer(Verb::Vrfy, Reply::new(502, [5, 1], "VRFY command is disabled"));
+        }
+        if self.config.helo_required && self.helo.is_none() {
+            return self.answer(Verb::Vrfy, Reply::new(503, [5, 1], "Error: send HELO/EHLO first"));
+        }
+        if arguments.is_empty() {
+            return self.answer(Verb::Vrfy, Reply::new(501, [5, 4], "Syntax: VRFY address [SMTPUTF8]"));
+        }
+        match Path::parse(arguments, false) {
+            Ok((path, _)) if !path.is_null() => {
+                let argument = first_word(arguments).0.to_owned();
+                self.mode = Mode::Waiting(Pending::Vrfy { argument, recipient: Recipient::plain(path.address()) });
+            }
+            _ => {
+                let reply = Reply::new(501, [1, 3], "Bad recipient address syntax");
+                self.answer_refused(Verb::Vrfy, Refused::Address(reply, arguments.into()));
+            }
+        }
+    }
+
+    fn help_command(&mut self) {
+        let known = Verb::all().filter(|verb| *verb != Verb::Unknown && !verb.is_unimplemented());
+        let mut names: Vec<_> = known.map(Verb::name).collect();
+        names.sort_unstable();
+        self.answer(Verb::Help, Reply::new(214, [0, 0], format!("Commands: {}", names.join(" "))));
+    }
+
+    fn answer_refused(&mut self, verb: Verb, refused: Refused) {
+        let reply = match refused {
+            Refused::Address(reply, address) => {
+                let line = format!("Illegal address syntax from {} in {} command: {address}", self.peer, verb.name());
+                self.log.push_back((Severity::Warning, line));
+                reply
+            }
+            Refused::TooLarge(reply, sender) => {
+                self.log_reject(verb.name(), &reply, Some(sender.address()), None);
+                reply
+            }
+            Refused::Other(reply) => reply,
+        };
+        self.answer(verb, reply);
+    }
+
+    /// Send the answer to a command, and count it.
+    fn answer(&mut self, verb: Verb, reply: Reply) {
+        self.put(&reply);
+        self.done(verb, reply.code < 400);
+    }
+
+    fn done(&mut self, verb: Verb, succeeded: bool) {
+        if succeeded {
+            self.counts[verb as usize].0 += 1;
+        } else {
+            self.errors += 1;
+        }
+        if verb.is_junk() {
+            self.count_junk();
+        }
+    }
+
+    fn count_junk(&mut self) {
+        self.junk += 1;
+        if self.junk > self.config.junk_command_limit {
+            self.errors += 1;
+        }
+    }
+
+    /// Forget the message in the making (RFC 5321 §4.1.1.5).
+    fn reset(&mut self) {
+        self.transaction = None;
+        self.overshoot = 0;
+    }
+
+    fn read_data(&mut self, content: &mut impl FnMut(&[u8])) -> Step {
+        let limit = self.config.dialect.message_size_limit;
+        let Mode::Data(reader) = &mut self.mode else { return Step::Again };
+        loop {
+            let (used, run) = reader.feed(&self.input[self.start..]);
+            self.start += used;
+            self.content_octets += used as u64;
+            let is_refused = (limit > 0 && self.content_octets > limit)
+                || (self.bare_newline == BareNewline::Reject && reader.bare_newlines() > 0);
+            match run {
+                // Keep reading after a fault: stopping early would let the rest be read as commands.
+                Run::Content(_) if is_refused => {}
+                Run::Content(bytes) => content(bytes),
+                Run::More => {
+                    self.scanned = self.start;
+                    return Step::NeedInput;
+                }
+                Run::End => break,
+            }
+        }
+        let bare_newlines = reader.bare_newlines();
+        let fault = if bare_newlines > 0 && self.bare_newline == BareNewline::Reject {
+            Some(ContentFault::BareNewline)
+        } else if limit > 0 && self.content_octets > limit {
+            Some(ContentFault::TooLarge)
+        } else {
+            None
+        };
+        if bare_newlines > 0 && self.bare_newline == BareNewline::Note {
+            self.note_bare_newline();
+        }
+        self.scanned = self.start;
+        self.place = Place::EndOfMessage;
+        self.mode = Mode::Waiting(Pending::EndOfData);
+        Step::Event(Event::EndOfData(EndOfData { octets: self.content_octets, fault }))
+    }
+
+    /// Queue a reply. A client that has made many errors waits for it.
+    fn put(&mut self, reply: &Reply) {
+        reply.render(&mut self.output);
+        if self.errors >= self.config.soft_error_limit && self.config.error_sleep_s > 0.0 {
+            let from = self.resume_at.unwrap_or(self.now);
+            self.resume_at = Some(from + self.config.error_sleep_s);
+        }
+        if self.config.per_request_deadline {
+            self.deadline = self.now + self.config.timeout_s;
+        }
+    }
+
+    fn close(&mut self, ending: Ending) {
+        if !matches!(self.mode, Mode::Closed(_)) {
+            self.mode = Mode::Closed(ending);
+            self.forget_input();
+        }
+    }
+
+    /// RFC 5321 §3.8: after 421 (and 521, RFC 7504) the channel is closed.
+    fn close_on_421(&mut self, reply: &Reply) {
+        if matches!(reply.code, 421 | 521) {
+            self.close(Ending::Orderly);
+        }
+    }
+
+    fn extend_deadline(&mut self, octets: usize) {
+        let full = self.now + self.config.timeout_s;
+        if !self.config.per_request_deadline {
+            self.deadline = full;
+        } else if matches!(self.mode, Mode::Data(_)) {
+            let earned = octets as f64 / f64::from(self.config.min_data_rate.max(1));
+            self.deadline = full.min(self.deadline + earned);
+        }
+    }
+
+    fn log_long_line(&mut self) {
+        let end = self.input.len().min(self.start + LONG_LINE_LOG_OCTETS);
+        let start = String::from_utf8_lossy(&self.input[self.start..end]).into_owned();
+        let limit = self.config.line_length_limit;
+        let line = format!("{}: request longer than {limit}: {start}...", self.peer);
+        self.log.push_back((Severity::Warning, line));
+    }
+
+    /// Add Postfix's `NOQUEUE: reject:` line, which pflogsumm and fail2ban read.
+    fn log_reject(&mut self, place: &str, reply: &Reply, sender: Option<&str>, recipient: Option<&str>) {
+        use std::fmt::Write;
+        let mut line = format!("NOQUEUE: reject: {place} from {}: {} ", self.peer, reply.code);
+        if let Some(enhanced) = reply.enhanced {
+            let _ = write!(line, "{enhanced} ");
+        }
+        let _ = write!(line, "{};", reply.text);
+        for (name, value) in [("from", sender), ("to", recipient)] {
+            if let Some(value) = value {
+                let _ = write!(line, " {name}=<{value}>");
+            }
+        }
+        let _ = write!(line, " proto={}", self.protocol());
+        if let Some(helo) = &self.helo {
+            let _ = write!(line, " helo=<{helo}>");
+        }
+        self.log.push_back((Severity::Info, line));
+    }
+}
+
+enum Step {
+    Again,
+    NeedInput,
+    Event(Event),
+}
+
+/// What a client called itself, without octets that mean something in a header or a log line.
+fn safe_helo(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() || " <>()\\\";@".contains(c) { '?' } else { c }).collect()
+}
+
+/// Octets as Postfix's log shows them: `\r\n` as escapes, the unprintable in octal.
+fn escape(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for b in bytes {
+        match b {
+            b'\r' => text.push_str("\\r"),
+            b'\n' => text.push_str("\\n"),
+            b'\t' => text.push_str("\\t"),
+            b'\\' => text.push_str("\\\\"),
+            b' '..=b'~' => text.push(char::from(*b)),
+            _ => text.push_str(&format!("\\{b:03o}")),
+        }
+    }
+    text
+}
