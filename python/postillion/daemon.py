@@ -33,7 +33,7 @@ from postillion.log import open_log, utc_offset_s
 
 LIFELINE_FD: Final = 3
 LISTENER_FD_FIRST: Final = 4
-LISTENERS_MAX: Final = 1024
+NUMBER_MAX: Final = 1_000_000
 STOP_GRACE_S: Final = 5.0
 """What is in flight at SIGTERM has this long to end."""
 CLOCK_CHECK_S: Final = 60.0
@@ -50,18 +50,7 @@ PRELOADED: Final = (
 
 
 class Arguments:
-    """What master says on the command line: `-n service -t type [-u] [-o name=value]... -s N -c dir [-v] [args]`."""
-
-    __slots__ = (
-        "arguments",
-        "config_directory",
-        "listeners",
-        "overrides",
-        "service",
-        "transport_type",
-        "unprivileged",
-        "verbose",
-    )
+    """What master says: `-n service -t type [-u] [-o name=value]... -m limit -s sockets -c directory [-v] [args]`."""
 
     def __init__(self, argv: list[str]) -> None:
         """Parse; raises `ConfigError` for an option that no program has."""
@@ -70,6 +59,7 @@ class Arguments:
         self.unprivileged = False
         self.overrides: list[tuple[str, str]] = []
         self.listeners: int | None = None
+        self.session_limit = 0
         self.config_directory: str | None = None
         self.verbose = 0
         at = 0
@@ -78,7 +68,7 @@ class Arguments:
             at += 1
             if word == "--":
                 break
-            if word[1] in "notsc":
+            if word[1] in "notscm":
                 value = word[2:]
                 if not value:
                     if at == len(argv):
@@ -103,10 +93,12 @@ class Arguments:
             self.config_directory = value
         elif letter == "o":
             self.overrides.append(split_assignment(value, f"-o {value}", None))
-        elif value.isascii() and value.isdigit() and int(value) <= LISTENERS_MAX:
-            self.listeners = int(value)
+        elif not value.isascii() or not value.isdigit() or int(value) > NUMBER_MAX:
+            raise ConfigError("command line", None, f"bad number -{letter} {value}", "give a whole number")
+        elif letter == "m":
+            self.session_limit = int(value)
         else:
-            raise ConfigError("command line", None, f"bad number of sockets -s {value}", "give a small whole number")
+            self.listeners = int(value)
 
 
 class Daemon:
@@ -115,6 +107,7 @@ class Daemon:
     `program`: its name in log lines. `service`, `transport_type`: its name and type in master.cf. `listeners`: the
     sockets that master bound; `fifos`: descriptors of the fifos among them. `lifeline`: None when it was not started
     by master. `arguments`: what follows the options in master.cf. `verbose`: how often `-v` stands there.
+    `session_limit`: sessions or deliveries that this process may have at a time, by maxproc; 0 for no limit.
     """
 
     def __init__(self, program: str, argv: list[str]) -> None:
@@ -125,6 +118,7 @@ class Daemon:
         self.transport_type = options.transport_type
         self.arguments = options.arguments
         self.unprivileged = options.unprivileged
+        self.session_limit = options.session_limit
         self.verbose = options.verbose
         self.config = Config.load(options.config_directory, (*runtime, *options.overrides))
         self.config.set_runtime(process_name=program)

@@ -1,1 +1,1 @@
-""""""
+"""The master program: starts, watches, restarts and stops all others (master(8))."""

@@ -1,0 +1,89 @@
+"""master(8): `python -m postillion.master -c DIR [-r FD]`; people use `postillion start` or `start-fg`.
+
+`-r FD`: write `ready`, or the one line that says why not, to this descriptor. Exit status 1 when it cannot start;
+nothing is then bound, and no process runs.
+"""
+
+import os
+import resource
+import sys
+
+from postillion.config import ConfigError
+from postillion.config.settings import DEFAULT_DIRECTORY
+from postillion.master import directories
+from postillion.master.lock import Lock
+from postillion.master.log import MasterLog
+from postillion.master.plan import Plan
+from postillion.master.supervisor import Master
+
+OPEN_FILES_MAX = 65_536
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the mail system in the foreground until a signal ends it; return the exit status."""
+    directory, ready = _options(sys.argv[1:] if argv is None else argv)
+    try:
+        plan = Plan(directory)
+        queue = directories.prepare(plan.config)
+        lock = Lock(plan.config, queue, directories.prepare_data(plan.config))
+    except ConfigError as error:
+        return _refuse(str(error), ready)
+    os.chdir(queue)
+    os.umask(0o022)
+    _raise_limits()
+    try:
+        log = MasterLog(plan.target)
+        master = Master(plan, log, directory)
+        master.open(plan, patient=lock.follows_crash)
+    except ConfigError as error:
+        lock.release()
+        return _refuse(str(error), ready)
+    except OSError as error:
+        lock.release()
+        problem, mend = f"cannot be opened ({error.strerror})", "name a file that can be written"
+        return _refuse(str(directories.blame(plan.config, "maillog_file", problem, mend)), ready)
+    log.info(f"daemon started -- version {plan.config.text('mail_version')}, configuration {directory}")
+    for warning in plan.warnings:
+        log.warning(warning)
+    if ready is not None:
+        os.write(ready, b"ready\n")
+        os.close(ready)
+    status = master.run()
+    lock.release(clean=True)
+    return status
+
+
+def _options(argv: list[str]) -> tuple[str, int | None]:
+    directory = os.environ.get("MAIL_CONFIG") or DEFAULT_DIRECTORY
+    ready: int | None = None
+    words = iter(argv)
+    for word in words:
+        value = next(words, "")
+        if word == "-c" and value:
+            directory = value
+        elif word == "-r" and value.isdigit():
+            ready = int(value)
+            os.set_inheritable(ready, False)
+        else:
+            sys.exit("usage: python -m postillion.master [-c config_directory] [-r descriptor]")
+    return os.path.abspath(directory), ready
+
+
+def _refuse(text: str, ready: int | None) -> int:
+    if ready is None:
+        print(f"postillion: fatal: {text}", file=sys.stderr)
+    else:
+        os.write(ready, text.encode("utf-8", "replace") + b"\n")
+    return 1
+
+
+def _raise_limits() -> None:
+    """Let every process have as many descriptors as the system allows: a session is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The directories of the queue, their modes and owners (postfix-files(5) of Postfix has the same)."""
+
+import grp
+import os
+import pwd
+
+from postillion.config import Config, ConfigError
+
+MAIL_OWNER = "mail_owner"
+SETGID_GROUP = "setgid_group"
+QUEUE_DIRECTORIES = (
+    ("pid", 0o755, None, None),
+    ("active", 0o700, MAIL_OWNER, None),
+    ("bounce", 0o700, MAIL_OWNER, None),
+    ("corrupt", 0o700, MAIL_OWNER, None),
+    ("defer", 0o700, MAIL_OWNER, None),
+    ("deferred", 0o700, MAIL_OWNER, None),
+    ("flush", 0o700, MAIL_OWNER, None),
+    ("hold", 0o700, MAIL_OWNER, None),
+    ("incoming", 0o700, MAIL_OWNER, None),
+    ("maildrop", 0o730, MAIL_OWNER, SETGID_GROUP),
+    ("private", 0o700, MAIL_OWNER, None),
+    ("public", 0o710, MAIL_OWNER, SETGID_GROUP),
+    ("saved", 0o700, MAIL_OWNER, None),
+    ("trace", 0o700, MAIL_OWNER, None),
+)
+"""Name, mode, and when master is root: owner and group (None: root and its group)."""
+
+
+def blame(config: Config, name: str, problem: str, mend: str) -> ConfigError:
+    """Return a complaint about a parameter's value, at the line that sets it."""
+    setting = config.setting(name)
+    path, line = (config.path, None) if setting is None else (setting.path, setting.line)
+    return ConfigError(path, line, f"{name} {config.text(name)}: {problem}", mend)
+
+
+def owner(config: Config) -> tuple[int, int]:
+    """Return uid and gid of mail_owner; raises `ConfigError` when there is no such account, or it is root."""
+    try:
+        account = pwd.getpwnam(config.text("mail_owner"))
+    except KeyError:
+        raise blame(config, "mail_owner", "there is no such account", "create it, or name another") from None
+    if account.pw_uid == 0:
+        raise blame(config, "mail_owner", "this is root", "name an account that only mail uses")
+    return account.pw_uid, account.pw_gid
+
+
+def setgid_group(config: Config) -> int:
+    """Return the gid of setgid_group, by name or number; raises `ConfigError` when there is no such group."""
+    name = config.text("setgid_group")
+    if name.isascii() and name.isdigit():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise blame(config, "setgid_group", "there is no such group", "create it, or name another") from None
+
+
+def prepare(config: Config) -> str:
+    """Make the queue directory ready to use and return it; raises `ConfigError` when it cannot be.
+
+    What is missing is created: with Postfix's owners as root, as the user's own otherwise. A file system without room
+    is refused here, where somebody reads the message.
+    """
+    queue = os.path.abspath(config.text("queue_directory"))
+    root = os.geteuid() == 0
+    uid, gid = owner(config) if root else (-1, -1)
+    group = setgid_group(config) if root else -1
+    try:
+        os.makedirs(queue, 0o755, exist_ok=True)
+        for name, mode, owned, grouped in QUEUE_DIRECTORIES:
+            path = os.path.join(queue, name)
+            if os.path.isdir(path):
+                continue
+            os.mkdir(path, 0o700)
+            if root and owned is not None:
+                os.chown(path, uid, gid if grouped is None else group)
+            os.chmod(path, mode)
+    except OSError as error:
+        raise _unusable(config, "queue_directory", error) from None
+    for name in ("pid", "private", "public"):
+        if not os.access(os.path.join(queue, name), os.W_OK | os.X_OK):
+            problem = f"{name} is not writable by uid {os.geteuid()}"
+            raise blame(config, "queue_directory", problem, "start as its owner, or name another directory")
+    room = os.statvfs(queue)
+    if room.f_bavail == 0 or (room.f_files and room.f_favail == 0):
+        raise blame(config, "queue_directory", "the file system is full", "free some space there")
+    return queue
+
+
+def prepare_data(config: Config) -> str:
+    """Make data_directory ready to use and return it; raises `ConfigError` when it cannot be."""
+    data = os.path.abspath(config.text("data_directory"))
+    try:
+        if not os.path.isdir(data):
+            os.makedirs(data, 0o755)
+            if os.geteuid() == 0:
+                os.chown(data, *owner(config))
+            os.chmod(data, 0o700)
+    except OSError as error:
+        raise _unusable(config, "data_directory", error) from None
+    return data
+
+
+def _unusable(config: Config, name: str, error: OSError) -> ConfigError:
+    mend = "start as its owner, or name another directory"
+    if error.errno in (28, 122):
+        mend = "free some space there"
+    return blame(config, name, f"{error.filename}: {error.strerror}", mend)

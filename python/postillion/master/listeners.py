@@ -1,0 +1,177 @@
+"""The sockets and fifos that services listen on: where they are, and how they are bound.
+
+Descriptors are kept above `FD_FLOOR`, so that the low numbers are free for what a program inherits.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+
+from postillion.config import Config, ConfigError
+from postillion.config.master_cf import Entry
+
+FD_FLOOR = 200
+BACKLOG = 4096
+"""More than any burst of connections; the kernel bounds it by net.core.somaxconn."""
+UNIX_MODE = 0o666
+"""Who may reach a socket is decided by the modes of public/ and private/."""
+
+Address = tuple[str, str, int]
+"""(type, IP address or path relative to the queue directory, port or 0): what makes a listener the same one."""
+
+
+def addresses(entry: Entry, config: Config) -> list[Address]:
+    """Return where a service listens; raises `ConfigError` when its name makes no sense."""
+    if entry.type != "inet":
+        if not entry.service or "/" in entry.service or len(entry.service) > 90:
+            raise entry.error(f'bad service name: "{entry.service}"', "give a short name without slashes")
+        return [(entry.type, f"{'private' if entry.private else 'public'}/{entry.service}", 0)]
+    host, port = _host_port(entry, config)
+    found: list[Address] = []
+    for address in _hosts(entry, config, host):
+        if ("inet", address, port) not in found:
+            found.append(("inet", address, port))
+    return found
+
+
+def _host_port(entry: Entry, config: Config) -> tuple[str, int]:
+    host, _, port = entry.service.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    number = int(port) if port.isascii() and port.isdigit() else _port_by_name(port, config)
+    if not 0 < number < 65536:
+        mend = "give host:port or port, the port as a number or as a name of /etc/services"
+        raise entry.error(f'bad service name: "{entry.service}"', mend)
+    return host, number
+
+
+def _port_by_name(name: str, config: Config) -> int:
+    """The port of a service's name: known_tcp_ports has `smtps=submissions=465`, then /etc/services. 0 for none."""
+    for word in config.items("known_tcp_ports"):
+        *names, port = word.split("=")
+        if name in names and port.isdigit():
+            return int(port)
+    try:
+        return socket.getservbyname(name, "tcp")
+    except OSError:
+        return 0
+
+
+def _hosts(entry: Entry, config: Config, host: str) -> Iterator[str]:
+    """The IP addresses that a host name, or else inet_interfaces, stands for."""
+    protocols = config.items("inet_protocols")
+    families = [
+        family
+        for word, family in (("ipv4", socket.AF_INET), ("ipv6", socket.AF_INET6))
+        if "all" in protocols or word in protocols
+    ]
+    if socket.AF_INET6 in families and not _has_ipv6():
+        families.remove(socket.AF_INET6)
+    names = [host] if host else config.items("inet_interfaces")
+    for name in names:
+        if name == "all":
+            yield from ("0.0.0.0" if family == socket.AF_INET else "::" for family in families)
+            continue
+        if name == "loopback-only":
+            yield from ("127.0.0.1" if family == socket.AF_INET else "::1" for family in families)
+            continue
+        try:
+            answers = socket.getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)
+        except OSError:
+            raise entry.error(f'bad hostname or network address: "{name}"', "give an address of this machine") from None
+        yield from (str(answer[4][0]) for answer in answers if answer[0] in families)
+
+
+def _has_ipv6() -> bool:
+    return os.path.exists("/proc/net/if_inet6") or not os.path.exists("/proc/net")
+
+
+def bind(address: Address) -> int:
+    """Return a listening descriptor; the queue directory is the current directory. Raises `OSError`."""
+    kind, place, port = address
+    if kind == "inet":
+        fd = _bind_inet(place, port)
+    elif kind == "fifo":
+        fd = _open_fifo(place)
+    else:
+        fd = _bind_unix(place, socket.SOCK_DGRAM if kind == "unix-dgram" else socket.SOCK_STREAM)
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FD_FLOOR)
+    os.close(fd)
+    os.set_blocking(high, False)
+    return high
+
+
+def release(address: Address, fd: int) -> None:
+    """Stop listening: connections that nobody accepted yet are refused; a socket's name goes away."""
+    os.close(fd)
+    if address[0] != "inet":
+        _unlink(address[1])
+
+
+def why(address: Address, error: OSError) -> tuple[str, str]:
+    """Return the problem and the mend for an address that cannot be bound."""
+    kind, place, port = address
+    where = f"{place} port {port}" if kind == "inet" else place
+    mend = "see that the queue directory is writable"
+    if error.errno == errno.EADDRINUSE:
+        mend = "stop the program that listens there (ss -ltnp shows it), or change the port in this line"
+    elif kind == "inet" and error.errno in (errno.EACCES, errno.EPERM):
+        mend = "start as root, or use a port above 1023"
+    elif kind == "inet":
+        mend = "give an address of this machine"
+    return f"bind {where}: {error.strerror}", mend
+
+
+def refuse(entry: Entry, address: Address, error: OSError) -> ConfigError:
+    """Return the complaint about a line of master.cf whose socket cannot be bound."""
+    return entry.error(*why(address, error))
+
+
+def _bind_inet(address: str, port: int) -> int:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address, port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener.detach()
+
+
+def _bind_unix(path: str, kind: socket.SocketKind) -> int:
+    _unlink(path)
+    listener = socket.socket(socket.AF_UNIX, kind)
+    try:
+        listener.bind(path)
+        os.chmod(path, UNIX_MODE)
+        if kind == socket.SOCK_STREAM:
+            listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener.detach()
+
+
+def _open_fifo(path: str) -> int:
+    _unlink(path)
+    os.mkfifo(path, 0o600)
+    os.chmod(path, 0o622)
+    # Open for both, so that the last writer's close is no end of file.
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _unlink(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not (stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)):
+        raise FileExistsError(errno.EEXIST, "something else than a socket has this name", path)
+    os.unlink(path)

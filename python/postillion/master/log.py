@@ -1,0 +1,68 @@
+"""Master's own log: lines as the Rust core writes them, without the core.
+
+Master forks and must not hold threads, so it does not import `postillion._core`; it logs little, a line at a time.
+"""
+
+import os
+import socket
+import sys
+import time
+
+from postillion.log import LINE_MAX_OCTETS, Target, printable, utc_offset_s
+
+SEVERITIES = {"info": ("", 6), "warning": ("warning: ", 4), "error": ("error: ", 3), "fatal": ("fatal: ", 2)}
+"""The word before the text, and syslog's number (RFC 3164 §4.1.1)."""
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class MasterLog:
+    """Lines to the target that main.cf names; never raises once it is open."""
+
+    def __init__(self, target: Target, program: str = "master") -> None:
+        """Open; raises `OSError` when the file or the socket cannot be opened."""
+        self._target = target
+        self._program = program
+        self._fd = -1
+        self._socket: socket.socket | None = None
+        kind, _, path = target.destination.partition(":")
+        if kind == "syslog":
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.connect(path)
+        elif target.destination == "/dev/stdout":
+            self._fd = os.dup(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1)
+        else:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._fd = os.open(target.destination, flags, target.permissions)
+
+    def info(self, text: str) -> None:
+        """Write a line about an event."""
+        self.line("info", text)
+
+    def warning(self, text: str) -> None:
+        """Write a line about something to look at."""
+        self.line("warning", text)
+
+    def line(self, severity: str, text: str, tag: str | None = None) -> None:
+        """Write a line. `tag`: in whose name, such as `smtpd[123]`; master's own by default."""
+        prefix, number = SEVERITIES[severity]
+        now = time.gmtime(time.time() + utc_offset_s())
+        stamp = f"{MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
+        tag = tag or f"{self._program}[{os.getpid()}]"
+        head = f"<{self._target.facility * 8 + number}>{stamp}" if self._socket else f"{stamp} {self._target.host}"
+        line = f"{head} {self._target.syslog_name}/{tag}: {prefix}{printable(text)}"
+        octets = line.encode("utf-8", "replace")[: LINE_MAX_OCTETS + len(head) + 100]
+        try:
+            if self._socket is not None:
+                self._socket.send(octets)
+            else:
+                os.write(self._fd, octets + b"\n")
+        except OSError:
+            # There is nowhere left to say it; mail goes on without its log.
+            pass
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._socket is not None:
+            self._socket.close()
+        elif self._fd >= 0:
+            os.close(self._fd)

@@ -1,0 +1,37 @@
+"""What a configuration asks of master: the services to run and where each listens."""
+
+from postillion.config import Config, ConfigError, master_cf
+from postillion.config.master_cf import Entry
+from postillion.log import Target
+from postillion.master import listeners, programs
+from postillion.master.listeners import Address
+
+LISTENERS_MAX = 150
+"""For one service: their descriptors must stay below `listeners.FD_FLOOR` in the program."""
+
+
+class Plan:
+    """A configuration that was read and checked whole; making one changes nothing."""
+
+    def __init__(self, directory: str) -> None:
+        """Read main.cf and master.cf; raises `ConfigError` for the first thing that cannot work."""
+        self.config = Config.load(directory)
+        self.config.validate()
+        self.target = Target.find(self.config)
+        entries, notices = master_cf.load(directory)
+        started, absent = programs.startable(master_cf.enabled(entries, self.config.items("master_service_disable")))
+        self.warnings = [*self.config.warnings, *notices, *absent]
+        self.services: list[tuple[Entry, list[Address]]] = []
+        taken: dict[Address, Entry] = {}
+        for entry in started:
+            wanted = listeners.addresses(entry, self.config)
+            if len(wanted) > LISTENERS_MAX:
+                raise entry.error(f"more than {LISTENERS_MAX} addresses", "listen on all with inet_interfaces = all")
+            for address in wanted:
+                other = taken.setdefault(address, entry)
+                if other is not entry:
+                    problem = f"listens on {address[1]} port {address[2]} as line {other.line} does"
+                    raise entry.error(problem, "remove one of the lines")
+            self.services.append((entry, wanted))
+        if not self.services:
+            raise ConfigError(entries[0].path if entries else directory, None, "no service to start", "add some")

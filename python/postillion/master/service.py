@@ -1,0 +1,169 @@
+"""A service of master.cf at run time: its listeners, its processes, and when to start the next one."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from postillion.config import Config
+from postillion.config.master_cf import Entry
+from postillion.master import programs
+from postillion.master.listeners import Address
+
+LIVED_S = 1.0
+"""A process that lived longer is replaced at once; the death of a younger one is a failed start."""
+THROTTLE_FIRST_S = 1.0
+THROTTLE_MAX_S = 60.0
+SAFE_PATH = "/usr/bin:/bin"
+
+
+class Process:
+    """A running process of a service."""
+
+    __slots__ = ("diagnostics", "form", "lines", "partial", "pid", "retired", "service", "started")
+
+    def __init__(self, pid: int, service: "Service", started: float, diagnostics: int) -> None:
+        self.pid = pid
+        self.service = service
+        self.started = started
+        self.diagnostics = diagnostics
+        self.form = service.form()
+        self.partial = b""
+        self.lines = 0
+        self.retired = False
+
+
+class Service:
+    """One service: what to run, on which listeners, how many times."""
+
+    def __init__(self, entry: Entry, config: Config, wanted: list[Address]) -> None:
+        self.configure(entry, config, wanted)
+        self.listeners: dict[Address, int] = {}
+        self.processes: list[Process] = []
+        self.active = False
+        self.used = False
+        self.throttled_until = 0.0
+        self.throttle_s = 0.0
+        self.next_wakeup: float | None = None
+
+    def configure(self, entry: Entry, config: Config, wanted: list[Address]) -> None:
+        """Take what a line of master.cf says now."""
+        self.entry = entry
+        self.wanted = wanted
+        self.module = programs.PROGRAMS[entry.command]
+        self.path = os.path.join(config.text("daemon_directory"), entry.command)
+        maxproc = config.number("default_process_limit") if entry.maxproc is None else entry.maxproc
+        self.count = programs.processes(entry.command, maxproc, programs.processors())
+        self.session_limit = programs.session_limit(maxproc, self.count)
+        self.eager = entry.command in programs.EAGER and not (entry.command == "smtpd" and entry.type != "inet")
+        self.reloads_in_place = entry.command in programs.RELOADS_IN_PLACE
+        self.config_directory = config.directory
+
+    @property
+    def serving(self) -> list[Process]:
+        """The processes that take new work."""
+        return [process for process in self.processes if not process.retired]
+
+    def arguments(self) -> list[str]:
+        """Return the command line of a process."""
+        entry = self.entry
+        words = [sys.executable, "-P", "-m", self.module, "-n", entry.service, "-t", entry.type]
+        if entry.unprivileged:
+            words.append("-u")
+        words += ["-m", str(self.session_limit), "-s", str(len(self.listeners)), "-c", self.config_directory]
+        return words + entry.arguments
+
+    def form(self) -> tuple[list[str], list[tuple[Address, int]]]:
+        """Return what a process is started with: a process started otherwise cannot go on after a reload."""
+        return self.arguments(), list(self.listeners.items())
+
+    def died(self, process: Process, failed: bool, now: float) -> bool:
+        """Forget a process that ended; return True when the service is throttled because of it.
+
+        A young process that ends is a failed start whatever its status: nobody ends for want of work so soon.
+        """
+        self.processes.remove(process)
+        if process.retired:
+            return False
+        if now - process.started > LIVED_S:
+            self.throttle_s = 0.0
+            self.active = failed or bool(self.serving)
+            return False
+        if now < self.throttled_until:
+            # Another process of the same failed start.
+            return False
+        self.throttle_s = min(max(self.throttle_s * 2, THROTTLE_FIRST_S), THROTTLE_MAX_S)
+        self.throttled_until = now + self.throttle_s
+        return True
+
+    def missing(self, now: float) -> int:
+        """Return how many processes to start now."""
+        if now < self.throttled_until or not (self.eager or self.active):
+            return 0
+        if self.reloads_in_place and len(self.processes) > len(self.serving):
+            # Its successor waits until it let the queue go.
+            return 0
+        return max(0, self.count - len(self.serving))
+
+    def watches(self, now: float) -> bool:
+        """Whether master waits for a connection in the place of a process."""
+        return not self.serving and now >= self.throttled_until and not self.eager
+
+    def retire(self) -> None:
+        """Let the processes finish what they do; the next connection starts new ones."""
+        for process in self.serving:
+            process.retired = True
+            send(process.pid, signal.SIGTERM if self.reloads_in_place else signal.SIGHUP)
+        self.active = False
+
+
+def spawn(service: Service, lifeline: int, environment: dict[str, str], now: float) -> Process:
+    """Start one process of a service and return it. Raises `OSError` when the system has no room for it."""
+    ours, theirs = os.pipe()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, theirs, 2)]
+        inherited: Sequence[int] = (lifeline, *service.listeners.values())
+        actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(inherited, 3)]
+        arguments = service.arguments()
+        pid = os.posix_spawn(
+            arguments[0],
+            arguments,
+            environment,
+            file_actions=actions,
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD),
+        )
+    except OSError:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+        os.close(null)
+    os.set_blocking(ours, False)
+    process = Process(pid, service, now, ours)
+    service.processes.append(process)
+    service.used = True
+    return process
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a child; it may have ended, but it is not reaped before master knows of it."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def environment(config: Config) -> dict[str, str]:
+    """Return the environment of every process: what import_environment names, and where main.cf is."""
+    kept: dict[str, str] = {"PATH": SAFE_PATH}
+    for word in config.items("import_environment"):
+        name, equals, value = word.strip("{}").strip().partition("=")
+        if equals:
+            kept[name] = value
+        elif name in os.environ:
+            kept[name] = os.environ[name]
+    kept["MAIL_CONFIG"] = config.directory
+    return kept

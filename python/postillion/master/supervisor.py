@@ -1,0 +1,388 @@
+"""Master's loop: waits for connections, deaths, signals and clocks, and starts what is due.
+
+Single-threaded, with neither asyncio nor the Rust core. Nothing in the loop blocks: triggers and diagnostics are
+read and written without waiting, and every wait has a bound.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import time
+from types import FrameType
+
+from postillion.config import Config, ConfigError
+from postillion.master import listeners
+from postillion.master.listeners import Address
+from postillion.master.log import MasterLog
+from postillion.master.plan import Plan
+from postillion.master.service import Process, Service, environment, send, spawn
+
+STOP_PHASE_S = 7.0
+"""At a stop all but qmgr have this long to end, then qmgr has: a little more than the programs' own five seconds."""
+IDLE_S = 60.0
+DIAGNOSTIC_LINES_MAX = 200
+"""Lines that a process may write to standard error and find in the log."""
+DIAGNOSTIC_OCTETS = 4096
+DIAGNOSTIC_READS = 8
+BIND_WAIT_S = 8.0
+"""After a crash the old processes may hold a port until they notice that their master is gone."""
+BIND_PAUSE_S = 0.05
+
+
+class Master:
+    """All services of one configuration.
+
+    `open` binds the sockets or raises; `run` returns the exit status when everything is stopped.
+    """
+
+    def __init__(self, plan: Plan, log: MasterLog, directory: str) -> None:
+        self.config: Config = plan.config
+        self.directory = directory
+        self.log = log
+        self.services: dict[str, Service] = {}
+        self.leaving: list[Service] = []
+        self._processes: dict[int, Process] = {}
+        self._selector = selectors.DefaultSelector()
+        self._watched: dict[int, Service] = {}
+        self._signals: set[int] = set()
+        self._stop_phase = 0
+        self._stop_until = 0.0
+        lifeline, self._lifeline_end = os.pipe()
+        # The programs' end must not be in the low numbers that they inherit; ours must never be inherited.
+        self._lifeline = os.dup2(lifeline, listeners.FD_FLOOR - 1, inheritable=False)
+        os.close(lifeline)
+        self._environment = environment(plan.config)
+
+    def open(self, plan: Plan, *, patient: bool) -> None:
+        """Bind every socket; raises `ConfigError`, with none bound, when one cannot be.
+
+        `patient`: processes of a crashed master may still hold a port for some seconds.
+        """
+        until = time.monotonic() + (BIND_WAIT_S if patient else 0.0)
+        bound: dict[Address, int] = {}
+        for entry, wanted in plan.services:
+            service = Service(entry, plan.config, wanted)
+            for address in wanted:
+                try:
+                    fd = _bind_until(address, until)
+                except OSError as error:
+                    for other, other_fd in bound.items():
+                        listeners.release(other, other_fd)
+                    raise listeners.refuse(entry, address, error) from None
+                bound[address] = service.listeners[address] = fd
+            self.services[entry.name] = service
+
+    def run(self) -> int:
+        """Serve until a signal ends it; return the exit status."""
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        self._selector.register(reader, selectors.EVENT_READ, reader)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
+            signal.signal(number, self._note)
+        now = time.monotonic()
+        for service in self.services.values():
+            self._arm_wakeup(service, now, first=True)
+        while not self._ended():
+            now = time.monotonic()
+            self._start_missing(now)
+            self._watch(now)
+            self._wake(now)
+            for key, _ in self._selector.select(self._timeout(time.monotonic())):
+                if key.data is reader:
+                    _drain(reader)
+                elif isinstance(key.data, Process):
+                    self._read_diagnostics(key.data)
+                else:
+                    key.data.active = True
+            self._reap()
+            self._obey()
+        self._release()
+        return 0
+
+    def kill(self) -> None:
+        """End every process at once, whatever it does."""
+        for process in self._processes.values():
+            send(process.pid, signal.SIGKILL)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._signals.add(number)
+
+    def _all(self) -> list[Service]:
+        return [*self.services.values(), *self.leaving]
+
+    def _ended(self) -> bool:
+        return self._stop_phase > 0 and not self._processes
+
+    # What is due.
+
+    def _start_missing(self, now: float) -> None:
+        if self._stop_phase:
+            return
+        for service in self.services.values():
+            if service.active and not service.used:
+                self._arm_wakeup(service, now, first=False)
+            for _ in range(service.missing(now)):
+                try:
+                    process = spawn(service, self._lifeline, self._environment, now)
+                except OSError as error:
+                    self.log.warning(f"cannot start {service.path}: {error.strerror} -- throttling")
+                    service.throttled_until = now + service.throttle_s + 1.0
+                    break
+                self._processes[process.pid] = process
+                self._selector.register(process.diagnostics, selectors.EVENT_READ, process)
+
+    def _watch(self, now: float) -> None:
+        """Wait for connections in the place of services without a process."""
+        wanted: dict[int, Service] = {}
+        if not self._stop_phase:
+            for service in self.services.values():
+                if service.watches(now) and not service.active:
+                    wanted.update(dict.fromkeys(service.listeners.values(), service))
+        for fd in self._watched.keys() - wanted.keys():
+            self._selector.unregister(fd)
+        for fd in wanted.keys() - self._watched.keys():
+            self._selector.register(fd, selectors.EVENT_READ, wanted[fd])
+        self._watched = wanted
+
+    def _arm_wakeup(self, service: Service, now: float, *, first: bool) -> None:
+        """A wakeup comes at the start and then every `wakeup_s`; with `?`, not before the service was used."""
+        entry = service.entry
+        if not entry.wakeup_s:
+            service.next_wakeup = None
+        elif not entry.wakeup_when_used:
+            service.next_wakeup = now if first else service.next_wakeup
+        elif service.used or service.active:
+            service.next_wakeup = now + entry.wakeup_s
+
+    def _wake(self, now: float) -> None:
+        if self._stop_phase:
+            return
+        for service in self.services.values():
+            if service.next_wakeup is None or now < service.next_wakeup:
+                continue
+            service.next_wakeup = now + service.entry.wakeup_s
+            for address in service.listeners:
+                _trigger(address)
+
+    def _timeout(self, now: float) -> float:
+        deadlines = [now + IDLE_S]
+        if self._stop_phase:
+            deadlines.append(self._stop_until)
+        else:
+            for service in self.services.values():
+                if service.next_wakeup is not None:
+                    deadlines.append(service.next_wakeup)
+                if service.throttled_until > now:
+                    deadlines.append(service.throttled_until)
+        return max(0.0, min(deadlines) - now)
+
+    # What happened.
+
+    def _reap(self) -> None:
+        while self._processes:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            process = self._processes.pop(pid, None)
+            if process is None:
+                continue
+            self._read_diagnostics(process)
+            if process.diagnostics >= 0:
+                self._close_diagnostics(process)
+            self._bury(process, os.waitstatus_to_exitcode(status))
+
+    def _bury(self, process: Process, code: int) -> None:
+        service = process.service
+        ending = self._stop_phase > 0 or process.retired
+        if code < 0 and not (ending and -code in (signal.SIGTERM, signal.SIGHUP)):
+            self.log.warning(f"process {service.path} pid {process.pid} killed by signal {-code}")
+        elif code > 0:
+            self.log.warning(f"process {service.path} pid {process.pid} exit status {code}")
+        throttled = service.died(process, code != 0, time.monotonic())
+        if throttled and not self._stop_phase:
+            self.log.warning(f"{service.path}: bad command startup -- throttling")
+        if not service.processes and service in self.leaving:
+            self.leaving.remove(service)
+
+    def _read_diagnostics(self, process: Process) -> None:
+        """Put what a process says on standard error into the log: nothing else shows why it cannot start."""
+        for _ in range(DIAGNOSTIC_READS):
+            if process.diagnostics < 0:
+                return
+            try:
+                octets = os.read(process.diagnostics, DIAGNOSTIC_OCTETS)
+            except BlockingIOError:
+                return
+            if not octets:
+                self._close_diagnostics(process)
+                octets = b"\n"
+            *lines, process.partial = (process.partial + octets).split(b"\n")
+            process.partial = process.partial[-DIAGNOSTIC_OCTETS:]
+            for line in lines:
+                self._log_diagnostic(process, line.decode("utf-8", "replace").strip())
+
+    def _log_diagnostic(self, process: Process, text: str) -> None:
+        if not text or process.lines >= DIAGNOSTIC_LINES_MAX:
+            return
+        process.lines += 1
+        command = process.service.entry.command
+        fatal = f"{command}: fatal: "
+        severity = "fatal" if text.startswith(fatal) else "warning"
+        self.log.line(severity, text.removeprefix(fatal), f"{command}[{process.pid}]")
+
+    def _close_diagnostics(self, process: Process) -> None:
+        self._selector.unregister(process.diagnostics)
+        os.close(process.diagnostics)
+        process.diagnostics = -1
+
+    def _obey(self) -> None:
+        signals, self._signals = self._signals, set()
+        if signal.SIGQUIT in signals:
+            self.log.info("aborting")
+            self.kill()
+            self._stop_phase = self._stop_phase or 1
+            self._stop_until = time.monotonic() + STOP_PHASE_S
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if number in signals and not self._stop_phase:
+                self.log.info(f"terminating on signal {int(number)}")
+                self._begin_stop()
+        if signal.SIGHUP in signals and not self._stop_phase:
+            self._reload()
+        if self._stop_phase:
+            self._continue_stop()
+
+    # Stopping: agents report to qmgr what they delivered, so qmgr ends last.
+
+    def _begin_stop(self) -> None:
+        self._stop_phase = 1
+        self._stop_until = time.monotonic() + STOP_PHASE_S
+        self._watch(0.0)
+        for service in self.services.values():
+            for address in [address for address in service.listeners if address[0] == "inet"]:
+                listeners.release(address, service.listeners.pop(address))
+        for process in self._processes.values():
+            if not process.service.reloads_in_place:
+                send(process.pid, signal.SIGTERM)
+
+    def _continue_stop(self) -> None:
+        late = time.monotonic() >= self._stop_until
+        others = [process for process in self._processes.values() if not process.service.reloads_in_place]
+        if self._stop_phase == 1 and (late or not others):
+            self._stop_phase = 2
+            self._stop_until = time.monotonic() + STOP_PHASE_S
+            for process in self._processes.values():
+                send(process.pid, signal.SIGKILL if process in others else signal.SIGTERM)
+        elif self._stop_phase == 2 and late:
+            self.kill()
+            self._stop_until = time.monotonic() + STOP_PHASE_S
+
+    def _release(self) -> None:
+        for service in self.services.values():
+            for address, fd in service.listeners.items():
+                listeners.release(address, fd)
+            service.listeners.clear()
+
+    # Reloading: listeners that stay are kept, so no connection is lost.
+
+    def _reload(self) -> None:
+        try:
+            plan = Plan(self.directory)
+            if os.path.abspath(plan.config.text("queue_directory")) != os.getcwd():
+                setting = plan.config.settings["queue_directory"]
+                raise ConfigError(setting.path, setting.line, "queue_directory changed", "stop and start instead")
+            log = MasterLog(plan.target)
+        except ConfigError as error:
+            self.log.line("error", f"reload refused, going on as before: {error}")
+            return
+        except OSError as error:
+            self.log.line("error", f"reload refused, going on as before: log file: {error.strerror}")
+            return
+        self.log.close()
+        self.log = log
+        self.config = plan.config
+        self._environment = environment(plan.config)
+        log.info(f"reload -- version {plan.config.text('mail_version')}, configuration {self.directory}")
+        for warning in plan.warnings:
+            log.warning(warning)
+        self._adopt(plan)
+
+    def _adopt(self, plan: Plan) -> None:
+        now = time.monotonic()
+        before, self.services = self.services, {}
+        pool = {address: fd for service in before.values() for address, fd in service.listeners.items()}
+        for service in before.values():
+            service.listeners = {}
+        for fd in self._watched:
+            self._selector.unregister(fd)
+        self._watched = {}
+        wanted = {address for _, addresses in plan.services for address in addresses}
+        for address in pool.keys() - wanted:
+            listeners.release(address, pool[address])
+        for entry, addresses in plan.services:
+            known = before.pop(entry.name, None)
+            service = known or Service(entry, plan.config, addresses)
+            service.configure(entry, plan.config, addresses)
+            self.services[entry.name] = service
+            for address in addresses:
+                try:
+                    service.listeners[address] = pool[address] if address in pool else listeners.bind(address)
+                except OSError as error:
+                    self.log.line("error", str(listeners.refuse(entry, address, error)))
+            self._renew(service)
+            service.throttled_until = 0.0
+            self._arm_wakeup(service, now, first=True)
+        for service in before.values():
+            service.retire()
+            if service.processes:
+                self.leaving.append(service)
+
+    def _renew(self, service: Service) -> None:
+        """Let the processes of a service take the new configuration."""
+        now_starting = service.form()
+        if service.reloads_in_place and all(process.form == now_starting for process in service.serving):
+            for process in service.serving:
+                send(process.pid, signal.SIGHUP)
+        else:
+            service.retire()
+
+
+def _bind_until(address: Address, until: float) -> int:
+    while True:
+        try:
+            return listeners.bind(address)
+        except OSError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(BIND_PAUSE_S)
+
+
+def _drain(reader: socket.socket) -> None:
+    try:
+        while reader.recv(4096):
+            pass
+    except BlockingIOError:
+        pass
+
+
+def _trigger(address: Address) -> None:
+    """Write one byte to a service; when it does not take it, it is busy, or the next wakeup reaches it."""
+    kind, place, port = address
+    try:
+        if kind == "fifo":
+            fd = os.open(place, os.O_WRONLY | os.O_NONBLOCK)
+            try:
+                os.write(fd, b"W")
+            finally:
+                os.close(fd)
+            return
+        family = socket.AF_UNIX if kind != "inet" else socket.AF_INET6 if ":" in place else socket.AF_INET
+        style = socket.SOCK_DGRAM if kind == "unix-dgram" else socket.SOCK_STREAM
+        with socket.socket(family, style) as trigger:
+            trigger.setblocking(False)
+            trigger.connect(place if family == socket.AF_UNIX else (place, port))
+            trigger.send(b"W")
+    except OSError:
+        pass
