@@ -244,7 +244,7 @@ def test_cidr_tables(tmp_path: Path, key: str, value: str | None) -> None:
 @pytest.mark.skipif(shutil.which("/usr/sbin/postmap") is None, reason="compares with a real postmap")
 @pytest.mark.parametrize(("source", "expected"), [row[1:] for row in MAP_SOURCES], ids=[row[0] for row in MAP_SOURCES])
 def test_a_real_postmap_reads_the_same(tmp_path: Path, source: str, expected: list[tuple[str, str]]) -> None:
-    (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n")
+    (tmp_path / "main.cf").write_text("compatibility_level = 3.6\nmyhostname = x.example\n")
     (tmp_path / "m").write_bytes(source.encode())
     command = ["/usr/sbin/postmap", "-c", str(tmp_path), "-s", f"texthash:{tmp_path}/m"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout

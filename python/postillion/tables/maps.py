@@ -63,8 +63,11 @@ def open_maps(names: Iterable[str], config: Settings, *, warn: Warn | None = Non
     return Maps(open_table(name, config, warn=warn) for name in names)
 
 
-def open_table(name: str, config: Settings, *, warn: Warn | None = None) -> Table:
-    """Return one table by its `type:name`. Raises `TableTypeError`."""
+def open_table(name: str, config: Settings, *, warn: Warn | None = None, form: str | None = None) -> Table:
+    """Return one table by its `type:name`. Raises `TableTypeError`.
+
+    `form`: how the lines of a text file read, `map` or `alias`; None: as the parameters that name the file say.
+    """
     warn = warn or _silent
     flat = _flat(name)
     kind, sign, rest = flat.partition(":")
@@ -74,9 +77,9 @@ def open_table(name: str, config: Settings, *, warn: Warn | None = None) -> Tabl
     if not rest:
         raise TableTypeError(f'"{name}": a name is missing after the colon')
     if kind == "texthash":
-        return TextTable(name, rest, "mixed" if _holds_aliases(flat, config) else "map", warn)
+        return TextTable(name, rest, form or ("mixed" if _holds_aliases(flat, config) else "map"), warn)
     if kind in INDEXED_TYPES:
-        return TextTable(name, rest, "alias" if _holds_aliases(flat, config) else "map", warn)
+        return TextTable(name, rest, form or ("alias" if _holds_aliases(flat, config) else "map"), warn)
     if kind in PATTERN_TYPES:
         return PatternTable(name, kind, rest, warn)
     if kind == "inline":
