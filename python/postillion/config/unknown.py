@@ -16,17 +16,10 @@ def warnings(config: "Config") -> list[str]:
     Known are the parameters of the table, those of the transports in master.cf, names that other values refer to,
     restriction classes, and the settings of a table source (`ldap:accounts` has `accounts_server_host`).
     """
-    candidates = [name for name in config.settings if parameters.row(name) is None]
-    if not candidates:
-        return []
-    values = [setting.value for setting in config.settings.values()]
-    values += _master_values(config.directory)
-    used = {name for value in values for name in expansion.names(value)}
-    used.update(main_cf.split_list(config.raw("smtpd_restriction_classes")))
-    sources = {word.partition(":")[2] for value in values for word in main_cf.split_list(value) if ":" in word}
     found = []
-    for name in candidates:
-        if name in used or any(source and name.startswith(source + "_") for source in sources):
+    known = in_use(config)
+    for name in _undeclared(config):
+        if name in known:
             continue
         setting = config.settings[name]
         place = setting.path if setting.line is None else f"{setting.path}, line {setting.line}"
@@ -34,6 +27,27 @@ def warnings(config: "Config") -> list[str]:
         advice = f" (did you mean {meant}?)" if meant is not None else ""
         found.append(f"{place}: unused parameter: {name}={setting.value}{advice}")
     return found
+
+
+def in_use(config: "Config") -> set[str]:
+    """Return the names that main.cf sets, the parameter table does not declare, and something refers to."""
+    candidates = _undeclared(config)
+    if not candidates:
+        return set()
+    values = [setting.value for setting in config.settings.values()]
+    values += _master_values(config.directory)
+    used = {name for value in values for name in expansion.names(value)}
+    used.update(main_cf.split_list(config.raw("smtpd_restriction_classes")))
+    sources = {word.partition(":")[2] for value in values for word in main_cf.split_list(value) if ":" in word}
+    return {
+        name
+        for name in candidates
+        if name in used or any(source and name.startswith(source + "_") for source in sources)
+    }
+
+
+def _undeclared(config: "Config") -> list[str]:
+    return [name for name in config.settings if parameters.row(name) is None]
 
 
 def _master_values(directory: str) -> list[str]:

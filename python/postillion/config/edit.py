@@ -1,0 +1,127 @@
+"""Editing main.cf and master.cf in place: comments and order stay, the file is replaced in one step."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+
+from postillion.config import main_cf
+from postillion.config.errors import ConfigError
+
+DRAFT_SUFFIX = ".tmp"
+
+Change = Callable[[str], str | None]
+"""Gets the first physical line of a logical line; returns what stands there instead ("" for nothing), None to keep."""
+
+
+def assign(path: str, values: dict[str, str]) -> list[str]:
+    """Set parameters of a main.cf; return warnings about parameters that it sets more than once.
+
+    A parameter keeps its place in the file, a new one goes to the end. Raises `ConfigError` when it cannot be done.
+    """
+    found: dict[str, int] = {}
+
+    def change(line: str) -> str | None:
+        name = _name(line)
+        if name not in values:
+            return None
+        found[name] = found.get(name, 0) + 1
+        return f"{name} = {values[name]}\n"
+
+    def added() -> Iterator[str]:
+        return (f"{name} = {values[name]}\n" for name in sorted(values) if name not in found)
+
+    rewrite(path, change, added)
+    return [f'{path}: multiple entries for "{name}"' for name, count in found.items() if count > 1]
+
+
+def remove(path: str, names: set[str], *, comment: bool) -> None:
+    """Take parameters out of a main.cf, or turn them into comments; their defaults hold again."""
+    rewrite(path, lambda line: ("#" + line if comment else "") if _name(line) in names else None, comment=comment)
+
+
+def replace_services(path: str, lines: dict[str, str]) -> None:
+    """Give services of a master.cf, by `service/type`, a new line; a service that is not there goes to the end."""
+    found: set[str] = set()
+
+    def change(line: str) -> str | None:
+        name = "/".join(line.split(None, 2)[:2])
+        if name not in lines:
+            return None
+        found.add(name)
+        return lines[name] + "\n"
+
+    rewrite(path, change, lambda: (line + "\n" for name, line in lines.items() if name not in found))
+
+
+def rewrite(
+    path: str, change: Change, added: Callable[[], Iterator[str]] = lambda: iter(()), *, comment: bool = False
+) -> None:
+    """Replace a file by what `change` makes of each logical line, then `added`; raises `ConfigError`.
+
+    The continuation lines of a changed line go with it (with `comment`, as comments); comments between them stay.
+    Two editors at a time wait for each other. Readers see the old file or the new one.
+    """
+    draft = path + DRAFT_SUFFIX
+    try:
+        fd = _open_draft(draft)
+        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            text = main_cf.read(path)
+            file.writelines(_edited(text, change, comment))
+            if text and not text.endswith("\n"):
+                file.write("\n")
+            file.writelines(added())
+            file.flush()
+            original = os.stat(path)
+            os.fchmod(fd, original.st_mode & 0o7777)
+            if os.geteuid() == 0:
+                os.fchown(fd, original.st_uid, original.st_gid)
+            os.fsync(fd)
+            os.rename(draft, path)
+    except OSError as error:
+        raise ConfigError(path, None, f"cannot be changed ({error.strerror})", "run this as its owner") from None
+    except ConfigError:
+        os.unlink(draft)
+        raise
+
+
+def _edited(text: str, change: Change, comment: bool) -> Iterator[str]:
+    changed = False
+    for line in _lines(text):
+        stripped = line.strip(main_cf.WHITESPACE)
+        if not stripped or stripped[0] == "#":
+            yield line
+        elif line[0] in main_cf.WHITESPACE:
+            if not changed:
+                yield line
+            elif comment:
+                yield "#" + line
+        else:
+            new = change(line)
+            changed = new is not None
+            yield line if new is None else new
+
+
+def _lines(text: str) -> list[str]:
+    """Lines end with a newline only; `splitlines` would end them at a carriage return and others too."""
+    parts = text.split("\n")
+    return [part + "\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+
+
+def _name(line: str) -> str:
+    return line.partition("=")[0].split(None, 1)[0] if line.partition("=")[0].strip() else ""
+
+
+def _open_draft(draft: str) -> int:
+    """Open the draft and lock it; again when its last editor renamed it away meanwhile."""
+    while True:
+        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            ours, named = os.fstat(fd), os.stat(draft)
+        except FileNotFoundError:
+            os.close(fd)
+            continue
+        if (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino):
+            os.ftruncate(fd, 0)
+            return fd
+        os.close(fd)
