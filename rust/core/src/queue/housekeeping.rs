@@ -212,3 +212,330 @@ fn rests(message: &Message, wall_now_us: u64) -> bool {
     let rests = |kept: &Kept| kept.held || kept.next_attempt_us.is_some_and(|at| at > wall_now_us + MOVE_REST_US);
     message.kept.as_ref().is_some_and(|kept| rests(kept))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::frame::{Arrival, Frame, FrameReader};
+    use crate::queue::journal::{Journal, JournalOptions};
+    use crate::queue::slot::wall_now_us;
+    use crate::queue::testing::{Directory, Faulty, commit, crash_image, envelope};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    const FAR_US: u64 = 1_000_000_000_000;
+
+    fn rests(id: QueueId) -> Fact {
+        Fact::Deferred { id, attempts: 1, next_attempt_us: wall_now_us() + 10 * FAR_US, reasons: vec![] }
+    }
+
+    /// A queue of ten messages in one sealed segment, all but the last two gone.
+    fn lingering(directory: &Directory) -> [QueueId; 2] {
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let id: Vec<_> = (0..10).map(|n| commit(&journal, &[n; 300]).id).collect();
+        drop(journal);
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        spool.note_all(&id[..8].iter().map(|id| Fact::Removed { id: *id }).collect::<Vec<_>>());
+        spool.note_all(&[rests(id[8]), rests(id[9])]);
+        [id[8], id[9]]
+    }
+
+    fn content(directory: &Directory, spool: &Spool, at: &Locator) -> Vec<u8> {
+        read_content(directory.path(), &spool.path(at.segment), at).unwrap()
+    }
+
+    #[test]
+    fn messages_that_outlive_their_segment_move_and_the_file_goes_later() {
+        let directory = Directory::new();
+        let id = lingering(&directory);
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        assert_eq!(spool.tick(wall_now_us()), [], "the segment is young");
+        let now = wall_now_us() + MOVE_AGE_US;
+        let moved = spool.tick(now);
+        assert_eq!(moved.iter().map(|(id, _)| *id).collect::<Vec<_>>(), id);
+        for (n, (id, at)) in (8..).zip(&moved) {
+            assert!(spool.path(at.segment).starts_with("deferred/"));
+            assert_eq!(content(&directory, &spool, at), [n; 300]);
+            assert_eq!(spool.read_envelope(at).unwrap(), envelope(*id, 2));
+            assert_eq!(spool.locate(*id), Some(*at));
+        }
+        assert_eq!((spool.tick(now), directory.files(INCOMING).len()), (vec![], 1), "it may be read yet");
+        let image = crash_image(&directory);
+        spool.tick(now + RETIRE_AFTER_US);
+        assert_eq!(directory.files(INCOMING).len(), 0);
+        drop(spool);
+        for directory in [&image, &directory] {
+            let (spool, stored) = Spool::open(directory.path()).unwrap();
+            let found: Vec<_> = stored.iter().map(|s| (s.arrival.envelope.id, s.arrival.locator)).collect();
+            assert_eq!(found, moved, "once, at the new place");
+            assert!(stored.iter().all(|stored| stored.state.attempts == 1));
+            assert_eq!(content(directory, &spool, &found[0].1), [8; 300]);
+        }
+    }
+
+    #[test]
+    fn a_message_that_may_be_read_soon_stays_and_with_it_its_segment() {
+        let directory = Directory::new();
+        let id = lingering(&directory);
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        let now = wall_now_us() + MOVE_AGE_US;
+        spool.note(Fact::Deferred { id: id[0], attempts: 2, next_attempt_us: now + MOVE_REST_US, reasons: vec![] });
+        assert_eq!(spool.tick(now), []);
+        spool.note(Fact::Held { id: id[0] });
+        assert_eq!(spool.tick(now).len(), 2);
+    }
+
+    #[test]
+    fn a_full_disk_moves_nothing_and_costs_nothing() {
+        let directory = Directory::new();
+        let id = lingering(&directory);
+        let now = wall_now_us() + MOVE_AGE_US;
+        // The first write is the state log's.
+        let disk = Arc::new(Faulty::failing_write(2, io::ErrorKind::StorageFull));
+        let (mut spool, stored) = Spool::open_on(disk, directory.path()).unwrap();
+        assert_eq!((stored.len(), spool.tick(now)), (2, vec![]));
+        assert!(spool.take_notices()[0].contains("cannot be moved: no space left"));
+        assert_eq!(directory.files(DEFERRED).len(), 0);
+        assert_eq!(spool.tick(now).len(), 2);
+        drop(spool);
+        assert_eq!(Spool::open(directory.path()).unwrap().1.len(), id.len());
+    }
+
+    #[test]
+    fn deferred_segments_thin_out_as_well() {
+        let directory = Directory::new();
+        lingering(&directory);
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        let mut now = wall_now_us() + MOVE_AGE_US;
+        let first = spool.tick(now);
+        spool.note(Fact::Removed { id: first[0].0 });
+        for _ in 0..6 {
+            now += DEFERRED_MAX_AGE_US;
+            spool.tick(now);
+        }
+        // Half of the octets still count: it stays.
+        assert_eq!(spool.locate(first[1].0), Some(first[1].1));
+        spool.note(Fact::Removed { id: first[1].0 });
+        spool.tick(now);
+        assert_eq!((directory.files(DEFERRED).len(), directory.files(INCOMING).len()), (0, 0));
+    }
+
+    #[test]
+    fn facts_are_forgotten_only_once_their_segment_is_gone_for_good() {
+        let directory = Directory::new();
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let id = commit(&journal, b"x").id;
+        drop(journal);
+        // The syncs of directories: the first start's log, then `incoming/`.
+        let disk = Arc::new(Faulty::failing_directory_sync(2));
+        let (mut spool, _) = Spool::open_on(disk, directory.path()).unwrap();
+        let before = crash_image(&directory);
+        spool.note(Fact::Removed { id });
+        spool.tick(0);
+        spool.compact_log();
+        // A power cut brings the segment back: the log must still know.
+        let image = crash_image(&directory);
+        let name = before.files(INCOMING).pop().unwrap();
+        fs::copy(&name, image.path().join(INCOMING).join(name.file_name().unwrap())).unwrap();
+        assert_eq!(Spool::open(image.path()).unwrap().1, []);
+        spool.compact_log();
+        assert!(fs::metadata(directory.files("active").pop().unwrap()).unwrap().len() < 60, "forgotten");
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Commit { octets: usize },
+        Announce,
+        LoseAnnouncements,
+        SealAndReopenJournal,
+        Note { message: usize, what: u8 },
+        Tick { seconds: u64 },
+        Rescan,
+        RestartManager,
+        Crash,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => prop_oneof![0usize..50, 900usize..1500].prop_map(|octets| Step::Commit { octets }),
+            4 => Just(Step::Announce),
+            1 => Just(Step::LoseAnnouncements),
+            1 => Just(Step::SealAndReopenJournal),
+            8 => (0usize..1000, 0u8..7).prop_map(|(message, what)| Step::Note { message, what }),
+            4 => (0u64..4000).prop_map(|seconds| Step::Tick { seconds }),
+            1 => Just(Step::Rescan),
+            1 => Just(Step::RestartManager),
+            1 => Just(Step::Crash),
+        ]
+    }
+
+    /// Both sides of a queue, and what must be in it.
+    struct World {
+        directory: Directory,
+        journal: Journal,
+        spool: Spool,
+        /// Committed and not gone.
+        expected: BTreeMap<QueueId, (u8, usize, Kept)>,
+        /// Known to the queue manager.
+        known: BTreeMap<QueueId, Locator>,
+        now_us: u64,
+    }
+
+    impl World {
+        fn open(directory: Directory, expected: BTreeMap<QueueId, (u8, usize, Kept)>, now_us: u64) -> Self {
+            let (spool, stored) = Spool::open(directory.path()).unwrap();
+            let journal = Self::journal(&directory);
+            let mut world = Self { directory, journal, spool, expected, known: BTreeMap::new(), now_us };
+            world.restored(stored);
+            world
+        }
+
+        fn journal(directory: &Directory) -> Journal {
+            let options = JournalOptions { segment_max_octets: 5000, large_message_octets: 1000, ..Default::default() };
+            Journal::open(directory.path(), options).unwrap()
+        }
+
+        fn restored(&mut self, stored: Vec<crate::queue::Stored>) {
+            self.known.clear();
+            for stored in stored {
+                let id = stored.arrival.envelope.id;
+                assert_eq!(Some(&stored.state), self.expected.get(&id).map(|(_, _, kept)| kept), "state of {id}");
+                self.learned(vec![stored.arrival]);
+            }
+        }
+
+        fn learned(&mut self, arrivals: Vec<Arrival>) {
+            for Arrival { locator, envelope } in arrivals {
+                assert!(self.expected.contains_key(&envelope.id), "{} came back", envelope.id);
+                assert_eq!(self.known.insert(envelope.id, locator), None, "{} came twice", envelope.id);
+            }
+        }
+
+        fn announce(&mut self) {
+            let mut bytes = Vec::new();
+            self.journal.take_announcements(&mut bytes);
+            self.tell(&bytes);
+        }
+
+        fn tell(&mut self, bytes: &[u8]) {
+            let mut reader = FrameReader::default();
+            reader.receive(bytes);
+            while let Some(frame) = reader.next_frame().unwrap() {
+                let arrivals = match frame {
+                    Frame::Arrived(arrivals) => self.spool.arrived(arrivals),
+                    Frame::Sealed { segment, end } => self.spool.sealed(segment, end),
+                    Frame::Producer { segment, end, .. } => self.spool.producer(segment, end),
+                    frame => panic!("{frame:?}"),
+                };
+                self.learned(arrivals);
+            }
+        }
+
+        fn hello(&mut self) {
+            let mut bytes = Vec::new();
+            self.journal.hello(1, &mut bytes);
+            self.tell(&bytes);
+            self.announce();
+        }
+
+        fn take(&mut self, step: Step) {
+            match step {
+                Step::Commit { octets } => {
+                    let fill = octets as u8;
+                    let completion = commit(&self.journal, &vec![fill; octets]);
+                    completion.result.unwrap();
+                    self.expected.insert(completion.id, (fill, octets, Kept::default()));
+                }
+                Step::Announce => self.announce(),
+                Step::LoseAnnouncements => self.journal.take_announcements(&mut Vec::new()),
+                Step::SealAndReopenJournal => {
+                    self.journal.close();
+                    self.journal = Self::journal(&self.directory);
+                }
+                Step::Note { message, what } => self.note(message, what),
+                Step::Tick { seconds } => {
+                    self.now_us += seconds * 1_000_000;
+                    for (id, locator) in self.spool.tick(self.now_us) {
+                        assert!(self.known.insert(id, locator).is_some());
+                    }
+                }
+                Step::Rescan => {
+                    let arrivals = self.spool.rescan();
+                    self.learned(arrivals);
+                }
+                Step::RestartManager => {
+                    let empty = Directory::new();
+                    let old = std::mem::replace(&mut self.spool, Spool::open(empty.path()).unwrap().0);
+                    drop(old);
+                    let (spool, stored) = Spool::open(self.directory.path()).unwrap();
+                    self.spool = spool;
+                    self.restored(stored);
+                    self.hello();
+                }
+                Step::Crash => {
+                    let image = crash_image(&self.directory);
+                    let expected = std::mem::take(&mut self.expected);
+                    *self = Self::open(image, expected, self.now_us);
+                    assert!(self.known.keys().eq(self.expected.keys()), "all and only what was committed");
+                }
+            }
+        }
+
+        fn note(&mut self, message: usize, what: u8) {
+            let Some(id) = self.known.keys().nth(message % self.known.len().max(1)).copied() else { return };
+            let fact = match what {
+                0 => Fact::Done { id, recipients: vec![0] },
+                1 => Fact::Done { id, recipients: vec![1, 0] },
+                2 => Fact::Held { id },
+                3 => Fact::Released { id },
+                4 => Fact::Warned { id },
+                5 => Fact::Removed { id },
+                _ => {
+                    let next_attempt_us = self.now_us + FAR_US;
+                    Fact::Deferred { id, attempts: message as u32, next_attempt_us, reasons: vec![] }
+                }
+            };
+            self.spool.note(fact.clone());
+            let Some((_, _, kept)) = self.expected.get_mut(&id) else { return };
+            kept.apply(&fact);
+            if kept.done.len() == 2 || what == 5 {
+                self.expected.remove(&id);
+                self.known.remove(&id);
+            }
+        }
+
+        fn check(&self) {
+            for (id, locator) in &self.known {
+                let (fill, octets, _) = &self.expected[id];
+                assert_eq!(self.spool.locate(*id), Some(*locator));
+                assert_eq!(content(&self.directory, &self.spool, locator), vec![*fill; *octets]);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn no_history_of_two_processes_loses_a_message_or_brings_one_back(
+            steps in proptest::collection::vec(step(), 1..60),
+        ) {
+            let mut world = World::open(Directory::new(), BTreeMap::new(), wall_now_us());
+            for step in steps {
+                world.take(step);
+                world.check();
+            }
+            world.take(Step::RestartManager);
+            assert!(world.known.keys().eq(world.expected.keys()), "all and only what was committed");
+            world.take(Step::Crash);
+            world.check();
+            for id in world.expected.keys() {
+                world.spool.note(Fact::Removed { id: *id });
+            }
+            world.journal.close();
+            world.announce();
+            world.spool.tick(world.now_us + RETIRE_AFTER_US);
+            assert_eq!((world.directory.files(INCOMING).len(), world.directory.files(DEFERRED).len()), (0, 0));
+        }
+    }
+}

@@ -81,3 +81,74 @@ fn push_text(line: &mut String, text: &str) {
     }
     line.push('"');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::frame::{Outcome, Status};
+    use crate::message::envelope::{Envelope, Recipient};
+    use crate::queue::id::QueueId;
+    use crate::queue::journal::{Journal, JournalOptions};
+    use crate::queue::spool::Spool;
+    use crate::queue::state::Fact;
+    use crate::queue::testing::{Directory, envelope};
+    use crate::smtp::reply::Enhanced;
+    use std::time::Duration;
+
+    fn commit(journal: &Journal, change: impl FnOnce(&mut Envelope)) -> QueueId {
+        let draft = journal.draft().unwrap();
+        let id = draft.id();
+        let mut envelope = envelope(id, 2);
+        envelope.arrival_us = 1_795_000_000_999_999;
+        change(&mut envelope);
+        journal.commit(draft, &envelope, 0);
+        assert!(journal.wait(Duration::from_secs(30))[0].result.is_ok());
+        id
+    }
+
+    #[test]
+    fn every_waiting_message_is_a_line_and_done_recipients_are_left_out() {
+        let directory = Directory::new();
+        assert_eq!(read_queue(directory.path(), false), Ok(vec![]));
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let deferred = commit(&journal, |_| {});
+        let held = commit(&journal, |envelope| {
+            envelope.sender = "".into();
+            envelope.recipients = vec![Recipient::plain("\"a\\b\u{7}ü\"@example.net")];
+        });
+        let gone = commit(&journal, |_| {});
+        let fresh = commit(&journal, |_| {});
+        drop(journal);
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        let dsn = Enhanced { class: 4, subject: 4, detail: 1 };
+        let status = Status { outcome: Outcome::Deferred, dsn, text: "no \"route\"".into(), remote: None };
+        spool.note_all(&[
+            Fact::Deferred { id: deferred, attempts: 1, next_attempt_us: 5, reasons: vec![(1, status)] },
+            Fact::Done { id: deferred, recipients: vec![0] },
+            Fact::Held { id: held },
+            Fact::Removed { id: gone },
+        ]);
+        let line = |name: &str, id: QueueId, sender: &str, recipients: &str| {
+            format!(
+                r#"{{"queue_name": "{name}", "queue_id": "{}", "arrival_time": 1795000000, "message_size": 7, "forced_expire": false, "sender": "{sender}", "recipients": [{recipients}]}}"#,
+                id.long()
+            )
+        };
+        let expected = [
+            line(
+                "deferred",
+                deferred,
+                "sender@example.org",
+                r#"{"address": "r1@example.net", "delay_reason": "no \"route\""}"#,
+            ),
+            line("hold", held, "MAILER-DAEMON", r#"{"address": "\"a\\b\u0007ü\"@example.net"}"#),
+            line(
+                "incoming",
+                fresh,
+                "sender@example.org",
+                r#"{"address": "r0@example.net"}, {"address": "r1@example.net"}"#,
+            ),
+        ];
+        assert_eq!(read_queue(directory.path(), true).unwrap(), expected);
+    }
+}

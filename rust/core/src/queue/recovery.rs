@@ -100,3 +100,189 @@ fn names(directory: &Path) -> Result<Vec<String>, QueueError> {
     };
     entries.map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::frame::{Outcome, Status};
+    use crate::message::sink::Sink;
+    use crate::queue::journal::{Completion, Journal, JournalOptions};
+    use crate::queue::spool::{Spool, Stored};
+    use crate::queue::testing::{Directory, commit, crash_image};
+    use crate::smtp::reply::Enhanced;
+    use std::os::unix::fs::FileExt;
+
+    fn journal(directory: &Directory) -> Journal {
+        Journal::open(directory.path(), JournalOptions::default()).unwrap()
+    }
+
+    fn ids(stored: &[Stored]) -> Vec<QueueId> {
+        let mut ids: Vec<_> = stored.iter().map(|stored| stored.arrival.envelope.id).collect();
+        ids.sort();
+        ids
+    }
+
+    fn deferred(id: QueueId, attempts: u32) -> Fact {
+        let dsn = Enhanced { class: 4, subject: 4, detail: 1 };
+        let status = Status { outcome: Outcome::Deferred, dsn, text: "no route".into(), remote: None };
+        Fact::Deferred { id, attempts, next_attempt_us: 5, reasons: vec![(1, status)] }
+    }
+
+    #[test]
+    fn what_was_committed_is_found_after_a_crash_and_what_was_not_is_gone() {
+        let directory = Directory::new();
+        let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
+        let journal = Journal::open(directory.path(), options).unwrap();
+        let committed: Vec<_> = [10, 2000, 20].map(|octets| commit(&journal, &vec![b'x'; octets]).id).into();
+        let mut unfinished = journal.draft().unwrap();
+        unfinished.write(&[b'x'; 700_000]).unwrap();
+        let image = crash_image(&directory);
+        let (spool, stored) = Spool::open(image.path()).unwrap();
+        assert_eq!(ids(&stored), committed);
+        let wire = |s: &Stored| {
+            crate::queue::read_content(image.path(), &spool.path(s.arrival.locator.segment), &s.arrival.locator)
+        };
+        assert!(stored.iter().all(|stored| wire(stored).is_ok()));
+        assert!(image.files("incoming").iter().any(|path| path.to_str().unwrap().contains("/new.")), "it is young yet");
+        let old = std::time::SystemTime::now() - LEFTOVER_AGE * 2;
+        for path in image.files("incoming") {
+            File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
+        }
+        drop(spool);
+        let (mut spool, stored) = Spool::open(image.path()).unwrap();
+        assert_eq!(ids(&stored), committed);
+        assert!(!image.files("incoming").iter().any(|path| path.to_str().unwrap().contains("/new.")));
+        assert!(spool.take_notices()[0].contains("unfinished"));
+    }
+
+    #[test]
+    fn a_live_draft_is_no_leftover_however_old() {
+        let directory = Directory::new();
+        let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
+        let journal = Journal::open(directory.path(), options).unwrap();
+        let mut draft = journal.draft().unwrap();
+        draft.write(&[b'x'; 2000]).unwrap();
+        let path = directory.files("incoming").pop().unwrap();
+        let old = std::time::SystemTime::now() - LEFTOVER_AGE * 2;
+        File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+        Spool::open(directory.path()).unwrap();
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_fact_survives_a_kill_right_after_it_was_noted() {
+        let directory = Directory::new();
+        let journal = journal(&directory);
+        let id = [(); 4].map(|()| commit(&journal, b"x").id);
+        journal.close();
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        let mut expected: Vec<(QueueId, Kept)> = id.map(|id| (id, Kept::default())).into();
+        for fact in [
+            deferred(id[0], 1),
+            Fact::Done { id: id[1], recipients: vec![1] },
+            Fact::Held { id: id[2] },
+            deferred(id[0], 2),
+            Fact::Warned { id: id[0] },
+            Fact::Done { id: id[1], recipients: vec![0] },
+            Fact::Released { id: id[2] },
+            Fact::Removed { id: id[3] },
+        ] {
+            spool.note(fact.clone());
+            for (of, kept) in expected.iter_mut().filter(|(of, _)| *of == fact.id()) {
+                kept.apply(&fact);
+                assert_eq!(*of, fact.id());
+            }
+            let gone = |kept: &Kept| kept.done.len() == 2;
+            expected.retain(|(of, kept)| !gone(kept) && !matches!(&fact, Fact::Removed { id } if id == of));
+            // Twice: the first start writes a new log, which must say the same.
+            let image = crash_image(&directory);
+            for _ in 0..2 {
+                let (_, mut stored) = Spool::open(image.path()).unwrap();
+                stored.sort_by_key(|stored| stored.arrival.envelope.id);
+                let found: Vec<_> = stored.into_iter().map(|s| (s.arrival.envelope.id, s.state)).collect();
+                assert_eq!(found, expected, "after {fact:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_record_is_put_aside_once_and_the_rest_is_delivered() {
+        let directory = Directory::new();
+        let journal = journal(&directory);
+        let completions: Vec<Completion> = (0..3).map(|_| commit(&journal, b"content")).collect();
+        journal.close();
+        let at = completions[1].result.clone().unwrap();
+        let path = segment_path(directory.path(), INCOMING, at.segment);
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        file.write_all_at(b"C", at.offset + 48).unwrap();
+        let (mut spool, stored) = Spool::open(directory.path()).unwrap();
+        assert_eq!(ids(&stored), [completions[0].id, completions[2].id]);
+        let notice = spool.take_notices().pop().unwrap();
+        let name = format!("corrupt/{}-{}", at.segment.file_name(), at.offset);
+        assert!(notice.contains(&name) && notice.contains("the content's checksum does not hold"), "{notice}");
+        let mut bytes = vec![0; at.record_octets as usize];
+        file.read_exact_at(&mut bytes, at.offset).unwrap();
+        assert_eq!(fs::read(directory.path().join(&name)).unwrap(), bytes);
+        let reason = fs::read_to_string(directory.path().join(format!("{name}.reason"))).unwrap();
+        assert!(reason.contains(&completions[1].id.short()), "{reason}");
+        drop(spool);
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        assert_eq!(spool.take_notices(), Vec::<String>::new());
+        for completion in [&completions[0], &completions[2]] {
+            spool.note(Fact::Removed { id: completion.id });
+        }
+        spool.tick(0);
+        assert!(!path.exists(), "the segment goes when its good messages are gone");
+    }
+
+    #[test]
+    fn a_second_queue_manager_is_refused() {
+        let directory = Directory::new();
+        let (spool, _) = Spool::open(directory.path()).unwrap();
+        let error = Spool::open(directory.path()).err().unwrap();
+        assert!(matches!(error, QueueError::Locked(_)) && error.to_string().contains("another queue manager"));
+        drop(spool);
+        assert!(Spool::open(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn messages_of_a_live_producer_come_once_whatever_an_earlier_queue_manager_did() {
+        let directory = Directory::new();
+        let journal = journal(&directory);
+        let places: Vec<_> = (0..5).map(|_| commit(&journal, b"x")).map(|c| (c.id, c.result.unwrap())).collect();
+        let segment = places[0].1.segment;
+        let end = |n: usize| places[n].1.offset + places[n].1.record_octets;
+        let (mut spool, stored) = Spool::open(directory.path()).unwrap();
+        assert_eq!(stored, [], "nothing is known to be committed yet");
+        assert_eq!(spool.producer(segment, end(3)).len(), 4);
+        spool.note(Fact::Removed { id: places[0].0 });
+        spool.note(deferred(places[2].0, 1));
+        drop(spool);
+        let (mut spool, stored) = Spool::open(directory.path()).unwrap();
+        assert_eq!(ids(&stored), [places[1].0, places[2].0]);
+        assert_eq!(stored[1].state.attempts, 1);
+        let new: Vec<_> = spool.producer(segment, end(4)).into_iter().map(|arrival| arrival.envelope.id).collect();
+        assert_eq!(new, [places[3].0, places[4].0]);
+    }
+
+    #[test]
+    fn what_stands_behind_the_announced_end_is_never_delivered() {
+        let directory = Directory::new();
+        let journal = journal(&directory);
+        let (one, two) = (commit(&journal, b"one"), commit(&journal, b"two"));
+        let at = one.result.unwrap();
+        journal.close();
+        // As if the second had been answered 451 and could not be cut off.
+        let image = crash_image(&directory);
+        let live = File::open(image.files("incoming").pop().unwrap()).unwrap();
+        flock(&live, FlockOperation::LockExclusive).unwrap();
+        let (mut spool, _) = Spool::open(image.path()).unwrap();
+        assert_eq!(spool.sealed(at.segment, at.offset + at.record_octets).len(), 1);
+        drop((spool, live));
+        for _ in 0..3 {
+            let (mut spool, stored) = Spool::open(image.path()).unwrap();
+            assert_eq!(ids(&stored), [one.id], "and not {}", two.id);
+            assert_eq!(spool.rescan(), []);
+        }
+    }
+}

@@ -227,3 +227,164 @@ pub(crate) fn segment_path(queue_directory: &Path, directory: &str, id: SegmentI
     path.push(id.file_name());
     path
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::id::QueueId;
+    use crate::queue::journal::{Journal, JournalOptions};
+    use crate::queue::testing::{Directory, commit};
+    use proptest::prelude::*;
+    use std::fs;
+
+    /// A segment of records with these contents: its bytes, and where each record begins.
+    struct Sample {
+        directory: Directory,
+        path: PathBuf,
+        bytes: Vec<u8>,
+        records: Vec<(Locator, QueueId)>,
+    }
+
+    fn sample(contents: &[&[u8]]) -> Sample {
+        let directory = Directory::new();
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let completions: Vec<_> = contents.iter().map(|content| commit(&journal, content)).collect();
+        let records: Vec<_> = completions.into_iter().map(|c| (c.result.unwrap(), c.id)).collect();
+        let path = segment_path(directory.path(), "incoming", records[0].0.segment);
+        Sample { bytes: fs::read(&path).unwrap(), directory, path, records }
+    }
+
+    impl Sample {
+        fn scan(&self, bytes: &[u8]) -> Result<Vec<Found>, QueueError> {
+            let path = self.directory.path().join("damaged");
+            fs::write(&path, bytes).unwrap();
+            let mut found = Vec::new();
+            let mut reader = SegmentReader::open(path, self.records[0].0.segment)?.unwrap();
+            reader.scan(0, bytes.len() as u64, &mut |what| found.push(what))?;
+            Ok(found)
+        }
+
+        fn ids(found: &[Found]) -> Vec<(Locator, QueueId)> {
+            let record = |what: &Found| match what {
+                Found::Record { locator, envelope } => Some((*locator, envelope.id)),
+                _ => None,
+            };
+            found.iter().filter_map(record).collect()
+        }
+    }
+
+    #[test]
+    fn a_tail_torn_at_any_byte_costs_nothing_that_was_committed() {
+        let sample = sample(&[b"one\r\n", b"", b"three\r\n"]);
+        for end in 0..=sample.bytes.len() {
+            let found = sample.scan(&sample.bytes[..end]).unwrap();
+            let whole = |(at, _): &&(Locator, QueueId)| at.offset + at.record_octets <= end as u64;
+            let expected: Vec<_> = sample.records.iter().filter(whole).copied().collect();
+            assert_eq!(Sample::ids(&found), expected, "cut at {end}");
+            assert!(!found.iter().any(|what| matches!(what, Found::Bad { .. })), "cut at {end}");
+            // What a crash may leave behind a cut: blocks that were never written.
+            let mut zeros = sample.bytes[..end].to_vec();
+            zeros.resize(end + 5000, 0);
+            let found = Sample::ids(&sample.scan(&zeros).unwrap());
+            assert_eq!(found[..expected.len()], expected, "zeros from {end}");
+        }
+    }
+
+    #[test]
+    fn content_that_looks_like_a_record_is_never_taken_for_one() {
+        let forged = sample(&[b"forged"]);
+        let mut content = vec![b'x'; 100];
+        content.extend_from_slice(&forged.bytes);
+        content.extend_from_slice(&RECORD_MAGIC.repeat(20));
+        let sample = sample(&[b"one", &content, b"three"]);
+        let mut damaged = sample.bytes.clone();
+        damaged[sample.records[1].0.offset as usize + 20] ^= 1;
+        let found = sample.scan(&damaged).unwrap();
+        assert_eq!(Sample::ids(&found), [sample.records[0], sample.records[2]]);
+        let bad: Vec<_> = found.iter().filter(|what| matches!(what, Found::Bad { .. })).collect();
+        let (offset, octets) = (sample.records[1].0.offset, sample.records[1].0.record_octets);
+        assert_eq!(bad, [&Found::Bad { offset, octets, reason: "no record header".into() }]);
+    }
+
+    #[test]
+    fn a_record_longer_than_the_window_is_read_and_damage_in_it_is_found() {
+        let content = vec![b'x'; WINDOW_OCTETS - 100];
+        let options = JournalOptions { large_message_octets: u64::MAX, ..Default::default() };
+        let directory = Directory::new();
+        let journal = Journal::open(directory.path(), options).unwrap();
+        let one = commit(&journal, &[&content[..], &content, &content].concat()).result.unwrap();
+        let two = commit(&journal, b"two").result.unwrap();
+        let path = segment_path(directory.path(), "incoming", one.segment);
+        let bytes = fs::read(&path).unwrap();
+        let sample = Sample { directory, path, bytes, records: vec![(one, QueueId(0)), (two, QueueId(0))] };
+        let places = |bytes: &[u8]| -> Vec<_> {
+            Sample::ids(&sample.scan(bytes).unwrap()).into_iter().map(|(at, _)| at).collect()
+        };
+        assert_eq!(places(&sample.bytes), [one, two]);
+        for at in [one.offset as usize + 30, one.offset as usize + 2 * WINDOW_OCTETS] {
+            let mut damaged = sample.bytes.clone();
+            damaged[at] ^= 4;
+            assert_eq!(places(&damaged), [two], "damage at {at}");
+        }
+    }
+
+    #[test]
+    fn a_later_release_is_named() {
+        let sample = sample(&[b"one", b"two"]);
+        for (start, checked, newest) in [
+            (0, SEGMENT_HEADER_OCTETS - 4, SEGMENT_VERSION),
+            (sample.records[1].0.offset as usize, RECORD_HEADER_OCTETS - 4, RECORD_VERSION),
+        ] {
+            let mut newer = sample.bytes.clone();
+            newer[start + 4] = 7;
+            let crc = crc32c::crc32c(&newer[start..start + checked]).to_le_bytes();
+            newer[start + checked..start + checked + 4].copy_from_slice(&crc);
+            let error = sample.scan(&newer).unwrap_err();
+            assert!(matches!(error, QueueError::Version(_, 7, version) if version == newest), "{error}");
+            assert!(error.to_string().contains("start the newer release"), "{error}");
+        }
+        assert!(sample.path.exists());
+    }
+
+    #[test]
+    fn a_file_without_any_header_is_bad_and_one_of_zeros_is_nothing() {
+        let sample = sample(&[b"one"]);
+        let garbage = vec![b'g'; 500];
+        assert!(matches!(sample.scan(&garbage).unwrap()[..], [Found::Bad { offset: 0, octets: 500, .. }]));
+        assert_eq!(sample.scan(&[0; 500]).unwrap(), [Found::Torn { offset: 0, octets: 500 }]);
+        assert_eq!(sample.scan(b"").unwrap(), [Found::Torn { offset: 0, octets: 0 }]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn damage_costs_the_records_that_it_hits_and_no_other(
+            hits in proptest::collection::vec((0usize..10_000, 1u8..), 1..6),
+        ) {
+            let sample = sample(&[b"one\r\n", &[b'2'; 300], b"", b"four\r\n"]);
+            let mut damaged = sample.bytes.clone();
+            for (at, flip) in &hits {
+                let at = at % damaged.len();
+                damaged[at] ^= flip;
+            }
+            let same = |at: &Locator| {
+                let range = at.offset as usize..(at.offset + at.record_octets) as usize;
+                damaged[range.clone()] == sample.bytes[range]
+            };
+            let expected: Vec<_> = sample.records.iter().filter(|(at, _)| same(at)).copied().collect();
+            let found = sample.scan(&damaged).unwrap();
+            let (head, first) = (SEGMENT_HEADER_OCTETS, SEGMENT_HEADER_OCTETS + RECORD_HEADER_OCTETS);
+            // Only when both places of the salt are hit is the whole segment put aside.
+            if damaged[..head] != sample.bytes[..head] && damaged[head..first] != sample.bytes[head..first] {
+                prop_assert_eq!(found.len(), 1);
+            } else {
+                prop_assert_eq!(Sample::ids(&found), expected);
+                let octets: u64 = found.iter().map(|what| match what {
+                    Found::Record { locator, .. } => locator.record_octets,
+                    Found::Bad { octets, .. } | Found::Torn { octets, .. } => *octets,
+                }).sum();
+                prop_assert_eq!(octets as usize, sample.bytes.len() - SEGMENT_HEADER_OCTETS);
+            }
+        }
+    }
+}

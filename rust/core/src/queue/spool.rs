@@ -468,3 +468,111 @@ fn take_lock(queue_directory: &Path) -> Result<File, QueueError> {
         Err(error) => Err(QueueError::io("lock", &path, &error.into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::frame::{Frame, FrameReader};
+    use crate::queue::journal::{Journal, JournalOptions};
+    use crate::queue::testing::{Directory, commit};
+    use std::fs;
+
+    fn frames(journal: &Journal) -> Vec<Frame> {
+        let mut reader = FrameReader::default();
+        let mut bytes = Vec::new();
+        journal.take_announcements(&mut bytes);
+        reader.receive(&bytes);
+        std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
+    }
+
+    fn arrivals(journal: &Journal) -> Vec<Arrival> {
+        let arrived = |frame| if let Frame::Arrived(arrivals) = frame { arrivals } else { vec![] };
+        frames(journal).into_iter().flat_map(arrived).collect()
+    }
+
+    fn ids(arrivals: &[Arrival]) -> Vec<QueueId> {
+        arrivals.iter().map(|arrival| arrival.envelope.id).collect()
+    }
+
+    #[test]
+    fn announcements_bring_each_message_once_and_gaps_are_filled_from_disk() {
+        let directory = Directory::new();
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        let id: Vec<_> = (0..5).map(|_| commit(&journal, b"x").id).collect();
+        let all = arrivals(&journal);
+        assert_eq!(ids(&spool.arrived(all[1..2].to_vec())), id[..2], "the first was passed over");
+        assert_eq!(ids(&spool.arrived(all[..3].to_vec())), id[2..3], "two were known");
+        assert_eq!(spool.arrived(all[..3].to_vec()), []);
+        journal.close();
+        let Some(Frame::Sealed { segment, end }) = frames(&journal).pop() else { panic!("it is sealed") };
+        let late = spool.sealed(segment, end);
+        assert_eq!(ids(&late), id[3..]);
+        assert_eq!((spool.sealed(segment, end), spool.rescan()), (vec![], vec![]));
+        assert_eq!(spool.read_envelope(&late[0].locator).unwrap(), late[0].envelope);
+        assert_eq!(spool.locate(id[3]), Some(late[0].locator));
+    }
+
+    #[test]
+    fn a_producer_that_died_loses_nothing_and_one_that_lives_is_left_alone() {
+        let directory = Directory::new();
+        let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
+        let journal = Journal::open(directory.path(), options).unwrap();
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        let small = commit(&journal, b"small");
+        let large = commit(&journal, &[b'x'; 2000]);
+        let segment = small.result.unwrap().segment;
+        assert_eq!(ids(&spool.producer_lost(segment)), [large.id], "only what no live process holds");
+        drop(journal);
+        assert_eq!(ids(&spool.producer_lost(segment)), [small.id]);
+        assert_eq!(spool.producer_lost(segment), []);
+    }
+
+    #[test]
+    fn an_announcement_that_comes_after_its_message_is_gone_brings_nothing_back() {
+        let directory = Directory::new();
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        let id = commit(&journal, b"x").id;
+        let late = arrivals(&journal);
+        journal.close();
+        let sealed = frames(&journal);
+        assert_eq!(ids(&spool.rescan()), [id]);
+        spool.note(Fact::Done { id, recipients: vec![0, 1] });
+        assert_eq!(spool.locate(id), None);
+        spool.tick(0);
+        assert_eq!(directory.files(INCOMING).len(), 0);
+        assert_eq!(spool.arrived(late), []);
+        let [Frame::Sealed { segment, end }] = sealed[..] else { panic!("{sealed:?}") };
+        assert_eq!((spool.sealed(segment, end), spool.producer(segment, end)), (vec![], vec![]));
+        assert!(spool.segments.is_empty() && spool.messages.is_empty());
+        assert_eq!(spool.take_notices(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn hostile_places_are_no_arrivals() {
+        let directory = Directory::new();
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        commit(&journal, b"x");
+        let arrival = arrivals(&journal).remove(0);
+        for (offset, record_octets) in [(u64::MAX, 1), (u64::MAX, u64::MAX), (1, u64::MAX)] {
+            let locator = Locator { offset, record_octets, ..arrival.locator };
+            assert_eq!(spool.arrived(vec![Arrival { locator, envelope: arrival.envelope.clone() }]), []);
+        }
+        assert_eq!(spool.arrived(vec![arrival]).len(), 1);
+    }
+
+    #[test]
+    fn an_unreadable_segment_is_kept_and_said() {
+        let directory = Directory::new();
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        // A directory under a segment's name opens, and every read of it fails.
+        let path = directory.path().join(INCOMING).join(SegmentId(1).file_name());
+        fs::create_dir(&path).unwrap();
+        assert_eq!(spool.rescan(), []);
+        assert!(spool.take_notices()[0].contains("read"));
+        spool.tick(0);
+        assert!(path.exists());
+    }
+}

@@ -132,3 +132,17 @@ pub(crate) fn commit(journal: &Journal, content: &[u8]) -> Completion {
     assert_eq!(completions.len(), 1);
     completions.into_iter().next().unwrap()
 }
+
+/// A copy of the queue as a crash leaves it: what is written is there, and nobody holds a lock.
+pub(crate) fn crash_image(queue: &Directory) -> Directory {
+    let image = Directory::new();
+    for name in ["incoming", "deferred", "active", "corrupt"] {
+        let Ok(entries) = fs::read_dir(queue.path().join(name)) else { continue };
+        fs::create_dir_all(image.path().join(name)).unwrap();
+        for entry in entries {
+            let path = entry.unwrap().path();
+            fs::copy(&path, image.path().join(name).join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    image
+}
