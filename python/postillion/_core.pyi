@@ -4,6 +4,7 @@ One class or function a line of business; each says what it gives back, in which
 `now` are seconds of the monotonic clock, `wall_now` seconds since 1970.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, final
 
 class QueueError(OSError):
@@ -231,3 +232,173 @@ class JobStatus:
     @property
     def remote(self) -> str | None:
         """The host that said so, as `name[address]:port`."""
+
+@final
+class CleanupSettings:
+    """What a site says about messages that come in: cleanup's parameters.
+
+    `myorigin` is appended to bare addresses, `mydomain` to host names without a dot; None: nothing is. `drop_headers`
+    None: Postfix's four. Sizes are octets; `message_size_limit` 0: no limit. `strip_characters` and
+    `reject_characters` are written with C's escapes, as in main.cf. See `postillion.cleanup.settings`.
+    """
+
+    def __new__(
+        cls,
+        *,
+        myhostname: str,
+        myorigin: str | None = None,
+        mydomain: str | None = None,
+        remote_header_rewrite_domain: str | None = None,
+        header_size_limit: int = 102_400,
+        header_address_token_limit: int = 10_240,
+        hopcount_limit: int = 50,
+        message_size_limit: int = 10_240_000,
+        always_add_missing_headers: bool = False,
+        drop_headers: Sequence[str] | None = None,
+        undisclosed_recipients_header: str = "",
+        replace_stray_cr_lf: bool = True,
+        strip_characters: str = "",
+        reject_characters: str = "",
+        long_queue_ids: bool = False,
+        obsolete_from_format: bool = False,
+        swap_bangpath: bool = True,
+        percent_hack: bool = True,
+        utc_offset_s: int = 0,
+        zone_name: str = "UTC",
+    ) -> CleanupSettings: ...
+    def set_zone(self, utc_offset_s: int, name: str) -> None:
+        """Local time is so many seconds ahead of UTC from now on, and called so."""
+
+    def date(self, wall_now: float) -> str:
+        """The date as a header carries it: `Sun, 22 Nov 2026 17:02:03 +0000 (UTC)`."""
+
+@final
+class HeaderRecipients:
+    """Collects the recipients that a message's headers name, while it goes by (`sendmail -t`)."""
+
+    def __new__(cls) -> HeaderRecipients: ...
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes, in any split; lines end with LF or CRLF."""
+
+    def finish(self) -> list[str]:
+        """The recipients in order: of Resent- headers if there are any, else of To, Cc and Bcc.
+
+        Raises `ValueError` when a header is too long to be read whole.
+        """
+
+@final
+class Maildrop:
+    """What a file in maildrop/ says besides the content."""
+
+    @property
+    def arrival(self) -> float | None:
+        """When it was written, in seconds since 1970, as it says itself."""
+    @property
+    def sender(self) -> str: ...
+    @property
+    def full_name(self) -> str: ...
+    @property
+    def recipients(self) -> list[tuple[str, str | None, str | None, int]]:
+        """Address, original, ORCPT, NOTIFY bits."""
+    @property
+    def body(self) -> Literal["", "7BIT", "8BITMIME"]: ...
+    @property
+    def ret(self) -> Literal["", "FULL", "HDRS"]: ...
+    @property
+    def envid(self) -> str | None: ...
+    @property
+    def remote(self) -> bool:
+        """Submitted by a gateway: the headers are not those of a user of this site."""
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Every other attribute, by Postfix's names."""
+
+@final
+class MaildropReader:
+    """Reads a file in maildrop/ (Postfix's record format) in pieces."""
+
+    def __new__(cls) -> MaildropReader: ...
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes, in any split; returns the content among them, lines ended with LF.
+
+        Raises `ValueError` with the reason when the file is ill-formed.
+        """
+
+    def finish(self) -> Maildrop:
+        """What the file said; raises `ValueError` when it is not complete."""
+
+@final
+class MaildropWriter:
+    """Writes the content segment and the end of a file in maildrop/.
+
+    `dot_ends`: a line with only a dot ends the message. `line_endings`: always, strict or never
+    (`sendmail_fix_line_endings`). mbox lines before the headers are left out.
+    """
+
+    def __new__(cls, *, dot_ends: bool, line_endings: str = "always") -> MaildropWriter: ...
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """Take the next bytes, in any split; returns records, and False once a dot has ended the message."""
+
+    def finish(self) -> bytes:
+        """The records that end the content and the file."""
+
+@final
+class Submission:
+    """A message that a program on this machine hands over; it goes through cleanup into the journal.
+
+    `recipients`: address, original, ORCPT and NOTIFY bits of each. `received`: a trace header with LF inside, in
+    which `{id}` stands for the queue ID and `{date}` for the date. `wall_now`, `arrival`: seconds since 1970.
+    `local` False: headers are neither completed nor added. Raises `postillion.errors.MessageRefused` when the disk is
+    full. A submission that is not committed leaves no trace.
+    """
+
+    def __new__(
+        cls,
+        settings: CleanupSettings,
+        journal: Journal,
+        log: Log,
+        sender: str,
+        recipients: Sequence[tuple[str, str | None, str | None, int]],
+        *,
+        wall_now: float,
+        received: str | None = None,
+        attributes: Mapping[str, str] = ...,
+        arrival: float | None = None,
+        full_name: str = "",
+        body: str = "",
+        smtputf8: bool = False,
+        ret: str = "",
+        envid: str | None = None,
+        local: bool = True,
+    ) -> Submission: ...
+    @property
+    def queue_id(self) -> str: ...
+    @property
+    def sender(self) -> str:
+        """The sender as it was completed; raises `RuntimeError` after `commit`."""
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes, in any split; lines end with LF or CRLF. A problem is told by `commit`."""
+
+    def commit(self, ticket: int) -> str:
+        """Hand the message to the journal, which tells of `ticket` when it is durable; returns the queue ID.
+
+        Raises `postillion.errors.MessageRefused`; nothing is queued then.
+        """
+
+def maildrop_envelope(
+    sender: str,
+    recipients: Sequence[tuple[str, str | None, str | None, int]],
+    *,
+    wall_now: float,
+    full_name: str = "",
+    body: str = "",
+    ret: str = "",
+    envid: str | None = None,
+    remote: bool = False,
+    attributes: Mapping[str, str] = ...,
+) -> bytes:
+    """The envelope segment of a file in maildrop/."""
+
+def parse_addresses(text: str) -> list[str]:
+    """The addresses of an address list (RFC 5322 §3.4), without names and comments."""

@@ -2,16 +2,24 @@
 
 use pyo3::prelude::*;
 
+mod cleanup;
 mod delivery;
 mod journal;
 mod log;
+mod maildrop;
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::cleanup::{CleanupSettings, Submission};
     #[pymodule_export]
     use crate::delivery::{AgentLink, DeliveryJob, JobRecipient, JobStatus};
     #[pymodule_export]
     use crate::journal::{Journal, QueueError, read_queue};
     #[pymodule_export]
     use crate::log::Log;
+    #[pymodule_export]
+    use crate::maildrop::{
+        HeaderRecipients, Maildrop, MaildropReader, MaildropWriter, maildrop_envelope, parse_addresses,
+    };
 }

@@ -5,6 +5,8 @@ pub mod cleanup;
 pub mod date;
 pub mod envelope;
 pub mod header;
+pub mod maildrop;
+pub mod recipients;
 pub mod settings;
 pub mod sink;
 pub mod stuff;
