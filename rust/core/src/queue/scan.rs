@@ -37,13 +37,15 @@ pub(crate) struct SegmentReader {
     id: SegmentId,
     window: Vec<u8>,
     window_at: u64,
+    /// Nothing behind is read.
+    to: u64,
 }
 
 impl SegmentReader {
     /// `None` when there is no such file.
     pub(crate) fn open(path: PathBuf, id: SegmentId) -> Result<Option<Self>, QueueError> {
         match File::open(&path) {
-            Ok(file) => Ok(Some(Self { path, file, id, window: Vec::new(), window_at: 0 })),
+            Ok(file) => Ok(Some(Self { path, file, id, window: Vec::new(), window_at: 0, to: 0 })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(QueueError::io("open", &path, &error)),
         }
@@ -62,6 +64,8 @@ impl SegmentReader {
     /// Tell `each` what stands in the octets from `from` (the end of a record, or anything up to the first record) to
     /// `to`, in order. `Version` for what a later release wrote.
     pub(crate) fn scan(&mut self, from: u64, to: u64, each: &mut dyn FnMut(Found)) -> Result<(), QueueError> {
+        (self.to, self.window_at) = (to, 0);
+        self.window.clear();
         let Some(salt) = self.salt(to)? else {
             if to < (SEGMENT_HEADER_OCTETS + RECORD_HEADER_OCTETS) as u64 || self.is_zero(0, to)? {
                 each(Found::Torn { offset: 0, octets: to });
@@ -194,7 +198,8 @@ impl SegmentReader {
     fn bytes(&mut self, at: u64, octets: usize) -> Result<&[u8], QueueError> {
         let end = self.window_at + self.window.len() as u64;
         if at < self.window_at || at + octets as u64 > end {
-            self.window.resize(octets.max(WINDOW_OCTETS), 0);
+            let ahead = self.to.saturating_sub(at).min(WINDOW_OCTETS as u64) as usize;
+            self.window.resize(octets.max(ahead), 0);
             self.window_at = at;
             let failed = |error: io::Error| QueueError::io("read", &self.path, &error);
             let mut filled = 0;
