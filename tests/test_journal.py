@@ -1,0 +1,78 @@
+"""The journal's border: descriptors, frames, errors."""
+
+import os
+import select
+import struct
+from pathlib import Path
+
+import pytest
+
+from postillion._core import Journal, QueueError, read_queue
+
+PRODUCER = struct.Struct("<IBBIQQ")
+
+
+def test_a_journal_says_hello_and_has_nothing_else_to_say(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path))
+    length, version, kind, pid, segment, end = PRODUCER.unpack(journal.hello(1234))
+    assert (length, version, kind, pid, segment, end) == (PRODUCER.size - 4, 1, 1, 1234, 0, 0)
+    assert journal.announcements() == b""
+    assert journal.completed() == []
+    assert journal.wait(0.01) == []
+    assert select.select([journal.fileno()], [], [], 0)[0] == []
+
+
+def test_the_directories_are_made_for_their_owner_alone(tmp_path: Path) -> None:
+    Journal(str(tmp_path))
+    assert (tmp_path / "incoming").stat().st_mode & 0o777 == 0o700
+
+
+def test_every_journal_has_a_slot_of_its_own(tmp_path: Path) -> None:
+    journals = [Journal(str(tmp_path)) for _ in range(3)]
+    assert len(journals) == len(list((tmp_path / "incoming").glob("slot.*")))
+
+
+def test_a_closed_journal_can_be_closed_again(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path))
+    journal.close()
+    journal.close()
+    assert journal.announcements() == b""
+
+
+@pytest.mark.parametrize("what", ["missing", "file"])
+def test_a_queue_directory_that_is_none_is_named(tmp_path: Path, what: str) -> None:
+    path = tmp_path / what
+    if what == "file":
+        path.write_text("")
+    with pytest.raises(QueueError, match=str(path)):
+        Journal(str(path))
+    assert issubclass(QueueError, OSError)
+
+
+def test_a_duration_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="-1"):
+        Journal(str(tmp_path), segment_max_age_s=-1.0)
+
+
+def test_an_empty_queue_lists_nothing_and_stays_untouched(tmp_path: Path) -> None:
+    assert read_queue(str(tmp_path)) == []
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_queue_file_of_a_later_release_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "incoming").mkdir()
+    path = tmp_path / "incoming" / "0000000000000001"
+    header = b"\x93PSG" + struct.pack("<HHQQI", 9, 0, 1, 2, 0)
+    path.write_bytes(header + struct.pack("<I", crc32c(header)) + bytes(100))
+    with pytest.raises(QueueError, match=f"{path}: queue file version 9.*start the newer release"):
+        read_queue(str(tmp_path))
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32 of Castagnoli (RFC 3720 appendix B.4), bit by bit: a second opinion on the format."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
