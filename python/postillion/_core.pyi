@@ -4,6 +4,7 @@ One class or function a line of business; each says what it gives back, in which
 `now` are seconds of the monotonic clock, `wall_now` seconds since 1970.
 """
 
+import builtins
 from collections.abc import Mapping, Sequence
 from typing import Literal, final
 
@@ -402,3 +403,89 @@ def maildrop_envelope(
 
 def parse_addresses(text: str) -> list[str]:
     """The addresses of an address list (RFC 5322 §3.4), without names and comments."""
+
+@final
+class QueueManager:
+    """The queue manager: scheduler, queue on disk, and the frames of its peers.
+
+    Takes the queue directory over; raises `QueueError` when it cannot, as when another queue manager has it, and
+    `ValueError` for a setting that it does not know. `settings`: Postfix's names; times in seconds.
+
+    A turn of the loop is: `receive` for what came, `tick`, `next_event` until it is None, `outputs`; the next turn is
+    due at `deadline`, or when bytes come. Peers are numbers that the caller gives.
+    """
+
+    def __new__(
+        cls, queue_directory: str, settings: dict[str, object], log: Log, now: float, wall_now: float
+    ) -> QueueManager: ...
+    def close(self) -> None:
+        """Let go of the queue directory; every other method raises `ValueError` afterwards."""
+
+    def configure(self, settings: dict[str, object]) -> None:
+        """Go by these settings from now on; raises `ValueError` and goes by the old ones when one is not known."""
+
+    def configure_transport(self, name: str | None, settings: dict[str, object]) -> None:
+        """Go by these settings for a transport; None: for all that have none of their own."""
+
+    def connected(self, peer: int, *, control: bool = False) -> None:
+        """A peer connected. `control`: by the public socket, where only control requests are heard."""
+
+    def receive(self, peer: int, data: bytes, now: float, wall_now: float) -> None:
+        """Hear bytes of a peer, in any split; raises `ConnectionError` when the connection is to be closed."""
+
+    def blocked(self, peer: int, blocked: bool) -> None:
+        """A peer does not read, or reads again."""
+
+    def lost(self, peer: int, now: float, wall_now: float) -> None:
+        """A peer's connection is closed."""
+
+    def tick(self, now: float, wall_now: float) -> None:
+        """Let what is due happen."""
+
+    def rescan(self, now: float, wall_now: float) -> None:
+        """Look through the queue directory for messages that nobody announced."""
+
+    def next_event(
+        self, now: float, wall_now: float
+    ) -> tuple[Literal["resolve", "trigger"], str] | tuple[Literal["control"], int, bytes] | None:
+        """What is to be decided or done: a route, an agent, a control request; None until the next turn."""
+
+    def resolved(
+        self, address: str, transport: str, nexthop: str, recipient: str | None, now: float, wall_now: float
+    ) -> None:
+        """Answer `("resolve", address)`. `recipient`: what the address becomes, None when it stays."""
+
+    def unresolved(self, address: str, dsn: str, text: str, now: float, wall_now: float) -> None:
+        """Answer `("resolve", address)`: it goes nowhere, for good when `dsn` is 5.x.x."""
+
+    def trigger_failed(self, transport: str, reason: str, now: float, wall_now: float) -> None:
+        """Answer `("trigger", transport)`: no agent can be started."""
+
+    def outputs(self) -> list[tuple[int, bytes]]:
+        """What is to be written, a batch a peer. Facts are on their way to disk before."""
+
+    def deadline(self) -> float:
+        """When the next turn is due, on the clock of `now`; 0 is at once."""
+
+    def reply(self, peer: int, json: bytes, *, last: bool = True) -> None:
+        """Answer a control request with JSON lines."""
+
+    def list(self, peer: int) -> None:
+        """Answer a control request with a JSON line for every message, over the next turns."""
+
+    def flush_site(self, site: str, now: float, wall_now: float) -> None:
+        """Try every deferred message for a domain now, over the next turns."""
+
+    def apply(
+        self, verb: str, ids: Sequence[str] | None, queues: Sequence[str], now: float, wall_now: float
+    ) -> builtins.list[str]:
+        """Flush, hold, release, delete, requeue, expire or force-expire; the IDs to which it was done.
+
+        `ids` None: all messages. `queues`: only messages in these queues, by Postfix's names; empty: in any.
+        """
+
+    def place(self, id: str) -> tuple[str, int, int] | None:
+        """The segment file of a message (relative to the queue directory), offset and octets of its record."""
+
+    def counts(self) -> dict[str, int]:
+        """How much there is of what."""

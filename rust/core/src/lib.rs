@@ -10,5 +10,6 @@ pub mod delivery;
 pub mod ipc;
 pub mod log;
 pub mod message;
+pub mod qmgr;
 pub mod queue;
 pub mod smtp;

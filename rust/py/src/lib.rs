@@ -7,6 +7,7 @@ mod delivery;
 mod journal;
 mod log;
 mod maildrop;
+mod qmgr;
 
 #[pymodule]
 mod _core {
@@ -22,4 +23,6 @@ mod _core {
     use crate::maildrop::{
         HeaderRecipients, Maildrop, MaildropReader, MaildropWriter, maildrop_envelope, parse_addresses,
     };
+    #[pymodule_export]
+    use crate::qmgr::QueueManager;
 }

@@ -1,0 +1,137 @@
+"""Control requests over public/qmgr: what postqueue, postsuper and master ask of the queue manager.
+
+A request is one JSON object with a `verb`, a reply one or several JSON lines. Who may do what goes by the user at the
+other end of the socket: root, mail_owner and the queue manager's own user may do everything, others list
+(authorized_mailq_users) and flush (authorized_flush_users).
+
+| verb | further members | reply |
+|---|---|---|
+| `list` | | a line a message, as `postqueue -j` |
+| `flush` | `id`, `site` or neither | `{"done": n}` |
+| `hold` `release` `delete` `requeue` `expire` `force-expire` | `ids` (none: all), `queues` | `{"done": [ids]}` |
+| `place` | `id` | `{"path": , "offset": , "octets": }` |
+| `status` | | counts by name |
+
+A reply to what cannot be done is `{"error": text}`.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from postillion.tables import TableError, open_table
+
+if TYPE_CHECKING:
+    from postillion.qmgr.shell import Shell
+
+REQUEST_MAX_IDS: Final = 100_000
+"""IDs in one request; a command with more sends several."""
+CHANGES: Final = frozenset({"hold", "release", "delete", "requeue", "expire", "force-expire"})
+
+
+class Refused(Exception):
+    """A request that is not granted; the text says why."""
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True):
+    """What a command asks."""
+
+    verb: str
+    id: str | None = None
+    site: str | None = None
+    ids: list[str] | None = None
+    queues: list[str] = []
+
+
+class Control:
+    """Answers control requests."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._users: dict[int, int] = {}
+        self._decoder = msgspec.json.Decoder(Request)
+
+    def connected(self, peer: int, uid: int) -> None:
+        """A command connected, run by this user."""
+        self._users[peer] = uid
+
+    def lost(self, peer: int) -> None:
+        """A command is gone."""
+        self._users.pop(peer, None)
+
+    def request(self, peer: int, json: bytes) -> None:
+        """Answer one request."""
+        try:
+            answer = self._answer(peer, self._decoder.decode(json))
+        except msgspec.MsgspecError as problem:
+            answer = {"error": f"bad request: {problem}"}
+        except Refused as problem:
+            answer = {"error": str(problem)}
+        if answer is not None:
+            self._shell.core.reply(peer, msgspec.json.encode(answer) + b"\n", last=True)
+
+    def _answer(self, peer: int, request: Request) -> dict[str, Any] | None:
+        core, verb = self._shell.core, request.verb
+        if verb == "list":
+            self._permit(peer, "authorized_mailq_users", "view the mail queue")
+            core.list(peer)
+            return None
+        if verb == "flush":
+            self._permit(peer, "authorized_flush_users", "flush the mail queue")
+            return {"done": self._flush(request)}
+        if verb == "place":
+            self._permit(peer, None, "read mail in the queue")
+            place = core.place(request.id or "")
+            if place is None:
+                raise Refused(f"no message {request.id} in the queue")
+            path, offset, octets = place
+            return {"path": path, "offset": offset, "octets": octets}
+        if verb == "status":
+            self._permit(peer, "authorized_mailq_users", "view the mail queue")
+            return core.counts()
+        if verb in CHANGES:
+            self._permit(peer, None, "change the mail queue")
+            if request.ids is not None and len(request.ids) > REQUEST_MAX_IDS:
+                raise Refused(f"more than {REQUEST_MAX_IDS} queue IDs in one request")
+            return {"done": core.apply(verb, request.ids, request.queues, *self._shell.now())}
+        raise Refused(f"no verb is called {verb!r}")
+
+    def _flush(self, request: Request) -> int:
+        core = self._shell.core
+        if request.site is not None:
+            core.flush_site(request.site, *self._shell.now())
+            return 0
+        ids = None if request.id is None else [request.id]
+        return len(core.apply("flush", ids, [], *self._shell.now()))
+
+    def _permit(self, peer: int, parameter: str | None, what: str) -> None:
+        """Raise `Refused` unless the peer's user may do this. `parameter`: the list of further users who may."""
+        uid = self._users.get(peer, -1)
+        if uid in (0, os.geteuid()):
+            return
+        try:
+            name = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            name = "unknown"
+        if name == self._shell.config.text("mail_owner"):
+            return
+        if parameter is None or not self._listed(name, parameter):
+            raise Refused(f"User {name}({uid}) is not allowed to {what}")
+
+    def _listed(self, name: str, parameter: str) -> bool:
+        """Is a user in a list such as authorized_flush_users? The first word that fits decides; none is no."""
+        config = self._shell.config
+        for word in config.items(parameter):
+            bare = word.lstrip("!")
+            try:
+                fits = bare == name or (":" in bare and open_table(bare, config).lookup(name) is not None)
+            except TableError as problem:
+                self._shell.log.warning(f"{parameter}: {problem}")
+                return False
+            if fits:
+                return not word.startswith("!")
+        return False

@@ -1,0 +1,58 @@
+"""What the queue manager's core goes by, taken from main.cf."""
+
+from postillion.config import Config, ConfigError
+
+LIMITS = (
+    "qmgr_message_active_limit",
+    "qmgr_message_recipient_limit",
+    "qmgr_message_recipient_minimum",
+    "delay_logging_resolution_limit",
+)
+TIMES = (
+    "minimal_backoff_time",
+    "maximal_backoff_time",
+    "maximal_queue_lifetime",
+    "bounce_queue_lifetime",
+    "delay_warning_time",
+    "transport_retry_time",
+    "qmgr_ipc_timeout",
+    "queue_run_delay",
+)
+TRANSPORT_NUMBERS = ("destination_concurrency_limit", "destination_recipient_limit")
+TRANSPORT_TIMES = ("destination_rate_delay", "transport_rate_delay")
+TRANSPORT_TEXTS = ("destination_concurrency_positive_feedback", "destination_concurrency_negative_feedback")
+COHORT_LIMIT = "destination_concurrency_failed_cohort_limit"
+INITIAL = "initial_destination_concurrency"
+
+
+def general(config: Config, *, route_by_domain: bool) -> dict[str, object]:
+    """Return what concerns all transports, by Postfix's names; times in seconds. Raises `ConfigError`."""
+    shortest, longest = config.seconds("minimal_backoff_time"), config.seconds("maximal_backoff_time")
+    if shortest > longest:
+        setting = config.setting("minimal_backoff_time") or config.setting("maximal_backoff_time")
+        path, line = (config.path, None) if setting is None else (setting.path, setting.line)
+        problem = f"minimal_backoff_time ({shortest:g}s) is above maximal_backoff_time ({longest:g}s)"
+        raise ConfigError(path, line, problem, "raise the one or lower the other")
+    return {
+        **{name: config.number(name) for name in LIMITS},
+        **{name: config.seconds(name) for name in TIMES},
+        "recipient_delimiter": config.text("recipient_delimiter"),
+        "defer_transports": config.items("defer_transports"),
+        "soft_bounce": config.flag("soft_bounce"),
+        "enable_long_queue_ids": config.flag("enable_long_queue_ids"),
+        "bounce_service_name": config.text("bounce_service_name"),
+        "route_by_domain": route_by_domain,
+    }
+
+
+def transport(config: Config, name: str) -> dict[str, object]:
+    """Return what concerns one transport, by Postfix's names without the transport. Raises `ConfigError`."""
+    numbers = {suffix: config.transport_number(name, suffix) for suffix in TRANSPORT_NUMBERS}
+    own_initial = f"{name}_{INITIAL}"
+    return {
+        **numbers,
+        **{suffix: config.transport_seconds(name, suffix) for suffix in TRANSPORT_TIMES},
+        **{suffix: config.transport_text(name, suffix) for suffix in TRANSPORT_TEXTS},
+        COHORT_LIMIT: float(config.transport_text(name, COHORT_LIMIT)),
+        INITIAL: config.number(own_initial if config.setting(own_initial) else INITIAL),
+    }

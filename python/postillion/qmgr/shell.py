@@ -1,0 +1,333 @@
+"""The event loop's side of the queue manager: sockets, time, triggers, the resolver.
+
+What a peer says goes to the core at once; the rest is done once a turn of the loop for all peers together: the core's
+questions are answered and one write a peer sends everything that came up. Nothing here runs for a single message.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import struct
+import time
+from typing import Final, cast
+
+from postillion._core import QueueManager
+from postillion.config import Config, ConfigError
+from postillion.daemon import Daemon
+from postillion.qmgr import settings
+from postillion.qmgr.control import Control
+from postillion.qmgr.resolve import Resolver, Unresolved
+
+PRIVATE_SOCKET: Final = "private/qmgr"
+"""Producers and delivery agents connect here, relative to the queue directory."""
+LISTEN_BACKLOG: Final = 1024
+TRIGGER_TIMEOUT_S: Final = 10.0
+"""trigger_timeout: how long an agent's socket may take to accept a trigger."""
+TRIGGER_BYTE: Final = b"W"
+BLOCKED_BYTES: Final = 1024 * 1024
+"""A peer with this much unread gets no more of a list until it has read."""
+TIMER_SLACK_S: Final = 0.001
+"""The loop's timers have a resolution of a millisecond: one that fires early must not fire again at once."""
+QUESTIONS_A_TURN: Final = 1000
+"""Questions of the core answered in one turn, so that sockets are heard in between."""
+
+
+class Shell:
+    """The queue manager of one queue directory, which is the current directory.
+
+    Raises `ConfigError` when main.cf cannot be used, `QueueError` when the queue cannot.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.log = daemon.log
+        self.config = daemon.config
+        self.resolver = Resolver(self.config, self.log.warning)
+        self._transports: set[str] = set()
+        self._peers: dict[int, asyncio.Transport] = {}
+        self._next_peer = 1
+        self._servers: list[asyncio.Server] = []
+        self._turn_due = False
+        self.closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._triggers: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        general = settings.general(self.config, route_by_domain=self.resolver.by_domain)
+        self.core = QueueManager(".", general, self.log, self._loop.time(), time.time())
+        self.control = Control(self)
+        self._introduce("")
+        self._introduce(self.config.text("bounce_service_name"))
+
+    async def serve(self) -> None:
+        """Work until the daemon stops. SIGHUP reads main.cf again, in place."""
+        await self._listen()
+        self.turn_soon()
+        stopping = asyncio.create_task(self.daemon.stopping.wait())
+        try:
+            while not stopping.done():
+                reloading = asyncio.create_task(self.daemon.draining.wait())
+                await asyncio.wait((stopping, reloading), return_when=asyncio.FIRST_COMPLETED)
+                reloading.cancel()
+                if self.daemon.draining.is_set():
+                    self.daemon.draining.clear()
+                    self.reload()
+        finally:
+            stopping.cancel()
+            await self._close()
+
+    def reload(self) -> None:
+        """Read main.cf again; when it cannot be used, say so and go on as before."""
+        try:
+            config = Config.load(self.config.directory, self._overrides())
+            config.set_runtime(process_name=self.daemon.program)
+            resolver = Resolver(config, self.log.warning)
+            general = settings.general(config, route_by_domain=resolver.by_domain)
+            transports = {name: settings.transport(config, name or "default") for name in self._transports}
+            self.core.configure(general)
+            for name, values in transports.items():
+                self.core.configure_transport(name or None, values)
+        except (ConfigError, ValueError, OSError) as problem:
+            self.log.line("error", f"reload: {problem}; going on with the configuration as it was")
+            return
+        self.config, self.resolver = config, resolver
+        self.log.info(f"reload -- configuration {config.directory}")
+        self.turn_soon()
+
+    def _overrides(self) -> tuple[tuple[str, str], ...]:
+        """The `-o` of master.cf, which stand over main.cf whenever it is read."""
+        given = self.daemon.config.settings.items()
+        return tuple((name, setting.value) for name, setting in given if setting.path.startswith("-o "))
+
+    # The core.
+
+    def now(self) -> tuple[float, float]:
+        """Return the time on the loop's clock and on the wall's."""
+        return self._loop.time(), time.time()
+
+    def turn_soon(self) -> None:
+        """See that a turn comes, once everything that is ready was heard."""
+        if not (self._turn_due or self.closed):
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        if self.closed:
+            return
+        self._turn_due = False
+        core = self.core
+        now, wall_now = self._loop.time(), time.time()
+        core.tick(now, wall_now)
+        for _ in range(QUESTIONS_A_TURN):
+            event = core.next_event(now, wall_now)
+            if event is None:
+                break
+            if event[0] == "resolve":
+                self._resolve(event[1], now, wall_now)
+            elif event[0] == "trigger":
+                self._trigger(event[1])
+            else:
+                self.control.request(event[1], event[2])
+        for peer, data in core.outputs():
+            transport = self._peers.get(peer)
+            if transport is not None:
+                transport.write(data)
+        self._wait(core.deadline())
+
+    def _wait(self, deadline: float) -> None:
+        if deadline <= self._loop.time():
+            self.turn_soon()
+            return
+        if self._timer is not None:
+            if self._timer.when() <= deadline and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline + TIMER_SLACK_S, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self.turn_soon()
+
+    def _resolve(self, address: str, now: float, wall_now: float) -> None:
+        try:
+            route = self.resolver.resolve(address)
+            self._introduce(route.transport)
+        except Unresolved as problem:
+            self.core.unresolved(address, problem.dsn, problem.text, now, wall_now)
+        except (ConfigError, ValueError) as problem:
+            self.log.warning(f"resolving {address}: {problem}")
+            self.core.unresolved(address, "4.3.5", "server configuration error", now, wall_now)
+        else:
+            self.core.resolved(address, route.transport, route.nexthop, route.recipient, now, wall_now)
+
+    def _introduce(self, transport: str) -> None:
+        """Tell the core a transport's parameters before its first mail; no name: those of all others."""
+        if transport not in self._transports:
+            values = settings.transport(self.config, transport or "default")
+            self.core.configure_transport(transport or None, values)
+            self._transports.add(transport)
+
+    # Triggers.
+
+    def _trigger(self, transport: str) -> None:
+        task = self._loop.create_task(self._start_agent(transport))
+        self._triggers.add(task)
+        task.add_done_callback(self._triggers.discard)
+
+    async def _start_agent(self, transport: str) -> None:
+        """Connect to a service's socket, so that master starts it; it registers by itself."""
+        if not transport or "/" in transport or transport in (".", ".."):
+            self._not_started(transport, "no service has such a name")
+            return
+        asker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        asker.setblocking(False)
+        try:
+            async with asyncio.timeout(TRIGGER_TIMEOUT_S):
+                await self._loop.sock_connect(asker, f"private/{transport}")
+                with contextlib.suppress(OSError):
+                    await self._loop.sock_sendall(asker, TRIGGER_BYTE)
+        except BlockingIOError:
+            pass  # Its queue is full of triggers: it will start.
+        except TimeoutError:
+            self._not_started(transport, "timeout")
+        except OSError as problem:
+            self._not_started(transport, problem.strerror or str(problem))
+        finally:
+            asker.close()
+
+    def _not_started(self, transport: str, reason: str) -> None:
+        if self.closed:
+            return
+        self.core.trigger_failed(transport, reason, *self.now())
+        self.turn_soon()
+
+    # Peers.
+
+    async def _listen(self) -> None:
+        listener = _bind_private()
+        self._servers.append(
+            await self._loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=LISTEN_BACKLOG)
+        )
+        for public in self.daemon.listeners:
+            server = await self._loop.create_unix_server(lambda: PublicConnection(self), sock=public)
+            self._servers.append(server)
+
+    async def _close(self) -> None:
+        """Hear nothing more, and write what is ready."""
+        for server in self._servers:
+            server.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._triggers:
+            task.cancel()
+        self._turn()
+        self.closed = True
+        for transport in self._peers.values():
+            transport.close()
+        self._peers.clear()
+        self.core.close()
+
+    def connected(self, transport: asyncio.Transport, *, control: bool) -> int:
+        """Return the number of a new peer."""
+        peer = self._next_peer
+        self._next_peer = peer % 0xFFFF_FFFF + 1
+        while self._next_peer in self._peers:
+            self._next_peer = self._next_peer % 0xFFFF_FFFF + 1
+        self._peers[peer] = transport
+        self.core.connected(peer, control=control)
+        return peer
+
+    def lost(self, peer: int) -> None:
+        """A peer's connection is gone."""
+        if self._peers.pop(peer, None) is not None:
+            self.control.lost(peer)
+            self.core.lost(peer, *self.now())
+            self.turn_soon()
+
+
+class Connection(asyncio.Protocol):
+    """A producer or a delivery agent: frames both ways."""
+
+    public = False
+
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
+        self.peer = 0
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=BLOCKED_BYTES)
+        self.peer = self.shell.connected(self.transport, control=self.public)
+
+    def data_received(self, data: bytes) -> None:
+        shell = self.shell
+        if shell.closed:
+            return
+        try:
+            shell.core.receive(self.peer, data, shell._loop.time(), time.time())
+        except ConnectionError as problem:
+            shell.log.warning(f"a peer on {'public' if self.public else 'private'}/qmgr is disconnected: {problem}")
+            self.transport.abort()
+        shell.turn_soon()
+
+    def pause_writing(self) -> None:
+        if not self.shell.closed:
+            self.shell.core.blocked(self.peer, True)
+
+    def resume_writing(self) -> None:
+        if not self.shell.closed:
+            self.shell.core.blocked(self.peer, False)
+            self.shell.turn_soon()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.shell.lost(self.peer)
+
+
+class PublicConnection(Connection):
+    """A command, or a lone trigger byte: look at the queue directory for mail that nobody announced."""
+
+    public = True
+
+    def __init__(self, shell: Shell) -> None:
+        super().__init__(shell)
+        self._known = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.shell.control.connected(self.peer, _peer_uid(transport))
+
+    def data_received(self, data: bytes) -> None:
+        if not (self._known or self.shell.closed) and len(data) == 1 and data.isalpha():
+            self.shell.core.rescan(*self.shell.now())
+            self.shell.turn_soon()
+            self.transport.close()
+            return
+        self._known = True
+        super().data_received(data)
+
+
+def _peer_uid(transport: asyncio.BaseTransport) -> int:
+    """The user at the other end (SO_PEERCRED, unix(7))."""
+    peer = transport.get_extra_info("socket")
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return cast(int, struct.unpack("3i", credentials)[1])
+
+
+def _bind_private() -> socket.socket:
+    """Bind `private/qmgr`, mode 0600. What an earlier queue manager left is removed: the queue's lock is ours."""
+    try:
+        os.unlink(PRIVATE_SOCKET)
+    except OSError as problem:
+        if problem.errno != errno.ENOENT:
+            raise
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.setblocking(False)
+    before = os.umask(0o177)
+    try:
+        listener.bind(PRIVATE_SOCKET)
+    finally:
+        os.umask(before)
+    listener.listen(LISTEN_BACKLOG)
+    return listener

@@ -1,0 +1,81 @@
+//! When a message is tried again, when its sender is warned, and when it is given up (Postfix, qmgr(8)).
+//!
+//! The wait before the next attempt is the message's age, not less than `minimal_backoff_time` and not more than
+//! `maximal_backoff_time`: so waits double without a stored count. Postfix finds due messages by scanning a directory
+//! every `queue_run_delay`; here each has a timer of its own and is tried when it is due.
+
+use super::clock::{Now, SECOND_US};
+
+/// Postfix's time limits of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// `minimal_backoff_time`
+    pub minimal_backoff_us: u64,
+    /// `maximal_backoff_time`
+    pub maximal_backoff_us: u64,
+    /// `maximal_queue_lifetime`
+    pub maximal_queue_us: u64,
+    /// `bounce_queue_lifetime`: for messages from the null sender.
+    pub bounce_queue_us: u64,
+    /// `delay_warning_time`; 0 is no warning.
+    pub delay_warning_us: u64,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        const DAY_US: u64 = 86_400 * SECOND_US;
+        Self {
+            minimal_backoff_us: 300 * SECOND_US,
+            maximal_backoff_us: 4000 * SECOND_US,
+            maximal_queue_us: 5 * DAY_US,
+            bounce_queue_us: 5 * DAY_US,
+            delay_warning_us: 0,
+        }
+    }
+}
+
+impl Lifetimes {
+    /// How long a message of this age waits for its next attempt.
+    pub fn backoff_us(&self, age_us: u64) -> u64 {
+        age_us.min(self.maximal_backoff_us).max(self.minimal_backoff_us)
+    }
+
+    /// Is a message that arrived then given up now? A lifetime of 0 allows one attempt.
+    pub fn expired(&self, now: Now, arrival_us: u64, null_sender: bool) -> bool {
+        now.age_us(arrival_us) >= if null_sender { self.bounce_queue_us } else { self.maximal_queue_us }
+    }
+
+    /// Is the sender of a message that arrived then to be warned now, if not yet warned?
+    pub fn warning_due(&self, now: Now, arrival_us: u64) -> bool {
+        self.delay_warning_us > 0 && now.age_us(arrival_us) >= self.delay_warning_us
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_is_the_age_between_two_bounds() {
+        let lifetimes = Lifetimes::default();
+        for (age_s, wait_s) in [(0, 300), (1, 300), (300, 300), (600, 600), (4000, 4000), (86_400, 4000)] {
+            assert_eq!(lifetimes.backoff_us(age_s * SECOND_US), wait_s * SECOND_US, "age {age_s}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_makes_nobody_old() {
+        let lifetimes = Lifetimes::default();
+        let now = Now { mono_us: 0, wall_us: 1000 };
+        assert!(!lifetimes.expired(now, 2000, false));
+        assert!(Lifetimes { maximal_queue_us: 0, ..lifetimes }.expired(now, 2000, false), "one attempt, no more");
+    }
+
+    #[test]
+    fn bounces_have_a_lifetime_of_their_own() {
+        let lifetimes = Lifetimes { bounce_queue_us: 10, maximal_queue_us: 20, ..Lifetimes::default() };
+        let now = Now { mono_us: 0, wall_us: 115 };
+        assert!(lifetimes.expired(now, 100, true));
+        assert!(!lifetimes.expired(now, 100, false));
+    }
+}

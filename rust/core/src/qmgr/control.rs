@@ -1,0 +1,274 @@
+//! What a person may do to the queue: postqueue(1) and postsuper(1).
+//!
+//! A message that agents hold at the moment is held or deleted as soon as they answer; what they have in hand may still
+//! be delivered, as with Postfix.
+
+use super::catalogue::Place;
+use super::clock::Now;
+use super::listing::queue_name;
+use super::message::{Phase, Wish};
+use super::scheduler::Scheduler;
+use crate::queue::id::QueueId;
+use crate::queue::state::Fact;
+
+/// What may be done to messages by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Try it now: `postqueue -i`.
+    Flush,
+    /// `postsuper -h`
+    Hold,
+    /// `postsuper -H`
+    Release,
+    /// `postsuper -d`
+    Delete,
+    /// `postsuper -r`
+    Requeue,
+    /// `postsuper -e`
+    Expire,
+    /// `postsuper -f`
+    ForceExpire,
+}
+
+impl Verb {
+    /// The verb of that name in a control request.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "flush" => Self::Flush,
+            "hold" => Self::Hold,
+            "release" => Self::Release,
+            "delete" => Self::Delete,
+            "requeue" => Self::Requeue,
+            "expire" => Self::Expire,
+            "force-expire" => Self::ForceExpire,
+            _ => return None,
+        })
+    }
+}
+
+impl Scheduler {
+    /// Do something to messages: those named, or all; and of these such as are in one of `queues` (by Postfix's names;
+    /// none is any). Gives back those to which it was done.
+    pub fn apply(&mut self, verb: Verb, ids: Option<Vec<QueueId>>, queues: &[String], now: Now) -> Vec<QueueId> {
+        let ids = ids.unwrap_or_else(|| self.all());
+        let mut done = Vec::new();
+        for id in ids {
+            let Some(slot) = self.catalogue.slot(id) else {
+                continue;
+            };
+            let queue = queue_name(self.catalogue.entry(slot).place);
+            if !queues.is_empty() && !queues.iter().any(|wanted| wanted == queue) {
+                continue;
+            }
+            let changed = match verb {
+                Verb::Flush => self.flush_message(id, now),
+                Verb::Hold => self.hold(id),
+                Verb::Release => self.release(id, now),
+                Verb::Delete => self.delete(id),
+                Verb::Requeue => self.requeue(id, now),
+                Verb::Expire => self.expire(id, false, now),
+                Verb::ForceExpire => self.expire(id, true, now),
+            };
+            if changed {
+                done.push(id);
+            }
+        }
+        done
+    }
+
+    fn all(&self) -> Vec<QueueId> {
+        let mut ids = Vec::with_capacity(self.catalogue.len());
+        let mut from = 0;
+        while let Some((slot, entry)) = self.catalogue.next_from(from) {
+            ids.push(entry.id);
+            from = slot + 1;
+        }
+        ids.sort_unstable();
+        ids
+    }
+
+    /// How much there is of what, by name.
+    pub fn counts(&self) -> [(&'static str, usize); 7] {
+        let deferred = self.catalogue.deferred();
+        let active = self.active.len() + self.loading;
+        [
+            ("messages", self.catalogue.len()),
+            ("active", active),
+            ("deferred", deferred),
+            ("recipients_in_memory", self.in_core),
+            ("jobs", self.jobs.len()),
+            ("destinations", self.destinations.len()),
+            ("dead_destinations", self.destinations.iter().filter(|(_, to)| to.dead.is_some()).count()),
+        ]
+    }
+
+    /// Try every deferred message now, and every destination and transport that is set aside.
+    pub fn flush(&mut self, now: Now) {
+        self.revive_all(now);
+        let mut from = 0;
+        while let Some((slot, _)) = self.catalogue.next_from(from) {
+            self.flush_slot(slot, now);
+            from = slot + 1;
+        }
+    }
+
+    /// Try one message now. Says whether it was deferred.
+    pub fn flush_message(&mut self, id: QueueId, now: Now) -> bool {
+        self.revive_all(now);
+        self.catalogue.slot(id).is_some_and(|slot| self.flush_slot(slot, now))
+    }
+
+    fn flush_slot(&mut self, slot: u32, now: Now) -> bool {
+        let deferred = self.catalogue.entry(slot).place == Place::Deferred;
+        if deferred {
+            self.catalogue.wait_until(slot, now.mono_us);
+        }
+        deferred
+    }
+
+    /// Destinations and transports that are set aside get another chance.
+    pub fn revive_all(&mut self, now: Now) {
+        let dead: Vec<u32> = self
+            .destinations
+            .iter()
+            .filter(|(_, destination)| destination.dead.is_some())
+            .map(|(key, _)| key)
+            .collect();
+        for key in dead {
+            if let Some((_, until_us)) = &mut self.destinations[key].dead {
+                *until_us = now.mono_us;
+            }
+            self.destination_due(key, now);
+        }
+        for number in 0..self.transports.len() as u32 {
+            if self.transports[number as usize].dead.is_some() {
+                self.revive_transport(number, now);
+            }
+        }
+    }
+
+    /// Put a message on hold. Says whether it was not.
+    pub fn hold(&mut self, id: QueueId) -> bool {
+        let Some(slot) = self.catalogue.slot(id) else {
+            return false;
+        };
+        match self.catalogue.entry(slot).place {
+            Place::Held => return false,
+            Place::Active(key) => {
+                if self.active[key].wish != Wish::Deliver {
+                    return false;
+                }
+                self.withdraw(key, Wish::Hold);
+                return true;
+            }
+            Place::Loading => self.leave_loading(slot),
+            Place::Fresh | Place::Deferred => {}
+        }
+        self.catalogue.place(slot, Place::Held);
+        self.note(Fact::Held { id });
+        true
+    }
+
+    /// Release a message from hold; it is tried at once. Says whether it was on hold.
+    pub fn release(&mut self, id: QueueId, now: Now) -> bool {
+        let Some(slot) = self.catalogue.slot(id) else {
+            return false;
+        };
+        let entry = self.catalogue.entry(slot);
+        match entry.place {
+            Place::Held => {}
+            Place::Active(key) if self.active[key].wish == Wish::Hold => {
+                self.active[key].wish = Wish::Deliver;
+                return true;
+            }
+            _ => return false,
+        }
+        if entry.is_retry() {
+            self.catalogue.wait_until(slot, now.mono_us);
+        } else {
+            self.catalogue.wait_fresh(slot);
+        }
+        self.note(Fact::Released { id });
+        true
+    }
+
+    /// Delete a message. Says whether there was one.
+    pub fn delete(&mut self, id: QueueId) -> bool {
+        let Some(slot) = self.catalogue.slot(id) else {
+            return false;
+        };
+        if let Place::Active(key) = self.catalogue.entry(slot).place {
+            if self.active[key].wish == Wish::Delete {
+                return false;
+            }
+            self.withdraw(key, Wish::Delete);
+        } else {
+            self.forget(slot);
+        }
+        true
+    }
+
+    /// Try a message anew, as if it had just come: reasons and failures that were not reported yet are forgotten, and
+    /// if it was on hold it is released. Says whether there was one that is not being delivered at the moment.
+    pub fn requeue(&mut self, id: QueueId, now: Now) -> bool {
+        let Some(slot) = self.catalogue.slot(id) else {
+            return false;
+        };
+        let entry = self.catalogue.entry_mut(slot);
+        if matches!(entry.place, Place::Active(_)) {
+            return false;
+        }
+        entry.reasons = Box::default();
+        self.release(id, now);
+        self.flush_slot(slot, now);
+        true
+    }
+
+    /// Return a message to its sender at its next attempt; and have that now if it is deferred, or, with `release`, on
+    /// hold. Says whether there was one.
+    pub fn expire(&mut self, id: QueueId, release: bool, now: Now) -> bool {
+        let Some(slot) = self.catalogue.slot(id) else {
+            return false;
+        };
+        self.catalogue.entry_mut(slot).forced_expire = true;
+        if release {
+            self.release(id, now);
+        }
+        self.flush_slot(slot, now);
+        true
+    }
+
+    /// Agents get no more of an active message; what they have is waited for.
+    fn withdraw(&mut self, key: u32, wish: Wish) {
+        let message = &mut self.active[key];
+        message.wish = wish;
+        if wish == Wish::Delete {
+            // Were the queue manager to die now, no more than what agents have would come back.
+            let in_flight = |index| message.position(index).is_some_and(|at| message.targets[at as usize].in_flight);
+            let slot = message.slot;
+            let recipients = self.catalogue.entry(slot).recipients;
+            let rest = (0..recipients).filter(|index| !in_flight(*index)).collect();
+            self.done(slot, rest);
+        }
+        let message = &mut self.active[key];
+        match message.phase {
+            Phase::Resolving | Phase::Delivering => {
+                message.waiting = message.targets.iter().filter(|target| target.in_flight).count() as u32;
+                message.phase = Phase::Delivering;
+                // Its bundles in the lines have nothing to send any more: nobody but those in flight is open.
+                message.withdrawn = true;
+                self.check_settled(key);
+            }
+            Phase::Reading => {
+                message.phase = Phase::Delivering;
+                self.check_settled(key);
+            }
+            // A report that is under way is waited for; one that waits in line is a matter of moments.
+            Phase::Bouncing | Phase::Warning => {}
+        }
+    }
+
+    fn note(&mut self, fact: Fact) {
+        self.events.push_back(super::scheduler::Event::Note(fact));
+    }
+}

@@ -1,0 +1,461 @@
+//! The queue manager at work: the scheduler between the queue on disk and the peers.
+//!
+//! ```text
+//! bytes of a peer ─> frames ─┐                 ┌─> facts to the store, lines to the log
+//! store: arrivals, envelopes ┼─> Scheduler ────┼─> Deliver frames, a batch a peer (`outputs`)
+//! resolver, triggers, timers ┘                 └─> `Request`: what the shell must do or decide
+//! ```
+//!
+//! The shell calls, in each turn of its loop: `receive` for what came, `tick`, `next_request` until there is none,
+//! `outputs`, and comes back at `deadline`. Facts are written down in `outputs`, before anything leaves.
+
+use super::catalogue::Place;
+use super::clock::{Now, SECOND_US};
+use super::listing;
+use super::scheduler::{Event, Scheduler};
+use super::store::Store;
+use crate::ipc::frame::{Frame, FrameError, FrameReader};
+use crate::log::{Log, Severity};
+use crate::message::envelope::Envelope;
+use crate::queue::id::QueueId;
+use crate::queue::locator::SegmentId;
+use crate::queue::state::Fact;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+/// Envelopes read from disk in one turn, so that a flush of the whole queue does not stop everything else.
+pub const LOADS_A_TURN: u32 = 200;
+/// Messages listed in one turn.
+pub const LISTED_A_TURN: u32 = 500;
+/// Facts written in one go.
+pub const FACTS_MAX: usize = 1000;
+/// How often the store keeps house.
+pub const HOUSEKEEPING_US: u64 = SECOND_US;
+
+/// Something that the shell must do or decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Where does this address go? Answer with `scheduler().resolved` or `unresolved`.
+    Resolve {
+        /// The address.
+        address: Box<str>,
+    },
+    /// Start an agent of this transport; `scheduler().trigger_failed` if that is impossible.
+    Trigger {
+        /// The transport's name.
+        transport: Arc<str>,
+    },
+    /// A control request. Answer with `reply`, `list` or `flush_site`.
+    Control {
+        /// Who asks.
+        peer: u32,
+        /// What.
+        json: Vec<u8>,
+    },
+}
+
+/// Why a peer's connection is closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerError {
+    /// Its bytes are no frames.
+    Frame(FrameError),
+    /// It said something that its kind of peer may not say.
+    OutOfPlace(&'static str),
+}
+
+impl fmt::Display for PeerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(error) => error.fmt(f),
+            Self::OutOfPlace(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for PeerError {}
+
+impl From<FrameError> for PeerError {
+    fn from(error: FrameError) -> Self {
+        Self::Frame(error)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Stranger,
+    Producer(Option<SegmentId>),
+    Agent,
+    Control,
+}
+
+#[derive(Debug)]
+struct Peer {
+    reader: FrameReader,
+    role: Role,
+    out: Vec<u8>,
+    blocked: bool,
+    touched: bool,
+}
+
+/// A walk over the whole queue, some messages a turn.
+#[derive(Debug)]
+enum Sweep {
+    List { peer: u32, from: u32 },
+    FlushSite { site: String, from: u32 },
+}
+
+/// The queue manager.
+#[derive(Debug)]
+pub struct Hub<S: Store> {
+    scheduler: Scheduler,
+    store: S,
+    log: Arc<Log>,
+    peers: HashMap<u32, Peer>,
+    touched: Vec<u32>,
+    controls: VecDeque<(u32, Vec<u8>)>,
+    sweeps: VecDeque<Sweep>,
+    facts: Vec<Fact>,
+    loads_left: u32,
+    housekeeping_us: u64,
+    rescan_every_us: u64,
+    rescan_us: u64,
+}
+
+impl<S: Store> Hub<S> {
+    /// `rescan_every_us`: how often the store is looked through for what nobody announced (`queue_run_delay`).
+    pub fn new(scheduler: Scheduler, store: S, log: Arc<Log>, rescan_every_us: u64, now: Now) -> Self {
+        Self {
+            scheduler,
+            store,
+            log,
+            peers: HashMap::new(),
+            touched: Vec::new(),
+            controls: VecDeque::new(),
+            sweeps: VecDeque::new(),
+            facts: Vec::new(),
+            loads_left: LOADS_A_TURN,
+            housekeeping_us: now.mono_us + HOUSEKEEPING_US,
+            rescan_every_us,
+            rescan_us: now.mono_us + rescan_every_us,
+        }
+    }
+
+    /// The state machine, to be asked and told.
+    pub fn scheduler(&mut self) -> &mut Scheduler {
+        &mut self.scheduler
+    }
+
+    /// The queue on disk.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// A peer connected. `control`: by the public socket, where nothing but control requests is heard.
+    pub fn connected(&mut self, peer: u32, control: bool) {
+        let role = if control { Role::Control } else { Role::Stranger };
+        let reader = FrameReader::default();
+        self.peers.insert(peer, Peer { reader, role, out: Vec::new(), blocked: false, touched: false });
+    }
+
+    /// A peer does not read what was written to it, or reads again: a list waits until it does.
+    pub fn blocked(&mut self, peer: u32, blocked: bool) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.blocked = blocked;
+        }
+    }
+
+    /// Bytes came from a peer. After an error its connection is to be closed, and `lost` called.
+    pub fn receive(&mut self, peer: u32, bytes: &[u8], now: Now) -> Result<(), PeerError> {
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return Ok(());
+        };
+        known.reader.receive(bytes);
+        while let Some(frame) = self.peers.get_mut(&peer).map_or(Ok(None), |known| known.reader.next_frame())? {
+            self.hear(peer, frame, now)?;
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, peer: u32, frame: Frame, now: Now) -> Result<(), PeerError> {
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return Ok(());
+        };
+        let role = known.role;
+        match (frame, role) {
+            (Frame::Control(json), Role::Control) => self.controls.push_back((peer, json)),
+            (_, Role::Control) => return Err(PeerError::OutOfPlace("only control requests are heard here")),
+            (Frame::Producer { segment, end, .. }, Role::Stranger | Role::Producer(_)) => {
+                known.role = Role::Producer(Some(segment).filter(|segment| segment.0 != 0));
+                if segment.0 != 0 {
+                    let arrivals = self.store.producer(segment, end);
+                    self.arrived(arrivals, now);
+                }
+            }
+            (Frame::Arrived(arrivals), Role::Producer(_)) => {
+                if let Some(last) = arrivals.last() {
+                    known.role = Role::Producer(Some(last.locator.segment));
+                }
+                let arrivals = self.store.arrived(arrivals);
+                self.arrived(arrivals, now);
+            }
+            (Frame::Sealed { segment, end }, Role::Producer(current)) => {
+                known.role = Role::Producer(current.filter(|current| *current != segment));
+                let arrivals = self.store.sealed(segment, end);
+                self.arrived(arrivals, now);
+            }
+            (Frame::Agent { transport, capacity, .. }, Role::Stranger | Role::Agent) => {
+                known.role = Role::Agent;
+                self.scheduler.agent(peer, &transport, capacity, now);
+            }
+            (Frame::Result(result), Role::Agent) => self.scheduler.result(result, now),
+            _ => return Err(PeerError::OutOfPlace("a frame that this peer may not send")),
+        }
+        Ok(())
+    }
+
+    fn arrived(&mut self, arrivals: Vec<crate::ipc::frame::Arrival>, now: Now) {
+        for arrival in arrivals {
+            self.scheduler.arrived(arrival, now);
+        }
+    }
+
+    /// A peer's connection is closed.
+    pub fn lost(&mut self, peer: u32, now: Now) {
+        match self.peers.remove(&peer).map(|known| known.role) {
+            Some(Role::Producer(Some(segment))) => {
+                let arrivals = self.store.producer_lost(segment);
+                self.arrived(arrivals, now);
+            }
+            Some(Role::Agent) => self.scheduler.lost(peer, now),
+            _ => {}
+        }
+        self.sweeps.retain(|sweep| !matches!(sweep, Sweep::List { peer: reader, .. } if *reader == peer));
+    }
+
+    /// A turn begins: let what is due happen.
+    pub fn tick(&mut self, now: Now) {
+        self.loads_left = LOADS_A_TURN;
+        self.scheduler.tick(now);
+        if now.mono_us >= self.housekeeping_us {
+            self.housekeeping_us = now.mono_us + HOUSEKEEPING_US;
+            for (id, at) in self.store.tick(now.wall_us) {
+                self.scheduler.moved(id, at);
+            }
+            for notice in self.store.take_notices() {
+                self.log.warning(format_args!("{notice}"));
+            }
+        }
+        if now.mono_us >= self.rescan_us {
+            self.rescan(now);
+        }
+        self.sweep(now);
+    }
+
+    /// `queue_run_delay` changed.
+    pub fn rescan_every(&mut self, rescan_every_us: u64) {
+        self.rescan_every_us = rescan_every_us;
+    }
+
+    /// Look through the store for messages that nobody announced.
+    pub fn rescan(&mut self, now: Now) {
+        self.rescan_us = now.mono_us + self.rescan_every_us;
+        let arrivals = self.store.rescan();
+        self.arrived(arrivals, now);
+    }
+
+    /// The next thing that the shell must do, or `None` until the next turn.
+    pub fn next_request(&mut self, now: Now) -> Option<Request> {
+        if let Some((peer, json)) = self.controls.pop_front() {
+            return Some(Request::Control { peer, json });
+        }
+        while self.loads_left > 0
+            && let Some(event) = self.scheduler.next_event(now)
+        {
+            match event {
+                Event::Note(fact) => {
+                    self.facts.push(fact);
+                    if self.facts.len() >= FACTS_MAX {
+                        self.note_facts();
+                    }
+                }
+                Event::Line { program, warning, text } => {
+                    let severity = if warning { Severity::Warning } else { Severity::Info };
+                    match program {
+                        Some(program) => self.log.line_as(program, severity, format_args!("{text}")),
+                        None => self.log.line(severity, format_args!("{text}")),
+                    }
+                }
+                Event::Load { id, at } => {
+                    self.loads_left -= 1;
+                    let envelope = self.store.read_envelope(&at).and_then(|envelope| {
+                        if envelope.id == id { Ok(envelope) } else { Err("another message stands in its place".into()) }
+                    });
+                    self.scheduler.loaded(id, envelope, now);
+                }
+                Event::Resolve { address } => return Some(Request::Resolve { address }),
+                Event::NeedAgent { transport } => return Some(Request::Trigger { transport }),
+                Event::Deliver { peer, mut job } => {
+                    job.path = self.store.path(job.locator.segment).into();
+                    self.say(peer, &Frame::Deliver(job));
+                }
+            }
+        }
+        None
+    }
+
+    /// Write down what happened, in one go.
+    fn note_facts(&mut self) {
+        if !self.facts.is_empty() {
+            self.store.note_all(&self.facts);
+            self.facts.clear();
+        }
+    }
+
+    fn say(&mut self, peer: u32, frame: &Frame) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            frame.encode(&mut known.out);
+            if !known.touched {
+                known.touched = true;
+                self.touched.push(peer);
+            }
+        }
+    }
+
+    /// What is to be written, a batch a peer.
+    pub fn outputs(&mut self) -> Vec<(u32, Vec<u8>)> {
+        self.note_facts();
+        let mut outputs = Vec::with_capacity(self.touched.len());
+        for peer in self.touched.drain(..) {
+            if let Some(known) = self.peers.get_mut(&peer) {
+                known.touched = false;
+                outputs.push((peer, std::mem::take(&mut known.out)));
+            }
+        }
+        outputs
+    }
+
+    /// When the next turn is due (monotonic microseconds; 0: at once).
+    pub fn deadline(&mut self) -> u64 {
+        if !self.controls.is_empty() || self.sweeps.iter().any(|sweep| self.may_go_on(sweep)) {
+            return 0;
+        }
+        let waits = self.housekeeping_us.min(self.rescan_us);
+        self.scheduler.deadline().map_or(waits, |due_us| due_us.min(waits))
+    }
+
+    // Control.
+
+    /// Answer a control request.
+    pub fn reply(&mut self, peer: u32, json: &[u8], last: bool) {
+        self.say(peer, &Frame::ControlReply { last, json: json.to_vec() });
+    }
+
+    /// Answer a control request with a line for every message in the queue, over the next turns.
+    pub fn list(&mut self, peer: u32) {
+        self.sweeps.push_back(Sweep::List { peer, from: 0 });
+    }
+
+    /// Try every deferred message now that has a recipient in `site`, over the next turns.
+    pub fn flush_site(&mut self, site: &str, now: Now) {
+        self.scheduler.revive_all(now);
+        self.sweeps.push_back(Sweep::FlushSite { site: site.to_ascii_lowercase(), from: 0 });
+    }
+
+    /// Where a message stands: its segment's file, offset and octets of its record, or `None`.
+    pub fn place(&self, id: QueueId) -> Option<(String, u64, u64)> {
+        let catalogue = self.scheduler.catalogue();
+        let at = catalogue.entry(catalogue.slot(id)?).at;
+        Some((self.store.path(at.segment), at.offset, at.record_octets))
+    }
+
+    fn may_go_on(&self, sweep: &Sweep) -> bool {
+        match sweep {
+            Sweep::List { peer, .. } => self.peers.get(peer).is_some_and(|known| !known.blocked),
+            Sweep::FlushSite { .. } => true,
+        }
+    }
+
+    fn sweep(&mut self, now: Now) {
+        let next = self.sweeps.iter().position(|sweep| self.may_go_on(sweep));
+        let Some(sweep) = next.and_then(|at| self.sweeps.remove(at)) else {
+            return;
+        };
+        match sweep {
+            Sweep::List { peer, from } => {
+                if let Some(from) = self.list_some(peer, from, now) {
+                    self.sweeps.push_back(Sweep::List { peer, from });
+                }
+            }
+            Sweep::FlushSite { site, from } => {
+                if let Some(from) = self.flush_some(&site, from, now) {
+                    self.sweeps.push_back(Sweep::FlushSite { site, from });
+                }
+            }
+        }
+    }
+
+    fn list_some(&mut self, peer: u32, mut from: u32, now: Now) -> Option<u32> {
+        let mut lines = String::new();
+        let mut left = LISTED_A_TURN;
+        let catalogue = self.scheduler.catalogue();
+        while left > 0
+            && let Some((slot, entry)) = catalogue.next_from(from)
+        {
+            left -= 1;
+            from = slot + 1;
+            let name = entry.id.text(self.scheduler.settings().long_queue_ids);
+            match entry.place {
+                Place::Active(key) if self.in_memory(key) => {
+                    let message = self.scheduler.active(key)?;
+                    let recipients = message.targets.iter().map(|target| (target.index, &target.recipient));
+                    listing::row(&mut lines, entry, &name, &message.envelope, recipients, now);
+                }
+                _ => {
+                    if let Ok(envelope) = self.store.read_envelope(&entry.at) {
+                        let recipients = (0u32..).zip(&envelope.recipients);
+                        listing::row(&mut lines, entry, &name, &envelope, recipients, now);
+                    }
+                }
+            }
+        }
+        let last = left > 0;
+        self.reply(peer, lines.as_bytes(), last);
+        (!last).then_some(from)
+    }
+
+    /// Does an active message have all its open recipients in memory?
+    fn in_memory(&self, key: u32) -> bool {
+        self.scheduler.active(key).is_some_and(|message| {
+            let entry = self.scheduler.catalogue().entry(message.slot);
+            message.in_core() as u32 >= entry.recipients - entry.done.count()
+        })
+    }
+
+    fn flush_some(&mut self, site: &str, mut from: u32, now: Now) -> Option<u32> {
+        let mut left = LISTED_A_TURN;
+        let mut found = Vec::new();
+        let catalogue = self.scheduler.catalogue();
+        while left > 0
+            && let Some((slot, entry)) = catalogue.next_from(from)
+        {
+            left -= 1;
+            from = slot + 1;
+            if entry.place == Place::Deferred
+                && let Ok(envelope) = self.store.read_envelope(&entry.at)
+                && goes_to(&envelope, site)
+            {
+                found.push(entry.id);
+            }
+        }
+        for id in found {
+            self.scheduler.flush_message(id, now);
+        }
+        (left == 0).then_some(from)
+    }
+}
+
+fn goes_to(envelope: &Envelope, site: &str) -> bool {
+    let in_site = |address: &str| super::route::domain(address).eq_ignore_ascii_case(site);
+    envelope.recipients.iter().any(|recipient| in_site(&recipient.address))
+}

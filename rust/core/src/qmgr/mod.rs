@@ -1,0 +1,35 @@
+//! The queue manager: which message goes where, when, and what becomes of it.
+//!
+//! One state machine, [`scheduler::Scheduler`], driven by [`clock::Now`]: arrivals, results and timers go in, jobs, facts
+//! and log lines come out. It owns no socket, no file and no clock. [`hub::Hub`] puts it between the queue on disk and
+//! the peers' frames.
+//!
+//! ```text
+//! catalogue   every message in the queue, in some 150 octets each
+//! message     one that is being delivered: envelope, recipients, outcomes
+//! route       address -> transport and next hop, remembered by domain
+//! transport   a service of master.cf: its agents, its destinations in the order of their turns
+//! destination a next hop: concurrency window, bundles that wait, dead or alive
+//! job         a bundle on its way: what an agent was asked
+//! backoff     when a message is tried again, warned about, given up
+//! feedback    how a window opens and closes
+//! ```
+
+pub mod backoff;
+pub mod catalogue;
+pub mod clock;
+pub mod control;
+pub mod destination;
+pub mod feedback;
+pub mod hub;
+pub mod job;
+pub mod line;
+pub mod listing;
+pub mod message;
+mod outcome;
+pub mod route;
+pub mod scheduler;
+pub mod settings;
+pub mod slab;
+pub mod store;
+pub mod transport;

@@ -1,0 +1,487 @@
+//! What becomes of recipients, of messages, and of destinations that fail.
+//!
+//! A recipient is done when it was sent, when its failure was reported (the bounce agent says that the report is
+//! queued), or when nobody is to be told. An attempt that leaves others ends in a deferral; a message is removed when
+//! nobody is left.
+//!
+//! A lost agent may or may not have delivered what it held; its results are lost with it. Its recipients are given to
+//! another agent at once, so that a crash costs no time, and after `AGENTS_LOST_MAX` such losses in one attempt the
+//! message is deferred (`unknown mail transport error`): a message that kills agents does not kill them in a row.
+
+use super::catalogue::Place;
+use super::clock::{Now, SECOND_US};
+use super::job::InFlight;
+use super::line::decided_here;
+use super::message::{Active, Phase, Wish};
+use super::scheduler::{Event, Scheduler, Timer, deferral};
+use crate::ipc::frame::{JobKind, JobRecipient, JobResult, Outcome, Status};
+use crate::queue::state::Fact;
+use std::sync::Arc;
+
+/// Agents that may be lost over one message in one attempt before it is deferred.
+pub const AGENTS_LOST_MAX: u32 = 3;
+/// No wait is shorter, whatever main.cf says: an attempt must not follow itself in the same instant.
+const BACKOFF_LEAST_US: u64 = SECOND_US;
+
+impl Scheduler {
+    /// An agent answers. Of a job that is not known (a queue manager before this one gave it) what was sent is believed.
+    pub fn result(&mut self, result: JobResult, now: Now) {
+        let known = self.jobs.get(result.job).is_some_and(|job| {
+            let slot = self.active[job.message].slot;
+            self.catalogue.entry(slot).id == result.id
+        });
+        if !known {
+            return self.believe(&result);
+        }
+        let Some(job) = self.jobs.end(result.job) else {
+            return;
+        };
+        self.agent_freed(job.peer);
+        self.active[job.message].jobs -= 1;
+        match job.kind {
+            JobKind::Deliver => self.delivered(&job, result.recipients, result.site.as_ref(), now),
+            JobKind::Bounce => self.reported(job.message, &result.recipients, now),
+            JobKind::Warn => self.warned(job.message, &result.recipients, now),
+        }
+        self.heard_from(job.destination, result.site, now);
+        self.check_settled(job.message);
+    }
+
+    fn delivered(&mut self, job: &InFlight, outcomes: Vec<(u32, Status)>, site: Option<&Status>, now: Now) {
+        let mut last: Option<Arc<Status>> = None;
+        let mut done = Vec::new();
+        for (index, status) in outcomes {
+            let Some(position) = self.active[job.message].position(index).filter(|at| job.positions.contains(at))
+            else {
+                continue;
+            };
+            let status = self.softened(status);
+            // Recipients of one job mostly share one fate: keep it once.
+            let status = match last.filter(|last| **last == status) {
+                Some(last) => last,
+                None => Arc::new(status),
+            };
+            if self.settle(job.message, position, &status) && status.outcome == Outcome::Sent {
+                done.push(index);
+            }
+            last = Some(status);
+        }
+        self.done(self.active[job.message].slot, done);
+        let silent: Vec<u32> = job.positions.iter().copied().filter(|at| self.is_open(job.message, *at)).collect();
+        if !silent.is_empty() {
+            let unknown = || deferral([3, 0], "unknown mail transport error");
+            let status =
+                Arc::new(site.map_or_else(unknown, |site| Status { outcome: Outcome::Deferred, ..site.clone() }));
+            for position in silent {
+                self.decide_here(job.message, position, &status, now);
+            }
+        }
+    }
+
+    /// `soft_bounce`: what failed for good is tried again.
+    fn softened(&self, mut status: Status) -> Status {
+        if self.settings.soft_bounce && status.outcome == Outcome::Bounced {
+            status.outcome = Outcome::Deferred;
+            status.dsn.class = 4;
+        }
+        status
+    }
+
+    fn is_open(&self, key: u32, position: u32) -> bool {
+        self.active[key].targets[position as usize].outcome.is_none()
+    }
+
+    /// A result for a job of which nothing is known.
+    fn believe(&mut self, result: &JobResult) {
+        let Some(slot) = self.catalogue.slot(result.id) else {
+            return;
+        };
+        let sent = result.recipients.iter().filter(|(_, status)| status.outcome == Outcome::Sent);
+        let mut done = Vec::new();
+        let key = match self.catalogue.entry(slot).place {
+            Place::Active(key) => Some(key),
+            _ => None,
+        };
+        for (index, status) in sent {
+            if let Some(key) = key
+                && let Some(position) = self.active[key].position(*index)
+            {
+                self.settle(key, position, &Arc::new(status.clone()));
+            }
+            done.push(*index);
+        }
+        self.done(slot, done);
+        match key {
+            Some(key) => self.check_settled(key),
+            None if self.catalogue.entry(slot).finished() => self.discard(slot),
+            None => {}
+        }
+    }
+
+    /// An agent that held this job is gone.
+    pub(super) fn job_lost(&mut self, number: u64, now: Now) {
+        let Some(job) = self.jobs.end(number) else {
+            return;
+        };
+        self.destinations[job.destination].busy -= 1;
+        let message = &mut self.active[job.message];
+        message.jobs -= 1;
+        message.agents_lost += 1;
+        let give_up = message.agents_lost > AGENTS_LOST_MAX || message.withdrawn;
+        let mut again = Vec::new();
+        for position in &job.positions {
+            let target = &mut message.targets[*position as usize];
+            if target.outcome.is_none() {
+                target.in_flight = give_up;
+                again.push(*position);
+            }
+        }
+        if give_up {
+            let status = Arc::new(deferral([3, 0], "unknown mail transport error"));
+            self.turn_away(job.message, job.kind, &again, &status, now);
+        } else if job.kind != JobKind::Deliver || !again.is_empty() {
+            again.reverse();
+            self.wait_for(job.destination, job.message, job.kind, again, now);
+        }
+        self.stand(job.destination, now);
+        self.check_settled(job.message);
+    }
+
+    // Recipients.
+
+    /// A recipient has its outcome. Says whether it had none before.
+    pub(super) fn settle(&mut self, key: u32, position: u32, status: &Arc<Status>) -> bool {
+        let message = &mut self.active[key];
+        let target = &mut message.targets[position as usize];
+        if target.outcome.is_some() || message.withdrawn && !target.in_flight {
+            return false;
+        }
+        target.in_flight = false;
+        target.outcome = Some(Arc::clone(status));
+        message.waiting -= 1;
+        true
+    }
+
+    /// A recipient's outcome is decided here, without an agent: the log says so in the name of error(8), as Postfix does.
+    pub(super) fn decide_here(&mut self, key: u32, position: u32, status: &Arc<Status>, now: Now) {
+        if !self.settle(key, position, status) {
+            return;
+        }
+        let message = &self.active[key];
+        let id = message.envelope.id.text(self.settings.long_queue_ids);
+        let recipient = &message.targets[position as usize].recipient;
+        let (arrival_us, active_us) = (message.envelope.arrival_us, message.active_us);
+        let digits = self.settings.delay_resolution_digits;
+        let text = decided_here(&id, recipient, arrival_us, active_us, now, status, digits);
+        self.events.push_back(Event::Line { program: Some("error"), warning: false, text });
+    }
+
+    /// What waits or would wait for a destination is deferred instead, or its report put off.
+    pub(super) fn turn_away(&mut self, key: u32, kind: JobKind, positions: &[u32], status: &Arc<Status>, now: Now) {
+        if kind == JobKind::Deliver {
+            for position in positions {
+                self.decide_here(key, *position, status, now);
+            }
+            self.check_settled(key);
+        } else {
+            self.conclude(key, now);
+        }
+    }
+
+    /// These need no further attempt.
+    pub(super) fn done(&mut self, slot: u32, indices: Vec<u32>) {
+        let entry = self.catalogue.entry_mut(slot);
+        let total = entry.recipients;
+        let recipients: Vec<u32> = indices.into_iter().filter(|index| entry.done.insert(*index, total)).collect();
+        if !recipients.is_empty() {
+            let id = entry.id;
+            self.events.push_back(Event::Note(Fact::Done { id, recipients }));
+        }
+    }
+
+    /// If every recipient of the part has an outcome, the part is settled soon.
+    pub(super) fn check_settled(&mut self, key: u32) {
+        let Some(message) = self.active.get(key) else {
+            return;
+        };
+        if message.waiting == 0 && message.jobs == 0 && message.phase == Phase::Delivering {
+            self.settled.push((key, self.active.serial(key)));
+        }
+    }
+
+    // Messages.
+
+    /// Every recipient of the part has an outcome, or is not to be delivered any more.
+    pub(super) fn part_settled(&mut self, key: u32, now: Now) {
+        let message = &mut self.active[key];
+        if message.phase != Phase::Delivering {
+            return;
+        }
+        let entry = self.catalogue.entry(message.slot);
+        let arrival_us = message.envelope.arrival_us;
+        let null_sender = message.envelope.sender.is_empty();
+        let lifetimes = &self.settings.lifetimes;
+        let expired = entry.forced_expire || lifetimes.expired(now, arrival_us, null_sender);
+        let late = !entry.warned && !null_sender && lifetimes.warning_due(now, arrival_us);
+        self.in_core -= message.targets.len();
+        for target in std::mem::take(&mut message.targets) {
+            let Some(status) = target.outcome else {
+                continue;
+            };
+            let (index, recipient) = (target.index, target.recipient);
+            match status.outcome {
+                Outcome::Sent => {}
+                Outcome::Deferred if !expired => {
+                    if late && recipient.notify.on_delay() {
+                        let status = Some(Status::clone(&status));
+                        message.late.push(JobRecipient { index, recipient, status });
+                    }
+                    message.deferred.push((index, status));
+                }
+                Outcome::Deferred | Outcome::Bounced => {
+                    message.expired |= status.outcome == Outcome::Deferred;
+                    let status = Status { outcome: Outcome::Bounced, ..Status::clone(&status) };
+                    message.bounced.push(JobRecipient { index, recipient, status: Some(status) });
+                }
+            }
+        }
+        if message.unread_from < entry.recipients && message.wish == Wish::Deliver {
+            message.phase = Phase::Reading;
+            self.events.push_back(Event::Load { id: entry.id, at: entry.at });
+        } else {
+            self.end_attempt(key, now);
+        }
+    }
+
+    /// Every recipient had its turn.
+    pub(super) fn end_attempt(&mut self, key: u32, now: Now) {
+        let message = &mut self.active[key];
+        let entry = self.catalogue.entry(message.slot);
+        let id = entry.id.text(self.settings.long_queue_ids);
+        if message.wish == Wish::Delete {
+            return self.conclude(key, now);
+        }
+        if message.expired {
+            let word = if entry.forced_expire { "force-expired" } else { "expired" };
+            let text = format!("{id}: from=<{}>, status={word}, returned to sender", message.envelope.sender);
+            self.events.push_back(Event::Line { program: None, warning: false, text });
+        }
+        // Nobody is told of what came from nobody (RFC 5321 §4.5.5), or of what the sender does not want to hear of.
+        let null_sender = message.envelope.sender.is_empty();
+        let silent = |recipient: &JobRecipient| null_sender || !recipient.recipient.notify.on_failure();
+        let (silent, told): (Vec<_>, Vec<_>) = std::mem::take(&mut message.bounced).into_iter().partition(silent);
+        message.bounced = told;
+        if null_sender && !silent.is_empty() {
+            let text = format!("{id}: undeliverable, no non-delivery notification: the sender is null");
+            self.events.push_back(Event::Line { program: None, warning: false, text });
+        }
+        let slot = message.slot;
+        self.done(slot, silent.into_iter().map(|recipient| recipient.index).collect());
+        self.report(key, now);
+    }
+
+    /// Tell the sender what is to be told, one thing after the other, and come to an end.
+    fn report(&mut self, key: u32, now: Now) {
+        let message = &mut self.active[key];
+        let (phase, kind) = if !message.bounced.is_empty() {
+            (Phase::Bouncing, JobKind::Bounce)
+        } else if !message.late.is_empty() && message.wish == Wish::Deliver {
+            (Phase::Warning, JobKind::Warn)
+        } else {
+            return self.conclude(key, now);
+        };
+        message.phase = phase;
+        let destination = self.bounce_destination();
+        self.wait_for(destination, key, kind, Vec::new(), now);
+    }
+
+    /// The bounce agent's answer about recipients that failed for good: whose report is queued is done.
+    fn reported(&mut self, key: u32, outcomes: &[(u32, Status)], now: Now) {
+        let sent = |index| outcomes.iter().any(|(i, status)| *i == index && status.outcome == Outcome::Sent);
+        let message = &mut self.active[key];
+        let slot = message.slot;
+        let (told, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut message.bounced).into_iter().partition(|recipient| sent(recipient.index));
+        message.bounced = left;
+        let failed = !message.bounced.is_empty() || message.wish == Wish::Delete;
+        self.done(slot, told.into_iter().map(|recipient| recipient.index).collect());
+        if failed { self.conclude(key, now) } else { self.report(key, now) }
+    }
+
+    fn warned(&mut self, key: u32, outcomes: &[(u32, Status)], now: Now) {
+        if outcomes.iter().any(|(_, status)| status.outcome == Outcome::Sent) {
+            let slot = self.active[key].slot;
+            let entry = self.catalogue.entry_mut(slot);
+            entry.warned = true;
+            let id = entry.id;
+            self.events.push_back(Event::Note(Fact::Warned { id }));
+        }
+        self.conclude(key, now);
+    }
+
+    /// The attempt is over: the message leaves the queue, waits for its next attempt, or is held.
+    pub(super) fn conclude(&mut self, key: u32, now: Now) {
+        let Some(message) = self.active.remove(key) else {
+            return;
+        };
+        self.in_core -= message.in_core();
+        self.retries -= usize::from(message.retry);
+        let Active { slot, wish, withdrawn, deferred, bounced, envelope, .. } = message;
+        if wish == Wish::Delete || self.catalogue.entry(slot).finished() {
+            let place = self.catalogue.entry(slot).place;
+            debug_assert_eq!(place, Place::Active(key));
+            return self.discard(slot);
+        }
+        let entry = self.catalogue.entry_mut(slot);
+        let unreported = bounced.into_iter().filter_map(|left| Some((left.index, Arc::new(left.status?))));
+        let mut reasons: Vec<(u32, Arc<Status>)> = deferred.into_iter().chain(unreported).collect();
+        reasons.retain(|(index, _)| !entry.done.contains(*index));
+        reasons.sort_unstable_by_key(|(index, _)| *index);
+        reasons.dedup_by_key(|(index, _)| *index);
+        let mut wait_us = self.settings.lifetimes.backoff_us(now.age_us(envelope.arrival_us)).max(BACKOFF_LEAST_US);
+        if withdrawn && wish == Wish::Deliver {
+            // It was to be held, and released before that came to pass.
+            wait_us = BACKOFF_LEAST_US;
+        }
+        entry.attempts = entry.attempts.saturating_add(1);
+        entry.reasons = reasons.into();
+        let fact = Fact::Deferred {
+            id: entry.id,
+            attempts: entry.attempts,
+            next_attempt_us: now.wall_us + wait_us,
+            reasons: entry.reasons.iter().map(|(index, status)| (*index, Status::clone(status))).collect(),
+        };
+        let id = entry.id;
+        self.events.push_back(Event::Note(fact));
+        if wish == Wish::Hold {
+            self.events.push_back(Event::Note(Fact::Held { id }));
+            self.catalogue.place(slot, Place::Held);
+        } else {
+            self.catalogue.wait_until(slot, now.mono_us + wait_us);
+        }
+    }
+
+    /// A message leaves the queue, and the log says so.
+    fn discard(&mut self, slot: u32) {
+        let id = self.catalogue.entry(slot).id.text(self.settings.long_queue_ids);
+        self.events.push_back(Event::Line { program: None, warning: false, text: format!("{id}: removed") });
+        self.forget(slot);
+    }
+
+    /// A message leaves the queue.
+    pub(super) fn forget(&mut self, slot: u32) {
+        let id = self.catalogue.entry(slot).id;
+        if self.catalogue.entry(slot).place == Place::Loading {
+            self.leave_loading(slot);
+        }
+        self.events.push_back(Event::Note(Fact::Removed { id }));
+        self.catalogue.remove(slot);
+    }
+
+    // Destinations and transports.
+
+    /// A job came back from a destination: its window opens or closes, and it may be dead or alive now.
+    fn heard_from(&mut self, key: u32, site: Option<Status>, now: Now) {
+        let destination = &mut self.destinations[key];
+        let settings = &self.transports[destination.transport as usize].settings;
+        let rules = settings.window_rules();
+        let busy = destination.busy;
+        match site {
+            None if destination.dead.is_some() => {
+                destination.dead = None;
+                destination.window.revived(busy, &rules);
+            }
+            None => destination.window.succeeded(busy, &rules),
+            Some(_) if destination.dead.is_some() => {}
+            Some(site) => {
+                if destination.window.failed(&rules) {
+                    self.kill_destination(key, &site, now);
+                }
+            }
+        }
+        let destination = &mut self.destinations[key];
+        destination.busy -= 1;
+        let pause_us = self.transports[destination.transport as usize].settings.destination_rate_delay_us;
+        if pause_us > 0 {
+            destination.pause_until_us = now.mono_us + pause_us;
+            self.set_timer(now.mono_us + pause_us, Timer::Destination(key));
+        }
+        self.stand(key, now);
+    }
+
+    /// A destination is dead for `minimal_backoff_time`: what waits for it is deferred, with the reason.
+    fn kill_destination(&mut self, key: u32, site: &Status, now: Now) {
+        let mut status = deferral([0, 0], &format!("delivery temporarily suspended: {}", site.text));
+        status.dsn = site.dsn;
+        status.dsn.class = 4;
+        let status = Arc::new(status);
+        let until_us = now.mono_us + self.settings.lifetimes.minimal_backoff_us.max(BACKOFF_LEAST_US);
+        self.destinations[key].dead = Some((Arc::clone(&status), until_us));
+        self.set_timer(until_us, Timer::Destination(key));
+        self.turn_queue_away(key, &status, now);
+    }
+
+    fn turn_queue_away(&mut self, key: u32, status: &Arc<Status>, now: Now) {
+        for bundle in std::mem::take(&mut self.destinations[key].queue).into_values() {
+            if self.active.is(bundle.message, bundle.serial) {
+                self.turn_away(bundle.message, bundle.kind, &bundle.positions, status, now);
+            }
+        }
+        self.stand(key, now);
+    }
+
+    pub(super) fn destination_due(&mut self, key: u32, now: Now) {
+        let Some(destination) = self.destinations.get_mut(key) else {
+            return;
+        };
+        if destination.dead.as_ref().is_some_and(|(_, until_us)| *until_us <= now.mono_us) {
+            let rules = self.transports[destination.transport as usize].settings.window_rules();
+            destination.dead = None;
+            destination.window.revived(destination.busy, &rules);
+        }
+        self.stand(key, now);
+    }
+
+    /// No agent serves a transport: for `transport_retry_time`, what waits for it is deferred.
+    pub(super) fn kill_transport(&mut self, number: u32, now: Now) {
+        let status = Arc::new(deferral([3, 0], "mail transport unavailable"));
+        let until_us = now.mono_us + self.settings.transport_retry_us.max(BACKOFF_LEAST_US);
+        let transport = &mut self.transports[number as usize];
+        transport.dead = Some((Arc::clone(&status), until_us));
+        transport.wanting_since_us = None;
+        transport.asked_us = None;
+        let mut destinations: Vec<u32> = transport.destinations.values().copied().collect();
+        destinations.sort_unstable();
+        self.set_timer(until_us, Timer::Transport(number));
+        for key in destinations {
+            self.turn_queue_away(key, &status, now);
+        }
+    }
+
+    pub(super) fn revive_transport(&mut self, number: u32, now: Now) {
+        let transport = &mut self.transports[number as usize];
+        transport.dead = None;
+        transport.wanting_since_us = None;
+        transport.asked_us = None;
+        transport.pause_until_us =
+            transport.pause_until_us.min(now.mono_us + transport.settings.transport_rate_delay_us);
+        self.touch(number);
+    }
+
+    pub(super) fn transport_due(&mut self, number: u32, now: Now) {
+        let transport = &mut self.transports[number as usize];
+        if transport.dead.as_ref().is_some_and(|(_, until_us)| *until_us <= now.mono_us) {
+            self.revive_transport(number, now);
+        } else if transport.line.is_empty() {
+            transport.wanting_since_us = None;
+        } else if transport.wanting_since_us.is_some_and(|us| us + self.settings.ipc_timeout_us <= now.mono_us) {
+            let name = Arc::clone(&transport.name);
+            self.warn(format!(
+                "no delivery agent for transport {name} within {} s",
+                self.settings.ipc_timeout_us / SECOND_US
+            ));
+            self.kill_transport(number, now);
+        }
+        self.touch(number);
+    }
+}

@@ -1,0 +1,90 @@
+//! Things under small numbers that are used again.
+
+/// Keeps things under `u32` keys; each comes with a serial that no other ever has, so that a key kept too long is seen.
+#[derive(Debug)]
+pub struct Slab<T> {
+    items: Vec<Option<(u64, T)>>,
+    free: Vec<u32>,
+    serial: u64,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), free: Vec::new(), serial: 0 }
+    }
+}
+
+impl<T> Slab<T> {
+    /// Keep `item`; its key and serial.
+    pub fn insert(&mut self, item: T) -> (u32, u64) {
+        self.serial += 1;
+        let filled = Some((self.serial, item));
+        let key = match self.free.pop() {
+            Some(key) => {
+                self.items[key as usize] = filled;
+                key
+            }
+            None => {
+                self.items.push(filled);
+                (self.items.len() - 1) as u32
+            }
+        };
+        (key, self.serial)
+    }
+
+    /// Give up what is kept under `key`.
+    pub fn remove(&mut self, key: u32) -> Option<T> {
+        let (_, item) = self.items.get_mut(key as usize)?.take()?;
+        self.free.push(key);
+        Some(item)
+    }
+
+    /// What is kept under `key`.
+    pub fn get(&self, key: u32) -> Option<&T> {
+        self.items.get(key as usize)?.as_ref().map(|(_, item)| item)
+    }
+
+    /// As `get`, to change it.
+    pub fn get_mut(&mut self, key: u32) -> Option<&mut T> {
+        self.items.get_mut(key as usize)?.as_mut().map(|(_, item)| item)
+    }
+
+    /// Is it still the same that is kept under `key`?
+    pub fn is(&self, key: u32, serial: u64) -> bool {
+        self.items.get(key as usize).is_some_and(|kept| kept.as_ref().is_some_and(|(kept, _)| *kept == serial))
+    }
+
+    /// The serial of what is kept under `key`.
+    pub fn serial(&self, key: u32) -> u64 {
+        self.items[key as usize].as_ref().expect("a key in use").0
+    }
+
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.items.len() - self.free.len()
+    }
+
+    /// Is nothing kept?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All that are kept.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.items.iter().enumerate().filter_map(|(key, kept)| Some((key as u32, &kept.as_ref()?.1)))
+    }
+}
+
+impl<T> std::ops::Index<u32> for Slab<T> {
+    type Output = T;
+
+    fn index(&self, key: u32) -> &T {
+        self.get(key).expect("a key in use")
+    }
+}
+
+impl<T> std::ops::IndexMut<u32> for Slab<T> {
+    fn index_mut(&mut self, key: u32) -> &mut T {
+        self.get_mut(key).expect("a key in use")
+    }
+}

@@ -1,0 +1,264 @@
+//! `QueueManager`: see `postillion_core::qmgr::hub`.
+
+use crate::journal::queue_error;
+use crate::log::Log;
+use postillion_core::ipc::frame::{Outcome, Status};
+use postillion_core::qmgr::clock::Now;
+use postillion_core::qmgr::control::Verb;
+use postillion_core::qmgr::feedback::Feedback;
+use postillion_core::qmgr::hub::{Hub, Request};
+use postillion_core::qmgr::scheduler::Scheduler;
+use postillion_core::qmgr::settings::{Settings, TransportSettings};
+use postillion_core::queue::id::QueueId;
+use postillion_core::queue::spool::Spool;
+use postillion_core::smtp::reply::Enhanced;
+use pyo3::exceptions::{PyConnectionError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The queue manager: scheduler, queue on disk and peers' frames.
+#[pyclass(module = "postillion._core")]
+pub struct QueueManager {
+    open: Option<Hub<Spool>>,
+}
+
+impl QueueManager {
+    fn hub(&mut self) -> PyResult<&mut Hub<Spool>> {
+        self.open.as_mut().ok_or_else(|| PyValueError::new_err("the queue manager is closed"))
+    }
+}
+
+#[pymethods]
+impl QueueManager {
+    /// Opens the queue; raises `QueueError`.
+    #[new]
+    #[pyo3(signature = (queue_directory, settings, log, now, wall_now))]
+    fn new(
+        py: Python<'_>,
+        queue_directory: &str,
+        settings: &Bound<'_, PyDict>,
+        log: &Log,
+        now: f64,
+        wall_now: f64,
+    ) -> PyResult<Self> {
+        let now = Now::from_seconds(now, wall_now);
+        let (settings, rescan_us) = read_settings(settings)?;
+        let (spool, stored) = py.detach(|| Spool::open(Path::new(queue_directory))).map_err(queue_error)?;
+        let mut scheduler = Scheduler::new(settings, now);
+        for message in stored {
+            scheduler.restore(message, now);
+        }
+        Ok(Self { open: Some(Hub::new(scheduler, spool, Arc::clone(&log.inner), rescan_us, now)) })
+    }
+
+    /// Let go of the queue directory; nothing works afterwards.
+    fn close(&mut self) {
+        self.open = None;
+    }
+
+    fn configure(&mut self, settings: &Bound<'_, PyDict>) -> PyResult<()> {
+        let (settings, rescan_us) = read_settings(settings)?;
+        self.hub()?.scheduler().configure(settings);
+        self.hub()?.rescan_every(rescan_us);
+        Ok(())
+    }
+
+    fn configure_transport(&mut self, name: Option<&str>, settings: &Bound<'_, PyDict>) -> PyResult<()> {
+        let settings = read_transport(settings)?;
+        self.hub()?.scheduler().configure_transport(name, settings);
+        Ok(())
+    }
+
+    #[pyo3(signature = (peer, *, control=false))]
+    fn connected(&mut self, peer: u32, control: bool) -> PyResult<()> {
+        self.hub()?.connected(peer, control);
+        Ok(())
+    }
+
+    fn receive(&mut self, peer: u32, data: &[u8], now: f64, wall_now: f64) -> PyResult<()> {
+        let received = self.hub()?.receive(peer, data, Now::from_seconds(now, wall_now));
+        received.map_err(|error| PyConnectionError::new_err(error.to_string()))
+    }
+
+    fn blocked(&mut self, peer: u32, blocked: bool) -> PyResult<()> {
+        self.hub()?.blocked(peer, blocked);
+        Ok(())
+    }
+
+    fn lost(&mut self, peer: u32, now: f64, wall_now: f64) -> PyResult<()> {
+        self.hub()?.lost(peer, Now::from_seconds(now, wall_now));
+        Ok(())
+    }
+
+    fn tick(&mut self, now: f64, wall_now: f64) -> PyResult<()> {
+        self.hub()?.tick(Now::from_seconds(now, wall_now));
+        Ok(())
+    }
+
+    fn rescan(&mut self, now: f64, wall_now: f64) -> PyResult<()> {
+        self.hub()?.rescan(Now::from_seconds(now, wall_now));
+        Ok(())
+    }
+
+    /// `("resolve", address)`, `("trigger", transport)`, `("control", peer, json)` or None.
+    fn next_event<'py>(&mut self, py: Python<'py>, now: f64, wall_now: f64) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(request) = self.hub()?.next_request(Now::from_seconds(now, wall_now)) else {
+            return Ok(None);
+        };
+        Ok(Some(match request {
+            Request::Resolve { address } => ("resolve", &*address).into_pyobject(py)?.into_any(),
+            Request::Trigger { transport } => ("trigger", &*transport).into_pyobject(py)?.into_any(),
+            Request::Control { peer, json } => ("control", peer, PyBytes::new(py, &json)).into_pyobject(py)?.into_any(),
+        }))
+    }
+
+    #[pyo3(signature = (address, transport, nexthop, recipient, now, wall_now))]
+    fn resolved(
+        &mut self,
+        address: &str,
+        transport: &str,
+        nexthop: &str,
+        recipient: Option<&str>,
+        now: f64,
+        wall_now: f64,
+    ) -> PyResult<()> {
+        let now = Now::from_seconds(now, wall_now);
+        self.hub()?.scheduler().resolved(address, transport, nexthop, recipient, now);
+        Ok(())
+    }
+
+    fn unresolved(&mut self, address: &str, dsn: &str, text: &str, now: f64, wall_now: f64) -> PyResult<()> {
+        let dsn: Enhanced = dsn.parse().map_err(|_| PyValueError::new_err(format!("{dsn:?} is no status code")))?;
+        let outcome = if dsn.class == 5 { Outcome::Bounced } else { Outcome::Deferred };
+        let status = Status { outcome, dsn, text: text.into(), remote: None };
+        self.hub()?.scheduler().unresolved(address, status, Now::from_seconds(now, wall_now));
+        Ok(())
+    }
+
+    fn trigger_failed(&mut self, transport: &str, reason: &str, now: f64, wall_now: f64) -> PyResult<()> {
+        self.hub()?.scheduler().trigger_failed(transport, reason, Now::from_seconds(now, wall_now));
+        Ok(())
+    }
+
+    fn outputs<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<(u32, Bound<'py, PyBytes>)>> {
+        Ok(self.hub()?.outputs().into_iter().map(|(peer, bytes)| (peer, PyBytes::new(py, &bytes))).collect())
+    }
+
+    fn deadline(&mut self) -> PyResult<f64> {
+        Ok(self.hub()?.deadline() as f64 / 1e6)
+    }
+
+    #[pyo3(signature = (peer, json, *, last=true))]
+    fn reply(&mut self, peer: u32, json: &[u8], last: bool) -> PyResult<()> {
+        self.hub()?.reply(peer, json, last);
+        Ok(())
+    }
+
+    fn list(&mut self, peer: u32) -> PyResult<()> {
+        self.hub()?.list(peer);
+        Ok(())
+    }
+
+    fn flush_site(&mut self, site: &str, now: f64, wall_now: f64) -> PyResult<()> {
+        self.hub()?.flush_site(site, Now::from_seconds(now, wall_now));
+        Ok(())
+    }
+
+    /// The IDs to which `verb` was done, of `ids` (None: all) in `queues` (empty: in any).
+    fn apply(
+        &mut self,
+        verb: &str,
+        ids: Option<Vec<String>>,
+        queues: Vec<String>,
+        now: f64,
+        wall_now: f64,
+    ) -> PyResult<Vec<String>> {
+        let verb = Verb::parse(verb).ok_or_else(|| PyValueError::new_err(format!("no verb is called {verb:?}")))?;
+        let ids = ids.map(|ids| ids.iter().filter_map(|id| QueueId::parse(id)).collect());
+        let scheduler = self.hub()?.scheduler();
+        let long = scheduler.settings().long_queue_ids;
+        let done = scheduler.apply(verb, ids, &queues, Now::from_seconds(now, wall_now));
+        Ok(done.into_iter().map(|id| id.text(long)).collect())
+    }
+
+    /// Segment file, offset and octets of the record.
+    fn place(&mut self, id: &str) -> PyResult<Option<(String, u64, u64)>> {
+        let hub = self.hub()?;
+        Ok(QueueId::parse(id).and_then(|id| hub.place(id)))
+    }
+
+    fn counts<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counts = PyDict::new(py);
+        for (name, count) in self.hub()?.scheduler().counts() {
+            counts.set_item(name, count)?;
+        }
+        Ok(counts)
+    }
+}
+
+fn micros(value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    Ok((value.extract::<f64>()? * 1e6) as u64)
+}
+
+fn unknown(name: &str) -> PyErr {
+    PyValueError::new_err(format!("the queue manager has no setting {name}"))
+}
+
+/// Settings by Postfix's names, times in seconds; and `queue_run_delay` in microseconds.
+fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, u64)> {
+    const QUEUE_RUN_DELAY_US: u64 = 300_000_000;
+    let mut rescan_us = QUEUE_RUN_DELAY_US;
+    let mut settings = Settings::default();
+    for (name, value) in given.iter() {
+        match name.extract::<&str>()? {
+            "qmgr_message_active_limit" => settings.message_active_limit = value.extract()?,
+            "qmgr_message_recipient_limit" => settings.message_recipient_limit = value.extract()?,
+            "qmgr_message_recipient_minimum" => settings.message_recipient_minimum = value.extract()?,
+            "minimal_backoff_time" => settings.lifetimes.minimal_backoff_us = micros(&value)?,
+            "maximal_backoff_time" => settings.lifetimes.maximal_backoff_us = micros(&value)?,
+            "maximal_queue_lifetime" => settings.lifetimes.maximal_queue_us = micros(&value)?,
+            "bounce_queue_lifetime" => settings.lifetimes.bounce_queue_us = micros(&value)?,
+            "delay_warning_time" => settings.lifetimes.delay_warning_us = micros(&value)?,
+            "transport_retry_time" => settings.transport_retry_us = micros(&value)?,
+            "qmgr_ipc_timeout" => settings.ipc_timeout_us = micros(&value)?,
+            "queue_run_delay" => rescan_us = micros(&value)?,
+            "recipient_delimiter" => settings.recipient_delimiter = value.extract::<String>()?.into(),
+            "defer_transports" => {
+                settings.defer_transports = value.extract::<Vec<String>>()?.into_iter().map(Into::into).collect();
+            }
+            "soft_bounce" => settings.soft_bounce = value.extract()?,
+            "enable_long_queue_ids" => settings.long_queue_ids = value.extract()?,
+            "delay_logging_resolution_limit" => settings.delay_resolution_digits = value.extract()?,
+            "route_by_domain" => settings.route_by_domain = value.extract()?,
+            "bounce_service_name" => settings.bounce_service = value.extract::<String>()?.into(),
+            name => return Err(unknown(name)),
+        }
+    }
+    Ok((settings, rescan_us))
+}
+
+/// A transport's settings by Postfix's names without the transport, times in seconds.
+fn read_transport(given: &Bound<'_, PyDict>) -> PyResult<TransportSettings> {
+    let mut settings = TransportSettings::default();
+    for (name, value) in given.iter() {
+        match name.extract::<&str>()? {
+            "initial_destination_concurrency" => settings.window.initial = value.extract()?,
+            "destination_concurrency_limit" => settings.window.limit = value.extract()?,
+            "destination_concurrency_positive_feedback" => settings.window.positive = feedback(&value)?,
+            "destination_concurrency_negative_feedback" => settings.window.negative = feedback(&value)?,
+            "destination_concurrency_failed_cohort_limit" => settings.window.failed_cohort_limit = value.extract()?,
+            "destination_recipient_limit" => settings.recipient_limit = value.extract()?,
+            "destination_rate_delay" => settings.destination_rate_delay_us = micros(&value)?,
+            "transport_rate_delay" => settings.transport_rate_delay_us = micros(&value)?,
+            name => return Err(unknown(name)),
+        }
+    }
+    Ok(settings)
+}
+
+fn feedback(value: &Bound<'_, PyAny>) -> PyResult<Feedback> {
+    let text: String = value.extract()?;
+    text.parse().map_err(|problem| PyValueError::new_err(format!("{text}: {problem}")))
+}

@@ -1,0 +1,130 @@
+"""Segments and frames written by hand: a second writer of both formats, and a producer that needs no server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SEGMENT_HEADER_OCTETS = 32
+FRAME_VERSION = 1
+SLOT_BITS = 12
+PRODUCER, ARRIVED, SEALED, CONTROL, CONTROL_REPLY = 1, 2, 3, 7, 8
+
+
+def _crc_table() -> list[int]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+CRC32C = _crc_table()
+
+
+def crc32c(data: bytes) -> int:
+    """Return the CRC-32C (Castagnoli) of `data`."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = CRC32C[(crc ^ byte) & 0xFF] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF
+
+
+def text(value: str) -> bytes:
+    """Return a text as codec.rs encodes it."""
+    data = value.encode()
+    return struct.pack("<I", len(data)) + data
+
+
+def optional(value: str | None) -> bytes:
+    """Return a text that may be absent."""
+    return b"\0" if value is None else b"\1" + text(value)
+
+
+@dataclass
+class Message:
+    """A message to be queued. `usec`: the moment of its arrival, which makes its ID."""
+
+    usec: int
+    recipients: list[str]
+    sender: str = "sender@example.org"
+    content: bytes = b"Subject: x\r\n\r\nbody\r\n"
+    notify: int = 0
+    attributes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """The queue ID as a number."""
+        return self.usec << SLOT_BITS
+
+    @property
+    def id(self) -> str:
+        """The short queue ID."""
+        return f"{self.usec % 1_000_000:05X}{self.usec // 1_000_000 << SLOT_BITS:X}"
+
+    def envelope(self) -> bytes:
+        """Return the encoded envelope."""
+        parts = [struct.pack("<QQ", self.number, self.usec), text(self.sender), b"\0\0\0", optional(None)]
+        parts.append(struct.pack("<QI", len(self.content), len(self.recipients)))
+        parts += [text(to) + optional(None) + optional(None) + bytes([self.notify]) for to in self.recipients]
+        parts.append(struct.pack("<I", len(self.attributes)))
+        parts += [text(name) + text(value) for name, value in self.attributes.items()]
+        return b"".join(parts)
+
+
+def _checked(head: bytes) -> bytes:
+    return head + struct.pack("<I", crc32c(head))
+
+
+def record(message: Message, salt: int) -> bytes:
+    """Return a message's record."""
+    envelope = message.envelope()
+    head = b"\x93PRC" + struct.pack(
+        "<HHQQQIII",
+        1,
+        0,
+        salt,
+        message.number,
+        len(message.content),
+        len(envelope),
+        crc32c(message.content),
+        crc32c(envelope),
+    )
+    return _checked(head) + message.content + envelope
+
+
+def frame(kind: int, payload: bytes) -> bytes:
+    """Return a frame."""
+    return struct.pack("<IBB", len(payload) + 2, FRAME_VERSION, kind) + payload
+
+
+def write_segment(directory: Path, number: int, messages: list[Message]) -> bytes:
+    """Write a whole segment and return the frames that announce it: Producer, Arrived, Sealed."""
+    salt = 0x1234_5678_9ABC_DEF0 ^ number
+    data = _checked(b"\x93PSG" + struct.pack("<HHQQI", 1, 0, number, salt, 0))
+    assert len(data) == SEGMENT_HEADER_OCTETS
+    announced = []
+    for message in messages:
+        whole = record(message, salt)
+        announced.append(struct.pack("<QQQ", number, len(data), len(whole)) + message.envelope())
+        data += whole
+    (directory / "incoming").mkdir(exist_ok=True, parents=True)
+    (directory / "incoming" / f"{number:016X}").write_bytes(data)
+    return (
+        frame(PRODUCER, struct.pack("<IQQ", os.getpid(), number, SEGMENT_HEADER_OCTETS))
+        + frame(ARRIVED, struct.pack("<I", len(announced)) + b"".join(announced))
+        + frame(SEALED, struct.pack("<QQ", number, len(data)))
+    )
+
+
+def announce(directory: Path, number: int, messages: list[Message]) -> socket.socket:
+    """Queue messages as a producer does, over the socket; the connection stays open until the result is closed."""
+    frames = write_segment(directory, number, messages)
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(str(directory / "private" / "qmgr"))
+    peer.sendall(frames)
+    return peer

@@ -1,0 +1,356 @@
+"""The queue manager over its real sockets, with a producer and delivery agents that are made here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postillion import ipc
+from postillion._core import AgentLink, DeliveryJob, Log, QueueError
+from postillion.config import Config
+from postillion.qmgr.resolve import Resolver, Unresolved
+from postillion.qmgr.shell import Shell
+from queue_files import Message, announce, frame, write_segment
+
+WAIT_S = 10.0
+NOW_US = int(time.time() * 1e6)
+MAIN_CF = """
+myhostname = mx.example.org
+mydestination = example.org, localhost
+relay_domains = example.com
+virtual_mailbox_domains = mailbox.example
+virtual_alias_domains = alias.example
+queue_directory = {directory}
+maillog_file = /dev/null
+"""
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening socket at `path`."""
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    listener.setblocking(False)
+    return listener
+
+
+class FakeDaemon:
+    """What the shell needs of a Daemon."""
+
+    def __init__(self, directory: Path, more: str = "") -> None:
+        (directory / "main.cf").write_text(MAIN_CF.format(directory=directory) + more)
+        self.program = self.service = "qmgr"
+        self.config = Config.load(str(directory))
+        self.log = Log("mx", "postfix", "qmgr", 1, 0, "memory:")
+        self.stopping = asyncio.Event()
+        self.draining = asyncio.Event()
+        self.listeners = [listen(directory / "public" / "qmgr")]
+        # As master would: a trigger is accepted, and an agent comes some time.
+        self.services = [listen(directory / "private" / name) for name in ("smtp", "relay", "bounce")]
+        self.lines: list[str] = []
+
+    def logged(self) -> list[str]:
+        """All lines so far."""
+        self.lines += self.log.take_lines()
+        return self.lines
+
+
+@asynccontextmanager
+async def qmgr(directory: Path, more: str = "") -> AsyncIterator[FakeDaemon]:
+    """A queue manager in `directory` for a while."""
+    os.chdir(directory)
+    daemon = FakeDaemon(directory, more)
+    shell = Shell(daemon)  # type: ignore[arg-type]
+    serving = asyncio.create_task(shell.serve())
+    await asyncio.sleep(0)
+    try:
+        yield daemon
+    finally:
+        daemon.stopping.set()
+        await serving
+
+
+class FakeAgent:
+    """A delivery agent; `settle(job)` decides what becomes of each job, None keeps it."""
+
+    def __init__(self, directory: Path, settle: Callable[[DeliveryJob], None] | None) -> None:
+        self.link = AgentLink(Log("mx", "postfix", "smtp", 1, 0, "memory:"), str(directory))
+        self.settle = settle
+        self.jobs: list[DeliveryJob] = []
+        self.came = asyncio.Event()
+
+    async def connect(self, transport: str, capacity: int = 20) -> FakeAgent:
+        reader, self.writer = await asyncio.open_unix_connection("private/qmgr")
+        self.writer.write(self.link.register(transport, os.getpid(), capacity))
+        self.task = asyncio.create_task(self._work(reader))
+        return self
+
+    async def _work(self, reader: asyncio.StreamReader) -> None:
+        while data := await reader.read(65536):
+            for job in self.link.receive(data):
+                self.jobs.append(job)
+                if self.settle is not None:
+                    self.settle(job)
+                    self.writer.write(job.result())
+            self.came.set()
+
+    async def close(self) -> None:
+        self.writer.close()
+        await self.task
+
+    async def has(self, count: int) -> list[DeliveryJob]:
+        """Wait until `count` jobs came."""
+        async with asyncio.timeout(WAIT_S):
+            while len(self.jobs) < count:
+                self.came.clear()
+                await self.came.wait()
+        return self.jobs
+
+
+def outcome(word: str, dsn: str, text: str) -> Callable[[DeliveryJob], None]:
+    def settle(job: DeliveryJob) -> None:
+        for recipient in job.recipients:
+            job.status(recipient.index, word, dsn, text)  # type: ignore[arg-type]
+
+    return settle
+
+
+SENT = outcome("sent", "2.0.0", "ok")
+DEFERRED = outcome("deferred", "4.2.0", "come back later")
+BOUNCED = outcome("bounced", "5.1.1", "no such user")
+
+
+async def until(condition: Callable[[], Any]) -> Any:
+    """Wait until something is true."""
+    async with asyncio.timeout(WAIT_S):
+        while not (value := condition()):
+            await asyncio.sleep(0.01)
+    return value
+
+
+async def ask(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """A control request, as the commands ask it."""
+    return await asyncio.to_thread(lambda: list(ipc.ask("public/qmgr", request)))
+
+
+async def test_a_message_goes_to_the_agent_of_its_transport_and_out_of_the_queue(tmp_path: Path) -> None:
+    async with qmgr(tmp_path) as daemon:
+        agent = await FakeAgent(tmp_path, SENT).connect("smtp")
+        message = Message(NOW_US, ["a@example.net", "b@example.net", "c@example.edu"])
+        producer = announce(tmp_path, 1, [message])
+        jobs = await agent.has(2)
+        assert sorted((job.nexthop, [to.address for to in job.recipients]) for job in jobs) == [
+            ("example.edu", ["c@example.edu"]),
+            ("example.net", ["a@example.net", "b@example.net"]),
+        ]
+        await until(lambda: f"{message.id}: removed" in daemon.logged())
+        size = len(message.content)
+        assert f"{message.id}: from=<sender@example.org>, size={size}, nrcpt=3 (queue active)" in daemon.lines
+        await until(lambda: not list((tmp_path / "incoming").glob("0*1")))
+        producer.close()
+        await agent.close()
+
+
+async def test_a_queue_manager_that_starts_again_knows_everything(tmp_path: Path) -> None:
+    done, late, held = (Message(NOW_US + n, [f"r{n}@example.net"]) for n in range(3))
+    async with qmgr(tmp_path) as daemon:
+        first = await FakeAgent(
+            tmp_path, lambda job: (SENT if "r0" in job.recipients[0].address else DEFERRED)(job)
+        ).connect("smtp")
+        producer = announce(tmp_path, 1, [done, late, held])
+        await first.has(3)
+        await until(lambda: f"{done.id}: removed" in daemon.logged())
+        await until(lambda: len(first.jobs) == 3)
+        [reply] = await ask({"verb": "hold", "ids": [held.id]})
+        assert reply == {"done": [held.id]}
+        producer.close()
+    async with qmgr(tmp_path) as daemon:
+        rows = {row["queue_id"]: row for row in await ask({"verb": "list"})}
+        assert rows.keys() == {late.id, held.id}
+        assert rows[held.id]["queue_name"] == "hold"
+        assert rows[late.id]["queue_name"] == "deferred"
+        assert rows[late.id]["recipients"] == [{"address": "r1@example.net", "delay_reason": "come back later"}]
+        assert rows[late.id]["attempts"] == 1
+        assert 290 < rows[late.id]["next_attempt"] - time.time() <= 300
+        second = await FakeAgent(tmp_path, SENT).connect("smtp")
+        assert await ask({"verb": "flush"}) == [{"done": 1}]
+        [job] = await second.has(1)
+        assert job.queue_id == late.id
+        await ask({"verb": "release"})
+        assert (await second.has(2))[1].queue_id == held.id
+        await until(lambda: f"{held.id}: removed" in daemon.logged())
+        assert await ask({"verb": "list"}) == []
+
+
+async def test_mail_that_nobody_announced_is_found_at_the_start_and_by_a_trigger(tmp_path: Path) -> None:
+    write_segment(tmp_path, 1, [Message(NOW_US, ["a@example.net"])])
+    async with qmgr(tmp_path):
+        agent = await FakeAgent(tmp_path, SENT).connect("smtp")
+        await agent.has(1)
+        write_segment(tmp_path, 2, [Message(NOW_US + 9, ["b@example.net"])])
+        with socket.socket(socket.AF_UNIX) as trigger:
+            trigger.connect("public/qmgr")
+            trigger.sendall(b"W")
+        assert (await agent.has(2))[1].recipients[0].address == "b@example.net"
+
+
+async def test_what_bounces_is_reported_before_it_is_done(tmp_path: Path) -> None:
+    async with qmgr(tmp_path) as daemon:
+        smtp = await FakeAgent(tmp_path, BOUNCED).connect("smtp")
+        message, from_nobody = Message(NOW_US, ["a@example.net"]), Message(NOW_US + 1, ["a@example.net"], sender="")
+        announce(tmp_path, 1, [message, from_nobody]).close()
+        await smtp.has(2)
+        await until(lambda: f"{from_nobody.id}: removed" in daemon.logged())
+        assert f"{message.id}: removed" not in daemon.logged()
+        bounce = await FakeAgent(tmp_path, SENT).connect("bounce")
+        [report] = await bounce.has(1)
+        assert (report.kind, report.queue_id) == ("bounce", message.id)
+        status = report.recipients[0].status
+        assert status is not None
+        assert (status.outcome, status.dsn, status.text) == ("bounced", "5.1.1", "no such user")
+        await until(lambda: f"{message.id}: removed" in daemon.logged())
+
+
+async def test_a_transport_without_agents_defers_its_mail(tmp_path: Path) -> None:
+    async with qmgr(tmp_path) as daemon:
+        message = Message(NOW_US, ["a@mailbox.example"])
+        announce(tmp_path, 1, [message]).close()
+        [line] = await until(lambda: [line for line in daemon.logged() if "status=deferred" in line])
+        assert line.startswith(f"{message.id}: to=<a@mailbox.example>, relay=none, delay=")
+        assert line.endswith(", dsn=4.3.0, status=deferred (mail transport unavailable)")
+        assert any(line.startswith("warning: connect to transport private/virtual: ") for line in daemon.logged())
+
+
+async def test_a_dead_destination_suspends_its_mail_and_no_other(tmp_path: Path) -> None:
+    def settle(job: DeliveryJob) -> None:
+        if job.nexthop == "dead.example":
+            job.site_failed("4.4.1", "connect to dead.example[192.0.2.1]:25: Connection refused")
+            DEFERRED(job)
+        else:
+            SENT(job)
+
+    async with qmgr(tmp_path) as daemon:
+        agent = await FakeAgent(tmp_path, settle).connect("smtp", capacity=100)
+        dead = [Message(NOW_US + n, ["x@dead.example"]) for n in range(20)]
+        announce(tmp_path, 1, [*dead, Message(NOW_US + 99, ["y@alive.example"])]).close()
+        await until(lambda: any(job.nexthop == "alive.example" for job in agent.jobs))
+        text = "(delivery temporarily suspended: connect to dead.example[192.0.2.1]:25: Connection refused)"
+        suspended = await until(
+            lambda: len(found := [line for line in daemon.logged() if line.endswith(text)]) == 15 and found
+        )
+        assert all("relay=none" in line and "dsn=4.4.1, status=deferred" in line for line in suspended)
+        assert sum(job.nexthop == "dead.example" for job in agent.jobs) == 5, "the initial concurrency, then death"
+
+
+async def test_the_jobs_of_a_lost_agent_go_to_another(tmp_path: Path) -> None:
+    async with qmgr(tmp_path) as daemon:
+        lost = await FakeAgent(tmp_path, None).connect("smtp")
+        messages = [Message(NOW_US + n, [f"r{n}@example.net"]) for n in range(3)]
+        announce(tmp_path, 1, messages).close()
+        await lost.has(3)
+        await lost.close()
+        other = await FakeAgent(tmp_path, SENT).connect("smtp")
+        await other.has(3)
+        for message in messages:
+            await until(lambda id=message.id: f"{id}: removed" in daemon.logged())  # type: ignore[misc]
+
+
+async def test_a_second_queue_manager_is_refused(tmp_path: Path) -> None:
+    async with qmgr(tmp_path):
+        with pytest.raises(QueueError, match="another queue manager"):
+            Shell(FakeDaemon(tmp_path))  # type: ignore[arg-type]
+
+
+async def test_hostile_peers_are_disconnected_and_nobody_else(tmp_path: Path) -> None:
+    async with qmgr(tmp_path) as daemon:
+        agent = await FakeAgent(tmp_path, SENT).connect("smtp")
+        for path in ("private/qmgr", "public/qmgr"):
+            for garbage in (b"EHLO x\r\n", os.urandom(4096), frame(99, b""), frame(4, b"\xff" * 8), b"\xff" * 6):
+                reader, writer = await asyncio.open_unix_connection(path)
+                writer.write(garbage)
+                if garbage[:1] != b"\xff":
+                    async with asyncio.timeout(WAIT_S):
+                        assert await reader.read() == b""
+                writer.close()
+        assert any("is disconnected" in line for line in daemon.logged())
+        announce(tmp_path, 1, [Message(NOW_US, ["a@example.net"])]).close()
+        await agent.has(1)
+        assert (await ask({"verb": "nonsense"}))[0]["error"] == "no verb is called 'nonsense'"
+        assert "error" in (await ask({"verb": "list", "more": 1}))[0]
+        assert (await ask({"verb": "place", "id": "../etc"}))[0]["error"] == "no message ../etc in the queue"
+
+
+async def test_reload_takes_new_routes_and_survives_a_bad_main_cf(tmp_path: Path) -> None:
+    async with qmgr(tmp_path) as daemon:
+        smtp = await FakeAgent(tmp_path, SENT).connect("smtp")
+        relay = await FakeAgent(tmp_path, SENT).connect("relay")
+        announce(tmp_path, 1, [Message(NOW_US, ["a@example.net"])]).close()
+        await smtp.has(1)
+        (tmp_path / "main.cf").write_text("minimal_backoff_time = 10x\n")
+        daemon.draining.set()
+        await until(lambda: any("going on with the configuration as it was" in line for line in daemon.logged()))
+        (tmp_path / "main.cf").write_text(MAIN_CF.format(directory=tmp_path) + "relay_domains = example.net\n")
+        daemon.draining.set()
+        await until(lambda: any(line.startswith("reload -- ") for line in daemon.logged()))
+        announce(tmp_path, 2, [Message(NOW_US + 1, ["a@example.net"])]).close()
+        await relay.has(1)
+
+
+@pytest.mark.parametrize(
+    ("address", "route"),
+    [
+        ("user@example.org", ("local", "mx.example.org", None)),
+        ("user", ("smtp", "mx.example.org", "user@mx.example.org")),
+        ("user@EXAMPLE.com", ("relay", "example.com", None)),
+        ("user@sub.example.com", ("relay", "sub.example.com", None)),
+        ("user@mailbox.example", ("virtual", "mailbox.example", None)),
+        ("user@alias.example", ("error", "5.1.1 User unknown in virtual alias table", None)),
+        ("user@example.net", ("smtp", "example.net", None)),
+        ('"a@b"@example.net', ("smtp", "example.net", None)),
+        ("user@[192.0.2.7]", ("smtp", "[192.0.2.7]", None)),
+        ("user@[127.0.0.1]", ("local", "mx.example.org", None)),
+    ],
+)
+def test_the_class_of_a_domain_decides_its_way(
+    tmp_path: Path, address: str, route: tuple[str, str, str | None]
+) -> None:
+    (tmp_path / "main.cf").write_text(MAIN_CF.format(directory=tmp_path))
+    resolver = Resolver(Config.load(str(tmp_path)), pytest.fail)
+    assert tuple(resolver.resolve(address)) == route
+    assert resolver.by_domain
+
+
+def test_relayhost_and_transport_maps_override(tmp_path: Path) -> None:
+    table = "inline:{ a@example.net=slow:, .example.net=:[gw], example.org=discard:, {bad.example=error:5.0.0 no} }"
+    more = f"relayhost = [hub.example]:587\nrecipient_delimiter = +\ntransport_maps = {table}\n"
+    (tmp_path / "main.cf").write_text(MAIN_CF.format(directory=tmp_path) + more)
+    resolver = Resolver(Config.load(str(tmp_path)), pytest.fail)
+    assert not resolver.by_domain
+    for address, route in {
+        "b@example.net": ("smtp", "[hub.example]:587"),
+        "a@example.net": ("slow", "example.net"),
+        "a+ext@example.net": ("slow", "example.net"),
+        "b@sub.example.net": ("smtp", "[gw]"),
+        "b@example.org": ("discard", "example.org"),
+        "b@bad.example": ("error", "5.0.0 no"),
+    }.items():
+        assert tuple(resolver.resolve(address))[:2] == route, address
+
+
+def test_addresses_that_are_none_and_tables_that_fail(tmp_path: Path) -> None:
+    (tmp_path / "main.cf").write_text(MAIN_CF.format(directory=tmp_path) + "transport_maps = fail:x\n")
+    resolver = Resolver(Config.load(str(tmp_path)), lambda _text: None)
+    for address, dsn in {"user@": "5.1.3", "@example.org": "5.1.3", "a@example.net": "4.3.0"}.items():
+        with pytest.raises(Unresolved) as caught:
+            resolver.resolve(address)
+        assert caught.value.dsn == dsn
