@@ -1,5 +1,6 @@
 """The journal's border: descriptors, frames, errors."""
 
+import json
 import os
 import select
 import struct
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import Journal, QueueError, read_queue
+from postillion._core import CleanupSettings, Journal, Log, QueueError, Submission, read_queue
 
 PRODUCER = struct.Struct("<IBBIQQ")
 
@@ -20,6 +21,39 @@ def test_a_journal_says_hello_and_has_nothing_else_to_say(tmp_path: Path) -> Non
     assert journal.completed() == []
     assert journal.wait(0.01) == []
     assert select.select([journal.fileno()], [], [], 0)[0] == []
+
+
+def submit(journal: Journal, ticket: int) -> str:
+    """The ID of a small message that is committed under `ticket`."""
+    log = Log("mx", "postfix", "pickup", 1, 0, "memory:")
+    settings = CleanupSettings(myhostname="mx.example.org", long_queue_ids=True)
+    recipients = [("r@example.net", None, None, 0)]
+    message = Submission(settings, journal, log, "s@example.org", recipients, wall_now=1_795_000_000.0)
+    message.write(b"Subject: hello\n\nhello\n")
+    return message.commit(ticket)
+
+
+def test_a_durable_message_wakes_the_loop_and_is_announced_and_listed(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path))
+    queue_id = submit(journal, 42)
+    assert select.select([journal.fileno()], [], [], 10)[0] == [journal.fileno()]
+    assert journal.completed() == [(42, None)]
+    assert select.select([journal.fileno()], [], [], 0)[0] == []
+    frames = journal.announcements()
+    assert frames[4:6] == b"\x01\x02"
+    assert b"r@example.net" in frames
+    assert journal.announcements() == b""
+    (line,) = read_queue(str(tmp_path), long_queue_ids=True)
+    listed = json.loads(line)
+    assert (listed["queue_id"], listed["queue_name"], listed["sender"]) == (queue_id, "incoming", "s@example.org")
+    assert listed["recipients"] == [{"address": "r@example.net"}]
+
+
+def test_a_failure_is_told_as_the_reply_to_give(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path))
+    journal.close()
+    submit(journal, 7)
+    assert journal.wait(10) == [(7, "451 4.3.0 Error: queue file write error")]
 
 
 def test_the_directories_are_made_for_their_owner_alone(tmp_path: Path) -> None:

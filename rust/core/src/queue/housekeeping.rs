@@ -52,7 +52,7 @@ impl Spool {
     fn unlink_empty(&mut self, wall_now_us: u64) {
         let empty = |segment: &Segment| {
             let read = segment.retire_at_us.is_none_or(|at| at <= wall_now_us);
-            segment.sealed && segment.live == 0 && read && !segment.unread
+            segment.sealed && segment.live == 0 && read && !segment.unread && !segment.damaged
         };
         let ids: Vec<SegmentId> = self.segments.iter().filter(|(_, s)| empty(s)).map(|(id, _)| *id).collect();
         for id in ids {

@@ -78,6 +78,8 @@ pub(crate) struct Segment {
     pub retire_at_us: Option<u64>,
     /// It could not be read whole for now: keep it, whatever is known of it.
     pub unread: bool,
+    /// Damage in it could not be put aside: keep it for the next start.
+    pub damaged: bool,
     /// Set when the file is longer than what was committed.
     pub end: Option<u64>,
 }
@@ -101,6 +103,7 @@ impl Segment {
             live_octets: 0,
             retire_at_us: None,
             unread: false,
+            damaged: false,
             end: None,
         }
     }
@@ -174,7 +177,7 @@ impl Spool {
             // was announced to an earlier queue manager, and with it everything before.
             let known = |what: &Found| matches!(what, Found::Record { envelope, .. } if facts.messages.contains_key(&envelope.id));
             found.truncate(found.iter().rposition(known).map_or(0, |last| last + 1));
-        } else {
+        } else if !segment.unread {
             segment.known_end = to.max(segment.known_end);
         }
         self.segments.insert(id, segment);
@@ -441,7 +444,7 @@ impl Spool {
                     Err(error) => {
                         self.notice(error.to_string());
                         if let Some(segment) = self.segments.get_mut(&id) {
-                            segment.unread = true;
+                            segment.damaged = true;
                         }
                     }
                 }
@@ -568,11 +571,46 @@ mod tests {
         let directory = Directory::new();
         let (mut spool, _) = Spool::open(directory.path()).unwrap();
         // A directory under a segment's name opens, and every read of it fails.
-        let path = directory.path().join(INCOMING).join(SegmentId(1).file_name());
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let id = commit(&journal, b"x").id;
+        journal.close();
+        let path = directory.files(INCOMING).remove(0);
+        let away = directory.path().join("away");
+        fs::rename(&path, &away).unwrap();
         fs::create_dir(&path).unwrap();
         assert_eq!(spool.rescan(), []);
         assert!(spool.take_notices()[0].contains("read"));
+        drop(spool);
+        let (mut spool, stored) = Spool::open(directory.path()).unwrap();
+        assert_eq!(stored, []);
         spool.tick(0);
         assert!(path.exists());
+        // The disk recovers.
+        fs::remove_dir(&path).unwrap();
+        fs::rename(&away, &path).unwrap();
+        assert_eq!(ids(&spool.rescan()), [id]);
+    }
+
+    #[test]
+    fn damage_that_cannot_be_put_aside_keeps_its_segment() {
+        let directory = Directory::new();
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let (good, bad) = (commit(&journal, b"good").id, commit(&journal, b"bad").result.unwrap());
+        journal.close();
+        let path = directory.files(INCOMING).remove(0);
+        let file = File::options().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"B", bad.offset + 48).unwrap();
+        fs::write(directory.path().join(CORRUPT), b"no directory").unwrap();
+        let (mut spool, stored) = Spool::open(directory.path()).unwrap();
+        assert_eq!(stored.len(), 1);
+        spool.note(Fact::Removed { id: good });
+        spool.rescan();
+        spool.tick(0);
+        assert!(path.exists());
+        drop(spool);
+        fs::remove_file(directory.path().join(CORRUPT)).unwrap();
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        spool.tick(0);
+        assert!(!path.exists() && directory.files(CORRUPT).len() == 2);
     }
 }
