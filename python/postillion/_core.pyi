@@ -152,6 +152,18 @@ class DeliveryJob:
     @property
     def left(self) -> int:
         """How many recipients have no status yet."""
+    def content(self) -> bytes:
+        """The message as it crosses the wire: CRLF, dots stuffed, no final dot. Raises `QueueError`."""
+
+    def text(self, eol: bytes = ...) -> bytes:
+        """The message for a mailbox: dots unstuffed, lines ending with `eol` (LF or CRLF). Raises `QueueError`."""
+
+    def fail(self, dsn: str, text: str) -> None:
+        """Settle every open recipient: no server was reached. A soft failure counts against the destination."""
+
+    def fail_as_heard(self, dsn: str, text: str) -> None:
+        """As `fail`, with what the last server said, if any said something that did not settle everybody."""
+
     def attribute(self, name: str) -> str | None:
         """A named fact of the envelope: client_name, client_address, helo_name, protocol_name, message_id ..."""
 
@@ -489,3 +501,93 @@ class QueueManager:
 
     def counts(self) -> dict[str, int]:
         """How much there is of what."""
+
+@final
+class SmtpClientSettings:
+    """What a client does the same way on every connection; the names are main.cf's without `smtp_`, times in seconds.
+
+    Raises `ValueError` for a protocol other than smtp and lmtp, and for a name that EHLO cannot carry.
+    """
+
+    def __new__(
+        cls,
+        *,
+        protocol: str,
+        helo_name: str,
+        myhostname: str,
+        always_send_ehlo: bool,
+        never_send_ehlo: bool,
+        skip_5xx_greeting: bool,
+        discard_ehlo_keywords: list[str],
+        helo_timeout: float,
+        mail_timeout: float,
+        rcpt_timeout: float,
+        data_init_timeout: float,
+        data_xfer_timeout: float,
+        data_done_timeout: float,
+        rset_timeout: float,
+    ) -> SmtpClientSettings: ...
+
+@final
+class SmtpClient:
+    """One connection to a server, and the job that it carries: bytes in, bytes out, verdicts into the job.
+
+    Every method that returns an int says how things stand: MORE (waiting for the server), FINISHED (the job is done
+    with this server; the connection may take another), CLOSED (as FINISHED or failed, and the connection is of no use
+    any more: write `take_output`, close) or STALE (the server had closed a connection that was kept: the job deserves
+    a new one). Recipients that are open afterwards want another server.
+    """
+
+    MORE: int
+    FINISHED: int
+    CLOSED: int
+    STALE: int
+
+    def __new__(
+        cls,
+        settings: SmtpClientSettings,
+        host: str,
+        address: str,
+        port: int,
+        nexthop: str,
+        now: float,
+        *,
+        loop_detect: bool = False,
+        best: bool = True,
+    ) -> SmtpClient: ...
+    def deliver(self, job: DeliveryJob, now: float, *, last_address: bool = True, last_session: bool = True) -> int:
+        """Carry a job, at once or when the handshake is done.
+
+        `last_address`, `last_session`: no other server is to be tried when this one fails before or after the
+        handshake, so soft verdicts are final. Raises `ValueError` when there is a job already.
+        """
+
+    def receive(self, data: bytes, now: float) -> int:
+        """Take bytes from the server."""
+
+    def lost(self, now: float) -> int:
+        """The server closed the connection, or it broke."""
+
+    def timeout(self, now: float) -> int:
+        """Give up when `deadline` has passed."""
+
+    def send_body(self, now: float) -> int:
+        """Put the next piece of a large message into the output."""
+
+    @property
+    def sending(self) -> bool:
+        """A large message has more to send: call `send_body` when the output has gone out."""
+
+    def quit(self) -> None:
+        """Take leave; write `take_output` and close."""
+
+    def take_output(self) -> bytes | None:
+        """What is to be written, since the last call."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When the server's answer is overdue; None while nothing is awaited."""
+
+    @property
+    def transactions(self) -> int:
+        """Transactions begun."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from postillion.daemon import Daemon
 
 QMGR_SOCKET = "private/qmgr"
-STOP_GRACE_S = 5.0
-"""How long jobs in flight may take after SIGTERM; then they are deferred."""
+STOP_GRACE_S = 4.5
+"""How long jobs in flight may take after SIGTERM; then they are deferred. Below what `daemon.run` grants."""
 DRAIN_MAX_S = 600.0
 """How long jobs in flight may take after SIGHUP; then as after SIGTERM."""
 RECONNECT_FIRST_S = 0.1
@@ -118,8 +118,9 @@ class Agent:
             await asyncio.wait((stopping, idle), timeout=DRAIN_MAX_S, return_when=asyncio.FIRST_COMPLETED)
         if not idle.done():
             await asyncio.wait((idle,), timeout=STOP_GRACE_S)
-        for task in (stopping, draining, idle):
-            task.cancel()
+        stopping.cancel()
+        draining.cancel()
+        idle.cancel()
         for job, running in list(self.in_flight.items()):
             if running is not None:
                 running.cancel()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from postillion import daemon
 from postillion._core import DeliveryJob
@@ -46,13 +46,10 @@ async def _main(process: Daemon) -> None:
     await ErrorAgent(process, capacity=CAPACITY).serve()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program; the exit status."""
-    process = daemon.start("error", sys.argv[1:] if argv is None else argv)
-    process.drop_privileges()
-    daemon.run(process, _main)
-    return 0
+def main() -> NoReturn:
+    """Run the program as master starts it."""
+    daemon.run(daemon.start("error", sys.argv[1:]), _main)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

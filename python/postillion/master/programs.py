@@ -13,7 +13,7 @@ PROGRAMS = {
     "bounce": "postillion.delivery.bounce",
     "discard": "postillion.delivery.discard",
     "error": "postillion.delivery.error",
-    "lmtp": "postillion.delivery.smtp",
+    "lmtp": "postillion.delivery.lmtp",
     "local": "postillion.delivery.local",
     "pickup": "postillion.pickup",
     "qmgr": "postillion.qmgr",

@@ -1,10 +1,13 @@
 //! `AgentLink`, `DeliveryJob`, `JobRecipient`, `JobStatus`: see `postillion_core::delivery` and `ipc::frame`.
 
+use crate::journal::queue_error;
 use crate::log::Log;
-use postillion_core::delivery::job::{Delivery, Handover, JobSettings, word};
+use postillion_core::delivery::job::{Delivery, Handover, JobSettings, local_status, word};
 use postillion_core::ipc::frame::{self, Frame, FrameReader, JobKind, Outcome, Status};
 use postillion_core::log;
 use postillion_core::message::envelope::{BodyType, Ret};
+use postillion_core::message::stuff::Unstuffer;
+use postillion_core::queue;
 use postillion_core::smtp::reply::Enhanced;
 use pyo3::exceptions::{PyConnectionError, PyIndexError, PyValueError};
 use pyo3::prelude::*;
@@ -43,6 +46,26 @@ impl Work {
     /// The state, for one call. What a panic left half-done is at worst a recipient that is tried again.
     pub fn lock(&self) -> MutexGuard<'_, Delivery> {
         self.delivery.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Work {
+    /// Settle who is open: there is no server to be had.
+    fn fail(&self, status: &Status) {
+        let wall_now_us = wall_now_us();
+        let mut delivery = self.lock();
+        let setup_us = wall_now_us.saturating_sub(delivery.handoff_us());
+        let handover = Handover { relay: "none", conn_use: 0, setup_us, transmission_us: Some(0), wall_now_us };
+        delivery.failed(status, true, &handover, &self.surroundings.log);
+    }
+
+    /// The message in its wire form, checked.
+    fn read_content(&self) -> PyResult<Vec<u8>> {
+        let (path, locator) = {
+            let delivery = self.lock();
+            (delivery.job().path.clone(), delivery.job().locator)
+        };
+        queue::read_content(&self.surroundings.queue_directory, &path, &locator).map_err(queue_error)
     }
 }
 
@@ -181,6 +204,35 @@ impl DeliveryJob {
     #[getter]
     fn left(&self) -> usize {
         self.work.lock().left()
+    }
+
+    fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.work.read_content()?))
+    }
+
+    #[pyo3(signature = (eol=b"\n".as_slice()))]
+    fn text<'py>(&self, py: Python<'py>, eol: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let mut unstuffer = match eol {
+            b"\n" => Unstuffer::lf(),
+            b"\r\n" => Unstuffer::crlf(),
+            _ => return Err(PyValueError::new_err("a line ends with LF or CRLF")),
+        };
+        let wire = self.work.read_content()?;
+        let mut text = Vec::with_capacity(wire.len());
+        unstuffer.feed(&wire, &mut text);
+        unstuffer.finish(&mut text);
+        Ok(PyBytes::new(py, &text))
+    }
+
+    fn fail(&self, dsn: &str, text: &str) -> PyResult<()> {
+        self.work.fail(&local_status(enhanced(dsn)?, text));
+        Ok(())
+    }
+
+    fn fail_as_heard(&self, dsn: &str, text: &str) -> PyResult<()> {
+        let heard = self.work.lock().last_heard().cloned();
+        self.work.fail(&heard.unwrap_or(local_status(enhanced(dsn)?, text)));
+        Ok(())
     }
 
     fn attribute(&self, name: &str) -> Option<String> {

@@ -8,6 +8,7 @@ mod journal;
 mod log;
 mod maildrop;
 mod qmgr;
+mod smtp;
 
 #[pymodule]
 mod _core {
@@ -25,4 +26,6 @@ mod _core {
     };
     #[pymodule_export]
     use crate::qmgr::QueueManager;
+    #[pymodule_export]
+    use crate::smtp::{SmtpClient, SmtpClientSettings};
 }

@@ -45,6 +45,8 @@ pub struct Delivery {
     settled: Vec<Option<Status>>,
     left: usize,
     site: Option<Status>,
+    session_completed: bool,
+    heard: Option<Status>,
 }
 
 impl Delivery {
@@ -52,7 +54,17 @@ impl Delivery {
     pub fn new(job: Job, settings: JobSettings, handoff_us: u64) -> Self {
         let id = job.envelope.id.text(settings.long_queue_ids).into();
         let left = job.recipients.len();
-        Self { job, id, settings, handoff_us, settled: vec![None; left], left, site: None }
+        Self {
+            job,
+            id,
+            settings,
+            handoff_us,
+            settled: vec![None; left],
+            left,
+            site: None,
+            session_completed: false,
+            heard: None,
+        }
     }
 
     /// The work.
@@ -125,9 +137,58 @@ impl Delivery {
         log.info(format_args!("{}", Line { delivery: self, position, address, status, handover }));
     }
 
-    /// The destination as a whole failed: the queue manager slows it down.
+    /// The destination as a whole failed: the queue manager slows it down. Not so when a server of the destination
+    /// went through with a transaction in this delivery, whatever it said of the recipients.
     pub fn site_failed(&mut self, status: Status) {
-        self.site = Some(status);
+        if !self.session_completed {
+            self.site = Some(status);
+        }
+    }
+
+    /// A server went through with a transaction.
+    pub fn session_completed(&mut self) {
+        self.session_completed = true;
+    }
+
+    /// A server's verdict on one recipient: unless it is the `last` server to be tried, a soft one is only noted.
+    pub fn verdict(&mut self, position: usize, status: Status, last: bool, handover: &Handover<'_>, log: &Log) {
+        if !last && self.softened(status.clone()).outcome == Outcome::Deferred {
+            self.heard(status, log);
+        } else {
+            self.settle(position, status, handover, log);
+        }
+    }
+
+    /// A server failed in a way that concerns all recipients that are open: unless it is the `last` server to be
+    /// tried, a soft failure is only noted.
+    pub fn failed(&mut self, status: &Status, last: bool, handover: &Handover<'_>, log: &Log) {
+        let soft = self.softened(status.clone()).outcome == Outcome::Deferred;
+        if !last && soft {
+            return self.heard(status.clone(), log);
+        }
+        let open: Vec<_> = self.open().collect();
+        for position in open {
+            self.settle(position, status.clone(), handover, log);
+        }
+        if soft {
+            self.site_failed(status.clone());
+        }
+    }
+
+    /// A server failed in a way that another one may not: noted, and the last word if no other is found.
+    pub fn heard(&mut self, status: Status, log: &Log) {
+        log.info(format_args!("{}: {}", self.id, status.text));
+        self.heard = Some(status);
+    }
+
+    /// What the last server said that did not settle everybody.
+    pub fn last_heard(&self) -> Option<&Status> {
+        self.heard.as_ref()
+    }
+
+    /// Microseconds since 1970 when the agent got the job.
+    pub fn handoff_us(&self) -> u64 {
+        self.handoff_us
     }
 
     /// The answer. Recipients that are open are left out, which the queue manager reads as deferred.
@@ -311,6 +372,31 @@ pub(crate) mod tests {
         let mut delivery = Delivery::new(Job { kind: JobKind::Bounce, ..job(&[0]) }, SETTINGS, 10_251_000);
         assert!(delivery.settle(0, local_status(dsn("2.0.0"), "reported"), &handover("none", 1), &log));
         assert_eq!((delivery.result().recipients.len(), log.take_lines().len()), (1, 0));
+    }
+
+    #[test]
+    fn a_soft_verdict_waits_for_the_last_server() {
+        let log = Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory);
+        let mut delivery = Delivery::new(job(&[0, 1, 2]), SETTINGS, 10_251_000);
+        let later = local_status(dsn("4.2.0"), "later");
+        delivery.verdict(0, later.clone(), false, &handover("a[192.0.2.1]:25", 1), &log);
+        delivery.verdict(1, local_status(dsn("5.1.1"), "never"), false, &handover("a[192.0.2.1]:25", 1), &log);
+        assert_eq!(delivery.open().collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(log.take_lines()[0], "000010: later");
+        delivery.failed(&later, false, &handover("a[192.0.2.1]:25", 1), &log);
+        assert_eq!((log.take_lines(), delivery.result().site), (vec!["000010: later".to_owned()], None));
+        delivery.failed(&later, true, &handover("b[192.0.2.2]:25", 1), &log);
+        assert_eq!((log.take_lines().len(), delivery.left()), (2, 0));
+        assert_eq!(delivery.result().site, Some(later));
+    }
+
+    #[test]
+    fn a_destination_that_answered_has_not_failed() {
+        let log = Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory);
+        let mut delivery = Delivery::new(job(&[0]), SETTINGS, 10_251_000);
+        delivery.session_completed();
+        delivery.failed(&local_status(dsn("4.4.1"), "connect"), true, &handover("none", 1), &log);
+        assert_eq!((delivery.left(), delivery.result().site), (0, None));
     }
 
     #[test]

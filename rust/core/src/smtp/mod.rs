@@ -1,10 +1,14 @@
 //! SMTP (RFC 5321): the server and the client as state machines, and what they share.
 
+pub mod capability;
+pub mod client;
 pub mod command;
 pub mod data;
 pub mod path;
 pub mod reply;
+pub mod response;
 pub mod server;
 pub mod server_config;
 #[cfg(test)]
 mod server_tests;
+pub mod transaction;

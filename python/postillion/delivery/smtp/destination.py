@@ -1,0 +1,82 @@
+"""Next hops as transport tables, relayhost and relay domains write them (transport(5), postconf(5) relayhost).
+
+`example.org` stands for the hosts that its MX records name, `[mx.example.org]` for that host; `:port` or `:service`
+may follow; a list, by commas or blanks, is tried in order. LMTP knows `unix:/path` and `inet:host:port` as well.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import NamedTuple
+
+DESTINATIONS_MAX = 100
+"""The longest list of next hops that is looked at."""
+_SERVICES = {"smtp": 25, "lmtp": 24, "submission": 587, "submissions": 465, "smtps": 465}
+
+
+class BadDestination(ValueError):
+    """A next hop that cannot be read; the text says why."""
+
+
+class Destination(NamedTuple):
+    """One next hop. `mx`: its MX records are asked for. `path`: a socket in the file system, then no `host`."""
+
+    host: str
+    port: int
+    mx: bool
+    path: str = ""
+
+    @property
+    def address(self) -> str | None:
+        """The address when the host is given by one; None for a name."""
+        text = self.host.removeprefix("IPv6:").removeprefix("ipv6:")
+        try:
+            return str(ipaddress.ip_address(text))
+        except ValueError:
+            return None
+
+
+def parse_list(nexthop: str, default_port: int, *, lmtp: bool = False) -> list[Destination]:
+    """Return the next hops of a list, in order. Raises `BadDestination`."""
+    words = nexthop.replace(",", " ").split()
+    if not words:
+        raise BadDestination("null destination")
+    return [parse(word, default_port, lmtp=lmtp) for word in words[:DESTINATIONS_MAX]]
+
+
+def parse(text: str, default_port: int, *, lmtp: bool = False) -> Destination:
+    """Return one next hop. Raises `BadDestination`."""
+    if lmtp:
+        if text.startswith("unix:"):
+            return Destination("", 0, False, text.removeprefix("unix:"))
+        text = text.removeprefix("inet:")
+    if text.startswith("["):
+        host, closed, rest = text[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")):
+            raise BadDestination(f'missing "]" or text behind it in server description: {text}')
+        port = rest[1:]
+        mx = False
+    else:
+        host, _, port = text.partition(":")
+        mx = not lmtp
+    if not host:
+        raise BadDestination(f"missing host name in server description: {text}")
+    if mx and Destination(host, 0, False).address is not None:
+        mx = False
+    return Destination(host, port_number(port, default_port), mx)
+
+
+def port_number(text: str, default: int) -> int:
+    """Return the port that a number or a service name stands for; `default` for nothing. Raises `BadDestination`."""
+    if not text:
+        return default
+    if text.isascii() and text.isdigit():
+        number = int(text) if len(text) < 6 else 0
+        if not 0 < number < 65536:
+            raise BadDestination(f"bad network port: {text}")
+        return number
+    try:
+        return _SERVICES.get(text) or socket.getservbyname(text, "tcp")
+    except OSError:
+        raise BadDestination(f"unknown service: {text}/tcp") from None

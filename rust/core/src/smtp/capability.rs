@@ -1,0 +1,83 @@
+//! What a server's EHLO reply offers (RFC 5321 §4.1.1.1), as far as the client uses it.
+
+use super::response::Response;
+
+/// EHLO keywords that the client acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// Commands may be sent before the replies to earlier ones (RFC 2920).
+    pub pipelining: bool,
+    /// BODY= (RFC 6152).
+    pub eight_bit_mime: bool,
+    /// UTF-8 in addresses and headers (RFC 6531).
+    pub smtputf8: bool,
+    /// RET, ENVID, NOTIFY, ORCPT (RFC 3461).
+    pub dsn: bool,
+    /// SIZE= (RFC 1870).
+    pub size: bool,
+    /// The largest message in octets; `None` when the server gave no limit, or zero.
+    pub size_limit: Option<u64>,
+}
+
+impl Capabilities {
+    /// Read the reply's lines after the first. `discarded`: keywords that count as not offered
+    /// (smtp_discard_ehlo_keywords), in any case of letters.
+    pub fn parse(response: &Response, discarded: &[String]) -> Self {
+        let mut offered = Self::default();
+        for line in response.text.split('\n').skip(1) {
+            // Some servers write `AUTH=` where a blank belongs.
+            let mut words = line.get(4..).unwrap_or("").split([' ', '\t', '=']).filter(|word| !word.is_empty());
+            let Some(keyword) = words.next() else { continue };
+            if discarded.iter().any(|name| name.eq_ignore_ascii_case(keyword)) {
+                continue;
+            }
+            match keyword.to_ascii_uppercase().as_str() {
+                "PIPELINING" => offered.pipelining = true,
+                "8BITMIME" => offered.eight_bit_mime = true,
+                "SMTPUTF8" => offered.smtputf8 = true,
+                "DSN" => offered.dsn = true,
+                "SIZE" => {
+                    offered.size = true;
+                    let limit = words.next().and_then(|word| word.parse().ok());
+                    offered.size_limit = limit.filter(|limit| *limit > 0);
+                }
+                _ => {}
+            }
+        }
+        // RFC 6531 §3.1 asks for 8BITMIME beside SMTPUTF8; who forgets to say so is taken to mean it.
+        offered.eight_bit_mime |= offered.smtputf8;
+        offered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keywords_are_found() {
+        let none = Capabilities::default();
+        let cases = [
+            ("250 mx", none),
+            ("250-mx\n250 PIPELINING", Capabilities { pipelining: true, ..none }),
+            ("250-PIPELINING\n250 pipelining", Capabilities { pipelining: true, ..none }),
+            ("250-PIPELINING\n250 X", none),
+            ("250-mx\n250-size 1000\n250 DSN", Capabilities { size: true, size_limit: Some(1000), dsn: true, ..none }),
+            (
+                "250-mx\n250-SIZE=5\n250-8BITMIME\n250 ",
+                Capabilities { size: true, size_limit: Some(5), eight_bit_mime: true, ..none },
+            ),
+            ("250-mx\n250 SIZE 0", Capabilities { size: true, ..none }),
+            ("250-mx\n250 SIZE 99999999999999999999999", Capabilities { size: true, ..none }),
+            ("250-mx\n250 SMTPUTF8", Capabilities { smtputf8: true, eight_bit_mime: true, ..none }),
+            ("250-mx\n250-XVERP\n250", none),
+        ];
+        for (text, expected) in cases {
+            let response = Response { code: 250, enhanced: None, text: text.into(), garbage: false };
+            let offered = Capabilities::parse(&response, &["xverp".into()]);
+            assert_eq!(offered, expected, "{text:?}");
+        }
+        let response = Response { code: 250, enhanced: None, text: "250-mx\n250 PIPELINING".into(), garbage: false };
+        assert_eq!(Capabilities::parse(&response, &["pipelining".into()]), none);
+    }
+}
