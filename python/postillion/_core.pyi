@@ -507,6 +507,12 @@ class SmtpClientSettings:
     """What a client does the same way on every connection; the names are main.cf's without `smtp_`, times in seconds.
 
     Raises `ValueError` for a protocol other than smtp and lmtp, and for a name that EHLO cannot carry.
+
+class SmtpdConfig:
+    """What all SMTP server sessions of a process share: main.cf's parameters by their meaning, and where mail goes.
+
+    `journal` None: for stand-alone sessions, whose owner takes the messages. `forbid_bare_newline`: no, normalize,
+    note or reject. `asks_*`: the command is a question to the owner. Raises `ValueError`.
     """
 
     def __new__(
@@ -591,3 +597,129 @@ class SmtpClient:
     @property
     def transactions(self) -> int:
         """Transactions begun."""
+
+        log: Log,
+        cleanup_settings: CleanupSettings,
+        journal: Journal | None,
+        *,
+        myhostname: str,
+        banner: str,
+        mail_name: str = "Postfix",
+        message_size_limit: int = 10_240_000,
+        smtputf8: bool = True,
+        strict_smtputf8: bool = False,
+        strict_envelopes: bool = False,
+        discard_ehlo_keywords: Sequence[str] = ...,
+        disable_vrfy: bool = False,
+        helo_required: bool = False,
+        line_length_limit: int = 2048,
+        recipient_limit: int = 1000,
+        recipient_overshoot_limit: int = 1000,
+        soft_error_limit: int = 10,
+        hard_error_limit: int = 20,
+        junk_command_limit: int = 100,
+        error_sleep_s: float = 1.0,
+        timeout_s: float = 300.0,
+        per_request_deadline: bool = False,
+        min_data_rate: int = 500,
+        forbid_unauth_pipelining: bool = True,
+        forbid_bare_newline: str = "normalize",
+        bare_newline_reject_code: int = 550,
+        forbidden_commands: Sequence[str] = ...,
+        forbid_non_letters: bool = True,
+        noop_commands: Sequence[str] = ...,
+        asks_helo: bool = False,
+        asks_mail: bool = False,
+        asks_data: bool = False,
+        log_client_port: bool = False,
+    ) -> SmtpdConfig: ...
+
+@final
+class SmtpdSession:
+    """One client's session: bytes and time in, turns and bytes out.
+
+    A turn says what the owner does next. 0: write the output and wait. 1 HELO, 2 MAIL, 3 RCPT, 4 VRFY, 5 DATA: decide,
+    then `accept` or `reply`. 6: a stand-alone session has a whole message, `take_message` and `stored`. -1: the session
+    has ended, write the output and close. -2: it sleeps until `deadline`, then `timeout`. -3: read no more until
+    something was answered.
+    """
+
+    def __new__(
+        cls,
+        config: SmtpdConfig,
+        name: str,
+        address: str,
+        port: int,
+        ticket: int,
+        now: float,
+        *,
+        reverse_name: str = "unknown",
+        rewrites_headers: bool = False,
+        bare_newline_spared: bool = False,
+    ) -> SmtpdSession: ...
+    def greet(self, now: float) -> int:
+        """Say 220; returns the next turn."""
+
+    def refuse(self, code: int, dsn: str, text: str, now: float) -> int:
+        """Say so in place of 220; only QUIT is heard then. Returns the next turn; raises `ValueError`."""
+
+    def turn_away(self, text: str, now: float) -> int:
+        """Say 421 and end; returns the next turn."""
+
+    def receive(self, data: bytes, now: float) -> int:
+        """Take bytes as they came; returns the next turn."""
+
+    def eof(self, now: float) -> int:
+        """No more bytes will come; returns the next turn."""
+
+    def accept(self, now: float) -> int:
+        """Answer the open question with yes; returns the next turn. Raises `ValueError` when none is open."""
+
+    def reply(self, code: int, dsn: str, text: str, now: float) -> int:
+        """Answer the open question with this reply, `dsn` may be empty; returns the next turn. Raises `ValueError`."""
+
+    def committed(self, error: str | None, now: float) -> int:
+        """The journal settled the commit; `error` is the text of the reply for a failure. Returns the next turn."""
+
+    def take_message(self) -> tuple[str, list[tuple[str, str | None, int]], bytes]:
+        """A stand-alone session's sender, recipients with ORCPT and NOTIFY, and content with LF line ends."""
+
+    def stored(self, queue_id: str, error: str | None, now: float) -> int:
+        """The stand-alone session's message is stored, or not (`error`: the text of the reply); the next turn."""
+
+    def take_output(self) -> bytes | None:
+        """Everything to be written since the last call."""
+
+    def timeout(self, now: float) -> int:
+        """Time has passed; returns the next turn."""
+
+    def shut_down(self, now: float) -> bool:
+        """The service stops: True when the session has ended, False while a message is on its way."""
+
+    def lost(self) -> None:
+        """The connection is gone. A commit that runs goes on."""
+
+    @property
+    def deadline(self) -> float:
+        """When `timeout` is due, if nothing happens before."""
+    @property
+    def committing(self) -> bool:
+        """Does the journal hold a message of this session?"""
+    @property
+    def sender(self) -> str | None:
+        """The reverse path, accepted or in question; None before MAIL."""
+    @property
+    def recipient(self) -> str | None:
+        """The recipient in question."""
+    @property
+    def recipient_count(self) -> int:
+        """How many recipients were accepted."""
+    @property
+    def helo(self) -> str | None:
+        """What the client called itself; None before HELO."""
+    @property
+    def protocol(self) -> str:
+        """SMTP or ESMTP."""
+    @property
+    def talked_early(self) -> bool:
+        """Did the client speak before it was its turn?"""

@@ -13,3 +13,4 @@ pub mod message;
 pub mod qmgr;
 pub mod queue;
 pub mod smtp;
+pub mod smtpd;

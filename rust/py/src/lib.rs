@@ -9,6 +9,7 @@ mod log;
 mod maildrop;
 mod qmgr;
 mod smtp;
+mod smtpd;
 
 #[pymodule]
 mod _core {
@@ -28,4 +29,6 @@ mod _core {
     use crate::qmgr::QueueManager;
     #[pymodule_export]
     use crate::smtp::{SmtpClient, SmtpClientSettings};
+    #[pymodule_export]
+    use crate::smtpd::{SmtpdConfig, SmtpdSession};
 }

@@ -1,0 +1,115 @@
+"""Run as master's program `smtpd`, or with `-S` on standard input for `sendmail -bs`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from postillion import cleanup
+from postillion._core import CleanupSettings, Journal, QueueError
+from postillion.config import ConfigError
+from postillion.daemon import STOP_GRACE_S, Daemon, run, start
+from postillion.producer import Producer
+from postillion.smtpd import setup
+from postillion.smtpd.access import Access
+from postillion.smtpd.clients import Clients
+from postillion.smtpd.counts import Counts
+from postillion.smtpd.names import Names
+from postillion.smtpd.server import Listeners, Service
+from postillion.tables import TableTypeError
+
+CLOCK_CHECK_S = 60.0
+"""How often the headers' time zone is looked at."""
+
+
+async def serve(daemon: Daemon) -> None:
+    """Serve clients until the service stops or drains. Raises `ConfigError` for what main.cf cannot mean."""
+    config, log = daemon.config, daemon.log
+    try:
+        access = Access(config, log.warning)
+        names = Names(log.warning, enabled=config.flag("smtpd_peername_lookup"))
+        clients = Clients(config, access, names)
+    except TableTypeError as problem:
+        raise ConfigError(config.path, None, str(problem), "correct the table's name") from None
+    try:
+        journal = Journal(".", minfree_octets=config.number("queue_minfree"))
+    except QueueError as problem:
+        raise ConfigError(
+            config.text("queue_directory"), None, str(problem), "see postfix-files for its owner"
+        ) from None
+    settings = cleanup.settings(config)
+    limits = setup.client_limits(config)
+    counts = Counts(daemon.service, log.warning) if limits.any else None
+    service = Service(
+        setup.server_config(config, access, log, settings, journal),
+        access,
+        clients,
+        counts,
+        log,
+        limits=limits,
+        service=daemon.service,
+        timeout_s=config.seconds("smtpd_timeout"),
+    )
+    producer = Producer(journal, service.completed)
+    producer.start()
+    listeners = Listeners(service, daemon.listeners, daemon.session_limit)
+    loop = asyncio.get_running_loop()
+    accepting = loop.create_task(listeners.accept(), name="accept")
+    clock = loop.create_task(_keep_zone(settings), name="time zone")
+    stopping = loop.create_task(daemon.stopping.wait())
+    draining = loop.create_task(daemon.draining.wait())
+    try:
+        await asyncio.wait((accepting, stopping, draining), return_when=asyncio.FIRST_COMPLETED)
+        if accepting.done():
+            # It only ends by an error: let it be seen.
+            accepting.result()
+        accepting.cancel()
+        await asyncio.gather(accepting, return_exceptions=True)
+        await _finish(service, stopping)
+    finally:
+        clock.cancel()
+        stopping.cancel()
+        draining.cancel()
+        await producer.close()
+        if counts is not None:
+            counts.close()
+        journal.close()
+
+
+async def _finish(service: Service, stopping: asyncio.Task[bool]) -> None:
+    """Wait for the sessions to end by themselves; when the service stops, end those between two messages."""
+    empty = asyncio.Event()
+
+    def changed() -> None:
+        if not service.sessions:
+            empty.set()
+
+    service.changed = changed
+    changed()
+    drained = asyncio.get_running_loop().create_task(empty.wait())
+    try:
+        await asyncio.wait((drained, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not drained.done():
+            service.stop()
+            await asyncio.wait((drained,), timeout=STOP_GRACE_S)
+    finally:
+        drained.cancel()
+
+
+async def _keep_zone(settings: CleanupSettings) -> None:
+    while True:
+        await asyncio.sleep(CLOCK_CHECK_S)
+        settings.set_zone(*cleanup.zone())
+
+
+def main() -> None:
+    """Run the program."""
+    if "-S" in sys.argv[1:]:
+        from postillion.smtpd import standalone
+
+        sys.exit(standalone.main(sys.argv[1:]))
+    run(start("smtpd", sys.argv[1:]), serve)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What is known of a client before it says a word: its lists are asked once an address, not once a connection."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+from postillion.config import Config, ConfigError
+from postillion.smtpd.access import Access
+from postillion.smtpd.lists import NetworkList, parse_address
+from postillion.smtpd.names import Name, Names
+from postillion.tables import TableError
+
+CACHED_MAX: Final = 4096
+
+
+class Facts:
+    """What an address is. `trusted`: in mynetworks. `inside`: one of this system's own. `exempt`: never counted.
+
+    `rewrites_headers`: local_header_rewrite_clients. `spared`: smtpd_forbid_bare_newline_exclusions. `bucket`: what
+    counts as one client (smtpd_client_ipv4_prefix_length).
+    """
+
+    __slots__ = ("address", "bucket", "exempt", "inside", "rewrites_headers", "spared", "trusted")
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.bucket = address
+        self.trusted = self.inside = self.exempt = self.rewrites_headers = self.spared = False
+
+
+class Client:
+    """A client: its address's facts and its name."""
+
+    __slots__ = ("facts", "name", "reverse_name")
+
+    def __init__(self, facts: Facts, name: Name) -> None:
+        self.facts = facts
+        self.name, self.reverse_name = name
+
+    @property
+    def address(self) -> str:
+        """Its address as text."""
+        return self.facts.address
+
+    @property
+    def trusted(self) -> bool:
+        """In mynetworks?"""
+        return self.facts.trusted
+
+    @property
+    def inside(self) -> bool:
+        """One of this system's own addresses?"""
+        return self.facts.inside
+
+
+class Clients:
+    """Knows clients by address."""
+
+    def __init__(self, config: Config, access: Access, names: Names) -> None:
+        """Raises `ConfigError` for a list that makes no sense."""
+        self._access = access
+        self._names = names
+        self._exempt = NetworkList("smtpd_client_event_limit_exceptions", config)
+        self._spared = NetworkList("smtpd_forbid_bare_newline_exclusions", config)
+        self._rewriters = config.items("local_header_rewrite_clients")
+        for word in self._rewriters:
+            if word not in ("permit_mynetworks", "permit_inet_interfaces", "permit_sasl_authenticated"):
+                setting = config.setting("local_header_rewrite_clients")
+                path, line = (config.path, None) if setting is None else (setting.path, setting.line)
+                mend = "give permit_inet_interfaces, permit_mynetworks or permit_sasl_authenticated"
+                raise ConfigError(path, line, f'local_header_rewrite_clients: "{word}" is not supported', mend)
+        self._prefixes = {
+            4: config.number("smtpd_client_ipv4_prefix_length"),
+            6: config.number("smtpd_client_ipv6_prefix_length"),
+        }
+        self._cached: dict[str, Facts] = {}
+
+    def known(self, address: str) -> Client | None:
+        """Return the client if nothing about it must be waited for."""
+        name = self._names.known(address)
+        return None if name is None else Client(self.facts(address), name)
+
+    async def identify(self, address: str) -> Client:
+        """Return the client once its name is known, or known to be unknown."""
+        return Client(self.facts(address), await self._names.lookup(address))
+
+    def facts(self, address: str) -> Facts:
+        """Return what the lists of main.cf say of an address."""
+        facts = self._cached.get(address)
+        if facts is None:
+            facts, lasting = self._look_up(address)
+            while len(self._cached) >= CACHED_MAX:
+                del self._cached[next(iter(self._cached))]
+            if lasting:
+                self._cached[address] = facts
+        return facts
+
+    def _look_up(self, address: str) -> tuple[Facts, bool]:
+        facts = Facts(address)
+        facts.bucket = self._bucket(address)
+        try:
+            facts.trusted = address in self._access.mynetworks
+            facts.exempt = address in self._exempt
+            facts.spared = address in self._spared
+        except TableError:
+            # Treated as a stranger this time; asked again the next.
+            return facts, False
+        facts.inside = address in self._access.own_addresses
+        facts.rewrites_headers = (facts.inside and "permit_inet_interfaces" in self._rewriters) or (
+            facts.trusted and "permit_mynetworks" in self._rewriters
+        )
+        return facts, True
+
+    def _bucket(self, address: str) -> str:
+        parsed = parse_address(address)
+        if parsed is None:
+            return address
+        prefix = self._prefixes[parsed.version]
+        if prefix >= parsed.max_prefixlen:
+            return str(parsed)
+        return str(ipaddress.ip_network((parsed, prefix), strict=False))

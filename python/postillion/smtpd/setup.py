@@ -1,0 +1,89 @@
+"""main.cf turned into what the server is made of."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from postillion._core import CleanupSettings, Journal, Log, SmtpdConfig
+from postillion.config import Config, ConfigError
+from postillion.smtpd.access import Access
+from postillion.smtpd.server import Limits
+
+BARE_NEWLINE: Final = {"yes": "normalize", "normalize": "normalize", "note": "note", "reject": "reject", "no": "no"}
+NON_LETTERS: Final = "regexp:{{/^[^A-Z]/ Bogus}}"
+"""The one table that smtpd_forbidden_commands has by default: words that do not start with a letter."""
+
+
+def server_config(
+    config: Config, access: Access | None, log: Log, cleanup: CleanupSettings, journal: Journal | None
+) -> SmtpdConfig:
+    """Return the core's parameters. Without `access` and `journal`: for a stand-alone session. Raises `ConfigError`."""
+    forbidden, forbid_non_letters = _forbidden_commands(config)
+    limits = client_limits(config)
+    return SmtpdConfig(
+        log,
+        cleanup,
+        journal,
+        myhostname=config.text("myhostname"),
+        banner=config.text("smtpd_banner"),
+        mail_name=config.text("mail_name"),
+        message_size_limit=config.number("message_size_limit"),
+        smtputf8=config.flag("smtputf8_enable"),
+        strict_smtputf8=config.flag("strict_smtputf8"),
+        strict_envelopes=config.flag("strict_rfc821_envelopes"),
+        discard_ehlo_keywords=config.items("smtpd_discard_ehlo_keywords"),
+        disable_vrfy=config.flag("disable_vrfy_command"),
+        helo_required=config.flag("smtpd_helo_required"),
+        line_length_limit=config.number("line_length_limit"),
+        recipient_limit=config.number("smtpd_recipient_limit"),
+        recipient_overshoot_limit=config.number("smtpd_recipient_overshoot_limit"),
+        soft_error_limit=config.number("smtpd_soft_error_limit"),
+        hard_error_limit=config.number("smtpd_hard_error_limit"),
+        junk_command_limit=config.number("smtpd_junk_command_limit"),
+        error_sleep_s=config.seconds("smtpd_error_sleep_time"),
+        timeout_s=config.seconds("smtpd_timeout"),
+        per_request_deadline=config.flag("smtpd_per_request_deadline"),
+        min_data_rate=config.number("smtpd_min_data_rate"),
+        forbid_unauth_pipelining=config.flag("smtpd_forbid_unauth_pipelining"),
+        forbid_bare_newline=_choice(config, "smtpd_forbid_bare_newline", BARE_NEWLINE),
+        bare_newline_reject_code=config.number("smtpd_forbid_bare_newline_reject_code"),
+        forbidden_commands=forbidden,
+        forbid_non_letters=forbid_non_letters,
+        noop_commands=config.items("smtpd_noop_commands"),
+        asks_helo=access is not None and access.asks_helo,
+        asks_mail=access is not None and (access.asks_mail or bool(limits.mail_rate)),
+        asks_data=access is not None and access.asks_data,
+        log_client_port=config.flag("smtpd_client_port_logging"),
+    )
+
+
+def client_limits(config: Config) -> Limits:
+    """Return what a client outside smtpd_client_event_limit_exceptions may do."""
+    return Limits(
+        connections=config.number("smtpd_client_connection_count_limit"),
+        connections_rate=config.number("smtpd_client_connection_rate_limit"),
+        mail_rate=config.number("smtpd_client_message_rate_limit"),
+        rcpt_rate=config.number("smtpd_client_recipient_rate_limit"),
+    )
+
+
+def _forbidden_commands(config: Config) -> tuple[list[str], bool]:
+    words = config.items("smtpd_forbidden_commands")
+    tables = [word for word in words if ":" in word]
+    for table in tables:
+        if "".join(table.split()) != "".join(NON_LETTERS.split()):
+            raise _bad(config, "smtpd_forbidden_commands", table, f"give words, and {NON_LETTERS} if wanted")
+    return [word for word in words if word not in tables], bool(tables)
+
+
+def _choice(config: Config, name: str, choices: dict[str, str]) -> str:
+    word = config.text(name).strip().lower()
+    if word not in choices:
+        raise _bad(config, name, word, f"give one of {', '.join(choices)}")
+    return choices[word]
+
+
+def _bad(config: Config, name: str, value: str, mend: str) -> ConfigError:
+    setting = config.setting(name)
+    path, line = (config.path, None) if setting is None else (setting.path, setting.line)
+    return ConfigError(path, line, f'bad value "{value}" for {name}', mend)

@@ -1,0 +1,3 @@
+//! The SMTP server as a program: the dialogue of `smtp::server` with a queue behind it and a log beside it.
+
+pub mod session;
