@@ -1,1 +1,13 @@
-""""""
+"""Delivery agents: programs that register with the queue manager, are sent jobs, and answer for each recipient.
+
+| module | services of master.cf | delivers to |
+|---|---|---|
+| `smtp` | smtp, lmtp, relay | other hosts |
+| `local` | local | mailboxes, Maildirs, files and commands of this system's users |
+| `bounce` | bounce, defer, trace | the sender: non-delivery reports and delay warnings |
+| `error` | error, retry | nobody: every recipient fails with the next hop as its reason |
+| `discard` | discard | nobody, and says that all is well |
+
+`agent` is what they have in common: the connection to the queue manager, and the order of start and stop. `submit`
+puts a new message into the queue, for those that make one.
+"""

@@ -1,0 +1,161 @@
+"""local: the agent for mail of this system's users (local(8)).
+
+File work is synchronous and short, and done with the recipient's rights; the loop goes on while a mailbox is locked,
+a command runs, a directory is synced or a new message is committed. The program starts as root (unpriv `n` in
+master.cf) and keeps that; an ordinary user's installation delivers to that user alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from postillion import daemon
+from postillion._core import DeliveryJob, JobRecipient, QueueError
+from postillion.delivery.agent import Agent
+from postillion.delivery.submit import CLIENT_ATTRIBUTES, NewMessage, NewRecipient, SubmitError, Submitter
+from postillion.tables import TableTypeError
+
+from .account import NotPermittedError, rest_as
+from .aliases import Aliases
+from .letter import Letter, quote
+from .maildir import Maildirs
+from .recipient import Delivery, Outcome, Report, Tools
+from .settings import LocalSettings
+from .verdict import DEFERRED, Verdict, deferred, failed, sent
+
+if TYPE_CHECKING:
+    from postillion.daemon import Daemon
+
+CAPACITY = 20
+"""Jobs at a time: they overlap while commands run and locks are waited for."""
+MEMORY_MAX_RECIPIENTS = 10_000
+"""Deferred recipients whose settled places are remembered, so that their next attempt serves the others alone."""
+RELAY = "local"
+NEVER, SUCCESS = 1, 2
+"""NOTIFY= as bits (RFC 3461 §4.1)."""
+
+
+class LocalAgent(Agent):
+    """The agent of one service."""
+
+    def __init__(self, process: Daemon) -> None:
+        super().__init__(process, capacity=CAPACITY)
+        settings = LocalSettings.load(process.config, self.log.warning)
+        aliases = Aliases(
+            settings.alias_maps,
+            settings.default_privs,
+            owner_request_special=settings.owner_request_special,
+            expand_owner_alias=settings.expand_owner_alias,
+        )
+        self._settings = settings
+        self._tools = Tools(settings, aliases, Maildirs(), self.log.warning)
+        self._submitter = Submitter(process, in_place=True)
+        self._memory: OrderedDict[tuple[str, int], dict[str, Verdict]] = OrderedDict()
+
+    async def deliver(self, job: DeliveryJob) -> None:
+        """Settle every recipient of the job."""
+        try:
+            letter = Letter(job.text())
+        except QueueError as error:
+            for recipient in job.recipients:
+                self._settle(job, recipient, deferred("4.3.0", f"queue file read error: {error}"))
+            return
+        for recipient in job.recipients:
+            await self._deliver_recipient(job, recipient, letter)
+
+    async def close(self) -> None:
+        """End the link that announces forwarded mail."""
+        await self._submitter.close()
+
+    async def _deliver_recipient(self, job: DeliveryJob, recipient: JobRecipient, letter: Letter) -> None:
+        key = (job.queue_id, recipient.index)
+        done = self._memory.get(key, {})
+        original = recipient.original or recipient.address
+        delivery = Delivery(job, letter, recipient.address, original, self._tools, done)
+        outcome = await delivery.deliver()
+        for sender, addresses in outcome.forwards.items():
+            await self._forward(job, recipient, letter, sender, addresses, outcome, done)
+        verdict = outcome.verdict()
+        if verdict.outcome == DEFERRED and done:
+            self._memory[key] = done
+            if len(self._memory) > MEMORY_MAX_RECIPIENTS:
+                self._memory.popitem(last=False)
+        else:
+            self._memory.pop(key, None)
+        # The verdict's own line comes last: it is the one that settles.
+        last = next((n for n, report in enumerate(outcome.reports) if report.verdict is verdict), None)
+        for n, (address, report) in enumerate(outcome.reports):
+            if n != last:
+                job.note(recipient.index, address, report.outcome, report.dsn, report.text, relay=RELAY)
+        self._settle(job, recipient, verdict, None if last is None else outcome.reports[last].address)
+
+    def _settle(self, job: DeliveryJob, recipient: JobRecipient, verdict: Verdict, address: str | None = None) -> None:
+        job.status(recipient.index, verdict.outcome, verdict.dsn, verdict.text, relay=RELAY, address=address)
+
+    async def _forward(
+        self,
+        job: DeliveryJob,
+        recipient: JobRecipient,
+        letter: Letter,
+        sender: str,
+        addresses: list[str],
+        outcome: Outcome,
+        done: dict[str, Verdict],
+    ) -> None:
+        """Queue a new message for addresses that an alias or a .forward file leads to.
+
+        It keeps the DSN wishes of the old one, but for the report of success, which each alias would multiply; mail
+        with another sender, a list's, has none of them (RFC 3461 §5.2.7).
+        """
+        place = f"forward from {sender}"
+        if place in done:
+            outcome.earlier.append(done[place])
+            return
+        same_sender = sender == job.sender
+        notify = NEVER if recipient.notify == SUCCESS else recipient.notify & ~SUCCESS
+        original = recipient.original or recipient.address
+        wishes = (original, recipient.orcpt, notify) if same_sender else (None, None, 0)
+        head = b""
+        if "forward" in self._settings.prepend_delivered_header:
+            head = f"Delivered-To: {quote(recipient.address)}\n".encode("utf-8", "surrogateescape")
+        message = NewMessage(
+            sender,
+            [NewRecipient(address, *wishes) for address in addresses],
+            (head, letter.text),
+            local=False,
+            body=job.body,
+            ret=job.ret if same_sender else "",
+            envid=job.envid if same_sender else None,
+            smtputf8=job.smtputf8,
+            attributes={name: value for name in CLIENT_ATTRIBUTES if (value := job.attribute(name)) is not None},
+        )
+        try:
+            new_id = await self._submitter.submit(message)
+        except SubmitError as error:
+            verdict = failed(error.dsn, f"cannot forward: {error.text}")
+        else:
+            verdict = sent(f"forwarded as {new_id}")
+            done[place] = verdict
+        outcome.reports.append(Report(recipient.address, verdict))
+
+
+async def _main(process: Daemon) -> None:
+    try:
+        rest_as(process.config.text("mail_owner"))
+        agent = LocalAgent(process)
+    except (NotPermittedError, TableTypeError) as error:
+        process.fatal(str(error))
+    await agent.serve()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; the exit status."""
+    process = daemon.start("local", sys.argv[1:] if argv is None else argv)
+    daemon.run(process, _main)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,123 @@
+"""Aliases: what a local name stands for, and whose rights its commands and files have."""
+
+import os
+import stat
+from typing import NamedTuple
+
+from postillion.tables import Maps, Match, TableError
+
+from .account import ROOT, Account, account_of, acting_as, privileged, unprivileged
+from .targets import Target, parse_lines, parse_targets
+from .verdict import Verdict, bounced, deferred
+
+INCLUDE_MAX_OCTETS = 16 * 1024 * 1024
+
+
+class AliasError(Exception):
+    """An alias that can't be expanded now, or never; holds the verdict on its mail."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.text)
+        self.verdict = verdict
+
+
+class Expansion(NamedTuple):
+    """What a name stands for. `owner`: the address that hears of problems (`owner-NAME@domain`), None without one."""
+
+    name: str
+    targets: list[Target]
+    account: Account
+    owner: str | None
+
+
+class Aliases:
+    """The alias tables (`alias_maps`), read as aliases(5) says."""
+
+    def __init__(
+        self, maps: Maps, default_privs: str, *, owner_request_special: bool, expand_owner_alias: bool
+    ) -> None:
+        self._maps = maps
+        self._default_privs = default_privs
+        self._owner_request_special = owner_request_special
+        self._expand_owner_alias = expand_owner_alias
+
+    def expand(self, name: str, domain: str) -> Expansion | None:
+        """Return what the alias `name` stands for, None when it is none. Raises `AliasError`."""
+        try:
+            found = self._find(name)
+            if found is None:
+                return None
+            owner = self._owner(name, domain)
+        except TableError as error:
+            raise AliasError(deferred("4.3.0", f"alias database unavailable: {error}")) from error
+        targets = parse_targets(found.value)
+        if not targets:
+            raise AliasError(deferred("4.3.0", f"alias {name} of {found.table.name} has no recipient"))
+        return Expansion(name, targets, self._rights(found.table.owner, found.table.name), owner)
+
+    def _find(self, name: str) -> Match | None:
+        try:
+            return self._maps.find(name)
+        except TableError:
+            # A file that mail_owner can't read: Postfix opens tables while it is root.
+            with privileged():
+                return self._maps.find(name)
+
+    def _owner(self, name: str, domain: str) -> str | None:
+        """`owner-NAME`, when such an alias exists: it hears of problems in the name of the list."""
+        if not self._owner_request_special:
+            return None
+        owner = f"owner-{name}"
+        value = self._maps.lookup(owner)
+        if value is None:
+            return None
+        address = value.strip() if self._expand_owner_alias else owner
+        return address if "@" in address else f"{address}@{domain}"
+
+    def _rights(self, owner: int | None, table: str) -> Account:
+        if owner is None or owner == 0:
+            return unprivileged(self._default_privs)
+        account = account_of(owner)
+        if account is None:
+            raise AliasError(deferred("4.3.0", f"cannot find alias database owner of {table}: user number {owner}"))
+        return account
+
+
+def read_include(path: str, account: Account, default_privs: str) -> tuple[list[Target], Account]:
+    """Return the targets of an :include: file, and the rights of its commands and files. Raises `AliasError`.
+
+    The file is opened with the rights in force. Its owner's rights are taken only in place of the default ones: a
+    user's list must not run what it names as somebody else.
+    """
+    if not path.startswith("/"):
+        raise AliasError(bounced("5.3.5", f"mail system configuration error: :include:{path} is no absolute path"))
+    by_default = account == unprivileged(default_privs)
+    opener = ROOT if by_default and os.getuid() == 0 else account
+    try:
+        with acting_as(opener):
+            text, status = read_list(path, INCLUDE_MAX_OCTETS)
+    except OSError as error:
+        raise AliasError(deferred("4.2.0", f"cannot open include file {path}: {error.strerror}")) from error
+    if status.st_mode & stat.S_IWOTH:
+        raise AliasError(bounced("5.7.1", f"include file {path} is world writable"))
+    if by_default and status.st_uid not in (0, account.uid):
+        owner = account_of(status.st_uid)
+        if owner is None:
+            raise AliasError(deferred("4.3.0", f"cannot find the owner of include file {path}"))
+        account = owner
+    return parse_lines(text), account
+
+
+def read_list(path: str, limit_octets: int) -> tuple[str, os.stat_result]:
+    """Return the text and status of a regular file. Raises `OSError`: unreadable, too long, or no regular file."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(0, "not a regular file", path)
+        if status.st_size > limit_octets:
+            raise OSError(0, f"more than {limit_octets} octets", path)
+        with open(file, "rb", closefd=False) as stream:
+            return stream.read(limit_octets).decode("utf-8", "surrogateescape"), status
+    finally:
+        os.close(file)

@@ -1,0 +1,75 @@
+"""A user's .forward file: where mail goes in place of the mailbox (local(8), forward_path)."""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+
+from .account import Account, acting_as
+from .aliases import read_list
+from .targets import Target, parse_lines
+
+FORWARD_MAX_OCTETS = 1024 * 1024
+REFERENCE = re.compile(r"\$\$|\$(\w+)|\$\((\w+)(?:([?:])([^()]*))?\)|\$\{(\w+)(?:([?:])([^{}]*))?\}")
+
+
+class UndefinedError(KeyError):
+    """A name that has no value here: a path that needs it is no candidate."""
+
+
+def expand(text: str, values: Mapping[str, str], allowed: str | None = None) -> str:
+    """Return a parameter's text with `$name`, `${name}`, `${name?if set}` and `${name:if not}` replaced.
+
+    Values are empty for names that stand for nothing now. Characters of values that are not in `allowed` become `_`.
+    Raises `UndefinedError` when a plain reference has no value.
+    """
+
+    def value(name: str) -> str:
+        found = values.get(name, "")
+        return found if allowed is None else "".join(char if char in allowed else "_" for char in found)
+
+    def replace(found: re.Match[str]) -> str:
+        if found.group() == "$$":
+            return "$"
+        plain, round_name, round_sign, round_text, brace_name, brace_sign, brace_text = found.groups()
+        name = plain or round_name or brace_name
+        sign, rest = round_sign or brace_sign, round_text or brace_text or ""
+        if not sign:
+            if not values.get(name):
+                raise UndefinedError(name)
+            return value(name)
+        return rest if bool(values.get(name)) == (sign == "?") else ""
+
+    return REFERENCE.sub(replace, text)
+
+
+def find_forward(
+    paths: list[str], values: Mapping[str, str], allowed: str, account: Account
+) -> tuple[str | None, list[Target], str | None]:
+    """Return the first existing file of forward_path, its targets, and what is wrong with it.
+
+    No targets: mail goes to the mailbox. A file that is not regular, belongs to another user, or is writable for the
+    world is passed over, for whoever can write to it could run commands as the user.
+    """
+    for pattern in paths:
+        try:
+            path = expand(pattern, values, allowed)
+        except UndefinedError:
+            continue
+        with acting_as(account):
+            try:
+                status = os.lstat(path)
+            except OSError:
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                return path, [], f"file {path} is not a regular file"
+            try:
+                text, status = read_list(path, FORWARD_MAX_OCTETS)
+            except OSError as error:
+                return path, [], f"cannot open file {path}: {error.strerror}"
+        if status.st_uid not in (0, account.uid):
+            return path, [], f"file {path} has bad owner uid {status.st_uid}"
+        if status.st_mode & stat.S_IWOTH:
+            return path, [], f"file {path} is world writable"
+        return path, parse_lines(text), None
+    return None, [], None

@@ -1,0 +1,79 @@
+"""The message as it is put into a mailbox: unstuffed, LF line ends, with the headers of final delivery on top."""
+
+import re
+import time
+
+HEADER_MAX_OCTETS = 1024 * 1024
+"""As much of a message's head is searched for Delivered-To; cleanup lets no header block be larger."""
+
+DELIVERED_TO = re.compile(rb"^delivered-to[ \t]*:[ \t]*((?:[^\n]|\n[ \t])*)", re.IGNORECASE | re.MULTILINE)
+FROM_LINE = re.compile(rb"^From ", re.MULTILINE)
+ATOMS = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+(?:\.[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+)*\Z")
+CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Letter:
+    """A message for local delivery."""
+
+    def __init__(self, text: bytes) -> None:
+        """`text`: header and body with LF line ends; a last line without its end gets one."""
+        self.text = text if text.endswith(b"\n") or not text else text + b"\n"
+        self._delivered_to: frozenset[str] | None = None
+
+    def delivered_to(self) -> frozenset[str]:
+        """Return every address that the message was already delivered to, in lower case (its Delivered-To headers)."""
+        if self._delivered_to is None:
+            end = self.text.find(b"\n\n", 0, HEADER_MAX_OCTETS)
+            header = self.text[: end + 1 if end >= 0 else HEADER_MAX_OCTETS]
+            values = (found.group(1).replace(b"\n", b"") for found in DELIVERED_TO.finditer(header))
+            self._delivered_to = frozenset(normal(value.decode("utf-8", "surrogateescape")) for value in values)
+        return self._delivered_to
+
+    def quoted(self) -> bytes:
+        """Return the text for an mbox: `From ` at the start of a line becomes `>From `, and an empty line ends it."""
+        text = self.text
+        if text.startswith(b"From ") or b"\nFrom " in text:
+            text = FROM_LINE.sub(b">From ", text)
+        return text + b"\n"
+
+
+def delivery_headers(sender: str, original: str, delivered: str | None) -> bytes:
+    """Return `Return-Path`, `X-Original-To` and, unless None, `Delivered-To`, one line each."""
+    lines = f"Return-Path: <{quote(sender)}>\nX-Original-To: {quote(original)}\n"
+    if delivered is not None:
+        lines += f"Delivered-To: {quote(delivered)}\n"
+    return lines.encode("utf-8", "surrogateescape")
+
+
+def from_line(sender: str, wall_now: float) -> bytes:
+    """Return the line that starts a message in an mbox; the null sender is MAILER-DAEMON."""
+    date = time.asctime(time.localtime(wall_now))
+    return f"From {quote(sender) or 'MAILER-DAEMON'}  {date}\n".encode("utf-8", "surrogateescape")
+
+
+def quote(address: str) -> str:
+    """Return an address fit for a header: its local part in quotes where RFC 5322 §3.4.1 needs them, on one line."""
+    address = CONTROLS.sub("?", address)
+    local, sign, domain = address.rpartition("@")
+    if not sign:
+        local, domain = address, ""
+    if not local or ATOMS.match(local) or is_quoted(local):
+        return address
+    escaped = local.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"{sign}{domain}'
+
+
+def is_quoted(local: str) -> bool:
+    """Whether a local part is a quoted string as a whole (RFC 5321 §4.1.2)."""
+    return bool(re.fullmatch(r'"(?:[^"\\]|\\.)*"', local))
+
+
+def unquote(local: str) -> str:
+    """Return a local part without the quotes of RFC 5321 §4.1.2."""
+    return re.sub(r"\\(.)", r"\1", local[1:-1]) if len(local) > 1 and is_quoted(local) else local
+
+
+def normal(address: str) -> str:
+    """Return the form in which addresses are compared: without outer blanks and needless quotes, in lower case."""
+    local, sign, domain = address.strip().rpartition("@")
+    return f"{unquote(local)}{sign}{domain}".casefold()

@@ -1,0 +1,106 @@
+"""The parameters of main.cf that local delivery goes by, under their own names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from postillion.tables import Maps, open_maps
+
+from .mbox import LOCK_STYLES, MboxSettings
+
+if TYPE_CHECKING:
+    from postillion.config import Config
+    from postillion.tables.table import Warn
+
+UNSUPPORTED = ("mailbox_transport", "mailbox_transport_maps", "fallback_transport", "fallback_transport_maps")
+"""They hand a recipient to another transport. Mail that they would take waits: see docs/known-issues.md."""
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """What local(8) is told by main.cf. Sizes in octets, times in seconds."""
+
+    myhostname: str
+    myorigin: str
+    local_domains: frozenset[str]
+    recipient_delimiter: str
+    owner_request_special: bool
+    expand_owner_alias: bool
+    default_privs: str
+    allow_mail_to_commands: frozenset[str]
+    allow_mail_to_files: frozenset[str]
+    propagate_unmatched_extensions: frozenset[str]
+    prepend_delivered_header: frozenset[str]
+    forward_path: list[str]
+    forward_expansion_filter: str
+    mailbox_command: str
+    mailbox_command_maps: Maps
+    home_mailbox: str
+    mail_spool_directory: str
+    luser_relay: str
+    require_home_directory: bool
+    frozen_delivered_to: bool
+    command_time_limit_s: float
+    command_expansion_filter: str
+    command_execution_directory: str
+    execution_directory_expansion_filter: str
+    export_environment: list[str]
+    local_command_shell: str
+    double_bounce_sender: str
+    unsupported: list[str]
+    mbox: MboxSettings
+    alias_maps: Maps
+
+    @classmethod
+    def load(cls, config: Config, warn: Warn) -> LocalSettings:
+        """Return the settings. Raises `ConfigError` and `TableTypeError`; `warn` hears what is only doubtful."""
+        locks = tuple(style.lower() for style in config.items("mailbox_delivery_lock"))
+        for style in locks:
+            if style not in LOCK_STYLES:
+                warn(f'mailbox_delivery_lock: "{style}" is not known, use {", ".join(LOCK_STYLES)}')
+        unsupported = [name for name in UNSUPPORTED if config.text(name)]
+        for name in unsupported:
+            warn(f"{name} is not supported yet: the mail that it would take is deferred")
+        limit = config.number("mailbox_size_limit")
+        if 0 < limit < config.number("message_size_limit"):
+            warn("mailbox_size_limit is smaller than message_size_limit")
+        return cls(
+            myhostname=config.text("myhostname"),
+            myorigin=config.text("myorigin"),
+            local_domains=frozenset(item.lower() for item in config.items("mydestination")),
+            recipient_delimiter=config.text("recipient_delimiter"),
+            owner_request_special=config.flag("owner_request_special"),
+            expand_owner_alias=config.flag("expand_owner_alias"),
+            default_privs=config.text("default_privs"),
+            allow_mail_to_commands=frozenset(config.items("allow_mail_to_commands")),
+            allow_mail_to_files=frozenset(config.items("allow_mail_to_files")),
+            propagate_unmatched_extensions=frozenset(config.items("propagate_unmatched_extensions")),
+            prepend_delivered_header=frozenset(config.items("prepend_delivered_header")),
+            forward_path=config.text("forward_path").replace(",", " ").split(),
+            forward_expansion_filter=config.text("forward_expansion_filter"),
+            mailbox_command=config.text("mailbox_command"),
+            mailbox_command_maps=open_maps(config.items("mailbox_command_maps"), config, warn=warn),
+            home_mailbox=config.text("home_mailbox"),
+            mail_spool_directory=config.text("mail_spool_directory"),
+            luser_relay=config.text("luser_relay"),
+            require_home_directory=config.flag("require_home_directory"),
+            frozen_delivered_to=config.flag("frozen_delivered_to"),
+            command_time_limit_s=config.seconds("command_time_limit"),
+            command_expansion_filter=config.text("command_expansion_filter"),
+            command_execution_directory=config.text("command_execution_directory"),
+            execution_directory_expansion_filter=config.text("execution_directory_expansion_filter"),
+            export_environment=config.items("export_environment"),
+            local_command_shell=config.text("local_command_shell"),
+            double_bounce_sender=config.text("double_bounce_sender"),
+            unsupported=unsupported,
+            mbox=MboxSettings(
+                mailbox_delivery_lock=locks,
+                deliver_lock_attempts=config.number("deliver_lock_attempts"),
+                deliver_lock_delay_s=config.seconds("deliver_lock_delay"),
+                stale_lock_time_s=config.seconds("stale_lock_time"),
+                mailbox_size_limit=limit,
+                strict_mailbox_ownership=config.flag("strict_mailbox_ownership"),
+            ),
+            alias_maps=open_maps(config.items("alias_maps"), config, warn=warn),
+        )

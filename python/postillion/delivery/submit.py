@@ -1,0 +1,157 @@
+"""New messages from inside: reports to senders, and mail that local delivery forwards.
+
+A message is in the queue, durably, before `submit` returns; only then may whoever made it call its work done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from postillion import cleanup
+from postillion._core import Journal, QueueError, Submission
+from postillion.errors import MessageRefused
+from postillion.producer import Producer
+
+if TYPE_CHECKING:
+    from postillion.daemon import Daemon
+
+COMMIT_TIMEOUT_S = 60.0
+"""How long a commit may take before its maker gives up on it. It may still come to be, and then be a second copy."""
+CLIENT_ATTRIBUTES = ("client_name", "client_address", "client_port", "helo_name", "protocol_name")
+
+
+class SubmitError(Exception):
+    """The message isn't in the queue. `dsn`: the status code, of class 4 when it is worth another try."""
+
+    def __init__(self, dsn: str, text: str) -> None:
+        super().__init__(f"{dsn} {text}")
+        self.dsn = dsn
+        self.text = text
+
+
+class NewRecipient(NamedTuple):
+    """A recipient of a new message; `original`, `orcpt` and `notify` (bits) as in the envelope."""
+
+    address: str
+    original: str | None = None
+    orcpt: str | None = None
+    notify: int = 0
+
+
+class NewMessage(NamedTuple):
+    """A message to be queued. `parts`: its text, line ends LF. `local`: it was made here, its headers are completed.
+
+    `body`, `ret`, `envid`, `smtputf8`, `attributes`: as in the envelope.
+    """
+
+    sender: str
+    recipients: Sequence[NewRecipient]
+    parts: Sequence[bytes]
+    local: bool
+    body: str = ""
+    ret: str = ""
+    envid: str | None = None
+    smtputf8: bool = False
+    attributes: Mapping[str, str] = {}
+
+
+class Submitter:
+    """Commits messages to a journal of this process, which is opened with the first of them.
+
+    `in_place`: the process waits, and does nothing else, while a message is committed. Local delivery needs that: the
+    journal's thread must not make files while the process has a recipient's rights.
+    """
+
+    def __init__(self, process: Daemon, *, in_place: bool = False) -> None:
+        config = process.config
+        self._log = process.log
+        self._in_place = in_place
+        self._settings = cleanup.settings(config)
+        self._minfree_octets = config.number("queue_minfree")
+        self._received = f"Received: by {config.text('myhostname')} ({config.text('mail_name')})\n\tid {{id}}; {{date}}"
+        self._waiting: dict[int, asyncio.Future[str | None]] = {}
+        self._tickets = 0
+        self._journal: Journal | None = None
+        self._producer: Producer | None = None
+
+    async def submit(self, message: NewMessage) -> str:
+        """Return the queue ID of the message once it is on disk. Raises `SubmitError`."""
+        try:
+            journal, producer = self._opened()
+            submission = Submission(
+                self._settings,
+                journal,
+                self._log,
+                message.sender,
+                message.recipients,
+                wall_now=time.time(),
+                received=self._received,
+                attributes=message.attributes,
+                body=message.body,
+                smtputf8=message.smtputf8,
+                ret=message.ret,
+                envid=message.envid,
+                local=message.local,
+            )
+            for part in message.parts:
+                submission.write(part)
+            self._tickets += 1
+            ticket = self._tickets
+            new_id = submission.commit(ticket)
+        except MessageRefused as refused:
+            raise SubmitError(refused.dsn, refused.text) from refused
+        except QueueError as error:
+            raise SubmitError("4.3.0", f"queue file write error: {error}") from error
+        problem = self._wait(journal, ticket) if self._in_place else await self._settled(ticket)
+        producer.poll()
+        if problem is not None:
+            dsn, text = _split_reply(problem)
+            raise SubmitError(dsn, text)
+        return new_id
+
+    async def close(self) -> None:
+        """Announce what is committed and end the link and the journal."""
+        if self._producer is not None:
+            await self._producer.close()
+        if self._journal is not None:
+            self._journal.close()
+
+    def _opened(self) -> tuple[Journal, Producer]:
+        if self._journal is None or self._producer is None:
+            self._journal = Journal(os.getcwd(), minfree_octets=self._minfree_octets)
+            self._producer = Producer(self._journal, self._completed)
+            self._producer.start()
+        return self._journal, self._producer
+
+    def _completed(self, ticket: int, problem: str | None) -> None:
+        waiting = self._waiting.pop(ticket, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(problem)
+
+    async def _settled(self, ticket: int) -> str | None:
+        waiting: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._waiting[ticket] = waiting
+        try:
+            return await asyncio.wait_for(waiting, COMMIT_TIMEOUT_S)
+        except TimeoutError:
+            return "451 4.3.0 queue file write error: it takes too long"
+        finally:
+            self._waiting.pop(ticket, None)
+
+    def _wait(self, journal: Journal, ticket: int) -> str | None:
+        deadline = time.monotonic() + COMMIT_TIMEOUT_S
+        while (left_s := deadline - time.monotonic()) > 0:
+            for settled, problem in journal.wait(left_s):
+                if settled == ticket:
+                    return problem
+        return "451 4.3.0 queue file write error: it takes too long"
+
+
+def _split_reply(reply: str) -> tuple[str, str]:
+    """`452 4.3.1 Insufficient system storage` -> 4.3.1 and the text."""
+    _code, dsn, text = (*reply.split(" ", 2), "", "")[:3]
+    return (dsn, text) if dsn[:2] in ("4.", "5.") else ("4.3.0", reply)

@@ -1,0 +1,564 @@
+"""local(8): where a recipient's mail goes, and with whose rights."""
+
+import asyncio
+import os
+import pwd
+import stat
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postillion.config import Config
+from postillion.delivery.local import account, command, forward, recipient
+from postillion.delivery.local.account import Account, NotPermittedError, account_of, acting_as
+from postillion.delivery.local.address import take_apart
+from postillion.delivery.local.aliases import Aliases
+from postillion.delivery.local.forward import UndefinedError, expand
+from postillion.delivery.local.letter import Letter, normal, quote
+from postillion.delivery.local.maildir import Maildirs
+from postillion.delivery.local.recipient import Delivery, Outcome, Tools
+from postillion.delivery.local.settings import LocalSettings
+from postillion.delivery.local.targets import Target, parse_lines, parse_targets
+from postillion.delivery.local.verdict import Verdict
+
+ROOT = os.getuid() == 0
+ME = pwd.getpwuid(os.getuid()).pw_name
+TEXT = b"From: a@b.example\nSubject: x\n\nbody\n"
+
+
+@dataclass
+class Message:
+    """What delivery asks of a job."""
+
+    queue_id: str = "ABC"
+    sender: str = "a@b.example"
+    envid: str | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+
+    def attribute(self, name: str) -> str | None:
+        return self.attributes.get(name)
+
+
+class Site:
+    """A site in a directory, with one user, `user`: nobody when we are root, else ourselves."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = path
+        self.home = path / "home"
+        self.home.mkdir()
+        self.uid, self.gid = (65534, 65534) if ROOT else (os.getuid(), os.getgid())
+        if ROOT:
+            os.chown(self.home, self.uid, self.gid)
+            path.chmod(0o777)
+            for parent in path.parents[:2]:
+                parent.chmod(0o711)
+        self.parameters = {
+            "compatibility_level": "3.6",
+            "myhostname": "mx.example",
+            "myorigin": "example",
+            "mydestination": "example, localhost",
+            "alias_maps": f"hash:{path}/aliases",
+            "home_mailbox": "Maildir/",
+        }
+        self.warnings: list[str] = []
+        self.aliases("none: nobody")
+        self.user = Account("user", self.uid, self.gid, str(self.home), "/bin/sh")
+        self.users = {"user": self.user, "other": self.user._replace(name="other", home=str(path / "other"))}
+        monkeypatch.setattr(recipient, "find_account", self.users.get)
+
+    def aliases(self, text: str) -> None:
+        path = self.path / "aliases"
+        path.write_text(text + "\n")
+        os.utime(path, (1, time.monotonic_ns() % 10**9))
+
+    def tools(self) -> Tools:
+        lines = "".join(f"{name} = {value}\n" for name, value in self.parameters.items())
+        (self.path / "main.cf").write_text(lines)
+        settings = LocalSettings.load(Config.load(str(self.path)), self.warnings.append)
+        aliases = Aliases(
+            settings.alias_maps,
+            settings.default_privs,
+            owner_request_special=settings.owner_request_special,
+            expand_owner_alias=settings.expand_owner_alias,
+        )
+        return Tools(settings, aliases, Maildirs("mx.example"), self.warnings.append)
+
+    async def deliver(
+        self, address: str, text: bytes = TEXT, done: dict[str, Verdict] | None = None, message: Message | None = None
+    ) -> Outcome:
+        return await Delivery(message or Message(), Letter(text), address, address, self.tools(), done).deliver()
+
+    def maildir(self, home: Path | None = None) -> list[bytes]:
+        new = (home or self.home) / "Maildir/new"
+        return [(new / name).read_bytes() for name in sorted(os.listdir(new))] if new.exists() else []
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    return Site(tmp_path, monkeypatch)
+
+
+async def one(site: Site, address: str, text: bytes = TEXT) -> Verdict:
+    outcome = await site.deliver(address, text)
+    (report,) = outcome.reports
+    assert not outcome.forwards
+    return report.verdict
+
+
+async def test_mail_lands_in_the_maildir_with_its_headers(site: Site) -> None:
+    assert await one(site, "User@example") == ("sent", "2.0.0", "delivered to maildir")
+    head = b"Return-Path: <a@b.example>\nX-Original-To: User@example\nDelivered-To: User@example\n"
+    assert site.maildir() == [head + TEXT]
+
+
+async def test_unknown_user_bounces(site: Site) -> None:
+    assert await one(site, "nouser@example") == ("bounced", "5.1.1", 'unknown user: "nouser"')
+
+
+async def test_required_names_without_alias_are_discarded_with_a_warning(site: Site) -> None:
+    assert await one(site, "postmaster@example") == ("sent", "2.0.0", "discarded")
+    assert site.warnings == ["required alias not found: postmaster"]
+
+
+@pytest.mark.parametrize(
+    ("aliases", "address", "maildir", "forwards"),
+    [
+        ("root: user", "root@example", 1, {}),
+        ("root: admin\nadmin: user", "root@example", 1, {}),
+        ("user: user", "user@example", 1, {}),
+        ("user: user, x@far.example", "user@example", 1, {"a@b.example": ["x@far.example"]}),
+        ("user: \\user, other", "user@example", 1, {"a@b.example": ["other@example"]}),
+        ("list: user, other", "list@example", 0, {"a@b.example": ["user@example", "other@example"]}),
+        ("list: user, user, user@example", "list@example", 0, {"a@b.example": ["user@example"]}),
+        ("list: x@far.example", "list@example", 0, {"a@b.example": ["x@far.example"]}),
+        ("list: user\nowner-list: other", "list@example", 0, {"owner-list@example": ["user@example"]}),
+        ("user+tag: x@far.example", "user+tag@example", 0, {"a@b.example": ["x@far.example"]}),
+        ("user: x@far.example", "user+tag@example", 0, {"a@b.example": ["x@far.example"]}),
+    ],
+)
+async def test_aliases(site: Site, aliases: str, address: str, maildir: int, forwards: dict[str, list[str]]) -> None:
+    site.aliases(aliases)
+    site.parameters["recipient_delimiter"] = "+"
+    outcome = await site.deliver(address)
+    assert outcome.forwards == forwards
+    assert len(site.maildir()) == maildir
+    assert [report.verdict.outcome for report in outcome.reports] == ["sent"] * maildir
+
+
+@pytest.mark.parametrize(
+    ("aliases", "dsn", "text"),
+    [
+        ("x: y\ny: z\nz: y", "5.4.6", "alias database loop"),
+        ("x: :include:/etc/nonexistent", "4.2.0", "cannot open include file"),
+        ("x: :include:relative", "5.3.5", "no absolute path"),
+        ("x: ~/file", "5.3.5", "bad file name"),
+        ("x: ,,", "4.3.0", "has no recipient"),
+    ],
+)
+async def test_aliases_that_lead_nowhere(site: Site, aliases: str, dsn: str, text: str) -> None:
+    site.aliases(aliases)
+    verdict = await one(site, "x@example")
+    assert verdict.dsn == dsn
+    assert text in verdict.text
+
+
+async def test_missing_alias_table_defers(site: Site) -> None:
+    (site.path / "aliases").unlink()
+    verdict = await one(site, "user@example")
+    assert (verdict.outcome, verdict.dsn) == ("deferred", "4.3.0")
+
+
+async def test_message_that_was_here_before_is_a_loop(site: Site) -> None:
+    text = b"X: y\ndelivered-to:\n USER@example\n\nDelivered-To: other@example\n"
+    assert await one(site, "user@example", text) == ("bounced", "5.4.6", "mail forwarding loop for user@example")
+    assert (await one(site, "other@example", text)).outcome == "sent"
+
+
+async def test_include_files_are_always_forwarded(site: Site) -> None:
+    (site.path / "list").write_text("# members\nuser\nx@far.example, y@far.example\n\n")
+    site.aliases(f"list: :include:{site.path}/list")
+    outcome = await site.deliver("list@example")
+    assert outcome.forwards == {"a@b.example": ["user@example", "x@far.example", "y@far.example"]}
+
+
+async def test_include_loops_end(site: Site) -> None:
+    (site.path / "list").write_text(f":include:{site.path}/list\n")
+    site.aliases(f"list: :include:{site.path}/list")
+    verdict = await one(site, "list@example")
+    assert verdict.dsn == "5.4.6"
+
+
+async def test_world_writable_lists_are_refused(site: Site) -> None:
+    (site.path / "list").write_text("user\n")
+    (site.path / "list").chmod(0o666)
+    site.aliases(f"list: :include:{site.path}/list, x@far.example")
+    outcome = await site.deliver("list@example")
+    assert [report.verdict.dsn for report in outcome.reports] == ["5.7.1"]
+    assert outcome.forwards == {"a@b.example": ["x@far.example"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "maildir", "forwards"),
+    [
+        ("x@far.example\n", 0, ["x@far.example"]),
+        ("\\user, x@far.example\n", 1, ["x@far.example"]),
+        ("user\nx@far.example\n", 1, ["x@far.example"]),
+        ("user@localhost\n", 1, []),
+        ("other\n", 0, ["other@example"]),
+        ("# nothing\n\n", 1, []),
+        ("", 1, []),
+    ],
+)
+async def test_forward_files(site: Site, text: str, maildir: int, forwards: list[str]) -> None:
+    (site.home / ".forward").write_text(text)
+    outcome = await site.deliver("user@example")
+    assert outcome.forwards == ({"a@b.example": forwards} if forwards else {})
+    assert len(site.maildir()) == maildir
+
+
+@pytest.mark.parametrize("hostile", ["world-writable", "symlink", "fifo", "directory", "foreign"])
+async def test_forward_files_that_others_could_have_written_are_passed_over(site: Site, hostile: str) -> None:
+    path = site.home / ".forward"
+    if hostile == "symlink":
+        (site.path / "f").write_text("x@far.example\n")
+        path.symlink_to(site.path / "f")
+    elif hostile == "fifo":
+        os.mkfifo(path)
+    elif hostile == "directory":
+        path.mkdir()
+    else:
+        path.write_text("x@far.example\n")
+        path.chmod(0o666 if hostile == "world-writable" else 0o644)
+        if hostile == "foreign":
+            if not ROOT:
+                pytest.skip("needs root")
+            os.chown(path, 12345, 12345)
+        elif ROOT:
+            os.chown(path, 65534, 65534)
+    assert (await asyncio.wait_for(one(site, "user@example"), 5)).outcome == "sent"
+    assert len(site.maildir()) == 1
+    assert len(site.warnings) == 1
+
+
+async def test_extension_has_its_own_forward_file(site: Site) -> None:
+    site.parameters["recipient_delimiter"] = "+"
+    (site.home / ".forward+tag").write_text("x@far.example\n")
+    assert (await site.deliver("user+tag@example")).forwards == {"a@b.example": ["x@far.example"]}
+    assert (await site.deliver("user+other@example")).reports[0].verdict.outcome == "sent"
+
+
+async def test_commands_get_the_message_and_its_facts(site: Site) -> None:
+    site.parameters["recipient_delimiter"] = "+"
+    script = site.home / "script"
+    out = site.home / "out"
+    script.write_text(f'#!/bin/sh\n(env; cat; echo "fds: $(ls /proc/self/fd | tr "\\n" " ")") > {out}\n')
+    script.chmod(0o755)
+    (site.home / ".forward").write_text(f'"|{script} a b"\n')
+    message = Message(sender="$(id)@b.example", attributes={"client_address": "192.0.2.1"})
+    outcome = await site.deliver("user+x;y@example", message=message)
+    (report,) = outcome.reports
+    assert report.verdict == ("sent", "2.0.0", f"delivered to command: {script} a b")
+    lines = out.read_text().splitlines()
+    for line in (
+        "USER=user",
+        "LOCAL=user+x_y",
+        "EXTENSION=x_y",
+        "DOMAIN=example",
+        "SENDER=__id_@b.example",
+        "RECIPIENT=user+x_y@example",
+        "CLIENT_ADDRESS=192.0.2.1",
+        f"HOME={site.home}",
+        "PATH=/usr/bin:/bin",
+        'Delivered-To: "user+x;y"@example',
+        "body",
+    ):
+        assert line in lines
+    assert not any(line.startswith("VIRTUAL_ENV") for line in lines)
+    assert [line for line in lines if line.startswith("fds:")] == ["fds: 0 1 2 3 "]
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("exit 0", ("sent", "2.0.0", "delivered to command: exit 0")),
+        ("exit 67", ("bounced", "5.1.1", "user unknown")),
+        ("exit 75", ("deferred", "4.3.0", "temporary failure")),
+        ("echo no way; exit 77", ("bounced", "5.7.0", "permission denied. Command output: no way")),
+        ("echo 4.2.2 full up; exit 1", ("deferred", "4.2.2", "full up")),
+        ("echo 5.7.1 go away; exit 75", ("bounced", "5.7.1", "go away")),
+        ("exit 9", ("bounced", "5.3.0", 'Command died with status 9: "exit 9"')),
+        ("kill -9 $$", ("deferred", "4.3.0", 'Command died with signal 9: "kill -9 $$"')),
+        (
+            "/nonexistent/x",
+            (
+                "deferred",
+                "4.3.0",
+                'temporary failure. Cannot run "/nonexistent/x": /nonexistent/x: No such file or directory',
+            ),
+        ),
+        ("printf 'a\\tb\\001\\nc'; exit 65", ("bounced", "5.6.0", "data format error. Command output: a b_ c")),
+    ],
+)
+async def test_exit_status_decides(site: Site, text: str, verdict: tuple[str, str, str]) -> None:
+    run = command.Command(text, site.user, {"PATH": "/usr/bin:/bin"}, str(site.path), "", 10)
+    assert await command.deliver(run, TEXT) == verdict
+
+
+async def test_command_that_hangs_is_killed_with_its_children(site: Site) -> None:
+    mark = site.home / "late"
+    text = f"(sleep 2; touch {mark}) & echo started; wait"
+    run = command.Command(text, site.user, {"PATH": "/usr/bin:/bin"}, None, "", 0.5)
+    started = time.monotonic()
+    verdict = await command.deliver(run, TEXT)
+    assert time.monotonic() - started < 2
+    assert verdict.dsn == "5.3.0"
+    assert verdict.text == f'Command time limit exceeded: "{text}". Command output: started'
+    await asyncio.sleep(2)
+    assert not mark.exists()
+
+
+async def test_command_that_reads_nothing_and_says_a_lot(site: Site) -> None:
+    run = command.Command("head -c 3000000 /dev/zero; exit 1", site.user, {"PATH": "/usr/bin:/bin"}, None, "", 20)
+    verdict = await command.deliver(run, b"x" * 3_000_000)
+    assert verdict.outcome == "bounced"
+    assert len(verdict.text) < command.OUTPUT_MAX_OCTETS + 200
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "shell"),
+    [
+        ("/usr/bin/procmail -t -a x", ["/usr/bin/procmail", "-t", "-a", "x"], False),
+        ('/usr/bin/procmail -a "$EXTENSION"', ["/bin/sh", "-c", '/usr/bin/procmail -a "$EXTENSION"'], True),
+        ("a;b", ["/bin/sh", "-c", "a;b"], True),
+        ("  ", ["/bin/sh", "-c", "  "], True),
+    ],
+)
+def test_shell_runs_only_for_what_needs_one(text: str, words: list[str], shell: bool) -> None:
+    assert command.arguments(text) == (words, shell)
+
+
+async def test_mailbox_command_comes_before_the_mailbox(site: Site) -> None:
+    site.parameters["mailbox_command"] = f'cat > "$HOME/{"got"}"'
+    verdict = await one(site, "user@example")
+    assert verdict.text.startswith("delivered to command: cat > ")
+    got = (site.home / "got").read_bytes()
+    assert got.startswith(b"From a@b.example  ")
+    assert got.endswith(TEXT)
+    assert site.maildir() == []
+
+
+async def test_mailbox_command_maps_win(site: Site) -> None:
+    site.parameters["mailbox_command"] = "exit 75"
+    site.parameters["mailbox_command_maps"] = "inline:{ user=true }"
+    assert (await one(site, "user@example")).text == "delivered to command: true"
+
+
+async def test_spool_directory_holds_mailboxes_by_name(site: Site) -> None:
+    site.parameters["home_mailbox"] = ""
+    spool = site.path / "spool"
+    spool.mkdir()
+    site.parameters["mail_spool_directory"] = str(spool)
+    assert (await one(site, "user@example")).text == "delivered to mailbox"
+    assert (spool / "user").read_bytes().endswith(TEXT + b"\n")
+    site.parameters["mail_spool_directory"] = f"{spool}/dirs/"
+    (spool / "dirs").mkdir()
+    if ROOT:
+        assert (spool / "user").stat().st_uid == 65534
+    assert (await one(site, "user@example")).text == "delivered to maildir"
+    assert os.listdir(spool / "dirs/user/new")
+
+
+@pytest.mark.parametrize("name", ["../home/x", "..", ".", "a/b"])
+async def test_user_names_can_not_leave_the_spool(site: Site, name: str) -> None:
+    site.parameters["home_mailbox"] = ""
+    site.parameters["mail_spool_directory"] = str(site.path / "spool")
+    site.users[name] = site.user
+    assert (await one(site, f"{name}@example")).outcome == "bounced"
+
+
+async def test_luser_relay_takes_unknown_users(site: Site) -> None:
+    site.parameters["luser_relay"] = "catch+$local@far.example"
+    assert (await site.deliver("who@example")).forwards == {"a@b.example": ["catch+who@far.example"]}
+    site.parameters["luser_relay"] = "user"
+    assert (await one(site, "who@example")).outcome == "sent"
+    site.parameters["luser_relay"] = "$user@example"
+    assert (await one(site, "who@example")).dsn == "5.1.1"
+
+
+async def test_files_in_aliases(site: Site) -> None:
+    path = site.path / "archive"
+    site.aliases(f"archive: {path}\nnull: /dev/null\ndir: {site.path}/md/")
+    assert (await one(site, "archive@example")).text == f"delivered to file: {path}"
+    assert (await one(site, "null@example")).text == "delivered to file: /dev/null"
+    assert (await one(site, "dir@example")).text == "delivered to maildir"
+    if ROOT:
+        assert path.stat().st_uid == 65534
+    site.parameters["allow_mail_to_files"] = "forward"
+    site.parameters["allow_mail_to_commands"] = "include"
+    assert await one(site, "archive@example") == ("bounced", "5.7.1", "mail to file is restricted")
+    site.aliases('c: "|true"')
+    assert await one(site, "c@example") == ("bounced", "5.7.1", "mail to command is restricted")
+
+
+async def test_settled_places_are_not_served_again(site: Site) -> None:
+    count = site.path / "count"
+    site.aliases(f'both: "|echo x >> {count}", "|exit 75"')
+    done: dict[str, Verdict] = {}
+    for _ in range(2):
+        outcome = await site.deliver("both@example", done=done)
+        assert outcome.verdict().outcome == "deferred"
+    assert count.read_text() == "x\n"
+    site.aliases(f'both: "|echo x >> {count}", "|true"')
+    outcome = await site.deliver("both@example", done=done)
+    assert outcome.verdict().outcome == "sent"
+    assert count.read_text() == "x\n"
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root")
+async def test_commands_of_root_s_aliases_run_as_nobody(site: Site) -> None:
+    out = site.path / "id"
+    site.aliases(f'who: "|id > {out}; cat /etc/shadow >> {out} 2>&1"')
+    assert (await one(site, "who@example")).outcome == "bounced"
+    text = out.read_text()
+    assert "uid=65534(nobody) gid=65534(nogroup) groups=65534(nogroup)" in text
+    assert "Permission denied" in text
+    assert (os.geteuid(), os.getegid()) == (0, 0)
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root")
+async def test_mail_is_written_with_the_recipient_s_rights(site: Site) -> None:
+    os.chown(site.home, 0, 0)
+    verdict = await one(site, "user@example")
+    assert verdict.outcome == "deferred"
+    assert "Permission denied" in verdict.text
+    os.chown(site.home, 65534, 65534)
+    assert (await one(site, "user@example")).outcome == "sent"
+    (file,) = (site.home / "Maildir/new").iterdir()
+    assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) == (65534, 0o600)
+    assert os.geteuid() == 0
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root")
+async def test_rights_nest_and_come_back(site: Site) -> None:
+    nobody = Account("nobody", 65534, 65534, "/", "/bin/sh")
+    with acting_as(nobody):
+        assert (os.geteuid(), os.getegid(), os.getgroups()) == (65534, 65534, [65534])
+        with account.privileged():
+            assert os.geteuid() == 0
+        assert os.geteuid() == 65534
+    assert (os.geteuid(), os.getegid()) == (0, 0)
+
+
+async def test_nobody_else_is_served_without_root(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.users["user"] = site.user._replace(uid=os.getuid() + 1)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    verdict = await one(site, "user@example")
+    assert verdict.dsn == "4.3.5"
+    assert "cannot deliver as user user" in verdict.text
+    with pytest.raises(NotPermittedError), acting_as(site.users["user"]):
+        pass
+
+
+async def test_other_transports_make_mail_wait(site: Site) -> None:
+    site.parameters["mailbox_transport"] = "lmtp:unix:x"
+    verdict = await one(site, "user@example")
+    assert (verdict.outcome, verdict.dsn) == ("deferred", "4.3.5")
+    assert "mailbox_transport is not supported" in site.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "targets"),
+    [
+        ("a, b@c", [("address", "a"), ("address", "b@c")]),
+        ('"|cmd a, b" , |"x y"', [("command", "cmd a, b"), ("command", "x y")]),
+        ("|/bin/x", [("command", "/bin/x")]),
+        ("/a/b", [("file", "/a/b")]),
+        ('"/a b/c"', [("file", "/a b/c")]),
+        ("~/x", [("file", "~/x")]),
+        (":include:/x/y, :Include:/z", [("include", "/x/y"), ("include", "/z")]),
+        ("Some Body <u@d> (comment, with comma)", [("address", "u@d")]),
+        ('"odd one"@d', [("address", '"odd one"@d')]),
+        ('"a@b"@d', [("address", '"a@b"@d')]),
+        ("a b", [("address", '"a b"')]),
+        ('"say \\"hi\\""', [("address", '"say \\"hi\\""')]),
+        ("\\user", [("address", "\\user")]),
+        (" , ,", []),
+        ("()", []),
+    ],
+)
+def test_target_lists(text: str, targets: list[tuple[str, str]]) -> None:
+    assert parse_targets(text) == [Target(*target) for target in targets]
+
+
+@given(st.text())
+def test_no_text_breaks_the_target_parser(text: str) -> None:
+    for kind, value in parse_lines(text):
+        assert kind in ("address", "file", "command", "include")
+        assert kind != "address" or value
+
+
+@pytest.mark.parametrize(
+    ("address", "user", "extension", "local"),
+    [
+        ("User+Tag@D", "user", "tag", "user+tag"),
+        ("user-tag+x@d", "user", "tag+x", "user-tag+x"),
+        ("user@d", "user", None, "user"),
+        ("+x@d", "+x", None, "+x"),
+        ("user+@d", "user+", None, "user+"),
+        ("owner-list@d", "owner-list", None, "owner-list"),
+        ("list-request@d", "list-request", None, "list-request"),
+        ("user+a/b@d", "user", None, "user"),
+        ("MAILER-DAEMON@d", "mailer-daemon", None, "mailer-daemon"),
+        ("double-bounce@d", "double-bounce", None, "double-bounce"),
+        ('"a+b c"@d', "a", "b c", "a+b c"),
+    ],
+)
+def test_addresses_come_apart(address: str, user: str, extension: str | None, local: str) -> None:
+    parts = take_apart(address, "+-", owner_request_special=True, double_bounce_sender="double-bounce")
+    assert (parts.user, parts.extension, parts.local) == (user, extension, local)
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("$home/.forward", "/h/.forward"),
+        ("${home}/$(user)", "/h/u"),
+        ("${extension?+$x}none", "none"),
+        ("${extension:default}", "default"),
+        ("${user?set}", "set"),
+        ("$$home", "$home"),
+    ],
+)
+def test_parameters_are_expanded(text: str, expanded: str) -> None:
+    assert expand(text, {"home": "/h", "user": "u"}) == expanded
+
+
+def test_expansion_of_nothing_and_of_odd_characters() -> None:
+    with pytest.raises(UndefinedError):
+        expand("$extension", {})
+    assert expand("$user", {"user": "a;b/../c"}, forward.__name__ + "/abc") == "a_b/../c"
+
+
+@pytest.mark.parametrize(
+    ("address", "quoted"),
+    [
+        ("a@b", "a@b"),
+        ("", ""),
+        ("a b@c", '"a b"@c'),
+        ('"a b"@c', '"a b"@c'),
+        ('a"b@c', '"a\\"b"@c'),
+        ("a..b@c", '"a..b"@c'),
+        ("a\r\nX: y@c", '"a??X: y"@c'),
+    ],
+)
+def test_addresses_in_headers_are_quoted(address: str, quoted: str) -> None:
+    assert quote(address) == quoted
+
+
+def test_addresses_are_compared_without_quotes_and_case() -> None:
+    assert normal(' "A b"@C ') == "a b@c"
+    assert account_of(2**40) is None
