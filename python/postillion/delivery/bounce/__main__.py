@@ -1,0 +1,164 @@
+"""bounce: the agent that tells senders of mail that failed or waits (bounce(8)).
+
+A job names the message and the recipients to report. They count as reported when the notification is on disk, in the
+queue: a crash before that makes the queue manager ask again, a crash after it sends a second notification at worst.
+
+Nobody is told of a failed notification: mail from the null sender and from `double_bounce_sender` ends here, unless
+`notify_classes` sends the postmaster a copy (bounce, delay, 2bounce).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from postillion import daemon
+from postillion._core import DeliveryJob, JobRecipient, QueueError
+from postillion.delivery.agent import Agent
+from postillion.delivery.submit import NewMessage, NewRecipient, SubmitError, Submitter
+
+from .report import BOUNCE, WARN, Notification, Reported, Reporter, wanted, write_report
+
+if TYPE_CHECKING:
+    from postillion.daemon import Daemon
+
+CAPACITY = 20
+"""Jobs at a time: their commits share a sync."""
+PHRASES = {BOUNCE: "non-delivery notification", WARN: "delay notification"}
+
+
+class BounceAgent(Agent):
+    """The agent of one service: bounce, defer or trace."""
+
+    def __init__(self, process: Daemon) -> None:
+        super().__init__(process, capacity=CAPACITY)
+        config = process.config
+        self._reporter = Reporter(config.text("myhostname"), config.text("myorigin"), config.text("mail_name"))
+        self._bounce_size_limit = config.number("bounce_size_limit")
+        self._lifetime_s = config.seconds("maximal_queue_lifetime")
+        self._threaded = config.flag("enable_threaded_bounces")
+        self._notify_classes = frozenset(config.items("notify_classes"))
+        self._postmasters = {
+            "bounce": config.text("bounce_notice_recipient"),
+            "delay": config.text("delay_notice_recipient"),
+            "2bounce": config.text("2bounce_notice_recipient"),
+        }
+        self._double_bounce = config.text("double_bounce_sender")
+        self._submitter = Submitter(process)
+
+    async def deliver(self, job: DeliveryJob) -> None:
+        """Report the job's recipients, then settle them."""
+        if job.kind == "deliver":
+            for recipient in job.recipients:
+                job.status(recipient.index, "bounced", "5.3.5", "the bounce service delivers no mail")
+            return
+        try:
+            await self._notify(job)
+        except SubmitError as error:
+            self.log.warning(f"{job.queue_id}: no notification of the sender yet: {error}")
+            self._settle(job, "deferred", "4" + error.dsn[1:], error.text)
+        else:
+            self._settle(job, "sent", "2.0.0", "reported")
+
+    async def close(self) -> None:
+        """End the link that announces notifications."""
+        await self._submitter.close()
+
+    async def _notify(self, job: DeliveryJob) -> None:
+        """Queue every notification that the job calls for. Raises `SubmitError`."""
+        recipients = [recipient for recipient in job.recipients if wanted(job.kind, recipient.notify)]
+        undeliverable = job.sender == "" or job.sender.partition("@")[0].casefold() == self._double_bounce.casefold()
+        notification = self._notification(job, recipients)
+        if undeliverable:
+            if job.kind == BOUNCE and "2bounce" in self._notify_classes and job.sender == "":
+                await self._tell_postmaster(job, replace(notification, headers_only=False), "2bounce")
+            elif job.kind == BOUNCE:
+                self.log.warning(f"{job.queue_id}: undeliverable notification discarded")
+            return
+        if recipients:
+            await self._submit(job, notification, "", "sender")
+        copy = "bounce" if job.kind == BOUNCE else "delay"
+        if copy in self._notify_classes:
+            everyone = replace(notification, recipients=[_reported(recipient) for recipient in job.recipients])
+            await self._tell_postmaster(job, everyone, copy)
+
+    async def _tell_postmaster(self, job: DeliveryJob, notification: Notification, notify_class: str) -> None:
+        to = self._postmasters[notify_class]
+        copy = replace(notification, to=to if "@" in to else f"{to}@{self._reporter.myorigin}", postmaster_copy=True)
+        if notify_class != "2bounce":
+            copy = replace(copy, headers_only=True)
+        await self._submit(job, copy, f"{self._double_bounce}@{self._reporter.myorigin}", "postmaster")
+
+    async def _submit(self, job: DeliveryJob, notification: Notification, sender: str, whom: str) -> None:
+        """Queue one notification; one that is refused for its size goes again with the headers alone."""
+        try:
+            new_id = await self._submitter.submit(self._message(job, notification, sender))
+        except SubmitError as error:
+            if error.dsn.startswith("4") or notification.headers_only:
+                raise
+            smaller = replace(notification, headers_only=True)
+            new_id = await self._submitter.submit(self._message(job, smaller, sender))
+        self.log.info(f"{job.queue_id}: {whom} {PHRASES[notification.kind]}: {new_id}")
+
+    def _message(self, job: DeliveryJob, notification: Notification, sender: str) -> NewMessage:
+        text = write_report(notification, self._reporter, time.time())
+        return NewMessage(
+            sender,
+            [NewRecipient(notification.to)],
+            (text,),
+            local=True,
+            body="" if text.isascii() else "8BITMIME",
+            smtputf8=job.smtputf8,
+        )
+
+    def _notification(self, job: DeliveryJob, recipients: list[JobRecipient]) -> Notification:
+        try:
+            message: bytes | None = job.text()
+        except QueueError as error:
+            self.log.warning(f"{job.queue_id}: the message can't be returned: {error}")
+            message = None
+        too_long = 0 < self._bounce_size_limit < job.size_octets
+        return Notification(
+            kind=job.kind,
+            queue_id=job.queue_id,
+            sender=job.sender,
+            to=job.sender,
+            arrival=job.arrival,
+            retry_until=job.arrival + self._lifetime_s,
+            envid=job.envid,
+            smtputf8=job.smtputf8,
+            message=message,
+            # A warning says nothing that calls for the text: its sender has the message still under way.
+            headers_only=job.kind == WARN or job.ret == "HDRS" or too_long,
+            message_id=job.attribute("message_id") if self._threaded else None,
+            recipients=[_reported(recipient) for recipient in recipients],
+        )
+
+    def _settle(self, job: DeliveryJob, outcome: str, dsn: str, text: str) -> None:
+        for recipient in job.recipients:
+            job.status(recipient.index, "sent" if outcome == "sent" else "deferred", dsn, text)
+
+
+def _reported(recipient: JobRecipient) -> Reported:
+    status = recipient.status
+    dsn, text, remote = ("5.0.0", "the reason is not known", None)
+    if status is not None:
+        dsn, text, remote = status.dsn, status.text, status.remote
+    return Reported(recipient.address, recipient.original, recipient.orcpt, dsn, text, remote)
+
+
+async def _main(process: Daemon) -> None:
+    await BounceAgent(process).serve()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; the exit status."""
+    process = daemon.start("bounce", sys.argv[1:] if argv is None else argv)
+    daemon.run(process, _main)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
