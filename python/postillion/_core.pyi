@@ -507,12 +507,6 @@ class SmtpClientSettings:
     """What a client does the same way on every connection; the names are main.cf's without `smtp_`, times in seconds.
 
     Raises `ValueError` for a protocol other than smtp and lmtp, and for a name that EHLO cannot carry.
-
-class SmtpdConfig:
-    """What all SMTP server sessions of a process share: main.cf's parameters by their meaning, and where mail goes.
-
-    `journal` None: for stand-alone sessions, whose owner takes the messages. `forbid_bare_newline`: no, normalize,
-    note or reject. `asks_*`: the command is a question to the owner. Raises `ValueError`.
     """
 
     def __new__(
@@ -598,6 +592,16 @@ class SmtpClient:
     def transactions(self) -> int:
         """Transactions begun."""
 
+@final
+class SmtpdConfig:
+    """What all SMTP server sessions of a process share: main.cf's parameters by their meaning, and where mail goes.
+
+    `journal` None: for stand-alone sessions, whose owner takes the messages. `forbid_bare_newline`: no, normalize,
+    note or reject. `asks_*`: the command is a question to the owner. Raises `ValueError`.
+    """
+
+    def __new__(
+        cls,
         log: Log,
         cleanup_settings: CleanupSettings,
         journal: Journal | None,
