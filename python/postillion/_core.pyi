@@ -318,7 +318,8 @@ class Maildrop:
     @property
     def ret(self) -> Literal["", "FULL", "HDRS"]: ...
     @property
-    def envid(self) -> str | None: ...
+    def envid(self) -> str | None:
+        """In its xtext form, as `Submission` takes it."""
     @property
     def remote(self) -> bool:
         """Submitted by a gateway: the headers are not those of a user of this site."""
@@ -352,8 +353,8 @@ class MaildropWriter:
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """Take the next bytes, in any split; returns records, and False once a dot has ended the message."""
 
-    def finish(self) -> bytes:
-        """The records that end the content and the file."""
+    def finish(self, extracted: Sequence[tuple[str, str | None, str | None, int]] = ...) -> bytes:
+        """The records that end the content, recipients that its headers named, and the records that end the file."""
 
 @final
 class Submission:

@@ -175,10 +175,12 @@ impl MaildropWriter {
         Ok((PyBytes::new(py, &self.out), goes_on))
     }
 
-    fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+    #[pyo3(signature = (extracted=Vec::new()))]
+    fn finish<'py>(&mut self, py: Python<'py>, extracted: Vec<RecipientTuple>) -> PyResult<Bound<'py, PyBytes>> {
         let inner = self.inner.take().ok_or_else(ended)?;
+        let extracted = extracted.into_iter().map(recipient).collect::<Vec<_>>();
         self.out.clear();
-        inner.finish(&mut self.out);
+        inner.finish(&extracted, &mut self.out);
         Ok(PyBytes::new(py, &self.out))
     }
 }

@@ -7,13 +7,14 @@
 
 use super::address::{Rewrite, phrase};
 use super::date::compact_utc;
-use super::envelope::Envelope;
+use super::envelope::{Envelope, Recipient};
 use super::header::{End, Field, HeaderEvents, HeaderParser, Known, Seen, name_octets};
 use super::settings::{CleanupSettings, Octets};
 use super::sink::Sink;
 use crate::log::{Log, Severity};
 use crate::smtp::reply::Reply;
 use memchr::memchr2;
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
@@ -531,6 +532,21 @@ fn complete_envelope(settings: &CleanupSettings, origin: Origin, envelope: &mut 
             recipient.original.get_or_insert(given);
         }
     }
+    drop_duplicates(&mut envelope.recipients);
+}
+
+/// Who is named twice receives one copy, unless the wishes about reports differ.
+fn drop_duplicates(recipients: &mut Vec<Recipient>) {
+    if recipients.len() < 2 {
+        return;
+    }
+    let mut seen = HashSet::with_capacity(recipients.len());
+    let first = recipients
+        .iter()
+        .map(|recipient| seen.insert((&recipient.address, &recipient.orcpt, recipient.notify.0)))
+        .collect::<Vec<_>>();
+    let mut first = first.into_iter();
+    recipients.retain(|_| first.next().unwrap_or(true));
 }
 
 fn strip(octets: &Octets, text: &[u8]) -> Vec<u8> {
@@ -550,7 +566,7 @@ pub fn log_message_id(log: &Log, settings: &CleanupSettings, envelope: &Envelope
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::envelope::{BodyType, Recipient, Ret};
+    use crate::message::envelope::{BodyType, Notify, Ret};
     use crate::message::stuff::{stuff, unstuff};
     use crate::queue::id::QueueId;
     use proptest::prelude::*;
@@ -718,6 +734,17 @@ mod tests {
             assert_eq!((&*recipient.address, recipient.original.as_deref()), (expected, Some(given)));
             assert_eq!(&*cleanup.envelope().sender, "");
         }
+    }
+
+    #[test]
+    fn who_is_named_twice_receives_one_copy() {
+        let reported = Recipient { notify: Notify(Notify::SUCCESS), ..Recipient::plain("b@x.org") };
+        let given = ["root", "b@x.org", "root@mx.example.org", "b@x.org"].map(Recipient::plain);
+        let recipients = given.into_iter().chain([reported]).collect();
+        let envelope = Envelope { recipients, ..envelope() };
+        let cleanup = Cleanup::new(Arc::new(settings()), Vec::new(), envelope, Origin::Local, WALL_US);
+        let addresses = cleanup.envelope().recipients.iter().map(|recipient| &*recipient.address).collect::<Vec<_>>();
+        assert_eq!(addresses, ["root@mx.example.org", "b@x.org", "b@x.org"]);
     }
 
     #[test]

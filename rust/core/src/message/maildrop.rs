@@ -8,6 +8,8 @@
 //! T arrival   F full name   S sender   A name=value   R recipient      n i o: the same as A for DSN
 //! N a line    L a part of a line
 //! ```
+//!
+//! ENVID= and ORCPT= stand in a file as they read; in an envelope they have their xtext form (RFC 3461 §4).
 
 use super::envelope::{BodyType, Notify, Recipient, Ret};
 use memchr::memchr;
@@ -235,8 +237,8 @@ impl MaildropReader {
                 }
             }
             b'n' => self.notify = Notify(flags("notify_flags", text, 15)?),
-            b'i' => self.maildrop.envid = Some(text.into()),
-            b'o' => self.orcpt = Some(text.into()),
+            b'i' => self.maildrop.envid = Some(xtext(text)),
+            b'o' => self.orcpt = Some(typed_xtext(text)?),
             _ => {
                 let (name, value) = text.split_once('=').ok_or(MaildropError::BadValue("attribute"))?;
                 self.attribute(name, value)?;
@@ -248,8 +250,8 @@ impl MaildropReader {
     fn attribute(&mut self, name: &str, value: &str) -> Result<(), MaildropError> {
         match name {
             "notify_flags" => self.notify = Notify(flags("notify_flags", value, 15)?),
-            "dsn_orig_rcpt" => self.orcpt = Some(value.into()),
-            "envelope_id" => self.maildrop.envid = Some(value.into()),
+            "dsn_orig_rcpt" => self.orcpt = Some(typed_xtext(value)?),
+            "envelope_id" => self.maildrop.envid = Some(xtext(value)),
             "ret_flags" => {
                 self.maildrop.ret = match flags("ret_flags", value, 2)? {
                     0 => Ret::Unsaid,
@@ -286,6 +288,64 @@ fn record_name(kind: u8) -> &'static str {
     }
 }
 
+/// The xtext form: what is no printable US-ASCII becomes `+XX`.
+fn xtext(text: &str) -> Box<str> {
+    let mut out = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        match octet {
+            33..=126 if octet != b'+' && octet != b'=' => out.push(char::from(octet)),
+            _ => out.push_str(&format!("+{octet:02X}")),
+        }
+    }
+    out.into()
+}
+
+/// The same of what follows `rfc822;`.
+fn typed_xtext(text: &str) -> Result<Box<str>, MaildropError> {
+    let (kind, address) = text.split_once(';').ok_or(MaildropError::BadValue("dsn_orig_rcpt"))?;
+    Ok(format!("{kind};{}", xtext(address)).into())
+}
+
+/// What an xtext form says; what is none stays as it is.
+fn from_xtext(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| *first == b'+') {
+            Some(octet) => {
+                out.push(octet);
+                rest = &after[2..];
+            }
+            None => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// A text record. Control characters are left out: they could not be read back.
+fn put_text(out: &mut Vec<u8>, kind: u8, text: &str) {
+    let text = text.chars().filter(|c| !c.is_control()).collect::<String>();
+    let mut end = text.len().min(ENVELOPE_RECORD_MAX_OCTETS);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    put_record(out, kind, &text.as_bytes()[..end]);
+}
+
+fn put_recipient(out: &mut Vec<u8>, recipient: &Recipient) {
+    if let Some(orcpt) = &recipient.orcpt {
+        put_text(out, b'A', &format!("dsn_orig_rcpt={}", from_xtext(orcpt)));
+    }
+    if recipient.notify != Notify::default() {
+        put_text(out, b'A', &format!("notify_flags={}", recipient.notify.0));
+    }
+    put_text(out, b'R', &recipient.address);
+}
+
 fn put_record(out: &mut Vec<u8>, kind: u8, data: &[u8]) {
     out.push(kind);
     let mut length = data.len();
@@ -298,19 +358,12 @@ fn put_record(out: &mut Vec<u8>, kind: u8, data: &[u8]) {
 }
 
 impl Maildrop {
-    /// Append the envelope segment. Control characters in texts are left out: they could not be read back.
+    /// Append the envelope segment.
     pub fn encode_envelope(&self, out: &mut Vec<u8>) {
-        let mut put = |kind: u8, text: &str| {
-            let text = text.chars().filter(|c| !c.is_control()).collect::<String>();
-            let mut end = text.len().min(ENVELOPE_RECORD_MAX_OCTETS);
-            while !text.is_char_boundary(end) {
-                end -= 1;
-            }
-            put_record(out, kind, &text.as_bytes()[..end]);
-        };
+        let mut put = |kind: u8, text: &str| put_text(out, kind, text);
         put(b'T', &format!("{} {}", self.arrival_us / 1_000_000, self.arrival_us % 1_000_000));
         if let Some(envid) = &self.envid {
-            put(b'A', &format!("envelope_id={envid}"));
+            put(b'A', &format!("envelope_id={}", from_xtext(envid)));
         }
         match self.ret {
             Ret::Unsaid => {}
@@ -331,15 +384,9 @@ impl Maildrop {
         }
         put(b'S', &self.sender);
         for recipient in &self.recipients {
-            if let Some(orcpt) = &recipient.orcpt {
-                put(b'A', &format!("dsn_orig_rcpt={orcpt}"));
-            }
-            if recipient.notify != Notify::default() {
-                put(b'A', &format!("notify_flags={}", recipient.notify.0));
-            }
-            put(b'R', &recipient.address);
+            put_recipient(out, recipient);
         }
-        put(b'M', "");
+        put_record(out, b'M', b"");
     }
 }
 
@@ -392,14 +439,18 @@ impl ContentWriter {
         !self.ended
     }
 
-    /// The message is whole: append the end of the content and of the file.
-    pub fn finish(mut self, out: &mut Vec<u8>) {
+    /// The message is whole: append the end of the content, the recipients that its headers named, and the end of the
+    /// file.
+    pub fn finish(mut self, extracted: &[Recipient], out: &mut Vec<u8>) {
         let ends = self.dot_ends && !self.continued && self.line == b".";
         if !ends && !self.line.is_empty() && !self.is_mbox() {
             put_record(out, b'L', &self.line);
         }
         self.line.clear();
         put_record(out, b'X', b"");
+        for recipient in extracted {
+            put_recipient(out, recipient);
+        }
         put_record(out, b'E', b"");
     }
 
@@ -493,7 +544,7 @@ mod tests {
         by_postfix().encode_envelope(&mut out);
         let mut writer = ContentWriter::new(false, LineEndings::Always);
         assert!(writer.feed(b"From foo bar\nSubject: x\n\n.\nhi\r\n.\nend", &mut out));
-        writer.finish(&mut out);
+        writer.finish(&[], &mut out);
         assert_eq!(out, BY_POSTFIX);
     }
 
@@ -527,6 +578,26 @@ mod tests {
     }
 
     #[test]
+    fn dsn_wishes_come_back_in_their_xtext_form() {
+        let recipient = Recipient {
+            orcpt: Some("rfc822;a+2Bb@x".into()),
+            notify: Notify(Notify::SUCCESS | Notify::DELAY),
+            ..Recipient::plain("a+b@x")
+        };
+        let given =
+            Maildrop { envid: Some("a+20b".into()), recipients: vec![recipient.clone()], ..Maildrop::default() };
+        let mut bytes = Vec::new();
+        given.encode_envelope(&mut bytes);
+        assert!(bytes.windows(15).any(|window| window == b"envelope_id=a b"), "{bytes:?}");
+        ContentWriter::new(true, LineEndings::Always).finish(std::slice::from_ref(&recipient), &mut bytes);
+        let (read, _) = read(&bytes, 3).unwrap();
+        assert_eq!((read.envid, read.recipients), (given.envid, vec![recipient.clone(), recipient]));
+        assert_eq!(from_xtext("+"), "+");
+        assert_eq!(from_xtext("+4"), "+4");
+        assert_eq!(from_xtext("+ü"), "+ü");
+    }
+
+    #[test]
     fn recipients_may_follow_the_content() {
         let (maildrop, content) = read(b"S\0M\0N\x01xX\0R\x01aE\0", 2).unwrap();
         assert_eq!((maildrop.recipients, content), (vec![Recipient::plain("a")], b"x\n".to_vec()));
@@ -539,7 +610,7 @@ mod tests {
         for chunk in input.chunks(step) {
             writer.feed(chunk, &mut bytes);
         }
-        writer.finish(&mut bytes);
+        writer.finish(&[], &mut bytes);
         read(&bytes, 64).unwrap().1
     }
 

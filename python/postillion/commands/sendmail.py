@@ -1,0 +1,348 @@
+"""sendmail(1): hand over a message on standard input, and the commands that go by sendmail's name.
+
+    sendmail [-C config_dir] [-i] [-t] [-f sender] [-F name] [-B type] [-N dsn] [-R what] [-V envid] [recipient ...]
+    sendmail -bs | -bp | -bi | -bd | -q[Iid|Rsite]          also mailq, newaliases
+
+The message is a file in maildrop/ when the command ends with status 0, whether or not a mail system runs. Exit
+statuses are those of sysexits.h: 64 usage, 65 bad data, 69 refused, 71 system error, 75 try again, 77 not allowed,
+78 configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from postillion.config import Config, ConfigError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+READ_OCTETS: Final = 64 * 1024
+VALUED: Final = "ABCFLNORVXbfhopqr"
+"""Options with a value, in the same word or the next."""
+PLAIN: Final = "GIUceimnstv"
+MODES: Final = "mspidlvhHa"
+NOTIFY: Final = {"never": 1, "success": 2, "failure": 4, "delay": 8}
+BODIES: Final = {"7bit": "7BIT", "8bitmime": "8BITMIME"}
+RETURNS: Final = {"hdrs": "HDRS", "full": "FULL"}
+ENVID_MAX_CHARS: Final = 100
+RECORD_OVERHEAD: Final = 2
+"""The head of a record is as long as the CRLF of a line, so a file is at most so many times longer than its message."""
+ENVELOPE_MAX_OCTETS: Final = 64 * 1024 * 1024
+
+
+class Failure(Exception):
+    """The command ends with this exit status (sysexits.h) and this text on standard error."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Request:
+    """What the command line asks for. Raises `Failure` for what it cannot mean."""
+
+    def __init__(self, program: str, argv: list[str]) -> None:
+        self.mode = {"mailq": "p", "newaliases": "i", "smtpd": "s"}.get(program, "m")
+        self.config_directory: str | None = None
+        self.sender: str | None = None
+        self.full_name: str | None = None
+        self.body = ""
+        self.notify = 0
+        self.ret = ""
+        self.envid: str | None = None
+        self.gateway = False
+        self.extract = False
+        self.dot_ends = True
+        self.flush = ""
+        self.verbose = 0
+        self.recipients: list[str] = []
+        self._words = argv
+        self._at = 0
+        self._parse()
+
+    def _parse(self) -> None:
+        while self._at < len(self._words):
+            word = self._words[self._at]
+            self._at += 1
+            if word == "--":
+                self.recipients += self._words[self._at :]
+                return
+            if word == "-q":
+                # The only option that may or may not have a value: then it is part of the word.
+                self.mode = "q"
+            elif len(word) < 2 or word[0] != "-":
+                self.recipients.append(word)
+            else:
+                self._letters(word)
+
+    def _letters(self, word: str) -> None:
+        for position, letter in enumerate(word[1:], 2):
+            if letter in VALUED:
+                value = word[position:]
+                if not value:
+                    if self._at == len(self._words):
+                        raise Failure(os.EX_USAGE, f"option -{letter} needs a value")
+                    value = self._words[self._at]
+                    self._at += 1
+                self._valued(letter, value)
+                return
+            if letter not in PLAIN:
+                raise Failure(os.EX_USAGE, f"unknown option -{letter}; see sendmail(1)")
+            self.gateway |= letter == "G"
+            self.extract |= letter == "t"
+            self.dot_ends &= letter != "i"
+            self.verbose += letter == "v"
+            if letter in "Is":
+                self.mode = {"I": "i", "s": "s"}[letter]
+
+    def _valued(self, letter: str, value: str) -> None:
+        match letter:
+            case "b":
+                if value not in MODES:
+                    raise Failure(os.EX_USAGE, f"unsupported: -b{value}")
+                self.mode = {"l": "d", "a": "s"}.get(value, value)
+            case "C":
+                self.config_directory = value if os.path.isdir(value) else os.path.dirname(value) or "."
+            case "f" | "r":
+                self.sender = value
+            case "F":
+                self.full_name = value
+            case "B":
+                if value.lower() not in BODIES:
+                    raise Failure(os.EX_USAGE, f"-B wants 7BIT or 8BITMIME, not {value}")
+                self.body = BODIES[value.lower()]
+            case "R":
+                if value.lower() not in RETURNS:
+                    raise Failure(os.EX_USAGE, f"-R wants hdrs or full, not {value}")
+                self.ret = RETURNS[value.lower()]
+            case "N":
+                self.notify = notify_bits(value)
+            case "V":
+                if len(value) > ENVID_MAX_CHARS or not value.isprintable():
+                    raise Failure(os.EX_USAGE, f"-V wants at most {ENVID_MAX_CHARS} printable characters")
+                self.envid = value
+            case "q":
+                self._queue(value)
+            case "o":
+                self._old_option(value)
+            case _:
+                pass  # -A, -L, -O, -X, -h, -p: nothing here goes by them
+
+    def _queue(self, value: str) -> None:
+        if value[:1].isdigit():
+            return  # how often the queue runs is queue_run_delay's to say
+        if value[:1] not in ("I", "R") or len(value) < 2:
+            raise Failure(os.EX_USAGE, f"-q{value[:1]} is not implemented")
+        self.mode, self.flush = "q", value
+
+    def _old_option(self, value: str) -> None:
+        if value == "i":
+            self.dot_ends = False
+        elif len(value) == 1 and value not in "im78" and self._words[self._at : self._at + 1]:
+            # -o x value
+            self._at += not self._words[self._at].startswith("-")
+
+
+def notify_bits(text: str) -> int:
+    """Return the NOTIFY= bits of a list such as `failure,delay` (RFC 3461 §4.1)."""
+    words = [word.strip().lower() for word in text.split(",")]
+    if any(word not in NOTIFY for word in words) or ("never" in words and len(words) > 1):
+        raise Failure(os.EX_USAGE, f"-N wants never, or some of success, failure and delay, not {text}")
+    return sum({NOTIFY[word] for word in words})
+
+
+def main(argv: list[str] | None = None, program: str | None = None) -> int:
+    """Do what the command line asks for; return the exit status."""
+    program = program or os.path.basename(sys.argv[0])
+    try:
+        return run(Request(program, sys.argv[1:] if argv is None else argv))
+    except Failure as failure:
+        status, text = failure.status, str(failure)
+    except ConfigError as error:
+        status, text = os.EX_CONFIG, str(error)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        status, text = os.EX_TEMPFAIL, f"queue file write error: {where}{error.strerror}"
+    except KeyboardInterrupt:
+        status, text = os.EX_TEMPFAIL, "interrupted"
+    print(f"sendmail: fatal: {text}", file=sys.stderr)
+    return status
+
+
+def run(request: Request) -> int:
+    """Do what is asked for; return the exit status. Raises `Failure`, `ConfigError`, `OSError`."""
+    where = [] if request.config_directory is None else ["-c", request.config_directory]
+    match request.mode:
+        case "p":
+            from postillion.commands.postqueue import main as postqueue
+
+            return postqueue([*where, "-p"])
+        case "q":
+            from postillion.commands.postqueue import main as postqueue
+
+            what = {"": ["-f"], "I": ["-i", request.flush[1:]], "R": ["-s", request.flush[1:]]}[request.flush[:1]]
+            return postqueue([*where, *what])
+        case "i":
+            from postillion.commands.newaliases import main as newaliases
+
+            return newaliases(where)
+        case "d":
+            from postillion.commands.postillion import main as postillion
+
+            return postillion([*where, "start"])
+        case "s":
+            stand_alone(where)
+        case "m":
+            return submit(request, Config.load(request.config_directory))
+        case "v":
+            raise Failure(os.EX_UNAVAILABLE, "-bv: reports on addresses are not implemented")
+    return os.EX_OK  # -bh, -bH: there is no host status to show
+
+
+def stand_alone(where: list[str]) -> NoReturn:
+    """Become an SMTP server on standard input and output."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "postillion.smtpd", "-S", *where])
+
+
+def submit(request: Request, config: Config) -> int:
+    """Write the message on standard input into maildrop/; return the exit status."""
+    from postillion._core import HeaderRecipients, MaildropWriter, maildrop_envelope
+    from postillion.pickup.submit import MaildropFile, TooBig, trigger
+
+    account = authorized(config)
+    recipients = addresses(request.recipients)
+    if not recipients and not request.extract:
+        raise Failure(os.EX_USAGE, "Recipient addresses must be specified on the command line or via the -t option")
+    limit = config.number("message_size_limit")
+    line_endings = config.text("sendmail_fix_line_endings")
+    os.chdir(config.text("queue_directory"))
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, interrupted)
+    file = MaildropFile(limit * RECORD_OVERHEAD + ENVELOPE_MAX_OCTETS if limit else 0)
+    try:
+        file.write(
+            maildrop_envelope(
+                sender(request, account),
+                [(address, None, None, request.notify) for address in recipients],
+                wall_now=time.time(),
+                full_name=full_name(request, account),
+                body=request.body,
+                ret=request.ret,
+                envid=xtext(request.envid),
+                remote=request.gateway,
+            )
+        )
+        writer = MaildropWriter(dot_ends=request.dot_ends, line_endings=line_endings)
+        headers = HeaderRecipients() if request.extract else None
+        octets = 0
+        while data := os.read(0, READ_OCTETS):
+            # As cleanup will count them: with CRLF at the end of each line.
+            octets += len(data) + data.count(b"\n") - data.count(b"\r\n")
+            if limit and octets > limit:
+                raise TooBig
+            if headers is not None:
+                headers.feed(data)
+            records, goes_on = writer.feed(data)
+            file.write(records)
+            if not goes_on:
+                break
+        found = [] if headers is None else headers.finish()
+        if not found and not recipients:
+            raise Failure(os.EX_USAGE, "No recipient addresses found in message header")
+        file.write(writer.finish([(address, None, None, request.notify) for address in found]))
+        file.complete()
+    except TooBig:
+        raise Failure(os.EX_UNAVAILABLE, f"message file too big: more than {limit} octets") from None
+    except ValueError as problem:
+        raise Failure(os.EX_DATAERR, str(problem)) from None
+    finally:
+        file.close()
+    if not trigger() and request.verbose:
+        print("sendmail: warning: nobody listens on public/pickup: the message waits in maildrop", file=sys.stderr)
+    return os.EX_OK
+
+
+def interrupted(number: int, _frame: FrameType | None) -> NoReturn:
+    """A signal ends the command; what is half written is removed on the way out."""
+    raise Failure(os.EX_TEMPFAIL, f"ended by {signal.Signals(number).name}")
+
+
+def authorized(config: Config) -> pwd.struct_passwd | None:
+    """Return the invoking user's account, None when there is none. Raises `Failure` if they may not submit mail."""
+    try:
+        account = pwd.getpwuid(os.getuid())
+    except KeyError:
+        account = None
+    name = account.pw_name if account is not None else str(os.getuid())
+    for pattern in config.items("authorized_submit_users"):
+        allowed = not pattern.startswith("!")
+        if matches(pattern.lstrip("!"), name, config):
+            if allowed:
+                return account
+            break
+    raise Failure(os.EX_NOPERM, f"User {name}({os.getuid()}) is not allowed to submit mail")
+
+
+def matches(pattern: str, name: str, config: Config) -> bool:
+    """Say whether a user is meant by a word of `authorized_submit_users`: a name, or a table that has it."""
+    if pattern.startswith("static:"):
+        return True
+    if ":" not in pattern:
+        return pattern == name
+    from postillion.tables import TableError, open_maps
+
+    try:
+        return open_maps([pattern], config).lookup(name) is not None
+    except TableError as problem:
+        raise Failure(os.EX_TEMPFAIL, f"authorized_submit_users: {problem}") from None
+
+
+def addresses(words: Iterable[str]) -> list[str]:
+    """Return the addresses in the words of the command line, each of which may be a list."""
+    from postillion._core import parse_addresses
+
+    found: list[str] = []
+    for word in words:
+        try:
+            found += parse_addresses(word)
+        except UnicodeEncodeError:
+            raise Failure(os.EX_DATAERR, f"no address: {word!a}") from None
+    return found
+
+
+def sender(request: Request, account: pwd.struct_passwd | None) -> str:
+    """Return the envelope sender: what `-f` says, or the user. `-f ""` and `-f "<>"`: the null sender."""
+    if request.sender is not None:
+        return next(iter(addresses([request.sender])), "")
+    if account is None:
+        raise Failure(os.EX_OSERR, f"unable to find local user name for uid {os.getuid()}; give -f")
+    return account.pw_name
+
+
+def full_name(request: Request, account: pwd.struct_passwd | None) -> str:
+    """Return the name for a From: header: `-F`, `$NAME`, or what the account says."""
+    name = request.full_name if request.full_name is not None else os.environ.get("NAME")
+    if name is None and account is not None:
+        # In the comment field `&` stands for the login name.
+        name = account.pw_gecos.partition(",")[0].replace("&", account.pw_name.capitalize())
+    return os.fsencode(name or "").decode("utf-8", "replace")
+
+
+def xtext(envid: str | None) -> str | None:
+    """Return an envelope ID in its xtext form (RFC 3461 §4)."""
+    if envid is None:
+        return None
+    plain = set(range(33, 127)) - {ord("+"), ord("=")}
+    return "".join(chr(octet) if octet in plain else f"+{octet:02X}" for octet in os.fsencode(envid))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,133 @@
+"""pickup(8): takes messages that local programs left in maildrop/ and hands them to cleanup and the queue.
+
+    pickup -n service -t type [-u] [-o name=value]... -s N -c config_dir
+
+A byte on its socket (public/pickup) makes it look into maildrop/; it looks once when it starts, too. Master wakes it
+by the wakeup time in master.cf. Log lines: `ID: uid=N from=<sender>`, and a warning for each file that is no message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from postillion import cleanup
+from postillion._core import Journal, Maildrop
+from postillion.daemon import Daemon, run, start
+from postillion.errors import MessageRefused
+from postillion.pickup.maildrop import Maildrop as Directory
+from postillion.pickup.maildrop import Submitted, shown
+from postillion.pickup.service import Pickup, Site
+from postillion.producer import Producer
+
+TRIGGER_OCTETS: Final = 256
+TRIGGER_WAIT_S: Final = 1.0
+"""Who connects and sends nothing is heard no longer than this."""
+RECORD_OVERHEAD: Final = 2
+"""A file may be so many times longer than its message: a record's head is as long as a short line."""
+ENVELOPE_MAX_OCTETS: Final = 64 * 1024 * 1024
+CLOCK_CHECK_S: Final = 60.0
+
+
+def main() -> None:
+    """Run the program that master started."""
+    run(start("pickup", sys.argv[1:]), serve)
+
+
+async def serve(daemon: Daemon) -> None:
+    """Take messages until the daemon stops or drains, and return when those at hand are on disk."""
+    config = daemon.config
+    limit = config.number("message_size_limit")
+    settings = cleanup.settings(config)
+    journal = Journal(".", minfree_octets=config.number("queue_minfree"))
+    directory = Directory(limit * RECORD_OVERHEAD + ENVELOPE_MAX_OCTETS if limit else None)
+    site = Site(config.text("myhostname"), config.flag("smtputf8_enable"))
+
+    def refused(file: Submitted, envelope: Maildrop, refusal: MessageRefused) -> None:
+        origin = f"uid={file.uid} from=<{envelope.sender}>"
+        daemon.log.warning(f"maildrop/{shown(file.name)}: {origin}: {refusal}; moved to corrupt/")
+        pickup.set_aside(file)
+
+    pickup = Pickup(site, directory, settings, journal, daemon.log, refused)
+    producer = Producer(journal, pickup.committed)
+    producer.start()
+    wanted = asyncio.Event()
+    wanted.set()
+    listen(daemon, wanted)
+    ending = [asyncio.ensure_future(daemon.stopping.wait()), asyncio.ensure_future(daemon.draining.wait())]
+    renewing = asyncio.ensure_future(keep_zone(settings.set_zone))
+    try:
+        while not (daemon.stopping.is_set() or daemon.draining.is_set()):
+            asked = asyncio.ensure_future(wanted.wait())
+            await asyncio.wait([asked, *ending], return_when=asyncio.FIRST_COMPLETED)
+            asked.cancel()
+            if not wanted.is_set():
+                continue
+            wanted.clear()
+            scan = asyncio.ensure_future(pickup.scan())
+            await asyncio.wait([scan, *ending], return_when=asyncio.FIRST_COMPLETED)
+            if not scan.done():
+                scan.cancel()
+            await asyncio.gather(scan, return_exceptions=False)
+    except asyncio.CancelledError:
+        if not (daemon.stopping.is_set() or daemon.draining.is_set()):
+            raise
+    finally:
+        renewing.cancel()
+        for waiting in ending:
+            waiting.cancel()
+        while pickup.in_flight:
+            await asyncio.sleep(0.005)
+        await producer.close()
+        journal.close()
+        directory.close()
+
+
+def listen(daemon: Daemon, wanted: asyncio.Event) -> None:
+    """Set `wanted` whenever somebody triggers the service by its socket or fifo."""
+    loop = asyncio.get_running_loop()
+
+    def accept(listener: socket.socket) -> None:
+        try:
+            peer, _ = listener.accept()
+        except OSError:
+            return
+        wanted.set()
+        peer.setblocking(False)
+        try:
+            peer.recv(TRIGGER_OCTETS)
+        except BlockingIOError:
+            # Its byte is still under way: closing now would be an error at its end.
+            loop.call_later(TRIGGER_WAIT_S, peer.close)
+            return
+        except OSError:
+            pass
+        peer.close()
+
+    def read(fifo: int) -> None:
+        try:
+            os.read(fifo, TRIGGER_OCTETS)
+        except OSError:
+            return
+        wanted.set()
+
+    for listener in daemon.listeners:
+        loop.add_reader(listener, accept, listener)
+    for fifo in daemon.fifos:
+        loop.add_reader(fifo, read, fifo)
+
+
+async def keep_zone(set_zone: Callable[[int, str], None]) -> None:
+    """Tell cleanup when daylight saving begins or ends."""
+    while True:
+        await asyncio.sleep(CLOCK_CHECK_S - time.time() % CLOCK_CHECK_S)
+        set_zone(*cleanup.zone())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""pickup: messages from maildrop/ into the queue, whatever else stands there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from postillion._core import CleanupSettings, Journal, Log, Maildrop, MaildropWriter, maildrop_envelope, read_queue
+from postillion.errors import MessageRefused
+from postillion.pickup.maildrop import Maildrop as Directory
+from postillion.pickup.maildrop import NotAMessage, Submitted
+from postillion.pickup.service import Pickup, Site
+
+WAIT_S = 20.0
+QUEUE = ("active", "corrupt", "deferred", "incoming", "maildrop", "private", "public")
+
+
+def record_file(content: bytes = b"Subject: x\n\nbody\n", **envelope: object) -> bytes:
+    """A whole file in maildrop/."""
+    sender, recipients = envelope.pop("sender", "me"), envelope.pop("recipients", ["root"])
+    everyone = [(address, None, None, 0) for address in recipients]  # type: ignore[attr-defined]
+    writer = MaildropWriter(dot_ends=False)
+    head = maildrop_envelope(sender, everyone, wall_now=time.time(), **envelope)  # type: ignore[arg-type]
+    return head + writer.feed(content)[0] + writer.finish()
+
+
+class Bench:
+    """A pickup without a process around it."""
+
+    def __init__(self, queue: Path, **settings: object) -> None:
+        self.queue = queue
+        self.log = Log("mx", "postfix", "pickup", 7, 0, "memory:")
+        self.journal = Journal(str(queue))
+        self.refusals: list[str] = []
+        self.directory = Directory(1_000_000, str(queue / "maildrop"), str(queue / "corrupt"))
+        cleanup = CleanupSettings(myhostname="mx.example.org", myorigin="example.org", **settings)  # type: ignore[arg-type]
+        self.pickup = Pickup(
+            Site("mx.example.org", True), self.directory, cleanup, self.journal, self.log, self.refused
+        )
+
+    def refused(self, file: Submitted, envelope: Maildrop, refusal: MessageRefused) -> None:
+        self.refusals.append(f"{file.name} {envelope.sender} {refusal}")
+        self.pickup.settle(file)
+
+    def drop(self, name: str, data: bytes, mode: int = 0o744) -> Path:
+        path = self.queue / "maildrop" / name
+        path.write_bytes(data)
+        path.chmod(mode)
+        return path
+
+    def scan(self) -> None:
+        asyncio.run(self.pickup.scan())
+        deadline = time.monotonic() + WAIT_S
+        while self.pickup.in_flight:
+            assert time.monotonic() < deadline
+            for ticket, error in self.journal.wait(1.0):
+                self.pickup.committed(ticket, error)
+
+    def queued(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in read_queue(str(self.queue))]
+
+    def left(self) -> list[str]:
+        return sorted(os.listdir(self.queue / "maildrop"))
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Path:
+    for name in QUEUE:
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def bench(queue: Path) -> Iterator[Bench]:
+    bench = Bench(queue)
+    yield bench
+    bench.journal.close()
+    bench.directory.close()
+
+
+def test_a_message_is_queued_and_its_file_removed(bench: Bench) -> None:
+    bench.drop("A1", record_file(sender="me@example.net", recipients=["root", "a@example.com"]))
+    bench.scan()
+    (message,) = bench.queued()
+    assert message["sender"] == "me@example.net"
+    assert [r["address"] for r in message["recipients"]] == ["root@example.org", "a@example.com"]  # type: ignore[attr-defined]
+    assert bench.left() == []
+    lines = bench.log.take_lines()
+    assert f"{message['queue_id']}: uid={os.getuid()} from=<me@example.net>" in lines
+    assert any(": message-id=<" in line for line in lines)
+
+
+def test_the_content_carries_the_trace_and_the_missing_headers(bench: Bench) -> None:
+    bench.drop("A1", record_file(b"Subject: x\nBcc: secret@example.com\n\n.\n8-bit \xff\n", full_name="A Name"))
+    bench.scan()
+    stored = b"".join(path.read_bytes() for path in (bench.queue / "incoming").glob("[0-9A-F]*"))
+    assert b"Received: by mx.example.org (Postfix, from userid %d)\r\n\tid " % os.getuid() in stored
+    assert b"\r\nFrom: A Name <me@example.org>\r\n" in stored
+    assert b"\r\n\r\n..\r\n8-bit \xff\r\n" in stored
+    assert b"secret" not in stored
+
+
+def test_what_is_still_being_written_is_left_alone(bench: Bench) -> None:
+    bench.drop("123.456", record_file()[:-2], mode=0o600)
+    bench.scan()
+    assert bench.left() == ["123.456"]
+    assert bench.log.take_lines() == []
+
+
+def test_hostile_names_are_reported_once_and_mail_goes_on(bench: Bench, tmp_path: Path) -> None:
+    maildrop = bench.queue / "maildrop"
+    secret = tmp_path / "secret"
+    secret.write_bytes(record_file(recipients=["thief@example.com"]))
+    secret.chmod(0o700)
+    (maildrop / "A_symlink").symlink_to(secret)
+    os.link(secret, maildrop / "B_hardlink")
+    os.mkfifo(maildrop / "C_fifo", 0o700)
+    (maildrop / "D_directory").mkdir(mode=0o700)
+    (maildrop / "E_dangling").symlink_to("nowhere")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(maildrop / "F_socket"))
+    with bench.drop("G_sparse", b"").open("r+b") as sparse:
+        sparse.truncate(2_000_000)
+    bench.drop(os.fsdecode(b"H_\xff\n"), b"nonsense")
+    bench.drop("Z_good", record_file())
+    bench.scan()
+    assert len(bench.queued()) == 1
+    lines = bench.log.take_lines()
+    for name in ("A_symlink", "B_hardlink", "C_fifo", "D_directory", "E_dangling", "F_socket", "G_sparse"):
+        assert any(f"maildrop/{name}: " in line for line in lines), lines
+    assert secret.exists()
+    bench.scan()
+    assert len(bench.queued()) == 1
+    assert not [line for line in bench.log.take_lines() if "maildrop/" in line]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("empty", b"", "no end record"),
+        ("cut", record_file()[:-2], "no end record"),
+        ("text", b"Subject: x\n\nbody\n", "no end record"),
+        ("zeros", bytes(5000), "unexpected record type"),
+        ("more", record_file() + b"N\x01x", "after the end record"),
+        ("injected", record_file().replace(b"R\x04root", b"R\x04ro\nt"), "bad text in recipient"),
+    ],
+)
+def test_ill_formed_files_are_set_aside_with_a_reason(bench: Bench, name: str, data: bytes, reason: str) -> None:
+    bench.drop(name, data)
+    bench.drop("good", record_file())
+    bench.scan()
+    assert len(bench.queued()) == 1
+    assert bench.left() == []
+    assert (bench.queue / "corrupt" / name).read_bytes() == data
+    assert any(reason in line for line in bench.log.take_lines())
+
+
+def test_what_cleanup_refuses_for_good_is_told_and_dealt_with(queue: Path) -> None:
+    bench = Bench(queue, message_size_limit=1000, hopcount_limit=5)
+    bench.drop("big", record_file(b"x" * 2000))
+    bench.drop("loop", record_file(b"Received: x\n" * 5))
+    bench.drop("none", record_file(recipients=[]))
+    bench.drop("good", record_file())
+    bench.scan()
+    assert len(bench.queued()) == 1
+    assert bench.left() == []
+    assert sorted(bench.refusals) == [
+        "big me 552 5.3.4 Error: message file too big",
+        "loop me 554 5.4.0 Error: too many hops",
+        "none me 550 5.1.0 Error: no recipients specified",
+    ]
+
+
+def test_a_full_disk_keeps_the_files(queue: Path) -> None:
+    bench = Bench(queue)
+    bench.pickup._journal = Journal(str(queue), minfree_octets=1 << 60)
+    for number in range(20):
+        bench.drop(f"A{number:02}", record_file())
+    bench.scan()
+    assert len(bench.left()) == 20
+    lines = bench.log.take_lines()
+    assert 0 < len(lines) <= 10
+    assert all("452 4.3.1" in line for line in lines)
+
+
+def test_two_thousand_files_are_taken_in_one_scan(bench: Bench) -> None:
+    data = record_file()
+    for number in range(2000):
+        bench.drop(f"F{number:05}", data)
+
+    async def work() -> None:
+        scan = asyncio.ensure_future(bench.pickup.scan())
+        loop = asyncio.get_running_loop()
+
+        def settle() -> None:
+            for ticket, error in bench.journal.completed():
+                bench.pickup.committed(ticket, error)
+
+        loop.add_reader(bench.journal.fileno(), settle)
+        await asyncio.wait_for(scan, WAIT_S)
+        loop.remove_reader(bench.journal.fileno())
+
+    asyncio.run(work())
+    bench.scan()
+    assert len(bench.queued()) == 2000
+    assert bench.left() == []
+
+
+def test_a_replaced_file_is_not_opened(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.drop("A1", record_file())
+    real_open = os.open
+
+    def swap(path: str, flags: int, *rest: object, **names: object) -> int:
+        other = bench.drop("other", record_file(sender="thief"))
+        other.rename(bench.queue / "maildrop" / "A1")
+        return real_open(path, flags, *rest, **names)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", swap)
+    with pytest.raises(NotAMessage, match="replaced"):
+        bench.directory.open("A1")
+
+
+def test_the_program_takes_mail_when_it_starts_and_when_it_is_triggered(queue: Path, tmp_path: Path) -> None:
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    (etc / "main.cf").write_text(
+        f"queue_directory = {queue}\nmyhostname = mx.example.org\nmaillog_file = {tmp_path}/log\n"
+        f"maillog_file_prefixes = {tmp_path}\n"
+    )
+    (queue / "maildrop" / "A1").write_bytes(record_file())
+    (queue / "maildrop" / "A1").chmod(0o744)
+    lifeline, held = os.pipe()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(queue / "public" / "pickup"))
+        listener.listen()
+        # fd 3: lifeline, fd 4: socket.
+        starter = "import os,sys; a,b=map(int,sys.argv[1:3]); a=os.dup(a); b=os.dup(b); os.dup2(a,30); os.dup2(b,31);"
+        starter += "os.dup2(30,3); os.dup2(31,4); os.execv(sys.executable, [sys.executable, *sys.argv[3:]])"
+        program = ["-m", "postillion.pickup", "-n", "pickup", "-t", "unix", "-s", "1", "-c", str(etc)]
+        command = [sys.executable, "-c", starter, str(lifeline), str(listener.fileno()), *program]
+        with subprocess.Popen(command, pass_fds=[lifeline, listener.fileno()]) as process:
+            try:
+                wait_until(lambda: not os.listdir(queue / "maildrop"))
+                (queue / "maildrop" / "A2").write_bytes(record_file())
+                (queue / "maildrop" / "A2").chmod(0o744)
+                for _ in range(50):
+                    with socket.socket(socket.AF_UNIX) as peer:
+                        peer.connect(str(queue / "public" / "pickup"))
+                        peer.sendall(b"W")
+                wait_until(lambda: not os.listdir(queue / "maildrop"))
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(WAIT_S) == 0
+            finally:
+                process.kill()
+    os.close(held)
+    os.close(lifeline)
+    assert len(read_queue(str(queue))) == 2
+    assert "fatal" not in (tmp_path / "log").read_text()
+
+
+def wait_until(condition: object) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

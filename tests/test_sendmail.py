@@ -1,0 +1,235 @@
+"""sendmail: a whole file in maildrop/ and status 0, or nothing there and a status that says why."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from postillion._core import Maildrop, MaildropReader
+from postillion.commands.sendmail import Failure, Request, notify_bits
+
+WAIT_S = 20.0
+
+
+class Site:
+    """A configuration and a queue directory in which no mail system runs."""
+
+    def __init__(self, directory: Path, main_cf: str = "") -> None:
+        self.etc = directory / "etc"
+        self.queue = directory / "queue"
+        self.maildrop = self.queue / "maildrop"
+        self.etc.mkdir()
+        self.maildrop.mkdir(parents=True)
+        (self.queue / "public").mkdir()
+        (self.etc / "main.cf").write_text(f"queue_directory = {self.queue}\nmyhostname = mx.example.org\n{main_cf}")
+
+    def sendmail(self, *words: str, message: bytes = b"Subject: x\n\nbody\n", **environment: str) -> tuple[int, str]:
+        """Run it; the exit status and standard error."""
+        command = [sys.executable, "-m", "postillion.commands.sendmail", "-C", str(self.etc), *words]
+        names = {key: value for key, value in os.environ.items() if key not in ("NAME", "MAIL_CONFIG")}
+        done = subprocess.run(command, input=message, capture_output=True, timeout=WAIT_S, env=names | environment)
+        return done.returncode, done.stderr.decode()
+
+    def taken(self) -> tuple[Maildrop, bytes]:
+        """The one file, and its content; it is removed."""
+        (path,) = self.maildrop.iterdir()
+        reader = MaildropReader()
+        content = reader.feed(path.read_bytes())
+        assert stat.S_IMODE(path.stat().st_mode) == 0o744
+        path.unlink()
+        return reader.finish(), content
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def addresses(maildrop: Maildrop) -> list[str]:
+    return [recipient[0] for recipient in maildrop.recipients]
+
+
+def test_a_message_is_left_in_maildrop_when_no_mail_system_runs(site: Site) -> None:
+    assert site.sendmail("-i", "-f", "me@example.net", "-F", "A Name", "root", "a@example.com,b@example.com") == (0, "")
+    maildrop, content = site.taken()
+    assert (maildrop.sender, maildrop.full_name) == ("me@example.net", "A Name")
+    assert addresses(maildrop) == ["root", "a@example.com", "b@example.com"]
+    assert content == b"Subject: x\n\nbody\n"
+    assert maildrop.arrival is not None
+    assert abs(maildrop.arrival - time.time()) < WAIT_S
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "content"),
+    [
+        ([], b"a\n.\nb\n", b"a\n"),
+        (["-i"], b"a\n.\nb\n", b"a\n.\nb\n"),
+        (["-oi"], b"a\n.\nb", b"a\n.\nb"),
+        ([], b"a\r\n.\r\nb\r\n", b"a\n"),
+        (["-i"], b"From me\nSubject: x\n\n\xff\0\n", b"Subject: x\n\n\xff\0\n"),
+        ([], b"", b""),
+        (["-i"], b"x" * 300_000, b"x" * 300_000),
+    ],
+)
+def test_content_is_taken_as_sendmail_takes_it(site: Site, options: list[str], message: bytes, content: bytes) -> None:
+    assert site.sendmail(*options, "root", message=message) == (0, "")
+    assert site.taken()[1] == content
+
+
+def test_recipients_come_from_the_headers_with_t(site: Site) -> None:
+    message = b"To: a@example.com,\n\tB <b@example.com>\nBcc: c@example.com\n\nTo: body@example.com\n"
+    assert site.sendmail("-t", "d@example.com", message=message) == (0, "")
+    maildrop, content = site.taken()
+    assert addresses(maildrop) == ["d@example.com", "a@example.com", "b@example.com", "c@example.com"]
+    assert content == message
+
+
+@pytest.mark.parametrize(("sender", "expected"), [("", ""), ("<>", ""), ("A <a@b.c>", "a@b.c"), ("x", "x")])
+def test_the_sender_is_an_address(site: Site, sender: str, expected: str) -> None:
+    assert site.sendmail("-f", sender, "root") == (0, "")
+    assert site.taken()[0].sender == expected
+
+
+def test_wishes_about_reports_are_written(site: Site) -> None:
+    words = ["-N", "failure,delay", "-R", "hdrs", "-V", "a+b c", "-B", "8BITMIME", "-G"]
+    assert site.sendmail(*words, "root") == (0, "")
+    maildrop, _ = site.taken()
+    assert maildrop.recipients == [("root", None, None, 12)]
+    assert (maildrop.ret, maildrop.envid, maildrop.body, maildrop.remote) == ("HDRS", "a+2Bb+20c", "8BITMIME", True)
+
+
+def test_a_name_cannot_add_a_record_or_a_header(site: Site) -> None:
+    assert site.sendmail("root", NAME="x\nBcc: v@example.com") == (0, "")
+    assert site.taken()[0].full_name == "xBcc: v@example.com"
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "status", "text"),
+    [
+        ([], b"", os.EX_USAGE, "Recipient addresses must be specified"),
+        (["-t"], b"Subject: x\n\nTo: a@b.c\n", os.EX_USAGE, "No recipient addresses found"),
+        (["-y", "root"], b"", os.EX_USAGE, "unknown option -y"),
+        (["-f"], b"", os.EX_USAGE, "option -f needs a value"),
+        (["-B", "BINARY", "root"], b"", os.EX_USAGE, "7BIT or 8BITMIME"),
+        (["-N", "never,failure", "root"], b"", os.EX_USAGE, "-N wants never"),
+        (["-bv", "root"], b"", os.EX_UNAVAILABLE, "not implemented"),
+        (["-bz"], b"", os.EX_USAGE, "-bz"),
+        (["root"], b"x\n" * 700, os.EX_UNAVAILABLE, "message file too big"),
+    ],
+)
+def test_what_cannot_be_done_leaves_nothing(
+    tmp_path: Path, words: list[str], message: bytes, status: int, text: str
+) -> None:
+    site = Site(tmp_path, "message_size_limit = 2000\n")
+    found, said = site.sendmail(*words, message=message)
+    assert found == status, said
+    assert said.startswith("sendmail: fatal: ")
+    assert text in said
+    assert said.count("\n") == 1
+    assert list(site.maildrop.iterdir()) == []
+
+
+def test_the_configuration_and_the_directory_have_statuses_of_their_own(site: Site) -> None:
+    status, said = site.sendmail("-C", "/nowhere/main.cf", "root")
+    assert (status, "/nowhere/main.cf" in said) == (os.EX_CONFIG, True)
+    site.maildrop.rmdir()
+    status, said = site.sendmail("root")
+    assert (status, "maildrop" in said) == (os.EX_TEMPFAIL, True)
+
+
+def test_users_may_be_excluded(tmp_path: Path) -> None:
+    import pwd
+
+    name = pwd.getpwuid(os.getuid()).pw_name
+    site = Site(tmp_path, f"authorized_submit_users = !{name}, static:anyone\n")
+    status, said = site.sendmail("root")
+    assert (status, "not allowed to submit mail" in said) == (os.EX_NOPERM, True)
+
+
+def test_an_interrupted_message_leaves_nothing(site: Site) -> None:
+    command = [sys.executable, "-m", "postillion.commands.sendmail", "-C", str(site.etc), "root"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"Subject: x\n" * 10_000)
+        process.stdin.flush()
+        deadline = time.monotonic() + WAIT_S
+        while not [path for path in site.maildrop.iterdir() if path.stat().st_size > 100]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WAIT_S) == os.EX_TEMPFAIL
+    assert list(site.maildrop.iterdir()) == []
+
+
+def test_pickup_is_told(site: Site) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(site.queue / "public" / "pickup"))
+        listener.listen()
+        listener.settimeout(WAIT_S)
+        assert site.sendmail("root") == (0, "")
+        peer, _ = listener.accept()
+        with peer:
+            assert peer.recv(10) == b"W"
+
+
+def test_options_that_mean_nothing_here_are_passed_over() -> None:
+    words = [
+        "-Am",
+        "-L",
+        "tag",
+        "-m",
+        "-n",
+        "-U",
+        "-oem",
+        "-odi",
+        "-o",
+        "x",
+        "value",
+        "-O",
+        "a=b",
+        "-h",
+        "3",
+        "-X",
+        "log",
+    ]
+    request = Request("sendmail", [*words, "-q15m", "-oi", "a@b.c", "-t", "--", "-f"])
+    assert (request.mode, request.recipients, request.extract, request.dot_ends) == ("m", ["a@b.c", "-f"], True, False)
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "mode", "flush"),
+    [
+        ("mailq", [], "p", ""),
+        ("newaliases", [], "i", ""),
+        ("sendmail", ["-bp"], "p", ""),
+        ("sendmail", ["-I"], "i", ""),
+        ("sendmail", ["-bi"], "i", ""),
+        ("sendmail", ["-bs"], "s", ""),
+        ("sendmail", ["-bd", "-q15m"], "d", ""),
+        ("sendmail", ["-q"], "q", ""),
+        ("sendmail", ["-qIABC"], "q", "IABC"),
+        ("sendmail", ["-qRexample.org"], "q", "Rexample.org"),
+    ],
+)
+def test_modes(program: str, words: list[str], mode: str, flush: str) -> None:
+    request = Request(program, words)
+    assert (request.mode, request.flush) == (mode, flush)
+
+
+def test_notify_words() -> None:
+    assert [notify_bits(text) for text in ("never", "success", "FAILURE, delay", "success,failure,delay")] == [
+        1,
+        2,
+        12,
+        14,
+    ]
+    with pytest.raises(Failure):
+        notify_bits("often")
