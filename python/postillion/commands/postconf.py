@@ -194,11 +194,12 @@ def _print_entry(entry: Entry, part: str | None, request: Request) -> None:
     if request.has("M"):
         print(_entry_line(entry, fold=request.has("f")))
         return
-    pairs = _fields(entry) if request.has("F") else dict(entry.overrides())
+    pairs = _fields(entry) if request.has("F") else dict(sorted(entry.overrides()))
     for name, value in pairs.items():
         if part is None or part in ("*", name):
             text = value if request.has("h") else f"{entry.name}/{name} = {value}"
-            print(f"{entry.name}/{name}" if request.has("H") else _folded(text, request))
+            text = text if request.has("F") else _folded(text, request)
+            print(f"{entry.name}/{name}" if request.has("H") else text.rstrip(" "))
 
 
 def change_services(directory: str, request: Request) -> None:
@@ -247,7 +248,7 @@ def _set_part(entry: Entry, name: str, value: str, *, field: bool) -> None:
 
 
 def _fields(entry: Entry) -> dict[str, str]:
-    command = " ".join([entry.command, *map(_braced, entry.arguments)])
+    command = " ".join([entry.command, *_words(entry)])
     return dict(zip(FIELD_NAMES, [*entry.fields[:7], command], strict=True))
 
 
@@ -257,22 +258,35 @@ def _entry_line(entry: Entry, *, fold: bool) -> str:
     for column, word in zip(FIELD_COLUMNS, entry.fields, strict=True):
         line = line + " " * max(column - len(line), 1 if line else 0) + word
     column = len(line)
-    starts = iter(entry.arguments)
-    for word in starts:
-        text = _braced(word)
-        if word == "-o":
-            text = f"-o {_braced(next(starts, ''))}"
-        if fold and (word.startswith("-o") or column + 1 + len(text) >= LINE_COLUMNS):
-            line += f"\n{INDENT}{text}"
-            column = len(INDENT) + len(text)
+    options = True
+    for word in _words(entry):
+        options = options and word.startswith("-")
+        if fold and (options or column + 1 + len(word) >= LINE_COLUMNS):
+            line += f"\n{INDENT}{word}"
+            column = len(INDENT) + len(word)
         else:
-            line += f" {text}"
-            column += 1 + len(text)
+            line += f" {word}"
+            column += 1 + len(word)
     return line
 
 
+def _words(entry: Entry) -> list[str]:
+    """The arguments as they are printed: an option with its value is one word, `-o` values have no idle space."""
+    words: list[str] = []
+    following = iter(entry.arguments)
+    options = True
+    for word in following:
+        options = options and word.startswith("-")
+        if options and word == "-o":
+            pair = split_assignment(next(following, ""), entry.path, entry.line)
+            words.append(f"-o {_braced('='.join(pair))}")
+        else:
+            words.append(_braced(word))
+    return words
+
+
 def _braced(word: str) -> str:
-    return f"{{ {word} }}" if not word or any(c in master_cf.BLANKS for c in word) else word
+    return f"{{{word}}}" if not word or any(c in master_cf.BLANKS for c in word) else word
 
 
 def _matches(entry: Entry, word: str) -> bool:
@@ -296,11 +310,13 @@ def _folded(text: str, request: Request) -> str:
 
 def _load(directory: str, request: Request) -> Config:
     if request.has("d") and not os.path.exists(os.path.join(directory, "main.cf")):
-        return Config(directory, {})
+        return Config(DEFAULT_DIRECTORY, {})
     config = Config.load(directory, request.overrides)
     if request.has("d"):
         # Defaults that follow another default must not follow main.cf.
-        return Config(directory, {name: Setting(value, "-o", None) for name, value in request.overrides})
+        return Config(DEFAULT_DIRECTORY, {name: Setting(value, "-o", None) for name, value in request.overrides})
+    if request.directory or "MAIL_CONFIG" in os.environ:
+        config.settings.setdefault("config_directory", Setting(directory, "-c", None))
     return config
 
 

@@ -34,6 +34,8 @@ def addresses(entry: Entry, config: Config) -> list[Address]:
     for address in _hosts(entry, config, host):
         if ("inet", address, port) not in found:
             found.append(("inet", address, port))
+    if not found:
+        raise entry.error(f'no address for "{entry.service}"', "give an address of a version in inet_protocols")
     return found
 
 

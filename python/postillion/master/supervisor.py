@@ -53,6 +53,7 @@ class Master:
         self._lifeline = os.dup2(lifeline, listeners.FD_FLOOR - 1, inheritable=False)
         os.close(lifeline)
         self._environment = environment(plan.config)
+        self._wakeup = self._catch_signals()
 
     def open(self, plan: Plan, *, patient: bool) -> None:
         """Bind every socket; raises `ConfigError`, with none bound, when one cannot be.
@@ -75,13 +76,6 @@ class Master:
 
     def run(self) -> int:
         """Serve until a signal ends it; return the exit status."""
-        reader, writer = socket.socketpair()
-        reader.setblocking(False)
-        writer.setblocking(False)
-        self._selector.register(reader, selectors.EVENT_READ, reader)
-        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
-            signal.signal(number, self._note)
         now = time.monotonic()
         for service in self.services.values():
             self._arm_wakeup(service, now, first=True)
@@ -91,8 +85,8 @@ class Master:
             self._watch(now)
             self._wake(now)
             for key, _ in self._selector.select(self._timeout(time.monotonic())):
-                if key.data is reader:
-                    _drain(reader)
+                if key.data is self._wakeup:
+                    _drain(self._wakeup)
                 elif isinstance(key.data, Process):
                     self._read_diagnostics(key.data)
                 else:
@@ -106,6 +100,18 @@ class Master:
         """End every process at once, whatever it does."""
         for process in self._processes.values():
             send(process.pid, signal.SIGKILL)
+
+    def _catch_signals(self) -> socket.socket:
+        """Note signals from now on; return the socket that becomes readable with each."""
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        self._selector.register(reader, selectors.EVENT_READ, reader)
+        # The descriptor must outlive this call: it is closed with the process.
+        signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
+            signal.signal(number, self._note)
+        return reader
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._signals.add(number)

@@ -1,0 +1,289 @@
+"""main.cf: its lines, `$name` in values, typed values, and what is said about mistakes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postillion.config import Config, ConfigError, expansion, kinds, main_cf, parameters
+
+VALUES = {
+    "a": "alpha",
+    "empty": "",
+    "inner": "<$a>",
+    "number": "10",
+    "level": "3.6",
+    "loop": "$loop",
+    "hidden": "$empty",
+}
+
+
+def config_of(tmp_path: Path, text: str, overrides: tuple[tuple[str, str], ...] = ()) -> Config:
+    (tmp_path / "main.cf").write_text(text)
+    return Config.load(str(tmp_path), overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a = 1\nb = 2\n", [(1, "a = 1"), (2, "b = 2")]),
+        ("a = 1", [(1, "a = 1")]),
+        ("# c\n\n  # d\na = 1\n", [(4, "a = 1")]),
+        ("a = 1\n  2\n\t3\n", [(1, "a = 1  2\t3")]),
+        ("a = 1\n# c\n  2\n\n  3\n", [(1, "a = 1  2  3")]),
+        ("a = 1 # no comment\n", [(1, "a = 1 # no comment")]),
+        (" lost\na = 1\n", [(1, " lost"), (2, "a = 1")]),
+        ("\n \n", []),
+    ],
+)
+def test_logical_lines(text: str, lines: list[tuple[int, str]]) -> None:
+    assert list(main_cf.logical_lines(text)) == lines
+
+
+def test_last_value_wins_and_says_so(tmp_path: Path) -> None:
+    config = config_of(tmp_path, "myorigin = a\nmyorigin = b\n")
+    assert config.text("myorigin") == "b"
+    assert "line 2: overriding earlier entry: myorigin=a" in config.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("plain", "plain"),
+        ("$a ${a} $(a)", "alpha alpha alpha"),
+        ("$$a", "$a"),
+        ("$unset.", "."),
+        ("$inner", "<alpha>"),
+        ("${a?yes}${a:no}", "yes"),
+        ("${empty?yes}${empty:no}", "no"),
+        ("${unset:no}", "no"),
+        ("${hidden?raw text counts}", "raw text counts"),
+        ("${a?{then}:{else}} ${empty?{then}:{else}}", "then else"),
+        ("${ a ? {then} : {else} }", "then"),
+        ("${a?$number:x}", "10:x"),
+        ("${a??x}", "?x"),
+        ("${{$number} < {9} ? {less}:{not less}}", "not less"),
+        ("${{$a} < {beta} ? {less}:{not less}}", "less"),
+        ("${{x} == {x}}", "bool"),
+        ("${{x} != {x}}", ""),
+        ("${{$level} <level {3.11} ? {old}:{new}}", "old"),
+        ("${{3.11} <level {3.6} ? {old}:{new}}", "new"),
+        ("${{2} >=level {2.0.0}:{no}}", ""),
+        ("${domain_to_ascii{münchen.example}}", "xn--mnchen-3ya.example"),
+        ("${a?{${empty?{x}:{$a}}}}", "alpha"),
+    ],
+)
+def test_expansion(text: str, expanded: str) -> None:
+    assert expansion.expand(text, VALUES.get) == expanded
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("${a", "truncated macro reference"),
+        ("$ a", "empty macro name"),
+        ("${}", "empty macro name"),
+        ("${a.b}", "attribute name syntax error"),
+        ("${{a} ~ {b}}", "expected at"),
+        ("${{a} == b}", "expected at"),
+        ("${{a} == {b} x}", "expected at"),
+        ("${{a} =={b} ? {x} y}", "expected at"),
+        ("${a?{x}:{y} z}", "unexpected input"),
+        ("${{x} <level {3}}", "malformed compatibility level"),
+        ("${{x} <size {3}}", "bad operator suffix"),
+        ("${upper{x}}", "unknown function"),
+        ("$loop", "unreasonable macro call nesting"),
+    ],
+)
+def test_expansion_mistakes(text: str, problem: str) -> None:
+    with pytest.raises(expansion.ExpansionError, match=problem):
+        expansion.expand(text, VALUES.get)
+
+
+PIECES = ("$", "{", "}", "(", ")", "?", ":", "==", "<", " ", "a", "$a", "${", "${{", "}:{", "level", "domain_to_ascii{")
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30))
+def test_any_text_expands_or_is_refused(pieces: list[str]) -> None:
+    try:
+        expansion.expand("".join(pieces), VALUES.get)
+    except expansion.ExpansionError:
+        pass
+
+
+@given(st.text(max_size=60))
+def test_doubled_dollars_are_the_text_itself(text: str) -> None:
+    assert expansion.expand(text.replace("$", "$$"), VALUES.get) == text
+
+
+NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True)
+WORDS = st.lists(st.text(alphabet="abc,;#={}$", min_size=1, max_size=6), max_size=5)
+NOISE = st.lists(st.sampled_from(["", "# comment = x", "   ", "\t# indented"]), max_size=2)
+
+
+@given(st.lists(st.tuples(NAMES, WORDS, NOISE, st.booleans()), max_size=8))
+def test_what_is_written_is_read(settings: list[tuple[str, list[str], list[str], bool]]) -> None:
+    lines, wanted = [], {}
+    for name, words, noise, folded in settings:
+        lines += [*noise, f"{name} =" if folded else f"{name} = {' '.join(words)}"]
+        if folded:
+            # A word that starts with # on a line of its own would be a comment.
+            words = [word.replace("#", "_") for word in words]
+            for word in words:
+                lines += [f"  {word}", *noise]
+        wanted[name] = "  ".join(words) if folded else " ".join(words)
+    found, _ = main_cf.parse("\n".join(lines), "main.cf")
+    assert {name: setting.value for name, setting in found.items()} == wanted
+
+
+@given(st.binary(max_size=200))
+def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, octets: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.cf"
+    path.write_bytes(octets)
+    said = "main.cf, line 1: refused"
+    try:
+        main_cf.parse(main_cf.read(str(path)), str(path))
+    except ConfigError as error:
+        said = str(error)
+    assert ", line " in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("a, b c,,d\te", ["a", "b", "c", "d", "e"]),
+        ("", []),
+        ("{ a, b } c", ["{ a, b }", "c"]),
+        ("x:{{a b}, c} d", ["x:{{a b}, c}", "d"]),
+        ("{open a", ["{open a"]),
+    ],
+)
+def test_lists(value: str, words: list[str]) -> None:
+    assert main_cf.split_list(value) == words
+
+
+def test_typed_values(tmp_path: Path) -> None:
+    config = config_of(
+        tmp_path,
+        "message_size_limit = 1000\nbiff = NO\nmaximal_queue_lifetime = 3\nqueue_run_delay = 2m\n"
+        "relay_destination_concurrency_limit = 7\nmynetworks = 127.0.0.0/8, [::1]\n"
+        f"mydestination = example.org !{tmp_path}/domains\n",
+    )
+    (tmp_path / "domains").write_text("# ours\na.example b.example\n!c.example\n")
+    assert config.number("message_size_limit") == 1000
+    assert config.flag("biff") is False
+    assert config.seconds("maximal_queue_lifetime") == 3 * 86400
+    assert config.seconds("queue_run_delay") == 120
+    assert config.seconds("maximal_backoff_time") == 4000
+    assert config.transport_number("relay", "destination_concurrency_limit") == 7
+    assert config.transport_number("mine", "destination_concurrency_limit") == 20
+    assert config.transport_seconds("mine", "destination_rate_delay") == 0
+    assert config.transport_text("mine", "initial_destination_concurrency") == "5"
+    assert config.items("mynetworks") == ["127.0.0.0/8", "[::1]"]
+    assert config.items("mydestination") == ["example.org", "!a.example", "!b.example", "c.example"]
+    with pytest.raises(KeyError):
+        config.text("no_such_parameter")
+
+
+def test_overrides_win_and_expand(tmp_path: Path) -> None:
+    config = config_of(
+        tmp_path, "syslog_name = a\n", (("syslog_name", "postfix/$service_name"), ("service_name", "submission"))
+    )
+    assert config.text("syslog_name") == "postfix/submission"
+
+
+def test_defaults_follow_what_is_set(tmp_path: Path) -> None:
+    config = config_of(tmp_path, "myhostname = mx.example.org\ncompatibility_level = 3.6\n")
+    assert config.text("mydomain") == "example.org"
+    assert config.text("myorigin") == "mx.example.org"
+    assert config.text("smtpd_banner") == "mx.example.org ESMTP Postfix"
+    assert config.text("mynetworks_style") == "host"
+    assert config.text("relay_domains") == ""
+    assert config.text("append_dot_mydomain") == "no"
+    assert config_of(tmp_path, "").text("append_dot_mydomain") == "yes"
+    assert config_of(tmp_path, "mynetworks_style=host\ninet_interfaces=127.0.0.1").items("mynetworks") == [
+        "127.0.0.1/32"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "a = 1\nnonsense\n",
+            "main.cf, line 2: missing '=' after attribute name: \"nonsense\": write it as name = value",
+        ),
+        ("= 1\n", "line 1: missing attribute name"),
+        ("\nmessage_size_limit = 10x\n", 'line 2: bad value "10x" for message_size_limit: give a whole number'),
+        ("biff = maybe\n", 'line 1: bad value "maybe" for biff: give yes or no'),
+        ("queue_run_delay = 3y\n", 'bad value "3y" for queue_run_delay: give a time such as 30s'),
+        ("queue_run_delay = 0\n", "1 or more seconds"),
+        ("unverified_recipient_reject_code = 600\n", "give a whole number, 200 to 599"),
+        ("smtpd_tls_security_level = maybe\n", "give one of empty, none, may, encrypt"),
+        ("myorigin =\n", "give a value that is not empty"),
+        ("mydestination = $myhostname, ${\n", "line 1: mydestination: truncated macro reference"),
+        ("default_destination_concurrency_limit = -1\n", "0 or more"),
+        ("mine_destination_concurrency_limit = x\n", "line 1: bad value"),
+    ],
+)
+def test_mistakes_name_file_line_and_mend(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_of(tmp_path, text).validate()
+    assert said in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path}/main.cf")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the file is missing"):
+        Config.load(str(tmp_path))
+    (tmp_path / "main.cf").mkdir()
+    with pytest.raises(ConfigError, match="this is a directory"):
+        Config.load(str(tmp_path))
+
+
+def test_unknown_parameters_are_warned_of_with_the_nearest_name(tmp_path: Path) -> None:
+    config = config_of(
+        tmp_path,
+        "smtpd_recipient_restriction = reject\nmine = 1\nmyorigin = $mine\n"
+        "smtpd_restriction_classes = strict\nstrict = reject\n"
+        "virtual_alias_maps = ldap:people\npeople_server_host = ldap.example\n"
+        "slow_destination_rate_delay = 1s\nonly_in_master = 2\n",
+    )
+    (tmp_path / "master.cf").write_text("smtp inet n - n - - smtpd\n -o myorigin=$only_in_master\n")
+    (warning,) = config.warnings
+    assert "line 1: unused parameter: smtpd_recipient_restriction=reject" in warning
+    assert "(did you mean smtpd_recipient_restrictions?)" in warning
+
+
+def test_every_parameter_is_declared_once_and_its_default_is_of_its_kind(tmp_path: Path) -> None:
+    names = [row[0] for family in parameters.FAMILIES for row in family.ROWS]
+    assert len(names) == len(set(names))
+    assert len(names) + len(parameters.TEMPLATES) == 980
+    config = config_of(tmp_path, "")
+    for name, kind, default, doc in parameters.PARAMETERS.values():
+        assert kinds.is_valid(config.text(name), kind, default) or config.text(name) == "", name
+        assert 10 < len(doc) <= 110, name
+        assert "\n" not in doc
+
+
+def test_loading_is_fast_and_imports_little() -> None:
+    code = (
+        "import sys; from postillion.config import Config; Config.load(sys.argv[1]).text('myhostname')\n"
+        "slow = {'re', 'typing', 'asyncio', 'socket', 'ipaddress', 'importlib.metadata', 'postillion._core'}\n"
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    directory = str(Path(main_cf.__file__).parent / "defaults")
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _with_path(code), directory], capture_output=True, text=True
+    )
+    assert result.stdout == "[]\n", result.stderr
+
+
+def _with_path(code: str) -> str:
+    package = Path(main_cf.__file__).parents[2]
+    return f"import sys; sys.path.insert(0, {str(package)!r})\n{code}"

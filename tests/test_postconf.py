@@ -1,0 +1,213 @@
+"""postconf: the same output, and the same files afterwards, as Postfix's own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from postillion.config import parameters
+
+REAL = Path("/usr/sbin/postconf")
+real_only = pytest.mark.skipif(not REAL.exists(), reason="Postfix is not installed")
+
+MAIN_CF = """\
+# Our site.
+compatibility_level = 3.6
+myhostname = mx.example.org
+mydestination = $myhostname,
+    localhost.$mydomain,
+# in between
+\tlocalhost
+mynetworks = 127.0.0.0/8
+smtpd_banner = $myhostname   ESMTP
+relayhost =
+mine = 5
+message_size_limit = ${mine}0000000
+mynetworks = 127.0.0.0/8 [::1]/128
+smtpd_restriction_classes = strict
+strict = reject_unauth_destination
+smtpd_recipient_restrictions = check_policy_service { inet:127.0.0.1:1, timeout=5s }, reject_unauth_destination, permit
+"""
+
+MASTER_CF = """\
+smtp      inet  n       -       y       -       -       smtpd
+submission inet n       -       y       -       -       smtpd
+  -o syslog_name=postfix/submission -v
+  -o { smtpd_recipient_restrictions = permit_sasl_authenticated, reject }
+  -o { smtpd_banner = $myhostname  two  spaces }
+qmgr      unix  n       -       n       300     1       qmgr
+slow      unix  -       -       y       -       5       smtp
+maildrop  unix  -       n       n       -       -       pipe
+  flags=DRXhu user=vmail argv=/usr/bin/maildrop -d ${recipient} ${extension} ${nexthop} ${sender}
+postlog   unix-dgram n  -       n       -       1       postlogd
+"""
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Path:
+    (tmp_path / "main.cf").write_text(MAIN_CF)
+    (tmp_path / "master.cf").write_text(MASTER_CF)
+    return tmp_path
+
+
+def ours(etc: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "postillion.commands.postconf", "-c", str(etc), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+def real(etc: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([REAL, "-c", str(etc), *words], capture_output=True, text=True, timeout=30)
+
+
+@real_only
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-n"],
+        ["-nf"],
+        ["-hn"],
+        ["-Hn"],
+        ["-nx"],
+        ["-h", "mydestination"],
+        ["-x", "mydestination", "message_size_limit", "mydomain"],
+        ["smtpd_banner", "slow_destination_rate_delay", "relay_domains", "slow_recipient_limit"],
+        ["-d", "smtpd_banner", "queue_run_delay", "relay_domains", "maildrop_time_limit"],
+        ["-dx", "append_dot_mydomain", "mynetworks_style", "smtpd_timeout"],
+        ["-o", "myhostname=other.example", "-x", "myorigin", "mydomain"],
+        ["-dh", "maximal_queue_lifetime"],
+        ["nosuchparameter"],
+        ["-M"],
+        ["-Mf"],
+        ["-M", "submission/inet"],
+        ["-M", "*/unix"],
+        ["-F"],
+        ["-F", "*/inet/chroot"],
+        ["-P"],
+        ["-P", "submission/inet/syslog_name"],
+        ["-l"],
+    ],
+    ids=" ".join,
+)
+def test_output_is_that_of_postfix(etc: Path, words: list[str]) -> None:
+    mine, theirs = ours(etc, *words), real(etc, *words)
+    assert mine.stdout == theirs.stdout
+    assert mine.returncode == theirs.returncode
+
+
+@real_only
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-e", "relayhost=[smtp.example.net]:587"],
+        ["-e", "mydestination = a, b"],
+        ["mynetworks=10.0.0.0/8"],
+        ["-e", "always_bcc = x@example.org"],
+        ["-e", "smtpd_banner="],
+        ["-X", "mydestination"],
+        ["-X", "mynetworks", "mine"],
+        ["-#", "mydestination", "relayhost"],
+    ],
+    ids=" ".join,
+)
+def test_main_cf_is_edited_as_postfix_does(
+    etc: Path, tmp_path_factory: pytest.TempPathFactory, words: list[str]
+) -> None:
+    other = tmp_path_factory.mktemp("real")
+    for name in ("main.cf", "master.cf"):
+        (other / name).write_text((etc / name).read_text())
+    mine, theirs = ours(etc, *words), real(other, *words)
+    assert (mine.returncode, theirs.returncode) == (0, 0)
+    assert (etc / "main.cf").read_text() == (other / "main.cf").read_text()
+    assert sorted(path.name for path in etc.iterdir()) == ["main.cf", "master.cf"]
+
+
+CHANGED_SINCE_3_7 = {
+    "address_verify_map",
+    "alias_database",
+    "alias_maps",
+    "import_environment",
+    "mail_release_date",
+    "mail_version",
+    "milter_default_action",
+    "postscreen_cache_map",
+    "proxy_read_maps",
+    "smtp_tls_dane_insecure_mx_policy",
+    "smtp_tls_security_level",
+    "smtpd_forbid_bare_newline",
+    "smtpd_forbid_unauth_pipelining",
+    "tls_eecdh_auto_curves",
+    "tls_export_cipherlist",
+    "tls_high_cipherlist",
+    "tls_low_cipherlist",
+    "tls_medium_cipherlist",
+    "tls_null_cipherlist",
+    "tlsproxy_client_policy_maps",
+    "tlsproxy_client_security_level",
+}
+"""Our defaults are those of 3.12."""
+PACKAGED = {"daemon_directory", "html_directory", "manpage_directory", "readme_directory"}
+OF_THE_PROCESS = {"process_id", "process_name", "service_name"}
+
+
+@real_only
+def test_defaults_are_those_of_postfix_but_for_what_changed_since(etc: Path) -> None:
+    mine = dict(line.split(" =", 1) for line in ours(etc, "-d").stdout.splitlines())
+    theirs = dict(line.split(" =", 1) for line in real(etc, "-d").stdout.splitlines())
+    if not theirs["mail_version"].startswith(" 3.7."):
+        pytest.skip("compared with Postfix 3.7")
+    different = {name for name in theirs if mine.get(name) != theirs[name]}
+    assert different - PACKAGED - OF_THE_PROCESS <= CHANGED_SINCE_3_7
+    assert theirs.keys() <= mine.keys()
+
+
+def test_new_parameters_go_to_the_end_in_order(etc: Path) -> None:
+    assert ours(etc, "-e", "biff=no", "always_bcc = x@example.org").returncode == 0
+    assert (etc / "main.cf").read_text() == MAIN_CF + "always_bcc = x@example.org\nbiff = no\n"
+
+
+def test_editing_keeps_mode_and_refuses_nonsense(etc: Path) -> None:
+    path = etc / "main.cf"
+    path.chmod(0o640)
+    assert ours(etc, "-e", "biff=no").returncode == 0
+    assert path.stat().st_mode & 0o777 == 0o640
+    before = path.read_text()
+    for words in (["-e", "nonsense"], ["-e", "a=1\nb=2"], ["-X", "a=1"], ["-e", "#a=1"]):
+        result = ours(etc, *words)
+        assert result.returncode == 1
+        assert result.stderr.startswith("postconf: fatal: ")
+    assert path.read_text() == before
+
+
+def test_master_cf_is_edited_and_checked(etc: Path) -> None:
+    assert ours(etc, "-P", "-e", "submission/inet/syslog_name=postfix/sub", "slow/unix/myorigin=a b").returncode == 0
+    assert ours(etc, "-F", "-e", "smtp/inet/chroot=n", "qmgr/unix/wakeup=60").returncode == 0
+    assert ours(etc, "-M", "-e", "new/unix=new unix - - n - 2 smtp -o myorigin=c").returncode == 0
+    assert ours(etc, "-h", "-P", "submission/inet/syslog_name").stdout == "postfix/sub\n"
+    assert ours(etc, "-h", "-P", "slow/unix/myorigin").stdout == "a b\n"
+    assert ours(etc, "-h", "-F", "smtp/inet/chroot", "qmgr/unix/wakeup").stdout == "n\n60\n"
+    assert "new        unix  -       -       n       -       2       smtp" in (etc / "master.cf").read_text()
+    before = (etc / "master.cf").read_text()
+    refused = ours(etc, "-F", "-e", "smtp/inet/type=tcp")
+    assert refused.returncode == 1
+    assert 'bad value: "tcp"' in refused.stderr
+    assert (etc / "master.cf").read_text() == before
+    if REAL.exists():
+        assert real(etc, "-M").stdout == ours(etc, "-M").stdout
+
+
+def test_unused_parameters_are_warned_of(etc: Path) -> None:
+    with (etc / "main.cf").open("a") as file:
+        file.write("smtpd_helo_restriction = reject\n")
+    result = ours(etc, "-n")
+    assert "unused parameter: smtpd_helo_restriction=reject (did you mean smtpd_helo_restrictions?)" in result.stderr
+    assert ours(etc, "-nq").stderr == ""
+
+
+def test_explain_says_what_a_parameter_is_for(etc: Path) -> None:
+    result = ours(etc, "--explain", "queue_run_delay", "slow_time_limit")
+    assert result.stdout.startswith(
+        f"queue_run_delay: {parameters.PARAMETERS['queue_run_delay'][3]} (a time such as 30s"
+    )
+    assert result.returncode == 0
+    assert ours(etc, "--explain", "nosuch").returncode == 1

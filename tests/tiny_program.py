@@ -1,0 +1,46 @@
+"""A program for master to start: says who it is to each client, then echoes lines until the client leaves.
+
+Arguments in master.cf: `die` exits at once with status 3.
+"""
+
+import asyncio
+import os
+import sys
+
+from postillion.daemon import Daemon, run, start
+
+
+async def serve(daemon: Daemon) -> None:
+    sessions: set[asyncio.Task[None]] = set()
+
+    async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        sessions.add(task)
+        daemon.log.info("session")
+        try:
+            origin = daemon.config.text("myorigin")
+            writer.write(f"{os.getpid()} {os.getuid()} {daemon.service} {daemon.session_limit} {origin}\n".encode())
+            while line := await reader.readline():
+                writer.write(line)
+            writer.close()
+        finally:
+            sessions.discard(task)
+
+    servers = [await asyncio.start_unix_server(session, sock=sock) for sock in daemon.listeners if sock.family == 1]
+    servers += [await asyncio.start_server(session, sock=sock) for sock in daemon.listeners if sock.family != 1]
+    daemon.log.info(f"ready {' '.join(daemon.arguments)}")
+    ends = [asyncio.ensure_future(daemon.stopping.wait()), asyncio.ensure_future(daemon.draining.wait())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for server in servers:
+        server.close()
+    if sessions and not daemon.stopping.is_set():
+        await asyncio.wait([*sessions, ends[0]], return_when=asyncio.FIRST_COMPLETED)
+
+
+if __name__ == "__main__":
+    service = sys.argv[sys.argv.index("-n") + 1]
+    this = start("smtpd" if ":" in service else service, sys.argv[1:])
+    if this.arguments == ["die"]:
+        sys.exit(3)
+    run(this, serve)
