@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from postillion._core import CleanupSettings, Journal, Log, Maildrop, MaildropWriter, maildrop_envelope, read_queue
+from postillion.config import Config
 from postillion.errors import MessageRefused
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.maildrop import NotAMessage, Submitted
-from postillion.pickup.service import Pickup, Site
+from postillion.pickup.report import Reports
+from postillion.pickup.service import Pickup, Site, read_envelope
 
 WAIT_S = 20.0
 QUEUE = ("active", "corrupt", "deferred", "incoming", "maildrop", "private", "public")
@@ -44,13 +46,11 @@ class Bench:
         self.refusals: list[str] = []
         self.directory = Directory(1_000_000, str(queue / "maildrop"), str(queue / "corrupt"))
         cleanup = CleanupSettings(myhostname="mx.example.org", myorigin="example.org", **settings)  # type: ignore[arg-type]
-        self.pickup = Pickup(
-            Site("mx.example.org", True), self.directory, cleanup, self.journal, self.log, self.refused
-        )
+        self.pickup = Pickup(Site("mx.example.org", True), self.directory, cleanup, self.journal, self.log, self.report)
 
-    def refused(self, file: Submitted, envelope: Maildrop, refusal: MessageRefused) -> None:
+    def report(self, file: Submitted, envelope: Maildrop, queue_id: str, refusal: MessageRefused) -> bytes | None:
         self.refusals.append(f"{file.name} {envelope.sender} {refusal}")
-        self.pickup.settle(file)
+        return b"Subject: sorry\n\n" if envelope.sender else None
 
     def drop(self, name: str, data: bytes, mode: int = 0o744) -> Path:
         path = self.queue / "maildrop" / name
@@ -170,15 +170,42 @@ def test_what_cleanup_refuses_for_good_is_told_and_dealt_with(queue: Path) -> No
     bench.drop("big", record_file(b"x" * 2000))
     bench.drop("loop", record_file(b"Received: x\n" * 5))
     bench.drop("none", record_file(recipients=[]))
+    bench.drop("null", record_file(b"Received: x\n" * 5, sender=""))
     bench.drop("good", record_file())
     bench.scan()
-    assert len(bench.queued()) == 1
     assert bench.left() == []
     assert sorted(bench.refusals) == [
         "big me 552 5.3.4 Error: message file too big",
         "loop me 554 5.4.0 Error: too many hops",
         "none me 550 5.1.0 Error: no recipients specified",
+        "null  554 5.4.0 Error: too many hops",
     ]
+    assert sorted(message["sender"] for message in bench.queued()) == ["MAILER-DAEMON"] * 3 + ["me@example.org"]  # type: ignore[type-var]
+    assert os.listdir(queue / "corrupt") == ["null"]
+    lines = bench.log.take_lines()
+    assert any("to=<root>, relay=none" in line and "dsn=5.3.4, status=bounced (message" in line for line in lines)
+    assert sum(": sender non-delivery notification: " in line for line in lines) == 3
+
+
+def test_a_report_names_the_recipients_and_the_reason(queue: Path) -> None:
+    etc = queue / "etc"
+    etc.mkdir()
+    (etc / "main.cf").write_text(f"queue_directory = {queue}\nmyhostname = mx.example.org\n")
+    bench = Bench(queue)
+    bench.drop("loop", record_file(b"Subject: round\n\nand round\n", sender="me@example.org"))
+    file = bench.directory.open("loop")
+    assert file is not None
+    reports = Reports(Config.load(str(etc)))
+    refusal = MessageRefused(554, "5.4.0", "Error: too many hops")
+    text = reports.report(file, read_envelope(file), "ABC123", refusal)
+    assert text is not None
+    for part in (b"\nTo: me@example.org\n", b"<root>", b"5.4.0", b"too many hops", b"\nSubject: round\n"):
+        assert part in text, text
+    assert b"and round" not in text
+    bench.drop("null", record_file(sender=""))
+    file = bench.directory.open("null")
+    assert file is not None
+    assert reports.report(file, read_envelope(file), "ABC123", refusal) is None
 
 
 def test_a_full_disk_keeps_the_files(queue: Path) -> None:

@@ -8,6 +8,30 @@ import builtins
 from collections.abc import Mapping, Sequence
 from typing import Literal, final
 
+__all__ = [
+    "AgentLink",
+    "CleanupSettings",
+    "DeliveryJob",
+    "HeaderRecipients",
+    "JobRecipient",
+    "JobStatus",
+    "Journal",
+    "Log",
+    "Maildrop",
+    "MaildropReader",
+    "MaildropWriter",
+    "QueueError",
+    "QueueManager",
+    "SmtpClient",
+    "SmtpClientSettings",
+    "SmtpdConfig",
+    "SmtpdSession",
+    "Submission",
+    "maildrop_envelope",
+    "parse_addresses",
+    "read_queue",
+]
+
 class QueueError(OSError):
     """The queue cannot be read or written; the text says what failed and where."""
 

@@ -17,11 +17,10 @@ from collections.abc import Callable
 from typing import Final
 
 from postillion import cleanup
-from postillion._core import Journal, Maildrop
+from postillion._core import Journal
 from postillion.daemon import Daemon, run, start
-from postillion.errors import MessageRefused
 from postillion.pickup.maildrop import Maildrop as Directory
-from postillion.pickup.maildrop import Submitted, shown
+from postillion.pickup.report import Reports
 from postillion.pickup.service import Pickup, Site
 from postillion.producer import Producer
 
@@ -48,12 +47,8 @@ async def serve(daemon: Daemon) -> None:
     directory = Directory(limit * RECORD_OVERHEAD + ENVELOPE_MAX_OCTETS if limit else None)
     site = Site(config.text("myhostname"), config.flag("smtputf8_enable"))
 
-    def refused(file: Submitted, envelope: Maildrop, refusal: MessageRefused) -> None:
-        origin = f"uid={file.uid} from=<{envelope.sender}>"
-        daemon.log.warning(f"maildrop/{shown(file.name)}: {origin}: {refusal}; moved to corrupt/")
-        pickup.set_aside(file)
-
-    pickup = Pickup(site, directory, settings, journal, daemon.log, refused)
+    reports = Reports(config)
+    pickup = Pickup(site, directory, settings, journal, daemon.log, reports.report)
     producer = Producer(journal, pickup.committed)
     producer.start()
     wanted = asyncio.Event()

@@ -42,7 +42,8 @@ class Site:
 class Pickup:
     """Takes messages from maildrop/. Its owner calls `scan` when something may be there, and `committed` for tickets.
 
-    `refused(file, envelope, refusal)` is called for a message that will never be taken; the file is still there.
+    `report(file, envelope, queue_id, refusal)` gives the report for the sender of a message that will never be taken,
+    or None where there is nobody to tell: its file goes to corrupt/ then.
     """
 
     def __init__(
@@ -52,14 +53,14 @@ class Pickup:
         settings: CleanupSettings,
         journal: Journal,
         log: Log,
-        refused: Callable[[Submitted, Maildrop, MessageRefused], None],
+        report: Callable[[Submitted, Maildrop, str, MessageRefused], bytes | None],
     ) -> None:
         self._site = site
         self._directory = directory
         self._settings = settings
         self._journal = journal
         self._log = log
-        self._refused = refused
+        self._report = report
         self._tickets = 0
         self._in_flight: dict[int, tuple[str, Submitted]] = {}
         self._names: set[str] = set()
@@ -154,26 +155,59 @@ class Pickup:
             reader.finish()
         except ValueError as problem:
             raise IllFormed(str(problem)) from None
+        self._commit(submission, file, envelope)
+
+    def _commit(self, submission: Submission, file: Submitted, envelope: Maildrop) -> None:
+        """Hand the message to the journal, or what is to be told its sender; the file goes when that is on disk."""
+        queue_id = submission.queue_id
         ticket = self._tickets = self._tickets + 1
         try:
-            queue_id = submission.commit(ticket)
+            submission.commit(ticket)
         except MessageRefused as refusal:
             if not refusal.permanent:
                 raise
-            self._refused(file, envelope, refusal)
-            return
+            self._log_refusal(queue_id, file, envelope, refusal)
+            report = self._report(file, envelope, queue_id, refusal)
+            told = None if report is None else self._tell(envelope.sender, report, ticket)
+            if told is None:
+                self._log.warning(f"{queue_id}: maildrop/{shown(file.name)}: moved to corrupt/")
+                self._away(file, self._directory.set_aside)
+                return
+            self._log.info(f"{queue_id}: sender non-delivery notification: {told}")
+            queue_id = told
         self._in_flight[ticket] = (queue_id, file)
         self._names.add(file.name)
         if len(self._in_flight) >= IN_FLIGHT_MAX:
             self._room.clear()
 
-    def settle(self, file: Submitted) -> None:
-        """A refused message is dealt with: its file goes."""
-        self._remove(file)
+    def _tell(self, sender: str, report: bytes, ticket: int) -> str | None:
+        """Hand a report to the journal; return its queue ID, None when it is refused for good."""
+        submission = Submission(
+            self._settings,
+            self._journal,
+            self._log,
+            "",
+            [(sender, None, None, 0)],
+            wall_now=time.time(),
+            received=f"Received: by {self._site.myhostname} (Postfix)\n\tid {{id}}; {{date}}",
+            body="" if report.isascii() else "8BITMIME",
+            smtputf8=self._site.smtputf8 and not sender.isascii(),
+        )
+        submission.write(report)
+        try:
+            return submission.commit(ticket)
+        except MessageRefused as refusal:
+            if not refusal.permanent:
+                raise
+            return None
 
-    def set_aside(self, file: Submitted) -> None:
-        """A refused message is for a person to look at: its file goes to corrupt/."""
-        self._away(file, self._directory.set_aside)
+    def _log_refusal(self, queue_id: str, file: Submitted, envelope: Maildrop, refusal: MessageRefused) -> None:
+        delay = max(0.0, time.time() - file.written)
+        reason = f"dsn={refusal.dsn}, status=bounced ({refusal.text.removeprefix('Error: ')})"
+        for address, *_ in envelope.recipients:
+            self._log.info(
+                f"{queue_id}: to=<{address}>, relay=none, delay={delay:.2g}, delays={delay:.2g}/0/0/0, {reason}"
+            )
 
     def _remove(self, file: Submitted) -> None:
         self._away(file, self._directory.remove)

@@ -1,0 +1,59 @@
+"""What the sender of a message is told that left maildrop/ and did not get into the queue."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from postillion._core import Maildrop, MaildropReader
+from postillion.config import Config
+from postillion.delivery.bounce.report import BOUNCE, Notification, Reported, Reporter, wanted, write_report
+from postillion.errors import MessageRefused
+from postillion.pickup.maildrop import Submitted
+
+RETURNED_MAX_OCTETS: Final = 256 * 1024
+"""So much of the message is read for the headers that the report returns."""
+
+
+class Reports:
+    """Writes reports by this site's main.cf."""
+
+    def __init__(self, config: Config) -> None:
+        self._reporter = Reporter(config.text("myhostname"), config.text("myorigin"), config.text("mail_name"))
+        self._double_bounce = config.text("double_bounce_sender")
+
+    def report(self, file: Submitted, envelope: Maildrop, queue_id: str, refusal: MessageRefused) -> bytes | None:
+        """Return the report, lines ended with LF; None when nobody is to be told."""
+        recipients = [recipient for recipient in envelope.recipients if wanted(BOUNCE, recipient[3])]
+        if not recipients or envelope.sender.partition("@")[0] in ("", self._double_bounce):
+            return None
+        reason = refusal.text.removeprefix("Error: ")
+        notification = Notification(
+            kind=BOUNCE,
+            queue_id=queue_id,
+            sender=envelope.sender,
+            to=envelope.sender,
+            arrival=file.written,
+            retry_until=file.written,
+            envid=envelope.envid,
+            smtputf8=not envelope.sender.isascii(),
+            message=beginning(file),
+            headers_only=True,
+            message_id=None,
+            recipients=[
+                Reported(address, original, orcpt, refusal.dsn, reason, None)
+                for address, original, orcpt, _ in recipients
+            ],
+        )
+        return write_report(notification, self._reporter, time.time())
+
+
+def beginning(file: Submitted) -> bytes:
+    """Return the start of the content, up to `RETURNED_MAX_OCTETS`."""
+    reader = MaildropReader()
+    content = bytearray()
+    for chunk in file.chunks():
+        content += reader.feed(chunk)
+        if len(content) >= RETURNED_MAX_OCTETS:
+            break
+    return bytes(content[:RETURNED_MAX_OCTETS])
