@@ -1,4 +1,4 @@
-"""What a delivery agent needs around it: a queue manager's socket, messages in segments, servers that follow a script."""
+"""A queue manager's socket, messages in segments, and servers that follow a script, for tests of delivery agents."""
 
 from __future__ import annotations
 

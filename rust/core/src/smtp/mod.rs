@@ -2,6 +2,8 @@
 
 pub mod capability;
 pub mod client;
+#[cfg(test)]
+mod client_tests;
 pub mod command;
 pub mod data;
 pub mod path;
