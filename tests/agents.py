@@ -247,7 +247,13 @@ class Script:
                     answer = "221 2.0.0 Bye" if verb == "QUIT" else "250 2.0.0 Ok"
                 said = await self._say(answer, reader, writer)
                 if verb == "DATA" and said.startswith("354"):
-                    self.received.append(await reader.readuntil(b"\r\n.\r\n"))
+                    message = bytearray()
+                    while line != b".\r\n":
+                        line = await reader.readline()
+                        if not line:
+                            raise ConnectionResetError
+                        message += line
+                    self.received.append(bytes(message))
                     await self._say(self.answers.get(".", "250 2.0.0 Ok: queued as X"), reader, writer)
                 if verb == "QUIT":
                     break

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from agents import FakeDaemon, Hub, Mail, Script, server, serving
+import pytest
+
+from agents import FakeDaemon, Hub, Mail, Script, drop, free_port, hang, server, serving
 from postillion.delivery.smtp.agent import SmtpAgent
 
 
@@ -52,3 +54,341 @@ async def test_a_message_is_sent_and_logged(tmp_path: Path) -> None:
             "DATA",
             "QUIT",
         ]
+
+
+async def test_recipients_of_one_message_fare_differently(tmp_path: Path) -> None:
+    answers = {
+        "RCPT TO:<b@example.com> ORCPT=rfc822;b@example.com": "550 5.1.1 unknown",
+        "RCPT TO:<c@example.com> ORCPT=rfc822;c@example.com": "450 4.2.0 greylisted",
+    }
+    async with server(Script(answers)) as script, smtp(tmp_path) as (hub, daemon):
+        where = f"127.0.0.1[127.0.0.1]:{script.port}"
+        result = await hub.deliver(
+            f"[127.0.0.1]:{script.port}", mail("a@example.com", "b@example.com", "c@example.com")
+        )
+        assert [result.recipients[n].outcome for n in range(3)] == ["sent", "bounced", "deferred"]
+        assert result.recipients[1].text == (
+            "host 127.0.0.1[127.0.0.1] said: 550 5.1.1 unknown (in reply to RCPT TO command)"
+        )
+        assert result.site is None
+        lines = daemon.logged()
+        assert [re.search(r"to=<(\w)@", line)[1] for line in lines] == ["b", "c", "a"]  # type: ignore[index]
+        assert all(f"relay={where}, " in line for line in lines)
+        assert lines[1].endswith(
+            "dsn=4.2.0, status=deferred "
+            "(host 127.0.0.1[127.0.0.1] said: 450 4.2.0 greylisted (in reply to RCPT TO command))"
+        )
+
+
+async def test_a_refused_connection_defers_and_names_the_site(tmp_path: Path) -> None:
+    port = free_port()
+    async with smtp(tmp_path) as (hub, daemon):
+        result = await hub.deliver(f"[127.0.0.1]:{port}", mail("a@example.com", "b@example.com"))
+        text = f"connect to 127.0.0.1[127.0.0.1]:{port}: Connection refused"
+        assert (result.recipients[0].dsn, result.recipients[0].text) == ("4.4.1", text)
+        assert result.site is not None
+        assert result.site.text == text
+        lines = daemon.logged()
+        assert lines[0] == text
+        assert len(lines) == 3
+        assert "relay=none, delay=" in lines[1]
+        assert lines[1].endswith(f"dsn=4.4.1, status=deferred ({text})")
+
+
+@pytest.mark.parametrize(
+    ("script", "dsn", "text", "site"),
+    [
+        (Script(greeting=drop), "4.4.2", "lost connection with {} while receiving the initial server greeting", True),
+        (Script(greeting="421 4.3.2 busy"), "4.3.2", "host {} refused to talk to me: 421 4.3.2 busy", True),
+        (Script(greeting="554 go away"), "4.0.0", "host {} refused to talk to me: 554 go away", True),
+        (Script({"EHLO": drop}), "4.4.2", "lost connection with {} while performing the EHLO handshake", True),
+        (
+            Script({"EHLO": "502 no", "HELO": "550 5.7.1 no"}),
+            "5.7.1",
+            "host {} refused to talk to me: 550 5.7.1 no",
+            False,
+        ),
+        (Script({"MAIL": drop}), "4.4.2", "lost connection with {} while sending MAIL FROM", True),
+        (Script({"RCPT": drop}), "4.4.2", "lost connection with {} while sending RCPT TO", True),
+        (Script({"DATA": drop}), "4.4.2", "lost connection with {} while sending DATA command", True),
+        (
+            Script({".": drop}),
+            "4.4.2",
+            "lost connection with {} while sending end of data -- message may be sent more than once",
+            True,
+        ),
+        (
+            Script({"RCPT": "421 4.3.2 stop"}),
+            "4.3.2",
+            "host {} said: 421 4.3.2 stop (in reply to RCPT TO command)",
+            False,
+        ),
+        (Script({"MAIL": "421 stop"}), "4.0.0", "host {} said: 421 stop (in reply to MAIL FROM command)", False),
+        (Script({".": "421 stop"}), "4.0.0", "host {} said: 421 stop (in reply to end of DATA command)", False),
+        (Script({"DATA": "554 5.7.1 no"}), "5.7.1", "host {} said: 554 5.7.1 no (in reply to DATA command)", False),
+        (
+            Script({"DATA": "250 ok"}),
+            "5.5.0",
+            "Protocol error: host {} said: 250 ok (in reply to DATA command)",
+            False,
+        ),
+        (
+            Script(greeting=b"220 hi\r\n250 x\r\n250 y\r\n250 z\r\n354 w\r\n250 done\r\n"),
+            "4.5.0",
+            "host {} spoke out of turn",
+            True,
+        ),
+        (
+            Script({"RCPT": b"oops\r\n250 ok\r\n"}),
+            "4.5.0",
+            "Protocol error: host {} sent a line that is no reply while several replies were awaited",
+            True,
+        ),
+        (Script(keywords=("SIZE 10",)), "5.3.4", "message size 17 exceeds size limit 10 of server {}", False),
+    ],
+)
+async def test_every_trouble_has_its_text(tmp_path: Path, script: Script, dsn: str, text: str, site: bool) -> None:
+    async with server(script), smtp(tmp_path) as (hub, _):
+        result = await hub.deliver(f"[127.0.0.1]:{script.port}")
+        assert (result.only.dsn, result.only.text) == (dsn, text.format("127.0.0.1[127.0.0.1]"))
+        assert result.only.outcome == ("bounced" if dsn.startswith("5") else "deferred")
+        assert (result.site is not None) == site
+
+
+@pytest.mark.parametrize(
+    ("answers", "timeout", "text"),
+    [
+        ({"EHLO": hang}, "helo", "performing the EHLO handshake"),
+        ({"MAIL": hang}, "mail", "sending MAIL FROM"),
+        ({"RCPT": hang}, "rcpt", "sending RCPT TO"),
+        ({"DATA": hang}, "data_init", "sending DATA command"),
+        ({".": hang}, "data_done", "sending end of data -- message may be sent more than once"),
+    ],
+)
+async def test_a_server_that_hangs_is_given_up(tmp_path: Path, answers: dict, timeout: str, text: str) -> None:
+    async with server(Script(answers)) as script, smtp(tmp_path, f"smtp_{timeout}_timeout = 1s\n") as (hub, _):
+        result = await hub.deliver(f"[127.0.0.1]:{script.port}")
+        assert result.only.text == f"conversation with 127.0.0.1[127.0.0.1] timed out while {text}"
+        assert (result.only.outcome, result.site is not None) == ("deferred", True)
+
+
+@pytest.mark.parametrize(
+    "reply", [b"250-line\r\n" * 5000 + b"250 ok\r\n", b"250 " + b"x" * 100_000 + b"\r\n"], ids=["lines", "line"]
+)
+async def test_a_long_reply_is_a_reply(tmp_path: Path, reply: bytes) -> None:
+    async with server(Script({"RCPT": reply})) as script, smtp(tmp_path) as (hub, _):
+        assert (await hub.deliver(f"[127.0.0.1]:{script.port}")).only.outcome == "sent"
+
+
+async def test_an_endless_reply_ends_the_connection(tmp_path: Path) -> None:
+    async with server(Script({"RCPT": b"250-line\r\n" * 500_000})) as script, smtp(tmp_path) as (hub, _):
+        result = await hub.deliver(f"[127.0.0.1]:{script.port}")
+        assert result.only.outcome == "deferred"
+        assert "a reply of more than" in result.only.text
+
+
+async def test_a_connection_is_used_again_on_demand(tmp_path: Path) -> None:
+    async with server(Script()) as script, smtp(tmp_path) as (hub, daemon):
+        nexthop = f"[127.0.0.1]:{script.port}"
+        for _ in range(5):
+            assert (await hub.deliver(nexthop)).only.outcome == "sent"
+        # The first goes alone; from the second on there is demand.
+        assert script.connections == 2
+        uses = [re.search(r"conn_use=(\d+)", line) for line in daemon.logged()]
+        assert [use and use[1] for use in uses] == [None, None, "2", "3", "4"]
+        assert script.commands.count("RSET") == 0
+
+
+async def test_a_connection_that_closed_while_idle_costs_nothing(tmp_path: Path) -> None:
+    # The second message of each connection is dropped without an answer.
+    async with (
+        server(Script({"MAIL": ["250 ok", "250 ok", drop, "250 ok"]})) as script,
+        smtp(tmp_path) as (hub, daemon),
+    ):
+        nexthop = f"[127.0.0.1]:{script.port}"
+        for _ in range(3):
+            assert (await hub.deliver(nexthop)).only.outcome == "sent"
+        assert script.connections == 3
+        assert len(script.received) == 3
+        assert len(daemon.logged()) == 3
+
+
+async def test_no_connection_is_kept_when_that_is_switched_off(tmp_path: Path) -> None:
+    more = "smtp_connection_cache_on_demand = no\n"
+    async with server(Script()) as script, smtp(tmp_path, more) as (hub, _):
+        for _ in range(3):
+            await hub.deliver(f"[127.0.0.1]:{script.port}")
+        assert script.connections == 3
+
+
+async def test_an_idle_connection_ends_after_its_time(tmp_path: Path) -> None:
+    more = "smtp_connection_cache_time_limit = 1s\n"
+    async with server(Script()) as script, smtp(tmp_path, more) as (hub, _):
+        for _ in range(2):
+            await hub.deliver(f"[127.0.0.1]:{script.port}")
+        assert script.commands.count("QUIT") <= 1
+        await asyncio.sleep(2.2)
+        assert script.commands.count("QUIT") == 2
+
+
+async def test_many_jobs_at_once(tmp_path: Path) -> None:
+    async with server(Script()) as script, smtp(tmp_path) as (hub, _):
+        jobs = [hub.job(f"[127.0.0.1]:{script.port}") for _ in range(60)]
+        results = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), 20)
+        assert {result.only.outcome for result in results} == {"sent"}
+        assert len(script.received) == 60
+
+
+async def test_a_large_message_arrives_whole(tmp_path: Path) -> None:
+    content = b"Subject: large\r\n\r\n" + b"0123456789abcdef" * 62 + b"\r\n"
+    content += (b"x" * 998 + b"\r\n") * 8000
+    async with server(Script()) as script, smtp(tmp_path) as (hub, _):
+        assert (await hub.deliver(f"[127.0.0.1]:{script.port}", mail(content=content))).only.outcome == "sent"
+        assert script.received == [content + b".\r\n"]
+
+
+async def test_a_server_that_does_not_read_is_given_up(tmp_path: Path) -> None:
+    async def deaf(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"354 go\r\n")
+        await asyncio.sleep(10)
+        raise ConnectionResetError
+
+    content = (b"x" * 998 + b"\r\n") * 10_000
+    more = "smtp_data_xfer_timeout = 1s\n"
+    async with server(Script({"DATA": deaf})) as script, smtp(tmp_path, more) as (hub, _):
+        result = await hub.deliver(f"[127.0.0.1]:{script.port}", mail(content=content))
+        assert result.only.text == "conversation with 127.0.0.1[127.0.0.1] timed out while sending message body"
+
+
+async def test_a_damaged_message_is_not_delivered(tmp_path: Path) -> None:
+    async with server(Script()) as script, smtp(tmp_path) as (hub, daemon):
+        number, data = hub.job(f"[127.0.0.1]:{script.port}")
+        path = tmp_path / "incoming" / f"{number:016X}"
+        path.write_bytes(path.read_bytes().replace(b"body", b"BODY"))
+        result = await asyncio.wait_for(hub.send((number, data))[0], 10)
+        assert (result.only.outcome, result.only.text) == ("deferred", "unreadable mail queue entry")
+        assert script.received == []
+        assert any("checksum does not hold" in line for line in daemon.logged())
+
+
+async def test_smtputf8_goes_to_who_offers_it_and_bounces_elsewhere(tmp_path: Path) -> None:
+    async with (
+        server(Script()) as modern,
+        server(Script(keywords=("PIPELINING",))) as old,
+        smtp(tmp_path) as (hub, _),
+    ):
+        utf8 = mail("grüße@example.com", smtputf8=True, body=2)
+        assert (await hub.deliver(f"[127.0.0.1]:{modern.port}", utf8)).only.outcome == "sent"
+        assert "MAIL FROM:<sender@example.org> SIZE=17 BODY=8BITMIME SMTPUTF8" in modern.commands
+        result = await hub.deliver(f"[127.0.0.1]:{old.port}", utf8)
+        assert (result.only.outcome, result.only.dsn) == ("bounced", "5.6.7")
+        assert result.only.text.startswith("message requires SMTPUTF8, but no server was found that supports SMTPUTF8.")
+        plain = mail(smtputf8=True, content=b"Subject: x\r\n\r\n\xc3\xbc\r\n")
+        assert (await hub.deliver(f"[127.0.0.1]:{old.port}", plain)).only.outcome == "sent"
+        header = mail(smtputf8=True, content=b"Subject: \xc3\xbc\r\n\r\nx\r\n")
+        assert (await hub.deliver(f"[127.0.0.1]:{old.port}", header)).only.dsn == "5.6.7"
+
+
+async def test_dsn_wishes_are_passed_on(tmp_path: Path) -> None:
+    async with server(Script()) as script, smtp(tmp_path) as (hub, _):
+        wishes = mail("a@example.com", notify=4 | 8, ret=2, envid="Q+2B1", orcpt="rfc822;old@example.com")
+        await hub.deliver(f"[127.0.0.1]:{script.port}", wishes)
+        assert script.commands[1:3] == [
+            "MAIL FROM:<sender@example.org> SIZE=17 ENVID=Q+2B1 RET=HDRS",
+            "RCPT TO:<a@example.com> ORCPT=rfc822;old@example.com NOTIFY=FAILURE,DELAY",
+        ]
+
+
+async def test_the_next_of_a_list_takes_what_the_first_does_not(tmp_path: Path) -> None:
+    answers = {"RCPT TO:<a@example.com> ORCPT=rfc822;a@example.com": "450 4.2.0 later"}
+    async with server(Script(answers)) as first, server(Script()) as second, smtp(tmp_path) as (hub, daemon):
+        nexthop = f"[127.0.0.1]:{free_port()}, [127.0.0.1]:{first.port} [127.0.0.1]:{second.port}"
+        result = await hub.deliver(nexthop, mail("a@example.com", "b@example.com"))
+        assert [status.outcome for status in result.recipients.values()] == ["sent", "sent"]
+        assert (len(first.received), len(second.received)) == (1, 1)
+        lines = daemon.logged()
+        assert lines[0].endswith("Connection refused")
+        assert lines[1].endswith(": host 127.0.0.1[127.0.0.1] said: 450 4.2.0 later (in reply to RCPT TO command)")
+        assert result.site is None
+
+
+async def test_when_the_last_host_is_gone_the_first_one_still_answered(tmp_path: Path) -> None:
+    async with server(Script({"RCPT": "450 4.2.0 later"})) as script, smtp(tmp_path) as (hub, _):
+        result = await hub.deliver(f"[127.0.0.1]:{script.port}, [127.0.0.1]:{free_port()}")
+        assert result.only.text.endswith("Connection refused")
+        assert result.site is None, "a host of the destination went through with a transaction"
+
+
+@pytest.mark.parametrize(
+    ("nexthop", "text"),
+    [
+        ("[127.0.0.1", 'missing "]" or text behind it in server description: [127.0.0.1'),
+        ("[127.0.0.1]:0", "bad network port: 0"),
+        ("[127.0.0.1]:nosuchservice", "unknown service: nosuchservice/tcp"),
+        ("", "null destination"),
+        ("[]", "missing host name in server description: []"),
+    ],
+)
+async def test_a_next_hop_that_cannot_be_read_defers(tmp_path: Path, nexthop: str, text: str) -> None:
+    async with smtp(tmp_path) as (hub, _):
+        result = await hub.deliver(nexthop)
+        assert (result.only.outcome, result.only.dsn, result.only.text) == ("deferred", "4.3.5", text)
+
+
+async def test_a_bad_relayhost_defers(tmp_path: Path) -> None:
+    more = "relayhost = [nosuch.invalid]:2525\n"
+    async with smtp(tmp_path, more) as (hub, daemon):
+        result = await hub.deliver("[nosuch.invalid]:2525")
+        assert (result.only.outcome, result.only.dsn) in [("deferred", "4.3.5"), ("deferred", "4.4.4")]
+        if result.only.dsn == "4.3.5":
+            assert "warning: relayhost configuration problem" in daemon.logged()
+
+
+async def test_soft_bounce_tries_again(tmp_path: Path) -> None:
+    async with server(Script({"RCPT": "550 5.1.1 no"})) as script, smtp(tmp_path, "soft_bounce = yes\n") as (hub, _):
+        result = await hub.deliver(f"[127.0.0.1]:{script.port}")
+        assert (result.only.outcome, result.only.dsn) == ("deferred", "4.1.1")
+
+
+async def test_lmtp_over_a_socket_in_the_file_system(tmp_path: Path) -> None:
+    script = Script({".": b"250 2.1.5 a\r\n452 4.2.2 full\r\n"})
+    listening = await asyncio.start_unix_server(script.talk, str(tmp_path / "lmtp.sock"))
+    async with smtp(tmp_path, protocol="lmtp") as (hub, daemon):
+        result = await hub.deliver(f"unix:{tmp_path}/lmtp.sock", mail("a@example.com", "b@example.com"))
+        assert [status.outcome for status in result.recipients.values()] == ["sent", "deferred"]
+        assert script.commands[0] == "LHLO mx.example.org"
+        assert f"relay=localhost[{tmp_path}/lmtp.sock], " in daemon.logged()[0]
+    listening.close()
+
+
+async def test_stopping_defers_what_is_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("postillion.delivery.agent.STOP_GRACE_S", 0.3)
+    async with server(Script({"RCPT": hang})) as script, smtp(tmp_path) as (hub, daemon):
+        (waiting,) = hub.send(hub.job(f"[127.0.0.1]:{script.port}"))
+        await asyncio.sleep(0.2)
+        daemon.stopping.set()
+        result = await asyncio.wait_for(waiting, 5)
+        assert result.recipients == {}, "without a status: deferred"
+        assert hub.capacities[-1] == 0
+
+
+async def test_draining_ends_what_is_in_flight_first(tmp_path: Path) -> None:
+    async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.5)
+        writer.write(b"250 slow\r\n")
+
+    async with server(Script({"RCPT": slow})) as script, smtp(tmp_path) as (hub, daemon):
+        (waiting,) = hub.send(hub.job(f"[127.0.0.1]:{script.port}"))
+        await asyncio.sleep(0.1)
+        daemon.draining.set()
+        assert (await asyncio.wait_for(waiting, 5)).only.outcome == "sent"
+
+
+async def test_the_agent_comes_back_to_a_queue_manager_that_was_started_anew(tmp_path: Path) -> None:
+    async with server(Script()) as script, smtp(tmp_path) as (hub, _):
+        await hub.deliver(f"[127.0.0.1]:{script.port}")
+        hub.registered.clear()
+        hub.writer.close()
+        await asyncio.wait_for(hub.registered.wait(), 5)
+        assert (await hub.deliver(f"[127.0.0.1]:{script.port}")).only.outcome == "sent"
