@@ -752,3 +752,44 @@ class SmtpdSession:
     @property
     def talked_early(self) -> bool:
         """Did the client speak before it was its turn?"""
+
+@final
+class StoredMessage:
+    """A message as it stands on disk."""
+
+    @property
+    def path(self) -> str:
+        """Its segment, relative to the queue directory."""
+    @property
+    def offset(self) -> int: ...
+    @property
+    def record_octets(self) -> int: ...
+    @property
+    def size_octets(self) -> int:
+        """Octets of the content as the log counts them."""
+    @property
+    def sender(self) -> str: ...
+    @property
+    def arrival(self) -> float:
+        """Seconds since 1970."""
+    @property
+    def envid(self) -> str | None: ...
+    @property
+    def smtputf8(self) -> bool: ...
+    @property
+    def body(self) -> Literal["", "7BIT", "8BITMIME"]: ...
+    @property
+    def ret(self) -> Literal["", "FULL", "HDRS"]: ...
+    @property
+    def attributes(self) -> list[tuple[str, str]]: ...
+    @property
+    def recipients(self) -> list[tuple[str, str | None, str | None, int, bool]]:
+        """Address, original, ORCPT, NOTIFY bits, and whether it is done."""
+    def text(self) -> bytes:
+        """The content, lines ended with LF; raises `QueueError` when it is not what was committed."""
+
+def read_message(queue_directory: str, id: str, place: tuple[str, int, int] | None = None) -> StoredMessage | None:
+    """The message of that name; None when it is not in the queue. Nothing is changed.
+
+    `place`: as `QueueManager.place` says it; otherwise every segment may be read. Raises `QueueError`.
+    """

@@ -9,6 +9,7 @@ other end of the socket: root, mail_owner and the queue manager's own user may d
 | `list` | | a line a message, as `postqueue -j` |
 | `flush` | `id`, `site` or neither | `{"done": n}` |
 | `hold` `release` `delete` `requeue` `expire` `force-expire` | `ids` (none: all), `queues` | `{"done": [ids]}` |
+| `rescan` | | `{"done": []}`, when what nobody announced was looked for |
 | `place` | `id` | `{"path": , "offset": , "octets": }` |
 | `status` | | counts by name |
 
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from postillion.qmgr.resolve import DomainList
 from postillion.tables import TableError, open_table
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class Control:
             answer = self._answer(peer, self._decoder.decode(json))
         except msgspec.MsgspecError as problem:
             answer = {"error": f"bad request: {problem}"}
-        except Refused as problem:
+        except (Refused, TableError) as problem:
             answer = {"error": str(problem)}
         if answer is not None:
             self._shell.core.reply(peer, msgspec.json.encode(answer) + b"\n", last=True)
@@ -93,6 +95,10 @@ class Control:
         if verb == "status":
             self._permit(peer, "authorized_mailq_users", "view the mail queue")
             return core.counts()
+        if verb == "rescan":
+            self._permit(peer, None, "change the mail queue")
+            core.rescan(*self._shell.now())
+            return {"done": []}
         if verb in CHANGES:
             self._permit(peer, None, "change the mail queue")
             if request.ids is not None and len(request.ids) > REQUEST_MAX_IDS:
@@ -103,6 +109,9 @@ class Control:
     def _flush(self, request: Request) -> int:
         core = self._shell.core
         if request.site is not None:
+            domains = DomainList(self._shell.config.items("fast_flush_domains"), self._shell.config, parents=True)
+            if request.site.lower().strip("[]") not in domains:
+                raise Refused(f'Flush service is not configured for destination "{request.site}"')
             core.flush_site(request.site, *self._shell.now())
             return 0
         ids = None if request.id is None else [request.id]

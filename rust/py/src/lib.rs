@@ -10,6 +10,7 @@ mod maildrop;
 mod qmgr;
 mod smtp;
 mod smtpd;
+mod stored;
 
 #[pymodule]
 mod _core {
@@ -31,4 +32,6 @@ mod _core {
     use crate::smtp::{SmtpClient, SmtpClientSettings};
     #[pymodule_export]
     use crate::smtpd::{SmtpdConfig, SmtpdSession};
+    #[pymodule_export]
+    use crate::stored::{StoredMessage, read_message};
 }

@@ -386,10 +386,11 @@ impl Scheduler {
 
     // Admission.
 
+    /// Another message may become active: always the first one, however many recipients it has; none with a limit of 0.
     pub(super) fn has_room(&self) -> bool {
         let messages = self.active.len() + self.loading;
-        messages == 0
-            || messages < self.settings.message_active_limit && self.in_core < self.settings.message_recipient_limit
+        messages < self.settings.message_active_limit
+            && (messages == 0 || self.in_core < self.settings.message_recipient_limit)
     }
 
     /// Recipients that a message will bring into memory at first.

@@ -9,6 +9,7 @@ mod corrupt;
 mod disk;
 pub mod draft;
 pub mod error;
+pub mod find;
 mod housekeeping;
 pub mod id;
 pub mod journal;

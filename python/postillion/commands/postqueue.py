@@ -1,0 +1,86 @@
+"""postqueue: list and flush the queue (postqueue(1)).
+
+    postqueue -p             the queue for people, as mailq prints it
+    postqueue -j             the queue for programs: one JSON object a line and message
+    postqueue -f             try every deferred message now
+    postqueue -i queue_id    try one deferred message now
+    postqueue -s site        try the deferred messages for a domain of fast_flush_domains now
+
+`-p` and `-j` read the queue from disk while the mail system is down. Further options: `-c config_dir`, `-v`.
+"""
+
+import getopt
+import os
+import sys
+
+import msgspec
+
+from postillion import ipc
+from postillion.commands import showq
+from postillion.commands.queue import EX_UNAVAILABLE, EX_USAGE, Tool, fatal
+
+USAGE = "usage: postqueue -f | postqueue -i queueid | postqueue -j | postqueue -p | postqueue -s site"
+MODES = ("-f", "-i", "-j", "-p", "-s")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run postqueue; the exit status."""
+    try:
+        given, rest = getopt.getopt(sys.argv[1:] if argv is None else argv, "c:fi:jps:v")
+    except getopt.GetoptError:
+        fatal("postqueue", USAGE, EX_USAGE)
+    modes = [(option, value) for option, value in given if option in MODES]
+    if len(modes) != 1 or rest:
+        fatal("postqueue", USAGE, EX_USAGE)
+    [(mode, value)] = modes
+    tool = Tool("postqueue", dict(given).get("-c"))
+    try:
+        if mode == "-p":
+            show(tool)
+        elif mode == "-j":
+            for line in tool.rows():
+                sys.stdout.buffer.write(line + b"\n")
+        else:
+            flush(tool, mode, value)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough, as with `postqueue -p | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
+
+
+def show(tool: Tool) -> None:
+    """Print the queue for people."""
+    decoder = msgspec.json.Decoder()
+    rows = (decoder.decode(line) for line in tool.rows())
+    for piece in showq.text(rows, long_queue_ids=tool.long_queue_ids):
+        sys.stdout.write(piece)
+
+
+def flush(tool: Tool, mode: str, value: str) -> None:
+    """Have deferred mail tried now: all, a message, or a site."""
+    request: dict[str, str] = {"verb": "flush"}
+    if mode == "-i":
+        if not value.isascii() or not value.isalnum():
+            tool.fatal(f'Cannot flush queue ID - invalid name: "{showq.printable(value[:100])}"', EX_USAGE)
+        request["id"] = value
+    elif mode == "-s":
+        if not is_site(value):
+            site = showq.printable(value[:100])
+            tool.fatal(f'Cannot flush mail queue - invalid destination: "{site}"', EX_UNAVAILABLE)
+        request["site"] = value
+    try:
+        tool.do(request)
+    except ipc.NotRunning:
+        tool.fatal("Cannot flush mail queue - mail system is down", EX_UNAVAILABLE)
+
+
+def is_site(value: str) -> bool:
+    """Could this be a domain or an address literal?"""
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    labels = bare.replace(":", ".").split(".") if bare is not value else bare.split(".")
+    return 0 < len(value) < 256 and all(label or bare is not value for label in labels) and value.isprintable()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
