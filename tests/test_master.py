@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"}
 PATIENCE_S = 20.0
 ROOT = os.geteuid() == 0
 OWNER = "nobody" if ROOT else pwd.getpwuid(os.geteuid()).pw_name
@@ -86,7 +87,7 @@ class Site:
         ours, theirs = os.pipe()
         self.master = subprocess.Popen(
             [sys.executable, str(TESTS / "tiny_master.py"), "-c", str(self.etc), "-r", str(theirs)],
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            env=ENVIRONMENT,
             pass_fds=[theirs],
             text=True,
         )
@@ -313,7 +314,7 @@ def postillion(command: str, etc: Path, **options: object) -> subprocess.Complet
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env=ENVIRONMENT,
         **options,  # type: ignore[call-overload]
     )
 

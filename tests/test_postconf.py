@@ -1,11 +1,14 @@
 """postconf: the same output, and the same files afterwards, as Postfix's own."""
 
+import contextlib
+import io
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from postillion.commands import postconf
 from postillion.config import parameters
 
 REAL = Path("/usr/sbin/postconf")
@@ -46,14 +49,22 @@ postlog   unix-dgram n  -       n       -       1       postlogd
 
 @pytest.fixture
 def etc(tmp_path: Path) -> Path:
-    (tmp_path / "main.cf").write_text(MAIN_CF)
-    (tmp_path / "master.cf").write_text(MASTER_CF)
+    write(tmp_path)
     return tmp_path
 
 
+def write(directory: Path) -> None:
+    for name, text in (("main.cf", MAIN_CF), ("master.cf", MASTER_CF)):
+        (directory / name).write_text(text)
+        # Postfix waits two seconds before it reads a file that has just changed.
+        os.utime(directory / name, (0, 0))
+
+
 def ours(etc: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "postillion.commands.postconf", "-c", str(etc), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = postconf.main(["-c", str(etc), *words])
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
 def real(etc: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -114,8 +125,7 @@ def test_main_cf_is_edited_as_postfix_does(
     etc: Path, tmp_path_factory: pytest.TempPathFactory, words: list[str]
 ) -> None:
     other = tmp_path_factory.mktemp("real")
-    for name in ("main.cf", "master.cf"):
-        (other / name).write_text((etc / name).read_text())
+    write(other)
     mine, theirs = ours(etc, *words), real(other, *words)
     assert (mine.returncode, theirs.returncode) == (0, 0)
     assert (etc / "main.cf").read_text() == (other / "main.cf").read_text()
