@@ -66,7 +66,7 @@ def fields(part: email.message.EmailMessage) -> list[dict[str, str]]:
 def test_report_has_its_three_parts() -> None:
     message, (human, machine, original) = parse(NOTIFICATION)
     text = write_report(NOTIFICATION, REPORTER, 1_795_000_100.0)
-    assert text.startswith(b"From: MAILER-DAEMON@example (Mail Delivery System)\n")
+    assert text.startswith(b"From: Mail Delivery System <MAILER-DAEMON@example>\n")
     assert message["To"] == "me@b.example"
     assert message["Subject"] == "Undelivered Mail Returned to Sender"
     assert message["Auto-Submitted"] == "auto-replied"

@@ -106,7 +106,7 @@ def write_report(notification: Notification, reporter: Reporter, wall_now: float
     boundary = _boundary(notification.queue_id, reporter.myhostname, wall_now, original)
     universal = "global-" if notification.smtputf8 else ""
     head = [
-        f"From: MAILER-DAEMON@{reporter.myorigin} (Mail Delivery System)",
+        f"From: Mail Delivery System <MAILER-DAEMON@{reporter.myorigin}>",
         f"Subject: {SUBJECTS[notification.kind, notification.postmaster_copy]}",
         f"To: {quote(notification.to)}",
         *texts.threading(),

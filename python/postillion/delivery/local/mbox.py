@@ -78,7 +78,8 @@ async def deliver(place: Place, message: tuple[bytes, bytes], settings: MboxSett
         except Refused as refused:
             return refused.verdict._replace(text=_subject(place) + refused.verdict.text)
         except OSError as error:
-            return from_errno(error, f"{_subject(place)}{error.filename or place.path}: {error.strerror}")
+            about = f"{error.filename}: " if error.filename not in (None, place.path) else ""
+            return from_errno(error, f"{_subject(place)}{about}{error.strerror}")
         else:
             return sent("delivered to mailbox" if place.user else f"delivered to file: {place.path}")
     return problem

@@ -137,6 +137,7 @@ class Delivery:
     async def _deliver_address(self, turn: Turn) -> None:
         where = self._take_apart(turn.address)
         if turn.depth > DEPTH_MAX:
+            self._tools.warn(f"alias database loop for {where.user}")
             self._report(turn, bounced("5.4.6", f"alias database loop for {where.user}"))
         elif normal(turn.address) in self._letter.delivered_to():
             self._report(turn, bounced("5.4.6", f"mail forwarding loop for {turn.address}"))
