@@ -50,7 +50,7 @@ class Agent:
         self.capacity = capacity
         self.link = AgentLink(
             daemon.log,
-            os.getcwd(),
+            ".",
             long_queue_ids=config.flag("enable_long_queue_ids"),
             delay_resolution_digits=config.number("delay_logging_resolution_limit"),
             soft_bounce=config.flag("soft_bounce"),

@@ -6,7 +6,6 @@ A message is in the queue, durably, before `submit` returns; only then may whoev
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -122,7 +121,7 @@ class Submitter:
 
     def _opened(self) -> tuple[Journal, Producer]:
         if self._journal is None or self._producer is None:
-            self._journal = Journal(os.getcwd(), minfree_octets=self._minfree_octets)
+            self._journal = Journal(".", minfree_octets=self._minfree_octets)
             self._producer = Producer(self._journal, self._completed)
             self._producer.start()
         return self._journal, self._producer

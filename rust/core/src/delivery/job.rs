@@ -167,6 +167,10 @@ impl Delivery {
             return self.heard(status.clone(), log);
         }
         let open: Vec<_> = self.open().collect();
+        if open.is_empty() {
+            // Our own trouble with the message ended the session: the site did nothing wrong.
+            return;
+        }
         for position in open {
             self.settle(position, status.clone(), handover, log);
         }

@@ -645,7 +645,7 @@ impl Model {
             } else if line.starts_with("DATA") {
                 if self.taken.is_empty() {
                     // Both are allowed (RFC 2920 §3.1).
-                    self.in_data = self.throw() % 2 == 0;
+                    self.in_data = self.throw().is_multiple_of(2);
                     answers.push_str(if self.in_data { "354 go\r\n" } else { "554 5.5.1 nobody\r\n" });
                 } else {
                     let (reply, refused) = self.reply("354 go");
