@@ -372,6 +372,24 @@ async def test_spool_directory_holds_mailboxes_by_name(site: Site) -> None:
     assert os.listdir(spool / "dirs/user/new")
 
 
+@pytest.mark.skipif(not ROOT, reason="needs root")
+@pytest.mark.parametrize("mode", [0o755, 0o2775, 0o1777])
+@pytest.mark.parametrize("form", ["", "/"])
+async def test_spools_of_every_kind_take_mail(site: Site, mode: int, form: str) -> None:
+    site.parameters["home_mailbox"] = ""
+    spool = site.path / "spool"
+    spool.mkdir()
+    os.chown(spool, 0, 8)
+    spool.chmod(mode)
+    site.parameters["mail_spool_directory"] = f"{spool}{form}"
+    for _ in range(2):
+        assert (await one(site, "user@example")).outcome == "sent"
+    box = spool / "user"
+    assert box.stat().st_uid == 65534
+    assert box.stat().st_mode & 0o077 == 0
+    assert os.listdir(spool) == ["user"]
+
+
 @pytest.mark.parametrize("name", ["../home/x", "..", ".", "a/b"])
 async def test_user_names_can_not_leave_the_spool(site: Site, name: str) -> None:
     site.parameters["home_mailbox"] = ""

@@ -133,7 +133,8 @@ def prepare_in_spool(path: str, account: Account, opener: Account, opener_gid: i
                 status = os.lstat(path)
             except FileNotFoundError:
                 make_directories(path)
-                os.chown(path, account.uid, account.gid)
+                if opener.uid != account.uid:
+                    os.chown(path, account.uid, account.gid)
                 status = os.lstat(path)
     except OSError as error:
         return from_errno(error, f"maildir delivery failed: {_complaint(error, path)}")
