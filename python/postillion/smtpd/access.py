@@ -8,6 +8,7 @@ the lists for client, HELO and sender are asked at RCPT, so that the log can say
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol
 
@@ -18,6 +19,9 @@ from postillion.tables import Maps, TableError, open_maps
 
 POSTMASTER: Final = "postmaster"
 """Always accepted without a domain (RFC 5321 §4.5.1)."""
+KNOWN_FOR_S: Final = 10.0
+"""A user who was there is not looked up again for so long; one who was not is, every time."""
+KNOWN_MAX: Final = 10_000
 LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
@@ -404,6 +408,7 @@ class KnownUsers:
                 "virtual_mailbox_maps", "unknown_virtual_mailbox_reject_code", "virtual mailbox"
             ),
         }
+        self._known: dict[tuple[Class, str, str], float] = {}
         alias_code = config.number("unknown_virtual_alias_reject_code")
         self._no_alias = alias_code, " in virtual alias table" if names else ""
 
@@ -417,9 +422,16 @@ class KnownUsers:
         maps, code, name = self._tables.get(destination.kind, (None, *self._no_alias))
         if maps is not None and not maps:
             return None
+        known_as = destination.kind, destination.local, destination.domain
+        now = time.monotonic()
+        if self._known.get(known_as, 0.0) > now:
+            return None
         keys = self._keys(destination)
         tables = self._rewriting if maps is None else [*self._rewriting, maps]
         if any(found.lookup(key) is not None for found in tables for key in keys):
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[known_as] = now + KNOWN_FOR_S
             return None
         return code, name
 

@@ -5,9 +5,11 @@
 //! stay in order (RFC 2920 §3.2). The order of checks on a command is Postfix's. Content does not come by events:
 //! it goes to the closure that `next_event` is given, in runs.
 
-use super::command::{MailArguments, RcptArguments, Refused, VERBS, Verb, first_word};
-use super::data::{DataReader, Ending as DataEnding, Run};
-use super::path::Path;
+mod commands;
+mod content;
+
+use super::command::{MailArguments, VERBS, Verb};
+use super::data::{DataReader, Ending as DataEnding};
 use super::reply::Reply;
 use super::server_config::{BareNewline, ServerConfig};
 use crate::log::Severity;
@@ -18,12 +20,8 @@ use std::sync::Arc;
 
 /// Above so many octets of unread input the owner stops reading until a question is answered.
 pub const READ_AHEAD_MAX_OCTETS: usize = 64 * 1024;
-/// How much of what a client said too early goes to the log.
-const EARLY_TALK_LOG_OCTETS: usize = 100;
 /// How much of an overlong line goes to the log.
 const LONG_LINE_LOG_OCTETS: usize = 30;
-/// How much of a command that is not SMTP goes to the log.
-const NON_SMTP_LOG_CHARS: usize = 100;
 
 /// What the owner must do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -591,235 +589,6 @@ impl Server {
         self.errors += 1;
     }
 
-    /// The line ends in LF alone: noted, and refused if the site says so.
-    fn is_bare_newline_refused(&mut self) -> bool {
-        match self.bare_newline {
-            BareNewline::No | BareNewline::Normalize => false,
-            BareNewline::Note => {
-                self.note_bare_newline();
-                false
-            }
-            BareNewline::Reject => {
-                let reply = self.bare_newline_reply();
-                let (place, sender) = (self.place(), self.sender().map(str::to_owned));
-                self.log_reject(&place, &reply, sender.as_deref(), None);
-                self.put(&reply);
-                self.errors += 1;
-                true
-            }
-        }
-    }
-
-    fn note_bare_newline(&mut self) {
-        if !std::mem::replace(&mut self.bare_newline_seen, true) {
-            let line = format!("bare <LF> received after {} from {}", self.place(), self.peer);
-            self.log.push_back((Severity::Info, line));
-        }
-    }
-
-    /// The refusal of LF without CR.
-    pub fn bare_newline_reply(&self) -> Reply {
-        let text = format!("{} Error: bare <LF> received", self.config.myhostname);
-        Reply::new(self.config.bare_newline_reject_code, [5, 2], text)
-    }
-
-    fn command(&mut self, line: &str) {
-        let (word, _) = first_word(line);
-        if word.is_empty() {
-            return self.refuse_line("Error: bad syntax");
-        }
-        let is_in = |words: &[String]| words.iter().any(|listed| word.eq_ignore_ascii_case(listed));
-        if is_in(&self.config.noop_commands) {
-            self.put(&Reply::new(250, [0, 0], "Ok"));
-            return self.count_junk();
-        }
-        let (verb, arguments) = Verb::split(line);
-        self.counts[verb as usize].1 += 1;
-        self.place = Place::Command(verb);
-        if verb == Verb::Unknown {
-            // Another protocol's client, driven by a web page perhaps: end it before its payload is read as commands.
-            let is_header = word.find(':').is_some_and(|at| at > 0);
-            let is_bogus = self.config.forbid_non_letters && !word.starts_with(|c: char| c.is_ascii_alphabetic());
-            if is_header || is_bogus || is_in(&self.config.forbidden_commands) {
-                let start: String = line.chars().take(NON_SMTP_LOG_CHARS).collect();
-                self.log.push_back((Severity::Warning, format!("non-SMTP command from {}: {start}", self.peer)));
-                self.put(&Reply::new(221, [7, 0], "Error: I can break rules, too. Goodbye."));
-                return self.close(Ending::Orderly);
-            }
-        }
-        if self.denied && verb != Verb::Quit {
-            self.put(&Reply::new(503, [7, 0], format!("Error: access denied for {}", self.peer)));
-            self.errors += 1;
-            return;
-        }
-        if verb.ends_a_group() && self.unread() > 0 && !self.talked_early && !self.may_talk_early() {
-            return;
-        }
-        match verb {
-            Verb::Helo | Verb::Ehlo => self.helo_command(verb, arguments),
-            Verb::Mail => self.mail_command(arguments),
-            Verb::Rcpt => self.rcpt_command(arguments),
-            Verb::Data => self.data_command(arguments),
-            Verb::Vrfy => self.vrfy_command(arguments),
-            Verb::Rset if !arguments.is_empty() => self.answer(verb, Reply::new(501, [5, 4], "Syntax: RSET")),
-            Verb::Rset => {
-                self.reset();
-                self.answer(verb, Reply::new(250, [0, 0], "Ok"));
-            }
-            Verb::Noop => self.answer(verb, Reply::new(250, [0, 0], "Ok")),
-            Verb::Help => self.help_command(),
-            Verb::Quit => {
-                self.answer(verb, Reply::new(221, [0, 0], "Bye"));
-                self.close(Ending::Orderly);
-            }
-            Verb::Bdat => {
-                // A chunk follows at once (RFC 3030 §2), and it is no commands: do not read on.
-                self.answer(verb, Reply::new(502, [5, 1], "Error: command not implemented"));
-                self.close(Ending::Orderly);
-            }
-            Verb::Unknown => self.answer(verb, Reply::new(500, [5, 2], "Error: command not recognized")),
-            _ => self.answer(verb, Reply::new(502, [5, 1], "Error: command not implemented")),
-        }
-    }
-
-    /// Note that the client did not wait for a reply; `false` if that ended the session.
-    fn may_talk_early(&mut self) -> bool {
-        let end = self.input.len().min(self.start + EARLY_TALK_LOG_OCTETS);
-        let said = escape(&self.input[self.start..end]);
-        let line = format!("improper command pipelining after {} from {}: {said}", self.place(), self.peer);
-        self.log.push_back((Severity::Info, line));
-        self.talked_early = true;
-        if self.config.forbid_unauth_pipelining {
-            self.put(&Reply::new(554, [5, 0], "Error: SMTP protocol synchronization"));
-            self.close(Ending::Orderly);
-            return false;
-        }
-        true
-    }
-
-    fn helo_command(&mut self, verb: Verb, arguments: &str) {
-        if arguments.is_empty() {
-            return self.answer(verb, Reply::bare(501, format!("Syntax: {} hostname", verb.name())));
-        }
-        let name = safe_helo(arguments);
-        if self.config.asks_helo {
-            self.mode = Mode::Waiting(Pending::Helo { name, verb });
-        } else {
-            self.accept_helo(name, verb);
-            self.done(verb, true);
-        }
-    }
-
-    fn accept_helo(&mut self, name: String, verb: Verb) {
-        self.reset();
-        self.helo = Some(name.into());
-        if verb == Verb::Ehlo {
-            self.esmtp = true;
-            let text = self.config.ehlo_text();
-            self.put(&Reply::bare(250, text));
-        } else {
-            self.esmtp = false;
-            let text = self.config.myhostname.clone();
-            self.put(&Reply::bare(250, text));
-        }
-    }
-
-    fn mail_command(&mut self, arguments: &str) {
-        if self.config.helo_required && self.helo.is_none() {
-            return self.answer(Verb::Mail, Reply::new(503, [5, 1], "Error: send HELO/EHLO first"));
-        }
-        if self.transaction.is_some() {
-            return self.answer(Verb::Mail, Reply::new(503, [5, 1], "Error: nested MAIL command"));
-        }
-        match MailArguments::parse(arguments, &self.config.dialect) {
-            Ok(mail) if self.config.asks_mail => self.mode = Mode::Waiting(Pending::Mail(Box::new(mail))),
-            Ok(mail) => {
-                self.transaction = Some(Box::new(Transaction { mail, recipients: Vec::new() }));
-                self.answer(Verb::Mail, Reply::new(250, [1, 0], "Ok"));
-            }
-            Err(refused) => self.answer_refused(Verb::Mail, refused),
-        }
-    }
-
-    fn rcpt_command(&mut self, arguments: &str) {
-        let Some(transaction) = &self.transaction else {
-            return self.answer(Verb::Rcpt, Reply::new(503, [5, 1], "Error: need MAIL command"));
-        };
-        let rcpt = match RcptArguments::parse(arguments, &self.config.dialect, transaction.mail.smtputf8) {
-            Ok(rcpt) => rcpt,
-            Err(refused) => return self.answer_refused(Verb::Rcpt, refused),
-        };
-        if transaction.recipients.len() >= self.config.recipient_limit {
-            self.put(&Reply::new(452, [5, 3], "Error: too many recipients"));
-            // A client that does not look at each reply at once is no reason to end the session.
-            self.overshoot += 1;
-            return self.done(Verb::Rcpt, self.overshoot <= self.config.recipient_overshoot_limit);
-        }
-        let RcptArguments { forward_path, notify, orcpt } = rcpt;
-        let recipient = Recipient { address: forward_path.address().into(), original: None, orcpt, notify };
-        self.mode = Mode::Waiting(Pending::Rcpt(recipient));
-    }
-
-    fn data_command(&mut self, arguments: &str) {
-        let reply = match &self.transaction {
-            None => Reply::new(503, [5, 1], "Error: need RCPT command"),
-            Some(transaction) if transaction.recipients.is_empty() => {
-                Reply::new(554, [5, 1], "Error: no valid recipients")
-            }
-            Some(_) if !arguments.is_empty() => Reply::new(501, [5, 4], "Syntax: DATA"),
-            Some(_) => {
-                self.mode = Mode::Waiting(Pending::Data);
-                return;
-            }
-        };
-        self.answer(Verb::Data, reply);
-    }
-
-    fn vrfy_command(&mut self, arguments: &str) {
-        if self.config.disable_vrfy {
-            return self.answer(Verb::Vrfy, Reply::new(502, [5, 1], "VRFY command is disabled"));
-        }
-        if self.config.helo_required && self.helo.is_none() {
-            return self.answer(Verb::Vrfy, Reply::new(503, [5, 1], "Error: send HELO/EHLO first"));
-        }
-        if arguments.is_empty() {
-            return self.answer(Verb::Vrfy, Reply::new(501, [5, 4], "Syntax: VRFY address [SMTPUTF8]"));
-        }
-        match Path::parse(arguments, false) {
-            Ok((path, _)) if !path.is_null() => {
-                let argument = first_word(arguments).0.to_owned();
-                self.mode = Mode::Waiting(Pending::Vrfy { argument, recipient: Recipient::plain(path.address()) });
-            }
-            _ => {
-                let reply = Reply::new(501, [1, 3], "Bad recipient address syntax");
-                self.answer_refused(Verb::Vrfy, Refused::Address(reply, arguments.into()));
-            }
-        }
-    }
-
-    fn help_command(&mut self) {
-        let known = Verb::all().filter(|verb| *verb != Verb::Unknown && !verb.is_unimplemented());
-        let mut names: Vec<_> = known.map(Verb::name).collect();
-        names.sort_unstable();
-        self.answer(Verb::Help, Reply::new(214, [0, 0], format!("Commands: {}", names.join(" "))));
-    }
-
-    fn answer_refused(&mut self, verb: Verb, refused: Refused) {
-        let reply = match refused {
-            Refused::Address(reply, address) => {
-                let line = format!("Illegal address syntax from {} in {} command: {address}", self.peer, verb.name());
-                self.log.push_back((Severity::Warning, line));
-                reply
-            }
-            Refused::TooLarge(reply, sender) => {
-                self.log_reject(verb.name(), &reply, Some(sender.address()), None);
-                reply
-            }
-            Refused::Other(reply) => reply,
-        };
-        self.answer(verb, reply);
-    }
-
     /// Send the answer to a command, and count it.
     fn answer(&mut self, verb: Verb, reply: Reply) {
         self.put(&reply);
@@ -848,43 +617,6 @@ impl Server {
     fn reset(&mut self) {
         self.transaction = None;
         self.overshoot = 0;
-    }
-
-    fn read_data(&mut self, content: &mut impl FnMut(&[u8])) -> Step {
-        let limit = self.config.dialect.message_size_limit;
-        let Mode::Data(reader) = &mut self.mode else { return Step::Again };
-        loop {
-            let (used, run) = reader.feed(&self.input[self.start..]);
-            self.start += used;
-            self.content_octets += used as u64;
-            let is_refused = (limit > 0 && self.content_octets > limit)
-                || (self.bare_newline == BareNewline::Reject && reader.bare_newlines() > 0);
-            match run {
-                // Keep reading after a fault: stopping early would let the rest be read as commands.
-                Run::Content(_) if is_refused => {}
-                Run::Content(bytes) => content(bytes),
-                Run::More => {
-                    self.scanned = self.start;
-                    return Step::NeedInput;
-                }
-                Run::End => break,
-            }
-        }
-        let bare_newlines = reader.bare_newlines();
-        let fault = if bare_newlines > 0 && self.bare_newline == BareNewline::Reject {
-            Some(ContentFault::BareNewline)
-        } else if limit > 0 && self.content_octets > limit {
-            Some(ContentFault::TooLarge)
-        } else {
-            None
-        };
-        if bare_newlines > 0 && self.bare_newline == BareNewline::Note {
-            self.note_bare_newline();
-        }
-        self.scanned = self.start;
-        self.place = Place::EndOfMessage;
-        self.mode = Mode::Waiting(Pending::EndOfData);
-        Step::Event(Event::EndOfData(EndOfData { octets: self.content_octets, fault }))
     }
 
     /// Queue a reply. A client that has made many errors waits for it.
@@ -956,25 +688,4 @@ enum Step {
     Again,
     NeedInput,
     Event(Event),
-}
-
-/// What a client called itself, without octets that mean something in a header or a log line.
-fn safe_helo(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() || " <>()\\\";@".contains(c) { '?' } else { c }).collect()
-}
-
-/// Octets as Postfix's log shows them: `\r\n` as escapes, the unprintable in octal.
-fn escape(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for b in bytes {
-        match b {
-            b'\r' => text.push_str("\\r"),
-            b'\n' => text.push_str("\\n"),
-            b'\t' => text.push_str("\\t"),
-            b'\\' => text.push_str("\\\\"),
-            b' '..=b'~' => text.push(char::from(*b)),
-            _ => text.push_str(&format!("\\{b:03o}")),
-        }
-    }
-    text
 }
