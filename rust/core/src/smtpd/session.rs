@@ -373,13 +373,12 @@ impl Session {
             _ => "",
         };
         let enhanced = reply.enhanced.map(|enhanced| format!("{enhanced} ")).unwrap_or_default();
-        let helo = self.server.helo().unwrap_or_default();
+        let helo = self.server.helo().map(|helo| format!(" helo=<{helo}>")).unwrap_or_default();
         self.site.log.line_as(
             "cleanup",
             Severity::Info,
             format_args!(
-                "{id}: reject: END-OF-MESSAGE from {}: {} {enhanced}{}; from=<{sender}> to=<{recipient}> proto={} \
-                 helo=<{helo}>",
+                "{id}: reject: END-OF-MESSAGE from {}: {} {enhanced}{}; from=<{sender}> to=<{recipient}> proto={}{helo}",
                 self.log_name,
                 reply.code,
                 reply.text,

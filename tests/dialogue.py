@@ -1,0 +1,222 @@
+"""Transcripts in tests/dialogues/: read as dialogues, played against the server without a socket.
+
+    O: smtpd_helo_required = yes      a parameter of main.cf
+    A: 192.0.2.1                      the client's address; without it 127.0.0.1
+    W: whole                          only as it stands: splitting it would change its meaning
+    C: EHLO client.example            the client says a line; lines in a row go out together
+    C~: half a line                   the same without a line end
+    S: 250 2.1.0 Ok                   the server's whole answer to what the client said; <ID> is any queue ID
+    X:                                the client goes away
+    E:                                the server closes the connection
+    L: disconnect from ...            a line in the log, in this order among the L lines
+
+`\\xNN`, `\\r` and `\\n` in C lines are octets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from postillion import cleanup
+from postillion._core import Journal, Log
+from postillion.config import Config
+from postillion.smtpd import setup
+from postillion.smtpd.access import Access
+from postillion.smtpd.clients import Clients
+from postillion.smtpd.counts import Counts
+from postillion.smtpd.names import Names
+from postillion.smtpd.server import SMTP, Service
+
+DIRECTORY = Path(__file__).parent / "dialogues"
+QUEUE_DIRECTORIES = ("incoming", "deferred", "active", "corrupt", "maildrop", "public", "private")
+MAIN_CF = """\
+compatibility_level = 3.11
+queue_directory = {directory}/queue
+myhostname = mx.example.org
+mydomain = example.org
+mydestination = example.org, localhost
+relay_domains = relay.example
+relay_recipient_maps =
+inet_interfaces = 127.0.0.1
+mynetworks = 127.0.0.0/8
+local_recipient_maps = inline:{{ user=x postmaster=x }}
+alias_maps =
+smtpd_peername_lookup = no
+smtpd_error_sleep_time = 0
+"""
+
+
+@dataclass
+class Step:
+    """What the client says, and what the server answers before the client speaks again."""
+
+    says: bytes = b""
+    leaves: bool = False
+    answers: list[str] = field(default_factory=list)
+    closes: bool = False
+
+
+@dataclass
+class Dialogue:
+    """A transcript."""
+
+    options: list[str] = field(default_factory=list)
+    address: str = "127.0.0.1"
+    whole_only: bool = False
+    steps: list[Step] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+
+
+def read(path: Path) -> Dialogue:
+    """Return the transcript in a file. Raises `ValueError` for a line that is none of one."""
+    dialogue = Dialogue()
+    step = Step()
+    spoken = False
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        kind, sign, text = line.partition(":")
+        text = text.removeprefix(" ")
+        if not sign or kind not in ("O", "A", "W", "C", "C~", "S", "X", "E", "L"):
+            raise ValueError(f"{path.name}:{number}: {line!r}")
+        if kind in ("C", "C~", "X") and not spoken:
+            dialogue.steps.append(step)
+            step = Step()
+        spoken = kind in ("C", "C~")
+        if kind == "O":
+            dialogue.options.append(text)
+        elif kind == "A":
+            dialogue.address = text
+        elif kind == "W":
+            dialogue.whole_only = True
+        elif kind in ("C", "C~"):
+            octets = re.sub(r"\\(x[0-9a-f]{2}|r|n)", lambda found: _octet(found[1]), text).encode("latin-1")
+            step.says += octets + (b"\r\n" if kind == "C" else b"")
+        elif kind == "S":
+            step.answers.append(text)
+        elif kind == "X":
+            step.leaves = True
+        elif kind == "E":
+            step.closes = True
+        else:
+            dialogue.log.append(text)
+    dialogue.steps.append(step)
+    return dialogue
+
+
+def _octet(escape: str) -> str:
+    return {"r": "\r", "n": "\n"}.get(escape) or chr(int(escape[1:], 16))
+
+
+def site(directory: Path, options: list[str] | None = None) -> Config:
+    """Return the configuration of a small site in `directory`, with a queue."""
+    for name in QUEUE_DIRECTORIES:
+        (directory / "queue" / name).mkdir(parents=True, exist_ok=True)
+    lines = "".join(f"{option}\n" for option in options or [])
+    (directory / "main.cf").write_text(MAIN_CF.format(directory=directory) + lines)
+    return Config.load(str(directory))
+
+
+class Wire(asyncio.Transport):
+    """The server's end of a connection that is no socket."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._address = address
+        self.written = bytearray()
+        self.writes = 0
+        self.closed = False
+        self.reading = True
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return (self._address, 4025) if name == "peername" else default
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+        self.writes += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+class Server:
+    """A server as smtpd builds it from main.cf, on a queue and a log in memory. Make it in a running loop."""
+
+    def __init__(self, config: Config, *, counts: Counts | None = None) -> None:
+        self.log = Log("mx", "postfix", "smtpd", 1, 0, "memory:")
+        access = Access(config, self.log.warning)
+        names = Names(self.log.warning, enabled=config.flag("smtpd_peername_lookup"))
+        self.journal = Journal(config.text("queue_directory"))
+        core = setup.server_config(config, access, self.log, cleanup.settings(config), self.journal)
+        self.service = Service(
+            core,
+            access,
+            Clients(config, access, names),
+            counts,
+            self.log,
+            limits=setup.client_limits(config),
+            timeout_s=config.seconds("smtpd_timeout"),
+        )
+
+    def connect(self, address: str = "127.0.0.1") -> tuple[SMTP, Wire]:
+        """Return a new session and its wire."""
+        session, wire = self.service.protocol(), Wire(address)
+        session.connection_made(wire)
+        return session, wire
+
+    def settle(self, session: SMTP) -> None:
+        """Wait until no commit of the session is open."""
+        while session._core is not None and session._core.committing:
+            for ticket, error in self.journal.wait(10):
+                self.service.completed(ticket, error)
+
+
+async def play(dialogue: Dialogue, directory: Path, step_octets: int | None) -> None:
+    """Play a transcript, its client's words in pieces of `step_octets`; raises `AssertionError` where it differs."""
+    server = Server(site(directory, dialogue.options))
+    session, wire = server.connect(dialogue.address)
+    lost = False
+    for step in dialogue.steps:
+        pieces = len(step.says) if step_octets is None else step_octets
+        for at in range(0, len(step.says), max(pieces, 1)):
+            if wire.closed:
+                break
+            session.data_received(step.says[at : at + max(pieces, 1)])
+            server.settle(session)
+        if step.leaves:
+            session.connection_lost(None)
+            lost = True
+        answer = bytes(wire.written).decode()
+        wire.written.clear()
+        expected = "".join(f"{line}\n" for line in step.answers)
+        pattern = re.escape(expected).replace("<ID>", r"[0-9A-F]{10,20}")
+        assert answer == "" or answer.endswith("\r\n")
+        got = answer.replace("\r\n", "\n")
+        assert re.fullmatch(pattern, got), f"after {step.says!r}\nexpected:\n{expected}\ngot:\n{got}"
+        assert wire.closed == step.closes
+    if not lost:
+        session.connection_lost(None)
+    _check_log(dialogue.log, server.log.take_lines())
+    server.journal.close()
+
+
+def _check_log(expected: list[str], lines: list[str]) -> None:
+    remaining = iter(lines)
+    for wanted in expected:
+        pattern = re.escape(wanted).replace("<ID>", r"[0-9A-F]{10,20}")
+        assert any(re.fullmatch(pattern, line) for line in remaining), f"no {wanted!r} in\n" + "\n".join(lines)

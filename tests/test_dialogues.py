@@ -1,0 +1,22 @@
+"""Every transcript in tests/dialogues/ is played as it stands, and with the client's words octet by octet."""
+
+from pathlib import Path
+
+import pytest
+
+from dialogue import DIRECTORY, play, read
+
+TRANSCRIPTS = sorted(DIRECTORY.glob("*.smtp"))
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=[path.stem for path in TRANSCRIPTS])
+@pytest.mark.parametrize("step_octets", [None, 1, 5])
+async def test_dialogue(path: Path, step_octets: int | None, tmp_path: Path) -> None:
+    dialogue = read(path)
+    if dialogue.whole_only and step_octets is not None:
+        pytest.skip("means something else in pieces")
+    await play(dialogue, tmp_path, step_octets)
+
+
+def test_there_are_transcripts() -> None:
+    assert len(TRANSCRIPTS) >= 20

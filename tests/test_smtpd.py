@@ -1,0 +1,485 @@
+"""smtpd as its own process or object: what transcripts cannot say."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dialogue import Server, site
+from mta import wait_for
+from postillion._core import Log, MaildropReader, read_queue
+from postillion.anvil import Counts as AnvilCounts
+from postillion.anvil import Session as AnvilSession
+from postillion.smtpd.counts import Counts
+from postillion.smtpd.names import UNKNOWN, Names
+from postillion.smtpd.server import EARLY_MAX_BYTES
+
+GREETING = b"220 mx.example.org ESMTP Postfix\r\n"
+ENVELOPE = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<user@example.org>\r\nDATA\r\n"
+CHUNK = b"x" * 65536
+
+
+class Process:
+    """A running smtpd, as master starts it."""
+
+    def __init__(self, directory: Path, options: list[str], *, sessions: int = 0) -> None:
+        log = [f"maillog_file = {directory}/log", f"maillog_file_prefixes = {directory}"]
+        site(directory, [*log, *options])
+        self.directory = directory
+        self.log = directory / "log"
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(128)
+            self.port: int = listener.getsockname()[1]
+            ours, theirs = os.pipe()
+            # High numbers first: 3 and 4 may be any of the descriptors that are moved.
+            high = [(os.POSIX_SPAWN_DUP2, ours, 103), (os.POSIX_SPAWN_DUP2, listener.fileno(), 104)]
+            actions = [*high, (os.POSIX_SPAWN_DUP2, 103, 3), (os.POSIX_SPAWN_DUP2, 104, 4)]
+            words = ["-m", "postillion.smtpd", "-n", "smtp", "-t", "inet", "-m", str(sessions), "-s", "1"]
+            command = [sys.executable, *words, "-c", str(directory)]
+            self.pid = os.posix_spawn(sys.executable, command, dict(os.environ), file_actions=actions)
+            os.close(ours)
+        self.lifeline = theirs
+        self.status: int | None = None
+
+    def connect(self) -> socket.socket:
+        """Return a connection, greeted."""
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        assert client.recv(1000) == GREETING
+        return client
+
+    def log_text(self) -> str:
+        """Return the log so far."""
+        return self.log.read_text() if self.log.exists() else ""
+
+    def memory_kib(self) -> int:
+        """Return the resident memory."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+    def wait(self) -> int:
+        """Return the exit status, once it has ended by itself."""
+        if self.status is None:
+            _, status = os.waitpid(self.pid, 0)
+            self.status = os.waitstatus_to_exitcode(status)
+        return self.status
+
+    def close(self) -> None:
+        """End it."""
+        if self.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+            assert self.wait() == 0
+        with contextlib.suppress(OSError):
+            os.close(self.lifeline)
+
+
+@contextlib.contextmanager
+def running(directory: Path, options: list[str] | None = None, *, sessions: int = 0) -> Iterator[Process]:
+    """A running smtpd, ended when the block ends."""
+    process = Process(directory, options or [], sessions=sessions)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def queued(directory: Path) -> list[dict[str, object]]:
+    """Return what is in the queue."""
+    return [json.loads(line) for line in read_queue(str(directory / "queue"))]
+
+
+def say(client: socket.socket, words: bytes, until: bytes) -> bytes:
+    """Say something and return the answer up to what it must hold."""
+    client.sendall(words)
+    answer = b""
+    while until not in answer:
+        piece = client.recv(65536)
+        assert piece, answer
+        answer += piece
+    return answer
+
+
+def test_a_message_is_on_disk_when_250_comes(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        with smtplib.SMTP("127.0.0.1", process.port, timeout=10) as client:
+            client.sendmail("a@example.com", ["user@example.org"], b"Subject: x\r\n\r\nbody\r\n")
+            assert len(queued(tmp_path)) == 1
+        content = b"".join(path.read_bytes() for path in (tmp_path / "queue" / "incoming").glob("????????????????"))
+        assert b"\tby mx.example.org (Postfix) with ESMTP id " in content
+        assert b"\tfor <user@example.org>; " in content
+
+
+def test_a_client_that_leaves_after_the_dot_has_sent_its_message(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        for _ in range(5):
+            client = process.connect()
+            client.sendall(ENVELOPE)
+            answer = client.recv(1000)
+            while b"354" not in answer:
+                answer += client.recv(1000)
+            client.sendall(b"text\r\n.\r\n")
+            client.close()
+        wait_for("five messages", lambda: len(queued(tmp_path)) == 5)
+
+
+def test_who_closes_only_one_side_still_gets_an_answer(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        client = process.connect()
+        client.sendall(ENVELOPE.replace(b"DATA\r\n", b"NOOP\r\n"))
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        while piece := client.recv(1000):
+            answer += piece
+        assert answer.endswith(b"250 2.0.0 Ok\r\n")
+
+
+def test_ten_megabytes_without_a_line_end_cost_no_memory(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        process.connect().close()
+        before = process.memory_kib()
+        client = process.connect()
+        for _ in range(160):
+            client.sendall(CHUNK)
+        assert say(client, b"\r\n", b"\r\n") == b"500 5.5.2 Error: line too long\r\n"
+        say(client, ENVELOPE, b"354 ")
+        for _ in range(140):
+            client.sendall(CHUNK)
+        assert b"queued as" in say(client, b"\r\n.\r\n", b"\r\n")
+        assert process.memory_kib() - before < 24 * 1024
+        client.close()
+
+
+def test_a_client_that_takes_no_replies_is_not_read_from(tmp_path: Path) -> None:
+    with running(tmp_path, ["smtpd_junk_command_limit = 100000000"]) as process:
+        client = process.connect()
+        before = process.memory_kib()
+        client.settimeout(2)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(1000):
+                client.sendall(b"RSET\r\n" * 10_000)
+        assert process.memory_kib() - before < 24 * 1024
+        process.connect().close()
+        client.close()
+
+
+def test_silence_ends_with_421(tmp_path: Path) -> None:
+    with running(tmp_path, ["smtpd_timeout = 1s"]) as process:
+        client = process.connect()
+        assert client.recv(1000) == b"421 4.4.2 mx.example.org Error: timeout exceeded\r\n"
+        assert client.recv(1000) == b""
+        wait_for("the log", lambda: "timeout after CONNECT from unknown[127.0.0.1]" in process.log_text())
+
+
+def test_errors_slow_a_client_down(tmp_path: Path) -> None:
+    with running(tmp_path, ["smtpd_soft_error_limit = 1", "smtpd_error_sleep_time = 1s"]) as process:
+        client = process.connect()
+        say(client, b"FOO\r\n", b"\r\n")
+        started = time.monotonic()
+        say(client, b"FOO\r\n", b"\r\n")
+        assert 0.9 < time.monotonic() - started < 5
+        other = process.connect()
+        assert say(other, b"NOOP\r\n", b"\r\n") == b"250 2.0.0 Ok\r\n"
+
+
+def test_sessions_above_the_limit_wait_their_turn(tmp_path: Path) -> None:
+    with running(tmp_path, sessions=2) as process:
+        first, second = process.connect(), process.connect()
+        third = socket.create_connection(("127.0.0.1", process.port), timeout=10)
+        third.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            third.recv(1000)
+        say(first, b"QUIT\r\n", b"221 ")
+        third.settimeout(10)
+        assert third.recv(1000) == GREETING
+        second.close()
+
+
+def test_sigterm_ends_idle_sessions_and_lets_a_message_in_flight_end(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        idle, busy = process.connect(), process.connect()
+        say(busy, ENVELOPE, b"354 ")
+        os.kill(process.pid, signal.SIGTERM)
+        assert idle.recv(1000).startswith(b"421 4.3.2 mx.example.org Service not available")
+        assert b"queued as" in say(busy, b"text\r\n.\r\n", b"\r\n")
+        assert process.wait() == 0
+        assert len(queued(tmp_path)) == 1
+
+
+def test_sighup_drains(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        client = process.connect()
+        os.kill(process.pid, signal.SIGHUP)
+        time.sleep(0.3)
+        say(client, ENVELOPE, b"354 ")
+        assert b"queued as" in say(client, b".\r\n", b"\r\n")
+        assert b"221 " in say(client, b"QUIT\r\n", b"\r\n")
+        assert process.wait() == 0
+
+
+def test_the_end_of_the_lifeline_stops_it(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        process.connect().close()
+        os.close(process.lifeline)
+        assert process.wait() == 0
+
+
+def test_a_bad_restriction_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    process = Process(tmp_path, ["smtpd_recipient_restrictions = reject_nothing"])
+    assert process.wait() == 1
+    os.close(process.lifeline)
+    fatal = [line for line in process.log_text().splitlines() if "fatal: " in line]
+    assert len(fatal) == 1
+    assert "main.cf, line" in fatal[0]
+    assert '"reject_nothing" is no restriction' in fatal[0]
+
+
+def test_garbage_does_not_hurt_the_next_client(tmp_path: Path) -> None:
+    with running(tmp_path, ["smtpd_error_sleep_time = 0"]) as process:
+        for garbage in (os.urandom(100_000), b"\0" * 5000, b"\r\n" * 5000, b"\x16\x03\x01\x02\x00\x01" + CHUNK):
+            client = socket.create_connection(("127.0.0.1", process.port), timeout=10)
+            with contextlib.suppress(OSError):
+                client.sendall(garbage)
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(65536):
+                    pass
+            client.close()
+        assert say(process.connect(), b"NOOP\r\n", b"\r\n") == b"250 2.0.0 Ok\r\n"
+
+
+def test_standard_input_is_served_into_maildrop(tmp_path: Path) -> None:
+    site(tmp_path, [f"maillog_file = {tmp_path}/log", f"maillog_file_prefixes = {tmp_path}"])
+    words = (
+        b"EHLO me\r\n" + ENVELOPE.replace(b"user@example.org", b"x@far.example") + b"Subject: x\r\n\r\n..dot\r\n.\r\n"
+    )
+    command = [sys.executable, "-m", "postillion.smtpd", "-S", "-c", str(tmp_path)]
+    options = ["-o", "smtpd_forbid_unauth_pipelining=no"]
+    ran = subprocess.run([*command, *options], input=words + b"QUIT\r\n", capture_output=True, timeout=30, check=True)
+    assert b"250 2.0.0 Ok: queued as " in ran.stdout
+    assert ran.stdout.endswith(b"221 2.0.0 Bye\r\n")
+    (file,) = (tmp_path / "queue" / "maildrop").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o700
+    reader = MaildropReader()
+    assert reader.feed(file.read_bytes()) == b"Subject: x\n\n.dot\n"
+    drop = reader.finish()
+    assert (drop.sender, [recipient[0] for recipient in drop.recipients]) == ("a@example.com", ["x@far.example"])
+
+
+async def test_one_write_answers_a_batch(tmp_path: Path) -> None:
+    server = Server(site(tmp_path))
+    session, wire = server.connect()
+    writes = wire.writes
+    session.data_received(ENVELOPE)
+    assert wire.writes == writes + 1
+    session.connection_lost(None)
+    server.journal.close()
+
+
+async def test_a_commit_that_fails_is_told_and_the_session_goes_on(tmp_path: Path) -> None:
+    server = Server(site(tmp_path))
+    session, wire = server.connect()
+    session.data_received(ENVELOPE)
+    session.data_received(b"x\r\n.\r\nNOOP\r\n")
+    server.service.completed(session._ticket, "452 4.3.1 Insufficient system storage")
+    assert wire.written.endswith(b"452 4.3.1 Insufficient system storage\r\n250 2.0.0 Ok\r\n")
+    session.connection_lost(None)
+    server.journal.close()
+
+
+async def test_input_before_a_reply_is_bounded(tmp_path: Path) -> None:
+    server = Server(site(tmp_path, ["smtpd_junk_command_limit = 100000"]))
+    session, wire = server.connect()
+    session.data_received(ENVELOPE)
+    session.data_received(b".\r\n" + b"RSET\r\n" * 20_000)
+    assert not wire.reading
+    server.settle(session)
+    assert wire.reading
+    assert wire.written.count(b"250 2.0.0 Ok\r\n") == 20_000
+    session.connection_lost(None)
+    server.journal.close()
+
+
+async def test_a_client_may_say_little_before_its_name_is_known(tmp_path: Path) -> None:
+    server = Server(site(tmp_path, ["smtpd_peername_lookup = yes"]))
+    session, wire = server.connect("192.0.2.1")
+    assert wire.written == b""
+    session.data_received(b"x" * EARLY_MAX_BYTES)
+    assert not wire.reading
+    session.connection_lost(None)
+    server.journal.close()
+
+
+async def test_names_come_from_the_hosts_file(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("# x\n192.0.2.1 one.example one # y\n192.0.2.2 bad_\x01name\n::1 six\n")
+    names = Names(lambda _: None, hosts=str(hosts))
+    found = names.known("192.0.2.1")
+    assert found == ("one.example", "one.example")
+    assert names.known("192.0.2.2") is None
+    assert names.known("127.0.0.9") == (UNKNOWN, UNKNOWN)
+    assert Names(lambda _: None, enabled=False).known("192.0.2.1") == (UNKNOWN, UNKNOWN)
+
+
+def test_a_fault_of_ours_in_a_decision_is_a_451(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def talk() -> bytes:
+        server = Server(site(tmp_path))
+        session, wire = server.connect()
+        monkeypatch.setattr(server.service.access, "rcpt", lambda *_: 1 / 0)
+        session.data_received(b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nNOOP\r\n")
+        session.connection_lost(None)
+        server.journal.close()
+        assert any("ZeroDivisionError" in line for line in server.log.take_lines())
+        return bytes(wire.written)
+
+    assert asyncio.run(talk()).endswith(b"451 4.3.0 Error: internal error\r\n250 2.0.0 Ok\r\n")
+
+
+class Anvil:
+    """anvil on a socket of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.counts = AnvilCounts(60)
+        self.log = Log("mx", "postfix", "anvil", 1, 0, "memory:")
+        self.server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.server = await loop.create_unix_server(lambda: AnvilSession(self.counts, self.log), self.path)
+
+
+async def greeted(server: Server, address: str) -> bytes:
+    """Connect and return what the server says first."""
+    _, wire = server.connect(address)
+    for _ in range(200):
+        if wire.written:
+            break
+        await asyncio.sleep(0.01)
+    return bytes(wire.written)
+
+
+async def test_connections_of_a_client_are_limited(tmp_path: Path) -> None:
+    anvil = Anvil(tmp_path / "anvil")
+    await anvil.start()
+    config = site(tmp_path, ["smtpd_client_connection_count_limit = 2", "smtpd_client_ipv4_prefix_length = 24"])
+    server = Server(config, counts=Counts("smtp", lambda _: None, path=anvil.path))
+    assert await greeted(server, "192.0.2.1") == GREETING
+    session, wire = server.connect("192.0.2.2")
+    await asyncio.sleep(0.1)
+    assert wire.written == GREETING
+    refused = await greeted(server, "192.0.2.3")
+    assert refused == b"421 4.7.0 mx.example.org Error: too many connections from 192.0.2.3\r\n"
+    assert await greeted(server, "198.51.100.1") == GREETING
+    lines = server.log.take_lines()
+    assert "warning: Connection concurrency limit exceeded: 3 from unknown[192.0.2.3] for service smtp" in lines
+    for _ in range(5):
+        # Clients in mynetworks are not counted.
+        assert await greeted(server, "127.0.0.1") == GREETING
+    for left in [session, *list(server.service.sessions.values())]:
+        if left.transport is not None:
+            left.connection_lost(None)
+    await asyncio.sleep(0.1)
+    assert await greeted(server, "192.0.2.1") == GREETING
+    server.journal.close()
+
+
+async def test_messages_of_a_client_are_limited(tmp_path: Path) -> None:
+    anvil = Anvil(tmp_path / "anvil")
+    await anvil.start()
+    options = ["smtpd_client_message_rate_limit = 1", "smtpd_client_recipient_rate_limit = 1"]
+    server = Server(site(tmp_path, options), counts=Counts("smtp", lambda _: None, path=anvil.path))
+    session, wire = server.connect("192.0.2.1")
+    await asyncio.sleep(0.1)
+    session.data_received(
+        b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nRCPT TO:<user@example.org>\r\nRSET\r\nMAIL FROM:<>\r\n"
+    )
+    await asyncio.sleep(0.1)
+    assert bytes(wire.written) == GREETING + (
+        b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n450 4.7.1 Error: too many recipients from 192.0.2.1\r\n"
+        b"250 2.0.0 Ok\r\n450 4.7.1 Error: too much mail from 192.0.2.1\r\n"
+    )
+    session.connection_lost(None)
+    server.journal.close()
+
+
+async def test_mail_comes_in_without_anvil(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    server = Server(site(tmp_path), counts=Counts("smtp", warnings.append, path=str(tmp_path / "nobody")))
+    for _ in range(3):
+        assert await greeted(server, "192.0.2.1") == GREETING
+    assert len(warnings) == 1
+    assert warnings[0].startswith("problem talking to service anvil: ")
+    server.journal.close()
+
+
+async def test_what_a_dead_process_counted_is_taken_back(tmp_path: Path) -> None:
+    anvil = Anvil(tmp_path / "anvil")
+    await anvil.start()
+    first = Counts("smtp", lambda _: None, path=anvil.path)
+    second = Counts("smtp", lambda _: None, path=anvil.path)
+    assert await first.connected("192.0.2.1") == (1, 1)
+    assert await first.connected("192.0.2.1") == (2, 2)
+    assert await second.connected("192.0.2.1") == (3, 3)
+    first.close()
+    await asyncio.sleep(0.1)
+    assert await second.connected("192.0.2.1") == (2, 4)
+    second.ended("192.0.2.1")
+    assert await second.connected("192.0.2.1") == (2, 5)
+    second.close()
+
+
+async def test_anvil_does_not_mind_garbage_or_a_trigger(tmp_path: Path) -> None:
+    anvil = Anvil(tmp_path / "anvil")
+    await anvil.start()
+    for words, warned in ((b"W", 0), (b"\xff\n", 1), (b"connect\n", 1), (b"x" * 1000, 1), (b"dance a\n", 1)):
+        reader, writer = await asyncio.open_unix_connection(anvil.path)
+        writer.write(words)
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+        assert len(anvil.log.take_lines()) == warned, words
+    assert await Counts("smtp", lambda _: None, path=anvil.path).connected("192.0.2.1") == (1, 1)
+
+
+def test_rates_start_anew_with_each_time_unit() -> None:
+    counts = AnvilCounts(60)
+    assert [counts.event("mail", "a", now)[1] for now in (0, 59, 60, 61)] == [1, 2, 1, 2]
+    counts.sweep(200)
+    assert len(counts) == 0
+    counts.hold("a", 200)
+    counts.sweep(500)
+    assert len(counts) == 1
+
+
+def test_many_clients_at_once_are_all_served(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        failures: list[Exception] = []
+
+        def send() -> None:
+            try:
+                with smtplib.SMTP("127.0.0.1", process.port, timeout=20) as client:
+                    for _ in range(5):
+                        client.sendmail("a@example.com", ["user@example.org"], b"x\r\n")
+            except (OSError, smtplib.SMTPException) as failure:
+                failures.append(failure)
+
+        threads = [threading.Thread(target=send) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert len(queued(tmp_path)) == 100

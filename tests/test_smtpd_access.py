@@ -1,0 +1,267 @@
+"""Relay control and restriction lists, asked without a dialogue."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dialogue import site
+from mta import wait_for
+from postillion.config import ConfigError
+from postillion.smtpd.access import Access
+from postillion.smtpd.address import Class, Destinations
+from postillion.smtpd.lists import DomainList, NetworkList
+
+STRICT = ["smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination"]
+
+
+@dataclass
+class Somebody:
+    """A client."""
+
+    address: str = "192.0.2.1"
+    name: str = "unknown"
+    reverse_name: str = "unknown"
+    trusted: bool = False
+    inside: bool = False
+
+
+@dataclass
+class Talk:
+    """A dialogue at RCPT."""
+
+    helo: str | None = "client.example"
+    sender: str | None = "a@example.com"
+    recipient: str | None = None
+    recipient_count: int = 0
+    talked_early: bool = False
+
+
+def access(directory: Path, options: list[str]) -> Access:
+    return Access(site(directory, options), lambda _: None)
+
+
+RELAY_ATTEMPTS = [
+    "x@victim.example",
+    "x%victim.example@example.org",
+    "x%victim.example@[127.0.0.1]",
+    "x%victim.example",
+    '"x%victim.example"',
+    '"x%victim.example"@example.org',
+    '"x@victim.example"',
+    '"x@victim.example"@example.org',
+    '"x@victim.example"@[127.0.0.1]',
+    "victim.example!x",
+    "victim.example!x@example.org",
+    "victim.example!x@[127.0.0.1]",
+    "example.org!victim.example!x",
+    "x@victim.example%example.org@example.org",
+    "x%victim.example%example.org@example.org",
+    "x@victim.example.",
+    "x@example.org.victim.example",
+    "x@victim-example.org",
+    "postmaster@victim.example",
+    "X@VICTIM.EXAMPLE",
+    "x%VICTIM.example@EXAMPLE.org",
+    "x+tag%victim.example@example.org",
+    "x%victim.example@relay.example",
+    '"x@victim.example"@relay.example',
+    "victim.example!x@relay.example",
+    "x%victim.example@localhost",
+    "x%relay.example%victim.example@example.org",
+    "x@[192.0.2.9]",
+    "x@[IPv6:2001:db8::1]",
+    '"x\\@victim.example"@example.org',
+    "user%victim.example@example.org",
+]
+
+
+@pytest.mark.parametrize("recipient", RELAY_ATTEMPTS)
+def test_no_form_of_an_address_relays_for_a_stranger(recipient: str, tmp_path: Path) -> None:
+    refusal = access(tmp_path, STRICT).rcpt(Somebody(), Talk(), recipient)
+    assert refusal == (554, "5.7.1", f"<{recipient}>: Relay access denied")
+
+
+@pytest.mark.parametrize(
+    "recipient",
+    [
+        "user@example.org",
+        "USER@Example.ORG",
+        "user@localhost",
+        "user@[127.0.0.1]",
+        "user",
+        '"user"@example.org',
+        "user@example.org.",
+        "anybody@relay.example",
+        "anybody@sub.relay.example",
+        "postmaster",
+    ],
+)
+def test_our_own_addresses_are_accepted_from_strangers(recipient: str, tmp_path: Path) -> None:
+    options = [*STRICT, "parent_domain_matches_subdomains = relay_domains"]
+    assert access(tmp_path, options).rcpt(Somebody(), Talk(), recipient) is None
+
+
+def test_a_client_in_mynetworks_may_send_anywhere(tmp_path: Path) -> None:
+    assert access(tmp_path, STRICT).rcpt(Somebody(trusted=True), Talk(), "x@victim.example") is None
+
+
+def test_a_client_in_mynetworks_still_needs_a_known_local_recipient(tmp_path: Path) -> None:
+    refusal = access(tmp_path, STRICT).rcpt(Somebody(trusted=True), Talk(), "nobody-here@example.org")
+    assert refusal is not None
+    assert refusal[:2] == (550, "5.1.1")
+
+
+@pytest.mark.parametrize(
+    ("recipient", "options", "text"),
+    [
+        ("x@example.org", [], "User unknown in local recipient table"),
+        ("x@example.org", ["show_user_unknown_table_name = no"], "User unknown"),
+        ("x@relay.example", ["relay_recipient_maps = inline:{ y@relay.example=x }"], "in relay recipient table"),
+        ("y@relay.example", ["relay_recipient_maps = inline:{ y@relay.example=x }"], None),
+        ("z@relay.example", ["relay_recipient_maps = inline:{ @relay.example=x }"], None),
+        ("x@virtual.example", ["virtual_alias_domains = virtual.example"], "in virtual alias table"),
+        (
+            "x@virtual.example",
+            ["virtual_alias_domains = virtual.example", "virtual_alias_maps = inline:{ x@virtual.example=user }"],
+            None,
+        ),
+        (
+            "x@box.example",
+            ["virtual_mailbox_domains = box.example", "virtual_mailbox_maps = inline:{ y@box.example=y }"],
+            "in virtual mailbox table",
+        ),
+        ("user+tag@example.org", ["recipient_delimiter = +"], None),
+        ("user+tag@example.org", [], "User unknown"),
+        ("x@example.org", ["local_recipient_maps ="], None),
+        ("x@example.org", ["smtpd_reject_unlisted_recipient = no"], None),
+    ],
+)
+def test_recipients_that_are_not_there(recipient: str, options: list[str], text: str | None, tmp_path: Path) -> None:
+    refusal = access(tmp_path, [*STRICT, *options]).rcpt(Somebody(), Talk(), recipient)
+    if text is None:
+        assert refusal is None
+    else:
+        assert refusal is not None
+        assert refusal[:2] == (550, "5.1.1")
+        assert text in refusal[2]
+
+
+def test_a_table_that_fails_is_no_answer(tmp_path: Path) -> None:
+    for options in (["local_recipient_maps = fail:x"], ["mydestination = fail:x"]):
+        refusal = access(tmp_path, [*STRICT, *options]).rcpt(Somebody(), Talk(), "user@example.org")
+        assert refusal == (451, "4.3.0", "<user@example.org>: Temporary lookup failure")
+
+
+def test_a_user_who_comes_is_found(tmp_path: Path) -> None:
+    table = tmp_path / "users"
+    table.write_text("one x\n")
+    asked = access(tmp_path, [*STRICT, f"local_recipient_maps = texthash:{table}"])
+    assert asked.rcpt(Somebody(), Talk(), "two@example.org") is not None
+    table.write_text("one x\ntwo x\n")
+    wait_for("the table to be read again", lambda: asked.rcpt(Somebody(), Talk(), "two@example.org") is None)
+
+
+def test_lists_end_at_their_first_answer(tmp_path: Path) -> None:
+    options = [
+        "smtpd_client_restrictions = permit_mynetworks, reject_unknown_client_hostname",
+        "smtpd_recipient_restrictions = permit_auth_destination, defer",
+    ]
+    asked = access(tmp_path, [*STRICT, *options])
+    refusal = asked.rcpt(Somebody(), Talk(), "user@example.org")
+    assert refusal == (450, "4.7.25", "Client host rejected: cannot find your hostname, [192.0.2.1]")
+    assert asked.rcpt(Somebody(name="client.example"), Talk(), "user@example.org") is None
+    refusal = asked.rcpt(Somebody(trusted=True), Talk(), "x@victim.example")
+    assert refusal == (450, "4.3.2", "<x@victim.example>: Recipient address rejected: Try again later")
+
+
+def test_relay_comes_before_or_after_recipient_restrictions(tmp_path: Path) -> None:
+    options = [*STRICT, "smtpd_recipient_restrictions = reject"]
+    first = access(tmp_path, options).rcpt(Somebody(), Talk(), "x@victim.example")
+    assert first is not None
+    assert first.text.endswith("Relay access denied")
+    options.append("smtpd_relay_before_recipient_restrictions = no")
+    first = access(tmp_path, options).rcpt(Somebody(), Talk(), "x@victim.example")
+    assert first is not None
+    assert first.text.endswith("Access denied")
+    assert first.text.startswith("<x@victim.example>: Recipient")
+
+
+def test_a_multi_recipient_bounce_is_refused_at_data(tmp_path: Path) -> None:
+    asked = access(tmp_path, [*STRICT, "smtpd_data_restrictions = reject_multi_recipient_bounce"])
+    assert asked.asks_data
+    assert asked.data(Somebody(), Talk(sender="", recipient_count=1)) is None
+    refusal = asked.data(Somebody(), Talk(sender="", recipient_count=2))
+    assert refusal == (550, "5.5.3", "<DATA>: Data command rejected: Multi-recipient bounce")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("smtpd_recipient_restrictions = reject_unauth_destinations", '"reject_unauth_destinations" is no restriction'),
+        ("smtpd_client_restrictions = reject_rbl_client zen.example", '"reject_rbl_client" is not supported yet'),
+        ("smtpd_helo_restrictions = hash:/etc/access", '"hash:/etc/access" is not supported yet'),
+        ("smtpd_sender_restrictions = check_relay_domains", "use permit_mynetworks, reject_unauth_destination"),
+        ("smtpd_relay_restrictions = permit_mynetworks", "would relay mail for everybody"),
+        ("mynetworks = 127.0.0.0/8, localhost", '"localhost" is no network'),
+        ("mynetworks = 127.0.0.1/8", '"127.0.0.1/8" is no network'),
+    ],
+)
+def test_a_list_that_makes_no_sense_stops_the_start(option: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as stopped:
+        access(tmp_path, [option])
+    assert said in str(stopped.value)
+    assert "main.cf, line" in str(stopped.value)
+
+
+def test_networks_are_matched_in_order(tmp_path: Path) -> None:
+    file = tmp_path / "more"
+    file.write_text("198.51.100.0/24\n")
+    nets = f"mynetworks = !192.0.2.7, 192.0.2.0/24, [2001:db8::]/32, [::1], {file}"
+    networks = NetworkList("mynetworks", site(tmp_path, [nets]))
+    for address, inside in [
+        ("192.0.2.1", True),
+        ("192.0.2.7", False),
+        ("::ffff:192.0.2.1", True),
+        ("2001:db8::5", True),
+        ("2001:db9::5", False),
+        ("::1", True),
+        ("198.51.100.9", True),
+        ("203.0.113.1", False),
+        ("unknown", False),
+    ]:
+        assert (address in networks) is inside, address
+
+
+@pytest.mark.parametrize(
+    ("parents", "listed"),
+    [("relay_domains", {"example.com", "a.example.com", "table.example"}), ("", {"example.com", "a.example.net"})],
+)
+def test_domains_are_matched_as_the_parameter_says(parents: str, listed: set[str], tmp_path: Path) -> None:
+    options = [
+        "relay_domains = !not.example.com example.com .example.net inline:{ table.example=x }",
+        f"parent_domain_matches_subdomains = {parents}",
+    ]
+    relay = DomainList("relay_domains", site(tmp_path, options))
+    asked = {"example.com", "a.example.com", "not.example.com", "example.net", "a.example.net", "example"}
+    assert {domain for domain in asked if domain in relay} == listed - {"table.example"}
+    assert "table.example" in relay
+    assert ("sub.table.example" in relay) is bool(parents)
+
+
+def test_addresses_are_classified(tmp_path: Path) -> None:
+    destinations = Destinations(site(tmp_path, ["virtual_mailbox_domains = box.example"]))
+    for address, kind, routed in [
+        ("user@example.org", Class.LOCAL, False),
+        ("user", Class.LOCAL, False),
+        ("user@BOX.example", Class.VIRTUAL_MAILBOX, False),
+        ("user@relay.example", Class.RELAY, False),
+        ("user@far.example", Class.DEFAULT, False),
+        ("user%far.example@relay.example", Class.RELAY, True),
+        ("user%far.example@example.org", Class.DEFAULT, True),
+        ("%@example.org", Class.LOCAL, True),
+        ("user%example.org@example.org", Class.LOCAL, True),
+    ]:
+        found = destinations.of(address)
+        assert (found.kind, found.routed) == (kind, routed), address
+    assert destinations.of("%".join(["x"] * 500) + "@example.org").routed
