@@ -262,20 +262,19 @@ def test_garbage_does_not_hurt_the_next_client(tmp_path: Path) -> None:
 
 def test_standard_input_is_served_into_maildrop(tmp_path: Path) -> None:
     site(tmp_path, [f"maillog_file = {tmp_path}/log", f"maillog_file_prefixes = {tmp_path}"])
-    words = (
-        b"EHLO me\r\n" + ENVELOPE.replace(b"user@example.org", b"x@far.example") + b"Subject: x\r\n\r\n..dot\r\n.\r\n"
-    )
+    envelope = ENVELOPE.replace(b"user@example.org", b"x@far.example").replace(b".com>", b".com> RET=HDRS ENVID=e1")
+    words = b"EHLO me\r\n" + envelope + b"Subject: x\r\n\r\n..dot\r\n.\r\n"
     command = [sys.executable, "-m", "postillion.smtpd", "-S", "-c", str(tmp_path)]
-    options = ["-o", "smtpd_forbid_unauth_pipelining=no"]
-    ran = subprocess.run([*command, *options], input=words + b"QUIT\r\n", capture_output=True, timeout=30, check=True)
+    ran = subprocess.run(command, input=words + b"QUIT\r\n", capture_output=True, timeout=30, check=True)
     assert b"250 2.0.0 Ok: queued as " in ran.stdout
     assert ran.stdout.endswith(b"221 2.0.0 Bye\r\n")
     (file,) = (tmp_path / "queue" / "maildrop").iterdir()
-    assert file.stat().st_mode & 0o777 == 0o700
+    assert file.stat().st_mode & 0o777 == 0o744
     reader = MaildropReader()
     assert reader.feed(file.read_bytes()) == b"Subject: x\n\n.dot\n"
     drop = reader.finish()
     assert (drop.sender, [recipient[0] for recipient in drop.recipients]) == ("a@example.com", ["x@far.example"])
+    assert (drop.ret, drop.envid) == ("HDRS", "e1")
 
 
 async def test_one_write_answers_a_batch(tmp_path: Path) -> None:

@@ -710,8 +710,11 @@ class SmtpdSession:
     def committed(self, error: str | None, now: float) -> int:
         """The journal settled the commit; `error` is the text of the reply for a failure. Returns the next turn."""
 
-    def take_message(self) -> tuple[str, list[tuple[str, str | None, int]], bytes]:
-        """A stand-alone session's sender, recipients with ORCPT and NOTIFY, and content with LF line ends."""
+    def take_message(self) -> tuple[str, list[tuple[str, str | None, int]], str, str, str | None, bytes]:
+        """A stand-alone session's message: sender, recipients with ORCPT and NOTIFY, BODY, RET, ENVID, content.
+
+        The content's lines end with LF.
+        """
 
     def stored(self, queue_id: str, error: str | None, now: float) -> int:
         """The stand-alone session's message is stored, or not (`error`: the text of the reply); the next turn."""

@@ -407,6 +407,7 @@ class Listeners:
         self._service = service
         self._sockets = sockets
         self._limit = limit
+        self._servers: list[asyncio.Server] = []
         self._full = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -417,15 +418,17 @@ class Listeners:
         loop = asyncio.get_running_loop()
         while True:
             await self._room.wait()
-            servers = []
             try:
                 for listener in self._sockets:
                     # A server closes its socket with itself: it gets a copy.
-                    servers.append(await self._serve(loop, listener.dup()))
+                    self._servers.append(await self._serve(loop, listener.dup()))
                 await self._full.wait()
             finally:
-                for server in servers:
-                    server.close()
+                self._pause()
+
+    def _pause(self) -> None:
+        while self._servers:
+            self._servers.pop().close()
 
     async def _serve(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> asyncio.Server:
         factory = self._service.protocol
@@ -436,6 +439,8 @@ class Listeners:
     def _changed(self) -> None:
         is_full = bool(self._limit) and len(self._service.sessions) >= self._limit
         if is_full and not self._full.is_set():
+            # At once, before the client that fills the last place hears from us.
+            self._pause()
             self._full.set()
             self._room.clear()
         elif not is_full and self._full.is_set():

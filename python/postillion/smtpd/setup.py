@@ -44,7 +44,8 @@ def server_config(
         timeout_s=config.seconds("smtpd_timeout"),
         per_request_deadline=config.flag("smtpd_per_request_deadline"),
         min_data_rate=config.number("smtpd_min_data_rate"),
-        forbid_unauth_pipelining=config.flag("smtpd_forbid_unauth_pipelining"),
+        # `sendmail -bs` may be given a whole dialogue at once: there is nobody behind it whom one could impersonate.
+        forbid_unauth_pipelining=config.flag("smtpd_forbid_unauth_pipelining") and access is not None,
         forbid_bare_newline=_choice(config, "smtpd_forbid_bare_newline", BARE_NEWLINE),
         bare_newline_reject_code=config.number("smtpd_forbid_bare_newline_reject_code"),
         forbidden_commands=forbidden,

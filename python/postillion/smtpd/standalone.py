@@ -8,9 +8,7 @@ may send to anybody (SMTPD_STAND_ALONE in smtpd(8)).
 from __future__ import annotations
 
 import os
-import secrets
 import select
-import socket
 import time
 from typing import Final
 
@@ -18,14 +16,15 @@ from postillion import cleanup
 from postillion._core import MaildropWriter, SmtpdSession, maildrop_envelope
 from postillion.config import ConfigError
 from postillion.daemon import Daemon, start
+from postillion.pickup.submit import MaildropFile, trigger
 from postillion.smtpd import setup
 from postillion.smtpd.server import ENDED, IDLE, SLEEPING
 
 READ_BYTES: Final = 64 * 1024
-MAILDROP: Final = "maildrop"
-PICKUP_SOCKET: Final = "public/pickup"
 QUESTION_LAST: Final = 5
-MESSAGE: Final = 6
+
+Message = tuple[str, list[tuple[str, str | None, int]], str, str, str | None, bytes]
+"""As `SmtpdSession.take_message` gives it."""
 
 
 def main(argv: list[str]) -> int:
@@ -57,10 +56,10 @@ def _settle(daemon: Daemon, session: SmtpdSession, turn: int) -> int:
         if turn <= QUESTION_LAST:
             turn = session.accept(time.monotonic())
             continue
-        sender, recipients, content = session.take_message()
+        message = session.take_message()
         name, error = "", None
         try:
-            name = drop(sender or "", recipients, content)
+            name = drop(message)
         except OSError as problem:
             daemon.log.warning(f"maildrop: {problem}")
             error = "451 4.3.0 Error: queue file write error"
@@ -82,55 +81,22 @@ def _step(session: SmtpdSession, turn: int) -> int:
     return session.receive(data, now) if data else session.eof(now)
 
 
-def drop(sender: str, recipients: list[tuple[str, str | None, int]], content: bytes) -> str:
-    """Write a message into maildrop/ and wake pickup; return its file's name. Raises `OSError`; nothing is left then.
-
-    The mode says when the file is whole, as with Postfix's postdrop: 0600 while it is written, 0700 after its sync.
-    """
-    writer = MaildropWriter(dot_ends=False)
+def drop(message: Message) -> str:
+    """Write a message into maildrop/ and wake pickup; return its file's name. Raises `OSError`: nothing is left."""
+    sender, recipients, body, ret, envid, content = message
     to = [(address, None, orcpt, notify) for address, orcpt, notify in recipients]
-    records = maildrop_envelope(sender, to, wall_now=time.time())
-    body, _ = writer.feed(content)
-    # The name is unique by chance and time; it is no queue ID.
-    name = f"{time.time_ns() // 1000 % 1_000_000:05X}{secrets.token_hex(6).upper()}"
-    path = os.path.join(MAILDROP, name)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    writer = MaildropWriter(dot_ends=False)
+    file = MaildropFile()
     try:
-        for part in (records, body, writer.finish()):
-            _write_all(descriptor, part)
-        os.fsync(descriptor)
-        os.fchmod(descriptor, 0o700)
-        _sync_directory(MAILDROP)
-    except OSError:
-        os.unlink(path)
-        raise
+        file.write(maildrop_envelope(sender, to, wall_now=time.time(), body=body, ret=ret, envid=envid))
+        file.write(writer.feed(content)[0])
+        file.write(writer.finish())
+        name = file.complete()
     finally:
-        os.close(descriptor)
-    _wake_pickup()
+        file.close()
+    # Best effort: pickup looks by itself every minute, and may not run at all.
+    trigger()
     return name
-
-
-def _sync_directory(path: str) -> None:
-    try:
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
-        # maildrop/ may be written by everybody and read by its owner alone; then the file's own sync must do.
-        return
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _wake_pickup() -> None:
-    """Best effort: pickup looks by itself every minute, and may not run at all."""
-    try:
-        with socket.socket(socket.AF_UNIX) as trigger:
-            trigger.settimeout(1)
-            trigger.connect(PICKUP_SOCKET)
-            trigger.send(b"W")
-    except OSError:
-        pass
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -3,6 +3,7 @@
 use crate::cleanup::CleanupSettings;
 use crate::journal::Journal;
 use crate::log::Log;
+use postillion_core::message::envelope::{BodyType, Ret};
 use postillion_core::message::stuff::unstuff;
 use postillion_core::smtp::command::Dialect;
 use postillion_core::smtp::reply::{Enhanced, Reply};
@@ -222,20 +223,29 @@ impl SmtpdSession {
         self.turn(now)
     }
 
-    /// The sender, the recipients with ORCPT and NOTIFY, and the content in local form.
-    #[expect(clippy::type_complexity, reason = "one tuple a recipient")]
+    /// The sender, the recipients with ORCPT and NOTIFY, BODY, RET and ENVID, and the content in local form.
+    #[expect(clippy::type_complexity, reason = "a message as maildrop's writer takes it")]
     fn take_message<'py>(
         &mut self,
         py: Python<'py>,
-    ) -> (String, Vec<(String, Option<String>, u8)>, Bound<'py, PyBytes>) {
-        let server = self.session.server();
-        let sender = server.sender().unwrap_or_default().to_owned();
-        let recipients = server.transaction().map_or_else(Vec::new, |transaction| {
-            let recipient = transaction.recipients.iter();
-            recipient.map(|r| (r.address.to_string(), r.orcpt.as_deref().map(str::to_owned), r.notify.0)).collect()
-        });
+    ) -> (String, Vec<(String, Option<String>, u8)>, &'static str, &'static str, Option<String>, Bound<'py, PyBytes>)
+    {
+        let transaction = self.session.server().transaction().cloned().unwrap_or_default();
+        let recipients = transaction.recipients.into_iter();
+        let recipients = recipients.map(|r| (r.address.into(), r.orcpt.map(Into::into), r.notify.0)).collect();
+        let body = match transaction.mail.body {
+            BodyType::Unsaid => "",
+            BodyType::SevenBit => "7BIT",
+            BodyType::EightBitMime => "8BITMIME",
+        };
+        let ret = match transaction.mail.ret {
+            Ret::Unsaid => "",
+            Ret::Full => "FULL",
+            Ret::Hdrs => "HDRS",
+        };
         let text = unstuff(&self.session.take_message());
-        (sender, recipients, PyBytes::new(py, &text))
+        let sender = transaction.mail.reverse_path.address().to_owned();
+        (sender, recipients, body, ret, transaction.mail.envid.map(Into::into), PyBytes::new(py, &text))
     }
 
     #[pyo3(signature = (queue_id, error, now))]
