@@ -580,8 +580,16 @@ class SmtpClient:
         loop_detect: bool = False,
         best: bool = True,
     ) -> SmtpClient: ...
-    def deliver(self, job: DeliveryJob, now: float, *, last_address: bool = True, last_session: bool = True) -> int:
-        """Carry a job, at once or when the handshake is done.
+    def deliver(
+        self,
+        job: DeliveryJob,
+        now: float,
+        *,
+        last_address: bool = True,
+        last_session: bool = True,
+        keep: bool = True,
+    ) -> int:
+        """Carry a job, at once or when the handshake is done. Without `keep`, QUIT may go with the final dot.
 
         `last_address`, `last_session`: no other server is to be tried when this one fails before or after the
         handshake, so soft verdicts are final. Raises `ValueError` when there is a job already.

@@ -135,11 +135,19 @@ impl SmtpClient {
         Self { client, assignment: None, content: None, content_left: 0 }
     }
 
-    #[pyo3(signature = (job, now, *, last_address=true, last_session=true))]
-    fn deliver(&mut self, job: &DeliveryJob, now: f64, last_address: bool, last_session: bool) -> PyResult<u8> {
+    #[pyo3(signature = (job, now, *, last_address=true, last_session=true, keep=true))]
+    fn deliver(
+        &mut self,
+        job: &DeliveryJob,
+        now: f64,
+        last_address: bool,
+        last_session: bool,
+        keep: bool,
+    ) -> PyResult<u8> {
         if self.assignment.is_some() {
             return Err(PyValueError::new_err("the connection carries a job already"));
         }
+        self.client.set_last_transaction(!keep);
         let work = Arc::clone(&job.work);
         self.assignment = Some(Assignment { work, last_address, last_session, begun_us: None });
         if self.client.is_idle() {

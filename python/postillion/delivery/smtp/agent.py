@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from postillion._core import DeliveryJob, SmtpClient, SmtpClientSettings
 from postillion.config import Config
 from postillion.delivery.agent import Agent
-from postillion.delivery.smtp.destination import BadDestination, parse, parse_list, port_number
+from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list, port_number
 from postillion.delivery.smtp.resolver import Resolver
 from postillion.delivery.smtp.sessions import FINISHED, STALE, Attempt, CacheSettings, Courier, Route, Session
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, targets
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SWEEP_S = 0.5
 """How often deadlines are looked at: no timeout comes earlier than asked for, and none this much later."""
+TIMED_OUT = 0.0
+"""In place of the deadline of a connection that did not come about in time."""
 ROUTES_MAX = 10_000
 """Next hops remembered; those without a connection go first."""
 STAGES = ("helo", "mail", "rcpt", "data_init", "data_xfer", "data_done", "rset")
@@ -77,7 +79,7 @@ class SmtpAgent(Agent, Courier):
         self.bind = (config.text(f"{protocol}_bind_address"), config.text(f"{protocol}_bind_address6"))
         self.routes: OrderedDict[str, Route] = OrderedDict()
         self.sessions: set[Session] = set()
-        self.connecting: set[asyncio.Task[None]] = set()
+        self.connecting: dict[asyncio.Task[None], Attempt] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
 
@@ -85,7 +87,7 @@ class SmtpAgent(Agent, Courier):
         self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
-        for task in self.connecting:
+        for task in list(self.connecting):
             task.cancel()
         for session in list(self.sessions):
             if session.attempt is None:
@@ -114,8 +116,7 @@ class SmtpAgent(Agent, Courier):
         """Return the client for a connection that was just made."""
         target = session.target
         self.sessions.add(session)
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(SWEEP_S, self._look_around)
+        self._watch()
         return SmtpClient(
             self.client_settings,
             target.host,
@@ -182,8 +183,12 @@ class SmtpAgent(Agent, Courier):
 
     def _connect(self, attempt: Attempt) -> None:
         task = self._loop.create_task(self._open(attempt))
-        self.connecting.add(task)
-        task.add_done_callback(self.connecting.discard)
+        self.connecting[task] = attempt
+        task.add_done_callback(self._connected)
+        self._watch()
+
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        del self.connecting[task]
 
     async def _open(self, attempt: Attempt) -> None:
         """Open a connection to the next host that takes one; without any, the job ends."""
@@ -204,72 +209,76 @@ class SmtpAgent(Agent, Courier):
         last_address = not attempt.remaining and attempt.last_site
         limit_reached = bool(self.session_limit) and attempt.sessions + 1 >= self.session_limit
         last_session = last_address or (limit_reached and attempt.last_site)
+        loop = self._loop
 
         def protocol() -> Session:
-            loop = self._loop
             return Session(self, loop, target, attempt, last_address=last_address, last_session=last_session)
 
-        where = f"{target.host}[{target.address}]"
+        where = f"{target.host}[{target.address}]" + (f":{target.port}" if target.port else "")
+        attempt.connect_deadline = loop.time() + (self.connect_timeout_s or float("inf"))
         try:
-            async with asyncio.timeout(self.connect_timeout_s or None):
-                if target.port == 0:
-                    await self._loop.create_unix_connection(protocol, target.address)
-                else:
-                    where = f"{where}:{target.port}"
-                    source = self.bind[target.is_ipv6]
-                    local = (source, 0) if source else None
-                    await self._loop.create_connection(protocol, target.address, target.port, local_addr=local)
-        except (OSError, TimeoutError) as problem:
-            number = problem.errno if isinstance(problem, OSError) and problem.errno else errno.ETIMEDOUT
+            if target.port == 0:
+                await loop.create_unix_connection(protocol, target.address)
+            else:
+                source = self.bind[target.is_ipv6]
+                local = (source, 0) if source else None
+                await loop.create_connection(protocol, target.address, target.port, local_addr=local)
+        except (OSError, asyncio.CancelledError) as problem:
+            if isinstance(problem, OSError):
+                number = problem.errno or errno.ETIMEDOUT
+            elif attempt.connect_deadline == TIMED_OUT:
+                number = errno.ETIMEDOUT
+                task = asyncio.current_task()
+                assert task is not None
+                task.uncancel()
+            else:
+                raise
+            attempt.connect_deadline = None
             attempt.failure = ("4.4.1", f"connect to {where}: {os.strerror(number)}")
             self.log.info(attempt.failure[1])
             return False
         return True
 
     async def _next_target(self, attempt: Attempt) -> Target | None:
+        route = attempt.route
         while True:
             while attempt.remaining:
                 target = attempt.remaining.popleft()
                 if target != attempt.tried:
                     return target
-            if attempt.sites is None:
-                if not self._read_sites(attempt):
+            if route.sites is None:
+                try:
+                    route.sites = self._sites(route.nexthop)
+                except BadDestination as problem:
+                    self.log.warning(str(problem))
+                    attempt.failure = ("4.3.5", str(problem))
                     return None
-                attempt.last_site = False
-            elif not attempt.sites:
+            if attempt.site == len(route.sites):
                 return None
-            assert attempt.sites is not None
-            site = attempt.sites.pop(0)
-            attempt.last_site = not attempt.sites
-            attempt.sessions = 0 if attempt.tried is None else attempt.sessions
+            site = route.sites[attempt.site]
+            attempt.site += 1
+            attempt.last_site = attempt.site == len(route.sites)
+            if attempt.tried is None:
+                attempt.sessions = 0
             try:
-                destination = parse(site, self.default_port, lmtp=self.protocol == "lmtp")
-                found = await targets(destination, self.target_settings, self.resolver)
+                found = await targets(site, self.target_settings, self.resolver)
             except NoTargets as problem:
-                attempt.failure = (self._softened(problem.dsn, site, attempt), str(problem))
+                attempt.failure = (self._softened(problem.dsn, site, route), str(problem))
                 continue
-            attempt.route.targets_known = max(len(found), 1 + bool(attempt.sites))
+            route.targets_known = max(len(found), len(route.sites))
             attempt.remaining = deque(found)
 
-    def _read_sites(self, attempt: Attempt) -> bool:
-        nexthop = attempt.route.nexthop
-        lmtp = self.protocol == "lmtp"
-        try:
-            parse_list(nexthop, self.default_port, lmtp=lmtp)
-            for fallback in self.fallbacks:
-                parse(fallback, self.default_port)
-        except BadDestination as problem:
-            self.log.warning(str(problem))
-            attempt.failure = ("4.3.5", str(problem))
-            return False
-        words = [nexthop] if lmtp and nexthop.startswith("unix:") else nexthop.replace(",", " ").split()
-        attempt.sites = words + [word for word in self.fallbacks if word not in words]
-        return True
+    def _sites(self, nexthop: str) -> list[Destination]:
+        sites = parse_list(nexthop, self.default_port, lmtp=self.protocol == "lmtp")
+        for fallback in self.fallbacks:
+            if all(fallback != site.text for site in sites):
+                sites.append(parse(fallback, self.default_port))
+        return sites
 
-    def _softened(self, dsn: str, site: str, attempt: Attempt) -> str:
+    def _softened(self, dsn: str, site: Destination, route: Route) -> str:
         """A relay host that cannot be found is a mistake of ours: the mail waits until it is mended."""
-        name = "relayhost" if attempt.route.nexthop == self.relayhost else ""
-        if site in self.fallbacks:
+        name = "relayhost" if route.nexthop == self.relayhost else ""
+        if site.text in self.fallbacks:
             name = "smtp_fallback_relay"
         if not name or dsn.startswith("4"):
             return dsn
@@ -283,10 +292,20 @@ class SmtpAgent(Agent, Courier):
             attempt.job.fail_as_heard("4.3.0", "server unavailable or unable to receive mail")
         self._settled(attempt)
 
+    def _watch(self) -> None:
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(SWEEP_S, self._look_around)
+
     def _look_around(self) -> None:
         now = self._loop.time()
+        for task, attempt in list(self.connecting.items()):
+            if attempt.connect_deadline is not None and attempt.connect_deadline <= now:
+                attempt.connect_deadline = TIMED_OUT
+                task.cancel()
         for session in list(self.sessions):
             session.check(now)
             if session.closed:
                 self.sessions.discard(session)
-        self._sweep = self._loop.call_later(SWEEP_S, self._look_around) if self.sessions else None
+        self._sweep = None
+        if self.sessions or self.connecting:
+            self._watch()

@@ -20,25 +20,23 @@ class BadDestination(ValueError):
 
 
 class Destination(NamedTuple):
-    """One next hop. `mx`: its MX records are asked for. `path`: a socket in the file system, then no `host`."""
+    """One next hop. `text`: as it was written. `mx`: its MX records are asked for.
 
+    `address`: that of the host when it is given by one. `path`: a socket in the file system, then there is no `host`.
+    """
+
+    text: str
     host: str
     port: int
     mx: bool
+    address: str | None = None
     path: str = ""
-
-    @property
-    def address(self) -> str | None:
-        """The address when the host is given by one; None for a name."""
-        text = self.host.removeprefix("IPv6:").removeprefix("ipv6:")
-        try:
-            return str(ipaddress.ip_address(text))
-        except ValueError:
-            return None
 
 
 def parse_list(nexthop: str, default_port: int, *, lmtp: bool = False) -> list[Destination]:
     """Return the next hops of a list, in order. Raises `BadDestination`."""
+    if lmtp and nexthop.startswith("unix:"):
+        return [parse(nexthop, default_port, lmtp=True)]
     words = nexthop.replace(",", " ").split()
     if not words:
         raise BadDestination("null destination")
@@ -47,9 +45,10 @@ def parse_list(nexthop: str, default_port: int, *, lmtp: bool = False) -> list[D
 
 def parse(text: str, default_port: int, *, lmtp: bool = False) -> Destination:
     """Return one next hop. Raises `BadDestination`."""
+    written = text
     if lmtp:
         if text.startswith("unix:"):
-            return Destination("", 0, False, text.removeprefix("unix:"))
+            return Destination(written, "", 0, False, path=text.removeprefix("unix:"))
         text = text.removeprefix("inet:")
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")
@@ -62,9 +61,15 @@ def parse(text: str, default_port: int, *, lmtp: bool = False) -> Destination:
         mx = not lmtp
     if not host:
         raise BadDestination(f"missing host name in server description: {text}")
-    if mx and Destination(host, 0, False).address is not None:
-        mx = False
-    return Destination(host, port_number(port, default_port), mx)
+    address = _literal(host)
+    return Destination(written, host, port_number(port, default_port), mx and address is None, address)
+
+
+def _literal(host: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(host.removeprefix("IPv6:").removeprefix("ipv6:")))
+    except ValueError:
+        return None
 
 
 def port_number(text: str, default: int) -> int:

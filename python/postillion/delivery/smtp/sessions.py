@@ -15,6 +15,7 @@ from postillion._core import DeliveryJob, SmtpClient
 
 if TYPE_CHECKING:
     from postillion.config import Config
+    from postillion.delivery.smtp.destination import Destination
     from postillion.delivery.smtp.targets import Target
 
 DEMAND_S = 1.0
@@ -48,13 +49,15 @@ class CacheSettings(NamedTuple):
 class Route:
     """One next hop."""
 
-    __slots__ = ("active", "idle", "last_start", "nexthop", "previous_start", "targets_known")
+    __slots__ = ("active", "idle", "last_start", "nexthop", "previous_start", "sites", "targets_known")
 
     def __init__(self, nexthop: str) -> None:
         self.nexthop = nexthop
         self.active = 0
         self.idle: deque[Session] = deque()
         self.last_start = self.previous_start = float("-inf")
+        self.sites: list[Destination] | None = None
+        """The next hops that it names; None until it was read."""
         self.targets_known = 1
         """How many hosts there were to try when last looked."""
 
@@ -63,15 +66,19 @@ class Route:
         self.active += 1
         self.previous_start, self.last_start = self.last_start, now
 
+    def wants(self, settings: CacheSettings, others: int) -> bool:
+        """Whether a connection should stay; `others`: how many of the jobs under way are not its own."""
+        if self.nexthop.lower() in settings.destinations:
+            return True
+        return settings.on_demand and (others > 0 or self.last_start - self.previous_start <= DEMAND_S)
+
     def keeps(self, session: Session, settings: CacheSettings, now: float) -> bool:
         """Whether a session that has just finished a job waits for the next."""
         if now - session.opened >= settings.reuse_time_limit or len(self.idle) >= IDLE_MAX_SESSIONS:
             return False
         if settings.reuse_count_limit and session.client.transactions > settings.reuse_count_limit:
             return False
-        if self.nexthop.lower() in settings.destinations:
-            return True
-        return settings.on_demand and (self.active > 0 or self.last_start - self.previous_start <= DEMAND_S)
+        return self.wants(settings, self.active)
 
     def take(self, settings: CacheSettings, now: float) -> Session | None:
         """An idle session that is still good: the one used last, so that the others can end."""
@@ -86,13 +93,13 @@ class Route:
 class Attempt:
     """A job on its way, and which hosts are left to try."""
 
-    __slots__ = ("failure", "job", "last_site", "remaining", "route", "sessions", "sites", "tried")
+    __slots__ = ("connect_deadline", "failure", "job", "last_site", "remaining", "route", "sessions", "site", "tried")
 
     def __init__(self, job: DeliveryJob, route: Route) -> None:
         self.job = job
         self.route = route
-        self.sites: list[str] | None = None
-        """Next hops that are not looked up yet; None before the first."""
+        self.site = 0
+        """How many of the route's next hops were looked up."""
         self.remaining: deque[Target] = deque()
         self.last_site = True
         self.sessions = 0
@@ -100,6 +107,8 @@ class Attempt:
         """The host of the warm connection that left recipients open: not tried again."""
         self.failure: tuple[str, str] | None = None
         """Why the last host could not be reached; None when it could and the job itself knows more."""
+        self.connect_deadline: float | None = None
+        """Until when the connection must stand, while there is none; 0 once that has passed."""
 
 
 class Courier:
@@ -168,8 +177,12 @@ class Session(asyncio.Protocol):
         self.opened = now = self.loop.time()
         self.client = self.courier.session_opened(self)
         if self.attempt is not None:
-            job = self.attempt.job
-            self._act(self.client.deliver(job, now, last_address=self.last_address, last_session=self.last_session))
+            attempt = self.attempt
+            attempt.connect_deadline = None
+            keep = self.route.wants(self.courier.cache, self.route.active - 1)
+            last_address, last_session = self.last_address, self.last_session
+            deliver = self.client.deliver
+            self._act(deliver(attempt.job, now, last_address=last_address, last_session=last_session, keep=keep))
 
     def carry(self, attempt: Attempt, *, last_session: bool) -> None:
         """Begin another job."""

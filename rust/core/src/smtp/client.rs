@@ -28,6 +28,7 @@ pub const PIPELINE_MAX_OCTETS: usize = 64 * 1024;
 /// How many commands may wait for their replies.
 pub const PIPELINE_MAX_COMMANDS: usize = 1000;
 const END_OF_DATA: &[u8] = b".\r\n";
+const QUIT: &[u8] = b"QUIT\r\n";
 
 /// Which protocol a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +141,8 @@ enum Expect {
     Dot,
     /// After the final dot of LMTP: the verdict on one recipient.
     DotFor(usize),
+    /// Sent together with the final dot; not waited for, but there.
+    Quit,
 }
 
 impl Expect {
@@ -155,6 +158,7 @@ impl Expect {
             Self::Rcpt(_) => "RCPT TO command",
             Self::Data => "DATA command",
             Self::Dot | Self::DotFor(_) => "end of DATA command",
+            Self::Quit => "QUIT command",
         }
     }
 
@@ -170,6 +174,7 @@ impl Expect {
             Self::Rcpt(_) => "sending RCPT TO",
             Self::Data => "sending DATA command",
             Self::Dot | Self::DotFor(_) => "sending end of data -- message may be sent more than once",
+            Self::Quit => "sending QUIT",
         }
     }
 
@@ -180,7 +185,7 @@ impl Expect {
             Self::Mail => timeouts.mail,
             Self::Rcpt(_) => timeouts.rcpt,
             Self::Data => timeouts.data_init,
-            Self::Dot | Self::DotFor(_) => timeouts.data_done,
+            Self::Dot | Self::DotFor(_) | Self::Quit => timeouts.data_done,
         }
     }
 }
@@ -218,6 +223,7 @@ pub struct Client {
     transactions: u32,
     answered: bool,
     body_ends_line: bool,
+    last_transaction: bool,
     deadline: Option<f64>,
 }
 
@@ -243,6 +249,7 @@ impl Client {
             transactions: 0,
             answered: false,
             body_ends_line: true,
+            last_transaction: false,
             deadline: None,
         };
         client.awaited.push_back(Expect::Greeting);
@@ -395,6 +402,11 @@ impl Client {
         self.set_deadline(now);
     }
 
+    /// Nothing will follow the transaction under way: where PIPELINING is offered, QUIT goes with the final dot.
+    pub fn set_last_transaction(&mut self, last: bool) {
+        self.last_transaction = last;
+    }
+
     /// Send a piece of the message: wire form (CRLF, dot-stuffed), without the final dot. `last`: the dot follows.
     /// Nothing is sent when the server ended the transaction meanwhile.
     pub fn body(&mut self, piece: Vec<u8>, last: bool, now: f64) {
@@ -423,6 +435,11 @@ impl Client {
             Protocol::Smtp => self.awaited.push_back(Expect::Dot),
             Protocol::Lmtp => self.awaited.extend(self.accepted.iter().map(|position| Expect::DotFor(*position))),
         }
+        if self.last_transaction && self.offered.pipelining {
+            self.output.extend_from_slice(QUIT);
+            self.awaited.push_back(Expect::Quit);
+            self.reusable = false;
+        }
         self.set_deadline(now);
     }
 
@@ -430,8 +447,8 @@ impl Client {
     pub fn quit(&mut self) {
         if self.phase != Phase::Closed {
             // In the middle of a message, QUIT would become a part of it.
-            if self.phase != Phase::Body {
-                self.output.extend_from_slice(b"QUIT\r\n");
+            if self.phase != Phase::Body && self.awaited.back() != Some(&Expect::Quit) {
+                self.output.extend_from_slice(QUIT);
             }
             self.close();
         }
@@ -471,6 +488,7 @@ impl Client {
                 self.needs_reset = false;
                 self.verdict(&[position], expect, response);
             }
+            Expect::Quit => {}
         }
         self.go_on(now);
     }
@@ -487,7 +505,7 @@ impl Client {
                 }
             }
             self.send_commands();
-        } else if self.phase == Phase::EndOfData && self.awaited.is_empty() {
+        } else if self.phase == Phase::EndOfData && matches!(self.awaited.front(), None | Some(Expect::Quit)) {
             return self.finish();
         }
         self.set_deadline(now);

@@ -578,6 +578,35 @@ fn the_dot_stands_on_a_line_of_its_own() {
     }
 }
 
+#[test]
+fn quit_goes_with_the_last_dot_and_its_reply_is_no_verdict() {
+    let sent = "0 Sent 2.0.0 250 ok";
+    let text = "a line that is no reply while several replies were awaited";
+    let unsure = format!("failed 4.5.0 Protocol error: host mx[192.0.2.1] sent {text}");
+    for (answer, last) in [
+        ("250 ok\r\n221 bye\r\n", vec![sent, "finished, closed"]),
+        ("250 ok\r\n", vec![sent, "finished, closed"]),
+        // The reply to the dot is lost in noise: the next one must not be taken for it.
+        ("oops\r\n221 bye\r\n", vec![unsure.as_str()]),
+    ] {
+        for bytewise in [false, true] {
+            let mut dialogue = play(settings(), &[], "220 mx\r\n|250-mx\r\n250 PIPELINING\r\n", bytewise);
+            dialogue.client.set_last_transaction(true);
+            let recipients = dialogue.recipients[..1].iter().enumerate();
+            dialogue.client.begin(&dialogue.envelope, recipients, false, 1.0);
+            dialogue.act();
+            dialogue.hear(b"250 ok\r\n250 ok\r\n354 go\r\n");
+            if bytewise {
+                answer.as_bytes().chunks(1).for_each(|byte| dialogue.hear(byte));
+            } else {
+                dialogue.hear(answer.as_bytes());
+            }
+            assert!(dialogue.said.ends_with("body\r\n.\r\nQUIT\r\n|"), "{}", dialogue.said);
+            assert_eq!(dialogue.events[2..], last);
+        }
+    }
+}
+
 /// A server that answers by dice, as a proper server would otherwise: the verdicts it means to give, for comparison.
 struct Model {
     dice: Vec<u8>,

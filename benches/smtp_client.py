@@ -1,0 +1,135 @@
+"""What does the smtp agent cost a message, with a connection each and with connections used again?
+
+    python benches/smtp_client.py [messages]
+
+One process is the agent, this one plays the queue manager, smtp-sink (Debian's postfix) takes the mail. The cost is the
+agent's CPU time (user and system) over the messages. Build the extension with `maturin develop --release` first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from agents import FakeDaemon, Hub, Mail, free_port
+
+MESSAGES = 5000
+SESSIONS = 20
+CONTENT = b"Subject: bench\r\n\r\n" + (b"x" * 70 + b"\r\n") * 56
+
+
+def agent(directory: str, reuse: str) -> None:
+    """The agent's process: says what CPU time it took when it is told to stop."""
+    import signal
+
+    import uvloop
+
+    from postillion._core import Log
+    from postillion.delivery.smtp.agent import SmtpAgent
+
+    async def work() -> None:
+        daemon = FakeDaemon(Path(directory), f"smtp_connection_cache_on_demand = {reuse}\n")
+        daemon.log = Log("mx", "postfix", "smtp", os.getpid(), 0, f"{directory}/log")
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, daemon.stopping.set)
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        await SmtpAgent(daemon, "smtp", capacity=SESSIONS).serve()
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        print(after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime)
+
+    os.chdir(directory)
+    if os.environ.get("PROFILE"):
+        import cProfile
+
+        profile = cProfile.Profile()
+        profile.enable()
+        uvloop.run(work())
+        profile.disable()
+        import pstats
+
+        pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(25)
+    else:
+        uvloop.run(work())
+
+
+async def measure(directory: Path, port: int, messages: int, reuse: str) -> None:
+    """Send `messages` jobs, `SESSIONS` at a time, and print the cost."""
+    os.chdir(directory)
+    (directory / "private").mkdir(exist_ok=True)
+    hub = Hub(directory)
+    server = await asyncio.start_unix_server(hub.serve, "private/qmgr")
+    arguments = [sys.executable, __file__, "--agent", str(directory), reuse]
+    child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    await asyncio.wait_for(hub.registered.wait(), 20)
+    nexthop = f"[127.0.0.1]:{port}"
+    prepared = [hub.job(nexthop, Mail(0, ["rcpt@example.com"], content=CONTENT)) for _ in range(200)]
+    frames = [(number, data) for number, data in prepared]
+    correct = 0
+    left = messages
+    began = time.monotonic()
+
+    async def session() -> None:
+        nonlocal correct, left
+        at = 0
+        while left > 0:
+            left -= 1
+            number, data = frames[(left + at) % len(frames)]
+            # The same message again under another job number: the segment is read anew each time.
+            fresh = next(hub.numbers)
+            data = data[:6] + fresh.to_bytes(8, "little") + data[14:]
+            result = await hub.send((fresh, data))[0]
+            correct += result.only.outcome == "sent"
+            at += 1
+
+    await asyncio.gather(*(session() for _ in range(SESSIONS)))
+    took = time.monotonic() - began
+    child.terminate()
+    user, system = (float(word) for word in child.communicate()[0].split())
+    server.close()
+    cost = (user + system) * 1000 / messages
+    print(
+        f"reuse={reuse:3} {messages} messages of {len(CONTENT)} octets: {cost:.3f} ms CPU a message "
+        f"(user {user * 1000 / messages:.3f}, system {system * 1000 / messages:.3f}), {messages / took:.0f}/s, "
+        f"correct={correct == messages}"
+    )
+
+
+def main() -> None:
+    messages = int(sys.argv[1]) if len(sys.argv) > 1 else MESSAGES
+    sink_program = shutil.which("smtp-sink", path="/usr/sbin:/usr/bin")
+    if sink_program is None:
+        sys.exit("smtp-sink is missing: apt-get install postfix")
+    print(f"{platform.machine()} {os.cpu_count()} CPUs, Python {platform.python_version()}, {SESSIONS} sessions")
+    port = free_port()
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    sink = subprocess.Popen([sink_program, *user, f"127.0.0.1:{port}", "100"])
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        for reuse in ("no", "yes"):
+            with tempfile.TemporaryDirectory() as directory:
+                asyncio.run(measure(Path(directory), port, messages, reuse))
+    finally:
+        sink.terminate()
+        sink.wait()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--agent"]:
+        agent(*sys.argv[2:])
+    else:
+        main()
