@@ -117,7 +117,7 @@ async def targets(
     literal = destination.address
     if literal is not None:
         found = [Target(destination.host, literal, destination.port, loop_detect=loops)]
-    elif destination.mx and settings.use_dns:
+    elif destination.mx and settings.use_dns and not _is_localhost(destination.host):
         found = await _by_mx(destination, settings, resolver)
     else:
         found = await _by_host(destination.host, destination.port, 0, settings, resolver)
@@ -164,8 +164,7 @@ async def _by_mx(destination: Destination, settings: TargetSettings, resolver: R
 async def _by_host(name: str, port: int, preference: int, settings: TargetSettings, resolver: Resolver) -> list[Target]:
     addresses: Sequence[str] = ()
     failure: NoTargets | None = None
-    if name.lower().rstrip(".") == "localhost":
-        # RFC 6761 §6.3: never a question to a name server.
+    if _is_localhost(name):
         known = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
         addresses = [known[family] for family in settings.families]
     elif settings.host_lookup_dns:
@@ -183,6 +182,11 @@ async def _by_host(name: str, port: int, preference: int, settings: TargetSettin
         raise failure or NoTargets("5.4.4", f"{name}: host not found")
     unique = dict.fromkeys(addresses)
     return [Target(name, address, port, preference, loop_detect=port == SMTP_PORT) for address in unique]
+
+
+def _is_localhost(name: str) -> bool:
+    """RFC 6761 §6.3: this name is never a question to a name server."""
+    return name.lower().rstrip(".") == "localhost"
 
 
 def _short_of_myself(found: list[Target], destination: Destination, own: Iterable[str]) -> list[Target]:

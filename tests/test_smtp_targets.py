@@ -1,0 +1,334 @@
+"""Next hops to hosts: the syntax, and MX and address records from a real name server (BIND) on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agents import FakeDaemon, Mail, Script, server, serving
+from postillion.delivery.smtp.agent import SmtpAgent
+from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list
+from postillion.delivery.smtp.resolver import LookupFailed, Resolver
+from postillion.delivery.smtp.targets import NoTargets, Target, TargetSettings, targets
+
+NAMED = shutil.which("named", path="/usr/sbin:/usr/bin")
+ZONE = """
+$TTL 300
+@ IN SOA ns hostmaster 1 3600 900 86400 60
+@ IN NS ns
+ns A 127.0.0.1
+one MX 10 a
+two MX 20 b
+two MX 10 a
+four MX 10 four1
+four MX 10 four2
+four MX 20 four3
+four MX 30 four4
+four1 A 127.0.0.11
+four2 A 127.0.0.12
+four3 A 127.0.0.13
+four4 A 127.0.0.14
+a A 127.0.0.2
+b A 127.0.0.3
+b A 127.0.0.4
+plain A 127.0.0.5
+sixth AAAA ::1
+both A 127.0.0.6
+both AAAA ::6
+null MX 0 .
+nowhere MX 10 nosuch
+alias CNAME plain
+textonly TXT "no address"
+mine MX 10 myself
+backup MX 10 a
+backup MX 20 myself
+backup MX 30 b
+second MX 10 nosuch
+second MX 20 myself
+myself A 127.0.0.99
+short 1 A 127.0.0.7
+"""
+CONF = """
+options {{
+    directory "{directory}"; pid-file none; session-keyfile none; managed-keys-directory "{directory}";
+    listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+    recursion no; dnssec-validation no; allow-transfer {{ none; }};
+}};
+controls {{ }};
+zone "test" {{ type primary; file "{directory}/zone"; }};
+zone "broken" {{ type primary; file "{directory}/no-such-file"; }};
+"""
+
+
+@pytest.fixture(scope="module")
+def name_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a name server for the zones `test` and `broken` (SERVFAIL)."""
+    if NAMED is None:
+        pytest.skip("named is missing: apt-get install bind9")
+    directory = tmp_path_factory.mktemp("named")
+    with socket.socket() as probe, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        udp.bind(("127.0.0.1", port))
+    (directory / "zone").write_text(ZONE)
+    (directory / "named.conf").write_text(CONF.format(directory=directory, port=port))
+    log = (directory / "log").open("wb")
+    process = subprocess.Popen([NAMED, "-g", "-n", "1", "-c", str(directory / "named.conf")], stderr=log)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail("named does not start:\n" + (directory / "log").read_text())
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+        log.close()
+
+
+def settings(**changes: object) -> TargetSettings:
+    """What a site that changes nothing says, but for `changes`."""
+    usual = TargetSettings(
+        families=(socket.AF_INET, socket.AF_INET6),
+        use_dns=True,
+        host_lookup_dns=True,
+        host_lookup_native=False,
+        ignore_mx_lookup_error=False,
+        defer_if_no_mx_address_found=False,
+        address_preference="any",
+        balance_inet_protocols=True,
+        randomize_addresses=False,
+        mx_address_limit=5,
+        own_addresses=frozenset({"127.0.0.99"}),
+    )
+    return usual._replace(**changes)  # type: ignore[arg-type]
+
+
+async def find(port: int, nexthop: str, **changes: object) -> list[str]:
+    """The addresses to try, as text."""
+    resolver = Resolver(["127.0.0.1"], port, lookup_max_s=5)
+    return [target.address for target in await targets(parse(nexthop, 25), settings(**changes), resolver)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("example.org", ("example.org", 25, True, None)),
+        ("example.org:2525", ("example.org", 2525, True, None)),
+        ("example.org:submission", ("example.org", 587, True, None)),
+        ("[mx.example.org]", ("mx.example.org", 25, False, None)),
+        ("[mx.example.org]:26", ("mx.example.org", 26, False, None)),
+        ("[192.0.2.1]:26", ("192.0.2.1", 26, False, "192.0.2.1")),
+        ("[2001:db8::1]", ("2001:db8::1", 25, False, "2001:db8::1")),
+        ("[ipv6:2001:DB8::1]:26", ("ipv6:2001:DB8::1", 26, False, "2001:db8::1")),
+        ("192.0.2.1", ("192.0.2.1", 25, False, "192.0.2.1")),
+    ],
+)
+def test_a_next_hop_is_read(text: str, expected: tuple[str, int, bool, str | None]) -> None:
+    assert parse(text, 25) == Destination(text, *expected)
+
+
+def test_lists_and_lmtp_are_read() -> None:
+    assert [site.host for site in parse_list("a, [b]:26\tc", 25)] == ["a", "b", "c"]
+    assert parse("unix:private/dovecot", 24, lmtp=True).path == "private/dovecot"
+    assert parse("inet:mail.example.org:2003", 24, lmtp=True)[1:4] == ("mail.example.org", 2003, False)
+    assert parse_list("unix:/a b/c", 24, lmtp=True)[0].path == "/a b/c"
+
+
+@pytest.mark.parametrize("text", ["", "[", "[]", "[a", "[a]b", ":25", "a:0", "a:65536", "a:99999999999", "a:nosuch"])
+def test_what_is_no_next_hop_is_refused(text: str) -> None:
+    with pytest.raises(BadDestination):
+        parse(text, 25)
+
+
+@pytest.mark.parametrize(
+    ("nexthop", "addresses"),
+    [
+        ("one.test", ["127.0.0.2"]),
+        ("two.test", ["127.0.0.2", "127.0.0.3", "127.0.0.4"]),
+        ("[two.test]", None),
+        ("plain.test", ["127.0.0.5"]),
+        ("alias.test", ["127.0.0.5"]),
+        ("sixth.test", ["::1"]),
+        ("both.test", ["127.0.0.6", "::6"]),
+        ("[b.test]", ["127.0.0.3", "127.0.0.4"]),
+        ("backup.test", ["127.0.0.2"]),
+        ("localhost", ["127.0.0.1", "::1"]),
+        ("[192.0.2.1]", ["192.0.2.1"]),
+    ],
+)
+async def test_hosts_are_found_in_order(name_server: int, nexthop: str, addresses: list[str] | None) -> None:
+    if addresses is None:
+        with pytest.raises(NoTargets):
+            await find(name_server, nexthop)
+    else:
+        found = await find(name_server, nexthop)
+        # A name server hands out the addresses of one host in turn.
+        assert sorted(found) == addresses
+        assert nexthop != "two.test" or found[0] == "127.0.0.2"
+
+
+NOT_FOUND = "Host or domain name not found. Name service error for name={} type={}: "
+
+
+@pytest.mark.parametrize(
+    ("nexthop", "dsn", "text"),
+    [
+        ("null.test", "5.1.0", "Domain null.test does not accept mail (nullMX)"),
+        ("nosuch.test", "5.4.4", NOT_FOUND.format("nosuch.test", "AAAA") + "Host not found"),
+        (
+            "textonly.test",
+            "5.4.4",
+            NOT_FOUND.format("textonly.test", "AAAA") + "Host found but no data record of requested type",
+        ),
+        ("nowhere.test", "5.4.4", NOT_FOUND.format("nosuch.test", "AAAA") + "Host not found"),
+        ("x.broken", "4.4.3", NOT_FOUND.format("x.broken", "MX") + "Host not found, try again"),
+        ("[x.broken]", "4.4.3", NOT_FOUND.format("x.broken", "A") + "Host not found, try again"),
+        ("mine.test", "5.4.6", "mail for mine.test loops back to myself"),
+        ("[myself.test]", "5.4.6", "mail for myself.test loops back to myself"),
+        ("second.test", "4.4.4", "unable to find primary relay for second.test"),
+        ("a..b", "5.4.4", "Name service error for a..b: invalid host or domain name"),
+        (f"{'x' * 64}.test", "5.4.4", f"Name service error for {'x' * 64}.test: invalid host or domain name"),
+    ],
+)
+async def test_what_cannot_be_found_says_why(name_server: int, nexthop: str, dsn: str, text: str) -> None:
+    with pytest.raises(NoTargets) as caught:
+        await find(name_server, nexthop)
+    assert (caught.value.dsn, str(caught.value)) == (dsn, text)
+
+
+async def test_settings_change_what_is_found(name_server: int) -> None:
+    assert await find(name_server, "both.test", families=(socket.AF_INET,)) == ["127.0.0.6"]
+    assert await find(name_server, "both.test", address_preference="ipv6") == ["::6", "127.0.0.6"]
+    assert await find(name_server, "four.test:26", mx_address_limit=2) in (
+        ["127.0.0.11", "127.0.0.12"],
+        ["127.0.0.12", "127.0.0.11"],
+    )
+    assert len(await find(name_server, "four.test", mx_address_limit=0)) == 4
+    # On another port, a host of our own address is no loop.
+    assert await find(name_server, "mine.test:2525") == ["127.0.0.99"]
+    with pytest.raises(NoTargets, match="Host not found") as caught:
+        await find(name_server, "nowhere.test", defer_if_no_mx_address_found=True)
+    assert caught.value.dsn == "4.4.4"
+    with pytest.raises(NoTargets, match="all network protocols are disabled"):
+        await find(name_server, "one.test", families=())
+
+
+async def test_hosts_of_one_preference_take_turns(name_server: int) -> None:
+    seen = set()
+    for _ in range(60):
+        found = await find(name_server, "four.test:26", randomize_addresses=True)
+        assert sorted(found[:2]) == ["127.0.0.11", "127.0.0.12"]
+        assert found[2:] == ["127.0.0.13", "127.0.0.14"]
+        seen.add(found[0])
+    assert len(seen) == 2
+
+
+def test_both_protocols_have_a_place_when_the_list_is_cut() -> None:
+    from postillion.delivery.smtp.targets import _ordered
+
+    found = [Target("h", f"::{n}", 25) for n in range(1, 8)] + [Target("h", "192.0.2.1", 25)]
+    kept = _ordered(found, settings(mx_address_limit=3), lambda _: None)
+    assert [target.address for target in kept] == ["::1", "::2", "192.0.2.1"]
+    unbalanced = settings(mx_address_limit=3, balance_inet_protocols=False)
+    assert [target.address for target in _ordered(found, unbalanced, lambda _: None)] == ["::1", "::2", "::3"]
+
+
+async def test_answers_are_kept_as_long_as_they_say(name_server: int) -> None:
+    now = 1000.0
+    resolver = Resolver(["127.0.0.1"], name_server, clock=lambda: now, lookup_max_s=2)
+    assert await resolver.lookup("short.test", "A") == ["127.0.0.7"]
+    assert await resolver.lookup("a.test", "A") == ["127.0.0.2"]
+    with pytest.raises(LookupFailed, match="Host not found"):
+        await resolver.lookup("nosuch.test", "A")
+    assert resolver._asker is not None
+    resolver._asker.nameservers = ["127.0.0.250"]
+    resolver._asker.lifetime = 0.3
+    assert await resolver.lookup("A.test.", "A") == ["127.0.0.2"]
+    with pytest.raises(LookupFailed) as caught:
+        await resolver.lookup("nosuch.test", "A")
+    assert caught.value.absent
+    now += 61
+    assert await resolver.lookup("a.test", "A") == ["127.0.0.2"]
+    for name in ("short.test", "nosuch.test"):
+        with pytest.raises(LookupFailed) as caught:
+            await resolver.lookup(name, "A")
+        assert caught.value.soft, "no longer known, and nobody answers"
+
+
+async def test_one_question_for_many_who_ask(name_server: int) -> None:
+    resolver = Resolver(["127.0.0.1"], name_server)
+    answers = await asyncio.gather(*(resolver.lookup("a.test", "A") for _ in range(50)))
+    assert {tuple(answer) for answer in answers} == {("127.0.0.2",)}
+    assert (len(resolver._asking), len(resolver._answers)) == (0, 1)
+
+
+async def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch, name_server: int) -> None:
+    monkeypatch.setattr("postillion.delivery.smtp.resolver.CACHE_MAX_ANSWERS", 3)
+    resolver = Resolver(["127.0.0.1"], name_server)
+    for name in ("a", "b", "plain", "four1", "four2"):
+        await resolver.lookup(f"{name}.test", "A")
+    assert [name for name, _ in resolver._answers] == ["plain.test", "four1.test", "four2.test"]
+
+
+async def test_a_silent_name_server_is_given_up(name_server: int) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        resolver = Resolver(["127.0.0.1"], silent.getsockname()[1], lookup_max_s=0.5)
+        began = time.monotonic()
+        with pytest.raises(LookupFailed) as caught:
+            await resolver.lookup("a.test", "A")
+        assert caught.value.soft
+        assert time.monotonic() - began < 5
+
+
+async def test_the_system_resolver_knows_the_hosts_file() -> None:
+    found = await Resolver([]).native("localhost", (socket.AF_INET,))
+    assert found == ["127.0.0.1"]
+    with pytest.raises(LookupFailed, match=r"unable to look up host nosuch\.invalid: "):
+        await Resolver([]).native("nosuch.invalid", (socket.AF_INET,))
+
+
+async def test_mail_goes_to_the_next_mx_when_the_first_is_down(tmp_path: Path, name_server: int) -> None:
+    daemon = FakeDaemon(tmp_path, "smtp_host_lookup = dns\n")
+    resolver = Resolver(["127.0.0.1"], name_server)
+
+    def agent(daemon: FakeDaemon) -> SmtpAgent:
+        return SmtpAgent(daemon, "smtp", capacity=5, resolver=resolver)  # type: ignore[arg-type]
+
+    # two.test: a.test is 127.0.0.2, where nobody listens; b.test is 127.0.0.3 and 127.0.0.4.
+    async with server(Script(), host="127.0.0.3") as script, serving(tmp_path, agent, daemon) as hub:
+        result = await hub.deliver(f"two.test:{script.port}", Mail(0, ["rcpt@two.test"]))
+        assert result.only.outcome == "sent"
+        assert result.only.remote == f"b.test[127.0.0.3]:{script.port}"
+        lines = daemon.logged()
+        assert lines[0] == f"connect to a.test[127.0.0.2]:{script.port}: Connection refused"
+        result = await hub.deliver("null.test", Mail(0, ["rcpt@null.test"]))
+        assert (result.only.outcome, result.only.dsn) == ("bounced", "5.1.0")
+        assert (await hub.deliver("x.broken", Mail(0, ["rcpt@x.broken"]))).only.outcome == "deferred"
+
+
+def test_own_addresses_follow_inet_interfaces(tmp_path: Path) -> None:
+    def own(more: str) -> frozenset[str]:
+        return TargetSettings.of(FakeDaemon(tmp_path, more).config, "smtp").own_addresses
+
+    os.chdir(tmp_path)
+    assert "127.0.0.1" in own("")
+    assert own("inet_interfaces = loopback-only\ninet_protocols = ipv4\n") <= {"127.0.0.1", "::1"}
+    assert own("inet_interfaces = 192.0.2.1, [2001:db8::1]\nproxy_interfaces = 198.51.100.1\n") == {
+        "192.0.2.1",
+        "2001:db8::1",
+        "198.51.100.1",
+    }
