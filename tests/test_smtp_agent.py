@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +15,15 @@ import pytest
 
 from agents import FakeDaemon, Hub, Mail, Script, drop, free_port, hang, server, serving
 from postillion.delivery.smtp.agent import SmtpAgent
+from postillion.delivery.smtp.sessions import Session
+
+
+@pytest.fixture
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that the agent has in production."""
+    uvloop = pytest.importorskip("uvloop")
+    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return policy
 
 
 @asynccontextmanager
@@ -21,6 +33,32 @@ async def smtp(directory: Path, more: str = "", protocol: str = "smtp") -> Async
     agent = lambda daemon: SmtpAgent(daemon, protocol, capacity=20)  # noqa: E731
     async with serving(directory, agent, daemon) as hub:
         yield hub, daemon
+
+
+SINK = shutil.which("smtp-sink", path="/usr/sbin:/usr/bin")
+
+
+@asynccontextmanager
+async def sink(*options: str) -> AsyncIterator[int]:
+    """The port of Postfix's smtp-sink."""
+    if SINK is None:
+        pytest.skip("smtp-sink is missing: apt-get install postfix")
+    port = free_port()
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    process = subprocess.Popen([SINK, *user, *options, f"127.0.0.1:{port}", "100"], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                break
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def mail(*recipients: str, **more: object) -> Mail:
@@ -269,6 +307,7 @@ async def test_a_damaged_message_is_not_delivered(tmp_path: Path) -> None:
         result = await asyncio.wait_for(hub.send((number, data))[0], 10)
         assert (result.only.outcome, result.only.text) == ("deferred", "unreadable mail queue entry")
         assert script.received == []
+        assert result.site is None, "no fault of the destination"
         assert any("checksum does not hold" in line for line in daemon.logged())
 
 
@@ -391,4 +430,68 @@ async def test_the_agent_comes_back_to_a_queue_manager_that_was_started_anew(tmp
         hub.registered.clear()
         hub.writer.close()
         await asyncio.wait_for(hub.registered.wait(), 5)
+        assert (await hub.deliver(f"[127.0.0.1]:{script.port}")).only.outcome == "sent"
+
+
+@pytest.mark.parametrize(
+    ("options", "outcome", "text"),
+    [
+        ((), "sent", r"250 2\.0\.0 Ok"),
+        (("-p",), "sent", r"250 2\.0\.0 Ok"),
+        (("-e",), "sent", r"250 2\.0\.0 Ok"),
+        (("-8", "-N"), "sent", r"250 2\.0\.0 Ok"),
+        (("-r", "mail"), "deferred", r"host .* said: 450 .* \(in reply to MAIL FROM command\)"),
+        (("-r", "rcpt"), "deferred", r"host .* said: 450 .* \(in reply to RCPT TO command\)"),
+        (("-r", "data"), "deferred", r"host .* said: 450 .* \(in reply to DATA command\)"),
+        (("-r", "."), "deferred", r"host .* said: 450 .* \(in reply to end of DATA command\)"),
+        (("-f", "rcpt"), "bounced", r"host .* said: 500 .* \(in reply to RCPT TO command\)"),
+        (("-f", "."), "bounced", r"host .* said: 500 .* \(in reply to end of DATA command\)"),
+        (("-q", "mail"), "deferred", r"lost connection with .* while sending MAIL FROM"),
+        (("-q", "data"), "deferred", r"lost connection with .* while sending DATA command"),
+        (("-q", "."), "deferred", r"lost connection with .* while sending end of data -- message may be sent.*"),
+        (("-Q", "rcpt"), "deferred", r"host .* said: 421 .* \(in reply to RCPT TO command\)"),
+        (("-f", "connect"), "deferred", r"host .* refused to talk to me: 521 .*|host .* refused to talk to me: 500.*"),
+        (("-W", "connect:1:0"), "sent", r"250 2\.0\.0 Ok"),
+    ],
+)
+async def test_postfix_smtp_sink_is_understood(
+    tmp_path: Path, options: tuple[str, ...], outcome: str, text: str
+) -> None:
+    async with sink(*options) as port, smtp(tmp_path) as (hub, _):
+        result = await hub.deliver(f"[127.0.0.1]:{port}", mail("a@example.com", "b@example.com"))
+        for status in result.recipients.values():
+            assert status.outcome == outcome, status
+            assert re.fullmatch(text, status.text), status
+        assert len(result.recipients) == 2
+
+
+async def test_many_messages_to_smtp_sink_over_few_connections(tmp_path: Path) -> None:
+    async with sink() as port, smtp(tmp_path) as (hub, daemon):
+        jobs = [hub.job(f"[127.0.0.1]:{port}", mail(f"r{n}@example.com")) for n in range(200)]
+        waiting: list[asyncio.Future[object]] = []
+        for at in range(0, 200, 20):
+            waiting += hub.send(*jobs[at : at + 20])  # type: ignore[arg-type]
+            await asyncio.gather(*waiting)
+        assert {result.only.outcome for result in await asyncio.gather(*waiting)} == {"sent"}  # type: ignore[attr-defined]
+        lines = daemon.logged()
+        assert len(lines) == 200
+        assert sum("conn_use=" in line for line in lines) >= 150
+
+
+async def test_a_mistake_of_ours_ends_one_session_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Panic(BaseException):
+        pass
+
+    def panic(session: Session, data: bytes) -> None:
+        try:
+            raise Panic("as Rust does")
+        except Panic as problem:
+            session._broken(problem)
+
+    async with server(Script()) as script, smtp(tmp_path) as (hub, daemon):
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "data_received", panic)
+            result = await hub.deliver(f"[127.0.0.1]:{script.port}")
+            assert (result.only.outcome, result.only.dsn) == ("deferred", "4.3.0")
+        assert any("delivery failed, deferring: Panic: as Rust does" in line for line in daemon.logged())
         assert (await hub.deliver(f"[127.0.0.1]:{script.port}")).only.outcome == "sent"

@@ -165,7 +165,7 @@ class Agent:
             # By way of the loop: signals and new jobs are seen between two jobs.
             asyncio.get_running_loop().call_soon(self._deliver_next)
 
-    def _failed(self, job: DeliveryJob, problem: Exception) -> None:
+    def _failed(self, job: DeliveryJob, problem: BaseException) -> None:
         self.log.warning(f"{job.queue_id}: delivery failed, deferring: {type(problem).__name__}: {problem}")
         for recipient in job.recipients:
             job.status(recipient.index, "deferred", "4.3.0", "unexpected failure of the delivery agent")

@@ -327,10 +327,10 @@ impl SmtpClient {
     /// The message is not what was committed: the server must not see its end.
     fn unreadable(&mut self, error: &QueueError) {
         self.content = None;
-        if let Some(assignment) = &self.assignment {
+        if let Some(assignment) = self.assignment.take() {
             let dsn = Enhanced { class: 4, subject: 3, detail: 0 };
             let status = local_status(dsn, "unreadable mail queue entry");
-            self.with_handover(assignment, |work, handover| {
+            self.with_handover(&assignment, |work, handover| {
                 let log = &work.surroundings.log;
                 let mut delivery = work.lock();
                 log.warning(format_args!("{}: {error}", delivery.queue_id()));

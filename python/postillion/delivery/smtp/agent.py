@@ -166,6 +166,13 @@ class SmtpAgent(Agent, Courier):
         except ValueError:
             pass
 
+    def session_broken(self, session: Session, attempt: Attempt | None, problem: BaseException) -> None:
+        """Defer the job that a mistake of ours has ended."""
+        self.session_lost(session)
+        if attempt is not None:
+            attempt.route.active -= 1
+            self._failed(attempt.job, problem)
+
     def _settled(self, attempt: Attempt) -> None:
         attempt.route.active -= 1
         self.finish(attempt.job)
@@ -258,7 +265,7 @@ class SmtpAgent(Agent, Courier):
             site = route.sites[attempt.site]
             attempt.site += 1
             attempt.last_site = attempt.site == len(route.sites)
-            if attempt.tried is None:
+            if attempt.site > 1 or attempt.tried is None:
                 attempt.sessions = 0
             try:
                 found = await targets(site, self.target_settings, self.resolver)

@@ -128,6 +128,10 @@ class Courier:
         """An idle session has closed."""
         raise NotImplementedError
 
+    def session_broken(self, session: Session, attempt: Attempt | None, problem: BaseException) -> None:
+        """A mistake of ours has ended the session."""
+        raise NotImplementedError
+
 
 class Session(asyncio.Protocol):
     """One connection."""
@@ -174,31 +178,41 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.opened = now = self.loop.time()
+        self.opened = self.loop.time()
         self.client = self.courier.session_opened(self)
         if self.attempt is not None:
-            attempt = self.attempt
-            attempt.connect_deadline = None
+            self.attempt.connect_deadline = None
             keep = self.route.wants(self.courier.cache, self.route.active - 1)
-            last_address, last_session = self.last_address, self.last_session
-            deliver = self.client.deliver
-            self._act(deliver(attempt.job, now, last_address=last_address, last_session=last_session, keep=keep))
+            self._deliver(self.attempt, self.last_address, self.last_session, keep)
 
     def carry(self, attempt: Attempt, *, last_session: bool) -> None:
         """Begin another job."""
         self.attempt = attempt
-        now = self.loop.time()
-        self._act(self.client.deliver(attempt.job, now, last_address=last_session, last_session=last_session))
+        self._deliver(attempt, last_session, last_session, True)
+
+    def _deliver(self, attempt: Attempt, last_address: bool, last_session: bool, keep: bool) -> None:
+        try:
+            now = self.loop.time()
+            deliver = self.client.deliver
+            self._act(deliver(attempt.job, now, last_address=last_address, last_session=last_session, keep=keep))
+        except BaseException as problem:
+            self._broken(problem)
 
     def data_received(self, data: bytes) -> None:
-        self._act(self.client.receive(data, self.loop.time()))
+        try:
+            self._act(self.client.receive(data, self.loop.time()))
+        except BaseException as problem:
+            self._broken(problem)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if self.attempt is None:
             self.courier.session_lost(self)
-        else:
+            return
+        try:
             self._act(self.client.lost(self.loop.time()))
+        except BaseException as problem:
+            self._broken(problem)
 
     def check(self, now: float) -> None:
         """End what has lasted too long."""
@@ -208,7 +222,10 @@ class Session(asyncio.Protocol):
             return
         deadline = self.client.deadline
         if deadline is not None and deadline <= now:
-            self._act(self.client.timeout(now))
+            try:
+                self._act(self.client.timeout(now))
+            except BaseException as problem:
+                self._broken(problem)
 
     def end(self) -> None:
         """Say QUIT and close; no answer is waited for (smtp_skip_quit_response)."""
@@ -227,7 +244,18 @@ class Session(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.paused = False
         if self.client.sending:
-            self._act(self.client.send_body(self.loop.time()))
+            try:
+                self._act(self.client.send_body(self.loop.time()))
+            except BaseException as problem:
+                self._broken(problem)
+
+    def _broken(self, problem: BaseException) -> None:
+        """End this session alone. A panic in Rust is no `Exception`, and must not end the process all the same."""
+        if isinstance(problem, (KeyboardInterrupt, SystemExit)):
+            raise problem
+        attempt = self.attempt
+        self.abandon()
+        self.courier.session_broken(self, attempt, problem)
 
     def _act(self, code: int) -> None:
         client = self.client

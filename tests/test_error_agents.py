@@ -1,0 +1,109 @@
+"""The agents error, retry and discard: every recipient is settled at once, with the next hop as the reason."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from agents import FakeDaemon, Mail, serving
+from postillion._core import DeliveryJob
+from postillion.delivery.agent import Agent
+from postillion.delivery.discard import DiscardAgent
+from postillion.delivery.error import ErrorAgent, split_status
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5.7.1 no mail today", ("5.7.1", "no mail today")),
+        ("  4.2.2  full", ("4.2.2", "full")),
+        ("5.7.1", ("5.7.1", "")),
+        ("5.7.1x no code", ("5.0.0", "5.7.1x no code")),
+        ("5.7.1000 no code", ("5.0.0", "5.7.1000 no code")),
+        ("3.1.1 no code", ("5.0.0", "3.1.1 no code")),
+        ("mail is disabled", ("5.0.0", "mail is disabled")),
+    ],
+)
+def test_a_next_hop_may_begin_with_a_code(text: str, expected: tuple[str, str]) -> None:
+    assert split_status(text, "5.0.0") == expected
+
+
+@pytest.mark.parametrize(
+    ("service", "agent", "nexthop", "outcome", "dsn"),
+    [
+        ("error", ErrorAgent, "5.1.2 no such domain", "bounced", "5.1.2"),
+        ("error", ErrorAgent, "4.1.2 no such domain", "bounced", "5.1.2"),
+        ("error", ErrorAgent, "no such domain", "bounced", "5.0.0"),
+        ("retry", ErrorAgent, "4.4.1 no such domain", "deferred", "4.4.1"),
+        ("retry", ErrorAgent, "no such domain", "deferred", "4.0.0"),
+        ("discard", DiscardAgent, "no such domain", "sent", "2.0.0"),
+    ],
+)
+async def test_every_recipient_is_settled(
+    tmp_path: Path, service: str, agent: type[Agent], nexthop: str, outcome: str, dsn: str
+) -> None:
+    daemon = FakeDaemon(tmp_path, service=service)
+    async with serving(tmp_path, lambda daemon: agent(daemon, capacity=5), daemon) as hub:
+        result = await hub.deliver(nexthop, Mail(0, ["a@example.com", "b@example.com"]))
+        assert {(status.outcome, status.dsn) for status in result.recipients.values()} == {(outcome, dsn)}
+        lines = daemon.logged()
+        assert len(lines) == 2
+        assert lines[0].endswith(f"dsn={dsn}, status={outcome} (no such domain)")
+        assert "relay=none, delay=" in lines[0]
+
+
+class Slow(Agent):
+    """One job at a time, in the loop's thread."""
+
+    at_once = 0
+    most = 0
+
+    def deliver(self, job: DeliveryJob) -> None:
+        """Settle the job, or fail."""
+        if job.nexthop == "fail":
+            raise OSError("no such thing")
+        job.status(0, "sent", "2.0.0", "done")
+
+
+class Many(Agent):
+    """A task for each job."""
+
+    at_once = 0
+    most = 0
+
+    async def deliver(self, job: DeliveryJob) -> None:
+        """Settle the job after a while."""
+        Many.at_once += 1
+        Many.most = max(Many.most, Many.at_once)
+        await asyncio.sleep(0.1)
+        Many.at_once -= 1
+        if job.nexthop == "fail":
+            raise OSError("no such thing")
+        job.status(0, "sent", "2.0.0", "done")
+
+
+@pytest.mark.parametrize("agent", [Slow, Many])
+async def test_an_agent_is_a_function_or_a_coroutine(tmp_path: Path, agent: type[Agent]) -> None:
+    daemon = FakeDaemon(tmp_path)
+    async with serving(tmp_path, lambda daemon: agent(daemon, capacity=5), daemon) as hub:
+        results = await asyncio.gather(*hub.send(*[hub.job("ok") for _ in range(10)], hub.job("fail")))
+        assert [result.only.outcome for result in results] == ["sent"] * 10 + ["deferred"]
+        assert any("delivery failed, deferring: OSError: no such thing" in line for line in daemon.logged())
+        assert agent is Slow or Many.most == 11
+        content = b"Subject: x\r\n\r\n..dot\r\nend\r\n"
+        job = hub.job("ok", Mail(0, ["r@example.com"], content=content))
+        seen: list[bytes] = []
+
+        def look(self: Agent, job: DeliveryJob) -> None:
+            seen.extend((job.content(), job.text(), job.text(b"\r\n")))
+            assert (job.sender, job.queue_id != "", job.kind, job.left) == ("sender@example.org", True, "deliver", 1)
+            self.finish(job)
+
+        agent.start, start = look, agent.start  # type: ignore[method-assign]
+        try:
+            (result,) = await asyncio.gather(*hub.send(job))
+        finally:
+            agent.start = start  # type: ignore[method-assign]
+        assert seen == [content, b"Subject: x\n\n.dot\nend\n", b"Subject: x\r\n\r\n.dot\r\nend\r\n"]
+        assert result.recipients == {}
