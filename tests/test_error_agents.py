@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from agents import FakeDaemon, Mail, serving
 from postillion._core import DeliveryJob
 from postillion.delivery.agent import Agent
