@@ -26,9 +26,11 @@ __all__ = [
     "SmtpClientSettings",
     "SmtpdConfig",
     "SmtpdSession",
+    "StoredMessage",
     "Submission",
     "maildrop_envelope",
     "parse_addresses",
+    "read_message",
     "read_queue",
 ]
 
