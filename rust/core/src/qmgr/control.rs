@@ -62,9 +62,9 @@ impl Scheduler {
             }
             let changed = match verb {
                 Verb::Flush => self.flush_message(id, now),
-                Verb::Hold => self.hold(id),
+                Verb::Hold => self.hold(id, now),
                 Verb::Release => self.release(id, now),
-                Verb::Delete => self.delete(id),
+                Verb::Delete => self.delete(id, now),
                 Verb::Requeue => self.requeue(id, now),
                 Verb::Expire => self.expire(id, false, now),
                 Verb::ForceExpire => self.expire(id, true, now),
@@ -148,7 +148,7 @@ impl Scheduler {
     }
 
     /// Put a message on hold. Says whether it was not.
-    pub fn hold(&mut self, id: QueueId) -> bool {
+    pub fn hold(&mut self, id: QueueId, now: Now) -> bool {
         let Some(slot) = self.catalogue.slot(id) else {
             return false;
         };
@@ -158,7 +158,7 @@ impl Scheduler {
                 if self.active[key].wish != Wish::Deliver {
                     return false;
                 }
-                self.withdraw(key, Wish::Hold);
+                self.withdraw(key, Wish::Hold, now);
                 return true;
             }
             Place::Loading => self.leave_loading(slot),
@@ -193,7 +193,7 @@ impl Scheduler {
     }
 
     /// Delete a message. Says whether there was one.
-    pub fn delete(&mut self, id: QueueId) -> bool {
+    pub fn delete(&mut self, id: QueueId, now: Now) -> bool {
         let Some(slot) = self.catalogue.slot(id) else {
             return false;
         };
@@ -201,7 +201,7 @@ impl Scheduler {
             if self.active[key].wish == Wish::Delete {
                 return false;
             }
-            self.withdraw(key, Wish::Delete);
+            self.withdraw(key, Wish::Delete, now);
         } else {
             self.forget(slot);
         }
@@ -239,7 +239,7 @@ impl Scheduler {
     }
 
     /// Agents get no more of an active message; what they have is waited for.
-    fn withdraw(&mut self, key: u32, wish: Wish) {
+    fn withdraw(&mut self, key: u32, wish: Wish, now: Now) {
         let message = &mut self.active[key];
         message.wish = wish;
         if wish == Wish::Delete {
@@ -263,8 +263,12 @@ impl Scheduler {
                 message.phase = Phase::Delivering;
                 self.check_settled(key);
             }
-            // A report that is under way is waited for; one that waits in line is a matter of moments.
-            Phase::Bouncing | Phase::Warning => {}
+            // A report that is under way is waited for; one that waits in line is not sent.
+            Phase::Bouncing | Phase::Warning => {
+                if message.jobs == 0 {
+                    self.conclude(key, now);
+                }
+            }
         }
     }
 

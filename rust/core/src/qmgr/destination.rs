@@ -46,6 +46,8 @@ pub struct Destination {
     pub tickets: [u64; 2],
     /// The peer that had its last job: it may have a connection open.
     pub agent: Option<u32>,
+    /// It stands among those of which nothing waits, to be forgotten some time.
+    pub idle_listed: bool,
     /// Its turn in the transport's line, while it stands there.
     pub turn: Option<Turn>,
 }
@@ -64,6 +66,7 @@ impl Destination {
             queue: BTreeMap::new(),
             tickets: [0; 2],
             agent: None,
+            idle_listed: false,
             turn: None,
         }
     }

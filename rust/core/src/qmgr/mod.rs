@@ -33,3 +33,8 @@ pub mod settings;
 pub mod slab;
 pub mod store;
 pub mod transport;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;

@@ -127,7 +127,8 @@ impl Scheduler {
         let message = &mut self.active[job.message];
         message.jobs -= 1;
         message.agents_lost += 1;
-        let give_up = message.agents_lost > AGENTS_LOST_MAX || message.withdrawn;
+        let unwanted = message.withdrawn || job.kind != JobKind::Deliver && message.wish != Wish::Deliver;
+        let give_up = message.agents_lost > AGENTS_LOST_MAX || unwanted;
         let mut again = Vec::new();
         for position in &job.positions {
             let target = &mut message.targets[*position as usize];
@@ -245,7 +246,7 @@ impl Scheduler {
                 }
             }
         }
-        if message.unread_from < entry.recipients && message.wish == Wish::Deliver {
+        if message.unread_from < entry.recipients && message.wish == Wish::Deliver && !message.withdrawn {
             message.phase = Phase::Reading;
             self.events.push_back(Event::Load { id: entry.id, at: entry.at });
         } else {
@@ -258,7 +259,7 @@ impl Scheduler {
         let message = &mut self.active[key];
         let entry = self.catalogue.entry(message.slot);
         let id = entry.id.text(self.settings.long_queue_ids);
-        if message.wish == Wish::Delete {
+        if message.wish != Wish::Deliver {
             return self.conclude(key, now);
         }
         if message.expired {
@@ -283,9 +284,12 @@ impl Scheduler {
     /// Tell the sender what is to be told, one thing after the other, and come to an end.
     fn report(&mut self, key: u32, now: Now) {
         let message = &mut self.active[key];
+        if message.wish != Wish::Deliver {
+            return self.conclude(key, now);
+        }
         let (phase, kind) = if !message.bounced.is_empty() {
             (Phase::Bouncing, JobKind::Bounce)
-        } else if !message.late.is_empty() && message.wish == Wish::Deliver {
+        } else if !message.late.is_empty() {
             (Phase::Warning, JobKind::Warn)
         } else {
             return self.conclude(key, now);
@@ -422,7 +426,11 @@ impl Scheduler {
     }
 
     fn turn_queue_away(&mut self, key: u32, status: &Arc<Status>, now: Now) {
-        for bundle in std::mem::take(&mut self.destinations[key].queue).into_values() {
+        // A destination of which nothing waits may be forgotten while others are gone through.
+        let Some(destination) = self.destinations.get_mut(key) else {
+            return;
+        };
+        for bundle in std::mem::take(&mut destination.queue).into_values() {
             if self.active.is(bundle.message, bundle.serial) {
                 self.turn_away(bundle.message, bundle.kind, &bundle.positions, status, now);
             }

@@ -660,7 +660,8 @@ impl Scheduler {
         }
         if turn.is_some() {
             self.touch(number);
-        } else if destination.is_idle(now.mono_us) {
+        } else if destination.is_idle(now.mono_us) && !destination.idle_listed {
+            destination.idle_listed = true;
             self.idle.push_back(key);
             self.forget_idle(now);
         }
@@ -671,8 +672,12 @@ impl Scheduler {
             let Some(key) = self.idle.pop_front() else {
                 return;
             };
-            // It may have been in use since, or stand here twice.
-            if self.destinations.get(key).is_some_and(|destination| destination.is_idle(now.mono_us))
+            let Some(destination) = self.destinations.get_mut(key) else {
+                continue;
+            };
+            destination.idle_listed = false;
+            // It may have been in use since.
+            if destination.is_idle(now.mono_us)
                 && let Some(destination) = self.destinations.remove(key)
             {
                 self.transports[destination.transport as usize].destinations.remove(&destination.key);
@@ -733,7 +738,9 @@ impl Scheduler {
         let Some((turn, mut bundle)) = destination.queue.pop_first() else {
             return self.stand(key, now);
         };
-        if !self.active.is(bundle.message, bundle.serial) || self.active[bundle.message].withdrawn {
+        if !self.active.is(bundle.message, bundle.serial)
+            || self.active[bundle.message].withdrawn && bundle.kind == JobKind::Deliver
+        {
             return self.stand(key, now);
         }
         let transport = &mut self.transports[number as usize];

@@ -1,0 +1,488 @@
+//! What the scheduler promises, and random histories against a simple model (`world.rs`).
+
+use super::clock::{Now, SECOND_US};
+use super::feedback::WindowRules;
+use super::settings::{Settings, TransportSettings};
+use super::world::{World, status};
+use crate::ipc::frame::{JobKind, JobResult, Outcome, Status};
+use crate::queue::id::QueueId;
+use proptest::prelude::*;
+
+fn world() -> World {
+    World::new(Settings::default(), TransportSettings::default())
+}
+
+fn sent(_: u32) -> Option<Status> {
+    Some(status(Outcome::Sent, "ok"))
+}
+
+fn deferred(_: u32) -> Option<Status> {
+    Some(status(Outcome::Deferred, "later"))
+}
+
+fn bounced(_: u32) -> Option<Status> {
+    Some(status(Outcome::Bounced, "never"))
+}
+
+#[test]
+fn one_job_a_destination_with_all_its_recipients() {
+    let mut world = world();
+    world.join("smtp", 10);
+    world.arrive("s@example.org", &["a@x.example", "b@y.example", "c@X.EXAMPLE", "d@y.example"]);
+    let mut jobs: Vec<_> =
+        world.jobs.iter().map(|(_, job)| job.recipients.iter().map(|r| r.index).collect::<Vec<_>>()).collect();
+    jobs.sort();
+    assert_eq!(jobs, [vec![0, 2], vec![1, 3]]);
+    while world.answer(0, &sent, None) {}
+    assert!(world.lines.last().unwrap().ends_with(": removed"));
+}
+
+#[test]
+fn a_list_of_many_does_not_delay_a_single_mail() {
+    let mut world = world();
+    world.join("smtp", 1);
+    let many: Vec<String> = (0..2000).map(|n| format!("r{n}@d{n}.example")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    world.arrive("list@example.org", &many);
+    let single = world.arrive("s@example.org", &["one@single.example"]);
+    world.answer(0, &sent, None);
+    world.answer(0, &sent, None);
+    assert_eq!(world.jobs[0].1.envelope.id, single, "the single mail is the third job at the latest");
+}
+
+#[test]
+fn a_crowded_destination_does_not_delay_another() {
+    let mut world = world();
+    world.join("smtp", 1);
+    for n in 0..500 {
+        world.arrive("s@example.org", &[&format!("r{n}@crowded.example")]);
+    }
+    world.arrive("s@example.org", &["r@quiet.example"]);
+    world.answer(0, &sent, None);
+    world.answer(0, &sent, None);
+    assert_eq!(&*world.jobs[0].1.nexthop, "quiet.example");
+}
+
+#[test]
+fn a_long_list_to_one_destination_shares_it_with_others() {
+    let mut world = world();
+    world.join("smtp", 1);
+    let many: Vec<String> = (0..1000).map(|n| format!("r{n}@x.example")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let list = world.arrive("list@example.org", &many);
+    let single = world.arrive("s@example.org", &["one@x.example"]);
+    assert_eq!(world.jobs[0].1.recipients.len(), 50);
+    world.answer(0, &sent, None);
+    let second = world.jobs[0].1.envelope.id;
+    world.answer(0, &sent, None);
+    let third = world.jobs[0].1.envelope.id;
+    assert!([second, third].contains(&single) && [second, third].contains(&list));
+}
+
+#[test]
+fn fresh_mail_goes_before_retries_and_retries_still_go() {
+    let mut world = world();
+    world.join("smtp", 100);
+    let old: Vec<QueueId> = (0..50).map(|n| world.arrive("s@example.org", &[&format!("r{n}@x.example")])).collect();
+    while world.answer(0, &deferred, None) {}
+    let peers: Vec<u32> = world.agents.keys().copied().collect();
+    peers.into_iter().for_each(|peer| world.leave(peer));
+    world.advance(300);
+    let new: Vec<QueueId> = (0..50).map(|n| world.arrive("s@example.org", &[&format!("n{n}@x.example")])).collect();
+    world.join("smtp", 1);
+    let mut order = Vec::new();
+    while let Some((_, job)) = world.jobs.first() {
+        order.push(new.contains(&job.envelope.id));
+        world.answer(0, &sent, None);
+    }
+    assert_eq!(order.len(), old.len() + new.len());
+    let fresh_first = order[..50].iter().filter(|fresh| **fresh).count();
+    assert!((38..=46).contains(&fresh_first), "{fresh_first} of the first 50 are fresh");
+}
+
+#[test]
+fn waits_grow_with_age_and_the_sender_hears_in_the_end() {
+    let mut world = world();
+    world.join("smtp", 1);
+    world.join("bounce", 1);
+    let id = world.arrive("s@example.org", &["a@x.example"]);
+    let mut attempts = Vec::new();
+    let start_us = world.now.wall_us;
+    while !world.known[&id].removed {
+        if let Some((_, job)) = world.jobs.first() {
+            if job.kind == JobKind::Deliver {
+                attempts.push((world.now.wall_us - start_us) / SECOND_US);
+                world.answer(0, &deferred, None);
+            } else {
+                assert_eq!(job.recipients[0].status.as_ref().map(|s| &*s.text), Some("later"));
+                world.answer(0, &sent, None);
+            }
+        }
+        world.advance(1);
+    }
+    assert_eq!(attempts[..6], [0, 300, 600, 1200, 2400, 4800]);
+    assert_eq!(attempts[6], 8800);
+    assert!((432_000..436_000).contains(attempts.last().unwrap()), "{attempts:?}");
+    assert!(world.lines.iter().any(|line| line.ends_with("from=<s@example.org>, status=expired, returned to sender")));
+}
+
+#[test]
+fn a_bounce_is_done_only_when_its_report_is_queued() {
+    let mut world = world();
+    world.join("smtp", 1);
+    let bounce = world.join("bounce", 1);
+    let id = world.arrive("s@example.org", &["a@x.example", "b@x.example"]);
+    let one_each = |index| Some(status(if index == 0 { Outcome::Sent } else { Outcome::Bounced }, "so"));
+    world.answer(0, &one_each, None);
+    assert_eq!(world.known[&id].kept.done, [0]);
+    assert_eq!(world.jobs[0].1.kind, JobKind::Bounce);
+    world.answer(0, &deferred, None);
+    assert_eq!(world.known[&id].kept.done, [0], "the report could not be queued");
+    assert_eq!(world.known[&id].kept.reasons[0].1.outcome, Outcome::Bounced);
+    world.restart();
+    world.leave(bounce);
+    world.join("bounce", 1);
+    world.join("smtp", 1);
+    world.advance(300);
+    assert_eq!(world.jobs[0].1.kind, JobKind::Bounce, "the recipient is not tried again, only the report");
+    world.answer(0, &sent, None);
+    assert!(world.known[&id].removed);
+}
+
+#[test]
+fn nobody_is_told_of_what_came_from_nobody() {
+    let mut world = world();
+    world.join("smtp", 1);
+    world.join("bounce", 1);
+    let id = world.arrive("", &["a@x.example"]);
+    world.answer(0, &bounced, None);
+    assert!(world.known[&id].removed && world.jobs.is_empty());
+    assert!(world.lines.iter().any(|line| line.contains("the sender is null")));
+}
+
+#[test]
+fn a_sender_is_warned_once() {
+    let mut settings = Settings::default();
+    settings.lifetimes.delay_warning_us = 1000 * SECOND_US;
+    let mut world = World::new(settings, TransportSettings::default());
+    world.join("smtp", 1);
+    world.join("bounce", 1);
+    let id = world.arrive("s@example.org", &["a@x.example"]);
+    let mut warned = Vec::new();
+    for minute in 0..300 {
+        if let Some((_, job)) = world.jobs.first() {
+            match job.kind {
+                JobKind::Warn => {
+                    warned.push(minute);
+                    world.answer(0, &sent, None);
+                }
+                _ => {
+                    world.answer(0, &deferred, None);
+                }
+            }
+        }
+        world.advance(60);
+    }
+    assert_eq!(warned.len(), 1);
+    assert!(world.known[&id].kept.warned);
+}
+
+#[test]
+fn a_dead_destination_is_left_alone_and_tried_again() {
+    let mut world = world();
+    world.join("smtp", 100);
+    for n in 0..30 {
+        world.arrive("s@example.org", &[&format!("r{n}@dead.example")]);
+    }
+    assert_eq!(world.jobs.len(), 5, "the initial concurrency");
+    let site = status(Outcome::Deferred, "connect to dead.example[192.0.2.1]:25: Connection timed out");
+    for _ in 0..5 {
+        world.answer(0, &deferred, Some(site.clone()));
+    }
+    assert!(world.jobs.is_empty());
+    let suspended = "status=deferred (delivery temporarily suspended: connect to dead.example[192.0.2.1]:25: \
+                     Connection timed out)";
+    assert_eq!(world.lines.iter().filter(|line| line.ends_with(suspended)).count(), 25);
+    world.arrive("s@example.org", &["more@dead.example"]);
+    assert!(world.jobs.is_empty(), "it is dead for new mail, too");
+    world.advance(300);
+    assert_eq!(world.jobs.len(), 5, "after minimal_backoff_time it is tried again");
+    world.finish();
+}
+
+#[test]
+fn a_window_opens_with_success() {
+    let mut world = world();
+    world.join("smtp", 100);
+    for n in 0..200 {
+        world.arrive("s@example.org", &[&format!("r{n}@x.example")]);
+    }
+    let mut widest = 0;
+    while world.answer(0, &sent, None) {
+        widest = widest.max(world.jobs.len());
+    }
+    assert_eq!(widest, 20, "default_destination_concurrency_limit");
+}
+
+#[test]
+fn mail_without_an_agent_waits_a_minute_and_is_deferred() {
+    let mut world = world();
+    let id = world.arrive("s@example.org", &["a@x.example"]);
+    assert_eq!(world.wanted, ["smtp"]);
+    world.advance(59);
+    assert_eq!(world.known[&id].attempts_seen, 0);
+    world.advance(6);
+    assert_eq!(world.known[&id].attempts_seen, 1);
+    assert!(world.lines.iter().any(|line| line.ends_with("dsn=4.3.0, status=deferred (mail transport unavailable)")));
+    world.finish();
+}
+
+#[test]
+fn results_of_a_queue_manager_before_this_one_are_believed() {
+    let mut world = world();
+    world.join("smtp", 1);
+    let id = world.arrive("s@example.org", &["a@x.example", "b@x.example"]);
+    let (_, old) = world.jobs[0].clone();
+    world.restart();
+    let recipients = vec![(0, status(Outcome::Sent, "ok")), (1, status(Outcome::Deferred, "later"))];
+    world.scheduler.result(JobResult { job: old.job, id, site: None, recipients }, world.now);
+    world.known.get_mut(&id).unwrap().sent.insert(0);
+    world.settle();
+    assert_eq!(world.known[&id].kept.done, [0]);
+    world.join("smtp", 1);
+    assert_eq!(world.jobs[0].1.recipients.iter().map(|r| r.index).collect::<Vec<_>>(), [1]);
+    world.finish();
+}
+
+#[test]
+fn a_message_that_kills_agents_is_deferred() {
+    let mut world = world();
+    let id = world.arrive("s@example.org", &["a@x.example"]);
+    for _ in 0..4 {
+        assert_eq!(world.known[&id].attempts_seen, 0);
+        let peer = world.join("smtp", 1);
+        assert_eq!(world.jobs.len(), 1);
+        world.leave(peer);
+    }
+    assert_eq!(world.known[&id].attempts_seen, 1);
+    assert!(world.lines.iter().any(|line| line.ends_with("(unknown mail transport error)")));
+}
+
+#[test]
+fn a_message_is_held_deleted_and_released_wherever_it_stands() {
+    let mut world = world();
+    world.join("smtp", 1);
+    let [flying, waiting] = ["a@x.example", "b@x.example"].map(|to| world.arrive("s@example.org", &[to]));
+    assert!(world.scheduler.hold(flying, world.now) && world.scheduler.hold(waiting, world.now));
+    assert!(!world.scheduler.hold(waiting, world.now), "once is enough");
+    world.settle();
+    assert!(world.known[&waiting].kept.held && !world.known[&flying].kept.held, "what an agent has is waited for");
+    world.answer(0, &deferred, None);
+    assert!(world.known[&flying].kept.held && world.jobs.is_empty());
+    world.advance(10_000);
+    assert!(world.jobs.is_empty());
+    assert!(world.scheduler.release(waiting, world.now) && !world.scheduler.release(waiting, world.now));
+    world.settle();
+    assert_eq!(world.jobs.len(), 1);
+    world.known.get_mut(&waiting).unwrap().deleted = true;
+    assert!(world.scheduler.delete(waiting, world.now));
+    world.settle();
+    assert!(!world.known[&waiting].removed);
+    world.answer(0, &deferred, None);
+    assert!(world.known[&waiting].removed);
+    world.known.get_mut(&flying).unwrap().deleted = true;
+    assert!(world.scheduler.delete(flying, world.now) && !world.scheduler.delete(flying, world.now));
+    world.settle();
+    assert!(world.scheduler.catalogue().is_empty());
+}
+
+#[test]
+fn a_list_longer_than_memory_is_read_in_parts() {
+    let settings = Settings { message_recipient_limit: 40, ..Settings::default() };
+    let mut world = World::new(settings, TransportSettings::default());
+    world.join("smtp", 100);
+    let many: Vec<String> = (0..95).map(|n| format!("r{n}@d{}.example", n % 7)).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let id = world.arrive("list@example.org", &many);
+    let mut most = 0;
+    while !world.jobs.is_empty() {
+        most = most.max(world.jobs.iter().map(|(_, job)| job.recipients.len()).sum());
+        world.answer(0, &sent, None);
+    }
+    assert!(world.known[&id].removed && most <= 10, "{most} at a time");
+}
+
+#[test]
+fn a_rate_delay_spaces_jobs() {
+    let transport = TransportSettings { destination_rate_delay_us: 10 * SECOND_US, ..TransportSettings::default() };
+    let mut world = World::new(Settings::default(), transport);
+    world.join("smtp", 100);
+    for n in 0..3 {
+        world.arrive("s@example.org", &[&format!("r{n}@x.example")]);
+    }
+    for _ in 0..2 {
+        assert_eq!(world.jobs.len(), 1);
+        world.answer(0, &sent, None);
+        assert!(world.jobs.is_empty());
+        world.advance(9);
+        assert!(world.jobs.is_empty());
+        world.advance(2);
+    }
+    assert_eq!(world.jobs.len(), 1);
+}
+
+#[test]
+fn recipients_have_windows_of_their_own_where_a_job_has_one() {
+    let window = WindowRules { limit: 2, ..WindowRules::default() };
+    let transport = TransportSettings { recipient_limit: 1, window, ..TransportSettings::default() };
+    let settings = Settings { recipient_delimiter: "+".into(), ..Settings::default() };
+    let mut world = World::new(settings, transport);
+    world.join("smtp", 100);
+    let to = ["a@x.example", "a+1@x.example", "a+2@x.example", "b@x.example", "+c@x.example"];
+    world.arrive("s@example.org", &to);
+    let mut who: Vec<String> =
+        world.jobs.iter().map(|(_, job)| job.recipients[0].recipient.address.to_string()).collect();
+    who.sort();
+    assert_eq!(who, ["+c@x.example", "a+1@x.example", "a@x.example", "b@x.example"]);
+    world.finish();
+}
+
+#[test]
+fn a_crowd_of_retries_leaves_room_for_fresh_mail() {
+    let settings = Settings { message_active_limit: 10, ..Settings::default() };
+    let mut world = World::new(settings, TransportSettings::default());
+    world.join("smtp", 100);
+    for n in 0..100 {
+        world.arrive("s@example.org", &[&format!("r{n}@d{n}.example")]);
+    }
+    while world.answer(0, &deferred, None) {}
+    world.advance(4000);
+    assert_eq!(world.jobs.len(), 8, "retries take four fifths of the room");
+    let fresh = world.arrive("s@example.org", &["new@x.example"]);
+    assert!(world.jobs.iter().any(|(_, job)| job.envelope.id == fresh));
+    world.finish();
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Arrive { null_sender: bool, to: Vec<(u8, u8)> },
+    Join { transport: u8, capacity: u32 },
+    Leave(usize),
+    Answer { nth: usize, fates: Vec<u8>, site: bool },
+    Advance(u64),
+    TurnWallClock(i64),
+    Control { verb: u8, nth: usize },
+    TriggerFails(u8),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let transport = 0u8..3;
+    prop_oneof![
+        5 => (prop::bool::weighted(0.1), prop::collection::vec((0u8..4, 0u8..5), 1..25))
+            .prop_map(|(null_sender, to)| Step::Arrive { null_sender, to }),
+        2 => (transport.clone(), 0u32..6).prop_map(|(transport, capacity)| Step::Join { transport, capacity }),
+        1 => (0usize..8).prop_map(Step::Leave),
+        12 => (0usize..20, prop::collection::vec(0u8..4, 1..6), prop::bool::weighted(0.2))
+            .prop_map(|(nth, fates, site)| Step::Answer { nth, fates, site }),
+        4 => prop_oneof![Just(1), Just(61), Just(300), Just(4000), Just(90_000)].prop_map(Step::Advance),
+        1 => (-100_000i64..100_000).prop_map(Step::TurnWallClock),
+        3 => (0u8..7, 0usize..30).prop_map(|(verb, nth)| Step::Control { verb, nth }),
+        1 => transport.prop_map(Step::TriggerFails),
+        1 => Just(Step::Restart),
+    ]
+}
+
+const TRANSPORTS: [&str; 3] = ["smtp", "other", "bounce"];
+const DOMAINS: [&str; 5] = ["x.example", "y.example", "other.example", "z.example", "unknown.example"];
+
+fn take(world: &mut World, step: Step) {
+    match step {
+        Step::Arrive { null_sender, to } => {
+            let to: Vec<String> = to.iter().map(|(who, at)| format!("r{who}@{}", DOMAINS[*at as usize])).collect();
+            let to: Vec<&str> = to.iter().map(String::as_str).collect();
+            world.arrive(if null_sender { "" } else { "s@example.org" }, &to);
+        }
+        Step::Join { transport, capacity } => {
+            world.join(TRANSPORTS[transport as usize], capacity);
+        }
+        Step::Leave(nth) => {
+            let mut peers: Vec<u32> = world.agents.keys().copied().collect();
+            peers.sort_unstable();
+            if !peers.is_empty() {
+                world.leave(peers[nth % peers.len()]);
+            }
+        }
+        Step::Answer { nth, fates, site } => {
+            let fate = |index: u32| match fates[index as usize % fates.len()] {
+                0 => sent(index),
+                1 => deferred(index),
+                2 => bounced(index),
+                _ => None,
+            };
+            world.answer(nth, &fate, site.then(|| status(Outcome::Deferred, "no route to host")));
+        }
+        Step::Advance(seconds) => world.advance(seconds),
+        Step::TurnWallClock(seconds) => {
+            let wall_us = world.now.wall_us.saturating_add_signed(seconds * SECOND_US as i64);
+            world.now = Now { wall_us, ..world.now };
+        }
+        Step::Control { verb, nth } => {
+            let ids: Vec<QueueId> = world.known.iter().filter(|(_, known)| !known.removed).map(|(id, _)| *id).collect();
+            let Some(id) = ids.get(nth % ids.len().max(1)).copied() else {
+                return;
+            };
+            match verb {
+                0 => world.scheduler.flush(world.now),
+                1 => drop(world.scheduler.hold(id, world.now)),
+                2 => drop(world.scheduler.release(id, world.now)),
+                3 => {
+                    if world.scheduler.delete(id, world.now) {
+                        world.known.get_mut(&id).unwrap().deleted = true;
+                    }
+                }
+                4 => drop(world.scheduler.requeue(id, world.now)),
+                5 => drop(world.scheduler.expire(id, false, world.now)),
+                _ => drop(world.scheduler.expire(id, true, world.now)),
+            }
+            world.settle();
+        }
+        Step::TriggerFails(transport) => {
+            world.scheduler.trigger_failed(TRANSPORTS[transport as usize], "Connection refused", world.now);
+            world.settle();
+        }
+        Step::Restart => world.restart(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_no_recipient_is_lost_and_no_limit_exceeded(
+        steps in prop::collection::vec(step(), 1..120),
+        active_limit in 1usize..12,
+        recipient_limit in 4usize..200,
+        job_limit in 0u32..4,
+        concurrency in 0u32..4,
+        rate in prop::bool::weighted(0.1),
+    ) {
+        let settings = Settings {
+            message_active_limit: active_limit,
+            message_recipient_limit: recipient_limit,
+            message_recipient_minimum: 2,
+            ..Settings::default()
+        };
+        let transport = TransportSettings {
+            window: WindowRules { limit: concurrency, ..WindowRules::default() },
+            recipient_limit: job_limit,
+            destination_rate_delay_us: if rate { SECOND_US } else { 0 },
+            ..TransportSettings::default()
+        };
+        let mut world = World::new(settings, transport);
+        for step in steps {
+            take(&mut world, step);
+        }
+        world.finish();
+    }
+}

@@ -1,0 +1,291 @@
+//! A small world around the scheduler for tests: messages, agents, a resolver, a state log, two clocks. It checks what
+//! must hold at every step, and knows what became of every recipient.
+
+use super::clock::{Now, SECOND_US};
+use super::scheduler::{Event, Scheduler};
+use super::settings::{Settings, TransportSettings};
+use crate::ipc::frame::{Arrival, Job, JobKind, JobResult, Outcome, Status};
+use crate::message::envelope::{BodyType, Envelope, Recipient, Ret};
+use crate::queue::id::{QueueId, SLOT_BITS};
+use crate::queue::locator::{Locator, SegmentId};
+use crate::queue::spool::Stored;
+use crate::queue::state::{Fact, Kept};
+use crate::smtp::reply::Enhanced;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+pub(super) const START_US: u64 = 1_795_000_000_000_000;
+
+/// What is known of a message outside the scheduler.
+pub(super) struct Known {
+    pub envelope: Envelope,
+    pub kept: Kept,
+    pub removed: bool,
+    pub deleted: bool,
+    pub sent: HashSet<u32>,
+    pub reported: HashSet<u32>,
+    pub attempts_seen: u32,
+}
+
+pub(super) struct World {
+    pub scheduler: Scheduler,
+    pub now: Now,
+    pub known: BTreeMap<QueueId, Known>,
+    pub agents: HashMap<u32, (String, u32)>,
+    pub jobs: Vec<(u32, Job)>,
+    pub lines: Vec<String>,
+    pub wanted: Vec<String>,
+    pub transport: TransportSettings,
+    settings: Settings,
+    next_id: u64,
+    next_peer: u32,
+}
+
+impl World {
+    pub fn new(settings: Settings, transport: TransportSettings) -> Self {
+        let now = Now { mono_us: 1000 * SECOND_US, wall_us: START_US };
+        let mut world = Self {
+            scheduler: Scheduler::new(settings.clone(), now),
+            now,
+            known: BTreeMap::new(),
+            agents: HashMap::new(),
+            jobs: Vec::new(),
+            lines: Vec::new(),
+            wanted: Vec::new(),
+            transport,
+            settings,
+            next_id: START_US << SLOT_BITS,
+            next_peer: 1,
+        };
+        world.scheduler.configure_transport(None, transport);
+        world
+    }
+
+    pub fn arrive(&mut self, sender: &str, recipients: &[&str]) -> QueueId {
+        self.next_id += 1;
+        let id = QueueId(self.next_id);
+        let envelope = Envelope {
+            id,
+            arrival_us: self.now.wall_us,
+            sender: sender.into(),
+            recipients: recipients.iter().map(|to| Recipient::plain(to)).collect(),
+            body: BodyType::Unsaid,
+            smtputf8: false,
+            ret: Ret::Unsaid,
+            envid: None,
+            size_octets: 5,
+            attributes: vec![],
+        };
+        let known = Known {
+            envelope: envelope.clone(),
+            kept: Kept::default(),
+            removed: false,
+            deleted: false,
+            sent: HashSet::new(),
+            reported: HashSet::new(),
+            attempts_seen: 0,
+        };
+        self.known.insert(id, known);
+        self.scheduler.arrived(Arrival { locator: place(id), envelope }, self.now);
+        self.settle();
+        id
+    }
+
+    pub fn join(&mut self, transport: &str, capacity: u32) -> u32 {
+        let peer = self.next_peer;
+        self.next_peer += 1;
+        self.agents.insert(peer, (transport.into(), capacity));
+        self.scheduler.agent(peer, transport, capacity, self.now);
+        self.settle();
+        peer
+    }
+
+    pub fn leave(&mut self, peer: u32) {
+        self.agents.remove(&peer);
+        self.jobs.retain(|(agent, _)| *agent != peer);
+        self.scheduler.lost(peer, self.now);
+        self.settle();
+    }
+
+    pub fn advance(&mut self, seconds: u64) {
+        let end_us = self.now.mono_us + seconds * SECOND_US;
+        // Deadlines are kept one by one, as the shell does.
+        let mut turns = 0;
+        while let Some(due_us) = self.scheduler.deadline().filter(|due_us| *due_us <= end_us) {
+            turns += 1;
+            assert!(turns < 100_000, "the scheduler wants to be called again and again");
+            let step_us = due_us.saturating_sub(self.now.mono_us);
+            self.now = Now { mono_us: self.now.mono_us + step_us, wall_us: self.now.wall_us + step_us };
+            self.scheduler.tick(self.now);
+            self.settle();
+        }
+        let step_us = end_us - self.now.mono_us;
+        self.now = Now { mono_us: end_us, wall_us: self.now.wall_us + step_us };
+        self.scheduler.tick(self.now);
+        self.settle();
+    }
+
+    /// An agent answers its oldest job, or the `nth` modulo their number.
+    pub fn answer(&mut self, nth: usize, outcome: &dyn Fn(u32) -> Option<Status>, site: Option<Status>) -> bool {
+        if self.jobs.is_empty() {
+            return false;
+        }
+        let (_, job) = self.jobs.remove(nth % self.jobs.len());
+        let known = self.known.get_mut(&job.envelope.id).expect("a job is about a message");
+        let mut recipients = Vec::new();
+        for recipient in &job.recipients {
+            if let Some(status) = outcome(recipient.index) {
+                if status.outcome == Outcome::Sent {
+                    match job.kind {
+                        JobKind::Deliver => known.sent.insert(recipient.index),
+                        JobKind::Bounce => known.reported.insert(recipient.index),
+                        JobKind::Warn => false,
+                    };
+                }
+                recipients.push((recipient.index, status));
+            }
+        }
+        self.scheduler.result(JobResult { job: job.job, id: job.envelope.id, site, recipients }, self.now);
+        self.settle();
+        true
+    }
+
+    /// The process dies and begins anew from what was noted.
+    pub fn restart(&mut self) {
+        self.scheduler = Scheduler::new(self.settings.clone(), self.now);
+        self.scheduler.configure_transport(None, self.transport);
+        self.agents.clear();
+        self.jobs.clear();
+        for (id, known) in &self.known {
+            if !known.removed {
+                let arrival = Arrival { locator: place(*id), envelope: known.envelope.clone() };
+                self.scheduler.restore(Stored { arrival, state: known.kept.clone() }, self.now);
+            }
+        }
+        self.settle();
+    }
+
+    pub fn settle(&mut self) {
+        while let Some(event) = self.scheduler.next_event(self.now) {
+            match event {
+                Event::Note(fact) => self.note(&fact),
+                Event::Line { text, .. } => self.lines.push(text),
+                Event::Load { id, at } => {
+                    assert_eq!(at, place(id));
+                    let envelope = self.known[&id].envelope.clone();
+                    self.scheduler.loaded(id, Ok(envelope), self.now);
+                }
+                Event::Resolve { address } => {
+                    let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+                    if domain == "unknown.example" {
+                        let status = status(Outcome::Deferred, "no way");
+                        self.scheduler.unresolved(&address, status, self.now);
+                    } else {
+                        let transport = if domain.starts_with("other") { "other" } else { "smtp" };
+                        self.scheduler.resolved(&address, transport, domain, None, self.now);
+                    }
+                }
+                Event::NeedAgent { transport } => self.wanted.push(transport.to_string()),
+                Event::Deliver { peer, job } => self.deliver(peer, *job),
+            }
+        }
+        let limit = self.settings.message_active_limit;
+        let counts: HashMap<_, _> = self.scheduler.counts().into();
+        assert!(counts["active"] <= limit, "{} active", counts["active"]);
+        assert_eq!(counts["messages"], self.known.values().filter(|known| !known.removed).count());
+        assert_eq!(counts["jobs"], self.jobs.len());
+    }
+
+    fn note(&mut self, fact: &Fact) {
+        let known = self.known.get_mut(&fact.id()).expect("a fact is about a message");
+        assert!(!known.removed, "a fact about a message that is gone: {fact:?}");
+        match fact {
+            Fact::Done { recipients, .. } => {
+                for index in recipients {
+                    assert!(!known.kept.done.contains(index), "done twice");
+                    known.kept.done.push(*index);
+                }
+                known.kept.done.sort_unstable();
+            }
+            Fact::Deferred { attempts, next_attempt_us, reasons, .. } => {
+                assert_eq!(*attempts, known.kept.attempts + 1, "an attempt is counted once");
+                known.attempts_seen += 1;
+                known.kept.attempts = *attempts;
+                known.kept.next_attempt_us = Some(*next_attempt_us);
+                known.kept.reasons.clone_from(reasons);
+            }
+            Fact::Held { .. } => known.kept.held = true,
+            Fact::Released { .. } => known.kept.held = false,
+            Fact::Warned { .. } => known.kept.warned = true,
+            Fact::Removed { .. } => {
+                let all = known.envelope.recipients.len();
+                assert!(known.deleted || known.kept.done.len() == all, "removed with recipients left");
+                known.removed = true;
+            }
+        }
+    }
+
+    fn deliver(&mut self, peer: u32, job: Job) {
+        let (transport, capacity) = self.agents.get(&peer).expect("a job goes to an agent that is there");
+        assert_eq!(*transport, *job.transport);
+        let has = self.jobs.iter().filter(|(agent, _)| *agent == peer).count() as u32;
+        assert!(has < *capacity, "more jobs than an agent takes");
+        let known = &self.known[&job.envelope.id];
+        assert!(!known.removed && !known.kept.held, "a job for a message that is gone or held");
+        if job.kind == JobKind::Deliver {
+            let settings = self.transport;
+            let limit = settings.window_rules().limit;
+            let same = |other: &Job| other.transport == job.transport && other.nexthop == job.nexthop;
+            let busy = self.jobs.iter().filter(|(_, other)| same(other) && other.kind == JobKind::Deliver).count();
+            assert!(limit == 0 || settings.recipient_limit == 1 || (busy as u32) < limit, "more jobs than allowed");
+            let recipient_limit = settings.recipient_limit as usize;
+            assert!(recipient_limit == 0 || job.recipients.len() <= recipient_limit, "too many recipients");
+        }
+        for recipient in &job.recipients {
+            let index = recipient.index;
+            assert!(!known.kept.done.contains(&index), "a job for a recipient that is done");
+            assert_eq!(recipient.recipient.address, known.envelope.recipients[index as usize].address);
+            for (_, other) in &self.jobs {
+                let twice = other.envelope.id == job.envelope.id && other.recipients.iter().any(|r| r.index == index);
+                assert!(!twice, "a recipient in two jobs");
+            }
+        }
+        self.jobs.push((peer, job));
+    }
+
+    /// With willing agents and enough time, everything that is not held comes to an end.
+    pub fn finish(&mut self) {
+        for transport in ["smtp", "other", "bounce"] {
+            self.join(transport, 1000);
+        }
+        let sent = |_| Some(status(Outcome::Sent, "ok"));
+        let open = |world: &Self| world.known.values().any(|known| !known.removed && !known.kept.held);
+        for _ in 0..1000 {
+            while self.answer(0, &sent, None) {}
+            if !open(self) {
+                break;
+            }
+            // Addresses that have no way are given up in the end.
+            self.advance(4000);
+        }
+        assert!(!open(self), "mail is stuck: {:#?}", self.scheduler);
+        for known in self.known.values().filter(|known| known.removed && !known.deleted) {
+            for index in 0..known.envelope.recipients.len() as u32 {
+                let told = known.envelope.sender.is_empty() || known.reported.contains(&index);
+                assert!(known.sent.contains(&index) || told, "a recipient is lost");
+            }
+        }
+    }
+}
+
+pub(super) fn place(id: QueueId) -> Locator {
+    Locator { segment: SegmentId(id.0), offset: 32, record_octets: 100 }
+}
+
+pub(super) fn status(outcome: Outcome, text: &str) -> Status {
+    let class = match outcome {
+        Outcome::Sent => 2,
+        Outcome::Deferred => 4,
+        Outcome::Bounced => 5,
+    };
+    Status { outcome, dsn: Enhanced { class, subject: 0, detail: 0 }, text: text.into(), remote: None }
+}
