@@ -112,7 +112,7 @@ impl ServerConfig {
         if !self.disable_vrfy {
             keywords.push("VRFY");
         }
-        keywords.extend(["ENHANCEDSTATUSCODES", "8BITMIME", "DSN"]);
+        keywords.extend(["ENHANCEDSTATUSCODES", "8BITMIME"]);
         if self.dialect.smtputf8 {
             keywords.push("SMTPUTF8");
         }
