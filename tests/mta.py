@@ -98,6 +98,11 @@ def exists(user: str) -> bool:
     return True
 
 
+def local_user() -> str:
+    """Return a user whose mail the server may deliver: itself, or nobody's when it runs as root."""
+    return "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+
+
 class Site:
     """A site's configuration and everything it writes, in one directory."""
 

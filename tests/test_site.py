@@ -4,7 +4,6 @@ Every test runs twice, on Postillion and on the real Postfix, and asks the same 
 """
 
 import contextlib
-import getpass
 import os
 import smtplib
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mta import POSTILLION_COMMANDS, Site, running, wait_for
+from mta import POSTILLION_COMMANDS, Site, local_user, running, wait_for
 from peers import peer, postfix_home, root
 from sink import Sink
 
@@ -31,11 +30,6 @@ HEADER = (
     b"From: a@example.net\r\nTo: b@example.org\r\nSubject: test\r\n"
     b"Message-Id: <1@test>\r\nDate: Sun, 22 Nov 2026 17:02:03 +0000\r\n"
 )
-
-
-def local_user() -> str:
-    """Return a user whose mail the server may deliver: itself, or nobody's when it runs as root."""
-    return "nobody" if os.geteuid() == 0 else getpass.getuser()
 
 
 @pytest.fixture(scope="module", params=["postillion", "postfix"])
