@@ -172,6 +172,7 @@ class SMTP(aiosmtpd.smtp.SMTP):
             self._begin(client)
         else:
             self._task = self.loop.create_task(self._welcome(address), name=f"welcome {address}")
+            self._task.add_done_callback(self._done)
 
     def data_received(self, data: bytes) -> None:
         """Pass the bytes on, and do what the core then wants."""
@@ -309,6 +310,7 @@ class SMTP(aiosmtpd.smtp.SMTP):
         while turn > 0:
             if self._must_count(turn, client):
                 self._task = self.loop.create_task(self._decide_counted(turn, client), name="count a request")
+                self._task.add_done_callback(self._done)
                 return IDLE
             turn = self._answer(turn, self._verdict(turn))
         return turn
@@ -333,9 +335,20 @@ class SMTP(aiosmtpd.smtp.SMTP):
             return access.data(client, core)
         except Exception:
             # A fault of ours in one decision is no reason to lose the other sessions, nor to let mail in.
-            for line in traceback.format_exc().splitlines():
-                self.service.log.line("error", line)
+            self._log_fault(traceback.format_exc())
             return Reply(451, "4.3.0", "Error: internal error")
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """A fault of ours while the client waits ends its session: nothing else would ever answer it."""
+        problem = None if task.cancelled() else task.exception()
+        if problem is not None:
+            self._log_fault("".join(traceback.format_exception(problem)))
+            if self._wire is not None:
+                self._wire.abort()
+
+    def _log_fault(self, text: str) -> None:
+        for line in text.splitlines():
+            self.service.log.line("error", line)
 
     def _must_count(self, turn: int, client: Client) -> bool:
         limits = self.service.limits
