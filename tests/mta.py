@@ -153,6 +153,21 @@ def listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def processes(site: Site, program: str) -> list[int]:
+    """Return the processes of a program that run for this site."""
+    module = f"postillion.{program}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if module in arguments and str(site.etc).encode() in arguments:
+                found.append(int(entry.name))
+    return found
+
+
 def start(site: Site, program: str) -> None:
     """Start Postillion or Postfix from the site's configuration; return when the SMTP port is bound."""
     command = site.command("postillion")

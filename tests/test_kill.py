@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ledger import Ledger
-from mta import POSTILLION_COMMANDS, Site, local_user, running, start, wait_for
+from mta import POSTILLION_COMMANDS, Site, local_user, processes, running, start, wait_for
 from sink import Sink
 
 PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "delivery.smtp", "delivery.local", "delivery.bounce")
@@ -24,21 +24,6 @@ CLIENTS = 2
 CAPACITY = 100
 """Deliveries that a process may have under way (default_process_limit)."""
 QUICK = {"minimal_backoff_time": "1s", "maximal_backoff_time": "2s", "queue_run_delay": "1s"}
-
-
-def processes(site: Site, program: str) -> list[int]:
-    """Return the processes of a program that run for this site."""
-    module = f"postillion.{program}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if module in arguments and str(site.etc).encode() in arguments:
-                found.append(int(entry.name))
-    return found
 
 
 def test_every_acknowledged_message_survives_sigkill_of_every_process(

@@ -1,0 +1,211 @@
+"""Content and numbers that go beyond every limit, and clients that take their time.
+
+As test_hostile_clients.py: one real server for all tests, and after each it is as it was.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from hostile import LARGE_OCTETS, Reply, Watch, Wire, watched
+from mta import Site, wait_for
+
+HEADER_SIZE_LIMIT = 102_400
+HOPCOUNT_LIMIT = 50
+CONNECTION_COUNT_LIMIT = 50
+MESSAGE_SIZE_LIMIT = 10_240_000
+SLOW_TIMEOUT_S = 2
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    """The server, and what it must still be like."""
+    settings = {
+        "smtpd_client_port_logging": "yes",
+        # 127.0.0.1 is at home here, 127.0.0.2 a stranger.
+        "mynetworks": "127.0.0.1",
+        "smtpd_timeout": f"{SLOW_TIMEOUT_S}s",
+        "smtpd_per_request_deadline": "yes",
+    }
+    with watched(Site(tmp_path_factory.mktemp("hostile"), main_cf=settings)) as watch:
+        yield watch
+
+
+@pytest.fixture(autouse=True)
+def unharmed(server: Watch) -> Iterator[None]:
+    """After each test the server is as it was."""
+    yield
+    server.check()
+
+
+def deliver(server: Watch, content: bytes) -> Reply:
+    """Send a message with a marker before `content`; return the reply to its end."""
+    marker = server.marker()
+    with Wire(server.site.port) as wire:
+        wire.transaction(server.recipient)
+        wire.send(f"X-Marker: {marker}\r\n".encode() + content)
+        reply = wire.ask(b"\r\n.\r\n")
+        if reply.code == 250:
+            server.acknowledged.append(marker)
+        assert wire.ask(b"NOOP\r\n").code == 250
+        assert wire.ask(b"QUIT\r\n").code == 221
+    return reply
+
+
+def delivered(server: Watch) -> bytes:
+    """Return the last message that was acknowledged, as it was delivered."""
+    return server.message(server.acknowledged[-1])
+
+
+def test_a_line_of_ten_megabytes_in_a_message_arrives_whole(server: Watch) -> None:
+    assert deliver(server, b"\r\n" + b"x" * LARGE_OCTETS).code == 250
+    assert delivered(server).partition(b"\n\n")[2] == b"x" * LARGE_OCTETS + b"\n"
+
+
+def test_a_message_above_the_limit_is_read_to_its_end_and_refused(server: Watch) -> None:
+    reply = deliver(server, b"\r\n" + b"y" * (2 * MESSAGE_SIZE_LIMIT))
+    assert (reply.code, reply.text) == (552, "5.3.4 Error: message file too big")
+
+
+def test_a_hundred_thousand_header_lines_arrive(server: Watch) -> None:
+    header = b"".join(b"X-Header-%d: %d\r\n" % (n, n) for n in range(100_000))
+    assert deliver(server, header + b"\r\nbody").code == 250
+    message = delivered(server)
+    assert header.replace(b"\r\n", b"\n") in message
+    assert message.endswith(b"\n\nbody\n")
+
+
+def test_a_header_of_a_hundred_thousand_lines_is_cut_at_its_limit(server: Watch) -> None:
+    assert deliver(server, b"X-Long: start\r\n" + b" continued\r\n" * 100_000 + b"\r\nbody").code == 250
+    header, _, body = delivered(server).partition(b"\n\n")
+    assert body == b"body\n"
+    # The limit counts octets on the wire.
+    assert HEADER_SIZE_LIMIT - 20 <= len(b" continued\r\n") * header.count(b" continued\n") <= HEADER_SIZE_LIMIT
+
+
+def test_a_header_line_of_a_megabyte_is_cut_at_its_limit(server: Watch) -> None:
+    assert deliver(server, b"X-Long: " + b"z" * 1_000_000 + b"\r\nX-Next: here\r\n\r\nbody").code == 250
+    header, _, body = delivered(server).partition(b"\n\n")
+    assert body == b"body\n"
+    assert b"\nX-Next: here" in header
+    assert HEADER_SIZE_LIMIT - 20 <= header.count(b"z") <= HEADER_SIZE_LIMIT
+
+
+@pytest.mark.parametrize(("hops", "code"), [(HOPCOUNT_LIMIT - 2, 250), (HOPCOUNT_LIMIT, 554)])
+def test_a_message_that_goes_in_circles_is_refused(server: Watch, hops: int, code: int) -> None:
+    reply = deliver(server, b"Received: from a by b; date\r\n" * hops + b"\r\nbody")
+    assert reply.code == code
+    if code == 554:
+        assert reply.text == "5.4.0 Error: too many hops"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\0" * 10_000,
+        bytes(range(256)) * 100,
+        b"\r" * 10_000,
+        b"no header here\r\n" * 1000,
+        b": no name\r\n :\r\n\t\r\n" * 1000,
+        b"From: " + b"(" * 50_000 + b"\r\n\r\n",
+        b"To: " + b'"' * 50_001 + b"<" * 1000 + b"\r\n\r\n",
+        b"From: " + b"a@b," * 20_000 + b"\r\n\r\n",
+        b"Message-Id: <" + b"m" * 50_000 + b">\r\n\r\n",
+        b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\nContent-Type: multipart/mixed\r\n\r\n" * 5000,
+    ],
+    ids=["NUL", "octets", "CR", "no header", "no names", "comments", "quotes", "addresses", "Message-Id", "nested"],
+)
+def test_content_that_is_no_message_is_taken_and_delivered(server: Watch, content: bytes) -> None:
+    assert deliver(server, content).code == 250
+    delivered(server)
+
+
+def test_recipients_above_the_limit_are_refused_and_the_others_served(server: Watch) -> None:
+    with Wire(server.site.port) as wire:
+        assert wire.ask(b"EHLO client.example\r\n").code == 250
+        assert wire.ask(b"MAIL FROM:<>\r\n").code == 250
+        codes = []
+        for _ in range(20):
+            wire.send(b"RCPT TO:<%s>\r\n" % server.recipient.encode() * 100)
+            codes += [wire.reply().code for _ in range(100)]
+        marker = server.marker()
+        assert codes == [250] * 1000 + [452] * 1000
+        assert wire.ask(b"DATA\r\n").code == 354
+        assert wire.ask(f"X-Marker: {marker}\r\n\r\n.\r\n".encode()).code == 250
+        server.acknowledged.append(marker)
+
+
+def test_clients_that_send_a_byte_at_a_time_keep_nobody_waiting(server: Watch) -> None:
+    dialogue = b"EHLO x\r\nMAIL FROM:<>\r\nRSET\r\n"
+    with contextlib.ExitStack() as open_wires:
+        slow = [open_wires.enter_context(Wire(server.site.port)) for _ in range(20)]
+        for at in range(len(dialogue)):
+            for wire in slow:
+                wire.send(dialogue[at : at + 1])
+            server.serve()
+        for wire in slow:
+            assert [wire.reply().code for _ in range(3)] == [250, 250, 250]
+
+
+@pytest.mark.parametrize("place", ["CONNECT", "DATA"])
+def test_a_client_of_a_byte_a_second_does_not_hold_its_place_for_ever(server: Watch, place: str) -> None:
+    with Wire(server.site.port) as wire:
+        if place == "DATA":
+            wire.transaction(server.recipient)
+        wire.socket.settimeout(1.0)
+        octets, sent = b"", 0
+        while not octets and sent <= SLOW_TIMEOUT_S + 2:
+            wire.send(b"x")
+            sent += 1
+            with contextlib.suppress(TimeoutError):
+                octets = wire.socket.recv(1000)
+            server.serve()
+    assert octets == b"421 4.4.2 mx.example.org Error: timeout exceeded\r\n"
+    assert sent >= SLOW_TIMEOUT_S
+    server.logged_like(rf"timeout after {place}.* from unknown{re.escape(wire.name)}")
+
+
+def test_a_client_that_reads_no_replies_is_not_read_either(server: Watch) -> None:
+    asked = 0
+    with Wire(server.site.port) as wire:
+        wire.socket.settimeout(0.2)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while asked < 50_000_000:
+                asked += wire.socket.send(b"MAIL\r\nRSET\r\n" * 5000)
+    assert asked < 50_000_000
+
+
+def test_a_strangers_connections_are_counted_and_those_at_home_are_not(server: Watch) -> None:
+    with contextlib.ExitStack() as open_wires:
+
+        def connect(source: str) -> Reply:
+            wire = open_wires.enter_context(Wire(server.site.port, source=source, greeting=False))
+            reply = wire.reply()
+            if reply.code == 421:
+                assert wire.replies() == []
+            return reply
+
+        replies = [connect("127.0.0.2") for _ in range(CONNECTION_COUNT_LIMIT + 10)]
+        assert [reply.code for reply in replies] == [220] * CONNECTION_COUNT_LIMIT + [421] * 10
+        assert replies[-1].text == "4.7.0 mx.example.org Error: too many connections from 127.0.0.2"
+        server.logged("Connection concurrency limit exceeded: 51 from unknown[127.0.0.2] for service ")
+        assert connect("127.0.0.3").code == 220
+        assert [connect("127.0.0.1").code for _ in range(20)] == [220] * 20
+        server.serve()
+
+    def is_served() -> bool:
+        with Wire(server.site.port, source="127.0.0.2", greeting=False) as wire:
+            return wire.reply().code == 220
+
+    wait_for("the connections' end to be counted", is_served)
+
+
+def test_a_hundred_clients_that_say_nothing_do_not_outlast_their_time(server: Watch) -> None:
+    with contextlib.ExitStack() as open_wires:
+        silent = [open_wires.enter_context(Wire(server.site.port)) for _ in range(100)]
+        # There is no room for another now: it is served when the first of them is sent away.
+        with Wire(server.site.port) as waiting:
+            assert waiting.ask(b"NOOP\r\n").code == 250
+        assert silent[0].reply().code == 421
