@@ -347,6 +347,18 @@ def test_relayhost_and_transport_maps_override(tmp_path: Path) -> None:
         assert tuple(resolver.resolve(address))[:2] == route, address
 
 
+def test_a_table_without_addresses_goes_by_domain(tmp_path: Path) -> None:
+    (tmp_path / "transport").write_text("example.net slow:\n")
+    (tmp_path / "main.cf").write_text(
+        MAIN_CF.format(directory=tmp_path) + f"transport_maps = texthash:{tmp_path}/transport\n"
+    )
+    resolver = Resolver(Config.load(str(tmp_path)), pytest.fail)
+    assert resolver.by_domain
+    (tmp_path / "transport").write_text("a@example.net slow:\n")
+    os.utime(tmp_path / "transport", (1, 1))
+    assert not resolver.by_domain
+
+
 def test_addresses_that_are_none_and_tables_that_fail(tmp_path: Path) -> None:
     (tmp_path / "main.cf").write_text(MAIN_CF.format(directory=tmp_path) + "transport_maps = fail:x\n")
     resolver = Resolver(Config.load(str(tmp_path)), lambda _text: None)

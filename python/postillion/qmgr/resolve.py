@@ -82,10 +82,7 @@ def _parents(domain: str) -> list[str]:
 
 
 class Resolver:
-    """Knows the way of every address. Ask it with `resolve`.
-
-    `by_domain`: True when all addresses of a domain go the same way, so that an answer may be kept by domain.
-    """
+    """Knows the way of every address. Ask it with `resolve`."""
 
     def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
         self._warn = warn
@@ -104,7 +101,15 @@ class Resolver:
         self._relayhost = config.text("relayhost").strip()
         self._maps = open_maps(config.items("transport_maps"), config, warn=warn)
         self._delimiter = config.text("recipient_delimiter")
-        self.by_domain = not self._maps
+
+    @property
+    def by_domain(self) -> bool:
+        """True while all addresses of a domain go the same way, so that an answer may be kept by domain."""
+        try:
+            # A table that does not say whether its keys are addresses may have some.
+            return not any(getattr(table, "has_addresses", True) for table in self._maps.tables)
+        except TableError:
+            return False
 
     def resolve(self, address: str) -> Route:
         """Return the way of an address (`local@domain`, or a bare local part: one of myorigin).

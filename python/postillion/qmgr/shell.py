@@ -54,7 +54,8 @@ class Shell:
         self._timer: asyncio.TimerHandle | None = None
         self._triggers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        general = settings.general(self.config, route_by_domain=self.resolver.by_domain)
+        self._by_domain = self.resolver.by_domain
+        general = settings.general(self.config, route_by_domain=self._by_domain)
         self.core = QueueManager(".", general, self.log, self._loop.time(), time.time())
         self.control = Control(self)
         self._introduce("")
@@ -83,7 +84,8 @@ class Shell:
             config = Config.load(self.config.directory, self._overrides())
             config.set_runtime(process_name=self.daemon.program)
             resolver = Resolver(config, self.log.warning)
-            general = settings.general(config, route_by_domain=resolver.by_domain)
+            by_domain = resolver.by_domain
+            general = settings.general(config, route_by_domain=by_domain)
             transports = {name: settings.transport(config, name or "default") for name in self._transports}
             self.core.configure(general)
             for name, values in transports.items():
@@ -91,7 +93,7 @@ class Shell:
         except (ConfigError, ValueError, OSError) as problem:
             self.log.line("error", f"reload: {problem}; going on with the configuration as it was")
             return
-        self.config, self.resolver = config, resolver
+        self.config, self.resolver, self._by_domain = config, resolver, by_domain
         self.log.info(f"reload -- configuration {config.directory}")
         self.turn_soon()
 
@@ -151,6 +153,10 @@ class Shell:
 
     def _resolve(self, address: str, now: float, wall_now: float) -> None:
         try:
+            if self.resolver.by_domain != self._by_domain:
+                # A table has its first address now, or none any more.
+                self._by_domain = not self._by_domain
+                self.core.configure(settings.general(self.config, route_by_domain=self._by_domain))
             route = self.resolver.resolve(address)
             self._introduce(route.transport)
         except Unresolved as problem:

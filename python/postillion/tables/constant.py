@@ -22,6 +22,7 @@ class InlineTable:
             self._entries.setdefault(key.strip().lower(), value.strip())
         if not self._entries:
             raise TableTypeError(f'"{name}": expected at least one "key=value"')
+        self.has_addresses = any("@" in key for key in self._entries)
 
     def lookup(self, key: str) -> str | None:
         """Return the value for `key`, or None."""

@@ -40,6 +40,13 @@ class TextTable:
         self._wall_clock = wall_clock
         self._stamp: Stamp | None = None
         self._entries: dict[str, str] = {}
+        self._has_addresses = True
+
+    @property
+    def has_addresses(self) -> bool:
+        """Is any key an address? Raises `TableError`."""
+        self._refresh()
+        return self._has_addresses
 
     def lookup(self, key: str) -> str | None:
         """Return the value for `key`. Raises `TableError` when the file can't be read and never could."""
@@ -82,6 +89,7 @@ class TextTable:
         if len(problems) > WARNINGS_MAX:
             self._warn(f"{self.path}: {len(problems) - WARNINGS_MAX} more lines like these")
         self._entries = {key: value for key, (_, value) in entries.items()}
+        self._has_addresses = any("@" in key for key in self._entries)
         self.owner = status.st_uid
         self._stamp = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
 

@@ -50,6 +50,16 @@ pub struct Target {
     pub outcome: Option<Arc<Status>>,
 }
 
+impl Target {
+    /// This is its way.
+    pub fn take(&mut self, route: &Route) {
+        if let Some(recipient) = &route.recipient {
+            self.recipient.address = (**recipient).into();
+        }
+        self.route = Some(route.clone());
+    }
+}
+
 /// A message that is being delivered.
 #[derive(Debug)]
 pub struct Active {

@@ -153,7 +153,10 @@ impl Scheduler {
     /// A recipient has its outcome. Says whether it had none before.
     pub(super) fn settle(&mut self, key: u32, position: u32, status: &Arc<Status>) -> bool {
         let message = &mut self.active[key];
-        let target = &mut message.targets[position as usize];
+        // A bundle of a message that was withdrawn may outlast the part that it is about.
+        let Some(target) = message.targets.get_mut(position as usize) else {
+            return false;
+        };
         if target.outcome.is_some() || message.withdrawn && !target.in_flight {
             return false;
         }

@@ -1,13 +1,17 @@
-//! Where addresses go: answers of the resolver, remembered by domain.
+//! Where addresses go: answers of the resolver, remembered for a while.
 //!
 //! Where no table is looked up by address (`Settings::route_by_domain`), all addresses of a domain go one way, and the
-//! resolver is asked once a domain. Otherwise it is asked for each recipient.
+//! resolver is asked once a domain. Otherwise, and for an address without a domain, it is asked for each address. What
+//! it said holds for `ROUTES_KEPT_US`: a table that changes needs no reload.
 
+use super::clock::SECOND_US;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Domains remembered at a time; beyond that, all are forgotten and asked for again.
+/// Routes remembered at a time; beyond that, all are forgotten and asked for again.
 pub const ROUTES_MAX: usize = 100_000;
+/// How long an answer holds at most.
+pub const ROUTES_KEPT_US: u64 = 10 * SECOND_US;
 
 /// The resolver's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub struct Route {
     pub transport: u32,
     /// The next hop.
     pub nexthop: Arc<str>,
+    /// What the address becomes, if it changes. Only the route of a single address has one.
+    pub recipient: Option<Arc<str>>,
 }
 
 /// A recipient whose route is asked for.
@@ -33,10 +39,15 @@ pub struct Asker {
 #[derive(Debug, Default)]
 pub struct Routes {
     by_domain: HashMap<Box<str>, Route>,
+    by_address: HashMap<Box<str>, Route>,
+    /// By the first address that was asked for.
     asked: HashMap<Box<str>, Vec<Asker>>,
+    /// The address that is asked for a domain.
+    asked_for: HashMap<Box<str>, Box<str>>,
+    forget_us: u64,
 }
 
-/// The part of an address by which it is routed: its domain, or nothing for a bare local part.
+/// The part of an address by which it may be routed: its domain, or nothing for a bare local part.
 pub fn domain(address: &str) -> &str {
     address.rsplit_once('@').map_or("", |(_, domain)| domain)
 }
@@ -46,9 +57,16 @@ fn lower(text: &str) -> Box<str> {
 }
 
 impl Routes {
-    /// The route of an address, if its domain has one.
-    pub fn known(&self, address: &str) -> Option<&Route> {
+    /// The route of an address, if it is known (`now_us`: monotonic).
+    pub fn known(&mut self, address: &str, by_domain: bool, now_us: u64) -> Option<&Route> {
+        if now_us >= self.forget_us {
+            self.forget();
+            self.forget_us = now_us + ROUTES_KEPT_US;
+        }
         let domain = domain(address);
+        if !by_domain || domain.is_empty() {
+            return self.by_address.get(address);
+        }
         match self.by_domain.get(domain) {
             None if domain.bytes().any(|byte| byte.is_ascii_uppercase()) => self.by_domain.get(&lower(domain)),
             known => known,
@@ -57,31 +75,42 @@ impl Routes {
 
     /// `asker` waits for the route of `address`. Says whether the resolver is to be asked: nobody did before.
     pub fn ask(&mut self, address: &str, by_domain: bool, asker: Asker) -> bool {
-        let key = if by_domain { lower(domain(address)) } else { address.into() };
-        let askers = self.asked.entry(key).or_default();
-        askers.push(asker);
-        askers.len() == 1
+        let domain = domain(address);
+        let first = if by_domain && !domain.is_empty() {
+            &**self.asked_for.entry(lower(domain)).or_insert_with(|| address.into())
+        } else {
+            address
+        };
+        match self.asked.get_mut(first) {
+            Some(askers) => askers.push(asker),
+            None => drop(self.asked.insert(first.into(), vec![asker])),
+        }
+        self.asked[first].len() == 1
     }
 
     /// The resolver answered for `address`: who waited for it. `None`: it could not say.
     pub fn answered(&mut self, address: &str, by_domain: bool, route: Option<&Route>) -> Vec<Asker> {
-        if !by_domain {
-            return self.asked.remove(address).unwrap_or_default();
+        let domain = domain(address);
+        if self.asked_for.get(&lower(domain)).is_some_and(|first| **first == *address) {
+            self.asked_for.remove(&lower(domain));
         }
-        let domain = lower(domain(address));
-        let askers = self.asked.remove(&domain).unwrap_or_default();
         if let Some(route) = route {
-            if self.by_domain.len() >= ROUTES_MAX {
-                self.by_domain.clear();
+            if self.by_domain.len() + self.by_address.len() >= ROUTES_MAX {
+                self.forget();
             }
-            self.by_domain.insert(domain, route.clone());
+            if by_domain && !domain.is_empty() && route.recipient.is_none() {
+                self.by_domain.insert(lower(domain), route.clone());
+            } else {
+                self.by_address.insert(address.into(), route.clone());
+            }
         }
-        askers
+        self.asked.remove(address).unwrap_or_default()
     }
 
-    /// The configuration changed: nothing that was known holds. Who waits goes on waiting.
+    /// Nothing that was known holds any more. Who waits goes on waiting.
     pub fn forget(&mut self) {
         self.by_domain.clear();
+        self.by_address.clear();
     }
 }
 
@@ -89,19 +118,60 @@ impl Routes {
 mod tests {
     use super::*;
 
+    fn asker(position: u32) -> Asker {
+        Asker { message: 1, serial: 1, position }
+    }
+
+    fn route(recipient: Option<&str>) -> Route {
+        Route { transport: 0, nexthop: "mx".into(), recipient: recipient.map(Into::into) }
+    }
+
     #[test]
     fn the_resolver_is_asked_once_a_domain() {
         let mut routes = Routes::default();
-        let asker = |position| Asker { message: 1, serial: 1, position };
         assert!(routes.ask("a@Example.org", true, asker(0)));
         assert!(!routes.ask("b@example.ORG", true, asker(1)));
         assert!(routes.ask("b@example.net", true, asker(2)));
-        let route = Route { transport: 0, nexthop: "mx".into() };
-        assert_eq!(routes.answered("a@Example.org", true, Some(&route)), [asker(0), asker(1)]);
-        assert_eq!(routes.known("c@EXAMPLE.org"), Some(&route));
-        assert_eq!(routes.known("c@example.net"), None);
-        assert_eq!(routes.known("example.org"), None);
-        routes.forget();
-        assert_eq!(routes.known("c@example.org"), None);
+        assert_eq!(routes.known("c@EXAMPLE.org", true, 5), None);
+        assert_eq!(routes.answered("a@Example.org", true, Some(&route(None))), [asker(0), asker(1)]);
+        assert_eq!(routes.known("c@EXAMPLE.org", true, 6), Some(&route(None)));
+        assert_eq!(routes.known("c@example.net", true, 6), None);
+        assert_eq!(routes.known("example.org", true, 6), None);
+        assert_eq!(routes.known("c@example.org", true, 6 + ROUTES_KEPT_US), None, "a table may have changed");
+    }
+
+    #[test]
+    fn addresses_without_a_domain_are_asked_for_one_by_one() {
+        let mut routes = Routes::default();
+        assert_eq!(routes.known("alice", true, 0), None);
+        for by_domain in [true, false] {
+            assert!(routes.ask("alice", by_domain, asker(0)));
+            assert!(routes.ask("bob", by_domain, asker(1)));
+            assert_eq!(routes.answered("alice", by_domain, Some(&route(Some("alice@x")))), [asker(0)]);
+            assert_eq!(routes.answered("bob", by_domain, None), [asker(1)]);
+            assert_eq!(routes.known("alice", by_domain, 1).and_then(|r| r.recipient.as_deref()), Some("alice@x"));
+            assert_eq!(routes.known("bob", by_domain, 1), None);
+            routes.forget();
+        }
+    }
+
+    #[test]
+    fn addresses_go_their_own_way_where_a_table_says_so() {
+        let mut routes = Routes::default();
+        assert_eq!(routes.known("a@example.org", false, 0), None);
+        assert!(routes.ask("a@example.org", false, asker(0)));
+        assert!(routes.ask("b@example.org", false, asker(1)));
+        assert!(!routes.ask("a@example.org", false, asker(2)));
+        assert_eq!(routes.answered("a@example.org", false, Some(&route(None))), [asker(0), asker(2)]);
+        assert_eq!(routes.known("a@example.org", false, 1), Some(&route(None)));
+        assert_eq!(routes.known("b@example.org", false, 1), None);
+    }
+
+    #[test]
+    fn who_asked_before_a_reload_is_answered_after_it() {
+        let mut routes = Routes::default();
+        assert!(routes.ask("a@example.org", true, asker(0)));
+        assert!(!routes.ask("b@example.org", true, asker(1)));
+        assert_eq!(routes.answered("a@example.org", false, Some(&route(None))), [asker(0), asker(1)]);
     }
 }

@@ -256,17 +256,15 @@ impl Scheduler {
 
     /// What the resolver says of `address`. `recipient`: what the address becomes, if it changes.
     pub fn resolved(&mut self, address: &str, transport: &str, nexthop: &str, recipient: Option<&str>, now: Now) {
-        let route = Route { transport: self.transport_number(transport), nexthop: nexthop.into() };
+        let transport = self.transport_number(transport);
+        let route = Route { transport, nexthop: nexthop.into(), recipient: recipient.map(Into::into) };
         for asker in self.routes.answered(address, self.settings.route_by_domain, Some(&route)) {
             if !self.active.is(asker.message, asker.serial) {
                 continue;
             }
             let message = &mut self.active[asker.message];
             let target = &mut message.targets[asker.position as usize];
-            target.route = Some(route.clone());
-            if let Some(recipient) = recipient {
-                target.recipient.address = recipient.into();
-            }
+            target.take(&route);
             self.one_resolved(asker.message, now);
         }
     }
@@ -516,14 +514,13 @@ impl Scheduler {
                 malformed.push(position);
                 continue;
             }
-            if by_domain {
-                target.route = self.routes.known(address).cloned();
+            if let Some(route) = self.routes.known(address, by_domain, now.mono_us) {
+                target.take(route);
+                continue;
             }
-            if target.route.is_none() {
-                message.unresolved += 1;
-                if self.routes.ask(address, by_domain, Asker { message: key, serial, position }) {
-                    self.events.push_back(Event::Resolve { address: address.clone() });
-                }
+            message.unresolved += 1;
+            if self.routes.ask(address, by_domain, Asker { message: key, serial, position }) {
+                self.events.push_back(Event::Resolve { address: address.clone() });
             }
         }
         let unresolved = message.unresolved;

@@ -363,6 +363,18 @@ fn a_crowd_of_retries_leaves_room_for_fresh_mail() {
     world.finish();
 }
 
+#[test]
+fn what_was_withdrawn_may_still_stand_in_line() {
+    let settings = Settings { message_recipient_limit: 4, message_recipient_minimum: 2, ..Settings::default() };
+    let mut world = World::new(settings, TransportSettings::default());
+    let peer = world.join("other", 1);
+    let id = world.arrive("s@example.org", &["a@x.example", "b@other.example", "c@x.example"]);
+    assert!(world.scheduler.hold(id, world.now) && world.scheduler.expire(id, true, world.now));
+    world.leave(peer);
+    world.scheduler.trigger_failed("smtp", "Connection refused", world.now);
+    world.finish();
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Arrive { null_sender: bool, to: Vec<(u8, u8)> },
@@ -456,7 +468,7 @@ fn take(world: &mut World, step: Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_no_recipient_is_lost_and_no_limit_exceeded(
