@@ -32,7 +32,7 @@ async def serve(daemon: Daemon) -> None:
     except TableTypeError as problem:
         raise ConfigError(config.path, None, str(problem), "correct the table's name") from None
     try:
-        journal = Journal(".", minfree_octets=config.number("queue_minfree"))
+        journal = Journal(".", minfree_octets=setup.minfree_octets(config))
     except QueueError as problem:
         raise ConfigError(
             config.text("queue_directory"), None, str(problem), "see postfix-files for its owner"

@@ -68,6 +68,15 @@ def client_limits(config: Config) -> Limits:
     )
 
 
+def minfree_octets(config: Config) -> int:
+    """Return the free space without which no mail is taken.
+
+    queue_minfree, and never less than 1.5 times message_size_limit: the mail that is in the queue needs room too, for
+    what becomes of it.
+    """
+    return max(config.number("queue_minfree"), config.number("message_size_limit") * 3 // 2)
+
+
 def _forbidden_commands(config: Config) -> tuple[list[str], bool]:
     words = config.items("smtpd_forbidden_commands")
     tables = [word for word in words if ":" in word]
