@@ -189,10 +189,9 @@ def stop(site: Site, program: str) -> None:
 
     def gone() -> bool:
         try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
             return True
-        return False
 
     try:
         wait_for("master's end", gone)

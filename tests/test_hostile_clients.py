@@ -124,7 +124,7 @@ def test_a_thousand_resets_at_once_are_answered_up_to_the_same_limit(server: Wat
 @pytest.mark.parametrize("command", [b"RSET", b"NOOP", b"VRFY <postmaster@example.org>", b"HELP"])
 def test_a_thousand_commands_that_lead_nowhere_end_the_session(server: Watch, command: bytes) -> None:
     with Wire(server.site.port) as wire:
-        codes = []
+        codes: list[int] = []
         while not codes or codes[-1] != 421:
             codes.append(wire.ask(command + b"\r\n").code)
         assert wire.replies() == []

@@ -1,0 +1,200 @@
+"""A site that cannot work is refused whole, and a disk that fills up costs nobody an acknowledged message.
+
+What test_master.py shows for each mistake in the two files is shown here for a complete site: nothing of it is left
+running or bound. The full disks are small file systems of their own, so those tests need root.
+"""
+
+import contextlib
+import re
+import smtplib
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hostile import Watch
+from mta import MASTER_CF, Site, listening, local_user, processes, running
+from peers import root
+
+PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "anvil", "delivery.local", "delivery.smtp")
+DISK_OCTETS = 16 * 1024 * 1024
+
+
+@contextlib.contextmanager
+def mounted(path: Path, options: str) -> Iterator[Path]:
+    """A file system in memory at `path` while the block lasts."""
+    root()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True, text=True)
+    if mount.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mount.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(directory: Path) -> Path:
+    """Use up the space of a file system; return the file that holds it."""
+    filler = directory / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        for octets in (65536, 4096, 512, 1):
+            with contextlib.suppress(OSError):
+                while file.write(b"x" * octets):
+                    pass
+    return filler
+
+
+def no_main_cf(site: Site, _: contextlib.ExitStack) -> None:
+    (site.etc / "main.cf").unlink()
+
+
+def unreadable_main_cf(site: Site, held: contextlib.ExitStack) -> None:
+    no_main_cf(site, held)
+    # No mode keeps root from reading, but nobody reads this.
+    (site.etc / "main.cf").mkdir()
+
+
+def unreadable_master_cf(site: Site, _: contextlib.ExitStack) -> None:
+    (site.etc / "master.cf").unlink()
+    (site.etc / "master.cf").mkdir()
+
+
+def binary_main_cf(site: Site, _: contextlib.ExitStack) -> None:
+    (site.etc / "main.cf").write_bytes(bytes(range(256)) * 16)
+
+
+def bad_syntax(site: Site, _: contextlib.ExitStack) -> None:
+    with (site.etc / "master.cf").open("a") as file:
+        file.write("submission inet n - n\n")
+
+
+def unknown_program(site: Site, _: contextlib.ExitStack) -> None:
+    with (site.etc / "master.cf").open("a") as file:
+        file.write("extra unix - - n - - qmgrr\n")
+
+
+def second_port_in_use(site: Site, held: contextlib.ExitStack) -> None:
+    other = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+    with (site.etc / "master.cf").open("a") as file:
+        file.write(f"127.0.0.1:{other.getsockname()[1]} inet n - n - - smtpd\n")
+
+
+def full_disk(site: Site, held: contextlib.ExitStack) -> None:
+    fill(held.enter_context(mounted(site.queue, "size=64k")))
+
+
+def read_only_disk(site: Site, held: contextlib.ExitStack) -> None:
+    held.enter_context(mounted(site.queue, "ro"))
+
+
+ADDED_LINE = len(MASTER_CF.splitlines()) + 1
+"""Where the line stands that is added to a site's master.cf."""
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (no_main_cf, r"main\.cf: the file is missing: create it"),
+        (unreadable_main_cf, r"main\.cf: this is a directory: \w+"),
+        (unreadable_master_cf, r"master\.cf: this is a directory: \w+"),
+        (binary_main_cf, r"main\.cf, line \d+: .*: \w+"),
+        (bad_syntax, rf"master\.cf, line {ADDED_LINE}: missing .* field: give eight fields"),
+        (unknown_program, rf'master\.cf, line {ADDED_LINE}: unknown program "qmgrr" .*: did you mean qmgr\?'),
+        (second_port_in_use, rf"master\.cf, line {ADDED_LINE}: bind .*: Address already in use: stop the program"),
+        (full_disk, r"main\.cf, line \d+: queue_directory .*: free some space there"),
+        (read_only_disk, r"main\.cf, line \d+: queue_directory .*: start as its owner, or name another"),
+    ],
+)
+def test_a_site_that_cannot_work_is_refused_whole(
+    tmp_path: Path, damage: Callable[[Site, contextlib.ExitStack], None], said: str
+) -> None:
+    site = Site(tmp_path)
+    with contextlib.ExitStack() as held:
+        damage(site, held)
+        result = subprocess.run([*site.command("postillion"), "start"], capture_output=True, text=True, timeout=60)
+        assert result.returncode == 1
+        assert result.stdout == ""
+        assert re.fullmatch(rf"postillion: fatal: {re.escape(str(site.etc))}/{said}.*\n", result.stderr), result.stderr
+        assert not listening(site.port)
+        assert [program for program in PROGRAMS if processes(site, program)] == []
+        assert [path for path in tmp_path.rglob("*") if path.is_socket()] == []
+
+
+def test_a_site_starts_once_it_is_mended(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    master_cf = (site.etc / "master.cf").read_text()
+    bad_syntax(site, contextlib.ExitStack())
+    command = [*site.command("postillion"), "start"]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 1
+    (site.etc / "master.cf").write_text(master_cf)
+    with running(site):
+        watch = Watch(site, local_user())
+        watch.serve()
+        watch.check_arrivals()
+
+
+def send(site: Site, watch: Watch, size: int) -> tuple[int, str]:
+    """Send a message of that size; return the reply that settles it, and count it when it was acknowledged."""
+    marker = watch.marker()
+    text = f"X-Marker: {marker}\r\n\r\n".encode() + b"x" * 70 + b"\r\n" + (b"line of text" * 6 + b"\r\n") * (size // 74)
+    with smtplib.SMTP("127.0.0.1", site.port, "client.example", 20) as client:
+        try:
+            client.sendmail("", [watch.recipient], text)
+        except smtplib.SMTPResponseException as refused:
+            return refused.smtp_code, bytes(refused.smtp_error).decode()  # type: ignore[arg-type]
+    watch.acknowledged.append(marker)
+    return 250, ""
+
+
+FULL = (452, "4.3.1 Insufficient system storage")
+
+
+@pytest.mark.parametrize("size", [1_000, 200_000, 1_500_000], ids=["small", "middling", "large"])
+def test_a_disk_that_fills_up_is_a_452_and_nothing_acknowledged_is_lost(tmp_path: Path, size: int) -> None:
+    site = Site(tmp_path, main_cf={"message_size_limit": "0"})
+    with mounted(site.queue, f"size={DISK_OCTETS}") as queue, running(site):
+        watch = Watch(site, local_user())
+        watch.begin()
+        filler = fill(queue)
+        replies = [send(site, watch, size) for _ in range(20)]
+        # The last page of a segment may have room for some small ones.
+        assert replies[10:] == [FULL] * 10
+        assert sorted(processes(site, "smtpd")) == watch.pids
+        filler.unlink()
+        for _ in range(5):
+            assert send(site, watch, size) == (250, "")
+        watch.check_arrivals()
+        assert sorted(processes(site, "smtpd")) == watch.pids
+        assert "Traceback" not in site.log_text()
+
+
+def test_room_is_kept_for_the_mail_that_is_in_the_queue(tmp_path: Path) -> None:
+    site = Site(tmp_path, main_cf={"message_size_limit": str(DISK_OCTETS)})
+    with mounted(site.queue, f"size={DISK_OCTETS}"), running(site):
+        assert send(site, Watch(site, local_user()), 1_000) == FULL
+
+
+def test_mail_that_waits_survives_a_disk_that_fills_up_under_it(tmp_path: Path) -> None:
+    settings = {"message_size_limit": "0", "transport_maps": "inline:{{ example.org = local }}"}
+    site = Site(tmp_path, main_cf=settings)
+    mail = site.directory / "mail"
+    with mounted(site.queue, f"size={DISK_OCTETS}") as queue, running(site):
+        watch = Watch(site, local_user())
+        watch.begin()
+        watch.check_arrivals()
+        # Nothing can be delivered now: it is deferred, and the queue grows until it is full.
+        mail.rename(site.directory / "elsewhere")
+        while (reply := send(site, watch, 100_000)) == (250, ""):
+            pass
+        assert reply == FULL
+        watch.logged("status=deferred")
+        fill(queue)
+        (site.directory / "elsewhere").rename(mail)
+        flush = subprocess.run([*site.command("postqueue"), "-f"], capture_output=True, text=True, timeout=30)
+        assert flush.returncode == 0, flush.stderr
+        (queue / "filler").unlink()
+        watch.check_arrivals()
+        watch.serve()
+        watch.check_arrivals()
