@@ -23,6 +23,7 @@ from postillion.commands.postillion import main as postillion
 from postillion.config import Config, ConfigError, master_cf
 
 ARRIVAL_MAX_S = 30.0
+LOG_MAX_S = 2.0
 POLL_S = 0.02
 LOG_LINES_MAX = 40
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -82,16 +83,25 @@ def first_message(console: Console, config: Config, address: tuple[str, int]) ->
         console.print(f"[red]the message was not accepted:[/] {error}")
         return False
     landed = wait_for_file(mailbox, mark)
-    with log.open(encoding="utf-8", errors="replace") as file:
-        file.seek(log_start)
-        lines = file.read().splitlines()
-    console.print("\n".join(lines[-LOG_LINES_MAX:]), style="dim", markup=False)
+    console.print("\n".join(log_lines(log, log_start)), style="dim", markup=False)
     if landed is None:
         console.print(f"[red]the message did not reach[/] {mailbox} [red]within {ARRIVAL_MAX_S:.0f} s")
         return False
     console.print(f"\n[green]The first message arrived:[/] {landed}\n")
     console.print(landed.read_text(encoding="utf-8", errors="replace"), markup=False)
     return True
+
+
+def log_lines(log: Path, start: int) -> list[str]:
+    """Return the log's lines from octet `start` on, once the message is `removed`; those so far if it never is."""
+    deadline = time.monotonic() + LOG_MAX_S
+    while True:
+        with log.open(encoding="utf-8", errors="replace") as file:
+            file.seek(start)
+            text = file.read()
+        if ": removed" in text or time.monotonic() > deadline:
+            return text.splitlines()[-LOG_LINES_MAX:]
+        time.sleep(POLL_S)
 
 
 def wait_for_file(directory: Path, mark: str) -> Path | None:
