@@ -1,6 +1,6 @@
 """What a configuration asks of master: the services to run and where each listens."""
 
-from postillion.config import Config, ConfigError, master_cf
+from postillion.config import Config, ConfigError, effect, master_cf
 from postillion.config.master_cf import Entry
 from postillion.log import Target
 from postillion.master import listeners, programs
@@ -20,7 +20,7 @@ class Plan:
         self.target = Target.find(self.config)
         entries, notices = master_cf.load(directory)
         started, absent = programs.startable(master_cf.enabled(entries, self.config.items("master_service_disable")))
-        self.warnings = [*self.config.warnings, *notices, *absent]
+        self.warnings = [*self.config.warnings, *notices, *effect.warnings(self.config, started), *absent]
         self.services: list[tuple[Entry, list[Address]]] = []
         taken: dict[Address, Entry] = {}
         for entry in started:

@@ -226,7 +226,8 @@ class Access:
             "reject_unlisted_recipient": self._reject_unlisted_recipient,
             "check_recipient_maps": self._reject_unlisted_recipient,
         }
-        client, helo, sender = (self._list(f"smtpd_{stage}_restrictions") for stage in ("client", "helo", "sender"))
+        client, helo = self._list("smtpd_client_restrictions"), self._list("smtpd_helo_restrictions")
+        sender = self._list("smtpd_sender_restrictions")
         self._data = self._list("smtpd_data_restrictions")
         relay, recipient = self._list("smtpd_relay_restrictions"), self._list("smtpd_recipient_restrictions")
         self._require_relay_control()

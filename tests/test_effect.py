@@ -1,0 +1,96 @@
+"""Parameters without an effect: the list is what the programs read, and a site that sets another one is told."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import postillion
+from postillion.config import effect, expansion, parameters
+from postillion.config.effect import IN_EFFECT, TEMPLATES_IN_EFFECT
+from postillion.delivery.smtp.agent import STAGES
+from postillion.master.plan import Plan
+
+PACKAGE = Path(postillion.__file__).parent
+NOT_PROGRAMS = {PACKAGE / "config" / "effect.py", *(PACKAGE / "config" / "table").glob("*.py")}
+NAMED_ONLY = {"canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "virtual_maps", "domain_to_ascii"}
+"""smtpd looks into these maps for users that exist, but nobody rewrites by them; the last one is part of the language.
+"""
+FIRST = "(?:smtp|lmtp|local|virtual|relay|default)"
+SECOND = f"(?:{'|'.join(STAGES)}|ehlo|lhlo)"
+"""What stands in the braces of `f"{prefix}_{stage}_timeout"`."""
+
+MAIN_CF = """\
+myhostname = mx.example.org
+biff = no
+smtpd_tls_security_level = encrypt
+smtpd_sasl_auth_enable = no
+virtual_alias_maps = inline:{a=b}
+relay_destination_rate_delay = 1s
+relay_delivery_slot_cost = 3
+header_checks =
+queue_minfree  =  0
+bounce_template_file =
+"""
+MASTER_CF = """\
+2525 inet n - n - - smtpd -o smtpd_sasl_auth_enable=yes -o content_filter= -o smtpd_banner=hello
+qmgr unix n - n 300 1 qmgr
+bounce unix - - y - 0 bounce
+smtp unix - - y - - smtp
+"""
+
+
+def constants() -> Iterator[str]:
+    """The texts in the sources; the variable parts of an f-string are written `@`."""
+    for path in PACKAGE.rglob("*.py"):
+        if path in NOT_PROGRAMS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "@" for part in node.values)
+
+
+def test_the_list_is_what_the_programs_read() -> None:
+    texts = set(constants())
+    templates = {suffix for suffix in parameters.TEMPLATES if suffix.removeprefix("_") in texts}
+    patterns = [
+        re.compile(re.escape(text).replace("@", FIRST, 1).replace("@", SECOND))
+        for text in texts
+        if text.startswith("@_") and text.count("@") <= 2 and text != "@_@"
+    ]
+    read = {
+        name
+        for name in parameters.PARAMETERS
+        if name in texts
+        or any(pattern.fullmatch(name) for pattern in patterns)
+        or any(name.endswith(suffix) for suffix in templates)
+    } - NAMED_ONLY
+    waiting = list(read)
+    while waiting:
+        for name in expansion.names(parameters.PARAMETERS[waiting.pop()][2]):
+            if name in parameters.PARAMETERS and name not in read | NAMED_ONLY:
+                read.add(name)
+                waiting.append(name)
+    assert read - IN_EFFECT == set(), "add these to IN_EFFECT"
+    assert IN_EFFECT - read == set(), "nothing reads these any more"
+    assert templates == TEMPLATES_IN_EFFECT
+
+
+def test_a_site_is_told_of_each_parameter_without_an_effect(tmp_path: Path) -> None:
+    (tmp_path / "main.cf").write_text(MAIN_CF)
+    (tmp_path / "master.cf").write_text(MASTER_CF)
+    warnings = Plan(str(tmp_path)).warnings
+    told = [re.sub(r".*/(ma\w+\.cf, line \d+: .*) has no effect: .*", r"\1", warning) for warning in warnings]
+    assert 'master.cf: "y" in the chroot field has no effect yet: bounce, smtp' in warnings.pop()
+    assert told[:-1] == [
+        "main.cf, line 3: smtpd_tls_security_level=encrypt",
+        "main.cf, line 5: virtual_alias_maps=inline:{a=b}",
+        "main.cf, line 7: relay_delivery_slot_cost=3",
+        "master.cf, line 1: smtpd_sasl_auth_enable=yes",
+    ]
+
+
+def test_names_that_no_table_knows_are_not_its_business() -> None:
+    assert not effect.has_no_effect("no_such_parameter")
