@@ -239,6 +239,8 @@ def test_reload_keeps_connections_and_applies_the_new_configuration(tmp_path: Pa
         assert before.origin == "first.example"
         site.write(SMTPD + "bounce unix - - n - 1 bounce\n", "myorigin = second.example\n")
         site.reload()
+        # The old process may take one more client before it has seen the signal.
+        wait_for("the new process", lambda: site.client().origin == "second.example")
         after = site.client()
         assert after.origin == "second.example"
         assert after.pid != before.pid

@@ -9,6 +9,9 @@ import sys
 
 from postillion.daemon import Daemon, run, start
 
+ACCEPTED_S = 0.1
+"""A connection that the loop accepted just before the end has its session by then."""
+
 
 async def serve(daemon: Daemon) -> None:
     sessions: set[asyncio.Task[None]] = set()
@@ -34,8 +37,10 @@ async def serve(daemon: Daemon) -> None:
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for server in servers:
         server.close()
+    await asyncio.sleep(ACCEPTED_S)
     if sessions and not daemon.stopping.is_set():
-        await asyncio.wait([*sessions, ends[0]], return_when=asyncio.FIRST_COMPLETED)
+        finished = asyncio.gather(*sessions, return_exceptions=True)
+        await asyncio.wait([finished, ends[0]], return_when=asyncio.FIRST_COMPLETED)
 
 
 if __name__ == "__main__":
