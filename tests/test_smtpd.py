@@ -346,6 +346,21 @@ def test_a_fault_of_ours_in_a_decision_is_a_451(tmp_path: Path, monkeypatch: pyt
     assert asyncio.run(talk()).endswith(b"451 4.3.0 Error: internal error\r\n250 2.0.0 Ok\r\n")
 
 
+async def test_a_fault_of_ours_before_the_greeting_ends_that_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(site(tmp_path))
+    monkeypatch.setattr(server.service.clients, "known", lambda _: None)
+    monkeypatch.setattr(server.service.clients, "identify", lambda _: 1 / 0)
+    session, wire = server.connect("192.0.2.1")
+    await asyncio.sleep(0.05)
+    assert wire.closed
+    session.connection_lost(None)
+    assert any("ZeroDivisionError" in line for line in server.log.take_lines())
+    assert not server.service.sessions
+    server.journal.close()
+
+
 class Anvil:
     """anvil on a socket of its own."""
 

@@ -1,0 +1,130 @@
+"""A whole site as an ordinary user, also where the tests are root's: nothing in it needs a right that nobody lacks.
+
+The package and what it imports are copied to where that user can read them, and Debian's own Python runs them.
+"""
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import smtplib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mta import Site, listening, processes, wait_for
+from peers import root
+
+PYTHON = "/usr/bin/python3"
+PACKAGES = ("postillion", "aiosmtpd", "attr", "dns", "msgspec", "public", "uvloop")
+USER = "nobody"
+PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "delivery.local")
+
+
+def same_python() -> bool:
+    """Say whether Debian's Python can load what was built for this one."""
+    if not Path(PYTHON).exists():
+        return False
+    version = subprocess.run([PYTHON, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
+    return version.stdout.split() == [str(number) for number in sys.version_info[:2]]
+
+
+def command(site: Site, name: str, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command of Postillion as the ordinary user."""
+    account = pwd.getpwnam(USER)
+    return subprocess.run(
+        [PYTHON, "-m", f"postillion.commands.{name}", *arguments],
+        user=account.pw_uid,
+        group=account.pw_gid,
+        extra_groups=[],
+        cwd=site.directory,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(site.directory / "packages")},
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A site of which everything belongs to the ordinary user."""
+    root()
+    if not same_python():
+        pytest.skip(f"{PYTHON} is another Python than {sys.executable}")
+    site = Site(tmp_path, main_cf={"import_environment": "PYTHONPATH"})
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.submodule_search_locations
+        shutil.copytree(spec.submodule_search_locations[0], tmp_path / "packages" / name)
+    subprocess.run(["chown", "-R", USER, str(tmp_path)], check=True)
+    return site
+
+
+@contextlib.contextmanager
+def started(site: Site) -> Iterator[None]:
+    """The site runs while the block lasts."""
+    result = command(site, "postillion", "-c", str(site.etc), "start")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    try:
+        yield
+    finally:
+        assert command(site, "postillion", "-c", str(site.etc), "stop").returncode == 0
+
+
+def test_an_ordinary_user_runs_a_site_and_gets_mail(site: Site) -> None:
+    with started(site):
+        with smtplib.SMTP("127.0.0.1", site.port, "client.example", 20) as client:
+            client.sendmail("a@example.net", [f"{USER}@example.org"], "Subject: by SMTP\r\n\r\nbody\r\n")
+        sent = command(
+            site, "sendmail", "-C", str(site.etc), f"{USER}@example.org", text="Subject: by sendmail\n\nbody\n"
+        )
+        assert (sent.returncode, sent.stderr) == (0, "")
+        wait_for("both messages", lambda: len(site.maildir(USER)) == 2)
+        texts = [path.read_text() for path in site.maildir(USER)]
+        assert (
+            sorted(subject in text for subject in ("by SMTP", "by sendmail") for text in texts)
+            == [False] * 2 + [True] * 2
+        )
+        uid = pwd.getpwnam(USER).pw_uid
+        for program in PROGRAMS:
+            pids = processes(site, program)
+            assert pids, program
+            assert {os.stat(f"/proc/{pid}").st_uid for pid in pids} == {uid}, program
+        listing = command(site, "postqueue", "-c", str(site.etc), "-p")
+        assert listing.stdout == "Mail queue is empty\n"
+        assert "warning" not in site.log_text()
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "said"),
+    [
+        (
+            "etc/main.cf",
+            0o600,
+            r"etc/main\.cf: cannot be read \(Permission denied\): let the user who runs this read it",
+        ),
+        (
+            "etc/master.cf",
+            0o600,
+            r"etc/master\.cf: cannot be read \(Permission denied\): let the user who runs this read it",
+        ),
+        ("queue", 0o755, r"etc/main\.cf, line 2: queue_directory .*: start as its owner, or name another directory"),
+        ("data", 0o755, r"etc/main\.cf, line 3: data_directory .*: start as its owner, or name another directory"),
+        ("log", 0o755, r"etc/main\.cf, line 8: maillog_file .*: name a file that can be written"),
+    ],
+)
+def test_what_an_ordinary_user_may_not_touch_is_named(site: Site, path: str, mode: int, said: str) -> None:
+    os.chown(site.directory / path, 0, 0)
+    (site.directory / path).chmod(mode)
+    result = command(site, "postillion", "-c", str(site.etc), "start")
+    assert result.returncode == 1
+    assert re.fullmatch(rf"postillion: fatal: {re.escape(str(site.directory))}/{said}\n", result.stderr), result.stderr
+    assert not listening(site.port)
+    assert [program for program in PROGRAMS if processes(site, program)] == []
