@@ -25,7 +25,6 @@ from queue_files import Message, write_segment
 MESSAGES = 20_000
 BATCH = 20
 AGENT, PRODUCER = 1, 2
-FAR_US = 3_600_000_000
 
 
 def resident_bytes() -> int:

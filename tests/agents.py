@@ -224,7 +224,6 @@ class Script:
     greeting: Any = "220 sink.example.com ESMTP"
     received: list[bytes] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
-    reads: list[bytes] = field(default_factory=list)
     connections: int = 0
     port: int = 0
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import pwd
 import stat
 import time
 from dataclasses import dataclass, field
@@ -26,7 +25,6 @@ from postillion.delivery.local.targets import Target, parse_lines, parse_targets
 from postillion.delivery.local.verdict import Verdict
 
 ROOT = os.getuid() == 0
-ME = pwd.getpwuid(os.getuid()).pw_name
 TEXT = b"From: a@b.example\nSubject: x\n\nbody\n"
 
 

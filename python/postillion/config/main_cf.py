@@ -3,7 +3,7 @@
 `logical_lines` serves master.cf and text tables too: they share the rules for comments and continuation.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from postillion.config.errors import ConfigError
 
@@ -127,8 +127,3 @@ def unbrace(word: str) -> str:
     if word.startswith("{") and word.endswith("}"):
         return word[1:-1].strip(WHITESPACE)
     return word
-
-
-def assignments(words: Iterable[tuple[str, str]], origin: str) -> dict[str, Setting]:
-    """Return settings that a command line gives with `-o`."""
-    return {name: Setting(value, origin, None) for name, value in words}

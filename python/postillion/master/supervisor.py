@@ -116,9 +116,6 @@ class Master:
     def _note(self, number: int, _: FrameType | None) -> None:
         self._signals.add(number)
 
-    def _all(self) -> list[Service]:
-        return [*self.services.values(), *self.leaving]
-
     def _ended(self) -> bool:
         return self._stop_phase > 0 and not self._processes
 

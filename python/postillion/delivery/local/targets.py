@@ -6,8 +6,6 @@ from .letter import ATOMS
 
 ADDRESS, FILE, COMMAND, INCLUDE = "address", "file", "command", "include"
 INCLUDE_MARK = ":include:"
-TARGETS_MAX = 100_000
-"""As many targets of one list are read; what is above is an error, not a mailing."""
 
 
 class Target(NamedTuple):

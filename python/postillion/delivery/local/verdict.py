@@ -8,7 +8,6 @@ SENT: OutcomeWord = "sent"
 DEFERRED: OutcomeWord = "deferred"
 BOUNCED: OutcomeWord = "bounced"
 
-TRY_AGAIN = frozenset({errno.EAGAIN, errno.ESTALE, errno.EINTR, errno.ETIMEDOUT})
 SYSTEM_FULL = frozenset({errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 

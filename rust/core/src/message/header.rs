@@ -203,11 +203,6 @@ impl HeaderParser {
         Self { held: Vec::new(), limit_octets, state: State::LineStart, mbox_allowed: true }
     }
 
-    /// Nothing of a line was read yet.
-    pub fn at_line_start(&self) -> bool {
-        self.state == State::LineStart
-    }
-
     /// Take a piece of a line: any octets but a line end, at least one; a stuffed dot is removed already.
     pub fn text(&mut self, text: &[u8], on: &mut impl HeaderEvents) -> bool {
         match self.state {
