@@ -273,6 +273,4 @@ async def _keep_local_time(daemon: Daemon) -> None:
 
 
 def _bad_owner(config: Config, owner: str, problem: str) -> ConfigError:
-    setting = config.setting("mail_owner")
-    path, line = (config.path, None) if setting is None else (setting.path, setting.line)
-    return ConfigError(path, line, f"mail_owner {owner}: {problem}", "name an account that only mail uses")
+    return config.error("mail_owner", f"mail_owner {owner}: {problem}", "name an account that only mail uses")

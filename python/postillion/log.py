@@ -89,6 +89,4 @@ def printable(text: str) -> str:
 
 
 def _bad(config: Config, name: str, mend: str) -> ConfigError:
-    setting = config.setting(name)
-    path, line = (config.path, None) if setting is None else (setting.path, setting.line)
-    return ConfigError(path, line, f'bad value "{config.text(name)}" for {name}', mend)
+    return config.error(name, f'bad value "{config.text(name)}" for {name}', mend)

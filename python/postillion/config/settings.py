@@ -139,6 +139,12 @@ class Config:
         """Return where and how main.cf or an override sets a parameter; None when it has its default."""
         return self.settings.get(name)
 
+    def error(self, name: str, problem: str, mend: str) -> ConfigError:
+        """Return a complaint about a parameter, at the line that sets it, or about main.cf when none does."""
+        setting = self.settings.get(name)
+        path, line = (self.path, None) if setting is None else (setting.path, setting.line)
+        return ConfigError(path, line, problem, mend)
+
     def validate(self) -> None:
         """Expand and check every value that is set; raises `ConfigError` at the first one that is wrong."""
         for name in self.settings:
@@ -172,9 +178,7 @@ class Config:
         try:
             return expansion.expand(value, self._lookup)
         except expansion.ExpansionError as error:
-            setting = self.settings.get(name)
-            path, line = (self.path, None) if setting is None else (setting.path, setting.line)
-            raise ConfigError(path, line, f"{name}: {error}", "see postconf(5) on $name in values") from None
+            raise self.error(name, f"{name}: {error}", "see postconf(5) on $name in values") from None
 
     def _lookup(self, name: str) -> str | None:
         """The unexpanded value of a name that a value refers to."""
@@ -216,6 +220,4 @@ class Config:
                 yield found.removeprefix("!") if negation and found.startswith("!") else negation + found
 
     def _bad(self, name: str, text: str, row: parameters.Row) -> ConfigError:
-        setting = self.settings.get(name)
-        path, line = (self.path, None) if setting is None else (setting.path, setting.line)
-        return ConfigError(path, line, f'bad value "{text}" for {name}', f"give {kinds.allowed(row[1], row[2])}")
+        return self.error(name, f'bad value "{text}" for {name}', f"give {kinds.allowed(row[1], row[2])}")

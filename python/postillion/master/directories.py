@@ -29,9 +29,7 @@ QUEUE_DIRECTORIES = (
 
 def blame(config: Config, name: str, problem: str, mend: str) -> ConfigError:
     """Return a complaint about a parameter's value, at the line that sets it."""
-    setting = config.setting(name)
-    path, line = (config.path, None) if setting is None else (setting.path, setting.line)
-    return ConfigError(path, line, f"{name} {config.text(name)}: {problem}", mend)
+    return config.error(name, f"{name} {config.text(name)}: {problem}", mend)
 
 
 def owner(config: Config) -> tuple[int, int]:

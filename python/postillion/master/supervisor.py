@@ -294,8 +294,7 @@ class Master:
         try:
             plan = Plan(self.directory)
             if os.path.abspath(plan.config.text("queue_directory")) != os.getcwd():
-                setting = plan.config.settings["queue_directory"]
-                raise ConfigError(setting.path, setting.line, "queue_directory changed", "stop and start instead")
+                raise plan.config.error("queue_directory", "queue_directory changed", "stop and start instead")
             log = MasterLog(plan.target)
         except ConfigError as error:
             self.log.line("error", f"reload refused, going on as before: {error}")

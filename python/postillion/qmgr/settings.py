@@ -1,6 +1,6 @@
 """What the queue manager's core goes by, taken from main.cf."""
 
-from postillion.config import Config, ConfigError
+from postillion.config import Config
 
 LIMITS = (
     "qmgr_message_active_limit",
@@ -29,10 +29,9 @@ def general(config: Config, *, route_by_domain: bool) -> dict[str, object]:
     """Return what concerns all transports, by Postfix's names; times in seconds. Raises `ConfigError`."""
     shortest, longest = config.seconds("minimal_backoff_time"), config.seconds("maximal_backoff_time")
     if shortest > longest:
-        setting = config.setting("minimal_backoff_time") or config.setting("maximal_backoff_time")
-        path, line = (config.path, None) if setting is None else (setting.path, setting.line)
+        name = "minimal_backoff_time" if config.setting("minimal_backoff_time") else "maximal_backoff_time"
         problem = f"minimal_backoff_time ({shortest:g}s) is above maximal_backoff_time ({longest:g}s)"
-        raise ConfigError(path, line, problem, "raise the one or lower the other")
+        raise config.error(name, problem, "raise the one or lower the other")
     return {
         **{name: config.number(name) for name in LIMITS},
         **{name: config.seconds(name) for name in TIMES},

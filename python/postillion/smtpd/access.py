@@ -308,18 +308,13 @@ class Access:
             problem, mend = "is a restriction class, not supported yet", "write its restrictions out"
         else:
             problem, mend = "is no restriction", f"known are: {' '.join(sorted(self._checks))}"
-        return self._error(parameter, f'{parameter}: "{word}" {problem}', mend)
-
-    def _error(self, parameter: str, problem: str, mend: str) -> ConfigError:
-        setting = self._config.setting(parameter)
-        path, line = (self._config.path, None) if setting is None else (setting.path, setting.line)
-        return ConfigError(path, line, problem, mend)
+        return self._config.error(parameter, f'{parameter}: "{word}" {problem}', mend)
 
     def _require_relay_control(self) -> None:
         named = self._config.items("smtpd_relay_restrictions") + self._config.items("smtpd_recipient_restrictions")
         if not any(name.lower() in WORKING for name in named):
             problem = "smtpd_relay_restrictions and smtpd_recipient_restrictions would relay mail for everybody"
-            raise self._error("smtpd_relay_restrictions", problem, f"add one of: {', '.join(WORKING)}")
+            raise self._config.error("smtpd_relay_restrictions", problem, f"add one of: {', '.join(WORKING)}")
 
     def _is_ours(self, recipient: str) -> bool:
         """Is the destination one that we deliver or relay for, whoever asks?"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Final
 
-from postillion.config import Config, ConfigError
+from postillion.config import Config
 from postillion.smtpd.access import Access
 from postillion.smtpd.lists import NetworkList, parse_address
 from postillion.smtpd.names import Name, Names
@@ -66,10 +66,9 @@ class Clients:
         self._rewriters = config.items("local_header_rewrite_clients")
         for word in self._rewriters:
             if word not in ("permit_mynetworks", "permit_inet_interfaces", "permit_sasl_authenticated"):
-                setting = config.setting("local_header_rewrite_clients")
-                path, line = (config.path, None) if setting is None else (setting.path, setting.line)
                 mend = "give permit_inet_interfaces, permit_mynetworks or permit_sasl_authenticated"
-                raise ConfigError(path, line, f'local_header_rewrite_clients: "{word}" is not supported', mend)
+                problem = f'local_header_rewrite_clients: "{word}" is not supported'
+                raise config.error("local_header_rewrite_clients", problem, mend)
         self._prefixes = {
             4: config.number("smtpd_client_ipv4_prefix_length"),
             6: config.number("smtpd_client_ipv6_prefix_length"),

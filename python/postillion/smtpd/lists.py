@@ -61,10 +61,8 @@ def _network(parameter: str, word: str, config: Config) -> Network | Maps:
 
 
 def _bad(parameter: str, word: str, config: Config) -> ConfigError:
-    setting = config.setting(parameter)
-    path, line = (config.path, None) if setting is None else (setting.path, setting.line)
     mend = "give networks such as 192.0.2.0/24 or [2001:db8::]/32, with no bits set behind the length"
-    return ConfigError(path, line, f'{parameter}: "{word}" is no network', mend)
+    return config.error(parameter, f'{parameter}: "{word}" is no network', mend)
 
 
 class DomainList:

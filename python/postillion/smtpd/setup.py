@@ -94,6 +94,4 @@ def _choice(config: Config, name: str, choices: dict[str, str]) -> str:
 
 
 def _bad(config: Config, name: str, value: str, mend: str) -> ConfigError:
-    setting = config.setting(name)
-    path, line = (config.path, None) if setting is None else (setting.path, setting.line)
-    return ConfigError(path, line, f'bad value "{value}" for {name}', mend)
+    return config.error(name, f'bad value "{value}" for {name}', mend)
