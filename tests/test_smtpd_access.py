@@ -7,10 +7,11 @@ import pytest
 
 from dialogue import site
 from mta import wait_for
+from postillion.address_class import Class
 from postillion.config import ConfigError
+from postillion.lists import DomainList, NetworkList
 from postillion.smtpd.access import Access
-from postillion.smtpd.address import Class, Destinations
-from postillion.smtpd.lists import DomainList, NetworkList
+from postillion.smtpd.address import Destinations
 
 STRICT = ["smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination"]
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from postillion.qmgr.resolve import DomainList
+from postillion.lists import DomainList
 from postillion.tables import TableError, open_table
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Control:
     def _flush(self, request: Request) -> int:
         core = self._shell.core
         if request.site is not None:
-            domains = DomainList(self._shell.config.items("fast_flush_domains"), self._shell.config, parents=True)
+            domains = DomainList("fast_flush_domains", self._shell.config)
             if request.site.lower().strip("[]") not in domains:
                 raise Refused(f'Flush service is not configured for destination "{request.site}"')
             core.flush_site(request.site, *self._shell.now())

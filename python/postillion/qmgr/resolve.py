@@ -14,11 +14,12 @@ Mail of the last two classes goes to relayhost when there is one, else to the re
 (transport(5)) overrides both transport and next hop.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
-from postillion.config import Config, host
-from postillion.tables import Maps, TableError, open_maps, open_table
+from postillion.address_class import AddressClasses, Class
+from postillion.config import Config
+from postillion.tables import TableError, open_maps
 
 WARNED_BOTH_MAX = 100
 """Warnings about domains in two classes, so that a mistake does not fill the log."""
@@ -41,40 +42,6 @@ class Unresolved(Exception):
         self.text = text
 
 
-class DomainList:
-    """A list of domains as main.cf has them: `example.org`, `.example.org`, `!example.net`, `type:table`.
-
-    `parents`: whether a domain stands for its subdomains too (parent_domain_matches_subdomains).
-    """
-
-    def __init__(self, words: Iterable[str], config: Config, *, parents: bool = False) -> None:
-        self._parents = parents
-        self._rules: list[tuple[bool, str | Maps]] = []
-        for word in words:
-            negated = word.startswith("!")
-            word = word.lstrip("!")
-            rule = Maps([open_table(word, config)]) if ":" in word and not word.startswith("[") else word.lower()
-            self._rules.append((not negated, rule))
-
-    def __contains__(self, domain: str) -> bool:
-        """Is the domain (in lower case) in the list? The first rule that fits decides. Raises `TableError`."""
-        for answer, rule in self._rules:
-            if isinstance(rule, Maps):
-                fits = any(rule.lookup(key) is not None for key in self._keys(domain))
-            else:
-                fits = domain == rule or (self._parents and domain.endswith("." + rule)) or _is_below(domain, rule)
-            if fits:
-                return answer
-        return False
-
-    def _keys(self, domain: str) -> list[str]:
-        return [domain, *(("" if self._parents else ".") + parent for parent in _parents(domain))]
-
-
-def _is_below(domain: str, rule: str) -> bool:
-    return rule.startswith(".") and domain.endswith(rule)
-
-
 def _parents(domain: str) -> list[str]:
     """The domains above a domain, the nearest first."""
     labels = domain.split(".")
@@ -87,16 +54,11 @@ class Resolver:
     def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
         self._warn = warn
         self._warnings_left = WARNED_BOTH_MAX
-        parents = config.items("parent_domain_matches_subdomains")
         self._origin = config.text("myorigin").lower()
         self._hostname = config.text("myhostname").lower()
-        self._local = DomainList(config.items("mydestination"), config)
-        self._alias = DomainList(config.items("virtual_alias_domains"), config)
-        self._mailbox = DomainList(config.items("virtual_mailbox_domains"), config)
-        self._relay = DomainList(config.items("relay_domains"), config, parents="relay_domains" in parents)
-        self._addresses = _own_addresses(config)
+        self._classes = AddressClasses(config)
         self._transports = {
-            kind: _split(config.text(f"{kind}_transport")) for kind in ("local", "virtual", "relay", "default")
+            kind: _split(config.text(f"{kind.value}_transport")) for kind in Class if kind is not Class.VIRTUAL_ALIAS
         }
         self._relayhost = config.text("relayhost").strip()
         self._maps = open_maps(config.items("transport_maps"), config, warn=warn)
@@ -134,21 +96,15 @@ class Resolver:
         return route if recipient is None else route._replace(recipient=recipient)
 
     def _by_class(self, domain: str) -> Route:
-        if domain.startswith("[") and domain.endswith("]"):
-            if domain[1:-1].removeprefix("ipv6:") in self._addresses:
-                return self._to("local", self._hostname)
-            return self._to("default", self._relayhost or domain)
-        if domain in self._local:
-            if domain in self._alias or domain in self._mailbox:
-                self._both(domain)
-            return self._to("local", self._hostname)
-        if domain in self._alias:
+        kind = self._classes.of(domain)
+        if kind is Class.VIRTUAL_ALIAS:
             return Route("error", "5.1.1 User unknown in virtual alias table")
-        if domain in self._mailbox:
-            return self._to("virtual", domain)
-        return self._to("relay" if domain in self._relay else "default", self._relayhost or domain)
-
-    def _to(self, kind: str, nexthop: str) -> Route:
+        if kind is Class.LOCAL:
+            nexthop = self._hostname
+            if any(domain in self._classes.lists[virtual] for virtual in (Class.VIRTUAL_ALIAS, Class.VIRTUAL_MAILBOX)):
+                self._both(domain)
+        else:
+            nexthop = domain if kind is Class.VIRTUAL_MAILBOX else self._relayhost or domain
         transport, own = self._transports[kind]
         return Route(transport, own or nexthop)
 
@@ -178,16 +134,3 @@ def _split(value: str) -> tuple[str, str]:
     """`transport:nexthop` in two; each may be empty."""
     transport, _, nexthop = value.strip().partition(":")
     return transport.strip(), nexthop.strip()
-
-
-def _own_addresses(config: Config) -> frozenset[str]:
-    """The addresses at which this system receives mail, as texts."""
-    listed = [word.strip("[]").lower() for word in config.items("inet_interfaces")]
-    own = [interface.ip for interface in host.addresses()]
-    if "all" in listed:
-        found = {str(address) for address in own}
-    elif listed == ["loopback-only"]:
-        found = {str(address) for address in own if address.is_loopback}
-    else:
-        found = set(listed)
-    return frozenset(found | {word.strip("[]").lower() for word in config.items("proxy_interfaces")})

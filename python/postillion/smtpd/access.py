@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol
 
+from postillion.address_class import FINAL, Class
 from postillion.config import Config, ConfigError
-from postillion.smtpd.address import FINAL, Class, Destination, Destinations, own_addresses
-from postillion.smtpd.lists import NetworkList
+from postillion.lists import NetworkList
+from postillion.smtpd.address import Destination, Destinations
 from postillion.tables import Maps, TableError, open_maps
 
 POSTMASTER: Final = "postmaster"
@@ -196,7 +197,7 @@ class Access:
         self._warn = warn
         self.destinations = Destinations(config)
         self.mynetworks = NetworkList("mynetworks", config)
-        self.own_addresses = own_addresses(config)
+        self.own_addresses = self.destinations.classes.own_addresses
         self._known_users = KnownUsers(config, warn)
         self._code = {name: config.number(name) for name in REPLY_CODES}
         self._checks: dict[str, Check] = {

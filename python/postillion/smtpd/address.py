@@ -6,28 +6,13 @@ domains is taken apart as trivial-rewrite(8) does, until a domain that is not ou
 address whose local part routes any further is marked (RFC 5321 §3.6, appendix C).
 """
 
-import enum
 from typing import NamedTuple
 
-from postillion.config import Config, host
-from postillion.smtpd.lists import DomainList, parse_address
+from postillion.address_class import AddressClasses, Class
+from postillion.config import Config
 
 HOPS_MAX = 100
 """Each turn takes one domain off an address, so this ends only addresses that are longer than a command line."""
-
-
-class Class(enum.Enum):
-    """Who delivers mail for a domain (postconf(5), ADDRESS_CLASS_README)."""
-
-    LOCAL = "local"
-    VIRTUAL_ALIAS = "virtual alias"
-    VIRTUAL_MAILBOX = "virtual mailbox"
-    RELAY = "relay"
-    DEFAULT = "default"
-
-
-FINAL = frozenset({Class.LOCAL, Class.VIRTUAL_ALIAS, Class.VIRTUAL_MAILBOX})
-"""Classes that end here."""
 
 
 class Destination(NamedTuple):
@@ -46,35 +31,19 @@ class Destinations:
         self._origin = config.text("myorigin").lower()
         self._percent_hack = config.flag("allow_percent_hack")
         self._bang_path = config.flag("swap_bangpath")
-        self._own = own_addresses(config)
-        self._lists: tuple[tuple[Class, DomainList], ...] = (
-            (Class.LOCAL, DomainList("mydestination", config)),
-            (Class.VIRTUAL_ALIAS, DomainList("virtual_alias_domains", config)),
-            (Class.VIRTUAL_MAILBOX, DomainList("virtual_mailbox_domains", config)),
-            (Class.RELAY, DomainList("relay_domains", config)),
-        )
+        self.classes = AddressClasses(config)
 
     def of(self, address: str) -> Destination:
         """Return what `address` (`local@domain` or a bare local part, quoted where it needs to be) means."""
         local, domain = split(address)
         for hops in range(HOPS_MAX):
-            kind = self.kind(domain) if domain else Class.LOCAL
+            kind = self.classes.of(domain) if domain else Class.LOCAL
             onward = self._onward(local) if kind is Class.LOCAL else None
             if onward is None:
                 routed = hops > 0 or any(sign in local for sign in "@!%")
                 return Destination(kind, local, domain or self._origin, routed)
             local, domain = onward
         return Destination(Class.DEFAULT, local, domain, True)
-
-    def kind(self, domain: str) -> Class:
-        """Return the class of a domain or address literal in lower case."""
-        if domain.startswith("["):
-            literal = parse_address(domain[1:-1].removeprefix("ipv6:"))
-            return Class.LOCAL if literal is not None and str(literal) in self._own else Class.DEFAULT
-        for kind, domains in self._lists:
-            if domain in domains:
-                return kind
-        return Class.DEFAULT
 
     def _onward(self, local: str) -> tuple[str, str] | None:
         """Where a local part at our own domain really goes: (local, domain); None when it ends here."""
@@ -116,16 +85,3 @@ def _unquote(quoted: str) -> str:
         escaped = False
         out.append(character)
     return "".join(out)
-
-
-def own_addresses(config: Config) -> frozenset[str]:
-    """Return the addresses at which this system receives mail: inet_interfaces and proxy_interfaces."""
-    wanted = [word.strip("[]").lower() for word in config.items("inet_interfaces")]
-    own = [interface.ip for interface in host.addresses()]
-    if "all" in wanted:
-        found = {str(address) for address in own}
-    elif wanted == ["loopback-only"]:
-        found = {str(address) for address in own if address.is_loopback}
-    else:
-        found = {str(parse_address(word) or word) for word in wanted}
-    return frozenset(found | {word.strip("[]").lower() for word in config.items("proxy_interfaces")})

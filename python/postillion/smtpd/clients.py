@@ -6,8 +6,8 @@ import ipaddress
 from typing import Final
 
 from postillion.config import Config
+from postillion.lists import NetworkList, parse_address
 from postillion.smtpd.access import Access
-from postillion.smtpd.lists import NetworkList, parse_address
 from postillion.smtpd.names import Name, Names
 from postillion.tables import TableError
 

@@ -12,7 +12,8 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from postillion.config import Config, host
+from postillion.address_class import own_addresses
+from postillion.config import Config
 from postillion.delivery.smtp.destination import Destination
 from postillion.delivery.smtp.resolver import LookupFailed, Mx, Resolver
 
@@ -88,17 +89,6 @@ class TargetSettings(NamedTuple):
             mx_address_limit=config.number(f"{prefix}_mx_address_limit"),
             own_addresses=own_addresses(config),
         )
-
-
-def own_addresses(config: Config) -> frozenset[str]:
-    """Return the addresses at which this machine or its proxy receives mail (inet_interfaces, proxy_interfaces)."""
-    own = {str(interface.ip) for interface in host.addresses()}
-    listed = config.items("inet_interfaces")
-    if "all" not in listed:
-        names = {word.strip("[]") for word in listed}
-        own = {address for address in own if "loopback-only" not in names or address in ("127.0.0.1", "::1")}
-        own = {address for address in own if "loopback-only" in names or address in names} | (names - {"loopback-only"})
-    return frozenset(own | {word.strip("[]") for word in config.items("proxy_interfaces")})
 
 
 async def targets(
