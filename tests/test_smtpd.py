@@ -260,12 +260,14 @@ def test_garbage_does_not_hurt_the_next_client(tmp_path: Path) -> None:
         assert say(process.connect(), b"NOOP\r\n", b"\r\n") == b"250 2.0.0 Ok\r\n"
 
 
-def test_standard_input_is_served_into_maildrop(tmp_path: Path) -> None:
+@pytest.mark.parametrize("eol", [b"\r\n", b"\n"], ids=["CRLF", "LF"])
+def test_standard_input_is_served_into_maildrop(tmp_path: Path, eol: bytes) -> None:
     site(tmp_path, [f"maillog_file = {tmp_path}/log", f"maillog_file_prefixes = {tmp_path}"])
     envelope = ENVELOPE.replace(b"user@example.org", b"x@far.example").replace(b".com>", b".com> RET=HDRS ENVID=e1")
     words = b"EHLO me\r\n" + envelope + b"Subject: x\r\n\r\n..dot\r\n.\r\n"
     command = [sys.executable, "-m", "postillion.smtpd", "-S", "-c", str(tmp_path)]
-    ran = subprocess.run(command, input=words + b"QUIT\r\n", capture_output=True, timeout=30, check=True)
+    words = (words + b"QUIT\r\n").replace(b"\r\n", eol)
+    ran = subprocess.run(command, input=words, capture_output=True, timeout=30, check=True)
     assert b"250 2.0.0 Ok: queued as " in ran.stdout
     assert ran.stdout.endswith(b"221 2.0.0 Bye\r\n")
     (file,) = (tmp_path / "queue" / "maildrop").iterdir()

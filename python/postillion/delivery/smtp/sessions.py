@@ -7,6 +7,7 @@ how much demand there is, which decides whether a session is kept (smtp_connecti
 
 from __future__ import annotations
 
+import abc
 import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -111,26 +112,26 @@ class Attempt:
         """Until when the connection must stand, while there is none; 0 once that has passed."""
 
 
-class Courier:
+class Courier(abc.ABC):
     """What a session reports to; the smtp agent is one."""
 
     cache: CacheSettings
 
+    @abc.abstractmethod
     def session_opened(self, session: Session) -> SmtpClient:
         """Return the client for a connection that was just made."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def session_ended(self, session: Session, attempt: Attempt, code: int) -> None:
         """The job is done with this session, as far as it goes there."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def session_lost(self, session: Session) -> None:
         """An idle session has closed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def session_broken(self, session: Session, attempt: Attempt | None, problem: BaseException) -> None:
         """A mistake of ours has ended the session."""
-        raise NotImplementedError
 
 
 class Session(asyncio.Protocol):
