@@ -26,11 +26,13 @@ class FakeJournal:
     def fileno(self) -> int:
         return self.read_end
 
-    def commit(self, ticket: int, error: str | None = None) -> None:
+    def commit(self, ticket: int, error: str | None = None, *, sealed: bool = False) -> None:
         self.done.append((ticket, error))
         if error is None:
             self.end += 1
             self.frames += b"arrived %d\n" % ticket
+        if sealed:
+            self.frames += b"sealed %d\n" % ticket
         os.write(self.write_end, b"x")
 
     def completed(self) -> list[tuple[int, str | None]]:
@@ -44,6 +46,7 @@ class FakeJournal:
         return frames
 
     def hello(self, pid: int) -> bytes:
+        self.frames = b"".join(line for line in self.frames.splitlines(True) if line.startswith(b"sealed"))
         return b"hello %d at %d\n" % (pid, self.end)
 
 
@@ -128,6 +131,22 @@ async def test_the_link_comes_back_after_the_manager_died(manager: Manager) -> N
     journal.commit(2)
     assert await manager.next_line() == "arrived 2"
     await producer.close()
+
+
+async def test_a_segment_that_was_finished_while_no_manager_listened_is_told_of(tmp_path: Path) -> None:
+    journal, settled = FakeJournal(), []
+    manager = Manager(tmp_path / "late")
+    producer = Producer(journal, lambda *outcome: settled.append(outcome), path=str(manager.path), pid=7)
+    producer.start()
+    journal.commit(1, sealed=True)
+    async with asyncio.timeout(WAIT_S):
+        while not settled:
+            await asyncio.sleep(0.01)
+    await manager.listen()
+    assert await manager.next_line() == "hello 7 at 1"
+    assert await manager.next_line() == "sealed 1"
+    await producer.close()
+    await manager.die()
 
 
 async def test_what_is_done_when_the_link_ends_is_announced(manager: Manager) -> None:

@@ -2,7 +2,8 @@
 
 The journal says on its file descriptor that commits are durable. Each goes to whoever waits for it, and one write
 tells the queue manager of all of them. The link may be down at any time and nothing is lost by it: when it comes back,
-the first frame says how far the segment reaches, and the queue manager reads from disk what it was not told.
+the first frame says how far the segment in use reaches, the next which ones were finished meanwhile, and the queue
+manager reads from disk what it was not told.
 """
 
 from __future__ import annotations
@@ -86,15 +87,17 @@ class Producer:
             self._transport = None
 
     def _announce(self) -> None:
-        # Taken even when nobody listens: what is untold is on disk, and the list must not grow.
-        frames = self._journal.announcements()
-        if not frames or self._transport is None:
+        # While nobody listens the announcements stay with the journal, which bounds them: that a segment is finished
+        # must be told in the end, for `hello` names only the one in use.
+        if self._transport is None or self._transport.is_closing():
             return
         if self._transport.get_write_buffer_size() > UNSENT_MAX_BYTES:
             self._transport.abort()
             self._transport = None
             return
-        self._transport.write(frames)
+        frames = self._journal.announcements()
+        if frames:
+            self._transport.write(frames)
 
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
