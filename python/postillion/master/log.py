@@ -24,10 +24,12 @@ class MasterLog:
         self._program = program
         self._fd = -1
         self._socket: socket.socket | None = None
+        self._syslogd = ""
         kind, _, path = target.destination.partition(":")
         if kind == "syslog":
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.connect(path)
+            os.stat(path)
+            self._syslogd = path
         elif target.destination == "/dev/stdout":
             self._fd = os.dup(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1)
         else:
@@ -53,7 +55,7 @@ class MasterLog:
         octets = line.encode("utf-8", "replace")[: LINE_MAX_OCTETS + len(head) + 100]
         try:
             if self._socket is not None:
-                self._socket.send(octets)
+                self._socket.sendto(octets, self._syslogd)
             else:
                 os.write(self._fd, octets + b"\n")
         except OSError:

@@ -8,6 +8,7 @@ use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -61,8 +62,9 @@ impl Severity {
 pub enum Destination {
     /// A file opened for appending, or standard output.
     File(File),
-    /// A syslog socket, with the facility number (mail is 2).
-    Syslog(UnixDatagram, u8),
+    /// A socket, the path of syslogd's, and the facility number (mail is 2). Lines go to the path, not to a connection:
+    /// a syslogd that was started anew is heard of again.
+    Syslog(UnixDatagram, PathBuf, u8),
     /// Kept, for tests: `Log::take_lines`.
     Memory,
 }
@@ -107,7 +109,7 @@ impl Log {
     ) -> Self {
         let pending = Pending { bytes: Vec::new(), lost_lines: 0, utc_offset_s, ending: false, writing: false };
         let shared = Arc::new(Shared { pending: Mutex::new(pending), changed: Condvar::new() });
-        let facility = if let Destination::Syslog(_, facility) = destination { Some(facility) } else { None };
+        let facility = if let Destination::Syslog(_, _, facility) = destination { Some(facility) } else { None };
         let writer = match destination {
             Destination::Memory => None,
             destination => {
@@ -236,9 +238,9 @@ fn write_batch(destination: &mut Destination, batch: &[u8]) {
         Destination::File(file) => {
             let _ = file.write_all(batch);
         }
-        Destination::Syslog(socket, _) => {
+        Destination::Syslog(socket, path, _) => {
             for line in batch.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-                let _ = socket.send(line);
+                let _ = socket.send_to(line, &path);
             }
         }
         Destination::Memory => {}
@@ -327,6 +329,29 @@ mod tests {
         assert_eq!(lines[0], "helo=<a??b?[2J?ü>");
         assert_eq!(lines[1].len(), LINE_MAX_OCTETS + "warning: ".len());
         assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn syslog_gets_a_datagram_a_line_and_again_after_it_was_started_anew() {
+        let path = std::env::temp_dir().join(format!("postillion-syslog-{}", std::process::id()));
+        let log = {
+            let socket = UnixDatagram::unbound().unwrap();
+            Log::new("mx", "postfix", "smtpd", 7, 0, Destination::Syslog(socket, path.clone(), 2))
+        };
+        for _ in 0..2 {
+            let syslogd = UnixDatagram::bind(&path).unwrap();
+            log.info(format_args!("connect"));
+            log.warning(format_args!("slow"));
+            for (priority, text) in
+                [("<22>", " postfix/smtpd[7]: connect"), ("<20>", " postfix/smtpd[7]: warning: slow")]
+            {
+                let mut datagram = [0; 200];
+                let octets = syslogd.recv(&mut datagram).unwrap();
+                let line = std::str::from_utf8(&datagram[..octets]).unwrap();
+                assert!(line.starts_with(priority) && line.ends_with(text), "{line}");
+            }
+            std::fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

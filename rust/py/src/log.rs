@@ -37,8 +37,8 @@ impl Log {
             Destination::Memory
         } else if let Some(path) = destination.strip_prefix("syslog:") {
             let socket = UnixDatagram::unbound()?;
-            socket.connect(path)?;
-            Destination::Syslog(socket, facility)
+            std::fs::metadata(path)?;
+            Destination::Syslog(socket, path.into(), facility)
         } else if destination == "/dev/stdout" {
             // Opening the path fails when standard output is a socket, as under systemd.
             Destination::File(File::from(std::io::stdout().as_fd().try_clone_to_owned()?))
