@@ -1,26 +1,6 @@
 """lmtp: the same client in its LMTP dress (RFC 2033, lmtp(8))."""
 
-from __future__ import annotations
-
-import sys
-from typing import TYPE_CHECKING, NoReturn
-
-from postillion import daemon
-from postillion.delivery.smtp.agent import SmtpAgent
-
-if TYPE_CHECKING:
-    from postillion.daemon import Daemon
-
-
-async def _main(process: Daemon) -> None:
-    capacity = process.session_limit or process.config.number("default_process_limit")
-    await SmtpAgent(process, "lmtp", capacity=capacity).serve()
-
-
-def main() -> NoReturn:
-    """Run the program as master starts it."""
-    daemon.run(daemon.start("lmtp", sys.argv[1:]), _main)
-
+from postillion.delivery.smtp.__main__ import main
 
 if __name__ == "__main__":
-    main()
+    main("lmtp")

@@ -4,7 +4,7 @@
 //! commits pending, as so many sessions would; afterwards the queue is read again as a start does. The figure says as
 //! much about the disk's sync as about the program: give the directory on the disk that counts.
 
-use postillion_core::message::envelope::{BodyType, Envelope, Recipient, Ret};
+use postillion_core::message::envelope::{Envelope, Recipient};
 use postillion_core::message::sink::Sink;
 use postillion_core::queue::{Fact, Journal, JournalOptions, Spool};
 use std::path::Path;
@@ -58,16 +58,9 @@ fn commit(journal: &Journal, content: &[u8], ticket: u64) {
     let mut draft = journal.draft().expect("there is space");
     draft.write(content).expect("there is space");
     let envelope = Envelope {
-        id: draft.id(),
-        arrival_us: draft.id().usec(),
-        sender: "sender@example.org".into(),
-        recipients: vec![Recipient::plain("recipient@example.net")],
-        body: BodyType::Unsaid,
-        smtputf8: false,
-        ret: Ret::Unsaid,
-        envid: None,
         size_octets: content.len() as u64,
         attributes: vec![("client_address".into(), "127.0.0.1".into())],
+        ..Envelope::plain(draft.id(), "sender@example.org", vec![Recipient::plain("recipient@example.net")])
     };
     journal.commit(draft, &envelope, ticket);
 }

@@ -3,7 +3,7 @@
 //! The test starts itself as the victim: `victim` commits in a loop and prints each ID once it is told that the message
 //! is stable, as smtpd says 250.
 
-use postillion_core::message::envelope::{BodyType, Envelope, Recipient, Ret};
+use postillion_core::message::envelope::{Envelope, Recipient};
 use postillion_core::message::sink::Sink;
 use postillion_core::queue::{Journal, JournalOptions, Spool, read_content};
 use std::collections::HashMap;
@@ -25,18 +25,8 @@ fn content(n: u64) -> Vec<u8> {
 fn commit(journal: &Journal, n: u64) {
     let mut draft = journal.draft().unwrap();
     draft.write(&content(n)).unwrap();
-    let envelope = Envelope {
-        id: draft.id(),
-        arrival_us: n,
-        sender: "".into(),
-        recipients: vec![Recipient::plain("r@example.org")],
-        body: BodyType::Unsaid,
-        smtputf8: false,
-        ret: Ret::Unsaid,
-        envid: None,
-        size_octets: 0,
-        attributes: vec![],
-    };
+    let envelope =
+        Envelope { arrival_us: n, ..Envelope::plain(draft.id(), "", vec![Recipient::plain("r@example.org")]) };
     journal.commit(draft, &envelope, n);
 }
 

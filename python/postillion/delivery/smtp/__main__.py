@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from postillion.daemon import Daemon
 
 
-async def _main(process: Daemon) -> None:
-    capacity = process.session_limit or process.config.number("default_process_limit")
-    await SmtpAgent(process, "smtp", capacity=capacity).serve()
+def main(protocol: str = "smtp") -> NoReturn:
+    """Run the program as master starts it; `protocol`: smtp or lmtp, which is its name as well."""
 
+    async def serve(process: Daemon) -> None:
+        capacity = process.session_limit or process.config.number("default_process_limit")
+        await SmtpAgent(process, protocol, capacity=capacity).serve()
 
-def main() -> NoReturn:
-    """Run the program as master starts it."""
-    daemon.run(daemon.start("smtp", sys.argv[1:]), _main)
+    daemon.run(daemon.start(protocol, sys.argv[1:]), serve)
 
 
 if __name__ == "__main__":

@@ -288,7 +288,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::ipc::frame::JobRecipient;
     use crate::log::Destination;
-    use crate::message::envelope::{BodyType, Envelope, Recipient, Ret};
+    use crate::message::envelope::{Envelope, Recipient};
     use crate::queue::id::QueueId;
     use crate::queue::locator::{Locator, SegmentId};
 
@@ -307,16 +307,9 @@ pub(crate) mod tests {
             nexthop: "example.org".into(),
             active_us: 10_250_000,
             envelope: Envelope {
-                id: QueueId(1 << 12),
                 arrival_us: 10_000_000,
-                sender: "s@example.org".into(),
-                recipients: vec![],
-                body: BodyType::Unsaid,
-                smtputf8: false,
-                ret: Ret::Unsaid,
-                envid: None,
                 size_octets: 5,
-                attributes: vec![],
+                ..Envelope::plain(QueueId(1 << 12), "s@example.org", vec![])
             },
             recipients: indexes.iter().map(|index| recipient(*index)).collect(),
         }

@@ -422,20 +422,12 @@ impl FrameReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::envelope::{BodyType, Ret};
 
     fn examples() -> Vec<Frame> {
         let envelope = Envelope {
-            id: QueueId(9),
             arrival_us: 1,
-            sender: "s@example.org".into(),
-            recipients: vec![Recipient::plain("r@example.org")],
-            body: BodyType::Unsaid,
-            smtputf8: false,
-            ret: Ret::Unsaid,
-            envid: None,
             size_octets: 5,
-            attributes: vec![],
+            ..Envelope::plain(QueueId(9), "s@example.org", vec![Recipient::plain("r@example.org")])
         };
         let locator = Locator { segment: SegmentId(7), offset: 64, record_octets: 100 };
         let dsn = Enhanced { class: 4, subject: 4, detail: 1 };

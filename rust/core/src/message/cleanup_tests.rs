@@ -1,7 +1,7 @@
 //! Tests of cleanup: tables in any split, limits, properties.
 
 use super::*;
-use crate::message::envelope::{BodyType, Notify, Ret};
+use crate::message::envelope::Notify;
 use crate::message::stuff::{stuff, unstuff};
 use crate::queue::id::QueueId;
 use proptest::prelude::*;
@@ -10,18 +10,7 @@ const WALL_US: u64 = 1_795_366_923_000_000;
 const STRANGER: Origin = Origin::Network { trusted: false };
 
 fn envelope() -> Envelope {
-    Envelope {
-        id: QueueId(WALL_US << 12 | 1),
-        arrival_us: WALL_US,
-        sender: "s@example.net".into(),
-        recipients: vec![Recipient::plain("r@example.org")],
-        body: BodyType::Unsaid,
-        smtputf8: false,
-        ret: Ret::Unsaid,
-        envid: None,
-        size_octets: 0,
-        attributes: vec![],
-    }
+    Envelope::plain(QueueId(WALL_US << 12 | 1), "s@example.net", vec![Recipient::plain("r@example.org")])
 }
 
 fn settings() -> CleanupSettings {

@@ -100,6 +100,24 @@ pub struct Envelope {
     pub attributes: Vec<(Box<str>, Box<str>)>,
 }
 
+impl Envelope {
+    /// A message of which nothing more is known, that arrived when its ID says.
+    pub fn plain(id: QueueId, sender: &str, recipients: Vec<Recipient>) -> Self {
+        Self {
+            id,
+            arrival_us: id.usec(),
+            sender: sender.into(),
+            recipients,
+            body: BodyType::Unsaid,
+            smtputf8: false,
+            ret: Ret::Unsaid,
+            envid: None,
+            size_octets: 0,
+            attributes: Vec::new(),
+        }
+    }
+}
+
 /// An encoded recipient has at least this many octets.
 const RECIPIENT_LEAST_OCTETS: usize = 7;
 /// An encoded attribute has at least this many octets.

@@ -5,7 +5,7 @@ use super::clock::{Now, SECOND_US};
 use super::scheduler::{Event, Scheduler};
 use super::settings::{Settings, TransportSettings};
 use crate::ipc::frame::{Arrival, Job, JobKind, JobResult, Outcome, Status};
-use crate::message::envelope::{BodyType, Envelope, Recipient, Ret};
+use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::id::{QueueId, SLOT_BITS};
 use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::spool::Stored;
@@ -64,16 +64,9 @@ impl World {
         self.next_id += 1;
         let id = QueueId(self.next_id);
         let envelope = Envelope {
-            id,
             arrival_us: self.now.wall_us,
-            sender: sender.into(),
-            recipients: recipients.iter().map(|to| Recipient::plain(to)).collect(),
-            body: BodyType::Unsaid,
-            smtputf8: false,
-            ret: Ret::Unsaid,
-            envid: None,
             size_octets: 5,
-            attributes: vec![],
+            ..Envelope::plain(id, sender, recipients.iter().map(|to| Recipient::plain(to)).collect())
         };
         let known = Known {
             envelope: envelope.clone(),

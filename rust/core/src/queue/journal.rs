@@ -336,18 +336,10 @@ mod tests {
     use crate::message::sink::Sink;
     use crate::queue::read_content;
     use crate::queue::segment::is_live;
-    use crate::queue::testing::{Directory, Faulty, commit, envelope};
+    use crate::queue::testing::{Directory, Faulty, commit, envelope, frames};
     use std::fs::File;
     use std::io::ErrorKind;
     use std::sync::atomic::Ordering;
-
-    fn frames(journal: &Journal) -> Vec<Frame> {
-        let mut reader = FrameReader::default();
-        let mut bytes = Vec::new();
-        journal.take_announcements(&mut bytes);
-        reader.receive(&bytes);
-        std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
-    }
 
     fn hello(journal: &Journal) -> Frame {
         let mut reader = FrameReader::default();

@@ -475,18 +475,10 @@ fn take_lock(queue_directory: &Path) -> Result<File, QueueError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::frame::{Frame, FrameReader};
+    use crate::ipc::frame::Frame;
     use crate::queue::journal::{Journal, JournalOptions};
-    use crate::queue::testing::{Directory, commit};
+    use crate::queue::testing::{Directory, commit, frames};
     use std::fs;
-
-    fn frames(journal: &Journal) -> Vec<Frame> {
-        let mut reader = FrameReader::default();
-        let mut bytes = Vec::new();
-        journal.take_announcements(&mut bytes);
-        reader.receive(&bytes);
-        std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
-    }
 
     fn arrivals(journal: &Journal) -> Vec<Arrival> {
         let arrived = |frame| if let Frame::Arrived(arrivals) = frame { arrivals } else { vec![] };

@@ -1,6 +1,7 @@
 //! What the queue's tests share: a directory that goes away, a disk that counts and fails, messages.
 
-use crate::message::envelope::{BodyType, Envelope, Recipient, Ret};
+use crate::ipc::frame::{Frame, FrameReader};
+use crate::message::envelope::{Envelope, Recipient};
 use crate::message::sink::Sink;
 use crate::queue::disk::{Disk, RealDisk};
 use crate::queue::id::QueueId;
@@ -108,17 +109,23 @@ impl Disk for Faulty {
 /// An envelope with `recipients` recipients.
 pub(crate) fn envelope(id: QueueId, recipients: usize) -> Envelope {
     Envelope {
-        id,
-        arrival_us: id.usec(),
-        sender: "sender@example.org".into(),
-        recipients: (0..recipients).map(|n| Recipient::plain(&format!("r{n}@example.net"))).collect(),
-        body: BodyType::Unsaid,
-        smtputf8: false,
-        ret: Ret::Unsaid,
-        envid: None,
         size_octets: 7,
         attributes: vec![("client_name".into(), "localhost".into())],
+        ..Envelope::plain(
+            id,
+            "sender@example.org",
+            (0..recipients).map(|n| Recipient::plain(&format!("r{n}@example.net"))).collect(),
+        )
     }
+}
+
+/// What the journal tells the queue manager now.
+pub(crate) fn frames(journal: &Journal) -> Vec<Frame> {
+    let mut reader = FrameReader::default();
+    let mut bytes = Vec::new();
+    journal.take_announcements(&mut bytes);
+    reader.receive(&bytes);
+    std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
 }
 
 /// Commit a message of `content` to two recipients; returns what came of it.
