@@ -5,6 +5,10 @@
 //! the peers' frames.
 //!
 //! ```text
+//! scheduler   the state, what happened, what is to be done next
+//! admission   from the queue on disk into memory: room, turns, recipients part by part
+//! dispatch    from a route to a job: waiting for a destination, being sent
+//! outcome     from a result to what becomes of recipient, message and destination
 //! catalogue   every message in the queue, in some 150 octets each
 //! message     one that is being delivered: envelope, recipients, outcomes
 //! route       address -> transport and next hop, remembered by domain
@@ -15,11 +19,13 @@
 //! feedback    how a window opens and closes
 //! ```
 
+mod admission;
 pub mod backoff;
 pub mod catalogue;
 pub mod clock;
 pub mod control;
 pub mod destination;
+pub mod dispatch;
 pub mod feedback;
 pub mod hub;
 pub mod job;
