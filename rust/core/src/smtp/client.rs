@@ -14,6 +14,8 @@
 //! A recipient without an event when the transaction ends has no verdict: it stays queued.
 
 use super::capability::Capabilities;
+pub use super::client_settings::{ClientSettings, Peer, Protocol, Timeouts};
+use super::expect::Expect;
 use super::reply::Enhanced;
 use super::response::{Response, ResponseReader};
 use super::transaction::{BadAddress, push_mail, push_rcpt};
@@ -29,70 +31,6 @@ pub const PIPELINE_MAX_OCTETS: usize = 64 * 1024;
 pub const PIPELINE_MAX_COMMANDS: usize = 1000;
 const END_OF_DATA: &[u8] = b".\r\n";
 const QUIT: &[u8] = b"QUIT\r\n";
-
-/// Which protocol a connection speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// RFC 5321
-    Smtp,
-    /// RFC 2033: LHLO, and a reply for each recipient after the message.
-    Lmtp,
-}
-
-/// Seconds that each stage may take, by the names of postconf(5) without `smtp_` and `_timeout`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Timeouts {
-    /// Greeting and EHLO.
-    pub helo: f64,
-    /// MAIL.
-    pub mail: f64,
-    /// RCPT.
-    pub rcpt: f64,
-    /// DATA.
-    pub data_init: f64,
-    /// Each piece of the message.
-    pub data_xfer: f64,
-    /// The end of the message.
-    pub data_done: f64,
-    /// RSET.
-    pub rset: f64,
-}
-
-/// What a client does the same way on every connection.
-#[derive(Debug, Clone)]
-pub struct ClientSettings {
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The name given with EHLO (smtp_helo_name).
-    pub helo_name: String,
-    /// Who answers with this name is ourselves.
-    pub myhostname: String,
-    /// EHLO even when the greeting does not say ESMTP.
-    pub always_send_ehlo: bool,
-    /// HELO only.
-    pub never_send_ehlo: bool,
-    /// A greeting with 5xx defers.
-    pub skip_5xx_greeting: bool,
-    /// EHLO keywords that count as not offered.
-    pub discard_ehlo_keywords: Vec<String>,
-    /// How long each stage may take.
-    pub timeouts: Timeouts,
-}
-
-/// Who is at the other end.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    /// `name[address]`
-    pub name_address: String,
-    /// `name[address]:port`
-    pub name_address_port: String,
-    /// The destination that led here, for the text about a loop.
-    pub nexthop: String,
-    /// An answer with our own name is a loop: true on the standard port.
-    pub loop_detect: bool,
-    /// No other host of the destination is preferred to this one.
-    pub best: bool,
-}
 
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,69 +63,6 @@ pub enum Event {
     },
     /// A line for the log, about the server.
     Warning(String),
-}
-
-/// What an awaited reply answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Expect {
-    Greeting,
-    Ehlo,
-    Helo,
-    Lhlo,
-    Rset,
-    Mail,
-    Rcpt(usize),
-    Data,
-    Dot,
-    /// After the final dot of LMTP: the verdict on one recipient.
-    DotFor(usize),
-    /// Sent together with the final dot; not waited for, but there.
-    Quit,
-}
-
-impl Expect {
-    /// As in `(in reply to RCPT TO command)`.
-    fn command(self) -> &'static str {
-        match self {
-            Self::Greeting => "greeting",
-            Self::Ehlo => "EHLO command",
-            Self::Helo => "HELO command",
-            Self::Lhlo => "LHLO command",
-            Self::Rset => "RSET command",
-            Self::Mail => "MAIL FROM command",
-            Self::Rcpt(_) => "RCPT TO command",
-            Self::Data => "DATA command",
-            Self::Dot | Self::DotFor(_) => "end of DATA command",
-            Self::Quit => "QUIT command",
-        }
-    }
-
-    /// As in `lost connection with ... while sending RCPT TO`.
-    fn stage(self) -> &'static str {
-        match self {
-            Self::Greeting => "receiving the initial server greeting",
-            Self::Ehlo => "performing the EHLO handshake",
-            Self::Helo => "performing the HELO handshake",
-            Self::Lhlo => "performing the LHLO handshake",
-            Self::Rset => "sending RSET probe",
-            Self::Mail => "sending MAIL FROM",
-            Self::Rcpt(_) => "sending RCPT TO",
-            Self::Data => "sending DATA command",
-            Self::Dot | Self::DotFor(_) => "sending end of data -- message may be sent more than once",
-            Self::Quit => "sending QUIT",
-        }
-    }
-
-    fn timeout_s(self, timeouts: &Timeouts) -> f64 {
-        match self {
-            Self::Greeting | Self::Ehlo | Self::Helo | Self::Lhlo => timeouts.helo,
-            Self::Rset => timeouts.rset,
-            Self::Mail => timeouts.mail,
-            Self::Rcpt(_) => timeouts.rcpt,
-            Self::Data => timeouts.data_init,
-            Self::Dot | Self::DotFor(_) | Self::Quit => timeouts.data_done,
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,10 +2,12 @@
 
 pub mod capability;
 pub mod client;
+pub mod client_settings;
 #[cfg(test)]
 mod client_tests;
 pub mod command;
 pub mod data;
+mod expect;
 pub mod path;
 pub mod reply;
 pub mod response;

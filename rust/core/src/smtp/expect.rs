@@ -1,0 +1,66 @@
+//! What the SMTP client waits for: the command that the next reply answers, its name in the log, its timeout.
+
+use super::client_settings::Timeouts;
+
+/// What an awaited reply answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expect {
+    Greeting,
+    Ehlo,
+    Helo,
+    Lhlo,
+    Rset,
+    Mail,
+    Rcpt(usize),
+    Data,
+    Dot,
+    /// After the final dot of LMTP: the verdict on one recipient.
+    DotFor(usize),
+    /// Sent together with the final dot; not waited for, but there.
+    Quit,
+}
+
+impl Expect {
+    /// As in `(in reply to RCPT TO command)`.
+    pub(super) fn command(self) -> &'static str {
+        match self {
+            Self::Greeting => "greeting",
+            Self::Ehlo => "EHLO command",
+            Self::Helo => "HELO command",
+            Self::Lhlo => "LHLO command",
+            Self::Rset => "RSET command",
+            Self::Mail => "MAIL FROM command",
+            Self::Rcpt(_) => "RCPT TO command",
+            Self::Data => "DATA command",
+            Self::Dot | Self::DotFor(_) => "end of DATA command",
+            Self::Quit => "QUIT command",
+        }
+    }
+
+    /// As in `lost connection with ... while sending RCPT TO`.
+    pub(super) fn stage(self) -> &'static str {
+        match self {
+            Self::Greeting => "receiving the initial server greeting",
+            Self::Ehlo => "performing the EHLO handshake",
+            Self::Helo => "performing the HELO handshake",
+            Self::Lhlo => "performing the LHLO handshake",
+            Self::Rset => "sending RSET probe",
+            Self::Mail => "sending MAIL FROM",
+            Self::Rcpt(_) => "sending RCPT TO",
+            Self::Data => "sending DATA command",
+            Self::Dot | Self::DotFor(_) => "sending end of data -- message may be sent more than once",
+            Self::Quit => "sending QUIT",
+        }
+    }
+
+    pub(super) fn timeout_s(self, timeouts: &Timeouts) -> f64 {
+        match self {
+            Self::Greeting | Self::Ehlo | Self::Helo | Self::Lhlo => timeouts.helo,
+            Self::Rset => timeouts.rset,
+            Self::Mail => timeouts.mail,
+            Self::Rcpt(_) => timeouts.rcpt,
+            Self::Data => timeouts.data_init,
+            Self::Dot | Self::DotFor(_) | Self::Quit => timeouts.data_done,
+        }
+    }
+}
