@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mta import Site, local_user, processes, running, wait_for
+from postillion.master.programs import processors
 
 REPLY_MAX_S = 20.0
 GROWTH_MAX_KIB = 8 * 1024
@@ -132,11 +133,16 @@ class Watch:
         return f"marker-{next(self._numbers)}-end"
 
     def begin(self) -> None:
-        """Remember the processes as they are when they have served every kind of honest client."""
-        wait_for("the processes of smtpd", lambda: processes(self.site, "smtpd"))
-        for _ in range(20):
+        """Remember the processes as they are when each has served honest clients."""
+
+        def all_served() -> bool:
             self.serve()
+            log = self.site.log_text()
+            return all(log.count(f"smtpd[{pid}]: disconnect") >= 3 for pid in self.pids)
+
+        wait_for("the processes of smtpd", lambda: len(processes(self.site, "smtpd")) == processors())
         self.pids = sorted(processes(self.site, "smtpd"))
+        wait_for("each of them to serve", all_served)
         self._size_kib = {pid: high_water_kib(pid) for pid in self.pids}
 
     def serve(self) -> None:
