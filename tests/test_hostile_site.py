@@ -159,8 +159,9 @@ def test_a_disk_that_fills_up_is_a_452_and_nothing_acknowledged_is_lost(tmp_path
         watch.begin()
         filler = fill(queue)
         replies = [send(site, watch, size) for _ in range(20)]
-        # The last page of a segment may have room for some small ones.
-        assert replies[10:] == [FULL] * 10
+        # The last page of each process's segment may have room for some small ones.
+        assert set(replies) <= {FULL, (250, "")}
+        assert replies.count(FULL) >= 10
         assert sorted(processes(site, "smtpd")) == watch.pids
         filler.unlink()
         for _ in range(5):
