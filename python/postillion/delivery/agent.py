@@ -66,8 +66,11 @@ class Agent:
         self._one_at_a_time = not asyncio.iscoroutinefunction(self.deliver)
 
     def deliver(self, job: DeliveryJob) -> Awaitable[None] | None:
-        """Settle every recipient of the job with `job.status`; plain function or coroutine."""
-        raise NotImplementedError
+        """Settle every recipient of the job with `job.status`; plain function or coroutine.
+
+        An agent has this, or its own `start`.
+        """
+        raise TypeError(f"{type(self).__name__} has neither deliver nor start")
 
     async def setup(self) -> None:
         """What the agent needs before its first job."""

@@ -4,7 +4,7 @@ import re
 import time
 
 HEADER_MAX_OCTETS = 1024 * 1024
-"""As much of a message's head is searched for Delivered-To; cleanup lets no header block be larger."""
+"""As much of a message's head is searched for Delivered-To. A loop behind a larger one ends at hopcount_limit."""
 
 DELIVERED_TO = re.compile(rb"^delivered-to[ \t]*:[ \t]*((?:[^\n]|\n[ \t])*)", re.IGNORECASE | re.MULTILINE)
 FROM_LINE = re.compile(rb"^From ", re.MULTILINE)
