@@ -84,6 +84,7 @@ impl Scheduler {
             targets: Vec::new(),
             waiting: 0,
             jobs: 0,
+            sent_us: 0,
             unresolved: 0,
             unread_from: 0,
             active_us: now.wall_us,

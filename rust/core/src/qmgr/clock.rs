@@ -27,6 +27,11 @@ impl Now {
         self.wall_us.saturating_sub(wall_us)
     }
 
+    /// What the wall clock, if nobody turns it, shows at that monotonic moment, which may be past.
+    pub fn wall_of_mono(self, mono_us: u64) -> u64 {
+        (self.wall_us + mono_us.saturating_sub(self.mono_us)).saturating_sub(self.mono_us.saturating_sub(mono_us))
+    }
+
     /// The monotonic moment at which the wall clock, if nobody turns it, shows `wall_us`; at once if it is past.
     pub fn mono_of_wall(self, wall_us: u64) -> u64 {
         self.mono_us + wall_us.saturating_sub(self.wall_us)

@@ -230,6 +230,7 @@ impl Scheduler {
         destination.busy += 1;
         destination.agent = Some(peer);
         message.jobs += 1;
+        message.sent_us = now.mono_us;
         let in_flight = InFlight { message: bundle.message, destination: key, peer, kind: bundle.kind, positions };
         let job = Job {
             job: self.jobs.begin(in_flight),

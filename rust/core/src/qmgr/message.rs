@@ -73,6 +73,8 @@ pub struct Active {
     pub waiting: u32,
     /// Jobs under way.
     pub jobs: u32,
+    /// When the last of them began (monotonic).
+    pub sent_us: u64,
     /// Recipients of this part whose route is asked for.
     pub unresolved: u32,
     /// The first recipient that is not read yet.

@@ -17,6 +17,7 @@
 //! job         a bundle on its way: what an agent was asked
 //! backoff     when a message is tried again, warned about, given up
 //! feedback    how a window opens and closes
+//! waits       why a message waits, and when it goes next
 //! ```
 
 mod admission;
@@ -39,6 +40,7 @@ pub mod settings;
 pub mod slab;
 pub mod store;
 pub mod transport;
+pub mod waits;
 
 #[cfg(test)]
 mod tests;

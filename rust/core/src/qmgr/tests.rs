@@ -3,10 +3,12 @@
 use super::clock::{Now, SECOND_US};
 use super::feedback::WindowRules;
 use super::settings::{Settings, TransportSettings};
-use super::world::{World, status};
+use super::waits::Waits;
+use super::world::{START_US, World, status};
 use crate::ipc::frame::{JobKind, JobResult, Outcome, Status};
 use crate::queue::id::QueueId;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 fn world() -> World {
     World::new(Settings::default(), TransportSettings::default())
@@ -372,6 +374,36 @@ fn what_was_withdrawn_may_still_stand_in_line() {
     assert!(world.scheduler.hold(id, world.now) && world.scheduler.expire(id, true, world.now));
     world.leave(peer);
     world.scheduler.trigger_failed("smtp", "Connection refused", world.now);
+    world.finish();
+}
+
+#[test]
+fn a_message_says_why_it_waits() {
+    let settings = Settings { message_active_limit: 3, ..Settings::default() };
+    let window = WindowRules { limit: 1, ..WindowRules::default() };
+    let mut world = World::new(settings, TransportSettings { window, ..TransportSettings::default() });
+    let [one, two] = ["a@x.example", "b@x.example"].map(|to| world.arrive("s@example.org", &[to]));
+    let lost = world.arrive("s@example.org", &["c@other.example"]);
+    let late = world.arrive("s@example.org", &["d@x.example"]);
+    let (smtp, nexthop): (Arc<str>, Arc<str>) = ("smtp".into(), "x.example".into());
+    assert_eq!(world.waits(one), Waits::NoAgent { transport: Arc::clone(&smtp) });
+    assert_eq!(world.waits(late), Waits::NoRoom);
+    world.scheduler.trigger_failed("other", "Connection refused", world.now);
+    world.settle();
+    assert_eq!(world.waits(lost), Waits::Deferred { until_us: START_US + 300 * SECOND_US, attempts: 1 });
+    assert!(world.scheduler.hold(lost, world.now));
+    assert_eq!(world.waits(lost), Waits::Held);
+    let peer = world.join("smtp", 1);
+    let since_us = world.now.wall_us;
+    world.advance(3);
+    let (transport, nexthop) = (Arc::clone(&smtp), Arc::clone(&nexthop));
+    let busy = Waits::WithAgent { transport: Arc::clone(&transport), nexthop: Arc::clone(&nexthop), since_us };
+    assert_eq!(world.waits(one), busy);
+    assert_eq!(world.waits(two), Waits::Concurrency { transport, nexthop, limit: 1 });
+    let quiet = world.arrive("s@example.org", &["d@y.example"]);
+    world.answer(0, &sent, None);
+    assert_eq!(world.waits(quiet), Waits::Turn { transport: smtp });
+    world.leave(peer);
     world.finish();
 }
 

@@ -4,6 +4,7 @@
 use super::clock::{Now, SECOND_US};
 use super::scheduler::{Event, Scheduler};
 use super::settings::{Settings, TransportSettings};
+use super::waits::Waits;
 use crate::ipc::frame::{Arrival, Job, JobKind, JobResult, Outcome, Status};
 use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::id::{QueueId, SLOT_BITS};
@@ -243,6 +244,10 @@ impl World {
             }
         }
         self.jobs.push((peer, job));
+    }
+
+    pub fn waits(&self, id: QueueId) -> Waits {
+        self.scheduler.waits(self.scheduler.catalogue().slot(id).unwrap(), self.now)
     }
 
     /// With willing agents and enough time, everything that is not held comes to an end.
