@@ -1,24 +1,53 @@
-//! The four system calls that a promise hangs on, behind a trait, so that a test can count them or let them fail.
+//! The system calls on the queue's files, behind a trait, so that a test can count them or let any of them fail.
 
 use rustix::io::{Errno, pwritev};
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 /// Buffers to one `pwritev`: IOV_MAX of Linux.
 const SLICES_MAX: usize = 1024;
+/// Files are for their owner alone, and so are directories.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
 
-/// Writing and syncing.
+/// How a file is opened. But for `Read`, for reading and writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Open {
+    /// It must be there, and is not written.
+    Read,
+    /// Made if it is not there, else as it is.
+    Keep,
+    /// It must not be there.
+    New,
+    /// Made, or emptied.
+    Fresh,
+}
+
+/// What is done to the queue's files.
 pub(crate) trait Disk: Send + Sync {
+    /// Open a file.
+    fn open(&self, path: &Path, how: Open) -> io::Result<File>;
+    /// Fill a part of `buffer`; returns how many octets, 0 at the end of the file.
+    fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Write some of the bytes; returns how many.
     fn write_at(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
     /// `fdatasync`: returns once content and length are stable.
     fn sync_data(&self, file: &File) -> io::Result<()>;
     /// Cut a file.
     fn truncate(&self, file: &File, octets: u64) -> io::Result<()>;
+    /// Give a file another name, in place of what has that name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Take a file's name away.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Make a directory.
+    fn make_directory(&self, path: &Path) -> io::Result<()>;
     /// `fsync` of a directory: returns once its names are stable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, in no order.
+    fn read_directory(&self, path: &Path) -> io::Result<Vec<String>>;
 }
 
 /// The real one.
@@ -32,6 +61,22 @@ impl RealDisk {
 }
 
 impl Disk for RealDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).mode(FILE_MODE);
+        match how {
+            Open::Read => &mut options,
+            Open::Keep => options.write(true).create(true).truncate(false),
+            Open::New => options.write(true).create_new(true),
+            Open::Fresh => options.write(true).create(true).truncate(true),
+        };
+        options.open(path)
+    }
+
+    fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.read_at(buffer, offset)
+    }
+
     fn write_at(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         Ok(pwritev(file, slices, offset)?)
     }
@@ -44,8 +89,24 @@ impl Disk for RealDisk {
         file.set_len(octets)
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path)
+    }
+
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn read_directory(&self, path: &Path) -> io::Result<Vec<String>> {
+        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 }
 
@@ -68,4 +129,18 @@ pub(crate) fn write_all(disk: &dyn Disk, file: &File, buffers: &[&[u8]], offset:
         }
     }
     Ok(written)
+}
+
+/// Fill the whole of `buffer` from `offset` on; `UnexpectedEof` when the file ends before.
+pub(crate) fn read_exact(disk: &dyn Disk, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match disk.read_at(file, &mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(octets) => filled += octets,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use crate::queue::journal::Shared;
 use crate::queue::locator::SegmentId;
 use crate::queue::record::{RECORD_HEADER_OCTETS, RecordHeader};
 use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SegmentHeader, create_locked, random_salt};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,12 +58,15 @@ impl Draft {
     }
 
     fn stream(&mut self) -> Result<(), QueueError> {
-        let disk = &*self.shared.disk;
         let large = match &mut self.large {
             Some(large) => large,
-            None => self.large.insert(LargeFile::create(&self.shared.directory, self.shared.segment_id()?)?),
+            None => self.large.insert(LargeFile::create(
+                &self.shared.disk,
+                &self.shared.directory,
+                self.shared.segment_id()?,
+            )?),
         };
-        large.write(disk, &self.buffer[RECORD_HEADER_OCTETS..])?;
+        large.write(&self.buffer[RECORD_HEADER_OCTETS..])?;
         self.buffer.truncate(RECORD_HEADER_OCTETS);
         Ok(())
     }
@@ -111,6 +114,7 @@ impl Sink for Draft {
 
 /// A segment that holds one large message, or will. Removed when dropped before `publish`.
 pub(crate) struct LargeFile {
+    disk: Arc<dyn Disk>,
     header: SegmentHeader,
     directory: PathBuf,
     new_path: PathBuf,
@@ -121,20 +125,21 @@ pub(crate) struct LargeFile {
 }
 
 impl LargeFile {
-    fn create(directory: &Path, id: SegmentId) -> Result<Self, QueueError> {
-        let (file, new_path) = create_locked(directory, id)?;
+    fn create(disk: &Arc<dyn Disk>, directory: &Path, id: SegmentId) -> Result<Self, QueueError> {
+        let (file, new_path) = create_locked(&**disk, directory, id)?;
         let header = SegmentHeader { id, salt: random_salt() };
-        let directory = directory.to_path_buf();
-        Ok(Self { header, directory, new_path, file, content_octets: 0, content_crc: 0, published: false })
+        let (disk, directory) = (Arc::clone(disk), directory.to_path_buf());
+        Ok(Self { disk, header, directory, new_path, file, content_octets: 0, content_crc: 0, published: false })
     }
 
     pub(crate) fn id(&self) -> SegmentId {
         self.header.id
     }
 
-    fn write(&mut self, disk: &dyn Disk, content: &[u8]) -> Result<(), QueueError> {
+    fn write(&mut self, content: &[u8]) -> Result<(), QueueError> {
         let at = (SEGMENT_HEADER_OCTETS + RECORD_HEADER_OCTETS) as u64 + self.content_octets;
-        write_all(disk, &self.file, &[content], at).map_err(|error| QueueError::io("write", &self.new_path, &error))?;
+        write_all(&*self.disk, &self.file, &[content], at)
+            .map_err(|error| QueueError::io("write", &self.new_path, &error))?;
         self.content_octets += content.len() as u64;
         self.content_crc = crc32c::crc32c_append(self.content_crc, content);
         Ok(())
@@ -142,7 +147,9 @@ impl LargeFile {
 
     /// Write the envelope and, last, the headers; make all of it stable; give the file its name and make that stable.
     /// Returns the octets of the record.
-    pub(crate) fn publish(mut self, disk: &dyn Disk, id: QueueId, envelope: &[u8]) -> Result<u64, QueueError> {
+    pub(crate) fn publish(mut self, id: QueueId, envelope: &[u8]) -> Result<u64, QueueError> {
+        let disk = Arc::clone(&self.disk);
+        let disk = &*disk;
         let failed = |doing: &str, path: &Path| {
             let path = path.to_path_buf();
             let doing = doing.to_owned();
@@ -162,9 +169,9 @@ impl LargeFile {
             .map_err(failed("write", &self.new_path))?;
         disk.sync_data(&self.file).map_err(failed("sync", &self.new_path))?;
         let path = self.directory.join(self.header.id.file_name());
-        fs::rename(&self.new_path, &path).map_err(failed("rename to", &path))?;
+        disk.rename(&self.new_path, &path).map_err(failed("rename to", &path))?;
         if let Err(error) = disk.sync_directory(&self.directory) {
-            let _ = fs::remove_file(&path);
+            let _ = disk.remove(&path);
             return Err(QueueError::io("sync", &self.directory, &error));
         }
         self.published = true;
@@ -175,7 +182,7 @@ impl LargeFile {
 impl Drop for LargeFile {
     fn drop(&mut self) {
         if !self.published {
-            let _ = fs::remove_file(&self.new_path);
+            let _ = self.disk.remove(&self.new_path);
         }
     }
 }

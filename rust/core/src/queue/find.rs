@@ -3,6 +3,7 @@
 use crate::ipc::codec::Take;
 use crate::message::envelope::Envelope;
 use crate::queue::content::{ContentReader, read_envelope_bytes};
+use crate::queue::disk::RealDisk;
 use crate::queue::error::QueueError;
 use crate::queue::id::QueueId;
 use crate::queue::locator::Locator;
@@ -27,11 +28,12 @@ pub struct OnDisk {
 
 /// The message of that name; `None` when it is not in the queue. Nothing is changed. Every segment may be read for it.
 pub fn find(queue_directory: &Path, id: QueueId) -> Result<Option<OnDisk>, QueueError> {
-    let mut facts = recovery::facts(queue_directory)?;
+    let mut facts = recovery::facts(&RealDisk, queue_directory)?;
     let known = facts.messages.remove(&id).unwrap_or_default();
     let mut found = None;
-    for (directory, segment, path) in recovery::segments(queue_directory)? {
-        let Some(mut reader) = SegmentReader::open(path, segment)? else { continue };
+    let disk = RealDisk::shared();
+    for (directory, segment, path) in recovery::segments(&*disk, queue_directory)? {
+        let Some(mut reader) = SegmentReader::open(&disk, path, segment)? else { continue };
         let to = reader.octets()?.min(facts.ends.get(&segment).copied().unwrap_or(u64::MAX));
         reader.scan(SEGMENT_HEADER_OCTETS as u64, to, &mut |what| {
             if let Found::Record { locator, envelope } = what
@@ -58,6 +60,6 @@ pub fn read_at(queue_directory: &Path, path: &str, at: Locator) -> Result<OnDisk
     let bytes = read_envelope_bytes(&file, &full_path, &at)?;
     let envelope = Envelope::decode(&mut Take::new(&bytes))
         .map_err(|error| QueueError::Corrupt(format!("{path} at {}: {error}", at.offset).into()))?;
-    let known = recovery::facts(queue_directory)?.messages.remove(&envelope.id).unwrap_or_default();
+    let known = recovery::facts(&RealDisk, queue_directory)?.messages.remove(&envelope.id).unwrap_or_default();
     Ok(OnDisk { path: path.into(), at, envelope, done: known.kept.done })
 }

@@ -1,6 +1,7 @@
 //! Clearing away: segments without messages, facts that count no more, and messages that outlive their segment.
 
 use crate::queue::content::{read_content, read_envelope_bytes};
+use crate::queue::disk::Open;
 use crate::queue::error::QueueError;
 use crate::queue::id::QueueId;
 use crate::queue::locator::{Locator, SegmentId};
@@ -9,7 +10,6 @@ use crate::queue::segment::SegmentFile;
 use crate::queue::spool::{Message, Segment, Spool};
 use crate::queue::state::{Entry, Fact, Kept};
 use crate::queue::{DEFERRED, INCOMING};
-use std::fs::{self, File};
 use std::io;
 
 /// A segment this old may give its last messages away.
@@ -57,7 +57,7 @@ impl Spool {
         let ids: Vec<SegmentId> = self.segments.iter().filter(|(_, s)| empty(s)).map(|(id, _)| *id).collect();
         for id in ids {
             let path = self.full_path(id);
-            match fs::remove_file(&path) {
+            match self.disk.remove(&path) {
                 Ok(()) => self.unlinked = true,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
@@ -112,7 +112,7 @@ impl Spool {
             Some(deferred) => deferred,
             None => {
                 let id = SegmentId(self.slot.next_id(wall_now_us)?.0);
-                let file = SegmentFile::create(&self.queue_directory.join(DEFERRED), id)?;
+                let file = SegmentFile::create(&*self.disk, &self.queue_directory.join(DEFERRED), id)?;
                 self.segments.insert(id, Segment::new(DEFERRED));
                 (file, wall_now_us + DEFERRED_MAX_AGE_US)
             }
@@ -189,7 +189,7 @@ impl Spool {
     /// A record as it is to stand in the segment with `salt`.
     fn copy(&self, id: QueueId, from: &Locator, salt: u64) -> Result<Vec<u8>, QueueError> {
         let path = self.full_path(from.segment);
-        let file = File::open(&path).map_err(|error| QueueError::io("open", &path, &error))?;
+        let file = self.disk.open(&path, Open::Read).map_err(|error| QueueError::io("open", &path, &error))?;
         let envelope = read_envelope_bytes(&file, &path, from)?;
         let content = read_content(&self.queue_directory, &self.path(from.segment), from)?;
         let header = RecordHeader {
@@ -222,6 +222,7 @@ mod tests {
     use crate::queue::testing::{Directory, Faulty, commit, crash_image, envelope};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use std::fs;
     use std::sync::Arc;
 
     const FAR_US: u64 = 1_000_000_000_000;

@@ -87,8 +87,8 @@ impl Journal {
         queue_directory: &Path,
         options: JournalOptions,
     ) -> Result<Self, QueueError> {
-        let directory = make_directory(queue_directory, INCOMING)?;
-        let slot = Mutex::new(Slot::take(&directory)?);
+        let directory = make_directory(&*disk, queue_directory, INCOMING)?;
+        let slot = Mutex::new(Slot::take(&disk, &directory)?);
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
         let shared = Arc::new(Shared {
             disk,
@@ -336,10 +336,9 @@ mod tests {
     use crate::message::sink::Sink;
     use crate::queue::read_content;
     use crate::queue::segment::is_live;
-    use crate::queue::testing::{Directory, Faulty, commit, envelope, frames};
+    use crate::queue::testing::{Call, Directory, Faulty, commit, envelope, frames};
     use std::fs::File;
     use std::io::ErrorKind;
-    use std::sync::atomic::Ordering;
 
     fn hello(journal: &Journal) -> Frame {
         let mut reader = FrameReader::default();
@@ -401,9 +400,9 @@ mod tests {
             }));
         }
         assert!(tickets.into_iter().eq(0..MESSAGES));
-        let syncs = disk.syncs.load(Ordering::SeqCst);
+        let syncs = disk.count(Call::Sync);
         assert!((1..=10).contains(&syncs), "{syncs} syncs");
-        assert_eq!(disk.directory_syncs.load(Ordering::SeqCst), 1);
+        assert_eq!(disk.count(Call::SyncDirectory), 1);
     }
 
     #[test]
@@ -419,7 +418,7 @@ mod tests {
         let end = first.offset + first.record_octets;
         assert_eq!(frames(&journal).pop(), Some(Frame::Sealed { segment: first.segment, end }));
         assert_ne!(commit(&journal, b"x").result.unwrap().segment, first.segment);
-        assert_eq!(disk.syncs.load(Ordering::SeqCst), 2);
+        assert_eq!(disk.count(Call::Sync), 2);
     }
 
     #[test]
@@ -442,7 +441,8 @@ mod tests {
             ("sync", Faulty::failing_sync(2, ErrorKind::Other), 451),
         ] {
             let directory = Directory::new();
-            let journal = open_on(Arc::new(disk), &directory, JournalOptions::default());
+            let disk = Arc::new(disk);
+            let journal = open_on(Arc::clone(&disk), &directory, JournalOptions::default());
             let first = commit(&journal, b"one").result.unwrap();
             let octets = first.offset + first.record_octets;
             assert_eq!(commit(&journal, b"two").result.unwrap_err().reply().0, code, "{name}");
@@ -453,6 +453,7 @@ mod tests {
             assert_eq!(path.metadata().unwrap().len(), octets, "{name}");
             let sealed: Vec<_> = frames(&journal).into_iter().filter(|f| matches!(f, Frame::Sealed { .. })).collect();
             assert_eq!(sealed, [Frame::Sealed { segment: first.segment, end: octets }], "{name}");
+            assert_eq!(disk.again(), 0, "{name}");
         }
     }
 

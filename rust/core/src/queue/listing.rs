@@ -1,6 +1,7 @@
 //! The queue as `postqueue -j` prints it, read from disk while no queue manager runs (postqueue(1)).
 
 use crate::ipc::frame::Arrival;
+use crate::queue::disk::RealDisk;
 use crate::queue::error::QueueError;
 use crate::queue::recovery;
 use crate::queue::scan::{Found, SegmentReader};
@@ -14,11 +15,12 @@ use std::path::Path;
 /// Nothing is changed, and what cannot be read is left out. Messages that a live process is just writing may be among
 /// them or not.
 pub fn read_queue(queue_directory: &Path, long_queue_ids: bool) -> Result<Vec<String>, QueueError> {
-    let facts = recovery::facts(queue_directory)?;
+    let facts = recovery::facts(&RealDisk, queue_directory)?;
     let mut seen = HashSet::new();
     let mut lines = Vec::new();
-    for (_, id, path) in recovery::segments(queue_directory)? {
-        let Some(mut reader) = SegmentReader::open(path, id)? else { continue };
+    let disk = RealDisk::shared();
+    for (_, id, path) in recovery::segments(&*disk, queue_directory)? {
+        let Some(mut reader) = SegmentReader::open(&disk, path, id)? else { continue };
         let to = reader.octets()?.min(facts.ends.get(&id).copied().unwrap_or(u64::MAX));
         reader.scan(0, to, &mut |what| {
             let Found::Record { locator, envelope } = what else { return };

@@ -1,5 +1,6 @@
 //! What a start finds in the queue directory: the facts of the state log, and the segments with what stands in them.
 
+use crate::queue::disk::{Disk, Open};
 use crate::queue::error::QueueError;
 use crate::queue::id::QueueId;
 use crate::queue::locator::SegmentId;
@@ -9,7 +10,6 @@ use crate::queue::state::{Entry, Fact, Kept};
 use crate::queue::{DEFERRED, INCOMING, statelog};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::HashMap;
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,8 +41,8 @@ pub(crate) struct Facts {
 }
 
 /// Read the state log.
-pub(crate) fn facts(queue_directory: &Path) -> Result<Facts, QueueError> {
-    let loaded = statelog::load(queue_directory)?;
+pub(crate) fn facts(disk: &dyn Disk, queue_directory: &Path) -> Result<Facts, QueueError> {
+    let loaded = statelog::load(disk, queue_directory)?;
     let mut facts = Facts { log_number: loaded.number, notices: loaded.notices, ..Facts::default() };
     for entry in loaded.entries {
         match entry {
@@ -61,11 +61,14 @@ pub(crate) fn facts(queue_directory: &Path) -> Result<Facts, QueueError> {
 
 /// Every segment, with the directory that it is in: those of `deferred/` first, so that of two copies of a message the
 /// one that was made to stay is found first; then by number.
-pub(crate) fn segments(queue_directory: &Path) -> Result<Vec<(&'static str, SegmentId, PathBuf)>, QueueError> {
+pub(crate) fn segments(
+    disk: &dyn Disk,
+    queue_directory: &Path,
+) -> Result<Vec<(&'static str, SegmentId, PathBuf)>, QueueError> {
     let mut found = Vec::new();
     for directory in [DEFERRED, INCOMING] {
         let mut ids: Vec<SegmentId> =
-            names(&queue_directory.join(directory))?.iter().filter_map(|name| SegmentId::parse(name)).collect();
+            names(disk, &queue_directory.join(directory))?.iter().filter_map(|name| SegmentId::parse(name)).collect();
         ids.sort();
         found.extend(ids.into_iter().map(|id| (directory, id, segment_path(queue_directory, directory, id))));
     }
@@ -73,32 +76,31 @@ pub(crate) fn segments(queue_directory: &Path) -> Result<Vec<(&'static str, Segm
 }
 
 /// Remove files that never became segments and whose writers are gone. Returns how many.
-pub(crate) fn remove_leftovers(directory: &Path) -> Result<usize, QueueError> {
+pub(crate) fn remove_leftovers(disk: &dyn Disk, directory: &Path) -> Result<usize, QueueError> {
     let mut removed = 0;
-    for name in names(directory)? {
+    for name in names(disk, directory)? {
         let path = directory.join(&name);
-        if name.strip_prefix(NEW_PREFIX).and_then(SegmentId::parse).is_some() && is_leftover(&path) {
-            removed += usize::from(fs::remove_file(&path).is_ok());
+        if name.strip_prefix(NEW_PREFIX).and_then(SegmentId::parse).is_some() && is_leftover(disk, &path) {
+            removed += usize::from(disk.remove(&path).is_ok());
         }
     }
     Ok(removed)
 }
 
-fn is_leftover(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
+fn is_leftover(disk: &dyn Disk, path: &Path) -> bool {
+    let Ok(file) = disk.open(path, Open::Read) else { return false };
     let age = file.metadata().and_then(|metadata| metadata.modified()).map(|modified| modified.elapsed());
     // The lock goes with the file; a writer that tries to take it meanwhile waits for that long.
     matches!(age, Ok(Ok(age)) if age >= LEFTOVER_AGE) && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
-fn names(directory: &Path) -> Result<Vec<String>, QueueError> {
-    let failed = |error: io::Error| QueueError::io("read", directory, &error);
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(error) => return Err(failed(error)),
-    };
-    entries.map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned())).collect()
+/// The names in a directory of the queue; none when it is not there.
+pub(crate) fn names(disk: &dyn Disk, directory: &Path) -> Result<Vec<String>, QueueError> {
+    match disk.read_directory(directory) {
+        Ok(names) => Ok(names),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(error) => Err(QueueError::io("read", directory, &error)),
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +112,7 @@ mod tests {
     use crate::queue::spool::{Spool, Stored};
     use crate::queue::testing::{Directory, commit, crash_image};
     use crate::smtp::reply::Enhanced;
+    use std::fs::{self, File};
     use std::os::unix::fs::FileExt;
 
     fn journal(directory: &Directory) -> Journal {

@@ -6,6 +6,7 @@
 
 use crate::ipc::codec::Take;
 use crate::message::envelope::Envelope;
+use crate::queue::disk::{Disk, Open};
 use crate::queue::error::QueueError;
 use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::record::{HeaderBytes, RECORD_HEADER_OCTETS, RECORD_MAGIC, RECORD_VERSION, RecordHeader};
@@ -13,8 +14,8 @@ use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SEGMENT_VERSION, SegmentBytes
 use memchr::memmem;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A segment is read in pieces of so many octets.
 const WINDOW_OCTETS: usize = 1024 * 1024;
@@ -32,6 +33,7 @@ pub(crate) enum Found {
 
 /// A segment under its name, open for reading.
 pub(crate) struct SegmentReader {
+    disk: Arc<dyn Disk>,
     pub path: PathBuf,
     pub file: File,
     id: SegmentId,
@@ -43,9 +45,12 @@ pub(crate) struct SegmentReader {
 
 impl SegmentReader {
     /// `None` when there is no such file.
-    pub(crate) fn open(path: PathBuf, id: SegmentId) -> Result<Option<Self>, QueueError> {
-        match File::open(&path) {
-            Ok(file) => Ok(Some(Self { path, file, id, window: Vec::new(), window_at: 0, to: 0 })),
+    pub(crate) fn open(disk: &Arc<dyn Disk>, path: PathBuf, id: SegmentId) -> Result<Option<Self>, QueueError> {
+        match disk.open(&path, Open::Read) {
+            Ok(file) => {
+                let disk = Arc::clone(disk);
+                Ok(Some(Self { disk, path, file, id, window: Vec::new(), window_at: 0, to: 0 }))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(QueueError::io("open", &path, &error)),
         }
@@ -204,7 +209,7 @@ impl SegmentReader {
             let failed = |error: io::Error| QueueError::io("read", &self.path, &error);
             let mut filled = 0;
             while filled < self.window.len() {
-                match self.file.read_at(&mut self.window[filled..], at + filled as u64) {
+                match self.disk.read_at(&self.file, &mut self.window[filled..], at + filled as u64) {
                     Ok(0) => break,
                     Ok(some) => filled += some,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -236,6 +241,7 @@ pub(crate) fn segment_path(queue_directory: &Path, directory: &str, id: SegmentI
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::disk::RealDisk;
     use crate::queue::id::QueueId;
     use crate::queue::journal::{Journal, JournalOptions};
     use crate::queue::testing::{Directory, commit};
@@ -264,7 +270,7 @@ mod tests {
             let path = self.directory.path().join("damaged");
             fs::write(&path, bytes).unwrap();
             let mut found = Vec::new();
-            let mut reader = SegmentReader::open(path, self.records[0].0.segment)?.unwrap();
+            let mut reader = SegmentReader::open(&RealDisk::shared(), path, self.records[0].0.segment)?.unwrap();
             reader.scan(0, bytes.len() as u64, &mut |what| found.push(what))?;
             Ok(found)
         }

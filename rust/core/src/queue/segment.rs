@@ -6,13 +6,12 @@
 //! clean, and a second sync would say that all is well.
 
 use crate::ipc::codec::Put;
-use crate::queue::disk::{Disk, write_all};
+use crate::queue::disk::{Disk, Open, write_all};
 use crate::queue::error::QueueError;
 use crate::queue::locator::SegmentId;
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// First bytes of every segment.
@@ -82,11 +81,11 @@ pub(crate) struct SegmentFile {
 
 impl SegmentFile {
     /// An empty segment under its final name, locked.
-    pub(crate) fn create(directory: &Path, id: SegmentId) -> Result<Self, QueueError> {
-        let (file, new_path) = create_locked(directory, id)?;
+    pub(crate) fn create(disk: &dyn Disk, directory: &Path, id: SegmentId) -> Result<Self, QueueError> {
+        let (file, new_path) = create_locked(disk, directory, id)?;
         let path = directory.join(id.file_name());
-        if let Err(error) = fs::rename(&new_path, &path) {
-            let _ = fs::remove_file(&new_path);
+        if let Err(error) = disk.rename(&new_path, &path) {
+            let _ = disk.remove(&new_path);
             return Err(QueueError::io("rename to", &path, &error));
         }
         let header = SegmentHeader { id, salt: random_salt() };
@@ -146,7 +145,7 @@ impl SegmentFile {
     pub(crate) fn abandon(self, disk: &dyn Disk) -> Option<u64> {
         if self.is_empty() {
             let _ = disk.truncate(&self.file, 0);
-            let _ = fs::remove_file(self.path());
+            let _ = disk.remove(&self.path());
             return None;
         }
         let _ = disk.truncate(&self.file, self.end);
@@ -155,18 +154,12 @@ impl SegmentFile {
 }
 
 /// A file `new.ID` that its maker holds the lock of.
-pub(crate) fn create_locked(directory: &Path, id: SegmentId) -> Result<(File, PathBuf), QueueError> {
+pub(crate) fn create_locked(disk: &dyn Disk, directory: &Path, id: SegmentId) -> Result<(File, PathBuf), QueueError> {
     let path = directory.join(format!("{NEW_PREFIX}{}", id.file_name()));
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| QueueError::io("create", &path, &error))?;
+    let file = disk.open(&path, Open::New).map_err(|error| QueueError::io("create", &path, &error))?;
     // Nobody keeps a lock of a file of this name: a reader that tries it lets go at once.
     if let Err(error) = flock(&file, FlockOperation::LockExclusive) {
-        let _ = fs::remove_file(&path);
+        let _ = disk.remove(&path);
         return Err(QueueError::io("lock", &path, &error.into()));
     }
     Ok((file, path))
@@ -187,10 +180,9 @@ pub(crate) fn random_salt() -> u64 {
 }
 
 /// Make the queue's directory `name` if it is not there, as Postfix does: for its owner alone.
-pub(crate) fn make_directory(queue_directory: &Path, name: &str) -> Result<PathBuf, QueueError> {
-    use std::os::unix::fs::DirBuilderExt;
+pub(crate) fn make_directory(disk: &dyn Disk, queue_directory: &Path, name: &str) -> Result<PathBuf, QueueError> {
     let path = queue_directory.join(name);
-    match fs::DirBuilder::new().mode(0o700).create(&path) {
+    match disk.make_directory(&path) {
         Ok(()) => Ok(path),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(path),
         Err(error) => Err(QueueError::io("create", &path, &error)),
@@ -202,6 +194,7 @@ mod tests {
     use super::*;
     use crate::queue::disk::RealDisk;
     use crate::queue::testing::{Directory, Faulty};
+    use std::fs;
     use std::io::ErrorKind;
 
     #[test]
@@ -220,7 +213,7 @@ mod tests {
     #[test]
     fn a_segment_is_live_while_its_writer_holds_it() {
         let directory = Directory::new();
-        let segment = SegmentFile::create(directory.path(), SegmentId(1)).unwrap();
+        let segment = SegmentFile::create(&RealDisk, directory.path(), SegmentId(1)).unwrap();
         let found = File::open(directory.path().join(SegmentId(1).file_name())).unwrap();
         assert!(is_live(&found));
         drop(segment);
@@ -235,13 +228,13 @@ mod tests {
             ("write", Faulty::failing_write(1, ErrorKind::StorageFull)),
             ("sync", Faulty::failing_sync(1, ErrorKind::Other)),
         ] {
-            let mut segment = SegmentFile::create(directory.path(), SegmentId(1)).unwrap();
+            let mut segment = SegmentFile::create(&RealDisk, directory.path(), SegmentId(1)).unwrap();
             segment.append(&RealDisk, &[b"one"], 1).unwrap();
             assert!(segment.append(&disk, &[b"two"], 1).is_err(), "{name}");
             assert_eq!(segment.abandon(&RealDisk), Some(35), "{name}");
             assert_eq!(fs::read(&path).unwrap()[32..], *b"one", "{name}");
             fs::remove_file(&path).unwrap();
-            let mut segment = SegmentFile::create(directory.path(), SegmentId(1)).unwrap();
+            let mut segment = SegmentFile::create(&RealDisk, directory.path(), SegmentId(1)).unwrap();
             let disk = Faulty::failing_sync(1, ErrorKind::Other);
             assert!(segment.append(&disk, &[b"one"], 1).is_err());
             assert_eq!(segment.abandon(&RealDisk), None, "{name}");

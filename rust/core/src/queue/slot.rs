@@ -4,20 +4,21 @@
 //! file holds one number: a microsecond that no ID of this slot has passed. A later holder of the slot begins behind it,
 //! so an ID is given once even when the clock was set back in between.
 
+use crate::queue::disk::{Disk, Open, write_all};
 use crate::queue::error::QueueError;
 use crate::queue::id::{IdSource, QueueId, SLOTS};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// IDs are reserved on disk for so long ahead: one small write to the page cache in a second of work.
 const RESERVE_US: u64 = 1_000_000;
 
 /// The right to give IDs, until dropped.
-#[derive(Debug)]
 pub(crate) struct Slot {
+    disk: Arc<dyn Disk>,
     file: File,
     source: IdSource,
     reserved_us: u64,
@@ -25,19 +26,12 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Take the lowest free slot. `directory` is `incoming/`.
-    pub(crate) fn take(directory: &Path) -> Result<Self, QueueError> {
+    pub(crate) fn take(disk: &Arc<dyn Disk>, directory: &Path) -> Result<Self, QueueError> {
         for number in 0..SLOTS {
             let path = directory.join(format!("slot.{number:04}"));
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .map_err(|error| QueueError::io("open", &path, &error))?;
+            let file = disk.open(&path, Open::Keep).map_err(|error| QueueError::io("open", &path, &error))?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Self::hold(file, number, &path),
+                Ok(()) => return Self::hold(Arc::clone(disk), file, number, &path),
                 Err(rustix::io::Errno::WOULDBLOCK) => {}
                 Err(error) => return Err(QueueError::io("lock", &path, &error.into())),
             }
@@ -46,16 +40,16 @@ impl Slot {
         Err(QueueError::Io(std::io::ErrorKind::ResourceBusy, text.into()))
     }
 
-    fn hold(file: File, number: u16, path: &Path) -> Result<Self, QueueError> {
+    fn hold(disk: Arc<dyn Disk>, file: File, number: u16, path: &Path) -> Result<Self, QueueError> {
         let mut bytes = [0; 8];
-        let read = file.read_at(&mut bytes, 0).map_err(|error| QueueError::io("read", path, &error))?;
+        let read = disk.read_at(&file, &mut bytes, 0).map_err(|error| QueueError::io("read", path, &error))?;
         // A file cut short tells nothing: the clock alone then says where to begin.
         let reserved_us = if read == bytes.len() { u64::from_le_bytes(bytes) } else { 0 };
         let mut source = IdSource::new(number);
         if reserved_us > 0 && reserved_us < QueueId(u64::MAX).usec() - RESERVE_US {
             source.next(reserved_us);
         }
-        Ok(Self { file, source, reserved_us })
+        Ok(Self { disk, file, source, reserved_us })
     }
 
     /// An ID that nobody was given before. `wall_now_us`: microseconds since 1970.
@@ -63,7 +57,7 @@ impl Slot {
         let id = self.source.next(wall_now_us);
         if id.usec() >= self.reserved_us {
             let reserved_us = id.usec() + RESERVE_US;
-            self.file.write_all_at(&reserved_us.to_le_bytes(), 0)?;
+            write_all(&*self.disk, &self.file, &[&reserved_us.to_le_bytes()], 0)?;
             self.reserved_us = reserved_us;
         }
         Ok(id)
@@ -78,15 +72,20 @@ pub(crate) fn wall_now_us() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::disk::RealDisk;
     use crate::queue::testing::Directory;
+
+    fn take(directory: &Directory) -> Slot {
+        Slot::take(&RealDisk::shared(), directory.path()).unwrap()
+    }
 
     #[test]
     fn two_writers_have_two_slots_and_a_slot_is_free_again() {
         let directory = Directory::new();
-        let (mut one, mut two) = (Slot::take(directory.path()).unwrap(), Slot::take(directory.path()).unwrap());
+        let (mut one, mut two) = (take(&directory), take(&directory));
         assert_eq!((one.next_id(5).unwrap().slot(), two.next_id(5).unwrap().slot()), (0, 1));
         drop(one);
-        assert_eq!(Slot::take(directory.path()).unwrap().next_id(6).unwrap().slot(), 0);
+        assert_eq!(take(&directory).next_id(6).unwrap().slot(), 0);
     }
 
     #[test]
@@ -94,7 +93,7 @@ mod tests {
         let directory = Directory::new();
         let mut last = 0;
         for wall_now_us in [5_000_000, 4_000_000, 1, 5_000_001] {
-            let mut slot = Slot::take(directory.path()).unwrap();
+            let mut slot = take(&directory);
             for _ in 0..3 {
                 let id = slot.next_id(wall_now_us).unwrap();
                 assert!(id.usec() > last, "{} after {last}", id.usec());

@@ -10,7 +10,7 @@ use crate::ipc::frame::Arrival;
 use crate::message::envelope::Envelope;
 use crate::queue::content::read_envelope_bytes;
 use crate::queue::corrupt::put_aside;
-use crate::queue::disk::{Disk, RealDisk};
+use crate::queue::disk::{Disk, Open, RealDisk};
 use crate::queue::error::QueueError;
 use crate::queue::id::QueueId;
 use crate::queue::locator::{Locator, SegmentId};
@@ -23,8 +23,7 @@ use crate::queue::statelog::StateLog;
 use crate::queue::{ACTIVE, CORRUPT, DEFERRED, INCOMING};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,27 +119,27 @@ impl Spool {
 
     pub(crate) fn open_on(disk: Arc<dyn Disk>, queue_directory: &Path) -> Result<(Self, Vec<Stored>), QueueError> {
         for name in [ACTIVE, DEFERRED, CORRUPT] {
-            make_directory(queue_directory, name)?;
+            make_directory(&*disk, queue_directory, name)?;
         }
-        let incoming = make_directory(queue_directory, INCOMING)?;
-        let lock = take_lock(queue_directory)?;
-        let facts = recovery::facts(queue_directory)?;
+        let incoming = make_directory(&*disk, queue_directory, INCOMING)?;
+        let lock = take_lock(&*disk, queue_directory)?;
+        let facts = recovery::facts(&*disk, queue_directory)?;
         let log = StateLog::new(Arc::clone(&disk), queue_directory, facts.log_number)?;
         let mut spool = Self {
             queue_directory: queue_directory.to_path_buf(),
+            slot: Slot::take(&disk, &incoming)?,
             disk,
             segments: HashMap::new(),
             messages: HashMap::new(),
             log,
-            slot: Slot::take(&incoming)?,
             deferred: None,
             unlinked: false,
             notices: facts.notices.clone(),
             _lock: lock,
         };
         let mut stored = Vec::new();
-        for (directory, id, path) in recovery::segments(queue_directory)? {
-            if let Some(reader) = SegmentReader::open(path, id)? {
+        for (directory, id, path) in recovery::segments(&*spool.disk, queue_directory)? {
+            if let Some(reader) = SegmentReader::open(&spool.disk, path, id)? {
                 spool.recover(directory, id, reader, &facts, &mut stored)?;
             }
         }
@@ -252,7 +251,7 @@ impl Spool {
     /// 20 ms for a dying process to let go of its files. One that lives will say `producer` again.
     pub fn producer_lost(&mut self, segment: SegmentId) -> Vec<Arrival> {
         for _ in 0..LOST_LOOKS {
-            match SegmentReader::open(self.full_path(segment), segment) {
+            match SegmentReader::open(&self.disk, self.full_path(segment), segment) {
                 Ok(Some(reader)) if reader.is_live() => std::thread::sleep(LOST_LOOK_EVERY),
                 _ => break,
             }
@@ -264,7 +263,7 @@ impl Spool {
     pub fn rescan(&mut self) -> Vec<Arrival> {
         let mut arrivals = Vec::new();
         self.remove_leftovers();
-        let segments = match recovery::segments(&self.queue_directory) {
+        let segments = match recovery::segments(&*self.disk, &self.queue_directory) {
             Ok(segments) => segments,
             Err(error) => {
                 self.notice(error.to_string());
@@ -276,7 +275,7 @@ impl Spool {
             {
                 continue;
             }
-            match SegmentReader::open(path, id) {
+            match SegmentReader::open(&self.disk, path, id) {
                 Ok(Some(reader)) if !reader.is_live() => {
                     arrivals.extend(self.read_to(id, None));
                     if let Some(segment) = self.segments.get_mut(&id) {
@@ -293,7 +292,7 @@ impl Spool {
     /// The envelope of a message, checked.
     pub fn read_envelope(&self, at: &Locator) -> Result<Envelope, QueueError> {
         let path = self.full_path(at.segment);
-        let file = File::open(&path).map_err(|error| QueueError::io("open", &path, &error))?;
+        let file = self.disk.open(&path, Open::Read).map_err(|error| QueueError::io("open", &path, &error))?;
         let bytes = read_envelope_bytes(&file, &path, at)?;
         Envelope::decode(&mut Take::new(&bytes))
             .map_err(|error| QueueError::Corrupt(format!("{} at {}: {error}", path.display(), at.offset).into()))
@@ -357,7 +356,7 @@ impl Spool {
         if end.is_some_and(|end| end <= from) {
             return Vec::new();
         }
-        let mut reader = match SegmentReader::open(self.full_path(id), id) {
+        let mut reader = match SegmentReader::open(&self.disk, self.full_path(id), id) {
             Ok(Some(reader)) => reader,
             // Done and removed already: its announcement was late.
             Ok(None) => {
@@ -435,7 +434,7 @@ impl Spool {
             }
             Found::Bad { offset, octets, reason } => {
                 let (directory, name) = (self.queue_directory.clone(), id.file_name());
-                match put_aside(&directory, &reader.file, &name, offset, octets, &reason) {
+                match put_aside(&*self.disk, &directory, &reader.file, &name, offset, octets, &reason) {
                     Ok(None) => {}
                     Ok(Some(copy)) => {
                         let path = reader.path.display();
@@ -453,7 +452,7 @@ impl Spool {
     }
 
     fn remove_leftovers(&mut self) {
-        match recovery::remove_leftovers(&self.queue_directory.join(INCOMING)) {
+        match recovery::remove_leftovers(&*self.disk, &self.queue_directory.join(INCOMING)) {
             Ok(0) => {}
             Ok(count) => self.notice(format!("{INCOMING}: removed {count} unfinished files of processes that died")),
             Err(error) => self.notice(error.to_string()),
@@ -461,10 +460,9 @@ impl Spool {
     }
 }
 
-fn take_lock(queue_directory: &Path) -> Result<File, QueueError> {
+fn take_lock(disk: &dyn Disk, queue_directory: &Path) -> Result<File, QueueError> {
     let path = queue_directory.join(ACTIVE).join("qmgr.lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = file.map_err(|error| QueueError::io("open", &path, &error))?;
+    let file = disk.open(&path, Open::Keep).map_err(|error| QueueError::io("open", &path, &error))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(QueueError::Locked(path.display().to_string().into())),

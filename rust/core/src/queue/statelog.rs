@@ -12,15 +12,15 @@
 
 use crate::ipc::codec::Put;
 use crate::queue::ACTIVE;
-use crate::queue::disk::{Disk, write_all};
+use crate::queue::disk::{Disk, Open, read_exact, write_all};
 use crate::queue::error::QueueError;
 use crate::queue::journal::lock;
+use crate::queue::recovery::names;
 use crate::queue::segment::{make_directory, random_salt};
 use crate::queue::state::{Entry, Fact, encode_fact};
 use memchr::memmem;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -74,7 +74,7 @@ pub(crate) struct Loaded {
 impl StateLog {
     /// A log that goes on after the one numbered `number`. Nothing is written before the first `compact`.
     pub(crate) fn new(disk: Arc<dyn Disk>, queue_directory: &Path, number: u64) -> Result<Self, QueueError> {
-        let directory = make_directory(queue_directory, ACTIVE)?;
+        let directory = make_directory(&*disk, queue_directory, ACTIVE)?;
         let syncer = Syncer::start(Arc::clone(&disk))?;
         Ok(Self { disk, directory, number, current: None, syncer, buffer: Vec::new() })
     }
@@ -127,8 +127,7 @@ impl StateLog {
     pub(crate) fn compact(&mut self, entries: &mut dyn Iterator<Item = Entry>) -> Result<(), QueueError> {
         let new_path = self.directory.join(NEW_NAME);
         let failed = |error: io::Error| QueueError::io("write", &new_path, &error);
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&new_path);
-        let file = options.map_err(failed)?;
+        let file = self.disk.open(&new_path, Open::Fresh).map_err(failed)?;
         let salt = random_salt() as u32;
         let number = self.number + 1;
         let mut buffer = file_header(number, salt).repeat(2);
@@ -142,7 +141,7 @@ impl StateLog {
         }
         end += write_all(&*self.disk, &file, &[&buffer], end).map_err(failed)?;
         self.disk.sync_data(&file).map_err(failed)?;
-        fs::rename(&new_path, self.directory.join(format!("{FILE_PREFIX}{number}"))).map_err(failed)?;
+        self.disk.rename(&new_path, &self.directory.join(format!("{FILE_PREFIX}{number}"))).map_err(failed)?;
         // From here on the new file counts for whoever starts now; the older one must not be written any more.
         self.number = number;
         self.current = None;
@@ -152,9 +151,9 @@ impl StateLog {
         let file = Arc::new(file);
         self.syncer.follow(Some(Arc::clone(&file)));
         self.current = Some(Current { file, salt, end, compacted_octets: end });
-        for (older, path) in log_files(&self.directory)? {
+        for (older, path) in log_files(&*self.disk, &self.directory)? {
             if older < number {
-                let _ = fs::remove_file(path);
+                let _ = self.disk.remove(&path);
             }
         }
         Ok(())
@@ -163,12 +162,15 @@ impl StateLog {
 
 /// What the newest log in the queue directory says. A torn end is ignored, damage in the middle costs the entries that
 /// it hits. `Version` for a log of a later release.
-pub(crate) fn load(queue_directory: &Path) -> Result<Loaded, QueueError> {
+pub(crate) fn load(disk: &dyn Disk, queue_directory: &Path) -> Result<Loaded, QueueError> {
     let directory = queue_directory.join(ACTIVE);
     let mut loaded = Loaded::default();
-    let Some((number, path)) = log_files(&directory)?.into_iter().max() else { return Ok(loaded) };
+    let Some((number, path)) = log_files(disk, &directory)?.into_iter().max() else { return Ok(loaded) };
     loaded.number = number;
-    let bytes = fs::read(&path).map_err(|error| QueueError::io("read", &path, &error))?;
+    let failed = |error: io::Error| QueueError::io("read", &path, &error);
+    let file = disk.open(&path, Open::Read).map_err(failed)?;
+    let mut bytes = vec![0; file.metadata().map_err(failed)?.len() as usize];
+    read_exact(disk, &file, &mut bytes, 0).map_err(failed)?;
     let headers = bytes.chunks(FILE_HEADER_OCTETS).take(2);
     let Some(salt) = headers.filter_map(|bytes| read_file_header(bytes, &path).transpose()).next().transpose()? else {
         loaded.notices.push(format!("{}: no header can be read: its facts are lost", path.display()));
@@ -200,22 +202,10 @@ pub(crate) fn load(queue_directory: &Path) -> Result<Loaded, QueueError> {
 }
 
 /// `state.N` with their numbers.
-fn log_files(directory: &Path) -> Result<Vec<(u64, PathBuf)>, QueueError> {
-    let failed = |error: io::Error| QueueError::io("read", directory, &error);
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(failed)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(FILE_PREFIX));
-        if let Some(number) = name.and_then(|number| number.parse().ok()) {
-            files.push((number, path));
-        }
-    }
-    Ok(files)
+fn log_files(disk: &dyn Disk, directory: &Path) -> Result<Vec<(u64, PathBuf)>, QueueError> {
+    let number = |name: &String| name.strip_prefix(FILE_PREFIX)?.parse().ok();
+    let names = names(disk, directory)?;
+    Ok(names.iter().filter_map(|name| Some((number(name)?, directory.join(name)))).collect())
 }
 
 fn file_header(number: u64, salt: u32) -> Vec<u8> {
@@ -348,8 +338,8 @@ mod tests {
     use super::*;
     use crate::queue::disk::RealDisk;
     use crate::queue::id::QueueId;
-    use crate::queue::testing::{Directory, Faulty};
-    use std::sync::atomic::Ordering;
+    use crate::queue::testing::{Call, Directory, Faulty};
+    use std::fs;
 
     fn fact(n: u64) -> Fact {
         Fact::Done { id: QueueId(n), recipients: vec![n as u32] }
@@ -375,10 +365,10 @@ mod tests {
         assert!(!log.append(&[fact(0)]), "there is no file yet");
         log.compact(&mut entries(0..2).into_iter()).unwrap();
         assert!(log.append(&[fact(2), fact(3)]));
-        assert_eq!(load(directory.path()).unwrap().entries, entries(0..4));
+        assert_eq!(load(&RealDisk, directory.path()).unwrap().entries, entries(0..4));
         log.compact(&mut entries(1..4).into_iter()).unwrap();
         assert!(log.append(&[fact(4)]));
-        let loaded = load(directory.path()).unwrap();
+        let loaded = load(&RealDisk, directory.path()).unwrap();
         assert_eq!((loaded.number, loaded.entries, loaded.notices), (2, entries(1..5), vec![]));
         assert_eq!(directory.files("active").len(), 1);
     }
@@ -391,7 +381,7 @@ mod tests {
         let each = (whole.len() - ENTRIES_AT) / 3;
         for end in ENTRIES_AT..whole.len() {
             fs::write(&path, &whole[..end]).unwrap();
-            let loaded = load(directory.path()).unwrap();
+            let loaded = load(&RealDisk, directory.path()).unwrap();
             assert_eq!(loaded.entries, entries(0..((end - ENTRIES_AT) / each) as u64), "cut at {end}");
         }
     }
@@ -410,7 +400,7 @@ mod tests {
             if bit / 8 >= ENTRIES_AT {
                 expected.remove((bit / 8 - ENTRIES_AT) / each);
             }
-            assert_eq!(load(directory.path()).unwrap().entries, expected, "bit {bit}");
+            assert_eq!(load(&RealDisk, directory.path()).unwrap().entries, expected, "bit {bit}");
         }
     }
 
@@ -423,7 +413,7 @@ mod tests {
         let crc = crc32c::crc32c(&bytes[..FILE_HEADER_OCTETS - 4]).to_le_bytes();
         bytes[FILE_HEADER_OCTETS - 4..FILE_HEADER_OCTETS].copy_from_slice(&crc);
         fs::write(&path, bytes).unwrap();
-        assert!(matches!(load(directory.path()), Err(QueueError::Version(_, 2, 1))));
+        assert!(matches!(load(&RealDisk, directory.path()), Err(QueueError::Version(_, 2, 1))));
     }
 
     #[test]
@@ -436,10 +426,10 @@ mod tests {
             log.append(&[fact(n)]);
         }
         std::thread::sleep(SYNC_DELAY * 6);
-        let syncs = disk.syncs.load(Ordering::SeqCst);
+        let syncs = disk.count(Call::Sync);
         assert!((2..=10).contains(&syncs), "{syncs} syncs");
         std::thread::sleep(SYNC_DELAY * 4);
-        assert_eq!(disk.syncs.load(Ordering::SeqCst), syncs);
+        assert_eq!(disk.count(Call::Sync), syncs);
     }
 
     #[test]
@@ -456,7 +446,7 @@ mod tests {
             assert!(log.wants_compaction());
             log.compact(&mut entries(0..2).into_iter()).unwrap();
             assert!(log.append(&[fact(2)]) && !log.wants_compaction());
-            assert_eq!(load(directory.path()).unwrap().entries, entries(0..3));
+            assert_eq!(load(&RealDisk, directory.path()).unwrap().entries, entries(0..3));
         }
     }
 }

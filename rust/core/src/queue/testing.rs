@@ -3,12 +3,16 @@
 use crate::ipc::frame::{Frame, FrameReader};
 use crate::message::envelope::{Envelope, Recipient};
 use crate::message::sink::Sink;
-use crate::queue::disk::{Disk, RealDisk};
+use crate::queue::disk::{Disk, Open, RealDisk};
 use crate::queue::id::QueueId;
-use crate::queue::journal::{Completion, Journal};
+use crate::queue::journal::{Completion, Journal, lock};
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -44,65 +48,181 @@ impl Drop for Directory {
     }
 }
 
-/// A disk whose calls are counted, and whose n-th write or sync fails.
+/// What a disk is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Open,
+    Read,
+    Write,
+    /// A slot's own write (eight octets at 0), counted by itself: when it comes depends on the clock.
+    Reserve,
+    Sync,
+    Truncate,
+    Rename,
+    Remove,
+    MakeDirectory,
+    SyncDirectory,
+    ReadDirectory,
+}
+
+/// The calls from the `at`-th of its kind on, `lasts` of them, fail.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fault {
+    pub call: Call,
+    /// Counted from 1.
+    pub at: u64,
+    pub lasts: u64,
+    /// `None`: a write writes half of its first buffer and says so.
+    pub errno: Option<Errno>,
+}
+
+/// A disk whose calls are counted, and where some fail.
 #[derive(Default)]
 pub(crate) struct Faulty {
-    pub writes: AtomicU64,
-    pub syncs: AtomicU64,
-    pub directory_syncs: AtomicU64,
-    fail_write: Option<(u64, ErrorKind)>,
-    fail_sync: Option<(u64, ErrorKind)>,
-    fail_directory_sync: Option<u64>,
+    counts: [AtomicU64; Call::ReadDirectory as usize + 1],
+    faults: Mutex<Vec<Fault>>,
     sync_delay: Duration,
+    /// Files that a write or a sync failed for, and which: kept open, so that no other file gets their number.
+    failed: Mutex<Vec<(File, Call)>>,
+    /// Calls for a file that must not be trusted any more.
+    again: AtomicU64,
 }
 
 impl Faulty {
     pub(crate) fn counting(sync_delay: Duration) -> Self {
         Self { sync_delay, ..Self::default() }
     }
+
+    pub(crate) fn failing(call: Call, at: u64, errno: Errno) -> Self {
+        let disk = Self::default();
+        disk.fail(Fault { call, at, lasts: 1, errno: Some(errno) });
+        disk
+    }
+
     pub(crate) fn failing_write(at: u64, kind: ErrorKind) -> Self {
-        Self { fail_write: Some((at, kind)), ..Self::default() }
+        Self::failing(Call::Write, at, errno(kind))
     }
+
     pub(crate) fn failing_sync(at: u64, kind: ErrorKind) -> Self {
-        Self { fail_sync: Some((at, kind)), ..Self::default() }
+        Self::failing(Call::Sync, at, errno(kind))
     }
+
     pub(crate) fn failing_directory_sync(at: u64) -> Self {
-        Self { fail_directory_sync: Some(at), ..Self::default() }
+        Self::failing(Call::SyncDirectory, at, Errno::IO)
+    }
+
+    /// Let calls fail, besides those that do already.
+    pub(crate) fn fail(&self, fault: Fault) {
+        lock(&self.faults).push(fault);
+    }
+
+    /// Calls of a kind so far.
+    pub(crate) fn count(&self, call: Call) -> u64 {
+        self.counts[call as usize].load(Ordering::SeqCst)
+    }
+
+    /// Syncs of files that a write or a sync failed for, and writes to files that a sync failed for: there must be none.
+    pub(crate) fn again(&self) -> u64 {
+        self.again.load(Ordering::SeqCst)
+    }
+
+    /// Count a call: the fault that hits it, if any does.
+    fn called(&self, call: Call) -> Option<Fault> {
+        let count = self.counts[call as usize].fetch_add(1, Ordering::SeqCst) + 1;
+        let hits = |fault: &&Fault| fault.call == call && (fault.at..fault.at + fault.lasts).contains(&count);
+        lock(&self.faults).iter().find(hits).copied()
+    }
+
+    fn result(&self, call: Call) -> io::Result<()> {
+        self.called(call).and_then(|fault| fault.errno).map_or(Ok(()), |errno| Err(errno.into()))
+    }
+
+    /// Look whether a file failed before; when it fails now (and is not just interrupted), remember it.
+    fn watch(&self, call: Call, file: &File, errno: Option<Errno>) {
+        let number = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).unwrap();
+        let mut failed = lock(&self.failed);
+        let broken =
+            |(known, before): &(File, Call)| number(known) == number(file) && [call, *before].contains(&Call::Sync);
+        if failed.iter().any(broken) {
+            self.again.fetch_add(1, Ordering::SeqCst);
+        }
+        if errno.is_some_and(|errno| errno != Errno::INTR) {
+            // Opened anew: a copy of the descriptor would hold the file's lock.
+            failed.push((File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap(), call));
+        }
+    }
+}
+
+/// An error number of that kind.
+fn errno(kind: ErrorKind) -> Errno {
+    match kind {
+        ErrorKind::StorageFull => Errno::NOSPC,
+        ErrorKind::QuotaExceeded => Errno::DQUOT,
+        ErrorKind::FileTooLarge => Errno::FBIG,
+        _ => Errno::IO,
     }
 }
 
 impl Disk for Faulty {
+    fn open(&self, path: &Path, how: Open) -> io::Result<File> {
+        self.result(Call::Open)?;
+        RealDisk.open(path, how)
+    }
+
+    fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.result(Call::Read)?;
+        RealDisk.read_at(file, buffer, offset)
+    }
+
     /// The failing write first writes half of its first buffer, as a full disk does.
     fn write_at(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        let count = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
-        if let Some((at, kind)) = self.fail_write
-            && count == at
-        {
-            RealDisk.write_at(file, &[IoSlice::new(&slices[0][..slices[0].len() / 2])], offset)?;
-            return Err(kind.into());
+        let reserves = offset == 0 && slices.len() == 1 && slices[0].len() == 8;
+        let fault = self.called(if reserves { Call::Reserve } else { Call::Write });
+        self.watch(Call::Write, file, fault.and_then(|fault| fault.errno));
+        let Some(Fault { errno, .. }) = fault else { return RealDisk.write_at(file, slices, offset) };
+        if errno == Some(Errno::INTR) {
+            return Err(Errno::INTR.into());
         }
-        RealDisk.write_at(file, slices, offset)
+        let half = slices[0].len().div_ceil(2);
+        let octets = RealDisk.write_at(file, &[IoSlice::new(&slices[0][..half])], offset)?;
+        errno.map_or(Ok(octets), |errno| Err(errno.into()))
     }
 
     fn sync_data(&self, file: &File) -> io::Result<()> {
         std::thread::sleep(self.sync_delay);
-        let count = self.syncs.fetch_add(1, Ordering::SeqCst) + 1;
-        match self.fail_sync {
-            Some((at, kind)) if count == at => Err(kind.into()),
-            _ => RealDisk.sync_data(file),
-        }
+        let errno = self.called(Call::Sync).and_then(|fault| fault.errno);
+        self.watch(Call::Sync, file, errno);
+        errno.map_or_else(|| RealDisk.sync_data(file), |errno| Err(errno.into()))
     }
 
     fn truncate(&self, file: &File, octets: u64) -> io::Result<()> {
+        self.result(Call::Truncate)?;
         RealDisk.truncate(file, octets)
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.result(Call::Rename)?;
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.result(Call::Remove)?;
+        RealDisk.remove(path)
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        self.result(Call::MakeDirectory)?;
+        RealDisk.make_directory(path)
+    }
+
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        let count = self.directory_syncs.fetch_add(1, Ordering::SeqCst) + 1;
-        if self.fail_directory_sync == Some(count) {
-            return Err(ErrorKind::Other.into());
-        }
+        self.result(Call::SyncDirectory)?;
         RealDisk.sync_directory(path)
+    }
+
+    fn read_directory(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.result(Call::ReadDirectory)?;
+        RealDisk.read_directory(path)
     }
 }
 

@@ -113,7 +113,11 @@ impl Writer<'_> {
         }
         let (mut segment, seal_at) = match self.segment.take() {
             Some(segment) => segment,
-            None => match self.shared.segment_id().and_then(|id| SegmentFile::create(&self.shared.directory, id)) {
+            None => match self
+                .shared
+                .segment_id()
+                .and_then(|id| SegmentFile::create(&*self.shared.disk, &self.shared.directory, id))
+            {
                 Ok(segment) => (segment, Instant::now() + self.shared.options.segment_max_age),
                 Err(error) => return self.refuse(batch, &error),
             },
@@ -146,7 +150,7 @@ impl Writer<'_> {
     fn write_large(&self, pending: Pending) {
         let Pending { ticket, id, body: Body::Large { file, envelope } } = pending else { return };
         let segment = file.id();
-        let result = file.publish(&*self.shared.disk, id, &envelope).map(|record_octets| Locator {
+        let result = file.publish(id, &envelope).map(|record_octets| Locator {
             segment,
             offset: crate::queue::segment::SEGMENT_HEADER_OCTETS as u64,
             record_octets,
