@@ -10,7 +10,7 @@ use crate::queue::id::QueueId;
 use crate::queue::journal::Shared;
 use crate::queue::locator::SegmentId;
 use crate::queue::record::{RECORD_HEADER_OCTETS, RecordHeader};
-use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SegmentHeader, create_locked, random_salt};
+use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SegmentHeader, create_locked, random_salt, take_back};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -68,6 +68,7 @@ impl Draft {
         };
         large.write(&self.buffer[RECORD_HEADER_OCTETS..])?;
         self.buffer.truncate(RECORD_HEADER_OCTETS);
+        self.buffer.shrink_to(2 * STREAM_CHUNK_OCTETS);
         Ok(())
     }
 
@@ -146,15 +147,25 @@ impl LargeFile {
     }
 
     /// Write the envelope and, last, the headers; make all of it stable; give the file its name and make that stable.
-    /// Returns the octets of the record.
-    pub(crate) fn publish(mut self, id: QueueId, envelope: &[u8]) -> Result<u64, QueueError> {
-        let disk = Arc::clone(&self.disk);
-        let disk = &*disk;
-        let failed = |doing: &str, path: &Path| {
-            let path = path.to_path_buf();
-            let doing = doing.to_owned();
-            move |error: io::Error| QueueError::io(&doing, &path, &error)
-        };
+    /// Returns the octets of the record; and after an error whether the file could not even be taken back.
+    pub(crate) fn publish(mut self, id: QueueId, envelope: &[u8]) -> (Result<u64, QueueError>, bool) {
+        let path = self.directory.join(self.header.id.file_name());
+        let written = self.write_last(id, envelope).and_then(|record_octets| {
+            self.disk.rename(&self.new_path, &path).map_err(|error| QueueError::io("rename to", &path, &error))?;
+            Ok(record_octets)
+        });
+        let Ok(record_octets) = written else { return (written, false) };
+        self.published = true;
+        match self.disk.sync_directory(&self.directory) {
+            Ok(()) => (Ok(record_octets), false),
+            Err(error) => {
+                let stays = !take_back(&*self.disk, &self.file, &path);
+                (Err(QueueError::io("sync", &self.directory, &error)), stays)
+            }
+        }
+    }
+
+    fn write_last(&self, id: QueueId, envelope: &[u8]) -> Result<u64, QueueError> {
         let record = RecordHeader {
             salt: self.header.salt,
             id,
@@ -163,18 +174,12 @@ impl LargeFile {
             content_crc: self.content_crc,
             envelope_crc: crc32c::crc32c(envelope),
         };
+        let failed = |doing: &'static str| move |error: io::Error| QueueError::io(doing, &self.new_path, &error);
         let at = (SEGMENT_HEADER_OCTETS + RECORD_HEADER_OCTETS) as u64 + self.content_octets;
-        write_all(disk, &self.file, &[envelope], at).map_err(failed("write", &self.new_path))?;
-        write_all(disk, &self.file, &[&self.header.encode(), &record.encode()], 0)
-            .map_err(failed("write", &self.new_path))?;
-        disk.sync_data(&self.file).map_err(failed("sync", &self.new_path))?;
-        let path = self.directory.join(self.header.id.file_name());
-        disk.rename(&self.new_path, &path).map_err(failed("rename to", &path))?;
-        if let Err(error) = disk.sync_directory(&self.directory) {
-            let _ = disk.remove(&path);
-            return Err(QueueError::io("sync", &self.directory, &error));
-        }
-        self.published = true;
+        write_all(&*self.disk, &self.file, &[envelope], at).map_err(failed("write"))?;
+        let headers = [&self.header.encode()[..], &record.encode()];
+        write_all(&*self.disk, &self.file, &headers, 0).map_err(failed("write"))?;
+        self.disk.sync_data(&self.file).map_err(failed("sync"))?;
         Ok(RECORD_HEADER_OCTETS as u64 + self.content_octets + envelope.len() as u64)
     }
 }
@@ -184,5 +189,29 @@ impl Drop for LargeFile {
         if !self.published {
             let _ = self.disk.remove(&self.new_path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::journal::{Journal, JournalOptions};
+    use crate::queue::testing::Directory;
+
+    #[test]
+    fn a_draft_holds_a_bounded_part_of_its_message() {
+        let directory = Directory::new();
+        let options = JournalOptions { large_message_octets: 1024 * 1024, ..Default::default() };
+        let bound = 3 * options.large_message_octets as usize;
+        let journal = Journal::open(directory.path(), options).unwrap();
+        let mut draft = journal.draft().unwrap();
+        let mut most = 0;
+        for _ in 0..512 {
+            draft.write(&[b'x'; 64 * 1024]).unwrap();
+            most = most.max(draft.buffer.capacity());
+        }
+        assert!(most <= bound, "{most} octets while it was small");
+        assert!(draft.buffer.capacity() <= 4 * STREAM_CHUNK_OCTETS, "{} afterwards", draft.buffer.capacity());
+        assert_eq!(draft.content_octets(), 32 * 1024 * 1024);
     }
 }

@@ -1,6 +1,7 @@
 //! The journal: where a process that receives mail makes it durable.
 //!
-//! `draft` gives a name, `commit` hands the message to the writer thread (`writer.rs`), and once it is stable on disk
+//! `draft` gives a name, `commit` hands the message to the writer thread (`writer.rs`) or, when it is large, to one
+//! beside it (`large.rs`), and once it is stable on disk
 //! `event_fd` is readable and `completed` says so. What was committed is announced to the queue manager with
 //! `take_announcements`. Announcements are a convenience, not a promise: they may be lost or dropped, for the queue
 //! manager reads what it was not told of from the segment itself.
@@ -15,7 +16,7 @@ use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::record::ENVELOPE_MAX_OCTETS;
 use crate::queue::segment::make_directory;
 use crate::queue::slot::{Slot, wall_now_us};
-use crate::queue::{INCOMING, writer};
+use crate::queue::{INCOMING, large, writer};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
 use std::io;
@@ -73,7 +74,7 @@ pub struct Completion {
 /// A process's journal. Every method takes `&self`: share it as `Arc<Journal>`.
 pub struct Journal {
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Journal {
@@ -98,13 +99,14 @@ impl Journal {
             space: Mutex::new(None),
             queue: Mutex::new(Queue::default()),
             work: Condvar::new(),
+            large_work: Condvar::new(),
             done: Condvar::new(),
             event,
         });
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("journal".into());
         let writer = thread.spawn(move || writer::run(&of_thread))?;
-        Ok(Self { shared, writer: Mutex::new(Some(writer)) })
+        Ok(Self { shared, threads: Mutex::new(vec![writer]) })
     }
 
     /// A new message, with its name. `NoSpace` while `queue_minfree` does not hold.
@@ -129,18 +131,47 @@ impl Journal {
             draft.finish(&encoded)
         };
         let mut queue = lock(&self.shared.queue);
-        let body = if queue.ended { Err(QueueError::from(io::Error::other("the journal is closed"))) } else { body };
+        let over = queue.ending || queue.ended;
+        let body = if over { Err(QueueError::from(io::Error::other("the journal is closed"))) } else { body };
         match body {
-            Ok(body @ Body::Small { .. }) => queue.small.push_back(Pending { ticket, id, body }),
-            Ok(body @ Body::Large { .. }) => queue.large.push_back(Pending { ticket, id, body }),
+            Ok(body @ Body::Small { .. }) => {
+                queue.small.push_back(Pending { ticket, id, body });
+                drop(queue);
+                self.shared.work.notify_one();
+            }
+            Ok(body @ Body::Large { .. }) => {
+                queue.large.push_back(Pending { ticket, id, body });
+                self.see_to_large(&mut queue);
+            }
             Err(error) => {
                 queue.completions.push(Completion { ticket, id, result: Err(error) });
                 self.shared.signal();
-                return;
             }
         }
-        drop(queue);
-        self.shared.work.notify_one();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Wake a thread for a large message or, when all have something to do, start one more.
+    fn see_to_large(&self, queue: &mut Queue) {
+        if queue.large_idle < queue.large.len() && queue.large_writers < large::LARGE_WRITERS_MAX {
+            match large::start(&self.shared) {
+                Ok(thread) => {
+                    queue.large_writers += 1;
+                    lock(&self.threads).push(thread);
+                }
+                Err(error) if queue.large_writers == 0 => {
+                    queue.refuse_large(&QueueError::from(error));
+                    self.shared.signal();
+                }
+                // One that runs already comes to it.
+                Err(_) => {}
+            }
+        }
+        self.shared.large_work.notify_one();
     }
 
     /// What was decided since the last call, without waiting. `event_fd` is quiet afterwards.
@@ -179,12 +210,14 @@ impl Journal {
         self.shared.event.as_fd()
     }
 
-    /// Write what is pending, seal the segment, end the thread. What is committed later fails. Idempotent.
+    /// Write what is pending, seal the segment, end the threads. What is committed later fails. Idempotent.
     pub fn close(&self) {
         lock(&self.shared.queue).ending = true;
         self.shared.work.notify_all();
-        if let Some(writer) = lock(&self.writer).take() {
-            let _ = writer.join();
+        self.shared.large_work.notify_all();
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
+            let _ = thread.join();
         }
     }
 }
@@ -204,8 +237,10 @@ pub(crate) struct Shared {
     slot: Mutex<Slot>,
     space: Mutex<Option<(Instant, bool)>>,
     pub queue: Mutex<Queue>,
-    /// Something is pending, or the journal ends.
+    /// A small message is pending, or the journal ends.
     pub work: Condvar,
+    /// A large message is pending, or the journal ends.
+    pub large_work: Condvar,
     /// Something is completed.
     pub done: Condvar,
     event: OwnedFd,
@@ -216,13 +251,16 @@ pub(crate) struct Shared {
 pub(crate) struct Queue {
     pub small: VecDeque<Pending>,
     pub large: VecDeque<Pending>,
+    /// Threads for large messages, and those of them that have nothing to do.
+    pub large_writers: usize,
+    pub large_idle: usize,
     pub completions: Vec<Completion>,
     pub announcements: Announcements,
     /// The segment in use and its committed octets.
     pub current: Option<(SegmentId, u64)>,
     /// Finish what is pending and end.
     pub ending: bool,
-    /// The thread is gone.
+    /// The writer thread is gone.
     pub ended: bool,
 }
 
@@ -231,6 +269,20 @@ pub(crate) struct Pending {
     pub ticket: u64,
     pub id: QueueId,
     pub body: Body,
+}
+
+impl Queue {
+    /// Answer every large message that waits with an error.
+    pub(crate) fn refuse_large(&mut self, error: &QueueError) {
+        let refused = |pending: Pending| Completion::refused(&pending, error);
+        self.completions.extend(self.large.drain(..).map(refused));
+    }
+}
+
+impl Completion {
+    pub(crate) fn refused(pending: &Pending, error: &QueueError) -> Self {
+        Self { ticket: pending.ticket, id: pending.id, result: Err(error.clone()) }
+    }
 }
 
 impl Shared {

@@ -13,6 +13,7 @@ pub mod find;
 mod housekeeping;
 pub mod id;
 pub mod journal;
+mod large;
 pub mod listing;
 pub mod locator;
 mod record;

@@ -140,17 +140,22 @@ impl SegmentFile {
     }
 
     /// Give the segment up after an error: cut what was not committed, remove the file when nothing is. Returns where
-    /// the committed records end, or `None` when there are none. A cut that fails leaves a tail that was answered with
-    /// an error: the queue manager is told the end and remembers it.
+    /// the committed records end, or `None` when nothing is left of the file. A cut that fails leaves a tail that was
+    /// answered with an error: the queue manager is told the end and remembers it.
     pub(crate) fn abandon(self, disk: &dyn Disk) -> Option<u64> {
         if self.is_empty() {
-            let _ = disk.truncate(&self.file, 0);
-            let _ = disk.remove(&self.path());
-            return None;
+            let gone = take_back(disk, &self.file, &self.path());
+            return if gone { None } else { Some(SEGMENT_HEADER_OCTETS as u64) };
         }
         let _ = disk.truncate(&self.file, self.end);
         Some(self.end)
     }
+}
+
+/// Take back a segment that was answered with an error as a whole. False when it could neither be removed nor emptied.
+pub(crate) fn take_back(disk: &dyn Disk, file: &File, path: &Path) -> bool {
+    let emptied = disk.truncate(file, 0).is_ok();
+    disk.remove(path).is_ok() || emptied
 }
 
 /// A file `new.ID` that its maker holds the lock of.

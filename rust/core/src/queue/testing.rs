@@ -12,8 +12,8 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 /// A directory of one test.
@@ -82,6 +82,9 @@ pub(crate) struct Faulty {
     counts: [AtomicU64; Call::ReadDirectory as usize + 1],
     faults: Mutex<Vec<Fault>>,
     sync_delay: Duration,
+    /// Syncs of files with more octets wait while this is set.
+    held_above: Mutex<Option<u64>>,
+    released: Condvar,
     /// Files that a write or a sync failed for, and which: kept open, so that no other file gets their number.
     failed: Mutex<Vec<(File, Call)>>,
     /// Calls for a file that must not be trusted any more.
@@ -109,6 +112,16 @@ impl Faulty {
 
     pub(crate) fn failing_directory_sync(at: u64) -> Self {
         Self::failing(Call::SyncDirectory, at, Errno::IO)
+    }
+
+    /// Syncs of files with more octets wait until `release`.
+    pub(crate) fn holding_syncs_above(octets: u64) -> Self {
+        Self { held_above: Mutex::new(Some(octets)), ..Self::default() }
+    }
+
+    pub(crate) fn release(&self) {
+        *lock(&self.held_above) = None;
+        self.released.notify_all();
     }
 
     /// Let calls fail, besides those that do already.
@@ -190,6 +203,8 @@ impl Disk for Faulty {
 
     fn sync_data(&self, file: &File) -> io::Result<()> {
         std::thread::sleep(self.sync_delay);
+        let held = |above: &mut Option<u64>| above.is_some_and(|octets| file.metadata().unwrap().len() > octets);
+        drop(self.released.wait_while(lock(&self.held_above), held).unwrap());
         let errno = self.called(Call::Sync).and_then(|fault| fault.errno);
         self.watch(Call::Sync, file, errno);
         errno.map_or_else(|| RealDisk.sync_data(file), |errno| Err(errno.into()))

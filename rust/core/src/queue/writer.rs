@@ -1,4 +1,5 @@
-//! The journal's writer thread: everything pending, one write, one sync, everything answered.
+//! The journal's writer thread: everything pending, one write, one sync, everything answered. (Large messages go their
+//! own way: `large.rs`.)
 //!
 //! While a sync runs, the next messages gather; that is all the batching there is. No message waits for company, and an
 //! idle journal without a segment does not wake up at all.
@@ -34,12 +35,7 @@ pub(crate) fn run(shared: &Shared) {
                 return;
             }
         };
-        if !batch.small.is_empty() {
-            writer.write_small(batch.small);
-        }
-        if let Some(large) = batch.large {
-            writer.write_large(large);
-        }
+        writer.write(batch);
     }
 }
 
@@ -51,25 +47,18 @@ impl Drop for Ending<'_> {
         let mut queue = lock(&self.0.queue);
         queue.ended = true;
         queue.current = None;
-        let Queue { small, large, completions, .. } = &mut *queue;
-        for pending in small.drain(..).chain(large.drain(..)) {
-            let result = Err(QueueError::from(io::Error::other("the journal's writer has ended")));
-            completions.push(Completion { ticket: pending.ticket, id: pending.id, result });
-        }
+        let Queue { small, completions, .. } = &mut *queue;
+        let error = QueueError::from(io::Error::other("the journal's writer has ended"));
+        completions.extend(small.drain(..).map(|pending| Completion::refused(&pending, &error)));
         drop(queue);
         self.0.signal();
     }
 }
 
 enum Work {
-    Write(Batch),
+    Write(Vec<Pending>),
     Seal,
     End,
-}
-
-struct Batch {
-    small: Vec<Pending>,
-    large: Option<Pending>,
 }
 
 struct Writer<'a> {
@@ -88,7 +77,7 @@ impl Writer<'_> {
     fn next_work(&self) -> Work {
         let mut queue = lock(&self.shared.queue);
         loop {
-            if !queue.small.is_empty() || !queue.large.is_empty() {
+            if !queue.small.is_empty() {
                 return Work::Write(take_batch(&mut queue));
             }
             if queue.ending {
@@ -107,7 +96,7 @@ impl Writer<'_> {
         }
     }
 
-    fn write_small(&mut self, batch: Vec<Pending>) {
+    fn write(&mut self, batch: Vec<Pending>) {
         if self.segment.as_ref().is_some_and(|(_, seal_at)| *seal_at <= Instant::now()) {
             self.seal();
         }
@@ -147,24 +136,6 @@ impl Writer<'_> {
         }
     }
 
-    fn write_large(&self, pending: Pending) {
-        let Pending { ticket, id, body: Body::Large { file, envelope } } = pending else { return };
-        let segment = file.id();
-        let result = file.publish(id, &envelope).map(|record_octets| Locator {
-            segment,
-            offset: crate::queue::segment::SEGMENT_HEADER_OCTETS as u64,
-            record_octets,
-        });
-        let mut queue = lock(&self.shared.queue);
-        if let Ok(locator) = &result {
-            queue.announcements.arrived(locator, &envelope);
-            queue.announcements.sealed(segment, locator.offset + locator.record_octets);
-        }
-        queue.completions.push(Completion { ticket, id, result });
-        drop(queue);
-        self.shared.signal();
-    }
-
     /// Let go of the segment: nothing is appended any more.
     fn seal(&mut self) {
         if let Some((segment, _)) = self.segment.take() {
@@ -192,14 +163,13 @@ impl Writer<'_> {
     }
 
     fn refuse(&self, batch: Vec<Pending>, error: &QueueError) {
-        let refused =
-            |pending: Pending| Completion { ticket: pending.ticket, id: pending.id, result: Err(error.clone()) };
-        lock(&self.shared.queue).completions.extend(batch.into_iter().map(refused));
+        let refused = batch.iter().map(|pending| Completion::refused(pending, error));
+        lock(&self.shared.queue).completions.extend(refused);
         self.shared.signal();
     }
 }
 
-fn take_batch(queue: &mut Queue) -> Batch {
+fn take_batch(queue: &mut Queue) -> Vec<Pending> {
     let mut octets = 0;
     let mut count = 0;
     for pending in queue.small.iter().take(BATCH_MAX_MESSAGES) {
@@ -209,8 +179,7 @@ fn take_batch(queue: &mut Queue) -> Batch {
         }
         count += 1;
     }
-    // One large message a round: it must not keep the small ones waiting, nor they it.
-    Batch { small: queue.small.drain(..count).collect(), large: queue.large.pop_front() }
+    queue.small.drain(..count).collect()
 }
 
 fn bytes(pending: &Pending) -> &[u8] {
