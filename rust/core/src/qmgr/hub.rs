@@ -12,6 +12,7 @@
 use super::catalogue::Place;
 use super::clock::{Now, SECOND_US};
 use super::listing;
+use super::orphans::Orphans;
 use super::scheduler::{Event, Scheduler};
 use super::store::Store;
 use crate::ipc::frame::{Frame, FrameError, FrameReader};
@@ -30,6 +31,8 @@ pub const LOADS_A_TURN: u32 = 200;
 pub const LISTED_A_TURN: u32 = 500;
 /// Facts written in one go.
 pub const FACTS_MAX: usize = 1000;
+/// Segments that a producer may have open: it appends to one, and writes a large message to another.
+const OPEN_MAX: usize = 16;
 /// How often the store keeps house.
 pub const HOUSEKEEPING_US: u64 = SECOND_US;
 
@@ -84,7 +87,7 @@ impl From<FrameError> for PeerError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Stranger,
-    Producer(Option<SegmentId>),
+    Producer,
     Agent,
     Control,
 }
@@ -93,9 +96,22 @@ enum Role {
 struct Peer {
     reader: FrameReader,
     role: Role,
+    /// Segments that a producer spoke of and did not seal yet.
+    open: Vec<SegmentId>,
     out: Vec<u8>,
     blocked: bool,
     touched: bool,
+}
+
+impl Peer {
+    fn opened(&mut self, segment: SegmentId) {
+        if segment.0 != 0 && !self.open.contains(&segment) {
+            if self.open.len() >= OPEN_MAX {
+                self.open.remove(0);
+            }
+            self.open.push(segment);
+        }
+    }
 }
 
 /// A walk over the whole queue, some messages a turn.
@@ -120,11 +136,13 @@ pub struct Hub<S: Store> {
     housekeeping_us: u64,
     rescan_every_us: u64,
     rescan_us: u64,
+    orphans: Orphans,
 }
 
 impl<S: Store> Hub<S> {
     /// `rescan_every_us`: how often the store is looked through for what nobody announced (`queue_run_delay`).
     pub fn new(scheduler: Scheduler, store: S, log: Arc<Log>, rescan_every_us: u64, now: Now) -> Self {
+        let orphans = Orphans::at_start(store.held(), now);
         Self {
             scheduler,
             store,
@@ -138,6 +156,7 @@ impl<S: Store> Hub<S> {
             housekeeping_us: now.mono_us + HOUSEKEEPING_US,
             rescan_every_us,
             rescan_us: now.mono_us + rescan_every_us,
+            orphans,
         }
     }
 
@@ -155,7 +174,8 @@ impl<S: Store> Hub<S> {
     pub fn connected(&mut self, peer: u32, control: bool) {
         let role = if control { Role::Control } else { Role::Stranger };
         let reader = FrameReader::default();
-        self.peers.insert(peer, Peer { reader, role, out: Vec::new(), blocked: false, touched: false });
+        self.peers
+            .insert(peer, Peer { reader, role, open: Vec::new(), out: Vec::new(), blocked: false, touched: false });
     }
 
     /// A peer does not read what was written to it, or reads again: a list waits until it does.
@@ -185,22 +205,23 @@ impl<S: Store> Hub<S> {
         match (frame, role) {
             (Frame::Control(json), Role::Control) => self.controls.push_back((peer, json)),
             (_, Role::Control) => return Err(PeerError::OutOfPlace("only control requests are heard here")),
-            (Frame::Producer { segment, end, .. }, Role::Stranger | Role::Producer(_)) => {
-                known.role = Role::Producer(Some(segment).filter(|segment| segment.0 != 0));
+            (Frame::Producer { segment, end, .. }, Role::Stranger | Role::Producer) => {
+                known.role = Role::Producer;
+                known.opened(segment);
                 if segment.0 != 0 {
                     let arrivals = self.store.producer(segment, end);
                     self.arrived(arrivals, now);
                 }
             }
-            (Frame::Arrived(arrivals), Role::Producer(_)) => {
-                if let Some(last) = arrivals.last() {
-                    known.role = Role::Producer(Some(last.locator.segment));
+            (Frame::Arrived(arrivals), Role::Producer) => {
+                for arrival in &arrivals {
+                    known.opened(arrival.locator.segment);
                 }
                 let arrivals = self.store.arrived(arrivals);
                 self.arrived(arrivals, now);
             }
-            (Frame::Sealed { segment, end }, Role::Producer(current)) => {
-                known.role = Role::Producer(current.filter(|current| *current != segment));
+            (Frame::Sealed { segment, end }, Role::Producer) => {
+                known.open.retain(|open| *open != segment);
                 let arrivals = self.store.sealed(segment, end);
                 self.arrived(arrivals, now);
             }
@@ -220,15 +241,23 @@ impl<S: Store> Hub<S> {
         }
     }
 
-    /// A peer's connection is closed.
+    /// A peer's connection is closed. Whoever it was may have committed what it did not announce any more: a producer
+    /// in a segment that nobody has heard of, an agent before its own first word as a producer.
     pub fn lost(&mut self, peer: u32, now: Now) {
-        match self.peers.remove(&peer).map(|known| known.role) {
-            Some(Role::Producer(Some(segment))) => {
-                let arrivals = self.store.producer_lost(segment);
+        let Some(known) = self.peers.remove(&peer) else {
+            return;
+        };
+        if known.role == Role::Agent {
+            self.scheduler.lost(peer, now);
+        }
+        match known.open.last() {
+            _ if known.role == Role::Control => {}
+            Some(segment) => {
+                let arrivals = self.store.producer_lost(*segment);
                 self.arrived(arrivals, now);
+                self.look_for_orphans(now);
             }
-            Some(Role::Agent) => self.scheduler.lost(peer, now),
-            _ => {}
+            None => self.look(now),
         }
         self.sweeps.retain(|sweep| !matches!(sweep, Sweep::List { peer: reader, .. } if *reader == peer));
     }
@@ -248,6 +277,10 @@ impl<S: Store> Hub<S> {
         }
         if now.mono_us >= self.rescan_us {
             self.rescan(now);
+        } else if self.orphans.look_us().is_some_and(|look_us| look_us <= now.mono_us) {
+            let arrivals = self.store.rescan();
+            self.arrived(arrivals, now);
+            self.find_orphans(now);
         }
         self.sweep(now);
     }
@@ -260,8 +293,24 @@ impl<S: Store> Hub<S> {
     /// Look through the store for messages that nobody announced.
     pub fn rescan(&mut self, now: Now) {
         self.rescan_us = now.mono_us + self.rescan_every_us;
+        self.look(now);
+    }
+
+    /// Look through the store, and again soon if somebody unknown holds a part of it.
+    fn look(&mut self, now: Now) {
         let arrivals = self.store.rescan();
         self.arrived(arrivals, now);
+        self.look_for_orphans(now);
+    }
+
+    fn look_for_orphans(&mut self, now: Now) {
+        self.orphans.hurry();
+        self.find_orphans(now);
+    }
+
+    fn find_orphans(&mut self, now: Now) {
+        let owned: Vec<SegmentId> = self.peers.values().flat_map(|peer| peer.open.iter().copied()).collect();
+        self.orphans.found(self.store.held(), &owned, now);
     }
 
     /// The next thing that the shell must do, or `None` until the next turn.
@@ -341,6 +390,7 @@ impl<S: Store> Hub<S> {
             return 0;
         }
         let waits = self.housekeeping_us.min(self.rescan_us);
+        let waits = self.orphans.look_us().map_or(waits, |look_us| look_us.min(waits));
         self.scheduler.deadline().map_or(waits, |due_us| due_us.min(waits))
     }
 

@@ -16,6 +16,7 @@
 //! destination a next hop: concurrency window, bundles that wait, dead or alive
 //! job         a bundle on its way: what an agent was asked
 //! backoff     when a message is tried again, warned about, given up
+//! orphans     segments whose producers nobody hears: when to look at them again
 //! feedback    how a window opens and closes
 //! waits       why a message waits, and when it goes next
 //! ```
@@ -33,6 +34,7 @@ pub mod job;
 pub mod line;
 pub mod listing;
 pub mod message;
+pub mod orphans;
 mod outcome;
 pub mod route;
 pub mod scheduler;

@@ -19,6 +19,8 @@ pub trait Store {
     fn producer_lost(&mut self, segment: SegmentId) -> Vec<Arrival>;
     /// Look at everything: messages that are not known yet, whoever was to announce them.
     fn rescan(&mut self) -> Vec<Arrival>;
+    /// Segments that the last look at everything, or the start, found held by a live process.
+    fn held(&self) -> &[SegmentId];
     /// The envelope of a record; the text of an error says what is wrong with it.
     fn read_envelope(&self, at: &Locator) -> Result<Envelope, String>;
     /// A segment's file, relative to the queue directory.
@@ -50,6 +52,10 @@ impl Store for Spool {
 
     fn rescan(&mut self) -> Vec<Arrival> {
         Spool::rescan(self)
+    }
+
+    fn held(&self) -> &[SegmentId] {
+        Spool::held(self)
     }
 
     fn read_envelope(&self, at: &Locator) -> Result<Envelope, String> {

@@ -27,7 +27,7 @@ mod statelog;
 mod writer;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use content::{ContentReader, read_content};
 pub use draft::Draft;

@@ -55,6 +55,8 @@ pub struct Spool {
     pub(crate) deferred: Option<(SegmentFile, u64)>,
     /// A name was removed since the directories were synced last.
     pub(crate) unlinked: bool,
+    /// Segments under `incoming/` that the last look found held by a live process.
+    held: Vec<SegmentId>,
     notices: Vec<String>,
     _lock: File,
 }
@@ -134,6 +136,7 @@ impl Spool {
             log,
             deferred: None,
             unlinked: false,
+            held: Vec::new(),
             notices: facts.notices.clone(),
             _lock: lock,
         };
@@ -172,6 +175,7 @@ impl Spool {
             }
         }
         if live {
+            self.held.push(id);
             // What its writer has not announced may not be committed yet. But a message that something happened to
             // was announced to an earlier queue manager, and with it everything before.
             let known = |what: &Found| matches!(what, Found::Record { envelope, .. } if facts.messages.contains_key(&envelope.id));
@@ -262,6 +266,7 @@ impl Spool {
     /// Look through `incoming/` for segments that no live producer holds: the messages in them that are not known yet.
     pub fn rescan(&mut self) -> Vec<Arrival> {
         let mut arrivals = Vec::new();
+        self.held.clear();
         self.remove_leftovers();
         let segments = match recovery::segments(&*self.disk, &self.queue_directory) {
             Ok(segments) => segments,
@@ -282,11 +287,18 @@ impl Spool {
                         segment.sealed = true;
                     }
                 }
-                Ok(_) => {}
+                Ok(Some(_)) => self.held.push(id),
+                Ok(None) => {}
                 Err(error) => self.notice(error.to_string()),
             }
         }
         arrivals
+    }
+
+    /// Segments that the last `rescan`, or the start, found held by a live process: their messages come when it says
+    /// `producer`, or once it is dead.
+    pub fn held(&self) -> &[SegmentId] {
+        &self.held
     }
 
     /// The envelope of a message, checked.

@@ -1,0 +1,181 @@
+//! Segments that a live process holds and no connected producer answers for.
+//!
+//! Their process is about to say hello, or it dies; nobody will tell when it is dead. So they are looked at again, soon
+//! at first and then less and less often, until somebody speaks for them or they can be read to their end.
+
+use super::clock::{Now, SECOND_US};
+use crate::queue::locator::SegmentId;
+
+/// The first look comes after this time.
+pub const LOOK_FIRST_US: u64 = SECOND_US;
+/// Later ones are further and further apart, up to this time.
+pub const LOOK_MAX_US: u64 = 60 * SECOND_US;
+
+/// When to look next.
+#[derive(Debug)]
+pub(super) struct Orphans {
+    look_us: Option<u64>,
+    pause_us: u64,
+}
+
+impl Orphans {
+    /// After a start: whoever holds a segment has not said hello yet.
+    pub(super) fn at_start(held: &[SegmentId], now: Now) -> Self {
+        let mut orphans = Self { look_us: None, pause_us: LOOK_FIRST_US };
+        orphans.found(held, &[], now);
+        orphans
+    }
+
+    /// A process that may have been a producer is gone: look soon.
+    pub(super) fn hurry(&mut self) {
+        self.pause_us = LOOK_FIRST_US;
+    }
+
+    /// A look found these segments held; `owned` are those of connected producers.
+    pub(super) fn found(&mut self, held: &[SegmentId], owned: &[SegmentId], now: Now) {
+        if held.iter().all(|segment| owned.contains(segment)) {
+            self.look_us = None;
+            self.pause_us = LOOK_FIRST_US;
+        } else {
+            self.look_us = Some(now.mono_us + self.pause_us);
+            self.pause_us = (self.pause_us * 2).min(LOOK_MAX_US);
+        }
+    }
+
+    /// When the next look is due (monotonic); `None` while there is nothing to look for.
+    pub(super) fn look_us(&self) -> Option<u64> {
+        self.look_us
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Destination, Log};
+    use crate::qmgr::hub::Hub;
+    use crate::qmgr::scheduler::Scheduler;
+    use crate::qmgr::settings::Settings;
+    use crate::queue::id::QueueId;
+    use crate::queue::journal::{Journal, JournalOptions};
+    use crate::queue::spool::Spool;
+    use crate::queue::testing::{Directory, commit};
+    use std::sync::Arc;
+
+    /// Far more than any test waits for: an announcement that was missed shows.
+    const RESCAN_US: u64 = 1_000 * SECOND_US;
+
+    fn at(seconds: u64) -> Now {
+        Now { mono_us: (100 + seconds) * SECOND_US, wall_us: (1_700_000_000 + seconds) * SECOND_US }
+    }
+
+    fn hub(directory: &Directory) -> Hub<Spool> {
+        let (spool, stored) = Spool::open(directory.path()).unwrap();
+        assert_eq!(stored, []);
+        let log = Log::new("mx", "postfix", "qmgr", 1, 0, Destination::Memory);
+        Hub::new(Scheduler::new(Settings::default(), at(0)), spool, Arc::new(log), RESCAN_US, at(0))
+    }
+
+    fn journal(directory: &Directory) -> Journal {
+        Journal::open(directory.path(), JournalOptions::default()).unwrap()
+    }
+
+    fn knows(hub: &mut Hub<Spool>, id: QueueId) -> bool {
+        hub.scheduler().catalogue().slot(id).is_some()
+    }
+
+    fn hello(hub: &mut Hub<Spool>, peer: u32, journal: &Journal) {
+        hub.connected(peer, false);
+        let mut bytes = Vec::new();
+        journal.hello(7, &mut bytes);
+        hub.receive(peer, &bytes, at(0)).unwrap();
+    }
+
+    #[test]
+    fn a_producer_that_dies_before_its_first_announcement_loses_nothing() {
+        let directory = Directory::new();
+        let mut hub = hub(&directory);
+        let journal = journal(&directory);
+        hello(&mut hub, 1, &journal);
+        let id = commit(&journal, b"x").id;
+        drop(journal);
+        assert!(!knows(&mut hub, id), "it was not announced");
+        hub.lost(1, at(0));
+        assert!(knows(&mut hub, id));
+    }
+
+    #[test]
+    fn a_large_message_does_not_hide_the_segment_in_use() {
+        let directory = Directory::new();
+        let mut hub = hub(&directory);
+        let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
+        let journal = Journal::open(directory.path(), options).unwrap();
+        hello(&mut hub, 1, &journal);
+        commit(&journal, b"small");
+        commit(&journal, &[b'x'; 2000]);
+        let mut bytes = Vec::new();
+        journal.take_announcements(&mut bytes);
+        hub.receive(1, &bytes, at(0)).unwrap();
+        let id = commit(&journal, b"small").id;
+        drop(journal);
+        hub.lost(1, at(0));
+        assert!(knows(&mut hub, id));
+    }
+
+    #[test]
+    fn a_producer_that_dies_before_it_links_is_missed_within_seconds() {
+        let directory = Directory::new();
+        let journal = journal(&directory);
+        let id = commit(&journal, b"x").id;
+        let mut hub = hub(&directory);
+        assert_eq!(hub.deadline(), at(1).mono_us);
+        hub.tick(at(1));
+        assert!(!knows(&mut hub, id), "it lives yet, and what it wrote may yet be answered with an error");
+        drop(journal);
+        hub.tick(at(2));
+        assert!(!knows(&mut hub, id), "the next look comes later");
+        hub.tick(at(3));
+        assert!(knows(&mut hub, id));
+    }
+
+    #[test]
+    fn a_process_that_held_its_lock_after_its_connection_was_gone_is_looked_at_again() {
+        let directory = Directory::new();
+        let mut hub = hub(&directory);
+        let journal = journal(&directory);
+        hello(&mut hub, 1, &journal);
+        let id = commit(&journal, b"x").id;
+        hub.lost(1, at(0));
+        drop(journal);
+        assert!(!knows(&mut hub, id));
+        hub.tick(at(1));
+        assert!(knows(&mut hub, id));
+    }
+
+    #[test]
+    fn nobody_looks_for_the_segments_of_connected_producers() {
+        let directory = Directory::new();
+        let mut hub = hub(&directory);
+        let (one, two) = (journal(&directory), journal(&directory));
+        commit(&one, b"x");
+        hello(&mut hub, 1, &one);
+        hello(&mut hub, 2, &two);
+        drop(two);
+        hub.lost(2, at(0));
+        let mut orphans = Orphans::at_start(hub.store().held(), at(0));
+        assert!(orphans.look_us().is_some(), "one segment is held");
+        orphans.found(hub.store().held(), hub.store().held(), at(0));
+        assert_eq!(orphans.look_us(), None);
+        hub.tick(at(5));
+        while hub.next_request(at(5)).is_some() {}
+        assert_eq!(hub.deadline(), at(6).mono_us, "housekeeping is all there is");
+        let mut last = 0;
+        for _ in 0..10 {
+            orphans.found(&[SegmentId(1)], &[], at(0));
+            last = orphans.look_us().unwrap();
+        }
+        assert_eq!(last, at(0).mono_us + LOOK_MAX_US);
+        orphans.hurry();
+        orphans.found(&[SegmentId(1)], &[], at(0));
+        assert_eq!(orphans.look_us(), Some(at(1).mono_us));
+    }
+}
