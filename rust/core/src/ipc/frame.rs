@@ -34,7 +34,7 @@ pub struct Arrival {
 }
 
 /// How a recipient fared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Delivered, or handed to the next hop.
     Sent,
@@ -45,7 +45,7 @@ pub enum Outcome {
 }
 
 /// How a recipient fared, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Status {
     /// What happened.
     pub outcome: Outcome,

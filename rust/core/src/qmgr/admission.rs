@@ -33,8 +33,7 @@ impl Scheduler {
 
     /// Recipients that a message will bring into memory at first.
     fn first_part(&self, slot: u32) -> usize {
-        let entry = self.catalogue.entry(slot);
-        ((entry.recipients - entry.done.count()) as usize).min(self.settings.part_recipients())
+        (self.catalogue.entry(slot).open() as usize).min(self.settings.part_recipients())
     }
 
     /// Fill the room there is: fresh mail and retries take turns, and retries never take all of it.
@@ -56,7 +55,7 @@ impl Scheduler {
             self.in_core += self.first_part(slot);
             let entry = self.catalogue.entry(slot);
             self.retries += usize::from(entry.is_retry());
-            self.events.push_back(Event::Load { id: entry.id, at: entry.at });
+            self.events.push_back(Event::Load { id: entry.id(), at: entry.at() });
         }
     }
 
@@ -70,10 +69,10 @@ impl Scheduler {
         let entry = self.catalogue.entry(slot);
         let text = format!(
             "{}: from=<{}>, size={}, nrcpt={} (queue active)",
-            entry.id.text(self.settings.long_queue_ids),
+            entry.id().text(self.settings.long_queue_ids),
             envelope.sender,
             envelope.size_octets,
-            entry.recipients - entry.done.count(),
+            entry.open(),
         );
         let retry = entry.is_retry();
         self.events.push_back(Event::Line { program: None, warning: false, text });
@@ -108,15 +107,15 @@ impl Scheduler {
         let part = self.settings.part_recipients();
         let message = &mut self.active[key];
         let entry = self.catalogue.entry(message.slot);
-        let forced_expire = entry.forced_expire;
+        let forced_expire = entry.forced_expire();
         let from = message.unread_from;
-        message.unread_from = entry.recipients;
-        for (index, recipient) in (0..entry.recipients).zip(recipients).skip(from as usize) {
+        message.unread_from = entry.recipients();
+        for (index, recipient) in (0..entry.recipients()).zip(recipients).skip(from as usize) {
             if message.targets.len() >= part {
                 message.unread_from = index;
                 break;
             }
-            if entry.done.contains(index) {
+            if entry.is_done(index) {
                 continue;
             }
             match entry.reason(index).filter(|status| status.outcome == Outcome::Bounced) {

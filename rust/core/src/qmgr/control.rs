@@ -56,7 +56,7 @@ impl Scheduler {
             let Some(slot) = self.catalogue.slot(id) else {
                 continue;
             };
-            let queue = queue_name(self.catalogue.entry(slot).place);
+            let queue = queue_name(self.catalogue.entry(slot).place());
             if !queues.is_empty() && !queues.iter().any(|wanted| wanted == queue) {
                 continue;
             }
@@ -77,12 +77,7 @@ impl Scheduler {
     }
 
     fn all(&self) -> Vec<QueueId> {
-        let mut ids = Vec::with_capacity(self.catalogue.len());
-        let mut from = 0;
-        while let Some((slot, entry)) = self.catalogue.next_from(from) {
-            ids.push(entry.id);
-            from = slot + 1;
-        }
+        let mut ids: Vec<QueueId> = self.catalogue.iter().map(|entry| entry.id()).collect();
         ids.sort_unstable();
         ids
     }
@@ -106,7 +101,7 @@ impl Scheduler {
     pub fn flush(&mut self, now: Now) {
         self.revive_all(now);
         let mut from = 0;
-        while let Some((slot, _)) = self.catalogue.next_from(from) {
+        while let Some(slot) = self.catalogue.next_from(from).map(|entry| entry.slot()) {
             self.flush_slot(slot, now);
             from = slot + 1;
         }
@@ -119,7 +114,7 @@ impl Scheduler {
     }
 
     fn flush_slot(&mut self, slot: u32, now: Now) -> bool {
-        let deferred = self.catalogue.entry(slot).place == Place::Deferred;
+        let deferred = self.catalogue.entry(slot).place() == Place::Deferred;
         if deferred {
             self.catalogue.wait_until(slot, now.mono_us);
         }
@@ -152,7 +147,7 @@ impl Scheduler {
         let Some(slot) = self.catalogue.slot(id) else {
             return false;
         };
-        match self.catalogue.entry(slot).place {
+        match self.catalogue.entry(slot).place() {
             Place::Held => return false,
             Place::Active(key) => {
                 if self.active[key].wish != Wish::Deliver {
@@ -175,7 +170,7 @@ impl Scheduler {
             return false;
         };
         let entry = self.catalogue.entry(slot);
-        match entry.place {
+        match entry.place() {
             Place::Held => {}
             Place::Active(key) if self.active[key].wish == Wish::Hold => {
                 self.active[key].wish = Wish::Deliver;
@@ -197,7 +192,7 @@ impl Scheduler {
         let Some(slot) = self.catalogue.slot(id) else {
             return false;
         };
-        if let Place::Active(key) = self.catalogue.entry(slot).place {
+        if let Place::Active(key) = self.catalogue.entry(slot).place() {
             if self.active[key].wish == Wish::Delete {
                 return false;
             }
@@ -214,11 +209,10 @@ impl Scheduler {
         let Some(slot) = self.catalogue.slot(id) else {
             return false;
         };
-        let entry = self.catalogue.entry_mut(slot);
-        if matches!(entry.place, Place::Active(_)) {
+        if matches!(self.catalogue.entry(slot).place(), Place::Active(_)) {
             return false;
         }
-        entry.reasons = Box::default();
+        self.catalogue.forget_reasons(slot);
         self.release(id, now);
         self.flush_slot(slot, now);
         true
@@ -230,7 +224,7 @@ impl Scheduler {
         let Some(slot) = self.catalogue.slot(id) else {
             return false;
         };
-        self.catalogue.entry_mut(slot).forced_expire = true;
+        self.catalogue.force_expire(slot);
         if release {
             self.release(id, now);
         }
@@ -246,7 +240,7 @@ impl Scheduler {
             // Were the queue manager to die now, no more than what agents have would come back.
             let in_flight = |index| message.position(index).is_some_and(|at| message.targets[at as usize].in_flight);
             let slot = message.slot;
-            let recipients = self.catalogue.entry(slot).recipients;
+            let recipients = self.catalogue.entry(slot).recipients();
             let rest = (0..recipients).filter(|index| !in_flight(*index)).collect();
             self.done(slot, rest);
         }

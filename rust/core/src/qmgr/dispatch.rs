@@ -236,7 +236,7 @@ impl Scheduler {
             job: self.jobs.begin(in_flight),
             kind: bundle.kind,
             path: "".into(),
-            locator: self.catalogue.entry(message.slot).at,
+            locator: self.catalogue.entry(message.slot).at(),
             transport: (*transport.name).into(),
             nexthop: (*destination.nexthop).into(),
             active_us: message.active_us,

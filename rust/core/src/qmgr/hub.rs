@@ -415,7 +415,7 @@ impl<S: Store> Hub<S> {
     /// Where a message stands: its segment's file, offset and octets of its record, or `None`.
     pub fn place(&self, id: QueueId) -> Option<(String, u64, u64)> {
         let catalogue = self.scheduler.catalogue();
-        let at = catalogue.entry(catalogue.slot(id)?).at;
+        let at = catalogue.get(id)?.at();
         Some((self.store.path(at.segment), at.offset, at.record_octets))
     }
 
@@ -450,19 +450,19 @@ impl<S: Store> Hub<S> {
         let mut left = LISTED_A_TURN;
         let catalogue = self.scheduler.catalogue();
         while left > 0
-            && let Some((slot, entry)) = catalogue.next_from(from)
+            && let Some(entry) = catalogue.next_from(from)
         {
             left -= 1;
-            from = slot + 1;
-            let name = entry.id.text(self.scheduler.settings().long_queue_ids);
-            match entry.place {
+            from = entry.slot() + 1;
+            let name = entry.id().text(self.scheduler.settings().long_queue_ids);
+            match entry.place() {
                 Place::Active(key) if self.in_memory(key) => {
                     let message = self.scheduler.active(key)?;
                     let recipients = message.targets.iter().map(|target| (target.index, &target.recipient));
                     listing::row(&mut lines, entry, &name, &message.envelope, recipients, now);
                 }
                 _ => {
-                    if let Ok(envelope) = self.store.read_envelope(&entry.at) {
+                    if let Ok(envelope) = self.store.read_envelope(&entry.at()) {
                         let recipients = (0u32..).zip(&envelope.recipients);
                         listing::row(&mut lines, entry, &name, &envelope, recipients, now);
                     }
@@ -476,10 +476,9 @@ impl<S: Store> Hub<S> {
 
     /// Does an active message have all its open recipients in memory?
     fn in_memory(&self, key: u32) -> bool {
-        self.scheduler.active(key).is_some_and(|message| {
-            let entry = self.scheduler.catalogue().entry(message.slot);
-            message.in_core() as u32 >= entry.recipients - entry.done.count()
-        })
+        self.scheduler
+            .active(key)
+            .is_some_and(|message| message.in_core() as u32 >= self.scheduler.catalogue().entry(message.slot).open())
     }
 
     fn flush_some(&mut self, site: &str, mut from: u32, now: Now) -> Option<u32> {
@@ -487,15 +486,15 @@ impl<S: Store> Hub<S> {
         let mut found = Vec::new();
         let catalogue = self.scheduler.catalogue();
         while left > 0
-            && let Some((slot, entry)) = catalogue.next_from(from)
+            && let Some(entry) = catalogue.next_from(from)
         {
             left -= 1;
-            from = slot + 1;
-            if entry.place == Place::Deferred
-                && let Ok(envelope) = self.store.read_envelope(&entry.at)
+            from = entry.slot() + 1;
+            if entry.place() == Place::Deferred
+                && let Ok(envelope) = self.store.read_envelope(&entry.at())
                 && goes_to(&envelope, site)
             {
-                found.push(entry.id);
+                found.push(entry.id());
             }
         }
         for id in found {

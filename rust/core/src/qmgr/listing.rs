@@ -100,21 +100,21 @@ impl<'a> Row<'a> {
 /// Append the line of a message. `recipients`: those of `envelope`, by their index.
 pub fn row<'r>(
     out: &mut String,
-    entry: &Entry,
+    entry: Entry<'_>,
     name: &str,
     envelope: &Envelope,
     recipients: impl Iterator<Item = (u32, &'r Recipient)>,
     now: Now,
 ) {
-    let mut row = Row::begin(out, queue_name(entry.place), name, envelope, entry.forced_expire);
+    let mut row = Row::begin(out, queue_name(entry.place()), name, envelope, entry.forced_expire());
     for (index, recipient) in recipients {
-        if !entry.done.contains(index) {
+        if !entry.is_done(index) {
             row.recipient(recipient, entry.reason(index).map(|status| &**status));
         }
     }
-    let wait_us = entry.due_us.saturating_sub(now.mono_us);
-    let next = (entry.place == Place::Deferred).then_some((now.wall_us + wait_us) / SECOND_US);
-    row.end(entry.attempts, next);
+    let wait_us = entry.due_us().saturating_sub(now.mono_us);
+    let next = (entry.place() == Place::Deferred).then_some((now.wall_us + wait_us) / SECOND_US);
+    row.end(entry.attempts(), next);
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! admission   from the queue on disk into memory: room, turns, recipients part by part
 //! dispatch    from a route to a job: waiting for a destination, being sent
 //! outcome     from a result to what becomes of recipient, message and destination
-//! catalogue   every message in the queue, in some 150 octets each
+//! catalogue   every message in the queue, in some 100 octets each (`crate::queue::catalogue`)
 //! message     one that is being delivered: envelope, recipients, outcomes
 //! route       address -> transport and next hop, remembered by domain
 //! transport   a service of master.cf: its agents, its destinations in the order of their turns
@@ -23,7 +23,7 @@
 
 mod admission;
 pub mod backoff;
-pub mod catalogue;
+pub use crate::queue::catalogue;
 pub mod clock;
 pub mod control;
 pub mod destination;

@@ -28,7 +28,7 @@ impl Scheduler {
     pub fn result(&mut self, result: JobResult, now: Now) {
         let known = self.jobs.get(result.job).is_some_and(|job| {
             let slot = self.active[job.message].slot;
-            self.catalogue.entry(slot).id == result.id
+            self.catalogue.entry(slot).id() == result.id
         });
         if !known {
             return self.believe(&result);
@@ -98,7 +98,7 @@ impl Scheduler {
         };
         let sent = result.recipients.iter().filter(|(_, status)| status.outcome == Outcome::Sent);
         let mut done = Vec::new();
-        let key = match self.catalogue.entry(slot).place {
+        let key = match self.catalogue.entry(slot).place() {
             Place::Active(key) => Some(key),
             _ => None,
         };
@@ -194,11 +194,9 @@ impl Scheduler {
 
     /// These need no further attempt.
     pub(super) fn done(&mut self, slot: u32, indices: Vec<u32>) {
-        let entry = self.catalogue.entry_mut(slot);
-        let total = entry.recipients;
-        let recipients: Vec<u32> = indices.into_iter().filter(|index| entry.done.insert(*index, total)).collect();
+        let recipients: Vec<u32> = indices.into_iter().filter(|index| self.catalogue.done(slot, *index)).collect();
         if !recipients.is_empty() {
-            let id = entry.id;
+            let id = self.catalogue.entry(slot).id();
             self.events.push_back(Event::Note(Fact::Done { id, recipients }));
         }
     }
@@ -225,8 +223,8 @@ impl Scheduler {
         let arrival_us = message.envelope.arrival_us;
         let null_sender = message.envelope.sender.is_empty();
         let lifetimes = &self.settings.lifetimes;
-        let expired = entry.forced_expire || lifetimes.expired(now, arrival_us, null_sender);
-        let late = !entry.warned && !null_sender && lifetimes.warning_due(now, arrival_us);
+        let expired = entry.forced_expire() || lifetimes.expired(now, arrival_us, null_sender);
+        let late = !entry.warned() && !null_sender && lifetimes.warning_due(now, arrival_us);
         self.in_core -= message.targets.len();
         for target in std::mem::take(&mut message.targets) {
             let Some(status) = target.outcome else {
@@ -249,9 +247,9 @@ impl Scheduler {
                 }
             }
         }
-        if message.unread_from < entry.recipients && message.wish == Wish::Deliver && !message.withdrawn {
+        if message.unread_from < entry.recipients() && message.wish == Wish::Deliver && !message.withdrawn {
             message.phase = Phase::Reading;
-            self.events.push_back(Event::Load { id: entry.id, at: entry.at });
+            self.events.push_back(Event::Load { id: entry.id(), at: entry.at() });
         } else {
             self.end_attempt(key, now);
         }
@@ -261,12 +259,12 @@ impl Scheduler {
     pub(super) fn end_attempt(&mut self, key: u32, now: Now) {
         let message = &mut self.active[key];
         let entry = self.catalogue.entry(message.slot);
-        let id = entry.id.text(self.settings.long_queue_ids);
+        let id = entry.id().text(self.settings.long_queue_ids);
         if message.wish != Wish::Deliver {
             return self.conclude(key, now);
         }
         if message.expired {
-            let word = if entry.forced_expire { "force-expired" } else { "expired" };
+            let word = if entry.forced_expire() { "force-expired" } else { "expired" };
             let text = format!("{id}: from=<{}>, status={word}, returned to sender", message.envelope.sender);
             self.events.push_back(Event::Line { program: None, warning: false, text });
         }
@@ -318,9 +316,8 @@ impl Scheduler {
     fn warned(&mut self, key: u32, outcomes: &[(u32, Status)], now: Now) {
         if outcomes.iter().any(|(_, status)| status.outcome == Outcome::Sent) {
             let slot = self.active[key].slot;
-            let entry = self.catalogue.entry_mut(slot);
-            entry.warned = true;
-            let id = entry.id;
+            self.catalogue.warned(slot);
+            let id = self.catalogue.entry(slot).id();
             self.events.push_back(Event::Note(Fact::Warned { id }));
         }
         self.conclude(key, now);
@@ -335,14 +332,14 @@ impl Scheduler {
         self.retries -= usize::from(message.retry);
         let Active { slot, wish, withdrawn, deferred, bounced, envelope, .. } = message;
         if wish == Wish::Delete || self.catalogue.entry(slot).finished() {
-            let place = self.catalogue.entry(slot).place;
+            let place = self.catalogue.entry(slot).place();
             debug_assert_eq!(place, Place::Active(key));
             return self.discard(slot);
         }
-        let entry = self.catalogue.entry_mut(slot);
+        let entry = self.catalogue.entry(slot);
         let unreported = bounced.into_iter().filter_map(|left| Some((left.index, Arc::new(left.status?))));
         let mut reasons: Vec<(u32, Arc<Status>)> = deferred.into_iter().chain(unreported).collect();
-        reasons.retain(|(index, _)| !entry.done.contains(*index));
+        reasons.retain(|(index, _)| !entry.is_done(*index));
         reasons.sort_unstable_by_key(|(index, _)| *index);
         reasons.dedup_by_key(|(index, _)| *index);
         let mut wait_us = self.settings.lifetimes.backoff_us(now.age_us(envelope.arrival_us)).max(BACKOFF_LEAST_US);
@@ -350,15 +347,10 @@ impl Scheduler {
             // It was to be held, and released before that came to pass.
             wait_us = BACKOFF_LEAST_US;
         }
-        entry.attempts = entry.attempts.saturating_add(1);
-        entry.reasons = reasons.into();
-        let fact = Fact::Deferred {
-            id: entry.id,
-            attempts: entry.attempts,
-            next_attempt_us: now.wall_us + wait_us,
-            reasons: entry.reasons.iter().map(|(index, status)| (*index, Status::clone(status))).collect(),
-        };
-        let id = entry.id;
+        let id = entry.id();
+        let attempts = self.catalogue.tried(slot, &reasons, now.mono_us + wait_us);
+        let reasons = reasons.into_iter().map(|(index, status)| (index, Status::clone(&status))).collect();
+        let fact = Fact::Deferred { id, attempts, next_attempt_us: now.wall_us + wait_us, reasons };
         self.events.push_back(Event::Note(fact));
         if wish == Wish::Hold {
             self.events.push_back(Event::Note(Fact::Held { id }));
@@ -370,15 +362,15 @@ impl Scheduler {
 
     /// A message leaves the queue, and the log says so.
     fn discard(&mut self, slot: u32) {
-        let id = self.catalogue.entry(slot).id.text(self.settings.long_queue_ids);
+        let id = self.catalogue.entry(slot).id().text(self.settings.long_queue_ids);
         self.events.push_back(Event::Line { program: None, warning: false, text: format!("{id}: removed") });
         self.forget(slot);
     }
 
     /// A message leaves the queue.
     pub(super) fn forget(&mut self, slot: u32) {
-        let id = self.catalogue.entry(slot).id;
-        if self.catalogue.entry(slot).place == Place::Loading {
+        let id = self.catalogue.entry(slot).id();
+        if self.catalogue.entry(slot).place() == Place::Loading {
             self.leave_loading(slot);
         }
         self.events.push_back(Event::Note(Fact::Removed { id }));

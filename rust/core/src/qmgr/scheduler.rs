@@ -10,7 +10,7 @@
 //! Deferred (due) ───┘           └───────────────────┴─> Bouncing ─> Warning ─> removed | Deferred | Held
 //! ```
 
-use super::catalogue::{Catalogue, Entry, Place};
+use super::catalogue::{Catalogue, Place};
 use super::clock::Now;
 use super::destination::Destination;
 use super::job::Jobs;
@@ -177,20 +177,20 @@ impl Scheduler {
     /// A message that was on disk when the queue manager began.
     pub fn restore(&mut self, stored: Stored, now: Now) {
         let Stored { arrival: Arrival { locator, envelope }, state } = stored;
-        let mut entry = Entry::fresh(envelope.id, locator, envelope.recipients.len() as u32);
-        let (held, next_attempt_us) = (state.held, state.next_attempt_us);
-        entry.keep(state);
-        let Some(slot) = self.catalogue.insert(entry) else {
+        let Some(slot) = self.catalogue.insert(envelope.id, locator, envelope.recipients.len() as u32) else {
             return;
         };
+        let (held, deferred) = (state.held, state.next_attempt_us.is_some());
+        // A clock that was turned back must not put an attempt off beyond what back-off ever does.
+        let latest_us = now.mono_us + self.settings.lifetimes.maximal_backoff_us;
+        let due_us = state.next_attempt_us.map_or(0, |next_us| now.mono_of_wall(next_us).min(latest_us));
+        self.catalogue.keep(slot, state, due_us);
         if self.catalogue.entry(slot).finished() {
             self.forget(slot);
         } else if held {
             self.catalogue.place(slot, Place::Held);
-        } else if let Some(next_attempt_us) = next_attempt_us {
-            // A clock that was turned back must not put an attempt off beyond what back-off ever does.
-            let latest_us = now.mono_us + self.settings.lifetimes.maximal_backoff_us;
-            self.catalogue.wait_until(slot, now.mono_of_wall(next_attempt_us).min(latest_us));
+        } else if deferred {
+            self.catalogue.wait_until(slot, due_us);
         } else {
             self.enter(slot, envelope, now);
         }
@@ -199,8 +199,7 @@ impl Scheduler {
     /// A message is on disk. One that is known already is no news.
     pub fn arrived(&mut self, arrival: Arrival, now: Now) {
         let Arrival { locator, envelope } = arrival;
-        let entry = Entry::fresh(envelope.id, locator, envelope.recipients.len() as u32);
-        if let Some(slot) = self.catalogue.insert(entry) {
+        if let Some(slot) = self.catalogue.insert(envelope.id, locator, envelope.recipients.len() as u32) {
             if envelope.recipients.is_empty() { self.forget(slot) } else { self.enter(slot, envelope, now) }
         }
     }
@@ -208,7 +207,7 @@ impl Scheduler {
     /// The record of a message stands elsewhere now.
     pub fn moved(&mut self, id: QueueId, at: Locator) {
         if let Some(slot) = self.catalogue.slot(id) {
-            self.catalogue.entry_mut(slot).at = at;
+            self.catalogue.moved(slot, at);
         }
     }
 
@@ -221,7 +220,7 @@ impl Scheduler {
             let name = id.text(self.settings.long_queue_ids);
             self.warn(format!("{name}: cannot be read: {reason}"));
         }
-        match (self.catalogue.entry(slot).place, envelope) {
+        match (self.catalogue.entry(slot).place(), envelope) {
             (Place::Loading, Ok(envelope)) => {
                 self.leave_loading(slot);
                 self.retries += usize::from(self.catalogue.entry(slot).is_retry());

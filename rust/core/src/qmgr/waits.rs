@@ -96,10 +96,12 @@ impl Scheduler {
     /// then the first one that has no outcome yet.
     pub fn waits(&self, slot: u32, now: Now) -> Waits {
         let entry = self.catalogue.entry(slot);
-        match entry.place {
+        match entry.place() {
             Place::Held => Waits::Held,
-            Place::Deferred if entry.due_us <= now.mono_us => Waits::NoRoom,
-            Place::Deferred => Waits::Deferred { until_us: now.wall_of_mono(entry.due_us), attempts: entry.attempts },
+            Place::Deferred if entry.due_us() <= now.mono_us => Waits::NoRoom,
+            Place::Deferred => {
+                Waits::Deferred { until_us: now.wall_of_mono(entry.due_us()), attempts: entry.attempts() }
+            }
             Place::Fresh => Waits::NoRoom,
             Place::Loading => Waits::Reading,
             Place::Active(key) => self.active_waits(&self.active[key], now),

@@ -4,6 +4,7 @@
 //! its own appends them to a segment, many to one sync. The queue manager has the one `Spool`: it reads what stands
 //! in the segments, keeps the state log, and clears away what is done.
 
+pub mod catalogue;
 pub mod content;
 mod corrupt;
 mod disk;

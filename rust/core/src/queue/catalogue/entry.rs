@@ -1,0 +1,286 @@
+//! What is known of one message: 64 octets, and the view that reads them.
+
+use super::Rows;
+use super::reasons::{NO_REASON, Reason};
+use crate::ipc::frame::Status;
+use crate::queue::id::QueueId;
+use crate::queue::locator::Locator;
+use crate::queue::state::Fact;
+use std::sync::Arc;
+
+/// Where a message stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Never tried since it came or was released; waits for room.
+    Fresh,
+    /// Its envelope is being read, and then it is active.
+    Loading,
+    /// Being delivered: its key among the active messages.
+    Active(u32),
+    /// Waits for its next attempt.
+    Deferred,
+    /// On hold until a person releases it.
+    Held,
+}
+
+/// What is kept of a message. Its segment and its reasons are numbers; what few messages have is in `extra`.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub id: QueueId,
+    pub offset: u64,
+    pub record_octets: u64,
+    /// Monotonic.
+    pub due_us: u64,
+    pub extra: Option<Box<Extra>>,
+    pub segment: u32,
+    pub recipients: u32,
+    pub attempts: u32,
+    /// That of a message's only recipient; of others they are in `extra`.
+    pub reason: Reason,
+    /// Its key while it is active.
+    pub key: u32,
+    pub stage: Stage,
+    pub flags: Flags,
+}
+
+/// `Place` without the key: with it, a row would be an octet too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Fresh,
+    Loading,
+    Active,
+    Deferred,
+    Held,
+}
+
+impl Row {
+    pub(crate) fn place(&self) -> Place {
+        match self.stage {
+            Stage::Fresh => Place::Fresh,
+            Stage::Loading => Place::Loading,
+            Stage::Active => Place::Active(self.key),
+            Stage::Deferred => Place::Deferred,
+            Stage::Held => Place::Held,
+        }
+    }
+
+    pub(crate) fn set_place(&mut self, place: Place) {
+        self.stage = match place {
+            Place::Fresh => Stage::Fresh,
+            Place::Loading => Stage::Loading,
+            Place::Active(key) => {
+                self.key = key;
+                Stage::Active
+            }
+            Place::Deferred => Stage::Deferred,
+            Place::Held => Stage::Held,
+        };
+    }
+}
+
+/// What can be said of a message with yes or no.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Flags(u8);
+
+impl Flags {
+    /// There is a message in this slot.
+    pub(crate) const USED: u8 = 1;
+    pub(crate) const WARNED: u8 = 2;
+    pub(crate) const FORCED_EXPIRE: u8 = 4;
+    /// Its `due_us` is the moment of an attempt that was put off.
+    pub(crate) const PUT_OFF: u8 = 8;
+
+    pub(crate) fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    pub(crate) fn set(&mut self, flag: u8) {
+        self.0 |= flag;
+    }
+}
+
+/// What a message with several recipients has once something happened to some of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Extra {
+    pub done: Indices,
+    /// In the order of the recipients.
+    pub reasons: Box<[(u32, Reason)]>,
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Self {
+            id: QueueId(0),
+            offset: 0,
+            record_octets: 0,
+            due_us: 0,
+            extra: None,
+            segment: 0,
+            recipients: 0,
+            attempts: 0,
+            reason: NO_REASON,
+            key: 0,
+            stage: Stage::Fresh,
+            flags: Flags::default(),
+        }
+    }
+}
+
+/// A set of recipients by their index, one bit each; costs nothing while empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Indices {
+    words: Box<[u64]>,
+}
+
+impl Indices {
+    /// Is it in the set?
+    pub(crate) fn contains(&self, index: u32) -> bool {
+        self.words.get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 != 0)
+    }
+
+    /// Put `index` (below `of`) into the set. Says whether it was new.
+    pub(crate) fn insert(&mut self, index: u32, of: u32) -> bool {
+        if index >= of || self.contains(index) {
+            return false;
+        }
+        if self.words.is_empty() {
+            self.words = vec![0; (of as usize).div_ceil(64)].into();
+        }
+        self.words[index as usize / 64] |= 1 << (index % 64);
+        true
+    }
+
+    /// How many are in the set.
+    pub(crate) fn count(&self) -> u32 {
+        self.words.iter().map(|word| word.count_ones()).sum()
+    }
+}
+
+/// A message in the queue, to be read.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    pub(super) rows: &'a Rows,
+    pub(super) row: &'a Row,
+    pub(super) slot: u32,
+}
+
+impl<'a> Entry<'a> {
+    /// Its number in the catalogue.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// Its name.
+    pub fn id(&self) -> QueueId {
+        self.row.id
+    }
+
+    /// Where its record stands.
+    pub fn at(&self) -> Locator {
+        Locator {
+            segment: self.rows.segments[self.row.segment as usize],
+            offset: self.row.offset,
+            record_octets: self.row.record_octets,
+        }
+    }
+
+    /// When a deferred message is due (monotonic).
+    pub fn due_us(&self) -> u64 {
+        self.row.due_us
+    }
+
+    /// Attempts that came to an end.
+    pub fn attempts(&self) -> u32 {
+        self.row.attempts
+    }
+
+    /// Recipients in its envelope, done or not.
+    pub fn recipients(&self) -> u32 {
+        self.row.recipients
+    }
+
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        self.row.place()
+    }
+
+    /// The sender was told of the delay.
+    pub fn warned(&self) -> bool {
+        self.row.flags.has(Flags::WARNED)
+    }
+
+    /// A person wants it returned to the sender at once.
+    pub fn forced_expire(&self) -> bool {
+        self.row.flags.has(Flags::FORCED_EXPIRE)
+    }
+
+    /// Does this recipient need no further attempt?
+    pub fn is_done(&self, index: u32) -> bool {
+        self.row.extra.as_ref().is_some_and(|extra| extra.done.contains(index))
+    }
+
+    /// Recipients that need a further attempt.
+    pub fn open(&self) -> u32 {
+        self.row.recipients - self.row.extra.as_ref().map_or(0, |extra| extra.done.count())
+    }
+
+    /// Does no recipient need a further attempt?
+    pub fn finished(&self) -> bool {
+        self.open() == 0
+    }
+
+    /// How the last attempt ended for a recipient.
+    pub fn reason(&self, index: u32) -> Option<&'a Arc<Status>> {
+        let number = match &self.row.extra {
+            _ if self.row.recipients == 1 && index == 0 => self.row.reason,
+            Some(extra) => {
+                let at = extra.reasons.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+                extra.reasons[at].1
+            }
+            None => return None,
+        };
+        self.status(number)
+    }
+
+    fn status(&self, number: Reason) -> Option<&'a Arc<Status>> {
+        if number == NO_REASON { None } else { self.rows.reasons.get(number).as_ref() }
+    }
+
+    /// Was it tried before? Then fresh mail goes first.
+    pub fn is_retry(&self) -> bool {
+        self.row.attempts > 0
+    }
+
+    /// When it is tried next (monotonic) if an attempt was put off; that moment may be past.
+    pub fn next_attempt_us(&self) -> Option<u64> {
+        self.row.flags.has(Flags::PUT_OFF).then_some(self.row.due_us)
+    }
+
+    /// How the last attempt ended for all recipients for which something is known, in their order.
+    pub fn reasons(&self) -> Vec<(u32, &'a Arc<Status>)> {
+        let single = (self.row.recipients == 1).then_some((0, self.row.reason));
+        let several = self.row.extra.iter().flat_map(|extra| extra.reasons.iter().copied());
+        several.chain(single).filter_map(|(index, number)| Some((index, self.status(number)?))).collect()
+    }
+
+    /// The fewest facts that tell what happened to it. `wall_of`: the wall clock's microsecond at a monotonic one.
+    pub fn facts(&self, wall_of: impl Fn(u64) -> u64) -> Vec<Fact> {
+        let id = self.row.id;
+        let mut facts = Vec::new();
+        if let Some(due_us) = self.next_attempt_us() {
+            let reasons = self.reasons().into_iter().map(|(index, status)| (index, Status::clone(status))).collect();
+            facts.push(Fact::Deferred { id, attempts: self.row.attempts, next_attempt_us: wall_of(due_us), reasons });
+        }
+        let done: Vec<u32> = (0..self.row.recipients).filter(|index| self.is_done(*index)).collect();
+        if !done.is_empty() {
+            facts.push(Fact::Done { id, recipients: done });
+        }
+        if self.row.place() == Place::Held {
+            facts.push(Fact::Held { id });
+        }
+        if self.warned() {
+            facts.push(Fact::Warned { id });
+        }
+        facts
+    }
+}

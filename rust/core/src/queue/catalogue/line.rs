@@ -1,0 +1,84 @@
+//! Who came first: a line that anybody may leave from the middle.
+
+/// Nobody.
+const NONE: u32 = u32::MAX;
+
+/// Slots in the order in which they joined; each stands in it once at most.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// By slot: the one before and the one behind; a slot that is not in the line names itself.
+    links: Vec<[u32; 2]>,
+    first: u32,
+    last: u32,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { links: Vec::new(), first: NONE, last: NONE }
+    }
+}
+
+impl Line {
+    /// The one that waits longest.
+    pub(crate) fn first(&self) -> Option<u32> {
+        (self.first != NONE).then_some(self.first)
+    }
+
+    /// Go to the end of the line.
+    pub(crate) fn join(&mut self, slot: u32) {
+        self.leave(slot);
+        let from = self.links.len() as u32;
+        self.links.extend((from..=slot).map(|slot| [slot, slot]));
+        self.links[slot as usize] = [self.last, NONE];
+        match self.last {
+            NONE => self.first = slot,
+            last => self.links[last as usize][1] = slot,
+        }
+        self.last = slot;
+    }
+
+    /// Leave the line, if `slot` is in it.
+    pub(crate) fn leave(&mut self, slot: u32) {
+        let Some([before, behind]) = self.links.get(slot as usize).copied().filter(|[before, _]| *before != slot)
+        else {
+            return;
+        };
+        self.links[slot as usize] = [slot, slot];
+        match before {
+            NONE => self.first = behind,
+            before => self.links[before as usize][1] = behind,
+        }
+        match behind {
+            NONE => self.last = before,
+            behind => self.links[behind as usize][0] = before,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_order_is_that_of_joining(steps in proptest::collection::vec((0u32..12, any::<bool>()), 1..200)) {
+            let (mut line, mut model) = (Line::default(), Vec::new());
+            for (slot, join) in steps {
+                model.retain(|other| *other != slot);
+                if join {
+                    line.join(slot);
+                    model.push(slot);
+                } else {
+                    line.leave(slot);
+                }
+                prop_assert_eq!(line.first(), model.first().copied());
+            }
+            for expected in model {
+                prop_assert_eq!(line.first(), Some(expected));
+                line.leave(expected);
+            }
+            prop_assert_eq!(line.first(), None);
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Every message in the queue, in a form that fits a million of them in memory: some 100 octets each.
+//!
+//! One catalogue serves both sides. The scheduler keeps in it where a message stands in its life and who is next; the
+//! store finds in it who stands in which segment, and what of the state log still counts. The envelope stays on disk
+//! until the message is delivered. Fresh messages wait in the order of their arrival, deferred ones by the moment of
+//! their next attempt, each list apart from the other: no crowd of retries stands before new mail.
+//!
+//! ```text
+//! entry      one message: 64 octets of its own, and the view that reads them
+//! chunks     where entries stand: in pieces that a snapshot shares until one is changed
+//! ids        queue ID -> slot
+//! reasons    why messages wait, each text once
+//! residents  segments: who stands in them, who stood in them
+//! line, due  fresh messages by arrival, deferred ones by moment
+//! ```
+
+mod chunks;
+mod due;
+mod entry;
+mod ids;
+mod line;
+mod reasons;
+mod residents;
+
+pub use entry::{Entry, Place};
+pub use residents::Resident;
+
+use crate::ipc::frame::Status;
+use crate::queue::id::QueueId;
+use crate::queue::locator::{Locator, SegmentId};
+use crate::queue::state::Kept;
+use chunks::Chunks;
+use due::Due;
+use entry::{Extra, Flags, Row};
+use ids::Ids;
+use line::Line;
+use reasons::{NO_REASON, Reasons};
+use residents::Residents;
+use std::sync::Arc;
+
+/// What entries are read from.
+#[derive(Debug, Clone, Default)]
+struct Rows {
+    rows: Chunks<Row>,
+    reasons: Chunks<Option<Arc<Status>>>,
+    segments: Vec<SegmentId>,
+}
+
+impl Rows {
+    fn entry(&self, slot: u32) -> Option<Entry<'_>> {
+        let row = self.rows.get(slot);
+        row.flags.has(Flags::USED).then_some(Entry { rows: self, row, slot })
+    }
+
+    fn iter_from(&self, slot: u32) -> impl Iterator<Item = Entry<'_>> {
+        let used = |(_, row): &(u32, &Row)| row.flags.has(Flags::USED);
+        self.rows.iter_from(slot).filter(used).map(|(slot, row)| Entry { rows: self, row, slot })
+    }
+}
+
+/// The queue as it was at a moment, for another thread to read.
+///
+/// It shares the catalogue's memory until that changes; while it is kept, what changes is there twice.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    rows: Rows,
+    len: usize,
+}
+
+impl Snapshot {
+    /// Its messages, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.rows.iter_from(0)
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Was the queue empty?
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// All messages in the queue, and the two lines in which they wait.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    rows: Rows,
+    free: Vec<u32>,
+    ids: Ids,
+    reasons: Reasons,
+    residents: Residents,
+    fresh: Line,
+    due: Due,
+}
+
+impl Catalogue {
+    /// Add a message that has just come; `None` when it is known, and then its record is a copy that does not count.
+    /// It does not wait anywhere yet.
+    pub fn insert(&mut self, id: QueueId, at: Locator, recipients: u32) -> Option<u32> {
+        let number = self.residents.number(at.segment, &mut self.rows.segments);
+        if let Some(slot) = self.slot(id) {
+            if self.entry(slot).at() != at {
+                self.residents.row(number).copies.push(id);
+            }
+            return None;
+        }
+        self.residents.enter(number, &at);
+        let mut flags = Flags::default();
+        flags.set(Flags::USED);
+        let Locator { offset, record_octets, .. } = at;
+        let row = Row { id, offset, record_octets, segment: number, recipients, flags, ..Row::default() };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                *self.rows.rows.get_mut(slot) = row;
+                slot
+            }
+            None => self.rows.rows.push(row),
+        };
+        self.ids.insert(id, slot, &self.rows.rows);
+        Some(slot)
+    }
+
+    /// Forget a message. Its segment remembers that it is gone.
+    pub fn remove(&mut self, slot: u32) {
+        self.leave(slot);
+        self.forget_reasons(slot);
+        let row = std::mem::take(self.rows.rows.get_mut(slot));
+        self.ids.remove(row.id, slot);
+        self.residents.leave(row.segment, row.record_octets);
+        self.residents.row(row.segment).gone.push(row.id);
+        self.free.push(slot);
+    }
+
+    /// The slot of a message.
+    pub fn slot(&self, id: QueueId) -> Option<u32> {
+        self.ids.get(id, &self.rows.rows)
+    }
+
+    /// The message in a slot; slots come from this catalogue and live until `remove`.
+    pub fn entry(&self, slot: u32) -> Entry<'_> {
+        self.rows.entry(slot).expect("a slot in use")
+    }
+
+    /// A message by its name.
+    pub fn get(&self, id: QueueId) -> Option<Entry<'_>> {
+        self.slot(id).map(|slot| self.entry(slot))
+    }
+
+    /// Messages in the queue.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Is the queue empty?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Messages that wait for their next attempt.
+    pub fn deferred(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Different reasons for which messages wait.
+    pub fn reasons(&self) -> usize {
+        self.reasons.len()
+    }
+
+    /// The first message in use at `slot` or after it, in no order that means anything.
+    pub fn next_from(&self, slot: u32) -> Option<Entry<'_>> {
+        self.rows.iter_from(slot).next()
+    }
+
+    /// All messages, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.rows.iter_from(0)
+    }
+
+    /// The queue as it is now, for another thread: costs microseconds, however long the queue.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { rows: self.rows.clone(), len: self.len() }
+    }
+
+    fn row(&mut self, slot: u32) -> &mut Row {
+        self.rows.rows.get_mut(slot)
+    }
+
+    // Where it stands in its life.
+
+    fn leave(&mut self, slot: u32) {
+        match self.entry(slot).place() {
+            Place::Fresh => self.fresh.leave(slot),
+            Place::Deferred => self.due.remove(slot),
+            Place::Loading | Place::Active(_) | Place::Held => {}
+        }
+    }
+
+    /// It waits among the fresh.
+    pub fn wait_fresh(&mut self, slot: u32) {
+        self.leave(slot);
+        self.row(slot).set_place(Place::Fresh);
+        self.fresh.join(slot);
+    }
+
+    /// It waits until `due_us` (monotonic).
+    pub fn wait_until(&mut self, slot: u32, due_us: u64) {
+        if self.entry(slot).place() != Place::Deferred {
+            self.leave(slot);
+        }
+        let row = self.row(slot);
+        row.set_place(Place::Deferred);
+        row.due_us = due_us;
+        self.due.set(slot, due_us);
+    }
+
+    /// It waits nowhere: `Loading`, `Active` or `Held`.
+    pub fn place(&mut self, slot: u32, place: Place) {
+        self.leave(slot);
+        self.row(slot).set_place(place);
+    }
+
+    /// The fresh message that waits longest, without taking it.
+    pub fn first_fresh(&self) -> Option<u32> {
+        self.fresh.first()
+    }
+
+    /// The moment and message of the next attempt.
+    pub fn first_due(&self) -> Option<(u64, u32)> {
+        self.due.first()
+    }
+
+    // What happened to it.
+
+    /// A recipient needs no further attempt. Says whether that is news.
+    pub fn done(&mut self, slot: u32, index: u32) -> bool {
+        let entry = self.entry(slot);
+        if entry.is_done(index) || index >= entry.recipients() {
+            return false;
+        }
+        let row = self.row(slot);
+        let recipients = row.recipients;
+        row.extra.get_or_insert_default().done.insert(index, recipients)
+    }
+
+    /// The sender was told of the delay.
+    pub fn warned(&mut self, slot: u32) {
+        self.row(slot).flags.set(Flags::WARNED);
+    }
+
+    /// A person wants it returned to the sender at once.
+    pub fn force_expire(&mut self, slot: u32) {
+        self.row(slot).flags.set(Flags::FORCED_EXPIRE);
+    }
+
+    /// An attempt came to an end: how for the recipients that wait, and when the next one is due (monotonic). Returns
+    /// how many there were.
+    pub fn tried(&mut self, slot: u32, reasons: &[(u32, Arc<Status>)], next_us: u64) -> u32 {
+        let attempts = self.entry(slot).attempts().saturating_add(1);
+        self.put_off(slot, attempts, next_us);
+        self.set_reasons(slot, reasons);
+        attempts
+    }
+
+    fn put_off(&mut self, slot: u32, attempts: u32, next_us: u64) {
+        let row = self.row(slot);
+        row.attempts = attempts;
+        row.due_us = next_us;
+        row.flags.set(Flags::PUT_OFF);
+    }
+
+    fn set_reasons(&mut self, slot: u32, reasons: &[(u32, Arc<Status>)]) {
+        self.forget_reasons(slot);
+        let Rows { rows, reasons: statuses, .. } = &mut self.rows;
+        let row = rows.get_mut(slot);
+        let mut numbered: Vec<_> =
+            reasons.iter().map(|(index, status)| (*index, self.reasons.take(status, statuses))).collect();
+        match numbered[..] {
+            [] => {}
+            [(0, only)] if row.recipients == 1 => row.reason = only,
+            _ => {
+                numbered.sort_unstable();
+                row.extra.get_or_insert_default().reasons = numbered.into();
+            }
+        }
+    }
+
+    /// Nothing is known any more of how its last attempt ended.
+    pub fn forget_reasons(&mut self, slot: u32) {
+        let Rows { rows, reasons: statuses, .. } = &mut self.rows;
+        if rows.get(slot).reason == NO_REASON && rows.get(slot).extra.is_none() {
+            return;
+        }
+        let row = rows.get_mut(slot);
+        self.reasons.release(std::mem::replace(&mut row.reason, NO_REASON), statuses);
+        let reasons = row.extra.as_mut().map(|extra| std::mem::take(&mut extra.reasons)).unwrap_or_default();
+        for (_, number) in reasons {
+            self.reasons.release(number, statuses);
+        }
+        if row.extra.as_ref().is_some_and(|extra| **extra == Extra::default()) {
+            row.extra = None;
+        }
+    }
+
+    /// Take over what the state log kept; `due_us`: the monotonic moment of the next attempt that it names.
+    pub fn keep(&mut self, slot: u32, kept: Kept, due_us: u64) {
+        for index in kept.done {
+            self.done(slot, index);
+        }
+        if kept.next_attempt_us.is_some() {
+            self.put_off(slot, kept.attempts, due_us);
+        }
+        if kept.warned {
+            self.warned(slot);
+        }
+        let reasons: Vec<_> = kept.reasons.into_iter().map(|(index, status)| (index, Arc::new(status))).collect();
+        self.set_reasons(slot, &reasons);
+    }
+
+    // Where its record stands.
+
+    /// Its record stands elsewhere now; in the old place is a copy that does not count.
+    pub fn moved(&mut self, slot: u32, at: Locator) {
+        let to = self.residents.number(at.segment, &mut self.rows.segments);
+        let row = self.rows.rows.get_mut(slot);
+        let (id, from, octets) = (row.id, row.segment, row.record_octets);
+        (row.segment, row.offset, row.record_octets) = (to, at.offset, at.record_octets);
+        self.residents.leave(from, octets);
+        self.residents.row(from).copies.push(id);
+        self.residents.enter(to, &at);
+    }
+
+    /// Who stands in a segment; `None` when nobody ever did.
+    pub fn resident(&self, segment: SegmentId) -> Option<&Resident> {
+        self.residents.get(segment).map(|(_, resident)| resident)
+    }
+
+    /// Octets of the records of all messages.
+    pub fn live_octets(&self) -> u64 {
+        self.residents.iter().map(|resident| resident.live_octets).sum()
+    }
+
+    /// A message was found in a segment that is gone from the queue already, says the state log.
+    pub fn gone(&mut self, segment: SegmentId, id: QueueId) {
+        let number = self.residents.number(segment, &mut self.rows.segments);
+        self.residents.row(number).gone.push(id);
+    }
+
+    /// All messages that are gone while a record of theirs stands in a segment yet.
+    pub fn all_gone(&self) -> Vec<QueueId> {
+        let gone = self.residents.iter().flat_map(|resident| resident.gone.iter());
+        let copies = self.residents.iter().flat_map(|resident| resident.copies.iter());
+        gone.chain(copies.filter(|id| self.slot(**id).is_none())).copied().collect()
+    }
+
+    /// A segment's file is gone, and nothing in it needs to be remembered.
+    pub fn forget_segment(&mut self, segment: SegmentId) {
+        self.residents.forget(segment);
+    }
+
+    /// The messages that stand in any of these segments.
+    pub fn residents_of(&self, segments: &[SegmentId]) -> Vec<Entry<'_>> {
+        let mut wanted = vec![false; self.rows.segments.len()];
+        for (number, _) in segments.iter().filter_map(|segment| self.residents.get(*segment)) {
+            wanted[number as usize] = true;
+        }
+        self.iter().filter(|entry| wanted[entry.row.segment as usize]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
