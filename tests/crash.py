@@ -78,7 +78,7 @@ def routes(user: str) -> list[Route]:
         Route(user, ["bad@next.example"]),
         Route("", ["x@next.example", "x@discard.example"]),
         Route(user, ["x@error.example"]),
-        Route("", ["x@later.example"], pace_s=0.3),
+        Route("", ["x@later.example"], pace_s=2.0),
     ]
 
 
@@ -141,6 +141,10 @@ class Faults:
         at_once = site_processes(self.site)
         if victim == EVERYTHING:
             for pid in [*at_once.get("master", []), *(pid for pids in at_once.values() for pid in pids)]:
+                kill(pid)
+        elif victim == "master":
+            # One that has just started may yet be two: the parent of the one that goes on is ending.
+            for pid in at_once.get("master") or [self._any(victim)]:
                 kill(pid)
         else:
             kill(dice.choice(at_once.get(victim) or [self._any(victim)]))
