@@ -53,7 +53,10 @@ def unharmed(server: Watch) -> Iterator[None]:
         (b"DATA\r\n", "503 5.5.1 Error: need RCPT command"),
         (b"MAIL\r\n", "501 5.5.4 Syntax: MAIL FROM:<address>"),
         (b"MAIL FROM:<" + b"<" * 1000 + b">\r\n", "501 5.1.7 Bad sender address syntax"),
-        (b"MAIL FROM:<a@example.net> SIZE=99999999999999999999\r\n", "552 5.3.4 Message size exceeds fixed limit"),
+        (
+            b"MAIL FROM:<a@example.net> SIZE=99999999999999999999\r\n",
+            "552 5.3.4 Message size exceeds file system imposed limit",
+        ),
         (b"NOOP " + b"x" * DEFAULT_LIMITS["line"] + b"\r\n", "500 5.5.2 Error: line too long"),
         (b"x" * 100_000 + b"\r\n", "500 5.5.2 Error: line too long"),
     ],
@@ -116,8 +119,10 @@ def test_unknown_commands_are_errors_and_too_many_of_them_end_the_session(server
 
 def test_a_thousand_resets_at_once_are_answered_up_to_the_same_limit(server: Watch) -> None:
     with Wire(server.site.port) as wire:
+        # EHLO is the first command that brings no mail, and allows to send the others at once.
+        codes = [wire.ask(b"EHLO x\r\n").code]
         wire.send(b"RSET\r\n" * 1000)
-        codes = [reply.code for reply in wire.replies()]
+        codes += [reply.code for reply in wire.replies()]
     assert codes == [250] * (DEFAULT_LIMITS["junk"] + DEFAULT_LIMITS["errors"]) + [421]
 
 

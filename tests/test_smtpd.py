@@ -28,6 +28,7 @@ from postillion.smtpd.names import UNKNOWN, Names
 from postillion.smtpd.server import EARLY_MAX_BYTES
 
 GREETING = b"220 mx.example.org ESMTP Postfix\r\n"
+EHLO = b"EHLO client.example\r\n"
 ENVELOPE = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<user@example.org>\r\nDATA\r\n"
 CHUNK = b"x" * 65536
 
@@ -59,6 +60,12 @@ class Process:
         """Return a connection, greeted."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout=10)
         assert client.recv(1000) == GREETING
+        return client
+
+    def greet(self) -> socket.socket:
+        """Return a connection after EHLO: its client may send commands together."""
+        client = self.connect()
+        say(client, EHLO, b"250 CHUNKING\r\n")
         return client
 
     def log_text(self) -> str:
@@ -126,7 +133,7 @@ def test_a_message_is_on_disk_when_250_comes(tmp_path: Path) -> None:
 def test_a_client_that_leaves_after_the_dot_has_sent_its_message(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         for _ in range(5):
-            client = process.connect()
+            client = process.greet()
             client.sendall(ENVELOPE)
             answer = client.recv(1000)
             while b"354" not in answer:
@@ -138,7 +145,7 @@ def test_a_client_that_leaves_after_the_dot_has_sent_its_message(tmp_path: Path)
 
 def test_who_closes_only_one_side_still_gets_an_answer(tmp_path: Path) -> None:
     with running(tmp_path) as process:
-        client = process.connect()
+        client = process.greet()
         client.sendall(ENVELOPE.replace(b"DATA\r\n", b"NOOP\r\n"))
         client.shutdown(socket.SHUT_WR)
         answer = b""
@@ -151,7 +158,7 @@ def test_ten_megabytes_without_a_line_end_cost_no_memory(tmp_path: Path) -> None
     with running(tmp_path) as process:
         process.connect().close()
         before = process.memory_kib()
-        client = process.connect()
+        client = process.greet()
         for _ in range(160):
             client.sendall(CHUNK)
         assert say(client, b"\r\n", b"\r\n") == b"500 5.5.2 Error: line too long\r\n"
@@ -165,7 +172,7 @@ def test_ten_megabytes_without_a_line_end_cost_no_memory(tmp_path: Path) -> None
 
 def test_a_client_that_takes_no_replies_is_not_read_from(tmp_path: Path) -> None:
     with running(tmp_path, ["smtpd_junk_command_limit = 100000000"]) as process:
-        client = process.connect()
+        client = process.greet()
         before = process.memory_kib()
         client.settimeout(2)
         with contextlib.suppress(TimeoutError):
@@ -210,7 +217,7 @@ def test_sessions_above_the_limit_wait_their_turn(tmp_path: Path) -> None:
 
 def test_sigterm_ends_idle_sessions_and_lets_a_message_in_flight_end(tmp_path: Path) -> None:
     with running(tmp_path) as process:
-        idle, busy = process.connect(), process.connect()
+        idle, busy = process.connect(), process.greet()
         say(busy, ENVELOPE, b"354 ")
         os.kill(process.pid, signal.SIGTERM)
         assert idle.recv(1000).startswith(b"421 4.3.2 mx.example.org Service not available")
@@ -221,7 +228,7 @@ def test_sigterm_ends_idle_sessions_and_lets_a_message_in_flight_end(tmp_path: P
 
 def test_sighup_drains(tmp_path: Path) -> None:
     with running(tmp_path) as process:
-        client = process.connect()
+        client = process.greet()
         os.kill(process.pid, signal.SIGHUP)
         time.sleep(0.3)
         say(client, ENVELOPE, b"354 ")
@@ -282,6 +289,7 @@ def test_standard_input_is_served_into_maildrop(tmp_path: Path, eol: bytes) -> N
 async def test_one_write_answers_a_batch(tmp_path: Path) -> None:
     server = Server(site(tmp_path))
     session, wire = server.connect()
+    session.data_received(EHLO)
     writes = wire.writes
     session.data_received(ENVELOPE)
     assert wire.writes == writes + 1
@@ -292,6 +300,7 @@ async def test_one_write_answers_a_batch(tmp_path: Path) -> None:
 async def test_a_commit_that_fails_is_told_and_the_session_goes_on(tmp_path: Path) -> None:
     server = Server(site(tmp_path))
     session, wire = server.connect()
+    session.data_received(EHLO)
     session.data_received(ENVELOPE)
     session.data_received(b"x\r\n.\r\nNOOP\r\n")
     server.service.completed(session._ticket, "452 4.3.1 Insufficient system storage")
@@ -303,6 +312,7 @@ async def test_a_commit_that_fails_is_told_and_the_session_goes_on(tmp_path: Pat
 async def test_input_before_a_reply_is_bounded(tmp_path: Path) -> None:
     server = Server(site(tmp_path, ["smtpd_junk_command_limit = 100000"]))
     session, wire = server.connect()
+    session.data_received(EHLO)
     session.data_received(ENVELOPE)
     session.data_received(b".\r\n" + b"RSET\r\n" * 20_000)
     assert not wire.reading
@@ -339,6 +349,7 @@ def test_a_fault_of_ours_in_a_decision_is_a_451(tmp_path: Path, monkeypatch: pyt
         server = Server(site(tmp_path))
         session, wire = server.connect()
         monkeypatch.setattr(server.service.access, "rcpt", lambda *_: 1 / 0)
+        session.data_received(EHLO)
         session.data_received(b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nNOOP\r\n")
         session.connection_lost(None)
         server.journal.close()
@@ -419,11 +430,13 @@ async def test_messages_of_a_client_are_limited(tmp_path: Path) -> None:
     server = Server(site(tmp_path, options), counts=Counts("smtp", lambda _: None, path=anvil.path))
     session, wire = server.connect("192.0.2.1")
     await asyncio.sleep(0.1)
+    session.data_received(EHLO)
+    wire.written.clear()
     session.data_received(
         b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nRCPT TO:<user@example.org>\r\nRSET\r\nMAIL FROM:<>\r\n"
     )
     await asyncio.sleep(0.1)
-    assert bytes(wire.written) == GREETING + (
+    assert bytes(wire.written) == (
         b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n450 4.7.1 Error: too many recipients from 192.0.2.1\r\n"
         b"250 2.0.0 Ok\r\n450 4.7.1 Error: too much mail from 192.0.2.1\r\n"
     )

@@ -7,6 +7,8 @@ use super::path::Path;
 use super::reply::Reply;
 use crate::message::envelope::{BodyType, Notify, Ret};
 
+/// The largest number that SIZE= can say and BDAT can ask for: what a file's size can be.
+pub const SIZE_MAX_OCTETS: u64 = i64::MAX as u64;
 /// The longest ENVID in octets (RFC 3461 §4.4).
 pub const ENVID_MAX_OCTETS: usize = 100;
 /// The longest ORCPT in octets (RFC 3461 §4.2).
@@ -34,7 +36,7 @@ pub enum Verb {
     Rcpt,
     /// DATA
     Data,
-    /// BDAT, not implemented
+    /// BDAT (RFC 3030)
     Bdat,
     /// RSET
     Rset,
@@ -105,7 +107,7 @@ impl Verb {
 
     /// Is there nothing behind the verb but `502`?
     pub fn is_unimplemented(self) -> bool {
-        matches!(self, Self::Xclient | Self::Xforward | Self::Starttls | Self::Auth | Self::Bdat | Self::Etrn)
+        matches!(self, Self::Xclient | Self::Xforward | Self::Starttls | Self::Auth | Self::Etrn)
     }
 }
 
@@ -190,8 +192,14 @@ impl MailArguments {
                 if value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
                     return bad("Bad message size syntax");
                 }
-                // More digits than fit is more than any limit.
-                self.size_octets = value.parse().unwrap_or(u64::MAX);
+                // What a file's size cannot be is refused whatever the limit.
+                self.size_octets = match value.parse() {
+                    Ok(octets) if octets <= SIZE_MAX_OCTETS => octets,
+                    _ => {
+                        let text = "Message size exceeds file system imposed limit";
+                        return Err(Refused::Other(Reply::new(552, [3, 4], text)));
+                    }
+                };
             }
             ("BODY", Some(value)) if value.eq_ignore_ascii_case("8BITMIME") => self.body = BodyType::EightBitMime,
             ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => self.body = BodyType::SevenBit,
@@ -382,7 +390,9 @@ mod tests {
             ("FROM:<a@b.org> SIZE=", "501 Bad message size syntax"),
             ("FROM:<a@b.org> SIZE=-1", "501 Bad message size syntax"),
             ("FROM:<a@b.org> SIZE=1001", "552 Message size exceeds fixed limit"),
-            ("FROM:<a@b.org> SIZE=99999999999999999999999999", "552 Message size exceeds fixed limit"),
+            ("FROM:<a@b.org> SIZE=9223372036854775807", "552 Message size exceeds fixed limit"),
+            ("FROM:<a@b.org> SIZE=9223372036854775808", "552 Message size exceeds file system imposed limit"),
+            ("FROM:<a@b.org> SIZE=99999999999999999999999999", "552 Message size exceeds file system imposed limit"),
             ("FROM:<a@b.org> BODY=FOO", "555 Unsupported option: BODY=FOO"),
             ("FROM:<a@b.org> FOO", "555 Unsupported option: FOO"),
             ("FROM:<a@b.org> RET=x", "501 Bad RET parameter syntax"),

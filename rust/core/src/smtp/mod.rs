@@ -1,6 +1,7 @@
 //! SMTP (RFC 5321): the server and the client as state machines, and what they share.
 
 pub mod capability;
+pub mod chunk;
 pub mod client;
 pub mod client_settings;
 #[cfg(test)]

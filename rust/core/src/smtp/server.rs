@@ -5,23 +5,24 @@
 //! stay in order (RFC 2920 §3.2). The order of checks on a command is Postfix's. Content does not come by events:
 //! it goes to the closure that `next_event` is given, in runs.
 
+mod chunk;
 mod commands;
 mod content;
+mod deadline;
+mod line;
 
+use self::chunk::{Chunk, Chunks};
 use super::command::{MailArguments, VERBS, Verb};
 use super::data::{DataReader, Ending as DataEnding};
 use super::reply::Reply;
 use super::server_config::{BareNewline, ServerConfig};
 use crate::log::Severity;
 use crate::message::envelope::Recipient;
-use memchr::memchr;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Above so many octets of unread input the owner stops reading until a question is answered.
 pub const READ_AHEAD_MAX_OCTETS: usize = 64 * 1024;
-/// How much of an overlong line goes to the log.
-const LONG_LINE_LOG_OCTETS: usize = 30;
 
 /// What the owner must do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,15 +48,17 @@ pub enum Question {
     Rcpt,
     /// Does this recipient exist?
     Vrfy,
-    /// May content follow? The answer is `354`, and content comes at once.
+    /// May content follow? The answer is `354`, and content comes at once; after BDAT it comes without the answer.
     Data,
 }
 
 /// What is to be known of a content when it is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndOfData {
-    /// Octets as they came, dot-stuffing included.
+    /// The message's octets, line ends as CRLF; those of DATA as they came, dot-stuffing included.
     pub octets: u64,
+    /// It came by BDAT.
+    pub chunked: bool,
     /// The content is not to be stored: why.
     pub fault: Option<ContentFault>,
 }
@@ -106,11 +109,18 @@ pub struct Transaction {
 /// What waits for the owner's answer.
 #[derive(Debug)]
 enum Pending {
-    Helo { name: String, verb: Verb },
+    Helo {
+        name: String,
+        verb: Verb,
+    },
     Mail(Box<MailArguments>),
     Rcpt(Recipient),
-    Vrfy { argument: String, recipient: Recipient },
-    Data,
+    Vrfy {
+        argument: String,
+        recipient: Recipient,
+    },
+    /// DATA, or a message's first BDAT with what its line said.
+    Data(Option<Chunk>),
     EndOfData,
 }
 
@@ -121,6 +131,7 @@ enum Mode {
     SkippingLine,
     Waiting(Pending),
     Data(DataReader),
+    Chunk(Chunk),
     Closed(Ending),
 }
 
@@ -130,6 +141,7 @@ enum Place {
     Connect,
     Command(Verb),
     Content,
+    Chunk,
     EndOfMessage,
 }
 
@@ -150,6 +162,7 @@ pub struct Server {
     helo: Option<Box<str>>,
     esmtp: bool,
     transaction: Option<Box<Transaction>>,
+    chunks: Option<Chunks>,
     content_octets: u64,
     bare_newline_seen: bool,
     counts: [(u32, u32); VERBS],
@@ -191,6 +204,7 @@ impl Server {
             helo: None,
             esmtp: false,
             transaction: None,
+            chunks: None,
             content_octets: 0,
             bare_newline_seen: false,
             counts: [(0, 0); VERBS],
@@ -269,6 +283,7 @@ impl Server {
                 Mode::Command => self.next_command(),
                 Mode::SkippingLine => self.skip_line(),
                 Mode::Data(_) => self.read_data(&mut content),
+                Mode::Chunk(_) => self.read_chunk(&mut content),
             };
             match event {
                 Step::Again => {}
@@ -335,7 +350,8 @@ impl Server {
                 }
                 self.done(Verb::Vrfy, accepted);
             }
-            Pending::Data => {
+            Pending::Data(Some(chunk)) => self.begin_chunks(chunk, reply),
+            Pending::Data(None) => {
                 if reply.code == 354 {
                     let ending = match self.bare_newline {
                         BareNewline::No => DataEnding::AnyLine,
@@ -355,6 +371,7 @@ impl Server {
                 }
             }
             Pending::EndOfData => {
+                let verb = if self.chunks.is_some() { Verb::Bdat } else { Verb::Data };
                 // Whatever became of it, this message is over: what comes next starts at MAIL.
                 self.reset();
                 if accepted {
@@ -362,7 +379,7 @@ impl Server {
                     self.junk = 0;
                 }
                 self.put(reply);
-                self.done(Verb::Data, accepted);
+                self.done(verb, accepted);
             }
         }
         self.close_on_421(reply);
@@ -371,55 +388,6 @@ impl Server {
     /// Everything to be written since the last call; `None` for nothing, or while an error's sleep lasts.
     pub fn take_output(&mut self) -> Option<Vec<u8>> {
         if self.output.is_empty() || self.resume_at.is_some() { None } else { Some(std::mem::take(&mut self.output)) }
-    }
-
-    /// When `timeout` must be called, if nothing happens before.
-    pub fn deadline(&self) -> f64 {
-        self.resume_at.unwrap_or(self.deadline)
-    }
-
-    /// Does an error's sleep last? Until then (`deadline`) nothing is written and nothing read.
-    pub fn is_sleeping(&self) -> bool {
-        self.resume_at.is_some()
-    }
-
-    /// Time has passed: ends a sleep, or closes with 421 when the client was silent for too long.
-    pub fn timeout(&mut self, now: f64) {
-        self.now = now;
-        if let Some(at) = self.resume_at {
-            if now >= at {
-                self.resume_at = None;
-                self.deadline = now + self.config.timeout_s;
-            }
-            return;
-        }
-        match self.mode {
-            Mode::Closed(_) => {}
-            // The client waits for us, not we for it.
-            Mode::Greeting | Mode::Waiting(_) => self.deadline = now + self.config.timeout_s,
-            _ if now >= self.deadline => {
-                let text = format!("{} Error: timeout exceeded", self.config.myhostname);
-                self.output.clear();
-                Reply::new(421, [4, 2], text).render(&mut self.output);
-                self.close(Ending::Timeout);
-            }
-            _ => {}
-        }
-    }
-
-    /// The service stops: 421 if the client is between commands. `false` when a message is on its way, or an answer.
-    pub fn shut_down(&mut self, now: f64) -> bool {
-        self.now = now;
-        match self.mode {
-            Mode::Command | Mode::SkippingLine => {
-                let text = format!("{} Service not available, closing transmission channel", self.config.myhostname);
-                Reply::new(421, [3, 2], text).render(&mut self.output);
-                self.close(Ending::Orderly);
-                true
-            }
-            Mode::Closed(_) => true,
-            _ => false,
-        }
     }
 
     /// The client's connection is gone; what is being answered or read is not going to be finished.
@@ -455,6 +423,14 @@ impl Server {
         self.transaction.as_deref()
     }
 
+    /// Is a message's content on its way? What came of one that is not can be forgotten.
+    pub fn is_receiving(&self) -> bool {
+        match self.mode {
+            Mode::Data(_) | Mode::Waiting(Pending::EndOfData) => true,
+            _ => self.chunks.as_ref().is_some_and(|chunks| !chunks.failed),
+        }
+    }
+
     /// The reverse path of MAIL, accepted or in question; `None` before MAIL.
     pub fn sender(&self) -> Option<&str> {
         match &self.mode {
@@ -482,6 +458,7 @@ impl Server {
             Place::Connect => "CONNECT".into(),
             Place::Command(verb) => verb.name().into(),
             Place::Content => format!("DATA ({} bytes)", self.content_octets),
+            Place::Chunk => format!("BDAT ({} bytes)", self.content_octets),
             Place::EndOfMessage => "END-OF-MESSAGE".into(),
         }
     }
@@ -512,83 +489,6 @@ impl Server {
         self.input.len() - self.start
     }
 
-    fn next_command(&mut self) -> Step {
-        if self.errors >= self.config.hard_error_limit {
-            let text = format!("{} Error: too many errors", self.config.myhostname);
-            self.put(&Reply::new(421, [7, 0], text));
-            self.close(Ending::TooManyErrors);
-            return Step::Again;
-        }
-        let from = self.scanned.max(self.start);
-        let limit = self.config.line_length_limit;
-        let Some(found) = memchr(b'\n', &self.input[from..]) else {
-            self.scanned = self.input.len();
-            if self.unread() > limit + 2 {
-                self.log_long_line();
-                self.forget_input();
-                self.mode = Mode::SkippingLine;
-                return Step::Again;
-            }
-            return Step::NeedInput;
-        };
-        let newline = from + found;
-        let bare = newline == self.start || self.input[newline - 1] != b'\r';
-        let end = if bare { newline } else { newline - 1 };
-        let range = self.start..end;
-        if range.len() > limit {
-            self.log_long_line();
-            self.start = newline + 1;
-            self.refuse_line("Error: line too long");
-            return Step::Again;
-        }
-        self.start = newline + 1;
-        let mut line = std::mem::take(&mut self.line);
-        line.clear();
-        match std::str::from_utf8(&self.input[range]) {
-            Ok(text) if text.contains('\0') => self.refuse_line("Error: bad syntax"),
-            Ok(text) => {
-                line.push_str(text);
-                if !(bare && self.is_bare_newline_refused()) {
-                    self.command(&line);
-                }
-            }
-            Err(_) => self.refuse_line("Error: bad UTF-8 syntax"),
-        }
-        self.line = line;
-        match self.mode {
-            Mode::Waiting(ref pending) => Step::Event(match pending {
-                Pending::Helo { .. } => Event::Ask(Question::Helo),
-                Pending::Mail(_) => Event::Ask(Question::Mail),
-                Pending::Rcpt(_) => Event::Ask(Question::Rcpt),
-                Pending::Vrfy { .. } => Event::Ask(Question::Vrfy),
-                Pending::Data | Pending::EndOfData => Event::Ask(Question::Data),
-            }),
-            _ => Step::Again,
-        }
-    }
-
-    fn skip_line(&mut self) -> Step {
-        if let Some(newline) = memchr(b'\n', &self.input[self.start..]) {
-            self.start += newline + 1;
-            self.mode = Mode::Command;
-            self.refuse_line("Error: line too long");
-            return Step::Again;
-        }
-        self.forget_input();
-        Step::NeedInput
-    }
-
-    fn forget_input(&mut self) {
-        self.input.clear();
-        self.start = 0;
-        self.scanned = 0;
-    }
-
-    fn refuse_line(&mut self, text: &str) {
-        self.put(&Reply::new(500, [5, 2], text));
-        self.errors += 1;
-    }
-
     /// Send the answer to a command, and count it.
     fn answer(&mut self, verb: Verb, reply: Reply) {
         self.put(&reply);
@@ -616,6 +516,7 @@ impl Server {
     /// Forget the message in the making (RFC 5321 §4.1.1.5).
     fn reset(&mut self) {
         self.transaction = None;
+        self.chunks = None;
         self.overshoot = 0;
     }
 
@@ -627,7 +528,7 @@ impl Server {
             self.resume_at = Some(from + self.config.error_sleep_s);
         }
         if self.config.per_request_deadline {
-            self.deadline = self.now + self.config.timeout_s;
+            self.restart_deadline();
         }
     }
 
@@ -643,24 +544,6 @@ impl Server {
         if matches!(reply.code, 421 | 521) {
             self.close(Ending::Orderly);
         }
-    }
-
-    fn extend_deadline(&mut self, octets: usize) {
-        let full = self.now + self.config.timeout_s;
-        if !self.config.per_request_deadline {
-            self.deadline = full;
-        } else if matches!(self.mode, Mode::Data(_)) {
-            let earned = octets as f64 / f64::from(self.config.min_data_rate.max(1));
-            self.deadline = full.min(self.deadline + earned);
-        }
-    }
-
-    fn log_long_line(&mut self) {
-        let end = self.input.len().min(self.start + LONG_LINE_LOG_OCTETS);
-        let start = String::from_utf8_lossy(&self.input[self.start..end]).into_owned();
-        let limit = self.config.line_length_limit;
-        let line = format!("{}: request longer than {limit}: {start}...", self.peer);
-        self.log.push_back((Severity::Warning, line));
     }
 
     /// Add Postfix's `NOQUEUE: reject:` line, which pflogsumm and fail2ban read.

@@ -116,14 +116,19 @@ impl ServerConfig {
         if self.dialect.smtputf8 {
             keywords.push("SMTPUTF8");
         }
+        keywords.push("CHUNKING");
         let mut text = self.myhostname.clone();
         for keyword in keywords {
             let name = keyword.split(' ').next().unwrap_or_default();
-            if !self.discard_ehlo_keywords.iter().any(|discarded| discarded == name) {
+            if !self.discards(name) {
                 text.push('\n');
                 text.push_str(keyword);
             }
         }
         text
+    }
+    /// Does `smtpd_discard_ehlo_keywords` name this one?
+    pub fn discards(&self, keyword: &str) -> bool {
+        self.discard_ehlo_keywords.iter().any(|discarded| discarded == keyword)
     }
 }

@@ -1,5 +1,7 @@
 //! Dialogues with the server core, each played whole and in pieces.
 
+mod chunks;
+
 use super::reply::Reply;
 use super::server::{ContentFault, Ending, Event, Question, READ_AHEAD_MAX_OCTETS, Server};
 use super::server_config::{BareNewline, ServerConfig};
@@ -8,7 +10,7 @@ use std::sync::Arc;
 
 const GREETING: &str = "220 mx.example.org ESMTP Postfix\r\n";
 const EHLO: &str = "250-mx.example.org\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-VRFY\r\n250-ENHANCEDSTATUSCODES\r\n\
-                    250-8BITMIME\r\n250 SMTPUTF8\r\n";
+                    250-8BITMIME\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n";
 const GO_AHEAD: &str = "354 End data with <CR><LF>.<CR><LF>";
 
 fn config() -> ServerConfig {
@@ -59,7 +61,12 @@ impl Talk {
             let arriving = &mut self.arriving;
             let event = self.server.next_event(|bytes| arriving.extend_from_slice(bytes));
             let reply = match event {
-                Event::Idle => break,
+                Event::Idle => {
+                    if !self.server.is_receiving() {
+                        self.arriving.clear();
+                    }
+                    break;
+                }
                 Event::Log(_, line) => {
                     if self.logs_early_talk || !line.starts_with("improper") {
                         self.log.push(line);
@@ -74,12 +81,16 @@ impl Talk {
                         _ => Reply::new(250, [1, 5], "Ok"),
                     }
                 }
-                Event::Ask(Question::Data) => Reply::bare(354, &GO_AHEAD[4..]),
+                Event::Ask(Question::Data) => {
+                    self.arriving.clear();
+                    Reply::bare(354, &GO_AHEAD[4..])
+                }
                 Event::Ask(Question::Helo | Question::Mail) => Reply::new(250, [0, 0], "Ok"),
                 Event::EndOfData(end) => match end.fault {
                     None => {
                         self.content.append(&mut self.arriving);
-                        Reply::new(250, [0, 0], "Ok: queued as X")
+                        let octets = if end.chunked { format!("{} bytes ", end.octets) } else { String::new() };
+                        Reply::new(250, [0, 0], format!("Ok: {octets}queued as X"))
                     }
                     Some(ContentFault::TooLarge) => Reply::new(552, [3, 4], "Error: message file too big"),
                     Some(ContentFault::BareNewline) => self.server.bare_newline_reply(),
@@ -174,15 +185,17 @@ fn commands_are_answered_in_postfix_words() {
         ),
         (config(), "RSET x", "501 5.5.4 Syntax: RSET"),
         (config(), "NOOP x", "250 2.0.0 Ok"),
+        (config(), "NOOP\r\r", "250 2.0.0 Ok"),
+        (config(), "\r\r", "500 5.5.2 Error: bad syntax"),
         (config(), "VRFY", "501 5.5.4 Syntax: VRFY address [SMTPUTF8]"),
         (config(), "VRFY root@example.org", "252 2.0.0 root@example.org"),
         (config(), "VRFY bad", "550 5.1.1 <bad>: No"),
         (no_vrfy, "VRFY root", "502 5.5.1 VRFY command is disabled"),
-        (config(), "HELP", "214 2.0.0 Commands: DATA EHLO HELO HELP MAIL NOOP QUIT RCPT RSET VRFY"),
+        (config(), "HELP", "214 2.0.0 Commands: BDAT DATA EHLO HELO HELP MAIL NOOP QUIT RCPT RSET VRFY"),
         (config(), "STARTTLS", "502 5.5.1 Error: command not implemented"),
         (config(), "AUTH PLAIN", "502 5.5.1 Error: command not implemented"),
         (config(), "ETRN x", "502 5.5.1 Error: command not implemented"),
-        (config(), "BDAT 5\r\nQUIT", "502 5.5.1 Error: command not implemented"),
+        (config(), "BDAT 6\r\nQUIT", "503 5.5.1 Error: need RCPT command"),
         (config(), "EXPN x", "500 5.5.2 Error: command not recognized"),
         (config(), "", "500 5.5.2 Error: bad syntax"),
         (config(), "  \t", "500 5.5.2 Error: bad syntax"),
@@ -256,7 +269,9 @@ fn bare_newlines_are_noted_or_refused() {
 #[test]
 fn who_speaks_out_of_turn_is_cut_off() {
     let strict = || ServerConfig { forbid_unauth_pipelining: true, ..config() };
-    for input in ["EHLO x\r\nMAIL FROM:<>\r\n", "NOOP\r\nQUIT\r\n", "HELO x\r\n\r\n", "VRFY a\r\nx"] {
+    for input in
+        ["EHLO x\r\nMAIL FROM:<>\r\n", "MAIL FROM:<>\r\nRSET\r\n", "NOOP\r\nQUIT\r\n", "HELO x\r\n\r\n", "VRFY a\r\nx"]
+    {
         let mut talk = Talk::new(strict());
         talk.say(input.as_bytes());
         assert_eq!(talk.output, format!("{GREETING}554 5.5.0 Error: SMTP protocol synchronization\r\n"), "{input:?}");
@@ -264,7 +279,7 @@ fn who_speaks_out_of_turn_is_cut_off() {
         assert!(talk.log[0].starts_with("improper command pipelining after "), "{:?}", talk.log);
     }
     let mut talk = Talk::new(strict());
-    talk.say(b"MAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\nSubject: x\r\n\xff\\\r\n.\r\n");
+    talk.say(b"EHLO x\r\n").say(b"MAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\nSubject: x\r\n\xff\\\r\n.\r\n");
     assert!(talk.output.ends_with("554 5.5.0 Error: SMTP protocol synchronization\r\n"));
     assert_eq!(
         talk.log,
@@ -423,6 +438,8 @@ fn rejects_are_logged_as_postfix_does() {
 fn input_behind_an_open_question_is_bounded() {
     let mut server = Server::new(Arc::new(config()), "x[192.0.2.1]", false, 0.0);
     server.greet(0.0);
+    server.receive(b"EHLO x\r\n", 0.0);
+    assert_eq!(server.next_event(|_| ()), Event::Idle);
     server.receive(b"MAIL FROM:<>\r\nRCPT TO:<a>\r\n", 0.0);
     assert_eq!(server.next_event(|_| ()), Event::Ask(Question::Rcpt));
     assert!(server.wants_input());
@@ -453,6 +470,10 @@ fn dialogue() -> impl Strategy<Value = Vec<u8>> {
         b"RCPT TO:<c@d.org>\r\n",
         b"RCPT TO:<bad@d.org>\r\n",
         b"DATA\r\n",
+        b"BDAT 6\r\n",
+        b"BDAT 0 LAST\r\n",
+        b"BDAT 9 LAST\r\n",
+        b"BDAT 5000\r\n",
         b"text\r\n.\r\n",
         b".\r\n",
         b"\n.\n",
@@ -468,8 +489,9 @@ fn dialogue() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_split_gives_the_same_replies(input in dialogue(), step in 1usize..40) {
-        let config = ServerConfig { line_length_limit: 100, ..config() };
+    fn any_split_gives_the_same_replies(input in dialogue(), step in 1usize..40, rejects in any::<bool>()) {
+        let bare_newline = if rejects { BareNewline::Reject } else { BareNewline::Normalize };
+        let config = ServerConfig { line_length_limit: 100, bare_newline, ..config() };
         let whole = Talk::play(config.clone(), &input, input.len());
         let parts = Talk::play(config, &input, step);
         prop_assert_eq!(&parts.output, &whole.output);

@@ -95,6 +95,8 @@ pub struct Session {
     server: Server,
     content: Content,
     ticket: u64,
+    /// Of the message that came by BDAT: the reply says it.
+    chunked_octets: Option<u64>,
     has_logged_end: bool,
 }
 
@@ -105,7 +107,16 @@ impl Session {
         let server = Server::new(Arc::clone(&site.server), &log_name, client.bare_newline_spared, now);
         site.log.info(format_args!("connect from {log_name}"));
         let content = Content::None;
-        Self { site, client, log_name: log_name.into(), server, content, ticket, has_logged_end: false }
+        Self {
+            site,
+            client,
+            log_name: log_name.into(),
+            server,
+            content,
+            ticket,
+            chunked_octets: None,
+            has_logged_end: false,
+        }
     }
 
     /// Say `220`.
@@ -144,6 +155,10 @@ impl Session {
             });
             match event {
                 Event::Idle => {
+                    if !self.server.is_receiving() && matches!(self.content, Content::Arriving(_) | Content::Kept(_)) {
+                        // RSET between two chunks, or a chunk that was refused.
+                        self.content = Content::None;
+                    }
                     if self.server.ended().is_some() {
                         self.log_end();
                     }
@@ -179,7 +194,7 @@ impl Session {
             return;
         }
         let reply = match error {
-            None => Reply::new(250, [0, 0], format!("Ok: queued as {id}")),
+            None => self.queued_reply(&id),
             Some(error) => {
                 self.site.log.warning(format_args!("{id}: message from {} not queued: {error}", self.log_name));
                 error_reply(error)
@@ -201,7 +216,7 @@ impl Session {
 
     /// A stand-alone session's message is stored as `id`, or is not (`error`: the text of the reply).
     pub fn stored(&mut self, id: &str, error: Option<&str>, now: f64) {
-        let reply = error.map_or_else(|| Reply::new(250, [0, 0], format!("Ok: queued as {id}")), error_reply);
+        let reply = error.map_or_else(|| self.queued_reply(id), error_reply);
         self.server.reply(&reply, now);
     }
 
@@ -245,6 +260,11 @@ impl Session {
     /// Who is at the other end.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    fn queued_reply(&self, id: &str) -> Reply {
+        let octets = self.chunked_octets.map(|octets| format!("{octets} bytes ")).unwrap_or_default();
+        Reply::new(250, [0, 0], format!("Ok: {octets}queued as {id}"))
     }
 
     /// Make room for a message and say 354, or why not.
@@ -326,6 +346,7 @@ impl Session {
 
     /// The content is whole. `true` when the owner is to take it.
     fn end_of_data(&mut self, end: EndOfData, now: f64) -> bool {
+        self.chunked_octets = end.chunked.then_some(end.octets);
         let fault = end.fault.map(|fault| match fault {
             ContentFault::TooLarge => Refusal::TooBig.reply(),
             ContentFault::BareNewline => self.server.bare_newline_reply(),

@@ -43,7 +43,9 @@ impl Server {
             self.errors += 1;
             return;
         }
-        if verb.ends_a_group() && self.unread() > 0 && !self.talked_early && !self.may_talk_early() {
+        // Who has not said EHLO knows nothing of PIPELINING (RFC 2920 §3.1).
+        let may_go_on = verb == Verb::Unknown || (self.esmtp && !verb.ends_a_group());
+        if !may_go_on && self.unread() > 0 && !self.talked_early && !self.may_talk_early() {
             return;
         }
         match verb {
@@ -63,11 +65,7 @@ impl Server {
                 self.answer(verb, Reply::new(221, [0, 0], "Bye"));
                 self.close(Ending::Orderly);
             }
-            Verb::Bdat => {
-                // A chunk follows at once (RFC 3030 §2), and it is no commands: do not read on.
-                self.answer(verb, Reply::new(502, [5, 1], "Error: command not implemented"));
-                self.close(Ending::Orderly);
-            }
+            Verb::Bdat => self.bdat_command(line, arguments),
             Verb::Unknown => self.answer(verb, Reply::new(500, [5, 2], "Error: command not recognized")),
             _ => self.answer(verb, Reply::new(502, [5, 1], "Error: command not implemented")),
         }
@@ -122,6 +120,9 @@ impl Server {
         if self.transaction.is_some() {
             return self.answer(Verb::Mail, Reply::new(503, [5, 1], "Error: nested MAIL command"));
         }
+        if self.chunks.is_some() {
+            return self.answer(Verb::Mail, Reply::new(503, [5, 1], "Error: MAIL after BDAT"));
+        }
         match MailArguments::parse(arguments, &self.config.dialect) {
             Ok(mail) if self.config.asks_mail => self.mode = Mode::Waiting(Pending::Mail(Box::new(mail))),
             Ok(mail) => {
@@ -136,6 +137,9 @@ impl Server {
         let Some(transaction) = &self.transaction else {
             return self.answer(Verb::Rcpt, Reply::new(503, [5, 1], "Error: need MAIL command"));
         };
+        if self.chunks.is_some() {
+            return self.answer(Verb::Rcpt, Reply::new(503, [5, 1], "Error: RCPT after BDAT"));
+        }
         let rcpt = match RcptArguments::parse(arguments, &self.config.dialect, transaction.mail.smtputf8) {
             Ok(rcpt) => rcpt,
             Err(refused) => return self.answer_refused(Verb::Rcpt, refused),
@@ -153,13 +157,14 @@ impl Server {
 
     fn data_command(&mut self, arguments: &str) {
         let reply = match &self.transaction {
+            _ if self.chunks.is_some() => Reply::new(503, [5, 1], "Error: DATA after BDAT"),
             None => Reply::new(503, [5, 1], "Error: need RCPT command"),
             Some(transaction) if transaction.recipients.is_empty() => {
                 Reply::new(554, [5, 1], "Error: no valid recipients")
             }
             Some(_) if !arguments.is_empty() => Reply::new(501, [5, 4], "Syntax: DATA"),
             Some(_) => {
-                self.mode = Mode::Waiting(Pending::Data);
+                self.mode = Mode::Waiting(Pending::Data(None));
                 return;
             }
         };

@@ -1,6 +1,6 @@
 //! A message's content on its way to the owner, and lines that end in LF alone.
 
-use super::{ContentFault, EndOfData, Event, Mode, Pending, Place, Server, Step};
+use super::{ContentFault, EndOfData, Ending, Event, Mode, Pending, Place, Server, Step};
 use crate::log::Severity;
 use crate::smtp::data::Run;
 use crate::smtp::reply::Reply;
@@ -41,10 +41,10 @@ impl Server {
         self.scanned = self.start;
         self.place = Place::EndOfMessage;
         self.mode = Mode::Waiting(Pending::EndOfData);
-        Step::Event(Event::EndOfData(EndOfData { octets: self.content_octets, fault }))
+        Step::Event(Event::EndOfData(EndOfData { octets: self.content_octets, chunked: false, fault }))
     }
 
-    /// The line ends in LF alone: noted, and refused if the site says so.
+    /// The line ends in LF alone: noted; or refused if the site says so, which ends the session.
     pub(super) fn is_bare_newline_refused(&mut self) -> bool {
         match self.bare_newline {
             BareNewline::No | BareNewline::Normalize => false,
@@ -57,13 +57,14 @@ impl Server {
                 let (place, sender) = (self.place(), self.sender().map(str::to_owned));
                 self.log_reject(&place, &reply, sender.as_deref(), None);
                 self.put(&reply);
-                self.errors += 1;
+                // What else it says may be meant for a server that reads lines otherwise.
+                self.close(Ending::Orderly);
                 true
             }
         }
     }
 
-    fn note_bare_newline(&mut self) {
+    pub(super) fn note_bare_newline(&mut self) {
         if !std::mem::replace(&mut self.bare_newline_seen, true) {
             let line = format!("bare <LF> received after {} from {}", self.place(), self.peer);
             self.log.push_back((Severity::Info, line));

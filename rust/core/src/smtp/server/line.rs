@@ -1,0 +1,100 @@
+//! Lines of commands out of the input, and lines that are too long to be any.
+
+use super::{Ending, Event, Mode, Pending, Question, Server, Step};
+use crate::log::Severity;
+use crate::smtp::reply::Reply;
+use memchr::memchr;
+
+/// How much of an overlong line goes to the log.
+const LONG_LINE_LOG_OCTETS: usize = 30;
+
+impl Server {
+    pub(super) fn next_command(&mut self) -> Step {
+        if self.errors >= self.config.hard_error_limit {
+            let text = format!("{} Error: too many errors", self.config.myhostname);
+            self.put(&Reply::new(421, [7, 0], text));
+            self.close(Ending::TooManyErrors);
+            return Step::Again;
+        }
+        let from = self.scanned.max(self.start);
+        let limit = self.config.line_length_limit;
+        let Some(found) = memchr(b'\n', &self.input[from..]) else {
+            self.scanned = self.input.len();
+            if self.unread() > limit + 2 {
+                self.log_long_line();
+                self.forget_input();
+                self.mode = Mode::SkippingLine;
+                return Step::Again;
+            }
+            return Step::NeedInput;
+        };
+        let newline = from + found;
+        let bare = newline == self.start || self.input[newline - 1] != b'\r';
+        let mut end = newline;
+        // Any number of CRs belongs to the line's end, as for Postfix.
+        while end > self.start && self.input[end - 1] == b'\r' {
+            end -= 1;
+        }
+        let range = self.start..end;
+        if range.len() > limit {
+            self.log_long_line();
+            self.start = newline + 1;
+            self.refuse_line("Error: line too long");
+            return Step::Again;
+        }
+        self.start = newline + 1;
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        match std::str::from_utf8(&self.input[range]) {
+            Ok(text) if text.contains('\0') => self.refuse_line("Error: bad syntax"),
+            Ok(text) => {
+                line.push_str(text);
+                if !(bare && self.is_bare_newline_refused()) {
+                    self.command(&line);
+                }
+            }
+            Err(_) => self.refuse_line("Error: bad UTF-8 syntax"),
+        }
+        self.line = line;
+        match self.mode {
+            Mode::Waiting(ref pending) => Step::Event(match pending {
+                Pending::Helo { .. } => Event::Ask(Question::Helo),
+                Pending::Mail(_) => Event::Ask(Question::Mail),
+                Pending::Rcpt(_) => Event::Ask(Question::Rcpt),
+                Pending::Vrfy { .. } => Event::Ask(Question::Vrfy),
+                Pending::Data(_) | Pending::EndOfData => Event::Ask(Question::Data),
+            }),
+            _ => Step::Again,
+        }
+    }
+
+    pub(super) fn skip_line(&mut self) -> Step {
+        if let Some(newline) = memchr(b'\n', &self.input[self.start..]) {
+            self.start += newline + 1;
+            self.mode = Mode::Command;
+            self.refuse_line("Error: line too long");
+            return Step::Again;
+        }
+        self.forget_input();
+        Step::NeedInput
+    }
+
+    pub(super) fn forget_input(&mut self) {
+        self.input.clear();
+        self.start = 0;
+        self.scanned = 0;
+    }
+
+    pub(super) fn refuse_line(&mut self, text: &str) {
+        self.put(&Reply::new(500, [5, 2], text));
+        self.errors += 1;
+    }
+
+    fn log_long_line(&mut self) {
+        let end = self.input.len().min(self.start + LONG_LINE_LOG_OCTETS);
+        let start = String::from_utf8_lossy(&self.input[self.start..end]).into_owned();
+        let limit = self.config.line_length_limit;
+        let line = format!("{}: request longer than {limit}: {start}...", self.peer);
+        self.log.push_back((Severity::Warning, line));
+    }
+}
