@@ -32,6 +32,7 @@ __all__ = [
     "parse_addresses",
     "read_message",
     "read_queue",
+    "repair_queue",
 ]
 
 class QueueError(OSError):
@@ -76,6 +77,15 @@ def read_queue(queue_directory: str, *, long_queue_ids: bool = False) -> list[by
     """The queue from disk, one JSON object a message as `postqueue -j` prints it, while no queue manager runs.
 
     Raises `QueueError` when it cannot be read. postqueue(1).
+    """
+
+def repair_queue(
+    queue_directory: str, *, purge: bool, structure: bool, owner: tuple[int, int] | None = None
+) -> list[str]:
+    """Put a queue directory in order while no queue manager runs; a line for each thing that was done or left alone.
+
+    `purge`: remove what dead processes left. `structure`: names, places, owners, modes. `owner`: user and group whose
+    the files are to be. Raises `QueueError`.
     """
 
 @final
@@ -518,10 +528,23 @@ class QueueManager:
     def apply(
         self, verb: str, ids: Sequence[str] | None, queues: Sequence[str], now: float, wall_now: float
     ) -> builtins.list[str]:
-        """Flush, hold, release, delete, requeue, expire or force-expire; the IDs to which it was done.
+        """Flush, hold, release, delete or expire; the IDs to which it was done.
 
         `ids` None: all messages. `queues`: only messages in these queues, by Postfix's names; empty: in any.
         """
+
+    def leave(
+        self, peer: int, ids: Sequence[str] | None, queues: Sequence[str], after: str
+    ) -> tuple[builtins.list[tuple[str, str, int, int]], builtins.list[str], str | None]:
+        """Take messages out of the queue for `peer` to move them; ID, segment file, offset, octets of each.
+
+        At most 10,000, in the order of their IDs, such as come after the ID `after` (empty: all). Then those that are
+        being delivered or moved at the moment, and the ID after which there may be more, if so. Until `left` or `lost`
+        nothing is done to them.
+        """
+
+    def left(self, peer: int, ids: Sequence[str]) -> builtins.list[str]:
+        """What `peer` moved is gone from the queue; returns the IDs that it had asked for."""
 
     def place(self, id: str) -> tuple[str, int, int] | None:
         """The segment file of a message (relative to the queue directory), offset and octets of its record."""
@@ -798,6 +821,8 @@ class StoredMessage:
     @property
     def recipients(self) -> list[tuple[str, str | None, str | None, int, bool]]:
         """Address, original, ORCPT, NOTIFY bits, and whether it is done."""
+    def fields(self, *, long_queue_ids: bool = False) -> list[tuple[int, str, str]]:
+        """Each field of the envelope: its place in the segment, its type in Postfix's letters, its text."""
     def text(self) -> bytes:
         """The content, lines ended with LF; raises `QueueError` when it is not what was committed."""
 

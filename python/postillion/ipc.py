@@ -9,7 +9,7 @@ Frames are those of `postillion_core::ipc::frame`; the requests are in `postilli
 import socket
 import struct
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -30,35 +30,72 @@ class Refused(Exception):
     """The queue manager does not do what was asked. The text says why."""
 
 
-def ask(path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the lines of the answer, whatever they say. `path`: the socket public/qmgr.
+class Session:
+    """A connection to a queue manager, for one request after the other. `path`: the socket public/qmgr.
 
-    Raises `NotRunning` when there is no queue manager or it falls silent.
+    Raises `NotRunning` when there is no queue manager, and wherever it falls silent.
     """
-    decoder = msgspec.json.Decoder()
-    for line in ask_lines(path, request):
-        yield decoder.decode(line)
+
+    def __init__(self, path: str) -> None:
+        self._peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._peer.settimeout(TIMEOUT_S)
+            self._peer.connect(path)
+        except OSError as problem:
+            self._peer.close()
+            raise NotRunning(problem.strerror or str(problem)) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._peer.close()
+
+    def lines(self, request: dict[str, Any]) -> Iterator[bytes]:
+        """Yield the lines of the answer as JSON."""
+        try:
+            self._peer.sendall(_control(msgspec.json.encode(request)))
+            yield from _reply_lines(self._peer)
+        except OSError as problem:
+            raise NotRunning(problem.strerror or str(problem)) from None
+
+    def ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the lines of the answer, whatever they say."""
+        try:
+            for line in self.lines(request):
+                yield msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            raise NotRunning("this is no queue manager") from None
+
+    def do(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the one line that answers a command. Raises `Refused`."""
+        answer: dict[str, Any] = {}
+        for answer in self.ask(request):
+            if "error" in answer:
+                raise Refused(answer["error"])
+        return answer
 
 
-def do(path: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Return the one line that answers a command. Raises `Refused` and `NotRunning`."""
-    answer: dict[str, Any] = {}
-    for answer in ask(path, request):
-        if "error" in answer:
-            raise Refused(answer["error"])
-    return answer
+def ask(path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of the answer to one request. Raises `NotRunning`."""
+    with Session(path) as session:
+        yield from session.ask(request)
 
 
 def ask_lines(path: str, request: dict[str, Any]) -> Iterator[bytes]:
-    """Yield the lines of the answer as JSON. Raises `NotRunning`."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-            peer.settimeout(TIMEOUT_S)
-            peer.connect(path)
-            peer.sendall(_control(msgspec.json.encode(request)))
-            yield from _reply_lines(peer)
-    except OSError as problem:
-        raise NotRunning(problem.strerror or str(problem)) from None
+    """Yield the lines of the answer to one request as JSON. Raises `NotRunning`."""
+    with Session(path) as session:
+        yield from session.lines(request)
+
+
+def do(path: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Return the one line that answers one command. Raises `Refused` and `NotRunning`."""
+    with Session(path) as session:
+        return session.do(request)
 
 
 def _control(json: bytes) -> bytes:

@@ -17,7 +17,8 @@ import msgspec
 
 from postillion import ipc
 from postillion.commands import showq
-from postillion.commands.queue import EX_UNAVAILABLE, EX_USAGE, Tool, fatal
+from postillion.commands.queue import Tool, fatal
+from postillion.commands.records import printable
 
 USAGE = "usage: postqueue -f | postqueue -i queueid | postqueue -j | postqueue -p | postqueue -s site"
 MODES = ("-f", "-i", "-j", "-p", "-s")
@@ -28,10 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         given, rest = getopt.getopt(sys.argv[1:] if argv is None else argv, "c:fi:jps:v")
     except getopt.GetoptError:
-        fatal("postqueue", USAGE, EX_USAGE)
+        fatal("postqueue", USAGE)
     modes = [(option, value) for option, value in given if option in MODES]
     if len(modes) != 1 or rest:
-        fatal("postqueue", USAGE, EX_USAGE)
+        fatal("postqueue", USAGE)
     [(mode, value)] = modes
     tool = Tool("postqueue", dict(given).get("-c"))
     try:
@@ -62,17 +63,17 @@ def flush(tool: Tool, mode: str, value: str) -> None:
     request: dict[str, str] = {"verb": "flush"}
     if mode == "-i":
         if not value.isascii() or not value.isalnum():
-            tool.fatal(f'Cannot flush queue ID - invalid name: "{showq.printable(value[:100])}"', EX_USAGE)
+            tool.fatal(f'Cannot flush queue ID - invalid name: "{printable(value[:100])}"')
         request["id"] = value
     elif mode == "-s":
         if not is_site(value):
-            site = showq.printable(value[:100])
-            tool.fatal(f'Cannot flush mail queue - invalid destination: "{site}"', EX_UNAVAILABLE)
+            site = printable(value[:100])
+            tool.fatal(f'Cannot flush mail queue - invalid destination: "{site}"')
         request["site"] = value
     try:
         tool.do(request)
     except ipc.NotRunning:
-        tool.fatal("Cannot flush mail queue - mail system is down", EX_UNAVAILABLE)
+        tool.fatal("Cannot flush mail queue - mail system is down")
 
 
 def is_site(value: str) -> bool:

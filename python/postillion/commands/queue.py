@@ -11,9 +11,8 @@ from postillion import ipc
 from postillion._core import QueueError, read_queue
 from postillion.config import Config, ConfigError
 
-EX_USAGE = 64
 EX_UNAVAILABLE = 69
-EX_NOPERM = 77
+"""What postqueue ends with when it cannot do its work, whatever the reason; the others end with 1."""
 PUBLIC_SOCKET = "public/{service}"
 
 
@@ -36,23 +35,23 @@ class Tool:
         """Write a warning to standard error."""
         print(f"{self.program}: warning: {text}", file=sys.stderr)
 
-    def fatal(self, text: str, status: int = 1) -> NoReturn:
+    def fatal(self, text: str) -> NoReturn:
         """Write why the command cannot go on, and end it."""
-        fatal(self.program, text, status)
+        fatal(self.program, text)
 
     def do(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the queue manager's answer to a command. Raises `ipc.NotRunning`; a refusal ends the command."""
         try:
             return ipc.do(self.socket, request)
         except ipc.Refused as problem:
-            self.fatal(str(problem), EX_NOPERM if "not allowed" in str(problem) else EX_UNAVAILABLE)
+            self.fatal(str(problem))
 
     def rows(self) -> Iterator[bytes]:
         """Yield a line of JSON for every message: from the queue manager, or from disk while there is none."""
         try:
             for line in ipc.ask_lines(self.socket, {"verb": "list"}):
                 if line.startswith(b'{"error"'):
-                    self.fatal(msgspec.json.decode(line)["error"], EX_NOPERM)
+                    self.fatal(msgspec.json.decode(line)["error"])
                 yield line
         except ipc.NotRunning as problem:
             yield from self._rows_on_disk(problem)
@@ -62,12 +61,12 @@ class Tool:
         try:
             lines = read_queue(self.queue_directory, long_queue_ids=self.long_queue_ids)
         except QueueError as unreadable:
-            self.fatal(f"Queue report unavailable - mail system is down ({why}; {unreadable})", EX_UNAVAILABLE)
+            self.fatal(f"Queue report unavailable - mail system is down ({why}; {unreadable})")
         self.warn(f"Mail system is down -- accessing queue directly ({why})")
         yield from lines
 
 
-def fatal(program: str, text: str, status: int = 1) -> NoReturn:
+def fatal(program: str, text: str) -> NoReturn:
     """Write why a command cannot go on, and end it."""
     print(f"{program}: fatal: {text}", file=sys.stderr)
-    sys.exit(status)
+    sys.exit(EX_UNAVAILABLE if program == "postqueue" else 1)

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from postillion.commands.records import printable
+
 EMPTY: Final = "Mail queue is empty\n"
 SHORT: Final = ("{:<11} {:>7} {:<20} {}\n", "{:<11} {:>7} {:>20.20} {}\n")
 LONG: Final = ("{:<17} {:>8} {:<19} {}\n", "{:<17} {:>8} {:>19.19} {}\n")
@@ -57,8 +59,3 @@ def _mark(row: dict[str, Any]) -> str:
     if row["forced_expire"]:
         return "#"
     return {"active": "*", "hold": "!"}.get(row["queue_name"], "")
-
-
-def printable(value: str) -> str:
-    """Return a text that cannot move the cursor or colour the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in value)

@@ -129,6 +129,12 @@ class Pickup:
 
     def _submit(self, file: Submitted) -> None:
         envelope = read_envelope(file)
+        # Only the mail system itself says what happened to a message before it came here (`postsuper -r`).
+        own = file.uid == os.geteuid()
+        facts = dict(envelope.attributes) if own else {}
+        origin = facts.pop("log_ident", None)
+        utf8 = facts.pop("smtputf8", None) == "yes"
+        arrival = envelope.arrival if own and envelope.arrival is not None else time.time()
         address_utf8 = not all(
             address.isascii() for address in (envelope.sender, *(recipient[0] for recipient in envelope.recipients))
         )
@@ -137,17 +143,20 @@ class Pickup:
             self._journal,
             self._log,
             envelope.sender,
-            envelope.recipients,
+            envelope.recipients if own else [(to, None, orcpt, notify) for to, _, orcpt, notify in envelope.recipients],
             wall_now=time.time(),
+            arrival=min(arrival, time.time()),
+            attributes=facts,
             received=f"Received: by {self._site.myhostname} (Postfix, from userid {file.uid})\n\tid {{id}}; {{date}}",
             full_name=envelope.full_name,
             body=envelope.body,
-            smtputf8=self._site.smtputf8 and address_utf8,
+            smtputf8=self._site.smtputf8 and (address_utf8 or utf8),
             ret=envelope.ret,
             envid=envelope.envid,
             local=not envelope.remote,
         )
-        self._log.info(f"{submission.queue_id}: uid={file.uid} from=<{envelope.sender}>")
+        orig_id = "" if origin is None else f" orig_id={origin}"
+        self._log.info(f"{submission.queue_id}: uid={file.uid} from=<{envelope.sender}>{orig_id}")
         reader = MaildropReader()
         try:
             for chunk in file.chunks():

@@ -8,11 +8,14 @@ other end of the socket: root, mail_owner and the queue manager's own user may d
 |---|---|---|
 | `list` | | a line a message, as `postqueue -j` |
 | `flush` | `id`, `site` or neither | `{"done": n}` |
-| `hold` `release` `delete` `requeue` `expire` `force-expire` | `ids` (none: all), `queues` | `{"done": [ids]}` |
+| `hold` `release` `delete` `expire` | `ids` (none: all), `queues` | `{"done": [ids]}` |
+| `leave` | the same, `after` | `{"messages": [[id, path, offset, octets]], "busy": [ids], "next": id}` |
+| `left` | `ids` | `{"done": [ids]}`: these are gone |
 | `rescan` | | `{"done": []}`, when what nobody announced was looked for |
-| `place` | `id` | `{"path": , "offset": , "octets": }` |
+| `place` | `id` | `{"path": , "offset": , "octets": }`; path null: no such message |
 | `status` | | counts by name |
 
+What `leave` gives away is moved by who asks, who says `left`; once they hang up, the rest is as it was before.
 A reply to what cannot be done is `{"error": text}`.
 """
 
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 REQUEST_MAX_IDS: Final = 100_000
 """IDs in one request; a command with more sends several."""
-CHANGES: Final = frozenset({"hold", "release", "delete", "requeue", "expire", "force-expire"})
+CHANGES: Final = frozenset({"hold", "release", "delete", "expire"})
 
 
 class Refused(Exception):
@@ -47,6 +50,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     site: str | None = None
     ids: list[str] | None = None
     queues: list[str] = []
+    after: str = ""
 
 
 class Control:
@@ -88,9 +92,7 @@ class Control:
         if verb == "place":
             self._permit(peer, None, "read mail in the queue")
             place = core.place(request.id or "")
-            if place is None:
-                raise Refused(f"no message {request.id} in the queue")
-            path, offset, octets = place
+            path, offset, octets = place or (None, 0, 0)
             return {"path": path, "offset": offset, "octets": octets}
         if verb == "status":
             self._permit(peer, "authorized_mailq_users", "view the mail queue")
@@ -104,6 +106,12 @@ class Control:
             if request.ids is not None and len(request.ids) > REQUEST_MAX_IDS:
                 raise Refused(f"more than {REQUEST_MAX_IDS} queue IDs in one request")
             return {"done": core.apply(verb, request.ids, request.queues, *self._shell.now())}
+        if verb in ("leave", "left"):
+            self._permit(peer, None, "change the mail queue")
+            if verb == "left":
+                return {"done": core.left(peer, request.ids or [])}
+            messages, busy, more = core.leave(peer, request.ids, request.queues, request.after)
+            return {"messages": messages, "busy": busy, "next": more}
         raise Refused(f"no verb is called {verb!r}")
 
     def _flush(self, request: Request) -> int:

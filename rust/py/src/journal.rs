@@ -1,5 +1,6 @@
 //! `Journal`, `read_queue` and `QueueError`: see `postillion_core::queue`.
 
+use postillion_core::queue::repair::{Repair, repair};
 use postillion_core::queue::{self, Completion, JournalOptions};
 use postillion_core::smtp::reply::Enhanced;
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -89,6 +90,20 @@ pub fn read_queue<'py>(
 ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
     let lines = py.detach(|| queue::read_queue(&queue_directory, long_queue_ids)).map_err(queue_error)?;
     Ok(lines.iter().map(|line| PyBytes::new(py, line.as_bytes())).collect())
+}
+
+/// Put a queue directory in order.
+#[pyfunction]
+#[pyo3(signature = (queue_directory, *, purge, structure, owner=None))]
+pub fn repair_queue(
+    py: Python<'_>,
+    queue_directory: PathBuf,
+    purge: bool,
+    structure: bool,
+    owner: Option<(u32, u32)>,
+) -> PyResult<Vec<String>> {
+    let wanted = Repair { purge, structure, owner };
+    py.detach(|| repair(&queue_directory, &wanted)).map_err(queue_error)
 }
 
 /// The ticket, and the reply that a failure asks for.

@@ -10,6 +10,7 @@ use postillion_core::qmgr::hub::{Hub, Request};
 use postillion_core::qmgr::scheduler::Scheduler;
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::id::QueueId;
+use postillion_core::queue::locator::Locator;
 use postillion_core::queue::spool::Spool;
 use postillion_core::smtp::reply::Enhanced;
 use pyo3::exceptions::{PyConnectionError, PyValueError};
@@ -23,6 +24,9 @@ use std::sync::Arc;
 pub struct QueueManager {
     open: Option<Hub<Spool>>,
 }
+
+/// ID, segment file, offset, octets.
+type Place = (String, String, u64, u64);
 
 impl QueueManager {
     fn hub(&mut self) -> PyResult<&mut Hub<Spool>> {
@@ -181,6 +185,35 @@ impl QueueManager {
         let long = scheduler.settings().long_queue_ids;
         let done = scheduler.apply(verb, ids, &queues, Now::from_seconds(now, wall_now));
         Ok(done.into_iter().map(|id| id.text(long)).collect())
+    }
+
+    /// Messages for `peer` to move away, those that are busy, and behind which ID there may be more.
+    #[pyo3(signature = (peer, ids, queues, after))]
+    fn leave(
+        &mut self,
+        peer: u32,
+        ids: Option<Vec<String>>,
+        queues: Vec<String>,
+        after: &str,
+    ) -> PyResult<(Vec<Place>, Vec<String>, Option<String>)> {
+        let ids = ids.map(|ids| ids.iter().filter_map(|id| QueueId::parse(id)).collect());
+        let after = QueueId::parse(after).unwrap_or(QueueId(0));
+        let hub = self.hub()?;
+        let long = hub.scheduler().settings().long_queue_ids;
+        let leave = hub.scheduler().leave(peer, ids, &queues, after);
+        let place =
+            |(id, at): &(QueueId, Locator)| (id.text(long), hub.store().path(at.segment), at.offset, at.record_octets);
+        let messages = leave.messages.iter().map(place).collect();
+        let busy = leave.busy.iter().map(|id| id.text(long)).collect();
+        Ok((messages, busy, leave.next.map(|id| id.text(long))))
+    }
+
+    /// What `peer` moved away is gone; the IDs that were.
+    fn left(&mut self, peer: u32, ids: Vec<String>) -> PyResult<Vec<String>> {
+        let ids: Vec<QueueId> = ids.iter().filter_map(|id| QueueId::parse(id)).collect();
+        let scheduler = self.hub()?.scheduler();
+        let long = scheduler.settings().long_queue_ids;
+        Ok(scheduler.left(peer, &ids).into_iter().map(|id| id.text(long)).collect())
     }
 
     /// Segment file, offset and octets of the record.

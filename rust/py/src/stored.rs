@@ -3,6 +3,7 @@
 use crate::journal::queue_error;
 use postillion_core::message::envelope::{BodyType, Ret};
 use postillion_core::message::stuff::unstuff;
+use postillion_core::queue::fields::fields;
 use postillion_core::queue::find::{OnDisk, find, read_at};
 use postillion_core::queue::id::QueueId;
 use postillion_core::queue::locator::{Locator, SegmentId};
@@ -94,6 +95,14 @@ impl StoredMessage {
         recipients
             .map(|(index, r)| (&*r.address, r.original.as_deref(), r.orcpt.as_deref(), r.notify.0, done(index)))
             .collect()
+    }
+
+    /// Offset, type and text of each field.
+    #[pyo3(signature = (*, long_queue_ids=false))]
+    fn fields(&self, long_queue_ids: bool) -> Vec<(u64, char, String)> {
+        let OnDisk { at, envelope, done, .. } = &self.message;
+        let fields = fields(at, envelope, done, long_queue_ids);
+        fields.into_iter().map(|field| (field.offset, char::from(field.kind), field.text)).collect()
     }
 
     fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

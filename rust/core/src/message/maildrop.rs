@@ -5,7 +5,7 @@
 //! from it (ended by `E`). The end record is the proof that the writer was done.
 //!
 //! ```text
-//! T arrival   F full name   S sender   A name=value   R recipient      n i o: the same as A for DSN
+//! T arrival   F full name   S sender   A name=value   R recipient   O original recipient   n i o: the same as A for DSN
 //! N a line    L a part of a line
 //! ```
 //!
@@ -109,6 +109,7 @@ pub struct MaildropReader {
     has_sender: bool,
     notify: Notify,
     orcpt: Option<Box<str>>,
+    original: Option<Box<str>>,
     segment: Segment,
     state: State,
     data: Vec<u8>,
@@ -121,6 +122,7 @@ impl Default for MaildropReader {
             has_sender: false,
             notify: Notify::default(),
             orcpt: None,
+            original: None,
             segment: Segment::Envelope,
             state: State::Type,
             data: Vec::new(),
@@ -178,9 +180,9 @@ impl MaildropReader {
 
     fn expect(&self, kind: u8) -> Result<(), MaildropError> {
         let allowed: &[u8] = match self.segment {
-            Segment::Envelope => b"MTFSRAnio",
+            Segment::Envelope => b"MTFSRAOnio",
             Segment::Content => b"NLX",
-            Segment::Extracted => b"EARnio",
+            Segment::Extracted => b"EAROnio",
             Segment::End => return Err(MaildropError::Trailing),
         };
         if allowed.contains(&kind) { Ok(()) } else { Err(MaildropError::UnexpectedRecord(kind)) }
@@ -232,10 +234,12 @@ impl MaildropReader {
                     return Err(MaildropError::TooMany("recipients"));
                 }
                 let (notify, orcpt) = (std::mem::take(&mut self.notify), self.orcpt.take());
+                let original = self.original.take();
                 if !text.is_empty() {
-                    self.maildrop.recipients.push(Recipient { notify, orcpt, ..Recipient::plain(text) });
+                    self.maildrop.recipients.push(Recipient { address: text.into(), original, orcpt, notify });
                 }
             }
+            b'O' => self.original = Some(text.into()),
             b'n' => self.notify = Notify(flags("notify_flags", text, 15)?),
             b'i' => self.maildrop.envid = Some(xtext(text)),
             b'o' => self.orcpt = Some(typed_xtext(text)?),
@@ -307,7 +311,7 @@ fn typed_xtext(text: &str) -> Result<Box<str>, MaildropError> {
 }
 
 /// What an xtext form says; what is none stays as it is.
-fn from_xtext(text: &str) -> String {
+pub(crate) fn from_xtext(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
@@ -342,6 +346,9 @@ fn put_recipient(out: &mut Vec<u8>, recipient: &Recipient) {
     }
     if recipient.notify != Notify::default() {
         put_text(out, b'A', &format!("notify_flags={}", recipient.notify.0));
+    }
+    if let Some(original) = &recipient.original {
+        put_text(out, b'O', original);
     }
     put_text(out, b'R', &recipient.address);
 }

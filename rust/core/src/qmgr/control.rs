@@ -22,12 +22,8 @@ pub enum Verb {
     Release,
     /// `postsuper -d`
     Delete,
-    /// `postsuper -r`
-    Requeue,
-    /// `postsuper -e`
+    /// `postsuper -e`; `-f` is this and `Release`.
     Expire,
-    /// `postsuper -f`
-    ForceExpire,
 }
 
 impl Verb {
@@ -38,9 +34,7 @@ impl Verb {
             "hold" => Self::Hold,
             "release" => Self::Release,
             "delete" => Self::Delete,
-            "requeue" => Self::Requeue,
             "expire" => Self::Expire,
-            "force-expire" => Self::ForceExpire,
             _ => return None,
         })
     }
@@ -53,7 +47,7 @@ impl Scheduler {
         let ids = ids.unwrap_or_else(|| self.all());
         let mut done = Vec::new();
         for id in ids {
-            let Some(slot) = self.catalogue.slot(id) else {
+            let Some(slot) = self.catalogue.slot(id).filter(|_| !self.is_leaving(id)) else {
                 continue;
             };
             let queue = queue_name(self.catalogue.entry(slot).place());
@@ -65,9 +59,7 @@ impl Scheduler {
                 Verb::Hold => self.hold(id, now),
                 Verb::Release => self.release(id, now),
                 Verb::Delete => self.delete(id, now),
-                Verb::Requeue => self.requeue(id, now),
-                Verb::Expire => self.expire(id, false, now),
-                Verb::ForceExpire => self.expire(id, true, now),
+                Verb::Expire => self.expire(id, now),
             };
             if changed {
                 done.push(id);
@@ -76,7 +68,7 @@ impl Scheduler {
         done
     }
 
-    fn all(&self) -> Vec<QueueId> {
+    pub(super) fn all(&self) -> Vec<QueueId> {
         let mut ids: Vec<QueueId> = self.catalogue.iter().map(|entry| entry.id()).collect();
         ids.sort_unstable();
         ids
@@ -203,31 +195,16 @@ impl Scheduler {
         true
     }
 
-    /// Try a message anew, as if it had just come: reasons and failures that were not reported yet are forgotten, and
-    /// if it was on hold it is released. Says whether there was one that is not being delivered at the moment.
-    pub fn requeue(&mut self, id: QueueId, now: Now) -> bool {
+    /// Return a message to its sender at its next attempt; and have that now if it is deferred. Says whether nobody had
+    /// wanted that before.
+    pub fn expire(&mut self, id: QueueId, now: Now) -> bool {
         let Some(slot) = self.catalogue.slot(id) else {
             return false;
         };
-        if matches!(self.catalogue.entry(slot).place(), Place::Active(_)) {
+        if self.catalogue.entry(slot).forced_expire() {
             return false;
         }
-        self.catalogue.forget_reasons(slot);
-        self.release(id, now);
-        self.flush_slot(slot, now);
-        true
-    }
-
-    /// Return a message to its sender at its next attempt; and have that now if it is deferred, or, with `release`, on
-    /// hold. Says whether there was one.
-    pub fn expire(&mut self, id: QueueId, release: bool, now: Now) -> bool {
-        let Some(slot) = self.catalogue.slot(id) else {
-            return false;
-        };
         self.catalogue.force_expire(slot);
-        if release {
-            self.release(id, now);
-        }
         self.flush_slot(slot, now);
         true
     }

@@ -259,6 +259,7 @@ impl<S: Store> Hub<S> {
             }
             None => self.look(now),
         }
+        self.scheduler.stay(peer, now);
         self.sweeps.retain(|sweep| !matches!(sweep, Sweep::List { peer: reader, .. } if *reader == peer));
     }
 

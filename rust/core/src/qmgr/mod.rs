@@ -15,6 +15,8 @@
 //! transport   a service of master.cf: its agents, its destinations in the order of their turns
 //! destination a next hop: concurrency window, bundles that wait, dead or alive
 //! job         a bundle on its way: what an agent was asked
+//! control     what a person may do to it
+//! leaving     messages that a command moves to maildrop/
 //! backoff     when a message is tried again, warned about, given up
 //! orphans     segments whose producers nobody hears: when to look at them again
 //! feedback    how a window opens and closes
@@ -31,6 +33,7 @@ pub mod dispatch;
 pub mod feedback;
 pub mod hub;
 pub mod job;
+pub mod leaving;
 pub mod line;
 pub mod listing;
 pub mod message;

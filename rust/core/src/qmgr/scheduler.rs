@@ -14,6 +14,7 @@ use super::catalogue::{Catalogue, Place};
 use super::clock::Now;
 use super::destination::Destination;
 use super::job::Jobs;
+use super::leaving::Leaving;
 use super::message::{Active, Phase};
 use super::route::{Route, Routes};
 use super::settings::{Settings, TransportSettings};
@@ -104,6 +105,8 @@ pub struct Scheduler {
     pub(super) events: VecDeque<Event>,
     pub(super) draws: u64,
     pub(super) retry_turn: bool,
+    /// Messages that a command moves elsewhere.
+    pub(super) leaving: HashMap<QueueId, Leaving>,
 }
 
 impl Scheduler {
@@ -131,6 +134,7 @@ impl Scheduler {
             events: VecDeque::new(),
             draws: 0,
             retry_turn: false,
+            leaving: HashMap::new(),
         }
     }
 

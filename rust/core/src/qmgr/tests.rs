@@ -371,7 +371,8 @@ fn what_was_withdrawn_may_still_stand_in_line() {
     let mut world = World::new(settings, TransportSettings::default());
     let peer = world.join("other", 1);
     let id = world.arrive("s@example.org", &["a@x.example", "b@other.example", "c@x.example"]);
-    assert!(world.scheduler.hold(id, world.now) && world.scheduler.expire(id, true, world.now));
+    assert!(world.scheduler.hold(id, world.now) && world.scheduler.expire(id, world.now));
+    assert!(world.scheduler.release(id, world.now));
     world.leave(peer);
     world.scheduler.trigger_failed("smtp", "Connection refused", world.now);
     world.finish();
@@ -485,9 +486,19 @@ fn take(world: &mut World, step: Step) {
                         world.known.get_mut(&id).unwrap().deleted = true;
                     }
                 }
-                4 => drop(world.scheduler.requeue(id, world.now)),
-                5 => drop(world.scheduler.expire(id, false, world.now)),
-                _ => drop(world.scheduler.expire(id, true, world.now)),
+                4 => {
+                    let leave = world.scheduler.leave(1, Some(vec![id]), &[], QueueId(0));
+                    if nth % 2 == 0 && !world.scheduler.left(1, &[id]).is_empty() {
+                        world.known.get_mut(&id).unwrap().deleted = true;
+                    }
+                    assert_eq!(leave.messages.len() + leave.busy.len(), 1);
+                    world.scheduler.stay(1, world.now);
+                }
+                5 => drop(world.scheduler.expire(id, world.now)),
+                _ => {
+                    world.scheduler.expire(id, world.now);
+                    world.scheduler.release(id, world.now);
+                }
             }
             world.settle();
         }

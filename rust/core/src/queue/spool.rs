@@ -472,7 +472,7 @@ impl Spool {
     }
 }
 
-fn take_lock(disk: &dyn Disk, queue_directory: &Path) -> Result<File, QueueError> {
+pub(crate) fn take_lock(disk: &dyn Disk, queue_directory: &Path) -> Result<File, QueueError> {
     let path = queue_directory.join(ACTIVE).join("qmgr.lock");
     let file = disk.open(&path, Open::Keep).map_err(|error| QueueError::io("open", &path, &error))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -1,0 +1,159 @@
+"""Moving messages from the queue to maildrop/, from where pickup takes them through cleanup again (`postsuper -r`).
+
+A message is in maildrop/ for good before the queue forgets it: after a crash in between it exists twice, never not at
+all. Files are written some hundreds at a time, then synced one after the other, so that most syncs find nothing to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from postillion._core import MaildropWriter, QueueError, StoredMessage, maildrop_envelope, read_message
+
+DIRECTORY: Final = "maildrop"
+WRITING: Final = 0o600
+COMPLETE: Final = 0o700
+"""Owner rwx: pickup may take it."""
+FILES_A_BATCH: Final = 200
+PIECE_OCTETS: Final = 256 * 1024
+NAME_TRIES_MAX: Final = 100
+OWN_FACTS: Final = frozenset({"message_id", "resent_message_id", "log_ident"})
+"""Facts that cleanup finds anew."""
+Place = tuple[str, str, int, int]
+"""Queue ID, segment file, offset, octets of the record."""
+
+
+class Mover:
+    """Writes messages of a queue directory to its maildrop/, as files of who owns that.
+
+    Raises `OSError` when there is no such directory. `warn` hears of messages that stay.
+    """
+
+    def __init__(self, queue_directory: str, warn: Callable[[str], None]) -> None:
+        self._queue_directory = queue_directory
+        self._directory = os.path.join(queue_directory, DIRECTORY)
+        self._warn = warn
+        self._owner: tuple[int, int] | None = None
+        if os.geteuid() == 0:
+            found = os.stat(self._directory)
+            self._owner = (found.st_uid, found.st_gid)
+
+    def move(self, messages: list[Place]) -> Iterator[list[str]]:
+        """Yield the IDs of messages that are in maildrop/ for good, batch by batch.
+
+        What cannot be read is named and left out. Raises `OSError` when maildrop/ cannot be written.
+        """
+        for start in range(0, len(messages), FILES_A_BATCH):
+            moved: list[str] = []
+            files: list[_File] = []
+            try:
+                for place in messages[start : start + FILES_A_BATCH]:
+                    message = self._read(place)
+                    if message is not None:
+                        files.append(self._write(place[0], *message))
+                        moved.append(place[0])
+                for file in files:
+                    file.sync()
+                for file in files:
+                    file.complete()
+                for file in files:
+                    file.sync()
+                self._sync_directory()
+            finally:
+                for file in files:
+                    file.close()
+            yield moved
+
+    def _read(self, place: Place) -> tuple[StoredMessage, bytes] | None:
+        name, path, offset, octets = place
+        try:
+            message = read_message(self._queue_directory, name, (path, offset, octets))
+            if message is None:
+                raise QueueError("another message stands in its place")
+            return message, message.text()
+        except QueueError as problem:
+            self._warn(f"{name}: not requeued: {problem}")
+            return None
+
+    def _write(self, name: str, message: StoredMessage, text: bytes) -> _File:
+        """Write a file that pickup passes over yet."""
+        facts = {key: value for key, value in message.attributes if key not in OWN_FACTS}
+        facts["log_ident"] = name
+        if message.smtputf8:
+            facts["smtputf8"] = "yes"
+        waiting = [recipient[:4] for recipient in message.recipients if not recipient[4]]
+        file = _File(self._directory)
+        try:
+            if self._owner is not None:
+                os.fchown(file.descriptor, *self._owner)
+            file.write(
+                maildrop_envelope(
+                    message.sender,
+                    waiting,
+                    wall_now=message.arrival,
+                    body=message.body,
+                    ret=message.ret,
+                    envid=message.envid,
+                    remote="client_address" in facts,
+                    attributes=facts,
+                )
+            )
+            writer = MaildropWriter(dot_ends=False, line_endings="never")
+            for at in range(0, len(text), PIECE_OCTETS):
+                file.write(writer.feed(text[at : at + PIECE_OCTETS])[0])
+            file.write(writer.finish())
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _sync_directory(self) -> None:
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+class _File:
+    """A file in maildrop/; it is removed when it is closed before it is complete."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._complete = False
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        for _ in range(NAME_TRIES_MAX):
+            self._path = os.path.join(directory, f"{time.time_ns() // 1000 % 1_000_000}.{os.getpid()}")
+            try:
+                self.descriptor = os.open(self._path, flags, WRITING)
+                return
+            except FileExistsError:
+                continue
+        raise FileExistsError(17, "no free name", directory)
+
+    def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self.descriptor, rest) :]
+
+    def sync(self) -> None:
+        os.fsync(self.descriptor)
+
+    def complete(self) -> None:
+        """Give it its name and mode: from now on pickup may take it."""
+        found = os.fstat(self.descriptor)
+        path = os.path.join(self._directory, f"{time.time_ns() // 1000 % 1_000_000:05X}{found.st_ino:X}")
+        os.rename(self._path, path)
+        self._path = path
+        os.fchmod(self.descriptor, COMPLETE)
+        self._complete = True
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        if not self._complete:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)

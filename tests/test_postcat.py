@@ -1,0 +1,159 @@
+"""postcat: messages of the queue, and files in Postfix's format beside Postfix's own postcat."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import peers
+from postillion._core import MaildropWriter, maildrop_envelope
+from postillion.commands import postcat, records
+from postillion.commands.records import BadRecord
+from queue_commands import digest, queue_of_three, run
+from queue_files import Message
+
+LONG_LINE = b"y" * 5000
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Message]:
+    """Three messages in a queue that nobody manages; the current directory is the queue and configuration directory."""
+    monkeypatch.chdir(tmp_path)
+    return queue_of_three(tmp_path)
+
+
+def submission(content: bytes = b"Subject: x\n\tmore\nX: y\n\nbody\n" + LONG_LINE + b"\n.dot\nend") -> bytes:
+    """Return a file as sendmail leaves it in maildrop/."""
+    writer = MaildropWriter(dot_ends=False)
+    to = [("a@example.net", None, "rfc822;A@example.net", 8), ("b@example.net", "c@example.net", None, 0)]
+    head = maildrop_envelope("s@example.org", to, wall_now=1_795_000_000.25, full_name="S", envid="env", ret="HDRS")
+    return head + writer.feed(content)[0] + writer.finish([("x@example.net", None, None, 0)])
+
+
+def test_the_parts_of_a_message(stopped: list[Message]) -> None:
+    name = stopped[0].id
+    whole = run(postcat, "-q", name).stdout
+    path = f"incoming/{1:016X}/{name}"
+    assert whole.startswith(f"*** ENVELOPE RECORDS {path} ***\nmessage_size:              35              80 ")
+    assert "\nsender: sender@example.org\nnamed_attribute: client_name=h\nrecipient: r0@example.net\n" in whole
+    assert f"\nnamed_attribute: log_ident={name}\n" in whole
+    assert whole.endswith(
+        f"*** MESSAGE CONTENTS {path} ***\nSubject: x\nX-A: b\n\n.dot\nbody\n"
+        f"*** HEADER EXTRACTED {path} ***\n*** MESSAGE FILE END {path} ***\n"
+    )
+    assert run(postcat, "-qb", name).stdout == "\n.dot\nbody\n"
+    assert run(postcat, "-qh", name).stdout == "Subject: x\nX-A: b\n"
+    assert run(postcat, "-qbh", name).stdout == "Subject: x\nX-A: b\n\n.dot\nbody\n"
+    assert "Subject" not in run(postcat, "-qe", name).stdout
+
+
+def test_offsets_are_places_in_the_segment(stopped: list[Message], tmp_path: Path) -> None:
+    segment = (tmp_path / "incoming" / f"{1:016X}").read_bytes()
+    for letters in ("-qdo", "-qdor"):
+        lines = run(postcat, letters, stopped[1].id).stdout.splitlines()
+        found = {}
+        for line in lines[1:]:
+            at, kind, text = re.fullmatch(r" *(\d+) +(\d+) (.*)", line).groups()  # type: ignore[union-attr]
+            found[text] = (int(at), chr(int(kind)))
+        assert segment[found[".dot"][0] :].startswith(b"..dot\r\nbody\r\n")
+        assert segment[found["sender: sender@example.org"][0] :][4:].startswith(b"sender@example.org")
+        assert segment[found["recipient: r1@example.net"][0] :][4:].startswith(b"r1@example.net")
+        assert (found["X-A: b"][1], found["recipient: r1@example.net"][1]) == ("N", "R")
+        places = [at for at, _ in found.values()]
+        assert (places == sorted(places)) == ("r" in letters), "with -r in the order of the file"
+
+
+def test_nothing_is_changed_by_looking(stopped: list[Message], tmp_path: Path) -> None:
+    before = digest(tmp_path)
+    run(postcat, "-q", *(message.id for message in stopped))
+    assert digest(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "text"),
+    [
+        (["-q"], 1, "postcat: fatal: usage: postcat "),
+        (["-x"], 1, "postcat: fatal: usage: postcat "),
+        (["-q", "../../etc/passwd"], 1, "postcat: fatal: bad mail queue ID: ../../etc/passwd\n"),
+        (["-q", "ABCDEF012"], 1, "postcat: fatal: open queue file ABCDEF012: No such file or directory\n"),
+        (["/nonexistent"], 1, "postcat: fatal: open /nonexistent: No such file or directory\n"),
+        (["/etc/passwd"], 0, "postcat: warning: /etc/passwd: input is not a valid queue file\n"),
+    ],
+)
+def test_what_is_no_message(stopped: list[Message], argv: list[str], status: int, text: str) -> None:
+    done = run(postcat, *argv)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith(text)
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_damaged_message_is_a_clear_line(stopped: list[Message], tmp_path: Path) -> None:
+    segment = tmp_path / "incoming" / f"{1:016X}"
+    segment.write_bytes(segment.read_bytes().replace(b"..dot", b"..dog", 1))
+    done = run(postcat, "-q", stopped[0].id)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_message_in_maildrop_is_found_by_its_name(stopped: list[Message], tmp_path: Path) -> None:
+    (tmp_path / "maildrop").mkdir()
+    (tmp_path / "maildrop" / "ABCDE12345").write_bytes(submission())
+    shown = run(postcat, "-q", "ABCDE12345").stdout
+    assert shown.startswith("*** ENVELOPE RECORDS maildrop/ABCDE12345 ***\nmessage_arrival_time: ")
+
+
+@pytest.mark.parametrize("letters", ["", "-d", "-o", "-do", "-e", "-b", "-h", "-bh", "-eh", "-r", "-dr"])
+def test_a_file_is_shown_as_postfix_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, letters: str) -> None:
+    peers.postfix_home()
+    monkeypatch.chdir(tmp_path)
+    queue_of_three(tmp_path)
+    whole = submission()
+    for name, data in {
+        "whole": whole,
+        "cut": whole[:70],
+        "in a line": whole[:2000],
+        "empty": b"",
+        "text": b"hello\n",
+        "no header": submission(b"\nbody\n"),
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        argv = [*([letters] if letters else []), name]
+        theirs = subprocess.run(["/usr/sbin/postcat", *argv], capture_output=True, timeout=30, check=False)
+        ours = subprocess.run(
+            [sys.executable, "-m", "postillion.commands.postcat", "-c", ".", *argv],
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+        assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), name
+        assert ours.stderr.replace(b"postcat:", b"/usr/sbin/postcat:") == theirs.stderr, name
+
+
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_no_file_is_too_hostile(noise: bytes, at: int) -> None:
+    whole = submission(b"Subject: x\n\nbody\n")
+    at = min(at, len(whole))
+    for data in (noise, whole[:at] + noise, whole[:at] + noise + whole[at:]):
+        out = io.BytesIO()
+        printer = records.Printer(out, "name", records.Shown(types=True, offsets=True))
+        shown = 0
+        with contextlib.suppress(BadRecord):
+            for record in records.read(io.BytesIO(data)):
+                printer.show(record)
+                shown += 1
+        assert shown <= len(data)
+
+
+def test_pointers_in_a_circle_come_to_an_end() -> None:
+    data = b"T\x011" + b"p\x0f" + b"0".rjust(15) + b"p\x0f" + b"3".rjust(15) + b"E\x00"
+    with pytest.raises(BadRecord, match="circle"):
+        list(records.read(io.BytesIO(data)))
+    assert [record.kind for record in records.read(io.BytesIO(data), follow=False)] == ["T", "p", "p", "E"]

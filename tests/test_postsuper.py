@@ -1,0 +1,279 @@
+"""postsuper, with and without a queue manager."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import peers
+from mta import Site, running, wait_for
+from postillion import ipc
+from postillion._core import Log, QueueManager
+from postillion.commands import postqueue, postsuper
+from postillion.commands.requeue import Mover
+from queue_commands import CONTENT, USEC, command, queue_of_three, run
+from queue_files import Message, announce, write_segment
+from test_qmgr import DEFERRED, SENT, FakeAgent, qmgr, until
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Message]:
+    """Three messages in a queue that nobody manages; the current directory is the queue and configuration directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "maildrop").mkdir()
+    return queue_of_three(tmp_path)
+
+
+def queues() -> dict[str, str]:
+    """Return the queue of each message, as postqueue lists it."""
+    rows = map(json.loads, run(postqueue, "-j").stdout.splitlines())
+    return {row["queue_id"]: row["queue_name"] for row in rows}
+
+
+def test_a_queue_that_nobody_manages_is_changed(stopped: list[Message], tmp_path: Path) -> None:
+    first, second, third = stopped
+    held = run(postsuper, "-h", first.id)
+    assert (held.returncode, held.stderr) == (
+        0,
+        f"postsuper: {first.id}: placed on hold\npostsuper: Placed on hold: 1 message\n",
+    )
+    deleted = run(postsuper, "-d", "-", stdin=f"{second.id}\n{second.id}\nABCDEF012\n")
+    assert deleted.stderr == f"postsuper: {second.id}: removed\npostsuper: Deleted: 1 message\n"
+    assert queues() == {first.id: "hold", third.id: "incoming"}
+    assert run(postsuper, "-d", "ALL", "deferred").stderr == "postsuper: Deleted: 0 messages\n"
+    assert run(postsuper, "-d", "ALL", "hold").stderr == "postsuper: Deleted: 1 message\n"
+    assert run(postsuper, "-d", "ALL").stderr == "postsuper: Deleted: 1 message\n"
+    assert run(postqueue, "-p").stdout == "Mail queue is empty\n"
+    assert list((tmp_path / "incoming").glob("0*")) == [], "the segment is gone with its last message"
+
+
+def test_options_are_done_in_their_order_and_summed_up(stopped: list[Message]) -> None:
+    first, second, third = (message.id for message in stopped)
+    done = run(postsuper, "-h", first, "-d", second, "-h", third, "-H", first)
+    assert done.stderr.splitlines() == [
+        f"postsuper: {first}: placed on hold",
+        f"postsuper: {second}: removed",
+        f"postsuper: {third}: placed on hold",
+        f"postsuper: {first}: released from hold",
+        "postsuper: Deleted: 1 message",
+        "postsuper: Placed on hold: 2 messages",
+        "postsuper: Released from hold: 1 message",
+    ]
+    expired = run(postsuper, "-f", third, "-f", third)
+    assert expired.stderr.splitlines() == [
+        f"postsuper: {third}: expired",
+        f"postsuper: {third}: released from hold",
+        "postsuper: Force-expired: 1 message",
+        "postsuper: Released from hold: 1 message",
+    ]
+
+
+def test_what_can_be_no_id_is_passed_over(stopped: list[Message]) -> None:
+    done = run(postsuper, "-h", "-", stdin=f"../x\n\n  {stopped[1].id}\n{stopped[0].id}\n\x1b[31m\n")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "postsuper: warning: invalid mail queue id: ../x",
+        "postsuper: warning: invalid mail queue id: ",
+        f"postsuper: warning: invalid mail queue id:   {stopped[1].id}",
+        "postsuper: warning: invalid mail queue id: ?[31m",
+        f"postsuper: {stopped[0].id}: placed on hold",
+        "postsuper: Placed on hold: 1 message",
+    ]
+
+
+@pytest.mark.parametrize("argv", [["-x"], ["-d", "ALL", "nowhere"], ["ALL"], ["-d"]])
+def test_bad_arguments_are_refused_before_anything_is_touched(stopped: list[Message], argv: list[str]) -> None:
+    done = run(postsuper, *argv)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert set(queues().values()) == {"incoming"}
+
+
+def test_files_in_maildrop_can_be_deleted_and_nothing_else(stopped: list[Message], tmp_path: Path) -> None:
+    for name in ("ABCDE1", "ABCDE2", "ABCDE3"):
+        (tmp_path / "maildrop" / name).write_bytes(b"x")
+    assert run(postsuper, "-h", "ABCDE1").stderr == "postsuper: Placed on hold: 0 messages\n"
+    assert run(postsuper, "-d", "ABCDE1").stderr == "postsuper: ABCDE1: removed\npostsuper: Deleted: 1 message\n"
+    assert run(postsuper, "-d", "ABCDE2", "hold").stderr == "postsuper: Deleted: 0 messages\n"
+    assert run(postsuper, "-r", "ALL", "maildrop").stderr == "postsuper: Requeued: 0 messages\n"
+    assert run(postsuper, "-d", "ALL", "maildrop").stderr == "postsuper: Deleted: 2 messages\n"
+    assert len(queues()) == 3
+
+
+def test_a_requeued_message_is_a_file_in_maildrop(stopped: list[Message], tmp_path: Path) -> None:
+    done = run(postsuper, "-r", stopped[0].id)
+    assert done.stderr == f"postsuper: {stopped[0].id}: requeued\npostsuper: Requeued: 1 message\n"
+    [path] = (tmp_path / "maildrop").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o700
+    data = path.read_bytes()
+    assert b"S\x12sender@example.org" in data
+    assert b"log_ident=" + stopped[0].id.encode() in data
+    assert b"R\x0er0@example.netR\x11other@example.eduM\x00" in data
+    assert data.endswith(b"M\x00N\x0aSubject: xN\x06X-A: bN\x00N\x04.dotN\x04bodyX\x00E\x00")
+    assert stopped[0].id not in queues()
+    assert run(postsuper, "-r", "ALL", "hold").stderr == "postsuper: Requeued: 0 messages\n"
+    assert run(postsuper, "-r", "ALL").stderr == "postsuper: Requeued: 2 messages\n"
+    assert len(list((tmp_path / "maildrop").iterdir())) == 3
+
+
+def test_a_message_that_cannot_be_moved_stays_in_the_queue(stopped: list[Message], tmp_path: Path) -> None:
+    segment = tmp_path / "incoming" / f"{1:016X}"
+    data = segment.read_bytes()
+    (tmp_path / "maildrop").rmdir()
+    failed = run(postsuper, "-r", stopped[0].id)
+    assert (failed.returncode, failed.stderr) == (1, "postsuper: fatal: maildrop: No such file or directory\n")
+    (tmp_path / "maildrop").mkdir()
+    assert len(queues()) == 3
+    # Damage behind the place that the queue knows already: found when the content is read.
+    warnings: list[str] = []
+    mover = Mover(str(tmp_path), warnings.append)
+    segment.write_bytes(data.replace(b"..dot", b"..dog"))
+    places = [(stopped[0].id, f"incoming/{1:016X}", 32, 0)]
+    assert list(mover.move(places)) == [[]]
+    assert warnings[0].startswith(f"{stopped[0].id}: not requeued: ")
+    assert list((tmp_path / "maildrop").iterdir()) == []
+
+
+def test_a_copied_queue_directory_is_repaired(stopped: list[Message], tmp_path: Path) -> None:
+    (tmp_path / "hold").mkdir()
+    (tmp_path / "incoming" / f"{1:016X}").rename(tmp_path / "hold" / "x.bak")
+    assert queues() == {}
+    done = run(postsuper, "-s")
+    assert done.returncode == 0
+    assert f"postsuper: hold/x.bak: renamed to incoming/{1:016X}\n" in done.stderr
+    assert len(queues()) == 3
+    assert run(postsuper).stderr == "", "it is in order now"
+
+
+def test_a_queue_manager_that_does_not_answer_keeps_its_queue(stopped: list[Message], tmp_path: Path) -> None:
+    log = Log("mx", "postfix", "qmgr", 1, 0, "memory:")
+    core = QueueManager(str(tmp_path), {}, log, time.monotonic(), time.time())
+    for argv in (["-d", "ALL"], ["-s"], ["-r", "ALL"]):
+        done = run(postsuper, *argv)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "another queue manager" in done.stderr
+    core.close()
+    assert len(queues()) == 3
+
+
+def test_strangers_are_refused(stopped: list[Message], tmp_path: Path) -> None:
+    peers.root()
+    shutil.chown(tmp_path, NOBODY - 1)
+    for directory in (tmp_path, *tmp_path.parents[:-1]):
+        directory.chmod(directory.stat().st_mode | 0o011)
+    program = "import sys; from postillion.commands import postsuper; sys.exit(postsuper.main())"
+    # The interpreter's own files may be for root alone: become a stranger once all is loaded.
+    drop = f"import os; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); "
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace("sys.exit", f"{drop}sys.exit"), "-c", ".", "-d", "ALL"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "postsuper: fatal: use of this command is reserved for the superuser\n",
+    )
+
+
+async def test_a_running_queue_manager_does_it(tmp_path: Path) -> None:
+    (tmp_path / "maildrop").mkdir()
+    async with qmgr(tmp_path) as daemon:
+        agent = await FakeAgent(tmp_path, DEFERRED).connect("smtp")
+        messages = [Message(USEC + n, [f"r{n}@example.net"], content=CONTENT) for n in range(4)]
+        announce(tmp_path, 1, messages).close()
+        await agent.has(4)
+        await until(lambda: sum("status=deferred" in line for line in daemon.logged()) == 4 or len(agent.jobs) == 4)
+        held = await command(postsuper, "-h", messages[0].id, "-r", messages[1].id)
+        assert held.stderr.endswith("postsuper: Requeued: 1 message\npostsuper: Placed on hold: 1 message\n")
+        assert len(list((tmp_path / "maildrop").iterdir())) == 1
+        assert (await command(postsuper, "-s")).returncode == 0
+        assert (await command(postsuper, "-d", "ALL", "hold")).stderr == "postsuper: Deleted: 1 message\n"
+        assert (await command(postsuper, "-r", "ALL")).stderr == "postsuper: Requeued: 2 messages\n"
+        assert len(list((tmp_path / "maildrop").iterdir())) == 3
+
+
+async def test_what_is_being_delivered_is_not_requeued(tmp_path: Path) -> None:
+    (tmp_path / "maildrop").mkdir()
+    async with qmgr(tmp_path):
+        agent = await FakeAgent(tmp_path, None).connect("smtp")
+        message = Message(USEC, ["a@example.net"])
+        announce(tmp_path, 1, [message]).close()
+        await agent.has(1)
+        done = await command(postsuper, "-r", message.id)
+        assert done.stderr == (
+            f"postsuper: warning: {message.id}: not requeued: it is being delivered\npostsuper: Requeued: 0 messages\n"
+        )
+        assert list((tmp_path / "maildrop").iterdir()) == []
+
+
+async def test_a_command_that_dies_while_it_moves_messages_costs_nothing(tmp_path: Path) -> None:
+    async with qmgr(tmp_path):
+        announce(tmp_path, 1, [Message(USEC, ["a@example.net"])]).close()
+        agent = await FakeAgent(tmp_path, DEFERRED).connect("smtp")
+        await agent.has(1)
+        await asyncio.sleep(0)
+
+        def die() -> int:
+            with ipc.Session("public/qmgr") as session:
+                return len(session.do({"verb": "leave"})["messages"])
+
+        moved = await asyncio.to_thread(die)
+        assert moved == 1
+        rows = (await command(postqueue, "-j")).stdout.splitlines()
+        assert [json.loads(row)["queue_name"] for row in rows] == ["deferred"]
+
+
+async def test_expired_mail_goes_back_to_its_sender(tmp_path: Path) -> None:
+    async with qmgr(tmp_path) as daemon:
+        agent = await FakeAgent(tmp_path, DEFERRED).connect("smtp")
+        bounce = await FakeAgent(tmp_path, SENT).connect("bounce")
+        message = Message(int(time.time() * 1e6), ["a@example.net"])
+        announce(tmp_path, 1, [message]).close()
+        await agent.has(1)
+        expired = await command(postsuper, "-e", message.id)
+        assert expired.stderr == f"postsuper: {message.id}: expired\npostsuper: Force-expired: 1 message\n"
+        [report] = await bounce.has(1)
+        assert report.kind == "bounce"
+        await until(lambda: f"{message.id}: removed" in daemon.logged())
+        assert f"{message.id}: from=<sender@example.org>, status=force-expired, returned to sender" in daemon.lines
+
+
+def test_a_requeued_message_goes_through_cleanup_again(tmp_path: Path) -> None:
+    site = Site(tmp_path, main_cf={"default_transport": "smtp:[127.0.0.1]:1", "minimal_backoff_time": "1h"})
+    with running(site):
+        submit = [*site.command("sendmail"), "-i", "-f", "s@example.org", "a@far.example"]
+        submit[1] = "-C"
+        subprocess.run(submit, input=b"Subject: x\n\nbody\n", check=True, timeout=30)
+
+        def listed() -> list[str]:
+            done = subprocess.run([*site.command("postqueue"), "-j"], capture_output=True, check=True, timeout=30)
+            rows = map(json.loads, done.stdout.splitlines())
+            return [row["queue_id"] for row in rows if row["queue_name"] == "deferred"]
+
+        wait_for("a deferred message", listed)
+        [name] = listed()
+        subprocess.run([*site.command("postsuper"), "-r", name], check=True, timeout=30)
+        wait_for("the message under another name", lambda: [found for found in listed() if found != name])
+        [new] = listed()
+        uid = os.stat(site.queue / "incoming").st_uid
+        assert f"{new}: uid={uid} from=<s@example.org> orig_id={name}" in site.log_text()
+        shown = subprocess.run([*site.command("postcat"), "-qh", new], capture_output=True, check=True, timeout=30)
+        assert shown.stdout.count(b"Received: ") == 2
+        assert not any((site.queue / "maildrop").iterdir())
+
+
+def test_requeued_by_another_process_is_told_apart(stopped: list[Message], tmp_path: Path) -> None:
+    write_segment(tmp_path, 2, [Message(USEC + 10, ["a@example.net"])])
+    assert len(queues()) == 4
+    assert run(postsuper, "-r", "ALL", "incoming", "deferred").stderr == "postsuper: Requeued: 4 messages\n"
