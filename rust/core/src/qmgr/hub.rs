@@ -239,6 +239,9 @@ impl<S: Store> Hub<S> {
         for arrival in arrivals {
             self.scheduler.arrived(arrival, now);
         }
+        for stored in self.store.take_recalled() {
+            self.scheduler.restore(stored, now);
+        }
     }
 
     /// A peer's connection is closed. Whoever it was may have committed what it did not announce any more: a producer

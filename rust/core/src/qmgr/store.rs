@@ -4,7 +4,7 @@ use crate::ipc::frame::Arrival;
 use crate::message::envelope::Envelope;
 use crate::queue::id::QueueId;
 use crate::queue::locator::{Locator, SegmentId};
-use crate::queue::spool::Spool;
+use crate::queue::spool::{Spool, Stored};
 use crate::queue::state::Fact;
 
 /// What the queue manager asks of the queue on disk.
@@ -21,6 +21,10 @@ pub trait Store {
     fn rescan(&mut self) -> Vec<Arrival>;
     /// Segments that the last look at everything, or the start, found held by a live process.
     fn held(&self) -> &[SegmentId];
+    /// Messages that could be read only now, with what was known of them; each is given once.
+    fn take_recalled(&mut self) -> Vec<Stored> {
+        Vec::new()
+    }
     /// The envelope of a record; the text of an error says what is wrong with it.
     fn read_envelope(&self, at: &Locator) -> Result<Envelope, String>;
     /// A segment's file, relative to the queue directory.
@@ -56,6 +60,10 @@ impl Store for Spool {
 
     fn held(&self) -> &[SegmentId] {
         Spool::held(self)
+    }
+
+    fn take_recalled(&mut self) -> Vec<Stored> {
+        Spool::take_recalled(self)
     }
 
     fn read_envelope(&self, at: &Locator) -> Result<Envelope, String> {

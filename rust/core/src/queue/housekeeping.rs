@@ -13,7 +13,7 @@ use crate::queue::{DEFERRED, INCOMING};
 use std::io;
 
 /// A segment this old may give its last messages away.
-const MOVE_AGE_US: u64 = 300_000_000;
+pub(crate) const MOVE_AGE_US: u64 = 300_000_000;
 /// A segment gives its messages away when they are less than one in so many of its octets.
 const MOVE_SHARE: u64 = 4;
 /// Only a message that rests for so long yet is moved: nobody reads it meanwhile.
@@ -21,7 +21,7 @@ const MOVE_REST_US: u64 = 30_000_000;
 /// One tick moves at most so many octets, or one segment's.
 const MOVE_MAX_OCTETS: u64 = 4 * 1024 * 1024;
 /// A segment whose messages were moved away stays so long for agents that opened a job just before.
-const RETIRE_AFTER_US: u64 = 300_000_000;
+pub(crate) const RETIRE_AFTER_US: u64 = 300_000_000;
 /// A segment under `deferred/` is sealed at this size or age.
 const DEFERRED_MAX_OCTETS: u64 = 32 * 1024 * 1024;
 const DEFERRED_MAX_AGE_US: u64 = 3_600_000_000;
@@ -82,14 +82,18 @@ impl Spool {
             }
             self.unlinked = false;
         }
+        if !self.has_unread() {
+            self.orphans.clear();
+        }
         let (segments, messages) = (&self.segments, &self.messages);
         let gone = segments.values().flat_map(|segment| &segment.ids).filter(|id| !messages.contains_key(id));
         let gone = gone.map(|id| Entry::Fact(Fact::Removed { id: *id }));
         let waiting = messages.iter().filter_map(|(id, message)| Some((id, message.kept.as_ref()?)));
         let waiting = waiting.flat_map(|(id, kept)| kept.facts(*id)).map(Entry::Fact);
+        let orphans = self.orphans.iter().flat_map(|(id, known)| known.facts(*id)).map(Entry::Fact);
         let ends =
             segments.iter().filter_map(|(id, segment)| Some(Entry::SegmentEnd { segment: *id, end: segment.end? }));
-        if let Err(error) = self.log.compact(&mut gone.chain(waiting).chain(ends)) {
+        if let Err(error) = self.log.compact(&mut gone.chain(waiting).chain(orphans).chain(ends)) {
             self.notice(format!("the state log cannot be written, facts wait in memory: {error}"));
         }
     }

@@ -30,6 +30,8 @@ mod statelog;
 mod writer;
 
 #[cfg(test)]
+mod error_matrix;
+#[cfg(test)]
 pub(crate) mod testing;
 
 pub use content::{ContentReader, read_content};

@@ -29,6 +29,11 @@ impl Known {
     pub(crate) fn is_over(&self, recipients: usize) -> bool {
         self.removed || (recipients > 0 && self.kept.done.len() >= recipients)
     }
+
+    /// The fewest facts that add up to this.
+    pub(crate) fn facts(&self, id: QueueId) -> Vec<Fact> {
+        if self.removed { vec![Fact::Removed { id }] } else { self.kept.facts(id) }
+    }
 }
 
 /// What the state log says.

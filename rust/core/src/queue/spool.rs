@@ -14,7 +14,7 @@ use crate::queue::disk::{Disk, Open, RealDisk};
 use crate::queue::error::QueueError;
 use crate::queue::id::QueueId;
 use crate::queue::locator::{Locator, SegmentId};
-use crate::queue::recovery::{self, Facts};
+use crate::queue::recovery::{self, Facts, Known};
 use crate::queue::scan::{Found, SegmentReader, segment_path};
 use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SegmentFile, make_directory};
 use crate::queue::slot::Slot;
@@ -22,7 +22,7 @@ use crate::queue::state::{Entry, Fact, Kept};
 use crate::queue::statelog::StateLog;
 use crate::queue::{ACTIVE, CORRUPT, DEFERRED, INCOMING};
 use rustix::fs::{FlockOperation, flock};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,6 +57,9 @@ pub struct Spool {
     pub(crate) unlinked: bool,
     /// Segments under `incoming/` that the last look found held by a live process.
     held: Vec<SegmentId>,
+    /// Facts about messages that were not found while a segment could not be read: kept for when it can be.
+    pub(crate) orphans: HashMap<QueueId, Known>,
+    recalled: Vec<Stored>,
     notices: Vec<String>,
     _lock: File,
 }
@@ -137,16 +140,29 @@ impl Spool {
             deferred: None,
             unlinked: false,
             held: Vec::new(),
+            orphans: HashMap::new(),
+            recalled: Vec::new(),
             notices: facts.notices.clone(),
             _lock: lock,
         };
         let mut stored = Vec::new();
         for (directory, id, path) in recovery::segments(&*spool.disk, queue_directory)? {
-            if let Some(reader) = SegmentReader::open(&spool.disk, path, id)? {
-                spool.recover(directory, id, reader, &facts, &mut stored)?;
+            match SegmentReader::open(&spool.disk, path, id) {
+                Ok(Some(reader)) => spool.recover(directory, id, reader, &facts, &mut stored)?,
+                Ok(None) => {}
+                Err(error) => {
+                    spool.notice(error.to_string());
+                    let end = facts.ends.get(&id).copied();
+                    spool.segments.insert(id, Segment { unread: true, end, ..Segment::new(directory) });
+                }
             }
         }
         spool.remove_leftovers();
+        if spool.has_unread() {
+            let found: HashSet<QueueId> =
+                spool.segments.values().flat_map(|segment| segment.ids.iter().copied()).collect();
+            spool.orphans = facts.messages.into_iter().filter(|(id, _)| !found.contains(id)).collect();
+        }
         // The facts go to a new file: nothing is ever appended behind an end that a crash may have torn.
         spool.compact_log();
         Ok((spool, stored))
@@ -225,7 +241,8 @@ impl Spool {
             if offset > known_end {
                 new.extend(self.read_to(id, Some(offset)));
             }
-            let Some(segment) = self.segments.get_mut(&id).filter(|segment| segment.known_end <= offset) else {
+            // Not before what was passed over could be read: until then it comes with a later reading.
+            let Some(segment) = self.segments.get_mut(&id).filter(|segment| segment.known_end == offset) else {
                 continue;
             };
             segment.known_end = end;
@@ -276,8 +293,8 @@ impl Spool {
             }
         };
         for (directory, id, path) in segments {
-            if directory != INCOMING || self.segments.get(&id).is_some_and(|segment| segment.sealed && !segment.unread)
-            {
+            let read = |segment: &Segment| !segment.unread && (segment.sealed || directory == DEFERRED);
+            if self.segments.get(&id).map_or(directory == DEFERRED, read) {
                 continue;
             }
             match SegmentReader::open(&self.disk, path, id) {
@@ -299,6 +316,16 @@ impl Spool {
     /// `producer`, or once it is dead.
     pub fn held(&self) -> &[SegmentId] {
         &self.held
+    }
+
+    /// Messages that were read later than at the start, with what was known of them: each is given once.
+    pub fn take_recalled(&mut self) -> Vec<Stored> {
+        std::mem::take(&mut self.recalled)
+    }
+
+    /// Is there a segment that could not be read whole?
+    pub(crate) fn has_unread(&self) -> bool {
+        self.segments.values().any(|segment| segment.unread)
     }
 
     /// The envelope of a message, checked.
@@ -379,6 +406,7 @@ impl Spool {
             }
             Err(error) => {
                 self.notice(error.to_string());
+                self.segments.entry(id).or_insert_with(|| Segment::new(INCOMING)).unread = true;
                 return Vec::new();
             }
         };
@@ -411,7 +439,7 @@ impl Spool {
         arrivals
     }
 
-    /// Take a message in; false when it is known already.
+    /// Take a message in; false when it is known already, is over, or comes with a past (`take_recalled`).
     fn add(&mut self, arrival: &Arrival) -> bool {
         let Arrival { locator, envelope } = arrival;
         let Some(segment) = self.segments.get_mut(&locator.segment) else { return false };
@@ -419,11 +447,19 @@ impl Spool {
         if self.messages.contains_key(&envelope.id) {
             return false;
         }
+        let known = self.orphans.remove(&envelope.id).unwrap_or_default();
+        if known.is_over(envelope.recipients.len()) {
+            return false;
+        }
         segment.live += 1;
         segment.live_octets += locator.record_octets;
-        let message = Message { locator: *locator, recipients: envelope.recipients.len(), kept: None };
-        self.messages.insert(envelope.id, message);
-        true
+        let fresh = known.kept == Kept::default();
+        let kept = if fresh { None } else { Some(Box::new(known.kept.clone())) };
+        self.messages.insert(envelope.id, Message { locator: *locator, recipients: envelope.recipients.len(), kept });
+        if !fresh {
+            self.recalled.push(Stored { arrival: arrival.clone(), state: known.kept });
+        }
+        fresh
     }
 
     fn forget(&mut self, id: QueueId) {

@@ -127,7 +127,14 @@ impl StateLog {
     pub(crate) fn compact(&mut self, entries: &mut dyn Iterator<Item = Entry>) -> Result<(), QueueError> {
         let new_path = self.directory.join(NEW_NAME);
         let failed = |error: io::Error| QueueError::io("write", &new_path, &error);
-        let file = self.disk.open(&new_path, Open::Fresh).map_err(failed)?;
+        let file = match self.disk.open(&new_path, Open::New) {
+            // Never the file of an attempt that failed: its pages may be lost though they look written.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.remove(&new_path).and_then(|()| self.disk.open(&new_path, Open::New))
+            }
+            opened => opened,
+        };
+        let file = file.map_err(failed)?;
         let salt = random_salt() as u32;
         let number = self.number + 1;
         let mut buffer = file_header(number, salt).repeat(2);
