@@ -165,6 +165,16 @@ def test_ill_formed_files_are_set_aside_with_a_reason(bench: Bench, name: str, d
     assert any(reason in line for line in bench.log.take_lines())
 
 
+def test_no_name_replaces_what_is_kept_in_corrupt(bench: Bench) -> None:
+    for content in (b"first", b"second", b"third"):
+        bench.drop("evidence", content)
+        bench.scan()
+    assert bench.left() == []
+    kept = {path.read_bytes() for path in (bench.queue / "corrupt").iterdir()}
+    assert kept == {b"first", b"second", b"third"}
+    assert (bench.queue / "corrupt" / "evidence").read_bytes() == b"first"
+
+
 def test_what_cleanup_refuses_for_good_is_told_and_dealt_with(queue: Path) -> None:
     bench = Bench(queue, message_size_limit=1000, hopcount_limit=5)
     bench.drop("big", record_file(b"x" * 2000))

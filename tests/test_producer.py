@@ -23,6 +23,10 @@ class FakeJournal:
         self.frames = b""
         self.end = 0
 
+    @property
+    def unannounced_octets(self) -> int:
+        return len(self.frames)
+
     def fileno(self) -> int:
         return self.read_end
 

@@ -67,6 +67,10 @@ class Journal:
     def announcements(self) -> bytes:
         """Frames for the queue manager about everything durable that was not taken yet."""
 
+    @property
+    def unannounced_octets(self) -> int:
+        """What `announcements` would give; above 8 MiB the oldest are dropped, the queue manager reads the disk."""
+
     def hello(self, pid: int) -> bytes:
         """The frame to say first to the queue manager; it covers what was announced before."""
 
@@ -681,6 +685,7 @@ class SmtpdConfig:
         hard_error_limit: int = 20,
         junk_command_limit: int = 100,
         error_sleep_s: float = 1.0,
+        in_flow_delay_s: float = 0.0,
         timeout_s: float = 300.0,
         per_request_deadline: bool = False,
         min_data_rate: int = 500,
@@ -695,6 +700,8 @@ class SmtpdConfig:
         asks_data: bool = False,
         log_client_port: bool = False,
     ) -> SmtpdConfig: ...
+    def fall_behind(self, behind: bool) -> None:
+        """From now on each new message of any session waits for in_flow_delay first, or no longer does."""
 
 @final
 class SmtpdSession:

@@ -1,4 +1,4 @@
-"""Asking the queue manager: how commands speak over public/qmgr.
+"""Asking the queue manager: how commands speak over public/qmgr; and what it tells those who accept mail.
 
     for row in ask(path, {"verb": "list"}):
         ...
@@ -16,10 +16,12 @@ import msgspec
 FRAME_VERSION: Final = 1
 CONTROL: Final = 7
 CONTROL_REPLY: Final = 8
+FLOW: Final = 9
 FRAME_MAX_OCTETS: Final = 64 * 1024 * 1024
 TIMEOUT_S: Final = 60.0
 """The longest silence of a queue manager that is alive."""
 READ_OCTETS: Final = 256 * 1024
+_FLOW_FRAME: Final = struct.Struct("<IBBB")
 
 
 class NotRunning(Exception):
@@ -96,6 +98,22 @@ def do(path: str, request: dict[str, Any]) -> dict[str, Any]:
     """Return the one line that answers one command. Raises `Refused` and `NotRunning`."""
     with Session(path) as session:
         return session.do(request)
+
+
+def flow_frames(received: bytes) -> tuple[bool | None, bytes]:
+    """Return what the last whole Flow frame says (has the queue manager fallen behind?), and the octets left over.
+
+    Raises `ValueError` when it is no such frame.
+    """
+    said = None
+    at = 0
+    while len(received) - at >= _FLOW_FRAME.size:
+        octets, version, kind, behind = _FLOW_FRAME.unpack_from(received, at)
+        if (octets, version, kind) != (_FLOW_FRAME.size - 4, FRAME_VERSION, FLOW):
+            raise ValueError("no flow frame")
+        said = bool(behind)
+        at += _FLOW_FRAME.size
+    return said, received[at:]
 
 
 def _control(json: bytes) -> bytes:

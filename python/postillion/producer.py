@@ -4,6 +4,10 @@ The journal says on its file descriptor that commits are durable. Each goes to w
 tells the queue manager of all of them. The link may be down at any time and nothing is lost by it: when it comes back,
 the first frame says how far the segment in use reaches, the next which ones were finished meanwhile, and the queue
 manager reads from disk what it was not told.
+
+Flow control (in_flow_delay) begins here. A queue manager falls behind when it says so, because fresh mail waits beyond
+the room in its active queue, or when it doesn't take what it is told: it is stopped, busy or not there. Announcements
+that it doesn't take stay with the journal, which keeps so many octets of them and drops the others.
 """
 
 from __future__ import annotations
@@ -11,20 +15,25 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
+
+from postillion import ipc
 
 QMGR_SOCKET: Final = "private/qmgr"
 """Where the queue manager listens for frames, relative to the queue directory."""
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
 CONNECT_TIMEOUT_S: Final = 5.0
-UNSENT_MAX_BYTES: Final = 16 * 1024 * 1024
-"""A queue manager that lags by more is left: it reads from disk what it missed when the link is back."""
+BEHIND_OCTETS: Final = 1024 * 1024
+"""A queue manager that leaves so much unread, some thousand messages, has fallen behind, and gets no more until it has
+read. What is written at a time is bounded by the journal."""
 
 
 class JournalLike(Protocol):
     """What the link needs of `postillion._core.Journal`."""
 
+    @property
+    def unannounced_octets(self) -> int: ...
     def fileno(self) -> int: ...
     def completed(self) -> list[tuple[int, str | None]]: ...
     def announcements(self) -> bytes: ...
@@ -35,7 +44,8 @@ class Producer:
     """Watches one journal and announces what it made durable.
 
     `completed(ticket, error)` is called in the event loop for each commit: `error` is None when the message is on
-    disk, else the text of the reply that the client is due.
+    disk, else the text of the reply that the client is due. `fall_behind(behind)` is called when the queue manager
+    falls behind, and when it has caught up.
     """
 
     def __init__(
@@ -43,22 +53,29 @@ class Producer:
         journal: JournalLike,
         completed: Callable[[int, str | None], None],
         *,
+        fall_behind: Callable[[bool], None] | None = None,
         path: str = QMGR_SOCKET,
         pid: int | None = None,
     ) -> None:
         self._journal = journal
         self._completed = completed
+        self._fall_behind = fall_behind
+        self._behind = False
         self._path = path
         self._pid = os.getpid() if pid is None else pid
-        self._transport: asyncio.Transport | None = None
-        self._lost = asyncio.Event()
+        self._link: _Link | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def connected(self) -> bool:
         """True while the queue manager hears announcements."""
-        return self._transport is not None
+        return self._link is not None
+
+    @property
+    def behind(self) -> bool:
+        """True while the queue manager does not take mail in as fast as it comes."""
+        return self._behind
 
     def start(self) -> None:
         """Begin to watch the journal and to keep up the link; call it in the running loop."""
@@ -82,49 +99,89 @@ class Producer:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
+        if self._link is not None:
+            self._link.transport.close()
+            self._link = None
 
     def _announce(self) -> None:
-        # While nobody listens the announcements stay with the journal, which bounds them: that a segment is finished
+        # While nobody reads the announcements stay with the journal, which bounds them: that a segment is finished
         # must be told in the end, for `hello` names only the one in use.
-        if self._transport is None or self._transport.is_closing():
-            return
-        if self._transport.get_write_buffer_size() > UNSENT_MAX_BYTES:
-            self._transport.abort()
-            self._transport = None
-            return
-        frames = self._journal.announcements()
-        if frames:
-            self._transport.write(frames)
+        link = self._link
+        if link is not None and not link.full and not link.transport.is_closing():
+            frames = self._journal.announcements()
+            if frames:
+                link.transport.write(frames)
+        self._judge()
+
+    def _judge(self) -> None:
+        """Say when the queue manager falls behind, and when it has caught up."""
+        link = self._link
+        untold = self._journal.unannounced_octets > BEHIND_OCTETS
+        behind = untold if link is None else untold or link.full or link.behind
+        if behind != self._behind:
+            self._behind = behind
+            if self._fall_behind is not None:
+                self._fall_behind(behind)
 
     async def _keep_connected(self) -> None:
-        loop = asyncio.get_running_loop()
         pause_s = RETRY_FIRST_S
         while True:
-            self._lost.clear()
+            link = _Link(self._announce)
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    transport, _ = await loop.create_unix_connection(lambda: _Link(self._lost), self._path)
+                    await link.connect(self._path)
             except (OSError, TimeoutError):
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_MAX_S)
                 continue
-            transport.write(self._journal.hello(self._pid))
-            self._transport = transport
+            link.transport.write(self._journal.hello(self._pid))
+            self._link = link
             self._announce()
             pause_s = RETRY_FIRST_S
-            await self._lost.wait()
-            self._transport = None
+            await link.lost.wait()
+            self._link = None
+            self._judge()
             await asyncio.sleep(RETRY_FIRST_S)
 
 
 class _Link(asyncio.Protocol):
-    """The connection: it is written to; the queue manager sends a producer nothing."""
+    """The connection. `changed` is called when it takes octets again, and when the queue manager says how it fares."""
 
-    def __init__(self, lost: asyncio.Event) -> None:
-        self._lost = lost
+    transport: asyncio.Transport
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._received = b""
+        self.lost = asyncio.Event()
+        self.full = False
+        self.behind = False
+
+    async def connect(self, path: str) -> None:
+        """Raises `OSError`."""
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, path)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=BEHIND_OCTETS, low=0)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        try:
+            said, self._received = ipc.flow_frames(self._received)
+        except ValueError:
+            # No queue manager of ours: what is on disk is found by one that is.
+            self.transport.abort()
+            return
+        if said is not None:
+            self.behind = said
+            self._changed()
+
+    def pause_writing(self) -> None:
+        self.full = True
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self._changed()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost.set()
+        self.lost.set()

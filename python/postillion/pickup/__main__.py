@@ -48,8 +48,16 @@ async def serve(daemon: Daemon) -> None:
     site = Site(config.text("myhostname"), config.flag("smtputf8_enable"))
 
     reports = Reports(config)
-    pickup = Pickup(site, directory, settings, journal, daemon.log, reports.report)
-    producer = Producer(journal, pickup.committed)
+    pickup = Pickup(
+        site,
+        directory,
+        settings,
+        journal,
+        daemon.log,
+        reports.report,
+        in_flow_delay_s=config.seconds("in_flow_delay"),
+    )
+    producer = Producer(journal, pickup.committed, fall_behind=pickup.fall_behind)
     producer.start()
     wanted = asyncio.Event()
     wanted.set()

@@ -7,9 +7,10 @@ it). Nothing is opened through a symbolic link, and opening never waits for a pe
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,7 @@ CORRUPT: Final = "corrupt"
 READY: Final = 0o700
 """The owner's bits of a complete file; while it is being written they are others."""
 READ_OCTETS: Final = 64 * 1024
+NAME_TRIES_MAX: Final = 100
 REPORTED_MAX: Final = 10_000
 """Of so many names that are no messages the log tells, once of each; further ones are passed over in silence."""
 
@@ -28,7 +30,11 @@ def shown(name: str) -> str:
 
 
 class NotAMessage(Exception):
-    """What stands in maildrop/ under this name is no message; the text says why."""
+    """What stands in maildrop/ under this name is no message; the text says why. `inode`: 0 when it isn't known."""
+
+    def __init__(self, text: str, inode: int = 0) -> None:
+        super().__init__(text)
+        self.inode = inode
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,10 @@ class Maildrop:
         """Let go of the directory."""
         os.close(self._directory)
 
-    def names(self) -> Iterator[str]:
-        """Yield the names in the directory, in no order."""
+    def entries(self) -> Generator[os.DirEntry[str]]:
+        """Yield what is in the directory, in no order, reading it bit by bit."""
         with os.scandir(self._directory) as entries:
-            for entry in entries:
-                yield entry.name
+            yield from entries
 
     def open(self, name: str) -> Submitted | None:
         """Return the file, or None when it is gone or not complete yet. Raises `NotAMessage`."""
@@ -84,13 +89,13 @@ class Maildrop:
         except FileNotFoundError:
             return None
         except OSError as problem:
-            raise NotAMessage(f"cannot be opened: {problem.strerror}") from None
+            raise NotAMessage(f"cannot be opened: {problem.strerror}", before.st_ino) from None
         try:
             # Once more: another file may stand under the name since.
             found = os.fstat(descriptor)
             self._check(found)
             if (found.st_dev, found.st_ino) != (before.st_dev, before.st_ino):
-                raise NotAMessage("was replaced while it was opened")
+                raise NotAMessage("was replaced while it was opened", before.st_ino)
         except NotAMessage:
             os.close(descriptor)
             raise
@@ -98,19 +103,24 @@ class Maildrop:
 
     def _check(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
-            raise NotAMessage(f"not a regular file (uid {found.st_uid})")
+            raise NotAMessage(f"not a regular file (uid {found.st_uid})", found.st_ino)
         if found.st_nlink != 1:
-            raise NotAMessage(f"has {found.st_nlink} links (uid {found.st_uid})")
+            raise NotAMessage(f"has {found.st_nlink} links (uid {found.st_uid})", found.st_ino)
         if self._size_max_octets is not None and found.st_size > self._size_max_octets:
-            raise NotAMessage(f"{found.st_size} octets are too many (uid {found.st_uid})")
+            raise NotAMessage(f"{found.st_size} octets are too many (uid {found.st_uid})", found.st_ino)
 
-    def first_report(self, name: str) -> bool:
+    @property
+    def reported(self) -> int:
+        """How many names were logged."""
+        return len(self._reported)
+
+    def is_reported(self, name: str, inode: int) -> bool:
+        """Say whether this name was logged for what stands there now, or would not be logged any more."""
+        return (name, inode) in self._reported or len(self._reported) >= REPORTED_MAX
+
+    def first_report(self, name: str, inode: int) -> bool:
         """Say whether this name is to be logged: true once for what stands there now."""
-        try:
-            inode = os.stat(name, dir_fd=self._directory, follow_symlinks=False).st_ino
-        except OSError:
-            inode = 0
-        if (name, inode) in self._reported or len(self._reported) >= REPORTED_MAX:
+        if self.is_reported(name, inode):
             return False
         self._reported.add((name, inode))
         return True
@@ -123,5 +133,14 @@ class Maildrop:
             pass
 
     def set_aside(self, file: Submitted) -> None:
-        """Move the file to corrupt/, for a person to look at; raises `OSError` when it cannot be."""
-        os.rename(file.name, os.path.join(self._corrupt, file.name), src_dir_fd=self._directory)
+        """Move the file to corrupt/, for a person to look at; raises `OSError` when it cannot be.
+
+        It gets another name there when its own is taken: whoever chose it must not replace what is kept.
+        """
+        names = [file.name, *(f"{file.inode:X}.{number}" for number in range(NAME_TRIES_MAX))]
+        for name in names:
+            path = os.path.join(self._corrupt, name)
+            # Nobody else writes there under names of our choice: looking first is enough.
+            if not os.path.lexists(path):
+                return os.rename(file.name, path, src_dir_fd=self._directory)
+        raise FileExistsError(errno.EEXIST, "no free name", self._corrupt)

@@ -7,24 +7,32 @@ the removal the message exists twice; a crash there delivers it twice, and no cr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from typing import Final
 
 from postillion._core import CleanupSettings, Journal, Log, Maildrop, MaildropReader, Submission
 from postillion.errors import MessageRefused
+from postillion.pickup.maildrop import REPORTED_MAX, NotAMessage, Submitted, shown
 from postillion.pickup.maildrop import Maildrop as Directory
-from postillion.pickup.maildrop import NotAMessage, Submitted, shown
 
 IN_FLIGHT_MAX: Final = 100
 """So many messages wait for the disk at a time; the next ones stay in maildrop/ until then."""
 BATCH_NAMES: Final = 1_000
 """A scan sorts so many names at a time, whatever the directory holds."""
+SLICE_S: Final = 0.01
+"""A scan works so long, or on one file; then triggers, signals and completions are heard."""
+STUCK_MAX: Final = 10_000
+"""After so many files that are queued and cannot be removed nothing more is taken: the directory can't be written."""
 TEMPORARY_MAX: Final = 10
 """After so many temporary refusals there is no use in going on: the disk is full."""
+
+_name = attrgetter("name")
 
 
 class IllFormed(Exception):
@@ -54,6 +62,8 @@ class Pickup:
         journal: Journal,
         log: Log,
         report: Callable[[Submitted, Maildrop, str, MessageRefused], bytes | None],
+        *,
+        in_flow_delay_s: float = 0.0,
     ) -> None:
         self._site = site
         self._directory = directory
@@ -66,6 +76,9 @@ class Pickup:
         self._names: set[str] = set()
         self._room = asyncio.Event()
         self._room.set()
+        self._in_flow_delay_s = in_flow_delay_s
+        self._caught_up = asyncio.Event()
+        self._caught_up.set()
         self._stuck: dict[str, int] = {}
 
     @property
@@ -73,27 +86,63 @@ class Pickup:
         """How many messages wait for the disk."""
         return len(self._in_flight)
 
+    def fall_behind(self, behind: bool) -> None:
+        """While the queue manager is behind, each message waits for in_flow_delay, or until it has caught up."""
+        if behind:
+            self._caught_up.clear()
+        else:
+            self._caught_up.set()
+
     async def scan(self) -> None:
         """Look at every name once and take what is complete; returns when each is refused or waits for the disk.
 
         Gives up after `TEMPORARY_MAX` messages that the queue does not take for now; they stay for the next scan.
         """
         temporary = 0
-        names = self._directory.names()
-        while batch := sorted(islice(names, BATCH_NAMES)):
-            for name in batch:
-                await self._room.wait()
-                if name in self._names:
-                    continue
-                try:
-                    self._take(name)
-                except MessageRefused as refusal:
-                    self._log.warning(f"maildrop/{shown(name)}: {refusal}; it stays there")
-                    temporary += 1
-                    if temporary == TEMPORARY_MAX:
+        loop = asyncio.get_running_loop()
+        slice_end = loop.time() + SLICE_S
+        entries = self._directory.entries()
+        try:
+            while batch := sorted(islice(entries, BATCH_NAMES), key=_name):
+                for name in map(_name, filter(self._may_be_mail, batch)):
+                    if name in self._names:
+                        continue
+                    await self._room.wait()
+                    if len(self._stuck) >= STUCK_MAX:
                         return
-                # Triggers, signals and completions are heard between two files.
+                    try:
+                        if self._take(name):
+                            await self._flow()
+                    except MessageRefused as refusal:
+                        self._log.warning(f"maildrop/{shown(name)}: {refusal}; it stays there")
+                        temporary += 1
+                        if temporary == TEMPORARY_MAX:
+                            return
+                    if loop.time() >= slice_end:
+                        await asyncio.sleep(0)
+                        slice_end = loop.time() + SLICE_S
                 await asyncio.sleep(0)
+        finally:
+            entries.close()
+
+    async def _flow(self) -> None:
+        """Flow control: while the queue manager is behind, the next message waits."""
+        if self._in_flow_delay_s and not self._caught_up.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._caught_up.wait(), self._in_flow_delay_s)
+
+    def _may_be_mail(self, entry: os.DirEntry[str]) -> bool:
+        """Say whether a name is worth opening: what is no message by its kind, and was named, costs no system call."""
+        try:
+            return entry.is_file(follow_symlinks=False) or not self._directory.is_reported(entry.name, entry.inode())
+        except OSError:
+            return False
+
+    def _hostile(self, name: str, inode: int, problem: str) -> None:
+        if self._directory.first_report(name, inode):
+            self._log.warning(f"maildrop/{shown(name)}: {problem}")
+            if self._directory.reported == REPORTED_MAX:
+                self._log.warning(f"maildrop: {REPORTED_MAX} names are no messages; further ones are not named")
 
     def committed(self, ticket: int, error: str | None) -> None:
         """A message is on disk, or `error` says why it is not: then its file stays."""
@@ -105,20 +154,20 @@ class Pickup:
             return
         self._remove(file)
 
-    def _take(self, name: str) -> None:
-        """Hand one file to the journal. Raises `MessageRefused` when no message is taken at present."""
+    def _take(self, name: str) -> bool:
+        """Hand one file to the journal; say whether it is there. Raises `MessageRefused` when none is taken now."""
         try:
             file = self._directory.open(name)
         except NotAMessage as problem:
-            if self._directory.first_report(name):
-                self._log.warning(f"maildrop/{shown(name)}: {problem}")
-            return
+            self._hostile(name, problem.inode, str(problem))
+            return False
         if file is None or self._stuck.get(name) == file.inode:
             if file is not None:
                 os.close(file.descriptor)
-            return
+            return False
         try:
             self._submit(file)
+            return True
         except IllFormed as problem:
             self._log.warning(f"maildrop/{shown(name)}: uid={file.uid}: ill-formed: {problem}; moved to corrupt/")
             self._away(file, self._directory.set_aside)
@@ -126,6 +175,7 @@ class Pickup:
             self._log.warning(f"maildrop/{shown(name)}: {problem.strerror}")
         finally:
             os.close(file.descriptor)
+        return False
 
     def _submit(self, file: Submitted) -> None:
         envelope = read_envelope(file)
@@ -227,6 +277,8 @@ class Pickup:
         except OSError as problem:
             # Not taken again while this process lives: better one copy too few in maildrop/ than a copy a minute.
             self._stuck[file.name] = file.inode
+            if len(self._stuck) == STUCK_MAX:
+                self._log.line("error", f"maildrop: {STUCK_MAX} files cannot be removed; no more mail is taken")
             self._log.line("error", f"maildrop/{shown(file.name)}: cannot be removed: {problem.strerror}")
 
 

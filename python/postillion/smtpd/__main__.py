@@ -40,8 +40,9 @@ async def serve(daemon: Daemon) -> None:
     settings = cleanup.settings(config)
     limits = setup.client_limits(config)
     counts = Counts(daemon.service, log.warning) if limits.any else None
+    core = setup.server_config(config, access, log, settings, journal)
     service = Service(
-        setup.server_config(config, access, log, settings, journal),
+        core,
         access,
         clients,
         counts,
@@ -50,7 +51,7 @@ async def serve(daemon: Daemon) -> None:
         service=daemon.service,
         timeout_s=config.seconds("smtpd_timeout"),
     )
-    producer = Producer(journal, service.completed)
+    producer = Producer(journal, service.completed, fall_behind=core.fall_behind)
     producer.start()
     listeners = Listeners(service, daemon.listeners, daemon.session_limit)
     loop = asyncio.get_running_loop()

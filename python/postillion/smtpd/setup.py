@@ -41,6 +41,7 @@ def server_config(
         hard_error_limit=config.number("smtpd_hard_error_limit"),
         junk_command_limit=config.number("smtpd_junk_command_limit"),
         error_sleep_s=config.seconds("smtpd_error_sleep_time"),
+        in_flow_delay_s=config.seconds("in_flow_delay"),
         timeout_s=config.seconds("smtpd_timeout"),
         per_request_deadline=config.flag("smtpd_per_request_deadline"),
         min_data_rate=config.number("smtpd_min_data_rate"),

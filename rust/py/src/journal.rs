@@ -69,6 +69,11 @@ impl Journal {
         PyBytes::new(py, &frames)
     }
 
+    #[getter]
+    fn unannounced_octets(&self) -> usize {
+        self.inner.unannounced_octets()
+    }
+
     fn hello<'py>(&self, py: Python<'py>, pid: u32) -> Bound<'py, PyBytes> {
         let mut frame = Vec::new();
         self.inner.hello(pid, &mut frame);

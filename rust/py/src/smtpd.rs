@@ -9,6 +9,7 @@ use postillion_core::smtp::command::Dialect;
 use postillion_core::smtp::reply::{Enhanced, Reply};
 use postillion_core::smtp::server::Question;
 use postillion_core::smtp::server_config::{BareNewline, ServerConfig};
+use postillion_core::smtpd::flow::Flow;
 use postillion_core::smtpd::session::{Client, Session, Site, Turn};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -29,7 +30,7 @@ impl SmtpdConfig {
                         message_size_limit=10_240_000, smtputf8=true, strict_smtputf8=false, strict_envelopes=false,
                         discard_ehlo_keywords=vec![], disable_vrfy=false, helo_required=false, line_length_limit=2048,
                         recipient_limit=1000, recipient_overshoot_limit=1000, soft_error_limit=10,
-                        hard_error_limit=20, junk_command_limit=100, error_sleep_s=1.0, timeout_s=300.0,
+                        hard_error_limit=20, junk_command_limit=100, error_sleep_s=1.0, in_flow_delay_s=0.0, timeout_s=300.0,
                         per_request_deadline=false, min_data_rate=500, forbid_unauth_pipelining=true,
                         forbid_bare_newline="normalize", bare_newline_reject_code=550, forbidden_commands=vec![],
                         forbid_non_letters=true, noop_commands=vec![], asks_helo=false, asks_mail=false,
@@ -56,6 +57,7 @@ impl SmtpdConfig {
         hard_error_limit: u32,
         junk_command_limit: u32,
         error_sleep_s: f64,
+        in_flow_delay_s: f64,
         timeout_s: f64,
         per_request_deadline: bool,
         min_data_rate: u32,
@@ -112,8 +114,13 @@ impl SmtpdConfig {
             log: Arc::clone(&log.inner),
             cleanup: Arc::clone(&cleanup_settings.inner),
             journal: journal.map(|journal| Arc::clone(&journal.inner)),
+            flow: Flow::new(in_flow_delay_s),
         };
         Ok(Self { site: Arc::new(site) })
+    }
+
+    fn fall_behind(&self, behind: bool) {
+        self.site.flow.fall_behind(behind);
     }
 }
 

@@ -8,6 +8,7 @@
 //! smtpd, pickup, bounce, local    Producer, Arrived, Sealed   ->  qmgr
 //! smtp, local, bounce, error ...  Agent, Result               ->  qmgr
 //! qmgr                            Deliver                     ->  smtp, local, bounce, error ...
+//! qmgr                            Flow                        ->  smtpd, pickup, bounce, local
 //! postqueue, postsuper, master    Control                     ->  qmgr  -> ControlReply
 //! ```
 
@@ -160,6 +161,11 @@ pub enum Frame {
         /// JSON lines.
         json: Vec<u8>,
     },
+    /// To those who accept mail: whether the queue manager has fallen behind, see `qmgr::flow`.
+    Flow {
+        /// New messages wait for `in_flow_delay`.
+        behind: bool,
+    },
 }
 
 /// Why a stream of frames cannot go on.
@@ -205,6 +211,7 @@ impl Frame {
             Self::Deliver(_) => 6,
             Self::Control(_) => 7,
             Self::ControlReply { .. } => 8,
+            Self::Flow { .. } => 9,
         }
     }
 
@@ -252,6 +259,7 @@ impl Frame {
                 out.put_u8(u8::from(*last));
                 out.put_bytes(json);
             }
+            Self::Flow { behind } => out.put_u8(u8::from(*behind)),
         }
         let octets = (out.len() - start - LENGTH_OCTETS) as u32;
         out[start..start + LENGTH_OCTETS].copy_from_slice(&octets.to_le_bytes());
@@ -286,6 +294,7 @@ impl Frame {
             6 => Self::Deliver(Box::new(decode_job(&mut take)?)),
             7 => Self::Control(take.bytes()?.to_vec()),
             8 => Self::ControlReply { last: take.u8()? != 0, json: take.bytes()?.to_vec() },
+            9 => Self::Flow { behind: take.u8()? != 0 },
             kind => return Err(FrameError::Kind(kind)),
         };
         take.end()?;
@@ -460,6 +469,7 @@ mod tests {
             })),
             Frame::Control(b"{}".to_vec()),
             Frame::ControlReply { last: true, json: b"[]".to_vec() },
+            Frame::Flow { behind: true },
         ]
     }
 

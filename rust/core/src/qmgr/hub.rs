@@ -11,6 +11,7 @@
 
 use super::catalogue::Place;
 use super::clock::{Now, SECOND_US};
+use super::flow::Flow;
 use super::listing;
 use super::orphans::Orphans;
 use super::scheduler::{Event, Scheduler};
@@ -132,6 +133,7 @@ pub struct Hub<S: Store> {
     controls: VecDeque<(u32, Vec<u8>)>,
     sweeps: VecDeque<Sweep>,
     facts: Vec<Fact>,
+    flow: Flow,
     loads_left: u32,
     housekeeping_us: u64,
     rescan_every_us: u64,
@@ -152,6 +154,7 @@ impl<S: Store> Hub<S> {
             controls: VecDeque::new(),
             sweeps: VecDeque::new(),
             facts: Vec::new(),
+            flow: Flow::default(),
             loads_left: LOADS_A_TURN,
             housekeeping_us: now.mono_us + HOUSEKEEPING_US,
             rescan_every_us,
@@ -182,6 +185,9 @@ impl<S: Store> Hub<S> {
     pub fn blocked(&mut self, peer: u32, blocked: bool) {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.blocked = blocked;
+            if !blocked && matches!(known.role, Role::Producer) {
+                self.say(peer, &Frame::Flow { behind: self.flow.behind() });
+            }
         }
     }
 
@@ -211,6 +217,9 @@ impl<S: Store> Hub<S> {
                 if segment.0 != 0 {
                     let arrivals = self.store.producer(segment, end);
                     self.arrived(arrivals, now);
+                }
+                if role == Role::Stranger && self.flow.behind() {
+                    self.say(peer, &Frame::Flow { behind: true });
                 }
             }
             (Frame::Arrived(arrivals), Role::Producer) => {
@@ -378,6 +387,9 @@ impl<S: Store> Hub<S> {
     /// What is to be written, a batch a peer.
     pub fn outputs(&mut self) -> Vec<(u32, Vec<u8>)> {
         self.note_facts();
+        if let Some(behind) = self.flow.judge(self.scheduler.catalogue().waiting_fresh()) {
+            self.tell_producers(behind);
+        }
         let mut outputs = Vec::with_capacity(self.touched.len());
         for peer in self.touched.drain(..) {
             if let Some(known) = self.peers.get_mut(&peer) {
@@ -386,6 +398,14 @@ impl<S: Store> Hub<S> {
             }
         }
         outputs
+    }
+
+    fn tell_producers(&mut self, behind: bool) {
+        let hears = |peer: &Peer| matches!(peer.role, Role::Producer) && !peer.blocked;
+        let producers: Vec<u32> = self.peers.iter().filter(|(_, peer)| hears(peer)).map(|(peer, _)| *peer).collect();
+        for peer in producers {
+            self.say(peer, &Frame::Flow { behind });
+        }
     }
 
     /// When the next turn is due (monotonic microseconds; 0: at once).

@@ -31,6 +31,7 @@ pub mod control;
 pub mod destination;
 pub mod dispatch;
 pub mod feedback;
+pub mod flow;
 pub mod hub;
 pub mod job;
 pub mod leaving;

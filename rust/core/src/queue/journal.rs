@@ -189,10 +189,22 @@ impl Journal {
         self.completed()
     }
 
-    /// Append `Arrived` and `Sealed` frames about everything durable that was not taken yet.
+    /// Append `Arrived` and `Sealed` frames about everything durable that was not taken yet; and where some were
+    /// dropped, a `Producer` frame behind them, so that the queue manager reads what they were about.
     pub fn take_announcements(&self, out: &mut Vec<u8>) {
-        let announcements = std::mem::take(&mut lock(&self.shared.queue).announcements);
+        let mut queue = lock(&self.shared.queue);
+        let announcements = std::mem::take(&mut queue.announcements);
+        let current = queue.current.filter(|_| announcements.dropped);
+        drop(queue);
         announcements.encode(out);
+        if let Some((segment, end)) = current {
+            Frame::Producer { pid: std::process::id(), segment, end }.encode(out);
+        }
+    }
+
+    /// Octets of announcements that wait to be taken.
+    pub fn unannounced_octets(&self) -> usize {
+        lock(&self.shared.queue).announcements.arrived_octets
     }
 
     /// Append the frame that a producer says first: its segment and where the last commit ends. The queue manager
@@ -201,6 +213,7 @@ impl Journal {
         let mut queue = lock(&self.shared.queue);
         let (segment, end) = queue.current.unwrap_or((SegmentId(0), 0));
         queue.announcements.forget_arrived();
+        queue.announcements.dropped = false;
         drop(queue);
         Frame::Producer { pid, segment, end }.encode(out);
     }
@@ -321,6 +334,8 @@ pub(crate) struct Announcements {
     entries: VecDeque<Announcement>,
     arrived_octets: usize,
     sealed: usize,
+    /// Some were forgotten that nobody took.
+    dropped: bool,
 }
 
 enum Announcement {
@@ -348,6 +363,7 @@ impl Announcements {
         self.arrived_octets += octets;
         if self.arrived_octets > ANNOUNCED_MAX_OCTETS {
             self.forget_arrived();
+            self.dropped = true;
         }
     }
 
@@ -402,6 +418,20 @@ mod tests {
 
     fn open_on(disk: Arc<Faulty>, directory: &Directory, options: JournalOptions) -> Journal {
         Journal::open_on(disk, directory.path(), options).unwrap()
+    }
+
+    #[test]
+    fn where_announcements_were_dropped_the_place_is_told() {
+        let directory = Directory::new();
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let place = commit(&journal, b"one\r\n").result.unwrap();
+        assert!(journal.unannounced_octets() > 0);
+        lock(&journal.shared.queue).announcements.arrived(&place, &[0; ANNOUNCED_MAX_OCTETS]);
+        assert_eq!(journal.unannounced_octets(), 0);
+        let end = place.offset + place.record_octets;
+        let told = Frame::Producer { pid: std::process::id(), segment: place.segment, end };
+        assert_eq!(frames(&journal), [told]);
+        assert_eq!(frames(&journal), []);
     }
 
     #[test]

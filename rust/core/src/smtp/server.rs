@@ -385,7 +385,7 @@ impl Server {
         self.close_on_421(reply);
     }
 
-    /// Everything to be written since the last call; `None` for nothing, or while an error's sleep lasts.
+    /// Everything to be written since the last call; `None` for nothing, or while a sleep lasts.
     pub fn take_output(&mut self) -> Option<Vec<u8>> {
         if self.output.is_empty() || self.resume_at.is_some() { None } else { Some(std::mem::take(&mut self.output)) }
     }
@@ -524,8 +524,7 @@ impl Server {
     fn put(&mut self, reply: &Reply) {
         reply.render(&mut self.output);
         if self.errors >= self.config.soft_error_limit && self.config.error_sleep_s > 0.0 {
-            let from = self.resume_at.unwrap_or(self.now);
-            self.resume_at = Some(from + self.config.error_sleep_s);
+            self.pause(self.config.error_sleep_s, self.now);
         }
         if self.config.per_request_deadline {
             self.restart_deadline();

@@ -13,6 +13,7 @@ use crate::queue::{Draft, Journal};
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::smtp::server::{ContentFault, EndOfData, Event, Question, Server, Transaction};
 use crate::smtp::server_config::ServerConfig;
+use crate::smtpd::flow::Flow;
 use std::sync::Arc;
 
 /// What all sessions of a process share.
@@ -31,6 +32,8 @@ pub struct Site {
     pub cleanup: Arc<CleanupSettings>,
     /// Where messages go; `None` for a stand-alone session, whose owner takes the content itself.
     pub journal: Option<Arc<Journal>>,
+    /// Whether messages that begin wait for the queue manager.
+    pub flow: Flow,
 }
 
 /// Who is at the other end.
@@ -279,6 +282,9 @@ impl Session {
                 Ok(draft) => {
                     let cleanup = self.cleanup(draft, transaction, wall_now_us);
                     self.content = Content::Arriving(Box::new(cleanup));
+                    if let Some(pause_s) = self.site.flow.pause_s() {
+                        self.server.pause(pause_s, now);
+                    }
                     go_ahead()
                 }
                 Err(error) => {

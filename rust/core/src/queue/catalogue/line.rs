@@ -10,11 +10,12 @@ pub(crate) struct Line {
     links: Vec<[u32; 2]>,
     first: u32,
     last: u32,
+    count: usize,
 }
 
 impl Default for Line {
     fn default() -> Self {
-        Self { links: Vec::new(), first: NONE, last: NONE }
+        Self { links: Vec::new(), first: NONE, last: NONE, count: 0 }
     }
 }
 
@@ -22,6 +23,11 @@ impl Line {
     /// The one that waits longest.
     pub(crate) fn first(&self) -> Option<u32> {
         (self.first != NONE).then_some(self.first)
+    }
+
+    /// How many stand in it.
+    pub(crate) fn len(&self) -> usize {
+        self.count
     }
 
     /// Go to the end of the line.
@@ -35,6 +41,7 @@ impl Line {
             last => self.links[last as usize][1] = slot,
         }
         self.last = slot;
+        self.count += 1;
     }
 
     /// Leave the line, if `slot` is in it.
@@ -43,6 +50,7 @@ impl Line {
         else {
             return;
         };
+        self.count -= 1;
         self.links[slot as usize] = [slot, slot];
         match before {
             NONE => self.first = behind,
@@ -73,6 +81,7 @@ mod tests {
                     line.leave(slot);
                 }
                 prop_assert_eq!(line.first(), model.first().copied());
+                prop_assert_eq!(line.len(), model.len());
             }
             for expected in model {
                 prop_assert_eq!(line.first(), Some(expected));

@@ -198,6 +198,11 @@ impl Catalogue {
         }
     }
 
+    /// Fresh messages that wait.
+    pub fn waiting_fresh(&self) -> usize {
+        self.fresh.len()
+    }
+
     /// It waits among the fresh.
     pub fn wait_fresh(&mut self, slot: u32) {
         self.leave(slot);

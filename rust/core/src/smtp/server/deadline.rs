@@ -9,7 +9,12 @@ impl Server {
         self.resume_at.unwrap_or(self.deadline)
     }
 
-    /// Does an error's sleep last? Until then (`deadline`) nothing is written and nothing read.
+    /// Sleep: what is written from now on goes out `pause_s` later, behind what the session sleeps for already.
+    pub fn pause(&mut self, pause_s: f64, now: f64) {
+        self.resume_at = Some(self.resume_at.unwrap_or(now) + pause_s);
+    }
+
+    /// Does a sleep last, for an error or by `pause`? Until then (`deadline`) nothing is written and nothing read.
     pub fn is_sleeping(&self) -> bool {
         self.resume_at.is_some()
     }

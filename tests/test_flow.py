@@ -1,0 +1,280 @@
+"""Flow control: a queue manager that falls behind slows acceptance down, and nothing else (in_flow_delay)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostile import Wire, high_water_kib
+from mta import Site, processes, running, wait_for
+from postillion._core import CleanupSettings, Journal, Log, SmtpdConfig, SmtpdSession
+from postillion.pickup.maildrop import Maildrop as Directory
+from postillion.pickup.service import Pickup
+from postillion.pickup.service import Site as PickupSite
+from postillion.producer import BEHIND_OCTETS, Producer
+from queue_files import Message, announce
+from test_pickup import record_file
+from test_producer import FakeJournal, Manager
+from test_qmgr import SENT, FakeAgent, qmgr, until
+
+DELAY_S = 2.0
+SLEEPING = -2
+WAIT_S = 10.0
+ENVELOPE = b"EHLO x\r\nMAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n"
+NOW_US = int(time.time() * 1e6)
+
+
+def flow_frame(behind: bool) -> bytes:
+    return struct.pack("<IBBB", 3, 1, 9, behind)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(str(tmp_path))
+    yield journal
+    journal.close()
+
+
+def session(journal: Journal, *, delay_s: float) -> tuple[SmtpdConfig, SmtpdSession]:
+    log = Log("mx", "postfix", "smtpd", 1, 0, "memory:")
+    cleanup = CleanupSettings(myhostname="mx.example.org", myorigin="example.org")
+    config = SmtpdConfig(
+        log,
+        cleanup,
+        journal,
+        myhostname="mx.example.org",
+        banner="mx.example.org ESMTP",
+        forbid_unauth_pipelining=False,
+        in_flow_delay_s=delay_s,
+    )
+    return config, SmtpdSession(config, "client", "192.0.2.1", 1, 7, 0.0)
+
+
+def talk(session: SmtpdSession, data: bytes, now: float) -> tuple[int, list[str]]:
+    """Feed `data` at the moment `now`, accept everything; the last turn, and the codes of the replies."""
+    turn = session.receive(data, now)
+    while turn > 0:
+        turn = session.accept(now)
+    return turn, codes(session)
+
+
+def codes(session: SmtpdSession) -> list[str]:
+    output = session.take_output() or b""
+    return [line[:3].decode() for line in output.splitlines() if line[3:4] == b" "]
+
+
+def test_a_message_waits_once_while_the_queue_manager_is_behind(journal: Journal) -> None:
+    config, client = session(journal, delay_s=DELAY_S)
+    client.greet(0.0)
+    codes(client)
+    config.fall_behind(True)
+    assert talk(client, ENVELOPE, 100.0) == (SLEEPING, [])
+    assert client.deadline == 100.0 + DELAY_S
+    client.timeout(100.0 + DELAY_S / 2)
+    assert codes(client) == []
+    assert client.timeout(100.0 + DELAY_S) == 0
+    assert codes(client) == ["250", "250", "250", "354"]
+    # The content doesn't wait again, and a message that begins later does not wait at all.
+    turn, said = talk(client, b"x\r\n.\r\n", 103.0)
+    assert (turn, said) == (0, [])
+    (settled,) = journal.wait(WAIT_S)
+    assert settled == (7, None)
+    client.committed(None, 104.0)
+    assert codes(client) == ["250"]
+    config.fall_behind(False)
+    assert talk(client, ENVELOPE, 105.0) == (0, ["250", "250", "250", "354"])
+
+
+def test_a_delay_of_zero_turns_flow_control_off(journal: Journal) -> None:
+    config, client = session(journal, delay_s=0.0)
+    client.greet(0.0)
+    codes(client)
+    config.fall_behind(True)
+    assert talk(client, ENVELOPE, 1.0) == (0, ["250", "250", "250", "354"])
+
+
+async def test_a_queue_manager_that_reads_nothing_is_behind_and_holds_no_memory_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "qmgr"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.setblocking(False)
+        journal, said = FakeJournal(), asyncio.Queue[bool]()
+        producer = Producer(journal, lambda *_: None, fall_behind=said.put_nowait, path=str(path), pid=7)
+        producer.start()
+        loop = asyncio.get_running_loop()
+        manager, _ = await asyncio.wait_for(loop.sock_accept(listener), WAIT_S)
+        await until(lambda: producer.connected)
+        told = 0
+        while not producer.behind:
+            journal.frames += b"x" * 100_000
+            told += 100_000
+            producer.poll()
+        assert await said.get() is True
+        assert told <= BEHIND_OCTETS + 2 * 1024 * 1024, "as much as sockets hold, and no more"
+        for _ in range(50):
+            journal.frames += b"x" * 100_000
+            producer.poll()
+        assert journal.unannounced_octets == 50 * 100_000, "the rest stays with the journal, which bounds it"
+        with manager:
+            left = told + 50 * 100_000 + len(b"hello 7 at 0\n")
+            while left:
+                left -= len(await asyncio.wait_for(loop.sock_recv(manager, 1 << 20), WAIT_S))
+            assert await asyncio.wait_for(said.get(), WAIT_S) is False
+            assert not producer.behind
+            await producer.close()
+
+
+async def test_mail_that_nobody_is_told_of_is_a_backlog_too(tmp_path: Path) -> None:
+    journal, said = FakeJournal(), asyncio.Queue[bool]()
+    manager = Manager(tmp_path / "late")
+    producer = Producer(journal, lambda *_: None, fall_behind=said.put_nowait, path=str(manager.path), pid=7)
+    producer.start()
+    journal.frames = b"x" * BEHIND_OCTETS
+    producer.poll()
+    assert not producer.behind
+    journal.frames += b"x"
+    producer.poll()
+    assert await said.get() is True
+    await manager.listen()
+    assert await asyncio.wait_for(said.get(), WAIT_S) is False
+    await producer.close()
+    await manager.die()
+
+
+@pytest.mark.parametrize("step", [1, 3, 100])
+async def test_the_queue_manager_says_how_it_fares(tmp_path: Path, step: int) -> None:
+    manager = Manager(tmp_path / "qmgr")
+    await manager.listen()
+    said = asyncio.Queue[bool]()
+    producer = Producer(FakeJournal(), lambda *_: None, fall_behind=said.put_nowait, path=str(manager.path), pid=7)
+    producer.start()
+    await manager.next_line()
+    frames = flow_frame(True)
+    for at in range(0, len(frames), step):
+        manager.writers[0].write(frames[at : at + step])
+        await manager.writers[0].drain()
+    assert await asyncio.wait_for(said.get(), WAIT_S) is True
+    manager.writers[0].write(b"\xff" * 100)
+    # Whoever says this is no queue manager: what it said counts no more, and the link is made anew.
+    assert await asyncio.wait_for(said.get(), WAIT_S) is False
+    assert await manager.next_line() == "hello 7 at 0"
+    await producer.close()
+    await manager.die()
+
+
+async def test_fresh_mail_beyond_the_room_slows_producers_until_there_is_none(tmp_path: Path) -> None:
+    async with qmgr(tmp_path, "qmgr_message_active_limit = 1\n"):
+        agent = await FakeAgent(tmp_path, None).connect("smtp")
+        messages = [Message(NOW_US + number, ["a@example.net"]) for number in range(110)]
+        producer = announce(tmp_path, 1, messages)
+        producer.settimeout(WAIT_S)
+        assert await asyncio.to_thread(producer.recv, 100) == flow_frame(True)
+        with announce(tmp_path, 2, [Message(NOW_US + 999, ["a@example.net"])]) as late:
+            late.settimeout(WAIT_S)
+            assert await asyncio.to_thread(late.recv, 100) == flow_frame(True), "one that comes later hears it, too"
+        agent.settle = SENT
+        [job] = await agent.has(1)
+        SENT(job)
+        agent.writer.write(job.result())
+        assert await asyncio.to_thread(producer.recv, 100) == flow_frame(False)
+        producer.close()
+        await agent.close()
+
+
+async def test_pickup_takes_one_message_a_delay_and_the_rest_when_all_is_well(tmp_path: Path) -> None:
+    for name in ("maildrop", "corrupt", "incoming"):
+        (tmp_path / name).mkdir()
+    for number in range(5):
+        path = tmp_path / "maildrop" / f"A{number}"
+        path.write_bytes(record_file())
+        path.chmod(0o744)
+    journal = Journal(str(tmp_path))
+    directory = Directory(None, str(tmp_path / "maildrop"), str(tmp_path / "corrupt"))
+    log = Log("mx", "postfix", "pickup", 7, 0, "memory:")
+    settings = CleanupSettings(myhostname="mx.example.org", myorigin="example.org")
+    site = PickupSite("mx.example.org", True)
+    pickup = Pickup(site, directory, settings, journal, log, lambda *_: None, in_flow_delay_s=1000.0)
+    pickup.fall_behind(True)
+    scan = asyncio.ensure_future(pickup.scan())
+    await until(lambda: pickup.in_flight)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert pickup.in_flight == 1
+    pickup.fall_behind(False)
+    await asyncio.wait_for(scan, WAIT_S)
+    assert pickup.in_flight == 5
+    journal.close()
+    directory.close()
+
+
+SESSIONS = 20
+LONG_DOMAIN = ".".join(["x" * 60] * 3) + ".example"
+RECIPIENTS = [f"recipient-{number}@{LONG_DOMAIN}" for number in range(200)]
+"""Their announcement has some 50 kB: few messages fill what a stopped reader leaves room for."""
+BEATS = 30
+ROUNDS_MAX = 20
+GROWTH_MAX_KIB = 64 * 1024
+
+
+def test_a_stopped_queue_manager_slows_acceptance_and_all_mail_arrives_in_the_end(tmp_path: Path) -> None:
+    site = Site(tmp_path, main_cf={"in_flow_delay": "2s", "default_transport": "discard"})
+    envelope = b"MAIL FROM:<a@example.net>\r\n" + b"".join(b"RCPT TO:<%s>\r\n" % to.encode() for to in RECIPIENTS)
+    accepted = 0
+    with running(site):
+        clients = [Wire(site.port) for _ in range(SESSIONS)]
+        beat = Wire(site.port)
+        for client in [*clients, beat]:
+            assert client.ask(b"EHLO client.example\r\n").code == 250
+        wait_for("the queue manager", lambda: processes(site, "qmgr"))
+        (qmgr,) = processes(site, "qmgr")
+        before = {pid: high_water_kib(pid) for pid in processes(site, "smtpd")}
+        os.kill(qmgr, signal.SIGSTOP)
+        try:
+            slow = 0
+            for _ in range(ROUNDS_MAX):
+                for client in clients:
+                    client.send(envelope)
+                    assert [client.reply().code for _ in range(len(RECIPIENTS) + 1)] == [250] * (len(RECIPIENTS) + 1)
+                for client in clients:
+                    client.send(b"DATA\r\n")
+                # A session that is slowed down stays silent while others are answered.
+                for _ in range(BEATS):
+                    assert beat.ask(b"MAIL FROM:<>\r\n").code == 250
+                    assert beat.ask(b"RSET\r\n").code == 250
+                silent = [client for client in clients if not readable(client)]
+                for client in clients:
+                    assert client.reply().code == 354
+                    assert client.ask(b"Subject: x\r\n\r\n.\r\n").code == 250
+                    accepted += 1
+                slow = slow + 1 if len(silent) == SESSIONS else 0
+                beat.close()
+                beat = Wire(site.port)
+                assert beat.ask(b"EHLO client.example\r\n").code == 250
+                if slow == 2:
+                    break
+            assert slow == 2
+            assert processes(site, "smtpd") == list(before)
+            growth = {pid: high_water_kib(pid) - size for pid, size in before.items()}
+            assert max(growth.values()) <= GROWTH_MAX_KIB, growth
+        finally:
+            os.kill(qmgr, signal.SIGCONT)
+        wait_for("all mail to be delivered", lambda: site.log_text().count(": removed") == accepted)
+        assert processes(site, "qmgr") == [qmgr]
+        for client in [*clients, beat]:
+            client.close()
+        assert "reject" not in site.log_text()
+
+
+def readable(client: Wire) -> bool:
+    """Say whether the server has sent something that was not read."""
+    return bool(select.select([client.socket], [], [], 0)[0])
