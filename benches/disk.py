@@ -1,0 +1,84 @@
+"""How many octets on disk does a queued message take, beside Postfix's?
+
+Messages with one size of body come in while the next hop is down, and each is tried once; then the blocks of every
+file in the queue are counted, as `du` does. `size` is the whole message with its header, as the log counts it;
+`message` is what it takes on disk, `reasons` what is kept of its attempt beside it. `correct`: the queue holds every
+message.
+
+Needs root and Debian's postfix package; ends by itself.
+"""
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import harness
+import mta
+from harness import Deliveries, Result, inject
+
+AIM_OCTETS = 4700
+BLOCK_OCTETS = 512
+"""What stat counts blocks in."""
+MESSAGES = {"postfix": ("incoming", "active", "deferred", "hold"), "postillion": ("incoming", "deferred", "hold")}
+"""Directories with the messages themselves."""
+REASONS = {"postfix": ("defer", "bounce"), "postillion": ("active",)}
+"""Directories with what became of them: Postillion's state log is in active/."""
+
+
+def on_disk(queue: Path, names: Sequence[str]) -> int:
+    """Return the octets of all blocks under some of the queue's directories, theirs included."""
+    total = 0
+    for name in names:
+        for directory, _, files in os.walk(queue / name):
+            paths = [directory, *(os.path.join(directory, file) for file in files)]
+            total += sum(os.lstat(path).st_blocks for path in paths) * BLOCK_OCTETS
+    return total
+
+
+def weigh(program: str, octets: int, options: argparse.Namespace, result: Result) -> float:
+    """Return octets on disk a message, without reasons."""
+    with harness.site(options, harness.DOWN) as site, mta.running(site, program):
+        inject(site.port, 20)
+        deliveries = Deliveries(site.log)
+        mta.wait_for("the first deferrals", lambda: deliveries.count_deferred() >= 20)
+        parts = MESSAGES[program], REASONS[program]
+        before = [on_disk(site.queue, names) for names in parts]
+        inject(site.port, options.messages, octets)
+        expected = options.messages + 20
+        mta.wait_for("the deferrals", lambda: deliveries.count_deferred() >= expected, harness.DRAIN_MAX_S)
+        grown = [on_disk(site.queue, names) - was for names, was in zip(parts, before, strict=True)]
+        message, reasons = (octets / options.messages for octets in grown)
+        size = int(re.findall(r" size=(\d+)", site.log_text())[-1])
+        correct = harness.queued(site, program) == expected
+    result.correct &= correct
+    result.row(program, octets, size, message, reasons, (message + reasons) / size, correct)
+    return message
+
+
+def main() -> None:
+    """Weigh both programs' queues and tell."""
+    parser = harness.parser(__doc__, compares=True)
+    parser.add_argument("--messages", type=int, default=5000)
+    options = parser.parse_args()
+    if options.quick:
+        options.messages = 200
+    question = "Octets on disk a queued message, deferred once"
+    result = Result(
+        question,
+        f"{options.messages} messages",
+        ["program   ", "body", "size  ", "message", "reasons", "all / size", "correct"],
+    )
+    result.begin()
+    for octets in (4096,) if options.quick else (1024, 4096, 65536):
+        for program in harness.programs(options):
+            each = weigh(program, octets, options, result)
+            if (program, octets) == ("postillion", 4096):
+                aimed = f"{each:.0f}"
+                result.aim("octets on disk of a 4 KiB message", f"under {AIM_OCTETS}", aimed, each < AIM_OCTETS)
+    result.tell(options)
+
+
+if __name__ == "__main__":
+    main()

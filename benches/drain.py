@@ -1,0 +1,70 @@
+"""How long does a backlog take to leave once its next hop is back, beside Postfix in the same run?
+
+    queue of deferred messages -> postqueue -f -> MTA -> smtp-sink
+
+Both programs take the messages in while `defer_transports` puts them off; then it is taken away, the same sink runs,
+and the clock goes from the flush to the last delivery in the log. `correct`: each message was delivered once and the
+queue is empty.
+
+Needs root and Debian's postfix package; ends by itself.
+"""
+
+import argparse
+import subprocess
+import time
+
+import harness
+import mta
+from harness import Deliveries, Result, cpu_seconds, inject, sink
+
+
+def drain(program: str, options: argparse.Namespace, result: Result) -> float:
+    """Return messages delivered a second."""
+    count = options.messages
+    with harness.site(options, harness.DOWN | {"defer_transports": "smtp"}) as site, mta.running(site, program):
+        inject(site.port, count, options.octets, 50, ("-d",))
+        deliveries = Deliveries(site.log)
+        mta.wait_for("the deferrals", lambda: deliveries.count_deferred() >= count, harness.DRAIN_MAX_S)
+        harness.set_parameter(site, "defer_transports", "")
+        subprocess.run([*_control(site, program), "reload"], check=True, capture_output=True)
+        mta.wait_for("the reload", lambda: "reload -- " in site.log_text())
+        with sink(site.next_port):
+            # One message more comes through: the reload is done, and an agent runs.
+            inject(site.port, 1)
+            mta.wait_for("the first delivery", lambda: deliveries.count() >= 1)
+            master = int((site.queue / "pid" / "master.pid").read_text())
+            cpu, begin = cpu_seconds(master), time.monotonic()
+            subprocess.run(harness.command(site, program, "postqueue", "-f"), check=True)
+            mta.wait_for("the deliveries", lambda: deliveries.count() >= count + 1, harness.DRAIN_MAX_S)
+            took_s = time.monotonic() - begin
+            cpu = cpu_seconds(master) - cpu
+            mta.wait_for("an empty queue", lambda: deliveries.count() and deliveries.removed >= count + 1)
+        correct = deliveries.sent == count + 1 and deliveries.failed == 0 and harness.queued(site, program) == 0
+    result.correct &= correct
+    result.row(program, took_s, count / took_s, cpu / count * 1000, correct)
+    return count / took_s
+
+
+def _control(site: mta.Site, program: str) -> list[str]:
+    return ["/usr/sbin/postfix", "-c", str(site.etc)] if program == "postfix" else site.command("postillion")
+
+
+def main() -> None:
+    """Run both programs in turn and tell."""
+    parser = harness.parser(__doc__, compares=True)
+    parser.add_argument("--messages", type=int, default=20_000)
+    parser.add_argument("--octets", type=int, default=4096)
+    options = parser.parse_args()
+    if options.quick:
+        options.messages = 200
+    flags = f"{options.messages} messages of {options.octets} octets, one next hop, default concurrency"
+    question = "Time to deliver a backlog once the next hop is back"
+    result = Result(question, flags, ["program   ", "seconds", "delivered/s", "CPU ms a message", "correct"])
+    result.begin()
+    rates = {program: drain(program, options, result) for program in harness.programs(options)}
+    result.aim_ratio("delivered a second to Postfix's", 6, rates)
+    result.tell(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""What the benches share: options, the two programs in turn, load and sink, counting, and how a result is told.
+
+A bench answers one question. It makes a `Result`, whose `tell` prints machine, versions, flags, a table, the aims and
+`correct`, writes the same as JSON with --json, and ends the process with an error when the result is not correct.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+import mta  # noqa: E402
+
+PROGRAMS = ("postfix", "postillion")
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+DRAIN_MAX_S = 600.0
+QUEUE_DIRECTORIES = ("incoming", "active", "deferred", "corrupt")
+DOWN = {"smtp_connection_cache_on_demand": "no", "minimal_backoff_time": "3600s", "maximal_backoff_time": "4000s"}
+"""A site whose next hop refuses connections: what is deferred stays so for the length of a bench."""
+
+
+@dataclass
+class Aim:
+    """What was to be reached, and what was measured."""
+
+    what: str
+    aim: str
+    measured: str
+    met: bool
+
+
+@dataclass
+class Result:
+    """The answer to a bench's question. `rows` have a cell for each of `columns`."""
+
+    question: str
+    flags: str
+    columns: Sequence[str]
+    rows: list[list[str]] = field(default_factory=list)
+    aims: list[Aim] = field(default_factory=list)
+    correct: bool = True
+
+    def row(self, *cells: object) -> None:
+        """Add a row; print it, for a long run shows how far it is."""
+        texts = [f"{cell:.3g}" if isinstance(cell, float) and cell < 100 else number(cell) for cell in cells]
+        self.rows.append(texts)
+        print("  ".join(f"{text:>{len(name)}}" for text, name in zip(texts, self.columns, strict=True)), flush=True)
+
+    def aim_ratio(self, what: str, aim: float, figures: Mapping[str, float]) -> None:
+        """Note an aim of Postillion's figure over Postfix's, if both were measured."""
+        if all(figures.get(program) for program in PROGRAMS):
+            ratio = figures["postillion"] / figures["postfix"]
+            self.aim(what, f"{aim:g}", f"{ratio:.1f}", ratio >= aim)
+
+    def aim(self, what: str, aim: str, measured: str, met: bool) -> None:
+        """Note an aim of the project and whether it was met. A missed aim does not make a result incorrect."""
+        self.aims.append(Aim(what, aim, measured, met))
+
+    def begin(self) -> None:
+        """Print what is asked, and of which machine."""
+        print(f"{self.question}\n{machine()}\n{versions()}\n{self.flags}\n")
+        print("  ".join(self.columns), flush=True)
+
+    def tell(self, options: argparse.Namespace) -> None:
+        """Print the rest; write everything as JSON if asked to; end the process if it is not correct."""
+        for aim in self.aims:
+            print(f"{aim.what}: {aim.measured}, aim {aim.aim}: {'met' if aim.met else 'MISSED'}")
+        print(f"correct={self.correct}", flush=True)
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            facts = {"machine": machine(), "versions": versions(), "load": f"{os.getloadavg()[1]:.1f}"}
+            options.json.write_text(json.dumps(asdict(self) | facts, indent=1) + "\n")
+        if not self.correct:
+            sys.exit("the result is not correct")
+
+
+def number(value: object) -> str:
+    """Return a number with its thousands apart; anything else as it is."""
+    return f"{value:,.0f}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def parser(doc: str | None, *, compares: bool = False) -> argparse.ArgumentParser:
+    """Return a parser with the options that every bench has; `compares`: with Postfix."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--quick", action="store_true", help="small numbers: shows that it works, measures nothing")
+    if compares:
+        made.add_argument("--only", choices=PROGRAMS, help="not the other one, and so no ratio")
+    made.add_argument("--json", type=Path, help="write the result to this file, too")
+    made.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="where queues are: on a real disk")
+    return made
+
+
+def machine() -> str:
+    """Return the machine in a line, with how busy it is."""
+    model = ""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{platform.machine()}, {os.cpu_count()} CPUs {model}, Linux {platform.release()}"
+
+
+def versions() -> str:
+    """Return the versions of what is measured."""
+    commit = _line("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+    rust = _line("rustc", "--version").partition("(")[0].strip()
+    postfix = _line("postconf", "-h", "mail_version") or "none"
+    return f"Postillion {commit}, Python {platform.python_version()}, {rust}, Postfix {postfix}"
+
+
+def _line(*command: str) -> str:
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return ""
+
+
+def cpu_seconds(master: int) -> float:
+    """Return the CPU time of a process and its descendants, dead ones included once they were waited for."""
+    parents: dict[int, int] = {}
+    used: dict[int, float] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            pid = int(entry.name)
+            parents[pid] = int(fields[1])
+            used[pid] = sum(map(int, fields[11:15])) * TICK_S
+    tree = {master}
+    grown = True
+    while grown:
+        found = {pid for pid, parent in parents.items() if parent in tree} - tree
+        tree |= found
+        grown = bool(found)
+    return sum(used.get(pid, 0.0) for pid in tree)
+
+
+def source(port: int, messages: int, octets: int = 4096, sessions: int = 20, load: Sequence[str] = ()) -> list[str]:
+    """Return the command line of the load generator."""
+    sizes = ["-l", str(octets), "-s", str(sessions), "-m", str(messages)]
+    return ["smtp-source", *load, *sizes, "-f", "load@example.org", "-t", "sink@next.example", f"127.0.0.1:{port}"]
+
+
+def inject(port: int, messages: int, octets: int = 4096, sessions: int = 20, load: Sequence[str] = ()) -> float:
+    """Send messages; return how many were accepted a second."""
+    begin = time.monotonic()
+    subprocess.run(source(port, messages, octets, sessions, load), check=True)
+    return messages / (time.monotonic() - begin)
+
+
+@contextlib.contextmanager
+def sink(port: int) -> Iterator[None]:
+    """Run a sink on `port` while the block lasts."""
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    process = subprocess.Popen(["smtp-sink", *user, f"127.0.0.1:{port}", "1000"])
+    try:
+        mta.wait_for("smtp-sink", lambda: mta.listening(port))
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Deliveries:
+    """Counts what a log says of deliveries, reading on from where it stopped."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.sent = 0
+        self.deferred = 0
+        self.failed = 0
+        self.removed = 0
+        self._at = 0
+
+    def count(self) -> int:
+        """Return how many deliveries there were until now."""
+        with self.log.open("rb") as file:
+            file.seek(self._at)
+            text = file.read()
+        text = text[: text.rfind(b"\n") + 1]
+        self._at += len(text)
+        self.sent += text.count(b"status=sent")
+        self.deferred += text.count(b"status=deferred")
+        self.failed = self.failed + text.count(b"status=bounced")
+        self.removed += text.count(b": removed")
+        return self.sent
+
+    def count_deferred(self) -> int:
+        """Return how many deliveries were put off until now."""
+        self.count()
+        return self.deferred
+
+
+@contextlib.contextmanager
+def site(options: argparse.Namespace, main_cf: Mapping[str, str] | None = None) -> Iterator[mta.Site]:
+    """A site in a directory of its own, removed at the end."""
+    directory = Path(tempfile.mkdtemp(prefix="bench-", dir=options.directory))
+    try:
+        yield mta.Site(directory, main_cf=main_cf)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def set_parameter(of: mta.Site, name: str, value: str) -> None:
+    """Say something else of a parameter that a site's main.cf has on a line."""
+    main_cf = of.etc / "main.cf"
+    lines = main_cf.read_text().splitlines()
+    main_cf.write_text(
+        "".join(f"{name} = {value}\n" if line.startswith(f"{name} =") else f"{line}\n" for line in lines)
+    )
+
+
+def command(of: mta.Site, program: str, *words: str) -> list[str]:
+    """Return the command line of one of the queue commands, by the program that it belongs to."""
+    name, *rest = words
+    return [f"/usr/sbin/{name}", "-c", str(of.etc), *rest] if program == "postfix" else [*of.command(name), *rest]
+
+
+def queued(of: mta.Site, program: str) -> int:
+    """Return how many messages are in the queue, as postqueue says."""
+    listed = subprocess.run(command(of, program, "postqueue", "-j"), capture_output=True, check=True).stdout
+    return listed.count(b"\n")
+
+
+def built(example: str, quick: bool) -> Path:
+    """Return the program of one of rust/core/examples, built now; for a quick run without optimisation."""
+    profile = [] if quick else ["--release"]
+    build = ["cargo", "build", "--quiet", "--locked", *profile, "-p", "postillion-core", "--example", example]
+    subprocess.run(build, cwd=ROOT, check=True)
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return target / ("debug" if quick else "release") / "examples" / example
+
+
+def read_figures(printed: str) -> dict[str, Any]:
+    """Return the JSON object that a program printed."""
+    read: dict[str, Any] = json.loads(printed)
+    return read
+
+
+def figures(line: Sequence[str | Path], **process: Any) -> dict[str, Any]:
+    """Run a program that prints one JSON object, and return that."""
+    return read_figures(subprocess.run(line, capture_output=True, text=True, check=True, **process).stdout)
+
+
+def fill(of: mta.Site, messages: int, octets: int, quick: bool, defer_s: int = 86_400) -> None:
+    """Put deferred messages into a queue that nobody manages, with the rights that a running server would give them."""
+    owner: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        user = pwd.getpwnam("postfix" if mta.exists("postfix") else "nobody")
+        owner = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    for name in QUEUE_DIRECTORIES:
+        directory = of.queue / name
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if owner:
+            os.chown(directory, owner["user"], owner["group"])
+    # The example must be where that user may run it.
+    program = of.directory / "fill"
+    shutil.copy(built("fill", quick), program)
+    program.chmod(0o755)
+    sizes = [str(messages), str(octets), "256", str(defer_s)]
+    if not figures([program, of.queue, *sizes], **owner)["correct"]:
+        raise RuntimeError("the queue could not be filled")
+
+
+def greeting_s(port: int, patience_s: float = 60.0) -> float:
+    """Return how long it takes from now until a client is greeted."""
+    begin = time.monotonic()
+    while time.monotonic() < begin + patience_s:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as peer:
+            peer.settimeout(patience_s)
+            if peer.recv(4) == b"220 ":
+                return time.monotonic() - begin
+        time.sleep(0.002)
+    raise TimeoutError(f"no greeting in {patience_s} s")
+
+
+def programs(options: argparse.Namespace) -> Sequence[str]:
+    """Return the programs that are to be measured, in turn."""
+    return PROGRAMS if options.only is None else (options.only,)

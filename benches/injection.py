@@ -1,0 +1,62 @@
+"""How many messages a second are accepted while the next hop is down, beside Postfix in the same run?
+
+    smtp-source -> MTA -> a port where nobody listens
+
+Every message is accepted, tried (connection refused, or the destination is known to be dead) and deferred meanwhile.
+`correct`: the queue holds every message afterwards, and each was deferred once.
+
+Needs root and Debian's postfix package; ends by itself.
+"""
+
+import argparse
+import statistics
+import time
+
+import harness
+import mta
+from harness import Deliveries, Result, inject
+
+
+def accept(program: str, options: argparse.Namespace, result: Result) -> tuple[float, float]:
+    """Return messages accepted a second, and accepted and deferred a second, of one run."""
+    with harness.site(options, harness.DOWN) as site, mta.running(site, program):
+        inject(site.port, options.warm_up, options.octets, options.sessions)
+        deliveries = Deliveries(site.log)
+        mta.wait_for("the warm-up", lambda: deliveries.count_deferred() >= options.warm_up)
+        begin = time.monotonic()
+        accepted_per_s = inject(site.port, options.messages, options.octets, options.sessions)
+        expected = options.warm_up + options.messages
+        mta.wait_for("the deferrals", lambda: deliveries.count_deferred() >= expected, harness.DRAIN_MAX_S)
+        deferred_per_s = options.messages / (time.monotonic() - begin)
+        correct = harness.queued(site, program) == expected and deliveries.sent == 0
+    result.correct &= correct
+    result.row(program, accepted_per_s, deferred_per_s, correct)
+    return accepted_per_s, deferred_per_s
+
+
+def main() -> None:
+    """Run both programs in turn and tell."""
+    parser = harness.parser(__doc__, compares=True)
+    parser.add_argument("--messages", type=int, default=5000)
+    parser.add_argument("--octets", type=int, default=4096)
+    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=200)
+    options = parser.parse_args()
+    if options.quick:
+        options.messages, options.warm_up, options.runs = 200, 20, 1
+    flags = f"{options.messages} messages of {options.octets} octets, {options.sessions} sessions, {options.runs} runs"
+    question = "Messages accepted a second while the next hop refuses connections"
+    result = Result(question, flags, ["program   ", "accepted/s", "deferred/s", "correct"])
+    result.begin()
+    runs: dict[str, list[float]] = {program: [] for program in harness.programs(options)}
+    for _ in range(options.runs):
+        for program in runs:
+            runs[program].append(accept(program, options, result)[0])
+    medians = {program: statistics.median(rates) for program, rates in runs.items()}
+    result.aim_ratio("accepted a second to Postfix's, medians", 6, medians)
+    result.tell(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Every bench runs and finds its result correct. The numbers of these short forms mean nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from peers import peer
+
+BENCHES = Path(__file__).resolve().parent.parent / "benches"
+PATIENCE_S = 300.0
+"""An example may have to be built first."""
+
+
+@pytest.mark.parametrize(
+    ("bench", "flags", "peers"),
+    [
+        ("relay", ["--only", "postillion", "--loads", "new"], ["smtp-source", "smtp-sink"]),
+        ("injection", ["--only", "postillion"], ["smtp-source"]),
+        ("drain", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
+        ("disk", ["--only", "postillion"], ["smtp-source"]),
+        ("journal", [], ["strace"]),
+        ("restart", [], ["smtp-source"]),
+        ("listing", [], ["smtp-source"]),
+    ],
+)
+def test_bench_is_correct(tmp_path: Path, bench: str, flags: list[str], peers: list[str]) -> None:
+    """Its short form says so, in words and as JSON."""
+    for program in peers:
+        peer(program)
+    written = tmp_path / "result.json"
+    command = [sys.executable, BENCHES / f"{bench}.py", "--quick", "--json", written, "--directory", tmp_path, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(written.read_text())
+    assert result["correct"] is True
+    assert result["rows"]
