@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: run test build wheel lint rust-test python-test bench clean
+.PHONY: run test build wheel lint rust-test python-test bench bench-queue simulation clean
 
 ## A complete server in ./var: SMTP on 127.0.0.1:2525, a first message, its log lines; then it serves until Ctrl-C.
 ## ONCE=1 stops after the first message; the exit status says whether it arrived.
@@ -50,6 +50,16 @@ wheel: $(VENV)/.tools
 ## Postfix and Postillion in turn (needs Debian's postfix package and root).
 bench: build
 	$(BIN)/python benches/relay.py
+
+## All benches of the queue; the tables of docs/measured.md. QUICK=1: the short forms, which write nothing.
+## Needs root, Debian's postfix and strace packages, 6 GB under /var/tmp, and half an hour of a quiet machine.
+bench-queue: build
+	$(BIN)/python benches/measured.py $(if $(QUICK),--quick) $(BENCHES)
+
+## The tables and plots of docs/simulation.md: a million messages on a virtual clock.
+simulation: build
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group plots
+	$(BIN)/python benches/simulate.py
 
 clean:
 	rm -rf target dist $(VENV) var

@@ -294,3 +294,15 @@ def greeting_s(port: int, patience_s: float = 60.0) -> float:
 def programs(options: argparse.Namespace) -> Sequence[str]:
     """Return the programs that are to be measured, in turn."""
     return PROGRAMS if options.only is None else (options.only,)
+
+
+def put(page: Path, places: Mapping[str, str]) -> None:
+    """Write each text between its `<!-- NAME -->` and the next `<!-- end -->` of a page."""
+    written = page.read_text()
+    for name, text in places.items():
+        before, mark, rest = written.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not end:
+            sys.exit(f"{page} has no place for {name}")
+        written = f"{before}{mark}{text}\n{end}{after}"
+    page.write_text(written)

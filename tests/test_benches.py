@@ -21,6 +21,7 @@ PATIENCE_S = 300.0
         ("injection", ["--only", "postillion"], ["smtp-source"]),
         ("drain", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
         ("disk", ["--only", "postillion"], ["smtp-source"]),
+        ("decisions", [], []),
         ("journal", [], ["strace"]),
         ("restart", [], ["smtp-source"]),
         ("listing", [], ["smtp-source"]),

@@ -1,0 +1,49 @@
+"""How many decisions a second does the scheduler make while many messages wait, and what memory does each take?
+
+    rust/core/examples/decisions: the scheduler alone, with 5,000 messages under delivery for 10,007 destinations
+
+A decision is a job given to an agent and its result taken, with all that the scheduler does for it: admission, log
+lines and facts. `correct`: every decision removed its message, and what waits waits still.
+"""
+
+import harness
+from harness import Result
+
+AIM_PER_S = 1_000_000
+AIM_OCTETS = 200
+AIM_GROWTH = 1.5
+"""What a decision may cost with a million messages, to that with ten thousand."""
+
+
+def main() -> None:
+    """Measure and tell."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("--decisions", type=int, default=1_000_000)
+    options = parser.parse_args()
+    sizes = (10_000, 100_000, 1_000_000)
+    if options.quick:
+        sizes, options.decisions = (1000, 10_000), 2000
+    columns = ["waiting  ", "decisions/s", "us a decision", "us an arrival", "octets a message", "correct"]
+    question = "Decisions of the scheduler a second, and memory of a message that waits"
+    result = Result(question, f"{options.decisions} decisions, the best of three runs", columns)
+    result.begin()
+    program = harness.built("decisions", options.quick)
+    costs = {}
+    for waiting in sizes:
+        runs = [harness.figures([program, str(waiting), str(options.decisions)]) for _ in range(3)]
+        best = min(runs, key=lambda run: run["us_a_decision"])
+        cost, octets = costs[waiting] = best["us_a_decision"], best["octets_a_message"]
+        correct = all(run["correct"] for run in runs)
+        result.correct &= correct
+        result.row(waiting, 1e6 / cost, cost, best["us_an_arrival"], octets, correct)
+    first, last = costs[sizes[0]], costs[sizes[-1]]
+    rate, growth = 1e6 / last[0], last[0] / first[0]
+    result.aim(f"decisions a second, {sizes[-1]:,} waiting", f"{AIM_PER_S:,}", f"{rate:,.0f}", rate >= AIM_PER_S)
+    result.aim("octets of memory a message", f"{AIM_OCTETS}", f"{last[1]:.0f}", last[1] <= AIM_OCTETS)
+    what = f"cost with {sizes[-1]:,} waiting to that with {sizes[0]:,}"
+    result.aim(what, f"within {AIM_GROWTH}", f"{growth:.2f}", growth <= AIM_GROWTH)
+    result.tell(options)
+
+
+if __name__ == "__main__":
+    main()

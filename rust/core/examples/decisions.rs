@@ -1,0 +1,161 @@
+//! What does a decision of the scheduler cost, and what a message that waits, when many wait?
+//!
+//! `cargo run --release --example decisions -- [WAITING [DECISIONS]]`: so many messages lie deferred in the queue, and
+//! others arrive beside them, for ten thousand destinations, faster than their agents take them: several thousand are
+//! always under delivery and wait for one of 200 places. A decision is a job given to an agent and its result taken:
+//! everything that the scheduler does for it counts, from the result's return to the next job, with admission, log
+//! lines and facts. Arrivals (`arrived`) and answers of the resolver are counted apart. Prints one JSON object.
+
+use postillion_core::ipc::frame::{Arrival, Job, JobKind, JobResult, Outcome, Status};
+use postillion_core::message::envelope::{Envelope, Recipient};
+use postillion_core::qmgr::clock::{Now, SECOND_US};
+use postillion_core::qmgr::scheduler::{Event, Scheduler};
+use postillion_core::qmgr::settings::{Settings, TransportSettings};
+use postillion_core::queue::id::{QueueId, SLOT_BITS};
+use postillion_core::queue::locator::{Locator, SegmentId};
+use postillion_core::queue::{Fact, Kept, Stored};
+use postillion_core::smtp::reply::Enhanced;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+const START_US: u64 = 1_795_000_000 * SECOND_US;
+/// A prime, so that neighbours go to different places.
+const DESTINATIONS: u64 = 10_007;
+/// Messages under delivery at any time.
+const UNDER_DELIVERY: u64 = 5_000;
+/// Jobs that the agents take.
+const CAPACITY: u32 = 200;
+/// A message that waits is due so much later: after the run.
+const LATER_US: u64 = 3600 * SECOND_US;
+
+struct Bench {
+    scheduler: Scheduler,
+    now: Now,
+    next: u64,
+    jobs: VecDeque<Job>,
+    removed: u64,
+    /// Time in calls that are no decisions.
+    apart: Duration,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Now { mono_us: 1000 * SECOND_US, wall_us: START_US };
+        let mut scheduler = Scheduler::new(Settings::default(), now);
+        scheduler.configure_transport(None, TransportSettings::default());
+        scheduler.agent(1, "smtp", CAPACITY, now);
+        Self { scheduler, now, next: 0, jobs: VecDeque::new(), removed: 0, apart: Duration::ZERO }
+    }
+
+    fn arrival(&mut self) -> Arrival {
+        self.next += 1;
+        let n = self.next;
+        let id = QueueId((START_US + n) << SLOT_BITS);
+        let to = format!("recipient{n}@d{}.example", n % DESTINATIONS);
+        let envelope = Envelope::plain(id, "sender@example.org", vec![Recipient::plain(&to)]);
+        let locator = Locator { segment: SegmentId(START_US), offset: n * 4200, record_octets: 4200 };
+        Arrival { locator, envelope: Envelope { arrival_us: START_US, size_octets: 4096, ..envelope } }
+    }
+
+    /// A message that was tried and waits.
+    fn wait(&mut self) {
+        let arrival = self.arrival();
+        let text = "connect to mx.example[192.0.2.1]:25: Connection timed out";
+        let state = Kept {
+            attempts: 1,
+            next_attempt_us: Some(START_US + LATER_US),
+            reasons: vec![(0, status(Outcome::Deferred, text))],
+            ..Kept::default()
+        };
+        self.scheduler.restore(Stored { arrival, state }, self.now);
+    }
+
+    fn arrive(&mut self) {
+        let arrival = self.arrival();
+        let begun = Instant::now();
+        self.scheduler.arrived(arrival, self.now);
+        self.apart += begun.elapsed();
+    }
+
+    fn settle(&mut self) {
+        while let Some(event) = self.scheduler.next_event(self.now) {
+            match event {
+                Event::Deliver { job, .. } => self.jobs.push_back(*job),
+                Event::Note(Fact::Removed { .. }) => self.removed += 1,
+                Event::Resolve { address } => {
+                    let begun = Instant::now();
+                    let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+                    self.scheduler.resolved(&address, "smtp", domain, None, self.now);
+                    self.apart += begun.elapsed();
+                }
+                Event::Load { .. } => unreachable!("there is room for every message"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The oldest job comes back; what follows from it is done.
+    fn decide(&mut self) {
+        let Some(job) = self.jobs.pop_front() else { return };
+        assert_eq!(job.kind, JobKind::Deliver);
+        self.now = Now { mono_us: self.now.mono_us + 10, wall_us: self.now.wall_us + 10 };
+        let recipients = vec![(job.recipients[0].index, status(Outcome::Sent, "250 2.0.0 Ok: queued as 12345"))];
+        let result = JobResult { job: job.job, id: job.envelope.id, site: None, recipients };
+        self.scheduler.result(result, self.now);
+        self.scheduler.tick(self.now);
+        self.settle();
+        self.scheduler.deadline();
+    }
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let mut number = |default: u64| arguments.next().map_or(default, |text| text.parse().expect("a number"));
+    let (waiting, decisions) = (number(1_000_000), number(1_000_000));
+    let mut bench = Bench::new();
+    let before = resident_octets();
+    for _ in 0..waiting {
+        bench.wait();
+    }
+    let held = resident_octets().saturating_sub(before);
+    for _ in 0..UNDER_DELIVERY {
+        bench.arrive();
+    }
+    bench.settle();
+    // Every destination is known, and every table has its size.
+    for _ in 0..2 * DESTINATIONS {
+        bench.decide();
+        bench.arrive();
+        bench.settle();
+    }
+    (bench.removed, bench.apart) = (0, Duration::ZERO);
+    let mut took = Duration::ZERO;
+    for _ in 0..decisions {
+        bench.arrive();
+        let (begun, apart) = (Instant::now(), bench.apart);
+        bench.decide();
+        took += begun.elapsed().saturating_sub(bench.apart - apart);
+    }
+    let us = |took: Duration| took.as_secs_f64() * 1e6 / decisions as f64;
+    let under_delivery = bench.scheduler.catalogue().len() as u64 - waiting;
+    let correct = bench.removed == decisions && under_delivery == UNDER_DELIVERY;
+    println!(
+        "{{\"waiting\": {waiting}, \"decisions\": {decisions}, \"us_a_decision\": {:.3}, \"us_an_arrival\": {:.3}, \
+         \"octets_a_message\": {:.0}, \"correct\": {correct}}}",
+        us(took),
+        us(bench.apart),
+        held as f64 / waiting.max(1) as f64
+    );
+}
+
+/// What the process holds in memory.
+fn resident_octets() -> u64 {
+    const PAGE_OCTETS: u64 = 4096;
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0) * PAGE_OCTETS
+}
+
+fn status(outcome: Outcome, text: &str) -> Status {
+    let class = if outcome == Outcome::Sent { 2 } else { 4 };
+    Status { outcome, dsn: Enhanced { class, subject: 0, detail: 0 }, text: text.into(), remote: None }
+}
