@@ -15,11 +15,22 @@ TIMES = (
     "bounce_queue_lifetime",
     "delay_warning_time",
     "transport_retry_time",
+    "qmgr_clog_warn_time",
     "qmgr_ipc_timeout",
     "queue_run_delay",
 )
-TRANSPORT_NUMBERS = ("destination_concurrency_limit", "destination_recipient_limit")
-TRANSPORT_TIMES = ("destination_rate_delay", "transport_rate_delay")
+TRANSPORT_NUMBERS = (
+    "destination_concurrency_limit",
+    "destination_recipient_limit",
+    "delivery_slot_cost",
+    "delivery_slot_loan",
+    "delivery_slot_discount",
+    "minimum_delivery_slots",
+    "recipient_limit",
+    "extra_recipient_limit",
+    "recipient_refill_limit",
+)
+TRANSPORT_TIMES = ("destination_rate_delay", "transport_rate_delay", "recipient_refill_delay")
 TRANSPORT_TEXTS = ("destination_concurrency_positive_feedback", "destination_concurrency_negative_feedback")
 COHORT_LIMIT = "destination_concurrency_failed_cohort_limit"
 INITIAL = "initial_destination_concurrency"

@@ -254,6 +254,7 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, u64)> {
             "maximal_queue_lifetime" => settings.lifetimes.maximal_queue_us = micros(&value)?,
             "bounce_queue_lifetime" => settings.lifetimes.bounce_queue_us = micros(&value)?,
             "delay_warning_time" => settings.lifetimes.delay_warning_us = micros(&value)?,
+            "qmgr_clog_warn_time" => settings.clog_warn_us = micros(&value)?,
             "transport_retry_time" => settings.transport_retry_us = micros(&value)?,
             "qmgr_ipc_timeout" => settings.ipc_timeout_us = micros(&value)?,
             "queue_run_delay" => rescan_us = micros(&value)?,
@@ -285,6 +286,15 @@ fn read_transport(given: &Bound<'_, PyDict>) -> PyResult<TransportSettings> {
             "destination_recipient_limit" => settings.recipient_limit = value.extract()?,
             "destination_rate_delay" => settings.destination_rate_delay_us = micros(&value)?,
             "transport_rate_delay" => settings.transport_rate_delay_us = micros(&value)?,
+            "process_limit" => settings.process_limit = value.extract()?,
+            "delivery_slot_cost" => settings.slots.cost = value.extract()?,
+            "delivery_slot_loan" => settings.slots.loan = value.extract()?,
+            "delivery_slot_discount" => settings.slots.discount_percent = value.extract()?,
+            "minimum_delivery_slots" => settings.slots.minimum = value.extract()?,
+            "recipient_limit" => settings.refill.recipient_limit = value.extract()?,
+            "extra_recipient_limit" => settings.refill.extra_limit = value.extract()?,
+            "recipient_refill_limit" => settings.refill.least = value.extract()?,
+            "recipient_refill_delay" => settings.refill.delay_us = micros(&value)?,
             name => return Err(unknown(name)),
         }
     }

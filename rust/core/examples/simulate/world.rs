@@ -7,6 +7,7 @@ use crate::figures::Figures;
 use crate::traffic::{START_US, Traffic, Verdict, mix};
 use postillion_core::ipc::frame::{Arrival, Job, JobKind, JobResult, Outcome, Status};
 use postillion_core::qmgr::clock::Now;
+use postillion_core::qmgr::message::Cursor;
 use postillion_core::qmgr::scheduler::{Event, Scheduler};
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::Fact;
@@ -221,7 +222,7 @@ impl<'a> World<'a> {
         while let Some(event) = self.scheduler.next_event(self.now()) {
             match event {
                 Event::Note(fact) => self.fact(&fact),
-                Event::Line { text, .. } => self.note_text(&text),
+                Event::Line { text, .. } => self.note_text(&text.to_string()),
                 Event::Load { id, .. } => {
                     let n = self.traffic.number(id);
                     self.note(n);
@@ -230,6 +231,14 @@ impl<'a> World<'a> {
                         self.figures.opened(n, 1);
                     }
                     self.scheduler.loaded(id, Ok(self.traffic.envelope(n)), self.now());
+                }
+                Event::Read { id, from, most, .. } => {
+                    let n = self.traffic.number(id);
+                    self.note(n);
+                    let all = self.traffic.envelope(n).recipients;
+                    let read: Vec<_> = all.into_iter().skip(from.index as usize).take(most as usize).collect();
+                    let next = Cursor { index: from.index + read.len() as u32, octets: 0 };
+                    self.scheduler.read(id, Ok((read, next)), self.now());
                 }
                 Event::Resolve { address } => {
                     let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);

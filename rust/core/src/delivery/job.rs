@@ -291,6 +291,7 @@ pub(crate) mod tests {
     use crate::message::envelope::{Envelope, Recipient};
     use crate::queue::id::QueueId;
     use crate::queue::locator::{Locator, SegmentId};
+    use std::sync::Arc;
 
     const SETTINGS: JobSettings = JobSettings { resolution_digits: 6, long_queue_ids: false, soft_bounce: false };
 
@@ -306,11 +307,11 @@ pub(crate) mod tests {
             transport: "smtp".into(),
             nexthop: "example.org".into(),
             active_us: 10_250_000,
-            envelope: Envelope {
+            envelope: Arc::new(Envelope {
                 arrival_us: 10_000_000,
                 size_octets: 5,
                 ..Envelope::plain(QueueId(1 << 12), "s@example.org", vec![])
-            },
+            }),
             recipients: indexes.iter().map(|index| recipient(*index)).collect(),
         }
     }

@@ -18,6 +18,7 @@ use crate::queue::id::QueueId;
 use crate::queue::locator::{Locator, SegmentId};
 use crate::smtp::reply::Enhanced;
 use std::fmt;
+use std::sync::Arc;
 
 /// The version of every frame of this release.
 pub const FRAME_VERSION: u8 = 1;
@@ -92,13 +93,13 @@ pub struct Job {
     /// Where in it.
     pub locator: Locator,
     /// The transport's name in master.cf.
-    pub transport: Box<str>,
+    pub transport: Arc<str>,
     /// Where the message goes next, in the transport's own syntax.
-    pub nexthop: Box<str>,
+    pub nexthop: Arc<str>,
     /// When the message became active: microseconds since 1970 (the second of the log's `delays=`).
     pub active_us: u64,
     /// The envelope without its recipients.
-    pub envelope: Envelope,
+    pub envelope: Arc<Envelope>,
     /// The recipients of this job.
     pub recipients: Vec<JobRecipient>,
 }
@@ -384,7 +385,7 @@ fn decode_job(take: &mut Take<'_>) -> Result<Job, CodecError> {
     let transport = take.str()?.into();
     let nexthop = take.str()?.into();
     let active_us = take.u64()?;
-    let envelope = Envelope::decode(take)?;
+    let envelope = Arc::new(Envelope::decode(take)?);
     let count = take.count(4)?;
     let recipient = |take: &mut Take<'_>| {
         Ok(JobRecipient { index: take.u32()?, recipient: decode_recipient(take)?, status: decode_option_status(take)? })
@@ -460,7 +461,7 @@ mod tests {
                 transport: "bounce".into(),
                 nexthop: "".into(),
                 active_us: 2,
-                envelope,
+                envelope: Arc::new(envelope),
                 recipients: vec![JobRecipient {
                     index: 0,
                     recipient: Recipient::plain("r@example.org"),

@@ -160,6 +160,22 @@ impl Envelope {
 
     /// Read the encoded form.
     pub fn decode(take: &mut Take<'_>) -> Result<Self, CodecError> {
+        let mut envelope = Self::decode_head(take)?;
+        envelope.recipients =
+            (0..take.count(RECIPIENT_LEAST_OCTETS)?).map(|_| decode_recipient(take)).collect::<Result<Vec<_>, _>>()?;
+        envelope.attributes = (0..take.count(ATTRIBUTE_LEAST_OCTETS)?)
+            .map(|_| Ok((take.str()?.into(), take.str()?.into())))
+            .collect::<Result<Vec<_>, CodecError>>()?;
+        Ok(envelope)
+    }
+
+    /// Read over all that stands before the recipients; how many they are.
+    pub(crate) fn decode_to_recipients(take: &mut Take<'_>) -> Result<u32, CodecError> {
+        Self::decode_head(take)?;
+        take.u32()
+    }
+
+    fn decode_head(take: &mut Take<'_>) -> Result<Self, CodecError> {
         let id = QueueId(take.u64()?);
         let arrival_us = take.u64()?;
         let sender = take.str()?.into();
@@ -182,11 +198,7 @@ impl Envelope {
         };
         let envid = take.option_str()?.map(Into::into);
         let size_octets = take.u64()?;
-        let recipients =
-            (0..take.count(RECIPIENT_LEAST_OCTETS)?).map(|_| decode_recipient(take)).collect::<Result<Vec<_>, _>>()?;
-        let attributes = (0..take.count(ATTRIBUTE_LEAST_OCTETS)?)
-            .map(|_| Ok((take.str()?.into(), take.str()?.into())))
-            .collect::<Result<Vec<_>, CodecError>>()?;
+        let (recipients, attributes) = (Vec::new(), Vec::new());
         Ok(Self { id, arrival_us, sender, recipients, body, smtputf8, ret, envid, size_octets, attributes })
     }
 }

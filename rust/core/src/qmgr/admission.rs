@@ -1,11 +1,13 @@
-//! How a message becomes active: room, turns of fresh mail and retries, and its recipients part by part.
+//! How a message becomes active: room, turns of fresh mail and retries, and its recipients as there is room for them.
 //!
-//! Room is counted in messages (`qmgr_message_active_limit`) and in recipients (`qmgr_message_recipient_limit`). A
-//! part of the recipients is resolved whole, then put into bundles by destination; `dispatch.rs` takes those.
+//! Room is counted in messages (`qmgr_message_active_limit`) and in recipients (`qmgr_message_recipient_limit`). New
+//! recipients are resolved together, then put into bundles by destination; `dispatch.rs` takes those. `crowd.rs` has
+//! what becomes of messages whose destination is slow.
 
 use super::catalogue::Place;
 use super::clock::Now;
-use super::message::{Active, Phase, Target, Wish};
+use super::line::Text;
+use super::message::{Active, Cursor, Phase, Stage, Target, Wish};
 use super::route::Asker;
 use super::scheduler::{Event, Scheduler, deferral};
 use crate::ipc::frame::{JobKind, JobRecipient, Outcome, Status};
@@ -31,32 +33,47 @@ impl Scheduler {
             && (messages == 0 || self.in_core < self.settings.message_recipient_limit)
     }
 
+    /// May another retry become active?
+    pub(super) fn has_retry_room(&self) -> bool {
+        self.retries < self.settings.retry_active_limit()
+    }
+
     /// Recipients that a message will bring into memory at first.
     fn first_part(&self, slot: u32) -> usize {
         (self.catalogue.entry(slot).open() as usize).min(self.settings.part_recipients())
     }
 
-    /// Fill the room there is: fresh mail and retries take turns, and retries never take all of it.
+    /// Fill the room there is: fresh mail, retries and messages that their destination calls in take turns, and retries
+    /// never take all of it.
     pub(super) fn admit(&mut self, now: Now) {
         while self.has_room() {
             let fresh = self.catalogue.first_fresh();
             let due = self.catalogue.first_due().filter(|(due_us, _)| *due_us <= now.mono_us).map(|(_, slot)| slot);
-            let due = due.filter(|_| self.retries < self.settings.retry_active_limit());
-            let slot = match (fresh, due) {
-                (None, None) => return,
-                (Some(slot), None) | (None, Some(slot)) => slot,
-                (Some(fresh), Some(due)) => {
-                    self.retry_turn = !self.retry_turn;
-                    if self.retry_turn { due } else { fresh }
-                }
+            let due = due.filter(|_| self.has_retry_room());
+            let called = if self.calling.is_empty() { None } else { self.first_called() };
+            let choices = [fresh, due, called];
+            let mut turns = (1..=choices.len()).map(|step| (self.admitted + step) % choices.len());
+            let Some(turn) = turns.find(|turn| choices[*turn].is_some()) else {
+                break;
             };
-            self.catalogue.place(slot, Place::Loading);
-            self.loading += 1;
-            self.in_core += self.first_part(slot);
-            let entry = self.catalogue.entry(slot);
-            self.retries += usize::from(entry.is_retry());
-            self.events.push_back(Event::Load { id: entry.id(), at: entry.at() });
+            self.admitted = turn;
+            if let Some(slot) = choices[turn] {
+                self.load(slot);
+            }
+            if turn == 2 {
+                self.called_in();
+            }
         }
+        self.relieve(now);
+    }
+
+    fn load(&mut self, slot: u32) {
+        self.catalogue.place(slot, Place::Loading);
+        self.loading += 1;
+        self.in_core += self.first_part(slot);
+        let entry = self.catalogue.entry(slot);
+        self.retries += usize::from(entry.is_retry());
+        self.events.push_back(Event::Load { id: entry.id(), at: entry.at() });
     }
 
     pub(super) fn leave_loading(&mut self, slot: u32) {
@@ -66,55 +83,85 @@ impl Scheduler {
     }
 
     pub(super) fn activate(&mut self, slot: u32, mut envelope: Envelope, now: Now) {
-        let entry = self.catalogue.entry(slot);
-        let text = format!(
-            "{}: from=<{}>, size={}, nrcpt={} (queue active)",
-            entry.id().text(self.settings.long_queue_ids),
-            envelope.sender,
-            envelope.size_octets,
-            entry.open(),
-        );
-        let retry = entry.is_retry();
-        self.events.push_back(Event::Line { program: None, warning: false, text });
+        let retry = self.catalogue.entry(slot).is_retry();
         let recipients = std::mem::take(&mut envelope.recipients);
         let (key, _) = self.active.insert(Active {
             slot,
-            envelope,
+            envelope: Arc::new(envelope),
             targets: Vec::new(),
+            free: Vec::new(),
             waiting: 0,
+            memory_limit: self.settings.part_recipients(),
             jobs: 0,
             sent_us: 0,
             unresolved: 0,
-            unread_from: 0,
+            unread: Cursor::default(),
+            reading: false,
+            read_us: now.mono_us,
             active_us: now.wall_us,
-            phase: Phase::Resolving,
+            phase: Phase::Delivering,
             wish: Wish::Deliver,
             withdrawn: false,
+            announced: false,
             retry,
             expired: false,
-            ticket: 0,
+            errands: Vec::new(),
             agents_lost: 0,
             deferred: Vec::new(),
             bounced: Vec::new(),
             late: Vec::new(),
         });
         self.catalogue.place(slot, Place::Active(key));
-        self.begin_part(key, recipients, now);
+        self.keep_recipients(key, recipients, now);
     }
 
-    /// Take the next part of the recipients into memory and find out where they go.
-    pub(super) fn begin_part(&mut self, key: u32, recipients: Vec<Recipient>, now: Now) {
-        let part = self.settings.part_recipients();
+    /// Say in the log that a message is under delivery now, once.
+    pub(super) fn announce(&mut self, key: u32) {
+        let message = &mut self.active[key];
+        if !std::mem::replace(&mut message.announced, true) {
+            let entry = self.catalogue.entry(message.slot);
+            let recipients = entry.open();
+            let long_ids = self.settings.long_queue_ids;
+            let text = Text::Active { envelope: Arc::clone(&message.envelope), recipients, long_ids };
+            self.events.push_back(Event::Line { program: None, warning: false, text });
+        }
+    }
+
+    /// More recipients of an active message were read; `next` is where to read on.
+    pub(super) fn recipients_read(&mut self, key: u32, recipients: Vec<Recipient>, next: Cursor, now: Now) {
+        let message = &mut self.active[key];
+        message.reading = false;
+        message.read_us = now.mono_us;
+        if message.withdrawn || message.phase != Phase::Delivering {
+            return self.check_settled(key);
+        }
+        // What is given for fewer than it says would be asked for again and again.
+        let read = recipients.len() as u32;
+        self.keep_recipients(key, recipients, now);
+        let Some(message) = self.active.get_mut(key) else {
+            return;
+        };
+        let all = self.catalogue.entry(message.slot).recipients();
+        if read == 0 {
+            message.unread = Cursor { index: all, octets: 0 };
+        } else if message.unread.index == next.index {
+            message.unread = next;
+        }
+        self.check_settled(key);
+    }
+
+    /// Take recipients into memory, from the first that is unread, as long as there is room, and find out where they go.
+    fn keep_recipients(&mut self, key: u32, recipients: Vec<Recipient>, now: Now) {
         let message = &mut self.active[key];
         let entry = self.catalogue.entry(message.slot);
-        let forced_expire = entry.forced_expire();
-        let from = message.unread_from;
-        message.unread_from = entry.recipients();
-        for (index, recipient) in (0..entry.recipients()).zip(recipients).skip(from as usize) {
-            if message.targets.len() >= part {
-                message.unread_from = index;
+        let before = message.in_core();
+        let from = message.unread.index;
+        let mut next = from;
+        for (index, recipient) in (from..entry.recipients()).zip(recipients) {
+            if message.in_core() >= message.memory_limit {
                 break;
             }
+            next = index + 1;
             if entry.is_done(index) {
                 continue;
             }
@@ -124,29 +171,31 @@ impl Scheduler {
                     message.bounced.push(JobRecipient { index, recipient, status: Some(Status::clone(status)) });
                 }
                 None => {
-                    message.targets.push(Target { index, recipient, route: None, in_flight: false, outcome: None });
+                    let stage = Stage::Resolving;
+                    message.keep(Target { index, recipient, route: None, asked: false, destination: u32::MAX, stage });
                 }
             }
         }
-        message.waiting = message.targets.len() as u32;
-        message.phase = Phase::Resolving;
-        self.in_core += message.targets.len();
-        if forced_expire {
+        message.unread = Cursor { index: next, octets: 0 };
+        self.in_core += message.in_core() - before;
+        if entry.forced_expire() {
             let status = Arc::new(deferral([7, 0], "message is administratively expired"));
             for position in 0..self.active[key].targets.len() as u32 {
-                self.decide_here(key, position, &status, now);
+                if self.active[key].targets[position as usize].stage == Stage::Resolving {
+                    self.decide_here(key, position, &status, now);
+                }
             }
         }
-        self.resolve_part(key, now);
+        self.resolve(key, now);
     }
 
-    fn resolve_part(&mut self, key: u32, now: Now) {
+    fn resolve(&mut self, key: u32, now: Now) {
         let by_domain = self.settings.route_by_domain;
         let serial = self.active.serial(key);
         let message = &mut self.active[key];
         let mut malformed = Vec::new();
         for (position, target) in (0u32..).zip(&mut message.targets) {
-            if target.outcome.is_some() {
+            if target.stage != Stage::Resolving || target.route.is_some() || target.asked {
                 continue;
             }
             let address = &target.recipient.address;
@@ -158,6 +207,7 @@ impl Scheduler {
                 target.take(route);
                 continue;
             }
+            target.asked = true;
             message.unresolved += 1;
             if self.routes.ask(address, by_domain, Asker { message: key, serial, position }) {
                 self.events.push_back(Event::Resolve { address: address.clone() });
@@ -173,28 +223,80 @@ impl Scheduler {
             }
         }
         if unresolved == 0 {
-            self.place_part(key, now);
+            self.place_recipients(key, now);
         }
     }
 
-    /// Every recipient of the part has its route: put them into bundles by destination.
-    pub(super) fn place_part(&mut self, key: u32, now: Now) {
-        self.active[key].phase = Phase::Delivering;
-        let mut placed = Vec::with_capacity(self.active[key].targets.len());
+    /// Every new recipient has its route: put them into bundles by destination.
+    pub(super) fn place_recipients(&mut self, key: u32, now: Now) {
+        let mut placed = Vec::new();
         for position in 0..self.active[key].targets.len() {
             let target = &self.active[key].targets[position];
-            if target.outcome.is_none()
+            if target.stage == Stage::Resolving
                 && let Some(route) = target.route.clone()
             {
                 let destination = self.destination(&route, position, key);
+                self.active[key].targets[position].destination = destination;
                 placed.push((destination, position as u32));
             }
         }
         placed.sort_unstable();
+        if self.set_aside(key, &placed, now) {
+            return;
+        }
+        self.announce(key);
         for run in placed.chunk_by(|a, b| a.0 == b.0) {
-            let positions = run.iter().rev().map(|(_, position)| *position).collect();
+            let transport = self.destinations[run[0].0].transport;
+            self.transports[transport as usize].in_core += run.len();
+            let positions: Vec<u32> = run.iter().rev().map(|(_, position)| *position).collect();
+            for position in &positions {
+                self.active[key].targets[*position as usize].stage = Stage::Waiting;
+            }
             self.wait_for(run[0].0, key, JobKind::Deliver, positions, now);
         }
         self.check_settled(key);
+    }
+
+    /// Read more recipients of a message if there is room for enough of them. Says whether some are being read.
+    pub(super) fn refill(&mut self, key: u32, now: Now) -> bool {
+        let Some(message) = self.active.get(key) else {
+            return false;
+        };
+        let entry = self.catalogue.entry(message.slot);
+        if message.reading {
+            return true;
+        }
+        let may = message.phase == Phase::Delivering && message.wish == Wish::Deliver && !message.withdrawn;
+        if message.unread(entry.recipients()) == 0 || !may {
+            return false;
+        }
+        let of_message = message.memory_limit.saturating_sub(message.in_core());
+        let mut room = of_message.min(self.settings.message_recipient_limit.saturating_sub(self.in_core));
+        let mut rules = self.default_transport.refill;
+        let mut of_transports = None;
+        for errand in &message.errands {
+            let transport = &self.transports[self.errands[*errand].transport as usize];
+            rules = transport.settings.refill;
+            let limit = rules.recipient_limit as usize + self.errands[*errand].granted as usize;
+            of_transports = of_transports.max(Some(limit.saturating_sub(transport.in_core)));
+        }
+        room = room.min(of_transports.unwrap_or(usize::MAX));
+        // A message has its minimum however full memory is.
+        if message.in_core() < self.settings.message_recipient_minimum.max(1) {
+            let minimum = self.settings.message_recipient_minimum.max(1) - message.in_core();
+            room = room.max(minimum.min(of_message));
+        }
+        // Of a message that may have less than the refill limit in memory, half is read at a time.
+        let least = (rules.least as usize).min(message.memory_limit / 2).max(1);
+        let is_time = room > 0 && now.mono_us.saturating_sub(message.read_us) >= rules.delay_us;
+        if room < least && !is_time && message.waiting > 0 {
+            return false;
+        }
+        let (id, at, from) = (entry.id(), entry.at(), message.unread);
+        let most = room.max(1) as u32;
+        let message = &mut self.active[key];
+        message.reading = true;
+        self.events.push_back(Event::Read { id, at, from, most });
+        true
     }
 }

@@ -6,10 +6,11 @@
 use super::catalogue::Place;
 use super::clock::Now;
 use super::listing::queue_name;
-use super::message::{Phase, Wish};
+use super::message::{Phase, Stage, Wish};
 use super::scheduler::Scheduler;
 use crate::queue::id::QueueId;
 use crate::queue::state::Fact;
+use std::collections::HashSet;
 
 /// What may be done to messages by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +150,7 @@ impl Scheduler {
                 return true;
             }
             Place::Loading => self.leave_loading(slot),
-            Place::Fresh | Place::Deferred => {}
+            Place::Fresh | Place::Deferred | Place::Crowded(_) => {}
         }
         self.catalogue.place(slot, Place::Held);
         self.note(Fact::Held { id });
@@ -205,6 +206,12 @@ impl Scheduler {
             return false;
         }
         self.catalogue.force_expire(slot);
+        let entry = self.catalogue.entry(slot);
+        match entry.place() {
+            Place::Crowded(_) if entry.is_retry() => self.catalogue.wait_until(slot, now.mono_us),
+            Place::Crowded(_) => self.catalogue.wait_fresh(slot),
+            _ => {}
+        }
         self.flush_slot(slot, now);
         true
     }
@@ -215,23 +222,21 @@ impl Scheduler {
         message.wish = wish;
         if wish == Wish::Delete {
             // Were the queue manager to die now, no more than what agents have would come back.
-            let in_flight = |index| message.position(index).is_some_and(|at| message.targets[at as usize].in_flight);
+            let targets = message.targets.iter().filter(|target| target.stage == Stage::InFlight);
+            let in_flight: HashSet<u32> = targets.map(|target| target.index).collect();
             let slot = message.slot;
             let recipients = self.catalogue.entry(slot).recipients();
-            let rest = (0..recipients).filter(|index| !in_flight(*index)).collect();
+            let rest = (0..recipients).filter(|index| !in_flight.contains(index)).collect();
             self.done(slot, rest);
         }
         let message = &mut self.active[key];
         match message.phase {
-            Phase::Resolving | Phase::Delivering => {
-                message.waiting = message.targets.iter().filter(|target| target.in_flight).count() as u32;
-                message.phase = Phase::Delivering;
+            Phase::Delivering => {
+                let targets = message.targets.iter().filter(|target| target.stage == Stage::InFlight);
+                message.waiting = targets.count() as u32;
+                message.reading = false;
                 // Its bundles in the lines have nothing to send any more: nobody but those in flight is open.
                 message.withdrawn = true;
-                self.check_settled(key);
-            }
-            Phase::Reading => {
-                message.phase = Phase::Delivering;
                 self.check_settled(key);
             }
             // A report that is under way is waited for; one that waits in line is not sent.

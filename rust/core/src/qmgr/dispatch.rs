@@ -1,16 +1,21 @@
 //! From a route to a job: recipients wait for a destination, and leave with an agent when their turn has come.
 //!
-//! Whatever changes what a destination may send ends in `stand`, which keeps its place in its transport's line, and in
-//! `touch`, after which `dispatch` sends all that has room. `transport.rs` says what the turns are.
+//! Whatever changes what a destination may send ends in `stand`, which keeps its places in its transport's lanes, and in
+//! `touch`, after which `dispatch` sends all that has room. `transport.rs` and `errand.rs` say what the turns are,
+//! `overtake.rs` what comes before them.
 
 use super::clock::{Now, SECOND_US};
 use super::destination::{Bundle, Destination};
+use super::errand::Errand;
 use super::job::InFlight;
+use super::message::Stage;
+use super::overtake::Look;
 use super::route::Route;
 use super::scheduler::{Event, Scheduler, Timer, deferral};
-use super::transport::{RETRY_STRIDE, Transport};
+use super::slots::Slots;
+use super::transport::Transport;
 use crate::ipc::frame::{Job, JobKind, JobRecipient};
-use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Destinations of which nothing waits that are still remembered, with the windows that they have learned.
@@ -83,38 +88,126 @@ impl Scheduler {
         }
     }
 
-    /// Draw a ticket and wait. See `transport.rs` for what tickets do.
-    pub(super) fn line_up(&mut self, destination: u32, key: u32, kind: JobKind, positions: Vec<u32>, now: Now) {
-        let serial = self.active.serial(key);
-        let message = &mut self.active[key];
-        let waits_at = &mut self.destinations[destination];
-        let clock = self.transports[waits_at.transport as usize].clock;
-        let (class, stride) = if message.retry { (1, RETRY_STRIDE) } else { (0, 1) };
-        let ticket = clock.max(message.ticket).max(waits_at.tickets[class]) + stride;
-        message.ticket = ticket;
-        waits_at.tickets[class] = ticket;
+    /// The errand of a message for a transport, begun now if there is none.
+    fn errand(&mut self, message: u32, transport: u32, now: Now) -> u32 {
+        let active = &mut self.active[message];
+        if let Some(errand) = active.errands.iter().find(|errand| self.errands[**errand].transport == transport) {
+            return *errand;
+        }
         self.draws += 1;
-        let bundle = Bundle { message: key, serial, kind, positions, retry: message.retry };
-        waits_at.queue.insert((ticket, self.draws), bundle);
-        self.stand(destination, now);
+        let (errand, _) = self.errands.insert(Errand {
+            message,
+            transport,
+            lane: usize::from(active.retry),
+            since_us: now.mono_us,
+            draw: self.draws,
+            overtaking: None,
+            parent: None,
+            overtaken: 0,
+            children: 0,
+            bundles: 0,
+            slots: Slots::default(),
+            granted: 0,
+            followed: VecDeque::new(),
+        });
+        active.errands.push(errand);
+        errand
     }
 
-    /// See that a destination stands in its transport's line if it may send, and at the right turn.
+    fn line_up(&mut self, key: u32, message: u32, kind: JobKind, mut positions: Vec<u32>, now: Now) {
+        let number = self.destinations[key].transport;
+        let errand = self.errand(message, number, now);
+        let serial = self.errands.serial(errand);
+        let transport = &self.transports[number as usize];
+        let of_one = match transport.settings.recipient_limit {
+            0 => usize::MAX,
+            limit => limit as usize,
+        };
+        let about = &mut self.errands[errand];
+        let lane = about.lane;
+        let destination = &mut self.destinations[key];
+        if let Some(last) = destination.lanes[lane].back_mut()
+            && (last.errand, last.serial, last.kind) == (errand, serial, kind)
+            && kind == JobKind::Deliver
+        {
+            let deliveries = |recipients: usize| recipients.div_ceil(of_one) as u64;
+            let before = deliveries(last.positions.len());
+            // The next ones are last.
+            positions.append(&mut last.positions);
+            last.positions = positions;
+            about.slots.read += deliveries(last.positions.len()) - before;
+        } else {
+            let round = transport.lanes[lane].round.max(destination.rounds[lane] + 1);
+            destination.rounds[lane] = round;
+            about.slots.read += positions.len().div_ceil(of_one).max(1) as u64;
+            about.bundles += 1;
+            let turn = about.turn(round, 0);
+            destination.insert(lane, Bundle { turn, errand, serial, kind, positions });
+        }
+        self.stand(key, now);
+    }
+
+    /// A bundle of an errand waits no more: the errand is through if it was the last one and nothing is unread.
+    pub(super) fn bundle_gone(&mut self, errand: u32, serial: u64) {
+        let Some(about) = self.errands.same_mut(errand, serial) else {
+            return;
+        };
+        about.bundles -= 1;
+        if about.bundles == 0 {
+            let message = about.message;
+            let all = self.catalogue.entry(self.active[message].slot).recipients();
+            if self.active[message].unread(all) == 0 {
+                self.retire(errand);
+            }
+        }
+    }
+
+    /// An errand is through: what it overtook knows what that has cost.
+    pub(super) fn retire(&mut self, errand: u32) {
+        let Some(mut about) = self.errands.remove(errand) else {
+            return;
+        };
+        self.unstack(&mut about);
+        if let Some(message) = self.active.get_mut(about.message) {
+            message.errands.retain(|other| *other != errand);
+        }
+    }
+
+    /// See that a destination stands in its transport's lanes if it may send, and at the right turns.
     pub(super) fn stand(&mut self, key: u32, now: Now) {
         let destination = &mut self.destinations[key];
         let number = destination.transport;
-        let turn = destination.next_turn(now.mono_us);
-        if destination.turn != turn {
-            let line = &mut self.transports[number as usize].line;
-            if let Some(old) = destination.turn {
-                line.remove(&(old, key));
+        let has_room = destination.has_room(now.mono_us);
+        let mut stands = false;
+        for lane in 0..2 {
+            let turn = destination.lanes[lane].front().filter(|_| has_room).map(|bundle| bundle.turn);
+            stands |= turn.is_some();
+            if destination.turns[lane] != turn {
+                let line = &mut self.transports[number as usize].lanes[lane].line;
+                if let Some(old) = destination.turns[lane] {
+                    line.remove(&(old, key));
+                }
+                if let Some(new) = turn {
+                    line.insert((new, key));
+                    // Who stands anew may overtake.
+                    if destination.turns[lane].is_none() {
+                        self.look = Look::default();
+                    }
+                }
+                destination.turns[lane] = turn;
             }
-            if let Some(new) = turn {
-                line.insert((new, key));
+            if destination.lanes[lane].len() > 1 {
+                let front = &destination.lanes[lane][0];
+                let (errand, serial) = (front.errand, front.serial);
+                if destination.follows[lane] != serial
+                    && let Some(about) = self.errands.same_mut(errand, serial)
+                {
+                    about.followed.push_back(key);
+                    destination.follows[lane] = serial;
+                }
             }
-            destination.turn = turn;
         }
-        if turn.is_some() {
+        if stands {
             self.touch(number);
         } else if destination.is_idle(now.mono_us) && !destination.idle_listed {
             destination.idle_listed = true;
@@ -143,7 +236,7 @@ impl Scheduler {
 
     pub(super) fn dispatch(&mut self, number: u32, now: Now) {
         let transport = &mut self.transports[number as usize];
-        if transport.dead.is_some() || transport.line.is_empty() {
+        if transport.dead.is_some() || transport.is_quiet() {
             return;
         }
         if !transport.agents.iter().any(|agent| agent.capacity > 0) {
@@ -154,10 +247,15 @@ impl Scheduler {
             if transport.room == 0 || transport.pause_until_us > now.mono_us {
                 return;
             }
-            let Some((_, destination)) = transport.line.first().copied() else {
+            let Some(lane) = transport.next_lane() else {
                 return;
             };
-            self.send(number, destination, now);
+            let Some((turn, destination)) = transport.lanes[lane].line.first().copied() else {
+                return;
+            };
+            if !self.overtake(lane, destination, turn, now) {
+                self.send(lane, destination, now);
+            }
         }
     }
 
@@ -176,83 +274,109 @@ impl Scheduler {
     }
 
     /// Make a job of what is first at a destination that may send, and give it to an agent with room.
-    fn send(&mut self, number: u32, key: u32, now: Now) {
+    fn send(&mut self, lane: usize, key: u32, now: Now) {
         let destination = &mut self.destinations[key];
-        let Some((turn, mut bundle)) = destination.queue.pop_first() else {
+        let Some(bundle) = destination.lanes[lane].front_mut() else {
             return self.stand(key, now);
         };
-        if !self.active.is(bundle.message, bundle.serial)
-            || self.active[bundle.message].withdrawn && bundle.kind == JobKind::Deliver
-        {
+        let (errand, serial, kind, turn) = (bundle.errand, bundle.serial, bundle.kind, bundle.turn);
+        let number = destination.transport;
+        let about = self.errands.same_mut(errand, serial);
+        let message = about.map(|about| (about.message, &mut self.active[about.message]));
+        let Some((message_key, message)) =
+            message.filter(|(_, message)| !message.withdrawn || kind != JobKind::Deliver)
+        else {
+            destination.lanes[lane].pop_front();
+            self.bundle_gone(errand, serial);
             return self.stand(key, now);
-        }
+        };
         let transport = &mut self.transports[number as usize];
-        transport.clock = transport.clock.max(turn.0);
-        let message = &mut self.active[bundle.message];
         let limit = match transport.settings.recipient_limit {
             0 => usize::MAX,
             limit => limit as usize,
         };
-        let mut positions = Vec::new();
-        let mut recipients = Vec::new();
-        match bundle.kind {
-            JobKind::Deliver => {
-                while positions.len() < limit
-                    && let Some(position) = bundle.positions.pop()
-                {
-                    let target = &mut message.targets[position as usize];
-                    if target.outcome.is_some() || target.in_flight {
-                        continue;
-                    }
-                    target.in_flight = true;
-                    positions.push(position);
+        let mut positions = if kind == JobKind::Deliver && bundle.positions.len() <= limit {
+            let mut all = std::mem::take(&mut bundle.positions);
+            all.reverse();
+            all
+        } else {
+            let rest = bundle.positions.len() - limit.min(bundle.positions.len());
+            bundle.positions.drain(rest..).rev().collect()
+        };
+        let mut recipients = Vec::with_capacity(positions.len());
+        match kind {
+            JobKind::Deliver => positions.retain(|position| {
+                let target = &mut message.targets[*position as usize];
+                // A result of a queue manager before this one may have settled it.
+                let waits = target.stage == Stage::Waiting && target.destination == key;
+                if waits {
+                    target.stage = Stage::InFlight;
                     let recipient = target.recipient.clone();
                     recipients.push(JobRecipient { index: target.index, recipient, status: None });
                 }
-            }
+                waits
+            }),
             JobKind::Bounce => recipients.clone_from(&message.bounced),
             JobKind::Warn => recipients.clone_from(&message.late),
         }
+        let empty = bundle.positions.is_empty();
+        bundle.turn.served += 1;
+        if empty {
+            destination.lanes[lane].pop_front();
+        }
         if recipients.is_empty() {
+            if empty {
+                self.bundle_gone(errand, serial);
+            }
             return self.stand(key, now);
         }
+        if self.errands[errand].overtaking.is_none() {
+            let round = &mut transport.lanes[lane].round;
+            *round = turn.round.max(*round);
+        }
+        self.errands[errand].slots.count_one();
         let Some(agent) = transport.free_agent(destination.agent) else {
             unreachable!("room was counted before");
         };
         agent.busy += 1;
         let peer = agent.peer;
-        transport.room -= 1;
+        transport.count_job(lane);
         if transport.settings.transport_rate_delay_us > 0 {
             transport.pause_until_us = now.mono_us + transport.settings.transport_rate_delay_us;
             let resume_us = transport.pause_until_us;
-            self.timers.push(Reverse((resume_us, Timer::Transport(number))));
+            self.timers.push(std::cmp::Reverse((resume_us, Timer::Transport(number))));
+        }
+        if destination.busy == 0 {
+            destination.pace.heard_us = now.mono_us;
         }
         destination.busy += 1;
         destination.agent = Some(peer);
         message.jobs += 1;
         message.sent_us = now.mono_us;
-        let in_flight = InFlight { message: bundle.message, destination: key, peer, kind: bundle.kind, positions };
+        let sent_us = now.mono_us;
+        let job =
+            self.jobs.begin(InFlight { message: message_key, destination: key, peer, kind, positions, lane, sent_us });
         let job = Job {
-            job: self.jobs.begin(in_flight),
-            kind: bundle.kind,
+            job,
+            kind,
             path: "".into(),
             locator: self.catalogue.entry(message.slot).at(),
-            transport: (*transport.name).into(),
-            nexthop: (*destination.nexthop).into(),
+            transport: Arc::clone(&transport.name),
+            nexthop: Arc::clone(&destination.nexthop),
             active_us: message.active_us,
-            envelope: message.envelope.clone(),
+            envelope: Arc::clone(&message.envelope),
             recipients,
         };
         self.events.push_back(Event::Deliver { peer, job: Box::new(job) });
-        if bundle.positions.is_empty() {
-            self.stand(key, now);
-        } else {
-            self.line_up(key, bundle.message, bundle.kind, bundle.positions, now);
+        if empty {
+            self.bundle_gone(errand, serial);
         }
+        self.stand(key, now);
+        self.call(key, now);
     }
 
     /// An agent has room for one more.
-    pub(super) fn agent_freed(&mut self, peer: u32) {
+    pub(super) fn agent_freed(&mut self, peer: u32, lane: usize) {
         let Some(number) = self.agents.get(&peer).copied() else {
             return;
         };
@@ -260,6 +384,7 @@ impl Scheduler {
         if let Some(agent) = transport.agents.iter_mut().find(|agent| agent.peer == peer) {
             agent.busy -= 1;
         }
+        transport.busy_retries -= lane as u64;
         transport.count_room();
         self.touch(number);
     }

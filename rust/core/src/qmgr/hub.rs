@@ -355,6 +355,10 @@ impl<S: Store> Hub<S> {
                     });
                     self.scheduler.loaded(id, envelope, now);
                 }
+                Event::Read { id, at, from, most } => {
+                    let read = self.store.read_recipients(&at, from, most);
+                    self.scheduler.read(id, read, now);
+                }
                 Event::Resolve { address } => return Some(Request::Resolve { address }),
                 Event::NeedAgent { transport } => return Some(Request::Trigger { transport }),
                 Event::Deliver { peer, mut job } => {

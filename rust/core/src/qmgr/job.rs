@@ -14,8 +14,12 @@ pub struct InFlight {
     pub peer: u32,
     /// What was asked.
     pub kind: JobKind,
-    /// Positions in the message's part.
+    /// Positions in the message's memory.
     pub positions: Vec<u32>,
+    /// 0 of fresh mail, 1 of retries.
+    pub lane: usize,
+    /// When it began (monotonic).
+    pub sent_us: u64,
 }
 
 /// All jobs under way.

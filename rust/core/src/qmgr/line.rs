@@ -3,7 +3,55 @@
 use super::clock::Now;
 use crate::delivery::delays::Delay;
 use crate::ipc::frame::{Outcome, Status};
-use crate::message::envelope::Recipient;
+use crate::message::envelope::{Envelope, Recipient};
+use crate::queue::id::QueueId;
+use std::fmt;
+use std::sync::Arc;
+
+/// A log line that becomes text when it is written, and costs nothing where it is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Text {
+    /// Text already.
+    Plain(String),
+    /// `ID: from=<...>, size=..., nrcpt=... (queue active)`
+    Active {
+        /// The message.
+        envelope: Arc<Envelope>,
+        /// Recipients that are not done.
+        recipients: u32,
+        /// `enable_long_queue_ids`
+        long_ids: bool,
+    },
+    /// `ID: removed`
+    Removed {
+        /// The message.
+        id: QueueId,
+        /// `enable_long_queue_ids`
+        long_ids: bool,
+    },
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self::Plain(text)
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(text) => f.write_str(text),
+            Self::Active { envelope, recipients, long_ids } => write!(
+                f,
+                "{}: from=<{}>, size={}, nrcpt={recipients} (queue active)",
+                envelope.id.text(*long_ids),
+                envelope.sender,
+                envelope.size_octets,
+            ),
+            Self::Removed { id, long_ids } => write!(f, "{}: removed", id.text(*long_ids)),
+        }
+    }
+}
 
 /// `to=<...>, relay=none, ...`: a recipient whose fate was decided here, without a delivery agent.
 pub fn decided_here(

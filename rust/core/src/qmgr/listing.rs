@@ -16,7 +16,7 @@ pub const NULL_SENDER: &str = "MAILER-DAEMON";
 /// The queue that Postfix would have a message in.
 pub fn queue_name(place: Place) -> &'static str {
     match place {
-        Place::Fresh => "incoming",
+        Place::Fresh | Place::Crowded(_) => "incoming",
         Place::Loading | Place::Active(_) => "active",
         Place::Deferred => "deferred",
         Place::Held => "hold",

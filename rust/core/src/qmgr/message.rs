@@ -1,8 +1,9 @@
 //! A message that is being delivered.
 //!
-//! It has its envelope in memory, and of its recipients one part (`Settings::part_recipients`; all, for nearly every
-//! message). A part goes `Resolving` -> `Delivering`; when each of its recipients has an outcome the next part is read,
-//! and after the last one the attempt ends: report what bounced, warn of what is late, keep or remove the message.
+//! It has its envelope in memory, and of its recipients as many as `memory_limit` allows (all, for nearly every message).
+//! A recipient goes `Resolving` -> `Waiting` -> `InFlight`, and makes room for another one when it has its outcome. When
+//! none is left, in memory or on disk, the attempt ends: report what bounced, warn of what is late, keep or remove the
+//! message.
 
 use super::route::Route;
 use crate::ipc::frame::{JobRecipient, Status};
@@ -12,12 +13,8 @@ use std::sync::Arc;
 /// What is being waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Where some recipients go.
-    Resolving,
-    /// Outcomes.
+    /// Outcomes of recipients.
     Delivering,
-    /// The next part of the recipients.
-    Reading,
     /// The bounce agent, about recipients that failed for good.
     Bouncing,
     /// The bounce agent, about recipients that are late.
@@ -35,6 +32,19 @@ pub enum Wish {
     Delete,
 }
 
+/// Where a recipient in memory stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It has its outcome: its place is free.
+    Free,
+    /// Where it goes is asked for.
+    Resolving,
+    /// In a bundle.
+    Waiting,
+    /// With an agent.
+    InFlight,
+}
+
 /// A recipient that is being delivered.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -44,10 +54,12 @@ pub struct Target {
     pub recipient: Recipient,
     /// Where it goes, once that is known.
     pub route: Option<Route>,
-    /// With an agent at the moment.
-    pub in_flight: bool,
-    /// What became of it in this attempt.
-    pub outcome: Option<Arc<Status>>,
+    /// The resolver was asked.
+    pub asked: bool,
+    /// The key of its destination, once it is in a bundle.
+    pub destination: u32,
+    /// Where it stands.
+    pub stage: Stage,
 }
 
 impl Target {
@@ -60,25 +72,42 @@ impl Target {
     }
 }
 
+/// Where to read on in the recipients of an envelope on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The next recipient.
+    pub index: u32,
+    /// Octets from the start of the envelope to it; 0 while that is not known.
+    pub octets: u64,
+}
+
 /// A message that is being delivered.
 #[derive(Debug)]
 pub struct Active {
     /// Its slot in the catalogue.
     pub slot: u32,
     /// The envelope; its recipients are taken out.
-    pub envelope: Envelope,
-    /// The recipients of this part, in the order of their index.
+    pub envelope: Arc<Envelope>,
+    /// The recipients in memory; a position here is kept until there is an outcome.
     pub targets: Vec<Target>,
-    /// Recipients of this part that have no outcome.
+    /// Positions that are free.
+    pub free: Vec<u32>,
+    /// Recipients in memory that are waited for.
     pub waiting: u32,
+    /// Recipients in memory at a time.
+    pub memory_limit: usize,
     /// Jobs under way.
     pub jobs: u32,
     /// When the last of them began (monotonic).
     pub sent_us: u64,
-    /// Recipients of this part whose route is asked for.
+    /// Recipients whose route is asked for.
     pub unresolved: u32,
-    /// The first recipient that is not read yet.
-    pub unread_from: u32,
+    /// What is not read yet.
+    pub unread: Cursor,
+    /// More is being read.
+    pub reading: bool,
+    /// When something was read last (monotonic).
+    pub read_us: u64,
     /// When it became active (wall clock).
     pub active_us: u64,
     /// What it waits for.
@@ -87,30 +116,53 @@ pub struct Active {
     pub wish: Wish,
     /// Agents get no more of it: what it has not in flight is not waited for.
     pub withdrawn: bool,
+    /// The log knows that it is under delivery.
+    pub announced: bool,
     /// Tried before: fresh mail goes first.
     pub retry: bool,
     /// The sender gets it back if it cannot be delivered now.
     pub expired: bool,
-    /// The ticket of its latest bundle.
-    pub ticket: u64,
+    /// The errands for it that are not through, one a transport.
+    pub errands: Vec<u32>,
     /// Agents that were lost while they held a part of it, in this attempt.
     pub agents_lost: u32,
-    /// What stays for the next attempt, of all parts.
+    /// What stays for the next attempt.
     pub deferred: Vec<(u32, Arc<Status>)>,
-    /// What failed for good and is not reported yet, of all parts.
+    /// What failed for good and is not reported yet.
     pub bounced: Vec<JobRecipient>,
-    /// What is late and to be warned about, of all parts.
+    /// What is late and to be warned about.
     pub late: Vec<JobRecipient>,
 }
 
 impl Active {
-    /// The recipients of the part by their index in the envelope.
+    /// The position of a recipient in memory, by its index in the envelope. Cost: a look at each.
     pub fn position(&self, index: u32) -> Option<u32> {
-        self.targets.binary_search_by_key(&index, |target| target.index).ok().map(|at| at as u32)
+        let wanted = |target: &Target| target.index == index && target.stage != Stage::Free;
+        self.targets.iter().position(wanted).map(|at| at as u32)
     }
 
     /// Recipients that the message keeps in memory.
     pub fn in_core(&self) -> usize {
-        self.targets.len()
+        self.targets.len() - self.free.len()
+    }
+
+    /// Recipients that are on disk alone, of `all` in the envelope.
+    pub fn unread(&self, all: u32) -> u64 {
+        u64::from(all.saturating_sub(self.unread.index))
+    }
+
+    /// Keep a recipient in memory; its position.
+    pub fn keep(&mut self, target: Target) -> u32 {
+        self.waiting += 1;
+        match self.free.pop() {
+            Some(position) => {
+                self.targets[position as usize] = target;
+                position
+            }
+            None => {
+                self.targets.push(target);
+                (self.targets.len() - 1) as u32
+            }
+        }
     }
 }

@@ -14,6 +14,10 @@
 //! route       address -> transport and next hop, remembered by domain
 //! transport   a service of master.cf: its agents, its destinations in the order of their turns
 //! destination a next hop: concurrency window, bundles that wait, dead or alive
+//! crowd       messages that wait outside, because their destination is slow
+//! errand      what a transport has to do for a message, and its turn
+//! slots       when a small message may overtake a large one
+//! overtake    which one does
 //! job         a bundle on its way: what an agent was asked
 //! control     what a person may do to it
 //! leaving     messages that a command moves to maildrop/
@@ -28,8 +32,10 @@ pub mod backoff;
 pub use crate::queue::catalogue;
 pub mod clock;
 pub mod control;
+mod crowd;
 pub mod destination;
 pub mod dispatch;
+pub mod errand;
 pub mod feedback;
 pub mod flow;
 pub mod hub;
@@ -40,10 +46,12 @@ pub mod listing;
 pub mod message;
 pub mod orphans;
 mod outcome;
+mod overtake;
 pub mod route;
 pub mod scheduler;
 pub mod settings;
 pub mod slab;
+pub mod slots;
 pub mod store;
 pub mod transport;
 pub mod waits;

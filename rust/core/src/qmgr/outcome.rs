@@ -10,9 +10,10 @@
 
 use super::catalogue::Place;
 use super::clock::{Now, SECOND_US};
+use super::destination::Bundle;
 use super::job::InFlight;
-use super::line::decided_here;
-use super::message::{Active, Phase, Wish};
+use super::line::{Text, decided_here};
+use super::message::{Active, Phase, Stage, Wish};
 use super::scheduler::{Event, Scheduler, Timer, deferral};
 use crate::ipc::frame::{JobKind, JobRecipient, JobResult, Outcome, Status};
 use crate::queue::state::Fact;
@@ -26,48 +27,55 @@ const BACKOFF_LEAST_US: u64 = SECOND_US;
 impl Scheduler {
     /// An agent answers. Of a job that is not known (a queue manager before this one gave it) what was sent is believed.
     pub fn result(&mut self, result: JobResult, now: Now) {
-        let known = self.jobs.get(result.job).is_some_and(|job| {
-            let slot = self.active[job.message].slot;
-            self.catalogue.entry(slot).id() == result.id
-        });
+        let known = self.jobs.get(result.job).is_some_and(|job| self.active[job.message].envelope.id == result.id);
         if !known {
-            return self.believe(&result);
+            return self.believe(&result, now);
         }
         let Some(job) = self.jobs.end(result.job) else {
             return;
         };
-        self.agent_freed(job.peer);
+        self.agent_freed(job.peer, job.lane);
         self.active[job.message].jobs -= 1;
         match job.kind {
             JobKind::Deliver => self.delivered(&job, result.recipients, result.site.as_ref(), now),
             JobKind::Bounce => self.reported(job.message, &result.recipients, now),
             JobKind::Warn => self.warned(job.message, &result.recipients, now),
         }
-        self.heard_from(job.destination, result.site, now);
+        self.heard_from(&job, result.site, now);
         self.check_settled(job.message);
     }
 
     fn delivered(&mut self, job: &InFlight, outcomes: Vec<(u32, Status)>, site: Option<&Status>, now: Now) {
         let mut last: Option<Arc<Status>> = None;
         let mut done = Vec::new();
-        for (index, status) in outcomes {
-            let Some(position) = self.active[job.message].position(index).filter(|at| job.positions.contains(at))
-            else {
+        for (nth, (index, status)) in outcomes.into_iter().enumerate() {
+            let targets = &self.active[job.message].targets;
+            let is = |position: &u32| {
+                let target = &targets[*position as usize];
+                target.index == index && target.stage == Stage::InFlight
+            };
+            // Agents mostly answer in the order in which they were asked.
+            let same_order = job.positions.get(nth).copied().filter(is);
+            let Some(position) = same_order.or_else(|| job.positions.iter().copied().find(is)) else {
                 continue;
             };
             let status = self.softened(status);
+            if status.outcome == Outcome::Sent {
+                self.free(job.message, position);
+                done.push(index);
+                continue;
+            }
             // Recipients of one job mostly share one fate: keep it once.
             let status = match last.filter(|last| **last == status) {
                 Some(last) => last,
                 None => Arc::new(status),
             };
-            if self.settle(job.message, position, &status) && status.outcome == Outcome::Sent {
-                done.push(index);
-            }
+            self.settle(job.message, position, &status, now);
             last = Some(status);
         }
         self.done(self.active[job.message].slot, done);
-        let silent: Vec<u32> = job.positions.iter().copied().filter(|at| self.is_open(job.message, *at)).collect();
+        let is_silent = |at: &u32| self.active[job.message].targets[*at as usize].stage == Stage::InFlight;
+        let silent: Vec<u32> = job.positions.iter().copied().filter(is_silent).collect();
         if !silent.is_empty() {
             let unknown = || deferral([3, 0], "unknown mail transport error");
             let status =
@@ -87,32 +95,34 @@ impl Scheduler {
         status
     }
 
-    fn is_open(&self, key: u32, position: u32) -> bool {
-        self.active[key].targets[position as usize].outcome.is_none()
-    }
-
     /// A result for a job of which nothing is known.
-    fn believe(&mut self, result: &JobResult) {
+    fn believe(&mut self, result: &JobResult, now: Now) {
         let Some(slot) = self.catalogue.slot(result.id) else {
             return;
         };
         let sent = result.recipients.iter().filter(|(_, status)| status.outcome == Outcome::Sent);
-        let mut done = Vec::new();
+        let done: Vec<u32> = sent.map(|(index, _)| *index).collect();
         let key = match self.catalogue.entry(slot).place() {
             Place::Active(key) => Some(key),
             _ => None,
         };
-        for (index, status) in sent {
-            if let Some(key) = key
-                && let Some(position) = self.active[key].position(*index)
-            {
-                self.settle(key, position, &Arc::new(status.clone()));
+        if let Some(key) = key {
+            for index in &done {
+                // What is with an agent again is settled by its answer.
+                let message = &self.active[key];
+                if let Some(position) = message.position(*index).filter(|_| !message.withdrawn)
+                    && matches!(message.targets[position as usize].stage, Stage::Waiting)
+                {
+                    self.free(key, position);
+                }
             }
-            done.push(*index);
         }
         self.done(slot, done);
         match key {
-            Some(key) => self.check_settled(key),
+            Some(key) => {
+                self.refill(key, now);
+                self.check_settled(key);
+            }
             None if self.catalogue.entry(slot).finished() => self.discard(slot),
             None => {}
         }
@@ -124,6 +134,8 @@ impl Scheduler {
             return;
         };
         self.destinations[job.destination].busy -= 1;
+        let transport = self.destinations[job.destination].transport as usize;
+        self.transports[transport].busy_retries -= job.lane as u64;
         let message = &mut self.active[job.message];
         message.jobs -= 1;
         message.agents_lost += 1;
@@ -132,8 +144,10 @@ impl Scheduler {
         let mut again = Vec::new();
         for position in &job.positions {
             let target = &mut message.targets[*position as usize];
-            if target.outcome.is_none() {
-                target.in_flight = give_up;
+            if target.stage == Stage::InFlight {
+                if !give_up {
+                    target.stage = Stage::Waiting;
+                }
                 again.push(*position);
             }
         }
@@ -150,34 +164,68 @@ impl Scheduler {
 
     // Recipients.
 
-    /// A recipient has its outcome. Says whether it had none before.
-    pub(super) fn settle(&mut self, key: u32, position: u32, status: &Arc<Status>) -> bool {
+    /// A recipient was sent, or has its outcome kept elsewhere: its place in memory is free.
+    fn free(&mut self, key: u32, position: u32) {
         let message = &mut self.active[key];
-        // A bundle of a message that was withdrawn may outlast the part that it is about.
-        let Some(target) = message.targets.get_mut(position as usize) else {
-            return false;
-        };
-        if target.outcome.is_some() || message.withdrawn && !target.in_flight {
+        let target = &mut message.targets[position as usize];
+        if matches!(target.stage, Stage::Waiting | Stage::InFlight) {
+            let transport = self.destinations[target.destination].transport;
+            self.transports[transport as usize].in_core -= 1;
+        }
+        target.stage = Stage::Free;
+        target.route = None;
+        message.free.push(position);
+        message.waiting -= 1;
+        self.in_core -= 1;
+    }
+
+    /// A recipient was not sent: it is tried again, or its sender hears of it. Says whether it had no outcome before.
+    pub(super) fn settle(&mut self, key: u32, position: u32, status: &Arc<Status>, now: Now) -> bool {
+        let message = &mut self.active[key];
+        let stage = message.targets.get(position as usize).map_or(Stage::Free, |target| target.stage);
+        if stage == Stage::Free || message.withdrawn && stage != Stage::InFlight {
             return false;
         }
-        target.in_flight = false;
-        target.outcome = Some(Arc::clone(status));
-        message.waiting -= 1;
+        let target = &mut message.targets[position as usize];
+        let index = target.index;
+        let entry = self.catalogue.entry(message.slot);
+        let lifetimes = &self.settings.lifetimes;
+        let arrival_us = message.envelope.arrival_us;
+        let null_sender = message.envelope.sender.is_empty();
+        let expired = entry.forced_expire() || lifetimes.expired(now, arrival_us, null_sender);
+        if !entry.is_done(index) {
+            let recipient = target.recipient.clone();
+            if status.outcome == Outcome::Deferred && !expired {
+                let late = !entry.warned() && !null_sender && lifetimes.warning_due(now, arrival_us);
+                if late && recipient.notify.on_delay() {
+                    let status = Some(Status::clone(status));
+                    message.late.push(JobRecipient { index, recipient, status });
+                }
+                message.deferred.push((index, Arc::clone(status)));
+            } else {
+                message.expired |= status.outcome == Outcome::Deferred;
+                let status = Some(Status { outcome: Outcome::Bounced, ..Status::clone(status) });
+                message.bounced.push(JobRecipient { index, recipient, status });
+            }
+        }
+        self.free(key, position);
         true
     }
 
     /// A recipient's outcome is decided here, without an agent: the log says so in the name of error(8), as Postfix does.
     pub(super) fn decide_here(&mut self, key: u32, position: u32, status: &Arc<Status>, now: Now) {
-        if !self.settle(key, position, status) {
-            return;
-        }
+        self.announce(key);
         let message = &self.active[key];
+        let Some(target) = message.targets.get(position as usize).filter(|target| target.stage != Stage::Free) else {
+            return;
+        };
         let id = message.envelope.id.text(self.settings.long_queue_ids);
-        let recipient = &message.targets[position as usize].recipient;
         let (arrival_us, active_us) = (message.envelope.arrival_us, message.active_us);
         let digits = self.settings.delay_resolution_digits;
-        let text = decided_here(&id, recipient, arrival_us, active_us, now, status, digits);
-        self.events.push_back(Event::Line { program: Some("error"), warning: false, text });
+        let text = decided_here(&id, &target.recipient, arrival_us, active_us, now, status, digits);
+        if self.settle(key, position, status, now) {
+            self.events.push_back(Event::Line { program: Some("error"), warning: false, text: text.into() });
+        }
     }
 
     /// What waits or would wait for a destination is deferred instead, or its report put off.
@@ -201,56 +249,23 @@ impl Scheduler {
         }
     }
 
-    /// If every recipient of the part has an outcome, the part is settled soon.
+    /// If every recipient in memory has an outcome, more are read, or the attempt comes to its end soon.
     pub(super) fn check_settled(&mut self, key: u32) {
         let Some(message) = self.active.get(key) else {
             return;
         };
-        if message.waiting == 0 && message.jobs == 0 && message.phase == Phase::Delivering {
+        if message.waiting == 0 && message.jobs == 0 && message.phase == Phase::Delivering && !message.reading {
             self.settled.push((key, self.active.serial(key)));
         }
     }
 
     // Messages.
 
-    /// Every recipient of the part has an outcome, or is not to be delivered any more.
-    pub(super) fn part_settled(&mut self, key: u32, now: Now) {
-        let message = &mut self.active[key];
-        if message.phase != Phase::Delivering {
-            return;
-        }
-        let entry = self.catalogue.entry(message.slot);
-        let arrival_us = message.envelope.arrival_us;
-        let null_sender = message.envelope.sender.is_empty();
-        let lifetimes = &self.settings.lifetimes;
-        let expired = entry.forced_expire() || lifetimes.expired(now, arrival_us, null_sender);
-        let late = !entry.warned() && !null_sender && lifetimes.warning_due(now, arrival_us);
-        self.in_core -= message.targets.len();
-        for target in std::mem::take(&mut message.targets) {
-            let Some(status) = target.outcome else {
-                continue;
-            };
-            let (index, recipient) = (target.index, target.recipient);
-            match status.outcome {
-                Outcome::Sent => {}
-                Outcome::Deferred if !expired => {
-                    if late && recipient.notify.on_delay() {
-                        let status = Some(Status::clone(&status));
-                        message.late.push(JobRecipient { index, recipient, status });
-                    }
-                    message.deferred.push((index, status));
-                }
-                Outcome::Deferred | Outcome::Bounced => {
-                    message.expired |= status.outcome == Outcome::Deferred;
-                    let status = Status { outcome: Outcome::Bounced, ..Status::clone(&status) };
-                    message.bounced.push(JobRecipient { index, recipient, status: Some(status) });
-                }
-            }
-        }
-        if message.unread_from < entry.recipients() && message.wish == Wish::Deliver && !message.withdrawn {
-            message.phase = Phase::Reading;
-            self.events.push_back(Event::Load { id: entry.id(), at: entry.at() });
-        } else {
+    /// Every recipient in memory has an outcome, or is not to be delivered any more.
+    pub(super) fn memory_settled(&mut self, key: u32, now: Now) {
+        let message = &self.active[key];
+        let settled = message.waiting == 0 && message.jobs == 0 && message.phase == Phase::Delivering;
+        if settled && !message.reading && !self.refill(key, now) {
             self.end_attempt(key, now);
         }
     }
@@ -266,7 +281,7 @@ impl Scheduler {
         if message.expired {
             let word = if entry.forced_expire() { "force-expired" } else { "expired" };
             let text = format!("{id}: from=<{}>, status={word}, returned to sender", message.envelope.sender);
-            self.events.push_back(Event::Line { program: None, warning: false, text });
+            self.events.push_back(Event::Line { program: None, warning: false, text: text.into() });
         }
         // Nobody is told of what came from nobody (RFC 5321 §4.5.5), or of what the sender does not want to hear of.
         let null_sender = message.envelope.sender.is_empty();
@@ -275,7 +290,7 @@ impl Scheduler {
         message.bounced = told;
         if null_sender && !silent.is_empty() {
             let text = format!("{id}: undeliverable, no non-delivery notification: the sender is null");
-            self.events.push_back(Event::Line { program: None, warning: false, text });
+            self.events.push_back(Event::Line { program: None, warning: false, text: text.into() });
         }
         let slot = message.slot;
         self.done(slot, silent.into_iter().map(|recipient| recipient.index).collect());
@@ -325,6 +340,10 @@ impl Scheduler {
 
     /// The attempt is over: the message leaves the queue, waits for its next attempt, or is held.
     pub(super) fn conclude(&mut self, key: u32, now: Now) {
+        self.uncount(key);
+        for errand in std::mem::take(&mut self.active[key].errands) {
+            self.retire(errand);
+        }
         let Some(message) = self.active.remove(key) else {
             return;
         };
@@ -362,9 +381,19 @@ impl Scheduler {
 
     /// A message leaves the queue, and the log says so.
     fn discard(&mut self, slot: u32) {
-        let id = self.catalogue.entry(slot).id().text(self.settings.long_queue_ids);
-        self.events.push_back(Event::Line { program: None, warning: false, text: format!("{id}: removed") });
+        let text = Text::Removed { id: self.catalogue.entry(slot).id(), long_ids: self.settings.long_queue_ids };
+        self.events.push_back(Event::Line { program: None, warning: false, text });
         self.forget(slot);
+    }
+
+    /// The recipients of a message that are in memory count no more for their transports.
+    pub(super) fn uncount(&mut self, key: u32) {
+        for target in &self.active[key].targets {
+            if matches!(target.stage, Stage::Waiting | Stage::InFlight) {
+                let transport = self.destinations[target.destination].transport;
+                self.transports[transport as usize].in_core -= 1;
+            }
+        }
     }
 
     /// A message leaves the queue.
@@ -380,8 +409,10 @@ impl Scheduler {
     // Destinations and transports.
 
     /// A job came back from a destination: its window opens or closes, and it may be dead or alive now.
-    fn heard_from(&mut self, key: u32, site: Option<Status>, now: Now) {
+    fn heard_from(&mut self, job: &InFlight, site: Option<Status>, now: Now) {
+        let key = job.destination;
         let destination = &mut self.destinations[key];
+        destination.pace.hear(job.sent_us, now.mono_us);
         let settings = &self.transports[destination.transport as usize].settings;
         let rules = settings.window_rules();
         let busy = destination.busy;
@@ -406,6 +437,7 @@ impl Scheduler {
             self.set_timer(now.mono_us + pause_us, Timer::Destination(key));
         }
         self.stand(key, now);
+        self.refill(job.message, now);
     }
 
     /// A destination is dead for `minimal_backoff_time`: what waits for it is deferred, with the reason.
@@ -425,12 +457,17 @@ impl Scheduler {
         let Some(destination) = self.destinations.get_mut(key) else {
             return;
         };
-        for bundle in std::mem::take(&mut destination.queue).into_values() {
-            if self.active.is(bundle.message, bundle.serial) {
-                self.turn_away(bundle.message, bundle.kind, &bundle.positions, status, now);
-            }
+        let bundles: Vec<Bundle> = destination.lanes.iter_mut().flat_map(std::mem::take).collect();
+        for bundle in bundles {
+            let Some(errand) = self.errands.same(bundle.errand, bundle.serial) else {
+                continue;
+            };
+            let message = errand.message;
+            self.bundle_gone(bundle.errand, bundle.serial);
+            self.turn_away(message, bundle.kind, &bundle.positions, status, now);
         }
         self.stand(key, now);
+        self.call(key, now);
     }
 
     pub(super) fn destination_due(&mut self, key: u32, now: Now) {
@@ -475,7 +512,7 @@ impl Scheduler {
         let transport = &mut self.transports[number as usize];
         if transport.dead.as_ref().is_some_and(|(_, until_us)| *until_us <= now.mono_us) {
             self.revive_transport(number, now);
-        } else if transport.line.is_empty() {
+        } else if transport.is_quiet() {
             transport.wanting_since_us = None;
         } else if transport.wanting_since_us.is_some_and(|us| us + self.settings.ipc_timeout_us <= now.mono_us) {
             let name = Arc::clone(&transport.name);

@@ -5,23 +5,27 @@
 //! moment at which it ends (`deadline`). `admission.rs`, `dispatch.rs` and `outcome.rs` are the arrows of the picture.
 //!
 //! ```text
-//! arrived ─> Fresh ─┐           ┌─ Resolving ─> Delivering ─> Reading (next part)
-//!                   ├─ Loading ─┤                   │
-//! Deferred (due) ───┘           └───────────────────┴─> Bouncing ─> Warning ─> removed | Deferred | Held
+//! arrived ─> Fresh ──┐             ┌─ Delivering (and reading more recipients)
+//!                    ├─> Loading ──┤       │  └────────> Crowded
+//! Deferred (due) ────┤             │       │
+//! Crowded (called) ──┘             └───────┴─> Bouncing ─> Warning ─> removed | Deferred | Held
 //! ```
 
 use super::catalogue::{Catalogue, Place};
 use super::clock::Now;
 use super::destination::Destination;
+use super::errand::Errand;
 use super::job::Jobs;
 use super::leaving::Leaving;
-use super::message::{Active, Phase};
+use super::line::Text;
+use super::message::{Active, Cursor, Phase};
+use super::overtake::Look;
 use super::route::{Route, Routes};
 use super::settings::{Settings, TransportSettings};
 use super::slab::Slab;
 use super::transport::{Agent, Transport};
 use crate::ipc::frame::{Arrival, Job, Outcome, Status};
-use crate::message::envelope::Envelope;
+use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::id::QueueId;
 use crate::queue::locator::Locator;
 use crate::queue::spool::Stored;
@@ -43,7 +47,7 @@ pub enum Event {
         /// More than an event: something to look at.
         warning: bool,
         /// The line.
-        text: String,
+        text: Text,
     },
     /// Read this envelope and say `loaded`.
     Load {
@@ -51,6 +55,17 @@ pub enum Event {
         id: QueueId,
         /// Where it stands.
         at: Locator,
+    },
+    /// Read more recipients of this envelope and say `read`.
+    Read {
+        /// The message.
+        id: QueueId,
+        /// Where it stands.
+        at: Locator,
+        /// The first one.
+        from: Cursor,
+        /// How many, at most; at least one.
+        most: u32,
     },
     /// Find out where this address goes and say `resolved` or `unresolved`.
     Resolve {
@@ -103,10 +118,20 @@ pub struct Scheduler {
     pub(super) settled: Vec<(u32, u64)>,
     pub(super) dirty: Vec<u32>,
     pub(super) events: VecDeque<Event>,
+    pub(super) errands: Slab<Errand>,
     pub(super) draws: u64,
-    pub(super) retry_turn: bool,
     /// Messages that a command moves elsewhere.
     pub(super) leaving: HashMap<QueueId, Leaving>,
+    /// The last look for a message that overtakes which found none.
+    pub(super) look: Look,
+    /// Where the last message that was admitted came from: see `admit`.
+    pub(super) admitted: usize,
+    /// Destinations whose crowd may come in, and how many of it.
+    pub(super) calling: VecDeque<(u32, usize)>,
+    /// When a destination that has much of a full active queue is looked at again (monotonic).
+    pub(super) relieve_us: Option<u64>,
+    /// When one was looked for last (monotonic).
+    pub(super) relieved_us: u64,
 }
 
 impl Scheduler {
@@ -132,9 +157,14 @@ impl Scheduler {
             settled: Vec::new(),
             dirty: Vec::new(),
             events: VecDeque::new(),
+            errands: Slab::default(),
             draws: 0,
-            retry_turn: false,
             leaving: HashMap::new(),
+            look: Look::default(),
+            admitted: 0,
+            calling: VecDeque::new(),
+            relieve_us: None,
+            relieved_us: 0,
         }
     }
 
@@ -234,11 +264,25 @@ impl Scheduler {
                 self.leave_loading(slot);
                 self.catalogue.wait_until(slot, now.mono_us + self.settings.lifetimes.minimal_backoff_us);
             }
-            (Place::Active(key), envelope) if self.active[key].phase == Phase::Reading => match envelope {
-                Ok(envelope) => self.begin_part(key, envelope.recipients, now),
-                Err(_) => self.end_attempt(key, now),
-            },
             _ => {}
+        }
+    }
+
+    /// The recipients asked for with `Event::Read`, and where to read on. `Err`: they cannot be read; the text says why,
+    /// and they stay for another attempt.
+    pub fn read(&mut self, id: QueueId, read: Result<(Vec<Recipient>, Cursor), String>, now: Now) {
+        let Some(slot) = self.catalogue.slot(id) else {
+            return;
+        };
+        if let Err(reason) = &read {
+            let name = id.text(self.settings.long_queue_ids);
+            self.warn(format!("{name}: cannot be read: {reason}"));
+        }
+        if let Place::Active(key) = self.catalogue.entry(slot).place()
+            && self.active[key].reading
+        {
+            let (recipients, next) = read.unwrap_or_default();
+            self.recipients_read(key, recipients, next, now);
         }
     }
 
@@ -251,8 +295,9 @@ impl Scheduler {
                 continue;
             }
             let message = &mut self.active[asker.message];
-            let target = &mut message.targets[asker.position as usize];
-            target.take(&route);
+            if let Some(target) = message.targets.get_mut(asker.position as usize) {
+                target.take(&route);
+            }
             self.one_resolved(asker.message, now);
         }
     }
@@ -271,8 +316,8 @@ impl Scheduler {
     fn one_resolved(&mut self, key: u32, now: Now) {
         let message = &mut self.active[key];
         message.unresolved -= 1;
-        if message.unresolved == 0 && message.phase == Phase::Resolving {
-            self.place_part(key, now);
+        if message.unresolved == 0 && message.phase == Phase::Delivering {
+            self.place_recipients(key, now);
         }
     }
 
@@ -336,9 +381,9 @@ impl Scheduler {
         }
         let timer = self.timers.peek().map(|Reverse((due_us, _))| *due_us);
         // Without room a retry that is due waits for room, which comes with a result, not with time.
-        let may_retry = self.has_room() && self.retries < self.settings.retry_active_limit();
+        let may_retry = self.has_room() && self.has_retry_room();
         let retry = if may_retry { self.catalogue.first_due().map(|(due_us, _)| due_us) } else { None };
-        [timer, retry].into_iter().flatten().min()
+        [timer, retry, self.relieve_us].into_iter().flatten().min()
     }
 
     fn has_work(&self) -> bool {
@@ -357,7 +402,7 @@ impl Scheduler {
         loop {
             while let Some((key, serial)) = self.settled.pop() {
                 if self.active.is(key, serial) {
-                    self.part_settled(key, now);
+                    self.memory_settled(key, now);
                 }
             }
             self.admit(now);
@@ -382,7 +427,7 @@ impl Scheduler {
     }
 
     pub(super) fn warn(&mut self, text: String) {
-        self.events.push_back(Event::Line { program: None, warning: true, text });
+        self.events.push_back(Event::Line { program: None, warning: true, text: text.into() });
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Settings {
     pub message_recipient_minimum: usize,
     /// Back-off, expiry, delay warning.
     pub lifetimes: Lifetimes,
+    /// `qmgr_clog_warn_time`: how often the log says that one destination fills the active queue; 0 is never.
+    pub clog_warn_us: u64,
     /// `transport_retry_time`
     pub transport_retry_us: u64,
     /// `qmgr_ipc_timeout`: how long mail waits for a first delivery agent of its transport.
@@ -42,6 +44,7 @@ impl Default for Settings {
             message_recipient_limit: 20_000,
             message_recipient_minimum: 10,
             lifetimes: Lifetimes::default(),
+            clog_warn_us: 300 * SECOND_US,
             transport_retry_us: 60 * SECOND_US,
             ipc_timeout_us: 60 * SECOND_US,
             recipient_delimiter: "".into(),
@@ -81,6 +84,50 @@ pub struct TransportSettings {
     pub destination_rate_delay_us: u64,
     /// `*_transport_rate_delay`: pause between two jobs of the transport.
     pub transport_rate_delay_us: u64,
+    /// `maxproc` of its service in master.cf: deliveries at a time, whatever its agents say; 0 is no limit.
+    pub process_limit: u32,
+    /// When one message may overtake another.
+    pub slots: SlotRules,
+    /// How a list of recipients that stays on disk is read.
+    pub refill: RefillRules,
+}
+
+/// When a small message may overtake a large one (Postfix, SCHEDULER_README; `slots.rs` has the arithmetic).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotRules {
+    /// `*_delivery_slot_cost`: deliveries of a message that earn others one of theirs before it; below 2 none.
+    pub cost: u32,
+    /// `*_delivery_slot_loan`: slots that need not be earned yet.
+    pub loan: u32,
+    /// `*_delivery_slot_discount`: percent of the slots needed that need not be earned yet.
+    pub discount_percent: u32,
+    /// `*_minimum_delivery_slots`: a message that can never earn so many is not overtaken at all.
+    pub minimum: u32,
+}
+
+impl Default for SlotRules {
+    fn default() -> Self {
+        Self { cost: 5, loan: 3, discount_percent: 50, minimum: 3 }
+    }
+}
+
+/// How many recipients a transport has in memory, and when more are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefillRules {
+    /// `*_recipient_limit`: of all its messages together; each has `qmgr_message_recipient_minimum` all the same.
+    pub recipient_limit: u32,
+    /// `*_extra_recipient_limit`: beyond that, for messages that overtake others.
+    pub extra_limit: u32,
+    /// `*_recipient_refill_limit`: more are read when there is room for so many,
+    pub least: u32,
+    /// `*_recipient_refill_delay`: or when there is any and the last ones were read so long ago.
+    pub delay_us: u64,
+}
+
+impl Default for RefillRules {
+    fn default() -> Self {
+        Self { recipient_limit: 20_000, extra_limit: 1000, least: 100, delay_us: 5 * SECOND_US }
+    }
 }
 
 impl Default for TransportSettings {
@@ -90,6 +137,9 @@ impl Default for TransportSettings {
             recipient_limit: 50,
             destination_rate_delay_us: 0,
             transport_rate_delay_us: 0,
+            process_limit: 0,
+            slots: SlotRules::default(),
+            refill: RefillRules::default(),
         }
     }
 }

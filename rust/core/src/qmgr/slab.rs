@@ -49,6 +49,18 @@ impl<T> Slab<T> {
         self.items.get_mut(key as usize)?.as_mut().map(|(_, item)| item)
     }
 
+    /// What is kept under `key`, if it is still the same.
+    pub fn same(&self, key: u32, serial: u64) -> Option<&T> {
+        let (kept, item) = self.items.get(key as usize)?.as_ref()?;
+        (*kept == serial).then_some(item)
+    }
+
+    /// As `same`, to change it.
+    pub fn same_mut(&mut self, key: u32, serial: u64) -> Option<&mut T> {
+        let (kept, item) = self.items.get_mut(key as usize)?.as_mut()?;
+        (*kept == serial).then_some(item)
+    }
+
     /// Is it still the same that is kept under `key`?
     pub fn is(&self, key: u32, serial: u64) -> bool {
         self.items.get(key as usize).is_some_and(|kept| kept.as_ref().is_some_and(|(kept, _)| *kept == serial))

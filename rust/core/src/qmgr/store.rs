@@ -1,7 +1,8 @@
 //! The queue on disk as the queue manager needs it, so that another store can take its place.
 
+use super::message::Cursor;
 use crate::ipc::frame::Arrival;
-use crate::message::envelope::Envelope;
+use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::id::QueueId;
 use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::spool::{Spool, Stored};
@@ -27,6 +28,8 @@ pub trait Store {
     }
     /// The envelope of a record; the text of an error says what is wrong with it.
     fn read_envelope(&self, at: &Locator) -> Result<Envelope, String>;
+    /// At most `most` recipients of a record, from the one that `from` names, and where to read on.
+    fn read_recipients(&self, at: &Locator, from: Cursor, most: u32) -> Result<(Vec<Recipient>, Cursor), String>;
     /// A segment's file, relative to the queue directory.
     fn path(&self, segment: SegmentId) -> String;
     /// Remember facts.
@@ -68,6 +71,13 @@ impl Store for Spool {
 
     fn read_envelope(&self, at: &Locator) -> Result<Envelope, String> {
         Spool::read_envelope(self, at).map_err(|error| error.to_string())
+    }
+
+    fn read_recipients(&self, at: &Locator, from: Cursor, most: u32) -> Result<(Vec<Recipient>, Cursor), String> {
+        let (recipients, octets) =
+            Spool::read_recipients(self, at, from.index, from.octets, most).map_err(|error| error.to_string())?;
+        let index = from.index + recipients.len() as u32;
+        Ok((recipients, Cursor { index, octets }))
     }
 
     fn path(&self, segment: SegmentId) -> String {

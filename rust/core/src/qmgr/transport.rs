@@ -1,21 +1,21 @@
 //! A transport: a delivery service of master.cf, its agents and its destinations.
 //!
-//! Destinations that may send stand in one line by the turn of what they would send next; a turn is a ticket, drawn
-//! when a bundle begins to wait. The ticket is one above the latest of the transport's clock (the ticket served last),
-//! of the message and of the destination. So messages take turns, whatever their number of recipients, and
-//! destinations take turns, whatever their number of messages: a list of 100,000 recipients or a destination with
-//! 100,000 messages has drawn tickets far ahead, and a single mail comes next. (Start-time fair queueing; Postfix
-//! reaches for the same with delivery slots.) A retry's ticket is `RETRY_STRIDE` ahead of the latest retry, not one:
-//! while both wait, fresh mail gets that many turns to one.
+//! What it has to deliver stands in two lanes, fresh mail and retries, each in the order of `errand::Turn`. In a lane a
+//! destination stands at the turn of its first bundle while it may send. So messages go in the order in which they came;
+//! a destination with a crowd of them has one in each round of destinations; small messages overtake large ones for
+//! slots (`slots.rs`). Between the lanes, fresh mail has `FRESH_TURNS` of `FRESH_TURNS + 1` deliveries while both wait,
+//! and a fifth of the agents is kept for it, however long retries take.
 
-use super::destination::Turn;
+use super::errand::Turn;
 use super::settings::TransportSettings;
 use crate::ipc::frame::Status;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Turns that fresh mail gets for one of a retry while both wait.
-pub const RETRY_STRIDE: u64 = 4;
+/// Deliveries of fresh mail for one of a retry while both wait.
+pub const FRESH_TURNS: u32 = 4;
+/// One agent in so many is kept for fresh mail.
+const FRESH_SHARE: u64 = 5;
 
 /// A delivery agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,15 @@ pub struct Agent {
     pub busy: u32,
 }
 
+/// Fresh mail, or retries.
+#[derive(Debug, Default)]
+pub struct Lane {
+    /// Destinations that may send, by the turn of their first bundle.
+    pub line: BTreeSet<(Turn, u32)>,
+    /// The round that is being served.
+    pub round: u64,
+}
+
 /// A delivery service of master.cf.
 #[derive(Debug)]
 pub struct Transport {
@@ -37,8 +46,14 @@ pub struct Transport {
     pub settings: TransportSettings,
     /// Its agents.
     pub agents: Vec<Agent>,
-    /// Jobs that its agents would take now.
+    /// Jobs that its agents would take now, and `maxproc` allows.
     pub room: u64,
+    /// Jobs under way.
+    pub busy: u64,
+    /// Of these, of retries.
+    pub busy_retries: u64,
+    /// Jobs at a time that may be of retries.
+    pub retry_room: u64,
     /// Why it is unavailable, if it is, and until when (monotonic).
     pub dead: Option<(Arc<Status>, u64)>,
     /// Mail has been waiting for a first agent since (monotonic).
@@ -49,10 +64,16 @@ pub struct Transport {
     pub pause_until_us: u64,
     /// Its destinations by their key.
     pub destinations: HashMap<Arc<str>, u32>,
-    /// Those that may send, by turn.
-    pub line: BTreeSet<(Turn, u32)>,
-    /// The ticket served last.
-    pub clock: u64,
+    /// Fresh mail, and retries.
+    pub lanes: [Lane; 2],
+    /// Deliveries of fresh mail since the last of a retry.
+    pub fresh_turns: u32,
+    /// Recipients in memory that go by it.
+    pub in_core: usize,
+    /// Recipients of the extra pool that are given to messages which overtake.
+    pub granted: u32,
+    /// When the log was last told that mail for it fills the active queue (monotonic).
+    pub clogged_us: Option<u64>,
 }
 
 impl Transport {
@@ -63,19 +84,33 @@ impl Transport {
             settings,
             agents: Vec::new(),
             room: 0,
+            busy: 0,
+            busy_retries: 0,
+            retry_room: 0,
             dead: None,
             wanting_since_us: None,
             asked_us: None,
             pause_until_us: 0,
             destinations: HashMap::new(),
-            line: BTreeSet::new(),
-            clock: 0,
+            lanes: [Lane::default(), Lane::default()],
+            fresh_turns: 0,
+            in_core: 0,
+            granted: 0,
+            clogged_us: None,
         }
     }
 
     /// Count the room again, after agents came, went or changed their minds.
     pub fn count_room(&mut self) {
-        self.room = self.agents.iter().map(|agent| u64::from(agent.capacity.saturating_sub(agent.busy))).sum();
+        let limit = match self.settings.process_limit {
+            0 => u64::MAX,
+            limit => u64::from(limit),
+        };
+        let capacity = self.agents.iter().map(|agent| u64::from(agent.capacity)).sum::<u64>().min(limit);
+        self.retry_room = (capacity - capacity / FRESH_SHARE).max(1);
+        self.busy = self.agents.iter().map(|agent| u64::from(agent.busy)).sum();
+        let free: u64 = self.agents.iter().map(|agent| u64::from(agent.capacity.saturating_sub(agent.busy))).sum();
+        self.room = free.min(limit.saturating_sub(self.busy));
     }
 
     /// The agent for the next job: `preferred` if it has room, or the one with the most; `None` if none has.
@@ -87,5 +122,30 @@ impl Transport {
             return Some(&mut self.agents[at]);
         }
         self.agents.iter_mut().filter(has_room).max_by_key(|agent| agent.capacity - agent.busy)
+    }
+
+    /// Does nothing wait that may be sent?
+    pub fn is_quiet(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.line.is_empty())
+    }
+
+    /// The lane whose turn it is, of those that have something to send; `None` if neither has.
+    pub fn next_lane(&self) -> Option<usize> {
+        let fresh = !self.lanes[0].line.is_empty();
+        let retries = !self.lanes[1].line.is_empty() && self.busy_retries < self.retry_room;
+        match (fresh, retries) {
+            (true, true) => Some(usize::from(self.fresh_turns >= FRESH_TURNS)),
+            (true, false) => Some(0),
+            (false, true) => Some(1),
+            (false, false) => None,
+        }
+    }
+
+    /// A job of that lane goes to an agent.
+    pub fn count_job(&mut self, lane: usize) {
+        self.room -= 1;
+        self.busy += 1;
+        self.busy_retries += lane as u64;
+        self.fresh_turns = if lane == 0 { (self.fresh_turns + 1).min(FRESH_TURNS) } else { 0 };
     }
 }

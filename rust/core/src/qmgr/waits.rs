@@ -2,7 +2,7 @@
 
 use super::catalogue::Place;
 use super::clock::Now;
-use super::message::{Active, Phase, Target};
+use super::message::{Active, Phase, Stage};
 use super::scheduler::Scheduler;
 use crate::ipc::frame::Status;
 use std::sync::Arc;
@@ -104,27 +104,29 @@ impl Scheduler {
             }
             Place::Fresh => Waits::NoRoom,
             Place::Loading => Waits::Reading,
+            Place::Crowded(key) => {
+                let destination = &self.destinations[key];
+                let transport = Arc::clone(&self.transports[destination.transport as usize].name);
+                Waits::Crowded { transport, nexthop: Arc::clone(&destination.nexthop) }
+            }
             Place::Active(key) => self.active_waits(&self.active[key], now),
         }
     }
 
     fn active_waits(&self, message: &Active, now: Now) -> Waits {
-        let open = |target: &&Target| target.outcome.is_none();
-        let target = message
-            .targets
-            .iter()
-            .find(|target| target.in_flight)
-            .or_else(|| message.targets.iter().filter(open).find(|target| target.route.is_some()));
-        let route = target.and_then(|target| target.route.as_ref());
-        let bounce: Arc<str> = Arc::from(&*self.settings.bounce_service);
-        let (transport, nexthop) = match (message.phase, route) {
-            (Phase::Bouncing | Phase::Warning, _) => (bounce, Arc::from("")),
-            (Phase::Reading, _) => return Waits::Reading,
-            (Phase::Resolving, _) | (Phase::Delivering, None) => return Waits::Resolving,
-            (Phase::Delivering, Some(route)) => {
-                (Arc::clone(&self.transports[route.transport as usize].name), Arc::clone(&route.nexthop))
-            }
+        let at = |stage: Stage| message.targets.iter().find(|target| target.stage == stage);
+        let destination = at(Stage::InFlight).or_else(|| at(Stage::Waiting)).map(|target| target.destination);
+        let destination = match (message.phase, destination) {
+            (Phase::Bouncing | Phase::Warning, _) => None,
+            (Phase::Delivering, None) if message.reading => return Waits::Reading,
+            (Phase::Delivering, None) => return Waits::Resolving,
+            (Phase::Delivering, Some(key)) => Some(&self.destinations[key]),
         };
+        let transport: Arc<str> = match destination {
+            Some(destination) => Arc::clone(&self.transports[destination.transport as usize].name),
+            None => Arc::from(&*self.settings.bounce_service),
+        };
+        let nexthop = destination.map_or_else(|| Arc::from(""), |destination| Arc::clone(&destination.nexthop));
         if message.jobs > 0 {
             return Waits::WithAgent { transport, nexthop, since_us: now.wall_of_mono(message.sent_us) };
         }
@@ -139,8 +141,7 @@ impl Scheduler {
                 reason: Arc::clone(reason),
             };
         }
-        // Where concurrency goes by recipient the next hop alone names no destination: then it is the transport's turn.
-        if let Some(destination) = owner.destinations.get(&nexthop).map(|key| &self.destinations[*key]) {
+        if let Some(destination) = destination {
             if let Some((reason, until_us)) = &destination.dead {
                 let (until_us, reason) = (now.wall_of_mono(*until_us), Arc::clone(reason));
                 return Waits::DestinationDead { transport, nexthop, until_us, reason };

@@ -2,6 +2,7 @@
 //! must hold at every step, and knows what became of every recipient.
 
 use super::clock::{Now, SECOND_US};
+use super::message::Cursor;
 use super::scheduler::{Event, Scheduler};
 use super::settings::{Settings, TransportSettings};
 use super::waits::Waits;
@@ -162,11 +163,20 @@ impl World {
         while let Some(event) = self.scheduler.next_event(self.now) {
             match event {
                 Event::Note(fact) => self.note(&fact),
-                Event::Line { text, .. } => self.lines.push(text),
+                Event::Line { text, .. } => self.lines.push(text.to_string()),
                 Event::Load { id, at } => {
                     assert_eq!(at, place(id));
                     let envelope = self.known[&id].envelope.clone();
                     self.scheduler.loaded(id, Ok(envelope), self.now);
+                }
+                Event::Read { id, at, from, most } => {
+                    assert_eq!(at, place(id));
+                    assert!(most > 0 && (from.octets == 0 || from.octets == octets(from.index)));
+                    let all = &self.known[&id].envelope.recipients;
+                    let recipients: Vec<_> =
+                        all.iter().skip(from.index as usize).take(most as usize).cloned().collect();
+                    let index = from.index + recipients.len() as u32;
+                    self.scheduler.read(id, Ok((recipients, Cursor { index, octets: octets(index) })), self.now);
                 }
                 Event::Resolve { address } => {
                     let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
@@ -277,6 +287,10 @@ impl World {
 
 pub(super) fn place(id: QueueId) -> Locator {
     Locator { segment: SegmentId(id.0), offset: 32, record_octets: 100 }
+}
+
+fn octets(index: u32) -> u64 {
+    40 + u64::from(index) * 20
 }
 
 pub(super) fn status(outcome: Outcome, text: &str) -> Status {

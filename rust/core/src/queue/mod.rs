@@ -18,6 +18,7 @@ pub mod journal;
 mod large;
 pub mod listing;
 pub mod locator;
+mod recipients;
 mod record;
 mod recovery;
 pub mod repair;

@@ -7,13 +7,14 @@
 
 use crate::ipc::codec::Take;
 use crate::ipc::frame::Arrival;
-use crate::message::envelope::Envelope;
+use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::content::read_envelope_bytes;
 use crate::queue::corrupt::put_aside;
 use crate::queue::disk::{Disk, Open, RealDisk};
 use crate::queue::error::QueueError;
 use crate::queue::id::QueueId;
 use crate::queue::locator::{Locator, SegmentId};
+use crate::queue::recipients::read_recipients;
 use crate::queue::recovery::{self, Facts, Known};
 use crate::queue::scan::{Found, SegmentReader, segment_path};
 use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SegmentFile, make_directory};
@@ -335,6 +336,20 @@ impl Spool {
         let bytes = read_envelope_bytes(&file, &path, at)?;
         Envelope::decode(&mut Take::new(&bytes))
             .map_err(|error| QueueError::Corrupt(format!("{} at {}: {error}", path.display(), at.offset).into()))
+    }
+
+    /// `most` recipients of a record from number `index` on, and the octets from the start of the envelope to the next
+    /// one. `octets`: to the first of them, if an earlier reading said so, or 0.
+    pub fn read_recipients(
+        &self,
+        at: &Locator,
+        index: u32,
+        octets: u64,
+        most: u32,
+    ) -> Result<(Vec<Recipient>, u64), QueueError> {
+        let path = self.full_path(at.segment);
+        let file = File::open(&path).map_err(|error| QueueError::io("open", &path, &error))?;
+        read_recipients(&file, &path, at, index, octets, most)
     }
 
     /// The segment's file, relative to the queue directory.

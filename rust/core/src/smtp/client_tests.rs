@@ -43,7 +43,7 @@ fn peer() -> Peer {
 /// and sends a short body when asked.
 struct Dialogue {
     client: Client,
-    envelope: Envelope,
+    envelope: Arc<Envelope>,
     recipients: Vec<Recipient>,
     mails: Vec<usize>,
     said: String,
@@ -480,7 +480,7 @@ fn a_message_that_does_not_fit_is_not_offered() {
     let mut dialogue = Dialogue::new(settings(), &[]);
     dialogue.hear(b"220 mx\r\n");
     dialogue.hear(b"250-mx\r\n250 SIZE 1000\r\n");
-    dialogue.envelope.size_octets = 1001;
+    Arc::make_mut(&mut dialogue.envelope).size_octets = 1001;
     let recipients = dialogue.recipients[..1].iter().enumerate();
     dialogue.client.begin(&dialogue.envelope, recipients, false, 1.0);
     dialogue.act();

@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn parameters_go_to_servers_that_offer_them() {
-        let mut envelope = job(&[0]).envelope;
+        let mut envelope = Envelope::clone(&job(&[0]).envelope);
         envelope.body = BodyType::EightBitMime;
         envelope.smtputf8 = true;
         envelope.ret = Ret::Hdrs;
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn smtputf8_is_needed_for_what_is_not_ascii_outside_the_body() {
-        let mut envelope = job(&[0]).envelope;
+        let mut envelope = Envelope::clone(&job(&[0]).envelope);
         for (smtputf8, address, content, needed) in [
             (true, "a@example.org", "Subject: x\r\n\r\nü\r\n", false),
             (true, "a@example.org", "Subject: ü\r\n\r\nx\r\n", true),
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_parameter_cannot_end_its_line() {
         let offered = Capabilities { dsn: true, ..Capabilities::default() };
-        let mut envelope = job(&[0]).envelope;
+        let mut envelope = Envelope::clone(&job(&[0]).envelope);
         let mut recipient = Recipient::plain("a@example.org");
         for value in ["a\r\nDATA", "a b", "a\0", "", "ü"] {
             envelope.envid = Some(value.into());

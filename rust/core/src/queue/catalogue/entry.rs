@@ -21,6 +21,8 @@ pub enum Place {
     Deferred,
     /// On hold until a person releases it.
     Held,
+    /// Waits outside of the active queue for this destination, which has its share of it.
+    Crowded(u32),
 }
 
 /// What is kept of a message. Its segment and its reasons are numbers; what few messages have is in `extra`.
@@ -37,7 +39,7 @@ pub(crate) struct Row {
     pub attempts: u32,
     /// That of a message's only recipient; of others they are in `extra`.
     pub reason: Reason,
-    /// Its key while it is active.
+    /// Its key while it is active, its destination while it waits for that outside.
     pub key: u32,
     pub stage: Stage,
     pub flags: Flags,
@@ -51,6 +53,7 @@ pub(crate) enum Stage {
     Active,
     Deferred,
     Held,
+    Crowded,
 }
 
 impl Row {
@@ -61,6 +64,7 @@ impl Row {
             Stage::Active => Place::Active(self.key),
             Stage::Deferred => Place::Deferred,
             Stage::Held => Place::Held,
+            Stage::Crowded => Place::Crowded(self.key),
         }
     }
 
@@ -74,6 +78,10 @@ impl Row {
             }
             Place::Deferred => Stage::Deferred,
             Place::Held => Stage::Held,
+            Place::Crowded(destination) => {
+                self.key = destination;
+                Stage::Crowded
+            }
         };
     }
 }

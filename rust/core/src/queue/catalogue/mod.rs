@@ -194,7 +194,7 @@ impl Catalogue {
         match self.entry(slot).place() {
             Place::Fresh => self.fresh.leave(slot),
             Place::Deferred => self.due.remove(slot),
-            Place::Loading | Place::Active(_) | Place::Held => {}
+            Place::Loading | Place::Active(_) | Place::Held | Place::Crowded(_) => {}
         }
     }
 
@@ -221,7 +221,12 @@ impl Catalogue {
         self.due.set(slot, due_us);
     }
 
-    /// It waits nowhere: `Loading`, `Active` or `Held`.
+    /// Is there a message in this slot, and in this place?
+    pub fn is_at(&self, slot: u32, place: Place) -> bool {
+        self.rows.entry(slot).is_some_and(|entry| entry.place() == place)
+    }
+
+    /// It waits in neither line: `Loading`, `Active`, `Held` or `Crowded`.
     pub fn place(&mut self, slot: u32, place: Place) {
         self.leave(slot);
         self.row(slot).set_place(place);
