@@ -489,8 +489,8 @@ impl Spool {
     fn damage(&mut self, id: SegmentId, reader: &SegmentReader, what: Found) {
         match what {
             Found::Record { .. } => {}
-            // A file without a record is what is left of a writer that died early: nothing to speak of.
-            Found::Torn { offset: 0, .. } => {}
+            // An empty file is what is left of a writer that died early: nothing to speak of.
+            Found::Torn { octets: 0, .. } => {}
             Found::Torn { offset, octets } => {
                 let path = reader.path.display();
                 self.notice(format!("{path}: {octets} octets at {offset} were never committed, ignored"));
