@@ -2,7 +2,9 @@
 
 import asyncio
 import errno
+import multiprocessing
 import os
+import pwd
 import re
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peers import root
 from postillion.delivery.local import maildir
 from postillion.delivery.local.account import Account, account_of
 from postillion.delivery.local.maildir import Maildirs, prepare_in_spool
@@ -148,6 +151,81 @@ def test_spool_maildir_must_be_the_user_s_own_directory(tmp_path: Path) -> None:
         verdict = prepare_in_spool(f"{tmp_path}/new/", other, account, account.gid)
         assert verdict is not None
         assert "not owned by recipient" in verdict.text
+
+
+def nobody() -> Account:
+    account = account_of(pwd.getpwnam("nobody").pw_uid)
+    assert account is not None
+    return account
+
+
+def spool(tmp_path: Path) -> Path:
+    """Return a mail spool directory that any user may write to."""
+    root()
+    directory = tmp_path / "mail"
+    directory.mkdir()
+    directory.chmod(0o1777)
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_uid == 0 and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    return directory
+
+
+def test_processes_that_make_the_same_maildir_at_the_same_moment_all_may_use_it(tmp_path: Path) -> None:
+    directory, account, opener = spool(tmp_path), nobody(), me()
+    processes, rounds = 3, 100
+    fork = multiprocessing.get_context("fork")
+    barrier, problems = fork.Barrier(processes), fork.Queue()
+
+    def make() -> None:
+        for number in range(rounds):
+            barrier.wait(60)
+            problem = prepare_in_spool(f"{directory}/{number}/", account, opener, opener.gid)
+            if problem is not None:
+                problems.put(problem.text)
+        problems.put(None)
+
+    makers = [fork.Process(target=make) for _ in range(processes)]
+    for maker in makers:
+        maker.start()
+    said = [problems.get(timeout=60) for _ in makers]
+    for maker in makers:
+        maker.join(60)
+    assert said == [None] * processes
+    assert sorted(os.listdir(directory)) == sorted(map(str, range(rounds)))
+    assert {path.stat().st_uid for path in directory.iterdir()} == {account.uid}
+
+
+@pytest.mark.parametrize("what", ["link", "file", "maildir"])
+def test_what_is_put_in_the_place_of_a_new_maildir_is_not_given_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    directory, account, opener = spool(tmp_path), nobody(), me()
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    rename = os.rename
+
+    def too_late(new: str, path: str) -> None:
+        match what:
+            case "link":
+                os.symlink(precious, path)
+            case "file":
+                Path(path).touch()
+            case "maildir":
+                os.makedirs(f"{path}/tmp")
+                os.chown(path, account.uid, account.gid)
+        rename(new, path)
+
+    monkeypatch.setattr(maildir.os, "rename", too_late)
+    verdict = prepare_in_spool(f"{directory}/nobody/", account, opener, opener.gid)
+    if what == "maildir":
+        assert verdict is None
+    else:
+        assert verdict is not None
+        assert verdict.text.endswith("is not a directory")
+        assert (directory / "nobody").lstat().st_uid == 0
+    assert precious.stat().st_uid == 0
+    assert os.listdir(directory) == ["nobody"]
 
 
 @settings(max_examples=50, deadline=None)

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import stat
+import tempfile
 import time
 from contextlib import suppress
 
@@ -132,9 +133,7 @@ def prepare_in_spool(path: str, account: Account, opener: Account, opener_gid: i
             try:
                 status = os.lstat(path)
             except FileNotFoundError:
-                make_directories(path)
-                if opener.uid != account.uid:
-                    os.chown(path, account.uid, account.gid)
+                _make_for(path, None if opener.uid == account.uid else account)
                 status = os.lstat(path)
     except OSError as error:
         return from_errno(error, f"maildir delivery failed: {_complaint(error, path)}")
@@ -143,6 +142,28 @@ def prepare_in_spool(path: str, account: Account, opener: Account, opener_gid: i
     if status.st_uid != account.uid:
         return deferred("4.2.0", f"maildir delivery failed: {path} is not owned by recipient")
     return None
+
+
+def _make_for(path: str, account: Account | None) -> None:
+    """Make a directory and give it to the account's user, unless somebody else is quicker. Raises `OSError`.
+
+    It has its owner before it has its name: another process must not find it without, and what the user puts in its
+    place meanwhile must not be given away.
+    """
+    holder = os.path.dirname(path) or "."
+    make_directories(holder)
+    new = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.", dir=holder)
+    try:
+        if account is not None:
+            os.chown(new, account.uid, account.gid, follow_symlinks=False)
+        os.rename(new, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.rmdir(new)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+    else:
+        sync_directory(holder)
 
 
 def write_all(file: int, *parts: bytes) -> None:
@@ -164,11 +185,16 @@ def make_directories(path: str) -> None:
             os.mkdir(directory, MODE_DIRECTORY)
         except FileExistsError:
             continue
-        holder = os.open(os.path.dirname(directory) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(holder)
-        finally:
-            os.close(holder)
+        sync_directory(os.path.dirname(directory) or ".")
+
+
+def sync_directory(path: str) -> None:
+    """Make a directory's names stable. Raises `OSError`."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _complaint(error: OSError, path: str) -> str:
