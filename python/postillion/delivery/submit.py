@@ -70,7 +70,6 @@ class Submitter:
         self._log = process.log
         self._in_place = in_place
         self._settings = cleanup.settings(config)
-        self._minfree_octets = config.number("queue_minfree")
         self._received = f"Received: by {config.text('myhostname')} ({config.text('mail_name')})\n\tid {{id}}; {{date}}"
         self._waiting: dict[int, asyncio.Future[str | None]] = {}
         self._tickets = 0
@@ -121,7 +120,7 @@ class Submitter:
 
     def _opened(self) -> tuple[Journal, Producer]:
         if self._journal is None or self._producer is None:
-            self._journal = Journal(".", minfree_octets=self._minfree_octets)
+            self._journal = Journal(".")
             self._producer = Producer(self._journal, self._completed)
             self._producer.start()
         return self._journal, self._producer

@@ -43,7 +43,7 @@ async def serve(daemon: Daemon) -> None:
     config = daemon.config
     limit = config.number("message_size_limit")
     settings = cleanup.settings(config)
-    journal = Journal(".", minfree_octets=config.number("queue_minfree"))
+    journal = Journal(".")
     directory = Directory(limit * RECORD_OVERHEAD + ENVELOPE_MAX_OCTETS if limit else None)
     site = Site(config.text("myhostname"), config.flag("smtputf8_enable"))
 

@@ -73,7 +73,7 @@ def minfree_octets(config: Config) -> int:
     """Return the free space without which no mail is taken.
 
     queue_minfree, and never less than 1.5 times message_size_limit: the mail that is in the queue needs room too, for
-    what becomes of it.
+    what becomes of it. Only smtpd asks: reports and forwarded mail may use that room (postconf(5), queue_minfree).
     """
     return max(config.number("queue_minfree"), config.number("message_size_limit") * 3 // 2)
 
