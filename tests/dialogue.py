@@ -24,11 +24,12 @@ from postillion import cleanup
 from postillion._core import Journal, Log
 from postillion.config import Config
 from postillion.smtpd import setup
-from postillion.smtpd.access import Access
+from postillion.smtpd.access import Access, Reply
 from postillion.smtpd.clients import Clients
 from postillion.smtpd.counts import Counts
+from postillion.smtpd.handler import Handler
 from postillion.smtpd.names import Names
-from postillion.smtpd.server import SMTP, Service
+from postillion.smtpd.server import Connection, Service
 
 DIRECTORY = Path(__file__).parent / "dialogues"
 QUEUE_DIRECTORIES = ("incoming", "deferred", "active", "corrupt", "maildrop", "public", "private")
@@ -157,12 +158,17 @@ class Wire(asyncio.Transport):
 class Server:
     """A server as smtpd builds it from main.cf, on a queue and a log in memory. Make it in a running loop."""
 
-    def __init__(self, config: Config, *, counts: Counts | None = None) -> None:
+    def __init__(self, config: Config, *, counts: Counts | None = None, handler: object = None) -> None:
         self.log = Log("mx", "postfix", "smtpd", 1, 0, "memory:")
         access = Access(config, self.log.warning)
         names = Names(self.log.warning, enabled=config.flag("smtpd_peername_lookup"))
         self.journal = Journal(config.text("queue_directory"))
-        core = setup.server_config(config, access, self.log, cleanup.settings(config), self.journal)
+        hooks = None
+        if handler is not None:
+            timeout_s, refusal = config.seconds("smtpd_python_handler_timeout"), Reply(451, "4.3.0", "No policy")
+            hooks = Handler(handler, timeout_s=timeout_s, default=refusal, log=self.log)
+        settings = cleanup.settings(config)
+        core = setup.server_config(config, access, self.log, settings, self.journal, hooks)
         self.service = Service(
             core,
             access,
@@ -171,15 +177,17 @@ class Server:
             self.log,
             limits=setup.client_limits(config),
             timeout_s=config.seconds("smtpd_timeout"),
+            handler=hooks,
+            stressed=setup.server_config(config.under_stress(), access, self.log, settings, self.journal, hooks),
         )
 
-    def connect(self, address: str = "127.0.0.1") -> tuple[SMTP, Wire]:
+    def connect(self, address: str = "127.0.0.1") -> tuple[Connection, Wire]:
         """Return a new session and its wire."""
         session, wire = self.service.protocol(), Wire(address)
         session.connection_made(wire)
         return session, wire
 
-    def settle(self, session: SMTP) -> None:
+    def settle(self, session: Connection) -> None:
         """Wait until no commit of the session is open."""
         while session._core is not None and session._core.committing:
             for ticket, error in self.journal.wait(10):

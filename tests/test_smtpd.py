@@ -25,7 +25,7 @@ from postillion.anvil import Counts as AnvilCounts
 from postillion.anvil import Session as AnvilSession
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.names import UNKNOWN, Names
-from postillion.smtpd.server import EARLY_MAX_BYTES
+from postillion.smtpd.server import EARLY_MAX_BYTES, STRESS_S
 
 GREETING = b"220 mx.example.org ESMTP Postfix\r\n"
 EHLO = b"EHLO client.example\r\n"
@@ -213,6 +213,103 @@ def test_sessions_above_the_limit_wait_their_turn(tmp_path: Path) -> None:
         third.settimeout(10)
         assert third.recv(1000) == GREETING
         second.close()
+
+
+def test_stress_shortens_the_patience_with_clients_that_come_late(tmp_path: Path) -> None:
+    with running(tmp_path, sessions=2) as process:
+        first, second = process.greet(), process.greet()
+        full = 'warning: service "smtp" has reached its process limit "2": stress mode is on'
+        wait_for("the warning", lambda: full in process.log_text())
+        say(first, b"QUIT\r\n", b"221 ")
+        third = process.connect()
+        # smtpd_hard_error_limit = ${stress?{1}:{20}}
+        assert b"421 4.7.0 mx.example.org Error: too many errors" in say(third, b"FOO\r\n", b"421 ")
+        # Who was there before keeps its limits.
+        assert say(second, b"FOO\r\n", b"\r\n") + say(second, b"NOOP\r\n", b"\r\n") == (
+            b"500 5.5.2 Error: command not recognized\r\n250 2.0.0 Ok\r\n"
+        )
+        assert process.log_text().count("stress mode is on") == 1
+
+
+def test_a_site_s_handler_decides_and_one_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    (tmp_path / "policy.py").write_text(
+        "import time\n\n\nclass Policy:\n"
+        "    async def handle_MAIL(self, server, session, envelope, address, options):\n"
+        "        return '250 2.1.0 welcome' if session.peer[0] == '127.0.0.1' else '550 no'\n\n"
+        "    def handle_NOOP(self, server, session, envelope, argument):\n"
+        "        time.sleep(1000)\n"
+    )
+    options = ["smtpd_python_handler = policy:Policy", "smtpd_python_handler_timeout = 1s"]
+    with running(tmp_path, options) as process:
+        client = process.greet()
+        assert say(client, b"MAIL FROM:<>\r\n", b"\r\n") == b"250 2.1.0 welcome\r\n"
+        assert say(client, b"NOOP\r\n", b"\r\n") == b"451 4.3.0 Error: no answer from the site's policy\r\n"
+        client.close()
+    assert "statistics: handle_NOOP calls=1 failed=0 late=1" in process.log_text()
+
+
+class VirtualLoop:
+    """An event loop whose time is what a test says."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: list[float]) -> None:
+        self._loop, self._clock = loop, clock
+
+    def time(self) -> float:
+        return self._clock[0]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loop, name)
+
+
+async def test_stress_has_short_deadlines_by_request_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(site(tmp_path))
+    clock = [1000.0]
+    monkeypatch.setattr(server.service, "loop", VirtualLoop(server.service.loop, clock))
+    server.service.stress()
+    session, wire = server.connect()
+    session.data_received(EHLO)
+    wire.written.clear()
+    assert session._core is not None
+    for clock[0] in (1003.0, 1006.0, 1009.0):
+        session.data_received(b"N")
+        assert session._core.deadline == 1010.0
+    clock[0] = 1010.0
+    session.tick(clock[0])
+    assert wire.written == b"421 4.4.2 mx.example.org Error: timeout exceeded\r\n"
+    assert wire.closed
+    session.connection_lost(None)
+    # The stress is over: 300 s for each read.
+    clock[0] = 1000.0 + STRESS_S
+    session, wire = server.connect()
+    assert session._core is not None
+    session.data_received(EHLO)
+    clock[0] += 100.0
+    session.data_received(b"N")
+    assert session._core.deadline == clock[0] + 300.0
+    session.connection_lost(None)
+    server.journal.close()
+
+
+async def test_a_slow_message_must_keep_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["smtpd_per_request_deadline = yes", "smtpd_min_data_rate = 100", "smtpd_timeout = 10s"]
+    for rate, ends_at in ((50, 19), (75, 37), (101, None)):
+        server = Server(site(tmp_path / str(rate), options))
+        clock = [0.0]
+        monkeypatch.setattr(server.service, "loop", VirtualLoop(server.service.loop, clock))
+        session, wire = server.connect()
+        session.data_received(EHLO)
+        session.data_received(ENVELOPE)
+        ended = None
+        for second in range(1, 2000):
+            clock[0] = float(second)
+            session.tick(clock[0])
+            if wire.closed:
+                ended = second
+                break
+            session.data_received(b"x" * rate)
+        assert ended == ends_at
+        session.connection_lost(None)
+        server.journal.close()
 
 
 def test_sigterm_ends_idle_sessions_and_lets_a_message_in_flight_end(tmp_path: Path) -> None:

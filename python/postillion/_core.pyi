@@ -659,7 +659,8 @@ class SmtpdConfig:
     """What all SMTP server sessions of a process share: main.cf's parameters by their meaning, and where mail goes.
 
     `journal` None: for stand-alone sessions, whose owner takes the messages. `forbid_bare_newline`: no, normalize,
-    note or reject. `asks_*`: the command is a question to the owner. Raises `ValueError`.
+    note or reject. `asks_*`: the command is a question to the owner; `asks_content`: so is every whole message;
+    `asks_verbs`: so are these of RSET, NOOP and QUIT. Raises `ValueError`.
     """
 
     def __new__(
@@ -698,19 +699,25 @@ class SmtpdConfig:
         asks_helo: bool = False,
         asks_mail: bool = False,
         asks_data: bool = False,
+        asks_content: bool = False,
+        asks_verbs: Sequence[str] = ...,
         log_client_port: bool = False,
     ) -> SmtpdConfig: ...
     def fall_behind(self, behind: bool) -> None:
         """From now on each new message of any session waits for in_flow_delay first, or no longer does."""
+    @property
+    def ehlo_text(self) -> str:
+        """What EHLO is answered: the host's name and a keyword a line, without codes."""
 
 @final
 class SmtpdSession:
     """One client's session: bytes and time in, turns and bytes out.
 
     A turn says what the owner does next. 0: write the output and wait. 1 HELO, 2 MAIL, 3 RCPT, 4 VRFY, 5 DATA: decide,
-    then `accept` or `reply`. 6: a stand-alone session has a whole message, `take_message` and `stored`. -1: the session
-    has ended, write the output and close. -2: it sleeps until `deadline`, then `timeout`. -3: read no more until
-    something was answered.
+    then `accept` or `reply`. 6: a stand-alone session has a whole message, `take_message` and `stored`. 7: a whole
+    message is there, look at its `content`, then `accept` or `reply`. 8 RSET, 9 NOOP, 10 QUIT: what is to be said? The
+    command itself is done. -1: the session has ended, write the output and close. -2: it sleeps until `deadline`, then
+    `timeout`. -3: read no more until something was answered.
     """
 
     def __new__(
@@ -746,6 +753,9 @@ class SmtpdSession:
 
     def reply(self, code: int, dsn: str, text: str, now: float) -> int:
         """Answer the open question with this reply, `dsn` may be empty; returns the next turn. Raises `ValueError`."""
+
+    def content(self) -> bytes:
+        """The message in question, lines ended with CRLF, dots unstuffed."""
 
     def committed(self, error: str | None, now: float) -> int:
         """The journal settled the commit; `error` is the text of the reply for a failure. Returns the next turn."""
@@ -783,6 +793,24 @@ class SmtpdSession:
     @property
     def recipient(self) -> str | None:
         """The recipient in question."""
+    @property
+    def extended(self) -> bool:
+        """Was it EHLO that named the client?"""
+    @property
+    def argument(self) -> str:
+        """What stands behind the verb in question."""
+    @property
+    def mail_parameters(self) -> list[str]:
+        """The parameters of MAIL: `SIZE=5`, `BODY=8BITMIME`."""
+    @property
+    def rcpt_parameters(self) -> list[str]:
+        """The parameters of the RCPT in question."""
+    @property
+    def transactions(self) -> int:
+        """How many MAILs were accepted."""
+    @property
+    def recipients(self) -> list[str]:
+        """Who was accepted, of the message in the making."""
     @property
     def recipient_count(self) -> int:
         """How many recipients were accepted."""

@@ -161,6 +161,11 @@ class Config:
         """Tell the parameters that only a running program has: process_name."""
         self._runtime.update(values)
 
+    def under_stress(self) -> "Config":
+        """Return the same configuration with `stress` set, as master runs a service whose processes are all busy."""
+        settings = {**self.settings, "stress": Setting("yes", f"{OVERRIDE} stress=yes", None)}
+        return Config(self.directory, settings, runtime=self._runtime)
+
     def _row(self, name: str) -> parameters.Row:
         row = parameters.row(name)
         if row is None:

@@ -10,7 +10,7 @@ from postillion._core import CleanupSettings, Journal, QueueError
 from postillion.config import ConfigError
 from postillion.daemon import STOP_GRACE_S, Daemon, run, start
 from postillion.producer import Producer
-from postillion.smtpd import setup
+from postillion.smtpd import handler, setup
 from postillion.smtpd.access import Access
 from postillion.smtpd.clients import Clients
 from postillion.smtpd.counts import Counts
@@ -40,9 +40,9 @@ async def serve(daemon: Daemon) -> None:
     settings = cleanup.settings(config)
     limits = setup.client_limits(config)
     counts = Counts(daemon.service, log.warning) if limits.any else None
-    core = setup.server_config(config, access, log, settings, journal)
+    site_handler = handler.load(config, log)
     service = Service(
-        core,
+        setup.server_config(config, access, log, settings, journal, site_handler),
         access,
         clients,
         counts,
@@ -50,8 +50,10 @@ async def serve(daemon: Daemon) -> None:
         limits=limits,
         service=daemon.service,
         timeout_s=config.seconds("smtpd_timeout"),
+        handler=site_handler,
+        stressed=setup.server_config(config.under_stress(), access, log, settings, journal, site_handler),
     )
-    producer = Producer(journal, service.completed, fall_behind=core.fall_behind)
+    producer = Producer(journal, service.completed, fall_behind=service.fall_behind)
     producer.start()
     listeners = Listeners(service, daemon.listeners, daemon.session_limit)
     loop = asyncio.get_running_loop()
@@ -72,6 +74,8 @@ async def serve(daemon: Daemon) -> None:
         stopping.cancel()
         draining.cancel()
         await producer.close()
+        if site_handler is not None:
+            site_handler.tell()
         if counts is not None:
             counts.close()
         journal.close()

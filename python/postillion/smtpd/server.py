@@ -1,8 +1,8 @@
 """The server's protocol class and its sessions.
 
-`SMTP` is an `aiosmtpd.smtp.SMTP` whose byte path is in Rust: a read becomes one call, one decision a recipient, and
-one write. aiosmtpd's constructor, which looks its own methods up anew for every connection, is not run; nor is a task
-started, a stream reader filled, or a timer armed. Time is kept by one sweep over all sessions.
+`Connection` is an `aiosmtpd.smtp.SMTP` whose byte path is in Rust: a read becomes one call, one decision a recipient,
+and one write. aiosmtpd's constructor, which looks its own methods up anew for every connection, is not run; nor is a
+task started, a stream reader filled, or a timer armed. Time is kept by one sweep over all sessions.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import traceback
+from collections import defaultdict
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, AnyStr, Final, cast
 
 import aiosmtpd.smtp
 
@@ -19,6 +20,8 @@ from postillion._core import Log, SmtpdConfig, SmtpdSession
 from postillion.smtpd.access import Access, Reply
 from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.counts import Counts
+from postillion.smtpd.handler import Handler
+from postillion.smtpd.policy import Policy
 
 IDLE: Final = 0
 ENDED: Final = -1
@@ -35,6 +38,8 @@ SWEEP_S: Final = 1.0
 """How exact timeouts are."""
 CLOSING_MAX_S: Final = 30.0
 """A client that does not take its last reply is cut off after so long."""
+STRESS_S: Final = 1000.0
+"""Stress lasts so long after all places were taken last, as for Postfix's master."""
 BACKLOG: Final = 1024
 """Clients that wait for room, as far as the system lets them (net.core.somaxconn)."""
 
@@ -75,8 +80,14 @@ class Service:
         limits: Limits | None = None,
         service: str = "smtp",
         timeout_s: float = 300.0,
+        handler: Handler | None = None,
+        stressed: SmtpdConfig | None = None,
     ) -> None:
+        """`stressed`: what new sessions get while all places are taken."""
         self.config = config
+        self.handler = handler
+        self._stressed = stressed
+        self._stress_until = 0.0
         self.access = access
         self.clients = clients
         self.counts = counts
@@ -84,18 +95,38 @@ class Service:
         self.limits = limits or Limits()
         self.name = service
         self.loop = asyncio.get_running_loop()
-        self.sessions: dict[int, SMTP] = {}
+        self.sessions: dict[int, Connection] = {}
         self.changed: Callable[[], None] = _nothing
         self._sweep_every_s = min(SWEEP_S, max(timeout_s / 4, 0.05))
         self._ticket = 0
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._stopping = False
 
-    def protocol(self) -> SMTP:
-        """Return the protocol of a connection that comes in: the factory of `loop.create_server`."""
-        return SMTP(self)
+    def stress(self) -> None:
+        """All places are taken: clients that come from now on get less patience (STRESS_README)."""
+        now = self.loop.time()
+        if now >= self._stress_until:
+            number = len(self.sessions)
+            self.log.warning(f'service "{self.name}" has reached its process limit "{number}": stress mode is on')
+        self._stress_until = now + STRESS_S
 
-    def admit(self, session: SMTP) -> int:
+    def fall_behind(self, behind: bool) -> None:
+        """Let each new message wait for in_flow_delay, or no longer."""
+        self.config.fall_behind(behind)
+        if self._stressed is not None:
+            self._stressed.fall_behind(behind)
+
+    def current(self) -> SmtpdConfig:
+        """The parameters of a session that begins now."""
+        if self._stressed is not None and self.loop.time() < self._stress_until:
+            return self._stressed
+        return self.config
+
+    def protocol(self) -> Connection:
+        """Return the protocol of a connection that comes in: the factory of `loop.create_server`."""
+        return Connection(self)
+
+    def admit(self, session: Connection) -> int:
         """Count a session in; return its ticket."""
         self._ticket += 1
         self.sessions[self._ticket] = session
@@ -133,7 +164,20 @@ class Service:
 
 
 class SMTP(aiosmtpd.smtp.SMTP):
-    """One connection."""
+    """A connection of a handler alone, without a queue: what `aiosmtpd.controller.Controller` makes in `factory`.
+
+    It takes the arguments of `aiosmtpd.smtp.SMTP` and speaks its dialogue, AUTH and STARTTLS included; see
+    docs/aiosmtpd.md.
+    """
+
+    def __init__(self, handler: object, **arguments: Any) -> None:
+        # aiosmtpd keeps these in one dictionary for all connections: one client's EHLO would change another's limits.
+        self.command_size_limits = defaultdict(lambda: self.command_size_limit)
+        super().__init__(handler, **arguments)
+
+
+class Connection(SMTP):
+    """A connection of smtpd: its dialogue is the Rust core's, its messages go to the queue."""
 
     _core: SmtpdSession | None = None
     _client: Client | None = None
@@ -145,6 +189,7 @@ class SMTP(aiosmtpd.smtp.SMTP):
     _write_blocked: bool = False
     _full: bool = False
     _closing_at: float = 0.0
+    _policy: Policy | None = None
 
     def __init__(self, service: Service) -> None:
         # aiosmtpd's own constructor is left out on purpose: see the head of this file.
@@ -166,6 +211,8 @@ class SMTP(aiosmtpd.smtp.SMTP):
         if ":" in address:
             address = address.partition("%")[0].removeprefix("::ffff:")
         self._port: int = port
+        # Before it takes the last place: who does is not under stress yet.
+        self._parameters = service.current()
         self._ticket: int = service.admit(self)
         client = service.clients.known(address)
         if client is not None and (client.facts.exempt or service.counts is None):
@@ -220,6 +267,16 @@ class SMTP(aiosmtpd.smtp.SMTP):
         self._write_blocked = False
         self._resume()
 
+    async def push(self, status: AnyStr) -> None:
+        """Say a line in place of a hook's answer, or before it; aiosmtpd's hooks may."""
+        line = status.encode("utf-8") if isinstance(status, str) else status
+        # A hook runs in a thread of its own.
+        self.loop.call_soon_threadsafe(self._write, line + b"\r\n")
+
+    def _write(self, octets: bytes) -> None:
+        if self._wire is not None:
+            self._wire.write(octets)
+
     def committed(self, error: str | None) -> None:
         """The message is durable (`error` is None), or it is not queued: say so."""
         if self._core is not None and self._wire is not None:
@@ -266,7 +323,7 @@ class SMTP(aiosmtpd.smtp.SMTP):
         now = self.loop.time()
         self._client = client
         core = self._core = SmtpdSession(
-            self.service.config,
+            self._parameters,
             client.name,
             facts.address,
             self._port,
@@ -308,18 +365,28 @@ class SMTP(aiosmtpd.smtp.SMTP):
         assert core is not None
         assert client is not None
         while turn > 0:
-            if self._must_count(turn, client):
-                self._task = self.loop.create_task(self._decide_counted(turn, client), name="count a request")
+            hook = self._hook(turn)
+            if hook or self._must_count(turn, client):
+                self._task = self.loop.create_task(self._decide_slowly(turn, client, hook), name="a question")
                 self._task.add_done_callback(self._done)
                 return IDLE
             turn = self._answer(turn, self._verdict(turn))
         return turn
 
-    def _answer(self, turn: int, refusal: Reply | None) -> int:
+    def _answer(self, turn: int, reply: Reply | None) -> int:
         core = self._core
         assert core is not None
         now = self.loop.time()
-        return core.accept(now) if refusal is None else core.reply(*refusal, now)
+        return core.accept(now) if reply is None else core.reply(*reply, now)
+
+    def _hook(self, turn: int) -> str:
+        handler = self.service.handler
+        if handler is None:
+            return ""
+        if self._policy is None:
+            assert self._core is not None
+            self._policy = Policy(self, handler, self._core, self.service.config.ehlo_text)
+        return self._policy.name(turn)
 
     def _verdict(self, turn: int) -> Reply | None:
         core, client, access = self._core, self._client, self.service.access
@@ -332,7 +399,7 @@ class SMTP(aiosmtpd.smtp.SMTP):
                 return access.mail(client, core) if access.asks_mail else None
             if turn == HELO:
                 return access.helo(client, core)
-            return access.data(client, core)
+            return access.data(client, core) if turn == DATA else None
         except Exception:
             # A fault of ours in one decision is no reason to lose the other sessions, nor to let mail in.
             self._log_fault(traceback.format_exc())
@@ -355,15 +422,20 @@ class SMTP(aiosmtpd.smtp.SMTP):
         wanted = (turn == MAIL and limits.mail_rate) or (turn == RCPT and limits.rcpt_rate)
         return bool(wanted) and self.service.counts is not None and not client.facts.exempt
 
-    async def _decide_counted(self, turn: int, client: Client) -> None:
-        """As `_decide`, for one question whose client is counted."""
+    async def _decide_slowly(self, turn: int, client: Client, hook: str) -> None:
+        """As `_decide`, for one question whose client is counted, or that the site's handler has a hook for."""
+        reply = await self._counted_verdict(turn, client) if self._must_count(turn, client) else self._verdict(turn)
+        if reply is None and hook and self._policy is not None and self._wire is not None:
+            reply = await self._policy.verdict(turn, hook)
+        self._task = None
+        if self._core is not None and self._wire is not None:
+            self._settle(self._answer(turn, reply))
+
+    async def _counted_verdict(self, turn: int, client: Client) -> Reply | None:
         service, limits = self.service, self.service.limits
         assert service.counts is not None
         verb, limit = ("mail", limits.mail_rate) if turn == MAIL else ("rcpt", limits.rcpt_rate)
         rate = await service.counts.requested(verb, client.facts.bucket)
-        self._task = None
-        if self._core is None or self._wire is None:
-            return
         refusal = self._verdict(turn)
         if rate > limit:
             what = "Message delivery request" if turn == MAIL else "Recipient address"
@@ -373,7 +445,7 @@ class SMTP(aiosmtpd.smtp.SMTP):
             refusal = Reply(
                 450, "4.7.1", f"Error: too {'much' if turn == MAIL else 'many'} {noun} from {client.address}"
             )
-        self._settle(self._answer(turn, refusal))
+        return refusal
 
     def _unusual(self, turn: int) -> None:
         """The session has ended, sleeps for an error, or has more input than it can take."""
@@ -454,6 +526,7 @@ class Listeners:
         if is_full and not self._full.is_set():
             # At once, before the client that fills the last place hears from us.
             self._pause()
+            self._service.stress()
             self._full.set()
             self._room.clear()
         elif not is_full and self._full.is_set():

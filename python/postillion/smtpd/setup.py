@@ -7,6 +7,7 @@ from typing import Final
 from postillion._core import CleanupSettings, Journal, Log, SmtpdConfig
 from postillion.config import Config, ConfigError
 from postillion.smtpd.access import Access
+from postillion.smtpd.handler import Handler
 from postillion.smtpd.server import Limits
 
 BARE_NEWLINE: Final = {"yes": "normalize", "normalize": "normalize", "note": "note", "reject": "reject", "no": "no"}
@@ -15,11 +16,20 @@ NON_LETTERS: Final = "regexp:{{/^[^A-Z]/ Bogus}}"
 
 
 def server_config(
-    config: Config, access: Access | None, log: Log, cleanup: CleanupSettings, journal: Journal | None
+    config: Config,
+    access: Access | None,
+    log: Log,
+    cleanup: CleanupSettings,
+    journal: Journal | None,
+    handler: Handler | None = None,
 ) -> SmtpdConfig:
     """Return the core's parameters. Without `access` and `journal`: for a stand-alone session. Raises `ConfigError`."""
     forbidden, forbid_non_letters = _forbidden_commands(config)
     limits = client_limits(config)
+
+    def hooked(*names: str) -> bool:
+        return handler is not None and any(handler.has(name) for name in names)
+
     return SmtpdConfig(
         log,
         cleanup,
@@ -52,9 +62,11 @@ def server_config(
         forbidden_commands=forbidden,
         forbid_non_letters=forbid_non_letters,
         noop_commands=config.items("smtpd_noop_commands"),
-        asks_helo=access is not None and access.asks_helo,
-        asks_mail=access is not None and (access.asks_mail or bool(limits.mail_rate)),
+        asks_helo=(access is not None and access.asks_helo) or hooked("HELO", "EHLO"),
+        asks_mail=(access is not None and (access.asks_mail or bool(limits.mail_rate))) or hooked("MAIL"),
         asks_data=access is not None and access.asks_data,
+        asks_content=hooked("DATA"),
+        asks_verbs=[name for name in ("RSET", "NOOP", "QUIT") if hooked(name)],
         log_client_port=config.flag("smtpd_client_port_logging"),
     )
 

@@ -4,10 +4,10 @@ use crate::cleanup::CleanupSettings;
 use crate::journal::Journal;
 use crate::log::Log;
 use postillion_core::message::envelope::{BodyType, Ret};
-use postillion_core::message::stuff::unstuff;
-use postillion_core::smtp::command::Dialect;
+use postillion_core::message::stuff::{Unstuffer, unstuff};
+use postillion_core::smtp::command::{Dialect, MailArguments, Verb};
 use postillion_core::smtp::reply::{Enhanced, Reply};
-use postillion_core::smtp::server::Question;
+use postillion_core::smtp::server::{Question, plain_reply};
 use postillion_core::smtp::server_config::{BareNewline, ServerConfig};
 use postillion_core::smtpd::flow::Flow;
 use postillion_core::smtpd::session::{Client, Session, Site, Turn};
@@ -34,7 +34,7 @@ impl SmtpdConfig {
                         per_request_deadline=false, min_data_rate=500, forbid_unauth_pipelining=true,
                         forbid_bare_newline="normalize", bare_newline_reject_code=550, forbidden_commands=vec![],
                         forbid_non_letters=true, noop_commands=vec![], asks_helo=false, asks_mail=false,
-                        asks_data=false, log_client_port=false))]
+                        asks_data=false, asks_content=false, asks_verbs=vec![], log_client_port=false))]
     #[expect(clippy::too_many_arguments, reason = "one a parameter of main.cf, all by keyword")]
     fn new(
         log: &Log,
@@ -70,6 +70,8 @@ impl SmtpdConfig {
         asks_helo: bool,
         asks_mail: bool,
         asks_data: bool,
+        asks_content: bool,
+        asks_verbs: Vec<String>,
         log_client_port: bool,
     ) -> PyResult<Self> {
         let bare_newline = match forbid_bare_newline {
@@ -105,12 +107,14 @@ impl SmtpdConfig {
             noop_commands: upper(noop_commands),
             asks_helo,
             asks_mail,
+            asks_verbs: asks_verbs.iter().map(|name| Verb::split(name).0).collect(),
         };
         let site = Site {
             server: Arc::new(server),
             mail_name: mail_name.into(),
             log_client_port,
             asks_data,
+            asks_content,
             log: Arc::clone(&log.inner),
             cleanup: Arc::clone(&cleanup_settings.inner),
             journal: journal.map(|journal| Arc::clone(&journal.inner)),
@@ -121,6 +125,11 @@ impl SmtpdConfig {
 
     fn fall_behind(&self, behind: bool) {
         self.site.flow.fall_behind(behind);
+    }
+
+    #[getter]
+    fn ehlo_text(&self) -> String {
+        self.site.server.ehlo_text()
     }
 }
 
@@ -133,6 +142,10 @@ fn turn_code(session: &Session, turn: Turn) -> i8 {
         Turn::Ask(Question::Vrfy) => 4,
         Turn::Ask(Question::Data) => 5,
         Turn::Message => 6,
+        Turn::Judge => 7,
+        Turn::Ask(Question::Plain(Verb::Rset)) => 8,
+        Turn::Ask(Question::Plain(Verb::Quit)) => 10,
+        Turn::Ask(Question::Plain(_)) => 9,
         Turn::Idle => {
             let server = session.server();
             if server.is_sleeping() {
@@ -153,6 +166,7 @@ fn turn_code(session: &Session, turn: Turn) -> i8 {
 pub struct SmtpdSession {
     session: Session,
     question: Option<Question>,
+    judging: bool,
 }
 
 #[pymethods]
@@ -180,7 +194,7 @@ impl SmtpdSession {
             rewrites_headers,
             bare_newline_spared,
         };
-        Self { session: Session::new(Arc::clone(&config.site), client, ticket, now), question: None }
+        Self { session: Session::new(Arc::clone(&config.site), client, ticket, now), question: None, judging: false }
     }
 
     fn greet(&mut self, now: f64) -> i8 {
@@ -209,19 +223,38 @@ impl SmtpdSession {
     }
 
     fn accept(&mut self, now: f64) -> PyResult<i8> {
+        if self.judging {
+            self.session.judge(None, now);
+            return Ok(self.turn(now));
+        }
         let reply = match self.question {
             Some(Question::Helo) => Reply::bare(250, ""),
             Some(Question::Mail) => Reply::new(250, [1, 0], "Ok"),
             Some(Question::Rcpt) => Reply::new(250, [1, 5], "Ok"),
             Some(Question::Vrfy) => Reply::new(252, [0, 0], ""),
             Some(Question::Data) => Reply::bare(354, ""),
+            Some(Question::Plain(verb)) => plain_reply(verb),
             None => return Err(no_question()),
         };
         self.answer(&reply, now)
     }
 
     fn reply(&mut self, code: u16, dsn: &str, text: &str, now: f64) -> PyResult<i8> {
-        self.answer(&to_reply(code, dsn, text)?, now)
+        let reply = to_reply(code, dsn, text)?;
+        if self.judging {
+            self.session.judge(Some(&reply), now);
+            return Ok(self.turn(now));
+        }
+        self.answer(&reply, now)
+    }
+
+    /// The content in question, dots unstuffed, lines ended with CRLF.
+    fn content<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let mut text = Vec::with_capacity(self.session.content().len());
+        let mut unstuffer = Unstuffer::crlf();
+        unstuffer.feed(self.session.content(), &mut text);
+        unstuffer.finish(&mut text);
+        PyBytes::new(py, &text)
     }
 
     #[pyo3(signature = (error, now))]
@@ -301,6 +334,37 @@ impl SmtpdSession {
     }
 
     #[getter]
+    fn extended(&self) -> bool {
+        self.session.server().is_extended()
+    }
+
+    #[getter]
+    fn argument(&self) -> &str {
+        self.session.server().argument()
+    }
+
+    #[getter]
+    fn mail_parameters(&self) -> Vec<String> {
+        self.session.server().mail().map(MailArguments::parameters).unwrap_or_default()
+    }
+
+    #[getter]
+    fn rcpt_parameters(&self) -> Vec<String> {
+        self.session.server().rcpt_parameters()
+    }
+
+    #[getter]
+    fn transactions(&self) -> u32 {
+        self.session.server().transactions()
+    }
+
+    #[getter]
+    fn recipients(&self) -> Vec<String> {
+        let transaction = self.session.server().transaction();
+        transaction.map_or_else(Vec::new, |t| t.recipients.iter().map(|r| r.address.to_string()).collect())
+    }
+
+    #[getter]
     fn recipient_count(&self) -> usize {
         self.session.server().transaction().map_or(0, |transaction| transaction.recipients.len())
     }
@@ -324,6 +388,7 @@ impl SmtpdSession {
 impl SmtpdSession {
     fn turn(&mut self, now: f64) -> i8 {
         let turn = self.session.next(now, wall_now_us());
+        self.judging = turn == Turn::Judge;
         self.question = if let Turn::Ask(question) = turn { Some(question) } else { None };
         turn_code(&self.session, turn)
     }

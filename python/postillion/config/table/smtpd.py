@@ -243,6 +243,24 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("smtpd_proxy_filter", "maps", "", "Content proxy that sees mail before it is accepted."),
     ("smtpd_proxy_options", "list", "", "How mail goes to the content proxy: speed_adjust."),
     ("smtpd_proxy_timeout", "time 1..", "100s", "Wait for the content proxy."),
+    (
+        "smtpd_python_handler",
+        "text",
+        "",
+        "The site's policy in Python, not a parameter of Postfix: module:Class of an aiosmtpd handler.",
+    ),
+    (
+        "smtpd_python_handler_default_action",
+        "text 1..",
+        "451 4.3.0 Error: no answer from the site's policy",
+        "What a hook of smtpd_python_handler that is late or fails is taken to say.",
+    ),
+    (
+        "smtpd_python_handler_timeout",
+        "time 1..",
+        "30s",
+        "A hook of smtpd_python_handler is given up after this time.",
+    ),
     ("smtpd_recipient_limit", "number 1..", "1000", "Most recipients of a message."),
     (
         "smtpd_recipient_overshoot_limit",

@@ -5,7 +5,7 @@
 
 use super::path::Path;
 use super::reply::Reply;
-use crate::message::envelope::{BodyType, Notify, Ret};
+use crate::message::envelope::{BodyType, Notify, Recipient, Ret};
 
 /// The largest number that SIZE= can say and BDAT can ask for: what a file's size can be.
 pub const SIZE_MAX_OCTETS: u64 = i64::MAX as u64;
@@ -230,6 +230,49 @@ impl MailArguments {
     }
 }
 
+impl MailArguments {
+    /// The parameters as they would be written: `SIZE=5`, `BODY=8BITMIME`.
+    pub fn parameters(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if self.size_octets > 0 {
+            words.push(format!("SIZE={}", self.size_octets));
+        }
+        match self.body {
+            BodyType::Unsaid => {}
+            BodyType::SevenBit => words.push("BODY=7BIT".into()),
+            BodyType::EightBitMime => words.push("BODY=8BITMIME".into()),
+        }
+        if self.smtputf8 {
+            words.push("SMTPUTF8".into());
+        }
+        match self.ret {
+            Ret::Unsaid => {}
+            Ret::Full => words.push("RET=FULL".into()),
+            Ret::Hdrs => words.push("RET=HDRS".into()),
+        }
+        words.extend(self.envid.iter().map(|envid| format!("ENVID={envid}")));
+        words
+    }
+}
+
+/// The parameters of RCPT as they would be written: `NOTIFY=NEVER`, `ORCPT=rfc822;a@b`.
+pub fn rcpt_parameters(recipient: &Recipient) -> Vec<String> {
+    let names = [
+        (Notify::NEVER, "NEVER"),
+        (Notify::SUCCESS, "SUCCESS"),
+        (Notify::FAILURE, "FAILURE"),
+        (Notify::DELAY, "DELAY"),
+    ];
+    let said = names.iter().filter(|(bit, _)| recipient.notify.0 & bit != 0).map(|(_, name)| *name);
+    let said = said.collect::<Vec<_>>().join(",");
+    let mut words = Vec::new();
+    if !said.is_empty() {
+        words.push(format!("NOTIFY={said}"));
+    }
+    words.extend(recipient.orcpt.iter().map(|orcpt| format!("ORCPT={orcpt}")));
+    words
+}
+
 /// The arguments of RCPT.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RcptArguments {
@@ -434,6 +477,20 @@ mod tests {
             ("TO:<a@b.org> FOO=foo", "555 Unsupported option: FOO=foo"),
         ] {
             assert_eq!(reply(arguments), outcome, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_written_as_they_were_read() {
+        for written in ["", " SIZE=5 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb", " BODY=7BIT RET=FULL"] {
+            let mail = MailArguments::parse(&format!("FROM:<a@b.org>{written}"), &dialect()).unwrap();
+            assert_eq!(mail.parameters().join(" "), written.trim_start());
+        }
+        for written in ["", " NOTIFY=NEVER ORCPT=rfc822;a@b.org", " NOTIFY=SUCCESS,FAILURE,DELAY"] {
+            let RcptArguments { forward_path, notify, orcpt } =
+                RcptArguments::parse(&format!("TO:<a@b.org>{written}"), &dialect(), false).unwrap();
+            let recipient = Recipient { address: forward_path.address().into(), original: None, orcpt, notify };
+            assert_eq!(rcpt_parameters(&recipient).join(" "), written.trim_start());
         }
     }
 

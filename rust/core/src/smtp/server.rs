@@ -11,8 +11,10 @@ mod content;
 mod deadline;
 mod line;
 
+pub use commands::plain_reply;
+
 use self::chunk::{Chunk, Chunks};
-use super::command::{MailArguments, VERBS, Verb};
+use super::command::{MailArguments, VERBS, Verb, rcpt_parameters};
 use super::data::{DataReader, Ending as DataEnding};
 use super::reply::Reply;
 use super::server_config::{BareNewline, ServerConfig};
@@ -48,6 +50,8 @@ pub enum Question {
     Rcpt,
     /// Does this recipient exist?
     Vrfy,
+    /// What is to be said to RSET, NOOP or QUIT? Asked with `asks_verbs`; it is done whatever the answer.
+    Plain(Verb),
     /// May content follow? The answer is `354`, and content comes at once; after BDAT it comes without the answer.
     Data,
 }
@@ -119,6 +123,10 @@ enum Pending {
         argument: String,
         recipient: Recipient,
     },
+    Plain {
+        verb: Verb,
+        argument: String,
+    },
     /// DATA, or a message's first BDAT with what its line said.
     Data(Option<Chunk>),
     EndOfData,
@@ -166,6 +174,7 @@ pub struct Server {
     content_octets: u64,
     bare_newline_seen: bool,
     counts: [(u32, u32); VERBS],
+    transactions: u32,
     errors: u32,
     junk: u32,
     overshoot: u32,
@@ -208,6 +217,7 @@ impl Server {
             content_octets: 0,
             bare_newline_seen: false,
             counts: [(0, 0); VERBS],
+            transactions: 0,
             errors: 0,
             junk: 0,
             overshoot: 0,
@@ -311,7 +321,7 @@ impl Server {
         match pending {
             Pending::Helo { name, verb } => {
                 if accepted {
-                    self.accept_helo(name, verb);
+                    self.accept_helo(name, verb, reply);
                 } else {
                     let previous = self.helo.replace(name.into());
                     self.log_reject(verb.name(), reply, None, None);
@@ -322,7 +332,7 @@ impl Server {
             }
             Pending::Mail(mail) => {
                 if accepted {
-                    self.transaction = Some(Box::new(Transaction { mail: *mail, recipients: Vec::new() }));
+                    self.begin_transaction(*mail);
                 } else {
                     self.log_reject("MAIL", reply, Some(mail.reverse_path.address()), None);
                 }
@@ -342,13 +352,22 @@ impl Server {
                 self.done(Verb::Rcpt, accepted);
             }
             Pending::Vrfy { argument, recipient } => {
-                if accepted {
+                if accepted && reply.text.is_empty() {
                     self.put(&Reply::new(252, [0, 0], argument));
+                } else if accepted {
+                    self.put(reply);
                 } else {
                     self.log_reject("VRFY", reply, None, Some(&recipient.address));
                     self.put(reply);
                 }
                 self.done(Verb::Vrfy, accepted);
+            }
+            Pending::Plain { verb, .. } => {
+                self.put(reply);
+                self.done(verb, accepted);
+                if verb == Verb::Quit {
+                    self.close(Ending::Orderly);
+                }
             }
             Pending::Data(Some(chunk)) => self.begin_chunks(chunk, reply),
             Pending::Data(None) => {
@@ -418,6 +437,11 @@ impl Server {
         if self.esmtp { "ESMTP" } else { "SMTP" }
     }
 
+    /// How many MAILs were accepted.
+    pub fn transactions(&self) -> u32 {
+        self.transactions
+    }
+
     /// The message in the making.
     pub fn transaction(&self) -> Option<&Transaction> {
         self.transaction.as_deref()
@@ -444,6 +468,38 @@ impl Server {
         match &self.mode {
             Mode::Waiting(Pending::Rcpt(recipient) | Pending::Vrfy { recipient, .. }) => Some(&recipient.address),
             _ => None,
+        }
+    }
+
+    /// Is or was it EHLO, not HELO, that named the client?
+    pub fn is_extended(&self) -> bool {
+        match &self.mode {
+            Mode::Waiting(Pending::Helo { verb, .. }) => *verb == Verb::Ehlo,
+            _ => self.esmtp,
+        }
+    }
+
+    /// The arguments of MAIL, accepted or in question.
+    pub fn mail(&self) -> Option<&MailArguments> {
+        match &self.mode {
+            Mode::Waiting(Pending::Mail(mail)) => Some(mail),
+            _ => self.transaction.as_ref().map(|t| &t.mail),
+        }
+    }
+
+    /// The parameters of RCPT in question: `NOTIFY=`, `ORCPT=`.
+    pub fn rcpt_parameters(&self) -> Vec<String> {
+        match &self.mode {
+            Mode::Waiting(Pending::Rcpt(recipient)) => rcpt_parameters(recipient),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What stands behind the verb in question.
+    pub fn argument(&self) -> &str {
+        match &self.mode {
+            Mode::Waiting(Pending::Plain { argument, .. } | Pending::Vrfy { argument, .. }) => argument,
+            _ => "",
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a server must know of its site: Postfix's parameters, with Postfix's defaults.
 
-use super::command::Dialect;
+use super::command::{Dialect, Verb};
 
 /// `smtpd_forbid_bare_newline`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,6 +67,8 @@ pub struct ServerConfig {
     pub asks_helo: bool,
     /// MAIL is a question to the owner.
     pub asks_mail: bool,
+    /// Further commands that are questions to the owner: of RSET, NOOP and QUIT.
+    pub asks_verbs: Vec<Verb>,
 }
 
 impl Default for ServerConfig {
@@ -97,6 +99,7 @@ impl Default for ServerConfig {
             noop_commands: Vec::new(),
             asks_helo: false,
             asks_mail: false,
+            asks_verbs: Vec::new(),
         }
     }
 }

@@ -77,6 +77,7 @@ impl Talk {
                     let recipient = self.server.recipient().unwrap();
                     match recipient.split('@').next() {
                         Some("bad") => Reply::new(550, [1, 1], format!("<{recipient}>: No")),
+                        Some("root") => Reply::bare(252, ""),
                         Some("end") => Reply::new(421, [7, 0], "Enough"),
                         _ => Reply::new(250, [1, 5], "Ok"),
                     }
@@ -85,7 +86,7 @@ impl Talk {
                     self.arriving.clear();
                     Reply::bare(354, &GO_AHEAD[4..])
                 }
-                Event::Ask(Question::Helo | Question::Mail) => Reply::new(250, [0, 0], "Ok"),
+                Event::Ask(Question::Helo | Question::Mail | Question::Plain(_)) => Reply::new(250, [0, 0], "Ok"),
                 Event::EndOfData(end) => match end.fault {
                     None => {
                         self.content.append(&mut self.arriving);

@@ -26,6 +26,8 @@ pub struct Site {
     pub log_client_port: bool,
     /// DATA is a question to the owner (`smtpd_data_restrictions`).
     pub asks_data: bool,
+    /// A whole message is a question to the owner before it is stored.
+    pub asks_content: bool,
     /// Where lines go.
     pub log: Arc<Log>,
     /// Cleanup's parameters.
@@ -76,6 +78,8 @@ pub enum Turn {
     Idle,
     /// Decide, then `reply`.
     Ask(Question),
+    /// Decide about the whole message (`content`), then `judge`. Asked with `asks_content`.
+    Judge,
     /// A stand-alone session has a whole message: take it (`take_message`), then `reply`.
     Message,
 }
@@ -98,6 +102,8 @@ pub struct Session {
     server: Server,
     content: Content,
     ticket: u64,
+    /// The content for the owner, as it came in wire form.
+    copy: Vec<u8>,
     /// Of the message that came by BDAT: the reply says it.
     chunked_octets: Option<u64>,
     has_logged_end: bool,
@@ -117,6 +123,7 @@ impl Session {
             server,
             content,
             ticket,
+            copy: Vec::new(),
             chunked_octets: None,
             has_logged_end: false,
         }
@@ -150,9 +157,15 @@ impl Session {
     /// What is to be done next; ask until it says `Idle`. `wall_now_us`: microseconds since 1970.
     pub fn next(&mut self, now: f64, wall_now_us: u64) -> Turn {
         loop {
-            let content = &mut self.content;
+            let (content, copy) = (&mut self.content, &mut self.copy);
+            let copies = self.site.asks_content;
             let event = self.server.next_event(|bytes| match content {
-                Content::Arriving(cleanup) => cleanup.feed(bytes),
+                Content::Arriving(cleanup) => {
+                    if copies {
+                        copy.extend_from_slice(bytes);
+                    }
+                    cleanup.feed(bytes);
+                }
                 Content::Kept(kept) => kept.extend_from_slice(bytes),
                 Content::None | Content::Committing(_) => {}
             });
@@ -161,6 +174,7 @@ impl Session {
                     if !self.server.is_receiving() && matches!(self.content, Content::Arriving(_) | Content::Kept(_)) {
                         // RSET between two chunks, or a chunk that was refused.
                         self.content = Content::None;
+                        self.copy = Vec::new();
                     }
                     if self.server.ended().is_some() {
                         self.log_end();
@@ -171,8 +185,8 @@ impl Session {
                 Event::Ask(Question::Data) if !self.site.asks_data => self.begin_data(now, wall_now_us),
                 Event::Ask(question) => return Turn::Ask(question),
                 Event::EndOfData(end) => {
-                    if self.end_of_data(end, now) {
-                        return Turn::Message;
+                    if let Some(turn) = self.end_of_data(end, now) {
+                        return turn;
                     }
                 }
             }
@@ -185,6 +199,24 @@ impl Session {
             self.begin_data(now, wall_now_us);
         } else {
             self.server.reply(reply, now);
+        }
+    }
+
+    /// The whole content in wire form, while it is being judged.
+    pub fn content(&self) -> &[u8] {
+        &self.copy
+    }
+
+    /// The owner has looked at the content: `refusal` says why it is not taken.
+    pub fn judge(&mut self, refusal: Option<&Reply>, now: f64) {
+        self.copy = Vec::new();
+        match (std::mem::replace(&mut self.content, Content::None), refusal) {
+            (Content::Arriving(cleanup), None) => self.commit(*cleanup, now),
+            (Content::Arriving(cleanup), Some(reply)) => {
+                let id = cleanup.envelope().id.text(self.site.cleanup.long_queue_ids);
+                self.refuse_content(&id, reply, now);
+            }
+            (other, _) => self.content = other,
         }
     }
 
@@ -227,6 +259,7 @@ impl Session {
     pub fn lost(&mut self) {
         if let Content::Arriving(_) = self.content {
             self.content = Content::None;
+            self.copy = Vec::new();
         }
         self.server.lost();
         self.log_end();
@@ -272,6 +305,7 @@ impl Session {
 
     /// Make room for a message and say 354, or why not.
     fn begin_data(&mut self, now: f64, wall_now_us: u64) {
+        self.copy.clear();
         let Some(transaction) = self.server.transaction() else { return };
         let reply = match &self.site.journal {
             None => {
@@ -350,8 +384,8 @@ impl Session {
         }
     }
 
-    /// The content is whole. `true` when the owner is to take it.
-    fn end_of_data(&mut self, end: EndOfData, now: f64) -> bool {
+    /// The content is whole: what the owner must do about it, if anything.
+    fn end_of_data(&mut self, end: EndOfData, now: f64) -> Option<Turn> {
         self.chunked_octets = end.chunked.then_some(end.octets);
         let fault = end.fault.map(|fault| match fault {
             ContentFault::TooLarge => Refusal::TooBig.reply(),
@@ -362,18 +396,23 @@ impl Session {
                 Content::Arriving(cleanup) => cleanup.envelope().id.text(self.site.cleanup.long_queue_ids),
                 _ => "NOQUEUE".into(),
             };
+            self.copy = Vec::new();
             self.refuse_content(&id, &reply, now);
-            return false;
+            return None;
         }
         match std::mem::replace(&mut self.content, Content::None) {
+            arriving @ Content::Arriving(_) if self.site.asks_content => {
+                self.content = arriving;
+                return Some(Turn::Judge);
+            }
             Content::Arriving(cleanup) => self.commit(*cleanup, now),
             kept @ Content::Kept(_) => {
                 self.content = kept;
-                return true;
+                return Some(Turn::Message);
             }
             Content::None | Content::Committing(_) => self.server.reply(&Refusal::WriteError.reply(), now),
         }
-        false
+        None
     }
 
     fn commit(&mut self, cleanup: Cleanup<Draft>, now: f64) {

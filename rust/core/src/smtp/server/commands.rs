@@ -57,14 +57,10 @@ impl Server {
             Verb::Rset if !arguments.is_empty() => self.answer(verb, Reply::new(501, [5, 4], "Syntax: RSET")),
             Verb::Rset => {
                 self.reset();
-                self.answer(verb, Reply::new(250, [0, 0], "Ok"));
+                self.plain_command(verb, arguments);
             }
-            Verb::Noop => self.answer(verb, Reply::new(250, [0, 0], "Ok")),
+            Verb::Noop | Verb::Quit => self.plain_command(verb, arguments),
             Verb::Help => self.help_command(),
-            Verb::Quit => {
-                self.answer(verb, Reply::new(221, [0, 0], "Bye"));
-                self.close(Ending::Orderly);
-            }
             Verb::Bdat => self.bdat_command(line, arguments),
             Verb::Unknown => self.answer(verb, Reply::new(500, [5, 2], "Error: command not recognized")),
             _ => self.answer(verb, Reply::new(502, [5, 1], "Error: command not implemented")),
@@ -86,6 +82,13 @@ impl Server {
         true
     }
 
+    fn plain_command(&mut self, verb: Verb, arguments: &str) {
+        self.mode = Mode::Waiting(Pending::Plain { verb, argument: arguments.to_owned() });
+        if !self.config.asks_verbs.contains(&verb) {
+            self.reply(&plain_reply(verb), self.now);
+        }
+    }
+
     fn helo_command(&mut self, verb: Verb, arguments: &str) {
         if arguments.is_empty() {
             return self.answer(verb, Reply::bare(501, format!("Syntax: {} hostname", verb.name())));
@@ -94,22 +97,22 @@ impl Server {
         if self.config.asks_helo {
             self.mode = Mode::Waiting(Pending::Helo { name, verb });
         } else {
-            self.accept_helo(name, verb);
+            self.accept_helo(name, verb, &Reply::bare(250, ""));
             self.done(verb, true);
         }
     }
 
-    pub(super) fn accept_helo(&mut self, name: String, verb: Verb) {
+    /// `reply` without text: what the configuration says.
+    pub(super) fn accept_helo(&mut self, name: String, verb: Verb, reply: &Reply) {
         self.reset();
         self.helo = Some(name.into());
-        if verb == Verb::Ehlo {
-            self.esmtp = true;
-            let text = self.config.ehlo_text();
-            self.put(&Reply::bare(250, text));
+        self.esmtp = verb == Verb::Ehlo;
+        if !reply.text.is_empty() {
+            self.put(reply);
+        } else if self.esmtp {
+            self.put(&Reply::bare(250, self.config.ehlo_text()));
         } else {
-            self.esmtp = false;
-            let text = self.config.myhostname.clone();
-            self.put(&Reply::bare(250, text));
+            self.put(&Reply::bare(250, self.config.myhostname.clone()));
         }
     }
 
@@ -126,11 +129,16 @@ impl Server {
         match MailArguments::parse(arguments, &self.config.dialect) {
             Ok(mail) if self.config.asks_mail => self.mode = Mode::Waiting(Pending::Mail(Box::new(mail))),
             Ok(mail) => {
-                self.transaction = Some(Box::new(Transaction { mail, recipients: Vec::new() }));
+                self.begin_transaction(mail);
                 self.answer(Verb::Mail, Reply::new(250, [1, 0], "Ok"));
             }
             Err(refused) => self.answer_refused(Verb::Mail, refused),
         }
+    }
+
+    pub(super) fn begin_transaction(&mut self, mail: MailArguments) {
+        self.transaction = Some(Box::new(Transaction { mail, recipients: Vec::new() }));
+        self.transactions += 1;
     }
 
     fn rcpt_command(&mut self, arguments: &str) {
@@ -215,6 +223,11 @@ impl Server {
         };
         self.answer(verb, reply);
     }
+}
+
+/// The answer to RSET, NOOP or QUIT.
+pub fn plain_reply(verb: Verb) -> Reply {
+    if verb == Verb::Quit { Reply::new(221, [0, 0], "Bye") } else { Reply::new(250, [0, 0], "Ok") }
 }
 
 /// What a client called itself, without octets that mean something in a header or a log line.

@@ -62,6 +62,7 @@ impl Server {
                 Pending::Mail(_) => Event::Ask(Question::Mail),
                 Pending::Rcpt(_) => Event::Ask(Question::Rcpt),
                 Pending::Vrfy { .. } => Event::Ask(Question::Vrfy),
+                Pending::Plain { verb, .. } => Event::Ask(Question::Plain(*verb)),
                 Pending::Data(_) | Pending::EndOfData => Event::Ask(Question::Data),
             }),
             _ => Step::Again,

@@ -1,0 +1,65 @@
+"""aiosmtpd's own tests, which its wheel carries, against `postillion.smtpd.server.SMTP`."""
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import aiosmtpd
+import pytest
+
+from aiosmtpd_plugin import MADE
+
+TESTS = Path(aiosmtpd.__file__).parent / "tests"
+DIFFERING: dict[str, str] = {}
+"""Cases that fail on purpose: `module::name[parameters]` and the reason, as docs/aiosmtpd.md lists them."""
+CASES_LEAST = 500
+CONNECTIONS_LEAST = 300
+OWN_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+"""Their ports are fixed: another run on this machine must not be in the way."""
+
+
+def _own_network() -> tuple[str, ...]:
+    try:
+        ran = subprocess.run([*OWN_NETWORK, "true"], capture_output=True, timeout=30, check=False)
+    except OSError:
+        return ()
+    return OWN_NETWORK if ran.returncode == 0 else ()
+
+
+def test_aiosmtpds_own_tests_pass_with_our_class(tmp_path: Path) -> None:
+    pytest.importorskip("pytest_mock")
+    report = tmp_path / "report.xml"
+    options = ["-q", "-p", "aiosmtpd_plugin", "-p", "no:cacheprovider", "-o", "asyncio_mode=strict", "-o", "addopts="]
+    words = [sys.executable, "-m", "pytest", *options, f"--rootdir={TESTS}", f"--junit-xml={report}", str(TESTS)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    ran = subprocess.run(
+        [*_own_network(), *words],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
+    )
+    made = [line.removeprefix(MADE) for line in ran.stdout.splitlines() if line.startswith(MADE)]
+    assert made, ran.stdout[-3000:] + ran.stderr[-3000:]
+    assert int(made[0]) >= CONNECTIONS_LEAST
+    cases = list(ElementTree.parse(report).iter("testcase"))
+    assert len(cases) >= CASES_LEAST
+    failed = {
+        f"{case.get('classname', '').rpartition('tests.')[2]}::{case.get('name')}": found.get("message", "")
+        for case in cases
+        for found in case
+        if found.tag in ("failure", "error")
+    }
+    assert failed.keys() == DIFFERING.keys(), {name: failed.get(name) for name in failed.keys() ^ DIFFERING.keys()}
+
+
+def test_every_case_that_differs_is_in_the_docs() -> None:
+    page = " ".join((Path(__file__).parent.parent / "docs" / "aiosmtpd.md").read_text().split())
+    for name, reason in DIFFERING.items():
+        assert f"`{name}`" in page
+        assert reason in page
+    assert f"of its {CASES_LEAST} and more cases {len(DIFFERING) or 'none'} differ" in page

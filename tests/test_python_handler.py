@@ -1,0 +1,417 @@
+"""smtpd_python_handler: aiosmtpd's hooks as a site's policy, under a deadline, away from the other sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dialogue import Server, Wire, site
+from postillion._core import Log, read_queue
+from postillion.config import Config, ConfigError
+from postillion.smtpd import calls, handler
+from postillion.smtpd.access import Reply
+from postillion.smtpd.server import Connection
+
+EHLO = b"EHLO client.example\r\n"
+MAIL = b"MAIL FROM:<a@example.com> SIZE=5 BODY=8BITMIME\r\n"
+RCPT = b"RCPT TO:<user@example.org> NOTIFY=NEVER\r\n"
+NO_POLICY = "451 4.3.0 No policy\r\n"
+
+
+class Talk:
+    """A client of a server with a handler."""
+
+    def __init__(self, directory: Path, site_handler: object, options: list[str] | None = None) -> None:
+        self.directory = directory
+        self.server = Server(site(directory, options), handler=site_handler)
+        self.session, self.wire = self.server.connect()
+        self.wire.written.clear()
+
+    async def say(self, words: bytes, session: Connection | None = None, wire: Wire | None = None) -> str:
+        """Say something; return everything that is answered until no question is open."""
+        session, wire = session or self.session, wire or self.wire
+        session.data_received(words)
+        while session._task is not None:
+            await asyncio.wait((session._task,))
+            await asyncio.sleep(0)
+        self.server.settle(session)
+        answer = wire.written.decode()
+        wire.written.clear()
+        return answer
+
+    def close(self) -> list[str]:
+        """End the session; return the log."""
+        if self.session.transport is not None:
+            self.session.connection_lost(None)
+        assert self.server.service.handler is not None
+        self.server.service.handler.tell()
+        self.server.journal.close()
+        return list(self.server.log.take_lines())
+
+    def queued(self) -> list[dict[str, Any]]:
+        """Return what is in the queue."""
+        return [json.loads(line) for line in read_queue(str(self.directory / "queue"))]
+
+
+class Recorder:
+    """Every hook, each noting its arguments and doing what aiosmtpd asks of it."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+
+    async def handle_EHLO(self, server: Any, session: Any, envelope: Any, hostname: str, responses: list[str]) -> Any:
+        self.seen.append(("EHLO", hostname, session.host_name, session.extended_smtp, session.peer))
+        session.host_name = hostname
+        return [*responses[:1], "250-X-OURS", *responses[1:]]
+
+    def handle_HELO(self, server: Any, session: Any, envelope: Any, hostname: str) -> str:
+        self.seen.append(("HELO", hostname, session.extended_smtp))
+        session.host_name = hostname
+        return f"250 {server.hostname}"
+
+    async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+        self.seen.append(("MAIL", address, options, session.host_name, envelope.mail_from))
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
+
+    def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+        self.seen.append(("RCPT", address, options, envelope.mail_from, list(envelope.rcpt_tos)))
+        if address.startswith("no-"):
+            return "553 5.7.1 not here"
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 taken"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        self.seen.append(("DATA", envelope.content, envelope.rcpt_tos, envelope.mail_from, envelope.mail_options))
+        return "554 5.6.0 no" if b"spam" in envelope.content else "250 Message accepted for delivery"
+
+    def handle_RSET(self, server: Any, session: Any, envelope: Any) -> str:
+        self.seen.append(("RSET", envelope.mail_from))
+        return "250 forgotten"
+
+    async def handle_VRFY(self, server: Any, session: Any, envelope: Any, address: str) -> str:
+        self.seen.append(("VRFY", address))
+        return "252 perhaps"
+
+    async def handle_NOOP(self, server: Any, session: Any, envelope: Any, argument: str | None) -> str:
+        self.seen.append(("NOOP", argument))
+        return "250 noop"
+
+    async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:
+        self.seen.append(("QUIT",))
+        return "221 so long"
+
+
+async def test_every_hook_is_called_as_aiosmtpd_does(tmp_path: Path) -> None:
+    recorder = Recorder()
+    talk = Talk(tmp_path, recorder)
+    assert await talk.say(b"HELO old\r\n") == "250 mx.example.org\r\n"
+    answer = await talk.say(EHLO)
+    assert answer.startswith("250-mx.example.org\r\n250-X-OURS\r\n250-PIPELINING\r\n")
+    assert answer.endswith("\r\n250 CHUNKING\r\n")
+    assert await talk.say(MAIL + RCPT) == "250 OK\r\n250 2.1.5 taken\r\n"
+    assert await talk.say(b"RCPT TO:<user@far.example>\r\n") == "250 2.1.5 taken\r\n"
+    answer = await talk.say(b"DATA\r\n") + await talk.say(b"..dot\r\nlast\r\n.\r\n")
+    assert answer.startswith("354 End data with <CR><LF>.<CR><LF>\r\n250 2.0.0 Ok: queued as ")
+    assert await talk.say(b"VRFY user@example.org\r\n") == "252 perhaps\r\n"
+    assert await talk.say(b"RSET\r\n") == "250 forgotten\r\n"
+    assert await talk.say(b"NOOP\r\n") + await talk.say(b"NOOP x y\r\n") == "250 noop\r\n" * 2
+    assert await talk.say(b"QUIT\r\n") == "221 so long\r\n"
+    assert talk.wire.closed
+    log = talk.close()
+    options = ["SIZE=5", "BODY=8BITMIME"]
+    recipients = ["user@example.org", "user@far.example"]
+    assert recorder.seen == [
+        ("HELO", "old", False),
+        ("EHLO", "client.example", "old", True, ("127.0.0.1", 4025)),
+        ("MAIL", "a@example.com", options, "client.example", None),
+        ("RCPT", "user@example.org", ["NOTIFY=NEVER"], "a@example.com", []),
+        ("RCPT", "user@far.example", [], "a@example.com", ["user@example.org"]),
+        ("DATA", b".dot\r\nlast\r\n", recipients, "a@example.com", options),
+        ("VRFY", "user@example.org"),
+        ("RSET", None),
+        ("NOOP", None),
+        ("NOOP", "x y"),
+        ("QUIT",),
+    ]
+    (message,) = talk.queued()
+    assert len(message["recipients"]) == 2
+    assert any(line.startswith("statistics: handle_RCPT calls=2 failed=0 late=0 mean=") for line in log)
+
+
+async def test_a_refusal_is_the_answer_and_nothing_is_queued(tmp_path: Path) -> None:
+    talk = Talk(tmp_path, Recorder())
+    await talk.say(EHLO)
+    assert (await talk.say(MAIL + b"RCPT TO:<no-one@far.example>\r\n")).endswith("553 5.7.1 not here\r\n")
+    assert (await talk.say(RCPT + b"BDAT 6 LAST\r\nspam\r\n")).endswith("taken\r\n554 5.6.0 no\r\n")
+    assert "250 2.0.0 Ok: 5 bytes queued as " in await talk.say(MAIL + RCPT + b"BDAT 5 LAST\r\nham\r\n")
+    log = talk.close()
+    assert len(talk.queued()) == 1
+    assert any("reject: RCPT from unknown[127.0.0.1]: 553 5.7.1 not here; from=<a@example.com>" in line for line in log)
+    assert any("reject: END-OF-MESSAGE from unknown[127.0.0.1]: 554 5.6.0 no; " in line for line in log)
+
+
+async def test_main_cf_refuses_before_the_hook_is_asked(tmp_path: Path) -> None:
+    recorder = Recorder()
+    talk = Talk(tmp_path, recorder)
+    await talk.say(EHLO)
+    assert (await talk.say(MAIL + b"RCPT TO:<nobody-here@example.org>\r\n")).endswith("local recipient table\r\n")
+    assert [entry[0] for entry in recorder.seen] == ["EHLO", "MAIL"]
+    talk.close()
+
+
+async def test_the_envelope_is_filled_where_there_are_no_hooks(tmp_path: Path) -> None:
+    class Last:
+        async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+            seen.append((envelope.mail_from, envelope.rcpt_tos, session.host_name, envelope.smtp_utf8))
+            envelope.mark = True
+            assert server.envelope is envelope
+            assert server.session is session
+            return "250 OK"
+
+    seen: list[tuple[Any, ...]] = []
+    talk = Talk(tmp_path, Last())
+    await talk.say(EHLO)
+    await talk.say(b"MAIL FROM:<> SMTPUTF8\r\nRCPT TO:<user@example.org>\r\nBDAT 0 LAST\r\n")
+    await talk.say(MAIL + RCPT + b"BDAT 0 LAST\r\n")
+    talk.close()
+    assert seen == [
+        ("<>", ["user@example.org"], "client.example", True),
+        ("a@example.com", ["user@example.org"], "client.example", False),
+    ]
+
+
+async def test_the_older_form_of_handle_ehlo(tmp_path: Path) -> None:
+    class Old:
+        async def handle_EHLO(self, server: Any, session: Any, envelope: Any, hostname: str) -> str:
+            session.host_name = hostname
+            return "250 HELP"
+
+    talk = Talk(tmp_path, Old())
+    assert (await talk.say(EHLO)).endswith("\r\n250-CHUNKING\r\n250 HELP\r\n")
+    assert (await talk.say(b"MAIL FROM:<>\r\nRSET\r\n")).endswith("250 2.0.0 Ok\r\n")
+    talk.close()
+
+
+@pytest.mark.parametrize("answer", [None, 250, "", "OK", "99 x", "354 go on", "250-a\r\n550 b", b"\xff"])
+async def test_an_answer_that_is_no_reply_is_the_default(tmp_path: Path, answer: object) -> None:
+    class Odd:
+        async def handle_MAIL(self, *_: object) -> object:
+            return answer
+
+    talk = Talk(tmp_path, Odd())
+    assert await talk.say(MAIL) == NO_POLICY
+    assert await talk.say(b"RCPT TO:<user@example.org>\r\n") == "503 5.5.1 Error: need MAIL command\r\n"
+    assert any("which is no reply" in line for line in talk.close())
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, RecursionError])
+@pytest.mark.parametrize("form", ["coroutine", "function"])
+async def test_a_hook_that_raises_is_the_default_and_in_the_log(
+    tmp_path: Path, error: type[BaseException], form: str
+) -> None:
+    async def coroutine(*_: object) -> str:
+        raise error("oops")
+
+    def function(*_: object) -> str:
+        raise error("oops")
+
+    class Broken:
+        handle_MAIL = staticmethod(coroutine if form == "coroutine" else function)
+        handle_NOOP = staticmethod(_fine)
+
+    talk = Talk(tmp_path, Broken())
+    assert await talk.say(MAIL) + await talk.say(b"NOOP\r\n") == NO_POLICY + "250 fine\r\n"
+    log = talk.close()
+    assert f"warning: handle_MAIL: {error.__name__}: oops" in log
+    assert any(line.startswith("statistics: handle_MAIL calls=1 failed=1 late=0") for line in log)
+
+
+async def _fine(*_: object) -> str:
+    return "250 fine"
+
+
+async def test_handle_exception_turns_an_exception_into_a_reply(tmp_path: Path) -> None:
+    class Careful:
+        async def handle_MAIL(self, *_: object) -> str:
+            raise ValueError("oops")
+
+        async def handle_exception(self, error: Exception) -> str:
+            return f"450 4.0.0 {type(error).__name__} {error}"
+
+    class Careless(Careful):
+        async def handle_exception(self, error: Exception) -> str:
+            raise error
+
+    talk = Talk(tmp_path / "1", Careful())
+    assert await talk.say(MAIL) == "450 4.0.0 ValueError oops\r\n"
+    talk.close()
+    talk = Talk(tmp_path / "2", Careless())
+    assert await talk.say(MAIL) == NO_POLICY
+    talk.close()
+
+
+class Hanging:
+    """Hooks that never answer: one waits, one blocks its thread, one blocks its event loop."""
+
+    def __init__(self) -> None:
+        self.end = threading.Event()
+
+    async def handle_RCPT(self, *_: object) -> str:
+        await asyncio.Event().wait()
+        return "250 never"
+
+    def handle_NOOP(self, *_: object) -> str:
+        self.end.wait()
+        return "250 never"
+
+    async def handle_RSET(self, *_: object) -> str:
+        self.end.wait()
+        return "250 never"
+
+    async def handle_MAIL(self, *_: object) -> str:
+        return "250 OK"
+
+    def handle_VRFY(self, *_: object) -> str:
+        return "252 OK"
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    """A handler that hangs until the test is over."""
+    found = Hanging()
+    yield found
+    found.end.set()
+
+
+SHORT = ["smtpd_python_handler_timeout = 1s"]
+
+
+@pytest.mark.parametrize("command", [b"NOOP\r\n", b"RSET\r\n"])
+async def test_a_hook_that_hangs_costs_its_session_the_deadline_and_others_nothing(
+    tmp_path: Path, hanging: Hanging, command: bytes
+) -> None:
+    talk = Talk(tmp_path, hanging, SHORT)
+    assert talk.server.service.handler is not None
+    slow = asyncio.create_task(talk.say(command))
+    await asyncio.sleep(0)
+    other, wire = talk.server.connect()
+    wire.written.clear()
+    # No hook, no waiting, whatever the handler does.
+    assert (await talk.say(EHLO, other, wire)).endswith("250 CHUNKING\r\n")
+    assert not slow.done()
+    assert await slow == NO_POLICY
+    # Afterwards hooks of either form answer again.
+    assert await talk.say(b"VRFY user@example.org\r\n") == "252 OK\r\n"
+    assert await talk.say(MAIL, other, wire) == "250 OK\r\n"
+    other.connection_lost(None)
+    log = talk.close()
+    assert f"warning: handle_{command.decode().strip()}: no answer within 1 s" in log
+    assert any("late=1" in line for line in log)
+    assert any("another one is started" in line for line in log) == (command == b"RSET\r\n")
+
+
+async def test_a_coroutine_that_waits_is_cancelled_and_its_loop_kept(tmp_path: Path, hanging: Hanging) -> None:
+    talk = Talk(tmp_path, hanging, SHORT)
+    await talk.say(EHLO)
+    assert (await talk.say(MAIL + RCPT)).endswith(NO_POLICY)
+    await asyncio.sleep(0.1)
+    assert (await talk.say(b"RSET\r\n")) == NO_POLICY
+    assert [line for line in talk.close() if "another one" in line] == []
+
+
+async def test_blocked_threads_and_loops_are_bounded(hanging: Hanging, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "THREADS_MAX", 2)
+    monkeypatch.setattr(calls, "LOOPS_MAX", 2)
+    warnings: list[str] = []
+    runs = calls.Calls(warnings.append)
+    before = threading.active_count()
+    outcomes = await asyncio.gather(*(runs.run(hanging.handle_NOOP, (), 0.1) for _ in range(5)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [TimeoutError] * 5
+    assert threading.active_count() == before + 2
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await runs.run(hanging.handle_RSET, (), 0.1)
+    with pytest.raises(calls.Blocked):
+        await runs.run(hanging.handle_RSET, (), 0.1)
+    assert len(warnings) == 1
+    hanging.end.set()
+    assert await runs.run(hanging.handle_VRFY, (), 10.0) == "252 OK"
+
+
+async def test_a_client_that_leaves_ends_its_question(tmp_path: Path, hanging: Hanging) -> None:
+    talk = Talk(tmp_path, hanging)
+    await talk.say(EHLO)
+    talk.session.data_received(MAIL + RCPT)
+    while talk.session._task is not None and not talk.wire.written.endswith(b"250 OK\r\n"):
+        await asyncio.sleep(0.01)
+    task = talk.session._task
+    assert task is not None
+    talk.session.connection_lost(None)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+    talk.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("250 OK", Reply(250, "", "OK")),
+        ("250 2.1.5 Ok", Reply(250, "2.1.5", "Ok")),
+        ("550 2.1.5 No", Reply(550, "", "2.1.5 No")),
+        ("250", Reply(250, "", " ")),
+        ("250-a\r\n250 b\r\n", Reply(250, "", "a\nb")),
+        (b"421 4.7.0 Bye", Reply(421, "4.7.0", "Bye")),
+        ("250 a\n550 b", None),
+        ("Ok", None),
+        (None, None),
+    ],
+)
+def test_replies_are_read_from_what_hooks_return(status: object, expected: Reply | None) -> None:
+    assert handler.parse(status) == expected
+
+
+MODULE = """\
+class Policy:
+    auth_PLAIN = handle_STARTTLS = None
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        return "250 OK"
+
+
+class Broken:
+    def handle_EHLO(self, server):
+        return "250 OK"
+
+
+ready = Policy()
+"""
+
+
+@pytest.mark.parametrize("name", ["a_policy:Policy", "a_policy:ready"])
+def test_the_handler_is_found_beside_main_cf(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "a_policy.py").write_text(MODULE)
+    log = Log("mx", "postfix", "smtpd", 1, 0, "memory:")
+    found = handler.load(site(tmp_path, [f"smtpd_python_handler = {name}"]), log)
+    assert found is not None
+    assert [hook for hook in handler.HOOKS if found.has(hook)] == ["RCPT"]
+    assert len([line for line in log.take_lines() if "is never called" in line]) == 2
+    assert handler.load(site(tmp_path), log) is None
+    for bad in ("a_policy:Broken", "a_policy:Nothing", "no_such_module:X", "a_policy"):
+        config: Config = site(tmp_path, [f"smtpd_python_handler = {bad}"])
+        with pytest.raises(ConfigError, match=f"smtpd_python_handler: {bad}: "):
+            handler.load(config, log)
+    config = site(tmp_path, [f"smtpd_python_handler = {name}", "smtpd_python_handler_default_action = 250 Ok"])
+    with pytest.raises(ConfigError, match="no refusal"):
+        handler.load(config, log)
