@@ -1,6 +1,6 @@
 """What the queue manager's core goes by, taken from main.cf."""
 
-from postillion.config import Config
+from postillion.config import Config, ConfigError, master_cf
 
 LIMITS = (
     "qmgr_message_active_limit",
@@ -34,6 +34,7 @@ TRANSPORT_TIMES = ("destination_rate_delay", "transport_rate_delay", "recipient_
 TRANSPORT_TEXTS = ("destination_concurrency_positive_feedback", "destination_concurrency_negative_feedback")
 COHORT_LIMIT = "destination_concurrency_failed_cohort_limit"
 INITIAL = "initial_destination_concurrency"
+PROCESS_LIMIT = "process_limit"
 
 
 def general(config: Config, *, route_by_domain: bool) -> dict[str, object]:
@@ -63,6 +64,22 @@ def transport(config: Config, name: str) -> dict[str, object]:
         **numbers,
         **{suffix: config.transport_seconds(name, suffix) for suffix in TRANSPORT_TIMES},
         **{suffix: config.transport_text(name, suffix) for suffix in TRANSPORT_TEXTS},
+        PROCESS_LIMIT: process_limit(config, name),
         COHORT_LIMIT: float(config.transport_text(name, COHORT_LIMIT)),
         INITIAL: config.number(own_initial if config.setting(own_initial) else INITIAL),
     }
+
+
+def process_limit(config: Config, service: str) -> int:
+    """Return the deliveries that a service may have at a time: `maxproc` in master.cf, 0 for no limit.
+
+    A service that master.cf does not have, or a master.cf that master refuses, sets no limit here.
+    """
+    try:
+        entries, _ = master_cf.load(config.directory)
+    except (ConfigError, OSError):
+        return 0
+    for entry in entries:
+        if entry.service == service and entry.type == "unix":
+            return config.number("default_process_limit") if entry.maxproc is None else entry.maxproc
+    return 0

@@ -9,7 +9,7 @@ use super::errand::{Errand, Turn};
 use super::message::Stage;
 use super::scheduler::Scheduler;
 
-/// Destinations behind the message that is first at which one that may overtake it is looked for.
+/// Messages behind the one that is first among which one that may overtake it is looked for.
 pub const CANDIDATES_MAX: usize = 100;
 /// Destinations of the first message itself at which others wait, that are looked at.
 pub const FOLLOWED_MAX: usize = 16;
@@ -105,9 +105,14 @@ impl Scheduler {
             }
         }
         self.errands[first].followed = followed;
-        let from = (Turn { served: u32::MAX, ..turn }, u32::MAX);
         let line = &self.transports[self.errands[first].transport as usize].lanes[lane].line;
-        for (_, key) in line.range(from..).take(CANDIDATES_MAX) {
+        let mut after = turn;
+        for _ in 0..CANDIDATES_MAX {
+            // One look at each errand, however many destinations it has.
+            let Some((turn, key)) = line.range((Turn { served: u32::MAX, ..after }, u32::MAX)..).next() else {
+                break;
+            };
+            after = *turn;
             let Some(bundle) = self.destinations[*key].lanes[lane].front() else {
                 continue;
             };

@@ -2,7 +2,7 @@
 
 use super::clock::{Now, SECOND_US};
 use super::feedback::WindowRules;
-use super::settings::{Settings, TransportSettings};
+use super::settings::{RefillRules, Settings, SlotRules, TransportSettings};
 use super::waits::Waits;
 use super::world::{START_US, World, status};
 use crate::ipc::frame::{JobKind, JobResult, Outcome, Status};
@@ -406,6 +406,187 @@ fn a_message_says_why_it_waits() {
     world.finish();
 }
 
+/// The order in which a list to `list` places and 20 single mails leave, with one agent: `L` and `s`.
+fn order(list: usize, slots: SlotRules) -> String {
+    let mut world = World::new(Settings::default(), TransportSettings { slots, ..TransportSettings::default() });
+    world.join("smtp", 1);
+    let many: Vec<String> = (0..list).map(|n| format!("r@d{n}.example")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let list = world.arrive("list@example.org", &many);
+    for n in 0..20 {
+        world.arrive("s@example.org", &[&format!("r@s{n}.example")]);
+    }
+    let mut order = String::new();
+    while let Some((_, job)) = world.jobs.first() {
+        order.push(if job.envelope.id == list { 'L' } else { 's' });
+        world.answer(0, &sent, None);
+    }
+    order
+}
+
+#[test]
+fn slots_let_small_messages_overtake_as_postfix_says() {
+    let rules = SlotRules::default();
+    let all = "s".repeat(20);
+    for (list, slots, expected) in [
+        (100, rules, "LsLLLLLsLLLLLsLLLLLs".to_owned()),
+        (100, SlotRules { cost: 2, ..rules }, "LsLLsLLsLLsLLsLLs".to_owned()),
+        (100, SlotRules { loan: 0, discount_percent: 0, ..rules }, "LLLLLsLLLLLsLLLLLs".to_owned()),
+        (100, SlotRules { loan: 0, discount_percent: 0, cost: 10, ..rules }, "LLLLLLLLLLsLLLLLLLLLLs".to_owned()),
+        (100, SlotRules { cost: 0, ..rules }, format!("{}{all}", "L".repeat(100))),
+        (100, SlotRules { cost: 1, ..rules }, format!("{}{all}", "L".repeat(100))),
+        (14, rules, format!("{}{all}", "L".repeat(14))),
+        (15, rules, "LsLLLLLsLLLLLsLLLL".to_owned()),
+        (15, SlotRules { minimum: 4, ..rules }, format!("{}{all}", "L".repeat(15))),
+    ] {
+        let order = order(list, slots);
+        assert!(order.starts_with(&expected), "{list} {slots:?}: {order}");
+        assert_eq!(order.len(), list + 20);
+    }
+}
+
+#[test]
+fn a_slow_destination_has_its_share_of_the_active_queue_and_no_more() {
+    let settings = Settings { message_active_limit: 100, ..Settings::default() };
+    let mut world = World::new(settings, TransportSettings::default());
+    world.join("smtp", 50);
+    let slow: Vec<QueueId> = (0..300).map(|n| world.arrive("s@x.org", &[&format!("r{n}@slow.example")])).collect();
+    let active = |world: &World| {
+        let counts: std::collections::HashMap<_, _> = world.scheduler.counts().into();
+        counts["active"]
+    };
+    assert_eq!(active(&world), 25, "a fifth waits, and five are with agents");
+    let crowded = Waits::Crowded { transport: "smtp".into(), nexthop: "slow.example".into() };
+    assert_eq!(world.waits(slow[299]), crowded);
+    let quiet = world.arrive("s@x.org", &["r@quiet.example"]);
+    assert!(world.jobs.iter().any(|(_, job)| job.envelope.id == quiet), "there is room for others");
+    assert!(world.lines.contains(&"mail for slow.example is using up 20 of 25 active queue entries".into()));
+    assert!(world.scheduler.hold(slow[100], world.now) && world.scheduler.expire(slow[200], world.now));
+    world.settle();
+    // It answers, once a minute: in the order in which the mail came, and never with much more than its share.
+    let mut order = Vec::new();
+    for _ in 0..150 {
+        world.advance(60);
+        order.push(world.jobs[0].1.envelope.id);
+        world.answer(0, &sent, None);
+        assert!(active(&world) <= 50, "{}", active(&world));
+    }
+    order.retain(|id| *id != quiet && *id != slow[200]);
+    assert!(order.is_sorted() && !order.contains(&slow[100]), "{order:?}");
+    assert!(world.scheduler.release(slow[100], world.now));
+    world.settle();
+    world.finish();
+}
+
+#[test]
+fn a_destination_that_becomes_slow_leaves_room_again() {
+    let settings = Settings { message_active_limit: 100, ..Settings::default() };
+    let mut world = World::new(settings, TransportSettings::default());
+    world.join("smtp", 50);
+    for n in 0..50 {
+        world.arrive("s@x.org", &[&format!("r{n}@slow.example")]);
+        world.answer(0, &sent, None);
+    }
+    for n in 0..200 {
+        world.arrive("s@x.org", &[&format!("r{n}@slow.example")]);
+    }
+    let quiet = world.arrive("s@x.org", &["r@quiet.example"]);
+    assert_eq!(world.waits(quiet), Waits::NoRoom, "it was quick up to now");
+    world.advance(60);
+    assert!(matches!(world.waits(quiet), Waits::WithAgent { .. }), "{:?}", world.waits(quiet));
+    world.finish();
+}
+
+#[test]
+fn a_list_is_read_on_while_some_of_it_is_still_delivered() {
+    let settings = Settings { message_recipient_limit: 40, ..Settings::default() };
+    let mut world = World::new(settings, TransportSettings::default());
+    world.join("smtp", 100);
+    let many: Vec<String> = (0..95).map(|n| format!("r{n}@d{n}.example")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let id = world.arrive("list@example.org", &many);
+    // The first one never answers.
+    while world.jobs.len() > 1 {
+        assert!(world.jobs.len() <= 10);
+        world.answer(1, &sent, None);
+    }
+    assert_eq!(world.known[&id].kept.done.len(), 94, "one recipient does not stop the others");
+    world.finish();
+}
+
+#[test]
+fn retries_leave_a_fifth_of_the_agents_to_fresh_mail() {
+    let window = WindowRules { initial: 100, limit: 0, ..WindowRules::default() };
+    let mut world = World::new(Settings::default(), TransportSettings { window, ..TransportSettings::default() });
+    let peer = world.join("smtp", 10);
+    for n in 0..50 {
+        world.arrive("s@x.org", &[&format!("r{n}@x.example")]);
+    }
+    while world.answer(0, &deferred, None) {}
+    world.advance(300);
+    assert_eq!(world.jobs.len(), 8, "two are kept");
+    world.arrive("s@x.org", &["new@x.example"]);
+    assert_eq!(world.jobs.len(), 9, "fresh mail has an agent at once");
+    world.leave(peer);
+    world.join("smtp", 1);
+    assert_eq!(world.jobs.len(), 1);
+    world.finish();
+}
+
+#[test]
+fn maxproc_bounds_the_deliveries_of_a_transport() {
+    let transport = TransportSettings { process_limit: 3, ..TransportSettings::default() };
+    let mut world = World::new(Settings::default(), transport);
+    world.join("smtp", 2);
+    world.join("smtp", 20);
+    for n in 0..10 {
+        world.arrive("s@x.org", &[&format!("r@d{n}.example")]);
+    }
+    assert_eq!(world.jobs.len(), 3);
+    world.answer(0, &sent, None);
+    assert_eq!(world.jobs.len(), 3);
+    world.finish();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// Among lists and retries, one single mail comes within so many deliveries. (None of these lists is small enough
+    /// to overtake another one, after which that has to earn the slots first.)
+    #[test]
+    fn a_single_mail_never_starves(
+        lists in prop::collection::vec(40usize..150, 1..4),
+        retries in 0usize..60,
+        capacity in 1u32..5,
+        answers in 0usize..120,
+    ) {
+        let mut world = world();
+        let peer = world.join("smtp", 100);
+        for n in 0..retries {
+            world.arrive("s@x.org", &[&format!("r@old{n}.example")]);
+        }
+        while world.answer(0, &deferred, None) {}
+        world.leave(peer);
+        world.advance(300);
+        world.join("smtp", capacity);
+        for (list, places) in lists.iter().enumerate() {
+            let to: Vec<String> = (0..*places).map(|n| format!("r@l{list}d{n}.example")).collect();
+            let to: Vec<&str> = to.iter().map(String::as_str).collect();
+            world.arrive("list@x.org", &to);
+        }
+        for _ in 0..answers {
+            world.answer(0, &sent, None);
+        }
+        let single = world.arrive("s@x.org", &["one@single.example"]);
+        let mut decisions = 0;
+        while !world.jobs.iter().any(|(_, job)| job.envelope.id == single) {
+            decisions += 1;
+            prop_assert!(decisions <= 4, "{decisions} deliveries before the single mail");
+            prop_assert!(world.answer(0, &sent, None));
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Arrive { null_sender: bool, to: Vec<(u8, u8)> },
@@ -514,11 +695,14 @@ proptest! {
     #[test]
     fn whatever_happens_no_recipient_is_lost_and_no_limit_exceeded(
         steps in prop::collection::vec(step(), 1..120),
-        active_limit in 1usize..12,
+        active_limit in 1usize..24,
         recipient_limit in 4usize..200,
         job_limit in 0u32..4,
         concurrency in 0u32..4,
         rate in prop::bool::weighted(0.1),
+        process_limit in 0u32..6,
+        cost in 0u32..4,
+        refill in (1u32..20, 0u32..20, 1u32..10),
     ) {
         let settings = Settings {
             message_active_limit: active_limit,
@@ -533,6 +717,12 @@ proptest! {
             ..TransportSettings::default()
         };
         let mut world = World::new(settings, transport);
+        let slots = SlotRules { cost, minimum: cost, loan: 1, discount_percent: 20 };
+        let (recipient_limit, extra_limit, least) = refill;
+        let refill = RefillRules { recipient_limit, extra_limit, least, ..RefillRules::default() };
+        let window = WindowRules { limit: 2, ..WindowRules::default() };
+        world.configure_other(TransportSettings { window, recipient_limit: 1, slots, refill, ..transport });
+        world.configure_all(TransportSettings { process_limit, slots, refill, ..transport });
         for step in steps {
             take(&mut world, step);
         }

@@ -37,6 +37,8 @@ pub(super) struct World {
     pub lines: Vec<String>,
     pub wanted: Vec<String>,
     pub transport: TransportSettings,
+    /// Of the transport called other, if it has parameters of its own.
+    pub other: Option<TransportSettings>,
     settings: Settings,
     next_id: u64,
     next_peer: u32,
@@ -54,12 +56,29 @@ impl World {
             lines: Vec::new(),
             wanted: Vec::new(),
             transport,
+            other: None,
             settings,
             next_id: START_US << SLOT_BITS,
             next_peer: 1,
         };
         world.scheduler.configure_transport(None, transport);
         world
+    }
+
+    /// The transport called other goes by these parameters.
+    pub fn configure_other(&mut self, other: TransportSettings) {
+        self.other = Some(other);
+        self.scheduler.configure_transport(Some("other"), other);
+    }
+
+    /// All other transports go by these parameters.
+    pub fn configure_all(&mut self, transport: TransportSettings) {
+        self.transport = transport;
+        self.scheduler.configure_transport(None, transport);
+    }
+
+    fn settings_of(&self, transport: &str) -> TransportSettings {
+        self.other.filter(|_| transport == "other").unwrap_or(self.transport)
     }
 
     pub fn arrive(&mut self, sender: &str, recipients: &[&str]) -> QueueId {
@@ -148,6 +167,9 @@ impl World {
     pub fn restart(&mut self) {
         self.scheduler = Scheduler::new(self.settings.clone(), self.now);
         self.scheduler.configure_transport(None, self.transport);
+        if let Some(other) = self.other {
+            self.scheduler.configure_transport(Some("other"), other);
+        }
         self.agents.clear();
         self.jobs.clear();
         for (id, known) in &self.known {
@@ -197,6 +219,13 @@ impl World {
         assert!(counts["active"] <= limit, "{} active", counts["active"]);
         assert_eq!(counts["messages"], self.known.values().filter(|known| !known.removed).count());
         assert_eq!(counts["jobs"], self.jobs.len());
+        let settings = &self.settings;
+        let extra = self.transport.refill.extra_limit.max(self.other.map_or(0, |other| other.refill.extra_limit));
+        let most = settings.message_recipient_limit
+            + settings.part_recipients()
+            + settings.message_active_limit * settings.message_recipient_minimum
+            + extra as usize;
+        assert!(counts["recipients_in_memory"] <= most, "{} recipients", counts["recipients_in_memory"]);
     }
 
     fn note(&mut self, fact: &Fact) {
@@ -233,10 +262,21 @@ impl World {
         assert_eq!(*transport, *job.transport);
         let has = self.jobs.iter().filter(|(agent, _)| *agent == peer).count() as u32;
         assert!(has < *capacity, "more jobs than an agent takes");
+        let of_transport = |(_, other): &&(u32, Job)| other.transport == job.transport;
+        let busy = self.jobs.iter().filter(of_transport).count() as u32;
+        let process_limit = self.settings_of(transport).process_limit;
+        assert!(process_limit == 0 || busy < process_limit, "more jobs than maxproc");
+        let is_retry = |job: &Job| self.known[&job.envelope.id].kept.attempts > 0;
+        if is_retry(&job) {
+            let places: u32 = self.agents.values().filter(|(name, _)| name == transport).map(|(_, many)| many).sum();
+            let places = if process_limit == 0 { places } else { places.min(process_limit) };
+            let retries = self.jobs.iter().filter(of_transport).filter(|(_, other)| is_retry(other)).count() as u32;
+            assert!(retries < (places - places / 5).max(1), "{retries} retries of {places} places");
+        }
         let known = &self.known[&job.envelope.id];
         assert!(!known.removed && !known.kept.held, "a job for a message that is gone or held");
         if job.kind == JobKind::Deliver {
-            let settings = self.transport;
+            let settings = self.settings_of(transport);
             let limit = settings.window_rules().limit;
             let same = |other: &Job| other.transport == job.transport && other.nexthop == job.nexthop;
             let busy = self.jobs.iter().filter(|(_, other)| same(other) && other.kind == JobKind::Deliver).count();
