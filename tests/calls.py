@@ -29,6 +29,8 @@ CALLS = (
     *("fchmodat", "chown", "fchown", "fchownat", "utimensat"),
 )
 """System calls that change the queue directory, or lock a part of it."""
+TRACE = ",".join(f"?{call}" for call in CALLS)
+"""The same for strace; a question mark: no error on machines that lack the call."""
 RUN_MAX_S = 60.0
 TRACED = re.compile(r"^(\d+) +(\w+)\(", re.MULTILINE)
 
@@ -93,7 +95,7 @@ class Theatre:
 
         def watch(pid: int) -> contextlib.AbstractContextManager[object]:
             names.update((tid, name) for name, tid in threads(pid).items())
-            return strace("-f", "-p", str(pid), "-o", str(trace), "-e", f"trace={_existing()}")
+            return strace("-f", "-p", str(pid), "-o", str(trace), "-e", f"trace={TRACE}")
 
         ended, _ = self._run(act, directory, watch)
         assert ended == 0
@@ -131,8 +133,3 @@ class Theatre:
             process.join(RUN_MAX_S)
         assert process.exitcode is not None, f"still running after {RUN_MAX_S} s"
         return process.exitcode, said
-
-
-def _existing() -> str:
-    # A question mark: no error on machines that lack the call.
-    return ",".join(f"?{call}" for call in CALLS)

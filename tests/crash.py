@@ -1,7 +1,7 @@
 """What the crash proofs share: a site that uses every program, its processes, faults that are counted, the verdict.
 
-`POSTILLION_FAULTS=500` asks for the full form of every proof; without it each has a short one. `POSTILLION_SEED` plays
-the dice of an earlier run, which printed it.
+`POSTILLION_FAULTS=500` (or `all`, which is 500) asks for the full form of every proof; without it each has a short one.
+`POSTILLION_SEED` plays the dice of an earlier run, which printed it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from postillion import ipc
 from sink import Sink
 
 FULL = "POSTILLION_FAULTS" in os.environ
+FAULTS = 500
 EVERYTHING = "everything"
 """A victim: all processes of the site at once."""
 SERVICES = ("master", "smtp-in", "qmgr", "pickup", "smtp", "local", "bounce", "anvil", "error", "retry", "discard")
@@ -30,6 +31,8 @@ CAPACITY = 20 + 20 + 2
 """Deliveries under way at most: default_destination_concurrency_limit to the next hop, as many reports, and
 local_destination_concurrency_limit to the one mailbox."""
 ASKING_MAX_S = 0.5
+THROTTLED_MAX_S = 90.0
+"""Master waits up to 60 s before it starts a program anew that died young again and again."""
 DRAIN_MAX_S = 240.0
 SHOWN_MAX = 10
 QUICK = {
@@ -53,6 +56,14 @@ RETRY = "retry:4.0.0 try again"
 def seed() -> int:
     """Return the seed of this run's dice: print it."""
     return int(os.environ.get("POSTILLION_SEED") or random.SystemRandom().randrange(2**32))
+
+
+def faults_wanted(short: int, *, one_in: int = 1) -> int:
+    """Return how many faults to play: `short`, or in the full form one in so many of those that are asked for."""
+    if not FULL:
+        return short
+    asked = os.environ["POSTILLION_FAULTS"]
+    return max(1, (int(asked) if asked.isdigit() else FAULTS) // one_in)
 
 
 def crash_site(directory: Path, settings: dict[str, str] | None = None) -> Site:
@@ -134,10 +145,24 @@ class Faults:
     in_flight: int = 0
     by_victim: dict[str, int] = field(default_factory=dict)
 
+    def next_victim(self, victims: list[str]) -> str:
+        """Take the first victim that has a process off the list.
+
+        One that died young several times in a row is not started again at once.
+        """
+
+        def ready() -> list[str]:
+            running = site_processes(self.site)
+            return [victim for victim in victims if victim == EVERYTHING or victim in running]
+
+        wait_for(f"a process of {set(victims)}", ready, THROTTLED_MAX_S)
+        victim = (ready() or victims)[0]
+        victims.remove(victim)
+        return victim
+
     def strike(self, victim: str, dice: random.Random) -> None:
         """Kill one process of a service, or all of them; start the site again if its master is gone."""
-        wait_for(f"a process of {victim}", lambda: victim == EVERYTHING or site_processes(self.site).get(victim))
-        before, begun = self._under_way(), self.ledger.begun
+        before, begun = self.under_way(), self.ledger.begun
         at_once = site_processes(self.site)
         if victim == EVERYTHING:
             for pid in [*at_once.get("master", []), *(pid for pids in at_once.values() for pid in pids)]:
@@ -164,19 +189,13 @@ class Faults:
         start(self.site, "postillion")
 
     def _any(self, victim: str) -> int:
-        wait_for(f"a process of {victim}", lambda: site_processes(self.site).get(victim))
+        wait_for(f"a process of {victim}", lambda: site_processes(self.site).get(victim), THROTTLED_MAX_S)
         return site_processes(self.site)[victim][0]
 
-    def _under_way(self) -> int:
+    def under_way(self) -> int:
         """Messages that the queue manager delivers; `CAPACITY` when it does not answer at once."""
-        if "qmgr" not in site_processes(self.site):
-            return CAPACITY
-        try:
-            with mock.patch.object(ipc, "TIMEOUT_S", ASKING_MAX_S):
-                counts = ipc.do(str(self.site.queue / "public" / "qmgr"), {"verb": "status"})
-        except (ipc.NotRunning, ipc.Refused):
-            return CAPACITY
-        return int(counts["active"])
+        counts = status(self.site)
+        return CAPACITY if counts is None else counts["active"]
 
 
 def drain(site: Site, ledger: Ledger, arrivals: Arrivals) -> None:
@@ -188,6 +207,17 @@ def drain(site: Site, ledger: Ledger, arrivals: Arrivals) -> None:
     except TimeoutError as problem:
         raise TimeoutError(f"{problem}\n{explain(site, ledger, arrivals)}") from None
     arrivals.look()
+
+
+def status(site: Site) -> dict[str, int] | None:
+    """Return the queue manager's counts; None when it does not answer at once."""
+    if "qmgr" not in site_processes(site):
+        return None
+    try:
+        with mock.patch.object(ipc, "TIMEOUT_S", ASKING_MAX_S):
+            return ipc.do(str(site.queue / "public" / "qmgr"), {"verb": "status"})
+    except (ipc.NotRunning, ipc.Refused):
+        return None
 
 
 def queue_lines(site: Site) -> list[str]:

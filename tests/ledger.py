@@ -16,6 +16,7 @@ import re
 import smtplib
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -55,7 +56,10 @@ class Ledger:
     sendmail: list[str]
     path: Path
     acknowledged: dict[int, str] = field(default_factory=dict)
+    times: list[float] = field(default_factory=list)
+    """When each message was acknowledged (seconds since 1970)."""
     refused: set[int] = field(default_factory=set)
+    """The numbers whose clients got a 4xx or 5xx."""
     begun: int = 0
     """Messages whose sending has begun: their numbers are 1 to this."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -87,6 +91,7 @@ class Ledger:
                 file.write(f"{number} {digest(body(number))} {queue_id}\n".encode())
                 os.fsync(file.fileno())
             self.acknowledged[number] = queue_id
+            self.times.append(time.time())
 
     def _by_smtp(self, route: Route) -> None:
         while not self._ending.is_set():
@@ -100,6 +105,26 @@ class Ledger:
                     self._transaction(client, route)
                     self._ending.wait(route.pace_s)
             self._ending.wait(RETRY_PAUSE_S)
+
+    def send(self, route: Route) -> int:
+        """Send one message by SMTP, whatever comes of it; return its number."""
+        with (
+            contextlib.suppress(OSError, smtplib.SMTPException),
+            smtplib.SMTP("127.0.0.1", self.port, "client.example.net", CLIENT_TIMEOUT_S) as client,
+        ):
+            client.ehlo_or_helo_if_needed()
+            self._transaction(client, route)
+        return self.begun
+
+    def submit(self, route: Route) -> int:
+        """Hand one message to sendmail, whatever comes of it; return its number."""
+        number = self._number()
+        command = [*self.sendmail, "-i", "-f", route.sender, *route.recipients]
+        content = message(number, "\n").encode()
+        done = subprocess.run(command, input=content, capture_output=True, timeout=SENDMAIL_TIMEOUT_S)
+        if done.returncode == 0:
+            self._note(number, "")
+        return number
 
     def _transaction(self, client: smtplib.SMTP, route: Route) -> None:
         number = self._number()
@@ -121,12 +146,7 @@ class Ledger:
 
     def _by_sendmail(self, route: Route) -> None:
         while not self._ending.is_set():
-            number = self._number()
-            command = [*self.sendmail, "-i", "-f", route.sender, *route.recipients]
-            content = message(number, "\n").encode()
-            done = subprocess.run(command, input=content, capture_output=True, timeout=SENDMAIL_TIMEOUT_S)
-            if done.returncode == 0:
-                self._note(number, "")
+            self.submit(route)
             self._ending.wait(route.pace_s)
 
 
@@ -141,6 +161,8 @@ class Arrivals:
     maildir: Path
     copies: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    """When each copy arrived (seconds since 1970)."""
     _seen: set[str] = field(default_factory=set)
     _taken: int = 0
 
@@ -149,13 +171,14 @@ class Arrivals:
         messages = self.sink.messages[self._taken :]
         self._taken += len(messages)
         for received in messages:
-            self._count(received.content)
+            self._count(received.content, received.at)
         new = set(os.listdir(self.maildir)) - self._seen if self.maildir.exists() else set()
         for name in sorted(new):
-            self._count((self.maildir / name).read_bytes())
+            path = self.maildir / name
+            self._count(path.read_bytes(), path.stat().st_mtime)
         self._seen |= new
 
-    def _count(self, content: bytes) -> None:
+    def _count(self, content: bytes, at: float) -> None:
         content = content.replace(b"\r\n", b"\n")
         found = NUMBER.search(content)
         if found is None:
@@ -169,6 +192,7 @@ class Arrivals:
         if digest(arrived.rstrip(b"\n")) != digest(body(number)):
             self.wrong.append(f"{number} arrived as {arrived[:200]!r}")
         self.copies[number] += 1
+        self.times.append(at)
 
     def missing(self, ledger: Ledger) -> list[int]:
         """Return the acknowledged numbers that have not arrived."""

@@ -1,6 +1,7 @@
 """A next hop that keeps what it gets, byte for byte: stock aiosmtpd."""
 
 import threading
+import time
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -10,11 +11,12 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 @dataclass
 class Received:
-    """A message as it came over the wire."""
+    """A message as it came over the wire. `at`: when, in seconds since 1970."""
 
     mail_from: str
     rcpt_tos: list[str]
     content: bytes
+    at: float = field(default_factory=time.time)
 
 
 @dataclass

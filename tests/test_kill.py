@@ -5,7 +5,6 @@ sender as a report, while processes are killed: any one program, or all of them 
 acknowledged must be somewhere in the end, whole; at most those that were in flight at a fault may be there twice.
 """
 
-import os
 import random
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from crash import (
     check,
     crash_site,
     drain,
+    faults_wanted,
     new_arrivals,
     new_ledger,
     routes,
@@ -28,7 +28,7 @@ from ledger import Route
 from mta import local_user, running, wait_for
 from sink import Sink
 
-KILLS = int(os.environ.get("POSTILLION_FAULTS", "36"))
+KILLS = faults_wanted(36)
 BETWEEN_MAX = 25
 """Messages that are acknowledged between two faults, at most."""
 
@@ -47,10 +47,10 @@ def test_every_acknowledged_message_survives_sigkill_of_every_process(
         arrivals = new_arrivals(site, sink)
         local = [Route("", ["x@next.example"], pace_s=0.1)]
         with ledger.load(routes(f"{local_user()}@example.org"), local=local):
-            for victim in victims:
+            while victims:
                 flowing = len(ledger.acknowledged) + dice.randrange(BETWEEN_MAX)
                 wait_for("mail to flow", lambda flowing=flowing: len(ledger.acknowledged) >= flowing, 120)
-                faults.strike(victim, dice)
+                faults.strike(faults.next_victim(victims), dice)
         drain(site, ledger, arrivals)
     with capsys.disabled():
         print(f"\nSIGKILL, seed {chosen}: {verdict(faults, ledger, arrivals, faults.in_flight)}")

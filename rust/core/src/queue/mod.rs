@@ -33,6 +33,8 @@ mod writer;
 #[cfg(test)]
 mod error_matrix;
 #[cfg(test)]
+mod power_cut;
+#[cfg(test)]
 pub(crate) mod testing;
 
 pub use content::{ContentReader, read_content};

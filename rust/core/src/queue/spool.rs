@@ -139,7 +139,8 @@ impl Spool {
             messages: HashMap::new(),
             log,
             deferred: None,
-            unlinked: false,
+            // The queue manager before may have removed a name and died before that was stable.
+            unlinked: true,
             held: Vec::new(),
             orphans: HashMap::new(),
             recalled: Vec::new(),

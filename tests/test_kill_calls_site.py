@@ -1,0 +1,154 @@
+"""SIGKILL at each system call on files of a running site's smtpd, pickup and local, while each has one message.
+
+test_kill_calls.py shows the same of the queue's code alone, thread by thread; here are the programs around it: the
+client's dialogue, files in maildrop/, deliveries to a Maildir.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from calls import TRACE, TRACED, Place, strace
+from crash import FULL, crash_site, explain, new_arrivals, new_ledger, seed, site_processes, status
+from ledger import Arrivals, Ledger, Route
+from mta import Site, local_user, running, wait_for
+from postillion.master.service import LIVED_S
+from sink import Sink
+
+SHORT_ONE_IN = 2
+"""The short form takes one call in so many; which ones, the seed decides."""
+K_MAX = 300
+YOUNG_S = LIVED_S + 0.1
+PATIENCE_S = 60.0
+NEXT_HOP = Route("", ["x@next.example"])
+MAILDIR = Route("", [f"{local_user()}@example.org"])
+WORK: dict[str, Callable[[Ledger], int]] = {
+    "smtp-in": lambda ledger: ledger.send(NEXT_HOP),
+    "pickup": lambda ledger: ledger.submit(NEXT_HOP),
+    "local": lambda ledger: ledger.send(MAILDIR),
+}
+
+
+@dataclass
+class Running:
+    """A running site, and what goes in and comes out."""
+
+    site: Site
+    ledger: Ledger
+    arrivals: Arrivals
+
+    def process(self, victim: str) -> int:
+        """Return the one process of a service, once it is so old that master starts another at once when it dies."""
+
+        def old() -> list[int]:
+            return [pid for pid in site_processes(self.site).get(victim, []) if age_s(pid) > YOUNG_S]
+
+        wait_for(f"a process of {victim}", old, PATIENCE_S)
+        return old()[0]
+
+    def idle(self) -> bool:
+        """Everything that was acknowledged has arrived, and nothing is under way."""
+        counts = status(self.site)
+        empty = counts is not None and not counts["messages"] and not os.listdir(self.site.queue / "maildrop")
+        return empty and not self.arrivals.missing(self.ledger)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A site with one process a service."""
+    quiet = {"default_process_limit": "1", "smtpd_client_event_limit_exceptions": "$mynetworks"}
+    site = crash_site(tmp_path_factory.mktemp("calls"), quiet)
+    with Sink(site.next_port) as sink, running(site):
+        server = Running(site, new_ledger(site), new_arrivals(site, sink))
+        for work in WORK.values():
+            work(server.ledger)
+        wait_for("the first messages", server.idle, PATIENCE_S)
+        yield server
+
+
+def age_s(pid: int) -> float:
+    """Return how long a process has lived; 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    uptime_s = float(Path("/proc/uptime").read_text().split()[0])
+    return 0.0 if fields[0] == "Z" else uptime_s - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def threads(pid: int) -> dict[str, int]:
+    """Return the threads of a process by name: `main`, the core's own names, and `worker` for the event loop's."""
+    names = {int(task.name): (task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()}
+    first = names.pop(pid)
+    return {"worker" if name == first else name: tid for tid, name in names.items()} | {"main": pid}
+
+
+def young(server: Running, victim: str) -> int:
+    """Return a process that has its threads, but has not done much yet."""
+    pid = server.process(victim)
+    if victim == "local" and "worker" not in threads(pid):
+        WORK[victim](server.ledger)
+        wait_for("the message to be settled", server.idle, PATIENCE_S)
+    return pid
+
+
+def rehearse(server: Running, victim: str, trace: Path) -> Counter[tuple[str, str]]:
+    """Return how often each thread of a young process makes each call for one message."""
+    os.kill(server.process(victim), signal.SIGKILL)
+    pid = young(server, victim)
+    names = {tid: name for name, tid in threads(pid).items()}
+    with strace("-f", "-p", str(pid), "-o", str(trace), "-e", f"trace={TRACE}"):
+        WORK[victim](server.ledger)
+        wait_for("the message to be settled", server.idle, PATIENCE_S)
+    return Counter((names[int(tid)], call) for tid, call in TRACED.findall(trace.read_text()) if int(tid) in names)
+
+
+def kill_at(server: Running, victim: str, place: Place) -> bool:
+    """Let the victim work and die as a thread of it enters its K-th such call; False when it lives on."""
+    pid = young(server, victim)
+    inject = f"inject={place.call}:signal=KILL:when={place.k}"
+    # Only this thread is traced: with all of them, strace may wait for ever for the end of one.
+    with strace("-p", str(threads(pid)[place.thread]), "-e", f"trace={place.call}", "-e", inject):
+        WORK[victim](server.ledger)
+        wait_for("the message to be settled", lambda: not age_s(pid) or server.idle(), PATIENCE_S)
+        died = not age_s(pid)
+    try:
+        wait_for("the queue to be empty again", server.idle, PATIENCE_S)
+    except TimeoutError as problem:
+        raise TimeoutError(f"{problem} at {place}\n{explain(server.site, server.ledger, server.arrivals)}") from None
+    return died
+
+
+@pytest.mark.parametrize("victim", WORK)
+def test_sigkill_at_each_call_of_a_program_at_work(
+    victim: str, server: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = seed()
+    counts = rehearse(server, victim, tmp_path / "trace")
+    assert counts
+    acked, copies = len(server.ledger.acknowledged), server.arrivals.duplicates()
+    faults, n = 0, chosen
+    for thread, call in sorted(counts):
+        for k in range(1, K_MAX if FULL else counts[thread, call] + 1):
+            n += 1
+            if not FULL and n % SHORT_ONE_IN:
+                continue
+            if not kill_at(server, victim, Place(thread, call, k)):
+                break
+            faults += 1
+    acked, copies = len(server.ledger.acknowledged) - acked, server.arrivals.duplicates() - copies
+    with capsys.disabled():
+        numbers = f"{faults} faults, {acked} acked, 0 lost, {copies} duplicates (of {faults} in flight)"
+        print(f"\nSIGKILL at {'each call' if FULL else 'calls'} of {victim} at work, seed {chosen}: {numbers}")
+    assert faults
+    assert not server.arrivals.wrong
+    assert not server.ledger.refused & server.arrivals.copies.keys()
+    # One message is under way at a time.
+    assert copies <= faults
