@@ -15,7 +15,8 @@ import time
 
 import harness
 import mta
-from harness import Deliveries, Result, cpu_seconds, inject, sink
+from harness import Deliveries, Result, inject, sink
+from postillion.bench.server import cpu_seconds
 
 
 def drain(program: str, options: argparse.Namespace, result: Result) -> float:

@@ -29,7 +29,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 import mta  # noqa: E402
 
 PROGRAMS = ("postfix", "postillion")
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 DRAIN_MAX_S = 600.0
 QUEUE_DIRECTORIES = ("incoming", "active", "deferred", "corrupt")
 DOWN = {"smtp_connection_cache_on_demand": "no", "minimal_backoff_time": "3600s", "maximal_backoff_time": "4000s"}
@@ -128,28 +127,6 @@ def _line(*command: str) -> str:
     with contextlib.suppress(OSError):
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return ""
-
-
-def cpu_seconds(master: int) -> float:
-    """Return the CPU time of a process and its descendants, dead ones included once they were waited for."""
-    parents: dict[int, int] = {}
-    used: dict[int, float] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            pid = int(entry.name)
-            parents[pid] = int(fields[1])
-            used[pid] = sum(map(int, fields[11:15])) * TICK_S
-    tree = {master}
-    grown = True
-    while grown:
-        found = {pid for pid, parent in parents.items() if parent in tree} - tree
-        tree |= found
-        grown = bool(found)
-    return sum(used.get(pid, 0.0) for pid in tree)
 
 
 def source(port: int, messages: int, octets: int = 4096, sessions: int = 20, load: Sequence[str] = ()) -> list[str]:

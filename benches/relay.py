@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import harness
 import mta
-from harness import DRAIN_MAX_S, PROGRAMS, Deliveries, Result, cpu_seconds, inject, sink
+from harness import DRAIN_MAX_S, PROGRAMS, Deliveries, Result, inject, sink
+from postillion.bench.server import cpu_seconds
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """postillion(1): start, stop and look after the mail system, as postfix(1).
 
     postillion [-c config_directory] [-v] start|start-fg|stop|abort|reload|status|check|flush|init
+    postillion bench HOST:PORT [option]...
     postillion --version
 
 Exit status 0 when the command did its work, else 1 with one line on standard error that says how to mend it.
@@ -29,7 +30,12 @@ class Failure(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    options = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["bench"]:
+        from postillion.commands import bench
+
+        return bench.main(words[1:])
+    options = _parser().parse_args(words)
     if options.version:
         from postillion import __version__
 
@@ -161,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", dest="config_directory", metavar="DIR", help="the directory of main.cf and master.cf")
     parser.add_argument("-v", dest="verbose", action="count", default=0, help="say what is done")
     parser.add_argument("--version", action="store_true", help="print the version")
-    parser.add_argument("command", nargs="?", choices=tuple(COMMANDS), metavar="COMMAND", help="|".join(COMMANDS))
+    parser.add_argument(
+        "command", nargs="?", choices=tuple(COMMANDS), metavar="COMMAND", help="|".join((*COMMANDS, "bench"))
+    )
     return parser
 
 

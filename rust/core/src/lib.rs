@@ -2,14 +2,17 @@
 //!
 //! Protocol cores are sans-IO state machines: bytes and `now` go in, events and bytes come out. They own no socket,
 //! no clock and no thread. The exceptions own what their name says: `queue` writes and syncs files, `log` writes
-//! lines. The way of a message through these modules is told in `docs/flow.md`.
+//! lines, `net` moves octets between sockets and cores, `bench` measures. The way of a message through these modules
+//! is told in `docs/flow.md`.
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod delivery;
 pub mod ipc;
 pub mod log;
 pub mod message;
+pub mod net;
 pub mod qmgr;
 pub mod queue;
 pub mod smtp;

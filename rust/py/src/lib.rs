@@ -2,6 +2,7 @@
 
 use pyo3::prelude::*;
 
+mod bench;
 mod cleanup;
 mod delivery;
 mod journal;
@@ -14,6 +15,8 @@ mod stored;
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::bench::{BenchSink, BenchSource};
     #[pymodule_export]
     use crate::cleanup::{CleanupSettings, Submission};
     #[pymodule_export]

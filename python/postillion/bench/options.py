@@ -1,0 +1,169 @@
+"""The command line of `postillion bench`."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+SESSIONS_MAX: Final = 10_000
+OCTETS_MAX: Final = 1 << 30
+RECIPIENTS_MAX: Final = 100_000
+DOMAINS_MAX: Final = 1_000_000
+
+
+class BadOption(Exception):
+    """What the command line asks for cannot be done; the text says why."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """A run: counts, octets, seconds."""
+
+    address: str
+    port: int
+    sink: tuple[str, int] | None
+    sessions: int
+    messages: int | None
+    duration: float | None
+    warm_up: float
+    ramp: float
+    octets: int
+    recipients: int
+    domains: list[str]
+    sender: str
+    reuse: int
+    think: float
+    pipelining: bool
+    faults: list[str]
+    drain: float
+    server_pid: int | None
+    syncs: bool
+    json: str | None
+    plot: str | None
+    quiet: bool
+
+
+def parse(argv: list[str]) -> Options:
+    """Return what `argv` asks for; raises `BadOption`, and `SystemExit` for what argparse refuses or explains."""
+    known = _parser().parse_args(argv)
+    address, port = _endpoint(known.server, resolve=True)
+    sink = None if known.sink is None else _endpoint(known.sink, resolve=False)
+    domains = _domains(known.domain or ["sink.example"])
+    for name, value, most in (
+        ("sessions", known.sessions, SESSIONS_MAX),
+        ("octets", known.octets, OCTETS_MAX),
+        ("recipients", known.recipients, RECIPIENTS_MAX),
+    ):
+        if not 1 <= value <= most:
+            raise BadOption(f"--{name} {value}: give 1 to {most}")
+    for name in ("duration", "warm_up", "ramp", "think", "drain"):
+        value = getattr(known, name)
+        if value is not None and not 0 <= value <= 1e6:
+            raise BadOption(f"--{name.replace('_', '-')} {value:g}: give a time in seconds")
+    if known.reuse < 0:
+        raise BadOption(f"--reuse {known.reuse}: give a number of messages, 0 for no limit")
+    if known.messages is not None and known.messages < 1:
+        raise BadOption(f"--messages {known.messages}: give at least 1")
+    if known.fault and sink is None:
+        raise BadOption("--fault needs --sink: the sink has the faults")
+    duration = known.duration
+    if duration is None and known.messages is None:
+        duration = 10.0
+    return Options(
+        address=address,
+        port=port,
+        sink=sink,
+        sessions=known.sessions,
+        messages=known.messages,
+        duration=duration,
+        warm_up=known.warm_up,
+        ramp=known.ramp,
+        octets=known.octets,
+        recipients=known.recipients,
+        domains=domains,
+        sender=known.sender,
+        reuse=known.reuse,
+        think=known.think,
+        pipelining=known.pipelining,
+        faults=known.fault or [],
+        drain=known.drain,
+        server_pid=known.server_pid,
+        syncs=known.syncs,
+        json=known.json,
+        plot=known.plot,
+        quiet=known.quiet,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="postillion bench",
+        description="Load an SMTP server and report what it takes, what it passes on, and how fast it answers.",
+        epilog="Load only servers that are yours: the mail is real.",
+    )
+    add = parser.add_argument
+    add("server", metavar="HOST:PORT", help="the server to load")
+    add("--sink", metavar="ADDRESS:PORT", help="take the server's mail here; it must relay the domains to it")
+    add("--sessions", type=int, default=20, metavar="N", help="clients at a time (20)")
+    add("--messages", type=int, metavar="N", help="stop after so many messages")
+    add("--duration", type=float, metavar="S", help="stop after so many seconds (10, without --messages)")
+    add("--warm-up", type=float, default=0.0, metavar="S", help="rates and CPU count from here on (0)")
+    add("--ramp", type=float, default=0.0, metavar="S", help="the clients begin one by one over this time (0)")
+    add("--octets", type=int, default=4096, metavar="N", help="octets of a message (4096)")
+    add("--recipients", type=int, default=1, metavar="N", help="recipients of a message (1)")
+    add(
+        "--domain",
+        action="append",
+        metavar="NAME[:N]",
+        help="domains of recipients, in turn; NAME:4 is 1.NAME to 4.NAME",
+    )
+    add("--sender", default="bench@source.example", metavar="ADDRESS")
+    add("--reuse", type=int, default=1, metavar="N", help="messages of a connection, 0 for no limit (1)")
+    add("--think", type=float, default=0.0, metavar="S", help="a client's pause between messages (0)")
+    add("--pipelining", action="store_true", help="MAIL, RCPT and DATA in one write, where the server offers it")
+    add(
+        "--fault",
+        action="append",
+        metavar="DOMAIN=ACTION[@rcpt|@dot][*SHARE]",
+        help="the sink refuses (450, 550), waits (2s) or hangs up (disconnect)",
+    )
+    add("--drain", type=float, default=60.0, metavar="S", help="wait so long for the last deliveries (60)")
+    add(
+        "--server-pid",
+        type=int,
+        metavar="PID",
+        help="the server's master process, for its CPU time; without it, the one that listens on the port",
+    )
+    add("--syncs", action="store_true", help="count the server's syncs with strace over a second load (needs root)")
+    add("--json", metavar="FILE", help="write everything measured")
+    add("--plot", metavar="FILE", help="draw rates and reply times (.svg, .png; needs matplotlib)")
+    add("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def _endpoint(text: str, *, resolve: bool) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535 or (resolve and int(port) == 0):
+        raise BadOption(f"{text!r}: write HOST:PORT")
+    if not host:
+        host = "127.0.0.1"
+    try:
+        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    except OSError as problem:
+        raise BadOption(f"{host}: {problem.strerror or problem}") from None
+    return str(found[0][4][0]), int(port)
+
+
+def _domains(words: list[str]) -> list[str]:
+    domains: list[str] = []
+    for word in words:
+        name, colon, count = word.partition(":")
+        if not name or (colon and (not count.isdecimal() or int(count) < 1)):
+            raise BadOption(f"--domain {word}: write NAME or NAME:N")
+        domains.extend([name] if not colon else (f"{n}.{name}" for n in range(1, min(int(count), DOMAINS_MAX) + 1)))
+    if len(domains) > DOMAINS_MAX:
+        raise BadOption(f"more than {DOMAINS_MAX} domains")
+    return domains

@@ -1,0 +1,222 @@
+//! All clients of a source: their connections, their ramp, their pauses.
+
+use super::plan::Plan;
+use super::source::{DONE, Source, THINKS};
+use super::tally::Tally;
+use crate::net::reactor::{Happening, Key, Reactor};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// After a connection that could not be made, a client waits so long before the next one.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Connections in a row that could not be made: there is no server.
+const REFUSALS_MAX: u32 = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// A client opens a connection.
+    Open,
+    /// A client has paused.
+    GoOn(Key),
+}
+
+/// A source at work, in one thread.
+pub struct Load {
+    plan: Arc<Plan>,
+    tally: Arc<Tally>,
+    peer: SocketAddr,
+    reactor: Reactor<Source>,
+    due: BinaryHeap<Reverse<(Instant, Due)>>,
+    /// Connections that are being made: the message that each will send first, and since when.
+    opening: HashMap<Key, (u64, Instant)>,
+    refusals: u32,
+    happened: Vec<Happening>,
+}
+
+impl Load {
+    /// A source that sends to `peer` as `plan` says. Its clients begin with the first `run`.
+    pub fn new(plan: Arc<Plan>, tally: Arc<Tally>, peer: SocketAddr) -> io::Result<Self> {
+        let now = Instant::now();
+        let clients = plan.sessions.max(1) as u32;
+        let due = (0..clients).map(|client| Reverse((now + plan.ramp * client / clients, Due::Open))).collect();
+        let reactor = Reactor::new()?;
+        Ok(Self { plan, tally, peer, reactor, due, opening: HashMap::new(), refusals: 0, happened: Vec::new() })
+    }
+
+    /// Work for at most `time`. True when all is sent and answered. An error says that the server cannot be reached.
+    pub fn run(&mut self, time: Duration) -> io::Result<bool> {
+        let end = Instant::now() + time;
+        loop {
+            self.start_what_is_due()?;
+            if self.reactor.is_empty() && self.due.is_empty() && !self.reactor.has_pending() {
+                return Ok(true);
+            }
+            let now = Instant::now();
+            if now >= end {
+                return Ok(false);
+            }
+            let next = self.due.peek().map_or(end, |Reverse((at, _))| end.min(*at));
+            self.reactor.wait(next.saturating_duration_since(now))?;
+            let mut happened = std::mem::take(&mut self.happened);
+            self.reactor.turn(0.0, &mut happened)?;
+            for what in happened.drain(..) {
+                self.happened(what)?;
+            }
+            self.happened = happened;
+        }
+    }
+
+    fn start_what_is_due(&mut self) -> io::Result<()> {
+        while let Some(Reverse((at, due))) = self.due.peek().copied() {
+            // Without messages to send nobody needs to wait for his turn.
+            if at > Instant::now() && !self.plan.stopped() {
+                return Ok(());
+            }
+            self.due.pop();
+            match due {
+                Due::Open => self.open()?,
+                Due::GoOn(key) => {
+                    if let Some(client) = self.reactor.dialogue(key) {
+                        client.go_on();
+                        self.reactor.flush(key);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        let Some(number) = self.plan.take() else {
+            return Ok(());
+        };
+        let since = Instant::now();
+        match self.reactor.connect(self.peer, None) {
+            Ok((key, true)) => self.begin(key, number, since),
+            Ok((key, false)) => {
+                self.opening.insert(key, (number, since));
+            }
+            Err(error) => self.not_opened(error)?,
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, key: Key, number: u64, since: Instant) {
+        self.refusals = 0;
+        self.tally.counts().connections += 1;
+        let client = Source::new(Arc::clone(&self.plan), Arc::clone(&self.tally), number, since);
+        self.reactor.attach(key, client);
+    }
+
+    fn not_opened(&mut self, error: io::Error) -> io::Result<()> {
+        self.refusals += 1;
+        {
+            let mut counts = self.tally.counts();
+            counts.broken += 1;
+            counts.unanswered += 1;
+            counts.complain(&format!("connect: {error}"));
+        }
+        if self.refusals >= REFUSALS_MAX {
+            return Err(error);
+        }
+        self.due.push(Reverse((Instant::now() + RETRY_AFTER, Due::Open)));
+        Ok(())
+    }
+
+    fn happened(&mut self, what: Happening) -> io::Result<()> {
+        match what {
+            Happening::Connected(key, made) => {
+                if let Some((number, since)) = self.opening.remove(&key) {
+                    match made {
+                        Ok(()) => self.begin(key, number, since),
+                        Err(error) => self.not_opened(error)?,
+                    }
+                }
+            }
+            Happening::Turn(key, code) => {
+                self.reactor.flush(key);
+                if code == THINKS {
+                    self.due.push(Reverse((Instant::now() + self.plan.think, Due::GoOn(key))));
+                } else if code == DONE {
+                    self.reactor.abort(key);
+                }
+            }
+            Happening::Ended(key) => self.reactor.abort(key),
+            // A client has left its connection: it opens the next one.
+            Happening::Lost(_) => self.due.push(Reverse((Instant::now() + self.plan.think, Due::Open))),
+            Happening::Accepted(..) | Happening::AcceptFailed(_) | Happening::Drained(_) => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::drain::Drain;
+    use super::super::fault::Fault;
+    use super::*;
+    use std::net::TcpListener;
+
+    /// Both ends of a run in one thread.
+    fn run(plan: Plan, faults: &[&str]) -> (Arc<Tally>, Arc<Tally>) {
+        let faults: Vec<Fault> = faults.iter().map(|fault| fault.parse().unwrap()).collect();
+        let taken = Arc::new(Tally::default());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = listener.local_addr().unwrap();
+        let mut drain = Drain::new("sink.example", faults, 1, Arc::clone(&taken), &[listener]).unwrap();
+        let sent = Arc::new(Tally::default());
+        let mut load = Load::new(Arc::new(plan), Arc::clone(&sent), peer).unwrap();
+        let mut turns = 0;
+        while !load.run(Duration::from_millis(1)).unwrap() {
+            drain.run(Duration::from_millis(1)).unwrap();
+            turns += 1;
+            assert!(turns < 20_000, "no end");
+        }
+        drain.run(Duration::from_millis(1)).unwrap();
+        (sent, taken)
+    }
+
+    #[test]
+    fn what_is_sent_is_taken_once() {
+        for (reuse, pipelining, recipients) in [(1, false, 1), (0, false, 3), (7, true, 2), (0, true, 1)] {
+            let plan = Plan { messages: Some(100), sessions: 5, reuse, pipelining, recipients, ..Plan::default() };
+            let (sent, taken) = run(plan, &[]);
+            let (sent, taken) = (sent.counts(), taken.counts());
+            assert_eq!((sent.messages, taken.messages), (100, 100), "{:?}", sent.complaints);
+            assert_eq!((sent.recipients, taken.recipients), (100 * recipients as u64, 100 * recipients as u64));
+            assert_eq!((sent.broken, sent.unanswered, sent.refused, taken.duplicates), (0, 0, 0, 0));
+            assert_eq!(taken.delivery.count(), 100);
+            assert_eq!(sent.octets, taken.octets);
+            if reuse == 0 {
+                assert_eq!(sent.connections, 5);
+            }
+        }
+    }
+
+    #[test]
+    fn pauses_and_faults_end_as_well() {
+        let domains = ["a.example", "slow.example", "no.example", "gone.example"].map(Into::into).into();
+        let think = Duration::from_millis(1);
+        let plan =
+            Plan { messages: Some(80), sessions: 4, reuse: 0, think, ramp: 20 * think, domains, ..Plan::default() };
+        let (sent, taken) = run(plan, &["slow.example=5ms@dot", "no.example=550", "gone.example=disconnect"]);
+        let (sent, taken) = (sent.counts(), taken.counts());
+        assert_eq!((sent.messages, sent.refused, sent.unanswered), (40, 20, 20), "{:?}", sent.complaints);
+        assert_eq!(taken.messages, 40);
+    }
+
+    #[test]
+    fn no_server_is_an_error_after_some_patience() {
+        let peer = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let tally = Arc::new(Tally::default());
+        let plan = Plan { sessions: 100, ..Plan::default() };
+        let mut load = Load::new(Arc::new(plan), Arc::clone(&tally), peer).unwrap();
+        let error = load.run(Duration::from_secs(60)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(tally.counts().complaints, ["connect: Connection refused (os error 111)"]);
+    }
+}

@@ -1,0 +1,179 @@
+//! What a source sends.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The header field by which a sink knows a message of a source: run, number, and when it was sent.
+pub const HEADER: &str = "X-Postillion-Bench";
+const LINE_OCTETS: usize = 72;
+
+/// What all clients of a source do.
+#[derive(Debug)]
+pub struct Plan {
+    /// Clients at a time.
+    pub sessions: usize,
+    /// Messages in all; `None`: until `stop`.
+    pub messages: Option<u64>,
+    /// Octets of a message, header included; never less than its header has.
+    pub octets: usize,
+    /// Recipients of a message.
+    pub recipients: usize,
+    /// Their domains, in turn.
+    pub domains: Vec<Box<str>>,
+    /// The envelope's sender.
+    pub sender: Box<str>,
+    /// Messages of one connection; 0 is no limit.
+    pub reuse: u32,
+    /// A client's pause between two messages.
+    pub think: Duration,
+    /// The clients begin one after the other over this time.
+    pub ramp: Duration,
+    /// MAIL, RCPT and DATA in one write (RFC 2920), where the server announces it.
+    pub pipelining: bool,
+    /// How clients greet.
+    pub helo: Box<str>,
+    /// What tells this run's messages from another's.
+    pub run: u64,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// How far a plan is.
+#[derive(Debug, Default)]
+pub struct Progress {
+    next: AtomicU64,
+    stopped: AtomicBool,
+}
+
+/// A plan of 20 sessions with a new connection for each message of 4 KiB to one recipient.
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            sessions: 20,
+            messages: None,
+            octets: 4096,
+            recipients: 1,
+            domains: vec!["sink.example".into()],
+            sender: "bench@source.example".into(),
+            reuse: 1,
+            think: Duration::ZERO,
+            ramp: Duration::ZERO,
+            pipelining: false,
+            helo: "source.example".into(),
+            run: wall_us(),
+            progress: Progress::default(),
+        }
+    }
+}
+
+impl Plan {
+    /// The number of the next message, or `None` when all are sent.
+    pub fn take(&self) -> Option<u64> {
+        if self.progress.stopped.load(Ordering::Relaxed) {
+            return None;
+        }
+        let number = self.progress.next.fetch_add(1, Ordering::Relaxed);
+        if self.messages.is_some_and(|messages| number >= messages) {
+            self.stop();
+            return None;
+        }
+        Some(number)
+    }
+
+    /// No more messages; those under way are finished.
+    pub fn stop(&self) {
+        self.progress.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Is nothing left to begin?
+    pub fn stopped(&self) -> bool {
+        self.progress.stopped.load(Ordering::Relaxed)
+    }
+
+    /// The recipient of message `number` at `place`.
+    pub fn recipient(&self, number: u64, place: usize) -> String {
+        let turn = number.wrapping_mul(self.recipients as u64).wrapping_add(place as u64);
+        let domain = &self.domains[(turn % self.domains.len() as u64) as usize];
+        if self.recipients == 1 { format!("sink@{domain}") } else { format!("sink{place}@{domain}") }
+    }
+
+    /// Append message `number` in wire form, with the final dot.
+    pub fn put_message(&self, number: u64, out: &mut Vec<u8>) {
+        let mut head = String::with_capacity(256);
+        let _ = write!(
+            head,
+            "From: <{}>\r\nTo: <{}>\r\nSubject: message {number}\r\nMessage-ID: <{}.{number}@{}>\r\n{HEADER}: {} {number} {}\r\n\r\n",
+            self.sender,
+            self.recipient(number, 0),
+            self.run,
+            self.helo,
+            self.run,
+            wall_us(),
+        );
+        let end = out.len() + self.octets.max(head.len());
+        out.extend_from_slice(head.as_bytes());
+        while out.len() + 2 < end {
+            let line = (end - out.len() - 2).min(LINE_OCTETS);
+            out.resize(out.len() + line, b'x');
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b".\r\n");
+    }
+}
+
+/// Microseconds since 1970.
+pub fn wall_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
+
+/// Run, number and moment of sending, from a header as `put_message` writes it.
+pub fn read_header(head: &[u8]) -> Option<(u64, u64, u64)> {
+    let at = memchr::memmem::find(head, HEADER.as_bytes())? + HEADER.len() + 2;
+    let line = head.get(at..)?;
+    let line = &line[..memchr::memchr(b'\r', line)?];
+    let mut numbers = std::str::from_utf8(line).ok()?.split(' ').map(|word| word.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next()??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_the_octets_asked_for_and_says_who_it_is() {
+        for octets in [0, 300, 301, 302, 303, 374, 375, 376, 4096, 100_000] {
+            let plan = Plan { octets, ..Plan::default() };
+            let mut out = Vec::new();
+            plan.put_message(7, &mut out);
+            let content = out.len() - 3;
+            assert!(out.ends_with(b"\r\n.\r\n"));
+            let head = memchr::memmem::find(&out, b"\r\n\r\n").unwrap() + 4;
+            assert!(content == octets || content == head || content + 2 >= octets, "{octets}: {content}");
+            assert!(content <= octets.max(head));
+            assert!(out.split(|octet| *octet == b'\n').all(|line| line.len() < 200));
+            let (run, number, sent_us) = read_header(&out).unwrap();
+            assert_eq!((run, number), (plan.run, 7));
+            assert!(wall_us().abs_diff(sent_us) < 60_000_000);
+        }
+    }
+
+    #[test]
+    fn numbers_come_once_and_end() {
+        let plan = Plan { messages: Some(3), ..Plan::default() };
+        assert_eq!([plan.take(), plan.take(), plan.take(), plan.take()], [Some(0), Some(1), Some(2), None]);
+        assert!(plan.stopped());
+        let endless = Plan::default();
+        assert_eq!(endless.take(), Some(0));
+        endless.stop();
+        assert_eq!(endless.take(), None);
+    }
+
+    #[test]
+    fn recipients_take_turns_over_the_domains() {
+        let domains = vec!["a.example".into(), "b.example".into(), "c.example".into()];
+        let plan = Plan { recipients: 2, domains, ..Plan::default() };
+        let got: Vec<String> = (0..2).flat_map(|n| [plan.recipient(n, 0), plan.recipient(n, 1)]).collect();
+        assert_eq!(got, ["sink0@a.example", "sink1@b.example", "sink0@c.example", "sink1@a.example"]);
+    }
+}

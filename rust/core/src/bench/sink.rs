@@ -1,0 +1,275 @@
+//! One dialogue of a sink: it takes all mail, but for what its faults say, and knows a source's messages again.
+
+use super::fault::{Action, Dice, Fault, When};
+use super::plan::{read_header, wall_us};
+use super::tally::Tally;
+use crate::net::Dialogue;
+use crate::smtp::reply::Reply;
+use crate::smtp::server::{Event, Question, Server};
+use crate::smtp::server_config::ServerConfig;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The reply comes later: `go_on` when `pause` is over.
+pub const WAITS: i8 = 1;
+/// The connection is to be closed.
+pub const DONE: i8 = -1;
+/// A source's header field stands within so many octets, or is not there.
+const HEAD_OCTETS: usize = 8 * 1024;
+/// Runs whose messages are told apart; those of further runs are counted, and not looked at for second copies.
+const RUNS_MAX: usize = 64;
+/// Messages of a run that are told apart.
+const NUMBERS_MAX: u64 = 1 << 30;
+
+/// What all dialogues of a sink share.
+pub struct Shared {
+    config: Arc<ServerConfig>,
+    faults: Vec<Fault>,
+    dice: Mutex<Dice>,
+    /// Messages that have come, by run: a bit each.
+    seen: Mutex<HashMap<u64, Vec<u64>>>,
+    tally: Arc<Tally>,
+}
+
+impl Shared {
+    /// A sink that calls itself `name`; the first fault that fits a recipient counts.
+    pub fn new(name: &str, faults: Vec<Fault>, seed: u64, tally: Arc<Tally>) -> Self {
+        let config = ServerConfig {
+            myhostname: name.into(),
+            banner: format!("{name} ESMTP sink"),
+            recipient_limit: usize::MAX,
+            soft_error_limit: u32::MAX,
+            hard_error_limit: u32::MAX,
+            junk_command_limit: u32::MAX,
+            error_sleep_s: 0.0,
+            forbid_unauth_pipelining: false,
+            ..ServerConfig::default()
+        };
+        let config = Arc::new(config);
+        Self { config, faults, dice: Mutex::new(Dice::new(seed)), seen: Mutex::default(), tally }
+    }
+
+    fn fault(&self, recipient: &str, when: When) -> Option<Action> {
+        if self.faults.is_empty() {
+            return None;
+        }
+        let domain = recipient.rsplit_once('@').map_or("", |(_, domain)| domain);
+        let fits = |fault: &&Fault| {
+            fault.when == when && (*fault.domain == *"*" || domain.eq_ignore_ascii_case(&fault.domain))
+        };
+        let fault = self.faults.iter().find(fits)?;
+        let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
+        dice.fall(fault.share).then_some(fault.action)
+    }
+
+    /// Is this message of a run the first of its number?
+    fn is_first(&self, run: u64, number: u64) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if number >= NUMBERS_MAX || !seen.contains_key(&run) && seen.len() >= RUNS_MAX {
+            return true;
+        }
+        let bits = seen.entry(run).or_default();
+        let (word, bit) = ((number / 64) as usize, 1 << (number % 64));
+        if bits.len() <= word {
+            bits.resize(word + 1, 0);
+        }
+        let first = bits[word] & bit == 0;
+        bits[word] |= bit;
+        first
+    }
+}
+
+/// A reply that waits.
+#[derive(Debug, Clone, Copy)]
+enum Waiting {
+    Rcpt,
+    Dot { octets: u64 },
+}
+
+/// A dialogue.
+pub struct Sink {
+    shared: Arc<Shared>,
+    server: Server,
+    head: Vec<u8>,
+    waiting: Option<Waiting>,
+    pause: Duration,
+}
+
+impl Sink {
+    /// A dialogue with `peer`; the greeting is in its output.
+    pub fn new(shared: Arc<Shared>, peer: &str) -> Self {
+        let mut server = Server::new(Arc::clone(&shared.config), peer, true, 0.0);
+        server.greet(0.0);
+        shared.tally.counts().connections += 1;
+        Self { shared, server, head: Vec::new(), waiting: None, pause: Duration::ZERO }
+    }
+
+    /// How long the reply waits.
+    pub fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    /// The pause is over.
+    pub fn go_on(&mut self) -> i8 {
+        match self.waiting.take() {
+            Some(Waiting::Rcpt) => self.server.reply(&Reply::new(250, [1, 5], "Ok"), 0.0),
+            Some(Waiting::Dot { octets }) => self.take(octets),
+            None => {}
+        }
+        self.work()
+    }
+
+    fn work(&mut self) -> i8 {
+        if self.waiting.is_some() {
+            return 0;
+        }
+        loop {
+            let head = &mut self.head;
+            let event = self.server.next_event(|octets| {
+                let room = HEAD_OCTETS - head.len();
+                head.extend_from_slice(&octets[..octets.len().min(room)]);
+            });
+            let code = match event {
+                Event::Idle if self.server.ended().is_some() => return DONE,
+                Event::Idle => return 0,
+                Event::Log(..) => 0,
+                Event::Ask(Question::Rcpt) => {
+                    let fault = self.shared.fault(self.server.recipient().unwrap_or_default(), When::Rcpt);
+                    self.act(fault, Waiting::Rcpt)
+                }
+                Event::Ask(Question::Data) => {
+                    self.head.clear();
+                    self.server.reply(&Reply::bare(354, "End data with <CR><LF>.<CR><LF>"), 0.0);
+                    0
+                }
+                Event::Ask(_) => {
+                    self.server.reply(&Reply::bare(250, "Ok"), 0.0);
+                    0
+                }
+                Event::EndOfData(end) => {
+                    let recipients = self.server.transaction().map(|transaction| &transaction.recipients[..]);
+                    let mut recipients = recipients.unwrap_or_default().iter();
+                    let fault = recipients.find_map(|recipient| self.shared.fault(&recipient.address, When::Dot));
+                    let dot_line = if end.chunked { 0 } else { b".\r\n".len() as u64 };
+                    self.act(fault, Waiting::Dot { octets: end.octets - dot_line })
+                }
+            };
+            if code != 0 {
+                return code;
+            }
+        }
+    }
+
+    fn act(&mut self, fault: Option<Action>, question: Waiting) -> i8 {
+        match (fault, question) {
+            (None, Waiting::Rcpt) => self.server.reply(&Reply::new(250, [1, 5], "Ok"), 0.0),
+            (None, Waiting::Dot { octets }) => self.take(octets),
+            (Some(Action::HangUp), _) => return DONE,
+            (Some(Action::Refuse(code)), _) => {
+                self.shared.tally.counts().refusals += 1;
+                self.server.reply(&Reply::new(code, [0, 0], "as the sink was told"), 0.0);
+            }
+            (Some(Action::Wait(pause)), _) => {
+                self.pause = pause;
+                self.waiting = Some(question);
+                return WAITS;
+            }
+        }
+        0
+    }
+
+    /// The message counts from now on.
+    fn take(&mut self, octets: u64) {
+        let recipients = self.server.transaction().map_or(0, |transaction| transaction.recipients.len());
+        let known = read_header(&self.head);
+        let first = known.is_none_or(|(run, number, _)| self.shared.is_first(run, number));
+        {
+            let mut counts = self.shared.tally.counts();
+            counts.messages += 1;
+            counts.recipients += recipients as u64;
+            counts.octets += octets;
+            counts.duplicates += u64::from(!first);
+            if let Some((_, _, sent_us)) = known {
+                counts.delivery.record(wall_us().saturating_sub(sent_us));
+            }
+        }
+        self.server.reply(&Reply::new(250, [0, 0], "Ok"), 0.0);
+    }
+}
+
+impl Dialogue for Sink {
+    fn receive(&mut self, octets: &[u8], _now: f64) -> i8 {
+        self.server.receive(octets, 0.0);
+        self.work()
+    }
+
+    fn take_output(&mut self) -> Option<Vec<u8>> {
+        self.server.take_output()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Plan;
+    use super::*;
+
+    fn sink(faults: &[&str]) -> (Sink, Arc<Tally>) {
+        let tally = Arc::new(Tally::default());
+        let faults = faults.iter().map(|fault| fault.parse().unwrap()).collect();
+        let shared = Arc::new(Shared::new("sink.example", faults, 1, Arc::clone(&tally)));
+        let mut sink = Sink::new(shared, "test[127.0.0.1]");
+        assert_eq!(sink.take_output().unwrap(), b"220 sink.example ESMTP sink\r\n");
+        (sink, tally)
+    }
+
+    fn say(sink: &mut Sink, words: &[u8]) -> (i8, String) {
+        let code = sink.receive(words, 0.0);
+        (code, codes(sink))
+    }
+
+    /// The codes of the replies, the last line of each.
+    fn codes(sink: &mut Sink) -> String {
+        let output = String::from_utf8(sink.take_output().unwrap_or_default()).unwrap();
+        output.lines().filter(|line| line.as_bytes()[3] == b' ').map(|line| &line[..3]).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_message_is_taken_and_its_copy_is_known() {
+        let (mut sink, tally) = sink(&[]);
+        let plan = Plan { octets: 100_000, ..Plan::default() };
+        assert_eq!(say(&mut sink, b"EHLO x\r\n"), (0, "250".into()));
+        for number in [0, 70, 0] {
+            let open = b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n";
+            assert_eq!(say(&mut sink, open), (0, "250 250 354".into()));
+            let mut message = Vec::new();
+            plan.put_message(number, &mut message);
+            for piece in message.chunks(1000) {
+                sink.receive(piece, 0.0);
+            }
+            assert_eq!(codes(&mut sink), "250");
+        }
+        assert_eq!(say(&mut sink, b"QUIT\r\n"), (DONE, "221".into()));
+        let counts = tally.counts();
+        assert_eq!((counts.messages, counts.recipients, counts.duplicates), (3, 3, 1));
+        assert_eq!((counts.delivery.count(), counts.octets / 3), (3, 100_000));
+    }
+
+    #[test]
+    fn domains_have_their_faults() {
+        let (mut sink, tally) =
+            sink(&["slow.example=150ms", "no.example=550", "late.example=451@dot", "gone.example=disconnect"]);
+        say(&mut sink, b"EHLO x\r\n");
+        let open =
+            b"MAIL FROM:<a@x>\r\nRCPT TO:<b@no.example>\r\nRCPT TO:<b@slow.example>\r\nRCPT TO:<b@y.example>\r\n";
+        assert_eq!(say(&mut sink, open), (WAITS, "250 550".into()));
+        assert_eq!(sink.pause(), Duration::from_millis(150));
+        assert_eq!(say(&mut sink, b"RCPT TO:<b@late.example>\r\n"), (0, String::new()), "nothing passes what waits");
+        assert_eq!((sink.go_on(), codes(&mut sink)), (0, "250 250 250".into()));
+        assert_eq!(say(&mut sink, b"DATA\r\n"), (0, "354".into()));
+        assert_eq!(say(&mut sink, b"x\r\n.\r\n"), (0, "451".into()));
+        let (code, _) = say(&mut sink, b"MAIL FROM:<a@x>\r\nRCPT TO:<b@gone.example>\r\n");
+        let counts = tally.counts();
+        assert_eq!((code, counts.messages, counts.refusals), (DONE, 0, 2));
+    }
+}

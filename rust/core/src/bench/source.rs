@@ -1,0 +1,316 @@
+//! One client of a source: messages one after the other, every reply timed.
+
+use super::plan::Plan;
+use super::tally::{Stage, Tally};
+use crate::net::Dialogue;
+use crate::smtp::response::{Response, ResponseReader};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The client pauses before its next message: `go_on` when it is over.
+pub const THINKS: i8 = 1;
+/// The client is done with the connection.
+pub const DONE: i8 = -1;
+
+/// A client.
+pub struct Source {
+    plan: Arc<Plan>,
+    tally: Arc<Tally>,
+    reader: ResponseReader,
+    output: Vec<u8>,
+    /// Replies that are awaited, since when.
+    awaited: VecDeque<(Stage, Instant)>,
+    /// The message under way.
+    number: Option<u64>,
+    /// Recipients of it that were asked for, and those that were accepted.
+    asked: usize,
+    accepted: usize,
+    /// Messages of this connection.
+    sent: u32,
+    pipelines: bool,
+    quits: bool,
+}
+
+impl Source {
+    /// A client that sends message `number` first; `since`: when it began to connect.
+    pub fn new(plan: Arc<Plan>, tally: Arc<Tally>, number: u64, since: Instant) -> Self {
+        Self {
+            plan,
+            tally,
+            reader: ResponseReader::default(),
+            output: Vec::new(),
+            awaited: VecDeque::from([(Stage::Greeting, since)]),
+            number: Some(number),
+            asked: 0,
+            accepted: 0,
+            sent: 0,
+            pipelines: false,
+            quits: false,
+        }
+    }
+
+    /// The pause is over.
+    pub fn go_on(&mut self) {
+        match self.plan.take() {
+            Some(number) => self.begin(number),
+            None => self.quit(),
+        }
+    }
+
+    fn say(&mut self, stage: Stage, words: &str) {
+        self.output.extend_from_slice(words.as_bytes());
+        self.output.extend_from_slice(b"\r\n");
+        self.awaited.push_back((stage, Instant::now()));
+    }
+
+    fn begin(&mut self, number: u64) {
+        self.number = Some(number);
+        (self.asked, self.accepted) = (0, 0);
+        let sender = format!("MAIL FROM:<{}>", self.plan.sender);
+        self.say(Stage::Mail, &sender);
+        if self.pipelines {
+            for _ in 0..self.plan.recipients {
+                self.ask_recipient(number);
+            }
+            self.say(Stage::Data, "DATA");
+        }
+    }
+
+    fn ask_recipient(&mut self, number: u64) {
+        let recipient = format!("RCPT TO:<{}>", self.plan.recipient(number, self.asked));
+        self.asked += 1;
+        self.say(Stage::Rcpt, &recipient);
+    }
+
+    fn quit(&mut self) {
+        self.quits = true;
+        self.say(Stage::Quit, "QUIT");
+    }
+
+    /// The message under way has come to its end: the next one, a pause, or the end of the connection.
+    fn over(&mut self) -> i8 {
+        self.number = None;
+        self.sent += 1;
+        if self.plan.reuse > 0 && self.sent >= self.plan.reuse {
+            self.quit();
+            0
+        } else if self.plan.think.is_zero() {
+            self.go_on();
+            0
+        } else {
+            THINKS
+        }
+    }
+
+    fn heard(&mut self, reply: &Response) -> i8 {
+        let Some((stage, since)) = self.awaited.pop_front() else {
+            // 421 out of turn, or a server that talks too much: of no use either way.
+            return DONE;
+        };
+        {
+            let mut counts = self.tally.counts();
+            counts.replies[stage as usize].record(since.elapsed().as_micros() as u64);
+            if reply.code >= 400 {
+                counts.refusals += 1;
+                counts.complain(&format!("{}: {}", stage.name(), reply.one_line()));
+            }
+        }
+        let accepted = reply.code < 400;
+        if reply.code == 421 {
+            return DONE;
+        }
+        match (stage, self.number) {
+            (Stage::Quit, _) => return DONE,
+            (Stage::Greeting | Stage::Ehlo, _) if !accepted => return DONE,
+            (Stage::Greeting, _) => {
+                let helo = format!("EHLO {}", self.plan.helo);
+                self.say(Stage::Ehlo, &helo);
+            }
+            (Stage::Ehlo, Some(number)) => {
+                self.pipelines = self.plan.pipelining && reply.text.contains("PIPELINING");
+                self.begin(number);
+            }
+            (Stage::Mail, Some(number)) if !self.pipelines => {
+                if accepted {
+                    self.ask_recipient(number);
+                } else {
+                    return self.refused();
+                }
+            }
+            (Stage::Rcpt, Some(number)) => {
+                self.accepted += usize::from(accepted);
+                if self.pipelines {
+                } else if self.asked < self.plan.recipients {
+                    self.ask_recipient(number);
+                } else if self.accepted > 0 {
+                    self.say(Stage::Data, "DATA");
+                } else {
+                    return self.refused();
+                }
+            }
+            (Stage::Data, Some(number)) => {
+                if !accepted {
+                    return self.refused();
+                }
+                if self.accepted > 0 {
+                    let plan = Arc::clone(&self.plan);
+                    plan.put_message(number, &mut self.output);
+                } else {
+                    self.output.extend_from_slice(b".\r\n");
+                }
+                self.awaited.push_back((Stage::Dot, Instant::now()));
+            }
+            (Stage::Dot, Some(_)) => {
+                {
+                    let mut counts = self.tally.counts();
+                    if accepted {
+                        counts.messages += 1;
+                        counts.recipients += self.accepted as u64;
+                        counts.octets += self.plan.octets as u64;
+                    } else {
+                        counts.refused += 1;
+                    }
+                }
+                return self.over();
+            }
+            (Stage::Rset, _) => return self.over(),
+            (_, _) => {}
+        }
+        0
+    }
+
+    /// Nothing of the message was taken. RSET, so that the server forgets it, too.
+    fn refused(&mut self) -> i8 {
+        self.tally.counts().refused += 1;
+        self.say(Stage::Rset, "RSET");
+        0
+    }
+}
+
+impl Dialogue for Source {
+    fn receive(&mut self, mut octets: &[u8], _now: f64) -> i8 {
+        let mut code = 0;
+        while !octets.is_empty() {
+            let Ok((taken, reply)) = self.reader.feed(octets) else {
+                self.tally.counts().complain("a reply without an end");
+                return DONE;
+            };
+            octets = &octets[taken..];
+            if let Some(reply) = reply {
+                code = self.heard(&reply);
+                if code == DONE {
+                    break;
+                }
+            }
+        }
+        code
+    }
+
+    fn take_output(&mut self) -> Option<Vec<u8>> {
+        (!self.output.is_empty()).then(|| std::mem::take(&mut self.output))
+    }
+
+    /// What was not answered counts as that.
+    fn lost(&mut self) {
+        let mut counts = self.tally.counts();
+        if self.number.take().is_some() {
+            counts.unanswered += 1;
+        }
+        if !self.quits {
+            counts.broken += 1;
+            let stage = self.awaited.front().map_or("idle", |(stage, _)| stage.name());
+            counts.complain(&format!("connection lost: {stage}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(plan: Plan) -> (Source, Arc<Tally>) {
+        let tally = Arc::new(Tally::default());
+        let plan = Arc::new(plan);
+        let number = plan.take().unwrap();
+        (Source::new(plan, Arc::clone(&tally), number, Instant::now()), tally)
+    }
+
+    /// What the client says to `reply`; of a message only that there was one.
+    fn answer(source: &mut Source, reply: &str) -> (i8, String) {
+        let code = source.receive(reply.as_bytes(), 0.0);
+        let said = String::from_utf8(source.take_output().unwrap_or_default()).unwrap();
+        let said = if said.starts_with("From:") { "message\r\n".into() } else { said };
+        (code, said.replace("\r\n", "|"))
+    }
+
+    #[test]
+    fn a_connection_for_each_message() {
+        let (mut source, tally) = client(Plan::default());
+        let steps = [
+            ("220 mx\r\n", 0, "EHLO source.example|"),
+            ("250-mx\r\n250 PIPELINING\r\n", 0, "MAIL FROM:<bench@source.example>|"),
+            ("250 ok\r\n", 0, "RCPT TO:<sink@sink.example>|"),
+            ("250 ok\r\n", 0, "DATA|"),
+            ("354 go\r\n", 0, "message|"),
+            ("250 queued\r\n", 0, "QUIT|"),
+            ("221 bye\r\n", DONE, ""),
+        ];
+        for (reply, code, words) in steps {
+            assert_eq!(answer(&mut source, reply), (code, words.into()), "{reply}");
+        }
+        source.lost();
+        let counts = tally.counts();
+        assert_eq!((counts.messages, counts.recipients, counts.broken, counts.unanswered), (1, 1, 0, 0));
+        assert_eq!(counts.replies[Stage::Dot as usize].count(), 1);
+    }
+
+    #[test]
+    fn pipelined_with_some_recipients_refused_and_the_connection_used_again() {
+        let plan = Plan { pipelining: true, recipients: 2, reuse: 0, messages: Some(2), ..Plan::default() };
+        let (mut source, tally) = client(plan);
+        answer(&mut source, "220 mx\r\n");
+        let whole = "MAIL FROM:<bench@source.example>|RCPT TO:<sink0@sink.example>|RCPT TO:<sink1@sink.example>|DATA|";
+        assert_eq!(answer(&mut source, "250-mx\r\n250 PIPELINING\r\n"), (0, whole.into()));
+        let (code, said) = answer(&mut source, "250 ok\r\n250 ok\r\n550 no\r\n354 go\r\n");
+        assert_eq!((code, &said[..]), (0, "message|"));
+        assert_eq!(answer(&mut source, "250 queued\r\n"), (0, whole.into()));
+        // All refused, and yet 354: the content is empty.
+        assert_eq!(answer(&mut source, "250 ok\r\n550 no\r\n550 no\r\n354 go\r\n"), (0, ".|".into()));
+        assert_eq!(answer(&mut source, "554 no valid recipients\r\n"), (0, "QUIT|".into()));
+        let counts = tally.counts();
+        assert_eq!((counts.messages, counts.recipients, counts.refused, counts.refusals), (1, 1, 1, 4));
+        assert_eq!(counts.complaints, ["RCPT: 550 no", "end of data: 554 no valid recipients"]);
+    }
+
+    #[test]
+    fn refused_before_the_content_the_transaction_is_reset() {
+        for at in 0..3 {
+            let (mut source, tally) = client(Plan { reuse: 0, messages: Some(1), ..Plan::default() });
+            answer(&mut source, "220 mx\r\n");
+            answer(&mut source, "250 mx\r\n");
+            for _ in 0..at {
+                answer(&mut source, "250 ok\r\n");
+            }
+            assert_eq!(answer(&mut source, "450 later\r\n"), (0, "RSET|".into()));
+            assert_eq!(answer(&mut source, "250 ok\r\n"), (0, "QUIT|".into()));
+            let counts = tally.counts();
+            assert_eq!((counts.refused, counts.messages), (1, 0));
+        }
+    }
+
+    #[test]
+    fn a_pause_a_farewell_and_a_break_are_told() {
+        let plan = Plan { reuse: 0, think: std::time::Duration::from_secs(1), ..Plan::default() };
+        let (mut source, tally) = client(plan);
+        for reply in ["220 mx\r\n", "250 mx\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n"] {
+            answer(&mut source, reply);
+        }
+        assert_eq!(answer(&mut source, "250 queued\r\n"), (THINKS, String::new()));
+        source.go_on();
+        assert_eq!(answer(&mut source, "421 busy\r\n"), (DONE, "MAIL FROM:<bench@source.example>|".into()));
+        source.lost();
+        let counts = tally.counts();
+        assert_eq!((counts.messages, counts.unanswered, counts.broken), (1, 1, 1));
+    }
+}

@@ -1,0 +1,598 @@
+//! All connections of a process on one descriptor.
+//!
+//! The event loop above watches that descriptor alone. When something is to be done it calls `turn`, which reads every
+//! socket that is ready, lets the dialogues answer, writes, and gives back what only the owner can decide: so a batch
+//! of connections costs one call from the loop, not several for each. Nothing here blocks.
+
+use super::connection::{BLOCKED_OCTETS, Connection, Dialogue, Heard};
+use crate::qmgr::slab::Slab;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, acceptfrom_with, bind, connect, recv,
+    socket_with, sockopt,
+};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Octets of one read.
+const READ_OCTETS: usize = 64 * 1024;
+/// Sockets dealt with in one look at the poller.
+const EVENTS_MAX: usize = 256;
+/// Looks at the poller in one turn: what becomes ready meanwhile is taken along, but others have their turn too.
+const LOOKS_MAX: usize = 4;
+/// Connections accepted from one listener in one look, so that several processes share a crowd.
+const ACCEPTS_MAX: usize = 8;
+const SOCKET_FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+/// Events of listeners carry their number with this bit.
+const LISTENER: u64 = 1 << 63;
+
+/// A connection of a reactor; never used again for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    slot: u32,
+    serial: u64,
+}
+
+/// Something that the owner must know. After `Lost` nothing more comes of a connection.
+#[derive(Debug)]
+pub enum Happening {
+    /// A client came, from this address unless it is a local socket's. It is read from once it has a dialogue.
+    Accepted(Key, Option<SocketAddr>),
+    /// No client can be accepted: there is a lack of something. `accept(true)` tries again.
+    AcceptFailed(io::Error),
+    /// A connection that was to be made stands, or could not be made: then nothing more comes of it.
+    Connected(Key, Result<(), io::Error>),
+    /// What the dialogue wants of the owner.
+    Turn(Key, i8),
+    /// The peer says nothing more.
+    Ended(Key),
+    /// What waited to be written is on its way; only after `write` has said that it waits.
+    Drained(Key),
+    /// The connection is closed, by whichever side.
+    Lost(Key),
+}
+
+/// The sockets of a process and their dialogues.
+pub struct Reactor<D> {
+    poller: OwnedFd,
+    listeners: Vec<OwnedFd>,
+    accepting: bool,
+    connections: Slab<Connection<D>>,
+    /// What happened by the owner's own calls, and is told in the next turn.
+    pending: Vec<Happening>,
+    buffer: Box<[u8]>,
+}
+
+impl<D: Dialogue> Reactor<D> {
+    /// A reactor without any socket.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            poller: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            listeners: Vec::new(),
+            accepting: false,
+            connections: Slab::default(),
+            pending: Vec::new(),
+            buffer: vec![0; READ_OCTETS].into(),
+        })
+    }
+
+    /// Readable when `turn` has something to do, besides what `has_pending` says.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.poller.as_fd()
+    }
+
+    /// Did a call of the owner's make something happen that `turn` will tell?
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Connections that are open.
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Is no connection open?
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Listen on a copy of this socket. Clients are accepted after `accept(true)`.
+    pub fn listen(&mut self, listener: BorrowedFd<'_>) -> io::Result<()> {
+        let listener = listener.try_clone_to_owned()?;
+        rustix::io::ioctl_fionbio(&listener, true)?;
+        // Connections inherit it: replies are written whole, and none waits for the acknowledgement of another.
+        let _ = sockopt::set_tcp_nodelay(&listener, true);
+        self.listeners.push(listener);
+        if self.accepting {
+            let number = self.listeners.len() - 1;
+            self.watch_listener(number)?;
+        }
+        Ok(())
+    }
+
+    /// Accept clients from now on, or leave them in the sockets' queues.
+    pub fn accept(&mut self, accepting: bool) -> io::Result<()> {
+        if self.accepting == accepting {
+            return Ok(());
+        }
+        self.accepting = accepting;
+        for number in 0..self.listeners.len() {
+            if accepting {
+                self.watch_listener(number)?;
+            } else {
+                epoll::delete(&self.poller, &self.listeners[number])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn watch_listener(&self, number: usize) -> io::Result<()> {
+        let data = EventData::new_u64(LISTENER | number as u64);
+        Ok(epoll::add(&self.poller, &self.listeners[number], data, EventFlags::IN)?)
+    }
+
+    /// Close the listening sockets.
+    pub fn deafen(&mut self) -> io::Result<()> {
+        self.accept(false)?;
+        self.listeners.clear();
+        Ok(())
+    }
+
+    /// Begin to connect; `source` is our own address. True when the connection stands already, else `Connected` comes.
+    pub fn connect(&mut self, peer: SocketAddr, source: Option<IpAddr>) -> io::Result<(Key, bool)> {
+        let family = if peer.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+        let socket = socket_with(family, SocketType::STREAM, SOCKET_FLAGS, None)?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        if let Some(source) = source {
+            bind(&socket, &SocketAddr::new(source, 0))?;
+        }
+        let begun = connect(&socket, &peer);
+        self.begun(socket, begun)
+    }
+
+    /// As `connect`, to a socket in the file system.
+    pub fn connect_unix(&mut self, path: &str) -> io::Result<(Key, bool)> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SOCKET_FLAGS, None)?;
+        let begun = connect(&socket, &SocketAddrUnix::new(path)?);
+        self.begun(socket, begun)
+    }
+
+    fn begun(&mut self, socket: OwnedFd, begun: Result<(), Errno>) -> io::Result<(Key, bool)> {
+        match begun {
+            Ok(()) => Ok((self.open(socket, false), true)),
+            Err(Errno::INPROGRESS) => Ok((self.open(socket, true), false)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Take a socket over that is connected, or `connecting`: then `Connected` comes.
+    pub fn open(&mut self, socket: OwnedFd, connecting: bool) -> Key {
+        let (slot, serial) = self.connections.insert(Connection::new(socket, connecting));
+        let key = Key { slot, serial };
+        self.watch(key);
+        key
+    }
+
+    /// This is the dialogue of the connection: read from it from now on.
+    pub fn attach(&mut self, key: Key, dialogue: D) {
+        if let Some(connection) = self.connection(key) {
+            connection.dialogue = Some(dialogue);
+            self.watch(key);
+        }
+    }
+
+    /// The dialogue of a connection; `flush` what it says when asked by other than the peer.
+    pub fn dialogue(&mut self, key: Key) -> Option<&mut D> {
+        self.connection(key)?.dialogue.as_mut()
+    }
+
+    /// Write what the dialogue has to say.
+    pub fn flush(&mut self, key: Key) {
+        if let Some(output) = self.dialogue(key).and_then(Dialogue::take_output) {
+            self.write(key, output);
+        }
+    }
+
+    /// What the peer of a connection without a dialogue has said by now, as far as it fits into one read.
+    pub fn early(&mut self, key: Key) -> Vec<u8> {
+        let slot = if self.connection(key).is_some() { key.slot } else { return Vec::new() };
+        let Self { connections, buffer, .. } = self;
+        match recv(&connections[slot].socket, &mut **buffer, RecvFlags::empty()) {
+            Ok((octets, _)) => buffer[..octets].to_vec(),
+            // An end, or a break, is met again by the first read.
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Write, after what waits already. True when more waits than a peer that reads would leave: `Drained` will come.
+    pub fn write(&mut self, key: Key, octets: Vec<u8>) -> bool {
+        let Some(connection) = self.connection(key) else {
+            return false;
+        };
+        if connection.closing {
+            return false;
+        }
+        if !connection.write(octets) {
+            self.lose(key);
+            return false;
+        }
+        connection.blocked = connection.unwritten() > BLOCKED_OCTETS;
+        let blocked = connection.blocked;
+        self.watch(key);
+        blocked
+    }
+
+    /// Read from the peer, or leave what it says in the socket.
+    pub fn read(&mut self, key: Key, reading: bool) {
+        if let Some(connection) = self.connection(key) {
+            connection.reading = reading;
+            self.watch(key);
+        }
+    }
+
+    /// Close as soon as everything is written.
+    pub fn close(&mut self, key: Key) {
+        let Some(connection) = self.connection(key) else {
+            return;
+        };
+        if connection.unwritten() == 0 {
+            return self.lose(key);
+        }
+        connection.closing = true;
+        self.watch(key);
+    }
+
+    /// Close at once.
+    pub fn abort(&mut self, key: Key) {
+        if self.connection(key).is_some() {
+            self.lose(key);
+        }
+    }
+
+    /// Can anything be written to it yet?
+    pub fn is_open(&mut self, key: Key) -> bool {
+        self.connection(key).is_some_and(|connection| !connection.closing)
+    }
+
+    /// Octets that wait to be written.
+    pub fn unwritten(&mut self, key: Key) -> usize {
+        self.connection(key).map_or(0, |connection| connection.unwritten())
+    }
+
+    /// Wait until `turn` has something to do, at most so long: for a thread that has no other loop.
+    pub fn wait(&self, time: Duration) -> io::Result<()> {
+        if !self.pending.is_empty() {
+            return Ok(());
+        }
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+        match poll(&mut [PollFd::new(&self.poller, PollFlags::IN)], Some(&time)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deal with everything that is ready. What the owner must know is appended to `happened`, in its order for each
+    /// connection.
+    pub fn turn(&mut self, now: f64, happened: &mut Vec<Happening>) -> io::Result<()> {
+        happened.append(&mut self.pending);
+        let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
+        for _ in 0..LOOKS_MAX {
+            events.clear();
+            match epoll::wait(&self.poller, spare_capacity(&mut events), Some(&Timespec::default())) {
+                Ok(0) | Err(Errno::INTR) => break,
+                Ok(_) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let questions = happened.len();
+            for event in &events {
+                let (data, flags) = (event.data.u64(), event.flags);
+                if data & LISTENER != 0 {
+                    self.accept_from((data & !LISTENER) as usize, happened);
+                } else if let Some(key) = self.key_of(data) {
+                    self.look_at(key, flags, now, happened);
+                }
+            }
+            happened.append(&mut self.pending);
+            if happened.len() > questions {
+                // Somebody waits for the owner's answer.
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn accept_from(&mut self, number: usize, happened: &mut Vec<Happening>) {
+        for _ in 0..ACCEPTS_MAX {
+            let Some(listener) = self.listeners.get(number).filter(|_| self.accepting) else {
+                return;
+            };
+            match acceptfrom_with(listener, SOCKET_FLAGS) {
+                Ok((socket, peer)) => {
+                    let key = self.open(socket, false);
+                    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                    happened.push(Happening::Accepted(key, peer));
+                }
+                // The client is gone again.
+                Err(Errno::CONNABORTED | Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(error) => {
+                    // It would stay ready and fail again: the owner says when.
+                    if let Err(error) = self.accept(false) {
+                        happened.push(Happening::AcceptFailed(error));
+                    }
+                    happened.push(Happening::AcceptFailed(error.into()));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn look_at(&mut self, key: Key, flags: EventFlags, now: f64, happened: &mut Vec<Happening>) {
+        let Some(connection) = self.connections.get_mut(key.slot) else {
+            return;
+        };
+        if connection.connecting {
+            connection.connecting = false;
+            let made = match sockopt::socket_error(&connection.socket) {
+                Ok(made) => made.map_err(io::Error::from),
+                Err(error) => Err(error.into()),
+            };
+            if made.is_err() {
+                self.connections.remove(key.slot);
+            } else {
+                self.watch(key);
+            }
+            return happened.push(Happening::Connected(key, made));
+        }
+        if flags.contains(EventFlags::OUT) {
+            if !connection.flush() {
+                return self.lose(key);
+            }
+            if connection.unwritten() == 0 {
+                if connection.closing {
+                    return self.lose(key);
+                }
+                if std::mem::take(&mut connection.blocked) {
+                    happened.push(Happening::Drained(key));
+                }
+            }
+        }
+        let broken = EventFlags::HUP | EventFlags::ERR;
+        if flags.intersects(EventFlags::IN | broken) {
+            if connection.wanted().contains(EventFlags::IN) {
+                match connection.read(&mut self.buffer, now) {
+                    Heard::Nothing | Heard::Turn(0) => {}
+                    Heard::Turn(code) => happened.push(Happening::Turn(key, code)),
+                    Heard::End => happened.push(Happening::Ended(key)),
+                    Heard::Broken => return self.lose(key),
+                }
+            } else if flags.intersects(broken) {
+                // Nobody wants to hear more of it, and nothing can be written any more.
+                return self.lose(key);
+            }
+        }
+        self.watch(key);
+    }
+
+    fn key_of(&self, data: u64) -> Option<Key> {
+        let slot = data as u32;
+        self.connections.get(slot)?;
+        let serial = self.connections.serial(slot);
+        (serial << 32 & !LISTENER == data & !u64::from(u32::MAX)).then_some(Key { slot, serial })
+    }
+
+    fn connection(&mut self, key: Key) -> Option<&mut Connection<D>> {
+        if self.connections.is(key.slot, key.serial) { self.connections.get_mut(key.slot) } else { None }
+    }
+
+    /// Tell the poller what is wanted of a connection, if that is news to it.
+    fn watch(&mut self, key: Key) {
+        let poller = &self.poller;
+        let Some(connection) = self.connections.get_mut(key.slot) else {
+            return;
+        };
+        let wanted = connection.wanted();
+        if connection.watched == Some(wanted) || connection.watched.is_none() && wanted.is_empty() {
+            return;
+        }
+        let data = EventData::new_u64((key.serial << 32 & !LISTENER) | u64::from(key.slot));
+        let told = match connection.watched {
+            None => epoll::add(poller, &connection.socket, data, wanted),
+            Some(_) => epoll::modify(poller, &connection.socket, data, wanted),
+        };
+        match told {
+            Ok(()) => connection.watched = Some(wanted),
+            // Out of memory, or of watches (fs.epoll.max_user_watches).
+            Err(_) => self.lose(key),
+        }
+    }
+
+    fn lose(&mut self, key: Key) {
+        // Its socket closes here, and with it the poller's interest.
+        if let Some(connection) = self.connections.remove(key.slot) {
+            if let Some(mut dialogue) = connection.dialogue {
+                dialogue.lost();
+            }
+            self.pending.push(Happening::Lost(key));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::socketpair;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+
+    /// Answers each line with its length; `?` is a question to the owner, a line `end` ends.
+    #[derive(Default)]
+    struct Lengths {
+        input: Vec<u8>,
+        output: Vec<u8>,
+    }
+
+    impl Dialogue for Lengths {
+        fn receive(&mut self, octets: &[u8], _now: f64) -> i8 {
+            self.input.extend_from_slice(octets);
+            while let Some(at) = self.input.iter().position(|octet| *octet == b'\n') {
+                let line: Vec<u8> = self.input.drain(..=at).collect();
+                match &line[..] {
+                    b"?\n" => return 1,
+                    b"end\n" => return -1,
+                    b"flood\n" => self.output.extend(std::iter::repeat_n(b'x', 4_000_000)),
+                    line => self.output.extend_from_slice(format!("{}\n", line.len()).as_bytes()),
+                }
+            }
+            0
+        }
+
+        fn take_output(&mut self) -> Option<Vec<u8>> {
+            (!self.output.is_empty()).then(|| std::mem::take(&mut self.output))
+        }
+    }
+
+    fn turn(reactor: &mut Reactor<Lengths>) -> Vec<Happening> {
+        let mut happened = Vec::new();
+        reactor.turn(0.0, &mut happened).unwrap();
+        happened
+    }
+
+    fn pair(reactor: &mut Reactor<Lengths>) -> (UnixStream, Key) {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SOCKET_FLAGS, None).unwrap();
+        let key = reactor.open(ours, false);
+        reactor.attach(key, Lengths::default());
+        let peer = UnixStream::from(theirs);
+        (peer, key)
+    }
+
+    fn heard(peer: &mut UnixStream) -> String {
+        let mut buffer = [0; 100];
+        match peer.read(&mut buffer) {
+            Ok(octets) => String::from_utf8_lossy(&buffer[..octets]).into_owned(),
+            Err(error) => format!("{:?}", error.kind()),
+        }
+    }
+
+    #[test]
+    fn what_needs_no_decision_is_answered_within_the_turn() {
+        let mut reactor = Reactor::new().unwrap();
+        let (mut one, _) = pair(&mut reactor);
+        let (mut two, key) = pair(&mut reactor);
+        one.write_all(b"abc\nde\n").unwrap();
+        two.write_all(b"?\n").unwrap();
+        let happened = turn(&mut reactor);
+        assert!(matches!(happened[..], [Happening::Turn(asker, 1)] if asker == key), "{happened:?}");
+        assert_eq!(heard(&mut one), "4\n3\n");
+        assert_eq!(heard(&mut two), "WouldBlock");
+        assert!(!reactor.write(key, b"yes\n".to_vec()));
+        assert_eq!(heard(&mut two), "yes\n");
+        assert!(turn(&mut reactor).is_empty());
+    }
+
+    #[test]
+    fn an_end_is_told_once_and_a_loss_last() {
+        let mut reactor = Reactor::new().unwrap();
+        let (mut peer, key) = pair(&mut reactor);
+        peer.write_all(b"abc\n").unwrap();
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        let happened = turn(&mut reactor);
+        assert!(matches!(happened[..], [Happening::Ended(ended)] if ended == key), "{happened:?}");
+        assert!(turn(&mut reactor).is_empty());
+        reactor.close(key);
+        assert!(reactor.has_pending());
+        assert!(matches!(turn(&mut reactor)[..], [Happening::Lost(lost)] if lost == key));
+        assert!(!reactor.write(key, b"late".to_vec()));
+        reactor.abort(key);
+        assert!(turn(&mut reactor).is_empty() && reactor.is_empty());
+        assert_eq!((heard(&mut peer), heard(&mut peer)), ("4\n".into(), String::new()));
+    }
+
+    #[test]
+    fn a_connection_that_the_peer_breaks_is_lost() {
+        let mut reactor = Reactor::new().unwrap();
+        let (peer, key) = pair(&mut reactor);
+        reactor.read(key, false);
+        drop(peer);
+        assert!(matches!(turn(&mut reactor)[..], [Happening::Lost(lost)] if lost == key));
+    }
+
+    #[test]
+    fn who_does_not_read_is_not_read_from_and_gets_all_of_it_later() {
+        let mut reactor = Reactor::new().unwrap();
+        let (mut peer, key) = pair(&mut reactor);
+        peer.write_all(b"flood\n").unwrap();
+        assert!(turn(&mut reactor).is_empty());
+        assert!(reactor.unwritten(key) > BLOCKED_OCTETS);
+        peer.write_all(b"?\n").unwrap();
+        assert!(turn(&mut reactor).is_empty(), "the question waits in the socket");
+        assert!(reactor.write(key, b"end".to_vec()), "more waits than a peer that reads would leave");
+        let mut got = 0;
+        let mut happened = Vec::new();
+        while got < 4_000_003 {
+            let mut buffer = [0; 65536];
+            match peer.read(&mut buffer) {
+                Ok(octets) => got += octets,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+            happened.extend(turn(&mut reactor));
+        }
+        happened.extend(turn(&mut reactor));
+        assert!(matches!(happened[..], [Happening::Drained(_), Happening::Turn(_, 1)]), "{happened:?}");
+    }
+
+    #[test]
+    fn output_goes_out_before_the_connection_closes() {
+        let mut reactor = Reactor::new().unwrap();
+        let (mut peer, key) = pair(&mut reactor);
+        reactor.write(key, vec![b'x'; 4_000_000]);
+        reactor.close(key);
+        let mut got = 0;
+        let mut buffer = [0; 65536];
+        loop {
+            match peer.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(octets) => got += octets,
+                Err(_) => {
+                    turn(&mut reactor);
+                }
+            }
+        }
+        assert_eq!(got, 4_000_000);
+    }
+
+    #[test]
+    fn clients_are_accepted_only_while_there_is_room() {
+        let mut reactor: Reactor<Lengths> = Reactor::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        reactor.listen(listener.as_fd()).unwrap();
+        drop(listener);
+        let mut client = TcpStream::connect(address).unwrap();
+        assert!(turn(&mut reactor).is_empty());
+        reactor.accept(true).unwrap();
+        let happened = turn(&mut reactor);
+        let [Happening::Accepted(key, Some(_))] = happened[..] else { panic!("{happened:?}") };
+        reactor.accept(false).unwrap();
+        let _other = TcpStream::connect(address).unwrap();
+        client.write_all(b"early\n").unwrap();
+        assert!(turn(&mut reactor).is_empty(), "it has no dialogue yet");
+        reactor.attach(key, Lengths::default());
+        while turn(&mut reactor).is_empty() {
+            let mut answer = [0; 2];
+            client.set_nonblocking(true).unwrap();
+            if client.read_exact(&mut answer).is_ok() {
+                assert_eq!(&answer, b"6\n");
+                break;
+            }
+        }
+        reactor.deafen().unwrap();
+        assert!(TcpStream::connect(address).is_err());
+    }
+}

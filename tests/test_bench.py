@@ -1,0 +1,151 @@
+"""postillion bench: what it sends is what it says that it sent, and what it cannot do it refuses in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mta
+import peers
+from postillion.bench import server
+from postillion.bench.options import BadOption, parse
+
+
+def bench(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "postillion.commands.postillion", "bench", "--quiet", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def both_ends() -> tuple[str, ...]:
+    """A load straight into its own sink."""
+    port = mta.free_port()
+    return (f"127.0.0.1:{port}", "--sink", f"127.0.0.1:{port}")
+
+
+def test_a_load_into_its_own_sink_is_counted_alike_at_both_ends(tmp_path: Path) -> None:
+    report = tmp_path / "run.json"
+    load = ("--messages", "300", "--sessions", "7", "--recipients", "3", "--domain", "a.example:5", "--octets", "2000")
+    done = bench(*both_ends(), *load, "--json", str(report))
+    assert done.returncode == 0, done.stderr
+    run = json.loads(report.read_text())
+    assert run["correct"] is True
+    for end in ("source", "sink"):
+        assert (run[end]["messages"], run[end]["recipients"], run[end]["octets"]) == (300, 900, 600_000)
+    assert run["source"]["connections"] == 300
+    assert run["source"]["replies"]["end of data"]["count"] == 300
+    assert run["source"]["replies"]["RCPT"]["count"] == 900
+    assert 0 < run["source"]["replies"]["end of data"]["p50"] <= run["source"]["replies"]["end of data"]["longest"]
+    assert run["sink"]["delivery"]["count"] == 300
+    assert run["points"][-1]["accepted"] == 300
+    assert "correct: True" in done.stdout
+    assert "end of data" in done.stdout
+
+
+def test_connections_are_used_again_and_the_ramp_and_pauses_are_kept() -> None:
+    words = (
+        "--messages",
+        "60",
+        "--sessions",
+        "3",
+        "--reuse",
+        "0",
+        "--pipelining",
+        "--think",
+        "0.001",
+        "--ramp",
+        "0.01",
+    )
+    done = bench(*both_ends(), *words)
+    assert done.returncode == 0, done.stderr
+    assert "all messages a connection" in done.stdout
+
+
+def test_faults_of_the_sink_are_met_by_the_source(tmp_path: Path) -> None:
+    report = tmp_path / "run.json"
+    domains = ("--domain", "good.example", "--domain", "no.example", "--domain", "late.example")
+    faults = ("--fault", "no.example=550", "--fault", "late.example=451@dot")
+    done = bench(*both_ends(), "--messages", "90", *domains, *faults, "--json", str(report))
+    assert done.returncode == 1, "not everything was accepted"
+    run = json.loads(report.read_text())
+    assert (run["source"]["messages"], run["source"]["refused"], run["source"]["refusals"]) == (30, 60, 60)
+    assert run["sink"]["messages"] == 30
+    assert "RCPT: 550 5.0.0 as the sink was told" in done.stdout
+
+
+def test_a_plot_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "run.svg"
+    done = bench(*both_ends(), "--messages", "50", "--plot", str(picture))
+    assert done.returncode == 0, done.stderr
+    assert "<svg" in picture.read_text()
+
+
+def test_no_server_is_one_line_and_status_2() -> None:
+    done = bench(f"127.0.0.1:{mta.free_port()}", "--messages", "500", "--sessions", "200")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "postillion bench: fatal: Connection refused (os error 111)\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["localhost"], "write HOST:PORT"),
+        (["127.0.0.1:99999"], "write HOST:PORT"),
+        (["127.0.0.1:25", "--sessions", "0"], "give 1 to"),
+        (["127.0.0.1:25", "--think", "-1"], "give a time in seconds"),
+        (["127.0.0.1:25", "--messages", "0"], "give at least 1"),
+        (["127.0.0.1:25", "--reuse", "-1"], "0 for no limit"),
+        (["127.0.0.1:25", "--domain", "a:x"], "write NAME or NAME:N"),
+        (["127.0.0.1:25", "--fault", "a=450"], "needs --sink"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(words: list[str], why: str) -> None:
+    with pytest.raises(BadOption, match=why):
+        parse(words)
+
+
+def test_bad_faults_and_ports_in_use_are_one_line() -> None:
+    done = bench("127.0.0.1:25", "--sink", "127.0.0.1:0", "--fault", "a.example=250")
+    assert done.returncode == 2
+    assert "neither a code of 400 to 599" in done.stderr
+    assert done.stderr.count("\n") == 1
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = bench("127.0.0.1:25", "--sink", f"127.0.0.1:{port}")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "Address already in use" in done.stderr
+
+
+def test_the_process_that_listens_is_found_with_its_cpu() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert server.listener_pid(listener.getsockname()[1]) == os.getpid()
+    assert server.cpu_seconds(os.getpid()) > 0
+    assert server.cpu_seconds(2**22) == 0
+
+
+def test_what_syncs_say() -> None:
+    assert server.durability(0, 100).startswith("none seen")
+    assert server.durability(25, 100) == "synced, 4.0 messages to a sync (group commit)"
+    assert server.durability(200, 100) == "synced, 2.0 syncs a message"
+
+
+def test_a_relay_on_this_machine_shows_its_cpu_and_its_syncs(tmp_path: Path) -> None:
+    peers.root()
+    peers.peer("strace")
+    site = mta.Site(tmp_path)
+    report = tmp_path / "run.json"
+    with mta.running(site, "postillion"):
+        words = ("--sink", f"127.0.0.1:{site.next_port}", "--domain", "next.example", "--messages", "100")
+        done = bench(f"127.0.0.1:{site.port}", *words, "--syncs", "--json", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = json.loads(report.read_text())
+    assert run["cpu_ms"] > 0
+    assert sum(run["syncs"].values()) > 0
+    assert run["durability"].startswith("synced")
+    assert run["sink"]["duplicates"] == 0
