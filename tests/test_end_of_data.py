@@ -1,0 +1,64 @@
+"""What ends a message and what does not: twelve sequences, the client's words split at every octet.
+
+RFC 5321 §2.3.8 and §4.1.1.4; CVE-2023-51764 and its kin. What stands behind a sequence that ends nothing is content,
+though it looks like a second message.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dialogue import Server, site
+from postillion._core import read_queue
+
+BEGIN = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<user@example.org>\r\nDATA\r\n"
+BEHIND = b"MAIL FROM:<evil@example.com>\r\nRCPT TO:<user@example.org>\r\nRSET\r\n"
+SEQUENCES = {
+    "CRLF.CRLF": (b"\r\n.\r\n", True),
+    "LF.LF": (b"\n.\n", False),
+    "LF.CR": (b"\n.\r", False),
+    "CR.LF": (b"\r.\n", False),
+    "CR.CR": (b"\r.\r", False),
+    "LF.CRLF": (b"\n.\r\n", False),
+    "CR.CRLF": (b"\r.\r\n", False),
+    "CRLF.LF": (b"\r\n.\n", False),
+    "CRLF.CR": (b"\r\n.\r", False),
+    "CRLF NUL.CRLF": (b"\r\n\0.\r\n", False),
+    "CRLF.NUL CRLF": (b"\r\n.\0\r\n", False),
+    "CRLF.CR CRLF": (b"\r\n.\r\r\n", False),
+}
+QUEUED = b"250 2.0.0 Ok: queued as "
+
+
+@pytest.mark.parametrize(("sequence", "ends"), SEQUENCES.values(), ids=SEQUENCES.keys())
+async def test_only_crlf_dot_crlf_ends_a_message_however_it_is_split(
+    tmp_path: Path, sequence: bytes, ends: bool
+) -> None:
+    server = Server(site(tmp_path, ["smtpd_forbid_bare_newline_exclusions ="]))
+    words = b"Subject: x\r\n\r\ntext" + sequence + BEHIND
+    # Split in two at every octet around the sequence; and octet by octet.
+    splits = [(at,) for at in range(len(words) - len(BEHIND) - len(sequence) - 1, len(words) - len(BEHIND) + 8)]
+    for split in [*splits, tuple(range(1, len(words)))]:
+        session, wire = server.connect()
+        session.data_received(b"EHLO client.example\r\n")
+        session.data_received(BEGIN)
+        wire.written.clear()
+        for begin, end in zip((0, *split), (*split, len(words)), strict=True):
+            session.data_received(words[begin:end])
+            server.settle(session)
+        answer = bytes(wire.written)
+        if ends:
+            assert answer.startswith(QUEUED)
+            assert answer.endswith(b"\r\n250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n250 2.0.0 Ok\r\n")
+        else:
+            assert answer == b""
+            session.data_received(b"\r\n.\r\n")
+            server.settle(session)
+            assert wire.written.startswith(QUEUED)
+            assert wire.written.count(b"\r\n") == 1
+        session.connection_lost(None)
+    server.journal.close()
+    messages = [json.loads(line) for line in read_queue(str(tmp_path / "queue"))]
+    assert len(messages) == len(splits) + 1
+    assert {message["sender"] for message in messages} == {"a@example.com"}
