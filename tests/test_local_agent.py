@@ -31,7 +31,7 @@ alias_maps = inline:{{ {{ list = a@far.example, b@far.example }}, {{ other = nou
 alias_database =
 mail_spool_directory = {directory}/spool/
 """
-BOUNCE, WARN = 1, 2
+BOUNCE, WARN, CONFIRM = 1, 2, 3
 
 
 @asynccontextmanager
@@ -56,7 +56,9 @@ def report_job(hub: Hub, kind: int, mail: Mail, dsn: tuple[int, int, int], reaso
     number, data = hub.job("", mail, "bounce")
     payload = bytearray(data[6:])
     payload[8] = kind
-    payload[-1:] = b"\1" + struct.pack("<BBHH", 2 if kind == BOUNCE else 1, *dsn) + text(reason) + optional(remote)
+    payload[-1:] = (
+        b"\1" + struct.pack("<BBHH", {BOUNCE: 2, WARN: 1, CONFIRM: 0}[kind], *dsn) + text(reason) + optional(remote)
+    )
     return number, frame(data[5], bytes(payload))
 
 
@@ -190,6 +192,10 @@ async def test_report_is_queued_before_the_recipient_is_settled(tmp_path: Path) 
         (BOUNCE, {"sender": ""}, "", []),
         (BOUNCE, {"sender": "double-bounce@example.org"}, "notify_classes = 2bounce\n", []),
         (BOUNCE, {"sender": ""}, "notify_classes = 2bounce\n", ["Postmaster Copy: Undelivered Mail"]),
+        (BOUNCE, {"sender": "", "notify": 1}, "notify_classes = 2bounce\n", ["Postmaster Copy: Undelivered Mail"]),
+        (CONFIRM, {"sender": "me@b.example", "notify": 2}, "", ["Successful Mail Delivery Report"]),
+        (CONFIRM, {"sender": "me@b.example"}, "notify_classes = bounce\n", ["Successful Mail Delivery Report"]),
+        (CONFIRM, {"sender": ""}, "", []),
         (BOUNCE, {"sender": "me@b.example", "notify": 1}, "", []),
         (BOUNCE, {"sender": "me@b.example", "notify": 8}, "", []),
         (WARN, {"sender": "me@b.example"}, "", ["Delayed Mail (still being retried)"]),
@@ -207,7 +213,7 @@ async def test_who_is_told(tmp_path: Path, kind: int, more: dict[str, Any], sett
         job = report_job(hub, kind, Mail(0, ["you@far.example"], **more), (5, 0, 0), "no", None)
         result = await ask(hub, job)
         assert result.only.outcome == "sent"
-        found = re.findall(rb"^Subject: ((?:Un|Post|Del).*)\r$", new_content(tmp_path), re.MULTILINE)
+        found = re.findall(rb"^Subject: ((?:Un|Post|Del|Succ).*)\r$", new_content(tmp_path), re.MULTILINE)
         assert [subject.decode() for subject in found] == subjects
 
 

@@ -210,11 +210,15 @@ async def test_what_bounces_is_reported_before_it_is_done(tmp_path: Path) -> Non
         message, from_nobody = Message(NOW_US, ["a@example.net"]), Message(NOW_US + 1, ["a@example.net"], sender="")
         announce(tmp_path, 1, [message, from_nobody]).close()
         await smtp.has(2)
-        await until(lambda: f"{from_nobody.id}: removed" in daemon.logged())
-        assert f"{message.id}: removed" not in daemon.logged()
+        assert ": removed" not in "".join(daemon.logged())
         bounce = await FakeAgent(tmp_path, SENT).connect("bounce")
-        [report] = await bounce.has(1)
-        assert (report.kind, report.queue_id) == ("bounce", message.id)
+        reports = await bounce.has(2)
+        assert sorted((report.kind, report.queue_id) for report in reports) == [
+            ("bounce", message.id),
+            ("bounce", from_nobody.id),
+        ]
+        await until(lambda: f"{from_nobody.id}: removed" in daemon.logged())
+        [report] = [report for report in reports if report.queue_id == message.id]
         status = report.recipients[0].status
         assert status is not None
         assert (status.outcome, status.dsn, status.text) == ("bounced", "5.1.1", "no such user")
@@ -287,7 +291,7 @@ async def test_hostile_peers_are_disconnected_and_nobody_else(tmp_path: Path) ->
         await agent.has(1)
         assert (await ask({"verb": "nonsense"}))[0]["error"] == "no verb is called 'nonsense'"
         assert "error" in (await ask({"verb": "list", "more": 1}))[0]
-        assert (await ask({"verb": "place", "id": "../etc"}))[0]["error"] == "no message ../etc in the queue"
+        assert (await ask({"verb": "place", "id": "../etc"}))[0]["path"] is None
 
 
 async def test_reload_takes_new_routes_and_survives_a_bad_main_cf(tmp_path: Path) -> None:

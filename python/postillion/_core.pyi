@@ -249,7 +249,7 @@ class DeliveryJob:
     def job(self) -> int:
         """The number by which the queue manager knows it."""
     @property
-    def kind(self) -> Literal["deliver", "bounce", "warn"]: ...
+    def kind(self) -> Literal["deliver", "bounce", "warn", "confirm"]: ...
     @property
     def queue_id(self) -> str:
         """In the form that enable_long_queue_ids asks for."""

@@ -49,6 +49,7 @@ def general(config: Config, *, route_by_domain: bool) -> dict[str, object]:
         **{name: config.seconds(name) for name in TIMES},
         "recipient_delimiter": config.text("recipient_delimiter"),
         "defer_transports": config.items("defer_transports"),
+        "confirm_delay_cleared": config.flag("confirm_delay_cleared"),
         "soft_bounce": config.flag("soft_bounce"),
         "enable_long_queue_ids": config.flag("enable_long_queue_ids"),
         "bounce_service_name": config.text("bounce_service_name"),

@@ -134,6 +134,7 @@ impl DeliveryJob {
             JobKind::Deliver => "deliver",
             JobKind::Bounce => "bounce",
             JobKind::Warn => "warn",
+            JobKind::Confirm => "confirm",
         }
     }
 
@@ -290,7 +291,14 @@ impl DeliveryJob {
     }
 
     fn result<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        encoded(py, &Frame::Result(self.work.lock().result()))
+        let delivery = self.work.lock();
+        let mut bytes = Vec::new();
+        if !delivery.delivered().is_empty() {
+            let recipients = delivery.delivered().to_vec();
+            Frame::Delivered { job: delivery.job().job, recipients }.encode(&mut bytes);
+        }
+        Frame::Result(delivery.result()).encode(&mut bytes);
+        PyBytes::new(py, &bytes)
     }
 }
 

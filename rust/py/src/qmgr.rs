@@ -262,6 +262,7 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, u64)> {
             "defer_transports" => {
                 settings.defer_transports = value.extract::<Vec<String>>()?.into_iter().map(Into::into).collect();
             }
+            "confirm_delay_cleared" => settings.confirm_delay_cleared = value.extract()?,
             "soft_bounce" => settings.soft_bounce = value.extract()?,
             "enable_long_queue_ids" => settings.long_queue_ids = value.extract()?,
             "delay_logging_resolution_limit" => settings.delay_resolution_digits = value.extract()?,

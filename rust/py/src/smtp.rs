@@ -236,8 +236,11 @@ impl SmtpClient {
                 Event::Recipient { position, status } => {
                     if let Some(assignment) = &self.assignment {
                         let last = assignment.last_session;
+                        let next_hop_reports = self.client.offered().dsn;
                         self.with_handover(assignment, |work, handover| {
-                            work.lock().verdict(position, status, last, handover, &work.surroundings.log);
+                            let mut delivery = work.lock();
+                            delivery.next_hop_reports(next_hop_reports);
+                            delivery.verdict(position, status, last, handover, &work.surroundings.log);
                         });
                     }
                 }

@@ -3,8 +3,9 @@
 A job names the message and the recipients to report. They count as reported when the notification is on disk, in the
 queue: a crash before that makes the queue manager ask again, a crash after it sends a second notification at worst.
 
-Nobody is told of a failed notification: mail from the null sender and from `double_bounce_sender` ends here, unless
-`notify_classes` sends the postmaster a copy (bounce, delay, 2bounce).
+No sender is told of a failed notification: where `notify_classes` has 2bounce, the postmaster gets it from
+`double_bounce_sender`; what fails with that sender ends here. The classes bounce and delay give the postmaster a copy
+of what senders are told.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ from postillion._core import DeliveryJob, JobRecipient, QueueError
 from postillion.delivery.agent import Agent
 from postillion.delivery.submit import NewMessage, NewRecipient, SubmitError, Submitter
 
-from .report import BOUNCE, WARN, Notification, Reported, Reporter, wanted, write_report
+from .report import BOUNCE, CONFIRM, WARN, Notification, Reported, Reporter, wanted, write_report
 
 if TYPE_CHECKING:
     from postillion.daemon import Daemon
 
 CAPACITY = 20
 """Jobs at a time: their commits share a sync."""
-PHRASES = {BOUNCE: "non-delivery notification", WARN: "delay notification"}
+PHRASES = {
+    BOUNCE: "non-delivery notification",
+    WARN: "delay notification",
+    CONFIRM: "delivery status notification",
+}
 
 
 class BounceAgent(Agent):
@@ -69,16 +74,21 @@ class BounceAgent(Agent):
     async def _notify(self, job: DeliveryJob) -> None:
         """Queue every notification that the job calls for. Raises `SubmitError`."""
         recipients = [recipient for recipient in job.recipients if wanted(job.kind, recipient.notify)]
-        undeliverable = job.sender == "" or job.sender.partition("@")[0].casefold() == self._double_bounce.casefold()
-        notification = self._notification(job, recipients)
-        if undeliverable:
-            if job.kind == BOUNCE and "2bounce" in self._notify_classes and job.sender == "":
-                await self._tell_postmaster(job, replace(notification, headers_only=False), "2bounce")
-            elif job.kind == BOUNCE:
-                self.log.warning(f"{job.queue_id}: undeliverable notification discarded")
+        if job.sender.partition("@")[0].casefold() == self._double_bounce.casefold():
+            if job.kind == BOUNCE:
+                self.log.warning(f"{job.queue_id}: undeliverable postmaster notification discarded")
             return
+        if job.sender == "":
+            if job.kind == BOUNCE and "2bounce" in self._notify_classes:
+                # Whatever NOTIFY= says: that was said to the sender, and the sender is nobody.
+                whole = replace(self._notification(job, job.recipients), headers_only=False)
+                await self._tell_postmaster(job, whole, "2bounce")
+            return
+        notification = self._notification(job, recipients)
         if recipients:
             await self._submit(job, notification, "", "sender")
+        if job.kind == CONFIRM:
+            return
         copy = "bounce" if job.kind == BOUNCE else "delay"
         if copy in self._notify_classes:
             everyone = replace(notification, recipients=[_reported(recipient) for recipient in job.recipients])
@@ -131,7 +141,7 @@ class BounceAgent(Agent):
             smtputf8=job.smtputf8,
             message=message,
             # A warning says nothing that calls for the text: its sender has the message still under way.
-            headers_only=job.kind == WARN or job.ret == "HDRS" or too_long,
+            headers_only=job.kind != BOUNCE or job.ret == "HDRS" or too_long,
             message_id=job.attribute("message_id") if self._threaded else None,
             recipients=[_reported(recipient) for recipient in recipients],
         )

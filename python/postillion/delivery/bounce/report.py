@@ -17,7 +17,7 @@ LINE_CHARS = 79
 INDENT = "    "
 NEVER, SUCCESS, FAILURE, DELAY = 1, 2, 4, 8
 """NOTIFY= as bits (RFC 3461 §4.1)."""
-BOUNCE, WARN = "bounce", "warn"
+BOUNCE, WARN, CONFIRM = "bounce", "warn", "confirm"
 HEADER_LINE = re.compile(rb"[!-9;-~]+[ \t]*:|[ \t]")
 UNREADABLE = b"\n\t--- The message can no longer be read ---\n"
 REPLY = re.compile(r"^(?:host (?P<host>\S+)\[.*?\](?::\d+)? )?said: (?P<reply>.*?)(?: \(in reply to .*\))?$")
@@ -27,6 +27,7 @@ SUBJECTS = {
     (BOUNCE, True): "Postmaster Copy: Undelivered Mail",
     (WARN, False): "Delayed Mail (still being retried)",
     (WARN, True): "Postmaster Warning: Delayed Mail",
+    (CONFIRM, False): "Successful Mail Delivery Report",
 }
 """By kind, and whether it is a copy for the postmaster."""
 INTRODUCTIONS = {
@@ -44,6 +45,11 @@ If you need help, write to postmaster, and include this report.""",
 Your message could not be delivered yet to one or more of its recipients.
 Delivery is tried again until {deadline}; you will hear
 if that fails as well.
+
+If you need help, write to postmaster, and include this report.""",
+    CONFIRM: """\
+Your message was delivered to the recipients below, or was handed to a mail
+system that sends no reports of its own.
 
 If you need help, write to postmaster, and include this report.""",
 }
@@ -92,7 +98,12 @@ class Reporter(NamedTuple):
 
 
 def wanted(kind: str, notify: int) -> bool:
-    """Whether a recipient with this NOTIFY= is to be reported; not saying anything asks for failures and delays."""
+    """Whether a recipient with this NOTIFY= is to be reported; not saying anything asks for failures and delays.
+
+    Which deliveries are to be confirmed the queue manager has decided.
+    """
+    if kind == CONFIRM:
+        return notify != NEVER
     return notify == 0 or bool(notify & (FAILURE if kind == BOUNCE else DELAY))
 
 
@@ -130,7 +141,8 @@ def write_report(notification: Notification, reporter: Reporter, wall_now: float
         "",
         machine,
         f"--{boundary}",
-        f"Content-Description: Undelivered Message{' Headers' if notification.headers_only else ''}",
+        f"Content-Description: {'M' if notification.kind == CONFIRM else 'Undelivered M'}essage"
+        f"{' Headers' if notification.headers_only else ''}",
         f"Content-Type: {_content_type(notification)}",
         f"Content-Transfer-Encoding: {encoding}",
         "",
@@ -205,7 +217,7 @@ class _Texts:
             fields.append(f"Original-Recipient: {self._clean(f'{kind}; {xtext_decoded(address)}'.strip())}")
         elif recipient.original:
             fields.append(f"Original-Recipient: {self._address(recipient.original)}")
-        fields.append(f"Action: {'failed' if self._notification.kind == BOUNCE else 'delayed'}")
+        fields.append(f"Action: {self._action(recipient)}")
         fields.append(f"Status: {recipient.dsn}")
         said = REPLY.match(recipient.text) if recipient.remote else None
         if said and recipient.remote:
@@ -216,6 +228,12 @@ class _Texts:
         if self._notification.kind == WARN:
             fields.append(f"Will-Retry-Until: {mail_date(self._notification.retry_until)}")
         return fields
+
+    def _action(self, recipient: Reported) -> str:
+        """What became of it (RFC 3464 §2.3.3). What another host took may not have reached its recipient yet."""
+        if self._notification.kind == CONFIRM:
+            return "relayed" if recipient.remote else "delivered"
+        return "failed" if self._notification.kind == BOUNCE else "delayed"
 
     def _address(self, address: str) -> str:
         kind = "rfc822" if address.isascii() or not self._notification.smtputf8 else "utf-8"

@@ -47,6 +47,8 @@ pub struct Delivery {
     site: Option<Status>,
     session_completed: bool,
     heard: Option<Status>,
+    next_hop_reports: bool,
+    delivered: Vec<u32>,
 }
 
 impl Delivery {
@@ -64,6 +66,8 @@ impl Delivery {
             site: None,
             session_completed: false,
             heard: None,
+            next_hop_reports: false,
+            delivered: Vec::new(),
         }
     }
 
@@ -127,6 +131,11 @@ impl Delivery {
         if self.job.kind == JobKind::Deliver {
             self.note(position, address, &status, handover, log);
         }
+        let recipient = &self.job.recipients[position];
+        let asked = self.job.kind == JobKind::Deliver && recipient.recipient.notify.on_success();
+        if asked && status.outcome == Outcome::Sent && !self.next_hop_reports {
+            self.delivered.push(recipient.index);
+        }
         self.settled[position] = Some(status);
         self.left -= 1;
         true
@@ -143,6 +152,16 @@ impl Delivery {
         if !self.session_completed {
             self.site = Some(status);
         }
+    }
+
+    /// Does whoever takes the message now report its delivery to the sender (DSN, RFC 3461 §5.2)?
+    pub fn next_hop_reports(&mut self, reports: bool) {
+        self.next_hop_reports = reports;
+    }
+
+    /// The recipients whose delivery is for us to report, by their index in the envelope.
+    pub fn delivered(&self) -> &[u32] {
+        &self.delivered
     }
 
     /// A server went through with a transaction.

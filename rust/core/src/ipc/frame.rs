@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! smtpd, pickup, bounce, local    Producer, Arrived, Sealed   ->  qmgr
-//! smtp, local, bounce, error ...  Agent, Result               ->  qmgr
+//! smtp, local, bounce, error ...  Agent, Delivered, Result    ->  qmgr
 //! qmgr                            Deliver                     ->  smtp, local, bounce, error ...
 //! qmgr                            Flow                        ->  smtpd, pickup, bounce, local
 //! postqueue, postsuper, master    Control                     ->  qmgr  -> ControlReply
@@ -66,7 +66,7 @@ pub struct JobRecipient {
     pub index: u32,
     /// Who it is; `address` as the resolver left it.
     pub recipient: Recipient,
-    /// For `JobKind::Bounce` and `JobKind::Warn`: what is to be reported.
+    /// For every kind but `JobKind::Deliver`: what is to be reported.
     pub status: Option<Status>,
 }
 
@@ -79,6 +79,8 @@ pub enum JobKind {
     Bounce,
     /// Send the sender a delay warning about the recipients.
     Warn,
+    /// Tell the sender that the recipients have the message, or that it left for where nobody tells (RFC 3461).
+    Confirm,
 }
 
 /// Work for a delivery agent: one message, one next hop, some of its recipients.
@@ -162,6 +164,14 @@ pub enum Frame {
         /// JSON lines.
         json: Vec<u8>,
     },
+    /// Before the answer to a job: these recipients were sent, the sender asked to be told (NOTIFY=SUCCESS), and nobody
+    /// further on will do it.
+    Delivered {
+        /// The job.
+        job: u64,
+        /// The recipients, by their index in the envelope.
+        recipients: Vec<u32>,
+    },
     /// To those who accept mail: whether the queue manager has fallen behind, see `qmgr::flow`.
     Flow {
         /// New messages wait for `in_flow_delay`.
@@ -213,6 +223,7 @@ impl Frame {
             Self::Control(_) => 7,
             Self::ControlReply { .. } => 8,
             Self::Flow { .. } => 9,
+            Self::Delivered { .. } => 10,
         }
     }
 
@@ -261,6 +272,11 @@ impl Frame {
                 out.put_bytes(json);
             }
             Self::Flow { behind } => out.put_u8(u8::from(*behind)),
+            Self::Delivered { job, recipients } => {
+                out.put_u64(*job);
+                out.put_u32(recipients.len() as u32);
+                recipients.iter().for_each(|index| out.put_u32(*index));
+            }
         }
         let octets = (out.len() - start - LENGTH_OCTETS) as u32;
         out[start..start + LENGTH_OCTETS].copy_from_slice(&octets.to_le_bytes());
@@ -296,6 +312,11 @@ impl Frame {
             7 => Self::Control(take.bytes()?.to_vec()),
             8 => Self::ControlReply { last: take.u8()? != 0, json: take.bytes()?.to_vec() },
             9 => Self::Flow { behind: take.u8()? != 0 },
+            10 => {
+                let job = take.u64()?;
+                let count = take.count(4)?;
+                Self::Delivered { job, recipients: (0..count).map(|_| take.u32()).collect::<Result<_, CodecError>>()? }
+            }
             kind => return Err(FrameError::Kind(kind)),
         };
         take.end()?;
@@ -357,6 +378,7 @@ fn encode_job(job: &Job, out: &mut Vec<u8>) {
         JobKind::Deliver => 0,
         JobKind::Bounce => 1,
         JobKind::Warn => 2,
+        JobKind::Confirm => 3,
     });
     out.put_str(&job.path);
     job.locator.encode(out);
@@ -378,6 +400,7 @@ fn decode_job(take: &mut Take<'_>) -> Result<Job, CodecError> {
         0 => JobKind::Deliver,
         1 => JobKind::Bounce,
         2 => JobKind::Warn,
+        3 => JobKind::Confirm,
         _ => return Err(CodecError::BadValue("job kind")),
     };
     let path = take.str()?.into();
@@ -471,6 +494,7 @@ mod tests {
             Frame::Control(b"{}".to_vec()),
             Frame::ControlReply { last: true, json: b"[]".to_vec() },
             Frame::Flow { behind: true },
+            Frame::Delivered { job: 3, recipients: vec![0, 7] },
         ]
     }
 

@@ -20,6 +20,11 @@ impl Notify {
     /// `NOTIFY=DELAY`
     pub const DELAY: u8 = 8;
 
+    /// Is a report of success asked for?
+    pub fn on_success(self) -> bool {
+        self.0 & Self::SUCCESS != 0
+    }
+
     /// May a non-delivery report be sent? Yes, unless the sender said otherwise.
     pub fn on_failure(self) -> bool {
         self.0 == 0 || self.0 & Self::FAILURE != 0

@@ -110,6 +110,8 @@ impl Scheduler {
             deferred: Vec::new(),
             bounced: Vec::new(),
             late: Vec::new(),
+            delivered: Vec::new(),
+            to_confirm: Vec::new(),
         });
         self.catalogue.place(slot, Place::Active(key));
         self.keep_recipients(key, recipients, now);

@@ -240,7 +240,7 @@ impl Scheduler {
                 self.check_settled(key);
             }
             // A report that is under way is waited for; one that waits in line is not sent.
-            Phase::Bouncing | Phase::Warning => {
+            Phase::Bouncing | Phase::Warning | Phase::Confirming => {
                 if message.jobs == 0 {
                     self.conclude(key, now);
                 }

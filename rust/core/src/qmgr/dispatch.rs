@@ -318,6 +318,7 @@ impl Scheduler {
             }),
             JobKind::Bounce => recipients.clone_from(&message.bounced),
             JobKind::Warn => recipients.clone_from(&message.late),
+            JobKind::Confirm => recipients.clone_from(&message.delivered),
         }
         let empty = bundle.positions.is_empty();
         bundle.turn.served += 1;

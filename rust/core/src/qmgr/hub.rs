@@ -238,6 +238,7 @@ impl<S: Store> Hub<S> {
                 known.role = Role::Agent;
                 self.scheduler.agent(peer, &transport, capacity, now);
             }
+            (Frame::Delivered { job, recipients }, Role::Agent) => self.scheduler.to_confirm(job, &recipients),
             (Frame::Result(result), Role::Agent) => self.scheduler.result(result, now),
             _ => return Err(PeerError::OutOfPlace("a frame that this peer may not send")),
         }

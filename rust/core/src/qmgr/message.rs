@@ -19,6 +19,8 @@ pub enum Phase {
     Bouncing,
     /// The bounce agent, about recipients that are late.
     Warning,
+    /// The bounce agent, about recipients that were delivered.
+    Confirming,
 }
 
 /// What is to happen to the message as soon as no agent holds it.
@@ -132,6 +134,10 @@ pub struct Active {
     pub bounced: Vec<JobRecipient>,
     /// What is late and to be warned about.
     pub late: Vec<JobRecipient>,
+    /// What was delivered, and the sender is to be told.
+    pub delivered: Vec<JobRecipient>,
+    /// Of the job that is answered next: whose delivery is for us to report.
+    pub to_confirm: Vec<u32>,
 }
 
 impl Active {

@@ -40,14 +40,38 @@ impl Scheduler {
             JobKind::Deliver => self.delivered(&job, result.recipients, result.site.as_ref(), now),
             JobKind::Bounce => self.reported(job.message, &result.recipients, now),
             JobKind::Warn => self.warned(job.message, &result.recipients, now),
+            JobKind::Confirm => {
+                self.active[job.message].delivered.clear();
+                self.report(job.message, now);
+            }
         }
         self.heard_from(&job, result.site, now);
         self.check_settled(job.message);
     }
 
+    /// Of a job that is being answered: the sender asked to hear of these recipients' delivery, and we are to tell.
+    pub fn to_confirm(&mut self, job: u64, recipients: &[u32]) {
+        let Some(message) = self.jobs.get(job).map(|job| job.message) else { return };
+        self.active[message].to_confirm = recipients.to_vec();
+    }
+
+    /// A recipient was sent. The sender is told if that is for us to do, or if it was told of a delay before.
+    fn sent(&mut self, key: u32, position: u32, status: Status, told_by_us: bool) {
+        let message = &mut self.active[key];
+        let target = &message.targets[position as usize];
+        let delayed = || self.settings.confirm_delay_cleared && self.catalogue.entry(message.slot).warned();
+        let wanted = told_by_us || target.recipient.notify.on_delay() && delayed();
+        if wanted && !message.envelope.sender.is_empty() {
+            let (index, recipient) = (target.index, target.recipient.clone());
+            message.delivered.push(JobRecipient { index, recipient, status: Some(status) });
+        }
+        self.free(key, position);
+    }
+
     fn delivered(&mut self, job: &InFlight, outcomes: Vec<(u32, Status)>, site: Option<&Status>, now: Now) {
         let mut last: Option<Arc<Status>> = None;
         let mut done = Vec::new();
+        let to_confirm = std::mem::take(&mut self.active[job.message].to_confirm);
         for (nth, (index, status)) in outcomes.into_iter().enumerate() {
             let targets = &self.active[job.message].targets;
             let is = |position: &u32| {
@@ -61,7 +85,7 @@ impl Scheduler {
             };
             let status = self.softened(status);
             if status.outcome == Outcome::Sent {
-                self.free(job.message, position);
+                self.sent(job.message, position, status, to_confirm.contains(&index));
                 done.push(index);
                 continue;
             }
@@ -283,15 +307,12 @@ impl Scheduler {
             let text = format!("{id}: from=<{}>, status={word}, returned to sender", message.envelope.sender);
             self.events.push_back(Event::Line { program: None, warning: false, text: text.into() });
         }
-        // Nobody is told of what came from nobody (RFC 5321 §4.5.5), or of what the sender does not want to hear of.
+        // The sender may not want to hear of it. What came from nobody (RFC 5321 §4.5.5) is the bounce agent's affair:
+        // the postmaster may want to.
         let null_sender = message.envelope.sender.is_empty();
-        let silent = |recipient: &JobRecipient| null_sender || !recipient.recipient.notify.on_failure();
+        let silent = |recipient: &JobRecipient| !null_sender && !recipient.recipient.notify.on_failure();
         let (silent, told): (Vec<_>, Vec<_>) = std::mem::take(&mut message.bounced).into_iter().partition(silent);
         message.bounced = told;
-        if null_sender && !silent.is_empty() {
-            let text = format!("{id}: undeliverable, no non-delivery notification: the sender is null");
-            self.events.push_back(Event::Line { program: None, warning: false, text: text.into() });
-        }
         let slot = message.slot;
         self.done(slot, silent.into_iter().map(|recipient| recipient.index).collect());
         self.report(key, now);
@@ -307,6 +328,8 @@ impl Scheduler {
             (Phase::Bouncing, JobKind::Bounce)
         } else if !message.late.is_empty() {
             (Phase::Warning, JobKind::Warn)
+        } else if !message.delivered.is_empty() {
+            (Phase::Confirming, JobKind::Confirm)
         } else {
             return self.conclude(key, now);
         };
@@ -335,7 +358,8 @@ impl Scheduler {
             let id = self.catalogue.entry(slot).id();
             self.events.push_back(Event::Note(Fact::Warned { id }));
         }
-        self.conclude(key, now);
+        self.active[key].late.clear();
+        self.report(key, now);
     }
 
     /// The attempt is over: the message leaves the queue, waits for its next attempt, or is held.

@@ -25,6 +25,8 @@ pub struct Settings {
     pub recipient_delimiter: Box<str>,
     /// `defer_transports`
     pub defer_transports: Vec<Box<str>>,
+    /// `confirm_delay_cleared`
+    pub confirm_delay_cleared: bool,
     /// `soft_bounce`
     pub soft_bounce: bool,
     /// `enable_long_queue_ids`
@@ -49,6 +51,7 @@ impl Default for Settings {
             ipc_timeout_us: 60 * SECOND_US,
             recipient_delimiter: "".into(),
             defer_transports: Vec::new(),
+            confirm_delay_cleared: false,
             soft_bounce: false,
             long_queue_ids: false,
             delay_resolution_digits: 2,

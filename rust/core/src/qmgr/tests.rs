@@ -150,14 +150,16 @@ fn a_bounce_is_done_only_when_its_report_is_queued() {
 }
 
 #[test]
-fn nobody_is_told_of_what_came_from_nobody() {
+fn what_came_from_nobody_and_failed_is_settled_by_the_bounce_agent() {
     let mut world = world();
     world.join("smtp", 1);
     world.join("bounce", 1);
     let id = world.arrive("", &["a@x.example"]);
     world.answer(0, &bounced, None);
+    assert_eq!(world.jobs[0].1.kind, JobKind::Bounce, "the postmaster may want to know");
+    assert!(!world.known[&id].removed);
+    world.answer(0, &sent, None);
     assert!(world.known[&id].removed && world.jobs.is_empty());
-    assert!(world.lines.iter().any(|line| line.contains("the sender is null")));
 }
 
 #[test]
@@ -728,4 +730,42 @@ proptest! {
         }
         world.finish();
     }
+}
+
+#[test]
+fn who_asked_for_it_hears_of_success_and_who_was_warned_that_the_delay_is_over() {
+    let mut settings = Settings { confirm_delay_cleared: true, ..Settings::default() };
+    settings.lifetimes.delay_warning_us = SECOND_US;
+    let mut world = World::new(settings, TransportSettings::default());
+    world.join("smtp", 10);
+    world.join("bounce", 1);
+    let kinds = |world: &World| world.jobs.iter().map(|(_, job)| job.kind).collect::<Vec<_>>();
+
+    world.arrive("s@example.org", &["a@x.example", "b@x.example"]);
+    let job = world.jobs[0].1.job;
+    world.scheduler.to_confirm(job, &[1, 9]);
+    world.scheduler.to_confirm(job + 1, &[0]);
+    world.answer(0, &sent, None);
+    assert_eq!(kinds(&world), [JobKind::Confirm]);
+    let confirmed: Vec<_> = world.jobs[0].1.recipients.iter().map(|recipient| recipient.index).collect();
+    assert_eq!(confirmed, [1]);
+    world.answer(0, &sent, None);
+    assert!(world.lines.last().unwrap().ends_with(": removed"));
+
+    world.arrive("s@example.org", &["a@y.example"]);
+    world.advance(2);
+    world.answer(0, &deferred, None);
+    assert_eq!(kinds(&world), [JobKind::Warn]);
+    world.answer(0, &sent, None);
+    world.advance(400);
+    assert_eq!(kinds(&world), [JobKind::Deliver]);
+    world.answer(0, &sent, None);
+    assert_eq!(kinds(&world), [JobKind::Confirm]);
+    world.answer(0, &deferred, None);
+    assert!(world.lines.last().unwrap().ends_with(": removed"), "a report that cannot be made holds nothing up");
+
+    world.arrive("", &["a@z.example"]);
+    world.scheduler.to_confirm(world.jobs[0].1.job, &[0]);
+    world.answer(0, &sent, None);
+    assert_eq!(kinds(&world), [], "nobody is told of what came from nobody");
 }

@@ -115,7 +115,7 @@ impl ServerConfig {
         if !self.disable_vrfy {
             keywords.push("VRFY");
         }
-        keywords.extend(["ENHANCEDSTATUSCODES", "8BITMIME"]);
+        keywords.extend(["ENHANCEDSTATUSCODES", "8BITMIME", "DSN"]);
         if self.dialect.smtputf8 {
             keywords.push("SMTPUTF8");
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 const GREETING: &str = "220 mx.example.org ESMTP Postfix\r\n";
 const EHLO: &str = "250-mx.example.org\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-VRFY\r\n250-ENHANCEDSTATUSCODES\r\n\
-                    250-8BITMIME\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n";
+                    250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n";
 const GO_AHEAD: &str = "354 End data with <CR><LF>.<CR><LF>";
 
 fn config() -> ServerConfig {

@@ -1,0 +1,144 @@
+"""What senders and the postmaster are told, and mail that is to wait: one site, run by Postillion and by Postfix."""
+
+import re
+import smtplib
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from mta import POSTILLION_COMMANDS, Site, local_user, running, wait_for
+from peers import postfix_home, root
+from sink import Sink
+
+MESSAGE = "Subject: {}\r\n\r\nbody\r\n"
+REFUSED = {"bad@next.example": "550 5.1.1 no such user"}
+
+
+class Server:
+    """A running site, whoever runs it."""
+
+    def __init__(self, site: Site, program: str) -> None:
+        self.site = site
+        self.program = program
+        self.user = f"{local_user()}@example.org"
+
+    def send(self, sender: str, recipient: str, subject: str, *options: str) -> str:
+        """Send a message; return its queue ID."""
+        with smtplib.SMTP("127.0.0.1", self.site.port) as client:
+            client.ehlo("client.example")
+            client.mail(sender)
+            client.rcpt(recipient, options)
+            code, text = client.data(MESSAGE.format(subject).encode())
+        assert code == 250, text
+        return text.decode().rsplit(" ", 1)[1]
+
+    def log(self, pattern: str) -> None:
+        """Return when a line like this stands in the log."""
+        wait_for(f"{pattern} in the log", lambda: re.search(pattern, self.site.log_text()))
+
+    def mail(self, subject: str, text: str) -> str:
+        """Return a message in the user's Maildir that has both; wait for it."""
+        found: list[str] = []
+
+        def arrived() -> list[str]:
+            messages = (path.read_text(errors="replace") for path in self.site.maildir(local_user()))
+            found.extend(message for message in messages if f"\nSubject: {subject}\n" in message and text in message)
+            return found
+
+        wait_for(f"{subject} about {text}", arrived)
+        return found[0]
+
+    def command(self, program: str, *arguments: str) -> str:
+        """Run a command of the site's program; return what it says."""
+        place = "/usr/sbin" if self.program == "postfix" else str(POSTILLION_COMMANDS)
+        command = [f"{place}/{program}", "-c", str(self.site.etc), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.fixture(scope="module", params=["postillion", "postfix"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running server that retries soon and tells of everything."""
+    if request.param == "postfix":
+        root()
+        postfix_home()
+    settings = {
+        "notify_classes": "2bounce",
+        "2bounce_notice_recipient": f"{local_user()}@example.org",
+        "confirm_delay_cleared": "yes",
+        "delay_warning_time": "1s",
+        "minimal_backoff_time": "1s",
+        "maximal_backoff_time": "2s",
+        "queue_run_delay": "1s",
+        "transport_retry_time": "1s",
+        "defer_transports": "later",
+    }
+    later = "later     unix  -       -       n       -       -       smtp\n"
+    site = Site(tmp_path_factory.mktemp(request.param), main_cf=settings, master_cf=later)
+    with (site.etc / "main.cf").open("a") as main_cf:
+        hop = f"[127.0.0.1]:{site.next_port}"
+        main_cf.write(
+            f"transport_maps = inline:{{{{ next.example = smtp:{hop} }}, {{ later.example = later:{hop} }}}}\n"
+        )
+    with running(site, request.param):
+        yield Server(site, request.param)
+
+
+@pytest.mark.parametrize(
+    ("recipient", "action"), [("{user}", "delivered"), ("good@next.example", "relayed")], ids=["local", "next hop"]
+)
+def test_who_asks_for_it_hears_of_success(server: Server, recipient: str, action: str) -> None:
+    recipient = recipient.format(user=server.user)
+    with Sink(server.site.next_port):
+        server.send(server.user, recipient, "tell me", "NOTIFY=SUCCESS")
+        report = server.mail("Successful Mail Delivery Report", f"\nAction: {action}\n")
+    assert f"\nFinal-Recipient: rfc822; {recipient}\n" in report
+    assert "\nReturn-Path: <>\n" in "\n" + report
+    assert "\nStatus: 2." in report
+    assert "\nSubject: tell me\n" in report
+    assert "\n\nbody\n" not in report
+    server.log(r": sender delivery status notification: \w+")
+
+
+def test_a_bounce_that_bounces_goes_to_the_postmaster_and_no_further(server: Server) -> None:
+    with Sink(server.site.next_port, refuse=REFUSED):
+        queue_id = server.send("", "bad@next.example", "a notification")
+        copy = server.mail("Postmaster Copy: Undelivered Mail", "\nSubject: a notification\n")
+        assert copy.startswith("Return-Path: <double-bounce@example.org>\n") or "double-bounce@" in copy.splitlines()[0]
+        server.log(rf"{queue_id}: postmaster non-delivery notification: \w+")
+        queue_id = server.send("double-bounce@mx.example.org", "bad@next.example", "the copy")
+        server.log(rf"warning: {queue_id}: undeliverable postmaster notification discarded")
+        server.log(rf"{queue_id}: removed")
+
+
+def test_a_delay_is_told_and_its_end_too(server: Server) -> None:
+    queue_id = server.send(server.user, "late@next.example", "it takes time")
+    warning = server.mail("Delayed Mail (still being retried)", "rfc822; late@next.example")
+    assert "\nAction: delayed\n" in warning
+    with Sink(server.site.next_port):
+        server.command("postqueue", "-f")
+        server.log(rf"{queue_id}: to=<late@next.example>.*status=sent")
+        report = server.mail("Successful Mail Delivery Report", "rfc822; late@next.example")
+    assert "\nAction: relayed\n" in report
+
+
+def test_deferred_transports_wait(server: Server) -> None:
+    queue_id = server.send(server.user, "x@later.example", "no hurry", "NOTIFY=NEVER")
+    server.log(rf"{queue_id}: to=<x@later.example>.*status=deferred \(deferred transport\)")
+    server.command("postsuper", "-d", queue_id)
+
+
+def test_mail_on_hold_waits_and_expired_mail_goes_back(server: Server) -> None:
+    queue_id = server.send(server.user, "x@later.example", "hold and expire", "NOTIFY=FAILURE")
+    server.log(rf"{queue_id}: to=<x@later.example>.*status=deferred")
+    server.command("postsuper", "-h", queue_id)
+    wait_for(
+        "the hold queue", lambda: f'"queue_name": "hold", "queue_id": "{queue_id}"' in server.command("postqueue", "-j")
+    )
+    server.command("postsuper", "-H", queue_id)
+    server.command("postsuper", "-f", queue_id)
+    server.command("postqueue", "-f")
+    server.log(rf"{queue_id}: from=<{server.user}>, status=force-expired, returned to sender")
+    report = server.mail("Undelivered Mail Returned to Sender", "rfc822; x@later.example")
+    assert "\nAction: failed\n" in report
+    server.log(rf"{queue_id}: removed")
