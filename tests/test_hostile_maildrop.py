@@ -1,0 +1,132 @@
+"""A maildrop of 100,000 files that are no messages: the real ones among them are taken, once and all."""
+
+import asyncio
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hostile import high_water_kib
+from mta import POSTILLION_COMMANDS, Site, local_user, processes, running, wait_for
+from postillion._core import CleanupSettings, Journal, Log, read_queue
+from postillion.pickup.maildrop import REPORTED_MAX, Maildrop
+from postillion.pickup.service import BATCH_NAMES, Pickup
+from postillion.pickup.service import Site as PickupSite
+from test_pickup import record_file
+
+FILES = 100_000
+REAL = 50
+GROWTH_MAX_KIB = 32 * 1024
+"""Less than 100,000 names with all that is known of them."""
+WAIT_S = 60.0
+NAMES = (
+    lambda n: b"\xff\xfe\n" + b"%d" % n,
+    lambda n: b"-rf %d" % n,
+    lambda n: b"$(reboot)`%d`" % n,
+    lambda n: b"x" * 200 + b"%d" % n,
+    lambda n: b"..%d" % n,
+    lambda n: b"\x1b[2J%d" % n,
+    lambda n: b"%%s%%n%d" % n,
+)
+"""Names that mislead somebody."""
+
+
+def hostile(maildrop: Path, number: int) -> None:
+    """Make one file that is no message, under a name of its own."""
+    name = os.path.join(os.fsencode(maildrop), NAMES[number % len(NAMES)](number))
+    kind = number % 4 if number % 100 else 4
+    if kind == 0:
+        os.symlink("/etc/passwd", name)
+    elif kind == 1:
+        os.symlink(b"nowhere", name)
+    elif kind == 2:
+        os.mkfifo(name, 0o700)
+    elif kind == 3:
+        os.link(os.path.join(os.fsencode(maildrop.parent), b"linked"), name)
+    else:
+        os.mkdir(name, 0o700)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Path:
+    """A queue whose maildrop/ has 100,000 files that are no messages, and a few messages among them."""
+    for name in ("maildrop", "corrupt", "incoming"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "linked").write_bytes(record_file(recipients=["thief@example.com"]))
+    (tmp_path / "linked").chmod(0o744)
+    for number in range(FILES):
+        if number % (FILES // REAL) == 0:
+            path = tmp_path / "maildrop" / f"real{number}"
+            path.write_bytes(record_file(sender=f"s{number}@example.net"))
+            path.chmod(0o744)
+        hostile(tmp_path / "maildrop", number)
+    return tmp_path
+
+
+async def test_each_message_among_them_is_taken_and_the_loop_goes_on(queue: Path) -> None:
+    journal = Journal(str(queue))
+    directory = Maildrop(None, str(queue / "maildrop"), str(queue / "corrupt"))
+    log = Log("mx", "postfix", "pickup", 7, 0, "memory:")
+    settings = CleanupSettings(myhostname="mx.example.org", myorigin="example.org")
+    pickup = Pickup(PickupSite("mx.example.org", True), directory, settings, journal, log, lambda *_: None)
+    loop = asyncio.get_running_loop()
+
+    def settle() -> None:
+        for ticket, error in journal.completed():
+            pickup.committed(ticket, error)
+
+    loop.add_reader(journal.fileno(), settle)
+    before = high_water_kib(os.getpid())
+    scan = asyncio.ensure_future(pickup.scan())
+    turns = 0
+    while not scan.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await scan
+    # The loop gets its turn with each batch of names, and within a batch when a slice of time is over.
+    assert turns >= FILES / BATCH_NAMES
+    while pickup.in_flight:
+        await asyncio.sleep(0.005)
+    assert high_water_kib(os.getpid()) - before <= GROWTH_MAX_KIB
+    assert len(read_queue(str(queue))) == REAL
+    assert not list((queue / "maildrop").glob("real*"))
+    assert (queue / "linked").exists()
+    lines = [line for line in log.take_lines() if "maildrop" in line]
+    assert len(lines) == len(set(lines)) == REPORTED_MAX + 1
+    assert lines[-1] == f"warning: maildrop: {REPORTED_MAX} names are no messages; further ones are not named"
+    assert all(line.isprintable() for line in lines)
+    # Again: what is known is passed over, and nobody hears of it a second time.
+    (queue / "maildrop" / "late").write_bytes(record_file())
+    (queue / "maildrop" / "late").chmod(0o744)
+    await asyncio.wait_for(pickup.scan(), WAIT_S)
+    while pickup.in_flight:
+        await asyncio.sleep(0.005)
+    assert len(read_queue(str(queue))) == REAL + 1
+    assert not [line for line in log.take_lines() if "maildrop" in line]
+    loop.remove_reader(journal.fileno())
+    journal.close()
+    directory.close()
+
+
+def test_sendmail_gets_its_mail_through_a_hostile_maildrop(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    (tmp_path / "queue" / "linked").write_bytes(record_file(recipients=["thief@example.com"]))
+    with running(site):
+        wait_for("pickup", lambda: processes(site, "pickup"))
+        pickup = processes(site, "pickup")
+        maildrop = site.queue / "maildrop"
+        for number in range(2000):
+            hostile(maildrop, number)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(maildrop / "socket"))
+        for number in range(3):
+            command = [str(POSTILLION_COMMANDS / "sendmail"), "-C", str(site.etc), f"{local_user()}@example.org"]
+            subprocess.run(command, input=f"Subject: {number}\n\nbody\n".encode(), check=True, timeout=30)
+        wait_for("three messages", lambda: len(site.maildir(local_user())) == 3)
+        assert processes(site, "pickup") == pickup
+        text = site.log_text()
+        assert "maildrop/socket: not a regular file" in text
+        assert "Traceback" not in text
+        assert len(list(maildrop.iterdir())) == 2001
