@@ -30,11 +30,14 @@ class Scenario:
     flags: tuple[str, ...]
 
 
+TIGHT = ("--capacity", "100", "--healthy")
 SCENARIOS = (
     Scenario("with the list", ()),
     Scenario("without the list", ("--list", "0")),
-    Scenario("all destinations healthy", ("--healthy",)),
-    Scenario("a quarter of the places", ("--capacity", "100", "--healthy")),
+    Scenario("healthy, 100 places", TIGHT),
+    Scenario("healthy, 100 places, slot cost 2", (*TIGHT, "--slot-cost", "2")),
+    Scenario("healthy, 100 places, slot cost 50", (*TIGHT, "--slot-cost", "50")),
+    Scenario("healthy, 100 places, no overtaking", (*TIGHT, "--slot-cost", "0")),
     Scenario("slow destinations take 6 s", ("--slow-ms", "6000")),
 )
 SMALL = ("--messages", "10000", "--destinations", "1000", "--seconds", "600", "--list-at", "200")

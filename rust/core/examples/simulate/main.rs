@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run --release --example simulate -- [--messages N] [--destinations N] [--seconds N] [--seed N] [--list N]
 //!     [--list-at SECONDS] [--capacity JOBS] [--slow-ms MS] [--active N] [--healthy]
+//!     [--slot-cost N] [--slot-discount PERCENT] [--slot-loan N] [--minimum-slots N]
 //! ```
 //!
 //! The queue manager's scheduler on a virtual clock: arrivals, agents and their latencies are a function of the seed, so
@@ -49,7 +50,7 @@ fn settings() -> (Settings, TransportSettings) {
 
 fn main() {
     let mut options = usual();
-    let (mut settings, transport) = settings();
+    let (mut settings, mut transport) = settings();
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         if name == "--healthy" {
@@ -66,6 +67,10 @@ fn main() {
             "--list-at" => options.list_at_s = number,
             "--capacity" => options.capacity = number as u32,
             "--slow-ms" => options.slow_ms = number,
+            "--slot-cost" => transport.slots.cost = number as u32,
+            "--slot-discount" => transport.slots.discount_percent = number as u32,
+            "--slot-loan" => transport.slots.loan = number as u32,
+            "--minimum-slots" => transport.slots.minimum = number as u32,
             "--active" => settings.message_active_limit = number as usize,
             _ => panic!("unknown option {name}"),
         }
