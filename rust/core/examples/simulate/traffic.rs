@@ -164,13 +164,18 @@ impl Traffic {
 
     /// A message's envelope.
     pub fn envelope(&self, n: u64) -> Envelope {
+        let recipients = self.some_recipients(n, 0, u64::MAX);
+        let arrival_us = START_US + self.arrives_us(n);
+        Envelope { arrival_us, size_octets: 4096, ..Envelope::plain(self.id(n), "s@example.org", recipients) }
+    }
+
+    /// At most so many of a message's recipients, from this one on.
+    pub fn some_recipients(&self, n: u64, from: u64, most: u64) -> Vec<Recipient> {
         let recipient = |index| {
             let destination = self.destination(n, index);
             Recipient::plain(&format!("r{index}@d{destination}.example"))
         };
-        let recipients = (0..self.recipients_of(n)).map(recipient).collect();
-        let arrival_us = START_US + self.arrives_us(n);
-        Envelope { arrival_us, size_octets: 4096, ..Envelope::plain(self.id(n), "s@example.org", recipients) }
+        (from..self.recipients_of(n).min(from.saturating_add(most))).map(recipient).collect()
     }
 
     /// A message's name.

@@ -235,8 +235,7 @@ impl<'a> World<'a> {
                 Event::Read { id, from, most, .. } => {
                     let n = self.traffic.number(id);
                     self.note(n);
-                    let all = self.traffic.envelope(n).recipients;
-                    let read: Vec<_> = all.into_iter().skip(from.index as usize).take(most as usize).collect();
+                    let read = self.traffic.some_recipients(n, u64::from(from.index), u64::from(most));
                     let next = Cursor { index: from.index + read.len() as u32, octets: 0 };
                     self.scheduler.read(id, Ok((read, next)), self.now());
                 }
