@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from ledger import LARGE_ONE_IN, NUMBER, body, digest, message
 from postillion import cleanup
-from postillion._core import AgentLink, Journal, Log, QueueManager, Submission, read_queue
+from postillion._core import AgentLink, Journal, Log, QueueManager, Submission
 from postillion.config import Config
+from queue_files import read_queue
 
 COMMIT_MAX_S = 30.0
 SEGMENT_MAX_OCTETS = 12_000

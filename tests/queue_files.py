@@ -8,6 +8,8 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from postillion._core import list_queue
+
 SEGMENT_HEADER_OCTETS = 32
 FRAME_VERSION = 1
 SLOT_BITS = 12
@@ -128,3 +130,10 @@ def announce(directory: Path, number: int, messages: list[Message]) -> socket.so
     peer.connect(str(directory / "private" / "qmgr"))
     peer.sendall(frames)
     return peer
+
+
+def read_queue(directory: str, *, long_queue_ids: bool = False) -> list[bytes]:
+    """Return the messages in segments as lines of JSON, read from disk."""
+    pieces: list[bytes] = []
+    list_queue(directory, pieces.append, long_queue_ids=long_queue_ids)
+    return [line for line in b"".join(pieces).splitlines() if b'"queue_name": "maildrop"' not in line]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import CleanupSettings, Journal, Log, QueueError, Submission, read_queue
+from postillion._core import CleanupSettings, Journal, Log, QueueError, Submission
+from queue_files import read_queue
 
 PRODUCER = struct.Struct("<IBBIQQ")
 

@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 
 from agents import WAIT_S, FakeDaemon, Hub, Mail, Result, serving
-from postillion._core import read_queue
 from postillion.delivery import submit
 from postillion.delivery.bounce.__main__ import BounceAgent
 from postillion.delivery.local.__main__ import LocalAgent
-from queue_files import frame, optional, text
+from queue_files import frame, optional, read_queue, text
 
 MORE = """
 compatibility_level = 3.6

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from postillion import ipc
-from postillion.commands import postcat, postqueue, postsuper, showq
-from queue_commands import CONTENT, USEC, command, queue_of_three, run
+from postillion._core import MaildropWriter, maildrop_envelope
+from postillion.commands import postcat, postqueue, postsuper
+from queue_commands import CONTENT, USEC, command, digest, queue_of_three, run
 from queue_files import Message, announce
 from test_qmgr import DEFERRED, SENT, FakeAgent, qmgr, until
 
@@ -24,53 +24,6 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Message]:
     """Three messages in a queue that nobody manages; the current directory is the queue and configuration directory."""
     monkeypatch.chdir(tmp_path)
     return queue_of_three(tmp_path)
-
-
-def row(**members: Any) -> dict[str, Any]:
-    return {
-        "queue_name": "deferred",
-        "queue_id": "C25E99981A3",
-        "arrival_time": 0,
-        "message_size": 253,
-        "forced_expire": False,
-        "sender": "MAILER-DAEMON",
-        "recipients": [{"address": "a@example.net", "delay_reason": "deferred transport"}],
-        **members,
-    }
-
-
-def test_the_listing_has_the_columns_of_postfix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    long_reason = "x" * 80
-    rows = [
-        row(),
-        row(queue_id="BE6E49981A1", queue_name="hold", message_size=1024, sender="s@example.org"),
-        row(queue_name="active", recipients=[{"address": "a"}, {"address": "b\x1b[31m", "delay_reason": long_reason}]),
-        row(forced_expire=True),
-    ]
-    assert "".join(showq.text(rows, long_queue_ids=False)) == (
-        "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------\n"
-        "C25E99981A3     253 Thu Jan  1 00:00:00  MAILER-DAEMON\n"
-        "                                                          (deferred transport)\n"
-        "                                         a@example.net\n"
-        "\n"
-        "BE6E49981A1!    1024 Thu Jan  1 00:00:00  s@example.org\n"
-        "                                                          (deferred transport)\n"
-        "                                         a@example.net\n"
-        "\n"
-        "C25E99981A3*     253 Thu Jan  1 00:00:00  MAILER-DAEMON\n"
-        "                                         a\n"
-        f"({long_reason})\n"
-        "                                         b?[31m\n"
-        "\n"
-        "C25E99981A3#     253 Thu Jan  1 00:00:00  MAILER-DAEMON\n"
-        "                                                          (deferred transport)\n"
-        "                                         a@example.net\n"
-        "\n"
-        "-- 1 Kbytes in 4 Requests.\n"
-    )
-    assert "".join(showq.text([], long_queue_ids=True)) == "Mail queue is empty\n"
 
 
 def test_the_queue_is_read_from_disk_while_the_mail_system_is_down(stopped: list[Message]) -> None:
@@ -145,3 +98,56 @@ def test_a_reader_that_has_seen_enough_ends_the_command(stopped: list[Message]) 
     reader.stdout.close()
     _, errors = reader.communicate(timeout=30)
     assert b"Traceback" not in errors
+
+
+def submit(directory: Path, name: str, sender: str = "s@example.org") -> None:
+    """Put a complete message into maildrop/."""
+    (directory / "maildrop").mkdir(exist_ok=True)
+    writer = MaildropWriter(dot_ends=False)
+    data = maildrop_envelope(sender, [("m@example.net", None, None, 0)], wall_now=1_795_000_000)
+    path = directory / "maildrop" / name
+    path.write_bytes(data + writer.feed(b"Subject: x\n\nbody\n")[0] + writer.finish())
+    path.chmod(0o744)
+
+
+def test_mail_in_maildrop_is_listed_first_and_looking_changes_nothing(stopped: list[Message], tmp_path: Path) -> None:
+    submit(tmp_path, "ABCDE1234")
+    (tmp_path / "maildrop" / "hostile").symlink_to("/etc/passwd")
+    before = digest(tmp_path)
+    rows = [json.loads(line) for line in run(postqueue, "-j").stdout.splitlines()]
+    assert [row["queue_id"] for row in rows] == ["ABCDE1234", *(message.id for message in stopped)]
+    assert (rows[0]["queue_name"], rows[0]["sender"]) == ("maildrop", "s@example.org")
+    assert [to["address"] for to in rows[0]["recipients"]] == ["m@example.net"]
+    assert run(postqueue, "-p").stdout.count("@example.net\n") == 4
+    assert digest(tmp_path) == before
+
+
+async def test_each_message_says_why_it_waits_and_when_it_goes_next(tmp_path: Path) -> None:
+    async with qmgr(tmp_path, "smtp_destination_concurrency_limit = 1\ninitial_destination_concurrency = 1\n"):
+        submit(tmp_path, "ABCDE1234")
+        agent = await FakeAgent(tmp_path, None).connect("smtp")
+        now_us = int(time.time() * 1e6)
+        first, second, third = (Message(now_us + n, ["a@example.net"]) for n in range(3))
+        announce(tmp_path, 1, [first, second, third]).close()
+        await agent.has(1)
+        await command(postsuper, "-h", third.id)
+        rows = {row["queue_id"]: row for row in map(json.loads, (await command(postqueue, "-j")).stdout.splitlines())}
+        assert rows[first.id]["waits"] == "for the answer of smtp:example.net"
+        assert rows[second.id]["waits"] == "for one of 1 deliveries to smtp:example.net to end"
+        assert rows[third.id]["waits"] == "until it is released from hold"
+        assert rows["ABCDE1234"]["waits"] == "for pickup"
+        DEFERRED(agent.jobs[0])
+        agent.writer.write(agent.jobs[0].result())
+        await agent.has(2)
+        [deferred] = [
+            row
+            for row in map(json.loads, (await command(postqueue, "-j")).stdout.splitlines())
+            if row["queue_name"] == "deferred"
+        ]
+        assert (deferred["queue_id"], deferred["waits"]) == (first.id, "for its next attempt")
+        assert deferred["next_attempt"] > now_us / 1e6
+        shown = (await command(postqueue, "-p", "-v")).stdout
+        moment = time.ctime(deferred["next_attempt"])
+        assert f"    waits for its next attempt: {moment} (1 attempt so far)\n" in shown
+        assert "    waits until it is released from hold (" in shown
+        assert "waits" not in (await command(postqueue, "-p")).stdout

@@ -20,12 +20,13 @@ import pytest
 
 from dialogue import Server, site
 from mta import wait_for
-from postillion._core import Log, MaildropReader, read_queue
+from postillion._core import Log, MaildropReader
 from postillion.anvil import Counts as AnvilCounts
 from postillion.anvil import Session as AnvilSession
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.names import UNKNOWN, Names
 from postillion.smtpd.server import EARLY_MAX_BYTES, STRESS_S
+from queue_files import read_queue
 
 GREETING = b"220 mx.example.org ESMTP Postfix\r\n"
 EHLO = b"EHLO client.example\r\n"

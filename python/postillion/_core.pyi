@@ -5,7 +5,7 @@ One class or function a line of business; each says what it gives back, in which
 """
 
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypedDict, final, type_check_only
 
 __all__ = [
@@ -30,10 +30,10 @@ __all__ = [
     "SmtpdSession",
     "StoredMessage",
     "Submission",
+    "list_queue",
     "maildrop_envelope",
     "parse_addresses",
     "read_message",
-    "read_queue",
     "repair_queue",
 ]
 
@@ -166,10 +166,20 @@ class Journal:
     def close(self) -> None:
         """Write what is pending and end the thread; later commits fail. Announcements can still be taken."""
 
-def read_queue(queue_directory: str, *, long_queue_ids: bool = False) -> list[bytes]:
-    """The queue from disk, one JSON object a message as `postqueue -j` prints it, while no queue manager runs.
+def list_queue(
+    queue_directory: str,
+    take: Callable[[bytes], object],
+    *,
+    long_queue_ids: bool = False,
+    text: bool = False,
+    waits: bool = False,
+    offsets: Sequence[tuple[int, int]] = ...,
+) -> None:
+    """Print the queue from disk while no queue manager runs; `take` gets some of the output at a time.
 
-    Raises `QueueError` when it cannot be read. postqueue(1).
+    JSON as `postqueue -j`, or as `postqueue -p` with `text`: then `offsets` says how far the reader's time is ahead of
+    UTC (from which second since 1970 on, how many seconds), and `waits` what each message waits for. Raises
+    `QueueError` when it cannot be read, and what `take` raises. postqueue(1).
     """
 
 def repair_queue(
@@ -612,11 +622,28 @@ class QueueManager:
     def reply(self, peer: int, json: bytes, *, last: bool = True) -> None:
         """Answer a control request with JSON lines."""
 
-    def list(self, peer: int) -> None:
-        """Answer a control request with a JSON line for every message, over the next turns."""
+    def list(
+        self,
+        peer: int,
+        now: float,
+        wall_now: float,
+        *,
+        text: bool = False,
+        waits: bool = False,
+        offsets: Sequence[tuple[int, int]] = ...,
+        privileged: bool = False,
+    ) -> int:
+        """List the queue in a thread: the descriptor of a pipe that gives the listing, for the caller to close.
+
+        Its form is that of `list_queue`. At its end the peer is told `{"listed": n}`. `privileged`: the user owns the
+        queue. Raises `OSError` when there are too many listings at a time.
+        """
 
     def flush_site(self, site: str, now: float, wall_now: float) -> None:
-        """Try every deferred message for a domain now, over the next turns."""
+        """Try every deferred message for a domain now, as a thread finds them; raises `OSError` as `list` does."""
+
+    def fileno(self) -> int | None:
+        """A descriptor that is readable when a thread found something: then a turn is due. None: no threads."""
 
     def apply(
         self, verb: str, ids: Sequence[str] | None, queues: Sequence[str], now: float, wall_now: float

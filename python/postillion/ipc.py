@@ -6,6 +6,7 @@
 Frames are those of `postillion_core::ipc::frame`; the requests are in `postillion.qmgr.control`.
 """
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ class Session:
 
     def __init__(self, path: str) -> None:
         self._peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._buffer = bytearray()
+        self._descriptors: list[int] = []
         try:
             self._peer.settimeout(TIMEOUT_S)
             self._peer.connect(path)
@@ -56,20 +59,64 @@ class Session:
     def close(self) -> None:
         """Hang up."""
         self._peer.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
 
-    def lines(self, request: dict[str, Any]) -> Iterator[bytes]:
-        """Yield the lines of the answer as JSON."""
+    def chunks(self, request: dict[str, Any]) -> Iterator[bytes]:
+        """Yield the answer as it comes, in pieces that end anywhere: lines of JSON, or a listing in the form asked for.
+
+        A listing comes through a pipe that the queue manager sends; then its reply only tells that it was whole.
+        """
         try:
             self._peer.sendall(_control(msgspec.json.encode(request)))
-            yield from _reply_lines(self._peer)
+            for json, pipe in self._replies():
+                if pipe is None:
+                    yield json
+                    continue
+                with open(pipe, "rb", buffering=0) as listing:
+                    while data := listing.read(READ_OCTETS):
+                        yield data
+                for last, _ in self._replies():
+                    if b'"listed"' not in last:
+                        yield last
+                return
         except OSError as problem:
             raise NotRunning(problem.strerror or str(problem)) from None
+
+    def _replies(self) -> Iterator[tuple[bytes, int | None]]:
+        """Yield what replies say, up to the last one, and the descriptor that came with each."""
+        last = False
+        while not last:
+            while len(self._buffer) < 4 or len(self._buffer) < 4 + int.from_bytes(self._buffer[:4], "little"):
+                data, descriptors, _, _ = socket.recv_fds(self._peer, READ_OCTETS, 1)
+                self._descriptors += descriptors
+                if not data:
+                    raise NotRunning("the queue manager hung up")
+                self._buffer += data
+                if len(self._buffer) >= 4 and int.from_bytes(self._buffer[:4], "little") > FRAME_MAX_OCTETS:
+                    raise NotRunning("this is no queue manager")
+            octets = int.from_bytes(self._buffer[:4], "little")
+            version, kind, marked, length = (
+                struct.unpack_from("<BBBI", self._buffer, 4) if octets >= 7 else (0, 0, 0, 0)
+            )
+            if version != FRAME_VERSION or kind != CONTROL_REPLY or length != octets - 7:
+                raise NotRunning("the queue manager is of another release")
+            last = bool(marked)
+            json = bytes(self._buffer[11 : 4 + octets])
+            del self._buffer[: 4 + octets]
+            yield json, self._descriptors.pop(0) if self._descriptors else None
 
     def ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the lines of the answer, whatever they say."""
         try:
-            for line in self.lines(request):
-                yield msgspec.json.decode(line)
+            rest = b""
+            for chunk in self.chunks(request):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield msgspec.json.decode(line)
+            if rest:
+                yield msgspec.json.decode(rest)
         except msgspec.DecodeError:
             raise NotRunning("this is no queue manager") from None
 
@@ -86,12 +133,6 @@ def ask(path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the lines of the answer to one request. Raises `NotRunning`."""
     with Session(path) as session:
         yield from session.ask(request)
-
-
-def ask_lines(path: str, request: dict[str, Any]) -> Iterator[bytes]:
-    """Yield the lines of the answer to one request as JSON. Raises `NotRunning`."""
-    with Session(path) as session:
-        yield from session.lines(request)
 
 
 def do(path: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -120,22 +161,6 @@ def _control(json: bytes) -> bytes:
     return struct.pack("<IBBI", 6 + len(json), FRAME_VERSION, CONTROL, len(json)) + json
 
 
-def _reply_lines(peer: socket.socket) -> Iterator[bytes]:
-    last = False
-    buffer = bytearray()
-    while not last:
-        while len(buffer) < 4 or len(buffer) < 4 + int.from_bytes(buffer[:4], "little"):
-            data = peer.recv(READ_OCTETS)
-            if not data:
-                raise NotRunning("the queue manager hung up")
-            buffer += data
-            if len(buffer) >= 4 and int.from_bytes(buffer[:4], "little") > FRAME_MAX_OCTETS:
-                raise NotRunning("this is no queue manager")
-        octets = int.from_bytes(buffer[:4], "little")
-        version, kind, marked, length = struct.unpack_from("<BBBI", buffer, 4) if octets >= 7 else (0, 0, 0, 0)
-        if version != FRAME_VERSION or kind != CONTROL_REPLY or length != octets - 7:
-            raise NotRunning("the queue manager is of another release")
-        last = bool(marked)
-        lines = bytes(buffer[11 : 4 + octets]).splitlines()
-        del buffer[: 4 + octets]
-        yield from lines
+def reply(json: bytes, *, last: bool) -> bytes:
+    """Return the frame of a reply."""
+    return struct.pack("<IBBBI", 7 + len(json), FRAME_VERSION, CONTROL_REPLY, last, len(json)) + json

@@ -1,22 +1,22 @@
 """postqueue: list and flush the queue (postqueue(1)).
 
-    postqueue -p             the queue for people, as mailq prints it
+    postqueue -p             the queue for people, as mailq prints it; with -v also what each message waits for
     postqueue -j             the queue for programs: one JSON object a line and message
     postqueue -f             try every deferred message now
     postqueue -i queue_id    try one deferred message now
     postqueue -s site        try the deferred messages for a domain of fast_flush_domains now
 
-`-p` and `-j` read the queue from disk while the mail system is down. Further options: `-c config_dir`, `-v`.
+`-p` and `-j` read the queue from disk while the mail system is down. Further options: `-c config_dir`.
+
+Behind Postfix's members a line of `-j` has `attempts`, `next_attempt` (seconds since 1970) and `waits`: what the
+message waits for.
 """
 
 import getopt
 import os
 import sys
 
-import msgspec
-
 from postillion import ipc
-from postillion.commands import showq
 from postillion.commands.queue import Tool, fatal
 from postillion.commands.records import printable
 
@@ -36,11 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     [(mode, value)] = modes
     tool = Tool("postqueue", dict(given).get("-c"))
     try:
-        if mode == "-p":
-            show(tool)
-        elif mode == "-j":
-            for line in tool.rows():
-                sys.stdout.buffer.write(line + b"\n")
+        if mode in ("-p", "-j"):
+            # Straight to the descriptor: the listing may be long, and is nothing to look at here.
+            tool.print(write, text=mode == "-p", waits=("-v", "") in given)
         else:
             flush(tool, mode, value)
         sys.stdout.flush()
@@ -50,12 +48,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def show(tool: Tool) -> None:
-    """Print the queue for people."""
-    decoder = msgspec.json.Decoder()
-    rows = (decoder.decode(line) for line in tool.rows())
-    for piece in showq.text(rows, long_queue_ids=tool.long_queue_ids):
-        sys.stdout.write(piece)
+def write(data: bytes) -> None:
+    """Write to standard output, whole."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(1, rest) :]
 
 
 def flush(tool: Tool, mode: str, value: str) -> None:

@@ -2,17 +2,22 @@
 
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import msgspec
 
 from postillion import ipc
-from postillion._core import QueueError, read_queue
+from postillion._core import QueueError, list_queue
 from postillion.config import Config, ConfigError
 
 EX_UNAVAILABLE = 69
 """What postqueue ends with when it cannot do its work, whatever the reason; the others end with 1."""
+HOUR_S = 3600
+ZONE_BEFORE_S = 100 * 24 * HOUR_S
+ZONE_AFTER_S = 10 * 24 * HOUR_S
+"""Times that a listing shows in local time; older ones are as far ahead of UTC as the oldest of these."""
 PUBLIC_SOCKET = "public/{service}"
 
 
@@ -46,24 +51,66 @@ class Tool:
         except ipc.Refused as problem:
             self.fatal(str(problem))
 
-    def rows(self) -> Iterator[bytes]:
-        """Yield a line of JSON for every message: from the queue manager, or from disk while there is none."""
+    def print(self, take: Callable[[bytes], object], *, text: bool = False, waits: bool = False) -> None:
+        """Give the queue to `take`, some at a time: from the queue manager, or from disk while there is none."""
+        zone = offsets(time.time()) if text else []
         try:
-            for line in ipc.ask_lines(self.socket, {"verb": "list"}):
-                if line.startswith(b'{"error"'):
-                    self.fatal(msgspec.json.decode(line)["error"])
-                yield line
+            session = ipc.Session(self.socket)
         except ipc.NotRunning as problem:
-            yield from self._rows_on_disk(problem)
+            self._list_from_disk(take, problem, text=text, waits=waits, zone=zone)
+            return
+        with session:
+            try:
+                for chunk in session.chunks({"verb": "list", "text": text, "waits": waits, "offsets": zone}):
+                    if chunk.startswith(b'{"error"'):
+                        self.fatal(msgspec.json.decode(chunk)["error"])
+                    take(chunk)
+            except ipc.NotRunning as problem:
+                self.fatal(f"Queue report is cut short: {problem}")
 
-    def _rows_on_disk(self, problem: ipc.NotRunning) -> Iterator[bytes]:
-        why = f"Connect to the {self.config.text('mail_name')} queue manager: {problem}"
+    def _list_from_disk(
+        self,
+        take: Callable[[bytes], object],
+        problem: ipc.NotRunning,
+        *,
+        text: bool,
+        waits: bool,
+        zone: list[tuple[int, int]],
+    ) -> None:
+        names = (self.config.text("mail_name"), self.config.text("showq_service_name"))
+        why = f"Connect to the {names[0]} {names[1]} service: {problem}"
+        warned = False
+
+        def first(data: bytes) -> None:
+            nonlocal warned
+            if not warned:
+                self.warn(f"Mail system is down -- accessing queue directly ({why})")
+                warned = True
+            take(data)
+
         try:
-            lines = read_queue(self.queue_directory, long_queue_ids=self.long_queue_ids)
+            list_queue(
+                self.queue_directory,
+                first,
+                long_queue_ids=self.long_queue_ids,
+                text=text,
+                waits=waits,
+                offsets=zone,
+            )
         except QueueError as unreadable:
             self.fatal(f"Queue report unavailable - mail system is down ({why}; {unreadable})")
-        self.warn(f"Mail system is down -- accessing queue directly ({why})")
-        yield from lines
+
+
+def offsets(now: float) -> list[tuple[int, int]]:
+    """Return how far local time is ahead of UTC: from which second on, how many seconds; for all that a queue holds."""
+    found: list[tuple[int, int]] = []
+    hours = range(int(now) - ZONE_BEFORE_S, int(now) + ZONE_AFTER_S, HOUR_S)
+    for second in hours:
+        whole = second - second % HOUR_S
+        ahead_s = time.localtime(whole).tm_gmtoff
+        if not found or found[-1][1] != ahead_s:
+            found.append((whole, ahead_s))
+    return found
 
 
 def fatal(program: str, text: str) -> NoReturn:

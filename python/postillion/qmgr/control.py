@@ -6,7 +6,7 @@ other end of the socket: root, mail_owner and the queue manager's own user may d
 
 | verb | further members | reply |
 |---|---|---|
-| `list` | | a line a message, as `postqueue -j` |
+| `list` | `text`, `waits`, `offsets` | `{}` and a pipe with the listing (`_core.list_queue`), then `{"listed": n}` |
 | `flush` | `id`, `site` or neither | `{"done": n}` |
 | `hold` `release` `delete` `expire` | `ids` (none: all), `queues` | `{"done": [ids]}` |
 | `leave` | the same, `after` | `{"messages": [[id, path, offset, octets]], "busy": [ids], "next": id}` |
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from postillion import ipc
 from postillion.lists import DomainList
 from postillion.tables import TableError, open_table
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 REQUEST_MAX_IDS: Final = 100_000
 """IDs in one request; a command with more sends several."""
+REQUEST_MAX_OFFSETS: Final = 1000
+"""Changes of a reader's time zone in one request."""
 CHANGES: Final = frozenset({"hold", "release", "delete", "expire"})
 
 
@@ -51,6 +54,9 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     ids: list[str] | None = None
     queues: list[str] = []
     after: str = ""
+    text: bool = False
+    waits: bool = False
+    offsets: list[tuple[int, int]] = []
 
 
 class Control:
@@ -75,7 +81,7 @@ class Control:
             answer = self._answer(peer, self._decoder.decode(json))
         except msgspec.MsgspecError as problem:
             answer = {"error": f"bad request: {problem}"}
-        except (Refused, TableError) as problem:
+        except (Refused, TableError, OSError) as problem:
             answer = {"error": str(problem)}
         if answer is not None:
             self._shell.core.reply(peer, msgspec.json.encode(answer) + b"\n", last=True)
@@ -83,8 +89,7 @@ class Control:
     def _answer(self, peer: int, request: Request) -> dict[str, Any] | None:
         core, verb = self._shell.core, request.verb
         if verb == "list":
-            self._permit(peer, "authorized_mailq_users", "view the mail queue")
-            core.list(peer)
+            self._list(peer, request)
             return None
         if verb == "flush":
             self._permit(peer, "authorized_flush_users", "flush the mail queue")
@@ -114,6 +119,24 @@ class Control:
             return {"messages": messages, "busy": busy, "next": more}
         raise Refused(f"no verb is called {verb!r}")
 
+    def _list(self, peer: int, request: Request) -> None:
+        """Have a thread list the queue into a pipe, and give the other end to who asks."""
+        privileged = self._permit(peer, "authorized_mailq_users", "view the mail queue")
+        if len(request.offsets) > REQUEST_MAX_OFFSETS:
+            raise Refused(f"more than {REQUEST_MAX_OFFSETS} changes of the time zone")
+        pipe = self._shell.core.list(
+            peer,
+            *self._shell.now(),
+            text=request.text,
+            waits=request.waits,
+            offsets=request.offsets,
+            privileged=privileged,
+        )
+        try:
+            self._shell.hand_over(peer, ipc.reply(b"{}\n", last=False), pipe)
+        finally:
+            os.close(pipe)
+
     def _flush(self, request: Request) -> int:
         core = self._shell.core
         if request.site is not None:
@@ -125,19 +148,23 @@ class Control:
         ids = None if request.id is None else [request.id]
         return len(core.apply("flush", ids, [], *self._shell.now()))
 
-    def _permit(self, peer: int, parameter: str | None, what: str) -> None:
-        """Raise `Refused` unless the peer's user may do this. `parameter`: the list of further users who may."""
+    def _permit(self, peer: int, parameter: str | None, what: str) -> bool:
+        """Raise `Refused` unless the peer's user may do this. `parameter`: the list of further users who may.
+
+        Says whether the user is one of those who may do everything.
+        """
         uid = self._users.get(peer, -1)
         if uid in (0, os.geteuid()):
-            return
+            return True
         try:
             name = pwd.getpwuid(uid).pw_name
         except KeyError:
             name = "unknown"
         if name == self._shell.config.text("mail_owner"):
-            return
+            return True
         if parameter is None or not self._listed(name, parameter):
             raise Refused(f"User {name}({uid}) is not allowed to {what}")
+        return False
 
     def _listed(self, name: str, parameter: str) -> bool:
         """Is a user in a list such as authorized_flush_users? The first word that fits decides; none is no."""

@@ -27,7 +27,7 @@ TRIGGER_TIMEOUT_S: Final = 10.0
 """trigger_timeout: how long an agent's socket may take to accept a trigger."""
 TRIGGER_BYTE: Final = b"W"
 BLOCKED_BYTES: Final = 1024 * 1024
-"""A peer with this much unread gets no more of a list until it has read."""
+"""A peer with this much unread is told nothing that can wait until it has read."""
 TIMER_SLACK_S: Final = 0.001
 """The loop's timers have a resolution of a millisecond: one that fires early must not fire again at once."""
 QUESTIONS_A_TURN: Final = 1000
@@ -211,6 +211,9 @@ class Shell:
     # Peers.
 
     async def _listen(self) -> None:
+        walks = self.core.fileno()
+        if walks is not None:
+            self._loop.add_reader(walks, self.turn_soon)
         listener = _bind_private()
         self._servers.append(
             await self._loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=LISTEN_BACKLOG)
@@ -232,6 +235,9 @@ class Shell:
         for transport in self._peers.values():
             transport.close()
         self._peers.clear()
+        walks = self.core.fileno()
+        if walks is not None:
+            self._loop.remove_reader(walks)
         self.core.close()
 
     def connected(self, transport: asyncio.Transport, *, control: bool) -> int:
@@ -243,6 +249,19 @@ class Shell:
         self._peers[peer] = transport
         self.core.connected(peer, control=control)
         return peer
+
+    def hand_over(self, peer: int, frame: bytes, descriptor: int) -> None:
+        """Send a frame and a descriptor (unix(7)). A peer that does not read is disconnected."""
+        transport = self._peers[peer]
+        try:
+            if transport.get_write_buffer_size():
+                raise BlockingIOError(errno.EAGAIN, "it does not read")
+            found = transport.get_extra_info("socket")
+            with socket.socket(fileno=os.dup(found.fileno())) as channel:
+                socket.send_fds(channel, [frame], [descriptor])
+        except OSError as problem:
+            self.log.warning(f"a peer on public/qmgr is disconnected: {problem.strerror}")
+            transport.abort()
 
     def lost(self, peer: int) -> None:
         """A peer's connection is gone."""

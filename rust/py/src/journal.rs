@@ -1,6 +1,7 @@
-//! `Journal`, `read_queue` and `QueueError`: see `postillion_core::queue`.
+//! `Journal`, `list_queue`, `repair_queue` and `QueueError`: see `postillion_core::queue`.
 
 use postillion_core::queue::repair::{Repair, repair};
+use postillion_core::queue::rows::{Form, Offsets};
 use postillion_core::queue::{self, Completion, JournalOptions};
 use postillion_core::smtp::reply::Enhanced;
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -85,16 +86,31 @@ impl Journal {
     }
 }
 
-/// The queue from disk, one JSON object a message.
+/// The queue from disk, some of it at a time to `take`, which ends it with an exception.
 #[pyfunction]
-#[pyo3(signature = (queue_directory, *, long_queue_ids=false))]
-pub fn read_queue<'py>(
-    py: Python<'py>,
+#[pyo3(signature = (queue_directory, take, *, long_queue_ids=false, text=false, waits=false, offsets=Vec::new()))]
+pub fn list_queue(
+    py: Python<'_>,
     queue_directory: PathBuf,
+    take: Py<PyAny>,
     long_queue_ids: bool,
-) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-    let lines = py.detach(|| queue::read_queue(&queue_directory, long_queue_ids)).map_err(queue_error)?;
-    Ok(lines.iter().map(|line| PyBytes::new(py, line.as_bytes())).collect())
+    text: bool,
+    waits: bool,
+    offsets: Offsets,
+) -> PyResult<()> {
+    let form = if text { Form::Text { offsets, waits } } else { Form::Json };
+    let mut refused = Ok(());
+    let listed = py.detach(|| {
+        let mut hand_on = |printed: &str| {
+            let taken = Python::attach(|py| take.call1(py, (PyBytes::new(py, printed.as_bytes()),)).map(|_| ()));
+            let goes_on = taken.is_ok();
+            refused = taken;
+            goes_on
+        };
+        queue::list_queue(&queue_directory, form, long_queue_ids, &mut hand_on)
+    });
+    listed.map_err(queue_error)?;
+    refused
 }
 
 /// Put a queue directory in order.

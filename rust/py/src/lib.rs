@@ -22,7 +22,7 @@ mod _core {
     #[pymodule_export]
     use crate::delivery::{AgentLink, DeliveryJob, JobRecipient, JobStatus};
     #[pymodule_export]
-    use crate::journal::{Journal, QueueError, read_queue, repair_queue};
+    use crate::journal::{Journal, QueueError, list_queue, repair_queue};
     #[pymodule_export]
     use crate::log::Log;
     #[pymodule_export]

@@ -11,11 +11,13 @@ use postillion_core::qmgr::scheduler::Scheduler;
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::id::QueueId;
 use postillion_core::queue::locator::Locator;
+use postillion_core::queue::rows::{Form, Offsets};
 use postillion_core::queue::spool::Spool;
 use postillion_core::smtp::reply::Enhanced;
 use pyo3::exceptions::{PyConnectionError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -160,14 +162,31 @@ impl QueueManager {
         Ok(())
     }
 
-    fn list(&mut self, peer: u32) -> PyResult<()> {
-        self.hub()?.list(peer);
-        Ok(())
+    /// The end of a pipe, for the caller to close.
+    #[pyo3(signature = (peer, now, wall_now, *, text=false, waits=false, offsets=Vec::new(), privileged=false))]
+    #[allow(clippy::too_many_arguments)]
+    fn list(
+        &mut self,
+        peer: u32,
+        now: f64,
+        wall_now: f64,
+        text: bool,
+        waits: bool,
+        offsets: Offsets,
+        privileged: bool,
+    ) -> PyResult<i32> {
+        let form = if text { Form::Text { offsets, waits } } else { Form::Json };
+        let pipe = self.hub()?.list(peer, privileged, form, Now::from_seconds(now, wall_now))?;
+        Ok(pipe.into_raw_fd())
     }
 
     fn flush_site(&mut self, site: &str, now: f64, wall_now: f64) -> PyResult<()> {
-        self.hub()?.flush_site(site, Now::from_seconds(now, wall_now));
-        Ok(())
+        Ok(self.hub()?.flush_site(site, Now::from_seconds(now, wall_now))?)
+    }
+
+    /// Readable when a turn is due for what a walk over the queue found.
+    fn fileno(&mut self) -> PyResult<Option<i32>> {
+        Ok(self.hub()?.event_fd().map(|event| event.as_raw_fd()))
     }
 
     /// The IDs to which `verb` was done, of `ids` (None: all) in `queues` (empty: in any).

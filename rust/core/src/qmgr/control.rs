@@ -106,6 +106,15 @@ impl Scheduler {
         self.catalogue.slot(id).is_some_and(|slot| self.flush_slot(slot, now))
     }
 
+    /// Try these messages now.
+    pub fn flush_messages(&mut self, ids: &[QueueId], now: Now) {
+        for id in ids {
+            if let Some(slot) = self.catalogue.slot(*id) {
+                self.flush_slot(slot, now);
+            }
+        }
+    }
+
     fn flush_slot(&mut self, slot: u32, now: Now) -> bool {
         let deferred = self.catalogue.entry(slot).place() == Place::Deferred;
         if deferred {

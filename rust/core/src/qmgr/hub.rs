@@ -9,27 +9,26 @@
 //! The shell calls, in each turn of its loop: `receive` for what came, `tick`, `next_request` until there is none,
 //! `outputs`, and comes back at `deadline`. Facts are written down in `outputs`, before anything leaves.
 
-use super::catalogue::Place;
 use super::clock::{Now, SECOND_US};
 use super::flow::Flow;
-use super::listing;
 use super::orphans::Orphans;
 use super::scheduler::{Event, Scheduler};
 use super::store::Store;
+use super::walk::{Told, Walks};
 use crate::ipc::frame::{Frame, FrameError, FrameReader};
 use crate::log::{Log, Severity};
-use crate::message::envelope::Envelope;
 use crate::queue::id::QueueId;
 use crate::queue::locator::SegmentId;
+use crate::queue::rows::Form;
 use crate::queue::state::Fact;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// Envelopes read from disk in one turn, so that a flush of the whole queue does not stop everything else.
 pub const LOADS_A_TURN: u32 = 200;
-/// Messages listed in one turn.
-pub const LISTED_A_TURN: u32 = 500;
 /// Facts written in one go.
 pub const FACTS_MAX: usize = 1000;
 /// Segments that a producer may have open: it appends to one, and writes a large message to another.
@@ -100,6 +99,7 @@ struct Peer {
     /// Segments that a producer spoke of and did not seal yet.
     open: Vec<SegmentId>,
     out: Vec<u8>,
+    /// It does not read what was written to it.
     blocked: bool,
     touched: bool,
 }
@@ -115,13 +115,6 @@ impl Peer {
     }
 }
 
-/// A walk over the whole queue, some messages a turn.
-#[derive(Debug)]
-enum Sweep {
-    List { peer: u32, from: u32 },
-    FlushSite { site: String, from: u32 },
-}
-
 /// The queue manager.
 #[derive(Debug)]
 pub struct Hub<S: Store> {
@@ -131,7 +124,7 @@ pub struct Hub<S: Store> {
     peers: HashMap<u32, Peer>,
     touched: Vec<u32>,
     controls: VecDeque<(u32, Vec<u8>)>,
-    sweeps: VecDeque<Sweep>,
+    walks: Walks,
     facts: Vec<Fact>,
     flow: Flow,
     loads_left: u32,
@@ -152,7 +145,7 @@ impl<S: Store> Hub<S> {
             peers: HashMap::new(),
             touched: Vec::new(),
             controls: VecDeque::new(),
-            sweeps: VecDeque::new(),
+            walks: Walks::default(),
             facts: Vec::new(),
             flow: Flow::default(),
             loads_left: LOADS_A_TURN,
@@ -181,7 +174,7 @@ impl<S: Store> Hub<S> {
             .insert(peer, Peer { reader, role, open: Vec::new(), out: Vec::new(), blocked: false, touched: false });
     }
 
-    /// A peer does not read what was written to it, or reads again: a list waits until it does.
+    /// A peer does not read what was written to it, or reads again: it is told when the queue manager falls behind only then.
     pub fn blocked(&mut self, peer: u32, blocked: bool) {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.blocked = blocked;
@@ -273,7 +266,6 @@ impl<S: Store> Hub<S> {
             None => self.look(now),
         }
         self.scheduler.stay(peer, now);
-        self.sweeps.retain(|sweep| !matches!(sweep, Sweep::List { peer: reader, .. } if *reader == peer));
     }
 
     /// A turn begins: let what is due happen.
@@ -296,7 +288,7 @@ impl<S: Store> Hub<S> {
             self.arrived(arrivals, now);
             self.find_orphans(now);
         }
-        self.sweep(now);
+        self.hear_walks(now);
     }
 
     /// `queue_run_delay` changed.
@@ -415,7 +407,7 @@ impl<S: Store> Hub<S> {
 
     /// When the next turn is due (monotonic microseconds; 0: at once).
     pub fn deadline(&mut self) -> u64 {
-        if !self.controls.is_empty() || self.sweeps.iter().any(|sweep| self.may_go_on(sweep)) {
+        if !self.controls.is_empty() {
             return 0;
         }
         let waits = self.housekeeping_us.min(self.rescan_us);
@@ -430,15 +422,39 @@ impl<S: Store> Hub<S> {
         self.say(peer, &Frame::ControlReply { last, json: json.to_vec() });
     }
 
-    /// Answer a control request with a line for every message in the queue, over the next turns.
-    pub fn list(&mut self, peer: u32) {
-        self.sweeps.push_back(Sweep::List { peer, from: 0 });
+    /// Answer a control request with every message in the queue: they come through the pipe that is given back, and
+    /// a reply says how many they were. `privileged`: the peer's user owns the queue.
+    pub fn list(&mut self, peer: u32, privileged: bool, form: Form, now: Now) -> io::Result<OwnedFd> {
+        let Some(directory) = self.store.queue_directory() else {
+            return Err(io::Error::other("this queue has no directory"));
+        };
+        self.walks.list(peer, privileged, &self.scheduler, directory, form, now)
     }
 
-    /// Try every deferred message now that has a recipient in `site`, over the next turns.
-    pub fn flush_site(&mut self, site: &str, now: Now) {
+    /// Try every deferred message that has a recipient in `site`, as they are found.
+    pub fn flush_site(&mut self, site: &str, now: Now) -> io::Result<()> {
         self.scheduler.revive_all(now);
-        self.sweeps.push_back(Sweep::FlushSite { site: site.to_ascii_lowercase(), from: 0 });
+        let Some(directory) = self.store.queue_directory() else {
+            return Err(io::Error::other("this queue has no directory"));
+        };
+        self.walks.find_site(&self.scheduler, directory, &site.to_ascii_lowercase())
+    }
+
+    /// Readable when a walk over the queue has something to tell: then a turn is due.
+    pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.walks.event_fd()
+    }
+
+    fn hear_walks(&mut self, now: Now) {
+        for told in self.walks.told() {
+            match told {
+                Told::Listed { peer, messages } => {
+                    self.reply(peer, format!("{{\"listed\": {messages}}}\n").as_bytes(), true);
+                }
+                Told::Found(ids) => self.scheduler.flush_messages(&ids, now),
+                Told::Over => {}
+            }
+        }
     }
 
     /// Where a message stands: its segment's file, offset and octets of its record, or `None`.
@@ -447,93 +463,4 @@ impl<S: Store> Hub<S> {
         let at = catalogue.get(id)?.at();
         Some((self.store.path(at.segment), at.offset, at.record_octets))
     }
-
-    fn may_go_on(&self, sweep: &Sweep) -> bool {
-        match sweep {
-            Sweep::List { peer, .. } => self.peers.get(peer).is_some_and(|known| !known.blocked),
-            Sweep::FlushSite { .. } => true,
-        }
-    }
-
-    fn sweep(&mut self, now: Now) {
-        let next = self.sweeps.iter().position(|sweep| self.may_go_on(sweep));
-        let Some(sweep) = next.and_then(|at| self.sweeps.remove(at)) else {
-            return;
-        };
-        match sweep {
-            Sweep::List { peer, from } => {
-                if let Some(from) = self.list_some(peer, from, now) {
-                    self.sweeps.push_back(Sweep::List { peer, from });
-                }
-            }
-            Sweep::FlushSite { site, from } => {
-                if let Some(from) = self.flush_some(&site, from, now) {
-                    self.sweeps.push_back(Sweep::FlushSite { site, from });
-                }
-            }
-        }
-    }
-
-    fn list_some(&mut self, peer: u32, mut from: u32, now: Now) -> Option<u32> {
-        let mut lines = String::new();
-        let mut left = LISTED_A_TURN;
-        let catalogue = self.scheduler.catalogue();
-        while left > 0
-            && let Some(entry) = catalogue.next_from(from)
-        {
-            left -= 1;
-            from = entry.slot() + 1;
-            let name = entry.id().text(self.scheduler.settings().long_queue_ids);
-            match entry.place() {
-                Place::Active(key) if self.in_memory(key) => {
-                    let message = self.scheduler.active(key)?;
-                    let recipients = message.targets.iter().map(|target| (target.index, &target.recipient));
-                    listing::row(&mut lines, entry, &name, &message.envelope, recipients, now);
-                }
-                _ => {
-                    if let Ok(envelope) = self.store.read_envelope(&entry.at()) {
-                        let recipients = (0u32..).zip(&envelope.recipients);
-                        listing::row(&mut lines, entry, &name, &envelope, recipients, now);
-                    }
-                }
-            }
-        }
-        let last = left > 0;
-        self.reply(peer, lines.as_bytes(), last);
-        (!last).then_some(from)
-    }
-
-    /// Does an active message have all its open recipients in memory?
-    fn in_memory(&self, key: u32) -> bool {
-        self.scheduler
-            .active(key)
-            .is_some_and(|message| message.in_core() as u32 >= self.scheduler.catalogue().entry(message.slot).open())
-    }
-
-    fn flush_some(&mut self, site: &str, mut from: u32, now: Now) -> Option<u32> {
-        let mut left = LISTED_A_TURN;
-        let mut found = Vec::new();
-        let catalogue = self.scheduler.catalogue();
-        while left > 0
-            && let Some(entry) = catalogue.next_from(from)
-        {
-            left -= 1;
-            from = entry.slot() + 1;
-            if entry.place() == Place::Deferred
-                && let Ok(envelope) = self.store.read_envelope(&entry.at())
-                && goes_to(&envelope, site)
-            {
-                found.push(entry.id());
-            }
-        }
-        for id in found {
-            self.scheduler.flush_message(id, now);
-        }
-        (left == 0).then_some(from)
-    }
-}
-
-fn goes_to(envelope: &Envelope, site: &str) -> bool {
-    let in_site = |address: &str| super::route::domain(address).eq_ignore_ascii_case(site);
-    envelope.recipients.iter().any(|recipient| in_site(&recipient.address))
 }

@@ -25,6 +25,7 @@
 //! orphans     segments whose producers nobody hears: when to look at them again
 //! feedback    how a window opens and closes
 //! waits       why a message waits, and when it goes next
+//! walk        threads that go over the whole queue for a listing
 //! ```
 
 mod admission;
@@ -55,6 +56,7 @@ pub mod slots;
 pub mod store;
 pub mod transport;
 pub mod waits;
+pub mod walk;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use crate::queue::id::QueueId;
 use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::spool::{Spool, Stored};
 use crate::queue::state::Fact;
+use std::path::Path;
 
 /// What the queue manager asks of the queue on disk.
 pub trait Store {
@@ -32,6 +33,10 @@ pub trait Store {
     fn read_recipients(&self, at: &Locator, from: Cursor, most: u32) -> Result<(Vec<Recipient>, Cursor), String>;
     /// A segment's file, relative to the queue directory.
     fn path(&self, segment: SegmentId) -> String;
+    /// The directory that holds the segments, for threads that read by themselves; `None` when there is none.
+    fn queue_directory(&self) -> Option<&Path> {
+        None
+    }
     /// Remember facts.
     fn note_all(&mut self, facts: &[Fact]);
     /// Housekeeping: messages that stand elsewhere now.
@@ -82,6 +87,10 @@ impl Store for Spool {
 
     fn path(&self, segment: SegmentId) -> String {
         Spool::path(self, segment)
+    }
+
+    fn queue_directory(&self) -> Option<&Path> {
+        Some(&self.queue_directory)
     }
 
     fn note_all(&mut self, facts: &[Fact]) {

@@ -1,94 +1,95 @@
-//! The queue as `postqueue -j` prints it, read from disk while no queue manager runs (postqueue(1)).
+//! The queue as postqueue prints it, read from disk while no queue manager runs (postqueue(1)).
 
-use crate::ipc::frame::Arrival;
+use crate::message::envelope::Envelope;
 use crate::queue::disk::RealDisk;
 use crate::queue::error::QueueError;
 use crate::queue::recovery;
+use crate::queue::rows::{Form, Head, Rows, Tail};
 use crate::queue::scan::{Found, SegmentReader};
 use crate::queue::state::Kept;
+use crate::queue::submissions::list_submissions;
 use std::collections::HashSet;
-use std::fmt::Write;
 use std::path::Path;
 
-/// One JSON object a message, without a line end, in the order of their IDs. `long_queue_ids`: the form of the IDs.
+/// So much is collected before it is handed on.
+pub const CHUNK_OCTETS: usize = 256 * 1024;
+
+/// Print the queue: maildrop/ first, then segment by segment. `take` gets what was printed, some of it at a time, and
+/// ends the listing with false.
 ///
 /// Nothing is changed, and what cannot be read is left out. Messages that a live process is just writing may be among
-/// them or not.
-pub fn read_queue(queue_directory: &Path, long_queue_ids: bool) -> Result<Vec<String>, QueueError> {
-    let facts = recovery::facts(&RealDisk, queue_directory)?;
-    let mut seen = HashSet::new();
-    let mut lines = Vec::new();
+/// them or not. `long_queue_ids`: the form of the IDs.
+pub fn list_queue(
+    queue_directory: &Path,
+    form: Form,
+    long_queue_ids: bool,
+    take: &mut dyn FnMut(&str) -> bool,
+) -> Result<(), QueueError> {
     let disk = RealDisk::shared();
+    let facts = recovery::facts(&*disk, queue_directory)?;
+    let mut rows = Rows::new(form, long_queue_ids);
+    let mut hand_on = |rows: &mut Rows| {
+        let goes_on = rows.out.len() < CHUNK_OCTETS || take(&rows.out);
+        if rows.out.len() >= CHUNK_OCTETS {
+            rows.out.clear();
+        }
+        goes_on
+    };
+    let mut wanted = list_submissions(queue_directory, &mut rows, &mut hand_on);
+    let mut seen = HashSet::new();
     for (_, id, path) in recovery::segments(&*disk, queue_directory)? {
         let Some(mut reader) = SegmentReader::open(&disk, path, id)? else { continue };
         let to = reader.octets()?.min(facts.ends.get(&id).copied().unwrap_or(u64::MAX));
         reader.scan(0, to, &mut |what| {
-            let Found::Record { locator, envelope } = what else { return };
-            let known = facts.messages.get(&envelope.id).cloned().unwrap_or_default();
-            if !known.is_over(envelope.recipients.len()) && seen.insert(envelope.id) {
-                let arrival = Arrival { locator, envelope };
-                lines.push((arrival.envelope.id, json_line(&arrival, &known.kept, long_queue_ids)));
+            let Found::Record { envelope, .. } = what else { return };
+            let known = facts.messages.get(&envelope.id);
+            let over = known.is_some_and(|known| known.is_over(envelope.recipients.len()));
+            if !wanted || over || !seen.insert(envelope.id) {
+                return;
             }
+            let nothing = Kept::default();
+            let kept = known.map_or(&nothing, |known| &known.kept);
+            print(&mut rows, &envelope, kept, long_queue_ids);
+            wanted = hand_on(&mut rows);
         })?;
+        if !wanted {
+            return Ok(());
+        }
     }
-    lines.sort();
-    Ok(lines.into_iter().map(|(_, line)| line).collect())
+    rows.finish();
+    take(&rows.out);
+    Ok(())
 }
 
-fn json_line(Arrival { envelope, .. }: &Arrival, kept: &Kept, long_queue_ids: bool) -> String {
-    let queue_name = match kept {
-        Kept { held: true, .. } => "hold",
-        Kept { next_attempt_us: Some(_), .. } => "deferred",
-        _ => "incoming",
+fn print(rows: &mut Rows, envelope: &Envelope, kept: &Kept, long_queue_ids: bool) {
+    let (queue, waits) = match kept {
+        Kept { held: true, .. } => ("hold", "until it is released from hold"),
+        Kept { next_attempt_us: Some(_), .. } => ("deferred", "for the mail system, which is down"),
+        _ => ("incoming", "for the mail system, which is down"),
     };
-    let mut line = format!(
-        r#"{{"queue_name": "{queue_name}", "queue_id": "{}", "arrival_time": {}, "message_size": {}, "#,
-        envelope.id.text(long_queue_ids),
-        envelope.arrival_us / 1_000_000,
-        envelope.size_octets,
-    );
-    line.push_str(r#""forced_expire": false, "sender": "#);
-    let sender = if envelope.sender.is_empty() { "MAILER-DAEMON" } else { &envelope.sender };
-    push_text(&mut line, sender);
-    line.push_str(r#", "recipients": ["#);
-    let mut first = true;
+    rows.begin(&Head {
+        queue,
+        name: &envelope.id.text(long_queue_ids),
+        arrival_s: envelope.arrival_us / 1_000_000,
+        size_octets: envelope.size_octets,
+        forced_expire: false,
+        sender: &envelope.sender,
+    });
     for (index, recipient) in (0u32..).zip(&envelope.recipients) {
-        if kept.done.binary_search(&index).is_ok() {
-            continue;
-        }
-        line.push_str(if std::mem::take(&mut first) { r#"{"address": "# } else { r#", {"address": "# });
-        push_text(&mut line, &recipient.address);
-        if let Some((_, status)) = kept.reasons.iter().find(|(at, _)| *at == index) {
-            line.push_str(r#", "delay_reason": "#);
-            push_text(&mut line, &status.text);
-        }
-        line.push('}');
-    }
-    line.push_str("]}");
-    line
-}
-
-/// A JSON string (RFC 8259 §7).
-fn push_text(line: &mut String, text: &str) {
-    line.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => line.push_str("\\\""),
-            '\\' => line.push_str("\\\\"),
-            c if c.is_control() => {
-                let _ = write!(line, "\\u{:04x}", c as u32);
-            }
-            c => line.push(c),
+        if kept.done.binary_search(&index).is_err() {
+            let status = kept.reasons.iter().find(|(at, _)| *at == index).map(|(_, status)| status);
+            rows.recipient(&recipient.address, recipient.original.as_deref(), status);
         }
     }
-    line.push('"');
+    let next_attempt_s = kept.next_attempt_us.map(|next_us| next_us / 1_000_000);
+    rows.end(&Tail { attempts: kept.attempts, next_attempt_s, waits });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ipc::frame::{Outcome, Status};
-    use crate::message::envelope::{Envelope, Recipient};
+    use crate::message::envelope::Recipient;
     use crate::queue::id::QueueId;
     use crate::queue::journal::{Journal, JournalOptions};
     use crate::queue::spool::Spool;
@@ -108,10 +109,20 @@ mod tests {
         id
     }
 
+    fn listed(directory: &Directory) -> String {
+        let mut all = String::new();
+        let mut take = |text: &str| {
+            all.push_str(text);
+            true
+        };
+        list_queue(directory.path(), Form::Json, true, &mut take).unwrap();
+        all
+    }
+
     #[test]
     fn every_waiting_message_is_a_line_and_done_recipients_are_left_out() {
         let directory = Directory::new();
-        assert_eq!(read_queue(directory.path(), false), Ok(vec![]));
+        assert_eq!(listed(&directory), "");
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let deferred = commit(&journal, |_| {});
         let held = commit(&journal, |envelope| {
@@ -125,14 +136,15 @@ mod tests {
         let dsn = Enhanced { class: 4, subject: 4, detail: 1 };
         let status = Status { outcome: Outcome::Deferred, dsn, text: "no \"route\"".into(), remote: None };
         spool.note_all(&[
-            Fact::Deferred { id: deferred, attempts: 1, next_attempt_us: 5, reasons: vec![(1, status)] },
+            Fact::Deferred { id: deferred, attempts: 1, next_attempt_us: 5_000_000, reasons: vec![(1, status)] },
             Fact::Done { id: deferred, recipients: vec![0] },
             Fact::Held { id: held },
             Fact::Removed { id: gone },
         ]);
-        let line = |name: &str, id: QueueId, sender: &str, recipients: &str| {
+        let line = |name: &str, id: QueueId, sender: &str, rest: &str| {
             format!(
-                r#"{{"queue_name": "{name}", "queue_id": "{}", "arrival_time": 1795000000, "message_size": 7, "forced_expire": false, "sender": "{sender}", "recipients": [{recipients}]}}"#,
+                r#"{{"queue_name": "{name}", "queue_id": "{}", "arrival_time": 1795000000, "message_size": 7, "forced_expire": false, "sender": "{sender}", "recipients": [{rest}}}
+"#,
                 id.long()
             )
         };
@@ -141,16 +153,40 @@ mod tests {
                 "deferred",
                 deferred,
                 "sender@example.org",
-                r#"{"address": "r1@example.net", "delay_reason": "no \"route\""}"#,
+                r#"{"address": "r1@example.net", "delay_reason": "no \"route\""}], "attempts": 1, "next_attempt": 5, "waits": "for the mail system, which is down""#,
             ),
-            line("hold", held, "MAILER-DAEMON", r#"{"address": "\"a\\b\u0007ü\"@example.net"}"#),
+            line(
+                "hold",
+                held,
+                "MAILER-DAEMON",
+                r#"{"address": "\"a\\b\u0007ü\"@example.net"}], "attempts": 0, "waits": "until it is released from hold""#,
+            ),
             line(
                 "incoming",
                 fresh,
                 "sender@example.org",
-                r#"{"address": "r0@example.net"}, {"address": "r1@example.net"}"#,
+                r#"{"address": "r0@example.net"}, {"address": "r1@example.net"}], "attempts": 0, "waits": "for the mail system, which is down""#,
             ),
         ];
-        assert_eq!(read_queue(directory.path(), true).unwrap(), expected);
+        assert_eq!(listed(&directory), expected.concat());
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_ends_it() {
+        let directory = Directory::new();
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let long = "x".repeat(1000);
+        commit(&journal, |envelope| {
+            envelope.recipients = (0..1000).map(|n| Recipient::plain(&format!("{n}{long}@example.net"))).collect();
+        });
+        commit(&journal, |_| {});
+        drop(journal);
+        let mut calls = 0;
+        let mut take = |_: &str| {
+            calls += 1;
+            false
+        };
+        list_queue(directory.path(), Form::Json, false, &mut take).unwrap();
+        assert_eq!(calls, 1);
     }
 }

@@ -9,6 +9,7 @@ pub mod content;
 mod corrupt;
 mod disk;
 pub mod draft;
+pub mod envelopes;
 pub mod error;
 pub mod fields;
 pub mod find;
@@ -22,12 +23,14 @@ mod recipients;
 mod record;
 mod recovery;
 pub mod repair;
+pub mod rows;
 mod scan;
 mod segment;
 mod slot;
 pub mod spool;
 pub mod state;
 mod statelog;
+pub mod submissions;
 mod writer;
 
 #[cfg(test)]
@@ -41,7 +44,7 @@ pub use content::{ContentReader, read_content};
 pub use draft::Draft;
 pub use error::QueueError;
 pub use journal::{Completion, Journal, JournalOptions};
-pub use listing::read_queue;
+pub use listing::list_queue;
 pub use spool::{Spool, Stored};
 pub use state::{Fact, Kept};
 

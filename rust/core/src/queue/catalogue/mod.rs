@@ -73,6 +73,11 @@ impl Snapshot {
         self.rows.iter_from(0)
     }
 
+    /// The message in a slot, if there was one.
+    pub fn get(&self, slot: u32) -> Option<Entry<'_>> {
+        self.rows.entry(slot)
+    }
+
     /// How many they are.
     pub fn len(&self) -> usize {
         self.len
