@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -151,3 +153,33 @@ async def test_each_message_says_why_it_waits_and_when_it_goes_next(tmp_path: Pa
         assert f"    waits for its next attempt: {moment} (1 attempt so far)\n" in shown
         assert "    waits until it is released from hold (" in shown
         assert "waits" not in (await command(postqueue, "-p")).stdout
+
+
+async def test_a_queue_manager_goes_on_while_a_listing_is_not_read(tmp_path: Path) -> None:
+    async with qmgr(tmp_path):
+        agent = await FakeAgent(tmp_path, DEFERRED).connect("smtp")
+        long = [f"{n}{'x' * 200}@example.net" for n in range(2000)]
+        (await asyncio.to_thread(announce, tmp_path, 1, [Message(USEC + n, long) for n in range(8)])).close()
+        await agent.has(8)
+
+        def stall() -> tuple[ipc.Session, Iterator[bytes]]:
+            session = ipc.Session("public/qmgr")
+            chunks = session.chunks({"verb": "list"})
+            assert next(chunks)
+            return session, chunks
+
+        stalled = [await asyncio.to_thread(stall) for _ in range(16)]
+        refused = await command(postqueue, "-j")
+        assert refused.returncode == 69
+        assert "too many listings of the queue at a time" in refused.stderr
+        assert (await command(postqueue, "-f")).returncode == 0
+        for session, chunks in stalled:
+            chunks.close()  # type: ignore[attr-defined]
+            session.close()
+
+        async def listed() -> bool:
+            return (await command(postqueue, "-j")).returncode == 0
+
+        async with asyncio.timeout(30):
+            while not await listed():
+                pass
