@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from dialogue import Server, Wire, site
-from postillion._core import Log, read_queue
+from postillion._core import Log
 from postillion.config import Config, ConfigError
 from postillion.smtpd import calls, handler
 from postillion.smtpd.access import Reply
 from postillion.smtpd.server import Connection
+from queue_files import read_queue
 
 EHLO = b"EHLO client.example\r\n"
 MAIL = b"MAIL FROM:<a@example.com> SIZE=5 BODY=8BITMIME\r\n"
