@@ -564,11 +564,19 @@ class QueueManager:
     `ValueError` for a setting that it does not know. `settings`: Postfix's names; times in seconds.
 
     A turn of the loop is: `receive` for what came, `tick`, `next_event` until it is None, `outputs`; the next turn is
-    due at `deadline`, or when bytes come. Peers are numbers that the caller gives.
+    due at `deadline`, or when bytes come. Peers are numbers that the caller gives. `piecemeal`: what stands in the
+    queue is taken in over the next turns, so that peers are heard and mail goes out meanwhile; else before this returns.
     """
 
     def __new__(
-        cls, queue_directory: str, settings: dict[str, object], log: Log, now: float, wall_now: float
+        cls,
+        queue_directory: str,
+        settings: dict[str, object],
+        log: Log,
+        now: float,
+        wall_now: float,
+        *,
+        piecemeal: bool = False,
     ) -> QueueManager: ...
     def close(self) -> None:
         """Let go of the queue directory; every other method raises `ValueError` afterwards."""

@@ -56,7 +56,7 @@ class Shell:
         self._loop = asyncio.get_running_loop()
         self._by_domain = self.resolver.by_domain
         general = settings.general(self.config, route_by_domain=self._by_domain)
-        self.core = QueueManager(".", general, self.log, self._loop.time(), time.time())
+        self.core = QueueManager(".", general, self.log, self._loop.time(), time.time(), piecemeal=True)
         self.control = Control(self)
         self._introduce("")
         self._introduce(self.config.text("bounce_service_name"))

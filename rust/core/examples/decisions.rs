@@ -64,7 +64,7 @@ impl Bench {
         let state = Kept {
             attempts: 1,
             next_attempt_us: Some(START_US + LATER_US),
-            reasons: vec![(0, status(Outcome::Deferred, text))],
+            reasons: vec![(0, status(Outcome::Deferred, text).into())],
             ..Kept::default()
         };
         self.scheduler.restore(Stored { arrival, state }, self.now);

@@ -12,6 +12,7 @@ use postillion_core::queue::id::QueueId;
 use postillion_core::queue::{Fact, Journal, JournalOptions, Spool};
 use postillion_core::smtp::reply::Enhanced;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A prime, so that neighbours go to different places.
@@ -99,10 +100,10 @@ fn defer(directory: &Path, ids: &[QueueId], seconds: u64) -> u64 {
     let next_attempt_us = since_1970.as_micros() as u64 + seconds * 1_000_000;
     let dsn = Enhanced { class: 4, subject: 4, detail: 1 };
     let text = "connect to mx.example[192.0.2.1]:25: Connection timed out";
-    let status = Status { outcome: Outcome::Deferred, dsn, text: text.into(), remote: None };
+    let status = Arc::new(Status { outcome: Outcome::Deferred, dsn, text: text.into(), remote: None });
     for some in ids.chunks(1000) {
         let deferred = |id: &QueueId| {
-            let reasons = vec![(0, status.clone())];
+            let reasons = vec![(0, Arc::clone(&status))];
             Fact::Deferred { id: *id, attempts: 1, next_attempt_us, reasons }
         };
         spool.note_all(&some.iter().map(deferred).collect::<Vec<Fact>>());

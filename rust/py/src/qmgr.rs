@@ -9,10 +9,10 @@ use postillion_core::qmgr::feedback::Feedback;
 use postillion_core::qmgr::hub::{Hub, Request};
 use postillion_core::qmgr::scheduler::Scheduler;
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
+use postillion_core::queue::diskstore::DiskStore;
 use postillion_core::queue::id::QueueId;
 use postillion_core::queue::locator::Locator;
 use postillion_core::queue::rows::{Form, Offsets};
-use postillion_core::queue::spool::Spool;
 use postillion_core::smtp::reply::Enhanced;
 use pyo3::exceptions::{PyConnectionError, PyValueError};
 use pyo3::prelude::*;
@@ -24,14 +24,14 @@ use std::sync::Arc;
 /// The queue manager: scheduler, queue on disk and peers' frames.
 #[pyclass(module = "postillion._core")]
 pub struct QueueManager {
-    open: Option<Hub<Spool>>,
+    open: Option<Hub<DiskStore>>,
 }
 
 /// ID, segment file, offset, octets.
 type Place = (String, String, u64, u64);
 
 impl QueueManager {
-    fn hub(&mut self) -> PyResult<&mut Hub<Spool>> {
+    fn hub(&mut self) -> PyResult<&mut Hub<DiskStore>> {
         self.open.as_mut().ok_or_else(|| PyValueError::new_err("the queue manager is closed"))
     }
 }
@@ -40,7 +40,7 @@ impl QueueManager {
 impl QueueManager {
     /// Opens the queue; raises `QueueError`.
     #[new]
-    #[pyo3(signature = (queue_directory, settings, log, now, wall_now))]
+    #[pyo3(signature = (queue_directory, settings, log, now, wall_now, *, piecemeal=false))]
     fn new(
         py: Python<'_>,
         queue_directory: &str,
@@ -48,15 +48,17 @@ impl QueueManager {
         log: &Log,
         now: f64,
         wall_now: f64,
+        piecemeal: bool,
     ) -> PyResult<Self> {
         let now = Now::from_seconds(now, wall_now);
         let (settings, rescan_us) = read_settings(settings)?;
-        let (spool, stored) = py.detach(|| Spool::open(Path::new(queue_directory))).map_err(queue_error)?;
-        let mut scheduler = Scheduler::new(settings, now);
-        for message in stored {
-            scheduler.restore(message, now);
+        let store = py.detach(|| DiskStore::open(Path::new(queue_directory))).map_err(queue_error)?;
+        let scheduler = Scheduler::new(settings, now);
+        let mut hub = Hub::new(scheduler, store, Arc::clone(&log.inner), rescan_us, now);
+        if !piecemeal {
+            py.detach(|| hub.recover_all(now));
         }
-        Ok(Self { open: Some(Hub::new(scheduler, spool, Arc::clone(&log.inner), rescan_us, now)) })
+        Ok(Self { open: Some(hub) })
     }
 
     /// Let go of the queue directory; nothing works afterwards.

@@ -221,6 +221,7 @@ impl Scheduler {
             Place::Crowded(_) => self.catalogue.wait_fresh(slot),
             _ => {}
         }
+        self.note(Fact::ForcedExpire { id });
         self.flush_slot(slot, now);
         true
     }

@@ -13,7 +13,7 @@ use super::clock::{Now, SECOND_US};
 use super::flow::Flow;
 use super::orphans::Orphans;
 use super::scheduler::{Event, Scheduler};
-use super::store::Store;
+use super::store::{News, Recovery, Store};
 use super::walk::{Told, Walks};
 use crate::ipc::frame::{Frame, FrameError, FrameReader};
 use crate::log::{Log, Severity};
@@ -26,6 +26,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Envelopes read from disk in one turn, so that a flush of the whole queue does not stop everything else.
 pub const LOADS_A_TURN: u32 = 200;
@@ -33,6 +34,8 @@ pub const LOADS_A_TURN: u32 = 200;
 pub const FACTS_MAX: usize = 1000;
 /// Segments that a producer may have open: it appends to one, and writes a large message to another.
 const OPEN_MAX: usize = 16;
+/// How often the store is asked for more while it reads what stood in the queue at the start.
+const RECOVERY_LOOK_US: u64 = 5_000;
 /// How often the store keeps house.
 pub const HOUSEKEEPING_US: u64 = SECOND_US;
 
@@ -132,6 +135,8 @@ pub struct Hub<S: Store> {
     rescan_every_us: u64,
     rescan_us: u64,
     orphans: Orphans,
+    /// When to ask for more of what stood in the queue at the start; `None` when all was told.
+    recovery_us: Option<u64>,
 }
 
 impl<S: Store> Hub<S> {
@@ -153,6 +158,7 @@ impl<S: Store> Hub<S> {
             rescan_every_us,
             rescan_us: now.mono_us + rescan_every_us,
             orphans,
+            recovery_us: Some(now.mono_us),
         }
     }
 
@@ -208,8 +214,8 @@ impl<S: Store> Hub<S> {
                 known.role = Role::Producer;
                 known.opened(segment);
                 if segment.0 != 0 {
-                    let arrivals = self.store.producer(segment, end);
-                    self.arrived(arrivals, now);
+                    let news = self.store.producer(segment, end);
+                    self.learn(news, now);
                 }
                 if role == Role::Stranger && self.flow.behind() {
                     self.say(peer, &Frame::Flow { behind: true });
@@ -219,13 +225,13 @@ impl<S: Store> Hub<S> {
                 for arrival in &arrivals {
                     known.opened(arrival.locator.segment);
                 }
-                let arrivals = self.store.arrived(arrivals);
-                self.arrived(arrivals, now);
+                let news = self.store.arrived(arrivals);
+                self.learn(news, now);
             }
             (Frame::Sealed { segment, end }, Role::Producer) => {
                 known.open.retain(|open| *open != segment);
-                let arrivals = self.store.sealed(segment, end);
-                self.arrived(arrivals, now);
+                let news = self.store.sealed(segment, end);
+                self.learn(news, now);
             }
             (Frame::Agent { transport, capacity, .. }, Role::Stranger | Role::Agent) => {
                 known.role = Role::Agent;
@@ -238,11 +244,12 @@ impl<S: Store> Hub<S> {
         Ok(())
     }
 
-    fn arrived(&mut self, arrivals: Vec<crate::ipc::frame::Arrival>, now: Now) {
-        for arrival in arrivals {
-            self.scheduler.arrived(arrival, now);
+    /// Take in what the store found.
+    fn learn(&mut self, news: News, now: Now) {
+        for (segment, id) in news.gone {
+            self.scheduler.catalogue_mut().gone(segment, id);
         }
-        for stored in self.store.take_recalled() {
+        for stored in news.messages {
             self.scheduler.restore(stored, now);
         }
     }
@@ -259,8 +266,8 @@ impl<S: Store> Hub<S> {
         match known.open.last() {
             _ if known.role == Role::Control => {}
             Some(segment) => {
-                let arrivals = self.store.producer_lost(*segment);
-                self.arrived(arrivals, now);
+                let news = self.store.producer_lost(*segment);
+                self.learn(news, now);
                 self.look_for_orphans(now);
             }
             None => self.look(now),
@@ -272,11 +279,12 @@ impl<S: Store> Hub<S> {
     pub fn tick(&mut self, now: Now) {
         self.loads_left = LOADS_A_TURN;
         self.scheduler.tick(now);
+        if self.recovery_us.is_some_and(|due_us| due_us <= now.mono_us) {
+            self.recover(now);
+        }
         if now.mono_us >= self.housekeeping_us {
             self.housekeeping_us = now.mono_us + HOUSEKEEPING_US;
-            for (id, at) in self.store.tick(now.wall_us) {
-                self.scheduler.moved(id, at);
-            }
+            self.store.tick(self.scheduler.catalogue_mut(), now);
             for notice in self.store.take_notices() {
                 self.log.warning(format_args!("{notice}"));
             }
@@ -284,11 +292,37 @@ impl<S: Store> Hub<S> {
         if now.mono_us >= self.rescan_us {
             self.rescan(now);
         } else if self.orphans.look_us().is_some_and(|look_us| look_us <= now.mono_us) {
-            let arrivals = self.store.rescan();
-            self.arrived(arrivals, now);
+            let news = self.store.rescan();
+            self.learn(news, now);
             self.find_orphans(now);
         }
         self.hear_walks(now);
+    }
+
+    /// Take in a part of what stood in the queue at the start, so that peers are heard and mail goes out in between.
+    fn recover(&mut self, now: Now) {
+        let (news, recovery) = self.store.recover();
+        self.learn(news, now);
+        self.recovery_us = match recovery {
+            Recovery::More => Some(now.mono_us),
+            Recovery::Soon => Some(now.mono_us + RECOVERY_LOOK_US),
+            Recovery::Done => None,
+        };
+    }
+
+    /// Take in all of what stood in the queue at the start, and wait for it.
+    pub fn recover_all(&mut self, now: Now) {
+        while self.is_recovering() {
+            self.recover(now);
+            if self.recovery_us.is_some_and(|due_us| due_us > now.mono_us) {
+                std::thread::sleep(Duration::from_micros(RECOVERY_LOOK_US / 10));
+            }
+        }
+    }
+
+    /// Is a part of what stood in the queue at the start still to be taken in?
+    pub fn is_recovering(&self) -> bool {
+        self.recovery_us.is_some()
     }
 
     /// `queue_run_delay` changed.
@@ -304,8 +338,8 @@ impl<S: Store> Hub<S> {
 
     /// Look through the store, and again soon if somebody unknown holds a part of it.
     fn look(&mut self, now: Now) {
-        let arrivals = self.store.rescan();
-        self.arrived(arrivals, now);
+        let news = self.store.rescan();
+        self.learn(news, now);
         self.look_for_orphans(now);
     }
 
@@ -321,7 +355,10 @@ impl<S: Store> Hub<S> {
 
     /// The next thing that the shell must do, or `None` until the next turn.
     pub fn next_request(&mut self, now: Now) -> Option<Request> {
-        if let Some((peer, json)) = self.controls.pop_front() {
+        // A command is about the whole queue: it waits until all of it is known.
+        if !self.is_recovering()
+            && let Some((peer, json)) = self.controls.pop_front()
+        {
             return Some(Request::Control { peer, json });
         }
         while self.loads_left > 0
@@ -407,10 +444,10 @@ impl<S: Store> Hub<S> {
 
     /// When the next turn is due (monotonic microseconds; 0: at once).
     pub fn deadline(&mut self) -> u64 {
-        if !self.controls.is_empty() {
+        if !self.controls.is_empty() && !self.is_recovering() {
             return 0;
         }
-        let waits = self.housekeeping_us.min(self.rescan_us);
+        let waits = self.housekeeping_us.min(self.rescan_us).min(self.recovery_us.unwrap_or(u64::MAX));
         let waits = self.orphans.look_us().map_or(waits, |look_us| look_us.min(waits));
         self.scheduler.deadline().map_or(waits, |due_us| due_us.min(waits))
     }

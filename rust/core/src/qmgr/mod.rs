@@ -53,7 +53,7 @@ pub mod scheduler;
 pub mod settings;
 pub mod slab;
 pub mod slots;
-pub mod store;
+pub use crate::queue::store;
 pub mod transport;
 pub mod waits;
 pub mod walk;

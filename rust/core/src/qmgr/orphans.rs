@@ -55,9 +55,9 @@ mod tests {
     use crate::qmgr::hub::Hub;
     use crate::qmgr::scheduler::Scheduler;
     use crate::qmgr::settings::Settings;
+    use crate::queue::diskstore::DiskStore;
     use crate::queue::id::QueueId;
     use crate::queue::journal::{Journal, JournalOptions};
-    use crate::queue::spool::Spool;
     use crate::queue::testing::{Directory, commit};
     use std::sync::Arc;
 
@@ -68,22 +68,25 @@ mod tests {
         Now { mono_us: (100 + seconds) * SECOND_US, wall_us: (1_700_000_000 + seconds) * SECOND_US }
     }
 
-    fn hub(directory: &Directory) -> Hub<Spool> {
-        let (spool, stored) = Spool::open(directory.path()).unwrap();
-        assert_eq!(stored, []);
+    fn hub(directory: &Directory) -> Hub<DiskStore> {
+        let (spool, news) = DiskStore::open_whole(directory.path()).unwrap();
+        assert_eq!(news.messages, []);
         let log = Log::new("mx", "postfix", "qmgr", 1, 0, Destination::Memory);
-        Hub::new(Scheduler::new(Settings::default(), at(0)), spool, Arc::new(log), RESCAN_US, at(0))
+        let mut hub = Hub::new(Scheduler::new(Settings::default(), at(0)), spool, Arc::new(log), RESCAN_US, at(0));
+        hub.tick(at(0));
+        assert!(!hub.is_recovering());
+        hub
     }
 
     fn journal(directory: &Directory) -> Journal {
         Journal::open(directory.path(), JournalOptions::default()).unwrap()
     }
 
-    fn knows(hub: &mut Hub<Spool>, id: QueueId) -> bool {
+    fn knows(hub: &mut Hub<DiskStore>, id: QueueId) -> bool {
         hub.scheduler().catalogue().slot(id).is_some()
     }
 
-    fn hello(hub: &mut Hub<Spool>, peer: u32, journal: &Journal) {
+    fn hello(hub: &mut Hub<DiskStore>, peer: u32, journal: &Journal) {
         hub.connected(peer, false);
         let mut bytes = Vec::new();
         journal.hello(7, &mut bytes);

@@ -392,7 +392,6 @@ impl Scheduler {
         }
         let id = entry.id();
         let attempts = self.catalogue.tried(slot, &reasons, now.mono_us + wait_us);
-        let reasons = reasons.into_iter().map(|(index, status)| (index, Status::clone(&status))).collect();
         let fact = Fact::Deferred { id, attempts, next_attempt_us: now.wall_us + wait_us, reasons };
         self.events.push_back(Event::Note(fact));
         if wish == Wish::Hold {

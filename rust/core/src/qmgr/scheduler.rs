@@ -28,8 +28,8 @@ use crate::ipc::frame::{Arrival, Job, Outcome, Status};
 use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::id::QueueId;
 use crate::queue::locator::Locator;
-use crate::queue::spool::Stored;
 use crate::queue::state::Fact;
+use crate::queue::store::Stored;
 use crate::smtp::reply::Enhanced;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -203,6 +203,11 @@ impl Scheduler {
         &self.catalogue
     }
 
+    /// As `catalogue`, for the store's part of it.
+    pub(super) fn catalogue_mut(&mut self) -> &mut Catalogue {
+        &mut self.catalogue
+    }
+
     /// The message that is active under this key (`Place::Active`).
     pub fn active(&self, key: u32) -> Option<&Active> {
         self.active.get(key)
@@ -217,7 +222,12 @@ impl Scheduler {
         let (held, deferred) = (state.held, state.next_attempt_us.is_some());
         // A clock that was turned back must not put an attempt off beyond what back-off ever does.
         let latest_us = now.mono_us + self.settings.lifetimes.maximal_backoff_us;
-        let due_us = state.next_attempt_us.map_or(0, |next_us| now.mono_of_wall(next_us).min(latest_us));
+        let due_us = match state.next_attempt_us {
+            // A person wanted it returned at once, and that is still to come.
+            _ if state.forced_expire => now.mono_us,
+            Some(next_us) => now.mono_of_wall(next_us).min(latest_us),
+            None => 0,
+        };
         self.catalogue.keep(slot, state, due_us);
         if self.catalogue.entry(slot).finished() {
             self.forget(slot);
@@ -235,13 +245,6 @@ impl Scheduler {
         let Arrival { locator, envelope } = arrival;
         if let Some(slot) = self.catalogue.insert(envelope.id, locator, envelope.recipients.len() as u32) {
             if envelope.recipients.is_empty() { self.forget(slot) } else { self.enter(slot, envelope, now) }
-        }
-    }
-
-    /// The record of a message stands elsewhere now.
-    pub fn moved(&mut self, id: QueueId, at: Locator) {
-        if let Some(slot) = self.catalogue.slot(id) {
-            self.catalogue.moved(slot, at);
         }
     }
 

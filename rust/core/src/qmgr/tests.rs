@@ -769,3 +769,30 @@ fn who_asked_for_it_hears_of_success_and_who_was_warned_that_the_delay_is_over()
     world.answer(0, &sent, None);
     assert_eq!(kinds(&world), [], "nobody is told of what came from nobody");
 }
+
+#[test]
+fn what_a_person_expired_is_returned_though_the_queue_manager_died_before() {
+    let mut world = world();
+    let agents = ["smtp", "bounce"].map(|transport| world.join(transport, 1));
+    let deferred = world.arrive("s@example.org", &["a@x.example"]);
+    world.answer(0, &|_| Some(status(Outcome::Deferred, "later")), None);
+    let held = world.arrive("s@example.org", &["b@y.example"]);
+    world.scheduler.hold(held, world.now);
+    agents.into_iter().for_each(|peer| world.leave(peer));
+    world.settle();
+    for id in [deferred, held] {
+        assert!(world.scheduler.expire(id, world.now));
+    }
+    world.settle();
+    world.restart();
+    assert!([deferred, held].iter().all(|id| world.scheduler.catalogue().get(*id).unwrap().forced_expire()));
+    for transport in ["smtp", "bounce"] {
+        world.join(transport, 1);
+    }
+    assert_eq!(world.jobs.len(), 1, "the held one waits for its release");
+    assert_eq!((world.jobs[0].1.kind, world.jobs[0].1.envelope.id), (JobKind::Bounce, deferred));
+    world.scheduler.release(held, world.now);
+    world.answer(0, &sent, None);
+    world.settle();
+    assert_eq!((world.jobs[0].1.kind, world.jobs[0].1.envelope.id), (JobKind::Bounce, held));
+}

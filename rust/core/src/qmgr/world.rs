@@ -10,8 +10,8 @@ use crate::ipc::frame::{Arrival, Job, JobKind, JobResult, Outcome, Status};
 use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::id::{QueueId, SLOT_BITS};
 use crate::queue::locator::{Locator, SegmentId};
-use crate::queue::spool::Stored;
 use crate::queue::state::{Fact, Kept};
+use crate::queue::store::Stored;
 use crate::smtp::reply::Enhanced;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -249,6 +249,7 @@ impl World {
             Fact::Held { .. } => known.kept.held = true,
             Fact::Released { .. } => known.kept.held = false,
             Fact::Warned { .. } => known.kept.warned = true,
+            Fact::ForcedExpire { .. } => known.kept.forced_expire = true,
             Fact::Removed { .. } => {
                 let all = known.envelope.recipients.len();
                 assert!(known.deleted || known.kept.done.len() == all, "removed with recipients left");

@@ -15,8 +15,9 @@ use crate::queue::id::QueueId;
 use crate::queue::journal::{Journal, JournalOptions};
 use crate::queue::segment::NEW_PREFIX;
 use crate::queue::slot::wall_now_us;
-use crate::queue::spool::{Spool, Stored};
+use crate::queue::spool::Spool;
 use crate::queue::state::{Fact, Kept};
+use crate::queue::store::Stored;
 use crate::queue::testing::{Call, Directory, Fault, Faulty, crash_image, envelope};
 use crate::queue::{CORRUPT, DEFERRED, INCOMING};
 use proptest::prelude::*;
@@ -220,8 +221,9 @@ impl World {
         let fact = fact(id);
         spool.note(fact.clone());
         let kept = self.known.entry(id).or_default();
-        kept.apply(&fact);
-        if kept.done.len() == 2 || matches!(fact, Fact::Removed { .. }) {
+        let removed = matches!(fact, Fact::Removed { .. });
+        kept.apply(fact);
+        if kept.done.len() == 2 || removed {
             self.known.remove(&id);
             self.gone.insert(id);
         }

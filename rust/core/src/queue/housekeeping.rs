@@ -1,60 +1,63 @@
 //! Clearing away: segments without messages, facts that count no more, and messages that outlive their segment.
 
+use crate::qmgr::clock::Now;
+use crate::queue::catalogue::{Catalogue, Place};
 use crate::queue::content::{read_content, read_envelope_bytes};
 use crate::queue::disk::Open;
+use crate::queue::diskstore::{DiskStore, Limits, Segment};
 use crate::queue::error::QueueError;
 use crate::queue::id::QueueId;
 use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::record::{RECORD_HEADER_OCTETS, RecordHeader};
 use crate::queue::segment::SegmentFile;
-use crate::queue::spool::{Message, Segment, Spool};
-use crate::queue::state::{Entry, Fact, Kept};
+use crate::queue::state::{Entry, Fact};
 use crate::queue::{DEFERRED, INCOMING};
 use std::io;
 
 /// A segment this old may give its last messages away.
 pub(crate) const MOVE_AGE_US: u64 = 300_000_000;
-/// A segment gives its messages away when they are less than one in so many of its octets.
-const MOVE_SHARE: u64 = 4;
-/// Only a message that rests for so long yet is moved: nobody reads it meanwhile.
-const MOVE_REST_US: u64 = 30_000_000;
-/// One tick moves at most so many octets, or one segment's.
-const MOVE_MAX_OCTETS: u64 = 4 * 1024 * 1024;
+/// A segment gives its messages away when they are less than one in so many of its octets. So this is what the queue's
+/// files are at most, as a multiple of the messages in them, once all are sealed and old enough.
+pub const SPACE_RATIO: u64 = 4;
 /// A segment whose messages were moved away stays so long for agents that opened a job just before.
 pub(crate) const RETIRE_AFTER_US: u64 = 300_000_000;
-/// A segment under `deferred/` is sealed at this size or age.
-const DEFERRED_MAX_OCTETS: u64 = 32 * 1024 * 1024;
-const DEFERRED_MAX_AGE_US: u64 = 3_600_000_000;
+/// A segment under `deferred/` is sealed at this age.
+pub(crate) const DEFERRED_MAX_AGE_US: u64 = 3_600_000_000;
 
-impl Spool {
-    /// Clear away. Call it every second or so; `wall_now_us`: microseconds since 1970.
+impl Default for Limits {
+    fn default() -> Self {
+        Self { deferred_max_octets: 32 * 1024 * 1024, move_max_octets: 4 * 1024 * 1024 }
+    }
+}
+
+impl DiskStore {
+    /// Clear away. Call it every second or so. What stands elsewhere now is changed in the catalogue.
     ///
-    /// Returns messages that were moved, with their new places. A system call that fails is tried again at the next
-    /// tick, and `take_notices` tells of it.
-    pub fn tick(&mut self, wall_now_us: u64) -> Vec<(QueueId, Locator)> {
-        self.unlink_empty(wall_now_us);
+    /// A system call that fails is tried again at the next tick, and `take_notices` tells of it.
+    pub fn tick(&mut self, catalogue: &mut Catalogue, now: Now) {
+        self.unlink_empty(catalogue, now.wall_us);
+        self.finish_log(false);
         if self.log.wants_compaction() {
-            self.compact_log();
+            self.compact_log(catalogue, now);
         }
-        if self
-            .deferred
-            .as_ref()
-            .is_some_and(|(file, seal_at)| file.end() >= DEFERRED_MAX_OCTETS || *seal_at <= wall_now_us)
-        {
+        let full = |(file, seal_at): &(SegmentFile, u64)| {
+            file.end() >= self.limits.deferred_max_octets || *seal_at <= now.wall_us
+        };
+        if self.deferred.as_ref().is_some_and(full) {
             self.seal_deferred();
         }
-        self.move_lingering(wall_now_us).unwrap_or_else(|error| {
+        if let Err(error) = self.move_lingering(catalogue, now.wall_us) {
             self.notice(format!("{DEFERRED}: messages cannot be moved: {error}"));
-            Vec::new()
-        })
+        }
     }
 
-    fn unlink_empty(&mut self, wall_now_us: u64) {
-        let empty = |segment: &Segment| {
+    fn unlink_empty(&mut self, catalogue: &mut Catalogue, wall_now_us: u64) {
+        let empty = |id: &SegmentId, segment: &Segment| {
             let read = segment.retire_at_us.is_none_or(|at| at <= wall_now_us);
-            segment.sealed && segment.live == 0 && read && !segment.unread && !segment.damaged
+            let live = catalogue.resident(*id).is_some_and(|resident| resident.live > 0);
+            segment.sealed && !live && read && !segment.unread && !segment.damaged
         };
-        let ids: Vec<SegmentId> = self.segments.iter().filter(|(_, s)| empty(s)).map(|(id, _)| *id).collect();
+        let ids: Vec<SegmentId> = self.segments.iter().filter(|(id, s)| empty(id, s)).map(|(id, _)| *id).collect();
         for id in ids {
             let path = self.full_path(id);
             match self.disk.remove(&path) {
@@ -66,36 +69,57 @@ impl Spool {
                 }
             }
             self.segments.remove(&id);
+            catalogue.forget_segment(id);
         }
     }
 
-    /// Begin a new state log with the facts that count yet.
-    pub(crate) fn compact_log(&mut self) {
+    /// Begin to write the state log anew with the facts that count yet, in a thread: here it costs a snapshot and the
+    /// names of the messages that are gone.
+    pub(crate) fn compact_log(&mut self, catalogue: &Catalogue, now: Now) {
+        // What was not read yet is not in the catalogue.
+        if self.loader.is_some() {
+            return;
+        }
+        self.forget_facts();
+        let gone = catalogue.all_gone();
+        let ends: Vec<_> = self.segments.iter().filter_map(|(id, segment)| Some((*id, segment.end?))).collect();
+        let unread: Vec<_> = self.facts.iter().filter(|(id, _)| catalogue.slot(**id).is_none()).collect();
+        let unread: Vec<Fact> = unread.into_iter().flat_map(|(id, known)| known.facts(*id)).collect();
+        let snapshot = catalogue.snapshot();
         // A segment that comes back after a power cut must find the facts about its messages: forget them only once
         // its removal is stable.
-        if self.unlinked {
-            for name in [INCOMING, DEFERRED] {
-                let path = self.queue_directory.join(name);
-                if let Err(error) = self.disk.sync_directory(&path) {
-                    return self.notice(QueueError::io("sync", &path, &error).to_string());
-                }
+        let unlinked = if self.unlinked { vec![INCOMING, DEFERRED] } else { vec![] };
+        let unlinked: Vec<_> = unlinked.into_iter().map(|name| self.queue_directory.join(name)).collect();
+        let first = move |disk: &dyn crate::queue::disk::Disk| {
+            unlinked
+                .iter()
+                .try_for_each(|path| disk.sync_directory(path).map_err(|error| QueueError::io("sync", path, &error)))
+        };
+        let entries = move |each: &mut dyn FnMut(&Entry)| {
+            gone.into_iter().for_each(|id| each(&Entry::Fact(Fact::Removed { id })));
+            unread.into_iter().for_each(|fact| each(&Entry::Fact(fact)));
+            for entry in snapshot.iter() {
+                entry.facts(|us| now.wall_of_mono(us)).into_iter().for_each(|fact| each(&Entry::Fact(fact)));
             }
-            self.unlinked = false;
+            ends.into_iter().for_each(|(segment, end)| each(&Entry::SegmentEnd { segment, end }));
+        };
+        self.unlinked = false;
+        if let Err(error) = self.log.compact(first, entries) {
+            self.compaction_failed(&error);
         }
-        if !self.has_unread() {
-            self.orphans.clear();
+    }
+
+    /// Hear what came of a compaction, if one has ended; with `wait`, of one that is under way.
+    pub(crate) fn finish_log(&mut self, wait: bool) {
+        if let Err(error) = self.log.finish(wait) {
+            self.compaction_failed(&error);
         }
-        let (segments, messages) = (&self.segments, &self.messages);
-        let gone = segments.values().flat_map(|segment| &segment.ids).filter(|id| !messages.contains_key(id));
-        let gone = gone.map(|id| Entry::Fact(Fact::Removed { id: *id }));
-        let waiting = messages.iter().filter_map(|(id, message)| Some((id, message.kept.as_ref()?)));
-        let waiting = waiting.flat_map(|(id, kept)| kept.facts(*id)).map(Entry::Fact);
-        let orphans = self.orphans.iter().flat_map(|(id, known)| known.facts(*id)).map(Entry::Fact);
-        let ends =
-            segments.iter().filter_map(|(id, segment)| Some(Entry::SegmentEnd { segment: *id, end: segment.end? }));
-        if let Err(error) = self.log.compact(&mut gone.chain(waiting).chain(orphans).chain(ends)) {
-            self.notice(format!("the state log cannot be written, facts wait in memory: {error}"));
-        }
+    }
+
+    fn compaction_failed(&mut self, error: &QueueError) {
+        // Whether the names' removal is stable is not known.
+        self.unlinked = true;
+        self.notice(format!("the state log cannot be written, facts wait in memory: {error}"));
     }
 
     fn seal_deferred(&mut self) {
@@ -106,11 +130,11 @@ impl Spool {
         }
     }
 
-    /// Copy messages that rest in old, nearly empty segments to one under `deferred/`.
-    fn move_lingering(&mut self, wall_now_us: u64) -> Result<Vec<(QueueId, Locator)>, QueueError> {
-        let chosen = self.lingering(wall_now_us);
+    /// Copy messages that stand in old, nearly empty segments to one under `deferred/`.
+    fn move_lingering(&mut self, catalogue: &mut Catalogue, wall_now_us: u64) -> Result<(), QueueError> {
+        let chosen = self.lingering(catalogue, wall_now_us);
         if chosen.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let (mut file, seal_at) = match self.deferred.take() {
             Some(deferred) => deferred,
@@ -143,51 +167,55 @@ impl Spool {
             }
             return Err(error);
         }
-        let mut moved = Vec::with_capacity(copies.len());
         for (id, from, record) in copies {
             let record_octets = record.len() as u64;
             let locator = Locator { segment: to, offset, record_octets };
             offset += record_octets;
-            if let Some(message) = self.messages.get_mut(&id) {
-                message.locator = locator;
+            if let Some(slot) = catalogue.slot(id) {
+                catalogue.moved(slot, locator);
             }
             if let Some(old) = self.segments.get_mut(&from.segment) {
-                old.live -= 1;
-                old.live_octets -= from.record_octets;
                 old.retire_at_us = Some(wall_now_us + RETIRE_AFTER_US);
             }
             if let Some(new) = self.segments.get_mut(&to) {
-                new.ids.push(id);
-                new.live += 1;
-                new.live_octets += record_octets;
                 new.known_end = offset;
             }
-            moved.push((id, locator));
         }
         self.deferred = Some((file, seal_at));
-        Ok(moved)
+        Ok(())
     }
 
-    /// Messages to move now: whole segments' worth, oldest first.
-    fn lingering(&self, wall_now_us: u64) -> Vec<(QueueId, Locator)> {
-        let old = |id: &SegmentId| QueueId(id.0).usec() + MOVE_AGE_US <= wall_now_us;
-        let sparse = |s: &Segment| s.sealed && s.live > 0 && s.live_octets * MOVE_SHARE < s.known_end;
-        let mut segments: Vec<_> = self.segments.iter().filter(|(id, s)| old(id) && sparse(s)).collect();
-        segments.sort_by_key(|(id, _)| **id);
-        let mut chosen = Vec::new();
-        let mut octets = 0;
-        for (id, segment) in segments {
-            if octets > 0 && octets + segment.live_octets > MOVE_MAX_OCTETS {
-                break;
-            }
-            let here = |m: &&Message| m.locator.segment == *id;
-            let live = || segment.ids.iter().filter_map(|id| Some((*id, self.messages.get(id).filter(here)?)));
-            if live().all(|(_, message)| rests(message, wall_now_us)) {
-                chosen.extend(live().map(|(id, message)| (id, message.locator)));
-                octets += segment.live_octets;
-            }
+    /// Messages to move now, those of the oldest segments first. One that is being delivered or is about to be stays
+    /// where its agent reads it, and its segment with it, until it rests again.
+    fn lingering(&self, catalogue: &Catalogue, wall_now_us: u64) -> Vec<(QueueId, Locator)> {
+        if self.loader.is_some() {
+            return Vec::new();
         }
-        chosen
+        let old = |id: &SegmentId| QueueId(id.0).usec() + MOVE_AGE_US <= wall_now_us;
+        let sparse = |id: &SegmentId, segment: &Segment| {
+            let resident = catalogue.resident(*id).filter(|resident| resident.live > 0);
+            segment.sealed && resident.is_some_and(|resident| resident.live_octets * SPACE_RATIO < segment.known_end)
+        };
+        let mut segments: Vec<SegmentId> =
+            self.segments.iter().filter(|(id, s)| old(id) && sparse(id, s)).map(|(id, _)| *id).collect();
+        if segments.is_empty() {
+            return Vec::new();
+        }
+        segments.sort();
+        let rests = |place: Place| matches!(place, Place::Fresh | Place::Deferred | Place::Held | Place::Crowded(_));
+        let mut resting: Vec<(QueueId, Locator)> = catalogue
+            .residents_of(&segments)
+            .into_iter()
+            .filter(|entry| rests(entry.place()))
+            .map(|entry| (entry.id(), entry.at()))
+            .collect();
+        resting.sort_unstable_by_key(|(_, at)| (at.segment, at.offset));
+        let mut octets = 0;
+        let fits = |(_, at): &(QueueId, Locator)| {
+            octets += at.record_octets;
+            octets == at.record_octets || octets <= self.limits.move_max_octets
+        };
+        resting.into_iter().take_while(fits).collect()
     }
 
     /// A record as it is to stand in the segment with `salt`.
@@ -212,17 +240,14 @@ impl Spool {
     }
 }
 
-fn rests(message: &Message, wall_now_us: u64) -> bool {
-    let rests = |kept: &Kept| kept.held || kept.next_attempt_us.is_some_and(|at| at > wall_now_us + MOVE_REST_US);
-    message.kept.as_ref().is_some_and(|kept| rests(kept))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ipc::frame::{Arrival, Frame, FrameReader};
+    use crate::queue::Spool;
     use crate::queue::journal::{Journal, JournalOptions};
     use crate::queue::slot::wall_now_us;
+    use crate::queue::state::Kept;
     use crate::queue::testing::{Directory, Faulty, commit, crash_image, envelope};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -280,15 +305,17 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_may_be_read_soon_stays_and_with_it_its_segment() {
+    fn a_message_that_is_being_read_stays_and_with_it_its_segment() {
         let directory = Directory::new();
         let id = lingering(&directory);
         let (mut spool, _) = Spool::open(directory.path()).unwrap();
         let now = wall_now_us() + MOVE_AGE_US;
-        spool.note(Fact::Deferred { id: id[0], attempts: 2, next_attempt_us: now + MOVE_REST_US, reasons: vec![] });
-        assert_eq!(spool.tick(now), []);
-        spool.note(Fact::Held { id: id[0] });
-        assert_eq!(spool.tick(now).len(), 2);
+        spool.place(id[0], Place::Active(1));
+        assert_eq!(spool.tick(now).iter().map(|(id, _)| *id).collect::<Vec<_>>(), id[1..]);
+        assert_eq!(spool.tick(now + RETIRE_AFTER_US), []);
+        assert_eq!(directory.files(INCOMING).len(), 1);
+        spool.place(id[0], Place::Held);
+        assert_eq!(spool.tick(now + RETIRE_AFTER_US).iter().map(|(id, _)| *id).collect::<Vec<_>>(), id[..1]);
     }
 
     #[test]
@@ -503,7 +530,7 @@ mod tests {
             };
             self.spool.note(fact.clone());
             let Some((_, _, kept)) = self.expected.get_mut(&id) else { return };
-            kept.apply(&fact);
+            kept.apply(fact);
             if kept.done.len() == 2 || what == 5 {
                 self.expected.remove(&id);
                 self.known.remove(&id);

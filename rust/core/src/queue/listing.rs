@@ -72,12 +72,12 @@ fn print(rows: &mut Rows, envelope: &Envelope, kept: &Kept, long_queue_ids: bool
         name: &envelope.id.text(long_queue_ids),
         arrival_s: envelope.arrival_us / 1_000_000,
         size_octets: envelope.size_octets,
-        forced_expire: false,
+        forced_expire: kept.forced_expire,
         sender: &envelope.sender,
     });
     for (index, recipient) in (0u32..).zip(&envelope.recipients) {
         if kept.done.binary_search(&index).is_err() {
-            let status = kept.reasons.iter().find(|(at, _)| *at == index).map(|(_, status)| status);
+            let status = kept.reasons.iter().find(|(at, _)| *at == index).map(|(_, status)| &**status);
             rows.recipient(&recipient.address, recipient.original.as_deref(), status);
         }
     }
@@ -96,6 +96,7 @@ mod tests {
     use crate::queue::state::Fact;
     use crate::queue::testing::{Directory, envelope};
     use crate::smtp::reply::Enhanced;
+    use std::sync::Arc;
     use std::time::Duration;
 
     fn commit(journal: &Journal, change: impl FnOnce(&mut Envelope)) -> QueueId {
@@ -136,14 +137,16 @@ mod tests {
         let dsn = Enhanced { class: 4, subject: 4, detail: 1 };
         let status = Status { outcome: Outcome::Deferred, dsn, text: "no \"route\"".into(), remote: None };
         spool.note_all(&[
-            Fact::Deferred { id: deferred, attempts: 1, next_attempt_us: 5_000_000, reasons: vec![(1, status)] },
+            Fact::Deferred { id: deferred, attempts: 1, next_attempt_us: 5_000_000, reasons: vec![(1, Arc::new(status))] },
             Fact::Done { id: deferred, recipients: vec![0] },
             Fact::Held { id: held },
+            Fact::ForcedExpire { id: held },
             Fact::Removed { id: gone },
         ]);
         let line = |name: &str, id: QueueId, sender: &str, rest: &str| {
+            let expired = id == held;
             format!(
-                r#"{{"queue_name": "{name}", "queue_id": "{}", "arrival_time": 1795000000, "message_size": 7, "forced_expire": false, "sender": "{sender}", "recipients": [{rest}}}
+                r#"{{"queue_name": "{name}", "queue_id": "{}", "arrival_time": 1795000000, "message_size": 7, "forced_expire": {expired}, "sender": "{sender}", "recipients": [{rest}}}
 "#,
                 id.long()
             )

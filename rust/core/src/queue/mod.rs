@@ -8,16 +8,18 @@ pub mod catalogue;
 pub mod content;
 mod corrupt;
 mod disk;
+pub mod diskstore;
 pub mod draft;
 pub mod envelopes;
 pub mod error;
 pub mod fields;
 pub mod find;
-mod housekeeping;
+pub mod housekeeping;
 pub mod id;
 pub mod journal;
 mod large;
 pub mod listing;
+mod loader;
 pub mod locator;
 mod recipients;
 mod record;
@@ -30,6 +32,7 @@ mod slot;
 pub mod spool;
 pub mod state;
 mod statelog;
+pub mod store;
 pub mod submissions;
 mod writer;
 
@@ -41,12 +44,14 @@ mod power_cut;
 pub(crate) mod testing;
 
 pub use content::{ContentReader, read_content};
+pub use diskstore::DiskStore;
 pub use draft::Draft;
 pub use error::QueueError;
 pub use journal::{Completion, Journal, JournalOptions};
 pub use listing::list_queue;
-pub use spool::{Spool, Stored};
+pub use spool::Spool;
 pub use state::{Fact, Kept};
+pub use store::{Appender, Incoming, News, Recovery, Store, Stored};
 
 /// Segments that producers write.
 pub const INCOMING: &str = "incoming";

@@ -7,7 +7,8 @@ use crate::queue::locator::SegmentId;
 use crate::queue::scan::segment_path;
 use crate::queue::segment::NEW_PREFIX;
 use crate::queue::state::{Entry, Fact, Kept};
-use crate::queue::{DEFERRED, INCOMING, statelog};
+use crate::queue::statelog::{self, Loaded};
+use crate::queue::{DEFERRED, INCOMING};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::HashMap;
 use std::io;
@@ -25,14 +26,20 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Is nothing left to do for a message of so many recipients?
-    pub(crate) fn is_over(&self, recipients: usize) -> bool {
-        self.removed || (recipients > 0 && self.kept.done.len() >= recipients)
+    /// Take a fact in.
+    pub(crate) fn apply(&mut self, fact: Fact) {
+        self.removed |= matches!(fact, Fact::Removed { .. });
+        self.kept.apply(fact);
     }
 
     /// The fewest facts that add up to this.
     pub(crate) fn facts(&self, id: QueueId) -> Vec<Fact> {
         if self.removed { vec![Fact::Removed { id }] } else { self.kept.facts(id) }
+    }
+
+    /// Is nothing left to do for a message of so many recipients?
+    pub(crate) fn is_over(&self, recipients: usize) -> bool {
+        self.removed || (recipients > 0 && self.kept.done.len() >= recipients)
     }
 }
 
@@ -41,27 +48,20 @@ impl Known {
 pub(crate) struct Facts {
     pub messages: HashMap<QueueId, Known>,
     pub ends: HashMap<SegmentId, u64>,
-    pub log_number: u64,
-    pub notices: Vec<String>,
+    pub log: Loaded,
 }
 
 /// Read the state log.
 pub(crate) fn facts(disk: &dyn Disk, queue_directory: &Path) -> Result<Facts, QueueError> {
-    let loaded = statelog::load(disk, queue_directory)?;
-    let mut facts = Facts { log_number: loaded.number, notices: loaded.notices, ..Facts::default() };
-    for entry in loaded.entries {
-        match entry {
-            Entry::Fact(fact) => {
-                let known = facts.messages.entry(fact.id()).or_default();
-                known.removed |= matches!(fact, Fact::Removed { .. });
-                known.kept.apply(&fact);
-            }
-            Entry::SegmentEnd { segment, end } => {
-                facts.ends.insert(segment, end);
-            }
+    let mut facts = Facts::default();
+    let Facts { messages, ends, .. } = &mut facts;
+    let loaded = statelog::load(disk, queue_directory, &mut |entry| match entry {
+        Entry::Fact(fact) => messages.entry(fact.id()).or_default().apply(fact),
+        Entry::SegmentEnd { segment, end } => {
+            ends.insert(segment, end);
         }
-    }
-    Ok(facts)
+    })?;
+    Ok(Facts { log: loaded, ..facts })
 }
 
 /// Every segment, with the directory that it is in: those of `deferred/` first, so that of two copies of a message the
@@ -114,11 +114,13 @@ mod tests {
     use crate::ipc::frame::{Outcome, Status};
     use crate::message::sink::Sink;
     use crate::queue::journal::{Completion, Journal, JournalOptions};
-    use crate::queue::spool::{Spool, Stored};
+    use crate::queue::spool::Spool;
+    use crate::queue::store::Stored;
     use crate::queue::testing::{Directory, commit, crash_image};
     use crate::smtp::reply::Enhanced;
     use std::fs::{self, File};
     use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
 
     fn journal(directory: &Directory) -> Journal {
         Journal::open(directory.path(), JournalOptions::default()).unwrap()
@@ -133,7 +135,7 @@ mod tests {
     fn deferred(id: QueueId, attempts: u32) -> Fact {
         let dsn = Enhanced { class: 4, subject: 4, detail: 1 };
         let status = Status { outcome: Outcome::Deferred, dsn, text: "no route".into(), remote: None };
-        Fact::Deferred { id, attempts, next_attempt_us: 5, reasons: vec![(1, status)] }
+        Fact::Deferred { id, attempts, next_attempt_us: 5, reasons: vec![(1, Arc::new(status))] }
     }
 
     #[test]
@@ -197,7 +199,7 @@ mod tests {
         ] {
             spool.note(fact.clone());
             for (of, kept) in expected.iter_mut().filter(|(of, _)| *of == fact.id()) {
-                kept.apply(&fact);
+                kept.apply(fact.clone());
                 assert_eq!(*of, fact.id());
             }
             let gone = |kept: &Kept| kept.done.len() == 2;

@@ -5,11 +5,11 @@
 //! alone; no octet of a segment is changed, and no file that may hold a message is removed.
 
 use crate::queue::disk::RealDisk;
+use crate::queue::diskstore::take_lock;
 use crate::queue::error::QueueError;
 use crate::queue::locator::SegmentId;
 use crate::queue::recovery::remove_leftovers;
 use crate::queue::segment::{NEW_PREFIX, SEGMENT_HEADER_OCTETS, SegmentBytes, SegmentHeader, is_live, make_directory};
-use crate::queue::spool::take_lock;
 use crate::queue::{ACTIVE, CORRUPT, DEFERRED, INCOMING};
 use std::fs::{self, File, Metadata};
 use std::io;

@@ -4,6 +4,7 @@ use crate::ipc::codec::{CodecError, Put, Take};
 use crate::ipc::frame::{Status, decode_status, encode_status};
 use crate::queue::id::QueueId;
 use crate::queue::locator::SegmentId;
+use std::sync::Arc;
 
 /// Something that happened to a message and must be known after a crash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum Fact {
         /// When it is tried next: microseconds since 1970.
         next_attempt_us: u64,
         /// Why, for each recipient that waits.
-        reasons: Vec<(u32, Status)>,
+        reasons: Vec<(u32, Arc<Status>)>,
     },
     /// A person put it on hold.
     Held {
@@ -38,6 +39,11 @@ pub enum Fact {
     },
     /// The sender was told of the delay.
     Warned {
+        /// The message.
+        id: QueueId,
+    },
+    /// A person wants it returned to the sender at its next attempt.
+    ForcedExpire {
         /// The message.
         id: QueueId,
     },
@@ -60,9 +66,11 @@ pub struct Kept {
     /// On hold.
     pub held: bool,
     /// Why it waits, by recipient.
-    pub reasons: Vec<(u32, Status)>,
+    pub reasons: Vec<(u32, Arc<Status>)>,
     /// The sender was told of the delay.
     pub warned: bool,
+    /// A person wants it returned to the sender at its next attempt.
+    pub forced_expire: bool,
 }
 
 /// An entry of the state log.
@@ -83,6 +91,7 @@ impl Fact {
             | Self::Held { id }
             | Self::Released { id }
             | Self::Warned { id }
+            | Self::ForcedExpire { id }
             | Self::Removed { id } => *id,
         }
     }
@@ -90,24 +99,25 @@ impl Fact {
 
 impl Kept {
     /// Take a fact in. `Removed` changes nothing here: there is no message any more.
-    pub(crate) fn apply(&mut self, fact: &Fact) {
+    pub(crate) fn apply(&mut self, fact: Fact) {
         match fact {
             Fact::Done { recipients, .. } => {
                 for index in recipients {
-                    if let Err(at) = self.done.binary_search(index) {
-                        self.done.insert(at, *index);
+                    if let Err(at) = self.done.binary_search(&index) {
+                        self.done.insert(at, index);
                     }
                 }
                 self.reasons.retain(|(index, _)| self.done.binary_search(index).is_err());
             }
             Fact::Deferred { attempts, next_attempt_us, reasons, .. } => {
-                self.attempts = *attempts;
-                self.next_attempt_us = Some(*next_attempt_us);
-                self.reasons.clone_from(reasons);
+                self.attempts = attempts;
+                self.next_attempt_us = Some(next_attempt_us);
+                self.reasons = reasons;
             }
             Fact::Held { .. } => self.held = true,
             Fact::Released { .. } => self.held = false,
             Fact::Warned { .. } => self.warned = true,
+            Fact::ForcedExpire { .. } => self.forced_expire = true,
             Fact::Removed { .. } => {}
         }
     }
@@ -126,6 +136,9 @@ impl Kept {
         }
         if self.warned {
             facts.push(Fact::Warned { id });
+        }
+        if self.forced_expire {
+            facts.push(Fact::ForcedExpire { id });
         }
         facts
     }
@@ -166,6 +179,7 @@ pub(crate) fn encode_fact(fact: &Fact, out: &mut Vec<u8>) {
         Fact::Released { .. } => 4,
         Fact::Warned { .. } => 5,
         Fact::Removed { .. } => 6,
+        Fact::ForcedExpire { .. } => 8,
     });
     out.put_u64(fact.id().0);
     match fact {
@@ -182,7 +196,11 @@ pub(crate) fn encode_fact(fact: &Fact, out: &mut Vec<u8>) {
                 encode_status(status, out);
             }
         }
-        Fact::Held { .. } | Fact::Released { .. } | Fact::Warned { .. } | Fact::Removed { .. } => {}
+        Fact::Held { .. }
+        | Fact::Released { .. }
+        | Fact::Warned { .. }
+        | Fact::ForcedExpire { .. }
+        | Fact::Removed { .. } => {}
     }
 }
 
@@ -195,7 +213,7 @@ fn decode_fact(kind: u8, id: QueueId, take: &mut Take<'_>) -> Result<Fact, Codec
         2 => {
             let (attempts, next_attempt_us) = (take.u32()?, take.u64()?);
             let count = take.count(4)?;
-            let reason = |_| Ok((take.u32()?, decode_status(take)?));
+            let reason = |_| Ok((take.u32()?, Arc::new(decode_status(take)?)));
             let reasons = (0..count).map(reason).collect::<Result<_, CodecError>>()?;
             Fact::Deferred { id, attempts, next_attempt_us, reasons }
         }
@@ -203,6 +221,7 @@ fn decode_fact(kind: u8, id: QueueId, take: &mut Take<'_>) -> Result<Fact, Codec
         4 => Fact::Released { id },
         5 => Fact::Warned { id },
         6 => Fact::Removed { id },
+        8 => Fact::ForcedExpire { id },
         _ => return Err(CodecError::BadValue("fact")),
     })
 }
@@ -219,10 +238,11 @@ mod tests {
         let status = Status { outcome: Outcome::Deferred, dsn, text: "no route".into(), remote: Some("mx".into()) };
         vec![
             Fact::Done { id, recipients: vec![5, 1] },
-            Fact::Deferred { id, attempts: 2, next_attempt_us: 77, reasons: vec![(3, status)] },
+            Fact::Deferred { id, attempts: 2, next_attempt_us: 77, reasons: vec![(3, Arc::new(status))] },
             Fact::Held { id },
             Fact::Warned { id },
             Fact::Released { id },
+            Fact::ForcedExpire { id },
             Fact::Removed { id },
         ]
     }
@@ -245,20 +265,20 @@ mod tests {
     fn what_facts_add_up_to_is_told_again_by_fewer() {
         let mut kept = Kept::default();
         for fact in examples() {
-            kept.apply(&fact);
+            kept.apply(fact.clone());
             let mut again = Kept::default();
-            kept.facts(QueueId(9)).iter().for_each(|fact| again.apply(fact));
+            kept.facts(QueueId(9)).into_iter().for_each(|fact| again.apply(fact));
             assert_eq!(again, kept, "after {fact:?}");
         }
         assert_eq!((kept.done, kept.attempts, kept.next_attempt_us), (vec![1, 5], 2, Some(77)));
-        assert!(kept.warned && !kept.held);
+        assert!(kept.warned && kept.forced_expire && !kept.held);
     }
 
     #[test]
     fn a_recipient_that_is_done_waits_for_no_reason() {
         let mut kept = Kept::default();
-        kept.apply(&examples()[1]);
-        kept.apply(&Fact::Done { id: QueueId(9), recipients: vec![3] });
+        kept.apply(examples().remove(1));
+        kept.apply(Fact::Done { id: QueueId(9), recipients: vec![3] });
         assert_eq!(kept.reasons, []);
     }
 }

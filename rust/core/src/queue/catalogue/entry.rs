@@ -276,7 +276,7 @@ impl<'a> Entry<'a> {
         let id = self.row.id;
         let mut facts = Vec::new();
         if let Some(due_us) = self.next_attempt_us() {
-            let reasons = self.reasons().into_iter().map(|(index, status)| (index, Status::clone(status))).collect();
+            let reasons = self.reasons().into_iter().map(|(index, status)| (index, Arc::clone(status))).collect();
             facts.push(Fact::Deferred { id, attempts: self.row.attempts, next_attempt_us: wall_of(due_us), reasons });
         }
         let done: Vec<u32> = (0..self.row.recipients).filter(|index| self.is_done(*index)).collect();
@@ -288,6 +288,9 @@ impl<'a> Entry<'a> {
         }
         if self.warned() {
             facts.push(Fact::Warned { id });
+        }
+        if self.forced_expire() {
+            facts.push(Fact::ForcedExpire { id });
         }
         facts
     }

@@ -279,14 +279,14 @@ impl Catalogue {
         attempts
     }
 
-    fn put_off(&mut self, slot: u32, attempts: u32, next_us: u64) {
+    pub(crate) fn put_off(&mut self, slot: u32, attempts: u32, next_us: u64) {
         let row = self.row(slot);
         row.attempts = attempts;
         row.due_us = next_us;
         row.flags.set(Flags::PUT_OFF);
     }
 
-    fn set_reasons(&mut self, slot: u32, reasons: &[(u32, Arc<Status>)]) {
+    pub(crate) fn set_reasons(&mut self, slot: u32, reasons: &[(u32, Arc<Status>)]) {
         self.forget_reasons(slot);
         let Rows { rows, reasons: statuses, .. } = &mut self.rows;
         let row = rows.get_mut(slot);
@@ -330,8 +330,10 @@ impl Catalogue {
         if kept.warned {
             self.warned(slot);
         }
-        let reasons: Vec<_> = kept.reasons.into_iter().map(|(index, status)| (index, Arc::new(status))).collect();
-        self.set_reasons(slot, &reasons);
+        if kept.forced_expire {
+            self.force_expire(slot);
+        }
+        self.set_reasons(slot, &kept.reasons);
     }
 
     // Where its record stands.
