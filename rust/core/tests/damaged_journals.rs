@@ -228,6 +228,7 @@ impl Queue {
                 Fact::Held { .. } => kept.held = true,
                 Fact::Released { .. } => kept.held = false,
                 Fact::Warned { .. } => kept.warned = true,
+                Fact::ForcedExpire { .. } => kept.forced_expire = true,
                 Fact::Removed { .. } => return None,
             }
         }

@@ -8,7 +8,7 @@ use postillion_core::message::date::Zone;
 use postillion_core::message::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use postillion_core::message::settings::{self, Octets};
 use postillion_core::message::stuff::Stuffer;
-use postillion_core::queue::{Draft, Journal as QueueJournal, QueueError};
+use postillion_core::queue::{Appender, Incoming, QueueError};
 use postillion_core::smtp::reply::Reply;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -102,7 +102,7 @@ pub fn recipient((address, original, orcpt, notify): RecipientTuple) -> Recipien
 }
 
 struct Parts {
-    cleanup: Cleanup<Draft>,
+    cleanup: Cleanup<Box<dyn Incoming>>,
     stuffer: Stuffer,
     wire: Vec<u8>,
 }
@@ -112,7 +112,6 @@ struct Parts {
 pub struct Submission {
     parts: Option<Parts>,
     settings: Arc<settings::CleanupSettings>,
-    journal: Arc<QueueJournal>,
     log: Arc<postillion_core::log::Log>,
     #[pyo3(get)]
     queue_id: String,
@@ -156,7 +155,7 @@ impl Submission {
             _ => return Err(PyValueError::new_err(format!("no RET is called {ret:?}"))),
         };
         let arrival_us = arrival.map_or(Ok(wall_now_us), microseconds)?;
-        let draft = journal.inner.draft().map_err(|error| queue_refused(py, &error))?;
+        let draft = journal.inner.incoming().map_err(|error| queue_refused(py, &error))?;
         let id = draft.id();
         let envelope = Envelope {
             id,
@@ -180,8 +179,7 @@ impl Submission {
             cleanup.received(&received.replace("{id}", &queue_id).replace("{date}", &date));
         }
         let parts = Some(Parts { cleanup, stuffer: Stuffer::default(), wire: Vec::new() });
-        let (journal, log) = (Arc::clone(&journal.inner), Arc::clone(&log.inner));
-        Ok(Self { parts, settings: inner, journal, log, queue_id })
+        Ok(Self { parts, settings: inner, log: Arc::clone(&log.inner), queue_id })
     }
 
     #[getter]
@@ -213,7 +211,7 @@ impl Submission {
             return Err(refused(py, &Reply::new(550, [1, 0], "Error: no recipients specified")));
         }
         log_message_id(&self.log, &self.settings, &envelope);
-        self.journal.commit(draft, &envelope, ticket);
+        draft.commit(&envelope, ticket);
         Ok(self.queue_id.clone())
     }
 }

@@ -5,6 +5,7 @@ use crate::journal::Journal;
 use crate::log::Log;
 use postillion_core::message::envelope::{BodyType, Ret};
 use postillion_core::message::stuff::{Unstuffer, unstuff};
+use postillion_core::queue::Appender;
 use postillion_core::smtp::command::{Dialect, MailArguments, Verb};
 use postillion_core::smtp::reply::{Enhanced, Reply};
 use postillion_core::smtp::server::{Question, plain_reply};
@@ -117,7 +118,7 @@ impl SmtpdConfig {
             asks_content,
             log: Arc::clone(&log.inner),
             cleanup: Arc::clone(&cleanup_settings.inner),
-            journal: journal.map(|journal| Arc::clone(&journal.inner)),
+            journal: journal.map(|journal| Arc::new(Arc::clone(&journal.inner)) as Arc<dyn Appender>),
             flow: Flow::new(in_flow_delay_s),
         };
         Ok(Self { site: Arc::new(site) })

@@ -4,6 +4,7 @@
 //! its own appends them to a segment, many to one sync. The queue manager has the one `Spool`: it reads what stands
 //! in the segments, keeps the state log, and clears away what is done.
 
+mod appender;
 pub mod catalogue;
 pub mod content;
 mod corrupt;
@@ -21,6 +22,7 @@ mod large;
 pub mod listing;
 mod loader;
 pub mod locator;
+pub mod memory;
 mod recipients;
 mod record;
 mod recovery;
@@ -36,6 +38,8 @@ pub mod store;
 pub mod submissions;
 mod writer;
 
+#[cfg(test)]
+mod conformance;
 #[cfg(test)]
 mod error_matrix;
 #[cfg(test)]

@@ -24,7 +24,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// A message that is being received. Dropping it leaves nothing.
-pub trait Incoming: Sink + Send {
+pub trait Incoming: Sink + Send + Sync {
     /// Its name in the queue.
     fn id(&self) -> QueueId;
     /// Octets of content so far.

@@ -9,7 +9,7 @@ use crate::message::cleanup::{Cleanup, Origin, Refusal, log_message_id};
 use crate::message::envelope::Envelope;
 use crate::message::settings::CleanupSettings;
 use crate::queue::id::QueueId;
-use crate::queue::{Draft, Journal};
+use crate::queue::{Appender, Incoming};
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::smtp::server::{ContentFault, EndOfData, Event, Question, Server, Transaction};
 use crate::smtp::server_config::ServerConfig;
@@ -33,7 +33,7 @@ pub struct Site {
     /// Cleanup's parameters.
     pub cleanup: Arc<CleanupSettings>,
     /// Where messages go; `None` for a stand-alone session, whose owner takes the content itself.
-    pub journal: Option<Arc<Journal>>,
+    pub journal: Option<Arc<dyn Appender>>,
     /// Whether messages that begin wait for the queue manager.
     pub flow: Flow,
 }
@@ -87,7 +87,7 @@ pub enum Turn {
 enum Content {
     None,
     /// On its way into the queue.
-    Arriving(Box<Cleanup<Draft>>),
+    Arriving(Box<Cleanup<Box<dyn Incoming>>>),
     /// With the journal.
     Committing(QueueId),
     /// Kept for the owner, in wire form.
@@ -312,7 +312,7 @@ impl Session {
                 self.content = Content::Kept(Vec::new());
                 go_ahead()
             }
-            Some(journal) => match journal.draft() {
+            Some(journal) => match journal.incoming() {
                 Ok(draft) => {
                     let cleanup = self.cleanup(draft, transaction, wall_now_us);
                     self.content = Content::Arriving(Box::new(cleanup));
@@ -332,7 +332,12 @@ impl Session {
     }
 
     /// Cleanup for a message that begins, with its trace header written.
-    fn cleanup(&self, draft: Draft, transaction: &Transaction, wall_now_us: u64) -> Cleanup<Draft> {
+    fn cleanup(
+        &self,
+        draft: Box<dyn Incoming>,
+        transaction: &Transaction,
+        wall_now_us: u64,
+    ) -> Cleanup<Box<dyn Incoming>> {
         let id = draft.id();
         let id_text = id.text(self.site.cleanup.long_queue_ids);
         self.site.log.info(format_args!("{id_text}: client={}", self.log_name));
@@ -415,12 +420,12 @@ impl Session {
         None
     }
 
-    fn commit(&mut self, cleanup: Cleanup<Draft>, now: f64) {
+    fn commit(&mut self, cleanup: Cleanup<Box<dyn Incoming>>, now: f64) {
         let id = cleanup.envelope().id;
         match (cleanup.finish(), &self.site.journal) {
-            (Ok((draft, envelope)), Some(journal)) => {
+            (Ok((draft, envelope)), Some(_)) => {
                 log_message_id(&self.site.log, &self.site.cleanup, &envelope);
-                journal.commit(draft, &envelope, self.ticket);
+                draft.commit(&envelope, self.ticket);
                 self.content = Content::Committing(id);
             }
             (Ok(_), None) => self.server.reply(&Refusal::WriteError.reply(), now),
