@@ -107,7 +107,7 @@ fn fill(directory: &Path, messages: u64, octets: usize) {
             id,
             attempts: 1,
             next_attempt_us: id.usec() + 3_600_000_000,
-            reasons: vec![(0, status.clone())],
+            reasons: vec![(0, status.clone().into())],
         });
         pending += 1;
         while pending >= PENDING {

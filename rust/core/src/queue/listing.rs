@@ -137,7 +137,12 @@ mod tests {
         let dsn = Enhanced { class: 4, subject: 4, detail: 1 };
         let status = Status { outcome: Outcome::Deferred, dsn, text: "no \"route\"".into(), remote: None };
         spool.note_all(&[
-            Fact::Deferred { id: deferred, attempts: 1, next_attempt_us: 5_000_000, reasons: vec![(1, Arc::new(status))] },
+            Fact::Deferred {
+                id: deferred,
+                attempts: 1,
+                next_attempt_us: 5_000_000,
+                reasons: vec![(1, Arc::new(status))],
+            },
             Fact::Done { id: deferred, recipients: vec![0] },
             Fact::Held { id: held },
             Fact::ForcedExpire { id: held },
