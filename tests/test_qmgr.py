@@ -162,7 +162,7 @@ async def test_a_message_goes_to_the_agent_of_its_transport_and_out_of_the_queue
 
 
 async def test_a_queue_manager_that_starts_again_knows_everything(tmp_path: Path) -> None:
-    done, late, held = (Message(NOW_US + n, [f"r{n}@example.net"]) for n in range(3))
+    done, late, held = (Message(time.time_ns() // 1000 + n, [f"r{n}@example.net"]) for n in range(3))
     async with qmgr(tmp_path) as daemon:
         first = await FakeAgent(
             tmp_path, lambda job: (SENT if "r0" in job.recipients[0].address else DEFERRED)(job)

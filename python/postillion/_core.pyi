@@ -565,7 +565,7 @@ class QueueManager:
 
     A turn of the loop is: `receive` for what came, `tick`, `next_event` until it is None, `outputs`; the next turn is
     due at `deadline`, or when bytes come. Peers are numbers that the caller gives. `piecemeal`: what stands in the
-    queue is taken in over the next turns, so that peers are heard and mail goes out meanwhile; else before this returns.
+    queue is taken in over the next turns, so that peers are heard and mail goes out meanwhile; else before it returns.
     """
 
     def __new__(

@@ -59,7 +59,7 @@ IN_EFFECT = _words(
     queue_service_name recipient_delimiter reject_code relay_destination_concurrency_limit
     relay_destination_recipient_limit relay_domains relay_domains_reject_code relay_recipient_maps relay_transport
     relayhost remote_header_rewrite_domain require_home_directory sendmail_fix_line_endings service_name
-    setgid_group show_user_unknown_table_name smtp_address_preference smtp_always_send_ehlo
+    setgid_group show_user_unknown_table_name showq_service_name smtp_address_preference smtp_always_send_ehlo
     smtp_balance_inet_protocols smtp_bind_address smtp_bind_address6 smtp_connect_timeout
     smtp_connection_cache_destinations smtp_connection_cache_on_demand smtp_connection_cache_time_limit
     smtp_connection_reuse_count_limit smtp_connection_reuse_time_limit smtp_data_done_timeout smtp_data_init_timeout
