@@ -256,6 +256,10 @@ impl Scheduler {
             }
             self.wait_for(run[0].0, key, JobKind::Deliver, positions, now);
         }
+        // It may be a large one now, which it was not for the first destinations.
+        if self.active.get(key).is_some_and(|message| message.errands.iter().any(|errand| self.is_large(*errand))) {
+            placed.chunk_by(|a, b| a.0 == b.0).for_each(|run| self.stand(run[0].0, now));
+        }
         self.check_settled(key);
     }
 

@@ -2,6 +2,7 @@
 
 use super::errand::Turn;
 use super::feedback::{Window, WindowRules};
+use super::transport::Draw;
 use crate::ipc::frame::{JobKind, Status};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -48,8 +49,8 @@ pub struct Destination {
     pub idle_listed: bool,
     /// Its turns in the transport's lanes, while it stands there.
     pub turns: [Option<Turn>; 2],
-    /// The serials of the errands that know that others wait behind them here.
-    pub follows: [u64; 2],
+    /// Its draws in the transport's lanes, while it stands there.
+    pub draws: [Option<Draw>; 2],
     /// How busy it is with what it has.
     pub pace: Pace,
     /// Messages that wait outside of the active queue (slots of the catalogue): fresh mail, and retries.
@@ -103,7 +104,7 @@ impl Destination {
             agent: None,
             idle_listed: false,
             turns: [None; 2],
-            follows: [0; 2],
+            draws: [None; 2],
             pace: Pace::default(),
             crowd: [VecDeque::new(), VecDeque::new()],
             calling: false,

@@ -13,9 +13,8 @@ use super::overtake::Look;
 use super::route::Route;
 use super::scheduler::{Event, Scheduler, Timer, deferral};
 use super::slots::Slots;
-use super::transport::Transport;
+use super::transport::{Draw, Transport};
 use crate::ipc::frame::{Job, JobKind, JobRecipient};
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Destinations of which nothing waits that are still remembered, with the windows that they have learned.
@@ -103,12 +102,12 @@ impl Scheduler {
             draw: self.draws,
             overtaking: None,
             parent: None,
+            pays: false,
             overtaken: 0,
             children: 0,
             bundles: 0,
             slots: Slots::default(),
             granted: 0,
-            followed: VecDeque::new(),
         });
         active.errands.push(errand);
         errand
@@ -118,6 +117,8 @@ impl Scheduler {
         let number = self.destinations[key].transport;
         let errand = self.errand(message, number, now);
         let serial = self.errands.serial(errand);
+        let active = &self.active[message];
+        let is_long = self.catalogue.entry(active.slot).recipients() as usize > active.memory_limit;
         let transport = &self.transports[number as usize];
         let of_one = match transport.settings.recipient_limit {
             0 => usize::MAX,
@@ -126,10 +127,16 @@ impl Scheduler {
         let about = &mut self.errands[errand];
         let lane = about.lane;
         let destination = &mut self.destinations[key];
-        if let Some(last) = destination.lanes[lane].back_mut()
-            && (last.errand, last.serial, last.kind) == (errand, serial, kind)
-            && kind == JobKind::Deliver
-        {
+        let waits = |bundle: &Bundle| (bundle.errand, bundle.serial, bundle.kind) == (errand, serial, JobKind::Deliver);
+        let queue = &mut destination.lanes[lane];
+        let known = match queue.back() {
+            _ if kind != JobKind::Deliver => None,
+            Some(last) if waits(last) => Some(queue.len() - 1),
+            // What is read later of a list joins what waits of it, however much came behind that.
+            Some(_) if is_long => queue.iter().position(waits),
+            _ => None,
+        };
+        if let Some(last) = known.and_then(|at| queue.get_mut(at)) {
             let deliveries = |recipients: usize| recipients.div_ceil(of_one) as u64;
             let before = deliveries(last.positions.len());
             // The next ones are last.
@@ -175,38 +182,32 @@ impl Scheduler {
 
     /// See that a destination stands in its transport's lanes if it may send, and at the right turns.
     pub(super) fn stand(&mut self, key: u32, now: Now) {
-        let destination = &mut self.destinations[key];
+        let destination = &self.destinations[key];
         let number = destination.transport;
         let has_room = destination.has_room(now.mono_us);
         let mut stands = false;
         for lane in 0..2 {
+            let draw = self
+                .may_overtake(key, lane)
+                .filter(|_| has_room)
+                .map(|(bundle, large)| Draw { large, draw: bundle.turn.draw });
+            let destination = &mut self.destinations[key];
+            if destination.draws[lane] != draw {
+                self.transports[number as usize].lanes[lane].move_draw(key, destination.draws[lane], draw);
+                destination.draws[lane] = draw;
+            }
             let turn = destination.lanes[lane].front().filter(|_| has_room).map(|bundle| bundle.turn);
             stands |= turn.is_some();
             if destination.turns[lane] != turn {
-                let line = &mut self.transports[number as usize].lanes[lane].line;
-                if let Some(old) = destination.turns[lane] {
-                    line.remove(&(old, key));
-                }
-                if let Some(new) = turn {
-                    line.insert((new, key));
-                    // Who stands anew may overtake.
-                    if destination.turns[lane].is_none() {
-                        self.look = Look::default();
-                    }
+                self.transports[number as usize].lanes[lane].move_turn(key, destination.turns[lane], turn);
+                // Who stands anew may overtake.
+                if destination.turns[lane].is_none() {
+                    self.look = Look::default();
                 }
                 destination.turns[lane] = turn;
             }
-            if destination.lanes[lane].len() > 1 {
-                let front = &destination.lanes[lane][0];
-                let (errand, serial) = (front.errand, front.serial);
-                if destination.follows[lane] != serial
-                    && let Some(about) = self.errands.same_mut(errand, serial)
-                {
-                    about.followed.push_back(key);
-                    destination.follows[lane] = serial;
-                }
-            }
         }
+        let destination = &mut self.destinations[key];
         if stands {
             self.touch(number);
         } else if destination.is_idle(now.mono_us) && !destination.idle_listed {
@@ -291,6 +292,8 @@ impl Scheduler {
             return self.stand(key, now);
         };
         let transport = &mut self.transports[number as usize];
+        let unread = message.unread(self.catalogue.entry(message.slot).recipients());
+        let large = self.errands[errand].slots.is_large(&transport.settings.slots, unread);
         let limit = match transport.settings.recipient_limit {
             0 => usize::MAX,
             limit => limit as usize,
@@ -341,7 +344,7 @@ impl Scheduler {
         };
         agent.busy += 1;
         let peer = agent.peer;
-        transport.count_job(lane);
+        transport.count_job(lane, large);
         if transport.settings.transport_rate_delay_us > 0 {
             transport.pause_until_us = now.mono_us + transport.settings.transport_rate_delay_us;
             let resume_us = transport.pause_until_us;
@@ -355,8 +358,16 @@ impl Scheduler {
         message.jobs += 1;
         message.sent_us = now.mono_us;
         let sent_us = now.mono_us;
-        let job =
-            self.jobs.begin(InFlight { message: message_key, destination: key, peer, kind, positions, lane, sent_us });
+        let job = self.jobs.begin(InFlight {
+            message: message_key,
+            destination: key,
+            peer,
+            kind,
+            positions,
+            lane,
+            large,
+            sent_us,
+        });
         let job = Job {
             job,
             kind,
@@ -377,7 +388,8 @@ impl Scheduler {
     }
 
     /// An agent has room for one more.
-    pub(super) fn agent_freed(&mut self, peer: u32, lane: usize) {
+    pub(super) fn agent_freed(&mut self, job: &InFlight) {
+        let peer = job.peer;
         let Some(number) = self.agents.get(&peer).copied() else {
             return;
         };
@@ -385,7 +397,7 @@ impl Scheduler {
         if let Some(agent) = transport.agents.iter_mut().find(|agent| agent.peer == peer) {
             agent.busy -= 1;
         }
-        transport.busy_retries -= lane as u64;
+        transport.uncount_job(job.lane, job.large);
         transport.count_room();
         self.touch(number);
     }

@@ -4,7 +4,6 @@
 //! delivery is what one agent is asked at a time: up to `*_destination_recipient_limit` recipients of a bundle.
 
 use super::slots::Slots;
-use std::collections::VecDeque;
 
 /// Errands that may overtake one another in a row: each is a fifth of the one before, or less.
 pub const OVERTAKING_DEPTH_MAX: u32 = 4;
@@ -41,7 +40,9 @@ pub struct Errand {
     pub overtaking: Option<Place>,
     /// The errand that it overtook (key and serial).
     pub parent: Option<(u32, u64)>,
-    /// Errands that overtook it so far.
+    /// It overtook for slots, not for the places that large messages leave to the others.
+    pub pays: bool,
+    /// Errands that overtook it, and took a place for some time, since it was not overtaken by any.
     pub overtaken: u64,
     /// Those of them that still go on.
     pub children: u32,
@@ -51,8 +52,6 @@ pub struct Errand {
     pub slots: Slots,
     /// Recipients that its message may have in memory while it overtakes.
     pub granted: u32,
-    /// Destinations at which others wait right behind its bundle.
-    pub followed: VecDeque<u32>,
 }
 
 /// Round, draw and path of an errand that overtakes.
@@ -70,15 +69,18 @@ pub struct Place {
 
 impl Errand {
     /// The place of the next one that overtakes its bundle at `turn`; `None` when there are no more places.
-    pub fn next_place(&self, turn: Turn) -> Option<Place> {
+    ///
+    /// Those with a single delivery are through at once: they all have one place, the last.
+    pub fn next_place(&self, turn: Turn, single: bool) -> Option<Place> {
         let depth = self.overtaking.map_or(0, |place| place.depth);
         let places = 1 << PATH_BITS;
-        if depth >= OVERTAKING_DEPTH_MAX || self.overtaken + 2 >= places {
+        if depth >= OVERTAKING_DEPTH_MAX || !single && self.overtaken + 3 >= places {
             return None;
         }
         // The path's low bits are all ones below its own depth: those before it have less there.
         let shift = 64 - PATH_BITS * (depth + 1);
-        let below = (places - 1 - self.overtaken - 1) << shift;
+        let nth = if single { places - 3 } else { self.overtaken };
+        let below = (places - 1 - nth - 1) << shift;
         let path = turn.path - below;
         Some(Place { round: turn.round, draw: turn.draw, path, depth: depth + 1 })
     }
@@ -105,12 +107,12 @@ mod tests {
             draw: 7,
             overtaking,
             parent: None,
+            pays: false,
             overtaken: 0,
             children: 0,
             bundles: 0,
             slots: Slots::default(),
             granted: 0,
-            followed: VecDeque::new(),
         }
     }
 
@@ -120,14 +122,13 @@ mod tests {
         let turn = list.turn(3, 40);
         let mut before = Turn { round: 3, draw: 6, path: u64::MAX, served: 0 };
         for nth in 0..60_000 {
-            let mut second = errand(list.next_place(turn));
+            let mut second = errand(list.next_place(turn, false));
             list.overtaken += 1;
             let place = second.turn(9, 0);
             assert!(before < place && place < turn, "the {nth}th");
             if nth % 10_000 == 0 {
                 let mut deepest = place;
-                while let Some(place) = second.next_place(deepest) {
-                    second.overtaken += 1;
+                while let Some(place) = second.next_place(deepest, false) {
                     let third = errand(Some(place)).turn(9, 0);
                     assert!(before < third && third < deepest);
                     deepest = third;
@@ -136,7 +137,11 @@ mod tests {
             }
             before = place;
         }
-        list.overtaken = 65_534;
-        assert_eq!(list.next_place(turn), None);
+        list.overtaken = 65_532;
+        before = errand(list.next_place(turn, false)).turn(9, 0);
+        list.overtaken = 65_533;
+        assert_eq!(list.next_place(turn, false), None);
+        let single = errand(list.next_place(turn, true)).turn(9, 0);
+        assert!(before < single && single < turn);
     }
 }

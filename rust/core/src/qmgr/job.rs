@@ -18,6 +18,8 @@ pub struct InFlight {
     pub positions: Vec<u32>,
     /// 0 of fresh mail, 1 of retries.
     pub lane: usize,
+    /// Its message was a large one for its transport.
+    pub large: bool,
     /// When it began (monotonic).
     pub sent_us: u64,
 }

@@ -59,6 +59,8 @@ pub mod waits;
 pub mod walk;
 
 #[cfg(test)]
+mod lists_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod world;

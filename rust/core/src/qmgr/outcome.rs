@@ -34,7 +34,7 @@ impl Scheduler {
         let Some(job) = self.jobs.end(result.job) else {
             return;
         };
-        self.agent_freed(job.peer, job.lane);
+        self.agent_freed(&job);
         self.active[job.message].jobs -= 1;
         match job.kind {
             JobKind::Deliver => self.delivered(&job, result.recipients, result.site.as_ref(), now),
@@ -159,7 +159,7 @@ impl Scheduler {
         };
         self.destinations[job.destination].busy -= 1;
         let transport = self.destinations[job.destination].transport as usize;
-        self.transports[transport].busy_retries -= job.lane as u64;
+        self.transports[transport].uncount_job(job.lane, job.large);
         let message = &mut self.active[job.message];
         message.jobs -= 1;
         message.agents_lost += 1;

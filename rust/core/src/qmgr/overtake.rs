@@ -3,16 +3,22 @@
 //! When a message with many deliveries is first in its lane and has slots (`slots.rs`), the best of those behind it goes
 //! first: the one that waits longest for each of its deliveries, if it can be through with what the large one earns.
 //! It then stands before the large one at each of its destinations, until it is through.
+//!
+//! Slots ration deliveries, so with them alone a list keeps small mail to one delivery in `cost + 1`, and a busy site's
+//! waits for the end of the list; where the list goes to slow or dead hosts, that one comes no faster than they do.
+//! So large messages and retries together have half of the places only while small fresh mail waits: what they have more
+//! than that goes to the small one that waits longest, for no slots. With `cost` below 2 there is neither.
 
 use super::clock::{Now, SECOND_US};
+use super::destination::Bundle;
 use super::errand::{Errand, Turn};
 use super::message::Stage;
 use super::scheduler::Scheduler;
 
 /// Messages behind the one that is first among which one that may overtake it is looked for.
 pub const CANDIDATES_MAX: usize = 100;
-/// Destinations of the first message itself at which others wait, that are looked at.
-pub const FOLLOWED_MAX: usize = 16;
+/// Bundles that wait at one destination among which one of a small message is looked for.
+pub const BEHIND_MAX: usize = 16;
 /// A look that found nobody holds for this time, unless something new came.
 const LOOK_AGAIN_US: u64 = SECOND_US;
 
@@ -21,7 +27,17 @@ const LOOK_AGAIN_US: u64 = SECOND_US;
 pub(super) struct Look {
     errand: u64,
     draws: u64,
+    pays: bool,
     at_us: u64,
+}
+
+/// Which messages may overtake.
+#[derive(Debug, Clone, Copy)]
+enum Most {
+    /// Those that have so many deliveries left, or fewer.
+    Deliveries(i64),
+    /// Those that nobody may overtake.
+    Small,
 }
 
 impl Scheduler {
@@ -36,38 +52,59 @@ impl Scheduler {
         let Some(errand) = self.errands.same(first, serial) else {
             return false;
         };
-        if !errand.slots.can_pay(&rules, self.unread_by(errand)) {
+        let unread = self.unread_by(errand);
+        let pays = !(errand.slots.is_large(&rules, unread) && self.transports[number].is_filled());
+        if pays && !errand.slots.can_pay(&rules, unread) {
             return false;
         }
-        let look = Look { errand: serial, draws: self.draws, at_us: now.mono_us };
+        let look = Look { errand: serial, draws: self.draws, pays, at_us: now.mono_us };
         let last = self.look;
-        if (last.errand, last.draws) == (look.errand, look.draws) && now.mono_us - last.at_us < LOOK_AGAIN_US {
+        if (Look { at_us: look.at_us, ..last }) == look && now.mono_us - last.at_us < LOOK_AGAIN_US {
             return false;
         }
-        let most = errand.slots.most(&rules);
-        let Some(place) = errand.next_place(turn) else {
-            return false;
-        };
+        let most = if pays { Most::Deliveries(errand.slots.most(&rules)) } else { Most::Small };
         let Some((second, needed)) = self.candidate(lane, first, turn, most, now) else {
             self.look = look;
             return false;
         };
-        if !self.errands[first].slots.affords(&rules, needed) {
+        let errand = &self.errands[first];
+        let single = needed == 1;
+        let Some(place) = errand.next_place(turn, single) else {
+            return false;
+        };
+        if pays && !errand.slots.affords(&rules, needed) {
             return false;
         }
         self.unstack_errand(second);
         let mut slots = self.errands[second].slots;
         let errand = &mut self.errands[first];
-        errand.slots.pay(&mut slots, &rules, needed);
-        errand.overtaken += 1;
+        if pays {
+            errand.slots.pay(&mut slots, &rules, needed);
+        }
+        errand.overtaken += u64::from(!single);
         errand.children += 1;
         let errand = &mut self.errands[second];
         errand.slots = slots;
         errand.overtaking = Some(place);
         errand.parent = Some((first, serial));
+        errand.pays = pays;
         self.grant(second);
         self.move_bundles(second, now);
         true
+    }
+
+    /// What waits at a destination and may overtake rather than others there: the first bundle of a small message, or
+    /// the first behind the front that is of another message, or the front. And whether its message is large.
+    pub(super) fn may_overtake(&self, destination: u32, lane: usize) -> Option<(&Bundle, bool)> {
+        let queue = &self.destinations[destination].lanes[lane];
+        let front = queue.front()?;
+        let is_small =
+            |bundle: &&Bundle| self.errands.is(bundle.errand, bundle.serial) && !self.is_large(bundle.errand);
+        let other = |bundle: &&Bundle| (bundle.errand, bundle.serial) != (front.errand, front.serial);
+        if let Some(small) = queue.iter().take(BEHIND_MAX).find(is_small) {
+            return Some((small, false));
+        }
+        Some((queue.iter().take(BEHIND_MAX).find(other).unwrap_or(front), true))
     }
 
     fn unread_by(&self, errand: &Errand) -> u64 {
@@ -75,63 +112,59 @@ impl Scheduler {
         message.unread(self.catalogue.entry(message.slot).recipients())
     }
 
-    /// The errand that is to overtake `first`, and the deliveries that it has left: at most `most`.
-    fn candidate(&mut self, lane: usize, first: u32, turn: Turn, most: i64, now: Now) -> Option<(u32, u64)> {
-        if most <= 0 {
+    /// Has an errand so many deliveries that others may overtake it?
+    pub(super) fn is_large(&self, key: u32) -> bool {
+        let errand = &self.errands[key];
+        let rules = &self.transports[errand.transport as usize].settings.slots;
+        errand.slots.is_large(rules, self.unread_by(errand))
+    }
+
+    /// The errand that is to overtake `first`, and the deliveries that it has left.
+    fn candidate(&self, lane: usize, first: u32, turn: Turn, most: Most, now: Now) -> Option<(u32, u64)> {
+        if matches!(most, Most::Deliveries(..=0)) {
             return None;
         }
-        let serial = self.errands.serial(first);
         let mut best: Option<(f64, u32, u64)> = None;
-        let mut followed = std::mem::take(&mut self.errands[first].followed);
-        for _ in 0..followed.len().min(FOLLOWED_MAX) {
-            let Some(key) = followed.pop_front() else {
-                break;
-            };
-            let Some(destination) = self.destinations.get_mut(key) else {
-                continue;
-            };
-            let queue = &destination.lanes[lane];
-            if queue.len() < 2 || queue[0].errand != first || queue[0].serial != serial {
-                if destination.follows[lane] == serial {
-                    destination.follows[lane] = 0;
+        // In the order of arrival, not of rounds: rounds hardly go on during a long list, and a destination that is new
+        // in each would have its mail wait for the end of it.
+        let lane_of = &self.transports[self.errands[first].transport as usize].lanes[lane];
+        let kinds = if matches!(most, Most::Small) { 1 } else { 2 };
+        for line in &lane_of.by_draw[..kinds] {
+            let mut next = 0;
+            for _ in 0..CANDIDATES_MAX {
+                // One look at each errand, however many destinations it has.
+                let Some((draw, key)) = line.range((next, 0)..).next() else {
+                    break;
+                };
+                next = draw + 1;
+                if *draw == turn.draw {
+                    continue;
                 }
-                continue;
+                let Some((bundle, _)) = self.may_overtake(*key, lane) else {
+                    continue;
+                };
+                let waited =
+                    self.errands.same(bundle.errand, bundle.serial).map_or(0.0, |errand| waited_s(errand, now));
+                // Those behind it came later: with a single delivery each they would not be better.
+                if best.is_some_and(|(score, _, _)| waited <= score) {
+                    break;
+                }
+                self.consider(&mut best, first, (bundle.errand, bundle.serial), most, now);
             }
-            let behind = (queue[1].errand, queue[1].serial);
-            let has_room = destination.has_room(now.mono_us);
-            followed.push_back(key);
-            if has_room {
-                self.consider(&mut best, first, behind, most, now);
-            }
-        }
-        self.errands[first].followed = followed;
-        let line = &self.transports[self.errands[first].transport as usize].lanes[lane].line;
-        let mut after = turn;
-        for _ in 0..CANDIDATES_MAX {
-            // One look at each errand, however many destinations it has.
-            let Some((turn, key)) = line.range((Turn { served: u32::MAX, ..after }, u32::MAX)..).next() else {
-                break;
-            };
-            after = *turn;
-            let Some(bundle) = self.destinations[*key].lanes[lane].front() else {
-                continue;
-            };
-            let waited = self.errands.same(bundle.errand, bundle.serial).map_or(0.0, |errand| waited_s(errand, now));
-            // Those behind it came later: with a single delivery each they would not be better.
-            if best.is_some_and(|(score, _, _)| waited <= score) {
-                break;
-            }
-            self.consider(&mut best, first, (bundle.errand, bundle.serial), most, now);
         }
         best.map(|(_, errand, needed)| (errand, needed))
     }
 
-    fn consider(&self, best: &mut Option<(f64, u32, u64)>, first: u32, other: (u32, u64), most: i64, now: Now) {
+    fn consider(&self, best: &mut Option<(f64, u32, u64)>, first: u32, other: (u32, u64), most: Most, now: Now) {
         let Some(errand) = self.errands.same(other.0, other.1).filter(|errand| errand.children == 0) else {
             return;
         };
         let needed = errand.slots.left(self.unread_by(errand));
-        if other.0 == first || needed == 0 || needed as i64 > most {
+        let fits = match most {
+            Most::Deliveries(most) => needed as i64 <= most,
+            Most::Small => !self.is_large(other.0),
+        };
+        if other.0 == first || needed == 0 || !fits {
             return;
         }
         let score = waited_s(errand, now) / needed as f64;
@@ -147,7 +180,12 @@ impl Scheduler {
             && let Some(parent) = self.errands.same_mut(parent, serial)
         {
             parent.children -= 1;
-            parent.slots.settle(&errand.slots, &transport.settings.slots);
+            if parent.children == 0 {
+                parent.overtaken = 0;
+            }
+            if errand.pays {
+                parent.slots.settle(&errand.slots, &transport.settings.slots);
+            }
         }
         let granted = std::mem::take(&mut errand.granted);
         transport.granted -= granted;
@@ -157,9 +195,7 @@ impl Scheduler {
     }
 
     fn unstack_errand(&mut self, key: u32) {
-        let errand = &mut self.errands[key];
-        let mut taken = Errand { followed: std::mem::take(&mut errand.followed), ..*errand };
-        errand.granted = 0;
+        let mut taken = Errand { ..self.errands[key] };
         self.unstack(&mut taken);
         self.errands[key] = taken;
     }

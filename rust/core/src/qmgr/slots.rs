@@ -33,9 +33,14 @@ impl Slots {
         (self.read + unread).saturating_sub(self.selected)
     }
 
-    /// May it be overtaken at all now? `unread`: recipients that are still on disk.
+    /// Is it so large that it may be overtaken? `unread`: recipients that are still on disk.
+    pub fn is_large(&self, rules: &SlotRules, unread: u64) -> bool {
+        rules.cost >= 2 && self.read + unread >= u64::from(rules.minimum) * u64::from(rules.cost)
+    }
+
+    /// May it be overtaken for slots now?
     pub fn can_pay(&self, rules: &SlotRules, unread: u64) -> bool {
-        rules.cost >= 2 && self.available > 0 && self.read + unread >= u64::from(rules.minimum) * u64::from(rules.cost)
+        self.available > 0 && self.is_large(rules, unread)
     }
 
     /// Slots that it has or will have earned when its recipients in memory are delivered.

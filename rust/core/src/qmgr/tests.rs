@@ -14,11 +14,11 @@ fn world() -> World {
     World::new(Settings::default(), TransportSettings::default())
 }
 
-fn sent(_: u32) -> Option<Status> {
+pub(super) fn sent(_: u32) -> Option<Status> {
     Some(status(Outcome::Sent, "ok"))
 }
 
-fn deferred(_: u32) -> Option<Status> {
+pub(super) fn deferred(_: u32) -> Option<Status> {
     Some(status(Outcome::Deferred, "later"))
 }
 

@@ -3,7 +3,8 @@
 //! What it has to deliver stands in two lanes, fresh mail and retries, each in the order of `errand::Turn`. In a lane a
 //! destination stands at the turn of its first bundle while it may send. So messages go in the order in which they came;
 //! a destination with a crowd of them has one in each round of destinations; small messages overtake large ones for
-//! slots (`slots.rs`). Between the lanes, fresh mail has `FRESH_TURNS` of `FRESH_TURNS + 1` deliveries while both wait,
+//! slots (`slots.rs`). Large messages and retries together have half of the places while small fresh mail waits
+//! (`overtake.rs`), so that that of a busy site does not wait for the end of a list. Between the lanes, fresh mail has `FRESH_TURNS` of `FRESH_TURNS + 1` deliveries while both wait,
 //! and a fifth of the agents is kept for it, however long retries take.
 
 use super::errand::Turn;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 pub const FRESH_TURNS: u32 = 4;
 /// One agent in so many is kept for fresh mail.
 const FRESH_SHARE: u64 = 5;
+/// Large messages and retries leave one place in so many to small fresh mail, as long as any waits.
+const SMALL_SHARE: u64 = 2;
 
 /// A delivery agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +36,41 @@ pub struct Agent {
 pub struct Lane {
     /// Destinations that may send, by the turn of their first bundle.
     pub line: BTreeSet<(Turn, u32)>,
+    /// The same destinations by the draw of the message there that may best overtake: those with a small one, the others.
+    pub by_draw: [BTreeSet<(u64, u32)>; 2],
     /// The round that is being served.
     pub round: u64,
+}
+
+/// The message at a destination that may best overtake others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draw {
+    /// It is one that may be overtaken itself.
+    pub large: bool,
+    /// The draw of its turn.
+    pub draw: u64,
+}
+
+impl Lane {
+    /// A destination stands at another turn than before, or not any more.
+    pub fn move_turn(&mut self, destination: u32, old: Option<Turn>, new: Option<Turn>) {
+        if let Some(turn) = old {
+            self.line.remove(&(turn, destination));
+        }
+        if let Some(turn) = new {
+            self.line.insert((turn, destination));
+        }
+    }
+
+    /// Another message than before may best overtake at a destination that stands, or none any more.
+    pub fn move_draw(&mut self, destination: u32, old: Option<Draw>, new: Option<Draw>) {
+        if let Some(Draw { large, draw }) = old {
+            self.by_draw[usize::from(large)].remove(&(draw, destination));
+        }
+        if let Some(Draw { large, draw }) = new {
+            self.by_draw[usize::from(large)].insert((draw, destination));
+        }
+    }
 }
 
 /// A delivery service of master.cf.
@@ -54,6 +90,10 @@ pub struct Transport {
     pub busy_retries: u64,
     /// Jobs at a time that may be of retries.
     pub retry_room: u64,
+    /// Jobs under way that are of large messages, or of retries.
+    pub busy_late: u64,
+    /// So many of them there may be at a time while small fresh mail waits.
+    pub late_room: u64,
     /// Why it is unavailable, if it is, and until when (monotonic).
     pub dead: Option<(Arc<Status>, u64)>,
     /// Mail has been waiting for a first agent since (monotonic).
@@ -87,6 +127,8 @@ impl Transport {
             busy: 0,
             busy_retries: 0,
             retry_room: 0,
+            busy_late: 0,
+            late_room: 0,
             dead: None,
             wanting_since_us: None,
             asked_us: None,
@@ -108,6 +150,7 @@ impl Transport {
         };
         let capacity = self.agents.iter().map(|agent| u64::from(agent.capacity)).sum::<u64>().min(limit);
         self.retry_room = (capacity - capacity / FRESH_SHARE).max(1);
+        self.late_room = (capacity - capacity / SMALL_SHARE).max(1);
         self.busy = self.agents.iter().map(|agent| u64::from(agent.busy)).sum();
         let free: u64 = self.agents.iter().map(|agent| u64::from(agent.capacity.saturating_sub(agent.busy))).sum();
         self.room = free.min(limit.saturating_sub(self.busy));
@@ -134,6 +177,7 @@ impl Transport {
         let fresh = !self.lanes[0].line.is_empty();
         let retries = !self.lanes[1].line.is_empty() && self.busy_retries < self.retry_room;
         match (fresh, retries) {
+            (true, true) if self.is_filled() && !self.lanes[0].by_draw[0].is_empty() => Some(0),
             (true, true) => Some(usize::from(self.fresh_turns >= FRESH_TURNS)),
             (true, false) => Some(0),
             (false, true) => Some(1),
@@ -141,11 +185,23 @@ impl Transport {
         }
     }
 
-    /// A job of that lane goes to an agent.
-    pub fn count_job(&mut self, lane: usize) {
+    /// Have large messages and retries the places that they may have while small fresh mail waits?
+    pub fn is_filled(&self) -> bool {
+        self.busy_late >= self.late_room
+    }
+
+    /// A job of that lane goes to an agent; of a large message, or not.
+    pub fn count_job(&mut self, lane: usize, large: bool) {
         self.room -= 1;
         self.busy += 1;
         self.busy_retries += lane as u64;
+        self.busy_late += u64::from(large || lane == 1);
         self.fresh_turns = if lane == 0 { (self.fresh_turns + 1).min(FRESH_TURNS) } else { 0 };
+    }
+
+    /// A job that was counted so has ended, or its agent has.
+    pub fn uncount_job(&mut self, lane: usize, large: bool) {
+        self.busy_retries -= lane as u64;
+        self.busy_late -= u64::from(large || lane == 1);
     }
 }
