@@ -22,8 +22,9 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -35,6 +36,10 @@ pub const WALKS_FOR_OTHERS_MAX: usize = 12;
 pub const STALLED_MAX_S: u32 = 600;
 /// IDs that a search tells of at a time.
 const FOUND_A_TIME: usize = 1000;
+/// Messages that a thread prints before the other one's part follows.
+const PART_MESSAGES: usize = 4096;
+/// Parts that the second thread of a listing prints before they are handed on.
+const PARTS_AHEAD: usize = 2;
 /// How much a thread gives way (nice(1)).
 const NICE: i32 = 10;
 /// A reader that takes nothing is looked at so often, to see whether the queue manager ends.
@@ -106,8 +111,7 @@ impl Walks {
         };
         let teller = Teller { event: Arc::clone(event), told: Arc::clone(&self.told), stop: Arc::clone(&self.stop) };
         thread::Builder::new().name("walk".into()).spawn(move || {
-            // A thread of its own is nicer than its process; where that is not granted, nothing is lost.
-            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+            give_way();
             work(&teller);
             teller.tell(Told::Over);
         })?;
@@ -127,17 +131,17 @@ impl Walks {
     ) -> io::Result<OwnedFd> {
         let (reader, writer) = io::pipe()?;
         rustix::io::ioctl_fionbio(&writer, true)?;
+        let long_queue_ids = scheduler.settings().long_queue_ids;
         let listing = Listing {
             snapshot: scheduler.catalogue().snapshot(),
             active: scheduler.waits_of_active(now),
             crowded: scheduler.waits_of_crowds(),
-            reader: EnvelopeReader::new(queue_directory),
-            rows: Rows::new(form, scheduler.settings().long_queue_ids),
-            long_queue_ids: scheduler.settings().long_queue_ids,
+            queue_directory: queue_directory.to_path_buf(),
+            long_queue_ids,
             now,
         };
         self.start(privileged, move |teller| {
-            if let Some(messages) = listing.write(&writer, teller) {
+            if let Some(messages) = listing.write(Rows::new(form, long_queue_ids), &writer, teller) {
                 drop(writer);
                 teller.tell(Told::Listed { peer, messages });
             }
@@ -168,6 +172,11 @@ impl Walks {
             teller.tell(Told::Found(found));
         })
     }
+}
+
+/// Make this thread nicer than its process; where that is not granted, nothing is lost.
+fn give_way() {
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
 }
 
 struct Teller {
@@ -207,19 +216,21 @@ fn order(snapshot: &Snapshot, wanted: impl Fn(Place) -> bool) -> Vec<Turn> {
     turns
 }
 
+/// A queue as it was when somebody asked for it.
 struct Listing {
     snapshot: Snapshot,
     active: HashMap<u32, Waits>,
     crowded: HashMap<u32, Waits>,
-    reader: EnvelopeReader,
-    rows: Rows,
+    queue_directory: PathBuf,
     long_queue_ids: bool,
     now: Now,
 }
 
 impl Listing {
     /// Print everything; how many messages, or `None` when the reader went away.
-    fn write(mut self, to: &PipeWriter, teller: &Teller) -> Option<u64> {
+    ///
+    /// Of a long listing a second thread prints every other part, so that two processors work on it.
+    fn write(&self, rows: Rows, to: &PipeWriter, teller: &Teller) -> Option<u64> {
         let hand_on = |rows: &mut Rows, all: bool| {
             let whole = all || rows.out.len() >= CHUNK_OCTETS;
             let goes_on = !whole || write_all(to, rows.out.as_bytes(), teller);
@@ -228,40 +239,88 @@ impl Listing {
             }
             goes_on
         };
-        let directory = self.reader.queue_directory().to_path_buf();
-        if !list_submissions(&directory, &mut self.rows, &mut |rows| hand_on(rows, false)) {
+        let turns = order(&self.snapshot, |_| true);
+        let mut printer = self.printer(rows);
+        if !list_submissions(&self.queue_directory, &mut printer.rows, &mut |rows| hand_on(rows, false)) {
             return None;
         }
-        for (_, _, _, slot) in order(&self.snapshot, |_| true) {
-            self.print(slot);
-            if !hand_on(&mut self.rows, false) {
-                return None;
+        let whole = thread::scope(|scope| {
+            let (send, receive) = sync_channel(PARTS_AHEAD);
+            let begun = printer.rows.continuation();
+            if turns.len() > PART_MESSAGES {
+                let parts = turns.chunks(PART_MESSAGES).skip(1).step_by(2);
+                scope.spawn(|| self.print_parts(parts, begun, send, teller));
             }
-        }
-        self.rows.finish();
-        hand_on(&mut self.rows, true).then(|| self.rows.messages())
+            for (number, part) in turns.chunks(PART_MESSAGES).enumerate() {
+                if number % 2 == 1 {
+                    let Ok(rows) = receive.recv() else { return false };
+                    printer.rows.append(&rows);
+                } else {
+                    part.iter().for_each(|(_, _, _, slot)| printer.print(*slot));
+                }
+                if !hand_on(&mut printer.rows, false) {
+                    return false;
+                }
+            }
+            true
+        });
+        printer.rows.finish();
+        (whole && hand_on(&mut printer.rows, true)).then(|| printer.rows.messages())
     }
 
+    /// Print parts for the thread that hands them on, which reads them in their order.
+    fn print_parts<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a [Turn]>,
+        rows: Rows,
+        send: SyncSender<Rows>,
+        teller: &Teller,
+    ) {
+        give_way();
+        let mut printer = self.printer(rows);
+        for part in parts {
+            part.iter().for_each(|(_, _, _, slot)| printer.print(*slot));
+            let next = printer.rows.continuation();
+            if teller.stopped() || send.send(std::mem::replace(&mut printer.rows, next)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn printer(&self, rows: Rows) -> Printer<'_> {
+        Printer { listing: self, reader: EnvelopeReader::new(&self.queue_directory), rows }
+    }
+}
+
+/// Prints messages of a listing.
+struct Printer<'a> {
+    listing: &'a Listing,
+    reader: EnvelopeReader,
+    rows: Rows,
+}
+
+impl Printer<'_> {
     fn print(&mut self, slot: u32) {
-        let Some(entry) = self.snapshot.get(slot) else { return };
+        let listing = self.listing;
+        let Some(entry) = listing.snapshot.get(slot) else { return };
         // What cannot be read is gone meanwhile, or damaged: the queue manager says so when it tries it.
         let Some(view) = self.reader.read(&entry.at()).ok().and_then(|bytes| EnvelopeView::new(bytes).ok()) else {
             return;
         };
-        let waits = match (self.active.get(&slot), entry.place()) {
+        let waits = match (listing.active.get(&slot), entry.place()) {
             (Some(waits), _) => waits.clone(),
             (None, Place::Held) => Waits::Held,
-            (None, Place::Deferred) if entry.due_us() > self.now.mono_us => {
-                let until_us = self.now.wall_us + (entry.due_us() - self.now.mono_us);
+            (None, Place::Deferred) if entry.due_us() > listing.now.mono_us => {
+                let until_us = listing.now.wall_us + (entry.due_us() - listing.now.mono_us);
                 Waits::Deferred { until_us, attempts: entry.attempts() }
             }
             (None, Place::Loading) => Waits::Reading,
-            (None, Place::Crowded(key)) => self.crowded.get(&key).cloned().unwrap_or(Waits::NoRoom),
+            (None, Place::Crowded(key)) => listing.crowded.get(&key).cloned().unwrap_or(Waits::NoRoom),
             _ => Waits::NoRoom,
         };
         self.rows.begin(&Head {
             queue: queue_name(entry.place()),
-            name: &entry.id().text(self.long_queue_ids),
+            name: &entry.id().text(listing.long_queue_ids),
             arrival_s: view.arrival_us / SECOND_US,
             size_octets: view.size_octets,
             forced_expire: entry.forced_expire(),

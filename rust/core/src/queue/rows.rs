@@ -87,6 +87,7 @@ pub struct Rows {
     pub out: String,
     form: Form,
     long_queue_ids: bool,
+    headed: bool,
     messages: u64,
     octets: u64,
     recipients: usize,
@@ -96,7 +97,37 @@ pub struct Rows {
 impl Rows {
     /// Nothing is printed yet. `long_queue_ids`: columns are wide enough for these.
     pub fn new(form: Form, long_queue_ids: bool) -> Self {
-        Self { out: String::new(), form, long_queue_ids, messages: 0, octets: 0, recipients: 0, reason: String::new() }
+        Self {
+            out: String::new(),
+            form,
+            long_queue_ids,
+            headed: false,
+            messages: 0,
+            octets: 0,
+            recipients: 0,
+            reason: String::new(),
+        }
+    }
+
+    /// Rows that will stand behind these, printed by another thread: see `append`.
+    pub fn continuation(&self) -> Self {
+        Self { headed: true, ..Self::new(self.form.clone(), self.long_queue_ids) }
+    }
+
+    /// Put rows behind these, and count them in.
+    pub fn append(&mut self, rows: &Self) {
+        if rows.messages > 0 {
+            self.put_heading();
+        }
+        self.out.push_str(&rows.out);
+        self.messages += rows.messages;
+        self.octets += rows.octets;
+    }
+
+    fn put_heading(&mut self) {
+        if !std::mem::replace(&mut self.headed, true) && self.form != Form::Json {
+            self.out.push_str(if self.long_queue_ids { LONG_HEADING } else { SHORT_HEADING });
+        }
     }
 
     /// Messages so far.
@@ -111,6 +142,7 @@ impl Rows {
         self.octets += head.size_octets;
         self.recipients = 0;
         self.reason.clear();
+        self.put_heading();
         match &self.form {
             Form::Json => {
                 self.out.push_str("{\"queue_name\": ");
@@ -128,9 +160,6 @@ impl Rows {
                 self.out.push_str(", \"recipients\": [");
             }
             Form::Text { offsets, .. } => {
-                if self.messages == 1 {
-                    self.out.push_str(if self.long_queue_ids { LONG_HEADING } else { SHORT_HEADING });
-                }
                 let mut name = String::from(head.name);
                 match head.queue {
                     "active" => name.push('*'),
@@ -298,6 +327,34 @@ mod tests {
 
     fn head(name: &'static str, queue: &'static str) -> Head<'static> {
         Head { queue, name, arrival_s: 0, size_octets: 253, forced_expire: false, sender: "" }
+    }
+
+    #[test]
+    fn rows_of_two_threads_read_as_those_of_one() {
+        for form in [Form::Json, Form::Text { offsets: vec![], waits: false }] {
+            let print = |rows: &mut Rows, name| {
+                rows.begin(&head(name, "deferred"));
+                rows.recipient("a@example.net", None, None);
+                rows.end(&Tail::default());
+            };
+            let mut one = Rows::new(form.clone(), false);
+            let mut two = one.continuation();
+            assert_eq!((one.append(&two), &*one.out), ((), ""), "nothing has no heading");
+            let mut alone = Rows::new(form, false);
+            for name in ["A1", "A2", "A3"] {
+                print(&mut alone, name);
+            }
+            print(&mut two, "A1");
+            one.append(&two);
+            two = one.continuation();
+            print(&mut one, "A2");
+            print(&mut two, "A3");
+            one.append(&two);
+            for rows in [&mut one, &mut alone] {
+                rows.finish();
+            }
+            assert_eq!((one.messages(), one.out), (alone.messages(), alone.out));
+        }
     }
 
     #[test]
