@@ -40,6 +40,8 @@ const FOUND_A_TIME: usize = 1000;
 const PART_MESSAGES: usize = 4096;
 /// Parts that the second thread of a listing prints before they are handed on.
 const PARTS_AHEAD: usize = 2;
+/// Octets that wait for a listing's reader.
+const PIPE_OCTETS: usize = 1 << 20;
 /// How much a thread gives way (nice(1)).
 const NICE: i32 = 10;
 /// A reader that takes nothing is looked at so often, to see whether the queue manager ends.
@@ -131,6 +133,8 @@ impl Walks {
     ) -> io::Result<OwnedFd> {
         let (reader, writer) = io::pipe()?;
         rustix::io::ioctl_fionbio(&writer, true)?;
+        // Fewer turns between the two processes; a pipe stays as it is where the system grants no more.
+        let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_OCTETS);
         let long_queue_ids = scheduler.settings().long_queue_ids;
         let listing = Listing {
             snapshot: scheduler.catalogue().snapshot(),
