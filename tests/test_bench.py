@@ -79,7 +79,6 @@ def test_faults_of_the_sink_are_met_by_the_source(tmp_path: Path) -> None:
 
 
 def test_a_plot_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     picture = tmp_path / "run.svg"
     done = bench(*both_ends(), "--messages", "50", "--plot", str(picture))
     assert done.returncode == 0, done.stderr
