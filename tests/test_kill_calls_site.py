@@ -47,11 +47,14 @@ class Running:
     def process(self, victim: str) -> int:
         """Return the one process of a service, once it is so old that master starts another at once when it dies."""
 
+        found: list[int] = []
+
         def old() -> list[int]:
-            return [pid for pid in site_processes(self.site).get(victim, []) if age_s(pid) > YOUNG_S]
+            found[:] = [pid for pid in site_processes(self.site).get(victim, []) if age_s(pid) > YOUNG_S]
+            return found
 
         wait_for(f"a process of {victim}", old, PATIENCE_S)
-        return old()[0]
+        return found[0]
 
     def idle(self) -> bool:
         """Everything that was acknowledged has arrived, and nothing is under way."""
@@ -101,7 +104,9 @@ def young(server: Running, victim: str) -> int:
 
 def rehearse(server: Running, victim: str, trace: Path) -> Counter[tuple[str, str]]:
     """Return how often each thread of a young process makes each call for one message."""
-    os.kill(server.process(victim), signal.SIGKILL)
+    old = server.process(victim)
+    os.kill(old, signal.SIGKILL)
+    wait_for(f"the end of {victim}", lambda: not age_s(old), PATIENCE_S)
     pid = young(server, victim)
     names = {tid: name for name, tid in threads(pid).items()}
     with strace("-f", "-p", str(pid), "-o", str(trace), "-e", f"trace={TRACE}"):
