@@ -6,9 +6,9 @@
 //! everything that the scheduler does for it counts, from the result's return to the next job, with admission, log
 //! lines and facts. Arrivals (`arrived`) and answers of the resolver are counted apart. Prints one JSON object.
 
+use postillion_core::clock::{Now, SECOND_US};
 use postillion_core::ipc::frame::{Arrival, Job, JobKind, JobResult, Outcome, Status};
 use postillion_core::message::envelope::{Envelope, Recipient};
-use postillion_core::qmgr::clock::{Now, SECOND_US};
 use postillion_core::qmgr::scheduler::{Event, Scheduler};
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::id::{QueueId, SLOT_BITS};

@@ -6,10 +6,10 @@
 
 #![allow(unsafe_code)] // An allocator that counts cannot be had without.
 
+use postillion_core::clock::Now;
 use postillion_core::ipc::frame::{Arrival, Outcome, Status};
 use postillion_core::log::{Destination, Log};
 use postillion_core::message::envelope::{Envelope, Recipient};
-use postillion_core::qmgr::clock::Now;
 use postillion_core::qmgr::hub::Hub;
 use postillion_core::qmgr::scheduler::Scheduler;
 use postillion_core::qmgr::settings::Settings;

@@ -3,10 +3,10 @@
 //! `cargo run --release --example listing -- DIRECTORY MESSAGES OCTETS`: fills an empty directory, opens it as the queue
 //! manager does, and lists it.
 
+use postillion_core::clock::Now;
 use postillion_core::ipc::frame::{Outcome, Status};
 use postillion_core::message::envelope::{Envelope, Recipient};
 use postillion_core::message::sink::Sink;
-use postillion_core::qmgr::clock::Now;
 use postillion_core::qmgr::scheduler::Scheduler;
 use postillion_core::qmgr::settings::Settings;
 use postillion_core::qmgr::walk::{Told, Walks};

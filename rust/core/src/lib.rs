@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod clock;
 pub mod delivery;
 pub mod ipc;
 pub mod log;
@@ -15,5 +16,6 @@ pub mod message;
 pub mod net;
 pub mod qmgr;
 pub mod queue;
+pub mod slab;
 pub mod smtp;
 pub mod smtpd;

@@ -2,8 +2,8 @@
 
 use crate::journal::queue_error;
 use crate::log::Log;
+use postillion_core::clock::Now;
 use postillion_core::ipc::frame::{Outcome, Status};
-use postillion_core::qmgr::clock::Now;
 use postillion_core::qmgr::control::Verb;
 use postillion_core::qmgr::feedback::Feedback;
 use postillion_core::qmgr::hub::{Hub, Request};

@@ -16,7 +16,7 @@ mod figures;
 mod traffic;
 mod world;
 
-use postillion_core::qmgr::clock::SECOND_US;
+use postillion_core::clock::SECOND_US;
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use std::time::Instant;
 use traffic::{Options, Traffic};

@@ -5,13 +5,13 @@
 
 use crate::figures::Figures;
 use crate::traffic::{START_US, Traffic, Verdict, mix};
+use postillion_core::clock::Now;
 use postillion_core::ipc::frame::{Arrival, Job, JobKind, JobResult, Outcome, Status};
-use postillion_core::qmgr::clock::Now;
-use postillion_core::qmgr::message::Cursor;
 use postillion_core::qmgr::scheduler::{Event, Scheduler};
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::Fact;
 use postillion_core::queue::locator::{Locator, SegmentId};
+use postillion_core::queue::recipients::Cursor;
 use postillion_core::smtp::reply::Enhanced;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

@@ -5,7 +5,7 @@
 //! of connections costs one call from the loop, not several for each. Nothing here blocks.
 
 use super::connection::{BLOCKED_OCTETS, Connection, Dialogue, Heard};
-use crate::qmgr::slab::Slab;
+use crate::slab::Slab;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -5,13 +5,14 @@
 //! what becomes of messages whose destination is slow.
 
 use super::catalogue::Place;
-use super::clock::Now;
 use super::line::Text;
-use super::message::{Active, Cursor, Phase, Stage, Target, Wish};
+use super::message::{Active, Phase, Stage, Target, Wish};
 use super::route::Asker;
 use super::scheduler::{Event, Scheduler, deferral};
+use crate::clock::Now;
 use crate::ipc::frame::{JobKind, JobRecipient, Outcome, Status};
 use crate::message::envelope::{Envelope, Recipient};
+use crate::queue::recipients::Cursor;
 use crate::smtp::reply::Enhanced;
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@
 //! `maximal_backoff_time`: so waits double without a stored count. Postfix finds due messages by scanning a directory
 //! every `queue_run_delay`; here each has a timer of its own and is tried when it is due.
 
-use super::clock::{Now, SECOND_US};
+use crate::clock::{Now, SECOND_US};
 
 /// Postfix's time limits of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

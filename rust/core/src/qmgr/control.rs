@@ -4,10 +4,10 @@
 //! be delivered, as with Postfix.
 
 use super::catalogue::Place;
-use super::clock::Now;
 use super::listing::queue_name;
 use super::message::{Phase, Stage, Wish};
 use super::scheduler::Scheduler;
+use crate::clock::Now;
 use crate::queue::id::QueueId;
 use crate::queue::state::Fact;
 use std::collections::HashSet;

@@ -8,9 +8,9 @@
 //! what it has. When a destination becomes slow while it has more than that, its last messages leave again.
 
 use super::catalogue::Place;
-use super::clock::{Now, SECOND_US};
 use super::message::{Active, Stage};
 use super::scheduler::Scheduler;
+use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::JobKind;
 
 /// A destination whose mail is through sooner than this is not slow: it may have any share of the active queue.

@@ -4,7 +4,6 @@
 //! `touch`, after which `dispatch` sends all that has room. `transport.rs` and `errand.rs` say what the turns are,
 //! `overtake.rs` what comes before them.
 
-use super::clock::{Now, SECOND_US};
 use super::destination::{Bundle, Destination};
 use super::errand::Errand;
 use super::job::InFlight;
@@ -14,6 +13,7 @@ use super::route::Route;
 use super::scheduler::{Event, Scheduler, Timer, deferral};
 use super::slots::Slots;
 use super::transport::{Draw, Transport};
+use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{Job, JobKind, JobRecipient};
 use std::sync::Arc;
 

@@ -9,18 +9,18 @@
 //! The shell calls, in each turn of its loop: `receive` for what came, `tick`, `next_request` until there is none,
 //! `outputs`, and comes back at `deadline`. Facts are written down in `outputs`, before anything leaves.
 
-use super::clock::{Now, SECOND_US};
 use super::flow::Flow;
 use super::orphans::Orphans;
 use super::scheduler::{Event, Scheduler};
-use super::store::{News, Recovery, Store};
 use super::walk::{Told, Walks};
+use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{Frame, FrameError, FrameReader};
 use crate::log::{Log, Severity};
 use crate::queue::id::QueueId;
 use crate::queue::locator::SegmentId;
 use crate::queue::rows::Form;
 use crate::queue::state::Fact;
+use crate::queue::store::{News, Recovery, Store};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;

@@ -4,9 +4,9 @@
 //! Meanwhile they wait nowhere. When the command goes away first, they are put back as they were; when the queue manager
 //! does, nothing was noted and they are found as they were. So each is in one place at least, at any moment.
 
-use super::clock::Now;
 use super::listing::queue_name;
 use super::scheduler::Scheduler;
+use crate::clock::Now;
 use crate::queue::catalogue::Place;
 use crate::queue::id::QueueId;
 use crate::queue::locator::Locator;

@@ -1,6 +1,6 @@
 //! The queue manager's log lines, field by field as Postfix writes them: log parsers go by them.
 
-use super::clock::Now;
+use crate::clock::Now;
 use crate::delivery::delays::Delay;
 use crate::ipc::frame::{Outcome, Status};
 use crate::message::envelope::{Envelope, Recipient};

@@ -8,6 +8,7 @@
 use super::route::Route;
 use crate::ipc::frame::{JobRecipient, Status};
 use crate::message::envelope::{Envelope, Recipient};
+use crate::queue::recipients::Cursor;
 use std::sync::Arc;
 
 /// What is being waited for.
@@ -72,15 +73,6 @@ impl Target {
         }
         self.route = Some(route.clone());
     }
-}
-
-/// Where to read on in the recipients of an envelope on disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cursor {
-    /// The next recipient.
-    pub index: u32,
-    /// Octets from the start of the envelope to it; 0 while that is not known.
-    pub octets: u64,
 }
 
 /// A message that is being delivered.

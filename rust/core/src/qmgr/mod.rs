@@ -1,6 +1,6 @@
 //! The queue manager: which message goes where, when, and what becomes of it.
 //!
-//! One state machine, [`scheduler::Scheduler`], driven by [`clock::Now`]: arrivals, results and timers go in, jobs, facts
+//! One state machine, [`scheduler::Scheduler`], driven by [`crate::clock::Now`]: arrivals, results and timers go in, jobs, facts
 //! and log lines come out. It owns no socket, no file and no clock. [`hub::Hub`] puts it between the queue on disk and
 //! the peers' frames.
 //!
@@ -31,7 +31,6 @@
 mod admission;
 pub mod backoff;
 pub use crate::queue::catalogue;
-pub mod clock;
 pub mod control;
 mod crowd;
 pub mod destination;
@@ -51,9 +50,7 @@ mod overtake;
 pub mod route;
 pub mod scheduler;
 pub mod settings;
-pub mod slab;
 pub mod slots;
-pub use crate::queue::store;
 pub mod transport;
 pub mod waits;
 pub mod walk;

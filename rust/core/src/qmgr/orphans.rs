@@ -3,7 +3,7 @@
 //! Their process is about to say hello, or it dies; nobody will tell when it is dead. So they are looked at again, soon
 //! at first and then less and less often, until somebody speaks for them or they can be read to their end.
 
-use super::clock::{Now, SECOND_US};
+use crate::clock::{Now, SECOND_US};
 use crate::queue::locator::SegmentId;
 
 /// The first look comes after this time.

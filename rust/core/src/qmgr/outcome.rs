@@ -9,12 +9,12 @@
 //! message is deferred (`unknown mail transport error`): a message that kills agents does not kill them in a row.
 
 use super::catalogue::Place;
-use super::clock::{Now, SECOND_US};
 use super::destination::Bundle;
 use super::job::InFlight;
 use super::line::{Text, decided_here};
 use super::message::{Active, Phase, Stage, Wish};
 use super::scheduler::{Event, Scheduler, Timer, deferral};
+use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{JobKind, JobRecipient, JobResult, Outcome, Status};
 use crate::queue::state::Fact;
 use std::sync::Arc;

@@ -9,11 +9,11 @@
 //! So large messages and retries together have half of the places only while small fresh mail waits: what they have more
 //! than that goes to the small one that waits longest, for no slots. With `cost` below 2 there is neither.
 
-use super::clock::{Now, SECOND_US};
 use super::destination::Bundle;
 use super::errand::{Errand, Turn};
 use super::message::Stage;
 use super::scheduler::Scheduler;
+use crate::clock::{Now, SECOND_US};
 
 /// Messages behind the one that is first among which one that may overtake it is looked for.
 pub const CANDIDATES_MAX: usize = 100;

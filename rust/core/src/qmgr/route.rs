@@ -4,7 +4,7 @@
 //! resolver is asked once a domain. Otherwise, and for an address without a domain, it is asked for each address. What
 //! it said holds for `ROUTES_KEPT_US`: a table that changes needs no reload.
 
-use super::clock::SECOND_US;
+use crate::clock::SECOND_US;
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -12,24 +12,25 @@
 //! ```
 
 use super::catalogue::{Catalogue, Place};
-use super::clock::Now;
 use super::destination::Destination;
 use super::errand::Errand;
 use super::job::Jobs;
 use super::leaving::Leaving;
 use super::line::Text;
-use super::message::{Active, Cursor, Phase};
+use super::message::{Active, Phase};
 use super::overtake::Look;
 use super::route::{Route, Routes};
 use super::settings::{Settings, TransportSettings};
-use super::slab::Slab;
 use super::transport::{Agent, Transport};
+use crate::clock::Now;
 use crate::ipc::frame::{Arrival, Job, Outcome, Status};
 use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::id::QueueId;
 use crate::queue::locator::Locator;
+use crate::queue::recipients::Cursor;
 use crate::queue::state::Fact;
 use crate::queue::store::Stored;
+use crate::slab::Slab;
 use crate::smtp::reply::Enhanced;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};

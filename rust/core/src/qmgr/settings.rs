@@ -1,8 +1,8 @@
 //! What the queue manager goes by: Postfix's parameters, read once from main.cf.
 
 use super::backoff::Lifetimes;
-use super::clock::SECOND_US;
 use super::feedback::WindowRules;
+use crate::clock::SECOND_US;
 
 /// What concerns all transports. Names and defaults are Postfix's; see postconf(5).
 #[derive(Debug, Clone, PartialEq)]

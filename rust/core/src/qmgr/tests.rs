@@ -1,10 +1,10 @@
 //! What the scheduler promises, and random histories against a simple model (`world.rs`).
 
-use super::clock::{Now, SECOND_US};
 use super::feedback::WindowRules;
 use super::settings::{RefillRules, Settings, SlotRules, TransportSettings};
 use super::waits::Waits;
 use super::world::{START_US, World, status};
+use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{JobKind, JobResult, Outcome, Status};
 use crate::queue::id::QueueId;
 use proptest::prelude::*;

@@ -1,9 +1,9 @@
 //! Why a message waits, and when it goes next.
 
 use super::catalogue::Place;
-use super::clock::Now;
 use super::message::{Active, Phase, Stage};
 use super::scheduler::Scheduler;
+use crate::clock::Now;
 use crate::ipc::frame::Status;
 use std::sync::Arc;
 

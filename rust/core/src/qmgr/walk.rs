@@ -4,12 +4,12 @@
 //! the queue manager reads nothing for it. A listing goes into a pipe whose other end its reader has. A reader that
 //! takes nothing for long loses it. Threads give way to everything else on the machine.
 
-use super::clock::{Now, SECOND_US};
 use super::destination::Destination;
 use super::listing::{queue_name, waits_for};
 use super::route::domain;
 use super::scheduler::Scheduler;
 use super::waits::Waits;
+use crate::clock::{Now, SECOND_US};
 use crate::queue::catalogue::{Entry, Place, Snapshot};
 use crate::queue::envelopes::{EnvelopeReader, EnvelopeView};
 use crate::queue::id::QueueId;

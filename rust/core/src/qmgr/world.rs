@@ -1,15 +1,15 @@
 //! A small world around the scheduler for tests: messages, agents, a resolver, a state log, two clocks. It checks what
 //! must hold at every step, and knows what became of every recipient.
 
-use super::clock::{Now, SECOND_US};
-use super::message::Cursor;
 use super::scheduler::{Event, Scheduler};
 use super::settings::{Settings, TransportSettings};
 use super::waits::Waits;
+use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{Arrival, Job, JobKind, JobResult, Outcome, Status};
 use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::id::{QueueId, SLOT_BITS};
 use crate::queue::locator::{Locator, SegmentId};
+use crate::queue::recipients::Cursor;
 use crate::queue::state::{Fact, Kept};
 use crate::queue::store::Stored;
 use crate::smtp::reply::Enhanced;

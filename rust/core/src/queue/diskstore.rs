@@ -6,11 +6,10 @@
 //! message is in the caller's catalogue; here is what is known of each segment. `tick` (`housekeeping.rs`) clears away
 //! what is done.
 
+use crate::clock::Now;
 use crate::ipc::codec::Take;
 use crate::ipc::frame::Arrival;
 use crate::message::envelope::{Envelope, Recipient};
-use crate::qmgr::clock::Now;
-use crate::qmgr::message::Cursor;
 use crate::queue::catalogue::Catalogue;
 use crate::queue::content::{read_content, read_envelope_bytes};
 use crate::queue::corrupt::put_aside;
@@ -19,6 +18,7 @@ use crate::queue::error::QueueError;
 use crate::queue::id::QueueId;
 use crate::queue::loader::{Loader, Scanned, Wanted};
 use crate::queue::locator::{Locator, SegmentId};
+use crate::queue::recipients::Cursor;
 use crate::queue::recipients::read_recipients;
 use crate::queue::recovery::{self, Known};
 use crate::queue::scan::{Found, SegmentReader, segment_path};

@@ -1,6 +1,6 @@
 //! Clearing away: segments without messages, facts that count no more, and messages that outlive their segment.
 
-use crate::qmgr::clock::Now;
+use crate::clock::Now;
 use crate::queue::catalogue::{Catalogue, Place};
 use crate::queue::content::{read_content, read_envelope_bytes};
 use crate::queue::disk::Open;

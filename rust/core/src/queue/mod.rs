@@ -23,7 +23,7 @@ pub mod listing;
 mod loader;
 pub mod locator;
 pub mod memory;
-mod recipients;
+pub mod recipients;
 mod record;
 mod recovery;
 pub mod repair;

@@ -14,6 +14,15 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+/// Where to read on in the recipients of an envelope on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The next recipient.
+    pub index: u32,
+    /// Octets from the start of the envelope to it; 0 while that is not known.
+    pub octets: u64,
+}
+
 /// Octets of an envelope that are in memory at a time; more when a single recipient needs more.
 const WINDOW_OCTETS: usize = 64 * 1024;
 

@@ -1,7 +1,7 @@
 //! A store with a catalogue of its own: a queue manager without a scheduler, for tools and tests.
 
+use crate::clock::Now;
 use crate::ipc::frame::Arrival;
-use crate::qmgr::clock::Now;
 use crate::queue::catalogue::{Catalogue, Place};
 use crate::queue::diskstore::DiskStore;
 use crate::queue::error::QueueError;

@@ -8,16 +8,16 @@
 //! `Journal` and `DiskStore` implement the halves on files, `memory` both in memory. What every store must do is the
 //! test-suite in `conformance.rs`, which plays random histories, crashes included, on each of them.
 
+use crate::clock::Now;
 use crate::ipc::frame::Arrival;
 use crate::message::envelope::{Envelope, Recipient};
 use crate::message::sink::Sink;
-use crate::qmgr::clock::Now;
-use crate::qmgr::message::Cursor;
 use crate::queue::catalogue::Catalogue;
 use crate::queue::error::QueueError;
 use crate::queue::id::QueueId;
 use crate::queue::journal::Completion;
 use crate::queue::locator::{Locator, SegmentId};
+use crate::queue::recipients::Cursor;
 use crate::queue::state::{Fact, Kept};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
