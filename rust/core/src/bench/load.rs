@@ -95,7 +95,7 @@ impl Load {
             return Ok(());
         };
         let since = Instant::now();
-        match self.reactor.connect(self.peer, None) {
+        match self.reactor.connect(self.peer) {
             Ok((key, true)) => self.begin(key, number, since),
             Ok((key, false)) => {
                 self.opening.insert(key, (number, since));

@@ -40,8 +40,6 @@ pub(super) struct Connection<D> {
     written: usize,
     /// A connection that is being made.
     pub connecting: bool,
-    /// The owner reads on.
-    pub reading: bool,
     /// The peer has said all that it will.
     pub ended: bool,
     /// Close when everything is written.
@@ -60,7 +58,6 @@ impl<D: Dialogue> Connection<D> {
             output: Vec::new(),
             written: 0,
             connecting,
-            reading: true,
             ended: false,
             closing: false,
             blocked: false,
@@ -79,7 +76,7 @@ impl<D: Dialogue> Connection<D> {
         if self.connecting || self.unwritten() > 0 {
             wanted |= EventFlags::OUT;
         }
-        let listens = self.reading && !self.ended && !self.closing && self.unwritten() <= BLOCKED_OCTETS;
+        let listens = !self.ended && !self.closing && self.unwritten() <= BLOCKED_OCTETS;
         if self.dialogue.is_some() && !self.connecting && listens {
             wanted |= EventFlags::IN;
         }

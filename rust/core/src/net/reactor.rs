@@ -1,22 +1,18 @@
 //! All connections of a process on one descriptor.
 //!
-//! The event loop above watches that descriptor alone. When something is to be done it calls `turn`, which reads every
-//! socket that is ready, lets the dialogues answer, writes, and gives back what only the owner can decide: so a batch
-//! of connections costs one call from the loop, not several for each. Nothing here blocks.
+//! The owner waits, and calls `turn`, which reads every socket that is ready, lets the dialogues answer, writes, and
+//! gives back what only the owner can decide: so a batch of connections costs one call. Only `wait` blocks.
 
 use super::connection::{BLOCKED_OCTETS, Connection, Dialogue, Heard};
 use crate::slab::Slab;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, acceptfrom_with, bind, connect, recv,
-    socket_with, sockopt,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, acceptfrom_with, connect, socket_with, sockopt};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Octets of one read.
@@ -81,11 +77,6 @@ impl<D: Dialogue> Reactor<D> {
         })
     }
 
-    /// Readable when `turn` has something to do, besides what `has_pending` says.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.poller.as_fd()
-    }
-
     /// Did a call of the owner's make something happen that `turn` will tell?
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
@@ -136,34 +127,12 @@ impl<D: Dialogue> Reactor<D> {
         Ok(epoll::add(&self.poller, &self.listeners[number], data, EventFlags::IN)?)
     }
 
-    /// Close the listening sockets.
-    pub fn deafen(&mut self) -> io::Result<()> {
-        self.accept(false)?;
-        self.listeners.clear();
-        Ok(())
-    }
-
-    /// Begin to connect; `source` is our own address. True when the connection stands already, else `Connected` comes.
-    pub fn connect(&mut self, peer: SocketAddr, source: Option<IpAddr>) -> io::Result<(Key, bool)> {
+    /// Begin to connect. True when the connection stands already, else `Connected` comes.
+    pub fn connect(&mut self, peer: SocketAddr) -> io::Result<(Key, bool)> {
         let family = if peer.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
         let socket = socket_with(family, SocketType::STREAM, SOCKET_FLAGS, None)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
-        if let Some(source) = source {
-            bind(&socket, &SocketAddr::new(source, 0))?;
-        }
-        let begun = connect(&socket, &peer);
-        self.begun(socket, begun)
-    }
-
-    /// As `connect`, to a socket in the file system.
-    pub fn connect_unix(&mut self, path: &str) -> io::Result<(Key, bool)> {
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SOCKET_FLAGS, None)?;
-        let begun = connect(&socket, &SocketAddrUnix::new(path)?);
-        self.begun(socket, begun)
-    }
-
-    fn begun(&mut self, socket: OwnedFd, begun: Result<(), Errno>) -> io::Result<(Key, bool)> {
-        match begun {
+        match connect(&socket, &peer) {
             Ok(()) => Ok((self.open(socket, false), true)),
             Err(Errno::INPROGRESS) => Ok((self.open(socket, true), false)),
             Err(error) => Err(error.into()),
@@ -198,17 +167,6 @@ impl<D: Dialogue> Reactor<D> {
         }
     }
 
-    /// What the peer of a connection without a dialogue has said by now, as far as it fits into one read.
-    pub fn early(&mut self, key: Key) -> Vec<u8> {
-        let slot = if self.connection(key).is_some() { key.slot } else { return Vec::new() };
-        let Self { connections, buffer, .. } = self;
-        match recv(&connections[slot].socket, &mut **buffer, RecvFlags::empty()) {
-            Ok((octets, _)) => buffer[..octets].to_vec(),
-            // An end, or a break, is met again by the first read.
-            Err(_) => Vec::new(),
-        }
-    }
-
     /// Write, after what waits already. True when more waits than a peer that reads would leave: `Drained` will come.
     pub fn write(&mut self, key: Key, octets: Vec<u8>) -> bool {
         let Some(connection) = self.connection(key) else {
@@ -225,14 +183,6 @@ impl<D: Dialogue> Reactor<D> {
         let blocked = connection.blocked;
         self.watch(key);
         blocked
-    }
-
-    /// Read from the peer, or leave what it says in the socket.
-    pub fn read(&mut self, key: Key, reading: bool) {
-        if let Some(connection) = self.connection(key) {
-            connection.reading = reading;
-            self.watch(key);
-        }
     }
 
     /// Close as soon as everything is written.
@@ -252,11 +202,6 @@ impl<D: Dialogue> Reactor<D> {
         if self.connection(key).is_some() {
             self.lose(key);
         }
-    }
-
-    /// Can anything be written to it yet?
-    pub fn is_open(&mut self, key: Key) -> bool {
-        self.connection(key).is_some_and(|connection| !connection.closing)
     }
 
     /// Octets that wait to be written.
@@ -426,6 +371,7 @@ impl<D: Dialogue> Reactor<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fd::AsFd;
     use rustix::net::socketpair;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
@@ -517,8 +463,10 @@ mod tests {
     #[test]
     fn a_connection_that_the_peer_breaks_is_lost() {
         let mut reactor = Reactor::new().unwrap();
-        let (peer, key) = pair(&mut reactor);
-        reactor.read(key, false);
+        let (mut peer, key) = pair(&mut reactor);
+        peer.write_all(b"flood\n").unwrap();
+        assert!(turn(&mut reactor).is_empty());
+        assert!(reactor.unwritten(key) > BLOCKED_OCTETS, "it is not read from");
         drop(peer);
         assert!(matches!(turn(&mut reactor)[..], [Happening::Lost(lost)] if lost == key));
     }
@@ -592,7 +540,7 @@ mod tests {
                 break;
             }
         }
-        reactor.deafen().unwrap();
+        drop(reactor);
         assert!(TcpStream::connect(address).is_err());
     }
 }
