@@ -11,7 +11,6 @@ use super::message::Stage;
 use super::overtake::Look;
 use super::route::Route;
 use super::scheduler::{Event, Scheduler, Timer, deferral};
-use super::slots::Slots;
 use super::transport::{Draw, Transport};
 use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{Job, JobKind, JobRecipient};
@@ -94,21 +93,8 @@ impl Scheduler {
             return *errand;
         }
         self.draws += 1;
-        let (errand, _) = self.errands.insert(Errand {
-            message,
-            transport,
-            lane: usize::from(active.retry),
-            since_us: now.mono_us,
-            draw: self.draws,
-            overtaking: None,
-            parent: None,
-            pays: false,
-            overtaken: 0,
-            children: 0,
-            bundles: 0,
-            slots: Slots::default(),
-            granted: 0,
-        });
+        let lane = usize::from(active.retry);
+        let (errand, _) = self.errands.insert(Errand::new(message, transport, lane, now.mono_us, self.draws));
         active.errands.push(errand);
         errand
     }

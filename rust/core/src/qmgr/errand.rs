@@ -68,6 +68,25 @@ pub struct Place {
 }
 
 impl Errand {
+    /// A message begins to wait for deliveries by a transport, in this lane; `draw`: what came before has a lower one.
+    pub fn new(message: u32, transport: u32, lane: usize, since_us: u64, draw: u64) -> Self {
+        Self {
+            message,
+            transport,
+            lane,
+            since_us,
+            draw,
+            overtaking: None,
+            parent: None,
+            pays: false,
+            overtaken: 0,
+            children: 0,
+            bundles: 0,
+            slots: Slots::default(),
+            granted: 0,
+        }
+    }
+
     /// The place of the next one that overtakes its bundle at `turn`; `None` when there are no more places.
     ///
     /// Those with a single delivery are through at once: they all have one place, the last.
@@ -99,21 +118,7 @@ mod tests {
     use super::*;
 
     fn errand(overtaking: Option<Place>) -> Errand {
-        Errand {
-            message: 0,
-            transport: 0,
-            lane: 0,
-            since_us: 0,
-            draw: 7,
-            overtaking,
-            parent: None,
-            pays: false,
-            overtaken: 0,
-            children: 0,
-            bundles: 0,
-            slots: Slots::default(),
-            granted: 0,
-        }
+        Errand { overtaking, ..Errand::new(0, 0, 0, 0, 7) }
     }
 
     #[test]
