@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LOOK_S: Final = 0.2
 """How often counts are looked at."""
+DELIVERED_LOOK_S: Final = 0.02
+"""How often the sink's count is looked at for the last delivery."""
 SLICE_S: Final = 0.1
 """How long a thread works before it sees that it is to end."""
 SETTLED_S: Final = 2.0
@@ -109,7 +111,7 @@ def run(options: Options, progress: Callable[[Point], None]) -> Result:
     sink = None if options.sink is None else BenchSink(*options.sink, faults=options.faults)
     drain = None if sink is None else Worker(sink.run)
     try:
-        result = _measure(options, sink, progress)
+        result = _measure(options, sink, drain, progress)
         if options.syncs:
             _count_syncs(options, result)
         return result
@@ -118,7 +120,9 @@ def run(options: Options, progress: Callable[[Point], None]) -> Result:
             drain.stop()
 
 
-def _measure(options: Options, sink: BenchSink | None, progress: Callable[[Point], None]) -> Result:
+def _measure(
+    options: Options, sink: BenchSink | None, drain: Worker | None, progress: Callable[[Point], None]
+) -> Result:
     master = options.server_pid or _local_server(options)
     load = source(options, messages=options.messages)
     begin = time.monotonic()
@@ -150,7 +154,7 @@ def _measure(options: Options, sink: BenchSink | None, progress: Callable[[Point
     end = look()
     start, cpu_before = warm or (points[0], 0.0)
     elapsed = max(end.at_s - start.at_s, 1e-9)
-    last = _drained(options, load, sink, look)
+    last = _drained(options, load, drain, look)
     counts = load.counts()
     cpu = server.cpu_seconds(master) - cpu_before if master else None
     counted = max(counts["messages"] - start.accepted, 1)
@@ -170,15 +174,15 @@ def _measure(options: Options, sink: BenchSink | None, progress: Callable[[Point
     )
 
 
-def _drained(options: Options, load: BenchSource, sink: BenchSink | None, look: Callable[[], Point]) -> Point:
-    """Wait for the deliveries that are missing; return the moment of the last one."""
+def _drained(options: Options, load: BenchSource, drain: Worker | None, look: Callable[[], Point]) -> Point:
+    """Wait for the deliveries that are missing, while the sink works; return the moment of the last one."""
     last = look()
-    if sink is None:
+    if drain is None:
         return last
     promised = load.counts()["messages"]
     begin = quiet = time.monotonic()
-    while last.delivered < promised and time.monotonic() - begin < options.drain:
-        time.sleep(LOOK_S / 10)
+    while last.delivered < promised and drain.is_alive() and time.monotonic() - begin < options.drain:
+        drain.join(DELIVERED_LOOK_S)
         point = look()
         if point.delivered > last.delivered:
             last, quiet = point, time.monotonic()
