@@ -21,7 +21,6 @@ from postillion.config.settings import DEFAULT_DIRECTORY
 
 START_MAX_S = 60.0
 STOP_MAX_S = 20.0
-POLL_S = 0.05
 
 
 class Failure(Exception):
@@ -95,18 +94,12 @@ def start_fg(directory: str, verbose: bool) -> None:
 
 def stop(directory: str, verbose: bool) -> None:
     """Stop: messages in flight are finished, everything else stays queued. Returns when the last process ended."""
-    pid = _running(directory)
-    _say(f"stopping PID {pid}", verbose)
-    os.kill(pid, signal.SIGTERM)
-    _wait_for_end(directory, pid)
+    _end(directory, signal.SIGTERM, "stopping", verbose)
 
 
 def abort(directory: str, verbose: bool) -> None:
     """Stop at once: messages in flight stay queued and are delivered later, perhaps twice."""
-    pid = _running(directory)
-    _say(f"aborting PID {pid}", verbose)
-    os.kill(pid, signal.SIGQUIT)
-    _wait_for_end(directory, pid)
+    _end(directory, signal.SIGQUIT, "aborting", verbose)
 
 
 def reload(directory: str, verbose: bool) -> None:
@@ -202,17 +195,25 @@ def _running(directory: str) -> int:
     return pid
 
 
-def _wait_for_end(directory: str, pid: int) -> None:
-    from postillion.master import lock
-
-    config = Config.load(directory)
-    until = time.monotonic() + STOP_MAX_S
-    while time.monotonic() < until:
-        if lock.running(config) != pid:
-            return
-        time.sleep(POLL_S)
-    os.kill(pid, signal.SIGKILL)
-    raise Failure(f"PID {pid} did not end within {STOP_MAX_S:.0f} seconds and was killed: see the log")
+def _end(directory: str, number: signal.Signals, what: str, verbose: bool) -> None:
+    """Signal the running master and return when it has ended; kill it when it takes too long."""
+    pid = _running(directory)
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # The descriptor is of the master, and not of one that has its number since, if it runs yet.
+        if _running(directory) != pid:
+            raise Failure("the mail system was started anew meanwhile: try again")
+        _say(f"{what} PID {pid}", verbose)
+        signal.pidfd_send_signal(process, number)
+        ended, _, _ = select.select([process], [], [], STOP_MAX_S)
+        if not ended:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            raise Failure(f"PID {pid} did not end within {STOP_MAX_S:.0f} seconds and was killed: see the log")
+    finally:
+        os.close(process)
 
 
 def _plan_warnings(directory: str) -> list[str]:
