@@ -106,6 +106,26 @@ def parser(doc: str | None, *, compares: bool = False) -> argparse.ArgumentParse
     return made
 
 
+def load_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options of a bench that loads both programs in turn; `parse_load` reads them."""
+    made = parser(doc, compares=True)
+    made.add_argument("--messages", type=int, default=5000)
+    made.add_argument("--octets", type=int, default=4096)
+    made.add_argument("--sessions", type=int, default=20)
+    made.add_argument("--runs", type=int, default=3)
+    made.add_argument("--warm-up", type=int, default=200)
+    return made
+
+
+def parse_load(made: argparse.ArgumentParser) -> tuple[argparse.Namespace, str]:
+    """Return the options of a `load_parser`, and how to tell of them; --quick makes them small."""
+    options = made.parse_args()
+    if options.quick:
+        options.messages, options.warm_up, options.runs = 200, 20, 1
+    flags = f"{options.messages} messages of {options.octets} octets, {options.sessions} sessions, {options.runs} runs"
+    return options, flags
+
+
 def machine() -> str:
     """Return the machine in a line, with how busy it is."""
     model = ""

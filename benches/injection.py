@@ -36,16 +36,8 @@ def accept(program: str, options: argparse.Namespace, result: Result) -> tuple[f
 
 def main() -> None:
     """Run both programs in turn and tell."""
-    parser = harness.parser(__doc__, compares=True)
-    parser.add_argument("--messages", type=int, default=5000)
-    parser.add_argument("--octets", type=int, default=4096)
-    parser.add_argument("--sessions", type=int, default=20)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--warm-up", type=int, default=200)
-    options = parser.parse_args()
-    if options.quick:
-        options.messages, options.warm_up, options.runs = 200, 20, 1
-    flags = f"{options.messages} messages of {options.octets} octets, {options.sessions} sessions, {options.runs} runs"
+    parser = harness.load_parser(__doc__)
+    options, flags = harness.parse_load(parser)
     question = "Messages accepted a second while the next hop refuses connections"
     result = Result(question, flags, ["program   ", "accepted/s", "deferred/s", "correct"])
     result.begin()

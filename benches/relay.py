@@ -60,20 +60,11 @@ def relay(program: str, load: Sequence[str], options: argparse.Namespace) -> Mea
 
 def main() -> None:
     """Run all, print a table and, with --json, write the figures."""
-    parser = harness.parser(__doc__, compares=True)
-    parser.add_argument("--messages", type=int, default=5000)
-    parser.add_argument("--octets", type=int, default=4096)
-    parser.add_argument("--sessions", type=int, default=20)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--warm-up", type=int, default=200)
+    parser = harness.load_parser(__doc__)
     parser.add_argument("--loads", default="new,reused")
-    options = parser.parse_args()
-    if options.quick:
-        options.messages, options.runs, options.warm_up = 200, 1, 20
-
-    flags = f"{options.messages} messages of {options.octets} octets, {options.sessions} sessions, medians of "
+    options, flags = harness.parse_load(parser)
     columns = ["load  ", "program   ", "accepted/s", "relayed/s", "CPU ms a message", "direct/s", "correct"]
-    result = Result("Messages relayed a second", f"{flags}{options.runs} runs", columns)
+    result = Result("Messages relayed a second", f"{flags}, medians", columns)
     result.begin()
     loads = {"new": (), "reused": ("-d",)}
     for name in options.loads.split(","):
