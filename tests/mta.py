@@ -89,6 +89,16 @@ def wait_for(what: str, condition: Callable[[], object], patience_s: float = PAT
         pause = min(pause * 1.5, 0.02)
 
 
+def age_s(pid: int) -> float:
+    """Return how long a process has lived; 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    uptime_s = float(Path("/proc/uptime").read_text().split()[0])
+    return 0.0 if fields[0] == "Z" else uptime_s - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
 def exists(user: str) -> bool:
     """Say whether the machine has such a user."""
     try:

@@ -18,7 +18,7 @@ import pytest
 from calls import TRACE, TRACED, Place, strace
 from crash import FULL, crash_site, explain, new_arrivals, new_ledger, seed, site_processes, status
 from ledger import Arrivals, Ledger, Route
-from mta import Site, local_user, running, wait_for
+from mta import Site, age_s, local_user, running, wait_for
 from postillion.master.service import LIVED_S
 from sink import Sink
 
@@ -74,16 +74,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             work(server.ledger)
         wait_for("the first messages", server.idle, PATIENCE_S)
         yield server
-
-
-def age_s(pid: int) -> float:
-    """Return how long a process has lived; 0 when it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    uptime_s = float(Path("/proc/uptime").read_text().split()[0])
-    return 0.0 if fields[0] == "Z" else uptime_s - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def threads(pid: int) -> dict[str, int]:

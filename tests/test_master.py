@@ -9,29 +9,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mta import PATIENCE_S, age_s, free_port, wait_for
+from postillion.master.service import LIVED_S
+
 TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"}
-PATIENCE_S = 20.0
 ROOT = os.geteuid() == 0
 OWNER = "nobody" if ROOT else pwd.getpwuid(os.geteuid()).pw_name
-
-
-def wait_for(what: str, condition: Callable[[], object]) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < until, f"waited {PATIENCE_S} s for {what}"
-        time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def ended(pid: int) -> bool:
@@ -209,7 +198,7 @@ def test_wakeup_comes_at_the_start_and_conditional_wakeup_after_use(tmp_path: Pa
 def test_a_killed_process_is_replaced(tmp_path: Path) -> None:
     with running(tmp_path, SMTPD) as site:
         victim = site.client()
-        time.sleep(1.1)
+        wait_for("a process that has lived long enough", lambda: age_s(victim.pid) > LIVED_S + 0.1)
         os.kill(victim.pid, signal.SIGKILL)
         wait_for("the log line", lambda: f"pid {victim.pid} killed by signal 9" in site.log())
         wait_for("a new process", lambda: len(site.children()) == min(4, len(os.sched_getaffinity(0))))
