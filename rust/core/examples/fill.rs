@@ -5,6 +5,7 @@
 //! as tried once, to be tried again so much later; no queue manager may work in the directory then. Prints one JSON
 //! object. Each message has one recipient, in one of 10,007 domains.
 
+use postillion_core::clock::wall_now_us;
 use postillion_core::ipc::frame::{Outcome, Status};
 use postillion_core::message::envelope::{Envelope, Recipient};
 use postillion_core::message::sink::Sink;
@@ -13,7 +14,7 @@ use postillion_core::queue::{Fact, Journal, JournalOptions, Spool};
 use postillion_core::smtp::reply::Enhanced;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// A prime, so that neighbours go to different places.
 const DOMAINS: u64 = 10_007;
@@ -96,8 +97,7 @@ fn commit(journal: &Journal, content: &[u8], n: u64) -> QueueId {
 /// Note for each message that it was tried; how many there are in the queue.
 fn defer(directory: &Path, ids: &[QueueId], seconds: u64) -> u64 {
     let (mut spool, stored) = Spool::open(directory).expect("nobody else manages the queue");
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
-    let next_attempt_us = since_1970.as_micros() as u64 + seconds * 1_000_000;
+    let next_attempt_us = wall_now_us() + seconds * 1_000_000;
     let dsn = Enhanced { class: 4, subject: 4, detail: 1 };
     let text = "connect to mx.example[192.0.2.1]:25: Connection timed out";
     let status = Arc::new(Status { outcome: Outcome::Deferred, dsn, text: text.into(), remote: None });

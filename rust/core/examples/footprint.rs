@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)] // An allocator that counts cannot be had without.
 
-use postillion_core::clock::Now;
+use postillion_core::clock::{Now, wall_now_us};
 use postillion_core::ipc::frame::{Arrival, Outcome, Status};
 use postillion_core::log::{Destination, Log};
 use postillion_core::message::envelope::{Envelope, Recipient};
@@ -21,7 +21,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// Messages of 4 KiB in a segment of 32 MiB.
 const SEGMENT_MESSAGES: u64 = 7_500;
@@ -69,8 +69,7 @@ fn resident() -> (usize, usize) {
 }
 
 fn now() -> Now {
-    let wall_us = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set").as_micros() as u64;
-    Now { mono_us: 1_000_000_000, wall_us }
+    Now { mono_us: 1_000_000_000, wall_us: wall_now_us() }
 }
 
 fn made_up(count: u64) {
@@ -117,7 +116,7 @@ fn loaded(directory: &Path) {
     let mut longest = std::time::Duration::ZERO;
     while hub.is_recovering() {
         let turn = Instant::now();
-        hub.tick(now());
+        hub.tick(Now { mono_us: now().mono_us + begun.elapsed().as_micros() as u64, ..now() });
         longest = longest.max(turn.elapsed());
     }
     let whole = begun.elapsed();

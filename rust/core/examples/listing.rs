@@ -3,7 +3,7 @@
 //! `cargo run --release --example listing -- DIRECTORY MESSAGES OCTETS`: fills an empty directory, opens it as the queue
 //! manager does, and lists it.
 
-use postillion_core::clock::Now;
+use postillion_core::clock::{Now, wall_now_us};
 use postillion_core::ipc::frame::{Outcome, Status};
 use postillion_core::message::envelope::{Envelope, Recipient};
 use postillion_core::message::sink::Sink;
@@ -18,7 +18,7 @@ use postillion_core::smtp::reply::Enhanced;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Commits that wait for the disk at a time.
 const PENDING: usize = 500;
@@ -35,8 +35,7 @@ fn main() {
         fill(directory, messages, octets);
     }
     let opened = Instant::now();
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that is right");
-    let now = Now { mono_us: 1_000_000, wall_us: wall.as_micros() as u64 };
+    let now = Now { mono_us: 1_000_000, wall_us: wall_now_us() };
     let (_spool, stored) = Spool::open(directory).expect("the queue opens");
     let mut scheduler = Scheduler::new(Settings::default(), now);
     for message in stored {

@@ -4,6 +4,7 @@
 //! What is to be found is told by a model that knows only where each record and each fact was written. The short form
 //! damages 100 journals, `cargo test --test damaged_journals -- --ignored --nocapture` 1,000.
 
+use postillion_core::clock::wall_now_us;
 use postillion_core::message::envelope::{Envelope, Recipient};
 use postillion_core::message::sink::Sink;
 use postillion_core::queue::id::QueueId;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use std::{fs, panic};
 
 const SEGMENT_HEADER: usize = 32;
@@ -73,10 +74,6 @@ struct Queue {
     log: String,
     /// Every file before it was damaged.
     files: BTreeMap<String, Vec<u8>>,
-}
-
-fn wall_now_us() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64
 }
 
 fn fact(dice: &mut Dice, id: QueueId) -> Fact {

@@ -2,6 +2,7 @@
 
 use crate::journal::queue_error;
 use crate::log::Log;
+use postillion_core::clock::wall_now_us;
 use postillion_core::delivery::job::{Delivery, Handover, JobSettings, local_status, word};
 use postillion_core::ipc::frame::{self, Frame, FrameReader, JobKind, Outcome, Status};
 use postillion_core::log;
@@ -14,12 +15,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Microseconds since 1970.
-pub fn wall_now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
-}
 
 /// Seconds as microseconds; a negative time is none.
 pub fn micros(seconds: f64) -> u64 {

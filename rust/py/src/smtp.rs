@@ -1,6 +1,7 @@
 //! `SmtpClientSettings` and `SmtpClient`: see `postillion_core::smtp::client`.
 
-use crate::delivery::{DeliveryJob, Work, wall_now_us};
+use crate::delivery::{DeliveryJob, Work};
+use postillion_core::clock::wall_now_us;
 use postillion_core::delivery::job::{Handover, local_status};
 use postillion_core::ipc::frame::Status;
 use postillion_core::queue::{ContentReader, QueueError};

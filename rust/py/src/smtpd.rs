@@ -3,6 +3,7 @@
 use crate::cleanup::CleanupSettings;
 use crate::journal::Journal;
 use crate::log::Log;
+use postillion_core::clock::wall_now_us;
 use postillion_core::message::envelope::{BodyType, Ret};
 use postillion_core::message::stuff::{Unstuffer, unstuff};
 use postillion_core::queue::Appender;
@@ -16,7 +17,6 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What all sessions of a process share.
 #[pyclass(frozen, module = "postillion._core")]
@@ -415,8 +415,4 @@ fn to_reply(code: u16, dsn: &str, text: &str) -> PyResult<Reply> {
     }
     let enhanced: Enhanced = dsn.parse().map_err(|error| PyValueError::new_err(format!("{dsn:?}: {error}")))?;
     Ok(Reply::new(code, [enhanced.subject, enhanced.detail], text))
-}
-
-fn wall_now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }

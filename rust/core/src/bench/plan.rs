@@ -1,8 +1,9 @@
 //! What a source sends.
 
+use crate::clock::wall_now_us;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// The header field by which a sink knows a message of a source: run, number, and when it was sent.
 pub const HEADER: &str = "X-Postillion-Bench";
@@ -61,7 +62,7 @@ impl Default for Plan {
             ramp: Duration::ZERO,
             pipelining: false,
             helo: "source.example".into(),
-            run: wall_us(),
+            run: wall_now_us(),
             progress: Progress::default(),
         }
     }
@@ -109,7 +110,7 @@ impl Plan {
             self.run,
             self.helo,
             self.run,
-            wall_us(),
+            wall_now_us(),
         );
         let end = out.len() + self.octets.max(head.len());
         out.extend_from_slice(head.as_bytes());
@@ -120,11 +121,6 @@ impl Plan {
         }
         out.extend_from_slice(b".\r\n");
     }
-}
-
-/// Microseconds since 1970.
-pub fn wall_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 /// Run, number and moment of sending, from a header as `put_message` writes it.
@@ -154,7 +150,7 @@ mod tests {
             assert!(out.split(|octet| *octet == b'\n').all(|line| line.len() < 200));
             let (run, number, sent_us) = read_header(&out).unwrap();
             assert_eq!((run, number), (plan.run, 7));
-            assert!(wall_us().abs_diff(sent_us) < 60_000_000);
+            assert!(wall_now_us().abs_diff(sent_us) < 60_000_000);
         }
     }
 

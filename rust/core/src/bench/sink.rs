@@ -1,8 +1,9 @@
 //! One dialogue of a sink: it takes all mail, but for what its faults say, and knows a source's messages again.
 
 use super::fault::{Action, Dice, Fault, When};
-use super::plan::{read_header, wall_us};
+use super::plan::read_header;
 use super::tally::Tally;
+use crate::clock::wall_now_us;
 use crate::net::Dialogue;
 use crate::smtp::reply::Reply;
 use crate::smtp::server::{Event, Question, Server};
@@ -191,7 +192,7 @@ impl Sink {
             counts.octets += octets;
             counts.duplicates += u64::from(!first);
             if let Some((_, _, sent_us)) = known {
-                counts.delivery.record(wall_us().saturating_sub(sent_us));
+                counts.delivery.record(wall_now_us().saturating_sub(sent_us));
             }
         }
         self.server.reply(&Reply::new(250, [0, 0], "Ok"), 0.0);

@@ -3,6 +3,7 @@
 //! Random histories of a process that receives mail and a queue manager, restarts and crashes included, against a table
 //! of what was acknowledged. And the least that each half promises, one test a promise.
 
+use crate::clock::wall_now_us;
 use crate::ipc::frame::{Arrival, Frame, FrameReader, Outcome, Status};
 use crate::message::sink::Sink;
 use crate::queue::Spool;
@@ -12,7 +13,6 @@ use crate::queue::id::QueueId;
 use crate::queue::journal::{Completion, Journal, JournalOptions};
 use crate::queue::locator::Locator;
 use crate::queue::memory::{Memory, MemoryAppender, MemoryStore};
-use crate::queue::slot::wall_now_us;
 use crate::queue::state::{Fact, Kept};
 use crate::queue::store::{Appender, Store, Stored};
 use crate::queue::testing::{Directory, crash_image, envelope};

@@ -6,6 +6,7 @@
 //! `POSTILLION_FAULTS=all` plays every error number, which takes minutes; without it they take turns. At the end,
 //! random histories with errors that come and go.
 
+use crate::clock::wall_now_us;
 use crate::ipc::frame::{Arrival, Frame, FrameReader};
 use crate::message::sink::Sink;
 use crate::queue::content::read_content;
@@ -14,7 +15,6 @@ use crate::queue::housekeeping::{MOVE_AGE_US, RETIRE_AFTER_US};
 use crate::queue::id::QueueId;
 use crate::queue::journal::{Journal, JournalOptions};
 use crate::queue::segment::NEW_PREFIX;
-use crate::queue::slot::wall_now_us;
 use crate::queue::spool::Spool;
 use crate::queue::state::{Fact, Kept};
 use crate::queue::store::Stored;

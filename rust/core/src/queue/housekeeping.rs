@@ -243,9 +243,9 @@ impl DiskStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::wall_now_us;
     use crate::queue::Spool;
     use crate::queue::journal::{Journal, JournalOptions};
-    use crate::queue::slot::wall_now_us;
     use crate::queue::testing::{Directory, Faulty, commit, crash_image, envelope};
     use proptest::prelude::*;
     use std::fs;

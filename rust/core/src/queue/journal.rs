@@ -6,6 +6,7 @@
 //! `take_announcements`. Announcements are a convenience, not a promise: they may be lost or dropped, for the queue
 //! manager reads what it was not told of from the segment itself.
 
+use crate::clock::wall_now_us;
 use crate::ipc::frame::{Frame, encode_arrived};
 use crate::message::envelope::Envelope;
 use crate::queue::disk::{Disk, RealDisk};
@@ -15,7 +16,7 @@ use crate::queue::id::QueueId;
 use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::record::ENVELOPE_MAX_OCTETS;
 use crate::queue::segment::make_directory;
-use crate::queue::slot::{Slot, wall_now_us};
+use crate::queue::slot::Slot;
 use crate::queue::{INCOMING, large, writer};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;

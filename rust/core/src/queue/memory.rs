@@ -4,6 +4,7 @@
 //! there unless `crash` is told to lose what no sync followed.
 
 use crate::clock::Now;
+use crate::clock::wall_now_us;
 use crate::ipc::frame::{Arrival, Frame};
 use crate::message::envelope::{Envelope, Recipient};
 use crate::message::sink::Sink;
@@ -14,7 +15,6 @@ use crate::queue::journal::{Completion, lock};
 use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::recipients::Cursor;
 use crate::queue::recovery::Known;
-use crate::queue::slot::wall_now_us;
 use crate::queue::state::Fact;
 use crate::queue::store::{Appender, Incoming, News, Recovery, Store, Stored};
 use rustix::event::{EventfdFlags, eventfd};

@@ -5,6 +5,7 @@
 //! of each such moment some images are made: of what was not stable a part is there, writes torn at pages' bounds. A
 //! queue manager starts on each image.
 
+use crate::clock::wall_now_us;
 use crate::ipc::frame::{Arrival, Frame, FrameReader};
 use crate::message::sink::Sink;
 use crate::queue::content::read_content;
@@ -12,7 +13,6 @@ use crate::queue::disk::{Disk, Open, RealDisk};
 use crate::queue::housekeeping::{MOVE_AGE_US, RETIRE_AFTER_US};
 use crate::queue::id::QueueId;
 use crate::queue::journal::{Journal, JournalOptions, lock};
-use crate::queue::slot::wall_now_us;
 use crate::queue::spool::Spool;
 use crate::queue::state::Fact;
 use crate::queue::store::Stored;

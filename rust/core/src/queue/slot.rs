@@ -11,7 +11,6 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// IDs are reserved on disk for so long ahead: one small write to the page cache in a second of work.
 const RESERVE_US: u64 = 1_000_000;
@@ -62,11 +61,6 @@ impl Slot {
         }
         Ok(id)
     }
-}
-
-/// Microseconds since 1970.
-pub(crate) fn wall_now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
 #[cfg(test)]
