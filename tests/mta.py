@@ -89,6 +89,14 @@ def wait_for(what: str, condition: Callable[[], object], patience_s: float = PAT
         pause = min(pause * 1.5, 0.02)
 
 
+def ended(pid: int) -> bool:
+    """Say whether a process has ended, waited for or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def age_s(pid: int) -> float:
     """Return how long a process has lived; 0 when it is gone."""
     try:
@@ -197,14 +205,8 @@ def stop(site: Site, program: str) -> None:
     command = ["/usr/sbin/postfix", "-c", str(site.etc)] if program == "postfix" else site.command("postillion")
     subprocess.run([*command, "stop"], capture_output=True, timeout=60, check=False)
 
-    def gone() -> bool:
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-
     try:
-        wait_for("master's end", gone)
+        wait_for("master's end", lambda: ended(pid))
     except TimeoutError:
         os.kill(pid, signal.SIGKILL)
         raise

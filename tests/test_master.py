@@ -14,20 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from mta import PATIENCE_S, age_s, free_port, wait_for
+from mta import PATIENCE_S, age_s, ended, free_port, wait_for
 from postillion.master.service import LIVED_S
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"}
 ROOT = os.geteuid() == 0
 OWNER = "nobody" if ROOT else pwd.getpwuid(os.geteuid()).pw_name
-
-
-def ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 class Client:
