@@ -25,6 +25,7 @@ PATIENCE_S = 300.0
         ("journal", [], ["strace"]),
         ("restart", [], ["smtp-source"]),
         ("listing", [], ["smtp-source"]),
+        ("generator", [], ["smtp-source", "smtp-sink"]),
     ],
 )
 def test_bench_is_correct(tmp_path: Path, bench: str, flags: list[str], peers: list[str]) -> None:
