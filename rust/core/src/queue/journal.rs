@@ -137,8 +137,11 @@ impl Journal {
         match body {
             Ok(body @ Body::Small { .. }) => {
                 queue.small.push_back(Pending { ticket, id, body });
+                let wakes = queue.small.len() >= queue.awaited;
                 drop(queue);
-                self.shared.work.notify_one();
+                if wakes {
+                    self.shared.work.notify_one();
+                }
             }
             Ok(body @ Body::Large { .. }) => {
                 queue.large.push_back(Pending { ticket, id, body });
@@ -264,6 +267,8 @@ pub(crate) struct Shared {
 #[derive(Default)]
 pub(crate) struct Queue {
     pub small: VecDeque<Pending>,
+    /// The writer thread is asleep until so many small messages are pending.
+    pub awaited: usize,
     pub large: VecDeque<Pending>,
     /// Threads for large messages, and those of them that have nothing to do.
     pub large_writers: usize,

@@ -6,6 +6,7 @@
 
 mod appender;
 pub mod catalogue;
+mod company;
 pub mod content;
 mod corrupt;
 mod disk;

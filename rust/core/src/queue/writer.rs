@@ -1,9 +1,10 @@
 //! The journal's writer thread: everything pending, one write, one sync, everything answered. (Large messages go their
 //! own way: `large.rs`.)
 //!
-//! While a sync runs, the next messages gather; that is all the batching there is. No message waits for company, and an
-//! idle journal without a segment does not wake up at all.
+//! While a sync runs, the next messages gather. A message waits for company only where that has paid (`company.rs`), and
+//! an idle journal without a segment does not wake up at all.
 
+use crate::queue::company::{Company, ENOUGH, GATHER_MAX};
 use crate::queue::draft::Body;
 use crate::queue::error::QueueError;
 use crate::queue::journal::{Completion, Pending, Queue, Shared, lock};
@@ -22,7 +23,7 @@ const BATCH_MAX_MESSAGES: usize = 1024;
 /// The thread's life.
 pub(crate) fn run(shared: &Shared) {
     let _ending = Ending(shared);
-    let mut writer = Writer { shared, segment: None };
+    let mut writer = Writer { shared, segment: None, company: Company::default() };
     loop {
         let batch = match writer.next_work() {
             Work::Write(batch) => batch,
@@ -65,6 +66,7 @@ struct Writer<'a> {
     shared: &'a Shared,
     /// With the time when it is to be sealed.
     segment: Option<(SegmentFile, Instant)>,
+    company: Company,
 }
 
 /// A record that is written: who asked, where it stands in the segment, and its envelope for the announcement.
@@ -74,15 +76,24 @@ struct Written {
 }
 
 impl Writer<'_> {
-    fn next_work(&self) -> Work {
+    fn next_work(&mut self) -> Work {
         let mut queue = lock(&self.shared.queue);
         loop {
             if !queue.small.is_empty() {
+                if self.company.is_worth_waiting() {
+                    queue.awaited = ENOUGH;
+                    let alone = |queue: &mut Queue| queue.small.len() < ENOUGH && !queue.ending;
+                    let gathered = self.shared.work.wait_timeout_while(queue, GATHER_MAX, alone);
+                    queue = gathered.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                queue.awaited = usize::MAX;
+                self.company.came(queue.small.len());
                 return Work::Write(take_batch(&mut queue));
             }
             if queue.ending {
                 return Work::End;
             }
+            queue.awaited = 1;
             queue = match &self.segment {
                 None => self.shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 Some((_, seal_at)) => {
