@@ -1,4 +1,4 @@
-"""Transcripts in tests/dialogues/: read as dialogues, played against the server without a socket.
+"""Transcripts in tests/dialogues/: read as dialogues, played against the server, a turn at a time.
 
     O: smtpd_helo_required = yes      a parameter of main.cf
     A: 192.0.2.1                      the client's address; without it 127.0.0.1
@@ -16,12 +16,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import re
+import select
+import socket
+import termios
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from postillion import cleanup
-from postillion._core import Journal, Log
+from postillion._core import Journal, Log, SmtpdSession
 from postillion.config import Config
 from postillion.smtpd import setup
 from postillion.smtpd.access import Access, Reply
@@ -29,7 +33,7 @@ from postillion.smtpd.clients import Clients
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.handler import Handler
 from postillion.smtpd.names import Names
-from postillion.smtpd.server import Connection, Service
+from postillion.smtpd.server import Service
 
 DIRECTORY = Path(__file__).parent / "dialogues"
 QUEUE_DIRECTORIES = ("incoming", "deferred", "active", "corrupt", "maildrop", "public", "private")
@@ -121,44 +125,12 @@ def site(directory: Path, options: list[str] | None = None) -> Config:
     return Config.load(str(directory))
 
 
-class Wire(asyncio.Transport):
-    """The server's end of a connection that is no socket."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__()
-        self._address = address
-        self.written = bytearray()
-        self.writes = 0
-        self.closed = False
-        self.reading = True
-
-    def get_extra_info(self, name: str, default: object = None) -> object:
-        return (self._address, 4025) if name == "peername" else default
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += data
-        self.writes += 1
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-
 class Server:
     """A server as smtpd builds it from main.cf, on a queue and a log in memory. Make it in a running loop."""
 
-    def __init__(self, config: Config, *, counts: Counts | None = None, handler: object = None) -> None:
+    def __init__(
+        self, config: Config, *, counts: Counts | None = None, handler: object = None, session_limit: int = 0
+    ) -> None:
         self.log = Log("mx", "postfix", "smtpd", 1, 0, "memory:")
         access = Access(config, self.log.warning)
         names = Names(self.log.warning, enabled=config.flag("smtpd_peername_lookup"))
@@ -175,50 +147,121 @@ class Server:
             Clients(config, access, names),
             counts,
             self.log,
+            self.journal,
             limits=setup.client_limits(config),
             timeout_s=config.seconds("smtpd_timeout"),
             handler=hooks,
             stressed=setup.server_config(config.under_stress(), access, self.log, settings, self.journal, hooks),
+            session_limit=session_limit,
         )
 
-    def connect(self, address: str = "127.0.0.1") -> tuple[Connection, Wire]:
-        """Return a new session and its wire."""
-        session, wire = self.service.protocol(), Wire(address)
-        session.connection_made(wire)
-        return session, wire
+    def connect(self, address: str = "127.0.0.1", kind: int = socket.SOCK_STREAM) -> Client:
+        """Return a client from that address, and serve it."""
+        return Client(self, address, kind)
 
-    def settle(self, session: Connection) -> None:
-        """Wait until no commit of the session is open."""
-        while session._core is not None and session._core.committing:
-            for ticket, error in self.journal.wait(10):
-                self.service.completed(ticket, error)
+    def settle(self, client: Client) -> None:
+        """Wait until no commit of the client's is open."""
+        while (core := client.core) is not None and core.committing:
+            select.select([self.journal.fileno()], [], [], 10)
+            self.service.settle()
+            client.hear()
+
+
+class Client:
+    """A client, and what it has heard. It is served when it speaks."""
+
+    def __init__(self, server: Server, address: str, kind: int) -> None:
+        self.server = server
+        self.written = bytearray()
+        self.reads = 0
+        self.closed = False
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        self._socket.setblocking(False)
+        service = server.service
+        with theirs:
+            self.key, wishes = service.core.adopt(theirs, address, 4025, service.loop.time())
+        service.attend(wishes)
+        self.hear()
+
+    @property
+    def core(self) -> SmtpdSession | None:
+        """The session, while it lasts."""
+        return self.server.service.core.session(self.key)
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """What decides about the client just now."""
+        connection = self.server.service.attended.get(self.key)
+        return None if connection is None else connection._task
+
+    def say(self, words: bytes) -> int:
+        """Say something, be served, and hear the answers; how many octets the server did not take."""
+        while words and not self.closed:
+            try:
+                sent = self._socket.send(words)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.closed = True
+                break
+            words = words[sent:]
+            if not self.hear() and not sent:
+                break
+        return len(words) + self.unread()
+
+    def hear(self) -> bool:
+        """Let the server serve, and take what it says; whether it said something."""
+        heard = False
+        while True:
+            self.server.service.turn()
+            try:
+                octets = self._socket.recv(1 << 20)
+            except BlockingIOError:
+                if select.select([self.server.service.core.fileno()], [], [], 0)[0]:
+                    continue
+                return heard
+            except OSError:
+                octets = b""
+            heard = True
+            self.reads += 1
+            self.written += octets
+            if not octets:
+                self.closed = True
+                return heard
+
+    def unread(self) -> int:
+        """Octets that the server has not read, as the kernel counts them."""
+        return 0 if self.closed else int.from_bytes(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)), "little")
+
+    def leave(self) -> None:
+        """Go away."""
+        self._socket.close()
+        self.closed = True
+        self.server.service.turn()
 
 
 async def play(dialogue: Dialogue, directory: Path, step_octets: int | None) -> None:
     """Play a transcript, its client's words in pieces of `step_octets`; raises `AssertionError` where it differs."""
     server = Server(site(directory, dialogue.options))
-    session, wire = server.connect(dialogue.address)
-    lost = False
+    client = server.connect(dialogue.address)
     for step in dialogue.steps:
         pieces = len(step.says) if step_octets is None else step_octets
         for at in range(0, len(step.says), max(pieces, 1)):
-            if wire.closed:
+            if client.closed:
                 break
-            session.data_received(step.says[at : at + max(pieces, 1)])
-            server.settle(session)
+            client.say(step.says[at : at + max(pieces, 1)])
+            server.settle(client)
         if step.leaves:
-            session.connection_lost(None)
-            lost = True
-        answer = bytes(wire.written).decode()
-        wire.written.clear()
+            client.leave()
+        answer = bytes(client.written).decode()
+        client.written.clear()
         expected = "".join(f"{line}\n" for line in step.answers)
         pattern = re.escape(expected).replace("<ID>", r"[0-9A-F]{10,20}")
         assert answer == "" or answer.endswith("\r\n")
         got = answer.replace("\r\n", "\n")
         assert re.fullmatch(pattern, got), f"after {step.says!r}\nexpected:\n{expected}\ngot:\n{got}"
-        assert wire.closed == step.closes
-    if not lost:
-        session.connection_lost(None)
+        assert client.closed == (step.closes or step.leaves)
+    client.leave()
     _check_log(dialogue.log, server.log.take_lines())
     server.journal.close()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mta import Site, local_user, processes, running, wait_for
-from postillion.master.programs import processors
+from postillion.master import programs
 
 REPLY_MAX_S = 20.0
 GROWTH_MAX_KIB = 8 * 1024
@@ -140,7 +140,8 @@ class Watch:
             log = self.site.log_text()
             return all(log.count(f"smtpd[{pid}]: disconnect") >= 3 for pid in self.pids)
 
-        wait_for("the processes of smtpd", lambda: len(processes(self.site, "smtpd")) == processors())
+        count = programs.processes("smtpd", 0, programs.processors())
+        wait_for("the processes of smtpd", lambda: len(processes(self.site, "smtpd")) == count)
         self.pids = sorted(processes(self.site, "smtpd"))
         wait_for("each of them to serve", all_served)
         self._size_kib = {pid: high_water_kib(pid) for pid in self.pids}

@@ -40,24 +40,24 @@ async def test_only_crlf_dot_crlf_ends_a_message_however_it_is_split(
     # Split in two at every octet around the sequence; and octet by octet.
     splits = [(at,) for at in range(len(words) - len(BEHIND) - len(sequence) - 1, len(words) - len(BEHIND) + 8)]
     for split in [*splits, tuple(range(1, len(words)))]:
-        session, wire = server.connect()
-        session.data_received(b"EHLO client.example\r\n")
-        session.data_received(BEGIN)
-        wire.written.clear()
+        client = server.connect()
+        client.say(b"EHLO client.example\r\n")
+        client.say(BEGIN)
+        client.written.clear()
         for begin, end in zip((0, *split), (*split, len(words)), strict=True):
-            session.data_received(words[begin:end])
-            server.settle(session)
-        answer = bytes(wire.written)
+            client.say(words[begin:end])
+            server.settle(client)
+        answer = bytes(client.written)
         if ends:
             assert answer.startswith(QUEUED)
             assert answer.endswith(b"\r\n250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n250 2.0.0 Ok\r\n")
         else:
             assert answer == b""
-            session.data_received(b"\r\n.\r\n")
-            server.settle(session)
-            assert wire.written.startswith(QUEUED)
-            assert wire.written.count(b"\r\n") == 1
-        session.connection_lost(None)
+            client.say(b"\r\n.\r\n")
+            server.settle(client)
+            assert client.written.startswith(QUEUED)
+            assert client.written.count(b"\r\n") == 1
+        client.leave()
     server.journal.close()
     messages = [json.loads(line) for line in read_queue(str(tmp_path / "queue"))]
     assert len(messages) == len(splits) + 1

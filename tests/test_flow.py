@@ -16,11 +16,11 @@ import pytest
 
 from hostile import Wire, high_water_kib
 from mta import Site, processes, running, wait_for
-from postillion._core import CleanupSettings, Journal, Log, SmtpdConfig, SmtpdSession
+from postillion._core import CleanupSettings, Journal, Log, SmtpdConfig, SmtpdService
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.service import Pickup
 from postillion.pickup.service import Site as PickupSite
-from postillion.producer import BEHIND_OCTETS, Producer
+from postillion.producer import BEHIND_OCTETS, Producer, settling
 from queue_files import Message, announce
 from test_pickup import record_file
 from test_producer import FakeJournal, Manager
@@ -44,62 +44,71 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal.close()
 
 
-def session(journal: Journal, *, delay_s: float) -> tuple[SmtpdConfig, SmtpdSession]:
-    log = Log("mx", "postfix", "smtpd", 1, 0, "memory:")
-    cleanup = CleanupSettings(myhostname="mx.example.org", myorigin="example.org")
-    config = SmtpdConfig(
-        log,
-        cleanup,
-        journal,
-        myhostname="mx.example.org",
-        banner="mx.example.org ESMTP",
-        forbid_unauth_pipelining=False,
-        in_flow_delay_s=delay_s,
-    )
-    return config, SmtpdSession(config, "client", "192.0.2.1", 1, 7, 0.0)
+class Client:
+    """A client of a service whose clock the test is."""
 
+    def __init__(self, journal: Journal, *, delay_s: float) -> None:
+        log = Log("mx", "postfix", "smtpd", 1, 0, "memory:")
+        cleanup = CleanupSettings(myhostname="mx.example.org", myorigin="example.org")
+        self.config = SmtpdConfig(
+            log,
+            cleanup,
+            journal,
+            myhostname="mx.example.org",
+            banner="mx.example.org ESMTP",
+            forbid_unauth_pipelining=False,
+            in_flow_delay_s=delay_s,
+        )
+        self.service = SmtpdService("smtp", self.config, None, journal)
+        self.socket, theirs = socket.socketpair()
+        with theirs:
+            self.key, _ = self.service.adopt(theirs, "192.0.2.1", 1, 0.0)
+        self.service.begin(self.key, "192.0.2.1", "client", "client", 0.0, group=0)
+        self.service.remember(0, "b@example.org", 1000.0)
+        self.codes()
 
-def talk(session: SmtpdSession, data: bytes, now: float) -> tuple[int, list[str]]:
-    """Feed `data` at the moment `now`, accept everything; the last turn, and the codes of the replies."""
-    turn = session.receive(data, now)
-    while turn > 0:
-        turn = session.accept(now)
-    return turn, codes(session)
+    def say(self, data: bytes, now: float) -> list[int]:
+        """Say something at that moment; return what is wished for then."""
+        self.socket.sendall(data)
+        return [wish for _, wish, _, _ in self.service.turn(now) or []]
 
-
-def codes(session: SmtpdSession) -> list[str]:
-    output = session.take_output() or b""
-    return [line[:3].decode() for line in output.splitlines() if line[3:4] == b" "]
+    def codes(self) -> list[str]:
+        """Return the codes of the replies until now."""
+        try:
+            output = self.socket.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        return [line[:3].decode() for line in output.splitlines() if line[3:4] == b" "]
 
 
 def test_a_message_waits_once_while_the_queue_manager_is_behind(journal: Journal) -> None:
-    config, client = session(journal, delay_s=DELAY_S)
-    client.greet(0.0)
-    codes(client)
-    config.fall_behind(True)
-    assert talk(client, ENVELOPE, 100.0) == (SLEEPING, [])
-    assert client.deadline == 100.0 + DELAY_S
-    client.timeout(100.0 + DELAY_S / 2)
-    assert codes(client) == []
-    assert client.timeout(100.0 + DELAY_S) == 0
-    assert codes(client) == ["250", "250", "250", "354"]
+    client = Client(journal, delay_s=DELAY_S)
+    client.config.fall_behind(True)
+    assert client.say(ENVELOPE, 100.0) == [SLEEPING]
+    assert client.codes() == []
+    session = client.service.session(client.key)
+    assert session is not None
+    assert session.deadline == 100.0 + DELAY_S
+    client.service.wake(client.key, 100.0 + DELAY_S / 2)
+    assert client.codes() == []
+    client.service.wake(client.key, 100.0 + DELAY_S)
+    assert client.codes() == ["250", "250", "250", "354"]
     # The content doesn't wait again, and a message that begins later does not wait at all.
-    turn, said = talk(client, b"x\r\n.\r\n", 103.0)
-    assert (turn, said) == (0, [])
-    (settled,) = journal.wait(WAIT_S)
-    assert settled == (7, None)
-    client.committed(None, 104.0)
-    assert codes(client) == ["250"]
-    config.fall_behind(False)
-    assert talk(client, ENVELOPE, 105.0) == (0, ["250", "250", "250", "354"])
+    assert client.say(b"x\r\n.\r\n", 103.0) == []
+    assert client.codes() == []
+    assert select.select([journal.fileno()], [], [], WAIT_S)[0]
+    client.service.settle(104.0)
+    assert client.codes() == ["250"]
+    client.config.fall_behind(False)
+    assert client.say(ENVELOPE, 105.0) == []
+    assert client.codes() == ["250", "250", "250", "354"]
 
 
 def test_a_delay_of_zero_turns_flow_control_off(journal: Journal) -> None:
-    config, client = session(journal, delay_s=0.0)
-    client.greet(0.0)
-    codes(client)
-    config.fall_behind(True)
-    assert talk(client, ENVELOPE, 1.0) == (0, ["250", "250", "250", "354"])
+    client = Client(journal, delay_s=0.0)
+    client.config.fall_behind(True)
+    assert client.say(ENVELOPE, 1.0) == []
+    assert client.codes() == ["250", "250", "250", "354"]
 
 
 async def test_a_queue_manager_that_reads_nothing_is_behind_and_holds_no_memory_of_ours(tmp_path: Path) -> None:
@@ -109,7 +118,9 @@ async def test_a_queue_manager_that_reads_nothing_is_behind_and_holds_no_memory_
         listener.listen()
         listener.setblocking(False)
         journal, said = FakeJournal(), asyncio.Queue[bool]()
-        producer = Producer(journal, lambda *_: None, fall_behind=said.put_nowait, path=str(path), pid=7)
+        producer = Producer(
+            journal, settling(journal, lambda *_: None), fall_behind=said.put_nowait, path=str(path), pid=7
+        )
         producer.start()
         loop = asyncio.get_running_loop()
         manager, _ = await asyncio.wait_for(loop.sock_accept(listener), WAIT_S)
@@ -137,7 +148,9 @@ async def test_a_queue_manager_that_reads_nothing_is_behind_and_holds_no_memory_
 async def test_mail_that_nobody_is_told_of_is_a_backlog_too(tmp_path: Path) -> None:
     journal, said = FakeJournal(), asyncio.Queue[bool]()
     manager = Manager(tmp_path / "late")
-    producer = Producer(journal, lambda *_: None, fall_behind=said.put_nowait, path=str(manager.path), pid=7)
+    producer = Producer(
+        journal, settling(journal, lambda *_: None), fall_behind=said.put_nowait, path=str(manager.path), pid=7
+    )
     producer.start()
     journal.frames = b"x" * BEHIND_OCTETS
     producer.poll()
@@ -156,7 +169,7 @@ async def test_the_queue_manager_says_how_it_fares(tmp_path: Path, step: int) ->
     manager = Manager(tmp_path / "qmgr")
     await manager.listen()
     said = asyncio.Queue[bool]()
-    producer = Producer(FakeJournal(), lambda *_: None, fall_behind=said.put_nowait, path=str(manager.path), pid=7)
+    producer = Producer(FakeJournal(), lambda: None, fall_behind=said.put_nowait, path=str(manager.path), pid=7)
     producer.start()
     await manager.next_line()
     frames = flow_frame(True)

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from mta import PATIENCE_S, age_s, ended, free_port, wait_for
+from postillion.master import programs
 from postillion.master.service import LIVED_S
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"}
 ROOT = os.geteuid() == 0
+SMTPDS = programs.processes("smtpd", 4, programs.processors())
 OWNER = "nobody" if ROOT else pwd.getpwuid(os.geteuid()).pw_name
 
 
@@ -127,7 +129,7 @@ def test_programs_are_started_on_demand_and_as_mail_owner(tmp_path: Path) -> Non
         assert client.echo("hello")
         assert client.uid == pwd.getpwnam(OWNER).pw_uid
         assert (client.service, client.limit) == ("anvil", 1)
-        assert site.client().limit == -(-4 // min(4, len(os.sched_getaffinity(0))))
+        assert site.client().limit == programs.session_limit(4, SMTPDS)
         status = Path(f"/proc/{client.pid}/status").read_text()
         assert re.search(r"^Groups:\s*$", status, re.MULTILINE) or not ROOT
         assert (site.queue / "public" / "lost").is_socket()
@@ -194,7 +196,7 @@ def test_a_killed_process_is_replaced(tmp_path: Path) -> None:
         wait_for("a process that has lived long enough", lambda: age_s(victim.pid) > LIVED_S + 0.1)
         os.kill(victim.pid, signal.SIGKILL)
         wait_for("the log line", lambda: f"pid {victim.pid} killed by signal 9" in site.log())
-        wait_for("a new process", lambda: len(site.children()) == min(4, len(os.sched_getaffinity(0))))
+        wait_for("a new process", lambda: len(site.children()) == SMTPDS)
         assert site.client().echo("again")
         assert "throttling" not in site.log()
 

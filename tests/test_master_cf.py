@@ -104,9 +104,11 @@ def test_disabled_services() -> None:
 @pytest.mark.parametrize(
     ("program", "maxproc", "processors", "count"),
     [
-        ("smtpd", 100, 4, 4),
-        ("smtpd", 2, 4, 2),
-        ("smtp", 0, 8, 8),
+        ("smtpd", 100, 4, 2),
+        ("smtpd", 100, 3, 2),
+        ("smtpd", 100, 1, 1),
+        ("smtpd", 2, 8, 2),
+        ("smtp", 0, 8, 4),
         ("qmgr", 1, 8, 1),
         ("bounce", 0, 8, 1),
         ("local", 100, 1, 2),

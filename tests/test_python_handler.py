@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from dialogue import Server, Wire, site
+from dialogue import Client, Server, site
 from postillion._core import Log
 from postillion.config import Config, ConfigError
 from postillion.smtpd import calls, handler
 from postillion.smtpd.access import Reply
-from postillion.smtpd.server import Connection
 from queue_files import read_queue
 
 EHLO = b"EHLO client.example\r\n"
@@ -33,25 +32,25 @@ class Talk:
     def __init__(self, directory: Path, site_handler: object, options: list[str] | None = None) -> None:
         self.directory = directory
         self.server = Server(site(directory, options), handler=site_handler)
-        self.session, self.wire = self.server.connect()
-        self.wire.written.clear()
+        self.client = self.server.connect()
+        self.client.written.clear()
 
-    async def say(self, words: bytes, session: Connection | None = None, wire: Wire | None = None) -> str:
+    async def say(self, words: bytes, client: Client | None = None) -> str:
         """Say something; return everything that is answered until no question is open."""
-        session, wire = session or self.session, wire or self.wire
-        session.data_received(words)
-        while session._task is not None:
-            await asyncio.wait((session._task,))
+        client = client or self.client
+        client.say(words)
+        while client.task is not None:
+            await asyncio.wait((client.task,))
             await asyncio.sleep(0)
-        self.server.settle(session)
-        answer = wire.written.decode()
-        wire.written.clear()
+        client.hear()
+        self.server.settle(client)
+        answer = client.written.decode()
+        client.written.clear()
         return answer
 
     def close(self) -> list[str]:
         """End the session; return the log."""
-        if self.session.transport is not None:
-            self.session.connection_lost(None)
+        self.client.leave()
         assert self.server.service.handler is not None
         self.server.service.handler.tell()
         self.server.journal.close()
@@ -127,7 +126,7 @@ async def test_every_hook_is_called_as_aiosmtpd_does(tmp_path: Path) -> None:
     assert await talk.say(b"RSET\r\n") == "250 forgotten\r\n"
     assert await talk.say(b"NOOP\r\n") + await talk.say(b"NOOP x y\r\n") == "250 noop\r\n" * 2
     assert await talk.say(b"QUIT\r\n") == "221 so long\r\n"
-    assert talk.wire.closed
+    assert talk.client.closed
     log = talk.close()
     options = ["SIZE=5", "BODY=8BITMIME"]
     recipients = ["user@example.org", "user@far.example"]
@@ -305,16 +304,16 @@ async def test_a_hook_that_hangs_costs_its_session_the_deadline_and_others_nothi
     assert talk.server.service.handler is not None
     slow = asyncio.create_task(talk.say(command))
     await asyncio.sleep(0)
-    other, wire = talk.server.connect()
-    wire.written.clear()
+    other = talk.server.connect()
+    other.written.clear()
     # No hook, no waiting, whatever the handler does.
-    assert (await talk.say(EHLO, other, wire)).endswith("250 CHUNKING\r\n")
+    assert (await talk.say(EHLO, other)).endswith("250 CHUNKING\r\n")
     assert not slow.done()
     assert await slow == NO_POLICY
     # Afterwards hooks of either form answer again.
     assert await talk.say(b"VRFY user@example.org\r\n") == "252 OK\r\n"
-    assert await talk.say(MAIL, other, wire) == "250 OK\r\n"
-    other.connection_lost(None)
+    assert await talk.say(MAIL, other) == "250 OK\r\n"
+    other.leave()
     log = talk.close()
     assert f"warning: handle_{command.decode().strip()}: no answer within 1 s" in log
     assert any("late=1" in line for line in log)
@@ -352,12 +351,13 @@ async def test_blocked_threads_and_loops_are_bounded(hanging: Hanging, monkeypat
 async def test_a_client_that_leaves_ends_its_question(tmp_path: Path, hanging: Hanging) -> None:
     talk = Talk(tmp_path, hanging)
     await talk.say(EHLO)
-    talk.session.data_received(MAIL + RCPT)
-    while talk.session._task is not None and not talk.wire.written.endswith(b"250 OK\r\n"):
+    talk.client.say(MAIL + RCPT)
+    while not talk.client.written.endswith(b"250 OK\r\n"):
         await asyncio.sleep(0.01)
-    task = talk.session._task
+        talk.client.hear()
+    task = talk.client.task
     assert task is not None
-    talk.session.connection_lost(None)
+    talk.client.leave()
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert task.cancelled()

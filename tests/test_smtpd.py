@@ -18,14 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from dialogue import Server, site
+from dialogue import Client, Server, site
 from mta import wait_for
 from postillion._core import Log, MaildropReader
 from postillion.anvil import Counts as AnvilCounts
 from postillion.anvil import Session as AnvilSession
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.names import UNKNOWN, Names
-from postillion.smtpd.server import EARLY_MAX_BYTES, STRESS_S
 from queue_files import read_queue
 
 GREETING = b"220 mx.example.org ESMTP Postfix\r\n"
@@ -263,31 +262,36 @@ class VirtualLoop:
 
 
 async def test_stress_has_short_deadlines_by_request_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server(site(tmp_path))
+    server = Server(site(tmp_path), session_limit=1)
     clock = [1000.0]
     monkeypatch.setattr(server.service, "loop", VirtualLoop(server.service.loop, clock))
-    server.service.stress()
-    session, wire = server.connect()
-    session.data_received(EHLO)
-    wire.written.clear()
-    assert session._core is not None
+    # Who takes the last place is not under stress yet; who comes next is.
+    client = server.connect()
+    assert client.core is not None
+    assert client.core.deadline == 1300.0
+    client.leave()
+    client = server.connect()
+    client.say(EHLO)
+    client.written.clear()
+    assert client.core is not None
     for clock[0] in (1003.0, 1006.0, 1009.0):
-        session.data_received(b"N")
-        assert session._core.deadline == 1010.0
+        client.say(b"N")
+        assert client.core.deadline == 1010.0
     clock[0] = 1010.0
-    session.tick(clock[0])
-    assert wire.written == b"421 4.4.2 mx.example.org Error: timeout exceeded\r\n"
-    assert wire.closed
-    session.connection_lost(None)
+    server.service.core.sweep(clock[0])
+    client.hear()
+    assert client.written == b"421 4.4.2 mx.example.org Error: timeout exceeded\r\n"
+    assert client.closed
+    client.leave()
     # The stress is over: 300 s for each read.
-    clock[0] = 1000.0 + STRESS_S
-    session, wire = server.connect()
-    assert session._core is not None
-    session.data_received(EHLO)
+    clock[0] = 2000.0
+    client = server.connect()
+    assert client.core is not None
+    client.say(EHLO)
     clock[0] += 100.0
-    session.data_received(b"N")
-    assert session._core.deadline == clock[0] + 300.0
-    session.connection_lost(None)
+    client.say(b"N")
+    assert client.core.deadline == clock[0] + 300.0
+    client.leave()
     server.journal.close()
 
 
@@ -297,19 +301,20 @@ async def test_a_slow_message_must_keep_its_rate(tmp_path: Path, monkeypatch: py
         server = Server(site(tmp_path / str(rate), options))
         clock = [0.0]
         monkeypatch.setattr(server.service, "loop", VirtualLoop(server.service.loop, clock))
-        session, wire = server.connect()
-        session.data_received(EHLO)
-        session.data_received(ENVELOPE)
+        client = server.connect()
+        client.say(EHLO)
+        client.say(ENVELOPE)
         ended = None
         for second in range(1, 2000):
             clock[0] = float(second)
-            session.tick(clock[0])
-            if wire.closed:
+            server.service.core.sweep(clock[0])
+            client.hear()
+            if client.closed:
                 ended = second
                 break
-            session.data_received(b"x" * rate)
+            client.say(b"x" * rate)
         assert ended == ends_at
-        session.connection_lost(None)
+        client.leave()
         server.journal.close()
 
 
@@ -386,48 +391,47 @@ def test_standard_input_is_served_into_maildrop(tmp_path: Path, eol: bytes) -> N
 
 async def test_one_write_answers_a_batch(tmp_path: Path) -> None:
     server = Server(site(tmp_path))
-    session, wire = server.connect()
-    session.data_received(EHLO)
-    writes = wire.writes
-    session.data_received(ENVELOPE)
-    assert wire.writes == writes + 1
-    session.connection_lost(None)
+    client = server.connect(kind=socket.SOCK_SEQPACKET)
+    client.say(EHLO)
+    reads = client.reads
+    client.say(ENVELOPE)
+    assert client.reads == reads + 1
+    client.leave()
     server.journal.close()
 
 
 async def test_a_commit_that_fails_is_told_and_the_session_goes_on(tmp_path: Path) -> None:
     server = Server(site(tmp_path))
-    session, wire = server.connect()
-    session.data_received(EHLO)
-    session.data_received(ENVELOPE)
-    session.data_received(b"x\r\n.\r\nNOOP\r\n")
-    server.service.completed(session._ticket, "452 4.3.1 Insufficient system storage")
-    assert wire.written.endswith(b"452 4.3.1 Insufficient system storage\r\n250 2.0.0 Ok\r\n")
-    session.connection_lost(None)
+    client = server.connect()
+    client.say(EHLO)
+    client.say(ENVELOPE)
+    server.journal.close()
+    client.say(b"x\r\n.\r\nNOOP\r\n")
+    server.settle(client)
+    assert client.written.endswith(b"451 4.3.0 Error: queue file write error\r\n250 2.0.0 Ok\r\n")
+    client.leave()
     server.journal.close()
 
 
 async def test_input_before_a_reply_is_bounded(tmp_path: Path) -> None:
     server = Server(site(tmp_path, ["smtpd_junk_command_limit = 100000"]))
-    session, wire = server.connect()
-    session.data_received(EHLO)
-    session.data_received(ENVELOPE)
-    session.data_received(b".\r\n" + b"RSET\r\n" * 20_000)
-    assert not wire.reading
-    server.settle(session)
-    assert wire.reading
-    assert wire.written.count(b"250 2.0.0 Ok\r\n") == 20_000
-    session.connection_lost(None)
+    client = server.connect()
+    client.say(EHLO)
+    client.say(ENVELOPE)
+    assert client.say(b".\r\n" + b"RSET\r\n" * 40_000) > 0
+    server.settle(client)
+    assert client.unread() == 0
+    assert client.written.count(b"250 2.0.0 Ok\r\n") == 40_000
+    client.leave()
     server.journal.close()
 
 
 async def test_a_client_may_say_little_before_its_name_is_known(tmp_path: Path) -> None:
     server = Server(site(tmp_path, ["smtpd_peername_lookup = yes"]))
-    session, wire = server.connect("192.0.2.1")
-    assert wire.written == b""
-    session.data_received(b"x" * EARLY_MAX_BYTES)
-    assert not wire.reading
-    session.connection_lost(None)
+    client = server.connect("192.0.2.1")
+    assert client.written == b""
+    assert client.say(b"x" * 100) >= 100
+    client.leave()
     server.journal.close()
 
 
@@ -445,14 +449,14 @@ async def test_names_come_from_the_hosts_file(tmp_path: Path) -> None:
 def test_a_fault_of_ours_in_a_decision_is_a_451(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def talk() -> bytes:
         server = Server(site(tmp_path))
-        session, wire = server.connect()
+        client = server.connect()
         monkeypatch.setattr(server.service.access, "rcpt", lambda *_: 1 / 0)
-        session.data_received(EHLO)
-        session.data_received(b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nNOOP\r\n")
-        session.connection_lost(None)
+        client.say(EHLO)
+        client.say(b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nNOOP\r\n")
+        client.leave()
         server.journal.close()
         assert any("ZeroDivisionError" in line for line in server.log.take_lines())
-        return bytes(wire.written)
+        return bytes(client.written)
 
     assert asyncio.run(talk()).endswith(b"451 4.3.0 Error: internal error\r\n250 2.0.0 Ok\r\n")
 
@@ -463,12 +467,13 @@ async def test_a_fault_of_ours_before_the_greeting_ends_that_session(
     server = Server(site(tmp_path))
     monkeypatch.setattr(server.service.clients, "known", lambda _: None)
     monkeypatch.setattr(server.service.clients, "identify", lambda _: 1 / 0)
-    session, wire = server.connect("192.0.2.1")
+    client = server.connect("192.0.2.1")
     await asyncio.sleep(0.05)
-    assert wire.closed
-    session.connection_lost(None)
+    client.hear()
+    assert client.closed
+    client.leave()
     assert any("ZeroDivisionError" in line for line in server.log.take_lines())
-    assert not server.service.sessions
+    assert len(server.service.core) == 0
     server.journal.close()
 
 
@@ -486,14 +491,14 @@ class Anvil:
         self.server = await loop.create_unix_server(lambda: AnvilSession(self.counts, self.log), self.path)
 
 
-async def greeted(server: Server, address: str) -> bytes:
-    """Connect and return what the server says first."""
-    _, wire = server.connect(address)
+async def greeted(server: Server, address: str) -> Client:
+    """Connect; return the client when the server has said something."""
+    client = server.connect(address)
     for _ in range(200):
-        if wire.written:
+        if client.hear() or client.written:
             break
         await asyncio.sleep(0.01)
-    return bytes(wire.written)
+    return client
 
 
 async def test_connections_of_a_client_are_limited(tmp_path: Path) -> None:
@@ -501,23 +506,20 @@ async def test_connections_of_a_client_are_limited(tmp_path: Path) -> None:
     await anvil.start()
     config = site(tmp_path, ["smtpd_client_connection_count_limit = 2", "smtpd_client_ipv4_prefix_length = 24"])
     server = Server(config, counts=Counts("smtp", lambda _: None, path=anvil.path))
-    assert await greeted(server, "192.0.2.1") == GREETING
-    session, wire = server.connect("192.0.2.2")
-    await asyncio.sleep(0.1)
-    assert wire.written == GREETING
+    clients = [await greeted(server, address) for address in ("192.0.2.1", "192.0.2.2")]
+    assert [client.written for client in clients] == [GREETING] * 2
     refused = await greeted(server, "192.0.2.3")
-    assert refused == b"421 4.7.0 mx.example.org Error: too many connections from 192.0.2.3\r\n"
-    assert await greeted(server, "198.51.100.1") == GREETING
+    assert refused.written == b"421 4.7.0 mx.example.org Error: too many connections from 192.0.2.3\r\n"
+    assert (await greeted(server, "198.51.100.1")).written == GREETING
     lines = server.log.take_lines()
     assert "warning: Connection concurrency limit exceeded: 3 from unknown[192.0.2.3] for service smtp" in lines
     for _ in range(5):
         # Clients in mynetworks are not counted.
-        assert await greeted(server, "127.0.0.1") == GREETING
-    for left in [session, *list(server.service.sessions.values())]:
-        if left.transport is not None:
-            left.connection_lost(None)
+        assert (await greeted(server, "127.0.0.1")).written == GREETING
+    for client in clients:
+        client.leave()
     await asyncio.sleep(0.1)
-    assert await greeted(server, "192.0.2.1") == GREETING
+    assert (await greeted(server, "192.0.2.1")).written == GREETING
     server.journal.close()
 
 
@@ -526,19 +528,18 @@ async def test_messages_of_a_client_are_limited(tmp_path: Path) -> None:
     await anvil.start()
     options = ["smtpd_client_message_rate_limit = 1", "smtpd_client_recipient_rate_limit = 1"]
     server = Server(site(tmp_path, options), counts=Counts("smtp", lambda _: None, path=anvil.path))
-    session, wire = server.connect("192.0.2.1")
-    await asyncio.sleep(0.1)
-    session.data_received(EHLO)
-    wire.written.clear()
-    session.data_received(
-        b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nRCPT TO:<user@example.org>\r\nRSET\r\nMAIL FROM:<>\r\n"
-    )
-    await asyncio.sleep(0.1)
-    assert bytes(wire.written) == (
+    client = await greeted(server, "192.0.2.1")
+    client.say(EHLO)
+    client.written.clear()
+    client.say(b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nRCPT TO:<user@example.org>\r\nRSET\r\nMAIL FROM:<>\r\n")
+    while client.written.count(b"\r\n") < 5:
+        await asyncio.sleep(0.01)
+        client.hear()
+    assert bytes(client.written) == (
         b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n450 4.7.1 Error: too many recipients from 192.0.2.1\r\n"
         b"250 2.0.0 Ok\r\n450 4.7.1 Error: too much mail from 192.0.2.1\r\n"
     )
-    session.connection_lost(None)
+    client.leave()
     server.journal.close()
 
 
@@ -546,7 +547,7 @@ async def test_mail_comes_in_without_anvil(tmp_path: Path) -> None:
     warnings: list[str] = []
     server = Server(site(tmp_path), counts=Counts("smtp", warnings.append, path=str(tmp_path / "nobody")))
     for _ in range(3):
-        assert await greeted(server, "192.0.2.1") == GREETING
+        assert (await greeted(server, "192.0.2.1")).written == GREETING
     assert len(warnings) == 1
     assert warnings[0].startswith("problem talking to service anvil: ")
     server.journal.close()

@@ -5,6 +5,7 @@ One class or function a line of business; each says what it gives back, in which
 """
 
 import builtins
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypedDict, final, type_check_only
 
@@ -27,6 +28,7 @@ __all__ = [
     "SmtpClient",
     "SmtpClientSettings",
     "SmtpdConfig",
+    "SmtpdService",
     "SmtpdSession",
     "StoredMessage",
     "Submission",
@@ -835,7 +837,7 @@ class SmtpdConfig:
 
 @final
 class SmtpdSession:
-    """One client's session: bytes and time in, turns and bytes out.
+    """One client's session: bytes and time in, turns and bytes out. It moves them itself, or a `SmtpdService` does.
 
     A turn says what the owner does next. 0: write the output and wait. 1 HELO, 2 MAIL, 3 RCPT, 4 VRFY, 5 DATA: decide,
     then `accept` or `reply`. 6: a stand-alone session has a whole message, `take_message` and `stored`. 7: a whole
@@ -850,7 +852,6 @@ class SmtpdSession:
         name: str,
         address: str,
         port: int,
-        ticket: int,
         now: float,
         *,
         reverse_name: str = "unknown",
@@ -859,12 +860,6 @@ class SmtpdSession:
     ) -> SmtpdSession: ...
     def greet(self, now: float) -> int:
         """Say 220; returns the next turn."""
-
-    def refuse(self, code: int, dsn: str, text: str, now: float) -> int:
-        """Say so in place of 220; only QUIT is heard then. Returns the next turn; raises `ValueError`."""
-
-    def turn_away(self, text: str, now: float) -> int:
-        """Say 421 and end; returns the next turn."""
 
     def receive(self, data: bytes, now: float) -> int:
         """Take bytes as they came; returns the next turn."""
@@ -881,9 +876,6 @@ class SmtpdSession:
     def content(self) -> bytes:
         """The message in question, lines ended with CRLF, dots unstuffed."""
 
-    def committed(self, error: str | None, now: float) -> int:
-        """The journal settled the commit; `error` is the text of the reply for a failure. Returns the next turn."""
-
     def take_message(self) -> tuple[str, list[tuple[str, str | None, int]], str, str, str | None, bytes]:
         """A stand-alone session's message: sender, recipients with ORCPT and NOTIFY, BODY, RET, ENVID, content.
 
@@ -899,12 +891,15 @@ class SmtpdSession:
     def timeout(self, now: float) -> int:
         """Time has passed; returns the next turn."""
 
-    def shut_down(self, now: float) -> bool:
-        """The service stops: True when the session has ended, False while a message is on its way."""
-
     def lost(self) -> None:
         """The connection is gone. A commit that runs goes on."""
 
+    @property
+    def client(self) -> tuple[str, str, str]:
+        """The client's address, its name, and its name by reverse lookup alone."""
+    @property
+    def group(self) -> int | None:
+        """The group whose recipients are remembered for the client, if they are."""
     @property
     def deadline(self) -> float:
         """When `timeout` is due, if nothing happens before."""
@@ -947,6 +942,105 @@ class SmtpdSession:
     @property
     def talked_early(self) -> bool:
         """Did the client speak before it was its turn?"""
+
+@final
+class SmtpdService:
+    """All sessions of a process, on sockets of their own.
+
+    What only the owner can decide comes back as wishes, None for none: the connection's number, what is wished for, a
+    time, a text. 1 to 10: a session's question (see `SmtpdSession`), answer it there and `proceed`. -2: `wake` at that
+    time. -10: a connection that was wished something of is gone. -11: a client that is not known: `begin`. -12: `sweep`
+    from now on until it says that nobody is left. -13: nobody is left, after `drain`. -14: nobody can be accepted for
+    this reason: `accept` after a while. Numbers of connections that are gone are ignored.
+    """
+
+    def __new__(
+        cls, name: str, config: SmtpdConfig, stressed: SmtpdConfig | None, journal: Journal, *, limit: int = 0
+    ) -> SmtpdService:
+        """`stressed`: for sessions that begin while all places are taken, and for 1,000 s after.
+
+        `limit`: places, 0 for no limit. Raises `OSError`.
+        """
+
+    def fileno(self) -> int:
+        """Readable while `turn` has something to do."""
+
+    def listen(self, listener: socket.socket) -> None:
+        """Listen on a copy of this socket. Raises `OSError`."""
+
+    def accept(self, accepting: bool) -> None:
+        """Accept clients while there is room, or leave them in the sockets' queues. Raises `OSError`."""
+
+    def drain(self) -> list[tuple[int, int, float, str | None]] | None:
+        """Accept nobody any more, and say when the last one has left. Raises `OSError`."""
+
+    def adopt(
+        self, socket: socket.socket, address: str, port: int, now: float
+    ) -> tuple[int, list[tuple[int, int, float, str | None]] | None]:
+        """Serve a client on a copy of a connection that was accepted elsewhere; its number. Raises `OSError`."""
+
+    def __len__(self) -> int: ...
+    def peer(self, key: int) -> tuple[str, int] | None:
+        """Address and port of a client; None when it is gone."""
+
+    def session(self, key: int) -> SmtpdSession | None:
+        """The session of a connection, once it has begun."""
+
+    def know(
+        self,
+        address: str,
+        name: str,
+        reverse_name: str,
+        until: float,
+        *,
+        group: int | None = None,
+        rewrites_headers: bool = False,
+        bare_newline_spared: bool = False,
+    ) -> None:
+        """Clients from this address are greeted without a wish, until that time."""
+
+    def remember(self, group: int, scope: str, until: float) -> None:
+        """Clients of this group (0 to 15) may send to `scope`, a recipient or `@domain`, until that time."""
+
+    def turn(self, now: float) -> list[tuple[int, int, float, str | None]] | None:
+        """Serve every socket that is ready. Raises `OSError`."""
+
+    def settle(self, now: float) -> list[tuple[int, int, float, str | None]] | None:
+        """Answer the clients whose commits the journal has settled."""
+
+    def begin(
+        self,
+        key: int,
+        address: str,
+        name: str,
+        reverse_name: str,
+        now: float,
+        *,
+        group: int | None = None,
+        rewrites_headers: bool = False,
+        bare_newline_spared: bool = False,
+        refusal: tuple[int, str, str] | None = None,
+        turn_away: str | None = None,
+    ) -> list[tuple[int, int, float, str | None]] | None:
+        """Greet a client, or say `refusal` (code, dsn, text) or 421 with `turn_away`. Raises `ValueError`."""
+
+    def proceed(self, key: int, turn: int, now: float) -> list[tuple[int, int, float, str | None]] | None:
+        """A question was answered in the session, which then said `turn`."""
+
+    def wake(self, key: int, now: float) -> list[tuple[int, int, float, str | None]] | None:
+        """A session's sleep may be over."""
+
+    def abort(self, key: int, now: float) -> list[tuple[int, int, float, str | None]] | None:
+        """Close a connection at once."""
+
+    def write(self, key: int, octets: bytes, now: float) -> list[tuple[int, int, float, str | None]] | None:
+        """Say something out of turn."""
+
+    def sweep(self, now: float) -> tuple[bool, list[tuple[int, int, float, str | None]] | None]:
+        """Look at the time of every session; False when nobody is left."""
+
+    def stop(self, now: float) -> list[tuple[int, int, float, str | None]] | None:
+        """End every session that has no message on its way; call it again for the others."""
 
 @final
 class StoredMessage:

@@ -35,30 +35,48 @@ class JournalLike(Protocol):
     @property
     def unannounced_octets(self) -> int: ...
     def fileno(self) -> int: ...
-    def completed(self) -> list[tuple[int, str | None]]: ...
     def announcements(self) -> bytes: ...
     def hello(self, pid: int) -> bytes: ...
+
+
+class CommitsLike(Protocol):
+    """What tells of commits: `postillion._core.Journal`."""
+
+    def completed(self) -> list[tuple[int, str | None]]: ...
+
+
+def settling(journal: CommitsLike, completed: Callable[[int, str | None], None]) -> Callable[[], None]:
+    """Return what a `Producer` calls to have `completed(ticket, error)` called for each commit.
+
+    `error` is None when the message is on disk, else the text of the reply that the client is due.
+    """
+
+    def settle() -> None:
+        for ticket, error in journal.completed():
+            completed(ticket, error)
+
+    return settle
 
 
 class Producer:
     """Watches one journal and announces what it made durable.
 
-    `completed(ticket, error)` is called in the event loop for each commit: `error` is None when the message is on
-    disk, else the text of the reply that the client is due. `fall_behind(behind)` is called when the queue manager
+    `settle` is called in the event loop when commits are done: it takes them from the journal (`settling` makes one)
+    and tells whoever waits for them. `fall_behind(behind)` is called when the queue manager
     falls behind, and when it has caught up.
     """
 
     def __init__(
         self,
         journal: JournalLike,
-        completed: Callable[[int, str | None], None],
+        settle: Callable[[], None],
         *,
         fall_behind: Callable[[bool], None] | None = None,
         path: str = QMGR_SOCKET,
         pid: int | None = None,
     ) -> None:
         self._journal = journal
-        self._completed = completed
+        self._settle = settle
         self._fall_behind = fall_behind
         self._behind = False
         self._path = path
@@ -85,8 +103,7 @@ class Producer:
 
     def poll(self) -> None:
         """Settle every commit that is done, and announce it. Called by the loop; calling it at another time is safe."""
-        for ticket, error in self._journal.completed():
-            self._completed(ticket, error)
+        self._settle()
         self._announce()
 
     async def close(self) -> None:

@@ -52,7 +52,9 @@ ABSENT = (
 )
 """Programs of Postfix without a counterpart yet: their lines are accepted with a warning, their mail waits."""
 
-PER_PROCESSOR = ("smtpd", "smtp", "lmtp")
+PER_TWO_PROCESSORS = ("smtpd", "smtp", "lmtp")
+"""One process serves thousands of clients, and the more of them it has the more messages share a sync and a connection
+to the next hop: so these get one for two processors. The other is for those that the mail goes through next."""
 EAGER = ("qmgr", "smtpd")
 """Started at once; the others when they are first asked for something."""
 RELOADS_IN_PLACE = ("qmgr",)
@@ -61,8 +63,8 @@ RELOADS_IN_PLACE = ("qmgr",)
 
 def processes(program: str, maxproc: int, processors: int) -> int:
     """Return how many processes a service gets. `maxproc`: 0 for no limit."""
-    if program in PER_PROCESSOR:
-        wanted = processors
+    if program in PER_TWO_PROCESSORS:
+        wanted = -(-processors // 2)
     elif program == "local":
         wanted = max(2, processors)
     else:

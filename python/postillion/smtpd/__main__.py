@@ -15,7 +15,7 @@ from postillion.smtpd.access import Access
 from postillion.smtpd.clients import Clients
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.names import Names
-from postillion.smtpd.server import Listeners, Service
+from postillion.smtpd.server import Service
 from postillion.tables import TableTypeError
 
 CLOCK_CHECK_S = 60.0
@@ -47,33 +47,30 @@ async def serve(daemon: Daemon) -> None:
         clients,
         counts,
         log,
+        journal,
         limits=limits,
         service=daemon.service,
         timeout_s=config.seconds("smtpd_timeout"),
         handler=site_handler,
         stressed=setup.server_config(config.under_stress(), access, log, settings, journal, site_handler),
+        session_limit=daemon.session_limit,
     )
-    producer = Producer(journal, service.completed, fall_behind=service.fall_behind)
+    producer = Producer(journal, service.settle, fall_behind=service.fall_behind)
     producer.start()
-    listeners = Listeners(service, daemon.listeners, daemon.session_limit)
+    service.start(daemon.listeners)
     loop = asyncio.get_running_loop()
-    accepting = loop.create_task(listeners.accept(), name="accept")
     clock = loop.create_task(_keep_zone(settings), name="time zone")
     stopping = loop.create_task(daemon.stopping.wait())
     draining = loop.create_task(daemon.draining.wait())
     try:
-        await asyncio.wait((accepting, stopping, draining), return_when=asyncio.FIRST_COMPLETED)
-        if accepting.done():
-            # It only ends by an error: let it be seen.
-            accepting.result()
-        accepting.cancel()
-        await asyncio.gather(accepting, return_exceptions=True)
+        await asyncio.wait((stopping, draining), return_when=asyncio.FIRST_COMPLETED)
         await _finish(service, stopping)
     finally:
         clock.cancel()
         stopping.cancel()
         draining.cancel()
         await producer.close()
+        service.close()
         if site_handler is not None:
             site_handler.tell()
         if counts is not None:
@@ -83,15 +80,8 @@ async def serve(daemon: Daemon) -> None:
 
 async def _finish(service: Service, stopping: asyncio.Task[bool]) -> None:
     """Wait for the sessions to end by themselves; when the service stops, end those between two messages."""
-    empty = asyncio.Event()
-
-    def changed() -> None:
-        if not service.sessions:
-            empty.set()
-
-    service.changed = changed
-    changed()
-    drained = asyncio.get_running_loop().create_task(empty.wait())
+    service.drain()
+    drained = asyncio.get_running_loop().create_task(service.empty.wait())
     try:
         await asyncio.wait((drained, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not drained.done():

@@ -180,6 +180,27 @@ NOT_YET = frozenset(
 )
 """Restrictions of Postfix that are not there yet. To skip one silently would let mail in that a site refuses."""
 
+BY_CLIENT_AND_RECIPIENT: Final = frozenset(
+    {
+        "permit",
+        "reject",
+        "defer",
+        "permit_mynetworks",
+        "permit_inet_interfaces",
+        "permit_auth_destination",
+        "permit_sasl_authenticated",
+        "reject_unauth_destination",
+        "defer_unauth_destination",
+        "reject_unlisted_recipient",
+        "check_recipient_maps",
+        "reject_non_fqdn_recipient",
+        "reject_unknown_client_hostname",
+        "reject_unknown_client",
+        "reject_unknown_reverse_client_hostname",
+    }
+)
+"""Restrictions that look at the recipient and at what `Client.group` tells of the client, and at nothing else."""
+
 REMOVED = {
     "permit_naked_ip_address": "permit_mynetworks or permit_sasl_authenticated",
     "reject_maps_rbl": "reject_rbl_client and a domain",
@@ -240,6 +261,12 @@ class Access:
         self._at_rcpt = [(stage, checks) for stage, checks in stages if checks]
         self._at_connect, self._at_helo, self._at_mail = ([], [], []) if delay else (client, helo, sender)
         self._checks_unlisted = config.flag("smtpd_reject_unlisted_recipient")
+        at_rcpt = ["smtpd_relay_restrictions", "smtpd_recipient_restrictions"]
+        if delay:
+            at_rcpt += ["smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions"]
+        named = {word.lower() for parameter in at_rcpt for word in config.items(parameter)}
+        self.remembers = named <= BY_CLIENT_AND_RECIPIENT
+        """A recipient that was accepted may be accepted again, for a while, from a client of the same group."""
         self.asks_connect = bool(self._at_connect)
         self.asks_helo = bool(self._at_helo)
         self.asks_mail = bool(self._at_mail)
@@ -273,6 +300,21 @@ class Access:
         if self._checks_unlisted:
             refusal = self._ask("recipient", [self._reject_unlisted_recipient], request)
         return refusal if self._checks_unlisted else None
+
+    def scope(self, recipient: str) -> str:
+        """Return what else would be accepted where `recipient` was: itself, `@domain` for all of it, or nothing.
+
+        A domain of which not every recipient is known, or an address with a way of its own, is not taken as a whole.
+        """
+        domain = recipient.rpartition("@")[2]
+        if "@" not in recipient:
+            return ""
+        try:
+            destination = self.destinations.of(recipient)
+        except TableError:
+            return ""
+        whole = not destination.routed and destination.domain == domain
+        return f"@{domain}" if whole and self._known_users.knows_all(destination.kind) else recipient
 
     def _ask(self, stage: str, checks: Iterable[Check], request: Request) -> Reply | None:
         request.about(stage)
@@ -409,16 +451,19 @@ class KnownUsers:
         alias_code = config.number("unknown_virtual_alias_reject_code")
         self._no_alias = alias_code, " in virtual alias table" if names else ""
 
+    def knows_all(self, kind: Class) -> bool:
+        """Does every recipient of this class exist, as far as smtpd is told?"""
+        maps, _, _ = self._tables.get(kind, (None, 0, ""))
+        return kind is Class.DEFAULT or (maps is not None and not maps)
+
     def missing_from(self, destination: Destination) -> tuple[int, str] | None:
         """Return the reply code and the words ` in local recipient table` for an unknown recipient, else None.
 
         A class without a table knows everybody, but for virtual aliases, which are nothing else. Raises `TableError`.
         """
-        if destination.kind is Class.DEFAULT:
+        if self.knows_all(destination.kind):
             return None
         maps, code, name = self._tables.get(destination.kind, (None, *self._no_alias))
-        if maps is not None and not maps:
-            return None
         known_as = destination.kind, destination.local, destination.domain
         now = time.monotonic()
         if self._known.get(known_as, 0.0) > now:

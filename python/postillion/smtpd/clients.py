@@ -8,7 +8,7 @@ from typing import Final
 from postillion.config import Config
 from postillion.lists import NetworkList, parse_address
 from postillion.smtpd.access import Access
-from postillion.smtpd.names import Name, Names
+from postillion.smtpd.names import UNKNOWN, Name, Names
 from postillion.tables import TableError
 
 CACHED_MAX: Final = 4096
@@ -37,6 +37,12 @@ class Client:
     def __init__(self, facts: Facts, name: Name) -> None:
         self.facts = facts
         self.name, self.reverse_name = name
+
+    @property
+    def group(self) -> int:
+        """What restrictions may know of a client, in a number: clients of one group may send to the same recipients."""
+        unnamed = (self.name == UNKNOWN) << 2 | (self.reverse_name == UNKNOWN) << 3
+        return self.facts.trusted | self.facts.inside << 1 | unnamed
 
     @property
     def address(self) -> str:

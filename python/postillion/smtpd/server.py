@@ -1,8 +1,10 @@
 """The server's protocol class and its sessions.
 
-`Connection` is an `aiosmtpd.smtp.SMTP` whose byte path is in Rust: a read becomes one call, one decision a recipient,
-and one write. aiosmtpd's constructor, which looks its own methods up anew for every connection, is not run; nor is a
-task started, a stream reader filled, or a timer armed. Time is kept by one sweep over all sessions.
+All sockets of a process are on one descriptor in Rust (`SmtpdService`), which the event loop watches: clients that are
+known are greeted, heard and answered there, and their messages go from the socket into the journal. Python hears of a
+connection when something is to be decided about it, as a wish. Then there is a `Connection`, an `aiosmtpd.smtp.SMTP`
+whose dialogue is the Rust core's. aiosmtpd's constructor, which looks its own methods up anew for every connection,
+is not run; nor is a task started, a stream reader filled, or a timer armed.
 """
 
 from __future__ import annotations
@@ -10,38 +12,42 @@ from __future__ import annotations
 import asyncio
 import socket
 import traceback
-from collections import defaultdict
-from collections.abc import Callable
-from typing import Any, AnyStr, Final, cast
+from collections import defaultdict, deque
+from collections.abc import Coroutine, Iterable
+from typing import Any, AnyStr, Final
 
 import aiosmtpd.smtp
 
-from postillion._core import Log, SmtpdConfig, SmtpdSession
+from postillion._core import Journal, Log, SmtpdConfig, SmtpdService, SmtpdSession
 from postillion.smtpd.access import Access, Reply
 from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.handler import Handler
+from postillion.smtpd.names import Name
 from postillion.smtpd.policy import Policy
 
 IDLE: Final = 0
 ENDED: Final = -1
 SLEEPING: Final = -2
-FULL: Final = -3
 HELO: Final = 1
 MAIL: Final = 2
 RCPT: Final = 3
 VRFY: Final = 4
 DATA: Final = 5
-EARLY_MAX_BYTES: Final = 64 * 1024
-"""What a client may say before its greeting is ready; then it is not read any further."""
+GONE: Final = -10
+WELCOME: Final = -11
+SWEEP: Final = -12
+EMPTY: Final = -13
+ACCEPT_FAILED: Final = -14
 SWEEP_S: Final = 1.0
 """How exact timeouts are."""
-CLOSING_MAX_S: Final = 30.0
-"""A client that does not take its last reply is cut off after so long."""
-STRESS_S: Final = 1000.0
-"""Stress lasts so long after all places were taken last, as for Postfix's master."""
-BACKLOG: Final = 1024
-"""Clients that wait for room, as far as the system lets them (net.core.somaxconn)."""
+ACCEPT_AGAIN_S: Final = 1.0
+"""After a client could not be accepted, none is for so long."""
+KNOWN_FOR_S: Final = 10.0
+"""What was found out about a client, and what it may send to, is not asked again for so long."""
+
+Wish = tuple[int, int, float, str | None]
+"""Of `SmtpdService`: the connection's number, what is wished for, a time, a text."""
 
 
 class Limits:
@@ -66,7 +72,8 @@ class Limits:
 class Service:
     """What the sessions of a process share, and all of its sessions.
 
-    `completed` is what `postillion.producer.Producer` calls for each commit.
+    `settle` is what `postillion.producer.Producer` calls when commits are settled. `empty` is set when the last
+    session has ended, after `drain`.
     """
 
     def __init__(
@@ -76,18 +83,21 @@ class Service:
         clients: Clients,
         counts: Counts | None,
         log: Log,
+        journal: Journal,
         *,
         limits: Limits | None = None,
         service: str = "smtp",
         timeout_s: float = 300.0,
         handler: Handler | None = None,
         stressed: SmtpdConfig | None = None,
+        session_limit: int = 0,
     ) -> None:
-        """`stressed`: what new sessions get while all places are taken."""
+        """`stressed`: what new sessions get while all places are taken. `session_limit`: places, 0 for no limit.
+
+        Clients above the limit wait in the sockets' queues, as they do for a free smtpd process of Postfix.
+        """
         self.config = config
         self.handler = handler
-        self._stressed = stressed
-        self._stress_until = 0.0
         self.access = access
         self.clients = clients
         self.counts = counts
@@ -95,20 +105,32 @@ class Service:
         self.limits = limits or Limits()
         self.name = service
         self.loop = asyncio.get_running_loop()
-        self.sessions: dict[int, Connection] = {}
-        self.changed: Callable[[], None] = _nothing
+        self.empty = asyncio.Event()
+        self.core = SmtpdService(service, config, stressed, journal, limit=session_limit)
+        self.attended: dict[int, Connection] = {}
+        self._stressed = stressed
         self._sweep_every_s = min(SWEEP_S, max(timeout_s / 4, 0.05))
-        self._ticket = 0
-        self._sweep_handle: asyncio.TimerHandle | None = None
+        self._wishes: deque[Wish] = deque()
+        self._attending = False
         self._stopping = False
+        self._remembers = access.remembers and not (handler is not None and handler.has("RCPT"))
 
-    def stress(self) -> None:
-        """All places are taken: clients that come from now on get less patience (STRESS_README)."""
-        now = self.loop.time()
-        if now >= self._stress_until:
-            number = len(self.sessions)
-            self.log.warning(f'service "{self.name}" has reached its process limit "{number}": stress mode is on')
-        self._stress_until = now + STRESS_S
+    def start(self, listeners: Iterable[socket.socket]) -> None:
+        """Accept clients from these sockets, or copies of them: other processes may share them."""
+        for listener in listeners:
+            self.core.listen(listener)
+        self.loop.add_reader(self.core.fileno(), self.turn)
+        self.core.accept(True)
+
+    def turn(self) -> None:
+        """Serve all clients that have said something. Called by the loop; calling it at another time is safe."""
+        wishes = self.core.turn(self.loop.time())
+        if wishes is not None:
+            self.attend(wishes)
+
+    def settle(self) -> None:
+        """Tell the clients whose messages are on disk, or are not."""
+        self.attend(self.core.settle(self.loop.time()))
 
     def fall_behind(self, behind: bool) -> None:
         """Let each new message wait for in_flow_delay, or no longer."""
@@ -116,51 +138,88 @@ class Service:
         if self._stressed is not None:
             self._stressed.fall_behind(behind)
 
-    def current(self) -> SmtpdConfig:
-        """The parameters of a session that begins now."""
-        if self._stressed is not None and self.loop.time() < self._stress_until:
-            return self._stressed
-        return self.config
-
-    def protocol(self) -> Connection:
-        """Return the protocol of a connection that comes in: the factory of `loop.create_server`."""
-        return Connection(self)
-
-    def admit(self, session: Connection) -> int:
-        """Count a session in; return its ticket."""
-        self._ticket += 1
-        self.sessions[self._ticket] = session
-        if self._sweep_handle is None:
-            self._sweep_handle = self.loop.call_later(self._sweep_every_s, self._sweep)
-        self.changed()
-        return self._ticket
-
-    def dismiss(self, ticket: int) -> None:
-        """Count a session out."""
-        self.sessions.pop(ticket, None)
-        self.changed()
-
-    def completed(self, ticket: int, error: str | None) -> None:
-        """Tell the session whose commit is settled. One that is gone needs no answer: its mail goes its way."""
-        session = self.sessions.get(ticket)
-        if session is not None:
-            session.committed(error)
+    def drain(self) -> None:
+        """Accept no client any more, and set `empty` when the last one has left."""
+        self.attend(self.core.drain())
 
     def stop(self) -> None:
         """End every session as soon as no message of it is on its way."""
         self._stopping = True
-        for session in list(self.sessions.values()):
-            session.stop()
+        self.attend(self.core.stop(self.loop.time()))
+
+    def close(self) -> None:
+        """Let go of the loop."""
+        self.loop.remove_reader(self.core.fileno())
+
+    def group(self, client: Client) -> int | None:
+        """Return the group whose recipients are remembered for a client; None when each of them is a question."""
+        counts = bool(self.limits.rcpt_rate) and self.must_count(client)
+        return client.group if self._remembers and not counts else None
+
+    def must_count(self, client: Client) -> bool:
+        """Does anvil count what this client does?"""
+        return self.counts is not None and not client.facts.exempt
+
+    def attend(self, wishes: list[Wish] | None) -> None:
+        """Grant what the sessions wish for; what comes of it, too."""
+        if wishes is None:
+            return
+        self._wishes.extend(wishes)
+        if self._attending:
+            return
+        self._attending = True
+        try:
+            while self._wishes:
+                key, what, at, text = self._wishes.popleft()
+                try:
+                    self._grant(key, what, at, text)
+                except Exception:
+                    # A fault of ours about one client is no reason to lose the others.
+                    self.log_fault(traceback.format_exc())
+                    if key:
+                        self._wishes.extend(self.core.abort(key, self.loop.time()) or ())
+        finally:
+            self._attending = False
+
+    def log_fault(self, text: str) -> None:
+        """Log where our own code went wrong."""
+        for line in text.splitlines():
+            self.log.line("error", line)
+
+    def _grant(self, key: int, what: int, at: float, text: str | None) -> None:
+        if what == GONE:
+            connection = self.attended.pop(key, None)
+            if connection is not None:
+                connection.gone()
+        elif what == SWEEP:
+            self.loop.call_later(self._sweep_every_s, self._sweep)
+        elif what == EMPTY:
+            self.empty.set()
+        elif what == ACCEPT_FAILED:
+            self.log.warning(f"accept connection: {text}")
+            self.loop.call_later(ACCEPT_AGAIN_S, self._accept_again)
+        else:
+            connection = self.attended.get(key)
+            if connection is None:
+                connection = self.attended[key] = Connection(self, key)
+            if what == WELCOME:
+                connection.welcome()
+            elif what == SLEEPING:
+                connection.sleep(at)
+            else:
+                connection.settle(what)
+
+    def _accept_again(self) -> None:
+        if not self._stopping and not self.empty.is_set():
+            self.core.accept(True)
 
     def _sweep(self) -> None:
-        self._sweep_handle = None
-        now = self.loop.time()
-        for session in list(self.sessions.values()):
-            session.tick(now)
-            if self._stopping:
-                session.stop()
-        if self.sessions:
-            self._sweep_handle = self.loop.call_later(self._sweep_every_s, self._sweep)
+        goes_on, wishes = self.core.sweep(self.loop.time())
+        self.attend(wishes)
+        if self._stopping:
+            self.attend(self.core.stop(self.loop.time()))
+        if goes_on:
+            self.loop.call_later(self._sweep_every_s, self._sweep)
 
 
 class SMTP(aiosmtpd.smtp.SMTP):
@@ -176,128 +235,109 @@ class SMTP(aiosmtpd.smtp.SMTP):
         super().__init__(handler, **arguments)
 
 
-class Connection(SMTP):
-    """A connection of smtpd: its dialogue is the Rust core's, its messages go to the queue."""
+class Wire(asyncio.Transport):
+    """A connection's socket, as far as a site's hooks may ask for it."""
 
-    _core: SmtpdSession | None = None
+    def __init__(self, service: Service, key: int) -> None:
+        super().__init__()
+        self._service = service
+        self._key = key
+        self._peer = service.core.peer(key)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return `peername`: address and port."""
+        return self._peer if name == "peername" and self._peer is not None else default
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Say something out of turn."""
+        # A hook runs in a thread of its own.
+        self._service.loop.call_soon_threadsafe(self._write, bytes(data))
+
+    def is_closing(self) -> bool:
+        """Is the client gone?"""
+        return self._service.core.peer(self._key) is None
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._service.loop.call_soon_threadsafe(self._abort)
+
+    close = abort
+
+    def _write(self, octets: bytes) -> None:
+        self._service.attend(self._service.core.write(self._key, octets, self._service.loop.time()))
+
+    def _abort(self) -> None:
+        self._service.attend(self._service.core.abort(self._key, self._service.loop.time()))
+
+
+class Silence:
+    """What a dialogue knows before it begins."""
+
+    helo = sender = recipient = None
+    recipient_count = 0
+    talked_early = False
+
+
+class Connection(SMTP):
+    """A client about which something is decided: its dialogue is the Rust core's, its messages go to the queue."""
+
     _client: Client | None = None
-    _early: bytes = b""
     _task: asyncio.Task[None] | None = None
     _wake_handle: asyncio.TimerHandle | None = None
     _counted: bool = False
-    _reading: bool = True
-    _write_blocked: bool = False
-    _full: bool = False
-    _closing_at: float = 0.0
     _policy: Policy | None = None
+    _gone: bool = False
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, key: int) -> None:
         # aiosmtpd's own constructor is left out on purpose: see the head of this file.
         self.service = service
         self.loop = service.loop
         self.event_handler = None
         self.session = None
         self.envelope = None
-        self.transport = None
-        self._wire: asyncio.Transport | None = None
+        self.transport = Wire(service, key)
+        self._key = key
+        self._core: SmtpdSession | None = service.core.session(key)
+        if self._core is not None:
+            address, name, reverse_name = self._core.client
+            self._client = Client(service.clients.facts(address), Name(name, reverse_name))
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def welcome(self) -> None:
         """Greet the client, at once if everything about it is known."""
-        self.transport = transport
-        self._wire = cast(asyncio.Transport, transport)
-        service = self.service
-        peer = transport.get_extra_info("peername")
-        address, port = (peer[0], peer[1]) if isinstance(peer, tuple) and len(peer) >= 2 else ("127.0.0.1", 0)
-        if ":" in address:
-            address = address.partition("%")[0].removeprefix("::ffff:")
-        self._port: int = port
-        # Before it takes the last place: who does is not under stress yet.
-        self._parameters = service.current()
-        self._ticket: int = service.admit(self)
-        client = service.clients.known(address)
-        if client is not None and (client.facts.exempt or service.counts is None):
+        address, _ = self.service.core.peer(self._key) or ("", 0)
+        client = self.service.clients.known(address)
+        if client is not None and not self.service.must_count(client):
             self._begin(client)
         else:
-            self._task = self.loop.create_task(self._welcome(address), name=f"welcome {address}")
-            self._task.add_done_callback(self._done)
+            self._begin_task(self._welcome(address), f"welcome {address}")
 
-    def data_received(self, data: bytes) -> None:
-        """Pass the bytes on, and do what the core then wants."""
-        core, wire = self._core, self._wire
-        if core is None or wire is None:
-            self._early += data
-            if len(self._early) >= EARLY_MAX_BYTES:
-                self._pause()
-            return
-        turn = core.receive(data, self.loop.time())
+    def settle(self, turn: int) -> None:
+        """Answer what the session asks, and go on."""
         if turn > 0:
             turn = self._decide(turn)
-        output = core.take_output()
-        if output is not None:
-            wire.write(output)
-        if turn < 0:
-            self._unusual(turn)
+        self.service.attend(self.service.core.proceed(self._key, turn, self.loop.time()))
 
-    def eof_received(self) -> bool:
-        """What the client said before it closed its side is still answered."""
-        if self._core is None:
-            return False
-        self._settle(self._core.eof(self.loop.time()))
-        return not self._closing_at
+    def sleep(self, until: float) -> None:
+        """The session sleeps, for an error or for flow control."""
+        if self._wake_handle is not None:
+            self._wake_handle.cancel()
+        self._wake_handle = self.loop.call_at(until, self._wake)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """Forget the session. A commit that runs is finished and announced without it."""
+    def gone(self) -> None:
+        """The connection is closed. A commit that runs is finished and announced without it."""
+        self._gone = True
         for handle in (self._task, self._wake_handle):
             if handle is not None:
                 handle.cancel()
-        if self._core is not None:
-            self._core.lost()
         if self._counted and self._client is not None and self.service.counts is not None:
             self.service.counts.ended(self._client.facts.bucket)
-        self.service.dismiss(self._ticket)
-        self.transport = self._wire = None
-
-    def pause_writing(self) -> None:
-        """The client does not take our replies: read no more from it."""
-        self._write_blocked = True
-        self._pause()
-
-    def resume_writing(self) -> None:
-        """The client takes replies again."""
-        self._write_blocked = False
-        self._resume()
+        self.transport = None
 
     async def push(self, status: AnyStr) -> None:
         """Say a line in place of a hook's answer, or before it; aiosmtpd's hooks may."""
         line = status.encode("utf-8") if isinstance(status, str) else status
-        # A hook runs in a thread of its own.
-        self.loop.call_soon_threadsafe(self._write, line + b"\r\n")
-
-    def _write(self, octets: bytes) -> None:
-        if self._wire is not None:
-            self._wire.write(octets)
-
-    def committed(self, error: str | None) -> None:
-        """The message is durable (`error` is None), or it is not queued: say so."""
-        if self._core is not None and self._wire is not None:
-            self._settle(self._core.committed(error, self.loop.time()))
-
-    def tick(self, now: float) -> None:
-        """Time has passed."""
-        if self._closing_at:
-            if self._wire is not None and now - self._closing_at > CLOSING_MAX_S:
-                self._wire.abort()
-        elif self._core is not None and self._wake_handle is None and now >= self._core.deadline:
-            self._settle(self._core.timeout(now))
-
-    def stop(self) -> None:
-        """Say 421 and close, unless a message is on its way."""
-        if self._closing_at or self._wire is None:
-            return
-        if self._core is None:
-            self._wire.abort()
-        elif self._core.shut_down(self.loop.time()):
-            self._settle(ENDED)
+        if isinstance(self.transport, Wire):
+            self.transport.write(line + b"\r\n")
 
     async def _welcome(self, address: str) -> None:
         """Find out the client's name and how many connections it has, then greet it."""
@@ -315,60 +355,46 @@ class Connection(SMTP):
         self._task = None
         if refusal:
             service.log.warning(f"{refusal} from {client.name}[{address}] for service {service.name}")
-        if self._wire is not None:
-            self._begin(client, turn_away=bool(refusal))
+        self._begin(client, turn_away=bool(refusal))
 
     def _begin(self, client: Client, *, turn_away: bool = False) -> None:
-        facts = client.facts
-        now = self.loop.time()
+        service, facts, now = self.service, client.facts, self.loop.time()
         self._client = client
-        core = self._core = SmtpdSession(
-            self._parameters,
-            client.name,
+        refusal = service.access.connect(client, Silence()) if service.access.asks_connect else None
+        group = service.group(client)
+        if not service.access.asks_connect and not service.must_count(client):
+            service.core.know(
+                facts.address,
+                client.name,
+                client.reverse_name,
+                now + KNOWN_FOR_S,
+                group=group,
+                rewrites_headers=facts.rewrites_headers,
+                bare_newline_spared=facts.spared,
+            )
+        wishes = service.core.begin(
+            self._key,
             facts.address,
-            self._port,
-            self._ticket,
+            client.name,
+            client.reverse_name,
             now,
-            reverse_name=client.reverse_name,
+            group=group,
             rewrites_headers=facts.rewrites_headers,
             bare_newline_spared=facts.spared,
+            refusal=refusal,
+            turn_away=f"Error: too many connections from {facts.address}" if turn_away else None,
         )
-        if turn_away:
-            return self._settle(core.turn_away(f"Error: too many connections from {facts.address}", now))
-        early, self._early = self._early, b""
-        if early:
-            core.receive(early, now)
-        refusal = self.service.access.connect(client, core) if self.service.access.asks_connect else None
-        self._settle(core.greet(now) if refusal is None else core.refuse(*refusal, now))
-        self._resume()
-        return None
-
-    def _settle(self, turn: int) -> None:
-        """Do what the core wants, off the path that every read takes."""
-        core, wire = self._core, self._wire
-        if core is None or wire is None:
-            return
-        if turn > 0:
-            turn = self._decide(turn)
-        output = core.take_output()
-        if output is not None:
-            wire.write(output)
-        if turn < 0:
-            self._unusual(turn)
-        elif self._full:
-            self._full = False
-            self._resume()
+        self._core = service.core.session(self._key)
+        service.attend(wishes)
 
     def _decide(self, turn: int) -> int:
         """Answer questions until there is none; the core's next turn."""
-        core, client = self._core, self._client
-        assert core is not None
+        client = self._client
         assert client is not None
         while turn > 0:
             hook = self._hook(turn)
             if hook or self._must_count(turn, client):
-                self._task = self.loop.create_task(self._decide_slowly(turn, client, hook), name="a question")
-                self._task.add_done_callback(self._done)
+                self._begin_task(self._decide_slowly(turn, client, hook), "a question")
                 return IDLE
             turn = self._answer(turn, self._verdict(turn))
         return turn
@@ -377,7 +403,13 @@ class Connection(SMTP):
         core = self._core
         assert core is not None
         now = self.loop.time()
-        return core.accept(now) if reply is None else core.reply(*reply, now)
+        if reply is not None:
+            return core.reply(*reply, now)
+        if turn == RCPT and core.group is not None:
+            scope = self.service.access.scope(core.recipient or "")
+            if scope:
+                self.service.core.remember(core.group, scope, now + KNOWN_FOR_S)
+        return core.accept(now)
 
     def _hook(self, turn: int) -> str:
         handler = self.service.handler
@@ -402,34 +434,33 @@ class Connection(SMTP):
             return access.data(client, core) if turn == DATA else None
         except Exception:
             # A fault of ours in one decision is no reason to lose the other sessions, nor to let mail in.
-            self._log_fault(traceback.format_exc())
+            self.service.log_fault(traceback.format_exc())
             return Reply(451, "4.3.0", "Error: internal error")
+
+    def _begin_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._task = self.loop.create_task(work, name=name)
+        self._task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         """A fault of ours while the client waits ends its session: nothing else would ever answer it."""
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
-            self._log_fault("".join(traceback.format_exception(problem)))
-            if self._wire is not None:
-                self._wire.abort()
-
-    def _log_fault(self, text: str) -> None:
-        for line in text.splitlines():
-            self.service.log.line("error", line)
+            self.service.log_fault("".join(traceback.format_exception(problem)))
+            self.service.attend(self.service.core.abort(self._key, self.loop.time()))
 
     def _must_count(self, turn: int, client: Client) -> bool:
         limits = self.service.limits
         wanted = (turn == MAIL and limits.mail_rate) or (turn == RCPT and limits.rcpt_rate)
-        return bool(wanted) and self.service.counts is not None and not client.facts.exempt
+        return bool(wanted) and self.service.must_count(client)
 
     async def _decide_slowly(self, turn: int, client: Client, hook: str) -> None:
         """As `_decide`, for one question whose client is counted, or that the site's handler has a hook for."""
         reply = await self._counted_verdict(turn, client) if self._must_count(turn, client) else self._verdict(turn)
-        if reply is None and hook and self._policy is not None and self._wire is not None:
+        if reply is None and hook and self._policy is not None and not self._gone:
             reply = await self._policy.verdict(turn, hook)
         self._task = None
-        if self._core is not None and self._wire is not None:
-            self._settle(self._answer(turn, reply))
+        if not self._gone:
+            self.settle(self._answer(turn, reply))
 
     async def _counted_verdict(self, turn: int, client: Client) -> Reply | None:
         service, limits = self.service, self.service.limits
@@ -447,92 +478,6 @@ class Connection(SMTP):
             )
         return refusal
 
-    def _unusual(self, turn: int) -> None:
-        """The session has ended, sleeps for an error, or has more input than it can take."""
-        if turn == ENDED:
-            if not self._closing_at and self._wire is not None:
-                self._closing_at = self.loop.time()
-                self._wire.close()
-        elif turn == SLEEPING:
-            self._full = True
-            self._pause()
-            if self._wake_handle is None and self._core is not None:
-                self._wake_handle = self.loop.call_at(self._core.deadline, self._wake)
-        elif turn == FULL:
-            self._full = True
-            self._pause()
-
     def _wake(self) -> None:
         self._wake_handle = None
-        if self._core is not None and self._wire is not None:
-            self._settle(self._core.timeout(self.loop.time()))
-
-    def _pause(self) -> None:
-        if self._reading and self._wire is not None and not self._wire.is_closing():
-            self._reading = False
-            self._wire.pause_reading()
-
-    def _resume(self) -> None:
-        if self._reading or self._full or self._write_blocked or self._wire is None:
-            return
-        if not self._wire.is_closing():
-            self._reading = True
-            self._wire.resume_reading()
-
-
-class Listeners:
-    """Accepts clients while there is room for them: default_process_limit, or the service's maxproc.
-
-    Clients above the limit wait in the sockets' queues, as they do for a free smtpd process of Postfix. Those that
-    were already being accepted when the limit was reached are served too.
-    """
-
-    def __init__(self, service: Service, sockets: list[socket.socket], limit: int) -> None:
-        """`limit`: sessions at a time, 0 for no limit."""
-        self._service = service
-        self._sockets = sockets
-        self._limit = limit
-        self._servers: list[asyncio.Server] = []
-        self._full = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-        service.changed = self._changed
-
-    async def accept(self) -> None:
-        """Accept clients until cancelled. The sockets themselves stay open: other processes share them."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._room.wait()
-            try:
-                for listener in self._sockets:
-                    # A server closes its socket with itself: it gets a copy.
-                    self._servers.append(await self._serve(loop, listener.dup()))
-                await self._full.wait()
-            finally:
-                self._pause()
-
-    def _pause(self) -> None:
-        while self._servers:
-            self._servers.pop().close()
-
-    async def _serve(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> asyncio.Server:
-        factory = self._service.protocol
-        if listener.family == socket.AF_UNIX:
-            return await loop.create_unix_server(factory, sock=listener)
-        return await loop.create_server(factory, sock=listener, backlog=BACKLOG)
-
-    def _changed(self) -> None:
-        is_full = bool(self._limit) and len(self._service.sessions) >= self._limit
-        if is_full and not self._full.is_set():
-            # At once, before the client that fills the last place hears from us.
-            self._pause()
-            self._service.stress()
-            self._full.set()
-            self._room.clear()
-        elif not is_full and self._full.is_set():
-            self._full.clear()
-            self._room.set()
-
-
-def _nothing() -> None:
-    return None
+        self.service.attend(self.service.core.wake(self._key, self.loop.time()))

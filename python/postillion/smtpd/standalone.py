@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         config = setup.server_config(daemon.config, None, daemon.log, settings, None)
     except ConfigError as problem:
         daemon.fatal(str(problem))
-    session = SmtpdSession(config, "localhost", "127.0.0.1", 0, 0, time.monotonic(), rewrites_headers=True)
+    session = SmtpdSession(config, "localhost", "127.0.0.1", 0, time.monotonic(), rewrites_headers=True)
     turn = session.greet(time.monotonic())
     while True:
         turn = _settle(daemon, session, turn)

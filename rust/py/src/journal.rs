@@ -3,7 +3,6 @@
 use postillion_core::queue::repair::{Repair, repair};
 use postillion_core::queue::rows::{Form, Offsets};
 use postillion_core::queue::{self, Completion, JournalOptions};
-use postillion_core::smtp::reply::Enhanced;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -129,12 +128,7 @@ pub fn repair_queue(
 
 /// The ticket, and the reply that a failure asks for.
 fn outcome(completion: Completion) -> (u64, Option<String>) {
-    let reply = |error: queue::QueueError| {
-        let (code, [subject, detail], text) = error.reply();
-        let enhanced = Enhanced { class: (code / 100) as u8, subject, detail };
-        format!("{code} {enhanced} {text}")
-    };
-    (completion.ticket, completion.result.err().map(reply))
+    (completion.ticket, completion.result.err().map(|error| error.reply_text()))
 }
 
 fn seconds(seconds: f64) -> PyResult<Duration> {

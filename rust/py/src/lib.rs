@@ -11,6 +11,7 @@ mod maildrop;
 mod qmgr;
 mod smtp;
 mod smtpd;
+mod smtpd_service;
 mod stored;
 
 #[pymodule]
@@ -35,6 +36,8 @@ mod _core {
     use crate::smtp::{SmtpClient, SmtpClientSettings};
     #[pymodule_export]
     use crate::smtpd::{SmtpdConfig, SmtpdSession};
+    #[pymodule_export]
+    use crate::smtpd_service::SmtpdService;
     #[pymodule_export]
     use crate::stored::{StoredMessage, read_message};
 }

@@ -3,25 +3,25 @@
 use crate::cleanup::CleanupSettings;
 use crate::journal::Journal;
 use crate::log::Log;
-use postillion_core::clock::wall_now_us;
 use postillion_core::message::envelope::{BodyType, Ret};
 use postillion_core::message::stuff::{Unstuffer, unstuff};
 use postillion_core::queue::Appender;
 use postillion_core::smtp::command::{Dialect, MailArguments, Verb};
 use postillion_core::smtp::reply::{Enhanced, Reply};
-use postillion_core::smtp::server::{Question, plain_reply};
 use postillion_core::smtp::server_config::{BareNewline, ServerConfig};
+use postillion_core::smtpd::conversation::{Conversation, Shared, lock};
 use postillion_core::smtpd::flow::Flow;
-use postillion_core::smtpd::session::{Client, Session, Site, Turn};
+use postillion_core::smtpd::session::{Client, Session, Site};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What all sessions of a process share.
 #[pyclass(frozen, module = "postillion._core")]
 pub struct SmtpdConfig {
-    site: Arc<Site>,
+    /// The same for the Rust side.
+    pub site: Arc<Site>,
 }
 
 #[pymethods]
@@ -134,46 +134,16 @@ impl SmtpdConfig {
     }
 }
 
-/// What a session's owner does next, as a number. Positive: a question to answer.
-fn turn_code(session: &Session, turn: Turn) -> i8 {
-    match turn {
-        Turn::Ask(Question::Helo) => 1,
-        Turn::Ask(Question::Mail) => 2,
-        Turn::Ask(Question::Rcpt) => 3,
-        Turn::Ask(Question::Vrfy) => 4,
-        Turn::Ask(Question::Data) => 5,
-        Turn::Message => 6,
-        Turn::Judge => 7,
-        Turn::Ask(Question::Plain(Verb::Rset)) => 8,
-        Turn::Ask(Question::Plain(Verb::Quit)) => 10,
-        Turn::Ask(Question::Plain(_)) => 9,
-        Turn::Idle => {
-            let server = session.server();
-            if server.is_sleeping() {
-                -2
-            } else if server.ended().is_some() {
-                -1
-            } else if server.wants_input() {
-                0
-            } else {
-                -3
-            }
-        }
-    }
-}
-
-/// One client's session.
-#[pyclass(module = "postillion._core")]
+/// One client's session, owned by itself or by a `SmtpdService`.
+#[pyclass(frozen, module = "postillion._core")]
 pub struct SmtpdSession {
-    session: Session,
-    question: Option<Question>,
-    judging: bool,
+    inner: Shared,
 }
 
 #[pymethods]
 impl SmtpdSession {
     #[new]
-    #[pyo3(signature = (config, name, address, port, ticket, now, *, reverse_name="unknown", rewrites_headers=false,
+    #[pyo3(signature = (config, name, address, port, now, *, reverse_name="unknown", rewrites_headers=false,
                         bare_newline_spared=false))]
     #[expect(clippy::too_many_arguments, reason = "a client's facts, half of them by keyword")]
     fn new(
@@ -181,7 +151,6 @@ impl SmtpdSession {
         name: &str,
         address: &str,
         port: u16,
-        ticket: u64,
         now: f64,
         reverse_name: &str,
         rewrites_headers: bool,
@@ -195,83 +164,51 @@ impl SmtpdSession {
             rewrites_headers,
             bare_newline_spared,
         };
-        Self { session: Session::new(Arc::clone(&config.site), client, ticket, now), question: None, judging: false }
+        let session = Session::new(Arc::clone(&config.site), client, 0, now);
+        Self { inner: Arc::new(Mutex::new(Conversation::new(session, None))) }
     }
 
-    fn greet(&mut self, now: f64) -> i8 {
-        self.session.greet(now);
-        self.turn(now)
+    fn greet(&self, now: f64) -> i8 {
+        self.lock().greet(now)
     }
 
-    fn refuse(&mut self, code: u16, dsn: &str, text: &str, now: f64) -> PyResult<i8> {
-        self.session.refuse(&to_reply(code, dsn, text)?, now);
-        Ok(self.turn(now))
+    fn receive(&self, data: &[u8], now: f64) -> i8 {
+        self.lock().receive(data, now)
     }
 
-    fn turn_away(&mut self, text: &str, now: f64) -> i8 {
-        self.session.turn_away(text, now);
-        self.turn(now)
+    fn eof(&self, now: f64) -> i8 {
+        self.lock().eof(now)
     }
 
-    fn receive(&mut self, data: &[u8], now: f64) -> i8 {
-        self.session.receive(data, now);
-        self.turn(now)
+    fn accept(&self, now: f64) -> PyResult<i8> {
+        self.lock().accept(now).ok_or_else(no_question)
     }
 
-    fn eof(&mut self, now: f64) -> i8 {
-        self.session.eof();
-        self.turn(now)
-    }
-
-    fn accept(&mut self, now: f64) -> PyResult<i8> {
-        if self.judging {
-            self.session.judge(None, now);
-            return Ok(self.turn(now));
-        }
-        let reply = match self.question {
-            Some(Question::Helo) => Reply::bare(250, ""),
-            Some(Question::Mail) => Reply::new(250, [1, 0], "Ok"),
-            Some(Question::Rcpt) => Reply::new(250, [1, 5], "Ok"),
-            Some(Question::Vrfy) => Reply::new(252, [0, 0], ""),
-            Some(Question::Data) => Reply::bare(354, ""),
-            Some(Question::Plain(verb)) => plain_reply(verb),
-            None => return Err(no_question()),
-        };
-        self.answer(&reply, now)
-    }
-
-    fn reply(&mut self, code: u16, dsn: &str, text: &str, now: f64) -> PyResult<i8> {
-        let reply = to_reply(code, dsn, text)?;
-        if self.judging {
-            self.session.judge(Some(&reply), now);
-            return Ok(self.turn(now));
-        }
-        self.answer(&reply, now)
+    fn reply(&self, code: u16, dsn: &str, text: &str, now: f64) -> PyResult<i8> {
+        self.lock().reply(&to_reply(code, dsn, text)?, now).ok_or_else(no_question)
     }
 
     /// The content in question, dots unstuffed, lines ended with CRLF.
     fn content<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let mut text = Vec::with_capacity(self.session.content().len());
+        let conversation = self.lock();
+        let content = conversation.session().content();
+        let mut text = Vec::with_capacity(content.len());
         let mut unstuffer = Unstuffer::crlf();
-        unstuffer.feed(self.session.content(), &mut text);
+        unstuffer.feed(content, &mut text);
         unstuffer.finish(&mut text);
         PyBytes::new(py, &text)
-    }
-
-    #[pyo3(signature = (error, now))]
-    fn committed(&mut self, error: Option<&str>, now: f64) -> i8 {
-        self.session.committed(error, now);
-        self.turn(now)
     }
 
     /// The sender, the recipients with ORCPT and NOTIFY, BODY, RET and ENVID, and the content in local form.
     #[expect(clippy::type_complexity, reason = "a message as maildrop's writer takes it")]
     fn take_message<'py>(
-        &mut self,
+        &self,
         py: Python<'py>,
     ) -> (String, Vec<(String, Option<String>, u8)>, &'static str, &'static str, Option<String>, Bound<'py, PyBytes>)
     {
-        let transaction = self.session.server().transaction().cloned().unwrap_or_default();
+        let mut conversation = self.lock();
+        let session = conversation.session_mut();
+        let transaction = session.server().transaction().cloned().unwrap_or_default();
         let recipients = transaction.recipients.into_iter();
         let recipients = recipients.map(|r| (r.address.into(), r.orcpt.map(Into::into), r.notify.0)).collect();
         let body = match transaction.mail.body {
@@ -284,120 +221,121 @@ impl SmtpdSession {
             Ret::Full => "FULL",
             Ret::Hdrs => "HDRS",
         };
-        let text = unstuff(&self.session.take_message());
+        let text = unstuff(&session.take_message());
         let sender = transaction.mail.reverse_path.address().to_owned();
         (sender, recipients, body, ret, transaction.mail.envid.map(Into::into), PyBytes::new(py, &text))
     }
 
     #[pyo3(signature = (queue_id, error, now))]
-    fn stored(&mut self, queue_id: &str, error: Option<&str>, now: f64) -> i8 {
-        self.session.stored(queue_id, error, now);
-        self.turn(now)
+    fn stored(&self, queue_id: &str, error: Option<&str>, now: f64) -> i8 {
+        self.lock().stored(queue_id, error, now)
     }
 
-    fn take_output<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        self.session.take_output().map(|output| PyBytes::new(py, &output))
+    fn take_output<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.lock().session_mut().take_output().map(|output| PyBytes::new(py, &output))
     }
 
-    fn timeout(&mut self, now: f64) -> i8 {
-        self.session.timeout(now);
-        self.turn(now)
+    fn timeout(&self, now: f64) -> i8 {
+        self.lock().timeout(now)
     }
 
-    fn shut_down(&mut self, now: f64) -> bool {
-        let may_close = self.session.shut_down(now);
-        self.turn(now);
-        may_close
+    fn lost(&self) {
+        self.lock().session_mut().lost();
     }
 
-    fn lost(&mut self) {
-        self.session.lost();
+    #[getter]
+    fn client(&self) -> (String, String, String) {
+        let conversation = self.lock();
+        let client = conversation.session().client();
+        (client.address.to_string(), client.name.to_string(), client.reverse_name.to_string())
+    }
+
+    #[getter]
+    fn group(&self) -> Option<u8> {
+        self.lock().group()
     }
 
     #[getter]
     fn deadline(&self) -> f64 {
-        self.session.server().deadline()
+        self.lock().session().server().deadline()
     }
 
     #[getter]
     fn committing(&self) -> bool {
-        self.session.is_committing()
+        self.lock().session().is_committing()
     }
 
     #[getter]
-    fn sender(&self) -> Option<&str> {
-        self.session.server().sender()
+    fn sender(&self) -> Option<String> {
+        self.lock().session().server().sender().map(Into::into)
     }
 
     #[getter]
-    fn recipient(&self) -> Option<&str> {
-        self.session.server().recipient()
+    fn recipient(&self) -> Option<String> {
+        self.lock().session().server().recipient().map(Into::into)
     }
 
     #[getter]
     fn extended(&self) -> bool {
-        self.session.server().is_extended()
+        self.lock().session().server().is_extended()
     }
 
     #[getter]
-    fn argument(&self) -> &str {
-        self.session.server().argument()
+    fn argument(&self) -> String {
+        self.lock().session().server().argument().into()
     }
 
     #[getter]
     fn mail_parameters(&self) -> Vec<String> {
-        self.session.server().mail().map(MailArguments::parameters).unwrap_or_default()
+        self.lock().session().server().mail().map(MailArguments::parameters).unwrap_or_default()
     }
 
     #[getter]
     fn rcpt_parameters(&self) -> Vec<String> {
-        self.session.server().rcpt_parameters()
+        self.lock().session().server().rcpt_parameters()
     }
 
     #[getter]
     fn transactions(&self) -> u32 {
-        self.session.server().transactions()
+        self.lock().session().server().transactions()
     }
 
     #[getter]
     fn recipients(&self) -> Vec<String> {
-        let transaction = self.session.server().transaction();
+        let conversation = self.lock();
+        let transaction = conversation.session().server().transaction();
         transaction.map_or_else(Vec::new, |t| t.recipients.iter().map(|r| r.address.to_string()).collect())
     }
 
     #[getter]
     fn recipient_count(&self) -> usize {
-        self.session.server().transaction().map_or(0, |transaction| transaction.recipients.len())
+        self.lock().session().server().transaction().map_or(0, |transaction| transaction.recipients.len())
     }
 
     #[getter]
-    fn helo(&self) -> Option<&str> {
-        self.session.server().helo()
+    fn helo(&self) -> Option<String> {
+        self.lock().session().server().helo().map(Into::into)
     }
 
     #[getter]
-    fn protocol(&self) -> &str {
-        self.session.server().protocol()
+    fn protocol(&self) -> &'static str {
+        self.lock().session().server().protocol()
     }
 
     #[getter]
     fn talked_early(&self) -> bool {
-        self.session.server().talked_early()
+        self.lock().session().server().talked_early()
     }
 }
 
 impl SmtpdSession {
-    fn turn(&mut self, now: f64) -> i8 {
-        let turn = self.session.next(now, wall_now_us());
-        self.judging = turn == Turn::Judge;
-        self.question = if let Turn::Ask(question) = turn { Some(question) } else { None };
-        turn_code(&self.session, turn)
+    /// A session that a service owns, too.
+    pub fn of(inner: Shared) -> Self {
+        Self { inner }
     }
 
-    fn answer(&mut self, reply: &Reply, now: f64) -> PyResult<i8> {
-        let question = self.question.take().ok_or_else(no_question)?;
-        self.session.reply(question, reply, now, wall_now_us());
-        Ok(self.turn(now))
+    fn lock(&self) -> MutexGuard<'_, Conversation> {
+        lock(&self.inner)
     }
 }
 
@@ -406,7 +344,7 @@ fn no_question() -> PyErr {
 }
 
 /// `dsn`: an enhanced status code of the code's class, or nothing.
-fn to_reply(code: u16, dsn: &str, text: &str) -> PyResult<Reply> {
+pub fn to_reply(code: u16, dsn: &str, text: &str) -> PyResult<Reply> {
     if !(200..600).contains(&code) {
         return Err(PyValueError::new_err(format!("no reply has the code {code}")));
     }

@@ -14,6 +14,10 @@ pub trait Dialogue {
     fn receive(&mut self, octets: &[u8], now: f64) -> i8;
     /// What is to be written.
     fn take_output(&mut self) -> Option<Vec<u8>>;
+    /// Is there room for more octets? If not, they stay with the peer until something was answered.
+    fn wants_input(&self) -> bool {
+        true
+    }
     /// The connection is closed.
     fn lost(&mut self) {}
 }
@@ -76,8 +80,8 @@ impl<D: Dialogue> Connection<D> {
         if self.connecting || self.unwritten() > 0 {
             wanted |= EventFlags::OUT;
         }
-        let listens = !self.ended && !self.closing && self.unwritten() <= BLOCKED_OCTETS;
-        if self.dialogue.is_some() && !self.connecting && listens {
+        let listens = !self.connecting && !self.ended && !self.closing && self.unwritten() <= BLOCKED_OCTETS;
+        if listens && self.dialogue.as_ref().is_some_and(Dialogue::wants_input) {
             wanted |= EventFlags::IN;
         }
         wanted

@@ -8,7 +8,7 @@ use crate::slab::Slab;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, acceptfrom_with, connect, socket_with, sockopt};
 use std::io;
@@ -32,6 +32,14 @@ const LISTENER: u64 = 1 << 63;
 pub struct Key {
     slot: u32,
     serial: u64,
+}
+
+impl Key {
+    /// The key as a number, for those who keep numbers: other than that of any connection of the last two thousand
+    /// million.
+    pub fn token(self) -> u64 {
+        (self.serial << 32 & !LISTENER) | u64::from(self.slot)
+    }
 }
 
 /// Something that the owner must know. After `Lost` nothing more comes of a connection.
@@ -160,11 +168,44 @@ impl<D: Dialogue> Reactor<D> {
         self.connection(key)?.dialogue.as_mut()
     }
 
-    /// Write what the dialogue has to say.
+    /// Write what the dialogue has to say, and see whether it wants input.
     pub fn flush(&mut self, key: Key) {
-        if let Some(output) = self.dialogue(key).and_then(Dialogue::take_output) {
-            self.write(key, output);
+        match self.dialogue(key).map(Dialogue::take_output) {
+            Some(Some(output)) => {
+                self.write(key, output);
+            }
+            Some(None) => self.watch(key),
+            None => {}
         }
+    }
+
+    /// Read now, without waiting for the poller, what the peer has said already: what the dialogue wants then.
+    pub fn hear(&mut self, key: Key, now: f64) -> i8 {
+        let Some(connection) = self.connections.same_mut(key.slot, key.serial) else {
+            return 0;
+        };
+        match connection.read(&mut self.buffer, now) {
+            Heard::Nothing => 0,
+            Heard::Turn(code) => code,
+            Heard::End => {
+                self.pending.push(Happening::Ended(key));
+                0
+            }
+            Heard::Broken => {
+                self.lose(key);
+                0
+            }
+        }
+    }
+
+    /// Readable while `turn` has something to do, but for what the owner's own calls made happen.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.poller.as_fd()
+    }
+
+    /// What the owner's own calls made happen since the last turn.
+    pub fn take_pending(&mut self, happened: &mut Vec<Happening>) {
+        happened.append(&mut self.pending);
     }
 
     /// Write, after what waits already. True when more waits than a peer that reads would leave: `Drained` will come.
@@ -183,6 +224,17 @@ impl<D: Dialogue> Reactor<D> {
         let blocked = connection.blocked;
         self.watch(key);
         blocked
+    }
+
+    /// Write what the dialogue has to say, and close as soon as everything is written.
+    pub fn finish(&mut self, key: Key) {
+        if let Some(output) = self.dialogue(key).and_then(Dialogue::take_output)
+            && let Some(connection) = self.connection(key)
+            && !connection.write(output)
+        {
+            return self.lose(key);
+        }
+        self.close(key);
     }
 
     /// Close as soon as everything is written.
@@ -224,7 +276,7 @@ impl<D: Dialogue> Reactor<D> {
     /// Deal with everything that is ready. What the owner must know is appended to `happened`, in its order for each
     /// connection.
     pub fn turn(&mut self, now: f64, happened: &mut Vec<Happening>) -> io::Result<()> {
-        happened.append(&mut self.pending);
+        self.take_pending(happened);
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
         for _ in 0..LOOKS_MAX {
             events.clear();
@@ -312,7 +364,8 @@ impl<D: Dialogue> Reactor<D> {
             if connection.wanted().contains(EventFlags::IN) {
                 match connection.read(&mut self.buffer, now) {
                     Heard::Nothing | Heard::Turn(0) => {}
-                    Heard::Turn(code) => happened.push(Happening::Turn(key, code)),
+                    // What is wanted of the poller is seen when the owner has done its part (`flush`, `close`).
+                    Heard::Turn(code) => return happened.push(Happening::Turn(key, code)),
                     Heard::End => happened.push(Happening::Ended(key)),
                     Heard::Broken => return self.lose(key),
                 }
@@ -324,11 +377,12 @@ impl<D: Dialogue> Reactor<D> {
         self.watch(key);
     }
 
-    fn key_of(&self, data: u64) -> Option<Key> {
-        let slot = data as u32;
+    /// The open connection that `Key::token` named.
+    pub fn key_of(&self, token: u64) -> Option<Key> {
+        let slot = token as u32;
         self.connections.get(slot)?;
-        let serial = self.connections.serial(slot);
-        (serial << 32 & !LISTENER == data & !u64::from(u32::MAX)).then_some(Key { slot, serial })
+        let key = Key { slot, serial: self.connections.serial(slot) };
+        (key.token() == token).then_some(key)
     }
 
     fn connection(&mut self, key: Key) -> Option<&mut Connection<D>> {
@@ -345,7 +399,7 @@ impl<D: Dialogue> Reactor<D> {
         if connection.watched == Some(wanted) || connection.watched.is_none() && wanted.is_empty() {
             return;
         }
-        let data = EventData::new_u64((key.serial << 32 & !LISTENER) | u64::from(key.slot));
+        let data = EventData::new_u64(key.token());
         let told = match connection.watched {
             None => epoll::add(poller, &connection.socket, data, wanted),
             Some(_) => epoll::modify(poller, &connection.socket, data, wanted),
@@ -371,7 +425,6 @@ impl<D: Dialogue> Reactor<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fd::AsFd;
     use rustix::net::socketpair;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};

@@ -28,6 +28,12 @@ impl QueueError {
         }
     }
 
+    /// The same as a line: `452 4.3.1 Insufficient system storage`.
+    pub fn reply_text(&self) -> String {
+        let (code, [subject, detail], text) = self.reply();
+        format!("{code} {}.{subject}.{detail} {text}", code / 100)
+    }
+
     /// A failed system call on `path`; `doing` is the verb: "open", "write".
     pub(crate) fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
         if is_no_space(error) {
