@@ -4,6 +4,10 @@
 //! can lock it knows that its writer is dead or done. A message of its own segment keeps the name `new.ID` until it is
 //! committed. Once a write or a sync of a file failed it is never written or synced again: Linux marks the lost pages
 //! clean, and a second sync would say that all is well.
+//!
+//! A sync of a file that has grown makes the file system commit its own journal, too, which takes as long again. So a
+//! segment that is written much has zeros ahead of its records, which are synced with one of them; they are cut when it
+//! is sealed, and read as nothing when that did not come to pass.
 
 use crate::ipc::codec::Put;
 use crate::queue::disk::{Disk, Open, write_all};
@@ -22,6 +26,12 @@ pub(crate) const SEGMENT_VERSION: u16 = 1;
 pub(crate) const SEGMENT_HEADER_OCTETS: usize = 32;
 /// The name of a file that counts for nothing yet begins so.
 pub(crate) const NEW_PREFIX: &str = "new.";
+
+/// A segment gets zeros ahead once its records have so many octets, and whenever fewer zeros than these are left.
+const AHEAD_LEAST_OCTETS: u64 = 64 * 1024;
+/// Never more zeros than these are ahead, nor than an eighth of the records' octets.
+const AHEAD_MAX_OCTETS: u64 = 512 * 1024;
+static ZEROS: [u8; AHEAD_LEAST_OCTETS as usize] = [0; AHEAD_LEAST_OCTETS as usize];
 
 const CHECKED_OCTETS: usize = SEGMENT_HEADER_OCTETS - 4;
 
@@ -75,6 +85,8 @@ pub(crate) struct SegmentFile {
     directory: PathBuf,
     file: File,
     end: u64,
+    /// The octets of the file: records, and zeros ahead of them.
+    length: u64,
     /// The committed octets once `end` counts the header; nothing is committed before.
     records: u64,
 }
@@ -89,7 +101,8 @@ impl SegmentFile {
             return Err(QueueError::io("rename to", &path, &error));
         }
         let header = SegmentHeader { id, salt: random_salt() };
-        Ok(Self { header, directory: directory.to_path_buf(), file, end: SEGMENT_HEADER_OCTETS as u64, records: 0 })
+        let end = SEGMENT_HEADER_OCTETS as u64;
+        Ok(Self { header, directory: directory.to_path_buf(), file, end, length: 0, records: 0 })
     }
 
     pub(crate) fn id(&self) -> SegmentId {
@@ -136,7 +149,31 @@ impl SegmentFile {
             self.end += written;
         }
         self.records += count;
+        self.length = self.length.max(self.end);
         Ok(())
+    }
+
+    /// Write zeros where the next records go, if much is written, but none beyond `limit`. After an error nothing may
+    /// be appended any more; what is committed is not concerned.
+    pub(crate) fn write_ahead(&mut self, disk: &dyn Disk, limit: u64) -> Result<(), QueueError> {
+        let wanted = (self.end + (self.end / 8).min(AHEAD_MAX_OCTETS)).min(limit);
+        let is_much = self.end >= 8 * AHEAD_LEAST_OCTETS && self.length < self.end + AHEAD_LEAST_OCTETS;
+        if !is_much || wanted < self.length + AHEAD_LEAST_OCTETS {
+            return Ok(());
+        }
+        let pieces = ((wanted - self.length) / AHEAD_LEAST_OCTETS) as usize;
+        let from = self.length;
+        // Also when only some of it is written: then `cut` knows that there is something to cut.
+        self.length += pieces as u64 * AHEAD_LEAST_OCTETS;
+        let written = write_all(disk, &self.file, &vec![&ZEROS[..]; pieces], from);
+        written.map(drop).map_err(|error| QueueError::io("write", &self.path(), &error))
+    }
+
+    /// Nothing will be appended any more: cut the zeros. Where that fails they stay, and mean nothing.
+    pub(crate) fn cut(&mut self, disk: &dyn Disk) {
+        if self.length > self.end && disk.truncate(&self.file, self.end).is_ok() {
+            self.length = self.end;
+        }
     }
 
     /// Give the segment up after an error: cut what was not committed, remove the file when nothing is. Returns where
@@ -245,5 +282,43 @@ mod tests {
             assert_eq!(segment.abandon(&RealDisk), None, "{name}");
             assert!(!path.exists(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_segment_that_is_written_much_has_zeros_ahead_until_it_is_sealed() {
+        let directory = Directory::new();
+        let path = directory.path().join(SegmentId(1).file_name());
+        let length = || fs::metadata(&path).unwrap().len();
+        let mut segment = SegmentFile::create(&RealDisk, directory.path(), SegmentId(1)).unwrap();
+        let record = vec![1; 100_000];
+        let mut grown = 0;
+        for n in 0..100 {
+            let before = length();
+            segment.append(&RealDisk, &[&record], 1).unwrap();
+            grown += u64::from(length() > before);
+            segment.write_ahead(&RealDisk, 8_000_000).unwrap();
+            assert!(length() <= segment.end() + AHEAD_MAX_OCTETS && length() <= 8_000_000.max(segment.end()), "{n}");
+        }
+        assert!(
+            grown < 60,
+            "most of the first eighty records found their place in a file that had it already: {grown}"
+        );
+        segment.append(&RealDisk, &[b"last"], 1).unwrap();
+        segment.cut(&RealDisk);
+        let written = fs::read(&path).unwrap();
+        assert_eq!(written.len() as u64, segment.end());
+        assert!(written[SEGMENT_HEADER_OCTETS..written.len() - 4].iter().all(|octet| *octet == 1));
+    }
+
+    #[test]
+    fn zeros_that_could_not_be_written_end_the_segment_and_nothing_else() {
+        let directory = Directory::new();
+        let mut segment = SegmentFile::create(&RealDisk, directory.path(), SegmentId(1)).unwrap();
+        segment.append(&RealDisk, &[&vec![1; 600_000]], 1).unwrap();
+        let disk = Faulty::failing_write(1, ErrorKind::StorageFull);
+        assert_eq!(segment.write_ahead(&disk, u64::MAX), Err(QueueError::NoSpace));
+        segment.cut(&RealDisk);
+        let path = directory.path().join(SegmentId(1).file_name());
+        assert_eq!(fs::metadata(&path).unwrap().len(), segment.end());
     }
 }

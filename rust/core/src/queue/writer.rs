@@ -140,16 +140,18 @@ impl Writer<'_> {
         queue.current = Some((segment.id(), segment.end()));
         drop(queue);
         self.shared.signal();
-        let full = segment.end() >= self.shared.options.segment_max_octets;
+        let limit = self.shared.options.segment_max_octets;
+        let is_last = segment.end() >= limit || segment.write_ahead(&*self.shared.disk, limit).is_err();
         self.segment = Some((segment, seal_at));
-        if full {
+        if is_last {
             self.seal();
         }
     }
 
     /// Let go of the segment: nothing is appended any more.
     fn seal(&mut self) {
-        if let Some((segment, _)) = self.segment.take() {
+        if let Some((mut segment, _)) = self.segment.take() {
+            segment.cut(&*self.shared.disk);
             self.sealed(&segment, segment.end());
         }
     }
