@@ -74,6 +74,8 @@ struct Pending {
     bytes: Vec<u8>,
     lost_lines: u64,
     utc_offset_s: i32,
+    /// The start of all lines of one second of local time.
+    stamp: (i64, Vec<u8>),
     ending: bool,
     writing: bool,
 }
@@ -88,10 +90,11 @@ struct Shared {
 #[derive(Debug)]
 pub struct Log {
     shared: Arc<Shared>,
-    host: String,
-    syslog_name: String,
+    /// ` host syslog_name/`, what stands between the time and the program.
+    origin: String,
     program: String,
-    pid: u32,
+    /// `[pid]: `
+    pid_mark: String,
     facility: Option<u8>,
     writer: Option<JoinHandle<()>>,
 }
@@ -107,7 +110,14 @@ impl Log {
         utc_offset_s: i32,
         destination: Destination,
     ) -> Self {
-        let pending = Pending { bytes: Vec::new(), lost_lines: 0, utc_offset_s, ending: false, writing: false };
+        let pending = Pending {
+            bytes: Vec::new(),
+            lost_lines: 0,
+            utc_offset_s,
+            stamp: (i64::MIN, Vec::new()),
+            ending: false,
+            writing: false,
+        };
         let shared = Arc::new(Shared { pending: Mutex::new(pending), changed: Condvar::new() });
         let facility = if let Destination::Syslog(_, _, facility) = destination { Some(facility) } else { None };
         let writer = match destination {
@@ -118,8 +128,12 @@ impl Log {
                 Some(thread.spawn(move || write_batches(&shared, destination)).expect("a thread can be started"))
             }
         };
-        let (host, syslog_name, program) = (host.into(), syslog_name.into(), program.into());
-        Self { shared, host, syslog_name, program, pid, facility, writer }
+        // syslogd adds the host itself to what comes by its socket.
+        let origin = match facility {
+            Some(_) => format!(" {syslog_name}/"),
+            None => format!(" {host} {syslog_name}/"),
+        };
+        Self { shared, origin, program: program.into(), pid_mark: format!("[{pid}]: "), facility, writer }
     }
 
     /// Add an `Info` line.
@@ -150,12 +164,14 @@ impl Log {
         if let Some(facility) = self.facility {
             let _ = write!(line, "<{}>", facility * 8 + severity.syslog());
         }
-        line.stamp(now as i64 + i64::from(pending.utc_offset_s));
-        // syslogd adds the host itself to what comes by its socket.
-        if self.facility.is_none() {
-            let _ = write!(line, " {}", self.host);
+        let local_s = now as i64 + i64::from(pending.utc_offset_s);
+        if pending.stamp.0 != local_s {
+            pending.stamp = (local_s, stamp(local_s).into_bytes());
         }
-        let _ = write!(line, " {}/{program}[{}]: {}", self.syslog_name, self.pid, severity.prefix());
+        line.bytes.extend_from_slice(&pending.stamp.1);
+        for part in [&self.origin, program, &self.pid_mark, severity.prefix()] {
+            line.bytes.extend_from_slice(part.as_bytes());
+        }
         line.start = line.bytes.len();
         let _ = line.write_fmt(text);
         line.bytes.push(b'\n');
@@ -186,8 +202,7 @@ impl Log {
     pub fn take_lines(&self) -> Vec<String> {
         let bytes = std::mem::take(&mut lock(&self.shared.pending).bytes);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        let mark = format!("[{}]: ", self.pid);
-        text.lines().map(|line| line.split_once(&mark).map_or(line, |(_, rest)| rest).to_owned()).collect()
+        text.lines().map(|line| line.split_once(&self.pid_mark).map_or(line, |(_, rest)| rest).to_owned()).collect()
     }
 }
 
@@ -253,16 +268,13 @@ struct Line {
     start: usize,
 }
 
-impl Line {
-    /// `Nov 22 17:02:03`; `local_s`: seconds since 1970 in local time.
-    fn stamp(&mut self, local_s: i64) {
-        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-        let (_, month, day) = civil(local_s.div_euclid(86_400));
-        let second = local_s.rem_euclid(86_400);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        self.start = self.bytes.len();
-        let _ = write!(self, "{} {day:2} {hour:02}:{minute:02}:{second:02}", MONTHS[month as usize - 1]);
-    }
+/// `Nov 22 17:02:03`; `local_s`: seconds since 1970 in local time.
+fn stamp(local_s: i64) -> String {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, month, day) = civil(local_s.div_euclid(86_400));
+    let second = local_s.rem_euclid(86_400);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{} {day:2} {hour:02}:{minute:02}:{second:02}", MONTHS[month as usize - 1])
 }
 
 impl fmt::Write for Line {
@@ -273,7 +285,8 @@ impl fmt::Write for Line {
             end -= 1;
         }
         let text = &text[..end];
-        if text.bytes().all(|b| (b' '..0x7f).contains(&b)) {
+        // Without an early end the compiler looks at many octets at once.
+        if text.bytes().fold(true, |all, octet| all & (b' '..0x7f).contains(&octet)) {
             self.bytes.extend_from_slice(text.as_bytes());
         } else {
             let printable = text.chars().map(|c| if c.is_control() || is_bidi_control(c) { '?' } else { c });

@@ -88,17 +88,39 @@ impl Reply {
     /// Append the reply as it goes over the wire. Control characters in the text are replaced by `?`: a text that
     /// came from elsewhere cannot end the line early.
     pub fn render(&self, out: &mut Vec<u8>) {
+        // Room for the codes of a dozen lines: one allocation for most replies, EHLO's included.
+        out.reserve(self.text.len() + 96);
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
-            let separator = if lines.peek().is_some() { '-' } else { ' ' };
-            out.extend_from_slice(format!("{}{separator}", self.code).as_bytes());
+            let separator = if lines.peek().is_some() { b'-' } else { b' ' };
+            put_number(self.code, out);
+            out.push(separator);
             if let Some(enhanced) = self.enhanced {
-                out.extend_from_slice(format!("{enhanced} ").as_bytes());
+                for (number, end) in
+                    [(u16::from(enhanced.class), b'.'), (enhanced.subject, b'.'), (enhanced.detail, b' ')]
+                {
+                    put_number(number, out);
+                    out.push(end);
+                }
             }
-            out.extend(line.bytes().map(|b| if b < b' ' || b == 0x7f { b'?' } else { b }));
+            let printable = |octet: u8| octet >= b' ' && octet != 0x7f;
+            // Without an early end the compiler looks at many octets at once.
+            if line.bytes().fold(true, |all, octet| all & printable(octet)) {
+                out.extend_from_slice(line.as_bytes());
+            } else {
+                out.extend(line.bytes().map(|octet| if printable(octet) { octet } else { b'?' }));
+            }
             out.extend_from_slice(b"\r\n");
         }
     }
+}
+
+/// Append a number in decimal digits.
+fn put_number(number: u16, out: &mut Vec<u8>) {
+    if number >= 10 {
+        put_number(number / 10, out);
+    }
+    out.push(b'0' + (number % 10) as u8);
 }
 
 #[cfg(test)]

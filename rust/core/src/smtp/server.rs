@@ -522,7 +522,7 @@ impl Server {
     /// The end of the `disconnect from` line: ` ehlo=1 mail=1 rcpt=0/1 quit=1 commands=3/4`.
     pub fn counts(&self) -> String {
         use std::fmt::Write;
-        let mut text = String::new();
+        let mut text = String::with_capacity(96);
         let mut write = |name: &str, (succeeded, total): (u32, u32)| {
             let _ = write!(text, " {name}={succeeded}");
             if succeeded != total {
