@@ -12,4 +12,6 @@ pub mod accepted;
 pub mod conversation;
 pub mod flow;
 pub mod service;
+#[cfg(test)]
+mod service_tests;
 pub mod session;
