@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mta import POSTILLION_COMMANDS, Site, local_user, running, wait_for
+from mta import POSTILLION_COMMANDS, Site, listening, local_user, running, wait_for
 from peers import peer, postfix_home, root
 from sink import Sink
 
@@ -137,11 +137,15 @@ def test_smtp_source_to_smtp_sink(server: tuple[str, Site]) -> None:
     source, sink = peer("smtp-source"), peer("smtp-sink")
     drop = ["-u", "nobody"] if os.geteuid() == 0 else []
     before = site.log_text().count("status=sent (250 2.0.0 Ok)")
-    with subprocess.Popen([sink, *drop, f"127.0.0.1:{site.next_port}", "100"]) as receiver:
+    receiver = subprocess.Popen([sink, *drop, f"127.0.0.1:{site.next_port}", "100"])
+    try:
+        wait_for("smtp-sink", lambda: listening(site.next_port))
         load = ["-s", "10", "-m", "200", "-r", "2", "-l", "4096", "-f", "a@example.net", "-t", "x@next.example"]
         subprocess.run([source, *load, f"127.0.0.1:{site.port}"], check=True, timeout=60)
         wait_for("all deliveries", lambda: site.log_text().count("status=sent (250 2.0.0 Ok)") >= before + 400)
+    finally:
         receiver.terminate()
+        receiver.wait()
 
 
 def test_sendmail(server: tuple[str, Site]) -> None:
