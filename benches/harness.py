@@ -62,11 +62,12 @@ class Result:
         self.rows.append(texts)
         print("  ".join(f"{text:>{len(name)}}" for text, name in zip(texts, self.columns, strict=True)), flush=True)
 
-    def aim_ratio(self, what: str, aim: float, figures: Mapping[str, float]) -> None:
-        """Note an aim of Postillion's figure over Postfix's, if both were measured."""
+    def aim_ratio(self, what: str, aim: float, figures: Mapping[str, float], target: float | None = None) -> None:
+        """Note an aim of Postillion's figure over Postfix's, if both were measured; `target`: what is hoped for."""
         if all(figures.get(program) for program in PROGRAMS):
             ratio = figures["postillion"] / figures["postfix"]
-            self.aim(what, f"{aim:g}", f"{ratio:.1f}", ratio >= aim)
+            hoped = "" if target is None else f" (target {target:g})"
+            self.aim(what, f"{aim:g}{hoped}", f"{ratio:.1f}", ratio >= aim)
 
     def aim(self, what: str, aim: str, measured: str, met: bool) -> None:
         """Note an aim of the project and whether it was met. A missed aim does not make a result incorrect."""

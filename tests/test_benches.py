@@ -17,7 +17,8 @@ PATIENCE_S = 300.0
 @pytest.mark.parametrize(
     ("bench", "flags", "peers"),
     [
-        ("relay", ["--only", "postillion", "--loads", "new"], ["smtp-source", "smtp-sink"]),
+        ("relay", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
+        ("latency", ["--only", "postillion", "--rate", "100"], []),
         ("injection", ["--only", "postillion"], ["smtp-source"]),
         ("drain", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
         ("disk", ["--only", "postillion"], ["smtp-source"]),
