@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: run test build wheel lint rust-test python-test bench bench-queue simulation clean
+.PHONY: run test build wheel lint rust-test python-test bench bench-queue profile simulation clean
 
 ## A complete server in ./var: SMTP on 127.0.0.1:2525, a first message, its log lines; then it serves until Ctrl-C.
 ## ONCE=1 stops after the first message; the exit status says whether it arrived.
@@ -57,6 +57,12 @@ bench: build
 ## Needs root, Debian's postfix and strace packages, 6 GB under /var/tmp, and half an hour of a quiet machine.
 bench-queue: build
 	$(BIN)/python benches/measured.py $(if $(QUICK),--quick) $(or $(BENCHES),$(QUEUE_BENCHES))
+
+## Where the CPU time goes, with perf (Debian's linux-perf and postfix packages, root). NAME=after writes the tables of that
+## name into docs/profile.md; without it they are only printed.
+profile: build
+	$(BIN)/python benches/cpu.py --load new $(if $(NAME),--write $(NAME))
+	$(BIN)/python benches/cpu.py --load reused $(if $(NAME),--write $(NAME)-reused)
 
 ## The tables and plots of docs/simulation.md: a million messages on a virtual clock.
 simulation: build
