@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: run test build wheel lint rust-test python-test bench bench-queue simulation clean
+.PHONY: run test build wheel lint rust-test python-test bench bench-queue profile simulation clean
 
 ## A complete server in ./var: SMTP on 127.0.0.1:2525, a first message, its log lines; then it serves until Ctrl-C.
 ## ONCE=1 stops after the first message; the exit status says whether it arrived.
@@ -47,14 +48,21 @@ python-test: build
 wheel: $(VENV)/.tools
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
-## Postfix and Postillion in turn (needs Debian's postfix package and root).
+## The network side, Postfix and Postillion in turn (needs Debian's postfix package and root): relaying and latency, into
+## docs/measured.md. QUICK=1: the short forms, which write nothing.
 bench: build
-	$(BIN)/python benches/relay.py
+	$(BIN)/python benches/measured.py $(if $(QUICK),--quick) relay latency
 
 ## All benches of the queue; the tables of docs/measured.md. QUICK=1: the short forms, which write nothing.
 ## Needs root, Debian's postfix and strace packages, 6 GB under /var/tmp, and half an hour of a quiet machine.
 bench-queue: build
-	$(BIN)/python benches/measured.py $(if $(QUICK),--quick) $(BENCHES)
+	$(BIN)/python benches/measured.py $(if $(QUICK),--quick) $(or $(BENCHES),$(QUEUE_BENCHES))
+
+## Where the CPU time goes, with perf (Debian's linux-perf and postfix packages, root). NAME=after writes the tables of that
+## name into docs/profile.md; without it they are only printed.
+profile: build
+	$(BIN)/python benches/cpu.py --load new $(if $(NAME),--write $(NAME))
+	$(BIN)/python benches/cpu.py --load reused $(if $(NAME),--write $(NAME)-reused)
 
 ## The tables and plots of docs/simulation.md: a million messages on a virtual clock.
 simulation: build

@@ -1,56 +1,31 @@
 """Does `postillion bench` load as hard as smtp-source, and take as much as smtp-sink?
 
 Each of the two sources sends to each of the two sinks, with a new connection a message and with sessions that stay,
-4 KiB messages, 20 sessions, nothing between source and sink. The rate is messages a second, the median of the runs.
+4 KiB messages, 20 sessions, nothing between source and sink. The rate is messages a second, `us` the source's CPU
+microseconds a message; medians of the runs, in which the sources take turns. The aims compare sources at our sink and
+sinks under our source: the other pairs are held up by the end that is not asked about.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import resource
 import statistics
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
 import harness
 import mta
-from postillion._core import BenchSink
+from harness import bench_inject, bench_sink, inject
 
-SLICE_S = 0.05
-SINKS = ("smtp-sink", "postillion bench")
-
-
-@contextlib.contextmanager
-def bench_sink(port: int) -> Iterator[None]:
-    """Run a sink of ours on `port` while the block lasts."""
-    sink = BenchSink("127.0.0.1", port)
-    ended = threading.Event()
-
-    def work() -> None:
-        while not ended.is_set():
-            sink.run(SLICE_S)
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        worker.join()
+SINKS = {"smtp-sink": harness.sink, "postillion bench": bench_sink}
 
 
-def bench_source(port: int, messages: int, reuse: bool) -> float:
-    """Return how many messages a second a source of ours sends."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as report:
-        words = [f"127.0.0.1:{port}", "--quiet", "--messages", str(messages), "--json", report.name]
-        words += ["--reuse", "0"] if reuse else []
-        command = [sys.executable, "-m", "postillion.commands.postillion", "bench", *words]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return float(json.loads(Path(report.name).read_text())["accepted_per_s"])
+def cost(who: int, messages: int, send: Callable[[], float]) -> tuple[float, float]:
+    """Return the rate that `send` gives, and the CPU microseconds a message of `who` meanwhile (getrusage(2))."""
+    before = resource.getrusage(who)
+    rate = send()
+    after = resource.getrusage(who)
+    return rate, (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / messages * 1e6
 
 
 def main() -> None:
@@ -61,29 +36,29 @@ def main() -> None:
     options = parser.parse_args()
     messages, runs = (300, 1) if options.quick else (options.messages, options.runs)
     flags = f"{messages} messages of 4096 octets, 20 sessions, medians of {runs}"
-    columns = ("sink            ", "connections", "smtp-source/s", "postillion bench/s")
+    columns = ("sink            ", "connections", "smtp-source/s", "us", "postillion bench/s", "us")
     result = harness.Result((__doc__ or "").partition("\n")[0], flags, columns)
     result.begin()
-    rates: dict[tuple[str, str, bool], float] = {}
-    for name in SINKS:
+    medians: dict[tuple[str, bool], list[float]] = {}
+    for name, sink in SINKS.items():
         for reuse in (False, True):
             port = mta.free_port()
-            with harness.sink(port) if name == "smtp-sink" else bench_sink(port):
-                ours, theirs = [], []
+            measures: list[list[float]] = []
+            with sink(port):
+                theirs = partial(inject, port, messages, load=("-d",) if reuse else ())
+                ours = partial(bench_inject, port, messages, reuse=reuse)
                 for _ in range(runs):
-                    theirs.append(harness.inject(port, messages, load=("-d",) if reuse else ()))
-                    ours.append(bench_source(port, messages, reuse))
-            rates[name, "smtp-source", reuse] = statistics.median(theirs)
-            rates[name, "postillion bench", reuse] = statistics.median(ours)
-            kind = "kept" if reuse else "new"
-            result.row(f"{name:16}", kind, rates[name, "smtp-source", reuse], rates[name, "postillion bench", reuse])
+                    child, thread = resource.RUSAGE_CHILDREN, resource.RUSAGE_THREAD
+                    measures.append([*cost(child, messages, theirs), *cost(thread, messages, ours)])
+            medians[name, reuse] = [statistics.median(figures) for figures in zip(*measures, strict=True)]
+            result.row(f"{name:16}", "kept" if reuse else "new", *medians[name, reuse])
     for reuse in (False, True):
         kind = "kept" if reuse else "new"
-        old = rates["smtp-sink", "smtp-source", reuse]
-        ratio = rates["smtp-sink", "postillion bench", reuse] / old
-        result.aim(f"our source over smtp-source, {kind} connections", "1", f"{ratio:.2f}", ratio >= 1)
-        ratio = rates["postillion bench", "smtp-source", reuse] / old
-        result.aim(f"our sink over smtp-sink, {kind} connections", "1", f"{ratio:.2f}", ratio >= 1)
+        old_rate, old_us, rate, us = medians["postillion bench", reuse]
+        result.aim(f"our source over smtp-source, {kind} connections", "1", f"{rate / old_rate:.2f}", rate >= old_rate)
+        result.aim(f"CPU of our source to smtp-source's, {kind}", "at most 1", f"{us / old_us:.2f}", us <= old_us)
+        sunk = medians["smtp-sink", reuse][2]
+        result.aim(f"our sink over smtp-sink, {kind} connections", "1", f"{rate / sunk:.2f}", rate >= sunk)
     result.tell(options)
 
 

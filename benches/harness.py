@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,9 +28,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import mta  # noqa: E402
+from postillion._core import BenchSink, BenchSource  # noqa: E402
 
 PROGRAMS = ("postfix", "postillion")
 DRAIN_MAX_S = 600.0
+SLICE_S = 0.05
+"""How long a source or sink of ours works at a time."""
 QUEUE_DIRECTORIES = ("incoming", "active", "deferred", "corrupt")
 DOWN = {"minimal_backoff_time": "3600s", "maximal_backoff_time": "4000s"}
 """A site whose next hop refuses connections: what is deferred stays so for the length of a bench."""
@@ -62,11 +66,12 @@ class Result:
         self.rows.append(texts)
         print("  ".join(f"{text:>{len(name)}}" for text, name in zip(texts, self.columns, strict=True)), flush=True)
 
-    def aim_ratio(self, what: str, aim: float, figures: Mapping[str, float]) -> None:
-        """Note an aim of Postillion's figure over Postfix's, if both were measured."""
+    def aim_ratio(self, what: str, aim: float, figures: Mapping[str, float], target: float | None = None) -> None:
+        """Note an aim of Postillion's figure over Postfix's, if both were measured; `target`: what is hoped for."""
         if all(figures.get(program) for program in PROGRAMS):
             ratio = figures["postillion"] / figures["postfix"]
-            self.aim(what, f"{aim:g}", f"{ratio:.1f}", ratio >= aim)
+            hoped = "" if target is None else f" (target {target:g})"
+            self.aim(what, f"{aim:g}{hoped}", f"{ratio:.1f}", ratio >= aim)
 
     def aim(self, what: str, aim: str, measured: str, met: bool) -> None:
         """Note an aim of the project and whether it was met. A missed aim does not make a result incorrect."""
@@ -173,6 +178,54 @@ def sink(port: int) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait()
+
+
+@contextlib.contextmanager
+def bench_sink(port: int) -> Iterator[None]:
+    """Run a sink of `postillion bench` on `port`, in a thread of this process, while the block lasts."""
+    taken = BenchSink("127.0.0.1", port)
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            taken.run(SLICE_S)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        worker.join()
+
+
+def bench_inject(
+    port: int, messages: int, octets: int = 4096, sessions: int = 20, *, recipients: int = 1, reuse: bool = False
+) -> float:
+    """Send messages by a source of `postillion bench`, in this thread; return how many were accepted a second.
+
+    With more than one recipient it pipelines, as mail servers do.
+    """
+    source = BenchSource(
+        "127.0.0.1",
+        port,
+        messages=messages,
+        octets=[octets],
+        sessions=sessions,
+        recipients=recipients,
+        domains=["next.example"],
+        reuse=0 if reuse else 1,
+        pipelining=recipients > 1,
+    )
+    begin = time.monotonic()
+    while not source.run(SLICE_S):
+        if time.monotonic() > begin + DRAIN_MAX_S:
+            raise TimeoutError(f"{messages} messages were not accepted within {DRAIN_MAX_S} s")
+    rate = messages / (time.monotonic() - begin)
+    counts = source.counts()
+    if counts["messages"] != messages:
+        raise RuntimeError(f"{counts['messages']} of {messages} messages were accepted: {counts['complaints']}")
+    return rate
 
 
 class Deliveries:

@@ -1,11 +1,13 @@
 """How many messages a second go through, and at what CPU cost, beside Postfix in the same run?
 
-    smtp-source -> MTA -> smtp-sink        4 KiB messages, 20 sessions, 127.0.0.1
+    smtp-source -> MTA -> smtp-sink        127.0.0.1, each load of `LOADS` in turn
+    postillion bench -> MTA -> its sink    where those two would be what is measured (`ours`)
 
-Postfix and Postillion take turns, started from the same main.cf and master.cf. `new` opens a connection for each
-message, `reused` (smtp-source -d) keeps its sessions. The rate counts from the load's start to the last delivery in
-the log. CPU is that of master and all its descendants, without load and sink. `direct` is source -> sink with nothing
-in between. `correct`: the log counts exactly one delivery for each message, none deferred, and the queue is empty.
+Postfix and Postillion take turns, started from the same main.cf and master.cf. The rates are recipients a second, for
+one recipient a message that is messages a second; they count from the load's start to the last delivery in the log. CPU
+is that of master and all its descendants, without load and sink. `direct` is source -> sink with nothing in between:
+load and sink share the CPUs with the MTA, so no MTA comes near it. `correct`: the log counts exactly one delivery for
+each recipient, none deferred, and the queue is empty.
 
 Needs root and Debian's postfix package; ends by itself.
 """
@@ -14,17 +16,68 @@ import argparse
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import harness
 import mta
-from harness import DRAIN_MAX_S, PROGRAMS, Deliveries, Result, inject, sink
+from harness import DRAIN_MAX_S, PROGRAMS, Deliveries, Result, bench_inject, bench_sink, inject, sink
 from postillion.bench.server import cpu_seconds
+
+CPU_AIM = 0.1
+"""Postillion's CPU time a message over Postfix's."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """A load, as far as it differs from the others. `part`: of the messages that --messages asks for."""
+
+    reuse: bool = False
+    ours: bool = False
+    octets: int = 4096
+    sessions: int = 20
+    recipients: int = 1
+    part: float = 1.0
+    aim: float | None = None
+    target: float | None = None
+    cpu_aim: float | None = None
+
+    def messages(self, options: argparse.Namespace) -> int:
+        """Return how many messages a run has."""
+        return max(round(options.messages * self.part), 2 * self.sessions)
+
+    def run(self, port: int, messages: int) -> float:
+        """Send them; return the recipients accepted a second."""
+        if self.ours:
+            sizes = (messages, self.octets, self.sessions)
+            rate = bench_inject(port, *sizes, recipients=self.recipients, reuse=self.reuse)
+        else:
+            words = [*(["-d"] if self.reuse else []), "-r", str(self.recipients)]
+            rate = inject(port, messages, self.octets, self.sessions, words)
+        return rate * self.recipients
+
+    def sink(self, port: int) -> AbstractContextManager[None]:
+        """Take the mail on `port`."""
+        return bench_sink(port) if self.ours else sink(port)
+
+
+LOADS = {
+    "new": Load(aim=6, target=8, cpu_aim=CPU_AIM),
+    "reused": Load(reuse=True, aim=9, target=12, cpu_aim=CPU_AIM),
+    "100 kB": Load(octets=100_000, part=0.2, aim=3, ours=True),
+    "50 recipients": Load(recipients=50, part=0.1, aim=8),
+    "50 pipelined": Load(recipients=50, part=0.1, aim=8, ours=True),
+    "one session": Load(sessions=1, part=0.2, aim=3),
+    "200 sessions": Load(sessions=200, part=0.4),
+}
+"""`new`: a connection for each message of 4 KiB, 20 sessions; `reused` (smtp-source -d) keeps its sessions; the others
+are `new` but for what their names say. smtp-sink needs nearly 1 ms of CPU for 100 kB, and both of them 3 ms for
+50 recipients, each a round trip: more than the MTA. `50 pipelined` sends all RCPT at once, as mail servers do."""
 
 
 @dataclass
 class Measure:
-    """One run: rates in messages a second, CPU in milliseconds a message."""
+    """One run: rates in recipients a second, CPU in milliseconds a message."""
 
     accepted_per_s: float
     relayed_per_s: float
@@ -32,53 +85,63 @@ class Measure:
     correct: bool
 
 
-def direct(options: argparse.Namespace, load: Sequence[str]) -> float:
+def direct(load: Load, options: argparse.Namespace) -> float:
     """Return the rate of load and sink alone."""
     port = mta.free_port()
-    with sink(port):
-        return inject(port, options.messages, options.octets, options.sessions, load)
+    with load.sink(port):
+        return load.run(port, load.messages(options))
 
 
-def relay(program: str, load: Sequence[str], options: argparse.Namespace) -> Measure:
+def relay(program: str, load: Load, options: argparse.Namespace) -> Measure:
     """Return one run through `program`."""
-    count, warm_up = options.messages, options.warm_up
-    with harness.site(options) as site, sink(site.next_port), mta.running(site, program):
+    count, warm_up = load.messages(options), options.warm_up
+    with harness.site(options) as site, load.sink(site.next_port), mta.running(site, program):
         # A few messages first: every program of the MTA is running then.
-        inject(site.port, warm_up, options.octets, options.sessions)
+        inject(site.port, warm_up, sessions=load.sessions)
         deliveries = Deliveries(site.log)
         mta.wait_for("the warm-up's deliveries", lambda: deliveries.count() >= warm_up)
         master = int((site.queue / "pid" / "master.pid").read_text())
         cpu, begin = cpu_seconds(master), time.monotonic()
-        accepted_per_s = inject(site.port, count, options.octets, options.sessions, load)
-        mta.wait_for("the deliveries", lambda: deliveries.count() >= warm_up + count, DRAIN_MAX_S)
-        relayed = time.monotonic() - begin
+        accepted_per_s = load.run(site.port, count)
+        expected = warm_up + count * load.recipients
+        mta.wait_for("the deliveries", lambda: deliveries.count() >= expected, DRAIN_MAX_S)
+        relayed_s = time.monotonic() - begin
         cpu = cpu_seconds(master) - cpu
         mta.wait_for("an empty queue", lambda: deliveries.count() and deliveries.removed >= warm_up + count)
-    correct = deliveries.sent == warm_up + count and deliveries.failed + deliveries.deferred == 0
-    return Measure(accepted_per_s, count / relayed, cpu / count * 1000, correct)
+    correct = deliveries.sent == expected and deliveries.failed + deliveries.deferred == 0
+    return Measure(accepted_per_s, count * load.recipients / relayed_s, cpu / count * 1000, correct)
 
 
 def main() -> None:
     """Run all, print a table and, with --json, write the figures."""
-    parser = harness.load_parser(__doc__)
-    parser.add_argument("--loads", default="new,reused")
-    options, flags = harness.parse_load(parser)
-    columns = ["load  ", "program   ", "accepted/s", "relayed/s", "CPU ms a message", "direct/s", "correct"]
-    result = Result("Messages relayed a second", f"{flags}, medians", columns)
+    parser = harness.parser(__doc__, compares=True)
+    parser.add_argument("--messages", type=int, default=5000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=200)
+    parser.add_argument("--loads", default=",".join(LOADS), help="some of: %(default)s")
+    options = parser.parse_args()
+    if options.quick:
+        options.messages, options.warm_up, options.runs = 200, 20, 1
+    names = options.loads.split(",")
+    if unknown := set(names) - LOADS.keys():
+        parser.error(f"no such load: {', '.join(unknown)}")
+    columns = ["load         ", "program   ", "accepted/s", "relayed/s", "CPU ms a message", "direct/s", "correct"]
+    counts = ", ".join(f"{name} {LOADS[name].messages(options)}" for name in names)
+    result = Result("Recipients relayed a second", f"messages: {counts}; medians of {options.runs}", columns)
     result.begin()
-    loads = {"new": (), "reused": ("-d",)}
-    for name in options.loads.split(","):
-        rate = statistics.median(direct(options, loads[name]) for _ in range(options.runs))
+    for name in names:
+        load = LOADS[name]
+        rate = statistics.median(direct(load, options) for _ in range(options.runs))
         runs: dict[str, list[Measure]] = {program: [] for program in harness.programs(options)}
         for _ in range(options.runs):
             for program, measures in runs.items():
-                measures.append(relay(program, loads[name], options))
+                measures.append(relay(program, load, options))
         report(name, rate, runs, result)
     result.tell(options)
 
 
 def report(name: str, rate: float, runs: Mapping[str, Sequence[Measure]], result: Result) -> None:
-    """Add the medians of one kind of load, and the ratios."""
+    """Add the medians of one kind of load, the ratios, and its aims."""
     medians: dict[str, list[float]] = {}
     for program, measures in runs.items():
         each = ((m.accepted_per_s, m.relayed_per_s, m.cpu_ms) for m in measures)
@@ -86,9 +149,18 @@ def report(name: str, rate: float, runs: Mapping[str, Sequence[Measure]], result
         correct = all(m.correct for m in measures)
         result.correct &= correct
         result.row(name, program, *medians[program], rate, correct)
-    if len(medians) == len(PROGRAMS):
-        old, new = (medians[program] for program in PROGRAMS)
-        result.row(name, "ratio", *(b / a for a, b in zip(old, new, strict=True)), "", "")
+    if len(medians) < len(PROGRAMS):
+        return
+    old, new = (medians[program] for program in PROGRAMS)
+    result.row(name, "ratio", *(b / a for a, b in zip(old, new, strict=True)), "", "")
+    load = LOADS[name]
+    if load.aim is not None:
+        relayed = {program: figures[1] for program, figures in medians.items()}
+        result.aim_ratio(f"{name}: relayed a second to Postfix's", load.aim, relayed, load.target)
+    if load.cpu_aim is not None:
+        ratio = new[2] / old[2]
+        met = ratio <= load.cpu_aim
+        result.aim(f"{name}: CPU a message to Postfix's", f"at most {load.cpu_aim:g}", f"{ratio:.2f}", met)
 
 
 if __name__ == "__main__":

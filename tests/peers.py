@@ -19,6 +19,7 @@ PACKAGES = {
     "pflogsumm": "pflogsumm",
     "named": "bind9",
     "strace": "strace",
+    "perf": "linux-perf",
     "mkfs.ext4": "e2fsprogs",
 }
 

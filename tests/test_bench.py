@@ -66,6 +66,19 @@ def test_connections_are_used_again_and_the_ramp_and_pauses_are_kept() -> None:
     assert "all messages a connection" in done.stdout
 
 
+def test_a_rate_is_kept_and_sizes_take_turns(tmp_path: Path) -> None:
+    report = tmp_path / "run.json"
+    words = ("--rate", "200", "--messages", "100", "--octets", "1000,5000", "--reuse", "0", "--json", str(report))
+    done = bench(*both_ends(), *words)
+    assert done.returncode == 0, done.stderr
+    run = json.loads(report.read_text())
+    assert run["load_s"] >= 99 / 200
+    assert run["sink"]["octets"] == 50 * 1000 + 50 * 5000
+    assert run["source"]["message"]["count"] == 100
+    assert run["source"]["message"]["p50"] >= run["source"]["replies"]["end of data"]["p50"]
+    assert "200 messages a second by the clock, 1000, 5000 octets" in done.stdout
+
+
 def test_faults_of_the_sink_are_met_by_the_source(tmp_path: Path) -> None:
     report = tmp_path / "run.json"
     domains = ("--domain", "good.example", "--domain", "no.example", "--domain", "late.example")
@@ -102,6 +115,11 @@ def test_no_server_is_one_line_and_status_2() -> None:
         (["127.0.0.1:25", "--reuse", "-1"], "0 for no limit"),
         (["127.0.0.1:25", "--domain", "a:x"], "write NAME or NAME:N"),
         (["127.0.0.1:25", "--fault", "a=450"], "needs --sink"),
+        (["127.0.0.1:25", "--rate", "0"], "messages a second"),
+        (["127.0.0.1:25", "--rate", "nan"], "messages a second"),
+        (["127.0.0.1:25", "--rate", "5", "--think", "1"], "clients have no pauses"),
+        (["127.0.0.1:25", "--octets", "0"], "give 1 to"),
+        (["127.0.0.1:25", "--octets", "4096,"], "such sizes with commas"),
     ],
 )
 def test_what_cannot_be_done_is_refused(words: list[str], why: str) -> None:

@@ -58,7 +58,9 @@ class _Times(TypedDict):
 class _Counts(TypedDict):
     """What a bench has counted. `replies` by what was waited for: greeting, EHLO, MAIL ... end of data, QUIT.
 
-    `delivery`: from a message's first octet sent to the sink's taking it; the two clocks must be one.
+    `message`: to the 250 to the final dot, from when the message was to begin; with a rate that is the clock's time,
+    whether a session was free or not. `delivery`: from a message's first octet sent to the sink's taking it; the two
+    clocks must be one.
     """
 
     connections: int
@@ -71,6 +73,7 @@ class _Counts(TypedDict):
     unanswered: int
     duplicates: int
     replies: dict[str, _Times]
+    message: _Times
     delivery: _Times
     complaints: list[str]
 
@@ -78,8 +81,10 @@ class _Counts(TypedDict):
 class BenchSource:
     """Clients that load a server: `sessions` at a time, times in seconds, sizes in octets.
 
-    `messages` None: until `stop`. `reuse`: messages of a connection, 0 for no limit. `domains`: of the recipients, in
-    turn. Raises `ValueError` for what no load can be, `OSError` when the server cannot be reached.
+    `messages` None: until `stop`. `reuse`: messages of a connection, 0 for no limit. `octets` of the messages and
+    `domains` of the recipients: in turn. `rate`: messages a second that begin by the clock, at most `sessions` at a
+    time; over `ramp_s` the clients begin one by one, or the rate grows. Raises `ValueError` for what no load can be,
+    `OSError` when the server cannot be reached.
     """
 
     def __new__(
@@ -89,13 +94,14 @@ class BenchSource:
         *,
         sessions: int = 20,
         messages: int | None = None,
-        octets: int = 4096,
+        octets: Sequence[int] = ...,
         recipients: int = 1,
         domains: Sequence[str] = ...,
         sender: str = "bench@source.example",
         reuse: int = 1,
         think_s: float = 0.0,
         ramp_s: float = 0.0,
+        rate: float | None = None,
         pipelining: bool = False,
         helo: str = "source.example",
     ) -> BenchSource: ...

@@ -11,6 +11,8 @@ SESSIONS_MAX: Final = 10_000
 OCTETS_MAX: Final = 1 << 30
 RECIPIENTS_MAX: Final = 100_000
 DOMAINS_MAX: Final = 1_000_000
+SIZES_MAX: Final = 1000
+RATE_MAX: Final = 1e6
 
 
 class BadOption(Exception):
@@ -29,7 +31,8 @@ class Options:
     duration: float | None
     warm_up: float
     ramp: float
-    octets: int
+    rate: float | None
+    octets: list[int]
     recipients: int
     domains: list[str]
     sender: str
@@ -53,7 +56,6 @@ def parse(argv: list[str]) -> Options:
     domains = _domains(known.domain or ["sink.example"])
     for name, value, most in (
         ("sessions", known.sessions, SESSIONS_MAX),
-        ("octets", known.octets, OCTETS_MAX),
         ("recipients", known.recipients, RECIPIENTS_MAX),
     ):
         if not 1 <= value <= most:
@@ -62,6 +64,10 @@ def parse(argv: list[str]) -> Options:
         value = getattr(known, name)
         if value is not None and not 0 <= value <= 1e6:
             raise BadOption(f"--{name.replace('_', '-')} {value:g}: give a time in seconds")
+    if known.rate is not None and not 0 < known.rate <= RATE_MAX:
+        raise BadOption(f"--rate {known.rate:g}: give messages a second, at most {RATE_MAX:g}")
+    if known.rate is not None and known.think:
+        raise BadOption("--rate and --think: with a rate messages begin by the clock, and clients have no pauses")
     if known.reuse < 0:
         raise BadOption(f"--reuse {known.reuse}: give a number of messages, 0 for no limit")
     if known.messages is not None and known.messages < 1:
@@ -80,7 +86,8 @@ def parse(argv: list[str]) -> Options:
         duration=duration,
         warm_up=known.warm_up,
         ramp=known.ramp,
-        octets=known.octets,
+        rate=known.rate,
+        octets=_sizes(known.octets),
         recipients=known.recipients,
         domains=domains,
         sender=known.sender,
@@ -111,7 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--duration", type=float, metavar="S", help="stop after so many seconds (10, without --messages)")
     add("--warm-up", type=float, default=0.0, metavar="S", help="rates and CPU count from here on (0)")
     add("--ramp", type=float, default=0.0, metavar="S", help="the clients begin one by one over this time (0)")
-    add("--octets", type=int, default=4096, metavar="N", help="octets of a message (4096)")
+    add(
+        "--rate",
+        type=float,
+        metavar="N",
+        help="begin N messages a second by the clock, with at most --sessions under way; over --ramp the rate grows",
+    )
+    add("--octets", default="4096", metavar="N[,N...]", help="octets of a message, sizes in turn (4096)")
     add("--recipients", type=int, default=1, metavar="N", help="recipients of a message (1)")
     add(
         "--domain",
@@ -155,6 +168,14 @@ def _endpoint(text: str, *, resolve: bool) -> tuple[str, int]:
     except OSError as problem:
         raise BadOption(f"{host}: {problem.strerror or problem}") from None
     return str(found[0][4][0]), int(port)
+
+
+def _sizes(text: str) -> list[int]:
+    words = text.split(",")
+    sizes = [int(word) for word in words if word.isascii() and word.isdecimal() and 1 <= int(word) <= OCTETS_MAX]
+    if len(sizes) != len(words) or len(sizes) > SIZES_MAX:
+        raise BadOption(f"--octets {text[:100]}: give 1 to {OCTETS_MAX}, or up to {SIZES_MAX} such sizes with commas")
+    return sizes
 
 
 def _domains(words: list[str]) -> list[str]:

@@ -26,8 +26,10 @@ def table(result: Result, console: Console) -> None:
     """Print what was measured."""
     options, source, sink = result.options, result.source, result.sink
     kind = "a new connection each" if options.reuse == 1 else f"{options.reuse or 'all'} messages a connection"
+    pace = "" if options.rate is None else f", {options.rate:g} messages a second by the clock"
     console.print(
-        f"{options.address}:{options.port}, {options.sessions} sessions, {options.octets} octets, "
+        f"{options.address}:{options.port}, {options.sessions} sessions{pace}, "
+        f"{', '.join(map(str, options.octets))} octets, "
         f"{options.recipients} recipients, {kind}; postillion {postillion.__version__}, {os.cpu_count()} CPUs, "
         f"{platform.platform()}"
     )
@@ -53,6 +55,8 @@ def table(result: Result, console: Console) -> None:
     for stage, taken in source["replies"].items():
         if taken["count"]:
             times.add_row(stage, *_row(taken))
+    if source["message"]["count"]:
+        times.add_row("message", *_row(source["message"]))
     if sink is not None and sink["delivery"]["count"]:
         times.add_row("delivery", *_row(sink["delivery"]))
     console.print(times)

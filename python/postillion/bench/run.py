@@ -102,6 +102,7 @@ def source(options: Options, *, messages: int | None) -> BenchSource:
         reuse=options.reuse,
         think_s=options.think,
         ramp_s=options.ramp,
+        rate=options.rate,
         pipelining=options.pipelining,
     )
 

@@ -24,27 +24,33 @@ pub struct BenchSource {
 #[pymethods]
 impl BenchSource {
     #[new]
-    #[pyo3(signature = (address, port, *, sessions=20, messages=None, octets=4096, recipients=1,
+    #[pyo3(signature = (address, port, *, sessions=20, messages=None, octets=vec![4096], recipients=1,
                         domains=vec!["sink.example".into()], sender="bench@source.example", reuse=1, think_s=0.0,
-                        ramp_s=0.0, pipelining=false, helo="source.example"))]
+                        ramp_s=0.0, rate=None, pipelining=false, helo="source.example"))]
     #[expect(clippy::too_many_arguments, reason = "one an option of the command, nearly all by keyword")]
     fn new(
         address: &str,
         port: u16,
         sessions: usize,
         messages: Option<u64>,
-        octets: usize,
+        octets: Vec<usize>,
         recipients: usize,
         domains: Vec<String>,
         sender: &str,
         reuse: u32,
         think_s: f64,
         ramp_s: f64,
+        rate: Option<f64>,
         pipelining: bool,
         helo: &str,
     ) -> PyResult<Self> {
-        if sessions == 0 || recipients == 0 || domains.is_empty() {
-            return Err(PyValueError::new_err("a load has at least one session, one recipient and one domain"));
+        if sessions == 0 || recipients == 0 || domains.is_empty() || octets.is_empty() {
+            return Err(PyValueError::new_err(
+                "a load has at least one session, one size, one recipient and one domain",
+            ));
+        }
+        if let Some(rate) = rate.filter(|rate| !(rate.is_finite() && *rate > 0.0)) {
+            return Err(PyValueError::new_err(format!("{rate} is no rate")));
         }
         let words = domains.iter().map(String::as_str).chain([sender, helo]);
         if let Some(word) = words.into_iter().find(|word| word.contains(['\r', '\n', '<', '>'])) {
@@ -60,6 +66,7 @@ impl BenchSource {
             reuse,
             think: seconds(think_s)?,
             ramp: seconds(ramp_s)?,
+            rate,
             pipelining,
             helo: helo.into(),
             ..Plan::default()
@@ -142,6 +149,7 @@ fn counts<'py>(py: Python<'py>, tally: &Tally) -> PyResult<Bound<'py, PyDict>> {
         replies.set_item(stage.name(), times(py, &counts.replies[stage as usize])?)?;
     }
     all.set_item("replies", replies)?;
+    all.set_item("message", times(py, &counts.message)?)?;
     all.set_item("delivery", times(py, &counts.delivery)?)?;
     all.set_item("complaints", counts.complaints)?;
     Ok(all)

@@ -1,11 +1,11 @@
-//! All clients of a source: their connections, their ramp, their pauses.
+//! All clients of a source: their connections, their ramp, their pauses, and the clock where a rate is asked for.
 
 use super::plan::Plan;
 use super::source::{DONE, Source, THINKS};
 use super::tally::Tally;
 use crate::net::reactor::{Happening, Key, Reactor};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +31,9 @@ pub struct Load {
     peer: SocketAddr,
     reactor: Reactor<Source>,
     due: BinaryHeap<Reverse<(Instant, Due)>>,
+    /// With a rate, clients that are free for the next message: those without a connection, and those with one.
+    unconnected: usize,
+    idle: VecDeque<Key>,
     /// Connections that are being made: the message that each will send first, and since when.
     opening: HashMap<Key, (u64, Instant)>,
     refusals: u32,
@@ -42,9 +45,22 @@ impl Load {
     pub fn new(plan: Arc<Plan>, tally: Arc<Tally>, peer: SocketAddr) -> io::Result<Self> {
         let now = Instant::now();
         let clients = plan.sessions.max(1) as u32;
-        let due = (0..clients).map(|client| Reverse((now + plan.ramp * client / clients, Due::Open))).collect();
-        let reactor = Reactor::new()?;
-        Ok(Self { plan, tally, peer, reactor, due, opening: HashMap::new(), refusals: 0, happened: Vec::new() })
+        let mut due = BinaryHeap::new();
+        if plan.rate.is_none() {
+            due.extend((0..clients).map(|client| Reverse((now + plan.ramp * client / clients, Due::Open))));
+        }
+        Ok(Self {
+            plan,
+            tally,
+            peer,
+            reactor: Reactor::new()?,
+            due,
+            unconnected: clients as usize,
+            idle: VecDeque::new(),
+            opening: HashMap::new(),
+            refusals: 0,
+            happened: Vec::new(),
+        })
     }
 
     /// Work for at most `time`. True when all is sent and answered. An error says that the server cannot be reached.
@@ -52,14 +68,16 @@ impl Load {
         let end = Instant::now() + time;
         loop {
             self.start_what_is_due()?;
-            if self.reactor.is_empty() && self.due.is_empty() && !self.reactor.has_pending() {
+            let clock = self.plan.next_due();
+            if self.reactor.is_empty() && self.due.is_empty() && clock.is_none() && !self.reactor.has_pending() {
                 return Ok(true);
             }
             let now = Instant::now();
             if now >= end {
                 return Ok(false);
             }
-            let next = self.due.peek().map_or(end, |Reverse((at, _))| end.min(*at));
+            let timer = self.due.peek().map(|Reverse((at, _))| *at);
+            let next = timer.into_iter().chain(clock.filter(|_| self.has_free_client())).fold(end, Instant::min);
             self.reactor.wait(next.saturating_duration_since(now))?;
             let mut happened = std::mem::take(&mut self.happened);
             self.reactor.turn(0.0, &mut happened)?;
@@ -79,15 +97,52 @@ impl Load {
             self.due.pop();
             match due {
                 Due::Open => self.open()?,
-                Due::GoOn(key) => {
-                    if let Some(client) = self.reactor.dialogue(key) {
-                        client.go_on();
-                        self.reactor.flush(key);
-                    }
-                }
+                Due::GoOn(key) => self.go_on(key),
             }
         }
+        self.start_by_the_clock()
+    }
+
+    fn has_free_client(&self) -> bool {
+        self.unconnected > 0 || !self.idle.is_empty()
+    }
+
+    /// Messages whose time has come begin, as far as clients are free; the others have begun all the same, and wait.
+    fn start_by_the_clock(&mut self) -> io::Result<()> {
+        while let Some(at) = self.plan.next_due() {
+            if at > Instant::now() {
+                return Ok(());
+            }
+            if let Some(key) = self.idle.pop_front() {
+                self.go_on(key);
+            } else if self.unconnected > 0 {
+                self.unconnected -= 1;
+                self.open()?;
+            } else {
+                return Ok(());
+            }
+        }
+        // Nothing is left for those who have a connection: they say QUIT.
+        while let Some(key) = self.idle.pop_front() {
+            self.go_on(key);
+        }
         Ok(())
+    }
+
+    fn go_on(&mut self, key: Key) {
+        if let Some(client) = self.reactor.dialogue(key) {
+            client.go_on();
+            self.reactor.flush(key);
+        }
+    }
+
+    /// A client has no connection any more, and is ready to open one after `pause`.
+    fn disconnected(&mut self, pause: Duration) {
+        if self.plan.rate.is_some() {
+            self.unconnected += 1;
+        } else {
+            self.due.push(Reverse((Instant::now() + pause, Due::Open)));
+        }
     }
 
     fn open(&mut self) -> io::Result<()> {
@@ -123,7 +178,7 @@ impl Load {
         if self.refusals >= REFUSALS_MAX {
             return Err(error);
         }
-        self.due.push(Reverse((Instant::now() + RETRY_AFTER, Due::Open)));
+        self.disconnected(RETRY_AFTER);
         Ok(())
     }
 
@@ -139,7 +194,9 @@ impl Load {
             }
             Happening::Turn(key, code) => {
                 self.reactor.flush(key);
-                if code == THINKS {
+                if code == THINKS && self.plan.rate.is_some() {
+                    self.idle.push_back(key);
+                } else if code == THINKS {
                     self.due.push(Reverse((Instant::now() + self.plan.think, Due::GoOn(key))));
                 } else if code == DONE {
                     self.reactor.abort(key);
@@ -147,7 +204,10 @@ impl Load {
             }
             Happening::Ended(key) => self.reactor.abort(key),
             // A client has left its connection: it opens the next one.
-            Happening::Lost(_) => self.due.push(Reverse((Instant::now() + self.plan.think, Due::Open))),
+            Happening::Lost(key) => {
+                self.idle.retain(|idle| *idle != key);
+                self.disconnected(self.plan.think);
+            }
             Happening::Accepted(..) | Happening::AcceptFailed(_) | Happening::Drained(_) => {}
         }
         Ok(())
@@ -158,6 +218,7 @@ impl Load {
 mod tests {
     use super::super::drain::Drain;
     use super::super::fault::Fault;
+    use super::super::tally::Stage;
     use super::*;
     use std::net::TcpListener;
 
@@ -210,13 +271,36 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_kept_by_the_clock_and_waits_are_counted() {
+        for reuse in [1, 0] {
+            let plan = Plan { messages: Some(100), sessions: 5, reuse, rate: Some(1000.0), ..Plan::default() };
+            let begun = Instant::now();
+            let (sent, taken) = run(plan, &[]);
+            let took = begun.elapsed();
+            let (sent, taken) = (sent.counts(), taken.counts());
+            assert_eq!((sent.messages, taken.messages, sent.message.count()), (100, 100, 100), "{:?}", sent.complaints);
+            assert!(took >= Duration::from_millis(99), "{took:?}");
+            assert!(reuse == 1 && sent.connections == 100 || sent.connections <= 5, "{}", sent.connections);
+            assert_eq!((sent.broken, sent.unanswered), (0, 0));
+        }
+        // One client and a server that needs 10 ms a message: the twentieth waits for nineteen others.
+        let plan = Plan { messages: Some(20), sessions: 1, reuse: 0, rate: Some(1e6), ..Plan::default() };
+        let (sent, _) = run(plan, &["*=10ms@dot"]);
+        let sent = sent.counts();
+        assert!(sent.message.longest_us() >= 190_000, "{}", sent.message.longest_us());
+        assert!(sent.replies[Stage::Dot as usize].quantile_us(0.5) < 100_000);
+    }
+
+    #[test]
     fn no_server_is_an_error_after_some_patience() {
         let peer = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let tally = Arc::new(Tally::default());
-        let plan = Plan { sessions: 100, ..Plan::default() };
-        let mut load = Load::new(Arc::new(plan), Arc::clone(&tally), peer).unwrap();
-        let error = load.run(Duration::from_secs(60)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        assert_eq!(tally.counts().complaints, ["connect: Connection refused (os error 111)"]);
+        for rate in [None, Some(1e6)] {
+            let plan = Plan { sessions: 100, rate, ..Plan::default() };
+            let mut load = Load::new(Arc::new(plan), Arc::clone(&tally), peer).unwrap();
+            let error = load.run(Duration::from_secs(60)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            assert_eq!(tally.counts().complaints, ["connect: Connection refused (os error 111)"]);
+        }
     }
 }

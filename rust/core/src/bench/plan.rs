@@ -2,12 +2,15 @@
 
 use crate::clock::wall_now_us;
 use std::fmt::Write as _;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The header field by which a sink knows a message of a source: run, number, and when it was sent.
 pub const HEADER: &str = "X-Postillion-Bench";
 const LINE_OCTETS: usize = 72;
+/// No message is due later than this, some thirty years after the start.
+const DUE_MAX_S: f64 = 1e9;
 
 /// What all clients of a source do.
 #[derive(Debug)]
@@ -16,8 +19,8 @@ pub struct Plan {
     pub sessions: usize,
     /// Messages in all; `None`: until `stop`.
     pub messages: Option<u64>,
-    /// Octets of a message, header included; never less than its header has.
-    pub octets: usize,
+    /// Octets of the messages in turn, header included; never less than a message's header has.
+    pub octets: Vec<usize>,
     /// Recipients of a message.
     pub recipients: usize,
     /// Their domains, in turn.
@@ -28,8 +31,11 @@ pub struct Plan {
     pub reuse: u32,
     /// A client's pause between two messages.
     pub think: Duration,
-    /// The clients begin one after the other over this time.
+    /// The clients begin one after the other over this time; with a rate, it grows over this time.
     pub ramp: Duration,
+    /// Messages a second that begin by the clock, whether earlier ones are answered or not; `None`: a client begins one
+    /// as soon as it is through with the last.
+    pub rate: Option<f64>,
     /// MAIL, RCPT and DATA in one write (RFC 2920), where the server announces it.
     pub pipelining: bool,
     /// How clients greet.
@@ -45,6 +51,7 @@ pub struct Plan {
 pub struct Progress {
     next: AtomicU64,
     stopped: AtomicBool,
+    begun: OnceLock<Instant>,
 }
 
 /// A plan of 20 sessions with a new connection for each message of 4 KiB to one recipient.
@@ -53,13 +60,14 @@ impl Default for Plan {
         Self {
             sessions: 20,
             messages: None,
-            octets: 4096,
+            octets: vec![4096],
             recipients: 1,
             domains: vec!["sink.example".into()],
             sender: "bench@source.example".into(),
             reuse: 1,
             think: Duration::ZERO,
             ramp: Duration::ZERO,
+            rate: None,
             pipelining: false,
             helo: "source.example".into(),
             run: wall_now_us(),
@@ -75,11 +83,32 @@ impl Plan {
             return None;
         }
         let number = self.progress.next.fetch_add(1, Ordering::Relaxed);
-        if self.messages.is_some_and(|messages| number >= messages) {
+        if self.messages.is_some_and(|messages| number + 1 >= messages) {
             self.stop();
-            return None;
         }
-        Some(number)
+        self.messages.is_none_or(|messages| number < messages).then_some(number)
+    }
+
+    /// When the next message is to begin by the clock; `None` without a rate, or when nothing is left to begin.
+    pub fn next_due(&self) -> Option<Instant> {
+        if self.stopped() { None } else { self.due(self.progress.next.load(Ordering::Relaxed)) }
+    }
+
+    /// When message `number` is to begin by the clock; `None` without a rate. The clock starts with the first question.
+    ///
+    /// The rate grows evenly over the ramp: `t` seconds after the start, `rate * t * t / (2 * ramp)` messages have begun.
+    pub fn due(&self, number: u64) -> Option<Instant> {
+        let rate = self.rate?;
+        let (number, ramp) = (number as f64, self.ramp.as_secs_f64());
+        let after =
+            if number < rate * ramp / 2.0 { (2.0 * number * ramp / rate).sqrt() } else { number / rate + ramp / 2.0 };
+        let begun = *self.progress.begun.get_or_init(Instant::now);
+        Some(begun + Duration::from_secs_f64(after.min(DUE_MAX_S)))
+    }
+
+    /// The octets of message `number`.
+    pub fn octets_of(&self, number: u64) -> usize {
+        self.octets[(number % self.octets.len() as u64) as usize]
     }
 
     /// No more messages; those under way are finished.
@@ -112,7 +141,7 @@ impl Plan {
             self.run,
             wall_now_us(),
         );
-        let end = out.len() + self.octets.max(head.len());
+        let end = out.len() + self.octets_of(number).max(head.len());
         out.extend_from_slice(head.as_bytes());
         while out.len() + 2 < end {
             let line = (end - out.len() - 2).min(LINE_OCTETS);
@@ -139,7 +168,7 @@ mod tests {
     #[test]
     fn a_message_has_the_octets_asked_for_and_says_who_it_is() {
         for octets in [0, 300, 301, 302, 303, 374, 375, 376, 4096, 100_000] {
-            let plan = Plan { octets, ..Plan::default() };
+            let plan = Plan { octets: vec![octets], ..Plan::default() };
             let mut out = Vec::new();
             plan.put_message(7, &mut out);
             let content = out.len() - 3;
@@ -157,12 +186,43 @@ mod tests {
     #[test]
     fn numbers_come_once_and_end() {
         let plan = Plan { messages: Some(3), ..Plan::default() };
-        assert_eq!([plan.take(), plan.take(), plan.take(), plan.take()], [Some(0), Some(1), Some(2), None]);
+        assert_eq!([plan.take(), plan.take()], [Some(0), Some(1)]);
+        assert!(!plan.stopped());
+        assert_eq!([plan.take(), plan.take()], [Some(2), None]);
         assert!(plan.stopped());
         let endless = Plan::default();
         assert_eq!(endless.take(), Some(0));
         endless.stop();
         assert_eq!(endless.take(), None);
+    }
+
+    #[test]
+    fn messages_are_due_by_the_clock() {
+        let ms = |plan: &Plan, number| {
+            let begun = plan.due(0).unwrap();
+            (plan.due(number).unwrap() - begun).as_millis() as u64
+        };
+        let plan = Plan { rate: Some(100.0), ..Plan::default() };
+        assert_eq!([1, 50, 1000].map(|number| ms(&plan, number)), [10, 500, 10_000]);
+        // Half of the rate on average while it grows: 100 messages in the first two seconds, then 100 a second.
+        let plan = Plan { rate: Some(100.0), ramp: Duration::from_secs(2), ..Plan::default() };
+        assert_eq!([25, 100, 200].map(|number| ms(&plan, number)), [1000, 2000, 3000]);
+        let slow = Plan { rate: Some(1e-9), ..Plan::default() };
+        assert_eq!(ms(&slow, u64::MAX), DUE_MAX_S as u64 * 1000);
+        assert_eq!(Plan::default().due(1), None);
+        assert!(plan.next_due().is_some());
+        plan.stop();
+        assert_eq!(plan.next_due(), None);
+    }
+
+    #[test]
+    fn sizes_take_turns() {
+        let plan = Plan { octets: vec![1000, 2000, 5000], ..Plan::default() };
+        for (number, octets) in [(0, 1000), (1, 2000), (2, 5000), (3, 1000)] {
+            let mut out = Vec::new();
+            plan.put_message(number, &mut out);
+            assert_eq!((plan.octets_of(number), out.len()), (octets, octets + 3), "{number}");
+        }
     }
 
     #[test]

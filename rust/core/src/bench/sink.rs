@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn a_message_is_taken_and_its_copy_is_known() {
         let (mut sink, tally) = sink(&[]);
-        let plan = Plan { octets: 100_000, ..Plan::default() };
+        let plan = Plan { octets: vec![100_000], ..Plan::default() };
         assert_eq!(say(&mut sink, b"EHLO x\r\n"), (0, "250".into()));
         for number in [0, 70, 0] {
             let open = b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n";

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The client pauses before its next message: `go_on` when it is over.
+/// The client pauses before its next message, or waits for the clock: `go_on` when it is over.
 pub const THINKS: i8 = 1;
 /// The client is done with the connection.
 pub const DONE: i8 = -1;
@@ -21,8 +21,9 @@ pub struct Source {
     output: Vec<u8>,
     /// Replies that are awaited, since when.
     awaited: VecDeque<(Stage, Instant)>,
-    /// The message under way.
+    /// The message under way, and when it was to begin.
     number: Option<u64>,
+    begun: Instant,
     /// Recipients of it that were asked for, and those that were accepted.
     asked: usize,
     accepted: usize,
@@ -36,24 +37,28 @@ impl Source {
     /// A client that sends message `number` first; `since`: when it began to connect.
     pub fn new(plan: Arc<Plan>, tally: Arc<Tally>, number: u64, since: Instant) -> Self {
         Self {
-            plan,
             tally,
             reader: ResponseReader::default(),
             output: Vec::new(),
             awaited: VecDeque::from([(Stage::Greeting, since)]),
             number: Some(number),
+            begun: plan.due(number).unwrap_or(since),
             asked: 0,
             accepted: 0,
             sent: 0,
             pipelines: false,
             quits: false,
+            plan,
         }
     }
 
     /// The pause is over.
     pub fn go_on(&mut self) {
         match self.plan.take() {
-            Some(number) => self.begin(number),
+            Some(number) => {
+                self.begun = self.plan.due(number).unwrap_or_else(Instant::now);
+                self.begin(number);
+            }
             None => self.quit(),
         }
     }
@@ -95,7 +100,7 @@ impl Source {
         if self.plan.reuse > 0 && self.sent >= self.plan.reuse {
             self.quit();
             0
-        } else if self.plan.think.is_zero() {
+        } else if self.plan.think.is_zero() && self.plan.rate.is_none() {
             self.go_on();
             0
         } else {
@@ -161,13 +166,14 @@ impl Source {
                 }
                 self.awaited.push_back((Stage::Dot, Instant::now()));
             }
-            (Stage::Dot, Some(_)) => {
+            (Stage::Dot, Some(number)) => {
                 {
                     let mut counts = self.tally.counts();
                     if accepted {
                         counts.messages += 1;
                         counts.recipients += self.accepted as u64;
-                        counts.octets += self.plan.octets as u64;
+                        counts.octets += self.plan.octets_of(number) as u64;
+                        counts.message.record(self.begun.elapsed().as_micros() as u64);
                     } else {
                         counts.refused += 1;
                     }
@@ -228,6 +234,7 @@ impl Dialogue for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn client(plan: Plan) -> (Source, Arc<Tally>) {
         let tally = Arc::new(Tally::default());
@@ -301,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_pause_a_farewell_and_a_break_are_told() {
-        let plan = Plan { reuse: 0, think: std::time::Duration::from_secs(1), ..Plan::default() };
+        let plan = Plan { reuse: 0, think: Duration::from_secs(1), ..Plan::default() };
         let (mut source, tally) = client(plan);
         for reply in ["220 mx\r\n", "250 mx\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n"] {
             answer(&mut source, reply);
@@ -312,5 +319,28 @@ mod tests {
         source.lost();
         let counts = tally.counts();
         assert_eq!((counts.messages, counts.unanswered, counts.broken), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_wait_for_a_free_client_counts_from_when_the_message_was_due() {
+        let plan = Plan { reuse: 0, rate: Some(1000.0), ..Plan::default() };
+        let (mut source, tally) = client(plan);
+        let talk =
+            |source: &mut Source, replies: &[&str]| replies.iter().map(|reply| answer(source, reply).0).last().unwrap();
+        let last = talk(
+            &mut source,
+            &["220 mx\r\n", "250 mx\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n", "250 queued\r\n"],
+        );
+        assert_eq!(last, THINKS, "the next one begins by the clock");
+        // The only client is late by 50 messages' time.
+        let due = source.plan.due(1).unwrap();
+        while due.elapsed() < Duration::from_millis(50) {
+            std::thread::yield_now();
+        }
+        source.go_on();
+        talk(&mut source, &["250 ok\r\n", "250 ok\r\n", "354 go\r\n", "250 queued\r\n"]);
+        let counts = tally.counts();
+        assert_eq!((counts.messages, counts.message.count()), (2, 2));
+        assert!(counts.message.longest_us() >= 50_000, "{}", counts.message.longest_us());
     }
 }

@@ -72,6 +72,9 @@ pub struct Counts {
     pub complaints: Vec<String>,
     /// How long replies took, by `Stage`.
     pub replies: [Histogram; 8],
+    /// How long accepted messages took to the reply to the final dot, from when they were to begin: by the clock, where
+    /// there is a rate; else a client began to connect, or with MAIL. What waits for a client that is free has begun.
+    pub message: Histogram,
     /// How long messages took from their first octet sent to the sink's taking them.
     pub delivery: Histogram,
 }
