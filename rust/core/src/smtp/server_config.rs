@@ -63,6 +63,10 @@ pub struct ServerConfig {
     pub forbid_non_letters: bool,
     /// `smtpd_noop_commands`, in upper case.
     pub noop_commands: Vec<String>,
+    /// The SASL mechanisms that the owner knows; without any there is no AUTH.
+    pub auth_mechanisms: Vec<String>,
+    /// `smtpd_sasl_response_limit`: octets of a client's answer to a challenge.
+    pub auth_line_limit: usize,
     /// HELO is a question to the owner.
     pub asks_helo: bool,
     /// MAIL is a question to the owner.
@@ -97,6 +101,8 @@ impl Default for ServerConfig {
             forbidden_commands: ["CONNECT", "GET", "POST"].map(String::from).into(),
             forbid_non_letters: true,
             noop_commands: Vec::new(),
+            auth_mechanisms: Vec::new(),
+            auth_line_limit: 12_288,
             asks_helo: false,
             asks_mail: false,
             asks_verbs: Vec::new(),
@@ -114,6 +120,10 @@ impl ServerConfig {
         let mut keywords = vec!["PIPELINING", &size];
         if !self.disable_vrfy {
             keywords.push("VRFY");
+        }
+        let auth = format!("AUTH {}", self.auth_mechanisms.join(" "));
+        if !self.auth_mechanisms.is_empty() {
+            keywords.push(&auth);
         }
         keywords.extend(["ENHANCEDSTATUSCODES", "8BITMIME", "DSN"]);
         if self.dialect.smtputf8 {

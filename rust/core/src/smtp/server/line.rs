@@ -63,6 +63,7 @@ impl Server {
                 Pending::Rcpt(_) => Event::Ask(Question::Rcpt),
                 Pending::Vrfy { .. } => Event::Ask(Question::Vrfy),
                 Pending::Plain { verb, .. } => Event::Ask(Question::Plain(*verb)),
+                Pending::Auth { .. } => Event::Ask(Question::Auth),
                 Pending::Data(_) | Pending::EndOfData => Event::Ask(Question::Data),
             }),
             _ => Step::Again,
