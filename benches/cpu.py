@@ -227,13 +227,13 @@ def top(samples: Sequence[Sample]) -> list[str]:
 
 
 def graph(of: Profile, title: str) -> str:
-    """Return the flame graph: program, thread, frames; a frame has the colour of the kind that it ran as most."""
-    kinds: dict[str, Counter[str]] = {}
+    """Return the flame graph: program, thread, kind, frames; a frame has the colour of the kind that it ran as most."""
+    kinds: dict[str, Counter[str]] = {kind: Counter([kind]) for kind in KINDS}
     stacks: Counter[tuple[str, ...]] = Counter()
     for sample in of.samples:
-        stack = (*of.place(sample), *sample.stack())
+        stack = (*of.place(sample), sample.kind, *sample.stack())
         stacks[stack] += 1
-        for name in stack[2:]:
+        for name in stack[3:]:
             kinds.setdefault(name, Counter())[sample.kind] += 1
     colours = {name: COLOURS[counted.most_common(1)[0][0]] for name, counted in kinds.items()}
     return flame.draw(title, stacks.items(), lambda name: colours.get(name, "#e8e8e8"))

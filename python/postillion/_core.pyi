@@ -832,6 +832,7 @@ class SmtpdConfig:
         asks_content: bool = False,
         asks_verbs: Sequence[str] = ...,
         log_client_port: bool = False,
+        soft_bounce: bool = False,
     ) -> SmtpdConfig: ...
     def fall_behind(self, behind: bool) -> None:
         """From now on each new message of any session waits for in_flow_delay first, or no longer does."""

@@ -68,6 +68,7 @@ def server_config(
         asks_content=hooked("DATA"),
         asks_verbs=[name for name in ("RSET", "NOOP", "QUIT") if hooked(name)],
         log_client_port=config.flag("smtpd_client_port_logging"),
+        soft_bounce=config.flag("soft_bounce"),
     )
 
 

@@ -35,7 +35,8 @@ impl SmtpdConfig {
                         per_request_deadline=false, min_data_rate=500, forbid_unauth_pipelining=true,
                         forbid_bare_newline="normalize", bare_newline_reject_code=550, forbidden_commands=vec![],
                         forbid_non_letters=true, noop_commands=vec![], asks_helo=false, asks_mail=false,
-                        asks_data=false, asks_content=false, asks_verbs=vec![], log_client_port=false))]
+                        asks_data=false, asks_content=false, asks_verbs=vec![], log_client_port=false,
+                        soft_bounce=false))]
     #[expect(clippy::too_many_arguments, reason = "one a parameter of main.cf, all by keyword")]
     fn new(
         log: &Log,
@@ -74,6 +75,7 @@ impl SmtpdConfig {
         asks_content: bool,
         asks_verbs: Vec<String>,
         log_client_port: bool,
+        soft_bounce: bool,
     ) -> PyResult<Self> {
         let bare_newline = match forbid_bare_newline {
             "no" => BareNewline::No,
@@ -93,6 +95,7 @@ impl SmtpdConfig {
             line_length_limit,
             recipient_limit,
             recipient_overshoot_limit,
+            soft_bounce,
             soft_error_limit,
             hard_error_limit,
             junk_command_limit,
