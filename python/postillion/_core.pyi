@@ -838,6 +838,7 @@ class SmtpdConfig:
         auth_line_limit: int = 12_288,
         names_users: bool = False,
         rewrites_for_users: bool = False,
+        soft_bounce: bool = False,
     ) -> SmtpdConfig: ...
     def fall_behind(self, behind: bool) -> None:
         """From now on each new message of any session waits for in_flow_delay first, or no longer does."""

@@ -73,6 +73,7 @@ def server_config(
         auth_line_limit=config.number("smtpd_sasl_response_limit"),
         names_users=config.flag("smtpd_sasl_authenticated_header"),
         rewrites_for_users="permit_sasl_authenticated" in config.items("local_header_rewrite_clients"),
+        soft_bounce=config.flag("soft_bounce"),
     )
 
 

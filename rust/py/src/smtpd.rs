@@ -36,7 +36,8 @@ impl SmtpdConfig {
                         forbid_bare_newline="normalize", bare_newline_reject_code=550, forbidden_commands=vec![],
                         forbid_non_letters=true, noop_commands=vec![], asks_helo=false, asks_mail=false,
                         asks_data=false, asks_content=false, asks_verbs=vec![], log_client_port=false,
-                        auth_mechanisms=vec![], auth_line_limit=12_288, names_users=false, rewrites_for_users=false))]
+                        auth_mechanisms=vec![], auth_line_limit=12_288, names_users=false, rewrites_for_users=false,
+                        soft_bounce=false))]
     #[expect(clippy::too_many_arguments, reason = "one a parameter of main.cf, all by keyword")]
     fn new(
         log: &Log,
@@ -79,6 +80,7 @@ impl SmtpdConfig {
         auth_line_limit: usize,
         names_users: bool,
         rewrites_for_users: bool,
+        soft_bounce: bool,
     ) -> PyResult<Self> {
         let bare_newline = match forbid_bare_newline {
             "no" => BareNewline::No,
@@ -98,6 +100,7 @@ impl SmtpdConfig {
             line_length_limit,
             recipient_limit,
             recipient_overshoot_limit,
+            soft_bounce,
             soft_error_limit,
             hard_error_limit,
             junk_command_limit,

@@ -22,6 +22,7 @@ use super::reply::Reply;
 use super::server_config::{BareNewline, ServerConfig};
 use crate::log::Severity;
 use crate::message::envelope::Recipient;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -598,13 +599,18 @@ impl Server {
 
     /// Queue a reply. A client that has made many errors waits for it.
     fn put(&mut self, reply: &Reply) {
-        reply.render(&mut self.output);
+        self.as_said(reply).render(&mut self.output);
         if self.errors >= self.config.soft_error_limit && self.config.error_sleep_s > 0.0 {
             self.pause(self.config.error_sleep_s, self.now);
         }
         if self.config.per_request_deadline {
             self.restart_deadline();
         }
+    }
+
+    /// The reply as the client hears it: `soft_bounce`.
+    fn as_said<'a>(&self, reply: &'a Reply) -> Cow<'a, Reply> {
+        if self.config.soft_bounce { reply.softened() } else { Cow::Borrowed(reply) }
     }
 
     fn close(&mut self, ending: Ending) {
@@ -624,6 +630,7 @@ impl Server {
     /// Add Postfix's `NOQUEUE: reject:` line, which pflogsumm and fail2ban read.
     fn log_reject(&mut self, place: &str, reply: &Reply, sender: Option<&str>, recipient: Option<&str>) {
         use std::fmt::Write;
+        let reply = self.as_said(reply);
         let mut line = format!("NOQUEUE: reject: {place} from {}: {} ", self.peer, reply.code);
         if let Some(enhanced) = reply.enhanced {
             let _ = write!(line, "{enhanced} ");

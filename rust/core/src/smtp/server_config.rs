@@ -37,6 +37,8 @@ pub struct ServerConfig {
     pub recipient_limit: usize,
     /// `smtpd_recipient_overshoot_limit`
     pub recipient_overshoot_limit: u32,
+    /// `soft_bounce`: 4xx where 5xx is meant.
+    pub soft_bounce: bool,
     /// `smtpd_soft_error_limit`
     pub soft_error_limit: u32,
     /// `smtpd_hard_error_limit`
@@ -88,6 +90,7 @@ impl Default for ServerConfig {
             line_length_limit: 2048,
             recipient_limit: 1000,
             recipient_overshoot_limit: 1000,
+            soft_bounce: false,
             soft_error_limit: 10,
             hard_error_limit: 20,
             junk_command_limit: 100,

@@ -323,6 +323,16 @@ fn who_speaks_before_the_greeting_is_cut_off() {
 }
 
 #[test]
+fn with_soft_bounce_nothing_is_refused_for_good() {
+    let mut talk = Talk::new(ServerConfig { soft_bounce: true, ..config() });
+    talk.say(b"x\r\nEHLO\r\nMAIL FROM:\r\n");
+    let codes: Vec<&str> = talk.output.lines().skip(1).map(|line| &line[..9]).collect();
+    assert_eq!(codes, ["400 4.5.2", "401 Synta", "401 4.5.4"], "{}", talk.output);
+    talk.say(b"EHLO x\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\n");
+    assert!(!talk.output.contains("\n5"), "{}", talk.output);
+}
+
+#[test]
 fn errors_slow_a_client_down_and_then_end_it() {
     let config = ServerConfig { soft_error_limit: 2, hard_error_limit: 4, ..config() };
     let mut talk = Talk::new(config);
