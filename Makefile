@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: run test build wheel lint rust-test python-test fuzz bench bench-queue simulation clean
+.PHONY: run test build wheel lint rust-test python-test fuzz instructions bench bench-queue simulation clean
 
 ## A complete server in ./var: SMTP on 127.0.0.1:2525, a first message, its log lines; then it serves until Ctrl-C.
 ## ONCE=1 stops after the first message; the exit status says whether it arrived.
@@ -53,6 +53,10 @@ fuzz:
 
 wheel: $(VENV)/.tools
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+## Instructions a message in each core, against benches/instructions.json (needs valgrind). RECORD=1 writes that anew.
+instructions:
+	$(PYTHON) benches/instructions.py $(if $(RECORD),--record)
 
 ## Postfix and Postillion in turn (needs Debian's postfix package and root).
 bench: build

@@ -20,6 +20,7 @@ PACKAGES = {
     "named": "bind9",
     "strace": "strace",
     "mkfs.ext4": "e2fsprogs",
+    "valgrind": "valgrind",
 }
 
 
