@@ -379,6 +379,18 @@ fn a_long_line_costs_an_error_and_no_memory() {
 }
 
 #[test]
+fn a_line_with_many_cr_at_its_end_is_taken_or_not_in_any_split() {
+    let config = || ServerConfig { line_length_limit: 100, ..config() };
+    for (count, reply) in [(1, "250 2.0.0 Ok"), (98, "250 2.0.0 Ok"), (99, "500 5.5.2 Error: line too long")] {
+        let input = format!("NOOP{}\n", "\r".repeat(count));
+        for step in 1..=input.len() {
+            let talk = Talk::play(config(), input.as_bytes(), step);
+            assert_eq!(talk.output, format!("{GREETING}{reply}\r\n"), "{count} CRs, {step} octets at a time");
+        }
+    }
+}
+
+#[test]
 fn silence_ends_a_session_with_421() {
     let mut talk = Talk::new(ServerConfig { timeout_s: 10.0, ..config() });
     talk.run();
