@@ -155,7 +155,12 @@ def _maildrop() -> Iterator[bytes]:
         [(b"S", b"s@x"), (b"o", b"rfc822;a b"), (b"n", b"6"), (b"O", b"list"), (b"R", b"a@x"), (b"R", b"b@y")],
         [(b"A", b"rewrite_context=remote"), (b"A", b"encoding=8bit"), (b"A", b"x=y"), (b"S", b"s"), (b"i", b"id=1")],
     )
-    contents = ([(b"N", b"Subject: x"), (b"N", b""), (b"N", b"body")], [(b"L", b"a" * 200), (b"N", b"\0.\r")], [])
+    contents = (
+        [(b"N", b"Subject: x"), (b"N", b""), (b"N", b"body")],
+        [(b"L", b"a" * 200), (b"N", b"\0.\r")],
+        [(b"L", b"b" * 100)] * 3,
+        [],
+    )
     for envelope, content in itertools.product(envelopes, contents):
         records = [*envelope, (b"M", b""), *content, (b"X", b""), (b"R", b"late@x.org"), (b"E", b"")]
         yield b"\3" + b"".join(_record(kind, data) for kind, data in records)

@@ -1,5 +1,5 @@
-//! Addresses in headers: spans are in order and inside, texts can end no line, and completing an address twice is
-//! completing it once.
+//! Addresses in headers: spans are in order, inside, and outside of comments, texts can end no line, and completing an
+//! address twice is completing it once.
 //!
 //! Input: flags, a header's value.
 
@@ -10,6 +10,31 @@ use postillion_core::message::address::{Rewrite, addresses, at_sign, phrase};
 use postillion_fuzz::{Choices, bit};
 
 const TOKENS_MAX: usize = 1000;
+
+/// Which octets of a header's value stand in no comment (RFC 5322 §3.2.2): a state at a time, one octet after the other.
+fn outside_comments(value: &[u8]) -> Vec<bool> {
+    let (mut depth, mut quote, mut escaped) = (0u32, None, false);
+    let outside = |octet: &u8| {
+        if std::mem::take(&mut escaped) {
+            return depth == 0;
+        }
+        match (*octet, quote) {
+            (b'\\', _) => escaped = true,
+            (end, Some(quote_end)) if end == quote_end => quote = None,
+            (_, Some(_)) => {}
+            (b'(', None) => depth += 1,
+            (b')', None) if depth > 0 => {
+                depth -= 1;
+                return false;
+            }
+            (b'"', None) if depth == 0 => quote = Some(b'"'),
+            (b'[', None) if depth == 0 => quote = Some(b']'),
+            _ => {}
+        }
+        depth == 0
+    };
+    value.iter().map(outside).collect()
+}
 
 fuzz_target!(|input: &[u8]| {
     let mut choices = Choices::new(input);
@@ -22,11 +47,12 @@ fuzz_target!(|input: &[u8]| {
         percent_hack: bit(flags, 3),
     };
     let found = addresses(value, TOKENS_MAX);
-    let mut end = 0;
+    let (mut end, outside) = (0, outside_comments(value));
     for address in &found {
         assert!(address.span.start >= end && address.span.start < address.span.end, "spans overlap");
         assert!(value.get(address.span.clone()).is_some(), "a span reaches past the end");
         end = address.span.end;
+        assert!(outside[address.span.start] && outside[end - 1], "{address:?} is in a comment");
         assert!(!address.text.is_empty() && !address.text.chars().any(char::is_control));
         if let Some(at) = at_sign(&address.text) {
             assert_eq!(address.text.as_bytes()[at], b'@');
