@@ -64,9 +64,9 @@ class Load:
 LOADS = {
     "new": Load(aim=6, target=8, cpu_aim=CPU_AIM),
     "reused": Load(reuse=True, aim=9, target=12, cpu_aim=CPU_AIM),
-    "100 kB": Load(octets=100_000, part=0.2, aim=3, ours=True),
-    "50 recipients": Load(recipients=50, part=0.1, aim=8),
-    "50 pipelined": Load(recipients=50, part=0.1, aim=8, ours=True),
+    "100 kB": Load(octets=100_000, part=0.4, aim=3, ours=True),
+    "50 recipients": Load(recipients=50, part=0.2, aim=8),
+    "50 pipelined": Load(recipients=50, part=0.4, aim=8, ours=True),
     "one session": Load(sessions=1, part=0.2, aim=3),
     "200 sessions": Load(sessions=200, part=0.4),
 }
