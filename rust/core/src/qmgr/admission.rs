@@ -89,7 +89,7 @@ impl Scheduler {
         let (key, _) = self.active.insert(Active {
             slot,
             envelope: Arc::new(envelope),
-            targets: Vec::new(),
+            targets: Vec::with_capacity(recipients.len().min(self.settings.part_recipients())),
             free: Vec::new(),
             waiting: 0,
             memory_limit: self.settings.part_recipients(),

@@ -237,7 +237,7 @@ impl Scheduler {
             let Some(lane) = transport.next_lane() else {
                 return;
             };
-            let Some((turn, destination)) = transport.lanes[lane].line.first().copied() else {
+            let Some((turn, destination)) = transport.lanes[lane].line.first() else {
                 return;
             };
             if !self.overtake(lane, destination, turn, now) {

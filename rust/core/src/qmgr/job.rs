@@ -1,7 +1,7 @@
 //! Jobs under way: what agents were asked, by the number they answer with.
 
 use crate::ipc::frame::JobKind;
-use std::collections::HashMap;
+use crate::spread::NumberMap;
 
 /// What an agent was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +30,13 @@ pub struct InFlight {
 #[derive(Debug)]
 pub struct Jobs {
     next: u64,
-    in_flight: HashMap<u64, InFlight>,
+    in_flight: NumberMap<u64, InFlight>,
 }
 
 impl Jobs {
     /// No job, as of `wall_us`.
     pub fn new(wall_us: u64) -> Self {
-        Self { next: wall_us.max(1), in_flight: HashMap::new() }
+        Self { next: wall_us.max(1), in_flight: NumberMap::default() }
     }
 
     /// A job begins; its number.

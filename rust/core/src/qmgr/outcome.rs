@@ -298,11 +298,11 @@ impl Scheduler {
     pub(super) fn end_attempt(&mut self, key: u32, now: Now) {
         let message = &mut self.active[key];
         let entry = self.catalogue.entry(message.slot);
-        let id = entry.id().text(self.settings.long_queue_ids);
         if message.wish != Wish::Deliver {
             return self.conclude(key, now);
         }
         if message.expired {
+            let id = entry.id().text(self.settings.long_queue_ids);
             let word = if entry.forced_expire() { "force-expired" } else { "expired" };
             let text = format!("{id}: from=<{}>, status={word}, returned to sender", message.envelope.sender);
             self.events.push_back(Event::Line { program: None, warning: false, text: text.into() });
@@ -311,10 +311,12 @@ impl Scheduler {
         // the postmaster may want to.
         let null_sender = message.envelope.sender.is_empty();
         let silent = |recipient: &JobRecipient| !null_sender && !recipient.recipient.notify.on_failure();
-        let (silent, told): (Vec<_>, Vec<_>) = std::mem::take(&mut message.bounced).into_iter().partition(silent);
-        message.bounced = told;
-        let slot = message.slot;
-        self.done(slot, silent.into_iter().map(|recipient| recipient.index).collect());
+        if !message.bounced.is_empty() {
+            let (silent, told): (Vec<_>, Vec<_>) = std::mem::take(&mut message.bounced).into_iter().partition(silent);
+            message.bounced = told;
+            let slot = message.slot;
+            self.done(slot, silent.into_iter().map(|recipient| recipient.index).collect());
+        }
         self.report(key, now);
     }
 

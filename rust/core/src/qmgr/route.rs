@@ -5,7 +5,7 @@
 //! it said holds for `ROUTES_KEPT_US`: a table that changes needs no reload.
 
 use crate::clock::SECOND_US;
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// Routes remembered at a time; beyond that, all are forgotten and asked for again.

@@ -8,9 +8,10 @@
 //! and a fifth of the agents is kept for it, however long retries take.
 
 use super::errand::Turn;
+use super::order::Order;
 use super::settings::TransportSettings;
 use crate::ipc::frame::Status;
-use std::collections::{BTreeSet, HashMap};
+use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// Deliveries of fresh mail for one of a retry while both wait.
@@ -35,9 +36,9 @@ pub struct Agent {
 #[derive(Debug, Default)]
 pub struct Lane {
     /// Destinations that may send, by the turn of their first bundle.
-    pub line: BTreeSet<(Turn, u32)>,
+    pub line: Order<(Turn, u32)>,
     /// The same destinations by the draw of the message there that may best overtake: those with a small one, the others.
-    pub by_draw: [BTreeSet<(u64, u32)>; 2],
+    pub by_draw: [Order<(u64, u32)>; 2],
     /// The round that is being served.
     pub round: u64,
 }
