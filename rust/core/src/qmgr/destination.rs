@@ -2,6 +2,7 @@
 
 use super::errand::Turn;
 use super::feedback::{Window, WindowRules};
+use super::message::Few;
 use super::transport::Draw;
 use crate::ipc::frame::{JobKind, Status};
 use std::collections::VecDeque;
@@ -19,7 +20,7 @@ pub struct Bundle {
     /// What the jobs will ask.
     pub kind: JobKind,
     /// Positions in the message's memory, the next ones last. Empty for a report, which is about the whole message.
-    pub positions: Vec<u32>,
+    pub positions: Few,
 }
 
 /// One next hop of one transport.

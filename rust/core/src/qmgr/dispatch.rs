@@ -7,7 +7,7 @@
 use super::destination::{Bundle, Destination};
 use super::errand::Errand;
 use super::job::InFlight;
-use super::message::Stage;
+use super::message::{Few, Stage};
 use super::overtake::Look;
 use super::route::Route;
 use super::scheduler::{Event, Scheduler, Timer, deferral};
@@ -70,7 +70,7 @@ impl Scheduler {
     }
 
     /// Recipients of a message begin to wait for a destination; or not, if it is known to be dead.
-    pub(super) fn wait_for(&mut self, destination: u32, key: u32, kind: JobKind, positions: Vec<u32>, now: Now) {
+    pub(super) fn wait_for(&mut self, destination: u32, key: u32, kind: JobKind, positions: Few, now: Now) {
         let transport = &self.transports[self.destinations[destination].transport as usize];
         let deferred_transport = self.settings.defer_transports.iter().any(|name| **name == *transport.name);
         let reason = if deferred_transport && kind == JobKind::Deliver {
@@ -99,7 +99,7 @@ impl Scheduler {
         errand
     }
 
-    fn line_up(&mut self, key: u32, message: u32, kind: JobKind, mut positions: Vec<u32>, now: Now) {
+    fn line_up(&mut self, key: u32, message: u32, kind: JobKind, mut positions: Few, now: Now) {
         let number = self.destinations[key].transport;
         let errand = self.errand(message, number, now);
         let serial = self.errands.serial(errand);
@@ -173,10 +173,13 @@ impl Scheduler {
         let has_room = destination.has_room(now.mono_us);
         let mut stands = false;
         for lane in 0..2 {
-            let draw = self
-                .may_overtake(key, lane)
-                .filter(|_| has_room)
-                .map(|(bundle, large)| Draw { large, draw: bundle.turn.draw });
+            let destination = &self.destinations[key];
+            if destination.turns[lane].is_none() && (!has_room || destination.lanes[lane].is_empty()) {
+                // It does not stand there, and has no reason to.
+                continue;
+            }
+            let draw = if has_room { self.may_overtake(key, lane) } else { None };
+            let draw = draw.map(|(bundle, large)| Draw { large, draw: bundle.turn.draw });
             let destination = &mut self.destinations[key];
             if destination.draws[lane] != draw {
                 self.transports[number as usize].lanes[lane].move_draw(key, destination.draws[lane], draw);

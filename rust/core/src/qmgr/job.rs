@@ -1,5 +1,6 @@
 //! Jobs under way: what agents were asked, by the number they answer with.
 
+use super::message::Few;
 use crate::ipc::frame::JobKind;
 use crate::spread::NumberMap;
 
@@ -15,7 +16,7 @@ pub struct InFlight {
     /// What was asked.
     pub kind: JobKind,
     /// Positions in the message's memory.
-    pub positions: Vec<u32>,
+    pub positions: Few,
     /// 0 of fresh mail, 1 of retries.
     pub lane: usize,
     /// Its message was a large one for its transport.

@@ -9,7 +9,11 @@ use super::route::Route;
 use crate::ipc::frame::{JobRecipient, Status};
 use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::recipients::Cursor;
+use smallvec::SmallVec;
 use std::sync::Arc;
+
+/// Positions, keys or indices, of which most messages have one or two: so many need no memory of their own.
+pub type Few = SmallVec<[u32; 4]>;
 
 /// What is being waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +59,7 @@ pub struct Target {
     pub index: u32,
     /// Who it is; `address` as the resolver left it.
     pub recipient: Recipient,
-    /// Where it goes, once that is known.
+    /// Where it goes, from when that is known until it has a destination.
     pub route: Option<Route>,
     /// The resolver was asked.
     pub asked: bool,
@@ -85,7 +89,7 @@ pub struct Active {
     /// The recipients in memory; a position here is kept until there is an outcome.
     pub targets: Vec<Target>,
     /// Positions that are free.
-    pub free: Vec<u32>,
+    pub free: Few,
     /// Recipients in memory that are waited for.
     pub waiting: u32,
     /// Recipients in memory at a time.
@@ -117,7 +121,7 @@ pub struct Active {
     /// The sender gets it back if it cannot be delivered now.
     pub expired: bool,
     /// The errands for it that are not through, one a transport.
-    pub errands: Vec<u32>,
+    pub errands: Few,
     /// Agents that were lost while they held a part of it, in this attempt.
     pub agents_lost: u32,
     /// What stays for the next attempt.

@@ -12,7 +12,7 @@ use super::catalogue::Place;
 use super::destination::Bundle;
 use super::job::InFlight;
 use super::line::{Text, decided_here};
-use super::message::{Active, Phase, Stage, Wish};
+use super::message::{Active, Few, Phase, Stage, Wish};
 use super::scheduler::{Event, Scheduler, Timer, deferral};
 use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{JobKind, JobRecipient, JobResult, Outcome, Status};
@@ -70,7 +70,7 @@ impl Scheduler {
 
     fn delivered(&mut self, job: &InFlight, outcomes: Vec<(u32, Status)>, site: Option<&Status>, now: Now) {
         let mut last: Option<Arc<Status>> = None;
-        let mut done = Vec::new();
+        let mut done = Few::new();
         let to_confirm = std::mem::take(&mut self.active[job.message].to_confirm);
         for (nth, (index, status)) in outcomes.into_iter().enumerate() {
             let targets = &self.active[job.message].targets;
@@ -99,7 +99,7 @@ impl Scheduler {
         }
         self.done(self.active[job.message].slot, done);
         let is_silent = |at: &u32| self.active[job.message].targets[*at as usize].stage == Stage::InFlight;
-        let silent: Vec<u32> = job.positions.iter().copied().filter(is_silent).collect();
+        let silent: Few = job.positions.iter().copied().filter(is_silent).collect();
         if !silent.is_empty() {
             let unknown = || deferral([3, 0], "unknown mail transport error");
             let status =
@@ -165,7 +165,7 @@ impl Scheduler {
         message.agents_lost += 1;
         let unwanted = message.withdrawn || job.kind != JobKind::Deliver && message.wish != Wish::Deliver;
         let give_up = message.agents_lost > AGENTS_LOST_MAX || unwanted;
-        let mut again = Vec::new();
+        let mut again = Few::new();
         for position in &job.positions {
             let target = &mut message.targets[*position as usize];
             if target.stage == Stage::InFlight {
@@ -265,7 +265,7 @@ impl Scheduler {
     }
 
     /// These need no further attempt.
-    pub(super) fn done(&mut self, slot: u32, indices: Vec<u32>) {
+    pub(super) fn done(&mut self, slot: u32, indices: impl IntoIterator<Item = u32>) {
         let recipients: Vec<u32> = indices.into_iter().filter(|index| self.catalogue.done(slot, *index)).collect();
         if !recipients.is_empty() {
             let id = self.catalogue.entry(slot).id();
@@ -315,7 +315,7 @@ impl Scheduler {
             let (silent, told): (Vec<_>, Vec<_>) = std::mem::take(&mut message.bounced).into_iter().partition(silent);
             message.bounced = told;
             let slot = message.slot;
-            self.done(slot, silent.into_iter().map(|recipient| recipient.index).collect());
+            self.done(slot, silent.into_iter().map(|recipient| recipient.index));
         }
         self.report(key, now);
     }
@@ -337,7 +337,7 @@ impl Scheduler {
         };
         message.phase = phase;
         let destination = self.bounce_destination();
-        self.wait_for(destination, key, kind, Vec::new(), now);
+        self.wait_for(destination, key, kind, Few::new(), now);
     }
 
     /// The bounce agent's answer about recipients that failed for good: whose report is queued is done.
@@ -349,7 +349,7 @@ impl Scheduler {
             std::mem::take(&mut message.bounced).into_iter().partition(|recipient| sent(recipient.index));
         message.bounced = left;
         let failed = !message.bounced.is_empty() || message.wish == Wish::Delete;
-        self.done(slot, told.into_iter().map(|recipient| recipient.index).collect());
+        self.done(slot, told.into_iter().map(|recipient| recipient.index));
         if failed { self.conclude(key, now) } else { self.report(key, now) }
     }
 
