@@ -6,7 +6,7 @@
 
 use super::catalogue::Place;
 use super::line::Text;
-use super::message::{Active, Few, Phase, Stage, Target, Wish};
+use super::message::{Active, Few, Left, Phase, Stage, Target, Wish};
 use super::route::Asker;
 use super::scheduler::{Event, Scheduler, deferral};
 use crate::clock::Now;
@@ -109,11 +109,7 @@ impl Scheduler {
             expired: false,
             errands: Few::new(),
             agents_lost: 0,
-            deferred: Vec::new(),
-            bounced: Vec::new(),
-            late: Vec::new(),
-            delivered: Vec::new(),
-            to_confirm: Vec::new(),
+            left: Left::default(),
         });
         self.catalogue.place(slot, Place::Active(key));
         self.keep_recipients(key, recipients, now);
@@ -172,7 +168,7 @@ impl Scheduler {
             match entry.reason(index).filter(|status| status.outcome == Outcome::Bounced) {
                 // It failed for good, and only the report is missing.
                 Some(status) => {
-                    message.bounced.push(JobRecipient { index, recipient, status: Some(Status::clone(status)) });
+                    message.left.bounced.push(JobRecipient { index, recipient, status: Some(Status::clone(status)) });
                 }
                 None => {
                     let stage = Stage::Resolving;

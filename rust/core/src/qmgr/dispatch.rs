@@ -14,6 +14,7 @@ use super::scheduler::{Event, Scheduler, Timer, deferral};
 use super::transport::{Draw, Transport};
 use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{Job, JobKind, JobRecipient};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// Destinations of which nothing waits that are still remembered, with the windows that they have learned.
@@ -51,14 +52,15 @@ impl Scheduler {
 
     fn destination_by_key(&mut self, transport: u32, key: &str, nexthop: &Arc<str>) -> u32 {
         let owner = &mut self.transports[transport as usize];
-        if let Some(destination) = owner.destinations.get(key) {
-            return *destination;
+        let hash = owner.hasher.hash_one(key);
+        if let Some(number) = owner.destinations.find(hash, |number| *self.destinations[*number].key == *key) {
+            return *number;
         }
         let key: Arc<str> = if **nexthop == *key { Arc::clone(nexthop) } else { key.into() };
         let rules = owner.settings.window_rules();
-        let new = Destination::new(transport, Arc::clone(&key), Arc::clone(nexthop), &rules);
+        let new = Destination::new(transport, key, hash, Arc::clone(nexthop), &rules);
         let (number, _) = self.destinations.insert(new);
-        owner.destinations.insert(key, number);
+        owner.destinations.insert_unique(hash, number, |number| self.destinations[*number].hash);
         number
     }
 
@@ -219,7 +221,10 @@ impl Scheduler {
             if destination.is_idle(now.mono_us)
                 && let Some(destination) = self.destinations.remove(key)
             {
-                self.transports[destination.transport as usize].destinations.remove(&destination.key);
+                let of_transport = &mut self.transports[destination.transport as usize].destinations;
+                if let Ok(found) = of_transport.find_entry(destination.hash, |number| *number == key) {
+                    found.remove();
+                }
             }
         }
     }
@@ -308,9 +313,9 @@ impl Scheduler {
                 }
                 waits
             }),
-            JobKind::Bounce => recipients.clone_from(&message.bounced),
-            JobKind::Warn => recipients.clone_from(&message.late),
-            JobKind::Confirm => recipients.clone_from(&message.delivered),
+            JobKind::Bounce => recipients.clone_from(&message.left.bounced),
+            JobKind::Warn => recipients.clone_from(&message.left.late),
+            JobKind::Confirm => recipients.clone_from(&message.left.delivered),
         }
         let empty = bundle.positions.is_empty();
         bundle.turn.served += 1;
@@ -383,11 +388,8 @@ impl Scheduler {
             return;
         };
         let transport = &mut self.transports[number as usize];
-        if let Some(agent) = transport.agents.iter_mut().find(|agent| agent.peer == peer) {
-            agent.busy -= 1;
-        }
+        transport.free_agents_place(peer);
         transport.uncount_job(job.lane, job.large);
-        transport.count_room();
         self.touch(number);
     }
 }

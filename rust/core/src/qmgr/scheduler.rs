@@ -189,7 +189,8 @@ impl Scheduler {
             let chosen = self.transport_settings.get(&*transport.name).unwrap_or(&self.default_transport);
             if transport.settings != *chosen {
                 transport.settings = *chosen;
-                for key in transport.destinations.values() {
+                transport.count_room();
+                for key in &transport.destinations {
                     self.destinations[*key].window.limited(&chosen.window_rules());
                 }
             }
