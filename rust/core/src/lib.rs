@@ -19,3 +19,4 @@ pub mod queue;
 pub mod slab;
 pub mod smtp;
 pub mod smtpd;
+pub mod spread;

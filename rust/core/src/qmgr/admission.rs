@@ -6,7 +6,7 @@
 
 use super::catalogue::Place;
 use super::line::Text;
-use super::message::{Active, Phase, Stage, Target, Wish};
+use super::message::{Active, Few, Left, Phase, Stage, Target, Wish};
 use super::route::Asker;
 use super::scheduler::{Event, Scheduler, deferral};
 use crate::clock::Now;
@@ -14,6 +14,7 @@ use crate::ipc::frame::{JobKind, JobRecipient, Outcome, Status};
 use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::recipients::Cursor;
 use crate::smtp::reply::Enhanced;
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 impl Scheduler {
@@ -89,8 +90,8 @@ impl Scheduler {
         let (key, _) = self.active.insert(Active {
             slot,
             envelope: Arc::new(envelope),
-            targets: Vec::new(),
-            free: Vec::new(),
+            targets: Vec::with_capacity(recipients.len().min(self.settings.part_recipients())),
+            free: Few::new(),
             waiting: 0,
             memory_limit: self.settings.part_recipients(),
             jobs: 0,
@@ -106,13 +107,9 @@ impl Scheduler {
             announced: false,
             retry,
             expired: false,
-            errands: Vec::new(),
+            errands: Few::new(),
             agents_lost: 0,
-            deferred: Vec::new(),
-            bounced: Vec::new(),
-            late: Vec::new(),
-            delivered: Vec::new(),
-            to_confirm: Vec::new(),
+            left: Left::default(),
         });
         self.catalogue.place(slot, Place::Active(key));
         self.keep_recipients(key, recipients, now);
@@ -171,7 +168,7 @@ impl Scheduler {
             match entry.reason(index).filter(|status| status.outcome == Outcome::Bounced) {
                 // It failed for good, and only the report is missing.
                 Some(status) => {
-                    message.bounced.push(JobRecipient { index, recipient, status: Some(Status::clone(status)) });
+                    message.left.bounced.push(JobRecipient { index, recipient, status: Some(Status::clone(status)) });
                 }
                 None => {
                     let stage = Stage::Resolving;
@@ -232,11 +229,11 @@ impl Scheduler {
 
     /// Every new recipient has its route: put them into bundles by destination.
     pub(super) fn place_recipients(&mut self, key: u32, now: Now) {
-        let mut placed = Vec::new();
+        let mut placed: SmallVec<[(u32, u32); 4]> = SmallVec::new();
         for position in 0..self.active[key].targets.len() {
-            let target = &self.active[key].targets[position];
+            let target = &mut self.active[key].targets[position];
             if target.stage == Stage::Resolving
-                && let Some(route) = target.route.clone()
+                && let Some(route) = target.route.take()
             {
                 let destination = self.destination(&route, position, key);
                 self.active[key].targets[position].destination = destination;
@@ -251,7 +248,7 @@ impl Scheduler {
         for run in placed.chunk_by(|a, b| a.0 == b.0) {
             let transport = self.destinations[run[0].0].transport;
             self.transports[transport as usize].in_core += run.len();
-            let positions: Vec<u32> = run.iter().rev().map(|(_, position)| *position).collect();
+            let positions: Few = run.iter().rev().map(|(_, position)| *position).collect();
             for position in &positions {
                 self.active[key].targets[*position as usize].stage = Stage::Waiting;
             }

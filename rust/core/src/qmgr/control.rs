@@ -236,7 +236,7 @@ impl Scheduler {
             let in_flight: HashSet<u32> = targets.map(|target| target.index).collect();
             let slot = message.slot;
             let recipients = self.catalogue.entry(slot).recipients();
-            let rest = (0..recipients).filter(|index| !in_flight.contains(index)).collect();
+            let rest: Vec<u32> = (0..recipients).filter(|index| !in_flight.contains(index)).collect();
             self.done(slot, rest);
         }
         let message = &mut self.active[key];

@@ -216,9 +216,9 @@ fn is_untouched(message: &Active, recipients: usize) -> bool {
         && message.errands.len() == 1
         && message.in_core() == recipients
         && message.agents_lost == 0
-        && message.deferred.is_empty()
-        && message.bounced.is_empty()
-        && message.late.is_empty()
+        && message.left.deferred.is_empty()
+        && message.left.bounced.is_empty()
+        && message.left.late.is_empty()
         && !message.reading
         && !message.withdrawn
         && message.targets.iter().all(|target| matches!(target.stage, Stage::Free | Stage::Waiting))

@@ -2,6 +2,7 @@
 
 use super::errand::Turn;
 use super::feedback::{Window, WindowRules};
+use super::message::Few;
 use super::transport::Draw;
 use crate::ipc::frame::{JobKind, Status};
 use std::collections::VecDeque;
@@ -19,7 +20,7 @@ pub struct Bundle {
     /// What the jobs will ask.
     pub kind: JobKind,
     /// Positions in the message's memory, the next ones last. Empty for a report, which is about the whole message.
-    pub positions: Vec<u32>,
+    pub positions: Few,
 }
 
 /// One next hop of one transport.
@@ -29,6 +30,8 @@ pub struct Destination {
     pub transport: u32,
     /// What makes it one: the next hop, or `recipient@nexthop` where concurrency goes by recipient.
     pub key: Arc<str>,
+    /// The hash of that, by which its transport finds it.
+    pub hash: u64,
     /// The next hop.
     pub nexthop: Arc<str>,
     /// How many jobs it takes.
@@ -90,10 +93,11 @@ impl Pace {
 
 impl Destination {
     /// A destination that nothing is known of.
-    pub fn new(transport: u32, key: Arc<str>, nexthop: Arc<str>, rules: &WindowRules) -> Self {
+    pub fn new(transport: u32, key: Arc<str>, hash: u64, nexthop: Arc<str>, rules: &WindowRules) -> Self {
         Self {
             transport,
             key,
+            hash,
             nexthop,
             window: Window::new(rules),
             busy: 0,

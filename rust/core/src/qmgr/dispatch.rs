@@ -7,13 +7,14 @@
 use super::destination::{Bundle, Destination};
 use super::errand::Errand;
 use super::job::InFlight;
-use super::message::Stage;
+use super::message::{Few, Stage};
 use super::overtake::Look;
 use super::route::Route;
 use super::scheduler::{Event, Scheduler, Timer, deferral};
 use super::transport::{Draw, Transport};
 use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{Job, JobKind, JobRecipient};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// Destinations of which nothing waits that are still remembered, with the windows that they have learned.
@@ -51,14 +52,15 @@ impl Scheduler {
 
     fn destination_by_key(&mut self, transport: u32, key: &str, nexthop: &Arc<str>) -> u32 {
         let owner = &mut self.transports[transport as usize];
-        if let Some(destination) = owner.destinations.get(key) {
-            return *destination;
+        let hash = owner.hasher.hash_one(key);
+        if let Some(number) = owner.destinations.find(hash, |number| *self.destinations[*number].key == *key) {
+            return *number;
         }
         let key: Arc<str> = if **nexthop == *key { Arc::clone(nexthop) } else { key.into() };
         let rules = owner.settings.window_rules();
-        let new = Destination::new(transport, Arc::clone(&key), Arc::clone(nexthop), &rules);
+        let new = Destination::new(transport, key, hash, Arc::clone(nexthop), &rules);
         let (number, _) = self.destinations.insert(new);
-        owner.destinations.insert(key, number);
+        owner.destinations.insert_unique(hash, number, |number| self.destinations[*number].hash);
         number
     }
 
@@ -70,7 +72,7 @@ impl Scheduler {
     }
 
     /// Recipients of a message begin to wait for a destination; or not, if it is known to be dead.
-    pub(super) fn wait_for(&mut self, destination: u32, key: u32, kind: JobKind, positions: Vec<u32>, now: Now) {
+    pub(super) fn wait_for(&mut self, destination: u32, key: u32, kind: JobKind, positions: Few, now: Now) {
         let transport = &self.transports[self.destinations[destination].transport as usize];
         let deferred_transport = self.settings.defer_transports.iter().any(|name| **name == *transport.name);
         let reason = if deferred_transport && kind == JobKind::Deliver {
@@ -99,7 +101,7 @@ impl Scheduler {
         errand
     }
 
-    fn line_up(&mut self, key: u32, message: u32, kind: JobKind, mut positions: Vec<u32>, now: Now) {
+    fn line_up(&mut self, key: u32, message: u32, kind: JobKind, mut positions: Few, now: Now) {
         let number = self.destinations[key].transport;
         let errand = self.errand(message, number, now);
         let serial = self.errands.serial(errand);
@@ -173,10 +175,13 @@ impl Scheduler {
         let has_room = destination.has_room(now.mono_us);
         let mut stands = false;
         for lane in 0..2 {
-            let draw = self
-                .may_overtake(key, lane)
-                .filter(|_| has_room)
-                .map(|(bundle, large)| Draw { large, draw: bundle.turn.draw });
+            let destination = &self.destinations[key];
+            if destination.turns[lane].is_none() && (!has_room || destination.lanes[lane].is_empty()) {
+                // It does not stand there, and has no reason to.
+                continue;
+            }
+            let draw = if has_room { self.may_overtake(key, lane) } else { None };
+            let draw = draw.map(|(bundle, large)| Draw { large, draw: bundle.turn.draw });
             let destination = &mut self.destinations[key];
             if destination.draws[lane] != draw {
                 self.transports[number as usize].lanes[lane].move_draw(key, destination.draws[lane], draw);
@@ -216,7 +221,10 @@ impl Scheduler {
             if destination.is_idle(now.mono_us)
                 && let Some(destination) = self.destinations.remove(key)
             {
-                self.transports[destination.transport as usize].destinations.remove(&destination.key);
+                let of_transport = &mut self.transports[destination.transport as usize].destinations;
+                if let Ok(found) = of_transport.find_entry(destination.hash, |number| *number == key) {
+                    found.remove();
+                }
             }
         }
     }
@@ -237,7 +245,7 @@ impl Scheduler {
             let Some(lane) = transport.next_lane() else {
                 return;
             };
-            let Some((turn, destination)) = transport.lanes[lane].line.first().copied() else {
+            let Some((turn, destination)) = transport.lanes[lane].line.first() else {
                 return;
             };
             if !self.overtake(lane, destination, turn, now) {
@@ -305,9 +313,9 @@ impl Scheduler {
                 }
                 waits
             }),
-            JobKind::Bounce => recipients.clone_from(&message.bounced),
-            JobKind::Warn => recipients.clone_from(&message.late),
-            JobKind::Confirm => recipients.clone_from(&message.delivered),
+            JobKind::Bounce => recipients.clone_from(&message.left.bounced),
+            JobKind::Warn => recipients.clone_from(&message.left.late),
+            JobKind::Confirm => recipients.clone_from(&message.left.delivered),
         }
         let empty = bundle.positions.is_empty();
         bundle.turn.served += 1;
@@ -380,11 +388,8 @@ impl Scheduler {
             return;
         };
         let transport = &mut self.transports[number as usize];
-        if let Some(agent) = transport.agents.iter_mut().find(|agent| agent.peer == peer) {
-            agent.busy -= 1;
-        }
+        transport.free_agents_place(peer);
         transport.uncount_job(job.lane, job.large);
-        transport.count_room();
         self.touch(number);
     }
 }

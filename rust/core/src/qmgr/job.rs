@@ -1,7 +1,8 @@
 //! Jobs under way: what agents were asked, by the number they answer with.
 
+use super::message::Few;
 use crate::ipc::frame::JobKind;
-use std::collections::HashMap;
+use crate::spread::NumberMap;
 
 /// What an agent was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub struct InFlight {
     /// What was asked.
     pub kind: JobKind,
     /// Positions in the message's memory.
-    pub positions: Vec<u32>,
+    pub positions: Few,
     /// 0 of fresh mail, 1 of retries.
     pub lane: usize,
     /// Its message was a large one for its transport.
@@ -30,13 +31,13 @@ pub struct InFlight {
 #[derive(Debug)]
 pub struct Jobs {
     next: u64,
-    in_flight: HashMap<u64, InFlight>,
+    in_flight: NumberMap<u64, InFlight>,
 }
 
 impl Jobs {
     /// No job, as of `wall_us`.
     pub fn new(wall_us: u64) -> Self {
-        Self { next: wall_us.max(1), in_flight: HashMap::new() }
+        Self { next: wall_us.max(1), in_flight: NumberMap::default() }
     }
 
     /// A job begins; its number.

@@ -9,7 +9,12 @@ use super::route::Route;
 use crate::ipc::frame::{JobRecipient, Status};
 use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::recipients::Cursor;
+use smallvec::SmallVec;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+
+/// Positions, keys or indices, of which most messages have one or two: so many need no memory of their own.
+pub type Few = SmallVec<[u32; 4]>;
 
 /// What is being waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +60,7 @@ pub struct Target {
     pub index: u32,
     /// Who it is; `address` as the resolver left it.
     pub recipient: Recipient,
-    /// Where it goes, once that is known.
+    /// Where it goes, from when that is known until it has a destination.
     pub route: Option<Route>,
     /// The resolver was asked.
     pub asked: bool,
@@ -75,6 +80,58 @@ impl Target {
     }
 }
 
+/// What an attempt leaves behind where not everything was sent and done with.
+#[derive(Debug, Default)]
+pub struct Outcomes {
+    /// What stays for the next attempt.
+    pub deferred: Vec<(u32, Arc<Status>)>,
+    /// What failed for good and is not reported yet.
+    pub bounced: Vec<JobRecipient>,
+    /// What is late and to be warned about.
+    pub late: Vec<JobRecipient>,
+    /// What was delivered, and the sender is to be told.
+    pub delivered: Vec<JobRecipient>,
+    /// Of the job that is answered next: whose delivery is for us to report.
+    pub to_confirm: Vec<u32>,
+}
+
+/// `Outcomes`, which most messages have none of: then they take no room.
+#[derive(Debug, Default)]
+pub struct Left(Option<Box<Outcomes>>);
+
+impl Left {
+    /// Is there nothing at all?
+    pub fn is_nothing(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// All of it.
+    pub fn into_outcomes(self) -> Outcomes {
+        self.0.map(|outcomes| *outcomes).unwrap_or_default()
+    }
+}
+
+impl Deref for Left {
+    type Target = Outcomes;
+
+    fn deref(&self) -> &Outcomes {
+        static NOTHING: Outcomes = Outcomes {
+            deferred: Vec::new(),
+            bounced: Vec::new(),
+            late: Vec::new(),
+            delivered: Vec::new(),
+            to_confirm: Vec::new(),
+        };
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Left {
+    fn deref_mut(&mut self) -> &mut Outcomes {
+        self.0.get_or_insert_default()
+    }
+}
+
 /// A message that is being delivered.
 #[derive(Debug)]
 pub struct Active {
@@ -85,7 +142,7 @@ pub struct Active {
     /// The recipients in memory; a position here is kept until there is an outcome.
     pub targets: Vec<Target>,
     /// Positions that are free.
-    pub free: Vec<u32>,
+    pub free: Few,
     /// Recipients in memory that are waited for.
     pub waiting: u32,
     /// Recipients in memory at a time.
@@ -117,19 +174,11 @@ pub struct Active {
     /// The sender gets it back if it cannot be delivered now.
     pub expired: bool,
     /// The errands for it that are not through, one a transport.
-    pub errands: Vec<u32>,
+    pub errands: Few,
     /// Agents that were lost while they held a part of it, in this attempt.
     pub agents_lost: u32,
-    /// What stays for the next attempt.
-    pub deferred: Vec<(u32, Arc<Status>)>,
-    /// What failed for good and is not reported yet.
-    pub bounced: Vec<JobRecipient>,
-    /// What is late and to be warned about.
-    pub late: Vec<JobRecipient>,
-    /// What was delivered, and the sender is to be told.
-    pub delivered: Vec<JobRecipient>,
-    /// Of the job that is answered next: whose delivery is for us to report.
-    pub to_confirm: Vec<u32>,
+    /// What is to be told, or tried again.
+    pub left: Left,
 }
 
 impl Active {

@@ -18,6 +18,7 @@
 //! errand      what a transport has to do for a message, and its turn
 //! slots       when a small message may overtake a large one
 //! overtake    which one does
+//! order       who is first of those that stand in a lane
 //! job         a bundle on its way: what an agent was asked
 //! control     what a person may do to it
 //! leaving     messages that a command moves to maildrop/
@@ -44,6 +45,7 @@ pub mod leaving;
 pub mod line;
 pub mod listing;
 pub mod message;
+mod order;
 pub mod orphans;
 mod outcome;
 mod overtake;

@@ -12,7 +12,7 @@ use super::catalogue::Place;
 use super::destination::Bundle;
 use super::job::InFlight;
 use super::line::{Text, decided_here};
-use super::message::{Active, Phase, Stage, Wish};
+use super::message::{Active, Few, Outcomes, Phase, Stage, Wish};
 use super::scheduler::{Event, Scheduler, Timer, deferral};
 use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{JobKind, JobRecipient, JobResult, Outcome, Status};
@@ -41,7 +41,7 @@ impl Scheduler {
             JobKind::Bounce => self.reported(job.message, &result.recipients, now),
             JobKind::Warn => self.warned(job.message, &result.recipients, now),
             JobKind::Confirm => {
-                self.active[job.message].delivered.clear();
+                self.active[job.message].left.delivered.clear();
                 self.report(job.message, now);
             }
         }
@@ -52,7 +52,7 @@ impl Scheduler {
     /// Of a job that is being answered: the sender asked to hear of these recipients' delivery, and we are to tell.
     pub fn to_confirm(&mut self, job: u64, recipients: &[u32]) {
         let Some(message) = self.jobs.get(job).map(|job| job.message) else { return };
-        self.active[message].to_confirm = recipients.to_vec();
+        self.active[message].left.to_confirm = recipients.to_vec();
     }
 
     /// A recipient was sent. The sender is told if that is for us to do, or if it was told of a delay before.
@@ -63,15 +63,16 @@ impl Scheduler {
         let wanted = told_by_us || target.recipient.notify.on_delay() && delayed();
         if wanted && !message.envelope.sender.is_empty() {
             let (index, recipient) = (target.index, target.recipient.clone());
-            message.delivered.push(JobRecipient { index, recipient, status: Some(status) });
+            message.left.delivered.push(JobRecipient { index, recipient, status: Some(status) });
         }
         self.free(key, position);
     }
 
     fn delivered(&mut self, job: &InFlight, outcomes: Vec<(u32, Status)>, site: Option<&Status>, now: Now) {
         let mut last: Option<Arc<Status>> = None;
-        let mut done = Vec::new();
-        let to_confirm = std::mem::take(&mut self.active[job.message].to_confirm);
+        let mut done = Few::new();
+        let left = &mut self.active[job.message].left;
+        let to_confirm = if left.is_nothing() { Vec::new() } else { std::mem::take(&mut left.to_confirm) };
         for (nth, (index, status)) in outcomes.into_iter().enumerate() {
             let targets = &self.active[job.message].targets;
             let is = |position: &u32| {
@@ -99,7 +100,7 @@ impl Scheduler {
         }
         self.done(self.active[job.message].slot, done);
         let is_silent = |at: &u32| self.active[job.message].targets[*at as usize].stage == Stage::InFlight;
-        let silent: Vec<u32> = job.positions.iter().copied().filter(is_silent).collect();
+        let silent: Few = job.positions.iter().copied().filter(is_silent).collect();
         if !silent.is_empty() {
             let unknown = || deferral([3, 0], "unknown mail transport error");
             let status =
@@ -165,7 +166,7 @@ impl Scheduler {
         message.agents_lost += 1;
         let unwanted = message.withdrawn || job.kind != JobKind::Deliver && message.wish != Wish::Deliver;
         let give_up = message.agents_lost > AGENTS_LOST_MAX || unwanted;
-        let mut again = Vec::new();
+        let mut again = Few::new();
         for position in &job.positions {
             let target = &mut message.targets[*position as usize];
             if target.stage == Stage::InFlight {
@@ -223,13 +224,13 @@ impl Scheduler {
                 let late = !entry.warned() && !null_sender && lifetimes.warning_due(now, arrival_us);
                 if late && recipient.notify.on_delay() {
                     let status = Some(Status::clone(status));
-                    message.late.push(JobRecipient { index, recipient, status });
+                    message.left.late.push(JobRecipient { index, recipient, status });
                 }
-                message.deferred.push((index, Arc::clone(status)));
+                message.left.deferred.push((index, Arc::clone(status)));
             } else {
                 message.expired |= status.outcome == Outcome::Deferred;
                 let status = Some(Status { outcome: Outcome::Bounced, ..Status::clone(status) });
-                message.bounced.push(JobRecipient { index, recipient, status });
+                message.left.bounced.push(JobRecipient { index, recipient, status });
             }
         }
         self.free(key, position);
@@ -265,7 +266,7 @@ impl Scheduler {
     }
 
     /// These need no further attempt.
-    pub(super) fn done(&mut self, slot: u32, indices: Vec<u32>) {
+    pub(super) fn done(&mut self, slot: u32, indices: impl IntoIterator<Item = u32>) {
         let recipients: Vec<u32> = indices.into_iter().filter(|index| self.catalogue.done(slot, *index)).collect();
         if !recipients.is_empty() {
             let id = self.catalogue.entry(slot).id();
@@ -298,11 +299,11 @@ impl Scheduler {
     pub(super) fn end_attempt(&mut self, key: u32, now: Now) {
         let message = &mut self.active[key];
         let entry = self.catalogue.entry(message.slot);
-        let id = entry.id().text(self.settings.long_queue_ids);
         if message.wish != Wish::Deliver {
             return self.conclude(key, now);
         }
         if message.expired {
+            let id = entry.id().text(self.settings.long_queue_ids);
             let word = if entry.forced_expire() { "force-expired" } else { "expired" };
             let text = format!("{id}: from=<{}>, status={word}, returned to sender", message.envelope.sender);
             self.events.push_back(Event::Line { program: None, warning: false, text: text.into() });
@@ -311,10 +312,13 @@ impl Scheduler {
         // the postmaster may want to.
         let null_sender = message.envelope.sender.is_empty();
         let silent = |recipient: &JobRecipient| !null_sender && !recipient.recipient.notify.on_failure();
-        let (silent, told): (Vec<_>, Vec<_>) = std::mem::take(&mut message.bounced).into_iter().partition(silent);
-        message.bounced = told;
-        let slot = message.slot;
-        self.done(slot, silent.into_iter().map(|recipient| recipient.index).collect());
+        if !message.left.bounced.is_empty() {
+            let (silent, told): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut message.left.bounced).into_iter().partition(silent);
+            message.left.bounced = told;
+            let slot = message.slot;
+            self.done(slot, silent.into_iter().map(|recipient| recipient.index));
+        }
         self.report(key, now);
     }
 
@@ -324,18 +328,18 @@ impl Scheduler {
         if message.wish != Wish::Deliver {
             return self.conclude(key, now);
         }
-        let (phase, kind) = if !message.bounced.is_empty() {
+        let (phase, kind) = if !message.left.bounced.is_empty() {
             (Phase::Bouncing, JobKind::Bounce)
-        } else if !message.late.is_empty() {
+        } else if !message.left.late.is_empty() {
             (Phase::Warning, JobKind::Warn)
-        } else if !message.delivered.is_empty() {
+        } else if !message.left.delivered.is_empty() {
             (Phase::Confirming, JobKind::Confirm)
         } else {
             return self.conclude(key, now);
         };
         message.phase = phase;
         let destination = self.bounce_destination();
-        self.wait_for(destination, key, kind, Vec::new(), now);
+        self.wait_for(destination, key, kind, Few::new(), now);
     }
 
     /// The bounce agent's answer about recipients that failed for good: whose report is queued is done.
@@ -344,10 +348,10 @@ impl Scheduler {
         let message = &mut self.active[key];
         let slot = message.slot;
         let (told, left): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut message.bounced).into_iter().partition(|recipient| sent(recipient.index));
-        message.bounced = left;
-        let failed = !message.bounced.is_empty() || message.wish == Wish::Delete;
-        self.done(slot, told.into_iter().map(|recipient| recipient.index).collect());
+            std::mem::take(&mut message.left.bounced).into_iter().partition(|recipient| sent(recipient.index));
+        message.left.bounced = left;
+        let failed = !message.left.bounced.is_empty() || message.wish == Wish::Delete;
+        self.done(slot, told.into_iter().map(|recipient| recipient.index));
         if failed { self.conclude(key, now) } else { self.report(key, now) }
     }
 
@@ -358,7 +362,7 @@ impl Scheduler {
             let id = self.catalogue.entry(slot).id();
             self.events.push_back(Event::Note(Fact::Warned { id }));
         }
-        self.active[key].late.clear();
+        self.active[key].left.late.clear();
         self.report(key, now);
     }
 
@@ -373,13 +377,14 @@ impl Scheduler {
         };
         self.in_core -= message.in_core();
         self.retries -= usize::from(message.retry);
-        let Active { slot, wish, withdrawn, deferred, bounced, envelope, .. } = message;
+        let Active { slot, wish, withdrawn, left, envelope, .. } = message;
         if wish == Wish::Delete || self.catalogue.entry(slot).finished() {
             let place = self.catalogue.entry(slot).place();
             debug_assert_eq!(place, Place::Active(key));
             return self.discard(slot);
         }
         let entry = self.catalogue.entry(slot);
+        let Outcomes { deferred, bounced, .. } = left.into_outcomes();
         let unreported = bounced.into_iter().filter_map(|left| Some((left.index, Arc::new(left.status?))));
         let mut reasons: Vec<(u32, Arc<Status>)> = deferred.into_iter().chain(unreported).collect();
         reasons.retain(|(index, _)| !entry.is_done(*index));
@@ -513,7 +518,7 @@ impl Scheduler {
         transport.dead = Some((Arc::clone(&status), until_us));
         transport.wanting_since_us = None;
         transport.asked_us = None;
-        let mut destinations: Vec<u32> = transport.destinations.values().copied().collect();
+        let mut destinations: Vec<u32> = transport.destinations.iter().copied().collect();
         destinations.sort_unstable();
         self.set_timer(until_us, Timer::Transport(number));
         for key in destinations {

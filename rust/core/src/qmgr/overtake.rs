@@ -133,14 +133,14 @@ impl Scheduler {
             let mut next = 0;
             for _ in 0..CANDIDATES_MAX {
                 // One look at each errand, however many destinations it has.
-                let Some((draw, key)) = line.range((next, 0)..).next() else {
+                let Some((draw, key)) = line.first_from((next, 0)) else {
                     break;
                 };
                 next = draw + 1;
-                if *draw == turn.draw {
+                if draw == turn.draw {
                     continue;
                 }
-                let Some((bundle, _)) = self.may_overtake(*key, lane) else {
+                let Some((bundle, _)) = self.may_overtake(key, lane) else {
                     continue;
                 };
                 let waited =

@@ -5,7 +5,8 @@
 //! it said holds for `ROUTES_KEPT_US`: a table that changes needs no reload.
 
 use crate::clock::SECOND_US;
-use std::collections::HashMap;
+use hashbrown::HashMap;
+use memchr::memrchr;
 use std::sync::Arc;
 
 /// Routes remembered at a time; beyond that, all are forgotten and asked for again.
@@ -49,7 +50,7 @@ pub struct Routes {
 
 /// The part of an address by which it may be routed: its domain, or nothing for a bare local part.
 pub fn domain(address: &str) -> &str {
-    address.rsplit_once('@').map_or("", |(_, domain)| domain)
+    memrchr(b'@', address.as_bytes()).map_or("", |at| &address[at + 1..])
 }
 
 fn lower(text: &str) -> Box<str> {

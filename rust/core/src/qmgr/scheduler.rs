@@ -32,8 +32,10 @@ use crate::queue::state::Fact;
 use crate::queue::store::Stored;
 use crate::slab::Slab;
 use crate::smtp::reply::Enhanced;
+use crate::spread::NumberMap;
+use hashbrown::HashMap;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 /// Something to do.
@@ -114,7 +116,7 @@ pub struct Scheduler {
     pub(super) idle: VecDeque<u32>,
     pub(super) routes: Routes,
     pub(super) jobs: Jobs,
-    pub(super) agents: HashMap<u32, u32>,
+    pub(super) agents: NumberMap<u32, u32>,
     pub(super) timers: BinaryHeap<Reverse<(u64, Timer)>>,
     pub(super) settled: Vec<(u32, u64)>,
     pub(super) dirty: Vec<u32>,
@@ -122,7 +124,7 @@ pub struct Scheduler {
     pub(super) errands: Slab<Errand>,
     pub(super) draws: u64,
     /// Messages that a command moves elsewhere.
-    pub(super) leaving: HashMap<QueueId, Leaving>,
+    pub(super) leaving: NumberMap<QueueId, Leaving>,
     /// The last look for a message that overtakes which found none.
     pub(super) look: Look,
     /// Where the last message that was admitted came from: see `admit`.
@@ -153,14 +155,14 @@ impl Scheduler {
             idle: VecDeque::new(),
             routes: Routes::default(),
             jobs: Jobs::new(now.wall_us),
-            agents: HashMap::new(),
+            agents: NumberMap::default(),
             timers: BinaryHeap::new(),
             settled: Vec::new(),
             dirty: Vec::new(),
             events: VecDeque::new(),
             errands: Slab::default(),
             draws: 0,
-            leaving: HashMap::new(),
+            leaving: NumberMap::default(),
             look: Look::default(),
             admitted: 0,
             calling: VecDeque::new(),
@@ -187,7 +189,8 @@ impl Scheduler {
             let chosen = self.transport_settings.get(&*transport.name).unwrap_or(&self.default_transport);
             if transport.settings != *chosen {
                 transport.settings = *chosen;
-                for key in transport.destinations.values() {
+                transport.count_room();
+                for key in &transport.destinations {
                     self.destinations[*key].window.limited(&chosen.window_rules());
                 }
             }

@@ -8,9 +8,10 @@
 //! and a fifth of the agents is kept for it, however long retries take.
 
 use super::errand::Turn;
+use super::order::Order;
 use super::settings::TransportSettings;
 use crate::ipc::frame::Status;
-use std::collections::{BTreeSet, HashMap};
+use hashbrown::{DefaultHashBuilder, HashTable};
 use std::sync::Arc;
 
 /// Deliveries of fresh mail for one of a retry while both wait.
@@ -35,9 +36,9 @@ pub struct Agent {
 #[derive(Debug, Default)]
 pub struct Lane {
     /// Destinations that may send, by the turn of their first bundle.
-    pub line: BTreeSet<(Turn, u32)>,
+    pub line: Order<(Turn, u32)>,
     /// The same destinations by the draw of the message there that may best overtake: those with a small one, the others.
-    pub by_draw: [BTreeSet<(u64, u32)>; 2],
+    pub by_draw: [Order<(u64, u32)>; 2],
     /// The round that is being served.
     pub round: u64,
 }
@@ -84,6 +85,8 @@ pub struct Transport {
     pub agents: Vec<Agent>,
     /// Jobs that its agents would take now, and `maxproc` allows.
     pub room: u64,
+    /// Jobs that its agents would take now.
+    free: u64,
     /// Jobs under way.
     pub busy: u64,
     /// Of these, of retries.
@@ -102,8 +105,10 @@ pub struct Transport {
     pub asked_us: Option<u64>,
     /// It takes no job before this moment (rate delay, monotonic).
     pub pause_until_us: u64,
-    /// Its destinations by their key.
-    pub destinations: HashMap<Arc<str>, u32>,
+    /// Its destinations by the hash of their key, which strangers choose.
+    pub destinations: HashTable<u32>,
+    /// What makes that hash.
+    pub hasher: DefaultHashBuilder,
     /// Fresh mail, and retries.
     pub lanes: [Lane; 2],
     /// Deliveries of fresh mail since the last of a retry.
@@ -124,6 +129,7 @@ impl Transport {
             settings,
             agents: Vec::new(),
             room: 0,
+            free: 0,
             busy: 0,
             busy_retries: 0,
             retry_room: 0,
@@ -133,7 +139,8 @@ impl Transport {
             wanting_since_us: None,
             asked_us: None,
             pause_until_us: 0,
-            destinations: HashMap::new(),
+            destinations: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             lanes: [Lane::default(), Lane::default()],
             fresh_turns: 0,
             in_core: 0,
@@ -152,8 +159,26 @@ impl Transport {
         self.retry_room = (capacity - capacity / FRESH_SHARE).max(1);
         self.late_room = (capacity - capacity / SMALL_SHARE).max(1);
         self.busy = self.agents.iter().map(|agent| u64::from(agent.busy)).sum();
-        let free: u64 = self.agents.iter().map(|agent| u64::from(agent.capacity.saturating_sub(agent.busy))).sum();
-        self.room = free.min(limit.saturating_sub(self.busy));
+        self.free = self.agents.iter().map(|agent| u64::from(agent.capacity.saturating_sub(agent.busy))).sum();
+        self.limit_room();
+    }
+
+    /// An agent has answered a job: as `count_room`, for this one alone.
+    pub fn free_agents_place(&mut self, peer: u32) {
+        let Some(agent) = self.agents.iter_mut().find(|agent| agent.peer == peer) else { return };
+        // One that was told to take fewer has no room by that.
+        self.free += u64::from(agent.busy <= agent.capacity);
+        agent.busy -= 1;
+        self.busy -= 1;
+        self.limit_room();
+    }
+
+    fn limit_room(&mut self) {
+        let limit = match self.settings.process_limit {
+            0 => u64::MAX,
+            limit => u64::from(limit),
+        };
+        self.room = self.free.min(limit.saturating_sub(self.busy));
     }
 
     /// The agent for the next job: `preferred` if it has room, or the one with the most; `None` if none has.
@@ -193,6 +218,7 @@ impl Transport {
     /// A job of that lane goes to an agent; of a large message, or not.
     pub fn count_job(&mut self, lane: usize, large: bool) {
         self.room -= 1;
+        self.free -= 1;
         self.busy += 1;
         self.busy_retries += lane as u64;
         self.busy_late += u64::from(large || lane == 1);

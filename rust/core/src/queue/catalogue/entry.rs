@@ -97,6 +97,8 @@ impl Flags {
     pub(crate) const FORCED_EXPIRE: u8 = 4;
     /// Its `due_us` is the moment of an attempt that was put off.
     pub(crate) const PUT_OFF: u8 = 8;
+    /// Its only recipient is done; of several, that is in `Extra`.
+    pub(crate) const DONE: u8 = 16;
 
     pub(crate) fn has(self, flag: u8) -> bool {
         self.0 & flag != 0
@@ -224,12 +226,18 @@ impl<'a> Entry<'a> {
 
     /// Does this recipient need no further attempt?
     pub fn is_done(&self, index: u32) -> bool {
-        self.row.extra.as_ref().is_some_and(|extra| extra.done.contains(index))
+        match self.row.recipients {
+            1 => index == 0 && self.row.flags.has(Flags::DONE),
+            _ => self.row.extra.as_ref().is_some_and(|extra| extra.done.contains(index)),
+        }
     }
 
     /// Recipients that need a further attempt.
     pub fn open(&self) -> u32 {
-        self.row.recipients - self.row.extra.as_ref().map_or(0, |extra| extra.done.count())
+        match self.row.recipients {
+            1 => u32::from(!self.row.flags.has(Flags::DONE)),
+            all => all - self.row.extra.as_ref().map_or(0, |extra| extra.done.count()),
+        }
     }
 
     /// Does no recipient need a further attempt?

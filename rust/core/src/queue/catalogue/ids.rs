@@ -6,6 +6,7 @@
 use super::chunks::Chunks;
 use super::entry::Row;
 use crate::queue::id::QueueId;
+use crate::spread::spread;
 use hashbrown::HashTable;
 
 /// Parts of the table: a power of two.
@@ -24,10 +25,8 @@ impl Default for Ids {
     }
 }
 
-/// IDs are clock readings that we gave ourselves: no stranger chooses them, and one multiplication spreads them.
 fn hash(id: QueueId) -> u64 {
-    let wide = u128::from(id.0) * 0x9e37_79b9_7f4a_7c15;
-    ((wide >> 64) as u64 ^ wide as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    spread(id.0)
 }
 
 fn part(hash: u64) -> usize {

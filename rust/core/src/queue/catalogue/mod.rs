@@ -256,8 +256,11 @@ impl Catalogue {
             return false;
         }
         let row = self.row(slot);
-        let recipients = row.recipients;
-        row.extra.get_or_insert_default().done.insert(index, recipients)
+        match row.recipients {
+            1 => row.flags.set(Flags::DONE),
+            recipients => return row.extra.get_or_insert_default().done.insert(index, recipients),
+        }
+        true
     }
 
     /// The sender was told of the delay.

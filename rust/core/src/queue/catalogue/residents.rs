@@ -2,7 +2,7 @@
 
 use crate::queue::id::QueueId;
 use crate::queue::locator::{Locator, SegmentId};
-use std::collections::HashMap;
+use crate::spread::NumberMap;
 
 /// A segment, as far as its messages are concerned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Resident {
 #[derive(Debug, Default)]
 pub(crate) struct Residents {
     rows: Vec<Resident>,
-    numbers: HashMap<SegmentId, u32>,
+    numbers: NumberMap<SegmentId, u32>,
     free: Vec<u32>,
 }
 
