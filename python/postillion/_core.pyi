@@ -27,6 +27,7 @@ __all__ = [
     "QueueManager",
     "SmtpClient",
     "SmtpClientSettings",
+    "SmtpIntake",
     "SmtpdConfig",
     "SmtpdService",
     "SmtpdSession",
@@ -785,6 +786,51 @@ class SmtpClient:
     @property
     def transactions(self) -> int:
         """Transactions begun."""
+
+@final
+class SmtpIntake:
+    """What a peer has said and nobody has taken yet: by line, by count, or as a whole message.
+
+    Bounded are lines and messages; the caller bounds how many octets wait, by reading no more of the peer.
+    """
+
+    LINE_TOO_LONG: int
+    TOO_MUCH: int
+
+    def __new__(cls, line_limit: int) -> SmtpIntake:
+        """`line_limit`: octets of a line without its end."""
+
+    def feed(self, data: bytes) -> bool:
+        """Take the next octets: is there something to take? While a message is read, not before its end."""
+
+    def take_line(self, end: bytes) -> bytes | int | None:
+        """A line with its end; None when its end has not come.
+
+        A number when it is longer than the limit: so many octets and more belong to it, and none is taken. Raises
+        `ValueError` for an empty end.
+        """
+
+    def take(self, most: int) -> bytes:
+        """At most so many octets, at once."""
+
+    def begin_message(self, *, line_octets: int, message_octets: int | None) -> bool:
+        """Read a message from here to CRLF.CRLF: has it ended already? Limits in octets on the wire; None: none.
+
+        One that goes above a limit is read to its end, and not kept. What was read of another is forgotten.
+        """
+
+    def take_message(self) -> bytes | int | None:
+        """The message, its lines ended with CRLF, dots unstuffed; LINE_TOO_LONG, TOO_MUCH; None: it has not ended."""
+
+    @property
+    def reads_message(self) -> bool:
+        """Is a message being read?"""
+
+    def clear(self) -> None:
+        """Forget what waits; a message that is read goes on."""
+
+    def __len__(self) -> int:
+        """How many octets wait."""
 
 @final
 class SmtpdConfig:

@@ -12,16 +12,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import traceback
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Coroutine, Iterable
 from typing import Any, AnyStr, Final
-
-import aiosmtpd.smtp
 
 from postillion._core import Journal, Log, SmtpdConfig, SmtpdService, SmtpdSession
 from postillion.smtpd.access import Access, Reply
 from postillion.smtpd.auth import CHALLENGE, SUCCESS, Exchange
 from postillion.smtpd.clients import Client, Clients
+from postillion.smtpd.controlled import SMTP
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.handler import Handler
 from postillion.smtpd.names import Name
@@ -221,19 +220,6 @@ class Service:
             self.attend(self.core.stop(self.loop.time()))
         if goes_on:
             self.loop.call_later(self._sweep_every_s, self._sweep)
-
-
-class SMTP(aiosmtpd.smtp.SMTP):
-    """A connection of a handler alone, without a queue: what `aiosmtpd.controller.Controller` makes in `factory`.
-
-    It takes the arguments of `aiosmtpd.smtp.SMTP` and speaks its dialogue, AUTH and STARTTLS included; see
-    docs/aiosmtpd.md.
-    """
-
-    def __init__(self, handler: object, **arguments: Any) -> None:
-        # aiosmtpd keeps these in one dictionary for all connections: one client's EHLO would change another's limits.
-        self.command_size_limits = defaultdict(lambda: self.command_size_limit)
-        super().__init__(handler, **arguments)
 
 
 class Wire(asyncio.Transport):

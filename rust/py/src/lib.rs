@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 mod bench;
 mod cleanup;
 mod delivery;
+mod intake;
 mod journal;
 mod log;
 mod maildrop;
@@ -22,6 +23,8 @@ mod _core {
     use crate::cleanup::{CleanupSettings, Submission};
     #[pymodule_export]
     use crate::delivery::{AgentLink, DeliveryJob, JobRecipient, JobStatus};
+    #[pymodule_export]
+    use crate::intake::SmtpIntake;
     #[pymodule_export]
     use crate::journal::{Journal, QueueError, list_queue, repair_queue};
     #[pymodule_export]

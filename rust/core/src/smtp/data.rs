@@ -16,12 +16,14 @@ pub enum Ending {
     Standard,
     /// A line that holds one dot, whatever ends it and the line before.
     AnyLine,
+    /// CRLF "." CRLF, and a bare LF is text that stays as it is: for an owner that relays nothing by itself.
+    Verbatim,
 }
 
 /// What the bytes were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Run<'a> {
-    /// Content in wire form: CRLF line ends but for stray CRs, dots stuffed.
+    /// Content in wire form: CRLF line ends but for stray CRs (`Verbatim`: and stray LFs), dots stuffed.
     Content(&'a [u8]),
     /// Nothing that can be told yet: give more.
     More,
@@ -92,7 +94,7 @@ impl DataReader {
                 let (used, run) = self.feed(&input[1..]);
                 (used + 1, run)
             }
-            (State::Dot { .. }, b'\n') => {
+            (State::Dot { .. }, b'\n') if self.ending != Ending::Verbatim => {
                 self.bare_newlines += 1;
                 if lenient {
                     self.state = State::End;
@@ -128,6 +130,11 @@ impl DataReader {
         while let Some(found) = memchr(b'\n', &input[at..]) {
             let newline = at + found;
             let after_cr = if newline == 0 { cr } else { input[newline - 1] == b'\r' };
+            if !after_cr && self.ending == Ending::Verbatim {
+                self.bare_newlines += 1;
+                at = newline + 1;
+                continue;
+            }
             if !after_cr {
                 return self.bare_newline(input, newline);
             }
@@ -245,8 +252,32 @@ mod tests {
     }
 
     #[test]
+    fn a_verbatim_reader_keeps_bare_newlines_and_ends_at_crlf_dot_crlf() {
+        for (wire, content, ended) in [
+            (&b".\r\n"[..], &b""[..], ENDED),
+            (b"a\nb\r\n.\r\n", b"a\nb\r\n", ENDED),
+            (b"a\n.\n", b"a\n.\n", OPEN),
+            (b"a\n.\r\n.\r\n", b"a\n.\r\n", ENDED),
+            (b"a\r\n.\n.\r\n", b"a\r\n.\n.\r\n", OPEN),
+            (b"\n.\r\n\n\r\n.\r\n", b"\n.\r\n\n\r\n", ENDED),
+            (b".\n\r\n.\r\n", b".\n\r\n", ENDED),
+        ] {
+            for step in 1..=wire.len() {
+                let (got, over, _, _) = read(Ending::Verbatim, wire, step);
+                assert_eq!(
+                    (String::from_utf8_lossy(&got), over),
+                    (String::from_utf8_lossy(content), ended),
+                    "{:?} by {step}",
+                    String::from_utf8_lossy(wire)
+                );
+            }
+        }
+    }
+
+    #[test]
     fn bare_newlines_are_counted() {
         assert_eq!(read(Ending::Standard, b"a\nb\n.\nc\r\n.\r\n", 3).3, 3);
+        assert_eq!(read(Ending::Verbatim, b"a\nb\n.\nc\r\n.\r\n", 3).3, 3);
     }
 
     fn octets() -> impl Strategy<Value = Vec<u8>> {
@@ -259,7 +290,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_split_gives_the_same(wire in octets(), step in 1usize..8) {
-            for ending in [Ending::Standard, Ending::AnyLine] {
+            for ending in [Ending::Standard, Ending::AnyLine, Ending::Verbatim] {
                 prop_assert_eq!(read(ending, &wire, step), read(ending, &wire, wire.len().max(1)));
             }
         }
@@ -270,6 +301,18 @@ mod tests {
             let framed = [b"\r\n", &content[..]].concat();
             prop_assert!(!framed.windows(5).any(|w| w == b"\r\n.\r\n"));
             prop_assert!(!framed.windows(2).any(|w| w[1] == b'\n' && w[0] != b'\r'));
+        }
+
+        #[test]
+        fn verbatim_content_is_what_came_before_the_first_crlf_dot_crlf(wire in octets(), step in 1usize..8) {
+            let framed = [b"\r\n", &wire[..]].concat();
+            let (content, ended, rest, _) = read(Ending::Verbatim, &wire, step);
+            let first = framed.windows(5).position(|w| w == b"\r\n.\r\n");
+            prop_assert_eq!(ended, first.is_some());
+            if let Some(first) = first {
+                prop_assert_eq!(&content[..], &wire[..first]);
+                prop_assert_eq!(rest, framed[first + 5..].to_vec());
+            }
         }
 
         #[test]

@@ -9,6 +9,7 @@ mod client_tests;
 pub mod command;
 pub mod data;
 mod expect;
+pub mod intake;
 pub mod path;
 pub mod reply;
 pub mod response;
@@ -17,3 +18,4 @@ pub mod server_config;
 #[cfg(test)]
 mod server_tests;
 pub mod transaction;
+pub mod whole;

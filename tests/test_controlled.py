@@ -1,0 +1,341 @@
+"""`postillion.smtpd.server.SMTP` under aiosmtpd's Controller: Rust's byte path gives what aiosmtpd's own gives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import re
+import smtplib
+import socket
+import ssl
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiosmtpd.smtp
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword, Session
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from postillion._core import SmtpIntake
+from postillion.smtpd.controlled import Reader
+from postillion.smtpd.server import SMTP
+
+PATIENCE_S = 20.0
+LINE_LIMIT = 20
+SIZE_LIMIT = 60
+ENVELOPE = b"HELO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"
+
+
+class Box:
+    """A handler that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.contents: list[bytes | str | None] = []
+
+    async def handle_DATA(self, server: object, session: Session, envelope: Envelope) -> str:
+        assert envelope.original_content == envelope.content
+        self.contents.append(envelope.content)
+        return "250 kept"
+
+
+class Wire(asyncio.Transport):
+    """A client in memory: what it is told, and whether it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = b""
+        self.reading = True
+        self.closed = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("192.0.2.1", 1025) if name == "peername" else default
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.told += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+class SmallStock(aiosmtpd.smtp.SMTP):
+    line_length_limit = LINE_LIMIT
+
+
+class Small(SMTP):
+    line_length_limit = LINE_LIMIT
+
+
+Dialogue = tuple[bytes, list[bytes | str | None]]
+
+
+async def talk(kind: type[aiosmtpd.smtp.SMTP], pieces: list[bytes]) -> Dialogue:
+    """Say pieces to a server of this class; return what it says, and what its handler got."""
+    box, wire = Box(), Wire()
+    server = kind(box, data_size_limit=SIZE_LIMIT, hostname="mx", ident="t", loop=asyncio.get_running_loop())
+    server.connection_made(wire)
+    for piece in pieces:
+        server.data_received(piece)
+        # Until nobody has anything to do: the dialogue waits for octets alone.
+        for _ in range(8):
+            await asyncio.sleep(0)
+    for _ in range(400):
+        await asyncio.sleep(0)
+    server.connection_lost(None)
+    task = server._handler_coroutine
+    assert task is not None
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return wire.told, box.contents
+
+
+def cut(wire: bytes, places: list[int]) -> list[bytes]:
+    """Cut octets at these places."""
+    ends = sorted({place % (len(wire) + 1) for place in places} | {0, len(wire)})
+    return [wire[begin:end] for begin, end in itertools.pairwise(ends)]
+
+
+words = st.lists(
+    st.sampled_from(
+        [b"\r\n", b"\n", b"\r", b".", b"..", b"a", b"b" * 9, b"\r\n.\r\n", b"\xff", b"NOOP\r\n", b"QUIT\r\n"]
+    ),
+    max_size=24,
+)
+
+
+@given(said=words, places=st.lists(st.integers(0, 400), max_size=6))
+@example(said=[b"a\n.\r\nMAIL FROM:<x@y>\r\n", b"\r\n.\r\n", b"NOOP\r\n"], places=[])
+@example(said=[b"a\r\n.\n", b"NOOP\r\n.\r\n"], places=[55])
+@example(said=[b"b" * 18, b"\r\n.\r\n"], places=[])
+@example(said=[b"b" * 19, b"\r\n.\r\n"], places=[])
+@example(said=[b"b" * 20, b"\r\n.\r\n"], places=[60])
+@example(said=[b"b" * 21, b"\r\n.\r\n"], places=[65])
+@example(said=[b"..", b"b" * 16, b"\r\n.\r\n"], places=[])
+@example(said=[b"b" * 18 + b"\r\n"] * 3 + [b".\r\nNOOP\r\n"], places=[])
+@example(said=[b"b" * 18 + b"\r\n"] * 4 + [b".\r\nNOOP\r\n"], places=[])
+@settings(max_examples=300, deadline=None)
+def test_any_octets_in_any_pieces_get_aiosmtpds_answers(said: list[bytes], places: list[int]) -> None:
+    """The same replies, and the same contents, octet for octet."""
+    wire = ENVELOPE + b"".join(said)
+    ours = asyncio.run(talk(Small, cut(wire, places)))
+    assert ours == asyncio.run(talk(SmallStock, [wire]))
+    assert ours[0].startswith(b"220 mx t\r\n250 mx\r\n250 OK\r\n250 OK\r\n354 ")
+
+
+@given(pieces=st.lists(st.binary(max_size=12), max_size=12), counts=st.lists(st.integers(0, 9), max_size=12))
+def test_a_reader_gives_back_what_was_said(pieces: list[bytes], counts: list[int]) -> None:
+    """By count and by line, in order, nothing twice."""
+
+    async def read() -> bytes:
+        reader = Reader(1000, asyncio.get_running_loop())
+        for piece in pieces:
+            reader.feed_data(piece)
+        reader.feed_eof()
+        got = [await reader.read(count) for count in counts]
+        return b"".join(got) + b"".join([line async for line in reader])
+
+    assert asyncio.run(read()) == b"".join(pieces)
+
+
+async def test_a_reader_keeps_asyncios_contract() -> None:
+    loop = asyncio.get_running_loop()
+    for said, method, arguments, expected in [
+        (b"ab\ncd", "readuntil", (), b"ab\n"),
+        (b"ab\r\ncd", "readuntil", (b"\r\n",), b"ab\r\n"),
+        (b"ab", "readuntil", (), asyncio.IncompleteReadError(b"ab", None)),
+        (b"123456789", "readuntil", (), asyncio.LimitOverrunError("", 9)),
+        (b"ab", "readline", (), b"ab"),
+        (b"", "readline", (), b""),
+        (b"123456789\nNOOP\n", "readline", (), ValueError()),
+        (b"abc", "readexactly", (2,), b"ab"),
+        (b"abc", "readexactly", (0,), b""),
+        (b"abc", "readexactly", (4,), asyncio.IncompleteReadError(b"abc", 4)),
+        (b"abc", "readexactly", (-1,), ValueError()),
+        (b"abc", "read", (), b"abc"),
+        (b"abc", "read", (2,), b"ab"),
+        (b"", "read", (2,), b""),
+        (b"abc", "read", (0,), b""),
+    ]:
+        for kind in (Reader, asyncio.StreamReader):
+            reader = kind(8, loop)
+            reader.feed_data(said)
+            reader.feed_eof()
+            assert facts(await outcome(getattr(reader, method)(*arguments))) == facts(expected), (kind, said, method)
+
+
+async def outcome(reading: Awaitable[bytes]) -> object:
+    """Return what was read, or why nothing was."""
+    try:
+        return await reading
+    except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        return error
+
+
+def facts(got: object) -> object:
+    """Return what two errors have in common; anything else as it is."""
+    if not isinstance(got, Exception):
+        return got
+    return type(got), [getattr(got, name, None) for name in ("partial", "expected", "consumed")]
+
+
+async def test_an_overlong_line_is_read_to_its_end() -> None:
+    reader = Reader(8, asyncio.get_running_loop())
+    reader.feed_data(b"x" * 30)
+    line = asyncio.ensure_future(reader.readline())
+    await asyncio.sleep(0)
+    reader.feed_data(b"x" * 30 + b"\r\nNOOP\r\n")
+    with pytest.raises(ValueError):
+        await line
+    assert await reader.readline() == b"NOOP\r\n"
+
+
+async def test_one_coroutine_may_wait_and_a_lost_connection_wakes_it() -> None:
+    reader = Reader(8, asyncio.get_running_loop())
+    first = asyncio.ensure_future(reader.readline())
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError):
+        await reader.readline()
+    reader.set_exception(ConnectionResetError())
+    with pytest.raises(ConnectionResetError):
+        await first
+    with pytest.raises(ConnectionResetError):
+        await reader.readline()
+
+
+async def test_a_client_that_says_too_much_is_not_read_but_a_message_is() -> None:
+    wire = Wire()
+    reader = Reader(8, asyncio.get_running_loop())
+    reader.set_transport(wire)
+    reader.feed_data(b"NOOP\r\n" * 3)
+    assert not wire.reading
+    lines = [await reader.readline() for _ in range(2)]
+    assert (lines, wire.reading) == ([b"NOOP\r\n"] * 2, True)
+    message = asyncio.ensure_future(reader.message(line_octets=100, message_octets=10_000))
+    await asyncio.sleep(0)
+    for _ in range(50):
+        reader.feed_data(b"text of a message\r\n")
+        assert wire.reading
+        assert not message.done()
+    reader.feed_data(b".\r\n" + b"NOOP\r\n" * 3)
+    assert not wire.reading
+    assert await message == b"NOOP\r\n" + b"text of a message\r\n" * 50
+
+
+def test_an_intake_refuses_what_has_no_meaning() -> None:
+    intake = SmtpIntake(8)
+    with pytest.raises(ValueError):
+        intake.take_line(b"")
+    assert (intake.take_message(), intake.reads_message, len(intake)) == (None, False, 0)
+
+
+@contextlib.contextmanager
+def controlled(handler: object, kind: Callable[..., SMTP] = SMTP, **arguments: Any) -> Iterator[tuple[str, int]]:
+    """The address of a Controller with our class."""
+
+    class Ours(Controller):
+        def factory(self) -> SMTP:
+            return kind(self.handler, **self.SMTP_kwargs)
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    controller = Ours(handler, hostname="127.0.0.1", port=port, **arguments)
+    controller.start()
+    try:
+        yield "127.0.0.1", port
+    finally:
+        controller.stop()
+
+
+def test_a_large_message_arrives_as_it_was_sent() -> None:
+    box = Box()
+    text = b"".join(b"%07d .\r\n.%s\r\n" % (at, b"x" * (at % 900)) for at in range(5000))
+    with controlled(box) as address, smtplib.SMTP(*address, timeout=PATIENCE_S) as client:
+        for _ in range(2):
+            client.sendmail("a@example.com", ["b@example.org"], text)
+        assert client.noop()[0] == 250
+    assert box.contents == [text, text]
+
+
+def test_subclasses_keep_their_verbs() -> None:
+    class Spoken(SMTP):
+        async def smtp_XCLOCK(self, arg: str | None) -> None:
+            await self.push("334 which?")
+            answer = await self._reader.readline()
+            await self.push(b"250 " + answer.strip())
+
+        async def smtp_DATA(self, arg: str | None) -> None:
+            seen.append(arg)
+            await super().smtp_DATA(arg)
+
+    seen: list[str | None] = []
+    box = Box()
+    with controlled(box, Spoken) as address, smtplib.SMTP(*address, timeout=PATIENCE_S) as client:
+        assert client.docmd("XCLOCK") == (334, b"which?")
+        assert client.docmd("that one") == (250, b"that one")
+        client.sendmail("a@example.com", ["b@example.org"], b"text\r\n")
+    assert (seen, box.contents) == ([None], [b"text\r\n"])
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_auth_is_aiosmtpds(mechanism: str) -> None:
+    def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: LoginPassword) -> AuthResult:
+        return AuthResult(success=data == LoginPassword(b"user", b"secret"), handled=False)
+
+    with controlled(Box(), authenticator=authenticate, auth_require_tls=False) as address:
+        for password, code in (("wrong", 535), ("secret", 235)):
+            with smtplib.SMTP(*address, timeout=PATIENCE_S) as client:
+                client.ehlo()
+                client.user, client.password = "user", password
+                method = getattr(client, f"auth_{mechanism.lower()}")
+                if code == 235:
+                    assert client.auth(mechanism, method)[0] == code
+                else:
+                    with pytest.raises(smtplib.SMTPAuthenticationError, match=str(code)):
+                        client.auth(mechanism, method)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for localhost, in one file."""
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([*words, "-keyout", path, "-out", f"{path}.cert"], check=True, capture_output=True, timeout=60)
+    with path.open("a") as file:
+        file.write(Path(f"{path}.cert").read_text())
+    return path
+
+
+@pytest.mark.parametrize("behind", [b"NOOP\r\n", b"VRFY x\r\n" * 600], ids=["a command", "more than may wait"])
+def test_what_is_said_behind_starttls_is_forgotten(certificate: Path, behind: bytes) -> None:
+    """Commands that somebody puts before the handshake are not answered under TLS (CVE-2011-0411)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    trusting = ssl.create_default_context(cafile=f"{certificate}.cert")
+    box = Box()
+    with controlled(box, tls_context=context) as address:
+        plain = socket.create_connection(address, PATIENCE_S)
+        greeting = plain.recv(1000)
+        assert greeting.startswith(b"220 ")
+        plain.sendall(b"STARTTLS\r\n" + behind)
+        assert re.fullmatch(rb"220 Ready to start TLS\r\n", plain.recv(1000))
+        with trusting.wrap_socket(plain, server_hostname="localhost") as wire:
+            wire.sendall(ENVELOPE + b"text\r\n.\r\nQUIT\r\n")
+            told = b""
+            while piece := wire.recv(1000):
+                told += piece
+    assert [line[:3] for line in told.splitlines()] == [b"250", b"250", b"250", b"354", b"250", b"221"]
+    assert box.contents == [b"text\r\n"]
