@@ -25,7 +25,8 @@ def main() -> None:
     sizes = (10_000, 100_000, 1_000_000)
     if options.quick:
         sizes, options.decisions = (1000, 10_000), 2000
-    columns = ["waiting  ", "decisions/s", "us a decision", "us of the scheduler", "us an arrival", "octets a message", "correct"]
+    columns = ["waiting  ", "decisions/s", "us a decision", "us of the scheduler", "us an arrival"]
+    columns += ["octets a message", "correct"]
     question = "Decisions of the scheduler a second, and memory of a message that waits"
     result = Result(question, f"{options.decisions} decisions, the best of three runs", columns)
     result.begin()

@@ -54,6 +54,9 @@ impl Scheduler {
             let due = due.filter(|_| self.has_retry_room());
             let called = if self.calling.is_empty() { None } else { self.first_called() };
             let choices = [fresh, due, called];
+            if choices == [None; 3] {
+                break;
+            }
             let mut turns = (1..=choices.len()).map(|step| (self.admitted + step) % choices.len());
             let Some(turn) = turns.find(|turn| choices[*turn].is_some()) else {
                 break;

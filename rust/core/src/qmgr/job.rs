@@ -3,6 +3,7 @@
 use super::message::Few;
 use crate::ipc::frame::JobKind;
 use crate::spread::NumberMap;
+use hashbrown::hash_map::Entry;
 
 /// What an agent was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,14 @@ impl Jobs {
     /// A job, if the number is known.
     pub fn get(&self, number: u64) -> Option<&InFlight> {
         self.in_flight.get(&number)
+    }
+
+    /// A job ends if its number is known and it is the one that is meant.
+    pub fn end_if(&mut self, number: u64, is_meant: impl FnOnce(&InFlight) -> bool) -> Option<InFlight> {
+        match self.in_flight.entry(number) {
+            Entry::Occupied(known) if is_meant(known.get()) => Some(known.remove()),
+            _ => None,
+        }
     }
 
     /// A job ends.

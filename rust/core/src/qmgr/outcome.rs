@@ -27,12 +27,9 @@ const BACKOFF_LEAST_US: u64 = SECOND_US;
 impl Scheduler {
     /// An agent answers. Of a job that is not known (a queue manager before this one gave it) what was sent is believed.
     pub fn result(&mut self, result: JobResult, now: Now) {
-        let known = self.jobs.get(result.job).is_some_and(|job| self.active[job.message].envelope.id == result.id);
-        if !known {
+        let active = &self.active;
+        let Some(job) = self.jobs.end_if(result.job, |job| active[job.message].envelope.id == result.id) else {
             return self.believe(&result, now);
-        }
-        let Some(job) = self.jobs.end(result.job) else {
-            return;
         };
         self.agent_freed(&job);
         self.active[job.message].jobs -= 1;
