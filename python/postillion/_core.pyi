@@ -253,6 +253,12 @@ class AgentLink:
     def receive(self, data: bytes) -> list[DeliveryJob]:
         """The jobs that are complete with these bytes. Raises `ConnectionError` when they are no frames of ours."""
 
+    def close_idle_files(self, now: float) -> int:
+        """Close segments that `SmtpClient` keeps open and has not read for two seconds; how many are open.
+
+        `now`: seconds, the clock that the client is called with.
+        """
+
 @final
 class DeliveryJob:
     """One message, one next hop, some of its recipients."""

@@ -101,7 +101,6 @@ pub struct SmtpClient {
     client: Client,
     assignment: Option<Assignment>,
     content: Option<ContentReader>,
-    content_left: u64,
 }
 
 #[pymethods]
@@ -133,7 +132,7 @@ impl SmtpClient {
         let name_address_port = if port == 0 { name_address.clone() } else { format!("{name_address}:{port}") };
         let peer = Peer { name_address, name_address_port, nexthop: nexthop.into(), loop_detect, best };
         let client = Client::new(Arc::clone(&settings.inner), peer, now);
-        Self { client, assignment: None, content: None, content_left: 0 }
+        Self { client, assignment: None, content: None }
     }
 
     #[pyo3(signature = (job, now, *, last_address=true, last_session=true, keep=true))]
@@ -212,7 +211,10 @@ impl SmtpClient {
         let open = || delivery.open().map(|position| (position, &job.recipients[position].recipient));
         // Only a message that asks for SMTPUTF8 and meets a server without it is read to see if it needs it.
         let needs = job.envelope.smtputf8 && !self.client.offered().smtputf8 && {
-            let header = header(&assignment.work, &job.path, &job.locator).unwrap_or_default();
+            // More than a header block may have.
+            let directory = &assignment.work.surroundings.queue_directory;
+            let reader = ContentReader::open(directory, &job.path, &job.locator);
+            let header = reader.and_then(|mut reader| reader.piece(PIECE_OCTETS)).unwrap_or_default();
             needs_smtputf8(&job.envelope, open().map(|(_, recipient)| &*recipient.address), &header)
         };
         self.client.begin(&job.envelope, open(), needs, now);
@@ -295,13 +297,8 @@ impl SmtpClient {
 
     fn open_content(&mut self, now: f64) {
         let Some(assignment) = &self.assignment else { return };
-        let (path, locator) = {
-            let delivery = assignment.work.lock();
-            (delivery.job().path.clone(), delivery.job().locator)
-        };
-        match ContentReader::open(&assignment.work.surroundings.queue_directory, &path, &locator) {
+        match assignment.work.open_content(now) {
             Ok(reader) => {
-                self.content_left = reader.content_octets();
                 self.content = Some(reader);
                 self.send_piece(now);
             }
@@ -311,14 +308,9 @@ impl SmtpClient {
 
     fn send_piece(&mut self, now: f64) {
         let Some(reader) = &mut self.content else { return };
-        // Room for the final dot: the piece becomes the output as it is.
-        let octets = self.content_left.min(PIECE_OCTETS) as usize;
-        let mut piece = Vec::with_capacity(octets + 8);
-        piece.resize(octets, 0);
-        match reader.read(&mut piece) {
-            Ok(_) => {
-                self.content_left -= octets as u64;
-                let last = self.content_left == 0;
+        match reader.piece(PIECE_OCTETS) {
+            Ok(piece) => {
+                let last = reader.left_octets() == 0;
                 if last {
                     self.content = None;
                 }
@@ -346,12 +338,4 @@ impl SmtpClient {
         }
         self.client.lost();
     }
-}
-
-/// The start of the message; more than a header block may have.
-fn header(work: &Work, path: &str, locator: &postillion_core::queue::locator::Locator) -> Result<Vec<u8>, QueueError> {
-    let mut reader = ContentReader::open(&work.surroundings.queue_directory, path, locator)?;
-    let mut piece = vec![0; reader.content_octets().min(PIECE_OCTETS) as usize];
-    reader.read(&mut piece)?;
-    Ok(piece)
 }

@@ -314,5 +314,5 @@ class SmtpAgent(Agent, Courier):
             if session.closed:
                 self.sessions.discard(session)
         self._sweep = None
-        if self.sessions or self.connecting:
+        if self.link.close_idle_files(now) or self.sessions or self.connecting:
             self._watch()
