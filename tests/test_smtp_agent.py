@@ -15,7 +15,7 @@ import pytest
 
 from agents import FakeDaemon, Hub, Mail, Script, drop, free_port, hang, server, serving
 from postillion.delivery.smtp.agent import SmtpAgent
-from postillion.delivery.smtp.sessions import Session
+from postillion.delivery.smtp.sessions import Route, Session
 
 
 @pytest.fixture
@@ -267,6 +267,89 @@ async def test_an_idle_connection_ends_after_its_time(tmp_path: Path) -> None:
         assert script.commands.count("QUIT") <= 1
         await asyncio.sleep(2.2)
         assert script.commands.count("QUIT") == 2
+
+
+@pytest.fixture
+def following(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job follows another whenever it can, however slow the server is."""
+    monkeypatch.setattr(Route, "leader", lambda route, settings, now: next(iter(route.busy), None))
+
+
+OK = "250 2.0.0 Ok: queued as X"
+
+
+@pytest.mark.usefixtures("following")
+@pytest.mark.parametrize(
+    ("dot", "more", "outcome", "text", "connections"),
+    [
+        (OK, "", "sent", OK, 2),
+        ("450 4.2.0 later", "", "deferred", "host .* said: 450 4.2.0 later .in reply to end of DATA command.", 2),
+        ("550 5.7.1 spam", "", "bounced", "host .* said: 550 5.7.1 spam .in reply to end of DATA command.", 2),
+        ("421 4.3.2 bye", "", "deferred", "host .* said: 421 4.3.2 bye .in reply to end of DATA command.", 3),
+        (drop, "", "deferred", "lost connection with .* while sending end of data .*", 3),
+        (hang, "smtp_data_done_timeout = 1s\n", "deferred", "conversation with .* timed out while sending .*", 3),
+        (hang, "smtp_data_done_timeout = 3s\n", "deferred", "conversation with .* timed out while sending .*", 3),
+    ],
+)
+@pytest.mark.parametrize("keywords", [("PIPELINING", "DSN"), ("DSN",)])
+async def test_a_job_that_follows_another_keeps_its_own_verdict(
+    tmp_path: Path, keywords: tuple[str, ...], dot: object, more: str, outcome: str, text: str, connections: int
+) -> None:
+    script = Script({".": [OK, OK, dot, OK]}, keywords)
+    async with server(script), smtp(tmp_path, more) as (hub, daemon):
+        nexthop = f"[127.0.0.1]:{script.port}"
+        for _ in range(2):
+            await hub.deliver(nexthop)
+        del script.received[:]
+        jobs = [hub.job(nexthop, mail(f"{n}@example.com", content=b"%d\r\n" % n)) for n in range(2)]
+        first, second = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), 20)
+        assert first.only.outcome == outcome
+        assert re.fullmatch(text, first.only.text)
+        assert (second.only.outcome, second.only.text) == ("sent", OK)
+        assert script.received == [b"0\r\n.\r\n", b"1\r\n.\r\n"]
+        assert script.connections == connections
+        uses = re.findall(r"to=<(\d)@.*conn_use=(\d+)", "\n".join(daemon.logged()))
+        assert uses == [("0", "2"), ("1", "3")][: 4 - connections]
+
+
+@pytest.mark.usefixtures("following")
+async def test_the_commands_of_a_job_that_follows_come_with_the_message_before_it(tmp_path: Path) -> None:
+    pieces: list[bytes] = []
+
+    async def message(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"354 go\r\n")
+        pieces.append(await reader.read(2**16))
+        followers = pieces[-1].count(b"MAIL FROM")
+        writer.write(b"250 taken\r\n" + followers * b"250 mail\r\n250 rcpt\r\n")
+        if followers:
+            await message(reader, writer)
+
+    async with server(Script({"DATA": message})) as script, smtp(tmp_path) as (hub, _):
+        nexthop = f"[127.0.0.1]:{script.port}"
+        for _ in range(2):
+            await hub.deliver(nexthop)
+        del pieces[:]
+        jobs = [hub.job(nexthop, mail(f"{n}@example.com", content=b"%d\r\n" % n)) for n in range(2)]
+        results = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), 20)
+        assert [result.only.text for result in results] == ["250 taken"] * 2
+        assert [piece.splitlines()[0] for piece in pieces] == [b"0", b"1"]
+        assert pieces[0].splitlines()[1:] == [
+            b".",
+            b"MAIL FROM:<sender@example.org> SIZE=2",
+            b"RCPT TO:<1@example.com> ORCPT=rfc822;1@example.com",
+            b"DATA",
+        ]
+
+
+async def test_a_job_follows_only_as_long_as_the_connection_may_be_used(tmp_path: Path) -> None:
+    more = "smtp_connection_reuse_count_limit = 2\n"
+    async with server(Script()) as script, smtp(tmp_path, more) as (hub, daemon):
+        nexthop = f"[127.0.0.1]:{script.port}"
+        await hub.deliver(nexthop)
+        results = await asyncio.wait_for(asyncio.gather(*hub.send(*(hub.job(nexthop) for _ in range(30)))), 20)
+        assert {result.only.outcome for result in results} == {"sent"}
+        uses = [int(use[1]) for line in daemon.logged() if (use := re.search(r"conn_use=(\d+)", line))]
+        assert max(uses, default=1) <= 3
 
 
 async def test_many_jobs_at_once(tmp_path: Path) -> None:

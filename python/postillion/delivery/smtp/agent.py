@@ -1,8 +1,8 @@
 """The delivery agent smtp, and lmtp: jobs to connections.
 
-A job takes a warm connection to its next hop when there is one, without a task. Otherwise a task finds the hosts and
-connects; it ends when a connection stands, and a new one goes on with the next host if recipients are left open. One
-timer looks at all connections every `SWEEP_S`.
+A job takes a warm connection to its next hop when there is one, or follows another job on a connection that is busy,
+without a task. Otherwise a task finds the hosts and connects; it ends when a connection stands, and a new one goes on
+with the next host if recipients are left open. One timer looks at all connections every `SWEEP_S`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from postillion.config import Config
 from postillion.delivery.agent import Agent
 from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list, port_number
 from postillion.delivery.smtp.resolver import Resolver
-from postillion.delivery.smtp.sessions import FINISHED, STALE, Attempt, CacheSettings, Courier, Route, Session
+from postillion.delivery.smtp.sessions import (
+    FINISHED,
+    FOLLOW_DEMAND,
+    NEXT,
+    STALE,
+    Attempt,
+    CacheSettings,
+    Courier,
+    Route,
+    Session,
+)
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, targets
 
 if TYPE_CHECKING:
@@ -104,12 +114,17 @@ class SmtpAgent(Agent, Courier):
         route = self._route(job.nexthop)
         route.started(now)
         attempt = Attempt(job, route)
+        last = route.targets_known <= 1 or self.session_limit == 1
+        leader = route.leader(self.cache, now) if route.active > FOLLOW_DEMAND or not route.idle else None
+        if leader is not None:
+            attempt.tried = leader.target
+            leader.follow(attempt, now, last_session=last)
+            return
         session = route.take(self.cache, now)
         if session is None:
             self._connect(attempt)
         else:
             attempt.tried = session.target
-            last = route.targets_known <= 1 or self.session_limit == 1
             session.carry(attempt, last_session=last)
 
     def session_opened(self, session: Session) -> SmtpClient:
@@ -134,8 +149,7 @@ class SmtpAgent(Agent, Courier):
         if code == STALE:
             # Nothing was said about this job: as if the connection had not been there.
             self.sessions.discard(session)
-            attempt.tried = None
-            self._connect(attempt)
+            self.session_left(attempt)
             return
         if session.client.transactions:
             attempt.sessions += 1
@@ -143,7 +157,9 @@ class SmtpAgent(Agent, Courier):
         done = job.left == 0
         if done:
             self._settled(attempt)
-        if code == FINISHED:
+        if code == NEXT:
+            pass
+        elif code == FINISHED:
             now = self._loop.time()
             if not self.daemon.draining.is_set() and route.keeps(session, self.cache, now):
                 session.idle_since = now
@@ -157,6 +173,11 @@ class SmtpAgent(Agent, Courier):
             if self.session_limit and attempt.sessions >= self.session_limit:
                 attempt.remaining.clear()
             self._connect(attempt)
+
+    def session_left(self, attempt: Attempt) -> None:
+        """Connect for a job that was to follow another one."""
+        attempt.tried = None
+        self._connect(attempt)
 
     def session_lost(self, session: Session) -> None:
         """Forget an idle session that has closed."""
