@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -366,6 +367,111 @@ async def test_a_large_message_arrives_whole(tmp_path: Path) -> None:
     async with server(Script()) as script, smtp(tmp_path) as (hub, _):
         assert (await hub.deliver(f"[127.0.0.1]:{script.port}", mail(content=content))).only.outcome == "sent"
         assert script.received == [content + b".\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("more", "lines"),
+    [
+        ("", [b"x" * 998, b" " + b"x" * 997, b" xxxxx", b"..y"]),
+        ("smtp_line_length_limit = 1500\n", [b"x" * 1500, b" " + b"x" * 500, b"..y"]),
+        ("smtp_line_length_limit = 0\n", [b"x" * 2000, b"..y"]),
+    ],
+)
+async def test_long_lines_are_broken(tmp_path: Path, more: str, lines: list[bytes]) -> None:
+    content = b"x" * 2000 + b"\r\n..y\r\n"
+    async with server(Script()) as script, smtp(tmp_path, more) as (hub, _):
+        assert (await hub.deliver(f"[127.0.0.1]:{script.port}", mail(content=content))).only.outcome == "sent"
+        assert script.received[0].split(b"\r\n") == [*lines, b".", b""]
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "outcome", "text", "seen"),
+    [
+        ("127.0.0.2", "", "sent", "250 .*", ["127.0.0.2"]),
+        ("127.0.0.2", "smtp_bind_address_enforce = yes\n", "sent", "250 .*", ["127.0.0.2"]),
+        ("192.0.2.9", "", "sent", "250 .*", ["127.0.0.1"]),
+        ("mx.example.org", "", "sent", "250 .*", ["127.0.0.1"]),
+        ("192.0.2.9", "smtp_bind_address_enforce = yes\n", "deferred", "cannot connect from 192.0.2.9: .*", []),
+    ],
+)
+async def test_connections_come_from_the_address_that_was_chosen(
+    tmp_path: Path, source: str, more: str, outcome: str, text: str, seen: list[str]
+) -> None:
+    peers: list[str] = []
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.append(writer.get_extra_info("peername")[0])
+        writer.write(b"220 sink.example.com ESMTP\r\n")
+
+    more += f"smtp_bind_address = {source}\n"
+    async with server(Script(greeting=greet)) as script, smtp(tmp_path, more) as (hub, daemon):
+        result = await hub.deliver(f"[127.0.0.1]:{script.port}")
+        assert result.only.outcome == outcome
+        assert re.fullmatch(text, result.only.text)
+        assert peers == seen
+        warned = any(f"warning: cannot connect from {source}: " in line for line in daemon.logged())
+        assert warned is (seen != [source])
+
+
+async def test_a_connection_to_a_chosen_destination_is_kept_without_demand(tmp_path: Path) -> None:
+    async with server(Script()) as script:
+        nexthop = f"[127.0.0.1]:{script.port}"
+        more = f"smtp_connection_cache_on_demand = no\nsmtp_connection_cache_destinations = {nexthop}\n"
+        async with smtp(tmp_path, more) as (hub, _):
+            for _ in range(3):
+                await hub.deliver(nexthop)
+            assert script.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "outcome"),
+    [
+        ("", "sent"),
+        ("smtp_per_request_deadline = yes\nsmtp_min_data_rate = 100000\n", "sent"),
+        ("smtp_per_request_deadline = yes\nsmtp_min_data_rate = 1000000\n", "deferred"),
+    ],
+)
+async def test_a_server_that_takes_a_message_slowly_is_given_up_by_its_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, outcome: str
+) -> None:
+    content = (b"x" * 998 + b"\r\n") * 600
+    taken = 0
+    made = Session.connection_made
+
+    def small(session: Session, transport: asyncio.BaseTransport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
+        made(session, transport)
+
+    # The system's buffers hold far less than the message.
+    monkeypatch.setattr(Session, "connection_made", small)
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        writer.write(b"354 go\r\n")
+        # 160,000 octets a second: a piece of 256 KiB takes longer than the timeout.
+        while taken < len(content) + 3:
+            data = await reader.read(80_000)
+            if not data:
+                raise ConnectionResetError
+            taken += len(data)
+            await asyncio.sleep(len(data) / 160_000)
+        writer.write(b"250 taken\r\n")
+
+    more += "smtp_data_xfer_timeout = 1s\n"
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
+        listener.bind(("127.0.0.1", 0))
+        script = Script({"DATA": slow})
+        listening = await asyncio.start_server(script.talk, sock=listener, limit=32_768)
+        async with smtp(tmp_path, more) as (hub, _):
+            nexthop = f"[127.0.0.1]:{listener.getsockname()[1]}"
+            result = await asyncio.wait_for(hub.send(hub.job(nexthop, mail(content=content)))[0], 30)
+        listening.close()
+    assert result.only.outcome == outcome
+    if outcome == "sent":
+        assert taken >= len(content) + 3
+    else:
+        assert re.fullmatch("conversation with .* timed out while sending message body", result.only.text)
 
 
 async def test_a_server_that_does_not_read_is_given_up(tmp_path: Path) -> None:

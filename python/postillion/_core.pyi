@@ -692,6 +692,7 @@ class QueueManager:
 class SmtpClientSettings:
     """What a client does the same way on every connection; the names are main.cf's without `smtp_`, times in seconds.
 
+    `min_data_rate`: octets a second; None without smtp_per_request_deadline.
     Raises `ValueError` for a protocol other than smtp and lmtp, and for a name that EHLO cannot carry.
     """
 
@@ -705,6 +706,8 @@ class SmtpClientSettings:
         never_send_ehlo: bool,
         skip_5xx_greeting: bool,
         discard_ehlo_keywords: list[str],
+        line_length_limit: int,
+        min_data_rate: float | None,
         helo_timeout: float,
         mail_timeout: float,
         rcpt_timeout: float,
@@ -783,6 +786,9 @@ class SmtpClient:
 
     def timeout(self, now: float) -> int:
         """Give up when `deadline` has passed."""
+
+    def progressed(self, octets: int, now: float) -> None:
+        """The server has taken so many octets of what waited to be written: a message may take longer."""
 
     def send_body(self, now: float) -> int:
         """Put the next piece of a large message into the output."""

@@ -38,7 +38,7 @@ impl SmtpClientSettings {
     #[new]
     #[pyo3(signature = (
         *, protocol, helo_name, myhostname, always_send_ehlo, never_send_ehlo, skip_5xx_greeting,
-        discard_ehlo_keywords, helo_timeout, mail_timeout, rcpt_timeout, data_init_timeout, data_xfer_timeout,
+        discard_ehlo_keywords, line_length_limit, min_data_rate, helo_timeout, mail_timeout, rcpt_timeout, data_init_timeout, data_xfer_timeout,
         data_done_timeout, rset_timeout
     ))]
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of main.cf, given by name")]
@@ -50,6 +50,8 @@ impl SmtpClientSettings {
         never_send_ehlo: bool,
         skip_5xx_greeting: bool,
         discard_ehlo_keywords: Vec<String>,
+        line_length_limit: usize,
+        min_data_rate: Option<f64>,
         helo_timeout: f64,
         mail_timeout: f64,
         rcpt_timeout: f64,
@@ -83,6 +85,8 @@ impl SmtpClientSettings {
             never_send_ehlo,
             skip_5xx_greeting,
             discard_ehlo_keywords,
+            line_length_limit,
+            min_data_rate,
             timeouts,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -217,6 +221,10 @@ impl SmtpClient {
     fn send_body(&mut self, now: f64) -> u8 {
         self.send_piece(now);
         self.settle_events(now)
+    }
+
+    fn progressed(&mut self, octets: usize, now: f64) {
+        self.client.progressed(octets, now);
     }
 
     /// A large message has more to send.

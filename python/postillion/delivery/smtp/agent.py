@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import os
+import socket
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from postillion._core import DeliveryJob, SmtpClient, SmtpClientSettings
@@ -55,6 +58,10 @@ def client_settings(config: Config, prefix: str) -> SmtpClientSettings:
         never_send_ehlo=prefix == "smtp" and config.flag("smtp_never_send_ehlo"),
         skip_5xx_greeting=prefix == "lmtp" or config.flag("smtp_skip_5xx_greeting"),
         discard_ehlo_keywords=config.items(f"{prefix}_discard_{_hello(prefix)}_keywords"),
+        line_length_limit=config.number(f"{prefix}_line_length_limit"),
+        min_data_rate=float(config.number(f"{prefix}_min_data_rate"))
+        if config.flag(f"{prefix}_per_request_deadline")
+        else None,
         **times,
     )
 
@@ -65,6 +72,10 @@ def _stage_name(prefix: str, stage: str) -> str:
 
 def _hello(prefix: str) -> str:
     return "lhlo" if prefix == "lmtp" else "ehlo"
+
+
+class CannotBind(Exception):
+    """The address to connect from is not this machine's, and there must be no other (smtp_bind_address_enforce)."""
 
 
 class SmtpAgent(Agent, Courier):
@@ -87,6 +98,7 @@ class SmtpAgent(Agent, Courier):
         self.fallbacks = config.items("smtp_fallback_relay") if protocol == "smtp" else []
         self.relayhost = config.text("relayhost")
         self.bind = (config.text(f"{protocol}_bind_address"), config.text(f"{protocol}_bind_address6"))
+        self.bind_enforce = config.flag(f"{protocol}_bind_address_enforce")
         self.routes: OrderedDict[str, Route] = OrderedDict()
         self.sessions: set[Session] = set()
         self.connecting: dict[asyncio.Task[None], Attempt] = {}
@@ -248,9 +260,12 @@ class SmtpAgent(Agent, Courier):
             if target.port == 0:
                 await loop.create_unix_connection(protocol, target.address)
             else:
-                source = self.bind[target.is_ipv6]
-                local = (source, 0) if source else None
-                await loop.create_connection(protocol, target.address, target.port, local_addr=local)
+                await self._connect_from(self.bind[target.is_ipv6], target, protocol)
+        except CannotBind as problem:
+            attempt.connect_deadline = None
+            attempt.failure = ("4.4.0", str(problem))
+            self.log.warning(str(problem))
+            return False
         except (OSError, asyncio.CancelledError) as problem:
             if isinstance(problem, OSError):
                 number = problem.errno or errno.ETIMEDOUT
@@ -266,6 +281,29 @@ class SmtpAgent(Agent, Courier):
             self.log.info(attempt.failure[1])
             return False
         return True
+
+    async def _connect_from(self, source: str, target: Target, protocol: Callable[[], Session]) -> None:
+        """Connect from the address `source`, where there is one; from any other only if that is allowed."""
+        if not source:
+            await self._loop.create_connection(protocol, target.address, target.port)
+            return
+        connection = socket.socket(socket.AF_INET6 if target.is_ipv6 else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            try:
+                # A number: a name would be looked up while everything waits.
+                connection.bind((str(ipaddress.ip_address(source)), 0))
+            except (OSError, ValueError) as problem:
+                reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else str(problem)
+                text = f"cannot connect from {source}: {reason}"
+                if self.bind_enforce:
+                    raise CannotBind(text) from None
+                self.log.warning(text)
+            await self._loop.sock_connect(connection, (target.address, target.port))
+            await self._loop.create_connection(protocol, sock=connection)
+        except BaseException:
+            connection.close()
+            raise
 
     async def _next_target(self, attempt: Attempt) -> Target | None:
         route = attempt.route

@@ -177,6 +177,7 @@ class Session(asyncio.Protocol):
         "route",
         "target",
         "transport",
+        "unsent",
     )
 
     def __init__(
@@ -204,6 +205,8 @@ class Session(asyncio.Protocol):
         self.idle_since = 0.0
         self.closed = False
         self.paused = False
+        self.unsent = 0
+        """Octets that waited to be written when last looked, while it is paused."""
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -272,12 +275,19 @@ class Session(asyncio.Protocol):
         if self.follower is not None and now - self.followed_since >= FOLLOW_MAX_S:
             self.client.withdraw()
             self._leave()
+        if self.paused:
+            self._progressed(now)
         deadline = self.client.deadline
         if deadline is not None and deadline <= now:
             try:
                 self._act(self.client.timeout(now))
             except BaseException as problem:
                 self._broken(problem)
+
+    def _progressed(self, now: float) -> None:
+        before, self.unsent = self.unsent, self.transport.get_write_buffer_size()
+        if self.unsent < before:
+            self.client.progressed(before - self.unsent, now)
 
     def end(self) -> None:
         """Say QUIT and close; no answer is waited for (smtp_skip_quit_response)."""
@@ -292,8 +302,10 @@ class Session(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.paused = True
+        self.unsent = self.transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
+        self._progressed(self.loop.time())
         self.paused = False
         if self.client.sending:
             try:

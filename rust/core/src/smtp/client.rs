@@ -27,6 +27,7 @@ use super::transaction::{BadAddress, push_mail, push_rcpt};
 use crate::delivery::job::outcome_of;
 use crate::ipc::frame::Status;
 use crate::message::envelope::{Envelope, Recipient};
+use crate::message::line_limit::LineLimit;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -135,6 +136,7 @@ pub struct Client {
     transactions: u32,
     answered: bool,
     body_ends_line: bool,
+    lines: LineLimit,
     last_transaction: bool,
     /// When the commands or the message under way were sent.
     sent_at: f64,
@@ -151,6 +153,7 @@ pub struct Client {
 impl Client {
     /// A connection that was just made; the server speaks first. `now`: seconds, monotonic, here and below.
     pub fn new(settings: Arc<ClientSettings>, peer: Peer, now: f64) -> Self {
+        let lines = LineLimit::new(settings.line_length_limit);
         let mut client = Self {
             settings,
             peer,
@@ -170,6 +173,7 @@ impl Client {
             transactions: 0,
             answered: false,
             body_ends_line: true,
+            lines,
             last_transaction: false,
             sent_at: now,
             pace: Pace::default(),
@@ -383,6 +387,7 @@ impl Client {
         self.mail_refused = false;
         self.accepted.clear();
         self.body_ends_line = true;
+        self.lines.reset();
         self.begun_ahead = false;
     }
 
@@ -400,6 +405,7 @@ impl Client {
         if !piece.is_empty() {
             // The dot must stand at the start of a line, or it would be part of the message.
             self.body_ends_line = piece.ends_with(b"\n");
+            let piece = self.lines.feed(piece);
             if self.output.is_empty() {
                 self.output = piece;
             } else {
@@ -407,7 +413,9 @@ impl Client {
             }
         }
         if !last {
-            self.deadline = Some(now + self.settings.timeouts.data_xfer);
+            if self.settings.min_data_rate.is_none() {
+                self.set_deadline(now);
+            }
             return;
         }
         if !self.body_ends_line {
@@ -426,6 +434,21 @@ impl Client {
             self.reusable = false;
         }
         self.set_deadline(now);
+    }
+
+    /// The server has taken octets of what was sent before: while it does, a message may take its time.
+    pub fn progressed(&mut self, octets: usize, now: f64) {
+        let Some(deadline) = self.deadline else { return };
+        let data_xfer = self.settings.timeouts.data_xfer;
+        if self.phase == Phase::Body {
+            self.deadline = Some(match self.settings.min_data_rate {
+                None => now + data_xfer,
+                Some(rate) => (deadline + octets as f64 / rate).min(now + data_xfer),
+            });
+        } else if self.phase == Phase::EndOfData {
+            // The verdict is awaited from when the server has it all.
+            self.deadline = Some(deadline.max(now + self.settings.timeouts.data_done));
+        }
     }
 
     /// Take leave; nothing that comes after it is read (smtp_skip_quit_response).

@@ -17,6 +17,8 @@ fn settings() -> ClientSettings {
         never_send_ehlo: false,
         skip_5xx_greeting: true,
         discard_ehlo_keywords: vec![],
+        line_length_limit: 998,
+        min_data_rate: None,
         timeouts: Timeouts {
             helo: 10.0,
             mail: 20.0,
@@ -567,6 +569,59 @@ fn a_large_message_goes_out_in_pieces_and_an_early_refusal_ends_it() {
     let events: Vec<_> = std::iter::from_fn(|| client.next_event()).collect();
     assert!(matches!(&events[2], Event::Recipient { status, .. } if status.dsn.to_string() == "5.3.4"), "{events:?}");
     assert_eq!(events[3], Event::Finished { reusable: false });
+}
+
+#[test]
+fn a_server_that_takes_a_message_slowly_has_time_as_long_as_it_does() {
+    for (min_data_rate, steps) in [
+        // data_xfer is 50 s: from each piece, or from the last octets that were taken.
+        (None, [(101.0, 151.0), (140.0, 190.0), (180.0, 230.0)]),
+        // 1,000 octets at 100 a second are 10 s more, never more than 50 s from now.
+        (Some(100.0), [(101.0, 151.0), (140.0, 161.0), (155.0, 171.0)]),
+    ] {
+        let mut client = Client::new(Arc::new(ClientSettings { min_data_rate, ..settings() }), peer(), 0.0);
+        let recipient = Recipient::plain("a@x");
+        for piece in [&b"220 mx\r\n"[..], b"250 mx\r\n"] {
+            client.receive(piece, 0.0);
+        }
+        client.begin(&job(&[]).envelope, [(0, &recipient)].into_iter(), false, 90.0);
+        for piece in [&b"250 ok\r\n"[..], b"250 ok\r\n", b"354 go\r\n"] {
+            client.receive(piece, 100.0);
+        }
+        assert_eq!(client.deadline(), Some(150.0));
+        client.body(vec![b'x'; 5000], false, 100.0);
+        for (now, deadline) in steps {
+            client.progressed(1000, now);
+            assert_eq!(client.deadline(), Some(deadline), "{min_data_rate:?} at {now}");
+        }
+        client.body(b"x\r\n".to_vec(), false, 170.0);
+        assert_eq!(client.deadline(), Some(if min_data_rate.is_none() { 220.0 } else { 171.0 }));
+        client.body(b"x\r\n".to_vec(), true, 170.0);
+        // data_done is 60 s.
+        assert_eq!(client.deadline(), Some(230.0));
+        client.progressed(1000, 200.0);
+        assert_eq!(client.deadline(), Some(260.0));
+    }
+}
+
+#[test]
+fn long_lines_are_broken_and_the_next_message_begins_anew() {
+    let mut dialogue = Dialogue::new(ClientSettings { line_length_limit: 12, ..settings() }, &[]);
+    dialogue.hear(b"220 mx\r\n");
+    dialogue.hear(b"250 mx\r\n");
+    let mut body = |content: &[u8]| {
+        let recipients = dialogue.recipients[..1].iter().enumerate();
+        dialogue.client.begin(&dialogue.envelope, recipients, false, 1.0);
+        for piece in ["250 ok\r\n", "250 ok\r\n", "354 go\r\n"] {
+            dialogue.client.receive(piece.as_bytes(), 1.0);
+        }
+        dialogue.client.take_output();
+        dialogue.client.body(content.to_vec(), true, 1.0);
+        dialogue.client.receive(b"250 ok\r\n", 1.0);
+        String::from_utf8(dialogue.client.take_output().unwrap()).unwrap()
+    };
+    assert_eq!(body(b"1234567890123"), "123456789012\r\n 3\r\n.\r\n");
+    assert_eq!(body(b"..34567890123\r\n"), "..34567890123\r\n.\r\n");
 }
 
 #[test]
