@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ import pytest
 
 from agents import FakeDaemon, Hub, Mail, Script, drop, free_port, hang, server, serving
 from postillion.delivery.smtp.agent import SmtpAgent
-from postillion.delivery.smtp.sessions import Session
+from postillion.delivery.smtp.sessions import Route, Session
 
 
 @pytest.fixture
@@ -269,6 +270,89 @@ async def test_an_idle_connection_ends_after_its_time(tmp_path: Path) -> None:
         assert script.commands.count("QUIT") == 2
 
 
+@pytest.fixture
+def following(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job follows another whenever it can, however slow the server is."""
+    monkeypatch.setattr(Route, "leader", lambda route, settings, now: next(iter(route.busy), None))
+
+
+OK = "250 2.0.0 Ok: queued as X"
+
+
+@pytest.mark.usefixtures("following")
+@pytest.mark.parametrize(
+    ("dot", "more", "outcome", "text", "connections"),
+    [
+        (OK, "", "sent", OK, 2),
+        ("450 4.2.0 later", "", "deferred", "host .* said: 450 4.2.0 later .in reply to end of DATA command.", 2),
+        ("550 5.7.1 spam", "", "bounced", "host .* said: 550 5.7.1 spam .in reply to end of DATA command.", 2),
+        ("421 4.3.2 bye", "", "deferred", "host .* said: 421 4.3.2 bye .in reply to end of DATA command.", 3),
+        (drop, "", "deferred", "lost connection with .* while sending end of data .*", 3),
+        (hang, "smtp_data_done_timeout = 1s\n", "deferred", "conversation with .* timed out while sending .*", 3),
+        (hang, "smtp_data_done_timeout = 3s\n", "deferred", "conversation with .* timed out while sending .*", 3),
+    ],
+)
+@pytest.mark.parametrize("keywords", [("PIPELINING", "DSN"), ("DSN",)])
+async def test_a_job_that_follows_another_keeps_its_own_verdict(
+    tmp_path: Path, keywords: tuple[str, ...], dot: object, more: str, outcome: str, text: str, connections: int
+) -> None:
+    script = Script({".": [OK, OK, dot, OK]}, keywords)
+    async with server(script), smtp(tmp_path, more) as (hub, daemon):
+        nexthop = f"[127.0.0.1]:{script.port}"
+        for _ in range(2):
+            await hub.deliver(nexthop)
+        del script.received[:]
+        jobs = [hub.job(nexthop, mail(f"{n}@example.com", content=b"%d\r\n" % n)) for n in range(2)]
+        first, second = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), 20)
+        assert first.only.outcome == outcome
+        assert re.fullmatch(text, first.only.text)
+        assert (second.only.outcome, second.only.text) == ("sent", OK)
+        assert script.received == [b"0\r\n.\r\n", b"1\r\n.\r\n"]
+        assert script.connections == connections
+        uses = re.findall(r"to=<(\d)@.*conn_use=(\d+)", "\n".join(daemon.logged()))
+        assert uses == [("0", "2"), ("1", "3")][: 4 - connections]
+
+
+@pytest.mark.usefixtures("following")
+async def test_the_commands_of_a_job_that_follows_come_with_the_message_before_it(tmp_path: Path) -> None:
+    pieces: list[bytes] = []
+
+    async def message(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"354 go\r\n")
+        pieces.append(await reader.read(2**16))
+        followers = pieces[-1].count(b"MAIL FROM")
+        writer.write(b"250 taken\r\n" + followers * b"250 mail\r\n250 rcpt\r\n")
+        if followers:
+            await message(reader, writer)
+
+    async with server(Script({"DATA": message})) as script, smtp(tmp_path) as (hub, _):
+        nexthop = f"[127.0.0.1]:{script.port}"
+        for _ in range(2):
+            await hub.deliver(nexthop)
+        del pieces[:]
+        jobs = [hub.job(nexthop, mail(f"{n}@example.com", content=b"%d\r\n" % n)) for n in range(2)]
+        results = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), 20)
+        assert [result.only.text for result in results] == ["250 taken"] * 2
+        assert [piece.splitlines()[0] for piece in pieces] == [b"0", b"1"]
+        assert pieces[0].splitlines()[1:] == [
+            b".",
+            b"MAIL FROM:<sender@example.org> SIZE=2",
+            b"RCPT TO:<1@example.com> ORCPT=rfc822;1@example.com",
+            b"DATA",
+        ]
+
+
+async def test_a_job_follows_only_as_long_as_the_connection_may_be_used(tmp_path: Path) -> None:
+    more = "smtp_connection_reuse_count_limit = 2\n"
+    async with server(Script()) as script, smtp(tmp_path, more) as (hub, daemon):
+        nexthop = f"[127.0.0.1]:{script.port}"
+        await hub.deliver(nexthop)
+        results = await asyncio.wait_for(asyncio.gather(*hub.send(*(hub.job(nexthop) for _ in range(30)))), 20)
+        assert {result.only.outcome for result in results} == {"sent"}
+        uses = [int(use[1]) for line in daemon.logged() if (use := re.search(r"conn_use=(\d+)", line))]
+        assert max(uses, default=1) <= 3
+
+
 async def test_many_jobs_at_once(tmp_path: Path) -> None:
     async with server(Script()) as script, smtp(tmp_path) as (hub, _):
         jobs = [hub.job(f"[127.0.0.1]:{script.port}") for _ in range(60)]
@@ -283,6 +367,111 @@ async def test_a_large_message_arrives_whole(tmp_path: Path) -> None:
     async with server(Script()) as script, smtp(tmp_path) as (hub, _):
         assert (await hub.deliver(f"[127.0.0.1]:{script.port}", mail(content=content))).only.outcome == "sent"
         assert script.received == [content + b".\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("more", "lines"),
+    [
+        ("", [b"x" * 998, b" " + b"x" * 997, b" xxxxx", b"..y"]),
+        ("smtp_line_length_limit = 1500\n", [b"x" * 1500, b" " + b"x" * 500, b"..y"]),
+        ("smtp_line_length_limit = 0\n", [b"x" * 2000, b"..y"]),
+    ],
+)
+async def test_long_lines_are_broken(tmp_path: Path, more: str, lines: list[bytes]) -> None:
+    content = b"x" * 2000 + b"\r\n..y\r\n"
+    async with server(Script()) as script, smtp(tmp_path, more) as (hub, _):
+        assert (await hub.deliver(f"[127.0.0.1]:{script.port}", mail(content=content))).only.outcome == "sent"
+        assert script.received[0].split(b"\r\n") == [*lines, b".", b""]
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "outcome", "text", "seen"),
+    [
+        ("127.0.0.2", "", "sent", "250 .*", ["127.0.0.2"]),
+        ("127.0.0.2", "smtp_bind_address_enforce = yes\n", "sent", "250 .*", ["127.0.0.2"]),
+        ("192.0.2.9", "", "sent", "250 .*", ["127.0.0.1"]),
+        ("mx.example.org", "", "sent", "250 .*", ["127.0.0.1"]),
+        ("192.0.2.9", "smtp_bind_address_enforce = yes\n", "deferred", "cannot connect from 192.0.2.9: .*", []),
+    ],
+)
+async def test_connections_come_from_the_address_that_was_chosen(
+    tmp_path: Path, source: str, more: str, outcome: str, text: str, seen: list[str]
+) -> None:
+    peers: list[str] = []
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.append(writer.get_extra_info("peername")[0])
+        writer.write(b"220 sink.example.com ESMTP\r\n")
+
+    more += f"smtp_bind_address = {source}\n"
+    async with server(Script(greeting=greet)) as script, smtp(tmp_path, more) as (hub, daemon):
+        result = await hub.deliver(f"[127.0.0.1]:{script.port}")
+        assert result.only.outcome == outcome
+        assert re.fullmatch(text, result.only.text)
+        assert peers == seen
+        warned = any(f"warning: cannot connect from {source}: " in line for line in daemon.logged())
+        assert warned is (seen != [source])
+
+
+async def test_a_connection_to_a_chosen_destination_is_kept_without_demand(tmp_path: Path) -> None:
+    async with server(Script()) as script:
+        nexthop = f"[127.0.0.1]:{script.port}"
+        more = f"smtp_connection_cache_on_demand = no\nsmtp_connection_cache_destinations = {nexthop}\n"
+        async with smtp(tmp_path, more) as (hub, _):
+            for _ in range(3):
+                await hub.deliver(nexthop)
+            assert script.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "outcome"),
+    [
+        ("", "sent"),
+        ("smtp_per_request_deadline = yes\nsmtp_min_data_rate = 100000\n", "sent"),
+        ("smtp_per_request_deadline = yes\nsmtp_min_data_rate = 1000000\n", "deferred"),
+    ],
+)
+async def test_a_server_that_takes_a_message_slowly_is_given_up_by_its_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, outcome: str
+) -> None:
+    content = (b"x" * 998 + b"\r\n") * 600
+    taken = 0
+    made = Session.connection_made
+
+    def small(session: Session, transport: asyncio.BaseTransport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
+        made(session, transport)
+
+    # The system's buffers hold far less than the message.
+    monkeypatch.setattr(Session, "connection_made", small)
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        writer.write(b"354 go\r\n")
+        # 160,000 octets a second: a piece of 256 KiB takes longer than the timeout.
+        while taken < len(content) + 3:
+            data = await reader.read(80_000)
+            if not data:
+                raise ConnectionResetError
+            taken += len(data)
+            await asyncio.sleep(len(data) / 160_000)
+        writer.write(b"250 taken\r\n")
+
+    more += "smtp_data_xfer_timeout = 1s\n"
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
+        listener.bind(("127.0.0.1", 0))
+        script = Script({"DATA": slow})
+        listening = await asyncio.start_server(script.talk, sock=listener, limit=32_768)
+        async with smtp(tmp_path, more) as (hub, _):
+            nexthop = f"[127.0.0.1]:{listener.getsockname()[1]}"
+            result = await asyncio.wait_for(hub.send(hub.job(nexthop, mail(content=content)))[0], 30)
+        listening.close()
+    assert result.only.outcome == outcome
+    if outcome == "sent":
+        assert taken >= len(content) + 3
+    else:
+        assert re.fullmatch("conversation with .* timed out while sending message body", result.only.text)
 
 
 async def test_a_server_that_does_not_read_is_given_up(tmp_path: Path) -> None:

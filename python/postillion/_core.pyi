@@ -260,6 +260,12 @@ class AgentLink:
     def receive(self, data: bytes) -> list[DeliveryJob]:
         """The jobs that are complete with these bytes. Raises `ConnectionError` when they are no frames of ours."""
 
+    def close_idle_files(self, now: float) -> int:
+        """Close segments that `SmtpClient` keeps open and has not read for two seconds; how many are open.
+
+        `now`: seconds, the clock that the client is called with.
+        """
+
 @final
 class DeliveryJob:
     """One message, one next hop, some of its recipients."""
@@ -693,6 +699,7 @@ class QueueManager:
 class SmtpClientSettings:
     """What a client does the same way on every connection; the names are main.cf's without `smtp_`, times in seconds.
 
+    `min_data_rate`: octets a second; None without smtp_per_request_deadline.
     Raises `ValueError` for a protocol other than smtp and lmtp, and for a name that EHLO cannot carry.
     """
 
@@ -706,6 +713,8 @@ class SmtpClientSettings:
         never_send_ehlo: bool,
         skip_5xx_greeting: bool,
         discard_ehlo_keywords: list[str],
+        line_length_limit: int,
+        min_data_rate: float | None,
         helo_timeout: float,
         mail_timeout: float,
         rcpt_timeout: float,
@@ -722,13 +731,16 @@ class SmtpClient:
     Every method that returns an int says how things stand: MORE (waiting for the server), FINISHED (the job is done
     with this server; the connection may take another), CLOSED (as FINISHED or failed, and the connection is of no use
     any more: write `take_output`, close) or STALE (the server had closed a connection that was kept: the job deserves
-    a new one). Recipients that are open afterwards want another server.
+    a new one) or NEXT (the job is done with this server, and the one that follows is under way: `proceed`). Recipients
+    that are open afterwards want another server. A job that follows comes back untouched when its predecessor ends with
+    any other code.
     """
 
     MORE: int
     FINISHED: int
     CLOSED: int
     STALE: int
+    NEXT: int
 
     def __new__(
         cls,
@@ -757,6 +769,22 @@ class SmtpClient:
         handshake, so soft verdicts are final. Raises `ValueError` when there is a job already.
         """
 
+    def takes_another(self) -> bool:
+        """Whether a job may follow the one under way, and would gain by it: the server has PIPELINING, and its verdicts
+        take no longer than its replies to commands."""
+
+    def follow(self, job: DeliveryJob, *, last_session: bool = True) -> None:
+        """Carry this job after the one under way; its commands go out with the end of the message before it, or now.
+
+        Raises `ValueError` when there is no job under way, or one that follows it already.
+        """
+
+    def withdraw(self) -> None:
+        """Take the job that follows back. When its commands are sent, the connection ends with the job under way."""
+
+    def proceed(self, now: float) -> int:
+        """Go on after NEXT."""
+
     def receive(self, data: bytes, now: float) -> int:
         """Take bytes from the server."""
 
@@ -765,6 +793,9 @@ class SmtpClient:
 
     def timeout(self, now: float) -> int:
         """Give up when `deadline` has passed."""
+
+    def progressed(self, octets: int, now: float) -> None:
+        """The server has taken so many octets of what waited to be written: a message may take longer."""
 
     def send_body(self, now: float) -> int:
         """Put the next piece of a large message into the output."""

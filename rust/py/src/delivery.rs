@@ -8,7 +8,7 @@ use postillion_core::ipc::frame::{self, Frame, FrameReader, JobKind, Outcome, St
 use postillion_core::log;
 use postillion_core::message::envelope::{BodyType, Ret};
 use postillion_core::message::stuff::Unstuffer;
-use postillion_core::queue;
+use postillion_core::queue::{self, ContentReader, QueueError, SegmentFiles};
 use postillion_core::smtp::reply::Enhanced;
 use pyo3::exceptions::{PyConnectionError, PyIndexError, PyValueError};
 use pyo3::prelude::*;
@@ -28,6 +28,7 @@ pub struct Surroundings {
     /// Where segment paths start.
     pub queue_directory: PathBuf,
     settings: JobSettings,
+    files: Mutex<SegmentFiles>,
 }
 
 /// A job that Python and a protocol core work on.
@@ -52,6 +53,17 @@ impl Work {
         let setup_us = wall_now_us.saturating_sub(delivery.handoff_us());
         let handover = Handover { relay: "none", conn_use: 0, setup_us, transmission_us: Some(0), wall_now_us };
         delivery.failed(status, true, &handover, &self.surroundings.log);
+    }
+
+    /// A reader of the message, on a segment that is kept open for the next one. `now`: seconds, monotonic.
+    pub fn open_content(&self, now: f64) -> Result<ContentReader, QueueError> {
+        let delivery = self.lock();
+        let job = delivery.job();
+        let Surroundings { queue_directory, files, .. } = &*self.surroundings;
+        let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+        let segment = files.open(queue_directory, &job.path, job.locator.segment, now)?;
+        drop(files);
+        ContentReader::of(segment, &job.locator)
     }
 
     /// The message in its wire form, checked.
@@ -83,7 +95,8 @@ impl AgentLink {
         soft_bounce: bool,
     ) -> Self {
         let settings = JobSettings { resolution_digits: delay_resolution_digits, long_queue_ids, soft_bounce };
-        let surroundings = Surroundings { log: Arc::clone(&log.inner), queue_directory, settings };
+        let surroundings =
+            Surroundings { log: Arc::clone(&log.inner), queue_directory, settings, files: Mutex::default() };
         Self { reader: FrameReader::default(), surroundings: Arc::new(surroundings) }
     }
 
@@ -106,6 +119,10 @@ impl AgentLink {
             jobs.push(DeliveryJob { work: Arc::new(Work { delivery, surroundings }) });
         }
         Ok(jobs)
+    }
+
+    fn close_idle_files(&self, now: f64) -> usize {
+        self.surroundings.files.lock().unwrap_or_else(PoisonError::into_inner).close_idle(now)
     }
 }
 

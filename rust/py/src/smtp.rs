@@ -22,6 +22,8 @@ const MORE: u8 = 0;
 const FINISHED: u8 = 1;
 /// The connection is of no use any more; write what is left to be written, and close it.
 const CLOSED: u8 = 2;
+/// The job is done with this server; `proceed` with the one that follows.
+const NEXT: u8 = 4;
 /// As `CLOSED`, but the server had closed a connection that was kept: the job deserves a new one.
 const STALE: u8 = 3;
 
@@ -36,7 +38,7 @@ impl SmtpClientSettings {
     #[new]
     #[pyo3(signature = (
         *, protocol, helo_name, myhostname, always_send_ehlo, never_send_ehlo, skip_5xx_greeting,
-        discard_ehlo_keywords, helo_timeout, mail_timeout, rcpt_timeout, data_init_timeout, data_xfer_timeout,
+        discard_ehlo_keywords, line_length_limit, min_data_rate, helo_timeout, mail_timeout, rcpt_timeout, data_init_timeout, data_xfer_timeout,
         data_done_timeout, rset_timeout
     ))]
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of main.cf, given by name")]
@@ -48,6 +50,8 @@ impl SmtpClientSettings {
         never_send_ehlo: bool,
         skip_5xx_greeting: bool,
         discard_ehlo_keywords: Vec<String>,
+        line_length_limit: usize,
+        min_data_rate: Option<f64>,
         helo_timeout: f64,
         mail_timeout: f64,
         rcpt_timeout: f64,
@@ -81,6 +85,8 @@ impl SmtpClientSettings {
             never_send_ehlo,
             skip_5xx_greeting,
             discard_ehlo_keywords,
+            line_length_limit,
+            min_data_rate,
             timeouts,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -93,6 +99,14 @@ struct Assignment {
     last_address: bool,
     last_session: bool,
     begun_us: Option<u64>,
+    /// Which transaction of the connection it is.
+    conn_use: u32,
+}
+
+impl Assignment {
+    fn new(job: &DeliveryJob, last_address: bool, last_session: bool) -> Self {
+        Self { work: Arc::clone(&job.work), last_address, last_session, begun_us: None, conn_use: 0 }
+    }
 }
 
 /// One connection to a server, and the job that it carries.
@@ -100,8 +114,9 @@ struct Assignment {
 pub struct SmtpClient {
     client: Client,
     assignment: Option<Assignment>,
+    /// The job that follows; when it has a beginning, its commands are on their way.
+    next: Option<Assignment>,
     content: Option<ContentReader>,
-    content_left: u64,
 }
 
 #[pymethods]
@@ -114,6 +129,8 @@ impl SmtpClient {
     const CLOSED: u8 = CLOSED;
     #[classattr]
     const STALE: u8 = STALE;
+    #[classattr]
+    const NEXT: u8 = NEXT;
 
     #[new]
     #[pyo3(signature = (settings, host, address, port, nexthop, now, *, loop_detect=false, best=true))]
@@ -133,7 +150,7 @@ impl SmtpClient {
         let name_address_port = if port == 0 { name_address.clone() } else { format!("{name_address}:{port}") };
         let peer = Peer { name_address, name_address_port, nexthop: nexthop.into(), loop_detect, best };
         let client = Client::new(Arc::clone(&settings.inner), peer, now);
-        Self { client, assignment: None, content: None, content_left: 0 }
+        Self { client, assignment: None, next: None, content: None }
     }
 
     #[pyo3(signature = (job, now, *, last_address=true, last_session=true, keep=true))]
@@ -149,12 +166,40 @@ impl SmtpClient {
             return Err(PyValueError::new_err("the connection carries a job already"));
         }
         self.client.set_last_transaction(!keep);
-        let work = Arc::clone(&job.work);
-        self.assignment = Some(Assignment { work, last_address, last_session, begun_us: None });
+        self.assignment = Some(Assignment::new(job, last_address, last_session));
         if self.client.is_idle() {
             self.begin(now);
         }
         Ok(self.settle_events(now))
+    }
+
+    /// Another job may follow the one under way, and gains by it.
+    fn takes_another(&self) -> bool {
+        self.assignment.is_some() && self.next.is_none() && self.client.gains_by_going_ahead()
+    }
+
+    #[pyo3(signature = (job, *, last_session=true))]
+    fn follow(&mut self, job: &DeliveryJob, last_session: bool) -> PyResult<()> {
+        if self.assignment.is_none() || self.next.is_some() {
+            return Err(PyValueError::new_err("one job follows another"));
+        }
+        self.next = Some(Assignment::new(job, last_session, last_session));
+        self.begin_ahead();
+        Ok(())
+    }
+
+    /// Take the job back that `follow` gave.
+    fn withdraw(&mut self) {
+        if self.next.take().is_some_and(|next| next.begun_us.is_some()) {
+            self.client.abandon_ahead();
+        }
+    }
+
+    fn proceed(&mut self, now: f64) -> u8 {
+        if self.client.is_idle() && self.assignment.is_some() {
+            self.begin(now);
+        }
+        self.settle_events(now)
     }
 
     fn receive(&mut self, data: &[u8], now: f64) -> u8 {
@@ -176,6 +221,10 @@ impl SmtpClient {
     fn send_body(&mut self, now: f64) -> u8 {
         self.send_piece(now);
         self.settle_events(now)
+    }
+
+    fn progressed(&mut self, octets: usize, now: f64) {
+        self.client.progressed(octets, now);
     }
 
     /// A large message has more to send.
@@ -207,15 +256,36 @@ impl SmtpClient {
     fn begin(&mut self, now: f64) {
         let Some(assignment) = &mut self.assignment else { return };
         assignment.begun_us = Some(wall_now_us());
+        assignment.conn_use = self.client.transactions() + 1;
         let delivery = assignment.work.lock();
         let job = delivery.job();
         let open = || delivery.open().map(|position| (position, &job.recipients[position].recipient));
         // Only a message that asks for SMTPUTF8 and meets a server without it is read to see if it needs it.
         let needs = job.envelope.smtputf8 && !self.client.offered().smtputf8 && {
-            let header = header(&assignment.work, &job.path, &job.locator).unwrap_or_default();
+            // More than a header block may have.
+            let directory = &assignment.work.surroundings.queue_directory;
+            let reader = ContentReader::open(directory, &job.path, &job.locator);
+            let header = reader.and_then(|mut reader| reader.piece(PIECE_OCTETS)).unwrap_or_default();
             needs_smtputf8(&job.envelope, open().map(|(_, recipient)| &*recipient.address), &header)
         };
         self.client.begin(&job.envelope, open(), needs, now);
+    }
+
+    /// Send the commands of the job that follows, if the message before it is sent.
+    fn begin_ahead(&mut self) {
+        let Some(next) = self.next.as_mut().filter(|next| next.begun_us.is_none()) else { return };
+        if !self.client.may_begin_ahead() {
+            return;
+        }
+        let delivery = next.work.lock();
+        let job = delivery.job();
+        let open = delivery.open().map(|position| (position, &job.recipients[position].recipient));
+        let begun = self.client.begin_ahead(&job.envelope, open);
+        drop(delivery);
+        if begun {
+            next.begun_us = Some(wall_now_us());
+            next.conn_use = self.client.transactions() + 1;
+        }
     }
 
     /// Act on what has happened, up to where the driver must.
@@ -250,10 +320,17 @@ impl SmtpClient {
                         assignment.work.lock().session_completed();
                     }
                     self.content = None;
+                    let next = self.next.take().filter(|_| reusable);
+                    if next.is_some() {
+                        // What has happened since concerns that one.
+                        self.assignment = next;
+                        return NEXT;
+                    }
                     code = if reusable { FINISHED } else { CLOSED };
                 }
                 Event::Failed { status, stale, elsewhere } => {
                     self.content = None;
+                    self.next = None;
                     code = if stale { STALE } else { CLOSED };
                     if let Some(assignment) = self.assignment.take()
                         && !stale
@@ -285,7 +362,7 @@ impl SmtpClient {
         let setup_us = begun_us.saturating_sub(assignment.work.lock().handoff_us());
         let handover = Handover {
             relay: &self.client.peer().name_address_port,
-            conn_use: self.client.transactions(),
+            conn_use: assignment.conn_use,
             setup_us,
             transmission_us: Some(wall_now_us.saturating_sub(begun_us)),
             wall_now_us,
@@ -295,13 +372,8 @@ impl SmtpClient {
 
     fn open_content(&mut self, now: f64) {
         let Some(assignment) = &self.assignment else { return };
-        let (path, locator) = {
-            let delivery = assignment.work.lock();
-            (delivery.job().path.clone(), delivery.job().locator)
-        };
-        match ContentReader::open(&assignment.work.surroundings.queue_directory, &path, &locator) {
+        match assignment.work.open_content(now) {
             Ok(reader) => {
-                self.content_left = reader.content_octets();
                 self.content = Some(reader);
                 self.send_piece(now);
             }
@@ -311,18 +383,16 @@ impl SmtpClient {
 
     fn send_piece(&mut self, now: f64) {
         let Some(reader) = &mut self.content else { return };
-        // Room for the final dot: the piece becomes the output as it is.
-        let octets = self.content_left.min(PIECE_OCTETS) as usize;
-        let mut piece = Vec::with_capacity(octets + 8);
-        piece.resize(octets, 0);
-        match reader.read(&mut piece) {
-            Ok(_) => {
-                self.content_left -= octets as u64;
-                let last = self.content_left == 0;
+        match reader.piece(PIECE_OCTETS) {
+            Ok(piece) => {
+                let last = reader.left_octets() == 0;
                 if last {
                     self.content = None;
                 }
                 self.client.body(piece, last, now);
+                if last {
+                    self.begin_ahead();
+                }
             }
             Err(error) => self.unreadable(&error),
         }
@@ -346,12 +416,4 @@ impl SmtpClient {
         }
         self.client.lost();
     }
-}
-
-/// The start of the message; more than a header block may have.
-fn header(work: &Work, path: &str, locator: &postillion_core::queue::locator::Locator) -> Result<Vec<u8>, QueueError> {
-    let mut reader = ContentReader::open(&work.surroundings.queue_directory, path, locator)?;
-    let mut piece = vec![0; reader.content_octets().min(PIECE_OCTETS) as usize];
-    reader.read(&mut piece)?;
-    Ok(piece)
 }

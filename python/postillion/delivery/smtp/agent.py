@@ -1,16 +1,19 @@
 """The delivery agent smtp, and lmtp: jobs to connections.
 
-A job takes a warm connection to its next hop when there is one, without a task. Otherwise a task finds the hosts and
-connects; it ends when a connection stands, and a new one goes on with the next host if recipients are left open. One
-timer looks at all connections every `SWEEP_S`.
+A job takes a warm connection to its next hop when there is one, or follows another job on a connection that is busy,
+without a task. Otherwise a task finds the hosts and connects; it ends when a connection stands, and a new one goes on
+with the next host if recipients are left open. One timer looks at all connections every `SWEEP_S`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import os
+import socket
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from postillion._core import DeliveryJob, SmtpClient, SmtpClientSettings
@@ -18,7 +21,17 @@ from postillion.config import Config
 from postillion.delivery.agent import Agent
 from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list, port_number
 from postillion.delivery.smtp.resolver import Resolver
-from postillion.delivery.smtp.sessions import FINISHED, STALE, Attempt, CacheSettings, Courier, Route, Session
+from postillion.delivery.smtp.sessions import (
+    FINISHED,
+    FOLLOW_DEMAND,
+    NEXT,
+    STALE,
+    Attempt,
+    CacheSettings,
+    Courier,
+    Route,
+    Session,
+)
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, targets
 
 if TYPE_CHECKING:
@@ -45,6 +58,10 @@ def client_settings(config: Config, prefix: str) -> SmtpClientSettings:
         never_send_ehlo=prefix == "smtp" and config.flag("smtp_never_send_ehlo"),
         skip_5xx_greeting=prefix == "lmtp" or config.flag("smtp_skip_5xx_greeting"),
         discard_ehlo_keywords=config.items(f"{prefix}_discard_{_hello(prefix)}_keywords"),
+        line_length_limit=config.number(f"{prefix}_line_length_limit"),
+        min_data_rate=float(config.number(f"{prefix}_min_data_rate"))
+        if config.flag(f"{prefix}_per_request_deadline")
+        else None,
         **times,
     )
 
@@ -55,6 +72,10 @@ def _stage_name(prefix: str, stage: str) -> str:
 
 def _hello(prefix: str) -> str:
     return "lhlo" if prefix == "lmtp" else "ehlo"
+
+
+class CannotBind(Exception):
+    """The address to connect from is not this machine's, and there must be no other (smtp_bind_address_enforce)."""
 
 
 class SmtpAgent(Agent, Courier):
@@ -77,6 +98,7 @@ class SmtpAgent(Agent, Courier):
         self.fallbacks = config.items("smtp_fallback_relay") if protocol == "smtp" else []
         self.relayhost = config.text("relayhost")
         self.bind = (config.text(f"{protocol}_bind_address"), config.text(f"{protocol}_bind_address6"))
+        self.bind_enforce = config.flag(f"{protocol}_bind_address_enforce")
         self.routes: OrderedDict[str, Route] = OrderedDict()
         self.sessions: set[Session] = set()
         self.connecting: dict[asyncio.Task[None], Attempt] = {}
@@ -104,12 +126,17 @@ class SmtpAgent(Agent, Courier):
         route = self._route(job.nexthop)
         route.started(now)
         attempt = Attempt(job, route)
+        last = route.targets_known <= 1 or self.session_limit == 1
+        leader = route.leader(self.cache, now) if route.active > FOLLOW_DEMAND or not route.idle else None
+        if leader is not None:
+            attempt.tried = leader.target
+            leader.follow(attempt, now, last_session=last)
+            return
         session = route.take(self.cache, now)
         if session is None:
             self._connect(attempt)
         else:
             attempt.tried = session.target
-            last = route.targets_known <= 1 or self.session_limit == 1
             session.carry(attempt, last_session=last)
 
     def session_opened(self, session: Session) -> SmtpClient:
@@ -134,8 +161,7 @@ class SmtpAgent(Agent, Courier):
         if code == STALE:
             # Nothing was said about this job: as if the connection had not been there.
             self.sessions.discard(session)
-            attempt.tried = None
-            self._connect(attempt)
+            self.session_left(attempt)
             return
         if session.client.transactions:
             attempt.sessions += 1
@@ -143,7 +169,9 @@ class SmtpAgent(Agent, Courier):
         done = job.left == 0
         if done:
             self._settled(attempt)
-        if code == FINISHED:
+        if code == NEXT:
+            pass
+        elif code == FINISHED:
             now = self._loop.time()
             if not self.daemon.draining.is_set() and route.keeps(session, self.cache, now):
                 session.idle_since = now
@@ -157,6 +185,11 @@ class SmtpAgent(Agent, Courier):
             if self.session_limit and attempt.sessions >= self.session_limit:
                 attempt.remaining.clear()
             self._connect(attempt)
+
+    def session_left(self, attempt: Attempt) -> None:
+        """Connect for a job that was to follow another one."""
+        attempt.tried = None
+        self._connect(attempt)
 
     def session_lost(self, session: Session) -> None:
         """Forget an idle session that has closed."""
@@ -227,9 +260,12 @@ class SmtpAgent(Agent, Courier):
             if target.port == 0:
                 await loop.create_unix_connection(protocol, target.address)
             else:
-                source = self.bind[target.is_ipv6]
-                local = (source, 0) if source else None
-                await loop.create_connection(protocol, target.address, target.port, local_addr=local)
+                await self._connect_from(self.bind[target.is_ipv6], target, protocol)
+        except CannotBind as problem:
+            attempt.connect_deadline = None
+            attempt.failure = ("4.4.0", str(problem))
+            self.log.warning(str(problem))
+            return False
         except (OSError, asyncio.CancelledError) as problem:
             if isinstance(problem, OSError):
                 number = problem.errno or errno.ETIMEDOUT
@@ -245,6 +281,29 @@ class SmtpAgent(Agent, Courier):
             self.log.info(attempt.failure[1])
             return False
         return True
+
+    async def _connect_from(self, source: str, target: Target, protocol: Callable[[], Session]) -> None:
+        """Connect from the address `source`, where there is one; from any other only if that is allowed."""
+        if not source:
+            await self._loop.create_connection(protocol, target.address, target.port)
+            return
+        connection = socket.socket(socket.AF_INET6 if target.is_ipv6 else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            try:
+                # A number: a name would be looked up while everything waits.
+                connection.bind((str(ipaddress.ip_address(source)), 0))
+            except (OSError, ValueError) as problem:
+                reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else str(problem)
+                text = f"cannot connect from {source}: {reason}"
+                if self.bind_enforce:
+                    raise CannotBind(text) from None
+                self.log.warning(text)
+            await self._loop.sock_connect(connection, (target.address, target.port))
+            await self._loop.create_connection(protocol, sock=connection)
+        except BaseException:
+            connection.close()
+            raise
 
     async def _next_target(self, attempt: Attempt) -> Target | None:
         route = attempt.route
@@ -314,5 +373,5 @@ class SmtpAgent(Agent, Courier):
             if session.closed:
                 self.sessions.discard(session)
         self._sweep = None
-        if self.sessions or self.connecting:
+        if self.link.close_idle_files(now) or self.sessions or self.connecting:
             self._watch()

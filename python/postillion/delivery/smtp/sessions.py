@@ -1,4 +1,6 @@
-"""Connections: one carries one job at a time, and may wait a little for the next job to the same next hop.
+"""Connections: one carries one job after the other, and may wait a little for the next job to the same next hop.
+
+A job may follow another while that is under way: its commands then go out with the other's message (`FOLLOW_DEMAND`).
 
 `Session` is the protocol of one connection: what the server sends goes to the Rust client, what the client writes goes
 to the server, and nothing else happens per message. `Route` holds what is known of one next hop: its idle sessions and
@@ -23,7 +25,12 @@ DEMAND_S = 1.0
 """Jobs that follow each other within this time are demand for a connection that stays."""
 IDLE_MAX_SESSIONS = 50
 """Idle sessions kept to one next hop."""
+FOLLOW_DEMAND = 4
+"""Jobs under way to a next hop above which one follows another rather than use a connection that is idle."""
+FOLLOW_MAX_S = 1.0
+"""How long a job waits for the one that it follows; then it has a connection of its own."""
 MORE, FINISHED, CLOSED, STALE = SmtpClient.MORE, SmtpClient.FINISHED, SmtpClient.CLOSED, SmtpClient.STALE
+NEXT = SmtpClient.NEXT
 
 
 class CacheSettings(NamedTuple):
@@ -50,12 +57,14 @@ class CacheSettings(NamedTuple):
 class Route:
     """One next hop."""
 
-    __slots__ = ("active", "idle", "last_start", "nexthop", "previous_start", "sites", "targets_known")
+    __slots__ = ("active", "busy", "idle", "last_start", "nexthop", "previous_start", "sites", "targets_known")
 
     def __init__(self, nexthop: str) -> None:
         self.nexthop = nexthop
         self.active = 0
         self.idle: deque[Session] = deque()
+        self.busy: dict[Session, None] = {}
+        """Kept sessions with a job that none follows, the one that began first in front."""
         self.last_start = self.previous_start = float("-inf")
         self.sites: list[Destination] | None = None
         """The next hops that it names; None until it was read."""
@@ -75,11 +84,22 @@ class Route:
 
     def keeps(self, session: Session, settings: CacheSettings, now: float) -> bool:
         """Whether a session that has just finished a job waits for the next."""
-        if now - session.opened >= settings.reuse_time_limit or len(self.idle) >= IDLE_MAX_SESSIONS:
-            return False
-        if settings.reuse_count_limit and session.client.transactions > settings.reuse_count_limit:
+        if len(self.idle) >= IDLE_MAX_SESSIONS or self.is_spent(session, settings, now):
             return False
         return self.wants(settings, self.active)
+
+    def leader(self, settings: CacheSettings, now: float) -> Session | None:
+        """A session whose job another one may follow."""
+        for session in self.busy:
+            good = session.client.takes_another() and not self.is_spent(session, settings, now)
+            return session if good else None
+        return None
+
+    @staticmethod
+    def is_spent(session: Session, settings: CacheSettings, now: float) -> bool:
+        """Whether a session has been used for as long, or as often, as it may."""
+        limit = settings.reuse_count_limit
+        return now - session.opened >= settings.reuse_time_limit or 0 < limit < session.client.transactions
 
     def take(self, settings: CacheSettings, now: float) -> Session | None:
         """An idle session that is still good: the one used last, so that the others can end."""
@@ -123,7 +143,11 @@ class Courier(abc.ABC):
 
     @abc.abstractmethod
     def session_ended(self, session: Session, attempt: Attempt, code: int) -> None:
-        """The job is done with this session, as far as it goes there."""
+        """The job is done with this session, as far as it goes there; NEXT: which now carries the one that follows."""
+
+    @abc.abstractmethod
+    def session_left(self, attempt: Attempt) -> None:
+        """The session that was to carry the job next will not: as if it had not been there."""
 
     @abc.abstractmethod
     def session_lost(self, session: Session) -> None:
@@ -142,6 +166,8 @@ class Session(asyncio.Protocol):
         "client",
         "closed",
         "courier",
+        "followed_since",
+        "follower",
         "idle_since",
         "last_address",
         "last_session",
@@ -151,6 +177,7 @@ class Session(asyncio.Protocol):
         "route",
         "target",
         "transport",
+        "unsent",
     )
 
     def __init__(
@@ -171,10 +198,15 @@ class Session(asyncio.Protocol):
         self.target = target
         self.route = attempt.route
         self.attempt: Attempt | None = attempt
+        self.follower: Attempt | None = None
+        """The job that comes next."""
+        self.followed_since = 0.0
         self.opened = 0.0
         self.idle_since = 0.0
         self.closed = False
         self.paused = False
+        self.unsent = 0
+        """Octets that waited to be written when last looked, while it is paused."""
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -189,7 +221,26 @@ class Session(asyncio.Protocol):
     def carry(self, attempt: Attempt, *, last_session: bool) -> None:
         """Begin another job."""
         self.attempt = attempt
+        self.route.busy[self] = None
         self._deliver(attempt, last_session, last_session, True)
+
+    def follow(self, attempt: Attempt, now: float, *, last_session: bool) -> None:
+        """Carry another job after the one under way."""
+        del self.route.busy[self]
+        self.follower, self.followed_since = attempt, now
+        try:
+            self.client.follow(attempt.job, last_session=last_session)
+            output = self.client.take_output()
+            if output is not None:
+                self.transport.write(output)
+        except BaseException as problem:
+            self._broken(problem)
+
+    def _leave(self) -> None:
+        attempt, self.follower = self.follower, None
+        self.route.busy.pop(self, None)
+        if attempt is not None:
+            self.courier.session_left(attempt)
 
     def _deliver(self, attempt: Attempt, last_address: bool, last_session: bool, keep: bool) -> None:
         try:
@@ -221,12 +272,22 @@ class Session(asyncio.Protocol):
             if now - self.idle_since >= self.courier.cache.time_limit:
                 self.end()
             return
+        if self.follower is not None and now - self.followed_since >= FOLLOW_MAX_S:
+            self.client.withdraw()
+            self._leave()
+        if self.paused:
+            self._progressed(now)
         deadline = self.client.deadline
         if deadline is not None and deadline <= now:
             try:
                 self._act(self.client.timeout(now))
             except BaseException as problem:
                 self._broken(problem)
+
+    def _progressed(self, now: float) -> None:
+        before, self.unsent = self.unsent, self.transport.get_write_buffer_size()
+        if self.unsent < before:
+            self.client.progressed(before - self.unsent, now)
 
     def end(self) -> None:
         """Say QUIT and close; no answer is waited for (smtp_skip_quit_response)."""
@@ -241,8 +302,10 @@ class Session(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.paused = True
+        self.unsent = self.transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
+        self._progressed(self.loop.time())
         self.paused = False
         if self.client.sending:
             try:
@@ -256,10 +319,17 @@ class Session(asyncio.Protocol):
             raise problem
         attempt = self.attempt
         self.abandon()
+        self._leave()
         self.courier.session_broken(self, attempt, problem)
 
     def _act(self, code: int) -> None:
         client = self.client
+        while code == NEXT:
+            attempt, self.attempt, self.follower = self.attempt, self.follower, None
+            self.route.busy[self] = None
+            if attempt is not None:
+                self.courier.session_ended(self, attempt, NEXT)
+            code = client.proceed(self.loop.time())
         output = client.take_output()
         if code == MORE:
             if output is not None:
@@ -275,6 +345,7 @@ class Session(asyncio.Protocol):
         elif output is not None and not self.closed:
             self.transport.write(output)
         attempt, self.attempt = self.attempt, None
+        self._leave()
         if code != FINISHED:
             self._close()
         if attempt is None:

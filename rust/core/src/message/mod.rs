@@ -5,6 +5,7 @@ pub mod cleanup;
 pub mod date;
 pub mod envelope;
 pub mod header;
+pub mod line_limit;
 pub mod maildrop;
 pub mod recipients;
 pub mod settings;

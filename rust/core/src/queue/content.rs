@@ -2,21 +2,28 @@
 
 use crate::queue::error::QueueError;
 use crate::queue::id::QueueId;
-use crate::queue::locator::{Locator, SegmentId};
+use crate::queue::locator::Locator;
 use crate::queue::record::{RECORD_HEADER_OCTETS, RecordHeader};
-use crate::queue::{DEFERRED, INCOMING};
+use crate::queue::segment_files::SegmentFile;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+/// What the first read of a record takes at most: header, content and envelope of nearly every message.
+const FIRST_READ_OCTETS: u64 = 64 * 1024;
+/// Room behind the last piece: the final dot and the next commands of the dialogue need no second buffer.
+const SPARE_OCTETS: usize = 256;
 
 /// The content of a record, piece by piece. The last piece is handed out only when the checksum holds: whoever passes
-/// pieces on must not end the message before `read` returned 0.
+/// pieces on must not end the message before `piece` has returned the last one.
 #[derive(Debug)]
 pub struct ContentReader {
-    file: File,
-    path: PathBuf,
+    segment: SegmentFile,
     at: Locator,
     header: RecordHeader,
+    /// The start of the record, its header included, as one read brought it.
+    first: Vec<u8>,
     read: u64,
     crc: u32,
 }
@@ -24,15 +31,24 @@ pub struct ContentReader {
 impl ContentReader {
     /// `path`: the segment's, relative to the queue directory, as a job names it.
     pub fn open(queue_directory: &Path, path: &str, at: &Locator) -> Result<Self, QueueError> {
-        // A path comes from another process: only a segment of the queue is ever opened.
-        let named = path.split_once('/').filter(|(directory, _)| [INCOMING, DEFERRED].contains(directory));
-        if named.and_then(|(_, name)| SegmentId::parse(name)) != Some(at.segment) {
-            return Err(QueueError::Corrupt(format!("{path:?} is no segment of {:?}", at.segment).into()));
-        }
-        let path = queue_directory.join(path);
-        let file = File::open(&path).map_err(|error| QueueError::io("open", &path, &error))?;
-        let header = read_header(&file, &path, at)?;
-        Ok(Self { file, path, at: *at, header, read: 0, crc: 0 })
+        Self::of(SegmentFile::open(queue_directory, path, at.segment)?, at)
+    }
+
+    /// The record at `at` of a segment that is open. One read, of a record of up to `FIRST_READ_OCTETS` the only one.
+    pub fn of(segment: SegmentFile, at: &Locator) -> Result<Self, QueueError> {
+        let failed = |error| QueueError::io("read", &segment.path, &error);
+        let mut first = Vec::new();
+        let octets = at.record_octets.clamp(RECORD_HEADER_OCTETS as u64, FIRST_READ_OCTETS) as usize;
+        first.reserve_exact(octets + SPARE_OCTETS);
+        first.resize(octets, 0);
+        segment.file.read_exact_at(&mut first, at.offset).map_err(failed)?;
+        let too_short = || failed(io::ErrorKind::UnexpectedEof.into());
+        let header = first.first_chunk().ok_or_else(too_short)?;
+        let header = RecordHeader::read(header, &place(&segment.path, at))?;
+        // A record that was read whole has shown that the file is long enough.
+        let whole = first.len() as u64 == at.record_octets;
+        check(&header, (!whole).then_some(&*segment.file), &segment.path, at)?;
+        Ok(Self { segment, at: *at, header, first, read: 0, crc: 0 })
     }
 
     /// The message.
@@ -45,18 +61,36 @@ impl ContentReader {
         self.header.content_octets
     }
 
-    /// Fill `buffer` with the next octets; 0 at the end. `Corrupt` in place of the last piece when the content is not
-    /// what was committed.
-    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, QueueError> {
-        let left = self.header.content_octets - self.read;
-        let piece = left.min(buffer.len() as u64) as usize;
-        let offset = self.at.offset + RECORD_HEADER_OCTETS as u64 + self.read;
-        let buffer = &mut buffer[..piece];
-        self.file.read_exact_at(buffer, offset).map_err(|error| QueueError::io("read", &self.path, &error))?;
-        self.crc = crc32c::crc32c_append(self.crc, buffer);
-        self.read += piece as u64;
-        if self.read == self.header.content_octets && self.crc != self.header.content_crc {
-            let place = place(&self.path, &self.at);
+    /// Octets that `piece` has not returned.
+    pub fn left_octets(&self) -> u64 {
+        self.header.content_octets - self.read
+    }
+
+    /// The next octets, `max_octets` at most; none at the end. `Corrupt` in place of the last piece when the content is
+    /// not what was committed.
+    pub fn piece(&mut self, max_octets: u64) -> Result<Vec<u8>, QueueError> {
+        let octets = self.left_octets().min(max_octets) as usize;
+        let position = RECORD_HEADER_OCTETS + self.read as usize;
+        let known = self.first.len().saturating_sub(position).min(octets);
+        let piece = if known == octets && self.read == 0 && octets as u64 == self.header.content_octets {
+            // The whole message has been read: the buffer is the piece.
+            let mut piece = std::mem::take(&mut self.first);
+            piece.truncate(position + octets);
+            piece.drain(..position);
+            piece
+        } else {
+            let mut piece = Vec::with_capacity(octets + SPARE_OCTETS);
+            piece.extend_from_slice(self.first.get(position..position + known).unwrap_or_default());
+            piece.resize(octets, 0);
+            let offset = self.at.offset + (position + known) as u64;
+            let failed = |error| QueueError::io("read", &self.segment.path, &error);
+            self.segment.file.read_exact_at(&mut piece[known..], offset).map_err(failed)?;
+            piece
+        };
+        self.crc = crc32c::crc32c_append(self.crc, &piece);
+        self.read += octets as u64;
+        if self.left_octets() == 0 && self.crc != self.header.content_crc {
+            let place = place(&self.segment.path, &self.at);
             return Err(QueueError::Corrupt(format!("{place}: the content's checksum does not hold").into()));
         }
         Ok(piece)
@@ -65,10 +99,7 @@ impl ContentReader {
 
 /// The whole content of a record in its wire form, checked. For a message of any size use `ContentReader`.
 pub fn read_content(queue_directory: &Path, path: &str, at: &Locator) -> Result<Vec<u8>, QueueError> {
-    let mut reader = ContentReader::open(queue_directory, path, at)?;
-    let mut content = vec![0; reader.content_octets() as usize];
-    reader.read(&mut content)?;
-    Ok(content)
+    ContentReader::open(queue_directory, path, at)?.piece(u64::MAX)
 }
 
 /// The encoded envelope of a record, checked.
@@ -90,12 +121,18 @@ pub(crate) fn read_header(file: &File, path: &Path, at: &Locator) -> Result<Reco
     let mut bytes = [0; RECORD_HEADER_OCTETS];
     file.read_exact_at(&mut bytes, at.offset).map_err(failed)?;
     let header = RecordHeader::read(&bytes, &place(path, at))?;
+    check(&header, Some(file), path, at)?;
+    Ok(header)
+}
+
+/// Is this the record that the locator names? `file`: unless it is known to reach to the record's end.
+fn check(header: &RecordHeader, file: Option<&File>, path: &Path, at: &Locator) -> Result<(), QueueError> {
     let end = at.offset.checked_add(at.record_octets);
-    let fits = end.is_some_and(|end| file.metadata().is_ok_and(|metadata| end <= metadata.len()));
-    if header.record_octets() != Some(at.record_octets) || !fits {
+    let reaches = |file: &File| end.is_some_and(|end| file.metadata().is_ok_and(|metadata| end <= metadata.len()));
+    if header.record_octets() != Some(at.record_octets) || !file.is_none_or(reaches) {
         return Err(QueueError::Corrupt(format!("{}: another record stands here", place(path, at)).into()));
     }
-    Ok(header)
+    Ok(())
 }
 
 fn place(path: &Path, at: &Locator) -> String {
@@ -113,21 +150,21 @@ mod tests {
         let directory = Directory::new();
         let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
         let journal = Journal::open(directory.path(), options).unwrap();
-        for octets in [0, 1, 999, 1000, 1001, 700_000] {
+        for octets in [0, 1, 999, 1000, 1001, 65_400, 65_536, 700_000] {
             let content: Vec<u8> = (0..octets).map(|n| (n % 251) as u8).collect();
             let at = commit(&journal, &content).result.unwrap();
             let path = format!("incoming/{}", at.segment.file_name());
             assert_eq!(read_content(directory.path(), &path, &at).unwrap(), content);
             for piece in [1, 999, 65_536].into_iter().filter(|piece| octets / piece < 1100) {
                 let mut reader = ContentReader::open(directory.path(), &path, &at).unwrap();
-                let mut buffer = vec![0; piece];
                 let mut all = Vec::new();
-                loop {
-                    match reader.read(&mut buffer).unwrap() {
-                        0 => break,
-                        some => all.extend_from_slice(&buffer[..some]),
-                    }
+                while reader.left_octets() > 0 {
+                    let left = reader.left_octets();
+                    let next = reader.piece(piece as u64).unwrap();
+                    assert_eq!(next.len() as u64, left.min(piece as u64));
+                    all.extend_from_slice(&next);
                 }
+                assert_eq!(reader.piece(9).unwrap(), b"");
                 assert_eq!(all, content, "{octets} in pieces of {piece}");
             }
         }
@@ -143,8 +180,8 @@ mod tests {
         file.write_all_at(b"y", at.offset + RECORD_HEADER_OCTETS as u64 + 50).unwrap();
         assert!(matches!(read_content(directory.path(), &path, &at), Err(QueueError::Corrupt(_))));
         let mut reader = ContentReader::open(directory.path(), &path, &at).unwrap();
-        assert_eq!(reader.read(&mut [0; 60]), Ok(60));
-        assert!(matches!(reader.read(&mut [0; 60]), Err(QueueError::Corrupt(_))));
+        assert_eq!(reader.piece(60).unwrap().len(), 60);
+        assert!(matches!(reader.piece(60), Err(QueueError::Corrupt(_))));
     }
 
     #[test]

@@ -11,6 +11,11 @@
 //! body(.., last)         ->  Recipient*, Finished | Failed
 //! ```
 //!
+//! With PIPELINING, `begin_ahead` sends the next transaction's commands behind the final dot: the verdict on the message
+//! and the replies to the next one's commands then come together (RFC 2920 §3.1 has a message's end begin a group of
+//! commands). Replies come in order, so nothing of the next transaction is answered before the first one is over; when
+//! the connection fails before that, the next one was never begun, and its mail may go elsewhere.
+//!
 //! A recipient without an event when the transaction ends has no verdict: it stays queued.
 
 use super::capability::Capabilities;
@@ -22,6 +27,7 @@ use super::transaction::{BadAddress, push_mail, push_rcpt};
 use crate::delivery::job::outcome_of;
 use crate::ipc::frame::Status;
 use crate::message::envelope::{Envelope, Recipient};
+use crate::message::line_limit::LineLimit;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -29,6 +35,12 @@ use std::sync::Arc;
 pub const PIPELINE_MAX_OCTETS: usize = 64 * 1024;
 /// How many commands may wait for their replies.
 pub const PIPELINE_MAX_COMMANDS: usize = 1000;
+/// A verdict that takes so much longer than the replies to the commands is slow.
+pub const PACE_RATIO: f64 = 1.5;
+/// What is taken for no time at all: the clock of an event loop stands still for about as long.
+pub const PACE_SLACK_S: f64 = 0.002;
+/// What a new time counts beside those before it.
+const PACE_WEIGHT: f64 = 0.25;
 const END_OF_DATA: &[u8] = b".\r\n";
 const QUIT: &[u8] = b"QUIT\r\n";
 
@@ -75,6 +87,32 @@ enum Phase {
     Closed,
 }
 
+/// How long a server takes, smoothed; `None` until it has answered once. Seconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    commands_s: Option<f64>,
+    verdict_s: Option<f64>,
+}
+
+impl Pace {
+    fn commands_took(&mut self, time_s: f64) {
+        self.commands_s = Some(smoothed(self.commands_s, time_s));
+    }
+
+    fn verdict_took(&mut self, time_s: f64) {
+        self.verdict_s = Some(smoothed(self.verdict_s, time_s));
+    }
+
+    fn is_even(&self) -> bool {
+        let (Some(commands_s), Some(verdict_s)) = (self.commands_s, self.verdict_s) else { return false };
+        verdict_s <= PACE_RATIO * commands_s + PACE_SLACK_S
+    }
+}
+
+fn smoothed(before: Option<f64>, time_s: f64) -> f64 {
+    before.map_or(time_s, |before| before + (time_s - before) * PACE_WEIGHT)
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Client {
@@ -98,13 +136,24 @@ pub struct Client {
     transactions: u32,
     answered: bool,
     body_ends_line: bool,
+    lines: LineLimit,
     last_transaction: bool,
+    /// When the commands or the message under way were sent.
+    sent_at: f64,
+    pace: Pace,
+    /// The commands of the next transaction are sent or planned, behind the end of this one's message.
+    ahead: bool,
+    /// The transaction under way was begun ahead, and DATA is not answered: its replies may yet prove out of step.
+    begun_ahead: bool,
+    /// Verdicts of such a transaction.
+    held: VecDeque<Event>,
     deadline: Option<f64>,
 }
 
 impl Client {
     /// A connection that was just made; the server speaks first. `now`: seconds, monotonic, here and below.
     pub fn new(settings: Arc<ClientSettings>, peer: Peer, now: f64) -> Self {
+        let lines = LineLimit::new(settings.line_length_limit);
         let mut client = Self {
             settings,
             peer,
@@ -124,7 +173,13 @@ impl Client {
             transactions: 0,
             answered: false,
             body_ends_line: true,
+            lines,
             last_transaction: false,
+            sent_at: now,
+            pace: Pace::default(),
+            ahead: false,
+            begun_ahead: false,
+            held: VecDeque::new(),
             deadline: None,
         };
         client.awaited.push_back(Expect::Greeting);
@@ -223,14 +278,10 @@ impl Client {
         now: f64,
     ) {
         assert!(self.phase == Phase::Idle, "a transaction begins on an idle connection");
-        self.transactions += 1;
-        self.answered = false;
-        self.mail_refused = false;
-        self.accepted.clear();
+        self.enter_transaction();
         self.commands.clear();
         self.commands_sent = 0;
         self.planned.clear();
-        self.body_ends_line = true;
         if needs_smtputf8 && !self.offered.smtputf8 {
             let text = format!(
                 "message requires SMTPUTF8, but no server was found that supports SMTPUTF8. \
@@ -273,8 +324,71 @@ impl Client {
         self.plan(Expect::Data, b"DATA\r\n");
         self.phase = Phase::Envelope;
         self.needs_reset = true;
+        self.sent_at = now;
         self.send_commands();
         self.set_deadline(now);
+    }
+
+    /// Would the next transaction, begun ahead, come sooner to its end than on a connection of its own? So it is with
+    /// PIPELINING where the verdict on a message takes no longer than the replies to its commands. Where the server is
+    /// slow with its verdicts, connections beside each other are faster.
+    pub fn gains_by_going_ahead(&self) -> bool {
+        let usable = self.phase != Phase::Closed && self.reusable && self.offered.pipelining;
+        usable && !self.last_transaction && self.pace.is_even()
+    }
+
+    /// What was begun ahead will not be carried on: the connection ends with the transaction under way.
+    pub fn abandon_ahead(&mut self) {
+        if self.ahead {
+            self.reusable = false;
+        }
+    }
+
+    /// May `begin_ahead` be called? The message has been sent, and what is next can be sent behind it.
+    pub fn may_begin_ahead(&self) -> bool {
+        let waits = self.phase == Phase::EndOfData && !self.ahead && !self.accepted.is_empty();
+        waits && self.reusable && self.offered.pipelining && self.awaited.back() != Some(&Expect::Quit)
+    }
+
+    /// Begin the next transaction while the verdict on this one's message is awaited; `Finished` of this one, reusable,
+    /// then stands for `begin` of the next. False when it must wait for `Finished` and `begin`: something in it is for
+    /// `begin` to refuse, or needs the server's answer first.
+    pub fn begin_ahead<'a>(
+        &mut self,
+        envelope: &Envelope,
+        recipients: impl Iterator<Item = (usize, &'a Recipient)>,
+    ) -> bool {
+        let unsure = envelope.smtputf8 && !self.offered.smtputf8;
+        if !self.may_begin_ahead() || unsure || self.too_large(envelope).is_some() {
+            return false;
+        }
+        self.commands.clear();
+        self.commands_sent = 0;
+        self.planned.clear();
+        let mut good = push_mail(envelope, &self.offered, &mut self.commands).is_ok();
+        self.planned.push_back((Expect::Mail, self.commands.len()));
+        for (position, recipient) in recipients {
+            good = good && push_rcpt(recipient, &self.offered, &mut self.commands).is_ok();
+            self.planned.push_back((Expect::Rcpt(position), self.commands.len()));
+        }
+        if !good || self.planned.len() < 2 {
+            self.planned.clear();
+            return false;
+        }
+        self.plan(Expect::Data, b"DATA\r\n");
+        self.ahead = true;
+        self.send_commands();
+        true
+    }
+
+    fn enter_transaction(&mut self) {
+        self.transactions += 1;
+        self.answered = false;
+        self.mail_refused = false;
+        self.accepted.clear();
+        self.body_ends_line = true;
+        self.lines.reset();
+        self.begun_ahead = false;
     }
 
     /// Nothing will follow the transaction under way: where PIPELINING is offered, QUIT goes with the final dot.
@@ -291,6 +405,7 @@ impl Client {
         if !piece.is_empty() {
             // The dot must stand at the start of a line, or it would be part of the message.
             self.body_ends_line = piece.ends_with(b"\n");
+            let piece = self.lines.feed(piece);
             if self.output.is_empty() {
                 self.output = piece;
             } else {
@@ -298,7 +413,9 @@ impl Client {
             }
         }
         if !last {
-            self.deadline = Some(now + self.settings.timeouts.data_xfer);
+            if self.settings.min_data_rate.is_none() {
+                self.set_deadline(now);
+            }
             return;
         }
         if !self.body_ends_line {
@@ -306,6 +423,7 @@ impl Client {
         }
         self.output.extend_from_slice(END_OF_DATA);
         self.phase = Phase::EndOfData;
+        self.sent_at = now;
         match self.settings.protocol {
             Protocol::Smtp => self.awaited.push_back(Expect::Dot),
             Protocol::Lmtp => self.awaited.extend(self.accepted.iter().map(|position| Expect::DotFor(*position))),
@@ -316,6 +434,21 @@ impl Client {
             self.reusable = false;
         }
         self.set_deadline(now);
+    }
+
+    /// The server has taken octets of what was sent before: while it does, a message may take its time.
+    pub fn progressed(&mut self, octets: usize, now: f64) {
+        let Some(deadline) = self.deadline else { return };
+        let data_xfer = self.settings.timeouts.data_xfer;
+        if self.phase == Phase::Body {
+            self.deadline = Some(match self.settings.min_data_rate {
+                None => now + data_xfer,
+                Some(rate) => (deadline + octets as f64 / rate).min(now + data_xfer),
+            });
+        } else if self.phase == Phase::EndOfData {
+            // The verdict is awaited from when the server has it all.
+            self.deadline = Some(deadline.max(now + self.settings.timeouts.data_done));
+        }
     }
 
     /// Take leave; nothing that comes after it is read (smtp_skip_quit_response).
@@ -343,6 +476,7 @@ impl Client {
             Expect::Rset if response.class() != 2 => return self.spent(expect, response),
             Expect::Rset => {}
             _ if response.code == 421 => return self.closing(expect, response),
+            _ if self.begun_ahead && self.is_out_of_step(expect, response) => return self.spent(expect, response),
             Expect::Mail => {
                 if response.class() != 2 {
                     self.mail_refused = true;
@@ -353,7 +487,12 @@ impl Client {
             Expect::Rcpt(_) if self.mail_refused => {}
             Expect::Rcpt(position) if response.class() == 2 => self.accepted.push(position),
             Expect::Rcpt(position) => self.refuse(&[position], expect, response),
-            Expect::Data => self.data_answered(response),
+            Expect::Data => {
+                if !self.begun_ahead {
+                    self.pace.commands_took(now - self.sent_at);
+                }
+                self.data_answered(response);
+            }
             Expect::Dot => {
                 self.needs_reset = response.class() != 2;
                 let accepted = std::mem::take(&mut self.accepted);
@@ -380,10 +519,39 @@ impl Client {
                 }
             }
             self.send_commands();
-        } else if self.phase == Phase::EndOfData && matches!(self.awaited.front(), None | Some(Expect::Quit)) {
-            return self.finish();
+        } else if self.phase == Phase::EndOfData
+            && !matches!(self.awaited.front(), Some(Expect::Dot | Expect::DotFor(_)))
+        {
+            self.pace.verdict_took(now - self.sent_at);
+            self.finish();
+            if !self.ahead || self.phase == Phase::Closed {
+                return;
+            }
+            self.ahead = false;
+            self.enter_transaction();
+            self.begun_ahead = true;
+            self.phase = Phase::Envelope;
+            self.needs_reset = true;
+            self.send_commands();
         }
         self.set_deadline(now);
+    }
+
+    /// Does a reply to a transaction begun ahead leave doubt about which command it answers? A server that refused the
+    /// message before may be in no state for another one, and one that answered a message twice has all further replies
+    /// taken for those of the commands before them: then DATA is not answered by 354. The job deserves a connection
+    /// where nothing was sent ahead.
+    fn is_out_of_step(&self, expect: Expect, response: &Response) -> bool {
+        match expect {
+            Expect::Mail => response.class() != 2,
+            Expect::Rcpt(_) => !matches!(response.class(), 2 | 4 | 5),
+            Expect::Data => match response.class() {
+                3 => false,
+                4 | 5 => !self.accepted.is_empty(),
+                _ => true,
+            },
+            _ => false,
+        }
     }
 
     fn awaits_rcpt(&self) -> bool {
@@ -437,6 +605,8 @@ impl Client {
     }
 
     fn data_answered(&mut self, response: &Response) {
+        self.begun_ahead = false;
+        self.events.extend(self.held.drain(..));
         if response.class() != 3 {
             let accepted = std::mem::take(&mut self.accepted);
             return self.refuse(&accepted, Expect::Data, response);
@@ -495,8 +665,11 @@ impl Client {
 
     /// Recipients of the transaction that have no reply, sent or not.
     fn open_recipients(&self) -> Vec<usize> {
+        // What follows the end of a message belongs to the next one.
+        let at_end = self.phase == Phase::EndOfData;
         let position = |expect: &Expect| match expect {
-            Expect::Rcpt(position) | Expect::DotFor(position) => Some(*position),
+            Expect::Rcpt(position) if !at_end => Some(*position),
+            Expect::DotFor(position) => Some(*position),
             _ => None,
         };
         let planned = self.planned.iter().map(|(expect, _)| expect);
@@ -524,7 +697,8 @@ impl Client {
 
     fn tell(&mut self, positions: &[usize], status: &Status) {
         let recipient = |position: &usize| Event::Recipient { position: *position, status: status.clone() };
-        self.events.extend(positions.iter().map(recipient));
+        let events = if self.begun_ahead { &mut self.held } else { &mut self.events };
+        events.extend(positions.iter().map(recipient));
     }
 
     fn said(&self, expect: Expect, response: &Response) -> Status {
@@ -591,6 +765,7 @@ impl Client {
     // Ends.
 
     fn finish(&mut self) {
+        self.events.extend(self.held.drain(..));
         let reusable = self.reusable;
         if reusable {
             self.phase = Phase::Idle;
@@ -607,11 +782,9 @@ impl Client {
         let text = format!("host {} spoke out of turn", self.peer.name_address);
         let status = deferral([5, 0], &text);
         // The transaction that just ended, if its end was not taken yet, leaves no reusable connection.
-        for event in &mut self.events {
-            if let Event::Finished { reusable } = event {
-                *reusable = false;
-                return;
-            }
+        if let Some(Event::Finished { reusable }) = self.events.back_mut() {
+            *reusable = false;
+            return;
         }
         self.output.clear();
         self.events.retain(|event| !matches!(event, Event::Ready | Event::Body));
@@ -635,6 +808,7 @@ impl Client {
 
     fn close(&mut self) {
         self.phase = Phase::Closed;
+        self.held.clear();
         self.awaited.clear();
         self.planned.clear();
         self.deadline = None;

@@ -45,6 +45,11 @@ pub struct ClientSettings {
     pub skip_5xx_greeting: bool,
     /// EHLO keywords that count as not offered.
     pub discard_ehlo_keywords: Vec<String>,
+    /// Octets of a line that is sent; longer ones are broken. 0: none is.
+    pub line_length_limit: usize,
+    /// Octets a second that the server must take of a message; `None`: data_xfer_timeout holds for each piece that it
+    /// takes. With a rate, it holds for the message as a whole, and what is taken in time extends it.
+    pub min_data_rate: Option<f64>,
     /// How long each stage may take.
     pub timeouts: Timeouts,
 }

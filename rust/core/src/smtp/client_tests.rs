@@ -17,6 +17,8 @@ fn settings() -> ClientSettings {
         never_send_ehlo: false,
         skip_5xx_greeting: true,
         discard_ehlo_keywords: vec![],
+        line_length_limit: 998,
+        min_data_rate: None,
         timeouts: Timeouts {
             helo: 10.0,
             mail: 20.0,
@@ -40,7 +42,7 @@ fn peer() -> Peer {
 }
 
 /// One dialogue: the driver begins a transaction for each of `mails` (numbers of recipients) when the client is ready,
-/// and sends a short body when asked.
+/// and sends a short body when asked. With `ahead`, the next transaction is begun behind that body.
 struct Dialogue {
     client: Client,
     envelope: Arc<Envelope>,
@@ -49,7 +51,12 @@ struct Dialogue {
     said: String,
     events: Vec<String>,
     verdicts: Vec<(usize, Outcome)>,
+    /// How many verdicts there were at the end of each transaction.
+    ends: Vec<usize>,
     over: bool,
+    ahead: bool,
+    /// The next transaction is begun.
+    begun: bool,
 }
 
 impl Dialogue {
@@ -67,7 +74,10 @@ impl Dialogue {
             said: String::new(),
             events: vec![],
             verdicts: vec![],
+            ends: vec![],
             over: false,
+            ahead: false,
+            begun: false,
         };
         this.act();
         this
@@ -88,6 +98,14 @@ impl Dialogue {
                 }
                 Event::Body => {
                     self.client.body(b"body\r\n".to_vec(), true, 1.0);
+                    if self.ahead
+                        && let Some(count) = self.mails.last()
+                    {
+                        let recipients = self.recipients[..*count].iter().enumerate();
+                        self.begun = self.client.begin_ahead(&self.envelope, recipients);
+                        assert!(self.begun || !self.client.offered().pipelining);
+                        self.mails.truncate(self.mails.len() - usize::from(self.begun));
+                    }
                     "body".into()
                 }
                 Event::Recipient { position, status } => {
@@ -95,7 +113,9 @@ impl Dialogue {
                     format!("{position} {:?} {} {}", status.outcome, status.dsn, status.text)
                 }
                 Event::Finished { reusable } => {
-                    next = reusable;
+                    self.ends.push(self.verdicts.len());
+                    // What was begun ahead is under way.
+                    next = reusable && !std::mem::take(&mut self.begun);
                     self.over = !reusable;
                     if reusable { "finished".into() } else { "finished, closed".into() }
                 }
@@ -552,6 +572,59 @@ fn a_large_message_goes_out_in_pieces_and_an_early_refusal_ends_it() {
 }
 
 #[test]
+fn a_server_that_takes_a_message_slowly_has_time_as_long_as_it_does() {
+    for (min_data_rate, steps) in [
+        // data_xfer is 50 s: from each piece, or from the last octets that were taken.
+        (None, [(101.0, 151.0), (140.0, 190.0), (180.0, 230.0)]),
+        // 1,000 octets at 100 a second are 10 s more, never more than 50 s from now.
+        (Some(100.0), [(101.0, 151.0), (140.0, 161.0), (155.0, 171.0)]),
+    ] {
+        let mut client = Client::new(Arc::new(ClientSettings { min_data_rate, ..settings() }), peer(), 0.0);
+        let recipient = Recipient::plain("a@x");
+        for piece in [&b"220 mx\r\n"[..], b"250 mx\r\n"] {
+            client.receive(piece, 0.0);
+        }
+        client.begin(&job(&[]).envelope, [(0, &recipient)].into_iter(), false, 90.0);
+        for piece in [&b"250 ok\r\n"[..], b"250 ok\r\n", b"354 go\r\n"] {
+            client.receive(piece, 100.0);
+        }
+        assert_eq!(client.deadline(), Some(150.0));
+        client.body(vec![b'x'; 5000], false, 100.0);
+        for (now, deadline) in steps {
+            client.progressed(1000, now);
+            assert_eq!(client.deadline(), Some(deadline), "{min_data_rate:?} at {now}");
+        }
+        client.body(b"x\r\n".to_vec(), false, 170.0);
+        assert_eq!(client.deadline(), Some(if min_data_rate.is_none() { 220.0 } else { 171.0 }));
+        client.body(b"x\r\n".to_vec(), true, 170.0);
+        // data_done is 60 s.
+        assert_eq!(client.deadline(), Some(230.0));
+        client.progressed(1000, 200.0);
+        assert_eq!(client.deadline(), Some(260.0));
+    }
+}
+
+#[test]
+fn long_lines_are_broken_and_the_next_message_begins_anew() {
+    let mut dialogue = Dialogue::new(ClientSettings { line_length_limit: 12, ..settings() }, &[]);
+    dialogue.hear(b"220 mx\r\n");
+    dialogue.hear(b"250 mx\r\n");
+    let mut body = |content: &[u8]| {
+        let recipients = dialogue.recipients[..1].iter().enumerate();
+        dialogue.client.begin(&dialogue.envelope, recipients, false, 1.0);
+        for piece in ["250 ok\r\n", "250 ok\r\n", "354 go\r\n"] {
+            dialogue.client.receive(piece.as_bytes(), 1.0);
+        }
+        dialogue.client.take_output();
+        dialogue.client.body(content.to_vec(), true, 1.0);
+        dialogue.client.receive(b"250 ok\r\n", 1.0);
+        String::from_utf8(dialogue.client.take_output().unwrap()).unwrap()
+    };
+    assert_eq!(body(b"1234567890123"), "123456789012\r\n 3\r\n.\r\n");
+    assert_eq!(body(b"..34567890123\r\n"), "..34567890123\r\n.\r\n");
+}
+
+#[test]
 fn the_dot_stands_on_a_line_of_its_own() {
     for (pieces, expected) in [
         (vec!["a\r\n"], "a\r\n.\r\n"),
@@ -607,6 +680,254 @@ fn quit_goes_with_the_last_dot_and_its_reply_is_no_verdict() {
     }
 }
 
+/// What a server says up to the first message's end, and what was said to it up to then.
+const UP_TO_BODY: &str = "220 mx\r\n|250-mx\r\n250 PIPELINING\r\n|250 ok\r\n250 ok\r\n354 go\r\n|";
+
+/// Two messages, of one and of two recipients, the second one begun ahead. `answers`: all that the server says to the
+/// first one's end and to the second one's commands.
+fn play_ahead(protocol: Protocol, answers: &[&[u8]], end: &str) -> Dialogue {
+    let mut dialogue = Dialogue::new(ClientSettings { protocol, ..settings() }, &[1, 2]);
+    dialogue.ahead = true;
+    for piece in UP_TO_BODY.split('|') {
+        dialogue.hear(piece.as_bytes());
+    }
+    assert!(
+        dialogue
+            .said
+            .ends_with("body\r\n.\r\nMAIL FROM:<s@example.org>\r\nRCPT TO:<r0@x>\r\nRCPT TO:<r1@x>\r\nDATA\r\n|")
+    );
+    for piece in answers {
+        dialogue.hear(piece);
+    }
+    match end {
+        "EOF" => dialogue.client.lost(),
+        "TIMEOUT" => dialogue.client.timeout(1e9),
+        _ => {}
+    }
+    dialogue.act();
+    dialogue
+}
+
+#[test]
+fn each_message_keeps_its_own_verdict_when_the_next_one_is_begun_ahead() {
+    let envelope = "250 mail\r\n250 r0\r\n250 r1\r\n354 go\r\n";
+    let sent = "0 Sent 2.0.0 250 a";
+    let deferred = "0 Deferred 4.0.0 host mx[192.0.2.1] said: 450 a (in reply to end of DATA command)";
+    let bounced = "0 Bounced 5.0.0 host mx[192.0.2.1] said: 550 a (in reply to end of DATA command)";
+    let shut = "0 Deferred 4.0.0 host mx[192.0.2.1] said: 421 a (in reply to end of DATA command)";
+    let lost = "failed 4.4.2 lost connection with mx[192.0.2.1] while";
+    let at_dot = "sending end of data -- message may be sent more than once";
+    let hung = "failed 4.4.2 conversation with mx[192.0.2.1] timed out while";
+    let stale = |text: &str| format!("stale 4.0.0 host mx[192.0.2.1] said: {text}");
+    let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_string()).collect::<Vec<_>>();
+    for (dot, answers, end, events) in [
+        // All is well, and the second message goes on like any other.
+        ("250 a\r\n", envelope, "", owned(&[sent, "finished", "body"])),
+        (
+            "250 a\r\n",
+            "250 mail\r\n550 r0\r\n250 r1\r\n354 go\r\n",
+            "",
+            owned(&[
+                sent,
+                "finished",
+                "0 Bounced 5.0.0 host mx[192.0.2.1] said: 550 r0 (in reply to RCPT TO command)",
+                "body",
+            ]),
+        ),
+        // A refusal is the first message's alone.
+        ("450 a\r\n", envelope, "", owned(&[deferred, "finished", "body"])),
+        ("550 a\r\n", envelope, "", owned(&[bounced, "finished", "body"])),
+        // A server that must be reset after a refusal: the second message goes elsewhere.
+        (
+            "550 a\r\n",
+            "503 nested MAIL\r\n503 a\r\n503 b\r\n503 c\r\n",
+            "",
+            vec![
+                bounced.into(),
+                "finished".into(),
+                stale("503 nested MAIL (in reply to MAIL FROM command)").replace("4.0.0", "5.0.0"),
+            ],
+        ),
+        // Nobody is left of the second one.
+        (
+            "250 a\r\n",
+            "250 mail\r\n450 r0\r\n550 r1\r\n554 nobody\r\n",
+            "",
+            owned(&[
+                sent,
+                "finished",
+                "0 Deferred 4.0.0 host mx[192.0.2.1] said: 450 r0 (in reply to RCPT TO command)",
+                "1 Bounced 5.0.0 host mx[192.0.2.1] said: 550 r1 (in reply to RCPT TO command)",
+                "finished",
+            ]),
+        ),
+        // The server has had enough: after the first, before the second, in the middle of it.
+        ("421 a\r\n", "", "EOF", owned(&[shut, "finished, closed"])),
+        ("500 a\r\n", envelope, "", owned(&[&bounced.replace("550", "500"), "finished, closed"])),
+        (
+            "250 a\r\n",
+            "421 b\r\n",
+            "EOF",
+            vec![sent.into(), "finished".into(), stale("421 b (in reply to MAIL FROM command)")],
+        ),
+        (
+            "250 a\r\n",
+            "250 mail\r\n421 b\r\n",
+            "EOF",
+            owned(&[
+                sent,
+                "finished",
+                "0 Deferred 4.0.0 host mx[192.0.2.1] said: 421 b (in reply to RCPT TO command)",
+                "1 Deferred 4.0.0 host mx[192.0.2.1] said: 421 b (in reply to RCPT TO command)",
+                "finished, closed",
+            ]),
+        ),
+        // Nothing, and a break at every point.
+        ("", "", "EOF", owned(&[&format!("{lost} {at_dot}")])),
+        ("", "", "TIMEOUT", owned(&[&format!("{hung} {at_dot}")])),
+        ("250 a", "", "EOF", owned(&[&format!("{lost} {at_dot}")])),
+        (
+            "250 a\r\n",
+            "",
+            "EOF",
+            owned(&[sent, "finished", &format!("{lost} sending MAIL FROM").replace("failed", "stale")]),
+        ),
+        (
+            "250 a\r\n",
+            "",
+            "TIMEOUT",
+            owned(&[sent, "finished", &format!("{hung} sending MAIL FROM").replace("failed", "stale")]),
+        ),
+        ("250 a\r\n", "250 mail\r\n", "EOF", owned(&[sent, "finished", &format!("{lost} sending RCPT TO")])),
+        ("250 a\r\n", "250 mail\r\n550 r0\r\n", "EOF", owned(&[sent, "finished", &format!("{lost} sending RCPT TO")])),
+        (
+            "250 a\r\n",
+            "250 mail\r\n250 r0\r\n250 r1\r\n",
+            "TIMEOUT",
+            owned(&[sent, "finished", &format!("{hung} sending DATA command")]),
+        ),
+        // One reply too many to the first message puts all others out of step: no verdict is taken from them.
+        (
+            "250 a\r\n250 more\r\n",
+            "250 mail\r\n250 r0\r\n550 r1\r\n354 go\r\n",
+            "",
+            vec![sent.into(), "finished".into(), stale("550 r1 (in reply to DATA command)").replace("4.0.0", "5.0.0")],
+        ),
+        (
+            "250 a\r\n250 more\r\n",
+            "250 mail\r\n550 r0\r\n250 r1\r\n354 go\r\n",
+            "",
+            vec![
+                sent.into(),
+                "finished".into(),
+                stale("250 r1 (in reply to DATA command)").replace("stale 4.0.0", "stale 5.5.0 Protocol error:"),
+            ],
+        ),
+        (
+            "550 a\r\n550 more\r\n",
+            envelope,
+            "",
+            vec![
+                bounced.into(),
+                "finished".into(),
+                stale("550 more (in reply to MAIL FROM command)").replace("4.0.0", "5.0.0"),
+            ],
+        ),
+        // A line that is no reply while several are awaited.
+        (
+            "oops\r\n",
+            "",
+            "",
+            owned(&[
+                "failed 4.5.0 Protocol error: host mx[192.0.2.1] sent a line that is no reply while several replies were awaited",
+            ]),
+        ),
+    ] {
+        let stream = [dot, answers].concat().into_bytes();
+        let mut splits: Vec<Vec<&[u8]>> = (0..=stream.len()).map(|at| vec![&stream[..at], &stream[at..]]).collect();
+        splits.push(stream.chunks(1).collect());
+        for pieces in splits {
+            let dialogue = play_ahead(Protocol::Smtp, &pieces, end);
+            assert_eq!(dialogue.events[2..], events, "{dot:?} {answers:?} {end} {pieces:?}");
+        }
+    }
+}
+
+#[test]
+fn lmtp_has_all_replies_to_a_message_before_the_next_one() {
+    let answers = b"250 a\r\n250 mail\r\n250 r0\r\n450 r1\r\n354 go\r\n";
+    for at in 0..=answers.len() {
+        let mut dialogue = play_ahead(Protocol::Lmtp, &[&answers[..at], &answers[at..]], "");
+        dialogue.hear(b"550 b\r\n");
+        assert_eq!(dialogue.verdicts, [(0, Outcome::Sent), (1, Outcome::Deferred), (0, Outcome::Bounced)], "{at}");
+    }
+}
+
+#[test]
+fn nothing_is_begun_ahead_where_the_answer_is_needed_first() {
+    let mut wide = Envelope::clone(&job(&[]).envelope);
+    wide.smtputf8 = true;
+    let mut large = Envelope::clone(&job(&[]).envelope);
+    large.size_octets = 1001;
+    let mut bad = Envelope::clone(&job(&[]).envelope);
+    bad.sender = "a\nb".into();
+    let good = Envelope::clone(&job(&[]).envelope);
+    let (one, nobody) = ([Recipient::plain("a@x")], [] as [Recipient; 0]);
+    let spoilt = [Recipient::plain("a@x"), Recipient::plain("b\r\n@x")];
+    for (envelope, recipients, keywords, last, begun) in [
+        (&good, &one[..], "PIPELINING", false, true),
+        (&good, &one[..], "PIPELINING", true, false),
+        (&good, &one[..], "8BITMIME", false, false),
+        (&wide, &one[..], "PIPELINING", false, false),
+        (&large, &one[..], "PIPELINING", false, false),
+        (&bad, &one[..], "PIPELINING", false, false),
+        (&good, &nobody[..], "PIPELINING", false, false),
+        (&good, &spoilt[..], "PIPELINING", false, false),
+    ] {
+        let mut dialogue = Dialogue::new(settings(), &[1]);
+        dialogue.client.set_last_transaction(last);
+        for piece in ["220 mx\r\n", &format!("250-mx\r\n250-SIZE 1000\r\n250 {keywords}\r\n")] {
+            dialogue.hear(piece.as_bytes());
+        }
+        assert!(!dialogue.client.begin_ahead(envelope, recipients.iter().enumerate()), "the message is not sent");
+        for piece in ["250 ok\r\n", "250 ok\r\n", "354 go\r\n"] {
+            dialogue.hear(piece.as_bytes());
+        }
+        let begins = dialogue.client.begin_ahead(envelope, recipients.iter().enumerate());
+        assert_eq!(begins, begun, "{keywords} {last} {envelope:?}");
+        assert!(!dialogue.client.begin_ahead(envelope, recipients.iter().enumerate()), "once is enough");
+        dialogue.hear(b"250 a\r\n");
+        assert_eq!(dialogue.client.is_idle(), !begun && !last);
+    }
+}
+
+#[test]
+fn who_is_abandoned_ahead_gets_no_message() {
+    let mut dialogue = play_ahead(Protocol::Smtp, &[], "");
+    dialogue.client.abandon_ahead();
+    dialogue.hear(b"250 a\r\n250 mail\r\n250 r0\r\n250 r1\r\n354 go\r\n");
+    assert_eq!(dialogue.events[2..], ["0 Sent 2.0.0 250 a", "finished, closed"]);
+    assert!(dialogue.said.ends_with("DATA\r\n|QUIT\r\n|"));
+}
+
+#[test]
+fn going_ahead_pays_where_verdicts_come_as_soon_as_replies() {
+    for (commands_s, verdict_s, gains) in
+        [(0.0, 0.0, true), (0.0, 0.002, true), (0.0, 0.01, false), (0.1, 0.12, true), (0.1, 0.2, false)]
+    {
+        let mut client = Client::new(Arc::new(settings()), peer(), 0.0);
+        let recipient = Recipient::plain("a@x");
+        client.receive(b"220 mx\r\n", 0.0);
+        client.receive(b"250-mx\r\n250 PIPELINING\r\n", 0.0);
+        client.begin(&job(&[]).envelope, [(0, &recipient)].into_iter(), false, 1.0);
+        client.receive(b"250 ok\r\n250 ok\r\n354 go\r\n", 1.0 + commands_s);
+        assert!(!client.gains_by_going_ahead(), "nothing is known yet");
+        client.body(b"x\r\n".to_vec(), true, 2.0);
+        client.receive(b"250 ok\r\n", 2.0 + verdict_s);
+        assert_eq!(client.gains_by_going_ahead(), gains, "{commands_s} {verdict_s}");
+    }
+}
+
 /// A server that answers by dice, as a proper server would otherwise: the verdicts it means to give, for comparison.
 struct Model {
     dice: Vec<u8>,
@@ -616,10 +937,27 @@ struct Model {
     mail_ok: bool,
     taken: Vec<usize>,
     meant: Vec<(usize, Outcome)>,
-    all: usize,
+    /// How many verdicts were meant before each transaction.
+    begins: Vec<usize>,
+    /// Recipients of each.
+    all: Vec<usize>,
 }
 
 impl Model {
+    fn new(dice: Vec<u8>, all: &[usize]) -> Self {
+        Self {
+            dice,
+            at: 0,
+            line: String::new(),
+            in_data: false,
+            mail_ok: false,
+            taken: vec![],
+            meant: vec![],
+            begins: vec![],
+            all: all.to_vec(),
+        }
+    }
+
     fn throw(&mut self) -> u8 {
         self.at += 1;
         self.dice[(self.at - 1) % self.dice.len()]
@@ -653,8 +991,9 @@ impl Model {
             } else if line.starts_with("MAIL") {
                 let (reply, refused) = self.reply("250 ok");
                 self.mail_ok = refused.is_none();
+                self.begins.push(self.meant.len());
                 if let Some(outcome) = refused {
-                    self.meant.extend((0..self.all).map(|position| (position, outcome)));
+                    self.meant.extend((0..self.all[self.begins.len() - 1]).map(|position| (position, outcome)));
                 }
                 answers.push_str(&reply);
             } else if let Some(rest) = line.strip_prefix("RCPT TO:<r") {
@@ -705,13 +1044,10 @@ proptest! {
         let mut dialogue = Dialogue::new(settings(), &[]);
         dialogue.hear(b"220 mx\r\n");
         dialogue.hear(if pipelining { b"250-mx\r\n250 PIPELINING\r\n" } else { b"250 mx\r\n" });
-        let mut model = Model {
-            dice, at: 0, line: String::new(), in_data: false, mail_ok: false, taken: vec![], meant: vec![], all: 0,
-        };
+        let mut model = Model::new(dice, &mails);
         for count in mails {
             prop_assert!(dialogue.client.is_idle());
             model.meant.clear();
-            model.all = count;
             dialogue.verdicts.clear();
             dialogue.said.clear();
             let recipients = dialogue.recipients[..count].iter().enumerate();
@@ -736,6 +1072,47 @@ proptest! {
     }
 
     #[test]
+    fn every_message_begun_ahead_gets_the_verdict_that_the_server_meant_or_none(
+        dice in prop::collection::vec(0u8..12, 1..60),
+        mails in prop::collection::vec(1usize..6, 2..6),
+        step in 1usize..40,
+    ) {
+        let mut dialogue = Dialogue::new(settings(), &mails);
+        dialogue.ahead = true;
+        let mut model = Model::new(dice, &mails);
+        dialogue.hear(b"220 mx\r\n");
+        dialogue.said.clear();
+        dialogue.hear(b"250-mx\r\n250 PIPELINING\r\n");
+        let mut turns = 0;
+        while !dialogue.said.is_empty() {
+            turns += 1;
+            prop_assert!(turns < 200, "no progress");
+            let said = std::mem::take(&mut dialogue.said).replace('|', "");
+            for piece in model.hear(&said).as_bytes().chunks(step) {
+                dialogue.hear(piece);
+            }
+        }
+        model.begins.push(model.meant.len());
+        let mut start = 0;
+        for (number, end) in dialogue.ends.iter().enumerate() {
+            let mut got = dialogue.verdicts[start..*end].to_vec();
+            let mut meant = model.meant[model.begins[number]..model.begins[number + 1]].to_vec();
+            got.sort_by_key(|(position, _)| *position);
+            meant.sort_by_key(|(position, _)| *position);
+            prop_assert_eq!(&got, &meant, "{}", number);
+            prop_assert_eq!(got.len(), mails[number]);
+            start = *end;
+        }
+        // A connection that ends early leaves the next message without any verdict, for another connection.
+        prop_assert_eq!(dialogue.verdicts.len(), start);
+        if dialogue.over {
+            prop_assert!(dialogue.events.last().is_some_and(|event| event.starts_with("stale ")));
+        } else {
+            prop_assert_eq!(dialogue.ends.len(), mails.len());
+        }
+    }
+
+    #[test]
     fn hostile_bytes_never_panic_and_never_send_anything(
         pieces in prop::collection::vec(
             prop_oneof![
@@ -746,8 +1123,10 @@ proptest! {
             ],
             0..30,
         ),
+        ahead in any::<bool>(),
     ) {
         let mut dialogue = Dialogue::new(settings(), &[2, 1]);
+        dialogue.ahead = ahead;
         for piece in &pieces {
             dialogue.hear(piece);
         }
