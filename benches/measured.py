@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import ROOT, put
 
-BENCHES = ("relay", "latency", "decisions", "journal", "restart", "listing", "drain", "injection", "disk")
+BENCHES = ("relay", "latency", "decisions", "journal", "restart", "listing", "drain", "injection", "disk", "controller")
 KEPT = ROOT / "var" / "bench"
 PAGE = ROOT / "docs" / "measured.md"
 
