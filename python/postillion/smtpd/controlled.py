@@ -55,11 +55,11 @@ class Reader:
         self._paused = False
         self._deaf = False
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take what came from the socket."""
         if self._deaf:
             return
-        if self._buffer.feed(data):
+        if self._buffer.feed(bytes(data)):
             self._wake()
             if not self._paused and len(self._buffer) > WAITING_LINES_MAX * self._limit and self._transport is not None:
                 self._transport.pause_reading()
@@ -214,11 +214,12 @@ class SMTP(aiosmtpd.smtp.SMTP):
 
     _heard: Reader
     """The same as `_reader`, by its own type."""
-    _made = False
+    _made = True
 
     def __init__(self, handler: object, **arguments: Any) -> None:
         # aiosmtpd keeps these in one dictionary for all connections: one client's EHLO would change another's limits.
         self.command_size_limits = defaultdict(lambda: self.command_size_limit)
+        self._made = False
         super().__init__(handler, **arguments)
         self._made = True
 
