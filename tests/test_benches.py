@@ -28,6 +28,7 @@ PATIENCE_S = 300.0
         ("restart", [], ["smtp-source"]),
         ("listing", [], ["smtp-source"]),
         ("cpu", [], ["perf", "smtp-source", "smtp-sink"]),
+        ("controller", [], []),
         ("generator", [], ["smtp-source", "smtp-sink"]),
     ],
 )

@@ -1,7 +1,8 @@
 """The transcripts in tests/dialogues/ against a real Postfix and a stock aiosmtpd, with the differences by name.
 
 Postfix must give the same replies, word for word. aiosmtpd has its own words: it must give the same reply codes. Where
-a peer differs, the table says with what, and why; a difference that is gone fails the test.
+a peer differs, the table says with what, and why; a difference that is gone fails the test. Our class for aiosmtpd's
+Controller must differ where aiosmtpd does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from aiosmtpd.handlers import Sink
 import mta
 from dialogue import DIRECTORY, Dialogue, read
 from peers import peer, root
+from postillion.smtpd.server import SMTP
 
 REPLY_MAX_S = 20.0
 MORE_MAX_S = 2.0
@@ -179,11 +181,18 @@ def test_postfix_says_the_same(path: Path, postfix_ports: dict[str, int]) -> Non
     check(path, play(read(path), postfix_ports[path.stem], words), POSTFIX_DIFFERS)
 
 
-@pytest.fixture(scope="module")
-def aiosmtpd_port() -> Iterator[int]:
-    """The port of a stock aiosmtpd."""
+class OurController(Controller):
+    """A Controller with our class."""
+
+    def factory(self) -> SMTP:
+        return SMTP(self.handler, **self.SMTP_kwargs)
+
+
+@pytest.fixture(scope="module", params=[Controller, OurController], ids=["stock", "ours"])
+def aiosmtpd_port(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The port of an aiosmtpd, stock or with our class."""
     port = mta.free_port()
-    controller = Controller(Sink(), "127.0.0.1", port, server_hostname="mx.example.org", enable_SMTPUTF8=True)
+    controller = request.param(Sink(), "127.0.0.1", port, server_hostname="mx.example.org", enable_SMTPUTF8=True)
     controller.start()
     try:
         yield port

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections import defaultdict
 from typing import Any, Final
 from warnings import warn
@@ -26,6 +27,11 @@ REFUSALS: Final = {
     SmtpIntake.TOO_MUCH: "552 Error: Too much mail data",
 }
 """aiosmtpd's words for a message that is not kept."""
+ATEXT: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+PLAIN_ADDRESS: Final = re.compile(
+    rf"<(({ATEXT}(?:\.{ATEXT})*)@{ATEXT}(?:\.{ATEXT})*)>(?: +([!-'*-~][ -~]*))?", re.ASCII
+)
+"""A dot-atom at a dot-atom (RFC 5322 §3.4.1), in angle brackets, and parameters that begin with no comment."""
 WAITING_LINES_MAX: Final = 2
 """While octets of more lines than these, of the longest kind, wait and nobody takes them, the socket is not read."""
 
@@ -49,11 +55,11 @@ class Reader:
         self._paused = False
         self._deaf = False
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take what came from the socket."""
         if self._deaf:
             return
-        if self._buffer.feed(data):
+        if self._buffer.feed(bytes(data)):
             self._wake()
             if not self._paused and len(self._buffer) > WAITING_LINES_MAX * self._limit and self._transport is not None:
                 self._transport.pause_reading()
@@ -208,11 +214,21 @@ class SMTP(aiosmtpd.smtp.SMTP):
 
     _heard: Reader
     """The same as `_reader`, by its own type."""
+    _made = True
 
     def __init__(self, handler: object, **arguments: Any) -> None:
         # aiosmtpd keeps these in one dictionary for all connections: one client's EHLO would change another's limits.
         self.command_size_limits = defaultdict(lambda: self.command_size_limit)
+        self._made = False
         super().__init__(handler, **arguments)
+        self._made = True
+
+    def __dir__(self) -> list[str]:
+        # The constructor looks for verbs among all names, with their values, for every connection: it took longer than
+        # the dialogue. It finds what it looks for among these.
+        if self._made:
+            return list(super().__dir__())
+        return [name for name in dir(type(self)) if name.startswith(("smtp_", "auth_"))] + list(vars(self))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the dialogue, or go on with it under TLS."""
@@ -282,6 +298,16 @@ class SMTP(aiosmtpd.smtp.SMTP):
         status = await self._hand_over()
         self._set_post_data_state()  # type: ignore[no-untyped-call]
         await self.push("250 OK" if status is MISSING else status)
+
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        """Return the address and what follows it, as aiosmtpd does: its grammar is for addresses that need one."""
+        plain = None if "=?" in arg else PLAIN_ADDRESS.fullmatch(arg)
+        if plain is None:
+            address: tuple[str | None, str | None] = super()._getaddr(arg)
+            return address
+        if self.local_part_limit and len(plain[2]) > self.local_part_limit:
+            return None, None
+        return plain[1], plain[3] or ""
 
     def _decoded(self, content: bytes) -> str:
         return content.decode("utf-8", "surrogateescape") if self.enable_SMTPUTF8 else content.decode("ascii")
