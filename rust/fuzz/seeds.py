@@ -50,6 +50,9 @@ def _server() -> Iterator[bytes]:
         begin = b"EHLO x\r\nMAIL FROM:<a@b.c> SIZE=9 BODY=8BITMIME\r\nRCPT TO:<r@b.c> NOTIFY=NEVER\r\n"
         yield settings + begin + b"DATA\r\nS: x\r\n\r\n..\r\nb\r\n.\r\nQUIT\r\n"
         yield settings + begin + b"BDAT 5\r\na\nb\r\nBDAT 0 LAST\r\nMAIL FROM:<>\r\nBDAT 3 LAST\r\nabcRSET\r\n"
+    # With AUTH: a challenge, an answer, a line that is too long.
+    for words in (b"AUTH PLAIN\r\nxx\r\nMAIL FROM:<> AUTH=<>\r\n", b"AUTH PLAIN x\r\n" + b"x" * 41 + b"\r\nNOOP\r\n"):
+        yield b"\1\x40\0\5EHLO c.example\r\n" + words
 
 
 CLIENT_TURNS = (

@@ -199,6 +199,8 @@ fn client_settings() -> Arc<ClientSettings> {
         skip_5xx_greeting: true,
         discard_ehlo_keywords: vec![],
         timeouts: forever,
+        line_length_limit: 998,
+        min_data_rate: None,
     })
 }
 

@@ -13,6 +13,7 @@ use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
 use std::sync::Arc;
 
 const MESSAGE_SIZE_LIMIT: u64 = 300;
+const AUTH_LINE_LIMIT: usize = 40;
 const LINE_LENGTH_LIMIT: usize = 200;
 /// The longest line of a reply: an echoed argument and the words around it.
 const REPLY_LINE_MAX_OCTETS: usize = LINE_LENGTH_LIMIT + 200;
@@ -61,6 +62,10 @@ fn config(choices: &mut Choices<'_>) -> ServerConfig {
     }
     if bit(more, 5) {
         config.noop_commands = vec!["ETRN".into()];
+    }
+    if bit(more, 6) {
+        config.auth_mechanisms = vec!["PLAIN".into()];
+        config.auth_line_limit = AUTH_LINE_LIMIT;
     }
     config
 }
@@ -111,6 +116,14 @@ fn run(server: &mut Server, arriving: &mut Vec<u8>, heard: &mut Heard) {
                     _ => Reply::bare(354, "End data with <CR><LF>.<CR><LF>"),
                 }
             }
+            Event::Ask(Question::Auth) => match server.argument().len() % 3 {
+                0 => Reply::bare(334, "Z28gb24="),
+                1 => {
+                    server.authenticate("PLAIN", "user");
+                    Reply::new(235, [7, 0], "Authentication successful")
+                }
+                _ => Reply::new(535, [7, 8], "Error: authentication failed"),
+            },
             Event::Ask(Question::Helo | Question::Mail | Question::Plain(_)) => Reply::new(250, [0, 0], "Ok"),
             Event::EndOfData(end) => match end.fault {
                 None => {
