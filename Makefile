@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: run test build wheel lint rust-test python-test bench bench-queue profile simulation clean
+.PHONY: run test build wheel lint rust-test python-test fuzz instructions bench bench-queue profile simulation clean
 
 ## A complete server in ./var: SMTP on 127.0.0.1:2525, a first message, its log lines; then it serves until Ctrl-C.
 ## ONCE=1 stops after the first message; the exit status says whether it arrived.
@@ -33,6 +33,7 @@ $(STAMP): $(VENV)/.tools $(SOURCES)
 
 lint: build
 	cargo fmt --check
+	cargo fmt --check --manifest-path rust/fuzz/Cargo.toml
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,8 +46,18 @@ rust-test:
 python-test: build
 	POSTILLION_PEERS=$(PEERS) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+## Every fuzz target for its share of SECONDS, the build not counted. An input that fails is kept and its path printed.
+## TARGETS="cleanup data": these alone.
+fuzz:
+	cargo clippy --quiet --locked --manifest-path rust/fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
+	$(PYTHON) rust/fuzz/run.py --seconds $(or $(SECONDS),120) $(TARGETS)
+
 wheel: $(VENV)/.tools
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+## Instructions a message in each core, against benches/instructions.json (needs valgrind). RECORD=1 writes that anew.
+instructions:
+	$(PYTHON) benches/instructions.py $(if $(RECORD),--record)
 
 ## The network side, Postfix and Postillion in turn (needs Debian's postfix package and root): relaying and latency, into
 ## docs/measured.md. QUICK=1: the short forms, which write nothing.

@@ -157,16 +157,19 @@ def profile(options: argparse.Namespace) -> Profile:
     """Relay under perf."""
     load = relay.LOADS[options.load]
     messages, warm_up = load.messages(options), options.warm_up
-    with harness.site(options) as site, load.sink(site.next_port), mta.running(site):
+    with harness.site(options, harness.DOWN) as site, mta.running(site), contextlib.ExitStack() as next_hop:
+        if not options.down:
+            next_hop.enter_context(load.sink(site.next_port))
         inject(site.port, warm_up, sessions=load.sessions)
         deliveries = Deliveries(site.log)
-        mta.wait_for("the warm-up's deliveries", lambda: deliveries.count() >= warm_up)
+        count = deliveries.count_deferred if options.down else deliveries.count
+        mta.wait_for("the warm-up's deliveries", lambda: count() >= warm_up)
         master = int((site.queue / "pid" / "master.pid").read_text())
         with recording(site.directory / "perf.data", options.frequency) as data:
             before = sum(family(master).values())
             load.run(site.port, messages)
             expected = warm_up + messages * load.recipients
-            mta.wait_for("the deliveries", lambda: deliveries.count() >= expected, harness.DRAIN_MAX_S)
+            mta.wait_for("the deliveries", lambda: count() >= expected, harness.DRAIN_MAX_S)
             used = family(master)
         programs = names(used)
         script = ["perf", "script", "-i", data, "--no-inline", "-F", "comm,pid,tid,ip,sym,dso"]
@@ -176,7 +179,8 @@ def profile(options: argparse.Namespace) -> Profile:
         ) as printed:
             assert printed.stdout is not None
             samples = [sample for sample in read_samples(printed.stdout) if sample.pid in programs]
-    correct = deliveries.sent == expected and deliveries.failed + deliveries.deferred == 0
+    counted, other = (deliveries.deferred, deliveries.sent) if options.down else (deliveries.sent, deliveries.deferred)
+    correct = counted == expected and other + deliveries.failed == 0
     cpu_ms = (sum(used.values()) - before) / messages * 1000
     return Profile(samples, programs, messages, cpu_ms, correct and bool(samples) and printed.returncode == 0)
 
@@ -197,7 +201,8 @@ def recording(data: Path, frequency: int) -> Iterator[Path]:
 def summary(of: Profile, options: argparse.Namespace) -> Result:
     """Return the table by program and thread; shares are of all samples."""
     columns = ["program   ", "thread   ", "ms a message", "all %", *(f"{kind} %" for kind in KINDS)]
-    flags = f"load {options.load!r}, {of.messages} messages, {len(of.samples)} samples at {options.frequency} Hz"
+    what = f"load {options.load!r}{', the next hop down' if options.down else ''}"
+    flags = f"{what}, {of.messages} messages, {len(of.samples)} samples at {options.frequency} Hz"
     result = Result("Where the CPU time of a relayed message goes", flags, columns)
     result.begin()
     samples, everything = of.samples, max(len(of.samples), 1)
@@ -227,13 +232,13 @@ def top(samples: Sequence[Sample]) -> list[str]:
 
 
 def graph(of: Profile, title: str) -> str:
-    """Return the flame graph: program, thread, frames; a frame has the colour of the kind that it ran as most."""
-    kinds: dict[str, Counter[str]] = {}
+    """Return the flame graph: program, thread, kind, frames; a frame has the colour of the kind that it ran as most."""
+    kinds: dict[str, Counter[str]] = {kind: Counter([kind]) for kind in KINDS}
     stacks: Counter[tuple[str, ...]] = Counter()
     for sample in of.samples:
-        stack = (*of.place(sample), *sample.stack())
+        stack = (*of.place(sample), sample.kind, *sample.stack())
         stacks[stack] += 1
-        for name in stack[2:]:
+        for name in stack[3:]:
             kinds.setdefault(name, Counter())[sample.kind] += 1
     colours = {name: COLOURS[counted.most_common(1)[0][0]] for name, counted in kinds.items()}
     return flame.draw(title, stacks.items(), lambda name: colours.get(name, "#e8e8e8"))
@@ -243,6 +248,7 @@ def main() -> None:
     """Profile, and tell."""
     parser = harness.parser(__doc__)
     parser.add_argument("--load", choices=relay.LOADS, default="new")
+    parser.add_argument("--down", action="store_true", help="nobody listens at the next hop (benches/injection.py)")
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--warm-up", type=int, default=200)
     parser.add_argument("--frequency", type=int, default=999, help="samples a second of CPU time")

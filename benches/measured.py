@@ -15,7 +15,10 @@ from typing import Any
 
 from harness import ROOT, put
 
-BENCHES = ("relay", "latency", "decisions", "journal", "restart", "listing", "drain", "injection", "disk", "controller")
+BENCHES = (
+    *("relay", "latency", "decisions", "journal", "restart", "listing", "drain", "injection", "disk", "parser"),
+    "controller",
+)
 KEPT = ROOT / "var" / "bench"
 PAGE = ROOT / "docs" / "measured.md"
 

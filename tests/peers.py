@@ -21,6 +21,7 @@ PACKAGES = {
     "strace": "strace",
     "perf": "linux-perf",
     "mkfs.ext4": "e2fsprogs",
+    "valgrind": "valgrind",
 }
 
 

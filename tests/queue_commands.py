@@ -6,13 +6,15 @@ import asyncio
 import hashlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from queue_files import Message, write_segment
 from test_qmgr import MAIN_CF
 
-USEC = 1_795_000_000_123_456
+USEC = (int(time.time()) - 60) * 1_000_000 + 123_456
+"""When mail arrived, a minute ago: mail of long ago would go back to its sender (maximal_queue_lifetime)."""
 CONTENT = b"Subject: x\r\nX-A: b\r\n\r\n..dot\r\nbody\r\n"
 
 

@@ -23,6 +23,7 @@ PATIENCE_S = 300.0
         ("drain", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
         ("disk", ["--only", "postillion"], ["smtp-source"]),
         ("decisions", [], []),
+        ("parser", [], []),
         ("journal", [], ["strace"]),
         ("restart", [], ["smtp-source"]),
         ("listing", [], ["smtp-source"]),

@@ -35,7 +35,7 @@ queue_minfree  =  0
 bounce_template_file =
 """
 MASTER_CF = """\
-2525 inet n - n - - smtpd -o smtpd_sasl_auth_enable=yes -o content_filter= -o smtpd_banner=hello
+2525 inet n - n - - smtpd -o smtpd_tls_wrappermode=yes -o content_filter= -o smtpd_banner=hello
 qmgr unix n - n 300 1 qmgr
 bounce unix - - y - 0 bounce
 smtp unix - - y - - smtp
@@ -89,7 +89,7 @@ def test_a_site_is_told_of_each_parameter_without_an_effect(tmp_path: Path) -> N
     assert told[:-1] == [
         "main.cf, line 3: smtpd_tls_security_level=encrypt",
         "main.cf, line 5: virtual_alias_maps=inline:{a=b}",
-        "master.cf, line 1: smtpd_sasl_auth_enable=yes",
+        "master.cf, line 1: smtpd_tls_wrappermode=yes",
     ]
 
 

@@ -155,6 +155,32 @@ async def test_each_message_says_why_it_waits_and_when_it_goes_next(tmp_path: Pa
         assert "waits" not in (await command(postqueue, "-p")).stdout
 
 
+@pytest.mark.parametrize(
+    ("octets", "nice"),
+    [([10, 89], []), ([10, 90], [postqueue.NICE]), ([200, 200, 200], [postqueue.NICE])],
+    ids=["short", "long", "longer"],
+)
+def test_a_long_listing_gives_way(monkeypatch: pytest.MonkeyPatch, octets: list[int], nice: list[int]) -> None:
+    became: list[int] = []
+    written: list[bytes] = []
+
+    def write(descriptor: int, data: memoryview) -> int:
+        """Take half of it, as a pipe may."""
+        assert descriptor == 1
+        written.append(bytes(data[: -(-len(data) // 2)]))
+        return len(written[-1])
+
+    monkeypatch.setattr(postqueue, "LONG_OCTETS", 100)
+    monkeypatch.setattr(postqueue.os, "nice", became.append)
+    monkeypatch.setattr(postqueue.os, "write", write)
+    output = postqueue.Output()
+    pieces = [bytes([n]) * size for n, size in enumerate(octets)]
+    for piece in pieces:
+        output.write(piece)
+    assert became == nice
+    assert b"".join(written) == b"".join(pieces)
+
+
 async def test_a_queue_manager_goes_on_while_a_listing_is_not_read(tmp_path: Path) -> None:
     async with qmgr(tmp_path):
         agent = await FakeAgent(tmp_path, DEFERRED).connect("smtp")

@@ -64,7 +64,7 @@ def test_shares_are_of_all_samples_and_a_loop_is_the_first_thread() -> None:
     samples = list(cpu.read_samples(PRINTED.splitlines()))[:2]
     profiled = cpu.Profile(samples, {11: "smtpd", 12: "qmgr"}, messages=10, cpu_ms=0.5, correct=True)
     options = cpu.harness.parser("").parse_args([])
-    options.load, options.frequency = "new", 999
+    options.load, options.frequency, options.down = "new", 999, False
     rows = {(row[0], row[1]): row[2:] for row in cpu.summary(profiled, options).rows}
     shares = dict(zip(("ms", "all", *cpu.KINDS), rows["smtpd", "loop"], strict=True))
     assert (shares["ms"], shares["all"], shares["sockets"], shares["Rust"]) == ("0.250", "50.0", "50.0", "0.0")

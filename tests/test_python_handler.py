@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import smtplib
+import subprocess
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiosmtpd.smtp import MISSING, AuthResult, LoginPassword, auth_mechanism
 
 from dialogue import Client, Server, site
+from peers import peer
 from postillion._core import Log
 from postillion.config import Config, ConfigError
 from postillion.smtpd import calls, handler
 from postillion.smtpd.access import Reply
 from queue_files import read_queue
+from test_smtpd import running
 
 EHLO = b"EHLO client.example\r\n"
 MAIL = b"MAIL FROM:<a@example.com> SIZE=5 BODY=8BITMIME\r\n"
@@ -384,7 +390,7 @@ def test_replies_are_read_from_what_hooks_return(status: object, expected: Reply
 
 MODULE = """\
 class Policy:
-    auth_PLAIN = handle_STARTTLS = None
+    handle_PROXY = handle_STARTTLS = None
 
     async def handle_RCPT(self, server, session, envelope, address, options):
         return "250 OK"
@@ -416,3 +422,210 @@ def test_the_handler_is_found_beside_main_cf(tmp_path: Path, name: str, monkeypa
     config = site(tmp_path, [f"smtpd_python_handler = {name}", "smtpd_python_handler_default_action = 250 Ok"])
     with pytest.raises(ConfigError, match="no refusal"):
         handler.load(config, log)
+
+
+# AUTH.
+
+
+def plain(password: bytes) -> str:
+    """Return the command of a user with this password."""
+    return "AUTH PLAIN " + b64encode(b"\0user\0" + password).decode()
+
+
+SASL = [
+    "smtpd_sasl_auth_enable = yes",
+    "smtpd_relay_restrictions = permit_sasl_authenticated, reject_unauth_destination",
+]
+SASL += ["mynetworks =", "smtpd_sasl_authenticated_header = yes"]
+FAR = b"RCPT TO:<x@far.example>\r\n"
+
+
+def check(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+    """aiosmtpd's contract of an authenticator."""
+    assert server.session is session
+    assert mechanism in ("LOGIN", "PLAIN")
+    if data.password == b"raise":
+        raise ValueError("oops")
+    if data.password == b"block":
+        threading.Event().wait(3)
+    return AuthResult(success=data == LoginPassword(b"user", b"secret"), handled=False, auth_data=data)
+
+
+class Passwords:
+    authenticator = staticmethod(check)
+
+
+class Own:
+    """Mechanisms of one's own, in both forms, and no others."""
+
+    async def auth_COUNT__ME(self, server: Any, args: list[str]) -> AuthResult:
+        said = [await server.challenge_auth(str(n)) for n in range(3)]
+        return AuthResult(success=said == [b"a", b"b", b"c"], handled=False, auth_data="counted")
+
+    @auth_mechanism("X-SYNC")
+    def auth_sync(self, server: Any, args: list[str]) -> Any:
+        return AuthResult(success=True, message="235 2.7.0 welcome") if args[1:] == ["x"] else MISSING
+
+
+async def say_all(talk: Talk, *lines: str) -> list[str]:
+    return [(await talk.say(f"{line}\r\n".encode())).removesuffix("\r\n") for line in lines]
+
+
+async def test_login_and_plain_ask_the_authenticator(tmp_path: Path) -> None:
+    talk = Talk(tmp_path, Passwords(), SASL)
+    assert "250-AUTH LOGIN PLAIN\r\n" in await talk.say(EHLO)
+    assert "454 4.7.1 <x@far.example>: Relay access denied\r\n" in (await talk.say(MAIL + FAR)).replace(
+        "554 5", "454 4"
+    )
+    user, secret = (b64encode(word).decode() for word in (b"user", b"secret"))
+    answers = await say_all(
+        talk,
+        "RSET",
+        plain(b"wrong"),
+        "AUTH PLAIN %%%",
+        "AUTH CRAM-MD5",
+        "AUTH LOGIN",
+        "*",
+        "AUTH login",
+        user,
+        secret,
+        "AUTH PLAIN",
+    )
+    assert answers[1:4] == [
+        "535 5.7.8 Authentication credentials invalid",
+        "501 5.5.2 Can't decode base64",
+        "504 5.5.4 Unrecognized authentication type",
+    ]
+    assert [answer[:9] for answer in answers[4:]] == [
+        "334 VXNlc",
+        "501 5.7.0",
+        "334 VXNlc",
+        "334 UGFzc",
+        "235 2.7.0",
+        "503 5.5.1",
+    ]
+    assert await talk.say(MAIL + FAR) == "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
+    assert "queued" in await talk.say(b"BDAT 4 LAST\r\nhi\r\n")
+    session = talk.server.service.attended[talk.client.key].session
+    assert (session.authenticated, session.auth_data, session.login_data) == (True, (b"user", b"secret"), b"user")
+    log = talk.close()
+    failed = "SASL PLAIN authentication failed: Authentication credentials invalid"
+    assert f"warning: unknown[127.0.0.1]: {failed}" in log
+    assert any(line.endswith("client=unknown[127.0.0.1], sasl_method=LOGIN, sasl_username=user") for line in log)
+    assert any(" auth=1/6 " in line for line in log if line.startswith("disconnect"))
+    (message,) = talk.queued()
+    text = (tmp_path / "queue" / "incoming").glob("?" * 16)
+    content = b"".join(path.read_bytes() for path in text)
+    assert b"(Authenticated sender: user)\r\n\tby mx.example.org (Postfix) with ESMTPA id " in content
+    assert message["sender"] == "a@example.com"
+
+
+async def test_mechanisms_of_the_handlers_own(tmp_path: Path) -> None:
+    talk = Talk(tmp_path, Own(), SASL)
+    assert "250-AUTH COUNT-ME X-SYNC\r\n" in await talk.say(EHLO)
+    answers = await say_all(
+        talk, "AUTH PLAIN x", "AUTH X-SYNC", "AUTH COUNT-ME", "YQ==", "Yg==", "eA==", "AUTH X-SYNC x"
+    )
+    assert answers == [
+        "504 5.5.4 Unrecognized authentication type",
+        "535 5.7.8 Authentication credentials invalid",
+        "334 MA==",
+        "334 MQ==",
+        "334 Mg==",
+        "535 5.7.8 Authentication credentials invalid",
+        "235 2.7.0 welcome",
+    ]
+    assert await talk.say(MAIL + FAR) == "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
+    talk.close()
+
+
+@pytest.mark.parametrize("form", ["coroutine", "function"])
+async def test_handle_auth_answers_for_all_mechanisms(tmp_path: Path, form: str) -> None:
+    async def coroutine(self: object, server: Any, session: Any, envelope: Any, args: list[str]) -> str:
+        session.auth_data = args[1]
+        return "235 2.7.0 by the hook"
+
+    def function(self: object, server: Any, session: Any, envelope: Any, args: list[str]) -> str:
+        return "535 5.7.8 not by the hook"
+
+    hook = coroutine if form == "coroutine" else function
+    talk = Talk(tmp_path, type("Hooked", (), {"handle_AUTH": hook})(), SASL)
+    await talk.say(EHLO)
+    (answer,) = await say_all(talk, "AUTH PLAIN x")
+    assert answer == ("235 2.7.0 by the hook" if form == "coroutine" else "535 5.7.8 not by the hook")
+    talk.close()
+
+
+async def test_an_authenticator_that_fails_or_hangs_costs_its_session_a_454(tmp_path: Path) -> None:
+    talk = Talk(tmp_path, Passwords(), [*SASL, *SHORT])
+    await talk.say(EHLO)
+    assert await say_all(talk, plain(b"raise"), plain(b"block"), plain(b"secret")) == [
+        "454 4.7.0 Temporary authentication failure",
+        "454 4.7.0 Temporary authentication failure",
+        "235 2.7.0 Authentication successful",
+    ]
+    log = talk.close()
+    assert "warning: AUTH: ValueError: oops" in log
+    assert "warning: AUTH: no answer within 1 s" in log
+    assert any(line.startswith("statistics: handle_AUTH calls=3 failed=1 late=1 ") for line in log)
+
+
+async def test_a_client_that_leaves_in_the_middle_ends_the_exchange(tmp_path: Path) -> None:
+    talk = Talk(tmp_path, Passwords(), SASL)
+    await talk.say(EHLO)
+    assert await say_all(talk, "AUTH PLAIN") == ["334 "]
+    policy = talk.server.service.attended[talk.client.key]._policy
+    assert policy is not None
+    exchange = policy._exchange
+    assert exchange is not None
+    talk.client.leave()
+    async with asyncio.timeout(10):
+        while not (exchange._work is not None and exchange._work.done()):
+            await asyncio.sleep(0.01)
+    assert exchange._work.cancelled()
+    talk.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "handler_class", "warning"),
+    [
+        ([], Passwords, ""),
+        (["smtpd_sasl_auth_enable = yes"], Recorder, "smtpd_sasl_auth_enable = yes has no effect"),
+        (["smtpd_sasl_auth_enable = yes", "smtpd_tls_auth_only = yes"], Passwords, "AUTH is not offered"),
+    ],
+)
+async def test_auth_is_not_offered_where_nobody_could_use_it(
+    tmp_path: Path, options: list[str], handler_class: type, warning: str
+) -> None:
+    talk = Talk(tmp_path, handler_class(), options)
+    assert "AUTH" not in await talk.say(EHLO)
+    assert await say_all(talk, plain(b"secret")) == ["503 5.5.1 Error: authentication not enabled"]
+    assert any(warning in line for line in talk.close())
+
+
+def test_real_clients_authenticate(tmp_path: Path) -> None:
+    (tmp_path / "passwords.py").write_text(
+        "from aiosmtpd.smtp import AuthResult, LoginPassword\n\n\n"
+        "class Passwords:\n"
+        "    def authenticator(self, server, session, envelope, mechanism, data):\n"
+        "        return AuthResult(success=data == LoginPassword(b'user', b'secret'), handled=False, auth_data=data)\n"
+    )
+    with running(tmp_path, [*SASL, "smtpd_python_handler = passwords:Passwords"]) as process:
+        with smtplib.SMTP("127.0.0.1", process.port, timeout=10) as client:
+            client.ehlo()
+            client.user, client.password = "user", "secret"
+            with pytest.raises(smtplib.SMTPAuthenticationError):
+                client.login("user", "wrong")
+            client.user, client.password = "user", "secret"
+            assert client.auth("PLAIN", client.auth_plain)[0] == 235
+            client.sendmail("a@example.com", ["x@far.example"], b"x\r\n")
+        with smtplib.SMTP("127.0.0.1", process.port, timeout=10) as client:
+            client.ehlo()
+            client.user, client.password = "user", "secret"
+            assert client.auth("LOGIN", client.auth_login)[0] == 235
+        swaks = peer("swaks")
+        for method in ("PLAIN", "LOGIN"):
+            words = ["-t", "y@far.example", "-f", "a@example.com", "--auth", method, "-au", "user", "-ap", "secret"]
+            command = [swaks, "-s", f"127.0.0.1:{process.port}", *words, "--hide-all"]
+            subprocess.run(command, check=True, timeout=30)
+    assert process.log_text().count("sasl_username=user") == 3

@@ -880,6 +880,11 @@ class SmtpdConfig:
         asks_content: bool = False,
         asks_verbs: Sequence[str] = ...,
         log_client_port: bool = False,
+        auth_mechanisms: Sequence[str] = ...,
+        auth_line_limit: int = 12_288,
+        names_users: bool = False,
+        rewrites_for_users: bool = False,
+        soft_bounce: bool = False,
     ) -> SmtpdConfig: ...
     def fall_behind(self, behind: bool) -> None:
         """From now on each new message of any session waits for in_flow_delay first, or no longer does."""
@@ -894,8 +899,9 @@ class SmtpdSession:
     A turn says what the owner does next. 0: write the output and wait. 1 HELO, 2 MAIL, 3 RCPT, 4 VRFY, 5 DATA: decide,
     then `accept` or `reply`. 6: a stand-alone session has a whole message, `take_message` and `stored`. 7: a whole
     message is there, look at its `content`, then `accept` or `reply`. 8 RSET, 9 NOOP, 10 QUIT: what is to be said? The
-    command itself is done. -1: the session has ended, write the output and close. -2: it sleeps until `deadline`, then
-    `timeout`. -3: read no more until something was answered.
+    command itself is done. 11 AUTH, or a client's answer to a challenge (`argument`): `reply` 334 with the next one,
+    235 after `authenticate`, or a refusal. -1: the session has ended, write the output and close. -2: it sleeps until
+    `deadline`, then `timeout`. -3: read no more until something was answered.
     """
 
     def __new__(
@@ -946,6 +952,12 @@ class SmtpdSession:
     def lost(self) -> None:
         """The connection is gone. A commit that runs goes on."""
 
+    def authenticate(self, method: str, user: str) -> None:
+        """What a reply of 235 to the open question will mean: the client is this user."""
+
+    @property
+    def authenticated(self) -> bool:
+        """Has the client shown that it is a user?"""
     @property
     def client(self) -> tuple[str, str, str]:
         """The client's address, its name, and its name by reverse lookup alone."""

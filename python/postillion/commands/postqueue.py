@@ -21,6 +21,9 @@ from postillion.commands.queue import Tool, fatal
 from postillion.commands.records import printable
 
 USAGE = "usage: postqueue -f | postqueue -i queueid | postqueue -j | postqueue -p | postqueue -s site"
+LONG_OCTETS = 1 << 20
+"""A listing of more is long."""
+NICE = 19
 MODES = ("-f", "-i", "-j", "-p", "-s")
 
 
@@ -38,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if mode in ("-p", "-j"):
             # Straight to the descriptor: the listing may be long, and is nothing to look at here.
-            tool.print(write, text=mode == "-p", waits=("-v", "") in given)
+            tool.print(Output().write, text=mode == "-p", waits=("-v", "") in given)
         else:
             flush(tool, mode, value)
         sys.stdout.flush()
@@ -48,11 +51,21 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def write(data: bytes) -> None:
-    """Write to standard output, whole."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(1, rest) :]
+class Output:
+    """Standard output. Once a listing has become long, it gives way to those who send mail (nice(1))."""
+
+    def __init__(self) -> None:
+        self._before_nice = LONG_OCTETS
+
+    def write(self, data: bytes) -> None:
+        """Write, whole."""
+        if self._before_nice > 0:
+            self._before_nice -= len(data)
+            if self._before_nice <= 0:
+                os.nice(NICE)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(1, rest) :]
 
 
 def flush(tool: Tool, mode: str, value: str) -> None:

@@ -78,7 +78,8 @@ IN_EFFECT = _words(
     smtpd_per_request_deadline smtpd_python_handler smtpd_python_handler_default_action
     smtpd_python_handler_timeout smtpd_recipient_limit smtpd_recipient_overshoot_limit smtpd_recipient_restrictions
     smtpd_reject_unlisted_recipient smtpd_relay_before_recipient_restrictions smtpd_relay_restrictions
-    smtpd_restriction_classes smtpd_sender_restrictions smtpd_soft_error_limit smtpd_timeout smtputf8_enable
+    smtpd_restriction_classes smtpd_sasl_auth_enable smtpd_sasl_authenticated_header smtpd_sasl_response_limit
+    smtpd_sender_restrictions smtpd_soft_error_limit smtpd_timeout smtpd_tls_auth_only smtputf8_enable
     soft_bounce stale_lock_time stress strict_mailbox_ownership strict_rfc821_envelopes strict_smtputf8
     swap_bangpath syslog_facility syslog_name transport_maps transport_retry_time undisclosed_recipients_header
     unknown_client_reject_code unknown_local_recipient_reject_code unknown_relay_recipient_reject_code

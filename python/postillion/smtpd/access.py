@@ -70,6 +70,8 @@ class Dialogue(Protocol):
     def recipient_count(self) -> int: ...
     @property
     def talked_early(self) -> bool: ...
+    @property
+    def authenticated(self) -> bool: ...
 
 
 class Request:
@@ -227,8 +229,7 @@ class Access:
             "defer": lambda r: r.rejected(self._code["defer_code"], "4.3.2", "Try again later"),
             "permit_mynetworks": lambda r: OK if r.client.trusted else None,
             "permit_inet_interfaces": lambda r: OK if r.client.inside else None,
-            # Nobody has authenticated as long as there is no AUTH.
-            "permit_sasl_authenticated": lambda _: None,
+            "permit_sasl_authenticated": lambda r: OK if r.dialogue.authenticated else None,
             "reject_unauth_pipelining": self._reject_unauth_pipelining,
             "reject_multi_recipient_bounce": self._reject_multi_recipient_bounce,
             "reject_unknown_client_hostname": self._reject_unknown_client_hostname,

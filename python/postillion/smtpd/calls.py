@@ -49,12 +49,12 @@ class Calls:
         Raises `TimeoutError` when it takes longer, `Fault` when it raises, `Blocked` when nothing can run it.
         """
         is_coroutine = asyncio.iscoroutinefunction(function)
-        future = self._on_loop(function, arguments) if is_coroutine else self._in_thread(function, arguments)
+        future = self.start(function, arguments) if is_coroutine else self._in_thread(function, arguments)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
         except TimeoutError:
             if is_coroutine:
-                self._ask_after()
+                self.suspect()
             raise
 
     def _in_thread(self, function: Callable[..., object], arguments: tuple[object, ...]) -> Future[object]:
@@ -87,7 +87,8 @@ class Calls:
             else:
                 future.set_exception(fault)
 
-    def _on_loop(self, function: Callable[..., object], arguments: tuple[object, ...]) -> Future[object]:
+    def start(self, function: Callable[..., object], arguments: tuple[object, ...]) -> Future[object]:
+        """Run a coroutine function on an event loop. The future may have a `Fault`; raises `Blocked`."""
         if self._loop is None or self._suspect:
             self._start_loop()
         assert self._loop is not None
@@ -103,7 +104,7 @@ class Calls:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=_serve, args=(self._loop,), name=f"handler loop {self._loops}", daemon=True).start()
 
-    def _ask_after(self) -> None:
+    def suspect(self) -> None:
         """A coroutine is late: find out whether it waits or blocks its loop."""
         loop = self._loop
         assert loop is not None
@@ -126,7 +127,7 @@ async def _guarded(function: Callable[..., object], arguments: tuple[object, ...
         pending = function(*arguments)
         assert isinstance(pending, Awaitable)
         return await pending
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException as problem:
         # SystemExit and its like would end the loop, and all other calls with it.

@@ -15,11 +15,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from postillion._core import Log
 from postillion.config import Config
 from postillion.smtpd.access import Reply
+from postillion.smtpd.auth import FAILED, Exchange, Mechanisms
 from postillion.smtpd.calls import Blocked, Calls, Fault
 
 HOOKS: Final = ("HELO", "EHLO", "MAIL", "RCPT", "DATA", "RSET", "VRFY", "NOOP", "QUIT")
@@ -55,13 +56,14 @@ class Handler:
             hook = getattr(handler, f"handle_{name}", None)
             if callable(hook):
                 self._hooks[name] = hook
+        self.mechanisms = Mechanisms(handler)
         self._on_exception = getattr(handler, "handle_exception", None)
         self.ehlo_parameters = self._ehlo_parameters()
-        self.counts = {name: Counts() for name in self._hooks}
+        self.counts = {name: Counts() for name in (*self._hooks, "AUTH")}
         self._told = 0
         self._next_at = time.monotonic() + STATISTICS_S
         for name in dir(handler):
-            if name in ("handle_STARTTLS", "handle_PROXY") or name.startswith("auth_"):
+            if name in ("handle_STARTTLS", "handle_PROXY"):
                 log.warning(f"{type(handler).__name__}.{name} is never called: smtpd has no such command")
 
     def has(self, name: str) -> bool:
@@ -86,12 +88,22 @@ class Handler:
             counts.failed += 1
             return await self._handled(name, fault)
         finally:
-            seconds = time.monotonic() - begun
-            counts.calls += 1
-            counts.total_s += seconds
-            counts.longest_s = max(counts.longest_s, seconds)
-            if begun + seconds >= self._next_at:
-                self.tell()
+            self._count(counts, begun)
+
+    def exchange(self, server: Any) -> Exchange:
+        """Return what carries one AUTH command out for a server."""
+        self.mechanisms.prepare(server)
+        return Exchange(server, self._calls, self._timeout_s)
+
+    async def ask_exchange(self, exchange: Exchange, words: str) -> Reply:
+        """Return the exchange's reply to a line of the client's, and count it."""
+        counts = self.counts["AUTH"]
+        begun = time.monotonic()
+        reply = await exchange.reply(words)
+        if exchange.problem:
+            self._log.warning(f"AUTH: {exchange.problem}")
+        self._count(counts, begun, late=exchange.problem.startswith("no answer"), failed=reply is FAILED)
+        return reply
 
     def reply(self, name: str, status: object) -> Reply:
         """Return the reply that a hook's answer is; the default when it is none."""
@@ -101,6 +113,16 @@ class Handler:
             self._log.warning(f"handle_{name} returned {str(status)[:100]!r}, which is no reply")
             return self._default
         return reply
+
+    def _count(self, counts: Counts, begun: float, *, late: bool = False, failed: bool = False) -> None:
+        seconds = time.monotonic() - begun
+        counts.calls += 1
+        counts.late += late
+        counts.failed += failed and not late
+        counts.total_s += seconds
+        counts.longest_s = max(counts.longest_s, seconds)
+        if begun + seconds >= self._next_at:
+            self.tell()
 
     def tell(self) -> None:
         """Write what there is to tell of the hooks since the process began."""
@@ -185,8 +207,9 @@ def load(config: Config, log: Log) -> Handler | None:
         for part in attribute.split("."):
             found = getattr(found, part)
         handler = found() if inspect.isclass(found) else found
-        return Handler(handler, timeout_s=config.seconds("smtpd_python_handler_timeout"), default=default, log=log)
+        made = Handler(handler, timeout_s=config.seconds("smtpd_python_handler_timeout"), default=default, log=log)
     except Exception as problem:
         # Whatever a site's module does when it is imported: without its policy no mail is taken.
         reason = f"smtpd_python_handler: {name}: {type(problem).__name__}: {problem}"
         raise config.error("smtpd_python_handler", reason, "give module:Class of an aiosmtpd handler") from problem
+    return made

@@ -8,12 +8,13 @@ not, they are filled in.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final, Protocol
 
 import aiosmtpd.smtp
 
 from postillion._core import SmtpdSession
 from postillion.smtpd.access import Reply
+from postillion.smtpd.auth import CHALLENGE, SUCCESS, Exchange, user
 from postillion.smtpd.handler import Handler, parse
 
 HELO: Final = 1
@@ -24,18 +25,34 @@ CONTENT: Final = 7
 RSET: Final = 8
 NOOP: Final = 9
 QUIT: Final = 10
+AUTH: Final = 11
 NAMES: Final = {MAIL: "MAIL", RCPT: "RCPT", VRFY: "VRFY", CONTENT: "DATA", RSET: "RSET", NOOP: "NOOP", QUIT: "QUIT"}
+
+
+class Server(Protocol):
+    """The protocol object that hooks are given, and what carries an AUTH exchange out for it."""
+
+    event_handler: Any
+    hostname: str
+    session: Any
+    envelope: Any
+    transport: Any
+
+    def carry(self, exchange: Exchange | None) -> None: ...
 
 
 class Policy:
     """The hooks' view of one session."""
 
-    def __init__(self, server: aiosmtpd.smtp.SMTP, handler: Handler, core: SmtpdSession, ehlo_text: str) -> None:
+    def __init__(self, server: Server, handler: Handler, core: SmtpdSession, ehlo_text: str) -> None:
         self._server = server
         self._handler = handler
         self._core = core
         self._ehlo = ehlo_text.split("\n")
         self._message = 0
+        self._exchange: Exchange | None = None
+        self.mechanism = ""
+        """What the last AUTH asked for."""
         server.event_handler = handler.handler
         server.hostname = self._ehlo[0]
         server.session = self._session = aiosmtpd.smtp.Session(asyncio.get_running_loop())
@@ -47,6 +64,28 @@ class Policy:
         """The hook that a question is for, without `handle_`; empty when there is none."""
         name = NAMES.get(turn, "EHLO" if self._core.extended else "HELO") if turn in (HELO, *NAMES) else ""
         return name if self._handler.has(name) else ""
+
+    async def authenticate(self) -> Reply:
+        """Return the reply to AUTH, or to the client's answer to a challenge."""
+        core, session, words = self._core, self._session, self._core.argument
+        if self._exchange is None:
+            session.host_name, session.extended_smtp = core.helo, core.extended
+            self.mechanism = words.split()[0].upper()
+            self._exchange = self._handler.exchange(self._server)
+            self._server.carry(self._exchange)
+        reply = await self._handler.ask_exchange(self._exchange, words)
+        if reply.code != CHALLENGE:
+            self._server.carry(None)
+            self._exchange = None
+            session.authenticated = reply.code == SUCCESS
+            if session.authenticated:
+                core.authenticate(self.mechanism, user(session))
+        return reply
+
+    def cancel(self) -> None:
+        """The client is gone."""
+        if self._exchange is not None:
+            self._exchange.cancel()
 
     async def verdict(self, turn: int, name: str) -> Reply | None:
         """Return the reply to a question; None to answer as without a hook."""

@@ -18,12 +18,13 @@ from typing import Any, AnyStr, Final
 
 from postillion._core import Journal, Log, SmtpdConfig, SmtpdService, SmtpdSession
 from postillion.smtpd.access import Access, Reply
+from postillion.smtpd.auth import CHALLENGE, SUCCESS, Exchange
 from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.controlled import SMTP
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.handler import Handler
 from postillion.smtpd.names import Name
-from postillion.smtpd.policy import Policy
+from postillion.smtpd.policy import AUTH, Policy
 
 IDLE: Final = 0
 ENDED: Final = -1
@@ -261,7 +262,7 @@ class Silence:
 
     helo = sender = recipient = None
     recipient_count = 0
-    talked_early = False
+    talked_early = authenticated = False
 
 
 class Connection(SMTP):
@@ -272,6 +273,10 @@ class Connection(SMTP):
     _wake_handle: asyncio.TimerHandle | None = None
     _counted: bool = False
     _policy: Policy | None = None
+    # What aiosmtpd's `smtp_AUTH` asks its server.
+    _auth_require_tls: bool = False
+    _tls_protocol: None = None
+    _reader: Any = None
     _gone: bool = False
 
     def __init__(self, service: Service, key: int) -> None:
@@ -315,6 +320,8 @@ class Connection(SMTP):
         for handle in (self._task, self._wake_handle):
             if handle is not None:
                 handle.cancel()
+        if self._policy is not None:
+            self._policy.cancel()
         if self._counted and self._client is not None and self.service.counts is not None:
             self.service.counts.ended(self._client.facts.bucket)
         self.transport = None
@@ -322,8 +329,15 @@ class Connection(SMTP):
     async def push(self, status: AnyStr) -> None:
         """Say a line in place of a hook's answer, or before it; aiosmtpd's hooks may."""
         line = status.encode("utf-8") if isinstance(status, str) else status
+        if self._reader is not None:
+            self._reader.push(line.decode("utf-8", "replace"))
+            return
         if isinstance(self.transport, Wire):
             self.transport.write(line + b"\r\n")
+
+    def carry(self, exchange: Exchange | None) -> None:
+        """From now on lines that are pushed, and those that are read, are an exchange's."""
+        self._reader = exchange
 
     async def _welcome(self, address: str) -> None:
         """Find out the client's name and how many connections it has, then greet it."""
@@ -379,6 +393,9 @@ class Connection(SMTP):
         assert client is not None
         while turn > 0:
             hook = self._hook(turn)
+            if turn == AUTH:
+                self._begin_task(self._answer_auth(client), "an authentication")
+                return IDLE
             if hook or self._must_count(turn, client):
                 self._begin_task(self._decide_slowly(turn, client, hook), "a question")
                 return IDLE
@@ -447,6 +464,19 @@ class Connection(SMTP):
         self._task = None
         if not self._gone:
             self.settle(self._answer(turn, reply))
+
+    async def _answer_auth(self, client: Client) -> None:
+        """Answer AUTH, or the client's answer to a challenge."""
+        core, policy = self._core, self._policy
+        assert core is not None
+        assert policy is not None
+        reply = await policy.authenticate()
+        if reply.code not in (CHALLENGE, SUCCESS):
+            host = f"{client.name}[{client.address}]"
+            self.service.log.warning(f"{host}: SASL {policy.mechanism} authentication failed: {reply.text}")
+        self._task = None
+        if not self._gone:
+            self.settle(core.reply(*reply, self.loop.time()))
 
     async def _counted_verdict(self, turn: int, client: Client) -> Reply | None:
         service, limits = self.service, self.service.limits

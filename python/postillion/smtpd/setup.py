@@ -24,6 +24,7 @@ def server_config(
     handler: Handler | None = None,
 ) -> SmtpdConfig:
     """Return the core's parameters. Without `access` and `journal`: for a stand-alone session. Raises `ConfigError`."""
+    mechanisms = _mechanisms(config, log, handler) if access is not None else []
     forbidden, forbid_non_letters = _forbidden_commands(config)
     limits = client_limits(config)
 
@@ -68,7 +69,28 @@ def server_config(
         asks_content=hooked("DATA"),
         asks_verbs=[name for name in ("RSET", "NOOP", "QUIT") if hooked(name)],
         log_client_port=config.flag("smtpd_client_port_logging"),
+        auth_mechanisms=mechanisms,
+        auth_line_limit=config.number("smtpd_sasl_response_limit"),
+        names_users=config.flag("smtpd_sasl_authenticated_header"),
+        rewrites_for_users="permit_sasl_authenticated" in config.items("local_header_rewrite_clients"),
+        soft_bounce=config.flag("soft_bounce"),
     )
+
+
+def _mechanisms(config: Config, log: Log, handler: Handler | None) -> list[str]:
+    """Return what EHLO announces behind AUTH. The site's handler checks passwords: there is no SASL server."""
+    if not config.flag("smtpd_sasl_auth_enable"):
+        return []
+    if handler is None or not handler.mechanisms.names:
+        log.warning(
+            "smtpd_sasl_auth_enable = yes has no effect: smtpd_python_handler has no authenticator, no auth_ method "
+            "and no handle_AUTH, and SASL servers (smtpd_sasl_type) are not supported yet"
+        )
+        return []
+    if config.flag("smtpd_tls_auth_only"):
+        log.warning("smtpd_tls_auth_only = yes: AUTH is not offered, since there is no TLS yet")
+        return []
+    return handler.mechanisms.names
 
 
 def client_limits(config: Config) -> Limits:

@@ -35,7 +35,9 @@ impl SmtpdConfig {
                         per_request_deadline=false, min_data_rate=500, forbid_unauth_pipelining=true,
                         forbid_bare_newline="normalize", bare_newline_reject_code=550, forbidden_commands=vec![],
                         forbid_non_letters=true, noop_commands=vec![], asks_helo=false, asks_mail=false,
-                        asks_data=false, asks_content=false, asks_verbs=vec![], log_client_port=false))]
+                        asks_data=false, asks_content=false, asks_verbs=vec![], log_client_port=false,
+                        auth_mechanisms=vec![], auth_line_limit=12_288, names_users=false, rewrites_for_users=false,
+                        soft_bounce=false))]
     #[expect(clippy::too_many_arguments, reason = "one a parameter of main.cf, all by keyword")]
     fn new(
         log: &Log,
@@ -74,6 +76,11 @@ impl SmtpdConfig {
         asks_content: bool,
         asks_verbs: Vec<String>,
         log_client_port: bool,
+        auth_mechanisms: Vec<String>,
+        auth_line_limit: usize,
+        names_users: bool,
+        rewrites_for_users: bool,
+        soft_bounce: bool,
     ) -> PyResult<Self> {
         let bare_newline = match forbid_bare_newline {
             "no" => BareNewline::No,
@@ -93,6 +100,7 @@ impl SmtpdConfig {
             line_length_limit,
             recipient_limit,
             recipient_overshoot_limit,
+            soft_bounce,
             soft_error_limit,
             hard_error_limit,
             junk_command_limit,
@@ -106,6 +114,8 @@ impl SmtpdConfig {
             forbidden_commands: upper(forbidden_commands),
             forbid_non_letters,
             noop_commands: upper(noop_commands),
+            auth_mechanisms,
+            auth_line_limit,
             asks_helo,
             asks_mail,
             asks_verbs: asks_verbs.iter().map(|name| Verb::split(name).0).collect(),
@@ -114,6 +124,8 @@ impl SmtpdConfig {
             server: Arc::new(server),
             mail_name: mail_name.into(),
             log_client_port,
+            names_users,
+            rewrites_for_users,
             asks_data,
             asks_content,
             log: Arc::clone(&log.inner),
@@ -241,6 +253,15 @@ impl SmtpdSession {
 
     fn lost(&self) {
         self.lock().session_mut().lost();
+    }
+
+    fn authenticate(&self, method: &str, user: &str) {
+        self.lock().session_mut().authenticate(method, user);
+    }
+
+    #[getter]
+    fn authenticated(&self) -> bool {
+        self.lock().session().server().identity().is_some()
     }
 
     #[getter]

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// After a client could not be accepted, none is for so long.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Clients that may wait to be accepted; the kernel's net.core.somaxconn bounds it as well.
+const BACKLOG: i32 = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
@@ -42,6 +44,8 @@ impl Drain {
         let shared = Arc::new(Shared::new(name, faults, seed, Arc::clone(&tally)));
         let mut reactor = Reactor::new()?;
         for listener in listeners {
+            // std's own is 128: of a crowd that comes at once the rest would be dropped, and come again a second later.
+            rustix::net::listen(listener, BACKLOG)?;
             reactor.listen(listener.as_fd())?;
         }
         reactor.accept(true)?;
@@ -113,5 +117,28 @@ impl Drain {
             Happening::Ended(key) => self.reactor.close(key),
             Happening::Connected(..) | Happening::Drained(_) | Happening::Lost(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn a_crowd_that_comes_at_once_waits_in_the_queue() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = listener.local_addr().unwrap();
+        let tally = Arc::new(Tally::default());
+        let mut drain = Drain::new("sink.example", Vec::new(), 1, Arc::clone(&tally), &[listener]).unwrap();
+        // Nobody accepts yet: without room in the queue a connection would take a second at least.
+        let began = Instant::now();
+        let crowd: Vec<_> =
+            (0..300).map(|_| TcpStream::connect_timeout(&peer, Duration::from_millis(900)).unwrap()).collect();
+        drain.run(Duration::from_millis(1)).unwrap();
+        while tally.counts().connections < crowd.len() as u64 && began.elapsed() < Duration::from_secs(30) {
+            drain.run(Duration::from_millis(1)).unwrap();
+        }
+        assert_eq!(tally.counts().connections, 300);
     }
 }

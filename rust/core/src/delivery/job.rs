@@ -114,7 +114,8 @@ impl Delivery {
 
     /// As `settle`; the line shows `address`, where an alias or a .forward file led, and the recipient as `orig_to`.
     ///
-    /// A job that reports to the sender has no line: what it reports was logged when it happened.
+    /// A job that reports to the sender has no line: what it reports was logged when it happened. The line of what was
+    /// refused for good and is tried again all the same (soft_bounce) says so: `SOFTBOUNCE`.
     pub fn settle_as(
         &mut self,
         position: usize,
@@ -127,10 +128,10 @@ impl Delivery {
             Some(None) => {}
             _ => return false,
         }
-        let status = self.softened(status);
         if self.job.kind == JobKind::Deliver {
             self.note(position, address, &status, handover, log);
         }
+        let status = self.softened(status);
         let recipient = &self.job.recipients[position];
         let asked = self.job.kind == JobKind::Deliver && recipient.recipient.notify.on_success();
         if asked && status.outcome == Outcome::Sent && !self.next_hop_reports {
@@ -259,6 +260,12 @@ impl fmt::Display for Line<'_> {
         if self.handover.conn_use > 1 {
             write!(f, ", conn_use={}", self.handover.conn_use)?;
         }
+        let (dsn, word) = match self.status {
+            Status { outcome: Outcome::Bounced, dsn, .. } if settings.soft_bounce => {
+                (Enhanced { class: 4, ..*dsn }, "SOFTBOUNCE")
+            }
+            Status { outcome, dsn, .. } => (*dsn, word(*outcome)),
+        };
         let delay = |us| Delay { us, resolution_digits: settings.resolution_digits };
         let now = self.handover.wall_now_us;
         let arrival = job.envelope.arrival_us;
@@ -272,8 +279,8 @@ impl fmt::Display for Line<'_> {
             delay(handoff_us.saturating_sub(job.active_us)),
             delay(setup),
             delay(self.handover.transmission_us.unwrap_or(rest)),
-            self.status.dsn,
-            word(self.status.outcome),
+            dsn,
+            word,
             self.status.text,
         )
     }
@@ -432,5 +439,7 @@ pub(crate) mod tests {
         delivery.settle(0, local_status(dsn("5.1.1"), "no"), &handover("none", 1), &log);
         let status = delivery.settled(0).unwrap();
         assert_eq!((status.outcome, status.dsn), (Outcome::Deferred, dsn("4.1.1")));
+        let line = log.take_lines().concat();
+        assert!(line.contains("dsn=4.1.1, status=SOFTBOUNCE (no)"), "{line}");
     }
 }

@@ -239,7 +239,8 @@ impl Rewrite {
             };
             return format!("{local}@{origin}");
         }
-        let bare = domain.strip_suffix('.').unwrap_or(&domain);
+        // One dot at the end goes, not one of two: what is no domain stays as it was written.
+        let bare = domain.strip_suffix('.').filter(|bare| !bare.ends_with('.')).unwrap_or(&domain);
         if bare.is_empty() {
             return address.to_owned();
         }
@@ -376,6 +377,8 @@ mod tests {
             ("a@b@c.org", None),
             ("@", None),
             ("u@.", None),
+            ("u@x..", None),
+            ("u@..", None),
         ] {
             assert_eq!(rewrite.apply(address).as_deref(), expected, "{address:?}");
         }

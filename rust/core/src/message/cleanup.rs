@@ -167,6 +167,8 @@ impl<S: Sink> Cleanup<S> {
         if self.out.refusal.is_some() {
             return;
         }
+        // Counted first: the dots that are taken off below are among them.
+        self.received_octets += wire.len() as u64;
         let mut rest = wire;
         while !rest.is_empty() && (self.head.is_some() || self.filtered) {
             match self.next_piece(&mut rest) {
@@ -177,7 +179,6 @@ impl<S: Sink> Cleanup<S> {
         if !rest.is_empty() {
             self.body(rest);
         }
-        self.received_octets += wire.len() as u64;
         let limit = self.out.settings.message_size_limit;
         if limit > 0 && self.received_octets > limit {
             self.out.refuse(Refusal::TooBig);
@@ -242,7 +243,7 @@ impl<S: Sink> Cleanup<S> {
                 if self.line_start && text[0] == b'.' {
                     // A stuffed dot. Nothing but it may have come yet: the line is still at its start.
                     text = &text[1..];
-                    self.received_octets = self.received_octets.saturating_sub(1);
+                    self.received_octets -= 1;
                     self.line_start = false;
                 }
                 if !text.is_empty() {
@@ -347,7 +348,7 @@ impl<S: Sink> Cleanup<S> {
         octets += (end - start) as u64;
         self.out.size_octets += octets - line_ends - dots;
         self.out.body_line_open = !self.line_start;
-        self.received_octets = self.received_octets.saturating_sub(dots);
+        self.received_octets -= dots;
     }
 }
 

@@ -204,8 +204,13 @@ fn limits_are_latched() {
         (&hops, (51, 0), None, 0),
         (&size, (50, 1007), Some(Refusal::TooBig), 552),
         (&size, (50, 1008), None, 0),
+        // Dots that were added on the way do not count, however the stream was cut.
+        ("\r\n..\r\n..\r\n..\r\n", (50, 10), Some(Refusal::TooBig), 552),
+        ("\r\n..\r\n..\r\n..\r\n", (50, 11), None, 0),
+        ("..A: 1\r\n..B: 2\r\n", (50, 13), Some(Refusal::TooBig), 552),
+        ("..A: 1\r\n..B: 2\r\n", (50, 14), None, 0),
     ] {
-        for step in [1, 7, wire.len()] {
+        for step in [1, 2, 3, 7, wire.len()] {
             let (hopcount_limit, message_size_limit) = limits;
             let settings = CleanupSettings { hopcount_limit, message_size_limit, ..settings() };
             let result = run(settings, STRANGER, wire.as_bytes(), step);

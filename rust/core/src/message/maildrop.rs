@@ -310,6 +310,11 @@ fn typed_xtext(text: &str) -> Result<Box<str>, MaildropError> {
     Ok(format!("{kind};{}", xtext(address)).into())
 }
 
+/// What it says: the type stays as it is, whatever octets it has.
+pub(crate) fn from_typed_xtext(text: &str) -> String {
+    text.split_once(';').map_or_else(|| from_xtext(text), |(kind, address)| format!("{kind};{}", from_xtext(address)))
+}
+
 /// What an xtext form says; what is none stays as it is.
 pub(crate) fn from_xtext(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
@@ -342,7 +347,7 @@ fn put_text(out: &mut Vec<u8>, kind: u8, text: &str) {
 
 fn put_recipient(out: &mut Vec<u8>, recipient: &Recipient) {
     if let Some(orcpt) = &recipient.orcpt {
-        put_text(out, b'A', &format!("dsn_orig_rcpt={}", from_xtext(orcpt)));
+        put_text(out, b'A', &format!("dsn_orig_rcpt={}", from_typed_xtext(orcpt)));
     }
     if recipient.notify != Notify::default() {
         put_text(out, b'A', &format!("notify_flags={}", recipient.notify.0));
@@ -599,6 +604,7 @@ mod tests {
         ContentWriter::new(true, LineEndings::Always).finish(std::slice::from_ref(&recipient), &mut bytes);
         let (read, _) = read(&bytes, 3).unwrap();
         assert_eq!((read.envid, read.recipients), (given.envid, vec![recipient.clone(), recipient]));
+        assert_eq!(from_typed_xtext("a+2B;b+2Bc;d"), "a+2B;b+c;d");
         assert_eq!(from_xtext("+"), "+");
         assert_eq!(from_xtext("+4"), "+4");
         assert_eq!(from_xtext("+ü"), "+ü");

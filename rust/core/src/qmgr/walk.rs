@@ -42,8 +42,10 @@ const PART_MESSAGES: usize = 4096;
 const PARTS_AHEAD: usize = 2;
 /// Octets that wait for a listing's reader.
 const PIPE_OCTETS: usize = 1 << 20;
-/// How much a thread gives way (nice(1)).
+/// How much a thread gives way (nice(1)): a listing on a busy machine is there soon, as long as it is short.
 const NICE: i32 = 10;
+/// The same for a listing of more than one part: those who send mail are not to notice it.
+const NICE_LONG: i32 = 19;
 /// A reader that takes nothing is looked at so often, to see whether the queue manager ends.
 const LOOK_S: i64 = 1;
 
@@ -113,7 +115,7 @@ impl Walks {
         };
         let teller = Teller { event: Arc::clone(event), told: Arc::clone(&self.told), stop: Arc::clone(&self.stop) };
         thread::Builder::new().name("walk".into()).spawn(move || {
-            give_way();
+            give_way(NICE);
             work(&teller);
             teller.tell(Told::Over);
         })?;
@@ -179,8 +181,8 @@ impl Walks {
 }
 
 /// Make this thread nicer than its process; where that is not granted, nothing is lost.
-fn give_way() {
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+fn give_way(nice: i32) {
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice);
 }
 
 struct Teller {
@@ -252,6 +254,7 @@ impl Listing {
             let (send, receive) = sync_channel(PARTS_AHEAD);
             let begun = printer.rows.continuation();
             if turns.len() > PART_MESSAGES {
+                give_way(NICE_LONG);
                 let parts = turns.chunks(PART_MESSAGES).skip(1).step_by(2);
                 scope.spawn(|| self.print_parts(parts, begun, send, teller));
             }
@@ -280,7 +283,7 @@ impl Listing {
         send: SyncSender<Rows>,
         teller: &Teller,
     ) {
-        give_way();
+        give_way(NICE_LONG);
         let mut printer = self.printer(rows);
         for part in parts {
             part.iter().for_each(|(_, _, _, slot)| printer.print(*slot));

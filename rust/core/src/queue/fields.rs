@@ -4,7 +4,7 @@
 //! recipient, `D` recipient that is done.
 
 use crate::message::envelope::{BodyType, Envelope, Ret};
-use crate::message::maildrop::from_xtext;
+use crate::message::maildrop::{from_typed_xtext, from_xtext};
 use crate::queue::locator::Locator;
 use crate::queue::record::RECORD_HEADER_OCTETS;
 
@@ -54,7 +54,7 @@ pub fn fields(at: &Locator, envelope: &Envelope, done: &[u32], long_queue_ids: b
     walk.pass(8 + 4);
     for (index, recipient) in (0u32..).zip(&envelope.recipients) {
         if let Some(orcpt) = &recipient.orcpt {
-            walk.add(b'A', format!("dsn_orig_rcpt={}", from_xtext(orcpt)));
+            walk.add(b'A', format!("dsn_orig_rcpt={}", from_typed_xtext(orcpt)));
         }
         if recipient.notify.0 != 0 {
             walk.add(b'A', format!("notify_flags={}", recipient.notify.0));

@@ -28,7 +28,7 @@ pub enum Verb {
     Xforward,
     /// STARTTLS, not implemented
     Starttls,
-    /// AUTH, not implemented
+    /// AUTH, if the site has it
     Auth,
     /// MAIL
     Mail,
@@ -97,7 +97,7 @@ impl Verb {
 
     /// Must the client wait for the reply before it speaks again? (RFC 2920 §3.1)
     pub fn ends_a_group(self) -> bool {
-        matches!(self, Self::Helo | Self::Ehlo | Self::Data | Self::Noop | Self::Vrfy)
+        matches!(self, Self::Helo | Self::Ehlo | Self::Data | Self::Noop | Self::Vrfy | Self::Auth)
     }
 
     /// Does it count for `smtpd_junk_command_limit`?
@@ -150,6 +150,8 @@ pub struct MailArguments {
     pub ret: Ret,
     /// ENVID=, in its xtext form.
     pub envid: Option<Box<str>>,
+    /// AUTH=, in its xtext form, `<>` for nobody.
+    pub auth: Option<Box<str>>,
 }
 
 /// Why arguments were not taken.
@@ -221,8 +223,11 @@ impl MailArguments {
                 }
                 self.envid = Some(value.into());
             }
-            ("AUTH", Some(_)) => {
-                return Err(Refused::Other(Reply::new(503, [5, 1], "Error: authentication not enabled")));
+            ("AUTH", Some(value)) => {
+                if self.auth.is_some() || value.is_empty() || !(value == "<>" || is_xtext(value)) {
+                    return bad("Error: Bad AUTH parameter syntax");
+                }
+                self.auth = Some(value.into());
             }
             _ => return Err(unsupported(parameter)),
         }
@@ -251,6 +256,7 @@ impl MailArguments {
             Ret::Hdrs => words.push("RET=HDRS".into()),
         }
         words.extend(self.envid.iter().map(|envid| format!("ENVID={envid}")));
+        words.extend(self.auth.iter().map(|auth| format!("AUTH={auth}")));
         words
     }
 }
@@ -444,7 +450,9 @@ mod tests {
             ("FROM:<a@b.org> ENVID=+0A", "501 Bad ENVID parameter syntax"),
             ("FROM:<a@b.org> ENVID=a=b", "501 Bad ENVID parameter syntax"),
             ("FROM:<a@b.org> ENVID=+4", "501 Bad ENVID parameter syntax"),
-            ("FROM:<a@b.org> AUTH=<>", "503 Error: authentication not enabled"),
+            ("FROM:<a@b.org> AUTH=", "501 Error: Bad AUTH parameter syntax"),
+            ("FROM:<a@b.org> AUTH=a+", "501 Error: Bad AUTH parameter syntax"),
+            ("FROM:<a@b.org> AUTH=<> AUTH=<>", "501 Error: Bad AUTH parameter syntax"),
         ] {
             assert_eq!(reply(arguments), outcome, "{arguments:?}");
         }

@@ -1,5 +1,6 @@
 //! Replies and enhanced status codes (RFC 5321 §4.2, RFC 3463, RFC 2034).
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// An enhanced status code: `class.subject.detail`.
@@ -85,6 +86,15 @@ impl Reply {
         Self { code, enhanced: None, text: text.into() }
     }
 
+    /// The reply to give where nothing is to be refused for good (`soft_bounce`): 5xx becomes 4xx, the rest stays.
+    pub fn softened(&self) -> Cow<'_, Self> {
+        if self.code < 500 {
+            return Cow::Borrowed(self);
+        }
+        let enhanced = self.enhanced.map(|enhanced| Enhanced { class: 4, ..enhanced });
+        Cow::Owned(Self { code: self.code - 100, enhanced, text: self.text.clone() })
+    }
+
     /// Append the reply as it goes over the wire. Control characters in the text are replaced by `?`: a text that
     /// came from elsewhere cannot end the line early.
     pub fn render(&self, out: &mut Vec<u8>) {
@@ -126,6 +136,18 @@ fn put_number(number: u16, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn softened_replies_ask_to_come_again() {
+        for (reply, softened) in [
+            (Reply::new(554, [7, 1], "no"), Reply::new(454, [7, 1], "no")),
+            (Reply::bare(521, "go"), Reply::bare(421, "go")),
+            (Reply::new(450, [1, 1], "later"), Reply::new(450, [1, 1], "later")),
+            (Reply::bare(250, "yes"), Reply::bare(250, "yes")),
+        ] {
+            assert_eq!(*reply.softened(), softened);
+        }
+    }
 
     #[test]
     fn replies_render_line_by_line() {

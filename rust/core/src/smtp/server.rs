@@ -5,12 +5,14 @@
 //! stay in order (RFC 2920 §3.2). The order of checks on a command is Postfix's. Content does not come by events:
 //! it goes to the closure that `next_event` is given, in runs.
 
+mod auth;
 mod chunk;
 mod commands;
 mod content;
 mod deadline;
 mod line;
 
+pub use auth::Identity;
 pub use commands::plain_reply;
 
 use self::chunk::{Chunk, Chunks};
@@ -20,6 +22,7 @@ use super::reply::Reply;
 use super::server_config::{BareNewline, ServerConfig};
 use crate::log::Severity;
 use crate::message::envelope::Recipient;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -52,6 +55,8 @@ pub enum Question {
     Vrfy,
     /// What is to be said to RSET, NOOP or QUIT? Asked with `asks_verbs`; it is done whatever the answer.
     Plain(Verb),
+    /// What is to be said to AUTH, or to the client's answer to a challenge (`argument`)? 334 is a challenge, 235 yes.
+    Auth,
     /// May content follow? The answer is `354`, and content comes at once; after BDAT it comes without the answer.
     Data,
 }
@@ -127,6 +132,11 @@ enum Pending {
         verb: Verb,
         argument: String,
     },
+    /// AUTH and its arguments, or a line of the exchange; and who the client is if that is right.
+    Auth {
+        said: String,
+        identity: Option<Identity>,
+    },
     /// DATA, or a message's first BDAT with what its line said.
     Data(Option<Chunk>),
     EndOfData,
@@ -137,6 +147,8 @@ enum Mode {
     Greeting,
     Command,
     SkippingLine,
+    /// A challenge was sent.
+    Auth,
     Waiting(Pending),
     Data(DataReader),
     Chunk(Chunk),
@@ -169,6 +181,7 @@ pub struct Server {
     log: VecDeque<(Severity, String)>,
     helo: Option<Box<str>>,
     esmtp: bool,
+    identity: Option<Identity>,
     transaction: Option<Box<Transaction>>,
     chunks: Option<Chunks>,
     content_octets: u64,
@@ -212,6 +225,7 @@ impl Server {
             log: VecDeque::new(),
             helo: None,
             esmtp: false,
+            identity: None,
             transaction: None,
             chunks: None,
             content_octets: 0,
@@ -292,6 +306,7 @@ impl Server {
                 Mode::Closed(_) | Mode::Greeting | Mode::Waiting(_) => return Event::Idle,
                 Mode::Command => self.next_command(),
                 Mode::SkippingLine => self.skip_line(),
+                Mode::Auth => self.read_auth_line(),
                 Mode::Data(_) => self.read_data(&mut content),
                 Mode::Chunk(_) => self.read_chunk(&mut content),
             };
@@ -369,6 +384,7 @@ impl Server {
                     self.close(Ending::Orderly);
                 }
             }
+            Pending::Auth { identity, .. } => self.go_on_with_auth(identity, reply),
             Pending::Data(Some(chunk)) => self.begin_chunks(chunk, reply),
             Pending::Data(None) => {
                 if reply.code == 354 {
@@ -432,9 +448,13 @@ impl Server {
         }
     }
 
-    /// `SMTP` or `ESMTP`.
+    /// `SMTP`, `ESMTP`, or `ESMTPA` of a user (RFC 3848).
     pub fn protocol(&self) -> &'static str {
-        if self.esmtp { "ESMTP" } else { "SMTP" }
+        match (self.esmtp, &self.identity) {
+            (true, Some(_)) => "ESMTPA",
+            (true, None) => "ESMTP",
+            (false, _) => "SMTP",
+        }
     }
 
     /// How many MAILs were accepted.
@@ -499,6 +519,7 @@ impl Server {
     pub fn argument(&self) -> &str {
         match &self.mode {
             Mode::Waiting(Pending::Plain { argument, .. } | Pending::Vrfy { argument, .. }) => argument,
+            Mode::Waiting(Pending::Auth { said, .. }) => said,
             _ => "",
         }
     }
@@ -578,13 +599,18 @@ impl Server {
 
     /// Queue a reply. A client that has made many errors waits for it.
     fn put(&mut self, reply: &Reply) {
-        reply.render(&mut self.output);
+        self.as_said(reply).render(&mut self.output);
         if self.errors >= self.config.soft_error_limit && self.config.error_sleep_s > 0.0 {
             self.pause(self.config.error_sleep_s, self.now);
         }
         if self.config.per_request_deadline {
             self.restart_deadline();
         }
+    }
+
+    /// The reply as the client hears it: `soft_bounce`.
+    fn as_said<'a>(&self, reply: &'a Reply) -> Cow<'a, Reply> {
+        if self.config.soft_bounce { reply.softened() } else { Cow::Borrowed(reply) }
     }
 
     fn close(&mut self, ending: Ending) {
@@ -604,6 +630,7 @@ impl Server {
     /// Add Postfix's `NOQUEUE: reject:` line, which pflogsumm and fail2ban read.
     fn log_reject(&mut self, place: &str, reply: &Reply, sender: Option<&str>, recipient: Option<&str>) {
         use std::fmt::Write;
+        let reply = self.as_said(reply);
         let mut line = format!("NOQUEUE: reject: {place} from {}: {} ", self.peer, reply.code);
         if let Some(enhanced) = reply.enhanced {
             let _ = write!(line, "{enhanced} ");

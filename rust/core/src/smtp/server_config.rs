@@ -37,6 +37,8 @@ pub struct ServerConfig {
     pub recipient_limit: usize,
     /// `smtpd_recipient_overshoot_limit`
     pub recipient_overshoot_limit: u32,
+    /// `soft_bounce`: 4xx where 5xx is meant.
+    pub soft_bounce: bool,
     /// `smtpd_soft_error_limit`
     pub soft_error_limit: u32,
     /// `smtpd_hard_error_limit`
@@ -63,6 +65,10 @@ pub struct ServerConfig {
     pub forbid_non_letters: bool,
     /// `smtpd_noop_commands`, in upper case.
     pub noop_commands: Vec<String>,
+    /// The SASL mechanisms that the owner knows; without any there is no AUTH.
+    pub auth_mechanisms: Vec<String>,
+    /// `smtpd_sasl_response_limit`: octets of a client's answer to a challenge.
+    pub auth_line_limit: usize,
     /// HELO is a question to the owner.
     pub asks_helo: bool,
     /// MAIL is a question to the owner.
@@ -84,6 +90,7 @@ impl Default for ServerConfig {
             line_length_limit: 2048,
             recipient_limit: 1000,
             recipient_overshoot_limit: 1000,
+            soft_bounce: false,
             soft_error_limit: 10,
             hard_error_limit: 20,
             junk_command_limit: 100,
@@ -97,6 +104,8 @@ impl Default for ServerConfig {
             forbidden_commands: ["CONNECT", "GET", "POST"].map(String::from).into(),
             forbid_non_letters: true,
             noop_commands: Vec::new(),
+            auth_mechanisms: Vec::new(),
+            auth_line_limit: 12_288,
             asks_helo: false,
             asks_mail: false,
             asks_verbs: Vec::new(),
@@ -114,6 +123,10 @@ impl ServerConfig {
         let mut keywords = vec!["PIPELINING", &size];
         if !self.disable_vrfy {
             keywords.push("VRFY");
+        }
+        let auth = format!("AUTH {}", self.auth_mechanisms.join(" "));
+        if !self.auth_mechanisms.is_empty() {
+            keywords.push(&auth);
         }
         keywords.extend(["ENHANCEDSTATUSCODES", "8BITMIME", "DSN"]);
         if self.dialect.smtputf8 {

@@ -86,6 +86,7 @@ impl Talk {
                     self.arriving.clear();
                     Reply::bare(354, &GO_AHEAD[4..])
                 }
+                Event::Ask(Question::Auth) => self.judge_auth(),
                 Event::Ask(Question::Helo | Question::Mail | Question::Plain(_)) => Reply::new(250, [0, 0], "Ok"),
                 Event::EndOfData(end) => match end.fault {
                     None => {
@@ -101,6 +102,20 @@ impl Talk {
         }
         if let Some(output) = self.server.take_output() {
             self.output.push_str(&String::from_utf8(output).unwrap());
+        }
+    }
+
+    /// `AUTH PLAIN` is challenged; `right` is the answer, and `*` ends it.
+    fn judge_auth(&mut self) -> Reply {
+        let said = self.server.argument().to_owned();
+        match said.split(' ').collect::<Vec<_>>()[..] {
+            ["PLAIN"] => Reply::bare(334, ""),
+            ["PLAIN", "right"] | ["right"] => {
+                self.server.authenticate("PLAIN", "us\ner");
+                Reply::new(235, [7, 0], "Authentication successful")
+            }
+            ["*"] => Reply::new(501, [7, 0], "Authentication aborted"),
+            _ => Reply::new(535, [7, 8], "Error: authentication failed"),
         }
     }
 
@@ -194,7 +209,8 @@ fn commands_are_answered_in_postfix_words() {
         (no_vrfy, "VRFY root", "502 5.5.1 VRFY command is disabled"),
         (config(), "HELP", "214 2.0.0 Commands: BDAT DATA EHLO HELO HELP MAIL NOOP QUIT RCPT RSET VRFY"),
         (config(), "STARTTLS", "502 5.5.1 Error: command not implemented"),
-        (config(), "AUTH PLAIN", "502 5.5.1 Error: command not implemented"),
+        (config(), "AUTH PLAIN", "503 5.5.1 Error: authentication not enabled"),
+        (config(), "MAIL FROM:<a@b.org> AUTH=<>", "503 5.5.1 Error: authentication not enabled"),
         (config(), "ETRN x", "502 5.5.1 Error: command not implemented"),
         (config(), "BDAT 6\r\nQUIT", "503 5.5.1 Error: need RCPT command"),
         (config(), "EXPN x", "500 5.5.2 Error: command not recognized"),
@@ -307,6 +323,16 @@ fn who_speaks_before_the_greeting_is_cut_off() {
 }
 
 #[test]
+fn with_soft_bounce_nothing_is_refused_for_good() {
+    let mut talk = Talk::new(ServerConfig { soft_bounce: true, ..config() });
+    talk.say(b"x\r\nEHLO\r\nMAIL FROM:\r\n");
+    let codes: Vec<&str> = talk.output.lines().skip(1).map(|line| &line[..9]).collect();
+    assert_eq!(codes, ["400 4.5.2", "401 Synta", "401 4.5.4"], "{}", talk.output);
+    talk.say(b"EHLO x\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\n");
+    assert!(!talk.output.contains("\n5"), "{}", talk.output);
+}
+
+#[test]
 fn errors_slow_a_client_down_and_then_end_it() {
     let config = ServerConfig { soft_error_limit: 2, hard_error_limit: 4, ..config() };
     let mut talk = Talk::new(config);
@@ -349,6 +375,18 @@ fn a_long_line_costs_an_error_and_no_memory() {
             [format!("client.example.org[192.0.2.1]: request longer than 2048: {}...", "x".repeat(30))]
         );
         assert!(talk.server.wants_input());
+    }
+}
+
+#[test]
+fn a_line_with_many_cr_at_its_end_is_taken_or_not_in_any_split() {
+    let config = || ServerConfig { line_length_limit: 100, ..config() };
+    for (count, reply) in [(1, "250 2.0.0 Ok"), (98, "250 2.0.0 Ok"), (99, "500 5.5.2 Error: line too long")] {
+        let input = format!("NOOP{}\n", "\r".repeat(count));
+        for step in 1..=input.len() {
+            let talk = Talk::play(config(), input.as_bytes(), step);
+            assert_eq!(talk.output, format!("{GREETING}{reply}\r\n"), "{count} CRs, {step} octets at a time");
+        }
     }
 }
 
@@ -504,5 +542,66 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(input in prop::collection::vec(any::<u8>(), 0..300), step in 1usize..300) {
         Talk::play(config(), &input, step);
+    }
+}
+
+#[test]
+fn who_authenticates_is_a_user_until_the_end() {
+    let config = ServerConfig { auth_mechanisms: vec!["LOGIN".into(), "PLAIN".into()], ..config() };
+    let long = format!("EHLO x\r\nAUTH PLAIN\r\n{}\r\nQUIT", "x".repeat(config.auth_line_limit + 1));
+    for (input, expected, user, counts) in [
+        ("AUTH PLAIN", "503 5.5.1 Error: send HELO/EHLO first", None, " auth=0/1 commands=0/1"),
+        ("EHLO x\r\nAUTH", "ehlo\n501 5.5.4 Syntax: AUTH mechanism", None, " ehlo=1 auth=0/1 commands=1/2"),
+        ("EHLO x\r\nAUTH A b c", "ehlo\n501 5.5.4 Syntax: AUTH mechanism", None, " ehlo=1 auth=0/1 commands=1/2"),
+        (
+            "EHLO x\r\nAUTH PLAIN\r\nright\r\nNOOP",
+            "ehlo\n334 \n235 2.7.0 Authentication successful\n250 2.0.0 Ok",
+            Some("us?er"),
+            " ehlo=1 auth=1 noop=1 commands=3",
+        ),
+        (
+            "EHLO x\r\nauth PLAIN right\r\nEHLO x\r\nAUTH PLAIN",
+            "ehlo\n235 2.7.0 Authentication successful\nehlo\n503 5.5.1 Error: already authenticated",
+            Some("us?er"),
+            " ehlo=2 auth=1/2 commands=3/4",
+        ),
+        (
+            "EHLO x\r\nAUTH PLAIN wrong\r\nAUTH PLAIN\r\n*\r\nAUTH PLAIN\r\nQUIT\r\nNOOP",
+            "ehlo\n535 5.7.8 Error: authentication failed\n334 \n501 5.7.0 Authentication aborted\n334 \n\
+             535 5.7.8 Error: authentication failed\n250 2.0.0 Ok",
+            None,
+            " ehlo=1 auth=0/3 noop=1 commands=2/5",
+        ),
+        (
+            "EHLO x\r\nMAIL FROM:<> AUTH=<>\r\nMAIL FROM:<>\r\nAUTH PLAIN right",
+            "ehlo\n503 5.5.4 Error: send AUTH command first\n250 2.1.0 Ok\n\
+             503 5.5.1 Error: MAIL transaction in progress",
+            None,
+            " ehlo=1 auth=0/1 mail=1/2 commands=2/4",
+        ),
+        (
+            "EHLO x\r\nAUTH PLAIN right\r\nMAIL FROM:<> AUTH=a+40b",
+            "ehlo\n235 2.7.0 Authentication successful\n250 2.1.0 Ok",
+            Some("us?er"),
+            " ehlo=1 auth=1 mail=1 commands=3",
+        ),
+        (
+            &long,
+            "ehlo\n334 \n500 5.5.6 Authentication Exchange line is too long",
+            None,
+            " ehlo=1 auth=0/1 commands=1/2",
+        ),
+    ] {
+        let said = replies(&config, format!("{input}\r\n").as_bytes());
+        let ehlo = EHLO.replace("250-ENH", "250-AUTH LOGIN PLAIN\r\n250-ENH");
+        assert_eq!(
+            said,
+            format!("{expected}\n").replace("ehlo\n", &ehlo.replace('\r', "")).replace('\n', "\r\n"),
+            "{input}"
+        );
+        let talk = Talk::play(config.clone(), format!("{input}\r\n").as_bytes(), 5);
+        assert_eq!(talk.server.identity().map(|identity| &*identity.user), user, "{input}");
+        assert_eq!(talk.server.counts(), counts, "{input}");
+        assert_eq!(talk.server.protocol() == "ESMTPA", user.is_some());
     }
 }

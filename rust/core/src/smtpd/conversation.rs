@@ -67,7 +67,8 @@ impl Conversation {
 
     /// The group of the client, if what it may do is remembered.
     pub fn group(&self) -> Option<u8> {
-        self.memory.as_ref().map(|memory| memory.group)
+        let is_user = self.session.server().identity().is_some();
+        self.memory.as_ref().filter(|_| !is_user).map(|memory| memory.group)
     }
 
     /// Say `220`.
@@ -110,6 +111,7 @@ impl Conversation {
             Open::Question(Question::Vrfy) => Some(Reply::new(252, [0, 0], "")),
             Open::Question(Question::Data) => Some(Reply::bare(354, "")),
             Open::Question(Question::Plain(verb)) => Some(plain_reply(verb)),
+            Open::Question(Question::Auth) => Some(Reply::new(235, [7, 0], "Authentication successful")),
         };
         self.answer(reply.as_ref(), now)
     }
@@ -194,6 +196,10 @@ impl Conversation {
     }
 
     fn remembers(&self, now: f64) -> bool {
+        if self.session.server().identity().is_some() {
+            // What a user may do is not what the group of its address may.
+            return false;
+        }
         let recipient = self.session.server().recipient();
         let remembered = |memory: &Memory| recipient.is_some_and(|to| memory.accepted.has(memory.group, to, now));
         self.memory.as_ref().is_some_and(remembered)
@@ -234,6 +240,7 @@ fn number(question: Question) -> i8 {
         Question::Plain(Verb::Rset) => 8,
         Question::Plain(Verb::Quit) => 10,
         Question::Plain(_) => 9,
+        Question::Auth => 11,
     }
 }
 

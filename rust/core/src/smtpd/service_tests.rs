@@ -34,6 +34,8 @@ impl Place {
             server: Arc::new(ServerConfig { timeout_s, ..ServerConfig::default() }),
             mail_name: "Postfix".into(),
             log_client_port: false,
+            names_users: false,
+            rewrites_for_users: false,
             asks_data: false,
             asks_content: false,
             log: Arc::clone(&log),

@@ -24,6 +24,10 @@ pub struct Site {
     pub mail_name: Box<str>,
     /// `smtpd_client_port_logging`
     pub log_client_port: bool,
+    /// `smtpd_sasl_authenticated_header`
+    pub names_users: bool,
+    /// `local_header_rewrite_clients` has `permit_sasl_authenticated`.
+    pub rewrites_for_users: bool,
     /// DATA is a question to the owner (`smtpd_data_restrictions`).
     pub asks_data: bool,
     /// A whole message is a question to the owner before it is stored.
@@ -265,6 +269,11 @@ impl Session {
         self.log_end();
     }
 
+    /// What a reply of 235 to the open question will mean; see `Server::authenticate`.
+    pub fn authenticate(&mut self, method: &str, user: &str) {
+        self.server.authenticate(method, user);
+    }
+
     /// The dialogue, for what it knows and for time.
     pub fn server(&self) -> &Server {
         &self.server
@@ -340,12 +349,31 @@ impl Session {
     ) -> Cleanup<Box<dyn Incoming>> {
         let id = draft.id();
         let id_text = id.text(self.site.cleanup.long_queue_ids);
-        self.site.log.info(format_args!("{id_text}: client={}", self.log_name));
-        let received = self.received(&id_text, transaction, wall_now_us);
         let mail = &transaction.mail;
+        let mut user = String::new();
+        if let Some(identity) = self.server.identity() {
+            user = format!(", sasl_method={}, sasl_username={}", identity.method, identity.user);
+        }
+        if let Some(auth) = &mail.auth {
+            user.push_str(&format!(", sasl_sender={auth}"));
+        }
+        self.site.log.info(format_args!("{id_text}: client={}{user}", self.log_name));
+        let received = self.received(&id_text, transaction, wall_now_us);
         let helo = self.server.helo().unwrap_or(&self.client.name);
         let port = self.client.port.to_string();
         let attribute = |name: &str, value: &str| (name.into(), value.into());
+        let mut attributes = vec![
+            attribute("client_name", &self.client.name),
+            attribute("client_address", &self.client.address),
+            attribute("client_port", &port),
+            attribute("helo_name", helo),
+            attribute("protocol_name", self.server.protocol()),
+        ];
+        if let Some(identity) = self.server.identity() {
+            attributes.push(attribute("sasl_method", &identity.method));
+            attributes.push(attribute("sasl_username", &identity.user));
+        }
+        attributes.extend(mail.auth.iter().map(|auth| attribute("sasl_sender", auth)));
         let envelope = Envelope {
             id,
             arrival_us: wall_now_us,
@@ -356,15 +384,11 @@ impl Session {
             ret: mail.ret,
             envid: mail.envid.clone(),
             size_octets: 0,
-            attributes: vec![
-                attribute("client_name", &self.client.name),
-                attribute("client_address", &self.client.address),
-                attribute("client_port", &port),
-                attribute("helo_name", helo),
-                attribute("protocol_name", self.server.protocol()),
-            ],
+            attributes,
         };
-        let origin = Origin::Network { trusted: self.client.rewrites_headers };
+        let is_user = self.server.identity().is_some();
+        let trusted = self.client.rewrites_headers || is_user && self.site.rewrites_for_users;
+        let origin = Origin::Network { trusted };
         let mut cleanup = Cleanup::new(Arc::clone(&self.site.cleanup), draft, envelope, origin, wall_now_us);
         cleanup.received(&received);
         cleanup
@@ -375,11 +399,18 @@ impl Session {
     fn received(&self, id: &str, transaction: &Transaction, wall_now_us: u64) -> String {
         let client = &self.client;
         let helo = self.server.helo().unwrap_or(&client.name);
-        let protocol = if transaction.mail.smtputf8 { "UTF8SMTP" } else { self.server.protocol() };
+        let identity = self.server.identity();
+        let protocol = match (transaction.mail.smtputf8, identity) {
+            (true, Some(_)) => "UTF8SMTPA",
+            (true, None) => "UTF8SMTP",
+            (false, _) => self.server.protocol(),
+        };
+        let user = identity.filter(|_| self.site.names_users);
+        let user = user.map(|identity| format!("\n\t(Authenticated sender: {})", identity.user)).unwrap_or_default();
         let date = self.site.cleanup.date(wall_now_us);
         let (host, mail_name) = (&self.site.server.myhostname, &self.site.mail_name);
         let head = format!(
-            "Received: from {helo} ({} [{}])\n\tby {host} ({mail_name}) with {protocol} id {id}",
+            "Received: from {helo} ({} [{}]){user}\n\tby {host} ({mail_name}) with {protocol} id {id}",
             client.name,
             client.literal()
         );

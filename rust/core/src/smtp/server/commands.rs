@@ -50,6 +50,7 @@ impl Server {
         }
         match verb {
             Verb::Helo | Verb::Ehlo => self.helo_command(verb, arguments),
+            Verb::Auth => self.auth_command(arguments),
             Verb::Mail => self.mail_command(arguments),
             Verb::Rcpt => self.rcpt_command(arguments),
             Verb::Data => self.data_command(arguments),
@@ -126,7 +127,11 @@ impl Server {
         if self.chunks.is_some() {
             return self.answer(Verb::Mail, Reply::new(503, [5, 1], "Error: MAIL after BDAT"));
         }
-        match MailArguments::parse(arguments, &self.config.dialect) {
+        let parsed = MailArguments::parse(arguments, &self.config.dialect).and_then(|mail| {
+            let refusal = self.refuse_mail_auth(&mail);
+            refusal.map_or(Ok(mail), |reply| Err(Refused::Other(reply)))
+        });
+        match parsed {
             Ok(mail) if self.config.asks_mail => self.mode = Mode::Waiting(Pending::Mail(Box::new(mail))),
             Ok(mail) => {
                 self.begin_transaction(mail);
@@ -202,7 +207,9 @@ impl Server {
     }
 
     fn help_command(&mut self) {
-        let known = Verb::all().filter(|verb| *verb != Verb::Unknown && !verb.is_unimplemented());
+        let has_auth = !self.config.auth_mechanisms.is_empty();
+        let is_known = |verb: &Verb| *verb == Verb::Auth && has_auth || !verb.is_unimplemented();
+        let known = Verb::all().filter(|verb| *verb != Verb::Unknown && is_known(verb));
         let mut names: Vec<_> = known.map(Verb::name).collect();
         names.sort_unstable();
         self.answer(Verb::Help, Reply::new(214, [0, 0], format!("Commands: {}", names.join(" "))));

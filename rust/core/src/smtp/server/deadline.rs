@@ -47,7 +47,7 @@ impl Server {
     pub fn shut_down(&mut self, now: f64) -> bool {
         self.now = now;
         match self.mode {
-            Mode::Command | Mode::SkippingLine => {
+            Mode::Command | Mode::SkippingLine | Mode::Auth => {
                 let text = format!("{} Service not available, closing transmission channel", self.config.myhostname);
                 Reply::new(421, [3, 2], text).render(&mut self.output);
                 self.close(Ending::Orderly);

@@ -7,6 +7,8 @@ use memchr::memchr;
 
 /// How much of an overlong line goes to the log.
 const LONG_LINE_LOG_OCTETS: usize = 30;
+/// What may stand behind a command of the greatest length before its LF.
+const LINE_END_MAX_OCTETS: usize = 2;
 
 impl Server {
     pub(super) fn next_command(&mut self) -> Step {
@@ -20,7 +22,7 @@ impl Server {
         let limit = self.config.line_length_limit;
         let Some(found) = memchr(b'\n', &self.input[from..]) else {
             self.scanned = self.input.len();
-            if self.unread() > limit + 2 {
+            if self.unread() > limit + LINE_END_MAX_OCTETS {
                 self.log_long_line();
                 self.forget_input();
                 self.mode = Mode::SkippingLine;
@@ -36,7 +38,8 @@ impl Server {
             end -= 1;
         }
         let range = self.start..end;
-        if range.len() > limit {
+        // Those that are kept, too, or a flood of CRs would be a line or none as it was cut.
+        if range.len() > limit || newline - self.start > limit + LINE_END_MAX_OCTETS {
             self.log_long_line();
             self.start = newline + 1;
             self.refuse_line("Error: line too long");
@@ -63,6 +66,7 @@ impl Server {
                 Pending::Rcpt(_) => Event::Ask(Question::Rcpt),
                 Pending::Vrfy { .. } => Event::Ask(Question::Vrfy),
                 Pending::Plain { verb, .. } => Event::Ask(Question::Plain(*verb)),
+                Pending::Auth { .. } => Event::Ask(Question::Auth),
                 Pending::Data(_) | Pending::EndOfData => Event::Ask(Question::Data),
             }),
             _ => Step::Again,

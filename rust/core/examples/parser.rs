@@ -1,0 +1,82 @@
+//! How fast does cleanup read headers and bodies, beside a bare search for line ends?
+//!
+//! `cargo run --release --example parser -- DIRECTORY PASSES`: DIRECTORY has messages in wire form (`NAME.wire`) and
+//! what each is to become (`NAME.arrives`, wire form as well). Each pass takes every message through cleanup in pieces
+//! of 16 KiB, as a socket gives them, and then has memchr find every line end in the same octets; the best pass counts.
+//! `correct`: each message becomes what it should, whole, in these pieces, and byte by byte. Prints one JSON object.
+
+use postillion_core::message::cleanup::{Cleanup, Origin};
+use postillion_core::message::envelope::{Envelope, Recipient};
+use postillion_core::message::settings::CleanupSettings;
+use postillion_core::queue::id::QueueId;
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const PIECE_OCTETS: usize = 16 * 1024;
+const WALL_US: u64 = 1_795_000_000_000_000;
+
+struct Message {
+    wire: Vec<u8>,
+    arrives: Vec<u8>,
+}
+
+fn read(directory: &Path) -> Vec<Message> {
+    let entries = fs::read_dir(directory).expect("the directory");
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|name| name == "wire"));
+    paths.sort();
+    let file = |path: &Path| fs::read(path).expect("a message");
+    paths.iter().map(|path| Message { wire: file(path), arrives: file(&path.with_extension("arrives")) }).collect()
+}
+
+/// The message as it goes into the queue. The buffer for it is the caller's: room in it is not what is measured.
+fn cleaned(settings: &Arc<CleanupSettings>, wire: &[u8], piece_octets: usize, out: &mut Vec<u8>) {
+    let recipients = vec![Recipient::plain("recipient@example.net")];
+    let envelope = Envelope::plain(QueueId(WALL_US << 12), "sender@example.org", recipients);
+    let origin = Origin::Network { trusted: false };
+    out.clear();
+    let mut cleanup = Cleanup::new(Arc::clone(settings), out, envelope, origin, WALL_US);
+    wire.chunks(piece_octets).for_each(|piece| cleanup.feed(piece));
+    let (_, envelope) = cleanup.finish().expect("no message of the corpus is refused");
+    black_box(envelope);
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [directory, passes] = &arguments[..] else { panic!("usage: parser DIRECTORY PASSES") };
+    let passes: usize = passes.parse().expect("a number");
+    let messages = read(Path::new(directory));
+    let settings = Arc::new(CleanupSettings::new("mx.example.org"));
+    let mut out = Vec::with_capacity(16 * 1024 * 1024);
+    let mut correct = !messages.is_empty();
+    for message in &messages {
+        for piece_octets in [usize::MAX, PIECE_OCTETS, 1] {
+            cleaned(&settings, &message.wire, piece_octets, &mut out);
+            correct &= out == message.arrives;
+        }
+    }
+    let (mut cleanup, mut search) = (Duration::MAX, Duration::MAX);
+    for _ in 0..passes {
+        let begun = Instant::now();
+        for message in &messages {
+            cleaned(&settings, &message.wire, PIECE_OCTETS, &mut out);
+            black_box(&out);
+        }
+        cleanup = cleanup.min(begun.elapsed());
+        let begun = Instant::now();
+        for message in &messages {
+            black_box(memchr::memchr_iter(b'\n', black_box(&message.wire)).count());
+        }
+        search = search.min(begun.elapsed());
+    }
+    let octets: usize = messages.iter().map(|message| message.wire.len()).sum();
+    println!(
+        "{{\"messages\": {}, \"octets\": {octets}, \"cleanup_s\": {:.9}, \"memchr_s\": {:.9}, \"correct\": {correct}}}",
+        messages.len(),
+        cleanup.as_secs_f64(),
+        search.as_secs_f64()
+    );
+}

@@ -1,0 +1,107 @@
+//! AUTH (RFC 4954): the exchange between the client and whoever knows about mechanisms, the owner.
+//!
+//! The command is a question to the owner. A reply of 334 is a challenge, and the client's next line, whatever it says,
+//! is the next question. Every other reply ends the exchange; 235 with the identity that `authenticate` has named makes
+//! the session that of a user. What is no SASL answer, like `*`, is the owner's to judge.
+
+use super::{Ending, Event, Mode, Pending, Place, Question, Server, Step};
+use crate::smtp::command::{MailArguments, Verb};
+use crate::smtp::reply::Reply;
+use memchr::memchr;
+
+/// Who a client has shown to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The SASL mechanism, in upper case.
+    pub method: Box<str>,
+    /// The user's name, safe to print.
+    pub user: Box<str>,
+}
+
+impl Server {
+    /// Who the client is, once it has authenticated.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// What a reply of 235 to the open question will mean: the client is this user.
+    pub fn authenticate(&mut self, method: &str, user: &str) {
+        if let Mode::Waiting(Pending::Auth { identity, .. }) = &mut self.mode {
+            let printable = |text: &str| text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
+            *identity = Some(Identity { method: printable(method).into(), user: printable(user).into() });
+        }
+    }
+
+    pub(super) fn auth_command(&mut self, arguments: &str) {
+        let is_enabled = !self.config.auth_mechanisms.is_empty();
+        let refusal = if self.helo.is_none() && (is_enabled || self.config.helo_required) {
+            Reply::new(503, [5, 1], "Error: send HELO/EHLO first")
+        } else if !is_enabled {
+            Reply::new(503, [5, 1], "Error: authentication not enabled")
+        } else if self.transaction.is_some() {
+            Reply::new(503, [5, 1], "Error: MAIL transaction in progress")
+        } else if self.identity.is_some() {
+            Reply::new(503, [5, 1], "Error: already authenticated")
+        } else if !(1..=2).contains(&arguments.split_ascii_whitespace().count()) {
+            Reply::new(501, [5, 4], "Syntax: AUTH mechanism")
+        } else {
+            self.mode = Mode::Waiting(Pending::Auth { said: arguments.to_owned(), identity: None });
+            return;
+        };
+        self.answer(Verb::Auth, refusal);
+    }
+
+    /// The owner has answered a command or a line of the exchange.
+    pub(super) fn go_on_with_auth(&mut self, identity: Option<Identity>, reply: &Reply) {
+        self.put(reply);
+        if reply.code == 334 {
+            self.mode = Mode::Auth;
+            return;
+        }
+        if reply.code == 235 {
+            self.identity = identity;
+        }
+        self.done(Verb::Auth, reply.code == 235);
+    }
+
+    /// The client's next line of the exchange.
+    pub(super) fn read_auth_line(&mut self) -> Step {
+        let limit = self.config.auth_line_limit;
+        let Some(found) = memchr(b'\n', &self.input[self.start..]) else {
+            if self.unread() > limit {
+                self.end_long_auth();
+                return Step::Again;
+            }
+            return Step::NeedInput;
+        };
+        if found > limit {
+            self.end_long_auth();
+            return Step::Again;
+        }
+        let line = &self.input[self.start..self.start + found];
+        let said = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
+        self.start += found + 1;
+        self.mode = Mode::Waiting(Pending::Auth { said, identity: None });
+        Step::Event(Event::Ask(Question::Auth))
+    }
+
+    /// The rest of such a line is nothing that one should look for commands in.
+    fn end_long_auth(&mut self) {
+        self.put(&Reply::new(500, [5, 6], "Authentication Exchange line is too long"));
+        self.done(Verb::Auth, false);
+        self.place = Place::Command(Verb::Auth);
+        self.close(Ending::Orderly);
+    }
+
+    /// Why MAIL's AUTH= is not taken (RFC 4954 §5).
+    pub(super) fn refuse_mail_auth(&self, mail: &MailArguments) -> Option<Reply> {
+        mail.auth.as_ref()?;
+        if self.config.auth_mechanisms.is_empty() {
+            Some(Reply::new(503, [5, 1], "Error: authentication not enabled"))
+        } else if self.identity.is_none() {
+            Some(Reply::new(503, [5, 4], "Error: send AUTH command first"))
+        } else {
+            None
+        }
+    }
+}

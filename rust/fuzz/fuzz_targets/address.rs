@@ -1,0 +1,51 @@
+//! Addresses in headers: spans are in order and inside, texts can end no line, and completing an address twice is
+//! completing it once.
+//!
+//! Input: flags, a header's value.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use postillion_core::message::address::{Rewrite, addresses, at_sign, phrase};
+use postillion_fuzz::{Choices, bit};
+
+const TOKENS_MAX: usize = 1000;
+
+fuzz_target!(|input: &[u8]| {
+    let mut choices = Choices::new(input);
+    let flags = choices.byte();
+    let value = choices.rest();
+    let rewrite = Rewrite {
+        origin: (!bit(flags, 0)).then(|| "mx.example.org".into()),
+        domain: (!bit(flags, 1)).then(|| "example.org".into()),
+        swap_bangpath: bit(flags, 2),
+        percent_hack: bit(flags, 3),
+    };
+    let found = addresses(value, TOKENS_MAX);
+    let mut end = 0;
+    for address in &found {
+        assert!(address.span.start >= end && address.span.start < address.span.end, "spans overlap");
+        assert!(value.get(address.span.clone()).is_some(), "a span reaches past the end");
+        end = address.span.end;
+        assert!(!address.text.is_empty() && !address.text.chars().any(char::is_control));
+        if let Some(at) = at_sign(&address.text) {
+            assert_eq!(address.text.as_bytes()[at], b'@');
+        }
+        if let Some(complete) = rewrite.complete(&address.text) {
+            assert!(!complete.chars().any(char::is_control));
+            // Of several `@` one was taken off, and a quote that never closes hides the one that was added.
+            if address.text.matches('@').count() <= 1 && !address.text.contains(['"', '\\']) {
+                assert_eq!(rewrite.complete(&complete), None, "{:?} becomes {complete:?}", address.text);
+            }
+        }
+    }
+    if let Some(list) = rewrite.apply_to_list(value, TOKENS_MAX) {
+        assert_ne!(list, value);
+        let lines = |text: &[u8]| text.iter().filter(|octet| **octet == b'\n').count();
+        assert!(lines(&list) <= lines(value), "a line end was added");
+    }
+    if let Ok(name) = std::str::from_utf8(value) {
+        let phrase = phrase(name);
+        assert!(phrase.is_ascii() && !phrase.bytes().any(|octet| octet.is_ascii_control()), "{phrase:?}");
+    }
+});

@@ -1,0 +1,44 @@
+//! Files in maildrop/: any split gives the same, no more is kept than was read, and what was read can be written so
+//! that it is read again.
+//!
+//! Input: the seed of the split, a file.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use postillion_core::message::maildrop::{ContentWriter, LineEndings, Maildrop, MaildropError, MaildropReader};
+use postillion_fuzz::{Choices, splits};
+
+/// A longer text may be cut when it is written with its attribute's name before it.
+const TEXT_MAX_OCTETS: usize = 4096;
+
+fn read(pieces: &[&[u8]]) -> Result<(Maildrop, Vec<u8>), MaildropError> {
+    let (mut reader, mut content) = (MaildropReader::default(), Vec::new());
+    for piece in pieces {
+        reader.feed(piece, &mut content)?;
+    }
+    reader.finish().map(|maildrop| (maildrop, content))
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut choices = Choices::new(input);
+    let seed = choices.byte();
+    let file = choices.rest();
+    let result = read(&[file]);
+    for pieces in splits(file, seed) {
+        assert_eq!(read(&pieces), result, "in another split");
+    }
+    let Ok((maildrop, content)) = result else { return };
+    assert!(content.len() <= file.len(), "more content than file");
+    if file.len() > TEXT_MAX_OCTETS {
+        return;
+    }
+    let mut again = Vec::new();
+    maildrop.encode_envelope(&mut again);
+    // A line of the content that looks like an mbox line would be dropped at its start: a line before it stays.
+    let mut writer = ContentWriter::new(false, LineEndings::Never);
+    assert!(writer.feed(b"X: y\n", &mut again) && writer.feed(&content, &mut again));
+    writer.finish(&[], &mut again);
+    let expected = [b"X: y\n", &content[..]].concat();
+    assert_eq!(read(&[&again]), Ok((maildrop, expected)), "written and read again");
+});

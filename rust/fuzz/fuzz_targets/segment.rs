@@ -1,0 +1,75 @@
+//! Segments that were damaged: every record whose octets are whole is found, and nothing else is; and envelopes of
+//! any octets behind checksums that hold.
+//!
+//! Input: flags (bit 0: the rest is an envelope's octets, else damage to a segment of seven records).
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use postillion_core::ipc::codec::Take;
+use postillion_core::message::envelope::Envelope;
+use postillion_core::queue::id::QueueId;
+use postillion_fuzz::queue::{Queue, damaged};
+use postillion_fuzz::{Choices, bit};
+use std::fs;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+const SEGMENT_HEADER: usize = 32;
+const RECORD_HEADER: usize = 48;
+const SALT: Range<usize> = 16..24;
+const MAGIC: &[u8] = b"\x93PRC";
+
+fn queue() -> &'static Queue {
+    static QUEUE: OnceLock<Queue> = OnceLock::new();
+    QUEUE.get_or_init(|| {
+        let magic = MAGIC.repeat(30);
+        let long = vec![b'x'; 1500];
+        Queue::write("segment", &[b"", b"a\r\n", &magic, &long, b"\0\0\0\0", &[0x93; 49], b"last\r\n"])
+    })
+}
+
+/// What stands whole in `file` is found, unless the salt is lost: it stands in the segment's header and in the first
+/// record's.
+fn expected(queue: &Queue, file: &[u8]) -> Vec<QueueId> {
+    let whole = |range: &Range<usize>| file.get(range.clone()) == queue.octets.get(range.clone());
+    let first = SEGMENT_HEADER..SEGMENT_HEADER + RECORD_HEADER;
+    if !whole(&(0..SEGMENT_HEADER)) && !whole(&first) {
+        return vec![];
+    }
+    queue.records.iter().filter(|(_, range)| whole(range)).map(|(id, _)| *id).collect()
+}
+
+/// A record with these octets as its envelope, as docs/queue.md and `record.rs` describe it.
+fn record(salt: &[u8], id: u64, envelope: &[u8]) -> Vec<u8> {
+    let mut out = [MAGIC, &[1, 0, 0, 0], salt, &id.to_le_bytes(), &0u64.to_le_bytes()].concat();
+    out.extend_from_slice(&(envelope.len() as u32).to_le_bytes());
+    out.extend_from_slice(&crc32c::crc32c(b"").to_le_bytes());
+    out.extend_from_slice(&crc32c::crc32c(envelope).to_le_bytes());
+    out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+    assert_eq!(out.len(), RECORD_HEADER);
+    [out, envelope.to_vec()].concat()
+}
+
+fuzz_target!(|input: &[u8]| {
+    let queue = queue();
+    let mut choices = Choices::new(input);
+    let (file, ids) = if bit(choices.byte(), 0) {
+        let octets = choices.rest();
+        let mut take = Take::new(octets);
+        let envelope = Envelope::decode(&mut take).ok().filter(|_| take.end().is_ok());
+        let id = octets.first_chunk::<8>().map_or(7, |id| u64::from_le_bytes(*id));
+        let mut ids = expected(queue, &queue.octets);
+        if envelope.is_some_and(|envelope| envelope.recipients.is_empty() || !ids.contains(&envelope.id)) {
+            ids.push(QueueId(id));
+        }
+        ([&queue.octets[..], &record(&queue.octets[SALT], id, octets)].concat(), ids)
+    } else {
+        let file = damaged(&queue.octets, choices);
+        let ids = expected(queue, &file);
+        (file, ids)
+    };
+    fs::write(&queue.segment, &file).expect("the segment is written");
+    let found: Vec<QueueId> = queue.listed().expect("a listing").into_iter().map(|(id, _)| id).collect();
+    assert_eq!(found, ids);
+});

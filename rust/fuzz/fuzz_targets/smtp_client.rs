@@ -1,0 +1,291 @@
+//! The client against a hostile server: no recipient counts as delivered that the server did not take, command by
+//! command; each has one verdict at most; and any split of what the server says in its turn gives the same.
+//!
+//! Input: flags, transactions and recipients, the seed of the split, then what the server says, turn by turn, each
+//! ended by `|`.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use postillion_core::ipc::frame::Outcome;
+use postillion_core::message::envelope::{BodyType, Envelope, Notify, Recipient};
+use postillion_core::queue::id::QueueId;
+use postillion_core::smtp::client::{Client, ClientSettings, Event, Peer, Protocol, Timeouts};
+use postillion_core::smtp::response::ResponseReader;
+use postillion_fuzz::{Choices, bit, splits};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const MYHOSTNAME: &str = "mx.example.org";
+const TURN_ENDS: u8 = b'|';
+const BODY: [&[u8]; 2] = [b"Subject: x\r\n\r\n", b"..a line without an end"];
+/// The longest text of a status: a reply's text and the words around it.
+const STATUS_MAX_OCTETS: usize = 8192;
+
+/// What the client said, one for each reply that it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// The connection itself: the greeting answers it.
+    Connect,
+    Hello,
+    Reset,
+    Mail,
+    Rcpt(usize),
+    Data,
+    Dot,
+    Quit,
+}
+
+struct Talk {
+    client: Client,
+    lmtp: bool,
+    envelope: Envelope,
+    recipients: Vec<Recipient>,
+    /// Numbers of recipients of the transactions to come.
+    transactions: Vec<usize>,
+    said: Vec<Said>,
+    /// Where in `said` the transaction under way begins.
+    begun: usize,
+    /// Of the recipients in the transaction, in the order of their commands.
+    asked: Vec<usize>,
+    verdicts: HashMap<usize, Outcome>,
+    reader: ResponseReader,
+    /// What has come of a reply that is not whole.
+    tail: Vec<u8>,
+    replies: Vec<u16>,
+    trace: Vec<Event>,
+    over: bool,
+}
+
+impl Talk {
+    fn new(flags: u8, mails: u8) -> Self {
+        let lmtp = bit(flags, 0);
+        let settings = ClientSettings {
+            protocol: if lmtp { Protocol::Lmtp } else { Protocol::Smtp },
+            helo_name: MYHOSTNAME.into(),
+            myhostname: MYHOSTNAME.into(),
+            always_send_ehlo: !bit(flags, 1),
+            never_send_ehlo: bit(flags, 2),
+            skip_5xx_greeting: bit(flags, 3),
+            discard_ehlo_keywords: if bit(flags, 4) { vec!["PIPELINING".into()] } else { vec![] },
+            timeouts: Timeouts {
+                helo: 10.0,
+                mail: 10.0,
+                rcpt: 10.0,
+                data_init: 10.0,
+                data_xfer: 10.0,
+                data_done: 10.0,
+                rset: 10.0,
+            },
+        };
+        let peer = Peer {
+            name_address: "mx[192.0.2.1]".into(),
+            name_address_port: "mx[192.0.2.1]:25".into(),
+            nexthop: "example.net".into(),
+            loop_detect: true,
+            best: bit(flags, 5),
+        };
+        let recipients: Vec<_> = (0..8).map(|n| Recipient::plain(&format!("r{n}@example.net"))).collect();
+        let mut envelope = Envelope::plain(QueueId(1), "s@example.org", vec![]);
+        (envelope.body, envelope.smtputf8) = (BodyType::EightBitMime, bit(flags, 6));
+        (envelope.size_octets, envelope.envid) = (1000, Some("x".into()));
+        let mut talk = Self {
+            client: Client::new(Arc::new(settings), peer, 0.0),
+            lmtp,
+            envelope,
+            recipients,
+            transactions: vec![
+                usize::from(mails & 7) + 1,
+                usize::from(mails >> 3 & 7) + 1,
+                usize::from(mails >> 6) + 1,
+            ],
+            said: vec![Said::Connect],
+            begun: 0,
+            asked: vec![],
+            verdicts: HashMap::new(),
+            reader: ResponseReader::default(),
+            tail: vec![],
+            replies: vec![],
+            trace: vec![],
+            over: false,
+        };
+        talk.recipients[1].notify = Notify(Notify::SUCCESS | Notify::FAILURE);
+        talk.client.set_last_transaction(bit(flags, 7));
+        talk.act();
+        talk
+    }
+
+    /// What is to be written now: commands, each on a line of its own.
+    fn listen(&mut self) {
+        let output = self.client.take_output().unwrap_or_default();
+        let text = std::str::from_utf8(&output).expect("commands are UTF-8");
+        for line in text.split_inclusive("\r\n") {
+            let line = line.strip_suffix("\r\n").expect("a command has its line end");
+            assert!(!line.chars().any(char::is_control), "{line:?}");
+            let said = match line.split([' ', ':']).next().unwrap_or_default() {
+                "EHLO" | "HELO" | "LHLO" => Said::Hello,
+                "RSET" => Said::Reset,
+                "MAIL" => {
+                    self.begun = self.said.len();
+                    Said::Mail
+                }
+                "RCPT" => {
+                    let position = self.asked.len();
+                    assert!(line.starts_with(&format!("RCPT TO:<{}>", self.recipients[position].address)), "{line}");
+                    self.asked.push(position);
+                    Said::Rcpt(position)
+                }
+                "DATA" => Said::Data,
+                "." => Said::Dot,
+                "QUIT" => Said::Quit,
+                _ => panic!("the client says {line:?}"),
+            };
+            self.said.push(said);
+        }
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Ok((used, reply)) = self.reader.feed(rest) {
+            self.tail.extend_from_slice(&rest[..used]);
+            if let Some(reply) = reply {
+                self.replies.push(reply.code);
+                self.tail.clear();
+            }
+            rest = &rest[used..];
+            if rest.is_empty() {
+                break;
+            }
+        }
+        self.client.receive(bytes, 0.0);
+    }
+
+    fn class_of(&self, at: Option<usize>) -> u16 {
+        at.and_then(|at| self.replies.get(at)).map_or(0, |code| code / 100)
+    }
+
+    fn place_of(&self, said: Said) -> Option<usize> {
+        self.said[self.begun..].iter().position(|one| *one == said).map(|at| self.begun + at)
+    }
+
+    /// Did the server take the recipient, command by command? Reply n answers command n; after LMTP's dot there is one
+    /// for each that was accepted (RFC 2033 §4.2).
+    fn is_taken(&self, position: usize) -> bool {
+        let was_accepted = |position: &usize| self.class_of(self.place_of(Said::Rcpt(*position))) == 2;
+        let rank = self.asked.iter().filter(|other| **other < position && was_accepted(other)).count();
+        let dot = self.place_of(Said::Dot).map(|at| at + if self.lmtp { rank } else { 0 });
+        self.class_of(self.place_of(Said::Mail)) == 2
+            && was_accepted(&position)
+            && self.class_of(self.place_of(Said::Data)) == 3
+            && self.class_of(dot) == 2
+    }
+
+    fn act(&mut self) {
+        self.listen();
+        while let Some(event) = self.client.next_event() {
+            self.trace.push(event.clone());
+            assert!(!self.over || matches!(event, Event::Warning(_)), "{event:?} after the end");
+            match event {
+                Event::Ready => self.begin(),
+                Event::Body => {
+                    for (piece, last) in BODY.into_iter().zip([false, true]) {
+                        self.client.body(piece.to_vec(), last, 0.0);
+                    }
+                    // Nothing, when the server ended the transaction before the message was asked for.
+                    if let Some(output) = self.client.take_output() {
+                        let message = [BODY[0], BODY[1], b"\r\n.\r\n"].concat();
+                        let behind = output.strip_prefix(&message[..]).expect("the message, whole");
+                        self.said.push(Said::Dot);
+                        assert!(behind.is_empty() || behind == b"QUIT\r\n");
+                    }
+                }
+                Event::Recipient { position, status } => {
+                    assert!(status.text.len() <= STATUS_MAX_OCTETS && !status.text.chars().any(char::is_control));
+                    assert!(self.verdicts.insert(position, status.outcome).is_none(), "{position} has two verdicts");
+                    if status.outcome == Outcome::Sent {
+                        assert!(
+                            self.is_taken(position),
+                            "{position} was not taken: {:?} {:?}",
+                            self.said,
+                            self.replies
+                        );
+                    }
+                }
+                Event::Finished { reusable } => {
+                    for position in self.asked.iter().filter(|position| self.is_taken(**position)) {
+                        assert_eq!(self.verdicts.get(position), Some(&Outcome::Sent), "{position} was taken");
+                    }
+                    if reusable {
+                        assert!(self.asked.iter().all(|position| self.verdicts.contains_key(position)));
+                        self.begin();
+                    } else {
+                        self.over = true;
+                    }
+                }
+                Event::Failed { status, .. } => {
+                    assert!(status.outcome != Outcome::Sent && status.text.len() <= STATUS_MAX_OCTETS);
+                    self.over = true;
+                }
+                Event::Warning(_) => {}
+            }
+            self.listen();
+        }
+    }
+
+    fn begin(&mut self) {
+        self.listen();
+        self.verdicts.clear();
+        self.asked.clear();
+        self.begun = self.said.len();
+        if let Some(count) = self.transactions.pop() {
+            let envelope = self.envelope.clone();
+            let recipients = self.recipients.clone();
+            let needs_smtputf8 = envelope.smtputf8;
+            self.client.begin(&envelope, recipients.iter().take(count).enumerate(), needs_smtputf8, 0.0);
+        } else {
+            self.client.quit();
+            self.over = true;
+        }
+    }
+}
+
+/// Does the whole of a turn answer what was asked? The rest was said out of turn.
+fn is_in_turn(talk: &Talk, turn: &[u8]) -> bool {
+    let (mut reader, mut open) = (ResponseReader::default(), talk.said.len().saturating_sub(talk.replies.len()));
+    let bytes = [&talk.tail, turn].concat();
+    let mut rest = &bytes[..];
+    while open > 0 && !rest.is_empty() {
+        let Ok((used, reply)) = reader.feed(rest) else { return true };
+        rest = &rest[used..];
+        open -= usize::from(reply.is_some());
+    }
+    rest.is_empty()
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut choices = Choices::new(input);
+    let (flags, mails, seed) = (choices.byte(), choices.byte(), choices.byte());
+    let turns: Vec<&[u8]> = choices.rest().split(|octet| *octet == TURN_ENDS).collect();
+    let (mut first, mut ordered): (Option<Vec<Event>>, bool) = (None, true);
+    for which in 0..splits(b"", 0).len() {
+        let mut talk = Talk::new(flags, mails);
+        for turn in &turns {
+            // What comes out of turn ends the session at once or a little later, as the split will have it.
+            ordered &= is_in_turn(&talk, turn);
+            let Some(pieces) = splits(turn, seed).into_iter().nth(which) else { break };
+            pieces.iter().for_each(|piece| talk.hear(piece));
+            talk.act();
+        }
+        let open = talk.client.deadline();
+        assert!(talk.over || open.is_some() || talk.client.is_idle(), "nothing is awaited, and nothing is over");
+        if bit(seed, 0) {
+            talk.client.lost();
+        } else if let Some(deadline) = open {
+            talk.client.timeout(deadline);
+        }
+        talk.act();
+        if ordered {
+            assert_eq!(first.get_or_insert_with(|| talk.trace.clone()), &talk.trace, "in another split");
+        }
+    }
+});

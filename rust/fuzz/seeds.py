@@ -1,0 +1,259 @@
+"""The inputs that each fuzz target begins with: from the transcripts in tests/dialogues/, the corpus of messages in
+tests/corpus.py, and encoders of our own for what is binary.
+
+Inputs that once failed are files under rust/fuzz/seeds/TARGET/ and are run, too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+import corpus  # noqa: E402
+
+SEED_MAX_OCTETS = 3000
+SERVER_SETTINGS = (b"\0\0\0\0", b"\1\0\0\3", b"\2\7\0\5", b"\3\1\x0f\x87", b"\x71\x08\0\x40", b"\x1d\x20\7\x09")
+"""For targets/smtp_server: bare newlines, limits, questions, the split."""
+CLEANUP_SETTINGS = (b"\2\0\0\0", b"\0\4\0\3", b"\1\1\x0f\5", b"\x82\2\1\7", b"\x6f\7\2\x21", b"\x13\0\4\x0b")
+
+
+def _client_words() -> Iterator[bytes]:
+    """What the client says in each transcript."""
+    for path in sorted((ROOT / "tests" / "dialogues").glob("*.smtp")):
+        said = b""
+        for line in path.read_text().splitlines():
+            kind, _, text = line.partition(":")
+            if kind in ("C", "C~"):
+                octets = text.removeprefix(" ").encode().decode("unicode_escape").encode("latin-1")
+                said += octets + (b"\r\n" if kind == "C" else b"")
+        yield said[:SEED_MAX_OCTETS]
+
+
+def _messages() -> Iterator[bytes]:
+    """Every message of the corpus that is not large, in wire form without its end."""
+    for message in corpus.MESSAGES.values():
+        if len(message.sent) <= SEED_MAX_OCTETS:
+            yield message.wire.removesuffix(b".\r\n")
+
+
+def _server() -> Iterator[bytes]:
+    for words, settings in itertools.product(_client_words(), SERVER_SETTINGS[:2]):
+        yield settings + words
+    for settings in SERVER_SETTINGS:
+        begin = b"EHLO x\r\nMAIL FROM:<a@b.c> SIZE=9 BODY=8BITMIME\r\nRCPT TO:<r@b.c> NOTIFY=NEVER\r\n"
+        yield settings + begin + b"DATA\r\nS: x\r\n\r\n..\r\nb\r\n.\r\nQUIT\r\n"
+        yield settings + begin + b"BDAT 5\r\na\nb\r\nBDAT 0 LAST\r\nMAIL FROM:<>\r\nBDAT 3 LAST\r\nabcRSET\r\n"
+
+
+CLIENT_TURNS = (
+    ("220 mx ESMTP", "250-mx|250-PIPELINING|250-8BITMIME|250-DSN|250-SIZE 5000|250 SMTPUTF8"),
+    ("220 mx ESMTP", "250-mx|250-SIZE 10|250 X"),
+    ("220 mx", "500 what", "250 mx"),
+    ("220-a|220 b ESMTP", "250-mx|250 PIPELINING"),
+)
+"""Greeting and hello; lines of a reply are parted by `|` here alone."""
+CLIENT_REPLIES = (
+    "250 2.1.0 ok;250 2.1.5 ok;354 go;250 2.0.0 taken;250 ok;250 ok;354 go;250 ok",
+    "250 ok|250 ok|550 5.1.1 no|354 go;250 ok",
+    "250 ok|250 ok|354 go;450 4.3.0 later;250 ok|250 ok|250 ok|354 go;554-no|554 never",
+    "450 4.7.1 greylisted|503 no|503 no;421 bye",
+    "250 ok|550 no|550 no|554 no valid recipients;250 ok",
+    "250 ok|550 no|354 go anyway;250 ok",
+    "250 ok;250 ok;354 go;250 taken|450 full",
+    "garbage;250 ok;25 x;999 what;354;250",
+    "250 ok|250 ok|250 ok|250 ok|354 go;250 ok|221 bye|250 more",
+)
+
+
+def _client() -> Iterator[bytes]:
+    def turn(text: str) -> bytes:
+        return text.replace("|", "\r\n").encode() + b"\r\n"
+
+    for hello, replies in itertools.product(CLIENT_TURNS, CLIENT_REPLIES):
+        turns = b"|".join([turn(text) for text in hello] + [turn(text) for text in replies.split(";")])
+        for head in (b"\0\0\3", b"\x81\x09\4", b"\x38\x40\5"):
+            yield head + turns
+
+
+def _response() -> Iterator[bytes]:
+    lines = [reply.replace(";", "\r\n").replace("|", "\r\n") for reply in CLIENT_REPLIES]
+    yield from (b"\3" + line.encode() + b"\r\n" for line in lines)
+    yield b"\1250-mx\r\n250-AUTH=LOGIN\r\n250-SIZE\t5\r\n250 \xff\xfe\0\r\n"
+    yield b"\1" + b"220-" + b"x" * 2100 + b"\r\n220 end\n"
+
+
+def _data() -> Iterator[bytes]:
+    ends = (b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r\n.\r\n", b"\r.\r", b"\r\n.\r\r\n", b"\r\r\n.\r\n")
+    for flags, message, end in zip(itertools.cycle((b"\0\3", b"\1\5")), _messages(), itertools.cycle(ends)):
+        yield flags + message + end + b"QUIT\r\n"
+
+
+def _stuff() -> Iterator[bytes]:
+    for message in corpus.MESSAGES.values():
+        if len(message.sent) <= SEED_MAX_OCTETS:
+            yield b"\3" + message.sent
+            yield b"\5" + message.sent.replace(b"\r\n", b"\n")
+
+
+def _cleanup() -> Iterator[bytes]:
+    for settings, message in zip(itertools.cycle(CLEANUP_SETTINGS), [*_messages(), *_messages()]):
+        yield settings + message
+    yield from (CLEANUP_SETTINGS[0] + message for message in _messages())
+
+
+ADDRESSES = (
+    'Ann <a@x.org>, "B, b" <b@y.org>',
+    "root (Charlie, Root <x@y>), <@a,@b:u@c.org>, u%h@d, site!user",
+    'friends: a@x, B <b@y>;, c@[127.0.0.1], "q\\"@"@z.org',
+    "a\\,b@x, u@., @, one two, grüße@x.org\r\n\t, <>",
+)
+
+
+def _address() -> Iterator[bytes]:
+    for flags, text in itertools.product((b"\0", b"\x0f", b"\5"), ADDRESSES):
+        yield flags + text.encode()
+
+
+COMMANDS = (
+    "MAIL FROM:<a@b.c> SIZE=9 BODY=8BITMIME RET=HDRS ENVID=x+2By SMTPUTF8",
+    "MAIL FROM:<>",
+    'mail from: <"a b\\"c"@[IPv6:2001:db8::1]> BODY=7BIT',
+    "RCPT TO:<@r1,@r2:u@d.org> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;u+2Bv@d.org",
+    "RCPT TO:<postmaster> NOTIFY=NEVER",
+    "RCPT TO:grüße@bücher.example",
+    'RCPT TO:<"@"@x.org>',
+    "VRFY a@[127.0.0.1]",
+    "a.b@c.d",
+)
+
+
+def _path() -> Iterator[bytes]:
+    for flags, line in itertools.product((b"\0", b"\1", b"\6"), COMMANDS):
+        yield flags + line.encode()
+
+
+def _record(kind: bytes, data: bytes) -> bytes:
+    """A record of Postfix's queue files: type, length in groups of seven bits, data."""
+    length, octets = len(data), b""
+    while length > 0x7F:
+        octets += bytes([length & 0x7F | 0x80])
+        length >>= 7
+    return kind + octets + bytes([length]) + data
+
+
+def _maildrop() -> Iterator[bytes]:
+    envelopes = (
+        [(b"T", b"1795000000 5"), (b"S", b"s@x.org"), (b"R", b"r@y.org")],
+        [(b"T", b"1795000000"), (b"F", b"Ann"), (b"A", b"envelope_id=q+"), (b"A", b"ret_flags=2"), (b"S", b"")],
+        [(b"S", b"s@x"), (b"o", b"rfc822;a b"), (b"n", b"6"), (b"O", b"list"), (b"R", b"a@x"), (b"R", b"b@y")],
+        [(b"A", b"rewrite_context=remote"), (b"A", b"encoding=8bit"), (b"A", b"x=y"), (b"S", b"s"), (b"i", b"id=1")],
+    )
+    contents = ([(b"N", b"Subject: x"), (b"N", b""), (b"N", b"body")], [(b"L", b"a" * 200), (b"N", b"\0.\r")], [])
+    for envelope, content in itertools.product(envelopes, contents):
+        records = [*envelope, (b"M", b""), *content, (b"X", b""), (b"R", b"late@x.org"), (b"E", b"")]
+        yield b"\3" + b"".join(_record(kind, data) for kind, data in records)
+
+
+def _text(value: str) -> bytes:
+    return struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def _optional(value: str | None) -> bytes:
+    return b"\0" if value is None else b"\1" + _text(value)
+
+
+def _recipient(address: str, original: str | None = None, orcpt: str | None = None, notify: int = 0) -> bytes:
+    return _text(address) + _optional(original) + _optional(orcpt) + bytes([notify])
+
+
+def _envelopes() -> list[bytes]:
+    recipients = [_recipient("a@x.org"), _recipient("b@y.org", "list", "rfc822;list", 6)]
+    found = []
+    for count, envid in ((0, None), (1, "x1"), (2, None)):
+        found.append(
+            struct.pack("<QQ", 42 << 12, 1_795_000_000_000_000) + _text("s@x.org") + b"\2\1\2" + _optional(envid)
+            + struct.pack("<QI", 4096, count) + b"".join(recipients[:count])
+            + struct.pack("<I", 1) + _text("client_name") + _text("localhost")
+        )  # fmt: skip
+    return found
+
+
+def _status(outcome: int) -> bytes:
+    return struct.pack("<BBHH", outcome, 4, 4, 1) + _text("no route") + _optional("mx[192.0.2.1]:25")
+
+
+def _frame() -> Iterator[bytes]:
+    locator = struct.pack("<QQQ", 7, 64, 100)
+    envelope = _envelopes()[1]
+    job = (
+        struct.pack("<QB", 3, 1) + _text("incoming/7") + locator + _text("smtp") + _text("x.org") + struct.pack("<Q", 2)
+        + envelope + struct.pack("<II", 1, 0) + _recipient("a@x.org") + b"\1" + _status(2)
+    )  # fmt: skip
+    payloads = [
+        struct.pack("<BIQQ", 1, 5, 7, 64),
+        struct.pack("<BI", 2, 2) + (locator + envelope) * 2,
+        struct.pack("<BQQ", 3, 7, 164),
+        b"\4" + _text("smtp") + struct.pack("<II", 6, 50),
+        struct.pack("<BQQB", 5, 3, 9, 1) + _status(1) + struct.pack("<II", 1, 0) + _status(0),
+        b"\6" + job,
+        b"\7" + _text('{"verb": "list"}'),
+        b"\x08\1" + _text("[]"),
+        b"\x09\1",
+        struct.pack("<BQIII", 10, 3, 2, 0, 7),
+    ]
+    yield from (b"\x83" + payload for payload in payloads)
+    whole = [struct.pack("<IB", len(payload) + 1, 1) + payload for payload in payloads]
+    yield b"\3" + b"".join(whole)
+    yield from (b"\5" + frame for frame in whole)
+
+
+def _damage() -> Iterator[bytes]:
+    """Damages to a file, one to five at a time: see `damaged` in src/queue.rs."""
+    dice = random.Random(4)
+    yield b"\0"
+    for count in range(1, 6):
+        for _ in range(8):
+            yield b"\0" + b"".join(bytes([dice.randrange(4)]) + dice.randbytes(3) for _ in range(count))
+
+
+def _segment() -> Iterator[bytes]:
+    yield from _damage()
+    yield from (b"\1" + envelope for envelope in _envelopes())
+
+
+def _state_log() -> Iterator[bytes]:
+    yield from _damage()
+    for kind in (3, 4, 5, 6, 8):
+        yield b"\1" + struct.pack("<BQ", kind, 99)
+    yield b"\1" + struct.pack("<BQIII", 1, 99, 2, 0, 1)
+    yield b"\1" + struct.pack("<BQIQII", 2, 99, 2, 77, 1, 3) + _status(1)
+    yield b"\1" + struct.pack("<BQQ", 7, 3, 99)
+
+
+MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
+    "smtp_server": _server,
+    "smtp_client": _client,
+    "response": _response,
+    "data": _data,
+    "stuff": _stuff,
+    "cleanup": _cleanup,
+    "address": _address,
+    "path": _path,
+    "maildrop": _maildrop,
+    "frame": _frame,
+    "envelope": lambda: iter(_envelopes()),
+    "segment": _segment,
+    "state_log": _state_log,
+}
+
+
+def of(target: str) -> list[bytes]:
+    """Return the inputs that a target begins with, each once."""
+    return list(dict.fromkeys(MAKERS[target]()))

@@ -1,0 +1,99 @@
+"""A next hop that keeps what it gets as it crossed the wire: every octet between 354 and the end, dots and all."""
+
+from __future__ import annotations
+
+import re
+import socketserver
+import threading
+from types import TracebackType
+
+EHLO = b"250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+
+
+class _Session(socketserver.StreamRequestHandler):
+    """One connection: the whole of SMTP that a sink needs."""
+
+    server: _Server
+
+    def handle(self) -> None:
+        """Answer until the client leaves."""
+        self.wfile.write(b"220 sink.example ESMTP\r\n")
+        recipients: list[str] = []
+        for line in self.rfile:
+            verb = line[:4].upper()
+            if verb == b"EHLO":
+                self.wfile.write(EHLO)
+            elif verb == b"DATA":
+                self.wfile.write(b"354 Go ahead\r\n")
+                self.server.keep(recipients, self.content())
+                recipients = []
+                self.wfile.write(b"250 2.0.0 Kept\r\n")
+            elif verb == b"QUIT":
+                self.wfile.write(b"221 2.0.0 Bye\r\n")
+                return
+            else:
+                if found := re.match(rb"RCPT TO:<(.*?)>", line, re.IGNORECASE):
+                    recipients.append(found[1].decode())
+                self.wfile.write(b"250 2.1.0 Ok\r\n")
+
+    def content(self) -> bytes:
+        """Return what comes before CRLF.CRLF; a lone dot behind another line end is content."""
+        lines: list[bytes] = []
+        for line in self.rfile:
+            if line == b".\r\n" and (not lines or lines[-1].endswith(b"\r\n")):
+                return b"".join(lines)
+            lines.append(line)
+        raise EOFError("the client left in the middle of a message")
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    """Connections side by side."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Session)
+        self.arrived = threading.Condition()
+        self.messages: dict[str, list[bytes]] = {}
+
+    def keep(self, recipients: list[str], content: bytes) -> None:
+        """Note a message under each of its recipients."""
+        with self.arrived:
+            for recipient in recipients:
+                self.messages.setdefault(recipient, []).append(content)
+            self.arrived.notify_all()
+
+
+class WireSink:
+    """Listens on 127.0.0.1:port while its `with` block lasts. `messages`: contents by recipient."""
+
+    def __init__(self, port: int) -> None:
+        self._server = _Server(port)
+
+    @property
+    def messages(self) -> dict[str, list[bytes]]:
+        """What came until now."""
+        return self._server.messages
+
+    def wait(self, recipients: set[str], patience_s: float = 60.0) -> None:
+        """Return when each of the recipients has a message; raise `TimeoutError` naming those that have none."""
+
+        def missing() -> set[str]:
+            return recipients - self.messages.keys()
+
+        with self._server.arrived:
+            if not self._server.arrived.wait_for(lambda: not missing(), patience_s):
+                raise TimeoutError(f"no message came for {sorted(missing())}")
+
+    def __enter__(self) -> WireSink:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
