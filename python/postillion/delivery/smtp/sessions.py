@@ -30,7 +30,7 @@ FOLLOW_DEMAND = 4
 FOLLOW_MAX_S = 1.0
 """How long a job waits for the one that it follows; then it has a connection of its own."""
 MORE, FINISHED, CLOSED, STALE = SmtpClient.MORE, SmtpClient.FINISHED, SmtpClient.CLOSED, SmtpClient.STALE
-NEXT = SmtpClient.NEXT
+SENDING, NEXT = SmtpClient.SENDING, SmtpClient.NEXT
 
 
 class CacheSettings(NamedTuple):
@@ -324,26 +324,23 @@ class Session(asyncio.Protocol):
 
     def _act(self, code: int) -> None:
         client = self.client
-        while code == NEXT:
+        output = client.take_output()
+        if output is not None and not self.closed:
+            self.transport.write(output)
+        if code >= NEXT:
             attempt, self.attempt, self.follower = self.attempt, self.follower, None
             self.route.busy[self] = None
+            code -= NEXT
             if attempt is not None:
                 self.courier.session_ended(self, attempt, NEXT)
-            code = client.proceed(self.loop.time())
-        output = client.take_output()
-        if code == MORE:
+        # A large message: as much as the connection takes without waiting.
+        while code == SENDING and not self.paused:
+            code = client.send_body(self.loop.time())
+            output = client.take_output()
             if output is not None:
                 self.transport.write(output)
-                # A large message: as much as the connection takes without waiting.
-                while client.sending and not self.paused and code == MORE:
-                    code = client.send_body(self.loop.time())
-                    output = client.take_output()
-                    if output is not None:
-                        self.transport.write(output)
-            if code == MORE:
-                return
-        elif output is not None and not self.closed:
-            self.transport.write(output)
+        if code in (MORE, SENDING):
+            return
         attempt, self.attempt = self.attempt, None
         self._leave()
         if code != FINISHED:
