@@ -763,9 +763,9 @@ class SmtpClient:
         handshake, so soft verdicts are final. Raises `ValueError` when there is a job already.
         """
 
-    def takes_another(self) -> bool:
-        """Whether a job may follow the one under way, and would gain by it: the server has PIPELINING, and its verdicts
-        take no longer than its replies to commands."""
+    def takes_another(self, now: float) -> bool:
+        """Whether a job may follow the one under way, and would gain by it: the server has PIPELINING, its verdicts
+        take no longer than its replies to commands, and it is not late now. Not while a large message is being sent."""
 
     def follow(self, job: DeliveryJob, *, last_session: bool = True) -> None:
         """Carry this job after the one under way; its commands go out with the end of the message before it, or now.

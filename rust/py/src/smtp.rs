@@ -177,9 +177,10 @@ impl SmtpClient {
         Ok(self.settle_events(now))
     }
 
-    /// Another job may follow the one under way, and gains by it.
-    fn takes_another(&self) -> bool {
-        self.assignment.is_some() && self.next.is_none() && self.client.gains_by_going_ahead()
+    /// Another job may follow the one under way, and gains by it: not while a large message takes its time.
+    fn takes_another(&self, now: f64) -> bool {
+        let free = self.assignment.is_some() && self.next.is_none() && self.content.is_none();
+        free && self.client.gains_by_going_ahead(now)
     }
 
     #[pyo3(signature = (job, *, last_session=true))]

@@ -57,10 +57,11 @@ class CacheSettings(NamedTuple):
 class Route:
     """One next hop."""
 
-    __slots__ = ("active", "busy", "idle", "last_start", "nexthop", "previous_start", "sites", "targets_known")
+    __slots__ = ("active", "busy", "idle", "last_start", "name", "nexthop", "previous_start", "sites", "targets_known")
 
     def __init__(self, nexthop: str) -> None:
         self.nexthop = nexthop
+        self.name = nexthop.lower()
         self.active = 0
         self.idle: deque[Session] = deque()
         self.busy: dict[Session, None] = {}
@@ -78,7 +79,7 @@ class Route:
 
     def wants(self, settings: CacheSettings, others: int) -> bool:
         """Whether a connection should stay; `others`: how many of the jobs under way are not its own."""
-        if self.nexthop.lower() in settings.destinations:
+        if self.name in settings.destinations:
             return True
         return settings.on_demand and (others > 0 or self.last_start - self.previous_start <= DEMAND_S)
 
@@ -91,7 +92,7 @@ class Route:
     def leader(self, settings: CacheSettings, now: float) -> Session | None:
         """A session whose job another one may follow."""
         for session in self.busy:
-            good = session.client.takes_another() and not self.is_spent(session, settings, now)
+            good = session.client.takes_another(now) and not self.is_spent(session, settings, now)
             return session if good else None
         return None
 
