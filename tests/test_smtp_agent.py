@@ -219,11 +219,29 @@ async def test_a_long_reply_is_a_reply(tmp_path: Path, reply: bytes) -> None:
         assert (await hub.deliver(f"[127.0.0.1]:{script.port}")).only.outcome == "sent"
 
 
-async def test_an_endless_reply_ends_the_connection(tmp_path: Path) -> None:
-    async with server(Script({"RCPT": b"250-line\r\n" * 500_000})) as script, smtp(tmp_path) as (hub, _):
-        result = await hub.deliver(f"[127.0.0.1]:{script.port}")
-        assert result.only.outcome == "deferred"
-        assert "a reply of more than" in result.only.text
+@pytest.mark.parametrize(
+    ("answers", "outcome", "text"),
+    [
+        ({"RCPT": b"250-line\r\n" * 500_000}, "deferred", "sent a reply of more than 1048576 octets"),
+        ({"RCPT": b"250" * 1_000_000}, "deferred", "sent a reply of more than 1048576 octets"),
+        ({"RCPT": b"\0\xff" * 1_000_000}, "deferred", "sent a reply of more than 1048576 octets"),
+        ({"EHLO": b"250 x\r\n" * 100_000}, "deferred", "spoke out of turn"),
+        ({"MAIL": b"250 ok\r\n" * 100_000}, "bounced", "said: 250 ok (in reply to DATA command)"),
+        ({".": b"250 ok\r\n" * 100_000}, "sent", "250 ok"),
+        ({".": "354 more"}, "bounced", "said: 354 more (in reply to end of DATA command)"),
+        ({".": "000 more"}, "bounced", "said: 000 more (in reply to end of DATA command)"),
+    ],
+)
+async def test_a_server_that_says_too_much_gets_no_more(
+    tmp_path: Path, answers: dict[str, object], outcome: str, text: str
+) -> None:
+    async with server(Script(answers)) as script, server(Script()) as other, smtp(tmp_path) as (hub, _):
+        for _ in range(2):
+            result = await hub.deliver(f"[127.0.0.1]:{script.port}")
+            assert result.only.outcome == outcome
+            assert result.only.text.endswith(text)
+        assert script.connections == 2
+        assert (await hub.deliver(f"[127.0.0.1]:{other.port}")).only.outcome == "sent"
 
 
 async def test_a_connection_is_used_again_on_demand(tmp_path: Path) -> None:

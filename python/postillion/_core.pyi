@@ -731,15 +731,16 @@ class SmtpClient:
     Every method that returns an int says how things stand: MORE (waiting for the server), FINISHED (the job is done
     with this server; the connection may take another), CLOSED (as FINISHED or failed, and the connection is of no use
     any more: write `take_output`, close) or STALE (the server had closed a connection that was kept: the job deserves
-    a new one) or NEXT (the job is done with this server, and the one that follows is under way: `proceed`). Recipients
-    that are open afterwards want another server. A job that follows comes back untouched when its predecessor ends with
-    any other code.
+    a new one) or SENDING (a large message has more to send: `send_body` when what is there is written). NEXT is added
+    for a job before that is done with this server, while the one that followed it went on. Recipients that are open
+    afterwards want another server. A job that follows comes back untouched when its predecessor ends otherwise.
     """
 
     MORE: int
     FINISHED: int
     CLOSED: int
     STALE: int
+    SENDING: int
     NEXT: int
 
     def __new__(
@@ -769,9 +770,9 @@ class SmtpClient:
         handshake, so soft verdicts are final. Raises `ValueError` when there is a job already.
         """
 
-    def takes_another(self) -> bool:
-        """Whether a job may follow the one under way, and would gain by it: the server has PIPELINING, and its verdicts
-        take no longer than its replies to commands."""
+    def takes_another(self, now: float) -> bool:
+        """Whether a job may follow the one under way, and would gain by it: the server has PIPELINING, its verdicts
+        take no longer than its replies to commands, and it is not late now. Not while a large message is being sent."""
 
     def follow(self, job: DeliveryJob, *, last_session: bool = True) -> None:
         """Carry this job after the one under way; its commands go out with the end of the message before it, or now.
@@ -781,9 +782,6 @@ class SmtpClient:
 
     def withdraw(self) -> None:
         """Take the job that follows back. When its commands are sent, the connection ends with the job under way."""
-
-    def proceed(self, now: float) -> int:
-        """Go on after NEXT."""
 
     def receive(self, data: bytes, now: float) -> int:
         """Take bytes from the server."""

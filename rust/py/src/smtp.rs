@@ -22,8 +22,10 @@ const MORE: u8 = 0;
 const FINISHED: u8 = 1;
 /// The connection is of no use any more; write what is left to be written, and close it.
 const CLOSED: u8 = 2;
-/// The job is done with this server; `proceed` with the one that follows.
-const NEXT: u8 = 4;
+/// A large message has more to send than was to be written at once: `send_body`.
+const SENDING: u8 = 4;
+/// Added for each job that is done with this server while the one that followed it is under way.
+const NEXT: u8 = 8;
 /// As `CLOSED`, but the server had closed a connection that was kept: the job deserves a new one.
 const STALE: u8 = 3;
 
@@ -130,6 +132,8 @@ impl SmtpClient {
     #[classattr]
     const STALE: u8 = STALE;
     #[classattr]
+    const SENDING: u8 = SENDING;
+    #[classattr]
     const NEXT: u8 = NEXT;
 
     #[new]
@@ -173,9 +177,10 @@ impl SmtpClient {
         Ok(self.settle_events(now))
     }
 
-    /// Another job may follow the one under way, and gains by it.
-    fn takes_another(&self) -> bool {
-        self.assignment.is_some() && self.next.is_none() && self.client.gains_by_going_ahead()
+    /// Another job may follow the one under way, and gains by it: not while a large message takes its time.
+    fn takes_another(&self, now: f64) -> bool {
+        let free = self.assignment.is_some() && self.next.is_none() && self.content.is_none();
+        free && self.client.gains_by_going_ahead(now)
     }
 
     #[pyo3(signature = (job, *, last_session=true))]
@@ -193,13 +198,6 @@ impl SmtpClient {
         if self.next.take().is_some_and(|next| next.begun_us.is_some()) {
             self.client.abandon_ahead();
         }
-    }
-
-    fn proceed(&mut self, now: f64) -> u8 {
-        if self.client.is_idle() && self.assignment.is_some() {
-            self.begin(now);
-        }
-        self.settle_events(now)
     }
 
     fn receive(&mut self, data: &[u8], now: f64) -> u8 {
@@ -290,7 +288,7 @@ impl SmtpClient {
 
     /// Act on what has happened, up to where the driver must.
     fn settle_events(&mut self, now: f64) -> u8 {
-        let mut code = MORE;
+        let (mut code, mut passed) = (MORE, 0);
         while let Some(event) = self.client.next_event() {
             match event {
                 Event::Ready => {
@@ -321,12 +319,16 @@ impl SmtpClient {
                     }
                     self.content = None;
                     let next = self.next.take().filter(|_| reusable);
-                    if next.is_some() {
-                        // What has happened since concerns that one.
-                        self.assignment = next;
-                        return NEXT;
+                    if next.is_none() {
+                        code = if reusable { FINISHED } else { CLOSED };
+                        continue;
                     }
-                    code = if reusable { FINISHED } else { CLOSED };
+                    // What has happened since concerns that one.
+                    self.assignment = next;
+                    passed += NEXT;
+                    if self.client.is_idle() {
+                        self.begin(now);
+                    }
                 }
                 Event::Failed { status, stale, elsewhere } => {
                     self.content = None;
@@ -340,7 +342,10 @@ impl SmtpClient {
                 }
             }
         }
-        code
+        if code == MORE && self.content.is_some() {
+            code = SENDING;
+        }
+        code + passed
     }
 
     fn failed(&self, assignment: &Assignment, status: &Status, elsewhere: bool) {

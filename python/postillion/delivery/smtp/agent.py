@@ -163,12 +163,12 @@ class SmtpAgent(Agent, Courier):
             self.sessions.discard(session)
             self.session_left(attempt)
             return
-        if session.client.transactions:
-            attempt.sessions += 1
-        attempt.failure = None
         done = job.left == 0
         if done:
             self._settled(attempt)
+        else:
+            attempt.failure = None
+            attempt.sessions += session.client.transactions > 0
         if code == NEXT:
             pass
         elif code == FINISHED:

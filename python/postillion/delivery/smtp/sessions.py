@@ -30,7 +30,7 @@ FOLLOW_DEMAND = 4
 FOLLOW_MAX_S = 1.0
 """How long a job waits for the one that it follows; then it has a connection of its own."""
 MORE, FINISHED, CLOSED, STALE = SmtpClient.MORE, SmtpClient.FINISHED, SmtpClient.CLOSED, SmtpClient.STALE
-NEXT = SmtpClient.NEXT
+SENDING, NEXT = SmtpClient.SENDING, SmtpClient.NEXT
 
 
 class CacheSettings(NamedTuple):
@@ -57,10 +57,11 @@ class CacheSettings(NamedTuple):
 class Route:
     """One next hop."""
 
-    __slots__ = ("active", "busy", "idle", "last_start", "nexthop", "previous_start", "sites", "targets_known")
+    __slots__ = ("active", "busy", "idle", "last_start", "name", "nexthop", "previous_start", "sites", "targets_known")
 
     def __init__(self, nexthop: str) -> None:
         self.nexthop = nexthop
+        self.name = nexthop.lower()
         self.active = 0
         self.idle: deque[Session] = deque()
         self.busy: dict[Session, None] = {}
@@ -78,7 +79,7 @@ class Route:
 
     def wants(self, settings: CacheSettings, others: int) -> bool:
         """Whether a connection should stay; `others`: how many of the jobs under way are not its own."""
-        if self.nexthop.lower() in settings.destinations:
+        if self.name in settings.destinations:
             return True
         return settings.on_demand and (others > 0 or self.last_start - self.previous_start <= DEMAND_S)
 
@@ -91,7 +92,7 @@ class Route:
     def leader(self, settings: CacheSettings, now: float) -> Session | None:
         """A session whose job another one may follow."""
         for session in self.busy:
-            good = session.client.takes_another() and not self.is_spent(session, settings, now)
+            good = session.client.takes_another(now) and not self.is_spent(session, settings, now)
             return session if good else None
         return None
 
@@ -324,26 +325,23 @@ class Session(asyncio.Protocol):
 
     def _act(self, code: int) -> None:
         client = self.client
-        while code == NEXT:
+        output = client.take_output()
+        if output is not None and not self.closed:
+            self.transport.write(output)
+        if code >= NEXT:
             attempt, self.attempt, self.follower = self.attempt, self.follower, None
             self.route.busy[self] = None
+            code -= NEXT
             if attempt is not None:
                 self.courier.session_ended(self, attempt, NEXT)
-            code = client.proceed(self.loop.time())
-        output = client.take_output()
-        if code == MORE:
+        # A large message: as much as the connection takes without waiting.
+        while code == SENDING and not self.paused:
+            code = client.send_body(self.loop.time())
+            output = client.take_output()
             if output is not None:
                 self.transport.write(output)
-                # A large message: as much as the connection takes without waiting.
-                while client.sending and not self.paused and code == MORE:
-                    code = client.send_body(self.loop.time())
-                    output = client.take_output()
-                    if output is not None:
-                        self.transport.write(output)
-            if code == MORE:
-                return
-        elif output is not None and not self.closed:
-            self.transport.write(output)
+        if code in (MORE, SENDING):
+            return
         attempt, self.attempt = self.attempt, None
         self._leave()
         if code != FINISHED:

@@ -116,8 +116,8 @@ mod tests {
     fn content_without_long_lines_is_not_copied() {
         let content = b"a line\r\n\r\n..another\r\n".repeat(100);
         let before = content.as_ptr();
-        let given_back = LineLimit::new(998).feed(content);
-        assert_eq!(given_back.as_ptr(), before);
+        let out = LineLimit::new(998).feed(content);
+        assert_eq!(out.as_ptr(), before);
     }
 
     /// The same said once more, a line at a time.

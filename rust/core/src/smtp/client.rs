@@ -103,9 +103,10 @@ impl Pace {
         self.verdict_s = Some(smoothed(self.verdict_s, time_s));
     }
 
-    fn is_even(&self) -> bool {
+    /// Do verdicts take no longer than replies to commands, what is awaited for `waited_s` included?
+    fn is_even(&self, waited_s: f64) -> bool {
         let (Some(commands_s), Some(verdict_s)) = (self.commands_s, self.verdict_s) else { return false };
-        verdict_s <= PACE_RATIO * commands_s + PACE_SLACK_S
+        verdict_s.max(waited_s) <= PACE_RATIO * commands_s + PACE_SLACK_S
     }
 }
 
@@ -331,10 +332,10 @@ impl Client {
 
     /// Would the next transaction, begun ahead, come sooner to its end than on a connection of its own? So it is with
     /// PIPELINING where the verdict on a message takes no longer than the replies to its commands. Where the server is
-    /// slow with its verdicts, connections beside each other are faster.
-    pub fn gains_by_going_ahead(&self) -> bool {
+    /// slow with its verdicts, or late with what is awaited now, connections beside each other are faster.
+    pub fn gains_by_going_ahead(&self, now: f64) -> bool {
         let usable = self.phase != Phase::Closed && self.reusable && self.offered.pipelining;
-        usable && !self.last_transaction && self.pace.is_even()
+        usable && !self.last_transaction && self.pace.is_even(now - self.sent_at)
     }
 
     /// What was begun ahead will not be carried on: the connection ends with the transaction under way.

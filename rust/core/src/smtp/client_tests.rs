@@ -921,10 +921,12 @@ fn going_ahead_pays_where_verdicts_come_as_soon_as_replies() {
         client.receive(b"250-mx\r\n250 PIPELINING\r\n", 0.0);
         client.begin(&job(&[]).envelope, [(0, &recipient)].into_iter(), false, 1.0);
         client.receive(b"250 ok\r\n250 ok\r\n354 go\r\n", 1.0 + commands_s);
-        assert!(!client.gains_by_going_ahead(), "nothing is known yet");
+        assert!(!client.gains_by_going_ahead(2.0), "nothing is known yet");
         client.body(b"x\r\n".to_vec(), true, 2.0);
         client.receive(b"250 ok\r\n", 2.0 + verdict_s);
-        assert_eq!(client.gains_by_going_ahead(), gains, "{commands_s} {verdict_s}");
+        client.begin(&job(&[]).envelope, [(0, &recipient)].into_iter(), false, 3.0);
+        assert_eq!(client.gains_by_going_ahead(3.0), gains, "{commands_s} {verdict_s}");
+        assert!(!client.gains_by_going_ahead(3.2), "it is late");
     }
 }
 
