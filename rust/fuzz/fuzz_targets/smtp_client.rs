@@ -68,7 +68,7 @@ impl Talk {
             never_send_ehlo: bit(flags, 2),
             skip_5xx_greeting: bit(flags, 3),
             discard_ehlo_keywords: if bit(flags, 4) { vec!["PIPELINING".into()] } else { vec![] },
-            line_length_limit: if bit(flags, 5) { 12 } else { 998 },
+            line_length_limit: 998,
             min_data_rate: bit(flags, 6).then_some(500.0),
             timeouts: Timeouts {
                 helo: 10.0,
