@@ -565,9 +565,20 @@ async def test_an_authenticator_that_fails_or_hangs_costs_its_session_a_454(tmp_
         "235 2.7.0 Authentication successful",
     ]
     log = talk.close()
-    assert "warning: AUTH: ValueError: oops" in log
+    assert "warning: handle_AUTH: ValueError: oops" in log
     assert "warning: AUTH: no answer within 1 s" in log
     assert any(line.startswith("statistics: handle_AUTH calls=3 failed=1 late=1 ") for line in log)
+
+
+async def test_handle_exception_is_asked_about_an_authenticator_too(tmp_path: Path) -> None:
+    class Careful(Passwords):
+        async def handle_exception(self, error: Exception) -> str:
+            return f"454 4.7.1 {type(error).__name__}"
+
+    talk = Talk(tmp_path, Careful(), SASL)
+    await talk.say(EHLO)
+    assert await say_all(talk, plain(b"raise")) == ["454 4.7.1 ValueError"]
+    talk.close()
 
 
 async def test_a_client_that_leaves_in_the_middle_ends_the_exchange(tmp_path: Path) -> None:

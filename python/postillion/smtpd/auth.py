@@ -79,6 +79,8 @@ class Exchange:
         self._reading: Future[bytes] | None = None
         self.problem = ""
         """Why the site's code gave no answer."""
+        self.fault: Fault | None = None
+        """The exception that it ended by."""
 
     async def reply(self, words: str) -> Reply:
         """Return the reply to AUTH (`words`: its arguments) or to a line of the client's; 334 is a challenge."""
@@ -136,7 +138,7 @@ class Exchange:
     def _ended(self, work: Future[object]) -> None:
         fault = None if work.cancelled() else work.exception()
         if isinstance(fault, Fault):
-            self.problem = str(fault)
+            self.problem, self.fault = str(fault), fault
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._said.put_nowait, None)
 

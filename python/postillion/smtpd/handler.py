@@ -100,7 +100,10 @@ class Handler:
         counts = self.counts["AUTH"]
         begun = time.monotonic()
         reply = await exchange.reply(words)
-        if exchange.problem:
+        if exchange.fault is not None:
+            answer = await self._handled("AUTH", exchange.fault)
+            reply = FAILED if answer is self._default else self.reply("AUTH", answer)
+        elif exchange.problem:
             self._log.warning(f"AUTH: {exchange.problem}")
         self._count(counts, begun, late=exchange.problem.startswith("no answer"), failed=reply is FAILED)
         return reply
