@@ -256,11 +256,14 @@ def main() -> None:
     parser.add_argument("--svg", type=Path, help="write the flame graph to this file, too")
     options = parser.parse_args()
     if options.quick:
-        options.messages, options.warm_up = 300, 20
+        options.messages, options.warm_up = 3000, 20
     if reason := why_not():
         print(f"skipped: {reason}")
         sys.exit(0)
     profiled = profile(options)
+    if not profiled.samples:
+        print("skipped: perf took no samples")
+        sys.exit(0)
     result = summary(profiled, options)
     result.correct = profiled.correct
     functions = top(profiled.samples)
