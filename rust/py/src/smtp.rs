@@ -324,9 +324,11 @@ impl SmtpClient {
                         continue;
                     }
                     // What has happened since concerns that one.
+                    // Begun ahead, it may be over already: all of its replies can come in one read.
+                    let begun = next.as_ref().is_some_and(|next| next.begun_us.is_some());
                     self.assignment = next;
                     passed += NEXT;
-                    if self.client.is_idle() {
+                    if !begun {
                         self.begin(now);
                     }
                 }

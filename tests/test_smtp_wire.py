@@ -1,0 +1,325 @@
+"""What the agent smtp writes, what it makes of hostile servers, and that no message gets another one's verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mta
+from agents import FakeDaemon, Hub, Mail, Result, Script, server, serving
+from peers import peer
+from postillion._core import BenchSink
+from postillion.delivery.smtp.agent import SmtpAgent
+from sink import Sink
+
+PATIENCE_S = 60.0
+BUFFER_OCTETS = 64 * 1024
+
+
+@asynccontextmanager
+async def smtp(directory: Path, more: str = "", capacity: int = 50) -> AsyncIterator[tuple[Hub, FakeDaemon]]:
+    """The agent at work."""
+    daemon = FakeDaemon(directory, more)
+    agent: Callable[[Any], SmtpAgent] = lambda daemon: SmtpAgent(daemon, "smtp", capacity=capacity)  # noqa: E731
+    async with serving(directory, agent, daemon) as hub:
+        yield hub, daemon
+
+
+@pytest.mark.parametrize(
+    ("more", "outcome"),
+    [
+        ("", "sent"),
+        ("smtp_per_request_deadline = yes\nsmtp_min_data_rate = 1\n", "sent"),
+        ("smtp_per_request_deadline = yes\nsmtp_min_data_rate = 2000000000\n", "deferred"),
+    ],
+)
+async def test_a_message_may_be_taken_as_slowly_as_the_minimum_rate(tmp_path: Path, more: str, outcome: str) -> None:
+    content = (b"x" * 998 + b"\r\n") * 9000
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"354 go\r\n")
+        taken = bytearray()
+        while not taken.endswith(b"\r\n.\r\n"):
+            piece = await reader.read(4 * BUFFER_OCTETS)
+            if not piece:
+                raise ConnectionResetError
+            taken += piece
+            await asyncio.sleep(0.1)
+        writer.write(b"250 taken\r\n")
+
+    more = f"smtp_data_xfer_timeout = 1s\n{more}"
+    async with slow_server(slow) as port, smtp(tmp_path, more) as (hub, _):
+        result = await hub.deliver(f"[127.0.0.1]:{port}", Mail(0, ["r@example.com"], content=content))
+        assert result.only.outcome == outcome, result.only.text
+        if outcome == "deferred":
+            assert result.only.text.endswith("timed out while sending message body")
+
+
+@asynccontextmanager
+async def slow_server(data: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[int]:
+    """A server whose buffers are small, and whose messages are taken by `data`; its port."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(b"220 slow\r\n")
+            while line := await reader.readline():
+                if line == b"DATA\r\n":
+                    await data(reader, writer)
+                else:
+                    writer.write(b"250 ok\r\n")
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    bound = socket.create_server(("127.0.0.1", 0))
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_OCTETS)
+    # Or the loopback's segments of 64 KiB have the client's side buffer all of the message.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
+    listening = await asyncio.start_server(talk, sock=bound, limit=4 * BUFFER_OCTETS)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+
+
+STAGES = ["greeting", "EHLO", "MAIL", "RCPT", "DATA", "."]
+HOSTILE: dict[str, bytes] = {
+    "100,000 lines and no end": b"250-x\r\n" * 100_000,
+    "no line end": b"2" * 1_500_000,
+    "noise": bytes(range(1, 256)) * 20 + b"\r\n",
+    "no code": b"hello\r\n",
+    "codes of no class": b"999 x\r\n",
+    "a code too low": b"099 x\r\n",
+    "a code in letters": b"two fifty\r\n",
+    "more replies than commands": b"250 2.0.0 Ok\r\n" * 12,
+    "354 where nothing was asked": b"354 go\r\n" * 3,
+    "half a reply": b"250-first\r\n250",
+}
+
+
+def hostile_at(stage: str, reply: bytes) -> Script:
+    """A server that says this in place of its answer, and then nothing more."""
+
+    async def hostile(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply)
+        await writer.drain()
+        await reader.read()
+        raise ConnectionResetError
+
+    return Script(greeting=hostile) if stage == "greeting" else Script({stage: hostile})
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_hostile_reply_delivers_nothing_and_harms_nobody(tmp_path: Path, name: str) -> None:
+    times = "".join(f"smtp_{name}_timeout = 1s\n" for name in ("helo", "mail", "rcpt", "data_init", "data_done"))
+    async with AsyncExitStack() as stack:
+        hub, _ = await stack.enter_async_context(smtp(tmp_path, times))
+        honest = await stack.enter_async_context(server(Script()))
+        ports = {}
+        for stage in STAGES:
+            script = await stack.enter_async_context(server(hostile_at(stage, HOSTILE[name])))
+            ports[stage] = script.port
+        jobs = [(stage, hub.job(f"[127.0.0.1]:{port}")) for stage, port in ports.items() for _ in range(2)]
+        others = hub.send(*(hub.job(f"[127.0.0.1]:{honest.port}") for _ in range(5)))
+        waiting = hub.send(*(job for _, job in jobs))
+        for other in await asyncio.wait_for(asyncio.gather(*others), PATIENCE_S):
+            assert other.only.outcome == "sent"
+        results = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
+        for (stage, _), result in zip(jobs, results, strict=True):
+            # Only an answer to the message's end can say that it was taken.
+            took = stage == "." and name == "more replies than commands"
+            assert (result.only.outcome == "sent") == took, (stage, result.only)
+            assert len(result.only.text) < 5000
+            assert result.only.text.isprintable()
+
+
+@contextmanager
+def bench_sink(*faults: str) -> Iterator[tuple[int, BenchSink]]:
+    """A sink that works in a thread; its port."""
+    sink = BenchSink("127.0.0.1", 0, faults=faults)
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            sink.run(0.05)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield sink.port, sink
+    finally:
+        ended.set()
+        worker.join()
+
+
+FATES = {
+    "good.example": ("sent", r"250 .*"),
+    "later.example": ("deferred", r"host .* said: 450 .* \(in reply to end of DATA command\)"),
+    "never.example": ("bounced", r"host .* said: 550 .* \(in reply to RCPT TO command\)"),
+    "spam.example": ("bounced", r"host .* said: 554 .* \(in reply to end of DATA command\)"),
+    "gone.example": ("deferred", r"lost connection with .* while sending end of data -- message may be sent more.*"),
+}
+
+
+async def test_each_of_many_messages_has_its_own_verdict(tmp_path: Path) -> None:
+    faults = ["later.example=450@dot", "never.example=550@rcpt", "spam.example=554@dot", "gone.example=disconnect@dot"]
+    domains = [domain for domain in FATES for _ in range(3 if domain == "good.example" else 1)]
+    with bench_sink(*faults) as (port, sink):
+        async with smtp(tmp_path) as (hub, daemon):
+            meant: list[str] = []
+            waiting: list[asyncio.Future[Result]] = []
+            for n in range(60):
+                # Jobs come while others are under way, as they do from a queue manager.
+                some = [domains[(n * 5 + k * 3) % len(domains)] for k in range(7)]
+                meant += some
+                mails = [Mail(0, [f"r{n}@{domain}"]) for domain in some]
+                waiting += hub.send(*(hub.job(f"[127.0.0.1]:{port}", mail) for mail in mails))
+                await asyncio.wait(waiting[-7:], return_when=asyncio.FIRST_COMPLETED)
+            results = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
+            for domain, result in zip(meant, results, strict=True):
+                outcome, text = FATES[domain]
+                assert result.only.outcome == outcome, (domain, result.only)
+                assert re.fullmatch(text, result.only.text), (domain, result.only)
+            lines = daemon.logged()
+            assert sum("conn_use=" in line for line in lines) > len(results) / 3, "connections were used again"
+    assert sink.counts()["messages"] >= meant.count("good.example")
+
+
+@dataclass
+class Greylisting:
+    """A server that refuses the first command for `grey@x`, and answers all that came in one write.
+
+    `received`: for whom, and what. Its answer to RSET takes its time, so whatever is sent behind it waits there.
+    """
+
+    received: list[tuple[str, bytes]] = field(default_factory=list)
+    refuses: bool = True
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        writer.write(b"220 x ESMTP\r\n")
+        recipient, content, buffer, in_data, good = "", bytearray(), b"", False, False
+        while data := await reader.read(65536):
+            *lines, buffer = (buffer + data).split(b"\r\n")
+            answers = bytearray()
+            for line in lines:
+                verb = line[:4].upper()
+                if in_data and line != b".":
+                    content += line
+                elif in_data:
+                    in_data = False
+                    self.received.append((recipient, bytes(content)))
+                    content.clear()
+                    answers += b"250 taken for %s\r\n" % recipient.encode()
+                elif verb == b"EHLO":
+                    answers += b"250-x\r\n250 PIPELINING\r\n"
+                elif verb == b"RCPT":
+                    recipient = line.decode().split("<")[1].split(">")[0]
+                    good = recipient != "grey@x" or not self.refuses
+                    self.refuses = self.refuses and good
+                    answers += b"250 ok\r\n" if good else b"450 4.2.0 greylisted\r\n"
+                elif verb == b"DATA":
+                    in_data = good
+                    answers += b"354 go\r\n" if good else b"554 5.5.1 no recipients\r\n"
+                else:
+                    if verb == b"RSET":
+                        await asyncio.sleep(0.2)
+                    answers += b"250 ok\r\n"
+            writer.write(answers)
+        writer.close()
+
+
+async def test_a_job_that_is_over_at_once_is_not_begun_again(tmp_path: Path) -> None:
+    """All replies to a job that went ahead come with the verdict before it; the next one's mail must not be its own."""
+    greylisting = Greylisting()
+    listening = await asyncio.start_server(greylisting.talk, "127.0.0.1", 0)
+    nexthop = f"[127.0.0.1]:{listening.sockets[0].getsockname()[1]}"
+
+    def mail(to: str) -> Mail:
+        return Mail(0, [to], content=b"for %s\r\n" % to.encode())
+
+    async with smtp(tmp_path) as (hub, _):
+        for n in range(3):
+            assert (await hub.deliver(nexthop, mail(f"warm{n}@x"))).only.outcome == "sent"
+        both = hub.send(hub.job(nexthop, mail("one@x")), hub.job(nexthop, mail("grey@x")))
+        first, second = await asyncio.wait_for(asyncio.gather(*both), PATIENCE_S)
+        third = await hub.deliver(nexthop, mail("secret@x"))
+    listening.close()
+    assert first.only.text == "250 taken for one@x"
+    assert second.only.outcome == "deferred"
+    assert "450 4.2.0 greylisted" in second.only.text
+    assert third.only.text == "250 taken for secret@x"
+    assert all(content == b"for %s" % to.encode() for to, content in greylisting.received)
+
+
+@contextmanager
+def next_hop(program: str, directory: Path) -> Iterator[tuple[int, Callable[[], int]]]:
+    """A server that takes mail for next.example: its port, and how many messages it has."""
+    if program == "aiosmtpd":
+        with Sink(mta.free_port()) as sink:
+            yield sink.port, lambda: len(sink.messages)
+        return
+    if program == "postfix":
+        peer("postfix")
+    # Who sends a command before it may is disconnected (smtpd_forbid_unauth_pipelining) or refused.
+    main_cf = {"smtpd_data_restrictions": "reject_unauth_pipelining"}
+    site = mta.Site(directory, main_cf=main_cf)
+    with Sink(site.next_port), mta.running(site, program):
+        yield site.port, lambda: site.log_text().count("relay=127.0.0.1[127.0.0.1]:")
+
+
+@pytest.mark.parametrize("program", ["postfix", "postillion", "aiosmtpd"])
+async def test_servers_take_commands_behind_a_message(tmp_path: Path, program: str) -> None:
+    (tmp_path / "agent").mkdir()
+    with next_hop(program, tmp_path / "next") as (port, count):
+        # The name of this client must be another one than the server's, or it is a loop.
+        async with smtp(tmp_path / "agent", "myhostname = client.example.org\n") as (hub, daemon):
+            waiting: list[asyncio.Future[Result]] = []
+            for n in range(20):
+                mails = [Mail(0, [f"r{n}.{k}@next.example"]) for k in range(4)]
+                waiting += hub.send(*(hub.job(f"[127.0.0.1]:{port}", mail) for mail in mails))
+                await asyncio.wait(waiting[-4:], return_when=asyncio.FIRST_COMPLETED)
+            results = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
+            assert {result.only.outcome for result in results} == {"sent"}, results[0].only
+            replies = [result.only.text for result in results]
+            # Each message has the queue ID that the server gave it alone.
+            assert len(set(replies)) == len(replies) or program == "aiosmtpd"
+            assert sum("conn_use=" in line for line in daemon.logged()) > 40
+        deadline = time.monotonic() + PATIENCE_S
+        while count() < len(results):
+            assert time.monotonic() < deadline, count()
+            await asyncio.sleep(0.1)
+        assert count() == len(results)
+
+
+async def test_a_silent_server_holds_only_its_own_mail(tmp_path: Path) -> None:
+    """A server that was fast falls silent: what was put behind its message goes another way within a second or so."""
+    silent = asyncio.Event()
+
+    async def dot(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if silent.is_set():
+            silent.clear()
+            await asyncio.sleep(PATIENCE_S)
+        writer.write(b"250 2.0.0 taken\r\n")
+
+    async with server(Script({".": dot})) as script, smtp(tmp_path, "smtp_data_done_timeout = 5s\n") as (hub, _):
+        nexthop = f"[127.0.0.1]:{script.port}"
+        for _ in range(3):
+            assert (await hub.deliver(nexthop)).only.outcome == "sent"
+        silent.set()
+        begun = time.monotonic()
+        slow, behind = hub.send(hub.job(nexthop), hub.job(nexthop))
+        assert (await asyncio.wait_for(behind, 4)).only.outcome == "sent"
+        assert time.monotonic() - begun < 3.5
+        assert "timed out while sending end of data" in (await asyncio.wait_for(slow, PATIENCE_S)).only.text
