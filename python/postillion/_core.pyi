@@ -925,13 +925,29 @@ class SmtpdConfig:
 class SmtpdSession:
     """One client's session: bytes and time in, turns and bytes out. It moves them itself, or a `SmtpdService` does.
 
-    A turn says what the owner does next. 0: write the output and wait. 1 HELO, 2 MAIL, 3 RCPT, 4 VRFY, 5 DATA: decide,
-    then `accept` or `reply`. 6: a stand-alone session has a whole message, `take_message` and `stored`. 7: a whole
-    message is there, look at its `content`, then `accept` or `reply`. 8 RSET, 9 NOOP, 10 QUIT: what is to be said? The
-    command itself is done. 11 AUTH, or a client's answer to a challenge (`argument`): `reply` 334 with the next one,
-    235 after `authenticate`, or a refusal. -1: the session has ended, write the output and close. -2: it sleeps until
-    `deadline`, then `timeout`. -3: read no more until something was answered.
+    A turn says what the owner does next. IDLE: write the output and wait. ENDED: write it and close. SLEEPING: wait
+    until `deadline`, then `timeout`. FULL: read no more until something was answered. HELO, MAIL, RCPT, VRFY, DATA:
+    decide, then `accept` or `reply`. CONTENT: a whole message is there, look at its `content`, then the same. RSET,
+    NOOP, QUIT: what is to be said? The command itself is done. AUTH, or a client's answer to a challenge (`argument`):
+    `reply` 334 with the next one, 235 after `authenticate`, or a refusal. MESSAGE: a stand-alone session has a whole
+    message, `take_message` and `stored`. Questions are above IDLE.
     """
+
+    IDLE: int
+    ENDED: int
+    SLEEPING: int
+    FULL: int
+    HELO: int
+    MAIL: int
+    RCPT: int
+    VRFY: int
+    DATA: int
+    MESSAGE: int
+    CONTENT: int
+    RSET: int
+    NOOP: int
+    QUIT: int
+    AUTH: int
 
     def __new__(
         cls,
@@ -1041,11 +1057,18 @@ class SmtpdService:
     """All sessions of a process, on sockets of their own.
 
     What only the owner can decide comes back as wishes, None for none: the connection's number, what is wished for, a
-    time, a text. 1 to 10: a session's question (see `SmtpdSession`), answer it there and `proceed`. -2: `wake` at that
-    time. -10: a connection that was wished something of is gone. -11: a client that is not known: `begin`. -12: `sweep`
-    from now on until it says that nobody is left. -13: nobody is left, after `drain`. -14: nobody can be accepted for
-    this reason: `accept` after a while. Numbers of connections that are gone are ignored.
+    time, a text. Above SmtpdSession.IDLE: a session's question, answer it there and `proceed`. SmtpdSession.SLEEPING:
+    `wake` at that time. GONE: a connection that was wished something of is gone. WELCOME: a client that is not known:
+    `begin`. SWEEP: `sweep` from now on until it says that nobody is left. EMPTY: nobody is left, after `drain`.
+    ACCEPT_FAILED: nobody can be accepted for this reason: `accept` after a while. Numbers of connections that are gone
+    are ignored.
     """
+
+    GONE: int
+    WELCOME: int
+    SWEEP: int
+    EMPTY: int
+    ACCEPT_FAILED: int
 
     def __new__(
         cls, name: str, config: SmtpdConfig, stressed: SmtpdConfig | None, journal: Journal, *, limit: int = 0
@@ -1062,7 +1085,10 @@ class SmtpdService:
         """Listen on a copy of this socket. Raises `OSError`."""
 
     def accept(self, accepting: bool) -> None:
-        """Accept clients while there is room, or leave them in the sockets' queues. Raises `OSError`."""
+        """Accept clients while there is room, or leave them in the sockets' queues; nobody after `drain`.
+
+        Raises `OSError`.
+        """
 
     def drain(self) -> list[tuple[int, int, float, str | None]] | None:
         """Accept nobody any more, and say when the last one has left. Raises `OSError`."""

@@ -17,15 +17,8 @@ from postillion.smtpd.access import Reply
 from postillion.smtpd.auth import CHALLENGE, SUCCESS, Exchange, user
 from postillion.smtpd.handler import Handler, parse
 
-HELO: Final = 1
-MAIL: Final = 2
-RCPT: Final = 3
-VRFY: Final = 4
-CONTENT: Final = 7
-RSET: Final = 8
-NOOP: Final = 9
-QUIT: Final = 10
-AUTH: Final = 11
+HELO, MAIL, RCPT, VRFY = SmtpdSession.HELO, SmtpdSession.MAIL, SmtpdSession.RCPT, SmtpdSession.VRFY
+CONTENT, RSET, NOOP, QUIT = SmtpdSession.CONTENT, SmtpdSession.RSET, SmtpdSession.NOOP, SmtpdSession.QUIT
 NAMES: Final = {MAIL: "MAIL", RCPT: "RCPT", VRFY: "VRFY", CONTENT: "DATA", RSET: "RSET", NOOP: "NOOP", QUIT: "QUIT"}
 
 

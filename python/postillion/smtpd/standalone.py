@@ -18,10 +18,8 @@ from postillion.config import ConfigError
 from postillion.daemon import Daemon, start
 from postillion.pickup.submit import MaildropFile, trigger
 from postillion.smtpd import setup
-from postillion.smtpd.server import ENDED, IDLE, SLEEPING
 
 READ_BYTES: Final = 64 * 1024
-QUESTION_LAST: Final = 5
 
 Message = tuple[str, list[tuple[str, str | None, int]], str, str, str | None, bytes]
 """As `SmtpdSession.take_message` gives it."""
@@ -43,7 +41,7 @@ def main(argv: list[str]) -> int:
         output = session.take_output()
         if output is not None:
             _write_all(1, output)
-        if turn == ENDED:
+        if turn == SmtpdSession.ENDED:
             break
         turn = _step(session, turn)
     session.lost()
@@ -53,8 +51,8 @@ def main(argv: list[str]) -> int:
 
 def _settle(daemon: Daemon, session: SmtpdSession, turn: int) -> int:
     """Answer questions with yes and store messages, until the session wants input, time or its end."""
-    while turn > IDLE:
-        if turn <= QUESTION_LAST:
+    while turn > SmtpdSession.IDLE:
+        if turn != SmtpdSession.MESSAGE:
             turn = session.accept(time.monotonic())
             continue
         message = session.take_message()
@@ -71,7 +69,7 @@ def _settle(daemon: Daemon, session: SmtpdSession, turn: int) -> int:
 def _step(session: SmtpdSession, turn: int) -> int:
     """Wait for input or for the session's deadline, and pass on what came."""
     wait_s = max(session.deadline - time.monotonic(), 0.0)
-    if turn == SLEEPING:
+    if turn == SmtpdSession.SLEEPING:
         time.sleep(wait_s)
         return session.timeout(time.monotonic())
     readable, _, _ = select.select([0], [], [], wait_s)

@@ -9,7 +9,7 @@ use postillion_core::queue::Appender;
 use postillion_core::smtp::command::{Dialect, MailArguments, Verb};
 use postillion_core::smtp::reply::{Enhanced, Reply};
 use postillion_core::smtp::server_config::{BareNewline, ServerConfig};
-use postillion_core::smtpd::conversation::{Conversation, Shared, lock};
+use postillion_core::smtpd::conversation::{self, Conversation, Shared, lock};
 use postillion_core::smtpd::flow::Flow;
 use postillion_core::smtpd::session::{Client, Session, Site};
 use pyo3::exceptions::PyValueError;
@@ -154,6 +154,37 @@ pub struct SmtpdSession {
 
 #[pymethods]
 impl SmtpdSession {
+    #[classattr]
+    const IDLE: i8 = conversation::IDLE;
+    #[classattr]
+    const ENDED: i8 = conversation::ENDED;
+    #[classattr]
+    const SLEEPING: i8 = conversation::SLEEPING;
+    #[classattr]
+    const FULL: i8 = conversation::FULL;
+    #[classattr]
+    const HELO: i8 = conversation::HELO;
+    #[classattr]
+    const MAIL: i8 = conversation::MAIL;
+    #[classattr]
+    const RCPT: i8 = conversation::RCPT;
+    #[classattr]
+    const VRFY: i8 = conversation::VRFY;
+    #[classattr]
+    const DATA: i8 = conversation::DATA;
+    #[classattr]
+    const MESSAGE: i8 = conversation::MESSAGE;
+    #[classattr]
+    const CONTENT: i8 = conversation::CONTENT;
+    #[classattr]
+    const RSET: i8 = conversation::RSET;
+    #[classattr]
+    const NOOP: i8 = conversation::NOOP;
+    #[classattr]
+    const QUIT: i8 = conversation::QUIT;
+    #[classattr]
+    const AUTH: i8 = conversation::AUTH;
+
     #[new]
     #[pyo3(signature = (config, name, address, port, now, *, reverse_name="unknown", rewrites_headers=false,
                         bare_newline_spared=false))]

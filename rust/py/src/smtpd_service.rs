@@ -4,7 +4,8 @@ use crate::journal::Journal;
 use crate::smtpd::{SmtpdConfig, SmtpdSession, to_reply};
 use postillion_core::net::reactor::Key;
 use postillion_core::queue::Appender;
-use postillion_core::smtpd::service::{Acquaintance, Opening, Service, Wish};
+use postillion_core::smtpd::conversation::SLEEPING;
+use postillion_core::smtpd::service::{self, Acquaintance, Opening, Service, Wish};
 use postillion_core::smtpd::session::Client;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -23,6 +24,17 @@ pub struct SmtpdService {
 
 #[pymethods]
 impl SmtpdService {
+    #[classattr]
+    const GONE: i8 = service::GONE;
+    #[classattr]
+    const WELCOME: i8 = service::WELCOME;
+    #[classattr]
+    const SWEEP: i8 = service::SWEEP;
+    #[classattr]
+    const EMPTY: i8 = service::EMPTY;
+    #[classattr]
+    const ACCEPT_FAILED: i8 = service::ACCEPT_FAILED;
+
     #[new]
     #[pyo3(signature = (name, config, stressed, journal, *, limit=0))]
     fn new(
@@ -197,12 +209,12 @@ fn copy_of(socket: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
 fn told(wish: Wish) -> Told {
     match wish {
         Wish::Decide(key, question) => (key.token(), question, 0.0, None),
-        Wish::Wake(key, at) => (key.token(), -2, at, None),
-        Wish::Gone(key) => (key.token(), -10, 0.0, None),
-        Wish::Welcome(key) => (key.token(), -11, 0.0, None),
-        Wish::Sweep => (0, -12, 0.0, None),
-        Wish::Empty => (0, -13, 0.0, None),
-        Wish::AcceptFailed(error) => (0, -14, 0.0, Some(error)),
+        Wish::Wake(key, at) => (key.token(), SLEEPING, at, None),
+        Wish::Gone(key) => (key.token(), service::GONE, 0.0, None),
+        Wish::Welcome(key) => (key.token(), service::WELCOME, 0.0, None),
+        Wish::Sweep => (0, service::SWEEP, 0.0, None),
+        Wish::Empty => (0, service::EMPTY, 0.0, None),
+        Wish::AcceptFailed(error) => (0, service::ACCEPT_FAILED, 0.0, Some(error)),
     }
 }
 

@@ -21,6 +21,28 @@ pub const ENDED: i8 = -1;
 pub const SLEEPING: i8 = -2;
 /// Read no more until something was answered.
 pub const FULL: i8 = -3;
+/// HELO or EHLO is in question.
+pub const HELO: i8 = 1;
+/// MAIL is.
+pub const MAIL: i8 = 2;
+/// A recipient is.
+pub const RCPT: i8 = 3;
+/// VRFY is.
+pub const VRFY: i8 = 4;
+/// DATA is, or a message's first BDAT.
+pub const DATA: i8 = 5;
+/// A stand-alone session has a whole message: `take_message` and `stored`.
+pub const MESSAGE: i8 = 6;
+/// A whole content is in question.
+pub const CONTENT: i8 = 7;
+/// What is to be said to RSET?
+pub const RSET: i8 = 8;
+/// To NOOP?
+pub const NOOP: i8 = 9;
+/// To QUIT?
+pub const QUIT: i8 = 10;
+/// To AUTH, or to the client's answer to a challenge?
+pub const AUTH: i8 = 11;
 
 /// What the owner was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,9 +196,9 @@ impl Conversation {
                 }
                 Turn::Judge => {
                     self.open = Some(Open::Judgement);
-                    return 7;
+                    return CONTENT;
                 }
-                Turn::Message => return 6,
+                Turn::Message => return MESSAGE,
                 Turn::Idle => return self.at_rest(),
             }
         }
@@ -232,15 +254,15 @@ impl Dialogue for Shared {
 /// A question's number, the same for all owners.
 fn number(question: Question) -> i8 {
     match question {
-        Question::Helo => 1,
-        Question::Mail => 2,
-        Question::Rcpt => 3,
-        Question::Vrfy => 4,
-        Question::Data => 5,
-        Question::Plain(Verb::Rset) => 8,
-        Question::Plain(Verb::Quit) => 10,
-        Question::Plain(_) => 9,
-        Question::Auth => 11,
+        Question::Helo => HELO,
+        Question::Mail => MAIL,
+        Question::Rcpt => RCPT,
+        Question::Vrfy => VRFY,
+        Question::Data => DATA,
+        Question::Plain(Verb::Rset) => RSET,
+        Question::Plain(Verb::Quit) => QUIT,
+        Question::Plain(_) => NOOP,
+        Question::Auth => AUTH,
     }
 }
 

@@ -24,6 +24,16 @@ const KNOWN_MAX: usize = 4096;
 const STRESS_S: f64 = 1000.0;
 /// A client that does not take its last reply is cut off after so long.
 const CLOSING_MAX_S: f64 = 30.0;
+/// `Wish::Gone` as a number, for owners that keep numbers; so are the following.
+pub const GONE: i8 = -10;
+/// `Wish::Welcome`
+pub const WELCOME: i8 = -11;
+/// `Wish::Sweep`
+pub const SWEEP: i8 = -12;
+/// `Wish::Empty`
+pub const EMPTY: i8 = -13;
+/// `Wish::AcceptFailed`
+pub const ACCEPT_FAILED: i8 = -14;
 
 /// What the owner is to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,10 +146,10 @@ impl Service {
         self.reactor.listen(listener)
     }
 
-    /// Accept clients from now on, or leave them in the sockets' queues.
+    /// Accept clients from now on, or leave them in the sockets' queues. After `drain` nobody is accepted any more.
     pub fn accept(&mut self, accepting: bool) -> io::Result<()> {
-        self.accepting = accepting;
-        self.reactor.accept(accepting && !self.is_full())
+        self.accepting = accepting && !self.draining;
+        self.reactor.accept(self.accepting && !self.is_full())
     }
 
     /// Accept nobody any more; `Wish::Empty` comes when the last session has ended.

@@ -12,7 +12,8 @@ use crate::queue::memory::Memory;
 use crate::smtp::reply::Reply;
 use crate::smtp::server_config::ServerConfig;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -223,6 +224,19 @@ fn a_service_that_stops_lets_a_message_through_and_ends_the_others() {
     assert!(heard(&mut busy).ends_with("(closed)"));
     assert_eq!((place.wishes().last(), place.memory.records()), (Some(&Wish::Empty), 1));
     assert_eq!(place.service.peer(key), None);
+}
+
+#[test]
+fn who_drains_accepts_nobody_whatever_else_it_asks_for() {
+    let mut place = Place::new(0);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    place.service.listen(listener.as_fd()).unwrap();
+    place.service.drain().unwrap();
+    assert_eq!(place.wishes(), [Wish::Empty]);
+    place.service.accept(true).unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    place.service.turn(1.0).unwrap();
+    assert!(place.service.is_empty());
 }
 
 #[test]
