@@ -194,13 +194,15 @@ pub struct HeaderParser {
     limit_octets: usize,
     state: State,
     mbox_allowed: bool,
+    /// Nothing more of the header that is held is taken.
+    cut: bool,
 }
 
 impl HeaderParser {
     /// A logical header is cut after `limit_octets` (`header_size_limit`).
     pub fn new(limit_octets: usize) -> Self {
         let limit_octets = limit_octets.max(LIMIT_LEAST_OCTETS);
-        Self { held: Vec::new(), limit_octets, state: State::LineStart, mbox_allowed: true }
+        Self { held: Vec::new(), limit_octets, state: State::LineStart, mbox_allowed: true, cut: false }
     }
 
     /// Take a piece of a line: any octets but a line end, at least one; a stuffed dot is removed already.
@@ -212,8 +214,7 @@ impl HeaderParser {
                 return false;
             }
             State::LineStart if is_blank(text[0]) => {
-                self.hold(b"\r\n");
-                self.hold(text);
+                self.fold(text);
                 self.state = State::Value;
             }
             State::LineStart => {
@@ -319,17 +320,29 @@ impl HeaderParser {
         if !self.held.is_empty() {
             on.header(&self.held);
             self.held.clear();
+            self.cut = false;
         }
     }
 
     fn hold(&mut self, text: &[u8]) {
-        let room = self.limit_octets.saturating_sub(self.held.len());
+        let room = if self.cut { 0 } else { self.limit_octets.saturating_sub(self.held.len()) };
         self.held.extend_from_slice(&text[..text.len().min(room)]);
+    }
+
+    /// Hold the next line of a folded header, or cut the header before it: a cut behind its CRLF would end the block,
+    /// one inside it would leave a bare CR.
+    fn fold(&mut self, text: &[u8]) {
+        self.cut |= self.limit_octets.saturating_sub(self.held.len()) < FOLD_LEAST_OCTETS;
+        self.hold(b"\r\n");
+        self.hold(text);
     }
 }
 
 /// Below this a limit would cut names; no site means that.
 const LIMIT_LEAST_OCTETS: usize = 100;
+
+/// CRLF and a blank.
+const FOLD_LEAST_OCTETS: usize = 3;
 
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
@@ -447,6 +460,23 @@ mod tests {
             let told = told(&input, step, None);
             assert_eq!(told[0].len(), "header ".len() + LIMIT_LEAST_OCTETS);
             assert_eq!(told[1..], ["header B: 2", "Separator"]);
+        }
+    }
+
+    #[test]
+    fn a_cut_at_a_fold_leaves_no_part_of_the_line_end() {
+        for held in LIMIT_LEAST_OCTETS - 4..=LIMIT_LEAST_OCTETS {
+            let first = format!("A: {}", "x".repeat(held - 3));
+            let room = LIMIT_LEAST_OCTETS - held;
+            let expected = if room < FOLD_LEAST_OCTETS {
+                format!("header {first}")
+            } else {
+                format!("header {first}\r\n{}", &" yz"[..room - 2])
+            };
+            for step in [1, 2, 1000] {
+                let told = told(&format!("{first}\n yz\nB: 2\n\n"), step, None);
+                assert_eq!(told, [expected.as_str(), "header B: 2", "Separator"], "{held} held, {step} at a time");
+            }
         }
     }
 
