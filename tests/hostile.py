@@ -5,6 +5,7 @@ they must be the same ones, not much larger, and serve an honest client.
 """
 
 import contextlib
+import errno
 import itertools
 import re
 import smtplib
@@ -81,8 +82,12 @@ class Wire:
                 return found
 
     def end(self) -> list[Reply]:
-        """Say that nothing more comes; return every reply until the server closes."""
-        self.socket.shutdown(socket.SHUT_WR)
+        """Say that nothing more comes; return every reply until the server closes, or has closed already."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
         return self.replies()
 
     def transaction(self, recipient: str) -> None:

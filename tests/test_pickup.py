@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mta import wait_for
 from postillion._core import CleanupSettings, Journal, Log, Maildrop, MaildropWriter, maildrop_envelope
 from postillion.config import Config
 from postillion.errors import MessageRefused
@@ -288,14 +289,14 @@ def test_the_program_takes_mail_when_it_starts_and_when_it_is_triggered(queue: P
         command = [sys.executable, "-c", starter, str(lifeline), str(listener.fileno()), *program]
         with subprocess.Popen(command, pass_fds=[lifeline, listener.fileno()]) as process:
             try:
-                wait_until(lambda: not os.listdir(queue / "maildrop"))
+                wait_for("an empty maildrop", lambda: not os.listdir(queue / "maildrop"), WAIT_S)
                 (queue / "maildrop" / "A2").write_bytes(record_file())
                 (queue / "maildrop" / "A2").chmod(0o744)
                 for _ in range(50):
                     with socket.socket(socket.AF_UNIX) as peer:
                         peer.connect(str(queue / "public" / "pickup"))
                         peer.sendall(b"W")
-                wait_until(lambda: not os.listdir(queue / "maildrop"))
+                wait_for("an empty maildrop", lambda: not os.listdir(queue / "maildrop"), WAIT_S)
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(WAIT_S) == 0
             finally:
@@ -304,10 +305,3 @@ def test_the_program_takes_mail_when_it_starts_and_when_it_is_triggered(queue: P
     os.close(lifeline)
     assert len(read_queue(str(queue))) == 2
     assert "fatal" not in (tmp_path / "log").read_text()
-
-
-def wait_until(condition: object) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

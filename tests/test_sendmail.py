@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mta import wait_for
 from postillion._core import Maildrop, MaildropReader
 from postillion.commands.sendmail import Failure, Request, notify_bits
 
@@ -160,10 +161,7 @@ def test_an_interrupted_message_leaves_nothing(site: Site) -> None:
         assert process.stdin is not None
         process.stdin.write(b"Subject: x\n" * 10_000)
         process.stdin.flush()
-        deadline = time.monotonic() + WAIT_S
-        while not [path for path in site.maildrop.iterdir() if path.stat().st_size > 100]:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for("its file", lambda: any(path.stat().st_size > 100 for path in site.maildrop.iterdir()), WAIT_S)
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_S) == os.EX_TEMPFAIL
     assert list(site.maildrop.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from agents import FakeDaemon, Mail, Script, server, serving
+from mta import listening, wait_for
 from postillion.delivery.smtp.agent import SmtpAgent
 from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list
 from postillion.delivery.smtp.resolver import LookupFailed, Resolver
@@ -83,14 +85,10 @@ def name_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     log = (directory / "log").open("wb")
     process = subprocess.Popen([NAMED, "-g", "-n", "1", "-c", str(directory / "named.conf")], stderr=log)
     try:
-        deadline = time.monotonic() + 30
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail("named does not start:\n" + (directory / "log").read_text())
-            time.sleep(0.05)
+        with contextlib.suppress(TimeoutError):
+            wait_for("named", lambda: process.poll() is not None or listening(port))
+        if not listening(port):
+            pytest.fail("named does not start:\n" + (directory / "log").read_text())
         yield port
     finally:
         process.terminate()
