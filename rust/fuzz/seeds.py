@@ -55,6 +55,26 @@ def _server() -> Iterator[bytes]:
         yield b"\1\x40\0\5EHLO c.example\r\n" + words
 
 
+SESSION_SETTINGS = (b"\0\0\0\3", b"\2\0\3\5", b"\x2b\7\2\1", b"\4\4\1\2", b"\x18\1\4\6")
+"""For targets/session: questions, an owner alone, a queue that fails, limits, the split."""
+
+
+def _session() -> Iterator[bytes]:
+    yield from (settings + words for settings, words in itertools.product(SESSION_SETTINGS, _client_words()))
+    begin = b"EHLO x\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<r@b.c>\r\nRCPT TO:<bad@b.c>\r\nDATA\r\n"
+    for settings, message in zip(itertools.cycle(SESSION_SETTINGS), _messages()):
+        yield settings + begin + message + b".\r\nRSET\r\n"
+    yield b"\0\3\0\3EHLO x\r\nAUTH PLAIN x\r\n" + begin + b"S: bad\r\n\r\n.\r\nQUIT\r\n"
+
+
+def _intake() -> Iterator[bytes]:
+    for settings in (b"\0\x1f\3", b"\7\x0c\5", b"\5\x05\1"):
+        yield settings + b"EHLO x\r\nDATA\r\na\r\n..b\r\n.\r\nTAKE\r\nabcQUIT\r\n"
+        yield settings + b"D\r\n.\r\nD\na line that is long\r\n\n.\r\r\n.\r\n" + b"x" * 40 + b"\nT\r\n\r\n.\r\n"
+    for settings, message in zip(itertools.cycle((b"\0\x1f\3", b"\2\x1f\1", b"\4\x1f\6")), _messages()):
+        yield settings + b"DATA\r\n" + message + b".\r\nNOOP\r\n"
+
+
 CLIENT_TURNS = (
     ("220 mx ESMTP", "250-mx|250-PIPELINING|250-8BITMIME|250-DSN|250-SIZE 5000|250 SMTPUTF8"),
     ("220 mx ESMTP", "250-mx|250-SIZE 10|250 X"),
@@ -247,6 +267,8 @@ def _state_log() -> Iterator[bytes]:
 
 MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "smtp_server": _server,
+    "session": _session,
+    "intake": _intake,
     "smtp_client": _client,
     "response": _response,
     "data": _data,

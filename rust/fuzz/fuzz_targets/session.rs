@@ -1,0 +1,315 @@
+//! A whole session of smtpd: what the client says, cleanup, the queue and its errors. Any split gives the same replies, log
+//! and messages; each 250 to a message stands for one that was committed, and each of those has the recipients that were
+//! accepted for it and no others.
+//!
+//! Input: three bytes of settings, the seed of the split, what the client says.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use postillion_core::log::{Destination, Log};
+use postillion_core::message::envelope::Envelope;
+use postillion_core::message::settings::CleanupSettings;
+use postillion_core::message::sink::Sink;
+use postillion_core::queue::id::{QueueId, SLOT_BITS};
+use postillion_core::queue::{Appender, Completion, Incoming, QueueError};
+use postillion_core::smtp::reply::Reply;
+use postillion_core::smtp::server::Question;
+use postillion_core::smtp::server_config::ServerConfig;
+use postillion_core::smtpd::flow::Flow;
+use postillion_core::smtpd::session::{Client, Session, Site, Turn};
+use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const WALL_US: u64 = 1_795_366_923_000_000;
+const MESSAGE_SIZE_LIMIT: u64 = 300;
+const FULL: &str = "452 4.3.1 Insufficient system storage";
+
+#[derive(Debug, Clone, PartialEq)]
+struct Stored {
+    envelope: Envelope,
+    content: Vec<u8>,
+}
+
+/// A queue that keeps what is committed, and that has no room for every third message, or fails to write it.
+#[derive(Debug, Default)]
+struct Queue {
+    begun: Mutex<u64>,
+    stored: Arc<Mutex<Vec<Stored>>>,
+    fails: bool,
+}
+
+struct Draft {
+    id: QueueId,
+    content: Vec<u8>,
+    stored: Arc<Mutex<Vec<Stored>>>,
+    breaks: bool,
+}
+
+impl Sink for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.breaks {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.content.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Incoming for Draft {
+    fn id(&self) -> QueueId {
+        self.id
+    }
+
+    fn content_octets(&self) -> u64 {
+        self.content.len() as u64
+    }
+
+    fn commit(self: Box<Self>, envelope: &Envelope, _ticket: u64) {
+        assert_eq!(envelope.id, self.id);
+        self.stored.lock().expect("no panic").push(Stored { envelope: envelope.clone(), content: self.content });
+    }
+}
+
+impl Appender for Queue {
+    fn incoming(&self) -> Result<Box<dyn Incoming>, QueueError> {
+        let mut begun = self.begun.lock().expect("no panic");
+        *begun += 1;
+        if self.fails && begun.is_multiple_of(3) {
+            return Err(QueueError::NoSpace);
+        }
+        let breaks = self.fails && *begun % 3 == 1;
+        let id = QueueId((WALL_US + *begun) << SLOT_BITS | 1);
+        Ok(Box::new(Draft { id, content: Vec::new(), stored: Arc::clone(&self.stored), breaks }))
+    }
+
+    fn completed(&self) -> Vec<Completion> {
+        Vec::new()
+    }
+
+    fn wait(&self, _timeout: Duration) -> Vec<Completion> {
+        Vec::new()
+    }
+
+    fn take_announcements(&self, _out: &mut Vec<u8>) {}
+
+    fn hello(&self, _pid: u32, _out: &mut Vec<u8>) {}
+
+    fn event_fd(&self) -> BorrowedFd<'_> {
+        unreachable!("nobody waits for this queue")
+    }
+
+    fn close(&self) {}
+}
+
+/// What is decided, by what the input says.
+struct Rules {
+    server: Arc<ServerConfig>,
+    cleanup: Arc<CleanupSettings>,
+    asks_data: bool,
+    asks_content: bool,
+    alone: bool,
+    fails: bool,
+    names_users: bool,
+    ends: bool,
+}
+
+fn rules(choices: &mut Choices<'_>) -> Rules {
+    let (flags, more, limits) = (choices.byte(), choices.byte(), choices.byte());
+    let mut server = ServerConfig {
+        // Whether a client waited for its turn depends on the split; nothing else may.
+        forbid_unauth_pipelining: false,
+        error_sleep_s: 0.0,
+        asks_mail: bit(flags, 5),
+        hard_error_limit: if bit(limits, 2) { 3 } else { 1000 },
+        ..ServerConfig::default()
+    };
+    server.dialect.message_size_limit = if bit(limits, 0) { MESSAGE_SIZE_LIMIT } else { 0 };
+    if bit(more, 0) {
+        server.auth_mechanisms = vec!["PLAIN".into()];
+    }
+    let host = "mx.example.org";
+    let cleanup = CleanupSettings {
+        message_size_limit: server.dialect.message_size_limit,
+        hopcount_limit: if bit(limits, 1) { 3 } else { 50 },
+        long_queue_ids: bit(flags, 4),
+        ..CleanupSettings::new(host)
+    };
+    Rules {
+        server: Arc::new(server),
+        cleanup: Arc::new(cleanup),
+        asks_data: bit(flags, 0),
+        asks_content: bit(flags, 1),
+        alone: bit(flags, 2),
+        fails: bit(flags, 3),
+        names_users: bit(more, 1),
+        ends: bit(more, 2),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Heard {
+    output: Vec<u8>,
+    log: Vec<String>,
+    stored: Vec<Stored>,
+    kept: Vec<Vec<u8>>,
+    /// The queue IDs that a 250 was said for.
+    promised: Vec<String>,
+}
+
+struct Owner<'a> {
+    rules: &'a Rules,
+    session: Session,
+    queue: Arc<Queue>,
+    /// Recipients that were said yes to, whenever.
+    accepted: Vec<String>,
+    heard: Heard,
+}
+
+impl Owner<'_> {
+    fn run(&mut self) {
+        loop {
+            match self.session.next(0.0, WALL_US) {
+                Turn::Idle if self.session.is_committing() => self.commit(),
+                Turn::Idle => break,
+                Turn::Ask(question) => {
+                    let reply = self.decide(question);
+                    self.session.reply(question, &reply, 0.0, WALL_US);
+                }
+                Turn::Judge => {
+                    let is_bad = self.session.content().windows(3).any(|window| window == b"bad");
+                    let refusal = is_bad.then(|| Reply::new(554, [7, 1], "Refused"));
+                    self.session.judge(refusal.as_ref(), 0.0);
+                }
+                Turn::Message => {
+                    let message = self.session.take_message();
+                    assert_wire_form(&message);
+                    self.heard.kept.push(message);
+                    self.session.stored("AB12", None, 0.0);
+                }
+            }
+        }
+        self.heard.output.extend(self.session.take_output().unwrap_or_default());
+    }
+
+    /// The queue says what came of the message.
+    fn commit(&mut self) {
+        let mut stored = self.queue.stored.lock().expect("no panic");
+        let last = stored.last().expect("what is being committed");
+        let id = last.envelope.id.text(self.rules.cleanup.long_queue_ids);
+        let error = (self.rules.fails && last.content.len().is_multiple_of(2)).then_some(FULL);
+        if error.is_some() {
+            stored.pop();
+        } else {
+            self.heard.promised.push(id);
+        }
+        drop(stored);
+        self.session.committed(error, 0.0);
+    }
+
+    fn decide(&mut self, question: Question) -> Reply {
+        match question {
+            Question::Rcpt => match self.session.server().recipient().unwrap_or_default() {
+                address if address.starts_with("bad") => Reply::new(550, [1, 1], "No"),
+                address => {
+                    self.accepted.push(address.to_owned());
+                    Reply::new(250, [1, 5], "Ok")
+                }
+            },
+            Question::Vrfy => Reply::bare(252, ""),
+            Question::Data if self.session.server().sender().is_some_and(|sender| sender.starts_with("bad")) => {
+                Reply::new(554, [7, 1], "Not from there")
+            }
+            Question::Data => Reply::bare(354, ""),
+            Question::Auth => {
+                self.session.authenticate("PLAIN", "user");
+                Reply::new(235, [7, 0], "Authentication successful")
+            }
+            Question::Helo | Question::Mail | Question::Plain(_) => Reply::new(250, [0, 0], "Ok"),
+        }
+    }
+}
+
+fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
+    let log = Arc::new(Log::new("mx", "postfix", "smtpd", 7, 0, Destination::Memory));
+    let queue = Arc::new(Queue { fails: rules.fails, ..Queue::default() });
+    let site = Arc::new(Site {
+        server: Arc::clone(&rules.server),
+        mail_name: "Postillion".into(),
+        log_client_port: true,
+        names_users: rules.names_users,
+        rewrites_for_users: rules.names_users,
+        asks_data: rules.asks_data,
+        asks_content: rules.asks_content,
+        log: Arc::clone(&log),
+        cleanup: Arc::clone(&rules.cleanup),
+        journal: (!rules.alone).then(|| Arc::clone(&queue) as Arc<dyn Appender>),
+        flow: Flow::new(0.0),
+    });
+    let client = Client {
+        name: "client.example".into(),
+        reverse_name: "client.example".into(),
+        address: "2001:db8::1".into(),
+        port: 4000,
+        rewrites_headers: false,
+        bare_newline_spared: false,
+    };
+    let heard = Heard { output: vec![], log: vec![], stored: vec![], kept: vec![], promised: vec![] };
+    let session = Session::new(site, client, 1, 0.0);
+    let mut owner = Owner { rules, session, queue, accepted: vec![], heard };
+    owner.session.greet(0.0);
+    owner.run();
+    for piece in pieces {
+        owner.session.receive(piece, 0.0);
+        owner.run();
+    }
+    if rules.ends {
+        owner.session.eof();
+        owner.run();
+    }
+    let Owner { session, queue, accepted, mut heard, .. } = owner;
+    drop(session);
+    heard.log = log.take_lines();
+    // How much of what came too early is told depends on the split.
+    heard.log.retain(|line| !line.starts_with("improper"));
+    heard.stored = std::mem::take(&mut queue.stored.lock().expect("no panic"));
+    for Stored { envelope, content } in &heard.stored {
+        assert!(content.starts_with(b"Received: from "), "no trace");
+        assert_wire_form(content);
+        assert!(!envelope.recipients.is_empty());
+        for recipient in &envelope.recipients {
+            let given = recipient.original.as_deref().unwrap_or(&recipient.address);
+            assert!(accepted.iter().any(|address| address == given), "{given} was not accepted");
+        }
+    }
+    heard
+}
+
+/// Panics unless the client was told of each message in the queue, and of no other.
+fn compare(heard: &Heard) {
+    let output = String::from_utf8_lossy(&heard.output);
+    let said = output.lines().filter(|line| line.starts_with("250 2.0.0 Ok: ") && line.contains("queued as "));
+    let said: Vec<&str> = said.filter_map(|line| line.rsplit(' ').next()).collect();
+    let kept = heard.kept.iter().map(|_| "AB12");
+    let promised: Vec<&str> = heard.promised.iter().map(String::as_str).chain(kept).collect();
+    assert_eq!(said, promised, "what was said and what was stored");
+    assert_eq!(heard.stored.len(), heard.promised.len());
+    let ends = heard.log.iter().filter(|line| line.starts_with("disconnect from ")).count();
+    assert_eq!(ends, 1, "{:?}", heard.log);
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut choices = Choices::new(input);
+    let rules = rules(&mut choices);
+    let seed = choices.byte();
+    let dialogue = choices.rest();
+    let mut first = None;
+    for pieces in splits(dialogue, seed) {
+        let heard = play(&rules, &pieces);
+        compare(&heard);
+        assert_eq!(first.get_or_insert_with(|| heard.clone()), &heard, "in another split");
+    }
+});
