@@ -85,8 +85,9 @@ fn push_orcpt(recipient: &Recipient, out: &mut Vec<u8>) {
     }
     let original = recipient.original.as_deref().unwrap_or(&recipient.address);
     // An address that is not ASCII would have to be of the type utf-8, which only a server with SMTPUTF8 understands.
-    if original.is_ascii() && original.len() <= PARAMETER_MAX_OCTETS / 3 {
-        push_parameter(" ORCPT=", &format!("rfc822;{}", xtext(original)), out);
+    let value = if original.is_ascii() { format!("rfc822;{}", xtext(original)) } else { String::new() };
+    if is_value(&value) {
+        push_parameter(" ORCPT=", &value, out);
     }
 }
 
@@ -242,6 +243,19 @@ mod tests {
             assert_eq!(String::from_utf8(std::mem::take(&mut out)).unwrap(), mail);
             push_rcpt(&recipient, &offered, &mut out).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), rcpt);
+        }
+    }
+
+    #[test]
+    fn an_original_recipient_that_grows_beyond_the_limit_as_xtext_is_not_told() {
+        let offered = Capabilities { dsn: true, ..Capabilities::default() };
+        for (plusses, told) in [(1, true), (160, true), (161, false), (1000, false)] {
+            let mut out = Vec::new();
+            let local = "+".repeat(plusses);
+            push_rcpt(&Recipient::plain(&format!("{local}@example.org")), &offered, &mut out).unwrap();
+            let orcpt = format!(" ORCPT=rfc822;{}@example.org", "+2B".repeat(plusses));
+            let orcpt = if told { &*orcpt } else { "" };
+            assert_eq!(String::from_utf8(out).unwrap(), format!("RCPT TO:<{local}@example.org>{orcpt}\r\n"));
         }
     }
 
