@@ -41,7 +41,7 @@ fn main() {
     let found = stored.len() as u64;
     let begun = Instant::now();
     for stored in &stored {
-        spool.note(Fact::Done { id: stored.arrival.envelope.id, recipients: vec![0] });
+        spool.note(Fact::Done { id: stored.arrival.envelope.id, recipients: vec![0].into() });
     }
     let noted = begun.elapsed();
     spool.tick(0);

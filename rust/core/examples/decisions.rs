@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 const START_US: u64 = 1_795_000_000 * SECOND_US;
 /// A prime, so that neighbours go to different places.
 const DESTINATIONS: u64 = 10_007;
+/// Messages of 4 KiB that a segment holds by default.
+const SEGMENT_RECORDS: u64 = 8_000;
 /// Messages under delivery at any time.
 const UNDER_DELIVERY: u64 = 5_000;
 /// Jobs that the agents take.
@@ -60,7 +62,8 @@ impl Bench {
         let id = QueueId((START_US + n) << SLOT_BITS);
         let to = format!("recipient{n}@d{}.example", n % DESTINATIONS);
         let envelope = Envelope::plain(id, "sender@example.org", vec![Recipient::plain(&to)]);
-        let locator = Locator { segment: SegmentId(START_US), offset: n * 4200, record_octets: 4200 };
+        let (segment, nth) = (SegmentId(START_US + n / SEGMENT_RECORDS), n % SEGMENT_RECORDS);
+        let locator = Locator { segment, offset: nth * 4200, record_octets: 4200 };
         Arrival { locator, envelope: Envelope { arrival_us: START_US, size_octets: 4096, ..envelope } }
     }
 

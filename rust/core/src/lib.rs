@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod clock;
 pub mod delivery;
+pub mod few;
 pub mod ipc;
 pub mod log;
 pub mod message;

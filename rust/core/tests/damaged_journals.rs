@@ -78,8 +78,8 @@ struct Queue {
 
 fn fact(dice: &mut Dice, id: QueueId) -> Fact {
     match dice.below(8) {
-        0 => Fact::Done { id, recipients: vec![dice.below(2) as u32] },
-        1 => Fact::Done { id, recipients: vec![0, 1] },
+        0 => Fact::Done { id, recipients: vec![dice.below(2) as u32].into() },
+        1 => Fact::Done { id, recipients: vec![0, 1].into() },
         2 => Fact::Held { id },
         3 => Fact::Released { id },
         4 => Fact::Warned { id },

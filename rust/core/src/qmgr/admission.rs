@@ -6,10 +6,11 @@
 
 use super::catalogue::Place;
 use super::line::Text;
-use super::message::{Active, Few, Left, Phase, Stage, Target, Wish};
+use super::message::{Active, Left, Phase, Stage, Target, Wish};
 use super::route::Asker;
 use super::scheduler::{Event, Scheduler, deferral};
 use crate::clock::Now;
+use crate::few::Few;
 use crate::ipc::frame::{JobKind, JobRecipient, Outcome, Status};
 use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::recipients::Cursor;

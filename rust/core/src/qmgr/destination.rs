@@ -2,8 +2,8 @@
 
 use super::errand::Turn;
 use super::feedback::{Window, WindowRules};
-use super::message::Few;
 use super::transport::Draw;
+use crate::few::Few;
 use crate::ipc::frame::{JobKind, Status};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -138,6 +138,10 @@ impl Destination {
     /// Put a bundle at its turn, behind others of the same turn.
     pub fn insert(&mut self, lane: usize, bundle: Bundle) {
         let queue = &mut self.lanes[lane];
+        if queue.capacity() == 0 {
+            // Most have one bundle at a time.
+            queue.reserve_exact(1);
+        }
         if queue.back().is_none_or(|last| last.turn <= bundle.turn) {
             queue.push_back(bundle);
         } else {

@@ -7,18 +7,19 @@
 use super::destination::{Bundle, Destination};
 use super::errand::Errand;
 use super::job::InFlight;
-use super::message::{Few, Stage};
+use super::message::Stage;
 use super::overtake::Look;
 use super::route::Route;
 use super::scheduler::{Event, Scheduler, Timer, deferral};
 use super::transport::{Draw, Transport};
 use crate::clock::{Now, SECOND_US};
+use crate::few::Few;
 use crate::ipc::frame::{Job, JobKind, JobRecipient};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// Destinations of which nothing waits that are still remembered, with the windows that they have learned.
-pub const IDLE_DESTINATIONS_MAX: usize = 1000;
+pub const IDLE_DESTINATIONS_MAX: usize = 10_000;
 /// Mail waits for an agent: the transport is asked for one again after this time.
 pub const ASK_AGAIN_US: u64 = 5 * SECOND_US;
 

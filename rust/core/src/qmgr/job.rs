@@ -1,6 +1,6 @@
 //! Jobs under way: what agents were asked, by the number they answer with.
 
-use super::message::Few;
+use crate::few::Few;
 use crate::ipc::frame::JobKind;
 use crate::spread::NumberMap;
 use hashbrown::hash_map::Entry;

@@ -6,15 +6,12 @@
 //! message.
 
 use super::route::Route;
+use crate::few::Few;
 use crate::ipc::frame::{JobRecipient, Status};
 use crate::message::envelope::{Envelope, Recipient};
 use crate::queue::recipients::Cursor;
-use smallvec::SmallVec;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-
-/// Positions, keys or indices, of which most messages have one or two: so many need no memory of their own.
-pub type Few = SmallVec<[u32; 4]>;
 
 /// What is being waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

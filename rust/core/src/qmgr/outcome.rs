@@ -12,9 +12,10 @@ use super::catalogue::Place;
 use super::destination::Bundle;
 use super::job::InFlight;
 use super::line::{Text, decided_here};
-use super::message::{Active, Few, Outcomes, Phase, Stage, Wish};
+use super::message::{Active, Outcomes, Phase, Stage, Wish};
 use super::scheduler::{Event, Scheduler, Timer, deferral};
 use crate::clock::{Now, SECOND_US};
+use crate::few::Few;
 use crate::ipc::frame::{JobKind, JobRecipient, JobResult, Outcome, Status};
 use crate::queue::state::Fact;
 use std::sync::Arc;
@@ -264,7 +265,7 @@ impl Scheduler {
 
     /// These need no further attempt.
     pub(super) fn done(&mut self, slot: u32, indices: impl IntoIterator<Item = u32>) {
-        let recipients: Vec<u32> = indices.into_iter().filter(|index| self.catalogue.done(slot, *index)).collect();
+        let recipients: Few = indices.into_iter().filter(|index| self.catalogue.done(slot, *index)).collect();
         if !recipients.is_empty() {
             let id = self.catalogue.entry(slot).id();
             self.events.push_back(Event::Note(Fact::Done { id, recipients }));

@@ -238,8 +238,8 @@ impl<K: Kit> World<K> {
     fn note(&mut self, message: usize, what: u8) {
         let Some(id) = self.known.keys().nth(message % self.known.len().max(1)).copied() else { return };
         let fact = match what {
-            0 => Fact::Done { id, recipients: vec![0] },
-            1 => Fact::Done { id, recipients: vec![1, 0] },
+            0 => Fact::Done { id, recipients: vec![0].into() },
+            1 => Fact::Done { id, recipients: vec![1, 0].into() },
             2 => Fact::Held { id },
             3 => Fact::Released { id },
             4 => Fact::Warned { id },

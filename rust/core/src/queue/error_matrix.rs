@@ -266,7 +266,7 @@ impl World {
         self.announce();
         self.rests(0);
         self.note(1, |id| Fact::Held { id });
-        self.note(2, |id| Fact::Done { id, recipients: vec![0] });
+        self.note(2, |id| Fact::Done { id, recipients: vec![0].into() });
         self.note(2, |id| Fact::Warned { id });
         self.note(3, |id| Fact::Removed { id });
         self.commit(&[20, 30]);
@@ -290,7 +290,7 @@ impl World {
         }
         // Most go, and the rest moves.
         for _ in 0..self.known.len() * 3 / 4 {
-            self.note(2, |id| Fact::Done { id, recipients: vec![1, 0] });
+            self.note(2, |id| Fact::Done { id, recipients: vec![1, 0].into() });
         }
         self.tick(MOVE_AGE_US);
         self.commit(&[80, 4000]);
@@ -502,8 +502,8 @@ impl World {
             Step::Note(nth, what) => {
                 let nth = nth % self.known.len().max(1);
                 match what {
-                    0 => self.note(nth, |id| Fact::Done { id, recipients: vec![0] }),
-                    1 => self.note(nth, |id| Fact::Done { id, recipients: vec![1, 0] }),
+                    0 => self.note(nth, |id| Fact::Done { id, recipients: vec![0].into() }),
+                    1 => self.note(nth, |id| Fact::Done { id, recipients: vec![1, 0].into() }),
                     2 => self.note(nth, |id| Fact::Held { id }),
                     3 => self.note(nth, |id| Fact::Released { id }),
                     4 => self.note(nth, |id| Fact::Removed { id }),

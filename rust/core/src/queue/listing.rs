@@ -143,7 +143,7 @@ mod tests {
                 next_attempt_us: 5_000_000,
                 reasons: vec![(1, Arc::new(status))],
             },
-            Fact::Done { id: deferred, recipients: vec![0] },
+            Fact::Done { id: deferred, recipients: vec![0].into() },
             Fact::Held { id: held },
             Fact::ForcedExpire { id: held },
             Fact::Removed { id: gone },

@@ -356,7 +356,7 @@ impl World {
     fn note(&mut self, id: QueueId, what: u64) {
         let next_attempt_us = self.now_us + FAR_US;
         let fact = match what {
-            0 => Fact::Done { id, recipients: vec![0, 1] },
+            0 => Fact::Done { id, recipients: vec![0, 1].into() },
             1 => Fact::Removed { id },
             2 => Fact::Held { id },
             _ => Fact::Deferred { id, attempts: 1, next_attempt_us, reasons: vec![] },

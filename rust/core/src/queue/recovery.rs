@@ -189,11 +189,11 @@ mod tests {
         let mut expected: Vec<(QueueId, Kept)> = id.map(|id| (id, Kept::default())).into();
         for fact in [
             deferred(id[0], 1),
-            Fact::Done { id: id[1], recipients: vec![1] },
+            Fact::Done { id: id[1], recipients: vec![1].into() },
             Fact::Held { id: id[2] },
             deferred(id[0], 2),
             Fact::Warned { id: id[0] },
-            Fact::Done { id: id[1], recipients: vec![0] },
+            Fact::Done { id: id[1], recipients: vec![0].into() },
             Fact::Released { id: id[2] },
             Fact::Removed { id: id[3] },
         ] {

@@ -266,7 +266,7 @@ mod tests {
         journal.close();
         let sealed = frames(&journal);
         assert_eq!(ids(&spool.rescan()), [id]);
-        spool.note(Fact::Done { id, recipients: vec![0, 1] });
+        spool.note(Fact::Done { id, recipients: vec![0, 1].into() });
         assert_eq!(spool.locate(id), None);
         spool.tick(0);
         assert_eq!(directory.files(INCOMING).len(), 0);

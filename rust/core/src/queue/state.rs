@@ -1,5 +1,6 @@
 //! What happens to a message after it was queued: facts, and what they add up to.
 
+use crate::few::Few;
 use crate::ipc::codec::{CodecError, Put, Take};
 use crate::ipc::frame::{Status, decode_status, encode_status};
 use crate::queue::id::QueueId;
@@ -14,7 +15,7 @@ pub enum Fact {
         /// The message.
         id: QueueId,
         /// Places in its envelope.
-        recipients: Vec<u32>,
+        recipients: Few,
     },
     /// It is to be tried again. Replaces what an earlier `Deferred` said.
     Deferred {
@@ -129,7 +130,7 @@ impl Kept {
             facts.push(Fact::Deferred { id, attempts: self.attempts, next_attempt_us, reasons: self.reasons.clone() });
         }
         if !self.done.is_empty() {
-            facts.push(Fact::Done { id, recipients: self.done.clone() });
+            facts.push(Fact::Done { id, recipients: self.done.as_slice().into() });
         }
         if self.held {
             facts.push(Fact::Held { id });
@@ -237,7 +238,7 @@ mod tests {
         let dsn = Enhanced { class: 4, subject: 4, detail: 1 };
         let status = Status { outcome: Outcome::Deferred, dsn, text: "no route".into(), remote: Some("mx".into()) };
         vec![
-            Fact::Done { id, recipients: vec![5, 1] },
+            Fact::Done { id, recipients: vec![5, 1].into() },
             Fact::Deferred { id, attempts: 2, next_attempt_us: 77, reasons: vec![(3, Arc::new(status))] },
             Fact::Held { id },
             Fact::Warned { id },
@@ -278,7 +279,7 @@ mod tests {
     fn a_recipient_that_is_done_waits_for_no_reason() {
         let mut kept = Kept::default();
         kept.apply(examples().remove(1));
-        kept.apply(Fact::Done { id: QueueId(9), recipients: vec![3] });
+        kept.apply(Fact::Done { id: QueueId(9), recipients: vec![3].into() });
         assert_eq!(kept.reasons, []);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Rows;
 use super::reasons::{NO_REASON, Reason};
+use crate::few::Few;
 use crate::ipc::frame::Status;
 use crate::queue::id::QueueId;
 use crate::queue::locator::Locator;
@@ -287,7 +288,7 @@ impl<'a> Entry<'a> {
             let reasons = self.reasons().into_iter().map(|(index, status)| (index, Arc::clone(status))).collect();
             facts.push(Fact::Deferred { id, attempts: self.row.attempts, next_attempt_us: wall_of(due_us), reasons });
         }
-        let done: Vec<u32> = (0..self.row.recipients).filter(|index| self.is_done(*index)).collect();
+        let done: Few = (0..self.row.recipients).filter(|index| self.is_done(*index)).collect();
         if !done.is_empty() {
             facts.push(Fact::Done { id, recipients: done });
         }

@@ -132,11 +132,11 @@ impl Catalogue {
     pub fn remove(&mut self, slot: u32) {
         self.leave(slot);
         self.forget_reasons(slot);
-        let row = std::mem::take(self.rows.rows.get_mut(slot));
-        self.ids.remove(row.id, slot);
-        self.residents.leave(row.segment, row.record_octets);
-        self.residents.row(row.segment).gone.push(row.id);
-        self.free.push(slot);
+        let Row { id, segment, record_octets, .. } = *self.rows.rows.get(slot);
+        *self.rows.rows.get_mut(slot) = Row { id, ..Row::default() };
+        self.ids.remove(slot, &self.rows.rows, &mut self.free);
+        self.residents.leave(segment, record_octets);
+        self.residents.row(segment).gone.push(id);
     }
 
     /// The slot of a message.

@@ -43,6 +43,31 @@ fn fresh_messages_come_in_the_order_of_arrival_and_deferred_ones_when_due() {
 }
 
 #[test]
+fn names_mean_who_is_there_however_many_left_and_came_again() {
+    let mut catalogue = Catalogue::default();
+    let mut model = BTreeMap::new();
+    // A multiplicative generator is enough to mix comers and leavers.
+    let mut dice = 1u32;
+    for _ in 0..20_000 {
+        dice = dice.wrapping_mul(0x915f_77f5);
+        let id = u64::from(dice >> 24);
+        match model.remove(&id) {
+            Some(slot) => catalogue.remove(slot),
+            None => {
+                let slot = add(&mut catalogue, id);
+                assert!(model.values().all(|other| *other != slot), "two in one slot");
+                model.insert(id, slot);
+            }
+        }
+        assert_eq!(catalogue.slot(QueueId(id)), model.get(&id).copied());
+        assert_eq!(catalogue.len(), model.len());
+    }
+    assert!((0..256).all(|id| catalogue.slot(QueueId(id)) == model.get(&id).copied()));
+    assert_eq!(catalogue.iter().count(), model.len());
+    assert!(catalogue.rows.rows.len() < 256 + 64, "slots are used again: {}", catalogue.rows.rows.len());
+}
+
+#[test]
 fn a_segment_remembers_who_stands_and_who_stood_in_it() {
     let mut catalogue = Catalogue::default();
     let slots: Vec<u32> = (1..=3).map(|id| add(&mut catalogue, id)).collect();

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use std::fs;
 
 fn fact(n: u64) -> Fact {
-    Fact::Done { id: QueueId(n), recipients: vec![n as u32] }
+    Fact::Done { id: QueueId(n), recipients: vec![n as u32].into() }
 }
 
 fn entries(range: std::ops::Range<u64>) -> Vec<Entry> {
