@@ -18,29 +18,30 @@
 //!
 //! A recipient without an event when the transaction ends has no verdict: it stays queued.
 
+mod expect;
+mod pace;
+mod pipeline;
+mod replies;
+mod settings;
+
+pub use pace::{PACE_RATIO, PACE_SLACK_S};
+pub use pipeline::{PIPELINE_MAX_COMMANDS, PIPELINE_MAX_OCTETS};
+pub use settings::{ClientSettings, Peer, Protocol, Timeouts};
+
 use super::capability::Capabilities;
-pub use super::client_settings::{ClientSettings, Peer, Protocol, Timeouts};
-use super::expect::Expect;
 use super::reply::Enhanced;
-use super::response::{Response, ResponseReader};
+use super::response::ResponseReader;
 use super::transaction::{BadAddress, push_mail, push_rcpt};
 use crate::delivery::job::outcome_of;
 use crate::ipc::frame::Status;
 use crate::message::envelope::{Envelope, Recipient};
 use crate::message::line_limit::LineLimit;
+use expect::Expect;
+use pace::Pace;
+use pipeline::Pipeline;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// How many octets of commands are sent before their replies are waited for.
-pub const PIPELINE_MAX_OCTETS: usize = 64 * 1024;
-/// How many commands may wait for their replies.
-pub const PIPELINE_MAX_COMMANDS: usize = 1000;
-/// A verdict that takes so much longer than the replies to the commands is slow.
-pub const PACE_RATIO: f64 = 1.5;
-/// What is taken for no time at all: the clock of an event loop stands still for about as long.
-pub const PACE_SLACK_S: f64 = 0.002;
-/// What a new time counts beside those before it.
-const PACE_WEIGHT: f64 = 0.25;
 const END_OF_DATA: &[u8] = b".\r\n";
 const QUIT: &[u8] = b"QUIT\r\n";
 
@@ -87,33 +88,6 @@ enum Phase {
     Closed,
 }
 
-/// How long a server takes, smoothed; `None` until it has answered once. Seconds.
-#[derive(Debug, Clone, Copy, Default)]
-struct Pace {
-    commands_s: Option<f64>,
-    verdict_s: Option<f64>,
-}
-
-impl Pace {
-    fn commands_took(&mut self, time_s: f64) {
-        self.commands_s = Some(smoothed(self.commands_s, time_s));
-    }
-
-    fn verdict_took(&mut self, time_s: f64) {
-        self.verdict_s = Some(smoothed(self.verdict_s, time_s));
-    }
-
-    /// Do verdicts take no longer than replies to commands, what is awaited for `waited_s` included?
-    fn is_even(&self, waited_s: f64) -> bool {
-        let (Some(commands_s), Some(verdict_s)) = (self.commands_s, self.verdict_s) else { return false };
-        verdict_s.max(waited_s) <= PACE_RATIO * commands_s + PACE_SLACK_S
-    }
-}
-
-fn smoothed(before: Option<f64>, time_s: f64) -> f64 {
-    before.map_or(time_s, |before| before + (time_s - before) * PACE_WEIGHT)
-}
-
 /// One connection.
 #[derive(Debug)]
 pub struct Client {
@@ -124,11 +98,7 @@ pub struct Client {
     reader: ResponseReader,
     events: VecDeque<Event>,
     output: Vec<u8>,
-    /// Commands of the transaction that are not sent, and where each ends.
-    commands: Vec<u8>,
-    commands_sent: usize,
-    planned: VecDeque<(Expect, usize)>,
-    awaited: VecDeque<Expect>,
+    pipeline: Pipeline,
     /// Recipients that the server took, in the order of their commands.
     accepted: Vec<usize>,
     mail_refused: bool,
@@ -163,10 +133,7 @@ impl Client {
             reader: ResponseReader::default(),
             events: VecDeque::new(),
             output: Vec::new(),
-            commands: Vec::new(),
-            commands_sent: 0,
-            planned: VecDeque::new(),
-            awaited: VecDeque::new(),
+            pipeline: Pipeline::default(),
             accepted: Vec::new(),
             mail_refused: false,
             needs_reset: false,
@@ -183,7 +150,7 @@ impl Client {
             held: VecDeque::new(),
             deadline: None,
         };
-        client.awaited.push_back(Expect::Greeting);
+        client.pipeline.expect(Expect::Greeting);
         client.set_deadline(now);
         client
     }
@@ -211,7 +178,7 @@ impl Client {
     /// Bytes came from the server; any split of the stream.
     pub fn receive(&mut self, mut bytes: &[u8], now: f64) {
         while !bytes.is_empty() && self.phase != Phase::Closed {
-            if self.awaited.is_empty() && self.phase != Phase::Body {
+            if self.pipeline.awaited() == 0 && self.phase != Phase::Body {
                 return self.spoke_unasked();
             }
             match self.reader.feed(bytes) {
@@ -223,12 +190,12 @@ impl Client {
                     let garbage = self.reader.garbage() || response.as_ref().is_some_and(|r| r.garbage);
                     if garbage {
                         self.reusable = false;
-                        if self.awaited.len() > 1 {
+                        if self.pipeline.awaited() > 1 {
                             return self.violated("a line that is no reply while several replies were awaited");
                         }
                     }
                     if let Some(response) = response {
-                        let last = self.awaited.len() <= 1;
+                        let last = self.pipeline.awaited() <= 1;
                         self.answer(&response, now);
                         if last && !bytes.is_empty() && self.phase != Phase::Closed {
                             // Said before we could have said anything that it answers.
@@ -280,9 +247,7 @@ impl Client {
     ) {
         assert!(self.phase == Phase::Idle, "a transaction begins on an idle connection");
         self.enter_transaction();
-        self.commands.clear();
-        self.commands_sent = 0;
-        self.planned.clear();
+        self.pipeline.begin();
         if needs_smtputf8 && !self.offered.smtputf8 {
             let text = format!(
                 "message requires SMTPUTF8, but no server was found that supports SMTPUTF8. \
@@ -297,32 +262,27 @@ impl Client {
             return self.settle_all(recipients, &status);
         }
         if self.needs_reset {
-            self.plan(Expect::Rset, b"RSET\r\n");
+            self.pipeline.plan_line(Expect::Rset, b"RSET\r\n");
         }
-        if push_mail(envelope, &self.offered, &mut self.commands).is_err() {
-            self.planned.clear();
+        if self.plan_mail(envelope).is_err() {
+            self.pipeline.forget_planned();
             let status = refusal([1, 7], "bad sender address syntax");
             return self.settle_all(recipients, &status);
         }
-        self.planned.push_back((Expect::Mail, self.commands.len()));
         let mut takers = 0;
         for (position, recipient) in recipients {
-            match push_rcpt(recipient, &self.offered, &mut self.commands) {
-                Ok(()) => {
-                    self.planned.push_back((Expect::Rcpt(position), self.commands.len()));
-                    takers += 1;
-                }
-                Err(BadAddress) => {
-                    let status = refusal([1, 3], "bad recipient address syntax");
-                    self.events.push_back(Event::Recipient { position, status });
-                }
+            if self.plan_rcpt(position, recipient).is_ok() {
+                takers += 1;
+                continue;
             }
+            let status = refusal([1, 3], "bad recipient address syntax");
+            self.events.push_back(Event::Recipient { position, status });
         }
         if takers == 0 {
-            self.planned.clear();
+            self.pipeline.forget_planned();
             return self.finish();
         }
-        self.plan(Expect::Data, b"DATA\r\n");
+        self.pipeline.plan_line(Expect::Data, b"DATA\r\n");
         self.phase = Phase::Envelope;
         self.needs_reset = true;
         self.sent_at = now;
@@ -348,7 +308,7 @@ impl Client {
     /// May `begin_ahead` be called? The message has been sent, and what is next can be sent behind it.
     pub fn may_begin_ahead(&self) -> bool {
         let waits = self.phase == Phase::EndOfData && !self.ahead && !self.accepted.is_empty();
-        waits && self.reusable && self.offered.pipelining && self.awaited.back() != Some(&Expect::Quit)
+        waits && self.reusable && self.offered.pipelining && self.pipeline.last() != Some(Expect::Quit)
     }
 
     /// Begin the next transaction while the verdict on this one's message is awaited; `Finished` of this one, reusable,
@@ -357,26 +317,20 @@ impl Client {
     pub fn begin_ahead<'a>(
         &mut self,
         envelope: &Envelope,
-        recipients: impl Iterator<Item = (usize, &'a Recipient)>,
+        mut recipients: impl Iterator<Item = (usize, &'a Recipient)>,
     ) -> bool {
         let unsure = envelope.smtputf8 && !self.offered.smtputf8;
         if !self.may_begin_ahead() || unsure || self.too_large(envelope).is_some() {
             return false;
         }
-        self.commands.clear();
-        self.commands_sent = 0;
-        self.planned.clear();
-        let mut good = push_mail(envelope, &self.offered, &mut self.commands).is_ok();
-        self.planned.push_back((Expect::Mail, self.commands.len()));
-        for (position, recipient) in recipients {
-            good = good && push_rcpt(recipient, &self.offered, &mut self.commands).is_ok();
-            self.planned.push_back((Expect::Rcpt(position), self.commands.len()));
-        }
-        if !good || self.planned.len() < 2 {
-            self.planned.clear();
+        self.pipeline.begin();
+        let good = self.plan_mail(envelope).is_ok()
+            && recipients.all(|(position, recipient)| self.plan_rcpt(position, recipient).is_ok());
+        if !good || self.pipeline.recipients(false).is_empty() {
+            self.pipeline.forget_planned();
             return false;
         }
-        self.plan(Expect::Data, b"DATA\r\n");
+        self.pipeline.plan_line(Expect::Data, b"DATA\r\n");
         self.ahead = true;
         self.send_commands();
         true
@@ -426,12 +380,14 @@ impl Client {
         self.phase = Phase::EndOfData;
         self.sent_at = now;
         match self.settings.protocol {
-            Protocol::Smtp => self.awaited.push_back(Expect::Dot),
-            Protocol::Lmtp => self.awaited.extend(self.accepted.iter().map(|position| Expect::DotFor(*position))),
+            Protocol::Smtp => self.pipeline.expect(Expect::Dot),
+            Protocol::Lmtp => {
+                self.accepted.iter().for_each(|position| self.pipeline.expect(Expect::DotFor(*position)));
+            }
         }
         if self.last_transaction && self.offered.pipelining {
             self.output.extend_from_slice(QUIT);
-            self.awaited.push_back(Expect::Quit);
+            self.pipeline.expect(Expect::Quit);
             self.reusable = false;
         }
         self.set_deadline(now);
@@ -456,260 +412,11 @@ impl Client {
     pub fn quit(&mut self) {
         if self.phase != Phase::Closed {
             // In the middle of a message, QUIT would become a part of it.
-            if self.phase != Phase::Body && self.awaited.back() != Some(&Expect::Quit) {
+            if self.phase != Phase::Body && self.pipeline.last() != Some(Expect::Quit) {
                 self.output.extend_from_slice(QUIT);
             }
             self.close();
         }
-    }
-
-    // What the reply of each command means.
-
-    fn answer(&mut self, response: &Response, now: f64) {
-        self.answered = true;
-        let Some(expect) = self.awaited.pop_front() else {
-            return self.answered_early(response);
-        };
-        match expect {
-            Expect::Greeting => self.greeted(response),
-            Expect::Ehlo if response.class() != 2 && response.code != 421 => self.send(Expect::Helo),
-            Expect::Ehlo | Expect::Helo | Expect::Lhlo => self.welcomed(expect, response),
-            Expect::Rset if response.class() != 2 => return self.spent(expect, response),
-            Expect::Rset => {}
-            _ if response.code == 421 => return self.closing(expect, response),
-            _ if self.begun_ahead && self.is_out_of_step(expect, response) => return self.spent(expect, response),
-            Expect::Mail => {
-                if response.class() != 2 {
-                    self.mail_refused = true;
-                    let open = self.open_recipients();
-                    self.refuse(&open, expect, response);
-                }
-            }
-            Expect::Rcpt(_) if self.mail_refused => {}
-            Expect::Rcpt(position) if response.class() == 2 => self.accepted.push(position),
-            Expect::Rcpt(position) => self.refuse(&[position], expect, response),
-            Expect::Data => {
-                if !self.begun_ahead {
-                    self.pace.commands_took(now - self.sent_at);
-                }
-                self.data_answered(response);
-            }
-            Expect::Dot => {
-                self.needs_reset = response.class() != 2;
-                let accepted = std::mem::take(&mut self.accepted);
-                self.verdict(&accepted, expect, response);
-            }
-            Expect::DotFor(position) => {
-                self.needs_reset = false;
-                self.verdict(&[position], expect, response);
-            }
-            Expect::Quit => {}
-        }
-        self.go_on(now);
-    }
-
-    /// What comes next, once a reply is dealt with.
-    fn go_on(&mut self, now: f64) {
-        if self.phase == Phase::Envelope {
-            let nobody = self.mail_refused || (self.accepted.is_empty() && !self.awaits_rcpt());
-            if nobody {
-                // Commands that are not sent are not needed; replies to those that are sent must still be read.
-                self.planned.clear();
-                if self.awaited.is_empty() {
-                    return self.finish();
-                }
-            }
-            self.send_commands();
-        } else if self.phase == Phase::EndOfData
-            && !matches!(self.awaited.front(), Some(Expect::Dot | Expect::DotFor(_)))
-        {
-            self.pace.verdict_took(now - self.sent_at);
-            self.finish();
-            if !self.ahead || self.phase == Phase::Closed {
-                return;
-            }
-            self.ahead = false;
-            self.enter_transaction();
-            self.begun_ahead = true;
-            self.phase = Phase::Envelope;
-            self.needs_reset = true;
-            self.send_commands();
-        }
-        self.set_deadline(now);
-    }
-
-    /// Does a reply to a transaction begun ahead leave doubt about which command it answers? A server that refused the
-    /// message before may be in no state for another one, and one that answered a message twice has all further replies
-    /// taken for those of the commands before them: then DATA is not answered by 354. The job deserves a connection
-    /// where nothing was sent ahead.
-    fn is_out_of_step(&self, expect: Expect, response: &Response) -> bool {
-        match expect {
-            Expect::Mail => response.class() != 2,
-            Expect::Rcpt(_) => !matches!(response.class(), 2 | 4 | 5),
-            Expect::Data => match response.class() {
-                3 => false,
-                4 | 5 => !self.accepted.is_empty(),
-                _ => true,
-            },
-            _ => false,
-        }
-    }
-
-    fn awaits_rcpt(&self) -> bool {
-        let is_rcpt = |expect: &Expect| matches!(expect, Expect::Rcpt(_) | Expect::Mail | Expect::Rset);
-        self.awaited.iter().any(is_rcpt) || self.planned.iter().any(|(expect, _)| is_rcpt(expect))
-    }
-
-    fn greeted(&mut self, response: &Response) {
-        if response.class() != 2 {
-            let soften = response.class() != 5 || self.settings.skip_5xx_greeting;
-            return self.unwelcome(response, soften);
-        }
-        let mut words = response.text.split([' ', '-', '\t', '\n']).skip(1);
-        let esmtp = words.any(|word| word.eq_ignore_ascii_case("ESMTP"));
-        self.send(match self.settings.protocol {
-            Protocol::Lmtp => Expect::Lhlo,
-            Protocol::Smtp if self.settings.never_send_ehlo => Expect::Helo,
-            Protocol::Smtp if esmtp || self.settings.always_send_ehlo => Expect::Ehlo,
-            Protocol::Smtp => Expect::Helo,
-        });
-    }
-
-    fn welcomed(&mut self, expect: Expect, response: &Response) {
-        if response.class() != 2 {
-            return self.unwelcome(response, response.class() != 5);
-        }
-        let first = response.text.split('\n').next().unwrap_or("");
-        let name = first.get(4..).unwrap_or("").split_ascii_whitespace().next().unwrap_or("");
-        if self.peer.loop_detect && name.eq_ignore_ascii_case(&self.settings.myhostname) {
-            let name = &self.peer.name_address_port;
-            let warning = format!("host {name} replied to HELO/EHLO with my own hostname {}", self.settings.myhostname);
-            self.events.push_back(Event::Warning(warning));
-            let class = if self.peer.best { 5 } else { 4 };
-            let text = format!("mail for {} loops back to myself", self.peer.nexthop);
-            return self.fail(Enhanced { class, subject: 4, detail: 6 }, text);
-        }
-        if expect != Expect::Helo {
-            self.offered = Capabilities::parse(response, &self.settings.discard_ehlo_keywords);
-        }
-        self.phase = Phase::Idle;
-        self.events.push_back(Event::Ready);
-    }
-
-    fn unwelcome(&mut self, response: &Response, soften: bool) {
-        let mut dsn = response.dsn();
-        if soften {
-            dsn.class = 4;
-        }
-        let text = format!("host {} refused to talk to me: {}", self.peer.name_address, response.one_line());
-        self.fail(dsn, text);
-    }
-
-    fn data_answered(&mut self, response: &Response) {
-        self.begun_ahead = false;
-        self.events.extend(self.held.drain(..));
-        if response.class() != 3 {
-            let accepted = std::mem::take(&mut self.accepted);
-            return self.refuse(&accepted, Expect::Data, response);
-        }
-        if self.accepted.is_empty() {
-            // The server wants a message although it took nobody: give it an empty one (RFC 2920 §3.1).
-            self.output.extend_from_slice(END_OF_DATA);
-            self.phase = Phase::EndOfData;
-            if self.settings.protocol == Protocol::Smtp {
-                self.awaited.push_back(Expect::Dot);
-            } else {
-                self.reusable = false;
-            }
-            return;
-        }
-        self.phase = Phase::Body;
-        self.events.push_back(Event::Body);
-    }
-
-    /// The server is about to close the connection (RFC 5321 §3.8): nothing that is awaited will come.
-    fn closing(&mut self, expect: Expect, response: &Response) {
-        self.reusable = false;
-        if expect == Expect::Mail && self.transactions > 1 {
-            return self.spent(expect, response);
-        }
-        if !self.mail_refused {
-            let mut open = match expect {
-                Expect::DotFor(position) => vec![position],
-                Expect::Rcpt(position) => [std::mem::take(&mut self.accepted), vec![position]].concat(),
-                _ => std::mem::take(&mut self.accepted),
-            };
-            open.extend(self.open_recipients());
-            self.refuse(&open, expect, response);
-        }
-        self.finish();
-    }
-
-    /// The connection served before and has had enough; a new one may well do.
-    fn spent(&mut self, expect: Expect, response: &Response) {
-        let status = self.said(expect, response);
-        self.close();
-        self.events.push_back(Event::Failed { status, stale: true, elsewhere: false });
-    }
-
-    /// A reply while the message is being sent: the server has made up its mind before the end of it.
-    fn answered_early(&mut self, response: &Response) {
-        if matches!(response.class(), 4 | 5) {
-            self.reusable = false;
-            let accepted = std::mem::take(&mut self.accepted);
-            self.refuse(&accepted, Expect::Dot, response);
-            self.finish();
-        } else {
-            self.violated(&format!("{} before the end of the message", response.one_line()));
-        }
-    }
-
-    /// Recipients of the transaction that have no reply, sent or not.
-    fn open_recipients(&self) -> Vec<usize> {
-        // What follows the end of a message belongs to the next one.
-        let at_end = self.phase == Phase::EndOfData;
-        let position = |expect: &Expect| match expect {
-            Expect::Rcpt(position) if !at_end => Some(*position),
-            Expect::DotFor(position) => Some(*position),
-            _ => None,
-        };
-        let planned = self.planned.iter().map(|(expect, _)| expect);
-        self.awaited.iter().chain(planned).filter_map(position).collect()
-    }
-
-    fn verdict(&mut self, positions: &[usize], expect: Expect, response: &Response) {
-        if response.class() != 2 {
-            return self.refuse(positions, expect, response);
-        }
-        let dsn = response.dsn();
-        let remote = Some(self.peer.name_address_port.as_str().into());
-        let status = Status { outcome: outcome_of(dsn), dsn, text: response.one_line().into(), remote };
-        self.tell(positions, &status);
-    }
-
-    fn refuse(&mut self, positions: &[usize], expect: Expect, response: &Response) {
-        // Replies that say "I do not understand you" put the whole dialogue in doubt.
-        if !(400..600).contains(&response.code) || response.code == 555 || (500..510).contains(&response.code) {
-            self.reusable = false;
-        }
-        let status = self.said(expect, response);
-        self.tell(positions, &status);
-    }
-
-    fn tell(&mut self, positions: &[usize], status: &Status) {
-        let recipient = |position: &usize| Event::Recipient { position: *position, status: status.clone() };
-        let events = if self.begun_ahead { &mut self.held } else { &mut self.events };
-        events.extend(positions.iter().map(recipient));
-    }
-
-    fn said(&self, expect: Expect, response: &Response) -> Status {
-        let refuses = matches!(response.class(), 4 | 5);
-        let dsn = if refuses { response.dsn() } else { Enhanced { class: 5, subject: 5, detail: 0 } };
-        let prefix = if refuses { "" } else { "Protocol error: " };
-        let (name, said, command) = (&self.peer.name_address, response.one_line(), expect.command());
-        let text = format!("{prefix}host {name} said: {said} (in reply to {command})").into();
-        let remote = Some(self.peer.name_address_port.as_str().into());
-        Status { outcome: outcome_of(dsn), dsn, text, remote }
     }
 
     fn too_large(&self, envelope: &Envelope) -> Option<Status> {
@@ -727,30 +434,16 @@ impl Client {
 
     // Sending.
 
-    fn plan(&mut self, expect: Expect, command: &[u8]) {
-        self.commands.extend_from_slice(command);
-        self.planned.push_back((expect, self.commands.len()));
+    fn plan_mail(&mut self, envelope: &Envelope) -> Result<(), BadAddress> {
+        self.pipeline.plan(Expect::Mail, |out| push_mail(envelope, &self.offered, out))
     }
 
-    /// Send what may be sent now: one command, or with PIPELINING all that the limits allow.
+    fn plan_rcpt(&mut self, position: usize, recipient: &Recipient) -> Result<(), BadAddress> {
+        self.pipeline.plan(Expect::Rcpt(position), |out| push_rcpt(recipient, &self.offered, out))
+    }
+
     fn send_commands(&mut self) {
-        let mut end = self.commands_sent;
-        while let Some((expect, at)) = self.planned.front().copied() {
-            let room = if self.offered.pipelining {
-                self.awaited.len() < PIPELINE_MAX_COMMANDS
-                    && (at - self.commands_sent <= PIPELINE_MAX_OCTETS || self.awaited.is_empty())
-            } else {
-                self.awaited.is_empty()
-            };
-            if !room {
-                break;
-            }
-            self.planned.pop_front();
-            self.awaited.push_back(expect);
-            end = at;
-        }
-        self.output.extend_from_slice(&self.commands[self.commands_sent..end]);
-        self.commands_sent = end;
+        self.pipeline.send(self.offered.pipelining, &mut self.output);
     }
 
     fn send(&mut self, hello: Expect) {
@@ -760,7 +453,7 @@ impl Client {
             _ => "EHLO",
         };
         self.output.extend_from_slice(format!("{verb} {}\r\n", self.settings.helo_name).as_bytes());
-        self.awaited.push_back(hello);
+        self.pipeline.expect(hello);
     }
 
     // Ends.
@@ -810,13 +503,12 @@ impl Client {
     fn close(&mut self) {
         self.phase = Phase::Closed;
         self.held.clear();
-        self.awaited.clear();
-        self.planned.clear();
+        self.pipeline.clear();
         self.deadline = None;
     }
 
     fn stage(&self) -> &'static str {
-        match (self.phase, self.awaited.front()) {
+        match (self.phase, self.pipeline.next()) {
             (Phase::Body, _) => "sending message body",
             (_, Some(expect)) => expect.stage(),
             (_, None) => "waiting for more mail",
@@ -825,7 +517,7 @@ impl Client {
 
     fn set_deadline(&mut self, now: f64) {
         let timeouts = &self.settings.timeouts;
-        let timeout_s = match (self.phase, self.awaited.front()) {
+        let timeout_s = match (self.phase, self.pipeline.next()) {
             (Phase::Body, _) => Some(timeouts.data_xfer),
             (_, Some(expect)) => Some(expect.timeout_s(timeouts)),
             (_, None) => None,

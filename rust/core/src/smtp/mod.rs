@@ -3,12 +3,10 @@
 pub mod capability;
 pub mod chunk;
 pub mod client;
-pub mod client_settings;
 #[cfg(test)]
 mod client_tests;
 pub mod command;
 pub mod data;
-mod expect;
 pub mod intake;
 pub mod path;
 pub mod reply;

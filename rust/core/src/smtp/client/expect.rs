@@ -1,6 +1,6 @@
 //! What the SMTP client waits for: the command that the next reply answers, its name in the log, its timeout.
 
-use super::client_settings::Timeouts;
+use super::settings::Timeouts;
 
 /// What an awaited reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
