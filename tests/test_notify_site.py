@@ -1,67 +1,20 @@
 """What senders and the postmaster are told, and mail that is to wait: one site, run by Postillion and by Postfix."""
 
-import re
-import smtplib
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from mta import POSTILLION_COMMANDS, Site, local_user, running, wait_for
-from peers import postfix_home, root
+from either import PROGRAMS, Server, program
+from mta import Site, local_user, running, wait_for
 from sink import Sink
 
-MESSAGE = "Subject: {}\r\n\r\nbody\r\n"
 REFUSED = {"bad@next.example": "550 5.1.1 no such user"}
 
 
-class Server:
-    """A running site, whoever runs it."""
-
-    def __init__(self, site: Site, program: str) -> None:
-        self.site = site
-        self.program = program
-        self.user = f"{local_user()}@example.org"
-
-    def send(self, sender: str, recipient: str, subject: str, *options: str) -> str:
-        """Send a message; return its queue ID."""
-        with smtplib.SMTP("127.0.0.1", self.site.port) as client:
-            client.ehlo("client.example")
-            client.mail(sender)
-            client.rcpt(recipient, options)
-            code, text = client.data(MESSAGE.format(subject).encode())
-        assert code == 250, text
-        return text.decode().rsplit(" ", 1)[1]
-
-    def log(self, pattern: str) -> None:
-        """Return when a line like this stands in the log."""
-        wait_for(f"{pattern} in the log", lambda: re.search(pattern, self.site.log_text()))
-
-    def mail(self, subject: str, text: str) -> str:
-        """Return a message in the user's Maildir that has both; wait for it."""
-        found: list[str] = []
-
-        def arrived() -> list[str]:
-            messages = (path.read_text(errors="replace") for path in self.site.maildir(local_user()))
-            found.extend(message for message in messages if f"\nSubject: {subject}\n" in message and text in message)
-            return found
-
-        wait_for(f"{subject} about {text}", arrived)
-        return found[0]
-
-    def command(self, program: str, *arguments: str) -> str:
-        """Run a command of the site's program; return what it says."""
-        place = "/usr/sbin" if self.program == "postfix" else str(POSTILLION_COMMANDS)
-        command = [f"{place}/{program}", "-c", str(self.site.etc), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-
-
-@pytest.fixture(scope="module", params=["postillion", "postfix"])
+@pytest.fixture(scope="module", params=PROGRAMS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running server that retries soon and tells of everything."""
-    if request.param == "postfix":
-        root()
-        postfix_home()
+    by = program(request)
     settings = {
         "notify_classes": "2bounce",
         "2bounce_notice_recipient": f"{local_user()}@example.org",
@@ -74,14 +27,14 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "defer_transports": "later",
     }
     later = "later     unix  -       -       n       -       -       smtp\n"
-    site = Site(tmp_path_factory.mktemp(request.param), main_cf=settings, master_cf=later)
+    site = Site(tmp_path_factory.mktemp(by), main_cf=settings, master_cf=later)
     with (site.etc / "main.cf").open("a") as main_cf:
         hop = f"[127.0.0.1]:{site.next_port}"
         main_cf.write(
             f"transport_maps = inline:{{{{ next.example = smtp:{hop} }}, {{ later.example = later:{hop} }}}}\n"
         )
-    with running(site, request.param):
-        yield Server(site, request.param)
+    with running(site, by):
+        yield Server(site, by)
 
 
 @pytest.mark.parametrize(

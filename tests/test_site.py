@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from either import PROGRAMS, program
 from mta import POSTILLION_COMMANDS, Site, listening, local_user, running, wait_for
-from peers import peer, postfix_home, root
+from peers import peer
 from sink import Sink
 
 BODIES = {
@@ -32,15 +33,13 @@ HEADER = (
 )
 
 
-@pytest.fixture(scope="module", params=["postillion", "postfix"])
+@pytest.fixture(scope="module", params=PROGRAMS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Site]]:
     """A running server, and which one it is."""
-    if request.param == "postfix":
-        root()
-        postfix_home()
-    site = Site(tmp_path_factory.mktemp(request.param))
-    with running(site, request.param):
-        yield request.param, site
+    by = program(request)
+    site = Site(tmp_path_factory.mktemp(by))
+    with running(site, by):
+        yield by, site
 
 
 @contextlib.contextmanager

@@ -9,20 +9,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from either import PROGRAMS, Server, program
 from mta import Site, local_user, running
-from peers import postfix_home, root
 from sink import Sink
-from test_notify_site import Server
 
 REFUSED = {"bad@next.example": "550 5.1.1 no such user", "full@next.example": "552 mailbox full"}
 
 
-@pytest.fixture(scope="module", params=["postillion", "postfix"])
+@pytest.fixture(scope="module", params=PROGRAMS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running server whose deferred mail stays so for the length of the test."""
-    if request.param == "postfix":
-        root()
-        postfix_home()
+    by = program(request)
     settings = {
         "soft_bounce": "yes",
         "minimal_backoff_time": "3600s",
@@ -30,13 +27,13 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "relay_domains": "next.example",
         "smtpd_recipient_restrictions": "reject_unauth_destination",
     }
-    site = Site(tmp_path_factory.mktemp(request.param), main_cf=settings)
+    site = Site(tmp_path_factory.mktemp(by), main_cf=settings)
     with (site.etc / "aliases").open("a") as aliases:
         aliases.write('fails: "|/bin/false"\n')
     with (site.etc / "main.cf").open("a") as main_cf:
         main_cf.write("default_transport = smtp\n")
-    with running(site, request.param):
-        yield Server(site, request.param)
+    with running(site, by):
+        yield Server(site, by)
 
 
 @pytest.mark.parametrize(

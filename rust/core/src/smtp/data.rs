@@ -194,6 +194,19 @@ mod tests {
         (content, false, Vec::new(), reader.bare_newlines())
     }
 
+    /// The content of `wire` in any split, and whether it ends.
+    fn check(ending: Ending, wire: &[u8], content: &[u8], ended: bool) {
+        for step in 1..=wire.len() {
+            let (got, over, _, _) = read(ending, wire, step);
+            assert_eq!(
+                (String::from_utf8_lossy(&got), over),
+                (String::from_utf8_lossy(content), ended),
+                "{:?} by {step}",
+                String::from_utf8_lossy(wire)
+            );
+        }
+    }
+
     const ENDED: bool = true;
     const OPEN: bool = false;
 
@@ -221,15 +234,7 @@ mod tests {
             (b"a\n.\r\n.\r\n", b"a\r\n\r\n", ENDED),
             (b"a\n\n.b\nc\r\n.\r\n", b"a\r\n\r\n.b\r\nc\r\n", ENDED),
         ] {
-            for step in 1..=wire.len() {
-                let (got, over, _, _) = read(Ending::Standard, wire, step);
-                assert_eq!(
-                    (String::from_utf8_lossy(&got), over),
-                    (String::from_utf8_lossy(content), ended),
-                    "{:?} by {step}",
-                    String::from_utf8_lossy(wire)
-                );
-            }
+            check(Ending::Standard, wire, content, ended);
         }
     }
 
@@ -262,15 +267,7 @@ mod tests {
             (b"\n.\r\n\n\r\n.\r\n", b"\n.\r\n\n\r\n", ENDED),
             (b".\n\r\n.\r\n", b".\n\r\n", ENDED),
         ] {
-            for step in 1..=wire.len() {
-                let (got, over, _, _) = read(Ending::Verbatim, wire, step);
-                assert_eq!(
-                    (String::from_utf8_lossy(&got), over),
-                    (String::from_utf8_lossy(content), ended),
-                    "{:?} by {step}",
-                    String::from_utf8_lossy(wire)
-                );
-            }
+            check(Ending::Verbatim, wire, content, ended);
         }
     }
 
