@@ -32,6 +32,9 @@ NUMBER = re.compile(rb"^X-Number: (\d+)$", re.MULTILINE)
 QUEUED_AS = re.compile(rb"queued as (\S+)")
 BOUNDARY = re.compile(rb'boundary="([^"]+)"')
 SMALL_MAX_OCTETS = 8 * 1024
+MIDDLE_OCTETS = 400 * 1024
+"""Two of them in a segment, and it has zeros ahead."""
+MIDDLE_ONE_IN = 20
 LARGE_OCTETS = 1200 * 1024
 """Beyond what shares a segment with other messages."""
 LARGE_ONE_IN = 100
@@ -207,7 +210,10 @@ class Arrivals:
 def body(number: int) -> bytes:
     """Return a message's body: lines of hexadecimal digits that the number decides, LF between them."""
     dice = random.Random(number)
-    octets = LARGE_OCTETS if number % LARGE_ONE_IN == 0 else dice.randrange(SMALL_MAX_OCTETS)
+    if number % LARGE_ONE_IN == 0:
+        octets = LARGE_OCTETS
+    else:
+        octets = MIDDLE_OCTETS if number % MIDDLE_ONE_IN == 0 else dice.randrange(SMALL_MAX_OCTETS)
     digits = dice.randbytes(octets // 2).hex()
     return "\n".join(digits[at : at + 76] for at in range(0, len(digits), 76)).encode()
 

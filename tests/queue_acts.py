@@ -22,7 +22,8 @@ from queue_files import read_queue
 
 COMMIT_MAX_S = 30.0
 SEGMENT_MAX_OCTETS = 12_000
-"""So little that accepting a few messages also seals a segment and begins another."""
+AHEAD_OCTETS = 500
+"""So little that accepting a few messages also writes zeros ahead, seals a segment and begins another."""
 SMALL = sorted(range(1, 13), key=lambda number: len(body(number)))
 HELD, LATER, DELETED, *SENT = SMALL
 """The smallest messages stay, so that their segment becomes nearly empty and they are moved."""
@@ -73,7 +74,7 @@ class Sender:
         (directory / "main.cf").write_text(f"queue_directory = {directory}\nmyhostname = mx.example.org\n")
         self._settings = cleanup.settings(Config.load(str(directory)))
         self._log = _log()
-        self.journal = Journal(str(directory), segment_max_octets=SEGMENT_MAX_OCTETS)
+        self.journal = Journal(str(directory), segment_max_octets=SEGMENT_MAX_OCTETS, ahead_octets=AHEAD_OCTETS)
 
     def commit(self, number: int) -> str:
         """Return the queue ID of message `number` once it is durable."""

@@ -152,6 +152,7 @@ class Journal:
         segment_max_octets: int = 33554432,
         segment_max_age_s: float = 30.0,
         large_message_octets: int = 1048576,
+        ahead_octets: int = 65536,
     ) -> Journal: ...
     def fileno(self) -> int:
         """The descriptor that is readable while `completed` has something to say; it belongs to the journal."""

@@ -114,6 +114,7 @@ impl Queue {
             segment_max_octets: 3000,
             segment_max_age: Duration::from_secs(3600),
             large_message_octets: 5000,
+            ahead_octets: 100,
             minfree_octets: 0,
         };
         let journal = Journal::open(&self.directory.0, options).unwrap();

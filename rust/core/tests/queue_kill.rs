@@ -39,6 +39,7 @@ fn victim() {
         segment_max_octets: 100_000,
         segment_max_age: Duration::from_millis(20),
         large_message_octets: 10_000,
+        ahead_octets: 500,
         minfree_octets: 0,
     };
     let journal = Journal::open(Path::new(&directory), options).unwrap();

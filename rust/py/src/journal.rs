@@ -34,7 +34,7 @@ pub struct Journal {
 impl Journal {
     #[new]
     #[pyo3(signature = (queue_directory, *, minfree_octets=0, segment_max_octets=33_554_432, segment_max_age_s=30.0,
-                        large_message_octets=1_048_576))]
+                        large_message_octets=1_048_576, ahead_octets=65_536))]
     fn new(
         py: Python<'_>,
         queue_directory: PathBuf,
@@ -42,9 +42,11 @@ impl Journal {
         segment_max_octets: u64,
         segment_max_age_s: f64,
         large_message_octets: u64,
+        ahead_octets: u64,
     ) -> PyResult<Self> {
         let segment_max_age = seconds(segment_max_age_s)?;
-        let options = JournalOptions { segment_max_octets, segment_max_age, large_message_octets, minfree_octets };
+        let options =
+            JournalOptions { segment_max_octets, segment_max_age, large_message_octets, ahead_octets, minfree_octets };
         let journal = py.detach(|| queue::Journal::open(&queue_directory, options)).map_err(queue_error)?;
         Ok(Self { inner: Arc::new(journal) })
     }

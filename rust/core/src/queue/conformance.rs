@@ -47,7 +47,12 @@ impl Kit for Directory {
     }
 
     fn appender(&self) -> Arc<Journal> {
-        let options = JournalOptions { segment_max_octets: 5000, large_message_octets: 1000, ..Default::default() };
+        let options = JournalOptions {
+            segment_max_octets: 5000,
+            large_message_octets: 1000,
+            ahead_octets: 100,
+            ..Default::default()
+        };
         Arc::new(Journal::open(self.path(), options).unwrap())
     }
 

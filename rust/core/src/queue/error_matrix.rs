@@ -106,6 +106,7 @@ impl World {
         if self.journal.is_none() {
             let options = JournalOptions {
                 segment_max_octets: 3000,
+                ahead_octets: 100,
                 large_message_octets: LARGE_OCTETS as u64,
                 segment_max_age: Duration::from_secs(3600),
                 ..Default::default()

@@ -15,7 +15,7 @@ use crate::queue::error::QueueError;
 use crate::queue::id::QueueId;
 use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::record::ENVELOPE_MAX_OCTETS;
-use crate::queue::segment::make_directory;
+use crate::queue::segment::{AHEAD_PIECE_MAX_OCTETS, make_directory};
 use crate::queue::slot::Slot;
 use crate::queue::{INCOMING, large, writer};
 use rustix::event::{EventfdFlags, eventfd};
@@ -46,6 +46,8 @@ pub struct JournalOptions {
     pub segment_max_age: Duration,
     /// A message with more octets of content gets a segment of its own.
     pub large_message_octets: u64,
+    /// A segment that is written much has zeros ahead of its records, in pieces of so many octets; 0: none.
+    pub ahead_octets: u64,
     /// `queue_minfree`: no draft is given while the file system has less free space; 0 asks nothing.
     pub minfree_octets: u64,
 }
@@ -56,6 +58,7 @@ impl Default for JournalOptions {
             segment_max_octets: 32 * 1024 * 1024,
             segment_max_age: Duration::from_secs(30),
             large_message_octets: 1024 * 1024,
+            ahead_octets: AHEAD_PIECE_MAX_OCTETS,
             minfree_octets: 0,
         }
     }

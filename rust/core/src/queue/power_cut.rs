@@ -29,6 +29,8 @@ const PAGE_OCTETS: usize = 4096;
 /// One bit a page; more pages than that share bits.
 const ALL_PAGES: u64 = u32::MAX as u64;
 const LARGE_OCTETS: u64 = 6000;
+/// Two thirds of a segment are written where zeros stood before.
+const AHEAD_OCTETS: u64 = 500;
 const FAR_US: u64 = 1_000_000_000_000;
 const STEPS: usize = 60;
 /// A moment is remembered at one call in so many.
@@ -417,8 +419,12 @@ impl World {
 }
 
 fn open_journal(disk: &Arc<Volatile>, directory: &Directory) -> Journal {
-    let options =
-        JournalOptions { segment_max_octets: 20_000, large_message_octets: LARGE_OCTETS, ..Default::default() };
+    let options = JournalOptions {
+        segment_max_octets: 20_000,
+        large_message_octets: LARGE_OCTETS,
+        ahead_octets: AHEAD_OCTETS,
+        ..Default::default()
+    };
     Journal::open_on(Arc::clone(disk) as _, directory.path(), options).unwrap()
 }
 

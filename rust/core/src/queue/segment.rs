@@ -27,11 +27,11 @@ pub(crate) const SEGMENT_HEADER_OCTETS: usize = 32;
 /// The name of a file that counts for nothing yet begins so.
 pub(crate) const NEW_PREFIX: &str = "new.";
 
-/// A segment gets zeros ahead once its records have so many octets, and whenever fewer zeros than these are left.
-const AHEAD_LEAST_OCTETS: u64 = 64 * 1024;
-/// Never more zeros than these are ahead, nor than an eighth of the records' octets.
-const AHEAD_MAX_OCTETS: u64 = 512 * 1024;
-static ZEROS: [u8; AHEAD_LEAST_OCTETS as usize] = [0; AHEAD_LEAST_OCTETS as usize];
+/// Zeros are written ahead in pieces of at most so many octets.
+pub(crate) const AHEAD_PIECE_MAX_OCTETS: u64 = 64 * 1024;
+/// Never more pieces than these are ahead, nor more than one octet for so many octets of records.
+const AHEAD_PIECES_MAX: u64 = 8;
+static ZEROS: [u8; AHEAD_PIECE_MAX_OCTETS as usize] = [0; AHEAD_PIECE_MAX_OCTETS as usize];
 
 const CHECKED_OCTETS: usize = SEGMENT_HEADER_OCTETS - 4;
 
@@ -153,19 +153,20 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// Write zeros where the next records go, if much is written, but none beyond `limit`. After an error nothing may
-    /// be appended any more; what is committed is not concerned.
-    pub(crate) fn write_ahead(&mut self, disk: &dyn Disk, limit: u64) -> Result<(), QueueError> {
-        let wanted = (self.end + (self.end / 8).min(AHEAD_MAX_OCTETS)).min(limit);
-        let is_much = self.end >= 8 * AHEAD_LEAST_OCTETS && self.length < self.end + AHEAD_LEAST_OCTETS;
-        if !is_much || wanted < self.length + AHEAD_LEAST_OCTETS {
+    /// Write zeros where the next records go, in pieces of `piece` octets (0: none), if much is written, but none beyond
+    /// `limit`. After an error nothing may be appended any more; what is committed is not concerned.
+    pub(crate) fn write_ahead(&mut self, disk: &dyn Disk, piece: u64, limit: u64) -> Result<(), QueueError> {
+        let piece = piece.min(AHEAD_PIECE_MAX_OCTETS);
+        let wanted = (self.end + (self.end / AHEAD_PIECES_MAX).min(AHEAD_PIECES_MAX * piece)).min(limit);
+        let is_much = self.end >= AHEAD_PIECES_MAX * piece && self.length < self.end + piece;
+        if piece == 0 || !is_much || wanted < self.length + piece {
             return Ok(());
         }
-        let pieces = ((wanted - self.length) / AHEAD_LEAST_OCTETS) as usize;
+        let pieces = ((wanted - self.length) / piece) as usize;
         let from = self.length;
         // Also when only some of it is written: then `cut` knows that there is something to cut.
-        self.length += pieces as u64 * AHEAD_LEAST_OCTETS;
-        let written = write_all(disk, &self.file, &vec![&ZEROS[..]; pieces], from);
+        self.length += pieces as u64 * piece;
+        let written = write_all(disk, &self.file, &vec![&ZEROS[..piece as usize]; pieces], from);
         written.map(drop).map_err(|error| QueueError::io("write", &self.path(), &error))
     }
 
@@ -296,8 +297,9 @@ mod tests {
             let before = length();
             segment.append(&RealDisk, &[&record], 1).unwrap();
             grown += u64::from(length() > before);
-            segment.write_ahead(&RealDisk, 8_000_000).unwrap();
-            assert!(length() <= segment.end() + AHEAD_MAX_OCTETS && length() <= 8_000_000.max(segment.end()), "{n}");
+            segment.write_ahead(&RealDisk, AHEAD_PIECE_MAX_OCTETS, 8_000_000).unwrap();
+            let most = AHEAD_PIECES_MAX * AHEAD_PIECE_MAX_OCTETS;
+            assert!(length() <= segment.end() + most && length() <= 8_000_000.max(segment.end()), "{n}");
         }
         assert!(
             grown < 60,
@@ -316,7 +318,7 @@ mod tests {
         let mut segment = SegmentFile::create(&RealDisk, directory.path(), SegmentId(1)).unwrap();
         segment.append(&RealDisk, &[&vec![1; 600_000]], 1).unwrap();
         let disk = Faulty::failing_write(1, ErrorKind::StorageFull);
-        assert_eq!(segment.write_ahead(&disk, u64::MAX), Err(QueueError::NoSpace));
+        assert_eq!(segment.write_ahead(&disk, AHEAD_PIECE_MAX_OCTETS, u64::MAX), Err(QueueError::NoSpace));
         segment.cut(&RealDisk);
         let path = directory.path().join(SegmentId(1).file_name());
         assert_eq!(fs::metadata(&path).unwrap().len(), segment.end());

@@ -7,7 +7,7 @@
 use crate::queue::company::{Company, ENOUGH, GATHER_MAX};
 use crate::queue::draft::Body;
 use crate::queue::error::QueueError;
-use crate::queue::journal::{Completion, Pending, Queue, Shared, lock};
+use crate::queue::journal::{Completion, JournalOptions, Pending, Queue, Shared, lock};
 use crate::queue::locator::Locator;
 use crate::queue::record::{RECORD_HEADER_OCTETS, RecordHeader};
 use crate::queue::segment::SegmentFile;
@@ -140,8 +140,8 @@ impl Writer<'_> {
         queue.current = Some((segment.id(), segment.end()));
         drop(queue);
         self.shared.signal();
-        let limit = self.shared.options.segment_max_octets;
-        let is_last = segment.end() >= limit || segment.write_ahead(&*self.shared.disk, limit).is_err();
+        let JournalOptions { segment_max_octets: limit, ahead_octets, .. } = self.shared.options;
+        let is_last = segment.end() >= limit || segment.write_ahead(&*self.shared.disk, ahead_octets, limit).is_err();
         self.segment = Some((segment, seal_at));
         if is_last {
             self.seal();
