@@ -371,6 +371,25 @@ async def test_a_job_follows_only_as_long_as_the_connection_may_be_used(tmp_path
         assert max(uses, default=1) <= 3
 
 
+async def test_a_connection_is_used_no_longer_than_it_may_be(tmp_path: Path) -> None:
+    limit_s, runs = 1.0, [[0.0]]
+    loop = asyncio.get_running_loop()
+    more = f"smtp_connection_reuse_time_limit = {limit_s:g}s\n"
+    async with server(Script()) as script, smtp(tmp_path, more) as (hub, daemon):
+        begun = loop.time()
+        while len(runs) < 4 and loop.time() - begun < 20:
+            sent_s = loop.time()
+            await hub.deliver(f"[127.0.0.1]:{script.port}")
+            if "conn_use=" not in daemon.logged()[-1]:
+                runs.append([])
+            runs[-1].append(sent_s)
+    # The first message is no demand for a connection that stays.
+    _, _, second, third = runs
+    assert len(second) > 1
+    assert second[-1] - second[0] < limit_s + 0.5
+    assert third[0] - second[0] > 0.9 * limit_s
+
+
 async def test_many_jobs_at_once(tmp_path: Path) -> None:
     async with server(Script()) as script, smtp(tmp_path) as (hub, _):
         jobs = [hub.job(f"[127.0.0.1]:{script.port}") for _ in range(60)]
