@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ error.example error:5.1.1 nobody lives here
 later.example {later}
 """
 RETRY = "retry:4.0.0 try again"
+SAYS_WHAT_RUNS = re.compile(r" postfix/(master\[|[a-z]+\[\d+\]: (warning|error|fatal|panic|daemon))")
+SAID_MAX = 200
 
 
 def seed() -> int:
@@ -155,7 +158,10 @@ class Faults:
             running = site_processes(self.site)
             return [victim for victim in victims if victim == EVERYTHING or victim in running]
 
-        wait_for(f"a process of {set(victims)}", ready, THROTTLED_MAX_S)
+        try:
+            wait_for(f"a process of {set(victims)}", ready, THROTTLED_MAX_S)
+        except TimeoutError as problem:
+            raise TimeoutError(f"{problem}\n{self._standing()}") from None
         victim = (ready() or victims)[0]
         victims.remove(victim)
         return victim
@@ -191,6 +197,12 @@ class Faults:
     def _any(self, victim: str) -> int:
         wait_for(f"a process of {victim}", lambda: site_processes(self.site).get(victim), THROTTLED_MAX_S)
         return site_processes(self.site)[victim][0]
+
+    def _standing(self) -> str:
+        """Return what runs, what the queue manager counts, and what it and master said last."""
+        said = [line for line in self.site.log_text().splitlines() if SAYS_WHAT_RUNS.search(line)]
+        counts = status(self.site)
+        return "\n".join([str(site_processes(self.site)), f"qmgr: {counts}", *said[-SAID_MAX:]])
 
     def under_way(self) -> int:
         """Messages that the queue manager delivers; `CAPACITY` when it does not answer at once."""

@@ -492,12 +492,26 @@ impl DiskStore {
         }
     }
 
+    /// A writer that was killed leaves the zeros that it had ahead of its records. They are cut, so that this is said
+    /// once; not where its writer lives, or more came behind them.
+    fn cut_zeros(&mut self, id: SegmentId, reader: &SegmentReader, offset: u64, octets: u64) {
+        let is_end = !reader.is_live() && reader.octets() == Ok(offset + octets);
+        let cut = || self.disk.truncate(&self.disk.open(&reader.path, Open::Keep)?, offset);
+        let is_cut = is_end && cut().is_ok();
+        if let Some(segment) = self.segments.get_mut(&id).filter(|_| is_cut) {
+            segment.known_end = segment.known_end.min(offset);
+        }
+        let (path, done) = (reader.path.display(), if is_cut { "cut" } else { "ignored" });
+        self.notice(format!("{path}: {octets} octets of zeros at {offset} were never committed, {done}"));
+    }
+
     /// What a scan found that is no record.
     fn damage(&mut self, id: SegmentId, reader: &SegmentReader, what: Found) {
         match what {
             Found::Record { .. } => {}
             // An empty file is what is left of a writer that died early: nothing to speak of.
-            Found::Torn { octets: 0, .. } => {}
+            Found::Zeros { octets: 0, .. } => {}
+            Found::Zeros { offset, octets } => self.cut_zeros(id, reader, offset, octets),
             Found::Torn { offset, octets } => {
                 let path = reader.path.display();
                 self.notice(format!("{path}: {octets} octets at {offset} were never committed, ignored"));

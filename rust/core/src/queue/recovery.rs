@@ -246,6 +246,30 @@ mod tests {
     }
 
     #[test]
+    fn zeros_of_a_writer_that_was_killed_are_cut_once_and_those_of_a_live_one_stay() {
+        let directory = Directory::new();
+        let options = JournalOptions { ahead_octets: 500, ..JournalOptions::default() };
+        let journal = Journal::open(directory.path(), options).unwrap();
+        let places: Vec<_> = (0..2).map(|_| commit(&journal, &[b'x'; 9000]).result.unwrap()).collect();
+        let end = places[1].offset + places[1].record_octets;
+        let octets = |directory: &Directory| directory.files(INCOMING)[0].metadata().unwrap().len();
+        let ahead = octets(&directory);
+        assert!(ahead > end);
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        assert_eq!(spool.producer(places[0].segment, end).len(), 2);
+        assert_eq!((octets(&directory), spool.take_notices()), (ahead, vec![]), "its writer lives");
+        let image = crash_image(&directory);
+        for round in 0..2 {
+            let (mut spool, stored) = Spool::open(image.path()).unwrap();
+            assert_eq!((stored.len(), octets(&image)), (2, end));
+            let notices = spool.take_notices();
+            assert_eq!(notices.len(), usize::from(round == 0), "{notices:?}");
+            let text = format!("{} octets of zeros at {end} were never committed, cut", ahead - end);
+            assert!(notices.iter().all(|notice| notice.ends_with(&text)), "{notices:?}");
+        }
+    }
+
+    #[test]
     fn a_second_queue_manager_is_refused() {
         let directory = Directory::new();
         let (spool, _) = Spool::open(directory.path()).unwrap();

@@ -29,6 +29,8 @@ pub(crate) enum Found {
     Bad { offset: u64, octets: u64, reason: String },
     /// A tail that was never committed.
     Torn { offset: u64, octets: u64 },
+    /// The same, of zeros alone: what a writer that was killed had ahead of its records.
+    Zeros { offset: u64, octets: u64 },
 }
 
 /// A segment under its name, open for reading.
@@ -72,7 +74,9 @@ impl SegmentReader {
         (self.to, self.window_at) = (to, 0);
         self.window.clear();
         let Some(salt) = self.salt(to)? else {
-            if to < (SEGMENT_HEADER_OCTETS + RECORD_HEADER_OCTETS) as u64 || self.is_zero(0, to)? {
+            if self.is_zero(0, to)? {
+                each(Found::Zeros { offset: 0, octets: to });
+            } else if to < (SEGMENT_HEADER_OCTETS + RECORD_HEADER_OCTETS) as u64 {
                 each(Found::Torn { offset: 0, octets: to });
             } else {
                 each(Found::Bad { offset: 0, octets: to, reason: "no segment header and no first record".into() });
@@ -84,7 +88,9 @@ impl SegmentReader {
             let Some(header) = self.header(at, to, salt)? else {
                 let next = self.next_header(at + 1, to, salt)?;
                 let octets = next.unwrap_or(to) - at;
-                if next.is_none() && (octets < RECORD_HEADER_OCTETS as u64 || self.is_zero(at, to)?) {
+                if next.is_none() && self.is_zero(at, to)? {
+                    each(Found::Zeros { offset: at, octets });
+                } else if next.is_none() && octets < RECORD_HEADER_OCTETS as u64 {
                     each(Found::Torn { offset: at, octets });
                 } else {
                     each(Found::Bad { offset: at, octets, reason: "no record header".into() });
@@ -362,8 +368,8 @@ mod tests {
         let sample = sample(&[b"one"]);
         let garbage = vec![b'g'; 500];
         assert!(matches!(sample.scan(&garbage).unwrap()[..], [Found::Bad { offset: 0, octets: 500, .. }]));
-        assert_eq!(sample.scan(&[0; 500]).unwrap(), [Found::Torn { offset: 0, octets: 500 }]);
-        assert_eq!(sample.scan(b"").unwrap(), [Found::Torn { offset: 0, octets: 0 }]);
+        assert_eq!(sample.scan(&[0; 500]).unwrap(), [Found::Zeros { offset: 0, octets: 500 }]);
+        assert_eq!(sample.scan(b"").unwrap(), [Found::Zeros { offset: 0, octets: 0 }]);
     }
 
     proptest! {
@@ -392,7 +398,7 @@ mod tests {
                 prop_assert_eq!(Sample::ids(&found), expected);
                 let octets: u64 = found.iter().map(|what| match what {
                     Found::Record { locator, .. } => locator.record_octets,
-                    Found::Bad { octets, .. } | Found::Torn { octets, .. } => *octets,
+                    Found::Bad { octets, .. } | Found::Torn { octets, .. } | Found::Zeros { octets, .. } => *octets,
                 }).sum();
                 prop_assert_eq!(octets as usize, sample.bytes.len() - SEGMENT_HEADER_OCTETS);
             }
