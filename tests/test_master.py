@@ -11,12 +11,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from mta import PATIENCE_S, age_s, ended, free_port, wait_for
 from postillion.master import programs
 from postillion.master.service import LIVED_S
+from postillion.master.supervisor import IDLE_S, Master
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"}
@@ -199,6 +202,20 @@ def test_a_killed_process_is_replaced(tmp_path: Path) -> None:
         wait_for("a new process", lambda: len(site.children()) == SMTPDS)
         assert site.client().echo("again")
         assert "throttling" not in site.log()
+
+
+@pytest.mark.parametrize(
+    ("throttled_s", "least_s", "most_s"),
+    [(0.5, 0, 0), (-1, 50, IDLE_S), (10, 5, 9.5)],
+    ids=["meanwhile", "before", "later"],
+)
+def test_a_throttle_that_ends_while_master_looks_at_its_services_is_not_slept_over(
+    throttled_s: float, least_s: float, most_s: float
+) -> None:
+    looked = time.monotonic() - 1.0
+    service = SimpleNamespace(next_wakeup=None, throttled_until=looked + throttled_s)
+    master = SimpleNamespace(_stop_phase=0, services={"x": service})
+    assert least_s <= Master._timeout(cast(Master, master), looked) <= most_s
 
 
 def test_a_program_that_dies_at_once_is_throttled_and_others_serve(tmp_path: Path) -> None:

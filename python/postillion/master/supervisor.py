@@ -84,7 +84,7 @@ class Master:
             self._start_missing(now)
             self._watch(now)
             self._wake(now)
-            for key, _ in self._selector.select(self._timeout(time.monotonic())):
+            for key, _ in self._selector.select(self._timeout(now)):
                 if key.data is self._wakeup:
                     _drain(self._wakeup)
                 elif isinstance(key.data, Process):
@@ -170,17 +170,18 @@ class Master:
             for address in service.listeners:
                 _trigger(address)
 
-    def _timeout(self, now: float) -> float:
-        deadlines = [now + IDLE_S]
+    def _timeout(self, looked: float) -> float:
+        """Seconds until something is due that was not when the services were looked at; it may be by now."""
+        deadlines = [looked + IDLE_S]
         if self._stop_phase:
             deadlines.append(self._stop_until)
         else:
             for service in self.services.values():
                 if service.next_wakeup is not None:
                     deadlines.append(service.next_wakeup)
-                if service.throttled_until > now:
+                if service.throttled_until > looked:
                     deadlines.append(service.throttled_until)
-        return max(0.0, min(deadlines) - now)
+        return max(0.0, min(deadlines) - time.monotonic())
 
     # What happened.
 
