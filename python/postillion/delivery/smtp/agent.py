@@ -23,7 +23,6 @@ from postillion.delivery.smtp.destination import BadDestination, Destination, pa
 from postillion.delivery.smtp.resolver import Resolver
 from postillion.delivery.smtp.sessions import (
     FINISHED,
-    FOLLOW_DEMAND,
     NEXT,
     STALE,
     Attempt,
@@ -127,7 +126,7 @@ class SmtpAgent(Agent, Courier):
         route.started(now)
         attempt = Attempt(job, route)
         last = route.targets_known <= 1 or self.session_limit == 1
-        leader = route.leader(self.cache, now) if route.active > FOLLOW_DEMAND or not route.idle else None
+        leader = None if route.idle else route.leader(self.cache, now)
         if leader is not None:
             attempt.tried = leader.target
             leader.follow(attempt, now, last_session=last)

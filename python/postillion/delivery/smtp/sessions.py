@@ -1,6 +1,7 @@
 """Connections: one carries one job after the other, and may wait a little for the next job to the same next hop.
 
-A job may follow another while that is under way: its commands then go out with the other's message (`FOLLOW_DEMAND`).
+A job for which no connection is idle may follow another while that is under way: its commands then go out with the
+other's message.
 
 `Session` is the protocol of one connection: what the server sends goes to the Rust client, what the client writes goes
 to the server, and nothing else happens per message. `Route` holds what is known of one next hop: its idle sessions and
@@ -25,8 +26,6 @@ DEMAND_S = 1.0
 """Jobs that follow each other within this time are demand for a connection that stays."""
 IDLE_MAX_SESSIONS = 50
 """Idle sessions kept to one next hop."""
-FOLLOW_DEMAND = 4
-"""Jobs under way to a next hop above which one follows another rather than use a connection that is idle."""
 FOLLOW_MAX_S = 1.0
 """How long a job waits for the one that it follows; then it has a connection of its own."""
 MORE, FINISHED, CLOSED, STALE = SmtpClient.MORE, SmtpClient.FINISHED, SmtpClient.CLOSED, SmtpClient.STALE
