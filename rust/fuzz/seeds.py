@@ -139,11 +139,6 @@ ADDRESSES = (
 )
 
 
-def _address() -> Iterator[bytes]:
-    for flags, text in itertools.product((b"\0", b"\x0f", b"\5"), ADDRESSES):
-        yield flags + text.encode()
-
-
 COMMANDS = (
     "MAIL FROM:<a@b.c> SIZE=9 BODY=8BITMIME RET=HDRS ENVID=x+2By SMTPUTF8",
     "MAIL FROM:<>",
@@ -157,9 +152,9 @@ COMMANDS = (
 )
 
 
-def _path() -> Iterator[bytes]:
-    for flags, line in itertools.product((b"\0", b"\1", b"\6"), COMMANDS):
-        yield flags + line.encode()
+def _flagged(flags: tuple[bytes, ...], texts: tuple[str, ...]) -> Iterator[bytes]:
+    """Every text behind each of the flags."""
+    return (flag + text.encode() for flag, text in itertools.product(flags, texts))
 
 
 def _record(kind: bytes, data: bytes) -> bytes:
@@ -274,8 +269,8 @@ MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "data": _data,
     "stuff": _stuff,
     "cleanup": _cleanup,
-    "address": _address,
-    "path": _path,
+    "address": lambda: _flagged((b"\0", b"\x0f", b"\5"), ADDRESSES),
+    "path": lambda: _flagged((b"\0", b"\1", b"\6"), COMMANDS),
     "maildrop": _maildrop,
     "frame": _frame,
     "envelope": lambda: iter(_envelopes()),
