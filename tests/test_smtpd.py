@@ -329,11 +329,17 @@ def test_sigterm_ends_idle_sessions_and_lets_a_message_in_flight_end(tmp_path: P
         assert len(queued(tmp_path)) == 1
 
 
+def watched(pid: int) -> int:
+    """Return how many sockets and pipes a process waits for with epoll."""
+    return sum(path.read_text().count("tfd:") for path in Path(f"/proc/{pid}/fdinfo").iterdir())
+
+
 def test_sighup_drains(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         client = process.greet()
+        before = watched(process.pid)
         os.kill(process.pid, signal.SIGHUP)
-        time.sleep(0.3)
+        wait_for("no client to be accepted any more", lambda: watched(process.pid) < before)
         say(client, ENVELOPE, b"354 ")
         assert b"queued as" in say(client, b".\r\n", b"\r\n")
         assert b"221 " in say(client, b"QUIT\r\n", b"\r\n")
