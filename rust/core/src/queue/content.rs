@@ -4,7 +4,7 @@ use crate::queue::error::QueueError;
 use crate::queue::id::QueueId;
 use crate::queue::locator::Locator;
 use crate::queue::record::{RECORD_HEADER_OCTETS, RecordHeader};
-use crate::queue::segment_files::SegmentFile;
+use crate::queue::segment_files::OpenSegment;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -19,7 +19,7 @@ const SPARE_OCTETS: usize = 256;
 /// pieces on must not end the message before `piece` has returned the last one.
 #[derive(Debug)]
 pub struct ContentReader {
-    segment: SegmentFile,
+    segment: OpenSegment,
     at: Locator,
     header: RecordHeader,
     /// The start of the record, its header included, as one read brought it.
@@ -31,11 +31,11 @@ pub struct ContentReader {
 impl ContentReader {
     /// `path`: the segment's, relative to the queue directory, as a job names it.
     pub fn open(queue_directory: &Path, path: &str, at: &Locator) -> Result<Self, QueueError> {
-        Self::of(SegmentFile::open(queue_directory, path, at.segment)?, at)
+        Self::of(OpenSegment::open(queue_directory, path, at.segment)?, at)
     }
 
     /// The record at `at` of a segment that is open. One read, of a record of up to `FIRST_READ_OCTETS` the only one.
-    pub fn of(segment: SegmentFile, at: &Locator) -> Result<Self, QueueError> {
+    pub fn of(segment: OpenSegment, at: &Locator) -> Result<Self, QueueError> {
         let failed = |error| QueueError::io("read", &segment.path, &error);
         let mut first = Vec::new();
         let octets = at.record_octets.clamp(RECORD_HEADER_OCTETS as u64, FIRST_READ_OCTETS) as usize;

@@ -18,13 +18,13 @@ pub const IDLE_S: f64 = 2.0;
 
 /// A segment that is open for reading.
 #[derive(Debug, Clone)]
-pub struct SegmentFile {
+pub struct OpenSegment {
     pub(crate) file: Arc<File>,
     /// For messages about it.
     pub(crate) path: Arc<Path>,
 }
 
-impl SegmentFile {
+impl OpenSegment {
     /// `path`: relative to the queue directory. It comes from another process: only a segment of the queue is opened.
     pub fn open(queue_directory: &Path, path: &str, segment: SegmentId) -> Result<Self, QueueError> {
         let named = path.split_once('/').filter(|(directory, _)| [INCOMING, DEFERRED].contains(directory));
@@ -41,7 +41,7 @@ impl SegmentFile {
 struct Kept {
     path: Box<str>,
     segment: SegmentId,
-    open: SegmentFile,
+    open: OpenSegment,
     used: f64,
 }
 
@@ -60,12 +60,12 @@ impl SegmentFiles {
         path: &str,
         segment: SegmentId,
         now: f64,
-    ) -> Result<SegmentFile, QueueError> {
+    ) -> Result<OpenSegment, QueueError> {
         let known = self.kept.iter().position(|kept| kept.segment == segment && *kept.path == *path);
         let kept = match known.and_then(|at| self.kept.remove(at)) {
             Some(kept) => Kept { used: now, ..kept },
             None => {
-                let open = SegmentFile::open(queue_directory, path, segment)?;
+                let open = OpenSegment::open(queue_directory, path, segment)?;
                 self.kept.truncate(OPEN_MAX - 1);
                 Kept { path: path.into(), segment, open, used: now }
             }
