@@ -7,12 +7,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod bench;
 pub mod clock;
+pub mod codec;
 pub mod delivery;
 pub mod few;
 pub mod ipc;
 pub mod log;
+pub mod mail;
 pub mod message;
 pub mod net;
 pub mod qmgr;

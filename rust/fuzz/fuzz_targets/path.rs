@@ -5,8 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::message::envelope::{Envelope, Notify, Recipient};
-use postillion_core::queue::id::QueueId;
+use postillion_core::mail::envelope::{Envelope, Notify, Recipient};
+use postillion_core::mail::id::QueueId;
 use postillion_core::smtp::capability::Capabilities;
 use postillion_core::smtp::command::{Dialect, MailArguments, RcptArguments, Verb};
 use postillion_core::smtp::path::Path;

@@ -5,14 +5,15 @@
 //! `header_size_limit`, whatever is fed. The first problem is latched: what follows is read and thrown away, for the
 //! client must be heard to the end before it can be told.
 
-use super::address::{Rewrite, phrase};
-use super::date::compact_utc;
-use super::envelope::{Envelope, Recipient};
-use super::header::{End, Field, HeaderEvents, HeaderParser, Known, Seen, name_octets};
 use super::settings::{CleanupSettings, Octets};
-use super::sink::Sink;
+use crate::address::rewrite::Rewrite;
 use crate::log::{Log, Severity};
-use crate::smtp::reply::Reply;
+use crate::mail::date::compact_utc;
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::header::{End, Field, HeaderEvents, HeaderParser, Known, Seen, name_octets};
+use crate::mail::phrase::phrase;
+use crate::mail::reply::Reply;
+use crate::mail::sink::Sink;
 use memchr::memchr2;
 use std::collections::HashSet;
 use std::io;

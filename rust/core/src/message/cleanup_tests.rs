@@ -1,9 +1,9 @@
 //! Tests of cleanup: tables in any split, limits, properties.
 
 use super::*;
-use crate::message::envelope::Notify;
-use crate::message::stuff::{stuff, unstuff};
-use crate::queue::id::QueueId;
+use crate::mail::envelope::Notify;
+use crate::mail::id::QueueId;
+use crate::mail::stuff::{stuff, unstuff};
 use proptest::prelude::*;
 
 const WALL_US: u64 = 1_795_366_923_000_000;

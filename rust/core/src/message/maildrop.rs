@@ -11,7 +11,8 @@
 //!
 //! ENVID= and ORCPT= stand in a file as they read; in an envelope they have their xtext form (RFC 3461 §4).
 
-use super::envelope::{BodyType, Notify, Recipient, Ret};
+use crate::mail::envelope::{BodyType, Notify, Recipient, Ret};
+use crate::mail::xtext::{from_typed_xtext, from_xtext, xtext};
 use memchr::memchr;
 use std::fmt;
 
@@ -241,7 +242,7 @@ impl MaildropReader {
             }
             b'O' => self.original = Some(text.into()),
             b'n' => self.notify = Notify(flags("notify_flags", text, 15)?),
-            b'i' => self.maildrop.envid = Some(xtext(text)),
+            b'i' => self.maildrop.envid = Some(xtext(text).into()),
             b'o' => self.orcpt = Some(typed_xtext(text)?),
             _ => {
                 let (name, value) = text.split_once('=').ok_or(MaildropError::BadValue("attribute"))?;
@@ -255,7 +256,7 @@ impl MaildropReader {
         match name {
             "notify_flags" => self.notify = Notify(flags("notify_flags", value, 15)?),
             "dsn_orig_rcpt" => self.orcpt = Some(typed_xtext(value)?),
-            "envelope_id" => self.maildrop.envid = Some(xtext(value)),
+            "envelope_id" => self.maildrop.envid = Some(xtext(value).into()),
             "ret_flags" => {
                 self.maildrop.ret = match flags("ret_flags", value, 2)? {
                     0 => Ret::Unsaid,
@@ -292,47 +293,10 @@ fn record_name(kind: u8) -> &'static str {
     }
 }
 
-/// The xtext form: what is no printable US-ASCII becomes `+XX`.
-fn xtext(text: &str) -> Box<str> {
-    let mut out = String::with_capacity(text.len());
-    for octet in text.bytes() {
-        match octet {
-            33..=126 if octet != b'+' && octet != b'=' => out.push(char::from(octet)),
-            _ => out.push_str(&format!("+{octet:02X}")),
-        }
-    }
-    out.into()
-}
-
-/// The same of what follows `rfc822;`.
+/// The xtext form of what follows `rfc822;`.
 fn typed_xtext(text: &str) -> Result<Box<str>, MaildropError> {
     let (kind, address) = text.split_once(';').ok_or(MaildropError::BadValue("dsn_orig_rcpt"))?;
     Ok(format!("{kind};{}", xtext(address)).into())
-}
-
-/// What it says: the type stays as it is, whatever octets it has.
-pub(crate) fn from_typed_xtext(text: &str) -> String {
-    text.split_once(';').map_or_else(|| from_xtext(text), |(kind, address)| format!("{kind};{}", from_xtext(address)))
-}
-
-/// What an xtext form says; what is none stays as it is.
-pub(crate) fn from_xtext(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| *first == b'+') {
-            Some(octet) => {
-                out.push(octet);
-                rest = &after[2..];
-            }
-            None => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// A text record. Control characters are left out: they could not be read back.

@@ -1,7 +1,7 @@
 //! The recipients that a message's own headers name (`sendmail -t`).
 
-use super::address::addresses;
-use super::header::{End, Field, HeaderEvents, HeaderParser, Known};
+use crate::mail::address::addresses;
+use crate::mail::header::{End, Field, HeaderEvents, HeaderParser, Known};
 use memchr::memchr;
 
 /// A header that names recipients is read up to here. A longer one is an error, for its rest would be forgotten.

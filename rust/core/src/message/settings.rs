@@ -1,8 +1,8 @@
 //! What a site says about messages that come in: cleanup's parameters by Postfix's names (cleanup(8)).
 
-use super::address::Rewrite;
-use super::date::Zone;
-use super::header::Known;
+use crate::address::rewrite::Rewrite;
+use crate::mail::date::Zone;
+use crate::mail::header::Known;
 use std::sync::{PoisonError, RwLock};
 
 /// A set of octets, written as in main.cf: `\0\r` (`message_strip_characters`, `message_reject_characters`).

@@ -1,10 +1,10 @@
 //! The journal as an `Appender`.
 
-use crate::message::envelope::Envelope;
-use crate::message::sink::Sink;
+use crate::mail::envelope::Envelope;
+use crate::mail::id::QueueId;
+use crate::mail::sink::Sink;
 use crate::queue::draft::Draft;
 use crate::queue::error::QueueError;
-use crate::queue::id::QueueId;
 use crate::queue::journal::{Completion, Journal};
 use crate::queue::store::{Appender, Incoming};
 use std::io;

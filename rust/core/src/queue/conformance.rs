@@ -4,20 +4,20 @@
 //! of what was acknowledged. And the least that each half promises, one test a promise.
 
 use crate::clock::wall_now_us;
-use crate::ipc::frame::{Arrival, Frame, FrameReader, Outcome, Status};
-use crate::message::sink::Sink;
-use crate::queue::Spool;
+use crate::ipc::frame::{Arrival, Frame, FrameReader};
+use crate::mail::id::QueueId;
+use crate::mail::locator::Locator;
+use crate::mail::reply::Enhanced;
+use crate::mail::sink::Sink;
+use crate::mail::status::{Outcome, Status};
 use crate::queue::diskstore::DiskStore;
 use crate::queue::housekeeping::RETIRE_AFTER_US;
-use crate::queue::id::QueueId;
 use crate::queue::journal::{Completion, Journal, JournalOptions};
-use crate::queue::locator::Locator;
 use crate::queue::memory::{Memory, MemoryAppender, MemoryStore};
 use crate::queue::state::{Fact, Kept};
 use crate::queue::store::{Appender, Store, Stored};
 use crate::queue::testing::{Directory, crash_image, envelope};
-use crate::queue::{DEFERRED, INCOMING};
-use crate::smtp::reply::Enhanced;
+use crate::queue::{DEFERRED, INCOMING, Spool};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Reading one message's content for delivery, checked.
 
+use crate::mail::id::QueueId;
+use crate::mail::locator::Locator;
 use crate::queue::error::QueueError;
-use crate::queue::id::QueueId;
-use crate::queue::locator::Locator;
 use crate::queue::record::{RECORD_HEADER_OCTETS, RecordHeader};
 use crate::queue::segment_files::OpenSegment;
 use std::fs::File;

@@ -7,19 +7,18 @@
 //! what is done.
 
 use crate::clock::Now;
-use crate::ipc::codec::Take;
+use crate::codec::Take;
 use crate::ipc::frame::Arrival;
-use crate::message::envelope::{Envelope, Recipient};
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::id::QueueId;
+use crate::mail::locator::{Locator, SegmentId};
 use crate::queue::catalogue::Catalogue;
 use crate::queue::content::{read_content, read_envelope_bytes};
 use crate::queue::corrupt::put_aside;
 use crate::queue::disk::{Disk, Open, RealDisk};
 use crate::queue::error::QueueError;
-use crate::queue::id::QueueId;
 use crate::queue::loader::{Loader, Scanned, Wanted};
-use crate::queue::locator::{Locator, SegmentId};
-use crate::queue::recipients::Cursor;
-use crate::queue::recipients::read_recipients;
+use crate::queue::recipients::{Cursor, read_recipients};
 use crate::queue::recovery::{self, Known};
 use crate::queue::scan::{Found, SegmentReader, segment_path};
 use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SegmentFile, make_directory};

@@ -3,12 +3,12 @@
 //! A draft is memory until it is longer than `large_message_octets`; from then on its content goes to a file of its own
 //! while it arrives, so that a process holds at most that much of each message. Dropping a draft leaves nothing.
 
-use crate::message::sink::Sink;
+use crate::mail::id::QueueId;
+use crate::mail::locator::SegmentId;
+use crate::mail::sink::Sink;
 use crate::queue::disk::{Disk, write_all};
 use crate::queue::error::QueueError;
-use crate::queue::id::QueueId;
 use crate::queue::journal::Shared;
-use crate::queue::locator::SegmentId;
 use crate::queue::record::{RECORD_HEADER_OCTETS, RecordHeader};
 use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SegmentHeader, create_locked, random_salt, take_back};
 use std::fs::File;

@@ -3,9 +3,9 @@
 //! Records that stand behind each other cost one read each: what follows an envelope is the header of the next record,
 //! and both come together. Content is never read.
 
-use crate::ipc::codec::{CodecError, Take};
+use crate::codec::{CodecError, Take};
+use crate::mail::locator::{Locator, SegmentId};
 use crate::queue::error::QueueError;
-use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::record::{RECORD_HEADER_OCTETS, RecordHeader};
 use crate::queue::scan::segment_path;
 use crate::queue::{DEFERRED, INCOMING};
@@ -138,7 +138,7 @@ impl<'a> EnvelopeView<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::envelope::{Envelope, Recipient};
+    use crate::mail::envelope::{Envelope, Recipient};
     use crate::queue::journal::{Journal, JournalOptions};
     use crate::queue::testing::{Directory, commit, envelope};
     use std::os::unix::fs::FileExt;
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_view_sees_what_the_envelope_says_and_no_prefix_is_too_short() {
-        let mut whole = envelope(crate::queue::id::QueueId(9 << 12), 2);
+        let mut whole = envelope(crate::mail::id::QueueId(9 << 12), 2);
         whole
             .recipients
             .push(Recipient { original: Some("o@example.net".into()), ..Recipient::plain("z@example.net") });

@@ -8,11 +8,11 @@
 
 use crate::clock::wall_now_us;
 use crate::ipc::frame::{Arrival, Frame, FrameReader};
-use crate::message::sink::Sink;
+use crate::mail::id::QueueId;
+use crate::mail::sink::Sink;
 use crate::queue::content::read_content;
 use crate::queue::error::QueueError;
 use crate::queue::housekeeping::{MOVE_AGE_US, RETIRE_AFTER_US};
-use crate::queue::id::QueueId;
 use crate::queue::journal::{Journal, JournalOptions};
 use crate::queue::segment::NEW_PREFIX;
 use crate::queue::spool::Spool;

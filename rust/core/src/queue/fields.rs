@@ -3,9 +3,9 @@
 //! The kinds are Postfix's record types: `C` size, `T` arrival, `S` sender, `A` name=value, `O` original recipient, `R`
 //! recipient, `D` recipient that is done.
 
-use crate::message::envelope::{BodyType, Envelope, Ret};
-use crate::message::maildrop::{from_typed_xtext, from_xtext};
-use crate::queue::locator::Locator;
+use crate::mail::envelope::{BodyType, Envelope, Ret};
+use crate::mail::locator::Locator;
+use crate::mail::xtext::{from_typed_xtext, from_xtext};
 use crate::queue::record::RECORD_HEADER_OCTETS;
 
 /// One field.
@@ -107,9 +107,9 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::envelope::{Notify, Recipient};
-    use crate::queue::id::QueueId;
-    use crate::queue::locator::SegmentId;
+    use crate::mail::envelope::{Notify, Recipient};
+    use crate::mail::id::QueueId;
+    use crate::mail::locator::SegmentId;
 
     #[test]
     fn every_field_stands_where_it_is_said_to_stand() {

@@ -1,12 +1,12 @@
 //! One message by its name, read from disk by a process that is not the queue manager (postcat(1)).
 
-use crate::ipc::codec::Take;
-use crate::message::envelope::Envelope;
+use crate::codec::Take;
+use crate::mail::envelope::Envelope;
+use crate::mail::id::QueueId;
+use crate::mail::locator::Locator;
 use crate::queue::content::{ContentReader, read_envelope_bytes};
 use crate::queue::disk::RealDisk;
 use crate::queue::error::QueueError;
-use crate::queue::id::QueueId;
-use crate::queue::locator::Locator;
 use crate::queue::recovery;
 use crate::queue::scan::{Found, SegmentReader};
 use crate::queue::segment::SEGMENT_HEADER_OCTETS;

@@ -1,13 +1,13 @@
 //! Clearing away: segments without messages, facts that count no more, and messages that outlive their segment.
 
 use crate::clock::Now;
+use crate::mail::id::QueueId;
+use crate::mail::locator::{Locator, SegmentId};
 use crate::queue::catalogue::{Catalogue, Place};
 use crate::queue::content::{read_content, read_envelope_bytes};
 use crate::queue::disk::Open;
 use crate::queue::diskstore::{DiskStore, Limits, Segment};
 use crate::queue::error::QueueError;
-use crate::queue::id::QueueId;
-use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::record::{RECORD_HEADER_OCTETS, RecordHeader};
 use crate::queue::segment::SegmentFile;
 use crate::queue::state::{Entry, Fact};

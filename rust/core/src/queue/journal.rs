@@ -8,12 +8,12 @@
 
 use crate::clock::wall_now_us;
 use crate::ipc::frame::{Frame, encode_arrived};
-use crate::message::envelope::Envelope;
+use crate::mail::envelope::Envelope;
+use crate::mail::id::QueueId;
+use crate::mail::locator::{Locator, SegmentId};
 use crate::queue::disk::{Disk, RealDisk};
 use crate::queue::draft::{Body, Draft};
 use crate::queue::error::QueueError;
-use crate::queue::id::QueueId;
-use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::record::ENVELOPE_MAX_OCTETS;
 use crate::queue::segment::{AHEAD_PIECE_MAX_OCTETS, make_directory};
 use crate::queue::slot::Slot;
@@ -410,7 +410,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::ipc::frame::FrameReader;
-    use crate::message::sink::Sink;
+    use crate::mail::sink::Sink;
     use crate::queue::read_content;
     use crate::queue::segment::is_live;
     use crate::queue::testing::{Call, Directory, Faulty, commit, envelope, frames};

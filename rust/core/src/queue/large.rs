@@ -4,10 +4,10 @@
 //! Each large message is a file of its own, so the order among them is nobody's concern. A thread is started when a
 //! message finds none idle, at most `LARGE_WRITERS_MAX`; from then on it waits for work without waking up.
 
+use crate::mail::locator::Locator;
 use crate::queue::draft::Body;
 use crate::queue::error::QueueError;
 use crate::queue::journal::{Completion, Pending, Shared, lock};
-use crate::queue::locator::Locator;
 use crate::queue::segment::SEGMENT_HEADER_OCTETS;
 use std::io;
 use std::sync::{Arc, PoisonError};
@@ -84,7 +84,7 @@ impl Drop for Ending<'_> {
 mod tests {
     use super::*;
     use crate::ipc::frame::Frame;
-    use crate::message::sink::Sink;
+    use crate::mail::sink::Sink;
     use crate::queue::INCOMING;
     use crate::queue::journal::{Journal, JournalOptions};
     use crate::queue::spool::Spool;

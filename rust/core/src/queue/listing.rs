@@ -1,6 +1,6 @@
 //! The queue as postqueue prints it, read from disk while no queue manager runs (postqueue(1)).
 
-use crate::message::envelope::Envelope;
+use crate::mail::envelope::Envelope;
 use crate::queue::disk::RealDisk;
 use crate::queue::error::QueueError;
 use crate::queue::recovery;
@@ -88,14 +88,14 @@ fn print(rows: &mut Rows, envelope: &Envelope, kept: &Kept, long_queue_ids: bool
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::frame::{Outcome, Status};
-    use crate::message::envelope::Recipient;
-    use crate::queue::id::QueueId;
+    use crate::mail::envelope::Recipient;
+    use crate::mail::id::QueueId;
+    use crate::mail::reply::Enhanced;
+    use crate::mail::status::{Outcome, Status};
     use crate::queue::journal::{Journal, JournalOptions};
     use crate::queue::spool::Spool;
     use crate::queue::state::Fact;
     use crate::queue::testing::{Directory, envelope};
-    use crate::smtp::reply::Enhanced;
     use std::sync::Arc;
     use std::time::Duration;
 

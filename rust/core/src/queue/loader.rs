@@ -3,10 +3,10 @@
 //! Checksums and decoding are done here; the queue manager takes one segment after the other, in order, and delivers
 //! what it has meanwhile. The threads are never more than `AHEAD` segments ahead each.
 
+use crate::mail::locator::SegmentId;
 use crate::queue::INCOMING;
 use crate::queue::disk::Disk;
 use crate::queue::error::QueueError;
-use crate::queue::locator::SegmentId;
 use crate::queue::scan::{Found, SegmentReader};
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -4,11 +4,11 @@
 //! and who knows where the last reading ended goes on from there: reading a list in parts costs no more than reading it
 //! once.
 
-use crate::ipc::codec::{CodecError, Take};
-use crate::message::envelope::{Envelope, Recipient, decode_recipient};
+use crate::codec::{CodecError, Take};
+use crate::mail::envelope::{Envelope, Recipient, decode_recipient};
+use crate::mail::locator::Locator;
 use crate::queue::content::read_header;
 use crate::queue::error::QueueError;
-use crate::queue::locator::Locator;
 use crate::queue::record::RECORD_HEADER_OCTETS;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -118,8 +118,8 @@ impl Window<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::envelope::Envelope;
-    use crate::message::sink::Sink;
+    use crate::mail::envelope::Envelope;
+    use crate::mail::sink::Sink;
     use crate::queue::journal::{Journal, JournalOptions};
     use crate::queue::testing::Directory;
     use std::time::Duration;

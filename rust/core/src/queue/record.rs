@@ -8,9 +8,9 @@
 //! each: the queue manager reads an envelope without reading megabytes of content. The salt is the segment's, drawn at
 //! random: bytes that a client sends as content can never pass for a record when a damaged segment is read.
 
-use crate::ipc::codec::{Put, Take};
+use crate::codec::{Put, Take};
+use crate::mail::id::QueueId;
 use crate::queue::error::QueueError;
-use crate::queue::id::QueueId;
 
 /// First bytes of every record. The first is no ASCII, and no UTF-8 sequence starts with it.
 pub(crate) const RECORD_MAGIC: [u8; 4] = *b"\x93PRC";
@@ -76,7 +76,7 @@ impl RecordHeader {
         }
         let mut take = Take::new(&checked[8..]);
         let mut fields = || {
-            Ok::<_, crate::ipc::codec::CodecError>(Self {
+            Ok::<_, crate::codec::CodecError>(Self {
                 salt: take.u64()?,
                 id: QueueId(take.u64()?),
                 content_octets: take.u64()?,

@@ -1,9 +1,9 @@
 //! What a start finds in the queue directory: the facts of the state log, and the segments with what stands in them.
 
+use crate::mail::id::QueueId;
+use crate::mail::locator::SegmentId;
 use crate::queue::disk::{Disk, Open};
 use crate::queue::error::QueueError;
-use crate::queue::id::QueueId;
-use crate::queue::locator::SegmentId;
 use crate::queue::scan::segment_path;
 use crate::queue::segment::NEW_PREFIX;
 use crate::queue::state::{Entry, Fact, Kept};
@@ -111,13 +111,13 @@ pub(crate) fn names(disk: &dyn Disk, directory: &Path) -> Result<Vec<String>, Qu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::frame::{Outcome, Status};
-    use crate::message::sink::Sink;
+    use crate::mail::reply::Enhanced;
+    use crate::mail::sink::Sink;
+    use crate::mail::status::{Outcome, Status};
     use crate::queue::journal::{Completion, Journal, JournalOptions};
     use crate::queue::spool::Spool;
     use crate::queue::store::Stored;
     use crate::queue::testing::{Directory, commit, crash_image};
-    use crate::smtp::reply::Enhanced;
     use std::fs::{self, File};
     use std::os::unix::fs::FileExt;
     use std::sync::Arc;

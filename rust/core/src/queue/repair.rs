@@ -4,10 +4,10 @@
 //! place, another owner or mode, and what processes left behind that died. What is not understood is named and left
 //! alone; no octet of a segment is changed, and no file that may hold a message is removed.
 
+use crate::mail::locator::SegmentId;
 use crate::queue::disk::RealDisk;
 use crate::queue::diskstore::take_lock;
 use crate::queue::error::QueueError;
-use crate::queue::locator::SegmentId;
 use crate::queue::recovery::remove_leftovers;
 use crate::queue::segment::{NEW_PREFIX, SEGMENT_HEADER_OCTETS, SegmentBytes, SegmentHeader, is_live, make_directory};
 use crate::queue::{ACTIVE, CORRUPT, DEFERRED, INCOMING};

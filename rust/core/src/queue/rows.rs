@@ -15,8 +15,8 @@
 //!
 //! Behind the ID stands `*` for an active message, `!` for one on hold, and `#` for one that is to be returned.
 
-use crate::ipc::frame::{Outcome, Status};
 use crate::log::civil;
+use crate::mail::status::{Outcome, Status};
 use std::fmt::Write as _;
 
 /// How the null sender is shown.
@@ -318,7 +318,7 @@ fn ctime(at_s: u64, offsets: &Offsets) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smtp::reply::Enhanced;
+    use crate::mail::reply::Enhanced;
 
     fn deferred(text: &str) -> Status {
         let dsn = Enhanced { class: 4, subject: 4, detail: 1 };

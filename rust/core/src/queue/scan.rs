@@ -4,11 +4,11 @@
 //! next one begins where the header says. Where no header stands, the next one is searched for; the segment's salt sees
 //! to it that content is never taken for a record. What is missing at the end of the file was never committed.
 
-use crate::ipc::codec::Take;
-use crate::message::envelope::Envelope;
+use crate::codec::Take;
+use crate::mail::envelope::Envelope;
+use crate::mail::locator::{Locator, SegmentId};
 use crate::queue::disk::{Disk, Open};
 use crate::queue::error::QueueError;
-use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::record::{HeaderBytes, RECORD_HEADER_OCTETS, RECORD_MAGIC, RECORD_VERSION, RecordHeader};
 use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SEGMENT_VERSION, SegmentBytes, SegmentHeader, is_live};
 use memchr::memmem;
@@ -247,8 +247,8 @@ pub(crate) fn segment_path(queue_directory: &Path, directory: &str, id: SegmentI
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::id::QueueId;
     use crate::queue::disk::RealDisk;
-    use crate::queue::id::QueueId;
     use crate::queue::journal::{Journal, JournalOptions};
     use crate::queue::testing::{Directory, commit};
     use proptest::prelude::*;

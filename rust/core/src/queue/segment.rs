@@ -9,10 +9,10 @@
 //! segment that is written much has zeros ahead of its records, which are synced with one of them; they are cut when it
 //! is sealed, and read as nothing when that did not come to pass.
 
-use crate::ipc::codec::Put;
+use crate::codec::Put;
+use crate::mail::locator::SegmentId;
 use crate::queue::disk::{Disk, Open, write_all};
 use crate::queue::error::QueueError;
-use crate::queue::locator::SegmentId;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};

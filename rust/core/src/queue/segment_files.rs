@@ -3,8 +3,8 @@
 //! An unlinked segment takes disk space for as long as it is open, so what was not read for `IDLE_S` is closed. A segment's
 //! number is never given twice (`SegmentId`), so a path always means the same bytes.
 
+use crate::mail::locator::SegmentId;
 use crate::queue::error::QueueError;
-use crate::queue::locator::SegmentId;
 use crate::queue::{DEFERRED, INCOMING};
 use std::collections::VecDeque;
 use std::fs::File;

@@ -4,9 +4,9 @@
 //! file holds one number: a microsecond that no ID of this slot has passed. A later holder of the slot begins behind it,
 //! so an ID is given once even when the clock was set back in between.
 
+use crate::mail::id::{IdSource, QueueId, SLOTS};
 use crate::queue::disk::{Disk, Open, write_all};
 use crate::queue::error::QueueError;
-use crate::queue::id::{IdSource, QueueId, SLOTS};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::path::Path;

@@ -2,11 +2,11 @@
 
 use crate::clock::Now;
 use crate::ipc::frame::Arrival;
+use crate::mail::id::QueueId;
+use crate::mail::locator::{Locator, SegmentId};
 use crate::queue::catalogue::{Catalogue, Place};
 use crate::queue::diskstore::DiskStore;
 use crate::queue::error::QueueError;
-use crate::queue::id::QueueId;
-use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::state::{Fact, Kept};
 use crate::queue::store::{News, Recovery, Store, Stored};
 use std::ops::{Deref, DerefMut};

@@ -10,13 +10,13 @@
 
 use crate::clock::Now;
 use crate::ipc::frame::Arrival;
-use crate::message::envelope::{Envelope, Recipient};
-use crate::message::sink::Sink;
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::id::QueueId;
+use crate::mail::locator::{Locator, SegmentId};
+use crate::mail::sink::Sink;
 use crate::queue::catalogue::Catalogue;
 use crate::queue::error::QueueError;
-use crate::queue::id::QueueId;
 use crate::queue::journal::Completion;
-use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::recipients::Cursor;
 use crate::queue::state::{Fact, Kept};
 use std::os::fd::BorrowedFd;

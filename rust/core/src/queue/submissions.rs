@@ -80,7 +80,7 @@ fn read(file: File) -> Option<Maildrop> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::envelope::Recipient;
+    use crate::mail::envelope::Recipient;
     use crate::message::maildrop::{ContentWriter, LineEndings};
     use crate::queue::rows::Form;
     use crate::queue::testing::Directory;

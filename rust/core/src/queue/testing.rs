@@ -1,10 +1,10 @@
 //! What the queue's tests share: a directory that goes away, a disk that counts and fails, messages.
 
 use crate::ipc::frame::{Frame, FrameReader};
-use crate::message::envelope::{Envelope, Recipient};
-use crate::message::sink::Sink;
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::id::QueueId;
+use crate::mail::sink::Sink;
 use crate::queue::disk::{Disk, Open, RealDisk};
-use crate::queue::id::QueueId;
 use crate::queue::journal::{Completion, Journal, lock};
 use rustix::io::Errno;
 use std::fs::{self, File};

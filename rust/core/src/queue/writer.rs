@@ -4,11 +4,11 @@
 //! While a sync runs, the next messages gather. A message waits for company only where that has paid (`company.rs`), and
 //! an idle journal without a segment does not wake up at all.
 
+use crate::mail::locator::Locator;
 use crate::queue::company::{Company, ENOUGH, GATHER_MAX};
 use crate::queue::draft::Body;
 use crate::queue::error::QueueError;
 use crate::queue::journal::{Completion, JournalOptions, Pending, Queue, Shared, lock};
-use crate::queue::locator::Locator;
 use crate::queue::record::{RECORD_HEADER_OCTETS, RecordHeader};
 use crate::queue::segment::SegmentFile;
 use std::io;

@@ -89,7 +89,7 @@ fn give(run: &[u8], content: &mut impl FnMut(&[u8])) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::stuff::{stuff, unstuff};
+    use crate::mail::stuff::{stuff, unstuff};
     use proptest::prelude::*;
 
     /// Wire form, octets, bare newlines.

@@ -29,13 +29,12 @@ pub use pipeline::{PIPELINE_MAX_COMMANDS, PIPELINE_MAX_OCTETS};
 pub use settings::{ClientSettings, Peer, Protocol, Timeouts};
 
 use super::capability::Capabilities;
-use super::reply::Enhanced;
 use super::response::ResponseReader;
 use super::transaction::{BadAddress, push_mail, push_rcpt};
-use crate::delivery::job::outcome_of;
-use crate::ipc::frame::Status;
-use crate::message::envelope::{Envelope, Recipient};
-use crate::message::line_limit::LineLimit;
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::line_limit::LineLimit;
+use crate::mail::reply::Enhanced;
+use crate::mail::status::{Status, outcome_of};
 use expect::Expect;
 use pace::Pace;
 use pipeline::Pipeline;

@@ -6,8 +6,8 @@ mod model;
 
 use super::client::*;
 use crate::delivery::job::tests::job;
-use crate::ipc::frame::Outcome;
-use crate::message::envelope::{Envelope, Recipient};
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::status::Outcome;
 use std::sync::Arc;
 
 fn settings() -> ClientSettings {

@@ -4,8 +4,9 @@
 //! command, which gives Postfix's order of complaints. A refusal is the reply to send, in Postfix's words.
 
 use super::path::Path;
-use super::reply::Reply;
-use crate::message::envelope::{BodyType, Notify, Recipient, Ret};
+use crate::mail::envelope::{BodyType, Notify, Recipient, Ret};
+use crate::mail::reply::Reply;
+use crate::mail::xtext::is_xtext;
 
 /// The largest number that SIZE= can say and BDAT can ask for: what a file's size can be.
 pub const SIZE_MAX_OCTETS: u64 = i64::MAX as u64;
@@ -363,28 +364,6 @@ fn notify(value: &str) -> Option<Notify> {
         };
         Some(Notify(bits | bit))
     })
-}
-
-/// Is it xtext (RFC 3461 §4) that decodes to printable characters? `+00` and `+0A` would be read as an end by
-/// whoever decodes it later. Raw UTF-8 stands for itself (RFC 6533 §3).
-fn is_xtext(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    while let Some(b) = bytes.next() {
-        match b {
-            b'+' => {
-                let hex = |b: Option<u8>| b.filter(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(b));
-                let (Some(high), Some(low)) = (hex(bytes.next()), hex(bytes.next())) else { return false };
-                let digit = |b: u8| if b.is_ascii_digit() { b - b'0' } else { b - b'A' + 10 };
-                if !(b' '..=b'~').contains(&(digit(high) << 4 | digit(low))) {
-                    return false;
-                }
-            }
-            b'=' => return false,
-            b'!'..=b'~' | 0x80.. => {}
-            _ => return false,
-        }
-    }
-    true
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ pub mod command;
 pub mod data;
 pub mod intake;
 pub mod path;
-pub mod reply;
 pub mod response;
 pub mod server;
 pub mod server_config;

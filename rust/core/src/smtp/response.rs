@@ -4,7 +4,7 @@
 //! bounded three ways: a line is cut at `LINE_MAX_OCTETS`, the text of a reply that is kept at `TEXT_MAX_OCTETS`, and a
 //! reply that goes on for more than `RESPONSE_MAX_OCTETS` is an error.
 
-use super::reply::Enhanced;
+use crate::mail::reply::Enhanced;
 use std::fmt;
 
 /// What is kept of a line; the rest of it is skipped (line_length_limit, postconf(5)).

@@ -2,9 +2,9 @@
 
 mod chunks;
 
-use super::reply::Reply;
 use super::server::{ContentFault, Ending, Event, Question, READ_AHEAD_MAX_OCTETS, Server};
 use super::server_config::{BareNewline, ServerConfig};
+use crate::mail::reply::Reply;
 use proptest::prelude::*;
 use std::sync::Arc;
 

@@ -4,7 +4,8 @@
 //! is refused before it becomes a command, and a parameter that is no `esmtp-value` is left out.
 
 use super::capability::Capabilities;
-use crate::message::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
+use crate::mail::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
+use crate::mail::xtext::xtext;
 use std::borrow::Cow;
 
 /// The longest address that becomes a command; servers refuse far shorter ones (RFC 5321 §4.5.3.1.3).
@@ -115,19 +116,6 @@ fn push_parameter(name: &str, value: &str, out: &mut Vec<u8>) {
 /// RFC 5321 §4.1.2, `esmtp-value` without `=` being special: printable ASCII, no blank. Postfix passes `=` as well.
 fn is_value(value: &str) -> bool {
     !value.is_empty() && value.len() <= PARAMETER_MAX_OCTETS && value.bytes().all(|b| (b'!'..=b'~').contains(&b))
-}
-
-/// RFC 3461 §4: `+` and two upper-case hexadecimal digits for what is not printable, and for `+` and `=`.
-fn xtext(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if (b'!'..=b'~').contains(&byte) && byte != b'+' && byte != b'=' {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("+{byte:02X}"));
-        }
-    }
-    out
 }
 
 /// The address as it stands between angle brackets: a local part that is no dot-string is quoted (RFC 5321 §4.1.2).

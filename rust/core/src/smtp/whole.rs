@@ -5,7 +5,7 @@
 //! its text be read as commands.
 
 use super::data::{DataReader, Ending, Run};
-use crate::message::stuff::Unstuffer;
+use crate::mail::stuff::Unstuffer;
 use memchr::memchr;
 
 const CRLF_OCTETS: usize = 2;

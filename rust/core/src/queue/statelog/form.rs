@@ -1,6 +1,6 @@
 //! The state log's headers and entries as octets.
 
-use crate::ipc::codec::Put;
+use crate::codec::Put;
 use crate::queue::error::QueueError;
 use crate::queue::state::Entry;
 use std::path::Path;

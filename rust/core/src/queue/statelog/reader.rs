@@ -1,11 +1,10 @@
 //! What an earlier state log says, file by file and piece by piece.
 
-use super::PIECE_OCTETS;
 use super::form::{
     ENTRIES_AT, ENTRY_HEADER_OCTETS, ENTRY_MAGIC, FILE_HEADER_OCTETS, Kind, Parsed, read_entry, read_file_header,
 };
-use super::log_files;
-use crate::ipc::frame::Status;
+use super::{PIECE_OCTETS, log_files};
+use crate::mail::status::Status;
 use crate::queue::ACTIVE;
 use crate::queue::disk::{Disk, Open};
 use crate::queue::error::QueueError;

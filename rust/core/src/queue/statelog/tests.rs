@@ -3,8 +3,8 @@
 use super::form::{ENTRIES_AT, FILE_HEADER_OCTETS, FILE_VERSION};
 use super::syncer::SYNC_DELAY;
 use super::*;
+use crate::mail::id::QueueId;
 use crate::queue::disk::RealDisk;
-use crate::queue::id::QueueId;
 use crate::queue::testing::{Call, Directory, Fault, Faulty};
 use rustix::io::Errno;
 use std::fs;

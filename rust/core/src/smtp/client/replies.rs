@@ -2,10 +2,9 @@
 
 use super::expect::Expect;
 use super::{Client, END_OF_DATA, Event, Phase, Protocol};
-use crate::delivery::job::outcome_of;
-use crate::ipc::frame::Status;
+use crate::mail::reply::Enhanced;
+use crate::mail::status::{Status, outcome_of};
 use crate::smtp::capability::Capabilities;
-use crate::smtp::reply::Enhanced;
 use crate::smtp::response::Response;
 
 impl Client {

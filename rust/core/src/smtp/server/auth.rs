@@ -5,8 +5,8 @@
 //! the session that of a user. What is no SASL answer, like `*`, is the owner's to judge.
 
 use super::{Ending, Event, Mode, Pending, Place, Question, Server, Step};
+use crate::mail::reply::Reply;
 use crate::smtp::command::{MailArguments, Verb};
-use crate::smtp::reply::Reply;
 use memchr::memchr;
 
 /// Who a client has shown to be.

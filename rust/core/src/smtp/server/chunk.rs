@@ -6,9 +6,9 @@
 
 use super::{ContentFault, EndOfData, Event, Mode, Pending, Place, Server, Step};
 use crate::log::Severity;
+use crate::mail::reply::Reply;
 use crate::smtp::chunk::ChunkReader;
 use crate::smtp::command::{SIZE_MAX_OCTETS, Verb, first_word};
-use crate::smtp::reply::Reply;
 use crate::smtp::server::Ending;
 use crate::smtp::server_config::BareNewline;
 

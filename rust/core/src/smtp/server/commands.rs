@@ -2,10 +2,10 @@
 
 use super::{Mode, Pending, Place, Server, Transaction};
 use crate::log::Severity;
-use crate::message::envelope::Recipient;
+use crate::mail::envelope::Recipient;
+use crate::mail::reply::Reply;
 use crate::smtp::command::{MailArguments, RcptArguments, Refused, Verb, first_word};
 use crate::smtp::path::Path;
-use crate::smtp::reply::Reply;
 use crate::smtp::server::Ending;
 
 /// How much of what a client said too early goes to the log.

@@ -2,8 +2,8 @@
 
 use super::{ContentFault, EndOfData, Ending, Event, Mode, Pending, Place, Server, Step};
 use crate::log::Severity;
+use crate::mail::reply::Reply;
 use crate::smtp::data::Run;
-use crate::smtp::reply::Reply;
 use crate::smtp::server_config::BareNewline;
 
 impl Server {

@@ -3,8 +3,8 @@
 //! It is encoded once, when cleanup is done with the message, and the same bytes stand in the queue record and in the
 //! frame that announces the message to the queue manager.
 
-use crate::ipc::codec::{CodecError, Put, Take};
-use crate::queue::id::QueueId;
+use super::id::QueueId;
+use crate::codec::{CodecError, Put, Take};
 
 /// NOTIFY= of RFC 3461 §4.1, as bits; no bit means that the sender said nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

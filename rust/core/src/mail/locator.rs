@@ -1,6 +1,6 @@
 //! Where a message stands on disk.
 
-use crate::ipc::codec::{CodecError, Put, Take};
+use crate::codec::{CodecError, Put, Take};
 
 /// A segment file's number: unique in a queue directory, and its file's name as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

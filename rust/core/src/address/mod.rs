@@ -1,0 +1,3 @@
+//! What a site makes of addresses.
+
+pub mod rewrite;
