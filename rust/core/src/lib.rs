@@ -9,6 +9,7 @@
 
 pub mod address;
 pub mod bench;
+pub mod cleanup;
 pub mod clock;
 pub mod codec;
 pub mod delivery;
@@ -16,8 +17,8 @@ pub mod few;
 pub mod ipc;
 pub mod log;
 pub mod mail;
-pub mod message;
 pub mod net;
+pub mod pickup;
 pub mod qmgr;
 pub mod queue;
 pub mod slab;

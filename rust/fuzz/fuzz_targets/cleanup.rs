@@ -7,12 +7,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use postillion_core::address::rewrite::Rewrite;
+use postillion_core::cleanup::settings::{CleanupSettings, Octets};
+use postillion_core::cleanup::{Cleanup, Origin, Refusal};
 use postillion_core::mail::envelope::{Envelope, Recipient};
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::stuff::unstuff;
-use postillion_core::message::cleanup::{Cleanup, Origin, Refusal};
-use postillion_core::message::recipients::{HeaderRecipients, TooLong};
-use postillion_core::message::settings::{CleanupSettings, Octets};
+use postillion_core::pickup::recipients::{HeaderRecipients, TooLong};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
 use std::sync::Arc;
 

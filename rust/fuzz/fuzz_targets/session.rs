@@ -7,12 +7,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use postillion_core::cleanup::settings::CleanupSettings;
 use postillion_core::log::{Destination, Log};
 use postillion_core::mail::envelope::Envelope;
 use postillion_core::mail::id::{QueueId, SLOT_BITS};
 use postillion_core::mail::reply::Reply;
 use postillion_core::mail::sink::Sink;
-use postillion_core::message::settings::CleanupSettings;
 use postillion_core::queue::{Appender, Completion, Incoming, QueueError};
 use postillion_core::smtp::server::Question;
 use postillion_core::smtp::server_config::ServerConfig;

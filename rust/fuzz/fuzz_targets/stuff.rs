@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use postillion_core::mail::stuff::{Stuffer, Unstuffer};
-use postillion_core::message::maildrop::{ContentWriter, LineEndings};
+use postillion_core::pickup::maildrop::{ContentWriter, LineEndings};
 use postillion_fuzz::{Choices, assert_wire_form, splits};
 
 fn stuffed(pieces: &[&[u8]]) -> Vec<u8> {

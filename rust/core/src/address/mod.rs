@@ -1,3 +1,4 @@
-//! What a site makes of addresses.
+//! Addresses: how they are written in commands, and what a site makes of them.
 
+pub mod path;
 pub mod rewrite;

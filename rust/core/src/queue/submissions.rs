@@ -3,7 +3,7 @@
 //! Whoever may submit mail may write there: only regular files with one name that are complete are opened, never
 //! through a link, and what is no message is passed over.
 
-use crate::message::maildrop::{Maildrop, MaildropReader};
+use crate::pickup::maildrop::{Maildrop, MaildropReader};
 use crate::queue::rows::{Head, Rows, Tail};
 use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions};
@@ -81,7 +81,7 @@ fn read(file: File) -> Option<Maildrop> {
 mod tests {
     use super::*;
     use crate::mail::envelope::Recipient;
-    use crate::message::maildrop::{ContentWriter, LineEndings};
+    use crate::pickup::maildrop::{ContentWriter, LineEndings};
     use crate::queue::rows::Form;
     use crate::queue::testing::Directory;
     use std::os::unix::fs::symlink;

@@ -3,7 +3,7 @@
 //! A line is split once into a verb and the rest; arguments are parsed only after the dialogue's state allows the
 //! command, which gives Postfix's order of complaints. A refusal is the reply to send, in Postfix's words.
 
-use super::path::Path;
+use crate::address::path::Path;
 use crate::mail::envelope::{BodyType, Notify, Recipient, Ret};
 use crate::mail::reply::Reply;
 use crate::mail::xtext::is_xtext;

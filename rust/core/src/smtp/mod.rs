@@ -8,7 +8,6 @@ mod client_tests;
 pub mod command;
 pub mod data;
 pub mod intake;
-pub mod path;
 pub mod response;
 pub mod server;
 pub mod server_config;

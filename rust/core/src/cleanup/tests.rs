@@ -1,10 +1,11 @@
 //! Tests of cleanup: tables in any split, limits, properties.
 
 use super::*;
-use crate::mail::envelope::Notify;
+use crate::mail::envelope::{Notify, Recipient};
 use crate::mail::id::QueueId;
 use crate::mail::stuff::{stuff, unstuff};
 use proptest::prelude::*;
+use std::io;
 
 const WALL_US: u64 = 1_795_366_923_000_000;
 const STRANGER: Origin = Origin::Network { trusted: false };

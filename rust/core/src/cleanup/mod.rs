@@ -4,19 +4,29 @@
 //! added behind the last. The body is copied in runs as long as nothing needs a change. Memory is bounded by
 //! `header_size_limit`, whatever is fed. The first problem is latched: what follows is read and thrown away, for the
 //! client must be heard to the end before it can be told.
+//!
+//! ```text
+//! settings    the parameters
+//! envelope    addresses of the envelope are completed, duplicates dropped
+//! output      header fields are dropped and completed, the body passes
+//! missing     header fields that are added
+//! ```
 
-use super::settings::{CleanupSettings, Octets};
-use crate::address::rewrite::Rewrite;
+mod envelope;
+mod missing;
+mod output;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+
 use crate::log::{Log, Severity};
-use crate::mail::date::compact_utc;
-use crate::mail::envelope::{Envelope, Recipient};
-use crate::mail::header::{End, Field, HeaderEvents, HeaderParser, Known, Seen, name_octets};
-use crate::mail::phrase::phrase;
+use crate::mail::envelope::Envelope;
+use crate::mail::header::{HeaderEvents, HeaderParser, Seen};
 use crate::mail::reply::Reply;
 use crate::mail::sink::Sink;
+use envelope::complete_envelope;
 use memchr::memchr2;
-use std::collections::HashSet;
-use std::io;
+use settings::{CleanupSettings, Octets};
 use std::sync::Arc;
 
 /// Where a message comes from: it decides what is completed and added.
@@ -63,8 +73,6 @@ impl Refusal {
 pub const MESSAGE_ID: &str = "message_id";
 /// The name of the attribute that holds the Resent-Message-Id.
 pub const RESENT_MESSAGE_ID: &str = "resent_message_id";
-/// A Message-Id is remembered up to here; in the message it stays whole.
-const MESSAGE_ID_MAX_OCTETS: usize = 998;
 
 /// A message on its way into the queue.
 #[derive(Debug)]
@@ -353,204 +361,6 @@ impl<S: Sink> Cleanup<S> {
     }
 }
 
-impl<S: Sink> Output<S> {
-    fn refuse(&mut self, refusal: Refusal) {
-        self.refusal.get_or_insert(refusal);
-    }
-
-    fn write(&mut self, wire: &[u8]) {
-        if self.refusal.is_some() || wire.is_empty() {
-            return;
-        }
-        if let Err(error) = self.sink.write(wire) {
-            let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-            self.refuse(if full { Refusal::NoSpace } else { Refusal::WriteError });
-        }
-    }
-
-    /// Write a header without its last line end.
-    fn write_header(&mut self, parts: &[&[u8]]) {
-        if parts[0].first() == Some(&b'.') {
-            self.write(b".");
-        }
-        for part in parts {
-            self.write(part);
-            self.size_octets += (part.len() - memchr::memchr_iter(b'\n', part).count()) as u64;
-        }
-        self.write(b"\r\n");
-        self.size_octets += 1;
-    }
-
-    fn hop(&mut self) {
-        self.hops += 1;
-        if self.hops >= self.settings.hopcount_limit {
-            self.refuse(Refusal::TooManyHops);
-        }
-    }
-
-    /// What completes the addresses in this message's headers.
-    fn rewrite(&self) -> Option<&Rewrite> {
-        match self.origin {
-            Origin::Local | Origin::Network { trusted: true } => Some(&self.settings.local_rewrite),
-            Origin::Network { trusted: false } => self.settings.remote_rewrite.as_ref(),
-        }
-    }
-
-    /// The headers that every message should have (RFC 5322 §3.6), in Postfix's order.
-    fn add_missing(&mut self) {
-        if self.rewrite().is_none() && !self.settings.always_add_missing_headers {
-            return;
-        }
-        let settings = Arc::clone(&self.settings);
-        let (prefix, message_id, date, from) = if self.resent {
-            ("Resent-", Known::ResentMessageId, Known::ResentDate, Known::ResentFrom)
-        } else {
-            ("", Known::MessageId, Known::Date, Known::From)
-        };
-        if !self.seen.has(message_id) {
-            let id = self.envelope.id.text(settings.long_queue_ids);
-            let value = if settings.long_queue_ids {
-                format!("<{id}@{}>", settings.myhostname)
-            } else {
-                format!("<{}.{id}@{}>", compact_utc(self.wall_now_us), settings.myhostname)
-            };
-            self.write_header(&[format!("{prefix}Message-Id: {value}").as_bytes()]);
-            self.note_message_id(message_id, value);
-        }
-        if !self.seen.has(date) {
-            self.write_header(&[format!("{prefix}Date: {}", settings.date(self.wall_now_us)).as_bytes()]);
-        }
-        if !self.seen.has(from) {
-            self.write_header(&[format!("{prefix}From: {}", self.sender_as_header()).as_bytes()]);
-        }
-        let visible = [Known::To, Known::Cc, Known::ResentTo, Known::ResentCc].iter().any(|to| self.seen.has(*to));
-        let undisclosed = &settings.undisclosed_recipients_header;
-        if !visible && name_octets(undisclosed.as_bytes()).is_some() {
-            self.write_header(&[undisclosed.as_bytes()]);
-        }
-    }
-
-    /// The sender as a `From:` header names it.
-    fn sender_as_header(&self) -> String {
-        let sender = if self.envelope.sender.is_empty() { MAILER_DAEMON } else { &*self.envelope.sender };
-        let address = self.rewrite().and_then(|rewrite| rewrite.apply(sender)).unwrap_or_else(|| sender.to_owned());
-        match self.full_name.as_deref().filter(|_| !self.envelope.sender.is_empty()) {
-            None => address,
-            Some(name) if self.settings.obsolete_from_format => {
-                let name = name.chars().filter(|c| !c.is_control() && !"()\\".contains(*c)).collect::<String>();
-                format!("{address} ({name})")
-            }
-            Some(name) => format!("{} <{address}>", phrase(name)),
-        }
-    }
-
-    fn note_message_id(&mut self, known: Known, mut value: String) {
-        let mut end = value.len().min(MESSAGE_ID_MAX_OCTETS);
-        while !value.is_char_boundary(end) {
-            end -= 1;
-        }
-        value.truncate(end);
-        let name = if known == Known::MessageId { MESSAGE_ID } else { RESENT_MESSAGE_ID };
-        self.envelope.attributes.retain(|(existing, _)| &**existing != name);
-        self.envelope.attributes.push((name.into(), value.into()));
-    }
-}
-
-impl<S: Sink> HeaderEvents for Output<S> {
-    fn header(&mut self, header: &[u8]) {
-        let Some(field) = Field::parse(header) else {
-            return self.write_header(&[header]);
-        };
-        let known = Known::of(field.name);
-        if let Some(known) = known {
-            self.seen.note(known);
-            self.resent |= known.is_resent();
-            match known {
-                Known::Received => self.hop(),
-                Known::MessageId | Known::ResentMessageId => self.note_message_id(known, field.unfolded()),
-                _ => {}
-            }
-        }
-        if self.settings.drops(field.name, known) {
-            return;
-        }
-        let addresses = known.is_some_and(|known| known.names_senders() || known.names_recipients());
-        let tokens_max = self.settings.header_address_token_limit;
-        let rewrite = self.rewrite().filter(|_| addresses);
-        let rewritten = rewrite.and_then(|rewrite| rewrite.apply_to_list(field.value, tokens_max));
-        self.write_header(&[field.name, b":", rewritten.as_deref().unwrap_or(field.value)]);
-    }
-
-    fn mbox(&mut self) -> Option<&'static str> {
-        match self.origin {
-            Origin::Network { .. } => Some("X-Mailbox-Line"),
-            Origin::Local => None,
-        }
-    }
-
-    fn end(&mut self, end: End) {
-        self.add_missing();
-        if end != End::Message {
-            self.write(b"\r\n");
-            self.size_octets += 1;
-        }
-    }
-
-    fn body(&mut self, text: &[u8]) {
-        let Some(first) = text.first() else {
-            return;
-        };
-        if !self.body_line_open && *first == b'.' {
-            self.write(b".");
-        }
-        self.body_line_open = true;
-        self.write(text);
-        self.size_octets += text.len() as u64;
-    }
-
-    fn body_line_end(&mut self) {
-        self.body_line_open = false;
-        self.write(b"\r\n");
-        self.size_octets += 1;
-    }
-}
-
-/// Who sends what nobody sent.
-const MAILER_DAEMON: &str = "MAILER-DAEMON";
-
-/// Give addresses of the envelope that lack a domain the site's own. What such a recipient was called before stays
-/// known as its original.
-fn complete_envelope(settings: &CleanupSettings, origin: Origin, envelope: &mut Envelope) {
-    let complete = |address: &str| match origin {
-        Origin::Local => settings.local_rewrite.apply(address),
-        Origin::Network { .. } => settings.local_rewrite.complete(address),
-    };
-    if let Some(sender) = complete(&envelope.sender) {
-        envelope.sender = sender.into();
-    }
-    for recipient in &mut envelope.recipients {
-        if let Some(address) = complete(&recipient.address) {
-            let given = std::mem::replace(&mut recipient.address, address.into());
-            recipient.original.get_or_insert(given);
-        }
-    }
-    drop_duplicates(&mut envelope.recipients);
-}
-
-/// Who is named twice receives one copy, unless the wishes about reports differ.
-fn drop_duplicates(recipients: &mut Vec<Recipient>) {
-    if recipients.len() < 2 {
-        return;
-    }
-    let mut seen = HashSet::with_capacity(recipients.len());
-    let first = recipients
-        .iter()
-        .map(|recipient| seen.insert((&recipient.address, &recipient.orcpt, recipient.notify.0)))
-        .collect::<Vec<_>>();
-    let mut first = first.into_iter();
-    recipients.retain(|_| first.next().unwrap_or(true));
-}
-
 fn strip(octets: &Octets, text: &[u8]) -> Vec<u8> {
     text.iter().copied().filter(|octet| !octets.has(*octet)).collect()
 }
@@ -564,7 +374,3 @@ pub fn log_message_id(log: &Log, settings: &CleanupSettings, envelope: &Envelope
     let value = envelope.attribute(MESSAGE_ID).unwrap_or("<>");
     log.line_as("cleanup", Severity::Info, format_args!("{id}: message-id={value}"));
 }
-
-#[cfg(test)]
-#[path = "cleanup_tests.rs"]
-mod tests;
