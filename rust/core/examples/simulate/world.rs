@@ -13,7 +13,7 @@ use postillion_core::mail::status::{Outcome, Status};
 use postillion_core::qmgr::scheduler::{Event, Scheduler};
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::Fact;
-use postillion_core::queue::recipients::Cursor;
+use postillion_core::queue::segment::recipients::Cursor;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 

@@ -15,7 +15,7 @@ use crate::ipc::frame::{JobKind, JobRecipient};
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Outcome, Status};
-use crate::queue::recipients::Cursor;
+use crate::queue::segment::recipients::Cursor;
 use smallvec::SmallVec;
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ use crate::ipc::frame::{Frame, FrameError, FrameReader};
 use crate::log::{Log, Severity};
 use crate::mail::id::QueueId;
 use crate::mail::locator::SegmentId;
-use crate::queue::rows::Form;
+use crate::queue::listing::rows::Form;
 use crate::queue::state::Fact;
 use crate::queue::store::{News, Recovery, Store};
 use std::collections::{HashMap, VecDeque};

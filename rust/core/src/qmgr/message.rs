@@ -10,7 +10,7 @@ use crate::few::Few;
 use crate::ipc::frame::JobRecipient;
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::status::Status;
-use crate::queue::recipients::Cursor;
+use crate::queue::segment::recipients::Cursor;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 

@@ -56,9 +56,9 @@ mod tests {
     use crate::qmgr::hub::Hub;
     use crate::qmgr::scheduler::Scheduler;
     use crate::qmgr::settings::Settings;
-    use crate::queue::diskstore::DiskStore;
     use crate::queue::journal::{Journal, JournalOptions};
-    use crate::queue::testing::{Directory, commit};
+    use crate::queue::proofs::testing::{Directory, commit};
+    use crate::queue::store::disk_store::DiskStore;
     use std::sync::Arc;
 
     /// Far more than any test waits for: an announcement that was missed shows.

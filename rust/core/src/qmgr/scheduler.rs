@@ -29,7 +29,7 @@ use crate::mail::id::QueueId;
 use crate::mail::locator::Locator;
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Outcome, Status};
-use crate::queue::recipients::Cursor;
+use crate::queue::segment::recipients::Cursor;
 use crate::queue::state::Fact;
 use crate::queue::store::Stored;
 use crate::slab::Slab;

@@ -11,7 +11,7 @@ use crate::mail::id::{QueueId, SLOT_BITS};
 use crate::mail::locator::{Locator, SegmentId};
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Outcome, Status};
-use crate::queue::recipients::Cursor;
+use crate::queue::segment::recipients::Cursor;
 use crate::queue::state::{Fact, Kept};
 use crate::queue::store::Stored;
 use std::collections::{BTreeMap, HashMap, HashSet};
