@@ -27,8 +27,8 @@ use postillion_core::qmgr::scheduler::{self, Scheduler};
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::Fact;
 use postillion_core::smtp::client::{self, Client, ClientSettings, Peer, Protocol, Timeouts};
+use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtp::server::{self, Question, Server};
-use postillion_core::smtp::server_config::ServerConfig;
 use std::hint::black_box;
 use std::sync::Arc;
 

@@ -15,7 +15,7 @@ use postillion_core::mail::reply::Reply;
 use postillion_core::mail::sink::Sink;
 use postillion_core::queue::{Appender, Completion, Incoming, QueueError};
 use postillion_core::smtp::server::Question;
-use postillion_core::smtp::server_config::ServerConfig;
+use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtpd::flow::Flow;
 use postillion_core::smtpd::session::{Client, Session, Site, Turn};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};

@@ -10,7 +10,7 @@ use crate::mail::reply::Reply;
 use crate::net::reactor::Key;
 use crate::queue::Appender;
 use crate::queue::memory::Memory;
-use crate::smtp::server_config::ServerConfig;
+use crate::smtp::server::config::ServerConfig;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;

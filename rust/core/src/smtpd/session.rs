@@ -11,8 +11,8 @@ use crate::mail::envelope::Envelope;
 use crate::mail::id::QueueId;
 use crate::mail::reply::{Enhanced, Reply};
 use crate::queue::{Appender, Incoming};
+use crate::smtp::server::config::ServerConfig;
 use crate::smtp::server::{ContentFault, EndOfData, Event, Question, Server, Transaction};
-use crate::smtp::server_config::ServerConfig;
 use crate::smtpd::flow::Flow;
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 
 use super::{EHLO, Talk, config, replies};
 use crate::smtp::server::Ending;
-use crate::smtp::server_config::{BareNewline, ServerConfig};
+use crate::smtp::server::config::{BareNewline, ServerConfig};
 
 #[test]
 fn chunks_are_taken_and_refused_in_postfix_words() {

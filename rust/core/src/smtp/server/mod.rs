@@ -6,22 +6,30 @@
 //! it goes to the closure that `next_event` is given, in runs.
 
 mod auth;
-mod chunk;
+mod bdat;
+pub mod chunk;
+pub mod command;
 mod commands;
+pub mod config;
 mod content;
+pub mod data;
 mod deadline;
+pub mod intake;
 mod line;
+#[cfg(test)]
+mod tests;
+pub mod whole;
 
 pub use auth::Identity;
 pub use commands::plain_reply;
 
-use self::chunk::{Chunk, Chunks};
-use super::command::{MailArguments, VERBS, Verb, rcpt_parameters};
-use super::data::{DataReader, Ending as DataEnding};
-use super::server_config::{BareNewline, ServerConfig};
 use crate::log::Severity;
 use crate::mail::envelope::Recipient;
 use crate::mail::reply::Reply;
+use bdat::{Chunk, Chunks};
+use command::{MailArguments, VERBS, Verb, rcpt_parameters};
+use config::{BareNewline, ServerConfig};
+use data::{DataReader, Ending as DataEnding};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 
 mod chunks;
 
-use super::server::{ContentFault, Ending, Event, Question, READ_AHEAD_MAX_OCTETS, Server};
-use super::server_config::{BareNewline, ServerConfig};
+use super::config::{BareNewline, ServerConfig};
+use super::{ContentFault, Ending, Event, Question, READ_AHEAD_MAX_OCTETS, Server};
 use crate::mail::reply::Reply;
 use proptest::prelude::*;
 use std::sync::Arc;

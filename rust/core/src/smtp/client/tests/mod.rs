@@ -4,7 +4,7 @@
 mod ahead;
 mod model;
 
-use super::client::*;
+use super::*;
 use crate::delivery::job::tests::job;
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::status::Outcome;

@@ -18,28 +18,33 @@
 //!
 //! A recipient without an event when the transaction ends has no verdict: it stays queued.
 
+pub mod capability;
 mod expect;
 mod pace;
 mod pipeline;
 mod replies;
+pub mod response;
 mod settings;
+#[cfg(test)]
+mod tests;
+pub mod transaction;
 
 pub use pace::{PACE_RATIO, PACE_SLACK_S};
 pub use pipeline::{PIPELINE_MAX_COMMANDS, PIPELINE_MAX_OCTETS};
 pub use settings::{ClientSettings, Peer, Protocol, Timeouts};
 
-use super::capability::Capabilities;
-use super::response::ResponseReader;
-use super::transaction::{BadAddress, push_mail, push_rcpt};
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::line_limit::LineLimit;
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Status, outcome_of};
+use capability::Capabilities;
 use expect::Expect;
 use pace::Pace;
 use pipeline::Pipeline;
+use response::ResponseReader;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use transaction::{BadAddress, push_mail, push_rcpt};
 
 const END_OF_DATA: &[u8] = b".\r\n";
 const QUIT: &[u8] = b"QUIT\r\n";
