@@ -88,7 +88,7 @@ fuzz_target!(|input: &[u8]| {
     }
     let Ok((content, envelope)) = result else { return };
     let replaces = site.settings.replace_stray_cr_lf;
-    // What `smtp::data` and `smtp::chunk` let through never has a line with nothing but a dot.
+    // What `smtp::server::data` and `smtp::server::chunk` let through never has a line with nothing but a dot.
     let framed = [b"\r\n", message].concat();
     let is_wire = !framed.windows(5).any(|window| window == b"\r\n.\r\n") && !framed.ends_with(b"\r\n.");
     if replaces && is_wire {

@@ -68,11 +68,11 @@ mod tests {
 
     /// So many of 1,000 syncs wait, if a sync brings `alone` messages, and one that has waited `waited`.
     fn waits(alone: usize, waited: usize) -> usize {
-        let mut company = GroupCommit::default();
+        let mut group_commit = GroupCommit::default();
         let mut waits = 0;
         for _ in 0..1000 {
-            let waiting = company.is_worth_waiting();
-            company.came(if waiting { waited } else { alone });
+            let waiting = group_commit.is_worth_waiting();
+            group_commit.came(if waiting { waited } else { alone });
             waits += usize::from(waiting);
         }
         waits
@@ -88,16 +88,16 @@ mod tests {
 
     #[test]
     fn what_changes_is_noticed() {
-        let mut company = GroupCommit::default();
-        (0..LOOK_SYNCS).for_each(|_| company.came(1));
-        assert!(company.is_worth_waiting(), "they come one by one");
-        company.came(3);
-        assert!(!company.is_worth_waiting(), "too few came this time");
-        (0..ALONE_SYNCS).for_each(|_| company.came(1));
-        assert!(company.is_worth_waiting(), "it is tried again");
-        (0..TOGETHER_SYNCS).for_each(|_| company.came(6));
-        assert!(!company.is_worth_waiting(), "what comes without?");
-        (0..LOOK_SYNCS).for_each(|_| company.came(6));
-        assert!(!company.is_worth_waiting(), "enough");
+        let mut group_commit = GroupCommit::default();
+        (0..LOOK_SYNCS).for_each(|_| group_commit.came(1));
+        assert!(group_commit.is_worth_waiting(), "they come one by one");
+        group_commit.came(3);
+        assert!(!group_commit.is_worth_waiting(), "too few came this time");
+        (0..ALONE_SYNCS).for_each(|_| group_commit.came(1));
+        assert!(group_commit.is_worth_waiting(), "it is tried again");
+        (0..TOGETHER_SYNCS).for_each(|_| group_commit.came(6));
+        assert!(!group_commit.is_worth_waiting(), "what comes without?");
+        (0..LOOK_SYNCS).for_each(|_| group_commit.came(6));
+        assert!(!group_commit.is_worth_waiting(), "enough");
     }
 }

@@ -95,7 +95,7 @@ impl EnvelopeReader {
     }
 }
 
-/// What a listing needs of an encoded envelope, without a copy (`message/envelope.rs` has the whole).
+/// What a listing needs of an encoded envelope, without a copy (`mail/envelope.rs` has the whole).
 #[derive(Debug, Clone, Copy)]
 pub struct EnvelopeView<'a> {
     /// Microseconds since 1970.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `Journal` and `DiskStore` implement the halves on files, `memory` both in memory. What every store must do is the
-//! test-suite in `conformance.rs`, which plays random histories, crashes included, on each of them.
+//! test-suite in `proofs/conformance.rs`, which plays random histories, crashes included, on each of them.
 
 pub mod disk_store;
 pub mod housekeeping;
