@@ -1,13 +1,15 @@
-# Two commands are all a newcomer needs: `make run` and `make test`.
+# Two commands are all a newcomer needs: `make run` and `make test`. `make help` lists the others.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# uv is needed only to write uv.lock.
+UV     := 0.13.9
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: run test build wheel lint rust-test python-test fuzz instructions bench bench-queue profile simulation clean
+.PHONY: run test build wheel lint rust-test python-test fuzz instructions bench bench-queue profile simulation lock clean
 
 ## A complete server in ./var: SMTP on 127.0.0.1:2525, a first message, its log lines; then it serves until Ctrl-C.
 ## ONCE=1 stops after the first message; the exit status says whether it arrived.
@@ -21,14 +23,14 @@ build: $(STAMP)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
 
-$(VENV)/.tools: $(BIN)/python constraints.txt pyproject.toml
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+$(VENV)/.tools: $(BIN)/python uv.lock pyproject.toml .ci/requirements.py
+	$(BIN)/python .ci/requirements.py dev > $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --quiet --requirement $(VENV)/requirements.txt
 	touch $@
 
 $(STAMP): $(VENV)/.tools $(SOURCES)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 lint: build
@@ -77,8 +79,12 @@ profile: build
 
 ## The tables and plots of docs/simulation.md: a million messages on a virtual clock.
 simulation: build
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group plots
 	$(BIN)/python benches/simulate.py
+
+## Write uv.lock anew from pyproject.toml (asks PyPI). UPGRADE=1 takes the newest versions that pyproject.toml allows.
+lock: $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv==$(UV)
+	$(BIN)/uv lock $(if $(UPGRADE),--upgrade)
 
 clean:
 	rm -rf target dist $(VENV) var
