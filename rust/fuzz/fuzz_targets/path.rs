@@ -74,6 +74,7 @@ fuzz_target!(|input: &[u8]| {
         smtputf8: true,
         strict_smtputf8: bit(flags, 1),
         message_size_limit: if bit(flags, 2) { 1000 } else { 0 },
+        syntax: Syntax { min_user: bit(flags, 3), numeric_domain: bit(flags, 4) },
     };
     check_path(line);
     let (verb, rest) = Verb::split(line);
