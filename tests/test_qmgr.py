@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from postillion._core import AgentLink, DeliveryJob, Log, QueueError
+from postillion._core.delivery import AgentLink, DeliveryJob
+from postillion._core.log import Log
+from postillion._core.queue import QueueError
 from postillion.address.resolve import Resolver, Unresolved
 from postillion.config import Config
 from postillion.program import ipc

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import Log, MaildropReader
+from postillion._core.log import Log
+from postillion._core.pickup import MaildropReader
 from postillion.services.anvil import Counts as AnvilCounts
 from postillion.services.anvil import Session as AnvilSession
 from postillion.smtpd.counts import Counts

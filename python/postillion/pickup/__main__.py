@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from postillion._core import Journal
+from postillion._core.queue import Journal
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.report import Reports
 from postillion.pickup.service import Pickup, Site

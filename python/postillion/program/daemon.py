@@ -26,7 +26,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
-from postillion._core import Log
+from postillion._core.log import Log
 from postillion.config import Config, ConfigError
 from postillion.config.main_cf import split_assignment
 from postillion.program.log import open_log, utc_offset_s

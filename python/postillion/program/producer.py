@@ -30,7 +30,7 @@ read. What is written at a time is bounded by the journal."""
 
 
 class JournalLike(Protocol):
-    """What the link needs of `postillion._core.Journal`."""
+    """What the link needs of `postillion._core.queue.Journal`."""
 
     @property
     def unannounced_octets(self) -> int: ...
@@ -40,7 +40,7 @@ class JournalLike(Protocol):
 
 
 class CommitsLike(Protocol):
-    """What tells of commits: `postillion._core.Journal`."""
+    """What tells of commits: `postillion._core.queue.Journal`."""
 
     def completed(self) -> list[tuple[int, str | None]]: ...
 
