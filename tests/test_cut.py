@@ -167,7 +167,7 @@ def test_every_acknowledged_message_survives_a_power_cut(
             local = [Route("", ["x@next.example"], pace_s=0.1)]
             with ledger.load(routes(f"{local_user()}@example.org"), local=local):
                 for _ in range(CUTS):
-                    flowing = len(ledger.acknowledged) + dice.randrange(BETWEEN_MAX)
+                    flowing = len(ledger.acknowledged) + dice.randint(1, BETWEEN_MAX)
                     wait_for("mail to flow", lambda flowing=flowing: len(ledger.acknowledged) >= flowing, 120)
                     cut_off(site, disk, faults)
             drain(site, ledger, arrivals)

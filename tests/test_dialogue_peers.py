@@ -21,6 +21,7 @@ from postillion.aiosmtpd import SMTP
 from support import mta
 from support.dialogue import DIRECTORY, Dialogue, read
 from support.peers import peer, root
+from support.ports import free_port
 
 REPLY_MAX_S = 20.0
 MORE_MAX_S = 2.0
@@ -166,7 +167,7 @@ def postfix_ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str
     """The ports of one Postfix, by transcript: each has its own smtpd service with the transcript's parameters."""
     peer("postfix")
     root()
-    ports = {path.stem: mta.free_port() for path in FROM_HERE}
+    ports = {path.stem: free_port() for path in FROM_HERE}
     services = []
     for path in FROM_HERE:
         options = "".join(f" -o {{ {option} }}" for option in read(path).options)
@@ -191,7 +192,7 @@ class OurController(Controller):
 @pytest.fixture(scope="module", params=[Controller, OurController], ids=["stock", "ours"])
 def aiosmtpd_port(request: pytest.FixtureRequest) -> Iterator[int]:
     """The port of an aiosmtpd, stock or with our class."""
-    port = mta.free_port()
+    port = free_port()
     controller = request.param(Sink(), "127.0.0.1", port, server_hostname="mx.example.org", enable_SMTPUTF8=True)
     controller.start()
     try:

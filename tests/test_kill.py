@@ -48,7 +48,7 @@ def test_every_acknowledged_message_survives_sigkill_of_every_process(
         local = [Route("", ["x@next.example"], pace_s=0.1)]
         with ledger.load(routes(f"{local_user()}@example.org"), local=local):
             while victims:
-                flowing = len(ledger.acknowledged) + dice.randrange(BETWEEN_MAX)
+                flowing = len(ledger.acknowledged) + dice.randint(1, BETWEEN_MAX)
                 wait_for("mail to flow", lambda flowing=flowing: len(ledger.acknowledged) >= flowing, 120)
                 faults.strike(faults.next_victim(victims), dice)
         drain(site, ledger, arrivals)

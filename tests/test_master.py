@@ -19,7 +19,8 @@ import pytest
 from postillion.master import programs
 from postillion.master.service import LIVED_S
 from postillion.master.supervisor import IDLE_S, Master
-from support.mta import PATIENCE_S, age_s, ended, free_port, wait_for
+from support.mta import PATIENCE_S, age_s, ended, wait_for
+from support.ports import free_port
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"}

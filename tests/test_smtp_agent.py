@@ -16,7 +16,8 @@ import pytest
 
 from postillion.delivery.smtp.agent import SmtpAgent
 from postillion.delivery.smtp.sessions import Route, Session
-from support.agents import FakeDaemon, Hub, Mail, Script, drop, free_port, hang, server, serving
+from support.agents import FakeDaemon, Hub, Mail, Script, drop, hang, server, serving
+from support.ports import free_port
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from postillion.delivery.smtp.agent import SmtpAgent
 from support import mta
 from support.agents import FakeDaemon, Hub, Mail, Result, Script, server, serving
 from support.peers import peer
+from support.ports import free_port
 from support.sink import Sink
 
 PATIENCE_S = 60.0
@@ -267,7 +268,7 @@ async def test_a_job_that_is_over_at_once_is_not_begun_again(tmp_path: Path) -> 
 def next_hop(program: str, directory: Path) -> Iterator[tuple[int, Callable[[], int]]]:
     """A server that takes mail for next.example: its port, and how many messages it has."""
     if program == "aiosmtpd":
-        with Sink(mta.free_port()) as sink:
+        with Sink(free_port()) as sink:
             yield sink.port, lambda: len(sink.messages)
         return
     if program == "postfix":

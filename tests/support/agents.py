@@ -295,11 +295,3 @@ async def server(script: Script, host: str = "127.0.0.1", port: int = 0) -> Asyn
         yield script
     finally:
         listening.close()
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
