@@ -81,7 +81,7 @@ AIOSMTPD_DIFFERS: dict[str, tuple[str, str]] = {
 class Peer:
     """A client of a peer, that says what the transcript's client says.
 
-    `differs`: the peer may say less than the transcript. It is waited for only `MORE_MAX_S` after it has said something.
+    `differs`: the peer may say less than the transcript, so silence of `MORE_MAX_S` behind a reply ends the wait.
     """
 
     def __init__(self, port: int, *, differs: bool) -> None:

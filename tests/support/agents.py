@@ -20,7 +20,7 @@ from support.queue_files import FRAME_VERSION, SEGMENT_HEADER_OCTETS, Message, f
 
 DELIVER, RESULT, AGENT = 6, 5, 4
 OUTCOMES = ("sent", "deferred", "bounced")
-WAIT_S = 20.0
+WAIT_S = 60.0
 MAIN_CF = """
 myhostname = mx.example.org
 queue_directory = {directory}
