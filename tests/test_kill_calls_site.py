@@ -123,7 +123,7 @@ def kill_at(server: Running, victim: str, place: Place) -> bool:
 
 @pytest.mark.parametrize("victim", WORK)
 def test_sigkill_at_each_call_of_a_program_at_work(
-    victim: str, server: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    victim: str, server: Running, tmp_path: Path, summarize: Callable[[str], None]
 ) -> None:
     counts = rehearse(server, victim, tmp_path / "trace")
     assert counts
@@ -140,9 +140,8 @@ def test_sigkill_at_each_call_of_a_program_at_work(
             faults += 1
             passed_over = 0 if FULL else SHORT_ONE_IN - 1
     acked, copies = len(server.ledger.acknowledged) - acked, server.arrivals.duplicates() - copies
-    with capsys.disabled():
-        numbers = f"{faults} faults, {acked} acked, 0 lost, {copies} duplicates (of {faults} in flight)"
-        print(f"\nSIGKILL at {'each call' if FULL else 'calls'} of {victim} at work: {numbers}")
+    numbers = f"{faults} faults, {acked} acked, 0 lost, {copies} duplicates (of {faults} in flight)"
+    summarize(f"SIGKILL at {'each call' if FULL else 'calls'} of {victim} at work: {numbers}")
     assert faults
     assert not server.arrivals.wrong
     assert not server.ledger.refused & server.arrivals.copies.keys()
