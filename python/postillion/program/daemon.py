@@ -273,4 +273,4 @@ async def _keep_local_time(daemon: Daemon) -> None:
 
 
 def _bad_owner(config: Config, owner: str, problem: str) -> ConfigError:
-    return config.error("mail_owner", f"mail_owner {owner}: {problem}", "name an account that only mail uses")
+    return config.error("mail_owner", f"mail_owner {owner}: {problem}", "name an account that is used for mail only")
