@@ -20,7 +20,6 @@ from postillion._core import DeliveryJob, SmtpClient, SmtpClientSettings
 from postillion.config import Config
 from postillion.delivery.agent import Agent
 from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list, port_number
-from postillion.delivery.smtp.resolver import Resolver
 from postillion.delivery.smtp.sessions import (
     FINISHED,
     NEXT,
@@ -32,6 +31,7 @@ from postillion.delivery.smtp.sessions import (
     Session,
 )
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, targets
+from postillion.dns import Resolver
 
 if TYPE_CHECKING:
     from postillion.program.daemon import Daemon
