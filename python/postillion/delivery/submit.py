@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from postillion._core import Journal, QueueError, Submission
 from postillion.errors import MessageRefused
 from postillion.program import cleanup
-from postillion.program.producer import Producer, settling
+from postillion.program.producer import Producer, finishing
 
 if TYPE_CHECKING:
     from postillion.program.daemon import Daemon
@@ -121,7 +121,7 @@ class Submitter:
     def _opened(self) -> tuple[Journal, Producer]:
         if self._journal is None or self._producer is None:
             self._journal = Journal(".")
-            self._producer = Producer(self._journal, settling(self._journal, self._completed))
+            self._producer = Producer(self._journal, finishing(self._journal, self._completed))
             self._producer.start()
         return self._journal, self._producer
 

@@ -22,7 +22,7 @@ from postillion.pickup.report import Reports
 from postillion.pickup.service import Pickup, Site
 from postillion.program import cleanup
 from postillion.program.daemon import Daemon, run, start
-from postillion.program.producer import Producer, settling
+from postillion.program.producer import Producer, finishing
 
 TRIGGER_OCTETS: Final = 256
 TRIGGER_WAIT_S: Final = 1.0
@@ -57,7 +57,7 @@ async def serve(daemon: Daemon) -> None:
         reports.report,
         in_flow_delay_s=config.seconds("in_flow_delay"),
     )
-    producer = Producer(journal, settling(journal, pickup.committed), fall_behind=pickup.fall_behind)
+    producer = Producer(journal, finishing(journal, pickup.committed), fall_behind=pickup.fall_behind)
     producer.start()
     wanted = asyncio.Event()
     wanted.set()

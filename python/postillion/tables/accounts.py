@@ -1,4 +1,4 @@
-"""The system's accounts as tables: `unix:passwd.byname` and `unix:group.byname`, with lines of passwd(5) and group(5)."""
+"""The system's accounts as tables: `unix:passwd.byname` and `unix:group.byname` (passwd(5), group(5))."""
 
 import grp
 import pwd

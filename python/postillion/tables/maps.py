@@ -94,7 +94,7 @@ def open_table(name: str, config: Settings, *, warn: Warn | None = None, form: s
 
 
 def _holds_aliases(flat: str, config: Settings) -> bool:
-    """Return whether `alias_maps` or `alias_database` names the file: only they tell that it has the aliases(5) form."""
+    """Return whether `alias_maps` or `alias_database` names the file, which then has the form of aliases(5)."""
     path = flat.partition(":")[2]
     named = (*config.items("alias_maps"), *config.items("alias_database"))
     return any(_flat(item).partition(":")[2] == path for item in named)
