@@ -112,9 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("server", metavar="HOST:PORT", help="the server to load")
-    add(
-        "--sink", metavar="ADDRESS:PORT", help="receive the server's mail here; the server must relay the domains to it"
-    )
+    add("--sink", metavar="ADDRESS:PORT", help="receive the server's mail here; the server must relay to it")
     add("--sessions", type=int, default=20, metavar="N", help="number of concurrent clients (20)")
     add("--messages", type=int, metavar="N", help="stop after N messages")
     add("--duration", type=float, metavar="S", help="stop after S seconds (10, without --messages)")
@@ -123,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=0.0,
         metavar="S",
-        help="leave out the first S seconds from rates and CPU time (0)",
+        help="ignore the first S seconds (0)",
     )
     add("--ramp", type=float, default=0.0, metavar="S", help="start the clients one by one within S seconds (0)")
     add(
@@ -146,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="maximum number of messages per connection, 0 for no limit (1)",
+        help="messages per connection, 0 for no limit (1)",
     )
     add("--think", type=float, default=0.0, metavar="S", help="pause of a client between messages (0)")
     add("--pipelining", action="store_true", help="send MAIL, RCPT and DATA in one write, if the server offers it")

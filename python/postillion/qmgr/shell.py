@@ -341,7 +341,7 @@ def _peer_uid(transport: asyncio.BaseTransport) -> int:
 
 
 def _bind_private() -> socket.socket:
-    """Bind `private/qmgr` with mode 0600. The lock of the queue is ours, so the socket of an earlier process is removed."""
+    """Bind `private/qmgr` with mode 0600. The socket of an earlier process is removed: this one has the queue's lock."""
     try:
         os.unlink(PRIVATE_SOCKET)
     except OSError as problem:

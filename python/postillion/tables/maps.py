@@ -16,7 +16,7 @@ KNOWN_TYPES = ("texthash", *INDEXED_TYPES, *PATTERN_TYPES, "inline", "static", "
 
 
 class Settings(Protocol):
-    """What is asked of the configuration: which tables hold aliases."""
+    """The part of the configuration that names the alias tables."""
 
     def items(self, name: str) -> list[str]:
         """Return the parameter's list."""
