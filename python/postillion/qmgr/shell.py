@@ -341,7 +341,7 @@ def _peer_uid(transport: asyncio.BaseTransport) -> int:
 
 
 def _bind_private() -> socket.socket:
-    """Bind `private/qmgr` with mode 0600. The socket of an earlier process is removed: this one has the queue's lock."""
+    """Bind `private/qmgr` with mode 0600, and remove the socket of an earlier process: the queue's lock is ours."""
     try:
         os.unlink(PRIVATE_SOCKET)
     except OSError as problem:
