@@ -44,7 +44,7 @@ class Record:
         self.events: Counter[str] = Counter()
 
 
-class Counts:
+class ClientCounts:
     """The counts of all clients. Times are monotonic seconds."""
 
     def __init__(self, time_unit_s: float) -> None:
@@ -102,7 +102,7 @@ class Counts:
 class Session(asyncio.Protocol):
     """The connection of one process."""
 
-    def __init__(self, counts: Counts, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, counts: ClientCounts, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._counts = counts
         self._log = log
         self._clock = clock
@@ -174,7 +174,7 @@ async def serve(daemon: Daemon) -> None:
     """Answer until the service stops; log the highest counts every anvil_status_update_time."""
     loop = asyncio.get_running_loop()
     time_unit_s = max(daemon.config.seconds("anvil_rate_time_unit"), 1.0)
-    counts = Counts(time_unit_s)
+    counts = ClientCounts(time_unit_s)
     servers = [
         await loop.create_unix_server(lambda: Session(counts, daemon.log), sock=listener)
         for listener in daemon.listeners
@@ -192,19 +192,19 @@ async def serve(daemon: Daemon) -> None:
     report(counts, daemon.log)
 
 
-async def _sweep(counts: Counts, time_unit_s: float) -> None:
+async def _sweep(counts: ClientCounts, time_unit_s: float) -> None:
     while True:
         await asyncio.sleep(time_unit_s / SWEEP_PARTS)
         counts.sweep(time.monotonic())
 
 
-async def _report(counts: Counts, log: Log, every_s: float) -> None:
+async def _report(counts: ClientCounts, log: Log, every_s: float) -> None:
     while True:
         await asyncio.sleep(every_s)
         report(counts, log)
 
 
-def report(counts: Counts, log: Log) -> None:
+def report(counts: ClientCounts, log: Log) -> None:
     """Log the highest counts since the last report, as Postfix does."""
     for what, (count, client) in sorted(counts.most.items()):
         log.info(f"statistics: max {what} {count} for ({client})")

@@ -21,7 +21,7 @@ class AliasError(Exception):
 
 
 class Expansion(NamedTuple):
-    """The expansion of a name. `owner`: the sender address for problem reports (`owner-NAME@domain`); None without one."""
+    """The expansion of a name. `owner`: the address for problem reports, `owner-NAME@domain`; None without one."""
 
     name: str
     targets: list[Target]
