@@ -59,7 +59,7 @@ def unprivileged(default_privs: str) -> Account:
         return account_of(own) or Account(str(own), own, os.getgid(), "/", "/bin/sh")
     account = find_account(default_privs)
     if account is None or account.uid == 0 or account.gid == 0:
-        raise NotPermittedError(f'default_privs names no ordinary user: "{default_privs}"')
+        raise NotPermittedError(f'default_privs is not an ordinary user: "{default_privs}"')
     return account
 
 
@@ -100,7 +100,7 @@ def rest_as(name: str) -> None:
         return
     account = find_account(name)
     if account is None:
-        raise NotPermittedError(f'mail_owner names no user: "{name}"')
+        raise NotPermittedError(f'mail_owner is not a user: "{name}"')
     _become(account.uid, account.gid, None)
 
 

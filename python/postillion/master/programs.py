@@ -101,7 +101,7 @@ def startable(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
             raise entry.error(f'unknown program "{entry.command}" for service {entry.name}', fix)
     if not waiting:
         return started, []
-    return started, [f"services whose programs are not here yet, and are not started: {', '.join(waiting)}"]
+    return started, [f"services without an implemented program, which are not started: {', '.join(waiting)}"]
 
 
 def nearest(program: str) -> str | None:

@@ -107,7 +107,7 @@ class Maildrop:
         if found.st_nlink != 1:
             raise NotAMessage(f"has {found.st_nlink} links (uid {found.st_uid})", found.st_ino)
         if self._size_max_octets is not None and found.st_size > self._size_max_octets:
-            raise NotAMessage(f"{found.st_size} octets are too many (uid {found.st_uid})", found.st_ino)
+            raise NotAMessage(f"{found.st_size} octets are above the limit (uid {found.st_uid})", found.st_ino)
 
     @property
     def reported(self) -> int:

@@ -72,7 +72,7 @@ def open_table(name: str, config: Settings, *, warn: Warn | None = None, form: s
     flat = _flat(name)
     kind, sign, rest = flat.partition(":")
     if not sign:
-        raise TableTypeError(f'"{name}" is no table: expected type:name, for instance "texthash:{name}"')
+        raise TableTypeError(f'"{name}" is not a table: expected type:name, for instance "texthash:{name}"')
     rest = rest.strip()
     if not rest:
         raise TableTypeError(f'"{name}": a name is missing after the colon')

@@ -43,10 +43,10 @@ def logical_lines(text: Iterable[str]) -> Iterator[LogicalLine | Problem]:
             continue
         if line[0] in " \t\v\f":
             if not parts:
-                yield Problem(at, "a first line that starts with whitespace continues nothing", True)
+                yield Problem(at, "continuation line without a line to continue", True)
             elif size + len(line) > LOGICAL_LINE_MAX_CHARS:
                 yield Problem(
-                    at, f"the line is longer than {LOGICAL_LINE_MAX_CHARS} characters, the rest is lost", True
+                    at, f"the line is longer than {LOGICAL_LINE_MAX_CHARS} characters; the rest is ignored", True
                 )
             else:
                 parts.append(line)
