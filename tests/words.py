@@ -87,7 +87,12 @@ RULES = (
     Rule("leaving (name)", r"\bleavings?\b", "requeue (a message); stopping (a program)", frozenset({NAME})),
     Rule("silence", r"\bsilences?\b", "NoDialogue (type); timeout, idle time (input)"),
     Rule("Wire", r"\bWires?\b", "ClientTransport; RawClient (tests)", frozenset({TYPE})),
-    Rule("turn (noun)", rf"\b{DETERMINER} turns?\b|\bby turns?\b|\bturns (?:a|of)\b", "poll, round; iteration", PROSE),
+    Rule(
+        "turn (noun)",
+        rf"\b{DETERMINER} turns?\b(?! (?:on|off|into|this|it)\b)|\bby turns?\b|\bturns (?:a|of)\b",
+        "poll, round; iteration",
+        PROSE,
+    ),
     Rule("turn (name)", r"\bturns?\b(?! (?:on|off|into)\b)", "poll(), Next; round (order of peers)", frozenset({NAME})),
     Rule("settle", r"\bsettle(?:s|d|ments?)?\b|\bsettling\b", "finish"),
     Rule("mend", r"\bmend(?:s|ed|ing)?\b", "fix"),
