@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: run test build wheel lint words rust-test python-test fuzz instructions bench bench-queue profile simulation clean
+.PHONY: run test build wheel docs lint words rust-test python-test fuzz instructions bench bench-queue profile simulation clean
 
 ## A complete server in ./var: SMTP on 127.0.0.1:2525, a first message, its log lines; then it serves until Ctrl-C.
 ## ONCE=1 stops after the first message; the exit status says whether it arrived.
@@ -79,10 +79,19 @@ profile: build
 	$(BIN)/python benches/cpu.py --load new $(if $(NAME),--write $(NAME))
 	$(BIN)/python benches/cpu.py --load reused $(if $(NAME),--write $(NAME)-reused)
 
+## The documentation site, in site/; a warning is an error. PLOTS=1: with the plots of the simulation.
+docs: $(VENV)/.docs
+	$(if $(PLOTS),$(MAKE) simulation)
+	$(BIN)/mkdocs build --quiet --strict
+
+$(VENV)/.docs: $(BIN)/python constraints.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	touch $@
+
 ## The tables and plots of docs/simulation.md: a million messages on a virtual clock.
 simulation: build
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group plots
 	$(BIN)/python benches/simulate.py
 
 clean:
-	rm -rf target dist $(VENV) var
+	rm -rf target dist site $(VENV) var
