@@ -12,7 +12,7 @@ SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.p
 ## A complete server in ./var: SMTP on 127.0.0.1:2525, a first message, its log lines; then it serves until Ctrl-C.
 ## ONCE=1 stops after the first message; the exit status says whether it arrived.
 run: build
-	$(BIN)/python -m postillion.firstrun var $(if $(ONCE),--once)
+	$(BIN)/python -m postillion.commands.firstrun var $(if $(ONCE),--once)
 
 ## Every gate and every test. Tests whose peers are not installed are skipped with a reason; PEERS=required forbids that.
 test: build lint rust-test python-test

@@ -136,7 +136,7 @@ def flush(directory: str, verbose: bool) -> None:
 
 def init(directory: str, verbose: bool) -> None:
     """Write a configuration that runs as it is, with everything it touches next to the directory."""
-    from postillion.instance import create
+    from postillion.config.instance import create
 
     create(directory)
     _announce(f"{directory} is ready: postillion -c {directory} start")

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 
-from postillion.log import LINE_MAX_OCTETS, Target, printable, utc_offset_s
+from postillion.program.log import LINE_MAX_OCTETS, Target, printable, utc_offset_s
 
 SEVERITIES = {"info": ("", 6), "warning": ("warning: ", 4), "error": ("error: ", 3), "fatal": ("fatal: ", 2)}
 """The word before the text, and syslog's number (RFC 3164 §4.1.1)."""
