@@ -20,7 +20,8 @@ def _words(text: str) -> frozenset[str]:
 
 IN_EFFECT = _words(
     """
-    2bounce_notice_recipient alias_database alias_maps allow_mail_to_commands allow_mail_to_files allow_percent_hack
+    2bounce_notice_recipient alias_database alias_maps allow_mail_to_commands allow_mail_to_files allow_min_user
+    allow_percent_hack
     always_add_missing_headers anvil_rate_time_unit anvil_status_update_time append_at_myorigin append_dot_mydomain
     authorized_flush_users authorized_mailq_users authorized_submit_users bounce_notice_recipient
     bounce_queue_lifetime bounce_service_name bounce_size_limit cleanup_replace_stray_cr_lf
@@ -60,7 +61,7 @@ IN_EFFECT = _words(
     qmgr_message_recipient_limit qmgr_message_recipient_minimum queue_directory queue_minfree queue_run_delay
     queue_service_name recipient_delimiter reject_code relay_destination_concurrency_limit
     relay_destination_recipient_limit relay_domains relay_domains_reject_code relay_recipient_maps relay_transport
-    relayhost remote_header_rewrite_domain require_home_directory sendmail_fix_line_endings service_name
+    relayhost remote_header_rewrite_domain require_home_directory resolve_numeric_domain sendmail_fix_line_endings service_name
     setgid_group show_user_unknown_table_name showq_service_name smtp_address_preference smtp_always_send_ehlo
     smtp_balance_inet_protocols smtp_bind_address smtp_bind_address6 smtp_bind_address_enforce
     smtp_connect_timeout

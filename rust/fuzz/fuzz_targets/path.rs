@@ -6,6 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use postillion_core::address::path::Path;
+use postillion_core::address::syntax::Syntax;
 use postillion_core::mail::envelope::{Envelope, Notify, Recipient};
 use postillion_core::mail::id::QueueId;
 use postillion_core::smtp::client::capability::Capabilities;

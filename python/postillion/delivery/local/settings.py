@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from postillion.address.rules import address_rules
 from postillion.delivery.mailbox.mbox import LOCK_STYLES, MboxSettings
 from postillion.tables import Maps, open_maps
 
 if TYPE_CHECKING:
+    from postillion._core.address import AddressRules
     from postillion.config import Config
     from postillion.tables.table import Warn
 
@@ -24,7 +26,7 @@ class LocalSettings:
     myorigin: str
     local_domains: frozenset[str]
     recipient_delimiter: str
-    owner_request_special: bool
+    address_rules: AddressRules
     expand_owner_alias: bool
     default_privs: str
     allow_mail_to_commands: frozenset[str]
@@ -46,7 +48,6 @@ class LocalSettings:
     execution_directory_expansion_filter: str
     export_environment: list[str]
     local_command_shell: str
-    double_bounce_sender: str
     unsupported: list[str]
     mbox: MboxSettings
     alias_maps: Maps
@@ -69,7 +70,7 @@ class LocalSettings:
             myorigin=config.text("myorigin"),
             local_domains=frozenset(item.lower() for item in config.items("mydestination")),
             recipient_delimiter=config.text("recipient_delimiter"),
-            owner_request_special=config.flag("owner_request_special"),
+            address_rules=address_rules(config),
             expand_owner_alias=config.flag("expand_owner_alias"),
             default_privs=config.text("default_privs"),
             allow_mail_to_commands=frozenset(config.items("allow_mail_to_commands")),
@@ -91,7 +92,6 @@ class LocalSettings:
             execution_directory_expansion_filter=config.text("execution_directory_expansion_filter"),
             export_environment=config.items("export_environment"),
             local_command_shell=config.text("local_command_shell"),
-            double_bounce_sender=config.text("double_bounce_sender"),
             unsupported=unsupported,
             mbox=MboxSettings(
                 mailbox_delivery_lock=locks,

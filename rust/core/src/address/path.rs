@@ -61,11 +61,8 @@ impl Path {
             return Err(PathError);
         }
         let mailbox = without_route(inner)?;
-        let (local, domain) = if let Some(behind) = mailbox.strip_prefix('"') {
-            quoted_local(behind)?
-        } else {
-            bare_local(mailbox)?
-        };
+        let (local, domain) =
+            if let Some(behind) = mailbox.strip_prefix('"') { quoted_local(behind)? } else { bare_local(mailbox)? };
         if local.is_empty() {
             return Err(PathError);
         }
