@@ -13,7 +13,7 @@ import pytest
 
 from postillion._core import CleanupSettings, HeaderRecipients, Journal, Log, Submission, read_message
 from support.corpus import HEADER_SIZE_LIMIT, MESSAGES, Message, stuffed
-from support.hostile import Wire
+from support.hostile import RawClient
 from support.mta import Site, running
 from support.wire_sink import WireSink
 
@@ -31,7 +31,7 @@ def address(way: str, message: Message) -> str:
     return f"{way}-{list(MESSAGES).index(message.name)}@next.example"
 
 
-def send_data(wire: Wire, message: Message) -> None:
+def send_data(wire: RawClient, message: Message) -> None:
     """Send by DATA."""
     assert wire.ask(b"MAIL FROM:<a@example.net>\r\n").code == 250
     assert wire.ask(b"RCPT TO:<%s>\r\n" % address("data", message).encode()).code == 250
@@ -39,7 +39,7 @@ def send_data(wire: Wire, message: Message) -> None:
     assert wire.ask(message.wire).code == 250, message.name
 
 
-def send_bdat(wire: Wire, message: Message) -> None:
+def send_bdat(wire: RawClient, message: Message) -> None:
     """Send by BDAT, in two chunks cut at any place."""
     assert wire.ask(b"MAIL FROM:<a@example.net> BODY=8BITMIME\r\n").code == 250
     assert wire.ask(b"RCPT TO:<%s>\r\n" % address("bdat", message).encode()).code == 250
@@ -58,7 +58,7 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list
     settings = {"local_header_rewrite_clients": "", "smtp_line_length_limit": "0"}
     site = Site(tmp_path_factory.mktemp("corpus"), main_cf=settings)
     with WireSink(site.next_port) as sink, running(site):
-        with Wire(site.port) as wire:
+        with RawClient(site.port) as wire:
             assert wire.ask(b"EHLO client.example\r\n").code == 250
             for message in MESSAGES.values():
                 send_data(wire, message)

@@ -19,7 +19,7 @@ from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.service import Pickup
 from postillion.pickup.service import Site as PickupSite
 from postillion.program.producer import BEHIND_OCTETS, Producer, settling
-from support.hostile import Wire, high_water_kib
+from support.hostile import RawClient, high_water_kib
 from support.mta import Site, processes, running, wait_for
 from support.queue_files import Message, announce
 from test_pickup import record_file
@@ -244,8 +244,8 @@ def test_a_stopped_queue_manager_slows_acceptance_and_all_mail_arrives_in_the_en
     envelope = b"MAIL FROM:<a@example.net>\r\n" + b"".join(b"RCPT TO:<%s>\r\n" % to.encode() for to in RECIPIENTS)
     accepted = 0
     with running(site):
-        clients = [Wire(site.port) for _ in range(SESSIONS)]
-        beat = Wire(site.port)
+        clients = [RawClient(site.port) for _ in range(SESSIONS)]
+        beat = RawClient(site.port)
         for client in [*clients, beat]:
             assert client.ask(b"EHLO client.example\r\n").code == 250
         wait_for("the queue manager", lambda: processes(site, "qmgr"))
@@ -271,7 +271,7 @@ def test_a_stopped_queue_manager_slows_acceptance_and_all_mail_arrives_in_the_en
                     accepted += 1
                 slow = slow + 1 if len(silent) == SESSIONS else 0
                 beat.close()
-                beat = Wire(site.port)
+                beat = RawClient(site.port)
                 assert beat.ask(b"EHLO client.example\r\n").code == 250
                 if slow == 2:
                     break
@@ -288,6 +288,6 @@ def test_a_stopped_queue_manager_slows_acceptance_and_all_mail_arrives_in_the_en
         assert "reject" not in site.log_text()
 
 
-def readable(client: Wire) -> bool:
+def readable(client: RawClient) -> bool:
     """Say whether the server has sent something that was not read."""
     return bool(select.select([client.socket], [], [], 0)[0])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.hostile import LARGE_OCTETS, Watch, Wire, watched
+from support.hostile import LARGE_OCTETS, Watch, RawClient, watched
 from support.mta import Site
 
 DEFAULT_LIMITS = {"line": 2048, "junk": 100, "errors": 20}
@@ -62,7 +62,7 @@ def unharmed(server: Watch) -> Iterator[None]:
     ],
 )
 def test_a_line_that_is_no_command_is_refused_and_the_session_goes_on(server: Watch, line: bytes, said: str) -> None:
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         reply = wire.ask(line)
         assert f"{reply.code} {reply.text}".startswith(said)
         assert wire.ask(b"NOOP\r\n").code == 250
@@ -82,7 +82,7 @@ def test_a_line_that_is_no_command_is_refused_and_the_session_goes_on(server: Wa
     ],
 )
 def test_another_protocol_is_turned_away_at_its_first_line(server: Watch, octets: bytes) -> None:
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         wire.send(octets)
         (reply,) = wire.replies()
     assert (reply.code, reply.text) == (221, "2.7.0 Error: I can break rules, too. Goodbye.")
@@ -91,7 +91,7 @@ def test_another_protocol_is_turned_away_at_its_first_line(server: Watch, octets
 
 @pytest.mark.parametrize("octets", [b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"])
 def test_a_client_of_another_protocol_that_waits_is_told_and_may_go(server: Watch, octets: bytes) -> None:
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         assert wire.ask(octets).code == 500
         assert wire.end() == []
 
@@ -100,7 +100,7 @@ def test_a_client_of_another_protocol_that_waits_is_told_and_may_go(server: Watc
 def test_garbage_ends_the_session_after_so_many_errors(server: Watch, seed: int) -> None:
     dice = random.Random(seed)
     alphabet = bytes(range(256)) if seed % 2 else b"\r\n\0 abcEHLOMAILRCPTDATA<>:@."
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         wire.send(bytes(dice.choices(alphabet, k=50_000)))
         replies = wire.end()
     assert len(replies) <= DEFAULT_LIMITS["errors"] + 1
@@ -109,7 +109,7 @@ def test_garbage_ends_the_session_after_so_many_errors(server: Watch, seed: int)
 
 
 def test_unknown_commands_are_errors_and_too_many_of_them_end_the_session(server: Watch) -> None:
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         wire.send(b"XYZZY\r\n" * 1000)
         replies = wire.replies()
     assert [reply.code for reply in replies] == [500] * DEFAULT_LIMITS["errors"] + [421]
@@ -118,7 +118,7 @@ def test_unknown_commands_are_errors_and_too_many_of_them_end_the_session(server
 
 
 def test_a_thousand_resets_at_once_are_answered_up_to_the_same_limit(server: Watch) -> None:
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         # EHLO is the first command that brings no mail, and allows to send the others at once.
         codes = [wire.ask(b"EHLO x\r\n").code]
         wire.send(b"RSET\r\n" * 1000)
@@ -128,7 +128,7 @@ def test_a_thousand_resets_at_once_are_answered_up_to_the_same_limit(server: Wat
 
 @pytest.mark.parametrize("command", [b"RSET", b"NOOP", b"VRFY <postmaster@example.org>", b"HELP"])
 def test_a_thousand_commands_that_lead_nowhere_end_the_session(server: Watch, command: bytes) -> None:
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         codes: list[int] = []
         while not codes or codes[-1] != 421:
             codes.append(wire.ask(command + b"\r\n").code)
@@ -137,7 +137,7 @@ def test_a_thousand_commands_that_lead_nowhere_end_the_session(server: Watch, co
 
 
 def test_resets_between_messages_are_no_junk(server: Watch) -> None:
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         for _ in range(DEFAULT_LIMITS["junk"] + DEFAULT_LIMITS["errors"] + 5):
             wire.send(b"RSET\r\n")
             assert wire.reply().code == 250
@@ -149,7 +149,7 @@ def test_resets_between_messages_are_no_junk(server: Watch) -> None:
 
 def test_bytes_before_the_banner_are_answered_in_order_or_refused(server: Watch) -> None:
     for early in (b"E", b"EHLO x\r\n", b"EHLO x\r\nMAIL FROM:<>\r\n", b"NOOP\r\n" * 5, b"\r\n", b"x" * 100_000):
-        with Wire(server.site.port, greeting=False) as wire:
+        with RawClient(server.site.port, greeting=False) as wire:
             wire.send(early)
             first, *others = wire.end()
         if first.code == 554:
@@ -161,7 +161,7 @@ def test_bytes_before_the_banner_are_answered_in_order_or_refused(server: Watch)
 
 @pytest.mark.parametrize("early", [b"MAIL FROM:<>\r\n", b"MAIL FROM:<>\r\nRCPT TO:<x@example.org>\r\nDATA\r\n"])
 def test_a_client_that_does_not_wait_for_ehlos_reply_is_ended(server: Watch, early: bytes) -> None:
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         wire.send(b"EHLO x\r\n" + early)
         (reply,) = wire.replies()
     assert (reply.code, reply.text) == (554, "5.5.0 Error: SMTP protocol synchronization")
@@ -170,7 +170,7 @@ def test_a_client_that_does_not_wait_for_ehlos_reply_is_ended(server: Watch, ear
 
 @pytest.mark.parametrize("behind", [b"Subject: early\r\n\r\nbody\r\n.\r\n", b"x", b"\0" * 100_000])
 def test_content_before_the_reply_to_data_ends_the_session(server: Watch, behind: bytes) -> None:
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         assert wire.ask(b"EHLO x\r\n").code == 250
         wire.send(b"MAIL FROM:<>\r\nRCPT TO:<%s>\r\nDATA\r\n" % server.recipient.encode() + behind)
         replies = wire.replies()
@@ -180,7 +180,7 @@ def test_content_before_the_reply_to_data_ends_the_session(server: Watch, behind
 
 def test_commands_behind_the_final_dot_are_a_new_transaction(server: Watch) -> None:
     marker = server.marker()
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         wire.transaction(server.recipient)
         wire.send(f"X-Marker: {marker}\r\n\r\n.\r\nRCPT TO:<x@example.org>\r\n".encode())
         wire.send(b"MAIL FROM:<>\r\nRSET\r\nQUIT\r\n")
@@ -190,7 +190,7 @@ def test_commands_behind_the_final_dot_are_a_new_transaction(server: Watch) -> N
 
 
 def test_a_line_of_ten_megabytes_costs_no_memory(server: Watch) -> None:
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         for _ in range(LARGE_OCTETS // 100_000):
             wire.send(b"x" * 100_000)
         reply = wire.ask(b"\r\n")
@@ -220,7 +220,7 @@ DIALOGUE = (
 @pytest.mark.parametrize("half", [False, True], ids=["whole", "half a line"])
 @pytest.mark.parametrize("steps", range(len(DIALOGUE)))
 def test_a_client_may_be_lost_at_every_point(server: Watch, steps: int, half: bool, reset: bool) -> None:
-    wire = Wire(server.site.port)
+    wire = RawClient(server.site.port)
     for _, line in DIALOGUE[:steps]:
         wire.send(line)
         if line.startswith((b"EHLO", b"MAIL", b"RCPT", b"DATA")):
@@ -237,7 +237,7 @@ def test_a_client_may_be_lost_at_every_point(server: Watch, steps: int, half: bo
 def test_a_client_may_be_lost_before_it_hears_of_its_message(server: Watch) -> None:
     for reset in (False, True):
         marker = server.marker()
-        wire = Wire(server.site.port)
+        wire = RawClient(server.site.port)
         wire.transaction(server.recipient)
         wire.send(f"X-Marker: {marker}\r\n\r\nbody\r\n.\r\n".encode())
         if reset:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.hostile import LARGE_OCTETS, Reply, Watch, Wire, watched
+from support.hostile import LARGE_OCTETS, Reply, Watch, RawClient, watched
 from support.mta import Site, wait_for
 
 HEADER_SIZE_LIMIT = 102_400
@@ -43,7 +43,7 @@ def unharmed(server: Watch) -> Iterator[None]:
 def deliver(server: Watch, content: bytes) -> Reply:
     """Send a message with a marker before `content`; return the reply to its end."""
     marker = server.marker()
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         wire.transaction(server.recipient)
         wire.send(f"X-Marker: {marker}\r\n".encode() + content)
         reply = wire.ask(b"\r\n.\r\n")
@@ -123,7 +123,7 @@ def test_content_that_is_no_message_is_taken_and_delivered(server: Watch, conten
 
 
 def test_recipients_above_the_limit_are_refused_and_the_others_served(server: Watch) -> None:
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         assert wire.ask(b"EHLO client.example\r\n").code == 250
         assert wire.ask(b"MAIL FROM:<>\r\n").code == 250
         codes = []
@@ -139,8 +139,8 @@ def test_recipients_above_the_limit_are_refused_and_the_others_served(server: Wa
 
 def test_clients_that_send_a_byte_at_a_time_keep_nobody_waiting(server: Watch) -> None:
     dialogue = b"EHLO x\r\nMAIL FROM:<>\r\nRSET\r\n"
-    with contextlib.ExitStack() as open_wires:
-        slow = [open_wires.enter_context(Wire(server.site.port)) for _ in range(20)]
+    with contextlib.ExitStack() as clients:
+        slow = [clients.enter_context(RawClient(server.site.port)) for _ in range(20)]
         for at in range(len(dialogue)):
             for wire in slow:
                 wire.send(dialogue[at : at + 1])
@@ -151,7 +151,7 @@ def test_clients_that_send_a_byte_at_a_time_keep_nobody_waiting(server: Watch) -
 
 @pytest.mark.parametrize("place", ["CONNECT", "DATA"])
 def test_a_client_of_a_byte_a_second_does_not_hold_its_place_for_ever(server: Watch, place: str) -> None:
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         if place == "DATA":
             wire.transaction(server.recipient)
         wire.socket.settimeout(1.0)
@@ -169,7 +169,7 @@ def test_a_client_of_a_byte_a_second_does_not_hold_its_place_for_ever(server: Wa
 
 def test_a_client_that_reads_no_replies_is_not_read_either(server: Watch) -> None:
     asked = 0
-    with Wire(server.site.port) as wire:
+    with RawClient(server.site.port) as wire:
         wire.socket.settimeout(0.2)
         with contextlib.suppress(TimeoutError, ConnectionError):
             while asked < 50_000_000:
@@ -178,10 +178,10 @@ def test_a_client_that_reads_no_replies_is_not_read_either(server: Watch) -> Non
 
 
 def test_a_strangers_connections_are_counted_and_those_at_home_are_not(server: Watch) -> None:
-    with contextlib.ExitStack() as open_wires:
+    with contextlib.ExitStack() as clients:
 
         def connect(source: str) -> Reply:
-            wire = open_wires.enter_context(Wire(server.site.port, source=source, greeting=False))
+            wire = clients.enter_context(RawClient(server.site.port, source=source, greeting=False))
             reply = wire.reply()
             if reply.code == 421:
                 assert wire.replies() == []
@@ -196,16 +196,16 @@ def test_a_strangers_connections_are_counted_and_those_at_home_are_not(server: W
         server.serve()
 
     def is_served() -> bool:
-        with Wire(server.site.port, source="127.0.0.2", greeting=False) as wire:
+        with RawClient(server.site.port, source="127.0.0.2", greeting=False) as wire:
             return wire.reply().code == 220
 
     wait_for("the connections' end to be counted", is_served)
 
 
 def test_a_hundred_clients_that_say_nothing_do_not_outlast_their_time(server: Watch) -> None:
-    with contextlib.ExitStack() as open_wires:
-        silent = [open_wires.enter_context(Wire(server.site.port)) for _ in range(100)]
+    with contextlib.ExitStack() as clients:
+        silent = [clients.enter_context(RawClient(server.site.port)) for _ in range(100)]
         # There is no room for another now: it is served when the first of them is sent away.
-        with Wire(server.site.port) as waiting:
+        with RawClient(server.site.port) as waiting:
             assert waiting.ask(b"NOOP\r\n").code == 250
         assert silent[0].reply().code == 421

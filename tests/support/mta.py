@@ -1,7 +1,7 @@
 """The same site, run by Postillion or by Postfix.
 
-A `Site` is a directory with a main.cf and a master.cf that both programs accept. `running` starts either one from it
-and stops it again. Nothing here asks which program it is, but for the command that starts it.
+A `Site` is a directory with a main.cf and a master.cf that both programs accept. `running` starts one of them from it
+and stops it again. Only the start and stop commands depend on the program.
 """
 
 import contextlib
@@ -72,14 +72,14 @@ postlog   unix-dgram n  -       n       -       1       postlogd
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that is free now."""
+    """Return a free TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for(what: str, condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
-    """Return when `condition` holds; raise `TimeoutError` naming `what` when it does not within `patience_s`."""
+    """Wait until `condition` holds. Raises `TimeoutError` with `what` after `patience_s`."""
     deadline = time.monotonic() + patience_s
     pause = 0.005
     while not condition():
@@ -90,7 +90,7 @@ def wait_for(what: str, condition: Callable[[], object], patience_s: float = PAT
 
 
 def ended(pid: int) -> bool:
-    """Say whether a process has ended, waited for or not."""
+    """Return whether a process has ended. A zombie has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -98,7 +98,7 @@ def ended(pid: int) -> bool:
 
 
 def age_s(pid: int) -> float:
-    """Return how long a process has lived; 0 when it is gone."""
+    """Return the age of a process; 0 when it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -108,7 +108,7 @@ def age_s(pid: int) -> float:
 
 
 def exists(user: str) -> bool:
-    """Say whether the machine has such a user."""
+    """Return whether the machine has this user."""
     try:
         pwd.getpwnam(user)
     except KeyError:
@@ -117,12 +117,12 @@ def exists(user: str) -> bool:
 
 
 def local_user() -> str:
-    """Return a user whose mail the server may deliver: itself, or nobody's when it runs as root."""
+    """Return a user that the server may deliver to: its own user, or nobody when it runs as root."""
     return "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
 
 class Site:
-    """A site's configuration and everything it writes, in one directory."""
+    """A site's configuration, queue, mail and log, in one directory."""
 
     def __init__(self, directory: Path, *, main_cf: Mapping[str, str] | None = None, master_cf: str = "") -> None:
         self.directory = directory
@@ -144,7 +144,7 @@ class Site:
         (self.etc / "master.cf").write_text(MASTER_CF.format(**ports) + master_cf)
         (self.etc / "aliases").write_text("postmaster: nobody\n")
         if user.pw_uid == 0:
-            # pytest keeps its directories to their owner; the programs run as others.
+            # pytest's directories are private to their owner; the programs run as other users.
             for parent in (directory, *directory.parents):
                 if parent.stat().st_uid == 0 and parent != Path("/"):
                     parent.chmod(parent.stat().st_mode | 0o011)
@@ -165,14 +165,14 @@ class Site:
 
 
 def listening(port: int) -> bool:
-    """Say whether somebody accepts connections on a port of 127.0.0.1."""
+    """Return whether a port of 127.0.0.1 accepts connections."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def processes(site: Site, program: str) -> list[int]:
-    """Return the processes of a program that run for this site."""
+    """Return the process IDs of a program of this site."""
     module = f"postillion.{program}".encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -187,7 +187,7 @@ def processes(site: Site, program: str) -> list[int]:
 
 
 def start(site: Site, program: str) -> None:
-    """Start Postillion or Postfix from the site's configuration; return when the SMTP port is bound."""
+    """Start Postillion or Postfix from the site's configuration; wait until it listens for SMTP."""
     command = site.command("postillion")
     if program == "postfix":
         command = ["/usr/sbin/postfix", "-c", str(site.etc)]
@@ -199,7 +199,7 @@ def start(site: Site, program: str) -> None:
 
 
 def stop(site: Site, program: str) -> None:
-    """Stop what `start` started; return when its master is gone."""
+    """Stop the site; wait until its master has ended."""
     pid_file = site.queue / "pid" / "master.pid"
     pid = int(pid_file.read_text())
     command = ["/usr/sbin/postfix", "-c", str(site.etc)] if program == "postfix" else site.command("postillion")
@@ -214,7 +214,7 @@ def stop(site: Site, program: str) -> None:
 
 @contextlib.contextmanager
 def running(site: Site, program: str = "postillion") -> Iterator[Site]:
-    """Run the site with `program` ("postillion" or "postfix") while the block lasts."""
+    """Run the site with `program` ("postillion" or "postfix") during the block."""
     start(site, program)
     try:
         yield site
