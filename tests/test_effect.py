@@ -1,4 +1,4 @@
-"""Parameters without an effect: the list is what the programs read, and a site that sets another one is told."""
+"""Parameters without an effect: the list matches the sources, and a site gets a warning for each one it sets."""
 
 import ast
 import re
@@ -14,13 +14,14 @@ from postillion.master.plan import Plan
 PACKAGE = Path(postillion.__file__).parent
 NOT_PROGRAMS = {PACKAGE / "config" / "effect.py", *(PACKAGE / "config" / "table").glob("*.py")}
 NAMED_ONLY = {"canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "virtual_maps", "domain_to_ascii"}
-"""smtpd looks into these maps for users that exist, but nobody rewrites by them; the last one is part of the language.
+"""smtpd searches these maps for existing users, but nothing rewrites addresses with them. The last one is a language
+feature.
 """
 NO_TRANSPORTS = {"extract_recipient_limit", "lmtpd_recipient_limit"}
-"""They end as a transport's parameters do, and belong to none."""
+"""Names with the suffix of a transport parameter that belong to no transport."""
 FIRST = "(?:smtp|lmtp|local|virtual|relay|default)"
 SECOND = f"(?:{'|'.join(STAGES)}|ehlo|lhlo)"
-"""What stands in the braces of `f"{prefix}_{stage}_timeout"`."""
+"""The values in the braces of `f"{prefix}_{stage}_timeout"`."""
 
 MAIN_CF = """\
 myhostname = mx.example.org
@@ -43,7 +44,7 @@ smtp unix - - y - - smtp
 
 
 def constants() -> Iterator[str]:
-    """The texts in the sources; the variable parts of an f-string are written `@`."""
+    """Yield the string constants of the sources, with `@` for the variable parts of an f-string."""
     for path in PACKAGE.rglob("*.py"):
         if path in NOT_PROGRAMS:
             continue
@@ -54,7 +55,7 @@ def constants() -> Iterator[str]:
                 yield "".join(str(part.value) if isinstance(part, ast.Constant) else "@" for part in node.values)
 
 
-def test_the_list_is_what_the_programs_read() -> None:
+def test_list_of_parameters_in_effect_matches_sources() -> None:
     texts = set(constants())
     templates = {suffix for suffix in parameters.TEMPLATES if suffix.removeprefix("_") in texts}
     patterns = [
@@ -76,22 +77,22 @@ def test_the_list_is_what_the_programs_read() -> None:
                 read.add(name)
                 waiting.append(name)
     assert read - IN_EFFECT == set(), "add these to IN_EFFECT"
-    assert IN_EFFECT - read == set(), "nothing reads these any more"
+    assert IN_EFFECT - read == set(), "nothing reads these parameters any more"
     assert templates == TEMPLATES_IN_EFFECT
 
 
-def test_a_site_is_told_of_each_parameter_without_an_effect(tmp_path: Path) -> None:
+def test_site_gets_warning_for_each_parameter_without_effect(tmp_path: Path) -> None:
     (tmp_path / "main.cf").write_text(MAIN_CF)
     (tmp_path / "master.cf").write_text(MASTER_CF)
     warnings = Plan(str(tmp_path)).warnings
-    told = [re.sub(r".*/(ma\w+\.cf, line \d+: .*) has no effect: .*", r"\1", warning) for warning in warnings]
+    reported = [re.sub(r".*/(ma\w+\.cf, line \d+: .*) has no effect: .*", r"\1", warning) for warning in warnings]
     assert 'master.cf: "y" in the chroot field has no effect yet: bounce, smtp' in warnings.pop()
-    assert told[:-1] == [
+    assert reported[:-1] == [
         "main.cf, line 3: smtpd_tls_security_level=encrypt",
         "main.cf, line 5: virtual_alias_maps=inline:{a=b}",
         "master.cf, line 1: smtpd_tls_wrappermode=yes",
     ]
 
 
-def test_names_that_no_table_knows_are_not_its_business() -> None:
+def test_unknown_names_are_not_reported_as_without_effect() -> None:
     assert not effect.has_no_effect("no_such_parameter")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support.calls import Operation, KillPoint, Runner
+from support.calls import KillPoint, Operation, Runner
 from support.queue_operations import (
     DELETED,
     HELD,
@@ -67,7 +67,9 @@ def kill_points(runner: Runner, operation: Operation, directory: Path) -> Iterat
                 break
 
 
-def kill_at_each(runner: Runner, operation: Operation, directory: Path, template: Path) -> Iterator[tuple[Path, list[Promise]]]:
+def kill_at_each(
+    runner: Runner, operation: Operation, directory: Path, template: Path
+) -> Iterator[tuple[Path, list[Promise]]]:
     """Yield the queue directory and the promises after each kill."""
 
     def fresh(name: str) -> Path:

@@ -261,7 +261,9 @@ class VirtualLoop:
         return getattr(self._loop, name)
 
 
-async def test_stress_mode_uses_short_request_deadlines_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stress_mode_uses_short_request_deadlines_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = Server(site(tmp_path), session_limit=1)
     clock = [1000.0]
     monkeypatch.setattr(server.service, "loop", VirtualLoop(server.service.loop, clock))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from support.mta import wait_for
 from support.peers import absent, peer
-from support.queue_operations import Promise, Observer, run_operation
+from support.queue_operations import Observer, Promise, run_operation
 
 Operation = Callable[[Path, Observer], None]
 CALLS = (
@@ -116,7 +116,10 @@ class Runner:
         return promises
 
     def _run(
-        self, operation: Operation, directory: Path, trace_process: Callable[[int], contextlib.AbstractContextManager[object]]
+        self,
+        operation: Operation,
+        directory: Path,
+        trace_process: Callable[[int], contextlib.AbstractContextManager[object]],
     ) -> tuple[int, list[Promise]]:
         ours, theirs = self._processes.Pipe()
         process = self._processes.Process(target=run_operation, args=(operation, directory, theirs), daemon=True)
