@@ -39,7 +39,7 @@ def test_good_source_gives_no_output_and_no_files(site: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("command", "name", "source", "says"),
+    ("command", "name", "source", "message"),
     [
         (postmap, "map", "a b\nbad\nc d\n", "map, line 2: expected a key, whitespace and a value"),
         (postmap, "map", " a b\n", "map, line 1: a first line that starts with whitespace"),
@@ -48,12 +48,12 @@ def test_good_source_gives_no_output_and_no_files(site: Path, capsys: pytest.Cap
     ],
 )
 def test_bad_source_line_is_named(
-    site: Path, capsys: pytest.CaptureFixture[str], command: object, name: str, source: str, says: str
+    site: Path, capsys: pytest.CaptureFixture[str], command: object, name: str, source: str, message: str
 ) -> None:
     (site / name).write_text(source)
     arguments = [] if command is newaliases else [f"hash:{site}/{name}"]
     assert run(command, site, *arguments) == 1
-    assert f"error: {site}/{says}" in capsys.readouterr().err
+    assert f"error: {site}/{message}" in capsys.readouterr().err
 
 
 def test_duplicate_entries_give_warning(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +133,7 @@ def test_alias_names_are_quoted_if_needed(site: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ([], "usage: postmap"),
         (["-x", "m"], "option -x not recognized"),
@@ -146,11 +146,11 @@ def test_alias_names_are_quoted_if_needed(site: Path, monkeypatch: pytest.Monkey
     ],
 )
 def test_misuse_is_one_line_and_status_1(
-    site: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+    site: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert run(postmap, site, *arguments) == 1
     err = capsys.readouterr().err
-    assert says in err
+    assert message in err
     assert err.startswith("postmap: fatal: ")
     assert err.count("\n") == 1
 
