@@ -162,7 +162,7 @@ PLAIN = [path for path in FROM_HERE if not read(path).options]
 
 @pytest.fixture(scope="module")
 def postfix_ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
-    """Run one Postfix; yield its ports by transcript. Each port is an smtpd service with the transcript's parameters."""
+    """Run one Postfix; yield its ports by transcript. Each has its own smtpd with the transcript's parameters."""
     peer("postfix")
     root()
     ports = {path.stem: mta.free_port() for path in FROM_HERE}

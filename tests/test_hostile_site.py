@@ -1,7 +1,7 @@
 """A broken site is refused and leaves nothing running. A full disk loses no acknowledged message.
 
-test_master.py tests each mistake in main.cf and master.cf. These tests use a complete site: after the refusal no process
-runs and no socket is bound. The full disks are small file systems in memory, so those tests need root.
+test_master.py tests each mistake in main.cf and master.cf. These tests use a complete site: after the refusal no
+process runs and no socket is bound. The full disks are small file systems in memory, so those tests need root.
 """
 
 import contextlib

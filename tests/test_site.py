@@ -116,7 +116,7 @@ def test_swaks_delivers_mail(server: tuple[str, Site]) -> None:
         address = ["--server", f"127.0.0.1:{site.port}", "--to", f"{user}@example.org", "--from", "a@example.net"]
         text = ["--header", "X-By: swaks", "--body", "line\n.dot\n", "--pipeline"]
         subprocess.run([swaks, *address, *text], check=True, capture_output=True, timeout=30)
-    assert XX in found[0].read_bytes()
+    assert b"X-By: swaks" in found[0].read_bytes()
     assert b"\n.dot\n" in found[0].read_bytes()
 
 

@@ -69,7 +69,7 @@ async def test_slow_server_is_accepted_down_to_minimum_data_rate(tmp_path: Path,
 async def slow_server(data: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[int]:
     """Run a server with small buffers, which reads messages by `data`; yield its port."""
 
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             writer.write(b"220 slow\r\n")
             while line := await reader.readline():
@@ -241,7 +241,7 @@ class Greylisting:
 
 
 async def test_pipelined_job_with_early_verdict_does_not_affect_the_next_job(tmp_path: Path) -> None:
-    """All replies to a pipelined job come with the verdict of the job before it. The next job must send its own mail."""
+    """All replies to a pipelined job come with the verdict before it; the next job must still send its own mail."""
     greylisting = Greylisting()
     listening = await asyncio.start_server(greylisting.serve, "127.0.0.1", 0)
     nexthop = f"[127.0.0.1]:{listening.sockets[0].getsockname()[1]}"

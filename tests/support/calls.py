@@ -89,7 +89,7 @@ class Runner:
             del os.environ["PYTHONPATH"]
 
     def count_calls(self, operation: Operation, directory: Path) -> Counter[tuple[str, str]]:
-        """Run an operation to its end; return the number of calls by thread and call, for the threads it starts with."""
+        """Run an operation to its end; return the number of calls by thread and call, for its initial threads."""
         trace = directory.with_name(directory.name + ".trace")
         names: dict[int, str] = {}
 

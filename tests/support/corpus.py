@@ -1,8 +1,8 @@
 """The corpus: messages of every shape, as sent and as expected at the next hop.
 
-`MESSAGES` maps names to messages. Sent content has CRLF line ends and no stuffed dots. A rule builds each large message,
-so that it is the same on every machine. Below the Received header, a message arrives byte for byte as sent, with these
-exceptions. A row with an exception spells it out:
+`MESSAGES` maps names to messages. Sent content has CRLF line ends and no stuffed dots. A rule builds each large
+message, so that it is the same on every machine. Below the Received header, a message arrives byte for byte as sent,
+with these exceptions. A row with an exception spells it out:
 
     last line without CRLF    the line gets one (RFC 5321 §4.1.1.4: a message ends with CRLF)
     LF without CR             becomes CRLF (smtpd_forbid_bare_newline = normalize)

@@ -1,7 +1,7 @@
 """Operations on the queue that test_kill_calls.py kills at each of their system calls.
 
-Each operation runs in its own process. It prepares the queue, waits in `observer.ready()`, and then reports each promise
-that it makes to others: a 250, a delivery, a reply to postsuper. The kills happen after `ready`.
+Each operation runs in its own process. It prepares the queue, waits in `observer.ready()`, and then reports each
+promise that it makes to others: a 250, a delivery, a reply to postsuper. The kills happen after `ready`.
 """
 
 from __future__ import annotations
