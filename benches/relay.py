@@ -70,8 +70,9 @@ LOADS = {
     "200 sessions": Load(sessions=200, part=0.4),
 }
 """`new`: a connection for each message of 4 KiB, 20 sessions. `reused` (smtp-source -d) keeps its sessions. The other
-loads are `new` with the change in their name. smtp-sink needs nearly 1 ms of CPU for 100 kB; source and sink need 3 ms for
-50 recipients, each a round trip: more than the MTA. `50 pipelined` sends all RCPT commands at once, as mail servers do."""
+loads are `new` with the change in their name. smtp-sink needs nearly 1 ms of CPU for 100 kB; source and sink need 3 ms
+for 50 recipients, each a round trip: more than the MTA. `50 pipelined` sends all RCPT commands at once, as mail servers
+do."""
 
 
 @dataclass

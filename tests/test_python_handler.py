@@ -114,7 +114,7 @@ class Recorder:
 
     async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:
         self.seen.append(("QUIT",))
-        return "221 so long"
+        return "221 goodbye"
 
 
 async def test_every_hook_is_called_as_in_aiosmtpd(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ async def test_every_hook_is_called_as_in_aiosmtpd(tmp_path: Path) -> None:
     assert await smtp.send(b"VRFY user@example.org\r\n") == "252 perhaps\r\n"
     assert await smtp.send(b"RSET\r\n") == "250 forgotten\r\n"
     assert await smtp.send(b"NOOP\r\n") + await smtp.send(b"NOOP x y\r\n") == "250 noop\r\n" * 2
-    assert await smtp.send(b"QUIT\r\n") == "221 so long\r\n"
+    assert await smtp.send(b"QUIT\r\n") == "221 goodbye\r\n"
     assert smtp.client.closed
     log = smtp.close()
     options = ["SIZE=5", "BODY=8BITMIME"]
@@ -246,7 +246,7 @@ async def _fine(*_: object) -> str:
     return "250 fine"
 
 
-async def test_handle_exception_turns_an_exception_into_a_reply(tmp_path: Path) -> None:
+async def test_handle_exception_converts_an_exception_to_a_reply(tmp_path: Path) -> None:
     class Careful:
         async def handle_MAIL(self, *_: object) -> str:
             raise ValueError("oops")

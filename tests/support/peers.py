@@ -1,7 +1,7 @@
 """Peer programs from Debian packages.
 
 A test whose peer is not installed is skipped; the reason names the package to install. `PEERS=required` on make's
-command line (as in CI) turns a missing peer into a failure.
+command line (as in CI) makes a missing peer a failure.
 """
 
 import os
