@@ -422,8 +422,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("behind", [b"NOOP\r\n", b"VRFY x\r\n" * 600], ids=["a command", "more than the limit"])
-def test_commands_pipelined_after_starttls_are_discarded(certificate: Path, behind: bytes) -> None:
+@pytest.mark.parametrize("pipelined", [b"NOOP\r\n", b"VRFY x\r\n" * 600], ids=["a command", "more than the limit"])
+def test_commands_pipelined_after_starttls_are_discarded(certificate: Path, pipelined: bytes) -> None:
     """Commands before the handshake get no replies under TLS (CVE-2011-0411)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -433,7 +433,7 @@ def test_commands_pipelined_after_starttls_are_discarded(certificate: Path, behi
         plain = socket.create_connection(address, PATIENCE_S)
         greeting = plain.recv(1000)
         assert greeting.startswith(b"220 ")
-        plain.sendall(b"STARTTLS\r\n" + behind)
+        plain.sendall(b"STARTTLS\r\n" + pipelined)
         assert re.fullmatch(rb"220 Ready to start TLS\r\n", plain.recv(1000))
         with trusting.wrap_socket(plain, server_hostname="localhost") as client:
             client.sendall(ENVELOPE + b"text\r\n.\r\nQUIT\r\n")

@@ -84,9 +84,9 @@ class Peer:
         self.socket = socket.create_connection(("127.0.0.1", port), REPLY_MAX_S)
         self._rest = b""
 
-    def replies(self, wanted: int) -> list[str]:
-        """Return the lines of `wanted` replies, or fewer when the peer sends no more."""
-        return self._read(rb"(?:\d{3}-.*\r\n)*\d{3} .*\r\n" * wanted)
+    def replies(self, expected: int) -> list[str]:
+        """Return the lines of `expected` replies, or fewer when the peer sends no more."""
+        return self._read(rb"(?:\d{3}-.*\r\n)*\d{3} .*\r\n" * expected)
 
     def more(self) -> list[str]:
         """Return all further lines, until the peer closes or is idle."""
@@ -117,8 +117,8 @@ def play(dialogue: Dialogue, port: int, same: Same) -> tuple[str, str] | None:
         for step in dialogue.steps:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 client.socket.sendall(step.sends)
-            wanted = sum(1 for line in step.replies if line[3:4] == " ")
-            got = client.replies(wanted) if wanted else []
+            expected = sum(1 for line in step.replies if line[3:4] == " ")
+            got = client.replies(expected) if expected else []
             if step.closes or step.leaves:
                 # Further replies are a difference as well.
                 got += client.more()

@@ -121,13 +121,13 @@ async def test_every_hook_is_called_as_in_aiosmtpd(tmp_path: Path) -> None:
     recorder = Recorder()
     smtp = HandlerSession(tmp_path, recorder)
     assert await smtp.send(b"HELO old\r\n") == "250 mx.example.org\r\n"
-    answer = await smtp.send(EHLO)
-    assert answer.startswith("250-mx.example.org\r\n250-X-OURS\r\n250-PIPELINING\r\n")
-    assert answer.endswith("\r\n250 CHUNKING\r\n")
+    reply = await smtp.send(EHLO)
+    assert reply.startswith("250-mx.example.org\r\n250-X-OURS\r\n250-PIPELINING\r\n")
+    assert reply.endswith("\r\n250 CHUNKING\r\n")
     assert await smtp.send(MAIL + RCPT) == "250 OK\r\n250 2.1.5 taken\r\n"
     assert await smtp.send(b"RCPT TO:<user@far.example>\r\n") == "250 2.1.5 taken\r\n"
-    answer = await smtp.send(b"DATA\r\n") + await smtp.send(b"..dot\r\nlast\r\n.\r\n")
-    assert answer.startswith("354 End data with <CR><LF>.<CR><LF>\r\n250 2.0.0 Ok: queued as ")
+    reply = await smtp.send(b"DATA\r\n") + await smtp.send(b"..dot\r\nlast\r\n.\r\n")
+    assert reply.startswith("354 End data with <CR><LF>.<CR><LF>\r\n250 2.0.0 Ok: queued as ")
     assert await smtp.send(b"VRFY user@example.org\r\n") == "252 perhaps\r\n"
     assert await smtp.send(b"RSET\r\n") == "250 forgotten\r\n"
     assert await smtp.send(b"NOOP\r\n") + await smtp.send(b"NOOP x y\r\n") == "250 noop\r\n" * 2
@@ -208,11 +208,11 @@ async def test_older_form_of_handle_ehlo_works(tmp_path: Path) -> None:
     smtp.close()
 
 
-@pytest.mark.parametrize("answer", [None, 250, "", "OK", "99 x", "354 go on", "250-a\r\n550 b", b"\xff"])
-async def test_invalid_result_of_hook_gives_default_reply(tmp_path: Path, answer: object) -> None:
+@pytest.mark.parametrize("reply", [None, 250, "", "OK", "99 x", "354 go on", "250-a\r\n550 b", b"\xff"])
+async def test_invalid_result_of_hook_gives_default_reply(tmp_path: Path, reply: object) -> None:
     class Odd:
         async def handle_MAIL(self, *_: object) -> object:
-            return answer
+            return reply
 
     smtp = HandlerSession(tmp_path, Odd())
     assert await smtp.send(MAIL) == NO_POLICY
@@ -480,7 +480,7 @@ async def test_login_and_plain_use_the_authenticator(tmp_path: Path) -> None:
         "554 5", "454 4"
     )
     user, secret = (b64encode(word).decode() for word in (b"user", b"secret"))
-    answers = await send_all(
+    replies = await send_all(
         smtp,
         "RSET",
         plain(b"wrong"),
@@ -493,12 +493,12 @@ async def test_login_and_plain_use_the_authenticator(tmp_path: Path) -> None:
         secret,
         "AUTH PLAIN",
     )
-    assert answers[1:4] == [
+    assert replies[1:4] == [
         "535 5.7.8 Authentication credentials invalid",
         "501 5.5.2 Can't decode base64",
         "504 5.5.4 Unrecognized authentication type",
     ]
-    assert [answer[:9] for answer in answers[4:]] == [
+    assert [reply[:9] for reply in replies[4:]] == [
         "334 VXNlc",
         "501 5.7.0",
         "334 VXNlc",
@@ -525,10 +525,10 @@ async def test_login_and_plain_use_the_authenticator(tmp_path: Path) -> None:
 async def test_custom_mechanisms_of_the_handler_work(tmp_path: Path) -> None:
     smtp = HandlerSession(tmp_path, Own(), SASL)
     assert "250-AUTH COUNT-ME X-SYNC\r\n" in await smtp.send(EHLO)
-    answers = await send_all(
+    replies = await send_all(
         smtp, "AUTH PLAIN x", "AUTH X-SYNC", "AUTH COUNT-ME", "YQ==", "Yg==", "eA==", "AUTH X-SYNC x"
     )
-    assert answers == [
+    assert replies == [
         "504 5.5.4 Unrecognized authentication type",
         "535 5.7.8 Authentication credentials invalid",
         "334 MA==",
@@ -553,8 +553,8 @@ async def test_handle_auth_replaces_all_mechanisms(tmp_path: Path, form: str) ->
     hook = coroutine if form == "coroutine" else function
     smtp = HandlerSession(tmp_path, type("Hooked", (), {"handle_AUTH": hook})(), SASL)
     await smtp.send(EHLO)
-    (answer,) = await send_all(smtp, "AUTH PLAIN x")
-    assert answer == ("235 2.7.0 by the hook" if form == "coroutine" else "535 5.7.8 not by the hook")
+    (reply,) = await send_all(smtp, "AUTH PLAIN x")
+    assert reply == ("235 2.7.0 by the hook" if form == "coroutine" else "535 5.7.8 not by the hook")
     smtp.close()
 
 

@@ -96,11 +96,11 @@ async def test_message_is_sent_and_logged(tmp_path: Path) -> None:
 
 
 async def test_each_recipient_of_a_message_has_its_own_status(tmp_path: Path) -> None:
-    answers = {
+    replies = {
         "RCPT TO:<b@example.com> ORCPT=rfc822;b@example.com": "550 5.1.1 unknown",
         "RCPT TO:<c@example.com> ORCPT=rfc822;c@example.com": "450 4.2.0 greylisted",
     }
-    async with server(Script(answers)) as script, smtp(tmp_path) as (hub, daemon):
+    async with server(Script(replies)) as script, smtp(tmp_path) as (hub, daemon):
         where = f"127.0.0.1[127.0.0.1]:{script.port}"
         result = await hub.deliver(
             f"[127.0.0.1]:{script.port}", mail("a@example.com", "b@example.com", "c@example.com")
@@ -195,7 +195,7 @@ async def test_every_error_has_its_text(tmp_path: Path, script: Script, dsn: str
 
 
 @pytest.mark.parametrize(
-    ("answers", "timeout", "text"),
+    ("replies", "timeout", "text"),
     [
         ({"EHLO": hang}, "helo", "performing the EHLO handshake"),
         ({"MAIL": hang}, "mail", "sending MAIL FROM"),
@@ -204,8 +204,8 @@ async def test_every_error_has_its_text(tmp_path: Path, script: Script, dsn: str
         ({".": hang}, "data_done", "sending end of data -- message may be sent more than once"),
     ],
 )
-async def test_hanging_server_times_out(tmp_path: Path, answers: dict, timeout: str, text: str) -> None:
-    async with server(Script(answers)) as script, smtp(tmp_path, f"smtp_{timeout}_timeout = 1s\n") as (hub, _):
+async def test_hanging_server_times_out(tmp_path: Path, replies: dict, timeout: str, text: str) -> None:
+    async with server(Script(replies)) as script, smtp(tmp_path, f"smtp_{timeout}_timeout = 1s\n") as (hub, _):
         result = await hub.deliver(f"[127.0.0.1]:{script.port}")
         assert result.only.text == f"conversation with 127.0.0.1[127.0.0.1] timed out while {text}"
         assert (result.only.outcome, result.site is not None) == ("deferred", True)
@@ -220,7 +220,7 @@ async def test_long_reply_is_accepted(tmp_path: Path, reply: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "outcome", "text"),
+    ("replies", "outcome", "text"),
     [
         ({"RCPT": b"250-line\r\n" * 500_000}, "deferred", "sent a reply of more than 1048576 octets"),
         ({"RCPT": b"250" * 1_000_000}, "deferred", "sent a reply of more than 1048576 octets"),
@@ -233,9 +233,9 @@ async def test_long_reply_is_accepted(tmp_path: Path, reply: bytes) -> None:
     ],
 )
 async def test_server_with_excess_output_is_disconnected(
-    tmp_path: Path, answers: dict[str, object], outcome: str, text: str
+    tmp_path: Path, replies: dict[str, object], outcome: str, text: str
 ) -> None:
-    async with server(Script(answers)) as script, server(Script()) as other, smtp(tmp_path) as (hub, _):
+    async with server(Script(replies)) as script, server(Script()) as other, smtp(tmp_path) as (hub, _):
         for _ in range(2):
             result = await hub.deliver(f"[127.0.0.1]:{script.port}")
             assert result.only.outcome == outcome
@@ -499,7 +499,7 @@ async def test_server_below_minimum_data_rate_times_out(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
         listener.bind(("127.0.0.1", 0))
         script = Script({"DATA": slow})
-        listening = await asyncio.start_server(script.talk, sock=listener, limit=32_768)
+        listening = await asyncio.start_server(script.serve, sock=listener, limit=32_768)
         async with smtp(tmp_path, more) as (hub, _):
             nexthop = f"[127.0.0.1]:{listener.getsockname()[1]}"
             result = await asyncio.wait_for(hub.send(hub.job(nexthop, mail(content=content)))[0], 30)
@@ -566,8 +566,8 @@ async def test_dsn_options_are_passed_on(tmp_path: Path) -> None:
 
 
 async def test_next_hop_list_is_tried_in_order(tmp_path: Path) -> None:
-    answers = {"RCPT TO:<a@example.com> ORCPT=rfc822;a@example.com": "450 4.2.0 later"}
-    async with server(Script(answers)) as first, server(Script()) as second, smtp(tmp_path) as (hub, daemon):
+    replies = {"RCPT TO:<a@example.com> ORCPT=rfc822;a@example.com": "450 4.2.0 later"}
+    async with server(Script(replies)) as first, server(Script()) as second, smtp(tmp_path) as (hub, daemon):
         nexthop = f"[127.0.0.1]:{free_port()}, [127.0.0.1]:{first.port} [127.0.0.1]:{second.port}"
         result = await hub.deliver(nexthop, mail("a@example.com", "b@example.com"))
         assert [status.outcome for status in result.recipients.values()] == ["sent", "sent"]
@@ -618,7 +618,7 @@ async def test_soft_bounce_defers_instead_of_bouncing(tmp_path: Path) -> None:
 
 async def test_lmtp_delivers_over_unix_socket(tmp_path: Path) -> None:
     script = Script({".": b"250 2.1.5 a\r\n452 4.2.2 full\r\n"})
-    listening = await asyncio.start_unix_server(script.talk, str(tmp_path / "lmtp.sock"))
+    listening = await asyncio.start_unix_server(script.serve, str(tmp_path / "lmtp.sock"))
     async with smtp(tmp_path, protocol="lmtp") as (hub, daemon):
         result = await hub.deliver(f"unix:{tmp_path}/lmtp.sock", mail("a@example.com", "b@example.com"))
         assert [status.outcome for status in result.recipients.values()] == ["sent", "deferred"]

@@ -112,12 +112,12 @@ def queued(directory: Path) -> list[dict[str, object]]:
 def send_until(client: socket.socket, octets: bytes, until: bytes) -> bytes:
     """Send octets; return the reply up to and including `until`."""
     client.sendall(octets)
-    answer = b""
-    while until not in answer:
+    reply = b""
+    while until not in reply:
         piece = client.recv(65536)
-        assert piece, answer
-        answer += piece
-    return answer
+        assert piece, reply
+        reply += piece
+    return reply
 
 
 def test_message_is_on_disk_before_its_250(tmp_path: Path) -> None:
@@ -135,9 +135,9 @@ def test_message_is_queued_when_client_closes_after_final_dot(tmp_path: Path) ->
         for _ in range(5):
             client = process.greet()
             client.sendall(ENVELOPE)
-            answer = client.recv(1000)
-            while b"354" not in answer:
-                answer += client.recv(1000)
+            reply = client.recv(1000)
+            while b"354" not in reply:
+                reply += client.recv(1000)
             client.sendall(b"text\r\n.\r\n")
             client.close()
         wait_for("five messages", lambda: len(queued(tmp_path)) == 5)
@@ -148,10 +148,10 @@ def test_half_closed_client_still_gets_replies(tmp_path: Path) -> None:
         client = process.greet()
         client.sendall(ENVELOPE.replace(b"DATA\r\n", b"NOOP\r\n"))
         client.shutdown(socket.SHUT_WR)
-        answer = b""
+        reply = b""
         while piece := client.recv(1000):
-            answer += piece
-        assert answer.endswith(b"250 2.0.0 Ok\r\n")
+            reply += piece
+        assert reply.endswith(b"250 2.0.0 Ok\r\n")
 
 
 def test_line_of_ten_megabytes_costs_no_memory(tmp_path: Path) -> None:

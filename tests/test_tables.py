@@ -248,5 +248,5 @@ def test_real_postmap_reads_the_same(tmp_path: Path, source: str, expected: list
     (tmp_path / "m").write_bytes(source.encode())
     query = ["/usr/sbin/postmap", "-c", str(tmp_path), "-q", "-", f"texthash:{tmp_path}/m"]
     keys = "".join(f"{key}\n" for key, _ in expected)
-    answer = subprocess.run(query, input=keys, capture_output=True, text=True, check=False, timeout=30)
-    assert answer.stdout == "".join(f"{key}\t{value}\n" for key, value in expected)
+    done = subprocess.run(query, input=keys, capture_output=True, text=True, check=False, timeout=30)
+    assert done.stdout == "".join(f"{key}\t{value}\n" for key, value in expected)

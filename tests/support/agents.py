@@ -72,9 +72,9 @@ class _Decoder:
 
     def status(self) -> Status:
         outcome, level, subject, detail = self.numbers("BBHH")
-        said = self.text()
+        reason = self.text()
         remote = self.text() if self.numbers("B")[0] else None
-        return Status(OUTCOMES[outcome], f"{level}.{subject}.{detail}", said, remote)
+        return Status(OUTCOMES[outcome], f"{level}.{subject}.{detail}", reason, remote)
 
 
 def read_result(payload: bytes) -> Result:
@@ -219,7 +219,7 @@ class Script:
     `received`: the messages as sent on the wire. `commands`: every line outside messages.
     """
 
-    answers: dict[str, Any] = field(default_factory=dict)
+    replies: dict[str, Any] = field(default_factory=dict)
     keywords: tuple[str, ...] = ("PIPELINING", "SIZE 10240000", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
     greeting: Any = "220 sink.example.com ESMTP"
     received: list[bytes] = field(default_factory=list)
@@ -227,25 +227,25 @@ class Script:
     connections: int = 0
     port: int = 0
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
         self.connections += 1
         try:
-            await self._say(self.greeting, reader, writer)
+            await self._send(self.greeting, reader, writer)
             while line := await reader.readline():
                 command = line.decode("utf-8", "replace").rstrip("\r\n")
                 self.commands.append(command)
                 verb = command.split(" ")[0].split(":")[0].upper()
-                answer: Any = self.answers.get(command, self.answers.get(verb))
-                if answer is None and verb in ("EHLO", "LHLO"):
-                    answer = "\r\n".join(f"250-{word}" for word in ("sink.example.com", *self.keywords[:-1]))
-                    answer += f"\r\n250 {self.keywords[-1]}" if self.keywords else "\r\n250 sink"
-                elif answer is None and verb == "DATA":
-                    answer = "354 go"
-                elif answer is None:
-                    answer = "221 2.0.0 Bye" if verb == "QUIT" else "250 2.0.0 Ok"
-                said = await self._say(answer, reader, writer)
-                if verb == "DATA" and said.startswith("354"):
+                reply: Any = self.replies.get(command, self.replies.get(verb))
+                if reply is None and verb in ("EHLO", "LHLO"):
+                    reply = "\r\n".join(f"250-{word}" for word in ("sink.example.com", *self.keywords[:-1]))
+                    reply += f"\r\n250 {self.keywords[-1]}" if self.keywords else "\r\n250 sink"
+                elif reply is None and verb == "DATA":
+                    reply = "354 go"
+                elif reply is None:
+                    reply = "221 2.0.0 Bye" if verb == "QUIT" else "250 2.0.0 Ok"
+                sent = await self._send(reply, reader, writer)
+                if verb == "DATA" and sent.startswith("354"):
                     message = bytearray()
                     while line != b".\r\n":
                         line = await reader.readline()
@@ -253,7 +253,7 @@ class Script:
                             raise ConnectionResetError
                         message += line
                     self.received.append(bytes(message))
-                    await self._say(self.answers.get(".", "250 2.0.0 Ok: queued as X"), reader, writer)
+                    await self._send(self.replies.get(".", "250 2.0.0 Ok: queued as X"), reader, writer)
                 if verb == "QUIT":
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -261,14 +261,14 @@ class Script:
         finally:
             writer.close()
 
-    async def _say(self, answer: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
-        if isinstance(answer, list):
-            answer = answer.pop(0) if len(answer) > 1 else answer[0]
-        if callable(answer):
-            done: Awaitable[None] = answer(reader, writer)
+    async def _send(self, reply: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        if isinstance(reply, list):
+            reply = reply.pop(0) if len(reply) > 1 else reply[0]
+        if callable(reply):
+            done: Awaitable[None] = reply(reader, writer)
             await done
             return ""
-        data = answer if isinstance(answer, bytes) else answer.encode() + b"\r\n"
+        data = reply if isinstance(reply, bytes) else reply.encode() + b"\r\n"
         writer.write(data)
         await writer.drain()
         return data.decode("utf-8", "replace")
@@ -289,7 +289,7 @@ async def hang(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
 @asynccontextmanager
 async def server(script: Script, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Script]:
     """Run a scripted server; port 0 is a free port."""
-    listening = await asyncio.start_server(script.talk, host, port, limit=2**26)
+    listening = await asyncio.start_server(script.serve, host, port, limit=2**26)
     script.port = listening.sockets[0].getsockname()[1]
     try:
         yield script

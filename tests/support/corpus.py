@@ -131,7 +131,7 @@ _ROWS = [
         b"Subject \t : far\r\n" + FROM + b"\r\nx\r\n",
         b"Subject: far\r\n" + FROM + b"\r\nx\r\n",
     ),
-    _row("blanks behind a value", b"Subject: value \t  \r\n" + END),
+    _row("blanks after a value", b"Subject: value \t  \r\n" + END),
     _row("header without a colon", FROM + b"Subject without\r\n" + TO, FROM + b"\r\nSubject without\r\n" + TO),
     _row("header without a name", FROM + b": value\r\nx\r\n", FROM + b"\r\n: value\r\nx\r\n"),
     _row("header name with a blank", FROM + b"Two words: x\r\n", FROM + b"\r\nTwo words: x\r\n"),

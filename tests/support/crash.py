@@ -65,8 +65,8 @@ def faults_wanted(short: int, *, one_in: int = 1) -> int:
     """Return the number of kills: `short`, or in the full form one in `one_in` of the requested number."""
     if not FULL:
         return short
-    asked = os.environ["POSTILLION_FAULTS"]
-    return max(1, (int(asked) if asked.isdigit() else FAULTS) // one_in)
+    requested = os.environ["POSTILLION_FAULTS"]
+    return max(1, (int(requested) if requested.isdigit() else FAULTS) // one_in)
 
 
 def crash_site(directory: Path, settings: dict[str, str] | None = None) -> Site:
@@ -200,9 +200,9 @@ class Faults:
 
     def _report(self) -> str:
         """Return the processes, the queue manager's counts, and the last log lines of both."""
-        said = [line for line in self.site.log_text().splitlines() if PROCESS_LINE.search(line)]
+        recent = [line for line in self.site.log_text().splitlines() if PROCESS_LINE.search(line)]
         counts = status(self.site)
-        return "\n".join([str(site_processes(self.site)), f"qmgr: {counts}", *said[-PROCESS_LINES_MAX:]])
+        return "\n".join([str(site_processes(self.site)), f"qmgr: {counts}", *recent[-PROCESS_LINES_MAX:]])
 
     def in_flight_now(self) -> int:
         """Return the size of the active queue; `CAPACITY` when the queue manager does not reply in time."""
@@ -242,16 +242,16 @@ def explain(site: Site, ledger: Ledger, arrivals: Arrivals) -> str:
     """Return the log lines and queue entries of the first missing messages."""
     lines = site.log_text().splitlines()
     queue = queue_lines(site)
-    said = [f"{len(queue)} messages in the queue"]
+    explanation = [f"{len(queue)} messages in the queue"]
     for number in arrivals.missing(ledger)[:SHOWN_MAX]:
         message_id = f"message-id=<{number}@client.example.net>"
         ids = {ledger.acknowledged[number], *(_queue_id(line) for line in lines if message_id in line)} - {""}
-        said.append(f"--- {number}, queue IDs {sorted(ids)}")
-        said += [line for line in (*lines, *queue) if any(queue_id in line for queue_id in ids)]
+        explanation.append(f"--- {number}, queue IDs {sorted(ids)}")
+        explanation += [line for line in (*lines, *queue) if any(queue_id in line for queue_id in ids)]
     if not arrivals.missing(ledger):
-        said += queue[:SHOWN_MAX]
-    said += ["--- the end of the log", *lines[-SHOWN_MAX:]]
-    return "\n".join(said)
+        explanation += queue[:SHOWN_MAX]
+    explanation += ["--- the end of the log", *lines[-SHOWN_MAX:]]
+    return "\n".join(explanation)
 
 
 def _queue_id(line: str) -> str:

@@ -268,6 +268,6 @@ async def play(dialogue: Dialogue, directory: Path, step_octets: int | None) -> 
 
 def _check_log(expected: list[str], lines: list[str]) -> None:
     remaining = iter(lines)
-    for wanted in expected:
-        pattern = re.escape(wanted).replace("<ID>", r"[0-9A-F]{10,20}")
-        assert any(re.fullmatch(pattern, line) for line in remaining), f"no {wanted!r} in\n" + "\n".join(lines)
+    for text in expected:
+        pattern = re.escape(text).replace("<ID>", r"[0-9A-F]{10,20}")
+        assert any(re.fullmatch(pattern, line) for line in remaining), f"no {text!r} in\n" + "\n".join(lines)
