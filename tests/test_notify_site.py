@@ -1,4 +1,4 @@
-"""Notifications to senders and postmaster, and mail that waits: one site, run mta Postillion and mta Postfix."""
+"""Notifications to senders and postmaster, and mail that waits: one site, run by Postillion and by Postfix."""
 
 from collections.abc import Iterator
 

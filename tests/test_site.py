@@ -125,9 +125,9 @@ def test_msmtp_delivers_mail(server: tuple[str, Site], tmp_path: Path) -> None:
     msmtp, user = peer("msmtp"), local_user()
     with arrival(site, user) as found:
         address = ["--host=127.0.0.1", f"--port={site.port}", "--from=a@example.net", f"{user}@example.org"]
-        text = b"Subject: mta msmtp\n\n.dot\nend\n"
+        text = b"Subject: by msmtp\n\n.dot\nend\n"
         subprocess.run([msmtp, "-C", "/dev/null", *address], input=text, check=True, capture_output=True, timeout=30)
-    assert b"Subject: mta msmtp" in found[0].read_bytes()
+    assert b"Subject: by msmtp" in found[0].read_bytes()
     assert b"\n.dot\nend\n" in found[0].read_bytes()
 
 
@@ -151,7 +151,7 @@ def test_sendmail_delivers_mail(server: tuple[str, Site]) -> None:
     program, site = server
     user = local_user()
     sendmail = "/usr/sbin/sendmail" if program == "postfix" else str(POSTILLION_COMMANDS / "sendmail")
-    message = f"To: {user}@example.org\nBcc: {user}@localhost\nSubject: mta sendmail\n\n.\n.dot\nFrom me\n8-bit ü\n"
+    message = f"To: {user}@example.org\nBcc: {user}@localhost\nSubject: by sendmail\n\n.\n.dot\nFrom me\n8-bit ü\n"
     before = set(site.maildir(user))
     command = [sendmail, "-C", str(site.etc), "-t", "-i", "-f", "a@example.net", "-F", "A Name"]
     subprocess.run(command, input=message.encode(), check=True, timeout=30)

@@ -1,4 +1,4 @@
-"""soft_bounce = yes: no refusal or bounce is permanent. One site, run mta Postillion and mta Postfix."""
+"""soft_bounce = yes: no refusal or bounce is permanent. One site, run by Postillion and by Postfix."""
 
 from __future__ import annotations
 
