@@ -276,8 +276,9 @@ def main() -> None:
         result.report(options)
         written = json.loads(options.json.read_text())
     if options.write:
+        PLOTS.mkdir(exist_ok=True)
         (PLOTS / f"profile-{options.write}.svg").write_text(drawn)
-        text = [table(written), "", *functions, "", f"![flame graph](plots/profile-{options.write}.svg)"]
+        text = [table(written), "", *functions, "", f"<!-- plot profile-{options.write}.svg: flame graph -->"]
         put(PAGE, {options.write: "\n".join([f"{written['machine']}.", f"{written['versions']}.", "", *text])})
 
 

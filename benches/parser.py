@@ -26,7 +26,7 @@ SMALL_MAX_OCTETS = 10_000
 Message = tuple[bytes, bytes]
 """The input of cleanup and the expected message, both as on the wire, without the end of data."""
 LONE_LF = re.compile(rb"(?<!\r)\n")
-"""`smtp::data` changes these to CRLF before cleanup."""
+"""`smtp::server::data` changes these to CRLF before cleanup."""
 
 
 def whole() -> list[Message]:

@@ -14,6 +14,7 @@ import pytest
 from postillion.bench import server
 from postillion.bench.options import BadOption, parse
 from support import mta, peers
+from support.ports import free_port
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
@@ -23,7 +24,7 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
 
 def both_ends() -> tuple[str, ...]:
     """Return the arguments for a load into the bench's own sink."""
-    port = mta.free_port()
+    port = free_port()
     return (f"127.0.0.1:{port}", "--sink", f"127.0.0.1:{port}")
 
 
@@ -62,7 +63,7 @@ def test_connections_are_reused_with_ramp_and_pauses() -> None:
     )
     done = bench(*both_ends(), *words)
     assert done.returncode == 0, done.stderr
-    assert "all messages a connection" in done.stdout
+    assert "all messages per connection" in done.stdout
 
 
 def test_rate_is_kept_and_sizes_alternate(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_rate_is_kept_and_sizes_alternate(tmp_path: Path) -> None:
     assert run["sink"]["octets"] == 50 * 1000 + 50 * 5000
     assert run["source"]["message"]["count"] == 100
     assert run["source"]["message"]["p50"] >= run["source"]["replies"]["end of data"]["p50"]
-    assert "200 messages a second by the clock, 1000, 5000 octets" in done.stdout
+    assert "200 messages per second by the clock, 1000, 5000 octets" in done.stdout
 
 
 def test_source_counts_the_sinks_refusals(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_plot_is_written(tmp_path: Path) -> None:
 
 
 def test_missing_server_is_one_line_and_status_2() -> None:
-    done = bench(f"127.0.0.1:{mta.free_port()}", "--messages", "500", "--sessions", "200")
+    done = bench(f"127.0.0.1:{free_port()}", "--messages", "500", "--sessions", "200")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "postillion bench: fatal: Connection refused (os error 111)\n"
 
@@ -146,9 +147,9 @@ def test_listening_process_and_its_cpu_time_are_found() -> None:
 
 
 def test_durability_is_derived_from_number_of_syncs() -> None:
-    assert server.durability(0, 100).startswith("none seen")
-    assert server.durability(25, 100) == "synced, 4.0 messages to a sync (group commit)"
-    assert server.durability(200, 100) == "synced, 2.0 syncs a message"
+    assert server.durability(0, 100).startswith("no syncs")
+    assert server.durability(25, 100) == "synced, 4.0 messages per sync (group commit)"
+    assert server.durability(200, 100) == "synced, 2.0 syncs per message"
 
 
 def test_local_relay_reports_cpu_time_and_syncs(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ All tests share one running site. After each test its smtpd processes are the sa
 honest client's message. At the end every acknowledged message has arrived.
 """
 
+import contextlib
 import random
 import re
 from collections.abc import Iterator
@@ -199,6 +200,18 @@ def test_command_line_of_ten_megabytes_costs_no_memory(server: Watch) -> None:
         client.send(b"y" * LARGE_OCTETS)
         assert client.end() == []
     server.logged(f"lost connection after NOOP from unknown{client.name}")
+
+
+def test_slow_clients_do_not_delay_others(server: Watch) -> None:
+    dialogue = b"EHLO x\r\nMAIL FROM:<>\r\nRSET\r\n"
+    with contextlib.ExitStack() as clients:
+        slow = [clients.enter_context(RawClient(server.site.port)) for _ in range(20)]
+        for at in range(len(dialogue)):
+            for client in slow:
+                client.send(dialogue[at : at + 1])
+            server.serve()
+        for client in slow:
+            assert [client.reply().code for _ in range(3)] == [250, 250, 250]
 
 
 CONTENT = r"DATA \(\d+ bytes\)"

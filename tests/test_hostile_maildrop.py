@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import CleanupSettings, Journal, Log
+from postillion._core.cleanup import CleanupSettings
+from postillion._core.log import Log
+from postillion._core.queue import Journal
 from postillion.pickup.maildrop import REPORTED_MAX, Maildrop
 from postillion.pickup.service import BATCH_NAMES, Pickup
 from postillion.pickup.service import Site as PickupSite
@@ -96,7 +98,7 @@ async def test_pickup_takes_each_message_and_keeps_event_loop_responsive(queue: 
     assert (queue / "linked").exists()
     lines = [line for line in log.take_lines() if "maildrop" in line]
     assert len(lines) == len(set(lines)) == REPORTED_MAX + 1
-    assert lines[-1] == f"warning: maildrop: {REPORTED_MAX} names are no messages; further ones are not named"
+    assert lines[-1] == f"warning: maildrop: {REPORTED_MAX} names are not messages; further ones are not logged"
     assert all(line.isprintable() for line in lines)
     # The second scan skips known names, and does not log them again.
     (queue / "maildrop" / "late").write_bytes(record_file())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def deliver_all(queue: Path) -> Counter[int]:
 
 @pytest.mark.parametrize("operation", [begin, accept])
 def test_sigkill_at_each_call_of_acceptance_loses_no_message(
-    operation: Operation, runner: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    operation: Operation, runner: Runner, tmp_path: Path, summarize: Callable[[str], None]
 ) -> None:
     tally = Tally()
     (template := tmp_path / "template").mkdir()
@@ -124,8 +124,7 @@ def test_sigkill_at_each_call_of_acceptance_loses_no_message(
         tally.acked += len(acked)
         tally.lost += [f"{number} after {promises}" for number in acked - copies.keys()]
         tally.duplicates += copies.total() - len(copies)
-    with capsys.disabled():
-        print(f"\nSIGKILL at each call of {operation.__name__}: {tally}")
+    summarize(f"SIGKILL at each call of {operation.__name__}: {tally}")
     assert not tally.lost
     assert tally.faults
     # No message is in delivery during acceptance: there are no duplicates.
@@ -133,7 +132,7 @@ def test_sigkill_at_each_call_of_acceptance_loses_no_message(
 
 
 def test_sigkill_at_each_call_of_queue_management_loses_no_message(
-    runner: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runner: Runner, tmp_path: Path, summarize: Callable[[str], None]
 ) -> None:
     tally = Tally()
     (template := tmp_path / "template").mkdir()
@@ -157,8 +156,7 @@ def test_sigkill_at_each_call_of_queue_management_loses_no_message(
         tally.lost += [f"{number} after {promises}" for number in {*SENT, LARGE, LATER, HELD} - copies.keys()]
         tally.duplicates += copies.total() - len(copies)
         tally.in_flight += len(in_flight)
-    with capsys.disabled():
-        print(f"\nSIGKILL at each call of {manage.__name__}: {tally}")
+    summarize(f"SIGKILL at each call of {manage.__name__}: {tally}")
     assert not tally.lost
     assert tally.faults
     assert tally.duplicates <= tally.in_flight

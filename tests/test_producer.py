@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from postillion.program.producer import Producer, settling
+from postillion.program.producer import Producer, finishing
+from support.mta import until
 
 WAIT_S = 10.0
 
@@ -95,7 +96,7 @@ async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
 async def test_commits_finish_and_are_announced_in_order(manager: Manager) -> None:
     journal, finished = FakeJournal(), []
     producer = Producer(
-        journal, settling(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
@@ -112,13 +113,11 @@ async def test_commits_finish_without_queue_manager_and_next_hello_includes_them
     journal, finished = FakeJournal(), []
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, settling(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     journal.commit(1)
-    async with asyncio.timeout(WAIT_S):
-        while not finished:
-            await asyncio.sleep(0.01)
+    await until(lambda: finished)
     assert not producer.connected
     await manager.listen()
     assert await manager.next_line() == "hello 7 at 1"
@@ -127,13 +126,15 @@ async def test_commits_finish_without_queue_manager_and_next_hello_includes_them
 
 
 async def test_producer_reconnects_after_queue_manager_restart(manager: Manager) -> None:
-    journal = FakeJournal()
-    producer = Producer(journal, settling(journal, lambda *outcome: None), path=str(manager.path), pid=7)
+    journal, finished = FakeJournal(), []
+    producer = Producer(
+        journal, finishing(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
+    )
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
     await manager.die()
     journal.commit(1)
-    await asyncio.sleep(0.05)
+    await until(lambda: finished)
     await manager.listen()
     assert await manager.next_line() == "hello 7 at 1"
     journal.commit(2)
@@ -145,13 +146,11 @@ async def test_segment_sealed_without_queue_manager_is_announced_later(tmp_path:
     journal, finished = FakeJournal(), []
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, settling(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     journal.commit(1, sealed=True)
-    async with asyncio.timeout(WAIT_S):
-        while not finished:
-            await asyncio.sleep(0.01)
+    await until(lambda: finished)
     await manager.listen()
     assert await manager.next_line() == "hello 7 at 1"
     assert await manager.next_line() == "sealed 1"
@@ -161,7 +160,7 @@ async def test_segment_sealed_without_queue_manager_is_announced_later(tmp_path:
 
 async def test_close_announces_finished_commits(manager: Manager) -> None:
     journal = FakeJournal()
-    producer = Producer(journal, settling(journal, lambda *outcome: None), path=str(manager.path), pid=7)
+    producer = Producer(journal, finishing(journal, lambda *outcome: None), path=str(manager.path), pid=7)
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
     journal.commit(9)

@@ -1,19 +1,19 @@
 //! `QueueManager`: see `postillion_core::qmgr::hub`.
 
-use crate::journal::queue_error;
 use crate::log::Log;
+use crate::queue::queue_error;
 use postillion_core::clock::Now;
-use postillion_core::ipc::frame::{Outcome, Status};
+use postillion_core::mail::id::QueueId;
+use postillion_core::mail::locator::Locator;
+use postillion_core::mail::reply::Enhanced;
+use postillion_core::mail::status::{Outcome, Status};
 use postillion_core::qmgr::control::Verb;
 use postillion_core::qmgr::feedback::Feedback;
 use postillion_core::qmgr::hub::{Hub, Request};
 use postillion_core::qmgr::scheduler::Scheduler;
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
-use postillion_core::queue::diskstore::DiskStore;
-use postillion_core::queue::id::QueueId;
-use postillion_core::queue::locator::Locator;
-use postillion_core::queue::rows::{Form, Offsets};
-use postillion_core::smtp::reply::Enhanced;
+use postillion_core::queue::listing::rows::{Form, Offsets};
+use postillion_core::queue::store::disk_store::DiskStore;
 use pyo3::exceptions::{PyConnectionError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The queue manager: scheduler, queue on disk and peers' frames.
-#[pyclass(module = "postillion._core")]
+#[pyclass(module = "postillion._core.qmgr")]
 pub struct QueueManager {
     open: Option<Hub<DiskStore>>,
 }

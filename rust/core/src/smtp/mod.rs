@@ -1,19 +1,14 @@
-//! SMTP (RFC 5321): the server and the client as state machines, and what they share.
+//! SMTP (RFC 5321): the server and the client as state machines.
+//!
+//! ```text
+//! server/   the dialogue (line, commands, auth, bdat, content, deadline) with its config
+//!           command          a line's verb and arguments
+//!           data, chunk      where content ends, by DATA and by BDAT
+//!           intake, whole    for an owner that runs the dialogue itself
+//! client/   the dialogue (transaction, pipeline, expect, replies, pace) with its settings
+//!           response         replies as they are read
+//!           capability       what EHLO offers
+//! ```
 
-pub mod capability;
-pub mod chunk;
 pub mod client;
-#[cfg(test)]
-mod client_tests;
-pub mod command;
-pub mod data;
-pub mod intake;
-pub mod path;
-pub mod reply;
-pub mod response;
 pub mod server;
-pub mod server_config;
-#[cfg(test)]
-mod server_tests;
-pub mod transaction;
-pub mod whole;

@@ -1,0 +1,51 @@
+"""Settings of all tests: fixed examples of hypothesis, and lines for the summary of the run."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+FULL = "POSTILLION_FAULTS" in os.environ
+"""The full form of the crash tests draws new examples in each run. hypothesis prints a failing one."""
+LINES = pytest.StashKey[list[str]]()
+SUMMARY = "summary"
+
+settings.register_profile(
+    "postillion", derandomize=not FULL, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("postillion")
+
+
+@pytest.fixture(scope="session")
+def summarize(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Return a function that adds a line to the summary: pytest-xdist drops the output of its workers."""
+    return pytestconfig.stash[LINES].append
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start with an empty list of lines."""
+    config.stash[LINES] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send a worker's lines to the main process."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[SUMMARY] = session.config.stash[LINES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Receive a worker's lines."""
+    node.config.stash[LINES] += getattr(node, "workeroutput", {}).get(SUMMARY, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the lines of the crash tests."""
+    lines = config.stash[LINES]
+    if lines:
+        terminalreporter.section("crash tests")
+        for line in sorted(lines):
+            terminalreporter.write_line(line)
