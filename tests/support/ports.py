@@ -1,8 +1,8 @@
 """Ports of 127.0.0.1 that stay free until the test binds them.
 
-A port from `bind(("127.0.0.1", 0))` is in the range that the kernel also uses for outgoing connections, so any client on
-the machine may take it before the test binds it. These ports are below that range. A socket in the abstract namespace
-reserves each one against other test processes of this machine, until this process ends.
+A port from `bind(("127.0.0.1", 0))` is in the range that the kernel also uses for outgoing connections, so any client
+on the machine may take it before the test binds it. These ports are below that range. A socket in the abstract
+namespace reserves each one against other test processes of this machine, until this process ends.
 """
 
 import itertools
