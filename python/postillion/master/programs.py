@@ -38,19 +38,18 @@ BUILT_IN = {
 BUILT_IN_SERVICES = ("defer", "trace")
 """Services of the program bounce that need no process: the queue manager keeps the reasons itself."""
 
-ABSENT = (
-    "dnsblog",
-    "nbdb_reindexd",
-    "nqmgr",
-    "oqmgr",
-    "pipe",
-    "postscreen",
-    "qmqpd",
-    "spawn",
-    "tlsproxy",
-    "virtual",
-)
-"""Programs of Postfix without a counterpart yet: their lines are accepted with a warning, their mail waits."""
+ABSENT = ("dnsblog", "nbdb_reindexd", "pipe", "tlsproxy", "virtual")
+"""Programs of Postfix without a counterpart yet, whose lines are accepted with a warning: nothing needs them, or the
+checker refuses what does."""
+
+REFUSED = {
+    "nqmgr": ("and no mail would be delivered", 'name "qmgr", the same program'),
+    "oqmgr": ("and no mail would be delivered", 'name "qmgr"'),
+    "postscreen": ("and nobody would answer on its port", "let smtpd listen there, or keep Postfix for this service"),
+    "qmqpd": ("and nobody would answer on its port", "remove the line, or keep Postfix for this service"),
+    "spawn": ("and nobody would answer its clients", "remove the line, or keep Postfix for this service"),
+}
+"""Programs of Postfix without a counterpart yet, whose lines are refused: what happens without them, and what to do."""
 
 PER_TWO_PROCESSORS = ("smtpd", "smtp", "lmtp")
 """One process serves thousands of clients, and the more of them it has the more messages share a sync and a connection
@@ -82,31 +81,35 @@ def processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def startable(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
-    """Return the services that are started, and warnings about those without a program here.
+def startable(entries: list[Entry]) -> list[Entry]:
+    """Return the services that are started.
 
-    Raises `ConfigError` for a program that neither Postfix nor Postillion has.
+    Raises `ConfigError` for a program that nobody knows, and for one without which mail is lost or nobody answers.
     """
     started: list[Entry] = []
-    waiting: list[str] = []
     for entry in entries:
         if entry.command in PROGRAMS:
             if not (entry.command == "bounce" and entry.service in BUILT_IN_SERVICES):
                 started.append(entry)
-        elif entry.command in ABSENT:
-            waiting.append(f"{entry.service} ({entry.command})")
-        elif entry.command not in BUILT_IN:
+        elif entry.command in REFUSED:
+            loss, mend = REFUSED[entry.command]
+            raise entry.error(f"the program {entry.command} is not supported yet, {loss}", mend)
+        elif entry.command not in BUILT_IN and entry.command not in ABSENT:
             meant = nearest(entry.command)
             mend = f"did you mean {meant}?" if meant else f"the programs are {', '.join(sorted(PROGRAMS))}"
             raise entry.error(f'unknown program "{entry.command}" for service {entry.name}', mend)
-    if not waiting:
-        return started, []
-    return started, [f"services whose programs are not here yet, and are not started: {', '.join(waiting)}"]
+    return started
+
+
+def absent(entries: list[Entry]) -> list[str]:
+    """Return a warning about the services whose lines are accepted and not started; none without them."""
+    names = [f"{entry.service} ({entry.command})" for entry in entries if entry.command in ABSENT]
+    return [f"services whose programs are not here yet, and are not started: {', '.join(names)}"] if names else []
 
 
 def nearest(program: str) -> str | None:
     """Return the program whose name is most like `program`."""
     import difflib
 
-    found = difflib.get_close_matches(program, [*PROGRAMS, *BUILT_IN, *ABSENT], n=1)
+    found = difflib.get_close_matches(program, [*PROGRAMS, *BUILT_IN, *ABSENT, *REFUSED], n=1)
     return found[0] if found else None

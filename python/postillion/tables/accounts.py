@@ -20,6 +20,13 @@ class AccountsTable:
         self.name = name
         self._users = which == "passwd.byname"
 
+    def refresh(self) -> None:
+        """Nothing to read: the name service is asked for each key."""
+
+    def values(self) -> list[str]:
+        """Return nothing: the name service need not list its accounts."""
+        return []
+
     def lookup(self, key: str) -> str | None:
         """Return the account's line, fields separated by colons, or None."""
         key = key.lower()

@@ -1,12 +1,13 @@
 """Opening tables by their names in main.cf, and asking several of them in turn."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
+from postillion.config import ConfigError
 from postillion.tables.accounts import AccountsTable
 from postillion.tables.constant import FailTable, InlineTable, StaticTable
 from postillion.tables.pattern import PatternTable
-from postillion.tables.table import Table, TableTypeError, Warn
+from postillion.tables.table import Table, TableError, TableTypeError, Warn
 from postillion.tables.text import TextTable
 
 INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
@@ -16,10 +17,19 @@ KNOWN_TYPES = ("texthash", *INDEXED_TYPES, *PATTERN_TYPES, "inline", "static", "
 
 
 class Settings(Protocol):
-    """What is asked of the configuration: which tables hold aliases."""
+    """What is asked of the configuration to open a table by its name: which tables hold aliases."""
 
     def items(self, name: str) -> list[str]:
         """Return the parameter's list."""
+
+
+class Configuration(Settings, Protocol):
+    """What is asked of the configuration to open a parameter's tables. `opened`: where they are noted."""
+
+    opened: list[tuple[str, Table]]
+
+    def error(self, name: str, problem: str, mend: str) -> ConfigError:
+        """Return a complaint about a parameter, at the line that sets it."""
 
 
 class Match(NamedTuple):
@@ -55,12 +65,38 @@ class Maps:
         return None
 
 
-def open_maps(names: Iterable[str], config: Settings, *, warn: Warn | None = None) -> Maps:
+def open_maps(parameter: str, config: Configuration, *, warn: Warn | None = None) -> Maps:
     """Return the tables of a list parameter such as `alias_maps`, ready to be asked.
 
-    `warn`: told about bad lines when a file is read. Raises `TableTypeError` for a name that can never work.
+    `warn`: told about bad lines when a file is read. Raises `ConfigError` for a name that can never work.
     """
-    return Maps(open_table(name, config, warn=warn) for name in names)
+    return Maps(open_word(parameter, word, config, warn=warn) for word in config.items(parameter))
+
+
+def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | None = None) -> Table:
+    """Return the table that a word of a parameter names, and note it in `config`. Raises `ConfigError`."""
+    try:
+        table = open_table(word, config, warn=warn)
+    except TableTypeError as problem:
+        raise config.error(parameter, f"{parameter}: {problem}", "correct the table's name") from None
+    config.opened.append((parameter, table))
+    return table
+
+
+def read_tables(config: Configuration, known: set[str] | None = None) -> Iterator[ConfigError]:
+    """Read the source of each table that was opened for a parameter; yield a complaint when it cannot be read.
+
+    `known`: names of tables that were read and are left out; those that are read now are added.
+    """
+    known = set() if known is None else known
+    for parameter, table in config.opened:
+        if table.name in known:
+            continue
+        known.add(table.name)
+        try:
+            table.refresh()
+        except TableError as problem:
+            yield config.error(parameter, f"{parameter}: {problem}", "create the file, or correct the table's name")
 
 
 def open_table(name: str, config: Settings, *, warn: Warn | None = None, form: str | None = None) -> Table:

@@ -1,6 +1,6 @@
 """What every lookup table is: a name as in main.cf, and an answer for a key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 Warn = Callable[[str], None]
@@ -28,6 +28,12 @@ class Table(Protocol):
 
         Commands and files that an alias table names are run and written with this user's rights (aliases(5)).
         """
+
+    def refresh(self) -> None:
+        """Read the source if it changed; nothing for a table without a source. Raises `TableError`."""
+
+    def values(self) -> Sequence[str]:
+        """Return the values that a lookup can give, as far as the table can list them. Raises `TableError`."""
 
     def lookup(self, key: str) -> str | None:
         """Return the value for `key`, None when there is none. Raises `TableError` when it can't be known now."""
