@@ -26,7 +26,7 @@ SMALL_MAX_OCTETS = 10_000
 Message = tuple[bytes, bytes]
 """What cleanup is given and what arrives, both as they cross the wire, without the end."""
 LONE_LF = re.compile(rb"(?<!\r)\n")
-"""`smtp::data` has made CRLF of it when cleanup comes."""
+"""`smtp::server::data` has made CRLF of it when cleanup comes."""
 
 
 def whole() -> list[Message]:

@@ -4,17 +4,17 @@
 //! manager does, and lists it.
 
 use postillion_core::clock::{Now, wall_now_us};
-use postillion_core::ipc::frame::{Outcome, Status};
-use postillion_core::message::envelope::{Envelope, Recipient};
-use postillion_core::message::sink::Sink;
+use postillion_core::mail::envelope::{Envelope, Recipient};
+use postillion_core::mail::reply::Enhanced;
+use postillion_core::mail::sink::Sink;
+use postillion_core::mail::status::{Outcome, Status};
 use postillion_core::qmgr::scheduler::Scheduler;
 use postillion_core::qmgr::settings::Settings;
 use postillion_core::qmgr::walk::{Told, Walks};
 use postillion_core::queue::journal::{Journal, JournalOptions};
-use postillion_core::queue::rows::Form;
-use postillion_core::queue::spool::Spool;
+use postillion_core::queue::listing::rows::Form;
 use postillion_core::queue::state::Fact;
-use postillion_core::smtp::reply::Enhanced;
+use postillion_core::queue::store::spool::Spool;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
