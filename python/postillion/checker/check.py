@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from postillion._core import Log
+from postillion._core.log import Log
 from postillion.checker import transports
 from postillion.checker.rights import as_owner
 from postillion.config import Config, ConfigError, effect
@@ -124,7 +124,7 @@ def rehearsed(config: Config, entry: Entry) -> Daemon:
     try:
         options = Arguments(["-n", entry.service, "-t", entry.type, *entry.arguments])
     except ConfigError as error:
-        raise entry.error(error.problem, error.mend) from None
+        raise entry.error(error.problem, error.fix) from None
     options.unprivileged |= entry.unprivileged
     log = Log("localhost", "postfix", entry.command, os.getpid(), 0, "memory:")
     return Daemon(entry.command, options, configured(config, entry), log)

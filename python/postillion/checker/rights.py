@@ -29,8 +29,8 @@ def as_owner(entry: Entry, config: Config, work: Callable[[], list[str]]) -> lis
         raise entry.error(f"{entry.command} could not start: its own code ended the process ({how})", "correct it")
     said = json.loads(answer)
     if "error" in said:
-        path, line, problem, mend = said["error"]
-        raise ConfigError(path, line, problem, mend)
+        path, line, problem, fix = said["error"]
+        raise ConfigError(path, line, problem, fix)
     warnings: list[str] = said["warnings"]
     return warnings
 
@@ -47,7 +47,7 @@ def _work(entry: Entry, config: Config, work: Callable[[], list[str]], answer: i
             os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
         said: dict[str, object] = {"warnings": work()}
     except ConfigError as error:
-        said = {"error": [error.path, error.line, error.problem, error.mend]}
+        said = {"error": [error.path, error.line, error.problem, error.fix]}
     except (KeyError, OSError) as error:
         said = {"error": [entry.path, entry.line, f"{entry.command} could not start: {error}", "see mail_owner"]}
     except BaseException:

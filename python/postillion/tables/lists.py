@@ -1,4 +1,4 @@
-"""Lists of networks and domains as main.cf has them (postconf(5): match lists)."""
+"""Lists of networks and domains in main.cf (postconf(5): match lists)."""
 
 import ipaddress
 import re
@@ -15,7 +15,7 @@ HOST_NAME = re.compile(r"\.?(?:[A-Za-z0-9_-]{1,63}\.)*(?!\d+$)[A-Za-z0-9_-]{1,63
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the IP address that a text is, an IPv4 address mapped into IPv6 as IPv4; None for other texts."""
+    """Return the IP address in a text, an IPv4-mapped IPv6 address as IPv4; None for other text."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -76,12 +76,12 @@ def _network(parameter: str, word: str, config: Config) -> Network | Maps | str:
 
 
 def _bad(parameter: str, word: str, config: Config) -> ConfigError:
-    mend = "give networks such as 192.0.2.0/24 or [2001:db8::]/32, with no bits set behind the length, or host names"
-    return config.error(parameter, f'{parameter}: "{word}" is neither a network nor a host name', mend)
+    fix = "give networks such as 192.0.2.0/24 or [2001:db8::]/32, with no bits set behind the length, or host names"
+    return config.error(parameter, f'{parameter}: "{word}" is neither a network nor a host name', fix)
 
 
 class DomainList:
-    """Domains and tables; `!` excludes, `.example.org` and parents as parent_domain_matches_subdomains has it."""
+    """Domains and tables; `!` excludes. parent_domain_matches_subdomains decides how subdomains match."""
 
     def __init__(self, parameter: str, config: Config) -> None:
         """Open `parameter`. Raises `ConfigError` for a table of a type that is not known."""

@@ -1,4 +1,4 @@
-"""The parameters of main.cf that local delivery goes by, under their own names."""
+"""The parameters of local delivery, under their own names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """What local(8) is told by main.cf. Sizes in octets, times in seconds."""
+    """The parameters of local(8). Sizes are octets, times are seconds."""
 
     myhostname: str
     myorigin: str
@@ -49,7 +49,7 @@ class LocalSettings:
 
     @classmethod
     def load(cls, config: Config, warn: Warn) -> LocalSettings:
-        """Return the settings. Raises `ConfigError`; `warn` is told what is only doubtful."""
+        """Return the settings. Raises `ConfigError`; `warn` gets the doubtful values."""
         locks = tuple(style.lower() for style in config.items("mailbox_delivery_lock"))
         for style in locks:
             if style not in LOCK_STYLES:

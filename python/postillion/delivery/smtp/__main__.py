@@ -1,4 +1,4 @@
-"""smtp: deliver to the network (smtp(8))."""
+"""smtp: delivers mail to other hosts (smtp(8))."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def prepare(process: Daemon) -> SmtpAgent:
 
 
 def main(protocol: str = "smtp") -> NoReturn:
-    """Run the program as master starts it; `protocol`: smtp or lmtp, which is its name as well."""
+    """Run the program as master starts it; `protocol`: smtp or lmtp, also the name of the program."""
     daemon.run(daemon.start(protocol, sys.argv[1:]), prepare, serve)
 
 
