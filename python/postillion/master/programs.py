@@ -39,8 +39,8 @@ BUILT_IN_SERVICES = ("defer", "trace")
 """Services of the program bounce without a process: the queue manager stores their records."""
 
 ABSENT = ("dnsblog", "nbdb_reindexd", "pipe", "tlsproxy", "virtual")
-"""Programs of Postfix without a counterpart yet, whose lines are accepted with a warning: nothing needs them, or the
-checker refuses what does."""
+"""Programs of Postfix without a counterpart yet, whose lines are accepted with a warning. The checker refuses a
+transport that needs one."""
 
 REFUSED = {
     "nqmgr": ("and no mail would be delivered", 'name "qmgr", the same program'),
@@ -49,7 +49,7 @@ REFUSED = {
     "qmqpd": ("and nobody would answer on its port", "remove the line, or keep Postfix for this service"),
     "spawn": ("and nobody would answer its clients", "remove the line, or keep Postfix for this service"),
 }
-"""Programs of Postfix without a counterpart yet, whose lines are refused: what happens without them, and what to do."""
+"""Programs of Postfix without a counterpart yet, whose lines are refused: the consequence and the fix."""
 
 PER_TWO_PROCESSORS = ("smtpd", "smtp", "lmtp")
 """Programs with one process for every two processors. A process serves thousands of clients, and more clients in one
@@ -84,7 +84,7 @@ def processors() -> int:
 def startable(entries: list[Entry]) -> list[Entry]:
     """Return the services that are started.
 
-    Raises `ConfigError` for a program that nobody knows, and for one without which mail is lost or nobody answers.
+    Raises `ConfigError` for an unknown program, and for a program that is needed and not implemented.
     """
     started: list[Entry] = []
     for entry in entries:
@@ -104,7 +104,7 @@ def startable(entries: list[Entry]) -> list[Entry]:
 def absent(entries: list[Entry]) -> list[str]:
     """Return a warning about the services whose lines are accepted and not started; none without them."""
     names = [f"{entry.service} ({entry.command})" for entry in entries if entry.command in ABSENT]
-    return [f"services whose programs are not here yet, and are not started: {', '.join(names)}"] if names else []
+    return [f"services without an implemented program, which are not started: {', '.join(names)}"] if names else []
 
 
 def nearest(program: str) -> str | None:

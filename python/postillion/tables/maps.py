@@ -74,7 +74,7 @@ def open_maps(parameter: str, config: Configuration, *, warn: Warn | None = None
 
 
 def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | None = None) -> Table:
-    """Return the table that a word of a parameter names, and note it in `config`. Raises `ConfigError`."""
+    """Return the table that a word of a parameter names, and add it to `config.opened`. Raises `ConfigError`."""
     try:
         table = open_table(word, config, warn=warn)
     except TableTypeError as problem:
@@ -84,9 +84,9 @@ def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | 
 
 
 def read_tables(config: Configuration, known: set[str] | None = None) -> Iterator[ConfigError]:
-    """Read the source of each table that was opened for a parameter; yield a complaint when it cannot be read.
+    """Read the source of each table in `config.opened`; yield an error for each one that cannot be read.
 
-    `known`: names of tables that were read and are left out; those that are read now are added.
+    `known`: names of tables to leave out; the names of those read now are added.
     """
     known = set() if known is None else known
     for parameter, table in config.opened:
