@@ -104,8 +104,7 @@ def abort(directory: str, verbose: bool) -> None:
 
 def reload(directory: str, verbose: bool) -> None:
     """Let the running mail system read its configuration again; refuses a configuration that cannot work."""
-    for warning in _plan_warnings(directory):
-        _warn(warning)
+    check(directory, False)
     pid = _running(directory)
     _say(f"reloading PID {pid}", verbose)
     os.kill(pid, signal.SIGHUP)
@@ -120,8 +119,16 @@ def status(directory: str, verbose: bool) -> None:
 
 
 def check(directory: str, verbose: bool) -> None:
-    """Read the whole configuration as a start would; print warnings, raise for what would stop it."""
-    for warning in _plan_warnings(directory):
+    """Run the checker; print its warnings. Raises `Failure` for what would stop a start."""
+    from postillion.master.checking import Checking, Refusal
+    from postillion.master.service import environment
+
+    config = Config.load(directory)
+    try:
+        warnings = Checking(config, environment(config)).wait()
+    except Refusal as refusal:
+        raise Failure(str(refusal)) from None
+    for warning in warnings:
         _warn(warning)
     _say(f"{directory} is in order", verbose)
 
@@ -214,12 +221,6 @@ def _end(directory: str, number: signal.Signals, what: str, verbose: bool) -> No
             raise Failure(f"PID {pid} did not end within {STOP_MAX_S:.0f} seconds and was killed: see the log")
     finally:
         os.close(process)
-
-
-def _plan_warnings(directory: str) -> list[str]:
-    from postillion.master.plan import Plan
-
-    return Plan(directory).warnings
 
 
 def _say(text: str, verbose: bool) -> None:

@@ -7,6 +7,10 @@ from postillion.config import expansion, host, kinds, main_cf, parameters
 from postillion.config.errors import ConfigError
 from postillion.config.main_cf import Setting
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 DEFAULT_DIRECTORY = "/etc/postfix"
 INCLUDE_DEPTH_MAX = 10
 OVERRIDE = "-o"
@@ -33,13 +37,15 @@ class Config:
         self._notices = list(notices)
         self._runtime = runtime or {}
         self._texts: dict[str, str] = {}
+        self.opened: list[tuple[str, Any]] = []
+        """The tables that a program opened, each with the parameter that names it."""
 
     @classmethod
     def load(cls, directory: str | None = None, overrides: Iterable[tuple[str, str]] = ()) -> "Config":
         """Return the configuration in `directory` (default: $MAIL_CONFIG, then /etc/postfix).
 
         `overrides` replace values of main.cf; the last one wins. Raises `ConfigError` when main.cf is missing,
-        unreadable or malformed. A value is checked when it is used; `validate` checks all values.
+        unreadable or malformed. A value is checked when it is used; `bad_values` checks all values.
         """
         directory = os.path.abspath(directory or os.environ.get("MAIL_CONFIG") or DEFAULT_DIRECTORY)
         path = os.path.join(directory, "main.cf")
@@ -89,13 +95,17 @@ class Config:
             self._texts[name] = found
         return found
 
+    def default_text(self, name: str) -> str:
+        """Return the expanded default of a parameter."""
+        return self._expand(name, self.default(name))
+
     def number(self, name: str) -> int:
         """Return the value of a `number` parameter, also of a `<transport>_...` parameter."""
         row = self._row(name)
         value = kinds.number(self.text(name), row[1])
         if value is None:
             raise self._bad(name, self.text(name), row)
-        return value
+        return kinds.limit(value, row[1])
 
     def seconds(self, name: str) -> float:
         """Return the value of a `time` parameter in seconds."""
@@ -145,10 +155,17 @@ class Config:
         path, line = (self.path, None) if setting is None else (setting.path, setting.line)
         return ConfigError(path, line, problem, fix)
 
-    def validate(self) -> None:
-        """Expand and check every value that is set; raises `ConfigError` at the first wrong one."""
-        for name in self.settings:
+    def bad_values(self) -> list[ConfigError]:
+        """Return an error for each value that is set and invalid for its kind, or cannot be expanded."""
+        return [error for name in self.settings if (error := self.bad_value(name)) is not None]
+
+    def bad_value(self, name: str) -> ConfigError | None:
+        """Return the error for the value of a parameter; None when it is valid."""
+        try:
             self.text(name)
+        except ConfigError as error:
+            return error
+        return None
 
     @property
     def warnings(self) -> list[str]:
@@ -165,6 +182,11 @@ class Config:
         """Return this configuration with `stress = yes`, as for a service whose processes are all busy."""
         settings = {**self.settings, "stress": Setting("yes", f"{OVERRIDE} stress=yes", None)}
         return Config(self.directory, settings, runtime=self._runtime)
+
+    def overridden(self, values: Iterable[tuple[str, str]], path: str, line: int | None) -> "Config":
+        """Return the same configuration with other values, the last one for a name, which stand in a line of a file."""
+        settings = {**self.settings, **{name: Setting(value, path, line) for name, value in values}}
+        return Config(self.directory, settings, runtime=dict(self._runtime))
 
     def _row(self, name: str) -> parameters.Row:
         row = parameters.row(name)

@@ -203,6 +203,11 @@ class Agent:
             await asyncio.sleep(delay_s)
 
 
+async def serve(daemon: Daemon, agent: Agent) -> None:
+    """Let an agent work until the daemon stops: what `daemon.run` is given."""
+    await agent.serve()
+
+
 class _Connection(asyncio.Protocol):
     """The connection to the queue manager."""
 

@@ -1,6 +1,10 @@
 """The parameters of the queue manager's core, from main.cf."""
 
+from collections.abc import Callable
+
+from postillion.address.resolve import Resolver
 from postillion.config import Config, ConfigError, master_cf
+from postillion.tables.lists import DomainList
 
 LIMITS = (
     "qmgr_message_active_limit",
@@ -37,6 +41,37 @@ INITIAL = "initial_destination_concurrency"
 PROCESS_LIMIT = "process_limit"
 
 
+class Configuration:
+    """A configuration as the queue manager goes by it, with everything that can be wrong about it checked.
+
+    `by_domain`: all addresses of a domain go the same way. `flush_domains`: sites whose mail may be asked for.
+    """
+
+    def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
+        """Open the tables and read every parameter. Raises `ConfigError`."""
+        self.config = config
+        self.resolver = Resolver(config, warn)
+        self.by_domain = self.resolver.by_domain
+        self.flush_domains = DomainList("fast_flush_domains", config)
+        self.bounce_service_name = config.text("bounce_service_name")
+        self.general()
+        for name in ("default", self.bounce_service_name, *transports(config)):
+            transport(config, name)
+
+    def general(self) -> dict[str, object]:
+        """Return what concerns all transports."""
+        return general(self.config, route_by_domain=self.by_domain)
+
+
+def transports(config: Config) -> list[str]:
+    """Return the services of master.cf that mail can be given to; none when master.cf cannot be used."""
+    try:
+        entries, _ = master_cf.load(config.directory)
+    except ConfigError:
+        return []
+    return [entry.service for entry in entries if entry.type == "unix" and "/" not in entry.service]
+
+
 def general(config: Config, *, route_by_domain: bool) -> dict[str, object]:
     """Return the parameters of all transports, by Postfix's names; times in seconds. Raises `ConfigError`."""
     shortest, longest = config.seconds("minimal_backoff_time"), config.seconds("maximal_backoff_time")
@@ -66,7 +101,7 @@ def transport(config: Config, name: str) -> dict[str, object]:
         **{suffix: config.transport_seconds(name, suffix) for suffix in TRANSPORT_TIMES},
         **{suffix: config.transport_text(name, suffix) for suffix in TRANSPORT_TEXTS},
         PROCESS_LIMIT: process_limit(config, name),
-        COHORT_LIMIT: float(config.transport_text(name, COHORT_LIMIT)),
+        COHORT_LIMIT: float(config.transport_number(name, COHORT_LIMIT)),
         INITIAL: config.number(own_initial if config.setting(own_initial) else INITIAL),
     }
 

@@ -431,7 +431,7 @@ class KnownUsers:
 
     def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
         def maps(name: str) -> Maps:
-            return open_maps(config.items(name), config, warn=warn)
+            return open_maps(name, config, warn=warn)
 
         self._rewriting = [maps(name) for name in ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")]
         self._rewriting = [table for table in self._rewriting if table]

@@ -1,8 +1,9 @@
 """Parameters of final delivery: local, virtual, pipe, mailboxes, aliases, and of bounces.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
+effect.py)."""
 
-ROWS: tuple[tuple[str, str, str, str], ...] = (
+ROWS: tuple[tuple[str, ...], ...] = (
     (
         "2bounce_notice_recipient",
         "text 1..",
@@ -18,8 +19,14 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "Where an address may be a |command: alias, forward, include.",
     ),
     ("allow_mail_to_files", "list", "alias, forward", "Where an address may be a /file: alias, forward, include."),
-    ("backwards_bounce_logfile_compatibility", "flag", "yes", "Write bounce logs that old versions can read."),
-    ("biff", "flag", "yes", "Tell logged-in users of new mail."),
+    (
+        "backwards_bounce_logfile_compatibility",
+        "flag",
+        "yes",
+        "Write bounce logs that old versions can read.",
+        "harmless",
+    ),
+    ("biff", "flag", "yes", "Tell logged-in users of new mail.", "not missed"),
     (
         "bounce_notice_recipient",
         "text 1..",
@@ -27,7 +34,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "Who gets copies of bounces, when notify_classes has bounce.",
     ),
     ("bounce_size_limit", "number 1..", "50000", "Octets of the original that a bounce may carry."),
-    ("bounce_template_file", "path", "", "File with the texts of bounces."),
+    ("bounce_template_file", "path", "", "File with the texts of bounces.", "harmless"),
     ("command_execution_directory", "raw", "", "Working directory of commands that local runs."),
     (
         "command_expansion_filter",
@@ -37,7 +44,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("command_time_limit", "time 1..", "1000s", "Time that a delivery command may take."),
     ("default_privs", "text 1..", "nobody", "Account for deliveries to files and commands that no user owns."),
-    ("default_verp_delimiters", "text 2..2", "+=", "The two characters of VERP addresses."),
+    ("default_verp_delimiters", "text 2..2", "+=", "The two characters of VERP addresses.", "harmless"),
     (
         "delay_notice_recipient",
         "text 1..",
@@ -46,10 +53,10 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("deliver_lock_attempts", "number 1..", "20", "How often a mailbox lock is tried."),
     ("deliver_lock_delay", "time 1..", "1s", "Pause between two tries of a lock."),
-    ("disable_verp_bounces", "flag", "no", "Send one bounce for VERP mail, not one a recipient."),
+    ("disable_verp_bounces", "flag", "no", "Send one bounce for VERP mail, not one a recipient.", "harmless"),
     ("double_bounce_sender", "text 1..", "double-bounce", "User name that the mail system's own messages come from."),
     ("enable_threaded_bounces", "flag", "no", "Give bounces the References of the original."),
-    ("error_notice_recipient", "text 1..", "postmaster", "Who is told of errors by notify_classes."),
+    ("error_notice_recipient", "text 1..", "postmaster", "Who is told of errors by notify_classes.", "harmless"),
     (
         "execution_directory_expansion_filter",
         "text 1..",
@@ -57,8 +64,20 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "Characters that $name may hold in command_execution_directory.",
     ),
     ("expand_owner_alias", "flag", "no", "Use what owner-name expands to as the sender, not owner-name itself."),
-    ("fallback_transport", "text", "", "Transport for local recipients who are no users."),
-    ("fallback_transport_maps", "maps", "", "The same by recipient."),
+    (
+        "fallback_transport",
+        "text",
+        "",
+        "Transport for local recipients who are no users.",
+        "unsafe local: mail for users without an account would bounce",
+    ),
+    (
+        "fallback_transport_maps",
+        "maps",
+        "",
+        "The same by recipient.",
+        "unsafe local: mail for users without an account would bounce",
+    ),
     (
         "forward_expansion_filter",
         "text 1..",
@@ -74,7 +93,13 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("frozen_delivered_to", "flag", "yes", "Change Delivered-To only where mail is forwarded, not at each alias."),
     ("home_mailbox", "text", "", "Mailbox below the home directory; with a slash at the end a Maildir."),
     ("local_command_shell", "text", "", "Shell for commands that need none by themselves."),
-    ("local_delivery_status_filter", "maps", "$default_delivery_status_filter", "Rewrites status texts of local."),
+    (
+        "local_delivery_status_filter",
+        "maps",
+        "$default_delivery_status_filter",
+        "Rewrites status texts of local.",
+        "unsafe local: mail that must be retried could bounce",
+    ),
     ("luser_relay", "raw", "", "Who gets mail for unknown local users."),
     (
         "mail_spool_directory",
@@ -89,15 +114,34 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "list",
         "eagain, enospc, estale",
         "Errors of mailbox delivery after which it is tried again.",
+        "harmless",
     ),
     ("mailbox_delivery_lock", "list 1..", "fcntl, dotlock", "How a mailbox is locked: fcntl, flock, dotlock."),
-    ("mailbox_size_limit", "number 0..", "51200000", "Most octets of a mailbox; 0 for no limit."),
-    ("mailbox_transport", "text", "", "Transport that delivers for all users."),
-    ("mailbox_transport_maps", "maps", "", "The same by recipient."),
-    ("maildir_defer_errors", "list", "enospc, estale", "Errors of Maildir delivery after which it is tried again."),
+    ("mailbox_size_limit", "number 0..9223372036854775807", "51200000", "Most octets of a mailbox; 0 for no limit."),
+    (
+        "mailbox_transport",
+        "text",
+        "",
+        "Transport that delivers for all users.",
+        "unsafe local: mail would go to another mailbox",
+    ),
+    ("mailbox_transport_maps", "maps", "", "The same by recipient.", "unsafe local: mail would go to another mailbox"),
+    (
+        "maildir_defer_errors",
+        "list",
+        "enospc, estale",
+        "Errors of Maildir delivery after which it is tried again.",
+        "harmless",
+    ),
     ("notify_classes", "list", "resource, software", "Which troubles postmaster is told of."),
     ("owner_request_special", "flag", "yes", "Take owner-name and name-request for list addresses."),
-    ("pipe_delivery_status_filter", "maps", "$default_delivery_status_filter", "Rewrites status texts of pipe."),
+    (
+        "pipe_delivery_status_filter",
+        "maps",
+        "$default_delivery_status_filter",
+        "Rewrites status texts of pipe.",
+        "harmless",
+    ),
     (
         "prepend_delivered_header",
         "list",
@@ -105,16 +149,28 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "Deliveries that get a Delivered-To: command, file, forward.",
     ),
     ("require_home_directory", "flag", "no", "Deliver only when the user's home directory exists."),
-    ("reset_owner_alias", "flag", "no", "Forget an owner-name alias when one without it is expanded."),
+    ("reset_owner_alias", "flag", "no", "Forget an owner-name alias when one without it is expanded.", "harmless"),
     ("stale_lock_time", "time 1..", "500s", "Age after which a mailbox lock file is taken for left over."),
     ("strict_mailbox_ownership", "flag", "yes", "Refuse mailboxes that their user does not own."),
-    ("verp_delimiter_filter", "text 1..", "-=+", "Characters that may be VERP delimiters."),
-    ("virtual_delivery_status_filter", "maps", "$default_delivery_status_filter", "Rewrites status texts of virtual."),
-    ("virtual_gid_maps", "maps", "", "Group of each virtual mailbox."),
-    ("virtual_mailbox_base", "path 1..", "", "Directory before all paths in virtual_mailbox_maps."),
-    ("virtual_mailbox_limit", "number 0..", "51200000", "Most octets of a virtual mailbox; 0 for no limit."),
-    ("virtual_mailbox_lock", "list 1..", "fcntl, dotlock", "How a virtual mailbox is locked."),
+    ("verp_delimiter_filter", "text 1..", "-=+", "Characters that may be VERP delimiters.", "harmless"),
+    (
+        "virtual_delivery_status_filter",
+        "maps",
+        "$default_delivery_status_filter",
+        "Rewrites status texts of virtual.",
+        "harmless",
+    ),
+    ("virtual_gid_maps", "maps", "", "Group of each virtual mailbox.", "harmless"),
+    ("virtual_mailbox_base", "path 1..", "", "Directory before all paths in virtual_mailbox_maps.", "harmless"),
+    (
+        "virtual_mailbox_limit",
+        "number 0..9223372036854775807",
+        "51200000",
+        "Most octets of a virtual mailbox; 0 for no limit.",
+        "harmless",
+    ),
+    ("virtual_mailbox_lock", "list 1..", "fcntl, dotlock", "How a virtual mailbox is locked.", "harmless"),
     ("virtual_mailbox_maps", "maps", "", "Mailbox path by address."),
-    ("virtual_minimum_uid", "number 1..", "100", "Lowest user number that virtual delivers as."),
-    ("virtual_uid_maps", "maps", "", "Owner of each virtual mailbox."),
+    ("virtual_minimum_uid", "number 1..", "100", "Lowest user number that virtual delivers as.", "harmless"),
+    ("virtual_uid_maps", "maps", "", "Owner of each virtual mailbox.", "harmless"),
 )

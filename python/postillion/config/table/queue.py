@@ -1,9 +1,16 @@
 """Parameters of the queue manager: schedule, retries, limits of the queue.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
+effect.py)."""
 
-ROWS: tuple[tuple[str, str, str, str], ...] = (
-    ("allow_srv_lookup_fallback", "flag", "no", "Go on with MX or addresses where there are no SRV records."),
+ROWS: tuple[tuple[str, ...], ...] = (
+    (
+        "allow_srv_lookup_fallback",
+        "flag",
+        "no",
+        "Go on with MX or addresses where there are no SRV records.",
+        "harmless",
+    ),
     ("authorized_flush_users", "match", "static:anyone", "Who may flush the queue."),
     ("authorized_mailq_users", "match", "static:anyone", "Who may list the queue."),
     ("bounce_queue_lifetime", "time 0..8640000", "5d", "A bounce is given up after this time."),
@@ -21,7 +28,13 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "Percentage of the slots that may still be missing to overtake.",
     ),
     ("default_delivery_slot_loan", "number 0..", "3", "Slots that a message lends in advance."),
-    ("default_delivery_status_filter", "maps", "", "Rewrites status texts of all transports."),
+    (
+        "default_delivery_status_filter",
+        "maps",
+        "",
+        "Rewrites status texts of all transports.",
+        "unsafe smtp,lmtp,local: mail that must be retried could bounce",
+    ),
     (
         "default_destination_concurrency_failed_cohort_limit",
         "number 0..",
@@ -31,13 +44,13 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("default_destination_concurrency_limit", "number 0..", "20", "Most deliveries to one destination at a time."),
     (
         "default_destination_concurrency_negative_feedback",
-        "text 1..",
+        "feedback",
         "1",
         "How much a failure lowers the concurrency.",
     ),
     (
         "default_destination_concurrency_positive_feedback",
-        "text 1..",
+        "feedback",
         "1",
         "How much a success raises the concurrency.",
     ),
@@ -57,16 +70,16 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("defer_transports", "list", "", "Transports whose mail waits until the queue is flushed."),
     ("delay_logging_resolution_limit", "number 0..6", "2", "Digits after the point in logged delays."),
     ("delay_warning_time", "time 0..", "0h", "Senders are told of a delay after this time; 0h for never."),
-    ("destination_concurrency_feedback_debug", "flag", "no", "Log each change of concurrency."),
-    ("dont_remove", "number 0..", "0", "Keep delivered messages in saved/, for debugging."),
+    ("destination_concurrency_feedback_debug", "flag", "no", "Log each change of concurrency.", "harmless"),
+    ("dont_remove", "number 0..", "0", "Keep delivered messages in saved/, for debugging.", "harmless"),
     ("enable_long_queue_ids", "flag", "no", "Use queue IDs that do not repeat."),
     ("fast_flush_domains", "match", "$relay_domains", "Domains whose mail can be flushed by ETRN or postqueue -s."),
-    ("fast_flush_purge_time", "time 1..", "7d", "An unused flush log is removed after this time."),
-    ("fast_flush_refresh_time", "time 1..", "12h", "An unused flush log is read again after this time."),
-    ("hash_queue_depth", "number 1..", "1", "Levels of subdirectories in hash_queue_names."),
-    ("hash_queue_names", "list 1..", "deferred, defer", "Queue directories that have subdirectories."),
+    ("fast_flush_purge_time", "time 1..", "7d", "An unused flush log is removed after this time.", "harmless"),
+    ("fast_flush_refresh_time", "time 1..", "12h", "An unused flush log is read again after this time.", "harmless"),
+    ("hash_queue_depth", "number 1..", "1", "Levels of subdirectories in hash_queue_names.", "harmless"),
+    ("hash_queue_names", "list 1..", "deferred, defer", "Queue directories that have subdirectories.", "harmless"),
     ("ignore_mx_lookup_error", "flag", "no", "Go on with addresses when the MX lookup fails."),
-    ("ignore_srv_lookup_error", "flag", "no", "Go on with MX or addresses when the SRV lookup fails."),
+    ("ignore_srv_lookup_error", "flag", "no", "Go on with MX or addresses when the SRV lookup fails.", "harmless"),
     ("in_flow_delay", "time 0..10", "1s", "Pause for a new message when mail comes in faster than it goes out."),
     ("initial_destination_concurrency", "number 1..", "5", "Deliveries to a destination at a time, to begin with."),
     ("local_destination_concurrency_limit", "number 0..", "2", "Most deliveries to one local recipient at a time."),
@@ -85,12 +98,13 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "300s",
         "Time between warnings about a destination that fills the active queue.",
     ),
-    ("qmgr_daemon_timeout", "time 1..", "1000s", "Time after which a queue manager that hangs is ended."),
+    ("qmgr_daemon_timeout", "time 1..", "1000s", "Time after which a queue manager that hangs is ended.", "harmless"),
     (
         "qmgr_fudge_factor",
         "number 10..100",
         "100",
         "Percentage of resources for mail to slow destinations (older queue manager).",
+        "harmless",
     ),
     ("qmgr_ipc_timeout", "time 1..", "60s", "Wait of the queue manager for another program."),
     ("qmgr_message_active_limit", "number 1..", "20000", "Most messages in the active queue."),
@@ -98,7 +112,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("qmgr_message_recipient_minimum", "number 1..", "10", "Recipients of each message that are in memory at least."),
     (
         "queue_minfree",
-        "number 0..",
+        "number 0..9223372036854775807",
         "0",
         "Octets that must be free in the queue's file system; 0 for 1.5 times message_size_limit.",
     ),
@@ -117,7 +131,13 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("soft_bounce", "flag", "no", "Defer what would be bounced, and answer 4xx where 5xx is meant; for tests."),
     ("transport_retry_time", "time 1..", "60s", "Time after which a transport that failed is tried again."),
-    ("use_srv_lookup", "list", "", "Services whose next hop is found by SRV records."),
+    (
+        "use_srv_lookup",
+        "list",
+        "",
+        "Services whose next hop is found by SRV records.",
+        "unsafe smtp,lmtp: mail would go to other hosts",
+    ),
     (
         "virtual_destination_concurrency_limit",
         "number 0..",
