@@ -135,7 +135,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "Form of the From header that is added: standard or obsolete.",
     ),
     ("header_size_limit", "number 1..", "102400", "Maximum size of one header in octets; the rest is removed."),
-    ("hopcount_limit", "number 1..", "50", "Received headers after which a message is taken for a loop."),
+    ("hopcount_limit", "number 1..", "50", "Maximum number of Received headers; more are a mail loop."),
     (
         "info_log_address_format",
         "text 1..",
@@ -154,7 +154,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "local_login_sender_maps",
         "maps",
         "static:*",
-        "Envelope senders that each login name may use with sendmail.",
+        "Envelope senders that each user may use with sendmail.",
         "unsafe pickup: users could send mail in any name",
     ),
     (
@@ -239,7 +239,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "harmless",
     ),
     ("milter_unknown_command_macros", "list", "", "Macros that mail filters get with unknown commands.", "harmless"),
-    ("mime_boundary_length_limit", "number 1..", "2048", "Octets of a MIME boundary that count.", "harmless"),
+    (
+        "mime_boundary_length_limit",
+        "number 1..",
+        "2048",
+        "Maximum length of a MIME boundary in octets; the rest is ignored.",
+        "harmless",
+    ),
     (
         "mime_header_checks",
         "maps",
@@ -247,7 +253,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "header_checks for MIME headers; empty for none.",
         "unsafe cleanup: messages would pass unchecked",
     ),
-    ("mime_nesting_limit", "number 1..", "100", "Depth of MIME parts that is looked at.", "harmless"),
+    ("mime_nesting_limit", "number 1..", "100", "Maximum depth of MIME parts.", "harmless"),
     (
         "nested_header_checks",
         "maps",

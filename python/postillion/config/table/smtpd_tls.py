@@ -13,7 +13,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("smtpd_tls_cert_file", "path", "", "File of the server's RSA certificate.", "harmless"),
     ("smtpd_tls_chain_files", "text", "", "Files of keys and certificate chains.", "harmless"),
     ("smtpd_tls_cipherlist", "text", "", "Without effect here; use smtpd_tls_mandatory_ciphers.", "harmless"),
-    ("smtpd_tls_ciphers", "text 1..", "medium", "Least cipher grade when TLS is optional.", "harmless"),
+    ("smtpd_tls_ciphers", "text 1..", "medium", "Minimum cipher grade when TLS is optional.", "harmless"),
     ("smtpd_tls_dcert_file", "path", "", "File of the server's DSA certificate.", "harmless"),
     ("smtpd_tls_dh1024_param_file", "path", "", "File of Diffie-Hellman parameters.", "harmless"),
     (
@@ -39,7 +39,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("smtpd_tls_key_file", "path", "$smtpd_tls_cert_file", "File of the RSA key.", "harmless"),
     ("smtpd_tls_loglevel", "text", "0", "Amount of log lines about TLS: 0 to 4.", "harmless"),
     ("smtpd_tls_loglevel_maps", "maps", "", "The same by client.", "harmless"),
-    ("smtpd_tls_mandatory_ciphers", "text 1..", "medium", "Least cipher grade when TLS is required.", "harmless"),
+    ("smtpd_tls_mandatory_ciphers", "text 1..", "medium", "Minimum cipher grade when TLS is required.", "harmless"),
     (
         "smtpd_tls_mandatory_exclude_ciphers",
         "text",
@@ -50,7 +50,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("smtpd_tls_mandatory_protocols", "list", ">=TLSv1", "TLS versions when TLS is required.", "harmless"),
     ("smtpd_tls_protocols", "list", ">=TLSv1", "TLS versions when TLS is optional.", "harmless"),
     ("smtpd_tls_received_header", "flag", "no", "Describe the TLS session in the Received header.", "harmless"),
-    ("smtpd_tls_req_ccert", "flag", "no", "Insist on a client certificate.", "harmless"),
+    ("smtpd_tls_req_ccert", "flag", "no", "Require a client certificate.", "harmless"),
     (
         "smtpd_tls_security_level",
         "choice empty none may encrypt",
@@ -63,7 +63,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "smtpd_tls_session_cache_timeout",
         "time 0..8640000",
         "3600s",
-        "A TLS session can be resumed for this time.",
+        "Time that a TLS session can be resumed.",
         "harmless",
     ),
     ("smtpd_tls_trace_size_limit", "number 0..", "102400", "Maximum size of one TLS trace in octets.", "harmless"),

@@ -15,7 +15,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "application_event_drain_time",
         "time 1..",
         "100s",
-        "Timeout for events in flight when a program ends.",
+        "Maximum wait for pending events when a program ends.",
         "harmless",
     ),
     (
@@ -109,18 +109,23 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "harmless",
     ),
     ("error_service_name", "text 1..", "error", "Name of the error service in master.cf.", "harmless"),
-    ("export_environment", "list", "TZ MAIL_CONFIG LANG", "Environment variables that commands outside get."),
+    (
+        "export_environment",
+        "list",
+        "TZ MAIL_CONFIG LANG",
+        "Environment variables of commands that are not part of the mail system.",
+    ),
     ("fault_injection_code", "number 0..", "0", "For tests of Postfix itself.", "harmless"),
     ("flush_service_name", "text 1..", "flush", "Name of the flush service in master.cf.", "harmless"),
     ("fork_attempts", "number 1..", "5", "Maximum number of attempts to start a process.", "harmless"),
-    ("fork_delay", "time 1..", "1s", "Pause between two tries.", "harmless"),
+    ("fork_delay", "time 1..", "1s", "Pause between two attempts to start a process.", "harmless"),
     ("html_directory", "path 1..", "no", "Directory of the documentation in HTML.", "not missed"),
     (
         "import_environment",
         "list",
         "MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ XAUTHORITY DISPLAY LANG=C POSTLOG_SERVICE "
         "POSTLOG_HOSTNAME XDG_RUNTIME_DIR",
-        "Environment variables that every program gets, as name or name=value.",
+        "Environment variables of every program, as name or name=value.",
     ),
     ("ipc_idle", "time 1..", "5s", "Maximum idle time of a connection between programs.", "harmless"),
     ("ipc_timeout", "time 1..", "3600s", "Timeout for another program of the mail system.", "harmless"),
@@ -320,5 +325,5 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ),
     ("tcp_windowsize", "number 0..", "0", "TCP receive buffer that is asked for; 0 for the system's own.", "harmless"),
     ("trace_service_name", "text 1..", "trace", "Name of the trace service in master.cf.", "harmless"),
-    ("trigger_timeout", "time 1..", "10s", "Timeout for a program that is woken.", "harmless"),
+    ("trigger_timeout", "time 1..", "10s", "Timeout for waking up a program.", "harmless"),
 )
