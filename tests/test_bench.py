@@ -14,6 +14,7 @@ import pytest
 from postillion.bench import server
 from postillion.bench.options import BadOption, parse
 from support import mta, peers
+from support.ports import free_port
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
@@ -23,7 +24,7 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
 
 def both_ends() -> tuple[str, ...]:
     """A load straight into its own sink."""
-    port = mta.free_port()
+    port = free_port()
     return (f"127.0.0.1:{port}", "--sink", f"127.0.0.1:{port}")
 
 
@@ -98,7 +99,7 @@ def test_a_plot_is_drawn(tmp_path: Path) -> None:
 
 
 def test_no_server_is_one_line_and_status_2() -> None:
-    done = bench(f"127.0.0.1:{mta.free_port()}", "--messages", "500", "--sessions", "200")
+    done = bench(f"127.0.0.1:{free_port()}", "--messages", "500", "--sessions", "200")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "postillion bench: fatal: Connection refused (os error 111)\n"
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import CleanupSettings, Journal, Log
+from postillion._core.cleanup import CleanupSettings
+from postillion._core.log import Log
+from postillion._core.queue import Journal
 from postillion.pickup.maildrop import REPORTED_MAX, Maildrop
 from postillion.pickup.service import BATCH_NAMES, Pickup
 from postillion.pickup.service import Site as PickupSite

@@ -18,6 +18,7 @@ from postillion.delivery.smtp.targets import NoTargets, Target, TargetSettings, 
 from postillion.dns import Resolver
 from support.agents import FakeDaemon, Mail, Script, server, serving
 from support.mta import listening, wait_for
+from support.ports import free_port
 
 NAMED = shutil.which("named", path="/usr/sbin:/usr/bin")
 ZONE = """
@@ -74,10 +75,7 @@ def name_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     if NAMED is None:
         pytest.skip("named is missing: apt-get install bind9")
     directory = tmp_path_factory.mktemp("named")
-    with socket.socket() as probe, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        udp.bind(("127.0.0.1", port))
+    port = free_port()
     (directory / "zone").write_text(ZONE)
     (directory / "named.conf").write_text(CONF.format(directory=directory, port=port))
     log = (directory / "log").open("wb")

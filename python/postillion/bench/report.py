@@ -17,7 +17,7 @@ import postillion
 from postillion.bench.run import Result
 
 if TYPE_CHECKING:
-    from postillion._core import _Times
+    from postillion._core.bench import _Times
 
 PERCENTILES = ("p50", "p90", "p99", "p999", "longest")
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from postillion._core import BenchSink, BenchSource
+from postillion._core.bench import BenchSink, BenchSource
 from postillion.bench import server
 from postillion.bench.options import Options
 
 if TYPE_CHECKING:
-    from postillion._core import _Counts
+    from postillion._core.bench import _Counts
 
 POLL_S: Final = 0.2
 """Interval of the counts during the load."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from postillion._core import Log
+from postillion._core.log import Log
 from postillion.checker import transports
 from postillion.checker.rights import as_owner
 from postillion.config import Config, ConfigError, effect

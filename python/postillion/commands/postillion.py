@@ -4,7 +4,7 @@
     postillion bench HOST:PORT [option]...
     postillion --version
 
-Exit status 0 when the command did its work, else 1 with one line on standard error that says how to mend it.
+Exit status 0 when the command did its work, else 1 with one line on standard error that says how to fix it.
 """
 
 import argparse

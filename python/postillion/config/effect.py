@@ -35,7 +35,7 @@ WORKS_AS = {
 }
 """The programs of Postfix whose work a program does here; the others do their own work alone."""
 
-MEND = "remove it, or keep Postfix for this mail system"
+FIX = "remove it, or keep Postfix for this mail system"
 VALUE_SHOWN_CHARS = 60
 
 
@@ -105,7 +105,7 @@ def _refusal(config: "Config", rule: Rule) -> "ConfigError":
     value = config.text(rule.name)
     if len(value) > VALUE_SHOWN_CHARS:
         value = value[:VALUE_SHOWN_CHARS] + "..."
-    return config.error(rule.name, f"{rule.name} = {value} is not supported yet, and {rule.loss}", MEND)
+    return config.error(rule.name, f"{rule.name} = {value} is not supported yet, and {rule.loss}", FIX)
 
 
 def _words(value: str) -> list[str]:

@@ -6,7 +6,7 @@ import pwd
 
 from postillion.config import ConfigError
 
-DEFAULTS = os.path.join(os.path.dirname(__file__), "config", "defaults")
+DEFAULTS = os.path.join(os.path.dirname(__file__), "defaults")
 FILES = ("main.cf", "master.cf")
 OWNERS = ("postfix", "nobody")
 """Candidates for mail_owner when root starts the server; the first existing account is used."""

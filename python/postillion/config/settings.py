@@ -150,8 +150,8 @@ class Config:
         return self.settings.get(name)
 
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
-        """Return the error for a parameter, at the line that sets it, or at main.cf when no line does."""
-        setting = self.settings.get(name)
+        """Return a complaint about a parameter, at the line that its value comes from, or else about main.cf."""
+        setting = self._origin(name)
         path, line = (self.path, None) if setting is None else (setting.path, setting.line)
         return ConfigError(path, line, problem, fix)
 
@@ -187,6 +187,15 @@ class Config:
         """Return the same configuration with other values, the last one for a name, which stand in a line of a file."""
         settings = {**self.settings, **{name: Setting(value, path, line) for name, value in values}}
         return Config(self.directory, settings, runtime=dict(self._runtime))
+
+    def _origin(self, name: str) -> Setting | None:
+        """The setting that a value comes from: that of `$alias_maps` for a local_recipient_maps that is not set."""
+        setting = self.settings.get(name)
+        row = parameters.row(name)
+        if setting is not None or row is None:
+            return setting
+        origins = (self._origin(other) for other in sorted(expansion.names(row[2])) if other != name)
+        return next((found for found in origins if found is not None), None)
 
     def _row(self, name: str) -> parameters.Row:
         row = parameters.row(name)

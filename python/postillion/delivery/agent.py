@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, cast
 
-from postillion._core import AgentLink, DeliveryJob
+from postillion._core.delivery import AgentLink, DeliveryJob
 
 if TYPE_CHECKING:
     from postillion.program.daemon import Daemon

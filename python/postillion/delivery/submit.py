@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from postillion._core import Journal, QueueError, Submission
+from postillion._core.cleanup import Submission
+from postillion._core.queue import Journal, QueueError
 from postillion.errors import MessageRefused
 from postillion.program import cleanup
 from postillion.program.producer import Producer, finishing

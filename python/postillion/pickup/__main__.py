@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from postillion._core import CleanupSettings, Journal
+from postillion._core.cleanup import CleanupSettings
+from postillion._core.queue import Journal
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.report import Reports
 from postillion.pickup.service import Pickup, Site

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from postillion._core import Maildrop, MaildropReader
+from postillion._core.pickup import Maildrop, MaildropReader
 from postillion.config import Config
 from postillion.delivery.bounce.report import BOUNCE, Notification, Reported, Reporter, wanted, write_report
 from postillion.errors import MessageRefused

@@ -16,7 +16,10 @@ from itertools import islice
 from operator import attrgetter
 from typing import Final
 
-from postillion._core import CleanupSettings, Journal, Log, Maildrop, MaildropReader, Submission
+from postillion._core.cleanup import CleanupSettings, Submission
+from postillion._core.log import Log
+from postillion._core.pickup import Maildrop, MaildropReader
+from postillion._core.queue import Journal
 from postillion.errors import MessageRefused
 from postillion.pickup.maildrop import REPORTED_MAX, NotAMessage, Submitted, shown
 from postillion.pickup.maildrop import Maildrop as Directory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from postillion._core import CleanupSettings
+from postillion._core.cleanup import CleanupSettings
 from postillion.config import Config
 
 

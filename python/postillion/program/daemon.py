@@ -31,7 +31,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn, TypeVar
 
-from postillion._core import Log
+from postillion._core.log import Log
 from postillion.config import Config, ConfigError, effect
 from postillion.config.main_cf import split_assignment
 from postillion.program.log import open_log, utc_offset_s

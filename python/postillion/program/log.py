@@ -11,7 +11,7 @@ from postillion.config import Config, ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from postillion._core import Log
+    from postillion._core.log import Log
 
 SYSLOG_SOCKET = "/dev/log"
 NOWHERE = "/dev/null"
@@ -28,7 +28,7 @@ LINE_MAX_OCTETS = 2000
 class Target:
     """A destination of log lines, and the values at the start of each line.
 
-    `destination`: a path, or `syslog:` and the path of a socket, as in `_core.Log`.
+    `destination`: a path, or `syslog:` and the path of a socket, as in `_core.log.Log`.
     """
 
     __slots__ = ("destination", "facility", "host", "permissions", "syslog_name")
@@ -63,7 +63,7 @@ class Target:
 
 def open_log(config: Config, program: str) -> "Log":
     """Return the open log of a program. Raises `OSError` when its file cannot be opened."""
-    from postillion._core import Log
+    from postillion._core.log import Log
 
     to = Target.find(config)
     return Log(

@@ -30,7 +30,7 @@ announcements. The journal limits the octets of one write."""
 
 
 class JournalLike(Protocol):
-    """The part of `postillion._core.Journal` that announces commits."""
+    """The part of `postillion._core.queue.Journal` that announces commits."""
 
     @property
     def unannounced_octets(self) -> int: ...
@@ -40,7 +40,7 @@ class JournalLike(Protocol):
 
 
 class CommitsLike(Protocol):
-    """The part of `postillion._core.Journal` that reports commits."""
+    """The part of `postillion._core.queue.Journal` that reports commits."""
 
     def completed(self) -> list[tuple[int, str | None]]: ...
 

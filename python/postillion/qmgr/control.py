@@ -6,7 +6,7 @@ other end of the socket: root, mail_owner and the queue manager's own user may d
 
 | verb | further members | reply |
 |---|---|---|
-| `list` | `text`, `waits`, `offsets` | `{}` and a pipe with the listing (`_core.list_queue`), then `{"listed": n}` |
+| `list` | `text`, `waits`, `offsets` | `{}` and a pipe with the listing (`list_queue`), then `{"listed": n}` |
 | `flush` | `id`, `site` or neither | `{"done": n}` |
 | `hold` `release` `delete` `expire` | `ids` (none: all), `queues` | `{"done": [ids]}` |
 | `leave` | the same, `after` | `{"messages": [[id, path, offset, octets]], "busy": [ids], "next": id}` |

@@ -13,7 +13,7 @@ import struct
 import time
 from typing import Final, cast
 
-from postillion._core import QueueManager
+from postillion._core.qmgr import QueueManager
 from postillion.address.resolve import Unresolved
 from postillion.config import Config, ConfigError, effect
 from postillion.program.daemon import Daemon

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
-from postillion._core import Log
+from postillion._core.log import Log
 from postillion.program.daemon import Daemon, run, start
 
 LINE_MAX_BYTES: Final = 512

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from postillion._core import DeliveryJob
+from postillion._core.delivery import DeliveryJob
 from postillion.delivery.agent import Agent, serve
 from postillion.program import daemon
 from postillion.services.error import CAPACITY, split_status

@@ -10,7 +10,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from postillion._core import DeliveryJob
+from postillion._core.delivery import DeliveryJob
 from postillion.delivery.agent import Agent, serve
 from postillion.program import daemon
 

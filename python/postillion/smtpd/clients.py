@@ -72,9 +72,9 @@ class Clients:
         self._rewriters = config.items("local_header_rewrite_clients")
         for word in self._rewriters:
             if word not in ("permit_mynetworks", "permit_inet_interfaces", "permit_sasl_authenticated"):
-                mend = "give permit_inet_interfaces, permit_mynetworks or permit_sasl_authenticated"
+                fix = "give permit_inet_interfaces, permit_mynetworks or permit_sasl_authenticated"
                 problem = f'local_header_rewrite_clients: "{word}" is not supported'
-                raise config.error("local_header_rewrite_clients", problem, mend)
+                raise config.error("local_header_rewrite_clients", problem, fix)
         self._prefixes = {
             4: config.number("smtpd_client_ipv4_prefix_length"),
             6: config.number("smtpd_client_ipv6_prefix_length"),

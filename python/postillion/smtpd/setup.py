@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from postillion._core import CleanupSettings, Journal, Log, SmtpdConfig
+from postillion._core.cleanup import CleanupSettings
+from postillion._core.log import Log
+from postillion._core.queue import Journal
+from postillion._core.smtpd import SmtpdConfig
 from postillion.config import Config, ConfigError
 from postillion.handler.handler import Handler
 from postillion.program import cleanup
@@ -172,5 +175,5 @@ def _choice(config: Config, name: str, choices: dict[str, str]) -> str:
     return choices[word]
 
 
-def _bad(config: Config, name: str, value: str, mend: str) -> ConfigError:
-    return config.error(name, f'bad value "{value}" for {name}', mend)
+def _bad(config: Config, name: str, value: str, fix: str) -> ConfigError:
+    return config.error(name, f'bad value "{value}" for {name}', fix)

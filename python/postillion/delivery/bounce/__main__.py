@@ -15,7 +15,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
-from postillion._core import DeliveryJob, JobRecipient, QueueError
+from postillion._core.delivery import DeliveryJob, JobRecipient
+from postillion._core.queue import QueueError
 from postillion.delivery.agent import Agent, serve
 from postillion.delivery.bounce.report import (
     BOUNCE,

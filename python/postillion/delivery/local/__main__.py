@@ -11,7 +11,8 @@ import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NoReturn
 
-from postillion._core import DeliveryJob, JobRecipient, QueueError
+from postillion._core.delivery import DeliveryJob, JobRecipient
+from postillion._core.queue import QueueError
 from postillion.delivery.account import NotPermittedError, rest_as
 from postillion.delivery.agent import Agent
 from postillion.delivery.local.aliases import Aliases

@@ -16,7 +16,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from postillion._core import DeliveryJob, SmtpClient, SmtpClientSettings
+from postillion._core.delivery import DeliveryJob
+from postillion._core.smtp import SmtpClient, SmtpClientSettings
 from postillion.config import Config
 from postillion.delivery.agent import Agent
 from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list, port_number

@@ -15,7 +15,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from postillion._core import DeliveryJob, SmtpClient
+from postillion._core.delivery import DeliveryJob
+from postillion._core.smtp import SmtpClient
 
 if TYPE_CHECKING:
     from postillion.config import Config
