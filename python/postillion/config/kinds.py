@@ -11,7 +11,7 @@ numbers are limits, and a negative limit is used as 0 (`limit`).
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 NUMBER_MAX = 2**31 - 1
-"""Postfix keeps a number in an int, but for a few sizes, whose rows have a greater maximum."""
+"""Maximum of an int, Postfix's type for numbers; the rows of a few sizes have a greater maximum."""
 TIME_MAX_S = 2**31 - 1
 
 
@@ -43,7 +43,7 @@ def number(text: str, kind: str) -> int | None:
 
 
 def limit(value: int, kind: str) -> int:
-    """Return a number as programs go by it: 0 for a negative limit."""
+    """Return a limit for programs: 0 for a negative number."""
     return value if kind == "number .." else max(value, 0)
 
 

@@ -38,7 +38,7 @@ class Config:
         self._runtime = runtime or {}
         self._texts: dict[str, str] = {}
         self.opened: list[tuple[str, Any]] = []
-        """The tables that a program opened, each with the parameter that names it."""
+        """The opened tables, each with the parameter that names it."""
 
     @classmethod
     def load(cls, directory: str | None = None, overrides: Iterable[tuple[str, str]] = ()) -> "Config":
@@ -150,7 +150,7 @@ class Config:
         return self.settings.get(name)
 
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
-        """Return a complaint about a parameter, at the line that its value comes from, or else about main.cf."""
+        """Return the error for a parameter, at the line that its value comes from, or at main.cf without one."""
         setting = self._origin(name)
         path, line = (self.path, None) if setting is None else (setting.path, setting.line)
         return ConfigError(path, line, problem, fix)
@@ -184,12 +184,12 @@ class Config:
         return Config(self.directory, settings, runtime=self._runtime)
 
     def overridden(self, values: Iterable[tuple[str, str]], path: str, line: int | None) -> "Config":
-        """Return the same configuration with other values, the last one for a name, which stand in a line of a file."""
+        """Return this configuration with other values from a line of a file; the last one for a name wins."""
         settings = {**self.settings, **{name: Setting(value, path, line) for name, value in values}}
         return Config(self.directory, settings, runtime=dict(self._runtime))
 
     def _origin(self, name: str) -> Setting | None:
-        """The setting that a value comes from: that of `$alias_maps` for a local_recipient_maps that is not set."""
+        """Return the setting that a value comes from, such as that of `$alias_maps` for local_recipient_maps."""
         setting = self.settings.get(name)
         row = parameters.row(name)
         if setting is not None or row is None:

@@ -40,7 +40,7 @@ class Plan:
 
     @property
     def warnings(self) -> list[str]:
-        """What is allowed and likely a mistake, or has no effect here: each a line with its place."""
+        """Warnings about likely mistakes and parameters without effect, each with its file and line."""
         found = [*self.config.warnings, *self._notices, *effect.warnings(self.config, self.config.settings)]
         for entry in self.entries:
             if entry not in self.started and entry.overrides():
@@ -56,7 +56,7 @@ class Plan:
 
 
 def _ignored(entry: Entry) -> list[str]:
-    """The `-o` of a service that another process absorbs hold for no process here."""
+    """Return a warning for each `-o` of a service without a process: no program reads it."""
     if entry.command not in programs.BUILT_IN:
         return []
     place = f"{entry.path}, line {entry.line}"

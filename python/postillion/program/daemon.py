@@ -3,15 +3,15 @@
 Order of start: arguments, main.cf with the `-o` of master.cf, log, `chdir(queue_directory)`, listening sockets; then
 `run` prepares the program as root, reads its tables, drops privileges and runs its coroutine on an event loop.
 
-    def prepare(daemon: Daemon) -> Settings: ...            # everything that the program makes of its configuration
+    def prepare(daemon: Daemon) -> Settings: ...            # settings and tables, from the configuration
     async def serve(daemon: Daemon, settings: Settings) -> None: ...
 
     def main() -> None:
         run(start("anvil", sys.argv[1:]), prepare, serve)
 
-The module that master starts has `prepare` under this name: the checker calls it before master starts anything, with a
-`Daemon` that has a configuration and a log but neither sockets nor a queue. So `prepare` opens tables, raises
-`ConfigError` for what cannot work, and touches nothing else.
+The checker calls `prepare` of each program's module before master starts any program, with a `Daemon` that has a
+configuration and a log, but no sockets and no queue. So `prepare` opens tables, raises `ConfigError` for errors, and has
+no other effect.
 
 File descriptors: 3 is the lifeline, a pipe that master holds open; its end of file means the end of master. Listening
 sockets start at 4. SIGTERM and the end of the lifeline set `stopping`, SIGHUP sets `draining`.
@@ -46,7 +46,7 @@ CLOCK_CHECK_S: Final = 60.0
 """Interval of the checks for daylight saving time."""
 
 Made = TypeVar("Made")
-"""What a program's `prepare` returns and its `serve` is given."""
+"""The type that a program's `prepare` returns and its `serve` takes."""
 
 PRELOADED: Final = (
     concurrent.futures.thread,
@@ -137,7 +137,7 @@ class Daemon:
         self.fifos: list[int] = []
 
     def enter(self, listeners: int | None) -> None:
-        """Go to the queue directory and take the `listeners` sockets that master passed; None: master is not there."""
+        """Change to the queue directory and adopt the `listeners` sockets of master; None without master."""
         os.umask(0o077)
         queue_directory = self.config.text("queue_directory")
         try:
@@ -208,9 +208,9 @@ def start(program: str, argv: list[str]) -> Daemon:
 
 
 def make(daemon: Daemon, prepare: Callable[[Daemon], Made]) -> Made:
-    """Return what a program makes of its configuration before it serves. Raises `ConfigError`.
+    """Check the parameters of a program and return the result of its `prepare`. Raises `ConfigError`.
 
-    The checker calls this too, so what it accepts also starts.
+    The checker calls this function as well, so every configuration that it accepts also starts.
     """
     for refusal in effect.refusals(daemon.config, [daemon.program]):
         raise refusal
@@ -222,14 +222,14 @@ def run(
 ) -> NoReturn:
     """Prepare, drop privileges and run `serve` to its end, then exit 0; exit 1 with a log line when it raises.
 
-    `serve` returns when it has seen `daemon.stopping` or `daemon.draining` and finished what was in flight. It is
-    cancelled `STOP_GRACE_S` after `stopping`. Draining is bounded by the timeouts of the sessions that drain.
+    `serve` finishes the work in progress and returns after `daemon.stopping` or `daemon.draining`. It is cancelled
+    `STOP_GRACE_S` after `stopping`. The timeouts of the sessions limit the time of draining.
     """
     factory = _loop_factory()
     try:
         made = make(daemon, prepare)
         for problem in read_tables(daemon.config):
-            # The checker refused this; it came about since. Mail that needs the table waits for it.
+            # The error is newer than the check. Mail that needs the table waits for it.
             daemon.log.warning(str(problem))
         daemon.drop_privileges()
         with asyncio.Runner(loop_factory=factory) as runner:
