@@ -10,8 +10,8 @@ Order of start: arguments, main.cf with the `-o` of master.cf, log, `chdir(queue
         run(start("anvil", sys.argv[1:]), prepare, serve)
 
 The checker calls `prepare` of each program's module before master starts any program, with a `Daemon` that has a
-configuration and a log, but no sockets and no queue. So `prepare` opens tables, raises `ConfigError` for errors, and has
-no other effect.
+configuration and a log, but no sockets and no queue. So `prepare` opens tables, raises `ConfigError` for errors, and
+has no other effect.
 
 File descriptors: 3 is the lifeline, a pipe that master holds open; its end of file means the end of master. Listening
 sockets start at 4. SIGTERM and the end of the lifeline set `stopping`, SIGHUP sets `draining`.
