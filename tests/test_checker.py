@@ -410,7 +410,7 @@ def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, servi
         ),
         ("", SUBMISSION + "-o smtpd_recipient_limits=9", ""),
         ("mailbox_delivery_lock = maybe", "", 'mailbox_delivery_lock: "maybe" is not known'),
-        ("transport_maps = regexp:@/ways", "", "ways, line 1: expected /pattern/flags: the rule is passed over"),
+        ("transport_maps = regexp:@/ways", "", "ways, line 1: expected /pattern/flags: the rule is ignored"),
     ],
 )
 def test_what_is_doubtful_is_a_warning(site: Site, parameters: str, service: str, warning: str) -> None:
