@@ -45,7 +45,10 @@ the checker refuses the lines that do."""
 REFUSED = {
     "nqmgr": ("and no mail would be delivered", 'name "qmgr", the same program'),
     "oqmgr": ("and no mail would be delivered", 'name "qmgr"'),
-    "postscreen": ("and no program would answer on its port", "let smtpd listen there, or keep Postfix for this service"),
+    "postscreen": (
+        "and no program would answer on its port",
+        "let smtpd listen there, or keep Postfix for this service",
+    ),
     "qmqpd": ("and no program would answer on its port", "remove the line, or keep Postfix for this service"),
     "spawn": ("and no program would answer its clients", "remove the line, or keep Postfix for this service"),
 }
