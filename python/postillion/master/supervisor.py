@@ -305,7 +305,7 @@ class Master:
     # Reload: listeners in the old and the new configuration stay open, so no connection is lost.
 
     def _begin_reload(self) -> None:
-        """Start the checker; the services continue meanwhile. A second SIGHUP starts it again when it has ended."""
+        """Start the checker while the services run. A signal during a check starts another check after it."""
         if self._checking is not None:
             self._reload_again = True
             return
@@ -321,7 +321,7 @@ class Master:
             self._selector.register(self._checking.descriptor, selectors.EVENT_READ, self._checking)
 
     def _end_reload(self) -> None:
-        """Adopt the configuration that was checked, or keep the old one."""
+        """Use the configuration after a successful check, or keep the old one."""
         checking, self._checking = self._checking, None
         assert checking is not None
         self._selector.unregister(checking.descriptor)

@@ -3,15 +3,25 @@
 Order of start: arguments, main.cf with the `-o` of master.cf, log, `chdir(queue_directory)`, listening sockets; then
 `run` prepares the program as root, reads its tables, drops privileges and runs its coroutine on an event loop.
 
+<<<<<<< HEAD
     def prepare(daemon: Daemon) -> Settings: ...            # the settings, tables and lists of the program
+=======
+    def prepare(daemon: Daemon) -> Settings: ...            # settings and tables, from the configuration
+>>>>>>> py-english
     async def serve(daemon: Daemon, settings: Settings) -> None: ...
 
     def main() -> None:
         run(start("anvil", sys.argv[1:]), prepare, serve)
 
+<<<<<<< HEAD
 The module that master starts, or a module `setup` beside it, has the function `prepare`. The checker calls it as well,
 before master starts anything, with a `Daemon` without sockets or a queue. So `prepare` reads the configuration, opens
 tables, raises `ConfigError`, and has no other effect.
+=======
+The checker calls `prepare` of each program's module before master starts any program, with a `Daemon` that has a
+configuration and a log, but no sockets and no queue. So `prepare` opens tables, raises `ConfigError` for errors, and
+has no other effect.
+>>>>>>> py-english
 
 File descriptors: 3 is the lifeline, a pipe that master holds open; its end of file means the end of master. Listening
 sockets start at 4. SIGTERM and the end of the lifeline set `stopping`, SIGHUP sets `draining`.
@@ -46,7 +56,11 @@ CLOCK_CHECK_S: Final = 60.0
 """Interval of the checks for daylight saving time."""
 
 Made = TypeVar("Made")
+<<<<<<< HEAD
 """The result of a program's `prepare`, and an argument of its `serve`."""
+=======
+"""The type that a program's `prepare` returns and its `serve` takes."""
+>>>>>>> py-english
 
 PRELOADED: Final = (
     concurrent.futures.thread,
@@ -140,7 +154,11 @@ class Daemon:
         self.fifos: list[int] = []
 
     def enter(self, listeners: int | None) -> None:
+<<<<<<< HEAD
         """Change to the queue directory and adopt the `listeners` sockets of master; None without a master."""
+=======
+        """Change to the queue directory and adopt the `listeners` sockets of master; None without master."""
+>>>>>>> py-english
         os.umask(0o077)
         queue_directory = self.config.text("queue_directory")
         try:
@@ -211,9 +229,15 @@ def start(program: str, argv: list[str]) -> Daemon:
 
 
 def make(daemon: Daemon, prepare: Callable[[Daemon], Made]) -> Made:
+<<<<<<< HEAD
     """Return the settings and tables that a program serves with. Raises `ConfigError`.
 
     The checker calls this too, so a configuration that it accepts also starts.
+=======
+    """Check the parameters of a program and return the result of its `prepare`. Raises `ConfigError`.
+
+    The checker calls this function as well, so every configuration that it accepts also starts.
+>>>>>>> py-english
     """
     for refusal in effect.refusals(daemon.config, [daemon.program]):
         raise refusal
@@ -225,14 +249,18 @@ def run(
 ) -> NoReturn:
     """Prepare, drop privileges and run `serve` to its end, then exit 0; exit 1 with a log line when it raises.
 
-    `serve` returns when it has seen `daemon.stopping` or `daemon.draining` and finished what was in flight. It is
-    cancelled `STOP_GRACE_S` after `stopping`. Draining is bounded by the timeouts of the sessions that drain.
+    `serve` finishes the work in progress and returns after `daemon.stopping` or `daemon.draining`. It is cancelled
+    `STOP_GRACE_S` after `stopping`. The timeouts of the sessions limit the time of draining.
     """
     factory = _loop_factory()
     try:
         made = make(daemon, prepare)
         for problem in read_tables(daemon.config):
+<<<<<<< HEAD
             # The table was lost after the check. Mail that needs it waits.
+=======
+            # The error is newer than the check. Mail that needs the table waits for it.
+>>>>>>> py-english
             daemon.log.warning(str(problem))
         daemon.drop_privileges()
         with asyncio.Runner(loop_factory=factory) as runner:
