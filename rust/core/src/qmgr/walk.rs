@@ -16,7 +16,9 @@ use crate::queue::id::QueueId;
 use crate::queue::listing::CHUNK_OCTETS;
 use crate::queue::locator::SegmentId;
 use crate::queue::rows::{Form, Head, Rows, Tail};
+use crate::queue::store::Store;
 use crate::queue::submissions::list_submissions;
+use crate::queue::unannounced::Unannounced;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -129,10 +131,13 @@ impl Walks {
         peer: u32,
         privileged: bool,
         scheduler: &Scheduler,
-        queue_directory: &Path,
+        store: &impl Store,
         form: Form,
         now: Now,
     ) -> io::Result<OwnedFd> {
+        let Some(queue_directory) = store.queue_directory() else {
+            return Err(io::Error::other("this queue has no directory"));
+        };
         let (reader, writer) = io::pipe()?;
         rustix::io::ioctl_fionbio(&writer, true)?;
         // Fewer turns between the two processes; a pipe stays as it is where the system grants no more.
@@ -142,6 +147,7 @@ impl Walks {
             snapshot: scheduler.catalogue().snapshot(),
             active: scheduler.waits_of_active(now),
             crowded: scheduler.waits_of_crowds(),
+            unannounced: store.unannounced(),
             queue_directory: queue_directory.to_path_buf(),
             long_queue_ids,
             now,
@@ -227,6 +233,7 @@ struct Listing {
     snapshot: Snapshot,
     active: HashMap<u32, Waits>,
     crowded: HashMap<u32, Waits>,
+    unannounced: Unannounced,
     queue_directory: PathBuf,
     long_queue_ids: bool,
     now: Now,
@@ -248,6 +255,11 @@ impl Listing {
         let turns = order(&self.snapshot, |_| true);
         let mut printer = self.printer(rows);
         if !list_submissions(&self.queue_directory, &mut printer.rows, &mut |rows| hand_on(rows, false)) {
+            return None;
+        }
+        // After maildrop/: what pickup took from there meanwhile is in a segment.
+        let (directory, long) = (&self.queue_directory, self.long_queue_ids);
+        if !self.unannounced.list(directory, &mut printer.rows, long, &mut |rows| hand_on(rows, false)) {
             return None;
         }
         let whole = thread::scope(|scope| {

@@ -27,6 +27,7 @@ use crate::queue::slot::Slot;
 use crate::queue::state::{Entry, Fact};
 use crate::queue::statelog::{Damage, StateLog};
 use crate::queue::store::{News, Recovery, Stored};
+use crate::queue::unannounced::Unannounced;
 use crate::queue::{ACTIVE, CORRUPT, DEFERRED, INCOMING};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::HashMap;
@@ -602,6 +603,16 @@ impl crate::queue::store::Store for DiskStore {
 
     fn queue_directory(&self) -> Option<&Path> {
         Some(&self.queue_directory)
+    }
+
+    fn unannounced(&self) -> Unannounced {
+        let mut unannounced = Unannounced::default();
+        for (id, segment) in &self.segments {
+            let whole = segment.directory == DEFERRED || segment.sealed && !segment.unread;
+            let end = segment.end.unwrap_or(u64::MAX);
+            unannounced.insert(*id, if whole { end } else { segment.known_end }..end);
+        }
+        unannounced
     }
 
     fn path(&self, segment: SegmentId) -> String {

@@ -38,6 +38,7 @@ pub mod state;
 mod statelog;
 pub mod store;
 pub mod submissions;
+pub mod unannounced;
 mod writer;
 
 #[cfg(test)]

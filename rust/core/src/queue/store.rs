@@ -19,6 +19,7 @@ use crate::queue::journal::Completion;
 use crate::queue::locator::{Locator, SegmentId};
 use crate::queue::recipients::Cursor;
 use crate::queue::state::{Fact, Kept};
+use crate::queue::unannounced::Unannounced;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -109,6 +110,10 @@ pub trait Store {
     /// The directory that holds the segments, for threads that read by themselves; `None` when there is none.
     fn queue_directory(&self) -> Option<&Path> {
         None
+    }
+    /// What the queue manager has not heard of yet, for a listing.
+    fn unannounced(&self) -> Unannounced {
+        Unannounced::default()
     }
     /// Remember facts. What they say is in the catalogue already.
     fn note_all(&mut self, facts: &[Fact]);
