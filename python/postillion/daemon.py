@@ -30,6 +30,7 @@ from postillion._core import Log
 from postillion.config import Config, ConfigError
 from postillion.config.main_cf import split_assignment
 from postillion.log import open_log, utc_offset_s
+from postillion.title import set_title
 
 LIFELINE_FD: Final = 3
 LISTENER_FD_FIRST: Final = 4
@@ -120,6 +121,7 @@ class Daemon:
         self.unprivileged = options.unprivileged
         self.session_limit = options.session_limit
         self.verbose = options.verbose
+        set_title(program, argv)
         self.config = Config.load(options.config_directory, (*runtime, *options.overrides))
         self.config.set_runtime(process_name=program)
         self.log: Log = open_log(self.config, program)
@@ -231,6 +233,7 @@ async def _supervise(daemon: Daemon, main: Callable[[Daemon], Awaitable[None]]) 
     loop.add_signal_handler(signal.SIGTERM, daemon.stopping.set)
     loop.add_signal_handler(signal.SIGINT, daemon.stopping.set)
     loop.add_signal_handler(signal.SIGHUP, daemon.draining.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGHUP))
     if daemon.lifeline is not None:
         loop.add_reader(daemon.lifeline, _lifeline_ended, daemon, loop)
     work = asyncio.ensure_future(_as_coroutine(main(daemon)))

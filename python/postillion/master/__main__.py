@@ -15,6 +15,7 @@ from postillion.master.lock import Lock
 from postillion.master.log import MasterLog
 from postillion.master.plan import Plan
 from postillion.master.supervisor import Master
+from postillion.title import set_title
 
 OPEN_FILES_MAX = 65_536
 
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     directory, ready = _options(sys.argv[1:] if argv is None else argv)
     try:
         plan = Plan(directory)
+        set_title("master", ["-c", directory], path=os.path.join(plan.config.text("daemon_directory"), "master"))
         queue = directories.prepare(plan.config)
         lock = Lock(plan.config, queue, directories.prepare_data(plan.config))
     except ConfigError as error:
