@@ -36,6 +36,14 @@ class MasterLog:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             self._fd = os.open(target.destination, flags, target.permissions)
 
+    @property
+    def file(self) -> tuple[int, int]:
+        """Device and inode of the log file: others after it was rotated. (0, 0) for syslog."""
+        if self._fd < 0:
+            return 0, 0
+        found = os.fstat(self._fd)
+        return found.st_dev, found.st_ino
+
     def info(self, text: str) -> None:
         """Write a line about an event."""
         self.line("info", text)
