@@ -1,36 +1,45 @@
-# Two commands are all a newcomer needs: `make run` and `make test`.
+# Two commands are all a newcomer needs: `make run` and `make test`. `make help` lists the others.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# uv is needed only to write uv.lock.
+UV     := 0.13.9
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: run test build wheel lint rust-test python-test fuzz instructions bench bench-queue profile simulation clean
+.PHONY: help run test build lint rust-test python-test fuzz wheel deny instructions bench bench-queue profile \
+	simulation lock clean
+
+## This list.
+help:
+	@awk -f .ci/help.awk $(MAKEFILE_LIST)
 
 ## A complete server in ./var: SMTP on 127.0.0.1:2525, a first message, its log lines; then it serves until Ctrl-C.
 ## ONCE=1 stops after the first message; the exit status says whether it arrived.
 run: build
-	$(BIN)/python -m postillion.firstrun var $(if $(ONCE),--once)
+	$(BIN)/python -m postillion.commands.firstrun var $(if $(ONCE),--once)
 
 ## Every gate and every test. Tests whose peers are not installed are skipped with a reason; PEERS=required forbids that.
 test: build lint rust-test python-test
 
+## The extension, release profile, and an editable install in .venv.
 build: $(STAMP)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
 
-$(VENV)/.tools: $(BIN)/python constraints.txt pyproject.toml
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+$(VENV)/.tools: $(BIN)/python uv.lock pyproject.toml .ci/requirements.py
+	$(BIN)/python .ci/requirements.py dev > $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --quiet --requirement $(VENV)/requirements.txt
 	touch $@
 
 $(STAMP): $(VENV)/.tools $(SOURCES)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+## Formatters, linters and type checkers; nothing is changed.
 lint: build
 	cargo fmt --check
 	cargo fmt --check --manifest-path rust/fuzz/Cargo.toml
@@ -40,9 +49,12 @@ lint: build
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest postillion._core
 
+## Rust's tests, with cargo-nextest where it is installed. CI requires it.
 rust-test:
-	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
+	if [ -n "$(CI)" ] || cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
 
+## Python's tests. PYTEST_ARGS="tests/test_smtpd.py -k bdat": these alone.
 python-test: build
 	POSTILLION_PEERS=$(PEERS) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -52,8 +64,14 @@ fuzz:
 	cargo clippy --quiet --locked --manifest-path rust/fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
 	$(PYTHON) rust/fuzz/run.py --seconds $(or $(SECONDS),120) $(TARGETS)
 
+## A wheel in dist/.
 wheel: $(VENV)/.tools
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+## Licences, duplicates and sources of the Rust dependencies, by deny.toml (needs cargo-deny). ADVISORIES=1 also asks the
+## advisory database, over the network.
+deny:
+	cargo deny --locked --workspace check bans licenses sources $(if $(ADVISORIES),advisories)
 
 ## Instructions a message in each core, against benches/instructions.json (needs valgrind). RECORD=1 writes that anew.
 instructions:
@@ -77,8 +95,13 @@ profile: build
 
 ## The tables and plots of docs/simulation.md: a million messages on a virtual clock.
 simulation: build
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group plots
 	$(BIN)/python benches/simulate.py
 
+## Write uv.lock anew from pyproject.toml (asks PyPI). UPGRADE=1 takes the newest versions that pyproject.toml allows.
+lock: $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv==$(UV)
+	$(BIN)/uv lock $(if $(UPGRADE),--upgrade)
+
+## Remove everything that was built.
 clean:
 	rm -rf target dist $(VENV) var

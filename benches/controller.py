@@ -3,7 +3,7 @@
     postillion bench's source -> Controller -> a handler that counts        127.0.0.1, one process, asyncio's loop
 
 Both classes serve in turn, each run in a new process: `stock` is `aiosmtpd.smtp.SMTP`, `ours`
-`postillion.smtpd.server.SMTP`, under the same handler and the same dialogue. Messages of 4 KiB go over a connection
+`postillion.aiosmtpd.SMTP`, under the same handler and the same dialogue. Messages of 4 KiB go over a connection
 each and over connections that are kept, those of 1 MB over kept ones. Medians of the runs; `CPU ms` is user and system
 time of the server alone, a message. `correct`: every message was accepted and handed over once, and both classes handed
 over the same number of octets.
@@ -72,7 +72,7 @@ def serve(kind: str, port: int) -> None:
     import aiosmtpd.smtp
     from aiosmtpd.controller import Controller
 
-    from postillion.smtpd.server import SMTP
+    from postillion.aiosmtpd import SMTP
 
     class Bench(Controller):
         def factory(self) -> aiosmtpd.smtp.SMTP:

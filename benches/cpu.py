@@ -31,11 +31,11 @@ from pathlib import Path
 
 import flame
 import harness
-import mta
 import relay
 from harness import ROOT, Deliveries, Result, inject, put
 from measured import table
 from postillion.bench.server import family
+from support import mta
 
 PAGE = ROOT / "docs" / "profile.md"
 PLOTS = ROOT / "docs" / "plots"

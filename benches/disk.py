@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import harness
-import mta
 from harness import Deliveries, Result, inject
+from support import mta
 
 AIM_OCTETS = 4700
 BLOCK_OCTETS = 512

@@ -14,9 +14,9 @@ import subprocess
 import time
 
 import harness
-import mta
 from harness import Deliveries, Result, inject, sink
 from postillion.bench.server import cpu_seconds
+from support import mta
 
 
 def drain(program: str, options: argparse.Namespace, result: Result) -> float:

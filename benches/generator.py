@@ -14,8 +14,8 @@ from collections.abc import Callable
 from functools import partial
 
 import harness
-import mta
 from harness import bench_inject, bench_sink, inject
+from support import mta
 
 SINKS = {"smtp-sink": harness.sink, "postillion bench": bench_sink}
 

@@ -13,8 +13,8 @@ import statistics
 import time
 
 import harness
-import mta
 from harness import Deliveries, Result, inject
+from support import mta
 
 
 def accept(program: str, options: argparse.Namespace, result: Result) -> tuple[float, float]:

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import harness
-import mta
 import relay
 from harness import PROGRAMS, Result
+from support import mta
 
 SESSIONS = 100
 """At a time: as many as either program has processes or places for (default_process_limit)."""

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from statistics import median
 
 import harness
-import mta
 from harness import Result, inject
 from restart import known
+from support import mta
 
 AIM_S = 2.0
 WARM_UP = 20

@@ -3,10 +3,10 @@
     rust/core/examples/parser   cleanup: headers parsed, repaired and written, the body copied; and memchr over the same
     email, compat32, default    BytesParser with either policy, and the same written again with as_bytes
 
-The corpus is that of tests/corpus.py, each message as it crosses the wire. Three parts: all of it, most of which is in
-a few large messages; what is below 10 kB, where headers count; and the header blocks alone. Each figure is the best of
-several passes, on one thread. `correct`: cleanup makes of each message what the corpus says, in any split. What the
-email package cannot write again is counted in `failed`, and its octets count as if it had.
+The corpus is that of tests/support/corpus.py, each message as it crosses the wire. Three parts: all of it, most of
+which is in a few large messages; what is below 10 kB, where headers count; and the header blocks alone. Each figure is
+the best of several passes, on one thread. `correct`: cleanup makes of each message what the corpus says, in any split.
+What the email package cannot write again is counted in `failed`, and its octets count as if it had.
 """
 
 import email.policy
@@ -20,13 +20,13 @@ from pathlib import Path
 import harness
 from harness import Result
 
-import corpus  # isort: skip  (harness has made it known)
+from support import corpus  # isort: skip  (harness has made it known)
 
 SMALL_MAX_OCTETS = 10_000
 Message = tuple[bytes, bytes]
 """What cleanup is given and what arrives, both as they cross the wire, without the end."""
 LONE_LF = re.compile(rb"(?<!\r)\n")
-"""`smtp::data` has made CRLF of it when cleanup comes."""
+"""`smtp::server::data` has made CRLF of it when cleanup comes."""
 
 
 def whole() -> list[Message]:

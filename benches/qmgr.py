@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from postillion._core import AgentLink, Log, QueueManager
-from queue_files import Message, write_segment
+from support.queue_files import Message, write_segment
 
 MESSAGES = 20_000
 BATCH = 20

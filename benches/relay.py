@@ -20,9 +20,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import harness
-import mta
 from harness import DRAIN_MAX_S, PROGRAMS, Deliveries, Result, bench_inject, bench_sink, inject, sink
 from postillion.bench.server import cpu_seconds
+from support import mta
 
 CPU_AIM = 0.1
 """Postillion's CPU time a message over Postfix's."""

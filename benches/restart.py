@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import harness
-import mta
 from harness import Result
-from postillion import ipc
+from postillion.program import ipc
+from support import mta
 
 AIM_GREETING_S = 1.0
 AIM_LOADED_S = 15.0

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from agents import FakeDaemon, Hub, Mail, free_port
+from support.agents import FakeDaemon, Hub, Mail, free_port
 
 MESSAGES = 5000
 SESSIONS = 20

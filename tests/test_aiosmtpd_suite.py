@@ -1,4 +1,4 @@
-"""aiosmtpd's own tests, which its wheel carries, against `postillion.smtpd.server.SMTP`."""
+"""aiosmtpd's own tests, which its wheel carries, against `postillion.aiosmtpd.SMTP`."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 import aiosmtpd
 import pytest
 
-from aiosmtpd_plugin import MADE
+from support.aiosmtpd_plugin import MADE
 
 TESTS = Path(aiosmtpd.__file__).parent / "tests"
 DIFFERING: dict[str, str] = {
@@ -33,7 +33,8 @@ def _own_network() -> tuple[str, ...]:
 def test_aiosmtpds_own_tests_pass_with_our_class(tmp_path: Path) -> None:
     pytest.importorskip("pytest_mock")
     report = tmp_path / "report.xml"
-    options = ["-q", "-p", "aiosmtpd_plugin", "-p", "no:cacheprovider", "-o", "asyncio_mode=strict", "-o", "addopts="]
+    plugins = ["-p", "support.aiosmtpd_plugin", "-p", "no:cacheprovider"]
+    options = ["-q", *plugins, "-o", "asyncio_mode=strict", "-o", "addopts="]
     words = [sys.executable, "-m", "pytest", *options, f"--rootdir={TESTS}", f"--junit-xml={report}", str(TESTS)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     ran = subprocess.run(

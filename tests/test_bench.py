@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import mta
-import peers
 from postillion.bench import server
 from postillion.bench.options import BadOption, parse
+from support import mta, peers
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from peers import peer
+from support.peers import peer
 
 BENCHES = Path(__file__).resolve().parent.parent / "benches"
 PATIENCE_S = 300.0

@@ -1,4 +1,4 @@
-"""`postillion.smtpd.server.SMTP` under aiosmtpd's Controller: Rust's byte path gives what aiosmtpd's own gives."""
+"""`postillion.aiosmtpd.SMTP` under aiosmtpd's Controller: Rust's byte path gives what aiosmtpd's own gives."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from postillion._core import SmtpIntake
-from postillion.smtpd.controlled import Reader
-from postillion.smtpd.server import SMTP
+from postillion.aiosmtpd import SMTP
+from postillion.aiosmtpd.server import Reader
 
 PATIENCE_S = 20.0
 LINE_LIMIT = 20

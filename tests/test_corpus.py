@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from corpus import HEADER_SIZE_LIMIT, MESSAGES, Message, stuffed
-from hostile import Wire
-from mta import Site, running
 from postillion._core import CleanupSettings, HeaderRecipients, Journal, Log, Submission, read_message
-from wire_sink import WireSink
+from support.corpus import HEADER_SIZE_LIMIT, MESSAGES, Message, stuffed
+from support.hostile import Wire
+from support.mta import Site, running
+from support.wire_sink import WireSink
 
 RECEIVED = re.compile(rb"Received: from client\.example \([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)+")
 """The header that smtpd adds, folded."""

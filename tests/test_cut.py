@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from crash import (
+from support.crash import (
     CAPACITY,
     Faults,
     check,
@@ -37,10 +37,10 @@ from crash import (
     site_processes,
     verdict,
 )
-from ledger import Route
-from mta import Site, local_user, start, stop, wait_for
-from peers import peer, root
-from sink import Sink
+from support.ledger import Route
+from support.mta import Site, local_user, start, stop, wait_for
+from support.peers import peer, root
+from support.sink import Sink
 
 CUTS = faults_wanted(4, one_in=10)
 BETWEEN_MAX = 60

@@ -17,10 +17,10 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Sink
 
-import mta
-from dialogue import DIRECTORY, Dialogue, read
-from peers import peer, root
-from postillion.smtpd.server import SMTP
+from postillion.aiosmtpd import SMTP
+from support import mta
+from support.dialogue import DIRECTORY, Dialogue, read
+from support.peers import peer, root
 
 REPLY_MAX_S = 20.0
 MORE_MAX_S = 2.0

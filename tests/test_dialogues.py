@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dialogue import DIRECTORY, play, read
+from support.dialogue import DIRECTORY, play, read
 
 TRANSCRIPTS = sorted(DIRECTORY.glob("*.smtp"))
 

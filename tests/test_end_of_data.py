@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dialogue import Server, site
-from queue_files import read_queue
+from support.dialogue import Server, site
+from support.queue_files import read_queue
 
 BEGIN = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<user@example.org>\r\nDATA\r\n"
 BEHIND = b"MAIL FROM:<evil@example.com>\r\nRCPT TO:<user@example.org>\r\nRSET\r\n"

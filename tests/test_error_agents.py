@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agents import FakeDaemon, Mail, serving
 from postillion._core import DeliveryJob
 from postillion.delivery.agent import Agent
-from postillion.delivery.discard import DiscardAgent
-from postillion.delivery.error import ErrorAgent, split_status
+from postillion.services.discard import DiscardAgent
+from postillion.services.error import ErrorAgent, split_status
+from support.agents import FakeDaemon, Mail, serving
 
 
 @pytest.mark.parametrize(

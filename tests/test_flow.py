@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from hostile import Wire, high_water_kib
-from mta import Site, processes, running, wait_for
 from postillion._core import CleanupSettings, Journal, Log, SmtpdConfig, SmtpdService
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.service import Pickup
 from postillion.pickup.service import Site as PickupSite
-from postillion.producer import BEHIND_OCTETS, Producer, settling
-from queue_files import Message, announce
+from postillion.program.producer import BEHIND_OCTETS, Producer, settling
+from support.hostile import Wire, high_water_kib
+from support.mta import Site, processes, running, wait_for
+from support.queue_files import Message, announce
 from test_pickup import record_file
 from test_producer import FakeJournal, Manager
 from test_qmgr import SENT, FakeAgent, qmgr, until

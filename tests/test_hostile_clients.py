@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hostile import LARGE_OCTETS, Watch, Wire, watched
-from mta import Site
+from support.hostile import LARGE_OCTETS, Watch, Wire, watched
+from support.mta import Site
 
 DEFAULT_LIMITS = {"line": 2048, "junk": 100, "errors": 20}
 SETTINGS = {

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hostile import LARGE_OCTETS, Reply, Watch, Wire, watched
-from mta import Site, wait_for
+from support.hostile import LARGE_OCTETS, Reply, Watch, Wire, watched
+from support.mta import Site, wait_for
 
 HEADER_SIZE_LIMIT = 102_400
 HOPCOUNT_LIMIT = 50

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hostile import high_water_kib
-from mta import POSTILLION_COMMANDS, Site, local_user, processes, running, wait_for
 from postillion._core import CleanupSettings, Journal, Log
 from postillion.pickup.maildrop import REPORTED_MAX, Maildrop
 from postillion.pickup.service import BATCH_NAMES, Pickup
 from postillion.pickup.service import Site as PickupSite
-from queue_files import read_queue
+from support.hostile import high_water_kib
+from support.mta import POSTILLION_COMMANDS, Site, local_user, processes, running, wait_for
+from support.queue_files import read_queue
 from test_pickup import record_file
 
 FILES = 100_000

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mta import Site, processes, running, wait_for
-from queue_files import crc32c
-from sink import Sink
+from support.mta import Site, processes, running, wait_for
+from support.queue_files import crc32c
+from support.sink import Sink
 
 MESSAGES = 5
 SEGMENT_HEADER_OCTETS = 32

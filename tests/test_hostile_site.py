@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from hostile import Watch
-from mta import MASTER_CF, Site, listening, local_user, processes, running, wait_for
-from peers import root
+from support.hostile import Watch
+from support.mta import MASTER_CF, Site, listening, local_user, processes, running, wait_for
+from support.peers import root
 
 PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "anvil", "local", "smtp")
 DISK_OCTETS = 16 * 1024 * 1024

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from hostile import REPLY_MAX_S, Watch, high_water_kib, watched
-from mta import Site, processes, wait_for
+from support.hostile import REPLY_MAX_S, Watch, high_water_kib, watched
+from support.mta import Site, processes, wait_for
 
 PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "anvil", "local", "smtp", "bounce")
 GROWTH_MAX_KIB = 96 * 1024

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from postillion._core import CleanupSettings, Journal, Log, QueueError, Submission
-from queue_files import read_queue
+from support.queue_files import read_queue
 
 PRODUCER = struct.Struct("<IBBIQQ")
 

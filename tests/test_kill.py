@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crash import (
+from support.crash import (
     EVERYTHING,
     SERVICES,
     Faults,
@@ -24,9 +24,9 @@ from crash import (
     seed,
     verdict,
 )
-from ledger import Route
-from mta import local_user, running, wait_for
-from sink import Sink
+from support.ledger import Route
+from support.mta import local_user, running, wait_for
+from support.sink import Sink
 
 KILLS = faults_wanted(36)
 BETWEEN_MAX = 25

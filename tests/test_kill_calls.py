@@ -15,8 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from calls import Act, Place, Theatre
-from queue_acts import DELETED, HELD, LARGE, LATER, SENT, Manager, Said, accept, begin, manage, states, write_queue
+from support.calls import Act, Place, Theatre
+from support.queue_acts import (
+    DELETED,
+    HELD,
+    LARGE,
+    LATER,
+    SENT,
+    Manager,
+    Said,
+    accept,
+    begin,
+    manage,
+    states,
+    write_queue,
+)
 
 K_MAX = 300
 LAST_TURNS, LAST_TURN_S = 40, 400.0

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from calls import TRACE, TRACED, Place, strace
-from crash import FULL, crash_site, explain, new_arrivals, new_ledger, seed, site_processes, status
-from ledger import Arrivals, Ledger, Route
-from mta import Site, age_s, local_user, running, wait_for
 from postillion.master.service import LIVED_S
-from sink import Sink
+from support.calls import TRACE, TRACED, Place, strace
+from support.crash import FULL, crash_site, explain, new_arrivals, new_ledger, seed, site_processes, status
+from support.ledger import Arrivals, Ledger, Route
+from support.mta import Site, age_s, local_user, running, wait_for
+from support.sink import Sink
 
 SHORT_ONE_IN = 2
 """The short form takes one call in so many; which ones, the seed decides."""

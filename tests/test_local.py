@@ -11,18 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postillion.address.local import take_apart
 from postillion.config import Config
-from postillion.delivery.local import account, command, forward, recipient
-from postillion.delivery.local.account import Account, NotPermittedError, account_of, acting_as
-from postillion.delivery.local.address import take_apart
+from postillion.delivery import account, command
+from postillion.delivery.account import Account, NotPermittedError, account_of, acting_as
+from postillion.delivery.local import forward, recipient
 from postillion.delivery.local.aliases import Aliases
 from postillion.delivery.local.forward import UndefinedError, expand
-from postillion.delivery.local.letter import Letter, normal, quote
-from postillion.delivery.local.maildir import Maildirs
 from postillion.delivery.local.recipient import Delivery, Outcome, Tools
 from postillion.delivery.local.settings import LocalSettings
 from postillion.delivery.local.targets import Target, parse_lines, parse_targets
 from postillion.delivery.local.verdict import Verdict
+from postillion.delivery.mailbox.letter import Letter, normal, quote
+from postillion.delivery.mailbox.maildir import Maildirs
 
 ROOT = os.getuid() == 0
 TEXT = b"From: a@b.example\nSubject: x\n\nbody\n"

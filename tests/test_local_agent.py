@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from agents import WAIT_S, FakeDaemon, Hub, Mail, Result, serving
 from postillion.delivery import submit
 from postillion.delivery.bounce.__main__ import BounceAgent
 from postillion.delivery.local.__main__ import LocalAgent
-from queue_files import frame, optional, read_queue, text
+from support.agents import WAIT_S, FakeDaemon, Hub, Mail, Result, serving
+from support.queue_files import frame, optional, read_queue, text
 
 MORE = """
 compatibility_level = 3.6

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peers import root
-from postillion.delivery.local import maildir
-from postillion.delivery.local.account import Account, account_of
-from postillion.delivery.local.maildir import Maildirs, prepare_in_spool
+from postillion.delivery.account import Account, account_of
 from postillion.delivery.local.verdict import sent
+from postillion.delivery.mailbox import maildir
+from postillion.delivery.mailbox.maildir import Maildirs, prepare_in_spool
+from support.peers import root
 
 NAME = re.compile(r"\d+\.V[0-9a-f]+I[0-9a-f]+M\d{1,6}\.mx\.example\Z")
 

@@ -16,10 +16,10 @@ from typing import cast
 
 import pytest
 
-from mta import PATIENCE_S, age_s, ended, free_port, wait_for
 from postillion.master import programs
 from postillion.master.service import LIVED_S
 from postillion.master.supervisor import IDLE_S, Master
+from support.mta import PATIENCE_S, age_s, ended, free_port, wait_for
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"}
@@ -73,7 +73,7 @@ class Site:
     def start(self) -> "Site":
         ours, theirs = os.pipe()
         self.master = subprocess.Popen(
-            [sys.executable, str(TESTS / "tiny_master.py"), "-c", str(self.etc), "-r", str(theirs)],
+            [sys.executable, str(TESTS / "support" / "tiny_master.py"), "-c", str(self.etc), "-r", str(theirs)],
             env=ENVIRONMENT,
             pass_fds=[theirs],
             text=True,

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postillion.delivery.local import mbox
-from postillion.delivery.local.account import Account, account_of
-from postillion.delivery.local.letter import Letter, delivery_headers, from_line
-from postillion.delivery.local.mbox import MboxSettings, Place, spool_opener
+from postillion.delivery.account import Account, account_of
+from postillion.delivery.mailbox import mbox
+from postillion.delivery.mailbox.letter import Letter, delivery_headers, from_line
+from postillion.delivery.mailbox.mbox import MboxSettings, Place, spool_opener
 
 SETTINGS = MboxSettings(("flock", "fcntl", "dotlock"), 3, 0.01, 500.0, 100_000, True)
 

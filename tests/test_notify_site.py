@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from either import PROGRAMS, Server, program
-from mta import Site, local_user, running, wait_for
-from sink import Sink
+from support.either import PROGRAMS, Server, program
+from support.mta import Site, local_user, running, wait_for
+from support.sink import Sink
 
 REFUSED = {"bad@next.example": "550 5.1.1 no such user"}
 

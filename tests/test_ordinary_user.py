@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from mta import Site, listening, processes, wait_for
-from peers import root
+from support.mta import Site, listening, processes, wait_for
+from support.peers import root
 
 PYTHON = "/usr/bin/python3"
 PACKAGES = ("postillion", "aiosmtpd", "attr", "dns", "msgspec", "public", "uvloop")

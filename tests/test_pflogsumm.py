@@ -5,9 +5,9 @@ import smtplib
 import subprocess
 from pathlib import Path
 
-from mta import Site, running, wait_for
-from peers import peer
-from sink import Sink
+from support.mta import Site, running, wait_for
+from support.peers import peer
+from support.sink import Sink
 
 
 def test_pflogsumm_counts_what_was_received_delivered_rejected_and_bounced(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from mta import wait_for
 from postillion._core import CleanupSettings, Journal, Log, Maildrop, MaildropWriter, maildrop_envelope
 from postillion.config import Config
 from postillion.errors import MessageRefused
@@ -23,7 +22,8 @@ from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.maildrop import NotAMessage, Submitted
 from postillion.pickup.report import Reports
 from postillion.pickup.service import Pickup, Site, read_envelope
-from queue_files import read_queue
+from support.mta import wait_for
+from support.queue_files import read_queue
 
 WAIT_S = 20.0
 QUEUE = ("active", "corrupt", "deferred", "incoming", "maildrop", "private", "public")

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import peers
 from postillion._core import MaildropWriter, maildrop_envelope
 from postillion.commands import postcat, records
 from postillion.commands.records import BadRecord
-from queue_commands import digest, queue_of_three, run
-from queue_files import Message
+from support import peers
+from support.queue_commands import digest, queue_of_three, run
+from support.queue_files import Message
 
 LONG_LINE = b"y" * 5000
 

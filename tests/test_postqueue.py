@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from postillion import ipc
 from postillion._core import MaildropWriter, maildrop_envelope
 from postillion.commands import postcat, postqueue, postsuper
-from queue_commands import CONTENT, USEC, command, digest, queue_of_three, run
-from queue_files import Message, announce, write_segment
+from postillion.program import ipc
+from support.queue_commands import CONTENT, USEC, command, digest, queue_of_three, run
+from support.queue_files import Message, announce, write_segment
 from test_qmgr import DEFERRED, SENT, FakeAgent, qmgr, until
 
 

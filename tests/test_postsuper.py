@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-import peers
-from mta import Site, running, wait_for
-from postillion import ipc
 from postillion._core import Log, QueueManager
 from postillion.commands import postqueue, postsuper
 from postillion.commands.requeue import Mover
-from queue_commands import CONTENT, USEC, command, queue_of_three, run
-from queue_files import Message, announce, write_segment
+from postillion.program import ipc
+from support import peers
+from support.mta import Site, running, wait_for
+from support.queue_commands import CONTENT, USEC, command, queue_of_three, run
+from support.queue_files import Message, announce, write_segment
 from test_qmgr import DEFERRED, SENT, FakeAgent, qmgr, until
 
 NOBODY = 65534

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from postillion.producer import Producer, settling
+from postillion.program.producer import Producer, settling
 
 WAIT_S = 10.0
 

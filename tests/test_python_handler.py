@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from aiosmtpd.smtp import MISSING, AuthResult, LoginPassword, auth_mechanism
 
-from dialogue import Client, Server, site
-from peers import peer
 from postillion._core import Log
 from postillion.config import Config, ConfigError
-from postillion.smtpd import calls, handler
-from postillion.smtpd.access import Reply
-from queue_files import read_queue
+from postillion.handler import calls, handler
+from postillion.restrictions.access import Reply
+from support.dialogue import Client, Server, site
+from support.peers import peer
+from support.queue_files import read_queue
 from test_smtpd import running
 
 EHLO = b"EHLO client.example\r\n"

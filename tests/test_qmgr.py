@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from postillion import ipc
 from postillion._core import AgentLink, DeliveryJob, Log, QueueError
+from postillion.address.resolve import Resolver, Unresolved
 from postillion.config import Config
-from postillion.qmgr.resolve import Resolver, Unresolved
+from postillion.program import ipc
 from postillion.qmgr.shell import Shell
-from queue_files import Message, announce, frame, write_segment
+from support.queue_files import Message, announce, frame, write_segment
 
 WAIT_S = 10.0
 NOW_US = int(time.time() * 1e6)

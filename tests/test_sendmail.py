@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mta import wait_for
 from postillion._core import Maildrop, MaildropReader
 from postillion.commands.sendmail import Failure, Request, notify_bits
+from support.mta import wait_for
 
 WAIT_S = 20.0
 

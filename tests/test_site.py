@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from either import PROGRAMS, program
-from mta import POSTILLION_COMMANDS, Site, listening, local_user, running, wait_for
-from peers import peer
-from sink import Sink
+from support.either import PROGRAMS, program
+from support.mta import POSTILLION_COMMANDS, Site, listening, local_user, running, wait_for
+from support.peers import peer
+from support.sink import Sink
 
 BODIES = {
     "plain": b"Hello\r\n",

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from agents import FakeDaemon, Hub, Mail, Script, drop, free_port, hang, server, serving
 from postillion.delivery.smtp.agent import SmtpAgent
 from postillion.delivery.smtp.sessions import Route, Session
+from support.agents import FakeDaemon, Hub, Mail, Script, drop, free_port, hang, server, serving
 
 
 @pytest.fixture

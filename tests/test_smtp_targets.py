@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from agents import FakeDaemon, Mail, Script, server, serving
-from mta import listening, wait_for
 from postillion.delivery.smtp.agent import SmtpAgent
 from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list
 from postillion.delivery.smtp.resolver import LookupFailed, Resolver
 from postillion.delivery.smtp.targets import NoTargets, Target, TargetSettings, targets
+from support.agents import FakeDaemon, Mail, Script, server, serving
+from support.mta import listening, wait_for
 
 NAMED = shutil.which("named", path="/usr/sbin:/usr/bin")
 ZONE = """

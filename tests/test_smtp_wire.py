@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-import mta
-from agents import FakeDaemon, Hub, Mail, Result, Script, server, serving
-from peers import peer
 from postillion._core import BenchSink
 from postillion.delivery.smtp.agent import SmtpAgent
-from sink import Sink
+from support import mta
+from support.agents import FakeDaemon, Hub, Mail, Result, Script, server, serving
+from support.peers import peer
+from support.sink import Sink
 
 PATIENCE_S = 60.0
 BUFFER_OCTETS = 64 * 1024

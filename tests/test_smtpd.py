@@ -18,14 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from dialogue import Client, Server, site
-from mta import wait_for
 from postillion._core import Log, MaildropReader
-from postillion.anvil import Counts as AnvilCounts
-from postillion.anvil import Session as AnvilSession
+from postillion.services.anvil import Counts as AnvilCounts
+from postillion.services.anvil import Session as AnvilSession
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.names import UNKNOWN, Names
-from queue_files import read_queue
+from support.dialogue import Client, Server, site
+from support.mta import wait_for
+from support.queue_files import read_queue
 
 GREETING = b"220 mx.example.org ESMTP Postfix\r\n"
 EHLO = b"EHLO client.example\r\n"

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from dialogue import site
-from mta import wait_for
-from postillion.address_class import Class
+from postillion.address.classes import Class
+from postillion.address.destination import Destinations
 from postillion.config import ConfigError
-from postillion.lists import DomainList, NetworkList
-from postillion.smtpd.access import Access
-from postillion.smtpd.address import Destinations
+from postillion.restrictions.access import Access
+from postillion.tables.lists import DomainList, NetworkList
+from support.dialogue import site
+from support.mta import wait_for
 
 STRICT = ["smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination"]
 

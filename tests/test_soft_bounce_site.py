@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from either import PROGRAMS, Server, program
-from mta import Site, local_user, running
-from sink import Sink
+from support.either import PROGRAMS, Server, program
+from support.mta import Site, local_user, running
+from support.sink import Sink
 
 REFUSED = {"bad@next.example": "550 5.1.1 no such user", "full@next.example": "552 mailbox full"}
 

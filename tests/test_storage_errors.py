@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from calls import strace
-from hostile import Watch, watched
-from mta import Site, processes, wait_for
+from support.calls import strace
+from support.hostile import Watch, watched
+from support.mta import Site, processes, wait_for
 from test_hostile_site import send
 
 SMALL, LARGE = 1_000, 1_500_000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mta import Site, processes, running, wait_for
+from support.mta import Site, processes, running, wait_for
 
 
 @pytest.fixture(scope="module")

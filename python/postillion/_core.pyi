@@ -407,7 +407,7 @@ class CleanupSettings:
 
     `myorigin` is appended to bare addresses, `mydomain` to host names without a dot; None: nothing is. `drop_headers`
     None: Postfix's four. Sizes are octets; `message_size_limit` 0: no limit. `strip_characters` and
-    `reject_characters` are written with C's escapes, as in main.cf. See `postillion.cleanup.settings`.
+    `reject_characters` are written with C's escapes, as in main.cf. See `postillion.program.cleanup.settings`.
     """
 
     def __new__(

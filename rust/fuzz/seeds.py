@@ -1,5 +1,5 @@
 """The inputs that each fuzz target begins with: from the transcripts in tests/dialogues/, the corpus of messages in
-tests/corpus.py, and encoders of our own for what is binary.
+tests/support/corpus.py, and encoders of our own for what is binary.
 
 Inputs that once failed are files under rust/fuzz/seeds/TARGET/ and are run, too.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-import corpus  # noqa: E402
+from support import corpus  # noqa: E402
 
 SEED_MAX_OCTETS = 3000
 SERVER_SETTINGS = (b"\0\0\0\0", b"\1\0\0\3", b"\2\7\0\5", b"\3\1\x0f\x87", b"\x71\x08\0\x40", b"\x1d\x20\7\x09")

@@ -22,11 +22,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from postillion import ipc
 from postillion._core import QueueError, StoredMessage, read_message
 from postillion.commands import records
 from postillion.commands.queue import Tool, fatal
 from postillion.commands.records import BadRecord, Printer, Record, Shown, printable
+from postillion.program import ipc
 
 USAGE = (
     "usage: postcat [-b (body text)] [-c config_dir] [-d (decimal record type)] [-e (envelope records)] "

@@ -30,8 +30,8 @@ from postillion.commands import postillion
 from postillion.commands.console import Console
 from postillion.commands.failure import NotRunning
 from postillion.config import Config, ConfigError
-from postillion.log import Target
 from postillion.master.log import MasterLog
+from postillion.program.log import Target
 
 SCRIPT = "postfix-script"
 """The name in log lines: Postfix's commands are those of a shell script."""

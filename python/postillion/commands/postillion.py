@@ -187,7 +187,7 @@ def create_missing(directory: str, console: Console, *assignments: str) -> None:
 
 def init(directory: str, console: Console) -> None:
     """Write a configuration that runs as it is, with everything it touches next to the directory."""
-    from postillion.instance import create
+    from postillion.config.instance import create
 
     create(directory)
     console.result(f"{directory} is ready: postillion -c {directory} start")

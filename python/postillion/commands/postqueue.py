@@ -16,9 +16,9 @@ import getopt
 import os
 import sys
 
-from postillion import ipc
 from postillion.commands.queue import Tool, fatal
 from postillion.commands.records import printable
+from postillion.program import ipc
 
 USAGE = "usage: postqueue -f | postqueue -i queueid | postqueue -j | postqueue -p | postqueue -s site"
 LONG_OCTETS = 1 << 20

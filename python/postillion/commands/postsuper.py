@@ -26,14 +26,14 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from postillion import ipc
 from postillion._core import Log, QueueError, QueueManager, repair_queue
 from postillion.commands.queue import Tool, fatal
 from postillion.commands.records import printable
 from postillion.commands.requeue import Mover, Place
 from postillion.config import ConfigError
-from postillion.log import open_log
 from postillion.pickup.submit import trigger
+from postillion.program import ipc
+from postillion.program.log import open_log
 
 USAGE = (
     "usage: postsuper [-c config_dir] [-d queue_id (delete)] [-e queue_id (expire)]"

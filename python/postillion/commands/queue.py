@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from postillion import ipc
 from postillion._core import QueueError, list_queue
 from postillion.config import Config, ConfigError
+from postillion.program import ipc
 
 EX_UNAVAILABLE = 69
 """What postqueue ends with when it cannot do its work, whatever the reason; the others end with 1."""

@@ -5,9 +5,8 @@
 | `smtp` | smtp, lmtp, relay | other hosts |
 | `local` | local | mailboxes, Maildirs, files and commands of this system's users |
 | `bounce` | bounce, defer, trace | the sender: non-delivery reports and delay warnings |
-| `error` | error, retry | nobody: every recipient fails with the next hop as its reason |
-| `discard` | discard | nobody, and says that all is well |
 
 `agent` is what they have in common: the connection to the queue manager, and the order of start and stop. `submit`
-puts a new message into the queue, for those that make one.
+puts a new message into the queue, for those that make one. `mailbox`, `command` and `account` write to a user's files
+and run a user's commands. The agents error and discard are in `postillion.services`.
 """

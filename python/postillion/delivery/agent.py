@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, cast
 from postillion._core import AgentLink, DeliveryJob
 
 if TYPE_CHECKING:
-    from postillion.daemon import Daemon
+    from postillion.program.daemon import Daemon
 
 QMGR_SOCKET = "private/qmgr"
 STOP_GRACE_S = 4.5

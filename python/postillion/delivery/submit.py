@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from postillion import cleanup
 from postillion._core import Journal, QueueError, Submission
 from postillion.errors import MessageRefused
-from postillion.producer import Producer, settling
+from postillion.program import cleanup
+from postillion.program.producer import Producer, settling
 
 if TYPE_CHECKING:
-    from postillion.daemon import Daemon
+    from postillion.program.daemon import Daemon
 
 COMMIT_TIMEOUT_S = 60.0
 """How long a commit may take before its maker gives up on it. It may still come to be, and then be a second copy."""

@@ -15,7 +15,7 @@ from postillion.master.lock import Lock
 from postillion.master.log import MasterLog
 from postillion.master.plan import Plan
 from postillion.master.supervisor import Master
-from postillion.title import set_title
+from postillion.program.title import set_title
 
 OPEN_FILES_MAX = 65_536
 

@@ -109,7 +109,7 @@ def set_permissions(config: Config) -> list[str]:
 
 
 def _give(path: str, uid: int, gid: int) -> list[str]:
-    """Give all that is in a directory to a user; return what was another's. Each name is looked up in its open parent."""
+    """Give all that is in a directory to a user; return what was not theirs. No path is looked up twice."""
     given = []
     for parent, names, files, descriptor in os.fwalk(path):
         for name in (*names, *files):

@@ -2,9 +2,9 @@
 
 from postillion.config import Config, ConfigError, effect, master_cf
 from postillion.config.master_cf import Entry
-from postillion.log import Target
 from postillion.master import listeners, programs
 from postillion.master.listeners import Address
+from postillion.program.log import Target
 
 LISTENERS_MAX = 150
 """For one service: their descriptors must stay below `listeners.FD_FLOOR` in the program."""

@@ -9,10 +9,10 @@ import os
 from postillion.config.master_cf import Entry
 
 PROGRAMS = {
-    "anvil": "postillion.anvil",
+    "anvil": "postillion.services.anvil",
     "bounce": "postillion.delivery.bounce",
-    "discard": "postillion.delivery.discard",
-    "error": "postillion.delivery.error",
+    "discard": "postillion.services.discard",
+    "error": "postillion.services.error",
     "lmtp": "postillion.delivery.lmtp",
     "local": "postillion.delivery.local",
     "pickup": "postillion.pickup",

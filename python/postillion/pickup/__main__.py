@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from postillion import cleanup
 from postillion._core import Journal
-from postillion.daemon import Daemon, run, start
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.report import Reports
 from postillion.pickup.service import Pickup, Site
-from postillion.producer import Producer, settling
+from postillion.program import cleanup
+from postillion.program.daemon import Daemon, run, start
+from postillion.program.producer import Producer, settling
 
 TRIGGER_OCTETS: Final = 256
 TRIGGER_WAIT_S: Final = 1.0

@@ -1,5 +1,5 @@
 """qmgr(8), the queue manager: what is delivered where and when.
 
-The decisions are Rust (`postillion_core::qmgr`); `shell` moves its bytes and time, `resolve` finds the way of an
-address, `control` answers commands, `settings` reads main.cf for it.
+The decisions are Rust (`postillion_core::qmgr`); `shell` moves its bytes and time, `control` answers commands,
+`settings` reads main.cf for it. `postillion.address.resolve` finds the route of an address.
 """

@@ -3,7 +3,7 @@
 import sys
 
 from postillion._core import QueueError
-from postillion.daemon import Daemon, run, start
+from postillion.program.daemon import Daemon, run, start
 from postillion.qmgr.shell import Shell
 
 

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from postillion import ipc
-from postillion.lists import DomainList
+from postillion.program import ipc
 from postillion.tables import TableError, open_table
+from postillion.tables.lists import DomainList
 
 if TYPE_CHECKING:
     from postillion.qmgr.shell import Shell

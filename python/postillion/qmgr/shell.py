@@ -14,11 +14,11 @@ import time
 from typing import Final, cast
 
 from postillion._core import QueueManager
+from postillion.address.resolve import Resolver, Unresolved
 from postillion.config import Config, ConfigError
-from postillion.daemon import Daemon
+from postillion.program.daemon import Daemon
 from postillion.qmgr import settings
 from postillion.qmgr.control import Control
-from postillion.qmgr.resolve import Resolver, Unresolved
 
 PRIVATE_SOCKET: Final = "private/qmgr"
 """Producers and delivery agents connect here, relative to the queue directory."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from postillion import cleanup
 from postillion._core import CleanupSettings, Journal, QueueError
 from postillion.config import ConfigError
-from postillion.daemon import STOP_GRACE_S, Daemon, run, start
-from postillion.producer import Producer
-from postillion.smtpd import handler, setup
-from postillion.smtpd.access import Access
+from postillion.handler import handler
+from postillion.program import cleanup
+from postillion.program.daemon import STOP_GRACE_S, Daemon, run, start
+from postillion.program.producer import Producer
+from postillion.restrictions.access import Access
+from postillion.smtpd import setup
 from postillion.smtpd.clients import Clients
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.names import Names
-from postillion.smtpd.server import Service
+from postillion.smtpd.service import Service
 from postillion.tables import TableTypeError
 
 CLOCK_CHECK_S = 60.0

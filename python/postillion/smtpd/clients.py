@@ -6,10 +6,10 @@ import ipaddress
 from typing import Final
 
 from postillion.config import Config
-from postillion.lists import NetworkList, parse_address
-from postillion.smtpd.access import Access
+from postillion.restrictions.access import Access
 from postillion.smtpd.names import UNKNOWN, Name, Names
 from postillion.tables import TableError
+from postillion.tables.lists import NetworkList, parse_address
 
 CACHED_MAX: Final = 4096
 

@@ -12,15 +12,15 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, AnyStr, Final
 
 from postillion._core import SmtpdSession
-from postillion.smtpd.access import Reply
-from postillion.smtpd.auth import CHALLENGE, SUCCESS, Exchange
+from postillion.aiosmtpd import SMTP
+from postillion.handler.auth import CHALLENGE, SUCCESS, Exchange
+from postillion.handler.policy import Policy
+from postillion.restrictions.access import Reply
 from postillion.smtpd.clients import Client
-from postillion.smtpd.controlled import SMTP
 from postillion.smtpd.names import Name
-from postillion.smtpd.policy import Policy
 
 if TYPE_CHECKING:
-    from postillion.smtpd.server import Service
+    from postillion.smtpd.service import Service
 
 IDLE, HELO, MAIL, RCPT = SmtpdSession.IDLE, SmtpdSession.HELO, SmtpdSession.MAIL, SmtpdSession.RCPT
 VRFY, DATA, AUTH = SmtpdSession.VRFY, SmtpdSession.DATA, SmtpdSession.AUTH

@@ -6,9 +6,9 @@ from typing import Final
 
 from postillion._core import CleanupSettings, Journal, Log, SmtpdConfig
 from postillion.config import Config, ConfigError
-from postillion.smtpd.access import Access
-from postillion.smtpd.handler import Handler
-from postillion.smtpd.server import Limits
+from postillion.handler.handler import Handler
+from postillion.restrictions.access import Access
+from postillion.smtpd.service import Limits
 
 BARE_NEWLINE: Final = {"yes": "normalize", "normalize": "normalize", "note": "note", "reject": "reject", "no": "no"}
 NON_LETTERS: Final = "regexp:{{/^[^A-Z]/ Bogus}}"

@@ -12,11 +12,11 @@ import select
 import time
 from typing import Final
 
-from postillion import cleanup
 from postillion._core import MaildropWriter, SmtpdSession, maildrop_envelope
 from postillion.config import ConfigError
-from postillion.daemon import Daemon, start
 from postillion.pickup.submit import MaildropFile, trigger
+from postillion.program import cleanup
+from postillion.program.daemon import Daemon, start
 from postillion.smtpd import setup
 
 READ_BYTES: Final = 64 * 1024

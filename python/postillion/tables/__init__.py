@@ -7,7 +7,7 @@ A table that can't be asked now (a file that is missing or unreadable) is a soft
 never "not found": mail waits until the table is back. A type that nobody knows is an error at once.
 """
 
-from .maps import Maps, Match, open_maps, open_table
-from .table import Table, TableError, TableTypeError
+from postillion.tables.maps import Maps, Match, open_maps, open_table
+from postillion.tables.table import Table, TableError, TableTypeError
 
 __all__ = ["Maps", "Match", "Table", "TableError", "TableTypeError", "open_maps", "open_table"]

@@ -3,7 +3,7 @@
 import grp
 import pwd
 
-from .table import TableTypeError
+from postillion.tables.table import TableTypeError
 
 NAMES = ("passwd.byname", "group.byname")
 

@@ -1,6 +1,6 @@
 """Tables that stand in main.cf itself: `inline:{ key=value, { key = value } }`, `static:value`, `fail:reason`."""
 
-from .table import TableError, TableTypeError
+from postillion.tables.table import TableError, TableTypeError
 
 
 class InlineTable:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from .source import Entry, LogicalLine, Problem, alias_entries, logical_lines, map_entries
+from postillion.tables.source import Entry, LogicalLine, Problem, alias_entries, logical_lines, map_entries
 
 PARSERS = {"map": map_entries, "alias": alias_entries}
 

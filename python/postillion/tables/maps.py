@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from .accounts import AccountsTable
-from .constant import FailTable, InlineTable, StaticTable
-from .pattern import PatternTable
-from .table import Table, TableTypeError, Warn
-from .text import TextTable
+from postillion.tables.accounts import AccountsTable
+from postillion.tables.constant import FailTable, InlineTable, StaticTable
+from postillion.tables.pattern import PatternTable
+from postillion.tables.table import Table, TableTypeError, Warn
+from postillion.tables.text import TextTable
 
 INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
 """Types whose source text is read in place of the index."""

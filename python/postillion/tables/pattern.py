@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .source import LogicalLine, Problem, logical_lines
-from .table import TableError, Warn
-from .text import SOURCE_MAX_OCTETS
+from postillion.tables.source import LogicalLine, Problem, logical_lines
+from postillion.tables.table import TableError, Warn
+from postillion.tables.text import SOURCE_MAX_OCTETS
 
 KEY_MAX_CHARS = 8192
 NESTING_MAX = 32

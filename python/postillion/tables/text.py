@@ -11,8 +11,8 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from .source import Entry, Problem, alias_entries, map_entries, mixed_entries
-from .table import TableError, Warn
+from postillion.tables.source import Entry, Problem, alias_entries, map_entries, mixed_entries
+from postillion.tables.table import TableError, Warn
 
 SOURCE_MAX_OCTETS = 512 * 1024 * 1024
 SETTLE_S = 1.0

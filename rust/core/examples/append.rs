@@ -4,8 +4,8 @@
 //! commits pending, as so many sessions would; afterwards the queue is read again as a start does. The figure says as
 //! much about the disk's sync as about the program: give the directory on the disk that counts.
 
-use postillion_core::message::envelope::{Envelope, Recipient};
-use postillion_core::message::sink::Sink;
+use postillion_core::mail::envelope::{Envelope, Recipient};
+use postillion_core::mail::sink::Sink;
 use postillion_core::queue::{Fact, Journal, JournalOptions, Spool};
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -11,14 +11,15 @@
 //! run: as many again, `BATCH` answers at a time, made before the clock is read, and what comes out cleared away after.
 
 use postillion_core::clock::{Now, SECOND_US};
-use postillion_core::ipc::frame::{Arrival, Job, JobKind, JobResult, Outcome, Status};
-use postillion_core::message::envelope::{Envelope, Recipient};
+use postillion_core::ipc::frame::{Arrival, Job, JobKind, JobResult};
+use postillion_core::mail::envelope::{Envelope, Recipient};
+use postillion_core::mail::id::{QueueId, SLOT_BITS};
+use postillion_core::mail::locator::{Locator, SegmentId};
+use postillion_core::mail::reply::Enhanced;
+use postillion_core::mail::status::{Outcome, Status};
 use postillion_core::qmgr::scheduler::{Event, Scheduler};
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
-use postillion_core::queue::id::{QueueId, SLOT_BITS};
-use postillion_core::queue::locator::{Locator, SegmentId};
 use postillion_core::queue::{Fact, Kept, Stored};
-use postillion_core::smtp::reply::Enhanced;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 

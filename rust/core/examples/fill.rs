@@ -6,12 +6,12 @@
 //! object. Each message has one recipient, in one of 10,007 domains.
 
 use postillion_core::clock::wall_now_us;
-use postillion_core::ipc::frame::{Outcome, Status};
-use postillion_core::message::envelope::{Envelope, Recipient};
-use postillion_core::message::sink::Sink;
-use postillion_core::queue::id::QueueId;
+use postillion_core::mail::envelope::{Envelope, Recipient};
+use postillion_core::mail::id::QueueId;
+use postillion_core::mail::reply::Enhanced;
+use postillion_core::mail::sink::Sink;
+use postillion_core::mail::status::{Outcome, Status};
 use postillion_core::queue::{Fact, Journal, JournalOptions, Spool};
-use postillion_core::smtp::reply::Enhanced;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

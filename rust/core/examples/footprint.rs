@@ -7,16 +7,17 @@
 #![allow(unsafe_code)] // An allocator that counts cannot be had without.
 
 use postillion_core::clock::{Now, wall_now_us};
-use postillion_core::ipc::frame::{Arrival, Outcome, Status};
+use postillion_core::ipc::frame::Arrival;
 use postillion_core::log::{Destination, Log};
-use postillion_core::message::envelope::{Envelope, Recipient};
+use postillion_core::mail::envelope::{Envelope, Recipient};
+use postillion_core::mail::id::{QueueId, SLOT_BITS};
+use postillion_core::mail::locator::{Locator, SegmentId};
+use postillion_core::mail::reply::Enhanced;
+use postillion_core::mail::status::{Outcome, Status};
 use postillion_core::qmgr::hub::Hub;
 use postillion_core::qmgr::scheduler::Scheduler;
 use postillion_core::qmgr::settings::Settings;
-use postillion_core::queue::id::{QueueId, SLOT_BITS};
-use postillion_core::queue::locator::{Locator, SegmentId};
 use postillion_core::queue::{DiskStore, Kept, Stored};
-use postillion_core::smtp::reply::Enhanced;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::Arc;

@@ -14,20 +14,21 @@
 //! qmgr            one recipient: arrival, route, job, result, removal
 //! ```
 
+use postillion_core::cleanup::settings::CleanupSettings;
+use postillion_core::cleanup::{Cleanup, MESSAGE_ID, Origin};
 use postillion_core::clock::{Now, SECOND_US};
-use postillion_core::ipc::frame::{Arrival, JobResult, Outcome, Status};
-use postillion_core::message::cleanup::{Cleanup, MESSAGE_ID, Origin};
-use postillion_core::message::envelope::{Envelope, Recipient};
-use postillion_core::message::settings::CleanupSettings;
+use postillion_core::ipc::frame::{Arrival, JobResult};
+use postillion_core::mail::envelope::{Envelope, Recipient};
+use postillion_core::mail::id::{QueueId, SLOT_BITS};
+use postillion_core::mail::locator::{Locator, SegmentId};
+use postillion_core::mail::reply::{Enhanced, Reply};
+use postillion_core::mail::status::{Outcome, Status};
 use postillion_core::qmgr::scheduler::{self, Scheduler};
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::Fact;
-use postillion_core::queue::id::{QueueId, SLOT_BITS};
-use postillion_core::queue::locator::{Locator, SegmentId};
 use postillion_core::smtp::client::{self, Client, ClientSettings, Peer, Protocol, Timeouts};
-use postillion_core::smtp::reply::{Enhanced, Reply};
+use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtp::server::{self, Question, Server};
-use postillion_core::smtp::server_config::ServerConfig;
 use std::hint::black_box;
 use std::sync::Arc;
 

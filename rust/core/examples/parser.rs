@@ -5,10 +5,10 @@
 //! of 16 KiB, as a socket gives them, and then has memchr find every line end in the same octets; the best pass counts.
 //! `correct`: each message becomes what it should, whole, in these pieces, and byte by byte. Prints one JSON object.
 
-use postillion_core::message::cleanup::{Cleanup, Origin};
-use postillion_core::message::envelope::{Envelope, Recipient};
-use postillion_core::message::settings::CleanupSettings;
-use postillion_core::queue::id::QueueId;
+use postillion_core::cleanup::settings::CleanupSettings;
+use postillion_core::cleanup::{Cleanup, Origin};
+use postillion_core::mail::envelope::{Envelope, Recipient};
+use postillion_core::mail::id::QueueId;
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;

@@ -4,17 +4,39 @@
 //! no clock and no thread. The exceptions own what their name says: `queue` writes and syncs files, `log` writes
 //! lines, `net` moves octets between sockets and cores, `bench` measures. The way of a message through these modules
 //! is told in `docs/flow.md`.
+//!
+//! A module imports only from those below it (`tests/test_layers.py`):
+//!
+//! ```text
+//! bench                                        load and sink for measurements
+//! qmgr                                         the queue manager
+//! smtpd                                        the SMTP server as a program
+//! delivery                                     a job in an agent's hands
+//! cleanup                                      from the sender to the queue
+//! pickup                                       maildrop/
+//! queue                                        the queue on disk
+//! ipc                                          frames between the programs
+//! smtp                                         both ends of the protocol
+//! address                                      paths, rewriting
+//! net                                          sockets
+//! mail                                         envelopes, header fields, replies, IDs
+//! codec, log, clock, slab, few, spread         the ground
+//! ```
 
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod bench;
+pub mod cleanup;
 pub mod clock;
+pub mod codec;
 pub mod delivery;
 pub mod few;
 pub mod ipc;
 pub mod log;
-pub mod message;
+pub mod mail;
 pub mod net;
+pub mod pickup;
 pub mod qmgr;
 pub mod queue;
 pub mod slab;

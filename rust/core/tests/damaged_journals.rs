@@ -5,10 +5,10 @@
 //! damages 100 journals, `cargo test --test damaged_journals -- --ignored --nocapture` 1,000.
 
 use postillion_core::clock::wall_now_us;
-use postillion_core::message::envelope::{Envelope, Recipient};
-use postillion_core::message::sink::Sink;
-use postillion_core::queue::id::QueueId;
-use postillion_core::queue::locator::Locator;
+use postillion_core::mail::envelope::{Envelope, Recipient};
+use postillion_core::mail::id::QueueId;
+use postillion_core::mail::locator::Locator;
+use postillion_core::mail::sink::Sink;
 use postillion_core::queue::{Fact, Journal, JournalOptions, Kept, Spool, read_content};
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -3,8 +3,8 @@
 //! The test starts itself as the victim: `victim` commits in a loop and prints each ID once it is told that the message
 //! is stable, as smtpd says 250.
 
-use postillion_core::message::envelope::{Envelope, Recipient};
-use postillion_core::message::sink::Sink;
+use postillion_core::mail::envelope::{Envelope, Recipient};
+use postillion_core::mail::sink::Sink;
 use postillion_core::queue::{Journal, JournalOptions, Spool, read_content};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};

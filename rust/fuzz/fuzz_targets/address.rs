@@ -6,7 +6,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::message::address::{Rewrite, addresses, at_sign, phrase};
+use postillion_core::address::rewrite::Rewrite;
+use postillion_core::mail::address::{addresses, at_sign};
+use postillion_core::mail::phrase::phrase;
 use postillion_fuzz::{Choices, bit};
 
 const TOKENS_MAX: usize = 1000;

@@ -6,13 +6,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::message::address::Rewrite;
-use postillion_core::message::cleanup::{Cleanup, Origin, Refusal};
-use postillion_core::message::envelope::{Envelope, Recipient};
-use postillion_core::message::recipients::{HeaderRecipients, TooLong};
-use postillion_core::message::settings::{CleanupSettings, Octets};
-use postillion_core::message::stuff::unstuff;
-use postillion_core::queue::id::QueueId;
+use postillion_core::address::rewrite::Rewrite;
+use postillion_core::cleanup::settings::{CleanupSettings, Octets};
+use postillion_core::cleanup::{Cleanup, Origin, Refusal};
+use postillion_core::mail::envelope::{Envelope, Recipient};
+use postillion_core::mail::id::QueueId;
+use postillion_core::mail::stuff::unstuff;
+use postillion_core::pickup::recipients::{HeaderRecipients, TooLong};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
 use std::sync::Arc;
 
@@ -88,7 +88,7 @@ fuzz_target!(|input: &[u8]| {
     }
     let Ok((content, envelope)) = result else { return };
     let replaces = site.settings.replace_stray_cr_lf;
-    // What `smtp::data` and `smtp::chunk` let through never has a line with nothing but a dot.
+    // What `smtp::server::data` and `smtp::server::chunk` let through never has a line with nothing but a dot.
     let framed = [b"\r\n", message].concat();
     let is_wire = !framed.windows(5).any(|window| window == b"\r\n.\r\n") && !framed.ends_with(b"\r\n.");
     if replaces && is_wire {

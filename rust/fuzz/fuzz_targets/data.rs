@@ -5,9 +5,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::message::stuff::unstuff;
-use postillion_core::smtp::chunk::ChunkReader;
-use postillion_core::smtp::data::{DataReader, Ending, Run};
+use postillion_core::mail::stuff::unstuff;
+use postillion_core::smtp::server::chunk::ChunkReader;
+use postillion_core::smtp::server::data::{DataReader, Ending, Run};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
 
 #[derive(Debug, Clone, PartialEq, Default)]

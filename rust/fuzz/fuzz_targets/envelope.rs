@@ -6,8 +6,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::ipc::codec::Take;
-use postillion_core::message::envelope::{Envelope, decode_recipient, encode_recipient};
+use postillion_core::codec::Take;
+use postillion_core::mail::envelope::{Envelope, decode_recipient, encode_recipient};
 
 fuzz_target!(|input: &[u8]| {
     let mut take = Take::new(input);

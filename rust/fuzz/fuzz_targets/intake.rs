@@ -6,8 +6,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::smtp::intake::{Intake, Line};
-use postillion_core::smtp::whole::{Bounds, Fault};
+use postillion_core::smtp::server::intake::{Intake, Line};
+use postillion_core::smtp::server::whole::{Bounds, Fault};
 use postillion_fuzz::{Choices, bit, splits};
 
 /// Octets behind a line with `T`.

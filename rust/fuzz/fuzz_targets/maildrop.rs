@@ -6,7 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::message::maildrop::{ContentWriter, LineEndings, Maildrop, MaildropError, MaildropReader};
+use postillion_core::pickup::maildrop::{ContentWriter, LineEndings, Maildrop, MaildropError, MaildropReader};
 use postillion_fuzz::{Choices, splits};
 
 /// A longer text may be cut when it is written with its attribute's name before it.

@@ -5,12 +5,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::message::envelope::{Envelope, Notify, Recipient};
-use postillion_core::queue::id::QueueId;
-use postillion_core::smtp::capability::Capabilities;
-use postillion_core::smtp::command::{Dialect, MailArguments, RcptArguments, Verb};
-use postillion_core::smtp::path::Path;
-use postillion_core::smtp::transaction::{push_mail, push_rcpt};
+use postillion_core::address::path::Path;
+use postillion_core::mail::envelope::{Envelope, Notify, Recipient};
+use postillion_core::mail::id::QueueId;
+use postillion_core::smtp::client::capability::Capabilities;
+use postillion_core::smtp::client::transaction::{push_mail, push_rcpt};
+use postillion_core::smtp::server::command::{Dialect, MailArguments, RcptArguments, Verb};
 use postillion_fuzz::{Choices, bit};
 
 const ALL: Capabilities =

@@ -6,8 +6,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::smtp::capability::Capabilities;
-use postillion_core::smtp::response::{LINE_MAX_OCTETS, Response, ResponseReader, TEXT_MAX_OCTETS, TooLong};
+use postillion_core::smtp::client::capability::Capabilities;
+use postillion_core::smtp::client::response::{LINE_MAX_OCTETS, Response, ResponseReader, TEXT_MAX_OCTETS, TooLong};
 use postillion_fuzz::{Choices, splits};
 
 fn read(pieces: &[&[u8]]) -> Result<Vec<Response>, TooLong> {

@@ -6,9 +6,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::ipc::codec::Take;
-use postillion_core::message::envelope::Envelope;
-use postillion_core::queue::id::QueueId;
+use postillion_core::codec::Take;
+use postillion_core::mail::envelope::Envelope;
+use postillion_core::mail::id::QueueId;
 use postillion_fuzz::queue::{Queue, damaged};
 use postillion_fuzz::{Choices, bit};
 use std::fs;

@@ -7,15 +7,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use postillion_core::cleanup::settings::CleanupSettings;
 use postillion_core::log::{Destination, Log};
-use postillion_core::message::envelope::Envelope;
-use postillion_core::message::settings::CleanupSettings;
-use postillion_core::message::sink::Sink;
-use postillion_core::queue::id::{QueueId, SLOT_BITS};
+use postillion_core::mail::envelope::Envelope;
+use postillion_core::mail::id::{QueueId, SLOT_BITS};
+use postillion_core::mail::reply::Reply;
+use postillion_core::mail::sink::Sink;
 use postillion_core::queue::{Appender, Completion, Incoming, QueueError};
-use postillion_core::smtp::reply::Reply;
 use postillion_core::smtp::server::Question;
-use postillion_core::smtp::server_config::ServerConfig;
+use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtpd::flow::Flow;
 use postillion_core::smtpd::session::{Client, Session, Site, Turn};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};

@@ -7,11 +7,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::ipc::frame::Outcome;
-use postillion_core::message::envelope::{BodyType, Envelope, Notify, Recipient};
-use postillion_core::queue::id::QueueId;
+use postillion_core::mail::envelope::{BodyType, Envelope, Notify, Recipient};
+use postillion_core::mail::id::QueueId;
+use postillion_core::mail::status::Outcome;
+use postillion_core::smtp::client::response::ResponseReader;
 use postillion_core::smtp::client::{Client, ClientSettings, Event, Peer, Protocol, Timeouts};
-use postillion_core::smtp::response::ResponseReader;
 use postillion_fuzz::{Choices, bit, splits};
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -5,10 +5,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::smtp::command::Verb;
-use postillion_core::smtp::reply::Reply;
+use postillion_core::mail::reply::Reply;
+use postillion_core::smtp::server::command::Verb;
+use postillion_core::smtp::server::config::{BareNewline, ServerConfig};
 use postillion_core::smtp::server::{ContentFault, Ending, Event, Question, Server};
-use postillion_core::smtp::server_config::{BareNewline, ServerConfig};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
 use std::sync::Arc;
 

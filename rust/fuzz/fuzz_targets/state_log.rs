@@ -6,7 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::queue::id::QueueId;
+use postillion_core::mail::id::QueueId;
 use postillion_core::queue::{Fact, Spool};
 use postillion_fuzz::queue::{Queue, damaged};
 use postillion_fuzz::{Choices, bit};

@@ -5,8 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::message::maildrop::{ContentWriter, LineEndings};
-use postillion_core::message::stuff::{Stuffer, Unstuffer};
+use postillion_core::mail::stuff::{Stuffer, Unstuffer};
+use postillion_core::pickup::maildrop::{ContentWriter, LineEndings};
 use postillion_fuzz::{Choices, assert_wire_form, splits};
 
 fn stuffed(pieces: &[&[u8]]) -> Vec<u8> {

@@ -1,10 +1,10 @@
 //! Queue directories with known messages, their files damaged as an input says, and what a listing finds in them.
 
 use crate::{Choices, directory};
-use postillion_core::message::envelope::{Envelope, Recipient};
-use postillion_core::message::sink::Sink;
-use postillion_core::queue::id::QueueId;
-use postillion_core::queue::rows::Form;
+use postillion_core::mail::envelope::{Envelope, Recipient};
+use postillion_core::mail::id::QueueId;
+use postillion_core::mail::sink::Sink;
+use postillion_core::queue::listing::rows::Form;
 use postillion_core::queue::{Journal, JournalOptions, QueueError, list_queue};
 use std::fs;
 use std::ops::Range;
@@ -57,7 +57,7 @@ impl Queue {
             lines.push_str(text);
             true
         };
-        list_queue(&self.directory, Form::Json, true, &mut take)?;
+        list_queue(&self.directory, Form::Json, true, |_, _, _| true, &mut take)?;
         Ok(lines.lines().map(|line| (name(line), line.to_owned())).collect())
     }
 }

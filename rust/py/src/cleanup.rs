@@ -1,15 +1,15 @@
-//! `CleanupSettings` and `Submission`: see `postillion_core::message::cleanup`.
+//! `CleanupSettings` and `Submission`: see `postillion_core::cleanup`.
 
 use crate::journal::Journal;
 use crate::log::Log;
-use postillion_core::message::address::Rewrite;
-use postillion_core::message::cleanup::{Cleanup, Origin, log_message_id};
-use postillion_core::message::date::Zone;
-use postillion_core::message::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
-use postillion_core::message::settings::{self, Octets};
-use postillion_core::message::stuff::Stuffer;
+use postillion_core::address::rewrite::Rewrite;
+use postillion_core::cleanup::settings::{self, Octets};
+use postillion_core::cleanup::{Cleanup, Origin, log_message_id};
+use postillion_core::mail::date::Zone;
+use postillion_core::mail::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
+use postillion_core::mail::reply::Reply;
+use postillion_core::mail::stuff::Stuffer;
 use postillion_core::queue::{Appender, Incoming, QueueError};
-use postillion_core::smtp::reply::Reply;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;

@@ -3,13 +3,14 @@
 use crate::journal::queue_error;
 use crate::log::Log;
 use postillion_core::clock::wall_now_us;
-use postillion_core::delivery::job::{Delivery, Handover, JobSettings, local_status, word};
-use postillion_core::ipc::frame::{self, Frame, FrameReader, JobKind, Outcome, Status};
+use postillion_core::delivery::job::{Delivery, Handover, JobSettings, word};
+use postillion_core::ipc::frame::{self, Frame, FrameReader, JobKind};
 use postillion_core::log;
-use postillion_core::message::envelope::{BodyType, Ret};
-use postillion_core::message::stuff::Unstuffer;
+use postillion_core::mail::envelope::{BodyType, Ret};
+use postillion_core::mail::reply::Enhanced;
+use postillion_core::mail::status::{Outcome, Status, local_status};
+use postillion_core::mail::stuff::Unstuffer;
 use postillion_core::queue::{self, ContentReader, QueueError, SegmentFiles};
-use postillion_core::smtp::reply::Enhanced;
 use pyo3::exceptions::{PyConnectionError, PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -297,7 +298,7 @@ impl DeliveryJob {
 
     fn site_failed(&self, dsn: &str, text: &str) -> PyResult<()> {
         let dsn = enhanced(dsn)?;
-        let outcome = postillion_core::delivery::job::outcome_of(dsn);
+        let outcome = postillion_core::mail::status::outcome_of(dsn);
         self.work.lock().site_failed(Status { outcome, dsn, text: text.into(), remote: None });
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! `SmtpIntake`: see `postillion_core::smtp::intake`.
+//! `SmtpIntake`: see `postillion_core::smtp::server::intake`.
 
-use postillion_core::smtp::intake::{Intake, Line};
-use postillion_core::smtp::whole::{Bounds, Fault};
+use postillion_core::smtp::server::intake::{Intake, Line};
+use postillion_core::smtp::server::whole::{Bounds, Fault};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt};

@@ -1,7 +1,8 @@
 //! `Journal`, `list_queue`, `repair_queue` and `QueueError`: see `postillion_core::queue`.
 
+use postillion_core::pickup::listing::list_submissions;
+use postillion_core::queue::listing::rows::{Form, Offsets};
 use postillion_core::queue::repair::{Repair, repair};
-use postillion_core::queue::rows::{Form, Offsets};
 use postillion_core::queue::{self, Completion, JournalOptions};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -108,7 +109,7 @@ pub fn list_queue(
             refused = taken;
             goes_on
         };
-        queue::list_queue(&queue_directory, form, long_queue_ids, &mut hand_on)
+        queue::list_queue(&queue_directory, form, long_queue_ids, list_submissions, &mut hand_on)
     });
     listed.map_err(queue_error)?;
     refused

@@ -1,9 +1,10 @@
-//! Files in maildrop/ and the recipients in headers: see `postillion_core::message::maildrop` and `recipients`.
+//! Files in maildrop/ and the recipients in headers: see `postillion_core::pickup::maildrop` and `recipients`.
 
 use crate::cleanup::{RecipientTuple, microseconds, recipient};
-use postillion_core::message::envelope::{BodyType, Ret};
-use postillion_core::message::maildrop::{self, ContentWriter, LineEndings};
-use postillion_core::message::{address, recipients};
+use postillion_core::mail::address;
+use postillion_core::mail::envelope::{BodyType, Ret};
+use postillion_core::pickup::maildrop::{self, ContentWriter, LineEndings};
+use postillion_core::pickup::recipients;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;

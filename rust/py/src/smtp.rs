@@ -2,12 +2,12 @@
 
 use crate::delivery::{DeliveryJob, Work};
 use postillion_core::clock::wall_now_us;
-use postillion_core::delivery::job::{Handover, local_status};
-use postillion_core::ipc::frame::Status;
+use postillion_core::delivery::job::Handover;
+use postillion_core::mail::reply::Enhanced;
+use postillion_core::mail::status::{Status, local_status};
 use postillion_core::queue::{ContentReader, QueueError};
+use postillion_core::smtp::client::transaction::needs_smtputf8;
 use postillion_core::smtp::client::{Client, ClientSettings, Event, Peer, Protocol, Timeouts};
-use postillion_core::smtp::reply::Enhanced;
-use postillion_core::smtp::transaction::needs_smtputf8;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;

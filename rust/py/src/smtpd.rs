@@ -3,12 +3,12 @@
 use crate::cleanup::CleanupSettings;
 use crate::journal::Journal;
 use crate::log::Log;
-use postillion_core::message::envelope::{BodyType, Ret};
-use postillion_core::message::stuff::{Unstuffer, unstuff};
+use postillion_core::mail::envelope::{BodyType, Ret};
+use postillion_core::mail::reply::{Enhanced, Reply};
+use postillion_core::mail::stuff::{Unstuffer, unstuff};
 use postillion_core::queue::Appender;
-use postillion_core::smtp::command::{Dialect, MailArguments, Verb};
-use postillion_core::smtp::reply::{Enhanced, Reply};
-use postillion_core::smtp::server_config::{BareNewline, ServerConfig};
+use postillion_core::smtp::server::command::{Dialect, MailArguments, Verb};
+use postillion_core::smtp::server::config::{BareNewline, ServerConfig};
 use postillion_core::smtpd::conversation::{self, Conversation, Shared, lock};
 use postillion_core::smtpd::flow::Flow;
 use postillion_core::smtpd::session::{Client, Session, Site};

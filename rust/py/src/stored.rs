@@ -1,13 +1,13 @@
-//! `StoredMessage` and `read_message`: see `postillion_core::queue::find`.
+//! `StoredMessage` and `read_message`: see `postillion_core::queue::listing::find`.
 
 use crate::journal::queue_error;
-use postillion_core::message::envelope::{BodyType, Ret};
-use postillion_core::message::stuff::unstuff;
-use postillion_core::queue::fields::fields;
-use postillion_core::queue::find::{OnDisk, find, read_at};
-use postillion_core::queue::id::QueueId;
-use postillion_core::queue::locator::{Locator, SegmentId};
+use postillion_core::mail::envelope::{BodyType, Ret};
+use postillion_core::mail::id::QueueId;
+use postillion_core::mail::locator::{Locator, SegmentId};
+use postillion_core::mail::stuff::unstuff;
+use postillion_core::queue::listing::find::{OnDisk, find, read_at};
 use postillion_core::queue::read_content;
+use postillion_core::queue::segment::fields::fields;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::{Path, PathBuf};

@@ -15,15 +15,23 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from postillion import daemon
 from postillion._core import DeliveryJob, JobRecipient, QueueError
 from postillion.delivery.agent import Agent
+from postillion.delivery.bounce.report import (
+    BOUNCE,
+    CONFIRM,
+    WARN,
+    Notification,
+    Reported,
+    Reporter,
+    wanted,
+    write_report,
+)
 from postillion.delivery.submit import NewMessage, NewRecipient, SubmitError, Submitter
-
-from .report import BOUNCE, CONFIRM, WARN, Notification, Reported, Reporter, wanted, write_report
+from postillion.program import daemon
 
 if TYPE_CHECKING:
-    from postillion.daemon import Daemon
+    from postillion.program.daemon import Daemon
 
 CAPACITY = 20
 """Jobs at a time: their commits share a sync."""

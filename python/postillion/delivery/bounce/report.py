@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from postillion.delivery.local.letter import quote
+from postillion.delivery.mailbox.letter import quote
 
 LINE_CHARS = 79
 INDENT = "    "

@@ -11,22 +11,21 @@ import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from postillion import daemon
 from postillion._core import DeliveryJob, JobRecipient, QueueError
+from postillion.delivery.account import NotPermittedError, rest_as
 from postillion.delivery.agent import Agent
+from postillion.delivery.local.aliases import Aliases
+from postillion.delivery.local.recipient import Delivery, Outcome, Report, Tools
+from postillion.delivery.local.settings import LocalSettings
+from postillion.delivery.local.verdict import DEFERRED, Verdict, deferred, failed, sent
+from postillion.delivery.mailbox.letter import Letter, quote
+from postillion.delivery.mailbox.maildir import Maildirs
 from postillion.delivery.submit import CLIENT_ATTRIBUTES, NewMessage, NewRecipient, SubmitError, Submitter
+from postillion.program import daemon
 from postillion.tables import TableTypeError
 
-from .account import NotPermittedError, rest_as
-from .aliases import Aliases
-from .letter import Letter, quote
-from .maildir import Maildirs
-from .recipient import Delivery, Outcome, Report, Tools
-from .settings import LocalSettings
-from .verdict import DEFERRED, Verdict, deferred, failed, sent
-
 if TYPE_CHECKING:
-    from postillion.daemon import Daemon
+    from postillion.program.daemon import Daemon
 
 CAPACITY = 20
 """Jobs at a time: they overlap while commands run and locks are waited for."""

@@ -4,11 +4,10 @@ import os
 import stat
 from typing import NamedTuple
 
+from postillion.delivery.account import ROOT, Account, account_of, acting_as, privileged, unprivileged
+from postillion.delivery.local.targets import Target, parse_lines, parse_targets
+from postillion.delivery.local.verdict import Verdict, bounced, deferred
 from postillion.tables import Maps, Match, TableError
-
-from .account import ROOT, Account, account_of, acting_as, privileged, unprivileged
-from .targets import Target, parse_lines, parse_targets
-from .verdict import Verdict, bounced, deferred
 
 INCLUDE_MAX_OCTETS = 16 * 1024 * 1024
 

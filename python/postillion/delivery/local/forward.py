@@ -5,9 +5,9 @@ import re
 import stat
 from collections.abc import Mapping
 
-from .account import Account, acting_as
-from .aliases import read_list
-from .targets import Target, parse_lines
+from postillion.delivery.account import Account, acting_as
+from postillion.delivery.local.aliases import read_list
+from postillion.delivery.local.targets import Target, parse_lines
 
 FORWARD_MAX_OCTETS = 1024 * 1024
 REFERENCE = re.compile(r"\$\$|\$(\w+)|\$\((\w+)(?:([?:])([^()]*))?\)|\$\{(\w+)(?:([?:])([^{}]*))?\}")

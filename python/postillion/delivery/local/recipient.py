@@ -13,18 +13,18 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
+from postillion.address.local import LocalAddress, take_apart
+from postillion.delivery import command
+from postillion.delivery.account import Account, NotPermittedError, acting_as, find_account, unprivileged
+from postillion.delivery.local.aliases import AliasError, Aliases, read_include
+from postillion.delivery.local.forward import UndefinedError, expand, find_forward
+from postillion.delivery.local.settings import LocalSettings
+from postillion.delivery.local.targets import ADDRESS, COMMAND, FILE, INCLUDE, Target
+from postillion.delivery.local.verdict import DEFERRED, Verdict, bounced, combined, deferred, sent
+from postillion.delivery.mailbox import mbox
+from postillion.delivery.mailbox.letter import Letter, delivery_headers, from_line, normal
+from postillion.delivery.mailbox.maildir import Maildirs, prepare_in_spool
 from postillion.tables import TableError
-
-from . import command, mbox
-from .account import Account, NotPermittedError, acting_as, find_account, unprivileged
-from .address import LocalAddress, take_apart
-from .aliases import AliasError, Aliases, read_include
-from .forward import UndefinedError, expand, find_forward
-from .letter import Letter, delivery_headers, from_line, normal
-from .maildir import Maildirs, prepare_in_spool
-from .settings import LocalSettings
-from .targets import ADDRESS, COMMAND, FILE, INCLUDE, Target
-from .verdict import DEFERRED, Verdict, bounced, combined, deferred, sent
 
 DEPTH_MAX = 100
 """Turns through aliases, lists and .forward files before they are taken for a loop."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from postillion.delivery.mailbox.mbox import LOCK_STYLES, MboxSettings
 from postillion.tables import Maps, open_maps
-
-from .mbox import LOCK_STYLES, MboxSettings
 
 if TYPE_CHECKING:
     from postillion.config import Config

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .letter import ATOMS
+from postillion.delivery.mailbox.letter import ATOMS
 
 ADDRESS, FILE, COMMAND, INCLUDE = "address", "file", "command", "include"
 INCLUDE_MARK = ":include:"

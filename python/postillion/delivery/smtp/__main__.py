@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from postillion import daemon
 from postillion.delivery.smtp.agent import SmtpAgent
+from postillion.program import daemon
 
 if TYPE_CHECKING:
-    from postillion.daemon import Daemon
+    from postillion.program.daemon import Daemon
 
 
 def main(protocol: str = "smtp") -> NoReturn:

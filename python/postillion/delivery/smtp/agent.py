@@ -34,7 +34,7 @@ from postillion.delivery.smtp.sessions import (
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, targets
 
 if TYPE_CHECKING:
-    from postillion.daemon import Daemon
+    from postillion.program.daemon import Daemon
 
 SWEEP_S = 0.5
 """How often deadlines are looked at: no timeout comes earlier than asked for, and none this much later."""

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from postillion.address_class import own_addresses
+from postillion.address.classes import own_addresses
 from postillion.config import Config
 from postillion.delivery.smtp.destination import Destination
 from postillion.delivery.smtp.resolver import LookupFailed, Mx, Resolver

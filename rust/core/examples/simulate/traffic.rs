@@ -4,8 +4,8 @@
 //! whenever it is asked for, and an envelope need not be kept. Only additions, products and square roots are used,
 //! which every machine rounds alike.
 
-use postillion_core::message::envelope::{Envelope, Recipient};
-use postillion_core::queue::id::{QueueId, SLOT_BITS};
+use postillion_core::mail::envelope::{Envelope, Recipient};
+use postillion_core::mail::id::{QueueId, SLOT_BITS};
 
 /// Microseconds of a second.
 pub const SECOND_US: u64 = 1_000_000;

@@ -6,13 +6,14 @@
 use crate::figures::Figures;
 use crate::traffic::{START_US, Traffic, Verdict, mix};
 use postillion_core::clock::Now;
-use postillion_core::ipc::frame::{Arrival, Job, JobKind, JobResult, Outcome, Status};
+use postillion_core::ipc::frame::{Arrival, Job, JobKind, JobResult};
+use postillion_core::mail::locator::{Locator, SegmentId};
+use postillion_core::mail::reply::Enhanced;
+use postillion_core::mail::status::{Outcome, Status};
 use postillion_core::qmgr::scheduler::{Event, Scheduler};
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::Fact;
-use postillion_core::queue::locator::{Locator, SegmentId};
-use postillion_core::queue::recipients::Cursor;
-use postillion_core::smtp::reply::Enhanced;
+use postillion_core::queue::segment::recipients::Cursor;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 

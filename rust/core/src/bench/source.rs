@@ -3,7 +3,7 @@
 use super::plan::Plan;
 use super::tally::{Stage, Tally};
 use crate::net::Dialogue;
-use crate::smtp::response::{Response, ResponseReader};
+use crate::smtp::client::response::{Response, ResponseReader};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;

@@ -4,9 +4,10 @@
 //! stopped at any point loses nothing.
 
 use super::delays::Delay;
-use crate::ipc::frame::{Job, JobKind, JobResult, Outcome, Status};
+use crate::ipc::frame::{Job, JobKind, JobResult};
 use crate::log::Log;
-use crate::smtp::reply::Enhanced;
+use crate::mail::reply::Enhanced;
+use crate::mail::status::{Outcome, Status};
 use std::fmt;
 
 /// Times and names that a recipient's log line carries besides its status.
@@ -295,28 +296,15 @@ pub fn word(outcome: Outcome) -> &'static str {
     }
 }
 
-/// A status that no other host spoke: `dsn` decides the outcome (2 sent, 4 deferred, 5 bounced).
-pub fn local_status(dsn: Enhanced, text: impl Into<Box<str>>) -> Status {
-    Status { outcome: outcome_of(dsn), dsn, text: text.into(), remote: None }
-}
-
-/// The outcome that the class of a code stands for.
-pub fn outcome_of(dsn: Enhanced) -> Outcome {
-    match dsn.class {
-        2 => Outcome::Sent,
-        5 => Outcome::Bounced,
-        _ => Outcome::Deferred,
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::ipc::frame::JobRecipient;
     use crate::log::Destination;
-    use crate::message::envelope::{Envelope, Recipient};
-    use crate::queue::id::QueueId;
-    use crate::queue::locator::{Locator, SegmentId};
+    use crate::mail::envelope::{Envelope, Recipient};
+    use crate::mail::id::QueueId;
+    use crate::mail::locator::{Locator, SegmentId};
+    use crate::mail::status::local_status;
     use std::sync::Arc;
 
     const SETTINGS: JobSettings = JobSettings { resolution_digits: 6, long_queue_ids: false, soft_bounce: false };

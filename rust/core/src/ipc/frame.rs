@@ -12,11 +12,11 @@
 //! postqueue, postsuper, master    Control                     ->  qmgr  -> ControlReply
 //! ```
 
-use super::codec::{CodecError, Put, Take};
-use crate::message::envelope::{Envelope, Recipient, decode_recipient, encode_recipient};
-use crate::queue::id::QueueId;
-use crate::queue::locator::{Locator, SegmentId};
-use crate::smtp::reply::Enhanced;
+use crate::codec::{CodecError, Put, Take};
+use crate::mail::envelope::{Envelope, Recipient, decode_recipient, encode_recipient};
+use crate::mail::id::QueueId;
+use crate::mail::locator::{Locator, SegmentId};
+use crate::mail::status::{Status, decode_status, encode_status};
 use std::fmt;
 use std::sync::Arc;
 
@@ -33,30 +33,6 @@ pub struct Arrival {
     pub locator: Locator,
     /// What it is.
     pub envelope: Envelope,
-}
-
-/// How a recipient fared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// Delivered, or handed to the next hop.
-    Sent,
-    /// To be tried again.
-    Deferred,
-    /// Refused for good: the sender is told.
-    Bounced,
-}
-
-/// How a recipient fared, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Status {
-    /// What happened.
-    pub outcome: Outcome,
-    /// The enhanced status code (RFC 3463).
-    pub dsn: Enhanced,
-    /// The reason, as it stands in the log between parentheses.
-    pub text: Box<str>,
-    /// The host that said so, as `name[address]:port`; `None` when no other host did.
-    pub remote: Option<Box<str>>,
 }
 
 /// A recipient of a job.
@@ -333,30 +309,6 @@ pub(crate) fn encode_arrived(count: u32, arrivals: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(arrivals);
 }
 
-pub(crate) fn encode_status(status: &Status, out: &mut Vec<u8>) {
-    out.put_u8(match status.outcome {
-        Outcome::Sent => 0,
-        Outcome::Deferred => 1,
-        Outcome::Bounced => 2,
-    });
-    out.put_u8(status.dsn.class);
-    out.put_u16(status.dsn.subject);
-    out.put_u16(status.dsn.detail);
-    out.put_str(&status.text);
-    out.put_option_str(status.remote.as_deref());
-}
-
-pub(crate) fn decode_status(take: &mut Take<'_>) -> Result<Status, CodecError> {
-    let outcome = match take.u8()? {
-        0 => Outcome::Sent,
-        1 => Outcome::Deferred,
-        2 => Outcome::Bounced,
-        _ => return Err(CodecError::BadValue("outcome")),
-    };
-    let dsn = Enhanced { class: take.u8()?, subject: take.u16()?, detail: take.u16()? };
-    Ok(Status { outcome, dsn, text: take.str()?.into(), remote: take.option_str()?.map(Into::into) })
-}
-
 fn encode_option_status(status: Option<&Status>, out: &mut Vec<u8>) {
     out.put_u8(u8::from(status.is_some()));
     if let Some(status) = status {
@@ -455,6 +407,8 @@ impl FrameReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::reply::Enhanced;
+    use crate::mail::status::Outcome;
 
     fn examples() -> Vec<Frame> {
         let envelope = Envelope {

@@ -1,4 +1,3 @@
 //! What the programs say to each other: length-prefixed frames with a version.
 
-pub mod codec;
 pub mod frame;

@@ -11,10 +11,11 @@ use super::route::Asker;
 use super::scheduler::{Event, Scheduler, deferral};
 use crate::clock::Now;
 use crate::few::Few;
-use crate::ipc::frame::{JobKind, JobRecipient, Outcome, Status};
-use crate::message::envelope::{Envelope, Recipient};
-use crate::queue::recipients::Cursor;
-use crate::smtp::reply::Enhanced;
+use crate::ipc::frame::{JobKind, JobRecipient};
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::reply::Enhanced;
+use crate::mail::status::{Outcome, Status};
+use crate::queue::segment::recipients::Cursor;
 use smallvec::SmallVec;
 use std::sync::Arc;
 

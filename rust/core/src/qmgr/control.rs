@@ -8,7 +8,7 @@ use super::listing::queue_name;
 use super::message::{Phase, Stage, Wish};
 use super::scheduler::Scheduler;
 use crate::clock::Now;
-use crate::queue::id::QueueId;
+use crate::mail::id::QueueId;
 use crate::queue::state::Fact;
 use std::collections::HashSet;
 

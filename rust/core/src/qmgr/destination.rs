@@ -4,7 +4,8 @@ use super::errand::Turn;
 use super::feedback::{Window, WindowRules};
 use super::transport::Draw;
 use crate::few::Few;
-use crate::ipc::frame::{JobKind, Status};
+use crate::ipc::frame::JobKind;
+use crate::mail::status::Status;
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -7,9 +7,9 @@
 use super::listing::queue_name;
 use super::scheduler::Scheduler;
 use crate::clock::Now;
+use crate::mail::id::QueueId;
+use crate::mail::locator::Locator;
 use crate::queue::catalogue::Place;
-use crate::queue::id::QueueId;
-use crate::queue::locator::Locator;
 
 /// Messages that one request may take out.
 pub const LEAVE_MAX: usize = 10_000;

@@ -2,9 +2,9 @@
 
 use crate::clock::Now;
 use crate::delivery::delays::Delay;
-use crate::ipc::frame::{Outcome, Status};
-use crate::message::envelope::{Envelope, Recipient};
-use crate::queue::id::QueueId;
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::id::QueueId;
+use crate::mail::status::{Outcome, Status};
 use std::fmt;
 use std::sync::Arc;
 

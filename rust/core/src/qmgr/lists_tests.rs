@@ -4,7 +4,7 @@ use super::settings::{Settings, TransportSettings};
 use super::tests::{deferred, sent};
 use super::world::World;
 use crate::ipc::frame::JobKind;
-use crate::queue::id::QueueId;
+use crate::mail::id::QueueId;
 
 /// Delivery agents' places in these tests.
 const PLACES: u32 = 20;

@@ -7,9 +7,10 @@
 
 use super::route::Route;
 use crate::few::Few;
-use crate::ipc::frame::{JobRecipient, Status};
-use crate::message::envelope::{Envelope, Recipient};
-use crate::queue::recipients::Cursor;
+use crate::ipc::frame::JobRecipient;
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::status::Status;
+use crate::queue::segment::recipients::Cursor;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@
 //! at first and then less and less often, until somebody speaks for them or they can be read to their end.
 
 use crate::clock::{Now, SECOND_US};
-use crate::queue::locator::SegmentId;
+use crate::mail::locator::SegmentId;
 
 /// The first look comes after this time.
 pub const LOOK_FIRST_US: u64 = SECOND_US;
@@ -52,13 +52,13 @@ impl Orphans {
 mod tests {
     use super::*;
     use crate::log::{Destination, Log};
+    use crate::mail::id::QueueId;
     use crate::qmgr::hub::Hub;
     use crate::qmgr::scheduler::Scheduler;
     use crate::qmgr::settings::Settings;
-    use crate::queue::diskstore::DiskStore;
-    use crate::queue::id::QueueId;
     use crate::queue::journal::{Journal, JournalOptions};
-    use crate::queue::testing::{Directory, commit};
+    use crate::queue::proofs::testing::{Directory, commit};
+    use crate::queue::store::disk_store::DiskStore;
     use std::sync::Arc;
 
     /// Far more than any test waits for: an announcement that was missed shows.

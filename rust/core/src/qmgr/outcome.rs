@@ -16,7 +16,8 @@ use super::message::{Active, Outcomes, Phase, Stage, Wish};
 use super::scheduler::{Event, Scheduler, Timer, deferral};
 use crate::clock::{Now, SECOND_US};
 use crate::few::Few;
-use crate::ipc::frame::{JobKind, JobRecipient, JobResult, Outcome, Status};
+use crate::ipc::frame::{JobKind, JobRecipient, JobResult};
+use crate::mail::status::{Outcome, Status};
 use crate::queue::state::Fact;
 use std::sync::Arc;
 

@@ -5,8 +5,9 @@ use super::settings::{RefillRules, Settings, SlotRules, TransportSettings};
 use super::waits::Waits;
 use super::world::{START_US, World, status};
 use crate::clock::{Now, SECOND_US};
-use crate::ipc::frame::{JobKind, JobResult, Outcome, Status};
-use crate::queue::id::QueueId;
+use crate::ipc::frame::{JobKind, JobResult};
+use crate::mail::id::QueueId;
+use crate::mail::status::{Outcome, Status};
 use proptest::prelude::*;
 use std::sync::Arc;
 

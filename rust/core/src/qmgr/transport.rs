@@ -10,7 +10,7 @@
 use super::errand::Turn;
 use super::order::Order;
 use super::settings::TransportSettings;
-use crate::ipc::frame::Status;
+use crate::mail::status::Status;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use super::catalogue::Place;
 use super::message::{Active, Phase, Stage};
 use super::scheduler::Scheduler;
 use crate::clock::Now;
-use crate::ipc::frame::Status;
+use crate::mail::status::Status;
 use std::sync::Arc;
 
 /// What a message waits for. Moments are on the wall clock, in microseconds since 1970.

@@ -10,15 +10,17 @@ use super::route::domain;
 use super::scheduler::Scheduler;
 use super::waits::Waits;
 use crate::clock::{Now, SECOND_US};
+use crate::mail::envelope::Envelope;
+use crate::mail::id::QueueId;
+use crate::mail::locator::SegmentId;
+use crate::pickup::listing::list_submissions;
 use crate::queue::catalogue::{Entry, Place, Snapshot};
-use crate::queue::envelopes::{EnvelopeReader, EnvelopeView};
-use crate::queue::id::QueueId;
-use crate::queue::listing::CHUNK_OCTETS;
-use crate::queue::locator::SegmentId;
-use crate::queue::rows::{Form, Head, Rows, Tail};
+use crate::queue::listing::rows::{Form, Head, Rows, Tail};
+use crate::queue::listing::{CHUNK_OCTETS, print};
+use crate::queue::segment::envelopes::{EnvelopeReader, EnvelopeView};
+use crate::queue::state::Kept;
 use crate::queue::store::Store;
-use crate::queue::submissions::list_submissions;
-use crate::queue::unannounced::Unannounced;
+use crate::queue::store::unannounced::Unannounced;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -50,6 +52,8 @@ const NICE: i32 = 10;
 const NICE_LONG: i32 = 19;
 /// A reader that takes nothing is looked at so often, to see whether the queue manager ends.
 const LOOK_S: i64 = 1;
+/// What a message waits for that is on disk and not in the catalogue yet.
+const UNANNOUNCED: &str = "for the queue manager to hear of it";
 
 /// What a walk tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -258,8 +262,11 @@ impl Listing {
             return None;
         }
         // After maildrop/: what pickup took from there meanwhile is in a segment.
-        let (directory, long) = (&self.queue_directory, self.long_queue_ids);
-        if !self.unannounced.list(directory, &mut printer.rows, long, &mut |rows| hand_on(rows, false)) {
+        let mut print_unannounced = |envelope: &Envelope| {
+            print(&mut printer.rows, envelope, &Kept::default(), self.long_queue_ids, UNANNOUNCED);
+            hand_on(&mut printer.rows, false)
+        };
+        if !self.unannounced.read(&self.queue_directory, &mut print_unannounced) {
             return None;
         }
         let whole = thread::scope(|scope| {

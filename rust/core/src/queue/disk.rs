@@ -1,5 +1,6 @@
 //! The system calls on the queue's files, behind a trait, so that a test can count them or let any of them fail.
 
+use super::error::QueueError;
 use rustix::io::{Errno, pwritev};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -143,4 +144,13 @@ pub(crate) fn read_exact(disk: &dyn Disk, file: &File, buffer: &mut [u8], offset
         }
     }
     Ok(())
+}
+
+/// The names in a directory of the queue; none when it is not there.
+pub(crate) fn names(disk: &dyn Disk, directory: &Path) -> Result<Vec<String>, QueueError> {
+    match disk.read_directory(directory) {
+        Ok(names) => Ok(names),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(error) => Err(QueueError::io("read", directory, &error)),
+    }
 }

@@ -3,20 +3,20 @@
 //! It keeps the promises of the files without any: what `completed` named is there after a crash, what was noted is
 //! there unless `crash` is told to lose what no sync followed.
 
-use crate::clock::Now;
-use crate::clock::wall_now_us;
+use super::journal::appender::{Appender, Incoming};
+use super::segment::recipients::Cursor;
+use super::store::recovery::Known;
+use super::store::{News, Recovery, Store, Stored};
+use crate::clock::{Now, wall_now_us};
 use crate::ipc::frame::{Arrival, Frame};
-use crate::message::envelope::{Envelope, Recipient};
-use crate::message::sink::Sink;
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::id::{IdSource, QueueId, SLOTS};
+use crate::mail::locator::{Locator, SegmentId};
+use crate::mail::sink::Sink;
 use crate::queue::catalogue::Catalogue;
 use crate::queue::error::QueueError;
-use crate::queue::id::{IdSource, QueueId, SLOTS};
 use crate::queue::journal::{Completion, lock};
-use crate::queue::locator::{Locator, SegmentId};
-use crate::queue::recipients::Cursor;
-use crate::queue::recovery::Known;
 use crate::queue::state::Fact;
-use crate::queue::store::{Appender, Incoming, News, Recovery, Store, Stored};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::{BTreeMap, HashMap};
 use std::io;

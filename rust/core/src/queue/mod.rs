@@ -3,63 +3,42 @@
 //! Two sides share the directory and no lock. Every receiving process has a `Journal`: drafts go in, and a thread of
 //! its own appends them to a segment, many to one sync. The queue manager has the one `Spool`: it reads what stands
 //! in the segments, keeps the state log, and clears away what is done.
+//!
+//! ```text
+//! disk, error, state   system calls, what can go wrong, what is remembered of a message
+//! segment/             the files with the messages: records, reading, what is damaged
+//! journal/             the side of a process that receives mail: drafts, group commit, writers
+//! catalogue/           every message in the queue, in memory
+//! store/               the queue manager's side: recovery, state log, housekeeping
+//! listing/             what postqueue and postcat show
+//! memory, repair       the queue without a disk; postsuper -s
+//! proofs/              tests of all of it
+//! ```
 
-mod appender;
 pub mod catalogue;
-mod company;
-pub mod content;
-mod corrupt;
-mod disk;
-pub mod diskstore;
-pub mod draft;
-pub mod envelopes;
+pub(crate) mod disk;
 pub mod error;
-pub mod fields;
-pub mod find;
-pub mod housekeeping;
-pub mod id;
 pub mod journal;
-mod large;
 pub mod listing;
-mod loader;
-pub mod locator;
 pub mod memory;
-pub mod recipients;
-mod record;
-mod recovery;
+#[cfg(test)]
+pub(crate) mod proofs;
 pub mod repair;
-pub mod rows;
-mod scan;
-mod segment;
-pub mod segment_files;
-mod slot;
-pub mod spool;
+pub mod segment;
 pub mod state;
-mod statelog;
 pub mod store;
-pub mod submissions;
-pub mod unannounced;
-mod writer;
 
-#[cfg(test)]
-mod conformance;
-#[cfg(test)]
-mod error_matrix;
-#[cfg(test)]
-mod power_cut;
-#[cfg(test)]
-pub(crate) mod testing;
-
-pub use content::{ContentReader, read_content};
-pub use diskstore::DiskStore;
-pub use draft::Draft;
 pub use error::QueueError;
+pub use journal::appender::{Appender, Incoming};
+pub use journal::draft::Draft;
 pub use journal::{Completion, Journal, JournalOptions};
 pub use listing::list_queue;
-pub use segment_files::SegmentFiles;
-pub use spool::Spool;
+pub use segment::content::{ContentReader, read_content};
+pub use segment::files::SegmentFiles;
 pub use state::{Fact, Kept};
-pub use store::{Appender, Incoming, News, Recovery, Store, Stored};
+pub use store::disk_store::DiskStore;
+pub use store::spool::Spool;
+pub use store::{News, Recovery, Store, Stored};
 
 /// Segments that producers write.
 pub const INCOMING: &str = "incoming";

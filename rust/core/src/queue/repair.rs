@@ -4,11 +4,11 @@
 //! place, another owner or mode, and what processes left behind that died. What is not understood is named and left
 //! alone; no octet of a segment is changed, and no file that may hold a message is removed.
 
+use super::store::disk_store::take_lock;
+use super::store::recovery::remove_leftovers;
+use crate::mail::locator::SegmentId;
 use crate::queue::disk::RealDisk;
-use crate::queue::diskstore::take_lock;
 use crate::queue::error::QueueError;
-use crate::queue::locator::SegmentId;
-use crate::queue::recovery::remove_leftovers;
 use crate::queue::segment::{NEW_PREFIX, SEGMENT_HEADER_OCTETS, SegmentBytes, SegmentHeader, is_live, make_directory};
 use crate::queue::{ACTIVE, CORRUPT, DEFERRED, INCOMING};
 use std::fs::{self, File, Metadata};
@@ -285,8 +285,8 @@ fn plural(count: usize) -> &'static str {
 mod tests {
     use super::*;
     use crate::queue::journal::{Journal, JournalOptions};
-    use crate::queue::spool::Spool;
-    use crate::queue::testing::{Directory, commit};
+    use crate::queue::proofs::testing::{Directory, commit};
+    use crate::queue::store::spool::Spool;
     use std::os::unix::fs::symlink;
     use std::time::SystemTime;
 

@@ -1,10 +1,10 @@
 //! What happens to a message after it was queued: facts, and what they add up to.
 
+use crate::codec::{CodecError, Put, Take};
 use crate::few::Few;
-use crate::ipc::codec::{CodecError, Put, Take};
-use crate::ipc::frame::{Status, decode_status, encode_status};
-use crate::queue::id::QueueId;
-use crate::queue::locator::SegmentId;
+use crate::mail::id::QueueId;
+use crate::mail::locator::SegmentId;
+use crate::mail::status::{Status, decode_status, encode_status};
 use std::sync::Arc;
 
 /// Something that happened to a message and must be known after a crash.
@@ -230,8 +230,8 @@ fn decode_fact(kind: u8, id: QueueId, take: &mut Take<'_>) -> Result<Fact, Codec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::frame::Outcome;
-    use crate::smtp::reply::Enhanced;
+    use crate::mail::reply::Enhanced;
+    use crate::mail::status::Outcome;
 
     fn examples() -> Vec<Fact> {
         let id = QueueId(9);

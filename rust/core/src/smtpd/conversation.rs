@@ -5,9 +5,9 @@
 //! again without a question.
 
 use crate::clock::wall_now_us;
+use crate::mail::reply::Reply;
 use crate::net::Dialogue;
-use crate::smtp::command::Verb;
-use crate::smtp::reply::Reply;
+use crate::smtp::server::command::Verb;
 use crate::smtp::server::{Question, plain_reply};
 use crate::smtpd::accepted::Accepted;
 use crate::smtpd::session::{Session, Turn};

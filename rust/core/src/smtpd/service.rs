@@ -4,9 +4,9 @@
 //! come back. A client that is known (`know`) is greeted, heard, answered and bidden goodbye without a wish; its
 //! message is on its way into the journal when the turn is over. Nothing here waits.
 
+use crate::mail::reply::Reply;
 use crate::net::reactor::{Happening, Key, Reactor};
 use crate::queue::Appender;
-use crate::smtp::reply::Reply;
 use crate::smtpd::accepted::Accepted;
 use crate::smtpd::conversation::{Conversation, ENDED, IDLE, Memory, SLEEPING, Shared, lock};
 use crate::smtpd::session::{Client, Session, Site};

@@ -4,15 +4,15 @@
 //! the journal's completions on; `250` goes out only after `committed`. Log lines are Postfix's word for word,
 //! because pflogsumm and fail2ban read them.
 
+use crate::cleanup::settings::CleanupSettings;
+use crate::cleanup::{Cleanup, Origin, Refusal, log_message_id};
 use crate::log::{Log, Severity};
-use crate::message::cleanup::{Cleanup, Origin, Refusal, log_message_id};
-use crate::message::envelope::Envelope;
-use crate::message::settings::CleanupSettings;
-use crate::queue::id::QueueId;
+use crate::mail::envelope::Envelope;
+use crate::mail::id::QueueId;
+use crate::mail::reply::{Enhanced, Reply};
 use crate::queue::{Appender, Incoming};
-use crate::smtp::reply::{Enhanced, Reply};
+use crate::smtp::server::config::ServerConfig;
 use crate::smtp::server::{ContentFault, EndOfData, Event, Question, Server, Transaction};
-use crate::smtp::server_config::ServerConfig;
 use crate::smtpd::flow::Flow;
 use std::sync::Arc;
 

@@ -3,9 +3,9 @@
 use super::Rows;
 use super::reasons::{NO_REASON, Reason};
 use crate::few::Few;
-use crate::ipc::frame::Status;
-use crate::queue::id::QueueId;
-use crate::queue::locator::Locator;
+use crate::mail::id::QueueId;
+use crate::mail::locator::Locator;
+use crate::mail::status::Status;
 use crate::queue::state::Fact;
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@
 
 use super::chunks::Chunks;
 use super::entry::{Flags, Row};
-use crate::queue::id::QueueId;
+use crate::mail::id::QueueId;
 use crate::spread::spread;
 use hashbrown::HashTable;
 

@@ -25,9 +25,9 @@ mod residents;
 pub use entry::{Entry, Place};
 pub use residents::Resident;
 
-use crate::ipc::frame::Status;
-use crate::queue::id::QueueId;
-use crate::queue::locator::{Locator, SegmentId};
+use crate::mail::id::QueueId;
+use crate::mail::locator::{Locator, SegmentId};
+use crate::mail::status::Status;
 use crate::queue::state::Kept;
 use chunks::Chunks;
 use due::Due;

@@ -1,7 +1,7 @@
 //! Why messages wait: each text once, however many messages share it.
 
 use super::chunks::Chunks;
-use crate::ipc::frame::Status;
+use crate::mail::status::Status;
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -80,8 +80,8 @@ fn hash_of(hasher: &RandomState, statuses: &Statuses, number: Reason) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::frame::Outcome;
-    use crate::smtp::reply::Enhanced;
+    use crate::mail::reply::Enhanced;
+    use crate::mail::status::Outcome;
 
     fn status(text: &str) -> Arc<Status> {
         let dsn = Enhanced { class: 4, subject: 4, detail: 1 };

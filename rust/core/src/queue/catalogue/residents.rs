@@ -1,7 +1,7 @@
 //! Who stands in which segment: the segments' numbers, and what of them is in use.
 
-use crate::queue::id::QueueId;
-use crate::queue::locator::{Locator, SegmentId};
+use crate::mail::id::QueueId;
+use crate::mail::locator::{Locator, SegmentId};
 use crate::spread::NumberMap;
 
 /// A segment, as far as its messages are concerned.

@@ -1,6 +1,6 @@
 use super::*;
-use crate::ipc::frame::Outcome;
-use crate::smtp::reply::Enhanced;
+use crate::mail::reply::Enhanced;
+use crate::mail::status::Outcome;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

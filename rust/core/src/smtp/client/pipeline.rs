@@ -4,7 +4,7 @@
 //! with full buffers; elsewhere one at a time.
 
 use super::expect::Expect;
-use crate::smtp::transaction::BadAddress;
+use super::transaction::BadAddress;
 use std::collections::VecDeque;
 
 /// How many octets of commands are sent before their replies are waited for.

@@ -1,12 +1,11 @@
 //! What the reply to each command means: verdicts, the next step, or the connection's end.
 
+use super::capability::Capabilities;
 use super::expect::Expect;
+use super::response::Response;
 use super::{Client, END_OF_DATA, Event, Phase, Protocol};
-use crate::delivery::job::outcome_of;
-use crate::ipc::frame::Status;
-use crate::smtp::capability::Capabilities;
-use crate::smtp::reply::Enhanced;
-use crate::smtp::response::Response;
+use crate::mail::reply::Enhanced;
+use crate::mail::status::{Status, outcome_of};
 
 impl Client {
     pub(super) fn answer(&mut self, response: &Response, now: f64) {

@@ -4,9 +4,9 @@
 //! is the next question. Every other reply ends the exchange; 235 with the identity that `authenticate` has named makes
 //! the session that of a user. What is no SASL answer, like `*`, is the owner's to judge.
 
+use super::command::{MailArguments, Verb};
 use super::{Ending, Event, Mode, Pending, Place, Question, Server, Step};
-use crate::smtp::command::{MailArguments, Verb};
-use crate::smtp::reply::Reply;
+use crate::mail::reply::Reply;
 use memchr::memchr;
 
 /// Who a client has shown to be.

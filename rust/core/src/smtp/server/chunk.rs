@@ -1,178 +1,158 @@
-//! BDAT (RFC 3030): content in chunks whose length is said before them.
+//! The content of BDAT's chunks in wire form (RFC 3030 §2).
 //!
-//! A chunk follows its line at once, whether it is wanted or not. So every chunk is read to its end, and its reply
-//! comes after it; a line that doesn't say how long its chunk is ends the session, because what follows cannot be told
-//! from commands. After a refusal the chunks of that message are thrown away until LAST, RSET, or EHLO.
+//! A chunk's length says where it ends, so a lone dot means nothing in it. Once stored, content is relayed by DATA,
+//! where a lone dot does: dots at the start of a line are stuffed here, LF alone becomes CRLF, and the last line gets
+//! an end. What `feed` gives out has the form that `data` gives out, whatever the chunks held and wherever they were
+//! cut. A CR that ends no line passes through, as it does there: cleanup decides about it.
 
-use super::{ContentFault, EndOfData, Event, Mode, Pending, Place, Server, Step};
-use crate::log::Severity;
-use crate::smtp::chunk::ChunkReader;
-use crate::smtp::command::{SIZE_MAX_OCTETS, Verb, first_word};
-use crate::smtp::reply::Reply;
-use crate::smtp::server::Ending;
-use crate::smtp::server_config::BareNewline;
+use memchr::memchr;
 
-/// How much of a line that makes no sense goes to the log.
-const MALFORMED_LOG_CHARS: usize = 100;
+const CRLF: &[u8] = b"\r\n";
 
-/// The chunk that a BDAT has announced.
-#[derive(Debug)]
-pub(super) struct Chunk {
+/// Reads the chunks of one message.
+#[derive(Debug, Clone)]
+pub struct ChunkReader {
+    /// No octet of the line has come yet.
+    at_start: bool,
+    /// The last octet was CR.
+    cr: bool,
+    bare_newlines: u64,
     octets: u64,
-    left: u64,
-    last: bool,
-    /// It is thrown away, and this is said about it.
-    refusal: Option<Reply>,
 }
 
-/// The message that comes in chunks.
-#[derive(Debug, Default)]
-pub(super) struct Chunks {
-    reader: ChunkReader,
-    /// A chunk was refused: the message cannot be whole.
-    pub(super) failed: bool,
-}
-
-impl Server {
-    pub(super) fn bdat_command(&mut self, line: &str, arguments: &str) {
-        if self.config.discards("CHUNKING") {
-            self.answer(Verb::Bdat, Reply::new(521, [5, 1], "Error: command not implemented"));
-            return self.close(Ending::Orderly);
-        }
-        let Some((octets, last)) = parse(arguments) else {
-            let start: String = line.chars().take(MALFORMED_LOG_CHARS).collect();
-            let line = format!("malformed BDAT command syntax from {}: {start}", self.peer);
-            self.log.push_back((Severity::Warning, line));
-            self.answer(Verb::Bdat, Reply::new(521, [5, 4], "Syntax: BDAT count [LAST]"));
-            return self.close(Ending::Orderly);
-        };
-        let chunk = Chunk { octets, left: octets, last, refusal: None };
-        if octets == 0 && !last {
-            self.log.push_back((Severity::Warning, format!("null BDAT request from {}", self.peer)));
-            return self.refuse_chunk(chunk, Reply::new(551, [7, 1], "Null BDAT request"));
-        }
-        match (&self.chunks, &self.transaction) {
-            (Some(Chunks { failed: true, .. }), _) => {
-                let text = format!("Discarded {octets} bytes after earlier error");
-                self.refuse_chunk(chunk, Reply::new(551, [0, 0], text));
-            }
-            (Some(_), _) => self.begin_chunk(chunk),
-            (None, None) => self.refuse_chunk(chunk, Reply::new(503, [5, 1], "Error: need RCPT command")),
-            (None, Some(transaction)) if transaction.recipients.is_empty() => {
-                self.refuse_chunk(chunk, Reply::new(554, [5, 1], "Error: no valid recipients"));
-            }
-            (None, Some(_)) => self.mode = Mode::Waiting(Pending::Data(Some(chunk))),
-        }
-    }
-
-    /// The owner has said whether content may come.
-    pub(super) fn begin_chunks(&mut self, chunk: Chunk, reply: &Reply) {
-        if reply.code == 354 {
-            self.chunks = Some(Chunks::default());
-            self.content_octets = 0;
-            self.bare_newline_seen = false;
-            return self.begin_chunk(chunk);
-        }
-        let sender = self.sender().map(str::to_owned);
-        self.log_reject("BDAT", reply, sender.as_deref(), None);
-        if matches!(reply.code, 421 | 521) {
-            // The session ends with it.
-            return self.answer(Verb::Bdat, reply.clone());
-        }
-        self.refuse_chunk(chunk, reply.clone());
-    }
-
-    fn begin_chunk(&mut self, chunk: Chunk) {
-        let limit = self.config.dialect.message_size_limit;
-        if limit > 0 && chunk.octets > limit.saturating_sub(self.content_octets) {
-            let line = format!("BDAT request from {} exceeds message size limit", self.peer);
-            self.log.push_back((Severity::Warning, line));
-            return self.refuse_chunk(chunk, Reply::new(552, [3, 4], "Chunk exceeds message size limit"));
-        }
-        self.place = Place::Chunk;
-        self.restart_deadline();
-        self.mode = Mode::Chunk(chunk);
-    }
-
-    /// Throw the chunk away, and say why when it is over.
-    fn refuse_chunk(&mut self, chunk: Chunk, reply: Reply) {
-        self.chunks.get_or_insert_default().failed = true;
-        self.restart_deadline();
-        self.mode = Mode::Chunk(Chunk { refusal: Some(reply), ..chunk });
-    }
-
-    pub(super) fn read_chunk(&mut self, content: &mut impl FnMut(&[u8])) -> Step {
-        let rejects = self.bare_newline == BareNewline::Reject;
-        let Mode::Chunk(chunk) = &mut self.mode else { return Step::Again };
-        let arrived = self.input.len() - self.start;
-        let octets = usize::try_from(chunk.left).unwrap_or(usize::MAX).min(arrived);
-        let bytes = &self.input[self.start..self.start + octets];
-        self.start += octets;
-        self.scanned = self.start;
-        chunk.left -= octets as u64;
-        if let (None, Some(chunks)) = (&chunk.refusal, &mut self.chunks) {
-            self.content_octets += octets as u64;
-            if rejects && chunks.reader.bare_newlines() > 0 {
-                // Refused when it is over; until then nothing of it is kept.
-                chunks.reader.feed(bytes, &mut |_| ());
-            } else {
-                chunks.reader.feed(bytes, content);
-            }
-        }
-        if chunk.left > 0 {
-            return Step::NeedInput;
-        }
-        let Mode::Chunk(chunk) = std::mem::replace(&mut self.mode, Mode::Command) else { return Step::Again };
-        self.end_chunk(chunk, content)
-    }
-
-    fn end_chunk(&mut self, chunk: Chunk, content: &mut impl FnMut(&[u8])) -> Step {
-        let Some(chunks) = &mut self.chunks else { return Step::Again };
-        if let Some(reply) = chunk.refusal {
-            if chunk.last {
-                self.reset();
-            }
-            self.answer(Verb::Bdat, reply);
-            return Step::Again;
-        }
-        if chunk.last {
-            chunks.reader.finish(content);
-        }
-        let (octets, bare_newlines) = (chunks.reader.octets(), chunks.reader.bare_newlines());
-        if bare_newlines > 0 && self.bare_newline == BareNewline::Note {
-            self.note_bare_newline();
-        }
-        let is_refused = bare_newlines > 0 && self.bare_newline == BareNewline::Reject;
-        if chunk.last {
-            self.place = Place::EndOfMessage;
-            self.mode = Mode::Waiting(Pending::EndOfData);
-            let fault = is_refused.then_some(ContentFault::BareNewline);
-            return Step::Event(Event::EndOfData(EndOfData { octets, chunked: true, fault }));
-        }
-        let reply = if is_refused {
-            self.chunks.get_or_insert_default().failed = true;
-            let reply = self.bare_newline_reply();
-            let sender = self.sender().map(str::to_owned);
-            self.log_reject("BDAT content", &reply, sender.as_deref(), None);
-            reply
-        } else {
-            Reply::new(250, [0, 0], format!("Ok: {} bytes", chunk.octets))
-        };
-        self.answer(Verb::Bdat, reply);
-        Step::Again
+impl Default for ChunkReader {
+    fn default() -> Self {
+        Self { at_start: true, cr: false, bare_newlines: 0, octets: 0 }
     }
 }
 
-/// The size in octets, and whether LAST stands behind it.
-fn parse(arguments: &str) -> Option<(u64, bool)> {
-    let (size, rest) = first_word(arguments);
-    if size.is_empty() || !size.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
+impl ChunkReader {
+    /// How many lines ended in LF alone.
+    pub fn bare_newlines(&self) -> u64 {
+        self.bare_newlines
     }
-    let octets = size.parse().ok().filter(|octets| *octets <= SIZE_MAX_OCTETS)?;
-    match rest {
-        "" => Some((octets, false)),
-        word if word.eq_ignore_ascii_case("LAST") => Some((octets, true)),
-        _ => None,
+
+    /// Octets of the message so far, line ends as CRLF, without the dots that were added.
+    pub fn octets(&self) -> u64 {
+        self.octets
+    }
+
+    /// Give the next octets of the message to `content`; any split of the chunks does.
+    pub fn feed(&mut self, input: &[u8], content: &mut impl FnMut(&[u8])) {
+        self.octets += input.len() as u64;
+        let mut run = 0;
+        let mut line = 0;
+        while line < input.len() {
+            if self.at_start && input[line] == b'.' {
+                give(&input[run..line], content);
+                content(b".");
+                run = line;
+            }
+            let Some(found) = memchr(b'\n', &input[line..]) else {
+                self.at_start = false;
+                self.cr = input.last() == Some(&b'\r');
+                break;
+            };
+            let newline = line + found;
+            let after_cr = if found == 0 { self.cr } else { input[newline - 1] == b'\r' };
+            if !after_cr {
+                give(&input[run..newline], content);
+                content(CRLF);
+                run = newline + 1;
+                self.bare_newlines += 1;
+                self.octets += 1;
+            }
+            line = newline + 1;
+            self.at_start = true;
+            self.cr = false;
+        }
+        give(&input[run..], content);
+    }
+
+    /// The message is over: end its last line.
+    pub fn finish(&mut self, content: &mut impl FnMut(&[u8])) {
+        if !self.at_start {
+            content(CRLF);
+            self.octets += CRLF.len() as u64;
+            self.at_start = true;
+            self.cr = false;
+        }
+    }
+}
+
+fn give(run: &[u8], content: &mut impl FnMut(&[u8])) {
+    if !run.is_empty() {
+        content(run);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::stuff::{stuff, unstuff};
+    use proptest::prelude::*;
+
+    /// Wire form, octets, bare newlines.
+    fn read(chunks: &[u8], step: usize) -> (Vec<u8>, u64, u64) {
+        let (mut reader, mut out) = (ChunkReader::default(), Vec::new());
+        for chunk in chunks.chunks(step.max(1)) {
+            reader.feed(chunk, &mut |run| out.extend_from_slice(run));
+        }
+        reader.finish(&mut |run| out.extend_from_slice(run));
+        (out, reader.octets(), reader.bare_newlines())
+    }
+
+    #[test]
+    fn chunks_get_the_form_that_data_has() {
+        for (chunks, wire, octets, bare_newlines) in [
+            ("", "", 0, 0),
+            ("a\r\n", "a\r\n", 3, 0),
+            ("abc", "abc\r\n", 5, 0),
+            (".\r\n", "..\r\n", 3, 0),
+            (".", "..\r\n", 3, 0),
+            ("..a\r\n.b", "...a\r\n..b\r\n", 9, 0),
+            ("a\n.\nb", "a\r\n..\r\nb\r\n", 9, 2),
+            ("a\r.\r\n", "a\r.\r\n", 5, 0),
+            ("a\r\r\n", "a\r\r\n", 4, 0),
+            ("a\r", "a\r\r\n", 4, 0),
+            ("\n\r\n\n", "\r\n\r\n\r\n", 6, 2),
+            ("\r", "\r\r\n", 3, 0),
+            ("a\r\n\r\n.\r\n.", "a\r\n\r\n..\r\n..\r\n", 11, 0),
+        ] {
+            for step in 1..=chunks.len().max(1) {
+                let got = read(chunks.as_bytes(), step);
+                assert_eq!(got, (wire.as_bytes().to_vec(), octets, bare_newlines), "{chunks:?} by {step}");
+            }
+        }
+    }
+
+    fn octets() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), Just(b'a'), any::<u8>()], 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same(chunks in octets(), step in 1usize..8) {
+            prop_assert_eq!(read(&chunks, step), read(&chunks, 100));
+        }
+
+        #[test]
+        fn what_comes_out_can_be_sent_by_data(chunks in octets(), step in 1usize..8) {
+            let (wire, octets, _) = read(&chunks, step);
+            let framed = [CRLF, &wire[..]].concat();
+            prop_assert!(!framed.windows(5).any(|w| w == b"\r\n.\r\n"));
+            prop_assert!(!framed.windows(2).any(|w| w[1] == b'\n' && w[0] != b'\r'));
+            prop_assert!(wire.is_empty() || wire.ends_with(CRLF));
+            prop_assert_eq!(&wire, &stuff(&chunks));
+            let dots = framed.windows(3).filter(|w| w == b"\r\n.").count();
+            prop_assert_eq!(wire.len() as u64, octets + dots as u64);
+        }
+
+        #[test]
+        fn content_with_standard_line_ends_comes_back(lines in prop::collection::vec("[.a-c]{0,4}", 0..8)) {
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let (wire, _, _) = read(text.replace('\n', "\r\n").as_bytes(), 3);
+            prop_assert_eq!(unstuff(&wire), text.into_bytes());
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! What each command of the dialogue does. The order of checks in a command is Postfix's.
 
+use super::command::{MailArguments, RcptArguments, Refused, Verb, first_word};
 use super::{Mode, Pending, Place, Server, Transaction};
+use crate::address::path::Path;
 use crate::log::Severity;
-use crate::message::envelope::Recipient;
-use crate::smtp::command::{MailArguments, RcptArguments, Refused, Verb, first_word};
-use crate::smtp::path::Path;
-use crate::smtp::reply::Reply;
+use crate::mail::envelope::Recipient;
+use crate::mail::reply::Reply;
 use crate::smtp::server::Ending;
 
 /// How much of what a client said too early goes to the log.

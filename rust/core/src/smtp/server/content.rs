@@ -1,10 +1,10 @@
 //! A message's content on its way to the owner, and lines that end in LF alone.
 
+use super::config::BareNewline;
+use super::data::Run;
 use super::{ContentFault, EndOfData, Ending, Event, Mode, Pending, Place, Server, Step};
 use crate::log::Severity;
-use crate::smtp::data::Run;
-use crate::smtp::reply::Reply;
-use crate::smtp::server_config::BareNewline;
+use crate::mail::reply::Reply;
 
 impl Server {
     pub(super) fn read_data(&mut self, content: &mut impl FnMut(&[u8])) -> Step {

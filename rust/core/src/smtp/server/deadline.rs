@@ -1,7 +1,7 @@
 //! Time: a silent client, a slow one (`smtpd_per_request_deadline`), the sleep after an error, the service's end.
 
 use super::{Ending, Mode, Server};
-use crate::smtp::reply::Reply;
+use crate::mail::reply::Reply;
 
 impl Server {
     /// When `timeout` must be called, if nothing happens before.

@@ -2,7 +2,7 @@
 
 use super::{Ending, Event, Mode, Pending, Question, Server, Step};
 use crate::log::Severity;
-use crate::smtp::reply::Reply;
+use crate::mail::reply::Reply;
 use memchr::memchr;
 
 /// How much of an overlong line goes to the log.

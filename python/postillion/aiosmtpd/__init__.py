@@ -1,0 +1,5 @@
+"""An `aiosmtpd.smtp.SMTP` for aiosmtpd's Controller, with lines and messages read in Rust (docs/aiosmtpd.md)."""
+
+from postillion.aiosmtpd.server import SMTP
+
+__all__ = ["SMTP"]

@@ -1,0 +1,1 @@
+"""A site's aiosmtpd handler as policy of smtpd (docs/aiosmtpd.md)."""

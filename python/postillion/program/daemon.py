@@ -1,0 +1,279 @@
+"""The skeleton of every program that master starts.
+
+Order of start: arguments, main.cf with the `-o` of master.cf, log, `chdir(queue_directory)`, listening sockets; then
+the program prepares what needs root; then `run` drops privileges and runs the program's coroutine on an event loop.
+
+    def main() -> None:
+        daemon = start("anvil", sys.argv[1:])
+        ...                                  # what must be done as root
+        run(daemon, serve)
+
+File descriptors: 3 is the lifeline, a pipe that master holds open; its end means that master is gone. Listening
+sockets start at 4. SIGTERM (or a lost lifeline) sets `stopping`, SIGHUP sets `draining`.
+"""
+
+import asyncio
+import concurrent.futures.thread
+import encodings.ascii
+import encodings.idna
+import encodings.latin_1
+import encodings.punycode
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Final, NoReturn
+
+from postillion._core import Log
+from postillion.config import Config, ConfigError
+from postillion.config.main_cf import split_assignment
+from postillion.program.log import open_log, utc_offset_s
+from postillion.program.title import set_title
+
+LIFELINE_FD: Final = 3
+LISTENER_FD_FIRST: Final = 4
+NUMBER_MAX: Final = 1_000_000
+STOP_GRACE_S: Final = 5.0
+"""What is in flight at SIGTERM has this long to end."""
+CLOCK_CHECK_S: Final = 60.0
+"""How often the log learns whether daylight saving began."""
+
+PRELOADED: Final = (
+    concurrent.futures.thread,
+    encodings.ascii,
+    encodings.idna,
+    encodings.latin_1,
+    encodings.punycode,
+)
+"""Imported by the standard library only when needed: too late when mail_owner cannot read the Python installation."""
+
+
+class Arguments:
+    """What master says: `-n service -t type [-u] [-o name=value]... -m limit -s sockets -c directory [-v] [args]`."""
+
+    def __init__(self, argv: list[str]) -> None:
+        """Parse; raises `ConfigError` for an option that no program has."""
+        self.service = ""
+        self.transport_type = "unix"
+        self.unprivileged = False
+        self.overrides: list[tuple[str, str]] = []
+        self.listeners: int | None = None
+        self.session_limit = 0
+        self.config_directory: str | None = None
+        self.verbose = 0
+        at = 0
+        while at < len(argv) and argv[at].startswith("-") and argv[at] != "-":
+            word = argv[at]
+            at += 1
+            if word == "--":
+                break
+            if word[1] in "notscm":
+                value = word[2:]
+                if not value:
+                    if at == len(argv):
+                        raise ConfigError("command line", None, f"option {word} needs a value", "give one after it")
+                    value = argv[at]
+                    at += 1
+                self._option(word[1], value)
+                continue
+            for letter in word[1:]:
+                if letter not in "uvlzdDSV":
+                    raise ConfigError("command line", None, f"unknown option -{letter}", "remove it in master.cf")
+                self.unprivileged |= letter == "u"
+                self.verbose += letter == "v"
+        self.arguments = argv[at:]
+
+    def _option(self, letter: str, value: str) -> None:
+        if letter == "n":
+            self.service = value
+        elif letter == "t":
+            self.transport_type = value
+        elif letter == "c":
+            self.config_directory = value
+        elif letter == "o":
+            self.overrides.append(split_assignment(value, f"-o {value}", None))
+        elif not value.isascii() or not value.isdigit() or int(value) > NUMBER_MAX:
+            raise ConfigError("command line", None, f"bad number -{letter} {value}", "give a whole number")
+        elif letter == "m":
+            self.session_limit = int(value)
+        else:
+            self.listeners = int(value)
+
+
+class Daemon:
+    """A program as master started it.
+
+    `program`: its name in log lines. `service`, `transport_type`: its name and type in master.cf. `listeners`: the
+    sockets that master bound; `fifos`: descriptors of the fifos among them. `lifeline`: None when it was not started
+    by master. `arguments`: what follows the options in master.cf. `verbose`: how often `-v` stands there.
+    `session_limit`: sessions or deliveries that this process may have at a time, by maxproc; 0 for no limit.
+    """
+
+    def __init__(self, program: str, argv: list[str]) -> None:
+        options = Arguments(argv)
+        runtime = (("service_name", options.service),) if options.service else ()
+        self.program = program
+        self.service = options.service or program
+        self.transport_type = options.transport_type
+        self.arguments = options.arguments
+        self.unprivileged = options.unprivileged
+        self.session_limit = options.session_limit
+        self.verbose = options.verbose
+        set_title(program, argv)
+        self.config = Config.load(options.config_directory, (*runtime, *options.overrides))
+        self.config.set_runtime(process_name=program)
+        self.log: Log = open_log(self.config, program)
+        self.stopping = asyncio.Event()
+        self.draining = asyncio.Event()
+        os.umask(0o077)
+        queue_directory = self.config.text("queue_directory")
+        try:
+            os.chdir(queue_directory)
+        except OSError as error:
+            self.fatal(f"chdir {queue_directory}: {error.strerror}")
+        self.lifeline: int | None = None
+        self.listeners: list[socket.socket] = []
+        self.fifos: list[int] = []
+        if options.listeners is not None:
+            self.lifeline = LIFELINE_FD
+            os.set_inheritable(LIFELINE_FD, False)
+            os.set_blocking(LIFELINE_FD, False)
+            self._adopt(range(LISTENER_FD_FIRST, LISTENER_FD_FIRST + options.listeners))
+
+    def _adopt(self, descriptors: range) -> None:
+        for fd in descriptors:
+            os.set_inheritable(fd, False)
+            os.set_blocking(fd, False)
+            if self.transport_type == "fifo":
+                self.fifos.append(fd)
+            else:
+                self.listeners.append(socket.socket(fileno=fd))
+
+    def drop_privileges(self) -> None:
+        """Become mail_owner for good when running as root with `-u`; nothing otherwise.
+
+        Raises `ConfigError` when mail_owner is no account or is root.
+        """
+        if not self.unprivileged or os.geteuid() != 0:
+            return
+        import pwd
+
+        owner = self.config.text("mail_owner")
+        try:
+            account = pwd.getpwnam(owner)
+        except KeyError:
+            raise _bad_owner(self.config, owner, "there is no such account") from None
+        if account.pw_uid == 0:
+            raise _bad_owner(self.config, owner, "this is root")
+        os.setgroups([])
+        os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+        os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+        if os.getresuid() != (account.pw_uid,) * 3 or os.getresgid() != (account.pw_gid,) * 3:
+            raise RuntimeError("privileges were not dropped")
+        self.unprivileged = False
+
+    def fatal(self, text: str) -> NoReturn:
+        """Log why the program cannot go on, and end it with status 1."""
+        self.log.line("fatal", text)
+        self.log.flush()
+        sys.exit(1)
+
+
+def start(program: str, argv: list[str]) -> Daemon:
+    """Return the program, configured, logging and in the queue directory, still with master's privileges.
+
+    Ends the process with status 1 and one line on standard error when the configuration cannot be used.
+    """
+    try:
+        return Daemon(program, argv)
+    except ConfigError as error:
+        sys.exit(f"{program}: fatal: {error}")
+    except OSError as error:
+        sys.exit(f"{program}: fatal: log file {error.filename}: {error.strerror}")
+
+
+def run(daemon: Daemon, main: Callable[[Daemon], Awaitable[None]]) -> NoReturn:
+    """Drop privileges and run `main(daemon)` to its end, then exit 0; exit 1 with a log line when it raises.
+
+    `main` returns when it has seen `daemon.stopping` or `daemon.draining` and finished what was in flight. It is
+    cancelled `STOP_GRACE_S` after `stopping`. Draining is bounded by the timeouts of the sessions that drain.
+    """
+    factory = _loop_factory()
+    try:
+        daemon.drop_privileges()
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_supervise(daemon, main))
+    except ConfigError as error:
+        daemon.fatal(str(error))
+    except Exception as error:
+        trace = traceback.extract_tb(error.__traceback__)
+        place = f"{os.path.basename(trace[-1].filename)}:{trace[-1].lineno}" if trace else "?"
+        for line in traceback.format_exception(error):
+            for part in line.rstrip("\n").split("\n"):
+                daemon.log.line("error", part)
+        daemon.fatal(f"{type(error).__name__} at {place}: {error}")
+    daemon.log.flush()
+    sys.exit(0)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop where it is installed: two to three times the connections a second."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _supervise(daemon: Daemon, main: Callable[[Daemon], Awaitable[None]]) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, daemon.stopping.set)
+    loop.add_signal_handler(signal.SIGINT, daemon.stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, daemon.draining.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGHUP))
+    if daemon.lifeline is not None:
+        loop.add_reader(daemon.lifeline, _lifeline_ended, daemon, loop)
+    work = asyncio.ensure_future(_as_coroutine(main(daemon)))
+    watchers = [asyncio.ensure_future(_bound_stop(daemon, work)), asyncio.ensure_future(_keep_local_time(daemon))]
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not daemon.stopping.is_set():
+            raise
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+
+
+async def _as_coroutine(work: Awaitable[None]) -> None:
+    await work
+
+
+def _lifeline_ended(daemon: Daemon, loop: asyncio.AbstractEventLoop) -> None:
+    assert daemon.lifeline is not None
+    try:
+        if os.read(daemon.lifeline, 1):
+            return
+    except BlockingIOError:
+        return
+    loop.remove_reader(daemon.lifeline)
+    daemon.stopping.set()
+
+
+async def _bound_stop(daemon: Daemon, work: "asyncio.Future[None]") -> None:
+    await daemon.stopping.wait()
+    await asyncio.sleep(STOP_GRACE_S)
+    work.cancel()
+
+
+async def _keep_local_time(daemon: Daemon) -> None:
+    while True:
+        await asyncio.sleep(CLOCK_CHECK_S)
+        daemon.log.set_utc_offset(utc_offset_s())
+
+
+def _bad_owner(config: Config, owner: str, problem: str) -> ConfigError:
+    return config.error("mail_owner", f"mail_owner {owner}: {problem}", "name an account that only mail uses")

@@ -1,0 +1,1 @@
+"""The restriction lists of smtpd: who may send what to whom."""

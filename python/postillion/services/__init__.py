@@ -1,0 +1,1 @@
+"""Small programs of master.cf: anvil, error, discard."""

@@ -1,0 +1,55 @@
+"""error, retry: settle every recipient with the text that stands as the next hop (error(8)).
+
+The service named `retry` defers, every other one bounces. The next hop may begin with an enhanced status code, which
+then decides: `error:5.7.1 no mail today`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from postillion._core import DeliveryJob
+from postillion.delivery.agent import Agent
+from postillion.program import daemon
+
+if TYPE_CHECKING:
+    from postillion.program.daemon import Daemon
+
+CAPACITY = 100
+_CODE = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+
+
+def split_status(nexthop: str, default: str) -> tuple[str, str]:
+    """Return the enhanced status code at the start of `nexthop`, or `default`, and the text after it."""
+    match = _CODE.match(nexthop)
+    return (match[1], nexthop[match.end() :]) if match else (default, nexthop.strip())
+
+
+class ErrorAgent(Agent):
+    """The agent of one service, error or retry."""
+
+    def start(self, job: DeliveryJob) -> None:
+        """Settle the job at once."""
+        defers = self.transport_name == "retry"
+        dsn, text = split_status(job.nexthop, "4.0.0" if defers else "5.0.0")
+        for recipient in job.recipients:
+            if defers:
+                job.status(recipient.index, "deferred", f"4{dsn[1:]}", text)
+            else:
+                job.status(recipient.index, "bounced", f"5{dsn[1:]}", text)
+        self.finish(job)
+
+
+async def _main(process: Daemon) -> None:
+    await ErrorAgent(process, capacity=CAPACITY).serve()
+
+
+def main() -> NoReturn:
+    """Run the program as master starts it."""
+    daemon.run(daemon.start("error", sys.argv[1:]), _main)
+
+
+if __name__ == "__main__":
+    main()

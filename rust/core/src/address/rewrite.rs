@@ -1,0 +1,143 @@
+//! What a site makes of incomplete addresses (trivial-rewrite(8)).
+
+use crate::mail::address::{addresses, at_sign};
+
+/// What a site makes of incomplete addresses (trivial-rewrite(8)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewrite {
+    /// `user` becomes `user@origin`; `None`: it stays (`append_at_myorigin = no`).
+    pub origin: Option<Box<str>>,
+    /// `user@host` becomes `user@host.domain`; `None`: it stays (`append_dot_mydomain = no`).
+    pub domain: Option<Box<str>>,
+    /// `site!user` becomes `user@site` (`swap_bangpath`).
+    pub swap_bangpath: bool,
+    /// `user%domain` becomes `user@domain` (`allow_percent_hack`).
+    pub percent_hack: bool,
+}
+
+impl Rewrite {
+    /// What Postfix does by default with mail of this site.
+    pub fn local(myorigin: &str) -> Self {
+        Self { origin: Some(myorigin.into()), domain: None, swap_bangpath: true, percent_hack: true }
+    }
+
+    /// The complete form of `address`; `None` when it is complete, or empty.
+    pub fn apply(&self, address: &str) -> Option<String> {
+        self.changed(address, true)
+    }
+
+    /// The same, but never to another site than the last domain in `address` says. Envelopes from the network are
+    /// completed with this: access was decided about the address as it was given.
+    pub fn complete(&self, address: &str) -> Option<String> {
+        self.changed(address, false)
+    }
+
+    fn changed(&self, address: &str, swap: bool) -> Option<String> {
+        let complete = |at| address[at + 1..].contains('.') && !address.ends_with('.');
+        if address.is_empty() || at_sign(address).is_some_and(complete) {
+            return None;
+        }
+        let rewritten = self.rewrite(address, swap);
+        (rewritten != address).then_some(rewritten)
+    }
+
+    fn rewrite(&self, address: &str, swap: bool) -> String {
+        let (mut local, mut domain) = match at_sign(address) {
+            Some(at) => (address[..at].to_owned(), address[at + 1..].to_owned()),
+            None => (address.to_owned(), String::new()),
+        };
+        let quoted = local.starts_with('"');
+        if domain.is_empty() && !quoted {
+            if let Some((site, user)) = local.split_once('!').filter(|_| swap && self.swap_bangpath) {
+                (local, domain) = (user.to_owned(), site.to_owned());
+            } else if let Some((user, site)) = local.rsplit_once('%').filter(|_| swap && self.percent_hack) {
+                (local, domain) = (user.to_owned(), site.to_owned());
+            }
+            if local.is_empty() {
+                return address.to_owned();
+            }
+        }
+        if domain.is_empty() {
+            let Some(origin) = &self.origin else {
+                return local;
+            };
+            return format!("{local}@{origin}");
+        }
+        // One dot at the end goes, not one of two: what is no domain stays as it was written.
+        let bare = domain.strip_suffix('.').filter(|bare| !bare.ends_with('.')).unwrap_or(&domain);
+        if bare.is_empty() {
+            return address.to_owned();
+        }
+        match &self.domain {
+            Some(ours) if !bare.contains('.') && !bare.starts_with('[') => format!("{local}@{bare}.{ours}"),
+            _ => format!("{local}@{bare}"),
+        }
+    }
+
+    /// Replace the incomplete addresses in a header's value; `None` when all are complete.
+    pub fn apply_to_list(&self, value: &[u8], tokens_max: usize) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        let mut copied = 0;
+        for address in addresses(value, tokens_max) {
+            let Some(rewritten) = self.apply(&address.text).filter(|_| address.certain) else {
+                continue;
+            };
+            out.extend_from_slice(&value[copied..address.span.start]);
+            out.extend_from_slice(rewritten.as_bytes());
+            copied = address.span.end;
+        }
+        if copied == 0 {
+            return None;
+        }
+        out.extend_from_slice(&value[copied..]);
+        Some(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incomplete_addresses_are_completed() {
+        let mut rewrite = Rewrite::local("mx.example.org");
+        rewrite.domain = Some("example.org".into());
+        for (address, expected) in [
+            ("root", Some("root@mx.example.org")),
+            ("root@", Some("root@mx.example.org")),
+            ("u@host", Some("u@host.example.org")),
+            ("u@host.", Some("u@host.example.org")),
+            ("u@x.org.", Some("u@x.org")),
+            ("u@x.org", None),
+            ("u@[127.0.0.1]", None),
+            ("", None),
+            ("site!u", Some("u@site.example.org")),
+            ("u%x.org", Some("u@x.org")),
+            ("a%b@x.org", None),
+            ("\"u%x\"", Some("\"u%x\"@mx.example.org")),
+            ("\"a@b\"", Some("\"a@b\"@mx.example.org")),
+            ("\"a@b\"@x.org", None),
+            ("a@b@c.org", None),
+            ("@", None),
+            ("u@.", None),
+            ("u@x..", None),
+            ("u@..", None),
+        ] {
+            assert_eq!(rewrite.apply(address).as_deref(), expected, "{address:?}");
+        }
+        assert_eq!(rewrite.complete("u%x.org").as_deref(), Some("u%x.org@mx.example.org"));
+        assert_eq!(rewrite.complete("x.org!u").as_deref(), Some("x.org!u@mx.example.org"));
+        assert_eq!(rewrite.complete("u@host").as_deref(), Some("u@host.example.org"));
+    }
+
+    #[test]
+    fn the_rest_of_a_header_stays_as_it_was_written() {
+        let rewrite = Rewrite::local("mx.example.org");
+        let value = b" Root  <root> (r),\r\n\tx@y.org (X), admin (A)";
+        let expected = " Root  <root@mx.example.org> (r),\r\n\tx@y.org (X), admin@mx.example.org (A)";
+        assert_eq!(rewrite.apply_to_list(value, 100).unwrap(), expected.as_bytes());
+        assert_eq!(rewrite.apply_to_list(b" x@y.org", 100), None);
+        assert_eq!(rewrite.apply_to_list(b" Charlie Root", 100), None);
+        assert_eq!(rewrite.apply_to_list(b" a, b, c", 3).unwrap(), b" a@mx.example.org, b@mx.example.org, c");
+    }
+}

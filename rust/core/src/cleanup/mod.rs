@@ -1,0 +1,376 @@
+//! What happens to a message between its arrival and the queue (cleanup(8)).
+//!
+//! The header block is read as a stream, one logical header at a time: some are dropped, some completed, missing ones
+//! added behind the last. The body is copied in runs as long as nothing needs a change. Memory is bounded by
+//! `header_size_limit`, whatever is fed. The first problem is latched: what follows is read and thrown away, for the
+//! client must be heard to the end before it can be told.
+//!
+//! ```text
+//! settings    the parameters
+//! envelope    addresses of the envelope are completed, duplicates dropped
+//! output      header fields are dropped and completed, the body passes
+//! missing     header fields that are added
+//! ```
+
+mod envelope;
+mod missing;
+mod output;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+
+use crate::log::{Log, Severity};
+use crate::mail::envelope::Envelope;
+use crate::mail::header::{HeaderEvents, HeaderParser, Seen};
+use crate::mail::reply::Reply;
+use crate::mail::sink::Sink;
+use envelope::complete_envelope;
+use memchr::memchr2;
+use settings::{CleanupSettings, Octets};
+use std::sync::Arc;
+
+/// Where a message comes from: it decides what is completed and added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// From a client on the network. `trusted`: `local_header_rewrite_clients` names it.
+    Network {
+        /// Headers are completed and added as for local mail.
+        trusted: bool,
+    },
+    /// From a program on this machine.
+    Local,
+}
+
+/// Why a message is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// `hopcount_limit`
+    TooManyHops,
+    /// `message_size_limit`
+    TooBig,
+    /// `message_reject_characters`
+    DisallowedCharacter,
+    /// The disk is full.
+    NoSpace,
+    /// The queue cannot be written.
+    WriteError,
+}
+
+impl Refusal {
+    /// What the client is told, in Postfix's words.
+    pub fn reply(self) -> Reply {
+        match self {
+            Self::TooManyHops => Reply::new(554, [4, 0], "Error: too many hops"),
+            Self::TooBig => Reply::new(552, [3, 4], "Error: message file too big"),
+            Self::DisallowedCharacter => Reply::new(550, [7, 1], "disallowed character"),
+            Self::NoSpace => Reply::new(452, [3, 1], "Insufficient system storage"),
+            Self::WriteError => Reply::new(451, [3, 0], "Error: queue file write error"),
+        }
+    }
+}
+
+/// The name of the attribute that holds the Message-Id, angle brackets and all.
+pub const MESSAGE_ID: &str = "message_id";
+/// The name of the attribute that holds the Resent-Message-Id.
+pub const RESENT_MESSAGE_ID: &str = "resent_message_id";
+
+/// A message on its way into the queue.
+#[derive(Debug)]
+pub struct Cleanup<S: Sink> {
+    out: Output<S>,
+    /// `None` once the body has begun.
+    head: Option<HeaderParser>,
+    /// At the start of a line of the body, or of the header block.
+    line_start: bool,
+    pending_cr: bool,
+    /// What was fed, with a line end as two octets, without stuffed dots: what `message_size_limit` limits.
+    received_octets: u64,
+    /// Such a message gets through the piecewise path to its end.
+    filtered: bool,
+}
+
+/// The message as it leaves cleanup, and what was found out about it.
+#[derive(Debug)]
+struct Output<S> {
+    settings: Arc<CleanupSettings>,
+    sink: S,
+    envelope: Envelope,
+    origin: Origin,
+    full_name: Option<Box<str>>,
+    wall_now_us: u64,
+    seen: Seen,
+    resent: bool,
+    hops: u32,
+    /// Octets with a line end as one, without stuffed dots.
+    size_octets: u64,
+    body_line_open: bool,
+    refusal: Option<Refusal>,
+}
+
+enum Piece<'a> {
+    Text(&'a [u8]),
+    Stray(u8),
+    LineEnd,
+}
+
+impl<S: Sink> Cleanup<S> {
+    /// A message with this envelope; `wall_now_us`: microseconds since 1970. Addresses in the envelope that lack a
+    /// domain are completed. Nothing is written yet.
+    pub fn new(
+        settings: Arc<CleanupSettings>,
+        sink: S,
+        mut envelope: Envelope,
+        origin: Origin,
+        wall_now_us: u64,
+    ) -> Self {
+        complete_envelope(&settings, origin, &mut envelope);
+        let head = HeaderParser::new(settings.header_size_limit);
+        let filtered = settings.strip_characters.is_some() || settings.reject_characters.is_some();
+        let out = Output {
+            settings,
+            sink,
+            envelope,
+            origin,
+            full_name: None,
+            wall_now_us,
+            seen: Seen::default(),
+            resent: false,
+            hops: 0,
+            size_octets: 0,
+            body_line_open: false,
+            refusal: None,
+        };
+        Self { out, head: Some(head), line_start: true, pending_cr: false, received_octets: 0, filtered }
+    }
+
+    /// Write a trace header, `Received: from ...\n\tby ...` with LF inside and no LF at its end. Call it before `feed`.
+    pub fn received(&mut self, header: &str) {
+        self.out.hop();
+        let mut wire = Vec::with_capacity(header.len() + 8);
+        for line in header.trim_end_matches('\n').split('\n') {
+            wire.extend(line.bytes().filter(|b| *b != b'\r'));
+            wire.extend_from_slice(b"\r\n");
+        }
+        let line_ends = wire.iter().filter(|b| **b == b'\n').count();
+        self.out.write(&wire);
+        self.out.size_octets += (wire.len() - line_ends) as u64;
+    }
+
+    /// The sender's name, for a `From:` that has to be added (`sendmail -F`).
+    pub fn full_name(&mut self, name: &str) {
+        self.out.full_name = (!name.is_empty()).then(|| name.into());
+    }
+
+    /// What is wrong so far.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.out.refusal
+    }
+
+    /// The envelope as it stands.
+    pub fn envelope(&self) -> &Envelope {
+        &self.out.envelope
+    }
+
+    /// Take the next bytes of the message in wire form: any split, without the final dot line.
+    pub fn feed(&mut self, wire: &[u8]) {
+        if self.out.refusal.is_some() {
+            return;
+        }
+        // Counted first: the dots that are taken off below are among them.
+        self.received_octets += wire.len() as u64;
+        let mut rest = wire;
+        while !rest.is_empty() && (self.head.is_some() || self.filtered) {
+            match self.next_piece(&mut rest) {
+                Some(piece) => self.piece(piece),
+                None => break,
+            }
+        }
+        if !rest.is_empty() {
+            self.body(rest);
+        }
+        let limit = self.out.settings.message_size_limit;
+        if limit > 0 && self.received_octets > limit {
+            self.out.refuse(Refusal::TooBig);
+        }
+    }
+
+    /// The message is whole: what is missing is added. Gives back the sink and the envelope, complete with
+    /// `size_octets` and `message_id`.
+    pub fn finish(mut self) -> Result<(S, Envelope), Refusal> {
+        if self.pending_cr {
+            self.pending_cr = false;
+            self.piece(Piece::Stray(b'\r'));
+        }
+        if let Some(mut head) = self.head.take() {
+            head.message_end(&mut self.out);
+        }
+        if self.out.body_line_open {
+            self.out.body_line_end();
+        }
+        let Output { sink, mut envelope, size_octets, refusal, .. } = self.out;
+        envelope.size_octets = size_octets;
+        match refusal {
+            Some(refusal) => Err(refusal),
+            None => Ok((sink, envelope)),
+        }
+    }
+
+    /// Take the next piece off `rest`; `None` when more must come first.
+    fn next_piece<'a>(&mut self, rest: &mut &'a [u8]) -> Option<Piece<'a>> {
+        let input = *rest;
+        if self.pending_cr {
+            self.pending_cr = false;
+            if input[0] == b'\n' {
+                *rest = &input[1..];
+                return Some(Piece::LineEnd);
+            }
+            return Some(Piece::Stray(b'\r'));
+        }
+        let at = memchr2(b'\r', b'\n', input).unwrap_or(input.len());
+        if at > 0 {
+            *rest = &input[at..];
+            return Some(Piece::Text(&input[..at]));
+        }
+        let (first, after) = input.split_first()?;
+        *rest = after;
+        match (first, after.first()) {
+            (b'\r', None) => {
+                self.pending_cr = true;
+                None
+            }
+            (b'\r', Some(b'\n')) => {
+                *rest = &after[1..];
+                Some(Piece::LineEnd)
+            }
+            (stray, _) => Some(Piece::Stray(*stray)),
+        }
+    }
+
+    fn piece(&mut self, piece: Piece<'_>) {
+        match piece {
+            Piece::Text(mut text) => {
+                if self.line_start && text[0] == b'.' {
+                    // A stuffed dot. Nothing but it may have come yet: the line is still at its start.
+                    text = &text[1..];
+                    self.received_octets -= 1;
+                    self.line_start = false;
+                }
+                if !text.is_empty() {
+                    self.text(text);
+                }
+            }
+            Piece::Stray(octet) => {
+                let octet = if self.out.settings.replace_stray_cr_lf { b' ' } else { octet };
+                self.text(&[octet]);
+            }
+            Piece::LineEnd => {
+                self.line_start = true;
+                match &mut self.head {
+                    None => self.out.body_line_end(),
+                    Some(head) => {
+                        if !head.line_end(&mut self.out) {
+                            self.head = None;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.line_start = false;
+        let stripped;
+        let mut text = text;
+        if self.filtered {
+            let settings = &self.out.settings;
+            if settings.reject_characters.as_ref().is_some_and(|octets| octets.any_in(text)) {
+                self.out.refuse(Refusal::DisallowedCharacter);
+                return;
+            }
+            if let Some(octets) = settings.strip_characters.as_ref().filter(|octets| octets.any_in(text)) {
+                stripped = strip(octets, text);
+                text = &stripped;
+            }
+        }
+        if text.is_empty() {
+            return;
+        }
+        match &mut self.head {
+            None => self.out.body(text),
+            Some(head) => {
+                if !head.text(text, &mut self.out) {
+                    self.head = None;
+                }
+            }
+        }
+    }
+
+    /// The body in runs: only line ends are looked at. Wire form in, wire form out, so dots need no change.
+    fn body(&mut self, wire: &[u8]) {
+        let replacement = self.out.settings.replace_stray_cr_lf.then_some(b' ');
+        let (mut start, mut at) = (0, 0);
+        let (mut octets, mut line_ends, mut dots) = (0u64, 0u64, 0u64);
+        if self.pending_cr {
+            self.pending_cr = false;
+            self.line_start = wire[0] == b'\n';
+            if self.line_start {
+                self.out.write(b"\r\n");
+                (start, at) = (1, 1);
+            } else {
+                self.out.write(&[replacement.unwrap_or(b'\r')]);
+            }
+            octets += 1;
+        }
+        loop {
+            if self.line_start && at < wire.len() {
+                dots += u64::from(wire[at] == b'.');
+                self.line_start = false;
+            }
+            let Some(found) = memchr2(b'\r', b'\n', &wire[at..]).map(|found| at + found) else {
+                break;
+            };
+            at = found + 1;
+            if wire[found] == b'\r' {
+                match wire.get(at) {
+                    Some(b'\n') => {
+                        at += 1;
+                        line_ends += 1;
+                        self.line_start = true;
+                        continue;
+                    }
+                    Some(_) => {}
+                    None => {
+                        self.pending_cr = true;
+                        break;
+                    }
+                }
+            }
+            if let Some(replacement) = replacement {
+                self.out.write(&wire[start..found]);
+                self.out.write(&[replacement]);
+                octets += (at - start) as u64;
+                start = at;
+            }
+        }
+        let end = wire.len() - usize::from(self.pending_cr);
+        self.out.write(&wire[start..end]);
+        octets += (end - start) as u64;
+        self.out.size_octets += octets - line_ends - dots;
+        self.out.body_line_open = !self.line_start;
+        self.received_octets -= dots;
+    }
+}
+
+fn strip(octets: &Octets, text: &[u8]) -> Vec<u8> {
+    text.iter().copied().filter(|octet| !octets.has(*octet)).collect()
+}
+
+/// Log the Message-Id in the name of cleanup, as log parsers expect it for every message: `ID: message-id=<...>`.
+pub fn log_message_id(log: &Log, settings: &CleanupSettings, envelope: &Envelope) {
+    let id = envelope.id.text(settings.long_queue_ids);
+    if let Some(value) = envelope.attribute(RESENT_MESSAGE_ID) {
+        log.line_as("cleanup", Severity::Info, format_args!("{id}: resent-message-id={value}"));
+    }
+    let value = envelope.attribute(MESSAGE_ID).unwrap_or("<>");
+    log.line_as("cleanup", Severity::Info, format_args!("{id}: message-id={value}"));
+}

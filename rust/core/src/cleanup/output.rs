@@ -1,0 +1,110 @@
+//! The message as it leaves cleanup: header fields one at a time, the body as it comes.
+
+use super::{Origin, Output, Refusal};
+use crate::address::rewrite::Rewrite;
+use crate::mail::header::{End, Field, HeaderEvents, Known};
+use crate::mail::sink::Sink;
+use std::io;
+
+impl<S: Sink> Output<S> {
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.refusal.get_or_insert(refusal);
+    }
+
+    pub(super) fn write(&mut self, wire: &[u8]) {
+        if self.refusal.is_some() || wire.is_empty() {
+            return;
+        }
+        if let Err(error) = self.sink.write(wire) {
+            let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            self.refuse(if full { Refusal::NoSpace } else { Refusal::WriteError });
+        }
+    }
+
+    /// Write a header without its last line end.
+    pub(super) fn write_header(&mut self, parts: &[&[u8]]) {
+        if parts[0].first() == Some(&b'.') {
+            self.write(b".");
+        }
+        for part in parts {
+            self.write(part);
+            self.size_octets += (part.len() - memchr::memchr_iter(b'\n', part).count()) as u64;
+        }
+        self.write(b"\r\n");
+        self.size_octets += 1;
+    }
+
+    pub(super) fn hop(&mut self) {
+        self.hops += 1;
+        if self.hops >= self.settings.hopcount_limit {
+            self.refuse(Refusal::TooManyHops);
+        }
+    }
+
+    /// What completes the addresses in this message's headers.
+    pub(super) fn rewrite(&self) -> Option<&Rewrite> {
+        match self.origin {
+            Origin::Local | Origin::Network { trusted: true } => Some(&self.settings.local_rewrite),
+            Origin::Network { trusted: false } => self.settings.remote_rewrite.as_ref(),
+        }
+    }
+}
+
+impl<S: Sink> HeaderEvents for Output<S> {
+    fn header(&mut self, header: &[u8]) {
+        let Some(field) = Field::parse(header) else {
+            return self.write_header(&[header]);
+        };
+        let known = Known::of(field.name);
+        if let Some(known) = known {
+            self.seen.note(known);
+            self.resent |= known.is_resent();
+            match known {
+                Known::Received => self.hop(),
+                Known::MessageId | Known::ResentMessageId => self.note_message_id(known, field.unfolded()),
+                _ => {}
+            }
+        }
+        if self.settings.drops(field.name, known) {
+            return;
+        }
+        let addresses = known.is_some_and(|known| known.names_senders() || known.names_recipients());
+        let tokens_max = self.settings.header_address_token_limit;
+        let rewrite = self.rewrite().filter(|_| addresses);
+        let rewritten = rewrite.and_then(|rewrite| rewrite.apply_to_list(field.value, tokens_max));
+        self.write_header(&[field.name, b":", rewritten.as_deref().unwrap_or(field.value)]);
+    }
+
+    fn mbox(&mut self) -> Option<&'static str> {
+        match self.origin {
+            Origin::Network { .. } => Some("X-Mailbox-Line"),
+            Origin::Local => None,
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        self.add_missing();
+        if end != End::Message {
+            self.write(b"\r\n");
+            self.size_octets += 1;
+        }
+    }
+
+    fn body(&mut self, text: &[u8]) {
+        let Some(first) = text.first() else {
+            return;
+        };
+        if !self.body_line_open && *first == b'.' {
+            self.write(b".");
+        }
+        self.body_line_open = true;
+        self.write(text);
+        self.size_octets += text.len() as u64;
+    }
+
+    fn body_line_end(&mut self) {
+        self.body_line_open = false;
+        self.write(b"\r\n");
+        self.size_octets += 1;
+    }
+}

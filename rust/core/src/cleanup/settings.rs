@@ -1,0 +1,171 @@
+//! What a site says about messages that come in: cleanup's parameters by Postfix's names (cleanup(8)).
+
+use crate::address::rewrite::Rewrite;
+use crate::mail::date::Zone;
+use crate::mail::header::Known;
+use std::sync::{PoisonError, RwLock};
+
+/// A set of octets, written as in main.cf: `\0\r` (`message_strip_characters`, `message_reject_characters`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Octets([bool; 256]);
+
+impl std::fmt::Debug for Octets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries((0..=255u8).filter(|octet| self.has(*octet))).finish()
+    }
+}
+
+impl Octets {
+    /// The octets that `text` names, with C's escapes (`\a \b \f \n \r \t \v \\ \ddd`); `None` when it names none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut set = [false; 256];
+        let mut rest = text.as_bytes();
+        while let Some((first, after)) = rest.split_first() {
+            let (octet, after) = if *first == b'\\' { escape(after) } else { (*first, after) };
+            set[usize::from(octet)] = true;
+            rest = after;
+        }
+        (!text.is_empty()).then_some(Self(set))
+    }
+
+    /// Is the octet one of them?
+    pub fn has(&self, octet: u8) -> bool {
+        self.0[usize::from(octet)]
+    }
+
+    /// Is one of them in `text`?
+    pub fn any_in(&self, text: &[u8]) -> bool {
+        text.iter().any(|octet| self.has(*octet))
+    }
+}
+
+/// The octet that an escape names, and what follows it. A character that escapes nothing stands for itself.
+fn escape(text: &[u8]) -> (u8, &[u8]) {
+    const OCTAL_MAX_DIGITS: usize = 3;
+    let digits = text.iter().take(OCTAL_MAX_DIGITS).take_while(|b| (b'0'..=b'7').contains(b)).count();
+    if digits > 0 {
+        let value = text[..digits].iter().fold(0u32, |value, digit| value * 8 + u32::from(digit - b'0'));
+        return (value as u8, &text[digits..]);
+    }
+    let Some((first, after)) = text.split_first() else {
+        return (b'\\', text);
+    };
+    let octet = match first {
+        b'a' => 7,
+        b'b' => 8,
+        b'f' => 12,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'v' => 11,
+        other => *other,
+    };
+    (octet, after)
+}
+
+/// The parameters. Build it with `..CleanupSettings::new("mx.example.org")`.
+#[derive(Debug)]
+pub struct CleanupSettings {
+    /// `$myhostname`
+    pub myhostname: Box<str>,
+    /// What bare addresses get: `$myorigin`, `$mydomain` and what may be appended and swapped.
+    pub local_rewrite: Rewrite,
+    /// The same for headers of mail from strangers (`remote_header_rewrite_domain`); `None`: those stay as they are.
+    pub remote_rewrite: Option<Rewrite>,
+    /// `header_size_limit`, in octets.
+    pub header_size_limit: usize,
+    /// `header_address_token_limit`: the addresses of a header are rewritten up to so many tokens.
+    pub header_address_token_limit: usize,
+    /// `hopcount_limit`: a message with so many `Received:` headers is in a loop.
+    pub hopcount_limit: u32,
+    /// `message_size_limit`, in octets; 0: none.
+    pub message_size_limit: u64,
+    /// `always_add_missing_headers`
+    pub always_add_missing_headers: bool,
+    /// `message_drop_headers`, in lower case.
+    pub drop_headers: Vec<Box<str>>,
+    /// `undisclosed_recipients_header`: added when no header names a recipient; empty: none is.
+    pub undisclosed_recipients_header: Box<str>,
+    /// `cleanup_replace_stray_cr_lf`
+    pub replace_stray_cr_lf: bool,
+    /// `message_strip_characters`
+    pub strip_characters: Option<Octets>,
+    /// `message_reject_characters`
+    pub reject_characters: Option<Octets>,
+    /// `enable_long_queue_ids`
+    pub long_queue_ids: bool,
+    /// `header_from_format = obsolete`: `address (Name)` instead of `Name <address>`.
+    pub obsolete_from_format: bool,
+    /// Local time; renew it when daylight saving begins or ends.
+    pub zone: RwLock<Zone>,
+}
+
+impl CleanupSettings {
+    /// Postfix's defaults for a host; bare addresses become addresses of `myhostname`.
+    pub fn new(myhostname: &str) -> Self {
+        Self {
+            myhostname: myhostname.into(),
+            local_rewrite: Rewrite::local(myhostname),
+            remote_rewrite: None,
+            header_size_limit: 102_400,
+            header_address_token_limit: 10_240,
+            hopcount_limit: 50,
+            message_size_limit: 10_240_000,
+            always_add_missing_headers: false,
+            drop_headers: ["bcc", "content-length", "resent-bcc", "return-path"].map(Into::into).into(),
+            undisclosed_recipients_header: "".into(),
+            replace_stray_cr_lf: true,
+            strip_characters: None,
+            reject_characters: None,
+            long_queue_ids: false,
+            obsolete_from_format: false,
+            zone: RwLock::new(Zone::utc()),
+        }
+    }
+
+    /// `Sun, 22 Nov 2026 17:02:03 +0000 (UTC)` in local time. `wall_us`: microseconds since 1970.
+    pub fn date(&self, wall_us: u64) -> String {
+        self.zone.read().unwrap_or_else(PoisonError::into_inner).date(wall_us)
+    }
+
+    /// Local time is `zone` from now on.
+    pub fn set_zone(&self, zone: Zone) {
+        *self.zone.write().unwrap_or_else(PoisonError::into_inner) = zone;
+    }
+
+    /// Is a header of this name dropped?
+    pub fn drops(&self, name: &[u8], known: Option<Known>) -> bool {
+        // Most sites drop the four defaults: a header that is none of the known ones needs no look at the list then.
+        (known.is_some() || self.drop_headers.len() > 4)
+            && self.drop_headers.iter().any(|dropped| dropped.as_bytes().eq_ignore_ascii_case(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn octets_are_written_with_escapes() {
+        for (text, octets) in [
+            (r"\0", vec![0]),
+            (r"\000x", vec![0, b'x']),
+            (r"\r\n\t\\", vec![b'\t', b'\n', b'\r', b'\\']),
+            (r"\a\b\f\v", vec![7, 8, 11, 12]),
+            (r"\177\377", vec![0o177, 0o377]),
+            (r"\", vec![b'\\']),
+        ] {
+            let set = Octets::parse(text).unwrap();
+            assert_eq!((0..=255).filter(|octet| set.has(*octet)).collect::<Vec<u8>>(), octets, "{text}");
+        }
+        assert_eq!(Octets::parse(""), None);
+    }
+
+    #[test]
+    fn headers_are_dropped_by_name() {
+        let settings = CleanupSettings::new("mx.example.org");
+        for (name, drops) in [("Bcc", true), ("RETURN-PATH", true), ("To", false), ("X-Bcc", false)] {
+            assert_eq!(settings.drops(name.as_bytes(), Known::of(name.as_bytes())), drops, "{name}");
+        }
+    }
+}

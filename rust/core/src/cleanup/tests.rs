@@ -1,0 +1,306 @@
+//! Tests of cleanup: tables in any split, limits, properties.
+
+use super::*;
+use crate::mail::envelope::{Notify, Recipient};
+use crate::mail::id::QueueId;
+use crate::mail::stuff::{stuff, unstuff};
+use proptest::prelude::*;
+use std::io;
+
+const WALL_US: u64 = 1_795_366_923_000_000;
+const STRANGER: Origin = Origin::Network { trusted: false };
+
+fn envelope() -> Envelope {
+    Envelope::plain(QueueId(WALL_US << 12 | 1), "s@example.net", vec![Recipient::plain("r@example.org")])
+}
+
+fn settings() -> CleanupSettings {
+    CleanupSettings::new("mx.example.org")
+}
+
+fn cleanup(settings: CleanupSettings, origin: Origin) -> Cleanup<Vec<u8>> {
+    Cleanup::new(Arc::new(settings), Vec::new(), envelope(), origin, WALL_US)
+}
+
+fn run(settings: CleanupSettings, origin: Origin, wire: &[u8], step: usize) -> Result<(String, Envelope), Refusal> {
+    let mut cleanup = cleanup(settings, origin);
+    wire.chunks(step).for_each(|chunk| cleanup.feed(chunk));
+    cleanup.finish().map(|(content, envelope)| (String::from_utf8_lossy(&content).into_owned(), envelope))
+}
+
+/// Each row whole and in pieces of every size; sizes are what they are said to be.
+fn table(settings: fn() -> CleanupSettings, origin: Origin, rows: &[(&str, &str, &str)]) {
+    for (name, wire, expected) in rows {
+        for step in 1..=wire.len().max(1) {
+            let (content, envelope) = run(settings(), origin, wire.as_bytes(), step).unwrap();
+            assert_eq!(content, *expected, "{name}, {step} octets at a time");
+            let size = unstuff(content.as_bytes()).len() as u64;
+            assert_eq!(envelope.size_octets, size, "{name}, {step} octets at a time");
+        }
+    }
+}
+
+#[test]
+fn a_strangers_message_stays_as_it_was_sent() {
+    table(
+        settings,
+        STRANGER,
+        &[
+            ("plain", "A: 1\r\n\r\nbody\r\n", "A: 1\r\n\r\nbody\r\n"),
+            ("no body", "A: 1\r\n\r\n", "A: 1\r\n\r\n"),
+            ("no separator", "A: 1\r\n", "A: 1\r\n"),
+            ("nothing", "", ""),
+            ("folded", "A: 1\r\n 2\r\n\r\n", "A: 1\r\n 2\r\n\r\n"),
+            ("blank before colon", "A \t: 1\r\n\r\n", "A: 1\r\n\r\n"),
+            ("dots", "A: 1\r\n\r\n..\r\n..x\r\na.\r\n", "A: 1\r\n\r\n..\r\n..x\r\na.\r\n"),
+            ("dotted header", "..A: 1\r\n\r\n", "..A: 1\r\n\r\n"),
+            ("no last line end", "A: 1\r\n\r\nx", "A: 1\r\n\r\nx\r\n"),
+            ("body first", "no header\r\nB: 1\r\n", "\r\nno header\r\nB: 1\r\n"),
+            ("dotted body first", "..no header\r\nx\r\n", "\r\n..no header\r\nx\r\n"),
+            ("body after header", "A: 1\r\nno header\r\n", "A: 1\r\n\r\nno header\r\n"),
+            ("blank first", " x\r\n", "\r\n x\r\n"),
+            ("mbox line", "From me\r\nA: 1\r\n", "X-Mailbox-Line: From me\r\nA: 1\r\n"),
+            ("8 bits and NUL", "A: \u{e9}\0\r\n\r\n\0\u{e9}\r\n", "A: \u{e9}\0\r\n\r\n\0\u{e9}\r\n"),
+            ("incomplete addresses", "To: root\r\n\r\n", "To: root\r\n\r\n"),
+        ],
+    );
+}
+
+#[test]
+fn stray_line_end_characters_become_blanks() {
+    table(
+        settings,
+        STRANGER,
+        &[
+            ("in the body", "A: 1\r\n\r\na\rb\nc\r\n", "A: 1\r\n\r\na b c\r\n"),
+            ("no hidden end", "\r\n\n.\n\r.\r\r.\r\n", "\r\n .  .  .\r\n"),
+            ("CR CRLF", "\r\na\r\r\n", "\r\na \r\n"),
+            ("dot CR CRLF", "\r\n..\r\r\n", "\r\n.. \r\n"),
+            ("in a header", "A: 1\r2\nB: 3\r\n\r\n", "A: 1 2 B: 3\r\n\r\n"),
+            ("last", "\r\na\r", "\r\na \r\n"),
+            ("last in a header", "A: 1\r", "A: 1 \r\n"),
+        ],
+    );
+    let keep = || CleanupSettings { replace_stray_cr_lf: false, ..settings() };
+    table(keep, STRANGER, &[("kept", "A: 1\r2\r\n\r\na\rb\r\n", "A: 1\r2\r\n\r\na\rb\r\n")]);
+}
+
+#[test]
+fn local_mail_gets_what_it_lacks() {
+    let id = envelope().id.short();
+    let added = format!(
+        "Message-Id: <20261122170203.{id}@mx.example.org>\r\n\
+         Date: Sun, 22 Nov 2026 17:02:03 +0000 (UTC)\r\nFrom: s@example.net\r\n"
+    );
+    let full = "From: a@b.c\r\nDate: now\r\nMessage-ID: <x@y>\r\n";
+    table(
+        settings,
+        Origin::Local,
+        &[
+            ("all", "Subject: x\r\n\r\nb\r\n", &format!("Subject: x\r\n{added}\r\nb\r\n")),
+            ("all, no header", "b b\r\n", &format!("{added}\r\nb b\r\n")),
+            ("all, no body", "Subject: x\r\n", &format!("Subject: x\r\n{added}")),
+            ("nothing", full, full),
+            ("mbox lines go", &format!(">From a\r\nFrom b\r\n{full}"), full),
+            ("dropped", &format!("Bcc: v\r\n w\r\nReturn-Path: x\r\nCONTENT-LENGTH: 1\r\n{full}"), full),
+            (
+                "completed",
+                &format!("{full}To: Root <root>, a@b.c\r\n\r\n"),
+                &format!("{full}To: Root <root@mx.example.org>, a@b.c\r\n\r\n"),
+            ),
+        ],
+    );
+    for (origin, always, adds) in
+        [(STRANGER, false, false), (STRANGER, true, true), (Origin::Network { trusted: true }, false, true)]
+    {
+        let settings = CleanupSettings { always_add_missing_headers: always, ..settings() };
+        let (content, _) = run(settings, origin, b"Subject: x\r\n\r\n", 100).unwrap();
+        assert_eq!(content.contains("Message-Id:"), adds, "{origin:?} {always}");
+    }
+}
+
+#[test]
+fn a_resent_message_gets_resent_headers() {
+    let (content, envelope) = run(settings(), Origin::Local, b"Resent-To: a@b.c\r\nDate: x\r\n\r\n", 7).unwrap();
+    for header in ["\r\nResent-Message-Id: <", "\r\nResent-Date: ", "\r\nResent-From: s@example.net\r\n"] {
+        assert!(content.contains(header), "{content}");
+    }
+    assert!(envelope.attribute(RESENT_MESSAGE_ID).is_some() && envelope.attribute(MESSAGE_ID).is_none());
+}
+
+#[test]
+fn the_sender_is_named_once_and_cannot_add_a_header() {
+    for (name, obsolete, from) in [
+        ("Charlie Root", false, "From: Charlie Root <s@example.net>\r\n"),
+        ("A. \"B\"", false, "From: \"A. \\\"B\\\"\" <s@example.net>\r\n"),
+        ("x\r\nBcc: v", false, "From: \"xBcc: v\" <s@example.net>\r\n"),
+        ("x(\r\nBcc: v", true, "From: s@example.net (xBcc: v)\r\n"),
+        ("", false, "From: s@example.net\r\n"),
+    ] {
+        let mut cleanup = cleanup(CleanupSettings { obsolete_from_format: obsolete, ..settings() }, Origin::Local);
+        cleanup.full_name(name);
+        let (content, _) = cleanup.finish().unwrap();
+        let content = String::from_utf8(content).unwrap();
+        assert!(content.contains(from), "{content}");
+    }
+}
+
+#[test]
+fn bare_addresses_of_the_envelope_are_completed() {
+    for (origin, given, expected) in [
+        (Origin::Local, "root", "root@mx.example.org"),
+        (STRANGER, "postmaster", "postmaster@mx.example.org"),
+        (Origin::Local, "u%x.org", "u@x.org"),
+        (STRANGER, "u%x.org", "u%x.org@mx.example.org"),
+    ] {
+        let envelope = Envelope { sender: "".into(), recipients: vec![Recipient::plain(given)], ..envelope() };
+        let cleanup = Cleanup::new(Arc::new(settings()), Vec::new(), envelope, origin, WALL_US);
+        let recipient = &cleanup.envelope().recipients[0];
+        assert_eq!((&*recipient.address, recipient.original.as_deref()), (expected, Some(given)));
+        assert_eq!(&*cleanup.envelope().sender, "");
+    }
+}
+
+#[test]
+fn who_is_named_twice_receives_one_copy() {
+    let reported = Recipient { notify: Notify(Notify::SUCCESS), ..Recipient::plain("b@x.org") };
+    let given = ["root", "b@x.org", "root@mx.example.org", "b@x.org"].map(Recipient::plain);
+    let recipients = given.into_iter().chain([reported]).collect();
+    let envelope = Envelope { recipients, ..envelope() };
+    let cleanup = Cleanup::new(Arc::new(settings()), Vec::new(), envelope, Origin::Local, WALL_US);
+    let addresses = cleanup.envelope().recipients.iter().map(|recipient| &*recipient.address).collect::<Vec<_>>();
+    assert_eq!(addresses, ["root@mx.example.org", "b@x.org", "b@x.org"]);
+}
+
+#[test]
+fn the_trace_header_stands_first() {
+    let mut cleanup = cleanup(settings(), STRANGER);
+    cleanup.received("Received: from x (y [z])\n\tby mx");
+    cleanup.feed(b" x\r\n");
+    let (content, envelope) = cleanup.finish().unwrap();
+    assert_eq!(content, b"Received: from x (y [z])\r\n\tby mx\r\n\r\n x\r\n");
+    assert_eq!(envelope.size_octets, unstuff(&content).len() as u64);
+}
+
+#[test]
+fn message_ids_are_found() {
+    for (wire, id) in [
+        ("Message-Id: <a@b>\r\n\r\n", Some("<a@b>")),
+        ("message-ID:\r\n <a@b>\r\n\r\nMessage-Id: <c>\r\n", Some("<a@b>")),
+        ("A: b\r\n\r\nMessage-Id: <c>\r\n", None),
+    ] {
+        assert_eq!(run(settings(), STRANGER, wire.as_bytes(), 5).unwrap().1.attribute(MESSAGE_ID), id);
+    }
+    let log = Log::new("mx", "postfix", "smtpd", 7, 0, crate::log::Destination::Memory);
+    log_message_id(&log, &settings(), &envelope());
+    assert_eq!(log.take_lines(), [format!("{}: message-id=<>", envelope().id.short())]);
+}
+
+#[test]
+fn limits_are_latched() {
+    let hops = "Received: x\r\n".repeat(50) + "\r\n";
+    let size = format!("A: 1\r\n\r\n{}", "x".repeat(1000));
+    for (wire, limits, refusal, code) in [
+        (hops.as_str(), (50, 0), Some(Refusal::TooManyHops), 554),
+        (&hops, (51, 0), None, 0),
+        (&size, (50, 1007), Some(Refusal::TooBig), 552),
+        (&size, (50, 1008), None, 0),
+        // Dots that were added on the way do not count, however the stream was cut.
+        ("\r\n..\r\n..\r\n..\r\n", (50, 10), Some(Refusal::TooBig), 552),
+        ("\r\n..\r\n..\r\n..\r\n", (50, 11), None, 0),
+        ("..A: 1\r\n..B: 2\r\n", (50, 13), Some(Refusal::TooBig), 552),
+        ("..A: 1\r\n..B: 2\r\n", (50, 14), None, 0),
+    ] {
+        for step in [1, 2, 3, 7, wire.len()] {
+            let (hopcount_limit, message_size_limit) = limits;
+            let settings = CleanupSettings { hopcount_limit, message_size_limit, ..settings() };
+            let result = run(settings, STRANGER, wire.as_bytes(), step);
+            assert_eq!(result.err(), refusal);
+            assert_eq!(refusal.map_or(0, |refusal| refusal.reply().code), code);
+        }
+    }
+}
+
+#[test]
+fn octets_are_stripped_or_refused_as_the_site_says() {
+    let strip = || CleanupSettings { strip_characters: Octets::parse(r"\0"), ..settings() };
+    table(
+        strip,
+        STRANGER,
+        &[
+            ("anywhere", "A: \x001\r\n\r\nb\0b\r\n", "A: 1\r\n\r\nbb\r\n"),
+            ("no hidden end", "\r\n\0.\r\n.\0.\r\n\0\r\n", "\r\n..\r\n..\r\n\r\n"),
+        ],
+    );
+    let reject = CleanupSettings { reject_characters: Octets::parse(r"\0"), ..settings() };
+    assert_eq!(run(reject, STRANGER, b"\r\nx\0\r\n", 3).err(), Some(Refusal::DisallowedCharacter));
+}
+
+#[test]
+fn bombs_take_bounded_memory() {
+    let limit = settings().header_size_limit;
+    let mut bomb = cleanup(CleanupSettings { message_size_limit: 0, ..settings() }, Origin::Local);
+    (0..100_000).for_each(|_| bomb.feed(b"To: a\r\n"));
+    bomb.feed(b"X: ");
+    (0..1000).for_each(|_| bomb.feed(&[b'x'; 10_240]));
+    bomb.feed(b"\r\n\r\n");
+    (0..1000).for_each(|_| bomb.feed(&[b'y'; 10_240]));
+    let (content, envelope) = bomb.finish().unwrap();
+    let header = content.split(|b| *b == b'\n').find(|line| line.starts_with(b"X:")).unwrap();
+    assert_eq!(header.len(), limit + 1);
+    assert!(content.ends_with(b"yyy\r\n") && envelope.size_octets > 10_240_000);
+}
+
+struct Full;
+
+impl Sink for Full {
+    fn write(&mut self, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_at_the_end() {
+    let mut cleanup = Cleanup::new(Arc::new(settings()), Full, envelope(), STRANGER, WALL_US);
+    (0..10).for_each(|_| cleanup.feed(b"A: 1\r\n"));
+    assert_eq!(cleanup.refusal(), Some(Refusal::NoSpace));
+    assert_eq!(cleanup.finish().map(|_| ()).unwrap_err().reply().code, 452);
+}
+
+proptest! {
+    #[test]
+    fn any_split_gives_the_same(
+        wire in prop::collection::vec(prop::sample::select(&b".\r\n\r\n: aFrom\0"[..]), 0..60),
+        steps in prop::collection::vec(1usize..7, 1..20),
+        strip in any::<bool>(),
+    ) {
+        let settings = || CleanupSettings { strip_characters: Octets::parse(r"\0").filter(|_| strip), ..settings() };
+        let whole = run(settings(), Origin::Local, &wire, wire.len().max(1)).unwrap();
+        let mut parts = cleanup(settings(), Origin::Local);
+        let (mut rest, mut steps) = (&wire[..], steps.iter().cycle());
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(rest.len().min(*steps.next().unwrap()));
+            parts.feed(chunk);
+            rest = after;
+        }
+        let (content, envelope) = parts.finish().unwrap();
+        prop_assert_eq!(String::from_utf8_lossy(&content), &*whole.0);
+        prop_assert_eq!(&envelope, &whole.1);
+        prop_assert_eq!(envelope.size_octets, unstuff(&content).len() as u64);
+    }
+
+    #[test]
+    fn what_local_programs_write_never_ends_early(local in prop::collection::vec(prop::sample::select(&b".\r\na"[..]), 0..60)) {
+        let (content, _) = run(settings(), Origin::Local, &stuff(&local), 9).unwrap();
+        prop_assert!(!content.contains("\r\n.\r\n") && !content.starts_with(".\r\n"));
+        prop_assert!(content.is_empty() || content.ends_with("\r\n"));
+        let bytes = content.as_bytes();
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\r' => prop_assert_eq!(bytes.get(at + 1), Some(&b'\n')),
+                b'\n' => prop_assert_eq!(at.checked_sub(1).map(|at| bytes[at]), Some(b'\r')),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The xtext form of ENVID=, ORCPT= and AUTH= (RFC 3461 §4).
+
+/// RFC 3461 §4: `+` and two upper-case hexadecimal digits for what is not printable, and for `+` and `=`.
+pub(crate) fn xtext(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (b'!'..=b'~').contains(&byte) && byte != b'+' && byte != b'=' {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("+{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// What an xtext form says; what is none stays as it is.
+pub(crate) fn from_xtext(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| *first == b'+') {
+            Some(octet) => {
+                out.push(octet);
+                rest = &after[2..];
+            }
+            None => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// What it says: the type stays as it is, whatever octets it has.
+pub(crate) fn from_typed_xtext(text: &str) -> String {
+    text.split_once(';').map_or_else(|| from_xtext(text), |(kind, address)| format!("{kind};{}", from_xtext(address)))
+}
+
+/// Is it xtext (RFC 3461 §4) that decodes to printable characters? `+00` and `+0A` would be read as an end by
+/// whoever decodes it later. Raw UTF-8 stands for itself (RFC 6533 §3).
+pub(crate) fn is_xtext(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    while let Some(b) = bytes.next() {
+        match b {
+            b'+' => {
+                let hex = |b: Option<u8>| b.filter(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(b));
+                let (Some(high), Some(low)) = (hex(bytes.next()), hex(bytes.next())) else { return false };
+                let digit = |b: u8| if b.is_ascii_digit() { b - b'0' } else { b - b'A' + 10 };
+                if !(b' '..=b'~').contains(&(digit(high) << 4 | digit(low))) {
+                    return false;
+                }
+            }
+            b'=' => return false,
+            b'!'..=b'~' | 0x80.. => {}
+            _ => return false,
+        }
+    }
+    true
+}

@@ -1,0 +1,640 @@
+//! Files in maildrop/: Postfix's record format, read and written.
+//!
+//! A record is a type, a length in groups of seven bits (the lowest first, the high bit says that more follow), and
+//! data. A file has three segments: the envelope (ended by `M`), the content (ended by `X`), and what was extracted
+//! from it (ended by `E`). The end record is the proof that the writer was done.
+//!
+//! ```text
+//! T arrival   F full name   S sender   A name=value   R recipient   O original recipient   n i o: the same as A for DSN
+//! N a line    L a part of a line
+//! ```
+//!
+//! ENVID= and ORCPT= stand in a file as they read; in an envelope they have their xtext form (RFC 3461 §4).
+
+use crate::mail::envelope::{BodyType, Notify, Recipient, Ret};
+use crate::mail::xtext::{from_typed_xtext, from_xtext, xtext};
+use memchr::memchr;
+use std::fmt;
+
+/// A record of the envelope is refused above this.
+pub const ENVELOPE_RECORD_MAX_OCTETS: usize = 16 * 1024;
+/// A file with more recipients is refused.
+pub const RECIPIENTS_MAX: usize = 100_000;
+/// A file with more attributes is refused.
+pub const ATTRIBUTES_MAX: usize = 100;
+/// A longer line is written as several records (Postfix's line_length_limit).
+const LINE_RECORD_MAX_OCTETS: usize = 2048;
+/// Groups of a length: 35 bits, more than any file needs.
+const LENGTH_MAX_GROUPS: usize = 5;
+
+/// What a file says besides the content.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Maildrop {
+    /// When it was written: microseconds since 1970; 0 when it does not say.
+    pub arrival_us: u64,
+    /// The reverse path; empty for the null sender.
+    pub sender: String,
+    /// The sender's name, for a From: header.
+    pub full_name: String,
+    /// Who it goes to.
+    pub recipients: Vec<Recipient>,
+    /// What the content is.
+    pub body: BodyType,
+    /// RET=
+    pub ret: Ret,
+    /// ENVID=
+    pub envid: Option<Box<str>>,
+    /// Submitted by a gateway (`sendmail -G`): headers are not those of a user of this site.
+    pub remote: bool,
+    /// Every other attribute, by Postfix's names.
+    pub attributes: Vec<(Box<str>, Box<str>)>,
+}
+
+/// Why a file is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MaildropError {
+    /// It ends before its end record.
+    CutShort,
+    /// A record of this type stands where none may.
+    UnexpectedRecord(u8),
+    /// A record's length is no number, or too great.
+    BadLength,
+    /// A text has control characters, or is no UTF-8.
+    BadText(&'static str),
+    /// A number, a flag or an attribute is none.
+    BadValue(&'static str),
+    /// There are more of them than the limit allows.
+    TooMany(&'static str),
+    /// Something follows the end record.
+    Trailing,
+    /// There is no sender.
+    NoSender,
+}
+
+impl fmt::Display for MaildropError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CutShort => f.write_str("no end record"),
+            Self::UnexpectedRecord(kind) => write!(f, "unexpected record type {:?}", char::from(*kind)),
+            Self::BadLength => f.write_str("bad record length"),
+            Self::BadText(what) => write!(f, "bad text in {what}"),
+            Self::BadValue(what) => write!(f, "bad value of {what}"),
+            Self::TooMany(what) => write!(f, "too many {what}"),
+            Self::Trailing => f.write_str("data after the end record"),
+            Self::NoSender => f.write_str("no sender"),
+        }
+    }
+}
+
+impl std::error::Error for MaildropError {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Segment {
+    Envelope,
+    Content,
+    Extracted,
+    End,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Type,
+    Length { kind: u8, groups: usize, value: u64 },
+    Data { kind: u8, left: u64 },
+}
+
+/// Reads a file in pieces.
+#[derive(Debug)]
+pub struct MaildropReader {
+    maildrop: Maildrop,
+    has_sender: bool,
+    notify: Notify,
+    orcpt: Option<Box<str>>,
+    original: Option<Box<str>>,
+    segment: Segment,
+    state: State,
+    data: Vec<u8>,
+}
+
+impl Default for MaildropReader {
+    fn default() -> Self {
+        Self {
+            maildrop: Maildrop::default(),
+            has_sender: false,
+            notify: Notify::default(),
+            orcpt: None,
+            original: None,
+            segment: Segment::Envelope,
+            state: State::Type,
+            data: Vec::new(),
+        }
+    }
+}
+
+impl MaildropReader {
+    /// Take the next bytes of the file, in any split, and append the content among them to `content` in its local
+    /// form: lines end with LF. After an error the reader is of no more use.
+    pub fn feed(&mut self, bytes: &[u8], content: &mut Vec<u8>) -> Result<(), MaildropError> {
+        let mut rest = bytes;
+        while let Some((first, after)) = rest.split_first() {
+            match self.state {
+                State::Type => {
+                    self.expect(*first)?;
+                    self.state = State::Length { kind: *first, groups: 0, value: 0 };
+                    rest = after;
+                }
+                State::Length { kind, groups, value } => {
+                    let value = value | u64::from(first & 0x7f) << (7 * groups);
+                    rest = after;
+                    if first & 0x80 == 0 {
+                        self.begin(kind, value, content)?;
+                    } else if groups + 1 < LENGTH_MAX_GROUPS {
+                        self.state = State::Length { kind, groups: groups + 1, value };
+                    } else {
+                        return Err(MaildropError::BadLength);
+                    }
+                }
+                State::Data { kind, left } => {
+                    let count = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    let (data, after) = rest.split_at(count);
+                    rest = after;
+                    let out = if self.segment == Segment::Content { &mut *content } else { &mut self.data };
+                    out.extend_from_slice(data);
+                    self.state = State::Data { kind, left: left - count as u64 };
+                    if left == count as u64 {
+                        self.end(kind, content)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The file is read to its end: what it said.
+    pub fn finish(self) -> Result<Maildrop, MaildropError> {
+        match (self.segment, self.state) {
+            (Segment::End, State::Type) if self.has_sender => Ok(self.maildrop),
+            (Segment::End, State::Type) => Err(MaildropError::NoSender),
+            _ => Err(MaildropError::CutShort),
+        }
+    }
+
+    fn expect(&self, kind: u8) -> Result<(), MaildropError> {
+        let allowed: &[u8] = match self.segment {
+            Segment::Envelope => b"MTFSRAOnio",
+            Segment::Content => b"NLX",
+            Segment::Extracted => b"EAROnio",
+            Segment::End => return Err(MaildropError::Trailing),
+        };
+        if allowed.contains(&kind) { Ok(()) } else { Err(MaildropError::UnexpectedRecord(kind)) }
+    }
+
+    fn begin(&mut self, kind: u8, octets: u64, content: &mut Vec<u8>) -> Result<(), MaildropError> {
+        if self.segment != Segment::Content && octets > ENVELOPE_RECORD_MAX_OCTETS as u64 {
+            return Err(MaildropError::BadLength);
+        }
+        self.state = State::Data { kind, left: octets };
+        if octets == 0 { self.end(kind, content) } else { Ok(()) }
+    }
+
+    fn end(&mut self, kind: u8, content: &mut Vec<u8>) -> Result<(), MaildropError> {
+        self.state = State::Type;
+        let data = std::mem::take(&mut self.data);
+        match kind {
+            b'N' => content.push(b'\n'),
+            b'L' => {}
+            b'M' => self.segment = Segment::Content,
+            b'X' => self.segment = Segment::Extracted,
+            b'E' => self.segment = Segment::End,
+            _ => {
+                let text = std::str::from_utf8(&data).ok().filter(|text| !text.contains(char::is_control));
+                self.envelope(kind, text.ok_or(MaildropError::BadText(record_name(kind)))?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn envelope(&mut self, kind: u8, text: &str) -> Result<(), MaildropError> {
+        match kind {
+            b'T' => {
+                let mut parts = text.split(' ').map(str::parse::<u64>);
+                let (Some(Ok(seconds)), usec) = (parts.next(), parts.next()) else {
+                    return Err(MaildropError::BadValue("arrival time"));
+                };
+                let usec = usec.and_then(Result::ok).unwrap_or(0).min(999_999);
+                let arrival = seconds.checked_mul(1_000_000).and_then(|us| us.checked_add(usec));
+                self.maildrop.arrival_us = arrival.ok_or(MaildropError::BadValue("arrival time"))?;
+            }
+            b'F' => self.maildrop.full_name = text.into(),
+            b'S' => {
+                self.maildrop.sender = text.into();
+                self.has_sender = true;
+            }
+            b'R' => {
+                if self.maildrop.recipients.len() >= RECIPIENTS_MAX {
+                    return Err(MaildropError::TooMany("recipients"));
+                }
+                let (notify, orcpt) = (std::mem::take(&mut self.notify), self.orcpt.take());
+                let original = self.original.take();
+                if !text.is_empty() {
+                    self.maildrop.recipients.push(Recipient { address: text.into(), original, orcpt, notify });
+                }
+            }
+            b'O' => self.original = Some(text.into()),
+            b'n' => self.notify = Notify(flags("notify_flags", text, 15)?),
+            b'i' => self.maildrop.envid = Some(xtext(text).into()),
+            b'o' => self.orcpt = Some(typed_xtext(text)?),
+            _ => {
+                let (name, value) = text.split_once('=').ok_or(MaildropError::BadValue("attribute"))?;
+                self.attribute(name, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attribute(&mut self, name: &str, value: &str) -> Result<(), MaildropError> {
+        match name {
+            "notify_flags" => self.notify = Notify(flags("notify_flags", value, 15)?),
+            "dsn_orig_rcpt" => self.orcpt = Some(typed_xtext(value)?),
+            "envelope_id" => self.maildrop.envid = Some(xtext(value).into()),
+            "ret_flags" => {
+                self.maildrop.ret = match flags("ret_flags", value, 2)? {
+                    0 => Ret::Unsaid,
+                    1 => Ret::Full,
+                    _ => Ret::Hdrs,
+                }
+            }
+            "encoding" => {
+                self.maildrop.body = match value {
+                    "7bit" => BodyType::SevenBit,
+                    "8bit" => BodyType::EightBitMime,
+                    _ => BodyType::Unsaid,
+                }
+            }
+            "rewrite_context" => self.maildrop.remote = value == "remote",
+            _ if self.maildrop.attributes.len() >= ATTRIBUTES_MAX => return Err(MaildropError::TooMany("attributes")),
+            _ => self.maildrop.attributes.push((name.into(), value.into())),
+        }
+        Ok(())
+    }
+}
+
+fn flags(name: &'static str, text: &str, most: u8) -> Result<u8, MaildropError> {
+    text.parse().ok().filter(|flags| *flags <= most).ok_or(MaildropError::BadValue(name))
+}
+
+fn record_name(kind: u8) -> &'static str {
+    match kind {
+        b'T' => "arrival time",
+        b'F' => "full name",
+        b'S' => "sender",
+        b'R' => "recipient",
+        _ => "attribute",
+    }
+}
+
+/// The xtext form of what follows `rfc822;`.
+fn typed_xtext(text: &str) -> Result<Box<str>, MaildropError> {
+    let (kind, address) = text.split_once(';').ok_or(MaildropError::BadValue("dsn_orig_rcpt"))?;
+    Ok(format!("{kind};{}", xtext(address)).into())
+}
+
+/// A text record. Control characters are left out: they could not be read back.
+fn put_text(out: &mut Vec<u8>, kind: u8, text: &str) {
+    let text = text.chars().filter(|c| !c.is_control()).collect::<String>();
+    let mut end = text.len().min(ENVELOPE_RECORD_MAX_OCTETS);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    put_record(out, kind, &text.as_bytes()[..end]);
+}
+
+fn put_recipient(out: &mut Vec<u8>, recipient: &Recipient) {
+    if let Some(orcpt) = &recipient.orcpt {
+        put_text(out, b'A', &format!("dsn_orig_rcpt={}", from_typed_xtext(orcpt)));
+    }
+    if recipient.notify != Notify::default() {
+        put_text(out, b'A', &format!("notify_flags={}", recipient.notify.0));
+    }
+    if let Some(original) = &recipient.original {
+        put_text(out, b'O', original);
+    }
+    put_text(out, b'R', &recipient.address);
+}
+
+fn put_record(out: &mut Vec<u8>, kind: u8, data: &[u8]) {
+    out.push(kind);
+    let mut length = data.len();
+    while length > 0x7f {
+        out.push(length as u8 & 0x7f | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(data);
+}
+
+impl Maildrop {
+    /// Append the envelope segment.
+    pub fn encode_envelope(&self, out: &mut Vec<u8>) {
+        let mut put = |kind: u8, text: &str| put_text(out, kind, text);
+        put(b'T', &format!("{} {}", self.arrival_us / 1_000_000, self.arrival_us % 1_000_000));
+        if let Some(envid) = &self.envid {
+            put(b'A', &format!("envelope_id={}", from_xtext(envid)));
+        }
+        match self.ret {
+            Ret::Unsaid => {}
+            Ret::Full => put(b'A', "ret_flags=1"),
+            Ret::Hdrs => put(b'A', "ret_flags=2"),
+        }
+        match self.body {
+            BodyType::Unsaid => {}
+            BodyType::SevenBit => put(b'A', "encoding=7bit"),
+            BodyType::EightBitMime => put(b'A', "encoding=8bit"),
+        }
+        put(b'A', if self.remote { "rewrite_context=remote" } else { "rewrite_context=local" });
+        for (name, value) in &self.attributes {
+            put(b'A', &format!("{name}={value}"));
+        }
+        if !self.full_name.is_empty() {
+            put(b'F', &self.full_name);
+        }
+        put(b'S', &self.sender);
+        for recipient in &self.recipients {
+            put_recipient(out, recipient);
+        }
+        put_record(out, b'M', b"");
+    }
+}
+
+/// How line ends are read (`sendmail_fix_line_endings`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineEndings {
+    /// CRLF is LF.
+    Always,
+    /// CRLF is LF if the first line ends so.
+    Strict,
+    /// A CR is text.
+    Never,
+}
+
+/// Writes the content segment of what a program hands to sendmail: mbox lines at its start go, and a line with nothing
+/// but a dot may end it.
+#[derive(Debug)]
+pub struct ContentWriter {
+    line: Vec<u8>,
+    /// Part of the line is written already.
+    continued: bool,
+    dot_ends: bool,
+    line_endings: LineEndings,
+    mbox_allowed: bool,
+    ended: bool,
+}
+
+impl ContentWriter {
+    /// `dot_ends`: as sendmail does without `-i`.
+    pub fn new(dot_ends: bool, line_endings: LineEndings) -> Self {
+        Self { line: Vec::new(), continued: false, dot_ends, line_endings, mbox_allowed: true, ended: false }
+    }
+
+    /// Take the next bytes, in any split, and append records to `out`. Returns false once a dot has ended the message.
+    pub fn feed(&mut self, local: &[u8], out: &mut Vec<u8>) -> bool {
+        let mut rest = local;
+        while !self.ended && !rest.is_empty() {
+            match memchr(b'\n', rest) {
+                Some(at) => {
+                    self.part(&rest[..at], out);
+                    self.line_end(out);
+                    rest = &rest[at + 1..];
+                }
+                None => {
+                    self.part(rest, out);
+                    rest = &[];
+                }
+            }
+        }
+        !self.ended
+    }
+
+    /// The message is whole: append the end of the content, the recipients that its headers named, and the end of the
+    /// file.
+    pub fn finish(mut self, extracted: &[Recipient], out: &mut Vec<u8>) {
+        let ends = self.dot_ends && !self.continued && self.line == b".";
+        if !ends && !self.line.is_empty() && !self.is_mbox() {
+            put_record(out, b'L', &self.line);
+        }
+        self.line.clear();
+        put_record(out, b'X', b"");
+        for recipient in extracted {
+            put_recipient(out, recipient);
+        }
+        put_record(out, b'E', b"");
+    }
+
+    fn part(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        self.line.extend_from_slice(text);
+        // One octet is kept back: it may be the CR of the line end.
+        while self.line.len() > LINE_RECORD_MAX_OCTETS + 1 {
+            if !self.is_mbox() {
+                put_record(out, b'L', &self.line[..LINE_RECORD_MAX_OCTETS]);
+                self.continued = true;
+                self.mbox_allowed = false;
+                self.line.drain(..LINE_RECORD_MAX_OCTETS);
+            } else {
+                self.line.truncate(LINE_RECORD_MAX_OCTETS);
+            }
+        }
+    }
+
+    fn line_end(&mut self, out: &mut Vec<u8>) {
+        if self.line_endings == LineEndings::Strict {
+            let crlf = self.line.last() == Some(&b'\r');
+            self.line_endings = if crlf { LineEndings::Always } else { LineEndings::Never };
+        }
+        if self.line_endings == LineEndings::Always && self.line.last() == Some(&b'\r') {
+            self.line.pop();
+        }
+        if self.is_mbox() {
+            self.line.clear();
+            return;
+        }
+        if self.dot_ends && !self.continued && self.line == b"." {
+            self.ended = true;
+        } else {
+            put_record(out, b'N', &self.line);
+        }
+        self.line.clear();
+        self.continued = false;
+        self.mbox_allowed = false;
+    }
+
+    fn is_mbox(&self) -> bool {
+        let quotes = self.line.iter().take_while(|b| **b == b'>').count();
+        self.mbox_allowed && self.line[quotes..].starts_with(b"From ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What Postfix 3.7's postdrop wrote for
+    /// `sendmail -i -f me@x.org -F 'Jöe "x" R' -N never -V env -R hdrs a@b.org root`.
+    const BY_POSTFIX: &[u8] = b"T\x111795369366 530396A\x0fenvelope_id=envA\x0bret_flags=2A\x15rewrite_context=local\
+        F\x0aJ\xc3\xb6e \"x\" RS\x08me@x.orgA\x0enotify_flags=1R\x07a@b.orgA\x0enotify_flags=1R\x04rootM\0\
+        N\x0aSubject: xN\0N\x01.N\x02hiN\x01.L\x03endX\0E\0";
+
+    fn read(bytes: &[u8], step: usize) -> Result<(Maildrop, Vec<u8>), MaildropError> {
+        let (mut reader, mut content) = (MaildropReader::default(), Vec::new());
+        for chunk in bytes.chunks(step) {
+            reader.feed(chunk, &mut content)?;
+        }
+        reader.finish().map(|maildrop| (maildrop, content))
+    }
+
+    fn by_postfix() -> Maildrop {
+        let recipient = |address| Recipient { notify: Notify(Notify::NEVER), ..Recipient::plain(address) };
+        Maildrop {
+            arrival_us: 1_795_369_366_530_396,
+            sender: "me@x.org".into(),
+            full_name: "Jöe \"x\" R".into(),
+            recipients: vec![recipient("a@b.org"), recipient("root")],
+            ret: Ret::Hdrs,
+            envid: Some("env".into()),
+            ..Maildrop::default()
+        }
+    }
+
+    #[test]
+    fn a_file_by_postfix_is_read() {
+        for step in 1..BY_POSTFIX.len() {
+            let (maildrop, content) = read(BY_POSTFIX, step).unwrap();
+            assert_eq!(maildrop, by_postfix(), "{step} octets at a time");
+            assert_eq!(content, b"Subject: x\n\n.\nhi\n.\nend");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_what_postfix_writes() {
+        let mut out = Vec::new();
+        by_postfix().encode_envelope(&mut out);
+        let mut writer = ContentWriter::new(false, LineEndings::Always);
+        assert!(writer.feed(b"From foo bar\nSubject: x\n\n.\nhi\r\n.\nend", &mut out));
+        writer.finish(&[], &mut out);
+        assert_eq!(out, BY_POSTFIX);
+    }
+
+    #[test]
+    fn ill_formed_files_are_refused_with_a_reason() {
+        let cut = |end: usize| BY_POSTFIX[..end].to_vec();
+        let with = |records: &[u8]| [b"S\x01s", records, b"M\0X\0E\0"].concat();
+        for (name, bytes, error) in [
+            ("empty", vec![], MaildropError::CutShort),
+            ("no end record", cut(BY_POSTFIX.len() - 2), MaildropError::CutShort),
+            ("cut in a length", cut(BY_POSTFIX.len() - 1), MaildropError::CutShort),
+            ("trailing", [BY_POSTFIX, b"N"].concat(), MaildropError::Trailing),
+            ("type 0", vec![0; 100], MaildropError::UnexpectedRecord(0)),
+            ("content type in the envelope", b"N\x01a".to_vec(), MaildropError::UnexpectedRecord(b'N')),
+            ("no sender", b"R\x01aM\0X\0E\0".to_vec(), MaildropError::NoSender),
+            ("endless length", b"S\xff\xff\xff\xff\xff\xff".to_vec(), MaildropError::BadLength),
+            ("huge sender", b"S\xff\xff\xff\xff\x01".to_vec(), MaildropError::BadLength),
+            ("line end in a recipient", with(b"R\x03a\nb"), MaildropError::BadText("recipient")),
+            ("NUL in a recipient", with(b"R\x03a\0b"), MaildropError::BadText("recipient")),
+            ("no UTF-8", with(b"R\x01\xff"), MaildropError::BadText("recipient")),
+            ("no attribute", with(b"A\x01x"), MaildropError::BadValue("attribute")),
+            ("no time", with(b"T\x01x"), MaildropError::BadValue("arrival time")),
+            ("far time", with(b"T\x1418446744073709551615"), MaildropError::BadValue("arrival time")),
+            ("no flags", with(b"n\x0216"), MaildropError::BadValue("notify_flags")),
+            ("many attributes", with(&b"A\x03x=y".repeat(101)), MaildropError::TooMany("attributes")),
+            ("many recipients", with(&b"R\x01a".repeat(100_001)), MaildropError::TooMany("recipients")),
+        ] {
+            assert_eq!(read(&bytes, 1000).unwrap_err(), error, "{name}");
+            assert_eq!(read(&bytes, 1).unwrap_err(), error, "{name}");
+        }
+    }
+
+    #[test]
+    fn dsn_wishes_come_back_in_their_xtext_form() {
+        let recipient = Recipient {
+            orcpt: Some("rfc822;a+2Bb@x".into()),
+            notify: Notify(Notify::SUCCESS | Notify::DELAY),
+            ..Recipient::plain("a+b@x")
+        };
+        let given =
+            Maildrop { envid: Some("a+20b".into()), recipients: vec![recipient.clone()], ..Maildrop::default() };
+        let mut bytes = Vec::new();
+        given.encode_envelope(&mut bytes);
+        assert!(bytes.windows(15).any(|window| window == b"envelope_id=a b"), "{bytes:?}");
+        ContentWriter::new(true, LineEndings::Always).finish(std::slice::from_ref(&recipient), &mut bytes);
+        let (read, _) = read(&bytes, 3).unwrap();
+        assert_eq!((read.envid, read.recipients), (given.envid, vec![recipient.clone(), recipient]));
+        assert_eq!(from_typed_xtext("a+2B;b+2Bc;d"), "a+2B;b+c;d");
+        assert_eq!(from_xtext("+"), "+");
+        assert_eq!(from_xtext("+4"), "+4");
+        assert_eq!(from_xtext("+ü"), "+ü");
+    }
+
+    #[test]
+    fn recipients_may_follow_the_content() {
+        let (maildrop, content) = read(b"S\0M\0N\x01xX\0R\x01aE\0", 2).unwrap();
+        assert_eq!((maildrop.recipients, content), (vec![Recipient::plain("a")], b"x\n".to_vec()));
+    }
+
+    fn written(input: &[u8], step: usize, dot_ends: bool, line_endings: LineEndings) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        Maildrop::default().encode_envelope(&mut bytes);
+        let mut writer = ContentWriter::new(dot_ends, line_endings);
+        for chunk in input.chunks(step) {
+            writer.feed(chunk, &mut bytes);
+        }
+        writer.finish(&[], &mut bytes);
+        read(&bytes, 64).unwrap().1
+    }
+
+    #[test]
+    fn content_is_taken_as_sendmail_takes_it() {
+        use LineEndings::{Always, Never, Strict};
+        for (name, input, dot_ends, line_endings, expected) in [
+            ("a dot ends", "a\n.\nb\n", true, Always, "a\n"),
+            ("a dot with CRLF ends", "a\r\n.\r\nb\r\n", true, Always, "a\n"),
+            ("a dot at the end ends", "a\n.", true, Always, "a\n"),
+            ("a dot is text with -i", "a\n.\nb", false, Always, "a\n.\nb"),
+            ("more than a dot", "..\n.x\n", true, Always, "..\n.x\n"),
+            ("strict, CRLF first", "a\r\nb\n", true, Strict, "a\nb\n"),
+            ("strict, LF first", "a\nb\r\n", true, Strict, "a\nb\r\n"),
+            ("never", "a\r\n", true, Never, "a\r\n"),
+            ("mbox lines", ">From a\nFrom b\nSubject: x\n\nFrom c\n", true, Always, "Subject: x\n\nFrom c\n"),
+            ("nothing", "", true, Always, ""),
+        ] {
+            for step in 1..=input.len().max(1) {
+                let content = written(input.as_bytes(), step, dot_ends, line_endings);
+                assert_eq!(String::from_utf8(content).unwrap(), expected, "{name}, {step} octets at a time");
+            }
+        }
+        let long = [&b"x".repeat(5000)[..], b"\r\n.\r\n"].concat();
+        assert_eq!(written(&long, 999, true, Always), [&b"x".repeat(5000)[..], b"\n"].concat());
+        assert_eq!(written(&b"From ".repeat(5000), 999, true, Always), b"");
+    }
+
+    proptest! {
+        #[test]
+        fn any_content_comes_back(
+            content in prop::collection::vec(prop::sample::select(&b".\r\nFrom >\0\xff"[..]), 0..60),
+            step in 1usize..9,
+        ) {
+            prop_assume!(!content.starts_with(b"From ") && !content.starts_with(b">"));
+            prop_assert_eq!(written(&content, step, false, LineEndings::Never), content);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let whole = read(&[BY_POSTFIX, &bytes].concat(), 7);
+            prop_assert_eq!(whole.is_ok(), bytes.is_empty());
+            let mut damaged = BY_POSTFIX.to_vec();
+            for (at, byte) in bytes.iter().enumerate().take(3) {
+                damaged[usize::from(*byte) * 7 % BY_POSTFIX.len()] = at as u8;
+            }
+            let _ = read(&damaged, 5);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! A message that is being received.
+//!
+//! A draft is memory until it is longer than `large_message_octets`; from then on its content goes to a file of its own
+//! while it arrives, so that a process holds at most that much of each message. Dropping a draft leaves nothing.
+
+use crate::mail::id::QueueId;
+use crate::mail::locator::SegmentId;
+use crate::mail::sink::Sink;
+use crate::queue::disk::{Disk, write_all};
+use crate::queue::error::QueueError;
+use crate::queue::journal::Shared;
+use crate::queue::segment::record::{RECORD_HEADER_OCTETS, RecordHeader};
+use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SegmentHeader, create_locked, random_salt, take_back};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Content of a large message is written in pieces of at least so many octets.
+const STREAM_CHUNK_OCTETS: usize = 256 * 1024;
+/// A draft begins with room for a common message.
+const FIRST_CAPACITY_OCTETS: usize = 8 * 1024;
+
+/// A message that is being received: a `Sink` for its content in wire form.
+pub struct Draft {
+    shared: Arc<Shared>,
+    id: QueueId,
+    content_octets: u64,
+    /// Room for the record header, then the content that is not in `large`.
+    buffer: Vec<u8>,
+    large: Option<LargeFile>,
+    failed: Option<QueueError>,
+}
+
+/// What a committed draft hands to the writer thread.
+pub(crate) enum Body {
+    /// Room for the header, content, envelope.
+    Small { bytes: Vec<u8>, content_octets: u64 },
+    /// A file that holds the content, and the envelope.
+    Large { file: LargeFile, envelope: Vec<u8> },
+}
+
+impl Draft {
+    pub(crate) fn new(shared: Arc<Shared>, id: QueueId) -> Self {
+        let mut buffer = Vec::with_capacity(FIRST_CAPACITY_OCTETS);
+        buffer.resize(RECORD_HEADER_OCTETS, 0);
+        Self { shared, id, content_octets: 0, buffer, large: None, failed: None }
+    }
+
+    /// The message's name in the queue.
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+
+    /// Octets written so far.
+    pub fn content_octets(&self) -> u64 {
+        self.content_octets
+    }
+
+    fn stream(&mut self) -> Result<(), QueueError> {
+        let large = match &mut self.large {
+            Some(large) => large,
+            None => self.large.insert(LargeFile::create(
+                &self.shared.disk,
+                &self.shared.directory,
+                self.shared.segment_id()?,
+            )?),
+        };
+        large.write(&self.buffer[RECORD_HEADER_OCTETS..])?;
+        self.buffer.truncate(RECORD_HEADER_OCTETS);
+        self.buffer.shrink_to(2 * STREAM_CHUNK_OCTETS);
+        Ok(())
+    }
+
+    /// Content and envelope, ready to be written.
+    pub(crate) fn finish(mut self, envelope: &[u8]) -> Result<Body, QueueError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        if self.large.is_some() {
+            self.stream()?;
+        }
+        match self.large {
+            Some(file) => Ok(Body::Large { file, envelope: envelope.to_vec() }),
+            None => {
+                self.buffer.extend_from_slice(envelope);
+                Ok(Body::Small { bytes: self.buffer, content_octets: self.content_octets })
+            }
+        }
+    }
+}
+
+impl Sink for Draft {
+    /// Append content. After an error the draft stays broken: its commit fails with the same error.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone().into_io());
+        }
+        self.buffer.extend_from_slice(bytes);
+        self.content_octets += bytes.len() as u64;
+        let limit = match self.large {
+            Some(_) => STREAM_CHUNK_OCTETS as u64,
+            None => self.shared.options.large_message_octets,
+        };
+        if (self.buffer.len() - RECORD_HEADER_OCTETS) as u64 > limit
+            && let Err(error) = self.stream()
+        {
+            self.buffer = Vec::new();
+            self.failed = Some(error.clone());
+            return Err(error.into_io());
+        }
+        Ok(())
+    }
+}
+
+/// A segment that holds one large message, or will. Removed when dropped before `publish`.
+pub(crate) struct LargeFile {
+    disk: Arc<dyn Disk>,
+    header: SegmentHeader,
+    directory: PathBuf,
+    new_path: PathBuf,
+    file: File,
+    content_octets: u64,
+    content_crc: u32,
+    published: bool,
+}
+
+impl LargeFile {
+    fn create(disk: &Arc<dyn Disk>, directory: &Path, id: SegmentId) -> Result<Self, QueueError> {
+        let (file, new_path) = create_locked(&**disk, directory, id)?;
+        let header = SegmentHeader { id, salt: random_salt() };
+        let (disk, directory) = (Arc::clone(disk), directory.to_path_buf());
+        Ok(Self { disk, header, directory, new_path, file, content_octets: 0, content_crc: 0, published: false })
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        self.header.id
+    }
+
+    fn write(&mut self, content: &[u8]) -> Result<(), QueueError> {
+        let at = (SEGMENT_HEADER_OCTETS + RECORD_HEADER_OCTETS) as u64 + self.content_octets;
+        write_all(&*self.disk, &self.file, &[content], at)
+            .map_err(|error| QueueError::io("write", &self.new_path, &error))?;
+        self.content_octets += content.len() as u64;
+        self.content_crc = crc32c::crc32c_append(self.content_crc, content);
+        Ok(())
+    }
+
+    /// Write the envelope and, last, the headers; make all of it stable; give the file its name and make that stable.
+    /// Returns the octets of the record; and after an error whether the file could not even be taken back.
+    pub(crate) fn publish(mut self, id: QueueId, envelope: &[u8]) -> (Result<u64, QueueError>, bool) {
+        let path = self.directory.join(self.header.id.file_name());
+        let written = self.write_last(id, envelope).and_then(|record_octets| {
+            self.disk.rename(&self.new_path, &path).map_err(|error| QueueError::io("rename to", &path, &error))?;
+            Ok(record_octets)
+        });
+        let Ok(record_octets) = written else { return (written, false) };
+        self.published = true;
+        match self.disk.sync_directory(&self.directory) {
+            Ok(()) => (Ok(record_octets), false),
+            Err(error) => {
+                let stays = !take_back(&*self.disk, &self.file, &path);
+                (Err(QueueError::io("sync", &self.directory, &error)), stays)
+            }
+        }
+    }
+
+    fn write_last(&self, id: QueueId, envelope: &[u8]) -> Result<u64, QueueError> {
+        let record = RecordHeader {
+            salt: self.header.salt,
+            id,
+            content_octets: self.content_octets,
+            envelope_octets: envelope.len() as u32,
+            content_crc: self.content_crc,
+            envelope_crc: crc32c::crc32c(envelope),
+        };
+        let failed = |doing: &'static str| move |error: io::Error| QueueError::io(doing, &self.new_path, &error);
+        let at = (SEGMENT_HEADER_OCTETS + RECORD_HEADER_OCTETS) as u64 + self.content_octets;
+        write_all(&*self.disk, &self.file, &[envelope], at).map_err(failed("write"))?;
+        let headers = [&self.header.encode()[..], &record.encode()];
+        write_all(&*self.disk, &self.file, &headers, 0).map_err(failed("write"))?;
+        self.disk.sync_data(&self.file).map_err(failed("sync"))?;
+        Ok(RECORD_HEADER_OCTETS as u64 + self.content_octets + envelope.len() as u64)
+    }
+}
+
+impl Drop for LargeFile {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = self.disk.remove(&self.new_path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::journal::{Journal, JournalOptions};
+    use crate::queue::proofs::testing::Directory;
+
+    #[test]
+    fn a_draft_holds_a_bounded_part_of_its_message() {
+        let directory = Directory::new();
+        let options = JournalOptions { large_message_octets: 1024 * 1024, ..Default::default() };
+        let bound = 3 * options.large_message_octets as usize;
+        let journal = Journal::open(directory.path(), options).unwrap();
+        let mut draft = journal.draft().unwrap();
+        let mut most = 0;
+        for _ in 0..512 {
+            draft.write(&[b'x'; 64 * 1024]).unwrap();
+            most = most.max(draft.buffer.capacity());
+        }
+        assert!(most <= bound, "{most} octets while it was small");
+        assert!(draft.buffer.capacity() <= 4 * STREAM_CHUNK_OCTETS, "{} afterwards", draft.buffer.capacity());
+        assert_eq!(draft.content_octets(), 32 * 1024 * 1024);
+    }
+}

@@ -1,0 +1,206 @@
+//! Reading one message's content for delivery, checked.
+
+use super::files::OpenSegment;
+use super::record::{RECORD_HEADER_OCTETS, RecordHeader};
+use crate::mail::id::QueueId;
+use crate::mail::locator::Locator;
+use crate::queue::error::QueueError;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// What the first read of a record takes at most: header, content and envelope of nearly every message.
+const FIRST_READ_OCTETS: u64 = 64 * 1024;
+/// Room behind the last piece: the final dot and the next commands of the dialogue need no second buffer.
+const SPARE_OCTETS: usize = 256;
+
+/// The content of a record, piece by piece. The last piece is handed out only when the checksum holds: whoever passes
+/// pieces on must not end the message before `piece` has returned the last one.
+#[derive(Debug)]
+pub struct ContentReader {
+    segment: OpenSegment,
+    at: Locator,
+    header: RecordHeader,
+    /// The start of the record, its header included, as one read brought it.
+    first: Vec<u8>,
+    read: u64,
+    crc: u32,
+}
+
+impl ContentReader {
+    /// `path`: the segment's, relative to the queue directory, as a job names it.
+    pub fn open(queue_directory: &Path, path: &str, at: &Locator) -> Result<Self, QueueError> {
+        Self::of(OpenSegment::open(queue_directory, path, at.segment)?, at)
+    }
+
+    /// The record at `at` of a segment that is open. One read, of a record of up to `FIRST_READ_OCTETS` the only one.
+    pub fn of(segment: OpenSegment, at: &Locator) -> Result<Self, QueueError> {
+        let failed = |error| QueueError::io("read", &segment.path, &error);
+        let mut first = Vec::new();
+        let octets = at.record_octets.clamp(RECORD_HEADER_OCTETS as u64, FIRST_READ_OCTETS) as usize;
+        first.reserve_exact(octets + SPARE_OCTETS);
+        first.resize(octets, 0);
+        segment.file.read_exact_at(&mut first, at.offset).map_err(failed)?;
+        let too_short = || failed(io::ErrorKind::UnexpectedEof.into());
+        let header = first.first_chunk().ok_or_else(too_short)?;
+        let header = RecordHeader::read(header, &place(&segment.path, at))?;
+        // A record that was read whole has shown that the file is long enough.
+        let whole = first.len() as u64 == at.record_octets;
+        check(&header, (!whole).then_some(&*segment.file), &segment.path, at)?;
+        Ok(Self { segment, at: *at, header, first, read: 0, crc: 0 })
+    }
+
+    /// The message.
+    pub fn id(&self) -> QueueId {
+        self.header.id
+    }
+
+    /// Octets of the content.
+    pub fn content_octets(&self) -> u64 {
+        self.header.content_octets
+    }
+
+    /// Octets that `piece` has not returned.
+    pub fn left_octets(&self) -> u64 {
+        self.header.content_octets - self.read
+    }
+
+    /// The next octets, `max_octets` at most; none at the end. `Corrupt` in place of the last piece when the content is
+    /// not what was committed.
+    pub fn piece(&mut self, max_octets: u64) -> Result<Vec<u8>, QueueError> {
+        let octets = self.left_octets().min(max_octets) as usize;
+        let position = RECORD_HEADER_OCTETS + self.read as usize;
+        let known = self.first.len().saturating_sub(position).min(octets);
+        let piece = if known == octets && self.read == 0 && octets as u64 == self.header.content_octets {
+            // The whole message has been read: the buffer is the piece.
+            let mut piece = std::mem::take(&mut self.first);
+            piece.truncate(position + octets);
+            piece.drain(..position);
+            piece
+        } else {
+            let mut piece = Vec::with_capacity(octets + SPARE_OCTETS);
+            piece.extend_from_slice(self.first.get(position..position + known).unwrap_or_default());
+            piece.resize(octets, 0);
+            let offset = self.at.offset + (position + known) as u64;
+            let failed = |error| QueueError::io("read", &self.segment.path, &error);
+            self.segment.file.read_exact_at(&mut piece[known..], offset).map_err(failed)?;
+            piece
+        };
+        self.crc = crc32c::crc32c_append(self.crc, &piece);
+        self.read += octets as u64;
+        if self.left_octets() == 0 && self.crc != self.header.content_crc {
+            let place = place(&self.segment.path, &self.at);
+            return Err(QueueError::Corrupt(format!("{place}: the content's checksum does not hold").into()));
+        }
+        Ok(piece)
+    }
+}
+
+/// The whole content of a record in its wire form, checked. For a message of any size use `ContentReader`.
+pub fn read_content(queue_directory: &Path, path: &str, at: &Locator) -> Result<Vec<u8>, QueueError> {
+    ContentReader::open(queue_directory, path, at)?.piece(u64::MAX)
+}
+
+/// The encoded envelope of a record, checked.
+pub(crate) fn read_envelope_bytes(file: &File, path: &Path, at: &Locator) -> Result<Vec<u8>, QueueError> {
+    let header = read_header(file, path, at)?;
+    let mut bytes = vec![0; header.envelope_octets as usize];
+    let offset = at.offset + RECORD_HEADER_OCTETS as u64 + header.content_octets;
+    file.read_exact_at(&mut bytes, offset).map_err(|error| QueueError::io("read", path, &error))?;
+    if crc32c::crc32c(&bytes) != header.envelope_crc {
+        let place = place(path, at);
+        return Err(QueueError::Corrupt(format!("{place}: the envelope's checksum does not hold").into()));
+    }
+    Ok(bytes)
+}
+
+/// The header of the record at `at`, whose length must be the one that the locator names and fit into the file.
+pub(crate) fn read_header(file: &File, path: &Path, at: &Locator) -> Result<RecordHeader, QueueError> {
+    let failed = |error| QueueError::io("read", path, &error);
+    let mut bytes = [0; RECORD_HEADER_OCTETS];
+    file.read_exact_at(&mut bytes, at.offset).map_err(failed)?;
+    let header = RecordHeader::read(&bytes, &place(path, at))?;
+    check(&header, Some(file), path, at)?;
+    Ok(header)
+}
+
+/// Is this the record that the locator names? `file`: unless it is known to reach to the record's end.
+fn check(header: &RecordHeader, file: Option<&File>, path: &Path, at: &Locator) -> Result<(), QueueError> {
+    let end = at.offset.checked_add(at.record_octets);
+    let reaches = |file: &File| end.is_some_and(|end| file.metadata().is_ok_and(|metadata| end <= metadata.len()));
+    if header.record_octets() != Some(at.record_octets) || !file.is_none_or(reaches) {
+        return Err(QueueError::Corrupt(format!("{}: another record stands here", place(path, at)).into()));
+    }
+    Ok(())
+}
+
+fn place(path: &Path, at: &Locator) -> String {
+    format!("{} at {}", path.display(), at.offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::journal::{Journal, JournalOptions};
+    use crate::queue::proofs::testing::{Directory, commit};
+
+    #[test]
+    fn content_comes_back_whole_and_in_pieces_of_any_size() {
+        let directory = Directory::new();
+        let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
+        let journal = Journal::open(directory.path(), options).unwrap();
+        for octets in [0, 1, 999, 1000, 1001, 65_400, 65_536, 700_000] {
+            let content: Vec<u8> = (0..octets).map(|n| (n % 251) as u8).collect();
+            let at = commit(&journal, &content).result.unwrap();
+            let path = format!("incoming/{}", at.segment.file_name());
+            assert_eq!(read_content(directory.path(), &path, &at).unwrap(), content);
+            for piece in [1, 999, 65_536].into_iter().filter(|piece| octets / piece < 1100) {
+                let mut reader = ContentReader::open(directory.path(), &path, &at).unwrap();
+                let mut all = Vec::new();
+                while reader.left_octets() > 0 {
+                    let left = reader.left_octets();
+                    let next = reader.piece(piece as u64).unwrap();
+                    assert_eq!(next.len() as u64, left.min(piece as u64));
+                    all.extend_from_slice(&next);
+                }
+                assert_eq!(reader.piece(9).unwrap(), b"");
+                assert_eq!(all, content, "{octets} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_content_is_never_handed_out_whole() {
+        let directory = Directory::new();
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let at = commit(&journal, &[b'x'; 100]).result.unwrap();
+        let path = format!("incoming/{}", at.segment.file_name());
+        let file = File::options().write(true).open(directory.path().join(&path)).unwrap();
+        file.write_all_at(b"y", at.offset + RECORD_HEADER_OCTETS as u64 + 50).unwrap();
+        assert!(matches!(read_content(directory.path(), &path, &at), Err(QueueError::Corrupt(_))));
+        let mut reader = ContentReader::open(directory.path(), &path, &at).unwrap();
+        assert_eq!(reader.piece(60).unwrap().len(), 60);
+        assert!(matches!(reader.piece(60), Err(QueueError::Corrupt(_))));
+    }
+
+    #[test]
+    fn only_segments_and_only_the_record_that_was_named_are_read() {
+        let directory = Directory::new();
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let at = commit(&journal, b"x").result.unwrap();
+        let name = at.segment.file_name();
+        for path in [format!("../incoming/{name}"), format!("corrupt/{name}"), "incoming/x".into(), name.clone()] {
+            assert!(ContentReader::open(directory.path(), &path, &at).is_err(), "{path}");
+        }
+        let path = format!("incoming/{name}");
+        for at in [
+            Locator { offset: at.offset + 1, ..at },
+            Locator { offset: u64::MAX - 10, ..at },
+            Locator { record_octets: at.record_octets - 1, ..at },
+            Locator { record_octets: u64::MAX, ..at },
+        ] {
+            assert!(ContentReader::open(directory.path(), &path, &at).is_err(), "{at:?}");
+        }
+    }
+}

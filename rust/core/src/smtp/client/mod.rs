@@ -1,0 +1,541 @@
+//! The SMTP client as a state machine (RFC 5321 §3, RFC 2920); LMTP is its variant (RFC 2033).
+//!
+//! Bytes and `now` go in, events and bytes come out. One connection serves any number of transactions, one after the
+//! other; where PIPELINING is offered, RSET, MAIL, RCPT and DATA of a transaction are one write. Each reply answers the
+//! oldest command that has none. Bytes that come when no reply is awaited end the connection: what they answer cannot
+//! be known.
+//!
+//! ```text
+//! greeting, EHLO (HELO)  ->  Ready | Failed
+//! begin                  ->  Recipient*, Body | Finished | Failed
+//! body(.., last)         ->  Recipient*, Finished | Failed
+//! ```
+//!
+//! With PIPELINING, `begin_ahead` sends the next transaction's commands behind the final dot: the verdict on the message
+//! and the replies to the next one's commands then come together (RFC 2920 §3.1 has a message's end begin a group of
+//! commands). Replies come in order, so nothing of the next transaction is answered before the first one is over; when
+//! the connection fails before that, the next one was never begun, and its mail may go elsewhere.
+//!
+//! A recipient without an event when the transaction ends has no verdict: it stays queued.
+
+pub mod capability;
+mod expect;
+mod pace;
+mod pipeline;
+mod replies;
+pub mod response;
+mod settings;
+#[cfg(test)]
+mod tests;
+pub mod transaction;
+
+pub use pace::{PACE_RATIO, PACE_SLACK_S};
+pub use pipeline::{PIPELINE_MAX_COMMANDS, PIPELINE_MAX_OCTETS};
+pub use settings::{ClientSettings, Peer, Protocol, Timeouts};
+
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::line_limit::LineLimit;
+use crate::mail::reply::Enhanced;
+use crate::mail::status::{Status, outcome_of};
+use capability::Capabilities;
+use expect::Expect;
+use pace::Pace;
+use pipeline::Pipeline;
+use response::ResponseReader;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use transaction::{BadAddress, push_mail, push_rcpt};
+
+const END_OF_DATA: &[u8] = b".\r\n";
+const QUIT: &[u8] = b"QUIT\r\n";
+
+/// What has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The handshake is done: `begin` may be called.
+    Ready,
+    /// The server wants the message: call `body`.
+    Body,
+    /// A recipient has its verdict, but for a soft one, which another server may better.
+    Recipient {
+        /// Its position as given to `begin`.
+        position: usize,
+        /// The verdict.
+        status: Status,
+    },
+    /// The transaction is over. Unless `reusable`, send `quit` and close.
+    Finished {
+        /// Another transaction may begin.
+        reusable: bool,
+    },
+    /// The connection is of no use any more; recipients without verdict stay queued.
+    Failed {
+        /// Why: what becomes of the recipients when no other server is left to try.
+        status: Status,
+        /// Nothing of the transaction was answered, on a connection that had served before: the server closed it
+        /// while it was idle, and a new connection may well do.
+        stale: bool,
+        /// Although the status is a refusal, another server of the destination may do better.
+        elsewhere: bool,
+    },
+    /// A line for the log, about the server.
+    Warning(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Handshake,
+    Idle,
+    Envelope,
+    Body,
+    EndOfData,
+    Closed,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Client {
+    settings: Arc<ClientSettings>,
+    peer: Peer,
+    offered: Capabilities,
+    phase: Phase,
+    reader: ResponseReader,
+    events: VecDeque<Event>,
+    output: Vec<u8>,
+    pipeline: Pipeline,
+    /// Recipients that the server took, in the order of their commands.
+    accepted: Vec<usize>,
+    mail_refused: bool,
+    needs_reset: bool,
+    reusable: bool,
+    transactions: u32,
+    answered: bool,
+    body_ends_line: bool,
+    lines: LineLimit,
+    last_transaction: bool,
+    /// When the commands or the message under way were sent.
+    sent_at: f64,
+    pace: Pace,
+    /// The commands of the next transaction are sent or planned, behind the end of this one's message.
+    ahead: bool,
+    /// The transaction under way was begun ahead, and DATA is not answered: its replies may yet prove out of step.
+    begun_ahead: bool,
+    /// Verdicts of such a transaction.
+    held: VecDeque<Event>,
+    deadline: Option<f64>,
+}
+
+impl Client {
+    /// A connection that was just made; the server speaks first. `now`: seconds, monotonic, here and below.
+    pub fn new(settings: Arc<ClientSettings>, peer: Peer, now: f64) -> Self {
+        let lines = LineLimit::new(settings.line_length_limit);
+        let mut client = Self {
+            settings,
+            peer,
+            offered: Capabilities::default(),
+            phase: Phase::Handshake,
+            reader: ResponseReader::default(),
+            events: VecDeque::new(),
+            output: Vec::new(),
+            pipeline: Pipeline::default(),
+            accepted: Vec::new(),
+            mail_refused: false,
+            needs_reset: false,
+            reusable: true,
+            transactions: 0,
+            answered: false,
+            body_ends_line: true,
+            lines,
+            last_transaction: false,
+            sent_at: now,
+            pace: Pace::default(),
+            ahead: false,
+            begun_ahead: false,
+            held: VecDeque::new(),
+            deadline: None,
+        };
+        client.pipeline.expect(Expect::Greeting);
+        client.set_deadline(now);
+        client
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// What the server offers.
+    pub fn offered(&self) -> &Capabilities {
+        &self.offered
+    }
+
+    /// Transactions begun, the one under way included.
+    pub fn transactions(&self) -> u32 {
+        self.transactions
+    }
+
+    /// A transaction may begin.
+    pub fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle
+    }
+
+    /// Bytes came from the server; any split of the stream.
+    pub fn receive(&mut self, mut bytes: &[u8], now: f64) {
+        while !bytes.is_empty() && self.phase != Phase::Closed {
+            if self.pipeline.awaited() == 0 && self.phase != Phase::Body {
+                return self.spoke_unasked();
+            }
+            match self.reader.feed(bytes) {
+                Err(too_long) => return self.violated(&too_long.to_string()),
+                Ok((used, response)) => {
+                    bytes = &bytes[used..];
+                    // With one reply awaited, lines that are no reply can be skipped. With several, it cannot be
+                    // known which command the next reply answers.
+                    let garbage = self.reader.garbage() || response.as_ref().is_some_and(|r| r.garbage);
+                    if garbage {
+                        self.reusable = false;
+                        if self.pipeline.awaited() > 1 {
+                            return self.violated("a line that is no reply while several replies were awaited");
+                        }
+                    }
+                    if let Some(response) = response {
+                        let last = self.pipeline.awaited() <= 1;
+                        self.answer(&response, now);
+                        if last && !bytes.is_empty() && self.phase != Phase::Closed {
+                            // Said before we could have said anything that it answers.
+                            return self.spoke_unasked();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The server closed the connection, or it broke.
+    pub fn lost(&mut self) {
+        let text = format!("lost connection with {} while {}", self.peer.name_address, self.stage());
+        self.fail(Enhanced { class: 4, subject: 4, detail: 2 }, text);
+    }
+
+    /// When `timeout` has something to do; `None`: nothing is awaited.
+    pub fn deadline(&self) -> Option<f64> {
+        self.deadline
+    }
+
+    /// End the connection if it has waited for too long.
+    pub fn timeout(&mut self, now: f64) {
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            let text = format!("conversation with {} timed out while {}", self.peer.name_address, self.stage());
+            self.fail(Enhanced { class: 4, subject: 4, detail: 2 }, text);
+        }
+    }
+
+    /// What has happened, oldest first; `None`: more bytes are needed.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Bytes for the server since the last call: one write.
+    pub fn take_output(&mut self) -> Option<Vec<u8>> {
+        if self.output.is_empty() { None } else { Some(std::mem::take(&mut self.output)) }
+    }
+
+    /// Begin a transaction; the client must be idle. `recipients`: positions that events name, and addresses.
+    /// `needs_smtputf8`: an address or a header of the message is not ASCII, and the sender asked for SMTPUTF8.
+    pub fn begin<'a>(
+        &mut self,
+        envelope: &Envelope,
+        recipients: impl Iterator<Item = (usize, &'a Recipient)>,
+        needs_smtputf8: bool,
+        now: f64,
+    ) {
+        assert!(self.phase == Phase::Idle, "a transaction begins on an idle connection");
+        self.enter_transaction();
+        self.pipeline.begin();
+        if needs_smtputf8 && !self.offered.smtputf8 {
+            let text = format!(
+                "message requires SMTPUTF8, but no server was found that supports SMTPUTF8. \
+                 The last attempted server was {}",
+                self.peer.name_address
+            );
+            self.quit();
+            let status = refusal([6, 7], &text);
+            return self.events.push_back(Event::Failed { status, stale: false, elsewhere: true });
+        }
+        if let Some(status) = self.too_large(envelope) {
+            return self.settle_all(recipients, &status);
+        }
+        if self.needs_reset {
+            self.pipeline.plan_line(Expect::Rset, b"RSET\r\n");
+        }
+        if self.plan_mail(envelope).is_err() {
+            self.pipeline.forget_planned();
+            let status = refusal([1, 7], "bad sender address syntax");
+            return self.settle_all(recipients, &status);
+        }
+        let mut takers = 0;
+        for (position, recipient) in recipients {
+            if self.plan_rcpt(position, recipient).is_ok() {
+                takers += 1;
+                continue;
+            }
+            let status = refusal([1, 3], "bad recipient address syntax");
+            self.events.push_back(Event::Recipient { position, status });
+        }
+        if takers == 0 {
+            self.pipeline.forget_planned();
+            return self.finish();
+        }
+        self.pipeline.plan_line(Expect::Data, b"DATA\r\n");
+        self.phase = Phase::Envelope;
+        self.needs_reset = true;
+        self.sent_at = now;
+        self.send_commands();
+        self.set_deadline(now);
+    }
+
+    /// Would the next transaction, begun ahead, come sooner to its end than on a connection of its own? So it is with
+    /// PIPELINING where the verdict on a message takes no longer than the replies to its commands. Where the server is
+    /// slow with its verdicts, or late with what is awaited now, connections beside each other are faster.
+    pub fn gains_by_going_ahead(&self, now: f64) -> bool {
+        let usable = self.phase != Phase::Closed && self.reusable && self.offered.pipelining;
+        usable && !self.last_transaction && self.pace.is_even(now - self.sent_at)
+    }
+
+    /// What was begun ahead will not be carried on: the connection ends with the transaction under way.
+    pub fn abandon_ahead(&mut self) {
+        if self.ahead {
+            self.reusable = false;
+        }
+    }
+
+    /// May `begin_ahead` be called? The message has been sent, and what is next can be sent behind it.
+    pub fn may_begin_ahead(&self) -> bool {
+        let waits = self.phase == Phase::EndOfData && !self.ahead && !self.accepted.is_empty();
+        waits && self.reusable && self.offered.pipelining && self.pipeline.last() != Some(Expect::Quit)
+    }
+
+    /// Begin the next transaction while the verdict on this one's message is awaited; `Finished` of this one, reusable,
+    /// then stands for `begin` of the next. False when it must wait for `Finished` and `begin`: something in it is for
+    /// `begin` to refuse, or needs the server's answer first.
+    pub fn begin_ahead<'a>(
+        &mut self,
+        envelope: &Envelope,
+        mut recipients: impl Iterator<Item = (usize, &'a Recipient)>,
+    ) -> bool {
+        let unsure = envelope.smtputf8 && !self.offered.smtputf8;
+        if !self.may_begin_ahead() || unsure || self.too_large(envelope).is_some() {
+            return false;
+        }
+        self.pipeline.begin();
+        let good = self.plan_mail(envelope).is_ok()
+            && recipients.all(|(position, recipient)| self.plan_rcpt(position, recipient).is_ok());
+        if !good || self.pipeline.recipients(false).is_empty() {
+            self.pipeline.forget_planned();
+            return false;
+        }
+        self.pipeline.plan_line(Expect::Data, b"DATA\r\n");
+        self.ahead = true;
+        self.send_commands();
+        true
+    }
+
+    fn enter_transaction(&mut self) {
+        self.transactions += 1;
+        self.answered = false;
+        self.mail_refused = false;
+        self.accepted.clear();
+        self.body_ends_line = true;
+        self.lines.reset();
+        self.begun_ahead = false;
+    }
+
+    /// Nothing will follow the transaction under way: where PIPELINING is offered, QUIT goes with the final dot.
+    pub fn set_last_transaction(&mut self, last: bool) {
+        self.last_transaction = last;
+    }
+
+    /// Send a piece of the message: wire form (CRLF, dot-stuffed), without the final dot. `last`: the dot follows.
+    /// Nothing is sent when the server ended the transaction meanwhile.
+    pub fn body(&mut self, piece: Vec<u8>, last: bool, now: f64) {
+        if self.phase != Phase::Body {
+            return;
+        }
+        if !piece.is_empty() {
+            // The dot must stand at the start of a line, or it would be part of the message.
+            self.body_ends_line = piece.ends_with(b"\n");
+            let piece = self.lines.feed(piece);
+            if self.output.is_empty() {
+                self.output = piece;
+            } else {
+                self.output.extend_from_slice(&piece);
+            }
+        }
+        if !last {
+            if self.settings.min_data_rate.is_none() {
+                self.set_deadline(now);
+            }
+            return;
+        }
+        if !self.body_ends_line {
+            self.output.extend_from_slice(b"\r\n");
+        }
+        self.output.extend_from_slice(END_OF_DATA);
+        self.phase = Phase::EndOfData;
+        self.sent_at = now;
+        match self.settings.protocol {
+            Protocol::Smtp => self.pipeline.expect(Expect::Dot),
+            Protocol::Lmtp => {
+                self.accepted.iter().for_each(|position| self.pipeline.expect(Expect::DotFor(*position)));
+            }
+        }
+        if self.last_transaction && self.offered.pipelining {
+            self.output.extend_from_slice(QUIT);
+            self.pipeline.expect(Expect::Quit);
+            self.reusable = false;
+        }
+        self.set_deadline(now);
+    }
+
+    /// The server has taken octets of what was sent before: while it does, a message may take its time.
+    pub fn progressed(&mut self, octets: usize, now: f64) {
+        let Some(deadline) = self.deadline else { return };
+        let data_xfer = self.settings.timeouts.data_xfer;
+        if self.phase == Phase::Body {
+            self.deadline = Some(match self.settings.min_data_rate {
+                None => now + data_xfer,
+                Some(rate) => (deadline + octets as f64 / rate).min(now + data_xfer),
+            });
+        } else if self.phase == Phase::EndOfData {
+            // The verdict is awaited from when the server has it all.
+            self.deadline = Some(deadline.max(now + self.settings.timeouts.data_done));
+        }
+    }
+
+    /// Take leave; nothing that comes after it is read (smtp_skip_quit_response).
+    pub fn quit(&mut self) {
+        if self.phase != Phase::Closed {
+            // In the middle of a message, QUIT would become a part of it.
+            if self.phase != Phase::Body && self.pipeline.last() != Some(Expect::Quit) {
+                self.output.extend_from_slice(QUIT);
+            }
+            self.close();
+        }
+    }
+
+    fn too_large(&self, envelope: &Envelope) -> Option<Status> {
+        let (limit, size) = (self.offered.size_limit?, envelope.size_octets);
+        let name = &self.peer.name_address;
+        let text = format!("message size {size} exceeds size limit {limit} of server {name}");
+        (size > limit).then(|| refusal([3, 4], &text))
+    }
+
+    fn settle_all<'a>(&mut self, recipients: impl Iterator<Item = (usize, &'a Recipient)>, status: &Status) {
+        let recipient = |(position, _)| Event::Recipient { position, status: status.clone() };
+        self.events.extend(recipients.map(recipient));
+        self.finish();
+    }
+
+    // Sending.
+
+    fn plan_mail(&mut self, envelope: &Envelope) -> Result<(), BadAddress> {
+        self.pipeline.plan(Expect::Mail, |out| push_mail(envelope, &self.offered, out))
+    }
+
+    fn plan_rcpt(&mut self, position: usize, recipient: &Recipient) -> Result<(), BadAddress> {
+        self.pipeline.plan(Expect::Rcpt(position), |out| push_rcpt(recipient, &self.offered, out))
+    }
+
+    fn send_commands(&mut self) {
+        self.pipeline.send(self.offered.pipelining, &mut self.output);
+    }
+
+    fn send(&mut self, hello: Expect) {
+        let verb = match hello {
+            Expect::Lhlo => "LHLO",
+            Expect::Helo => "HELO",
+            _ => "EHLO",
+        };
+        self.output.extend_from_slice(format!("{verb} {}\r\n", self.settings.helo_name).as_bytes());
+        self.pipeline.expect(hello);
+    }
+
+    // Ends.
+
+    fn finish(&mut self) {
+        self.events.extend(self.held.drain(..));
+        let reusable = self.reusable;
+        if reusable {
+            self.phase = Phase::Idle;
+            self.deadline = None;
+        } else {
+            self.quit();
+        }
+        self.events.push_back(Event::Finished { reusable });
+    }
+
+    /// Bytes that nothing asked for: with a transaction just finished, its verdicts stand all the same.
+    fn spoke_unasked(&mut self) {
+        self.close();
+        let text = format!("host {} spoke out of turn", self.peer.name_address);
+        let status = deferral([5, 0], &text);
+        // The transaction that just ended, if its end was not taken yet, leaves no reusable connection.
+        if let Some(Event::Finished { reusable }) = self.events.back_mut() {
+            *reusable = false;
+            return;
+        }
+        self.output.clear();
+        self.events.retain(|event| !matches!(event, Event::Ready | Event::Body));
+        self.events.push_back(Event::Failed { status, stale: false, elsewhere: false });
+    }
+
+    fn violated(&mut self, what: &str) {
+        let text = format!("Protocol error: host {} sent {what}", self.peer.name_address);
+        self.fail(Enhanced { class: 4, subject: 5, detail: 0 }, text);
+    }
+
+    fn fail(&mut self, dsn: Enhanced, text: String) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        let stale = self.phase == Phase::Idle || (self.transactions > 1 && !self.answered && self.phase != Phase::Body);
+        self.close();
+        let status = Status { outcome: outcome_of(dsn), dsn, text: text.into(), remote: None };
+        self.events.push_back(Event::Failed { status, stale, elsewhere: false });
+    }
+
+    fn close(&mut self) {
+        self.phase = Phase::Closed;
+        self.held.clear();
+        self.pipeline.clear();
+        self.deadline = None;
+    }
+
+    fn stage(&self) -> &'static str {
+        match (self.phase, self.pipeline.next()) {
+            (Phase::Body, _) => "sending message body",
+            (_, Some(expect)) => expect.stage(),
+            (_, None) => "waiting for more mail",
+        }
+    }
+
+    fn set_deadline(&mut self, now: f64) {
+        let timeouts = &self.settings.timeouts;
+        let timeout_s = match (self.phase, self.pipeline.next()) {
+            (Phase::Body, _) => Some(timeouts.data_xfer),
+            (_, Some(expect)) => Some(expect.timeout_s(timeouts)),
+            (_, None) => None,
+        };
+        self.deadline = timeout_s.map(|timeout_s| now + timeout_s);
+    }
+}
+
+fn refusal([subject, detail]: [u16; 2], text: &str) -> Status {
+    let dsn = Enhanced { class: 5, subject, detail };
+    Status { outcome: outcome_of(dsn), dsn, text: text.into(), remote: None }
+}
+
+fn deferral([subject, detail]: [u16; 2], text: &str) -> Status {
+    let dsn = Enhanced { class: 4, subject, detail };
+    Status { outcome: outcome_of(dsn), dsn, text: text.into(), remote: None }
+}

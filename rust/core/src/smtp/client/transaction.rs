@@ -1,0 +1,278 @@
+//! The commands of one mail transaction (RFC 5321 §3.3, §4.1.1.2-4): MAIL, RCPT for each recipient, DATA.
+//!
+//! No argument can end its line early: an address with a control character, or a domain with anything that ends a path,
+//! is refused before it becomes a command, and a parameter that is no `esmtp-value` is left out.
+
+use super::capability::Capabilities;
+use crate::mail::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
+use crate::mail::xtext::xtext;
+use std::borrow::Cow;
+
+/// The longest address that becomes a command; servers refuse far shorter ones (RFC 5321 §4.5.3.1.3).
+pub const ADDRESS_MAX_OCTETS: usize = 1024;
+/// The longest parameter value that is passed on.
+pub const PARAMETER_MAX_OCTETS: usize = 500;
+
+/// An address that cannot be written as a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadAddress;
+
+/// Append `MAIL FROM:<...>` with the parameters that the server offers (RFC 5321 §4.1.1.2, RFC 1870, 3461, 6152, 6531).
+pub fn push_mail(envelope: &Envelope, offered: &Capabilities, out: &mut Vec<u8>) -> Result<(), BadAddress> {
+    let path = path(&envelope.sender)?;
+    out.extend_from_slice(b"MAIL FROM:<");
+    out.extend_from_slice(path.as_bytes());
+    out.push(b'>');
+    if offered.size {
+        out.extend_from_slice(format!(" SIZE={}", envelope.size_octets).as_bytes());
+    }
+    if offered.eight_bit_mime {
+        out.extend_from_slice(match envelope.body {
+            BodyType::Unsaid => b"",
+            BodyType::SevenBit => b" BODY=7BIT",
+            BodyType::EightBitMime => b" BODY=8BITMIME",
+        });
+    }
+    if offered.dsn {
+        if let Some(envid) = envelope.envid.as_deref().filter(|value| is_value(value)) {
+            push_parameter(" ENVID=", envid, out);
+        }
+        out.extend_from_slice(match envelope.ret {
+            Ret::Unsaid => b"",
+            Ret::Full => b" RET=FULL",
+            Ret::Hdrs => b" RET=HDRS",
+        });
+    }
+    if offered.smtputf8 && envelope.smtputf8 {
+        out.extend_from_slice(b" SMTPUTF8");
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// Does the message need a server with SMTPUTF8? Only when the sender asked for it, and an address or the header block
+/// is not ASCII (RFC 6531 §3.1). `content`: the message's start, at least its header block.
+pub fn needs_smtputf8<'a>(envelope: &Envelope, mut addresses: impl Iterator<Item = &'a str>, content: &[u8]) -> bool {
+    let header_octets = memchr::memmem::find(content, b"\r\n\r\n").unwrap_or(content.len());
+    let ascii = envelope.sender.is_ascii() && addresses.all(str::is_ascii) && content[..header_octets].is_ascii();
+    envelope.smtputf8 && !ascii
+}
+
+/// Append `RCPT TO:<...>` with the parameters that the server offers (RFC 5321 §4.1.1.3, RFC 3461 §4.1, §4.2).
+pub fn push_rcpt(recipient: &Recipient, offered: &Capabilities, out: &mut Vec<u8>) -> Result<(), BadAddress> {
+    let path = path(&recipient.address)?;
+    if path.is_empty() {
+        return Err(BadAddress);
+    }
+    out.extend_from_slice(b"RCPT TO:<");
+    out.extend_from_slice(path.as_bytes());
+    out.push(b'>');
+    if offered.dsn {
+        push_orcpt(recipient, out);
+        push_notify(recipient.notify, out);
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// ORCPT= as it came; of a message that came without, the address before it was mapped, so that a report further on
+/// names whom the sender wrote to.
+fn push_orcpt(recipient: &Recipient, out: &mut Vec<u8>) {
+    if let Some(orcpt) = recipient.orcpt.as_deref() {
+        if is_value(orcpt) {
+            push_parameter(" ORCPT=", orcpt, out);
+        }
+        return;
+    }
+    let original = recipient.original.as_deref().unwrap_or(&recipient.address);
+    // An address that is not ASCII would have to be of the type utf-8, which only a server with SMTPUTF8 understands.
+    let value = if original.is_ascii() { format!("rfc822;{}", xtext(original)) } else { String::new() };
+    if is_value(&value) {
+        push_parameter(" ORCPT=", &value, out);
+    }
+}
+
+fn push_notify(notify: Notify, out: &mut Vec<u8>) {
+    let names = [
+        (Notify::NEVER, "NEVER"),
+        (Notify::SUCCESS, "SUCCESS"),
+        (Notify::FAILURE, "FAILURE"),
+        (Notify::DELAY, "DELAY"),
+    ];
+    let said: Vec<_> = names.iter().filter(|(bit, _)| notify.0 & bit != 0).map(|(_, name)| *name).collect();
+    // NEVER stands alone (RFC 3461 §4.1).
+    match said.first() {
+        None => {}
+        Some(&"NEVER") => push_parameter(" NOTIFY=", "NEVER", out),
+        Some(_) => push_parameter(" NOTIFY=", &said.join(","), out),
+    }
+}
+
+fn push_parameter(name: &str, value: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(value.as_bytes());
+}
+
+/// RFC 5321 §4.1.2, `esmtp-value` without `=` being special: printable ASCII, no blank. Postfix passes `=` as well.
+fn is_value(value: &str) -> bool {
+    !value.is_empty() && value.len() <= PARAMETER_MAX_OCTETS && value.bytes().all(|b| (b'!'..=b'~').contains(&b))
+}
+
+/// The address as it stands between angle brackets: a local part that is no dot-string is quoted (RFC 5321 §4.1.2).
+pub fn path(address: &str) -> Result<Cow<'_, str>, BadAddress> {
+    if address.len() > ADDRESS_MAX_OCTETS || address.chars().any(char::is_control) {
+        return Err(BadAddress);
+    }
+    let (local, domain) = match address.rfind('@') {
+        Some(at) => address.split_at(at),
+        None => (address, ""),
+    };
+    if domain.bytes().any(|b| b" <>(),;\\\"".contains(&b)) {
+        return Err(BadAddress);
+    }
+    if address.is_empty() || is_dot_string(local) || is_quoted_string(local) {
+        return Ok(Cow::Borrowed(address));
+    }
+    let mut quoted = String::with_capacity(address.len() + 2);
+    quoted.push('"');
+    for c in local.chars() {
+        if c == '"' || c == '\\' {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted.push_str(domain);
+    Ok(Cow::Owned(quoted))
+}
+
+fn is_dot_string(local: &str) -> bool {
+    let atom = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b) || !b.is_ascii();
+    !local.is_empty() && local.split('.').all(|part| !part.is_empty() && part.bytes().all(atom))
+}
+
+fn is_quoted_string(local: &str) -> bool {
+    let Some(inside) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return false;
+    };
+    let mut escaped = false;
+    for c in inside.chars() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return false,
+            _ => {}
+        }
+    }
+    !escaped && local.len() >= 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::job::tests::job;
+
+    #[test]
+    fn addresses_become_paths_or_are_refused() {
+        for (address, expected) in [
+            ("", Ok("")),
+            ("a.b@example.org", Ok("a.b@example.org")),
+            ("postmaster", Ok("postmaster")),
+            ("grüße@example.org", Ok("grüße@example.org")),
+            ("a@[192.0.2.1]", Ok("a@[192.0.2.1]")),
+            ("a@[IPv6:2001:db8::1]", Ok("a@[IPv6:2001:db8::1]")),
+            ("john doe@example.org", Ok("\"john doe\"@example.org")),
+            ("a@b@example.org", Ok("\"a@b\"@example.org")),
+            ("a..b@example.org", Ok("\"a..b\"@example.org")),
+            ("a\"b\\c@example.org", Ok("\"a\\\"b\\\\c\"@example.org")),
+            ("\"john doe\"@example.org", Ok("\"john doe\"@example.org")),
+            ("\"@example.org", Ok("\"\\\"\"@example.org")),
+            ("\"a\\\"@example.org", Ok("\"\\\"a\\\\\\\"\"@example.org")),
+            ("a>b@example.org", Ok("\"a>b\"@example.org")),
+            ("@example.org", Ok("\"\"@example.org")),
+            ("a\r\nRCPT TO:<x>@example.org", Err(BadAddress)),
+            ("a\n@example.org", Err(BadAddress)),
+            ("a\0@example.org", Err(BadAddress)),
+            ("a@example.org\r", Err(BadAddress)),
+            ("a@example.org> SIZE=1", Err(BadAddress)),
+        ] {
+            assert_eq!(path(address), expected.map(Cow::from), "{address:?}");
+        }
+        assert_eq!(path(&"x".repeat(ADDRESS_MAX_OCTETS + 1)), Err(BadAddress));
+    }
+
+    #[test]
+    fn parameters_go_to_servers_that_offer_them() {
+        let mut envelope = Envelope::clone(&job(&[0]).envelope);
+        envelope.body = BodyType::EightBitMime;
+        envelope.smtputf8 = true;
+        envelope.ret = Ret::Hdrs;
+        envelope.envid = Some("q+2B1".into());
+        let mut recipient = Recipient::plain("a+b@example.org");
+        recipient.notify = Notify(Notify::FAILURE | Notify::SUCCESS);
+        let all = Capabilities {
+            pipelining: true,
+            eight_bit_mime: true,
+            smtputf8: true,
+            dsn: true,
+            size: true,
+            size_limit: None,
+        };
+        for (offered, mail, rcpt) in [
+            (Capabilities::default(), "MAIL FROM:<s@example.org>\r\n", "RCPT TO:<a+b@example.org>\r\n"),
+            (
+                all,
+                "MAIL FROM:<s@example.org> SIZE=5 BODY=8BITMIME ENVID=q+2B1 RET=HDRS SMTPUTF8\r\n",
+                "RCPT TO:<a+b@example.org> ORCPT=rfc822;a+2Bb@example.org NOTIFY=SUCCESS,FAILURE\r\n",
+            ),
+        ] {
+            let mut out = Vec::new();
+            push_mail(&envelope, &offered, &mut out).unwrap();
+            assert_eq!(String::from_utf8(std::mem::take(&mut out)).unwrap(), mail);
+            push_rcpt(&recipient, &offered, &mut out).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), rcpt);
+        }
+    }
+
+    #[test]
+    fn an_original_recipient_that_grows_beyond_the_limit_as_xtext_is_not_told() {
+        let offered = Capabilities { dsn: true, ..Capabilities::default() };
+        for (plusses, told) in [(1, true), (160, true), (161, false), (1000, false)] {
+            let mut out = Vec::new();
+            let local = "+".repeat(plusses);
+            push_rcpt(&Recipient::plain(&format!("{local}@example.org")), &offered, &mut out).unwrap();
+            let orcpt = format!(" ORCPT=rfc822;{}@example.org", "+2B".repeat(plusses));
+            let orcpt = if told { &*orcpt } else { "" };
+            assert_eq!(String::from_utf8(out).unwrap(), format!("RCPT TO:<{local}@example.org>{orcpt}\r\n"));
+        }
+    }
+
+    #[test]
+    fn smtputf8_is_needed_for_what_is_not_ascii_outside_the_body() {
+        let mut envelope = Envelope::clone(&job(&[0]).envelope);
+        for (smtputf8, address, content, needed) in [
+            (true, "a@example.org", "Subject: x\r\n\r\nü\r\n", false),
+            (true, "a@example.org", "Subject: ü\r\n\r\nx\r\n", true),
+            (true, "ü@example.org", "Subject: x\r\n", true),
+            (false, "ü@example.org", "Subject: ü\r\n", false),
+        ] {
+            envelope.smtputf8 = smtputf8;
+            assert_eq!(needs_smtputf8(&envelope, [address].into_iter(), content.as_bytes()), needed, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_cannot_end_its_line() {
+        let offered = Capabilities { dsn: true, ..Capabilities::default() };
+        let mut envelope = Envelope::clone(&job(&[0]).envelope);
+        let mut recipient = Recipient::plain("a@example.org");
+        for value in ["a\r\nDATA", "a b", "a\0", "", "ü"] {
+            envelope.envid = Some(value.into());
+            recipient.orcpt = Some(value.into());
+            let mut out = Vec::new();
+            push_mail(&envelope, &offered, &mut out).unwrap();
+            push_rcpt(&recipient, &offered, &mut out).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), "MAIL FROM:<s@example.org>\r\nRCPT TO:<a@example.org>\r\n");
+        }
+    }
+}

@@ -1,0 +1,267 @@
+"""What the crash proofs share: a site that uses every program, its processes, faults that are counted, the verdict.
+
+`POSTILLION_FAULTS=500` (or `all`, which is 500) asks for the full form of every proof; without it each has a short one.
+`POSTILLION_SEED` plays the dice of an earlier run, which printed it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest import mock
+
+from postillion.program import ipc
+from support.ledger import Arrivals, Ledger, Route
+from support.mta import POSTILLION_COMMANDS, Site, local_user, site_programs, start, wait_for
+from support.sink import Sink
+
+FULL = "POSTILLION_FAULTS" in os.environ
+FAULTS = 500
+EVERYTHING = "everything"
+"""A victim: all processes of the site at once."""
+SERVICES = ("master", "smtp-in", "qmgr", "pickup", "smtp", "local", "bounce", "anvil", "error", "retry", "discard")
+"""Victims by their name in master.cf; smtp-in is smtpd's port."""
+DUPLICATING = frozenset({EVERYTHING, "master", "qmgr", "pickup", "smtp", "local", "bounce"})
+"""Victims whose death may cost a second copy: whoever delivers, or knows what is delivered."""
+CAPACITY = 20 + 20 + 2
+"""Deliveries under way at most: default_destination_concurrency_limit to the next hop, as many reports, and
+local_destination_concurrency_limit to the one mailbox."""
+ASKING_MAX_S = 0.5
+THROTTLED_MAX_S = 90.0
+"""Master waits up to 60 s before it starts a program anew that died young again and again."""
+DRAIN_MAX_S = 240.0
+SHOWN_MAX = 10
+QUICK = {
+    "minimal_backoff_time": "1s",
+    "maximal_backoff_time": "2s",
+    # Clients are counted, so that there is an anvil to kill.
+    "smtpd_client_event_limit_exceptions": "",
+    "smtpd_client_connection_count_limit": "1000",
+    # Reports return what they are about, whole.
+    "bounce_size_limit": "10000000",
+}
+TRANSPORTS = """\
+next.example smtp:[127.0.0.1]:{next_port}
+discard.example discard:
+error.example error:5.1.1 nobody lives here
+later.example {later}
+"""
+RETRY = "retry:4.0.0 try again"
+SAYS_WHAT_RUNS = re.compile(r" postfix/(master\[|[a-z]+\[\d+\]: (warning|error|fatal|panic|daemon))")
+SAID_MAX = 200
+
+
+def seed() -> int:
+    """Return the seed of this run's dice: print it."""
+    return int(os.environ.get("POSTILLION_SEED") or random.SystemRandom().randrange(2**32))
+
+
+def faults_wanted(short: int, *, one_in: int = 1) -> int:
+    """Return how many faults to play: `short`, or in the full form one in so many of those that are asked for."""
+    if not FULL:
+        return short
+    asked = os.environ["POSTILLION_FAULTS"]
+    return max(1, (int(asked) if asked.isdigit() else FAULTS) // one_in)
+
+
+def crash_site(directory: Path, settings: dict[str, str] | None = None) -> Site:
+    """Return a site whose mail to later.example waits for `drain`."""
+    transports = {"transport_maps": f"texthash:{directory}/etc/transport"}
+    site = Site(directory, main_cf={**QUICK, **transports, **(settings or {})})
+    let_later(site, RETRY)
+    return site
+
+
+def let_later(site: Site, transport: str) -> None:
+    """Say where mail for later.example goes from now on."""
+    table = site.etc / "transport"
+    table.write_text(TRANSPORTS.format(next_port=site.next_port, later=transport))
+    table.chmod(0o644)
+
+
+def routes(user: str) -> list[Route]:
+    """Return what the clients send: every program has something to do."""
+    return [
+        Route("", ["x@next.example"]),
+        Route("", [user]),
+        Route(user, ["bad@next.example"]),
+        Route("", ["x@next.example", "x@discard.example"]),
+        Route(user, ["x@error.example"]),
+        Route("", ["x@later.example"], pace_s=2.0),
+    ]
+
+
+def new_ledger(site: Site) -> Ledger:
+    """Return a ledger whose file is outside of the queue."""
+    return Ledger(site.port, [str(POSTILLION_COMMANDS / "sendmail"), "-C", str(site.etc)], site.directory / "ledger")
+
+
+def new_arrivals(site: Site, sink: Sink) -> Arrivals:
+    """Return a view of what came out of the site."""
+    return Arrivals(sink, site.mail / local_user() / "new")
+
+
+def site_processes(site: Site) -> dict[str, list[int]]:
+    """Return the site's processes by service; master's is `master`, the one at smtpd's port `smtp-in`."""
+    found: dict[str, list[int]] = {}
+    for pid, program, words in site_programs(site):
+        if program == "master":
+            service = "master"
+        elif words[:1] == ["-n"]:
+            service = "smtp-in" if words[1].endswith(f":{site.port}") else words[1]
+        else:
+            continue
+        found.setdefault(service, []).append(pid)
+    return found
+
+
+def kill(pid: int) -> None:
+    """SIGKILL a process that may just have ended."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+@dataclass
+class Faults:
+    """Faults so far, and how many second copies they may cost at most: the deliveries in flight at each of them."""
+
+    site: Site
+    ledger: Ledger
+    count: int = 0
+    in_flight: int = 0
+    by_victim: dict[str, int] = field(default_factory=dict)
+
+    def next_victim(self, victims: list[str]) -> str:
+        """Take the first victim that has a process off the list.
+
+        One that died young several times in a row is not started again at once.
+        """
+
+        def ready() -> list[str]:
+            running = site_processes(self.site)
+            return [victim for victim in victims if victim == EVERYTHING or victim in running]
+
+        try:
+            wait_for(f"a process of {set(victims)}", ready, THROTTLED_MAX_S)
+        except TimeoutError as problem:
+            raise TimeoutError(f"{problem}\n{self._standing()}") from None
+        victim = (ready() or victims)[0]
+        victims.remove(victim)
+        return victim
+
+    def strike(self, victim: str, dice: random.Random) -> None:
+        """Kill one process of a service, or all of them; start the site again if its master is gone."""
+        before, begun = self.under_way(), self.ledger.begun
+        at_once = site_processes(self.site)
+        if victim == EVERYTHING:
+            for pid in [*at_once.get("master", []), *(pid for pids in at_once.values() for pid in pids)]:
+                kill(pid)
+        elif victim == "master":
+            # One that has just started may yet be two: the parent of the one that goes on is ending.
+            for pid in at_once.get("master") or [self._any(victim)]:
+                kill(pid)
+        else:
+            kill(dice.choice(at_once.get(victim) or [self._any(victim)]))
+        if victim in DUPLICATING:
+            # What clients began in between may have been on its way as well; what pickup has in hand comes twice.
+            self.in_flight += min(CAPACITY, before + self.ledger.begun - begun)
+            if victim in (EVERYTHING, "pickup", "master"):
+                self.in_flight += len(os.listdir(self.site.queue / "maildrop"))
+        self.count += 1
+        self.by_victim[victim] = self.by_victim.get(victim, 0) + 1
+        if victim in (EVERYTHING, "master"):
+            self.restart()
+
+    def restart(self) -> None:
+        """Start the site again, once every process of the old run is gone."""
+        wait_for("the others to follow their master", lambda: not site_processes(self.site))
+        start(self.site, "postillion")
+
+    def _any(self, victim: str) -> int:
+        wait_for(f"a process of {victim}", lambda: site_processes(self.site).get(victim), THROTTLED_MAX_S)
+        return site_processes(self.site)[victim][0]
+
+    def _standing(self) -> str:
+        """Return what runs, what the queue manager counts, and what it and master said last."""
+        said = [line for line in self.site.log_text().splitlines() if SAYS_WHAT_RUNS.search(line)]
+        counts = status(self.site)
+        return "\n".join([str(site_processes(self.site)), f"qmgr: {counts}", *said[-SAID_MAX:]])
+
+    def under_way(self) -> int:
+        """Messages that the queue manager delivers; `CAPACITY` when it does not answer at once."""
+        counts = status(self.site)
+        return CAPACITY if counts is None else counts["active"]
+
+
+def drain(site: Site, ledger: Ledger, arrivals: Arrivals) -> None:
+    """Let everything out; return when all that was acknowledged arrived, and the queue is empty."""
+    let_later(site, f"smtp:[127.0.0.1]:{site.next_port}")
+    try:
+        wait_for("every acknowledged message", lambda: not arrivals.missing(ledger), DRAIN_MAX_S)
+        wait_for("the queue to be empty", lambda: not queue_lines(site), DRAIN_MAX_S)
+    except TimeoutError as problem:
+        raise TimeoutError(f"{problem}\n{explain(site, ledger, arrivals)}") from None
+    arrivals.look()
+
+
+def status(site: Site) -> dict[str, int] | None:
+    """Return the queue manager's counts; None when it does not answer at once."""
+    if "qmgr" not in site_processes(site):
+        return None
+    try:
+        with mock.patch.object(ipc, "TIMEOUT_S", ASKING_MAX_S):
+            return ipc.do(str(site.queue / "public" / "qmgr"), {"verb": "status"})
+    except (ipc.NotRunning, ipc.Refused):
+        return None
+
+
+def queue_lines(site: Site) -> list[str]:
+    """Return the queue as postqueue -j shows it."""
+    shown = subprocess.run([*site.command("postqueue"), "-j"], capture_output=True, text=True, timeout=60)
+    return shown.stdout.splitlines()
+
+
+def explain(site: Site, ledger: Ledger, arrivals: Arrivals) -> str:
+    """Return what the log and the queue say of the first messages that are missing."""
+    lines = site.log_text().splitlines()
+    queue = queue_lines(site)
+    said = [f"{len(queue)} messages in the queue"]
+    for number in arrivals.missing(ledger)[:SHOWN_MAX]:
+        message_id = f"message-id=<{number}@client.example.net>"
+        ids = {ledger.acknowledged[number], *(_queue_id(line) for line in lines if message_id in line)} - {""}
+        said.append(f"--- {number}, queue IDs {sorted(ids)}")
+        said += [line for line in (*lines, *queue) if any(queue_id in line for queue_id in ids)]
+    if not arrivals.missing(ledger):
+        said += queue[:SHOWN_MAX]
+    said += ["--- the end of the log", *lines[-SHOWN_MAX:]]
+    return "\n".join(said)
+
+
+def _queue_id(line: str) -> str:
+    return line.split(": ", 2)[1] if line.count(": ") > 1 else ""
+
+
+def verdict(faults: Faults, ledger: Ledger, arrivals: Arrivals, bound: int) -> str:
+    """Return the line that every proof prints."""
+    lost = len(arrivals.missing(ledger))
+    numbers = (
+        f"{faults.count} faults, {len(ledger.acknowledged)} acked, {lost} lost, {arrivals.duplicates()} duplicates"
+    )
+    return f"{numbers} (of {bound} in flight)"
+
+
+def check(faults: Faults, ledger: Ledger, arrivals: Arrivals, bound: int) -> None:
+    """Nothing that was acknowledged is missing, nothing that was refused arrived, all is whole, few come twice."""
+    assert not arrivals.missing(ledger)
+    assert not arrivals.wrong, arrivals.wrong[:SHOWN_MAX]
+    assert not ledger.refused & arrivals.copies.keys()
+    assert arrivals.copies.keys() <= set(range(1, ledger.begun + 1))
+    assert len(ledger.acknowledged) > faults.count
+    assert arrivals.duplicates() <= bound

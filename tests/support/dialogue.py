@@ -1,0 +1,273 @@
+"""Transcripts in tests/dialogues/: read as dialogues, played against the server, a turn at a time.
+
+    O: smtpd_helo_required = yes      a parameter of main.cf
+    A: 192.0.2.1                      the client's address; without it 127.0.0.1
+    W: whole                          only as it stands: splitting it would change its meaning
+    C: EHLO client.example            the client says a line; lines in a row go out together
+    C~: half a line                   the same without a line end
+    S: 250 2.1.0 Ok                   the server's whole answer to what the client said; <ID> is any queue ID
+    X:                                the client goes away
+    E:                                the server closes the connection
+    L: disconnect from ...            a line in the log, in this order among the L lines
+
+`\\xNN`, `\\r` and `\\n` in C lines are octets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import re
+import select
+import socket
+import termios
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from postillion._core import Journal, Log, SmtpdSession
+from postillion.config import Config
+from postillion.handler.handler import Handler
+from postillion.program import cleanup
+from postillion.restrictions.access import Access, Reply
+from postillion.smtpd import setup
+from postillion.smtpd.clients import Clients
+from postillion.smtpd.counts import Counts
+from postillion.smtpd.names import Names
+from postillion.smtpd.service import Service
+
+DIRECTORY = Path(__file__).parent.parent / "dialogues"
+QUEUE_DIRECTORIES = ("incoming", "deferred", "active", "corrupt", "maildrop", "public", "private")
+MAIN_CF = """\
+compatibility_level = 3.11
+queue_directory = {directory}/queue
+myhostname = mx.example.org
+mydomain = example.org
+mydestination = example.org, localhost
+relay_domains = relay.example
+relay_recipient_maps =
+inet_interfaces = 127.0.0.1
+mynetworks = 127.0.0.0/8
+local_recipient_maps = inline:{{ user=x postmaster=x }}
+alias_maps =
+smtpd_peername_lookup = no
+smtpd_error_sleep_time = 0
+"""
+
+
+@dataclass
+class Step:
+    """What the client says, and what the server answers before the client speaks again."""
+
+    says: bytes = b""
+    leaves: bool = False
+    answers: list[str] = field(default_factory=list)
+    closes: bool = False
+
+
+@dataclass
+class Dialogue:
+    """A transcript."""
+
+    options: list[str] = field(default_factory=list)
+    address: str = "127.0.0.1"
+    whole_only: bool = False
+    steps: list[Step] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+
+
+def read(path: Path) -> Dialogue:
+    """Return the transcript in a file. Raises `ValueError` for a line that is none of one."""
+    dialogue = Dialogue()
+    step = Step()
+    spoken = False
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        kind, sign, text = line.partition(":")
+        text = text.removeprefix(" ")
+        if not sign or kind not in ("O", "A", "W", "C", "C~", "S", "X", "E", "L"):
+            raise ValueError(f"{path.name}:{number}: {line!r}")
+        if kind in ("C", "C~", "X") and not spoken:
+            dialogue.steps.append(step)
+            step = Step()
+        spoken = kind in ("C", "C~")
+        if kind == "O":
+            dialogue.options.append(text)
+        elif kind == "A":
+            dialogue.address = text
+        elif kind == "W":
+            dialogue.whole_only = True
+        elif kind in ("C", "C~"):
+            octets = re.sub(r"\\(x[0-9a-f]{2}|r|n)", lambda found: _octet(found[1]), text).encode("latin-1")
+            step.says += octets + (b"\r\n" if kind == "C" else b"")
+        elif kind == "S":
+            step.answers.append(text)
+        elif kind == "X":
+            step.leaves = True
+        elif kind == "E":
+            step.closes = True
+        else:
+            dialogue.log.append(text)
+    dialogue.steps.append(step)
+    return dialogue
+
+
+def _octet(escape: str) -> str:
+    return {"r": "\r", "n": "\n"}.get(escape) or chr(int(escape[1:], 16))
+
+
+def site(directory: Path, options: list[str] | None = None) -> Config:
+    """Return the configuration of a small site in `directory`, with a queue."""
+    for name in QUEUE_DIRECTORIES:
+        (directory / "queue" / name).mkdir(parents=True, exist_ok=True)
+    lines = "".join(f"{option}\n" for option in options or [])
+    (directory / "main.cf").write_text(MAIN_CF.format(directory=directory) + lines)
+    return Config.load(str(directory))
+
+
+class Server:
+    """A server as smtpd builds it from main.cf, on a queue and a log in memory. Make it in a running loop."""
+
+    def __init__(
+        self, config: Config, *, counts: Counts | None = None, handler: object = None, session_limit: int = 0
+    ) -> None:
+        self.log = Log("mx", "postfix", "smtpd", 1, 0, "memory:")
+        access = Access(config, self.log.warning)
+        names = Names(self.log.warning, enabled=config.flag("smtpd_peername_lookup"))
+        self.journal = Journal(config.text("queue_directory"))
+        hooks = None
+        if handler is not None:
+            timeout_s, refusal = config.seconds("smtpd_python_handler_timeout"), Reply(451, "4.3.0", "No policy")
+            hooks = Handler(handler, timeout_s=timeout_s, default=refusal, log=self.log)
+        settings = cleanup.settings(config)
+        core = setup.server_config(config, access, self.log, settings, self.journal, hooks)
+        self.service = Service(
+            core,
+            access,
+            Clients(config, access, names),
+            counts,
+            self.log,
+            self.journal,
+            limits=setup.client_limits(config),
+            timeout_s=config.seconds("smtpd_timeout"),
+            handler=hooks,
+            stressed=setup.server_config(config.under_stress(), access, self.log, settings, self.journal, hooks),
+            session_limit=session_limit,
+        )
+
+    def connect(self, address: str = "127.0.0.1", kind: int = socket.SOCK_STREAM) -> Client:
+        """Return a client from that address, and serve it."""
+        return Client(self, address, kind)
+
+    def settle(self, client: Client) -> None:
+        """Wait until no commit of the client's is open."""
+        while (core := client.core) is not None and core.committing:
+            select.select([self.journal.fileno()], [], [], 10)
+            self.service.settle()
+            client.hear()
+
+
+class Client:
+    """A client, and what it has heard. It is served when it speaks."""
+
+    def __init__(self, server: Server, address: str, kind: int) -> None:
+        self.server = server
+        self.written = bytearray()
+        self.reads = 0
+        self.closed = False
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        self._socket.setblocking(False)
+        service = server.service
+        with theirs:
+            self.key, wishes = service.core.adopt(theirs, address, 4025, service.loop.time())
+        service.attend(wishes)
+        self.hear()
+
+    @property
+    def core(self) -> SmtpdSession | None:
+        """The session, while it lasts."""
+        return self.server.service.core.session(self.key)
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """What decides about the client just now."""
+        connection = self.server.service.attended.get(self.key)
+        return None if connection is None else connection._task
+
+    def say(self, words: bytes) -> int:
+        """Say something, be served, and hear the answers; how many octets the server did not take."""
+        while words and not self.closed:
+            try:
+                sent = self._socket.send(words)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.closed = True
+                break
+            words = words[sent:]
+            if not self.hear() and not sent:
+                break
+        return len(words) + self.unread()
+
+    def hear(self) -> bool:
+        """Let the server serve, and take what it says; whether it said something."""
+        heard = False
+        while True:
+            self.server.service.turn()
+            try:
+                octets = self._socket.recv(1 << 20)
+            except BlockingIOError:
+                if select.select([self.server.service.core.fileno()], [], [], 0)[0]:
+                    continue
+                return heard
+            except OSError:
+                octets = b""
+            heard = True
+            self.reads += 1
+            self.written += octets
+            if not octets:
+                self.closed = True
+                return heard
+
+    def unread(self) -> int:
+        """Octets that the server has not read, as the kernel counts them."""
+        return 0 if self.closed else int.from_bytes(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)), "little")
+
+    def leave(self) -> None:
+        """Go away."""
+        self._socket.close()
+        self.closed = True
+        self.server.service.turn()
+
+
+async def play(dialogue: Dialogue, directory: Path, step_octets: int | None) -> None:
+    """Play a transcript, its client's words in pieces of `step_octets`; raises `AssertionError` where it differs."""
+    server = Server(site(directory, dialogue.options))
+    client = server.connect(dialogue.address)
+    for step in dialogue.steps:
+        pieces = len(step.says) if step_octets is None else step_octets
+        for at in range(0, len(step.says), max(pieces, 1)):
+            if client.closed:
+                break
+            client.say(step.says[at : at + max(pieces, 1)])
+            server.settle(client)
+        if step.leaves:
+            client.leave()
+        answer = bytes(client.written).decode()
+        client.written.clear()
+        expected = "".join(f"{line}\n" for line in step.answers)
+        pattern = re.escape(expected).replace("<ID>", r"[0-9A-F]{10,20}")
+        assert answer == "" or answer.endswith("\r\n")
+        got = answer.replace("\r\n", "\n")
+        assert re.fullmatch(pattern, got), f"after {step.says!r}\nexpected:\n{expected}\ngot:\n{got}"
+        assert client.closed == (step.closes or step.leaves)
+    client.leave()
+    _check_log(dialogue.log, server.log.take_lines())
+    server.journal.close()
+
+
+def _check_log(expected: list[str], lines: list[str]) -> None:
+    remaining = iter(lines)
+    for wanted in expected:
+        pattern = re.escape(wanted).replace("<ID>", r"[0-9A-F]{10,20}")
+        assert any(re.fullmatch(pattern, line) for line in remaining), f"no {wanted!r} in\n" + "\n".join(lines)

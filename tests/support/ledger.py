@@ -1,0 +1,235 @@
+"""The ledger: what was acknowledged, and whether it arrived.
+
+Clients send messages that each carry a number of their own. A number goes into the ledger, a file outside the queue
+that is synced line by line, after its 250 (or sendmail's exit status 0). When all faults are over, every noted number
+must have arrived somewhere, whole: at the next hop, in a Maildir, or in a non-delivery report to its sender. A number
+whose client got no answer may arrive or not. One whose client was refused (4xx, 5xx) must not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import re
+import smtplib
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from support.sink import Sink
+
+RETRY_PAUSE_S = 0.05
+CLIENT_TIMEOUT_S = 20.0
+SENDMAIL_TIMEOUT_S = 60.0
+NUMBER = re.compile(rb"^X-Number: (\d+)$", re.MULTILINE)
+QUEUED_AS = re.compile(rb"queued as (\S+)")
+BOUNDARY = re.compile(rb'boundary="([^"]+)"')
+SMALL_MAX_OCTETS = 8 * 1024
+MIDDLE_OCTETS = 400 * 1024
+"""Two of them in a segment, and it has zeros ahead."""
+MIDDLE_ONE_IN = 20
+LARGE_OCTETS = 1200 * 1024
+"""Beyond what shares a segment with other messages."""
+LARGE_ONE_IN = 100
+
+
+class Route(NamedTuple):
+    """What one client sends, again and again, at most once in `pace_s`."""
+
+    sender: str
+    recipients: Sequence[str]
+    pace_s: float = 0.0
+
+
+@dataclass
+class Ledger:
+    """Sends from several threads while its `load` block lasts, and remembers what was answered.
+
+    `path`: the ledger's file. `acknowledged`: queue IDs by number; empty where sendmail took the message.
+    """
+
+    port: int
+    sendmail: list[str]
+    path: Path
+    acknowledged: dict[int, str] = field(default_factory=dict)
+    times: list[float] = field(default_factory=list)
+    """When each message was acknowledged (seconds since 1970)."""
+    refused: set[int] = field(default_factory=set)
+    """The numbers whose clients got a 4xx or 5xx."""
+    begun: int = 0
+    """Messages whose sending has begun: their numbers are 1 to this."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _ending: threading.Event = field(default_factory=threading.Event)
+
+    @contextlib.contextmanager
+    def load(self, routes: Sequence[Route], *, local: Sequence[Route] = ()) -> Iterator[None]:
+        """Send while the block lasts: by SMTP, one client for each of `routes`, and `local` by sendmail."""
+        self._ending.clear()
+        threads = [threading.Thread(target=self._by_smtp, args=(route,)) for route in routes]
+        threads += [threading.Thread(target=self._by_sendmail, args=(route,)) for route in local]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._ending.set()
+            for thread in threads:
+                thread.join()
+
+    def _number(self) -> int:
+        with self._lock:
+            self.begun += 1
+            return self.begun
+
+    def _note(self, number: int, queue_id: str) -> None:
+        with self._lock:
+            with self.path.open("ab", buffering=0) as file:
+                file.write(f"{number} {digest(body(number))} {queue_id}\n".encode())
+                os.fsync(file.fileno())
+            self.acknowledged[number] = queue_id
+            self.times.append(time.time())
+
+    def _by_smtp(self, route: Route) -> None:
+        while not self._ending.is_set():
+            # Killed under us, or not up again yet: the next connection tells.
+            with (
+                contextlib.suppress(OSError, smtplib.SMTPException),
+                smtplib.SMTP("127.0.0.1", self.port, "client.example.net", CLIENT_TIMEOUT_S) as client,
+            ):
+                client.ehlo_or_helo_if_needed()
+                while not self._ending.is_set():
+                    self._transaction(client, route)
+                    self._ending.wait(route.pace_s)
+            self._ending.wait(RETRY_PAUSE_S)
+
+    def send(self, route: Route) -> int:
+        """Send one message by SMTP, whatever comes of it; return its number."""
+        with (
+            contextlib.suppress(OSError, smtplib.SMTPException),
+            smtplib.SMTP("127.0.0.1", self.port, "client.example.net", CLIENT_TIMEOUT_S) as client,
+        ):
+            client.ehlo_or_helo_if_needed()
+            self._transaction(client, route)
+        return self.begun
+
+    def submit(self, route: Route) -> int:
+        """Hand one message to sendmail, whatever comes of it; return its number."""
+        number = self._number()
+        command = [*self.sendmail, "-i", "-f", route.sender, *route.recipients]
+        content = message(number, "\n").encode()
+        done = subprocess.run(command, input=content, capture_output=True, timeout=SENDMAIL_TIMEOUT_S)
+        if done.returncode == 0:
+            self._note(number, "")
+        return number
+
+    def _transaction(self, client: smtplib.SMTP, route: Route) -> None:
+        number = self._number()
+        replies = [client.mail(route.sender), *(client.rcpt(to) for to in route.recipients)]
+        if any(code >= 400 for code, _ in replies):
+            self.refused.add(number)
+            client.rset()
+            return
+        try:
+            code, text = client.data(message(number, "\r\n"))
+        except smtplib.SMTPDataError:
+            self.refused.add(number)
+            raise
+        found = QUEUED_AS.search(text)
+        if code == 250 and found:
+            self._note(number, found[1].decode())
+        else:
+            self.refused.add(number)
+
+    def _by_sendmail(self, route: Route) -> None:
+        while not self._ending.is_set():
+            self.submit(route)
+            self._ending.wait(route.pace_s)
+
+
+@dataclass
+class Arrivals:
+    """What came out of a site: at the next hop, and in a Maildir. `look` takes notice of what is new.
+
+    `wrong`: what arrived and is not what was sent.
+    """
+
+    sink: Sink
+    maildir: Path
+    copies: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    """When each copy arrived (seconds since 1970)."""
+    _seen: set[str] = field(default_factory=set)
+    _taken: int = 0
+
+    def look(self) -> None:
+        """Count what arrived since the last look."""
+        messages = self.sink.messages[self._taken :]
+        self._taken += len(messages)
+        for received in messages:
+            self._count(received.content, received.at)
+        new = set(os.listdir(self.maildir)) - self._seen if self.maildir.exists() else set()
+        for name in sorted(new):
+            path = self.maildir / name
+            self._count(path.read_bytes(), path.stat().st_mtime)
+        self._seen |= new
+
+    def _count(self, content: bytes, at: float) -> None:
+        content = content.replace(b"\r\n", b"\n")
+        found = NUMBER.search(content)
+        if found is None:
+            self.wrong.append(f"no number in {content[:2000]!r}")
+            return
+        number = int(found[1])
+        arrived = content[found.end() :].partition(b"\n\n")[2]
+        boundary = BOUNDARY.search(content, 0, found.start())
+        if boundary:
+            arrived = arrived.partition(b"\n--" + boundary[1])[0]
+        if digest(arrived.rstrip(b"\n")) != digest(body(number)):
+            self.wrong.append(f"{number} arrived as {arrived[:200]!r}")
+        self.copies[number] += 1
+        self.times.append(at)
+
+    def missing(self, ledger: Ledger) -> list[int]:
+        """Return the acknowledged numbers that have not arrived."""
+        self.look()
+        return sorted(ledger.acknowledged.keys() - self.copies.keys())
+
+    def duplicates(self) -> int:
+        """Return how many copies there are beyond the first ones."""
+        return self.copies.total() - len(self.copies)
+
+
+def body(number: int) -> bytes:
+    """Return a message's body: lines of hexadecimal digits that the number decides, LF between them."""
+    dice = random.Random(number)
+    if number % LARGE_ONE_IN == 0:
+        octets = LARGE_OCTETS
+    else:
+        octets = MIDDLE_OCTETS if number % MIDDLE_ONE_IN == 0 else dice.randrange(SMALL_MAX_OCTETS)
+    digits = dice.randbytes(octets // 2).hex()
+    return "\n".join(digits[at : at + 76] for at in range(0, len(digits), 76)).encode()
+
+
+def digest(content: bytes) -> str:
+    """Return what the ledger notes of a body."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def message(number: int, eol: str) -> str:
+    """Return a message that carries its number in the header."""
+    head = [
+        "From: a@example.net",
+        "To: undisclosed:;",
+        f"Message-ID: <{number}@client.example.net>",
+        f"X-Number: {number}",
+        "Subject: ledger",
+    ]
+    return eol.join([*head, "", *body(number).decode().split("\n"), ""])

@@ -1,0 +1,51 @@
+"""A program for master to start: says who it is to each client, then echoes lines until the client leaves.
+
+Arguments in master.cf: `die` exits at once with status 3.
+"""
+
+import asyncio
+import os
+import sys
+
+from postillion.program.daemon import Daemon, run, start
+
+ACCEPTED_S = 0.1
+"""A connection that the loop accepted just before the end has its session by then."""
+
+
+async def serve(daemon: Daemon) -> None:
+    sessions: set[asyncio.Task[None]] = set()
+
+    async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        sessions.add(task)
+        daemon.log.info("session")
+        try:
+            origin = daemon.config.text("myorigin")
+            writer.write(f"{os.getpid()} {os.getuid()} {daemon.service} {daemon.session_limit} {origin}\n".encode())
+            while line := await reader.readline():
+                writer.write(line)
+            writer.close()
+        finally:
+            sessions.discard(task)
+
+    servers = [await asyncio.start_unix_server(session, sock=sock) for sock in daemon.listeners if sock.family == 1]
+    servers += [await asyncio.start_server(session, sock=sock) for sock in daemon.listeners if sock.family != 1]
+    daemon.log.info(f"ready {' '.join(daemon.arguments)}")
+    ends = [asyncio.ensure_future(daemon.stopping.wait()), asyncio.ensure_future(daemon.draining.wait())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for server in servers:
+        server.close()
+    await asyncio.sleep(ACCEPTED_S)
+    if sessions and not daemon.stopping.is_set():
+        finished = asyncio.gather(*sessions, return_exceptions=True)
+        await asyncio.wait([finished, ends[0]], return_when=asyncio.FIRST_COMPLETED)
+
+
+if __name__ == "__main__":
+    service = sys.argv[sys.argv.index("-n") + 1]
+    this = start("smtpd" if ":" in service else service, sys.argv[1:])
+    if this.arguments == ["die"]:
+        sys.exit(3)
+    run(this, serve)
