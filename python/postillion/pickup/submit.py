@@ -92,13 +92,16 @@ class MaildropFile:
                 pass
 
 
-def trigger(path: str = TRIGGER) -> bool:
-    """Tell pickup to look into maildrop/. Returns False when nobody listens: it will look when it is started."""
+def trigger(path: str = TRIGGER, request: bytes = b"W") -> bool:
+    """Tell pickup to look into maildrop/. Returns False when nobody listens: it will look when it is started.
+
+    `path`: another service's socket or fifo, which takes another request.
+    """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as peer:
             peer.settimeout(TRIGGER_WAIT_S)
             peer.connect(path)
-            peer.sendall(b"W")
+            peer.sendall(request)
             return True
     except OSError:
         pass
@@ -107,7 +110,7 @@ def trigger(path: str = TRIGGER) -> bool:
     except OSError:
         return False
     try:
-        return os.write(fifo, b"W") == 1
+        return os.write(fifo, request) == len(request)
     except OSError:
         return False
     finally:

@@ -26,6 +26,8 @@ LISTEN_BACKLOG: Final = 1024
 TRIGGER_TIMEOUT_S: Final = 10.0
 """trigger_timeout: how long an agent's socket may take to accept a trigger."""
 TRIGGER_BYTE: Final = b"W"
+TRIGGER_MAX_OCTETS: Final = 10
+"""Letters of a trigger that are read; a control request begins with its length, which is no letter."""
 BLOCKED_BYTES: Final = 1024 * 1024
 """A peer with this much unread is told nothing that can wait until it has read."""
 TIMER_SLACK_S: Final = 0.001
@@ -311,7 +313,7 @@ class Connection(asyncio.Protocol):
 
 
 class PublicConnection(Connection):
-    """A command, or a lone trigger byte: look at the queue directory for mail that nobody announced."""
+    """A command, or the letters of a trigger (postkick(1))."""
 
     public = True
 
@@ -324,8 +326,8 @@ class PublicConnection(Connection):
         self.shell.control.connected(self.peer, _peer_uid(transport))
 
     def data_received(self, data: bytes) -> None:
-        if not (self._known or self.shell.closed) and len(data) == 1 and data.isalpha():
-            self.shell.core.rescan(*self.shell.now())
+        if not (self._known or self.shell.closed) and len(data) <= TRIGGER_MAX_OCTETS and data.isalpha():
+            self.shell.control.trigger(self.peer, data)
             self.shell.turn_soon()
             self.transport.close()
             return

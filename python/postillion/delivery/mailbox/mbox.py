@@ -7,19 +7,16 @@ write to must lead nowhere else.
 
 import asyncio
 import errno
-import fcntl
 import os
 import stat
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import NamedTuple
 
 from postillion.delivery.account import ROOT, Account, acting_as
 from postillion.delivery.local.verdict import Verdict, bounced, deferred, from_errno, sent
+from postillion.delivery.mailbox.lock import Busy, dotlock, lock
 from postillion.delivery.mailbox.maildir import write_all
 
-LOCK_STYLES = ("fcntl", "flock", "dotlock")
 MODE_FILE = 0o600
 EXECUTABLE = 0o111
 NULL_DEVICE = os.makedev(1, 3)
@@ -48,10 +45,6 @@ class Place(NamedTuple):
     opener: Account
     opener_gid: int
     user: str | None
-
-
-class Busy(Exception):
-    """Somebody else holds a lock on the file."""
 
 
 class Refused(Exception):
@@ -103,14 +96,18 @@ def spool_opener(directory: str, account: Account) -> tuple[Account, int]:
 
 def _append(place: Place, message: tuple[bytes, bytes], settings: MboxSettings) -> None:
     """Open, lock, append and unlock without a pause. Raises `Busy`, `Refused`, `OSError`."""
-    with acting_as(place.opener, place.opener_gid), _dotlock(place, settings):
+    styles, stale_s = settings.mailbox_delivery_lock, settings.stale_lock_time_s
+    with (
+        acting_as(place.opener, place.opener_gid),
+        dotlock(place.path, styles, stale_s, optional=place.user is None),
+    ):
         file = _open(place)
         try:
             status = os.fstat(file)
             if stat.S_ISCHR(status.st_mode) and status.st_rdev == NULL_DEVICE:
                 return
             _check(place, status, settings)
-            _lock(file, settings)
+            lock(file, styles)
             # A reader that replaces mailboxes may have done so before the lock was ours.
             if os.fstat(file).st_nlink != 1:
                 raise Busy("target file status changed unexpectedly")
@@ -162,18 +159,6 @@ def _check(place: Place, status: os.stat_result, settings: MboxSettings) -> None
         raise Refused(deferred("4.2.0", f"destination {place.path} is not owned by recipient"))
 
 
-def _lock(file: int, settings: MboxSettings) -> None:
-    try:
-        if "flock" in settings.mailbox_delivery_lock:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if "fcntl" in settings.mailbox_delivery_lock:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise Busy("unable to lock for exclusive access") from error
-        raise
-
-
 def _write(file: int, message: tuple[bytes, bytes], settings: MboxSettings) -> None:
     before = os.lseek(file, 0, os.SEEK_END)
     limit = settings.mailbox_size_limit
@@ -188,44 +173,6 @@ def _write(file: int, message: tuple[bytes, bytes], settings: MboxSettings) -> N
             os.ftruncate(file, before)
             os.fsync(file)
         raise
-
-
-@contextmanager
-def _dotlock(place: Place, settings: MboxSettings) -> Iterator[None]:
-    """Hold `PATH.lock`. For a file that isn't somebody's mailbox, a directory where none can be made is no obstacle."""
-    lock = place.path + ".lock"
-    held = False
-    if "dotlock" in settings.mailbox_delivery_lock and _may_be_locked(place.path):
-        try:
-            os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0))
-            held = True
-        except FileExistsError as error:
-            _remove_stale(lock, settings)
-            raise Busy(f"unable to create lock file {lock}: File exists") from error
-        except OSError:
-            if place.user is not None:
-                raise
-    try:
-        yield
-    finally:
-        if held:
-            with suppress(OSError):
-                os.unlink(lock)
-
-
-def _may_be_locked(path: str) -> bool:
-    """No lock file beside /dev/null, a directory, a FIFO: they will be refused anyway."""
-    try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    except OSError:
-        return True
-
-
-def _remove_stale(lock: str, settings: MboxSettings) -> None:
-    """A lock that nobody has renewed for `stale_lock_time` was left behind by a crash."""
-    with suppress(OSError):
-        if time.time() - os.lstat(lock).st_mtime > settings.stale_lock_time_s:
-            os.unlink(lock)
 
 
 def _subject(place: Place) -> str:
