@@ -15,6 +15,7 @@ use postillion_core::queue::journal::{Journal, JournalOptions};
 use postillion_core::queue::listing::rows::Form;
 use postillion_core::queue::state::Fact;
 use postillion_core::queue::store::disk_store::DiskStore;
+use postillion_core::queue::store::spool::Spool;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
