@@ -6,11 +6,12 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # uv is needed only to write uv.lock.
 UV     := 0.13.9
+PYTEST_WORKERS ?= --numprocesses 2 --dist worksteal
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help run test build lint rust-test python-test fuzz wheel deny instructions bench bench-queue profile \
-	simulation lock clean
+.PHONY: help run test build lint words docs rust-test python-test tests-under-load examples fuzz wheel deny instructions \
+	bench bench-queue profile simulation lock clean
 
 ## This list.
 help:
@@ -49,14 +50,31 @@ lint: build
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest postillion._core
 
+## House English: the words to replace in comments, docs, texts and names. FILES="a b": these alone; WORD=settle: this
+## word alone; COUNT=1: the number in each file.
+words:
+	$(PYTHON) tests/words.py $(if $(COUNT),--count) $(if $(WORD),--only "$(WORD)") $(FILES)
+
 ## Rust's tests, with cargo-nextest where it is installed. CI requires it.
 rust-test:
 	if [ -n "$(CI)" ] || cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
 
-## Python's tests. PYTEST_ARGS="tests/test_smtpd.py -k bdat": these alone.
-python-test: build
-	POSTILLION_PEERS=$(PEERS) $(BIN)/python -m pytest $(PYTEST_ARGS)
+## Python's tests, on two workers. PYTEST_ARGS="tests/test_smtpd.py -k bdat": these alone. COVERAGE=1 prints what they run.
+python-test: build examples
+	POSTILLION_PEERS=$(PEERS) $(BIN)/python -m pytest $(PYTEST_WORKERS) \
+		$(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(PYTEST_ARGS)
+
+# The Rust programs that Python's tests run: cargo would build them in the middle of a test.
+examples:
+	cargo build --quiet --locked --package postillion-core --examples
+	cargo build --quiet --locked --package postillion-core --release --example instructions
+
+## Rust's and Python's tests RUNS times (10) while stress-ng keeps every CPU busy (Debian's stress-ng package).
+tests-under-load: build examples
+	stress-ng --quiet --cpu 0 & load=$$!; trap "kill $$load" EXIT; \
+	for run in $$(seq $(or $(RUNS),10)); do \
+		echo "run $$run under load" && $(MAKE) --no-print-directory rust-test python-test || exit 1; done
 
 ## Every fuzz target for its share of SECONDS, the build not counted. An input that fails is kept and its path printed.
 ## TARGETS="cleanup data": these alone.
@@ -71,7 +89,8 @@ wheel: $(VENV)/.tools
 ## Licences, duplicates and sources of the Rust dependencies, by deny.toml (needs cargo-deny). ADVISORIES=1 also asks the
 ## advisory database, over the network.
 deny:
-	cargo deny --locked --workspace check bans licenses sources $(if $(ADVISORIES),advisories)
+	cargo deny --locked check bans licenses sources $(if $(ADVISORIES),advisories)
+	cargo deny --locked --manifest-path rust/fuzz/Cargo.toml check bans licenses sources $(if $(ADVISORIES),advisories)
 
 ## Instructions a message in each core, against benches/instructions.json (needs valgrind). RECORD=1 writes that anew.
 instructions:
@@ -93,6 +112,18 @@ profile: build
 	$(BIN)/python benches/cpu.py --load new $(if $(NAME),--write $(NAME))
 	$(BIN)/python benches/cpu.py --load reused $(if $(NAME),--write $(NAME)-reused)
 
+# Not with --quiet: then mkdocs counts no warnings, and --strict passes them.
+
+## The documentation site, in site/; a warning is an error. PLOTS=1: with the plots of the simulation.
+docs: $(VENV)/.docs
+	$(if $(PLOTS),$(MAKE) simulation)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(BIN)/python uv.lock pyproject.toml .ci/requirements.py
+	$(BIN)/python .ci/requirements.py docs > $(VENV)/docs.txt
+	$(BIN)/python -m pip install --quiet --requirement $(VENV)/docs.txt
+	touch $@
+
 ## The tables and plots of docs/simulation.md: a million messages on a virtual clock.
 simulation: build
 	$(BIN)/python benches/simulate.py
@@ -104,4 +135,4 @@ lock: $(BIN)/python
 
 ## Remove everything that was built.
 clean:
-	rm -rf target dist $(VENV) var
+	rm -rf target dist site $(VENV) var
