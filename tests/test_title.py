@@ -1,4 +1,4 @@
-"""What `ps` and `pgrep -x` show of a running site: Postfix's names, as monitors and health checks look for them."""
+"""Process names of a running site are those of Postfix: monitors and health checks search for them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_pgrep_finds_each_program_by_its_exact_name(site: Site) -> None:
         assert set(pids) <= set(map(int, found.split())), program
 
 
-def test_master_is_shown_with_the_path_that_monitors_look_for(site: Site) -> None:
+def test_master_is_shown_with_its_path(site: Site) -> None:
     [pid] = processes(site, "master")
     shown = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout
     assert shown == f"/usr/lib/postfix/sbin/master -c {site.etc}\n"

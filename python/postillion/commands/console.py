@@ -1,4 +1,4 @@
-"""What a control command tells its user: details, events, results, warnings and the error that ended it."""
+"""The output of a control command: details, events, results, warnings and the error that ended it."""
 
 import sys
 
@@ -22,7 +22,7 @@ class Console:
             self._print(text)
 
     def event(self, text: str) -> None:
-        """Tell what is about to be done to the mail system."""
+        """Print the action that follows, with `-v` only."""
         self.detail(text)
 
     def result(self, text: str) -> None:
@@ -35,11 +35,11 @@ class Console:
             print(text)
 
     def warning(self, text: str) -> None:
-        """Print what is allowed but likely a mistake."""
+        """Print a warning: the command goes on."""
         self._print(f"warning: {text}")
 
     def fatal(self, text: str) -> None:
-        """Print why the command did not do its work."""
+        """Print the error that ended the command."""
         self._print(f"fatal: {text}")
 
     def _print(self, text: str) -> None:

@@ -1,8 +1,8 @@
-"""How a control command says that it did not do its work."""
+"""The errors of a control command."""
 
 
 class Failure(Exception):
-    """Why a command did not do its work, in one line."""
+    """The one line that says why a command did not do its work."""
 
 
 class NotRunning(Failure):

@@ -13,10 +13,10 @@ from postillion.config import Config
 
 NAMES = ("maillog_file", "maillog_file_compressor", "maillog_file_rotate_suffix")
 WRITERS_MAX_S = 10.0
-"""How long the programs have to let the old file go; a session that lasts longer still writes to it."""
-LOOK_EVERY_S = 0.05
+"""Longest time to wait for the programs to close the old file; a longer session still writes to it."""
+CHECK_EVERY_S = 0.05
 UNKNOWN_WAIT_S = 1.0
-"""How long to wait on file systems that cannot tell whether a file is written; as long as Postfix waits."""
+"""Time to wait on file systems without leases, as Postfix waits."""
 
 
 def logrotate(directory: str, console: Console) -> None:
@@ -46,7 +46,7 @@ def _rotate(directory: str, config: Config, path: str, rotated: str, console: Co
 
     pid = lock.running(config)
     if pid:
-        # A reload that master refuses would leave every program writing to the old file.
+        # When master refuses a reload, every program would go on writing to the old file.
         Plan(directory)
     if os.path.lexists(rotated):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), rotated)
@@ -63,7 +63,7 @@ def _rotate(directory: str, config: Config, path: str, rotated: str, console: Co
 def _is_let_go(path: str) -> bool:
     """Wait until no process has the file open for writing; False when one still has after `WRITERS_MAX_S`.
 
-    The kernel grants a read lease on such a file only (fcntl(2), F_SETLEASE).
+    The kernel gives a read lease only on such a file (fcntl(2), F_SETLEASE).
     """
     # Sent to the holder of a lease when somebody opens the file; it ends a process that does not expect it.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -77,7 +77,7 @@ def _is_let_go(path: str) -> bool:
             except BlockingIOError:
                 if time.monotonic() >= until:
                     return False
-                time.sleep(LOOK_EVERY_S)
+                time.sleep(CHECK_EVERY_S)
             except OSError:
                 time.sleep(UNKNOWN_WAIT_S)
                 return True

@@ -45,7 +45,7 @@ ABSENT = {
 
 
 class Request:
-    """What the command line asks for."""
+    """The command line, parsed."""
 
     def __init__(self, argv: list[str]) -> None:
         self.directory: str | None = None

@@ -61,7 +61,7 @@ class ScriptConsole(Console):
             self._target = target
 
     def event(self, text: str) -> None:
-        """Log what is about to be done."""
+        """Log the action that follows."""
         self._tell("info", text, sys.stderr.isatty())
 
     def result(self, text: str) -> None:
@@ -69,11 +69,11 @@ class ScriptConsole(Console):
         self._tell("info", text, sys.stderr.isatty())
 
     def warning(self, text: str) -> None:
-        """Log and print what is allowed but likely a mistake."""
+        """Log and print a warning: the command goes on."""
         self._tell("warning", text, True)
 
     def fatal(self, text: str) -> None:
-        """Log and print why the command did not do its work."""
+        """Log and print the error that ended the command."""
         self._tell("fatal", text, True)
 
     def _tell(self, severity: str, text: str, printed: bool) -> None:

@@ -22,7 +22,7 @@ MODE = 0o600
 
 
 class Failure(Exception):
-    """Why the file is not locked, in one line."""
+    """The one line that says why the file is not locked."""
 
 
 def main(argv: list[str] | None = None) -> int:

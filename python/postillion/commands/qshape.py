@@ -29,7 +29,7 @@ from postillion.commands.queue import Tool
 
 USAGE = "usage: " + (__doc__ or "").partition("\n\n")[2].partition("\n\n")[0].strip()
 EX_USAGE = 255
-"""What the Perl program of Postfix ends with."""
+"""Exit status of the Perl program of Postfix for a bad command line."""
 QUEUES = ("maildrop", "hold", "incoming", "active", "deferred")
 DEFAULT_QUEUES = ("incoming", "active")
 WIDTH = 80
@@ -47,7 +47,7 @@ class Address(msgspec.Struct):
 
 
 class Row(msgspec.Struct):
-    """What is read of a line of `postqueue -j`."""
+    """The members of a line of `postqueue -j` that count here."""
 
     queue_name: str
     arrival_time: int

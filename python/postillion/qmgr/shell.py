@@ -326,8 +326,9 @@ class PublicConnection(Connection):
         self.shell.control.connected(self.peer, _peer_uid(transport))
 
     def data_received(self, data: bytes) -> None:
-        if not (self._known or self.shell.closed) and len(data) <= TRIGGER_MAX_OCTETS and data.isalpha():
-            self.shell.control.trigger(self.peer, data)
+        letters = data.rstrip(b"\0")
+        if not (self._known or self.shell.closed) and len(data) <= TRIGGER_MAX_OCTETS and letters.isalpha():
+            self.shell.control.trigger(self.peer, letters)
             self.shell.poll_soon()
             self.transport.close()
             return

@@ -31,7 +31,7 @@ impl Unannounced {
 
     /// Give `take` the envelope of each unannounced message in `incoming/`; false ends it, and is what it returns then.
     ///
-    /// What cannot be read is left out, as in the other parts of a listing.
+    /// An unreadable record is left out, as in the other parts of a listing.
     pub fn read(&self, queue_directory: &Path, take: &mut dyn FnMut(&Envelope) -> bool) -> bool {
         let disk = RealDisk::shared();
         let Ok(names) = names(&*disk, &queue_directory.join(INCOMING)) else { return true };
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_committed_and_not_announced_is_listed_once() {
+    fn a_committed_message_is_listed_once_until_its_announcement() {
         let directory = Directory::new();
         let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
         let journal = Journal::open(directory.path(), options).unwrap();
