@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from postillion.commands import postkick
+from postillion.commands import postkick, postqueue
 from support import peers
 from support.mta import until
 from support.queue_commands import CONTENT, command
@@ -39,7 +40,10 @@ async def test_f_retries_deferred_mail_and_each_letter_finds_new_mail(tmp_path: 
         now_us = int(time.time() * 1e6)
         deferred, found = Message(now_us, ["a@example.net"], content=CONTENT), Message(now_us + 1, ["b@example.net"])
         announce(tmp_path, 1, [deferred]).close()
-        await until(lambda: "status=deferred" in daemon.logged())
+        await agent.has(1)
+        async with asyncio.timeout(30):
+            while '"queue_name": "deferred"' not in (await command(postqueue, "-j")).stdout:
+                pass
         fate[0] = SENT
         write_segment(tmp_path, 2, [found])
         assert (await command(postkick, "public", "qmgr", "W")).returncode == 0

@@ -36,14 +36,18 @@ def test_pgrep_finds_each_program_by_its_exact_name(site: Site) -> None:
 
 def test_master_is_shown_with_its_path(site: Site) -> None:
     [pid] = processes(site, "master")
-    shown = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=True
+    ).stdout
     assert shown == f"/usr/lib/postfix/sbin/master -c {site.etc}\n"
     assert (site.queue / "pid" / "master.pid").read_text().strip() == str(pid)
 
 
 def test_a_program_is_shown_with_its_service_and_options(site: Site) -> None:
     [pid] = processes(site, "qmgr")
-    shown = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=True
+    ).stdout
     assert shown.startswith("qmgr -n qmgr -t unix ")
 
 
