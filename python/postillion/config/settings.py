@@ -40,11 +40,7 @@ class Config:
         self._runtime = runtime or {}
         self._texts: dict[str, str] = {}
         self.opened: list[tuple[str, Any]] = []
-<<<<<<< HEAD
         """The tables that the program opened, each with its parameter."""
-=======
-        """The opened tables, each with the parameter that names it."""
->>>>>>> py-english
 
     @classmethod
     def load(
@@ -52,14 +48,9 @@ class Config:
     ) -> "Config":
         """Return the configuration in `directory` (default: $MAIL_CONFIG, then /etc/postfix).
 
-<<<<<<< HEAD
         `overrides` replace values of main.cf; the last one wins. `in_force`: the directory of master's copy of main.cf,
         which is read in its place. Raises `ConfigError` when main.cf is missing, unreadable or malformed. A value is
         checked when it is used.
-=======
-        `overrides` replace values of main.cf; the last one wins. Raises `ConfigError` when main.cf is missing,
-        unreadable or malformed. A value is checked when it is used; `bad_values` checks all values.
->>>>>>> py-english
         """
         directory = os.path.abspath(directory or os.environ.get("MAIL_CONFIG") or DEFAULT_DIRECTORY)
         path = os.path.join(directory, "main.cf")
@@ -173,19 +164,11 @@ class Config:
         return ConfigError(path, line, problem, fix)
 
     def bad_values(self) -> list[ConfigError]:
-<<<<<<< HEAD
         """Return the error for each setting that is not of its kind or cannot be expanded."""
         return [error for name in self.settings if (error := self.bad_value(name)) is not None]
 
     def bad_value(self, name: str) -> ConfigError | None:
         """Return the error for the value of a parameter; None for a valid value."""
-=======
-        """Return an error for each value that is set and invalid for its kind, or cannot be expanded."""
-        return [error for name in self.settings if (error := self.bad_value(name)) is not None]
-
-    def bad_value(self, name: str) -> ConfigError | None:
-        """Return the error for the value of a parameter; None when it is valid."""
->>>>>>> py-english
         try:
             self.text(name)
         except ConfigError as error:
@@ -209,11 +192,7 @@ class Config:
         return self._with(settings)
 
     def overridden(self, values: Iterable[tuple[str, str]], path: str, line: int | None) -> "Config":
-<<<<<<< HEAD
         """Return the same configuration with values from a line of a file; the last value of a name wins."""
-=======
-        """Return this configuration with other values from a line of a file; the last one for a name wins."""
->>>>>>> py-english
         settings = {**self.settings, **{name: Setting(value, path, line) for name, value in values}}
         return self._with(settings)
 
@@ -223,11 +202,7 @@ class Config:
         return config
 
     def _origin(self, name: str) -> Setting | None:
-<<<<<<< HEAD
         """Return the setting that a value comes from; for an unset local_recipient_maps, that of `$alias_maps`."""
-=======
-        """Return the setting that a value comes from, such as that of `$alias_maps` for local_recipient_maps."""
->>>>>>> py-english
         setting = self.settings.get(name)
         row = parameters.row(name)
         if setting is not None or row is None:

@@ -40,11 +40,7 @@ class Plan:
 
     @property
     def warnings(self) -> list[str]:
-<<<<<<< HEAD
         """Settings that are allowed but likely a mistake, or that have no effect: one line each, with its place."""
-=======
-        """Warnings about likely mistakes and parameters without effect, each with its file and line."""
->>>>>>> py-english
         found = [*self.config.warnings, *self._notices, *effect.warnings(self.config, self.config.settings)]
         for entry in self.entries:
             if entry not in self.started and entry.overrides():
@@ -60,11 +56,7 @@ class Plan:
 
 
 def _ignored(entry: Entry) -> list[str]:
-<<<<<<< HEAD
     """Return a warning for each `-o` of a service without a process of its own."""
-=======
-    """Return a warning for each `-o` of a service without a process: no program reads it."""
->>>>>>> py-english
     if entry.command not in programs.BUILT_IN:
         return []
     place = f"{entry.path}, line {entry.line}"

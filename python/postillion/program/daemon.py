@@ -3,25 +3,15 @@
 Order of start: arguments, main.cf with the `-o` of master.cf, log, `chdir(queue_directory)`, listening sockets; then
 `run` prepares the program as root, reads its tables, drops privileges and runs its coroutine on an event loop.
 
-<<<<<<< HEAD
     def prepare(daemon: Daemon) -> Settings: ...            # the settings, tables and lists of the program
-=======
-    def prepare(daemon: Daemon) -> Settings: ...            # settings and tables, from the configuration
->>>>>>> py-english
     async def serve(daemon: Daemon, settings: Settings) -> None: ...
 
     def main() -> None:
         run(start("anvil", sys.argv[1:]), prepare, serve)
 
-<<<<<<< HEAD
 The module that master starts, or a module `setup` beside it, has the function `prepare`. The checker calls it as well,
 before master starts anything, with a `Daemon` without sockets or a queue. So `prepare` reads the configuration, opens
 tables, raises `ConfigError`, and has no other effect.
-=======
-The checker calls `prepare` of each program's module before master starts any program, with a `Daemon` that has a
-configuration and a log, but no sockets and no queue. So `prepare` opens tables, raises `ConfigError` for errors, and
-has no other effect.
->>>>>>> py-english
 
 File descriptors: 3 is the lifeline, a pipe that master holds open; its end of file means the end of master. Listening
 sockets start at 4. SIGTERM and the end of the lifeline set `stopping`, SIGHUP sets `draining`.
@@ -45,6 +35,7 @@ from postillion._core.log import Log
 from postillion.config import Config, ConfigError, effect
 from postillion.config.main_cf import split_assignment
 from postillion.program.log import open_log, utc_offset_s
+from postillion.program.title import set_title
 from postillion.tables import read_tables
 
 LIFELINE_FD: Final = 3
@@ -56,11 +47,7 @@ CLOCK_CHECK_S: Final = 60.0
 """Interval of the checks for daylight saving time."""
 
 Made = TypeVar("Made")
-<<<<<<< HEAD
 """The result of a program's `prepare`, and an argument of its `serve`."""
-=======
-"""The type that a program's `prepare` returns and its `serve` takes."""
->>>>>>> py-english
 
 PRELOADED: Final = (
     concurrent.futures.thread,
@@ -154,11 +141,7 @@ class Daemon:
         self.fifos: list[int] = []
 
     def enter(self, listeners: int | None) -> None:
-<<<<<<< HEAD
         """Change to the queue directory and adopt the `listeners` sockets of master; None without a master."""
-=======
-        """Change to the queue directory and adopt the `listeners` sockets of master; None without master."""
->>>>>>> py-english
         os.umask(0o077)
         queue_directory = self.config.text("queue_directory")
         try:
@@ -217,6 +200,7 @@ def start(program: str, argv: list[str]) -> Daemon:
     """
     try:
         options = Arguments(argv)
+        set_title(program, argv)
         runtime = (("service_name", options.service),) if options.service else ()
         config = Config.load(options.config_directory, (*runtime, *options.overrides), options.in_force)
         daemon = Daemon(program, options, config, open_log(config, program))
@@ -229,15 +213,9 @@ def start(program: str, argv: list[str]) -> Daemon:
 
 
 def make(daemon: Daemon, prepare: Callable[[Daemon], Made]) -> Made:
-<<<<<<< HEAD
     """Return the settings and tables that a program serves with. Raises `ConfigError`.
 
     The checker calls this too, so a configuration that it accepts also starts.
-=======
-    """Check the parameters of a program and return the result of its `prepare`. Raises `ConfigError`.
-
-    The checker calls this function as well, so every configuration that it accepts also starts.
->>>>>>> py-english
     """
     for refusal in effect.refusals(daemon.config, [daemon.program]):
         raise refusal
@@ -256,11 +234,7 @@ def run(
     try:
         made = make(daemon, prepare)
         for problem in read_tables(daemon.config):
-<<<<<<< HEAD
             # The table was lost after the check. Mail that needs it waits.
-=======
-            # The error is newer than the check. Mail that needs the table waits for it.
->>>>>>> py-english
             daemon.log.warning(str(problem))
         daemon.drop_privileges()
         with asyncio.Runner(loop_factory=factory) as runner:
@@ -293,6 +267,7 @@ async def _supervise(daemon: Daemon, serve: Callable[[], Awaitable[None]]) -> No
     loop.add_signal_handler(signal.SIGTERM, daemon.stopping.set)
     loop.add_signal_handler(signal.SIGINT, daemon.stopping.set)
     loop.add_signal_handler(signal.SIGHUP, daemon.draining.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGHUP))
     if daemon.lifeline is not None:
         loop.add_reader(daemon.lifeline, _lifeline_ended, daemon, loop)
     work = asyncio.ensure_future(_as_coroutine(serve()))

@@ -27,6 +27,8 @@ LISTEN_BACKLOG: Final = 1024
 TRIGGER_TIMEOUT_S: Final = 10.0
 """trigger_timeout: timeout of a trigger to an agent's socket."""
 TRIGGER_BYTE: Final = b"W"
+TRIGGER_MAX_OCTETS: Final = 10
+"""Maximum length of a trigger. A control request begins with its length, which is no letter."""
 BLOCKED_BYTES: Final = 1024 * 1024
 """Maximum number of unread octets of a peer; above it, output that can wait is held back."""
 TIMER_SLACK_S: Final = 0.001
@@ -316,7 +318,7 @@ class Connection(asyncio.Protocol):
 
 
 class PublicConnection(Connection):
-    """The connection of a command. A single trigger byte starts a search for messages without an announcement."""
+    """The connection of a command, or of a trigger: a few letters (postkick(1))."""
 
     public = True
 
@@ -329,8 +331,9 @@ class PublicConnection(Connection):
         self.shell.control.connected(self.peer, _peer_uid(transport))
 
     def data_received(self, data: bytes) -> None:
-        if not (self._known or self.shell.closed) and len(data) == 1 and data.isalpha():
-            self.shell.core.rescan(*self.shell.now())
+        letters = data.rstrip(b"\0")
+        if not (self._known or self.shell.closed) and len(data) <= TRIGGER_MAX_OCTETS and letters.isalpha():
+            self.shell.control.trigger(self.peer, letters)
             self.shell.poll_soon()
             self.transport.close()
             return

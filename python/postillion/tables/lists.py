@@ -111,11 +111,7 @@ class DomainList:
 
 
 def _is_domain(name: str, rule: str, parents: bool) -> bool:
-<<<<<<< HEAD
     """Return whether the rule covers the name. `parents`: `example.org` covers its subdomains, else `.example.org`."""
-=======
-    """Return whether a rule matches a name. `parents`: `example.org` matches subdomains, otherwise `.example.org`."""
->>>>>>> py-english
     if name == rule:
         return True
     if rule.startswith("."):
@@ -124,11 +120,7 @@ def _is_domain(name: str, rule: str, parents: bool) -> bool:
 
 
 def _domain_keys(name: str, parents: bool) -> Iterable[str]:
-<<<<<<< HEAD
     """Yield the keys of a name in a table: the name and the domains above it."""
-=======
-    """Yield the search keys of a name: the name and the domains above it."""
->>>>>>> py-english
     yield name
     prefix = "" if parents else "."
     while "." in name:
