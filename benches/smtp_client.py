@@ -71,7 +71,7 @@ async def measure(directory: Path, port: int, messages: int, reuse: str) -> None
     hub = Hub(directory)
     server = await asyncio.start_unix_server(hub.serve, "private/qmgr")
     arguments = [sys.executable, __file__, "--agent", str(directory), reuse]
-    child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - before the measurement
     await asyncio.wait_for(hub.registered.wait(), 20)
     nexthop = f"[127.0.0.1]:{port}"
     frames = [hub.job(nexthop, Mail(0, ["rcpt@example.com"], content=CONTENT))[1] for _ in range(200)]
@@ -104,6 +104,7 @@ async def measure(directory: Path, port: int, messages: int, reuse: str) -> None
 
 
 def main() -> None:
+    """Measure without and with reuse of connections."""
     messages = int(sys.argv[1]) if len(sys.argv) > 1 else MESSAGES
     sink_program = shutil.which("smtp-sink", path="/usr/sbin:/usr/bin")
     if sink_program is None:

@@ -442,7 +442,7 @@ FAR = b"RCPT TO:<x@far.example>\r\n"
 
 
 def check(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
-    """aiosmtpd's contract of an authenticator."""
+    """Aiosmtpd's contract of an authenticator."""
     assert server.session is session
     assert mechanism in ("LOGIN", "PLAIN")
     if data.password == b"raise":

@@ -89,7 +89,7 @@ def start_fg(directory: str, verbose: bool) -> None:
     _say(f"running with {directory}", verbose)
     sys.stdout.flush()
     command = _master(directory)
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 
 def stop(directory: str, verbose: bool) -> None:

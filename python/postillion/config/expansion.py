@@ -1,5 +1,7 @@
-"""`$name` and its relatives (postconf(5)): `${name}`, `$(name)`, `${name?then}`, `${name:else}`,
-`${name?{then}:{else}}`, `${{left} == {right} ? {then}:{else}}`, `${domain_to_ascii{text}}`, and `$$` for a dollar.
+"""`$name` and its relatives (postconf(5)).
+
+They are `${name}`, `$(name)`, `${name?then}`, `${name:else}`, `${name?{then}:{else}}`,
+`${{left} == {right} ? {then}:{else}}`, `${domain_to_ascii{text}}`, and `$$` for a dollar.
 
 Comparisons are numeric when both sides are digits, else by text; with the suffix `level` they compare versions such
 as compatibility levels. A name that is not set expands to nothing.

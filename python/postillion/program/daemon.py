@@ -217,7 +217,7 @@ def run(daemon: Daemon, main: Callable[[Daemon], Awaitable[None]]) -> NoReturn:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop where it is installed: two to three times the connections a second."""
+    """Uvloop where it is installed: two to three times the connections a second."""
     try:
         import uvloop
     except ImportError:

@@ -92,7 +92,7 @@ def _map_entry(line: LogicalLine) -> Entry | Problem:
 
 
 def _alias_entry(line: LogicalLine) -> Entry | Problem:
-    """`"quoted \\" name": value`, `name : value`. The key is given back without its quotes."""
+    r"""`"quoted \" name": value`, `name : value`. The key is given back without its quotes."""
     text, key, at = line.text.strip(), "", 0
     quoted = False
     while at < len(text):

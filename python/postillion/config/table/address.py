@@ -1,6 +1,7 @@
 """Parameters of addresses: what is ours, how addresses are rewritten, where they go, and their verification.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     (

@@ -1,6 +1,7 @@
 """Parameters of message content: headers, MIME, content inspection, address mapping, Milters.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("always_add_missing_headers", "flag", "no", "Add missing From, To, Date and Message-ID to mail from anywhere."),

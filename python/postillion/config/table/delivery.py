@@ -1,6 +1,7 @@
 """Parameters of final delivery: local, virtual, pipe, mailboxes, aliases, and of bounces.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     (

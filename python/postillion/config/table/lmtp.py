@@ -1,6 +1,7 @@
 """Parameters of the LMTP client; most are twins of an smtp_ parameter.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("lmtp_address_preference", "choice any ipv4 ipv6", "any", "IP version that is tried first: any, ipv4, ipv6."),

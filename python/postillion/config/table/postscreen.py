@@ -1,6 +1,7 @@
 """Parameters of postscreen, the server's guard against zombies.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("dnsblog_reply_delay", "time 0..", "0s", "Pause before a DNS list's answer is passed on, for debugging."),

@@ -1,6 +1,7 @@
 """Parameters of the queue manager: schedule, retries, limits of the queue.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("allow_srv_lookup_fallback", "flag", "no", "Go on with MX or addresses where there are no SRV records."),

@@ -1,6 +1,7 @@
 """Parameters of the SMTP client.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("smtp_address_preference", "choice any ipv4 ipv6", "any", "IP version that is tried first: any, ipv4, ipv6."),

@@ -1,6 +1,7 @@
 """Parameters of the SMTP server: smtpd, its restrictions, limits and replies, and its helpers.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("access_map_defer_code", "number 0..", "450", "Reply code when an access table says DEFER."),

@@ -1,6 +1,7 @@
 """Parameters of TLS in the SMTP server.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("smtpd_tls_CAfile", "path", "", "File of certification authorities for client certificates."),

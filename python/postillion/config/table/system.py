@@ -1,6 +1,7 @@
 """Parameters of the system: directories, processes, logging, tables, instances, names of services.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("alternate_config_directories", "list", "", "Further configuration directories that setgid commands may use."),

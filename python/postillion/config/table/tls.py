@@ -1,6 +1,7 @@
 """Parameters of TLS that server and client share.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("openssl_path", "path 1..", "openssl", "The openssl(1) command that postfix tls runs."),

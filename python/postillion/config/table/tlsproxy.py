@@ -1,6 +1,7 @@
 """Parameters of the TLS proxy; each follows the server's or client's own.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("tlsproxy_client_CAfile", "path", "$smtp_tls_CAfile", "smtp_tls_CAfile for tlsproxy, towards servers."),

@@ -1,6 +1,7 @@
 """Templates: replace `transport` by the name of a transport in master.cf, as in `relay_destination_rate_delay`.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is.
+"""
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     (

@@ -35,8 +35,11 @@ def parse_lines(text: str) -> list[Target]:
 
 
 class _Item(NamedTuple):
-    """A list item: its text without quotes, the text inside angle brackets if there were any, and which characters
-    were quoted (an unquoted `@` parts the domain)."""
+    """A list item.
+
+    Its text without quotes, the text inside angle brackets if there were any, and which characters were quoted (an
+    unquoted `@` parts the domain).
+    """
 
     text: str
     quoted: list[bool]
