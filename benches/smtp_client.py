@@ -19,9 +19,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from postillion.program.daemon import Daemon
 from support.agents import FakeDaemon, Hub, Mail
 from support.ports import free_port
 
@@ -45,7 +47,7 @@ def agent(directory: str, reuse: str) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, daemon.stopping.set)
         before = resource.getrusage(resource.RUSAGE_SELF)
-        await SmtpAgent(daemon, "smtp", capacity=SESSIONS).serve()
+        await SmtpAgent(cast(Daemon, daemon), "smtp", capacity=SESSIONS).serve()
         after = resource.getrusage(resource.RUSAGE_SELF)
         print(after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime)
 

@@ -196,7 +196,9 @@ async def test_every_trouble_has_its_text(tmp_path: Path, script: Script, dsn: s
         ({".": hang}, "data_done", "sending end of data -- message may be sent more than once"),
     ],
 )
-async def test_a_server_that_hangs_is_given_up(tmp_path: Path, answers: dict, stage: str, text: str) -> None:
+async def test_a_server_that_hangs_is_given_up(
+    tmp_path: Path, answers: dict[str, object], stage: str, text: str
+) -> None:
     async with server(Script(answers)) as script, smtp(tmp_path, f"smtp_{stage}_timeout = 1s\n") as (hub, _):
         result = await hub.deliver(f"[127.0.0.1]:{script.port}")
         assert result.only.text == f"conversation with 127.0.0.1[127.0.0.1] timed out while {text}"
