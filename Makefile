@@ -10,8 +10,8 @@ PYTEST_WORKERS ?= --numprocesses 2 --dist worksteal
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help run test build lint rust-test python-test tests-under-load examples fuzz wheel deny instructions bench \
-	bench-queue profile simulation lock clean
+.PHONY: help run test build lint words docs rust-test python-test tests-under-load examples fuzz wheel deny instructions \
+	bench bench-queue profile simulation lock clean
 
 ## This list.
 help:
@@ -49,6 +49,11 @@ lint: build
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest postillion._core
+
+## House English: the words to replace in comments, docs, texts and names. FILES="a b": these alone; WORD=settle: this
+## word alone; COUNT=1: the number in each file.
+words:
+	$(PYTHON) tests/words.py $(if $(COUNT),--count) $(if $(WORD),--only "$(WORD)") $(FILES)
 
 ## Rust's tests, with cargo-nextest where it is installed. CI requires it.
 rust-test:
@@ -107,6 +112,18 @@ profile: build
 	$(BIN)/python benches/cpu.py --load new $(if $(NAME),--write $(NAME))
 	$(BIN)/python benches/cpu.py --load reused $(if $(NAME),--write $(NAME)-reused)
 
+# Not with --quiet: then mkdocs counts no warnings, and --strict passes them.
+
+## The documentation site, in site/; a warning is an error. PLOTS=1: with the plots of the simulation.
+docs: $(VENV)/.docs
+	$(if $(PLOTS),$(MAKE) simulation)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(BIN)/python uv.lock pyproject.toml .ci/requirements.py
+	$(BIN)/python .ci/requirements.py docs > $(VENV)/docs.txt
+	$(BIN)/python -m pip install --quiet --requirement $(VENV)/docs.txt
+	touch $@
+
 ## The tables and plots of docs/simulation.md: a million messages on a virtual clock.
 simulation: build
 	$(BIN)/python benches/simulate.py
@@ -118,4 +135,4 @@ lock: $(BIN)/python
 
 ## Remove everything that was built.
 clean:
-	rm -rf target dist $(VENV) var
+	rm -rf target dist site $(VENV) var

@@ -276,8 +276,9 @@ def main() -> None:
         result.tell(options)
         told = json.loads(options.json.read_text())
     if options.write:
+        PLOTS.mkdir(exist_ok=True)
         (PLOTS / f"profile-{options.write}.svg").write_text(drawn)
-        text = [table(told), "", *functions, "", f"![flame graph](plots/profile-{options.write}.svg)"]
+        text = [table(told), "", *functions, "", f"<!-- plot profile-{options.write}.svg: flame graph -->"]
         put(PAGE, {options.write: "\n".join([f"{told['machine']}.", f"{told['versions']}.", "", *text])})
 
 

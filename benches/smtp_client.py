@@ -38,7 +38,7 @@ def agent(directory: str, reuse: str) -> None:
 
     import uvloop
 
-    from postillion._core import Log
+    from postillion._core.log import Log
     from postillion.delivery.smtp.agent import SmtpAgent
 
     async def work() -> None:

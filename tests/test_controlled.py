@@ -21,7 +21,7 @@ from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword, Session
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from postillion._core import SmtpIntake
+from postillion._core.smtp import SmtpIntake
 from postillion.aiosmtpd import SMTP
 from postillion.aiosmtpd.server import Reader
 from support.ports import free_port

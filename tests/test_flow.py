@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import CleanupSettings, Journal, Log, SmtpdConfig, SmtpdService
+from postillion._core.cleanup import CleanupSettings
+from postillion._core.log import Log
+from postillion._core.queue import Journal
+from postillion._core.smtpd import SmtpdConfig, SmtpdService
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.service import Pickup
 from postillion.pickup.service import Site as PickupSite
-from postillion.program.producer import BEHIND_OCTETS, Producer, settling
+from postillion.program.producer import BEHIND_OCTETS, Producer, finishing
 from support.hostile import Wire, high_water_kib
 from support.mta import Site, processes, running, until, wait_for
 from support.queue_files import Message, announce
@@ -119,7 +122,7 @@ async def test_a_queue_manager_that_reads_nothing_is_behind_and_holds_no_memory_
         listener.setblocking(False)
         journal, said = FakeJournal(), asyncio.Queue[bool]()
         producer = Producer(
-            journal, settling(journal, lambda *_: None), fall_behind=said.put_nowait, path=str(path), pid=7
+            journal, finishing(journal, lambda *_: None), fall_behind=said.put_nowait, path=str(path), pid=7
         )
         producer.start()
         loop = asyncio.get_running_loop()
@@ -149,7 +152,7 @@ async def test_mail_that_nobody_is_told_of_is_a_backlog_too(tmp_path: Path) -> N
     journal, said = FakeJournal(), asyncio.Queue[bool]()
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, settling(journal, lambda *_: None), fall_behind=said.put_nowait, path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *_: None), fall_behind=said.put_nowait, path=str(manager.path), pid=7
     )
     producer.start()
     journal.frames = b"x" * BEHIND_OCTETS

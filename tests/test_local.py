@@ -154,7 +154,7 @@ async def test_aliases(site: Site, aliases: str, address: str, maildir: int, for
     [
         ("x: y\ny: z\nz: y", "5.4.6", "alias database loop"),
         ("x: :include:/etc/nonexistent", "4.2.0", "cannot open include file"),
-        ("x: :include:relative", "5.3.5", "no absolute path"),
+        ("x: :include:relative", "5.3.5", "not an absolute path"),
         ("x: ~/file", "5.3.5", "bad file name"),
         ("x: ,,", "4.3.0", "has no recipient"),
     ],

@@ -285,7 +285,9 @@ def test_reload_refuses_a_bad_configuration_and_goes_on(tmp_path: Path) -> None:
         client = site.client()
         site.write(SMTPD + "oops\n")
         site.reload()
-        assert re.search(r"error: reload refused, going on as before: \S+/master.cf, line 2: missing", site.log())
+        assert re.search(
+            r"error: reload refused, the old configuration stays in force: \S+/master.cf, line 2: missing", site.log()
+        )
         site.write(SMTPD)
         main_cf = site.etc / "main.cf"
         main_cf.write_text(main_cf.read_text().replace("queue_directory =", "#"))

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import CleanupSettings, Journal, Log, Maildrop, MaildropWriter, maildrop_envelope
+from postillion._core.cleanup import CleanupSettings
+from postillion._core.log import Log
+from postillion._core.pickup import Maildrop, MaildropWriter, maildrop_envelope
+from postillion._core.queue import Journal
 from postillion.config import Config
 from postillion.errors import MessageRefused
 from postillion.pickup.maildrop import Maildrop as Directory

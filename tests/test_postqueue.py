@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import MaildropWriter, maildrop_envelope
+from postillion._core.pickup import MaildropWriter, maildrop_envelope
 from postillion.commands import postcat, postqueue, postsuper
 from postillion.program import ipc
 from support.mta import until

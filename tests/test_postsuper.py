@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import Log, QueueManager
+from postillion._core.log import Log
+from postillion._core.qmgr import QueueManager
 from postillion.commands import postqueue, postsuper
 from postillion.commands.requeue import Mover
 from postillion.program import ipc

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from postillion.program.producer import Producer, settling
+from postillion.program.producer import Producer, finishing
 from support.mta import until
 
 WAIT_S = 10.0
@@ -96,7 +96,7 @@ async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
 async def test_commits_are_settled_and_announced_in_order(manager: Manager) -> None:
     journal, settled = FakeJournal(), []
     producer = Producer(
-        journal, settling(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
@@ -113,7 +113,7 @@ async def test_commits_are_settled_while_no_manager_listens_and_told_by_the_next
     journal, settled = FakeJournal(), []
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, settling(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     journal.commit(1)
@@ -128,7 +128,7 @@ async def test_commits_are_settled_while_no_manager_listens_and_told_by_the_next
 async def test_the_link_comes_back_after_the_manager_died(manager: Manager) -> None:
     journal, settled = FakeJournal(), []
     producer = Producer(
-        journal, settling(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
@@ -146,7 +146,7 @@ async def test_a_segment_that_was_finished_while_no_manager_listened_is_told_of(
     journal, settled = FakeJournal(), []
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, settling(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     journal.commit(1, sealed=True)
@@ -160,7 +160,7 @@ async def test_a_segment_that_was_finished_while_no_manager_listened_is_told_of(
 
 async def test_what_is_done_when_the_link_ends_is_announced(manager: Manager) -> None:
     journal = FakeJournal()
-    producer = Producer(journal, settling(journal, lambda *outcome: None), path=str(manager.path), pid=7)
+    producer = Producer(journal, finishing(journal, lambda *outcome: None), path=str(manager.path), pid=7)
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
     journal.commit(9)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from aiosmtpd.smtp import MISSING, AuthResult, LoginPassword, auth_mechanism
 
-from postillion._core import Log
+from postillion._core.log import Log
 from postillion.config import Config, ConfigError
 from postillion.handler import calls, handler
 from postillion.restrictions.access import Reply

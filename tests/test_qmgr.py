@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from postillion._core import AgentLink, DeliveryJob, Log, QueueError
+from postillion._core.delivery import AgentLink, DeliveryJob
+from postillion._core.log import Log
+from postillion._core.queue import QueueError
 from postillion.address.resolve import Resolver, Unresolved
 from postillion.config import Config
 from postillion.program import ipc
@@ -285,7 +287,7 @@ async def test_hostile_peers_are_disconnected_and_nobody_else(tmp_path: Path) ->
         assert any("is disconnected" in line for line in daemon.logged())
         announce(tmp_path, 1, [Message(NOW_US, ["a@example.net"])]).close()
         await agent.has(1)
-        assert (await ask({"verb": "nonsense"}))[0]["error"] == "no verb is called 'nonsense'"
+        assert (await ask({"verb": "nonsense"}))[0]["error"] == "unknown verb 'nonsense'"
         assert "error" in (await ask({"verb": "list", "more": 1}))[0]
         assert (await ask({"verb": "place", "id": "../etc"}))[0]["path"] is None
 
@@ -298,7 +300,7 @@ async def test_reload_takes_new_routes_and_survives_a_bad_main_cf(tmp_path: Path
         await smtp.has(1)
         (tmp_path / "main.cf").write_text("minimal_backoff_time = 10x\n")
         daemon.draining.set()
-        await until(lambda: any("going on with the configuration as it was" in line for line in daemon.logged()))
+        await until(lambda: any("the old configuration stays in force" in line for line in daemon.logged()))
         (tmp_path / "main.cf").write_text(MAIN_CF.format(directory=tmp_path) + "relay_domains = example.net\n")
         daemon.draining.set()
         await until(lambda: any(line.startswith("reload -- ") for line in daemon.logged()))

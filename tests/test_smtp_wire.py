@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from postillion._core import BenchSink
+from postillion._core.bench import BenchSink
 from postillion.delivery.smtp.agent import SmtpAgent
 from support import mta
 from support.agents import FakeDaemon, Hub, Mail, Result, Script, server, serving

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import Log, MaildropReader
-from postillion.services.anvil import Counts as AnvilCounts
+from postillion._core.log import Log
+from postillion._core.pickup import MaildropReader
+from postillion.services.anvil import ClientCounts
 from postillion.services.anvil import Session as AnvilSession
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.names import UNKNOWN, Names
@@ -488,7 +489,7 @@ class Anvil:
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
-        self.counts = AnvilCounts(60)
+        self.counts = ClientCounts(60)
         self.log = Log("mx", "postfix", "anvil", 1, 0, "memory:")
         self.server: asyncio.Server | None = None
 
@@ -595,7 +596,7 @@ async def test_anvil_does_not_mind_garbage_or_a_trigger(tmp_path: Path) -> None:
 
 
 def test_rates_start_anew_with_each_time_unit() -> None:
-    counts = AnvilCounts(60)
+    counts = ClientCounts(60)
     assert [counts.event("mail", "a", now)[1] for now in (0, 59, 60, 61)] == [1, 2, 1, 2]
     counts.sweep(200)
     assert len(counts) == 0

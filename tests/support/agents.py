@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from postillion._core import Log
+from postillion._core.log import Log
 from postillion.config import Config
 from support.queue_files import FRAME_VERSION, SEGMENT_HEADER_OCTETS, Message, frame, optional, text, write_segment
 

@@ -1,0 +1,94 @@
+"""The documentation names only what exists, and keeps to House English."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import words
+
+ROOT = words.ROOT
+PAGES = sorted(ROOT.glob("docs/**/*.md"))
+ROOT_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+FILE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.(?:rs|py|pyi|json|sh))`")
+CONSTANT = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`")
+TEST = re.compile(r"`((?:[a-z0-9]+_){3,}[a-z0-9]+)`")
+GLOSSARY_MAX = 20
+README_LINES_MAX = 40
+NOT_OURS = {"EXT4_IOC_SHUTDOWN", "MAIL_CONFIG"}
+SITE = {"mypolicy.py"}
+"""A file of an example."""
+PROSE = [dataclasses.replace(rule, kinds=rule.kinds & words.PROSE) for rule in words.RULES]
+"""Names on a page are those of the code, so the code is where they are replaced."""
+
+
+@cache
+def files() -> list[str]:
+    """Return the paths of all sources and their neighbours, as a page names them."""
+    return [str(path.relative_to(ROOT)) for top in words.READ for path in (ROOT / top).rglob("*") if path.is_file()]
+
+
+@cache
+def code() -> str:
+    """Return all Rust and Python of the project."""
+    paths = list(words.sources([ROOT / "rust", ROOT / "python", ROOT / "tests", ROOT / "benches"]))
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths if path.suffix in (".rs", ".py", ".pyi"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_names_existing_files(page: Path) -> None:
+    named = set(FILE.findall(page.read_text())) - SITE
+    assert [name for name in sorted(named) if not any(f"/{path}".endswith(f"/{name}") for path in files())] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_names_existing_constants(page: Path) -> None:
+    named = set(CONSTANT.findall(page.read_text())) - NOT_OURS
+    assert [name for name in sorted(named) if not re.search(rf"\b{name}\b", code())] == []
+
+
+@pytest.mark.parametrize("name", ["queue.md", "simulation.md"])
+def test_proof_names_existing_tests(name: str) -> None:
+    named = set(TEST.findall((ROOT / "docs" / name).read_text()))
+    functions = set(re.findall(r"\b(?:fn|def) (\w+)", code()))
+    parameters = {word for word in named if f'"{word}"' in code()}
+    fields = {word for word in named if re.search(rf"\b{word}:", code())}
+    assert sorted(named - functions - parameters - fields) == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_is_in_house_english(page: Path) -> None:
+    assert words.check(page, PROSE) == []
+
+
+def test_contributing_has_the_table_of_words() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    quoted = page.partition("<!-- words -->\n")[2].partition("<!-- end -->")[0]
+    assert quoted == words.table()
+
+
+def test_glossary_is_short_and_holds_no_replaced_word() -> None:
+    rows = re.findall(r"^\| (?!word |---)(.+?) \|", (ROOT / "docs" / "glossary.md").read_text(), re.M)
+    assert 0 < len(rows) <= GLOSSARY_MAX
+    assert [row for row in rows if words.check_text(row, "row.md")] == []
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES_MAX
+
+
+def test_known_issues_are_one_table_a_program() -> None:
+    page = (ROOT / "docs" / "known-issues.md").read_text()
+    for section in page.split("\n## ")[1:]:
+        rows = [line for line in section.splitlines() if line.startswith("|")]
+        assert rows[:2] == ["| parameter or feature | Postfix | here |", "|---|---|---|"], section[:40]
+        assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in rows), section[:40]
+
+
+def test_git_ignores_plots() -> None:
+    assert "/docs/plots" in (ROOT / ".gitignore").read_text().splitlines()
+    assert not [page for page in PAGES if re.search(r"!\[[^\]]*\]\(plots/", page.read_text())]
