@@ -35,7 +35,7 @@ def files() -> list[str]:
 @cache
 def code() -> str:
     """Return all Rust and Python of the project."""
-    paths = [path for path in words.sources([ROOT / "rust", ROOT / "python", ROOT / "tests", ROOT / "benches"])]
+    paths = list(words.sources([ROOT / "rust", ROOT / "python", ROOT / "tests", ROOT / "benches"]))
     return "\n".join(path.read_text(encoding="utf-8") for path in paths if path.suffix in (".rs", ".py", ".pyi"))
 
 

@@ -114,7 +114,7 @@ def start_fg(directory: str, console: Console) -> None:
     console.event(f"starting the {console.system} mail system")
     sys.stdout.flush()
     command = _master(directory)
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 
 def stop(directory: str, console: Console) -> None:

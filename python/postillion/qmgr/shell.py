@@ -289,11 +289,13 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Register the peer."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=BLOCKED_BYTES)
         self.peer = self.shell.connected(self.transport, control=self.public)
 
     def data_received(self, data: bytes) -> None:
+        """Give the octets to the core."""
         shell = self.shell
         if shell.closed:
             return
@@ -305,15 +307,18 @@ class Connection(asyncio.Protocol):
         shell.poll_soon()
 
     def pause_writing(self) -> None:
+        """Tell the core that the peer reads too slowly."""
         if not self.shell.closed:
             self.shell.core.blocked(self.peer, True)
 
     def resume_writing(self) -> None:
+        """Tell the core that the peer reads again."""
         if not self.shell.closed:
             self.shell.core.blocked(self.peer, False)
             self.shell.poll_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the peer."""
         self.shell.lost(self.peer)
 
 
@@ -327,10 +332,12 @@ class PublicConnection(Connection):
         self._known = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Register the peer, with its user."""
         super().connection_made(transport)
         self.shell.control.connected(self.peer, _peer_uid(transport))
 
     def data_received(self, data: bytes) -> None:
+        """Look at the queue directory for a trigger; give all else to the core."""
         letters = data.rstrip(b"\0")
         if not (self._known or self.shell.closed) and len(data) <= TRIGGER_MAX_OCTETS and letters.isalpha():
             self.shell.control.trigger(self.peer, letters)
