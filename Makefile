@@ -6,11 +6,12 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # uv is needed only to write uv.lock.
 UV     := 0.13.9
+PYTEST_WORKERS ?= --numprocesses 2 --dist worksteal
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help run test build lint words docs rust-test python-test fuzz wheel deny instructions bench bench-queue profile \
-	simulation lock clean
+.PHONY: help run test build lint words docs rust-test python-test tests-under-load examples fuzz wheel deny instructions \
+	bench bench-queue profile simulation lock clean
 
 ## This list.
 help:
@@ -59,9 +60,21 @@ rust-test:
 	if [ -n "$(CI)" ] || cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
 
-## Python's tests. PYTEST_ARGS="tests/test_smtpd.py -k bdat": these alone.
-python-test: build
-	POSTILLION_PEERS=$(PEERS) $(BIN)/python -m pytest $(PYTEST_ARGS)
+## Python's tests, on two workers. PYTEST_ARGS="tests/test_smtpd.py -k bdat": these alone. COVERAGE=1 prints what they run.
+python-test: build examples
+	POSTILLION_PEERS=$(PEERS) $(BIN)/python -m pytest $(PYTEST_WORKERS) \
+		$(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(PYTEST_ARGS)
+
+# The Rust programs that Python's tests run: cargo would build them in the middle of a test.
+examples:
+	cargo build --quiet --locked --package postillion-core --examples
+	cargo build --quiet --locked --package postillion-core --release --example instructions
+
+## Rust's and Python's tests RUNS times (10) while stress-ng keeps every CPU busy (Debian's stress-ng package).
+tests-under-load: build examples
+	stress-ng --quiet --cpu 0 & load=$$!; trap "kill $$load" EXIT; \
+	for run in $$(seq $(or $(RUNS),10)); do \
+		echo "run $$run under load" && $(MAKE) --no-print-directory rust-test python-test || exit 1; done
 
 ## Every fuzz target for its share of SECONDS, the build not counted. An input that fails is kept and its path printed.
 ## TARGETS="cleanup data": these alone.
@@ -76,7 +89,8 @@ wheel: $(VENV)/.tools
 ## Licences, duplicates and sources of the Rust dependencies, by deny.toml (needs cargo-deny). ADVISORIES=1 also asks the
 ## advisory database, over the network.
 deny:
-	cargo deny --locked --workspace check bans licenses sources $(if $(ADVISORIES),advisories)
+	cargo deny --locked check bans licenses sources $(if $(ADVISORIES),advisories)
+	cargo deny --locked --manifest-path rust/fuzz/Cargo.toml check bans licenses sources $(if $(ADVISORIES),advisories)
 
 ## Instructions a message in each core, against benches/instructions.json (needs valgrind). RECORD=1 writes that anew.
 instructions:

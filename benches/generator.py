@@ -15,7 +15,7 @@ from functools import partial
 
 import harness
 from harness import bench_inject, bench_sink, inject
-from support import mta
+from support.ports import free_port
 
 SINKS = {"smtp-sink": harness.sink, "postillion bench": bench_sink}
 
@@ -42,7 +42,7 @@ def main() -> None:
     medians: dict[tuple[str, bool], list[float]] = {}
     for name, sink in SINKS.items():
         for reuse in (False, True):
-            port = mta.free_port()
+            port = free_port()
             measures: list[list[float]] = []
             with sink(port):
                 theirs = partial(inject, port, messages, load=("-d",) if reuse else ())

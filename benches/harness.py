@@ -27,7 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from postillion._core import BenchSink, BenchSource  # noqa: E402
+from postillion._core.bench import BenchSink, BenchSource  # noqa: E402
 from support import mta  # noqa: E402
 
 PROGRAMS = ("postfix", "postillion")

@@ -19,7 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from postillion._core import AgentLink, Log, QueueManager
+from postillion._core.delivery import AgentLink
+from postillion._core.log import Log
+from postillion._core.qmgr import QueueManager
 from support.queue_files import Message, write_segment
 
 MESSAGES = 20_000

@@ -23,6 +23,7 @@ import harness
 from harness import DRAIN_MAX_S, PROGRAMS, Deliveries, Result, bench_inject, bench_sink, inject, sink
 from postillion.bench.server import cpu_seconds
 from support import mta
+from support.ports import free_port
 
 CPU_AIM = 0.1
 """Postillion's CPU time a message over Postfix's."""
@@ -87,7 +88,7 @@ class Measure:
 
 def direct(load: Load, options: argparse.Namespace) -> float:
     """Return the rate of load and sink alone."""
-    port = mta.free_port()
+    port = free_port()
     with load.sink(port):
         return load.run(port, load.messages(options))
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from support.agents import FakeDaemon, Hub, Mail, free_port
+from support.agents import FakeDaemon, Hub, Mail
+from support.ports import free_port
 
 MESSAGES = 5000
 SESSIONS = 20
@@ -35,7 +36,7 @@ def agent(directory: str, reuse: str) -> None:
 
     import uvloop
 
-    from postillion._core import Log
+    from postillion._core.log import Log
     from postillion.delivery.smtp.agent import SmtpAgent
 
     async def work() -> None:

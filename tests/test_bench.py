@@ -14,6 +14,7 @@ import pytest
 from postillion.bench import server
 from postillion.bench.options import BadOption, parse
 from support import mta, peers
+from support.ports import free_port
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
@@ -23,7 +24,7 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
 
 def both_ends() -> tuple[str, ...]:
     """A load straight into its own sink."""
-    port = mta.free_port()
+    port = free_port()
     return (f"127.0.0.1:{port}", "--sink", f"127.0.0.1:{port}")
 
 
@@ -62,7 +63,7 @@ def test_connections_are_used_again_and_the_ramp_and_pauses_are_kept() -> None:
     )
     done = bench(*both_ends(), *words)
     assert done.returncode == 0, done.stderr
-    assert "all messages a connection" in done.stdout
+    assert "all messages per connection" in done.stdout
 
 
 def test_a_rate_is_kept_and_sizes_take_turns(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_a_rate_is_kept_and_sizes_take_turns(tmp_path: Path) -> None:
     assert run["sink"]["octets"] == 50 * 1000 + 50 * 5000
     assert run["source"]["message"]["count"] == 100
     assert run["source"]["message"]["p50"] >= run["source"]["replies"]["end of data"]["p50"]
-    assert "200 messages a second by the clock, 1000, 5000 octets" in done.stdout
+    assert "200 messages per second by the clock, 1000, 5000 octets" in done.stdout
 
 
 def test_faults_of_the_sink_are_met_by_the_source(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_a_plot_is_drawn(tmp_path: Path) -> None:
 
 
 def test_no_server_is_one_line_and_status_2() -> None:
-    done = bench(f"127.0.0.1:{mta.free_port()}", "--messages", "500", "--sessions", "200")
+    done = bench(f"127.0.0.1:{free_port()}", "--messages", "500", "--sessions", "200")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "postillion bench: fatal: Connection refused (os error 111)\n"
 
@@ -146,9 +147,9 @@ def test_the_process_that_listens_is_found_with_its_cpu() -> None:
 
 
 def test_what_syncs_say() -> None:
-    assert server.durability(0, 100).startswith("none seen")
-    assert server.durability(25, 100) == "synced, 4.0 messages to a sync (group commit)"
-    assert server.durability(200, 100) == "synced, 2.0 syncs a message"
+    assert server.durability(0, 100).startswith("no syncs")
+    assert server.durability(25, 100) == "synced, 4.0 messages per sync (group commit)"
+    assert server.durability(200, 100) == "synced, 2.0 syncs per message"
 
 
 def test_a_relay_on_this_machine_shows_its_cpu_and_its_syncs(tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword, Session
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from postillion._core import SmtpIntake
+from postillion._core.smtp import SmtpIntake
 from postillion.aiosmtpd import SMTP
 from postillion.aiosmtpd.server import Reader
+from support.ports import free_port
 
 PATIENCE_S = 20.0
 LINE_LIMIT = 20
@@ -352,9 +353,7 @@ def controlled(handler: object, kind: Callable[..., SMTP] = SMTP, **arguments: A
         def factory(self) -> SMTP:
             return kind(self.handler, **self.SMTP_kwargs)
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     controller = Ours(handler, hostname="127.0.0.1", port=port, **arguments)
     controller.start()
     try:

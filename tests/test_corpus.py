@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import CleanupSettings, HeaderRecipients, Journal, Log, Submission, read_message
+from postillion._core.cleanup import CleanupSettings, Submission
+from postillion._core.log import Log
+from postillion._core.pickup import HeaderRecipients
+from postillion._core.queue import Journal, read_message
 from support.corpus import HEADER_SIZE_LIMIT, MESSAGES, Message, stuffed
 from support.hostile import Wire
 from support.mta import Site, running

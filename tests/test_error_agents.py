@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import DeliveryJob
+from postillion._core.delivery import DeliveryJob
 from postillion.delivery.agent import Agent
 from postillion.services.discard import DiscardAgent
 from postillion.services.error import ErrorAgent, split_status

@@ -14,17 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import CleanupSettings, Journal, Log, SmtpdConfig, SmtpdService
+from postillion._core.cleanup import CleanupSettings
+from postillion._core.log import Log
+from postillion._core.queue import Journal
+from postillion._core.smtpd import SmtpdConfig, SmtpdService
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.service import Pickup
 from postillion.pickup.service import Site as PickupSite
-from postillion.program.producer import BEHIND_OCTETS, Producer, settling
+from postillion.program.producer import BEHIND_OCTETS, Producer, finishing
 from support.hostile import Wire, high_water_kib
-from support.mta import Site, processes, running, wait_for
+from support.mta import Site, processes, running, until, wait_for
 from support.queue_files import Message, announce
 from test_pickup import record_file
 from test_producer import FakeJournal, Manager
-from test_qmgr import SENT, FakeAgent, qmgr, until
+from test_qmgr import SENT, FakeAgent, qmgr
 
 DELAY_S = 2.0
 SLEEPING = -2
@@ -119,7 +122,7 @@ async def test_a_queue_manager_that_reads_nothing_is_behind_and_holds_no_memory_
         listener.setblocking(False)
         journal, said = FakeJournal(), asyncio.Queue[bool]()
         producer = Producer(
-            journal, settling(journal, lambda *_: None), fall_behind=said.put_nowait, path=str(path), pid=7
+            journal, finishing(journal, lambda *_: None), fall_behind=said.put_nowait, path=str(path), pid=7
         )
         producer.start()
         loop = asyncio.get_running_loop()
@@ -149,7 +152,7 @@ async def test_mail_that_nobody_is_told_of_is_a_backlog_too(tmp_path: Path) -> N
     journal, said = FakeJournal(), asyncio.Queue[bool]()
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, settling(journal, lambda *_: None), fall_behind=said.put_nowait, path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *_: None), fall_behind=said.put_nowait, path=str(manager.path), pid=7
     )
     producer.start()
     journal.frames = b"x" * BEHIND_OCTETS
@@ -234,7 +237,7 @@ SESSIONS = 20
 LONG_DOMAIN = ".".join(["x" * 60] * 3) + ".example"
 RECIPIENTS = [f"recipient-{number}@{LONG_DOMAIN}" for number in range(200)]
 """Their announcement has some 50 kB: few messages fill what a stopped reader leaves room for."""
-BEATS = 30
+BEATS = 10
 ROUNDS_MAX = 20
 GROWTH_MAX_KIB = 64 * 1024
 

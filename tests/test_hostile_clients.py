@@ -4,6 +4,7 @@ The server is the real one, started once. After every test its smtpd processes a
 and take an honest client's message; in the end every acknowledged message has arrived.
 """
 
+import contextlib
 import random
 import re
 from collections.abc import Iterator
@@ -199,6 +200,18 @@ def test_a_line_of_ten_megabytes_costs_no_memory(server: Watch) -> None:
         wire.send(b"y" * LARGE_OCTETS)
         assert wire.end() == []
     server.logged(f"lost connection after NOOP from unknown{wire.name}")
+
+
+def test_clients_that_send_a_byte_at_a_time_keep_nobody_waiting(server: Watch) -> None:
+    dialogue = b"EHLO x\r\nMAIL FROM:<>\r\nRSET\r\n"
+    with contextlib.ExitStack() as open_wires:
+        slow = [open_wires.enter_context(Wire(server.site.port)) for _ in range(20)]
+        for at in range(len(dialogue)):
+            for wire in slow:
+                wire.send(dialogue[at : at + 1])
+            server.serve()
+        for wire in slow:
+            assert [wire.reply().code for _ in range(3)] == [250, 250, 250]
 
 
 CONTENT = r"DATA \(\d+ bytes\)"

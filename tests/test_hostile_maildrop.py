@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import CleanupSettings, Journal, Log
+from postillion._core.cleanup import CleanupSettings
+from postillion._core.log import Log
+from postillion._core.queue import Journal
 from postillion.pickup.maildrop import REPORTED_MAX, Maildrop
 from postillion.pickup.service import BATCH_NAMES, Pickup
 from postillion.pickup.service import Site as PickupSite
@@ -96,7 +98,7 @@ async def test_each_message_among_them_is_taken_and_the_loop_goes_on(queue: Path
     assert (queue / "linked").exists()
     lines = [line for line in log.take_lines() if "maildrop" in line]
     assert len(lines) == len(set(lines)) == REPORTED_MAX + 1
-    assert lines[-1] == f"warning: maildrop: {REPORTED_MAX} names are no messages; further ones are not named"
+    assert lines[-1] == f"warning: maildrop: {REPORTED_MAX} names are not messages; further ones are not logged"
     assert all(line.isprintable() for line in lines)
     # Again: what is known is passed over, and nobody hears of it a second time.
     (queue / "maildrop" / "late").write_bytes(record_file())

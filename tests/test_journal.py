@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import CleanupSettings, Journal, Log, QueueError, Submission
+from postillion._core.cleanup import CleanupSettings, Submission
+from postillion._core.log import Log
+from postillion._core.queue import Journal, QueueError
 from support.queue_files import read_queue
 
 PRODUCER = struct.Struct("<IBBIQQ")

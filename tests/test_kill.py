@@ -6,9 +6,8 @@ acknowledged must be somewhere in the end, whole; at most those that were in fli
 """
 
 import random
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from support.crash import (
     EVERYTHING,
@@ -34,7 +33,7 @@ BETWEEN_MAX = 25
 
 
 def test_every_acknowledged_message_survives_sigkill_of_every_process(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, summarize: Callable[[str], None]
 ) -> None:
     chosen = seed()
     dice = random.Random(chosen)
@@ -48,10 +47,9 @@ def test_every_acknowledged_message_survives_sigkill_of_every_process(
         local = [Route("", ["x@next.example"], pace_s=0.1)]
         with ledger.load(routes(f"{local_user()}@example.org"), local=local):
             while victims:
-                flowing = len(ledger.acknowledged) + dice.randrange(BETWEEN_MAX)
+                flowing = len(ledger.acknowledged) + dice.randint(1, BETWEEN_MAX)
                 wait_for("mail to flow", lambda flowing=flowing: len(ledger.acknowledged) >= flowing, 120)
                 faults.strike(faults.next_victim(victims), dice)
         drain(site, ledger, arrivals)
-    with capsys.disabled():
-        print(f"\nSIGKILL, seed {chosen}: {verdict(faults, ledger, arrivals, faults.in_flight)}")
+    summarize(f"SIGKILL, seed {chosen}: {verdict(faults, ledger, arrivals, faults.in_flight)}")
     check(faults, ledger, arrivals, faults.in_flight)

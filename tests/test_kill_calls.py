@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def deliver_all(queue: Path) -> Counter[int]:
 
 @pytest.mark.parametrize("act", [begin, accept])
 def test_sigkill_at_each_call_of_accepting(
-    act: Act, theatre: Theatre, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    act: Act, theatre: Theatre, tmp_path: Path, summarize: Callable[[str], None]
 ) -> None:
     tally = Tally()
     (template := tmp_path / "template").mkdir()
@@ -122,8 +122,7 @@ def test_sigkill_at_each_call_of_accepting(
         tally.acked += len(acked)
         tally.lost += [f"{number} after {said}" for number in acked - copies.keys()]
         tally.duplicates += copies.total() - len(copies)
-    with capsys.disabled():
-        print(f"\nSIGKILL at each call of {act.__name__}: {tally}")
+    summarize(f"SIGKILL at each call of {act.__name__}: {tally}")
     assert not tally.lost
     assert tally.faults
     # Nothing is delivered while a message is accepted: nothing comes twice.
@@ -131,7 +130,7 @@ def test_sigkill_at_each_call_of_accepting(
 
 
 def test_sigkill_at_each_call_of_delivering_deferring_holding_moving_and_removing(
-    theatre: Theatre, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    theatre: Theatre, tmp_path: Path, summarize: Callable[[str], None]
 ) -> None:
     tally = Tally()
     (template := tmp_path / "template").mkdir()
@@ -155,8 +154,7 @@ def test_sigkill_at_each_call_of_delivering_deferring_holding_moving_and_removin
         tally.lost += [f"{number} after {said}" for number in {*SENT, LARGE, LATER, HELD} - copies.keys()]
         tally.duplicates += copies.total() - len(copies)
         tally.in_flight += len(in_flight)
-    with capsys.disabled():
-        print(f"\nSIGKILL at each call of {manage.__name__}: {tally}")
+    summarize(f"SIGKILL at each call of {manage.__name__}: {tally}")
     assert not tally.lost
     assert tally.faults
     assert tally.duplicates <= tally.in_flight

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from postillion.delivery.account import Account, account_of
 from postillion.delivery.mailbox import mbox
 from postillion.delivery.mailbox.letter import Letter, delivery_headers, from_line
-from postillion.delivery.mailbox.mbox import MboxSettings, Place, spool_opener
+from postillion.delivery.mailbox.mbox import MailboxFile, MboxSettings, spool_opener
 
 SETTINGS = MboxSettings(("flock", "fcntl", "dotlock"), 3, 0.01, 500.0, 100_000, True)
 
@@ -26,8 +26,8 @@ def me() -> Account:
     return account
 
 
-def place(path: Path, user: str | None = "me") -> Place:
-    return Place(str(path), me(), me(), me().gid, user)
+def place(path: Path, user: str | None = "me") -> MailboxFile:
+    return MailboxFile(str(path), me(), me(), me().gid, user)
 
 
 def message(text: bytes = b"Subject: x\n\nbody\n") -> tuple[bytes, bytes]:

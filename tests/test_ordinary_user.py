@@ -108,16 +108,16 @@ def test_an_ordinary_user_runs_a_site_and_gets_mail(site: Site) -> None:
         (
             "etc/main.cf",
             0o600,
-            r"etc/main\.cf: cannot be read \(Permission denied\): let the user who runs this read it",
+            r"etc/main\.cf: cannot be read \(Permission denied\): give read permission to the user that runs this",
         ),
         (
             "etc/master.cf",
             0o600,
-            r"etc/master\.cf: cannot be read \(Permission denied\): let the user who runs this read it",
+            r"etc/master\.cf: cannot be read \(Permission denied\): give read permission to the user that runs this",
         ),
         ("queue", 0o755, r"etc/main\.cf, line 2: queue_directory .*: start as its owner, or name another directory"),
         ("data", 0o755, r"etc/main\.cf, line 3: data_directory .*: start as its owner, or name another directory"),
-        ("log", 0o755, r"etc/main\.cf, line 8: maillog_file .*: name a file that can be written"),
+        ("log", 0o755, r"etc/main\.cf, line 8: maillog_file .*: name a writable file"),
     ],
 )
 def test_what_an_ordinary_user_may_not_touch_is_named(site: Site, path: str, mode: int, said: str) -> None:

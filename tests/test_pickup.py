@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import CleanupSettings, Journal, Log, Maildrop, MaildropWriter, maildrop_envelope
+from postillion._core.cleanup import CleanupSettings
+from postillion._core.log import Log
+from postillion._core.pickup import Maildrop, MaildropWriter, maildrop_envelope
+from postillion._core.queue import Journal
 from postillion.config import Config
 from postillion.errors import MessageRefused
 from postillion.pickup.maildrop import Maildrop as Directory
@@ -156,6 +159,8 @@ def test_hostile_names_are_reported_once_and_mail_goes_on(bench: Bench, tmp_path
         ("more", record_file() + b"N\x01x", "after the end record"),
         ("injected", record_file().replace(b"R\x04root", b"R\x04ro\nt"), "bad text in recipient"),
     ],
+    # The data holds the time, and pytest-xdist compares the names of tests.
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_ill_formed_files_are_set_aside_with_a_reason(bench: Bench, name: str, data: bytes, reason: str) -> None:
     bench.drop(name, data)

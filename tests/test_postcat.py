@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postillion._core import MaildropWriter, maildrop_envelope
+from postillion._core.pickup import MaildropWriter, maildrop_envelope
 from postillion.commands import postcat, records
 from postillion.commands.records import BadRecord
 from support import peers

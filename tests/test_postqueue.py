@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import MaildropWriter, maildrop_envelope
+from postillion._core.pickup import MaildropWriter, maildrop_envelope
 from postillion.commands import postcat, postqueue, postsuper
 from postillion.program import ipc
+from support.mta import until
 from support.queue_commands import CONTENT, USEC, command, digest, queue_of_three, run
 from support.queue_files import Message, announce
-from test_qmgr import DEFERRED, SENT, FakeAgent, qmgr, until
+from test_qmgr import DEFERRED, SENT, FakeAgent, qmgr
 
 
 @pytest.fixture

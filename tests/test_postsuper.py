@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import Log, QueueManager
+from postillion._core.log import Log
+from postillion._core.qmgr import QueueManager
 from postillion.commands import postqueue, postsuper
 from postillion.commands.requeue import Mover
 from postillion.program import ipc
 from support import peers
-from support.mta import Site, running, wait_for
+from support.mta import Site, running, until, wait_for
 from support.queue_commands import CONTENT, USEC, command, queue_of_three, run
 from support.queue_files import Message, announce, write_segment
-from test_qmgr import DEFERRED, SENT, FakeAgent, qmgr, until
+from test_qmgr import DEFERRED, SENT, FakeAgent, qmgr
 
 NOBODY = 65534
 

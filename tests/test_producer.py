@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from postillion.program.producer import Producer, settling
+from postillion.program.producer import Producer, finishing
+from support.mta import until
 
 WAIT_S = 10.0
 
@@ -95,7 +96,7 @@ async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
 async def test_commits_are_settled_and_announced_in_order(manager: Manager) -> None:
     journal, settled = FakeJournal(), []
     producer = Producer(
-        journal, settling(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
@@ -112,13 +113,11 @@ async def test_commits_are_settled_while_no_manager_listens_and_told_by_the_next
     journal, settled = FakeJournal(), []
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, settling(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     journal.commit(1)
-    async with asyncio.timeout(WAIT_S):
-        while not settled:
-            await asyncio.sleep(0.01)
+    await until(lambda: settled)
     assert not producer.connected
     await manager.listen()
     assert await manager.next_line() == "hello 7 at 1"
@@ -127,13 +126,15 @@ async def test_commits_are_settled_while_no_manager_listens_and_told_by_the_next
 
 
 async def test_the_link_comes_back_after_the_manager_died(manager: Manager) -> None:
-    journal = FakeJournal()
-    producer = Producer(journal, settling(journal, lambda *outcome: None), path=str(manager.path), pid=7)
+    journal, settled = FakeJournal(), []
+    producer = Producer(
+        journal, finishing(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
+    )
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
     await manager.die()
     journal.commit(1)
-    await asyncio.sleep(0.05)
+    await until(lambda: settled)
     await manager.listen()
     assert await manager.next_line() == "hello 7 at 1"
     journal.commit(2)
@@ -145,13 +146,11 @@ async def test_a_segment_that_was_finished_while_no_manager_listened_is_told_of(
     journal, settled = FakeJournal(), []
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, settling(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     journal.commit(1, sealed=True)
-    async with asyncio.timeout(WAIT_S):
-        while not settled:
-            await asyncio.sleep(0.01)
+    await until(lambda: settled)
     await manager.listen()
     assert await manager.next_line() == "hello 7 at 1"
     assert await manager.next_line() == "sealed 1"
@@ -161,7 +160,7 @@ async def test_a_segment_that_was_finished_while_no_manager_listened_is_told_of(
 
 async def test_what_is_done_when_the_link_ends_is_announced(manager: Manager) -> None:
     journal = FakeJournal()
-    producer = Producer(journal, settling(journal, lambda *outcome: None), path=str(manager.path), pid=7)
+    producer = Producer(journal, finishing(journal, lambda *outcome: None), path=str(manager.path), pid=7)
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
     journal.commit(9)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core import Maildrop, MaildropReader
+from postillion._core.pickup import Maildrop, MaildropReader
 from postillion.commands.sendmail import Failure, Request, notify_bits
 from support.mta import wait_for
 

@@ -16,7 +16,9 @@ import pytest
 
 from postillion.delivery.smtp.agent import SmtpAgent
 from postillion.delivery.smtp.sessions import Route, Session
-from support.agents import FakeDaemon, Hub, Mail, Script, drop, free_port, hang, server, serving
+from support.agents import WAIT_S, FakeDaemon, Hub, Mail, Script, drop, hang, server, serving
+from support.mta import until
+from support.ports import free_port
 
 
 @pytest.fixture
@@ -82,10 +84,7 @@ async def test_a_message_is_sent_and_logged(tmp_path: Path) -> None:
             rf"dsn=2\.0\.0, status=sent \(250 2\.0\.0 Ok: queued as X\)",
             line,
         )
-        for _ in range(50):
-            if script.commands[-1] == "QUIT":
-                break
-            await asyncio.sleep(0.02)
+        await until(lambda: script.commands[-1] == "QUIT")
         assert script.commands == [
             "EHLO mx.example.org",
             "MAIL FROM:<sender@example.org> SIZE=20",
@@ -279,13 +278,12 @@ async def test_no_connection_is_kept_when_that_is_switched_off(tmp_path: Path) -
 
 
 async def test_an_idle_connection_ends_after_its_time(tmp_path: Path) -> None:
-    more = "smtp_connection_cache_time_limit = 1s\n"
+    more = "smtp_connection_cache_time_limit = 2s\n"
     async with server(Script()) as script, smtp(tmp_path, more) as (hub, _):
         for _ in range(2):
             await hub.deliver(f"[127.0.0.1]:{script.port}")
         assert script.commands.count("QUIT") <= 1
-        await asyncio.sleep(2.2)
-        assert script.commands.count("QUIT") == 2
+        await until(lambda: script.commands.count("QUIT") == 2)
 
 
 @pytest.fixture
@@ -321,7 +319,7 @@ async def test_a_job_that_follows_another_keeps_its_own_verdict(
             await hub.deliver(nexthop)
         del script.received[:]
         jobs = [hub.job(nexthop, mail(f"{n}@example.com", content=b"%d\r\n" % n)) for n in range(2)]
-        first, second = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), 20)
+        first, second = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), WAIT_S)
         assert first.only.outcome == outcome
         assert re.fullmatch(text, first.only.text)
         assert (second.only.outcome, second.only.text) == ("sent", OK)
@@ -349,7 +347,7 @@ async def test_the_commands_of_a_job_that_follows_come_with_the_message_before_i
             await hub.deliver(nexthop)
         del pieces[:]
         jobs = [hub.job(nexthop, mail(f"{n}@example.com", content=b"%d\r\n" % n)) for n in range(2)]
-        results = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), 20)
+        results = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), WAIT_S)
         assert [result.only.text for result in results] == ["250 taken"] * 2
         assert [piece.splitlines()[0] for piece in pieces] == [b"0", b"1"]
         assert pieces[0].splitlines()[1:] == [
@@ -365,7 +363,7 @@ async def test_a_job_follows_only_as_long_as_the_connection_may_be_used(tmp_path
     async with server(Script()) as script, smtp(tmp_path, more) as (hub, daemon):
         nexthop = f"[127.0.0.1]:{script.port}"
         await hub.deliver(nexthop)
-        results = await asyncio.wait_for(asyncio.gather(*hub.send(*(hub.job(nexthop) for _ in range(30)))), 20)
+        results = await asyncio.wait_for(asyncio.gather(*hub.send(*(hub.job(nexthop) for _ in range(30)))), WAIT_S)
         assert {result.only.outcome for result in results} == {"sent"}
         uses = [int(use[1]) for line in daemon.logged() if (use := re.search(r"conn_use=(\d+)", line))]
         assert max(uses, default=1) <= 3
@@ -393,7 +391,7 @@ async def test_a_connection_is_used_no_longer_than_it_may_be(tmp_path: Path) -> 
 async def test_many_jobs_at_once(tmp_path: Path) -> None:
     async with server(Script()) as script, smtp(tmp_path) as (hub, _):
         jobs = [hub.job(f"[127.0.0.1]:{script.port}") for _ in range(60)]
-        results = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), 20)
+        results = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), WAIT_S)
         assert {result.only.outcome for result in results} == {"sent"}
         assert len(script.received) == 60
 
@@ -515,8 +513,7 @@ async def test_a_server_that_does_not_read_is_given_up(tmp_path: Path) -> None:
     async def deaf(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(b"354 go\r\n")
-        await asyncio.sleep(10)
-        raise ConnectionResetError
+        await asyncio.Event().wait()
 
     content = (b"x" * 998 + b"\r\n") * 10_000
     more = "smtp_data_xfer_timeout = 1s\n"
@@ -530,7 +527,7 @@ async def test_a_damaged_message_is_not_delivered(tmp_path: Path) -> None:
         number, data = hub.job(f"[127.0.0.1]:{script.port}")
         path = tmp_path / "incoming" / f"{number:016X}"
         path.write_bytes(path.read_bytes().replace(b"body", b"BODY"))
-        result = await asyncio.wait_for(hub.send((number, data))[0], 10)
+        result = await asyncio.wait_for(hub.send((number, data))[0], WAIT_S)
         assert (result.only.outcome, result.only.text) == ("deferred", "unreadable mail queue entry")
         assert script.received == []
         assert result.site is None, "no fault of the destination"
@@ -631,23 +628,27 @@ async def test_stopping_defers_what_is_in_flight(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("postillion.delivery.agent.STOP_GRACE_S", 0.3)
     async with server(Script({"RCPT": hang})) as script, smtp(tmp_path) as (hub, daemon):
         (waiting,) = hub.send(hub.job(f"[127.0.0.1]:{script.port}"))
-        await asyncio.sleep(0.2)
+        await until(lambda: script.commands and script.commands[-1].startswith("RCPT"))
         daemon.stopping.set()
-        result = await asyncio.wait_for(waiting, 5)
+        result = await asyncio.wait_for(waiting, WAIT_S)
         assert result.recipients == {}, "without a status: deferred"
         assert hub.capacities[-1] == 0
 
 
 async def test_draining_ends_what_is_in_flight_first(tmp_path: Path) -> None:
+    asked, answers = asyncio.Event(), asyncio.Event()
+
     async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.5)
+        asked.set()
+        await answers.wait()
         writer.write(b"250 slow\r\n")
 
     async with server(Script({"RCPT": slow})) as script, smtp(tmp_path) as (hub, daemon):
         (waiting,) = hub.send(hub.job(f"[127.0.0.1]:{script.port}"))
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(asked.wait(), WAIT_S)
         daemon.draining.set()
-        assert (await asyncio.wait_for(waiting, 5)).only.outcome == "sent"
+        answers.set()
+        assert (await asyncio.wait_for(waiting, WAIT_S)).only.outcome == "sent"
 
 
 async def test_the_agent_comes_back_to_a_queue_manager_that_was_started_anew(tmp_path: Path) -> None:
@@ -655,7 +656,7 @@ async def test_the_agent_comes_back_to_a_queue_manager_that_was_started_anew(tmp
         await hub.deliver(f"[127.0.0.1]:{script.port}")
         hub.registered.clear()
         hub.writer.close()
-        await asyncio.wait_for(hub.registered.wait(), 5)
+        await asyncio.wait_for(hub.registered.wait(), WAIT_S)
         assert (await hub.deliver(f"[127.0.0.1]:{script.port}")).only.outcome == "sent"
 
 

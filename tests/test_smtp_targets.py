@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +14,11 @@ import pytest
 
 from postillion.delivery.smtp.agent import SmtpAgent
 from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list
-from postillion.delivery.smtp.resolver import LookupFailed, Resolver
-from postillion.delivery.smtp.targets import NoTargets, Target, TargetSettings, targets
+from postillion.delivery.smtp.targets import NoTargets, Target, TargetSettings, native_addresses, targets
+from postillion.dns import Resolver
 from support.agents import FakeDaemon, Mail, Script, server, serving
 from support.mta import listening, wait_for
+from support.ports import free_port
 
 NAMED = shutil.which("named", path="/usr/sbin:/usr/bin")
 ZONE = """
@@ -76,10 +75,7 @@ def name_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     if NAMED is None:
         pytest.skip("named is missing: apt-get install bind9")
     directory = tmp_path_factory.mktemp("named")
-    with socket.socket() as probe, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        udp.bind(("127.0.0.1", port))
+    port = free_port()
     (directory / "zone").write_text(ZONE)
     (directory / "named.conf").write_text(CONF.format(directory=directory, port=port))
     log = (directory / "log").open("wb")
@@ -116,7 +112,7 @@ def settings(**changes: object) -> TargetSettings:
 
 async def find(port: int, nexthop: str, **changes: object) -> list[str]:
     """The addresses to try, as text."""
-    resolver = Resolver(["127.0.0.1"], port, lookup_max_s=5)
+    resolver = Resolver(["127.0.0.1"], port, timeout_s=5)
     return [target.address for target in await targets(parse(nexthop, 25), settings(**changes), resolver)]
 
 
@@ -244,59 +240,10 @@ def test_both_protocols_have_a_place_when_the_list_is_cut() -> None:
     assert [target.address for target in _ordered(found, unbalanced, lambda _: None)] == ["::1", "::2", "::3"]
 
 
-async def test_answers_are_kept_as_long_as_they_say(name_server: int) -> None:
-    now = 1000.0
-    resolver = Resolver(["127.0.0.1"], name_server, clock=lambda: now, lookup_max_s=2)
-    assert await resolver.lookup("short.test", "A") == ["127.0.0.7"]
-    assert await resolver.lookup("a.test", "A") == ["127.0.0.2"]
-    with pytest.raises(LookupFailed, match="Host not found"):
-        await resolver.lookup("nosuch.test", "A")
-    assert resolver._asker is not None
-    resolver._asker.nameservers = ["127.0.0.250"]
-    resolver._asker.lifetime = 0.3
-    assert await resolver.lookup("A.test.", "A") == ["127.0.0.2"]
-    with pytest.raises(LookupFailed) as caught:
-        await resolver.lookup("nosuch.test", "A")
-    assert caught.value.absent
-    now += 61
-    assert await resolver.lookup("a.test", "A") == ["127.0.0.2"]
-    for name in ("short.test", "nosuch.test"):
-        with pytest.raises(LookupFailed) as caught:
-            await resolver.lookup(name, "A")
-        assert caught.value.soft, "no longer known, and nobody answers"
-
-
-async def test_one_question_for_many_who_ask(name_server: int) -> None:
-    resolver = Resolver(["127.0.0.1"], name_server)
-    answers = await asyncio.gather(*(resolver.lookup("a.test", "A") for _ in range(50)))
-    assert {tuple(answer) for answer in answers} == {("127.0.0.2",)}
-    assert (len(resolver._asking), len(resolver._answers)) == (0, 1)
-
-
-async def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch, name_server: int) -> None:
-    monkeypatch.setattr("postillion.delivery.smtp.resolver.CACHE_MAX_ANSWERS", 3)
-    resolver = Resolver(["127.0.0.1"], name_server)
-    for name in ("a", "b", "plain", "four1", "four2"):
-        await resolver.lookup(f"{name}.test", "A")
-    assert [name for name, _ in resolver._answers] == ["plain.test", "four1.test", "four2.test"]
-
-
-async def test_a_silent_name_server_is_given_up(name_server: int) -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as silent:
-        silent.bind(("127.0.0.1", 0))
-        resolver = Resolver(["127.0.0.1"], silent.getsockname()[1], lookup_max_s=0.5)
-        began = time.monotonic()
-        with pytest.raises(LookupFailed) as caught:
-            await resolver.lookup("a.test", "A")
-        assert caught.value.soft
-        assert time.monotonic() - began < 5
-
-
 async def test_the_system_resolver_knows_the_hosts_file() -> None:
-    found = await Resolver([]).native("localhost", (socket.AF_INET,))
-    assert found == ["127.0.0.1"]
-    with pytest.raises(LookupFailed, match=r"unable to look up host nosuch\.invalid: "):
-        await Resolver([]).native("nosuch.invalid", (socket.AF_INET,))
+    assert await native_addresses("localhost", (socket.AF_INET,)) == ["127.0.0.1"]
+    with pytest.raises(NoTargets, match=r"unable to look up host nosuch\.invalid: "):
+        await native_addresses("nosuch.invalid", (socket.AF_INET,))
 
 
 async def test_mail_goes_to_the_next_mx_when_the_first_is_down(tmp_path: Path, name_server: int) -> None:

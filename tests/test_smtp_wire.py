@@ -6,7 +6,6 @@ import asyncio
 import re
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -15,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from postillion._core import BenchSink
+from postillion._core.bench import BenchSink
 from postillion.delivery.smtp.agent import SmtpAgent
 from support import mta
 from support.agents import FakeDaemon, Hub, Mail, Result, Script, server, serving
 from support.peers import peer
+from support.ports import free_port
 from support.sink import Sink
 
 PATIENCE_S = 60.0
@@ -57,7 +57,8 @@ async def test_a_message_may_be_taken_as_slowly_as_the_minimum_rate(tmp_path: Pa
             await asyncio.sleep(0.1)
         writer.write(b"250 taken\r\n")
 
-    more = f"smtp_data_xfer_timeout = 1s\n{more}"
+    # Several times the longest pause of the server, and less than the whole message takes.
+    more = f"smtp_data_xfer_timeout = 2s\n{more}"
     async with slow_server(slow) as port, smtp(tmp_path, more) as (hub, _):
         result = await hub.deliver(f"[127.0.0.1]:{port}", Mail(0, ["r@example.com"], content=content))
         assert result.only.outcome == outcome, result.only.text
@@ -267,7 +268,7 @@ async def test_a_job_that_is_over_at_once_is_not_begun_again(tmp_path: Path) -> 
 def next_hop(program: str, directory: Path) -> Iterator[tuple[int, Callable[[], int]]]:
     """A server that takes mail for next.example: its port, and how many messages it has."""
     if program == "aiosmtpd":
-        with Sink(mta.free_port()) as sink:
+        with Sink(free_port()) as sink:
             yield sink.port, lambda: len(sink.messages)
         return
     if program == "postfix":
@@ -296,30 +297,28 @@ async def test_servers_take_commands_behind_a_message(tmp_path: Path, program: s
             # Each message has the queue ID that the server gave it alone.
             assert len(set(replies)) == len(replies) or program == "aiosmtpd"
             assert sum("conn_use=" in line for line in daemon.logged()) > 40
-        deadline = time.monotonic() + PATIENCE_S
-        while count() < len(results):
-            assert time.monotonic() < deadline, count()
-            await asyncio.sleep(0.1)
+        await mta.until(lambda: count() >= len(results))
         assert count() == len(results)
 
 
 async def test_a_silent_server_holds_only_its_own_mail(tmp_path: Path) -> None:
     """A server that was fast falls silent: what was put behind its message goes another way within a second or so."""
-    silent = asyncio.Event()
+    silent, speaks = asyncio.Event(), asyncio.Event()
 
     async def dot(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if silent.is_set():
             silent.clear()
-            await asyncio.sleep(PATIENCE_S)
+            await speaks.wait()
         writer.write(b"250 2.0.0 taken\r\n")
 
-    async with server(Script({".": dot})) as script, smtp(tmp_path, "smtp_data_done_timeout = 5s\n") as (hub, _):
+    async with server(Script({".": dot})) as script, smtp(tmp_path) as (hub, _):
         nexthop = f"[127.0.0.1]:{script.port}"
         for _ in range(3):
             assert (await hub.deliver(nexthop)).only.outcome == "sent"
         silent.set()
-        begun = time.monotonic()
         slow, behind = hub.send(hub.job(nexthop), hub.job(nexthop))
-        assert (await asyncio.wait_for(behind, 4)).only.outcome == "sent"
-        assert time.monotonic() - begun < 3.5
-        assert "timed out while sending end of data" in (await asyncio.wait_for(slow, PATIENCE_S)).only.text
+        # The server's own time is smtp_data_done_timeout, 600 s.
+        assert (await asyncio.wait_for(behind, PATIENCE_S)).only.outcome == "sent"
+        assert not slow.done()
+        speaks.set()
+        assert (await asyncio.wait_for(slow, PATIENCE_S)).only.outcome == "sent"

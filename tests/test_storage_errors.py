@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,7 +68,7 @@ def limited(what: str, name: str, bounds: dict[int, int]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def watch(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Watch]:
+def watch(tmp_path_factory: pytest.TempPathFactory, summarize: Callable[[str], None]) -> Iterator[Watch]:
     """A running site, and then everything that was acknowledged has arrived, once."""
     with watched(Site(tmp_path_factory.mktemp("site"))) as watch:
         yield watch
@@ -76,8 +76,8 @@ def watch(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         found, acked = watch.found(), set(watch.acknowledged)
         faults = int(watch.marker().split("-")[1]) - len(acked)
         duplicates = sum(map(len, found.values())) - len(found)
-        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-            print(f"\n{faults} faults, {len(acked)} acked, {len(acked - found.keys())} lost, {duplicates} duplicates")
+        numbers = f"{faults} faults, {len(acked)} acked, {len(acked - found.keys())} lost, {duplicates} duplicates"
+        summarize(f"storage errors: {numbers}")
         assert found.keys() == acked, "what was refused is not delivered"
         assert duplicates == 0
 

@@ -83,7 +83,7 @@ def test_first_entry_wins_and_case_is_folded(tmp_path: Path) -> None:
     warnings: list[str] = []
     table = open_table(f"texthash:{tmp_path}/m", NOTHING, warn=warnings.append)
     assert table.lookup("USER") == "one"
-    assert warnings == [f'{tmp_path}/m, line 2: duplicate entry "user": the one in line 1 holds']
+    assert warnings == [f'{tmp_path}/m, line 2: duplicate entry "user": line 1 is used']
 
 
 @pytest.mark.parametrize("kind", ["hash", "btree", "lmdb", "cdb", "dbm", "proxy:hash"])

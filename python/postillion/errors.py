@@ -1,13 +1,13 @@
-"""Errors that several programs share. A refusal carries its reply: the code, the enhanced code and the text."""
+"""Errors of several programs. A refusal carries its reply: the code, the enhanced status code and the text."""
 
 from __future__ import annotations
 
 
 class MessageRefused(Exception):
-    """A message that is not taken; nothing of it is in the queue.
+    """A refused message; no part of it is in the queue.
 
-    `code` is the SMTP code (4xx: worth another try, 5xx: for good), `dsn` the enhanced status code without which no
-    report can be written, `text` the reason as the client reads it.
+    `code`: the SMTP reply code, 4xx for a temporary and 5xx for a permanent refusal. `dsn`: the enhanced status code
+    for the reply and a report. `text`: the reason for the client.
     """
 
     def __init__(self, code: int, dsn: str, text: str) -> None:
@@ -21,5 +21,5 @@ class MessageRefused(Exception):
 
     @property
     def permanent(self) -> bool:
-        """True when the same message would be refused again."""
+        """Whether the same message would be refused again."""
         return self.code >= 500

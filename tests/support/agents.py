@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from postillion._core import Log
+from postillion._core.log import Log
 from postillion.config import Config
 from support.queue_files import FRAME_VERSION, SEGMENT_HEADER_OCTETS, Message, frame, optional, text, write_segment
 
 DELIVER, RESULT, AGENT = 6, 5, 4
 OUTCOMES = ("sent", "deferred", "bounced")
-WAIT_S = 20.0
+WAIT_S = 60.0
 MAIN_CF = """
 myhostname = mx.example.org
 queue_directory = {directory}
@@ -295,11 +295,3 @@ async def server(script: Script, host: str = "127.0.0.1", port: int = 0) -> Asyn
         yield script
     finally:
         listening.close()
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port

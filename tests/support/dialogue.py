@@ -24,7 +24,9 @@ import termios
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from postillion._core import Journal, Log, SmtpdSession
+from postillion._core.log import Log
+from postillion._core.queue import Journal
+from postillion._core.smtpd import SmtpdSession
 from postillion.config import Config
 from postillion.handler.handler import Handler
 from postillion.program import cleanup

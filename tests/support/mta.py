@@ -4,6 +4,7 @@ A `Site` is a directory with a main.cf and a master.cf that both programs accept
 and stops it again. Nothing here asks which program it is, but for the command that starts it.
 """
 
+import asyncio
 import contextlib
 import os
 import pwd
@@ -15,9 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
+
+from support.ports import free_port
 
 POSTILLION_COMMANDS = Path(sys.executable).parent
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
+T = TypeVar("T")
 
 MAIN_CF = """\
 compatibility_level = 3.6
@@ -71,13 +76,6 @@ postlog   unix-dgram n  -       n       -       1       postlogd
 """
 
 
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_for(what: str, condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
     """Return when `condition` holds; raise `TimeoutError` naming `what` when it does not within `patience_s`."""
     deadline = time.monotonic() + patience_s
@@ -87,6 +85,14 @@ def wait_for(what: str, condition: Callable[[], object], patience_s: float = PAT
             raise TimeoutError(f"waited {patience_s} s for {what}")
         time.sleep(pause)
         pause = min(pause * 1.5, 0.02)
+
+
+async def until(condition: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
+    """Return what `condition` returns, once that is true; raise `TimeoutError` when it is not within `patience_s`."""
+    async with asyncio.timeout(patience_s):
+        while not (value := condition()):
+            await asyncio.sleep(0.01)
+    return value
 
 
 def ended(pid: int) -> bool:

@@ -14,7 +14,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from postillion._core import AgentLink, Journal, Log, QueueManager, Submission
+from postillion._core.cleanup import Submission
+from postillion._core.delivery import AgentLink
+from postillion._core.log import Log
+from postillion._core.qmgr import QueueManager
+from postillion._core.queue import Journal
 from postillion.config import Config
 from postillion.program import cleanup
 from support.ledger import LARGE_ONE_IN, NUMBER, body, digest, message

@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from postillion._core import list_queue
+from postillion._core.queue import list_queue
 
 SEGMENT_HEADER_OCTETS = 32
 FRAME_VERSION = 1

@@ -20,7 +20,7 @@ from warnings import warn
 import aiosmtpd.smtp
 from aiosmtpd.smtp import MISSING, syntax
 
-from postillion._core import SmtpIntake
+from postillion._core.smtp import SmtpIntake
 
 REFUSALS: Final = {
     SmtpIntake.LINE_TOO_LONG: "500 Line too long (see RFC5321 4.5.3.1.6)",

@@ -1,7 +1,7 @@
-"""`postillion bench`: how much mail a server takes and passes on, and how fast it answers.
+"""`postillion bench`: the throughput of a mail server, and its reply times.
 
-options   what the command line asks for
-run       source and sink at work, and what they counted, second by second
-server    a server on this machine: its CPU time and its syncs
-report    the figures as a table, as JSON, and as a plot
+options   the command line
+run       the load source and the sink, and their counts over time
+server    CPU time and syncs of a server on this machine
+report    the results as a table, as JSON and as a plot
 """

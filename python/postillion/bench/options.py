@@ -16,12 +16,12 @@ RATE_MAX: Final = 1e6
 
 
 class BadOption(Exception):
-    """What the command line asks for cannot be done; the text says why."""
+    """An invalid command line; the text gives the reason."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """A run: counts, octets, seconds."""
+    """The options of a run: counts, octets, seconds."""
 
     address: str
     port: int
@@ -49,7 +49,7 @@ class Options:
 
 
 def parse(argv: list[str]) -> Options:
-    """Return what `argv` asks for; raises `BadOption`, and `SystemExit` for what argparse refuses or explains."""
+    """Return the options in `argv`; raises `BadOption`, and argparse raises `SystemExit` for errors and --help."""
     known = _parser().parse_args(argv)
     address, port = _endpoint(known.server, resolve=True)
     sink = None if known.sink is None else _endpoint(known.sink, resolve=False)
@@ -67,13 +67,13 @@ def parse(argv: list[str]) -> Options:
     if known.rate is not None and not 0 < known.rate <= RATE_MAX:
         raise BadOption(f"--rate {known.rate:g}: give messages a second, at most {RATE_MAX:g}")
     if known.rate is not None and known.think:
-        raise BadOption("--rate and --think: with a rate messages begin by the clock, and clients have no pauses")
+        raise BadOption("--rate and --think: with a rate, the clock starts messages, and clients do not pause")
     if known.reuse < 0:
         raise BadOption(f"--reuse {known.reuse}: give a number of messages, 0 for no limit")
     if known.messages is not None and known.messages < 1:
         raise BadOption(f"--messages {known.messages}: give at least 1")
     if known.fault and sink is None:
-        raise BadOption("--fault needs --sink: the sink has the faults")
+        raise BadOption("--fault needs --sink: the sink produces the faults")
     duration = known.duration
     if duration is None and known.messages is None:
         duration = 10.0
@@ -107,50 +107,62 @@ def parse(argv: list[str]) -> Options:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="postillion bench",
-        description="Load an SMTP server and report what it takes, what it passes on, and how fast it answers.",
-        epilog="Load only servers that are yours: the mail is real.",
+        description="Load an SMTP server and report its throughput and its reply times.",
+        epilog="Load only your own servers: the mail is real.",
     )
     add = parser.add_argument
     add("server", metavar="HOST:PORT", help="the server to load")
-    add("--sink", metavar="ADDRESS:PORT", help="take the server's mail here; it must relay the domains to it")
-    add("--sessions", type=int, default=20, metavar="N", help="clients at a time (20)")
-    add("--messages", type=int, metavar="N", help="stop after so many messages")
-    add("--duration", type=float, metavar="S", help="stop after so many seconds (10, without --messages)")
-    add("--warm-up", type=float, default=0.0, metavar="S", help="rates and CPU count from here on (0)")
-    add("--ramp", type=float, default=0.0, metavar="S", help="the clients begin one by one over this time (0)")
+    add("--sink", metavar="ADDRESS:PORT", help="receive the server's mail here; the server must relay to it")
+    add("--sessions", type=int, default=20, metavar="N", help="number of concurrent clients (20)")
+    add("--messages", type=int, metavar="N", help="stop after N messages")
+    add("--duration", type=float, metavar="S", help="stop after S seconds (10, without --messages)")
+    add(
+        "--warm-up",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="ignore the first S seconds (0)",
+    )
+    add("--ramp", type=float, default=0.0, metavar="S", help="start the clients one by one within S seconds (0)")
     add(
         "--rate",
         type=float,
         metavar="N",
-        help="begin N messages a second by the clock, with at most --sessions under way; over --ramp the rate grows",
+        help="start N messages per second by the clock, at most --sessions at a time; the rate grows over --ramp",
     )
-    add("--octets", default="4096", metavar="N[,N...]", help="octets of a message, sizes in turn (4096)")
-    add("--recipients", type=int, default=1, metavar="N", help="recipients of a message (1)")
+    add("--octets", default="4096", metavar="N[,N...]", help="sizes of messages in octets, used in rotation (4096)")
+    add("--recipients", type=int, default=1, metavar="N", help="number of recipients of each message (1)")
     add(
         "--domain",
         action="append",
         metavar="NAME[:N]",
-        help="domains of recipients, in turn; NAME:4 is 1.NAME to 4.NAME",
+        help="recipient domains, used in rotation; NAME:4 is 1.NAME to 4.NAME",
     )
     add("--sender", default="bench@source.example", metavar="ADDRESS")
-    add("--reuse", type=int, default=1, metavar="N", help="messages of a connection, 0 for no limit (1)")
-    add("--think", type=float, default=0.0, metavar="S", help="a client's pause between messages (0)")
-    add("--pipelining", action="store_true", help="MAIL, RCPT and DATA in one write, where the server offers it")
+    add(
+        "--reuse",
+        type=int,
+        default=1,
+        metavar="N",
+        help="messages per connection, 0 for no limit (1)",
+    )
+    add("--think", type=float, default=0.0, metavar="S", help="pause of a client between messages (0)")
+    add("--pipelining", action="store_true", help="send MAIL, RCPT and DATA in one write, if the server offers it")
     add(
         "--fault",
         action="append",
         metavar="DOMAIN=ACTION[@rcpt|@dot][*SHARE]",
-        help="the sink refuses (450, 550), waits (2s) or hangs up (disconnect)",
+        help="make the sink refuse (450, 550), wait (2s) or close the connection (disconnect)",
     )
-    add("--drain", type=float, default=60.0, metavar="S", help="wait so long for the last deliveries (60)")
+    add("--drain", type=float, default=60.0, metavar="S", help="longest wait for the last deliveries (60)")
     add(
         "--server-pid",
         type=int,
         metavar="PID",
-        help="the server's master process, for its CPU time; without it, the one that listens on the port",
+        help="the server's master process, for its CPU time (the process that listens on the port)",
     )
-    add("--syncs", action="store_true", help="count the server's syncs with strace over a second load (needs root)")
-    add("--json", metavar="FILE", help="write everything measured")
+    add("--syncs", action="store_true", help="count the server's syncs with strace during a second load (needs root)")
+    add("--json", metavar="FILE", help="write all results")
     add("--plot", metavar="FILE", help="draw rates and reply times (.svg, .png; needs matplotlib)")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -174,7 +186,7 @@ def _sizes(text: str) -> list[int]:
     words = text.split(",")
     sizes = [int(word) for word in words if word.isascii() and word.isdecimal() and 1 <= int(word) <= OCTETS_MAX]
     if len(sizes) != len(words) or len(sizes) > SIZES_MAX:
-        raise BadOption(f"--octets {text[:100]}: give 1 to {OCTETS_MAX}, or up to {SIZES_MAX} such sizes with commas")
+        raise BadOption(f"--octets {text[:100]}: give 1 to {OCTETS_MAX}, or up to {SIZES_MAX} sizes with commas")
     return sizes
 
 

@@ -1,4 +1,4 @@
-"""The figures of a run as a table, as JSON, and as a plot."""
+"""The results of a run as a table, as JSON and as a plot."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import postillion
 from postillion.bench.run import Result
 
 if TYPE_CHECKING:
-    from postillion._core import _Times
+    from postillion._core.bench import _Times
 
 PERCENTILES = ("p50", "p90", "p99", "p999", "longest")
 
 
 def table(result: Result, console: Console) -> None:
-    """Print what was measured."""
+    """Print the results."""
     options, source, sink = result.options, result.source, result.sink
-    kind = "a new connection each" if options.reuse == 1 else f"{options.reuse or 'all'} messages a connection"
-    pace = "" if options.rate is None else f", {options.rate:g} messages a second by the clock"
+    kind = "a new connection each" if options.reuse == 1 else f"{options.reuse or 'all'} messages per connection"
+    pace = "" if options.rate is None else f", {options.rate:g} messages per second by the clock"
     console.print(
         f"{options.address}:{options.port}, {options.sessions} sessions{pace}, "
         f"{', '.join(map(str, options.octets))} octets, "
@@ -61,7 +61,7 @@ def table(result: Result, console: Console) -> None:
         times.add_row("delivery", *_row(sink["delivery"]))
     console.print(times)
     if result.cpu_ms is not None:
-        console.print(f"server's CPU: {result.cpu_ms:.3f} ms a message")
+        console.print(f"server's CPU: {result.cpu_ms:.3f} ms per message")
     if result.durability is not None:
         console.print(f"durability: {result.durability}")
     trouble = {name: source[name] for name in ("refused", "refusals", "unanswered", "broken") if source[name]}
@@ -77,7 +77,7 @@ def _row(taken: _Times) -> list[str]:
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """Return everything measured, ready for `json.dump`; times in seconds."""
+    """Return all results for `json.dump`; times are in seconds."""
     return {**asdict(result), "correct": result.correct, "version": postillion.__version__, "cpus": os.cpu_count()}
 
 
@@ -87,7 +87,7 @@ def write_json(result: Result, path: str) -> None:
 
 
 def plot(result: Result, path: str) -> None:
-    """Draw rates over time and the percentiles of each reply. Raises `ImportError` without matplotlib."""
+    """Plot the rates over time and the percentiles of each reply. Raises `ImportError` without matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""A run: source and sink at work in threads of their own, looked at every second."""
+"""A run: the load source and the sink in threads of their own, with counts over time."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from postillion._core import BenchSink, BenchSource
+from postillion._core.bench import BenchSink, BenchSource
 from postillion.bench import server
 from postillion.bench.options import Options
 
 if TYPE_CHECKING:
-    from postillion._core import _Counts
+    from postillion._core.bench import _Counts
 
-LOOK_S: Final = 0.2
-"""How often counts are looked at."""
-DELIVERED_LOOK_S: Final = 0.02
-"""How often the sink's count is looked at for the last delivery."""
+POLL_S: Final = 0.2
+"""Interval of the counts during the load."""
+DRAIN_POLL_S: Final = 0.02
+"""Interval of the sink's counts after the load, for the time of the last delivery."""
 SLICE_S: Final = 0.1
-"""How long a thread works before it sees that it is to end."""
-SETTLED_S: Final = 2.0
-"""Without a new delivery for so long after the load, and nothing missing, the run is over."""
+"""Longest time before a thread checks whether it must stop."""
+IDLE_MAX_S: Final = 2.0
+"""Time without a delivery that ends a run with faults."""
 SYNC_MESSAGES: Final = 200
-"""Messages of the load during which syncs are counted."""
+"""Number of messages of the load for counting syncs."""
 FINISH_MAX_S: Final = 60.0
-"""Messages that are under way when the time is over have so long to be answered."""
+"""Longest wait for the replies to open messages after the load's time is over."""
 
 
 @dataclass
 class Point:
-    """Counts at a moment (seconds since the start)."""
+    """The counts at a time (seconds since the start)."""
 
     at_s: float
     accepted: int
@@ -40,7 +40,7 @@ class Point:
 
 @dataclass
 class Result:
-    """What a run has measured: rates a second, times in seconds."""
+    """The results of a run: rates per second, times in seconds."""
 
     options: Options
     source: _Counts
@@ -55,16 +55,16 @@ class Result:
 
     @property
     def correct(self) -> bool:
-        """Everything promised was delivered, once. Without a sink: nothing was refused or left unanswered."""
+        """Whether every accepted message was delivered once; without a sink, whether every message was accepted."""
         source = self.source
         if self.sink is not None and not self.options.faults:
-            promised = source["messages"] <= self.sink["messages"] <= source["messages"] + source["unanswered"]
-            return promised and self.sink["duplicates"] == 0 and source["refused"] == 0
+            complete = source["messages"] <= self.sink["messages"] <= source["messages"] + source["unanswered"]
+            return complete and self.sink["duplicates"] == 0 and source["refused"] == 0
         return source["refused"] == 0 and source["unanswered"] == 0
 
 
 class Worker(threading.Thread):
-    """Runs a source or a sink until it is done, or told to stop."""
+    """Runs a source or a sink until it is finished or `stop` is called."""
 
     def __init__(self, work: Callable[[float], Any]) -> None:
         super().__init__(daemon=True)
@@ -81,7 +81,7 @@ class Worker(threading.Thread):
             self.problem = problem
 
     def stop(self) -> None:
-        """End after the slice of work that is under way; raises what went wrong."""
+        """End after the current slice of work; raises the error of the thread."""
         self._ending.set()
         self.join()
         if self.problem is not None:
@@ -89,7 +89,7 @@ class Worker(threading.Thread):
 
 
 def source(options: Options, *, messages: int | None) -> BenchSource:
-    """Return a source as the options want it."""
+    """Return a load source with these options."""
     return BenchSource(
         options.address,
         options.port,
@@ -108,7 +108,10 @@ def source(options: Options, *, messages: int | None) -> BenchSource:
 
 
 def run(options: Options, progress: Callable[[Point], None]) -> Result:
-    """Measure. Raises `OSError` without a server or a port for the sink, `ValueError` for faults that are none."""
+    """Run the load and return the results.
+
+    Raises `OSError` without a server or a port for the sink, `ValueError` for an unknown fault.
+    """
     sink = None if options.sink is None else BenchSink(*options.sink, faults=options.faults)
     drain = None if sink is None else Worker(sink.run)
     try:
@@ -130,7 +133,7 @@ def _measure(
     points = [Point(0.0, 0, 0)]
     warm: tuple[Point, float] | None = None
 
-    def look() -> Point:
+    def count() -> Point:
         nonlocal warm
         delivered = sink.counts()["messages"] if sink is not None else 0
         point = Point(time.monotonic() - begin, load.counts()["messages"], delivered)
@@ -145,17 +148,17 @@ def _measure(
     worker = Worker(load.run)
     deadline = None if options.duration is None else begin + options.duration
     while worker.is_alive():
-        worker.join(LOOK_S)
-        look()
+        worker.join(POLL_S)
+        count()
         if deadline is not None and time.monotonic() >= deadline:
             load.stop()
             if time.monotonic() >= deadline + FINISH_MAX_S:
                 break
     worker.stop()
-    end = look()
+    end = count()
     start, cpu_before = warm or (points[0], 0.0)
     elapsed = max(end.at_s - start.at_s, 1e-9)
-    last = _drained(options, load, drain, look)
+    last = _drained(options, load, drain, count)
     counts = load.counts()
     cpu = server.cpu_seconds(master) - cpu_before if master else None
     counted = max(counts["messages"] - start.accepted, 1)
@@ -175,19 +178,19 @@ def _measure(
     )
 
 
-def _drained(options: Options, load: BenchSource, drain: Worker | None, look: Callable[[], Point]) -> Point:
-    """Wait for the deliveries that are missing, while the sink works; return the moment of the last one."""
-    last = look()
+def _drained(options: Options, load: BenchSource, drain: Worker | None, count: Callable[[], Point]) -> Point:
+    """Wait for the missing deliveries while the sink runs; return the counts at the last one."""
+    last = count()
     if drain is None:
         return last
-    promised = load.counts()["messages"]
+    accepted = load.counts()["messages"]
     begin = quiet = time.monotonic()
-    while last.delivered < promised and drain.is_alive() and time.monotonic() - begin < options.drain:
-        drain.join(DELIVERED_LOOK_S)
-        point = look()
+    while last.delivered < accepted and drain.is_alive() and time.monotonic() - begin < options.drain:
+        drain.join(DRAIN_POLL_S)
+        point = count()
         if point.delivered > last.delivered:
             last, quiet = point, time.monotonic()
-        elif options.faults and time.monotonic() - quiet > SETTLED_S:
+        elif options.faults and time.monotonic() - quiet > IDLE_MAX_S:
             break
     return last
 
@@ -201,7 +204,7 @@ def _local_server(options: Options) -> int | None:
 def _count_syncs(options: Options, result: Result) -> None:
     master = options.server_pid or _local_server(options)
     if master is None:
-        raise OSError("--syncs: the server's processes cannot be seen; name its master with --server-pid")
+        raise OSError("--syncs: the server's processes are not visible; give its master with --server-pid")
     load = source(options, messages=SYNC_MESSAGES)
     with server.SyncCounter(master) as counter:
         while not load.run(SLICE_S):

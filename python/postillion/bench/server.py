@@ -1,4 +1,4 @@
-"""A server on this machine: its processes, their CPU time, and how often they sync (proc(5), strace(1))."""
+"""A server on this machine: its processes, their CPU time and their sync calls (proc(5), strace(1))."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ATTACH_MAX_S: Final = 10.0
 
 
 def listener_pid(port: int) -> int | None:
-    """Return the process that has listened on a TCP port of this machine for longest, if it can be seen."""
+    """Return the oldest process that listens on a TCP port of this machine; None when none is visible."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -48,7 +48,7 @@ def _started(pid: int) -> int:
 
 
 def family(master: int) -> dict[int, float]:
-    """Return a process and its descendants with the CPU seconds of each, those of waited-for children included."""
+    """Return a process and its descendants with the CPU seconds of each, including those of reaped children."""
     parents: dict[int, int] = {}
     used: dict[int, float] = {}
     for entry in Path("/proc").iterdir():
@@ -69,14 +69,14 @@ def family(master: int) -> dict[int, float]:
 
 
 def cpu_seconds(master: int) -> float:
-    """Return the CPU time of a process and all its descendants so far."""
+    """Return the CPU seconds of a process and its descendants so far."""
     return sum(family(master).values())
 
 
 class SyncCounter:
-    """Counts the sync calls of a server's processes between `with` and its end. Raises `OSError` when it cannot.
+    """Counts the sync calls of a server's processes inside a `with` block. Raises `OSError` without strace or root.
 
-    strace slows the server down: rates measured meanwhile mean nothing.
+    strace slows the server down, so rates inside the block are not valid.
     """
 
     def __init__(self, master: int) -> None:
@@ -92,7 +92,7 @@ class SyncCounter:
         calls = "trace=" + ",".join(f"?{call}" for call in SYNC_CALLS)
         command = [strace, "-f", "-c", "-U", "calls,name", "-e", calls, "-o", self._output.name, *pids]
         self._strace = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        # It says so for each process that it has attached to.
+        # strace prints a line for each process that it attached to.
         assert self._strace.stderr is not None
         waiting = len(pids) // 2
         while waiting:
@@ -113,12 +113,12 @@ class SyncCounter:
 
 
 def durability(syncs: int, messages: int) -> str:
-    """Return in words what the number of syncs says of the server's promise."""
+    """Return a description of the server's durability, from its number of syncs."""
     if messages == 0:
         return "unknown: no message was accepted"
     if syncs == 0:
-        return "none seen: a message that was promised may be lost with the power"
+        return "no syncs: a power failure may lose accepted messages"
     each = syncs / messages
     if each < 1:
-        return f"synced, {1 / each:.1f} messages to a sync (group commit)"
-    return f"synced, {each:.1f} syncs a message"
+        return f"synced, {1 / each:.1f} messages per sync (group commit)"
+    return f"synced, {each:.1f} syncs per message"

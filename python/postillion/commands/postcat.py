@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from postillion._core import QueueError, StoredMessage, read_message
+from postillion._core.queue import QueueError, StoredMessage, read_message
 from postillion.commands import records
 from postillion.commands.queue import Tool, fatal
 from postillion.commands.records import BadRecord, Printer, Record, Shown, printable

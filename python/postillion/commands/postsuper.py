@@ -26,7 +26,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from postillion._core import Log, QueueError, QueueManager, repair_queue
+from postillion._core.log import Log
+from postillion._core.qmgr import QueueManager
+from postillion._core.queue import QueueError, repair_queue
 from postillion.commands.queue import Tool, fatal
 from postillion.commands.records import printable
 from postillion.commands.requeue import Mover, Place

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from postillion._core import QueueError, list_queue
+from postillion._core.queue import QueueError, list_queue
 from postillion.config import Config, ConfigError
 from postillion.program import ipc
 

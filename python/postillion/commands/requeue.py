@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from postillion._core import MaildropWriter, QueueError, StoredMessage, maildrop_envelope, read_message
+from postillion._core.pickup import MaildropWriter, maildrop_envelope
+from postillion._core.queue import QueueError, StoredMessage, read_message
 
 DIRECTORY: Final = "maildrop"
 WRITING: Final = 0o600

@@ -214,7 +214,7 @@ def stand_alone(where: list[str]) -> NoReturn:
 
 def submit(request: Request, config: Config) -> int:
     """Write the message on standard input into maildrop/; return the exit status."""
-    from postillion._core import HeaderRecipients, MaildropWriter, maildrop_envelope
+    from postillion._core.pickup import HeaderRecipients, MaildropWriter, maildrop_envelope
     from postillion.pickup.submit import MaildropFile, TooBig, trigger
 
     account = authorized(config)
@@ -307,7 +307,7 @@ def matches(pattern: str, name: str, config: Config) -> bool:
 
 def addresses(words: Iterable[str]) -> list[str]:
     """Return the addresses in the words of the command line, each of which may be a list."""
-    from postillion._core import parse_addresses
+    from postillion._core.pickup import parse_addresses
 
     found: list[str] = []
     for word in words:

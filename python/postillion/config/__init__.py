@@ -1,4 +1,4 @@
-"""Reading main.cf and master.cf: `Config.load(directory)`, and what is wrong with them: `ConfigError`."""
+"""main.cf and master.cf: `Config.load(directory)` reads them, `ConfigError` describes an error in them."""
 
 from postillion.config.errors import ConfigError
 from postillion.config.settings import Config

@@ -1,4 +1,4 @@
-"""Editing main.cf and master.cf in place: comments and order stay, the file is replaced in one step."""
+"""Edits of main.cf and master.cf: comments and order stay, and rename(2) replaces the file in one step."""
 
 import fcntl
 import os
@@ -10,13 +10,14 @@ from postillion.config.errors import ConfigError
 DRAFT_SUFFIX = ".tmp"
 
 Change = Callable[[str], str | None]
-"""Gets the first physical line of a logical line; returns what stands there instead ("" for nothing), None to keep."""
+"""Maps the first physical line of a logical line to its replacement; "" removes the line, None keeps it."""
 
 
 def assign(path: str, values: dict[str, str]) -> list[str]:
-    """Set parameters of a main.cf; return warnings about parameters that it sets more than once.
+    """Set parameters of a main.cf, and return a warning for each one that the file sets more than once.
 
-    A parameter keeps its place in the file, a new one goes to the end. Raises `ConfigError` when it cannot be done.
+    A parameter keeps its place in the file; a new one goes to the end. Raises `ConfigError` when the file cannot be
+    changed.
     """
     found: dict[str, int] = {}
 
@@ -35,12 +36,12 @@ def assign(path: str, values: dict[str, str]) -> list[str]:
 
 
 def remove(path: str, names: set[str], *, comment: bool) -> None:
-    """Take parameters out of a main.cf, or turn them into comments; their defaults hold again."""
+    """Remove parameters from a main.cf, or turn their lines into comments, so that the defaults apply again."""
     rewrite(path, lambda line: ("#" + line if comment else "") if _name(line) in names else None, comment=comment)
 
 
 def replace_services(path: str, lines: dict[str, str]) -> None:
-    """Give services of a master.cf, by `service/type`, a new line; a service that is not there goes to the end."""
+    """Replace the lines of services in a master.cf, by `service/type`; a new service goes to the end."""
     found: set[str] = set()
 
     def change(line: str) -> str | None:
@@ -56,10 +57,10 @@ def replace_services(path: str, lines: dict[str, str]) -> None:
 def rewrite(
     path: str, change: Change, added: Callable[[], Iterator[str]] = lambda: iter(()), *, comment: bool = False
 ) -> None:
-    """Replace a file by what `change` makes of each logical line, then `added`; raises `ConfigError`.
+    """Apply `change` to each logical line of a file and append `added`; raises `ConfigError`.
 
-    The continuation lines of a changed line go with it (with `comment`, as comments); comments between them stay.
-    Two editors at a time wait for each other. Readers see the old file or the new one.
+    The continuation lines of a changed line are removed, or become comments with `comment`; comments between them
+    stay. A lock makes a second editor wait. Readers see the old file or the new one.
     """
     draft = path + DRAFT_SUFFIX
     try:
@@ -102,7 +103,7 @@ def _edited(text: str, change: Change, comment: bool) -> Iterator[str]:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines end with a newline only; `splitlines` would end them at a carriage return and others too."""
+    """Return the lines of `text`, split at newlines only; `splitlines` would split at a carriage return as well."""
     parts = text.split("\n")
     return [part + "\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
 
@@ -112,7 +113,7 @@ def _name(line: str) -> str:
 
 
 def _open_draft(draft: str) -> int:
-    """Open the draft and lock it; again when its last editor renamed it away meanwhile."""
+    """Open and lock the draft; retry when another editor renamed it in the meantime."""
     while True:
         fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)

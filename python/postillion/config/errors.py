@@ -1,16 +1,16 @@
-"""What is wrong with a configuration file, and how to mend it."""
+"""The error of a configuration file: the place, the problem and the fix."""
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used.
+    """An error in a configuration file.
 
-    `str()` is one line: file, line, problem, mend. `line` is None when the file as a whole is meant.
+    `str()` is one line: file, line, problem, fix. `line` is None when the error concerns the whole file.
     """
 
-    def __init__(self, path: str, line: int | None, problem: str, mend: str) -> None:
+    def __init__(self, path: str, line: int | None, problem: str, fix: str) -> None:
         place = path if line is None else f"{path}, line {line}"
-        super().__init__(" ".join(f"{place}: {problem}: {mend}".split()))
+        super().__init__(" ".join(f"{place}: {problem}: {fix}".split()))
         self.path = path
         self.line = line
         self.problem = problem
-        self.mend = mend
+        self.fix = fix

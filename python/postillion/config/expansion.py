@@ -1,8 +1,8 @@
-"""`$name` and its relatives (postconf(5)): `${name}`, `$(name)`, `${name?then}`, `${name:else}`,
+"""References in values (postconf(5)): `$name`, `${name}`, `$(name)`, `${name?then}`, `${name:else}`,
 `${name?{then}:{else}}`, `${{left} == {right} ? {then}:{else}}`, `${domain_to_ascii{text}}`, and `$$` for a dollar.
 
-Comparisons are numeric when both sides are digits, else by text; with the suffix `level` they compare versions such
-as compatibility levels. A name that is not set expands to nothing.
+A comparison is numeric when both sides are digits, and by text otherwise; the suffix `level` compares versions such as
+compatibility levels. A name without a value expands to nothing.
 """
 
 import operator as operators
@@ -29,13 +29,13 @@ _COMPARE: "dict[str, Callable[[Any, Any], bool]]" = {
 
 
 class ExpansionError(ValueError):
-    """The text cannot be expanded; `str()` says where it went wrong."""
+    """A text that cannot be expanded; `str()` names the place."""
 
 
 def expand(text: str, lookup: Lookup, depth: int = 0) -> str:
-    """Return `text` with its references replaced, values expanded in turn.
+    """Return `text` with its references replaced; values are expanded recursively.
 
-    `lookup` gives the unexpanded value of a name, or None. Raises `ExpansionError`.
+    `lookup` returns the unexpanded value of a name, or None. Raises `ExpansionError`.
     """
     if "$" not in text:
         return text
@@ -67,7 +67,7 @@ def expand(text: str, lookup: Lookup, depth: int = 0) -> str:
 
 
 def names(text: str) -> set[str]:
-    """Return the names that `text` refers to, in whatever branch. Text that cannot be parsed refers to what it can."""
+    """Return the names that `text` refers to, in every branch; a syntax error does not stop the search."""
     found: set[str] = set()
     at = 0
     while (at := text.find("$", at)) >= 0:
@@ -86,7 +86,7 @@ def names(text: str) -> set[str]:
 
 
 def _closing(text: str, opening: int) -> int:
-    """The index of the bracket that closes the one at `opening`; only brackets of its own kind count."""
+    """Return the index of the bracket that closes the one at `opening`; only brackets of the same kind count."""
     opener = text[opening]
     closer = ")" if opener == "(" else "}"
     level = 0
@@ -101,7 +101,7 @@ def _closing(text: str, opening: int) -> int:
 
 
 def _braced(text: str) -> tuple[str, str] | None:
-    """The contents of the `{...}` that `text` starts with, and what follows, white space skipped; None without."""
+    """Return the contents of the leading `{...}`, and the text after it, left-stripped; None without braces."""
     text = text.lstrip(SPACE)
     if not text.startswith("{"):
         return None
@@ -114,7 +114,7 @@ def _braced(text: str) -> tuple[str, str] | None:
 
 
 def _reference(inside: str, lookup: Lookup, depth: int) -> str:
-    """What one reference expands to. `inside`: the text between its brackets, or the bare name."""
+    """Return the expansion of one reference. `inside`: the text between its brackets, or the bare name."""
     left = _braced(inside)
     if left is not None:
         held, rest = _comparison(left[0], left[1], lookup, depth)
@@ -138,7 +138,7 @@ def _reference(inside: str, lookup: Lookup, depth: int) -> str:
 
 
 def _choice(held: bool, rest: str, lookup: Lookup, depth: int) -> str:
-    """What `?then`, `:else` or `?{then}:{else}` expands to. Without braces an operand runs to the end."""
+    """Return the expansion of `?then`, `:else` or `?{then}:{else}`. An operand without braces extends to the end."""
     chosen = ""
     for mark, wanted in (("?", held), (":", not held)):
         if not rest.startswith(mark):
@@ -157,7 +157,7 @@ def _choice(held: bool, rest: str, lookup: Lookup, depth: int) -> str:
 
 
 def _comparison(left: str, rest: str, lookup: Lookup, depth: int) -> tuple[bool, str]:
-    """Whether `{left} operator {right}` holds, and the text after it."""
+    """Return whether `{left} operator {right}` holds, and the text after it."""
     end = 0
     while end < len(rest) and rest[end] in _OPERATORS:
         end += 1

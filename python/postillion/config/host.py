@@ -1,6 +1,6 @@
-"""What the defaults of parameters need to know of this machine: its name and its addresses.
+"""The name and the addresses of this machine, for the defaults of parameters.
 
-Linux answers by ioctl (netdevice(7)) and in /proc/net/if_inet6. Read only when asked for.
+The sources are ioctl calls (netdevice(7)) and /proc/net/if_inet6. They are read on demand.
 """
 
 import os
@@ -18,7 +18,7 @@ INTERFACES_MAX = 1024
 
 
 def name() -> str:
-    """Return the system's name, as gethostname(2) has it."""
+    """Return the system's name (gethostname(2))."""
     return os.uname().nodename
 
 
@@ -68,7 +68,7 @@ def _ipv6() -> "list[IPv6Interface]":
 
 
 def mynetworks(style: str, own: "Sequence[IPv4Interface | IPv6Interface]") -> str:
-    """Return the networks whose clients are trusted by `mynetworks_style`: host, subnet or class (postconf(5))."""
+    """Return the default of mynetworks for a `mynetworks_style`: host, subnet or class (postconf(5))."""
     import ipaddress
 
     words: list[str] = []

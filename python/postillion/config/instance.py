@@ -1,4 +1,4 @@
-"""A configuration that runs as it is: `create("var/etc")` writes it, and its mail, queue and log stay under `var`."""
+"""A complete configuration for a first run: `create("var/etc")` writes it; mail, queue and log stay under `var`."""
 
 import grp
 import os
@@ -6,23 +6,23 @@ import pwd
 
 from postillion.config import ConfigError
 
-DEFAULTS = os.path.join(os.path.dirname(__file__), "config", "defaults")
+DEFAULTS = os.path.join(os.path.dirname(__file__), "defaults")
 FILES = ("main.cf", "master.cf")
 OWNERS = ("postfix", "nobody")
-"""Who owns the queue when root starts the server: the first account that exists."""
+"""Candidates for mail_owner when root starts the server; the first existing account is used."""
 
 
 def create(directory: str, *, port: int | None = None) -> None:
-    """Write main.cf, master.cf and aliases into `directory` and make the directories next to it.
+    """Write main.cf, master.cf and aliases into `directory`, and create the directories next to it.
 
-    `port`: where SMTP listens on 127.0.0.1, 2525 by default. Raises `ConfigError` when there is a configuration
-    already; what exists is never changed.
+    `port`: the SMTP port on 127.0.0.1, 2525 by default. Raises `ConfigError` when `directory` has a configuration;
+    existing files are never changed.
     """
     etc = os.path.abspath(directory)
     base = os.path.dirname(etc)
     for name in FILES:
         if os.path.exists(os.path.join(etc, name)):
-            raise ConfigError(os.path.join(etc, name), None, "this exists already", "remove it to start anew")
+            raise ConfigError(os.path.join(etc, name), None, "the file exists already", "remove it to start again")
     owner, group = _owner()
     words = {"@BASE@": base, "@ETC@": etc, "@OWNER@": owner, "@GROUP@": group}
     if any(c in base for c in "$\n{} \t,"):
@@ -31,7 +31,7 @@ def create(directory: str, *, port: int | None = None) -> None:
         for path in (etc, os.path.join(base, "log"), os.path.join(base, "mail")):
             os.makedirs(path, 0o755, exist_ok=True)
         if os.geteuid() == 0:
-            # Each recipient makes a Maildir of their own here.
+            # Each recipient's own user creates a Maildir here.
             os.chmod(os.path.join(base, "mail"), 0o1777)
         for name in FILES:
             with open(os.path.join(DEFAULTS, name), encoding="utf-8") as file:
@@ -44,12 +44,12 @@ def create(directory: str, *, port: int | None = None) -> None:
         if not os.path.exists(os.path.join(etc, "aliases")):
             _write(os.path.join(etc, "aliases"), f"postmaster: {pwd.getpwuid(os.getuid()).pw_name}\n")
     except OSError as error:
-        mend = "choose a directory that you may write"
-        raise ConfigError(str(error.filename or etc), None, f"{error.strerror}", mend) from None
+        fix = "choose a directory that you may write"
+        raise ConfigError(str(error.filename or etc), None, f"{error.strerror}", fix) from None
 
 
 def _owner() -> tuple[str, str]:
-    """mail_owner and setgid_group: the invoking user, or for root an account that owns nothing else."""
+    """Return mail_owner and setgid_group: the invoking user, or for root an account that owns nothing else."""
     if os.geteuid() != 0:
         return pwd.getpwuid(os.geteuid()).pw_name, str(os.getegid())
     for name in OWNERS:
@@ -59,7 +59,7 @@ def _owner() -> tuple[str, str]:
             continue
         groups = {group.gr_name for group in grp.getgrall()}
         return name, "postdrop" if name == "postfix" and "postdrop" in groups else str(account.pw_gid)
-    raise ConfigError("/etc/passwd", None, f"no account is called {' or '.join(OWNERS)}", "create one for the mail")
+    raise ConfigError("/etc/passwd", None, f"no account is named {' or '.join(OWNERS)}", "create one for mail")
 
 
 def _write(path: str, text: str) -> None:

@@ -1,6 +1,6 @@
-"""The types of parameters: text to value, and what is allowed when it is not one.
+"""The types of parameters: their parsers, their bounds, and the texts that name the allowed values.
 
-A kind is a word, and bounds for some: `flag`, `number 1..`, `number 200..599`, `time 0..8640000` (seconds), `text`,
+A kind is a word, with bounds for some: `flag`, `number 1..`, `number 200..599`, `time 0..8640000` (seconds), `text`,
 `text 1..` (not empty), `choice a b c`, `list`, `match` (a list in which `/file` stands for the lines of a file and
 `!` negates), `maps` (`type:table` ...), `path`, and `raw` (text whose `$name` the reading program expands later).
 """
@@ -11,19 +11,19 @@ TIME_MAX_S = 2**31 - 1
 
 
 def bounds(kind: str) -> tuple[int, int | None]:
-    """Return the least and greatest value of `number 1..`, `time 0..10`."""
+    """Return the minimum and maximum of a kind such as `number 1..` or `time 0..10`; None for no maximum."""
     _, _, text = kind.partition(" ")
     low, _, high = text.partition("..")
     return int(low or 0), int(high) if high else None
 
 
 def flag(text: str) -> bool | None:
-    """Return yes or no as a truth value; None for another word."""
+    """Return True for yes, False for no, None for another word."""
     return {"yes": True, "no": False}.get(text.lower())
 
 
 def number(text: str, kind: str) -> int | None:
-    """Return a whole number within the bounds of `kind`; None when it is not."""
+    """Return a whole number; None for other text and for a number outside the bounds of `kind`."""
     digits = text[1:] if text[:1] in "+-" else text
     if not digits.isascii() or not digits.isdigit() or len(digits) > 19:
         return None
@@ -33,15 +33,15 @@ def number(text: str, kind: str) -> int | None:
 
 
 def time_unit(default: str) -> str:
-    """Return the unit that a number without one has: the one at the end of the parameter's default."""
+    """Return the unit of a bare number: the unit at the end of the parameter's default."""
     last = default[-1:]
     return last if last in UNITS and (default[:-1].isdigit() or default[-2:-1] == "}") else "s"
 
 
 def seconds(text: str, kind: str, default: str) -> float | None:
-    """Return a time such as `3h` in seconds; None when it is none or out of bounds.
+    """Return a time such as `3h` in seconds; None for other text and for a time out of bounds.
 
-    `default`: the parameter's default, whose unit goes for a bare number (maximal_queue_lifetime counts days).
+    `default`: the parameter's default, whose unit applies to a bare number (maximal_queue_lifetime counts days).
     """
     unit = UNITS.get(text[-1:])
     count = text if unit is None else text[:-1]
@@ -53,7 +53,7 @@ def seconds(text: str, kind: str, default: str) -> float | None:
 
 
 def is_valid(text: str, kind: str, default: str) -> bool:
-    """Whether an expanded value is one of its kind."""
+    """Return whether an expanded value is valid for its kind."""
     word = kind.partition(" ")[0]
     if word == "flag":
         return flag(text) is not None
@@ -70,7 +70,7 @@ def is_valid(text: str, kind: str, default: str) -> bool:
 
 
 def allowed(kind: str, default: str) -> str:
-    """Return what is allowed, as the end of a sentence that starts with "give"."""
+    """Return a description of the allowed values, to follow the word "give"."""
     word = kind.partition(" ")[0]
     if word == "flag":
         return "yes or no"

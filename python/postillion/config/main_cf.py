@@ -1,6 +1,6 @@
-"""The language of main.cf: comments, continuation lines, `name = value`, last value wins (postconf(5)).
+"""The syntax of main.cf: comments, continuation lines, `name = value`; the last value wins (postconf(5)).
 
-`logical_lines` serves master.cf and text tables too: they share the rules for comments and continuation.
+master.cf and text files have the same rules for comments and continuation lines, so they use `logical_lines` too.
 """
 
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from postillion.config.errors import ConfigError
 
 WHITESPACE = " \t\n\v\f\r"
 FILE_MAX_OCTETS = 16 * 1024 * 1024
-"""A configuration file beyond this size is a mistake, such as a device or a log file."""
+"""Maximum size of a configuration file; a larger one is a mistake, such as a device or a log file."""
 
 
 class Setting:
-    """A value as main.cf has it, unexpanded, and where it stands."""
+    """An unexpanded value of main.cf, with its file and line."""
 
     __slots__ = ("line", "path", "value")
 
@@ -27,20 +27,20 @@ class Setting:
 
 
 def read(path: str) -> str:
-    """Return the text of a configuration file; octets that are no UTF-8 survive as surrogates.
+    """Return the text of a configuration file; octets that are not UTF-8 become surrogates.
 
-    Raises `ConfigError` that tells missing from unreadable.
+    Raises `ConfigError` with different texts for a missing and an unreadable file.
     """
     try:
         with open(path, "rb") as file:
             octets = file.read(FILE_MAX_OCTETS + 1)
     except FileNotFoundError:
-        raise ConfigError(path, None, "the file is missing", "create it, or name its directory with -c") from None
+        raise ConfigError(path, None, "the file is missing", "create it, or give its directory with -c") from None
     except IsADirectoryError:
-        raise ConfigError(path, None, "this is a directory", "name the directory that holds it with -c") from None
+        raise ConfigError(path, None, "this is a directory", "give the directory of main.cf with -c") from None
     except OSError as error:
-        mend = "let the user who runs this read it"
-        raise ConfigError(path, None, f"cannot be read ({error.strerror})", mend) from None
+        fix = "give read permission to the user that runs this"
+        raise ConfigError(path, None, f"cannot be read ({error.strerror})", fix) from None
     if len(octets) > FILE_MAX_OCTETS:
         raise ConfigError(path, None, f"larger than {FILE_MAX_OCTETS} octets", "put large lists into tables")
     return octets.decode("utf-8", "surrogateescape")
@@ -49,9 +49,9 @@ def read(path: str) -> str:
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield each logical line with the number of its first line, counted from 1.
 
-    A line that starts with white space continues the one before; comment lines and empty lines in between do not end
-    it. `#` starts a comment only as the first printing character of a line. The newline goes, the white space that
-    starts a continuation stays. A logical line can start with white space only where there is nothing to continue.
+    A line that starts with white space continues the previous line, also across comment lines and empty lines. `#`
+    starts a comment only as the first printing character of a line. Newlines are removed; the white space at the
+    start of a continuation line is kept. Only a logical line without a line to continue starts with white space.
     """
     first = 0
     parts: list[str] = []
@@ -70,16 +70,16 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def parse(text: str, path: str) -> tuple[dict[str, Setting], list[str]]:
-    """Return the settings by name, and warnings: values given twice, text that continues nothing.
+    """Return the settings by name, and warnings about repeated names and continuation lines without a first line.
 
-    Raises `ConfigError` at the first line that is no `name = value`.
+    Raises `ConfigError` at the first line that is not `name = value`.
     """
     settings: dict[str, Setting] = {}
     warnings: list[str] = []
     for line, logical in logical_lines(text):
         if logical[0] in WHITESPACE:
             start = logical.strip(WHITESPACE)[:30]
-            warnings.append(f"{path}, line {line}: nothing before this line that it could continue: {start!r}")
+            warnings.append(f"{path}, line {line}: continuation line without a line to continue: {start!r}")
             continue
         name, value = split_assignment(logical, path, line)
         earlier = settings.get(name)
@@ -90,7 +90,7 @@ def parse(text: str, path: str) -> tuple[dict[str, Setting], list[str]]:
 
 
 def split_assignment(text: str, path: str, line: int | None) -> tuple[str, str]:
-    """Return name and value of `name = value`, both without white space around them."""
+    """Return name and value of `name = value`, both stripped of white space."""
     name, equals, value = text.partition("=")
     name = name.strip(WHITESPACE)
     if not equals or not name or any(c in WHITESPACE for c in name):
@@ -100,7 +100,7 @@ def split_assignment(text: str, path: str, line: int | None) -> tuple[str, str]:
 
 
 def split_list(value: str, separators: str = ", \t\r\n") -> list[str]:
-    """Return the words of a list; `{ ... }` is one word, and keeps its braces. Unbalanced braces end with the text."""
+    """Return the words of a list; `{ ... }` is one word and keeps its braces. An open brace extends to the end."""
     if "{" not in value:
         for separator in separators[1:]:
             value = value.replace(separator, separators[0])
@@ -123,7 +123,7 @@ def split_list(value: str, separators: str = ", \t\r\n") -> list[str]:
 
 
 def unbrace(word: str) -> str:
-    """Return what `{ text }` holds, trimmed; a word without braces as it is."""
+    """Return the stripped text inside `{ text }`; a word without braces is returned unchanged."""
     if word.startswith("{") and word.endswith("}"):
         return word[1:-1].strip(WHITESPACE)
     return word

@@ -1,9 +1,9 @@
-"""master.cf: one service a line in eight fields (master(5)).
+"""master.cf: one service per line, in eight fields (master(5)).
 
     service  type  private  unpriv  chroot  wakeup  maxproc  command + arguments
 
-`-` stands for a field's default. Continuation and comments are as in main.cf. A later line for the same service and
-type replaces the earlier one.
+`-` selects a field's default. Continuation lines and comments are as in main.cf. A later line for the same service
+and type replaces the earlier one.
 """
 
 import os
@@ -23,9 +23,9 @@ MAXPROC_MAX = 1_000_000
 class Entry:
     """A line of master.cf.
 
-    `fields`: the eight fields as written, the eighth without arguments. `wakeup_s`: 0 for never;
-    `wakeup_when_used`: only after the service was used (`1000?`). `maxproc`: None for default_process_limit, 0 for no
-    limit. `arguments`: what follows the command, braces removed.
+    `fields`: the eight fields as written, the eighth without arguments. `wakeup_s`: 0 for never.
+    `wakeup_when_used`: wake up only a service that was used (`1000?`). `maxproc`: None for default_process_limit, 0
+    for no limit. `arguments`: the words after the command, without braces.
     """
 
     __slots__ = (
@@ -64,25 +64,25 @@ class Entry:
         self.maxproc = None if words[6] == "-" else self._number("maxproc", words[6], MAXPROC_MAX)
         self.command = words[7]
         if self.command == "-":
-            raise self.error('field "command" has no default value', "name the program that serves this")
+            raise self.error('field "command" has no default value', "give the name of the program")
         if self.type == "inet" and self.private:
-            raise self.error("inet service cannot be private", 'write "n" into the third field')
+            raise self.error("inet service cannot be private", 'write "n" in the third field')
         self.arguments = [main_cf.unbrace(word) for word in words[8:]]
         for word in words[8:]:
             if word.startswith("{") and not word.endswith("}"):
                 raise self.error(f'unbalanced braces in "{word}"', "close each { with a }")
 
-    def error(self, problem: str, mend: str) -> ConfigError:
-        """Return a complaint about this line."""
-        return ConfigError(self.path, self.line, problem, mend)
+    def error(self, problem: str, fix: str) -> ConfigError:
+        """Return the error for this line."""
+        return ConfigError(self.path, self.line, problem, fix)
 
     @property
     def name(self) -> str:
-        """`service/type`, by which postconf and master_service_disable know the line."""
+        """The name of the line in postconf and master_service_disable: `service/type`."""
         return f"{self.service}/{self.type}"
 
     def overrides(self) -> list[tuple[str, str]]:
-        """Return the `-o name=value` among the arguments, in order."""
+        """Return the parameters that the arguments set with `-o name=value`, in order."""
         return list(self._overrides())
 
     def _overrides(self) -> Iterator[tuple[str, str]]:
@@ -107,9 +107,9 @@ class Entry:
 
 
 def load(directory: str) -> tuple[list[Entry], list[str]]:
-    """Return the services of a configuration directory in order, and warnings about lines that are replaced.
+    """Return the services of a configuration directory in order, and warnings about duplicate lines.
 
-    Raises `ConfigError` that names the file, the line and the mend.
+    Raises `ConfigError` that names the file, the line and the fix.
     """
     path = os.path.join(directory, "master.cf")
     return parse(main_cf.read(path), path)
@@ -121,7 +121,9 @@ def parse(text: str, path: str) -> tuple[list[Entry], list[str]]:
     warnings: list[str] = []
     for line, logical in main_cf.logical_lines(text):
         if logical[0] in main_cf.WHITESPACE:
-            raise ConfigError(path, line, "nothing before this line that it could continue", "move it to the margin")
+            raise ConfigError(
+                path, line, "continuation line without a line to continue", "remove the white space before it"
+            )
         entry = Entry(path, line, main_cf.split_list(logical, BLANKS))
         entry.overrides()
         if entry.name in entries:
@@ -137,7 +139,7 @@ def parse(text: str, path: str) -> tuple[list[Entry], list[str]]:
 
 
 def enabled(entries: list[Entry], disabled: list[str]) -> list[Entry]:
-    """Return the services that `master_service_disable` leaves on: its words are `name/type`, `name`, `name.type`."""
+    """Return the services that master_service_disable does not name; its words are `name/type`, `name`, `name.type`."""
     off = {word if "/" in word else word.replace(".", "/") for word in disabled}
     return [
         entry

@@ -1,4 +1,4 @@
-"""The parameters by name: one declaration serves the programs, postconf and the checks of main.cf."""
+"""The parameters by name: programs, postconf and the checks of main.cf share one declaration."""
 
 from postillion.config.table import (
     address,
@@ -18,7 +18,7 @@ from postillion.config.table import (
 
 FAMILIES = (address, cleanup, delivery, queue, smtpd, smtpd_tls, smtp, lmtp, tls, tlsproxy, postscreen, system)
 COMPUTED = "computed:"
-"""A default that starts so is made by a function: see `Config.default`."""
+"""Prefix of a default that `Config.default` computes."""
 
 Row = tuple[str, str, str, str]
 """Name, kind, default, one line of documentation."""
@@ -26,14 +26,14 @@ Row = tuple[str, str, str, str]
 PARAMETERS: dict[str, Row] = {row[0]: row for family in FAMILIES for row in family.ROWS}
 
 TEMPLATES: dict[str, Row] = {row[0].removeprefix("transport"): row for row in transport.ROWS}
-"""By suffix such as `_destination_rate_delay`: parameters that every transport of master.cf has under its own name."""
+"""Parameters of each transport of master.cf, by suffix such as `_destination_rate_delay`."""
 
 RUNTIME = ("domain_to_ascii",)
-"""Names of the language that are no parameters: postconf -d does not list them."""
+"""Functions of the expansion language; postconf -d does not list them."""
 
 
 def row(name: str) -> Row | None:
-    """Return the declaration of a parameter, `<transport>_...` included; None for a name that is not declared."""
+    """Return the declaration of a parameter, also of `<transport>_...`; None for an unknown name."""
     found = PARAMETERS.get(name)
     if found is not None:
         return found
@@ -45,7 +45,7 @@ def row(name: str) -> Row | None:
 
 
 def template_suffix(name: str) -> str | None:
-    """Return the suffix of `TEMPLATES` that a name such as `relay_recipient_limit` ends with, the longest one."""
+    """Return the longest suffix in `TEMPLATES` of a name such as `relay_recipient_limit`; None without one."""
     at = name.find("_")
     while at > 0:
         if name[at:] in TEMPLATES:
@@ -55,7 +55,7 @@ def template_suffix(name: str) -> str | None:
 
 
 def nearest(name: str) -> str | None:
-    """Return the declared name most like `name`, or None when none is like it."""
+    """Return the most similar declared name; None when no name is similar."""
     import difflib
 
     found = difflib.get_close_matches(name, PARAMETERS, n=1, cutoff=0.75)

@@ -1,4 +1,4 @@
-"""A configuration as programs use it: typed values of main.cf, of `-o` overrides and of defaults."""
+"""The configuration of a program: typed values from `-o` overrides, main.cf and defaults."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -10,14 +10,14 @@ from postillion.config.main_cf import Setting
 DEFAULT_DIRECTORY = "/etc/postfix"
 INCLUDE_DEPTH_MAX = 10
 OVERRIDE = "-o"
-"""Where a value comes from that the command line gave."""
+"""The place of a value from the command line, in error texts."""
 
 
 class Config:
     """The values of one configuration directory.
 
-    Values are expanded when first asked for and kept. Asking for a name that neither the parameter table nor main.cf
-    knows raises `KeyError`; a value that is not of its type raises `ConfigError`.
+    Values are expanded at their first use and cached. A name that is neither in the parameter table nor in main.cf
+    raises `KeyError`; a value of the wrong type raises `ConfigError`.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Config:
 
     @classmethod
     def load(cls, directory: str | None = None, overrides: Iterable[tuple[str, str]] = ()) -> "Config":
-        """Return the configuration in `directory` (default: $MAIL_CONFIG, else /etc/postfix).
+        """Return the configuration in `directory` (default: $MAIL_CONFIG, then /etc/postfix).
 
-        `overrides` win over main.cf, the last one over the others. Raises `ConfigError` when main.cf is missing,
-        unreadable or no main.cf; single values are looked at when they are used, or all by `validate`.
+        `overrides` replace values of main.cf; the last one wins. Raises `ConfigError` when main.cf is missing,
+        unreadable or malformed. A value is checked when it is used; `validate` checks all values.
         """
         directory = os.path.abspath(directory or os.environ.get("MAIL_CONFIG") or DEFAULT_DIRECTORY)
         path = os.path.join(directory, "main.cf")
@@ -49,12 +49,12 @@ class Config:
         return cls(directory, settings, notices)
 
     def raw(self, name: str) -> str:
-        """Return the value of a parameter, or else its default, unexpanded."""
+        """Return the unexpanded value of a parameter, or its default."""
         setting = self.settings.get(name)
         return self.default(name) if setting is None else setting.value
 
     def default(self, name: str) -> str:
-        """Return the default of a parameter, unexpanded, that of myhostname, mynetworks and the like computed."""
+        """Return the unexpanded default of a parameter; myhostname, mynetworks and others have computed ones."""
         row = parameters.row(name)
         if row is None:
             raise KeyError(name)
@@ -78,7 +78,7 @@ class Config:
         return self._runtime.get(name, "postillion")
 
     def text(self, name: str) -> str:
-        """Return the value, expanded (but not that of a `raw` parameter, whose `$name` its program expands)."""
+        """Return the expanded value; a `raw` parameter stays unexpanded, because its program expands it."""
         found = self._texts.get(name)
         if found is None:
             value = self.raw(name)
@@ -90,7 +90,7 @@ class Config:
         return found
 
     def number(self, name: str) -> int:
-        """Return the value of a `number` parameter; a template of a transport counts as one."""
+        """Return the value of a `number` parameter, also of a `<transport>_...` parameter."""
         row = self._row(name)
         value = kinds.number(self.text(name), row[1])
         if value is None:
@@ -113,9 +113,9 @@ class Config:
         return value
 
     def items(self, name: str) -> list[str]:
-        """Return the words of a list: split at commas and white space, `{ ... }` kept whole with its braces.
+        """Return the words of a list, split at commas and white space; `{ ... }` is one word with its braces.
 
-        In lists of hosts, domains or networks (kind `match`) a word `/file` stands for the lines of that file.
+        In a list of hosts, domains or networks (kind `match`), a word `/file` stands for the lines of that file.
         """
         words = main_cf.split_list(self.text(name))
         row = parameters.row(name)
@@ -124,45 +124,45 @@ class Config:
         return list(self._included(name, words, 0))
 
     def transport_text(self, transport: str, suffix: str) -> str:
-        """Return what `<transport>_<suffix>` says, or else what all transports have."""
+        """Return the value of `<transport>_<suffix>`, or the default of all transports."""
         return self.text(self._transport_name(transport, suffix))
 
     def transport_number(self, transport: str, suffix: str) -> int:
-        """Return the number that `<transport>_<suffix>` says, or else what all transports have."""
+        """Return the number in `<transport>_<suffix>`, or the default of all transports."""
         return self.number(self._transport_name(transport, suffix))
 
     def transport_seconds(self, transport: str, suffix: str) -> float:
-        """Return the time in seconds that `<transport>_<suffix>` says, or else what all transports have."""
+        """Return the time in `<transport>_<suffix>` in seconds, or the default of all transports."""
         return self.seconds(self._transport_name(transport, suffix))
 
     def setting(self, name: str) -> Setting | None:
-        """Return where and how main.cf or an override sets a parameter; None when it has its default."""
+        """Return the setting of a parameter in main.cf or an override; None when the default applies."""
         return self.settings.get(name)
 
-    def error(self, name: str, problem: str, mend: str) -> ConfigError:
-        """Return a complaint about a parameter, at the line that sets it, or about main.cf when none does."""
+    def error(self, name: str, problem: str, fix: str) -> ConfigError:
+        """Return the error for a parameter, at the line that sets it, or at main.cf when no line does."""
         setting = self.settings.get(name)
         path, line = (self.path, None) if setting is None else (setting.path, setting.line)
-        return ConfigError(path, line, problem, mend)
+        return ConfigError(path, line, problem, fix)
 
     def validate(self) -> None:
-        """Expand and check every value that is set; raises `ConfigError` at the first one that is wrong."""
+        """Expand and check every value that is set; raises `ConfigError` at the first wrong one."""
         for name in self.settings:
             self.text(name)
 
     @property
     def warnings(self) -> list[str]:
-        """What main.cf says that is allowed but likely a mistake: unknown names, values given twice."""
+        """Warnings about likely mistakes in main.cf: unknown names, names with two values."""
         from postillion.config import unknown
 
         return self._notices + unknown.warnings(self)
 
     def set_runtime(self, **values: str) -> None:
-        """Tell the parameters that only a running program has: process_name."""
+        """Set the parameters that only a running program knows, such as process_name."""
         self._runtime.update(values)
 
     def under_stress(self) -> "Config":
-        """Return the same configuration with `stress` set, as master runs a service whose processes are all busy."""
+        """Return this configuration with `stress = yes`, as for a service whose processes are all busy."""
         settings = {**self.settings, "stress": Setting("yes", f"{OVERRIDE} stress=yes", None)}
         return Config(self.directory, settings, runtime=self._runtime)
 
@@ -186,7 +186,7 @@ class Config:
             raise self.error(name, f"{name}: {error}", "see postconf(5) on $name in values") from None
 
     def _lookup(self, name: str) -> str | None:
-        """The unexpanded value of a name that a value refers to."""
+        """Return the unexpanded value of a name; None for an unknown name."""
         setting = self.settings.get(name)
         if setting is not None:
             return setting.value

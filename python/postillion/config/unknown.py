@@ -1,4 +1,4 @@
-"""Names in main.cf that no program will ever read, each with the name that was likely meant."""
+"""Unused parameters in main.cf, each with the name that was probably meant."""
 
 import os
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def warnings(config: "Config") -> list[str]:
-    """Return a line for each parameter that main.cf sets and nothing knows.
+    """Return a warning for each unknown parameter that main.cf sets.
 
-    Known are the parameters of the table, those of the transports in master.cf, names that other values refer to,
-    restriction classes, and the settings of a table source (`ldap:accounts` has `accounts_server_host`).
+    Known parameters are those of the parameter table and of the transports in master.cf, names that other values
+    refer to, restriction classes, and the settings of a table source (`ldap:accounts` has `accounts_server_host`).
     """
     found = []
     known = in_use(config)
@@ -30,7 +30,7 @@ def warnings(config: "Config") -> list[str]:
 
 
 def in_use(config: "Config") -> set[str]:
-    """Return the names that main.cf sets, the parameter table does not declare, and something refers to."""
+    """Return the undeclared names in main.cf that a value, a restriction class or a table source refers to."""
     candidates = _undeclared(config)
     if not candidates:
         return set()
@@ -51,7 +51,7 @@ def _undeclared(config: "Config") -> list[str]:
 
 
 def _master_values(directory: str) -> list[str]:
-    """The lines of master.cf, for the names that they refer to. A master.cf that is missing refers to none."""
+    """Return the lines of master.cf, which may refer to names; none when the file is missing."""
     path = os.path.join(directory, "master.cf")
     try:
         return [line for _, line in main_cf.logical_lines(main_cf.read(path))]

@@ -1,4 +1,4 @@
-"""Delivery agents: programs that register with the queue manager, are sent jobs, and answer for each recipient.
+"""Delivery agents: programs that register with the queue manager, receive jobs, and report each recipient's result.
 
 | module | services of master.cf | delivers to |
 |---|---|---|
@@ -6,7 +6,7 @@
 | `local` | local | mailboxes, Maildirs, files and commands of this system's users |
 | `bounce` | bounce, defer, trace | the sender: non-delivery reports and delay warnings |
 
-`agent` is what they have in common: the connection to the queue manager, and the order of start and stop. `submit`
-puts a new message into the queue, for those that make one. `mailbox`, `command` and `account` write to a user's files
-and run a user's commands. The agents error and discard are in `postillion.services`.
+`agent` is their common base: the connection to the queue manager, and the order of start and stop. `submit` puts a new
+message into the queue. `mailbox`, `command` and `account` write to a user's files and run a user's commands. The
+agents error and discard are in `postillion.services`.
 """

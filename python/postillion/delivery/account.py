@@ -1,8 +1,8 @@
-"""Whose rights a delivery is made with.
+"""The user and group that a delivery runs as.
 
-Started by root, the program rests as mail_owner, whose queue it reads. The effective user and group change for each
-stretch of file work and come back after it; commands change for good in the child. Started by an ordinary user, the
-program has one account, its own, and delivers with no other.
+A program that root started runs as mail_owner, the owner of the queue. Its effective user and group change for file
+operations and change back afterwards; a command changes them permanently in the child process. A program of an
+ordinary user delivers with that user's account only.
 """
 
 import os
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 
 class NotPermittedError(Exception):
-    """The program isn't root and can't become the account's user; the text says so."""
+    """The program has no permission to become the account's user; the text gives the reason."""
 
 
 class Account(NamedTuple):
-    """A user of this system, as far as delivery is concerned."""
+    """A user of this system, with the fields that deliveries need."""
 
     name: str
     uid: int
@@ -30,7 +30,7 @@ ROOT = Account("root", 0, 0, "/", "/bin/sh")
 
 
 def find_account(name: str) -> Account | None:
-    """Return the user with this name, None when there is none."""
+    """Return the user with this name; None when there is none."""
     if not name or "\0" in name:
         return None
     try:
@@ -41,7 +41,7 @@ def find_account(name: str) -> Account | None:
 
 
 def account_of(uid: int) -> Account | None:
-    """Return the user with this number, None when there is none."""
+    """Return the user with this uid; None when there is none."""
     try:
         user = pwd.getpwuid(uid)
     except (KeyError, OverflowError):
@@ -50,25 +50,24 @@ def account_of(uid: int) -> Account | None:
 
 
 def unprivileged(default_privs: str) -> Account:
-    """Return the account for commands and files that no user answers for (`default_privs`).
+    """Return the account for commands and files without an owner (`default_privs`).
 
-    When the program isn't root, that is the program's own account. Raises `NotPermittedError` for a name that doesn't
-    exist or is root's.
+    Without root it is the program's own account. Raises `NotPermittedError` for an unknown name and for root.
     """
     own = os.getuid()
     if own != 0:
         return account_of(own) or Account(str(own), own, os.getgid(), "/", "/bin/sh")
     account = find_account(default_privs)
     if account is None or account.uid == 0 or account.gid == 0:
-        raise NotPermittedError(f'default_privs names no ordinary user: "{default_privs}"')
+        raise NotPermittedError(f'default_privs is not an ordinary user: "{default_privs}"')
     return account
 
 
 @contextmanager
 def acting_as(account: Account, gid: int | None = None) -> Iterator[None]:
-    """Do the work of the `with` block as the account's user, in its group alone (or in `gid`). Blocks may nest.
+    """Run the `with` block as the account's user, with its group or `gid` only. Blocks may nest.
 
-    Nothing may be awaited inside: the whole process has these rights meanwhile. Raises `NotPermittedError`.
+    The block must not await: the rights apply to the whole process. Raises `NotPermittedError`.
     """
     if os.getuid() != 0:
         check_permitted(account)
@@ -84,7 +83,7 @@ def acting_as(account: Account, gid: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def privileged() -> Iterator[None]:
-    """Do the work of the `with` block as root, where root started the program; as ever, where it didn't."""
+    """Run the `with` block as root if root started the program; otherwise change nothing."""
     if os.getuid() != 0:
         yield
         return
@@ -93,15 +92,15 @@ def privileged() -> Iterator[None]:
 
 
 def rest_as(name: str) -> None:
-    """Become the user `name` (mail_owner) whenever nothing else is asked for. Does nothing unless root started us.
+    """Become the user `name` (mail_owner) outside of `acting_as` blocks; without root, change nothing.
 
-    Raises `NotPermittedError` when there is no such user.
+    Raises `NotPermittedError` for an unknown user.
     """
     if os.getuid() != 0:
         return
     account = find_account(name)
     if account is None:
-        raise NotPermittedError(f'mail_owner names no user: "{name}"')
+        raise NotPermittedError(f'mail_owner is not a user: "{name}"')
     _become(account.uid, account.gid, None)
 
 
@@ -113,6 +112,6 @@ def _become(uid: int, gid: int, groups: list[int] | None) -> None:
 
 
 def check_permitted(account: Account) -> None:
-    """Raises `NotPermittedError` when the program is not root and not the account's user either."""
+    """Raise `NotPermittedError` unless the program is root or the account's user."""
     if os.getuid() not in (0, account.uid):
         raise NotPermittedError(f"cannot deliver as user {account.name}: the mail system is not run by root")

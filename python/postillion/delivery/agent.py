@@ -1,12 +1,12 @@
 """The base of every delivery agent: jobs come from the queue manager, results go back.
 
-An agent connects to `private/qmgr`, says how many jobs it takes at a time, and answers each job with one result. When
-the connection breaks, the queue manager gives the jobs without a result to another agent; results that could not be
-sent wait for the next connection. A subclass says how a job is done, in one of three ways:
+An agent connects to `private/qmgr`, registers its maximum number of concurrent jobs, and answers each job with one
+result. When the connection breaks, the queue manager gives the jobs without a result to another agent; unsent results
+wait for the next connection. A subclass delivers a job in one of three ways:
 
-- `async def deliver(self, job)`: many jobs in flight, a task each.
+- `async def deliver(self, job)`: many concurrent jobs, a task each.
 - `def deliver(self, job)`: one job at a time, in the thread of the loop (agents that change their user id).
-- override `start(job)` and call `finish(job)` later: no task at all (smtp).
+- override `start(job)` and call `finish(job)` later: no task (smtp).
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, cast
 
-from postillion._core import AgentLink, DeliveryJob
+from postillion._core.delivery import AgentLink, DeliveryJob
 
 if TYPE_CHECKING:
     from postillion.program.daemon import Daemon
 
 QMGR_SOCKET = "private/qmgr"
 STOP_GRACE_S = 4.5
-"""How long jobs in flight may take after SIGTERM; then they are deferred. Below what `daemon.run` grants."""
+"""Timeout of the jobs in progress after SIGTERM; then they are deferred. It is below the timeout of `daemon.run`."""
 DRAIN_MAX_S = 600.0
-"""How long jobs in flight may take after SIGHUP; then as after SIGTERM."""
+"""Timeout of the jobs in progress after SIGHUP; then `STOP_GRACE_S` applies."""
 RECONNECT_FIRST_S = 0.1
 RECONNECT_MAX_S = 2.0
 RESULTS_MAX_OCTETS = 16 * 1024 * 1024
-"""Results kept while there is no queue manager; above that the oldest are dropped, and their mail is sent again."""
+"""Maximum size of the results that wait for the queue manager; then the oldest are dropped, and their mail is sent
+again."""
 TRIGGER_TIMEOUT_S = 1.0
 
 
 class Agent:
-    """A delivery agent; `await agent.serve()` until the daemon stops.
+    """A delivery agent; `await agent.serve()` runs until the daemon stops.
 
-    `capacity`: jobs at a time. A job that ends in an exception is logged, and its open recipients are deferred.
+    `capacity`: maximum number of concurrent jobs. A job that ends in an exception is logged, and its open recipients
+    are deferred.
     """
 
     def __init__(self, daemon: Daemon, *, capacity: int) -> None:
@@ -66,20 +68,20 @@ class Agent:
         self._one_at_a_time = not asyncio.iscoroutinefunction(self.deliver)
 
     def deliver(self, job: DeliveryJob) -> Awaitable[None] | None:
-        """Settle every recipient of the job with `job.status`; plain function or coroutine.
+        """Finish every recipient of the job with `job.status`; a plain function or a coroutine.
 
-        An agent has this, or its own `start`.
+        An agent overrides this method or `start`.
         """
         raise TypeError(f"{type(self).__name__} has neither deliver nor start")
 
     async def setup(self) -> None:
-        """What the agent needs before its first job."""
+        """Prepare for the first job."""
 
     async def close(self) -> None:
-        """What is left to do after the last job."""
+        """Clean up after the last job."""
 
     def start(self, job: DeliveryJob) -> None:
-        """Begin a job; `finish(job)` must follow."""
+        """Start a job; `finish(job)` must follow."""
         if self._one_at_a_time:
             self._waiting.append(job)
             if len(self._waiting) == 1:
@@ -88,9 +90,9 @@ class Agent:
             self.in_flight[job] = asyncio.get_running_loop().create_task(self._deliver(job))
 
     def finish(self, job: DeliveryJob) -> None:
-        """Send the job's result: with others that are ready in the same turn of the loop, in one write."""
+        """Send the job's result, in one write with the others of the same iteration of the event loop."""
         if self.in_flight.pop(job, job) is job:
-            return  # Ended already: what was stopped may still report.
+            return  # The job has ended already: a cancelled delivery may report late.
         if not self.in_flight:
             self._idle.set()
         result = job.result()
@@ -103,7 +105,7 @@ class Agent:
             asyncio.get_running_loop().call_soon(self._flush)
 
     async def serve(self) -> None:
-        """Work until the daemon stops or drains, then end what is in flight."""
+        """Run until the daemon stops or drains, then finish the jobs in progress."""
         await self.setup()
         connecting = asyncio.create_task(self._stay_connected())
         triggers = [asyncio.create_task(_swallow_triggers(listener)) for listener in self.daemon.listeners]
@@ -113,7 +115,7 @@ class Agent:
         for task in triggers:
             task.cancel()
         if self._connection is not None:
-            # No capacity: what the queue manager has sent by now is still done, nothing new comes.
+            # A capacity of 0: the jobs that the queue manager has sent are finished, and no new ones come.
             self._connection.write(self.link.register(self.transport_name, os.getpid(), 0))
         connecting.cancel()
         idle = asyncio.create_task(self._end_in_flight())
@@ -137,7 +139,7 @@ class Agent:
         await self._idle.wait()
 
     def begin(self, jobs: list[DeliveryJob]) -> None:
-        """Take jobs that came in one read."""
+        """Start the jobs of one read."""
         for job in jobs:
             self.in_flight[job] = None
             self._idle.clear()
@@ -165,7 +167,7 @@ class Agent:
         else:
             self.finish(job)
         if self._waiting:
-            # By way of the loop: signals and new jobs are seen between two jobs.
+            # Return to the event loop between two jobs, for signals and new jobs.
             asyncio.get_running_loop().call_soon(self._deliver_next)
 
     def _failed(self, job: DeliveryJob, problem: BaseException) -> None:
@@ -229,7 +231,7 @@ class _Connection(asyncio.Protocol):
             self.transport.write(data)
 
     async def end(self) -> None:
-        """Close, after everything written so far has gone out."""
+        """Close the connection after the pending output is sent."""
         self.transport.close()
         try:
             await asyncio.wait_for(self.lost.wait(), TRIGGER_TIMEOUT_S)
@@ -238,7 +240,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def _swallow_triggers(listener: socket.socket) -> None:
-    """Accept and drop what comes to the service's socket: it only asks that an agent be there."""
+    """Accept and close the connections to the service's socket; they only start the agent."""
     loop = asyncio.get_running_loop()
     listener.setblocking(False)
     while True:

@@ -1,8 +1,8 @@
 """Delivery to a command: the message on its standard input, the verdict from its exit status and output.
 
-No shell runs unless the command has a character that only a shell understands; nothing of the message ever becomes
-part of the command. The command has a session of its own, so that its children can be killed with it; file
-descriptors 0, 1 and 2 and no others; and an environment of `export_environment` and the names in local(8).
+A shell runs only for a command with a character that needs one; the text of a message never becomes part of the
+command. The command runs in its own session, so that its children can be killed with it, with file descriptors 0, 1
+and 2 only, and with an environment of `export_environment` and the names in local(8).
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from postillion.delivery.account import Account, check_permitted, privileged
 from postillion.delivery.local.verdict import Verdict, bounced, deferred, failed, sent
 
 OUTPUT_MAX_OCTETS = 4096
-"""As much of a command's output is kept for the sender; the rest is read and dropped."""
+"""Maximum size of a command's output in the report to the sender; the rest is read and dropped."""
 SHELL = "/bin/sh"
 PATH = "/usr/bin:/bin"
 UMASK = 0o077
@@ -44,11 +44,11 @@ SYSEXITS: dict[int, tuple[str, str]] = {
     77: ("5.7.0", "permission denied"),
     78: ("5.3.5", "local configuration error"),
 }
-"""Exit status -> status code and text (sysexits.h, and the codes that Postfix gives them)."""
+"""Exit status -> enhanced status code and text (sysexits.h, with Postfix's codes)."""
 
 
 class Command(NamedTuple):
-    """A command to run. `directory`: where, None for the queue directory. `shell`: `local_command_shell`, or empty."""
+    """A command to run. `directory`: None for the queue directory. `shell`: `local_command_shell`, or empty."""
 
     text: str
     account: Account
@@ -59,7 +59,7 @@ class Command(NamedTuple):
 
 
 async def deliver(command: Command, message: bytes) -> Verdict:
-    """Return what became of the message. Waits at most `time_limit_s`, then kills the command and its children."""
+    """Return the verdict of the command. After `time_limit_s`, the command and its children are killed."""
     try:
         check_permitted(command.account)
         running = _Running(_start(command), message)
@@ -78,9 +78,9 @@ async def deliver(command: Command, message: bytes) -> Verdict:
 
 
 def verdict_of(command: str, status: int, output: bytes) -> Verdict:
-    """Return the verdict of a command's end. `status`: exit status, or a signal's number, negative."""
+    """Return the verdict for a command that ended. `status`: exit status, or the negative number of a signal."""
     if status == 0:
-        # A command that ends well without reading all of the message wanted no more of it.
+        # A successful command may leave a part of the message unread.
         return sent(f"delivered to command: {command}")
     shown = _output(output)
     if status < 0:
@@ -95,7 +95,7 @@ def verdict_of(command: str, status: int, output: bytes) -> Verdict:
 
 
 def arguments(text: str) -> tuple[list[str], bool]:
-    """Return how to run a command line: words without a shell, or through the shell (True) for what needs one."""
+    """Return the arguments of a command line, and whether it needs a shell."""
     if NEEDS_NO_SHELL.match(text):
         return text.split(), False
     return [SHELL, "-c", text], True
@@ -104,8 +104,8 @@ def arguments(text: str) -> tuple[list[str], bool]:
 def clean_environment(exported: list[str], values: dict[str, str], allowed: str) -> dict[str, str]:
     """Return a command's environment.
 
-    `exported`: names taken from our own environment, or `name=value`. `values`: facts about the message; each
-    character outside `allowed` becomes `_`, for shells and scripts are careless with them.
+    `exported`: names of our own environment, or `name=value`. `values`: attributes of the message; each character
+    outside `allowed` becomes `_`, because shells and scripts may interpret it.
     """
     environment: dict[str, str] = {}
     for item in exported:
@@ -122,7 +122,7 @@ def clean_environment(exported: list[str], values: dict[str, str], allowed: str)
 
 
 def printable(output: bytes) -> str:
-    """Return a command's output on one line: tabs and line ends are blanks, other controls and 8-bit octets `_`."""
+    """Return a command's output on one line: tabs and line ends become spaces, control and 8-bit characters `_`."""
     text = output.rstrip().translate(bytes.maketrans(b"\t\n", b"  ")).decode("latin-1")
     return "".join(char if " " <= char <= "~" else "_" for char in text)
 
@@ -135,7 +135,7 @@ def _start(command: Command) -> "subprocess.Popen[bytes]":
     try:
         return _spawn(words, command)
     except FileNotFoundError:
-        # A shell's own command, perhaps.
+        # The command may be built into the shell.
         if through_shell or "/" in words[0] or (command.directory and not os.path.isdir(command.directory)):
             raise
         return _spawn([SHELL, "-c", command.text], command)
@@ -161,7 +161,7 @@ def _spawn(words: list[str], command: Command) -> "subprocess.Popen[bytes]":
 
 
 class _Running:
-    """A command that runs: its pipes are served by the event loop."""
+    """A running command, with its pipes in the event loop."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", message: bytes) -> None:
         assert process.stdin is not None
@@ -171,7 +171,7 @@ class _Running:
         self._rest = memoryview(message)
         self._ended = asyncio.Event()
         self.output = b""
-        # Numbers are forgotten with the files: another file may get them at once.
+        # The numbers become None at close, because another file may reuse them.
         self._input: int | None = process.stdin.fileno()
         self._source: int | None = process.stdout.fileno()
         self._watch: int | None = None
@@ -184,7 +184,7 @@ class _Running:
             self._loop.add_reader(self._watch, self._ended.set)
 
     async def exit_status(self) -> int:
-        """Wait until the command ends; return its exit status, or the signal's number, negative."""
+        """Wait until the command ends; return its exit status, or the negative number of its signal."""
         while (status := self._process.poll()) is None:
             if self._watch is None:
                 await asyncio.sleep(POLL_S)
@@ -195,7 +195,7 @@ class _Running:
         return status
 
     async def end(self) -> None:
-        """Kill the command and its children if it still runs, and let go of the pipes."""
+        """Kill the command and its children if it still runs, and close the pipes."""
         self._close_input()
         self._close_source()
         if self._process.poll() is None:
@@ -216,14 +216,14 @@ class _Running:
         except BlockingIOError:
             return
         except OSError:
-            # It wants no more; its exit status says whether that is well.
+            # The command reads no more; its exit status decides the verdict.
             self._close_input()
             return
         if not self._rest:
             self._close_input()
 
     def _read(self) -> bool:
-        """Take a piece of the output; False when there is none at hand."""
+        """Read a piece of the output; return False when there is none."""
         if self._source is None:
             return False
         try:

@@ -1,4 +1,4 @@
-"""lmtp: the same client in its LMTP dress (RFC 2033, lmtp(8))."""
+"""lmtp: the program smtp with the protocol LMTP (RFC 2033, lmtp(8))."""
 
 from postillion.delivery.smtp.__main__ import main
 

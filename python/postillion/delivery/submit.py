@@ -1,6 +1,6 @@
-"""New messages from inside: reports to senders, and mail that local delivery forwards.
+"""New messages from the mail system itself: reports to senders, and mail that local delivery forwards.
 
-A message is in the queue, durably, before `submit` returns; only then may whoever made it call its work done.
+`submit` returns when the message is durable in the queue; only then may its caller finish its own job.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from postillion._core import Journal, QueueError, Submission
+from postillion._core.cleanup import Submission
+from postillion._core.queue import Journal, QueueError
 from postillion.errors import MessageRefused
 from postillion.program import cleanup
-from postillion.program.producer import Producer, settling
+from postillion.program.producer import Producer, finishing
 
 if TYPE_CHECKING:
     from postillion.program.daemon import Daemon
 
 COMMIT_TIMEOUT_S = 60.0
-"""How long a commit may take before its maker gives up on it. It may still come to be, and then be a second copy."""
+"""Timeout of a commit. A later success of the commit causes a second copy."""
 CLIENT_ATTRIBUTES = ("client_name", "client_address", "client_port", "helo_name", "protocol_name")
 
 
 class SubmitError(Exception):
-    """The message isn't in the queue. `dsn`: the status code, of class 4 when it is worth another try."""
+    """A message that is not in the queue. `dsn`: the enhanced status code, of class 4 for a temporary failure."""
 
     def __init__(self, dsn: str, text: str) -> None:
         super().__init__(f"{dsn} {text}")
@@ -33,7 +34,7 @@ class SubmitError(Exception):
 
 
 class NewRecipient(NamedTuple):
-    """A recipient of a new message; `original`, `orcpt` and `notify` (bits) as in the envelope."""
+    """A recipient of a new message. `original`, `orcpt` and `notify` (bits): as in the envelope."""
 
     address: str
     original: str | None = None
@@ -42,7 +43,7 @@ class NewRecipient(NamedTuple):
 
 
 class NewMessage(NamedTuple):
-    """A message to be queued. `parts`: its text, line ends LF. `local`: it was made here, its headers are completed.
+    """A message for the queue. `parts`: its text with LF line ends. `local`: add missing headers, as for local mail.
 
     `body`, `ret`, `envid`, `smtputf8`, `attributes`: as in the envelope.
     """
@@ -59,10 +60,10 @@ class NewMessage(NamedTuple):
 
 
 class Submitter:
-    """Commits messages to a journal of this process, which is opened with the first of them.
+    """Commits messages to the journal of this process; the first message opens it.
 
-    `in_place`: the process waits, and does nothing else, while a message is committed. Local delivery needs that: the
-    journal's thread must not make files while the process has a recipient's rights.
+    `in_place`: a commit blocks the process. Local delivery requires this: the journal's thread must not create files
+    while the process has a recipient's rights.
     """
 
     def __init__(self, process: Daemon, *, in_place: bool = False) -> None:
@@ -104,7 +105,7 @@ class Submitter:
             raise SubmitError(refused.dsn, refused.text) from refused
         except QueueError as error:
             raise SubmitError("4.3.0", f"queue file write error: {error}") from error
-        problem = self._wait(journal, ticket) if self._in_place else await self._settled(ticket)
+        problem = self._wait(journal, ticket) if self._in_place else await self._committed(ticket)
         producer.poll()
         if problem is not None:
             dsn, text = _split_reply(problem)
@@ -112,7 +113,7 @@ class Submitter:
         return new_id
 
     async def close(self) -> None:
-        """Announce what is committed and end the link and the journal."""
+        """Announce the committed messages, and close the connection and the journal."""
         if self._producer is not None:
             await self._producer.close()
         if self._journal is not None:
@@ -121,7 +122,7 @@ class Submitter:
     def _opened(self) -> tuple[Journal, Producer]:
         if self._journal is None or self._producer is None:
             self._journal = Journal(".")
-            self._producer = Producer(self._journal, settling(self._journal, self._completed))
+            self._producer = Producer(self._journal, finishing(self._journal, self._completed))
             self._producer.start()
         return self._journal, self._producer
 
@@ -130,7 +131,7 @@ class Submitter:
         if waiting is not None and not waiting.done():
             waiting.set_result(problem)
 
-    async def _settled(self, ticket: int) -> str | None:
+    async def _committed(self, ticket: int) -> str | None:
         waiting: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._waiting[ticket] = waiting
         try:
@@ -143,13 +144,13 @@ class Submitter:
     def _wait(self, journal: Journal, ticket: int) -> str | None:
         deadline = time.monotonic() + COMMIT_TIMEOUT_S
         while (left_s := deadline - time.monotonic()) > 0:
-            for settled, problem in journal.wait(left_s):
-                if settled == ticket:
+            for finished, problem in journal.wait(left_s):
+                if finished == ticket:
                     return problem
         return "451 4.3.0 queue file write error: it takes too long"
 
 
 def _split_reply(reply: str) -> tuple[str, str]:
-    """`452 4.3.1 Insufficient system storage` -> 4.3.1 and the text."""
+    """Return the enhanced status code and the text of a reply such as `452 4.3.1 Insufficient system storage`."""
     _code, dsn, text = (*reply.split(" ", 2), "", "")[:3]
     return (dsn, text) if dsn[:2] in ("4.", "5.") else ("4.3.0", reply)

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
-from postillion._core import Log
+from postillion._core.log import Log
 from postillion.config import Config
 from postillion.handler.auth import FAILED, Exchange, Mechanisms
 from postillion.handler.calls import Blocked, Calls, Fault

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import aiosmtpd.smtp
 
-from postillion._core import SmtpdSession
+from postillion._core.smtpd import SmtpdSession
 from postillion.handler.auth import CHALLENGE, SUCCESS, Exchange, user
 from postillion.handler.handler import Handler, parse
 from postillion.restrictions.access import Reply

@@ -1,1 +1,1 @@
-"""The master program: starts, watches, restarts and stops all others (master(8))."""
+"""master(8): starts, watches, restarts and stops the other programs."""

@@ -1,7 +1,7 @@
-"""master(8): `python -m postillion.master -c DIR [-r FD]`; people use `postillion start` or `start-fg`.
+"""master(8): `python -m postillion.master -c DIR [-r FD]`; administrators use `postillion start` or `start-fg`.
 
-`-r FD`: write `ready`, or the one line that says why not, to this descriptor. Exit status 1 when it cannot start;
-nothing is then bound, and no process runs.
+`-r FD`: write `ready`, or the error in one line, to this descriptor. The exit status of a failed start is 1; then no
+socket is bound and no process runs.
 """
 
 import os
@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(str(error), ready)
     except OSError as error:
         lock.release()
-        problem, mend = f"cannot be opened ({error.strerror})", "name a file that can be written"
-        return _refuse(str(directories.blame(plan.config, "maillog_file", problem, mend)), ready)
+        problem, fix = f"cannot be opened ({error.strerror})", "name a writable file"
+        return _refuse(str(directories.blame(plan.config, "maillog_file", problem, fix)), ready)
     log.info(f"daemon started -- version {plan.config.text('mail_version')}, configuration {directory}")
     for warning in plan.warnings:
         log.warning(warning)
@@ -78,7 +78,7 @@ def _refuse(text: str, ready: int | None) -> int:
 
 
 def _raise_limits() -> None:
-    """Let every process have as many descriptors as the system allows: a session is one."""
+    """Raise the limit of open descriptors up to `OPEN_FILES_MAX`; each session needs one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
     if soft < wanted:

@@ -1,4 +1,4 @@
-"""The directories of the queue, their modes and owners (postfix-files(5) of Postfix has the same)."""
+"""The directories of the queue with their modes and owners, as in Postfix's postfix-files(5)."""
 
 import grp
 import os
@@ -24,27 +24,27 @@ QUEUE_DIRECTORIES = (
     ("saved", 0o700, MAIL_OWNER, None),
     ("trace", 0o700, MAIL_OWNER, None),
 )
-"""Name, mode, and when master is root: owner and group (None: root and its group)."""
+"""Name, mode, and the owner and group when master is root (None: root and its group)."""
 
 
-def blame(config: Config, name: str, problem: str, mend: str) -> ConfigError:
-    """Return a complaint about a parameter's value, at the line that sets it."""
-    return config.error(name, f"{name} {config.text(name)}: {problem}", mend)
+def blame(config: Config, name: str, problem: str, fix: str) -> ConfigError:
+    """Return the error for a parameter's value, at the line that sets it."""
+    return config.error(name, f"{name} {config.text(name)}: {problem}", fix)
 
 
 def owner(config: Config) -> tuple[int, int]:
-    """Return uid and gid of mail_owner; raises `ConfigError` when there is no such account, or it is root."""
+    """Return uid and gid of mail_owner; raises `ConfigError` for an unknown account and for root."""
     try:
         account = pwd.getpwnam(config.text("mail_owner"))
     except KeyError:
         raise blame(config, "mail_owner", "there is no such account", "create it, or name another") from None
     if account.pw_uid == 0:
-        raise blame(config, "mail_owner", "this is root", "name an account that only mail uses")
+        raise blame(config, "mail_owner", "this is root", "name an account that is used for mail only")
     return account.pw_uid, account.pw_gid
 
 
 def setgid_group(config: Config) -> int:
-    """Return the gid of setgid_group, by name or number; raises `ConfigError` when there is no such group."""
+    """Return the gid of setgid_group, a name or a number; raises `ConfigError` for an unknown group."""
     name = config.text("setgid_group")
     if name.isascii() and name.isdigit():
         return int(name)
@@ -55,10 +55,10 @@ def setgid_group(config: Config) -> int:
 
 
 def prepare(config: Config) -> str:
-    """Make the queue directory ready to use and return it; raises `ConfigError` when it cannot be.
+    """Create the missing parts of the queue directory and return its path; raises `ConfigError` when it is unusable.
 
-    What is missing is created: with Postfix's owners as root, as the user's own otherwise. A file system without room
-    is refused here, where somebody reads the message.
+    Root creates directories with Postfix's owners, another user with its own. A full file system is refused here,
+    where the administrator reads the error.
     """
     queue = os.path.abspath(config.text("queue_directory"))
     root = os.geteuid() == 0
@@ -87,7 +87,7 @@ def prepare(config: Config) -> str:
 
 
 def prepare_data(config: Config) -> str:
-    """Make data_directory ready to use and return it; raises `ConfigError` when it cannot be."""
+    """Create data_directory when it is missing and return its path; raises `ConfigError` when it is unusable."""
     data = os.path.abspath(config.text("data_directory"))
     try:
         if not os.path.isdir(data):
@@ -101,7 +101,7 @@ def prepare_data(config: Config) -> str:
 
 
 def _unusable(config: Config, name: str, error: OSError) -> ConfigError:
-    mend = "start as its owner, or name another directory"
+    fix = "start as its owner, or name another directory"
     if error.errno in (28, 122):
-        mend = "free some space there"
-    return blame(config, name, f"{error.filename}: {error.strerror}", mend)
+        fix = "free some space there"
+    return blame(config, name, f"{error.filename}: {error.strerror}", fix)

@@ -1,6 +1,6 @@
-"""The sockets and fifos that services listen on: where they are, and how they are bound.
+"""The sockets and fifos of services: their addresses, and how to bind them.
 
-Descriptors are kept above `FD_FLOOR`, so that the low numbers are free for what a program inherits.
+Descriptors stay above `FD_FLOOR`: a program inherits its own in the low numbers.
 """
 
 import errno
@@ -15,16 +15,16 @@ from postillion.config.master_cf import Entry
 
 FD_FLOOR = 200
 BACKLOG = 4096
-"""More than any burst of connections; the kernel bounds it by net.core.somaxconn."""
+"""Backlog of listen(2), above any burst of connections; net.core.somaxconn limits it."""
 UNIX_MODE = 0o666
-"""Who may reach a socket is decided by the modes of public/ and private/."""
+"""Mode of a socket; the modes of public/ and private/ control the access to it."""
 
 Address = tuple[str, str, int]
-"""(type, IP address or path relative to the queue directory, port or 0): what makes a listener the same one."""
+"""Identity of a listener: (type, IP address or path relative to the queue directory, port or 0)."""
 
 
 def addresses(entry: Entry, config: Config) -> list[Address]:
-    """Return where a service listens; raises `ConfigError` when its name makes no sense."""
+    """Return the addresses of a service; raises `ConfigError` for an invalid service name."""
     if entry.type != "inet":
         if not entry.service or "/" in entry.service or len(entry.service) > 90:
             raise entry.error(f'bad service name: "{entry.service}"', "give a short name without slashes")
@@ -45,13 +45,13 @@ def _host_port(entry: Entry, config: Config) -> tuple[str, int]:
         host = host[1:-1]
     number = int(port) if port.isascii() and port.isdigit() else _port_by_name(port, config)
     if not 0 < number < 65536:
-        mend = "give host:port or port, the port as a number or as a name of /etc/services"
-        raise entry.error(f'bad service name: "{entry.service}"', mend)
+        fix = "give host:port or port, the port as a number or as a name of /etc/services"
+        raise entry.error(f'bad service name: "{entry.service}"', fix)
     return host, number
 
 
 def _port_by_name(name: str, config: Config) -> int:
-    """The port of a service's name: known_tcp_ports has `smtps=submissions=465`, then /etc/services. 0 for none."""
+    """Return the port of a service name from known_tcp_ports (`smtps=submissions=465`) or /etc/services; 0 for none."""
     for word in config.items("known_tcp_ports"):
         *names, port = word.split("=")
         if name in names and port.isdigit():
@@ -63,7 +63,7 @@ def _port_by_name(name: str, config: Config) -> int:
 
 
 def _hosts(entry: Entry, config: Config, host: str) -> Iterator[str]:
-    """The IP addresses that a host name, or else inet_interfaces, stands for."""
+    """Yield the IP addresses of a host name, or of inet_interfaces without a host name."""
     protocols = config.items("inet_protocols")
     families = [
         family
@@ -92,7 +92,7 @@ def _has_ipv6() -> bool:
 
 
 def bind(address: Address) -> int:
-    """Return a listening descriptor; the queue directory is the current directory. Raises `OSError`."""
+    """Bind an address and return its descriptor; paths are relative to the current directory. Raises `OSError`."""
     kind, place, port = address
     if kind == "inet":
         fd = _bind_inet(place, port)
@@ -107,28 +107,28 @@ def bind(address: Address) -> int:
 
 
 def release(address: Address, fd: int) -> None:
-    """Stop listening: connections that nobody accepted yet are refused; a socket's name goes away."""
+    """Stop listening: refuse the connections that wait for accept(2), and remove a socket's file."""
     os.close(fd)
     if address[0] != "inet":
         _unlink(address[1])
 
 
 def why(address: Address, error: OSError) -> tuple[str, str]:
-    """Return the problem and the mend for an address that cannot be bound."""
+    """Return the problem and the fix for an address that cannot be bound."""
     kind, place, port = address
     where = f"{place} port {port}" if kind == "inet" else place
-    mend = "see that the queue directory is writable"
+    fix = "make the queue directory writable"
     if error.errno == errno.EADDRINUSE:
-        mend = "stop the program that listens there (ss -ltnp shows it), or change the port in this line"
+        fix = "stop the program that listens there (ss -ltnp shows it), or change the port in this line"
     elif kind == "inet" and error.errno in (errno.EACCES, errno.EPERM):
-        mend = "start as root, or use a port above 1023"
+        fix = "start as root, or use a port above 1023"
     elif kind == "inet":
-        mend = "give an address of this machine"
-    return f"bind {where}: {error.strerror}", mend
+        fix = "give an address of this machine"
+    return f"bind {where}: {error.strerror}", fix
 
 
 def refuse(entry: Entry, address: Address, error: OSError) -> ConfigError:
-    """Return the complaint about a line of master.cf whose socket cannot be bound."""
+    """Return the error for a line of master.cf whose socket cannot be bound."""
     return entry.error(*why(address, error))
 
 
@@ -165,7 +165,7 @@ def _open_fifo(path: str) -> int:
     _unlink(path)
     os.mkfifo(path, 0o600)
     os.chmod(path, 0o622)
-    # Open for both, so that the last writer's close is no end of file.
+    # Open for reading and writing: then the last writer's close is not an end of file.
     return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
@@ -175,5 +175,5 @@ def _unlink(path: str) -> None:
     except FileNotFoundError:
         return
     if not (stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)):
-        raise FileExistsError(errno.EEXIST, "something else than a socket has this name", path)
+        raise FileExistsError(errno.EEXIST, "the name belongs to a file that is not a socket", path)
     os.unlink(path)

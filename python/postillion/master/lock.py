@@ -1,4 +1,4 @@
-"""One master a queue: the locks on pid/master.pid and $data_directory/master.lock, which Postfix's master takes too."""
+"""One master per queue: the locks on pid/master.pid and $data_directory/master.lock, the same as Postfix's."""
 
 import errno
 import fcntl
@@ -15,7 +15,7 @@ TRY_PAUSE_S = 0.03
 
 
 class Lock:
-    """The two locks of a running master; the kernel gives them back when it dies, however it dies."""
+    """The two locks of a running master; the kernel releases them when the process ends."""
 
     def __init__(self, config: Config, queue: str, data: str) -> None:
         """Take both locks and write the pid; raises `ConfigError` when another mail system holds one."""
@@ -28,31 +28,31 @@ class Lock:
             os.pwrite(pid_file, f"{os.getpid():>12}\n".encode(), 0)
         except OSError as error:
             self.release()
-            mend = "free some space there" if error.errno == errno.ENOSPC else "start as its owner"
-            raise blame(config, "queue_directory", f"{PID_FILE}: {error.strerror}", mend) from None
+            fix = "free some space there" if error.errno == errno.ENOSPC else "start as its owner"
+            raise blame(config, "queue_directory", f"{PID_FILE}: {error.strerror}", fix) from None
 
     def _take(self, config: Config, name: str, path: str) -> int:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             self.release()
-            mend = "start as its owner, or name another directory"
-            raise blame(config, name, f"{path}: {error.strerror}", mend) from None
+            fix = "start as its owner, or name another directory"
+            raise blame(config, name, f"{path}: {error.strerror}", fix) from None
         self._files.append(fd)
         for _ in range(TRIES):
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return fd
             except BlockingIOError:
-                # It may be a `postillion status` that looks at the lock.
+                # `postillion status` may hold the lock for a moment.
                 time.sleep(TRY_PAUSE_S)
         pid = _pid(os.pread(fd, 64, 0))
         self.release()
-        who = "another mail system" if pid is None else f"another mail system (PID {pid})"
-        raise blame(config, name, f"{who} runs on it", "stop that one, or name another directory")
+        other = "another mail system" if pid is None else f"another mail system (PID {pid})"
+        raise blame(config, name, f"{other} runs on it", "stop that one, or name another directory")
 
     def release(self, *, clean: bool = False) -> None:
-        """Give the locks back. `clean`: every process ended; the next start need not wait for any."""
+        """Release the locks. `clean`: every process has ended, so the next start waits for none."""
         if clean and self._files:
             os.ftruncate(self._files[0], 0)
         for fd in self._files:
@@ -61,9 +61,9 @@ class Lock:
 
 
 def running(config: Config) -> int | None:
-    """Return the pid of the master that runs on the configured queue directory; None when none does.
+    """Return the pid of the running master of the configured queue directory; None when no master runs.
 
-    Raises `OSError` when the lock file cannot be looked at.
+    Raises `OSError` when the lock file cannot be read.
     """
     path = os.path.join(config.text("queue_directory"), PID_FILE)
     try:

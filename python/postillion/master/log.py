@@ -1,6 +1,6 @@
-"""Master's own log: lines as the Rust core writes them, without the core.
+"""Master's own log: lines in the format of the Rust core, written without it.
 
-Master forks and must not hold threads, so it does not import `postillion._core`; it logs little, a line at a time.
+Master forks, so it must not have threads, and it does not import `postillion._core`. It writes few lines, one by one.
 """
 
 import os
@@ -16,10 +16,10 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 
 class MasterLog:
-    """Lines to the target that main.cf names; never raises once it is open."""
+    """The log at the target that main.cf names; writing a line never raises."""
 
     def __init__(self, target: Target, program: str = "master") -> None:
-        """Open; raises `OSError` when the file or the socket cannot be opened."""
+        """Open the log; raises `OSError` when the file or the socket cannot be opened."""
         self._target = target
         self._program = program
         self._fd = -1
@@ -41,11 +41,11 @@ class MasterLog:
         self.line("info", text)
 
     def warning(self, text: str) -> None:
-        """Write a line about something to look at."""
+        """Write a line about a problem."""
         self.line("warning", text)
 
     def line(self, severity: str, text: str, tag: str | None = None) -> None:
-        """Write a line. `tag`: in whose name, such as `smtpd[123]`; master's own by default."""
+        """Write a line. `tag`: the program and pid that the line names, `smtpd[123]`; master's own by default."""
         prefix, number = SEVERITIES[severity]
         now = time.gmtime(time.time() + utc_offset_s())
         stamp = f"{MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
@@ -59,11 +59,11 @@ class MasterLog:
             else:
                 os.write(self._fd, octets + b"\n")
         except OSError:
-            # There is nowhere left to say it; mail goes on without its log.
+            # A failure of the log cannot be logged; mail continues without it.
             pass
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         if self._socket is not None:
             self._socket.close()
         elif self._fd >= 0:

@@ -1,4 +1,4 @@
-"""What a configuration asks of master: the services to run and where each listens."""
+"""The services that a configuration makes master run, with the addresses of each."""
 
 from postillion.config import Config, ConfigError, effect, master_cf
 from postillion.config.master_cf import Entry
@@ -7,14 +7,14 @@ from postillion.master.listeners import Address
 from postillion.program.log import Target
 
 LISTENERS_MAX = 150
-"""For one service: their descriptors must stay below `listeners.FD_FLOOR` in the program."""
+"""Maximum number of listeners of a service; their descriptors stay below `listeners.FD_FLOOR` in the program."""
 
 
 class Plan:
-    """A configuration that was read and checked whole; making one changes nothing."""
+    """A configuration that was read and checked completely; creating one has no side effect."""
 
     def __init__(self, directory: str) -> None:
-        """Read main.cf and master.cf; raises `ConfigError` for the first thing that cannot work."""
+        """Read main.cf and master.cf; raises `ConfigError` for the first error."""
         self.config = Config.load(directory)
         self.config.validate()
         self.target = Target.find(self.config)

@@ -1,7 +1,7 @@
-"""The programs that master.cf may name: what starts for each, and how many processes of it.
+"""The programs that master.cf may name, with the module and the number of processes of each.
 
-A Postfix process serves one client at a time; ours serve many. So maxproc bounds the sessions of a service, and the
-number of processes follows the processors.
+A Postfix process serves one client at a time; a process here serves many. So maxproc limits the sessions of a service,
+and the number of processes depends on the processors.
 """
 
 import os
@@ -20,7 +20,7 @@ PROGRAMS = {
     "smtp": "postillion.delivery.smtp",
     "smtpd": "postillion.smtpd",
 }
-"""Program and the module that it is."""
+"""Programs and their Python modules."""
 
 BUILT_IN = {
     "cleanup": "in the process that receives a message",
@@ -33,10 +33,10 @@ BUILT_IN = {
     "trivial-rewrite": "in qmgr and smtpd",
     "verify": "in qmgr",
 }
-"""Programs whose work other processes do: their lines are accepted and nothing is started."""
+"""Programs whose work other processes do; their lines are accepted, and no process is started."""
 
 BUILT_IN_SERVICES = ("defer", "trace")
-"""Services of the program bounce that need no process: the queue manager keeps the reasons itself."""
+"""Services of the program bounce without a process: the queue manager stores their records."""
 
 ABSENT = (
     "dnsblog",
@@ -50,19 +50,19 @@ ABSENT = (
     "tlsproxy",
     "virtual",
 )
-"""Programs of Postfix without a counterpart yet: their lines are accepted with a warning, their mail waits."""
+"""Programs of Postfix without a counterpart yet; their lines are accepted with a warning, and their mail waits."""
 
 PER_TWO_PROCESSORS = ("smtpd", "smtp", "lmtp")
-"""One process serves thousands of clients, and the more of them it has the more messages share a sync and a connection
-to the next hop: so these get one for two processors. The other is for those that the mail goes through next."""
+"""Programs with one process for every two processors. A process serves thousands of clients, and more clients in one
+process let more messages share an fsync and a connection. The other processor serves the programs behind it."""
 EAGER = ("qmgr", "smtpd")
-"""Started at once; the others when they are first asked for something."""
+"""Programs that start with master; the others start at their first request."""
 RELOADS_IN_PLACE = ("qmgr",)
-"""These read their configuration again at SIGHUP; the others end when what is in flight has ended."""
+"""Programs that read their configuration again on SIGHUP; the others finish their work and end."""
 
 
 def processes(program: str, maxproc: int, processors: int) -> int:
-    """Return how many processes a service gets. `maxproc`: 0 for no limit."""
+    """Return the number of processes of a service. `maxproc`: 0 for no limit."""
     if program in PER_TWO_PROCESSORS:
         wanted = -(-processors // 2)
     elif program == "local":
@@ -73,7 +73,7 @@ def processes(program: str, maxproc: int, processors: int) -> int:
 
 
 def session_limit(maxproc: int, count: int) -> int:
-    """Return the sessions that each of `count` processes may have at a time; 0 for no limit."""
+    """Return the maximum number of concurrent sessions of each of `count` processes; 0 for no limit."""
     return -(-maxproc // count)
 
 
@@ -83,9 +83,9 @@ def processors() -> int:
 
 
 def startable(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
-    """Return the services that are started, and warnings about those without a program here.
+    """Return the services to start, and warnings about the services whose program is not implemented.
 
-    Raises `ConfigError` for a program that neither Postfix nor Postillion has.
+    Raises `ConfigError` for a program that is unknown to Postfix and Postillion.
     """
     started: list[Entry] = []
     waiting: list[str] = []
@@ -97,15 +97,15 @@ def startable(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
             waiting.append(f"{entry.service} ({entry.command})")
         elif entry.command not in BUILT_IN:
             meant = nearest(entry.command)
-            mend = f"did you mean {meant}?" if meant else f"the programs are {', '.join(sorted(PROGRAMS))}"
-            raise entry.error(f'unknown program "{entry.command}" for service {entry.name}', mend)
+            fix = f"did you mean {meant}?" if meant else f"the programs are {', '.join(sorted(PROGRAMS))}"
+            raise entry.error(f'unknown program "{entry.command}" for service {entry.name}', fix)
     if not waiting:
         return started, []
-    return started, [f"services whose programs are not here yet, and are not started: {', '.join(waiting)}"]
+    return started, [f"services without an implemented program, which are not started: {', '.join(waiting)}"]
 
 
 def nearest(program: str) -> str | None:
-    """Return the program whose name is most like `program`."""
+    """Return the program with the most similar name; None when no name is similar."""
     import difflib
 
     found = difflib.get_close_matches(program, [*PROGRAMS, *BUILT_IN, *ABSENT], n=1)

@@ -1,4 +1,4 @@
-"""A service of master.cf at run time: its listeners, its processes, and when to start the next one."""
+"""A service of master.cf at run time: its listeners, its processes, and the time of the next start."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from postillion.master import programs
 from postillion.master.listeners import Address
 
 LIVED_S = 1.0
-"""A process that lived longer is replaced at once; the death of a younger one is a failed start."""
+"""Minimum run time of a process that is replaced at once; an earlier end is a failed start."""
 THROTTLE_FIRST_S = 1.0
 THROTTLE_MAX_S = 60.0
 SAFE_PATH = "/usr/bin:/bin"
@@ -34,7 +34,7 @@ class Process:
 
 
 class Service:
-    """One service: what to run, on which listeners, how many times."""
+    """One service: its command, its listeners and its processes."""
 
     def __init__(self, entry: Entry, config: Config, wanted: list[Address]) -> None:
         self.configure(entry, config, wanted)
@@ -47,7 +47,7 @@ class Service:
         self.next_wakeup: float | None = None
 
     def configure(self, entry: Entry, config: Config, wanted: list[Address]) -> None:
-        """Take what a line of master.cf says now."""
+        """Apply a line of master.cf."""
         self.entry = entry
         self.wanted = wanted
         self.module = programs.PROGRAMS[entry.command]
@@ -61,7 +61,7 @@ class Service:
 
     @property
     def serving(self) -> list[Process]:
-        """The processes that take new work."""
+        """The processes that accept new work."""
         return [process for process in self.processes if not process.retired]
 
     def arguments(self) -> list[str]:
@@ -74,13 +74,13 @@ class Service:
         return words + entry.arguments
 
     def form(self) -> tuple[list[str], list[tuple[Address, int]]]:
-        """Return what a process is started with: a process started otherwise cannot go on after a reload."""
+        """Return the arguments and listeners of a new process; a reload replaces a process with others."""
         return self.arguments(), list(self.listeners.items())
 
     def died(self, process: Process, failed: bool, now: float) -> bool:
-        """Forget a process that ended; return True when the service is throttled because of it.
+        """Remove a process that ended; return True when its end throttles the service.
 
-        A young process that ends is a failed start whatever its status: nobody ends for want of work so soon.
+        A process that ends within `LIVED_S` is a failed start, whatever its status: an idle process ends much later.
         """
         self.processes.remove(process)
         if process.retired:
@@ -90,27 +90,27 @@ class Service:
             self.active = failed or bool(self.serving)
             return False
         if now < self.throttled_until:
-            # Another process of the same failed start.
+            # This process belongs to a start that already failed.
             return False
         self.throttle_s = min(max(self.throttle_s * 2, THROTTLE_FIRST_S), THROTTLE_MAX_S)
         self.throttled_until = now + self.throttle_s
         return True
 
     def missing(self, now: float) -> int:
-        """Return how many processes to start now."""
+        """Return the number of processes to start now."""
         if now < self.throttled_until or not (self.eager or self.active):
             return 0
         if self.reloads_in_place and len(self.processes) > len(self.serving):
-            # Its successor waits until it let the queue go.
+            # The next process waits until this one has released the queue.
             return 0
         return max(0, self.count - len(self.serving))
 
     def watches(self, now: float) -> bool:
-        """Whether master waits for a connection in the place of a process."""
+        """Return whether master waits for a connection because no process does."""
         return not self.serving and now >= self.throttled_until and not self.eager
 
     def retire(self) -> None:
-        """Let the processes finish what they do; the next connection starts new ones."""
+        """Tell the processes to finish their work; the next connection starts new ones."""
         for process in self.serving:
             process.retired = True
             send(process.pid, signal.SIGTERM if self.reloads_in_place else signal.SIGHUP)
@@ -118,7 +118,7 @@ class Service:
 
 
 def spawn(service: Service, lifeline: int, environment: dict[str, str], now: float) -> Process:
-    """Start one process of a service and return it. Raises `OSError` when the system has no room for it."""
+    """Start one process of a service and return it. Raises `OSError` when the system cannot start one."""
     ours, theirs = os.pipe()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -149,7 +149,7 @@ def spawn(service: Service, lifeline: int, environment: dict[str, str], now: flo
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a child; it may have ended, but it is not reaped before master knows of it."""
+    """Send a signal to a child. The pid cannot belong to another process: only master reaps its children."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -157,7 +157,7 @@ def send(pid: int, number: signal.Signals) -> None:
 
 
 def environment(config: Config) -> dict[str, str]:
-    """Return the environment of every process: what import_environment names, and where main.cf is."""
+    """Return the environment of every process: the variables in import_environment, PATH and MAIL_CONFIG."""
     kept: dict[str, str] = {"PATH": SAFE_PATH}
     for word in config.items("import_environment"):
         name, equals, value = word.strip("{}").strip().partition("=")

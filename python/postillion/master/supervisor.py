@@ -1,7 +1,7 @@
-"""Master's loop: waits for connections, deaths, signals and clocks, and starts what is due.
+"""Master's event loop: waits for connections, signals, timers and the end of processes, and starts processes.
 
-Single-threaded, with neither asyncio nor the Rust core. Nothing in the loop blocks: triggers and diagnostics are
-read and written without waiting, and every wait has a bound.
+The loop is single-threaded and uses neither asyncio nor the Rust core. Nothing in it blocks: triggers and diagnostics
+use non-blocking descriptors, and every wait has a timeout.
 """
 
 import os
@@ -19,21 +19,21 @@ from postillion.master.plan import Plan
 from postillion.master.service import Process, Service, environment, send, spawn
 
 STOP_PHASE_S = 7.0
-"""At a stop all but qmgr have this long to end, then qmgr has: a little more than the programs' own five seconds."""
+"""Timeout of each phase of a stop: first all programs but qmgr, then qmgr. The programs' own timeout is 5 seconds."""
 IDLE_S = 60.0
 DIAGNOSTIC_LINES_MAX = 200
-"""Lines that a process may write to standard error and find in the log."""
+"""Maximum number of lines from the standard error of a process that are logged."""
 DIAGNOSTIC_OCTETS = 4096
 DIAGNOSTIC_READS = 8
 BIND_WAIT_S = 8.0
-"""After a crash the old processes may hold a port until they notice that their master is gone."""
+"""Longest wait for a port after a crash: old processes hold it until they notice the end of their master."""
 BIND_PAUSE_S = 0.05
 
 
 class Master:
     """All services of one configuration.
 
-    `open` binds the sockets or raises; `run` returns the exit status when everything is stopped.
+    `open` binds the sockets or raises an error; `run` returns the exit status after the stop.
     """
 
     def __init__(self, plan: Plan, log: MasterLog, directory: str) -> None:
@@ -41,7 +41,7 @@ class Master:
         self.directory = directory
         self.log = log
         self.services: dict[str, Service] = {}
-        self.leaving: list[Service] = []
+        self.stopping: list[Service] = []
         self._processes: dict[int, Process] = {}
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, Service] = {}
@@ -49,16 +49,16 @@ class Master:
         self._stop_phase = 0
         self._stop_until = 0.0
         lifeline, self._lifeline_end = os.pipe()
-        # The programs' end must not be in the low numbers that they inherit; ours must never be inherited.
+        # The programs' end stays above the low numbers that they inherit; master's end is never inherited.
         self._lifeline = os.dup2(lifeline, listeners.FD_FLOOR - 1, inheritable=False)
         os.close(lifeline)
         self._environment = environment(plan.config)
         self._wakeup = self._catch_signals()
 
     def open(self, plan: Plan, *, patient: bool) -> None:
-        """Bind every socket; raises `ConfigError`, with none bound, when one cannot be.
+        """Bind every socket; on `ConfigError` no socket is bound.
 
-        `patient`: processes of a crashed master may still hold a port for some seconds.
+        `patient`: retry for `BIND_WAIT_S`, because processes of a crashed master may hold a port.
         """
         until = time.monotonic() + (BIND_WAIT_S if patient else 0.0)
         bound: dict[Address, int] = {}
@@ -75,7 +75,7 @@ class Master:
             self.services[entry.name] = service
 
     def run(self) -> int:
-        """Serve until a signal ends it; return the exit status."""
+        """Run the services until a signal stops them; return the exit status."""
         now = time.monotonic()
         for service in self.services.values():
             self._arm_wakeup(service, now, first=True)
@@ -97,17 +97,17 @@ class Master:
         return 0
 
     def kill(self) -> None:
-        """End every process at once, whatever it does."""
+        """Kill every process at once."""
         for process in self._processes.values():
             send(process.pid, signal.SIGKILL)
 
     def _catch_signals(self) -> socket.socket:
-        """Note signals from now on; return the socket that becomes readable with each."""
+        """Install the signal handlers; return the socket that becomes readable with each signal."""
         reader, writer = socket.socketpair()
         reader.setblocking(False)
         writer.setblocking(False)
         self._selector.register(reader, selectors.EVENT_READ, reader)
-        # The descriptor must outlive this call: it is closed with the process.
+        # The descriptor must outlive this call; the end of the process closes it.
         signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
             signal.signal(number, self._note)
@@ -119,7 +119,7 @@ class Master:
     def _ended(self) -> bool:
         return self._stop_phase > 0 and not self._processes
 
-    # What is due.
+    # Timers and starts.
 
     def _start_missing(self, now: float) -> None:
         if self._stop_phase:
@@ -138,7 +138,7 @@ class Master:
                 self._selector.register(process.diagnostics, selectors.EVENT_READ, process)
 
     def _watch(self, now: float) -> None:
-        """Wait for connections in the place of services without a process."""
+        """Wait for connections to services without a process."""
         wanted: dict[int, Service] = {}
         if not self._stop_phase:
             for service in self.services.values():
@@ -151,7 +151,7 @@ class Master:
         self._watched = wanted
 
     def _arm_wakeup(self, service: Service, now: float, *, first: bool) -> None:
-        """A wakeup comes at the start and then every `wakeup_s`; with `?`, not before the service was used."""
+        """Set the next wakeup: at the start and then every `wakeup_s`; with `?`, only for a service that was used."""
         entry = service.entry
         if not entry.wakeup_s:
             service.next_wakeup = None
@@ -170,20 +170,20 @@ class Master:
             for address in service.listeners:
                 _trigger(address)
 
-    def _timeout(self, looked: float) -> float:
-        """Seconds until something is due that was not when the services were looked at; it may be by now."""
-        deadlines = [looked + IDLE_S]
+    def _timeout(self, checked: float) -> float:
+        """Return the seconds until the next timer of the services, which were last checked at `checked`."""
+        deadlines = [checked + IDLE_S]
         if self._stop_phase:
             deadlines.append(self._stop_until)
         else:
             for service in self.services.values():
                 if service.next_wakeup is not None:
                     deadlines.append(service.next_wakeup)
-                if service.throttled_until > looked:
+                if service.throttled_until > checked:
                     deadlines.append(service.throttled_until)
         return max(0.0, min(deadlines) - time.monotonic())
 
-    # What happened.
+    # Processes that ended, diagnostics, signals.
 
     def _reap(self) -> None:
         while self._processes:
@@ -208,11 +208,11 @@ class Master:
         throttled = service.died(process, code != 0, time.monotonic())
         if throttled and not self._stop_phase:
             self.log.warning(f"{service.path}: bad command startup -- throttling")
-        if not service.processes and service in self.leaving:
-            self.leaving.remove(service)
+        if not service.processes and service in self.stopping:
+            self.stopping.remove(service)
 
     def _read_diagnostics(self, process: Process) -> None:
-        """Put what a process says on standard error into the log: nothing else shows why it cannot start."""
+        """Log the standard error of a process: it is the only source for the reason of a failed start."""
         for _ in range(DIAGNOSTIC_READS):
             if process.diagnostics < 0:
                 return
@@ -258,7 +258,7 @@ class Master:
         if self._stop_phase:
             self._continue_stop()
 
-    # Stopping: agents report to qmgr what they delivered, so qmgr ends last.
+    # Stop: agents report their deliveries to qmgr, so qmgr ends last.
 
     def _begin_stop(self) -> None:
         self._stop_phase = 1
@@ -289,7 +289,7 @@ class Master:
                 listeners.release(address, fd)
             service.listeners.clear()
 
-    # Reloading: listeners that stay are kept, so no connection is lost.
+    # Reload: listeners in the old and the new configuration stay open, so no connection is lost.
 
     def _reload(self) -> None:
         try:
@@ -298,10 +298,10 @@ class Master:
                 raise plan.config.error("queue_directory", "queue_directory changed", "stop and start instead")
             log = MasterLog(plan.target)
         except ConfigError as error:
-            self.log.line("error", f"reload refused, going on as before: {error}")
+            self.log.line("error", f"reload refused, the old configuration stays in force: {error}")
             return
         except OSError as error:
-            self.log.line("error", f"reload refused, going on as before: log file: {error.strerror}")
+            self.log.line("error", f"reload refused, the old configuration stays in force: log file: {error.strerror}")
             return
         self.log.close()
         self.log = log
@@ -340,10 +340,10 @@ class Master:
         for service in before.values():
             service.retire()
             if service.processes:
-                self.leaving.append(service)
+                self.stopping.append(service)
 
     def _renew(self, service: Service) -> None:
-        """Let the processes of a service take the new configuration."""
+        """Make the processes of a service use the new configuration."""
         now_starting = service.form()
         if service.reloads_in_place and all(process.form == now_starting for process in service.serving):
             for process in service.serving:
@@ -371,7 +371,7 @@ def _drain(reader: socket.socket) -> None:
 
 
 def _trigger(address: Address) -> None:
-    """Write one byte to a service; when it does not take it, it is busy, or the next wakeup reaches it."""
+    """Write the trigger byte to a service; a failure is ignored, because the next wakeup repeats it."""
     kind, place, port = address
     try:
         if kind == "fifo":

@@ -1,1 +1,1 @@
-"""pickup(8): mail that programs of this machine left in maildrop/ goes to cleanup and the journal."""
+"""pickup(8): moves mail of local programs from maildrop/ through cleanup to the journal."""

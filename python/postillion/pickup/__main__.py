@@ -1,9 +1,10 @@
-"""pickup(8): takes messages that local programs left in maildrop/ and hands them to cleanup and the queue.
+"""pickup(8): moves messages that local programs left in maildrop/ through cleanup into the queue.
 
     pickup -n service -t type [-u] [-o name=value]... -s N -c config_dir
 
-A byte on its socket (public/pickup) makes it look into maildrop/; it looks once when it starts, too. Master wakes it
-by the wakeup time in master.cf. Log lines: `ID: uid=N from=<sender>`, and a warning for each file that is no message.
+A byte on its socket (public/pickup) starts a scan of maildrop/, and so does the start of the program. Master wakes it
+up by the wakeup time in master.cf. Log lines: `ID: uid=N from=<sender>`, and a warning for each file that is not a
+message.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from postillion._core import Journal
+from postillion._core.queue import Journal
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.report import Reports
 from postillion.pickup.service import Pickup, Site
 from postillion.program import cleanup
 from postillion.program.daemon import Daemon, run, start
-from postillion.program.producer import Producer, settling
+from postillion.program.producer import Producer, finishing
 
 TRIGGER_OCTETS: Final = 256
 TRIGGER_WAIT_S: Final = 1.0
-"""Who connects and sends nothing is heard no longer than this."""
+"""Timeout of a connection without a trigger byte."""
 RECORD_OVERHEAD: Final = 2
-"""A file may be so many times longer than its message: a record's head is as long as a short line."""
+"""Maximum ratio of a file's size to its message's: the head of a record is as long as a short line."""
 ENVELOPE_MAX_OCTETS: Final = 64 * 1024 * 1024
 CLOCK_CHECK_S: Final = 60.0
 
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 async def serve(daemon: Daemon) -> None:
-    """Take messages until the daemon stops or drains, and return when those at hand are on disk."""
+    """Take messages until the daemon stops or drains; return when those in progress are on disk."""
     config = daemon.config
     limit = config.number("message_size_limit")
     settings = cleanup.settings(config)
@@ -57,7 +58,7 @@ async def serve(daemon: Daemon) -> None:
         reports.report,
         in_flow_delay_s=config.seconds("in_flow_delay"),
     )
-    producer = Producer(journal, settling(journal, pickup.committed), fall_behind=pickup.fall_behind)
+    producer = Producer(journal, finishing(journal, pickup.committed), fall_behind=pickup.fall_behind)
     producer.start()
     wanted = asyncio.Event()
     wanted.set()
@@ -92,7 +93,7 @@ async def serve(daemon: Daemon) -> None:
 
 
 def listen(daemon: Daemon, wanted: asyncio.Event) -> None:
-    """Set `wanted` whenever somebody triggers the service by its socket or fifo."""
+    """Set `wanted` at each trigger of the service's sockets and fifos."""
     loop = asyncio.get_running_loop()
 
     def accept(listener: socket.socket) -> None:
@@ -105,7 +106,7 @@ def listen(daemon: Daemon, wanted: asyncio.Event) -> None:
         try:
             peer.recv(TRIGGER_OCTETS)
         except BlockingIOError:
-            # Its byte is still under way: closing now would be an error at its end.
+            # The trigger byte has not arrived; a close now would be an error for the client.
             loop.call_later(TRIGGER_WAIT_S, peer.close)
             return
         except OSError:

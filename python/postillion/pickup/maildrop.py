@@ -1,8 +1,8 @@
-"""Files in maildrop/: which of them are messages, opened so that nobody is fooled.
+"""Files in maildrop/: the checks that a file is a message, and a safe way to open it.
 
-Whoever may submit mail may write to the directory, so every name in it is hostile until shown otherwise. A file counts
-when it is regular, has one name, and its mode says that its writer was done (owner rwx, as Postfix's postdrop leaves
-it). Nothing is opened through a symbolic link, and opening never waits for a peer.
+Every user who may submit mail can write to the directory, so its contents are hostile input. A file is a message when
+it is regular, has one link, and has the mode of a complete file (owner rwx, set by Postfix's postdrop). Symbolic links
+are not followed, and opening a file never waits for a peer.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Final
 DIRECTORY: Final = "maildrop"
 CORRUPT: Final = "corrupt"
 READY: Final = 0o700
-"""The owner's bits of a complete file; while it is being written they are others."""
+"""The owner's mode bits of a complete file; an incomplete file has others."""
 READ_OCTETS: Final = 64 * 1024
 NAME_TRIES_MAX: Final = 100
 REPORTED_MAX: Final = 10_000
-"""Of so many names that are no messages the log tells, once of each; further ones are passed over in silence."""
+"""Maximum number of names that are not messages and are logged, once each; further ones are ignored."""
 
 
 def shown(name: str) -> str:
-    """Return a file's name fit for the log, whatever octets it has."""
+    """Return a file's name for the log; octets that are not UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 class NotAMessage(Exception):
-    """What stands in maildrop/ under this name is no message; the text says why. `inode`: 0 when it isn't known."""
+    """A directory entry that is not a message; the text gives the reason. `inode`: 0 when it is unknown."""
 
     def __init__(self, text: str, inode: int = 0) -> None:
         super().__init__(text)
@@ -39,7 +39,7 @@ class NotAMessage(Exception):
 
 @dataclass(frozen=True)
 class Submitted:
-    """A complete file: its descriptor (the holder closes it), who wrote it, when, and how long it is."""
+    """A complete file: its descriptor, which the holder closes, its owner, its time and its size."""
 
     name: str
     descriptor: int
@@ -49,7 +49,7 @@ class Submitted:
     inode: int
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the file from its start, `size_octets` of it and no more."""
+        """Yield the file from its start, `size_octets` at most."""
         at = 0
         while at < self.size_octets:
             chunk = os.pread(self.descriptor, min(READ_OCTETS, self.size_octets - at), at)
@@ -60,7 +60,7 @@ class Submitted:
 
 
 class Maildrop:
-    """The directory. `size_max_octets`: a longer file is no message; None: no limit."""
+    """The directory. `size_max_octets`: maximum size of a message's file; None for no limit."""
 
     def __init__(self, size_max_octets: int | None, directory: str = DIRECTORY, corrupt: str = CORRUPT) -> None:
         self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -69,16 +69,16 @@ class Maildrop:
         self._reported: set[tuple[str, int]] = set()
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the directory."""
         os.close(self._directory)
 
     def entries(self) -> Generator[os.DirEntry[str]]:
-        """Yield what is in the directory, in no order, reading it bit by bit."""
+        """Yield the entries of the directory in arbitrary order, read in pieces."""
         with os.scandir(self._directory) as entries:
             yield from entries
 
     def open(self, name: str) -> Submitted | None:
-        """Return the file, or None when it is gone or not complete yet. Raises `NotAMessage`."""
+        """Return the file; None when it is gone or incomplete. Raises `NotAMessage`."""
         try:
             before = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
             self._check(before)
@@ -91,7 +91,7 @@ class Maildrop:
         except OSError as problem:
             raise NotAMessage(f"cannot be opened: {problem.strerror}", before.st_ino) from None
         try:
-            # Once more: another file may stand under the name since.
+            # Check again: the name may belong to another file now.
             found = os.fstat(descriptor)
             self._check(found)
             if (found.st_dev, found.st_ino) != (before.st_dev, before.st_ino):
@@ -107,40 +107,40 @@ class Maildrop:
         if found.st_nlink != 1:
             raise NotAMessage(f"has {found.st_nlink} links (uid {found.st_uid})", found.st_ino)
         if self._size_max_octets is not None and found.st_size > self._size_max_octets:
-            raise NotAMessage(f"{found.st_size} octets are too many (uid {found.st_uid})", found.st_ino)
+            raise NotAMessage(f"{found.st_size} octets are above the limit (uid {found.st_uid})", found.st_ino)
 
     @property
     def reported(self) -> int:
-        """How many names were logged."""
+        """The number of logged names."""
         return len(self._reported)
 
     def is_reported(self, name: str, inode: int) -> bool:
-        """Say whether this name was logged for what stands there now, or would not be logged any more."""
+        """Return whether this name was logged for this inode, or the limit of logged names is reached."""
         return (name, inode) in self._reported or len(self._reported) >= REPORTED_MAX
 
     def first_report(self, name: str, inode: int) -> bool:
-        """Say whether this name is to be logged: true once for what stands there now."""
+        """Return whether to log this name: once for each inode."""
         if self.is_reported(name, inode):
             return False
         self._reported.add((name, inode))
         return True
 
     def remove(self, file: Submitted) -> None:
-        """Take the name away; raises `OSError` when it cannot be."""
+        """Remove the file; raises `OSError`."""
         try:
             os.unlink(file.name, dir_fd=self._directory)
         except FileNotFoundError:
             pass
 
     def set_aside(self, file: Submitted) -> None:
-        """Move the file to corrupt/, for a person to look at; raises `OSError` when it cannot be.
+        """Move the file to corrupt/ for the administrator; raises `OSError`.
 
-        It gets another name there when its own is taken: whoever chose it must not replace what is kept.
+        A file whose name is taken there gets another name, so that it cannot replace an earlier file.
         """
         names = [file.name, *(f"{file.inode:X}.{number}" for number in range(NAME_TRIES_MAX))]
         for name in names:
             path = os.path.join(self._corrupt, name)
-            # Nobody else writes there under names of our choice: looking first is enough.
+            # No other process writes to corrupt/, so a check before the rename is enough.
             if not os.path.lexists(path):
                 return os.rename(file.name, path, src_dir_fd=self._directory)
         raise FileExistsError(errno.EEXIST, "no free name", self._corrupt)

@@ -1,29 +1,29 @@
-"""What the sender of a message is told that left maildrop/ and did not get into the queue."""
+"""The non-delivery report for a message from maildrop/ that was refused."""
 
 from __future__ import annotations
 
 import time
 from typing import Final
 
-from postillion._core import Maildrop, MaildropReader
+from postillion._core.pickup import Maildrop, MaildropReader
 from postillion.config import Config
 from postillion.delivery.bounce.report import BOUNCE, Notification, Reported, Reporter, wanted, write_report
 from postillion.errors import MessageRefused
 from postillion.pickup.maildrop import Submitted
 
 RETURNED_MAX_OCTETS: Final = 256 * 1024
-"""So much of the message is read for the headers that the report returns."""
+"""Maximum size of the start of the message that is read for the headers in the report."""
 
 
 class Reports:
-    """Writes reports by this site's main.cf."""
+    """Writes reports with the parameters of main.cf."""
 
     def __init__(self, config: Config) -> None:
         self._reporter = Reporter(config.text("myhostname"), config.text("myorigin"), config.text("mail_name"))
         self._double_bounce = config.text("double_bounce_sender")
 
     def report(self, file: Submitted, envelope: Maildrop, queue_id: str, refusal: MessageRefused) -> bytes | None:
-        """Return the report, lines ended with LF; None when nobody is to be told."""
+        """Return the report with LF line ends; None when no recipient or sender wants one."""
         recipients = [recipient for recipient in envelope.recipients if wanted(BOUNCE, recipient[3])]
         if not recipients or envelope.sender.partition("@")[0] in ("", self._double_bounce):
             return None

@@ -1,7 +1,7 @@
-"""From maildrop/ into the queue: one file after the other, removed only when its message is durable.
+"""Messages from maildrop/ into the queue: a file is removed when its message is durable.
 
-A file is read twice: first for its envelope and to see that it is whole, then for its content. Between the commit and
-the removal the message exists twice; a crash there delivers it twice, and no crash loses it.
+A file is read twice: for its envelope and completeness, then for its content. Between the commit and the removal the
+message exists twice: a crash there causes a second delivery, and no crash loses it.
 """
 
 from __future__ import annotations
@@ -16,42 +16,45 @@ from itertools import islice
 from operator import attrgetter
 from typing import Final
 
-from postillion._core import CleanupSettings, Journal, Log, Maildrop, MaildropReader, Submission
+from postillion._core.cleanup import CleanupSettings, Submission
+from postillion._core.log import Log
+from postillion._core.pickup import Maildrop, MaildropReader
+from postillion._core.queue import Journal
 from postillion.errors import MessageRefused
 from postillion.pickup.maildrop import REPORTED_MAX, NotAMessage, Submitted, shown
 from postillion.pickup.maildrop import Maildrop as Directory
 
 IN_FLIGHT_MAX: Final = 100
-"""So many messages wait for the disk at a time; the next ones stay in maildrop/ until then."""
+"""Maximum number of messages that wait for the disk; others stay in maildrop/."""
 BATCH_NAMES: Final = 1_000
-"""A scan sorts so many names at a time, whatever the directory holds."""
+"""Number of names that a scan reads and sorts at a time."""
 SLICE_S: Final = 0.01
-"""A scan works so long, or on one file; then triggers, signals and completions are heard."""
+"""Longest time of a scan without a return to the event loop; one file may take longer."""
 STUCK_MAX: Final = 10_000
-"""After so many files that are queued and cannot be removed nothing more is taken: the directory can't be written."""
+"""Maximum number of queued files that cannot be removed; then pickup stops, because the directory is not writable."""
 TEMPORARY_MAX: Final = 10
-"""After so many temporary refusals there is no use in going on: the disk is full."""
+"""Maximum number of temporary refusals in a scan; then the disk is probably full, and the scan ends."""
 
 _name = attrgetter("name")
 
 
 class IllFormed(Exception):
-    """A file is not what Postfix's format says; the text says where."""
+    """A file that violates Postfix's format; the text names the place."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """What the service needs of main.cf: `myhostname`, and whether addresses may be UTF-8."""
+    """The parameters of the service: `myhostname`, and whether addresses may be UTF-8."""
 
     myhostname: str
     smtputf8: bool
 
 
 class Pickup:
-    """Takes messages from maildrop/. Its owner calls `scan` when something may be there, and `committed` for tickets.
+    """Takes messages from maildrop/. Its owner calls `scan` for new files, and `committed` for finished commits.
 
-    `report(file, envelope, queue_id, refusal)` gives the report for the sender of a message that will never be taken,
-    or None where there is nobody to tell: its file goes to corrupt/ then.
+    `report(file, envelope, queue_id, refusal)` returns the report for the sender of a permanently refused message;
+    None moves its file to corrupt/.
     """
 
     def __init__(
@@ -83,20 +86,20 @@ class Pickup:
 
     @property
     def in_flight(self) -> int:
-        """How many messages wait for the disk."""
+        """The number of messages that wait for the disk."""
         return len(self._in_flight)
 
     def fall_behind(self, behind: bool) -> None:
-        """While the queue manager is behind, each message waits for in_flow_delay, or until it has caught up."""
+        """Start or stop flow control: each message waits up to in_flow_delay for the queue manager to catch up."""
         if behind:
             self._caught_up.clear()
         else:
             self._caught_up.set()
 
     async def scan(self) -> None:
-        """Look at every name once and take what is complete; returns when each is refused or waits for the disk.
+        """Check every name once and submit the complete files; return when each was refused or waits for the disk.
 
-        Gives up after `TEMPORARY_MAX` messages that the queue does not take for now; they stay for the next scan.
+        Stops after `TEMPORARY_MAX` temporary refusals; the other files stay for the next scan.
         """
         temporary = 0
         loop = asyncio.get_running_loop()
@@ -126,13 +129,13 @@ class Pickup:
             entries.close()
 
     async def _flow(self) -> None:
-        """Flow control: while the queue manager is behind, the next message waits."""
+        """Delay the next message while the queue manager is behind (flow control)."""
         if self._in_flow_delay_s and not self._caught_up.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._caught_up.wait(), self._in_flow_delay_s)
 
     def _may_be_mail(self, entry: os.DirEntry[str]) -> bool:
-        """Say whether a name is worth opening: what is no message by its kind, and was named, costs no system call."""
+        """Return whether to open an entry; a logged entry that is not a regular file costs no system call."""
         try:
             return entry.is_file(follow_symlinks=False) or not self._directory.is_reported(entry.name, entry.inode())
         except OSError:
@@ -142,10 +145,10 @@ class Pickup:
         if self._directory.first_report(name, inode):
             self._log.warning(f"maildrop/{shown(name)}: {problem}")
             if self._directory.reported == REPORTED_MAX:
-                self._log.warning(f"maildrop: {REPORTED_MAX} names are no messages; further ones are not named")
+                self._log.warning(f"maildrop: {REPORTED_MAX} names are not messages; further ones are not logged")
 
     def committed(self, ticket: int, error: str | None) -> None:
-        """A message is on disk, or `error` says why it is not: then its file stays."""
+        """Finish a message: remove its file, or keep it when `error` says that the commit failed."""
         queue_id, file = self._in_flight.pop(ticket)
         self._names.discard(file.name)
         self._room.set()
@@ -155,7 +158,7 @@ class Pickup:
         self._remove(file)
 
     def _take(self, name: str) -> bool:
-        """Hand one file to the journal; say whether it is there. Raises `MessageRefused` when none is taken now."""
+        """Submit one file; return whether it was submitted. Raises `MessageRefused` for a temporary refusal."""
         try:
             file = self._directory.open(name)
         except NotAMessage as problem:
@@ -179,7 +182,7 @@ class Pickup:
 
     def _submit(self, file: Submitted) -> None:
         envelope = read_envelope(file)
-        # Only the mail system itself says what happened to a message before it came here (`postsuper -r`).
+        # Only the mail system itself may give a message's history (`postsuper -r`).
         own = file.uid == os.geteuid()
         facts = dict(envelope.attributes) if own else {}
         origin = facts.pop("log_ident", None)
@@ -217,7 +220,7 @@ class Pickup:
         self._commit(submission, file, envelope)
 
     def _commit(self, submission: Submission, file: Submitted, envelope: Maildrop) -> None:
-        """Hand the message to the journal, or what is to be told its sender; the file goes when that is on disk."""
+        """Commit the message, or the report for its sender; `committed` then removes the file."""
         queue_id = submission.queue_id
         ticket = self._tickets = self._tickets + 1
         try:
@@ -227,20 +230,20 @@ class Pickup:
                 raise
             self._log_refusal(queue_id, file, envelope, refusal)
             report = self._report(file, envelope, queue_id, refusal)
-            told = None if report is None else self._tell(envelope.sender, report, ticket)
-            if told is None:
+            report_id = None if report is None else self._submit_report(envelope.sender, report, ticket)
+            if report_id is None:
                 self._log.warning(f"{queue_id}: maildrop/{shown(file.name)}: moved to corrupt/")
                 self._away(file, self._directory.set_aside)
                 return
-            self._log.info(f"{queue_id}: sender non-delivery notification: {told}")
-            queue_id = told
+            self._log.info(f"{queue_id}: sender non-delivery notification: {report_id}")
+            queue_id = report_id
         self._in_flight[ticket] = (queue_id, file)
         self._names.add(file.name)
         if len(self._in_flight) >= IN_FLIGHT_MAX:
             self._room.clear()
 
-    def _tell(self, sender: str, report: bytes, ticket: int) -> str | None:
-        """Hand a report to the journal; return its queue ID, None when it is refused for good."""
+    def _submit_report(self, sender: str, report: bytes, ticket: int) -> str | None:
+        """Commit a report; return its queue ID, or None after a permanent refusal."""
         submission = Submission(
             self._settings,
             self._journal,
@@ -275,15 +278,15 @@ class Pickup:
         try:
             move(file)
         except OSError as problem:
-            # Not taken again while this process lives: better one copy too few in maildrop/ than a copy a minute.
+            # This process skips the file from now on; otherwise each scan would queue another copy.
             self._stuck[file.name] = file.inode
             if len(self._stuck) == STUCK_MAX:
-                self._log.line("error", f"maildrop: {STUCK_MAX} files cannot be removed; no more mail is taken")
+                self._log.line("error", f"maildrop: {STUCK_MAX} files cannot be removed; pickup takes no more mail")
             self._log.line("error", f"maildrop/{shown(file.name)}: cannot be removed: {problem.strerror}")
 
 
 def read_envelope(file: Submitted) -> Maildrop:
-    """Return what the file says besides the content, having read it to its end. Raises `IllFormed`."""
+    """Read the file to its end and return its envelope. Raises `IllFormed`."""
     reader = MaildropReader()
     try:
         for chunk in file.chunks():

@@ -1,7 +1,7 @@
-"""Writing a message into maildrop/, whether or not a mail system runs (postdrop(1)).
+"""A message into maildrop/, with or without a running mail system (postdrop(1)).
 
-The file grows under a name and a mode that pickup passes over; it gets its final name and mode when it is whole and
-on disk. Whoever is interrupted leaves nothing.
+pickup ignores the name and mode of an incomplete file; the file gets its final name and mode when it is complete and
+on disk. An interrupted program leaves no file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TRIGGER_WAIT_S: Final = 5.0
 NAME_TRIES_MAX: Final = 100
 WRITING: Final = 0o600
 COMPLETE: Final = 0o744
-"""Owner rwx: complete. The others read, because mail_owner is one of them."""
+"""Mode of a complete file: rwx for the owner, and read for others, because mail_owner is one of them."""
 
 
 class TooBig(Exception):
@@ -26,9 +26,9 @@ class TooBig(Exception):
 
 
 class MaildropFile:
-    """A file that is being written, in the queue directory that the process is in. Close it, whatever happens.
+    """An incomplete file in the maildrop/ of the current directory. The caller always closes it.
 
-    `size_max_octets`: of the file; 0: no limit. Every method raises `OSError` when the disk does not do its part.
+    `size_max_octets`: maximum size of the file; 0 for no limit. Every method raises `OSError`.
     """
 
     def __init__(self, size_max_octets: int = 0, directory: str = DIRECTORY) -> None:
@@ -48,7 +48,7 @@ class MaildropFile:
         raise FileExistsError(17, "no free name", self._directory)
 
     def write(self, data: bytes) -> None:
-        """Append. Raises `TooBig`."""
+        """Append octets. Raises `TooBig`."""
         self._octets += len(data)
         if self._size_max_octets and self._octets > self._size_max_octets:
             raise TooBig
@@ -57,18 +57,18 @@ class MaildropFile:
             rest = rest[os.write(self._descriptor, rest) :]
 
     def complete(self) -> str:
-        """Make the file a message, durably; return its name."""
+        """Make the file a durable message; return its name."""
         os.fsync(self._descriptor)
         found = os.fstat(self._descriptor)
         microseconds = time.time_ns() // 1000
-        # Postfix's name: microseconds, then what no other file has at the same time.
+        # Postfix's name: microseconds, then the inode, which is unique at that time.
         name = f"{microseconds % 1_000_000:05X}{found.st_ino:X}"
         path = os.path.join(self._directory, name)
         os.rename(self._path, path)
         self._path = path
         os.fchmod(self._descriptor, COMPLETE)
-        # The second sync: name and mode. Who may not read the directory cannot sync it, but a file's own sync
-        # brings the directory entry along on the file systems that journal.
+        # The second sync writes name and mode. A user without read permission cannot sync the directory, but a
+        # journaling file system writes the directory entry when the file is synced.
         os.fsync(self._descriptor)
         try:
             directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -83,7 +83,7 @@ class MaildropFile:
         return name
 
     def close(self) -> None:
-        """Let go of the file; an incomplete one is removed."""
+        """Close the file, and remove an incomplete one."""
         os.close(self._descriptor)
         if self._path:
             try:
@@ -93,7 +93,7 @@ class MaildropFile:
 
 
 def trigger(path: str = TRIGGER) -> bool:
-    """Tell pickup to look into maildrop/. Returns False when nobody listens: it will look when it is started."""
+    """Trigger a scan of maildrop/. Return False when pickup does not run; it scans when it starts."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as peer:
             peer.settimeout(TRIGGER_WAIT_S)

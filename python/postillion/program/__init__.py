@@ -1,1 +1,1 @@
-"""What every program is made of: its start and signals, its log, frames to other programs, its way into the queue."""
+"""The common parts of programs: start and signals, the log, frames to other programs, and commits to the queue."""

@@ -1,10 +1,10 @@
-"""What main.cf says about messages that come in, for every program that takes them."""
+"""Cleanup's parameters from main.cf, for every program that receives messages."""
 
 from __future__ import annotations
 
 import time
 
-from postillion._core import CleanupSettings
+from postillion._core.cleanup import CleanupSettings
 from postillion.config import Config
 
 
@@ -36,6 +36,6 @@ def settings(config: Config) -> CleanupSettings:
 
 
 def zone() -> tuple[int, str]:
-    """Return how many seconds local time is ahead of UTC now, and what it is called."""
+    """Return the seconds that local time is ahead of UTC now, and the name of the time zone."""
     local = time.localtime()
     return local.tm_gmtoff, local.tm_zone

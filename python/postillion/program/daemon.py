@@ -1,4 +1,4 @@
-"""The skeleton of every program that master starts.
+"""The common start, run and stop of the programs that master starts.
 
 Order of start: arguments, main.cf with the `-o` of master.cf, log, `chdir(queue_directory)`, listening sockets; then
 the program prepares what needs root; then `run` drops privileges and runs the program's coroutine on an event loop.
@@ -8,8 +8,8 @@ the program prepares what needs root; then `run` drops privileges and runs the p
         ...                                  # what must be done as root
         run(daemon, serve)
 
-File descriptors: 3 is the lifeline, a pipe that master holds open; its end means that master is gone. Listening
-sockets start at 4. SIGTERM (or a lost lifeline) sets `stopping`, SIGHUP sets `draining`.
+File descriptors: 3 is the lifeline, a pipe that master holds open; its end of file means the end of master. Listening
+sockets start at 4. SIGTERM and the end of the lifeline set `stopping`, SIGHUP sets `draining`.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
-from postillion._core import Log
+from postillion._core.log import Log
 from postillion.config import Config, ConfigError
 from postillion.config.main_cf import split_assignment
 from postillion.program.log import open_log, utc_offset_s
@@ -35,9 +35,9 @@ LIFELINE_FD: Final = 3
 LISTENER_FD_FIRST: Final = 4
 NUMBER_MAX: Final = 1_000_000
 STOP_GRACE_S: Final = 5.0
-"""What is in flight at SIGTERM has this long to end."""
+"""Timeout of the work in progress at SIGTERM."""
 CLOCK_CHECK_S: Final = 60.0
-"""How often the log learns whether daylight saving began."""
+"""Interval of the checks for daylight saving time."""
 
 PRELOADED: Final = (
     concurrent.futures.thread,
@@ -46,14 +46,14 @@ PRELOADED: Final = (
     encodings.latin_1,
     encodings.punycode,
 )
-"""Imported by the standard library only when needed: too late when mail_owner cannot read the Python installation."""
+"""Modules that the standard library imports on demand: mail_owner may not be able to read the Python installation."""
 
 
 class Arguments:
-    """What master says: `-n service -t type [-u] [-o name=value]... -m limit -s sockets -c directory [-v] [args]`."""
+    """Master's options: `-n service -t type [-u] [-o name=value]... -m limit -s sockets -c directory [-v] [args]`."""
 
     def __init__(self, argv: list[str]) -> None:
-        """Parse; raises `ConfigError` for an option that no program has."""
+        """Parse the options; raises `ConfigError` for an unknown one."""
         self.service = ""
         self.transport_type = "unix"
         self.unprivileged = False
@@ -72,7 +72,7 @@ class Arguments:
                 value = word[2:]
                 if not value:
                     if at == len(argv):
-                        raise ConfigError("command line", None, f"option {word} needs a value", "give one after it")
+                        raise ConfigError("command line", None, f"option {word} needs a value", "add the value")
                     value = argv[at]
                     at += 1
                 self._option(word[1], value)
@@ -102,12 +102,12 @@ class Arguments:
 
 
 class Daemon:
-    """A program as master started it.
+    """A program that master started.
 
     `program`: its name in log lines. `service`, `transport_type`: its name and type in master.cf. `listeners`: the
-    sockets that master bound; `fifos`: descriptors of the fifos among them. `lifeline`: None when it was not started
-    by master. `arguments`: what follows the options in master.cf. `verbose`: how often `-v` stands there.
-    `session_limit`: sessions or deliveries that this process may have at a time, by maxproc; 0 for no limit.
+    sockets that master bound; `fifos`: the descriptors of fifos. `lifeline`: None without master. `arguments`: the
+    words after the options in master.cf. `verbose`: the number of `-v` options. `session_limit`: maximum number of
+    concurrent sessions or deliveries of this process, from maxproc; 0 for no limit.
     """
 
     def __init__(self, program: str, argv: list[str]) -> None:
@@ -150,9 +150,9 @@ class Daemon:
                 self.listeners.append(socket.socket(fileno=fd))
 
     def drop_privileges(self) -> None:
-        """Become mail_owner for good when running as root with `-u`; nothing otherwise.
+        """Become mail_owner permanently when the program runs as root with `-u`.
 
-        Raises `ConfigError` when mail_owner is no account or is root.
+        Raises `ConfigError` when mail_owner is an unknown account or root.
         """
         if not self.unprivileged or os.geteuid() != 0:
             return
@@ -173,16 +173,16 @@ class Daemon:
         self.unprivileged = False
 
     def fatal(self, text: str) -> NoReturn:
-        """Log why the program cannot go on, and end it with status 1."""
+        """Log a fatal error and exit with status 1."""
         self.log.line("fatal", text)
         self.log.flush()
         sys.exit(1)
 
 
 def start(program: str, argv: list[str]) -> Daemon:
-    """Return the program, configured, logging and in the queue directory, still with master's privileges.
+    """Return the program with its configuration and log, in the queue directory, with master's privileges.
 
-    Ends the process with status 1 and one line on standard error when the configuration cannot be used.
+    Exits with status 1 and one line on standard error when the configuration is unusable.
     """
     try:
         return Daemon(program, argv)
@@ -217,7 +217,7 @@ def run(daemon: Daemon, main: Callable[[Daemon], Awaitable[None]]) -> NoReturn:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop where it is installed: two to three times the connections a second."""
+    """Return uvloop's factory where it is installed: it serves two to three times the connections per second."""
     try:
         import uvloop
     except ImportError:
@@ -273,4 +273,4 @@ async def _keep_local_time(daemon: Daemon) -> None:
 
 
 def _bad_owner(config: Config, owner: str, problem: str) -> ConfigError:
-    return config.error("mail_owner", f"mail_owner {owner}: {problem}", "name an account that only mail uses")
+    return config.error("mail_owner", f"mail_owner {owner}: {problem}", "name an account that is used for mail only")

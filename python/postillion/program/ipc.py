@@ -1,9 +1,9 @@
-"""Asking the queue manager: how commands speak over public/qmgr; and what it tells those who accept mail.
+"""The client side of the queue manager: requests of commands over public/qmgr, and Flow frames to producers.
 
     for row in ask(path, {"verb": "list"}):
         ...
 
-Frames are those of `postillion_core::ipc::frame`; the requests are in `postillion.qmgr.control`.
+`postillion_core::ipc::frame` defines the frames, `postillion.qmgr.control` the requests.
 """
 
 import os
@@ -20,23 +20,23 @@ CONTROL_REPLY: Final = 8
 FLOW: Final = 9
 FRAME_MAX_OCTETS: Final = 64 * 1024 * 1024
 TIMEOUT_S: Final = 60.0
-"""The longest silence of a queue manager that is alive."""
+"""Timeout of each read and write."""
 READ_OCTETS: Final = 256 * 1024
 _FLOW_FRAME: Final = struct.Struct("<IBBB")
 
 
 class NotRunning(Exception):
-    """Nobody answers: the mail system is down. The text says why."""
+    """No queue manager answers, so the mail system is down; the text gives the reason."""
 
 
 class Refused(Exception):
-    """The queue manager does not do what was asked. The text says why."""
+    """The queue manager refuses a request; the text gives the reason."""
 
 
 class Session:
-    """A connection to a queue manager, for one request after the other. `path`: the socket public/qmgr.
+    """A connection to the queue manager for one request after the other. `path`: the socket public/qmgr.
 
-    Raises `NotRunning` when there is no queue manager, and wherever it falls silent.
+    Every method raises `NotRunning` when no queue manager answers within `TIMEOUT_S`.
     """
 
     def __init__(self, path: str) -> None:
@@ -57,16 +57,16 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._peer.close()
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors.clear()
 
     def chunks(self, request: dict[str, Any]) -> Iterator[bytes]:
-        """Yield the answer as it comes, in pieces that end anywhere: lines of JSON, or a listing in the form asked for.
+        """Yield the answer in chunks that end anywhere: lines of JSON, or a listing in the requested form.
 
-        A listing comes through a pipe that the queue manager sends; then its reply only tells that it was whole.
+        A listing comes through a pipe that the queue manager sends; the reply then confirms that it is complete.
         """
         try:
             self._peer.sendall(_control(msgspec.json.encode(request)))
@@ -85,30 +85,30 @@ class Session:
             raise NotRunning(problem.strerror or str(problem)) from None
 
     def _replies(self) -> Iterator[tuple[bytes, int | None]]:
-        """Yield what replies say, up to the last one, and the descriptor that came with each."""
+        """Yield the text of each reply, up to the last one, with the descriptor that came with it."""
         last = False
         while not last:
             while len(self._buffer) < 4 or len(self._buffer) < 4 + int.from_bytes(self._buffer[:4], "little"):
                 data, descriptors, _, _ = socket.recv_fds(self._peer, READ_OCTETS, 1)
                 self._descriptors += descriptors
                 if not data:
-                    raise NotRunning("the queue manager hung up")
+                    raise NotRunning("the queue manager closed the connection")
                 self._buffer += data
                 if len(self._buffer) >= 4 and int.from_bytes(self._buffer[:4], "little") > FRAME_MAX_OCTETS:
-                    raise NotRunning("this is no queue manager")
+                    raise NotRunning("the peer is not a queue manager")
             octets = int.from_bytes(self._buffer[:4], "little")
             version, kind, marked, length = (
                 struct.unpack_from("<BBBI", self._buffer, 4) if octets >= 7 else (0, 0, 0, 0)
             )
             if version != FRAME_VERSION or kind != CONTROL_REPLY or length != octets - 7:
-                raise NotRunning("the queue manager is of another release")
+                raise NotRunning("the queue manager is from another release")
             last = bool(marked)
             json = bytes(self._buffer[11 : 4 + octets])
             del self._buffer[: 4 + octets]
             yield json, self._descriptors.pop(0) if self._descriptors else None
 
     def ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield the lines of the answer, whatever they say."""
+        """Yield the lines of the answer, errors included."""
         try:
             rest = b""
             for chunk in self.chunks(request):
@@ -118,10 +118,10 @@ class Session:
             if rest:
                 yield msgspec.json.decode(rest)
         except msgspec.DecodeError:
-            raise NotRunning("this is no queue manager") from None
+            raise NotRunning("the peer is not a queue manager") from None
 
     def do(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the one line that answers a command. Raises `Refused`."""
+        """Return the one line of the answer to a command. Raises `Refused`."""
         answer: dict[str, Any] = {}
         for answer in self.ask(request):
             if "error" in answer:
@@ -136,25 +136,25 @@ def ask(path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def do(path: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Return the one line that answers one command. Raises `Refused` and `NotRunning`."""
+    """Return the one line of the answer to one command. Raises `Refused` and `NotRunning`."""
     with Session(path) as session:
         return session.do(request)
 
 
 def flow_frames(received: bytes) -> tuple[bool | None, bytes]:
-    """Return what the last whole Flow frame says (has the queue manager fallen behind?), and the octets left over.
+    """Return whether the queue manager is behind, from the last whole Flow frame, and the remaining octets.
 
-    Raises `ValueError` when it is no such frame.
+    Raises `ValueError` for another frame.
     """
-    said = None
+    latest = None
     at = 0
     while len(received) - at >= _FLOW_FRAME.size:
         octets, version, kind, behind = _FLOW_FRAME.unpack_from(received, at)
         if (octets, version, kind) != (_FLOW_FRAME.size - 4, FRAME_VERSION, FLOW):
-            raise ValueError("no flow frame")
-        said = bool(behind)
+            raise ValueError("not a Flow frame")
+        latest = bool(behind)
         at += _FLOW_FRAME.size
-    return said, received[at:]
+    return latest, received[at:]
 
 
 def _control(json: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""Where log lines go, by Postfix's parameters: `maillog_file`, standard output or syslog.
+"""The destination of log lines by Postfix's parameters: `maillog_file`, standard output or syslog.
 
-`Target.find(config)` decides it without the Rust core, for master and for errors before a log is open; `open_log`
-opens the log of a program.
+`Target.find(config)` works without the Rust core, for master and for errors before a log is open; `open_log` opens the
+log of a program.
 """
 
 import os
@@ -11,7 +11,7 @@ from postillion.config import Config, ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from postillion._core import Log
+    from postillion._core.log import Log
 
 SYSLOG_SOCKET = "/dev/log"
 NOWHERE = "/dev/null"
@@ -26,9 +26,9 @@ LINE_MAX_OCTETS = 2000
 
 
 class Target:
-    """A place for log lines and what each line starts with.
+    """A destination of log lines, and the values at the start of each line.
 
-    `destination`: a path, or `syslog:` and a socket's path, as `_core.Log` takes it.
+    `destination`: a path, or `syslog:` and the path of a socket, as in `_core.log.Log`.
     """
 
     __slots__ = ("destination", "facility", "host", "permissions", "syslog_name")
@@ -42,9 +42,9 @@ class Target:
 
     @classmethod
     def find(cls, config: Config) -> "Target":
-        """Return where main.cf sends log lines. Raises `ConfigError` for a file outside `maillog_file_prefixes`.
+        """Return the target in main.cf. Raises `ConfigError` for a file outside `maillog_file_prefixes`.
 
-        Without `maillog_file` and without a syslog socket lines go nowhere, as with syslog(3).
+        Without `maillog_file` and without a syslog socket, lines are discarded, as by syslog(3).
         """
         host = config.text("myhostname").partition(".")[0]
         facility = FACILITIES.get(config.text("syslog_facility"))
@@ -63,7 +63,7 @@ class Target:
 
 def open_log(config: Config, program: str) -> "Log":
     """Return the open log of a program. Raises `OSError` when its file cannot be opened."""
-    from postillion._core import Log
+    from postillion._core.log import Log
 
     to = Target.find(config)
     return Log(
@@ -84,9 +84,9 @@ def utc_offset_s() -> int:
 
 
 def printable(text: str) -> str:
-    """Return `text` as it may stand in a log: one line, no control characters, cut at `LINE_MAX_OCTETS`."""
+    """Return `text` for a log line: control characters become `?`, and it ends at `LINE_MAX_OCTETS`."""
     return "".join(c if c.isprintable() else "?" for c in text[:LINE_MAX_OCTETS])
 
 
-def _bad(config: Config, name: str, mend: str) -> ConfigError:
-    return config.error(name, f'bad value "{config.text(name)}" for {name}', mend)
+def _bad(config: Config, name: str, fix: str) -> ConfigError:
+    return config.error(name, f'bad value "{config.text(name)}" for {name}', fix)

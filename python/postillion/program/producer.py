@@ -1,13 +1,13 @@
-"""The link of a process that commits messages: the journal's completions in, announcements to the queue manager out.
+"""The connection from a process that commits messages to the queue manager.
 
-The journal says on its file descriptor that commits are durable. Each goes to whoever waits for it, and one write
-tells the queue manager of all of them. The link may be down at any time and nothing is lost by it: when it comes back,
-the first frame says how far the segment in use reaches, the next which ones were finished meanwhile, and the queue
-manager reads from disk what it was not told.
+The journal's file descriptor becomes readable when commits are durable. The owner of each commit is called, and one
+write announces all of them to the queue manager. The connection may be down at any time without loss of mail: after a
+reconnect the first frame names the end of the current segment, the next ones the segments that were finished in the
+meantime, and the queue manager reads the messages from disk.
 
-Flow control (in_flow_delay) begins here. A queue manager falls behind when it says so, because fresh mail waits beyond
-the room in its active queue, or when it doesn't take what it is told: it is stopped, busy or not there. Announcements
-that it doesn't take stay with the journal, which keeps so many octets of them and drops the others.
+Flow control (in_flow_delay) begins here. The queue manager is behind when its Flow frame says that fresh mail waits for
+room in the active queue, or when it does not read announcements: it is stopped, busy or not running. Unread
+announcements stay with the journal, which has a limit for their octets and drops the rest.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Final, Protocol, cast
 from postillion.program import ipc
 
 QMGR_SOCKET: Final = "private/qmgr"
-"""Where the queue manager listens for frames, relative to the queue directory."""
+"""The queue manager's socket for frames, relative to the queue directory."""
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
 CONNECT_TIMEOUT_S: Final = 5.0
 BEHIND_OCTETS: Final = 1024 * 1024
-"""A queue manager that leaves so much unread, some thousand messages, has fallen behind, and gets no more until it has
-read. What is written at a time is bounded by the journal."""
+"""Maximum number of unread octets, some thousand messages; above it the queue manager is behind and gets no more
+announcements. The journal limits the octets of one write."""
 
 
 class JournalLike(Protocol):
-    """What the link needs of `postillion._core.Journal`."""
+    """The part of `postillion._core.queue.Journal` that announces commits."""
 
     @property
     def unannounced_octets(self) -> int: ...
@@ -40,43 +40,43 @@ class JournalLike(Protocol):
 
 
 class CommitsLike(Protocol):
-    """What tells of commits: `postillion._core.Journal`."""
+    """The part of `postillion._core.queue.Journal` that reports commits."""
 
     def completed(self) -> list[tuple[int, str | None]]: ...
 
 
-def settling(journal: CommitsLike, completed: Callable[[int, str | None], None]) -> Callable[[], None]:
-    """Return what a `Producer` calls to have `completed(ticket, error)` called for each commit.
+def finishing(journal: CommitsLike, completed: Callable[[int, str | None], None]) -> Callable[[], None]:
+    """Return a function for `Producer` that calls `completed(ticket, error)` for each finished commit.
 
-    `error` is None when the message is on disk, else the text of the reply that the client is due.
+    `error` is None when the message is on disk, and otherwise the text of the reply for the client.
     """
 
-    def settle() -> None:
+    def finish() -> None:
         for ticket, error in journal.completed():
             completed(ticket, error)
 
-    return settle
+    return finish
 
 
 class Producer:
-    """Watches one journal and announces what it made durable.
+    """Watches one journal and announces its durable commits.
 
-    `settle` is called in the event loop when commits are done: it takes them from the journal (`settling` makes one)
-    and tells whoever waits for them. `fall_behind(behind)` is called when the queue manager
-    falls behind, and when it has caught up.
+    `finish` is called in the event loop when commits are durable: it takes them from the journal and tells their
+    owners (`finishing` returns one). `fall_behind(behind)` is called when the queue manager falls behind, and when it
+    has caught up.
     """
 
     def __init__(
         self,
         journal: JournalLike,
-        settle: Callable[[], None],
+        finish: Callable[[], None],
         *,
         fall_behind: Callable[[bool], None] | None = None,
         path: str = QMGR_SOCKET,
         pid: int | None = None,
     ) -> None:
         self._journal = journal
-        self._settle = settle
+        self._finish = finish
         self._fall_behind = fall_behind
         self._behind = False
         self._path = path
@@ -87,27 +87,27 @@ class Producer:
 
     @property
     def connected(self) -> bool:
-        """True while the queue manager hears announcements."""
+        """Whether the queue manager receives announcements."""
         return self._link is not None
 
     @property
     def behind(self) -> bool:
-        """True while the queue manager does not take mail in as fast as it comes."""
+        """Whether the queue manager takes mail more slowly than it arrives."""
         return self._behind
 
     def start(self) -> None:
-        """Begin to watch the journal and to keep up the link; call it in the running loop."""
+        """Start to watch the journal and to hold the connection; requires a running event loop."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._journal.fileno(), self.poll)
         self._task = self._loop.create_task(self._keep_connected(), name="producer link")
 
     def poll(self) -> None:
-        """Settle every commit that is done, and announce it. Called by the loop; calling it at another time is safe."""
-        self._settle()
+        """Finish and announce every durable commit. The loop calls it; a further call does no harm."""
+        self._finish()
         self._announce()
 
     async def close(self) -> None:
-        """Settle and announce what is done, then end the link."""
+        """Finish and announce the durable commits, then close the connection."""
         if self._loop is None:
             return
         self._loop.remove_reader(self._journal.fileno())
@@ -121,8 +121,8 @@ class Producer:
             self._link = None
 
     def _announce(self) -> None:
-        # While nobody reads the announcements stay with the journal, which bounds them: that a segment is finished
-        # must be told in the end, for `hello` names only the one in use.
+        # Without a reader the announcements stay with the journal, which limits them. The end of a segment must be
+        # announced after a reconnect, because `hello` names the current segment only.
         link = self._link
         if link is not None and not link.full and not link.transport.is_closing():
             frames = self._journal.announcements()
@@ -131,10 +131,10 @@ class Producer:
         self._judge()
 
     def _judge(self) -> None:
-        """Say when the queue manager falls behind, and when it has caught up."""
+        """Call `fall_behind` when the queue manager falls behind, and when it has caught up."""
         link = self._link
-        untold = self._journal.unannounced_octets > BEHIND_OCTETS
-        behind = untold if link is None else untold or link.full or link.behind
+        unannounced = self._journal.unannounced_octets > BEHIND_OCTETS
+        behind = unannounced if link is None else unannounced or link.full or link.behind
         if behind != self._behind:
             self._behind = behind
             if self._fall_behind is not None:
@@ -162,7 +162,7 @@ class Producer:
 
 
 class _Link(asyncio.Protocol):
-    """The connection. `changed` is called when it takes octets again, and when the queue manager says how it fares."""
+    """The connection. `changed` is called when it accepts octets again, and after each Flow frame."""
 
     transport: asyncio.Transport
 
@@ -174,7 +174,7 @@ class _Link(asyncio.Protocol):
         self.behind = False
 
     async def connect(self, path: str) -> None:
-        """Raises `OSError`."""
+        """Connect to the socket; raises `OSError`."""
         await asyncio.get_running_loop().create_unix_connection(lambda: self, path)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -184,13 +184,13 @@ class _Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received += data
         try:
-            said, self._received = ipc.flow_frames(self._received)
+            behind, self._received = ipc.flow_frames(self._received)
         except ValueError:
-            # No queue manager of ours: what is on disk is found by one that is.
+            # The peer is not a queue manager; the next one finds the messages on disk.
             self.transport.abort()
             return
-        if said is not None:
-            self.behind = said
+        if behind is not None:
+            self.behind = behind
             self._changed()
 
     def pause_writing(self) -> None:

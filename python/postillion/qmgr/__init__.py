@@ -1,5 +1,5 @@
-"""qmgr(8), the queue manager: what is delivered where and when.
+"""qmgr(8), the queue manager: schedules the deliveries.
 
-The decisions are Rust (`postillion_core::qmgr`); `shell` moves its bytes and time, `control` answers commands,
-`settings` reads main.cf for it. `postillion.address.resolve` finds the route of an address.
+`postillion_core::qmgr` decides in Rust; `shell` connects it to sockets and timers, `control` answers commands, and
+`settings` reads its parameters from main.cf. `postillion.address.resolve` finds the route of an address.
 """

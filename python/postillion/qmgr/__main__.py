@@ -2,7 +2,7 @@
 
 import sys
 
-from postillion._core import QueueError
+from postillion._core.queue import QueueError
 from postillion.program.daemon import Daemon, run, start
 from postillion.qmgr.shell import Shell
 

@@ -1,22 +1,22 @@
-"""Control requests over public/qmgr: what postqueue, postsuper and master ask of the queue manager.
+"""Control requests over public/qmgr, from postqueue, postsuper and master.
 
-A request is one JSON object with a `verb`, a reply one or several JSON lines. Who may do what goes by the user at the
-other end of the socket: root, mail_owner and the queue manager's own user may do everything, others list
+A request is one JSON object with a `verb`, a reply is one or several JSON lines. Permissions depend on the user at the
+other end of the socket: root, mail_owner and the queue manager's own user may do everything; other users may list
 (authorized_mailq_users) and flush (authorized_flush_users).
 
 | verb | further members | reply |
 |---|---|---|
-| `list` | `text`, `waits`, `offsets` | `{}` and a pipe with the listing (`_core.list_queue`), then `{"listed": n}` |
+| `list` | `text`, `waits`, `offsets` | `{}` and a pipe with the listing (`list_queue`), then `{"listed": n}` |
 | `flush` | `id`, `site` or neither | `{"done": n}` |
 | `hold` `release` `delete` `expire` | `ids` (none: all), `queues` | `{"done": [ids]}` |
 | `leave` | the same, `after` | `{"messages": [[id, path, offset, octets]], "busy": [ids], "next": id}` |
-| `left` | `ids` | `{"done": [ids]}`: these are gone |
-| `rescan` | | `{"done": []}`, when what nobody announced was looked for |
+| `left` | `ids` | `{"done": [ids]}`: these are removed |
+| `rescan` | | `{"done": []}`, after a search for messages without an announcement |
 | `place` | `id` | `{"path": , "offset": , "octets": }`; path null: no such message |
 | `status` | | counts by name |
 
-What `leave` gives away is moved by who asks, who says `left`; once they hang up, the rest is as it was before.
-A reply to what cannot be done is `{"error": text}`.
+The client moves the messages of `leave` and confirms them with `left`; the end of its connection returns the others to
+the queue. The reply to a failed request is `{"error": text}`.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from postillion.qmgr.shell import Shell
 
 REQUEST_MAX_IDS: Final = 100_000
-"""IDs in one request; a command with more sends several."""
+"""Maximum number of IDs in one request; a command with more sends several requests."""
 REQUEST_MAX_OFFSETS: Final = 1000
-"""Changes of a reader's time zone in one request."""
+"""Maximum number of changes of the reader's time zone in one request."""
 CHANGES: Final = frozenset({"hold", "release", "delete", "expire"})
 
 
 class Refused(Exception):
-    """A request that is not granted; the text says why."""
+    """A request that is not allowed; the text gives the reason."""
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
-    """What a command asks."""
+    """The request of a command."""
 
     verb: str
     id: str | None = None
@@ -68,11 +68,11 @@ class Control:
         self._decoder = msgspec.json.Decoder(Request)
 
     def connected(self, peer: int, uid: int) -> None:
-        """A command connected, run by this user."""
+        """Note the user of a new connection."""
         self._users[peer] = uid
 
     def lost(self, peer: int) -> None:
-        """A command is gone."""
+        """Drop a closed connection."""
         self._users.pop(peer, None)
 
     def request(self, peer: int, json: bytes) -> None:
@@ -117,10 +117,10 @@ class Control:
                 return {"done": core.left(peer, request.ids or [])}
             messages, busy, more = core.leave(peer, request.ids, request.queues, request.after)
             return {"messages": messages, "busy": busy, "next": more}
-        raise Refused(f"no verb is called {verb!r}")
+        raise Refused(f"unknown verb {verb!r}")
 
     def _list(self, peer: int, request: Request) -> None:
-        """Have a thread list the queue into a pipe, and give the other end to who asks."""
+        """Start a thread that lists the queue into a pipe, and send the read end to the command."""
         privileged = self._permit(peer, "authorized_mailq_users", "view the mail queue")
         if len(request.offsets) > REQUEST_MAX_OFFSETS:
             raise Refused(f"more than {REQUEST_MAX_OFFSETS} changes of the time zone")
@@ -149,9 +149,9 @@ class Control:
         return len(core.apply("flush", ids, [], *self._shell.now()))
 
     def _permit(self, peer: int, parameter: str | None, what: str) -> bool:
-        """Raise `Refused` unless the peer's user may do this. `parameter`: the list of further users who may.
+        """Raise `Refused` unless the peer's user may do this. `parameter`: the list of further users with permission.
 
-        Says whether the user is one of those who may do everything.
+        Return whether the user may do everything.
         """
         uid = self._users.get(peer, -1)
         if uid in (0, os.geteuid()):
@@ -167,7 +167,7 @@ class Control:
         return False
 
     def _listed(self, name: str, parameter: str) -> bool:
-        """Is a user in a list such as authorized_flush_users? The first word that fits decides; none is no."""
+        """Return whether a user is in a list such as authorized_flush_users; the first match decides."""
         config = self._shell.config
         for word in config.items(parameter):
             bare = word.lstrip("!")

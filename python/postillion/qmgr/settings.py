@@ -1,4 +1,4 @@
-"""What the queue manager's core goes by, taken from main.cf."""
+"""The parameters of the queue manager's core, from main.cf."""
 
 from postillion.config import Config, ConfigError, master_cf
 
@@ -38,7 +38,7 @@ PROCESS_LIMIT = "process_limit"
 
 
 def general(config: Config, *, route_by_domain: bool) -> dict[str, object]:
-    """Return what concerns all transports, by Postfix's names; times in seconds. Raises `ConfigError`."""
+    """Return the parameters of all transports, by Postfix's names; times in seconds. Raises `ConfigError`."""
     shortest, longest = config.seconds("minimal_backoff_time"), config.seconds("maximal_backoff_time")
     if shortest > longest:
         name = "minimal_backoff_time" if config.setting("minimal_backoff_time") else "maximal_backoff_time"
@@ -58,7 +58,7 @@ def general(config: Config, *, route_by_domain: bool) -> dict[str, object]:
 
 
 def transport(config: Config, name: str) -> dict[str, object]:
-    """Return what concerns one transport, by Postfix's names without the transport. Raises `ConfigError`."""
+    """Return the parameters of one transport, by Postfix's suffixes. Raises `ConfigError`."""
     numbers = {suffix: config.transport_number(name, suffix) for suffix in TRANSPORT_NUMBERS}
     own_initial = f"{name}_{INITIAL}"
     return {
@@ -72,9 +72,9 @@ def transport(config: Config, name: str) -> dict[str, object]:
 
 
 def process_limit(config: Config, service: str) -> int:
-    """Return the deliveries that a service may have at a time: `maxproc` in master.cf, 0 for no limit.
+    """Return the maximum number of concurrent deliveries of a service: `maxproc` in master.cf, 0 for no limit.
 
-    A service that master.cf does not have, or a master.cf that master refuses, sets no limit here.
+    A service that is not in master.cf has no limit, and neither have the services of an invalid master.cf.
     """
     try:
         entries, _ = master_cf.load(config.directory)

@@ -1,7 +1,7 @@
-"""The event loop's side of the queue manager: sockets, time, triggers, the resolver.
+"""The event loop of the queue manager: sockets, timers, triggers, the resolver.
 
-What a peer says goes to the core at once; the rest is done once a turn of the loop for all peers together: the core's
-questions are answered and one write a peer sends everything that came up. Nothing here runs for a single message.
+Octets from a peer go to the core at once. Once per iteration of the event loop, a poll answers the core's questions
+and writes the output of each peer. No code here runs for a single message.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import struct
 import time
 from typing import Final, cast
 
-from postillion._core import QueueManager
+from postillion._core.qmgr import QueueManager
 from postillion.address.resolve import Resolver, Unresolved
 from postillion.config import Config, ConfigError
 from postillion.program.daemon import Daemon
@@ -21,23 +21,23 @@ from postillion.qmgr import settings
 from postillion.qmgr.control import Control
 
 PRIVATE_SOCKET: Final = "private/qmgr"
-"""Producers and delivery agents connect here, relative to the queue directory."""
+"""The socket for producers and delivery agents, relative to the queue directory."""
 LISTEN_BACKLOG: Final = 1024
 TRIGGER_TIMEOUT_S: Final = 10.0
-"""trigger_timeout: how long an agent's socket may take to accept a trigger."""
+"""trigger_timeout: timeout of a trigger to an agent's socket."""
 TRIGGER_BYTE: Final = b"W"
 BLOCKED_BYTES: Final = 1024 * 1024
-"""A peer with this much unread is told nothing that can wait until it has read."""
+"""Maximum number of unread octets of a peer; above it, output that can wait is held back."""
 TIMER_SLACK_S: Final = 0.001
-"""The loop's timers have a resolution of a millisecond: one that fires early must not fire again at once."""
-QUESTIONS_A_TURN: Final = 1000
-"""Questions of the core answered in one turn, so that sockets are heard in between."""
+"""Added to each timer: the loop's timers have a resolution of a millisecond, and an early one would fire twice."""
+QUESTIONS_PER_POLL: Final = 1000
+"""Maximum number of the core's questions that a poll answers before the loop reads its sockets again."""
 
 
 class Shell:
-    """The queue manager of one queue directory, which is the current directory.
+    """The queue manager of the current directory, which is the queue directory.
 
-    Raises `ConfigError` when main.cf cannot be used, `QueueError` when the queue cannot.
+    Raises `ConfigError` for an unusable main.cf, `QueueError` for an unusable queue.
     """
 
     def __init__(self, daemon: Daemon) -> None:
@@ -49,7 +49,7 @@ class Shell:
         self._peers: dict[int, asyncio.Transport] = {}
         self._next_peer = 1
         self._servers: list[asyncio.Server] = []
-        self._turn_due = False
+        self._poll_due = False
         self.closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._triggers: set[asyncio.Task[None]] = set()
@@ -62,9 +62,9 @@ class Shell:
         self._introduce(self.config.text("bounce_service_name"))
 
     async def serve(self) -> None:
-        """Work until the daemon stops. SIGHUP reads main.cf again, in place."""
+        """Run until the daemon stops. SIGHUP reads main.cf again."""
         await self._listen()
-        self.turn_soon()
+        self.poll_soon()
         stopping = asyncio.create_task(self.daemon.stopping.wait())
         try:
             while not stopping.done():
@@ -79,7 +79,7 @@ class Shell:
             await self._close()
 
     def reload(self) -> None:
-        """Read main.cf again; when it cannot be used, say so and go on as before."""
+        """Read main.cf again; an error is logged, and the old configuration stays in force."""
         try:
             config = Config.load(self.config.directory, self._overrides())
             config.set_runtime(process_name=self.daemon.program)
@@ -91,37 +91,37 @@ class Shell:
             for name, values in transports.items():
                 self.core.configure_transport(name or None, values)
         except (ConfigError, ValueError, OSError) as problem:
-            self.log.line("error", f"reload: {problem}; going on with the configuration as it was")
+            self.log.line("error", f"reload refused, the old configuration stays in force: {problem}")
             return
         self.config, self.resolver, self._by_domain = config, resolver, by_domain
         self.log.info(f"reload -- configuration {config.directory}")
-        self.turn_soon()
+        self.poll_soon()
 
     def _overrides(self) -> tuple[tuple[str, str], ...]:
-        """The `-o` of master.cf, which stand over main.cf whenever it is read."""
+        """Return the `-o` parameters of master.cf, which replace those of main.cf at each reload."""
         given = self.daemon.config.settings.items()
         return tuple((name, setting.value) for name, setting in given if setting.path.startswith("-o "))
 
     # The core.
 
     def now(self) -> tuple[float, float]:
-        """Return the time on the loop's clock and on the wall's."""
+        """Return the event loop's time and the wall clock's."""
         return self._loop.time(), time.time()
 
-    def turn_soon(self) -> None:
-        """See that a turn comes, once everything that is ready was heard."""
-        if not (self._turn_due or self.closed):
-            self._turn_due = True
-            self._loop.call_soon(self._turn)
+    def poll_soon(self) -> None:
+        """Schedule a poll, after all ready sockets have been read."""
+        if not (self._poll_due or self.closed):
+            self._poll_due = True
+            self._loop.call_soon(self._poll)
 
-    def _turn(self) -> None:
+    def _poll(self) -> None:
         if self.closed:
             return
-        self._turn_due = False
+        self._poll_due = False
         core = self.core
         now, wall_now = self._loop.time(), time.time()
         core.tick(now, wall_now)
-        for _ in range(QUESTIONS_A_TURN):
+        for _ in range(QUESTIONS_PER_POLL):
             event = core.next_event(now, wall_now)
             if event is None:
                 break
@@ -139,7 +139,7 @@ class Shell:
 
     def _wait(self, deadline: float) -> None:
         if deadline <= self._loop.time():
-            self.turn_soon()
+            self.poll_soon()
             return
         if self._timer is not None:
             if self._timer.when() <= deadline and not self._timer.cancelled():
@@ -149,12 +149,12 @@ class Shell:
 
     def _due(self) -> None:
         self._timer = None
-        self.turn_soon()
+        self.poll_soon()
 
     def _resolve(self, address: str, now: float, wall_now: float) -> None:
         try:
             if self.resolver.by_domain != self._by_domain:
-                # A table has its first address now, or none any more.
+                # A table got its first address, or lost its last one.
                 self._by_domain = not self._by_domain
                 self.core.configure(settings.general(self.config, route_by_domain=self._by_domain))
             route = self.resolver.resolve(address)
@@ -168,7 +168,7 @@ class Shell:
             self.core.resolved(address, route.transport, route.nexthop, route.recipient, now, wall_now)
 
     def _introduce(self, transport: str) -> None:
-        """Tell the core a transport's parameters before its first mail; no name: those of all others."""
+        """Give the core a transport's parameters before its first mail; the empty name is the default of all others."""
         if transport not in self._transports:
             values = settings.transport(self.config, transport or "default")
             self.core.configure_transport(transport or None, values)
@@ -182,9 +182,9 @@ class Shell:
         task.add_done_callback(self._triggers.discard)
 
     async def _start_agent(self, transport: str) -> None:
-        """Connect to a service's socket, so that master starts it; it registers by itself."""
+        """Trigger a service's socket, so that master starts the agent; the agent then registers."""
         if not transport or "/" in transport or transport in (".", ".."):
-            self._not_started(transport, "no service has such a name")
+            self._not_started(transport, "this is not a valid service name")
             return
         asker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         asker.setblocking(False)
@@ -194,7 +194,7 @@ class Shell:
                 with contextlib.suppress(OSError):
                     await self._loop.sock_sendall(asker, TRIGGER_BYTE)
         except BlockingIOError:
-            pass  # Its queue is full of triggers: it will start.
+            pass  # The backlog of the socket is full of triggers: the agent will start.
         except TimeoutError:
             self._not_started(transport, "timeout")
         except OSError as problem:
@@ -206,14 +206,14 @@ class Shell:
         if self.closed:
             return
         self.core.trigger_failed(transport, reason, *self.now())
-        self.turn_soon()
+        self.poll_soon()
 
     # Peers.
 
     async def _listen(self) -> None:
-        walks = self.core.fileno()
-        if walks is not None:
-            self._loop.add_reader(walks, self.turn_soon)
+        searches = self.core.fileno()
+        if searches is not None:
+            self._loop.add_reader(searches, self.poll_soon)
         listener = _bind_private()
         self._servers.append(
             await self._loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=LISTEN_BACKLOG)
@@ -223,25 +223,25 @@ class Shell:
             self._servers.append(server)
 
     async def _close(self) -> None:
-        """Hear nothing more, and write what is ready."""
+        """Stop reading, write the pending output, and close all connections."""
         for server in self._servers:
             server.close()
         if self._timer is not None:
             self._timer.cancel()
         for task in self._triggers:
             task.cancel()
-        self._turn()
+        self._poll()
         self.closed = True
         for transport in self._peers.values():
             transport.close()
         self._peers.clear()
-        walks = self.core.fileno()
-        if walks is not None:
-            self._loop.remove_reader(walks)
+        searches = self.core.fileno()
+        if searches is not None:
+            self._loop.remove_reader(searches)
         self.core.close()
 
     def connected(self, transport: asyncio.Transport, *, control: bool) -> int:
-        """Return the number of a new peer."""
+        """Register a new peer and return its number."""
         peer = self._next_peer
         self._next_peer = peer % 0xFFFF_FFFF + 1
         while self._next_peer in self._peers:
@@ -251,11 +251,11 @@ class Shell:
         return peer
 
     def hand_over(self, peer: int, frame: bytes, descriptor: int) -> None:
-        """Send a frame and a descriptor (unix(7)). A peer that does not read is disconnected."""
+        """Send a frame and a descriptor (unix(7)). A peer with unread output is disconnected."""
         transport = self._peers[peer]
         try:
             if transport.get_write_buffer_size():
-                raise BlockingIOError(errno.EAGAIN, "it does not read")
+                raise BlockingIOError(errno.EAGAIN, "its previous output is unread")
             found = transport.get_extra_info("socket")
             with socket.socket(fileno=os.dup(found.fileno())) as channel:
                 socket.send_fds(channel, [frame], [descriptor])
@@ -264,15 +264,15 @@ class Shell:
             transport.abort()
 
     def lost(self, peer: int) -> None:
-        """A peer's connection is gone."""
+        """Drop a peer whose connection is closed."""
         if self._peers.pop(peer, None) is not None:
             self.control.lost(peer)
             self.core.lost(peer, *self.now())
-            self.turn_soon()
+            self.poll_soon()
 
 
 class Connection(asyncio.Protocol):
-    """A producer or a delivery agent: frames both ways."""
+    """The connection of a producer or a delivery agent: frames in both directions."""
 
     public = False
 
@@ -295,7 +295,7 @@ class Connection(asyncio.Protocol):
         except ConnectionError as problem:
             shell.log.warning(f"a peer on {'public' if self.public else 'private'}/qmgr is disconnected: {problem}")
             self.transport.abort()
-        shell.turn_soon()
+        shell.poll_soon()
 
     def pause_writing(self) -> None:
         if not self.shell.closed:
@@ -304,14 +304,14 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         if not self.shell.closed:
             self.shell.core.blocked(self.peer, False)
-            self.shell.turn_soon()
+            self.shell.poll_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.shell.lost(self.peer)
 
 
 class PublicConnection(Connection):
-    """A command, or a lone trigger byte: look at the queue directory for mail that nobody announced."""
+    """The connection of a command. A single trigger byte starts a search for messages without an announcement."""
 
     public = True
 
@@ -326,7 +326,7 @@ class PublicConnection(Connection):
     def data_received(self, data: bytes) -> None:
         if not (self._known or self.shell.closed) and len(data) == 1 and data.isalpha():
             self.shell.core.rescan(*self.shell.now())
-            self.shell.turn_soon()
+            self.shell.poll_soon()
             self.transport.close()
             return
         self._known = True
@@ -334,14 +334,14 @@ class PublicConnection(Connection):
 
 
 def _peer_uid(transport: asyncio.BaseTransport) -> int:
-    """The user at the other end (SO_PEERCRED, unix(7))."""
+    """Return the user at the other end (SO_PEERCRED, unix(7))."""
     peer = transport.get_extra_info("socket")
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return cast(int, struct.unpack("3i", credentials)[1])
 
 
 def _bind_private() -> socket.socket:
-    """Bind `private/qmgr`, mode 0600. What an earlier queue manager left is removed: the queue's lock is ours."""
+    """Bind `private/qmgr` with mode 0600, and remove the socket of an earlier process: the queue's lock is ours."""
     try:
         os.unlink(PRIVATE_SOCKET)
     except OSError as problem:

@@ -58,7 +58,7 @@ class Client(Protocol):
 
 
 class Dialogue(Protocol):
-    """What the dialogue knows; `postillion._core.SmtpdSession` does."""
+    """What the dialogue knows; `postillion._core.smtpd.SmtpdSession` does."""
 
     @property
     def helo(self) -> str | None: ...

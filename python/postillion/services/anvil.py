@@ -1,16 +1,16 @@
 """anvil(8): counts connections and requests of each client, across all processes of a service.
 
-Lines in, lines out, over the service's socket; a process keeps one connection for all its questions.
+Requests and answers are lines on the service's socket; a process uses one connection for all its requests.
 
-| line | what it does | answer |
+| line | effect | answer |
 |---|---|---|
-| `connect ID` | counts a connection that begins | `COUNT RATE`: connections now, and in this time unit |
-| `hold ID` | counts a connection that was there before this program | none |
-| `disconnect ID` | counts one that ended | none |
+| `connect ID` | counts a new connection | `COUNT RATE`: connections now, and in this time unit |
+| `hold ID` | counts a connection that is older than this program | none |
+| `disconnect ID` | counts the end of a connection | none |
 | `mail ID`, `rcpt ID` | counts a request | `RATE` |
 
-ID is the service and the client (`smtpd:192.0.2.1`). Rates are per anvil_rate_time_unit. What a process counted is
-taken back when its connection ends, so a process that dies leaves no ghosts.
+ID is the service and the client (`smtpd:192.0.2.1`). Rates are per anvil_rate_time_unit. The end of a process's
+connection removes the client connections that it counted, so a crashed process leaves none behind.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, cast
 
-from postillion._core import Log
+from postillion._core.log import Log
 from postillion.program.daemon import Daemon, run, start
 
 LINE_MAX_BYTES: Final = 512
 CLIENTS_MAX: Final = 100_000
-"""Clients remembered for their rates; above it those without a connection are forgotten at once."""
+"""Maximum number of clients with a rate; above it, clients without a connection are dropped."""
 SWEEP_PARTS: Final = 2
-"""Idle clients are forgotten this many times a time unit."""
+"""Number of sweeps of idle clients in each time unit."""
 VERBS: Final = ("connect", "mail", "rcpt")
 
 
 class Record:
-    """One client: connections now, and events since `since`."""
+    """One client: its open connections, and its events since `since`."""
 
     __slots__ = ("connections", "events", "since")
 
@@ -44,8 +44,8 @@ class Record:
         self.events: Counter[str] = Counter()
 
 
-class Counts:
-    """All clients. Times are seconds of the monotonic clock."""
+class ClientCounts:
+    """The counts of all clients. Times are monotonic seconds."""
 
     def __init__(self, time_unit_s: float) -> None:
         self._time_unit_s = time_unit_s
@@ -56,7 +56,7 @@ class Counts:
         return len(self._clients)
 
     def event(self, verb: str, client: str, now: float) -> tuple[int, int]:
-        """Count an event; return the client's connections, and its events of that kind in this time unit."""
+        """Count an event; return the client's connections and its events of that kind in this time unit."""
         record = self._record(client, now)
         record.events[verb] += 1
         if verb == "connect":
@@ -71,13 +71,13 @@ class Counts:
         self._record(client, now).connections += 1
 
     def release(self, client: str) -> None:
-        """Count a connection that ended."""
+        """Count the end of a connection."""
         record = self._clients.get(client)
         if record is not None and record.connections > 0:
             record.connections -= 1
 
     def sweep(self, now: float) -> None:
-        """Forget clients without connections whose time unit is over."""
+        """Drop the clients without connections whose time unit is over."""
         over = now - self._time_unit_s
         idle = [client for client, record in self._clients.items() if not record.connections and record.since <= over]
         for client in idle:
@@ -100,9 +100,9 @@ class Counts:
 
 
 class Session(asyncio.Protocol):
-    """One process's connection."""
+    """The connection of one process."""
 
-    def __init__(self, counts: Counts, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, counts: ClientCounts, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._counts = counts
         self._log = log
         self._clock = clock
@@ -111,12 +111,12 @@ class Session(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember where answers go."""
-        # uvloop's transports are none of asyncio's classes.
+        """Store the transport for answers."""
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer every whole line; a line that is none of ours ends the connection."""
+        """Answer every complete line; an invalid line ends the connection."""
         assert self._transport is not None
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         answers = bytearray()
@@ -131,13 +131,13 @@ class Session(asyncio.Protocol):
                 if answers:
                     self._transport.write(bytes(answers))
                 return
-        # A lone trigger byte is no question, and no reason for a warning.
+        # A single trigger byte is valid, so it causes no warning.
         if lines or self._buffer != b"W":
             self._log.warning(f"bad request: {bytes(data[:80])!r}")
         self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take back what this process counted."""
+        """Remove the connections that this process counted."""
         for client, connections in self._held.items():
             for _ in range(connections):
                 self._counts.release(client)
@@ -171,10 +171,10 @@ class Session(asyncio.Protocol):
 
 
 async def serve(daemon: Daemon) -> None:
-    """Answer until the service stops; log the highest counts now and then (anvil_status_update_time)."""
+    """Answer until the service stops; log the highest counts every anvil_status_update_time."""
     loop = asyncio.get_running_loop()
     time_unit_s = max(daemon.config.seconds("anvil_rate_time_unit"), 1.0)
-    counts = Counts(time_unit_s)
+    counts = ClientCounts(time_unit_s)
     servers = [
         await loop.create_unix_server(lambda: Session(counts, daemon.log), sock=listener)
         for listener in daemon.listeners
@@ -192,20 +192,20 @@ async def serve(daemon: Daemon) -> None:
     report(counts, daemon.log)
 
 
-async def _sweep(counts: Counts, time_unit_s: float) -> None:
+async def _sweep(counts: ClientCounts, time_unit_s: float) -> None:
     while True:
         await asyncio.sleep(time_unit_s / SWEEP_PARTS)
         counts.sweep(time.monotonic())
 
 
-async def _report(counts: Counts, log: Log, every_s: float) -> None:
+async def _report(counts: ClientCounts, log: Log, every_s: float) -> None:
     while True:
         await asyncio.sleep(every_s)
         report(counts, log)
 
 
-def report(counts: Counts, log: Log) -> None:
-    """Log the highest counts since the last report, in Postfix's words."""
+def report(counts: ClientCounts, log: Log) -> None:
+    """Log the highest counts since the last report, as Postfix does."""
     for what, (count, client) in sorted(counts.most.items()):
         log.info(f"statistics: max {what} {count} for ({client})")
     counts.most.clear()

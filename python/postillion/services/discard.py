@@ -1,6 +1,6 @@
-"""discard: settle every recipient as sent and throw the message away (discard(8)).
+"""discard: marks every recipient as sent and drops the message (discard(8)).
 
-The next hop is the reason that the log gives; it may begin with an enhanced status code.
+The next hop is the reason in the log; it may begin with an enhanced status code.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from postillion._core import DeliveryJob
+from postillion._core.delivery import DeliveryJob
 from postillion.delivery.agent import Agent
 from postillion.program import daemon
 from postillion.services.error import CAPACITY, split_status
@@ -21,7 +21,7 @@ class DiscardAgent(Agent):
     """The agent of one service."""
 
     def start(self, job: DeliveryJob) -> None:
-        """Settle the job at once."""
+        """Finish the job at once."""
         dsn, text = split_status(job.nexthop, "2.0.0")
         for recipient in job.recipients:
             job.status(recipient.index, "sent", f"2{dsn[1:]}", text)

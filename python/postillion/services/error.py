@@ -1,7 +1,7 @@
-"""error, retry: settle every recipient with the text that stands as the next hop (error(8)).
+"""error, retry: bounce or defer every recipient with the next hop as the reason (error(8)).
 
-The service named `retry` defers, every other one bounces. The next hop may begin with an enhanced status code, which
-then decides: `error:5.7.1 no mail today`.
+The service `retry` defers, every other service bounces. The next hop may begin with an enhanced status code:
+`error:5.7.1 no mail today`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from postillion._core import DeliveryJob
+from postillion._core.delivery import DeliveryJob
 from postillion.delivery.agent import Agent
 from postillion.program import daemon
 
@@ -31,7 +31,7 @@ class ErrorAgent(Agent):
     """The agent of one service, error or retry."""
 
     def start(self, job: DeliveryJob) -> None:
-        """Settle the job at once."""
+        """Finish the job at once."""
         defers = self.transport_name == "retry"
         dsn, text = split_status(job.nexthop, "4.0.0" if defers else "5.0.0")
         for recipient in job.recipients:

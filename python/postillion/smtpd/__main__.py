@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from postillion._core import CleanupSettings, Journal, QueueError
+from postillion._core.cleanup import CleanupSettings
+from postillion._core.queue import Journal, QueueError
 from postillion.config import ConfigError
 from postillion.handler import handler
 from postillion.program import cleanup

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, AnyStr, Final
 
-from postillion._core import SmtpdSession
+from postillion._core.smtpd import SmtpdSession
 from postillion.aiosmtpd import SMTP
 from postillion.handler.auth import CHALLENGE, SUCCESS, Exchange
 from postillion.handler.policy import Policy

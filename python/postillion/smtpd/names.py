@@ -1,7 +1,7 @@
-"""Client names: address to name and back again, from the hosts file and DNS (smtpd_peername_lookup).
+"""The verified name of a client: from the hosts file, or from DNS in both directions (smtpd_peername_lookup).
 
-A name counts only if it leads back to the address, for anybody can write any name into the reverse zone of an address
-of theirs. Answers are kept for a while; a lookup never blocks the loop and never takes longer than `LOOKUP_MAX_S`.
+The owner of an address can put any name into its reverse zone, so a name is valid only if it resolves to the address.
+Verified names are cached. A lookup never blocks the event loop, and its timeout is `TIMEOUT_S`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ import asyncio
 import ipaddress
 import os
 import re
+import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-if TYPE_CHECKING:
-    from dns.asyncresolver import Resolver
+from postillion.dns import Records, Resolver
 
 UNKNOWN: Final = "unknown"
-LOOKUP_MAX_S: Final = 5.0
-KNOWN_FOR_S: Final = 300.0
+TIMEOUT_S: Final = 5.0
+"""Timeout of a lookup; then the client's name is `unknown`."""
 UNKNOWN_FOR_S: Final = 60.0
+"""Time in the cache for an address without a verified name."""
 CACHED_MAX: Final = 4096
-LOOKUPS_MAX: Final = 100
-"""Lookups at a time; further clients wait for their turn within LOOKUP_MAX_S."""
+QUESTIONS_MAX: Final = 100
+"""Maximum number of concurrent questions to DNS; others wait for a free place within TIMEOUT_S."""
 HOSTS_PATH: Final = "/etc/hosts"
 HOSTS_CHECK_S: Final = 10.0
 HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -31,7 +32,7 @@ HOSTNAME_MAX_OCTETS: Final = 255
 
 
 class Name(NamedTuple):
-    """A client's verified name and the one that its reverse zone claims; each may be `unknown`."""
+    """A client's verified name and the name in its reverse zone; each may be `unknown`."""
 
     name: str
     reverse_name: str
@@ -41,19 +42,25 @@ NOBODY: Final = Name(UNKNOWN, UNKNOWN)
 
 
 class Names:
-    """Finds out how clients are called."""
+    """Looks up the names of clients."""
 
-    def __init__(self, warn: Callable[[str], None], *, enabled: bool = True, hosts: str = HOSTS_PATH) -> None:
+    def __init__(
+        self,
+        warn: Callable[[str], None],
+        *,
+        enabled: bool = True,
+        hosts: str = HOSTS_PATH,
+        resolver: Resolver | None = None,
+    ) -> None:
         self._warn = warn
         self._enabled = enabled
         self._hosts = HostsFile(hosts)
         self._cached: dict[str, tuple[float, Name]] = {}
         self._running: dict[str, asyncio.Task[Name]] = {}
-        self._turns = asyncio.Semaphore(LOOKUPS_MAX)
-        self._resolver: Resolver | None = None
+        self._resolver = resolver or Resolver(timeout_s=TIMEOUT_S, questions_max=QUESTIONS_MAX)
 
     def known(self, address: str) -> Name | None:
-        """Return the name of an address if it is known without waiting."""
+        """Return the name of an address from the cache or the hosts file; None when a lookup is necessary."""
         if not self._enabled:
             return NOBODY
         now = time.monotonic()
@@ -64,12 +71,12 @@ class Names:
         if name is not None:
             return self._keep(address, Name(name, name), HOSTS_CHECK_S)
         if ipaddress.ip_address(address.partition("%")[0]).is_loopback:
-            # No name server knows this machine's inside.
+            # Name servers have no names for loopback addresses.
             return self._keep(address, NOBODY, UNKNOWN_FOR_S)
         return None
 
     async def lookup(self, address: str) -> Name:
-        """Return the name of an address; `unknown` when there is none, or none within LOOKUP_MAX_S."""
+        """Return the name of an address; `unknown` when there is none within TIMEOUT_S."""
         task = self._running.get(address)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask(address), name=f"name of {address}")
@@ -79,37 +86,27 @@ class Names:
 
     async def _ask(self, address: str) -> Name:
         try:
-            async with asyncio.timeout(LOOKUP_MAX_S), self._turns:
-                found = await self._ask_dns(address)
+            async with asyncio.timeout(TIMEOUT_S):
+                name, ttl_s = await self._verify(address)
         except TimeoutError:
-            found = NOBODY
-        return self._keep(address, found, UNKNOWN_FOR_S if found.name == UNKNOWN else KNOWN_FOR_S)
+            name, ttl_s = NOBODY, UNKNOWN_FOR_S
+        return self._keep(address, name, ttl_s)
 
-    async def _ask_dns(self, address: str) -> Name:
-        import dns.asyncresolver
-        import dns.exception
-        import dns.resolver
-        import dns.reversename
-
-        try:
-            if self._resolver is None:
-                self._resolver = dns.asyncresolver.Resolver()
-            answer = await self._resolver.resolve(dns.reversename.from_address(address), "PTR", lifetime=LOOKUP_MAX_S)
-            claimed = str(answer[0].target).rstrip(".")
-        except (dns.exception.DNSException, OSError):
-            return NOBODY
+    async def _verify(self, address: str) -> tuple[Name, float]:
+        """Return the name of an address and its time in the cache: the time to live of both answers."""
+        reverse = await self._resolver.name_of(address)
+        if not isinstance(reverse, Records):
+            return NOBODY, UNKNOWN_FOR_S
+        claimed = reverse.list[0]
         if len(claimed) > HOSTNAME_MAX_OCTETS or not HOSTNAME.fullmatch(claimed) or _is_address(claimed):
-            return NOBODY
-        wanted = ipaddress.ip_address(address)
-        try:
-            kind = "A" if wanted.version == 4 else "AAAA"
-            forward = await self._resolver.resolve(claimed + ".", kind, lifetime=LOOKUP_MAX_S)
-            if any(ipaddress.ip_address(record.address) == wanted for record in forward):
-                return Name(claimed, claimed)
-        except (dns.exception.DNSException, OSError):
-            pass
+            return NOBODY, UNKNOWN_FOR_S
+        client = ipaddress.ip_address(address.partition("%")[0])
+        family = socket.AF_INET if client.version == 4 else socket.AF_INET6
+        forward = await self._resolver.addresses(claimed, (family,))
+        if isinstance(forward, Records) and any(ipaddress.ip_address(found) == client for found in forward.list):
+            return Name(claimed, claimed), min(reverse.ttl, forward.ttl)
         self._warn(f"hostname {claimed} does not resolve to address {address}")
-        return Name(UNKNOWN, claimed)
+        return Name(UNKNOWN, claimed), UNKNOWN_FOR_S
 
     def _keep(self, address: str, name: Name, seconds: float) -> Name:
         while len(self._cached) >= CACHED_MAX:
@@ -119,7 +116,7 @@ class Names:
 
 
 class HostsFile:
-    """hosts(5): read when it changed, looked at every HOSTS_CHECK_S at most."""
+    """hosts(5): checked every HOSTS_CHECK_S, and read after a change."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -128,7 +125,7 @@ class HostsFile:
         self._stamp: tuple[int, int] | None = None
 
     def name_of(self, address: str, now: float) -> str | None:
-        """Return the first name of an address, None when the file has none."""
+        """Return the first name of an address; None when the file has none."""
         if now - self._checked > HOSTS_CHECK_S:
             self._checked = now
             self._read()

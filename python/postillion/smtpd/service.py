@@ -14,7 +14,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from postillion._core import Journal, Log, SmtpdConfig, SmtpdService, SmtpdSession
+from postillion._core.log import Log
+from postillion._core.queue import Journal
+from postillion._core.smtpd import SmtpdConfig, SmtpdService, SmtpdSession
 from postillion.handler.handler import Handler
 from postillion.restrictions.access import Access
 from postillion.smtpd.clients import Client, Clients

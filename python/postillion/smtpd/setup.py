@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from postillion._core import CleanupSettings, Journal, Log, SmtpdConfig
+from postillion._core.cleanup import CleanupSettings
+from postillion._core.log import Log
+from postillion._core.queue import Journal
+from postillion._core.smtpd import SmtpdConfig
 from postillion.config import Config, ConfigError
 from postillion.handler.handler import Handler
 from postillion.restrictions.access import Access

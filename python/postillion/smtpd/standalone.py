@@ -12,7 +12,8 @@ import select
 import time
 from typing import Final
 
-from postillion._core import MaildropWriter, SmtpdSession, maildrop_envelope
+from postillion._core.pickup import MaildropWriter, maildrop_envelope
+from postillion._core.smtpd import SmtpdSession
 from postillion.config import ConfigError
 from postillion.pickup.submit import MaildropFile, trigger
 from postillion.program import cleanup

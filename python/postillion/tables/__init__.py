@@ -1,10 +1,10 @@
-"""Lookup tables: what a site writes as `type:name` in main.cf, opened once and asked by key.
+"""Lookup tables, `type:name` in main.cf: opened once, searched by key.
 
     maps = open_maps(config.items("alias_maps"), config, warn=log.warning)
-    value = maps.lookup("postmaster")       # None: no table has it; raises TableError: ask again later
+    value = maps.lookup("postmaster")       # None: no table has the key; raises TableError: try again later
 
-A table that can't be asked now (a file that is missing or unreadable) is a soft failure at the time of the question,
-never "not found": mail waits until the table is back. A type that nobody knows is an error at once.
+A lookup in a missing or unreadable file is a temporary failure, never "not found": mail waits until the table is
+back. An unknown table type is an error when the table is opened.
 """
 
 from postillion.tables.maps import Maps, Match, open_maps, open_table

@@ -1,4 +1,4 @@
-"""The system's accounts as tables: `unix:passwd.byname` and `unix:group.byname` (the lines of passwd(5), group(5))."""
+"""The system's accounts as tables: `unix:passwd.byname` and `unix:group.byname` (passwd(5), group(5))."""
 
 import grp
 import pwd
@@ -9,19 +9,19 @@ NAMES = ("passwd.byname", "group.byname")
 
 
 class AccountsTable:
-    """Users or groups by name, asked of the system's name service each time."""
+    """Users or groups by name; each lookup asks the system's name service."""
 
     owner: int | None = 0
 
     def __init__(self, name: str, which: str) -> None:
-        """Raises `TableTypeError` for another name than these two."""
+        """Open the table; raises `TableTypeError` for a name that is not in `NAMES`."""
         if which not in NAMES:
             raise TableTypeError(f'"{name}": unknown name; known are unix:{" and unix:".join(NAMES)}')
         self.name = name
         self._users = which == "passwd.byname"
 
     def lookup(self, key: str) -> str | None:
-        """Return the account's line, fields separated by colons, or None."""
+        """Return the account's line with fields separated by colons; None without an account."""
         key = key.lower()
         if not key or "\0" in key:
             return None

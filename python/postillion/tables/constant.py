@@ -1,4 +1,4 @@
-"""Tables that stand in main.cf itself: `inline:{ key=value, { key = value } }`, `static:value`, `fail:reason`."""
+"""Tables with their contents in main.cf: `inline:{ key=value, { key = value } }`, `static:value`, `fail:reason`."""
 
 from postillion.tables.table import TableError, TableTypeError
 
@@ -9,7 +9,7 @@ class InlineTable:
     owner: int | None = None
 
     def __init__(self, name: str, text: str) -> None:
-        """Raises `TableTypeError` when the text isn't `{ key=value ... }`."""
+        """Parse the text; raises `TableTypeError` unless it is `{ key=value ... }`."""
         self.name = name
         self._entries: dict[str, str] = {}
         if not (text.startswith("{") and text.endswith("}")):
@@ -25,7 +25,7 @@ class InlineTable:
         self.has_addresses = any("@" in key for key in self._entries)
 
     def lookup(self, key: str) -> str | None:
-        """Return the value for `key`, or None."""
+        """Return the value for `key`; None when there is none."""
         return self._entries.get(key.lower())
 
 
@@ -39,12 +39,12 @@ class StaticTable:
         self._value = text[1:-1].strip() if text.startswith("{") and text.endswith("}") else text
 
     def lookup(self, key: str) -> str | None:
-        """Return the value, whatever the key."""
+        """Return the value for any key."""
         return self._value
 
 
 class FailTable:
-    """A table that always fails softly, for tests of a configuration."""
+    """A table whose lookups always fail temporarily, to test a configuration."""
 
     owner: int | None = None
 
@@ -52,12 +52,12 @@ class FailTable:
         self.name = name
 
     def lookup(self, key: str) -> str | None:
-        """Raises `TableError`, always."""
+        """Raise `TableError`."""
         raise TableError(f"table {self.name}: fails for every key, as configured")
 
 
 def split_braced(text: str) -> list[str]:
-    """Return the parts of a list that commas and whitespace separate; a part in braces stays whole."""
+    """Return the parts of a list, split at commas and white space; a part in braces is not split."""
     parts, part, depth = list[str](), "", 0
     for char in text:
         if depth == 0 and (char == "," or char.isspace()):

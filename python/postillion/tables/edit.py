@@ -1,6 +1,6 @@
-"""Changing a table's text: entries added, replaced and taken out, the rest of the file as it was.
+"""Edits of a table's source: entries are added, replaced and removed, and the rest of the file stays.
 
-The new text stands beside the old one until it is on disk, and then takes its name: a reader sees one or the other.
+A new file is written and synced beside the old one, and rename(2) replaces it: a reader sees the old or the new file.
 """
 
 import os
@@ -13,9 +13,9 @@ PARSERS = {"map": map_entries, "alias": alias_entries}
 
 
 def add_entries(path: str, form: str, entries: Iterable[Entry], *, replace: bool) -> list[str]:
-    """Add entries to the file, which may not exist yet; return the keys that it has already and that stay as they are.
+    """Add entries to the file, or create it; return the keys that it already had and that were left unchanged.
 
-    `replace`: such a key gets the new value instead. `form`: map or alias. Raises `OSError`.
+    `replace`: an existing key gets the new value. `form`: map or alias. Raises `OSError`.
     """
     text = _read(path) if os.path.exists(path) else ""
     known = {entry.key.lower() for entry in PARSERS[form](text.splitlines(keepends=True)) if isinstance(entry, Entry)}
@@ -33,7 +33,7 @@ def add_entries(path: str, form: str, entries: Iterable[Entry], *, replace: bool
 
 
 def remove_entry(path: str, form: str, key: str) -> bool:
-    """Take the entries with this key out of the file; return whether there was one. Raises `OSError`."""
+    """Remove the entries with this key from the file; return whether there was one. Raises `OSError`."""
     text = _read(path)
     rest = _without(text, form, {key.lower()})
     if rest == text:
@@ -43,7 +43,7 @@ def remove_entry(path: str, form: str, key: str) -> bool:
 
 
 def _without(text: str, form: str, keys: set[str]) -> str:
-    """The text less the logical lines with these keys; comments stay, also those between their physical lines."""
+    """Return the text without the logical lines of these keys; comments stay, also between their physical lines."""
     lines = text.splitlines(keepends=True)
     drop: set[int] = set()
     for line in logical_lines(lines):
@@ -64,7 +64,7 @@ def _has_key(line: LogicalLine, form: str, keys: set[str]) -> bool:
 
 
 def _shown(key: str) -> str:
-    """An alias's name as a source holds it: in quotes when it has other characters than letters, digits and `-_.+`."""
+    """Return an alias's name for a source: quoted unless all characters are letters, digits or `-_.+`."""
     if all(char.isalnum() or char in "-_.+" for char in key):
         return key
     escaped = key.replace("\\", "\\\\").replace('"', '\\"')
@@ -78,7 +78,7 @@ def _read(path: str) -> str:
 
 @contextmanager
 def _as_owner(path: str) -> Iterator[None]:
-    """Root works in a user's directory with that user's rights: links laid there lead no further than the user's."""
+    """Give root the rights of the directory's owner for a while, so that the owner's links reach no other files."""
     status = os.stat(path if os.path.exists(path) else os.path.dirname(path) or ".")
     if os.geteuid() != 0 or status.st_uid == 0:
         yield
@@ -103,7 +103,7 @@ def _write(path: str, text: str) -> None:
 def _replace(path: str, text: str) -> None:
     directory = os.path.dirname(path) or "."
     new = os.path.join(directory, f".{os.path.basename(path)}.{os.getpid()}.new")
-    # A name made here must not lead elsewhere: the directory may belong to somebody else.
+    # O_EXCL and O_NOFOLLOW: the owner of the directory could place a link under this name.
     file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -126,7 +126,7 @@ def _replace(path: str, text: str) -> None:
 
 
 def _like(path: str, file: int) -> None:
-    """Give the new file the mode and owner of the old one."""
+    """Set the mode and owner of the new file to those of the old one."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

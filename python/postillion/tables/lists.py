@@ -1,4 +1,4 @@
-"""Lists of networks and domains as main.cf has them (postconf(5): match lists)."""
+"""Lists of networks and domains in main.cf (postconf(5): match lists)."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the IP address that a text is, an IPv4 address mapped into IPv6 as IPv4; None for other texts."""
+    """Return the IP address in a text, an IPv4-mapped IPv6 address as IPv4; None for other text."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -61,12 +61,12 @@ def _network(parameter: str, word: str, config: Config) -> Network | Maps:
 
 
 def _bad(parameter: str, word: str, config: Config) -> ConfigError:
-    mend = "give networks such as 192.0.2.0/24 or [2001:db8::]/32, with no bits set behind the length"
-    return config.error(parameter, f'{parameter}: "{word}" is no network', mend)
+    fix = "give networks such as 192.0.2.0/24 or [2001:db8::]/32, with no bits set behind the length"
+    return config.error(parameter, f'{parameter}: "{word}" is no network', fix)
 
 
 class DomainList:
-    """Domains and tables; `!` excludes, `.example.org` and parents as parent_domain_matches_subdomains has it."""
+    """Domains and tables; `!` excludes. parent_domain_matches_subdomains decides how subdomains match."""
 
     def __init__(self, parameter: str, config: Config) -> None:
         """Open `parameter`. Raises `TableTypeError` for a table of a kind that is not known."""

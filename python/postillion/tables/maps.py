@@ -1,4 +1,4 @@
-"""Opening tables by their names in main.cf, and asking several of them in turn."""
+"""Tables by their names in main.cf, and lookups in a list of tables."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
@@ -10,27 +10,27 @@ from postillion.tables.table import Table, TableTypeError, Warn
 from postillion.tables.text import TextTable
 
 INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
-"""Types whose source text is read in place of the index."""
+"""Types whose source text is read instead of the index."""
 PATTERN_TYPES = ("regexp", "pcre", "cidr")
 KNOWN_TYPES = ("texthash", *INDEXED_TYPES, *PATTERN_TYPES, "inline", "static", "unix", "fail", "proxy")
 
 
 class Settings(Protocol):
-    """What is asked of the configuration: which tables hold aliases."""
+    """The part of the configuration that names the alias tables."""
 
     def items(self, name: str) -> list[str]:
         """Return the parameter's list."""
 
 
 class Match(NamedTuple):
-    """An answer, and the table that gave it."""
+    """A value and the table that it came from."""
 
     value: str
     table: Table
 
 
 class Maps:
-    """Several tables, asked in their order. False when there is none."""
+    """A list of tables, searched in order. False when the list is empty."""
 
     def __init__(self, tables: Iterable[Table]) -> None:
         self.tables = tuple(tables)
@@ -39,7 +39,7 @@ class Maps:
         return bool(self.tables)
 
     def lookup(self, key: str) -> str | None:
-        """Return the first table's value for `key`, None when none has it. Raises `TableError`: ask again later."""
+        """Return the first value for `key`; None when no table has one. Raises `TableError`: try again later."""
         for table in self.tables:
             value = table.lookup(key)
             if value is not None:
@@ -47,7 +47,7 @@ class Maps:
         return None
 
     def find(self, key: str) -> Match | None:
-        """Return the value with the table it came from. Raises `TableError`."""
+        """Return the first value for `key` with its table; None when no table has one. Raises `TableError`."""
         for table in self.tables:
             value = table.lookup(key)
             if value is not None:
@@ -72,7 +72,7 @@ def open_table(name: str, config: Settings, *, warn: Warn | None = None, form: s
     flat = _flat(name)
     kind, sign, rest = flat.partition(":")
     if not sign:
-        raise TableTypeError(f'"{name}" is no table: expected type:name, for instance "texthash:{name}"')
+        raise TableTypeError(f'"{name}" is not a table: expected type:name, for instance "texthash:{name}"')
     rest = rest.strip()
     if not rest:
         raise TableTypeError(f'"{name}": a name is missing after the colon')
@@ -94,14 +94,14 @@ def open_table(name: str, config: Settings, *, warn: Warn | None = None, form: s
 
 
 def _holds_aliases(flat: str, config: Settings) -> bool:
-    """A file is in the form of aliases(5) when `alias_maps` or `alias_database` says so: nothing else can tell."""
+    """Return whether `alias_maps` or `alias_database` names the file, which then has the form of aliases(5)."""
     path = flat.partition(":")[2]
     named = (*config.items("alias_maps"), *config.items("alias_database"))
     return any(_flat(item).partition(":")[2] == path for item in named)
 
 
 def _flat(name: str) -> str:
-    """The table behind `proxy:`: there is no chroot to look around, so a proxy has nothing to do."""
+    """Return the name without `proxy:`; programs here are not in a chroot jail, so they need no proxy."""
     name = name.strip()
     while name.startswith("proxy:"):
         name = name.partition(":")[2]

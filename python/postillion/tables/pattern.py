@@ -1,7 +1,7 @@
 """Tables of patterns: `regexp:` and `pcre:` (regexp_table(5), pcre_table(5)), `cidr:` (cidr_table(5)).
 
-The first rule that matches answers. Rules may stand between `if pattern` and `endif`, and be negated with `!`. The
-file is read again when it changed, like every text table.
+The first rule that matches gives the value. Rules may be between `if pattern` and `endif`; `!` negates a rule. A
+changed file is read again, as for every text table.
 """
 
 import ipaddress
@@ -21,7 +21,7 @@ Matcher = Callable[[str], "re.Match[str] | bool | None"]
 
 
 class Rule(NamedTuple):
-    """A line of the table. `end`: for an `if`, the index just after its `endif`; otherwise 0."""
+    """A line of the table. `end`: for an `if`, the index after its `endif`; 0 for another line."""
 
     matches: Matcher
     negated: bool
@@ -30,7 +30,7 @@ class Rule(NamedTuple):
 
 
 class PatternTable:
-    """A table whose rules are tried in their order. `kind`: regexp, pcre or cidr."""
+    """A table whose rules are tried in order. `kind`: regexp, pcre or cidr."""
 
     def __init__(self, name: str, kind: str, path: str, warn: Warn) -> None:
         self.name = name
@@ -42,7 +42,7 @@ class PatternTable:
         self._rules: list[Rule] = []
 
     def lookup(self, key: str) -> str | None:
-        """Return the value of the first rule that matches, `$1` replaced. Raises `TableError`: no file."""
+        """Return the value of the first matching rule, with `$1` replaced. Raises `TableError` without a file."""
         self._refresh()
         if len(key) > KEY_MAX_CHARS or (self._kind == "cidr" and not _is_address(key)):
             return None
@@ -84,9 +84,9 @@ class PatternTable:
             try:
                 self._add(line, rules, opened)
             except ValueError as error:
-                self._warn(f"{self.path}, line {line.number}: {error}: the rule is passed over")
+                self._warn(f"{self.path}, line {line.number}: {error}: the rule is ignored")
         for at in opened:
-            self._warn(f"{self.path}: an if without its endif: it is taken to end with the file")
+            self._warn(f"{self.path}: an if without an endif: it extends to the end of the file")
             rules[at] = rules[at]._replace(end=len(rules))
         return rules
 
@@ -95,7 +95,7 @@ class PatternTable:
         word = text.split(None, 1)[0].lower()
         if word == "endif":
             if not opened:
-                raise ValueError("an endif without its if")
+                raise ValueError("an endif without an if")
             at = opened.pop()
             rules[at] = rules[at]._replace(end=len(rules))
             return
@@ -107,7 +107,7 @@ class PatternTable:
         matches, value = parse(text[1:].lstrip() if negated else text)
         if conditional:
             if len(opened) >= NESTING_MAX:
-                raise ValueError(f"more than {NESTING_MAX} ifs inside each other")
+                raise ValueError(f"more than {NESTING_MAX} nested ifs")
             opened.append(len(rules))
         elif not value:
             raise ValueError("expected a pattern, whitespace and a value")
@@ -141,7 +141,7 @@ def _parse_expression(text: str) -> tuple[Matcher, str]:
     pattern, rest = text[1:at], text[at + 1 :]
     letters = re.match(r"[A-Za-z]*", rest)
     flags = letters.group() if letters else ""
-    # Case makes no difference unless `i` turns that off; `m` and `x` as in pcre_table(5).
+    # Matching ignores case unless `i` turns that off; `m` and `x` are as in pcre_table(5).
     options = re.IGNORECASE | re.DOTALL
     for flag in flags:
         if flag not in "imxsXU":
@@ -171,12 +171,12 @@ CLASSES = {
 
 
 def _python_pattern(pattern: str) -> str:
-    """POSIX character classes in Python's terms; the rest of the two languages agrees on what tables use."""
+    """Return the pattern with POSIX character classes replaced; the other syntax of tables is the same in Python."""
     return re.sub(r"\[:([a-z]+):\]", lambda found: CLASSES.get(found.group(1), found.group()), pattern)
 
 
 def _expand(value: str, found: re.Match[str]) -> str:
-    """`$1`, `${1}`, `$(1)` become what the group matched; `$$` is a dollar sign (regexp_table(5))."""
+    """Replace `$1`, `${1}` and `$(1)` by the text of the group, and `$$` by a dollar sign (regexp_table(5))."""
 
     def text(reference: re.Match[str]) -> str:
         if reference.group() == "$$":

@@ -1,7 +1,7 @@
-"""The text form of tables: logical lines, `key whitespace value` of postmap(1), `name: value` of aliases(5).
+"""The source format of tables: logical lines, `key whitespace value` of postmap(1), `name: value` of aliases(5).
 
-A logical line starts with text and goes on in the lines after it that start with whitespace. Empty lines and lines
-whose first visible character is `#` are passed over, inside a logical line as well.
+A line that starts with whitespace continues the previous line. Empty lines and lines whose first visible character is
+`#` are ignored, inside a logical line as well.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,14 +11,14 @@ LOGICAL_LINE_MAX_CHARS = 4 * 1024 * 1024
 
 
 class LogicalLine(NamedTuple):
-    """A logical line: the number of its first physical line, and its text without line ends."""
+    """A logical line: the number of its first physical line, and its text without newlines."""
 
     number: int
     text: str
 
 
 class Entry(NamedTuple):
-    """A key and its value, and the line that they came from."""
+    """A key, its value, and their line."""
 
     number: int
     key: str
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is wrong at a line. `lost`: the line gave no entry."""
+    """An error in a line. `lost`: the line gave no entry."""
 
     number: int
     text: str
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
 
 def logical_lines(text: Iterable[str]) -> Iterator[LogicalLine | Problem]:
-    """Yield the logical lines of a source, and a problem for each that can't be one."""
+    """Yield the logical lines of a source, and a problem for each invalid line."""
     number, parts, size = 0, list[str](), 0
     for at, raw in enumerate(text, 1):
         line = raw.rstrip("\r\n")
@@ -43,10 +43,10 @@ def logical_lines(text: Iterable[str]) -> Iterator[LogicalLine | Problem]:
             continue
         if line[0] in " \t\v\f":
             if not parts:
-                yield Problem(at, "a first line that starts with whitespace continues nothing", True)
+                yield Problem(at, "continuation line without a line to continue", True)
             elif size + len(line) > LOGICAL_LINE_MAX_CHARS:
                 yield Problem(
-                    at, f"the line is longer than {LOGICAL_LINE_MAX_CHARS} characters, the rest is lost", True
+                    at, f"the line is longer than {LOGICAL_LINE_MAX_CHARS} characters; the rest is ignored", True
                 )
             else:
                 parts.append(line)
@@ -60,7 +60,7 @@ def logical_lines(text: Iterable[str]) -> Iterator[LogicalLine | Problem]:
 
 
 def map_entries(text: Iterable[str]) -> Iterator[Entry | Problem]:
-    """Yield the entries of a source in postmap(1)'s form, and what is wrong in it."""
+    """Yield the entries and problems of a source in postmap(1)'s form."""
     for line in logical_lines(text):
         yield line if isinstance(line, Problem) else _map_entry(line)
         if isinstance(line, LogicalLine) and (key := _split_key(line.text)[0]).endswith(":"):
@@ -68,13 +68,13 @@ def map_entries(text: Iterable[str]) -> Iterator[Entry | Problem]:
 
 
 def alias_entries(text: Iterable[str]) -> Iterator[Entry | Problem]:
-    """Yield the entries of a source in aliases(5)'s form, and what is wrong in it."""
+    """Yield the entries and problems of a source in aliases(5)'s form."""
     for line in logical_lines(text):
         yield line if isinstance(line, Problem) else _alias_entry(line)
 
 
 def mixed_entries(text: Iterable[str]) -> Iterator[Entry | Problem]:
-    """Yield the entries of an alias table whose lines may have either form: `name: value` or `name value`."""
+    """Yield the entries and problems of an alias table whose lines have either form: `name: value` or `name value`."""
     for line in logical_lines(text):
         if isinstance(line, Problem):
             yield line
@@ -92,7 +92,7 @@ def _map_entry(line: LogicalLine) -> Entry | Problem:
 
 
 def _alias_entry(line: LogicalLine) -> Entry | Problem:
-    """`"quoted \\" name": value`, `name : value`. The key is given back without its quotes."""
+    """Parse `"quoted \\" name": value` or `name : value`. The key has no quotes."""
     text, key, at = line.text.strip(), "", 0
     quoted = False
     while at < len(text):
@@ -121,7 +121,7 @@ def _alias_entry(line: LogicalLine) -> Entry | Problem:
 
 
 def _split_key(text: str) -> tuple[str, str]:
-    """Split at the first whitespace outside double quotes. The key keeps its quotes: it is looked up with them."""
+    """Split at the first whitespace outside double quotes. The key keeps its quotes, as lookups do."""
     text = text.strip()
     quoted = escaped = False
     for at, char in enumerate(text):

@@ -1,18 +1,18 @@
-"""What every lookup table is: a name as in main.cf, and an answer for a key."""
+"""The interface of lookup tables: a name as in main.cf, and a value for a key."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 Warn = Callable[[str], None]
-"""Where a table says what is wrong with its source: `log.warning`, or a list's `append`."""
+"""Callback for problems in a table's source: `log.warning`, or a list's `append`."""
 
 
 class TableError(Exception):
-    """The table can't answer now: a soft failure, the mail is to wait (`451 4.3.0`)."""
+    """A temporary failure of a lookup: the mail waits (`451 4.3.0`)."""
 
 
 class TableTypeError(ValueError):
-    """The configuration names a table in a way that can never work; the text says what would."""
+    """A table name that is never valid; the text names the valid form."""
 
 
 class Table(Protocol):
@@ -24,10 +24,10 @@ class Table(Protocol):
 
     @property
     def owner(self) -> int | None:
-        """The numeric user that owns the table's source, None when it has no owner of its own (`inline:`, `static:`).
+        """The uid of the owner of the table's source; None for a table without a file (`inline:`, `static:`).
 
-        Commands and files that an alias table names are run and written with this user's rights (aliases(5)).
+        Commands and files in an alias table are run and written with this user's rights (aliases(5)).
         """
 
     def lookup(self, key: str) -> str | None:
-        """Return the value for `key`, None when there is none. Raises `TableError` when it can't be known now."""
+        """Return the value for `key`; None when there is none. Raises `TableError` on a temporary failure."""

@@ -1,8 +1,8 @@
-"""Tables that are text files: texthash, and the source text of hash, btree, lmdb, cdb, dbm and sdbm.
+"""Tables in text files: texthash, and the sources of hash, btree, lmdb, cdb, dbm and sdbm.
 
-Postfix's indexed types are read from the text that the index is made of: there is no index to forget to rebuild. A
-file that changed is read again when it has been left alone for `SETTLE_S`, so that an editor's half-written file
-takes no mail away; until then the last content answers.
+Postfix's indexed types are read from the source of the index, so a forgotten postmap(1) has no effect. A changed file
+is read again when it has been unchanged for `UNCHANGED_S`, so that a half-written file loses no mail; until then
+lookups use the previous content.
 """
 
 import io
@@ -15,18 +15,18 @@ from postillion.tables.source import Entry, Problem, alias_entries, map_entries,
 from postillion.tables.table import TableError, Warn
 
 SOURCE_MAX_OCTETS = 512 * 1024 * 1024
-SETTLE_S = 1.0
+UNCHANGED_S = 1.0
 WARNINGS_MAX = 20
 
 Parser = Callable[[Iterable[str]], Iterator[Entry | Problem]]
 PARSERS: dict[str, Parser] = {"map": map_entries, "alias": alias_entries, "mixed": mixed_entries}
-"""How lines are read. `mixed`: a texthash in alias_maps, whose lines may have either form."""
+"""Parsers by form. `mixed`: a texthash in alias_maps, whose lines have either form."""
 
 Stamp = tuple[int, int, int, int]
 
 
 class TextTable:
-    """A table in a text file. Keys are compared without regard to case, as Postfix folds them; the first entry wins."""
+    """A table in a text file. Lookups ignore case, as in Postfix; the first entry for a key wins."""
 
     def __init__(
         self, name: str, path: str, form: str, warn: Warn, wall_clock: Callable[[], float] = time.time
@@ -44,12 +44,12 @@ class TextTable:
 
     @property
     def has_addresses(self) -> bool:
-        """Is any key an address? Raises `TableError`."""
+        """Whether any key is an address. Raises `TableError`."""
         self._refresh()
         return self._has_addresses
 
     def lookup(self, key: str) -> str | None:
-        """Return the value for `key`. Raises `TableError` when the file can't be read and never could."""
+        """Return the value for `key`; None when there is none. Raises `TableError` when the file can't be read."""
         self._refresh()
         if self._alias and key[:1] == '"':
             key = _unquoted(key)
@@ -66,8 +66,8 @@ class TextTable:
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
             if stamp == self._stamp:
                 return
-            # A time in the future is no reason to wait for it.
-            if self._stamp is not None and 0 <= self._wall_clock() - status.st_mtime < SETTLE_S:
+            # A modification time in the future would delay the reading too long.
+            if self._stamp is not None and 0 <= self._wall_clock() - status.st_mtime < UNCHANGED_S:
                 return
             self._load()
         except OSError as error:
@@ -97,7 +97,7 @@ class TextTable:
 def read_entries(
     text: Iterable[str], parse: Parser, *, fold: bool = True
 ) -> tuple[dict[str, tuple[int, str]], list[Problem]]:
-    """Return key -> (line, value) of a source, and what is wrong in it; of two entries with one key the first wins."""
+    """Return key -> (line, value) of a source, and its problems; the first entry for a key wins."""
     entries: dict[str, tuple[int, str]] = {}
     problems: list[Problem] = []
     for item in parse(text):
@@ -107,14 +107,14 @@ def read_entries(
         key = item.key.lower() if fold else item.key
         if key in entries:
             first = entries[key][0]
-            problems.append(Problem(item.number, f'duplicate entry "{key}": the one in line {first} holds', False))
+            problems.append(Problem(item.number, f'duplicate entry "{key}": line {first} is used', False))
         else:
             entries[key] = (item.number, item.value)
     return entries, problems
 
 
 def _open_file(path: str, flags: int) -> int:
-    # Not to wait for the writer of a FIFO that stands where a file should.
+    # O_NONBLOCK: opening a FIFO in place of the file must not wait for a writer.
     return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
 
 

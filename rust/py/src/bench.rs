@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Clients that load a server.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.bench")]
 pub struct BenchSource {
     plan: Arc<Plan>,
     tally: Arc<Tally>,
@@ -92,7 +92,7 @@ impl BenchSource {
 }
 
 /// The other end: it takes all mail, but for its faults.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.bench")]
 pub struct BenchSink {
     tally: Arc<Tally>,
     port: u16,

@@ -1,7 +1,7 @@
 //! `CleanupSettings` and `Submission`: see `postillion_core::cleanup`.
 
-use crate::journal::Journal;
 use crate::log::Log;
+use crate::queue::Journal;
 use postillion_core::address::rewrite::Rewrite;
 use postillion_core::cleanup::settings::{self, Octets};
 use postillion_core::cleanup::{Cleanup, Origin, log_message_id};
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a site says about messages that come in.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.cleanup")]
 pub struct CleanupSettings {
     /// The same settings for the Rust side.
     pub inner: Arc<settings::CleanupSettings>,
@@ -108,7 +108,7 @@ struct Parts {
 }
 
 /// A message that a program on this machine hands over.
-#[pyclass(module = "postillion._core")]
+#[pyclass(module = "postillion._core.cleanup")]
 pub struct Submission {
     parts: Option<Parts>,
     settings: Arc<settings::CleanupSettings>,

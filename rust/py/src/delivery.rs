@@ -1,7 +1,7 @@
 //! `AgentLink`, `DeliveryJob`, `JobRecipient`, `JobStatus`: see `postillion_core::delivery` and `ipc::frame`.
 
-use crate::journal::queue_error;
 use crate::log::Log;
+use crate::queue::queue_error;
 use postillion_core::clock::wall_now_us;
 use postillion_core::delivery::job::{Delivery, Handover, JobSettings, word};
 use postillion_core::ipc::frame::{self, Frame, FrameReader, JobKind};
@@ -78,7 +78,7 @@ impl Work {
 }
 
 /// The agent's end of its connection to the queue manager.
-#[pyclass(module = "postillion._core")]
+#[pyclass(module = "postillion._core.delivery")]
 pub struct AgentLink {
     reader: FrameReader,
     surroundings: Arc<Surroundings>,
@@ -128,7 +128,7 @@ impl AgentLink {
 }
 
 /// Work for a delivery agent.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.delivery")]
 pub struct DeliveryJob {
     /// The job itself, shared with the protocol core that works on it.
     pub work: Arc<Work>,
@@ -316,7 +316,7 @@ impl DeliveryJob {
 }
 
 /// A recipient of a job.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.delivery")]
 pub struct JobRecipient {
     inner: frame::JobRecipient,
 }
@@ -355,7 +355,7 @@ impl JobRecipient {
 }
 
 /// How a recipient fared, for a job that reports it.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.delivery")]
 pub struct JobStatus {
     inner: Status,
 }

@@ -1,46 +1,95 @@
 //! `postillion._core`: the cores under their Python names. Conversions only; nothing is decided here.
+//!
+//! One submodule for each module of `postillion_core` that Python uses, one file here for each.
 
 use pyo3::prelude::*;
 
 mod bench;
 mod cleanup;
 mod delivery;
-mod intake;
-mod journal;
 mod log;
-mod maildrop;
+mod pickup;
 mod qmgr;
+mod queue;
 mod smtp;
 mod smtpd;
-mod smtpd_service;
-mod stored;
 
 #[pymodule]
 mod _core {
-    #[pymodule_export]
-    use crate::bench::{BenchSink, BenchSource};
-    #[pymodule_export]
-    use crate::cleanup::{CleanupSettings, Submission};
-    #[pymodule_export]
-    use crate::delivery::{AgentLink, DeliveryJob, JobRecipient, JobStatus};
-    #[pymodule_export]
-    use crate::intake::SmtpIntake;
-    #[pymodule_export]
-    use crate::journal::{Journal, QueueError, list_queue, repair_queue};
-    #[pymodule_export]
-    use crate::log::Log;
-    #[pymodule_export]
-    use crate::maildrop::{
-        HeaderRecipients, Maildrop, MaildropReader, MaildropWriter, maildrop_envelope, parse_addresses,
-    };
-    #[pymodule_export]
-    use crate::qmgr::QueueManager;
-    #[pymodule_export]
-    use crate::smtp::{SmtpClient, SmtpClientSettings};
-    #[pymodule_export]
-    use crate::smtpd::{SmtpdConfig, SmtpdSession};
-    #[pymodule_export]
-    use crate::smtpd_service::SmtpdService;
-    #[pymodule_export]
-    use crate::stored::{StoredMessage, read_message};
+    use pyo3::prelude::*;
+    use pyo3::types::{PyCFunction, PyDict};
+
+    #[pymodule]
+    mod bench {
+        #[pymodule_export]
+        use crate::bench::{BenchSink, BenchSource};
+    }
+
+    #[pymodule]
+    mod cleanup {
+        #[pymodule_export]
+        use crate::cleanup::{CleanupSettings, Submission};
+    }
+
+    #[pymodule]
+    mod delivery {
+        #[pymodule_export]
+        use crate::delivery::{AgentLink, DeliveryJob, JobRecipient, JobStatus};
+    }
+
+    #[pymodule]
+    mod log {
+        #[pymodule_export]
+        use crate::log::Log;
+    }
+
+    #[pymodule]
+    mod pickup {
+        #[pymodule_export]
+        use crate::pickup::{
+            HeaderRecipients, Maildrop, MaildropReader, MaildropWriter, maildrop_envelope, parse_addresses,
+        };
+    }
+
+    #[pymodule]
+    mod qmgr {
+        #[pymodule_export]
+        use crate::qmgr::QueueManager;
+    }
+
+    #[pymodule]
+    mod queue {
+        #[pymodule_export]
+        use crate::queue::{Journal, QueueError, StoredMessage, list_queue, read_message, repair_queue};
+    }
+
+    #[pymodule]
+    mod smtp {
+        #[pymodule_export]
+        use crate::smtp::{SmtpClient, SmtpClientSettings, SmtpIntake};
+    }
+
+    #[pymodule]
+    mod smtpd {
+        #[pymodule_export]
+        use crate::smtpd::{SmtpdConfig, SmtpdService, SmtpdSession};
+    }
+
+    /// Give the submodules and their functions their full names, and make them importable: an extension module has no
+    /// path to find them on.
+    #[pymodule_init]
+    fn name_submodules(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let loaded = module.py().import("sys")?.getattr("modules")?.cast_into::<PyDict>()?;
+        for (name, value) in module.dict() {
+            if let Ok(submodule) = value.cast::<PyModule>() {
+                let name = format!("postillion._core.{name}");
+                submodule.setattr("__name__", &name)?;
+                for function in submodule.dict().values().iter().filter(Bound::is_instance_of::<PyCFunction>) {
+                    function.setattr("__module__", &name)?;
+                }
+                loaded.set_item(name, submodule)?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
 /// A program's log; share one a process.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.log")]
 pub struct Log {
     /// The same log for the Rust side.
     pub inner: Arc<log::Log>,

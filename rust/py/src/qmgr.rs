@@ -1,7 +1,7 @@
 //! `QueueManager`: see `postillion_core::qmgr::hub`.
 
-use crate::journal::queue_error;
 use crate::log::Log;
+use crate::queue::queue_error;
 use postillion_core::clock::Now;
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::locator::Locator;
@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The queue manager: scheduler, queue on disk and peers' frames.
-#[pyclass(module = "postillion._core")]
+#[pyclass(module = "postillion._core.qmgr")]
 pub struct QueueManager {
     open: Option<Hub<DiskStore>>,
 }

@@ -1,4 +1,4 @@
-"""bounce(8): tells senders what became of their mail, by messages of its own (RFC 3464).
+"""bounce(8): sends delivery status notifications to senders (RFC 3464).
 
-`report` writes a notification; `__main__` is the agent that queues it before it calls the recipients reported.
+`report` writes a notification; `__main__` is the agent, which marks recipients as reported when it is in the queue.
 """

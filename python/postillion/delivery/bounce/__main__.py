@@ -1,11 +1,11 @@
-"""bounce: the agent that tells senders of mail that failed or waits (bounce(8)).
+"""bounce: the agent that notifies senders of failed and delayed mail (bounce(8)).
 
-A job names the message and the recipients to report. They count as reported when the notification is on disk, in the
-queue: a crash before that makes the queue manager ask again, a crash after it sends a second notification at worst.
+A job names the message and the recipients to report. They are reported when the notification is durable in the queue.
+After an earlier crash the queue manager repeats the job; after a later one the sender may get a second notification.
 
-No sender is told of a failed notification: where `notify_classes` has 2bounce, the postmaster gets it from
-`double_bounce_sender`; what fails with that sender ends here. The classes bounce and delay give the postmaster a copy
-of what senders are told.
+A failed notification is not reported to a sender: with the class 2bounce in `notify_classes`, the postmaster gets it
+from `double_bounce_sender`. Failed mail of that sender is dropped. The classes bounce and delay send the postmaster a
+copy of each notification.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from postillion._core import DeliveryJob, JobRecipient, QueueError
+from postillion._core.delivery import DeliveryJob, JobRecipient
+from postillion._core.queue import QueueError
 from postillion.delivery.agent import Agent
 from postillion.delivery.bounce.report import (
     BOUNCE,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from postillion.program.daemon import Daemon
 
 CAPACITY = 20
-"""Jobs at a time: their commits share a sync."""
+"""Maximum number of concurrent jobs; their commits share an fsync."""
 PHRASES = {
     BOUNCE: "non-delivery notification",
     WARN: "delay notification",
@@ -62,7 +63,7 @@ class BounceAgent(Agent):
         self._submitter = Submitter(process)
 
     async def deliver(self, job: DeliveryJob) -> None:
-        """Report the job's recipients, then settle them."""
+        """Report the job's recipients, then finish them."""
         if job.kind == "deliver":
             for recipient in job.recipients:
                 job.status(recipient.index, "bounced", "5.3.5", "the bounce service delivers no mail")
@@ -71,16 +72,16 @@ class BounceAgent(Agent):
             await self._notify(job)
         except SubmitError as error:
             self.log.warning(f"{job.queue_id}: no notification of the sender yet: {error}")
-            self._settle(job, "deferred", "4" + error.dsn[1:], error.text)
+            self._finish_all(job, "deferred", "4" + error.dsn[1:], error.text)
         else:
-            self._settle(job, "sent", "2.0.0", "reported")
+            self._finish_all(job, "sent", "2.0.0", "reported")
 
     async def close(self) -> None:
-        """End the link that announces notifications."""
+        """Close the connection that announces notifications."""
         await self._submitter.close()
 
     async def _notify(self, job: DeliveryJob) -> None:
-        """Queue every notification that the job calls for. Raises `SubmitError`."""
+        """Queue every notification of the job. Raises `SubmitError`."""
         recipients = [recipient for recipient in job.recipients if wanted(job.kind, recipient.notify)]
         if job.sender.partition("@")[0].casefold() == self._double_bounce.casefold():
             if job.kind == BOUNCE:
@@ -88,7 +89,7 @@ class BounceAgent(Agent):
             return
         if job.sender == "":
             if job.kind == BOUNCE and "2bounce" in self._notify_classes:
-                # Whatever NOTIFY= says: that was said to the sender, and the sender is nobody.
+                # NOTIFY= does not apply: it comes from the sender, and the sender is null.
                 whole = replace(self._notification(job, job.recipients), headers_only=False)
                 await self._tell_postmaster(job, whole, "2bounce")
             return
@@ -110,7 +111,7 @@ class BounceAgent(Agent):
         await self._submit(job, copy, f"{self._double_bounce}@{self._reporter.myorigin}", "postmaster")
 
     async def _submit(self, job: DeliveryJob, notification: Notification, sender: str, whom: str) -> None:
-        """Queue one notification; one that is refused for its size goes again with the headers alone."""
+        """Queue one notification; after a permanent refusal, queue it again with the message's headers only."""
         try:
             new_id = await self._submitter.submit(self._message(job, notification, sender))
         except SubmitError as error:
@@ -148,20 +149,20 @@ class BounceAgent(Agent):
             envid=job.envid,
             smtputf8=job.smtputf8,
             message=message,
-            # A warning says nothing that calls for the text: its sender has the message still under way.
+            # A warning needs no text: the message is still in the queue.
             headers_only=job.kind != BOUNCE or job.ret == "HDRS" or too_long,
             message_id=job.attribute("message_id") if self._threaded else None,
             recipients=[_reported(recipient) for recipient in recipients],
         )
 
-    def _settle(self, job: DeliveryJob, outcome: str, dsn: str, text: str) -> None:
+    def _finish_all(self, job: DeliveryJob, outcome: str, dsn: str, text: str) -> None:
         for recipient in job.recipients:
             job.status(recipient.index, "sent" if outcome == "sent" else "deferred", dsn, text)
 
 
 def _reported(recipient: JobRecipient) -> Reported:
     status = recipient.status
-    dsn, text, remote = ("5.0.0", "the reason is not known", None)
+    dsn, text, remote = ("5.0.0", "the reason is unknown", None)
     if status is not None:
         dsn, text, remote = status.dsn, status.text, status.remote
     return Reported(recipient.address, recipient.original, recipient.orcpt, dsn, text, remote)
@@ -172,7 +173,7 @@ async def _main(process: Daemon) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the program; the exit status."""
+    """Run the program; return the exit status."""
     process = daemon.start("bounce", sys.argv[1:] if argv is None else argv)
     daemon.run(process, _main)
     return 0

@@ -1,7 +1,7 @@
-"""Delivery status notifications: multipart/report messages as RFC 3464 and RFC 6522 have them.
+"""Delivery status notifications: multipart/report messages (RFC 3464, RFC 6522).
 
-Subjects, header fields and the form of the boundary are Postfix's, for the sake of what reads them. The text that a
-peer gave as its reason stands in the report on one line, without control characters.
+Subjects, header fields and the form of the boundary are Postfix's, because programs parse them. The text of a peer's
+reply is in the report on one line, without control characters.
 """
 
 import re
@@ -29,7 +29,7 @@ SUBJECTS = {
     (WARN, True): "Postmaster Warning: Delayed Mail",
     (CONFIRM, False): "Successful Mail Delivery Report",
 }
-"""By kind, and whether it is a copy for the postmaster."""
+"""Subjects by kind, and by whether the report is a copy for the postmaster."""
 INTRODUCTIONS = {
     BOUNCE: """\
 Your message could not be delivered to one or more of its recipients, and no
@@ -56,7 +56,7 @@ If you need help, write to postmaster, and include this report.""",
 
 
 class Reported(NamedTuple):
-    """A recipient and what became of it. `orcpt`: in the form `rfc822;user@example.org`, decoded."""
+    """A recipient and its result. `orcpt`: `rfc822;user@example.org`, decoded."""
 
     address: str
     original: str | None
@@ -68,10 +68,10 @@ class Reported(NamedTuple):
 
 @dataclass(frozen=True)
 class Notification:
-    """What a report is about. Times in seconds since 1970.
+    """The contents of a report. Times are seconds since 1970.
 
-    `sender`: of the message; `to`: who hears of it. `message`: the original with LF line ends, None when it can't be
-    read. `headers_only`: return no more than its header block.
+    `sender`: of the message. `to`: the recipient of the report. `message`: the original with LF line ends; None when
+    it is unreadable. `headers_only`: return the header block only.
     """
 
     kind: str
@@ -90,7 +90,7 @@ class Notification:
 
 
 class Reporter(NamedTuple):
-    """Who reports: `myhostname`, `myorigin` and `mail_name` of main.cf."""
+    """The reporting system: `myhostname`, `myorigin` and `mail_name` of main.cf."""
 
     myhostname: str
     myorigin: str
@@ -98,9 +98,9 @@ class Reporter(NamedTuple):
 
 
 def wanted(kind: str, notify: int) -> bool:
-    """Whether a recipient with this NOTIFY= is to be reported; not saying anything asks for failures and delays.
+    """Return whether to report a recipient with this NOTIFY=; without NOTIFY=, failures and delays are reported.
 
-    Which deliveries are to be confirmed the queue manager has decided.
+    The queue manager decides which deliveries are confirmed.
     """
     if kind == CONFIRM:
         return notify != NEVER
@@ -108,7 +108,7 @@ def wanted(kind: str, notify: int) -> bool:
 
 
 def write_report(notification: Notification, reporter: Reporter, wall_now: float) -> bytes:
-    """Return the message, with LF line ends and without the headers that every new message is given."""
+    """Return the report with LF line ends, without the headers that cleanup adds."""
     original = _original(notification)
     texts = _Texts(notification, reporter)
     human, machine = texts.human(), texts.machine()
@@ -153,27 +153,27 @@ def write_report(notification: Notification, reporter: Reporter, wall_now: float
 
 
 def one_line(text: str, *, universal: bool = True) -> str:
-    """Return a text fit for a report: one line, `?` for what doesn't print, and for non-ASCII unless `universal`."""
+    """Return a text on one line: unprintable characters become `?`, and so does non-ASCII unless `universal`."""
     return "".join(char if char.isprintable() and (universal or char.isascii()) else "?" for char in text)
 
 
 def mail_date(wall: float) -> str:
-    """Return a time as RFC 5322 §3.3 writes it, in local time with the zone's name."""
+    """Return a local time in the format of RFC 5322 §3.3, with the name of the zone."""
     local = time.localtime(wall)
     return time.strftime("%a, ", local) + f"{local.tm_mday}" + time.strftime(" %b %Y %H:%M:%S %z (%Z)", local)
 
 
 class _Texts:
-    """The two accounts of the same events: for people, and for programs."""
+    """The two texts of a report: for people, and for programs."""
 
     def __init__(self, notification: Notification, reporter: Reporter) -> None:
         self._notification = notification
         self._reporter = reporter
-        # X-Postfix-Queue-ID: a header's name takes no other characters.
+        # Prefix of X-Postfix-Queue-ID: other characters are not allowed in the name of a field.
         self._name = re.sub(r"[^A-Za-z0-9]", "-", reporter.mail_name)
 
     def human(self) -> str:
-        """The first part: an introduction, and a paragraph for each recipient."""
+        """Return the first part: an introduction, and a paragraph for each recipient."""
         notification = self._notification
         deadline = mail_date(notification.retry_until)
         paragraphs = [
@@ -189,7 +189,7 @@ class _Texts:
         return "\n\n".join(paragraphs) + "\n"
 
     def machine(self) -> str:
-        """The second part: a group of fields for the message, and one for each recipient (RFC 3464 §2.1)."""
+        """Return the second part: fields of the message, and of each recipient (RFC 3464 §2.1)."""
         notification = self._notification
         message = [f"Reporting-MTA: dns; {self._reporter.myhostname}"]
         if notification.envid:
@@ -203,7 +203,7 @@ class _Texts:
         return "\n\n".join(groups) + "\n"
 
     def threading(self) -> list[str]:
-        """The header fields that sort the report under the message, when the site wants them."""
+        """Return the header fields that thread the report with the message (enable_threaded_bounces)."""
         message_id = self._notification.message_id
         if not message_id:
             return []
@@ -219,10 +219,10 @@ class _Texts:
             fields.append(f"Original-Recipient: {self._address(recipient.original)}")
         fields.append(f"Action: {self._action(recipient)}")
         fields.append(f"Status: {recipient.dsn}")
-        said = REPLY.match(recipient.text) if recipient.remote else None
-        if said and recipient.remote:
+        reply = REPLY.match(recipient.text) if recipient.remote else None
+        if reply and recipient.remote:
             fields.append(_wrap(self._clean(f"Remote-MTA: dns; {recipient.remote.partition('[')[0]}")))
-            fields.append(_wrap(self._clean(f"Diagnostic-Code: smtp; {said['reply']}")))
+            fields.append(_wrap(self._clean(f"Diagnostic-Code: smtp; {reply['reply']}")))
         else:
             fields.append(_wrap(self._clean(f"Diagnostic-Code: X-{self._name}; {recipient.text}")))
         if self._notification.kind == WARN:
@@ -230,7 +230,7 @@ class _Texts:
         return fields
 
     def _action(self, recipient: Reported) -> str:
-        """What became of it (RFC 3464 §2.3.3). What another host took may not have reached its recipient yet."""
+        """Return the Action field (RFC 3464 §2.3.3); mail that another host accepted is `relayed`."""
         if self._notification.kind == CONFIRM:
             return "relayed" if recipient.remote else "delivered"
         return "failed" if self._notification.kind == BOUNCE else "delayed"
@@ -244,7 +244,7 @@ class _Texts:
 
 
 def xtext_decoded(text: str) -> str:
-    """Return what an xtext (RFC 3461 §4) stands for; a control character that it hides becomes `?`."""
+    """Return the text of an xtext (RFC 3461 §4); an encoded control character becomes `?`."""
     decoded = re.sub(r"\+([0-9A-F]{2})", lambda found: chr(int(found.group(1), 16)), text)
     return one_line(decoded)
 
@@ -285,7 +285,7 @@ def _content_type(notification: Notification) -> str:
 
 
 def _boundary(queue_id: str, myhostname: str, wall_now: float, original: bytes) -> str:
-    """Postfix's form. A message can't know it beforehand; one that does all the same gets another."""
+    """Return a boundary in Postfix's form that is not in the message."""
     boundary = f"{queue_id}.{int(wall_now)}/{myhostname}"
     count = 0
     while boundary.encode() in original:

@@ -1,8 +1,8 @@
-"""local: the agent for mail of this system's users (local(8)).
+"""local: the agent for mail to this system's users (local(8)).
 
-File work is synchronous and short, and done with the recipient's rights; the loop goes on while a mailbox is locked,
-a command runs, a directory is synced or a new message is committed. The program starts as root (unpriv `n` in
-master.cf) and keeps that; an ordinary user's installation delivers to that user alone.
+File operations are synchronous and short, and use the recipient's rights. The event loop continues while a delivery
+waits for a lock, a command, or the sync of a directory. The program starts as root (unpriv `n` in master.cf) and
+stays root; an installation of an ordinary user delivers to that user only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from postillion._core import DeliveryJob, JobRecipient, QueueError
+from postillion._core.delivery import DeliveryJob, JobRecipient
+from postillion._core.queue import QueueError
 from postillion.delivery.account import NotPermittedError, rest_as
 from postillion.delivery.agent import Agent
 from postillion.delivery.local.aliases import Aliases
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from postillion.program.daemon import Daemon
 
 CAPACITY = 20
-"""Jobs at a time: they overlap while commands run and locks are waited for."""
+"""Maximum number of concurrent jobs; they overlap while they wait for commands and locks."""
 MEMORY_MAX_RECIPIENTS = 10_000
-"""Deferred recipients whose settled places are remembered, so that their next attempt serves the others alone."""
+"""Maximum number of deferred recipients whose finished targets are remembered; the next attempt skips those targets."""
 RELAY = "local"
 NEVER, SUCCESS = 1, 2
 """NOTIFY= as bits (RFC 3461 §4.1)."""
@@ -54,18 +55,18 @@ class LocalAgent(Agent):
         self._memory: OrderedDict[tuple[str, int], dict[str, Verdict]] = OrderedDict()
 
     async def deliver(self, job: DeliveryJob) -> None:
-        """Settle every recipient of the job."""
+        """Finish every recipient of the job."""
         try:
             letter = Letter(job.text())
         except QueueError as error:
             for recipient in job.recipients:
-                self._settle(job, recipient, deferred("4.3.0", f"queue file read error: {error}"))
+                self._finish_recipient(job, recipient, deferred("4.3.0", f"queue file read error: {error}"))
             return
         for recipient in job.recipients:
             await self._deliver_recipient(job, recipient, letter)
 
     async def close(self) -> None:
-        """End the link that announces forwarded mail."""
+        """Close the connection that announces forwarded mail."""
         await self._submitter.close()
 
     async def _deliver_recipient(self, job: DeliveryJob, recipient: JobRecipient, letter: Letter) -> None:
@@ -83,14 +84,16 @@ class LocalAgent(Agent):
                 self._memory.popitem(last=False)
         else:
             self._memory.pop(key, None)
-        # The verdict's own line comes last: it is the one that settles.
+        # The line of the final verdict comes last, because it finishes the recipient.
         last = next((n for n, report in enumerate(outcome.reports) if report.verdict is verdict), None)
         for n, (address, report) in enumerate(outcome.reports):
             if n != last:
                 job.note(recipient.index, address, report.outcome, report.dsn, report.text, relay=RELAY)
-        self._settle(job, recipient, verdict, None if last is None else outcome.reports[last].address)
+        self._finish_recipient(job, recipient, verdict, None if last is None else outcome.reports[last].address)
 
-    def _settle(self, job: DeliveryJob, recipient: JobRecipient, verdict: Verdict, address: str | None = None) -> None:
+    def _finish_recipient(
+        self, job: DeliveryJob, recipient: JobRecipient, verdict: Verdict, address: str | None = None
+    ) -> None:
         job.status(recipient.index, verdict.outcome, verdict.dsn, verdict.text, relay=RELAY, address=address)
 
     async def _forward(
@@ -103,25 +106,25 @@ class LocalAgent(Agent):
         outcome: Outcome,
         done: dict[str, Verdict],
     ) -> None:
-        """Queue a new message for addresses that an alias or a .forward file leads to.
+        """Queue a new message for the addresses in an alias or a .forward file.
 
-        It keeps the DSN wishes of the old one, but for the report of success, which each alias would multiply; mail
-        with another sender, a list's, has none of them (RFC 3461 §5.2.7).
+        It keeps the DSN options of the original except for success reports, which each alias would multiply. Mail with
+        another sender, such as a list's owner, has no DSN options (RFC 3461 §5.2.7).
         """
-        place = f"forward from {sender}"
-        if place in done:
-            outcome.earlier.append(done[place])
+        target = f"forward from {sender}"
+        if target in done:
+            outcome.earlier.append(done[target])
             return
         same_sender = sender == job.sender
         notify = NEVER if recipient.notify == SUCCESS else recipient.notify & ~SUCCESS
         original = recipient.original or recipient.address
-        wishes = (original, recipient.orcpt, notify) if same_sender else (None, None, 0)
+        dsn_options = (original, recipient.orcpt, notify) if same_sender else (None, None, 0)
         head = b""
         if "forward" in self._settings.prepend_delivered_header:
             head = f"Delivered-To: {quote(recipient.address)}\n".encode("utf-8", "surrogateescape")
         message = NewMessage(
             sender,
-            [NewRecipient(address, *wishes) for address in addresses],
+            [NewRecipient(address, *dsn_options) for address in addresses],
             (head, letter.text),
             local=False,
             body=job.body,
@@ -136,7 +139,7 @@ class LocalAgent(Agent):
             verdict = failed(error.dsn, f"cannot forward: {error.text}")
         else:
             verdict = sent(f"forwarded as {new_id}")
-            done[place] = verdict
+            done[target] = verdict
         outcome.reports.append(Report(recipient.address, verdict))
 
 
@@ -150,7 +153,7 @@ async def _main(process: Daemon) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the program; the exit status."""
+    """Run the program; return the exit status."""
     process = daemon.start("local", sys.argv[1:] if argv is None else argv)
     daemon.run(process, _main)
     return 0

@@ -1,4 +1,4 @@
-"""Aliases: what a local name stands for, and whose rights its commands and files have."""
+"""Aliases: the targets of a local name, and the account that runs its commands and writes its files."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ INCLUDE_MAX_OCTETS = 16 * 1024 * 1024
 
 
 class AliasError(Exception):
-    """An alias that can't be expanded now, or never; holds the verdict on its mail."""
+    """An alias whose expansion failed, temporarily or permanently; holds the verdict on its mail."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.text)
@@ -21,7 +21,7 @@ class AliasError(Exception):
 
 
 class Expansion(NamedTuple):
-    """What a name stands for. `owner`: the address that hears of problems (`owner-NAME@domain`), None without one."""
+    """The expansion of a name. `owner`: the address for problem reports, `owner-NAME@domain`; None without one."""
 
     name: str
     targets: list[Target]
@@ -30,7 +30,7 @@ class Expansion(NamedTuple):
 
 
 class Aliases:
-    """The alias tables (`alias_maps`), read as aliases(5) says."""
+    """The alias tables (`alias_maps`, aliases(5))."""
 
     def __init__(
         self, maps: Maps, default_privs: str, *, owner_request_special: bool, expand_owner_alias: bool
@@ -41,7 +41,7 @@ class Aliases:
         self._expand_owner_alias = expand_owner_alias
 
     def expand(self, name: str, domain: str) -> Expansion | None:
-        """Return what the alias `name` stands for, None when it is none. Raises `AliasError`."""
+        """Return the expansion of the alias `name`; None when there is no such alias. Raises `AliasError`."""
         try:
             found = self._find(name)
             if found is None:
@@ -58,12 +58,12 @@ class Aliases:
         try:
             return self._maps.find(name)
         except TableError:
-            # A file that mail_owner can't read: Postfix opens tables while it is root.
+            # mail_owner may not be able to read the file; Postfix opens tables as root.
             with privileged():
                 return self._maps.find(name)
 
     def _owner(self, name: str, domain: str) -> str | None:
-        """`owner-NAME`, when such an alias exists: it hears of problems in the name of the list."""
+        """Return the address of the alias `owner-NAME`, which gets the problem reports of a list; None without one."""
         if not self._owner_request_special:
             return None
         owner = f"owner-{name}"
@@ -83,13 +83,13 @@ class Aliases:
 
 
 def read_include(path: str, account: Account, default_privs: str) -> tuple[list[Target], Account]:
-    """Return the targets of an :include: file, and the rights of its commands and files. Raises `AliasError`.
+    """Return the targets of an :include: file, and the account of its commands and files. Raises `AliasError`.
 
-    The file is opened with the rights in force. Its owner's rights are taken only in place of the default ones: a
-    user's list must not run what it names as somebody else.
+    The file is opened with the current account. Its owner's account replaces the default account only: a user's list
+    must not run commands as another user.
     """
     if not path.startswith("/"):
-        raise AliasError(bounced("5.3.5", f"mail system configuration error: :include:{path} is no absolute path"))
+        raise AliasError(bounced("5.3.5", f"mail system configuration error: :include:{path} is not an absolute path"))
     by_default = account == unprivileged(default_privs)
     opener = ROOT if by_default and os.getuid() == 0 else account
     try:
@@ -108,7 +108,7 @@ def read_include(path: str, account: Account, default_privs: str) -> tuple[list[
 
 
 def read_list(path: str, limit_octets: int) -> tuple[str, os.stat_result]:
-    """Return the text and status of a regular file. Raises `OSError`: unreadable, too long, or no regular file."""
+    """Return the text and status of a regular file. Raises `OSError`, also for a longer file and another kind."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         status = os.fstat(file)

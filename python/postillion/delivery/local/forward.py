@@ -1,4 +1,4 @@
-"""A user's .forward file: where mail goes in place of the mailbox (local(8), forward_path)."""
+"""A user's .forward file: the targets of mail instead of the mailbox (local(8), forward_path)."""
 
 import os
 import re
@@ -14,14 +14,13 @@ REFERENCE = re.compile(r"\$\$|\$(\w+)|\$\((\w+)(?:([?:])([^()]*))?\)|\$\{(\w+)(?
 
 
 class UndefinedError(KeyError):
-    """A name that has no value here: a path that needs it is no candidate."""
+    """A name without a value; a path with such a name is skipped."""
 
 
 def expand(text: str, values: Mapping[str, str], allowed: str | None = None) -> str:
     """Return a parameter's text with `$name`, `${name}`, `${name?if set}` and `${name:if not}` replaced.
 
-    Values are empty for names that stand for nothing now. Characters of values that are not in `allowed` become `_`.
-    Raises `UndefinedError` when a plain reference has no value.
+    `allowed`: other characters of values become `_`. Raises `UndefinedError` for a plain reference without a value.
     """
 
     def value(name: str) -> str:
@@ -46,10 +45,10 @@ def expand(text: str, values: Mapping[str, str], allowed: str | None = None) -> 
 def find_forward(
     paths: list[str], values: Mapping[str, str], allowed: str, account: Account
 ) -> tuple[str | None, list[Target], str | None]:
-    """Return the first existing file of forward_path, its targets, and what is wrong with it.
+    """Return the first existing file of forward_path, its targets, and its problem.
 
-    No targets: mail goes to the mailbox. A file that is not regular, belongs to another user, or is writable for the
-    world is passed over, for whoever can write to it could run commands as the user.
+    Without targets, mail goes to the mailbox. A file that is not regular, belongs to another user or is
+    world-writable has a problem and no targets: another user could write commands into it.
     """
     for pattern in paths:
         try:

@@ -1,8 +1,8 @@
-"""One recipient on its way through aliases, .forward files and the mailbox settings (local(8)).
+"""The delivery of one recipient through aliases, .forward files and the mailbox parameters (local(8)).
 
-An alias or .forward file with a single address is followed on the spot, as many turns as it takes. One with several
-targets has its commands, files and the user's own mailbox served here; its other addresses go back to the queue as
-one new message, so that each of them is retried by itself. That is also where addresses go that aren't local.
+An alias or .forward file with a single address is expanded repeatedly, up to `DEPTH_MAX`. With several targets, its
+commands, files and the user's own mailbox are delivered here, and its other addresses are queued as one new message, so
+that each has its own retries. Addresses that are not local are queued as well.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from postillion.delivery.mailbox.maildir import Maildirs, prepare_in_spool
 from postillion.tables import TableError
 
 DEPTH_MAX = 100
-"""Turns through aliases, lists and .forward files before they are taken for a loop."""
+"""Maximum depth of expansions of aliases, lists and .forward files; more are a loop."""
 CLIENT_VALUES = {
     "client_hostname": "client_name",
     "client_address": "client_address",
     "client_helo": "helo_name",
     "client_protocol": "protocol_name",
 }
-"""Names in forward_path and its like -> the envelope's attributes."""
+"""Names in forward_path and similar parameters -> attributes of the envelope."""
 REQUIRED_NAMES = ("mailer-daemon", "postmaster")
 
 
 class Message(Protocol):
-    """What delivery asks of the job about its message."""
+    """The part of a job that describes its message."""
 
     @property
     def queue_id(self) -> str: ...
@@ -51,19 +51,19 @@ class Message(Protocol):
 
 
 class Report(NamedTuple):
-    """What became of one of the places a recipient's mail went to. `address`: as the log shows it."""
+    """The verdict of one target of a recipient. `address`: the address in the log."""
 
     address: str
     verdict: Verdict
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Where a recipient stands: the address at hand, and how it came to be.
+class Step:
+    """A step of the expansion of a recipient: the current address and its origin.
 
-    `source`: "alias", "forward", "include", or None for the recipient itself. `expanded`: the name whose expansion it
-    is part of. `owner`: the user whose .forward it stands in. `account`: the rights of commands and files, None while
-    nobody's. `apart`: it has siblings, so addresses are to go their own ways.
+    `source`: "alias", "forward", "include", or None for the recipient itself. `expanded`: the expanded name. `owner`:
+    the owner of the .forward file. `account`: the account of commands and files; None for the default. `apart`: the
+    expansion has other targets, so an address is queued as a new message.
     """
 
     address: str
@@ -79,16 +79,16 @@ class Turn:
 
 @dataclass
 class Outcome:
-    """Everything that became of one recipient."""
+    """The results of one recipient."""
 
     reports: list[Report] = field(default_factory=list)
     forwards: dict[str, list[str]] = field(default_factory=dict)
-    """Addresses that a new message is to go to, by its sender."""
+    """Recipients of new messages, by sender."""
     earlier: list[Verdict] = field(default_factory=list)
-    """What earlier attempts settled."""
+    """Verdicts of earlier attempts."""
 
     def verdict(self) -> Verdict:
-        """Return the verdict on the recipient as a whole."""
+        """Return the combined verdict on the recipient."""
         return combined([*self.earlier, *(report.verdict for report in self.reports)])
 
 
@@ -104,7 +104,7 @@ class Delivery:
         tools: Tools,
         done: dict[str, Verdict] | None = None,
     ) -> None:
-        """`done`: the places that earlier attempts settled; this attempt adds its own."""
+        """`done`: the targets that earlier attempts finished; this attempt adds its own."""
         self._message = message
         self._letter = letter
         self._address = address
@@ -116,83 +116,83 @@ class Delivery:
         self._done = {} if done is None else done
 
     async def deliver(self) -> Outcome:
-        """Return what became of the recipient: a report for each place, and what is to be forwarded yet."""
-        turn = Turn(self._address, self._message.sender)
-        await self._guarded(turn, self._deliver_address(turn))
+        """Deliver the recipient; return a report for each target, and the addresses to forward to."""
+        step = Step(self._address, self._message.sender)
+        await self._guarded(step, self._deliver_address(step))
         if not self._outcome.reports and not self._outcome.forwards:
-            self._report(turn, deferred("4.3.0", "the expansion of the address has no recipient"))
+            self._report(step, deferred("4.3.0", "the expansion of the address has no recipient"))
         return self._outcome
 
-    async def _guarded(self, turn: Turn, work: Awaitable[None]) -> None:
-        """One target that can't be served keeps no other target from its mail."""
+    async def _guarded(self, step: Step, work: Awaitable[None]) -> None:
+        """Report the failure of one target, so that the other targets are still delivered."""
         try:
             await work
         except AliasError as error:
-            self._report(turn, error.verdict)
+            self._report(step, error.verdict)
         except NotPermittedError as error:
-            self._report(turn, deferred("4.3.5", str(error)))
+            self._report(step, deferred("4.3.5", str(error)))
         except TableError as error:
-            self._report(turn, deferred("4.3.0", str(error)))
+            self._report(step, deferred("4.3.0", str(error)))
 
-    async def _deliver_address(self, turn: Turn) -> None:
-        where = self._take_apart(turn.address)
-        if turn.depth > DEPTH_MAX:
+    async def _deliver_address(self, step: Step) -> None:
+        where = self._take_apart(step.address)
+        if step.depth > DEPTH_MAX:
             self._tools.warn(f"alias database loop for {where.user}")
-            self._report(turn, bounced("5.4.6", f"alias database loop for {where.user}"))
-        elif normal(turn.address) in self._letter.delivered_to():
-            self._report(turn, bounced("5.4.6", f"mail forwarding loop for {turn.address}"))
+            self._report(step, bounced("5.4.6", f"alias database loop for {where.user}"))
+        elif normal(step.address) in self._letter.delivered_to():
+            self._report(step, bounced("5.4.6", f"mail forwarding loop for {step.address}"))
         elif not where.user:
-            self._report(turn, bounced("5.1.3", f'null username in "{turn.address}"'))
+            self._report(step, bounced("5.1.3", f'null username in "{step.address}"'))
         else:
-            await self._switch(turn, where)
+            await self._switch(step, where)
 
-    async def _switch(self, turn: Turn, where: LocalAddress) -> None:
+    async def _switch(self, step: Step, where: LocalAddress) -> None:
         if where.user.startswith("\\"):
             name = where.user.lstrip("\\")
-            await self._deliver_user(turn, where._replace(user=name, local=name, extension=None))
+            await self._deliver_user(step, where._replace(user=name, local=name, extension=None))
             return
-        if await self._deliver_alias(turn, where):
+        if await self._deliver_alias(step, where):
             return
-        # Mail that somebody's alias or .forward sends elsewhere gets a queue entry of its own. What an alias sends to
-        # one user, and what users send to themselves, stays here.
-        own = where.user in (turn.owner, turn.expanded)
-        if turn.source == "include" or (turn.owner is not None and not own) or (turn.apart and not own):
-            self._forward(turn)
+        # Mail that an alias or .forward file sends to another address is queued as a new message. Mail that an alias
+        # sends to one user, and mail of users to themselves, is delivered here.
+        own = where.user in (step.owner, step.expanded)
+        if step.source == "include" or (step.owner is not None and not own) or (step.apart and not own):
+            self._forward(step)
             return
         account = find_account(where.user)
         if account is not None and self._settings.require_home_directory:
             with acting_as(account):
                 if not os.path.isdir(account.home):
-                    self._report(turn, deferred("4.3.0", f"cannot access home directory {account.home}"))
+                    self._report(step, deferred("4.3.0", f"cannot access home directory {account.home}"))
                     return
-        if account is not None and await self._deliver_forward(turn, where, account):
+        if account is not None and await self._deliver_forward(step, where, account):
             return
-        await self._deliver_user(turn, where)
+        await self._deliver_user(step, where)
 
-    async def _deliver_alias(self, turn: Turn, where: LocalAddress) -> bool:
+    async def _deliver_alias(self, step: Step, where: LocalAddress) -> bool:
         for name in dict.fromkeys((where.local, where.user)):
-            # An alias that lists its own name means the user of that name.
-            if turn.expanded == name:
+            # In an alias, its own name is the user of that name.
+            if step.expanded == name:
                 continue
             expansion = self._tools.aliases.expand(name, where.domain or self._settings.myorigin)
             if expansion is None:
                 continue
             below = replace(
-                turn,
-                depth=turn.depth + 1,
+                step,
+                depth=step.depth + 1,
                 source="alias",
                 expanded=name,
                 account=expansion.account,
-                sender=expansion.owner or turn.sender,
-                apart=turn.apart or len(expansion.targets) > 1 or expansion.owner is not None,
+                sender=expansion.owner or step.sender,
+                apart=step.apart or len(expansion.targets) > 1 or expansion.owner is not None,
                 extension=self._unmatched(where, "alias") if name != where.local else "",
             )
             await self._deliver_targets(expansion.targets, below)
             return True
         return False
 
-    async def _deliver_forward(self, turn: Turn, where: LocalAddress, account: Account) -> bool:
-        if turn.source == "forward" and turn.owner == where.user:
+    async def _deliver_forward(self, step: Step, where: LocalAddress, account: Account) -> bool:
+        if step.source == "forward" and step.owner == where.user:
             return False
         path, targets, problem = find_forward(
             self._settings.forward_path,
@@ -205,20 +205,20 @@ class Delivery:
         if path is None or not targets:
             return False
         below = replace(
-            turn,
-            depth=turn.depth + 1,
+            step,
+            depth=step.depth + 1,
             source="forward",
             expanded=where.user,
             owner=where.user,
             account=account,
-            apart=turn.apart or len(targets) > 1,
-            # A file of the extension's own has used it up.
+            apart=step.apart or len(targets) > 1,
+            # The .forward file of an extension consumes the extension.
             extension="" if (where.extension or "/") in path else self._unmatched(where, "forward"),
         )
         await self._deliver_targets(targets, below)
         return True
 
-    async def _deliver_targets(self, targets: list[Target], turn: Turn) -> None:
+    async def _deliver_targets(self, targets: list[Target], step: Step) -> None:
         serve = {
             ADDRESS: self._deliver_resolved,
             INCLUDE: self._deliver_include,
@@ -226,81 +226,81 @@ class Delivery:
             COMMAND: self._deliver_command,
         }
         for kind, text in targets:
-            key = (kind, text, str(turn.account.uid if turn.account else 0), str(turn.depth))
+            key = (kind, text, str(step.account.uid if step.account else 0), str(step.depth))
             if key not in self._seen:
                 self._seen.add(key)
-                await self._guarded(turn, serve[kind](text, turn))
+                await self._guarded(step, serve[kind](text, step))
 
-    async def _deliver_resolved(self, address: str, turn: Turn) -> None:
+    async def _deliver_resolved(self, address: str, step: Step) -> None:
         local, sign, domain = address.rpartition("@")
         if not sign:
             local, domain = address, self._settings.myorigin
-        if turn.extension:
-            local += turn.extension
-        below = replace(turn, address=f"{local}@{domain}")
+        if step.extension:
+            local += step.extension
+        below = replace(step, address=f"{local}@{domain}")
         if self._is_local(domain):
             await self._deliver_address(below)
         else:
             self._forward(below)
 
-    async def _deliver_include(self, path: str, turn: Turn) -> None:
-        if turn.depth > DEPTH_MAX:
+    async def _deliver_include(self, path: str, step: Step) -> None:
+        if step.depth > DEPTH_MAX:
             raise AliasError(bounced("5.4.6", f"include file loop for {path}"))
-        account = turn.account or unprivileged(self._settings.default_privs)
+        account = step.account or unprivileged(self._settings.default_privs)
         targets, account = read_include(path, account, self._settings.default_privs)
-        below = replace(turn, depth=turn.depth + 1, source="include", account=account, apart=True)
+        below = replace(step, depth=step.depth + 1, source="include", account=account, apart=True)
         await self._deliver_targets(targets, below)
 
-    async def _deliver_file(self, path: str, turn: Turn) -> None:
-        if turn.source not in self._settings.allow_mail_to_files:
-            self._report(turn, bounced("5.7.1", "mail to file is restricted"))
+    async def _deliver_file(self, path: str, step: Step) -> None:
+        if step.source not in self._settings.allow_mail_to_files:
+            self._report(step, bounced("5.7.1", "mail to file is restricted"))
             return
-        account = self._rights(turn)
+        account = self._rights(step)
         if path.startswith("~"):
-            if not path.startswith("~/") or turn.owner is None:
-                self._report(turn, bounced("5.3.5", f"mail system configuration error: bad file name {path}"))
+            if not path.startswith("~/") or step.owner is None:
+                self._report(step, bounced("5.3.5", f"mail system configuration error: bad file name {path}"))
                 return
             path = account.home.rstrip("/") + path[1:]
-        head = self._head(turn, "file")
+        head = self._head(step, "file")
         if path.endswith("/"):
-            await self._once(turn, path, self._tools.maildirs.deliver(path, head, self._letter.text, account))
+            await self._once(step, path, self._tools.maildirs.deliver(path, head, self._letter.text, account))
             return
-        place = mbox.Place(path, account, account, account.gid, None)
-        await self._once(turn, path, mbox.deliver(place, self._mbox_message(turn), self._settings.mbox))
+        file = mbox.MailboxFile(path, account, account, account.gid, None)
+        await self._once(step, path, mbox.deliver(file, self._mbox_message(step), self._settings.mbox))
 
-    async def _deliver_command(self, text: str, turn: Turn) -> None:
-        if turn.source not in self._settings.allow_mail_to_commands:
-            self._report(turn, bounced("5.7.1", "mail to command is restricted"))
+    async def _deliver_command(self, text: str, step: Step) -> None:
+        if step.source not in self._settings.allow_mail_to_commands:
+            self._report(step, bounced("5.7.1", "mail to command is restricted"))
             return
-        where = self._take_apart(turn.address)
-        work = self._run(text, turn, where, self._rights(turn), turn.owner is not None)
-        await self._once(turn, f"|{text}", work)
+        where = self._take_apart(step.address)
+        work = self._run(text, step, where, self._rights(step), step.owner is not None)
+        await self._once(step, f"|{text}", work)
 
-    async def _deliver_user(self, turn: Turn, where: LocalAddress) -> None:
+    async def _deliver_user(self, step: Step, where: LocalAddress) -> None:
         key = ("mailbox", where.local)
         if key in self._seen:
             return
         self._seen.add(key)
         if self._settings.unsupported:
             names = ", ".join(self._settings.unsupported)
-            self._report(turn, deferred("4.3.5", f"mail system configuration error: {names} is not supported"))
+            self._report(step, deferred("4.3.5", f"mail system configuration error: {names} is not supported"))
             return
         account = find_account(where.user)
         if account is None:
-            await self._deliver_unknown(turn, where)
+            await self._deliver_unknown(step, where)
             return
-        await self._once(turn, f"mailbox {where.user}", self._deliver_mailbox(turn, where, account))
+        await self._once(step, f"mailbox {where.user}", self._deliver_mailbox(step, where, account))
 
-    async def _deliver_mailbox(self, turn: Turn, where: LocalAddress, account: Account) -> Verdict:
+    async def _deliver_mailbox(self, step: Step, where: LocalAddress, account: Account) -> Verdict:
         settings, text = self._settings, self._letter.text
         mailbox_command = settings.mailbox_command_maps.lookup(where.user) or settings.mailbox_command
         if mailbox_command:
             rights = account if account.uid else unprivileged(settings.default_privs)
-            return await self._run(mailbox_command, turn, where, rights, True, home=account.home)
+            return await self._run(mailbox_command, step, where, rights, True, home=account.home)
         if settings.home_mailbox:
             path = f"{account.home}/{settings.home_mailbox}"
             if path.endswith("/"):
-                return await self._tools.maildirs.deliver(path, self._head(turn, "file"), text, account)
+                return await self._tools.maildirs.deliver(path, self._head(step, "file"), text, account)
             opener, gid = account, account.gid
         else:
             if "/" in where.user or where.user.startswith("."):
@@ -311,24 +311,24 @@ class Delivery:
                 path = f"{spool}{where.user}/"
                 if problem := prepare_in_spool(path, account, opener, gid):
                     return problem
-                return await self._tools.maildirs.deliver(path, self._head(turn, "file"), text, account)
+                return await self._tools.maildirs.deliver(path, self._head(step, "file"), text, account)
             path = f"{spool}/{where.user}"
-        place = mbox.Place(path, account, opener, gid, where.user)
-        return await mbox.deliver(place, self._mbox_message(turn), settings.mbox)
+        file = mbox.MailboxFile(path, account, opener, gid, where.user)
+        return await mbox.deliver(file, self._mbox_message(step), settings.mbox)
 
-    async def _once(self, turn: Turn, place: str, work: Coroutine[None, None, Verdict]) -> None:
-        """Deliver to a place, unless an earlier attempt on this recipient did and only its other places failed."""
-        done = self._done.get(place)
+    async def _once(self, step: Step, target: str, work: Coroutine[None, None, Verdict]) -> None:
+        """Deliver to a target, unless an earlier attempt on this recipient finished it."""
+        done = self._done.get(target)
         if done is not None:
             work.close()
             self._outcome.earlier.append(done)
             return
         verdict = await work
         if verdict.outcome != DEFERRED:
-            self._done[place] = verdict
-        self._report(turn, verdict)
+            self._done[target] = verdict
+        self._report(step, verdict)
 
-    async def _deliver_unknown(self, turn: Turn, where: LocalAddress) -> None:
+    async def _deliver_unknown(self, step: Step, where: LocalAddress) -> None:
         relay = self._settings.luser_relay
         if relay:
             try:
@@ -337,21 +337,21 @@ class Delivery:
                 address = ""
             if "@" not in address:
                 address = f"{address}@{self._settings.myorigin}"
-            if not address.startswith("@") and normal(address) != normal(turn.address):
-                below = replace(turn, depth=turn.depth + 1, source="alias", expanded=where.user, extension="")
+            if not address.startswith("@") and normal(address) != normal(step.address):
+                below = replace(step, depth=step.depth + 1, source="alias", expanded=where.user, extension="")
                 await self._deliver_resolved(address, below)
                 return
         elif where.user in REQUIRED_NAMES:
             self._tools.warn(f"required alias not found: {where.user}")
-            self._report(turn, sent("discarded"))
+            self._report(step, sent("discarded"))
             return
-        self._report(turn, bounced("5.1.1", f'unknown user: "{where.user}"'))
+        self._report(step, bounced("5.1.1", f'unknown user: "{where.user}"'))
 
     async def _run(
-        self, text: str, turn: Turn, where: LocalAddress, account: Account, has_user: bool, *, home: str | None = None
+        self, text: str, step: Step, where: LocalAddress, account: Account, has_user: bool, *, home: str | None = None
     ) -> Verdict:
         settings = self._settings
-        values = self._command_values(turn, where, account if has_user else None)
+        values = self._command_values(step, where, account if has_user else None)
         if home is not None:
             values["HOME"] = home
         try:
@@ -362,19 +362,19 @@ class Delivery:
             )
         except UndefinedError as error:
             return deferred("4.3.5", f"mail system configuration error: command_execution_directory needs {error}")
-        head = from_line(turn.sender, time.time()) + self._head(turn, "command")
+        head = from_line(step.sender, time.time()) + self._head(step, "command")
         environment = command.clean_environment(settings.export_environment, values, settings.command_expansion_filter)
         run = command.Command(
             text, account, environment, directory or None, settings.local_command_shell, settings.command_time_limit_s
         )
         return await command.deliver(run, head + self._letter.text)
 
-    def _command_values(self, turn: Turn, where: LocalAddress, account: Account | None) -> dict[str, str]:
+    def _command_values(self, step: Step, where: LocalAddress, account: Account | None) -> dict[str, str]:
         values = {
             "LOGNAME": where.user,
             "USER": where.user,
-            "SENDER": turn.sender,
-            "RECIPIENT": turn.address,
+            "SENDER": step.sender,
+            "RECIPIENT": step.address,
             "LOCAL": where.local,
             "DOMAIN": where.domain,
         }
@@ -410,19 +410,19 @@ class Delivery:
             values[name] = self._message.attribute(attribute) or ""
         return values
 
-    def _rights(self, turn: Turn) -> Account:
-        """Never root's: for what root's own files name, the default rights are taken."""
-        if turn.account is None or turn.account.uid == 0:
+    def _rights(self, step: Step) -> Account:
+        """Return the account of commands and files: never root, whose files get the default account."""
+        if step.account is None or step.account.uid == 0:
             return unprivileged(self._settings.default_privs)
-        return turn.account
+        return step.account
 
-    def _head(self, turn: Turn, kind: str) -> bytes:
-        delivered = self._address if self._settings.frozen_delivered_to else turn.address
+    def _head(self, step: Step, kind: str) -> bytes:
+        delivered = self._address if self._settings.frozen_delivered_to else step.address
         shown = delivered if kind in self._settings.prepend_delivered_header else None
-        return delivery_headers(turn.sender, self._original, shown)
+        return delivery_headers(step.sender, self._original, shown)
 
-    def _mbox_message(self, turn: Turn) -> tuple[bytes, bytes]:
-        return from_line(turn.sender, time.time()) + self._head(turn, "file"), self._letter.quoted()
+    def _mbox_message(self, step: Step) -> tuple[bytes, bytes]:
+        return from_line(step.sender, time.time()) + self._head(step, "file"), self._letter.quoted()
 
     def _unmatched(self, where: LocalAddress, kind: str) -> str:
         if where.extension is None or kind not in self._settings.propagate_unmatched_extensions:
@@ -438,22 +438,22 @@ class Delivery:
         )
 
     def _is_local(self, domain: str) -> bool:
-        """Surely local; what is in doubt goes back to the queue, whose manager knows."""
+        """Return whether a domain is surely local; the queue manager decides about the others."""
         domain = domain.lower()
         return domain in self._settings.local_domains or domain == self._address.rpartition("@")[2].lower()
 
-    def _forward(self, turn: Turn) -> None:
-        addresses = self._outcome.forwards.setdefault(turn.sender, [])
-        if turn.address not in addresses:
-            addresses.append(turn.address)
+    def _forward(self, step: Step) -> None:
+        addresses = self._outcome.forwards.setdefault(step.sender, [])
+        if step.address not in addresses:
+            addresses.append(step.address)
 
-    def _report(self, turn: Turn, verdict: Verdict) -> None:
-        self._outcome.reports.append(Report(turn.address, verdict))
+    def _report(self, step: Step, verdict: Verdict) -> None:
+        self._outcome.reports.append(Report(step.address, verdict))
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What deliveries share in one process."""
+    """The objects that all deliveries of a process share."""
 
     settings: LocalSettings
     aliases: Aliases

@@ -1,4 +1,4 @@
-"""The parameters of main.cf that local delivery goes by, under their own names."""
+"""The parameters of local delivery, under their own names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNSUPPORTED = ("mailbox_transport", "mailbox_transport_maps", "fallback_transpor
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """What local(8) is told by main.cf. Sizes in octets, times in seconds."""
+    """The parameters of local(8). Sizes are octets, times are seconds."""
 
     myhostname: str
     myorigin: str
@@ -53,7 +53,7 @@ class LocalSettings:
 
     @classmethod
     def load(cls, config: Config, warn: Warn) -> LocalSettings:
-        """Return the settings. Raises `ConfigError` and `TableTypeError`; `warn` hears what is only doubtful."""
+        """Return the settings. Raises `ConfigError` and `TableTypeError`; `warn` gets the doubtful values."""
         locks = tuple(style.lower() for style in config.items("mailbox_delivery_lock"))
         for style in locks:
             if style not in LOCK_STYLES:

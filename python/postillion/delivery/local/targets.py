@@ -1,4 +1,4 @@
-"""Where an alias or a .forward file sends mail: lists of addresses, files, commands and more lists (aliases(5))."""
+"""The targets of an alias or a .forward file: addresses, files, commands and :include: files (aliases(5))."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ INCLUDE_MARK = ":include:"
 
 
 class Target(NamedTuple):
-    """One target. `kind`: address, file, command or include; `text`: without the mark that says so."""
+    """One target. `kind`: address, file, command or include. `text`: without the mark of its kind."""
 
     kind: str
     text: str
 
 
 def parse_targets(text: str) -> list[Target]:
-    """Return the targets of a list separated by commas, in its order.
+    """Return the targets of a comma-separated list, in order.
 
     `"|command with blanks"`, `|"command"`, `/file`, `~/file`, `:include:/file`, `user`, `user@domain`,
-    `"odd user"@domain`, `Name <user@domain>`, and (comments). Empty items are passed over.
+    `"odd user"@domain`, `Name <user@domain>`, and (comments). Empty items are ignored.
     """
     targets = []
     for item in _items(text):
@@ -30,13 +30,15 @@ def parse_targets(text: str) -> list[Target]:
 
 
 def parse_lines(text: str) -> list[Target]:
-    """Return the targets of a .forward or :include: file: a list on each line, `#` at its start makes it a comment."""
+    """Return the targets of a .forward or :include: file: a list on each line; `#` starts a comment line."""
     return [target for line in text.split("\n") if not line.startswith("#") for target in parse_targets(line)]
 
 
 class _Item(NamedTuple):
-    """A list item: its text without quotes, the text inside angle brackets if there were any, and which characters
-    were quoted (an unquoted `@` parts the domain)."""
+    """A list item: its text without quotes, or the text inside angle brackets, and a flag for each quoted character.
+
+    The last unquoted `@` starts the domain.
+    """
 
     text: str
     quoted: list[bool]

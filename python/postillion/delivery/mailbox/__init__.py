@@ -1,1 +1,1 @@
-"""Mailboxes as files: Maildir and mbox."""
+"""Mailboxes in files: Maildir and mbox."""

@@ -1,10 +1,10 @@
-"""The message as it is put into a mailbox: unstuffed, LF line ends, with the headers of final delivery on top."""
+"""The text of a message for a mailbox: unstuffed, with LF line ends, and with the headers of the final delivery."""
 
 import re
 import time
 
 HEADER_MAX_OCTETS = 1024 * 1024
-"""As much of a message's head is searched for Delivered-To. A loop behind a larger one ends at hopcount_limit."""
+"""Maximum size of the header that is searched for Delivered-To; hopcount_limit ends a loop with a larger header."""
 
 DELIVERED_TO = re.compile(rb"^delivered-to[ \t]*:[ \t]*((?:[^\n]|\n[ \t])*)", re.IGNORECASE | re.MULTILINE)
 FROM_LINE = re.compile(rb"^From ", re.MULTILINE)
@@ -16,12 +16,12 @@ class Letter:
     """A message for local delivery."""
 
     def __init__(self, text: bytes) -> None:
-        """`text`: header and body with LF line ends; a last line without its end gets one."""
+        """`text`: header and body with LF line ends; a missing last one is added."""
         self.text = text if text.endswith(b"\n") or not text else text + b"\n"
         self._delivered_to: frozenset[str] | None = None
 
     def delivered_to(self) -> frozenset[str]:
-        """Return every address that the message was already delivered to, in lower case (its Delivered-To headers)."""
+        """Return the addresses in the message's Delivered-To headers, in lower case."""
         if self._delivered_to is None:
             end = self.text.find(b"\n\n", 0, HEADER_MAX_OCTETS)
             header = self.text[: end + 1 if end >= 0 else HEADER_MAX_OCTETS]
@@ -30,7 +30,7 @@ class Letter:
         return self._delivered_to
 
     def quoted(self) -> bytes:
-        """Return the text for an mbox: `From ` at the start of a line becomes `>From `, and an empty line ends it."""
+        """Return the text for an mbox: `From ` at the start of a line becomes `>From `, and an empty line follows."""
         text = self.text
         if text.startswith(b"From ") or b"\nFrom " in text:
             text = FROM_LINE.sub(b">From ", text)
@@ -46,13 +46,13 @@ def delivery_headers(sender: str, original: str, delivered: str | None) -> bytes
 
 
 def from_line(sender: str, wall_now: float) -> bytes:
-    """Return the line that starts a message in an mbox; the null sender is MAILER-DAEMON."""
+    """Return the first line of a message in an mbox; the null sender is MAILER-DAEMON."""
     date = time.asctime(time.localtime(wall_now))
     return f"From {quote(sender) or 'MAILER-DAEMON'}  {date}\n".encode("utf-8", "surrogateescape")
 
 
 def quote(address: str) -> str:
-    """Return an address fit for a header: its local part in quotes where RFC 5322 §3.4.1 needs them, on one line."""
+    """Return an address for a header: on one line, with its local part quoted if RFC 5322 §3.4.1 requires it."""
     address = CONTROLS.sub("?", address)
     local, sign, domain = address.rpartition("@")
     if not sign:
@@ -64,7 +64,7 @@ def quote(address: str) -> str:
 
 
 def is_quoted(local: str) -> bool:
-    """Whether a local part is a quoted string as a whole (RFC 5321 §4.1.2)."""
+    """Return whether a local part is a quoted string (RFC 5321 §4.1.2)."""
     return bool(re.fullmatch(r'"(?:[^"\\]|\\.)*"', local))
 
 
@@ -74,6 +74,6 @@ def unquote(local: str) -> str:
 
 
 def normal(address: str) -> str:
-    """Return the form in which addresses are compared: without outer blanks and needless quotes, in lower case."""
+    """Return the form of an address for comparisons: stripped, without needless quotes, in lower case."""
     local, sign, domain = address.strip().rpartition("@")
     return f"{unquote(local)}{sign}{domain}".casefold()

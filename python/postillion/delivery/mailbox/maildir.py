@@ -1,7 +1,7 @@
-"""Delivery to a Maildir: written under tmp/, synced, then linked into new/, whose directory is synced as well.
+"""Delivery to a Maildir: a message is written to tmp/ and synced, then linked into new/, and new/ is synced.
 
-A message is either whole in new/ or not there. The directory's sync is shared by the deliveries at hand (`Syncs`).
-Names are Postfix's: `SECONDS.P<pid>Q<n>.HOST` under tmp/, `SECONDS.V<dev>I<inode>M<usec>.HOST` under new/.
+A message in new/ is always complete. Concurrent deliveries share the sync of a directory (`Syncs`). File names are
+Postfix's: `SECONDS.P<pid>Q<n>.HOST` in tmp/, `SECONDS.V<dev>I<inode>M<usec>.HOST` in new/.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ MODE_FILE = 0o600
 
 
 class Syncs:
-    """Syncs of directories, each done once for everybody who asked for it in the same turn of the event loop."""
+    """Syncs of directories: one for all callers in the same iteration of the event loop."""
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[int, int], tuple[int, asyncio.Future[None]]] = {}
 
     async def sync(self, directory: int) -> None:
-        """Wait until the open directory's entries are on disk; its file descriptor is closed. Raises `OSError`."""
+        """Wait until the open directory's entries are on disk, and close its descriptor. Raises `OSError`."""
         status = os.fstat(directory)
         key = (status.st_dev, status.st_ino)
         loop = asyncio.get_running_loop()
@@ -54,7 +54,7 @@ class Syncs:
 
 
 class Maildirs:
-    """Everything that deliveries to Maildirs of one process have in common."""
+    """The deliveries of one process to Maildirs."""
 
     def __init__(self, host: str | None = None) -> None:
         self._host = (host or socket.gethostname()).replace("/", "\\057").replace(":", "\\072")
@@ -62,9 +62,9 @@ class Maildirs:
         self._syncs = Syncs()
 
     async def deliver(self, path: str, head: bytes, text: bytes, account: Account) -> Verdict:
-        """Return what became of the message in the Maildir `path` of the account's user.
+        """Deliver to the Maildir `path` of the account's user, and return the verdict.
 
-        Missing directories are made. Whatever fails, new/ holds the whole message or nothing of it.
+        Missing directories are created. After a failure, new/ contains the complete message or no part of it.
         """
         path = path.rstrip("/") + "/"
         try:
@@ -73,7 +73,7 @@ class Maildirs:
             try:
                 await self._syncs.sync(directory)
             except OSError:
-                # The name may or may not last: take it back, so that the next attempt makes no second copy.
+                # The name may not be on disk. Remove it, so that the next attempt makes no second copy.
                 with acting_as(account), suppress(OSError):
                     os.unlink(name)
                 raise
@@ -82,7 +82,7 @@ class Maildirs:
         return sent("delivered to maildir")
 
     def _write(self, path: str, head: bytes, text: bytes) -> tuple[str, int]:
-        """Write the message; return its name under new/ and that directory, open and still to be synced."""
+        """Write the message; return its name in new/ and the open directory, which is not synced yet."""
         now = time.time_ns()
         seconds, usec = now // 1_000_000_000, now // 1000 % 1_000_000
         file, tmp = self._create(path, seconds)
@@ -122,10 +122,10 @@ class Maildirs:
 
 
 def prepare_in_spool(path: str, account: Account, opener: Account, opener_gid: int) -> Verdict | None:
-    """Make the user's Maildir in the mail spool directory, with the rights of `opener` where users can make nothing.
+    """Create the user's Maildir in the mail spool directory, with the rights of `opener`; None when it is usable.
 
-    Returns why it can't be used: others may write to a spool directory, so what stands there must be a directory, no
-    symbolic link, and the user's own.
+    Otherwise return the verdict: other users may write to a spool directory, so the Maildir must be a directory of the
+    user, and not a symbolic link.
     """
     path = path.rstrip("/")
     try:
@@ -145,10 +145,10 @@ def prepare_in_spool(path: str, account: Account, opener: Account, opener_gid: i
 
 
 def _make_for(path: str, account: Account | None) -> None:
-    """Make a directory and give it to the account's user, unless somebody else is quicker. Raises `OSError`.
+    """Create a directory of the account's user, unless another process was faster. Raises `OSError`.
 
-    It has its owner before it has its name: another process must not find it without, and what the user puts in its
-    place meanwhile must not be given away.
+    The directory gets its owner before its name: another process must not see it with the wrong owner, and chown(2)
+    must not change a file that the user placed under the name.
     """
     holder = os.path.dirname(path) or "."
     make_directories(holder)
@@ -176,7 +176,7 @@ def write_all(file: int, *parts: bytes) -> None:
 
 
 def make_directories(path: str) -> None:
-    """Make a directory and those above it that are missing, and sync the directories that hold the new names."""
+    """Create a directory and its missing parents, and sync the directories that contain the new names."""
     missing = [path]
     while (parent := os.path.dirname(missing[-1])) and not os.path.isdir(parent):
         missing.append(parent)
@@ -189,7 +189,7 @@ def make_directories(path: str) -> None:
 
 
 def sync_directory(path: str) -> None:
-    """Make a directory's names stable. Raises `OSError`."""
+    """Sync the entries of a directory. Raises `OSError`."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

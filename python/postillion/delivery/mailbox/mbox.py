@@ -1,8 +1,8 @@
-"""Delivery to a file in mbox form: locked, appended, synced; cut back to its old length when anything fails.
+"""Delivery to a file in mbox format: lock, append, sync; a failure truncates the file to its old length.
 
-Locks are tried until `deliver_lock_attempts` is used up, with nothing held while waiting. A name that is a symbolic
-link, a file with a second name, and anything but a regular file is refused: a mailbox in a directory that others can
-write to must lead nowhere else.
+Locks are tried `deliver_lock_attempts` times, and none is held during the wait. Symbolic links, files with several
+hard links and files that are not regular are refused: in a directory that others can write to, such a mailbox could
+lead to another file.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ NULL_DEVICE = os.makedev(1, 3)
 
 
 class MboxSettings(NamedTuple):
-    """The parameters that bear on files in mbox form, under their own names."""
+    """The parameters of mbox files, under their own names."""
 
     mailbox_delivery_lock: tuple[str, ...]
     deliver_lock_attempts: int
@@ -36,11 +36,11 @@ class MboxSettings(NamedTuple):
     strict_mailbox_ownership: bool
 
 
-class Place(NamedTuple):
-    """Where to append, and with whose rights.
+class MailboxFile(NamedTuple):
+    """A file to append to, with the accounts that access it.
 
-    `account` writes. `opener`, in the group `opener_gid`, opens, makes and locks: root in a mail spool directory where
-    users can make no files. `user`: whose mailbox it is; None for a file that an alias or a .forward file names.
+    `account` writes. `opener`, in the group `opener_gid`, opens, creates and locks: root in a mail spool directory
+    where users cannot create files. `user`: the owner of the mailbox; None for a file in an alias or a .forward file.
     """
 
     path: str
@@ -51,44 +51,44 @@ class Place(NamedTuple):
 
 
 class Busy(Exception):
-    """Somebody else holds a lock on the file."""
+    """Another process holds a lock on the file."""
 
 
 class Refused(Exception):
-    """The file is nothing to append mail to; holds the verdict."""
+    """A file that does not accept mail; holds the verdict."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.text)
         self.verdict = verdict
 
 
-async def deliver(place: Place, message: tuple[bytes, bytes], settings: MboxSettings) -> Verdict:
-    """Return what became of the message (From_ line and headers, quoted text) in the file.
+async def deliver(mailbox: MailboxFile, message: tuple[bytes, bytes], settings: MboxSettings) -> Verdict:
+    """Append the message (From_ line and headers, quoted text) to the file, and return the verdict.
 
-    Waits at most `deliver_lock_attempts` times `deliver_lock_delay_s`.
+    Waits `deliver_lock_attempts` times `deliver_lock_delay_s` at most.
     """
-    problem = deferred("4.2.0", f"{_subject(place)}no attempt to lock it was allowed")
+    problem = deferred("4.2.0", f"{_subject(mailbox)}deliver_lock_attempts allows no attempt")
     for attempt in range(settings.deliver_lock_attempts):
         if attempt:
             await asyncio.sleep(settings.deliver_lock_delay_s)
         try:
-            _append(place, message, settings)
+            _append(mailbox, message, settings)
         except Busy as busy:
-            problem = deferred("4.2.0", f"{_subject(place)}{busy}")
+            problem = deferred("4.2.0", f"{_subject(mailbox)}{busy}")
         except Refused as refused:
-            return refused.verdict._replace(text=_subject(place) + refused.verdict.text)
+            return refused.verdict._replace(text=_subject(mailbox) + refused.verdict.text)
         except OSError as error:
-            about = f"{error.filename}: " if error.filename not in (None, place.path) else ""
-            return from_errno(error, f"{_subject(place)}{about}{error.strerror}")
+            about = f"{error.filename}: " if error.filename not in (None, mailbox.path) else ""
+            return from_errno(error, f"{_subject(mailbox)}{about}{error.strerror}")
         else:
-            return sent("delivered to mailbox" if place.user else f"delivered to file: {place.path}")
+            return sent("delivered to mailbox" if mailbox.user else f"delivered to file: {mailbox.path}")
     return problem
 
 
 def spool_opener(directory: str, account: Account) -> tuple[Account, int]:
-    """Return with whose rights a mailbox of `account` in the spool directory is opened and locked.
+    """Return the account and group that open and lock a mailbox of `account` in the spool directory.
 
-    World-writable: the user's. Group-writable: the user's in the directory's group. Otherwise root's.
+    World-writable directory: the user. Group-writable: the user with the directory's group. Otherwise root.
     """
     try:
         status = os.stat(directory)
@@ -101,45 +101,45 @@ def spool_opener(directory: str, account: Account) -> tuple[Account, int]:
     return ROOT, 0
 
 
-def _append(place: Place, message: tuple[bytes, bytes], settings: MboxSettings) -> None:
-    """Open, lock, append and unlock without a pause. Raises `Busy`, `Refused`, `OSError`."""
-    with acting_as(place.opener, place.opener_gid), _dotlock(place, settings):
-        file = _open(place)
+def _append(mailbox: MailboxFile, message: tuple[bytes, bytes], settings: MboxSettings) -> None:
+    """Open, lock, append and unlock without waiting. Raises `Busy`, `Refused`, `OSError`."""
+    with acting_as(mailbox.opener, mailbox.opener_gid), _dotlock(mailbox, settings):
+        file = _open(mailbox)
         try:
             status = os.fstat(file)
             if stat.S_ISCHR(status.st_mode) and status.st_rdev == NULL_DEVICE:
                 return
-            _check(place, status, settings)
+            _check(mailbox, status, settings)
             _lock(file, settings)
-            # A reader that replaces mailboxes may have done so before the lock was ours.
+            # A mail reader may have replaced the file before we got the lock.
             if os.fstat(file).st_nlink != 1:
                 raise Busy("target file status changed unexpectedly")
-            with acting_as(place.account):
+            with acting_as(mailbox.account):
                 _write(file, message, settings)
         finally:
             os.close(file)
 
 
-def _open(place: Place) -> int:
+def _open(mailbox: MailboxFile) -> int:
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        return os.open(place.path, flags)
+        return os.open(mailbox.path, flags)
     except FileNotFoundError:
         pass
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise Refused(bounced("5.2.0", f"destination {place.path} is a symbolic link")) from error
+            raise Refused(bounced("5.2.0", f"destination {mailbox.path} is a symbolic link")) from error
         if error.errno == errno.ENXIO or error.errno == errno.EISDIR:
-            raise Refused(bounced("5.2.0", f"destination {place.path} is not a regular file")) from error
+            raise Refused(bounced("5.2.0", f"destination {mailbox.path} is not a regular file")) from error
         raise
     try:
-        file = os.open(place.path, flags | os.O_CREAT | os.O_EXCL, MODE_FILE)
+        file = os.open(mailbox.path, flags | os.O_CREAT | os.O_EXCL, MODE_FILE)
     except FileExistsError as error:
         raise Busy("target file status changed unexpectedly") from error
     try:
-        if place.opener.uid != place.account.uid:
-            os.fchown(file, place.account.uid, place.account.gid)
-        holder = os.open(os.path.dirname(place.path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if mailbox.opener.uid != mailbox.account.uid:
+            os.fchown(file, mailbox.account.uid, mailbox.account.gid)
+        holder = os.open(os.path.dirname(mailbox.path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(holder)
         finally:
@@ -150,16 +150,16 @@ def _open(place: Place) -> int:
     return file
 
 
-def _check(place: Place, status: os.stat_result, settings: MboxSettings) -> None:
+def _check(mailbox: MailboxFile, status: os.stat_result, settings: MboxSettings) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise Refused(bounced("5.2.0", f"destination {place.path} is not a regular file"))
+        raise Refused(bounced("5.2.0", f"destination {mailbox.path} is not a regular file"))
     if status.st_nlink != 1:
-        raise Refused(bounced("5.2.0", f"destination {place.path} has {status.st_nlink} hard links"))
-    if place.user is None:
+        raise Refused(bounced("5.2.0", f"destination {mailbox.path} has {status.st_nlink} hard links"))
+    if mailbox.user is None:
         if status.st_mode & EXECUTABLE:
             raise Refused(bounced("5.7.1", "file is executable"))
-    elif settings.strict_mailbox_ownership and status.st_uid != place.account.uid:
-        raise Refused(deferred("4.2.0", f"destination {place.path} is not owned by recipient"))
+    elif settings.strict_mailbox_ownership and status.st_uid != mailbox.account.uid:
+        raise Refused(deferred("4.2.0", f"destination {mailbox.path} is not owned by recipient"))
 
 
 def _lock(file: int, settings: MboxSettings) -> None:
@@ -183,7 +183,7 @@ def _write(file: int, message: tuple[bytes, bytes], settings: MboxSettings) -> N
         write_all(file, *message)
         os.fsync(file)
     except OSError:
-        # Half a message would become part of the one before it.
+        # An incomplete message would become part of the previous one.
         with suppress(OSError):
             os.ftruncate(file, before)
             os.fsync(file)
@@ -191,11 +191,11 @@ def _write(file: int, message: tuple[bytes, bytes], settings: MboxSettings) -> N
 
 
 @contextmanager
-def _dotlock(place: Place, settings: MboxSettings) -> Iterator[None]:
-    """Hold `PATH.lock`. For a file that isn't somebody's mailbox, a directory where none can be made is no obstacle."""
-    lock = place.path + ".lock"
+def _dotlock(mailbox: MailboxFile, settings: MboxSettings) -> Iterator[None]:
+    """Hold `PATH.lock`. A file that is not a user's mailbox is used without it when the directory is not writable."""
+    lock = mailbox.path + ".lock"
     held = False
-    if "dotlock" in settings.mailbox_delivery_lock and _may_be_locked(place.path):
+    if "dotlock" in settings.mailbox_delivery_lock and _may_be_locked(mailbox.path):
         try:
             os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0))
             held = True
@@ -203,7 +203,7 @@ def _dotlock(place: Place, settings: MboxSettings) -> Iterator[None]:
             _remove_stale(lock, settings)
             raise Busy(f"unable to create lock file {lock}: File exists") from error
         except OSError:
-            if place.user is not None:
+            if mailbox.user is not None:
                 raise
     try:
         yield
@@ -214,7 +214,7 @@ def _dotlock(place: Place, settings: MboxSettings) -> Iterator[None]:
 
 
 def _may_be_locked(path: str) -> bool:
-    """No lock file beside /dev/null, a directory, a FIFO: they will be refused anyway."""
+    """Return whether a lock file is useful; a directory or a FIFO is refused later, and /dev/null needs none."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
@@ -222,13 +222,13 @@ def _may_be_locked(path: str) -> bool:
 
 
 def _remove_stale(lock: str, settings: MboxSettings) -> None:
-    """A lock that nobody has renewed for `stale_lock_time` was left behind by a crash."""
+    """Remove a lock that is older than `stale_lock_time`, which a crash left behind."""
     with suppress(OSError):
         if time.time() - os.lstat(lock).st_mtime > settings.stale_lock_time_s:
             os.unlink(lock)
 
 
-def _subject(place: Place) -> str:
-    if place.user is None:
-        return f"cannot append message to file {place.path}: "
-    return f"cannot update mailbox {place.path} for user {place.user}. "
+def _subject(mailbox: MailboxFile) -> str:
+    if mailbox.user is None:
+        return f"cannot append message to file {mailbox.path}: "
+    return f"cannot update mailbox {mailbox.path} for user {mailbox.user}. "

@@ -1,1 +1,1 @@
-"""The SMTP and LMTP client (smtp(8)): where to deliver, over which connection, and what came of it."""
+"""The SMTP and LMTP client (smtp(8)): destinations, hosts, connections, and the agent."""

@@ -1,4 +1,4 @@
-"""smtp: deliver to the network (smtp(8))."""
+"""smtp: delivers mail to other hosts (smtp(8))."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def main(protocol: str = "smtp") -> NoReturn:
-    """Run the program as master starts it; `protocol`: smtp or lmtp, which is its name as well."""
+    """Run the program as master starts it. `protocol`: smtp or lmtp, also the name of the program."""
 
     async def serve(process: Daemon) -> None:
         capacity = process.session_limit or process.config.number("default_process_limit")

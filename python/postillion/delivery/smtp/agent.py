@@ -1,8 +1,8 @@
-"""The delivery agent smtp, and lmtp: jobs to connections.
+"""The delivery agents smtp and lmtp: they assign jobs to connections.
 
-A job takes a warm connection to its next hop when there is one, or follows another job on a connection that is busy,
-without a task. Otherwise a task finds the hosts and connects; it ends when a connection stands, and a new one goes on
-with the next host if recipients are left open. One timer looks at all connections every `SWEEP_S`.
+A job uses an idle connection to its next hop, or follows another job on a busy connection; neither needs a task.
+Otherwise a task finds the hosts and connects; it ends with the first connection, and another task tries the next host
+for the recipients that are left open. One timer checks all connections every `SWEEP_S`.
 """
 
 from __future__ import annotations
@@ -16,37 +16,38 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from postillion._core import DeliveryJob, SmtpClient, SmtpClientSettings
+from postillion._core.delivery import DeliveryJob
+from postillion._core.smtp import SmtpClient, SmtpClientSettings
 from postillion.config import Config
 from postillion.delivery.agent import Agent
 from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list, port_number
-from postillion.delivery.smtp.resolver import Resolver
 from postillion.delivery.smtp.sessions import (
     FINISHED,
     NEXT,
     STALE,
     Attempt,
     CacheSettings,
-    Courier,
     Route,
     Session,
+    SessionOwner,
 )
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, targets
+from postillion.dns import Resolver
 
 if TYPE_CHECKING:
     from postillion.program.daemon import Daemon
 
 SWEEP_S = 0.5
-"""How often deadlines are looked at: no timeout comes earlier than asked for, and none this much later."""
+"""Interval of the checks of deadlines; a timeout is at most this much late, and never early."""
 TIMED_OUT = 0.0
-"""In place of the deadline of a connection that did not come about in time."""
+"""Value of `Attempt.connect_deadline` after the deadline has passed."""
 ROUTES_MAX = 10_000
-"""Next hops remembered; those without a connection go first."""
+"""Maximum number of cached next hops; those without a connection are dropped first."""
 STAGES = ("helo", "mail", "rcpt", "data_init", "data_xfer", "data_done", "rset")
 
 
 def client_settings(config: Config, prefix: str) -> SmtpClientSettings:
-    """Read what a client does; `prefix`: smtp or lmtp."""
+    """Return the settings of the Rust client. `prefix`: smtp or lmtp."""
     helo_name = config.text("smtp_helo_name") if prefix == "smtp" else config.text("lmtp_lhlo_name")
     times = {f"{stage}_timeout": config.seconds(f"{prefix}_{_stage_name(prefix, stage)}_timeout") for stage in STAGES}
     return SmtpClientSettings(
@@ -74,13 +75,13 @@ def _hello(prefix: str) -> str:
 
 
 class CannotBind(Exception):
-    """The address to connect from is not this machine's, and there must be no other (smtp_bind_address_enforce)."""
+    """The source address is not on this machine, and smtp_bind_address_enforce forbids another one."""
 
 
-class SmtpAgent(Agent, Courier):
+class SmtpAgent(Agent, SessionOwner):
     """The agent of one service.
 
-    `protocol`: smtp or lmtp. `resolver`: asks the name servers of /etc/resolv.conf unless another one is given.
+    `protocol`: smtp or lmtp. `resolver`: asks the name servers in /etc/resolv.conf by default.
     """
 
     def __init__(self, daemon: Daemon, protocol: str, *, capacity: int, resolver: Resolver | None = None) -> None:
@@ -120,7 +121,7 @@ class SmtpAgent(Agent, Courier):
             self._sweep.cancel()
 
     def start(self, job: DeliveryJob) -> None:
-        """Put the job on a warm connection, or begin to connect."""
+        """Assign the job to a connection, or start to connect."""
         now = self._loop.time()
         route = self._route(job.nexthop)
         route.started(now)
@@ -139,7 +140,7 @@ class SmtpAgent(Agent, Courier):
             session.carry(attempt, last_session=last)
 
     def session_opened(self, session: Session) -> SmtpClient:
-        """Return the client for a connection that was just made."""
+        """Return the client for a new connection."""
         target = session.target
         self.sessions.add(session)
         self._watch()
@@ -155,16 +156,16 @@ class SmtpAgent(Agent, Courier):
         )
 
     def session_ended(self, session: Session, attempt: Attempt, code: int) -> None:
-        """Give the job back or try the next host; keep the session when there is demand."""
+        """Finish the job or try the next host; keep the session when there is demand."""
         job, route = attempt.job, attempt.route
         if code == STALE:
-            # Nothing was said about this job: as if the connection had not been there.
+            # The server closed the idle connection, so the attempt does not count.
             self.sessions.discard(session)
             self.session_left(attempt)
             return
         done = job.left == 0
         if done:
-            self._settled(attempt)
+            self._finished(attempt)
         else:
             attempt.failure = None
             attempt.sessions += session.client.transactions > 0
@@ -186,12 +187,12 @@ class SmtpAgent(Agent, Courier):
             self._connect(attempt)
 
     def session_left(self, attempt: Attempt) -> None:
-        """Connect for a job that was to follow another one."""
+        """Connect for a job that cannot use the session that it was to follow on."""
         attempt.tried = None
         self._connect(attempt)
 
     def session_lost(self, session: Session) -> None:
-        """Forget an idle session that has closed."""
+        """Drop an idle session that has closed."""
         self.sessions.discard(session)
         try:
             session.route.idle.remove(session)
@@ -199,13 +200,13 @@ class SmtpAgent(Agent, Courier):
             pass
 
     def session_broken(self, session: Session, attempt: Attempt | None, problem: BaseException) -> None:
-        """Defer the job that a mistake of ours has ended."""
+        """Defer the job of a session that ended with an exception."""
         self.session_lost(session)
         if attempt is not None:
             attempt.route.active -= 1
             self._failed(attempt.job, problem)
 
-    def _settled(self, attempt: Attempt) -> None:
+    def _finished(self, attempt: Attempt) -> None:
         attempt.route.active -= 1
         self.finish(attempt.job)
 
@@ -230,7 +231,7 @@ class SmtpAgent(Agent, Courier):
         del self.connecting[task]
 
     async def _open(self, attempt: Attempt) -> None:
-        """Open a connection to the next host that takes one; without any, the job ends."""
+        """Open a connection to the next host that accepts one; without any, finish the job."""
         job = attempt.job
         try:
             while job in self.in_flight:
@@ -282,7 +283,7 @@ class SmtpAgent(Agent, Courier):
         return True
 
     async def _connect_from(self, source: str, target: Target, protocol: Callable[[], Session]) -> None:
-        """Connect from the address `source`, where there is one; from any other only if that is allowed."""
+        """Connect from the address `source` if it is given; from another address only if `bind_enforce` allows it."""
         if not source:
             await self._loop.create_connection(protocol, target.address, target.port)
             return
@@ -290,7 +291,7 @@ class SmtpAgent(Agent, Courier):
         try:
             connection.setblocking(False)
             try:
-                # A number: a name would be looked up while everything waits.
+                # Only a numeric address: the lookup of a name would block the event loop.
                 connection.bind((str(ipaddress.ip_address(source)), 0))
             except (OSError, ValueError) as problem:
                 reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else str(problem)
@@ -341,7 +342,7 @@ class SmtpAgent(Agent, Courier):
         return sites
 
     def _softened(self, dsn: str, site: Destination, route: Route) -> str:
-        """A relay host that cannot be found is a mistake of ours: the mail waits until it is mended."""
+        """Return 4.3.5 for a relay host that is not found: the mail waits until the configuration is fixed."""
         name = "relayhost" if route.nexthop == self.relayhost else ""
         if site.text in self.fallbacks:
             name = "smtp_fallback_relay"
@@ -355,13 +356,13 @@ class SmtpAgent(Agent, Courier):
             attempt.job.fail(*attempt.failure)
         else:
             attempt.job.fail_as_heard("4.3.0", "server unavailable or unable to receive mail")
-        self._settled(attempt)
+        self._finished(attempt)
 
     def _watch(self) -> None:
         if self._sweep is None:
-            self._sweep = self._loop.call_later(SWEEP_S, self._look_around)
+            self._sweep = self._loop.call_later(SWEEP_S, self._check_all)
 
-    def _look_around(self) -> None:
+    def _check_all(self) -> None:
         now = self._loop.time()
         for task, attempt in list(self.connecting.items()):
             if attempt.connect_deadline is not None and attempt.connect_deadline <= now:

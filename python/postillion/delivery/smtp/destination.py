@@ -1,7 +1,8 @@
-"""Next hops as transport tables, relayhost and relay domains write them (transport(5), postconf(5) relayhost).
+"""The syntax of next hops (transport(5), postconf(5) relayhost).
 
-`example.org` stands for the hosts that its MX records name, `[mx.example.org]` for that host; `:port` or `:service`
-may follow; a list, by commas or blanks, is tried in order. LMTP knows `unix:/path` and `inet:host:port` as well.
+`example.org` means the hosts in its MX records, `[mx.example.org]` that host; `:port` or `:service` may follow. The
+next hops of a list, separated by commas or blanks, are tried in order. LMTP also has `unix:/path` and
+`inet:host:port`.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ import socket
 from typing import NamedTuple
 
 DESTINATIONS_MAX = 100
-"""The longest list of next hops that is looked at."""
+"""Maximum number of next hops of a list that are used."""
 _SERVICES = {"smtp": 25, "lmtp": 24, "submission": 587, "submissions": 465, "smtps": 465}
 
 
 class BadDestination(ValueError):
-    """A next hop that cannot be read; the text says why."""
+    """An invalid next hop; the text gives the reason."""
 
 
 class Destination(NamedTuple):
-    """One next hop. `text`: as it was written. `mx`: its MX records are asked for.
+    """One next hop. `text`: as written. `mx`: look up its MX records.
 
-    `address`: that of the host when it is given by one. `path`: a socket in the file system, then there is no `host`.
+    `address`: the IP address, when the next hop is one. `path`: a socket in the file system; then `host` is empty.
     """
 
     text: str
@@ -53,7 +54,7 @@ def parse(text: str, default_port: int, *, lmtp: bool = False) -> Destination:
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")
         if not closed or (rest and not rest.startswith(":")):
-            raise BadDestination(f'missing "]" or text behind it in server description: {text}')
+            raise BadDestination(f'missing "]", or text after it, in server description: {text}')
         port = rest[1:]
         mx = False
     else:
@@ -73,7 +74,7 @@ def _literal(host: str) -> str | None:
 
 
 def port_number(text: str, default: int) -> int:
-    """Return the port that a number or a service name stands for; `default` for nothing. Raises `BadDestination`."""
+    """Return the port of a number or a service name; `default` for empty text. Raises `BadDestination`."""
     if not text:
         return default
     if text.isascii() and text.isdigit():

@@ -1,11 +1,11 @@
-"""Connections: one carries one job after the other, and may wait a little for the next job to the same next hop.
+"""Connections: one carries one job after the other, and waits a short time for the next job to the same next hop.
 
-A job for which no connection is idle may follow another while that is under way: its commands then go out with the
-other's message.
+Without an idle connection, a job may follow another job in progress: its commands are then sent with the other job's
+message.
 
-`Session` is the protocol of one connection: what the server sends goes to the Rust client, what the client writes goes
-to the server, and nothing else happens per message. `Route` holds what is known of one next hop: its idle sessions and
-how much demand there is, which decides whether a session is kept (smtp_connection_cache_on_demand).
+`Session` is the protocol of one connection. It passes the octets between the server and the Rust client, and does
+nothing else per message. `Route` is the state of one next hop: its idle sessions, and its demand, which decides whether
+a session is kept (smtp_connection_cache_on_demand).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from postillion._core import DeliveryJob, SmtpClient
+from postillion._core.delivery import DeliveryJob
+from postillion._core.smtp import SmtpClient
 
 if TYPE_CHECKING:
     from postillion.config import Config
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
     from postillion.delivery.smtp.targets import Target
 
 DEMAND_S = 1.0
-"""Jobs that follow each other within this time are demand for a connection that stays."""
+"""Two jobs within this time are demand for a cached connection."""
 IDLE_MAX_SESSIONS = 50
-"""Idle sessions kept to one next hop."""
+"""Maximum number of idle sessions to one next hop."""
 FOLLOW_MAX_S = 1.0
-"""How long a job waits for the one that it follows; then it has a connection of its own."""
+"""Longest wait of a job for the job that it follows; then it gets its own connection."""
 MORE, FINISHED, CLOSED, STALE = SmtpClient.MORE, SmtpClient.FINISHED, SmtpClient.CLOSED, SmtpClient.STALE
 SENDING, NEXT = SmtpClient.SENDING, SmtpClient.NEXT
 
 
 class CacheSettings(NamedTuple):
-    """When a connection is used again; names as in postconf(5), times in seconds."""
+    """The parameters of the connection cache, by their names in postconf(5). Times are seconds."""
 
     on_demand: bool
     destinations: frozenset[str]
@@ -43,7 +44,7 @@ class CacheSettings(NamedTuple):
 
     @classmethod
     def of(cls, config: Config, prefix: str) -> CacheSettings:
-        """Read them; `prefix`: smtp or lmtp."""
+        """Return the settings of a configuration. `prefix`: smtp or lmtp."""
         return cls(
             on_demand=config.flag(f"{prefix}_connection_cache_on_demand"),
             destinations=frozenset(word.lower() for word in config.items(f"{prefix}_connection_cache_destinations")),
@@ -64,32 +65,32 @@ class Route:
         self.active = 0
         self.idle: deque[Session] = deque()
         self.busy: dict[Session, None] = {}
-        """Kept sessions with a job that none follows, the one that began first in front."""
+        """Sessions in progress whose job has no follower, the oldest first."""
         self.last_start = self.previous_start = float("-inf")
         self.sites: list[Destination] | None = None
-        """The next hops that it names; None until it was read."""
+        """The parsed next hops of the list; None before the first lookup."""
         self.targets_known = 1
-        """How many hosts there were to try when last looked."""
+        """The number of hosts at the last lookup."""
 
     def started(self, now: float) -> None:
-        """A job begins."""
+        """Count a new job."""
         self.active += 1
         self.previous_start, self.last_start = self.last_start, now
 
     def wants(self, settings: CacheSettings, others: int) -> bool:
-        """Whether a connection should stay; `others`: how many of the jobs under way are not its own."""
+        """Return whether to keep a connection. `others`: the number of jobs in progress on other connections."""
         if self.name in settings.destinations:
             return True
         return settings.on_demand and (others > 0 or self.last_start - self.previous_start <= DEMAND_S)
 
     def keeps(self, session: Session, settings: CacheSettings, now: float) -> bool:
-        """Whether a session that has just finished a job waits for the next."""
+        """Return whether a session waits for the next job after it finished one."""
         if len(self.idle) >= IDLE_MAX_SESSIONS or self.is_spent(session, settings, now):
             return False
         return self.wants(settings, self.active)
 
     def leader(self, settings: CacheSettings, now: float) -> Session | None:
-        """A session whose job another one may follow."""
+        """Return a session whose job another job may follow; None when there is none."""
         for session in self.busy:
             good = session.client.takes_another(now) and not self.is_spent(session, settings, now)
             return session if good else None
@@ -97,12 +98,12 @@ class Route:
 
     @staticmethod
     def is_spent(session: Session, settings: CacheSettings, now: float) -> bool:
-        """Whether a session has been used for as long, or as often, as it may."""
+        """Return whether a session has reached a limit of reuse, in time or in number."""
         limit = settings.reuse_count_limit
         return now - session.opened >= settings.reuse_time_limit or 0 < limit < session.client.transactions
 
     def take(self, settings: CacheSettings, now: float) -> Session | None:
-        """An idle session that is still good: the one used last, so that the others can end."""
+        """Return the most recently used idle session within the limits, so that older ones can expire."""
         while self.idle:
             session = self.idle.pop()
             if not session.closed and now - session.opened < settings.reuse_time_limit:
@@ -112,7 +113,7 @@ class Route:
 
 
 class Attempt:
-    """A job on its way, and which hosts are left to try."""
+    """A job in progress, and the hosts that are left to try."""
 
     __slots__ = ("connect_deadline", "failure", "job", "last_site", "remaining", "route", "sessions", "site", "tried")
 
@@ -120,42 +121,42 @@ class Attempt:
         self.job = job
         self.route = route
         self.site = 0
-        """How many of the route's next hops were looked up."""
+        """The number of the route's next hops that were looked up."""
         self.remaining: deque[Target] = deque()
         self.last_site = True
         self.sessions = 0
         self.tried: Target | None = None
-        """The host of the warm connection that left recipients open: not tried again."""
+        """The host of a reused connection that left recipients open; it is not tried again."""
         self.failure: tuple[str, str] | None = None
-        """Why the last host could not be reached; None when it could and the job itself knows more."""
+        """Status code and reason of the last failed connection; None when the job itself has the reason."""
         self.connect_deadline: float | None = None
-        """Until when the connection must stand, while there is none; 0 once that has passed."""
+        """Deadline of the connection attempt in progress; `TIMED_OUT` after it has passed."""
 
 
-class Courier(abc.ABC):
-    """What a session reports to; the smtp agent is one."""
+class SessionOwner(abc.ABC):
+    """The owner of sessions, which receives their events: the smtp agent."""
 
     cache: CacheSettings
 
     @abc.abstractmethod
     def session_opened(self, session: Session) -> SmtpClient:
-        """Return the client for a connection that was just made."""
+        """Return the client for a new connection."""
 
     @abc.abstractmethod
     def session_ended(self, session: Session, attempt: Attempt, code: int) -> None:
-        """The job is done with this session, as far as it goes there; NEXT: which now carries the one that follows."""
+        """Finish the job on this session, or try the next host. `code` NEXT: the session now carries the follower."""
 
     @abc.abstractmethod
     def session_left(self, attempt: Attempt) -> None:
-        """The session that was to carry the job next will not: as if it had not been there."""
+        """Connect for a job that cannot use the session that it was to follow on."""
 
     @abc.abstractmethod
     def session_lost(self, session: Session) -> None:
-        """An idle session has closed."""
+        """Drop an idle session that has closed."""
 
     @abc.abstractmethod
     def session_broken(self, session: Session, attempt: Attempt | None, problem: BaseException) -> None:
-        """A mistake of ours has ended the session."""
+        """Defer the job of a session that ended with an exception."""
 
 
 class Session(asyncio.Protocol):
@@ -165,7 +166,6 @@ class Session(asyncio.Protocol):
         "attempt",
         "client",
         "closed",
-        "courier",
         "followed_since",
         "follower",
         "idle_since",
@@ -173,6 +173,7 @@ class Session(asyncio.Protocol):
         "last_session",
         "loop",
         "opened",
+        "owner",
         "paused",
         "route",
         "target",
@@ -182,7 +183,7 @@ class Session(asyncio.Protocol):
 
     def __init__(
         self,
-        courier: Courier,
+        owner: SessionOwner,
         loop: asyncio.AbstractEventLoop,
         target: Target,
         attempt: Attempt,
@@ -190,7 +191,7 @@ class Session(asyncio.Protocol):
         last_address: bool,
         last_session: bool,
     ) -> None:
-        self.courier = courier
+        self.owner = owner
         self.loop = loop
         self.last_address = last_address
         self.last_session = last_session
@@ -199,33 +200,33 @@ class Session(asyncio.Protocol):
         self.route = attempt.route
         self.attempt: Attempt | None = attempt
         self.follower: Attempt | None = None
-        """The job that comes next."""
+        """The next job."""
         self.followed_since = 0.0
         self.opened = 0.0
         self.idle_since = 0.0
         self.closed = False
         self.paused = False
         self.unsent = 0
-        """Octets that waited to be written when last looked, while it is paused."""
+        """Octets in the write buffer at the last check, while writing is paused."""
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.opened = self.loop.time()
-        self.client = self.courier.session_opened(self)
+        self.client = self.owner.session_opened(self)
         if self.attempt is not None:
             self.attempt.connect_deadline = None
-            keep = self.route.wants(self.courier.cache, self.route.active - 1)
+            keep = self.route.wants(self.owner.cache, self.route.active - 1)
             self._deliver(self.attempt, self.last_address, self.last_session, keep)
 
     def carry(self, attempt: Attempt, *, last_session: bool) -> None:
-        """Begin another job."""
+        """Start another job on an idle session."""
         self.attempt = attempt
         self.route.busy[self] = None
         self._deliver(attempt, last_session, last_session, True)
 
     def follow(self, attempt: Attempt, now: float, *, last_session: bool) -> None:
-        """Carry another job after the one under way."""
+        """Queue another job behind the job in progress."""
         del self.route.busy[self]
         self.follower, self.followed_since = attempt, now
         try:
@@ -240,7 +241,7 @@ class Session(asyncio.Protocol):
         attempt, self.follower = self.follower, None
         self.route.busy.pop(self, None)
         if attempt is not None:
-            self.courier.session_left(attempt)
+            self.owner.session_left(attempt)
 
     def _deliver(self, attempt: Attempt, last_address: bool, last_session: bool, keep: bool) -> None:
         try:
@@ -259,7 +260,7 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if self.attempt is None:
-            self.courier.session_lost(self)
+            self.owner.session_lost(self)
             return
         try:
             self._act(self.client.lost(self.loop.time()))
@@ -267,9 +268,9 @@ class Session(asyncio.Protocol):
             self._broken(problem)
 
     def check(self, now: float) -> None:
-        """End what has lasted too long."""
+        """Apply the timeouts: of an idle session, of a follower, and of the dialogue."""
         if self.attempt is None:
-            if now - self.idle_since >= self.courier.cache.time_limit:
+            if now - self.idle_since >= self.owner.cache.time_limit:
                 self.end()
             return
         if self.follower is not None and now - self.followed_since >= FOLLOW_MAX_S:
@@ -290,12 +291,12 @@ class Session(asyncio.Protocol):
             self.client.progressed(before - self.unsent, now)
 
     def end(self) -> None:
-        """Say QUIT and close; no answer is waited for (smtp_skip_quit_response)."""
+        """Send QUIT and close without waiting for the reply (smtp_skip_quit_response)."""
         self.client.quit()
         self._close()
 
     def abandon(self) -> None:
-        """Close at once: the job is given up."""
+        """Close at once and drop the job."""
         self.attempt = None
         self.closed = True
         self.transport.abort()
@@ -314,13 +315,13 @@ class Session(asyncio.Protocol):
                 self._broken(problem)
 
     def _broken(self, problem: BaseException) -> None:
-        """End this session alone. A panic in Rust is no `Exception`, and must not end the process all the same."""
+        """End this session only. A Rust panic is not an `Exception`, and must not end the process either."""
         if isinstance(problem, (KeyboardInterrupt, SystemExit)):
             raise problem
         attempt = self.attempt
         self.abandon()
         self._leave()
-        self.courier.session_broken(self, attempt, problem)
+        self.owner.session_broken(self, attempt, problem)
 
     def _act(self, code: int) -> None:
         client = self.client
@@ -332,8 +333,8 @@ class Session(asyncio.Protocol):
             self.route.busy[self] = None
             code -= NEXT
             if attempt is not None:
-                self.courier.session_ended(self, attempt, NEXT)
-        # A large message: as much as the connection takes without waiting.
+                self.owner.session_ended(self, attempt, NEXT)
+        # Send a large message until the connection's buffer is full.
         while code == SENDING and not self.paused:
             code = client.send_body(self.loop.time())
             output = client.take_output()
@@ -346,9 +347,9 @@ class Session(asyncio.Protocol):
         if code != FINISHED:
             self._close()
         if attempt is None:
-            self.courier.session_lost(self)
+            self.owner.session_lost(self)
         else:
-            self.courier.session_ended(self, attempt, code)
+            self.owner.session_ended(self, attempt, code)
 
     def _close(self) -> None:
         if self.closed:
@@ -358,7 +359,7 @@ class Session(asyncio.Protocol):
         if output is not None:
             self.transport.write(output)
         if self.paused:
-            # The server does not read: what waits to be written would keep the connection for ever.
+            # The server does not read, so unsent output would keep the connection open forever.
             self.transport.abort()
         else:
             self.transport.close()

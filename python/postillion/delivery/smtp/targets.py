@@ -1,7 +1,7 @@
-"""The hosts to try for a next hop, in order (RFC 5321 §5.1; smtp(8), postconf(5) smtp_mx_address_limit and around).
+"""The hosts to try for a next hop, in order (RFC 5321 §5.1, smtp(8)).
 
-Hosts of one preference come in random order, or by `smtp_address_preference`. From the first MX record that names this
-machine on, records are dropped (RFC 5321 §5.1): mail must not go to a host that would send it back.
+Hosts of one preference are in random order, or ordered by `smtp_address_preference`. MX records are dropped from the
+first one that names this machine (RFC 5321 §5.1): such a host would send the mail back.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from postillion.address.classes import own_addresses
 from postillion.config import Config
 from postillion.delivery.smtp.destination import Destination
-from postillion.delivery.smtp.resolver import LookupFailed, Mx, Resolver
+from postillion.dns import BadName, Failed, Mx, NoName, NoRecords, Records, Resolver
 
-SMTP_PORT = 25
-MX_HOSTS_MAX = 50
-"""How many MX hosts of a domain are looked up, best first."""
+SMTP_PORT: Final = 25
+MX_HOSTS_MAX: Final = 50
+"""Maximum number of MX hosts of a domain that are looked up, best first."""
+NATIVE_TIMEOUT_S: Final = 30.0
+"""Timeout of a lookup by the system's resolver."""
 
 
 class NoTargets(Exception):
-    """There is no host to try. `dsn` is the enhanced status code, the text as Postfix logs it."""
+    """No host to try. `dsn` is the enhanced status code; the text is that of Postfix's log."""
 
     def __init__(self, dsn: str, text: str) -> None:
         super().__init__(text)
@@ -33,7 +35,8 @@ class NoTargets(Exception):
 class Target(NamedTuple):
     """A host at one of its addresses, or a socket in the file system (`port` 0, `address` its path).
 
-    `best`: no host of the destination is preferred to it. `loop_detect`: who answers by our own name is a loop.
+    `best`: the host has the best preference of its destination. `loop_detect`: a server that gives our own name is a
+    mail loop.
     """
 
     host: str
@@ -49,7 +52,7 @@ class Target(NamedTuple):
 
 
 class TargetSettings(NamedTuple):
-    """What main.cf says about finding hosts."""
+    """The parameters of main.cf for host lookups."""
 
     families: tuple[socket.AddressFamily, ...]
     use_dns: bool
@@ -65,7 +68,7 @@ class TargetSettings(NamedTuple):
 
     @classmethod
     def of(cls, config: Config, prefix: str) -> TargetSettings:
-        """Read them; `prefix`: smtp or lmtp."""
+        """Return the settings of a configuration. `prefix`: smtp or lmtp."""
         protocols = {word.lower() for word in config.items("inet_protocols")}
         everything = not protocols or "all" in protocols
         families = []
@@ -118,18 +121,15 @@ async def targets(
 
 async def _by_mx(destination: Destination, settings: TargetSettings, resolver: Resolver) -> list[Target]:
     name, port = destination.host, destination.port
-    try:
-        records = await resolver.mx(name)
-    except LookupFailed as failure:
-        if failure.soft and not settings.ignore_mx_lookup_error:
-            raise NoTargets("4.4.3", str(failure)) from None
-        if failure.invalid and not settings.ignore_mx_lookup_error:
-            raise NoTargets("5.4.4", str(failure)) from None
+    answer = await resolver.mx(name)
+    if not isinstance(answer, Records):
+        if isinstance(answer, Failed | BadName) and not settings.ignore_mx_lookup_error:
+            raise _not_found(answer)
         # No MX record: the domain itself is the host (RFC 5321 §5.1).
         return await _by_host(name, port, 0, settings, resolver)
-    if all(not record.host for record in records):
+    records = sorted(record for record in answer.list if record.host)[:MX_HOSTS_MAX]
+    if not records:
         raise NoTargets("5.1.0", f"Domain {name} does not accept mail (nullMX)")
-    records = sorted(record for record in records if record.host)[:MX_HOSTS_MAX]
     best = records[0].preference
 
     async def one(record: Mx) -> list[Target] | NoTargets:
@@ -158,29 +158,56 @@ async def _by_host(name: str, port: int, preference: int, settings: TargetSettin
         known = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
         addresses = [known[family] for family in settings.families]
     elif settings.host_lookup_dns:
-        try:
-            addresses = await resolver.addresses(name, settings.families)
-        except LookupFailed as problem:
-            dsn = "4.4.3" if problem.soft else "5.4.4"
-            failure = NoTargets(dsn, str(problem))
+        answer = await resolver.addresses(name, settings.families)
+        if isinstance(answer, Records):
+            addresses = answer.list
+        else:
+            failure = _not_found(answer)
     if not addresses and settings.host_lookup_native and (failure is None or failure.dsn.startswith("5")):
         try:
-            addresses = await resolver.native(name, settings.families)
-        except LookupFailed as problem:
-            failure = NoTargets("4.4.4" if problem.soft else "5.4.4", str(problem))
+            addresses = await native_addresses(name, settings.families)
+        except NoTargets as problem:
+            failure = problem
     if not addresses:
         raise failure or NoTargets("5.4.4", f"{name}: host not found")
     unique = dict.fromkeys(addresses)
     return [Target(name, address, port, preference, loop_detect=port == SMTP_PORT) for address in unique]
 
 
+def _not_found(answer: NoRecords) -> NoTargets:
+    """Return the failure for an answer without records, with the text of Postfix's log."""
+    if isinstance(answer, BadName):
+        return NoTargets("5.4.4", f"Name service error for {answer.name}: invalid host or domain name")
+    what = f"Host or domain name not found. Name service error for name={answer.name} type={answer.kind}"
+    if isinstance(answer, Failed):
+        return NoTargets("4.4.3", f"{what}: Host not found, try again")
+    if isinstance(answer, NoName):
+        return NoTargets("5.4.4", f"{what}: Host not found")
+    return NoTargets("5.4.4", f"{what}: Host found but no data record of requested type")
+
+
+async def native_addresses(name: str, families: Sequence[socket.AddressFamily]) -> list[str]:
+    """Return the addresses of a host from the system's resolver, with /etc/hosts. Raises `NoTargets`."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(NATIVE_TIMEOUT_S):
+            found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise NoTargets("4.4.4", f"unable to look up host {name}: timed out") from None
+    except (OSError, UnicodeError) as error:
+        soft = isinstance(error, socket.gaierror) and error.errno in (socket.EAI_AGAIN, socket.EAI_MEMORY)
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise NoTargets("4.4.4" if soft else "5.4.4", f"unable to look up host {name}: {reason}") from None
+    return [str(sockaddr[0]) for family, _, _, _, sockaddr in found if family in families]
+
+
 def _is_localhost(name: str) -> bool:
-    """RFC 6761 §6.3: this name is never a question to a name server."""
+    """Return whether the name is localhost, which is never a question to a name server (RFC 6761 §6.3)."""
     return name.lower().rstrip(".") == "localhost"
 
 
 def _short_of_myself(found: list[Target], destination: Destination, own: Iterable[str]) -> list[Target]:
-    """Without the targets that are this machine, and those that are no better than it."""
+    """Drop the targets that are this machine, and those with the same or a worse preference."""
     own = set(own)
     mine = min((target.preference for target in found if target.address in own), default=None)
     if mine is None:
@@ -207,7 +234,7 @@ def _ordered(found: list[Target], settings: TargetSettings, shuffle: Callable[[l
         return found
     kept = found[:limit]
     if settings.balance_inet_protocols and limit > 1:
-        # A network that only has one protocol must not be left with addresses of the other alone.
+        # A network with one protocol needs an address of that protocol.
         first = kept[0].is_ipv6
         if all(target.is_ipv6 == first for target in kept):
             other = next((target for target in found[limit:] if target.is_ipv6 != first), None)

@@ -1,4 +1,10 @@
-//! What programs on this machine submit: the files in maildrop/ and the recipients that headers name.
+//! What programs on this machine submit.
+//!
+//! ```text
+//! maildrop     files in maildrop/, read and written
+//! recipients   the recipients that headers name
+//! listing      the messages in maildrop/ as postqueue shows them
+//! ```
 
 pub mod listing;
 pub mod maildrop;

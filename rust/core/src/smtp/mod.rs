@@ -1,4 +1,14 @@
 //! SMTP (RFC 5321): the server and the client as state machines.
+//!
+//! ```text
+//! server/   the dialogue (line, commands, auth, bdat, content, deadline) with its config
+//!           command          a line's verb and arguments
+//!           data, chunk      where content ends, by DATA and by BDAT
+//!           intake, whole    for an owner that runs the dialogue itself
+//! client/   the dialogue (transaction, pipeline, expect, replies, pace) with its settings
+//!           response         replies as they are read
+//!           capability       what EHLO offers
+//! ```
 
 pub mod client;
 pub mod server;

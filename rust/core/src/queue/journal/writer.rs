@@ -1,8 +1,8 @@
 //! The journal's writer thread: everything pending, one write, one sync, everything answered. (Large messages go their
 //! own way: `large.rs`.)
 //!
-//! While a sync runs, the next messages gather. A message waits for company only where that has paid (`group_commit.rs`), and
-//! an idle journal without a segment does not wake up at all.
+//! While a sync runs, the next messages gather. A message waits for company only where that has paid
+//! (`group_commit.rs`), and an idle journal without a segment does not wake up at all.
 
 use super::draft::Body;
 use super::group_commit::{ENOUGH, GATHER_MAX, GroupCommit};

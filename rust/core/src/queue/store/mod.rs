@@ -1,8 +1,8 @@
 //! The queue behind one interface in two halves, so that another store can take the place of the files.
 //!
 //! ```text
-//! Appender  a process that receives mail: append in batches, be told what is durable, announce it
-//! Store     the queue manager: recover, hear of what came, read, note state, keep house
+//! Appender  (`journal/appender.rs`) a process that receives mail: append in batches, be told what is durable, announce it
+//! Store     (here) the queue manager: recover, hear of what came, read, note state, keep house
 //! ```
 //!
 //! `Journal` and `DiskStore` implement the halves on files, `memory` both in memory. What every store must do is the

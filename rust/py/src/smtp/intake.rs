@@ -12,7 +12,7 @@ const LINE_TOO_LONG: u8 = 1;
 const TOO_MUCH: u8 = 2;
 
 /// What a peer has said and nobody has taken yet.
-#[pyclass(module = "postillion._core")]
+#[pyclass(module = "postillion._core.smtp")]
 pub struct SmtpIntake {
     inner: Intake,
 }

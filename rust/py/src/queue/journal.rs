@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pyo3::create_exception!(
-    postillion._core,
+    postillion._core.queue,
     QueueError,
     PyOSError,
     "The queue cannot be read or written; the text says what failed and where."
@@ -25,7 +25,7 @@ pub fn queue_error(error: queue::QueueError) -> PyErr {
 }
 
 /// A process's journal.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.queue")]
 pub struct Journal {
     /// The same journal for the Rust side.
     pub inner: Arc<queue::Journal>,

@@ -30,7 +30,7 @@ const NEXT: u8 = 8;
 const STALE: u8 = 3;
 
 /// What a client does the same way on every connection.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.smtp")]
 pub struct SmtpClientSettings {
     inner: Arc<ClientSettings>,
 }
@@ -112,7 +112,7 @@ impl Assignment {
 }
 
 /// One connection to a server, and the job that it carries.
-#[pyclass(module = "postillion._core")]
+#[pyclass(module = "postillion._core.smtp")]
 pub struct SmtpClient {
     client: Client,
     assignment: Option<Assignment>,

@@ -1,7 +1,7 @@
 //! `SmtpdService`: see `postillion_core::smtpd::service`.
 
-use crate::journal::Journal;
-use crate::smtpd::{SmtpdConfig, SmtpdSession, to_reply};
+use super::session::{SmtpdConfig, SmtpdSession, to_reply};
+use crate::queue::Journal;
 use postillion_core::net::reactor::Key;
 use postillion_core::queue::Appender;
 use postillion_core::smtpd::conversation::SLEEPING;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 type Told = (u64, i8, f64, Option<String>);
 
 /// All sessions of a process.
-#[pyclass(module = "postillion._core")]
+#[pyclass(module = "postillion._core.smtpd")]
 pub struct SmtpdService {
     service: Service,
 }

@@ -1,6 +1,6 @@
 //! `StoredMessage` and `read_message`: see `postillion_core::queue::listing::find`.
 
-use crate::journal::queue_error;
+use super::journal::queue_error;
 use postillion_core::mail::envelope::{BodyType, Ret};
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::locator::{Locator, SegmentId};
@@ -13,7 +13,7 @@ use pyo3::types::PyBytes;
 use std::path::{Path, PathBuf};
 
 /// A message as it stands on disk.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.queue")]
 pub struct StoredMessage {
     queue_directory: PathBuf,
     message: OnDisk,

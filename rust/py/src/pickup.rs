@@ -11,7 +11,7 @@ use pyo3::types::PyBytes;
 use std::collections::BTreeMap;
 
 /// What a file in maildrop/ says besides the content.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.pickup")]
 pub struct Maildrop {
     inner: maildrop::Maildrop,
 }
@@ -74,7 +74,7 @@ impl Maildrop {
 }
 
 /// Reads a file in maildrop/ in pieces.
-#[pyclass(module = "postillion._core")]
+#[pyclass(module = "postillion._core.pickup")]
 #[derive(Default)]
 pub struct MaildropReader {
     inner: Option<maildrop::MaildropReader>,
@@ -145,7 +145,7 @@ pub fn maildrop_envelope<'py>(
 }
 
 /// Writes the content segment and the end of a file in maildrop/.
-#[pyclass(module = "postillion._core")]
+#[pyclass(module = "postillion._core.pickup")]
 pub struct MaildropWriter {
     inner: Option<ContentWriter>,
     out: Vec<u8>,
@@ -187,7 +187,7 @@ impl MaildropWriter {
 }
 
 /// Collects the recipients that a message's headers name.
-#[pyclass(module = "postillion._core")]
+#[pyclass(module = "postillion._core.pickup")]
 pub struct HeaderRecipients {
     inner: Option<recipients::HeaderRecipients>,
 }

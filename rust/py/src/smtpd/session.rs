@@ -1,8 +1,8 @@
 //! `SmtpdConfig` and `SmtpdSession`: see `postillion_core::smtpd`.
 
 use crate::cleanup::CleanupSettings;
-use crate::journal::Journal;
 use crate::log::Log;
+use crate::queue::Journal;
 use postillion_core::mail::envelope::{BodyType, Ret};
 use postillion_core::mail::reply::{Enhanced, Reply};
 use postillion_core::mail::stuff::{Unstuffer, unstuff};
@@ -18,7 +18,7 @@ use pyo3::types::PyBytes;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What all sessions of a process share.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.smtpd")]
 pub struct SmtpdConfig {
     /// The same for the Rust side.
     pub site: Arc<Site>,
@@ -147,7 +147,7 @@ impl SmtpdConfig {
 }
 
 /// One client's session, owned by itself or by a `SmtpdService`.
-#[pyclass(frozen, module = "postillion._core")]
+#[pyclass(frozen, module = "postillion._core.smtpd")]
 pub struct SmtpdSession {
     inner: Shared,
 }

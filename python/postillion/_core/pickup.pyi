@@ -1,0 +1,94 @@
+"""Files in maildrop/, and the recipients that headers name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, final
+
+__all__ = ["HeaderRecipients", "Maildrop", "MaildropReader", "MaildropWriter", "maildrop_envelope", "parse_addresses"]
+
+@final
+class HeaderRecipients:
+    """Collects the recipients that a message's headers name, while it goes by (`sendmail -t`)."""
+
+    def __new__(cls) -> HeaderRecipients: ...
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes, in any split; lines end with LF or CRLF."""
+
+    def finish(self) -> list[str]:
+        """The recipients in order: of Resent- headers if there are any, else of To, Cc and Bcc.
+
+        Raises `ValueError` when a header is too long to be read whole.
+        """
+
+@final
+class Maildrop:
+    """What a file in maildrop/ says besides the content."""
+
+    @property
+    def arrival(self) -> float | None:
+        """When it was written, in seconds since 1970, as it says itself."""
+    @property
+    def sender(self) -> str: ...
+    @property
+    def full_name(self) -> str: ...
+    @property
+    def recipients(self) -> list[tuple[str, str | None, str | None, int]]:
+        """Address, original, ORCPT, NOTIFY bits."""
+    @property
+    def body(self) -> Literal["", "7BIT", "8BITMIME"]: ...
+    @property
+    def ret(self) -> Literal["", "FULL", "HDRS"]: ...
+    @property
+    def envid(self) -> str | None:
+        """In its xtext form, as `Submission` takes it."""
+    @property
+    def remote(self) -> bool:
+        """Submitted by a gateway: the headers are not those of a user of this site."""
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Every other attribute, by Postfix's names."""
+
+@final
+class MaildropReader:
+    """Reads a file in maildrop/ (Postfix's record format) in pieces."""
+
+    def __new__(cls) -> MaildropReader: ...
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes, in any split; returns the content among them, lines ended with LF.
+
+        Raises `ValueError` with the reason when the file is ill-formed.
+        """
+
+    def finish(self) -> Maildrop:
+        """What the file said; raises `ValueError` when it is not complete."""
+
+@final
+class MaildropWriter:
+    """Writes the content segment and the end of a file in maildrop/.
+
+    `dot_ends`: a line with only a dot ends the message. `line_endings`: always, strict or never
+    (`sendmail_fix_line_endings`). mbox lines before the headers are left out.
+    """
+
+    def __new__(cls, *, dot_ends: bool, line_endings: str = "always") -> MaildropWriter: ...
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """Take the next bytes, in any split; returns records, and False once a dot has ended the message."""
+
+    def finish(self, extracted: Sequence[tuple[str, str | None, str | None, int]] = ...) -> bytes:
+        """The records that end the content, recipients that its headers named, and the records that end the file."""
+
+def maildrop_envelope(
+    sender: str,
+    recipients: Sequence[tuple[str, str | None, str | None, int]],
+    *,
+    wall_now: float,
+    full_name: str = "",
+    body: str = "",
+    ret: str = "",
+    envid: str | None = None,
+    remote: bool = False,
+    attributes: Mapping[str, str] = ...,
+) -> bytes:
+    """The envelope segment of a file in maildrop/."""
+
+def parse_addresses(text: str) -> list[str]:
+    """The addresses of an address list (RFC 5322 §3.4), without names and comments."""

@@ -1,0 +1,11 @@
+"""DNS: one resolver for all programs, with a cache and limits; its answers are values.
+
+answer     records, or the reason why there are none
+resolver   cache, shared questions, limits
+engine     dnspython, imported at the first question
+"""
+
+from postillion.dns.answer import Answer, BadName, Failed, Mx, NoData, NoName, NoRecords, Records
+from postillion.dns.resolver import Resolver
+
+__all__ = ["Answer", "BadName", "Failed", "Mx", "NoData", "NoName", "NoRecords", "Records", "Resolver"]

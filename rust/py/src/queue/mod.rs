@@ -1,0 +1,7 @@
+//! `postillion._core.queue`: the journal, stored messages, and the queue as commands see it.
+
+mod journal;
+mod stored;
+
+pub use journal::{Journal, QueueError, list_queue, queue_error, repair_queue};
+pub use stored::{StoredMessage, read_message};

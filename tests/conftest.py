@@ -1,0 +1,51 @@
+"""What holds for every test: fixed examples of hypothesis, and lines that end up in the summary of the run."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+FULL = "POSTILLION_FAULTS" in os.environ
+"""The full form of the crash proofs draws new examples each time, too; hypothesis prints the one that fails."""
+LINES = pytest.StashKey[list[str]]()
+SUMMARY = "summary"
+
+settings.register_profile(
+    "postillion", derandomize=not FULL, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("postillion")
+
+
+@pytest.fixture(scope="session")
+def summarize(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Return a function that puts a line into the summary: pytest-xdist drops what its workers print."""
+    return pytestconfig.stash[LINES].append
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin without lines."""
+    config.stash[LINES] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send a worker's lines to the process that prints the summary."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[SUMMARY] = session.config.stash[LINES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take a worker's lines."""
+    node.config.stash[LINES] += getattr(node, "workeroutput", {}).get(SUMMARY, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the lines."""
+    lines = config.stash[LINES]
+    if lines:
+        terminalreporter.section("crash proofs")
+        for line in sorted(lines):
+            terminalreporter.write_line(line)

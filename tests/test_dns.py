@@ -1,0 +1,238 @@
+"""The resolver against a name server in the test, and the verified names of clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from postillion.dns import Answer, BadName, Failed, Mx, NoData, NoName, Records, Resolver
+from postillion.dns.answer import Kind
+from postillion.smtpd.names import UNKNOWN, Name, Names
+
+SOA = ("test.", 300, "IN", "SOA", "ns.test. hostmaster.test. 1 3600 900 86400 60")
+ZONE = {
+    ("a.test.", "A"): ("300", "127.0.0.2"),
+    ("short.test.", "A"): ("0", "127.0.0.7"),
+    ("long.test.", "A"): ("604800", "127.0.0.8"),
+    ("both.test.", "A"): ("300", "127.0.0.6"),
+    ("both.test.", "AAAA"): ("200", "::6"),
+    ("half.test.", "A"): ("300", "127.0.0.9"),
+    ("mail.test.", "MX"): ("300", "20 B.test.", "10 a.test."),
+    ("null.test.", "MX"): ("300", "0 ."),
+    ("1.2.0.192.in-addr.arpa.", "PTR"): ("250", "mx.client.test."),
+    ("mx.client.test.", "A"): ("200", "192.0.2.9", "192.0.2.1"),
+    ("2.2.0.192.in-addr.arpa.", "PTR"): ("300", "a.test."),
+    ("3.2.0.192.in-addr.arpa.", "PTR"): ("300", "192.0.2.3."),
+    ("4.2.0.192.in-addr.arpa.", "PTR"): ("300", "bad\\032name.test."),
+    (f"1.{'0.' * 23}8.b.d.0.1.0.0.2.ip6.arpa.", "PTR"): ("300", "six.client.test."),
+    ("six.client.test.", "AAAA"): ("300", "2001:db8::1"),
+}
+"""(name, kind) -> time to live and records. `broken.test` gives SERVFAIL, `silent.test` no answer."""
+V4, V6 = socket.AF_INET, socket.AF_INET6
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Answers from `ZONE`, and counts the questions."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.closed = False
+        self.transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        question = dns.message.from_wire(data)
+        name, kind = question.question[0].name.to_text().lower(), question.question[0].rdtype
+        self.asked[f"{name.rstrip('.')} {kind.name}"] += 1
+        if self.closed or name == "silent.test.":
+            return
+        answer = dns.message.make_response(question)
+        found = ZONE.get((name, kind.name))
+        if name == "broken.test." or (name, kind.name) == ("half.test.", "AAAA"):
+            answer.set_rcode(dns.rcode.SERVFAIL)
+        elif found is not None:
+            answer.answer.append(dns.rrset.from_text(name, int(found[0]), "IN", kind.name, *found[1:]))
+            if name == "a.test." and question.flags & dns.flags.AD:
+                answer.flags |= dns.flags.AD
+        else:
+            answer.authority.append(dns.rrset.from_text(*SOA))
+            if not any(known == name for known, _ in ZONE):
+                answer.set_rcode(dns.rcode.NXDOMAIN)
+        self.transport.sendto(answer.to_wire(), addr)
+
+
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[tuple[NameServer, int]]:
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", 0))
+    try:
+        yield server, transport.get_extra_info("sockname")[1]
+    finally:
+        transport.close()
+
+
+def resolver(port: int, **more: Any) -> Resolver:
+    return Resolver(["127.0.0.1"], port, **{"timeout_s": 5.0, **more})
+
+
+@pytest.mark.parametrize(
+    ("name", "families", "expected"),
+    [
+        ("a.test", (V4,), Records(("127.0.0.2",), 300.0, True)),
+        ("A.Test.", (V4,), Records(("127.0.0.2",), 300.0, True)),
+        ("both.test", (V4, V6), Records(("127.0.0.6", "::6"), 200.0, False)),
+        ("both.test", (V6, V4), Records(("::6", "127.0.0.6"), 200.0, False)),
+        ("a.test", (V4, V6), Records(("127.0.0.2",), 300.0, True)),
+        ("half.test", (V4, V6), Records(("127.0.0.9",), 300.0, False)),
+        ("short.test", (V4,), Records(("127.0.0.7",), 1.0, False)),
+        ("long.test", (V4,), Records(("127.0.0.8",), 3600.0, False)),
+        ("mail.test", (V4, V6), NoData("mail.test", "AAAA", 60.0)),
+        ("nosuch.test", (V4,), NoName("nosuch.test", "A", 60.0)),
+        ("a..b", (V4,), BadName("a..b")),
+        (f"{'x' * 64}.test", (V4,), BadName(f"{'x' * 64}.test")),
+    ],
+)
+async def test_addresses_are_answered(
+    name: str, families: tuple[socket.AddressFamily, ...], expected: Answer[str]
+) -> None:
+    async with serving() as (_, port):
+        assert await resolver(port).addresses(name, families) == expected
+
+
+async def test_failure_is_a_value_that_names_the_question() -> None:
+    async with serving() as (_, port):
+        broken = await resolver(port, timeout_s=1.0).addresses("broken.test", (V4,))
+        assert isinstance(broken, Failed)
+        assert (broken.name, broken.kind) == ("broken.test", "A")
+        silent = await resolver(port, timeout_s=0.3).mx("silent.test")
+        assert isinstance(silent, Failed)
+        assert (silent.name, silent.kind) == ("silent.test", "MX")
+
+
+async def test_mx_records_and_null_mx_are_answered() -> None:
+    async with serving() as (_, port):
+        asker = resolver(port)
+        found = await asker.mx("mail.test")
+        assert isinstance(found, Records)
+        assert sorted(found.list) == [Mx(10, "a.test"), Mx(20, "B.test")]
+        assert await asker.mx("null.test") == Records((Mx(0, ""),), 300.0, False)
+
+
+async def test_answers_stay_in_the_cache_for_their_time_to_live() -> None:
+    now = 1000.0
+    async with serving() as (server, port):
+        asker = resolver(port, clock=lambda: now, timeout_s=0.3)
+        for name in ("a.test", "short.test", "nosuch.test", "broken.test"):
+            await asker.addresses(name, (V4,))
+        server.closed = True
+        now += 10
+        assert await asker.addresses("A.test.", (V4,)) == Records(("127.0.0.2",), 290.0, True)
+        assert await asker.addresses("nosuch.test", (V4,)) == NoName("nosuch.test", "A", 50.0)
+        assert isinstance(await asker.addresses("short.test", (V4,)), Failed)
+        assert isinstance(await asker.addresses("broken.test", (V4,)), Failed)
+        now += 51
+        assert isinstance(await asker.addresses("nosuch.test", (V4,)), Failed)
+
+
+async def test_callers_with_the_same_question_share_one_answer() -> None:
+    async with serving() as (server, port):
+        asker = resolver(port)
+        first = asyncio.ensure_future(asker.addresses("a.test", (V4,)))
+        others = [asyncio.ensure_future(asker.addresses("a.test", (V4,))) for _ in range(50)]
+        await asyncio.sleep(0)
+        first.cancel()
+        answers = await asyncio.gather(*others)
+        assert {answer.list for answer in answers if isinstance(answer, Records)} == {("127.0.0.2",)}
+        assert server.asked == {"a.test A": 1}
+        assert asker._questions == {}
+
+
+async def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("postillion.dns.resolver.CACHE_MAX_ANSWERS", 2)
+    async with serving() as (_, port):
+        asker = resolver(port)
+        for name in ("a.test", "both.test", "long.test"):
+            await asker.addresses(name, (V4,))
+        assert [name for name, _ in asker._cache] == ["both.test", "long.test"]
+
+
+async def test_concurrent_questions_are_bounded() -> None:
+    class SlowEngine:
+        """Answers when it may, and counts the open questions."""
+
+        def __init__(self) -> None:
+            self.open = 0
+            self.may_answer = asyncio.Event()
+
+        async def ask(self, name: str, kind: Kind) -> Answer[str]:
+            self.open += 1
+            await self.may_answer.wait()
+            self.open -= 1
+            return NoName(name, kind, 60.0)
+
+    asker = resolver(0, questions_max=2)
+    asker._engine = engine = SlowEngine()  # type: ignore[assignment]
+    callers = [asyncio.ensure_future(asker.mx(f"{n}.test")) for n in range(5)]
+    while len(asker._questions) < 5 or engine.open < 2:
+        await asyncio.sleep(0)
+    assert engine.open == 2
+    engine.may_answer.set()
+    answers = await asyncio.gather(*callers)
+    assert [answer.name for answer in answers if isinstance(answer, NoName)] == [f"{n}.test" for n in range(5)]
+
+
+async def test_question_that_waits_too_long_for_a_place_fails() -> None:
+    asker = resolver(0, questions_max=1, timeout_s=0.05)
+    async with asker._places:
+        assert await asker.mx("a.test") == Failed("a.test", "MX", "timeout")
+
+
+@pytest.mark.parametrize(
+    ("address", "expected", "warns"),
+    [
+        ("192.0.2.1", Name("mx.client.test", "mx.client.test"), False),
+        ("2001:db8::1", Name("six.client.test", "six.client.test"), False),
+        ("192.0.2.2", Name(UNKNOWN, "a.test"), True),
+        ("192.0.2.3", Name(UNKNOWN, UNKNOWN), False),
+        ("192.0.2.4", Name(UNKNOWN, UNKNOWN), False),
+        ("192.0.2.5", Name(UNKNOWN, UNKNOWN), False),
+    ],
+)
+async def test_client_name_is_verified_in_both_directions(
+    tmp_path: Path, address: str, expected: Name, warns: bool
+) -> None:
+    warnings: list[str] = []
+    async with serving() as (_, port):
+        names = Names(warnings.append, hosts=str(tmp_path / "hosts"), resolver=resolver(port))
+        assert names.known(address) is None
+        assert await names.lookup(address) == expected
+        assert names.known(address) == expected
+    claimed = expected.reverse_name
+    assert warnings == ([f"hostname {claimed} does not resolve to address {address}"] if warns else [])
+
+
+async def test_verified_name_stays_for_the_shorter_time_to_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("postillion.smtpd.names.time.monotonic", lambda: now)
+    async with serving() as (_, port):
+        names = Names(lambda _: None, hosts=str(tmp_path / "hosts"), resolver=resolver(port, clock=lambda: now))
+        found = await names.lookup("192.0.2.1")
+        now += 199
+        assert names.known("192.0.2.1") == found
+        now += 2
+        assert names.known("192.0.2.1") is None
