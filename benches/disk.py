@@ -71,7 +71,7 @@ def measure(program: str, octets: int, options: argparse.Namespace, result: Resu
         correct = harness.queued(site, program) == expected
     result.correct &= correct
     result.row(program, octets, size, message, reasons, (message + reasons) / size, correct)
-    return message
+    return float(message)
 
 
 def main() -> None:

@@ -44,7 +44,8 @@ class Load:
 
     def messages(self, options: argparse.Namespace) -> int:
         """Return the number of messages of a run."""
-        return max(round(options.messages * self.part), 2 * self.sessions)
+        messages: int = options.messages
+        return max(round(messages * self.part), 2 * self.sessions)
 
     def run(self, port: int, messages: int) -> float:
         """Send the messages; return the recipients accepted a second."""

@@ -20,7 +20,7 @@ PATIENCE_S = 900.0
 
 def test_no_core_exceeds_its_recorded_instructions() -> None:
     peer("valgrind")
-    command = [sys.executable, BENCHES / "instructions.py"]
+    command = [sys.executable, str(BENCHES / "instructions.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

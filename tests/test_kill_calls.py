@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def runner() -> Runner:
     return Runner()
 
 
-def kill_points(runner: Runner, operation: Operation, directory: Path) -> Iterator[KillPoint]:
+def kill_points(runner: Runner, operation: Operation, directory: Path) -> Generator[KillPoint, bool, None]:
     """Yield the points at which to kill an operation. Send `True` when it ended before the point."""
     calls = runner.count_calls(operation, directory)
     assert calls

@@ -46,7 +46,6 @@ class Running:
 
     def process(self, victim: str) -> int:
         """Return the only process of a service, once it is old enough: master replaces it at once when it dies."""
-
         found: list[int] = []
 
         def old() -> list[int]:

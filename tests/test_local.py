@@ -480,13 +480,6 @@ async def test_without_root_only_own_mail_is_delivered(site: Site, monkeypatch: 
         pass
 
 
-async def test_mailbox_transport_defers_mail_with_warning(site: Site) -> None:
-    site.parameters["mailbox_transport"] = "lmtp:unix:x"
-    verdict = await one(site, "user@example")
-    assert (verdict.outcome, verdict.dsn) == ("deferred", "4.3.5")
-    assert "mailbox_transport is not supported" in site.warnings[0]
-
-
 @pytest.mark.parametrize(
     ("text", "targets"),
     [

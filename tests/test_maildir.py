@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pwd
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ async def test_concurrent_deliveries_share_directory_syncs(tmp_path: Path, monke
 
     maildirs = Maildirs("mx")
     await maildirs.deliver(f"{tmp_path}/M/", b"", b"first", me())
-    monkeypatch.setattr(maildir.os, "fsync", counted)
+    monkeypatch.setattr(os, "fsync", counted)
     verdicts = await asyncio.gather(*(maildirs.deliver(f"{tmp_path}/M/", b"", b"%d" % n, me()) for n in range(20)))
     assert {verdict.outcome for verdict in verdicts} == {"sent"}
     bodies = {(tmp_path / "M/new" / name).read_bytes() for name in os.listdir(tmp_path / "M/new")}
@@ -81,7 +82,7 @@ async def test_failed_delivery_defers_and_leaves_no_file(
         raise OSError(error, os.strerror(error), "somewhere")
 
     with monkeypatch.context() as patch:
-        patch.setattr(maildir.os, call, fail)
+        patch.setattr(os, call, fail)
         verdict = await maildirs.deliver(f"{tmp_path}/M/", b"h", b"second", me())
     assert (verdict.outcome, verdict.dsn) == ("deferred", dsn)
     assert verdict.text.startswith("maildir delivery failed: create maildir file")
@@ -99,7 +100,7 @@ async def test_failed_directory_sync_removes_the_message(tmp_path: Path, monkeyp
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         fsync(file)
 
-    monkeypatch.setattr(maildir.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     verdict = await maildirs.deliver(f"{tmp_path}/M/", b"", b"second", me())
     assert verdict.outcome == "deferred"
     assert len(os.listdir(tmp_path / "M/new")) == 1
@@ -107,8 +108,8 @@ async def test_failed_directory_sync_removes_the_message(tmp_path: Path, monkeyp
 
 async def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writev, write = os.writev, os.write
-    monkeypatch.setattr(maildir.os, "writev", lambda file, parts: writev(file, [parts[0][:3]]))
-    monkeypatch.setattr(maildir.os, "write", lambda file, data: write(file, data[:2]))
+    monkeypatch.setattr(os, "writev", lambda file, parts: writev(file, [parts[0][:3]]))
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:2]))
     await Maildirs("mx").deliver(f"{tmp_path}/M/", b"abcdef", b"ghijklm", me())
     (name,) = os.listdir(tmp_path / "M/new")
     assert (tmp_path / "M/new" / name).read_bytes() == b"abcdefghijklm"
@@ -126,7 +127,7 @@ async def test_symbolic_link_in_tmp_is_not_followed(tmp_path: Path, monkeypatch:
     await maildirs.deliver(f"{tmp_path}/M/", b"", b"first", me())
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    monkeypatch.setattr(maildir.time, "time_ns", lambda: 1_000_000_000 * 10**9)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000 * 10**9)
     for count in range(3, 3 + maildir.TMP_NAME_ATTEMPTS):
         os.symlink(victim, tmp_path / f"M/tmp/1000000000.P{os.getpid()}Q{count}.mx")
     verdict = await maildirs.deliver(f"{tmp_path}/M/", b"", b"second", me())
@@ -214,7 +215,7 @@ def test_replacement_of_a_new_maildir_does_not_change_owner(
                 os.chown(path, account.uid, account.gid)
         rename(new, path)
 
-    monkeypatch.setattr(maildir.os, "rename", too_late)
+    monkeypatch.setattr(os, "rename", too_late)
     verdict = prepare_in_spool(f"{directory}/nobody/", account, opener, opener.gid)
     if other == "maildir":
         assert verdict is None

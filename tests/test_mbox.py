@@ -59,7 +59,7 @@ async def test_verdict_names_the_file(tmp_path: Path) -> None:
 async def test_delivery_waits_for_locks_of_others_and_finally_defers(tmp_path: Path) -> None:
     path = tmp_path / "box"
     path.write_bytes(b"")
-    with open(path, "ab") as other:
+    with open(path, "ab") as other:  # noqa: ASYNC230
         fcntl.flock(other, fcntl.LOCK_EX)
         verdict = await mbox.deliver(place(path), message(), SETTINGS)
     assert (verdict.outcome, verdict.dsn) == ("deferred", "4.2.0")

@@ -42,7 +42,7 @@ def test_good_source_gives_no_output_and_no_files(site: Path, capsys: pytest.Cap
     ("command", "name", "source", "message"),
     [
         (postmap, "map", "a b\nbad\nc d\n", "map, line 2: expected a key, whitespace and a value"),
-        (postmap, "map", " a b\n", "map, line 1: a first line that starts with whitespace"),
+        (postmap, "map", " a b\n", "map, line 1: continuation line without"),
         (postalias, "aliases", "root: admin\nbad line\n", "aliases, line 2: expected a name, a colon"),
         (newaliases, "aliases", "x:\n", "aliases, line 1: expected a name, a colon"),
     ],

@@ -509,7 +509,7 @@ async def test_login_and_plain_use_the_authenticator(tmp_path: Path) -> None:
     ]
     assert await smtp.send(MAIL + FAR) == "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
     assert "queued" in await smtp.send(b"BDAT 4 LAST\r\nhi\r\n")
-    session = smtp.server.service.attended[smtp.client.key].session
+    session: Any = smtp.server.service.attended[smtp.client.key].session
     assert (session.authenticated, session.auth_data, session.login_data) == (True, (b"user", b"secret"), b"user")
     log = smtp.close()
     failed = "SASL PLAIN authentication failed: Authentication credentials invalid"

@@ -195,7 +195,7 @@ class FakeDaemon:
 
 
 @asynccontextmanager
-async def serving(directory: Path, agent: Callable[[FakeDaemon], Any], daemon: FakeDaemon) -> AsyncIterator[Hub]:
+async def serving(directory: Path, agent: Callable[[Any], Any], daemon: FakeDaemon) -> AsyncIterator[Hub]:
     """Run an agent in `directory`; yield the queue manager's end of its connection."""
     os.chdir(directory)
     (directory / "private").mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ call that changes files, and every K: the process gets SIGKILL as it enters the 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import multiprocessing.forkserver
 import os
 import re
 import signal

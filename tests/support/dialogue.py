@@ -1,4 +1,4 @@
-"""Transcripts in tests/dialogues/: read from files, and played against the server step by step.
+r"""Transcripts in tests/dialogues/: read from files, and played against the server step by step.
 
     O: smtpd_helo_required = yes      a parameter of main.cf
     A: 192.0.2.1                      the client's address; the default is 127.0.0.1
@@ -10,7 +10,7 @@
     E:                                the server closes the connection
     L: disconnect from ...            a line in the log, in this order among the L lines
 
-`\\xNN`, `\\r` and `\\n` in C lines stand for octets.
+`\xNN`, `\r` and `\n` in C lines stand for octets.
 """
 
 from __future__ import annotations
