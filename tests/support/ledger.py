@@ -111,7 +111,7 @@ class Ledger:
             self._ending.wait(RETRY_PAUSE_S)
 
     def wait_for_more(self, count: int, patience_s: float) -> None:
-        """Return when so many more messages are acknowledged."""
+        """Wait for `count` more acknowledged messages."""
         wanted = len(self.acknowledged) + count
         wait_for("mail to flow", lambda: len(self.acknowledged) >= wanted, patience_s)
 
