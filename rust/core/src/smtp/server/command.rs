@@ -439,9 +439,11 @@ mod tests {
             ("FROM:<a@b.org> ENVID=+0A", "501 Bad ENVID parameter syntax"),
             ("FROM:<a@b.org> ENVID=a=b", "501 Bad ENVID parameter syntax"),
             ("FROM:<a@b.org> ENVID=+4", "501 Bad ENVID parameter syntax"),
-            ("FROM:<a@b.org> AUTH=", "501 Error: Bad AUTH parameter syntax"),
-            ("FROM:<a@b.org> AUTH=a+", "501 Error: Bad AUTH parameter syntax"),
-            ("FROM:<a@b.org> AUTH=<> AUTH=<>", "501 Error: Bad AUTH parameter syntax"),
+            ("FROM:<a@b.org> AUTH=", "ok a@b.org 0 Unsaid"),
+            ("FROM:<a@b.org> AUTH=a+", "ok a@b.org 0 Unsaid"),
+            ("FROM:<a@b.org> AUTH=<> AUTH=<>", "ok a@b.org 0 Unsaid"),
+            ("FROM:<-a@b.org>", "501 Bad sender address syntax"),
+            ("FROM:<a@127.0.0.1>", "501 Bad sender address syntax"),
         ] {
             assert_eq!(reply(arguments), outcome, "{arguments:?}");
         }
