@@ -15,8 +15,7 @@ from support.mta import POSTILLION_COMMANDS, Site, local_user, running, wait_for
 MAIN_CF = {
     "recipient_delimiter": "+",
     "relay_domains": "next.example",
-    "virtual_transport": "discard:",
-    "relay_transport": "discard:",
+    "transport_maps": "inline:{{ next.example = discard: }}",
 }
 BAD_RECIPIENT = (501, "5.1.3 Bad recipient address syntax")
 BAD_SENDER = (501, "5.1.7 Bad sender address syntax")

@@ -1,6 +1,6 @@
-"""Who delivers mail for a domain (postconf(5), ADDRESS_CLASS_README): smtpd and qmgr must agree on it.
+"""The class of a domain (postconf(5), ADDRESS_CLASS_README): smtpd and qmgr must agree on it.
 
-What smtpd takes for one of our own destinations, it accepts from anybody; qmgr must then not send it elsewhere.
+smtpd accepts mail for our own destinations from any client, so qmgr must not send that mail elsewhere.
 """
 
 import enum

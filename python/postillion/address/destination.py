@@ -1,4 +1,4 @@
-"""What an address means for relay control: its class, and whether it hides another destination.
+"""The meaning of an address for relay control: its class, and whether it hides another destination.
 
 An address can name its way through several systems: `user%far@near`, `far!user@near`, `"user@far"@near`. A server that
 checks the last domain only is an open relay for the one before. So `Destinations` takes apart the local part of an

@@ -429,7 +429,7 @@ class Delivery:
         return from_line(step.sender, time.time()) + self._head(step, "file"), self._letter.quoted()
 
     def _unmatched(self, where: LocalAddress, kind: str) -> str:
-        if where.extension is None or kind not in self._settings.propagate_unmatched_extensions:
+        if not where.extension or kind not in self._settings.propagate_unmatched_extensions:
             return ""
         return where.delimiter + where.extension
 

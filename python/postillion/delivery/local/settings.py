@@ -25,6 +25,7 @@ class LocalSettings:
     local_domains: frozenset[str]
     recipient_delimiter: str
     address_rules: AddressRules
+    owner_request_special: bool
     expand_owner_alias: bool
     default_privs: str
     allow_mail_to_commands: frozenset[str]
@@ -65,6 +66,7 @@ class LocalSettings:
             local_domains=frozenset(item.lower() for item in config.items("mydestination")),
             recipient_delimiter=config.text("recipient_delimiter"),
             address_rules=address_rules(config),
+            owner_request_special=config.flag("owner_request_special"),
             expand_owner_alias=config.flag("expand_owner_alias"),
             default_privs=config.text("default_privs"),
             allow_mail_to_commands=frozenset(config.items("allow_mail_to_commands")),

@@ -256,7 +256,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parsed_once_parses_to_itself(text in "[ -~é]{0,40}") {
+        fn parsed_path_parses_to_itself(text in "[ -~é]{0,40}") {
             if let Ok((path, _)) = Path::parse(&text, false) {
                 let again = Path::of(path.address()).unwrap();
                 prop_assert_eq!(&path, &again);

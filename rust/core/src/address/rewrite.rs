@@ -1,8 +1,8 @@
-//! What a site makes of incomplete addresses (trivial-rewrite(8)).
+//! The rewriting of incomplete addresses (trivial-rewrite(8)).
 
 use crate::mail::address::{addresses, at_sign};
 
-/// What a site makes of incomplete addresses (trivial-rewrite(8)).
+/// The site's rules for incomplete addresses (trivial-rewrite(8)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rewrite {
     /// `user` becomes `user@origin`; `None`: it stays (`append_at_myorigin = no`).
@@ -16,7 +16,7 @@ pub struct Rewrite {
 }
 
 impl Rewrite {
-    /// What Postfix does by default with mail of this site.
+    /// Return the rules that Postfix has by default for mail of this site.
     pub fn local(myorigin: &str) -> Self {
         Self { origin: Some(myorigin.into()), domain: None, swap_bangpath: true, percent_hack: true }
     }
