@@ -196,7 +196,7 @@ UNSAFE = [
     (
         "",
         "2525 inet n - n - 1 postscreen",
-        "the program postscreen is not supported yet, and nobody would answer on its",
+        "the program postscreen is not supported yet, and no program would answer on its",
     ),
     ("", "policy unix - n n - 0 spawn user=nobody argv=/bin/cat", "the program spawn is not supported yet"),
     ("", "628 inet n - n - - qmqpd", "the program qmqpd is not supported yet"),

@@ -5,18 +5,21 @@ A kind is a word, with bounds for some: `flag`, `number 1..`, `number 200..599`,
 `!` negates), `maps` (`type:table` ...), `path`, `feedback` (a number from 0 to 1, a fraction, `number/concurrency` or
 `number/sqrt_concurrency`) and `raw` (text whose `$name` the reading program expands later).
 
-A minimum of 0 is no minimum, as in Postfix: `number 0..` takes -1 as well. `number ..` is a number whose sign counts;
-the others are limits, and a negative limit counts as 0 (`limit`).
+A minimum of 0 means no minimum, as in Postfix: `number 0..` accepts -1. `number ..` is a signed number; the other
+numbers are limits, and a negative limit is used as 0 (`limit`).
 """
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 NUMBER_MAX = 2**31 - 1
-"""Postfix keeps a number in an int, but for a few sizes, whose rows have a greater maximum."""
+"""Maximum of an int, Postfix's type for numbers; the rows of a few sizes have a greater maximum."""
 TIME_MAX_S = 2**31 - 1
 
 
 def bounds(kind: str) -> tuple[int, int | None]:
-    """Return the minimum and maximum of a kind such as `number 1..` or `time 0..10`; None for no maximum."""
+    """Return the minimum and maximum of a kind such as `number 1..` or `time 0..10`; None for no maximum.
+
+    A minimum of 0 does not limit a number.
+    """
     _, _, text = kind.partition(" ")
     low, _, high = text.partition("..")
     return int(low or 0), int(high) if high else None
@@ -40,7 +43,7 @@ def number(text: str, kind: str) -> int | None:
 
 
 def limit(value: int, kind: str) -> int:
-    """Return a number as programs go by it: 0 for a negative limit."""
+    """Return a limit for programs: 0 for a negative number."""
     return value if kind == "number .." else max(value, 0)
 
 
@@ -65,7 +68,7 @@ def seconds(text: str, kind: str, default: str) -> float | None:
 
 
 def feedback(text: str) -> bool:
-    """Return whether a text says how much a delivery changes the concurrency: from 0 to 1 at a concurrency of 1."""
+    """Return whether a text is valid feedback: the change of the concurrency by a delivery, 0 to 1 at concurrency 1."""
     above, slash, below = (part.strip() for part in text.partition("/"))
     try:
         divisor = 1.0 if not slash or below in ("concurrency", "sqrt_concurrency") else float(below)

@@ -36,7 +36,7 @@ COMPUTED = "computed:"
 """Prefix of a default that `Config.default` computes."""
 
 Row = tuple[str, ...]
-"""Name, kind, default, one line of documentation; a fifth column when no program reads it (see effect.py)."""
+"""Name, kind, default, one line of documentation; a fifth column if no program reads the parameter (effect.py)."""
 
 PARAMETERS: dict[str, Row] = {row[0]: row for family in FAMILIES for row in family.ROWS}
 

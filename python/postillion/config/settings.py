@@ -104,7 +104,7 @@ class Config:
         return found
 
     def default_text(self, name: str) -> str:
-        """Return the default of a parameter, expanded."""
+        """Return the expanded default of a parameter."""
         return self._expand(name, self.default(name))
 
     def number(self, name: str) -> int:

@@ -204,7 +204,7 @@ class Agent:
 
 
 async def serve(daemon: Daemon, agent: Agent) -> None:
-    """Let an agent work until the daemon stops: what `daemon.run` is given."""
+    """Run an agent until the daemon stops, as the `serve` of `daemon.run`."""
     await agent.serve()
 
 

@@ -17,6 +17,7 @@ from postillion.master.log import MasterLog
 from postillion.master.plan import Plan
 from postillion.master.service import environment
 from postillion.master.supervisor import Master
+from postillion.program.title import set_title
 
 OPEN_FILES_MAX = 65_536
 
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     directory, ready = _options(sys.argv[1:] if argv is None else argv)
     try:
         plan = Plan(directory)
+        set_title("master", ["-c", directory], path=os.path.join(plan.config.text("daemon_directory"), "master"))
         checking = Checking(plan.config, environment(plan.config))
         try:
             queue, data = directories.prepare(plan.config), directories.prepare_data(plan.config)

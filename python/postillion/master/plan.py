@@ -11,9 +11,9 @@ LISTENERS_MAX = 150
 
 
 class Plan:
-    """main.cf and master.cf, read as far as master needs them; creating a plan has no side effect.
+    """The parts of main.cf and master.cf that master needs; creating a plan has no side effect.
 
-    `entries`: the services that are on; `started`: those that master starts, and `services` with their addresses.
+    `entries`: the enabled services. `started`: those that master starts. `services`: the same with their addresses.
     """
 
     def __init__(self, directory: str) -> None:

@@ -45,9 +45,12 @@ transport that needs one."""
 REFUSED = {
     "nqmgr": ("and no mail would be delivered", 'name "qmgr", the same program'),
     "oqmgr": ("and no mail would be delivered", 'name "qmgr"'),
-    "postscreen": ("and nobody would answer on its port", "let smtpd listen there, or keep Postfix for this service"),
-    "qmqpd": ("and nobody would answer on its port", "remove the line, or keep Postfix for this service"),
-    "spawn": ("and nobody would answer its clients", "remove the line, or keep Postfix for this service"),
+    "postscreen": (
+        "and no program would answer on its port",
+        "let smtpd listen there, or keep Postfix for this service",
+    ),
+    "qmqpd": ("and no program would answer on its port", "remove the line, or keep Postfix for this service"),
+    "spawn": ("and no program would answer its clients", "remove the line, or keep Postfix for this service"),
 }
 """Programs of Postfix without a counterpart yet, whose lines are refused: the consequence and the fix."""
 
@@ -82,7 +85,7 @@ def processors() -> int:
 
 
 def startable(entries: list[Entry]) -> list[Entry]:
-    """Return the services that are started.
+    """Return the services to start.
 
     Raises `ConfigError` for an unknown program, and for a program that is needed and not implemented.
     """
@@ -92,8 +95,8 @@ def startable(entries: list[Entry]) -> list[Entry]:
             if not (entry.command == "bounce" and entry.service in BUILT_IN_SERVICES):
                 started.append(entry)
         elif entry.command in REFUSED:
-            loss, fix = REFUSED[entry.command]
-            raise entry.error(f"the program {entry.command} is not supported yet, {loss}", fix)
+            effect, fix = REFUSED[entry.command]
+            raise entry.error(f"the program {entry.command} is not supported yet, {effect}", fix)
         elif entry.command not in BUILT_IN and entry.command not in ABSENT:
             meant = nearest(entry.command)
             fix = f"did you mean {meant}?" if meant else f"the programs are {', '.join(sorted(PROGRAMS))}"
@@ -102,7 +105,7 @@ def startable(entries: list[Entry]) -> list[Entry]:
 
 
 def absent(entries: list[Entry]) -> list[str]:
-    """Return a warning about the services whose lines are accepted and not started; none without them."""
+    """Return a warning about the accepted services that are not started; none without such services."""
     names = [f"{entry.service} ({entry.command})" for entry in entries if entry.command in ABSENT]
     return [f"services without an implemented program, which are not started: {', '.join(names)}"] if names else []
 

@@ -305,7 +305,7 @@ class Master:
     # Reload: listeners in the old and the new configuration stay open, so no connection is lost.
 
     def _begin_reload(self) -> None:
-        """Start the checker; the services continue meanwhile. A second SIGHUP starts it again when it has ended."""
+        """Start the checker while the services run. A signal during a check starts another check after it."""
         if self._checking is not None:
             self._reload_again = True
             return
@@ -321,7 +321,7 @@ class Master:
             self._selector.register(self._checking.descriptor, selectors.EVENT_READ, self._checking)
 
     def _end_reload(self) -> None:
-        """Adopt the configuration that was checked, or keep the old one."""
+        """Use the configuration after a successful check, or keep the old one."""
         checking, self._checking = self._checking, None
         assert checking is not None
         self._selector.unregister(checking.descriptor)
@@ -346,6 +346,7 @@ class Master:
             raise plan.config.error("queue_directory", "queue_directory changed", "stop and start instead")
         log = MasterLog(plan.target)
         in_force.keep(self.directory, os.getcwd())
+        rotated = log.file != self.log.file
         self.log.close()
         self.log = log
         self.config = plan.config
@@ -353,9 +354,9 @@ class Master:
         log.info(f"reload -- version {plan.config.text('mail_version')}, configuration {self.directory}")
         for warning in warnings:
             log.warning(warning)
-        self._adopt(plan)
+        self._adopt(plan, rotated=rotated)
 
-    def _adopt(self, plan: Plan) -> None:
+    def _adopt(self, plan: Plan, *, rotated: bool) -> None:
         now = time.monotonic()
         before, self.services = self.services, {}
         pool = {address: fd for service in before.values() for address, fd in service.listeners.items()}
@@ -377,7 +378,7 @@ class Master:
                     service.listeners[address] = pool[address] if address in pool else listeners.bind(address)
                 except OSError as error:
                     self.log.line("error", str(listeners.refuse(entry, address, error)))
-            self._renew(service)
+            self._renew(service, rotated=rotated)
             service.throttled_until = 0.0
             self._arm_wakeup(service, now, first=True)
         for service in before.values():
@@ -385,10 +386,14 @@ class Master:
             if service.processes:
                 self.stopping.append(service)
 
-    def _renew(self, service: Service) -> None:
-        """Make the processes of a service use the new configuration."""
+    def _renew(self, service: Service, *, rotated: bool) -> None:
+        """Make the processes of a service use the new configuration.
+
+        `rotated`: the log file is another one. A program that dropped its rights may not open it, so it starts anew.
+        """
         now_starting = service.form()
-        if service.reloads_in_place and all(process.form == now_starting for process in service.serving):
+        unchanged = not rotated and all(process.form == now_starting for process in service.serving)
+        if service.reloads_in_place and unchanged:
             for process in service.serving:
                 send(process.pid, signal.SIGHUP)
         else:

@@ -36,7 +36,7 @@ CLOCK_CHECK_S: Final = 60.0
 
 
 class Settings(NamedTuple):
-    """What pickup goes by. `size_limit_octets`: of a file in maildrop/, None for no limit."""
+    """The settings of pickup. `size_limit_octets`: maximum size of a file in maildrop/; None for no limit."""
 
     site: Site
     cleanup: CleanupSettings
@@ -64,7 +64,7 @@ def prepare(daemon: Daemon) -> Settings:
 
 
 async def serve(daemon: Daemon, settings: Settings) -> None:
-    """Take messages until the daemon stops or drains, and return when those at hand are on disk."""
+    """Take messages until the daemon stops or drains; return when those in progress are on disk."""
     journal = Journal(".")
     directory = Directory(settings.size_limit_octets)
     pickup = Pickup(
@@ -103,7 +103,7 @@ async def serve(daemon: Daemon, settings: Settings) -> None:
         renewing.cancel()
         for waiting in ending:
             waiting.cancel()
-        while pickup.in_flight:
+        while pickup.in_flight:  # noqa: ASYNC110 - the journal's thread finishes them within a sync
             await asyncio.sleep(0.005)
         await producer.close()
         journal.close()

@@ -9,7 +9,7 @@ from postillion.qmgr.shell import Shell
 
 
 def prepare(daemon: Daemon) -> Configuration:
-    """Return the configuration that the queue manager begins with. Raises `ConfigError`."""
+    """Return the first configuration of the queue manager. Raises `ConfigError`."""
     return Configuration(daemon.config, daemon.log.warning)
 
 

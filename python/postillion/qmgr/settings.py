@@ -42,9 +42,9 @@ PROCESS_LIMIT = "process_limit"
 
 
 class Configuration:
-    """A configuration as the queue manager goes by it, with everything that can be wrong about it checked.
+    """The checked configuration of the queue manager.
 
-    `by_domain`: all addresses of a domain go the same way. `flush_domains`: sites whose mail may be asked for.
+    `by_domain`: all addresses of a domain have the same route. `flush_domains`: sites whose mail may be flushed.
     """
 
     def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
@@ -59,12 +59,12 @@ class Configuration:
             transport(config, name)
 
     def general(self) -> dict[str, object]:
-        """Return what concerns all transports."""
+        """Return the parameters of all transports."""
         return general(self.config, route_by_domain=self.by_domain)
 
 
 def transports(config: Config) -> list[str]:
-    """Return the services of master.cf that mail can be given to; none when master.cf cannot be used."""
+    """Return the services of master.cf that can be transports; none when master.cf is invalid."""
     try:
         entries, _ = master_cf.load(config.in_force)
     except ConfigError:

@@ -171,7 +171,7 @@ class Session(asyncio.Protocol):
 
 
 class Times(NamedTuple):
-    """How long events count, and how often the highest counts are logged, in seconds."""
+    """The time unit of rates, and the interval of the log lines, in seconds."""
 
     unit_s: float
     update_s: float

@@ -21,10 +21,10 @@ class AccountsTable:
         self._users = which == "passwd.byname"
 
     def refresh(self) -> None:
-        """Nothing to read: the name service is asked for each key."""
+        """Do nothing: each lookup asks the name service."""
 
     def values(self) -> list[str]:
-        """Return nothing: the name service need not list its accounts."""
+        """Return an empty list: the name service may not list its accounts."""
         return []
 
     def lookup(self, key: str) -> str | None:

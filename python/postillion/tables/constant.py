@@ -4,9 +4,9 @@ from postillion.tables.table import TableError, TableTypeError
 
 
 class InlineTable:
-    """Keys and values written in main.cf. Keys are compared without regard to case; the last entry of a key holds.
+    """Keys and values written in main.cf. Lookups ignore case; the last entry of a key wins.
 
-    A value may be empty: in a list of hosts or domains, the key alone counts.
+    A value may be empty, because lists of hosts or domains use only the key.
     """
 
     owner: int | None = None
@@ -28,7 +28,7 @@ class InlineTable:
         self.has_addresses = any("@" in key for key in self._entries)
 
     def refresh(self) -> None:
-        """Nothing to read."""
+        """Do nothing: the table has no file."""
 
     def values(self) -> list[str]:
         """Return the values, in the order of the keys."""
@@ -49,7 +49,7 @@ class StaticTable:
         self._value = text[1:-1].strip() if text.startswith("{") and text.endswith("}") else text
 
     def refresh(self) -> None:
-        """Nothing to read."""
+        """Do nothing: the table has no file."""
 
     def values(self) -> list[str]:
         """Return the one value."""
@@ -69,10 +69,10 @@ class FailTable:
         self.name = name
 
     def refresh(self) -> None:
-        """Nothing to read."""
+        """Do nothing: the table has no file."""
 
     def values(self) -> list[str]:
-        """Return nothing: no lookup gives a value."""
+        """Return an empty list: no lookup gives a value."""
         return []
 
     def lookup(self, key: str) -> str | None:

@@ -11,7 +11,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 HOST_NAME = re.compile(r"\.?(?:[A-Za-z0-9_-]{1,63}\.)*(?!\d+$)[A-Za-z0-9_-]{1,63}")
-"""A host name or a domain, with a leading dot for the hosts below it. Its last label is no number."""
+"""A host name or a domain, with a leading dot for the hosts below it. Its last label is not a number."""
 
 
 def parse_address(text: str) -> Address | None:
@@ -26,10 +26,10 @@ def parse_address(text: str) -> Address | None:
 
 
 class NetworkList:
-    """Networks, addresses, host names and tables; `!` excludes. The first that fits decides, as in mynetworks."""
+    """Networks, addresses, host names and tables; `!` excludes. The first match decides, as in mynetworks."""
 
     def __init__(self, parameter: str, config: Config) -> None:
-        """Open `parameter`; raises `ConfigError` for a word that is none of these."""
+        """Open `parameter`; raises `ConfigError` for an invalid word."""
         self._parents = parameter in config.items("parent_domain_matches_subdomains")
         self._rules: list[tuple[bool, Network | Maps | str]] = []
         for word in config.items(parameter):
@@ -40,7 +40,7 @@ class NetworkList:
     def matches(self, text: str, name: str) -> bool:
         """Return whether the client with the address `text` and the verified name `name` is in the list.
 
-        `name`: empty for a client whose name is not known. Raises `TableError`.
+        `name`: empty for a client without a verified name. Raises `TableError`.
         """
         address = parse_address(text)
         name = name.lower()
@@ -84,7 +84,7 @@ class DomainList:
     """Domains and tables; `!` excludes. parent_domain_matches_subdomains decides how subdomains match."""
 
     def __init__(self, parameter: str, config: Config) -> None:
-        """Open `parameter`. Raises `ConfigError` for a table of a type that is not known."""
+        """Open `parameter`. Raises `ConfigError` for an unknown table type."""
         self._parents = parameter in config.items("parent_domain_matches_subdomains")
         self._names: dict[str, bool] = {}
         self._rules: list[tuple[bool, str | Maps]] = []

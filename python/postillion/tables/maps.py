@@ -24,7 +24,7 @@ class Settings(Protocol):
 
 
 class Configuration(Settings, Protocol):
-    """The part of the configuration that opens the tables of a parameter. `opened`: the tables so far."""
+    """The part of the configuration that opens the tables of a parameter. `opened`: the opened tables."""
 
     opened: list[tuple[str, Table]]
 
@@ -68,7 +68,7 @@ class Maps:
 def open_maps(parameter: str, config: Configuration, *, warn: Warn | None = None) -> Maps:
     """Return the tables of a list parameter such as `alias_maps`, ready to be asked.
 
-    `warn`: told about bad lines when a file is read. Raises `ConfigError` for a name that can never work.
+    `warn`: called for bad lines when a file is read. Raises `ConfigError` for an invalid name.
     """
     return Maps(open_word(parameter, word, config, warn=warn) for word in config.items(parameter))
 

@@ -60,7 +60,7 @@ class PatternTable:
         return None
 
     def refresh(self) -> None:
-        """Read the file if it changed. Raises `TableError` when it cannot be read."""
+        """Read a changed file. Raises `TableError` when it is unreadable."""
         try:
             status = os.stat(self.path)
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)

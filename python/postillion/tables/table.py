@@ -30,10 +30,10 @@ class Table(Protocol):
         """
 
     def refresh(self) -> None:
-        """Read the source if it changed; nothing for a table without a source. Raises `TableError`."""
+        """Read a changed source; do nothing for a table without one. Raises `TableError`."""
 
     def values(self) -> Sequence[str]:
-        """Return the values that a lookup can give, as far as the table can list them. Raises `TableError`."""
+        """Return the possible values of a lookup, if the table can list them. Raises `TableError`."""
 
     def lookup(self, key: str) -> str | None:
         """Return the value for `key`; None when there is none. Raises `TableError` on a temporary failure."""

@@ -66,7 +66,7 @@ class TextTable:
         return list(self._entries.values())
 
     def refresh(self) -> None:
-        """Read the file if it changed. Raises `TableError` when it cannot be read."""
+        """Read a changed file. Raises `TableError` when it is unreadable."""
         try:
             status = os.stat(self.path)
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
@@ -95,7 +95,7 @@ class TextTable:
 
 
 def read_source(name: str, path: str) -> tuple[str, os.stat_result]:
-    """Return the text and the status of a table's file. Raises `OSError`, and `TableError` for what is no such file."""
+    """Return the text and the status of a table's file. Raises `OSError`, and `TableError` for another kind of file."""
     with open(path, "rb", opener=_open_file) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

@@ -1,7 +1,8 @@
 """Parameters of addresses: what is ours, how addresses are rewritten, where they go, and their verification.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     (
@@ -32,48 +33,54 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "Table that keeps the results of address probes.",
         "harmless",
     ),
-    ("address_verify_negative_cache", "flag", "yes", "Whether failed probes are kept too.", "harmless"),
+    ("address_verify_negative_cache", "flag", "yes", "Whether failed probes are kept as well.", "harmless"),
     (
         "address_verify_negative_expire_time",
         "time 1..",
         "3d",
-        "A failed probe is forgotten after this time.",
+        "Time after which a failed probe is removed.",
         "harmless",
     ),
     (
         "address_verify_negative_refresh_time",
         "time 1..",
         "3h",
-        "A failed probe is repeated after this time.",
+        "Time after which a failed probe is repeated.",
         "harmless",
     ),
     (
         "address_verify_pending_request_limit",
         "number 1..",
         "5000",
-        "Most probes that may wait in the active queue.",
+        "Maximum number of probes in the active queue.",
         "harmless",
     ),
     (
         "address_verify_poll_count",
         "number 1..",
         "${stress?{1}:{3}}",
-        "How often smtpd asks for the result of a probe before it gives up for now.",
+        "Maximum number of times that smtpd asks for the result of a probe.",
         "harmless",
     ),
-    ("address_verify_poll_delay", "time 1..", "3s", "Pause between two such questions.", "harmless"),
+    (
+        "address_verify_poll_delay",
+        "time 1..",
+        "3s",
+        "Pause between two requests for the result of a probe.",
+        "harmless",
+    ),
     (
         "address_verify_positive_expire_time",
         "time 1..",
         "31d",
-        "A successful probe is forgotten after this time.",
+        "Time after which a successful probe is removed.",
         "harmless",
     ),
     (
         "address_verify_positive_refresh_time",
         "time 1..",
         "7d",
-        "A successful probe is repeated after this time.",
+        "Time after which a successful probe is repeated.",
         "harmless",
     ),
     (
@@ -125,7 +132,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "allow_min_user",
         "flag",
         "no",
-        "Whether an address may start with a hyphen, which commands take for an option.",
+        "Whether an address may start with a hyphen, which a command would read as an option.",
         "harmless",
     ),
     ("allow_percent_hack", "flag", "yes", "Rewrite user%domain to user@domain."),
@@ -143,7 +150,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "Transport for mail to domains whose best MX host is this machine.",
         "unsafe smtp: mail for domains whose best MX is this host would bounce",
     ),
-    ("default_transport", "text 1..", "smtp", "Transport and next hop for mail to everybody else's domains."),
+    ("default_transport", "text 1..", "smtp", "Transport and next hop for all other domains."),
     (
         "empty_address_default_transport_maps_lookup_key",
         "text",
@@ -155,7 +162,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "empty_address_recipient",
         "text 1..",
         "MAILER-DAEMON",
-        "Who gets mail addressed to the null address.",
+        "Recipient of mail to the null address.",
         "harmless",
     ),
     (
@@ -177,7 +184,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "local_recipient_maps",
         "maps",
         "proxy:unix:passwd.byname $alias_maps",
-        "Tables of all local recipients; others are refused. Empty accepts everybody.",
+        "Tables of all local recipients; others are refused. Empty accepts all.",
     ),
     ("local_transport", "text 1..", "local:$myhostname", "Transport for the domains in mydestination."),
     (
@@ -193,7 +200,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "mynetworks_style",
         "choice host subnet class",
         "${{$compatibility_level} <level {2} ? {subnet} : {host}}",
-        "How the default of mynetworks is made: host, subnet or class.",
+        "Default of mynetworks: host, subnet or class.",
     ),
     ("myorigin", "text 1..", "$myhostname", "Domain that completes local addresses."),
     (
@@ -207,13 +214,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "relay_domains",
         "match",
         "${{$compatibility_level} <level {2} ? {$mydestination} : {}}",
-        "Domains, and their subdomains, that mail is relayed to for everybody.",
+        "Domains, with their subdomains, that mail is relayed to for all clients.",
     ),
     (
         "relay_recipient_maps",
         "maps",
         "",
-        "Tables of all recipients in relay_domains; others are refused. Empty accepts everybody.",
+        "Tables of all recipients in relay_domains; others are refused. Empty accepts all.",
     ),
     ("relay_transport", "text 1..", "relay", "Transport for relay_domains."),
     ("relayhost", "text", "", "Next hop of all mail to the outside; empty to follow MX records."),
@@ -221,7 +228,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "relocated_maps",
         "maps",
         "",
-        "New addresses of users who moved; senders are told.",
+        "New addresses of relocated users, for the reply to senders.",
         "unsafe trivial-rewrite: mail for relocated users would not be answered with their new address",
     ),
     (

@@ -1,12 +1,13 @@
 """Parameters of message content: headers, MIME, content inspection, address mapping, Milters.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     ("always_add_missing_headers", "flag", "no", "Add missing From, To, Date and Message-ID to mail from anywhere."),
     ("always_bcc", "text", "", "Address that gets a copy of every message.", "unsafe cleanup: copies would be missing"),
-    ("authorized_submit_users", "match", "static:anyone", "Who may send with sendmail."),
+    ("authorized_submit_users", "match", "static:anyone", "Users who may send with sendmail."),
     (
         "body_checks",
         "maps",
@@ -18,14 +19,14 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "body_checks_size_limit",
         "number 0..",
         "51200",
-        "How many octets of each body part body_checks looks at.",
+        "Maximum size of the start of a body part that body_checks reads, in octets.",
         "harmless",
     ),
     (
         "canonical_classes",
         "list 1..",
         "envelope_sender, envelope_recipient, header_sender, header_recipient",
-        "What canonical_maps rewrites: envelope and header, sender and recipient.",
+        "Addresses that canonical_maps rewrites: envelope and header, sender and recipient.",
         "harmless",
     ),
     (
@@ -98,7 +99,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "extract_recipient_limit",
         "number 0..",
         "10240",
-        "Most recipients that sendmail -t takes from headers.",
+        "Maximum number of recipients that sendmail -t reads from headers.",
         "harmless",
     ),
     (
@@ -115,7 +116,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "Character set of full names in a From header that is added.",
         "harmless",
     ),
-    ("header_address_token_limit", "number 1..", "10240", "Most words of addresses in one header; the rest is cut."),
+    (
+        "header_address_token_limit",
+        "number 1..",
+        "10240",
+        "Maximum number of address tokens in one header; the rest is removed.",
+    ),
     (
         "header_checks",
         "maps",
@@ -129,13 +135,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "standard",
         "Form of the From header that is added: standard or obsolete.",
     ),
-    ("header_size_limit", "number 1..", "102400", "Most octets of one header; the rest is cut."),
-    ("hopcount_limit", "number 1..", "50", "Received headers after which a message is taken for a loop."),
+    ("header_size_limit", "number 1..", "102400", "Maximum size of one header in octets; the rest is removed."),
+    ("hopcount_limit", "number 1..", "50", "Maximum number of Received headers; more are a mail loop."),
     (
         "info_log_address_format",
         "text 1..",
         "external",
-        "How addresses stand in log lines: external (quoted) or internal.",
+        "Form of addresses in log lines: external (quoted) or internal.",
         "harmless",
     ),
     (
@@ -149,14 +155,14 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "local_login_sender_maps",
         "maps",
         "static:*",
-        "Envelope senders that each login name may use with sendmail.",
+        "Envelope senders that each user may use with sendmail.",
         "unsafe pickup: users could send mail in any name",
     ),
     (
         "masquerade_classes",
         "list",
         "envelope_sender, header_sender, header_recipient",
-        "What address masquerading applies to.",
+        "Addresses that masquerade_domains applies to.",
         "harmless",
     ),
     (
@@ -178,10 +184,10 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "message_size_limit",
         "number 0..9223372036854775807",
         "10240000",
-        "Most octets of a message with its envelope; 0 for no limit.",
+        "Maximum size of a message with its envelope in octets; 0 for no limit.",
     ),
     ("message_strip_characters", "text", "", "Characters that are removed from content."),
-    ("milter_command_timeout", "time 1..", "30s", "Wait for a mail filter's answer to a command.", "harmless"),
+    ("milter_command_timeout", "time 1..", "30s", "Timeout for a mail filter's answer to a command.", "harmless"),
     (
         "milter_connect_macros",
         "list",
@@ -193,12 +199,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "milter_connect_timeout",
         "time 1..",
         "30s",
-        "Wait for a connection to a mail filter and its negotiation.",
+        "Timeout for a connection to a mail filter and its negotiation.",
         "harmless",
     ),
-    ("milter_content_timeout", "time 1..", "300s", "Wait for a mail filter's answer to content.", "harmless"),
+    ("milter_content_timeout", "time 1..", "300s", "Timeout for a mail filter's answer to content.", "harmless"),
     ("milter_data_macros", "list", "i", "Macros that mail filters get with DATA.", "harmless"),
-    ("milter_default_action", "text 1..", "shutdown", "What happens to mail when a mail filter fails.", "harmless"),
+    ("milter_default_action", "text 1..", "shutdown", "Action when a mail filter fails.", "harmless"),
     ("milter_end_of_data_macros", "list", "i", "Macros that mail filters get at the end of the message.", "harmless"),
     ("milter_end_of_header_macros", "list", "i", "Macros that mail filters get at the end of the header.", "harmless"),
     ("milter_header_checks", "maps", "", "header_checks for headers that mail filters add.", "harmless"),
@@ -234,7 +240,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "harmless",
     ),
     ("milter_unknown_command_macros", "list", "", "Macros that mail filters get with unknown commands.", "harmless"),
-    ("mime_boundary_length_limit", "number 1..", "2048", "Octets of a MIME boundary that count.", "harmless"),
+    (
+        "mime_boundary_length_limit",
+        "number 1..",
+        "2048",
+        "Maximum length of a MIME boundary in octets; the rest is ignored.",
+        "harmless",
+    ),
     (
         "mime_header_checks",
         "maps",
@@ -242,7 +254,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "header_checks for MIME headers; empty for none.",
         "unsafe cleanup: messages would pass unchecked",
     ),
-    ("mime_nesting_limit", "number 1..", "100", "Depth of MIME parts that is looked at.", "harmless"),
+    ("mime_nesting_limit", "number 1..", "100", "Maximum depth of MIME parts.", "harmless"),
     (
         "nested_header_checks",
         "maps",
@@ -254,7 +266,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "non_empty_end_of_header_action",
         "text 1..",
         "fix_quietly",
-        "What is done when the body follows the header without an empty line.",
+        "Action when the body follows the header without an empty line.",
         "unsafe cleanup unless fix_quietly add_header: messages that must be refused would be accepted",
     ),
     (
@@ -270,7 +282,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "canonical, virtual",
         "Tables whose result keeps the address extension that did not match.",
     ),
-    ("queue_file_attribute_count_limit", "number 1..", "100", "Most named attributes of one message.", "harmless"),
+    (
+        "queue_file_attribute_count_limit",
+        "number 1..",
+        "100",
+        "Maximum number of named attributes of one message.",
+        "harmless",
+    ),
     (
         "recipient_bcc_maps",
         "maps",
@@ -282,7 +300,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "recipient_canonical_classes",
         "list 1..",
         "envelope_recipient, header_recipient",
-        "What recipient_canonical_maps rewrites.",
+        "Addresses that recipient_canonical_maps rewrites.",
         "harmless",
     ),
     (
@@ -303,7 +321,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "sender_canonical_classes",
         "list 1..",
         "envelope_sender, header_sender",
-        "What sender_canonical_maps rewrites.",
+        "Addresses that sender_canonical_maps rewrites.",
         "harmless",
     ),
     (
@@ -317,7 +335,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "sendmail_fix_line_endings",
         "text 1..",
         "always",
-        "When sendmail takes CRLF for a line end: always, strict or never.",
+        "When sendmail reads CRLF as a line end: always, strict or never.",
     ),
     (
         "smtputf8_autodetect_classes",
@@ -367,14 +385,14 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "virtual_alias_address_length_limit",
         "number 1..",
         "1000",
-        "Longest address that alias expansion may make.",
+        "Maximum length of an address after alias expansion.",
         "harmless",
     ),
     (
         "virtual_alias_expansion_limit",
         "number 1..",
         "1000",
-        "Most recipients that one recipient may become.",
+        "Maximum number of recipients in the expansion of one recipient.",
         "harmless",
     ),
     (
@@ -384,6 +402,6 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "Replaces recipients by other addresses, for every domain.",
         "unsafe cleanup: mail for aliases would bounce",
     ),
-    ("virtual_alias_recursion_limit", "number 1..", "1000", "Most rounds of alias expansion.", "harmless"),
+    ("virtual_alias_recursion_limit", "number 1..", "1000", "Maximum depth of alias expansion.", "harmless"),
     ("virtual_maps", "maps", "", "Older name of virtual_alias_maps.", "unsafe cleanup: mail for aliases would bounce"),
 )

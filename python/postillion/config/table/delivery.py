@@ -1,14 +1,15 @@
 """Parameters of final delivery: local, virtual, pipe, mailboxes, aliases, and of bounces.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     (
         "2bounce_notice_recipient",
         "text 1..",
         "postmaster",
-        "Who is told of mail that could be neither delivered nor returned.",
+        "Recipient of notices about undeliverable bounces.",
     ),
     ("alias_database", "maps", "$default_database_type:/etc/aliases", "Alias files that newaliases compiles."),
     ("alias_maps", "maps", "$default_database_type:/etc/aliases", "Aliases of local users."),
@@ -16,9 +17,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "allow_mail_to_commands",
         "list",
         "alias, forward",
-        "Where an address may be a |command: alias, forward, include.",
+        "Places that may name a |command: alias, forward, include.",
     ),
-    ("allow_mail_to_files", "list", "alias, forward", "Where an address may be a /file: alias, forward, include."),
+    ("allow_mail_to_files", "list", "alias, forward", "Places that may name a /file: alias, forward, include."),
     (
         "backwards_bounce_logfile_compatibility",
         "flag",
@@ -31,9 +32,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "bounce_notice_recipient",
         "text 1..",
         "postmaster",
-        "Who gets copies of bounces, when notify_classes has bounce.",
+        "Recipient of copies of bounces, with bounce in notify_classes.",
     ),
-    ("bounce_size_limit", "number 1..", "50000", "Octets of the original that a bounce may carry."),
+    ("bounce_size_limit", "number 1..", "50000", "Maximum size of the original in a bounce, in octets."),
     ("bounce_template_file", "path", "", "File with the texts of bounces.", "harmless"),
     ("command_execution_directory", "raw", "", "Working directory of commands that local runs."),
     (
@@ -49,14 +50,14 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "delay_notice_recipient",
         "text 1..",
         "postmaster",
-        "Who gets copies of delay warnings, when notify_classes has delay.",
+        "Recipient of copies of delay warnings, with delay in notify_classes.",
     ),
-    ("deliver_lock_attempts", "number 1..", "20", "How often a mailbox lock is tried."),
-    ("deliver_lock_delay", "time 1..", "1s", "Pause between two tries of a lock."),
+    ("deliver_lock_attempts", "number 1..", "20", "Maximum number of attempts to lock a mailbox."),
+    ("deliver_lock_delay", "time 1..", "1s", "Pause between two attempts to lock a mailbox."),
     ("disable_verp_bounces", "flag", "no", "Send one bounce for VERP mail, not one a recipient.", "harmless"),
     ("double_bounce_sender", "text 1..", "double-bounce", "User name that the mail system's own messages come from."),
     ("enable_threaded_bounces", "flag", "no", "Give bounces the References of the original."),
-    ("error_notice_recipient", "text 1..", "postmaster", "Who is told of errors by notify_classes.", "harmless"),
+    ("error_notice_recipient", "text 1..", "postmaster", "Recipient of error notices, by notify_classes.", "harmless"),
     (
         "execution_directory_expansion_filter",
         "text 1..",
@@ -68,7 +69,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "fallback_transport",
         "text",
         "",
-        "Transport for local recipients who are no users.",
+        "Transport for local recipients without an account.",
         "unsafe local: mail for users without an account would bounce",
     ),
     (
@@ -88,7 +89,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "forward_path",
         "raw",
         "$home/.forward${recipient_delimiter}${extension}, $home/.forward",
-        "Where a user's .forward file is looked for.",
+        "Paths of a user's .forward file.",
     ),
     ("frozen_delivered_to", "flag", "yes", "Change Delivered-To only where mail is forwarded, not at each alias."),
     ("home_mailbox", "text", "", "Mailbox below the home directory; with a slash at the end a Maildir."),
@@ -100,7 +101,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "Rewrites status texts of local.",
         "unsafe local: mail that must be retried could bounce",
     ),
-    ("luser_relay", "raw", "", "Who gets mail for unknown local users."),
+    ("luser_relay", "raw", "", "Recipient of mail for unknown local users."),
     (
         "mail_spool_directory",
         "path",
@@ -113,11 +114,16 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "mailbox_defer_errors",
         "list",
         "eagain, enospc, estale",
-        "Errors of mailbox delivery after which it is tried again.",
+        "Errors of mailbox delivery that defer mail.",
         "harmless",
     ),
-    ("mailbox_delivery_lock", "list 1..", "fcntl, dotlock", "How a mailbox is locked: fcntl, flock, dotlock."),
-    ("mailbox_size_limit", "number 0..9223372036854775807", "51200000", "Most octets of a mailbox; 0 for no limit."),
+    ("mailbox_delivery_lock", "list 1..", "fcntl, dotlock", "Locks of a mailbox: fcntl, flock, dotlock."),
+    (
+        "mailbox_size_limit",
+        "number 0..9223372036854775807",
+        "51200000",
+        "Maximum size of a mailbox in octets; 0 for no limit.",
+    ),
     (
         "mailbox_transport",
         "text",
@@ -130,10 +136,10 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "maildir_defer_errors",
         "list",
         "enospc, estale",
-        "Errors of Maildir delivery after which it is tried again.",
+        "Errors of Maildir delivery that defer mail.",
         "harmless",
     ),
-    ("notify_classes", "list", "resource, software", "Which troubles postmaster is told of."),
+    ("notify_classes", "list", "resource, software", "Classes of errors that postmaster is notified of."),
     ("owner_request_special", "flag", "yes", "Take owner-name and name-request for list addresses."),
     (
         "pipe_delivery_status_filter",
@@ -150,7 +156,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ),
     ("require_home_directory", "flag", "no", "Deliver only when the user's home directory exists."),
     ("reset_owner_alias", "flag", "no", "Forget an owner-name alias when one without it is expanded.", "harmless"),
-    ("stale_lock_time", "time 1..", "500s", "Age after which a mailbox lock file is taken for left over."),
+    ("stale_lock_time", "time 1..", "500s", "Age after which a mailbox lock file is removed."),
     ("strict_mailbox_ownership", "flag", "yes", "Refuse mailboxes that their user does not own."),
     ("verp_delimiter_filter", "text 1..", "-=+", "Characters that may be VERP delimiters.", "harmless"),
     (
@@ -166,11 +172,11 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "virtual_mailbox_limit",
         "number 0..9223372036854775807",
         "51200000",
-        "Most octets of a virtual mailbox; 0 for no limit.",
+        "Maximum size of a virtual mailbox in octets; 0 for no limit.",
         "harmless",
     ),
-    ("virtual_mailbox_lock", "list 1..", "fcntl, dotlock", "How a virtual mailbox is locked.", "harmless"),
+    ("virtual_mailbox_lock", "list 1..", "fcntl, dotlock", "Locks of a virtual mailbox.", "harmless"),
     ("virtual_mailbox_maps", "maps", "", "Mailbox path by address."),
-    ("virtual_minimum_uid", "number 1..", "100", "Lowest user number that virtual delivers as.", "harmless"),
+    ("virtual_minimum_uid", "number 1..", "100", "Minimum uid of virtual deliveries.", "harmless"),
     ("virtual_uid_maps", "maps", "", "Owner of each virtual mailbox.", "harmless"),
 )

@@ -1,7 +1,8 @@
 """Parameters of the SMTP server: smtpd, its limits and replies, and its helpers.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     (
@@ -25,7 +26,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("cyrus_sasl_config_path", "path", "", "Directories of the Cyrus SASL server's configuration.", "harmless"),
     ("disable_vrfy_command", "flag", "no", "Refuse VRFY, with which address collectors search."),
     ("helpful_warnings", "flag", "yes", "Log problems that others' configurations cause.", "harmless"),
-    ("line_length_limit", "number 512..", "2048", "Octets of a line; longer ones are read in pieces and joined again."),
+    (
+        "line_length_limit",
+        "number 512..",
+        "2048",
+        "Maximum length of a line in octets; longer lines are read in pieces and joined.",
+    ),
     (
         "lmtpd_banner",
         "text",
@@ -36,12 +42,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("lmtpd_error_sleep_time", "time 0..", "5s", "Pause after an error in that LMTP server.", "harmless"),
     ("lmtpd_hard_error_limit", "number 0..", "100", "Errors after which that LMTP server hangs up.", "harmless"),
     ("lmtpd_junk_command_limit", "number 0..", "1000", "Useless commands that it bears.", "harmless"),
-    ("lmtpd_recipient_limit", "number 0..", "1000", "Most recipients of a message there.", "harmless"),
+    ("lmtpd_recipient_limit", "number 0..", "1000", "Maximum number of recipients of a message over LMTP.", "harmless"),
     ("lmtpd_sasl_auth_enable", "flag", "no", "Offer AUTH there.", "harmless"),
     ("lmtpd_sasl_local_domain", "text", "$myhostname", "SASL realm there.", "harmless"),
     ("lmtpd_sasl_security_options", "list", "noanonymous", "SASL mechanisms that are not offered there.", "harmless"),
     ("lmtpd_soft_error_limit", "number 0..", "10", "Errors after which replies there are delayed.", "harmless"),
-    ("lmtpd_timeout", "time 0..", "300s", "Wait for a client there.", "harmless"),
+    ("lmtpd_timeout", "time 0..", "300s", "Timeout for a client there.", "harmless"),
     (
         "local_header_rewrite_clients",
         "list",
@@ -58,12 +64,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("qmqpd_authorized_clients", "match", "", "Clients that may use the QMQP server.", "harmless"),
     ("qmqpd_client_port_logging", "flag", "no", "Log the port of QMQP clients too.", "harmless"),
     ("qmqpd_error_delay", "time 0..", "1s", "Pause before an error reply of the QMQP server.", "harmless"),
-    ("qmqpd_timeout", "time 1..", "300s", "Wait for a QMQP client.", "harmless"),
+    ("qmqpd_timeout", "time 1..", "300s", "Timeout for a QMQP client.", "harmless"),
     (
         "receive_override_options",
         "list",
         "",
-        "What to leave out when mail is received, for use with content filters.",
+        "Checks and rewriting to skip when mail is received, for content filters.",
         "unsafe smtpd,pickup: mail would be processed twice, or not at all",
     ),
     (
@@ -85,21 +91,21 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "smtpd_client_auth_rate_limit",
         "number 0..",
         "0",
-        "Most AUTH commands of a client in anvil_rate_time_unit; 0 for no limit.",
+        "Maximum number of AUTH commands of a client in anvil_rate_time_unit; 0 for no limit.",
         "unsafe smtpd: clients could guess passwords without limit",
     ),
     (
         "smtpd_client_connection_count_limit",
         "number 0..",
         "50",
-        "Most connections of a client at a time; 0 for no limit.",
+        "Maximum number of connections of a client at a time; 0 for no limit.",
     ),
     ("smtpd_client_connection_limit_exceptions", "match", "", "Older name of smtpd_client_event_limit_exceptions."),
     (
         "smtpd_client_connection_rate_limit",
         "number 0..",
         "0",
-        "Most connections of a client in anvil_rate_time_unit; 0 for no limit.",
+        "Maximum number of connections of a client in anvil_rate_time_unit; 0 for no limit.",
     ),
     (
         "smtpd_client_event_limit_exceptions",
@@ -123,13 +129,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "smtpd_client_message_rate_limit",
         "number 0..",
         "0",
-        "Most MAIL commands of a client in anvil_rate_time_unit; 0 for no limit.",
+        "Maximum number of MAIL commands of a client in anvil_rate_time_unit; 0 for no limit.",
     ),
     (
         "smtpd_client_new_tls_session_rate_limit",
         "number 0..",
         "0",
-        "Most new TLS sessions of a client in anvil_rate_time_unit; 0 for no limit.",
+        "Maximum number of new TLS sessions of a client in anvil_rate_time_unit; 0 for no limit.",
         "harmless",
     ),
     ("smtpd_client_port_logging", "flag", "no", "Log the port of clients too."),
@@ -137,7 +143,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "smtpd_client_recipient_rate_limit",
         "number 0..",
         "0",
-        "Most RCPT commands of a client in anvil_rate_time_unit; 0 for no limit.",
+        "Maximum number of RCPT commands of a client in anvil_rate_time_unit; 0 for no limit.",
     ),
     (
         "smtpd_command_filter",
@@ -160,7 +166,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "EHLO keywords not announced, by client address.",
         "harmless",
     ),
-    ("smtpd_discard_ehlo_keywords", "list", "", "EHLO keywords not announced to anybody."),
+    ("smtpd_discard_ehlo_keywords", "list", "", "EHLO keywords that no client is offered."),
     ("smtpd_dns_reply_filter", "maps", "", "Rewrites or drops DNS records that the server looks up.", "harmless"),
     (
         "smtpd_enforce_tls",
@@ -186,19 +192,29 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "smtpd_forbid_bare_newline",
         "text 1..",
         "normalize",
-        "What happens to lines that end in LF alone: normalize, reject, note, no.",
+        "Handling of lines that end in LF alone: normalize, reject, note, no.",
     ),
     ("smtpd_forbid_bare_newline_exclusions", "match", "$mynetworks", "Clients that may send them."),
     ("smtpd_forbid_bare_newline_reject_code", "number 500..599", "550", "Reply code when they are refused."),
-    ("smtpd_forbid_unauth_pipelining", "flag", "yes", "Hang up on clients that pipeline without leave."),
+    (
+        "smtpd_forbid_unauth_pipelining",
+        "flag",
+        "yes",
+        "Close the connection of a client that pipelines without permission.",
+    ),
     (
         "smtpd_forbidden_commands",
         "match",
         "CONNECT GET POST regexp:{{/^[^A-Z]/ Bogus}}",
         "Commands that end the session at once.",
     ),
-    ("smtpd_hard_error_limit", "number 1..", "${stress?{1}:{20}}", "Errors after which the server hangs up."),
-    ("smtpd_helo_required", "flag", "no", "Insist on HELO or EHLO before MAIL."),
+    (
+        "smtpd_hard_error_limit",
+        "number 1..",
+        "${stress?{1}:{20}}",
+        "Maximum number of errors; then the server closes the connection.",
+    ),
+    ("smtpd_helo_required", "flag", "no", "Require HELO or EHLO before MAIL."),
     (
         "smtpd_hide_client_session",
         "flag",
@@ -217,7 +233,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "smtpd_junk_command_limit",
         "number 1..",
         "${stress?{1}:{100}}",
-        "NOOP, VRFY, ETRN and RSET between messages before they count as errors.",
+        "Maximum number of NOOP, VRFY, ETRN and RSET between messages; more are errors.",
     ),
     (
         "smtpd_milter_maps",
@@ -233,7 +249,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "Mail filters for mail that comes by SMTP.",
         "unsafe smtpd: mail would pass unfiltered",
     ),
-    ("smtpd_min_data_rate", "number 1..", "500", "Octets a second that a client must send under a request deadline."),
+    (
+        "smtpd_min_data_rate",
+        "number 1..",
+        "500",
+        "Minimum number of octets per second that a client must send under a request deadline.",
+    ),
     ("smtpd_noop_commands", "list", "", "Commands that are answered 250 and do nothing."),
     ("smtpd_peername_lookup", "flag", "yes", "Look up the name of each client."),
     ("smtpd_per_record_deadline", "text", "${stress?{yes}:{no}}", "Older name of smtpd_per_request_deadline."),
@@ -241,7 +262,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "smtpd_per_request_deadline",
         "flag",
         "${smtpd_per_record_deadline?{$smtpd_per_record_deadline}:{${stress?{yes}:{no}}}}",
-        "Let smtpd_timeout bound a whole command or answer, not each read and write.",
+        "Apply smtpd_timeout to a whole command or reply, not to each read and write.",
     ),
     ("smtpd_proxy_ehlo", "text", "$myhostname", "Name that the server gives to its content proxy.", "harmless"),
     (
@@ -251,8 +272,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "Content proxy that sees mail before it is accepted.",
         "unsafe smtpd: mail would pass unfiltered",
     ),
-    ("smtpd_proxy_options", "list", "", "How mail goes to the content proxy: speed_adjust.", "harmless"),
-    ("smtpd_proxy_timeout", "time 1..", "100s", "Wait for the content proxy.", "harmless"),
+    ("smtpd_proxy_options", "list", "", "Options of the content proxy: speed_adjust.", "harmless"),
+    ("smtpd_proxy_timeout", "time 1..", "100s", "Timeout for the content proxy.", "harmless"),
     (
         "smtpd_python_handler",
         "text",
@@ -263,20 +284,20 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "smtpd_python_handler_default_action",
         "text 1..",
         "451 4.3.0 Error: no answer from the site's policy",
-        "What a hook of smtpd_python_handler that is late or fails is taken to say.",
+        "Reply when a hook of smtpd_python_handler is late or fails.",
     ),
     (
         "smtpd_python_handler_timeout",
         "time 1..",
         "30s",
-        "A hook of smtpd_python_handler is given up after this time.",
+        "Timeout of a hook of smtpd_python_handler.",
     ),
-    ("smtpd_recipient_limit", "number 1..", "1000", "Most recipients of a message."),
+    ("smtpd_recipient_limit", "number 1..", "1000", "Maximum number of recipients of a message."),
     (
         "smtpd_recipient_overshoot_limit",
         "number 1..",
         "1000",
-        "Recipients beyond the limit that are refused before they count as errors.",
+        "Maximum number of recipients above the limit before they count as errors.",
     ),
     (
         "smtpd_reject_filter_maps",
@@ -293,8 +314,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("smtpd_sasl_exceptions_networks", "match", "", "Clients that are not offered AUTH.", "harmless"),
     ("smtpd_sasl_local_domain", "text", "", "SASL realm of this server.", "harmless"),
     ("smtpd_sasl_mechanism_filter", "match", "!external, static:rest", "SASL mechanisms that are offered.", "harmless"),
-    ("smtpd_sasl_path", "path 1..", "smtpd", "Where the SASL server is found.", "harmless"),
-    ("smtpd_sasl_response_limit", "number 12288..", "12288", "Most octets of a client's answer in AUTH."),
+    ("smtpd_sasl_path", "path 1..", "smtpd", "Address of the SASL server.", "harmless"),
+    ("smtpd_sasl_response_limit", "number 12288..", "12288", "Maximum size of a client's response in AUTH, in octets."),
     (
         "smtpd_sasl_security_options",
         "list",
@@ -311,19 +332,19 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ),
     ("smtpd_sasl_type", "text 1..", "cyrus", "Kind of SASL server: cyrus, dovecot.", "harmless"),
     ("smtpd_service_name", "text 1..", "smtpd", "Name of the smtpd service in master.cf.", "harmless"),
-    ("smtpd_soft_error_limit", "number 1..", "10", "Errors after which replies are delayed."),
+    ("smtpd_soft_error_limit", "number 1..", "10", "Number of errors after which replies are delayed."),
     (
         "smtpd_starttls_timeout",
         "time 1..",
         "${stress?{10}:{300}}s",
-        "Wait for each step of the TLS handshake.",
+        "Timeout for each step of the TLS handshake.",
         "harmless",
     ),
     (
         "smtpd_timeout",
         "time 1..",
         "${stress?{10}:{300}}s",
-        "Wait for a client's command, and for it to take an answer.",
+        "Timeout for a client's command, and for it to take an answer.",
     ),
     (
         "smtpd_upstream_proxy_protocol",
@@ -332,7 +353,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "Protocol of a proxy in front: haproxy.",
         "unsafe smtpd: every client would have the proxy's address and rights",
     ),
-    ("smtpd_upstream_proxy_timeout", "time 1..", "5s", "Wait for that proxy's first line.", "harmless"),
+    ("smtpd_upstream_proxy_timeout", "time 1..", "5s", "Timeout for that proxy's first line.", "harmless"),
     ("smtpd_use_tls", "flag", "no", "Older form of smtpd_tls_security_level = may.", "harmless"),
     ("stress", "text", "", "Set to yes by master when all processes of a service are busy; empty otherwise."),
     ("strict_rfc821_envelopes", "flag", "no", "Refuse MAIL and RCPT addresses without <> or with comments."),

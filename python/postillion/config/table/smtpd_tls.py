@@ -1,7 +1,8 @@
 """Parameters of TLS in the SMTP server.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     ("smtpd_tls_CAfile", "path", "", "File of certification authorities for client certificates.", "harmless"),
@@ -9,11 +10,11 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("smtpd_tls_always_issue_session_ids", "flag", "yes", "Give session IDs even without a session cache.", "harmless"),
     ("smtpd_tls_ask_ccert", "flag", "no", "Ask clients for a certificate.", "harmless"),
     ("smtpd_tls_auth_only", "flag", "no", "Offer AUTH only inside TLS."),
-    ("smtpd_tls_ccert_verifydepth", "number 0..", "9", "Longest chain of a client certificate.", "harmless"),
+    ("smtpd_tls_ccert_verifydepth", "number 0..", "9", "Maximum length of a client's certificate chain.", "harmless"),
     ("smtpd_tls_cert_file", "path", "", "File of the server's RSA certificate.", "harmless"),
     ("smtpd_tls_chain_files", "text", "", "Files of keys and certificate chains.", "harmless"),
     ("smtpd_tls_cipherlist", "text", "", "Without effect here; use smtpd_tls_mandatory_ciphers.", "harmless"),
-    ("smtpd_tls_ciphers", "text 1..", "medium", "Least cipher grade when TLS is optional.", "harmless"),
+    ("smtpd_tls_ciphers", "text 1..", "medium", "Minimum cipher grade when TLS is optional.", "harmless"),
     ("smtpd_tls_dcert_file", "path", "", "File of the server's DSA certificate.", "harmless"),
     ("smtpd_tls_dh1024_param_file", "path", "", "File of Diffie-Hellman parameters.", "harmless"),
     (
@@ -37,9 +38,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "harmless",
     ),
     ("smtpd_tls_key_file", "path", "$smtpd_tls_cert_file", "File of the RSA key.", "harmless"),
-    ("smtpd_tls_loglevel", "text", "0", "How much is logged about TLS: 0 to 4.", "harmless"),
+    ("smtpd_tls_loglevel", "text", "0", "Amount of log lines about TLS: 0 to 4.", "harmless"),
     ("smtpd_tls_loglevel_maps", "maps", "", "The same by client.", "harmless"),
-    ("smtpd_tls_mandatory_ciphers", "text 1..", "medium", "Least cipher grade when TLS is required.", "harmless"),
+    ("smtpd_tls_mandatory_ciphers", "text 1..", "medium", "Minimum cipher grade when TLS is required.", "harmless"),
     (
         "smtpd_tls_mandatory_exclude_ciphers",
         "text",
@@ -50,12 +51,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("smtpd_tls_mandatory_protocols", "list", ">=TLSv1", "TLS versions when TLS is required.", "harmless"),
     ("smtpd_tls_protocols", "list", ">=TLSv1", "TLS versions when TLS is optional.", "harmless"),
     ("smtpd_tls_received_header", "flag", "no", "Describe the TLS session in the Received header.", "harmless"),
-    ("smtpd_tls_req_ccert", "flag", "no", "Insist on a client certificate.", "harmless"),
+    ("smtpd_tls_req_ccert", "flag", "no", "Require a client certificate.", "harmless"),
     (
         "smtpd_tls_security_level",
         "choice empty none may encrypt",
         "",
-        "Whether TLS is not offered (none), optional (may) or required (encrypt).",
+        "Use of TLS: none, may (optional) or encrypt (required).",
         "unsafe smtpd unless none may: mail would come in without TLS",
     ),
     ("smtpd_tls_session_cache_database", "maps", "", "Table of TLS sessions.", "harmless"),
@@ -63,10 +64,10 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "smtpd_tls_session_cache_timeout",
         "time 0..8640000",
         "3600s",
-        "A TLS session can be resumed for this time.",
+        "Time that a TLS session can be resumed.",
         "harmless",
     ),
-    ("smtpd_tls_trace_size_limit", "number 0..", "102400", "Most octets of one TLS trace.", "harmless"),
+    ("smtpd_tls_trace_size_limit", "number 0..", "102400", "Maximum size of one TLS trace in octets.", "harmless"),
     (
         "smtpd_tls_wrappermode",
         "flag",

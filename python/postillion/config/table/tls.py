@@ -1,7 +1,8 @@
 """Parameters of TLS that server and client share.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     ("openssl_path", "path 1..", "openssl", "The openssl(1) command that postfix tls runs.", "not missed"),
@@ -61,13 +62,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "harmless",
     ),
     ("tls_random_prng_update_period", "time 1..", "3600s", "Time between writes to that file.", "harmless"),
-    ("tls_random_reseed_period", "time 1..", "3600s", "Longest time between reads of randomness.", "harmless"),
-    ("tls_random_source", "text", "dev:/dev/urandom", "Where randomness comes from.", "harmless"),
+    ("tls_random_reseed_period", "time 1..", "3600s", "Maximum time between reads of randomness.", "harmless"),
+    ("tls_random_source", "text", "dev:/dev/urandom", "Source of randomness.", "harmless"),
     ("tls_required_enable", "flag", "yes", "Obey the header TLS-Required: no.", "harmless"),
     ("tls_server_sni_maps", "maps", "", "Key and certificate files by server name.", "harmless"),
     ("tls_session_ticket_cipher", "text", "aes-256-cbc", "Cipher of session tickets.", "harmless"),
     ("tls_ssl_options", "list", "", "Options of the TLS library that are turned on.", "harmless"),
-    ("tls_trace_rate_limit", "number 0..", "1", "Most TLS traces a second of one process.", "harmless"),
+    ("tls_trace_rate_limit", "number 0..", "1", "Maximum number of TLS traces of one process per second.", "harmless"),
     ("tls_trust_server_ccerts", "flag", "no", "Take server certificates from clients.", "harmless"),
     ("tls_wildcard_matches_multiple_labels", "flag", "yes", "Let *.example.com match a.b.example.com.", "harmless"),
     ("tlsmgr_service_name", "text 1..", "tlsmgr", "Name of the tlsmgr service in master.cf.", "harmless"),

@@ -148,7 +148,7 @@ def prepare(process: Daemon) -> LocalAgent:
 
 
 async def serve(process: Daemon, agent: LocalAgent) -> None:
-    """Deliver until the daemon stops; between two recipients with the rights of mail_owner."""
+    """Deliver until the daemon stops; the program runs as mail_owner between two deliveries."""
     try:
         rest_as(process.config.text("mail_owner"))
     except NotPermittedError as error:

@@ -20,7 +20,7 @@ def prepare(process: Daemon) -> SmtpAgent:
 
 
 def main(protocol: str = "smtp") -> NoReturn:
-    """Run the program as master starts it; `protocol`: smtp or lmtp, also the name of the program."""
+    """Run the program as master starts it. `protocol`: smtp or lmtp, also the name of the program."""
     daemon.run(daemon.start(protocol, sys.argv[1:]), prepare, serve)
 
 
