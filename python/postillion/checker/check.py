@@ -146,6 +146,8 @@ def _has_workers(command: str, started: list[Entry]) -> bool:
 
 
 def _warned(log: Log) -> list[str]:
+    """Return the warnings that a program wrote into its log while it prepared itself."""
+    log.flush()
     return [line.removeprefix("warning: ") for line in log.take_lines() if line.startswith("warning: ")]
 
 
