@@ -424,6 +424,16 @@ def test_a_doubtful_setting_is_a_warning(site: Site, parameters: str, service: s
     assert [text for text in warnings if text.startswith(warning)] or not warning, warnings
 
 
+def test_a_missing_file_of_a_default_is_a_warning(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = site.directory / "aliases"
+    name, kind, _, *rest = parameters.PARAMETERS["alias_maps"]
+    monkeypatch.setitem(parameters.PARAMETERS, "alias_maps", (name, kind, f"hash:{missing}", *rest))
+    site.write("")
+    main_cf = site.directory / "main.cf"
+    main_cf.write_text(main_cf.read_text().replace("alias_maps =\n", ""))
+    assert f"{main_cf}: local_recipient_maps: table hash:{missing}: cannot read" in site.warnings()[0]
+
+
 POLICY = """\
 import os, sys
 print("ok")
