@@ -144,15 +144,9 @@ def status(directory: str, console: Console) -> None:
 
 def check(directory: str, console: Console) -> None:
     """Run the checker; print its warnings. Raises `Failure` for what would stop a start."""
-    from postillion.master.checking import Checking, Refusal
-    from postillion.master.service import environment
+    from postillion.master import checking
 
-    config = Config.load(directory)
-    try:
-        warnings = Checking(config, environment(config)).wait()
-    except Refusal as refusal:
-        raise Failure(str(refusal)) from None
-    for warning in warnings:
+    for warning in checking.check(directory):
         console.warning(warning)
     console.detail(f"{directory} is in order")
 

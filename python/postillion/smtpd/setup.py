@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postillion._core.cleanup import CleanupSettings
@@ -63,6 +64,9 @@ def prepare(daemon: Daemon) -> Parts:
             "smtpd_tls_auth_only = yes is not supported yet, and with smtpd_sasl_auth_enable no client could log in"
         )
         raise config.error("smtpd_tls_auth_only", problem, "remove one of them, or keep Postfix for this service")
+    if config.text("smtpd_python_handler").strip():
+        # As root: mail_owner may not be able to read the Python installation. Most sites need no aiosmtpd.
+        importlib.import_module("postillion.handler.handler")
     access = Access(config, log.warning)
     names = Names(log.warning, enabled=config.flag("smtpd_peername_lookup"))
     settings = cleanup.settings(config)
@@ -83,7 +87,6 @@ def prepare_as_owner(daemon: Daemon) -> Handler | None:
     config, log = daemon.config, daemon.log
     found = None
     if config.text("smtpd_python_handler").strip():
-        # aiosmtpd takes as long to import as all the rest, and most sites have no handler.
         from postillion.handler import handler
 
         found = handler.load(config, log)
