@@ -168,7 +168,7 @@ def profile(options: argparse.Namespace) -> Profile:
             mta.wait_for("the deliveries", lambda: count() >= expected, harness.DRAIN_MAX_S)
             used = family(master)
         programs = names(used)
-        script = ["perf", "script", "-i", data, "--no-inline", "-F", "comm,pid,tid,ip,sym,dso"]
+        script = ["perf", "script", "-i", str(data), "--no-inline", "-F", "comm,pid,tid,ip,sym,dso"]
         script += ["--pid", ",".join(map(str, programs))]
         with subprocess.Popen(
             script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -203,8 +204,8 @@ def test_a_long_listing_gives_way(monkeypatch: pytest.MonkeyPatch, octets: list[
         return len(written[-1])
 
     monkeypatch.setattr(postqueue, "LONG_OCTETS", 100)
-    monkeypatch.setattr(postqueue.os, "nice", became.append)
-    monkeypatch.setattr(postqueue.os, "write", write)
+    monkeypatch.setattr(os, "nice", became.append)
+    monkeypatch.setattr(os, "write", write)
     output = postqueue.Output()
     pieces = [bytes([n]) * size for n, size in enumerate(octets)]
     for piece in pieces:

@@ -20,6 +20,7 @@ from postillion._core.queue import QueueError
 from postillion.address.resolve import Resolver, Unresolved
 from postillion.config import Config
 from postillion.program import ipc
+from postillion.qmgr.settings import Configuration
 from postillion.qmgr.shell import Shell
 from support.mta import until
 from support.queue_files import Message, announce, frame, write_segment
@@ -74,7 +75,7 @@ async def qmgr(directory: Path, more: str = "") -> AsyncIterator[FakeDaemon]:
     """A queue manager in `directory` for a while."""
     os.chdir(directory)
     daemon = FakeDaemon(directory, more)
-    shell = Shell(daemon)  # type: ignore[arg-type]
+    shell = Shell(daemon, Configuration(daemon.config, daemon.log.warning))  # type: ignore[arg-type]
     serving = asyncio.create_task(shell.serve())
     await asyncio.sleep(0)
     try:
@@ -247,7 +248,7 @@ async def test_a_dead_destination_suspends_its_mail_and_no_other(tmp_path: Path)
         await until(lambda: any(job.nexthop == "alive.example" for job in agent.jobs))
         text = "(delivery temporarily suspended: connect to dead.example[192.0.2.1]:25: Connection refused)"
         suspended = await until(
-            lambda: len(found := [line for line in daemon.logged() if line.endswith(text)]) == 15 and found
+            lambda: found if len(found := [line for line in daemon.logged() if line.endswith(text)]) == 15 else []
         )
         assert all("relay=none" in line and "dsn=4.4.1, status=deferred" in line for line in suspended)
         assert sum(job.nexthop == "dead.example" for job in agent.jobs) == 5, "the initial concurrency, then death"
@@ -268,8 +269,10 @@ async def test_the_jobs_of_a_lost_agent_go_to_another(tmp_path: Path) -> None:
 
 async def test_a_second_queue_manager_is_refused(tmp_path: Path) -> None:
     async with qmgr(tmp_path):
+        again = FakeDaemon(tmp_path)
+        configuration = Configuration(again.config, again.log.warning)
         with pytest.raises(QueueError, match="another queue manager"):
-            Shell(FakeDaemon(tmp_path))  # type: ignore[arg-type]
+            Shell(again, configuration)  # type: ignore[arg-type]
 
 
 async def test_hostile_peers_are_disconnected_and_nobody_else(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def wait_for(what: str, condition: Callable[[], object], patience_s: float = PAT
 async def until(condition: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
     """Return what `condition` returns, once that is true; raise `TimeoutError` when it is not within `patience_s`."""
     async with asyncio.timeout(patience_s):
-        while not (value := condition()):
+        while not (value := condition()):  # noqa: ASYNC110 - another process makes most conditions true
             await asyncio.sleep(0.01)
     return value
 

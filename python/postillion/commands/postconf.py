@@ -26,7 +26,6 @@ from postillion.config.settings import DEFAULT_DIRECTORY
 AGENTS = ("error", "lmtp", "local", "pipe", "smtp", "virtual")
 """Programs whose services have the transports' parameters."""
 TIMED = ("pipe", "spawn")
-TABLE_TYPES = "btree cidr fail hash inline lmdb proxy regexp static texthash unix"
 USAGE = """\
 usage: postconf [-c config_dir] [-dfhHjnqvx] [-o name=value] [name...]
        postconf [-c config_dir] -e name=value... | -# name... | -X name...
@@ -115,7 +114,9 @@ def run(request: Request) -> int:
     if request.has("l"):
         print("flock\nfcntl\ndotlock")
     elif request.has("m"):
-        print("\n".join(TABLE_TYPES.split()))
+        from postillion.tables.maps import KNOWN_TYPES
+
+        print("\n".join(sorted(KNOWN_TYPES)))
     elif request.has("explain"):
         return explain(request.words)
     elif request.letters & {"a", "A"}:

@@ -115,7 +115,7 @@ def start_fg(directory: str, console: Console) -> None:
     console.event(f"starting the {console.system} mail system")
     sys.stdout.flush()
     command = _master(directory)
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 
 def stop(directory: str, console: Console) -> None:
@@ -130,8 +130,7 @@ def abort(directory: str, console: Console) -> None:
 
 def reload(directory: str, console: Console) -> None:
     """Let the running mail system read its configuration again; refuses a configuration that cannot work."""
-    for warning in _plan_warnings(directory):
-        console.warning(warning)
+    check(directory, console)
     pid = _running(directory, console)
     console.event(f"refreshing the {console.system} mail system")
     os.kill(pid, signal.SIGHUP)
@@ -145,8 +144,16 @@ def status(directory: str, console: Console) -> None:
 
 
 def check(directory: str, console: Console) -> None:
-    """Read the whole configuration as a start would; print warnings, raise for what would stop it."""
-    for warning in _plan_warnings(directory):
+    """Run the checker; print its warnings. Raises `Failure` for what would stop a start."""
+    from postillion.master.checking import Checking, Refusal
+    from postillion.master.service import environment
+
+    config = Config.load(directory)
+    try:
+        warnings = Checking(config, environment(config)).wait()
+    except Refusal as refusal:
+        raise Failure(str(refusal)) from None
+    for warning in warnings:
         console.warning(warning)
     console.detail(f"{directory} is in order")
 
@@ -262,12 +269,6 @@ def _end(directory: str, number: signal.Signals, what: str, console: Console) ->
             raise Failure(f"PID {pid} did not end within {STOP_MAX_S:.0f} seconds and was killed: see the log")
     finally:
         os.close(process)
-
-
-def _plan_warnings(directory: str) -> list[str]:
-    from postillion.master.plan import Plan
-
-    return Plan(directory).warnings
 
 
 if __name__ == "__main__":

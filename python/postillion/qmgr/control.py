@@ -29,7 +29,6 @@ import msgspec
 
 from postillion.program import ipc
 from postillion.tables import TableError, open_table
-from postillion.tables.lists import DomainList
 
 if TYPE_CHECKING:
     from postillion.qmgr.shell import Shell
@@ -151,8 +150,7 @@ class Control:
     def _flush(self, request: Request) -> int:
         core = self._shell.core
         if request.site is not None:
-            domains = DomainList("fast_flush_domains", self._shell.config)
-            if request.site.lower().strip("[]") not in domains:
+            if request.site.lower().strip("[]") not in self._shell.configuration.flush_domains:
                 raise Refused(f'Flush service is not configured for destination "{request.site}"')
             core.flush_site(request.site, *self._shell.now())
             return 0

@@ -46,32 +46,52 @@ class Client(Protocol):
     """What is known of a client before it says anything."""
 
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """The IP address."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The verified host name, or "unknown"."""
+
     @property
-    def reverse_name(self) -> str: ...
+    def reverse_name(self) -> str:
+        """The host name of the address, verified or not, or "unknown"."""
+
     @property
-    def trusted(self) -> bool: ...
+    def trusted(self) -> bool:
+        """Whether the client is in mynetworks."""
+
     @property
-    def inside(self) -> bool: ...
+    def inside(self) -> bool:
+        """Whether the address is one of this system's own."""
 
 
 class Dialogue(Protocol):
     """What the dialogue knows; `postillion._core.smtpd.SmtpdSession` does."""
 
     @property
-    def helo(self) -> str | None: ...
+    def helo(self) -> str | None:
+        """The name in HELO or EHLO."""
+
     @property
-    def sender(self) -> str | None: ...
+    def sender(self) -> str | None:
+        """The reverse path."""
+
     @property
-    def recipient(self) -> str | None: ...
+    def recipient(self) -> str | None:
+        """The forward path that is asked about."""
+
     @property
-    def recipient_count(self) -> int: ...
+    def recipient_count(self) -> int:
+        """How many recipients were accepted."""
+
     @property
-    def talked_early(self) -> bool: ...
+    def talked_early(self) -> bool:
+        """Whether the client sent commands before it was allowed to."""
+
     @property
-    def authenticated(self) -> bool: ...
+    def authenticated(self) -> bool:
+        """Whether AUTH has succeeded."""
 
 
 class Request:
@@ -345,14 +365,14 @@ class Access:
     def _bad(self, parameter: str, word: str) -> ConfigError:
         name = word.lower()
         if name in REMOVED:
-            problem, mend = "is a restriction that Postfix has no more", f"use {REMOVED[name]}"
+            problem, fix = "is a restriction that Postfix has no more", f"use {REMOVED[name]}"
         elif name in NOT_YET or ":" in word:
-            problem, mend = "is not supported yet", "remove it, or keep Postfix for this service"
+            problem, fix = "is not supported yet", "remove it, or keep Postfix for this service"
         elif name in self._config.items("smtpd_restriction_classes"):
-            problem, mend = "is a restriction class, not supported yet", "write its restrictions out"
+            problem, fix = "is a restriction class, not supported yet", "write its restrictions out"
         else:
-            problem, mend = "is no restriction", f"known are: {' '.join(sorted(self._checks))}"
-        return self._config.error(parameter, f'{parameter}: "{word}" {problem}', mend)
+            problem, fix = "is no restriction", f"known are: {' '.join(sorted(self._checks))}"
+        return self._config.error(parameter, f'{parameter}: "{word}" {problem}', fix)
 
     def _require_relay_control(self) -> None:
         named = self._config.items("smtpd_relay_restrictions") + self._config.items("smtpd_recipient_restrictions")
@@ -431,7 +451,7 @@ class KnownUsers:
 
     def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
         def maps(name: str) -> Maps:
-            return open_maps(config.items(name), config, warn=warn)
+            return open_maps(name, config, warn=warn)
 
         self._rewriting = [maps(name) for name in ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")]
         self._rewriting = [table for table in self._rewriting if table]
