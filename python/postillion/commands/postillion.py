@@ -145,17 +145,21 @@ def status(directory: str, console: Console) -> None:
 
 def check(directory: str, console: Console) -> None:
     """Run the checker; print its warnings. Raises `Failure` for what would stop a start."""
+    for warning in warnings(directory):
+        console.warning(warning)
+    console.detail(f"{directory} is in order")
+
+
+def warnings(directory: str) -> list[str]:
+    """Run the checker; return its warnings. Raises `Failure` for what would stop a start."""
     from postillion.master.checking import Checking, Refusal
     from postillion.master.service import environment
 
     config = Config.load(directory)
     try:
-        warnings = Checking(config, environment(config)).wait()
+        return Checking(config, environment(config)).wait()
     except Refusal as refusal:
         raise Failure(str(refusal)) from None
-    for warning in warnings:
-        console.warning(warning)
-    console.detail(f"{directory} is in order")
 
 
 def flush(directory: str, console: Console) -> int:
