@@ -26,12 +26,10 @@ def set_permissions(directory: str, console: Console, *assignments: str) -> None
 
 def upgrade_configuration(directory: str, console: Console, *assignments: str) -> None:
     """Create missing directories and check both files: no release needs a line that an older one lacks."""
-    from postillion.master.plan import Plan
+    from postillion.commands.postillion import check
 
-    _assigned(directory, console, assignments)
-    create_missing(directory, console)
-    for warning in Plan(directory).warnings:
-        console.warning(warning)
+    create_missing(directory, console, *assignments)
+    check(directory, console)
 
 
 def create_missing(directory: str, console: Console, *assignments: str) -> None:

@@ -13,7 +13,6 @@ import getopt
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -82,6 +81,8 @@ def _refuse(text: str) -> int:
 
 def start(directory: str, console: Console) -> None:
     """Start the mail system in the background; return when it is up, raise `Failure` when it cannot be."""
+    import subprocess
+
     config = Config.load(directory)
     if config.text("maillog_file") == "/dev/stdout":
         raise Failure("maillog_file /dev/stdout needs the foreground: use start-fg, or log to a file")
