@@ -1,4 +1,4 @@
-"""Parameters without effect: their column is what the programs do not read, and unsafe ones are refused."""
+"""Parameters without effect: the column in the parameter table agrees with the parameters that programs read."""
 
 import ast
 import re

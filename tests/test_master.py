@@ -233,11 +233,12 @@ def test_a_program_that_dies_at_once_is_throttled_and_others_serve(tmp_path: Pat
 
 def test_what_a_program_says_before_it_has_a_log_is_logged(tmp_path: Path) -> None:
     with running(tmp_path, "error unix - - n - 1 error\n") as site:
-        with (site.etc / "main.cf").open("a") as main_cf:
-            main_cf.write("syslog_facility = none\n")
+        log = site.log_file.rename(tmp_path / "moved")
+        site.log_file.mkdir()
         with contextlib.chdir(site.queue), socket.socket(socket.AF_UNIX) as trigger:
             trigger.connect("private/error")
-        wait_for("its complaint", lambda: re.search(r'/error\[\d+\]: fatal: .*bad value "none"', site.log()))
+        complaint = re.compile(r"/error\[\d+\]: fatal: log file \S+: Is a directory")
+        wait_for("its complaint", lambda: complaint.search(log.read_text()))
 
 
 def test_reload_keeps_connections_and_applies_the_new_configuration(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from postillion.commands import postconf
-from postillion.config import parameters
+from postillion.config import Config, parameters
+from postillion.tables import TableTypeError, open_table
 
 REAL = Path("/usr/sbin/postconf")
 real_only = pytest.mark.skipif(not REAL.exists(), reason="Postfix is not installed")
@@ -221,3 +222,21 @@ def test_explain_says_what_a_parameter_is_for(etc: Path) -> None:
     )
     assert result.returncode == 0
     assert ours(etc, "--explain", "nosuch").returncode == 1
+
+
+@real_only
+def test_m_lists_the_types_that_work(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert postconf.main(["-m"]) == 0
+    listed = capsys.readouterr().out.split()
+    known = subprocess.run([REAL, "-m"], capture_output=True, text=True, check=True).stdout.split()
+    config = Config.load(str(etc))
+
+    def works(kind: str) -> bool:
+        try:
+            open_table(f"{kind}:{{a=b}}" if kind in ("inline", "static") else f"{kind}:passwd.byname", config)
+        except TableTypeError as problem:
+            return "unknown table type" not in str(problem) and kind == "proxy"
+        return True
+
+    assert listed == sorted(listed)
+    assert set(listed) == {kind for kind in {*known, "cdb", "dbm", "lmdb", "pcre", "sdbm"} if works(kind)}

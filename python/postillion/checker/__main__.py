@@ -1,7 +1,7 @@
-"""`python -m postillion.checker -c DIR`: read a whole configuration, and say whether a start would succeed.
+"""`python -m postillion.checker -c DIR`: check a whole configuration as a start or reload would use it.
 
-Standard output has a line `warning TEXT` for each doubt; then `error TEXT` and exit status 1 for the first thing that
-cannot work, or `ok` and exit status 0.
+Standard output gets a line `warning TEXT` for each doubtful setting and then `ok`, with exit status 0; or one line
+`error TEXT`, with exit status 1.
 """
 
 import os

@@ -1,15 +1,15 @@
-"""What is checked before a start or reload, in order; the first error ends it.
+"""The checks before a start or reload, in this order. The first error ends them.
 
-| step | what |
+| check | condition |
 |---|---|
-| plan | main.cf and master.cf, their services and listeners (`master.plan`) |
+| plan | main.cf and master.cf can be read; their services and addresses are valid (`master.plan`) |
 | `-o` | every value in a line of master.cf is of its type |
 | programs | each program that master would start prepares itself: settings, tables, restriction lists |
-| absorbed services | parameters of cleanup and trivial-rewrite lines that would be ignored at a risk |
-| tables | the source of each table that a program opened is read |
+| tables | the source of each table that a program opened can be read |
 | transports | mail goes only to services whose programs run |
+| absorbed services | no line of cleanup or trivial-rewrite sets an unsafe parameter without effect |
 
-A value of main.cf that no started program reads may be wrong: that is a warning.
+A bad value in main.cf that no started program reads gives a warning.
 """
 
 import importlib
@@ -35,7 +35,7 @@ ABSORBED = {"cleanup": "cleanup", "trivial-rewrite": "rewrite"}
 
 
 class Check:
-    """One check of a configuration directory. `warnings`: what `run` found doubtful, each text once."""
+    """One check of a configuration directory."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -44,11 +44,11 @@ class Check:
 
     @property
     def warnings(self) -> list[str]:
-        """Everything doubtful so far."""
+        """The warnings of `run`, each text once."""
         return list(self._found)
 
     def run(self) -> None:
-        """Check everything. Raises `ConfigError` for the first thing that cannot work."""
+        """Check the whole configuration. Raises `ConfigError` for the first error."""
         plan = Plan(self._directory)
         self._warn(plan.warnings)
         self._go_to_queue(plan.config)
@@ -63,7 +63,7 @@ class Check:
         self._found.update(dict.fromkeys(texts))
 
     def _go_to_queue(self, config: Config) -> None:
-        """Programs run in the queue directory, where a table may have a relative path. It may not exist yet."""
+        """Change to the queue directory, as programs do: a table may have a relative path. It may not exist yet."""
         queue = config.text("queue_directory")
         os.chdir(queue if os.path.isdir(queue) else "/")
 
@@ -97,17 +97,17 @@ class Check:
         return _warned(daemon.log)
 
     def _attempt(self, entry: Entry, work: Callable[[], Any]) -> Any:
-        """Return what `work` returns; whatever else than `ConfigError` it raises would end the program as well."""
+        """Return the result of `work`. An exception other than `ConfigError` would end the program as well."""
         try:
             return work()
         except ConfigError:
             raise
         except Exception as problem:
             text = f"{entry.command} could not start: {type(problem).__name__}: {problem}"
-            raise entry.error(text, "correct what this names in main.cf or in this line") from problem
+            raise entry.error(text, "correct this value in main.cf or in this line") from problem
 
     def _check_absorbed(self, plan: Plan) -> None:
-        """The `-o` of a cleanup or rewrite line holds for programs that read main.cf alone here."""
+        """Refuse unsafe parameters in a cleanup or rewrite line: the programs that do this work read main.cf alone."""
         for entry in plan.entries:
             if ABSORBED.get(entry.command) == entry.service and _has_workers(entry.command, plan.started):
                 for error in effect.refusals(configured(plan.config, entry), [entry.command]):
@@ -120,7 +120,7 @@ def configured(config: Config, entry: Entry) -> Config:
 
 
 def rehearsed(config: Config, entry: Entry) -> Daemon:
-    """Return the program of a line as master would start it, with neither sockets nor a queue, logging to memory."""
+    """Return the program of a line as master would start it, without sockets or a queue, with a log in memory."""
     try:
         options = Arguments(["-n", entry.service, "-t", entry.type, *entry.arguments])
     except ConfigError as error:
@@ -131,10 +131,13 @@ def rehearsed(config: Config, entry: Entry) -> Daemon:
 
 
 def program_module(name: str) -> ModuleType:
-    """Return the module that `python -m name` runs: `__main__` of a package."""
+    """Return the module with a program's `prepare`: the one that `python -m name` runs, or `setup` beside it.
+
+    `setup` spares the checker the modules that only serve.
+    """
     spec = importlib.util.find_spec(name)
     if spec is not None and spec.submodule_search_locations is not None:
-        name += ".__main__"
+        name += ".setup" if importlib.util.find_spec(f"{name}.setup") is not None else ".__main__"
     return importlib.import_module(name)
 
 
@@ -147,6 +150,6 @@ def _warned(log: Log) -> list[str]:
 
 
 def _unread(plan: Plan) -> Iterator[str]:
-    """Values that are wrong, and that no started program missed."""
+    """Yield a warning for each bad value that no started program reads."""
     for error in plan.config.bad_values():
         yield f"{error}; no program that is started reads this"

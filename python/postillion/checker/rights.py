@@ -1,4 +1,4 @@
-"""Work with the rights of mail_owner: a site's own code never runs as root, not even to be checked."""
+"""Checks with the rights of mail_owner: the site's own Python code never runs as root."""
 
 import json
 import os
@@ -26,7 +26,9 @@ def as_owner(entry: Entry, config: Config, work: Callable[[], list[str]]) -> lis
     _, status = os.waitpid(child, 0)
     if not answer:
         how = f"exit status {os.waitstatus_to_exitcode(status)}"
-        raise entry.error(f"{entry.command} could not start: its own code ended the process ({how})", "correct it")
+        raise entry.error(
+            f"{entry.command} could not start: the site's code ended it ({how})", "see smtpd_python_handler"
+        )
     said = json.loads(answer)
     if "error" in said:
         path, line, problem, fix = said["error"]
@@ -37,7 +39,7 @@ def as_owner(entry: Entry, config: Config, work: Callable[[], list[str]]) -> lis
 
 def _work(entry: Entry, config: Config, work: Callable[[], list[str]], answer: int) -> NoReturn:
     signal.alarm(WORK_MAX_S)
-    # What the site's code prints is none of the checker's answers.
+    # Output of the site's code must not mix with the checker's answers.
     os.dup2(2, 1)
     try:
         if entry.unprivileged and os.geteuid() == 0:
@@ -51,7 +53,7 @@ def _work(entry: Entry, config: Config, work: Callable[[], list[str]], answer: i
     except (KeyError, OSError) as error:
         said = {"error": [entry.path, entry.line, f"{entry.command} could not start: {error}", "see mail_owner"]}
     except BaseException:
-        # A SystemExit of the site's code, for one, must not leave this function in a second checker.
+        # An exception such as SystemExit must not leave this function: the child would go on as a second checker.
         os._exit(1)
     os.write(answer, json.dumps(said).encode())
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Transports: mail must not be given to a service whose program does not run."""
+"""Transports: every service that gets mail must have a program that runs."""
 
 from collections.abc import Iterator
 
@@ -13,9 +13,9 @@ NOT_DELIVERING = ("anvil", "pickup", "qmgr", "smtpd")
 
 
 def refusals(configuration: Configuration, plan: Plan) -> Iterator[ConfigError]:
-    """Yield a complaint for each transport that is used and cannot work, with the parameter that names it.
+    """Yield an error for each transport in use that cannot work, at the parameter that names it.
 
-    The default of a transport may name a service that master.cf does not have: a site leaves out what it does not use.
+    A default may name a service that is not in master.cf: sites leave out the services that they do not use.
     """
     config = configuration.config
     services = {entry.service: entry for entry in plan.entries if entry.type in ("unix", "fifo", "pass")}
@@ -29,14 +29,14 @@ def refusals(configuration: Configuration, plan: Plan) -> Iterator[ConfigError]:
                 shown = f'{parameter}: "{value}" gives mail to "{transport}", {why}'
                 yield config.error(parameter, shown, "name another transport, or keep Postfix for this mail")
     except TableError:
-        # The table is read, and its trouble told, with all others.
+        # `read_tables` reports a table that cannot be read.
         return
 
 
 def _why_not(transport: str, entry: Entry | None, started: list[Entry]) -> str | None:
-    """Return why mail for a transport would wait for ever; None for one that works."""
+    """Return the reason why mail for a transport would wait forever; None for a transport that works."""
     if not transport or "$" in transport:
-        # The table fills it in for each address.
+        # The table makes the name from each address.
         return None
     if entry is None:
         return "a service that master.cf does not have"

@@ -1,4 +1,4 @@
-"""Parameters that no program here reads yet: which of them a site may set.
+"""Parameters without effect: no program reads them yet. This module decides which of them a site may set.
 
 The parameter table has a fifth column for them, *without effect*. A parameter without that column has its effect; a
 test compares both with what the programs read.
@@ -55,7 +55,7 @@ def column(name: str) -> str | None:
 
 
 def has_no_effect(name: str) -> bool:
-    """Return whether this is a parameter that a site would miss, since no program here reads it."""
+    """Return whether a site would miss this parameter: no program reads it."""
     return column(name) not in (None, NOT_MISSED)
 
 
@@ -65,7 +65,7 @@ def rules() -> list[Rule]:
 
 
 def refusals(config: "Config", programs: Iterable[str]) -> list["ConfigError"]:
-    """Return a complaint for each unsafe parameter that asks for something from these programs, in the files' order.
+    """Return an error for each unsafe parameter that asks something of these programs, in the order of the files.
 
     Raises `ConfigError` for a value that cannot be read.
     """
@@ -75,13 +75,13 @@ def refusals(config: "Config", programs: Iterable[str]) -> list["ConfigError"]:
 
 
 def asks(config: "Config", name: str, allowed: Collection[str] = ()) -> bool:
-    """Return whether the value of a parameter asks for something: it is neither empty nor its default nor `allowed`."""
+    """Return whether a parameter asks for something: its value is neither empty nor the default nor `allowed`."""
     value = _words(config.text(name))
     return bool(value) and value != _words(config.default_text(name)) and " ".join(value) not in allowed
 
 
 def warnings(config: "Config", names: Iterable[str]) -> list[str]:
-    """Return a line for each of the parameters that is set, asks for something, and has no effect."""
+    """Return a warning for each of these settings that has no effect and differs from the default."""
     found = []
     for name in names:
         setting = config.settings[name]
@@ -109,5 +109,5 @@ def _refusal(config: "Config", rule: Rule) -> "ConfigError":
 
 
 def _words(value: str) -> list[str]:
-    """The words of a value, for comparison: flags and levels are not told apart by case."""
+    """Return the words of a value for comparison, in lower case: flags and levels ignore case."""
     return value.lower().replace(",", " ").split()

@@ -33,26 +33,34 @@ class Config:
     ) -> None:
         self.directory = directory
         self.path = os.path.join(directory, "main.cf")
+        self.in_force = directory
+        """The directory of the files that hold: the configuration directory, or master's copies of its files."""
         self.settings = settings
         self._notices = list(notices)
         self._runtime = runtime or {}
         self._texts: dict[str, str] = {}
         self.opened: list[tuple[str, Any]] = []
-        """The opened tables, each with the parameter that names it."""
+        """The tables that the program opened, each with its parameter."""
 
     @classmethod
-    def load(cls, directory: str | None = None, overrides: Iterable[tuple[str, str]] = ()) -> "Config":
+    def load(
+        cls, directory: str | None = None, overrides: Iterable[tuple[str, str]] = (), in_force: str | None = None
+    ) -> "Config":
         """Return the configuration in `directory` (default: $MAIL_CONFIG, then /etc/postfix).
 
-        `overrides` replace values of main.cf; the last one wins. Raises `ConfigError` when main.cf is missing,
-        unreadable or malformed. A value is checked when it is used; `bad_values` checks all values.
+        `overrides` replace values of main.cf; the last one wins. `in_force`: the directory of master's copy of main.cf,
+        which is read in its place. Raises `ConfigError` when main.cf is missing, unreadable or malformed. A value is
+        checked when it is used.
         """
         directory = os.path.abspath(directory or os.environ.get("MAIL_CONFIG") or DEFAULT_DIRECTORY)
         path = os.path.join(directory, "main.cf")
-        settings, notices = main_cf.parse(main_cf.read(path), path)
+        text = main_cf.read(path if in_force is None else os.path.join(in_force, "main.cf"))
+        settings, notices = main_cf.parse(text, path)
         for name, value in overrides:
             settings[name] = Setting(value, f"{OVERRIDE} {name}={value}", None)
-        return cls(directory, settings, notices)
+        config = cls(directory, settings, notices)
+        config.in_force = in_force or directory
+        return config
 
     def raw(self, name: str) -> str:
         """Return the unexpanded value of a parameter, or its default."""
@@ -156,11 +164,11 @@ class Config:
         return ConfigError(path, line, problem, fix)
 
     def bad_values(self) -> list[ConfigError]:
-        """Return an error for each value that is set and invalid for its kind, or cannot be expanded."""
+        """Return the error for each setting that is not of its kind or cannot be expanded."""
         return [error for name in self.settings if (error := self.bad_value(name)) is not None]
 
     def bad_value(self, name: str) -> ConfigError | None:
-        """Return the error for the value of a parameter; None when it is valid."""
+        """Return the error for the value of a parameter; None for a valid value."""
         try:
             self.text(name)
         except ConfigError as error:
@@ -181,15 +189,20 @@ class Config:
     def under_stress(self) -> "Config":
         """Return this configuration with `stress = yes`, as for a service whose processes are all busy."""
         settings = {**self.settings, "stress": Setting("yes", f"{OVERRIDE} stress=yes", None)}
-        return Config(self.directory, settings, runtime=self._runtime)
+        return self._with(settings)
 
     def overridden(self, values: Iterable[tuple[str, str]], path: str, line: int | None) -> "Config":
-        """Return this configuration with other values from a line of a file; the last one for a name wins."""
+        """Return the same configuration with values from a line of a file; the last value of a name wins."""
         settings = {**self.settings, **{name: Setting(value, path, line) for name, value in values}}
-        return Config(self.directory, settings, runtime=dict(self._runtime))
+        return self._with(settings)
+
+    def _with(self, settings: dict[str, Setting]) -> "Config":
+        config = Config(self.directory, settings, runtime=dict(self._runtime))
+        config.in_force = self.in_force
+        return config
 
     def _origin(self, name: str) -> Setting | None:
-        """Return the setting that a value comes from, such as that of `$alias_maps` for local_recipient_maps."""
+        """Return the setting that a value comes from; for an unset local_recipient_maps, that of `$alias_maps`."""
         setting = self.settings.get(name)
         row = parameters.row(name)
         if setting is not None or row is None:

@@ -10,7 +10,7 @@ import sys
 
 from postillion.config import ConfigError
 from postillion.config.settings import DEFAULT_DIRECTORY
-from postillion.master import directories
+from postillion.master import directories, in_force
 from postillion.master.checking import Checking, Refusal
 from postillion.master.lock import Lock
 from postillion.master.log import MasterLog
@@ -39,6 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     os.chdir(queue)
     os.umask(0o022)
     _raise_limits()
+    try:
+        in_force.keep(directory, queue)
+    except OSError as error:
+        lock.release()
+        problem = f"{error.filename}: {error.strerror}"
+        return _refuse(str(directories.blame(plan.config, "queue_directory", problem, "free some space there")), ready)
     try:
         log = MasterLog(plan.target)
         master = Master(plan, log, directory)

@@ -1,7 +1,7 @@
-"""The checker as a process of master or of a command: it has the rights and the environment of the programs.
+"""The checker as a child process of master or of a command, with the rights and the environment of the programs.
 
-Master waits for it at its start. At a reload it goes on with its work meanwhile: it reads `descriptor` when that is
-readable, until `read` says that the checker has ended.
+At its start master waits for the checker. At a reload it continues its work: when `descriptor` is readable, it calls
+`read`, until that returns True.
 """
 
 import os
@@ -17,14 +17,14 @@ READ_OCTETS = 65_536
 
 
 class Refusal(Exception):
-    """Why a configuration cannot be used: one line, with its file and line where it has them."""
+    """A configuration that cannot be used: one line with the problem, its place and the fix."""
 
 
 class Checking:
-    """One run of the checker. `until`: when it has taken too long, on the monotonic clock."""
+    """One run of the checker. `until`: its deadline on the monotonic clock."""
 
     def __init__(self, config: Config, environment: dict[str, str]) -> None:
-        """Start it. Raises `OSError` when the system has no room for a process."""
+        """Start the checker. Raises `OSError` when the system cannot start a process."""
         ours, theirs = os.pipe()
         try:
             self.pid = os.posix_spawn(
@@ -56,22 +56,22 @@ class Checking:
         self._said = b""
 
     def read(self) -> bool:
-        """Take what the checker has said; return whether that is all."""
+        """Read more of the answer; return whether it is complete."""
         octets = os.read(self.descriptor, READ_OCTETS)
         self._said += octets
         return not octets
 
     def kill(self) -> None:
-        """End it; what it has said so far is no answer."""
+        """Kill the checker and drop its answer."""
         self._said = b""
         os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self.descriptor)
 
     def result(self) -> list[str]:
-        """Return the warnings about a configuration that can be used. Raises `Refusal` for another one."""
+        """Return the warnings about a usable configuration. Raises `Refusal` for an unusable one."""
         lines = self._said.decode("utf-8", "surrogateescape").splitlines()
         errors = [line.removeprefix("error ") for line in lines if line.startswith("error ")]
         if errors:

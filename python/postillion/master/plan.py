@@ -40,7 +40,7 @@ class Plan:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings about likely mistakes and parameters without effect, each with its file and line."""
+        """Settings that are allowed but likely a mistake, or that have no effect: one line each, with its place."""
         found = [*self.config.warnings, *self._notices, *effect.warnings(self.config, self.config.settings)]
         for entry in self.entries:
             if entry not in self.started and entry.overrides():
@@ -56,7 +56,7 @@ class Plan:
 
 
 def _ignored(entry: Entry) -> list[str]:
-    """Return a warning for each `-o` of a service without a process: no program reads it."""
+    """Return a warning for each `-o` of a service without a process of its own."""
     if entry.command not in programs.BUILT_IN:
         return []
     place = f"{entry.path}, line {entry.line}"

@@ -39,8 +39,8 @@ BUILT_IN_SERVICES = ("defer", "trace")
 """Services of the program bounce without a process: the queue manager stores their records."""
 
 ABSENT = ("dnsblog", "nbdb_reindexd", "pipe", "tlsproxy", "virtual")
-"""Programs of Postfix without a counterpart yet, whose lines are accepted with a warning. Either nothing needs them, or
-the checker refuses the lines that do."""
+"""Programs of Postfix without a counterpart yet, whose lines are accepted with a warning. The checker refuses a
+transport that needs one."""
 
 REFUSED = {
     "nqmgr": ("and no mail would be delivered", 'name "qmgr", the same program'),
@@ -52,8 +52,7 @@ REFUSED = {
     "qmqpd": ("and no program would answer on its port", "remove the line, or keep Postfix for this service"),
     "spawn": ("and no program would answer its clients", "remove the line, or keep Postfix for this service"),
 }
-"""Programs of Postfix without a counterpart yet, whose lines are refused: the effect of a missing program, and the fix.
-"""
+"""Programs of Postfix without a counterpart yet, whose lines are refused: the consequence and the fix."""
 
 PER_TWO_PROCESSORS = ("smtpd", "smtp", "lmtp")
 """Programs with one process for every two processors. A process serves thousands of clients, and more clients in one
@@ -88,7 +87,7 @@ def processors() -> int:
 def startable(entries: list[Entry]) -> list[Entry]:
     """Return the services to start.
 
-    Raises `ConfigError` for an unknown program, and for one in `REFUSED`.
+    Raises `ConfigError` for an unknown program, and for a program that is needed and not implemented.
     """
     started: list[Entry] = []
     for entry in entries:

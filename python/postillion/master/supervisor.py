@@ -12,7 +12,7 @@ import time
 from types import FrameType
 
 from postillion.config import Config, ConfigError
-from postillion.master import listeners
+from postillion.master import in_force, listeners
 from postillion.master.checking import Checking, Refusal
 from postillion.master.listeners import Address
 from postillion.master.log import MasterLog
@@ -333,7 +333,7 @@ class Master:
         except (ConfigError, Refusal) as error:
             self._refuse_reload(str(error))
         except OSError as error:
-            self._refuse_reload(f"log file: {error.strerror}")
+            self._refuse_reload(f"{error.filename or 'log'}: {error.strerror}")
         if self._reload_again:
             self._begin_reload()
 
@@ -345,6 +345,7 @@ class Master:
         if os.path.abspath(plan.config.text("queue_directory")) != os.getcwd():
             raise plan.config.error("queue_directory", "queue_directory changed", "stop and start instead")
         log = MasterLog(plan.target)
+        in_force.keep(self.directory, os.getcwd())
         self.log.close()
         self.log = log
         self.config = plan.config

@@ -3,15 +3,15 @@
 Order of start: arguments, main.cf with the `-o` of master.cf, log, `chdir(queue_directory)`, listening sockets; then
 `run` prepares the program as root, reads its tables, drops privileges and runs its coroutine on an event loop.
 
-    def prepare(daemon: Daemon) -> Settings: ...            # settings and tables, from the configuration
+    def prepare(daemon: Daemon) -> Settings: ...            # the settings, tables and lists of the program
     async def serve(daemon: Daemon, settings: Settings) -> None: ...
 
     def main() -> None:
         run(start("anvil", sys.argv[1:]), prepare, serve)
 
-The checker calls `prepare` of each program's module before master starts any program, with a `Daemon` that has a
-configuration and a log, but no sockets and no queue. So `prepare` opens tables, raises `ConfigError` for errors, and
-has no other effect.
+The module that master starts, or a module `setup` beside it, has the function `prepare`. The checker calls it as well,
+before master starts anything, with a `Daemon` without sockets or a queue. So `prepare` reads the configuration, opens
+tables, raises `ConfigError`, and has no other effect.
 
 File descriptors: 3 is the lifeline, a pipe that master holds open; its end of file means the end of master. Listening
 sockets start at 4. SIGTERM and the end of the lifeline set `stopping`, SIGHUP sets `draining`.
@@ -46,7 +46,7 @@ CLOCK_CHECK_S: Final = 60.0
 """Interval of the checks for daylight saving time."""
 
 Made = TypeVar("Made")
-"""The type that a program's `prepare` returns and its `serve` takes."""
+"""The result of a program's `prepare`, and an argument of its `serve`."""
 
 PRELOADED: Final = (
     concurrent.futures.thread,
@@ -59,7 +59,7 @@ PRELOADED: Final = (
 
 
 class Arguments:
-    """Master's options: `-n service -t type [-u] [-o name=value]... -m limit -s sockets -c directory [-v] [args]`."""
+    """Master's options: `-n service -t type [-u] [-o name=value]... -m limit -s sockets -c dir -i dir [-v] [args]`."""
 
     def __init__(self, argv: list[str]) -> None:
         """Parse the options; raises `ConfigError` for an unknown one."""
@@ -70,6 +70,7 @@ class Arguments:
         self.listeners: int | None = None
         self.session_limit = 0
         self.config_directory: str | None = None
+        self.in_force: str | None = None
         self.verbose = 0
         at = 0
         while at < len(argv) and argv[at].startswith("-") and argv[at] != "-":
@@ -77,7 +78,7 @@ class Arguments:
             at += 1
             if word == "--":
                 break
-            if word[1] in "notscm":
+            if word[1] in "notscim":
                 value = word[2:]
                 if not value:
                     if at == len(argv):
@@ -100,6 +101,8 @@ class Arguments:
             self.transport_type = value
         elif letter == "c":
             self.config_directory = value
+        elif letter == "i":
+            self.in_force = value
         elif letter == "o":
             self.overrides.append(split_assignment(value, f"-o {value}", None))
         elif not value.isascii() or not value.isdigit() or int(value) > NUMBER_MAX:
@@ -137,7 +140,7 @@ class Daemon:
         self.fifos: list[int] = []
 
     def enter(self, listeners: int | None) -> None:
-        """Change to the queue directory and adopt the `listeners` sockets of master; None without master."""
+        """Change to the queue directory and adopt the `listeners` sockets of master; None without a master."""
         os.umask(0o077)
         queue_directory = self.config.text("queue_directory")
         try:
@@ -197,7 +200,7 @@ def start(program: str, argv: list[str]) -> Daemon:
     try:
         options = Arguments(argv)
         runtime = (("service_name", options.service),) if options.service else ()
-        config = Config.load(options.config_directory, (*runtime, *options.overrides))
+        config = Config.load(options.config_directory, (*runtime, *options.overrides), options.in_force)
         daemon = Daemon(program, options, config, open_log(config, program))
         daemon.enter(options.listeners)
     except ConfigError as error:
@@ -208,9 +211,9 @@ def start(program: str, argv: list[str]) -> Daemon:
 
 
 def make(daemon: Daemon, prepare: Callable[[Daemon], Made]) -> Made:
-    """Check the parameters of a program and return the result of its `prepare`. Raises `ConfigError`.
+    """Return the settings and tables that a program serves with. Raises `ConfigError`.
 
-    The checker calls this function as well, so every configuration that it accepts also starts.
+    The checker calls this too, so a configuration that it accepts also starts.
     """
     for refusal in effect.refusals(daemon.config, [daemon.program]):
         raise refusal
@@ -229,7 +232,7 @@ def run(
     try:
         made = make(daemon, prepare)
         for problem in read_tables(daemon.config):
-            # The error is newer than the check. Mail that needs the table waits for it.
+            # The table was lost after the check. Mail that needs it waits.
             daemon.log.warning(str(problem))
         daemon.drop_privileges()
         with asyncio.Runner(loop_factory=factory) as runner:

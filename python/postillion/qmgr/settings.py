@@ -66,7 +66,7 @@ class Configuration:
 def transports(config: Config) -> list[str]:
     """Return the services of master.cf that can be transports; none when master.cf is invalid."""
     try:
-        entries, _ = master_cf.load(config.directory)
+        entries, _ = master_cf.load(config.in_force)
     except ConfigError:
         return []
     return [entry.service for entry in entries if entry.type == "unix" and "/" not in entry.service]
@@ -112,7 +112,7 @@ def process_limit(config: Config, service: str) -> int:
     A service that is not in master.cf has no limit, and neither have the services of an invalid master.cf.
     """
     try:
-        entries, _ = master_cf.load(config.directory)
+        entries, _ = master_cf.load(config.in_force)
     except (ConfigError, OSError):
         return 0
     for entry in entries:

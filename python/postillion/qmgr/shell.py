@@ -85,7 +85,7 @@ class Shell:
     def reload(self) -> None:
         """Read main.cf again; an error is logged, and the old configuration stays in force."""
         try:
-            config = Config.load(self.config.directory, self._overrides())
+            config = Config.load(self.config.directory, self._overrides(), self.config.in_force)
             config.set_runtime(process_name=self.daemon.program)
             for refusal in effect.refusals(config, [self.daemon.program]):
                 raise refusal

@@ -8,25 +8,16 @@ import sys
 from postillion._core.cleanup import CleanupSettings
 from postillion._core.queue import Journal, QueueError
 from postillion.config import ConfigError
-from postillion.handler import handler
-from postillion.handler.handler import Handler
 from postillion.program import cleanup
 from postillion.program.daemon import STOP_GRACE_S, Daemon, run, start
 from postillion.program.producer import Producer
 from postillion.smtpd import setup
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.service import Service
-from postillion.smtpd.setup import Parts, prepare
+from postillion.smtpd.setup import Parts, prepare, prepare_as_owner
 
 CLOCK_CHECK_S = 60.0
 """How often the headers' time zone is looked at."""
-
-
-def prepare_as_owner(daemon: Daemon) -> Handler | None:
-    """Return the site's handler, whose code never has root's rights; None without one. Raises `ConfigError`."""
-    site_handler = handler.load(daemon.config, daemon.log)
-    setup.auth_mechanisms(daemon.config, daemon.log, site_handler)
-    return site_handler
 
 
 async def serve(daemon: Daemon, parts: Parts) -> None:

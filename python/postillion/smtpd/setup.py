@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import SmtpdConfig
 from postillion.config import Config, ConfigError
-from postillion.handler.handler import Handler
 from postillion.program import cleanup
-from postillion.program.daemon import Daemon
 from postillion.restrictions.access import Access
 from postillion.smtpd.clients import Clients
 from postillion.smtpd.names import Names
-from postillion.smtpd.service import Limits
 
 BARE_NEWLINE: Final = {"yes": "normalize", "normalize": "normalize", "note": "note", "reject": "reject", "no": "no"}
+if TYPE_CHECKING:
+    from postillion.handler.handler import Handler
+    from postillion.program.daemon import Daemon
+
 PLAINTEXT: Final = frozenset({"LOGIN", "PLAIN"})
 """Mechanisms that send the password as it is."""
 NON_LETTERS: Final = "regexp:{{/^[^A-Z]/ Bogus}}"
 """The one table that smtpd_forbidden_commands has by default: words that do not start with a letter."""
 
 
+class Limits:
+    """smtpd's limits per client; 0: none."""
+
+    __slots__ = ("connections", "connections_rate", "mail_rate", "rcpt_rate")
+
+    def __init__(
+        self, *, connections: int = 0, connections_rate: int = 0, mail_rate: int = 0, rcpt_rate: int = 0
+    ) -> None:
+        self.connections = connections
+        self.connections_rate = connections_rate
+        self.mail_rate = mail_rate
+        self.rcpt_rate = rcpt_rate
+
+    @property
+    def any(self) -> bool:
+        """Is there anything to count?"""
+        return bool(self.connections or self.connections_rate or self.mail_rate or self.rcpt_rate)
+
+
 class Parts(NamedTuple):
-    """What smtpd makes of main.cf at its start, without its queue and without the site's own code."""
+    """The settings, tables and restriction lists of smtpd, without its queue and without the site's own code."""
 
     access: Access
     clients: Clients
@@ -36,7 +56,7 @@ class Parts(NamedTuple):
 
 
 def prepare(daemon: Daemon) -> Parts:
-    """Return what the server is made of, its tables and restriction lists opened. Raises `ConfigError`."""
+    """Return the parts of the server, with tables and restriction lists opened. Raises `ConfigError`."""
     config, log = daemon.config, daemon.log
     if config.flag("smtpd_sasl_auth_enable") and config.flag("smtpd_tls_auth_only"):
         problem = (
@@ -56,6 +76,19 @@ def prepare(daemon: Daemon) -> Parts:
         config.seconds("smtpd_timeout"),
         minfree_octets(config),
     )
+
+
+def prepare_as_owner(daemon: Daemon) -> Handler | None:
+    """Return the site's handler, whose code never has root's rights; None without one. Raises `ConfigError`."""
+    config, log = daemon.config, daemon.log
+    found = None
+    if config.text("smtpd_python_handler").strip():
+        # aiosmtpd takes as long to import as all the rest, and most sites have no handler.
+        from postillion.handler import handler
+
+        found = handler.load(config, log)
+    auth_mechanisms(config, log, found)
+    return found
 
 
 def server_config(
@@ -121,9 +154,9 @@ def server_config(
 
 
 def auth_mechanisms(config: Config, log: Log, handler: Handler | None) -> list[str]:
-    """Return what EHLO announces behind AUTH. The site's handler checks passwords: there is no SASL server.
+    """Return the mechanisms that EHLO announces. The site's handler checks passwords: there is no SASL server.
 
-    Raises `ConfigError` when passwords must not go in the clear: there is no TLS yet.
+    Raises `ConfigError` when passwords must not be sent in the clear: there is no TLS yet.
     """
     if not config.flag("smtpd_sasl_auth_enable"):
         return []

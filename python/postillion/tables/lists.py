@@ -111,7 +111,7 @@ class DomainList:
 
 
 def _is_domain(name: str, rule: str, parents: bool) -> bool:
-    """Return whether a rule matches a name. `parents`: `example.org` matches subdomains, otherwise `.example.org`."""
+    """Return whether the rule covers the name. `parents`: `example.org` covers its subdomains, else `.example.org`."""
     if name == rule:
         return True
     if rule.startswith("."):
@@ -120,7 +120,7 @@ def _is_domain(name: str, rule: str, parents: bool) -> bool:
 
 
 def _domain_keys(name: str, parents: bool) -> Iterable[str]:
-    """Yield the search keys of a name: the name and the domains above it."""
+    """Yield the keys of a name in a table: the name and the domains above it."""
     yield name
     prefix = "" if parents else "."
     while "." in name:

@@ -84,9 +84,9 @@ def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | 
 
 
 def read_tables(config: Configuration, known: set[str] | None = None) -> Iterator[ConfigError]:
-    """Read the source of each opened table of a parameter; yield an error for each unreadable one.
+    """Read the source of each table in `config.opened`; yield an error for each one that cannot be read.
 
-    `known`: names of tables to skip; the names of the tables read are added.
+    `known`: names of tables to leave out; the names of those read now are added.
     """
     known = set() if known is None else known
     for parameter, table in config.opened:
