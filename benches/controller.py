@@ -62,6 +62,7 @@ class Counting:
         self.octets = 0
 
     async def handle_DATA(self, server: object, session: object, envelope: Any) -> str:
+        """Count the message and accept it."""
         self.messages += 1
         self.octets += len(envelope.content)
         return "250 OK"

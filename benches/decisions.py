@@ -22,7 +22,7 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--decisions", type=int, default=1_000_000)
     options = parser.parse_args()
-    sizes = (10_000, 100_000, 1_000_000)
+    sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     if options.quick:
         sizes, options.decisions = (1000, 10_000), 2000
     columns = ["waiting  ", "decisions/s", "us a decision", "us of the scheduler", "us an arrival"]

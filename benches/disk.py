@@ -71,7 +71,7 @@ def weigh(program: str, octets: int, options: argparse.Namespace, result: Result
         correct = harness.queued(site, program) == expected
     result.correct &= correct
     result.row(program, octets, size, message, reasons, (message + reasons) / size, correct)
-    return message
+    return float(message)
 
 
 def main() -> None:

@@ -43,7 +43,8 @@ def drain(program: str, options: argparse.Namespace, result: Result) -> float:
         correct = deliveries.sent == count + 1 and deliveries.failed == 0 and harness.queued(site, program) == 0
     result.correct &= correct
     result.row(program, took_s, count / took_s, cpu / count * 1000, correct)
-    return count / took_s
+    rate: float = count / took_s
+    return rate
 
 
 def _control(site: mta.Site, program: str) -> list[str]:

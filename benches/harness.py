@@ -107,7 +107,12 @@ def parser(doc: str | None, *, compares: bool = False) -> argparse.ArgumentParse
     if compares:
         made.add_argument("--only", choices=PROGRAMS, help="not the other one, and so no ratio")
     made.add_argument("--json", type=Path, help="write the result to this file, too")
-    made.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="where queues are: on a real disk")
+    made.add_argument(
+        "--directory",
+        type=Path,
+        default=Path("/var/tmp"),  # noqa: S108 - a real disk
+        help="where queues are: on a real disk",
+    )
     return made
 
 

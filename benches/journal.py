@@ -35,7 +35,7 @@ def run(
         begin = time.monotonic()
         running = []
         for number in range(processes):
-            line = [program, directory, str(each), str(options.octets), str(writers)]
+            line: list[str | Path] = [program, directory, str(each), str(options.octets), str(writers)]
             prefix = [*strace, f"{trace}.{number}"] if traced else []
             running.append(subprocess.Popen([*prefix, *line], stdout=subprocess.PIPE, text=True))
         figures = [harness.read_figures(process.communicate()[0]) for process in running]

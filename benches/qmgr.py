@@ -1,11 +1,11 @@
-"""What does a message cost in the queue manager, from its announcement to its removal, and what does its decision cost
-when many wait?
+"""What does a message cost in the queue manager, and what does its decision cost when many wait?
 
     python benches/qmgr.py [messages]
 
-The core with its state log and log file, driven in this process: frames of a producer and of agents go in as bytes, in
-batches of 20, and come out as bytes. Only the core's calls are timed; making and reading frames is not. `waiting`:
-messages that lie deferred in the queue meanwhile. Build the extension with `maturin develop --release` first.
+A message costs from its announcement to its removal. The core with its state log and log file, driven in this process:
+frames of a producer and of agents go in as bytes, in batches of 20, and come out as bytes. Only the core's calls are
+timed; making and reading frames is not. `waiting`: messages that lie deferred in the queue meanwhile. Build the
+extension with `maturin develop --release` first.
 """
 
 from __future__ import annotations

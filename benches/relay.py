@@ -45,7 +45,8 @@ class Load:
 
     def messages(self, options: argparse.Namespace) -> int:
         """Return how many messages a run has."""
-        return max(round(options.messages * self.part), 2 * self.sessions)
+        messages: int = options.messages
+        return max(round(messages * self.part), 2 * self.sessions)
 
     def run(self, port: int, messages: int) -> float:
         """Send them; return the recipients accepted a second."""

@@ -58,13 +58,16 @@ class Slow(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """Note that the server has spoken."""
         self.greeted = True
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Note the end."""
         self.lost = True
 
     def say(self) -> None:

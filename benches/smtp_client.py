@@ -19,9 +19,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from postillion.program.daemon import Daemon
 from support.agents import FakeDaemon, Hub, Mail
 from support.ports import free_port
 
@@ -45,7 +47,7 @@ def agent(directory: str, reuse: str) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, daemon.stopping.set)
         before = resource.getrusage(resource.RUSAGE_SELF)
-        await SmtpAgent(daemon, "smtp", capacity=SESSIONS).serve()
+        await SmtpAgent(cast(Daemon, daemon), "smtp", capacity=SESSIONS).serve()
         after = resource.getrusage(resource.RUSAGE_SELF)
         print(after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime)
 
@@ -71,7 +73,7 @@ async def measure(directory: Path, port: int, messages: int, reuse: str) -> None
     hub = Hub(directory)
     server = await asyncio.start_unix_server(hub.serve, "private/qmgr")
     arguments = [sys.executable, __file__, "--agent", str(directory), reuse]
-    child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - before the measurement
     await asyncio.wait_for(hub.registered.wait(), 20)
     nexthop = f"[127.0.0.1]:{port}"
     frames = [hub.job(nexthop, Mail(0, ["rcpt@example.com"], content=CONTENT))[1] for _ in range(200)]
@@ -104,6 +106,7 @@ async def measure(directory: Path, port: int, messages: int, reuse: str) -> None
 
 
 def main() -> None:
+    """Measure without and with reuse of connections."""
     messages = int(sys.argv[1]) if len(sys.argv) > 1 else MESSAGES
     sink_program = shutil.which("smtp-sink", path="/usr/sbin:/usr/bin")
     if sink_program is None:

@@ -37,7 +37,8 @@ def test_bench_is_correct(tmp_path: Path, bench: str, flags: list[str], peers: l
     for program in peers:
         peer(program)
     written = tmp_path / "result.json"
-    command = [sys.executable, BENCHES / f"{bench}.py", "--quick", "--json", written, "--directory", tmp_path, *flags]
+    program_flags = ["--quick", "--json", str(written), "--directory", str(tmp_path), *flags]
+    command = [sys.executable, str(BENCHES / f"{bench}.py"), *program_flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     if done.stdout.startswith("skipped"):

@@ -238,7 +238,14 @@ def test_no_reason_or_address_adds_a_field(
     ]
     start = rest.index("Reporting-MTA:")
     machine = rest[start : rest.index("\n--4ABC.1/mx.example", start)]
-    known = ("Reporting-MTA", "Original-Envelope-Id", "X-Postfix-", "Arrival-Date", "Final-Recipient", "Action")
+    known: tuple[str, ...] = (
+        "Reporting-MTA",
+        "Original-Envelope-Id",
+        "X-Postfix-",
+        "Arrival-Date",
+        "Final-Recipient",
+        "Action",
+    )
     known += ("Original-Recipient", "Status", "Remote-MTA", "Diagnostic-Code", "    ", "\n")
     assert all(not line or line.startswith(known) for line in machine.split("\n"))
     assert machine.count("\nFinal-Recipient:") == 1

@@ -98,7 +98,8 @@ def test_cleanup_makes_the_same_of_a_message_in_any_split(tmp_path: Path, messag
     journal = Journal(str(tmp_path))
     log = Log("mx", "postfix", "cleanup", 1, 0, "memory:")
     settings = CleanupSettings(myhostname="mx.example.org", header_size_limit=HEADER_SIZE_LIMIT)
-    found, committed = {}, {}
+    found: dict[str, object] = {}
+    committed: dict[str, str] = {}
     for name, pieces in splits(message.sent).items():
         recipients = HeaderRecipients()
         submission = Submission(

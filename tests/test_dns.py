@@ -19,6 +19,7 @@ import pytest
 from postillion.dns import Answer, BadName, Failed, Mx, NoData, NoName, Records, Resolver
 from postillion.dns.answer import Kind
 from postillion.smtpd.names import UNKNOWN, Name, Names
+from support.mta import until
 
 SOA = ("test.", 300, "IN", "SOA", "ns.test. hostmaster.test. 1 3600 900 86400 60")
 ZONE = {
@@ -186,8 +187,7 @@ async def test_concurrent_questions_are_bounded() -> None:
     asker = resolver(0, questions_max=2)
     asker._engine = engine = SlowEngine()  # type: ignore[assignment]
     callers = [asyncio.ensure_future(asker.mx(f"{n}.test")) for n in range(5)]
-    while len(asker._questions) < 5 or engine.open < 2:
-        await asyncio.sleep(0)
+    await until(lambda: len(asker._questions) == 5 and engine.open == 2)
     assert engine.open == 2
     engine.may_answer.set()
     answers = await asyncio.gather(*callers)

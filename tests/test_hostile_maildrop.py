@@ -15,7 +15,7 @@ from postillion.pickup.maildrop import REPORTED_MAX, Maildrop
 from postillion.pickup.service import BATCH_NAMES, Pickup
 from postillion.pickup.service import Site as PickupSite
 from support.hostile import high_water_kib
-from support.mta import POSTILLION_COMMANDS, Site, local_user, processes, running, wait_for
+from support.mta import POSTILLION_COMMANDS, Site, local_user, processes, running, until, wait_for
 from support.queue_files import read_queue
 from test_pickup import record_file
 
@@ -90,8 +90,7 @@ async def test_each_message_among_them_is_taken_and_the_loop_goes_on(queue: Path
     await scan
     # The loop gets its turn with each batch of names, and within a batch when a slice of time is over.
     assert turns >= FILES / BATCH_NAMES
-    while pickup.in_flight:
-        await asyncio.sleep(0.005)
+    await until(lambda: not pickup.in_flight)
     assert high_water_kib(os.getpid()) - before <= GROWTH_MAX_KIB
     assert len(read_queue(str(queue))) == REAL
     assert not list((queue / "maildrop").glob("real*"))
@@ -104,8 +103,7 @@ async def test_each_message_among_them_is_taken_and_the_loop_goes_on(queue: Path
     (queue / "maildrop" / "late").write_bytes(record_file())
     (queue / "maildrop" / "late").chmod(0o744)
     await asyncio.wait_for(pickup.scan(), WAIT_S)
-    while pickup.in_flight:
-        await asyncio.sleep(0.005)
+    await until(lambda: not pickup.in_flight)
     assert len(read_queue(str(queue))) == REAL + 1
     assert not [line for line in log.take_lines() if "maildrop" in line]
     loop.remove_reader(journal.fileno())

@@ -1,5 +1,6 @@
-"""A queue directory that is damaged, foreign, of a later release or from another machine: a clear line for each thing
-that is wrong, a queue manager that lives, and every message that is whole delivered.
+"""A queue directory that is damaged, foreign, of a later release or from another machine.
+
+A clear line for each thing that is wrong, a queue manager that lives, and every message that is whole delivered.
 """
 
 import os

@@ -21,7 +21,7 @@ PATIENCE_S = 900.0
 def test_no_core_takes_more_instructions_than_recorded() -> None:
     """The bench says which do, and how to record them."""
     peer("valgrind")
-    command = [sys.executable, BENCHES / "instructions.py"]
+    command = [sys.executable, str(BENCHES / "instructions.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

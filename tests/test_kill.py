@@ -24,10 +24,11 @@ from support.crash import (
     verdict,
 )
 from support.ledger import Route
-from support.mta import local_user, running, wait_for
+from support.mta import local_user, running
 from support.sink import Sink
 
 KILLS = faults_wanted(36)
+FLOWING_MAX_S = 120.0
 BETWEEN_MAX = 25
 """Messages that are acknowledged between two faults, at most."""
 
@@ -47,8 +48,7 @@ def test_every_acknowledged_message_survives_sigkill_of_every_process(
         local = [Route("", ["x@next.example"], pace_s=0.1)]
         with ledger.load(routes(f"{local_user()}@example.org"), local=local):
             while victims:
-                flowing = len(ledger.acknowledged) + dice.randint(1, BETWEEN_MAX)
-                wait_for("mail to flow", lambda flowing=flowing: len(ledger.acknowledged) >= flowing, 120)
+                ledger.wait_for_more(dice.randint(1, BETWEEN_MAX), FLOWING_MAX_S)
                 faults.strike(faults.next_victim(victims), dice)
         drain(site, ledger, arrivals)
     summarize(f"SIGKILL, seed {chosen}: {verdict(faults, ledger, arrivals, faults.in_flight)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def theatre() -> Theatre:
     return Theatre()
 
 
-def places(theatre: Theatre, act: Act, directory: Path) -> Iterator[Place]:
+def places(theatre: Theatre, act: Act, directory: Path) -> Generator[Place, bool, None]:
     """Yield the places at which to kill an act; send `True` when it came to its end before."""
     calls = theatre.rehearse(act, directory)
     assert calls

@@ -46,7 +46,6 @@ class Running:
 
     def process(self, victim: str) -> int:
         """Return the one process of a service, once it is so old that master starts another at once when it dies."""
-
         found: list[int] = []
 
         def old() -> list[int]:

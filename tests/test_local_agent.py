@@ -19,6 +19,7 @@ import pytest
 from postillion.delivery import submit
 from postillion.delivery.bounce.__main__ import BounceAgent
 from postillion.delivery.local.__main__ import LocalAgent
+from postillion.errors import MessageRefused
 from support.agents import WAIT_S, FakeDaemon, Hub, Mail, Result, serving
 from support.queue_files import frame, optional, read_queue, text
 
@@ -140,7 +141,7 @@ async def test_other_addresses_become_a_new_message(tmp_path: Path) -> None:
 
 async def test_forwarding_that_fails_defers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
-        raise submit.MessageRefused(452, "4.3.1", "Insufficient system storage")
+        raise MessageRefused(452, "4.3.1", "Insufficient system storage")
 
     monkeypatch.setattr(submit, "Submission", full)
     async with agent(tmp_path, LocalAgent) as (hub, _):
@@ -230,7 +231,7 @@ async def test_report_that_can_not_be_queued_is_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
-        raise submit.MessageRefused(452, "4.3.1", "Insufficient system storage")
+        raise MessageRefused(452, "4.3.1", "Insufficient system storage")
 
     monkeypatch.setattr(submit, "Submission", full)
     async with agent(tmp_path, BounceAgent) as (hub, _):

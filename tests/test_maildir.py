@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pwd
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ async def test_many_at_once_are_all_there_with_few_directory_syncs(
 
     maildirs = Maildirs("mx")
     await maildirs.deliver(f"{tmp_path}/M/", b"", b"first", me())
-    monkeypatch.setattr(maildir.os, "fsync", counted)
+    monkeypatch.setattr(os, "fsync", counted)
     verdicts = await asyncio.gather(*(maildirs.deliver(f"{tmp_path}/M/", b"", b"%d" % n, me()) for n in range(20)))
     assert {verdict.outcome for verdict in verdicts} == {"sent"}
     bodies = {(tmp_path / "M/new" / name).read_bytes() for name in os.listdir(tmp_path / "M/new")}
@@ -83,7 +84,7 @@ async def test_failure_defers_and_leaves_nothing(
         raise OSError(error, os.strerror(error), "somewhere")
 
     with monkeypatch.context() as patch:
-        patch.setattr(maildir.os, call, fail)
+        patch.setattr(os, call, fail)
         verdict = await maildirs.deliver(f"{tmp_path}/M/", b"h", b"second", me())
     assert (verdict.outcome, verdict.dsn) == ("deferred", dsn)
     assert verdict.text.startswith("maildir delivery failed: create maildir file")
@@ -101,7 +102,7 @@ async def test_failed_directory_sync_takes_the_name_back(tmp_path: Path, monkeyp
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         fsync(file)
 
-    monkeypatch.setattr(maildir.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     verdict = await maildirs.deliver(f"{tmp_path}/M/", b"", b"second", me())
     assert verdict.outcome == "deferred"
     assert len(os.listdir(tmp_path / "M/new")) == 1
@@ -109,8 +110,8 @@ async def test_failed_directory_sync_takes_the_name_back(tmp_path: Path, monkeyp
 
 async def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writev, write = os.writev, os.write
-    monkeypatch.setattr(maildir.os, "writev", lambda file, parts: writev(file, [parts[0][:3]]))
-    monkeypatch.setattr(maildir.os, "write", lambda file, data: write(file, data[:2]))
+    monkeypatch.setattr(os, "writev", lambda file, parts: writev(file, [parts[0][:3]]))
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:2]))
     await Maildirs("mx").deliver(f"{tmp_path}/M/", b"abcdef", b"ghijklm", me())
     (name,) = os.listdir(tmp_path / "M/new")
     assert (tmp_path / "M/new" / name).read_bytes() == b"abcdefghijklm"
@@ -128,7 +129,7 @@ async def test_symbolic_link_in_tmp_is_not_followed(tmp_path: Path, monkeypatch:
     await maildirs.deliver(f"{tmp_path}/M/", b"", b"first", me())
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    monkeypatch.setattr(maildir.time, "time_ns", lambda: 1_000_000_000 * 10**9)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000 * 10**9)
     for count in range(3, 3 + maildir.TMP_NAME_ATTEMPTS):
         os.symlink(victim, tmp_path / f"M/tmp/1000000000.P{os.getpid()}Q{count}.mx")
     verdict = await maildirs.deliver(f"{tmp_path}/M/", b"", b"second", me())
@@ -216,7 +217,7 @@ def test_what_is_put_in_the_place_of_a_new_maildir_is_not_given_away(
                 os.chown(path, account.uid, account.gid)
         rename(new, path)
 
-    monkeypatch.setattr(maildir.os, "rename", too_late)
+    monkeypatch.setattr(os, "rename", too_late)
     verdict = prepare_in_spool(f"{directory}/nobody/", account, opener, opener.gid)
     if what == "maildir":
         assert verdict is None

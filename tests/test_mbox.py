@@ -59,7 +59,7 @@ async def test_text_of_the_verdict_names_a_file(tmp_path: Path) -> None:
 async def test_foreign_locks_are_waited_for_and_defer_at_last(tmp_path: Path) -> None:
     path = tmp_path / "box"
     path.write_bytes(b"")
-    with open(path, "ab") as other:
+    with open(path, "ab") as other:  # noqa: ASYNC230
         fcntl.flock(other, fcntl.LOCK_EX)
         verdict = await mbox.deliver(place(path), message(), SETTINGS)
     assert (verdict.outcome, verdict.dsn) == ("deferred", "4.2.0")

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benches"))
 
 import cpu
 import flame
+import harness
 
 PRINTED = """\
 python 11/11 
@@ -63,7 +64,7 @@ def test_a_sample_has_a_kind(kind: str, frames: list[tuple[str, str]]) -> None:
 def test_shares_are_of_all_samples_and_a_loop_is_the_first_thread() -> None:
     samples = list(cpu.read_samples(PRINTED.splitlines()))[:2]
     profiled = cpu.Profile(samples, {11: "smtpd", 12: "qmgr"}, messages=10, cpu_ms=0.5, correct=True)
-    options = cpu.harness.parser("").parse_args([])
+    options = harness.parser("").parse_args([])
     options.load, options.frequency, options.down = "new", 999, False
     rows = {(row[0], row[1]): row[2:] for row in cpu.summary(profiled, options).rows}
     shares = dict(zip(("ms", "all", *cpu.KINDS), rows["smtpd", "loop"], strict=True))

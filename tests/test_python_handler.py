@@ -442,7 +442,7 @@ FAR = b"RCPT TO:<x@far.example>\r\n"
 
 
 def check(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
-    """aiosmtpd's contract of an authenticator."""
+    """Aiosmtpd's contract of an authenticator."""
     assert server.session is session
     assert mechanism in ("LOGIN", "PLAIN")
     if data.password == b"raise":
@@ -507,7 +507,7 @@ async def test_login_and_plain_ask_the_authenticator(tmp_path: Path) -> None:
     ]
     assert await talk.say(MAIL + FAR) == "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
     assert "queued" in await talk.say(b"BDAT 4 LAST\r\nhi\r\n")
-    session = talk.server.service.attended[talk.client.key].session
+    session: Any = talk.server.service.attended[talk.client.key].session
     assert (session.authenticated, session.auth_data, session.login_data) == (True, (b"user", b"secret"), b"user")
     log = talk.close()
     failed = "SASL PLAIN authentication failed: Authentication credentials invalid"

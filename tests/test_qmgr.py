@@ -248,7 +248,7 @@ async def test_a_dead_destination_suspends_its_mail_and_no_other(tmp_path: Path)
         await until(lambda: any(job.nexthop == "alive.example" for job in agent.jobs))
         text = "(delivery temporarily suspended: connect to dead.example[192.0.2.1]:25: Connection refused)"
         suspended = await until(
-            lambda: len(found := [line for line in daemon.logged() if line.endswith(text)]) == 15 and found
+            lambda: found if len(found := [line for line in daemon.logged() if line.endswith(text)]) == 15 else []
         )
         assert all("relay=none" in line and "dsn=4.4.1, status=deferred" in line for line in suspended)
         assert sum(job.nexthop == "dead.example" for job in agent.jobs) == 5, "the initial concurrency, then death"

@@ -17,7 +17,7 @@ import pytest
 from postillion.delivery.smtp.agent import SmtpAgent
 from postillion.delivery.smtp.sessions import Route, Session
 from support.agents import WAIT_S, FakeDaemon, Hub, Mail, Script, drop, hang, server, serving
-from support.mta import until
+from support.mta import listening, until
 from support.ports import free_port
 
 
@@ -48,16 +48,9 @@ async def sink(*options: str) -> AsyncIterator[int]:
         pytest.skip("smtp-sink is missing: apt-get install postfix")
     port = free_port()
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
-    process = subprocess.Popen([SINK, *user, *options, f"127.0.0.1:{port}", "100"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([SINK, *user, *options, f"127.0.0.1:{port}", "100"], stderr=subprocess.DEVNULL)  # noqa: ASYNC220
     try:
-        for _ in range(200):
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                writer.close()
-                break
+        await until(lambda: listening(port))
         yield port
     finally:
         process.terminate()
@@ -194,7 +187,7 @@ async def test_every_trouble_has_its_text(tmp_path: Path, script: Script, dsn: s
 
 
 @pytest.mark.parametrize(
-    ("answers", "timeout", "text"),
+    ("answers", "stage", "text"),
     [
         ({"EHLO": hang}, "helo", "performing the EHLO handshake"),
         ({"MAIL": hang}, "mail", "sending MAIL FROM"),
@@ -203,8 +196,10 @@ async def test_every_trouble_has_its_text(tmp_path: Path, script: Script, dsn: s
         ({".": hang}, "data_done", "sending end of data -- message may be sent more than once"),
     ],
 )
-async def test_a_server_that_hangs_is_given_up(tmp_path: Path, answers: dict, timeout: str, text: str) -> None:
-    async with server(Script(answers)) as script, smtp(tmp_path, f"smtp_{timeout}_timeout = 1s\n") as (hub, _):
+async def test_a_server_that_hangs_is_given_up(
+    tmp_path: Path, answers: dict[str, object], stage: str, text: str
+) -> None:
+    async with server(Script(answers)) as script, smtp(tmp_path, f"smtp_{stage}_timeout = 1s\n") as (hub, _):
         result = await hub.deliver(f"[127.0.0.1]:{script.port}")
         assert result.only.text == f"conversation with 127.0.0.1[127.0.0.1] timed out while {text}"
         assert (result.only.outcome, result.site is not None) == ("deferred", True)

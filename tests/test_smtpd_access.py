@@ -36,6 +36,7 @@ class Talk:
     recipient: str | None = None
     recipient_count: int = 0
     talked_early: bool = False
+    authenticated: bool = False
 
 
 def access(directory: Path, options: list[str]) -> Access:

@@ -1,6 +1,6 @@
-"""The queue's file system fails under a running server: clients are told 45x, nothing acknowledged is lost, nothing
-refused is delivered, and no process has to be started again.
+"""The queue's file system fails under a running server.
 
+Clients are told 45x, nothing acknowledged is lost, nothing refused is delivered, no process has to be started again.
 strace lets system calls of every smtpd process fail; resource limits that are set from outside give short writes and a
 lack of descriptors as the kernel has them.
 """

@@ -195,7 +195,7 @@ class FakeDaemon:
 
 
 @asynccontextmanager
-async def serving(directory: Path, agent: Callable[[FakeDaemon], Any], daemon: FakeDaemon) -> AsyncIterator[Hub]:
+async def serving(directory: Path, agent: Callable[[Any], Any], daemon: FakeDaemon) -> AsyncIterator[Hub]:
     """An agent at work in `directory`, and the queue manager's end of it."""
     os.chdir(directory)
     (directory / "private").mkdir(exist_ok=True)

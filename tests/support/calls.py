@@ -7,7 +7,7 @@ call that changes files, and every K, and the process gets SIGKILL as it enters 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import multiprocessing.forkserver
 import os
 import re
 import signal

@@ -1,4 +1,4 @@
-"""Transcripts in tests/dialogues/: read as dialogues, played against the server, a turn at a time.
+r"""Transcripts in tests/dialogues/: read as dialogues, played against the server, a turn at a time.
 
     O: smtpd_helo_required = yes      a parameter of main.cf
     A: 192.0.2.1                      the client's address; without it 127.0.0.1
@@ -10,7 +10,7 @@
     E:                                the server closes the connection
     L: disconnect from ...            a line in the log, in this order among the L lines
 
-`\\xNN`, `\\r` and `\\n` in C lines are octets.
+`\xNN`, `\r` and `\n` in C lines are octets.
 """
 
 from __future__ import annotations

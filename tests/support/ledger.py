@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from support.mta import wait_for
 from support.sink import Sink
 
 RETRY_PAUSE_S = 0.05
@@ -108,6 +109,11 @@ class Ledger:
                     self._transaction(client, route)
                     self._ending.wait(route.pace_s)
             self._ending.wait(RETRY_PAUSE_S)
+
+    def wait_for_more(self, count: int, patience_s: float) -> None:
+        """Return when so many more messages are acknowledged."""
+        wanted = len(self.acknowledged) + count
+        wait_for("mail to flow", lambda: len(self.acknowledged) >= wanted, patience_s)
 
     def send(self, route: Route) -> int:
         """Send one message by SMTP, whatever comes of it; return its number."""

@@ -42,7 +42,7 @@ async def serve(daemon: Daemon, origin: str) -> None:
         server.close()
     await asyncio.sleep(ACCEPTED_S)
     if sessions and not daemon.stopping.is_set():
-        finished = asyncio.gather(*sessions, return_exceptions=True)
+        finished = asyncio.ensure_future(asyncio.wait(sessions))
         await asyncio.wait([finished, ends[0]], return_when=asyncio.FIRST_COMPLETED)
 
 

@@ -31,7 +31,8 @@ class Server(Protocol):
     envelope: Any
     transport: Any
 
-    def carry(self, exchange: Exchange | None) -> None: ...
+    def carry(self, exchange: Exchange | None) -> None:
+        """Let an AUTH exchange have the next lines; None ends that."""
 
 
 class Policy:

@@ -11,12 +11,13 @@ import sys
 from postillion.config import ConfigError
 from postillion.config.settings import DEFAULT_DIRECTORY
 from postillion.master import directories, in_force
-from postillion.master.checking import Checking, Refusal
+from postillion.master.checking import Checking
 from postillion.master.lock import Lock
 from postillion.master.log import MasterLog
 from postillion.master.plan import Plan
 from postillion.master.service import environment
 from postillion.master.supervisor import Master
+from postillion.program.title import set_title
 
 OPEN_FILES_MAX = 65_536
 
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     directory, ready = _options(sys.argv[1:] if argv is None else argv)
     try:
         plan = Plan(directory)
+        set_title("master", ["-c", directory], path=os.path.join(plan.config.text("daemon_directory"), "master"))
         checking = Checking(plan.config, environment(plan.config))
         try:
             queue, data = directories.prepare(plan.config), directories.prepare_data(plan.config)
@@ -34,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         warnings = checking.wait()
         lock = Lock(plan.config, queue, data)
-    except (ConfigError, Refusal) as error:
+    except ConfigError as error:
         return _refuse(str(error), ready)
     os.chdir(queue)
     os.umask(0o022)

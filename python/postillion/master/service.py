@@ -15,6 +15,8 @@ LIVED_S = 1.0
 THROTTLE_FIRST_S = 1.0
 THROTTLE_MAX_S = 60.0
 SAFE_PATH = "/usr/bin:/bin"
+HANDLED = (signal.SIGHUP, signal.SIGTERM)
+"""Signals that master sends, and every program handles."""
 
 
 class Process:
@@ -134,7 +136,8 @@ def spawn(service: Service, lifeline: int, environment: dict[str, str], now: flo
             environment,
             file_actions=actions,
             setpgroup=0,
-            setsigmask=(),
+            # A signal that comes before the program can handle it waits until `daemon.run` unblocks it.
+            setsigmask=HANDLED,
             setsigdef=(signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD),
         )
     except OSError:

@@ -13,7 +13,7 @@ from types import FrameType
 
 from postillion.config import Config, ConfigError
 from postillion.master import in_force, listeners
-from postillion.master.checking import Checking, Refusal
+from postillion.master.checking import Checking
 from postillion.master.listeners import Address
 from postillion.master.log import MasterLog
 from postillion.master.plan import Plan
@@ -330,7 +330,7 @@ class Master:
             return
         try:
             self._reload(checking.result())
-        except (ConfigError, Refusal) as error:
+        except ConfigError as error:
             self._refuse_reload(str(error))
         except OSError as error:
             self._refuse_reload(f"{error.filename or 'log'}: {error.strerror}")
@@ -346,6 +346,7 @@ class Master:
             raise plan.config.error("queue_directory", "queue_directory changed", "stop and start instead")
         log = MasterLog(plan.target)
         in_force.keep(self.directory, os.getcwd())
+        rotated = log.file != self.log.file
         self.log.close()
         self.log = log
         self.config = plan.config
@@ -353,9 +354,9 @@ class Master:
         log.info(f"reload -- version {plan.config.text('mail_version')}, configuration {self.directory}")
         for warning in warnings:
             log.warning(warning)
-        self._adopt(plan)
+        self._adopt(plan, rotated=rotated)
 
-    def _adopt(self, plan: Plan) -> None:
+    def _adopt(self, plan: Plan, *, rotated: bool) -> None:
         now = time.monotonic()
         before, self.services = self.services, {}
         pool = {address: fd for service in before.values() for address, fd in service.listeners.items()}
@@ -377,7 +378,7 @@ class Master:
                     service.listeners[address] = pool[address] if address in pool else listeners.bind(address)
                 except OSError as error:
                     self.log.line("error", str(listeners.refuse(entry, address, error)))
-            self._renew(service)
+            self._renew(service, rotated=rotated)
             service.throttled_until = 0.0
             self._arm_wakeup(service, now, first=True)
         for service in before.values():
@@ -385,10 +386,14 @@ class Master:
             if service.processes:
                 self.stopping.append(service)
 
-    def _renew(self, service: Service) -> None:
-        """Make the processes of a service use the new configuration."""
+    def _renew(self, service: Service, *, rotated: bool) -> None:
+        """Make the processes of a service use the new configuration.
+
+        `rotated`: the log file is another one. A program that dropped its rights may not open it, so it starts anew.
+        """
         now_starting = service.form()
-        if service.reloads_in_place and all(process.form == now_starting for process in service.serving):
+        unchanged = not rotated and all(process.form == now_starting for process in service.serving)
+        if service.reloads_in_place and unchanged:
             for process in service.serving:
                 send(process.pid, signal.SIGHUP)
         else:

@@ -35,6 +35,7 @@ from postillion._core.log import Log
 from postillion.config import Config, ConfigError, effect
 from postillion.config.main_cf import split_assignment
 from postillion.program.log import open_log, utc_offset_s
+from postillion.program.title import set_title
 from postillion.tables import read_tables
 
 LIFELINE_FD: Final = 3
@@ -199,6 +200,7 @@ def start(program: str, argv: list[str]) -> Daemon:
     """
     try:
         options = Arguments(argv)
+        set_title(program, argv)
         runtime = (("service_name", options.service),) if options.service else ()
         config = Config.load(options.config_directory, (*runtime, *options.overrides), options.in_force)
         daemon = Daemon(program, options, config, open_log(config, program))
@@ -206,7 +208,7 @@ def start(program: str, argv: list[str]) -> Daemon:
     except ConfigError as error:
         sys.exit(f"{program}: fatal: {error}")
     except OSError as error:
-        sys.exit(f"{program}: fatal: log file {error.filename}: {error.strerror}")
+        sys.exit(f"{program}: fatal: log file: {error}")
     return daemon
 
 
@@ -265,6 +267,7 @@ async def _supervise(daemon: Daemon, serve: Callable[[], Awaitable[None]]) -> No
     loop.add_signal_handler(signal.SIGTERM, daemon.stopping.set)
     loop.add_signal_handler(signal.SIGINT, daemon.stopping.set)
     loop.add_signal_handler(signal.SIGHUP, daemon.draining.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGHUP))
     if daemon.lifeline is not None:
         loop.add_reader(daemon.lifeline, _lifeline_ended, daemon, loop)
     work = asyncio.ensure_future(_as_coroutine(serve()))

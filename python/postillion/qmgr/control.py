@@ -74,6 +74,17 @@ class Control:
         """Drop a closed connection."""
         self._users.pop(peer, None)
 
+    def trigger(self, peer: int, letters: bytes) -> None:
+        """Look for mail that nobody announced; with `F`, try every deferred message of a user who may flush."""
+        self._shell.core.rescan(*self._shell.now())
+        if b"F" in letters:
+            try:
+                self._permit(peer, "authorized_flush_users", "flush the mail queue")
+            except Refused as problem:
+                self._shell.log.warning(f"a trigger on public/qmgr: {problem}")
+            else:
+                self._flush(Request("flush"))
+
     def request(self, peer: int, json: bytes) -> None:
         """Answer one request."""
         try:

@@ -27,6 +27,8 @@ LISTEN_BACKLOG: Final = 1024
 TRIGGER_TIMEOUT_S: Final = 10.0
 """trigger_timeout: timeout of a trigger to an agent's socket."""
 TRIGGER_BYTE: Final = b"W"
+TRIGGER_MAX_OCTETS: Final = 10
+"""Maximum length of a trigger. A control request begins with its length, which is no letter."""
 BLOCKED_BYTES: Final = 1024 * 1024
 """Maximum number of unread octets of a peer; above it, output that can wait is held back."""
 TIMER_SLACK_S: Final = 0.001
@@ -287,11 +289,13 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Register the peer."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=BLOCKED_BYTES)
         self.peer = self.shell.connected(self.transport, control=self.public)
 
     def data_received(self, data: bytes) -> None:
+        """Give the octets to the core."""
         shell = self.shell
         if shell.closed:
             return
@@ -303,20 +307,23 @@ class Connection(asyncio.Protocol):
         shell.poll_soon()
 
     def pause_writing(self) -> None:
+        """Tell the core that the peer reads too slowly."""
         if not self.shell.closed:
             self.shell.core.blocked(self.peer, True)
 
     def resume_writing(self) -> None:
+        """Tell the core that the peer reads again."""
         if not self.shell.closed:
             self.shell.core.blocked(self.peer, False)
             self.shell.poll_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the peer."""
         self.shell.lost(self.peer)
 
 
 class PublicConnection(Connection):
-    """The connection of a command. A single trigger byte starts a search for messages without an announcement."""
+    """The connection of a command, or of a trigger: a few letters (postkick(1))."""
 
     public = True
 
@@ -325,12 +332,15 @@ class PublicConnection(Connection):
         self._known = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Register the peer, with its user."""
         super().connection_made(transport)
         self.shell.control.connected(self.peer, _peer_uid(transport))
 
     def data_received(self, data: bytes) -> None:
-        if not (self._known or self.shell.closed) and len(data) == 1 and data.isalpha():
-            self.shell.core.rescan(*self.shell.now())
+        """Look at the queue directory for a trigger; give all else to the core."""
+        letters = data.rstrip(b"\0")
+        if not (self._known or self.shell.closed) and len(data) <= TRIGGER_MAX_OCTETS and letters.isalpha():
+            self.shell.control.trigger(self.peer, letters)
             self.shell.poll_soon()
             self.transport.close()
             return

@@ -46,32 +46,52 @@ class Client(Protocol):
     """What is known of a client before it says anything."""
 
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """The IP address."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The verified host name, or "unknown"."""
+
     @property
-    def reverse_name(self) -> str: ...
+    def reverse_name(self) -> str:
+        """The host name of the address, verified or not, or "unknown"."""
+
     @property
-    def trusted(self) -> bool: ...
+    def trusted(self) -> bool:
+        """Whether the client is in mynetworks."""
+
     @property
-    def inside(self) -> bool: ...
+    def inside(self) -> bool:
+        """Whether the address is one of this system's own."""
 
 
 class Dialogue(Protocol):
     """What the dialogue knows; `postillion._core.smtpd.SmtpdSession` does."""
 
     @property
-    def helo(self) -> str | None: ...
+    def helo(self) -> str | None:
+        """The name in HELO or EHLO."""
+
     @property
-    def sender(self) -> str | None: ...
+    def sender(self) -> str | None:
+        """The reverse path."""
+
     @property
-    def recipient(self) -> str | None: ...
+    def recipient(self) -> str | None:
+        """The forward path that is asked about."""
+
     @property
-    def recipient_count(self) -> int: ...
+    def recipient_count(self) -> int:
+        """How many recipients were accepted."""
+
     @property
-    def talked_early(self) -> bool: ...
+    def talked_early(self) -> bool:
+        """Whether the client sent commands before it was allowed to."""
+
     @property
-    def authenticated(self) -> bool: ...
+    def authenticated(self) -> bool:
+        """Whether AUTH has succeeded."""
 
 
 class Request:

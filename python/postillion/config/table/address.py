@@ -1,7 +1,8 @@
 """Parameters of addresses: what is ours, how addresses are rewritten, where they go, and their verification.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     (

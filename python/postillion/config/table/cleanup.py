@@ -1,7 +1,8 @@
 """Parameters of message content: headers, MIME, content inspection, address mapping, Milters.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     ("always_add_missing_headers", "flag", "no", "Add missing From, To, Date and Message-ID to mail from anywhere."),

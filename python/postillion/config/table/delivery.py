@@ -1,7 +1,8 @@
 """Parameters of final delivery: local, virtual, pipe, mailboxes, aliases, and of bounces.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     (

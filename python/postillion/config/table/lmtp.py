@@ -1,7 +1,8 @@
 """Parameters of the LMTP client; most are twins of an smtp_ parameter.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     ("lmtp_address_preference", "choice any ipv4 ipv6", "any", "IP version that is tried first: any, ipv4, ipv6."),

@@ -1,7 +1,8 @@
 """Parameters of the queue manager: schedule, retries, limits of the queue.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     (

@@ -1,7 +1,8 @@
 """Parameters of the SMTP server: smtpd, its limits and replies, and its helpers.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     (

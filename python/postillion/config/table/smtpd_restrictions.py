@@ -1,7 +1,8 @@
 """Parameters of the SMTP server's restrictions: the lists, their reply codes, and the services that they ask.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     ("access_map_defer_code", "number 0..", "450", "Reply code when an access table says DEFER.", "harmless"),

@@ -1,7 +1,8 @@
 """Parameters of TLS in the SMTP server.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     ("smtpd_tls_CAfile", "path", "", "File of certification authorities for client certificates.", "harmless"),

@@ -1,7 +1,8 @@
 """Parameters of the system: directories, processes, logging, tables, instances, names of services.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     (

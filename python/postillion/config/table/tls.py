@@ -1,7 +1,8 @@
 """Parameters of TLS that server and client share.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     ("openssl_path", "path 1..", "openssl", "The openssl(1) command that postfix tls runs.", "not missed"),

@@ -1,7 +1,8 @@
 """Templates: replace `transport` by the name of a transport in master.cf, as in `relay_destination_rate_delay`.
 
 Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
-effect.py)."""
+effect.py).
+"""
 
 ROWS: tuple[tuple[str, ...], ...] = (
     (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from postillion.delivery.mailbox.mbox import LOCK_STYLES, MboxSettings
+from postillion.delivery.mailbox.lock import STYLES
+from postillion.delivery.mailbox.mbox import MboxSettings
 from postillion.tables import Maps, open_maps
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class LocalSettings:
         """Return the settings. Raises `ConfigError`; `warn` gets the doubtful values."""
         locks = tuple(style.lower() for style in config.items("mailbox_delivery_lock"))
         for style in locks:
-            if style not in LOCK_STYLES:
-                warn(f'mailbox_delivery_lock: "{style}" is not known, use {", ".join(LOCK_STYLES)}')
+            if style not in STYLES:
+                warn(f'mailbox_delivery_lock: "{style}" is not known, use {", ".join(STYLES)}')
         limit = config.number("mailbox_size_limit")
         if 0 < limit < config.number("message_size_limit"):
             warn("mailbox_size_limit is smaller than message_size_limit")
