@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Protocol
 
 from postillion.address.classes import FINAL, Class
 from postillion.address.destination import Destination, Destinations
+from postillion.address.rules import address_rules
 from postillion.config import Config, ConfigError
 from postillion.tables import Maps, TableError, open_maps
 from postillion.tables.lists import NetworkList
@@ -455,7 +456,7 @@ class KnownUsers:
 
         self._rewriting = [maps(name) for name in ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")]
         self._rewriting = [table for table in self._rewriting if table]
-        self._delimiters = config.text("recipient_delimiter")
+        self._rules = address_rules(config)
         names = config.flag("show_user_unknown_table_name")
 
         def table(parameter: str, code: str, name: str) -> tuple[Maps, int, str]:
@@ -499,16 +500,9 @@ class KnownUsers:
         return code, name
 
     def _keys(self, destination: Destination) -> list[str]:
-        """What the tables are asked: the address first, without its extension next, the whole domain last."""
-        local, domain = destination.local.lower(), destination.domain
-        locals_ = [local]
-        base = next((local[:at] for at in range(1, len(local)) if local[at] in self._delimiters), None)
-        if base is not None:
-            locals_.append(base)
-        keys = [f"{part}@{domain}" for part in locals_]
-        if destination.kind is Class.LOCAL:
-            keys += locals_
-        return [*keys, f"@{domain}"]
+        """Return the search keys of a recipient: with its extension, without it, the whole domain."""
+        is_local = destination.kind is Class.LOCAL
+        return self._rules.recipient_keys(destination.local, destination.domain, is_local=is_local)
 
 
 def _is_hostname(text: str) -> bool:

@@ -118,6 +118,8 @@ def server_config(
         smtputf8=config.flag("smtputf8_enable"),
         strict_smtputf8=config.flag("strict_smtputf8"),
         strict_envelopes=config.flag("strict_rfc821_envelopes"),
+        allow_min_user=config.flag("allow_min_user"),
+        resolve_numeric_domain=config.flag("resolve_numeric_domain"),
         discard_ehlo_keywords=config.items("smtpd_discard_ehlo_keywords"),
         disable_vrfy=config.flag("disable_vrfy_command"),
         helo_required=config.flag("smtpd_helo_required"),
