@@ -130,12 +130,7 @@ def why_not() -> str | None:
 
 def names(pids: Iterable[int]) -> dict[int, str]:
     """Return the program that each of our processes is."""
-    named = {}
-    for pid in pids:
-        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        module = next((word for word in words if word.startswith("postillion.")), "python")
-        named[pid] = module.rpartition(".")[2]
-    return named
+    return {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
 
 
 @dataclass
@@ -150,7 +145,8 @@ class Profile:
 
     def place(self, sample: Sample) -> tuple[str, str]:
         """Return the program and the thread that a sample is of; a program's first thread runs its event loop."""
-        return self.programs[sample.pid], "loop" if sample.thread.startswith("python") else sample.thread
+        program = self.programs[sample.pid]
+        return program, "loop" if sample.thread == program else sample.thread
 
 
 def profile(options: argparse.Namespace) -> Profile:

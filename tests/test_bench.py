@@ -117,9 +117,9 @@ def test_no_server_is_one_line_and_status_2() -> None:
         (["127.0.0.1:25", "--fault", "a=450"], "needs --sink"),
         (["127.0.0.1:25", "--rate", "0"], "messages a second"),
         (["127.0.0.1:25", "--rate", "nan"], "messages a second"),
-        (["127.0.0.1:25", "--rate", "5", "--think", "1"], "clients have no pauses"),
+        (["127.0.0.1:25", "--rate", "5", "--think", "1"], "clients do not pause"),
         (["127.0.0.1:25", "--octets", "0"], "give 1 to"),
-        (["127.0.0.1:25", "--octets", "4096,"], "such sizes with commas"),
+        (["127.0.0.1:25", "--octets", "4096,"], "sizes with commas"),
     ],
 )
 def test_what_cannot_be_done_is_refused(words: list[str], why: str) -> None:

@@ -18,7 +18,7 @@ from support.hostile import Watch
 from support.mta import MASTER_CF, Site, listening, local_user, processes, running, wait_for
 from support.peers import root
 
-PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "anvil", "delivery.local", "delivery.smtp")
+PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "anvil", "local", "smtp")
 DISK_OCTETS = 16 * 1024 * 1024
 
 

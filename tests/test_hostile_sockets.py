@@ -17,7 +17,7 @@ import pytest
 from support.hostile import REPLY_MAX_S, Watch, high_water_kib, watched
 from support.mta import Site, processes, wait_for
 
-PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "anvil", "delivery.local", "delivery.smtp", "delivery.bounce")
+PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "anvil", "local", "smtp", "bounce")
 GROWTH_MAX_KIB = 96 * 1024
 """More than the largest frame that is taken, less than what is sent."""
 DICE = random.Random(3)

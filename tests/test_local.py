@@ -478,13 +478,6 @@ async def test_nobody_else_is_served_without_root(site: Site, monkeypatch: pytes
         pass
 
 
-async def test_other_transports_make_mail_wait(site: Site) -> None:
-    site.parameters["mailbox_transport"] = "lmtp:unix:x"
-    verdict = await one(site, "user@example")
-    assert (verdict.outcome, verdict.dsn) == ("deferred", "4.3.5")
-    assert "mailbox_transport is not supported" in site.warnings[0]
-
-
 @pytest.mark.parametrize(
     ("text", "targets"),
     [

@@ -226,16 +226,30 @@ def test_defaults_follow_what_is_set(tmp_path: Path) -> None:
         ("smtpd_tls_security_level = maybe\n", "give one of empty, none, may, encrypt"),
         ("myorigin =\n", "give a value that is not empty"),
         ("mydestination = $myhostname, ${\n", "line 1: mydestination: truncated macro reference"),
-        ("default_destination_concurrency_limit = -1\n", "0 or more"),
+        ("smtpd_hard_error_limit = -1\n", "1 or more"),
+        ("smtpd_recipient_limit = 2147483648\n", "1 or more"),
+        ("default_destination_concurrency_limit = 2147483648\n", "a whole number up to 2147483647"),
+        ("default_destination_concurrency_positive_feedback = 2\n", "give a number from 0 to 1, a fraction"),
         ("mine_destination_concurrency_limit = x\n", "line 1: bad value"),
     ],
 )
 def test_mistakes_name_file_line_and_mend(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        config_of(tmp_path, text).validate()
-    assert said in str(caught.value)
-    assert str(caught.value).startswith(f"{tmp_path}/main.cf")
-    assert "\n" not in str(caught.value)
+    try:
+        (error,) = config_of(tmp_path, text).bad_values()
+    except ConfigError as refused:
+        error = refused
+    assert said in str(error)
+    assert str(error).startswith(f"{tmp_path}/main.cf")
+    assert "\n" not in str(error)
+
+
+def test_a_minimum_of_0_is_no_minimum(tmp_path: Path) -> None:
+    names = ("postscreen_dnsbl_allowlist_threshold", "default_destination_recipient_limit", "message_size_limit")
+    config = config_of(tmp_path, "".join(f"{name} = -1\n" for name in names))
+    assert config.bad_values() == []
+    assert config.number("postscreen_dnsbl_allowlist_threshold") == -1
+    assert config.number("default_destination_recipient_limit") == 0
+    assert config.number("message_size_limit") == 0
 
 
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
@@ -267,7 +281,7 @@ def test_every_parameter_is_declared_once_and_its_default_is_of_its_kind(tmp_pat
     assert len(names) + len(parameters.TEMPLATES) == 980 + len(ours), "Postfix has 980"
     assert len(ours) == 3
     config = config_of(tmp_path, "")
-    for name, kind, default, doc in parameters.PARAMETERS.values():
+    for name, kind, default, doc, *_ in parameters.PARAMETERS.values():
         assert kinds.is_valid(config.text(name), kind, default) or config.text(name) == "", name
         assert 10 < len(doc) <= 110, name
         assert "\n" not in doc

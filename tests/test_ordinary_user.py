@@ -23,7 +23,7 @@ from support.peers import root
 PYTHON = "/usr/bin/python3"
 PACKAGES = ("postillion", "aiosmtpd", "attr", "dns", "msgspec", "public", "uvloop")
 USER = "nobody"
-PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "delivery.local")
+PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "local")
 
 
 def same_python() -> bool:

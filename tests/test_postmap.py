@@ -42,7 +42,7 @@ def test_good_source_needs_nothing(site: Path, capsys: pytest.CaptureFixture[str
     ("command", "name", "source", "says"),
     [
         (postmap, "map", "a b\nbad\nc d\n", "map, line 2: expected a key, whitespace and a value"),
-        (postmap, "map", " a b\n", "map, line 1: a first line that starts with whitespace"),
+        (postmap, "map", " a b\n", "map, line 1: continuation line without"),
         (postalias, "aliases", "root: admin\nbad line\n", "aliases, line 2: expected a name, a colon"),
         (newaliases, "aliases", "x:\n", "aliases, line 1: expected a name, a colon"),
     ],

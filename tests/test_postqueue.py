@@ -19,7 +19,7 @@ from postillion.commands import postcat, postqueue, postsuper
 from postillion.program import ipc
 from support.mta import until
 from support.queue_commands import CONTENT, USEC, command, digest, queue_of_three, run
-from support.queue_files import Message, announce
+from support.queue_files import Message, announce, write_segment
 from test_qmgr import DEFERRED, SENT, FakeAgent, qmgr
 
 
@@ -87,6 +87,18 @@ async def test_a_running_queue_manager_does_it(tmp_path: Path) -> None:
         assert (await command(postsuper, "-d", "ALL")).stderr == "postsuper: Deleted: 1 message\n"
         assert (await command(postqueue, "-p")).stdout == "Mail queue is empty\n"
         assert (await command(postsuper, "-s")).returncode == 0
+
+
+async def test_a_message_is_listed_before_the_queue_manager_hears_of_it(tmp_path: Path) -> None:
+    """As between pickup's unlink in maildrop/ and its announcement: `mailq | grep empty` must not match."""
+    async with qmgr(tmp_path):
+        assert (await command(postqueue, "-p")).stdout == "Mail queue is empty\n"
+        message = Message(USEC, ["r@example.net"], content=CONTENT)
+        write_segment(tmp_path, 1, [message])
+        rows = [json.loads(line) for line in (await command(postqueue, "-j")).stdout.splitlines()]
+        assert [(row["queue_id"], row["queue_name"]) for row in rows] == [(message.id, "incoming")]
+        assert rows[0]["waits"] == "for the queue manager to hear of it"
+        assert (await command(postqueue, "-p")).stdout.endswith("\n-- 0 Kbytes in 1 Request.\n")
 
 
 def test_a_socket_that_is_no_queue_manager_is_told_apart(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from postillion._core.queue import QueueError
 from postillion.address.resolve import Resolver, Unresolved
 from postillion.config import Config
 from postillion.program import ipc
+from postillion.qmgr.settings import Configuration
 from postillion.qmgr.shell import Shell
 from support.mta import until
 from support.queue_files import Message, announce, frame, write_segment
@@ -74,7 +75,7 @@ async def qmgr(directory: Path, more: str = "") -> AsyncIterator[FakeDaemon]:
     """A queue manager in `directory` for a while."""
     os.chdir(directory)
     daemon = FakeDaemon(directory, more)
-    shell = Shell(daemon)  # type: ignore[arg-type]
+    shell = Shell(daemon, Configuration(daemon.config, daemon.log.warning))  # type: ignore[arg-type]
     serving = asyncio.create_task(shell.serve())
     await asyncio.sleep(0)
     try:
@@ -268,8 +269,10 @@ async def test_the_jobs_of_a_lost_agent_go_to_another(tmp_path: Path) -> None:
 
 async def test_a_second_queue_manager_is_refused(tmp_path: Path) -> None:
     async with qmgr(tmp_path):
+        again = FakeDaemon(tmp_path)
+        configuration = Configuration(again.config, again.log.warning)
         with pytest.raises(QueueError, match="another queue manager"):
-            Shell(FakeDaemon(tmp_path))  # type: ignore[arg-type]
+            Shell(again, configuration)  # type: ignore[arg-type]
 
 
 async def test_hostile_peers_are_disconnected_and_nobody_else(tmp_path: Path) -> None:

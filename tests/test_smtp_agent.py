@@ -580,7 +580,7 @@ async def test_when_the_last_host_is_gone_the_first_one_still_answered(tmp_path:
 @pytest.mark.parametrize(
     ("nexthop", "text"),
     [
-        ("[127.0.0.1", 'missing "]" or text behind it in server description: [127.0.0.1'),
+        ("[127.0.0.1", 'missing "]", or text after it, in server description: [127.0.0.1'),
         ("[127.0.0.1]:0", "bad network port: 0"),
         ("[127.0.0.1]:nosuchservice", "unknown service: nosuchservice/tcp"),
         ("", "null destination"),

@@ -205,8 +205,9 @@ def test_a_multi_recipient_bounce_is_refused_at_data(tmp_path: Path) -> None:
         ("smtpd_helo_restrictions = hash:/etc/access", '"hash:/etc/access" is not supported yet'),
         ("smtpd_sender_restrictions = check_relay_domains", "use permit_mynetworks, reject_unauth_destination"),
         ("smtpd_relay_restrictions = permit_mynetworks", "would relay mail for everybody"),
-        ("mynetworks = 127.0.0.0/8, localhost", '"localhost" is no network'),
-        ("mynetworks = 127.0.0.1/8", '"127.0.0.1/8" is no network'),
+        ("mynetworks = 127.0.0.0/8, user@localhost", '"user@localhost" is neither a network nor a host name'),
+        ("mynetworks = 127.0.0.1/8", '"127.0.0.1/8" is neither a network nor a host name'),
+        ("mynetworks = 127.0.0.300", '"127.0.0.300" is neither a network nor a host name'),
     ],
 )
 def test_a_list_that_makes_no_sense_stops_the_start(option: str, said: str, tmp_path: Path) -> None:
@@ -232,7 +233,28 @@ def test_networks_are_matched_in_order(tmp_path: Path) -> None:
         ("203.0.113.1", False),
         ("unknown", False),
     ]:
-        assert (address in networks) is inside, address
+        assert networks.matches(address, "") is inside, address
+
+
+@pytest.mark.parametrize(
+    ("parents", "inside"),
+    [
+        ("mynetworks", {"mx.example.com", "a.example.org", "b.a.example.org", "example.org", "t.example"}),
+        ("", {"mx.example.com", "example.org", "a.example.net", "t.example"}),
+    ],
+)
+def test_host_names_match_the_name_of_the_client(parents: str, inside: set[str], tmp_path: Path) -> None:
+    options = [
+        "mynetworks = 192.0.2.0/24, MX.example.com, !c.example.org, example.org, .example.net",
+        "    inline:{ { t.example = } }",
+        f"parent_domain_matches_subdomains = {parents}",
+    ]
+    networks = NetworkList("mynetworks", site(tmp_path, options))
+    names = {"mx.example.com", "example.com", "example.org", "a.example.org", "b.a.example.org", "c.example.org"}
+    names |= {"a.example.net", "example.net", "t.example"}
+    assert {name for name in names if networks.matches("203.0.113.1", name)} == inside
+    assert networks.matches("203.0.113.1", "") is False
+    assert networks.matches("192.0.2.5", "") is True
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postillion.tables import TableError, TableTypeError, open_maps, open_table
+from postillion.tables import Maps, TableError, TableTypeError, open_table
 from postillion.tables.source import Entry, Problem, alias_entries, map_entries
 
 
@@ -96,7 +96,7 @@ def test_alias_files_are_known_by_the_parameters_that_name_them(tmp_path: Path) 
     (tmp_path / "aliases").write_text('root: admin\n"a b": c\n')
     name = f"hash:{tmp_path}/aliases"
     for settings in (Settings(alias_maps=[name]), Settings(alias_database=[name])):
-        maps = open_maps(["unix:passwd.byname", f"proxy:{name}"], settings)
+        maps = Maps(open_table(word, settings) for word in ("unix:passwd.byname", f"proxy:{name}"))
         assert maps.lookup("Root") is not None
         table = open_table(name, settings)
         assert (table.lookup("ROOT"), table.lookup('"a b"'), table.lookup("a b")) == ("admin", "c", "c")
@@ -106,12 +106,12 @@ def test_alias_files_are_known_by_the_parameters_that_name_them(tmp_path: Path) 
 def test_texthash_of_aliases_takes_both_forms(tmp_path: Path) -> None:
     (tmp_path / "aliases").write_text("root: admin\nother : x\nthird y, z:\n")
     name = f"texthash:{tmp_path}/aliases"
-    maps = open_maps([name], Settings(alias_maps=[name]))
+    maps = open_table(name, Settings(alias_maps=[name]))
     assert [maps.lookup(key) for key in ("root", "other", "third")] == ["admin", "x", "y, z:"]
 
 
 def test_missing_file_is_a_soft_failure_until_it_comes(tmp_path: Path) -> None:
-    maps = open_maps([f"texthash:{tmp_path}/m"], NOTHING)
+    maps = open_table(f"texthash:{tmp_path}/m", NOTHING)
     with pytest.raises(TableError, match="cannot read"):
         maps.lookup("a")
     (tmp_path / "m").write_text("a b\n")
@@ -147,6 +147,9 @@ def test_changed_file_is_read_once_it_has_settled(tmp_path: Path) -> None:
         ("inline:{ a=b, { c = d e } }", "c", "d e"),
         ("inline:{ a=b=c }", "a", "b=c"),
         ("inline:{ a=b }", "c", None),
+        ("inline:{ { a = } }", "a", ""),
+        ("inline:{ a=, b=c }", "a", ""),
+        ("inline:{ a=b a=c }", "a", "c"),
         ("static:x", "anything", "x"),
         ("static:{a b}", "anything", "a b"),
         ("unix:group.byname", "no-such-group", None),
@@ -186,11 +189,11 @@ def test_names_that_can_never_work_are_refused_at_once(name: str, says: str) -> 
 
 def test_fail_table_fails_softly() -> None:
     with pytest.raises(TableError):
-        open_maps(["static:x", "fail:y"], NOTHING).tables[1].lookup("k")
+        open_table("fail:y", NOTHING).lookup("k")
 
 
 def test_a_failing_table_hides_no_answer_before_it() -> None:
-    maps = open_maps(["inline:{a=b}", "fail:x"], NOTHING)
+    maps = Maps(open_table(word, NOTHING) for word in ("inline:{a=b}", "fail:x"))
     assert maps.lookup("a") == "b"
     with pytest.raises(TableError):
         maps.lookup("c")

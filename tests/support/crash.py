@@ -17,7 +17,7 @@ from unittest import mock
 
 from postillion.program import ipc
 from support.ledger import Arrivals, Ledger, Route
-from support.mta import POSTILLION_COMMANDS, Site, local_user, start, wait_for
+from support.mta import POSTILLION_COMMANDS, Site, local_user, site_programs, start, wait_for
 from support.sink import Sink
 
 FULL = "POSTILLION_FAULTS" in os.environ
@@ -113,24 +113,14 @@ def new_arrivals(site: Site, sink: Sink) -> Arrivals:
 def site_processes(site: Site) -> dict[str, list[int]]:
     """Return the site's processes by service; master's is `master`, the one at smtpd's port `smtp-in`."""
     found: dict[str, list[int]] = {}
-    etc, port = os.fsencode(site.etc), f":{site.port}"
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if etc not in words or b"-m" not in words:
-            continue
-        if b"postillion.master" in words:
+    for pid, program, words in site_programs(site):
+        if program == "master":
             service = "master"
-        elif b"-n" in words:
-            service = words[words.index(b"-n") + 1].decode()
-            service = "smtp-in" if service.endswith(port) else service
+        elif words[:1] == ["-n"]:
+            service = "smtp-in" if words[1].endswith(f":{site.port}") else words[1]
         else:
             continue
-        found.setdefault(service, []).append(int(entry.name))
+        found.setdefault(service, []).append(pid)
     return found
 
 

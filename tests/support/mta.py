@@ -177,19 +177,27 @@ def listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def site_programs(site: Site) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield the processes that run for this site: PID, program and arguments, whether or not it has its title yet."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_text(errors="replace").replace("\0", " ").split()
+        except OSError:
+            continue
+        if str(site.etc) not in words:
+            continue
+        if len(words) > 3 and words[2] == "-m":
+            # Just started: `python -P -m postillion.smtpd -n ...`
+            yield int(entry.name), words[3].rpartition(".")[2], words[4:]
+        elif words[1:]:
+            yield int(entry.name), os.path.basename(words[0]), words[1:]
+
+
 def processes(site: Site, program: str) -> list[int]:
     """Return the processes of a program that run for this site."""
-    module = f"postillion.{program}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if module in arguments and str(site.etc).encode() in arguments:
-                found.append(int(entry.name))
-    return found
+    return [pid for pid, name, _ in site_programs(site) if name == program]
 
 
 def start(site: Site, program: str) -> None:

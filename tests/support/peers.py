@@ -6,12 +6,13 @@ command line (as in CI) turns a missing one into a failure.
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 PACKAGES = {
-    "postfix": "postfix",
+    **dict.fromkeys(("postfix", "postkick", "postlock", "postlog", "postmulti", "qshape"), "postfix"),
     "smtp-source": "postfix",
     "smtp-sink": "postfix",
     "swaks": "swaks",
@@ -27,7 +28,9 @@ PACKAGES = {
 
 def peer(program: str) -> str:
     """Return the path of a peer program; skip or fail the test when it is not installed."""
-    path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin:/sbin")
+    ours = str(Path(sys.executable).parent)
+    places = [place for place in os.environ.get("PATH", "").split(":") if place != ours]
+    path = shutil.which(program, path=":".join([*places, "/usr/sbin", "/usr/local/sbin", "/sbin"]))
     if path is None:
         absent(f"{program} is not installed (Debian package {PACKAGES.get(program, program)})")
     assert path is not None

@@ -13,7 +13,11 @@ ACCEPTED_S = 0.1
 """A connection that the loop accepted just before the end has its session by then."""
 
 
-async def serve(daemon: Daemon) -> None:
+def prepare(daemon: Daemon) -> str:
+    return daemon.config.text("myorigin")
+
+
+async def serve(daemon: Daemon, origin: str) -> None:
     sessions: set[asyncio.Task[None]] = set()
 
     async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -22,7 +26,6 @@ async def serve(daemon: Daemon) -> None:
         sessions.add(task)
         daemon.log.info("session")
         try:
-            origin = daemon.config.text("myorigin")
             writer.write(f"{os.getpid()} {os.getuid()} {daemon.service} {daemon.session_limit} {origin}\n".encode())
             while line := await reader.readline():
                 writer.write(line)
@@ -48,4 +51,4 @@ if __name__ == "__main__":
     this = start("smtpd" if ":" in service else service, sys.argv[1:])
     if this.arguments == ["die"]:
         sys.exit(3)
-    run(this, serve)
+    run(this, prepare, serve)

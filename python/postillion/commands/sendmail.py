@@ -297,10 +297,10 @@ def matches(pattern: str, name: str, config: Config) -> bool:
         return True
     if ":" not in pattern:
         return pattern == name
-    from postillion.tables import TableError, open_maps
+    from postillion.tables import TableError, open_word
 
     try:
-        return open_maps([pattern], config).lookup(name) is not None
+        return open_word("authorized_submit_users", pattern, config).lookup(name) is not None
     except TableError as problem:
         raise Failure(os.EX_TEMPFAIL, f"authorized_submit_users: {problem}") from None
 

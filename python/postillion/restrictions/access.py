@@ -365,14 +365,14 @@ class Access:
     def _bad(self, parameter: str, word: str) -> ConfigError:
         name = word.lower()
         if name in REMOVED:
-            problem, mend = "is a restriction that Postfix has no more", f"use {REMOVED[name]}"
+            problem, fix = "is a restriction that Postfix has no more", f"use {REMOVED[name]}"
         elif name in NOT_YET or ":" in word:
-            problem, mend = "is not supported yet", "remove it, or keep Postfix for this service"
+            problem, fix = "is not supported yet", "remove it, or keep Postfix for this service"
         elif name in self._config.items("smtpd_restriction_classes"):
-            problem, mend = "is a restriction class, not supported yet", "write its restrictions out"
+            problem, fix = "is a restriction class, not supported yet", "write its restrictions out"
         else:
-            problem, mend = "is no restriction", f"known are: {' '.join(sorted(self._checks))}"
-        return self._config.error(parameter, f'{parameter}: "{word}" {problem}', mend)
+            problem, fix = "is no restriction", f"known are: {' '.join(sorted(self._checks))}"
+        return self._config.error(parameter, f'{parameter}: "{word}" {problem}', fix)
 
     def _require_relay_control(self) -> None:
         named = self._config.items("smtpd_relay_restrictions") + self._config.items("smtpd_recipient_restrictions")
@@ -451,7 +451,7 @@ class KnownUsers:
 
     def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
         def maps(name: str) -> Maps:
-            return open_maps(config.items(name), config, warn=warn)
+            return open_maps(name, config, warn=warn)
 
         self._rewriting = [maps(name) for name in ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")]
         self._rewriting = [table for table in self._rewriting if table]

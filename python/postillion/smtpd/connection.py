@@ -97,7 +97,7 @@ class Connection(SMTP):
         self._core: SmtpdSession | None = service.core.session(key)
         if self._core is not None:
             address, name, reverse_name = self._core.client
-            self._client = Client(service.clients.facts(address), Name(name, reverse_name))
+            self._client = Client(service.clients.facts(address, name), Name(name, reverse_name))
 
     def welcome(self) -> None:
         """Greet the client, at once if everything about it is known."""

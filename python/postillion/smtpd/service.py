@@ -22,8 +22,7 @@ from postillion.restrictions.access import Access
 from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.connection import Connection
 from postillion.smtpd.counts import Counts
-
-__all__ = ["Limits", "Service"]
+from postillion.smtpd.setup import Limits
 
 SWEEP_S: Final = 1.0
 """How exact timeouts are."""
@@ -32,25 +31,6 @@ ACCEPT_AGAIN_S: Final = 1.0
 
 Wish = tuple[int, int, float, str | None]
 """Of `SmtpdService`: the connection's number, what is wished for, a time, a text."""
-
-
-class Limits:
-    """smtpd's limits per client; 0: none."""
-
-    __slots__ = ("connections", "connections_rate", "mail_rate", "rcpt_rate")
-
-    def __init__(
-        self, *, connections: int = 0, connections_rate: int = 0, mail_rate: int = 0, rcpt_rate: int = 0
-    ) -> None:
-        self.connections = connections
-        self.connections_rate = connections_rate
-        self.mail_rate = mail_rate
-        self.rcpt_rate = rcpt_rate
-
-    @property
-    def any(self) -> bool:
-        """Is there anything to count?"""
-        return bool(self.connections or self.connections_rate or self.mail_rate or self.rcpt_rate)
 
 
 class Service:

@@ -289,10 +289,6 @@ class Delivery:
         if key in self._seen:
             return
         self._seen.add(key)
-        if self._settings.unsupported:
-            names = ", ".join(self._settings.unsupported)
-            self._report(step, deferred("4.3.5", f"mail system configuration error: {names} is not supported"))
-            return
         account = find_account(where.user)
         if account is None:
             await self._deliver_unknown(step, where)
