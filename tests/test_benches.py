@@ -32,16 +32,12 @@ PATIENCE_S = 300.0
         ("generator", [], ["smtp-source", "smtp-sink"]),
     ],
 )
-def test_bench_is_correct(
-    tmp_path_factory: pytest.TempPathFactory, bench: str, flags: list[str], peers: list[str]
-) -> None:
+def test_bench_is_correct(tmp_path: Path, bench: str, flags: list[str], peers: list[str]) -> None:
     """Its short form says so, in words and as JSON."""
     for program in peers:
         peer(program)
-    # A short name: the paths of the sockets in the queue have at most 107 octets.
-    directory = tmp_path_factory.mktemp("b")
-    written = directory / "result.json"
-    program_flags = ["--quick", "--json", str(written), "--directory", str(directory), *flags]
+    written = tmp_path / "result.json"
+    program_flags = ["--quick", "--json", str(written), "--directory", str(tmp_path), *flags]
     command = [sys.executable, str(BENCHES / f"{bench}.py"), *program_flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

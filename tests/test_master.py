@@ -222,7 +222,10 @@ def test_a_throttle_that_ends_while_master_looks_at_its_services_is_not_slept_ov
     assert least_s <= Master._timeout(cast(Master, master), looked) <= most_s
 
 
-def test_a_program_that_dies_at_once_is_throttled_and_others_serve(tmp_path: Path) -> None:
+def test_a_program_that_dies_at_once_is_throttled_and_others_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "LIVED_S", "60")
     with running(tmp_path, SMTPD + "error unix - - n 1 1 error die\n") as site:
         wait_for("three starts", lambda: site.log().count("/error: bad command startup -- throttling") >= 3)
         lines = [line for line in site.log().splitlines() if "exit status 3" in line]

@@ -19,6 +19,7 @@ from postillion.commands import logrotate as rotation
 from postillion.commands import permissions, postfix
 from postillion.commands.console import Console
 from postillion.commands.failure import Failure
+from postillion.config import ConfigError
 from support import peers
 from support.mta import POSTILLION_COMMANDS, Site, processes, running, wait_for
 from support.sink import Sink
@@ -241,7 +242,7 @@ def test_assignments_go_into_main_cf_unless_one_is_bad(site: Site, command: str)
     peers.root()
     before = (site.etc / "main.cf").read_text()
     act = getattr(permissions, command.replace("-", "_"))
-    with pytest.raises(postfix.ConfigError):
+    with pytest.raises(ConfigError):
         act(str(site.etc), Console("postillion"), "message_size_limit=1000", "queue_run_delay=often")
     assert (site.etc / "main.cf").read_text() == before
     act(str(site.etc), Console("postillion"), "message_size_limit=1000")
