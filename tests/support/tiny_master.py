@@ -1,4 +1,4 @@
-"""Master, with `tiny_program` in the place of every program.
+"""Master that starts `tiny_program` instead of every program.
 
 LIVED_S in the environment: seconds within which a program that ends has failed to start. A busy machine takes longer
 than master's own second to start one.
