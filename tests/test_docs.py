@@ -46,6 +46,11 @@ def test_page_names_existing_files(page: Path) -> None:
     assert [name for name in sorted(named) if not any(f"/{path}".endswith(f"/{name}") for path in files())] == []
 
 
+@pytest.mark.parametrize("page", [*PAGES, *ROOT_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_has_no_mark_of_a_merge(page: Path) -> None:
+    assert not re.search(r"^(?:<{7}|={7}|>{7})(?: |$)", page.read_text(), re.M)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_page_names_existing_constants(page: Path) -> None:
     named = set(CONSTANT.findall(page.read_text())) - NOT_OURS
