@@ -1,9 +1,10 @@
-"""What does the smtp agent cost a message, with a connection each and with connections used again?
+"""How much CPU time does a message cost in the smtp agent, with new connections and with reused ones?
 
     python benches/smtp_client.py [messages]
 
-One process is the agent, this one plays the queue manager, smtp-sink (Debian's postfix) takes the mail. The cost is the
-agent's CPU time (user and system) over the messages. Build the extension with `maturin develop --release` first.
+The agent runs in its own process. This process is the queue manager, and smtp-sink (Debian's postfix) receives the
+mail. The cost is the agent's CPU time (user and system) a message. Build the extension with `maturin develop --release`
+first.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ CONTENT = b"Subject: bench\r\n\r\n" + (b"x" * 70 + b"\r\n") * 56
 
 
 def agent(directory: str, reuse: str) -> None:
-    """The agent's process: says what CPU time it took when it is told to stop."""
+    """Run the agent until SIGTERM; print its CPU time."""
     import signal
 
     import uvloop
@@ -86,7 +87,7 @@ async def measure(directory: Path, port: int, messages: int, reuse: str) -> None
         while left > 0:
             left -= 1
             data = frames[left % len(frames)]
-            # The same message again under another job number: the segment is read anew each time.
+            # The same message with a new job number: the agent reads the segment again each time.
             fresh = next(hub.numbers)
             data = data[:6] + fresh.to_bytes(8, "little") + data[14:]
             result = await hub.send((fresh, data))[0]

@@ -65,14 +65,14 @@ def site(tmp_path: Path) -> Site:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_each_program_prepares_itself_by_the_function_that_the_checker_calls(program: str) -> None:
+def test_checker_calls_the_prepare_function_of_each_program(program: str) -> None:
     prepare = program_module(PROGRAMS[program]).prepare
     package = (Path(postillion.__file__).parent.parent / PROGRAMS[program].replace(".", "/")).is_dir()
     started = importlib.import_module(f"{PROGRAMS[program]}.__main__" if package else PROGRAMS[program])
     assert started.prepare is prepare
 
 
-def test_a_whole_site_without_doubts_may_start(site: Site) -> None:
+def test_complete_site_without_problems_may_start(site: Site) -> None:
     assert site.write("").warnings() == []
 
 
@@ -113,7 +113,7 @@ inet_protocols = ipv4
 
 
 @pytest.mark.parametrize("stock", [STOCK_DEBIAN, STOCK_RHEL], ids=["Debian", "RHEL"])
-def test_a_distribution_s_own_configuration_may_start(site: Site, stock: str) -> None:
+def test_configuration_of_a_distribution_may_start(site: Site, stock: str) -> None:
     warnings = site.write(stock, VIRTUAL).warnings()
     assert any("smtp_tls_security_level=may has no effect" in warning for warning in warnings)
     assert "not started: virtual (virtual), maildrop (pipe)" in warnings[-1]
@@ -205,7 +205,7 @@ UNSAFE = [
 
 
 @pytest.mark.parametrize(("parameters", "service", "said"), UNSAFE)
-def test_an_unsafe_parameter_without_effect_is_refused(site: Site, parameters: str, service: str, said: str) -> None:
+def test_unsafe_parameter_without_effect_is_refused(site: Site, parameters: str, service: str, said: str) -> None:
     refusal = site.write(parameters + "\n", service + "\n").refusal()
     assert refusal.startswith((NEXT if service else FIRST) + said)
     assert re.search(r": (remove|let|name|set) ", refusal), "what to do"
@@ -231,11 +231,11 @@ ASKS_FOR_NOTHING = [
 
 
 @pytest.mark.parametrize("parameters", ASKS_FOR_NOTHING)
-def test_a_value_that_asks_for_nothing_is_accepted(site: Site, parameters: str) -> None:
+def test_value_that_needs_no_missing_feature_is_accepted(site: Site, parameters: str) -> None:
     site.write(parameters + "\n").warnings()
 
 
-def test_only_what_a_started_program_reads_counts(site: Site) -> None:
+def test_only_parameters_of_started_programs_count(site: Site) -> None:
     relay = "smtp unix - - n - - smtp\nqmgr unix n - n 300 1 qmgr\n"
     parameters = "smtpd_tls_security_level = encrypt\nvirtual_alias_maps = static:x\nlmtp_generic_maps = static:x\n"
     warnings = site.write(parameters, "", relay).warnings()
@@ -415,7 +415,7 @@ def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, servi
         ("transport_maps = regexp:@/ways", "", "ways, line 1: expected /pattern/flags: the rule is ignored"),
     ],
 )
-def test_a_doubtful_setting_is_a_warning(site: Site, parameters: str, service: str, warning: str) -> None:
+def test_doubtful_setting_gives_warning(site: Site, parameters: str, service: str, warning: str) -> None:
     (site.directory / "ways").write_text("example smtp:\n")
     warnings = [text.replace(f"{site.directory}/", "") for text in site.write(parameters + "\n", service).warnings()]
     assert [text for text in warnings if text.startswith(warning)] or not warning, warnings

@@ -39,7 +39,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("address", RELAYS)
-def test_a_host_name_matches_the_client_s_name(site: Site, address: str) -> None:
+def test_host_name_matches_the_name_of_the_client(site: Site, address: str) -> None:
     with smtplib.SMTP(address, site.port, timeout=30, source_address=("127.0.0.1", 0)) as client:
         client.ehlo("client.example")
         client.mail("a@example.net")

@@ -1,4 +1,4 @@
-"""Parameters without effect: the column in the parameter table agrees with the parameters that programs read."""
+"""Parameters without effect: the column in the parameter table matches the parameters that programs read."""
 
 import ast
 import re
@@ -13,17 +13,18 @@ from postillion.master.programs import BUILT_IN, PROGRAMS
 PACKAGE = Path(postillion.__file__).parent
 NOT_PROGRAMS = {PACKAGE / "config" / "effect.py", *(PACKAGE / "config" / "table").glob("*.py")}
 NAMED_ONLY = {"canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "virtual_maps", "domain_to_ascii"}
-"""smtpd looks into these maps for users that exist, but nobody rewrites by them; the last one is part of the language.
+"""smtpd searches these maps for existing users, but nothing rewrites addresses with them. The last one is a language
+feature.
 """
 NO_TRANSPORTS = {"extract_recipient_limit", "lmtpd_recipient_limit"}
-"""They end as a transport's parameters do, and belong to none."""
+"""Names with the suffix of a transport parameter that belong to no transport."""
 FIRST = "(?:smtp|lmtp|local|virtual|relay|default)"
 SECOND = f"(?:{'|'.join(STAGES)}|ehlo|lhlo)"
-"""What stands in the braces of `f"{prefix}_{stage}_timeout"`."""
+"""The values in the braces of `f"{prefix}_{stage}_timeout"`."""
 
 
 def constants() -> Iterator[str]:
-    """The texts in the sources; the variable parts of an f-string are written `@`."""
+    """Yield the string constants of the sources, with `@` for the variable parts of an f-string."""
     for path in PACKAGE.rglob("*.py"):
         if path in NOT_PROGRAMS:
             continue
@@ -34,7 +35,7 @@ def constants() -> Iterator[str]:
                 yield "".join(str(part.value) if isinstance(part, ast.Constant) else "@" for part in node.values)
 
 
-def test_parameters_without_the_column_are_those_that_programs_read() -> None:
+def test_parameters_without_the_column_match_sources() -> None:
     texts = set(constants())
     templates = {suffix for suffix in parameters.TEMPLATES if suffix.removeprefix("_") in texts}
     patterns = [
@@ -61,7 +62,7 @@ def test_parameters_without_the_column_are_those_that_programs_read() -> None:
     assert templates == {suffix for suffix, row in parameters.TEMPLATES.items() if len(row) == 4}
 
 
-def test_every_column_is_one_of_its_kind() -> None:
+def test_every_column_has_a_valid_value() -> None:
     programs = {*PROGRAMS, *BUILT_IN}
     for row in (*parameters.PARAMETERS.values(), *parameters.TEMPLATES.values()):
         assert len(row) == 4 or row[4] in ("harmless", "not missed") or row[4].startswith("unsafe "), row
@@ -71,5 +72,5 @@ def test_every_column_is_one_of_its_kind() -> None:
         assert rule.loss, rule
 
 
-def test_names_that_no_table_knows_are_not_its_business() -> None:
+def test_unknown_names_are_not_reported_as_without_effect() -> None:
     assert not effect.has_no_effect("no_such_parameter")

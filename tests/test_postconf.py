@@ -1,4 +1,4 @@
-"""postconf: the same output, and the same files afterwards, as Postfix's own."""
+"""postconf: prints and edits as Postfix's own postconf does."""
 
 import contextlib
 import io
@@ -59,7 +59,7 @@ def etc(tmp_path: Path) -> Path:
 def write(directory: Path) -> None:
     for name, text in (("main.cf", MAIN_CF), ("master.cf", MASTER_CF)):
         (directory / name).write_text(text)
-        # Postfix waits two seconds before it reads a file that has just changed.
+        # Postfix waits two seconds before it reads a file that was just changed.
         os.utime(directory / name, (0, 0))
 
 
@@ -116,7 +116,7 @@ def real(etc: Path, *words: str) -> subprocess.CompletedProcess[str]:
     ],
     ids=" ".join,
 )
-def test_output_is_that_of_postfix(etc: Path, words: list[str]) -> None:
+def test_output_equals_that_of_postfix(etc: Path, words: list[str]) -> None:
     mine, theirs = ours(etc, *words), real(etc, *words)
     assert mine.stdout == theirs.stdout
     assert mine.returncode == theirs.returncode
@@ -137,9 +137,7 @@ def test_output_is_that_of_postfix(etc: Path, words: list[str]) -> None:
     ],
     ids=" ".join,
 )
-def test_main_cf_is_edited_as_postfix_does(
-    etc: Path, tmp_path_factory: pytest.TempPathFactory, words: list[str]
-) -> None:
+def test_main_cf_is_edited_as_by_postfix(etc: Path, tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
     other = tmp_path_factory.mktemp("real")
     write(other)
     mine, theirs = ours(etc, *words), real(other, *words)
@@ -242,13 +240,13 @@ CHANGED_SINCE_3_7 = {
     "tlsproxy_client_policy_maps",
     "tlsproxy_client_security_level",
 }
-"""Our defaults are those of 3.12."""
+"""Parameters whose default differs: ours are the defaults of Postfix 3.12."""
 PACKAGED = {"daemon_directory", "html_directory", "manpage_directory", "readme_directory"}
 OF_THE_PROCESS = {"process_id", "service_name"}
 
 
 @real_only
-def test_defaults_are_those_of_postfix_but_for_what_changed_since(etc: Path) -> None:
+def test_defaults_equal_postfix_except_known_changes(etc: Path) -> None:
     mine = dict(line.split(" =", 1) for line in ours(etc, "-d").stdout.splitlines())
     theirs = dict(line.split(" =", 1) for line in real(etc, "-d").stdout.splitlines())
     if not theirs["mail_version"].startswith(" 3.7."):
@@ -258,12 +256,12 @@ def test_defaults_are_those_of_postfix_but_for_what_changed_since(etc: Path) -> 
     assert theirs.keys() <= mine.keys()
 
 
-def test_new_parameters_go_to_the_end_in_order(etc: Path) -> None:
+def test_new_parameters_are_appended_in_order(etc: Path) -> None:
     assert ours(etc, "-e", "biff=no", "always_bcc = x@example.org").returncode == 0
     assert (etc / "main.cf").read_text() == MAIN_CF + "always_bcc = x@example.org\nbiff = no\n"
 
 
-def test_editing_keeps_mode_and_refuses_nonsense(etc: Path) -> None:
+def test_editing_keeps_mode_and_refuses_bad_input(etc: Path) -> None:
     path = etc / "main.cf"
     path.chmod(0o640)
     assert ours(etc, "-e", "biff=no").returncode == 0
@@ -293,7 +291,7 @@ def test_master_cf_is_edited_and_checked(etc: Path) -> None:
         assert real(etc, "-M").stdout == ours(etc, "-M").stdout
 
 
-def test_unused_parameters_are_warned_of(etc: Path) -> None:
+def test_unused_parameters_give_warning(etc: Path) -> None:
     with (etc / "main.cf").open("a") as file:
         file.write("smtpd_helo_restriction = reject\n")
     result = ours(etc, "-n")
@@ -301,7 +299,7 @@ def test_unused_parameters_are_warned_of(etc: Path) -> None:
     assert ours(etc, "-nq").stderr == ""
 
 
-def test_explain_says_what_a_parameter_is_for(etc: Path) -> None:
+def test_explain_prints_description_of_parameter(etc: Path) -> None:
     result = ours(etc, "--explain", "queue_run_delay", "slow_time_limit")
     assert result.stdout.startswith(
         f"queue_run_delay: {parameters.PARAMETERS['queue_run_delay'][3]} (a time such as 30s"

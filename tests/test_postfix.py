@@ -19,6 +19,7 @@ from postillion.commands import logrotate as rotation
 from postillion.commands import permissions, postfix
 from postillion.commands.console import Console
 from postillion.commands.failure import Failure
+from postillion.config import ConfigError
 from support import peers
 from support.mta import POSTILLION_COMMANDS, Site, processes, running, wait_for
 from support.sink import Sink
@@ -57,14 +58,14 @@ def run(site: Site, *words: str, program: str = "postillion") -> subprocess.Comp
     ],
     ids=" ".join,
 )
-def test_exit_status_is_that_of_postfix_while_nothing_runs(site: Site, words: list[str]) -> None:
+def test_exit_status_of_stopped_site_is_that_of_postfix(site: Site, words: list[str]) -> None:
     peers.root()
     theirs = run(site, *words, program="postfix")
     mine = run(site, *words)
     assert mine.returncode == theirs.returncode, mine.stderr
 
 
-def test_a_life_from_start_to_stop_is_logged_as_postfix_script(site: Site) -> None:
+def test_start_reload_and_stop_are_logged_as_postfix_script(site: Site) -> None:
     assert (run(site, "start").stderr, run(site, "status").returncode) == ("", 0)
     try:
         [pid] = processes(site, "master")
@@ -87,7 +88,7 @@ def test_a_life_from_start_to_stop_is_logged_as_postfix_script(site: Site) -> No
     ]
 
 
-def test_a_reload_right_after_a_start_leaves_every_program_alone(site: Site) -> None:
+def test_reload_right_after_start_stops_no_program(site: Site) -> None:
     with running(site):
         for _ in range(3):
             assert run(site, "reload").returncode == 0
@@ -95,7 +96,7 @@ def test_a_reload_right_after_a_start_leaves_every_program_alone(site: Site) -> 
 
 
 @pytest.mark.parametrize("program", ["postillion", "postfix"])
-def test_a_terminal_sees_what_is_logged(site: Site, program: str) -> None:
+def test_log_lines_are_also_printed_to_a_terminal(site: Site, program: str) -> None:
     peers.root()
     command = peers.peer("postfix") if program == "postfix" else str(POSTILLION_COMMANDS / "postfix")
     ours, theirs = pty.openpty()
@@ -155,7 +156,7 @@ def test_after_logrotate_every_program_writes_to_the_new_file(served: Site) -> N
     assert rotated(served) == [old]
 
 
-def test_nothing_is_renamed_when_a_reload_would_be_refused(served: Site) -> None:
+def test_log_is_not_rotated_when_reload_would_be_refused(served: Site) -> None:
     master = served.etc / "master.cf"
     good = master.read_text()
     master.write_text(good + "bad line\n")
@@ -166,7 +167,7 @@ def test_nothing_is_renamed_when_a_reload_would_be_refused(served: Site) -> None
     assert rotated(served) == []
 
 
-def test_a_log_of_a_stopped_site_is_rotated_too(site: Site) -> None:
+def test_log_of_a_stopped_site_is_rotated(site: Site) -> None:
     site.log.write_text("one line\n")
     assert run(site, "logrotate").returncode == 0
     [old] = rotated(site)
@@ -174,7 +175,7 @@ def test_a_log_of_a_stopped_site_is_rotated_too(site: Site) -> None:
     assert not site.log.exists()
 
 
-def test_a_file_that_is_still_written_is_not_compressed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_log_file_is_not_compressed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotation, "WRITERS_MAX_S", 0.0)
     site.log.write_text("one line\n")
     with site.log.open("a") as writer:
@@ -195,7 +196,7 @@ def test_a_file_that_is_still_written_is_not_compressed(site: Site, monkeypatch:
         ("maillog_file_compressor = /nonexistent", "rotation failed: /nonexistent: No such file or directory"),
     ],
 )
-def test_a_rotation_that_fails_says_why(site: Site, setting: str, said: str) -> None:
+def test_failed_rotation_gives_its_reason(site: Site, setting: str, said: str) -> None:
     site.log.write_text("one line\n")
     with (site.etc / "main.cf").open("a") as file:
         file.write(setting + "\n")
@@ -206,7 +207,7 @@ def test_a_rotation_that_fails_says_why(site: Site, setting: str, said: str) -> 
 # set-permissions
 
 
-def test_set_permissions_repairs_the_queue_and_follows_nothing(site: Site) -> None:
+def test_set_permissions_repairs_the_queue_and_follows_no_links(site: Site) -> None:
     peers.root()
     with running(site):
         pass
@@ -241,7 +242,7 @@ def test_assignments_go_into_main_cf_unless_one_is_bad(site: Site, command: str)
     peers.root()
     before = (site.etc / "main.cf").read_text()
     act = getattr(permissions, command.replace("-", "_"))
-    with pytest.raises(postfix.ConfigError):
+    with pytest.raises(ConfigError):
         act(str(site.etc), Console("postillion"), "message_size_limit=1000", "queue_run_delay=often")
     assert (site.etc / "main.cf").read_text() == before
     act(str(site.etc), Console("postillion"), "message_size_limit=1000")

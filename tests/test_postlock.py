@@ -68,7 +68,7 @@ def test_status_and_output_are_those_of_postfix(etc: Path, words: list[str]) -> 
 
 @pytest.mark.parametrize("style", ["flock", "fcntl", "dotlock"])
 @pytest.mark.parametrize("holder", ["ours", "theirs"])
-def test_each_is_kept_out_by_the_other(etc: Path, style: str, holder: str) -> None:
+def test_each_postlock_waits_for_the_lock_of_the_other(etc: Path, style: str, holder: str) -> None:
     commands = {"ours": OURS, "theirs": [peers.peer("postlock")]}
     reader, writer = os.pipe()
     held = subprocess.Popen(
@@ -89,7 +89,7 @@ def test_each_is_kept_out_by_the_other(etc: Path, style: str, holder: str) -> No
     assert run(other, etc, "-l", style, "mbox", "true").returncode == 0
 
 
-def test_a_stale_lock_is_removed_for_the_next_attempt(etc: Path) -> None:
+def test_stale_lock_is_removed_for_the_next_attempt(etc: Path) -> None:
     lock = etc / "mbox.lock"
     lock.write_text("")
     os.utime(lock, (0, 0))

@@ -34,7 +34,7 @@ def listed(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_the_list_is_that_of_postfix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_is_that_of_postfix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MAIL_CONFIG", raising=False)
     theirs = subprocess.run([peers.peer("postmulti"), "-l"], capture_output=True, text=True, check=True)
     assert listed(capsys) == theirs.stdout.splitlines()
@@ -78,7 +78,7 @@ def test_other_modes_are_refused_in_one_line(
     assert stderr.count("\n") == 1
 
 
-def test_another_configuration_directory_is_no_first_instance(
+def test_another_configuration_directory_is_not_the_first_instance(
     instances: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAIL_CONFIG", "/elsewhere")

@@ -62,7 +62,7 @@ def queue_file(arrival: float, sender: str, recipients: list[str]) -> bytes:
     ],
     ids=" ".join,
 )
-def test_the_table_is_that_of_postfix(
+def test_table_is_that_of_postfix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     perl = peers.peer("qshape")
@@ -85,13 +85,13 @@ def test_the_table_is_that_of_postfix(
     assert capsys.readouterr().out == theirs.stdout
 
 
-def test_a_bad_command_line_has_the_status_of_postfix(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_command_line_has_the_status_of_postfix(capsys: pytest.CaptureFixture[str]) -> None:
     theirs = subprocess.run([peers.peer("qshape"), "-x"], capture_output=True, check=False)
     assert qshape.main(["-x"]) == theirs.returncode
     assert "usage: qshape [-s] [-p]" in capsys.readouterr().err
 
 
-def test_the_queue_is_read_as_postqueue_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_is_read_as_by_postqueue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     queue_of_three(tmp_path)
     lines = run(qshape, "incoming").stdout.splitlines()

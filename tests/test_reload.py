@@ -81,7 +81,7 @@ def refusal(result: subprocess.CompletedProcess[str]) -> str:
     return found[1]
 
 
-def test_a_refused_reload_changes_nothing_and_cuts_no_session(tmp_path: Path) -> None:
+def test_refused_reload_changes_nothing_and_ends_no_session(tmp_path: Path) -> None:
     site = Site(tmp_path)
     files = Files(site)
     with running(site):
@@ -128,7 +128,7 @@ def test_start_and_check_refuse_bad_input(tmp_path: Path, parameter: str, overri
 
 
 @pytest.mark.parametrize("stale", ["a process that runs", "no process", "no number", "empty"])
-def test_a_stale_pid_file_blocks_no_start(tmp_path: Path, stale: str) -> None:
+def test_stale_pid_file_does_not_block_start(tmp_path: Path, stale: str) -> None:
     site = Site(tmp_path)
     (site.queue / "pid").mkdir()
     with subprocess.Popen(["true"]) as gone:
@@ -141,7 +141,7 @@ def test_a_stale_pid_file_blocks_no_start(tmp_path: Path, stale: str) -> None:
         assert greeting(site).startswith(b"mx.example.org")
 
 
-def test_a_start_after_a_kill_takes_over(tmp_path: Path) -> None:
+def test_start_after_kill_of_master_takes_over(tmp_path: Path) -> None:
     site = Site(tmp_path)
     with running(site):
         master = int((site.queue / "pid" / "master.pid").read_text())

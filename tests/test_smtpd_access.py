@@ -1,4 +1,4 @@
-"""Relay control and restriction lists, asked without a dialogue."""
+"""Relay control and restriction lists, without an SMTP session."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ STRICT = ["smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destinati
 
 
 @dataclass
-class Somebody:
+class Client:
     """A client."""
 
     address: str = "192.0.2.1"
@@ -28,8 +28,8 @@ class Somebody:
 
 
 @dataclass
-class Talk:
-    """A dialogue at RCPT."""
+class Transaction:
+    """The state of a session at RCPT."""
 
     helo: str | None = "client.example"
     sender: str | None = "a@example.com"
@@ -79,8 +79,8 @@ RELAY_ATTEMPTS = [
 
 
 @pytest.mark.parametrize("recipient", RELAY_ATTEMPTS)
-def test_no_form_of_an_address_relays_for_a_stranger(recipient: str, tmp_path: Path) -> None:
-    refusal = access(tmp_path, STRICT).rcpt(Somebody(), Talk(), recipient)
+def test_no_address_form_relays_for_an_unauthorized_client(recipient: str, tmp_path: Path) -> None:
+    refusal = access(tmp_path, STRICT).rcpt(Client(), Transaction(), recipient)
     assert refusal == (554, "5.7.1", f"<{recipient}>: Relay access denied")
 
 
@@ -99,17 +99,17 @@ def test_no_form_of_an_address_relays_for_a_stranger(recipient: str, tmp_path: P
         "postmaster",
     ],
 )
-def test_our_own_addresses_are_accepted_from_strangers(recipient: str, tmp_path: Path) -> None:
+def test_own_addresses_are_accepted_from_any_client(recipient: str, tmp_path: Path) -> None:
     options = [*STRICT, "parent_domain_matches_subdomains = relay_domains"]
-    assert access(tmp_path, options).rcpt(Somebody(), Talk(), recipient) is None
+    assert access(tmp_path, options).rcpt(Client(), Transaction(), recipient) is None
 
 
-def test_a_client_in_mynetworks_may_send_anywhere(tmp_path: Path) -> None:
-    assert access(tmp_path, STRICT).rcpt(Somebody(trusted=True), Talk(), "x@victim.example") is None
+def test_client_in_mynetworks_may_send_anywhere(tmp_path: Path) -> None:
+    assert access(tmp_path, STRICT).rcpt(Client(trusted=True), Transaction(), "x@victim.example") is None
 
 
-def test_a_client_in_mynetworks_still_needs_a_known_local_recipient(tmp_path: Path) -> None:
-    refusal = access(tmp_path, STRICT).rcpt(Somebody(trusted=True), Talk(), "nobody-here@example.org")
+def test_client_in_mynetworks_needs_a_known_local_recipient(tmp_path: Path) -> None:
+    refusal = access(tmp_path, STRICT).rcpt(Client(trusted=True), Transaction(), "nobody-here@example.org")
     assert refusal is not None
     assert refusal[:2] == (550, "5.1.1")
 
@@ -139,8 +139,8 @@ def test_a_client_in_mynetworks_still_needs_a_known_local_recipient(tmp_path: Pa
         ("x@example.org", ["smtpd_reject_unlisted_recipient = no"], None),
     ],
 )
-def test_recipients_that_are_not_there(recipient: str, options: list[str], text: str | None, tmp_path: Path) -> None:
-    refusal = access(tmp_path, [*STRICT, *options]).rcpt(Somebody(), Talk(), recipient)
+def test_unknown_recipients_are_refused(recipient: str, options: list[str], text: str | None, tmp_path: Path) -> None:
+    refusal = access(tmp_path, [*STRICT, *options]).rcpt(Client(), Transaction(), recipient)
     if text is None:
         assert refusal is None
     else:
@@ -149,56 +149,56 @@ def test_recipients_that_are_not_there(recipient: str, options: list[str], text:
         assert text in refusal[2]
 
 
-def test_a_table_that_fails_is_no_answer(tmp_path: Path) -> None:
+def test_failing_table_is_a_temporary_refusal(tmp_path: Path) -> None:
     for options in (["local_recipient_maps = fail:x"], ["mydestination = fail:x"]):
-        refusal = access(tmp_path, [*STRICT, *options]).rcpt(Somebody(), Talk(), "user@example.org")
+        refusal = access(tmp_path, [*STRICT, *options]).rcpt(Client(), Transaction(), "user@example.org")
         assert refusal == (451, "4.3.0", "<user@example.org>: Temporary lookup failure")
 
 
-def test_a_user_who_comes_is_found(tmp_path: Path) -> None:
+def test_new_user_in_table_is_found(tmp_path: Path) -> None:
     table = tmp_path / "users"
     table.write_text("one x\n")
-    asked = access(tmp_path, [*STRICT, f"local_recipient_maps = texthash:{table}"])
-    assert asked.rcpt(Somebody(), Talk(), "two@example.org") is not None
+    checks = access(tmp_path, [*STRICT, f"local_recipient_maps = texthash:{table}"])
+    assert checks.rcpt(Client(), Transaction(), "two@example.org") is not None
     table.write_text("one x\ntwo x\n")
-    wait_for("the table to be read again", lambda: asked.rcpt(Somebody(), Talk(), "two@example.org") is None)
+    wait_for("the table to be read again", lambda: checks.rcpt(Client(), Transaction(), "two@example.org") is None)
 
 
-def test_lists_end_at_their_first_answer(tmp_path: Path) -> None:
+def test_restriction_lists_end_at_first_result(tmp_path: Path) -> None:
     options = [
         "smtpd_client_restrictions = permit_mynetworks, reject_unknown_client_hostname",
         "smtpd_recipient_restrictions = permit_auth_destination, defer",
     ]
-    asked = access(tmp_path, [*STRICT, *options])
-    refusal = asked.rcpt(Somebody(), Talk(), "user@example.org")
+    checks = access(tmp_path, [*STRICT, *options])
+    refusal = checks.rcpt(Client(), Transaction(), "user@example.org")
     assert refusal == (450, "4.7.25", "Client host rejected: cannot find your hostname, [192.0.2.1]")
-    assert asked.rcpt(Somebody(name="client.example"), Talk(), "user@example.org") is None
-    refusal = asked.rcpt(Somebody(trusted=True), Talk(), "x@victim.example")
+    assert checks.rcpt(Client(name="client.example"), Transaction(), "user@example.org") is None
+    refusal = checks.rcpt(Client(trusted=True), Transaction(), "x@victim.example")
     assert refusal == (450, "4.3.2", "<x@victim.example>: Recipient address rejected: Try again later")
 
 
-def test_relay_comes_before_or_after_recipient_restrictions(tmp_path: Path) -> None:
+def test_relay_restrictions_come_before_or_after_recipient_restrictions(tmp_path: Path) -> None:
     options = [*STRICT, "smtpd_recipient_restrictions = reject"]
-    first = access(tmp_path, options).rcpt(Somebody(), Talk(), "x@victim.example")
+    first = access(tmp_path, options).rcpt(Client(), Transaction(), "x@victim.example")
     assert first is not None
     assert first.text.endswith("Relay access denied")
     options.append("smtpd_relay_before_recipient_restrictions = no")
-    first = access(tmp_path, options).rcpt(Somebody(), Talk(), "x@victim.example")
+    first = access(tmp_path, options).rcpt(Client(), Transaction(), "x@victim.example")
     assert first is not None
     assert first.text.endswith("Access denied")
     assert first.text.startswith("<x@victim.example>: Recipient")
 
 
-def test_a_multi_recipient_bounce_is_refused_at_data(tmp_path: Path) -> None:
-    asked = access(tmp_path, [*STRICT, "smtpd_data_restrictions = reject_multi_recipient_bounce"])
-    assert asked.asks_data
-    assert asked.data(Somebody(), Talk(sender="", recipient_count=1)) is None
-    refusal = asked.data(Somebody(), Talk(sender="", recipient_count=2))
+def test_multi_recipient_bounce_is_refused_at_data(tmp_path: Path) -> None:
+    checks = access(tmp_path, [*STRICT, "smtpd_data_restrictions = reject_multi_recipient_bounce"])
+    assert checks.asks_data
+    assert checks.data(Client(), Transaction(sender="", recipient_count=1)) is None
+    refusal = checks.data(Client(), Transaction(sender="", recipient_count=2))
     assert refusal == (550, "5.5.3", "<DATA>: Data command rejected: Multi-recipient bounce")
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         ("smtpd_recipient_restrictions = reject_unauth_destinations", '"reject_unauth_destinations" is no restriction'),
         ("smtpd_client_restrictions = reject_rbl_client zen.example", '"reject_rbl_client" is not supported yet'),
@@ -210,10 +210,10 @@ def test_a_multi_recipient_bounce_is_refused_at_data(tmp_path: Path) -> None:
         ("mynetworks = 127.0.0.300", '"127.0.0.300" is neither a network nor a host name'),
     ],
 )
-def test_a_list_that_makes_no_sense_stops_the_start(option: str, said: str, tmp_path: Path) -> None:
+def test_invalid_restriction_list_is_refused_at_start(option: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as stopped:
         access(tmp_path, [option])
-    assert said in str(stopped.value)
+    assert message in str(stopped.value)
     assert "main.cf, line" in str(stopped.value)
 
 
@@ -261,14 +261,14 @@ def test_host_names_match_the_name_of_the_client(parents: str, inside: set[str],
     ("parents", "listed"),
     [("relay_domains", {"example.com", "a.example.com", "table.example"}), ("", {"example.com", "a.example.net"})],
 )
-def test_domains_are_matched_as_the_parameter_says(parents: str, listed: set[str], tmp_path: Path) -> None:
+def test_parent_domain_matches_subdomains_is_followed(parents: str, listed: set[str], tmp_path: Path) -> None:
     options = [
         "relay_domains = !not.example.com example.com .example.net inline:{ table.example=x }",
         f"parent_domain_matches_subdomains = {parents}",
     ]
     relay = DomainList("relay_domains", site(tmp_path, options))
-    asked = {"example.com", "a.example.com", "not.example.com", "example.net", "a.example.net", "example"}
-    assert {domain for domain in asked if domain in relay} == listed - {"table.example"}
+    domains = {"example.com", "a.example.com", "not.example.com", "example.net", "a.example.net", "example"}
+    assert {domain for domain in domains if domain in relay} == listed - {"table.example"}
     assert "table.example" in relay
     assert ("sub.table.example" in relay) is bool(parents)
 

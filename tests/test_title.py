@@ -43,7 +43,7 @@ def test_master_is_shown_with_its_path(site: Site) -> None:
     assert (site.queue / "pid" / "master.pid").read_text().strip() == str(pid)
 
 
-def test_a_program_is_shown_with_its_service_and_options(site: Site) -> None:
+def test_program_is_shown_with_its_service_and_options(site: Site) -> None:
     [pid] = processes(site, "qmgr")
     shown = subprocess.run(
         ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=True
@@ -51,7 +51,7 @@ def test_a_program_is_shown_with_its_service_and_options(site: Site) -> None:
     assert shown.startswith("qmgr -n qmgr -t unix ")
 
 
-def test_threads_have_names_of_their_own(site: Site) -> None:
+def test_threads_have_their_own_names(site: Site) -> None:
     [pid] = processes(site, "qmgr")
     threads = {path.read_text().strip() for path in Path(f"/proc/{pid}/task").glob("*/comm")}
     assert {"qmgr", "log", "state log"} <= threads

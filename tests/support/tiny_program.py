@@ -1,6 +1,6 @@
-"""A program for master to start: says who it is to each client, then echoes lines until the client leaves.
+"""A program for master to start: it greets each client with its identity, then echoes lines.
 
-Arguments in master.cf: `die` exits at once with status 3.
+With the argument `die` in master.cf it exits at once with status 3.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import sys
 from postillion.program.daemon import Daemon, run, start
 
 ACCEPTED_S = 0.1
-"""A connection that the loop accepted just before the end has its session by then."""
+"""Time in which a connection that the loop just accepted gets its session."""
 
 
 def prepare(daemon: Daemon) -> str:

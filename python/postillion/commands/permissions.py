@@ -44,7 +44,8 @@ def _assigned(directory: str, console: Console, assignments: tuple[str, ...]) ->
     """Write the `name=value` words to main.cf and return what it says then; nothing is written for a bad word."""
     values = dict(split_assignment(word, "command line", None) for word in assignments)
     config = Config.load(directory, tuple(values.items()))
-    config.validate()
+    for error in config.bad_values():
+        raise error
     if values:
         for warning in edit.assign(os.path.join(directory, "main.cf"), values):
             console.warning(warning)
