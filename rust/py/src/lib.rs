@@ -34,7 +34,7 @@ mod _core {
     #[pymodule]
     mod delivery {
         #[pymodule_export]
-        use crate::delivery::{AgentLink, DeliveryJob, JobRecipient, JobStatus};
+        use crate::delivery::{AgentLink, DeliveryJob, DeliverySession, JobRecipient, JobStatus, Next};
     }
 
     #[pymodule]
@@ -66,7 +66,7 @@ mod _core {
     #[pymodule]
     mod smtp {
         #[pymodule_export]
-        use crate::smtp::{SmtpClient, SmtpClientSettings, SmtpIntake};
+        use crate::smtp::{SmtpClientSettings, SmtpIntake};
     }
 
     #[pymodule]
