@@ -41,7 +41,7 @@ mod _core {
     #[pymodule]
     mod delivery {
         #[pymodule_export]
-        use crate::delivery::{AgentLink, DeliveryJob, JobRecipient, JobStatus};
+        use crate::delivery::{AgentLink, DeliveryJob, DeliverySession, JobRecipient, JobStatus, Next};
     }
 
     #[pymodule]
@@ -73,7 +73,7 @@ mod _core {
     #[pymodule]
     mod smtp {
         #[pymodule_export]
-        use crate::smtp::{SmtpClient, SmtpClientSettings, SmtpIntake};
+        use crate::smtp::{SmtpClientSettings, SmtpIntake};
     }
 
     #[pymodule]
