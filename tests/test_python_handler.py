@@ -20,7 +20,8 @@ from aiosmtpd.smtp import MISSING, AuthResult, LoginPassword, auth_mechanism
 from postillion._core.log import Log
 from postillion.config import Config, ConfigError
 from postillion.handler import calls, handler
-from postillion.restrictions.access import Reply
+from postillion.handler.policy import Policy
+from postillion.smtpd.reply import Reply, parse
 from support.dialogue import Client, Server, site
 from support.mta import until
 from support.peers import peer
@@ -62,6 +63,14 @@ class Talk:
         self.server.service.handler.tell()
         self.server.journal.close()
         return list(self.server.log.take_lines())
+
+    @property
+    def policy(self) -> Policy:
+        """The hooks of the client's session."""
+        assert self.client.connection is not None
+        found = self.client.connection.checks[-1]
+        assert isinstance(found, Policy)
+        return found
 
     def queued(self) -> list[dict[str, Any]]:
         """Return what is in the queue."""
@@ -386,7 +395,7 @@ async def test_a_client_that_leaves_ends_its_question(tmp_path: Path, hanging: H
     ],
 )
 def test_replies_are_read_from_what_hooks_return(status: object, expected: Reply | None) -> None:
-    assert handler.parse(status) == expected
+    assert parse(status) == expected
 
 
 MODULE = """\
@@ -507,7 +516,7 @@ async def test_login_and_plain_ask_the_authenticator(tmp_path: Path) -> None:
     ]
     assert await talk.say(MAIL + FAR) == "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
     assert "queued" in await talk.say(b"BDAT 4 LAST\r\nhi\r\n")
-    session = talk.server.service.attended[talk.client.key].session
+    session = talk.policy.server.session
     assert (session.authenticated, session.auth_data, session.login_data) == (True, (b"user", b"secret"), b"user")
     log = talk.close()
     failed = "SASL PLAIN authentication failed: Authentication credentials invalid"
@@ -586,9 +595,7 @@ async def test_a_client_that_leaves_in_the_middle_ends_the_exchange(tmp_path: Pa
     talk = Talk(tmp_path, Passwords(), SASL)
     await talk.say(EHLO)
     assert await say_all(talk, "AUTH PLAIN") == ["334 "]
-    policy = talk.server.service.attended[talk.client.key]._policy
-    assert policy is not None
-    exchange = policy._exchange
+    exchange = talk.policy.exchange
     assert exchange is not None
     talk.client.leave()
     await until(lambda: exchange._work is not None and exchange._work.done())

@@ -16,16 +16,17 @@ from postillion.restrictions.access import Access
 from postillion.smtpd import setup
 from postillion.smtpd.clients import Clients
 from postillion.smtpd.counts import Counts
+from postillion.smtpd.limits import Limits
 from postillion.smtpd.names import Names
 from postillion.smtpd.service import Service
 from postillion.tables import TableTypeError
 
 CLOCK_CHECK_S = 60.0
-"""How often the headers' time zone is looked at."""
+"""How often the time zone of Received and Date headers is read again."""
 
 
 async def serve(daemon: Daemon) -> None:
-    """Serve clients until the service stops or drains. Raises `ConfigError` for what main.cf cannot mean."""
+    """Serve clients until the service stops or drains. Raises `ConfigError` for values that cannot work."""
     config, log = daemon.config, daemon.log
     try:
         access = Access(config, log.warning)
@@ -40,8 +41,8 @@ async def serve(daemon: Daemon) -> None:
             config.text("queue_directory"), None, str(problem), "see postfix-files for its owner"
         ) from None
     settings = cleanup.settings(config)
-    limits = setup.client_limits(config)
-    counts = Counts(daemon.service, log.warning) if limits.any else None
+    limits = Limits(config)
+    counts = Counts(daemon.service, log.warning) if limits.stages else None
     site_handler = handler.load(config, log)
     service = Service(
         setup.server_config(config, access, log, settings, journal, site_handler),
@@ -81,7 +82,7 @@ async def serve(daemon: Daemon) -> None:
 
 
 async def _finish(service: Service, stopping: asyncio.Task[bool]) -> None:
-    """Wait for the sessions to end by themselves; when the service stops, end those between two messages."""
+    """Wait for the sessions to end; when the service stops, end those between two messages."""
     service.drain()
     drained = asyncio.get_running_loop().create_task(service.empty.wait())
     try:

@@ -1,21 +1,24 @@
-"""main.cf turned into what the server is made of."""
+"""main.cf as the settings of the server's Rust core."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import SmtpdConfig
 from postillion.config import Config, ConfigError
-from postillion.handler.handler import Handler
 from postillion.restrictions.access import Access
-from postillion.smtpd.service import Limits
+from postillion.smtpd.checks import Stage
+from postillion.smtpd.limits import Limits
+
+if TYPE_CHECKING:
+    from postillion.handler.handler import Handler
 
 BARE_NEWLINE: Final = {"yes": "normalize", "normalize": "normalize", "note": "note", "reject": "reject", "no": "no"}
 NON_LETTERS: Final = "regexp:{{/^[^A-Z]/ Bogus}}"
-"""The one table that smtpd_forbidden_commands has by default: words that do not start with a letter."""
+"""The only table that smtpd_forbidden_commands may name, its default: words that do not start with a letter."""
 
 
 def server_config(
@@ -26,14 +29,15 @@ def server_config(
     journal: Journal | None,
     handler: Handler | None = None,
 ) -> SmtpdConfig:
-    """Return the core's parameters. Without `access` and `journal`: for a stand-alone session. Raises `ConfigError`."""
+    """Return the core's settings; without `access` and `journal`, those of a stand-alone session.
+
+    Raises `ConfigError`.
+    """
     mechanisms = _mechanisms(config, log, handler) if access is not None else []
     forbidden, forbid_non_letters = _forbidden_commands(config)
-    limits = client_limits(config)
-
-    def hooked(*names: str) -> bool:
-        return handler is not None and any(handler.has(name) for name in names)
-
+    asked: set[Stage] = set(handler.stages) if handler is not None else set()
+    if access is not None:
+        asked |= access.stages | Limits(config).stages
     return SmtpdConfig(
         log,
         cleanup,
@@ -59,18 +63,18 @@ def server_config(
         timeout_s=config.seconds("smtpd_timeout"),
         per_request_deadline=config.flag("smtpd_per_request_deadline"),
         min_data_rate=config.number("smtpd_min_data_rate"),
-        # `sendmail -bs` may be given a whole dialogue at once: there is nobody behind it whom one could impersonate.
+        # `sendmail -bs` may get a whole dialogue at once: no proxy is involved that could be tricked by it.
         forbid_unauth_pipelining=config.flag("smtpd_forbid_unauth_pipelining") and access is not None,
         forbid_bare_newline=_choice(config, "smtpd_forbid_bare_newline", BARE_NEWLINE),
         bare_newline_reject_code=config.number("smtpd_forbid_bare_newline_reject_code"),
         forbidden_commands=forbidden,
         forbid_non_letters=forbid_non_letters,
         noop_commands=config.items("smtpd_noop_commands"),
-        asks_helo=(access is not None and access.asks_helo) or hooked("HELO", "EHLO"),
-        asks_mail=(access is not None and (access.asks_mail or bool(limits.mail_rate))) or hooked("MAIL"),
-        asks_data=access is not None and access.asks_data,
-        asks_content=hooked("DATA"),
-        asks_verbs=[name for name in ("RSET", "NOOP", "QUIT") if hooked(name)],
+        asks_helo="helo" in asked,
+        asks_mail="mail" in asked,
+        asks_data="data" in asked,
+        asks_content="end_of_data" in asked,
+        asks_verbs=[name for name in ("RSET", "NOOP", "QUIT") if name.lower() in asked],
         log_client_port=config.flag("smtpd_client_port_logging"),
         auth_mechanisms=mechanisms,
         auth_line_limit=config.number("smtpd_sasl_response_limit"),
@@ -81,7 +85,7 @@ def server_config(
 
 
 def _mechanisms(config: Config, log: Log, handler: Handler | None) -> list[str]:
-    """Return what EHLO announces behind AUTH. The site's handler checks passwords: there is no SASL server."""
+    """Return what EHLO announces behind AUTH. The site's handler checks passwords: SASL servers are not supported."""
     if not config.flag("smtpd_sasl_auth_enable"):
         return []
     if handler is None or not handler.mechanisms.names:
@@ -96,21 +100,11 @@ def _mechanisms(config: Config, log: Log, handler: Handler | None) -> list[str]:
     return handler.mechanisms.names
 
 
-def client_limits(config: Config) -> Limits:
-    """Return what a client outside smtpd_client_event_limit_exceptions may do."""
-    return Limits(
-        connections=config.number("smtpd_client_connection_count_limit"),
-        connections_rate=config.number("smtpd_client_connection_rate_limit"),
-        mail_rate=config.number("smtpd_client_message_rate_limit"),
-        rcpt_rate=config.number("smtpd_client_recipient_rate_limit"),
-    )
-
-
 def minfree_octets(config: Config) -> int:
-    """Return the free space without which no mail is taken.
+    """Return the least free space with which mail is accepted.
 
-    queue_minfree, and never less than 1.5 times message_size_limit: the mail that is in the queue needs room too, for
-    what becomes of it. Only smtpd asks: reports and forwarded mail may use that room (postconf(5), queue_minfree).
+    queue_minfree, and at least 1.5 times message_size_limit: queued mail needs room for its reports and forwarded
+    copies. Only smtpd asks; reports and forwarded mail may use this room (postconf(5), queue_minfree).
     """
     return max(config.number("queue_minfree"), config.number("message_size_limit") * 3 // 2)
 
@@ -131,5 +125,5 @@ def _choice(config: Config, name: str, choices: dict[str, str]) -> str:
     return choices[word]
 
 
-def _bad(config: Config, name: str, value: str, mend: str) -> ConfigError:
-    return config.error(name, f'bad value "{value}" for {name}', mend)
+def _bad(config: Config, name: str, value: str, remedy: str) -> ConfigError:
+    return config.error(name, f'bad value "{value}" for {name}', remedy)
