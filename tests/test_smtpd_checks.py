@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from postillion._core.smtpd import Next
 from postillion.restrictions.access import Access
 from postillion.smtpd.checks import ACCEPT, Answer, Check, Client, Dialogue, Dismiss, Remember, Rule, Stage, Verdict
+from postillion.smtpd.connection import STAGES
 from postillion.smtpd.reply import Reply
 from support import dialogue
 from support.dialogue import Server, site
@@ -307,3 +310,12 @@ def test_a_verdict_names_the_rule_with_file_and_line(tmp_path: Path) -> None:
     unlisted = access.rcpt(dialogue.Somebody(), dialogue.Talk(recipient="nobody-here@example.org")).rule
     assert unlisted is not None
     assert unlisted.name == "smtpd_reject_unlisted_recipient"
+
+
+def test_the_page_about_the_dialogue_has_each_question_and_its_method() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "dialogue.md").read_text()
+    rows = re.findall(r"^\| `([A-Z_]+)` \|[^|]*\| `([a-z_]+)` \|$", text, re.MULTILINE)
+    assert [(getattr(Next, name), method) for name, method in rows] == list(STAGES.items())
+    assert all(next_step.is_question and callable(getattr(Check, method)) for next_step, method in STAGES.items())
+    others = re.findall(r"^\| `([A-Z_]+)` \| [^|]*\|$", text, re.MULTILINE)
+    assert {name for name in vars(Next) if name.isupper()} == {name for name, _ in rows} | set(others)

@@ -193,7 +193,7 @@ class Server:
         """Wait until no commit of the client's is open."""
         while (core := client.core) is not None and core.committing:
             select.select([self.journal.fileno()], [], [], 10)
-            self.service.settle()
+            self.service.finish()
             client.hear()
 
 
@@ -220,12 +220,12 @@ class Client:
 
     @property
     def connection(self) -> Connection | None:
-        """What decides about the client, if anything was to be decided."""
+        """The client's connection, if something was to be decided about it."""
         return self.server.service.connections.get(self.key)
 
     @property
     def task(self) -> asyncio.Future[Any] | None:
-        """What the client waits for."""
+        """The task that the client waits for."""
         return None if self.connection is None else self.connection.task
 
     def say(self, words: bytes) -> int:

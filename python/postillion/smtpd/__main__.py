@@ -58,7 +58,7 @@ async def serve(daemon: Daemon) -> None:
         stressed=setup.server_config(config.under_stress(), access, log, settings, journal, site_handler),
         session_limit=daemon.session_limit,
     )
-    producer = Producer(journal, service.settle, fall_behind=service.fall_behind)
+    producer = Producer(journal, service.finish, fall_behind=service.fall_behind)
     producer.start()
     service.start(daemon.listeners)
     loop = asyncio.get_running_loop()

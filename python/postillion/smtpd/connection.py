@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final, Protocol
 
-from postillion._core.smtpd import SmtpdService, SmtpdSession
+from postillion._core.smtpd import Next, Request, SmtpdService
 from postillion.smtpd.checks import ACCEPT, Authenticate, Check, Dismiss, NoDialogue, Remember, Stage, Verdict
 from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.names import Name
@@ -16,22 +16,29 @@ from postillion.smtpd.reply import INTERNAL_ERROR
 
 KNOWN_FOR_S: Final = 10.0
 """How long a client's names, and the recipients that it may send to, are remembered."""
-STAGES: Final[dict[int, Stage]] = {
-    SmtpdSession.HELO: "helo",
-    SmtpdSession.MAIL: "mail",
-    SmtpdSession.RCPT: "rcpt",
-    SmtpdSession.VRFY: "vrfy",
-    SmtpdSession.DATA: "data",
-    SmtpdSession.CONTENT: "end_of_data",
-    SmtpdSession.RSET: "rset",
-    SmtpdSession.NOOP: "noop",
-    SmtpdSession.QUIT: "quit",
-    SmtpdSession.AUTH: "auth",
+STAGES: Final[dict[Next, Stage]] = {
+    Next.HELO: "helo",
+    Next.MAIL: "mail",
+    Next.RCPT: "rcpt",
+    Next.VRFY: "vrfy",
+    Next.DATA: "data",
+    Next.END_OF_DATA: "end_of_data",
+    Next.RSET: "rset",
+    Next.NOOP: "noop",
+    Next.QUIT: "quit",
+    Next.AUTH: "auth",
 }
-"""The core's questions."""
-
-Requests = list[tuple[int, int, float, str | None]] | None
-"""See `postillion._core.smtpd.SmtpdService`."""
+"""The questions of a session, by the method of a check that answers them."""
+AnyRequest = (
+    Request.Welcome
+    | Request.Decide
+    | Request.WakeUp
+    | Request.Gone
+    | Request.Sweep
+    | Request.Empty
+    | Request.AcceptFailed
+)
+Requests = list[AnyRequest] | None
 
 
 class Owner(Protocol):
@@ -86,7 +93,7 @@ class Connection:
             verdict = self._ask(stage, iter(self.checks), ACCEPT)
             if verdict is None:
                 # The replies to the commands before need not wait.
-                self._owner.handle(self._owner.core.proceed(self._key, SmtpdSession.IDLE, self.loop.time()))
+                self._owner.handle(self._owner.core.proceed(self._key, Next.IDLE, self.loop.time()))
                 return
             stage = self._answer(stage, verdict)
 
@@ -178,11 +185,11 @@ class Connection:
                 session.authenticate(action.method, action.user)
             elif isinstance(action, Remember) and session.group is not None and verdict.reply is None:
                 self._owner.core.remember(session.group, action.scope, now + KNOWN_FOR_S)
-        turn = session.accept(now) if verdict.reply is None else session.reply(*verdict.reply, now)
-        if turn in STAGES:
-            return STAGES[turn]
-        self._owner.handle(self._owner.core.proceed(self._key, turn, now))
-        return None
+        next_step = session.accept(now) if verdict.reply is None else session.reply(*verdict.reply, now)
+        question = STAGES.get(next_step)
+        if question is None:
+            self._owner.handle(self._owner.core.proceed(self._key, next_step, now))
+        return question
 
     def _named(self, task: asyncio.Future[Client]) -> None:
         self.task = None
@@ -225,7 +232,7 @@ class Connection:
             rewrites_headers=facts.rewrites_headers,
             bare_newline_spared=facts.spared,
             refusal=reply,
-            turn_away=dismissal,
+            dismissal=dismissal,
         )
         self._session = core.session(self._key)
         self._owner.handle(requests)

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 from postillion._core.log import Log
 from postillion._core.queue import Journal
-from postillion._core.smtpd import SmtpdConfig, SmtpdService, SmtpdSession
+from postillion._core.smtpd import Request, SmtpdConfig, SmtpdService
 from postillion.restrictions.access import Access
 from postillion.smtpd.checks import Check
 from postillion.smtpd.clients import Client, Clients
-from postillion.smtpd.connection import STAGES, Connection, Requests
+from postillion.smtpd.connection import STAGES, AnyRequest, Connection, Requests
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.limits import Limits, RateCheck
 
@@ -36,7 +36,7 @@ ACCEPT_AGAIN_S: Final = 1.0
 class Service:
     """All sessions of a process, and the objects that they share.
 
-    `postillion.program.producer.Producer` calls `settle` when commits are done. `empty` is set when the last session
+    `postillion.program.producer.Producer` calls `finish` when commits are done. `empty` is set when the last session
     has ended, after `drain`.
     """
 
@@ -75,7 +75,7 @@ class Service:
         self._stressed = stressed
         self._hooks = None if handler is None else _hooks_of(handler, config.ehlo_text)
         self._sweep_every_s = min(SWEEP_S, max(timeout_s / 4, 0.05))
-        self._requests: deque[tuple[int, int, float, str | None]] = deque()
+        self._requests: deque[AnyRequest] = deque()
         self._handling = False
         self._stopping = False
 
@@ -88,13 +88,13 @@ class Service:
 
     def poll(self) -> None:
         """Serve all clients that have sent something. The loop calls this; a call at another time is safe."""
-        requests = self.core.turn(self.loop.time())
+        requests = self.core.poll(self.loop.time())
         if requests is not None:
             self.handle(requests)
 
-    def settle(self) -> None:
+    def finish(self) -> None:
         """Answer the clients whose commits are done or have failed."""
-        self.handle(self.core.settle(self.loop.time()))
+        self.handle(self.core.finish(self.loop.time()))
 
     def fall_behind(self, behind: bool) -> None:
         """Hold back each new message for in_flow_delay, or no longer."""
@@ -135,12 +135,12 @@ class Service:
         self._handling = True
         try:
             while self._requests:
-                key, what, at, text = self._requests.popleft()
+                request = self._requests.popleft()
                 try:
-                    self._handle(key, what, at, text)
+                    self._handle(request)
                 except Exception:
                     # A bug with one client must not end the sessions of the others.
-                    self.fail(key, traceback.format_exc())
+                    self.fail(getattr(request, "key", 0), traceback.format_exc())
         finally:
             self._handling = False
 
@@ -155,28 +155,34 @@ class Service:
         if key:
             self.handle(self.core.abort(key, self.loop.time()))
 
-    def _handle(self, key: int, what: int, at: float, text: str | None) -> None:
-        if what == SmtpdService.GONE:
-            connection = self.connections.pop(key, None)
-            if connection is not None:
-                connection.gone()
-        elif what == SmtpdService.SWEEP:
-            self.loop.call_later(self._sweep_every_s, self._sweep)
-        elif what == SmtpdService.EMPTY:
-            self.empty.set()
-        elif what == SmtpdService.ACCEPT_FAILED:
-            self.log.warning(f"accept connection: {text}")
-            self.loop.call_later(ACCEPT_AGAIN_S, self.core.accept, True)
-        elif self.core.peer(key) is not None:
-            connection = self.connections.get(key)
-            if connection is None:
-                connection = self.connections[key] = Connection(self, key)
-            if what == SmtpdService.WELCOME:
-                connection.welcome()
-            elif what == SmtpdSession.SLEEPING:
-                connection.sleep(at)
-            else:
-                connection.decide(STAGES[what])
+    def _handle(self, request: AnyRequest) -> None:
+        match request:
+            case Request.Decide(key, next):
+                if connection := self._connection(key):
+                    connection.decide(STAGES[next])
+            case Request.Welcome(key):
+                if connection := self._connection(key):
+                    connection.welcome()
+            case Request.WakeUp(key, at):
+                if connection := self._connection(key):
+                    connection.sleep(at)
+            case Request.Gone(key):
+                if connection := self.connections.pop(key, None):
+                    connection.gone()
+            case Request.Sweep():
+                self.loop.call_later(self._sweep_every_s, self._sweep)
+            case Request.Empty():
+                self.empty.set()
+            case Request.AcceptFailed(error):
+                self.log.warning(f"accept connection: {error}")
+                self.loop.call_later(ACCEPT_AGAIN_S, self.core.accept, True)
+
+    def _connection(self, key: int) -> Connection | None:
+        """Return a client's connection, None when the client is gone."""
+        connection = self.connections.get(key)
+        if connection is None and self.core.peer(key) is not None:
+            connection = self.connections[key] = Connection(self, key)
+        return connection
 
     def _sweep(self) -> None:
         goes_on, requests = self.core.sweep(self.loop.time())
