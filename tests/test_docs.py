@@ -16,6 +16,7 @@ PAGES = sorted(ROOT.glob("docs/**/*.md"))
 ROOT_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 FILE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.(?:rs|py|pyi|json|sh))`")
 CONSTANT = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`")
+LIMIT = re.compile(r"((?:`[A-Z][A-Z0-9_]*`(?:, )?)+) in `((?:\w+/)*\w+\.(?:rs|py))`")
 TEST = re.compile(r"`((?:[a-z0-9]+_){3,}[a-z0-9]+)`")
 GLOSSARY_MAX = 20
 README_LINES_MAX = 40
@@ -35,7 +36,7 @@ def files() -> list[str]:
 @cache
 def code() -> str:
     """Return all Rust and Python of the project."""
-    paths = [path for path in words.sources([ROOT / "rust", ROOT / "python", ROOT / "tests", ROOT / "benches"])]
+    paths = list(words.sources([ROOT / "rust", ROOT / "python", ROOT / "tests", ROOT / "benches"]))
     return "\n".join(path.read_text(encoding="utf-8") for path in paths if path.suffix in (".rs", ".py", ".pyi"))
 
 
@@ -49,6 +50,18 @@ def test_page_names_existing_files(page: Path) -> None:
 def test_page_names_existing_constants(page: Path) -> None:
     named = set(CONSTANT.findall(page.read_text())) - NOT_OURS
     assert [name for name in sorted(named) if not re.search(rf"\b{name}\b", code())] == []
+
+
+def test_limits_names_the_file_of_each_constant() -> None:
+    missing = []
+    for constants, file in LIMIT.findall((ROOT / "docs" / "limits.md").read_text()):
+        texts = [(ROOT / path).read_text() for path in files() if f"/{path}".endswith(f"/{file}")]
+        missing += [
+            f"{constant} in {file}"
+            for constant in CONSTANT.findall(constants)
+            if not any(re.search(rf"\b{constant}\b.*=", text) for text in texts)
+        ]
+    assert missing == []
 
 
 @pytest.mark.parametrize("name", ["queue.md", "simulation.md"])

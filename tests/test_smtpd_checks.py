@@ -15,8 +15,7 @@ from postillion.restrictions.access import Access
 from postillion.smtpd.checks import ACCEPT, Answer, Check, Client, Dialogue, Dismiss, Remember, Rule, Stage, Verdict
 from postillion.smtpd.connection import STAGES
 from postillion.smtpd.reply import Reply
-from support import dialogue
-from support.dialogue import Server, site
+from support.dialogue import AtRcpt, ClientFacts, Server, site
 
 EHLO = b"EHLO client.example\r\n"
 MAIL = b"MAIL FROM:<a@example.com>\r\n"
@@ -74,7 +73,7 @@ class Talk:
 
     def say(self, words: bytes) -> str:
         """Say something; return the answers that come at once."""
-        self.client.say(words)
+        self.client.send(words)
         return self.heard()
 
     def begin(self) -> None:
@@ -84,7 +83,7 @@ class Talk:
 
     def heard(self) -> str:
         """Return the answers since the last call."""
-        self.client.hear()
+        self.client.receive()
         answers = self.client.written.decode()
         self.client.written.clear()
         return answers
@@ -143,7 +142,7 @@ async def test_an_awaitable_verdict_holds_up_its_own_session_alone(
     talk.begin()
     assert talk.say(RCPT + b"NOOP\r\n") == ""
     other = talk.server.connect("192.0.2.2")
-    other.say(EHLO)
+    other.send(EHLO)
     assert other.written.endswith(b"250 CHUNKING\r\n")
     slow.set_result(verdict)
     await done()
@@ -168,7 +167,7 @@ async def test_pipelined_questions_of_both_kinds_keep_their_order(tmp_path: Path
     mixed = Scripted(lambda: NO if (n := next(numbers)) % 3 == 0 else slowly() if n % 3 == 1 else ACCEPT)
     talk = Talk(tmp_path, mixed)
     talk.begin()
-    talk.client.say(b"".join(b"RCPT TO:<u%d@example.org>\r\n" % n for n in range(45)))
+    talk.client.send(b"".join(b"RCPT TO:<u%d@example.org>\r\n" % n for n in range(45)))
     for _ in range(400):
         await asyncio.sleep(0)
     assert talk.heard() == ("550 5.7.1 no\r\n" + OK + OK) * 15
@@ -232,7 +231,7 @@ async def is_cancelled() -> Verdict:
 async def test_a_bug_in_a_check_is_a_451_and_in_the_log(tmp_path: Path, answer: Any, logged: str) -> None:
     talk = Talk(tmp_path, Scripted(answer), later := Scripted())
     talk.begin()
-    talk.client.say(RCPT + b"NOOP\r\n")
+    talk.client.send(RCPT + b"NOOP\r\n")
     await done()
     assert talk.heard() == INTERNAL_ERROR + "250 2.0.0 Ok\r\n"
     assert later.asked == []
@@ -245,7 +244,7 @@ async def test_an_awaitable_that_gives_no_verdict_ends_the_session(tmp_path: Pat
 
     talk = Talk(tmp_path, Scripted(nothing))
     talk.begin()
-    talk.client.say(RCPT)
+    talk.client.send(RCPT)
     await done()
     assert talk.heard() == ""
     assert talk.client.closed
@@ -301,13 +300,13 @@ def test_a_verdict_names_the_rule_with_file_and_line(tmp_path: Path) -> None:
     options = ["smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination"]
     config = site(tmp_path, options)
     access = Access(config, lambda _: None)
-    talk = dialogue.Talk(recipient="x@far.example")
-    refused, own = access.rcpt(dialogue.Somebody(), talk), access.rcpt(dialogue.Somebody(trusted=True), talk)
+    talk = AtRcpt(recipient="x@far.example")
+    refused, own = access.rcpt(ClientFacts(), talk), access.rcpt(ClientFacts(trusted=True), talk)
     setting = config.setting("smtpd_relay_restrictions")
     assert setting is not None
     assert refused.rule == Rule("reject_unauth_destination", setting.path, setting.line)
     assert own.rule == Rule("permit_mynetworks", setting.path, setting.line)
-    unlisted = access.rcpt(dialogue.Somebody(), dialogue.Talk(recipient="nobody-here@example.org")).rule
+    unlisted = access.rcpt(ClientFacts(), AtRcpt(recipient="nobody-here@example.org")).rule
     assert unlisted is not None
     assert unlisted.name == "smtpd_reject_unlisted_recipient"
 

@@ -1,4 +1,4 @@
-"""Master, with `tiny_program` in the place of every program."""
+"""Master that starts `tiny_program` instead of every program."""
 
 import sys
 

@@ -82,8 +82,11 @@ class SmtpClient:
         """
 
     def takes_another(self, now: float) -> bool:
-        """Whether a job may follow the one under way, and would gain by it: the server has PIPELINING, its verdicts
-        take no longer than its replies to commands, and it is not late now. Not while a large message is being sent."""
+        """Whether a job may follow the one under way, and would gain by it.
+
+        The server has PIPELINING, its verdicts take no longer than its replies to commands, and it is not late now.
+        Not while a large message is being sent.
+        """
 
     def follow(self, job: DeliveryJob, *, last_session: bool = True) -> None:
         """Carry this job after the one under way; its commands go out with the end of the message before it, or now.

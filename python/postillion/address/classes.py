@@ -36,7 +36,7 @@ class AddressClasses:
     """Knows the class of every domain. `lists`: the domains of each class; `own_addresses`: where mail is received."""
 
     def __init__(self, config: Config) -> None:
-        """Open the lists. Raises `TableTypeError` for a table of a kind that is not known."""
+        """Open the lists. Raises `ConfigError` for a table of a type that is not known."""
         self.lists = {kind: DomainList(parameter, config) for kind, parameter in DOMAINS.items()}
         self.own_addresses = own_addresses(config)
 

@@ -14,7 +14,7 @@ Mail of the last two classes goes to relayhost when there is one, else to the re
 (transport(5)) overrides both transport and next hop.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from postillion.address.classes import AddressClasses, Class
@@ -52,6 +52,7 @@ class Resolver:
     """Knows the way of every address. Ask it with `resolve`."""
 
     def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
+        self._config = config
         self._warn = warn
         self._warnings_left = WARNED_BOTH_MAX
         self._origin = config.text("myorigin").lower()
@@ -61,7 +62,7 @@ class Resolver:
             kind: _split(config.text(f"{kind.value}_transport")) for kind in Class if kind is not Class.VIRTUAL_ALIAS
         }
         self._relayhost = config.text("relayhost").strip()
-        self._maps = open_maps(config.items("transport_maps"), config, warn=warn)
+        self._maps = open_maps("transport_maps", config, warn=warn)
         self._delimiter = config.text("recipient_delimiter")
 
     @property
@@ -72,6 +73,19 @@ class Resolver:
             return not any(getattr(table, "has_addresses", True) for table in self._maps.tables)
         except TableError:
             return False
+
+    def transports(self) -> Iterator[tuple[str, str, str]]:
+        """Yield parameter, value and transport of each way that mail may go. Raises `TableError`.
+
+        A class without domains has no mail, so its transport does not count.
+        """
+        for kind, (transport, _) in self._transports.items():
+            if self._classes.lists.get(kind, True):
+                parameter = f"{kind.value}_transport"
+                yield parameter, self._config.text(parameter), transport
+        for table in self._maps.tables:
+            for value in table.values():
+                yield "transport_maps", value, _split(value)[0]
 
     def resolve(self, address: str) -> Route:
         """Return the way of an address (`local@domain`, or a bare local part: one of myorigin).

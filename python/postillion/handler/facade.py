@@ -18,16 +18,26 @@ class Socket(Protocol):
     loop: asyncio.AbstractEventLoop
 
     @property
-    def peer(self) -> tuple[str, int] | None: ...
-    def write(self, octets: bytes) -> None: ...
-    def abort(self) -> None: ...
+    def peer(self) -> tuple[str, int] | None:
+        """Address and port of the client, None when it is gone."""
+        ...
+
+    def write(self, octets: bytes) -> None:
+        """Send octets outside the dialogue."""
+
+    def abort(self) -> None:
+        """Close at once."""
 
 
 class Lines(Protocol):
     """An AUTH exchange: it takes pushed lines, and gives the client's lines."""
 
-    def push(self, line: str) -> None: ...
-    async def readline(self) -> bytes: ...
+    def push(self, line: str) -> None:
+        """Take a line for the client."""
+
+    async def readline(self) -> bytes:
+        """Return the client's next line."""
+        ...
 
 
 class ClientTransport(asyncio.Transport):

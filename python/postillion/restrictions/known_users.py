@@ -26,7 +26,7 @@ class KnownUsers:
         """Open the tables. Raises `TableTypeError`."""
 
         def maps(name: str) -> Maps:
-            return open_maps(config.items(name), config, warn=warn)
+            return open_maps(name, config, warn=warn)
 
         self._rewriting = [maps(name) for name in ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")]
         self._rewriting = [table for table in self._rewriting if table]

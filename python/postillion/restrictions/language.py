@@ -68,18 +68,18 @@ def _rows(config: Config, parameter: str) -> Iterator[tuple[str, Row]]:
 
 def _refused(config: Config, parameter: str, word: str, row: Row) -> ConfigError:
     if row.instead:
-        problem, remedy = "is a restriction that Postfix has no more", f"use {row.instead}"
+        problem, fix = "is a restriction that Postfix has no more", f"use {row.instead}"
     else:
-        problem, remedy = "is not supported yet", "remove it, or keep Postfix for this service"
-    return config.error(parameter, f'{parameter}: "{word}" {problem}', remedy)
+        problem, fix = "is not supported yet", "remove it, or keep Postfix for this service"
+    return config.error(parameter, f'{parameter}: "{word}" {problem}', fix)
 
 
 def _unknown(config: Config, parameter: str, word: str) -> ConfigError:
     if ":" in word:
-        problem, remedy = "is not supported yet", "remove it, or keep Postfix for this service"
+        problem, fix = "is not supported yet", "remove it, or keep Postfix for this service"
     elif word in config.items("smtpd_restriction_classes"):
-        problem, remedy = "is a restriction class, not supported yet", "write its restrictions out"
+        problem, fix = "is a restriction class, not supported yet", "write its restrictions out"
     else:
         known = " ".join(sorted(row.name for row in ROWS.values() if row.function is not None))
-        problem, remedy = "is no restriction", f"known are: {known}"
-    return config.error(parameter, f'{parameter}: "{word}" {problem}', remedy)
+        problem, fix = "is no restriction", f"known are: {known}"
+    return config.error(parameter, f'{parameter}: "{word}" {problem}', fix)

@@ -1,4 +1,4 @@
-"""Clients before the dialogue: main.cf's lists are asked once for each address, not for each connection."""
+"""Clients before the dialogue: main.cf's lists are asked once for an address, not for each connection."""
 
 from __future__ import annotations
 
@@ -72,42 +72,43 @@ class Clients:
         self._rewriters = config.items("local_header_rewrite_clients")
         for word in self._rewriters:
             if word not in ("permit_mynetworks", "permit_inet_interfaces", "permit_sasl_authenticated"):
-                remedy = "give permit_inet_interfaces, permit_mynetworks or permit_sasl_authenticated"
+                fix = "give permit_inet_interfaces, permit_mynetworks or permit_sasl_authenticated"
                 problem = f'local_header_rewrite_clients: "{word}" is not supported'
-                raise config.error("local_header_rewrite_clients", problem, remedy)
+                raise config.error("local_header_rewrite_clients", problem, fix)
         self._prefixes = {
             4: config.number("smtpd_client_ipv4_prefix_length"),
             6: config.number("smtpd_client_ipv6_prefix_length"),
         }
-        self._cached: dict[str, Facts] = {}
+        self._cached: dict[tuple[str, str], Facts] = {}
 
     def known(self, address: str) -> Client | None:
         """Return the client if its name is known already."""
         name = self._names.known(address)
-        return None if name is None else Client(self.facts(address), name)
+        return None if name is None else Client(self.facts(address, name.name), name)
 
     async def identify(self, address: str) -> Client:
         """Return the client once its name is known, or known to be unknown."""
-        return Client(self.facts(address), await self._names.lookup(address))
+        name = await self._names.lookup(address)
+        return Client(self.facts(address, name.name), name)
 
-    def facts(self, address: str) -> Facts:
-        """Return the facts about an address."""
-        facts = self._cached.get(address)
+    def facts(self, address: str, name: str) -> Facts:
+        """Return the facts about an address and its verified name."""
+        facts = self._cached.get((address, name))
         if facts is None:
-            facts, lasting = self._look_up(address)
+            facts, lasting = self._look_up(address, "" if name == UNKNOWN else name)
             while len(self._cached) >= CACHED_MAX:
                 del self._cached[next(iter(self._cached))]
             if lasting:
-                self._cached[address] = facts
+                self._cached[address, name] = facts
         return facts
 
-    def _look_up(self, address: str) -> tuple[Facts, bool]:
+    def _look_up(self, address: str, name: str) -> tuple[Facts, bool]:
         facts = Facts(address)
         facts.bucket = self._bucket(address)
         try:
-            facts.trusted = address in self._access.mynetworks
-            facts.exempt = address in self._exempt
-            facts.spared = address in self._spared
+            facts.trusted = self._access.mynetworks.matches(address, name)
+            facts.exempt = self._exempt.matches(address, name)
+            facts.spared = self._spared.matches(address, name)
         except TableError:
             # A stranger for now. The lists are asked again next time.
             return facts, False

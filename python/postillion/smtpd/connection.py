@@ -48,10 +48,18 @@ class Owner(Protocol):
     clients: Clients
     loop: asyncio.AbstractEventLoop
 
-    def checks(self, client: Client, connection: Connection) -> tuple[Check, ...]: ...
-    def handle(self, requests: Requests) -> None: ...
-    def log_bug(self, text: str) -> None: ...
-    def fail(self, key: int, text: str) -> None: ...
+    def checks(self, client: Client, connection: Connection) -> tuple[Check, ...]:
+        """Return the checks of a client, in their order."""
+        ...
+
+    def handle(self, requests: Requests) -> None:
+        """Do what the core requests."""
+
+    def log_bug(self, text: str) -> None:
+        """Log a traceback of our own code."""
+
+    def fail(self, key: int, text: str) -> None:
+        """Log a bug about a client, and close its connection."""
 
 
 class Connection:
@@ -70,8 +78,8 @@ class Connection:
         self._gone = False
         self._session = owner.core.session(key)
         if self._session is not None:
-            address, *names = self._session.client
-            self._client = Client(owner.clients.facts(address), Name(*names))
+            address, name, reverse_name = self._session.client
+            self._client = Client(owner.clients.facts(address, name), Name(name, reverse_name))
             self.checks = owner.checks(self._client, self)
 
     def welcome(self) -> None:

@@ -10,7 +10,7 @@ ENHANCED: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +(.*))?", re.D
 
 
 class Reply(NamedTuple):
-    """SMTP code, enhanced status code (may be empty) and text; `\\n` separates the lines of the text."""
+    """SMTP code, enhanced status code (may be empty) and text; LF separates the lines of the text."""
 
     code: int
     dsn: str

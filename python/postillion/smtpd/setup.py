@@ -1,31 +1,84 @@
-"""main.cf as the settings of the server's Rust core."""
+"""main.cf as the parts of the server and the settings of its Rust core."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import SmtpdConfig
 from postillion.config import Config, ConfigError
+from postillion.program import cleanup
 from postillion.restrictions.access import Access
 from postillion.smtpd.checks import Stage
+from postillion.smtpd.clients import Clients
 from postillion.smtpd.limits import Limits
+from postillion.smtpd.names import Names
 
 if TYPE_CHECKING:
     from postillion.handler.handler import Handler
+    from postillion.program.daemon import Daemon
 
 BARE_NEWLINE: Final = {"yes": "normalize", "normalize": "normalize", "note": "note", "reject": "reject", "no": "no"}
+PLAINTEXT: Final = frozenset({"LOGIN", "PLAIN"})
+"""Mechanisms that send the password in the clear."""
 NON_LETTERS: Final = "regexp:{{/^[^A-Z]/ Bogus}}"
 """The only table that smtpd_forbidden_commands may name, its default: words that do not start with a letter."""
+
+
+class Parts(NamedTuple):
+    """The settings, tables and restriction lists of smtpd, without its queue and without the site's own code."""
+
+    access: Access
+    clients: Clients
+    cleanup: CleanupSettings
+    limits: Limits
+    timeout_s: float
+    minfree_octets: int
+
+
+def prepare(daemon: Daemon) -> Parts:
+    """Return the parts of the server, with tables and restriction lists opened. Raises `ConfigError`."""
+    config, log = daemon.config, daemon.log
+    if config.flag("smtpd_sasl_auth_enable") and config.flag("smtpd_tls_auth_only"):
+        problem = (
+            "smtpd_tls_auth_only = yes is not supported yet, and with smtpd_sasl_auth_enable no client could log in"
+        )
+        raise config.error("smtpd_tls_auth_only", problem, "remove one of them, or keep Postfix for this service")
+    access = Access(config, log.warning)
+    names = Names(log.warning, enabled=config.flag("smtpd_peername_lookup"))
+    settings = cleanup.settings(config)
+    for state in (config, config.under_stress()):
+        server_config(state, None, log, settings, None)
+    return Parts(
+        access,
+        Clients(config, access, names),
+        settings,
+        Limits(config),
+        config.seconds("smtpd_timeout"),
+        minfree_octets(config),
+    )
+
+
+def prepare_as_owner(daemon: Daemon) -> Handler | None:
+    """Return the site's handler, whose code never has root's rights; None without one. Raises `ConfigError`."""
+    config, log = daemon.config, daemon.log
+    found = None
+    if config.text("smtpd_python_handler").strip():
+        # Importing aiosmtpd takes as long as importing everything else, and most sites have no handler.
+        from postillion.handler import handler
+
+        found = handler.load(config, log)
+    auth_mechanisms(config, log, found)
+    return found
 
 
 def server_config(
     config: Config,
     access: Access | None,
     log: Log,
-    cleanup: CleanupSettings,
+    cleanup_settings: CleanupSettings,
     journal: Journal | None,
     handler: Handler | None = None,
 ) -> SmtpdConfig:
@@ -33,14 +86,14 @@ def server_config(
 
     Raises `ConfigError`.
     """
-    mechanisms = _mechanisms(config, log, handler) if access is not None else []
+    mechanisms = auth_mechanisms(config, log, handler) if access is not None else []
     forbidden, forbid_non_letters = _forbidden_commands(config)
     asked: set[Stage] = set(handler.stages) if handler is not None else set()
     if access is not None:
         asked |= access.stages | Limits(config).stages
     return SmtpdConfig(
         log,
-        cleanup,
+        cleanup_settings,
         journal,
         myhostname=config.text("myhostname"),
         banner=config.text("smtpd_banner"),
@@ -84,8 +137,11 @@ def server_config(
     )
 
 
-def _mechanisms(config: Config, log: Log, handler: Handler | None) -> list[str]:
-    """Return what EHLO announces behind AUTH. The site's handler checks passwords: SASL servers are not supported."""
+def auth_mechanisms(config: Config, log: Log, handler: Handler | None) -> list[str]:
+    """Return the mechanisms that EHLO announces. The site's handler checks passwords: there is no SASL server.
+
+    Raises `ConfigError` when passwords must not be sent in the clear: there is no TLS yet.
+    """
     if not config.flag("smtpd_sasl_auth_enable"):
         return []
     if handler is None or not handler.mechanisms.names:
@@ -94,10 +150,11 @@ def _mechanisms(config: Config, log: Log, handler: Handler | None) -> list[str]:
             "and no handle_AUTH, and SASL servers (smtpd_sasl_type) are not supported yet"
         )
         return []
-    if config.flag("smtpd_tls_auth_only"):
-        log.warning("smtpd_tls_auth_only = yes: AUTH is not offered, since there is no TLS yet")
-        return []
-    return handler.mechanisms.names
+    offered = handler.mechanisms.names
+    if "noplaintext" in config.items("smtpd_sasl_security_options") and not PLAINTEXT.isdisjoint(offered):
+        problem = "smtpd_sasl_security_options = noplaintext is not supported yet, and passwords would go in the clear"
+        raise config.error("smtpd_sasl_security_options", problem, "remove it, or offer other mechanisms")
+    return offered
 
 
 def minfree_octets(config: Config) -> int:
@@ -125,5 +182,5 @@ def _choice(config: Config, name: str, choices: dict[str, str]) -> str:
     return choices[word]
 
 
-def _bad(config: Config, name: str, value: str, remedy: str) -> ConfigError:
-    return config.error(name, f'bad value "{value}" for {name}', remedy)
+def _bad(config: Config, name: str, value: str, fix: str) -> ConfigError:
+    return config.error(name, f'bad value "{value}" for {name}', fix)

@@ -42,12 +42,19 @@ class Message(Protocol):
     """The part of a job that describes its message."""
 
     @property
-    def queue_id(self) -> str: ...
+    def queue_id(self) -> str:
+        """The queue ID."""
+
     @property
-    def sender(self) -> str: ...
+    def sender(self) -> str:
+        """The reverse path."""
+
     @property
-    def envid(self) -> str | None: ...
-    def attribute(self, name: str) -> str | None: ...
+    def envid(self) -> str | None:
+        """The ENVID of the DSN request (RFC 3461 §4.4)."""
+
+    def attribute(self, name: str) -> str | None:
+        """Return a named fact of the envelope, such as client_name."""
 
 
 class Report(NamedTuple):
@@ -162,7 +169,8 @@ class Delivery:
         account = find_account(where.user)
         if account is not None and self._settings.require_home_directory:
             with acting_as(account):
-                if not os.path.isdir(account.home):
+                # In this thread: no other one acts as the recipient.
+                if not os.path.isdir(account.home):  # noqa: ASYNC240
                     self._report(step, deferred("4.3.0", f"cannot access home directory {account.home}"))
                     return
         if account is not None and await self._deliver_forward(step, where, account):
@@ -281,10 +289,6 @@ class Delivery:
         if key in self._seen:
             return
         self._seen.add(key)
-        if self._settings.unsupported:
-            names = ", ".join(self._settings.unsupported)
-            self._report(step, deferred("4.3.5", f"mail system configuration error: {names} is not supported"))
-            return
         account = find_account(where.user)
         if account is None:
             await self._deliver_unknown(step, where)
