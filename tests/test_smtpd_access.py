@@ -25,7 +25,7 @@ FUNCTIONS_OF_SMTPD = {
     *("reject_rbl_addr", "reject_rbl_domain", "reject_unknown_mailhost", "reject_unknown_reverse_name"),
     *("reject_unverified_address", "reject_warning"),
 }
-"""Names in Postfix's smtpd that look like restrictions and are not."""
+"""Names of functions in Postfix's smtpd, in the form of restrictions."""
 STRICT = ["smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination"]
 
 

@@ -56,7 +56,7 @@ class Access(Check):
             unlisted = language.step(config, "smtpd_reject_unlisted_recipient", "reject_unlisted_recipient")
             late.append(("recipient", [unlisted]))
         delay = config.flag("smtpd_delay_reject")
-        self._at_rcpt = early + late if delay else late
+        self._at_rcpt = [(noun, found) for noun, found in (early + late if delay else late) if found]
         self._connect, self._helo, self._mail = ([] if delay else found for _, found in early)
         self._stages = self._stages_of_lists()
         self._remembers = all(step.reads in REMEMBERED for _, found in self._at_rcpt for step in found)
@@ -95,15 +95,17 @@ class Access(Check):
         question = Question(self._site, client, dialogue, recipient)
         verdict = ACCEPT
         for noun, found in self._at_rcpt:
-            verdict = verdict.then(self._ask(noun, found, question))
-            if verdict.refuses:
+            spoken = self._ask(noun, found, question)
+            if spoken is not ACCEPT:
+                verdict = spoken
+            if spoken.reply is not None:
                 break
         return verdict
 
     def rcpt(self, client: Client, dialogue: Dialogue) -> Verdict:
         """Ask the lists that are due at RCPT; say for which recipients the answer may be remembered."""
         verdict = self.vrfy(client, dialogue)
-        if verdict.refuses or dialogue.group is None:
+        if verdict.reply is not None or dialogue.group is None:
             return verdict
         scope = self.scope(dialogue.recipient or "")
         return verdict._replace(actions=(Remember(scope),)) if scope else verdict
@@ -135,7 +137,7 @@ class Access(Check):
             if isinstance(outcome, Reply):
                 return Verdict(outcome, rule=step.rule)
             if outcome is OK:
-                return Verdict(rule=step.rule)
+                return step.accepts
         return ACCEPT
 
     def _stages_of_lists(self) -> frozenset[Stage]:

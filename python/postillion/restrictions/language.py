@@ -12,7 +12,7 @@ from typing import NamedTuple
 from postillion.config import Config, ConfigError
 from postillion.restrictions.question import Outcome, Question
 from postillion.restrictions.rows import RELAY_CONTROL, ROWS, UNCONDITIONAL, Argument, Reads, Row
-from postillion.smtpd.checks import Rule
+from postillion.smtpd.checks import Rule, Verdict
 
 
 class Step(NamedTuple):
@@ -21,6 +21,7 @@ class Step(NamedTuple):
     function: Callable[[Question], Outcome]
     reads: Reads
     rule: Rule
+    accepts: Verdict
 
 
 def steps(config: Config, parameter: str, warn: Callable[[str], None]) -> list[Step]:
@@ -34,15 +35,14 @@ def steps(config: Config, parameter: str, warn: Callable[[str], None]) -> list[S
             warn(f'{parameter}: restriction "{name}" after "{ended}" is ignored')
         elif row.name in UNCONDITIONAL:
             ended = name
-        found.append(Step(row.function, row.reads, Rule.of(config, parameter, row.name)))
+        found.append(_step(row, Rule.of(config, parameter, row.name)))
     return found
 
 
 def step(config: Config, parameter: str, restriction: str) -> Step:
     """Return the step that a yes-or-no parameter stands for, such as smtpd_reject_unlisted_recipient."""
     row = ROWS[restriction]
-    assert row.function is not None
-    return Step(row.function, row.reads, Rule.of(config, parameter))
+    return _step(row, Rule.of(config, parameter))
 
 
 def require_relay_control(config: Config) -> None:
@@ -51,6 +51,11 @@ def require_relay_control(config: Config) -> None:
     if not any(word.lower() in RELAY_CONTROL for word in named):
         problem = "smtpd_relay_restrictions and smtpd_recipient_restrictions would relay mail for everybody"
         raise config.error("smtpd_relay_restrictions", problem, f"add one of: {', '.join(RELAY_CONTROL)}")
+
+
+def _step(row: Row, rule: Rule) -> Step:
+    assert row.function is not None
+    return Step(row.function, row.reads, rule, Verdict(rule=rule))
 
 
 def _rows(config: Config, parameter: str) -> Iterator[tuple[str, Row]]:

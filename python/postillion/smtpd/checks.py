@@ -72,8 +72,10 @@ class Verdict(NamedTuple):
 
     def then(self, later: Verdict) -> Verdict:
         """Return this acceptance together with the verdict of a check that was asked later."""
-        if later.refuses:
+        if self is ACCEPT or later.refuses:
             return later
+        if later is ACCEPT:
+            return self
         return Verdict(later.reply or self.reply, self.actions + later.actions, later.rule or self.rule)
 
 

@@ -5,7 +5,7 @@ use postillion_core::smtpd::request;
 use pyo3::prelude::*;
 
 /// The next step of a session's owner.
-#[pyclass(frozen, eq, hash, from_py_object, module = "postillion._core.smtpd", rename_all = "SCREAMING_SNAKE_CASE")]
+#[pyclass(frozen, eq, from_py_object, module = "postillion._core.smtpd", rename_all = "SCREAMING_SNAKE_CASE")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the same as in the core, which has the documentation")]
 pub enum Next {
@@ -47,6 +47,10 @@ same_names!(Idle, Full, Sleep, Close, Helo, Mail, Rcpt, Vrfy, Data, EndOfData, R
 
 #[pymethods]
 impl Next {
+    fn __hash__(&self) -> isize {
+        *self as isize
+    }
+
     #[getter]
     fn is_question(&self) -> bool {
         server::Next::from(*self).is_question()
