@@ -179,8 +179,10 @@ class Service:
 
     def _connection(self, key: int) -> Connection | None:
         """Return a client's connection, None when the client is gone."""
+        if self.core.peer(key) is None:
+            return None
         connection = self.connections.get(key)
-        if connection is None and self.core.peer(key) is not None:
+        if connection is None:
             connection = self.connections[key] = Connection(self, key)
         return connection
 
