@@ -79,7 +79,7 @@ mod _core {
     #[pymodule]
     mod smtpd {
         #[pymodule_export]
-        use crate::smtpd::{SmtpdConfig, SmtpdService, SmtpdSession};
+        use crate::smtpd::{Next, Request, SmtpdConfig, SmtpdService, SmtpdSession};
     }
 
     /// Give the submodules and their functions their full names, and make them importable: an extension module has no
