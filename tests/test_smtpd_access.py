@@ -336,3 +336,15 @@ def test_a_restriction_behind_permit_is_ignored_with_a_warning(tmp_path: Path) -
 def test_an_acceptance_is_remembered_as_the_rows_read(restriction: str, remembers: bool, tmp_path: Path) -> None:
     asked = access(tmp_path, [*STRICT, f"smtpd_recipient_restrictions = {restriction}"])
     assert asked.remembers is remembers
+
+
+@pytest.mark.parametrize(("protocols", "kind"), [("ipv4", Class.DEFAULT), ("all", Class.LOCAL), ("ipv6", Class.LOCAL)])
+def test_literal_is_local_only_for_a_protocol_in_use(tmp_path: Path, protocols: str, kind: Class) -> None:
+    config = site(tmp_path, ["inet_interfaces = [::1]", f"inet_protocols = {protocols}", *STRICT])
+    assert Destinations(config).of("user@[IPv6:::1]").kind is kind
+
+
+@pytest.mark.parametrize(("numeric", "kind"), [("no", Class.DEFAULT), ("yes", Class.LOCAL)])
+def test_numeric_domain_is_a_literal_where_the_site_allows_it(tmp_path: Path, numeric: str, kind: Class) -> None:
+    options = ["inet_interfaces = 127.0.0.1", f"resolve_numeric_domain = {numeric}", *STRICT]
+    assert Destinations(site(tmp_path, options)).of("user@127.0.0.1").kind is kind

@@ -34,6 +34,8 @@ class SmtpdConfig:
         smtputf8: bool = True,
         strict_smtputf8: bool = False,
         strict_envelopes: bool = False,
+        allow_min_user: bool = False,
+        resolve_numeric_domain: bool = False,
         discard_ehlo_keywords: Sequence[str] = ...,
         disable_vrfy: bool = False,
         helo_required: bool = False,

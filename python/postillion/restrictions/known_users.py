@@ -11,6 +11,7 @@ from typing import Final
 
 from postillion.address.classes import Class
 from postillion.address.destination import Destination
+from postillion.address.rules import address_rules
 from postillion.config import Config
 from postillion.tables import Maps, open_maps
 
@@ -30,7 +31,7 @@ class KnownUsers:
 
         self._rewriting = [maps(name) for name in ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")]
         self._rewriting = [table for table in self._rewriting if table]
-        self._delimiters = config.text("recipient_delimiter")
+        self._rules = address_rules(config)
         names = config.flag("show_user_unknown_table_name")
 
         def table(parameter: str, code: str, name: str) -> tuple[Maps, int, str]:
@@ -75,13 +76,6 @@ class KnownUsers:
         return code, name
 
     def _keys(self, destination: Destination) -> list[str]:
-        """Return the search keys: the address, the address without its extension, the whole domain."""
-        local, domain = destination.local.lower(), destination.domain
-        locals_ = [local]
-        base = next((local[:at] for at in range(1, len(local)) if local[at] in self._delimiters), None)
-        if base is not None:
-            locals_.append(base)
-        keys = [f"{part}@{domain}" for part in locals_]
-        if destination.kind is Class.LOCAL:
-            keys += locals_
-        return [*keys, f"@{domain}"]
+        """Return the search keys of a recipient: with its extension, without it, the whole domain."""
+        is_local = destination.kind is Class.LOCAL
+        return self._rules.recipient_keys(destination.local, destination.domain, is_local=is_local)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postillion._core.cleanup import CleanupSettings
@@ -46,6 +47,9 @@ def prepare(daemon: Daemon) -> Parts:
             "smtpd_tls_auth_only = yes is not supported yet, and with smtpd_sasl_auth_enable no client could log in"
         )
         raise config.error("smtpd_tls_auth_only", problem, "remove one of them, or keep Postfix for this service")
+    if config.text("smtpd_python_handler").strip():
+        # As root: mail_owner may not be able to read the Python installation. Most sites need no aiosmtpd.
+        importlib.import_module("postillion.handler.handler")
     access = Access(config, log.warning)
     names = Names(log.warning, enabled=config.flag("smtpd_peername_lookup"))
     settings = cleanup.settings(config)
@@ -102,6 +106,8 @@ def server_config(
         smtputf8=config.flag("smtputf8_enable"),
         strict_smtputf8=config.flag("strict_smtputf8"),
         strict_envelopes=config.flag("strict_rfc821_envelopes"),
+        allow_min_user=config.flag("allow_min_user"),
+        resolve_numeric_domain=config.flag("resolve_numeric_domain"),
         discard_ehlo_keywords=config.items("smtpd_discard_ehlo_keywords"),
         disable_vrfy=config.flag("disable_vrfy_command"),
         helo_required=config.flag("smtpd_helo_required"),

@@ -4,6 +4,7 @@ use crate::cleanup::CleanupSettings;
 use crate::log::Log;
 use crate::queue::Journal;
 use crate::smtpd::Next;
+use postillion_core::address::syntax::Syntax;
 use postillion_core::clock::wall_now_us;
 use postillion_core::mail::envelope::{BodyType, Ret};
 use postillion_core::mail::reply::{Enhanced, Reply};
@@ -30,7 +31,7 @@ pub struct SmtpdConfig {
 impl SmtpdConfig {
     #[new]
     #[pyo3(signature = (log, cleanup_settings, journal, *, myhostname, banner, mail_name="Postfix",
-                        message_size_limit=10_240_000, smtputf8=true, strict_smtputf8=false, strict_envelopes=false,
+                        message_size_limit=10_240_000, smtputf8=true, strict_smtputf8=false, strict_envelopes=false, allow_min_user=false, resolve_numeric_domain=false,
                         discard_ehlo_keywords=vec![], disable_vrfy=false, helo_required=false, line_length_limit=2048,
                         recipient_limit=1000, recipient_overshoot_limit=1000, soft_error_limit=10,
                         hard_error_limit=20, junk_command_limit=100, error_sleep_s=1.0, in_flow_delay_s=0.0, timeout_s=300.0,
@@ -52,6 +53,8 @@ impl SmtpdConfig {
         smtputf8: bool,
         strict_smtputf8: bool,
         strict_envelopes: bool,
+        allow_min_user: bool,
+        resolve_numeric_domain: bool,
         discard_ehlo_keywords: Vec<String>,
         disable_vrfy: bool,
         helo_required: bool,
@@ -95,7 +98,13 @@ impl SmtpdConfig {
         let server = ServerConfig {
             myhostname,
             banner,
-            dialect: Dialect { strict_envelopes, smtputf8, strict_smtputf8, message_size_limit },
+            dialect: Dialect {
+                strict_envelopes,
+                smtputf8,
+                strict_smtputf8,
+                message_size_limit,
+                syntax: Syntax { min_user: allow_min_user, numeric_domain: resolve_numeric_domain },
+            },
             discard_ehlo_keywords: upper(discard_ehlo_keywords),
             disable_vrfy,
             helo_required,

@@ -93,15 +93,12 @@ impl Server {
         self.close(Ending::Orderly);
     }
 
-    /// The refusal of MAIL's AUTH=, if it is refused (RFC 4954 §5).
-    pub(super) fn refuse_mail_auth(&self, mail: &MailArguments) -> Option<Reply> {
-        mail.auth.as_ref()?;
-        if self.config.auth_mechanisms.is_empty() {
-            Some(Reply::new(503, [5, 1], "Error: authentication not enabled"))
-        } else if self.identity.is_none() {
-            Some(Reply::new(503, [5, 4], "Error: send AUTH command first"))
-        } else {
-            None
+    /// Return MAIL's arguments with the sender of AUTH= that the server believes: a client that has not authenticated
+    /// speaks for nobody (RFC 4954 §5).
+    pub(super) fn believed(&self, mut mail: MailArguments) -> MailArguments {
+        if self.identity.is_none() {
+            mail.auth = mail.auth.map(|_| "<>".into());
         }
+        mail
     }
 }

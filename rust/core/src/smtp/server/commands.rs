@@ -128,10 +128,7 @@ impl Server {
         if self.chunks.is_some() {
             return self.answer(Verb::Mail, Reply::new(503, [5, 1], "Error: MAIL after BDAT"));
         }
-        let parsed = MailArguments::parse(arguments, &self.config.dialect).and_then(|mail| {
-            let refusal = self.refuse_mail_auth(&mail);
-            refusal.map_or(Ok(mail), |reply| Err(Refused::Other(reply)))
-        });
+        let parsed = MailArguments::parse(arguments, &self.config.dialect).map(|mail| self.believed(mail));
         match parsed {
             Ok(mail) if self.config.asks_mail => self.mode = Mode::Waiting(Pending::Mail(Box::new(mail))),
             Ok(mail) => {
