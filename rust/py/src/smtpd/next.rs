@@ -7,7 +7,6 @@ use pyo3::prelude::*;
 /// The next step of a session's owner.
 #[pyclass(frozen, eq, from_py_object, module = "postillion._core.smtpd", rename_all = "SCREAMING_SNAKE_CASE")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the same as in the core, which has the documentation")]
 pub enum Next {
     Idle,
     Full,
@@ -59,7 +58,6 @@ impl Next {
 
 /// A request of the service to its owner; `key` is the connection's number.
 #[pyclass(frozen, module = "postillion._core.smtpd")]
-#[expect(missing_docs, reason = "the same as in the core, which has the documentation")]
 pub enum Request {
     Welcome { key: u64 },
     Decide { key: u64, next: Next },
