@@ -3,6 +3,7 @@
 //! The reader is linear and never recurses: comments nest by a counter. It gives spans, so that a header in which one
 //! address is completed keeps every other octet as it was written.
 
+use memchr::{memchr2, memrchr};
 use std::ops::Range;
 
 /// An address in a list.
@@ -163,6 +164,9 @@ fn comment_end(value: &[u8], start: usize) -> usize {
 /// Where the local part ends: the last `@` that is not quoted.
 pub fn at_sign(address: &str) -> Option<usize> {
     let octets = address.as_bytes();
+    if memchr2(b'"', b'\\', octets).is_none() {
+        return memrchr(b'@', octets);
+    }
     let (mut at, mut found) = (0, None);
     while at < octets.len() {
         match octets[at] {
