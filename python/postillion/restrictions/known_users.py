@@ -76,6 +76,6 @@ class KnownUsers:
         return code, name
 
     def _keys(self, destination: Destination) -> list[str]:
-        """Return the search keys: the address, the address without its extension, the whole domain."""
+        """Return the search keys of a recipient: with its extension, without it, the whole domain."""
         is_local = destination.kind is Class.LOCAL
         return self._rules.recipient_keys(destination.local, destination.domain, is_local=is_local)
