@@ -48,11 +48,13 @@ fn messages() -> &'static Messages {
     static MESSAGES: OnceLock<Messages> = OnceLock::new();
     MESSAGES.get_or_init(|| {
         let large: Vec<u8> = b"a line of thirty octets in all\r\n".iter().copied().cycle().take(LARGE_OCTETS).collect();
-        let queue = Queue::write("delivery-session", &[SMALL, SMALL, &large, &large]);
+        let contents: [&[u8]; 4] = [SMALL, SMALL, &large, &large];
+        let queue = Queue::write("delivery-session", &contents);
         let mut octets = queue.octets.clone();
-        for ((_, record), is_damaged) in queue.records.iter().zip(IS_DAMAGED) {
-            // Within the content: the record ends with its envelope.
-            octets[record.start + (record.len() / 2)] ^= u8::from(is_damaged);
+        for (((_, record), content), is_damaged) in queue.records.iter().zip(contents).zip(IS_DAMAGED) {
+            let mut windows = octets[record.clone()].windows(content.len());
+            let at = record.start + windows.position(|window| window == content).expect("the content");
+            octets[at + content.len() - 1] ^= u8::from(is_damaged);
         }
         std::fs::write(&queue.segment, octets).expect("the segment");
         let name = queue.segment.file_name().and_then(|name| name.to_str()).expect("a name");
