@@ -50,7 +50,7 @@ lint: build
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest postillion._core
 
-## House English: the words to replace in comments, docs, texts and names. FILES="a b": these alone; WORD=settle: this
+## House English: the words to replace in comments, docs, texts and names. FILES="a b": these alone; WORD=NAME: this
 ## word alone; COUNT=1: the number in each file.
 words:
 	$(PYTHON) tests/words.py $(if $(COUNT),--count) $(if $(WORD),--only "$(WORD)") $(FILES)
@@ -89,8 +89,9 @@ wheel: $(VENV)/.tools
 ## Licences, duplicates and sources of the Rust dependencies, by deny.toml (needs cargo-deny). ADVISORIES=1 also asks the
 ## advisory database, over the network.
 deny:
-	cargo deny --locked check bans licenses sources $(if $(ADVISORIES),advisories)
-	cargo deny --locked --manifest-path rust/fuzz/Cargo.toml check bans licenses sources $(if $(ADVISORIES),advisories)
+	for manifest in Cargo.toml rust/fuzz/Cargo.toml; do \
+		cargo deny --locked --manifest-path $$manifest check -A unmatched-skip -A license-exception-not-encountered \
+			bans licenses sources $(if $(ADVISORIES),advisories) || exit 1; done
 
 ## Instructions a message in each core, against benches/instructions.json (needs valgrind). RECORD=1 writes that anew.
 instructions:

@@ -4,6 +4,6 @@
 text && /^[a-z-]+:/ {
     split($0, target, ":")
     count = split(text, lines, "\n")
-    for (i = 1; i <= count; i++) printf "%-14s %s\n", i == 1 ? target[1] : "", lines[i]
+    for (i = 1; i <= count; i++) printf "%-17s %s\n", i == 1 ? target[1] : "", lines[i]
 }
 { text = "" }

@@ -1,14 +1,14 @@
-"""How many messages does aiosmtpd's Controller take, with its own protocol class and with ours?
+"""How many messages a second does aiosmtpd's Controller accept, with its own protocol class and with ours?
 
-    postillion bench's source -> Controller -> a handler that counts        127.0.0.1, one process, asyncio's loop
+    postillion bench's source -> Controller -> a counting handler        127.0.0.1, one process, asyncio's loop
 
-Both classes serve in turn, each run in a new process: `stock` is `aiosmtpd.smtp.SMTP`, `ours`
-`postillion.aiosmtpd.SMTP`, under the same handler and the same dialogue. Messages of 4 KiB go over a connection
-each and over connections that are kept, those of 1 MB over kept ones. Medians of the runs; `CPU ms` is user and system
-time of the server alone, a message. `correct`: every message was accepted and handed over once, and both classes handed
-over the same number of octets.
+The classes alternate, each run in a new process: `stock` is `aiosmtpd.smtp.SMTP`, `ours` is
+`postillion.aiosmtpd.SMTP`, with the same handler and the same commands. Messages of 4 KiB use new and kept
+connections, messages of 1 MB kept ones. The rows are medians of the runs. `CPU ms` is the server's user and system time
+a message. `correct`: every message was accepted and reached the handler once, and both classes passed the same number
+of octets.
 
-Needs no privilege; ends by itself.
+Needs no privilege.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TICKS_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Load:
-    """Messages of a size, and the ratio that is hoped for."""
+    """Messages of one size, and the target ratio."""
 
     name: str
     octets: int
@@ -55,20 +55,21 @@ LOADS = (
 
 
 class Counting:
-    """A handler that counts what it gets."""
+    """A handler that counts messages and octets."""
 
     def __init__(self) -> None:
         self.messages = 0
         self.octets = 0
 
     async def handle_DATA(self, server: object, session: object, envelope: Any) -> str:
+        """Count the message and accept it."""
         self.messages += 1
         self.octets += len(envelope.content)
         return "250 OK"
 
 
 def serve(kind: str, port: int) -> None:
-    """Serve until standard input ends; print what was handed over."""
+    """Serve until standard input ends; print the handler's counts."""
     import aiosmtpd.smtp
     from aiosmtpd.controller import Controller
 
@@ -90,14 +91,14 @@ def serve(kind: str, port: int) -> None:
 
 @contextlib.contextmanager
 def server(kind: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A server in a process of its own, and its port."""
+    """Run a server in its own process; yield the process and its port."""
     port = free_port()
     command = [sys.executable, str(Path(__file__)), "--serve", kind, str(port)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         if process.stdout.readline().strip() != READY:
-            raise RuntimeError(f"no server of {kind}")
+            raise RuntimeError(f"the server of {kind} did not start")
         yield process, port
     finally:
         process.kill()
@@ -105,14 +106,14 @@ def server(kind: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 
 def cpu_s(pid: int) -> float:
-    """Return user and system time of a process."""
+    """Return the user and system time of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_S
 
 
 @dataclass
 class Run:
-    """What a run measured."""
+    """The measures of one run."""
 
     messages_s: float
     cpu_ms: float
@@ -127,13 +128,13 @@ def run(kind: str, load: Load, messages: int, warm_up: int) -> Run:
         before = cpu_s(process.pid)
         rate = harness.bench_inject(port, messages, load.octets, SESSIONS, reuse=load.reuse)
         cpu = cpu_s(process.pid) - before
-        told, _ = process.communicate(timeout=PATIENCE_S)
-        handed, octets = map(int, told.split())
+        output, _ = process.communicate(timeout=PATIENCE_S)
+        handed, octets = map(int, output.split())
     return Run(rate, cpu * 1000 / messages, octets, handed == messages + warm_up and process.returncode == 0)
 
 
 def main() -> None:
-    """Run, and print."""
+    """Run all loads and report."""
     parser = harness.parser(__doc__)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--serve", nargs=2, metavar=("KIND", "PORT"), help=argparse.SUPPRESS)
@@ -143,9 +144,9 @@ def main() -> None:
         return
     runs, part = (1, 40) if options.quick else (options.runs, 1)
     numbers = ", ".join(str(max(load.messages // part, SESSIONS)) for load in LOADS)
-    flags = f"{numbers} messages, {SESSIONS} sessions, medians of {runs} runs in turn"
+    flags = f"{numbers} messages, {SESSIONS} sessions, medians of {runs} alternating runs"
     columns = ["load" + " " * 19, "class", "messages/s", "CPU ms", "correct"]
-    result = Result("What aiosmtpd's Controller takes, with its class and with ours", flags, columns)
+    result = Result("Messages through aiosmtpd's Controller, with its class and with ours", flags, columns)
     result.begin()
     for load in LOADS:
         messages = max(load.messages // part, SESSIONS)
@@ -167,7 +168,7 @@ def main() -> None:
         if costs["ours"]:
             cheaper = costs["stock"] / costs["ours"]
             result.aim(f"{load.name}: messages a CPU second", f"{load.aim:g}", f"{cheaper:.1f}", cheaper >= load.aim)
-    result.tell(options)
+    result.report(options)
 
 
 if __name__ == "__main__":

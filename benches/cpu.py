@@ -2,14 +2,14 @@
 
     smtp-source -> Postillion under `perf record -g` -> smtp-sink        a load of benches/relay.py
 
-Samples of the CPUs' clocks, by program and thread, and by what ran: in the kernel sockets, waiting and waking, fsync,
-files; in user mode Rust, Python, and the libraries below both. Then the functions that ran most, and a flame graph.
-`ms a message` is the CPU time that the processes were charged (proc(5)), in proportion to the samples; under perf it
-is higher than without. Stacks are as deep as frame pointers lead: whole in the kernel, short in user mode. `correct`:
-every message was relayed once, and there are samples.
+CPU clock samples by program and thread, and by kind: in the kernel sockets, waits and wake-ups, fsync, files; in user
+mode Rust, Python, and libraries. Then the most frequent functions, and a flame graph. `ms a message` is the CPU time of
+the processes (proc(5)), in proportion to the samples. It is higher under perf than without. Stacks depend on frame
+pointers: complete in the kernel, short in user mode. `correct`: every message was relayed once, and there are samples.
 
 --write NAME puts the tables between `<!-- NAME -->` and `<!-- end -->` of docs/profile.md, the graph into docs/plots/.
-Needs Debian's linux-perf and postfix packages, and the right to profile (root); says `skipped` and why without.
+Needs Debian's linux-perf and postfix packages, and the right to profile (root). Without them it prints `skipped` and
+why.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PLOTS = ROOT / "docs" / "plots"
 TOP = 15
 ATTACH_MAX_S = 10.0
 MIN_SHARE = 0.005
-"""Threads with less of the samples are one row."""
+"""Threads with a smaller share of the samples share one row."""
 
 KERNEL = (
     ("fsync", re.compile(r"fsync|fdatasync|sync_file_range")),
@@ -50,12 +50,12 @@ KERNEL = (
     ("waits", re.compile(r"epoll|ep_poll|schedule|futex|eventfd|sys_poll|switch_to|nanosleep")),
     ("files", re.compile(r"ext4|xfs|btrfs|vfs_|do_sys_open|filename|path_|pipe_|do_unlinkat|filemap")),
 )
-"""Kinds of time in the kernel: the first whose pattern is in any frame of the stack."""
+"""Kinds of kernel time: the first one whose pattern matches any frame of the stack."""
 USER = (
     ("Rust", re.compile(r"/_core[^/]*\.so")),
     ("Python", re.compile(r"/(lib)?python3[^/]*$")),
 )
-"""Kinds of time in user mode, by the file that the innermost frame is in."""
+"""Kinds of user time, by the file of the innermost frame."""
 KINDS = (*(kind for kind, _ in KERNEL), "kernel", *(kind for kind, _ in USER), "libraries")
 COLOURS = dict(
     zip(KINDS, ("#d9534f", "#f0a860", "#f3d25b", "#c8b28a", "#d8cfc4", "#7fb77e", "#6fa8dc", "#b4a7d6"), strict=True)
@@ -67,7 +67,7 @@ UNKNOWN = "[unknown]"
 
 @dataclass(frozen=True)
 class Sample:
-    """Where a thread was: the frames are (function, file), innermost first."""
+    """One sample of a thread. The frames are (function, file), innermost first."""
 
     pid: int
     thread: str
@@ -75,7 +75,7 @@ class Sample:
 
     @property
     def kind(self) -> str:
-        """What ran."""
+        """The kind of time."""
         kernel = [name for name, file in self.frames if file.startswith(IN_KERNEL)]
         if kernel:
             stack = " ".join(kernel)
@@ -85,12 +85,12 @@ class Sample:
 
     @property
     def innermost(self) -> str:
-        """The function that ran; its file where the name is not known."""
+        """The running function, or its file when the name is unknown."""
         name, file = self.frames[0] if self.frames else (UNKNOWN, "")
         return name if name != UNKNOWN else f"in {Path(file).name}"
 
     def stack(self) -> Iterator[str]:
-        """The known frames next to the innermost one, outermost first."""
+        """Return the known frames up to the innermost one, outermost first."""
         known = 0
         while known < len(self.frames) and self.frames[known][0] != UNKNOWN:
             known += 1
@@ -102,7 +102,7 @@ FRAME = re.compile(r"\s+[0-9a-f]+ (?P<name>.*) \((?P<file>[^()]*(?:\([^()]*\))?)
 
 
 def read_samples(lines: Iterable[str]) -> Iterator[Sample]:
-    """Read what `perf script -F comm,pid,tid,ip,sym,dso` prints: a head, its frames, an empty line."""
+    """Parse the output of `perf script -F comm,pid,tid,ip,sym,dso`: a head, its frames, an empty line."""
     head: re.Match[str] | None = None
     frames: list[tuple[str, str]] = []
     for line in itertools.chain(lines, [""]):
@@ -117,7 +117,7 @@ def read_samples(lines: Iterable[str]) -> Iterator[Sample]:
 
 
 def why_not() -> str | None:
-    """Say why nothing can be profiled here, if so."""
+    """Return the reason why this machine cannot profile; None if it can."""
     for program, package in (("perf", "linux-perf"), ("smtp-source", "postfix"), ("smtp-sink", "postfix")):
         if shutil.which(program) is None:
             return f"{program} is not installed (Debian package {package})"
@@ -129,18 +129,13 @@ def why_not() -> str | None:
 
 
 def names(pids: Iterable[int]) -> dict[int, str]:
-    """Return the program that each of our processes is."""
-    named = {}
-    for pid in pids:
-        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        module = next((word for word in words if word.startswith("postillion.")), "python")
-        named[pid] = module.rpartition(".")[2]
-    return named
+    """Return the program name of each process."""
+    return {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
 
 
 @dataclass
 class Profile:
-    """What ran: samples, what program each process is, and the CPU milliseconds a message that they were charged."""
+    """The samples, the program of each process, and the CPU milliseconds a message."""
 
     samples: list[Sample]
     programs: dict[int, str]
@@ -148,13 +143,14 @@ class Profile:
     cpu_ms: float
     correct: bool
 
-    def place(self, sample: Sample) -> tuple[str, str]:
-        """Return the program and the thread that a sample is of; a program's first thread runs its event loop."""
-        return self.programs[sample.pid], "loop" if sample.thread.startswith("python") else sample.thread
+    def program_and_thread(self, sample: Sample) -> tuple[str, str]:
+        """Return the program and the thread of a sample. A program's first thread runs its event loop."""
+        program = self.programs[sample.pid]
+        return program, "loop" if sample.thread == program else sample.thread
 
 
 def profile(options: argparse.Namespace) -> Profile:
-    """Relay under perf."""
+    """Relay messages under perf; return the profile."""
     load = relay.LOADS[options.load]
     messages, warm_up = load.messages(options), options.warm_up
     with harness.site(options, harness.DOWN) as site, mta.running(site), contextlib.ExitStack() as next_hop:
@@ -172,7 +168,7 @@ def profile(options: argparse.Namespace) -> Profile:
             mta.wait_for("the deliveries", lambda: count() >= expected, harness.DRAIN_MAX_S)
             used = family(master)
         programs = names(used)
-        script = ["perf", "script", "-i", data, "--no-inline", "-F", "comm,pid,tid,ip,sym,dso"]
+        script = ["perf", "script", "-i", str(data), "--no-inline", "-F", "comm,pid,tid,ip,sym,dso"]
         script += ["--pid", ",".join(map(str, programs))]
         with subprocess.Popen(
             script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"
@@ -187,10 +183,10 @@ def profile(options: argparse.Namespace) -> Profile:
 
 @contextlib.contextmanager
 def recording(data: Path, frequency: int) -> Iterator[Path]:
-    """Sample all CPUs while the block lasts; `data` can be read afterwards."""
+    """Sample all CPUs during the block; `data` is complete afterwards."""
     perf = subprocess.Popen([*RECORD, "-F", str(frequency), "-o", data])
     try:
-        # It samples when it begins to write.
+        # perf samples once it has begun to write.
         mta.wait_for("perf", lambda: perf.poll() is not None or (data.exists() and data.stat().st_size), ATTACH_MAX_S)
         yield data
     finally:
@@ -206,11 +202,11 @@ def summary(of: Profile, options: argparse.Namespace) -> Result:
     result = Result("Where the CPU time of a relayed message goes", flags, columns)
     result.begin()
     samples, everything = of.samples, max(len(of.samples), 1)
-    by_place = Counter(of.place(sample) for sample in samples)
-    small = {where for where, count in by_place.items() if count / everything < MIN_SHARE}
+    by_thread = Counter(of.program_and_thread(sample) for sample in samples)
+    small = {where for where, count in by_thread.items() if count / everything < MIN_SHARE}
     cells: Counter[tuple[tuple[str, str], str]] = Counter()
     for sample in samples:
-        where = of.place(sample)
+        where = of.program_and_thread(sample)
         cells[("others", "") if where in small else where, sample.kind] += 1
     rows = sorted({where for where, _ in cells}, key=lambda where: -sum(cells[where, kind] for kind in KINDS))
     for where in [*rows, ("all", "")]:
@@ -223,7 +219,7 @@ def summary(of: Profile, options: argparse.Namespace) -> Result:
 
 
 def top(samples: Sequence[Sample]) -> list[str]:
-    """Return the functions that ran most, as the lines of a Markdown table."""
+    """Return the most frequent functions, as the lines of a Markdown table."""
     ran = Counter((sample.innermost, sample.kind) for sample in samples)
     lines = ["| function | kind | % |", "|---|---|---|"]
     for (name, kind), count in ran.most_common(TOP):
@@ -232,11 +228,11 @@ def top(samples: Sequence[Sample]) -> list[str]:
 
 
 def graph(of: Profile, title: str) -> str:
-    """Return the flame graph: program, thread, kind, frames; a frame has the colour of the kind that it ran as most."""
+    """Return the flame graph: program, thread, kind, frames. A frame has the colour of its most frequent kind."""
     kinds: dict[str, Counter[str]] = {kind: Counter([kind]) for kind in KINDS}
     stacks: Counter[tuple[str, ...]] = Counter()
     for sample in of.samples:
-        stack = (*of.place(sample), sample.kind, *sample.stack())
+        stack = (*of.program_and_thread(sample), sample.kind, *sample.stack())
         stacks[stack] += 1
         for name in stack[3:]:
             kinds.setdefault(name, Counter())[sample.kind] += 1
@@ -245,15 +241,15 @@ def graph(of: Profile, title: str) -> str:
 
 
 def main() -> None:
-    """Profile, and tell."""
+    """Profile and report."""
     parser = harness.parser(__doc__)
     parser.add_argument("--load", choices=relay.LOADS, default="new")
-    parser.add_argument("--down", action="store_true", help="nobody listens at the next hop (benches/injection.py)")
+    parser.add_argument("--down", action="store_true", help="no listener at the next hop (as in benches/injection.py)")
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--warm-up", type=int, default=200)
     parser.add_argument("--frequency", type=int, default=999, help="samples a second of CPU time")
-    parser.add_argument("--write", metavar="NAME", help="a place of docs/profile.md")
-    parser.add_argument("--svg", type=Path, help="write the flame graph to this file, too")
+    parser.add_argument("--write", metavar="NAME", help="write to the section NAME of docs/profile.md")
+    parser.add_argument("--svg", type=Path, help="write the flame graph to this file as well")
     options = parser.parse_args()
     if options.quick:
         options.messages, options.warm_up = 3000, 20
@@ -273,13 +269,13 @@ def main() -> None:
         options.svg.write_text(drawn)
     with tempfile.TemporaryDirectory() as directory:
         options.json = options.json or Path(directory) / "result.json"
-        result.tell(options)
-        told = json.loads(options.json.read_text())
+        result.report(options)
+        written = json.loads(options.json.read_text())
     if options.write:
         PLOTS.mkdir(exist_ok=True)
         (PLOTS / f"profile-{options.write}.svg").write_text(drawn)
-        text = [table(told), "", *functions, "", f"<!-- plot profile-{options.write}.svg: flame graph -->"]
-        put(PAGE, {options.write: "\n".join([f"{told['machine']}.", f"{told['versions']}.", "", *text])})
+        text = [table(written), "", *functions, "", f"<!-- plot profile-{options.write}.svg: flame graph -->"]
+        put(PAGE, {options.write: "\n".join([f"{written['machine']}.", f"{written['versions']}.", "", *text])})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How many decisions a second does the scheduler make while many messages wait, and what memory does each take?
+"""How many decisions a second does the scheduler make while many messages wait, and how much memory does each need?
 
-    rust/core/examples/decisions: the scheduler alone, with 5,000 messages under delivery for 10,007 destinations
+    rust/core/examples/decisions: the scheduler alone, with 5,000 messages in delivery for 10,007 destinations
 
-A decision is a job given to an agent and its result taken, with all that the scheduler does for it: admission, log
-lines and facts. `us of the scheduler` is the part of it that is the scheduler's own, of as many decisions in the same
-run: without the making of an agent's answer, and without the clearing away of the job, the log lines and the facts that
-came out. `correct`: every decision removed its message, and what waits waits still.
+A decision is one job from selection to result, with all work of the scheduler for it: admission, log lines and facts.
+`us of the scheduler` is the scheduler's own part, for the same number of decisions in the same run: without making the
+agent's result, and without freeing the job, its log lines and its facts. `correct`: every decision removed its message,
+and the waiting messages still wait.
 """
 
 import harness
@@ -14,15 +14,15 @@ from harness import Result
 AIM_PER_S = 1_000_000
 AIM_OCTETS = 200
 AIM_GROWTH = 1.5
-"""What a decision may cost with a million messages, to that with ten thousand."""
+"""Maximum cost of a decision with a million messages, relative to the cost with ten thousand."""
 
 
 def main() -> None:
-    """Measure and tell."""
+    """Measure and report."""
     parser = harness.parser(__doc__)
     parser.add_argument("--decisions", type=int, default=1_000_000)
     options = parser.parse_args()
-    sizes = (10_000, 100_000, 1_000_000)
+    sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     if options.quick:
         sizes, options.decisions = (1000, 10_000), 2000
     columns = ["waiting  ", "decisions/s", "us a decision", "us of the scheduler", "us an arrival"]
@@ -46,7 +46,7 @@ def main() -> None:
     result.aim("octets of memory a message", f"{AIM_OCTETS}", f"{last[1]:.0f}", last[1] <= AIM_OCTETS)
     what = f"cost with {sizes[-1]:,} waiting to that with {sizes[0]:,}"
     result.aim(what, f"within {AIM_GROWTH}", f"{growth:.2f}", growth <= AIM_GROWTH)
-    result.tell(options)
+    result.report(options)
 
 
 if __name__ == "__main__":

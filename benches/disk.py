@@ -1,11 +1,11 @@
-"""How many octets on disk does a queued message take, beside Postfix's?
+"""How many octets on disk does a queued message need, compared with Postfix?
 
-Messages with one size of body come in while the next hop is down, and each is tried once; then the blocks of every
-file in the queue are counted, as `du` does. `size` is the whole message with its header, as the log counts it;
-`message` is what it takes on disk, `reasons` what is kept of its attempt beside it. `correct`: the queue holds every
+Messages with one body size arrive while the next hop is down, and each has one delivery attempt. Then the bench counts
+the blocks of every file in the queue, as `du` does. `size` is the whole message with its header, as in the log;
+`message` is its size on disk, `reasons` the size of the record of its attempt. `correct`: the queue holds every
 message.
 
-Needs root and Debian's postfix package; ends by itself.
+Needs root and Debian's postfix package.
 """
 
 import argparse
@@ -22,15 +22,15 @@ from support import mta
 
 AIM_OCTETS = 4700
 BLOCK_OCTETS = 512
-"""What stat counts blocks in."""
+"""The unit of `st_blocks`."""
 MESSAGES = {"postfix": ("incoming", "active", "deferred", "hold"), "postillion": ("incoming", "deferred", "hold")}
-"""Directories with the messages themselves."""
+"""Directories of the messages."""
 REASONS = {"postfix": ("defer", "bounce"), "postillion": ("active",)}
-"""Directories with what became of them: Postillion's state log is in active/."""
+"""Directories of the delivery records. Postillion's state log is in active/."""
 
 
 def on_disk(queue: Path, names: Sequence[str]) -> int:
-    """Return the octets of all blocks under some of the queue's directories, theirs included."""
+    """Return the octets of all blocks in some of the queue's directories, including the directories."""
     total = 0
     for name in names:
         for directory, _, files in os.walk(queue / name):
@@ -40,7 +40,7 @@ def on_disk(queue: Path, names: Sequence[str]) -> int:
 
 
 def sealed(queue: Path) -> bool:
-    """Say whether nobody writes to a segment any more."""
+    """Return whether no segment has a writer."""
     for path in (queue / "incoming").glob("?" * 16):
         with path.open("rb") as file:
             try:
@@ -50,8 +50,8 @@ def sealed(queue: Path) -> bool:
     return True
 
 
-def weigh(program: str, octets: int, options: argparse.Namespace, result: Result) -> float:
-    """Return octets on disk a message, without reasons."""
+def measure(program: str, octets: int, options: argparse.Namespace, result: Result) -> float:
+    """Return the octets on disk a message, without reasons."""
     with harness.site(options, harness.DOWN) as site, mta.running(site, program):
         inject(site.port, 20)
         deliveries = Deliveries(site.log)
@@ -62,7 +62,7 @@ def weigh(program: str, octets: int, options: argparse.Namespace, result: Result
         expected = options.messages + 20
         mta.wait_for("the deferrals", lambda: deliveries.count_deferred() >= expected, harness.DRAIN_MAX_S)
         if program == "postillion":
-            # A segment in use has zeros ahead; at a reload it is sealed, as it is by itself after half a minute.
+            # A segment in use has zeros ahead. A reload seals it, as happens after half a minute without one.
             subprocess.run([*site.command("postillion"), "reload"], check=True, capture_output=True)
             mta.wait_for("sealed segments", lambda: sealed(site.queue))
         grown = [on_disk(site.queue, names) - was for names, was in zip(parts, before, strict=True)]
@@ -71,11 +71,11 @@ def weigh(program: str, octets: int, options: argparse.Namespace, result: Result
         correct = harness.queued(site, program) == expected
     result.correct &= correct
     result.row(program, octets, size, message, reasons, (message + reasons) / size, correct)
-    return message
+    return float(message)
 
 
 def main() -> None:
-    """Weigh both programs' queues and tell."""
+    """Measure both programs' queues and report."""
     parser = harness.parser(__doc__, compares=True)
     parser.add_argument("--messages", type=int, default=5000)
     options = parser.parse_args()
@@ -90,11 +90,11 @@ def main() -> None:
     result.begin()
     for octets in (4096,) if options.quick else (1024, 4096, 65536):
         for program in harness.programs(options):
-            each = weigh(program, octets, options, result)
+            each = measure(program, octets, options, result)
             if (program, octets) == ("postillion", 4096):
-                aimed = f"{each:.0f}"
-                result.aim("octets on disk of a 4 KiB message", f"under {AIM_OCTETS}", aimed, each < AIM_OCTETS)
-    result.tell(options)
+                measured = f"{each:.0f}"
+                result.aim("octets on disk of a 4 KiB message", f"under {AIM_OCTETS}", measured, each < AIM_OCTETS)
+    result.report(options)
 
 
 if __name__ == "__main__":

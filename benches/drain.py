@@ -1,12 +1,12 @@
-"""How long does a backlog take to leave once its next hop is back, beside Postfix in the same run?
+"""How long does the delivery of a backlog take once its next hop is back, compared with Postfix in the same run?
 
     queue of deferred messages -> postqueue -f -> MTA -> smtp-sink
 
-Both programs take the messages in while `defer_transports` puts them off; then it is taken away, the same sink runs,
-and the clock goes from the flush to the last delivery in the log. `correct`: each message was delivered once and the
-queue is empty.
+Both programs accept the messages while `defer_transports` defers them. Then the bench clears the parameter and starts
+the same sink. The time is from the flush to the last delivery in the log. `correct`: each message was delivered once,
+and the queue is empty.
 
-Needs root and Debian's postfix package; ends by itself.
+Needs root and Debian's postfix package.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def drain(program: str, options: argparse.Namespace, result: Result) -> float:
         subprocess.run([*_control(site, program), "reload"], check=True, capture_output=True)
         mta.wait_for("the reload", lambda: "reload -- " in site.log_text())
         with sink(site.next_port):
-            # One message more comes through: the reload is done, and an agent runs.
+            # The delivery of one more message shows that the reload is done and an agent runs.
             inject(site.port, 1)
             mta.wait_for("the first delivery", lambda: deliveries.count() >= 1)
             master = int((site.queue / "pid" / "master.pid").read_text())
@@ -43,7 +43,8 @@ def drain(program: str, options: argparse.Namespace, result: Result) -> float:
         correct = deliveries.sent == count + 1 and deliveries.failed == 0 and harness.queued(site, program) == 0
     result.correct &= correct
     result.row(program, took_s, count / took_s, cpu / count * 1000, correct)
-    return count / took_s
+    rate: float = count / took_s
+    return rate
 
 
 def _control(site: mta.Site, program: str) -> list[str]:
@@ -51,7 +52,7 @@ def _control(site: mta.Site, program: str) -> list[str]:
 
 
 def main() -> None:
-    """Run both programs in turn and tell."""
+    """Run both programs in turn and report."""
     parser = harness.parser(__doc__, compares=True)
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--octets", type=int, default=4096)
@@ -64,7 +65,7 @@ def main() -> None:
     result.begin()
     rates = {program: drain(program, options, result) for program in harness.programs(options)}
     result.aim_ratio("delivered a second to Postfix's", 6, rates)
-    result.tell(options)
+    result.report(options)
 
 
 if __name__ == "__main__":

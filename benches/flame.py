@@ -1,7 +1,7 @@
-"""A flame graph as SVG: how much of a program's time was spent under which calls.
+"""A flame graph as SVG: a program's time by call stack.
 
-A frame's width is its share of the samples, what it called stands on it; callees of a frame are in the order of their
-names. Pointing at a frame shows its name and share (an SVG `title`). No script runs in it.
+A frame's width is its share of the samples. Its callees are above it, in the order of their names. The SVG `title` of
+a frame shows its name and share. The SVG contains no script.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from html import escape
 WIDTH = 1200
 ROW = 16
 TEXT_WIDTH = 6.6
-"""Of a character, in a monospaced font of 11 px."""
+"""Width of a character in a monospaced font of 11 px."""
 MIN_SHARE = 0.002
-"""Narrower frames are left out: nobody could read them, and the file stays small."""
+"""Narrower frames are left out: they would be unreadable, and the file stays small."""
 DEPTH_MAX = 60
-"""Frames of a stack that are drawn."""
+"""Maximum number of frames drawn of a stack."""
 
 
 @dataclass
 class Frame:
-    """A call, how many samples were in it or under it, and what it called."""
+    """A call, its number of samples (including callees), and its callees."""
 
     name: str
     count: int = 0
@@ -38,7 +38,7 @@ class Frame:
 
 
 def draw(title: str, stacks: Iterable[tuple[Sequence[str], int]], colour: Callable[[str], str]) -> str:
-    """Return the SVG of these stacks, outermost call first, each with its number of samples."""
+    """Return the SVG of `stacks`: each one has its calls, outermost first, and its number of samples."""
     root = Frame("all")
     for stack, count in stacks:
         root.add(stack, count)
@@ -66,7 +66,7 @@ def draw(title: str, stacks: Iterable[tuple[Sequence[str], int]], colour: Callab
 
 
 def _boxes(frame: Frame, left: float, depth: int, all_samples: int) -> Iterator[tuple[Frame, float, int]]:
-    """Each frame that is wide enough, with the pixels to its left and its depth."""
+    """Yield each frame that is wide enough, with its left edge in pixels and its depth."""
     if frame.count / all_samples < MIN_SHARE:
         return
     yield frame, left, depth

@@ -1,9 +1,9 @@
-"""Does `postillion bench` load as hard as smtp-source, and take as much as smtp-sink?
+"""Is `postillion bench` as fast as smtp-source and smtp-sink?
 
-Each of the two sources sends to each of the two sinks, with a new connection a message and with sessions that stay,
-4 KiB messages, 20 sessions, nothing between source and sink. The rate is messages a second, `us` the source's CPU
-microseconds a message; medians of the runs, in which the sources take turns. The aims compare sources at our sink and
-sinks under our source: the other pairs are held up by the end that is not asked about.
+Each of the two sources sends directly to each of the two sinks, with new and with kept connections, 4 KiB messages, 20
+sessions. The rate is messages a second, `us` the source's CPU microseconds a message. The rows are medians of the runs;
+the sources alternate. The aims compare sources at our sink and sinks under our source: in the other pairs, the other
+end is the bottleneck.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SINKS = {"smtp-sink": harness.sink, "postillion bench": bench_sink}
 
 
 def cost(who: int, messages: int, send: Callable[[], float]) -> tuple[float, float]:
-    """Return the rate that `send` gives, and the CPU microseconds a message of `who` meanwhile (getrusage(2))."""
+    """Return the rate of `send`, and its CPU microseconds a message, of the process or thread `who` (getrusage(2))."""
     before = resource.getrusage(who)
     rate = send()
     after = resource.getrusage(who)
@@ -29,7 +29,7 @@ def cost(who: int, messages: int, send: Callable[[], float]) -> tuple[float, flo
 
 
 def main() -> None:
-    """Measure all pairs, and tell."""
+    """Measure all pairs and report."""
     parser = harness.parser(__doc__)
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--runs", type=int, default=3)
@@ -57,9 +57,9 @@ def main() -> None:
         old_rate, old_us, rate, us = medians["postillion bench", reuse]
         result.aim(f"our source over smtp-source, {kind} connections", "1", f"{rate / old_rate:.2f}", rate >= old_rate)
         result.aim(f"CPU of our source to smtp-source's, {kind}", "at most 1", f"{us / old_us:.2f}", us <= old_us)
-        sunk = medians["smtp-sink", reuse][2]
-        result.aim(f"our sink over smtp-sink, {kind} connections", "1", f"{rate / sunk:.2f}", rate >= sunk)
-    result.tell(options)
+        sink_rate = medians["smtp-sink", reuse][2]
+        result.aim(f"our sink over smtp-sink, {kind} connections", "1", f"{rate / sink_rate:.2f}", rate >= sink_rate)
+    result.report(options)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What the benches share: options, the two programs in turn, load and sink, counting, and how a result is told.
+"""Shared code of the benches: options, load and sink, counting, and reports.
 
-A bench answers one question. It makes a `Result`, whose `tell` prints machine, versions, flags, a table, the aims and
-`correct`, writes the same as JSON with --json, and ends the process with an error when the result is not correct.
+A bench answers one question. It makes a `Result`. `Result.report` prints machine, versions, flags, a table, the aims
+and `correct`, writes the same as JSON with --json, and exits with an error when the result is not correct.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from support import mta  # noqa: E402
 PROGRAMS = ("postfix", "postillion")
 DRAIN_MAX_S = 600.0
 SLICE_S = 0.05
-"""How long a source or sink of ours works at a time."""
+"""Longest time of one `run` call of our source or sink."""
 QUEUE_DIRECTORIES = ("incoming", "active", "deferred", "corrupt")
 DOWN = {"minimal_backoff_time": "3600s", "maximal_backoff_time": "4000s"}
-"""A site whose next hop refuses connections: what is deferred stays so for the length of a bench."""
+"""Parameters for a next hop that is down: deferred mail stays deferred during a bench."""
 
 
 @dataclass
 class Aim:
-    """What was to be reached, and what was measured."""
+    """A target of the project, and the measured value."""
 
     what: str
     aim: str
@@ -61,29 +61,29 @@ class Result:
     correct: bool = True
 
     def row(self, *cells: object) -> None:
-        """Add a row; print it, for a long run shows how far it is."""
+        """Add a row, and print it at once: a long run shows its progress."""
         texts = [f"{cell:.3g}" if isinstance(cell, float) and cell < 100 else number(cell) for cell in cells]
         self.rows.append(texts)
         print("  ".join(f"{text:>{len(name)}}" for text, name in zip(texts, self.columns, strict=True)), flush=True)
 
     def aim_ratio(self, what: str, aim: float, figures: Mapping[str, float], target: float | None = None) -> None:
-        """Note an aim of Postillion's figure over Postfix's, if both were measured; `target`: what is hoped for."""
+        """Record an aim for the ratio of Postillion to Postfix, if both were measured. `target`: the desired ratio."""
         if all(figures.get(program) for program in PROGRAMS):
             ratio = figures["postillion"] / figures["postfix"]
-            hoped = "" if target is None else f" (target {target:g})"
-            self.aim(what, f"{aim:g}{hoped}", f"{ratio:.1f}", ratio >= aim)
+            desired = "" if target is None else f" (target {target:g})"
+            self.aim(what, f"{aim:g}{desired}", f"{ratio:.1f}", ratio >= aim)
 
     def aim(self, what: str, aim: str, measured: str, met: bool) -> None:
-        """Note an aim of the project and whether it was met. A missed aim does not make a result incorrect."""
+        """Record an aim of the project and whether it was met. A missed aim does not make a result incorrect."""
         self.aims.append(Aim(what, aim, measured, met))
 
     def begin(self) -> None:
-        """Print what is asked, and of which machine."""
+        """Print the question, the machine, the versions and the columns."""
         print(f"{self.question}\n{machine()}\n{versions()}\n{self.flags}\n")
         print("  ".join(self.columns), flush=True)
 
-    def tell(self, options: argparse.Namespace) -> None:
-        """Print the rest; write everything as JSON if asked to; end the process if it is not correct."""
+    def report(self, options: argparse.Namespace) -> None:
+        """Print the aims; write everything as JSON with --json; exit with an error if the result is not correct."""
         for aim in self.aims:
             print(f"{aim.what}: {aim.measured}, aim {aim.aim}: {'met' if aim.met else 'MISSED'}")
         print(f"correct={self.correct}", flush=True)
@@ -96,23 +96,28 @@ class Result:
 
 
 def number(value: object) -> str:
-    """Return a number with its thousands apart; anything else as it is."""
+    """Return a number with thousands separators; any other value as text."""
     return f"{value:,.0f}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def parser(doc: str | None, *, compares: bool = False) -> argparse.ArgumentParser:
-    """Return a parser with the options that every bench has; `compares`: with Postfix."""
+    """Return a parser with the options of every bench. `compares`: the bench compares with Postfix."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--quick", action="store_true", help="small numbers: shows that it works, measures nothing")
+    made.add_argument("--quick", action="store_true", help="a short run that checks the bench and measures nothing")
     if compares:
-        made.add_argument("--only", choices=PROGRAMS, help="not the other one, and so no ratio")
-    made.add_argument("--json", type=Path, help="write the result to this file, too")
-    made.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="where queues are: on a real disk")
+        made.add_argument("--only", choices=PROGRAMS, help="measure this program only; prints no ratio")
+    made.add_argument("--json", type=Path, help="write the result to this file as well")
+    made.add_argument(
+        "--directory",
+        type=Path,
+        default=Path("/var/tmp"),  # noqa: S108 - a real disk
+        help="directory of the queues, on a real disk",
+    )
     return made
 
 
 def load_parser(doc: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options of a bench that loads both programs in turn; `parse_load` reads them."""
+    """Return a parser with the options of a bench that loads both programs in turn. `parse_load` parses them."""
     made = parser(doc, compares=True)
     made.add_argument("--messages", type=int, default=5000)
     made.add_argument("--octets", type=int, default=4096)
@@ -123,7 +128,7 @@ def load_parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def parse_load(made: argparse.ArgumentParser) -> tuple[argparse.Namespace, str]:
-    """Return the options of a `load_parser`, and how to tell of them; --quick makes them small."""
+    """Return the options of a `load_parser`, and a line that describes them. --quick makes them small."""
     options = made.parse_args()
     if options.quick:
         options.messages, options.warm_up, options.runs = 200, 20, 1
@@ -132,7 +137,7 @@ def parse_load(made: argparse.ArgumentParser) -> tuple[argparse.Namespace, str]:
 
 
 def machine() -> str:
-    """Return the machine in a line, with how busy it is."""
+    """Return a line about the machine."""
     model = ""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -141,7 +146,7 @@ def machine() -> str:
 
 
 def versions() -> str:
-    """Return the versions of what is measured."""
+    """Return the versions of the measured programs."""
     commit = _line("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
     rust = _line("rustc", "--version").partition("(")[0].strip()
     postfix = _line("postconf", "-h", "mail_version") or "none"
@@ -161,7 +166,7 @@ def source(port: int, messages: int, octets: int = 4096, sessions: int = 20, loa
 
 
 def inject(port: int, messages: int, octets: int = 4096, sessions: int = 20, load: Sequence[str] = ()) -> float:
-    """Send messages; return how many were accepted a second."""
+    """Send messages; return the number accepted a second."""
     begin = time.monotonic()
     subprocess.run(source(port, messages, octets, sessions, load), check=True, timeout=DRAIN_MAX_S)
     return messages / (time.monotonic() - begin)
@@ -169,7 +174,7 @@ def inject(port: int, messages: int, octets: int = 4096, sessions: int = 20, loa
 
 @contextlib.contextmanager
 def sink(port: int) -> Iterator[None]:
-    """Run a sink on `port` while the block lasts."""
+    """Run smtp-sink on `port` during the block."""
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
     process = subprocess.Popen(["smtp-sink", *user, f"127.0.0.1:{port}", "1000"])
     try:
@@ -182,13 +187,13 @@ def sink(port: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def bench_sink(port: int) -> Iterator[None]:
-    """Run a sink of `postillion bench` on `port`, in a thread of this process, while the block lasts."""
-    taken = BenchSink("127.0.0.1", port)
+    """Run the sink of `postillion bench` on `port` during the block, in a thread of this process."""
+    bench = BenchSink("127.0.0.1", port)
     ended = threading.Event()
 
     def work() -> None:
         while not ended.is_set():
-            taken.run(SLICE_S)
+            bench.run(SLICE_S)
 
     worker = threading.Thread(target=work)
     worker.start()
@@ -202,7 +207,7 @@ def bench_sink(port: int) -> Iterator[None]:
 def bench_inject(
     port: int, messages: int, octets: int = 4096, sessions: int = 20, *, recipients: int = 1, reuse: bool = False
 ) -> float:
-    """Send messages by a source of `postillion bench`, in this thread; return how many were accepted a second.
+    """Send messages with the source of `postillion bench`, in this thread; return the number accepted a second.
 
     With more than one recipient it pipelines, as mail servers do.
     """
@@ -229,7 +234,7 @@ def bench_inject(
 
 
 class Deliveries:
-    """Counts what a log says of deliveries, reading on from where it stopped."""
+    """Counts deliveries in a log. Each call reads only the new lines."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -240,7 +245,7 @@ class Deliveries:
         self._at = 0
 
     def count(self) -> int:
-        """Return how many deliveries there were until now."""
+        """Return the number of successful deliveries so far."""
         with self.log.open("rb") as file:
             file.seek(self._at)
             text = file.read()
@@ -253,14 +258,14 @@ class Deliveries:
         return self.sent
 
     def count_deferred(self) -> int:
-        """Return how many deliveries were put off until now."""
+        """Return the number of deferred deliveries so far."""
         self.count()
         return self.deferred
 
 
 @contextlib.contextmanager
 def site(options: argparse.Namespace, main_cf: Mapping[str, str] | None = None) -> Iterator[mta.Site]:
-    """A site in a directory of its own, removed at the end."""
+    """Make a site in its own directory; remove it at the end."""
     directory = Path(tempfile.mkdtemp(prefix="bench-", dir=options.directory))
     try:
         yield mta.Site(directory, main_cf=main_cf)
@@ -269,7 +274,7 @@ def site(options: argparse.Namespace, main_cf: Mapping[str, str] | None = None) 
 
 
 def set_parameter(of: mta.Site, name: str, value: str) -> None:
-    """Say something else of a parameter that a site's main.cf has on a line."""
+    """Change the value of a parameter in a site's main.cf."""
     main_cf = of.etc / "main.cf"
     lines = main_cf.read_text().splitlines()
     main_cf.write_text(
@@ -278,19 +283,19 @@ def set_parameter(of: mta.Site, name: str, value: str) -> None:
 
 
 def command(of: mta.Site, program: str, *words: str) -> list[str]:
-    """Return the command line of one of the queue commands, by the program that it belongs to."""
+    """Return the command line of a queue command of `program`."""
     name, *rest = words
     return [f"/usr/sbin/{name}", "-c", str(of.etc), *rest] if program == "postfix" else [*of.command(name), *rest]
 
 
 def queued(of: mta.Site, program: str) -> int:
-    """Return how many messages are in the queue, as postqueue says."""
+    """Return the number of messages in the queue, as postqueue lists them."""
     listed = subprocess.run(command(of, program, "postqueue", "-j"), capture_output=True, check=True).stdout
     return listed.count(b"\n")
 
 
 def built(example: str, quick: bool) -> Path:
-    """Return the program of one of rust/core/examples, built now; for a quick run without optimisation."""
+    """Build one of rust/core/examples (without optimisation for a quick run); return the program's path."""
     profile = [] if quick else ["--release"]
     build = ["cargo", "build", "--quiet", "--locked", *profile, "-p", "postillion-core", "--example", example]
     subprocess.run(build, cwd=ROOT, check=True)
@@ -299,18 +304,18 @@ def built(example: str, quick: bool) -> Path:
 
 
 def read_figures(printed: str) -> dict[str, Any]:
-    """Return the JSON object that a program printed."""
+    """Return the JSON object in a program's output."""
     read: dict[str, Any] = json.loads(printed)
     return read
 
 
 def figures(line: Sequence[str | Path], **process: Any) -> dict[str, Any]:
-    """Run a program that prints one JSON object, and return that."""
+    """Run a program that prints one JSON object; return the object."""
     return read_figures(subprocess.run(line, capture_output=True, text=True, check=True, **process).stdout)
 
 
 def fill(of: mta.Site, messages: int, octets: int, quick: bool, defer_s: int = 86_400) -> None:
-    """Put deferred messages into a queue that nobody manages, with the rights that a running server would give them."""
+    """Fill the queue of a stopped site with deferred messages, with the owner and modes of a running server."""
     owner: dict[str, Any] = {}
     if os.geteuid() == 0:
         user = pwd.getpwnam("postfix" if mta.exists("postfix") else "nobody")
@@ -320,7 +325,7 @@ def fill(of: mta.Site, messages: int, octets: int, quick: bool, defer_s: int = 8
         directory.mkdir(mode=0o700, exist_ok=True)
         if owner:
             os.chown(directory, owner["user"], owner["group"])
-    # The example must be where that user may run it.
+    # The queue's owner must be able to run the example.
     program = of.directory / "fill"
     shutil.copy(built("fill", quick), program)
     program.chmod(0o755)
@@ -330,7 +335,7 @@ def fill(of: mta.Site, messages: int, octets: int, quick: bool, defer_s: int = 8
 
 
 def greeting_s(port: int, patience_s: float = 60.0) -> float:
-    """Return how long it takes from now until a client is greeted."""
+    """Return the time until a client gets the greeting, in seconds."""
     begin = time.monotonic()
     while time.monotonic() < begin + patience_s:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as peer:
@@ -342,17 +347,17 @@ def greeting_s(port: int, patience_s: float = 60.0) -> float:
 
 
 def programs(options: argparse.Namespace) -> Sequence[str]:
-    """Return the programs that are to be measured, in turn."""
+    """Return the programs to measure, in order."""
     return PROGRAMS if options.only is None else (options.only,)
 
 
-def put(page: Path, places: Mapping[str, str]) -> None:
+def put(page: Path, sections: Mapping[str, str]) -> None:
     """Write each text between its `<!-- NAME -->` and the next `<!-- end -->` of a page."""
     written = page.read_text()
-    for name, text in places.items():
+    for name, text in sections.items():
         before, mark, rest = written.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition("<!-- end -->")
         if not end:
-            sys.exit(f"{page} has no place for {name}")
+            sys.exit(f"{page} has no section {name}")
         written = f"{before}{mark}{text}\n{end}{after}"
     page.write_text(written)

@@ -1,11 +1,11 @@
-"""How many messages a second are accepted while the next hop is down, beside Postfix in the same run?
+"""How many messages a second are accepted while the next hop is down, compared with Postfix in the same run?
 
-    smtp-source -> MTA -> a port where nobody listens
+    smtp-source -> MTA -> a port without a listener
 
-Every message is accepted, tried (connection refused, or the destination is known to be dead) and deferred meanwhile.
-`correct`: the queue holds every message afterwards, and each was deferred once.
+Every message is accepted and deferred after one attempt (connection refused, or the destination is known to be dead).
+`correct`: at the end the queue holds every message, and each was deferred once.
 
-Needs root and Debian's postfix package; ends by itself.
+Needs root and Debian's postfix package.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from support import mta
 
 
 def accept(program: str, options: argparse.Namespace, result: Result) -> tuple[float, float]:
-    """Return messages accepted a second, and accepted and deferred a second, of one run."""
+    """Return the rates of one run: messages accepted a second, and messages deferred a second."""
     with harness.site(options, harness.DOWN) as site, mta.running(site, program):
         inject(site.port, options.warm_up, options.octets, options.sessions)
         deliveries = Deliveries(site.log)
@@ -35,7 +35,7 @@ def accept(program: str, options: argparse.Namespace, result: Result) -> tuple[f
 
 
 def main() -> None:
-    """Run both programs in turn and tell."""
+    """Run both programs in turn and report."""
     parser = harness.load_parser(__doc__)
     options, flags = harness.parse_load(parser)
     question = "Messages accepted a second while the next hop refuses connections"
@@ -47,7 +47,7 @@ def main() -> None:
             runs[program].append(accept(program, options, result)[0])
     medians = {program: statistics.median(rates) for program, rates in runs.items()}
     result.aim_ratio("accepted a second to Postfix's, medians", 6, medians)
-    result.tell(options)
+    result.report(options)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""How many instructions does a message take in each core, and are they more than they were?
+"""How many instructions does a message take in each core, and did the number increase?
 
-    rust/core/examples/instructions, under valgrind's callgrind: the same numbers whatever else the machine is doing
+    rust/core/examples/instructions, under valgrind's callgrind: the numbers do not depend on the machine's load
 
     python benches/instructions.py [--record]
 
-Each core is run with few messages and with many; what a message takes is the difference. benches/instructions.json has
-what they took when they were last recorded (`make instructions RECORD=1`). A core that takes `MARGIN` more fails the
-gate; one that takes as much less is to be recorded, so that the gain is kept. Hash seeds differ from run to run, which
-changes the queue manager's count by less than a hundredth.
+The bench runs each core with few and with many messages; the difference gives the instructions a message.
+benches/instructions.json has the recorded numbers (`make instructions RECORD=1`). A core that takes `MARGIN` more fails
+the gate. Record a core that takes `MARGIN` less, to keep the gain. Hash seeds differ from run to run: this changes the
+queue manager's number by less than 1 %.
 """
 
 import argparse
@@ -26,13 +26,13 @@ BASELINE = ROOT / "benches" / "instructions.json"
 CORES = ("server-new", "server-reused", "client-new", "client-reused", "cleanup", "qmgr")
 MARGIN = 0.05
 FEW, MANY = 200, 1200
-"""Messages; the few warm every table up."""
+"""Numbers of messages. The few already warm up every table."""
 RUN_MAX_S = 300.0
 HOW = "make instructions RECORD=1"
 
 
 def build() -> Path:
-    """Build the example as it is released, whatever the environment says of profiles; return its path."""
+    """Build the example in release mode, and ignore profiles of the environment; return its path."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CARGO_PROFILE_")}
     command = ["cargo", "build", "--quiet", "--locked", "--release", "-p", "postillion-core"]
     subprocess.run([*command, "--example", "instructions"], cwd=ROOT, env=environment, check=True)
@@ -41,7 +41,7 @@ def build() -> Path:
 
 
 def executed(program: Path, core: str, messages: int) -> int:
-    """Return how many instructions a whole run executes."""
+    """Return the number of instructions of a whole run."""
     with tempfile.TemporaryDirectory() as directory:
         valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/out"]
         command = [*valgrind, str(program), core, str(messages)]
@@ -53,14 +53,14 @@ def executed(program: Path, core: str, messages: int) -> int:
 
 
 def measured() -> dict[str, int]:
-    """Return the instructions that a message takes in each core."""
+    """Return the number of instructions a message of each core."""
     program = build()
     few = {core: executed(program, core, FEW) for core in CORES}
     return {core: (executed(program, core, MANY) - few[core]) // (MANY - FEW) for core in CORES}
 
 
 def facts() -> dict[str, str]:
-    """Return what else decides about the numbers."""
+    """Return the conditions that influence the numbers."""
     rust = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
     vectors = next((name for name in ("avx2", "sse4_2", "asimd") if name in flags), "none")
@@ -97,11 +97,11 @@ def main() -> None:
         return
     for name, value in conditions.items():
         if kept.get(name) != value:
-            print(f"recorded with {name} {kept.get(name)}, now {value}: the numbers may differ for that alone")
+            print(f"recorded with {name} {kept.get(name)}, now {value}: the numbers may differ for this reason")
     if better:
         print(f"more than {MARGIN:.0%} fewer: {', '.join(better)}. Keep the gain: {HOW}")
     if worse:
-        sys.exit(f"more than {MARGIN:.0%} more: {', '.join(worse)}. If it is worth that, record it: {HOW}")
+        sys.exit(f"more than {MARGIN:.0%} more: {', '.join(worse)}. If the change is worth it, record it: {HOW}")
 
 
 if __name__ == "__main__":

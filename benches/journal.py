@@ -1,10 +1,10 @@
 """How many messages a second does the journal make durable, and how many syncs does a message cost?
 
-    rust/core/examples/fill: writers that each wait for their message before they give the next
+    rust/core/examples/fill: each writer waits for its message before it writes the next
 
-`writers` share one process, as the sessions of one smtpd do; `processes` have a segment each. The rate comes from a run
-of its own; the syncs (fsync and fdatasync, directories included) from another, under strace. `correct`: every message
-was committed.
+`writers` share one process, as the sessions of one smtpd do. Each of the `processes` has its own segment. The rate
+comes from one run; the syncs (fsync and fdatasync, including directories) from another one under strace. `correct`:
+every message was committed.
 """
 
 import argparse
@@ -20,13 +20,13 @@ import harness
 from harness import Result
 
 AIM_SYNCS = 0.1
-"""Of a message, with 64 writers: many share one."""
+"""Maximum number of syncs a message with 64 writers: group commit shares them."""
 
 
 def run(
     program: Path, processes: int, writers: int, options: argparse.Namespace, traced: bool
 ) -> tuple[float, float, float, bool]:
-    """Return messages a second, milliseconds a message waited (median), syncs a message if traced, and correctness."""
+    """Return messages a second, median wait in ms, syncs a message if `traced`, and correctness."""
     directory = Path(tempfile.mkdtemp(prefix="bench-", dir=options.directory))
     trace = directory / "trace"
     each = max(options.messages * writers // 64, options.messages // 20)
@@ -35,7 +35,7 @@ def run(
         begin = time.monotonic()
         running = []
         for number in range(processes):
-            line = [program, directory, str(each), str(options.octets), str(writers)]
+            line: list[str | Path] = [program, directory, str(each), str(options.octets), str(writers)]
             prefix = [*strace, f"{trace}.{number}"] if traced else []
             running.append(subprocess.Popen([*prefix, *line], stdout=subprocess.PIPE, text=True))
         figures = [harness.read_figures(process.communicate()[0]) for process in running]
@@ -50,7 +50,7 @@ def run(
 
 
 def main() -> None:
-    """Measure and tell."""
+    """Measure and report."""
     parser = harness.parser(__doc__)
     parser.add_argument("--messages", type=int, default=50_000, help="of 64 writers; fewer writers have fewer")
     parser.add_argument("--octets", type=int, default=4096)
@@ -69,7 +69,7 @@ def main() -> None:
         result.row(processes, writers, rate, wait_ms, syncs, correct and traced_correct)
         if (processes, writers) == (1, 64):
             result.aim("syncs a message, 64 writers", f"under {AIM_SYNCS}", f"{syncs:.3f}", syncs < AIM_SYNCS)
-    result.tell(options)
+    result.report(options)
 
 
 if __name__ == "__main__":

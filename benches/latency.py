@@ -1,14 +1,14 @@
-"""How long does a sender wait for its 250 at half of the load that Postfix can bear, with either program?
+"""How long does a sender wait for its 250 at half of Postfix's maximum load, with either program?
 
     postillion bench --rate -> MTA -> its own sink        4 KiB messages, 127.0.0.1
 
-First the rate that Postfix relays (benches/relay.py); then half of it is offered to both programs in turn by the clock:
-a message begins at its time, whether earlier ones are answered or not, and what waits for a free session is counted.
-`250` is from the final dot to its reply: what the promise costs. `whole` is from when the message was due, with the
-connection and the whole dialogue. Percentiles are exact to 3 %; medians of the runs. `correct`: everything promised
-came, once, and nothing was refused.
+First the bench measures the rate that Postfix relays (benches/relay.py). Then it offers half of this rate to both
+programs in turn, on a fixed schedule: a message starts at its due time, with or without replies to earlier ones, and
+the wait for a free session counts. `250` is the time from the final dot to its reply: the cost of the promise. `whole`
+is the time from the due time, with connection and all commands. Percentiles are exact to 3 %; the rows are medians of
+the runs. `correct`: every acknowledged message arrived once, and no message was refused.
 
-Needs root and Debian's postfix package; ends by itself.
+Needs root and Debian's postfix package.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from harness import PROGRAMS, Result
 from support import mta
 
 SESSIONS = 100
-"""At a time: as many as either program has processes or places for (default_process_limit)."""
+"""Maximum number of concurrent sessions: the limit of both programs (default_process_limit)."""
 WARM_UP_S = 2.0
 PERCENTILES = ("p50", "p99")
 
 
 def offer(site: mta.Site, rate: float, seconds: float, reuse: bool) -> dict[str, Any]:
-    """Offer messages by the clock; return what `postillion bench` writes of it."""
+    """Offer messages on a fixed schedule; return the report of `postillion bench`."""
     report = site.directory / "bench.json"
     words = [f"127.0.0.1:{site.port}", "--sink", f"127.0.0.1:{site.next_port}", "--domain", "next.example", "--quiet"]
     words += ["--rate", f"{rate:.1f}", "--messages", str(max(round(rate * seconds), 20)), "--sessions", str(SESSIONS)]
@@ -43,7 +43,7 @@ def offer(site: mta.Site, rate: float, seconds: float, reuse: bool) -> dict[str,
 
 
 def waits(program: str, rate: float, reuse: bool, options: argparse.Namespace) -> tuple[list[float], bool]:
-    """Return the percentiles of one run in ms, first those of the final 250, and whether it is correct."""
+    """Return the percentiles of one run in ms, the final 250 first, and whether the run is correct."""
     with harness.site(options) as site, mta.running(site, program):
         offer(site, rate, min(WARM_UP_S, options.seconds), reuse)
         run = offer(site, rate, options.seconds, reuse)
@@ -52,13 +52,13 @@ def waits(program: str, rate: float, reuse: bool, options: argparse.Namespace) -
 
 
 def main() -> None:
-    """Find the rate, offer half of it, and tell."""
+    """Find the rate, offer half of it, and report."""
     parser = harness.parser(__doc__, compares=True)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of a run")
-    parser.add_argument("--messages", type=int, default=3000, help="of the run that finds Postfix's rate")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a run")
+    parser.add_argument("--messages", type=int, default=3000, help="messages of the run that finds Postfix's rate")
     parser.add_argument("--warm-up", type=int, default=200)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--rate", type=float, help="offer this many messages a second, and do not ask Postfix")
+    parser.add_argument("--rate", type=float, help="offer this number of messages a second instead")
     options = parser.parse_args()
     if options.quick:
         options.seconds, options.messages, options.warm_up, options.runs = 1.0, 100, 20, 1
@@ -68,8 +68,8 @@ def main() -> None:
         "offered/s",
         *(f"{kind} {name} ms" for kind in ("250", "whole") for name in PERCENTILES),
     ]
-    flags = f"by the clock, at most {SESSIONS} sessions, {options.seconds:g} s a run, medians of {options.runs}"
-    result = Result("What a sender waits for at half of Postfix's rate", flags, [*columns, "correct"])
+    flags = f"fixed schedule, at most {SESSIONS} sessions, {options.seconds:g} s a run, medians of {options.runs}"
+    result = Result("Latency of a sender at half of Postfix's rate", flags, [*columns, "correct"])
     result.begin()
     for name in ("new", "reused"):
         load = relay.LOADS[name]
@@ -90,7 +90,7 @@ def main() -> None:
             result.row(name, "ratio", "", *ratios, "")
             for percentile, ratio in zip(PERCENTILES, ratios, strict=False):
                 result.aim(f"{name}: {percentile} of the final 250 to Postfix's", "below 1", f"{ratio:.2f}", ratio < 1)
-    result.tell(options)
+    result.report(options)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How long does `postqueue -j` of a full queue take, and what does it cost those who send mail meanwhile?
+"""How long does `postqueue -j` of a full queue take, and how much does it slow down senders?
 
-The queue is filled through the journal; the next hop is down, so that all mail stays. Mail is sent in without a
-listing and while one listing follows the other. `correct`: each listing has a line for every message, and every message
-that was sent is in the queue. With and without take turns, so that what else the machine does falls on both; medians.
+The bench fills the queue through the journal. The next hop is down, so all mail stays. It sends mail without a listing,
+and during a sequence of listings. Both cases alternate, so that other load of the machine affects both; the rows are
+medians. `correct`: each listing has a line for every message, and every sent message is in the queue.
 
 Needs Debian's postfix package for its smtp-source.
 """
@@ -22,11 +22,11 @@ from support import mta
 AIM_S = 2.0
 WARM_UP = 20
 AIM_RATE = 0.9
-"""What is left of the rate of acceptance while lists are printed; they take a share of two CPUs."""
+"""Minimum share of the acceptance rate during listings, which use a part of two CPUs."""
 
 
 def listing(site: mta.Site) -> tuple[float, int]:
-    """Return the seconds that a listing took, and its lines."""
+    """Run a listing; return its seconds and its number of lines."""
     begin = time.monotonic()
     command = harness.command(site, "postillion", "postqueue", "-j")
     lines = 0
@@ -39,7 +39,7 @@ def listing(site: mta.Site) -> tuple[float, int]:
 
 @contextlib.contextmanager
 def listings(site: mta.Site) -> Iterator[list[tuple[float, int]]]:
-    """List, one listing after the other, while the block lasts; what each took, and its lines."""
+    """Run listings one after the other during the block; yield (seconds, lines) of each."""
     ended = threading.Event()
     seen: list[tuple[float, int]] = []
 
@@ -57,11 +57,13 @@ def listings(site: mta.Site) -> Iterator[list[tuple[float, int]]]:
 
 
 def main() -> None:
-    """Fill a queue, list it, send mail with and without listings, and tell."""
+    """Fill a queue, list it, send mail with and without listings, and report."""
     parser = harness.parser(__doc__)
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--octets", type=int, default=512)
-    parser.add_argument("--sent", type=int, default=2500, help="messages sent in with and without a listing, each time")
+    parser.add_argument(
+        "--sent", type=int, default=2500, help="messages sent with and without a listing, in each round"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if options.quick:
@@ -78,27 +80,27 @@ def main() -> None:
             rates: dict[str, list[float]] = {"quiet": [], "lists": []}
             seen: list[int] = []
             inject(site.port, WARM_UP)
-            most = options.messages + WARM_UP
+            maximum = options.messages + WARM_UP
             for _ in range(options.rounds):
                 quiet_s, lines = listing(site)
                 took["quiet"].append(quiet_s)
                 rates["quiet"].append(inject(site.port, options.sent))
-                with listings(site) as beside:
+                with listings(site) as during:
                     rates["lists"].append(inject(site.port, options.sent))
-                took["lists"] += (took_s for took_s, _ in beside)
-                most += 2 * options.sent
-                seen += (lines, *(count for _, count in beside))
-            mta.wait_for("what was sent", lambda: known(site) == most)
-            correct = all(options.messages <= count <= most for count in seen)
+                took["lists"] += (took_s for took_s, _ in during)
+                maximum += 2 * options.sent
+                seen += (lines, *(count for _, count in during))
+            mta.wait_for("the sent messages", lambda: known(site) == maximum)
+            correct = all(options.messages <= count <= maximum for count in seen)
             medians = {name: (median(took[name]), median(rates[name])) for name in took}
             for name, (took_s, rate) in medians.items():
                 result.row(name, took_s, rate, correct)
     result.correct = correct
-    (quiet_s, alone), (_, beside_rate) = medians["quiet"], medians["lists"]
+    (quiet_s, alone), (_, rate_during) = medians["quiet"], medians["lists"]
     result.aim("seconds of a listing", f"{AIM_S:g}", f"{quiet_s:.2f}", quiet_s <= AIM_S)
-    left = beside_rate / alone
-    result.aim("acceptance beside listings to that without", f"{AIM_RATE:g}", f"{left:.2f}", left >= AIM_RATE)
-    result.tell(options)
+    left = rate_during / alone
+    result.aim("acceptance rate during listings to the rate without", f"{AIM_RATE:g}", f"{left:.2f}", left >= AIM_RATE)
+    result.report(options)
 
 
 if __name__ == "__main__":

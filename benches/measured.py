@@ -1,10 +1,10 @@
 """Write the results of the benches into docs/measured.md.
 
-    python benches/measured.py [--quick] BENCH ...     run these (all, when none is named), then write
-    python benches/measured.py --write                 write what an earlier run left
+    python benches/measured.py [--quick] [BENCH ...]   run these benches (default: all), then write
+    python benches/measured.py --write                 write the results of earlier runs
 
-Each bench's JSON is kept in var/bench/. In docs/measured.md a result stands between `<!-- NAME -->` and `<!-- end -->`;
-the text around it is a person's.
+Each bench's JSON is kept in var/bench/. The results go between `<!-- NAME -->` and `<!-- end -->` of docs/measured.md.
+The text around them is written by hand.
 """
 
 import argparse
@@ -49,19 +49,19 @@ def _row(cells: Any) -> str:
 
 
 def write() -> None:
-    """Put every result that is kept into its place on the page."""
-    places: dict[str, str] = {}
+    """Write every kept result into its section of the page."""
+    sections: dict[str, str] = {}
     for name in BENCHES:
         path = KEPT / f"{name}.json"
         if path.exists():
             result = json.loads(path.read_text())
-            places[name] = table(result)
-            places["machine"] = f"{result['machine']}.\n{result['versions']}."
-    put(PAGE, places)
+            sections[name] = table(result)
+            sections["machine"] = f"{result['machine']}.\n{result['versions']}."
+    put(PAGE, sections)
 
 
 def main() -> None:
-    """Run and write."""
+    """Run the benches and write their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benches", nargs="*", metavar="BENCH")
     parser.add_argument("--quick", action="store_true", help="run the short forms, and write nothing")

@@ -1,12 +1,12 @@
-"""How many octets a second does cleanup read, beside Python's email package and a bare search for line ends?
+"""How many octets a second does cleanup read, compared with Python's email package and a search for line ends?
 
-    rust/core/examples/parser   cleanup: headers parsed, repaired and written, the body copied; and memchr over the same
-    email, compat32, default    BytesParser with either policy, and the same written again with as_bytes
+    rust/core/examples/parser   cleanup: parse, repair and write headers, copy the body; and memchr over the same octets
+    email, compat32, default    BytesParser with either policy, without and with writing by as_bytes
 
-The corpus is that of tests/support/corpus.py, each message as it crosses the wire. Three parts: all of it, most of
-which is in a few large messages; what is below 10 kB, where headers count; and the header blocks alone. Each figure is
-the best of several passes, on one thread. `correct`: cleanup makes of each message what the corpus says, in any split.
-What the email package cannot write again is counted in `failed`, and its octets count as if it had.
+The messages are those of tests/support/corpus.py, as sent on the wire. Three parts: the whole corpus (mostly a few
+large messages), messages below 10 kB (mostly headers), and header blocks only. Each figure is the best of several
+passes, on one thread. `correct`: cleanup changes each message as the corpus expects, in any split. `failed` counts the
+messages that the email package cannot write; their octets count all the same.
 """
 
 import email.policy
@@ -20,17 +20,17 @@ from pathlib import Path
 import harness
 from harness import Result
 
-from support import corpus  # isort: skip  (harness has made it known)
+from support import corpus  # isort: skip  (harness extends sys.path)
 
 SMALL_MAX_OCTETS = 10_000
 Message = tuple[bytes, bytes]
-"""What cleanup is given and what arrives, both as they cross the wire, without the end."""
+"""The input of cleanup and the expected message, both as on the wire, without the end of data."""
 LONE_LF = re.compile(rb"(?<!\r)\n")
-"""`smtp::server::data` has made CRLF of it when cleanup comes."""
+"""`smtp::server::data` changes these to CRLF before cleanup."""
 
 
 def whole() -> list[Message]:
-    """Return the corpus."""
+    """Return the whole corpus."""
     found = []
     for message in corpus.MESSAGES.values():
         wire = LONE_LF.sub(b"\r\n", message.wire.removesuffix(b".\r\n"))
@@ -39,7 +39,7 @@ def whole() -> list[Message]:
 
 
 def headers() -> list[Message]:
-    """Return the header blocks of the messages that have one and arrive as they are sent."""
+    """Return the header blocks of messages that arrive as sent."""
     found = []
     for message in corpus.MESSAGES.values():
         block, separator, _ = message.sent.partition(b"\r\n\r\n")
@@ -49,7 +49,7 @@ def headers() -> list[Message]:
 
 
 def rust(program: Path, messages: list[Message], passes: int) -> tuple[float, float, bool]:
-    """Return seconds a pass of cleanup and of memchr, and whether the messages became what they should."""
+    """Return the seconds a pass of cleanup and of memchr, and whether cleanup's messages are as expected."""
     with tempfile.TemporaryDirectory() as directory:
         for number, (wire, arrives) in enumerate(messages):
             (Path(directory) / f"{number:04}.wire").write_bytes(wire)
@@ -60,7 +60,7 @@ def rust(program: Path, messages: list[Message], passes: int) -> tuple[float, fl
 
 
 def best(passes: int, work: Callable[[bytes], object], messages: list[bytes]) -> tuple[float, int]:
-    """Return seconds of the best pass over all messages, and how many of them fail."""
+    """Return the seconds of the best pass over all messages, and the number of failing messages."""
     seconds, failed = float("inf"), 0
     for _ in range(passes):
         failed = 0
@@ -68,15 +68,15 @@ def best(passes: int, work: Callable[[bytes], object], messages: list[bytes]) ->
         for message in messages:
             try:
                 work(message)
-            # Each policy fails in its own ways on what is no good message.
+            # Each policy raises its own errors for malformed messages.
             except Exception:
                 failed += 1
         seconds = min(seconds, time.perf_counter() - begin)
     return seconds, failed
 
 
-def ways() -> dict[str, Callable[[bytes], object]]:
-    """Return what the email package is asked to do, by name."""
+def operations() -> dict[str, Callable[[bytes], object]]:
+    """Return the operations of the email package, by name."""
     compat32, default = BytesParser(policy=email.policy.compat32), BytesParser(policy=email.policy.default)
     return {
         "email, compat32, read": compat32.parsebytes,
@@ -87,7 +87,7 @@ def ways() -> dict[str, Callable[[bytes], object]]:
 
 
 def main() -> None:
-    """Measure and tell."""
+    """Measure and report."""
     parser = harness.parser(__doc__)
     parser.add_argument("--passes", type=int, default=200)
     options = parser.parse_args()
@@ -116,12 +116,13 @@ def main() -> None:
         octets = sum(len(wire) for wire, _ in messages)
         cleanup_s, memchr_s, correct = rust(program, messages, options.passes)
         result.correct &= correct
-
         rows = [("cleanup", cleanup_s, 0), ("memchr for line ends", memchr_s, 0)]
-        rows += [(way, *best(python_passes, work, [wire for wire, _ in messages])) for way, work in ways().items()]
+        rows += [
+            (way, *best(python_passes, work, [wire for wire, _ in messages])) for way, work in operations().items()
+        ]
         for way, seconds, failed in rows:
             result.row(part, octets / 1e6, way, octets / seconds / 1e6, seconds / cleanup_s, failed, correct)
-    result.tell(options)
+    result.report(options)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""What does a message cost in the queue manager, from its announcement to its removal, and what does its decision cost
-when many wait?
+"""How much CPU time does a message cost in the queue manager, from announcement to removal, with few and many waiting?
 
     python benches/qmgr.py [messages]
 
-The core with its state log and log file, driven in this process: frames of a producer and of agents go in as bytes, in
-batches of 20, and come out as bytes. Only the core's calls are timed; making and reading frames is not. `waiting`:
-messages that lie deferred in the queue meanwhile. Build the extension with `maturin develop --release` first.
+The bench runs the core with its state log and log file in this process. Frames of a producer and of agents go in as
+bytes, in batches of 20, and come out as bytes. Only the core's calls are timed, not the making and reading of frames.
+`waiting`: number of deferred messages in the queue. Build the extension with `maturin develop --release` first.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ AGENT, PRODUCER = 1, 2
 
 
 def resident_bytes() -> int:
-    """Return what the process holds in memory."""
+    """Return the resident memory of the process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -47,10 +46,10 @@ class Bench:
         self.usec = int(time.time() * 1e6)
         self.core.connected(AGENT)
         self.core.connected(PRODUCER)
-        self.settled = 0
+        self.finished = 0
 
-    def turn(self) -> bytes:
-        """One turn of the loop; what goes to the agent."""
+    def poll(self) -> bytes:
+        """Run one poll of the event loop; return the output for the agent."""
         wall_now = time.time()
         start = time.perf_counter()
         core, now = self.core, self.now
@@ -64,14 +63,14 @@ class Bench:
         return b"".join(data for peer, data in outputs if peer == AGENT)
 
     def receive(self, peer: int, data: bytes) -> None:
-        """Bytes of a peer."""
+        """Give a peer's bytes to the core."""
         wall_now = time.time()
         start = time.perf_counter()
         self.core.receive(peer, data, self.now, wall_now)
         self.spent_s += time.perf_counter() - start
 
     def arrive(self, count: int) -> None:
-        """Messages arrive, one a destination and ten."""
+        """Announce `count` messages, two for each destination."""
         self.segment += 1
         messages = []
         for _ in range(count):
@@ -79,21 +78,21 @@ class Bench:
             messages.append(Message(self.usec, [f"user{self.usec}@d{self.usec % (count // 2)}.example"]))
         self.receive(PRODUCER, write_segment(self.directory, self.segment, messages))
 
-    def settle(self, data: bytes, outcome: str) -> None:
-        """The agent does all that it has."""
+    def finish(self, data: bytes, outcome: str) -> None:
+        """Finish all jobs of the agent with `outcome`."""
         for job in self.link.receive(data):
             job.status(0, outcome, "2.0.0" if outcome == "sent" else "4.0.0", "250 ok")  # type: ignore[arg-type]
             self.receive(AGENT, job.result())
-            self.settled += 1
+            self.finished += 1
 
     def run(self, messages: int, outcome: str) -> float:
-        """Return microseconds of the core a message."""
-        self.spent_s, self.settled = 0.0, 0
+        """Return the core's microseconds a message."""
+        self.spent_s, self.finished = 0.0, 0
         for _ in range(messages // BATCH):
             self.arrive(BATCH)
-            while data := self.turn():
-                self.settle(data, outcome)
-        self.turn()
+            while data := self.poll():
+                self.finish(data, outcome)
+        self.poll()
         return self.spent_s / messages * 1e6
 
 
@@ -107,12 +106,12 @@ def main() -> None:
         bench.run(1000, "sent")
         before = resident_bytes()
         for waiting in (0, messages, 5 * messages):
-            lying = bench.core.counts()["messages"]
-            if waiting > lying:
-                bench.run(waiting - lying, "deferred")
+            deferred = bench.core.counts()["messages"]
+            if waiting > deferred:
+                bench.run(waiting - deferred, "deferred")
             held = resident_bytes() - before
             cost = bench.run(messages, "sent")
-            correct = bench.settled == messages and bench.core.counts()["messages"] == max(waiting, lying)
+            correct = bench.finished == messages and bench.core.counts()["messages"] == max(waiting, deferred)
             each = f", {held / waiting:.0f} octets a waiting message" if waiting else ""
             print(f"waiting={waiting}: {cost:.1f} us a message{each}, correct={correct}")
 

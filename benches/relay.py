@@ -1,15 +1,14 @@
-"""How many messages a second go through, and at what CPU cost, beside Postfix in the same run?
+"""How many messages a second are relayed, and at what CPU cost, compared with Postfix in the same run?
 
     smtp-source -> MTA -> smtp-sink        127.0.0.1, each load of `LOADS` in turn
-    postillion bench -> MTA -> its sink    where those two would be what is measured (`ours`)
+    postillion bench -> MTA -> its sink    where smtp-source and smtp-sink would be the bottleneck (`ours`)
 
-Postfix and Postillion take turns, started from the same main.cf and master.cf. The rates are recipients a second, for
-one recipient a message that is messages a second; they count from the load's start to the last delivery in the log. CPU
-is that of master and all its descendants, without load and sink. `direct` is source -> sink with nothing in between:
-load and sink share the CPUs with the MTA, so no MTA comes near it. `correct`: the log counts exactly one delivery for
-each recipient, none deferred, and the queue is empty.
+Postfix and Postillion alternate, with the same main.cf and master.cf. The rates are recipients a second, from the start
+of the load to the last delivery in the log. CPU is the time of master and all its descendants, without load and sink.
+`direct` is the rate from source to sink without an MTA: an upper bound, since load and sink share the CPUs with the
+MTA. `correct`: the log has exactly one delivery for each recipient, none deferred, and the queue is empty.
 
-Needs root and Debian's postfix package; ends by itself.
+Needs root and Debian's postfix package.
 """
 
 import argparse
@@ -26,12 +25,12 @@ from support import mta
 from support.ports import free_port
 
 CPU_AIM = 0.1
-"""Postillion's CPU time a message over Postfix's."""
+"""Target for the ratio of Postillion's CPU time a message to Postfix's."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """A load, as far as it differs from the others. `part`: of the messages that --messages asks for."""
+    """A load. `part`: share of the number of messages in --messages."""
 
     reuse: bool = False
     ours: bool = False
@@ -44,11 +43,12 @@ class Load:
     cpu_aim: float | None = None
 
     def messages(self, options: argparse.Namespace) -> int:
-        """Return how many messages a run has."""
-        return max(round(options.messages * self.part), 2 * self.sessions)
+        """Return the number of messages of a run."""
+        messages: int = options.messages
+        return max(round(messages * self.part), 2 * self.sessions)
 
     def run(self, port: int, messages: int) -> float:
-        """Send them; return the recipients accepted a second."""
+        """Send the messages; return the recipients accepted a second."""
         if self.ours:
             sizes = (messages, self.octets, self.sessions)
             rate = bench_inject(port, *sizes, recipients=self.recipients, reuse=self.reuse)
@@ -58,7 +58,7 @@ class Load:
         return rate * self.recipients
 
     def sink(self, port: int) -> AbstractContextManager[None]:
-        """Take the mail on `port`."""
+        """Run a sink on `port`."""
         return bench_sink(port) if self.ours else sink(port)
 
 
@@ -71,9 +71,10 @@ LOADS = {
     "one session": Load(sessions=1, part=0.2, aim=3),
     "200 sessions": Load(sessions=200, part=0.4),
 }
-"""`new`: a connection for each message of 4 KiB, 20 sessions; `reused` (smtp-source -d) keeps its sessions; the others
-are `new` but for what their names say. smtp-sink needs nearly 1 ms of CPU for 100 kB, and both of them 3 ms for
-50 recipients, each a round trip: more than the MTA. `50 pipelined` sends all RCPT at once, as mail servers do."""
+"""`new`: a connection for each message of 4 KiB, 20 sessions. `reused` (smtp-source -d) keeps its sessions. The other
+loads are `new` with the change in their name. smtp-sink needs nearly 1 ms of CPU for 100 kB; source and sink need 3 ms
+for 50 recipients, each a round trip: more than the MTA. `50 pipelined` sends all RCPT commands at once, as mail servers
+do."""
 
 
 @dataclass
@@ -87,17 +88,17 @@ class Measure:
 
 
 def direct(load: Load, options: argparse.Namespace) -> float:
-    """Return the rate of load and sink alone."""
+    """Return the rate of source and sink without an MTA."""
     port = free_port()
     with load.sink(port):
         return load.run(port, load.messages(options))
 
 
 def relay(program: str, load: Load, options: argparse.Namespace) -> Measure:
-    """Return one run through `program`."""
+    """Run a load through `program`; return its measures."""
     count, warm_up = load.messages(options), options.warm_up
     with harness.site(options) as site, load.sink(site.next_port), mta.running(site, program):
-        # A few messages first: every program of the MTA is running then.
+        # A few messages start every program of the MTA.
         inject(site.port, warm_up, sessions=load.sessions)
         deliveries = Deliveries(site.log)
         mta.wait_for("the warm-up's deliveries", lambda: deliveries.count() >= warm_up)
@@ -114,12 +115,12 @@ def relay(program: str, load: Load, options: argparse.Namespace) -> Measure:
 
 
 def main() -> None:
-    """Run all, print a table and, with --json, write the figures."""
+    """Run all loads and report."""
     parser = harness.parser(__doc__, compares=True)
     parser.add_argument("--messages", type=int, default=5000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--warm-up", type=int, default=200)
-    parser.add_argument("--loads", default=",".join(LOADS), help="some of: %(default)s")
+    parser.add_argument("--loads", default=",".join(LOADS), help="loads, separated by commas: %(default)s")
     options = parser.parse_args()
     if options.quick:
         options.messages, options.warm_up, options.runs = 200, 20, 1
@@ -138,7 +139,7 @@ def main() -> None:
             for program, measures in runs.items():
                 measures.append(relay(program, load, options))
         report(name, rate, runs, result)
-    result.tell(options)
+    result.report(options)
 
 
 def report(name: str, rate: float, runs: Mapping[str, Sequence[Measure]], result: Result) -> None:

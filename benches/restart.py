@@ -1,9 +1,9 @@
-"""How soon after a start does a server with a full queue greet, and when does it know every message?
+"""How soon after a start does a server with a full queue greet clients, and when has it read every message?
 
-The queue is filled through the journal with messages that wait for their next attempt, the server is started, and from
-that moment on one client waits for its greeting and one asks the queue manager how many messages it has. `cold` drops
-the page cache first (root alone can), so that the start reads the disk. `accepted`: a message sent meanwhile is in the
-queue as well. `correct`: the queue manager has every message, and the one that came meanwhile.
+The bench fills the queue through the journal with deferred messages, and starts the server. From then on one client
+waits for its greeting, and another asks the queue manager for its number of messages. `cold` drops the page cache first
+(root only), so that the start reads the disk. `accepted`: a message sent meanwhile is in the queue. `correct`: the
+queue manager has every message, including the new one.
 """
 
 import argparse
@@ -25,20 +25,20 @@ DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
 def resident_octets(site: mta.Site) -> int:
-    """Return what the queue manager holds in memory."""
+    """Return the resident memory of the queue manager."""
     (pid,) = mta.processes(site, "qmgr")
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def known(site: mta.Site) -> int:
-    """Return how many messages the queue manager has; 0 while nobody answers."""
+    """Return the number of messages of the queue manager; 0 while it does not reply."""
     with contextlib.suppress(ipc.NotRunning, ipc.Refused):
         return int(ipc.do(str(site.queue / "public" / "qmgr"), {"verb": "status"})["messages"])
     return 0
 
 
 def start(site: mta.Site, cold: bool, options: argparse.Namespace, result: Result) -> tuple[float, float]:
-    """Return seconds to the greeting and to the last message, of one start."""
+    """Start the server once; return the seconds to the greeting and to the last message."""
     if cold:
         os.sync()
         DROP_CACHES.write_text("3\n")
@@ -64,13 +64,13 @@ def start(site: mta.Site, cold: bool, options: argparse.Namespace, result: Resul
 
 
 def newest(site: mta.Site) -> str:
-    """Return the queue ID of the message that came over SMTP."""
+    """Return the queue ID of the last message over SMTP."""
     line = next(line for line in reversed(site.log_text().splitlines()) if "smtpd[" in line and ": client=" in line)
     return line.split(": ")[1]
 
 
 def main() -> None:
-    """Fill a queue, start with it twice, and tell."""
+    """Fill a queue, start with it twice, and report."""
     parser = harness.parser(__doc__)
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--octets", type=int, default=4096)
@@ -88,7 +88,7 @@ def main() -> None:
             start(site, True, options, result)
     result.aim("seconds to the greeting", f"{AIM_GREETING_S:g}", f"{greeting:.2f}", greeting <= AIM_GREETING_S)
     result.aim("seconds until all are known", f"{AIM_LOADED_S:g}", f"{loaded:.1f}", loaded <= AIM_LOADED_S)
-    result.tell(options)
+    result.report(options)
 
 
 if __name__ == "__main__":

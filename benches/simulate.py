@@ -1,10 +1,10 @@
-"""How long does mail wait on a virtual clock, with a list, dead and slow destinations, and other settings?
+"""How long does mail wait on a virtual clock, with a mailing list, with dead and slow destinations, and other settings?
 
     python benches/simulate.py [--quick] [--directory docs]
 
-Runs rust/core/examples/simulate once for each scenario, at most one at a time, and writes the tables of
-docs/simulation.md and the plots under docs/plots/. Needs matplotlib (`pip install --group plots`). `correct`: the
-simulation found no limit exceeded and nobody lost, and the first scenario run again has the same digest.
+Runs rust/core/examples/simulate once for each scenario, one at a time, and writes the tables of docs/simulation.md and
+the plots in docs/plots/. Needs matplotlib (`pip install --group plots`). `correct`: the simulation found no exceeded
+limit and no lost recipient, and a second run of the first scenario has the same digest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KINDS = ("healthy", "slow", "dead")
 
 @dataclass(frozen=True)
 class Scenario:
-    """A run: its name in the tables, and what is different in it."""
+    """A run: its name in the tables, and its flags."""
 
     name: str
     flags: tuple[str, ...]
@@ -41,23 +41,23 @@ SCENARIOS = (
     Scenario("slow destinations take 6 s", ("--slow-ms", "6000")),
 )
 SMALL = ("--messages", "10000", "--destinations", "1000", "--seconds", "600", "--list-at", "200")
-"""What --quick adds; the list is smaller, too."""
+"""Flags of --quick. The list is smaller as well."""
 
 
 def run(scenario: Scenario, program: Path, quick: bool) -> dict[str, Any]:
-    """Return what the simulation says of a scenario."""
+    """Run the simulation of a scenario; return its result."""
     small = [*SMALL, *([] if "--list" in scenario.flags else ["--list", "2000"])] if quick else []
     print(f"{scenario.name} ...", flush=True)
     return harness.figures([program, *small, *scenario.flags])
 
 
 def seconds(value: float) -> str:
-    """Return a time as a person reads it."""
+    """Return a time in a readable unit."""
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
 
 
 def waits_table(results: dict[str, dict[str, Any]]) -> str:
-    """Return the waits for a first attempt, by kind of destination."""
+    """Return the table of waits for the first attempt, by kind of destination."""
     lines = ["| scenario | single mails to | count | median | 90 % | 99 % | 99.9 % | longest |", "|---|" + "---|" * 7]
     for name, result in results.items():
         for kind in KINDS:
@@ -69,7 +69,7 @@ def waits_table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def runs_table(results: dict[str, dict[str, Any]]) -> str:
-    """Return throughput and fairness of every run."""
+    """Return the table of throughput and fairness of every run."""
     columns = ["scenario", "jobs", "served a second, while mail arrives", "the list's first attempt", "Jain's index"]
     columns += ["destinations in it", "index while the list runs", "most places of the slow one", "of the dead one"]
     columns.append("digest")
@@ -90,11 +90,11 @@ def runs_table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def plot(results: dict[str, dict[str, Any]], directory: Path) -> None:
-    """Draw what happens over time."""
+    """Draw the plots."""
     import matplotlib
 
     matplotlib.use("svg")
-    # The same figures give the same file.
+    # A fixed salt makes the files reproducible.
     matplotlib.rcParams.update({"svg.hashsalt": "postillion", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
     import matplotlib.pyplot as plt
 
@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         plot(results, options.directory / "plots")
     print(f"correct={same}")
     if not same:
-        sys.exit("the same seed gave another trace")
+        sys.exit("two runs with the same seed differ")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Does one honest client notice two thousand that send an octet a second?
+"""Do two thousand clients that send an octet a second slow down an honest client?
 
     2,000 x "one octet a second" ──> smtpd <── one honest client, message after message
 
-Each slow client opens a session and says its commands one octet a second, so it never gets far and never is silent.
-The honest client sends whole messages one after the other; its latency is from connect to the `221` after QUIT.
-Printed: the slow clients that are connected at the end, the honest client's latencies, and the server's memory before
-and with them. `correct`: every slow client was greeted, and every honest message was queued.
+Each slow client opens a session and sends its commands one octet a second, so it never gets far and is never idle.
+The honest client sends messages one after the other. Its latency is the time from connect to the `221` after QUIT.
+Output: the slow clients still connected at the end, the honest client's latencies, and the server's memory before
+and with the slow clients. `correct`: every slow client got the greeting, and every honest message was queued.
 
-Options as in main.cf: `-o smtpd_per_request_deadline=yes -o smtpd_timeout=10s` shows how they are ended instead.
-Needs no privilege; ends by itself.
+-o sets parameters: with `-o smtpd_per_request_deadline=yes -o smtpd_timeout=10s` the server disconnects slow clients.
+Needs no privilege.
 """
 
 import argparse
@@ -28,14 +28,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import test_smtpd
 
-WORDS = b"EHLO slow.example\r\nMAIL FROM:<slow@example.com>\r\nRCPT TO:<user@example.org>\r\nDATA\r\n" + b"x" * 100_000
+COMMANDS = (
+    b"EHLO slow.example\r\nMAIL FROM:<slow@example.com>\r\nRCPT TO:<user@example.org>\r\nDATA\r\n" + b"x" * 100_000
+)
 CONNECTS_AT_A_TIME = 50
 MESSAGE = b"Subject: honest\r\n\r\n" + b"text\r\n" * 700
 
 
 @dataclass
 class Measure:
-    """What was seen. Seconds and KiB."""
+    """The measures, in seconds and KiB."""
 
     slow_clients: int
     kept: int
@@ -49,33 +51,36 @@ class Measure:
 
 
 class Slow(asyncio.Protocol):
-    """A client that says one octet a second."""
+    """A client that sends one octet a second."""
 
     def __init__(self) -> None:
         self.greeted = False
         self.lost = False
-        self.said = 0
+        self.sent = 0
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """Note that the server has spoken."""
         self.greeted = True
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Note the end."""
         self.lost = True
 
-    def say(self) -> None:
-        """Say the next octet."""
+    def send(self) -> None:
+        """Send the next octet."""
         if self.greeted and not self.lost and self.transport is not None:
-            self.transport.write(WORDS[self.said : self.said + 1])
-            self.said += 1
+            self.transport.write(COMMANDS[self.sent : self.sent + 1])
+            self.sent += 1
 
 
 async def honest(port: int) -> float:
-    """Send one message; return how long it took."""
+    """Send one message; return its latency in seconds."""
     begun = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     envelope = b"MAIL FROM:<honest@example.com>\r\nRCPT TO:<user@example.org>\r\nDATA\r\n"
@@ -94,7 +99,7 @@ async def honest(port: int) -> float:
 
 
 async def attack(process: test_smtpd.Process, clients: int, seconds: float) -> Measure:
-    """Let slow clients come, and honest mail beside them."""
+    """Connect slow clients, and send honest mail during `seconds`."""
     await honest(process.port)
     before = process.memory_kib()
     loop = asyncio.get_running_loop()
@@ -106,11 +111,11 @@ async def attack(process: test_smtpd.Process, clients: int, seconds: float) -> M
     latencies = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        turn_ends = time.monotonic() + 1.0
+        round_ends = time.monotonic() + 1.0
         for client in slow:
-            client.say()
+            client.send()
         latencies.append(await honest(process.port))
-        await asyncio.sleep(max(turn_ends - time.monotonic(), 0.0))
+        await asyncio.sleep(max(round_ends - time.monotonic(), 0.0))
     kept = sum(client.greeted and not client.lost for client in slow)
     memory = process.memory_kib()
     for client in slow:
@@ -131,11 +136,11 @@ async def attack(process: test_smtpd.Process, clients: int, seconds: float) -> M
 
 
 def main() -> None:
-    """Run, and print."""
+    """Run and print the measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("-o", dest="options", action="append", default=[], help="a parameter: name=value")
+    parser.add_argument("-o", dest="options", action="append", default=[], help="set a parameter: name=value")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,9 +1,10 @@
-"""What does the smtp agent cost a message, with a connection each and with connections used again?
+"""How much CPU time does a message cost in the smtp agent, with new connections and with reused ones?
 
     python benches/smtp_client.py [messages]
 
-One process is the agent, this one plays the queue manager, smtp-sink (Debian's postfix) takes the mail. The cost is the
-agent's CPU time (user and system) over the messages. Build the extension with `maturin develop --release` first.
+The agent runs in its own process. This process is the queue manager, and smtp-sink (Debian's postfix) receives the
+mail. The cost is the agent's CPU time (user and system) a message. Build the extension with `maturin develop --release`
+first.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from postillion.program.daemon import Daemon
 from support.agents import FakeDaemon, Hub, Mail
 from support.ports import free_port
 
@@ -31,7 +34,7 @@ CONTENT = b"Subject: bench\r\n\r\n" + (b"x" * 70 + b"\r\n") * 56
 
 
 def agent(directory: str, reuse: str) -> None:
-    """The agent's process: says what CPU time it took when it is told to stop."""
+    """Run the agent until SIGTERM; print its CPU time."""
     import signal
 
     import uvloop
@@ -45,7 +48,7 @@ def agent(directory: str, reuse: str) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, daemon.stopping.set)
         before = resource.getrusage(resource.RUSAGE_SELF)
-        await SmtpAgent(daemon, "smtp", capacity=SESSIONS).serve()
+        await SmtpAgent(cast(Daemon, daemon), "smtp", capacity=SESSIONS).serve()
         after = resource.getrusage(resource.RUSAGE_SELF)
         print(after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime)
 
@@ -71,7 +74,7 @@ async def measure(directory: Path, port: int, messages: int, reuse: str) -> None
     hub = Hub(directory)
     server = await asyncio.start_unix_server(hub.serve, "private/qmgr")
     arguments = [sys.executable, __file__, "--agent", str(directory), reuse]
-    child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - before the measurement
     await asyncio.wait_for(hub.registered.wait(), 20)
     nexthop = f"[127.0.0.1]:{port}"
     frames = [hub.job(nexthop, Mail(0, ["rcpt@example.com"], content=CONTENT))[1] for _ in range(200)]
@@ -84,7 +87,7 @@ async def measure(directory: Path, port: int, messages: int, reuse: str) -> None
         while left > 0:
             left -= 1
             data = frames[left % len(frames)]
-            # The same message again under another job number: the segment is read anew each time.
+            # The same message with a new job number: the agent reads the segment again each time.
             fresh = next(hub.numbers)
             data = data[:6] + fresh.to_bytes(8, "little") + data[14:]
             result = await hub.send((fresh, data))[0]
@@ -104,6 +107,7 @@ async def measure(directory: Path, port: int, messages: int, reuse: str) -> None
 
 
 def main() -> None:
+    """Measure without and with reuse of connections."""
     messages = int(sys.argv[1]) if len(sys.argv) > 1 else MESSAGES
     sink_program = shutil.which("smtp-sink", path="/usr/sbin:/usr/bin")
     if sink_program is None:

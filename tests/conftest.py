@@ -1,14 +1,15 @@
-"""What holds for every test: fixed examples of hypothesis, and lines that end up in the summary of the run."""
+"""Settings of all tests: fixed examples of hypothesis, and lines for the summary of the run."""
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 FULL = "POSTILLION_FAULTS" in os.environ
-"""The full form of the crash proofs draws new examples each time, too; hypothesis prints the one that fails."""
+"""The full form of the crash tests draws new examples in each run. hypothesis prints a failing one."""
 LINES = pytest.StashKey[list[str]]()
 SUMMARY = "summary"
 
@@ -18,19 +19,25 @@ settings.register_profile(
 settings.load_profile("postillion")
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with a short name: the path of a socket in a queue below it has at most 107 octets."""
+    return tmp_path_factory.mktemp("t")
+
+
 @pytest.fixture(scope="session")
 def summarize(pytestconfig: pytest.Config) -> Callable[[str], None]:
-    """Return a function that puts a line into the summary: pytest-xdist drops what its workers print."""
+    """Return a function that adds a line to the summary: pytest-xdist drops the output of its workers."""
     return pytestconfig.stash[LINES].append
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin without lines."""
+    """Start with an empty list of lines."""
     config.stash[LINES] = []
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Send a worker's lines to the process that prints the summary."""
+    """Send a worker's lines to the main process."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output[SUMMARY] = session.config.stash[LINES]
@@ -38,14 +45,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take a worker's lines."""
+    """Receive a worker's lines."""
     node.config.stash[LINES] += getattr(node, "workeroutput", {}).get(SUMMARY, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the lines."""
+    """Print the lines of the crash tests."""
     lines = config.stash[LINES]
     if lines:
-        terminalreporter.section("crash proofs")
+        terminalreporter.section("crash tests")
         for line in sorted(lines):
             terminalreporter.write_line(line)

@@ -1,4 +1,4 @@
-"""aiosmtpd's own tests, which its wheel carries, against `postillion.aiosmtpd.SMTP`."""
+"""aiosmtpd's own tests, from its wheel, against `postillion.aiosmtpd.SMTP`."""
 
 import os
 import subprocess
@@ -15,11 +15,11 @@ TESTS = Path(aiosmtpd.__file__).parent / "tests"
 DIFFERING: dict[str, str] = {
     "test_smtp.TestSMTPWithController::test_long_line_leak": "replaces what joins a line's pieces in Python",
 }
-"""Cases that fail on purpose: `module::name[parameters]` and the reason, as docs/aiosmtpd.md lists them."""
+"""Expected failures: `module::name[parameters]` and the reason, as in docs/aiosmtpd.md."""
 CASES_LEAST = 500
 CONNECTIONS_LEAST = 300
 OWN_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
-"""Their ports are fixed: another run on this machine must not be in the way."""
+"""aiosmtpd's tests use fixed ports: a network namespace isolates parallel runs on one machine."""
 
 
 def _own_network() -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def _own_network() -> tuple[str, ...]:
     return OWN_NETWORK if ran.returncode == 0 else ()
 
 
-def test_aiosmtpds_own_tests_pass_with_our_class(tmp_path: Path) -> None:
+def test_aiosmtpd_own_tests_pass_with_our_class(tmp_path: Path) -> None:
     pytest.importorskip("pytest_mock")
     report = tmp_path / "report.xml"
     plugins = ["-p", "support.aiosmtpd_plugin", "-p", "no:cacheprovider"]
@@ -60,7 +60,7 @@ def test_aiosmtpds_own_tests_pass_with_our_class(tmp_path: Path) -> None:
     assert failed.keys() == DIFFERING.keys(), {name: failed.get(name) for name in failed.keys() ^ DIFFERING.keys()}
 
 
-def test_every_case_that_differs_is_in_the_docs() -> None:
+def test_every_expected_failure_is_documented() -> None:
     page = " ".join((Path(__file__).parent.parent / "docs" / "aiosmtpd.md").read_text().split())
     for name, reason in DIFFERING.items():
         assert f"`{name}`" in page

@@ -1,4 +1,4 @@
-"""postillion bench: what it sends is what it says that it sent, and what it cannot do it refuses in words."""
+"""postillion bench: its reports are correct, and it refuses bad options with a clear message."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def both_ends() -> tuple[str, ...]:
-    """A load straight into its own sink."""
+    """Return the arguments for a load into the bench's own sink."""
     port = free_port()
     return (f"127.0.0.1:{port}", "--sink", f"127.0.0.1:{port}")
 
 
-def test_a_load_into_its_own_sink_is_counted_alike_at_both_ends(tmp_path: Path) -> None:
+def test_source_and_sink_count_the_same_load(tmp_path: Path) -> None:
     report = tmp_path / "run.json"
     load = ("--messages", "300", "--sessions", "7", "--recipients", "3", "--domain", "a.example:5", "--octets", "2000")
     done = bench(*both_ends(), *load, "--json", str(report))
@@ -47,7 +47,7 @@ def test_a_load_into_its_own_sink_is_counted_alike_at_both_ends(tmp_path: Path) 
     assert "end of data" in done.stdout
 
 
-def test_connections_are_used_again_and_the_ramp_and_pauses_are_kept() -> None:
+def test_connections_are_reused_with_ramp_and_pauses() -> None:
     words = (
         "--messages",
         "60",
@@ -66,7 +66,7 @@ def test_connections_are_used_again_and_the_ramp_and_pauses_are_kept() -> None:
     assert "all messages per connection" in done.stdout
 
 
-def test_a_rate_is_kept_and_sizes_take_turns(tmp_path: Path) -> None:
+def test_rate_is_kept_and_sizes_alternate(tmp_path: Path) -> None:
     report = tmp_path / "run.json"
     words = ("--rate", "200", "--messages", "100", "--octets", "1000,5000", "--reuse", "0", "--json", str(report))
     done = bench(*both_ends(), *words)
@@ -79,26 +79,26 @@ def test_a_rate_is_kept_and_sizes_take_turns(tmp_path: Path) -> None:
     assert "200 messages per second by the clock, 1000, 5000 octets" in done.stdout
 
 
-def test_faults_of_the_sink_are_met_by_the_source(tmp_path: Path) -> None:
+def test_source_counts_the_sinks_refusals(tmp_path: Path) -> None:
     report = tmp_path / "run.json"
     domains = ("--domain", "good.example", "--domain", "no.example", "--domain", "late.example")
     faults = ("--fault", "no.example=550", "--fault", "late.example=451@dot")
     done = bench(*both_ends(), "--messages", "90", *domains, *faults, "--json", str(report))
-    assert done.returncode == 1, "not everything was accepted"
+    assert done.returncode == 1, "some messages were refused"
     run = json.loads(report.read_text())
     assert (run["source"]["messages"], run["source"]["refused"], run["source"]["refusals"]) == (30, 60, 60)
     assert run["sink"]["messages"] == 30
     assert "RCPT: 550 5.0.0 as the sink was told" in done.stdout
 
 
-def test_a_plot_is_drawn(tmp_path: Path) -> None:
+def test_plot_is_written(tmp_path: Path) -> None:
     picture = tmp_path / "run.svg"
     done = bench(*both_ends(), "--messages", "50", "--plot", str(picture))
     assert done.returncode == 0, done.stderr
     assert "<svg" in picture.read_text()
 
 
-def test_no_server_is_one_line_and_status_2() -> None:
+def test_missing_server_is_one_line_and_status_2() -> None:
     done = bench(f"127.0.0.1:{free_port()}", "--messages", "500", "--sessions", "200")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "postillion bench: fatal: Connection refused (os error 111)\n"
@@ -117,17 +117,17 @@ def test_no_server_is_one_line_and_status_2() -> None:
         (["127.0.0.1:25", "--fault", "a=450"], "needs --sink"),
         (["127.0.0.1:25", "--rate", "0"], "messages a second"),
         (["127.0.0.1:25", "--rate", "nan"], "messages a second"),
-        (["127.0.0.1:25", "--rate", "5", "--think", "1"], "clients have no pauses"),
+        (["127.0.0.1:25", "--rate", "5", "--think", "1"], "clients do not pause"),
         (["127.0.0.1:25", "--octets", "0"], "give 1 to"),
-        (["127.0.0.1:25", "--octets", "4096,"], "such sizes with commas"),
+        (["127.0.0.1:25", "--octets", "4096,"], "sizes with commas"),
     ],
 )
-def test_what_cannot_be_done_is_refused(words: list[str], why: str) -> None:
+def test_bad_options_are_refused(words: list[str], why: str) -> None:
     with pytest.raises(BadOption, match=why):
         parse(words)
 
 
-def test_bad_faults_and_ports_in_use_are_one_line() -> None:
+def test_bad_fault_or_port_in_use_is_one_line() -> None:
     done = bench("127.0.0.1:25", "--sink", "127.0.0.1:0", "--fault", "a.example=250")
     assert done.returncode == 2
     assert "neither a code of 400 to 599" in done.stderr
@@ -139,20 +139,20 @@ def test_bad_faults_and_ports_in_use_are_one_line() -> None:
     assert "Address already in use" in done.stderr
 
 
-def test_the_process_that_listens_is_found_with_its_cpu() -> None:
+def test_listening_process_and_its_cpu_time_are_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert server.listener_pid(listener.getsockname()[1]) == os.getpid()
     assert server.cpu_seconds(os.getpid()) > 0
     assert server.cpu_seconds(2**22) == 0
 
 
-def test_what_syncs_say() -> None:
+def test_durability_is_derived_from_number_of_syncs() -> None:
     assert server.durability(0, 100).startswith("no syncs")
     assert server.durability(25, 100) == "synced, 4.0 messages per sync (group commit)"
     assert server.durability(200, 100) == "synced, 2.0 syncs per message"
 
 
-def test_a_relay_on_this_machine_shows_its_cpu_and_its_syncs(tmp_path: Path) -> None:
+def test_local_relay_reports_cpu_time_and_syncs(tmp_path: Path) -> None:
     peers.root()
     peers.peer("strace")
     site = mta.Site(tmp_path)

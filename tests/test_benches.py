@@ -1,4 +1,4 @@
-"""Every bench runs and finds its result correct. The numbers of these short forms mean nothing."""
+"""Every bench runs and reports a correct result. The times of these short runs mean nothing."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from support.peers import peer
 
 BENCHES = Path(__file__).resolve().parent.parent / "benches"
 PATIENCE_S = 300.0
-"""An example may have to be built first."""
+"""Includes the build of an example."""
 
 
 @pytest.mark.parametrize(
@@ -33,15 +33,15 @@ PATIENCE_S = 300.0
     ],
 )
 def test_bench_is_correct(tmp_path: Path, bench: str, flags: list[str], peers: list[str]) -> None:
-    """Its short form says so, in words and as JSON."""
     for program in peers:
         peer(program)
     written = tmp_path / "result.json"
-    command = [sys.executable, BENCHES / f"{bench}.py", "--quick", "--json", written, "--directory", tmp_path, *flags]
+    program_flags = ["--quick", "--json", str(written), "--directory", str(tmp_path), *flags]
+    command = [sys.executable, str(BENCHES / f"{bench}.py"), *program_flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     if done.stdout.startswith("skipped"):
-        # A profiler is no peer: where the machine lets nobody profile there is nothing to see.
+        # A profiler is not a peer: some machines do not allow profiling.
         pytest.skip(done.stdout.strip())
     result = json.loads(written.read_text())
     assert result["correct"] is True

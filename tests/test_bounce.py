@@ -1,4 +1,4 @@
-"""Notifications to senders: what stands in them, read back with Python's own parser."""
+"""Delivery status notifications, read back with Python's email parser."""
 
 import email
 import email.message
@@ -63,7 +63,7 @@ def fields(part: email.message.EmailMessage) -> list[dict[str, str]]:
     return [dict(group.items()) for group in groups]  # type: ignore[union-attr]
 
 
-def test_report_has_its_three_parts() -> None:
+def test_report_has_three_parts() -> None:
     message, (human, machine, original) = parse(NOTIFICATION)
     text = write_report(NOTIFICATION, REPORTER, 1_795_000_100.0)
     assert text.startswith(b"From: Mail Delivery System <MAILER-DAEMON@example>\n")
@@ -84,7 +84,7 @@ def test_report_has_its_three_parts() -> None:
     assert original["Content-Description"] == "Undelivered Message"
 
 
-def test_programs_find_the_fields_of_rfc_3464() -> None:
+def test_report_has_fields_of_rfc_3464() -> None:
     _, (_, machine, _) = parse(replace(NOTIFICATION, envid="x+2B1"))
     about, recipient = fields(machine)
     assert about["Reporting-MTA"] == "dns; mx.example"
@@ -100,7 +100,7 @@ def test_programs_find_the_fields_of_rfc_3464() -> None:
     assert recipient["Diagnostic-Code"] == "smtp; 550 5.1.1 <you@far.example>: no such user"
 
 
-def test_reasons_of_our_own_say_so() -> None:
+def test_local_reasons_have_type_x_postfix() -> None:
     mine = Reported("u@example", "list@example", "rfc822;li+2Bst@example", "5.1.1", 'unknown user: "u"', None)
     _, (human, machine, _) = parse(replace(NOTIFICATION, recipients=[mine, RECIPIENT]))
     _, first, second = fields(machine)
@@ -111,12 +111,12 @@ def test_reasons_of_our_own_say_so() -> None:
     assert '<u@example> (expanded from <list@example>): unknown user: "u"' in human.get_content()
 
 
-def test_original_comes_back_byte_for_byte() -> None:
+def test_original_is_returned_byte_for_byte() -> None:
     text = write_report(NOTIFICATION, REPORTER, 1.0)
     assert b"\n\nReturn-Path: <me@b.example>\n" + ORIGINAL + b"\n--4ABC.1/mx.example--\n" in text
 
 
-def test_headers_alone_are_returned_when_asked_for() -> None:
+def test_headers_only_report_omits_the_body() -> None:
     _, (_, _, original) = parse(replace(NOTIFICATION, headers_only=True))
     assert original.get_content_type() == "text/rfc822-headers"
     assert original["Content-Description"] == "Undelivered Message Headers"
@@ -126,14 +126,14 @@ def test_headers_alone_are_returned_when_asked_for() -> None:
     assert "body" not in text
 
 
-def test_headers_alone_end_where_the_headers_end() -> None:
+def test_headers_only_report_ends_at_end_of_headers() -> None:
     for message in (b"no header\nSubject: x\n", b"", b"Subject: x", b"\nbody\n"):
         text = write_report(replace(NOTIFICATION, message=message, headers_only=True), REPORTER, 1.0)
         assert b"no header" not in text
         assert b"\nbody" not in text
 
 
-def test_warning_says_until_when() -> None:
+def test_warning_names_the_retry_deadline() -> None:
     message, (human, machine, _) = parse(replace(NOTIFICATION, kind=WARN, headers_only=True))
     assert message["Subject"] == "Delayed Mail (still being retried)"
     assert fields(machine)[1]["Action"] == "delayed"
@@ -141,18 +141,18 @@ def test_warning_says_until_when() -> None:
     assert deadline in human.get_content()
 
 
-def test_copy_for_the_postmaster() -> None:
+def test_postmaster_copy_has_its_own_subject() -> None:
     message, _ = parse(replace(NOTIFICATION, postmaster_copy=True, to="postmaster@example"))
     assert message["Subject"] == "Postmaster Copy: Undelivered Mail"
     assert message["Auto-Submitted"] == "auto-generated"
 
 
-def test_threading_when_wanted() -> None:
+def test_message_id_becomes_references_and_in_reply_to() -> None:
     message, _ = parse(replace(NOTIFICATION, message_id="<1@b.example>"))
     assert message["References"] == message["In-Reply-To"] == "<1@b.example>"
 
 
-def test_eight_bit_text_is_declared() -> None:
+def test_8bit_text_is_declared() -> None:
     message, (human, machine, original) = parse(
         replace(NOTIFICATION, message=b"Subject: gr\xc3\xbc\xc3\x9fe\n\n\xff\n")
     )
@@ -162,7 +162,7 @@ def test_eight_bit_text_is_declared() -> None:
     assert machine["Content-Transfer-Encoding"] is None
 
 
-def test_internationalized_mail_gets_the_global_types() -> None:
+def test_internationalized_mail_uses_global_content_types() -> None:
     recipient = RECIPIENT._replace(address="jürgen@far.example", text="weiß nicht", remote=None)
     notification = replace(NOTIFICATION, smtputf8=True, sender="ä@b.example", recipients=[recipient])
     text = write_report(notification, REPORTER, 1.0).decode()
@@ -176,12 +176,12 @@ def test_internationalized_mail_gets_the_global_types() -> None:
     assert "message/global" not in plain
 
 
-def test_message_that_is_gone_is_still_reported() -> None:
+def test_missing_message_is_still_reported() -> None:
     _, (_, _, original) = parse(replace(NOTIFICATION, message=None))
     assert "can no longer be read" in str(original.get_payload(0))
 
 
-def test_message_that_knows_the_boundary_changes_it() -> None:
+def test_message_with_the_boundary_gets_another_boundary() -> None:
     notification = replace(NOTIFICATION, message=ORIGINAL + b"--4ABC.1795000100/mx.example--\nmore\n")
     message, parts = parse(notification)
     assert message.get_boundary() == "4ABC.1795000100.1/mx.example"
@@ -203,12 +203,12 @@ def test_message_that_knows_the_boundary_changes_it() -> None:
         (WARN, 12, True),
     ],
 )
-def test_notify_is_honoured(kind: str, notify: int, expected: bool) -> None:
+def test_notify_selects_reports(kind: str, notify: int, expected: bool) -> None:
     assert wanted(kind, notify) is expected
 
 
 @pytest.mark.parametrize(("xtext", "text"), [("a+2Bb", "a+b"), ("a+0Ab", "a?b"), ("a+", "a+"), ("+2x", "+2x")])
-def test_xtext_hides_no_line_end(xtext: str, text: str) -> None:
+def test_decoded_xtext_has_no_line_ends(xtext: str, text: str) -> None:
     assert xtext_decoded(xtext) == text
 
 
@@ -216,7 +216,7 @@ HOSTILE = st.text(min_size=1, max_size=200) | st.sampled_from(["\n\nFinal-Recipi
 
 
 @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, st.booleans())
-def test_no_reason_or_address_adds_a_field(
+def test_reasons_and_addresses_cannot_add_fields(
     address: str, text: str, remote: str, sender: str, envid: str, smtputf8: bool
 ) -> None:
     recipient = Reported(address, sender, text, "5.0.0", text, remote)
@@ -238,7 +238,14 @@ def test_no_reason_or_address_adds_a_field(
     ]
     start = rest.index("Reporting-MTA:")
     machine = rest[start : rest.index("\n--4ABC.1/mx.example", start)]
-    known = ("Reporting-MTA", "Original-Envelope-Id", "X-Postfix-", "Arrival-Date", "Final-Recipient", "Action")
+    known: tuple[str, ...] = (
+        "Reporting-MTA",
+        "Original-Envelope-Id",
+        "X-Postfix-",
+        "Arrival-Date",
+        "Final-Recipient",
+        "Action",
+    )
     known += ("Original-Recipient", "Status", "Remote-MTA", "Diagnostic-Code", "    ", "\n")
     assert all(not line or line.startswith(known) for line in machine.split("\n"))
     assert machine.count("\nFinal-Recipient:") == 1

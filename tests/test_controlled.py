@@ -1,4 +1,4 @@
-"""`postillion.aiosmtpd.SMTP` under aiosmtpd's Controller: Rust's byte path gives what aiosmtpd's own gives."""
+"""`postillion.aiosmtpd.SMTP` under aiosmtpd's Controller: the Rust byte path gives the same results as aiosmtpd."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ SIZE_LIMIT = 60
 ENVELOPE = b"HELO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"
 
 
-class Box:
-    """A handler that keeps what it gets."""
+class Mailbox:
+    """A handler that keeps each message."""
 
     def __init__(self) -> None:
         self.contents: list[bytes | str | None] = []
@@ -44,12 +44,12 @@ class Box:
         return "250 kept"
 
 
-class Wire(asyncio.Transport):
-    """A client in memory: what it is told, and whether it is read."""
+class MemoryTransport(asyncio.Transport):
+    """A transport in memory: records the server's output and its flow control."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.told = b""
+        self.output = b""
         self.reading = True
         self.closed = False
 
@@ -57,7 +57,7 @@ class Wire(asyncio.Transport):
         return ("192.0.2.1", 1025) if name == "peername" else default
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.told += data
+        self.output += data
 
     def close(self) -> None:
         self.closed = True
@@ -80,17 +80,17 @@ class Small(SMTP):
     line_length_limit = LINE_LIMIT
 
 
-Dialogue = tuple[bytes, list[bytes | str | None]]
+Result = tuple[bytes, list[bytes | str | None]]
 
 
-async def talk(kind: type[aiosmtpd.smtp.SMTP], pieces: list[bytes]) -> Dialogue:
-    """Say pieces to a server of this class; return what it says, and what its handler got."""
-    box, wire = Box(), Wire()
-    server = kind(box, data_size_limit=SIZE_LIMIT, hostname="mx", ident="t", loop=asyncio.get_running_loop())
-    server.connection_made(wire)
+async def run_session(kind: type[aiosmtpd.smtp.SMTP], pieces: list[bytes]) -> Result:
+    """Send `pieces` to a server of class `kind`; return its output and its handler's messages."""
+    mailbox, transport = Mailbox(), MemoryTransport()
+    server = kind(mailbox, data_size_limit=SIZE_LIMIT, hostname="mx", ident="t", loop=asyncio.get_running_loop())
+    server.connection_made(transport)
     for piece in pieces:
         server.data_received(piece)
-        # Until nobody has anything to do: the dialogue waits for octets alone.
+        # Run until every task is idle: the session waits for nothing but octets.
         for _ in range(8):
             await asyncio.sleep(0)
     for _ in range(400):
@@ -100,38 +100,38 @@ async def talk(kind: type[aiosmtpd.smtp.SMTP], pieces: list[bytes]) -> Dialogue:
     assert task is not None
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    return wire.told, box.contents
+    return transport.output, mailbox.contents
 
 
-def cut(wire: bytes, places: list[int]) -> list[bytes]:
-    """Cut octets at these places."""
-    ends = sorted({place % (len(wire) + 1) for place in places} | {0, len(wire)})
-    return [wire[begin:end] for begin, end in itertools.pairwise(ends)]
+def cut(stream: bytes, places: list[int]) -> list[bytes]:
+    """Return `stream`, cut at these places."""
+    ends = sorted({place % (len(stream) + 1) for place in places} | {0, len(stream)})
+    return [stream[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
-# No QUIT: how much behind it is answered depends on the pieces, in aiosmtpd as well.
+# No QUIT: the number of replies after it depends on the pieces, in aiosmtpd as well.
 words = st.lists(
     st.sampled_from([b"\r\n", b"\n", b"\r", b".", b"..", b"a", b"b" * 9, b"\r\n.\r\n", b"\xff", b"NOOP\r\n"]),
     max_size=24,
 )
 
 
-@given(said=words, places=st.lists(st.integers(0, 400), max_size=6))
-@example(said=[b"a\n.\r\nMAIL FROM:<x@y>\r\n", b"\r\n.\r\n", b"NOOP\r\n"], places=[])
-@example(said=[b"a\r\n.\n", b"NOOP\r\n.\r\n"], places=[55])
-@example(said=[b"b" * 18, b"\r\n.\r\n"], places=[])
-@example(said=[b"b" * 19, b"\r\n.\r\n"], places=[])
-@example(said=[b"b" * 20, b"\r\n.\r\n"], places=[60])
-@example(said=[b"b" * 21, b"\r\n.\r\n"], places=[65])
-@example(said=[b"..", b"b" * 16, b"\r\n.\r\n"], places=[])
-@example(said=[b"b" * 18 + b"\r\n"] * 3 + [b".\r\nNOOP\r\n"], places=[])
-@example(said=[b"b" * 18 + b"\r\n"] * 4 + [b".\r\nNOOP\r\n"], places=[])
+@given(sent=words, places=st.lists(st.integers(0, 400), max_size=6))
+@example(sent=[b"a\n.\r\nMAIL FROM:<x@y>\r\n", b"\r\n.\r\n", b"NOOP\r\n"], places=[])
+@example(sent=[b"a\r\n.\n", b"NOOP\r\n.\r\n"], places=[55])
+@example(sent=[b"b" * 18, b"\r\n.\r\n"], places=[])
+@example(sent=[b"b" * 19, b"\r\n.\r\n"], places=[])
+@example(sent=[b"b" * 20, b"\r\n.\r\n"], places=[60])
+@example(sent=[b"b" * 21, b"\r\n.\r\n"], places=[65])
+@example(sent=[b"..", b"b" * 16, b"\r\n.\r\n"], places=[])
+@example(sent=[b"b" * 18 + b"\r\n"] * 3 + [b".\r\nNOOP\r\n"], places=[])
+@example(sent=[b"b" * 18 + b"\r\n"] * 4 + [b".\r\nNOOP\r\n"], places=[])
 @settings(max_examples=300, deadline=None)
-def test_any_octets_in_any_pieces_get_aiosmtpds_answers(said: list[bytes], places: list[int]) -> None:
-    """The same replies, and the same contents, octet for octet."""
-    wire = ENVELOPE + b"".join(said)
-    ours = asyncio.run(talk(Small, cut(wire, places)))
-    assert ours == asyncio.run(talk(SmallStock, [wire]))
+def test_any_octets_in_any_pieces_get_the_replies_of_aiosmtpd(sent: list[bytes], places: list[int]) -> None:
+    """Replies and contents are equal, octet for octet."""
+    stream = ENVELOPE + b"".join(sent)
+    ours = asyncio.run(run_session(Small, cut(stream, places)))
+    assert ours == asyncio.run(run_session(SmallStock, [stream]))
     assert ours[0].startswith(b"220 mx t\r\n250 mx\r\n250 OK\r\n250 OK\r\n354 ")
 
 
@@ -164,26 +164,26 @@ addresses = st.lists(
 ).map("".join)
 
 
-@given(said=addresses)
-@example(said="<a.b+c@d.e>")
-@example(said="<a@d> SIZE=1 BODY=7BIT")
-@example(said="<a@d>SIZE=1")
-@example(said="<a@d> (note) SIZE=1")
-@example(said="<a@d> \tSIZE=1")
-@example(said="<a@d> SIZE=1 ")
-@example(said="<a@d> ")
-@example(said="<=?utf-8?q?a?=@d.e>")
-@example(said="<a@[127.0.0.1]>")
-@example(said="<>")
-@example(said="<a@d.e>\n")
-@example(said="<12345@d.e>")
-@example(said="<123456@d.e>")
+@given(text=addresses)
+@example(text="<a.b+c@d.e>")
+@example(text="<a@d> SIZE=1 BODY=7BIT")
+@example(text="<a@d>SIZE=1")
+@example(text="<a@d> (note) SIZE=1")
+@example(text="<a@d> \tSIZE=1")
+@example(text="<a@d> SIZE=1 ")
+@example(text="<a@d> ")
+@example(text="<=?utf-8?q?a?=@d.e>")
+@example(text="<a@[127.0.0.1]>")
+@example(text="<>")
+@example(text="<a@d.e>\n")
+@example(text="<12345@d.e>")
+@example(text="<123456@d.e>")
 @settings(max_examples=1000, deadline=None)
-def test_an_address_is_what_it_is_for_aiosmtpd(said: str) -> None:
-    """Its parser is asked about all but the plain ones, and would say the same of these."""
+def test_addresses_parse_as_in_aiosmtpd(text: str) -> None:
+    """We parse plain addresses ourselves, and use aiosmtpd's parser for the rest. The results are equal."""
     with contextlib.closing(asyncio.new_event_loop()) as loop:
-        parsers = (Limited(Box(), hostname="mx", loop=loop), LimitedStock(Box(), hostname="mx", loop=loop))
-        ours, stock = (outcome_of(parser, said) for parser in parsers)
+        parsers = (Limited(Mailbox(), hostname="mx", loop=loop), LimitedStock(Mailbox(), hostname="mx", loop=loop))
+        ours, stock = (parse_result(parser, text) for parser in parsers)
     assert ours == stock
 
 
@@ -195,16 +195,16 @@ class Limited(SMTP):
     local_part_limit = 5
 
 
-def outcome_of(parser: aiosmtpd.smtp.SMTP, said: str) -> object:
-    """Return what a parser finds; its own faults count as an answer."""
+def parse_result(parser: aiosmtpd.smtp.SMTP, text: str) -> object:
+    """Return the parsed address, or the type of the exception."""
     try:
-        return parser._getaddr(said)
+        return parser._getaddr(text)
     except Exception as error:
         return type(error)
 
 
-async def test_the_constructor_finds_what_aiosmtpds_does() -> None:
-    """Verbs and mechanisms of the class, of its parents and of the object; afterwards all names are there."""
+async def test_constructor_finds_same_verbs_and_mechanisms_as_aiosmtpd() -> None:
+    """It finds verbs and mechanisms of the class, of its parents and of the object, and sets every attribute."""
 
     class More:
         async def auth_XMORE(self, server: object, args: list[str]) -> AuthResult:
@@ -218,7 +218,7 @@ async def test_the_constructor_finds_what_aiosmtpds_does() -> None:
                 self.smtp_XOWN = self.smtp_XMORE
                 super().__init__(*arguments, **keywords)
 
-        return Made(Box(), hostname="mx", loop=asyncio.get_running_loop())
+        return Made(Mailbox(), hostname="mx", loop=asyncio.get_running_loop())
 
     ours, stock = make(SMTP), make(aiosmtpd.smtp.SMTP)
     assert ours._smtp_methods.keys() == stock._smtp_methods.keys() >= {"XMORE", "XOWN", "DATA"}
@@ -228,13 +228,13 @@ async def test_the_constructor_finds_what_aiosmtpds_does() -> None:
     }
     assert ours._handle_hooks.keys() == stock._handle_hooks.keys()
     assert set(dir(stock)) <= set(dir(ours))
-    # smtpd's own connections never run it.
+    # smtpd's own connections never run the constructor.
     assert "push" in dir(SMTP.__new__(SMTP))
 
 
 @given(pieces=st.lists(st.binary(max_size=12), max_size=12), counts=st.lists(st.integers(0, 9), max_size=12))
-def test_a_reader_gives_back_what_was_said(pieces: list[bytes], counts: list[int]) -> None:
-    """By count and by line, in order, nothing twice."""
+def test_reader_returns_every_octet_once_in_order(pieces: list[bytes], counts: list[int]) -> None:
+    """Reads by count and by line return every octet once, in order."""
 
     async def read() -> bytes:
         reader = Reader(1000, asyncio.get_running_loop())
@@ -247,9 +247,9 @@ def test_a_reader_gives_back_what_was_said(pieces: list[bytes], counts: list[int
     assert asyncio.run(read()) == b"".join(pieces)
 
 
-async def test_a_reader_keeps_asyncios_contract() -> None:
+async def test_reader_behaves_like_asyncio_stream_reader() -> None:
     loop = asyncio.get_running_loop()
-    for said, method, arguments, expected in [
+    for data, method, arguments, expected in [
         (b"ab\ncd", "readuntil", (), b"ab\n"),
         (b"ab\r\ncd", "readuntil", (b"\r\n",), b"ab\r\n"),
         (b"ab", "readuntil", (), asyncio.IncompleteReadError(b"ab", None)),
@@ -268,13 +268,13 @@ async def test_a_reader_keeps_asyncios_contract() -> None:
     ]:
         for kind in (Reader, asyncio.StreamReader):
             reader = kind(8, loop)
-            reader.feed_data(said)
+            reader.feed_data(data)
             reader.feed_eof()
-            assert facts(await outcome(getattr(reader, method)(*arguments))) == facts(expected), (kind, said, method)
+            assert facts(await outcome(getattr(reader, method)(*arguments))) == facts(expected), (kind, data, method)
 
 
 async def outcome(reading: Awaitable[bytes]) -> object:
-    """Return what was read, or why nothing was."""
+    """Return the data read, or the exception."""
     try:
         return await reading
     except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
@@ -282,13 +282,13 @@ async def outcome(reading: Awaitable[bytes]) -> object:
 
 
 def facts(got: object) -> object:
-    """Return what two errors have in common; anything else as it is."""
+    """Return the type and fields of an exception; any other value unchanged."""
     if not isinstance(got, Exception):
         return got
     return type(got), [getattr(got, name, None) for name in ("partial", "expected", "consumed")]
 
 
-async def test_an_overlong_line_is_read_to_its_end() -> None:
+async def test_overlong_line_is_read_to_its_end() -> None:
     reader = Reader(8, asyncio.get_running_loop())
     reader.feed_data(bytearray(b"x" * 30))
     line = asyncio.ensure_future(reader.readline())
@@ -299,7 +299,7 @@ async def test_an_overlong_line_is_read_to_its_end() -> None:
     assert await reader.readline() == b"NOOP\r\n"
 
 
-async def test_one_coroutine_may_wait_and_a_lost_connection_wakes_it() -> None:
+async def test_one_coroutine_may_wait_and_lost_connection_wakes_it() -> None:
     reader = Reader(8, asyncio.get_running_loop())
     first = asyncio.ensure_future(reader.readline())
     await asyncio.sleep(0)
@@ -312,33 +312,33 @@ async def test_one_coroutine_may_wait_and_a_lost_connection_wakes_it() -> None:
         await reader.readline()
 
 
-async def test_a_client_that_says_too_much_is_not_read_but_a_message_is() -> None:
-    wire = Wire()
+async def test_reader_pauses_for_unread_commands_but_not_for_message() -> None:
+    transport = MemoryTransport()
     reader = Reader(8, asyncio.get_running_loop())
-    reader.set_transport(wire)
+    reader.set_transport(transport)
     reader.feed_data(b"NOOP\r\n" * 3)
-    assert not wire.reading
+    assert not transport.reading
     lines = [await reader.readline() for _ in range(2)]
-    assert (lines, wire.reading) == ([b"NOOP\r\n"] * 2, True)
+    assert (lines, transport.reading) == ([b"NOOP\r\n"] * 2, True)
     message = asyncio.ensure_future(reader.message(line_octets=100, message_octets=10_000))
     await asyncio.sleep(0)
     for _ in range(50):
         reader.feed_data(b"text of a message\r\n")
-        assert wire.reading
+        assert transport.reading
         assert not message.done()
     reader.feed_data(b".\r\n" + b"NOOP\r\n" * 3)
-    assert not wire.reading
+    assert not transport.reading
     assert await message == b"NOOP\r\n" + b"text of a message\r\n" * 50
-    assert not wire.reading
+    assert not transport.reading
     octets = asyncio.ensure_future(reader.readexactly(30))
     await asyncio.sleep(0)
-    # Whoever waits for more than may wait gets it.
-    assert wire.reading
+    # A read that needs more than the limit resumes reading.
+    assert transport.reading
     reader.feed_data(b"x" * 12)
     assert await octets == b"NOOP\r\n" * 3 + b"x" * 12
 
 
-def test_an_intake_refuses_what_has_no_meaning() -> None:
+def test_intake_refuses_empty_separator() -> None:
     intake = SmtpIntake(8)
     with pytest.raises(ValueError):
         intake.take_line(b"")
@@ -347,7 +347,7 @@ def test_an_intake_refuses_what_has_no_meaning() -> None:
 
 @contextlib.contextmanager
 def controlled(handler: object, kind: Callable[..., SMTP] = SMTP, **arguments: Any) -> Iterator[tuple[str, int]]:
-    """The address of a Controller with our class."""
+    """Run a Controller with our class; yield its address."""
 
     class Ours(Controller):
         def factory(self) -> SMTP:
@@ -362,42 +362,42 @@ def controlled(handler: object, kind: Callable[..., SMTP] = SMTP, **arguments: A
         controller.stop()
 
 
-def test_a_large_message_arrives_as_it_was_sent() -> None:
-    box = Box()
+def test_large_message_arrives_as_sent() -> None:
+    mailbox = Mailbox()
     text = b"".join(b"%07d .\r\n.%s\r\n" % (at, b"x" * (at % 900)) for at in range(5000))
-    with controlled(box) as address, smtplib.SMTP(*address, timeout=PATIENCE_S) as client:
+    with controlled(mailbox) as address, smtplib.SMTP(*address, timeout=PATIENCE_S) as client:
         for _ in range(2):
             client.sendmail("a@example.com", ["b@example.org"], text)
         assert client.noop()[0] == 250
-    assert box.contents == [text, text]
+    assert mailbox.contents == [text, text]
 
 
-def test_subclasses_keep_their_verbs() -> None:
-    class Spoken(SMTP):
+def test_subclass_verbs_work() -> None:
+    class WithClock(SMTP):
         async def smtp_XCLOCK(self, arg: str | None) -> None:
             await self.push("334 which?")
-            answer = await self._reader.readline()
-            await self.push(b"250 " + answer.strip())
+            reply = await self._reader.readline()
+            await self.push(b"250 " + reply.strip())
 
         async def smtp_DATA(self, arg: str | None) -> None:
             seen.append(arg)
             await super().smtp_DATA(arg)
 
     seen: list[str | None] = []
-    box = Box()
-    with controlled(box, Spoken) as address, smtplib.SMTP(*address, timeout=PATIENCE_S) as client:
+    mailbox = Mailbox()
+    with controlled(mailbox, WithClock) as address, smtplib.SMTP(*address, timeout=PATIENCE_S) as client:
         assert client.docmd("XCLOCK") == (334, b"which?")
         assert client.docmd("that one") == (250, b"that one")
         client.sendmail("a@example.com", ["b@example.org"], b"text\r\n")
-    assert (seen, box.contents) == ([None], [b"text\r\n"])
+    assert (seen, mailbox.contents) == ([None], [b"text\r\n"])
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
-def test_auth_is_aiosmtpds(mechanism: str) -> None:
+def test_auth_works_as_in_aiosmtpd(mechanism: str) -> None:
     def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: LoginPassword) -> AuthResult:
         return AuthResult(success=data == LoginPassword(b"user", b"secret"), handled=False)
 
-    with controlled(Box(), authenticator=authenticate, auth_require_tls=False) as address:
+    with controlled(Mailbox(), authenticator=authenticate, auth_require_tls=False) as address:
         for password, code in (("wrong", 535), ("secret", 235)):
             with smtplib.SMTP(*address, timeout=PATIENCE_S) as client:
                 client.ehlo()
@@ -412,7 +412,7 @@ def test_auth_is_aiosmtpds(mechanism: str) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate for localhost, in one file."""
+    """Return a file with a key and a certificate for localhost."""
     path = tmp_path_factory.mktemp("tls") / "server.pem"
     words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     subprocess.run([*words, "-keyout", path, "-out", f"{path}.cert"], check=True, capture_output=True, timeout=60)
@@ -421,23 +421,23 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("behind", [b"NOOP\r\n", b"VRFY x\r\n" * 600], ids=["a command", "more than may wait"])
-def test_what_is_said_behind_starttls_is_forgotten(certificate: Path, behind: bytes) -> None:
-    """Commands that somebody puts before the handshake are not answered under TLS (CVE-2011-0411)."""
+@pytest.mark.parametrize("pipelined", [b"NOOP\r\n", b"VRFY x\r\n" * 600], ids=["a command", "more than the limit"])
+def test_commands_pipelined_after_starttls_are_discarded(certificate: Path, pipelined: bytes) -> None:
+    """Commands before the handshake get no replies under TLS (CVE-2011-0411)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     trusting = ssl.create_default_context(cafile=f"{certificate}.cert")
-    box = Box()
-    with controlled(box, tls_context=context) as address:
+    mailbox = Mailbox()
+    with controlled(mailbox, tls_context=context) as address:
         plain = socket.create_connection(address, PATIENCE_S)
         greeting = plain.recv(1000)
         assert greeting.startswith(b"220 ")
-        plain.sendall(b"STARTTLS\r\n" + behind)
+        plain.sendall(b"STARTTLS\r\n" + pipelined)
         assert re.fullmatch(rb"220 Ready to start TLS\r\n", plain.recv(1000))
-        with trusting.wrap_socket(plain, server_hostname="localhost") as wire:
-            wire.sendall(ENVELOPE + b"text\r\n.\r\nQUIT\r\n")
-            told = b""
-            while piece := wire.recv(1000):
-                told += piece
-    assert [line[:3] for line in told.splitlines()] == [b"250", b"250", b"250", b"354", b"250", b"221"]
-    assert box.contents == [b"text\r\n"]
+        with trusting.wrap_socket(plain, server_hostname="localhost") as client:
+            client.sendall(ENVELOPE + b"text\r\n.\r\nQUIT\r\n")
+            output = b""
+            while piece := client.recv(1000):
+                output += piece
+    assert [line[:3] for line in output.splitlines()] == [b"250", b"250", b"250", b"354", b"250", b"221"]
+    assert mailbox.contents == [b"text\r\n"]

@@ -1,6 +1,6 @@
-"""Every message of the corpus arrives byte for byte, however it was sent and however the stream was cut.
+"""Every message of the corpus arrives byte for byte, by DATA and by BDAT, for any split of the stream.
 
-What differs from what was sent stands in the corpus itself, message by message.
+The corpus itself lists the expected changes, message by message.
 """
 
 import random
@@ -16,65 +16,65 @@ from postillion._core.log import Log
 from postillion._core.pickup import HeaderRecipients
 from postillion._core.queue import Journal, read_message
 from support.corpus import HEADER_SIZE_LIMIT, MESSAGES, Message, stuffed
-from support.hostile import Wire
+from support.hostile import RawClient
 from support.mta import Site, running
 from support.wire_sink import WireSink
 
 RECEIVED = re.compile(rb"Received: from client\.example \([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)+")
-"""The header that smtpd adds, folded."""
+"""The folded header that smtpd adds."""
 CHANGED_MAX = 30
-"""Most of the corpus must arrive as it was sent."""
+"""Maximum number of messages that do not arrive as sent."""
 COMMIT_MAX_S = 30.0
 
 every_message = pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
 
 
-def address(way: str, message: Message) -> str:
-    """Return the recipient by whom a message is known at the next hop."""
-    return f"{way}-{list(MESSAGES).index(message.name)}@next.example"
+def address(method: str, message: Message) -> str:
+    """Return the recipient that identifies a message at the next hop."""
+    return f"{method}-{list(MESSAGES).index(message.name)}@next.example"
 
 
-def send_data(wire: Wire, message: Message) -> None:
-    """Send by DATA."""
-    assert wire.ask(b"MAIL FROM:<a@example.net>\r\n").code == 250
-    assert wire.ask(b"RCPT TO:<%s>\r\n" % address("data", message).encode()).code == 250
-    assert wire.ask(b"DATA\r\n").code == 354
-    assert wire.ask(message.wire).code == 250, message.name
+def send_data(client: RawClient, message: Message) -> None:
+    """Send a message by DATA."""
+    assert client.ask(b"MAIL FROM:<a@example.net>\r\n").code == 250
+    assert client.ask(b"RCPT TO:<%s>\r\n" % address("data", message).encode()).code == 250
+    assert client.ask(b"DATA\r\n").code == 354
+    assert client.ask(message.wire).code == 250, message.name
 
 
-def send_bdat(wire: Wire, message: Message) -> None:
-    """Send by BDAT, in two chunks cut at any place."""
-    assert wire.ask(b"MAIL FROM:<a@example.net> BODY=8BITMIME\r\n").code == 250
-    assert wire.ask(b"RCPT TO:<%s>\r\n" % address("bdat", message).encode()).code == 250
+def send_bdat(client: RawClient, message: Message) -> None:
+    """Send by BDAT, in two chunks cut at a random place."""
+    assert client.ask(b"MAIL FROM:<a@example.net> BODY=8BITMIME\r\n").code == 250
+    assert client.ask(b"RCPT TO:<%s>\r\n" % address("bdat", message).encode()).code == 250
     cut = random.Random(message.name).randrange(len(message.sent) + 1)
     if cut > 0:
-        assert wire.ask(b"BDAT %d\r\n" % cut + message.sent[:cut]).code == 250
+        assert client.ask(b"BDAT %d\r\n" % cut + message.sent[:cut]).code == 250
     rest = message.sent[cut:]
-    assert wire.ask(b"BDAT %d LAST\r\n" % len(rest) + rest).code == 250, message.name
+    assert client.ask(b"BDAT %d LAST\r\n" % len(rest) + rest).code == 250, message.name
 
 
 @pytest.fixture(scope="module")
 def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[bytes]]]:
-    """What came over the wire at the next hop, by recipient: the corpus twice, over one connection."""
-    # The client is a stranger: what mail of this machine lacks would be added.
-    # Long lines stay whole, too: that they are broken by default is tests/test_smtp_agent.py's.
+    """Send the corpus twice over one connection; yield the content on the wire at the next hop, by recipient."""
+    # The client is not local: smtpd adds missing headers to local mail only.
+    # Long lines stay whole: tests/test_smtp_agent.py tests that they are broken by default.
     settings = {"local_header_rewrite_clients": "", "smtp_line_length_limit": "0"}
     site = Site(tmp_path_factory.mktemp("corpus"), main_cf=settings)
     with WireSink(site.next_port) as sink, running(site):
-        with Wire(site.port) as wire:
-            assert wire.ask(b"EHLO client.example\r\n").code == 250
+        with RawClient(site.port) as client:
+            assert client.ask(b"EHLO client.example\r\n").code == 250
             for message in MESSAGES.values():
-                send_data(wire, message)
-                send_bdat(wire, message)
-            assert wire.ask(b"QUIT\r\n").code == 221
-        sink.wait({address(way, message) for way in ("data", "bdat") for message in MESSAGES.values()})
+                send_data(client, message)
+                send_bdat(client, message)
+            assert client.ask(b"QUIT\r\n").code == 221
+        sink.wait({address(method, message) for method in ("data", "bdat") for message in MESSAGES.values()})
         yield sink.messages
 
 
-@pytest.mark.parametrize("way", ["data", "bdat"])
+@pytest.mark.parametrize("method", ["data", "bdat"])
 @every_message
-def test_a_message_is_relayed_byte_for_byte(arrived: dict[str, list[bytes]], message: Message, way: str) -> None:
-    (wire,) = arrived[address(way, message)]
+def test_message_is_relayed_byte_for_byte(arrived: dict[str, list[bytes]], message: Message, method: str) -> None:
+    (wire,) = arrived[address(method, message)]
     received = RECEIVED.match(wire)
     assert received, wire[:500]
     assert b" by mx.example.org (" in received[0].replace(b"\r\n\t", b" ")
@@ -82,9 +82,9 @@ def test_a_message_is_relayed_byte_for_byte(arrived: dict[str, list[bytes]], mes
 
 
 def splits(content: bytes) -> dict[str, list[bytes]]:
-    """Return the same bytes whole, one by one, and cut at random places."""
-    dice = random.Random(len(content))
-    cuts = sorted(dice.choices(range(len(content) + 1), k=min(1000, len(content))))
+    """Return content whole, byte by byte, and cut at random places."""
+    rng = random.Random(len(content))
+    cuts = sorted(rng.choices(range(len(content) + 1), k=min(1000, len(content))))
     random_pieces = [content[begin:end] for begin, end in pairwise([0, *cuts, len(content)])]
     return {
         "whole": [content],
@@ -94,11 +94,12 @@ def splits(content: bytes) -> dict[str, list[bytes]]:
 
 
 @every_message
-def test_cleanup_makes_the_same_of_a_message_in_any_split(tmp_path: Path, message: Message) -> None:
+def test_cleanup_gives_same_result_for_any_split(tmp_path: Path, message: Message) -> None:
     journal = Journal(str(tmp_path))
     log = Log("mx", "postfix", "cleanup", 1, 0, "memory:")
     settings = CleanupSettings(myhostname="mx.example.org", header_size_limit=HEADER_SIZE_LIMIT)
-    found, committed = {}, {}
+    found: dict[str, object] = {}
+    committed: dict[str, str] = {}
     for name, pieces in splits(message.sent).items():
         recipients = HeaderRecipients()
         submission = Submission(
@@ -112,7 +113,7 @@ def test_cleanup_makes_the_same_of_a_message_in_any_split(tmp_path: Path, messag
     tickets: list[tuple[int, str | None]] = []
     while len(tickets) < len(committed):
         more = journal.wait(COMMIT_MAX_S)
-        assert more, "the journal says nothing"
+        assert more, "no commit completed"
         tickets += more
     assert all(error is None for _, error in tickets)
     journal.close()
@@ -125,7 +126,7 @@ def test_cleanup_makes_the_same_of_a_message_in_any_split(tmp_path: Path, messag
     assert found["byte by byte"] == found["whole"] == found["at random"]
 
 
-def test_the_corpus_is_varied_and_most_of_it_stays_as_it_is() -> None:
+def test_corpus_is_varied_and_mostly_unchanged() -> None:
     assert len(MESSAGES) >= 60
     changed = [message.name for message in MESSAGES.values() if message.arrives != message.sent]
     assert len(changed) <= CHANGED_MAX, changed

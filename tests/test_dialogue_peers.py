@@ -1,8 +1,8 @@
-"""The transcripts in tests/dialogues/ against a real Postfix and a stock aiosmtpd, with the differences by name.
+"""The transcripts in tests/dialogues/ against a real Postfix and a stock aiosmtpd, with a table of differences.
 
-Postfix must give the same replies, word for word. aiosmtpd has its own words: it must give the same reply codes. Where
-a peer differs, the table says with what, and why; a difference that is gone fails the test. Our class for aiosmtpd's
-Controller must differ where aiosmtpd does.
+Postfix must give the same replies, word for word. aiosmtpd has its own texts: it must give the same reply codes. The
+tables list each known difference with its reason. A difference that no longer exists fails the test. Our class under
+aiosmtpd's Controller must have the same differences as aiosmtpd.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ POSTFIX_MAIN_CF = {
     "local_recipient_maps": "inline:{ user=x postmaster=x }",
     "alias_maps": "",
     "smtpd_error_sleep_time": "0",
-    # Postfix 3.7 has these of 3.9, with other defaults.
+    # Postfix 3.7 has these parameters of 3.9, with other defaults.
     "smtpd_forbid_bare_newline": "normalize",
     "smtpd_forbid_bare_newline_exclusions": "",
     "smtpd_forbid_unauth_pipelining": "yes",
@@ -46,7 +46,7 @@ POSTFIX_MAIN_CF = {
 }
 POSTFIX_DIFFERS: dict[str, tuple[str, str]] = {
     "bare_newline_spared": (
-        "a client among the exclusions may end a message at any lone dot there, here it is only spared the refusal",
+        "an excluded client may end a message at any lone dot; here the exclusion only suppresses the refusal",
         "500 5.5.2 Error: command not recognized\n500 5.5.2 Error: bad syntax\n"
         "221 2.7.0 Error: I can break rules, too. Goodbye.",
     ),
@@ -60,28 +60,28 @@ POSTFIX_DIFFERS: dict[str, tuple[str, str]] = {
     "not_implemented": ("it has ETRN, without its flush service here", "459 <example.org>: service unavailable"),
     "syntax": ("it remembers a SIZE that was refused for the next MAIL", "552 5.3.4 Message size exceeds fixed limit"),
 }
-"""By transcript: why, and Postfix's answer where ours is another. What follows is not compared."""
+"""By transcript: the reason, and the first Postfix reply that differs. Later replies are not compared."""
 AIOSMTPD_DIFFERS: dict[str, tuple[str, str]] = {
     "bdat": ("it has no BDAT", "500"),
     "bdat_dots": ("it has no BDAT", "500"),
     "bdat_lost": ("it has no BDAT", "500"),
     "bdat_wrong_size": ("it has no BDAT", "500"),
-    "data_before_354": ("it takes content that is sent before 354", "250 354 250"),
+    "data_before_354": ("it accepts content before 354", "250 354 250"),
     "dsn": ("it knows no parameters of DSN", "555"),
-    "early_without_ehlo": ("it takes pipelined commands from whoever sends them", "250 250"),
-    "header_as_command": ("it does not tell another protocol's client from one that errs", "500"),
+    "early_without_ehlo": ("it accepts pipelined commands from every client", "250 250"),
+    "header_as_command": ("it does not recognize clients of other protocols", "500"),
     "not_implemented": ("it has STARTTLS, but no certificate here", "454"),
-    "order": ("DATA without recipients is out of order for it, not a failed transaction", "503"),
-    "pipelined": ("it knows no users, so it takes an unknown one", "250 250 250 354"),
-    "web_browser": ("it goes on with another protocol's client", "500 500 500 503"),
+    "order": ("it refuses DATA without recipients as out of order, not as a failed transaction", "503"),
+    "pipelined": ("it knows no users, so it accepts an unknown one", "250 250 250 354"),
+    "web_browser": ("it does not disconnect clients of other protocols", "500 500 500 503"),
 }
-"""The same for aiosmtpd, whose answer is a list of codes. Transcripts with parameters of main.cf are not for it."""
+"""The same for aiosmtpd, with a list of reply codes. It does not play transcripts with parameters of main.cf."""
 
 
 class Peer:
-    """A client of a peer, that says what the transcript's client says.
+    """A client of a peer; it sends the octets of a transcript.
 
-    `differs`: the peer may say less than the transcript, so silence of `MORE_MAX_S` behind a reply ends the wait.
+    `differs`: the peer may send fewer replies than the transcript has, so the wait ends `MORE_MAX_S` after a reply.
     """
 
     def __init__(self, port: int, *, differs: bool) -> None:
@@ -89,16 +89,16 @@ class Peer:
         self._more_max_s = MORE_MAX_S if differs else REPLY_MAX_S
         self._rest = b""
 
-    def replies(self, wanted: int) -> list[str]:
-        """Return the lines of so many replies; fewer when no more come."""
-        return self._read(rb"(?:\d{3}-.*\r\n)*\d{3} .*\r\n" * wanted)
+    def replies(self, expected: int) -> list[str]:
+        """Return the lines of `expected` replies, or fewer when the peer sends no more."""
+        return self._read(rb"(?:\d{3}-.*\r\n)*\d{3} .*\r\n" * expected)
 
     def more(self) -> list[str]:
-        """Say nothing more; return what the peer says to the end of the session."""
-        self._say_no_more()
+        """Shut down the sending side; return all lines until the peer closes."""
+        self._shut_down()
         return self._read(None)
 
-    def _say_no_more(self) -> None:
+    def _shut_down(self) -> None:
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 
@@ -113,7 +113,7 @@ class Peer:
             except TimeoutError:
                 if pattern is None:
                     raise
-                # Whatever the peer still has to say comes before it closes its side.
+                # The peer sends its remaining replies before it closes.
                 return self.more()
             if not piece:
                 break
@@ -126,24 +126,24 @@ class Peer:
 
 
 def play(dialogue: Dialogue, port: int, same: Same, *, differs: bool) -> tuple[str, str] | None:
-    """Play a transcript against a peer; return the first answer that differs: what was expected, and what came."""
+    """Play a transcript against a peer; return the first difference: the expected reply, and the reply."""
     with contextlib.closing((client := Peer(port, differs=differs)).socket):
         for step in dialogue.steps:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                client.socket.sendall(step.says)
-            wanted = sum(1 for line in step.answers if line[3:4] == " ")
-            got = client.replies(wanted) if wanted else []
+                client.socket.sendall(step.sends)
+            expected = sum(1 for line in step.replies if line[3:4] == " ")
+            got = client.replies(expected) if expected else []
             if step.closes or step.leaves:
-                # Nothing more than that, either.
+                # Further replies are a difference as well.
                 got += client.more()
-            difference = same(step.answers, got)
+            difference = same(step.replies, got)
             if difference is not None:
                 return difference
     return None
 
 
-def words(expected: list[str], got: list[str]) -> tuple[str, str] | None:
-    """Compare word for word, but for queue IDs and the keywords that are Postfix's alone."""
+def compare_text(expected: list[str], got: list[str]) -> tuple[str, str] | None:
+    """Compare replies word for word, except for queue IDs and keywords that only Postfix announces."""
 
     def plain(lines: list[str]) -> list[str]:
         kept = [line for line in lines if line[:3] != "250" or line[4:] not in EHLO_OF_POSTFIX]
@@ -152,8 +152,8 @@ def words(expected: list[str], got: list[str]) -> tuple[str, str] | None:
     return None if plain(expected) == plain(got) else ("\n".join(plain(expected)), "\n".join(plain(got)))
 
 
-def codes(expected: list[str], got: list[str]) -> tuple[str, str] | None:
-    """Compare the code of each reply."""
+def compare_codes(expected: list[str], got: list[str]) -> tuple[str, str] | None:
+    """Compare reply codes only."""
 
     def plain(lines: list[str]) -> str:
         return " ".join(line[:3] for line in lines if line[3:4] == " ")
@@ -162,9 +162,9 @@ def codes(expected: list[str], got: list[str]) -> tuple[str, str] | None:
 
 
 def check(path: Path, difference: tuple[str, str] | None, known: dict[str, tuple[str, str]]) -> None:
-    """Is the difference the one that the table names, or is there none in both?"""
+    """Check that the difference is the one in the table, or that there is none."""
     if path.stem in known:
-        assert difference is not None, f"{path.stem} differs no more: {known[path.stem][0]}"
+        assert difference is not None, f"{path.stem} no longer differs: {known[path.stem][0]}"
         assert difference[1] == known[path.stem][1]
     else:
         assert difference is None, f"expected:\n{difference[0]}\ngot:\n{difference[1]}"
@@ -176,7 +176,7 @@ PLAIN = [path for path in FROM_HERE if not read(path).options]
 
 @pytest.fixture(scope="module")
 def postfix_ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
-    """The ports of one Postfix, by transcript: each has its own smtpd service with the transcript's parameters."""
+    """Run one Postfix; yield its ports by transcript. Each has its own smtpd with the transcript's parameters."""
     peer("postfix")
     root()
     ports = {path.stem: free_port() for path in FROM_HERE}
@@ -190,9 +190,9 @@ def postfix_ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str
 
 
 @pytest.mark.parametrize("path", FROM_HERE, ids=[path.stem for path in FROM_HERE])
-def test_postfix_says_the_same(path: Path, postfix_ports: dict[str, int]) -> None:
+def test_postfix_gives_the_same_replies(path: Path, postfix_ports: dict[str, int]) -> None:
     differs = path.stem in POSTFIX_DIFFERS
-    check(path, play(read(path), postfix_ports[path.stem], words, differs=differs), POSTFIX_DIFFERS)
+    check(path, play(read(path), postfix_ports[path.stem], compare_text, differs=differs), POSTFIX_DIFFERS)
 
 
 class OurController(Controller):
@@ -204,7 +204,7 @@ class OurController(Controller):
 
 @pytest.fixture(scope="module", params=[Controller, OurController], ids=["stock", "ours"])
 def aiosmtpd_port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """The port of an aiosmtpd, stock or with our class."""
+    """Run aiosmtpd, stock or with our class; yield its port."""
     port = free_port()
     controller = request.param(Sink(), "127.0.0.1", port, server_hostname="mx.example.org", enable_SMTPUTF8=True)
     controller.start()
@@ -215,12 +215,12 @@ def aiosmtpd_port(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("path", PLAIN, ids=[path.stem for path in PLAIN])
-def test_aiosmtpd_gives_the_same_codes(path: Path, aiosmtpd_port: int) -> None:
+def test_aiosmtpd_gives_the_same_reply_codes(path: Path, aiosmtpd_port: int) -> None:
     differs = path.stem in AIOSMTPD_DIFFERS
-    check(path, play(read(path), aiosmtpd_port, codes, differs=differs), AIOSMTPD_DIFFERS)
+    check(path, play(read(path), aiosmtpd_port, compare_codes, differs=differs), AIOSMTPD_DIFFERS)
 
 
-def test_the_tables_name_transcripts_that_are_played() -> None:
+def test_difference_tables_name_existing_transcripts() -> None:
     assert POSTFIX_DIFFERS.keys() <= {path.stem for path in FROM_HERE}
     assert AIOSMTPD_DIFFERS.keys() <= {path.stem for path in PLAIN}
     assert all(reason for reason, _ in [*POSTFIX_DIFFERS.values(), *AIOSMTPD_DIFFERS.values()])

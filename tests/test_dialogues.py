@@ -1,4 +1,4 @@
-"""Every transcript in tests/dialogues/ is played as it stands, and with the client's words octet by octet."""
+"""Play every transcript in tests/dialogues/ whole, and with the client's octets in small pieces."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ TRANSCRIPTS = sorted(DIRECTORY.glob("*.smtp"))
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=[path.stem for path in TRANSCRIPTS])
 @pytest.mark.parametrize("step_octets", [None, 1, 5])
-async def test_dialogue(path: Path, step_octets: int | None, tmp_path: Path) -> None:
+async def test_transcript_matches_server(path: Path, step_octets: int | None, tmp_path: Path) -> None:
     dialogue = read(path)
     if dialogue.whole_only and step_octets is not None:
-        pytest.skip("means something else in pieces")
+        pytest.skip("changes its meaning in pieces")
     await play(dialogue, tmp_path, step_octets)
 
 
-def test_there_are_transcripts() -> None:
+def test_transcripts_exist() -> None:
     assert len(TRANSCRIPTS) >= 20

@@ -19,6 +19,7 @@ import pytest
 from postillion.dns import Answer, BadName, Failed, Mx, NoData, NoName, Records, Resolver
 from postillion.dns.answer import Kind
 from postillion.smtpd.names import UNKNOWN, Name, Names
+from support.mta import until
 
 SOA = ("test.", 300, "IN", "SOA", "ns.test. hostmaster.test. 1 3600 900 86400 60")
 ZONE = {
@@ -38,15 +39,15 @@ ZONE = {
     (f"1.{'0.' * 23}8.b.d.0.1.0.0.2.ip6.arpa.", "PTR"): ("300", "six.client.test."),
     ("six.client.test.", "AAAA"): ("300", "2001:db8::1"),
 }
-"""(name, kind) -> time to live and records. `broken.test` gives SERVFAIL, `silent.test` no answer."""
+"""(name, kind) -> time to live and records. `broken.test` gives SERVFAIL, `silent.test` no response."""
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers from `ZONE`, and counts the questions."""
+    """Responds from `ZONE`, and counts the queries."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+        self.queries: Counter[str] = Counter()
         self.closed = False
         self.transport: asyncio.DatagramTransport
 
@@ -56,7 +57,7 @@ class NameServer(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         question = dns.message.from_wire(data)
         name, kind = question.question[0].name.to_text().lower(), question.question[0].rdtype
-        self.asked[f"{name.rstrip('.')} {kind.name}"] += 1
+        self.queries[f"{name.rstrip('.')} {kind.name}"] += 1
         if self.closed or name == "silent.test.":
             return
         answer = dns.message.make_response(question)
@@ -105,14 +106,14 @@ def resolver(port: int, **more: Any) -> Resolver:
         (f"{'x' * 64}.test", (V4,), BadName(f"{'x' * 64}.test")),
     ],
 )
-async def test_addresses_are_answered(
+async def test_addresses_are_found(
     name: str, families: tuple[socket.AddressFamily, ...], expected: Answer[str]
 ) -> None:
     async with serving() as (_, port):
         assert await resolver(port).addresses(name, families) == expected
 
 
-async def test_failure_is_a_value_that_names_the_question() -> None:
+async def test_failure_is_a_value_with_the_query() -> None:
     async with serving() as (_, port):
         broken = await resolver(port, timeout_s=1.0).addresses("broken.test", (V4,))
         assert isinstance(broken, Failed)
@@ -122,7 +123,7 @@ async def test_failure_is_a_value_that_names_the_question() -> None:
         assert (silent.name, silent.kind) == ("silent.test", "MX")
 
 
-async def test_mx_records_and_null_mx_are_answered() -> None:
+async def test_mx_records_and_null_mx_are_found() -> None:
     async with serving() as (_, port):
         asker = resolver(port)
         found = await asker.mx("mail.test")
@@ -147,7 +148,7 @@ async def test_answers_stay_in_the_cache_for_their_time_to_live() -> None:
         assert isinstance(await asker.addresses("nosuch.test", (V4,)), Failed)
 
 
-async def test_callers_with_the_same_question_share_one_answer() -> None:
+async def test_callers_with_the_same_query_share_one_answer() -> None:
     async with serving() as (server, port):
         asker = resolver(port)
         first = asyncio.ensure_future(asker.addresses("a.test", (V4,)))
@@ -156,7 +157,7 @@ async def test_callers_with_the_same_question_share_one_answer() -> None:
         first.cancel()
         answers = await asyncio.gather(*others)
         assert {answer.list for answer in answers if isinstance(answer, Records)} == {("127.0.0.2",)}
-        assert server.asked == {"a.test A": 1}
+        assert server.queries == {"a.test A": 1}
         assert asker._questions == {}
 
 
@@ -169,9 +170,9 @@ async def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [name for name, _ in asker._cache] == ["both.test", "long.test"]
 
 
-async def test_concurrent_questions_are_bounded() -> None:
+async def test_concurrent_queries_are_bounded() -> None:
     class SlowEngine:
-        """Answers when it may, and counts the open questions."""
+        """Responds once `may_answer` is set, and counts the open queries."""
 
         def __init__(self) -> None:
             self.open = 0
@@ -186,15 +187,14 @@ async def test_concurrent_questions_are_bounded() -> None:
     asker = resolver(0, questions_max=2)
     asker._engine = engine = SlowEngine()  # type: ignore[assignment]
     callers = [asyncio.ensure_future(asker.mx(f"{n}.test")) for n in range(5)]
-    while len(asker._questions) < 5 or engine.open < 2:
-        await asyncio.sleep(0)
+    await until(lambda: len(asker._questions) == 5 and engine.open == 2)
     assert engine.open == 2
     engine.may_answer.set()
     answers = await asyncio.gather(*callers)
     assert [answer.name for answer in answers if isinstance(answer, NoName)] == [f"{n}.test" for n in range(5)]
 
 
-async def test_question_that_waits_too_long_for_a_place_fails() -> None:
+async def test_query_that_waits_too_long_for_a_slot_fails() -> None:
     asker = resolver(0, questions_max=1, timeout_s=0.05)
     async with asker._places:
         assert await asker.mx("a.test") == Failed("a.test", "MX", "timeout")

@@ -10,18 +10,22 @@ from pathlib import Path
 import pytest
 
 import words
+from postillion.config import effect, parameters
 
 ROOT = words.ROOT
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
 ROOT_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 FILE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.(?:rs|py|pyi|json|sh))`")
 CONSTANT = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`")
+LIMIT = re.compile(r"((?:`[A-Z][A-Z0-9_]*`(?:, )?)+) in `((?:\w+/)*\w+\.(?:rs|py))`")
 TEST = re.compile(r"`((?:[a-z0-9]+_){3,}[a-z0-9]+)`")
 GLOSSARY_MAX = 20
 README_LINES_MAX = 40
 NOT_OURS = {"EXT4_IOC_SHUTDOWN", "MAIL_CONFIG"}
 SITE = {"mypolicy.py"}
 """A file of an example."""
+REFUSED_BY_VALUE = {"smtpd_restriction_classes", "smtpd_tls_auth_only"}
+"""Their programs read them, and refuse a class in a list, and AUTH that needs TLS."""
 PROSE = [dataclasses.replace(rule, kinds=rule.kinds & words.PROSE) for rule in words.RULES]
 """Names on a page are those of the code, so the code is where they are replaced."""
 
@@ -35,7 +39,7 @@ def files() -> list[str]:
 @cache
 def code() -> str:
     """Return all Rust and Python of the project."""
-    paths = [path for path in words.sources([ROOT / "rust", ROOT / "python", ROOT / "tests", ROOT / "benches"])]
+    paths = list(words.sources([ROOT / "rust", ROOT / "python", ROOT / "tests", ROOT / "benches"]))
     return "\n".join(path.read_text(encoding="utf-8") for path in paths if path.suffix in (".rs", ".py", ".pyi"))
 
 
@@ -45,10 +49,27 @@ def test_page_names_existing_files(page: Path) -> None:
     assert [name for name in sorted(named) if not any(f"/{path}".endswith(f"/{name}") for path in files())] == []
 
 
+@pytest.mark.parametrize("page", [*PAGES, *ROOT_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_has_no_mark_of_a_merge(page: Path) -> None:
+    assert not re.search(r"^(?:<{7}|={7}|>{7})(?: |$)", page.read_text(), re.M)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_page_names_existing_constants(page: Path) -> None:
     named = set(CONSTANT.findall(page.read_text())) - NOT_OURS
     assert [name for name in sorted(named) if not re.search(rf"\b{name}\b", code())] == []
+
+
+def test_limits_names_the_file_of_each_constant() -> None:
+    missing = []
+    for constants, file in LIMIT.findall((ROOT / "docs" / "limits.md").read_text()):
+        texts = [(ROOT / path).read_text() for path in files() if f"/{path}".endswith(f"/{file}")]
+        missing += [
+            f"{constant} in {file}"
+            for constant in CONSTANT.findall(constants)
+            if not any(re.search(rf"\b{constant}\b.*=", text) for text in texts)
+        ]
+    assert missing == []
 
 
 @pytest.mark.parametrize("name", ["queue.md", "simulation.md"])
@@ -87,6 +108,16 @@ def test_known_issues_are_one_table_a_program() -> None:
         rows = [line for line in section.splitlines() if line.startswith("|")]
         assert rows[:2] == ["| parameter or feature | Postfix | here |", "|---|---|---|"], section[:40]
         assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in rows), section[:40]
+
+
+def test_known_issues_say_what_the_checker_refuses() -> None:
+    refused: set[str] = set()
+    for row in (ROOT / "docs" / "known-issues.md").read_text().splitlines():
+        if row.startswith("|") and "*Refused at start until supported*" in row.split("|")[3]:
+            refused |= set(re.findall(r"`(\w+)", row.split("|")[1])) & parameters.PARAMETERS.keys()
+    unsafe = {name for name in parameters.PARAMETERS if (effect.column(name) or "").startswith(effect.UNSAFE)}
+    assert sorted(unsafe - refused) == [], "the checker refuses these: give them a row"
+    assert sorted(refused - unsafe - REFUSED_BY_VALUE) == [], "the checker does not refuse these"
 
 
 def test_git_ignores_plots() -> None:

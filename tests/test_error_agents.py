@@ -1,4 +1,4 @@
-"""The agents error, retry and discard: every recipient is settled at once, with the next hop as the reason."""
+"""The agents error, retry and discard finish every recipient at once, with the next hop as the reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from support.agents import FakeDaemon, Mail, serving
         ("mail is disabled", ("5.0.0", "mail is disabled")),
     ],
 )
-def test_a_next_hop_may_begin_with_a_code(text: str, expected: tuple[str, str]) -> None:
+def test_next_hop_may_begin_with_enhanced_status_code(text: str, expected: tuple[str, str]) -> None:
     assert split_status(text, "5.0.0") == expected
 
 
@@ -41,7 +41,7 @@ def test_a_next_hop_may_begin_with_a_code(text: str, expected: tuple[str, str]) 
         ("discard", DiscardAgent, "no such domain", "sent", "2.0.0"),
     ],
 )
-async def test_every_recipient_is_settled(
+async def test_every_recipient_is_finished(
     tmp_path: Path, service: str, agent: type[Agent], nexthop: str, outcome: str, dsn: str
 ) -> None:
     daemon = FakeDaemon(tmp_path, service=service)
@@ -54,54 +54,51 @@ async def test_every_recipient_is_settled(
         assert "relay=none, delay=" in lines[0]
 
 
-class Slow(Agent):
-    """One job at a time, in the loop's thread."""
-
-    at_once = 0
-    most = 0
+class Sequential(Agent):
+    """Delivers one job at a time, in the event loop's thread."""
 
     def deliver(self, job: DeliveryJob) -> None:
-        """Settle the job, or fail."""
+        """Finish the job, or fail."""
         if job.nexthop == "fail":
             raise OSError("no such thing")
         job.status(0, "sent", "2.0.0", "done")
 
 
-class Many(Agent):
-    """A task for each job."""
+class Concurrent(Agent):
+    """Delivers each job in its own task."""
 
-    at_once = 0
-    most = 0
+    running = 0
+    peak = 0
 
     async def deliver(self, job: DeliveryJob) -> None:
-        """Settle the job after a while."""
-        Many.at_once += 1
-        Many.most = max(Many.most, Many.at_once)
+        """Finish the job after a pause, or fail."""
+        Concurrent.running += 1
+        Concurrent.peak = max(Concurrent.peak, Concurrent.running)
         await asyncio.sleep(0.1)
-        Many.at_once -= 1
+        Concurrent.running -= 1
         if job.nexthop == "fail":
             raise OSError("no such thing")
         job.status(0, "sent", "2.0.0", "done")
 
 
-@pytest.mark.parametrize("agent", [Slow, Many])
-async def test_an_agent_is_a_function_or_a_coroutine(tmp_path: Path, agent: type[Agent]) -> None:
+@pytest.mark.parametrize("agent", [Sequential, Concurrent])
+async def test_agent_deliver_is_function_or_coroutine(tmp_path: Path, agent: type[Agent]) -> None:
     daemon = FakeDaemon(tmp_path)
     async with serving(tmp_path, lambda daemon: agent(daemon, capacity=5), daemon) as hub:
         results = await asyncio.gather(*hub.send(*[hub.job("ok") for _ in range(10)], hub.job("fail")))
         assert [result.only.outcome for result in results] == ["sent"] * 10 + ["deferred"]
         assert any("delivery failed, deferring: OSError: no such thing" in line for line in daemon.logged())
-        assert agent is Slow or Many.most == 11
+        assert agent is Sequential or Concurrent.peak == 11
         content = b"Subject: x\r\n\r\n..dot\r\nend\r\n"
         job = hub.job("ok", Mail(0, ["r@example.com"], content=content))
         seen: list[bytes] = []
 
-        def look(self: Agent, job: DeliveryJob) -> None:
+        def check(self: Agent, job: DeliveryJob) -> None:
             seen.extend((job.content(), job.text(), job.text(b"\r\n")))
             assert (job.sender, job.queue_id != "", job.kind, job.left) == ("sender@example.org", True, "deliver", 1)
             self.finish(job)
 
-        agent.start, start = look, agent.start  # type: ignore[method-assign]
+        agent.start, start = check, agent.start  # type: ignore[method-assign]
         try:
             (result,) = await asyncio.gather(*hub.send(job))
         finally:

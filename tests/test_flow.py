@@ -1,4 +1,4 @@
-"""Flow control: a queue manager that falls behind slows acceptance down, and nothing else (in_flow_delay)."""
+"""Flow control (in_flow_delay): a queue manager that falls behind slows acceptance down, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import pytest
 from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
-from postillion._core.smtpd import SmtpdConfig, SmtpdService
+from postillion._core.smtpd import Request, SmtpdConfig, SmtpdService
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.service import Pickup
 from postillion.pickup.service import Site as PickupSite
 from postillion.program.producer import BEHIND_OCTETS, Producer, finishing
-from support.hostile import Wire, high_water_kib
+from support.hostile import RawClient, high_water_kib
 from support.mta import Site, processes, running, until, wait_for
 from support.queue_files import Message, announce
 from test_pickup import record_file
@@ -30,7 +30,7 @@ from test_producer import FakeJournal, Manager
 from test_qmgr import SENT, FakeAgent, qmgr
 
 DELAY_S = 2.0
-SLEEPING = -2
+SLEEPING = Request.WakeUp
 WAIT_S = 10.0
 ENVELOPE = b"EHLO x\r\nMAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n"
 NOW_US = int(time.time() * 1e6)
@@ -48,7 +48,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 class Client:
-    """A client of a service whose clock the test is."""
+    """A client of a service, with the test's clock."""
 
     def __init__(self, journal: Journal, *, delay_s: float) -> None:
         log = Log("mx", "postfix", "smtpd", 1, 0, "memory:")
@@ -70,13 +70,13 @@ class Client:
         self.service.remember(0, "b@example.org", 1000.0)
         self.codes()
 
-    def say(self, data: bytes, now: float) -> list[int]:
-        """Say something at that moment; return what is wished for then."""
+    def send(self, data: bytes, now: float) -> list[type]:
+        """Send data at time `now`; return the kinds of the service's requests."""
         self.socket.sendall(data)
-        return [wish for _, wish, _, _ in self.service.turn(now) or []]
+        return [type(request) for request in self.service.poll(now) or []]
 
     def codes(self) -> list[str]:
-        """Return the codes of the replies until now."""
+        """Return the codes of the replies so far."""
         try:
             output = self.socket.recv(65536, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -84,10 +84,10 @@ class Client:
         return [line[:3].decode() for line in output.splitlines() if line[3:4] == b" "]
 
 
-def test_a_message_waits_once_while_the_queue_manager_is_behind(journal: Journal) -> None:
+def test_message_waits_once_while_queue_manager_is_behind(journal: Journal) -> None:
     client = Client(journal, delay_s=DELAY_S)
     client.config.fall_behind(True)
-    assert client.say(ENVELOPE, 100.0) == [SLEEPING]
+    assert client.send(ENVELOPE, 100.0) == [SLEEPING]
     assert client.codes() == []
     session = client.service.session(client.key)
     assert session is not None
@@ -96,63 +96,63 @@ def test_a_message_waits_once_while_the_queue_manager_is_behind(journal: Journal
     assert client.codes() == []
     client.service.wake(client.key, 100.0 + DELAY_S)
     assert client.codes() == ["250", "250", "250", "354"]
-    # The content doesn't wait again, and a message that begins later does not wait at all.
-    assert client.say(b"x\r\n.\r\n", 103.0) == []
+    # The content does not wait again, and a later message does not wait at all.
+    assert client.send(b"x\r\n.\r\n", 103.0) == []
     assert client.codes() == []
     assert select.select([journal.fileno()], [], [], WAIT_S)[0]
-    client.service.settle(104.0)
+    client.service.finish(104.0)
     assert client.codes() == ["250"]
     client.config.fall_behind(False)
-    assert client.say(ENVELOPE, 105.0) == []
+    assert client.send(ENVELOPE, 105.0) == []
     assert client.codes() == ["250", "250", "250", "354"]
 
 
-def test_a_delay_of_zero_turns_flow_control_off(journal: Journal) -> None:
+def test_zero_delay_disables_flow_control(journal: Journal) -> None:
     client = Client(journal, delay_s=0.0)
     client.config.fall_behind(True)
-    assert client.say(ENVELOPE, 1.0) == []
+    assert client.send(ENVELOPE, 1.0) == []
     assert client.codes() == ["250", "250", "250", "354"]
 
 
-async def test_a_queue_manager_that_reads_nothing_is_behind_and_holds_no_memory_of_ours(tmp_path: Path) -> None:
+async def test_unread_announcements_mean_behind_and_cost_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "qmgr"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
         listener.setblocking(False)
-        journal, said = FakeJournal(), asyncio.Queue[bool]()
+        journal, states = FakeJournal(), asyncio.Queue[bool]()
         producer = Producer(
-            journal, finishing(journal, lambda *_: None), fall_behind=said.put_nowait, path=str(path), pid=7
+            journal, finishing(journal, lambda *_: None), fall_behind=states.put_nowait, path=str(path), pid=7
         )
         producer.start()
         loop = asyncio.get_running_loop()
         manager, _ = await asyncio.wait_for(loop.sock_accept(listener), WAIT_S)
         await until(lambda: producer.connected)
-        told = 0
+        sent = 0
         while not producer.behind:
             journal.frames += b"x" * 100_000
-            told += 100_000
+            sent += 100_000
             producer.poll()
-        assert await said.get() is True
-        assert told <= BEHIND_OCTETS + 2 * 1024 * 1024, "as much as sockets hold, and no more"
+        assert await states.get() is True
+        assert sent <= BEHIND_OCTETS + 2 * 1024 * 1024, "no more than the sockets hold"
         for _ in range(50):
             journal.frames += b"x" * 100_000
             producer.poll()
-        assert journal.unannounced_octets == 50 * 100_000, "the rest stays with the journal, which bounds it"
+        assert journal.unannounced_octets == 50 * 100_000, "the rest stays in the journal, which bounds it"
         with manager:
-            left = told + 50 * 100_000 + len(b"hello 7 at 0\n")
+            left = sent + 50 * 100_000 + len(b"hello 7 at 0\n")
             while left:
                 left -= len(await asyncio.wait_for(loop.sock_recv(manager, 1 << 20), WAIT_S))
-            assert await asyncio.wait_for(said.get(), WAIT_S) is False
+            assert await asyncio.wait_for(states.get(), WAIT_S) is False
             assert not producer.behind
             await producer.close()
 
 
-async def test_mail_that_nobody_is_told_of_is_a_backlog_too(tmp_path: Path) -> None:
-    journal, said = FakeJournal(), asyncio.Queue[bool]()
+async def test_unannounced_mail_counts_as_backlog(tmp_path: Path) -> None:
+    journal, states = FakeJournal(), asyncio.Queue[bool]()
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, finishing(journal, lambda *_: None), fall_behind=said.put_nowait, path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *_: None), fall_behind=states.put_nowait, path=str(manager.path), pid=7
     )
     producer.start()
     journal.frames = b"x" * BEHIND_OCTETS
@@ -160,35 +160,35 @@ async def test_mail_that_nobody_is_told_of_is_a_backlog_too(tmp_path: Path) -> N
     assert not producer.behind
     journal.frames += b"x"
     producer.poll()
-    assert await said.get() is True
+    assert await states.get() is True
     await manager.listen()
-    assert await asyncio.wait_for(said.get(), WAIT_S) is False
+    assert await asyncio.wait_for(states.get(), WAIT_S) is False
     await producer.close()
     await manager.die()
 
 
 @pytest.mark.parametrize("step", [1, 3, 100])
-async def test_the_queue_manager_says_how_it_fares(tmp_path: Path, step: int) -> None:
+async def test_producer_follows_flow_frames_of_queue_manager(tmp_path: Path, step: int) -> None:
     manager = Manager(tmp_path / "qmgr")
     await manager.listen()
-    said = asyncio.Queue[bool]()
-    producer = Producer(FakeJournal(), lambda: None, fall_behind=said.put_nowait, path=str(manager.path), pid=7)
+    states = asyncio.Queue[bool]()
+    producer = Producer(FakeJournal(), lambda: None, fall_behind=states.put_nowait, path=str(manager.path), pid=7)
     producer.start()
     await manager.next_line()
     frames = flow_frame(True)
     for at in range(0, len(frames), step):
         manager.writers[0].write(frames[at : at + step])
         await manager.writers[0].drain()
-    assert await asyncio.wait_for(said.get(), WAIT_S) is True
+    assert await asyncio.wait_for(states.get(), WAIT_S) is True
     manager.writers[0].write(b"\xff" * 100)
-    # Whoever says this is no queue manager: what it said counts no more, and the link is made anew.
-    assert await asyncio.wait_for(said.get(), WAIT_S) is False
+    # An invalid frame: the producer discards the peer's state and reconnects.
+    assert await asyncio.wait_for(states.get(), WAIT_S) is False
     assert await manager.next_line() == "hello 7 at 0"
     await producer.close()
     await manager.die()
 
 
-async def test_fresh_mail_beyond_the_room_slows_producers_until_there_is_none(tmp_path: Path) -> None:
+async def test_full_active_queue_slows_producers_until_it_has_room(tmp_path: Path) -> None:
     async with qmgr(tmp_path, "qmgr_message_active_limit = 1\n"):
         agent = await FakeAgent(tmp_path, None).connect("smtp")
         messages = [Message(NOW_US + number, ["a@example.net"]) for number in range(110)]
@@ -197,8 +197,10 @@ async def test_fresh_mail_beyond_the_room_slows_producers_until_there_is_none(tm
         assert await asyncio.to_thread(producer.recv, 100) == flow_frame(True)
         with announce(tmp_path, 2, [Message(NOW_US + 999, ["a@example.net"])]) as late:
             late.settimeout(WAIT_S)
-            assert await asyncio.to_thread(late.recv, 100) == flow_frame(True), "one that comes later hears it, too"
-        agent.settle = SENT
+            assert await asyncio.to_thread(late.recv, 100) == flow_frame(True), (
+                "a later producer gets the state as well"
+            )
+        agent.finish = SENT
         [job] = await agent.has(1)
         SENT(job)
         agent.writer.write(job.result())
@@ -207,7 +209,7 @@ async def test_fresh_mail_beyond_the_room_slows_producers_until_there_is_none(tm
         await agent.close()
 
 
-async def test_pickup_takes_one_message_a_delay_and_the_rest_when_all_is_well(tmp_path: Path) -> None:
+async def test_pickup_takes_one_message_per_delay_while_behind(tmp_path: Path) -> None:
     for name in ("maildrop", "corrupt", "incoming"):
         (tmp_path / name).mkdir()
     for number in range(5):
@@ -236,49 +238,49 @@ async def test_pickup_takes_one_message_a_delay_and_the_rest_when_all_is_well(tm
 SESSIONS = 20
 LONG_DOMAIN = ".".join(["x" * 60] * 3) + ".example"
 RECIPIENTS = [f"recipient-{number}@{LONG_DOMAIN}" for number in range(200)]
-"""Their announcement has some 50 kB: few messages fill what a stopped reader leaves room for."""
-BEATS = 10
+"""The announcement of a message is about 50 kB: a few messages fill the socket buffer of a stopped reader."""
+PROBES = 10
 ROUNDS_MAX = 20
 GROWTH_MAX_KIB = 64 * 1024
 
 
-def test_a_stopped_queue_manager_slows_acceptance_and_all_mail_arrives_in_the_end(tmp_path: Path) -> None:
+def test_stopped_queue_manager_slows_acceptance_and_loses_no_mail(tmp_path: Path) -> None:
     site = Site(tmp_path, main_cf={"in_flow_delay": "2s", "default_transport": "discard"})
     envelope = b"MAIL FROM:<a@example.net>\r\n" + b"".join(b"RCPT TO:<%s>\r\n" % to.encode() for to in RECIPIENTS)
     accepted = 0
     with running(site):
-        clients = [Wire(site.port) for _ in range(SESSIONS)]
-        beat = Wire(site.port)
-        for client in [*clients, beat]:
+        clients = [RawClient(site.port) for _ in range(SESSIONS)]
+        probe = RawClient(site.port)
+        for client in [*clients, probe]:
             assert client.ask(b"EHLO client.example\r\n").code == 250
         wait_for("the queue manager", lambda: processes(site, "qmgr"))
         (qmgr,) = processes(site, "qmgr")
         before = {pid: high_water_kib(pid) for pid in processes(site, "smtpd")}
         os.kill(qmgr, signal.SIGSTOP)
         try:
-            slow = 0
+            delayed_rounds = 0
             for _ in range(ROUNDS_MAX):
                 for client in clients:
                     client.send(envelope)
                     assert [client.reply().code for _ in range(len(RECIPIENTS) + 1)] == [250] * (len(RECIPIENTS) + 1)
                 for client in clients:
                     client.send(b"DATA\r\n")
-                # A session that is slowed down stays silent while others are answered.
-                for _ in range(BEATS):
-                    assert beat.ask(b"MAIL FROM:<>\r\n").code == 250
-                    assert beat.ask(b"RSET\r\n").code == 250
-                silent = [client for client in clients if not readable(client)]
+                # A delayed session gets no reply, while other sessions do.
+                for _ in range(PROBES):
+                    assert probe.ask(b"MAIL FROM:<>\r\n").code == 250
+                    assert probe.ask(b"RSET\r\n").code == 250
+                delayed = [client for client in clients if not readable(client)]
                 for client in clients:
                     assert client.reply().code == 354
                     assert client.ask(b"Subject: x\r\n\r\n.\r\n").code == 250
                     accepted += 1
-                slow = slow + 1 if len(silent) == SESSIONS else 0
-                beat.close()
-                beat = Wire(site.port)
-                assert beat.ask(b"EHLO client.example\r\n").code == 250
-                if slow == 2:
+                delayed_rounds = delayed_rounds + 1 if len(delayed) == SESSIONS else 0
+                probe.close()
+                probe = RawClient(site.port)
+                assert probe.ask(b"EHLO client.example\r\n").code == 250
+                if delayed_rounds == 2:
                     break
-            assert slow == 2
+            assert delayed_rounds == 2
             assert processes(site, "smtpd") == list(before)
             growth = {pid: high_water_kib(pid) - size for pid, size in before.items()}
             assert max(growth.values()) <= GROWTH_MAX_KIB, growth
@@ -286,11 +288,11 @@ def test_a_stopped_queue_manager_slows_acceptance_and_all_mail_arrives_in_the_en
             os.kill(qmgr, signal.SIGCONT)
         wait_for("all mail to be delivered", lambda: site.log_text().count(": removed") == accepted)
         assert processes(site, "qmgr") == [qmgr]
-        for client in [*clients, beat]:
+        for client in [*clients, probe]:
             client.close()
         assert "reject" not in site.log_text()
 
 
-def readable(client: Wire) -> bool:
-    """Say whether the server has sent something that was not read."""
+def readable(client: RawClient) -> bool:
+    """Return whether the server has sent unread data."""
     return bool(select.select([client.socket], [], [], 0)[0])

@@ -1,7 +1,7 @@
-"""Clients that break the protocol: each gets a correct reply or a clean close, and the next one is served.
+"""Clients that break the protocol get a correct reply or a clean close, and the next client is served.
 
-The server is the real one, started once. After every test its smtpd processes are still the same, have hardly grown,
-and take an honest client's message; in the end every acknowledged message has arrived.
+All tests share one running site. After each test its smtpd processes are the same, have hardly grown, and accept an
+honest client's message. At the end every acknowledged message has arrived.
 """
 
 import contextlib
@@ -11,34 +11,34 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.hostile import LARGE_OCTETS, Watch, Wire, watched
+from support.hostile import LARGE_OCTETS, RawClient, Watch, watched
 from support.mta import Site
 
 DEFAULT_LIMITS = {"line": 2048, "junk": 100, "errors": 20}
 SETTINGS = {
     "smtpd_client_port_logging": "yes",
     "smtpd_forbid_unauth_pipelining": "yes",
-    # Errors are not slept for here: the file would last as long as they do.
+    # No delay after errors: it would slow the tests down.
     "smtpd_error_sleep_time": "0",
 }
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
-    """The server, and what it must still be like."""
+    """Run the site; yield its `Watch`."""
     with watched(Site(tmp_path_factory.mktemp("hostile"), main_cf=SETTINGS)) as watch:
         yield watch
 
 
 @pytest.fixture(autouse=True)
 def unharmed(server: Watch) -> Iterator[None]:
-    """After each test the server is as it was."""
+    """Check after each test that the server is healthy."""
     yield
     server.check()
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         (b"\r\n", "500 5.5.2 Error: bad syntax"),
         (b" \t \r\n", "500 5.5.2 Error: bad syntax"),
@@ -62,13 +62,13 @@ def unharmed(server: Watch) -> Iterator[None]:
         (b"x" * 100_000 + b"\r\n", "500 5.5.2 Error: line too long"),
     ],
 )
-def test_a_line_that_is_no_command_is_refused_and_the_session_goes_on(server: Watch, line: bytes, said: str) -> None:
-    with Wire(server.site.port) as wire:
-        reply = wire.ask(line)
-        assert f"{reply.code} {reply.text}".startswith(said)
-        assert wire.ask(b"NOOP\r\n").code == 250
-        assert wire.ask(b"QUIT\r\n").code == 221
-        assert wire.replies() == []
+def test_invalid_command_is_refused_and_session_continues(server: Watch, line: bytes, expected: str) -> None:
+    with RawClient(server.site.port) as client:
+        reply = client.ask(line)
+        assert f"{reply.code} {reply.text}".startswith(expected)
+        assert client.ask(b"NOOP\r\n").code == 250
+        assert client.ask(b"QUIT\r\n").code == 221
+        assert client.replies() == []
 
 
 @pytest.mark.parametrize(
@@ -82,77 +82,77 @@ def test_a_line_that_is_no_command_is_refused_and_the_session_goes_on(server: Wa
         b"\x03\x01\r\n",
     ],
 )
-def test_another_protocol_is_turned_away_at_its_first_line(server: Watch, octets: bytes) -> None:
-    with Wire(server.site.port) as wire:
-        wire.send(octets)
-        (reply,) = wire.replies()
+def test_client_of_another_protocol_is_disconnected_at_first_line(server: Watch, octets: bytes) -> None:
+    with RawClient(server.site.port) as client:
+        client.send(octets)
+        (reply,) = client.replies()
     assert (reply.code, reply.text) == (221, "2.7.0 Error: I can break rules, too. Goodbye.")
-    server.logged(f"non-SMTP command from unknown{wire.name}: ")
+    server.logged(f"non-SMTP command from unknown{client.name}: ")
 
 
 @pytest.mark.parametrize("octets", [b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"])
-def test_a_client_of_another_protocol_that_waits_is_told_and_may_go(server: Watch, octets: bytes) -> None:
-    with Wire(server.site.port) as wire:
-        assert wire.ask(octets).code == 500
-        assert wire.end() == []
+def test_unknown_protocol_gets_500_and_clean_close(server: Watch, octets: bytes) -> None:
+    with RawClient(server.site.port) as client:
+        assert client.ask(octets).code == 500
+        assert client.end() == []
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_garbage_ends_the_session_after_so_many_errors(server: Watch, seed: int) -> None:
-    dice = random.Random(seed)
+def test_garbage_ends_the_session_at_the_error_limit(server: Watch, seed: int) -> None:
+    rng = random.Random(seed)
     alphabet = bytes(range(256)) if seed % 2 else b"\r\n\0 abcEHLOMAILRCPTDATA<>:@."
-    with Wire(server.site.port) as wire:
-        wire.send(bytes(dice.choices(alphabet, k=50_000)))
-        replies = wire.end()
+    with RawClient(server.site.port) as client:
+        client.send(bytes(rng.choices(alphabet, k=50_000)))
+        replies = client.end()
     assert len(replies) <= DEFAULT_LIMITS["errors"] + 1
     assert {reply.code for reply in replies} <= {214, 221, 250, 421, 500, 501, 502, 503}
     assert replies[-1].code in (221, 421)
 
 
-def test_unknown_commands_are_errors_and_too_many_of_them_end_the_session(server: Watch) -> None:
-    with Wire(server.site.port) as wire:
-        wire.send(b"XYZZY\r\n" * 1000)
-        replies = wire.replies()
+def test_unknown_commands_end_the_session_at_the_error_limit(server: Watch) -> None:
+    with RawClient(server.site.port) as client:
+        client.send(b"XYZZY\r\n" * 1000)
+        replies = client.replies()
     assert [reply.code for reply in replies] == [500] * DEFAULT_LIMITS["errors"] + [421]
     assert replies[-1].text == "4.7.0 mx.example.org Error: too many errors"
-    server.logged(f"too many errors after UNKNOWN from unknown{wire.name}")
+    server.logged(f"too many errors after UNKNOWN from unknown{client.name}")
 
 
-def test_a_thousand_resets_at_once_are_answered_up_to_the_same_limit(server: Watch) -> None:
-    with Wire(server.site.port) as wire:
-        # EHLO is the first command that brings no mail, and allows to send the others at once.
-        codes = [wire.ask(b"EHLO x\r\n").code]
-        wire.send(b"RSET\r\n" * 1000)
-        codes += [reply.code for reply in wire.replies()]
+def test_pipelined_resets_end_the_session_at_the_junk_limit(server: Watch) -> None:
+    with RawClient(server.site.port) as client:
+        # EHLO counts as the first junk command, and permits pipelining.
+        codes = [client.ask(b"EHLO x\r\n").code]
+        client.send(b"RSET\r\n" * 1000)
+        codes += [reply.code for reply in client.replies()]
     assert codes == [250] * (DEFAULT_LIMITS["junk"] + DEFAULT_LIMITS["errors"]) + [421]
 
 
 @pytest.mark.parametrize("command", [b"RSET", b"NOOP", b"VRFY <postmaster@example.org>", b"HELP"])
-def test_a_thousand_commands_that_lead_nowhere_end_the_session(server: Watch, command: bytes) -> None:
-    with Wire(server.site.port) as wire:
+def test_junk_commands_end_the_session_at_the_junk_limit(server: Watch, command: bytes) -> None:
+    with RawClient(server.site.port) as client:
         codes: list[int] = []
         while not codes or codes[-1] != 421:
-            codes.append(wire.ask(command + b"\r\n").code)
-        assert wire.replies() == []
+            codes.append(client.ask(command + b"\r\n").code)
+        assert client.replies() == []
     assert codes == [codes[0]] * (DEFAULT_LIMITS["junk"] + DEFAULT_LIMITS["errors"]) + [421]
 
 
-def test_resets_between_messages_are_no_junk(server: Watch) -> None:
-    with Wire(server.site.port) as wire:
+def test_resets_between_messages_are_not_junk(server: Watch) -> None:
+    with RawClient(server.site.port) as client:
         for _ in range(DEFAULT_LIMITS["junk"] + DEFAULT_LIMITS["errors"] + 5):
-            wire.send(b"RSET\r\n")
-            assert wire.reply().code == 250
+            client.send(b"RSET\r\n")
+            assert client.reply().code == 250
             marker = server.marker()
-            wire.transaction(server.recipient)
-            assert wire.ask(f"X-Marker: {marker}\r\n\r\n.\r\n".encode()).code == 250
+            client.transaction(server.recipient)
+            assert client.ask(f"X-Marker: {marker}\r\n\r\n.\r\n".encode()).code == 250
             server.acknowledged.append(marker)
 
 
-def test_bytes_before_the_banner_are_answered_in_order_or_refused(server: Watch) -> None:
+def test_input_before_the_banner_gets_replies_in_order_or_554(server: Watch) -> None:
     for early in (b"E", b"EHLO x\r\n", b"EHLO x\r\nMAIL FROM:<>\r\n", b"NOOP\r\n" * 5, b"\r\n", b"x" * 100_000):
-        with Wire(server.site.port, greeting=False) as wire:
-            wire.send(early)
-            first, *others = wire.end()
+        with RawClient(server.site.port, greeting=False) as client:
+            client.send(early)
+            first, *others = client.end()
         if first.code == 554:
             assert (first.text, others) == ("5.5.0 Error: SMTP protocol synchronization", [])
         else:
@@ -161,57 +161,57 @@ def test_bytes_before_the_banner_are_answered_in_order_or_refused(server: Watch)
 
 
 @pytest.mark.parametrize("early", [b"MAIL FROM:<>\r\n", b"MAIL FROM:<>\r\nRCPT TO:<x@example.org>\r\nDATA\r\n"])
-def test_a_client_that_does_not_wait_for_ehlos_reply_is_ended(server: Watch, early: bytes) -> None:
-    with Wire(server.site.port) as wire:
-        wire.send(b"EHLO x\r\n" + early)
-        (reply,) = wire.replies()
+def test_command_before_the_reply_to_ehlo_ends_the_session(server: Watch, early: bytes) -> None:
+    with RawClient(server.site.port) as client:
+        client.send(b"EHLO x\r\n" + early)
+        (reply,) = client.replies()
     assert (reply.code, reply.text) == (554, "5.5.0 Error: SMTP protocol synchronization")
-    server.logged(f"improper command pipelining after EHLO from unknown{wire.name}: ")
+    server.logged(f"improper command pipelining after EHLO from unknown{client.name}: ")
 
 
-@pytest.mark.parametrize("behind", [b"Subject: early\r\n\r\nbody\r\n.\r\n", b"x", b"\0" * 100_000])
-def test_content_before_the_reply_to_data_ends_the_session(server: Watch, behind: bytes) -> None:
-    with Wire(server.site.port) as wire:
-        assert wire.ask(b"EHLO x\r\n").code == 250
-        wire.send(b"MAIL FROM:<>\r\nRCPT TO:<%s>\r\nDATA\r\n" % server.recipient.encode() + behind)
-        replies = wire.replies()
+@pytest.mark.parametrize("content", [b"Subject: early\r\n\r\nbody\r\n.\r\n", b"x", b"\0" * 100_000])
+def test_content_before_the_reply_to_data_ends_the_session(server: Watch, content: bytes) -> None:
+    with RawClient(server.site.port) as client:
+        assert client.ask(b"EHLO x\r\n").code == 250
+        client.send(b"MAIL FROM:<>\r\nRCPT TO:<%s>\r\nDATA\r\n" % server.recipient.encode() + content)
+        replies = client.replies()
     assert [reply.code for reply in replies] == [250, 250, 554]
-    server.logged(f"improper command pipelining after DATA from unknown{wire.name}: ")
+    server.logged(f"improper command pipelining after DATA from unknown{client.name}: ")
 
 
-def test_commands_behind_the_final_dot_are_a_new_transaction(server: Watch) -> None:
+def test_commands_after_the_final_dot_start_a_new_transaction(server: Watch) -> None:
     marker = server.marker()
-    with Wire(server.site.port) as wire:
-        wire.transaction(server.recipient)
-        wire.send(f"X-Marker: {marker}\r\n\r\n.\r\nRCPT TO:<x@example.org>\r\n".encode())
-        wire.send(b"MAIL FROM:<>\r\nRSET\r\nQUIT\r\n")
-        replies = wire.replies()
+    with RawClient(server.site.port) as client:
+        client.transaction(server.recipient)
+        client.send(f"X-Marker: {marker}\r\n\r\n.\r\nRCPT TO:<x@example.org>\r\n".encode())
+        client.send(b"MAIL FROM:<>\r\nRSET\r\nQUIT\r\n")
+        replies = client.replies()
     assert [reply.code for reply in replies] == [250, 503, 250, 250, 221]
     server.acknowledged.append(marker)
 
 
-def test_a_line_of_ten_megabytes_costs_no_memory(server: Watch) -> None:
-    with Wire(server.site.port) as wire:
+def test_command_line_of_ten_megabytes_costs_no_memory(server: Watch) -> None:
+    with RawClient(server.site.port) as client:
         for _ in range(LARGE_OCTETS // 100_000):
-            wire.send(b"x" * 100_000)
-        reply = wire.ask(b"\r\n")
+            client.send(b"x" * 100_000)
+        reply = client.ask(b"\r\n")
         assert (reply.code, reply.text) == (500, "5.5.2 Error: line too long")
-        assert wire.ask(b"NOOP\r\n").code == 250
-        wire.send(b"y" * LARGE_OCTETS)
-        assert wire.end() == []
-    server.logged(f"lost connection after NOOP from unknown{wire.name}")
+        assert client.ask(b"NOOP\r\n").code == 250
+        client.send(b"y" * LARGE_OCTETS)
+        assert client.end() == []
+    server.logged(f"lost connection after NOOP from unknown{client.name}")
 
 
-def test_clients_that_send_a_byte_at_a_time_keep_nobody_waiting(server: Watch) -> None:
+def test_slow_clients_do_not_delay_others(server: Watch) -> None:
     dialogue = b"EHLO x\r\nMAIL FROM:<>\r\nRSET\r\n"
-    with contextlib.ExitStack() as open_wires:
-        slow = [open_wires.enter_context(Wire(server.site.port)) for _ in range(20)]
+    with contextlib.ExitStack() as clients:
+        slow = [clients.enter_context(RawClient(server.site.port)) for _ in range(20)]
         for at in range(len(dialogue)):
-            for wire in slow:
-                wire.send(dialogue[at : at + 1])
+            for client in slow:
+                client.send(dialogue[at : at + 1])
             server.serve()
-        for wire in slow:
-            assert [wire.reply().code for _ in range(3)] == [250, 250, 250]
+        for client in slow:
+            assert [client.reply().code for _ in range(3)] == [250, 250, 250]
 
 
 CONTENT = r"DATA \(\d+ bytes\)"
@@ -226,39 +226,39 @@ DIALOGUE = (
     (CONTENT, b"."),
     (CONTENT, b"\r"),
 )
-"""What the log says of a client that is lost now, and what it says next if it stays."""
+"""(stage in the log line about a lost client, the client's next line)."""
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 @pytest.mark.parametrize("half", [False, True], ids=["whole", "half a line"])
 @pytest.mark.parametrize("steps", range(len(DIALOGUE)))
-def test_a_client_may_be_lost_at_every_point(server: Watch, steps: int, half: bool, reset: bool) -> None:
-    wire = Wire(server.site.port)
+def test_lost_client_is_logged_at_every_stage(server: Watch, steps: int, half: bool, reset: bool) -> None:
+    client = RawClient(server.site.port)
     for _, line in DIALOGUE[:steps]:
-        wire.send(line)
+        client.send(line)
         if line.startswith((b"EHLO", b"MAIL", b"RCPT", b"DATA")):
-            assert wire.reply().code in (250, 354)
+            assert client.reply().code in (250, 354)
     if half:
-        wire.send(DIALOGUE[steps][1][: len(DIALOGUE[steps][1]) // 2])
+        client.send(DIALOGUE[steps][1][: len(DIALOGUE[steps][1]) // 2])
     if reset:
-        wire.reset()
+        client.reset()
     else:
-        wire.close()
-    server.logged_like(f"lost connection after {DIALOGUE[steps][0]} from unknown{re.escape(wire.name)}")
+        client.close()
+    server.logged_like(f"lost connection after {DIALOGUE[steps][0]} from unknown{re.escape(client.name)}")
 
 
-def test_a_client_may_be_lost_before_it_hears_of_its_message(server: Watch) -> None:
+def test_client_lost_after_final_dot_does_not_disturb_the_server(server: Watch) -> None:
     for reset in (False, True):
         marker = server.marker()
-        wire = Wire(server.site.port)
-        wire.transaction(server.recipient)
-        wire.send(f"X-Marker: {marker}\r\n\r\nbody\r\n.\r\n".encode())
+        client = RawClient(server.site.port)
+        client.transaction(server.recipient)
+        client.send(f"X-Marker: {marker}\r\n\r\nbody\r\n.\r\n".encode())
         if reset:
-            wire.reset()
+            client.reset()
         else:
-            # Lost to the client only: its side is closed, but the server's answer comes.
-            (reply,) = wire.end()
+            # The client only shuts down its sending side: it still gets the reply.
+            (reply,) = client.end()
             assert reply.code == 250
             server.acknowledged.append(marker)
-            wire.close()
-        server.logged(f"disconnect from unknown{wire.name}")
+            client.close()
+        server.logged(f"disconnect from unknown{client.name}")

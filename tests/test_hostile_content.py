@@ -1,6 +1,6 @@
-"""Content and numbers that go beyond every limit, and clients that take their time.
+"""Content and counts beyond every limit, and slow clients.
 
-As test_hostile_clients.py: one real server for all tests, and after each it is as it was.
+As in test_hostile_clients.py, all tests share one running site, and each test ends with a health check.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.hostile import LARGE_OCTETS, Reply, Watch, Wire, watched
+from support.hostile import LARGE_OCTETS, RawClient, Reply, Watch, watched
 from support.mta import Site, wait_for
 
 HEADER_SIZE_LIMIT = 102_400
@@ -22,10 +22,10 @@ SLOW_BYTES_MAX = 60
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
-    """The server, and what it must still be like."""
+    """Run the site; yield its `Watch`."""
     settings = {
         "smtpd_client_port_logging": "yes",
-        # 127.0.0.1 is at home here, 127.0.0.2 a stranger.
+        # 127.0.0.1 is in mynetworks, 127.0.0.2 is not.
         "mynetworks": "127.0.0.1",
         "smtpd_timeout": f"{SLOW_TIMEOUT_S}s",
         "smtpd_per_request_deadline": "yes",
@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
 
 @pytest.fixture(autouse=True)
 def unharmed(server: Watch) -> Iterator[None]:
-    """After each test the server is as it was."""
+    """Check after each test that the server is healthy."""
     yield
     server.check()
 
@@ -44,33 +44,33 @@ def unharmed(server: Watch) -> Iterator[None]:
 def deliver(server: Watch, content: bytes) -> Reply:
     """Send a message with a marker before `content`; return the reply to its end."""
     marker = server.marker()
-    with Wire(server.site.port) as wire:
-        wire.transaction(server.recipient)
-        wire.send(f"X-Marker: {marker}\r\n".encode() + content)
-        reply = wire.ask(b"\r\n.\r\n")
+    with RawClient(server.site.port) as client:
+        client.transaction(server.recipient)
+        client.send(f"X-Marker: {marker}\r\n".encode() + content)
+        reply = client.ask(b"\r\n.\r\n")
         if reply.code == 250:
             server.acknowledged.append(marker)
-        assert wire.ask(b"NOOP\r\n").code == 250
-        assert wire.ask(b"QUIT\r\n").code == 221
+        assert client.ask(b"NOOP\r\n").code == 250
+        assert client.ask(b"QUIT\r\n").code == 221
     return reply
 
 
 def delivered(server: Watch) -> bytes:
-    """Return the last message that was acknowledged, as it was delivered."""
+    """Return the last acknowledged message, as delivered."""
     return server.message(server.acknowledged[-1])
 
 
-def test_a_line_of_ten_megabytes_in_a_message_arrives_whole(server: Watch) -> None:
+def test_content_line_of_ten_megabytes_arrives_whole(server: Watch) -> None:
     assert deliver(server, b"\r\n" + b"x" * LARGE_OCTETS).code == 250
     assert delivered(server).partition(b"\n\n")[2] == b"x" * LARGE_OCTETS + b"\n"
 
 
-def test_a_message_above_the_limit_is_read_to_its_end_and_refused(server: Watch) -> None:
+def test_message_above_size_limit_is_read_and_refused(server: Watch) -> None:
     reply = deliver(server, b"\r\n" + b"y" * (2 * MESSAGE_SIZE_LIMIT))
     assert (reply.code, reply.text) == (552, "5.3.4 Error: message file too big")
 
 
-def test_a_hundred_thousand_header_lines_arrive(server: Watch) -> None:
+def test_hundred_thousand_header_lines_arrive(server: Watch) -> None:
     header = b"".join(b"X-Header-%d: %d\r\n" % (n, n) for n in range(100_000))
     assert deliver(server, header + b"\r\nbody").code == 250
     message = delivered(server)
@@ -78,15 +78,15 @@ def test_a_hundred_thousand_header_lines_arrive(server: Watch) -> None:
     assert message.endswith(b"\n\nbody\n")
 
 
-def test_a_header_of_a_hundred_thousand_lines_is_cut_at_its_limit(server: Watch) -> None:
+def test_folded_header_is_truncated_at_header_size_limit(server: Watch) -> None:
     assert deliver(server, b"X-Long: start\r\n" + b" continued\r\n" * 100_000 + b"\r\nbody").code == 250
     header, _, body = delivered(server).partition(b"\n\n")
     assert body == b"body\n"
-    # The limit counts octets on the wire.
+    # The limit counts octets on the client.
     assert HEADER_SIZE_LIMIT - 20 <= len(b" continued\r\n") * header.count(b" continued\n") <= HEADER_SIZE_LIMIT
 
 
-def test_a_header_line_of_a_megabyte_is_cut_at_its_limit(server: Watch) -> None:
+def test_long_header_line_is_truncated_at_header_size_limit(server: Watch) -> None:
     assert deliver(server, b"X-Long: " + b"z" * 1_000_000 + b"\r\nX-Next: here\r\n\r\nbody").code == 250
     header, _, body = delivered(server).partition(b"\n\n")
     assert body == b"body\n"
@@ -95,7 +95,7 @@ def test_a_header_line_of_a_megabyte_is_cut_at_its_limit(server: Watch) -> None:
 
 
 @pytest.mark.parametrize(("hops", "code"), [(HOPCOUNT_LIMIT - 2, 250), (HOPCOUNT_LIMIT, 554)])
-def test_a_message_that_goes_in_circles_is_refused(server: Watch, hops: int, code: int) -> None:
+def test_message_with_too_many_hops_is_refused(server: Watch, hops: int, code: int) -> None:
     reply = deliver(server, b"Received: from a by b; date\r\n" * hops + b"\r\nbody")
     assert reply.code == code
     if code == 554:
@@ -118,62 +118,62 @@ def test_a_message_that_goes_in_circles_is_refused(server: Watch, hops: int, cod
     ],
     ids=["NUL", "octets", "CR", "no header", "no names", "comments", "quotes", "addresses", "Message-Id", "nested"],
 )
-def test_content_that_is_no_message_is_taken_and_delivered(server: Watch, content: bytes) -> None:
+def test_malformed_content_is_accepted_and_delivered(server: Watch, content: bytes) -> None:
     assert deliver(server, content).code == 250
     delivered(server)
 
 
-def test_recipients_above_the_limit_are_refused_and_the_others_served(server: Watch) -> None:
-    with Wire(server.site.port) as wire:
-        assert wire.ask(b"EHLO client.example\r\n").code == 250
-        assert wire.ask(b"MAIL FROM:<>\r\n").code == 250
+def test_only_recipients_above_the_limit_are_refused(server: Watch) -> None:
+    with RawClient(server.site.port) as client:
+        assert client.ask(b"EHLO client.example\r\n").code == 250
+        assert client.ask(b"MAIL FROM:<>\r\n").code == 250
         codes = []
         for _ in range(20):
-            wire.send(b"RCPT TO:<%s>\r\n" % server.recipient.encode() * 100)
-            codes += [wire.reply().code for _ in range(100)]
+            client.send(b"RCPT TO:<%s>\r\n" % server.recipient.encode() * 100)
+            codes += [client.reply().code for _ in range(100)]
         marker = server.marker()
         assert codes == [250] * 1000 + [452] * 1000
-        assert wire.ask(b"DATA\r\n").code == 354
-        assert wire.ask(f"X-Marker: {marker}\r\n\r\n.\r\n".encode()).code == 250
+        assert client.ask(b"DATA\r\n").code == 354
+        assert client.ask(f"X-Marker: {marker}\r\n\r\n.\r\n".encode()).code == 250
         server.acknowledged.append(marker)
 
 
-@pytest.mark.parametrize("place", ["CONNECT", "DATA"])
-def test_a_client_of_a_byte_a_second_does_not_hold_its_place_for_ever(server: Watch, place: str) -> None:
-    with Wire(server.site.port) as wire:
-        if place == "DATA":
-            wire.transaction(server.recipient)
-        wire.socket.settimeout(1.0)
+@pytest.mark.parametrize("stage", ["CONNECT", "DATA"])
+def test_client_of_one_byte_per_second_times_out(server: Watch, stage: str) -> None:
+    with RawClient(server.site.port) as client:
+        if stage == "DATA":
+            client.transaction(server.recipient)
+        client.socket.settimeout(1.0)
         octets, sent = b"", 0
         while not octets and sent < SLOW_BYTES_MAX:
-            wire.send(b"x")
+            client.send(b"x")
             sent += 1
             with contextlib.suppress(TimeoutError):
-                octets = wire.socket.recv(1000)
+                octets = client.socket.recv(1000)
             server.serve()
     assert octets == b"421 4.4.2 mx.example.org Error: timeout exceeded\r\n"
     assert sent >= SLOW_TIMEOUT_S
-    server.logged_like(rf"timeout after {place}.* from unknown{re.escape(wire.name)}")
+    server.logged_like(rf"timeout after {stage}.* from unknown{re.escape(client.name)}")
 
 
-def test_a_client_that_reads_no_replies_is_not_read_either(server: Watch) -> None:
-    asked = 0
-    with Wire(server.site.port) as wire:
-        wire.socket.settimeout(0.2)
+def test_server_stops_reading_when_replies_are_not_read(server: Watch) -> None:
+    sent = 0
+    with RawClient(server.site.port) as client:
+        client.socket.settimeout(0.2)
         with contextlib.suppress(TimeoutError, ConnectionError):
-            while asked < 50_000_000:
-                asked += wire.socket.send(b"MAIL\r\nRSET\r\n" * 5000)
-    assert asked < 50_000_000
+            while sent < 50_000_000:
+                sent += client.socket.send(b"MAIL\r\nRSET\r\n" * 5000)
+    assert sent < 50_000_000
 
 
-def test_a_strangers_connections_are_counted_and_those_at_home_are_not(server: Watch) -> None:
-    with contextlib.ExitStack() as open_wires:
+def test_connection_limit_does_not_apply_to_mynetworks(server: Watch) -> None:
+    with contextlib.ExitStack() as clients:
 
         def connect(source: str) -> Reply:
-            wire = open_wires.enter_context(Wire(server.site.port, source=source, greeting=False))
-            reply = wire.reply()
+            client = clients.enter_context(RawClient(server.site.port, source=source, greeting=False))
+            reply = client.reply()
             if reply.code == 421:
-                assert wire.replies() == []
+                assert client.replies() == []
             return reply
 
         replies = [connect("127.0.0.2") for _ in range(CONNECTION_COUNT_LIMIT + 10)]
@@ -185,16 +185,16 @@ def test_a_strangers_connections_are_counted_and_those_at_home_are_not(server: W
         server.serve()
 
     def is_served() -> bool:
-        with Wire(server.site.port, source="127.0.0.2", greeting=False) as wire:
-            return wire.reply().code == 220
+        with RawClient(server.site.port, source="127.0.0.2", greeting=False) as client:
+            return client.reply().code == 220
 
-    wait_for("the connections' end to be counted", is_served)
+    wait_for("the closed connections to be counted", is_served)
 
 
-def test_a_hundred_clients_that_say_nothing_do_not_outlast_their_time(server: Watch) -> None:
-    with contextlib.ExitStack() as open_wires:
-        silent = [open_wires.enter_context(Wire(server.site.port)) for _ in range(100)]
-        # There is no room for another now: it is served when the first of them is sent away.
-        with Wire(server.site.port) as waiting:
+def test_hundred_idle_clients_time_out_and_free_their_slots(server: Watch) -> None:
+    with contextlib.ExitStack() as clients:
+        idle = [clients.enter_context(RawClient(server.site.port)) for _ in range(100)]
+        # All slots are taken: the next client is served when the first idle one times out.
+        with RawClient(server.site.port) as waiting:
             assert waiting.ask(b"NOOP\r\n").code == 250
-        assert silent[0].reply().code == 421
+        assert idle[0].reply().code == 421

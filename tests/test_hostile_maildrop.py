@@ -1,4 +1,4 @@
-"""A maildrop of 100,000 files that are no messages: the real ones among them are taken, once and all."""
+"""A maildrop of 100,000 files that are not messages: pickup takes every real message among them, once."""
 
 import asyncio
 import os
@@ -15,14 +15,14 @@ from postillion.pickup.maildrop import REPORTED_MAX, Maildrop
 from postillion.pickup.service import BATCH_NAMES, Pickup
 from postillion.pickup.service import Site as PickupSite
 from support.hostile import high_water_kib
-from support.mta import POSTILLION_COMMANDS, Site, local_user, processes, running, wait_for
+from support.mta import POSTILLION_COMMANDS, Site, local_user, processes, running, until, wait_for
 from support.queue_files import read_queue
 from test_pickup import record_file
 
 FILES = 100_000
 REAL = 50
 GROWTH_MAX_KIB = 32 * 1024
-"""Less than 100,000 names with all that is known of them."""
+"""Less than the memory for 100,000 names with their status."""
 WAIT_S = 60.0
 NAMES = (
     lambda n: b"\xff\xfe\n" + b"%d" % n,
@@ -33,11 +33,11 @@ NAMES = (
     lambda n: b"\x1b[2J%d" % n,
     lambda n: b"%%s%%n%d" % n,
 )
-"""Names that mislead somebody."""
+"""Names that mislead terminals, shells, options or format strings."""
 
 
 def hostile(maildrop: Path, number: int) -> None:
-    """Make one file that is no message, under a name of its own."""
+    """Make one file that is not a message, under a unique name."""
     name = os.path.join(os.fsencode(maildrop), NAMES[number % len(NAMES)](number))
     kind = number % 4 if number % 100 else 4
     if kind == 0:
@@ -54,7 +54,7 @@ def hostile(maildrop: Path, number: int) -> None:
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Path:
-    """A queue whose maildrop/ has 100,000 files that are no messages, and a few messages among them."""
+    """Make a queue whose maildrop/ has 100,000 other files and a few messages."""
     for name in ("maildrop", "corrupt", "incoming"):
         (tmp_path / name).mkdir()
     (tmp_path / "linked").write_bytes(record_file(recipients=["thief@example.com"]))
@@ -68,7 +68,7 @@ def queue(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_each_message_among_them_is_taken_and_the_loop_goes_on(queue: Path) -> None:
+async def test_pickup_takes_each_message_and_keeps_event_loop_responsive(queue: Path) -> None:
     journal = Journal(str(queue))
     directory = Maildrop(None, str(queue / "maildrop"), str(queue / "corrupt"))
     log = Log("mx", "postfix", "pickup", 7, 0, "memory:")
@@ -76,22 +76,21 @@ async def test_each_message_among_them_is_taken_and_the_loop_goes_on(queue: Path
     pickup = Pickup(PickupSite("mx.example.org", True), directory, settings, journal, log, lambda *_: None)
     loop = asyncio.get_running_loop()
 
-    def settle() -> None:
+    def finish_commits() -> None:
         for ticket, error in journal.completed():
             pickup.committed(ticket, error)
 
-    loop.add_reader(journal.fileno(), settle)
+    loop.add_reader(journal.fileno(), finish_commits)
     before = high_water_kib(os.getpid())
     scan = asyncio.ensure_future(pickup.scan())
-    turns = 0
+    iterations = 0
     while not scan.done():
         await asyncio.sleep(0)
-        turns += 1
+        iterations += 1
     await scan
-    # The loop gets its turn with each batch of names, and within a batch when a slice of time is over.
-    assert turns >= FILES / BATCH_NAMES
-    while pickup.in_flight:
-        await asyncio.sleep(0.005)
+    # The scan yields to the loop after each batch of names, and within a batch after a time slice.
+    assert iterations >= FILES / BATCH_NAMES
+    await until(lambda: not pickup.in_flight)
     assert high_water_kib(os.getpid()) - before <= GROWTH_MAX_KIB
     assert len(read_queue(str(queue))) == REAL
     assert not list((queue / "maildrop").glob("real*"))
@@ -100,12 +99,11 @@ async def test_each_message_among_them_is_taken_and_the_loop_goes_on(queue: Path
     assert len(lines) == len(set(lines)) == REPORTED_MAX + 1
     assert lines[-1] == f"warning: maildrop: {REPORTED_MAX} names are not messages; further ones are not logged"
     assert all(line.isprintable() for line in lines)
-    # Again: what is known is passed over, and nobody hears of it a second time.
+    # The second scan skips known names, and does not log them again.
     (queue / "maildrop" / "late").write_bytes(record_file())
     (queue / "maildrop" / "late").chmod(0o744)
     await asyncio.wait_for(pickup.scan(), WAIT_S)
-    while pickup.in_flight:
-        await asyncio.sleep(0.005)
+    await until(lambda: not pickup.in_flight)
     assert len(read_queue(str(queue))) == REAL + 1
     assert not [line for line in log.take_lines() if "maildrop" in line]
     loop.remove_reader(journal.fileno())
@@ -113,7 +111,7 @@ async def test_each_message_among_them_is_taken_and_the_loop_goes_on(queue: Path
     directory.close()
 
 
-def test_sendmail_gets_its_mail_through_a_hostile_maildrop(tmp_path: Path) -> None:
+def test_sendmail_mail_passes_a_hostile_maildrop(tmp_path: Path) -> None:
     site = Site(tmp_path)
     (tmp_path / "queue" / "linked").write_bytes(record_file(recipients=["thief@example.com"]))
     with running(site):

@@ -1,5 +1,6 @@
-"""A queue directory that is damaged, foreign, of a later release or from another machine: a clear line for each thing
-that is wrong, a queue manager that lives, and every message that is whole delivered.
+"""A queue directory that is damaged, foreign, of a later release or from another machine.
+
+The queue manager survives, logs a clear line for each problem, and delivers every whole message.
 """
 
 import os
@@ -23,7 +24,7 @@ SEGMENT_HEADER_OCTETS = 32
 
 
 def waiting(directory: Path) -> Site:
-    """A stopped site whose queue has messages that wait for a next hop which was not there."""
+    """Return a stopped site with deferred messages in its queue."""
     site = Site(directory)
     with running(site):
         with smtplib.SMTP("127.0.0.1", site.port) as client:
@@ -34,7 +35,7 @@ def waiting(directory: Path) -> Site:
 
 
 def delivers_all(site: Site, named: str = "") -> None:
-    """Start the site and its next hop; return once all mail has arrived, each once, and qmgr named what is wrong."""
+    """Start the site and its next hop; wait until each message has arrived once, and qmgr has logged `named`."""
     before = len(site.log_text())
     with Sink(site.next_port) as sink, running(site):
         flush = subprocess.run([*site.command("postqueue"), "-f"], capture_output=True, text=True, timeout=60)
@@ -51,8 +52,8 @@ def delivers_all(site: Site, named: str = "") -> None:
         assert len(processes(site, "qmgr")) == 1
 
 
-def given(path: Path, like: Path) -> None:
-    """Let a file belong to whom `like` belongs."""
+def copy_owner(path: Path, like: Path) -> None:
+    """Give a file the owner and group of `like`."""
     status = like.stat()
     os.chown(path, status.st_uid, status.st_gid)
 
@@ -65,7 +66,7 @@ def corrupt_state_log(queue: Path) -> str:
     return "active/state."
 
 
-def state_log_of_nothing(queue: Path) -> str:
+def state_log_of_zeros(queue: Path) -> str:
     for path in (queue / "active").glob("state.*"):
         path.write_bytes(b"\0" * 4096)
     return "active/state."
@@ -75,25 +76,25 @@ def newer_segment(queue: Path) -> str:
     head = b"\x93PSG" + struct.pack("<HHQQI", 77, 0, 0x1234567890ABCDEF, 7, 0)
     path = queue / "incoming" / "1234567890ABCDEF"
     path.write_bytes(head + struct.pack("<I", crc32c(head)) + b"of a later release")
-    given(path, queue / "incoming")
+    copy_owner(path, queue / "incoming")
     return "1234567890ABCDEF"
 
 
 def foreign_file(queue: Path) -> str:
     path = queue / "incoming" / "2234567890ABCDEF"
     path.write_bytes(b"\x7fELF" + random.Random(1).randbytes(5000))
-    given(path, queue / "incoming")
+    copy_owner(path, queue / "incoming")
     return "2234567890ABCDEF"
 
 
-@pytest.mark.parametrize("damage", [corrupt_state_log, state_log_of_nothing, newer_segment, foreign_file])
-def test_what_is_whole_is_delivered_and_what_is_wrong_is_named(tmp_path: Path, damage: Callable[[Path], str]) -> None:
+@pytest.mark.parametrize("damage", [corrupt_state_log, state_log_of_zeros, newer_segment, foreign_file])
+def test_damaged_file_is_logged_and_whole_messages_are_delivered(tmp_path: Path, damage: Callable[[Path], str]) -> None:
     site = waiting(tmp_path)
     name = damage(site.queue)
     delivers_all(site, name)
 
 
-def test_a_segment_of_a_later_release_is_left_alone(tmp_path: Path) -> None:
+def test_segment_of_a_later_release_is_not_changed(tmp_path: Path) -> None:
     site = waiting(tmp_path)
     newer_segment(site.queue)
     path = site.queue / "incoming" / "1234567890ABCDEF"
@@ -102,21 +103,21 @@ def test_a_segment_of_a_later_release_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_queue_from_another_machine_is_repaired_and_delivered(tmp_path: Path) -> None:
+def test_queue_from_another_machine_is_repaired_and_delivered(tmp_path: Path) -> None:
     old = waiting(tmp_path / "old")
     site = Site(tmp_path / "new")
     with running(site):
         pass
     for name in ("incoming", "active", "deferred"):
         shutil.rmtree(site.queue / name, ignore_errors=True)
-        # A copy as a backup brings it back: everything is root's, or the user's own.
+        # As from a backup: every file belongs to root, or to the user.
         shutil.copytree(old.queue / name, site.queue / name)
     repair = subprocess.run([*site.command("postsuper"), "-s"], capture_output=True, text=True, timeout=60)
     assert repair.returncode == 0, repair.stderr
     delivers_all(site)
 
 
-def test_a_second_queue_manager_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_second_queue_manager_is_refused_and_first_continues(tmp_path: Path) -> None:
     site = Site(tmp_path)
     with Sink(site.next_port) as sink, running(site):
         wait_for("the queue manager", (site.queue / "private" / "qmgr").is_socket)

@@ -1,7 +1,7 @@
-"""A site that cannot work is refused whole, and a disk that fills up costs nobody an acknowledged message.
+"""A broken site is refused and leaves nothing running. A full disk loses no acknowledged message.
 
-What test_master.py shows for each mistake in the two files is shown here for a complete site: nothing of it is left
-running or bound. The full disks are small file systems of their own, so those tests need root.
+test_master.py tests each mistake in main.cf and master.cf. These tests use a complete site: after the refusal no
+process runs and no socket is bound. The full disks are small file systems in memory, so those tests need root.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ from support.hostile import Watch
 from support.mta import MASTER_CF, Site, listening, local_user, processes, running, wait_for
 from support.peers import root
 
-PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "anvil", "delivery.local", "delivery.smtp")
+PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "anvil", "local", "smtp")
 DISK_OCTETS = 16 * 1024 * 1024
 
 
 @contextlib.contextmanager
 def mounted(path: Path, options: str) -> Iterator[Path]:
-    """A file system in memory at `path` while the block lasts."""
+    """Mount a file system in memory at `path` during the block."""
     root()
     mount = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True, text=True)
     if mount.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {mount.stderr.strip()}")
+        pytest.skip(f"cannot mount a file system here: {mount.stderr.strip()}")
     try:
         yield path
     finally:
@@ -36,7 +36,7 @@ def mounted(path: Path, options: str) -> Iterator[Path]:
 
 
 def fill(directory: Path) -> Path:
-    """Use up the space of a file system; return the file that holds it."""
+    """Fill a file system; return the file that takes its space."""
     filler = directory / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         for octets in (65536, 4096, 512, 1):
@@ -52,7 +52,7 @@ def no_main_cf(site: Site, _: contextlib.ExitStack) -> None:
 
 def unreadable_main_cf(site: Site, held: contextlib.ExitStack) -> None:
     no_main_cf(site, held)
-    # No mode keeps root from reading, but nobody reads this.
+    # File modes do not stop root, but a directory does.
     (site.etc / "main.cf").mkdir()
 
 
@@ -90,11 +90,11 @@ def read_only_disk(site: Site, held: contextlib.ExitStack) -> None:
 
 
 ADDED_LINE = len(MASTER_CF.splitlines()) + 1
-"""Where the line stands that is added to a site's master.cf."""
+"""The line number of a line appended to a site's master.cf."""
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (no_main_cf, r"main\.cf: the file is missing: create it"),
         (unreadable_main_cf, r"main\.cf: this is a directory: \w+"),
@@ -107,8 +107,8 @@ ADDED_LINE = len(MASTER_CF.splitlines()) + 1
         (read_only_disk, r"main\.cf, line \d+: queue_directory .*: start as its owner, or name another"),
     ],
 )
-def test_a_site_that_cannot_work_is_refused_whole(
-    tmp_path: Path, damage: Callable[[Site, contextlib.ExitStack], None], said: str
+def test_broken_site_is_refused_and_leaves_nothing_running(
+    tmp_path: Path, damage: Callable[[Site, contextlib.ExitStack], None], message: str
 ) -> None:
     site = Site(tmp_path)
     with contextlib.ExitStack() as held:
@@ -116,13 +116,15 @@ def test_a_site_that_cannot_work_is_refused_whole(
         result = subprocess.run([*site.command("postillion"), "start"], capture_output=True, text=True, timeout=60)
         assert result.returncode == 1
         assert result.stdout == ""
-        assert re.fullmatch(rf"postillion: fatal: {re.escape(str(site.etc))}/{said}.*\n", result.stderr), result.stderr
+        assert re.fullmatch(rf"postillion: fatal: {re.escape(str(site.etc))}/{message}.*\n", result.stderr), (
+            result.stderr
+        )
         assert not listening(site.port)
         assert [program for program in PROGRAMS if processes(site, program)] == []
         assert [path for path in tmp_path.rglob("*") if path.is_socket()] == []
 
 
-def test_a_site_starts_once_it_is_mended(tmp_path: Path) -> None:
+def test_site_starts_once_it_is_fixed(tmp_path: Path) -> None:
     site = Site(tmp_path)
     master_cf = (site.etc / "master.cf").read_text()
     bad_syntax(site, contextlib.ExitStack())
@@ -136,7 +138,7 @@ def test_a_site_starts_once_it_is_mended(tmp_path: Path) -> None:
 
 
 def send(site: Site, watch: Watch, size: int) -> tuple[int, str]:
-    """Send a message of that size; return the reply that settles it, and count it when it was acknowledged."""
+    """Send a message of `size` octets; return the final reply, and record an acknowledged message."""
     marker = watch.marker()
     text = f"X-Marker: {marker}\r\n\r\n".encode() + b"x" * 70 + b"\r\n" + (b"line of text" * 6 + b"\r\n") * (size // 74)
     with smtplib.SMTP("127.0.0.1", site.port, "client.example", 20) as client:
@@ -152,14 +154,14 @@ FULL = (452, "4.3.1 Insufficient system storage")
 
 
 @pytest.mark.parametrize("size", [1_000, 200_000, 1_500_000], ids=["small", "middling", "large"])
-def test_a_disk_that_fills_up_is_a_452_and_nothing_acknowledged_is_lost(tmp_path: Path, size: int) -> None:
+def test_full_disk_is_452_and_loses_no_acknowledged_message(tmp_path: Path, size: int) -> None:
     site = Site(tmp_path, main_cf={"message_size_limit": "0"})
     with mounted(site.queue, f"size={DISK_OCTETS}") as queue, running(site):
         watch = Watch(site, local_user())
         watch.begin()
         filler = fill(queue)
         replies = [send(site, watch, size) for _ in range(20)]
-        # The last page of each process's segment may have room for some small ones.
+        # The last page of each process's segment may have room for small messages.
         assert set(replies) <= {FULL, (250, "")}
         assert replies.count(FULL) >= 10
         assert sorted(processes(site, "smtpd")) == watch.pids
@@ -171,13 +173,13 @@ def test_a_disk_that_fills_up_is_a_452_and_nothing_acknowledged_is_lost(tmp_path
         assert "Traceback" not in site.log_text()
 
 
-def test_room_is_kept_for_the_mail_that_is_in_the_queue(tmp_path: Path) -> None:
+def test_new_mail_is_refused_below_minimum_free_space(tmp_path: Path) -> None:
     site = Site(tmp_path, main_cf={"message_size_limit": str(DISK_OCTETS)})
     with mounted(site.queue, f"size={DISK_OCTETS}"), running(site):
         assert send(site, Watch(site, local_user()), 1_000) == FULL
 
 
-def test_mail_that_waits_survives_a_disk_that_fills_up_under_it(tmp_path: Path) -> None:
+def test_deferred_mail_survives_a_full_disk(tmp_path: Path) -> None:
     settings = {"message_size_limit": "0", "transport_maps": "inline:{{ example.org = local }}"}
     site = Site(tmp_path, main_cf=settings)
     mail = site.directory / "mail"
@@ -185,7 +187,7 @@ def test_mail_that_waits_survives_a_disk_that_fills_up_under_it(tmp_path: Path) 
         watch = Watch(site, local_user())
         watch.begin()
         watch.check_arrivals()
-        # Nothing can be delivered now: it is deferred, and the queue grows until it is full.
+        # Deliveries fail from now on: mail is deferred until the disk is full.
         mail.rename(site.directory / "elsewhere")
         while (reply := send(site, watch, 100_000)) == (250, ""):
             pass
@@ -197,6 +199,6 @@ def test_mail_that_waits_survives_a_disk_that_fills_up_under_it(tmp_path: Path) 
         assert flush.returncode == 0, flush.stderr
         (queue / "filler").unlink()
         watch.check_arrivals()
-        # A segment's room is free once all mail in it is gone.
+        # The space of a segment is free once all its mail is gone.
         wait_for("room for new mail", lambda: send(site, watch, 1_000) == (250, ""))
         watch.check_arrivals()

@@ -1,4 +1,4 @@
-"""No core takes more instructions a message than when they were last recorded, but for a margin."""
+"""The number of instructions a message does not exceed the recorded number of each core by more than a margin."""
 
 import json
 import subprocess
@@ -15,19 +15,17 @@ sys.path.insert(0, str(BENCHES))
 import instructions  # noqa: E402
 
 PATIENCE_S = 900.0
-"""The example is built first, as it is released."""
+"""Includes the release build of the example."""
 
 
-def test_no_core_takes_more_instructions_than_recorded() -> None:
-    """The bench says which do, and how to record them."""
+def test_no_core_exceeds_its_recorded_instructions() -> None:
     peer("valgrind")
-    command = [sys.executable, BENCHES / "instructions.py"]
+    command = [sys.executable, str(BENCHES / "instructions.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_core_is_recorded() -> None:
-    """With what it was measured on."""
     recorded = json.loads(instructions.BASELINE.read_text())
     assert tuple(recorded["instructions"]) == instructions.CORES
     assert recorded["margin"] == instructions.MARGIN
@@ -39,6 +37,5 @@ def test_every_core_is_recorded() -> None:
     ("before", "now", "expected"),
     [(1000, 1000, "same"), (1000, 1050, "same"), (1000, 1051, "worse"), (1000, 950, "same"), (1000, 949, "better")],
 )
-def test_the_margin_is_a_twentieth_either_way(before: int, now: int, expected: str) -> None:
-    """Five in a hundred."""
+def test_margin_is_five_percent_either_way(before: int, now: int, expected: str) -> None:
     assert instructions.verdict(before, now) == expected

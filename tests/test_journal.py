@@ -1,4 +1,4 @@
-"""The journal's border: descriptors, frames, errors."""
+"""The Python interface of the journal: descriptors, frames, errors."""
 
 import json
 import os
@@ -11,12 +11,12 @@ import pytest
 from postillion._core.cleanup import CleanupSettings, Submission
 from postillion._core.log import Log
 from postillion._core.queue import Journal, QueueError
-from support.queue_files import read_queue
+from support.queue_files import crc32c, read_queue
 
 PRODUCER = struct.Struct("<IBBIQQ")
 
 
-def test_a_journal_says_hello_and_has_nothing_else_to_say(tmp_path: Path) -> None:
+def test_new_journal_has_only_a_hello_frame(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path))
     length, version, kind, pid, segment, end = PRODUCER.unpack(journal.hello(1234))
     assert (length, version, kind, pid, segment, end) == (PRODUCER.size - 4, 1, 1, 1234, 0, 0)
@@ -27,7 +27,7 @@ def test_a_journal_says_hello_and_has_nothing_else_to_say(tmp_path: Path) -> Non
 
 
 def submit(journal: Journal, ticket: int) -> str:
-    """The ID of a small message that is committed under `ticket`."""
+    """Commit a small message under `ticket`; return its queue ID."""
     log = Log("mx", "postfix", "pickup", 1, 0, "memory:")
     settings = CleanupSettings(myhostname="mx.example.org", long_queue_ids=True)
     recipients = [("r@example.net", None, None, 0)]
@@ -36,7 +36,7 @@ def submit(journal: Journal, ticket: int) -> str:
     return message.commit(ticket)
 
 
-def test_a_durable_message_wakes_the_loop_and_is_announced_and_listed(tmp_path: Path) -> None:
+def test_durable_message_wakes_loop_and_is_announced_and_listed(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path))
     queue_id = submit(journal, 42)
     assert select.select([journal.fileno()], [], [], 10)[0] == [journal.fileno()]
@@ -52,24 +52,24 @@ def test_a_durable_message_wakes_the_loop_and_is_announced_and_listed(tmp_path: 
     assert listed["recipients"] == [{"address": "r@example.net"}]
 
 
-def test_a_failure_is_told_as_the_reply_to_give(tmp_path: Path) -> None:
+def test_failed_commit_reports_its_smtp_reply(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path))
     journal.close()
     submit(journal, 7)
     assert journal.wait(10) == [(7, "451 4.3.0 Error: queue file write error")]
 
 
-def test_the_directories_are_made_for_their_owner_alone(tmp_path: Path) -> None:
+def test_new_directories_are_private_to_their_owner(tmp_path: Path) -> None:
     Journal(str(tmp_path))
     assert (tmp_path / "incoming").stat().st_mode & 0o777 == 0o700
 
 
-def test_every_journal_has_a_slot_of_its_own(tmp_path: Path) -> None:
+def test_every_journal_has_its_own_slot(tmp_path: Path) -> None:
     journals = [Journal(str(tmp_path)) for _ in range(3)]
     assert len(journals) == len(list((tmp_path / "incoming").glob("slot.*")))
 
 
-def test_a_closed_journal_can_be_closed_again(tmp_path: Path) -> None:
+def test_closed_journal_can_be_closed_again(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path))
     journal.close()
     journal.close()
@@ -77,7 +77,7 @@ def test_a_closed_journal_can_be_closed_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["missing", "file"])
-def test_a_queue_directory_that_is_none_is_named(tmp_path: Path, what: str) -> None:
+def test_bad_queue_directory_is_named_in_the_error(tmp_path: Path, what: str) -> None:
     path = tmp_path / what
     if what == "file":
         path.write_text("")
@@ -86,30 +86,20 @@ def test_a_queue_directory_that_is_none_is_named(tmp_path: Path, what: str) -> N
     assert issubclass(QueueError, OSError)
 
 
-def test_a_duration_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_negative_duration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="-1"):
         Journal(str(tmp_path), segment_max_age_s=-1.0)
 
 
-def test_an_empty_queue_lists_nothing_and_stays_untouched(tmp_path: Path) -> None:
+def test_empty_queue_lists_nothing_and_is_not_changed(tmp_path: Path) -> None:
     assert read_queue(str(tmp_path)) == []
     assert os.listdir(tmp_path) == []
 
 
-def test_a_queue_file_of_a_later_release_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_queue_file_of_later_release_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "incoming").mkdir()
     path = tmp_path / "incoming" / "0000000000000001"
     header = b"\x93PSG" + struct.pack("<HHQQI", 9, 0, 1, 2, 0)
     path.write_bytes(header + struct.pack("<I", crc32c(header)) + bytes(100))
     with pytest.raises(QueueError, match=f"{path}: queue file version 9.*start the newer release"):
         read_queue(str(tmp_path))
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32 of Castagnoli (RFC 3720 appendix B.4), bit by bit: a second opinion on the format."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF

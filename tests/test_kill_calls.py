@@ -1,7 +1,7 @@
-"""SIGKILL at each system call on files of accepting, deferring, holding, moving and removing a message.
+"""SIGKILL at each file system call of accepting, deferring, holding, moving and removing a message.
 
-What was said before the process died holds: an acknowledged message is delivered, once; a delivery that the queue
-manager has noted is not repeated; what was held is held, and what was deleted is gone.
+Every promise before the kill holds: an acknowledged message is delivered once, a finished delivery is not repeated, a
+held message stays on hold, and a deleted message is gone.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from support.calls import Act, Place, Theatre
-from support.queue_acts import (
+from support.calls import KillPoint, Operation, Runner
+from support.queue_operations import (
     DELETED,
     HELD,
     LARGE,
     LATER,
     SENT,
     Manager,
-    Said,
+    Promise,
     accept,
     begin,
     manage,
@@ -32,12 +32,12 @@ from support.queue_acts import (
 )
 
 K_MAX = 300
-LAST_TURNS, LAST_TURN_S = 40, 400.0
+LAST_POLLS, LAST_POLL_S = 40, 400.0
 
 
 @dataclass
 class Tally:
-    """What all runs of an act came to."""
+    """The sums over all runs of an operation."""
 
     faults: int = 0
     acked: int = 0
@@ -51,55 +51,57 @@ class Tally:
 
 
 @pytest.fixture(scope="module")
-def theatre() -> Theatre:
-    """Where the acts are played."""
-    return Theatre()
+def runner() -> Runner:
+    """The runner of the operations."""
+    return Runner()
 
 
-def places(theatre: Theatre, act: Act, directory: Path) -> Iterator[Place]:
-    """Yield the places at which to kill an act; send `True` when it came to its end before."""
-    calls = theatre.rehearse(act, directory)
+def kill_points(runner: Runner, operation: Operation, directory: Path) -> Generator[KillPoint, bool, None]:
+    """Yield the points at which to kill an operation. Send `True` when it ended before the point."""
+    calls = runner.count_calls(operation, directory)
     assert calls
     for thread, call in sorted(calls):
-        # Until a run comes to its end: a count may differ from run to run.
+        # The number of calls may differ from run to run: stop only when a run has ended before the point.
         for k in range(1, K_MAX):
-            if (yield Place(thread, call, k)):
+            if (yield KillPoint(thread, call, k)):
                 break
 
 
-def kill_at_each(theatre: Theatre, act: Act, directory: Path, template: Path) -> Iterator[tuple[Path, list[Said]]]:
-    """Yield the queue directory and what was said, after each kill."""
+def kill_at_each(
+    runner: Runner, operation: Operation, directory: Path, template: Path
+) -> Iterator[tuple[Path, list[Promise]]]:
+    """Yield the queue directory and the promises after each kill."""
 
     def fresh(name: str) -> Path:
         return Path(shutil.copytree(template, directory / name))
 
-    where = places(theatre, act, fresh("rehearsal"))
-    place = next(where, None)
+    points = kill_points(runner, operation, fresh("count"))
+    point = next(points, None)
     n = 0
-    while place is not None:
+    while point is not None:
         n += 1
         queue = fresh(str(n))
-        said = theatre.kill(act, queue, place)
-        if said is not None:
-            yield queue, said
+        promises = runner.kill(operation, queue, point)
+        if promises is not None:
+            yield queue, promises
         shutil.rmtree(queue)
         try:
-            place = where.send(said is None)
+            point = points.send(promises is None)
         except StopIteration:
             return
 
 
 def deliver_all(queue: Path) -> Counter[int]:
-    """Start a queue manager after the crash and deliver everything; return the copies by number."""
+    """Start a queue manager after the crash, and deliver everything; return the number of copies by message."""
     copies: Counter[int] = Counter()
 
-    def say(word: str, number: int) -> None:
-        copies[number] += word == "delivered"
+    def count(kind: str, number: int) -> None:
+        copies[number] += kind == "delivered"
 
-    manager = Manager(queue, say)
+    manager = Manager(queue, count)
     manager.core.apply("release", None, ["hold"], 1000.0, 0.0)
-    for _ in range(LAST_TURNS):
-        manager.turn(LAST_TURN_S)
+    for _ in range(LAST_POLLS):
+        manager.poll(LAST_POLL_S)
         if not manager.messages:
             break
     assert manager.messages == 0
@@ -109,49 +111,49 @@ def deliver_all(queue: Path) -> Counter[int]:
     return copies
 
 
-@pytest.mark.parametrize("act", [begin, accept])
-def test_sigkill_at_each_call_of_accepting(
-    act: Act, theatre: Theatre, tmp_path: Path, summarize: Callable[[str], None]
+@pytest.mark.parametrize("operation", [begin, accept])
+def test_sigkill_at_each_call_of_acceptance_loses_no_message(
+    operation: Operation, runner: Runner, tmp_path: Path, summarize: Callable[[str], None]
 ) -> None:
     tally = Tally()
     (template := tmp_path / "template").mkdir()
-    for queue, said in kill_at_each(theatre, act, tmp_path, template):
+    for queue, promises in kill_at_each(runner, operation, tmp_path, template):
         copies = deliver_all(queue)
-        acked = {number for word, number in said if word == "acked"}
+        acked = {number for kind, number in promises if kind == "acked"}
         tally.faults += 1
         tally.acked += len(acked)
-        tally.lost += [f"{number} after {said}" for number in acked - copies.keys()]
+        tally.lost += [f"{number} after {promises}" for number in acked - copies.keys()]
         tally.duplicates += copies.total() - len(copies)
-    summarize(f"SIGKILL at each call of {act.__name__}: {tally}")
+    summarize(f"SIGKILL at each call of {operation.__name__}: {tally}")
     assert not tally.lost
     assert tally.faults
-    # Nothing is delivered while a message is accepted: nothing comes twice.
+    # No message is in delivery during acceptance: there are no duplicates.
     assert tally.duplicates == 0
 
 
-def test_sigkill_at_each_call_of_delivering_deferring_holding_moving_and_removing(
-    theatre: Theatre, tmp_path: Path, summarize: Callable[[str], None]
+def test_sigkill_at_each_call_of_queue_management_loses_no_message(
+    runner: Runner, tmp_path: Path, summarize: Callable[[str], None]
 ) -> None:
     tally = Tally()
     (template := tmp_path / "template").mkdir()
     write_queue(template)
-    for queue, said in kill_at_each(theatre, manage, tmp_path, template):
-        words = {word: [number for said_word, number in said if said_word == word] for word, _ in said}
+    for queue, promises in kill_at_each(runner, manage, tmp_path, template):
+        made = {kind: [number for other, number in promises if other == kind] for kind, _ in promises}
         kept = states(queue)
-        if "held" in words and "released" not in words:
-            assert kept[HELD] == "hold", said
-        if "deleted" in words:
-            assert DELETED not in kept, said
-        copies = Counter(words.get("delivered", []))
-        settled = set(words.get("settled", []))
-        in_flight = set(copies) - settled
+        if "held" in made and "released" not in made:
+            assert kept[HELD] == "hold", promises
+        if "deleted" in made:
+            assert DELETED not in kept, promises
+        copies = Counter(made.get("delivered", []))
+        finished = set(made.get("finished", []))
+        in_flight = set(copies) - finished
         after = deliver_all(queue)
-        assert not settled & after.keys(), said
-        assert DELETED not in after or "deleted" not in words, said
+        assert not finished & after.keys(), promises
+        assert DELETED not in after or "deleted" not in made, promises
         copies += after
         tally.faults += 1
         tally.acked += len(SENT) + 3
-        tally.lost += [f"{number} after {said}" for number in {*SENT, LARGE, LATER, HELD} - copies.keys()]
+        tally.lost += [f"{number} after {promises}" for number in {*SENT, LARGE, LATER, HELD} - copies.keys()]
         tally.duplicates += copies.total() - len(copies)
         tally.in_flight += len(in_flight)
     summarize(f"SIGKILL at each call of {manage.__name__}: {tally}")

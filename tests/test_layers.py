@@ -1,7 +1,7 @@
-"""Layers: no module imports one that stands above it, and no folders import each other in a circle.
+"""Layers: no module imports one of a higher layer, and no folders import each other in a circle.
 
-`LAYERS` says what stands on what, from the ground up. A module may import from the layers below its own, not from its
-own. Imports of tests are not looked at: they may use whatever they need.
+`LAYERS` lists the layers from the lowest up. A module may import from lower layers, not from its own. The check ignores
+the imports of tests.
 """
 
 import re
@@ -28,12 +28,12 @@ LAYERS = {
         ["bench"],
     ],
 }
-"""The layers below each source directory, the ground first."""
+"""The layers of each source directory, the lowest first."""
 
 Module = tuple[str, ...]
 """A module's name in parts: `("queue", "store", "spool")`."""
 Imports = dict[Module, set[Module]]
-"""What each module imports."""
+"""The imports of each module."""
 
 TEST_MODULE = re.compile(r"#\[cfg\(test\)\]\s*(?:pub(?:\([a-z]+\))? )?mod (\w+)(;| \{)")
 USE = re.compile(r"\b(pub(?:\([^)]*\))? )?use ((?:[\w:,*{}]|\s)+);")
@@ -41,7 +41,7 @@ INLINE = re.compile(r"\b(?:crate|super)(?:::\w+)+")
 
 
 def used(tree: str) -> Iterator[tuple[list[str], str]]:
-    """Yield each path of a `use` tree, and the name that it has here."""
+    """Yield each path of a `use` tree, and its local name."""
     tokens = re.findall(r"\w+|[{},*]", tree)
     stack: list[list[str]] = []
     path: list[str] = []
@@ -67,7 +67,7 @@ def without_tests(text: str) -> str:
 
 
 def rust_imports(source: Path) -> Imports:
-    """Return which modules of a crate import which others, by the paths in its files; re-exports are followed."""
+    """Return the imports of each module of a crate, by the paths in its files. Follows re-exports."""
     names = {path: path.relative_to(source).with_suffix("").parts for path in source.rglob("*.rs")}
     texts = {name[:-1] if name[-1] in {"mod", "lib"} else name: path.read_text() for path, name in names.items()}
     tests = {(*name, test[1]) for name, text in texts.items() for test in TEST_MODULE.finditer(text)}
@@ -92,7 +92,7 @@ def rust_imports(source: Path) -> Imports:
         return None
 
     def home(path: Module) -> Module:
-        """Return the module in which the thing is that a path names."""
+        """Return the module that defines the item of a path."""
         while True:
             exported = next((n for n in range(len(path), 0, -1) if path[:n] in exports), None)
             if exported is None:
@@ -115,7 +115,7 @@ def rust_imports(source: Path) -> Imports:
 
 
 def upward(imports: Imports, layers: list[list[str]]) -> list[str]:
-    """Return the imports that do not go down, as text."""
+    """Return the imports that do not go to a lower layer, as text."""
     height = {name: height for height, layer in enumerate(layers) for name in layer}
     return [
         f"{'/'.join(module)} imports {'/'.join(target)}"
@@ -126,7 +126,7 @@ def upward(imports: Imports, layers: list[list[str]]) -> list[str]:
 
 
 def circles(imports: Imports, folder: Module) -> list[str]:
-    """Return the folders directly below `folder` that import each other with their neighbours, as text."""
+    """Return the folders directly below `folder` that import each other, as text."""
     depth = len(folder)
     inside = {name for name in imports if name[:depth] == folder and len(name) > depth}
     reached: dict[str, set[str]] = {name[depth]: set() for name in inside}
@@ -154,7 +154,7 @@ def test_every_module_has_a_layer() -> None:
         assert modules == {name for layer in layers for name in layer}
 
 
-def test_no_import_goes_upward() -> None:
+def test_no_module_imports_a_higher_layer() -> None:
     for source, layers in LAYERS.items():
         assert upward(rust_imports(source), layers) == []
 

@@ -1,4 +1,4 @@
-"""The agents local and bounce between a queue manager and the journal: log lines, new messages, durability."""
+"""The agents local and bounce between queue manager and journal: log lines, new messages, durability."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 from postillion.delivery import submit
 from postillion.delivery.bounce.__main__ import BounceAgent
 from postillion.delivery.local.__main__ import LocalAgent
+from postillion.errors import MessageRefused
 from support.agents import WAIT_S, FakeDaemon, Hub, Mail, Result, serving
 from support.queue_files import frame, optional, read_queue, text
 
@@ -35,7 +36,7 @@ BOUNCE, WARN, CONFIRM = 1, 2, 3
 
 @asynccontextmanager
 async def agent(directory: Path, kind: Any, more: str = "") -> AsyncIterator[tuple[Hub, FakeDaemon]]:
-    """The agent at work."""
+    """Run the agent; yield the queue manager's end and the daemon."""
     (directory / "incoming").mkdir(exist_ok=True)
     daemon = FakeDaemon(directory, MORE.format(directory=directory) + more, "local")
     async with serving(directory, kind, daemon) as hub:
@@ -43,7 +44,7 @@ async def agent(directory: Path, kind: Any, more: str = "") -> AsyncIterator[tup
 
 
 def queued(directory: Path) -> list[dict[str, Any]]:
-    """Every message in segments of the queue but those that jobs were made of."""
+    """Return the messages in segments, without those of the test's own jobs."""
     messages = [json.loads(line) for line in read_queue(str(directory))]
     return [
         message for message in messages if message["message_size"] != 0 and message["sender"] != "sender@example.org"
@@ -51,7 +52,7 @@ def queued(directory: Path) -> list[dict[str, Any]]:
 
 
 def report_job(hub: Hub, kind: int, mail: Mail, dsn: tuple[int, int, int], reason: str, remote: str | None) -> Any:
-    """A job that asks for a report on the mail's one recipient."""
+    """Return a job for a report on the only recipient of `mail`."""
     number, data = hub.job("", mail, "bounce")
     payload = bytearray(data[6:])
     payload[8] = kind
@@ -66,12 +67,12 @@ async def ask(hub: Hub, job: Any) -> Result:
 
 
 def segments(directory: Path) -> set[Path]:
-    """Every segment that jobs or programs made."""
+    """Return every segment."""
     return {path for path in (directory / "incoming").iterdir() if not path.name.startswith("slot")}
 
 
 def new_content(directory: Path) -> bytes:
-    """Everything in segments that no job was made of."""
+    """Return the content of all segments, without those of the test's own jobs."""
     hub_made = {f"{number:016X}" for number in range(1, 100)}
     return b"".join(path.read_bytes() for path in segments(directory) if path.name not in hub_made)
 
@@ -89,7 +90,7 @@ async def test_unknown_user_is_bounced_and_logged(tmp_path: Path) -> None:
         )
 
 
-async def test_alias_shows_where_it_led(tmp_path: Path) -> None:
+async def test_log_line_shows_expanded_and_original_recipient(tmp_path: Path) -> None:
     async with agent(tmp_path, LocalAgent) as (hub, daemon):
         result = await hub.deliver("mx.example.org", Mail(0, ["other@example.org"]))
         assert result.only.outcome == "bounced"
@@ -98,13 +99,13 @@ async def test_alias_shows_where_it_led(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="a file as nobody")
-async def test_file_of_an_alias(tmp_path: Path) -> None:
+async def test_alias_to_dev_null_is_delivered(tmp_path: Path) -> None:
     async with agent(tmp_path, LocalAgent) as (hub, _):
         result = await hub.deliver("mx.example.org", Mail(0, ["null@example.org"]))
         assert result.only.text == "delivered to file: /dev/null"
 
 
-async def test_mail_of_a_system_user_lands_in_the_spool(tmp_path: Path) -> None:
+async def test_mail_to_system_user_is_delivered_to_spool(tmp_path: Path) -> None:
     import pwd
 
     me = pwd.getpwuid(os.getuid()).pw_name
@@ -121,7 +122,7 @@ async def test_mail_of_a_system_user_lands_in_the_spool(tmp_path: Path) -> None:
     assert {file.read_bytes() for file in files} == {head.encode() + b"Subject: x\n\n.dot\nFrom me\n\xff\n"}
 
 
-async def test_other_addresses_become_a_new_message(tmp_path: Path) -> None:
+async def test_forwarded_mail_is_a_new_message(tmp_path: Path) -> None:
     async with agent(tmp_path, LocalAgent) as (hub, daemon):
         mail = Mail(0, ["list@example.org"], sender="me@b.example", notify=2 | 4, orcpt="rfc822;x@y")
         result = await hub.deliver("mx.example.org", mail)
@@ -138,9 +139,9 @@ async def test_other_addresses_become_a_new_message(tmp_path: Path) -> None:
         assert b"\r\nDelivered-To: list@example.org\r\nSubject: x\r\n\r\nbody\r\n" in content
 
 
-async def test_forwarding_that_fails_defers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_forwarding_defers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
-        raise submit.MessageRefused(452, "4.3.1", "Insufficient system storage")
+        raise MessageRefused(452, "4.3.1", "Insufficient system storage")
 
     monkeypatch.setattr(submit, "Submission", full)
     async with agent(tmp_path, LocalAgent) as (hub, _):
@@ -149,14 +150,14 @@ async def test_forwarding_that_fails_defers(tmp_path: Path, monkeypatch: pytest.
         assert result.only.text == "cannot forward: Insufficient system storage"
 
 
-async def test_loop_is_found_by_delivered_to(tmp_path: Path) -> None:
+async def test_delivered_to_header_reveals_loop(tmp_path: Path) -> None:
     async with agent(tmp_path, LocalAgent) as (hub, _):
         content = b"Delivered-To: LIST@example.org\r\n\r\nbody\r\n"
         result = await hub.deliver("mx.example.org", Mail(0, ["list@example.org"], content=content))
         assert (result.only.dsn, result.only.text) == ("5.4.6", "mail forwarding loop for list@example.org")
 
 
-async def test_report_is_queued_before_the_recipient_is_settled(tmp_path: Path) -> None:
+async def test_report_is_queued_before_recipient_is_finished(tmp_path: Path) -> None:
     async with agent(tmp_path, BounceAgent) as (hub, daemon):
         mail = Mail(0, ["you@far.example"], sender="me@b.example", content=b"Subject: hi\r\n\r\n..\r\nbody\r\n")
         result = await ask(hub, report_job(hub, BOUNCE, mail, (5, 1, 1), "no such user", None))
@@ -207,7 +208,9 @@ async def test_report_is_queued_before_the_recipient_is_settled(tmp_path: Path) 
         ),
     ],
 )
-async def test_who_is_told(tmp_path: Path, kind: int, more: dict[str, Any], settings: str, subjects: list[str]) -> None:
+async def test_reports_go_to_sender_and_postmaster_as_configured(
+    tmp_path: Path, kind: int, more: dict[str, Any], settings: str, subjects: list[str]
+) -> None:
     async with agent(tmp_path, BounceAgent, settings) as (hub, _):
         job = report_job(hub, kind, Mail(0, ["you@far.example"], **more), (5, 0, 0), "no", None)
         result = await ask(hub, job)
@@ -217,7 +220,9 @@ async def test_who_is_told(tmp_path: Path, kind: int, more: dict[str, Any], sett
 
 
 @pytest.mark.parametrize(("size", "ret", "whole"), [(100, 0, True), (60_000, 0, False), (100, 2, False)])
-async def test_as_much_comes_back_as_was_asked_for(tmp_path: Path, size: int, ret: int, whole: bool) -> None:
+async def test_ret_and_bounce_size_limit_select_whole_message_or_headers(
+    tmp_path: Path, size: int, ret: int, whole: bool
+) -> None:
     async with agent(tmp_path, BounceAgent) as (hub, _):
         content = b"Subject: x\r\n\r\n" + b"0123456789\r\n" * (size // 11)
         mail = Mail(0, ["you@far.example"], sender="me@b.example", content=content, ret=ret)
@@ -226,11 +231,9 @@ async def test_as_much_comes_back_as_was_asked_for(tmp_path: Path, size: int, re
         assert (b"0123456789" in new_content(tmp_path)) is whole
 
 
-async def test_report_that_can_not_be_queued_is_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_report_that_cannot_be_queued_is_deferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
-        raise submit.MessageRefused(452, "4.3.1", "Insufficient system storage")
+        raise MessageRefused(452, "4.3.1", "Insufficient system storage")
 
     monkeypatch.setattr(submit, "Submission", full)
     async with agent(tmp_path, BounceAgent) as (hub, _):

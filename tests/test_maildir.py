@@ -1,4 +1,4 @@
-"""Delivery to Maildirs: whole or not at all, named and synced as promised."""
+"""Delivery to Maildirs: whole messages or none, with Postfix's names and the documented syncs."""
 
 import asyncio
 import errno
@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pwd
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def me() -> Account:
     return account
 
 
-async def test_message_stands_in_new_under_postfix_s_name(tmp_path: Path) -> None:
+async def test_message_is_in_new_with_name_as_in_postfix(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "Maildir"
     verdict = await Maildirs("mx.example").deliver(f"{path}/", b"Return-Path: <>\n", b"Subject: x\n\nbody\n", me())
     assert verdict == sent("delivered to maildir")
@@ -42,9 +43,7 @@ async def test_message_stands_in_new_under_postfix_s_name(tmp_path: Path) -> Non
     assert all((path / part).stat().st_mode & 0o777 == 0o700 for part in ("tmp", "new", "cur"))
 
 
-async def test_many_at_once_are_all_there_with_few_directory_syncs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_concurrent_deliveries_share_directory_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directories = 0
     fsync = os.fsync
 
@@ -55,7 +54,7 @@ async def test_many_at_once_are_all_there_with_few_directory_syncs(
 
     maildirs = Maildirs("mx")
     await maildirs.deliver(f"{tmp_path}/M/", b"", b"first", me())
-    monkeypatch.setattr(maildir.os, "fsync", counted)
+    monkeypatch.setattr(os, "fsync", counted)
     verdicts = await asyncio.gather(*(maildirs.deliver(f"{tmp_path}/M/", b"", b"%d" % n, me()) for n in range(20)))
     assert {verdict.outcome for verdict in verdicts} == {"sent"}
     bodies = {(tmp_path / "M/new" / name).read_bytes() for name in os.listdir(tmp_path / "M/new")}
@@ -73,7 +72,7 @@ async def test_many_at_once_are_all_there_with_few_directory_syncs(
         ("open", errno.EMFILE, "4.3.0"),
     ],
 )
-async def test_failure_defers_and_leaves_nothing(
+async def test_failed_delivery_defers_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: int, dsn: str
 ) -> None:
     maildirs = Maildirs("mx")
@@ -83,7 +82,7 @@ async def test_failure_defers_and_leaves_nothing(
         raise OSError(error, os.strerror(error), "somewhere")
 
     with monkeypatch.context() as patch:
-        patch.setattr(maildir.os, call, fail)
+        patch.setattr(os, call, fail)
         verdict = await maildirs.deliver(f"{tmp_path}/M/", b"h", b"second", me())
     assert (verdict.outcome, verdict.dsn) == ("deferred", dsn)
     assert verdict.text.startswith("maildir delivery failed: create maildir file")
@@ -91,7 +90,7 @@ async def test_failure_defers_and_leaves_nothing(
     assert os.listdir(tmp_path / "M/tmp") == []
 
 
-async def test_failed_directory_sync_takes_the_name_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_directory_sync_removes_the_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     maildirs = Maildirs("mx")
     await maildirs.deliver(f"{tmp_path}/M/", b"", b"first", me())
     fsync = os.fsync
@@ -101,7 +100,7 @@ async def test_failed_directory_sync_takes_the_name_back(tmp_path: Path, monkeyp
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         fsync(file)
 
-    monkeypatch.setattr(maildir.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     verdict = await maildirs.deliver(f"{tmp_path}/M/", b"", b"second", me())
     assert verdict.outcome == "deferred"
     assert len(os.listdir(tmp_path / "M/new")) == 1
@@ -109,14 +108,14 @@ async def test_failed_directory_sync_takes_the_name_back(tmp_path: Path, monkeyp
 
 async def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writev, write = os.writev, os.write
-    monkeypatch.setattr(maildir.os, "writev", lambda file, parts: writev(file, [parts[0][:3]]))
-    monkeypatch.setattr(maildir.os, "write", lambda file, data: write(file, data[:2]))
+    monkeypatch.setattr(os, "writev", lambda file, parts: writev(file, [parts[0][:3]]))
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:2]))
     await Maildirs("mx").deliver(f"{tmp_path}/M/", b"abcdef", b"ghijklm", me())
     (name,) = os.listdir(tmp_path / "M/new")
     assert (tmp_path / "M/new" / name).read_bytes() == b"abcdefghijklm"
 
 
-async def test_file_that_is_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
+async def test_file_at_the_path_of_the_maildir_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "M").write_text("not a directory")
     verdict = await Maildirs("mx").deliver(f"{tmp_path}/M/", b"", b"x", me())
     assert verdict.outcome == "deferred"
@@ -128,7 +127,7 @@ async def test_symbolic_link_in_tmp_is_not_followed(tmp_path: Path, monkeypatch:
     await maildirs.deliver(f"{tmp_path}/M/", b"", b"first", me())
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    monkeypatch.setattr(maildir.time, "time_ns", lambda: 1_000_000_000 * 10**9)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000 * 10**9)
     for count in range(3, 3 + maildir.TMP_NAME_ATTEMPTS):
         os.symlink(victim, tmp_path / f"M/tmp/1000000000.P{os.getpid()}Q{count}.mx")
     verdict = await maildirs.deliver(f"{tmp_path}/M/", b"", b"second", me())
@@ -136,7 +135,7 @@ async def test_symbolic_link_in_tmp_is_not_followed(tmp_path: Path, monkeypatch:
     assert victim.read_text() == "precious"
 
 
-def test_spool_maildir_must_be_the_user_s_own_directory(tmp_path: Path) -> None:
+def test_spool_maildir_must_belong_to_user(tmp_path: Path) -> None:
     account = me()
     assert prepare_in_spool(f"{tmp_path}/new/", account, account, account.gid) is None
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
@@ -171,7 +170,7 @@ def spool(tmp_path: Path) -> Path:
     return directory
 
 
-def test_processes_that_make_the_same_maildir_at_the_same_moment_all_may_use_it(tmp_path: Path) -> None:
+def test_concurrent_processes_can_create_the_same_maildir(tmp_path: Path) -> None:
     directory, account, opener = spool(tmp_path), nobody(), me()
     processes, rounds = 3, 100
     fork = multiprocessing.get_context("fork")
@@ -188,17 +187,17 @@ def test_processes_that_make_the_same_maildir_at_the_same_moment_all_may_use_it(
     makers = [fork.Process(target=make) for _ in range(processes)]
     for maker in makers:
         maker.start()
-    said = [problems.get(timeout=60) for _ in makers]
+    reported = [problems.get(timeout=60) for _ in makers]
     for maker in makers:
         maker.join(60)
-    assert said == [None] * processes
+    assert reported == [None] * processes
     assert sorted(os.listdir(directory)) == sorted(map(str, range(rounds)))
     assert {path.stat().st_uid for path in directory.iterdir()} == {account.uid}
 
 
-@pytest.mark.parametrize("what", ["link", "file", "maildir"])
-def test_what_is_put_in_the_place_of_a_new_maildir_is_not_given_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+@pytest.mark.parametrize("other", ["link", "file", "maildir"])
+def test_replacement_of_a_new_maildir_does_not_change_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     directory, account, opener = spool(tmp_path), nobody(), me()
     precious = tmp_path / "precious"
@@ -206,7 +205,7 @@ def test_what_is_put_in_the_place_of_a_new_maildir_is_not_given_away(
     rename = os.rename
 
     def too_late(new: str, path: str) -> None:
-        match what:
+        match other:
             case "link":
                 os.symlink(precious, path)
             case "file":
@@ -216,9 +215,9 @@ def test_what_is_put_in_the_place_of_a_new_maildir_is_not_given_away(
                 os.chown(path, account.uid, account.gid)
         rename(new, path)
 
-    monkeypatch.setattr(maildir.os, "rename", too_late)
+    monkeypatch.setattr(os, "rename", too_late)
     verdict = prepare_in_spool(f"{directory}/nobody/", account, opener, opener.gid)
-    if what == "maildir":
+    if other == "maildir":
         assert verdict is None
     else:
         assert verdict is not None

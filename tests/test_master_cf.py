@@ -1,4 +1,4 @@
-"""master.cf: its eight fields, arguments, and what is said about mistakes."""
+"""master.cf: its eight fields, arguments, and error messages."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def one(text: str) -> master_cf.Entry:
     return entry
 
 
-def test_fields_and_their_defaults() -> None:
+def test_fields_have_postfix_defaults() -> None:
     entry = one("relay unix - - - - - smtp\n")
     assert (entry.service, entry.type, entry.command) == ("relay", "unix", "smtp")
     assert (entry.private, entry.unprivileged, entry.chroot) == (True, True, False)
@@ -27,7 +27,7 @@ def test_fields_and_their_defaults() -> None:
     assert (entry.wakeup_s, entry.wakeup_when_used, entry.maxproc) == (1000, True, 1)
 
 
-def test_arguments_of_every_form() -> None:
+def test_every_form_of_arguments_is_parsed() -> None:
     entry = one(
         "submission inet n - n - - smtpd\n"
         "  -o syslog_name=postfix/submission -v\n"
@@ -53,14 +53,14 @@ def test_arguments_of_every_form() -> None:
     ]
 
 
-def test_last_duplicate_wins_and_says_so() -> None:
+def test_last_duplicate_wins_with_warning() -> None:
     entries, warnings = master_cf.parse("a unix - - n - - smtp\nb unix - - n - - smtp\na unix - - n - 5 lmtp\n", "m")
     assert [(entry.name, entry.command) for entry in entries] == [("b/unix", "smtp"), ("a/unix", "lmtp")]
     assert warnings == ['m, line 3: duplicate master.cf entry for service "a" (unix) -- using the last entry']
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("smtp inet n - n - -", 'missing "command" field: give eight fields: service type private'),
         ("smtp tcp n - n - - smtpd", 'field "type": bad value: "tcp": give one of inet, unix, unix-dgram, fifo, pass'),
@@ -73,32 +73,32 @@ def test_last_duplicate_wins_and_says_so() -> None:
         ("a unix - - n - - smtp { open", "unbalanced braces"),
     ],
 )
-def test_mistakes_name_file_line_and_mend(line: str, said: str) -> None:
+def test_errors_name_file_line_and_fix(line: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         master_cf.parse(f"# services\n{line}\n", "/etc/postfix/master.cf")
     assert str(caught.value).startswith("/etc/postfix/master.cf, line 2: ")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @given(st.text(alphabet=" -ny{}#\n\tainetuxo=0?", max_size=80))
 def test_any_text_is_read_or_refused_with_its_line(text: str) -> None:
-    said = "m, line 1: refused"
+    message = "m, line 1: refused"
     try:
         master_cf.parse(text, "m")
     except ConfigError as error:
-        said = str(error)
-    assert ", line " in said
+        message = str(error)
+    assert ", line " in message
 
 
-def test_disabled_services() -> None:
+def test_disabled_services_are_left_out() -> None:
     entries, _ = master_cf.parse("smtp inet n - n - - smtpd\nsmtp unix - - n - - smtp\nlocal unix - n n - - local", "m")
-    for words, left in [
+    for disabled, expected in [
         ([], ["smtp/inet", "smtp/unix", "local/unix"]),
         (["inet"], ["smtp/unix", "local/unix"]),
         (["smtp/unix"], ["smtp/inet", "local/unix"]),
         (["smtp.inet", "local"], ["smtp/unix"]),
     ]:
-        assert [entry.name for entry in master_cf.enabled(entries, words)] == left
+        assert [entry.name for entry in master_cf.enabled(entries, disabled)] == expected
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,13 @@ def test_disabled_services() -> None:
         ("local", 0, 4, 4),
     ],
 )
-def test_number_of_processes(program: str, maxproc: int, processors: int, count: int) -> None:
+def test_number_of_processes_follows_maxproc_and_processors(
+    program: str, maxproc: int, processors: int, count: int
+) -> None:
     assert programs.processes(program, maxproc, processors) == count
 
 
-def test_maxproc_bounds_the_sessions_of_all_processes() -> None:
+def test_maxproc_limits_sessions_of_all_processes() -> None:
     assert programs.session_limit(100, 4) == 25
     assert programs.session_limit(5, 2) == 3
     assert programs.session_limit(0, 2) == 0
@@ -132,9 +134,9 @@ def site(tmp_path: Path, main: str, master: str) -> str:
     return str(tmp_path)
 
 
-def test_where_services_listen(tmp_path: Path) -> None:
+def test_service_addresses_follow_type_and_interfaces(tmp_path: Path) -> None:
     config = Config.load(site(tmp_path, "inet_interfaces = 127.0.0.1, [::1]\ninet_protocols = ipv4\n", ""))
-    for line, wanted in [
+    for line, expected in [
         ("127.0.0.1:2525 inet n - n - - smtpd", [("inet", "127.0.0.1", 2525)]),
         ("smtp inet n - n - - smtpd", [("inet", "127.0.0.1", 25)]),
         ("submissions inet n - n - - smtpd", [("inet", "127.0.0.1", 465)]),
@@ -144,7 +146,7 @@ def test_where_services_listen(tmp_path: Path) -> None:
         ("pickup fifo n - n - - pickup", [("fifo", "public/pickup", 0)]),
         ("smtpd pass - - n - - smtpd", [("pass", "private/smtpd", 0)]),
     ]:
-        assert listeners.addresses(one(line), config) == wanted, line
+        assert listeners.addresses(one(line), config) == expected, line
     everywhere = Config.load(site(tmp_path, "inet_protocols = ipv4\n", ""))
     assert listeners.addresses(one("25 inet n - n - - smtpd"), everywhere) == [("inet", "0.0.0.0", 25)]
     with pytest.raises(ConfigError, match="no address"):
@@ -154,7 +156,7 @@ def test_where_services_listen(tmp_path: Path) -> None:
             listeners.addresses(one(line), config)
 
 
-def test_unknown_programs_are_refused_with_the_nearest_name(tmp_path: Path) -> None:
+def test_unknown_program_error_suggests_nearest_name(tmp_path: Path) -> None:
     directory = site(tmp_path, "", "smtp inet n - n - - smtpdd\n")
     with pytest.raises(ConfigError) as caught:
         plan.Plan(directory)
@@ -163,14 +165,14 @@ def test_unknown_programs_are_refused_with_the_nearest_name(tmp_path: Path) -> N
     )
 
 
-def test_two_services_in_one_place_are_refused(tmp_path: Path) -> None:
+def test_two_services_on_one_address_are_refused(tmp_path: Path) -> None:
     directory = site(tmp_path, "inet_protocols = ipv4\n", "smtp inet n - n - - smtpd\n25 inet n - n - - smtpd\n")
     with pytest.raises(ConfigError, match=r"line 2: listens on 0.0.0.0 port 25 as line 1 does"):
         plan.Plan(directory)
 
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's postfix is not installed")
-def test_debians_own_configuration_is_accepted(tmp_path: Path) -> None:
+def test_debian_configuration_is_accepted(tmp_path: Path) -> None:
     directory = site(tmp_path, Path("/usr/share/postfix/main.cf.debian").read_text(), DEBIAN.read_text())
     made = plan.Plan(directory)
     assert {entry.name for entry, _ in made.services} >= {"smtp/inet", "pickup/unix", "qmgr/unix", "local/unix"}

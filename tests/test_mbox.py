@@ -1,4 +1,4 @@
-"""Delivery to mbox files: locks, quoting, cutting back, and what is refused."""
+"""Delivery to mbox files: locks, quoting, truncation after errors, and refused files."""
 
 import asyncio
 import errno
@@ -34,7 +34,7 @@ def message(text: bytes = b"Subject: x\n\nbody\n") -> tuple[bytes, bytes]:
     return from_line("a@b.example", 0) + delivery_headers("a@b.example", "c@d", "c@d"), Letter(text).quoted()
 
 
-async def test_messages_are_appended_between_from_lines(tmp_path: Path) -> None:
+async def test_messages_are_appended_with_from_lines(tmp_path: Path) -> None:
     path = tmp_path / "box"
     for _ in range(2):
         verdict = await mbox.deliver(place(path), message(b"Subject: x\n\nFrom me\n>From you\nno From\n"), SETTINGS)
@@ -49,17 +49,17 @@ async def test_messages_are_appended_between_from_lines(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["box"]
 
 
-async def test_text_of_the_verdict_names_a_file(tmp_path: Path) -> None:
+async def test_verdict_names_the_file(tmp_path: Path) -> None:
     verdict = await mbox.deliver(place(tmp_path / "f", None), message(), SETTINGS)
     assert verdict.text == f"delivered to file: {tmp_path}/f"
     verdict = await mbox.deliver(place(Path("/dev/null"), None), message(), SETTINGS)
     assert verdict.text == "delivered to file: /dev/null"
 
 
-async def test_foreign_locks_are_waited_for_and_defer_at_last(tmp_path: Path) -> None:
+async def test_delivery_waits_for_locks_of_others_and_finally_defers(tmp_path: Path) -> None:
     path = tmp_path / "box"
     path.write_bytes(b"")
-    with open(path, "ab") as other:
+    with open(path, "ab") as other:  # noqa: ASYNC230
         fcntl.flock(other, fcntl.LOCK_EX)
         verdict = await mbox.deliver(place(path), message(), SETTINGS)
     assert (verdict.outcome, verdict.dsn) == ("deferred", "4.2.0")
@@ -74,7 +74,7 @@ async def test_foreign_locks_are_waited_for_and_defer_at_last(tmp_path: Path) ->
     assert verdict.outcome == "sent"
 
 
-async def test_lock_left_by_a_crash_is_removed(tmp_path: Path) -> None:
+async def test_stale_lock_is_removed(tmp_path: Path) -> None:
     lock = tmp_path / "box.lock"
     lock.write_text("")
     os.utime(lock, (1, 1))
@@ -83,7 +83,7 @@ async def test_lock_left_by_a_crash_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["symlink", "dangling", "hardlink", "fifo", "directory"])
-async def test_what_is_no_mailbox_is_refused_and_untouched(tmp_path: Path, kind: str) -> None:
+async def test_non_mailbox_is_refused_and_not_changed(tmp_path: Path, kind: str) -> None:
     path, victim = tmp_path / "box", tmp_path / "victim"
     victim.write_text("precious")
     if kind == "symlink":
@@ -116,7 +116,7 @@ async def test_executable_files_and_foreign_mailboxes_are_refused(tmp_path: Path
         assert (verdict.outcome, verdict.text.rpartition(" is ")[2]) == ("deferred", "not owned by recipient")
 
 
-async def test_full_mailbox_bounces_and_stays_as_it_was(tmp_path: Path) -> None:
+async def test_full_mailbox_bounces_and_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "box"
     path.write_bytes(b"x" * 99_990)
     verdict = await mbox.deliver(place(path), message(), SETTINGS)
@@ -125,7 +125,7 @@ async def test_full_mailbox_bounces_and_stays_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("call", "error", "dsn"), [("fsync", errno.EIO, "4.2.0"), ("writev", errno.ENOSPC, "4.3.0")])
-async def test_failed_write_is_cut_back(
+async def test_failed_write_is_truncated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: int, dsn: str
 ) -> None:
     path = tmp_path / "box"
@@ -152,7 +152,7 @@ async def test_missing_directory_defers(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root chooses")
 @pytest.mark.parametrize(("mode", "uid", "gid"), [(0o1777, 65534, 65534), (0o2775, 65534, 8), (0o755, 0, 0)])
-def test_spool_is_opened_with_the_least_rights_that_do(tmp_path: Path, mode: int, uid: int, gid: int) -> None:
+def test_spool_is_opened_with_least_rights(tmp_path: Path, mode: int, uid: int, gid: int) -> None:
     os.chown(tmp_path, 0, 8)
     os.chmod(tmp_path, mode)
     user = Account("nobody", 65534, 65534, "/", "/bin/sh")
@@ -162,7 +162,7 @@ def test_spool_is_opened_with_the_least_rights_that_do(tmp_path: Path, mode: int
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(st.characters(codec="ascii", exclude_characters="\r\0"), max_size=80), min_size=1, max_size=4))
-def test_messages_come_apart_again(tmp_path_factory: pytest.TempPathFactory, bodies: list[str]) -> None:
+def test_python_mailbox_module_reads_messages_back(tmp_path_factory: pytest.TempPathFactory, bodies: list[str]) -> None:
     path = tmp_path_factory.mktemp("mbox") / "box"
 
     async def deliver() -> None:

@@ -1,4 +1,4 @@
-"""What senders and the postmaster are told, and mail that is to wait: one site, run by Postillion and by Postfix."""
+"""Notifications to senders and postmaster, and mail that waits: one site, run by Postillion and by Postfix."""
 
 from collections.abc import Iterator
 
@@ -13,8 +13,8 @@ REFUSED = {"bad@next.example": "550 5.1.1 no such user"}
 
 @pytest.fixture(scope="module", params=PROGRAMS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running server that retries soon and tells of everything."""
-    by = program(request)
+    """Run a server with short retry times and all notifications."""
+    mta = program(request)
     settings = {
         "notify_classes": "2bounce",
         "2bounce_notice_recipient": f"{local_user()}@example.org",
@@ -27,20 +27,20 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "defer_transports": "later",
     }
     later = "later     unix  -       -       n       -       -       smtp\n"
-    site = Site(tmp_path_factory.mktemp(by), main_cf=settings, master_cf=later)
+    site = Site(tmp_path_factory.mktemp(mta), main_cf=settings, master_cf=later)
     with (site.etc / "main.cf").open("a") as main_cf:
         hop = f"[127.0.0.1]:{site.next_port}"
         main_cf.write(
             f"transport_maps = inline:{{{{ next.example = smtp:{hop} }}, {{ later.example = later:{hop} }}}}\n"
         )
-    with running(site, by):
-        yield Server(site, by)
+    with running(site, mta):
+        yield Server(site, mta)
 
 
 @pytest.mark.parametrize(
     ("recipient", "action"), [("{user}", "delivered"), ("good@next.example", "relayed")], ids=["local", "next hop"]
 )
-def test_who_asks_for_it_hears_of_success(server: Server, recipient: str, action: str) -> None:
+def test_sender_with_notify_success_gets_delivery_report(server: Server, recipient: str, action: str) -> None:
     recipient = recipient.format(user=server.user)
     with Sink(server.site.next_port):
         server.send(server.user, recipient, "tell me", "NOTIFY=SUCCESS")
@@ -53,7 +53,7 @@ def test_who_asks_for_it_hears_of_success(server: Server, recipient: str, action
     server.log(r": sender delivery status notification: \w+")
 
 
-def test_a_bounce_that_bounces_goes_to_the_postmaster_and_no_further(server: Server) -> None:
+def test_double_bounce_goes_to_postmaster_and_then_stops(server: Server) -> None:
     with Sink(server.site.next_port, refuse=REFUSED):
         queue_id = server.send("", "bad@next.example", "a notification")
         copy = server.mail("Postmaster Copy: Undelivered Mail", "\nSubject: a notification\n")
@@ -64,7 +64,7 @@ def test_a_bounce_that_bounces_goes_to_the_postmaster_and_no_further(server: Ser
         server.log(rf"{queue_id}: removed")
 
 
-def test_a_delay_is_told_and_its_end_too(server: Server) -> None:
+def test_delay_and_its_end_are_reported(server: Server) -> None:
     queue_id = server.send(server.user, "late@next.example", "it takes time")
     warning = server.mail("Delayed Mail (still being retried)", "rfc822; late@next.example")
     assert "\nAction: delayed\n" in warning
@@ -75,13 +75,13 @@ def test_a_delay_is_told_and_its_end_too(server: Server) -> None:
     assert "\nAction: relayed\n" in report
 
 
-def test_deferred_transports_wait(server: Server) -> None:
+def test_mail_for_deferred_transports_waits(server: Server) -> None:
     queue_id = server.send(server.user, "x@later.example", "no hurry", "NOTIFY=NEVER")
     server.log(rf"{queue_id}: to=<x@later.example>.*status=deferred \(deferred transport\)")
     server.command("postsuper", "-d", queue_id)
 
 
-def test_mail_on_hold_waits_and_expired_mail_goes_back(server: Server) -> None:
+def test_mail_on_hold_waits_and_expired_mail_bounces(server: Server) -> None:
     queue_id = server.send(server.user, "x@later.example", "hold and expire", "NOTIFY=FAILURE")
     server.log(rf"{queue_id}: to=<x@later.example>.*status=deferred")
     server.command("postsuper", "-h", queue_id)

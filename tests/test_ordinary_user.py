@@ -1,6 +1,6 @@
-"""A whole site as an ordinary user, also where the tests are root's: nothing in it needs a right that nobody lacks.
+"""A complete site as an ordinary user, also when the tests run as root: no part of it needs a privilege.
 
-The package and what it imports are copied to where that user can read them, and Debian's own Python runs them.
+The test copies the package and its dependencies to a directory that the user can read. Debian's own Python runs them.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ from support.mta import Site, listening, processes, wait_for
 from support.peers import root
 
 PYTHON = "/usr/bin/python3"
-PACKAGES = ("postillion", "aiosmtpd", "attr", "dns", "msgspec", "public", "uvloop")
+PACKAGES = ("postillion", "aiosmtpd", "attr", "dns", "msgspec", "public", "setproctitle", "uvloop")
 USER = "nobody"
-PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "delivery.local")
+PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "local")
 
 
 def same_python() -> bool:
-    """Say whether Debian's Python can load what was built for this one."""
+    """Return whether Debian's Python has the version of this Python."""
     if not Path(PYTHON).exists():
         return False
     version = subprocess.run([PYTHON, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
@@ -53,7 +53,7 @@ def command(site: Site, name: str, *arguments: str, text: str = "") -> subproces
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """A site of which everything belongs to the ordinary user."""
+    """Make a site whose files all belong to the ordinary user."""
     root()
     if not same_python():
         pytest.skip(f"{PYTHON} is another Python than {sys.executable}")
@@ -69,7 +69,7 @@ def site(tmp_path: Path) -> Site:
 
 @contextlib.contextmanager
 def started(site: Site) -> Iterator[None]:
-    """The site runs while the block lasts."""
+    """Run the site during the block."""
     result = command(site, "postillion", "-c", str(site.etc), "start")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     try:
@@ -78,7 +78,7 @@ def started(site: Site) -> Iterator[None]:
         assert command(site, "postillion", "-c", str(site.etc), "stop").returncode == 0
 
 
-def test_an_ordinary_user_runs_a_site_and_gets_mail(site: Site) -> None:
+def test_ordinary_user_runs_site_and_gets_mail(site: Site) -> None:
     with started(site):
         with smtplib.SMTP("127.0.0.1", site.port, "client.example", 20) as client:
             client.sendmail("a@example.net", [f"{USER}@example.org"], "Subject: by SMTP\r\n\r\nbody\r\n")
@@ -103,7 +103,7 @@ def test_an_ordinary_user_runs_a_site_and_gets_mail(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "mode", "said"),
+    ("path", "mode", "message"),
     [
         (
             "etc/main.cf",
@@ -120,11 +120,13 @@ def test_an_ordinary_user_runs_a_site_and_gets_mail(site: Site) -> None:
         ("log", 0o755, r"etc/main\.cf, line 8: maillog_file .*: name a writable file"),
     ],
 )
-def test_what_an_ordinary_user_may_not_touch_is_named(site: Site, path: str, mode: int, said: str) -> None:
+def test_start_error_names_path_without_permission(site: Site, path: str, mode: int, message: str) -> None:
     os.chown(site.directory / path, 0, 0)
     (site.directory / path).chmod(mode)
     result = command(site, "postillion", "-c", str(site.etc), "start")
     assert result.returncode == 1
-    assert re.fullmatch(rf"postillion: fatal: {re.escape(str(site.directory))}/{said}\n", result.stderr), result.stderr
+    assert re.fullmatch(rf"postillion: fatal: {re.escape(str(site.directory))}/{message}\n", result.stderr), (
+        result.stderr
+    )
     assert not listening(site.port)
     assert [program for program in PROGRAMS if processes(site, program)] == []

@@ -1,4 +1,4 @@
-"""pflogsumm from Debian counts our traffic right."""
+"""Debian's pflogsumm reads our log and counts the traffic correctly."""
 
 import re
 import smtplib
@@ -10,7 +10,7 @@ from support.peers import peer
 from support.sink import Sink
 
 
-def test_pflogsumm_counts_what_was_received_delivered_rejected_and_bounced(tmp_path: Path) -> None:
+def test_pflogsumm_counts_received_delivered_rejected_and_bounced(tmp_path: Path) -> None:
     pflogsumm = peer("pflogsumm")
     site = Site(tmp_path)
     header = b"From: a@example.net\r\nSubject: s\r\n\r\nbody\r\n"
@@ -22,7 +22,7 @@ def test_pflogsumm_counts_what_was_received_delivered_rejected_and_bounced(tmp_p
             client.mail("a@example.net")
             assert client.rcpt("nosuchuser@example.org")[0] == 550
         sink.wait(5)
-        wait_for("the end of all six", lambda: site.log_text().count(": removed") >= 6)
+        wait_for("the end of all six messages", lambda: site.log_text().count(": removed") >= 6)
     summary = subprocess.run([pflogsumm, str(site.log)], capture_output=True, text=True, check=True, timeout=60).stdout
 
     def total(word: str) -> int:

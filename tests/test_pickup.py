@@ -1,4 +1,4 @@
-"""pickup: messages from maildrop/ into the queue, whatever else stands there."""
+"""pickup: moves messages from maildrop/ to the queue, among files of any other kind."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUEUE = ("active", "corrupt", "deferred", "incoming", "maildrop", "private", "pu
 
 
 def record_file(content: bytes = b"Subject: x\n\nbody\n", **envelope: object) -> bytes:
-    """A whole file in maildrop/."""
+    """Return a complete file for maildrop/."""
     sender, recipients = envelope.pop("sender", "me"), envelope.pop("recipients", ["root"])
     everyone = [(address, None, None, 0) for address in recipients]  # type: ignore[attr-defined]
     writer = MaildropWriter(dot_ends=False)
@@ -41,8 +41,8 @@ def record_file(content: bytes = b"Subject: x\n\nbody\n", **envelope: object) ->
     return head + writer.feed(content)[0] + writer.finish()
 
 
-class Bench:
-    """A pickup without a process around it."""
+class Harness:
+    """A pickup service without its process."""
 
     def __init__(self, queue: Path, **settings: object) -> None:
         self.queue = queue
@@ -86,44 +86,44 @@ def queue(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bench(queue: Path) -> Iterator[Bench]:
-    bench = Bench(queue)
-    yield bench
-    bench.journal.close()
-    bench.directory.close()
+def harness(queue: Path) -> Iterator[Harness]:
+    harness = Harness(queue)
+    yield harness
+    harness.journal.close()
+    harness.directory.close()
 
 
-def test_a_message_is_queued_and_its_file_removed(bench: Bench) -> None:
-    bench.drop("A1", record_file(sender="me@example.net", recipients=["root", "a@example.com"]))
-    bench.scan()
-    (message,) = bench.queued()
+def test_message_is_queued_and_its_file_removed(harness: Harness) -> None:
+    harness.drop("A1", record_file(sender="me@example.net", recipients=["root", "a@example.com"]))
+    harness.scan()
+    (message,) = harness.queued()
     assert message["sender"] == "me@example.net"
     assert [r["address"] for r in message["recipients"]] == ["root@example.org", "a@example.com"]  # type: ignore[attr-defined]
-    assert bench.left() == []
-    lines = bench.log.take_lines()
+    assert harness.left() == []
+    lines = harness.log.take_lines()
     assert f"{message['queue_id']}: uid={os.getuid()} from=<me@example.net>" in lines
     assert any(": message-id=<" in line for line in lines)
 
 
-def test_the_content_carries_the_trace_and_the_missing_headers(bench: Bench) -> None:
-    bench.drop("A1", record_file(b"Subject: x\nBcc: secret@example.com\n\n.\n8-bit \xff\n", full_name="A Name"))
-    bench.scan()
-    stored = b"".join(path.read_bytes() for path in (bench.queue / "incoming").glob("[0-9A-F]*"))
+def test_content_gets_trace_and_missing_headers(harness: Harness) -> None:
+    harness.drop("A1", record_file(b"Subject: x\nBcc: secret@example.com\n\n.\n8-bit \xff\n", full_name="A Name"))
+    harness.scan()
+    stored = b"".join(path.read_bytes() for path in (harness.queue / "incoming").glob("[0-9A-F]*"))
     assert b"Received: by mx.example.org (Postfix, from userid %d)\r\n\tid " % os.getuid() in stored
     assert b"\r\nFrom: A Name <me@example.org>\r\n" in stored
     assert b"\r\n\r\n..\r\n8-bit \xff\r\n" in stored
     assert b"secret" not in stored
 
 
-def test_what_is_still_being_written_is_left_alone(bench: Bench) -> None:
-    bench.drop("123.456", record_file()[:-2], mode=0o600)
-    bench.scan()
-    assert bench.left() == ["123.456"]
-    assert bench.log.take_lines() == []
+def test_unfinished_file_is_not_touched(harness: Harness) -> None:
+    harness.drop("123.456", record_file()[:-2], mode=0o600)
+    harness.scan()
+    assert harness.left() == ["123.456"]
+    assert harness.log.take_lines() == []
 
 
-def test_hostile_names_are_reported_once_and_mail_goes_on(bench: Bench, tmp_path: Path) -> None:
-    maildrop = bench.queue / "maildrop"
+def test_hostile_files_are_reported_once_and_mail_continues(harness: Harness, tmp_path: Path) -> None:
+    maildrop = harness.queue / "maildrop"
     secret = tmp_path / "secret"
     secret.write_bytes(record_file(recipients=["thief@example.com"]))
     secret.chmod(0o700)
@@ -134,19 +134,19 @@ def test_hostile_names_are_reported_once_and_mail_goes_on(bench: Bench, tmp_path
     (maildrop / "E_dangling").symlink_to("nowhere")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(maildrop / "F_socket"))
-    with bench.drop("G_sparse", b"").open("r+b") as sparse:
+    with harness.drop("G_sparse", b"").open("r+b") as sparse:
         sparse.truncate(2_000_000)
-    bench.drop(os.fsdecode(b"H_\xff\n"), b"nonsense")
-    bench.drop("Z_good", record_file())
-    bench.scan()
-    assert len(bench.queued()) == 1
-    lines = bench.log.take_lines()
+    harness.drop(os.fsdecode(b"H_\xff\n"), b"nonsense")
+    harness.drop("Z_good", record_file())
+    harness.scan()
+    assert len(harness.queued()) == 1
+    lines = harness.log.take_lines()
     for name in ("A_symlink", "B_hardlink", "C_fifo", "D_directory", "E_dangling", "F_socket", "G_sparse"):
         assert any(f"maildrop/{name}: " in line for line in lines), lines
     assert secret.exists()
-    bench.scan()
-    assert len(bench.queued()) == 1
-    assert not [line for line in bench.log.take_lines() if "maildrop/" in line]
+    harness.scan()
+    assert len(harness.queued()) == 1
+    assert not [line for line in harness.log.take_lines() if "maildrop/" in line]
 
 
 @pytest.mark.parametrize(
@@ -162,55 +162,55 @@ def test_hostile_names_are_reported_once_and_mail_goes_on(bench: Bench, tmp_path
     # The data holds the time, and pytest-xdist compares the names of tests.
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_ill_formed_files_are_set_aside_with_a_reason(bench: Bench, name: str, data: bytes, reason: str) -> None:
-    bench.drop(name, data)
-    bench.drop("good", record_file())
-    bench.scan()
-    assert len(bench.queued()) == 1
-    assert bench.left() == []
-    assert (bench.queue / "corrupt" / name).read_bytes() == data
-    assert any(reason in line for line in bench.log.take_lines())
+def test_malformed_files_move_to_corrupt_with_reason(harness: Harness, name: str, data: bytes, reason: str) -> None:
+    harness.drop(name, data)
+    harness.drop("good", record_file())
+    harness.scan()
+    assert len(harness.queued()) == 1
+    assert harness.left() == []
+    assert (harness.queue / "corrupt" / name).read_bytes() == data
+    assert any(reason in line for line in harness.log.take_lines())
 
 
-def test_no_name_replaces_what_is_kept_in_corrupt(bench: Bench) -> None:
+def test_files_in_corrupt_are_never_replaced(harness: Harness) -> None:
     for content in (b"first", b"second", b"third"):
-        bench.drop("evidence", content)
-        bench.scan()
-    assert bench.left() == []
-    kept = {path.read_bytes() for path in (bench.queue / "corrupt").iterdir()}
+        harness.drop("evidence", content)
+        harness.scan()
+    assert harness.left() == []
+    kept = {path.read_bytes() for path in (harness.queue / "corrupt").iterdir()}
     assert kept == {b"first", b"second", b"third"}
-    assert (bench.queue / "corrupt" / "evidence").read_bytes() == b"first"
+    assert (harness.queue / "corrupt" / "evidence").read_bytes() == b"first"
 
 
-def test_what_cleanup_refuses_for_good_is_told_and_dealt_with(queue: Path) -> None:
-    bench = Bench(queue, message_size_limit=1000, hopcount_limit=5)
-    bench.drop("big", record_file(b"x" * 2000))
-    bench.drop("loop", record_file(b"Received: x\n" * 5))
-    bench.drop("none", record_file(recipients=[]))
-    bench.drop("null", record_file(b"Received: x\n" * 5, sender=""))
-    bench.drop("good", record_file())
-    bench.scan()
-    assert bench.left() == []
-    assert sorted(bench.refusals) == [
+def test_message_that_cleanup_refuses_bounces(queue: Path) -> None:
+    harness = Harness(queue, message_size_limit=1000, hopcount_limit=5)
+    harness.drop("big", record_file(b"x" * 2000))
+    harness.drop("loop", record_file(b"Received: x\n" * 5))
+    harness.drop("none", record_file(recipients=[]))
+    harness.drop("null", record_file(b"Received: x\n" * 5, sender=""))
+    harness.drop("good", record_file())
+    harness.scan()
+    assert harness.left() == []
+    assert sorted(harness.refusals) == [
         "big me 552 5.3.4 Error: message file too big",
         "loop me 554 5.4.0 Error: too many hops",
         "none me 550 5.1.0 Error: no recipients specified",
         "null  554 5.4.0 Error: too many hops",
     ]
-    assert sorted(message["sender"] for message in bench.queued()) == ["MAILER-DAEMON"] * 3 + ["me@example.org"]  # type: ignore[type-var]
+    assert sorted(message["sender"] for message in harness.queued()) == ["MAILER-DAEMON"] * 3 + ["me@example.org"]  # type: ignore[type-var]
     assert os.listdir(queue / "corrupt") == ["null"]
-    lines = bench.log.take_lines()
+    lines = harness.log.take_lines()
     assert any("to=<root>, relay=none" in line and "dsn=5.3.4, status=bounced (message" in line for line in lines)
     assert sum(": sender non-delivery notification: " in line for line in lines) == 3
 
 
-def test_a_report_names_the_recipients_and_the_reason(queue: Path) -> None:
+def test_report_names_recipients_and_reason(queue: Path) -> None:
     etc = queue / "etc"
     etc.mkdir()
     (etc / "main.cf").write_text(f"queue_directory = {queue}\nmyhostname = mx.example.org\n")
-    bench = Bench(queue)
-    bench.drop("loop", record_file(b"Subject: round\n\nand round\n", sender="me@example.org"))
-    file = bench.directory.open("loop")
+    harness = Harness(queue)
+    harness.drop("loop", record_file(b"Subject: round\n\nand round\n", sender="me@example.org"))
+    file = harness.directory.open("loop")
     assert file is not None
     reports = Reports(Config.load(str(etc)))
     refusal = MessageRefused(554, "5.4.0", "Error: too many hops")
@@ -219,62 +219,62 @@ def test_a_report_names_the_recipients_and_the_reason(queue: Path) -> None:
     for part in (b"\nTo: me@example.org\n", b"<root>", b"5.4.0", b"too many hops", b"\nSubject: round\n"):
         assert part in text, text
     assert b"and round" not in text
-    bench.drop("null", record_file(sender=""))
-    file = bench.directory.open("null")
+    harness.drop("null", record_file(sender=""))
+    file = harness.directory.open("null")
     assert file is not None
     assert reports.report(file, read_envelope(file), "ABC123", refusal) is None
 
 
-def test_a_full_disk_keeps_the_files(queue: Path) -> None:
-    bench = Bench(queue)
-    bench.pickup._journal = Journal(str(queue), minfree_octets=1 << 60)
+def test_files_stay_in_maildrop_when_disk_is_full(queue: Path) -> None:
+    harness = Harness(queue)
+    harness.pickup._journal = Journal(str(queue), minfree_octets=1 << 60)
     for number in range(20):
-        bench.drop(f"A{number:02}", record_file())
-    bench.scan()
-    assert len(bench.left()) == 20
-    lines = bench.log.take_lines()
+        harness.drop(f"A{number:02}", record_file())
+    harness.scan()
+    assert len(harness.left()) == 20
+    lines = harness.log.take_lines()
     assert 0 < len(lines) <= 10
     assert all("452 4.3.1" in line for line in lines)
 
 
-def test_two_thousand_files_are_taken_in_one_scan(bench: Bench) -> None:
+def test_two_thousand_files_are_queued_in_one_scan(harness: Harness) -> None:
     data = record_file()
     for number in range(2000):
-        bench.drop(f"F{number:05}", data)
+        harness.drop(f"F{number:05}", data)
 
     async def work() -> None:
-        scan = asyncio.ensure_future(bench.pickup.scan())
+        scan = asyncio.ensure_future(harness.pickup.scan())
         loop = asyncio.get_running_loop()
 
-        def settle() -> None:
-            for ticket, error in bench.journal.completed():
-                bench.pickup.committed(ticket, error)
+        def finish_commits() -> None:
+            for ticket, error in harness.journal.completed():
+                harness.pickup.committed(ticket, error)
 
-        loop.add_reader(bench.journal.fileno(), settle)
+        loop.add_reader(harness.journal.fileno(), finish_commits)
         await asyncio.wait_for(scan, WAIT_S)
-        loop.remove_reader(bench.journal.fileno())
+        loop.remove_reader(harness.journal.fileno())
 
     asyncio.run(work())
-    bench.scan()
-    assert len(bench.queued()) == 2000
-    assert bench.left() == []
+    harness.scan()
+    assert len(harness.queued()) == 2000
+    assert harness.left() == []
 
 
-def test_a_replaced_file_is_not_opened(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.drop("A1", record_file())
+def test_replaced_file_is_not_opened(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.drop("A1", record_file())
     real_open = os.open
 
     def swap(path: str, flags: int, *rest: object, **names: object) -> int:
-        other = bench.drop("other", record_file(sender="thief"))
-        other.rename(bench.queue / "maildrop" / "A1")
+        other = harness.drop("other", record_file(sender="thief"))
+        other.rename(harness.queue / "maildrop" / "A1")
         return real_open(path, flags, *rest, **names)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "open", swap)
     with pytest.raises(NotAMessage, match="replaced"):
-        bench.directory.open("A1")
+        harness.directory.open("A1")
 
 
-def test_the_program_takes_mail_when_it_starts_and_when_it_is_triggered(queue: Path, tmp_path: Path) -> None:
+def test_pickup_scans_at_start_and_on_trigger(queue: Path, tmp_path: Path) -> None:
     etc = tmp_path / "etc"
     etc.mkdir()
     (etc / "main.cf").write_text(

@@ -1,4 +1,4 @@
-"""postcat: messages of the queue, and files in Postfix's format beside Postfix's own postcat."""
+"""postcat: messages of the queue, and files in Postfix's format compared with Postfix's own postcat."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ LONG_LINE = b"y" * 5000
 
 @pytest.fixture
 def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Message]:
-    """Three messages in a queue that nobody manages; the current directory is the queue and configuration directory."""
+    """Make a queue of three messages without a queue manager, with its configuration, in the current directory."""
     monkeypatch.chdir(tmp_path)
     return queue_of_three(tmp_path)
 
 
 def submission(content: bytes = b"Subject: x\n\tmore\nX: y\n\nbody\n" + LONG_LINE + b"\n.dot\nend") -> bytes:
-    """Return a file as sendmail leaves it in maildrop/."""
+    """Return a file as sendmail writes it to maildrop/."""
     writer = MaildropWriter(dot_ends=False)
     to = [("a@example.net", None, "rfc822;A@example.net", 8), ("b@example.net", "c@example.net", None, 0)]
     head = maildrop_envelope("s@example.org", to, wall_now=1_795_000_000.25, full_name="S", envid="env", ret="HDRS")
     return head + writer.feed(content)[0] + writer.finish([("x@example.net", None, None, 0)])
 
 
-def test_the_parts_of_a_message(stopped: list[Message]) -> None:
+def test_options_select_parts_of_message(stopped: list[Message]) -> None:
     name = stopped[0].id
     whole = run(postcat, "-q", name).stdout
     path = f"incoming/{1:016X}/{name}"
@@ -55,7 +55,7 @@ def test_the_parts_of_a_message(stopped: list[Message]) -> None:
     assert "Subject" not in run(postcat, "-qe", name).stdout
 
 
-def test_offsets_are_places_in_the_segment(stopped: list[Message], tmp_path: Path) -> None:
+def test_offsets_point_into_the_segment(stopped: list[Message], tmp_path: Path) -> None:
     segment = (tmp_path / "incoming" / f"{1:016X}").read_bytes()
     for letters in ("-qdo", "-qdor"):
         lines = run(postcat, letters, stopped[1].id).stdout.splitlines()
@@ -67,11 +67,11 @@ def test_offsets_are_places_in_the_segment(stopped: list[Message], tmp_path: Pat
         assert segment[found["sender: sender@example.org"][0] :][4:].startswith(b"sender@example.org")
         assert segment[found["recipient: r1@example.net"][0] :][4:].startswith(b"r1@example.net")
         assert (found["X-A: b"][1], found["recipient: r1@example.net"][1]) == ("N", "R")
-        places = [at for at, _ in found.values()]
-        assert (places == sorted(places)) == ("r" in letters), "with -r in the order of the file"
+        offsets = [at for at, _ in found.values()]
+        assert (offsets == sorted(offsets)) == ("r" in letters), "-r prints records in the order of the file"
 
 
-def test_nothing_is_changed_by_looking(stopped: list[Message], tmp_path: Path) -> None:
+def test_postcat_changes_nothing(stopped: list[Message], tmp_path: Path) -> None:
     before = digest(tmp_path)
     run(postcat, "-q", *(message.id for message in stopped))
     assert digest(tmp_path) == before
@@ -88,14 +88,14 @@ def test_nothing_is_changed_by_looking(stopped: list[Message], tmp_path: Path) -
         (["/etc/passwd"], 0, "postcat: warning: /etc/passwd: input is not a valid queue file\n"),
     ],
 )
-def test_what_is_no_message(stopped: list[Message], argv: list[str], status: int, text: str) -> None:
+def test_bad_names_and_files_are_one_line(stopped: list[Message], argv: list[str], status: int, text: str) -> None:
     done = run(postcat, *argv)
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith(text)
     assert done.stderr.count("\n") == 1
 
 
-def test_a_damaged_message_is_a_clear_line(stopped: list[Message], tmp_path: Path) -> None:
+def test_damaged_message_is_one_clear_line(stopped: list[Message], tmp_path: Path) -> None:
     segment = tmp_path / "incoming" / f"{1:016X}"
     segment.write_bytes(segment.read_bytes().replace(b"..dot", b"..dog", 1))
     done = run(postcat, "-q", stopped[0].id)
@@ -103,7 +103,7 @@ def test_a_damaged_message_is_a_clear_line(stopped: list[Message], tmp_path: Pat
     assert "Traceback" not in done.stderr
 
 
-def test_a_message_in_maildrop_is_found_by_its_name(stopped: list[Message], tmp_path: Path) -> None:
+def test_message_in_maildrop_is_found_by_name(stopped: list[Message], tmp_path: Path) -> None:
     (tmp_path / "maildrop").mkdir()
     (tmp_path / "maildrop" / "ABCDE12345").write_bytes(submission())
     shown = run(postcat, "-q", "ABCDE12345").stdout
@@ -111,7 +111,7 @@ def test_a_message_in_maildrop_is_found_by_its_name(stopped: list[Message], tmp_
 
 
 @pytest.mark.parametrize("letters", ["", "-d", "-o", "-do", "-e", "-b", "-h", "-bh", "-eh", "-r", "-dr"])
-def test_a_file_is_shown_as_postfix_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, letters: str) -> None:
+def test_file_is_shown_as_by_postfix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, letters: str) -> None:
     peers.postfix_home()
     monkeypatch.chdir(tmp_path)
     queue_of_three(tmp_path)
@@ -138,7 +138,7 @@ def test_a_file_is_shown_as_postfix_shows_it(tmp_path: Path, monkeypatch: pytest
 
 
 @given(st.binary(max_size=200), st.integers(0, 400))
-def test_no_file_is_too_hostile(noise: bytes, at: int) -> None:
+def test_any_file_is_read_or_refused(noise: bytes, at: int) -> None:
     whole = submission(b"Subject: x\n\nbody\n")
     at = min(at, len(whole))
     for data in (noise, whole[:at] + noise, whole[:at] + noise + whole[at:]):
@@ -152,7 +152,7 @@ def test_no_file_is_too_hostile(noise: bytes, at: int) -> None:
         assert shown <= len(data)
 
 
-def test_pointers_in_a_circle_come_to_an_end() -> None:
+def test_circular_pointers_are_refused() -> None:
     data = b"T\x011" + b"p\x0f" + b"0".rjust(15) + b"p\x0f" + b"3".rjust(15) + b"E\x00"
     with pytest.raises(BadRecord, match="circle"):
         list(records.read(io.BytesIO(data)))

@@ -1,4 +1,4 @@
-"""postconf: the same output, and the same files afterwards, as Postfix's own."""
+"""postconf: prints and edits as Postfix's own postconf does."""
 
 import contextlib
 import io
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from postillion.commands import postconf
-from postillion.config import parameters
+from postillion.config import Config, parameters
+from postillion.tables import TableTypeError, open_table
 
 REAL = Path("/usr/sbin/postconf")
 real_only = pytest.mark.skipif(not REAL.exists(), reason="Postfix is not installed")
@@ -41,6 +42,8 @@ submission inet n       -       y       -       -       smtpd
   -o { smtpd_banner = $myhostname  two  spaces }
 qmgr      unix  n       -       n       300     1       qmgr
 slow      unix  -       -       y       -       5       smtp
+twice     unix  -       -       y       -       5       smtp -v
+  -o myorigin=a -D -o myorigin=b flags=x
 maildrop  unix  -       n       n       -       -       pipe
   flags=DRXhu user=vmail argv=/usr/bin/maildrop -d ${recipient} ${extension} ${nexthop} ${sender}
 postlog   unix-dgram n  -       n       -       1       postlogd
@@ -56,7 +59,7 @@ def etc(tmp_path: Path) -> Path:
 def write(directory: Path) -> None:
     for name, text in (("main.cf", MAIN_CF), ("master.cf", MASTER_CF)):
         (directory / name).write_text(text)
-        # Postfix waits two seconds before it reads a file that has just changed.
+        # Postfix waits two seconds before it reads a file that was just changed.
         os.utime(directory / name, (0, 0))
 
 
@@ -96,11 +99,24 @@ def real(etc: Path, *words: str) -> subprocess.CompletedProcess[str]:
         ["-F", "*/inet/chroot"],
         ["-P"],
         ["-P", "submission/inet/syslog_name"],
+        ["-Px", "submission/inet"],
+        ["-FH", "smtp/inet/chroot"],
+        ["-M", "nosuch/inet"],
+        ["-P", "smtp/inet/nosuch"],
+        ["-F", "smtp/inet/nosuch"],
+        ["-nC", "builtin"],
+        ["-nC", "user"],
+        ["-nC", "builtin,user"],
+        ["-nC", "all"],
+        ["-C", "service"],
+        ["-C", "nosuch"],
+        ["process_name"],
+        ["-x", "process_name"],
         ["-l"],
     ],
     ids=" ".join,
 )
-def test_output_is_that_of_postfix(etc: Path, words: list[str]) -> None:
+def test_output_equals_that_of_postfix(etc: Path, words: list[str]) -> None:
     mine, theirs = ours(etc, *words), real(etc, *words)
     assert mine.stdout == theirs.stdout
     assert mine.returncode == theirs.returncode
@@ -121,15 +137,84 @@ def test_output_is_that_of_postfix(etc: Path, words: list[str]) -> None:
     ],
     ids=" ".join,
 )
-def test_main_cf_is_edited_as_postfix_does(
-    etc: Path, tmp_path_factory: pytest.TempPathFactory, words: list[str]
-) -> None:
+def test_main_cf_is_edited_as_by_postfix(etc: Path, tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
     other = tmp_path_factory.mktemp("real")
     write(other)
     mine, theirs = ours(etc, *words), real(other, *words)
     assert (mine.returncode, theirs.returncode) == (0, 0)
     assert (etc / "main.cf").read_text() == (other / "main.cf").read_text()
     assert sorted(path.name for path in etc.iterdir()) == ["main.cf", "master.cf"]
+
+
+@real_only
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-F", "*/*/chroot=n"],
+        ["-F", "smtp/*/chroot=n", "*/inet/wakeup=5", "smtp/inet/process_limit=7"],
+        ["-F", "smtp/inet/command=smtpd -v -o myorigin=x"],
+        ["-F", "smtp/inet/service=smtps"],
+        ["-F", "nosuch/*/chroot=n"],
+        ["-F", "smtp/inet/*=n"],
+        ["-F", "smtp/inet/nosuch=n"],
+        ["-F", "smtp/inet/chroot=x"],
+        ["-F", "smtp/inet/chroot=n y"],
+        ["-F", "smtp/inet=n"],
+        ["-F", "-e", "smtp/inet/chroot"],
+        ["-P", "*/*/myorigin=x"],
+        ["-P", "*/inet/syslog_name=x", "submission/*/myorigin="],
+        ["-P", "nosuch/unix/myorigin=x"],
+        ["-P", "smtp/inet/*=x"],
+        ["-P", "smtp/inet=x"],
+        ["-PX", "*/*/syslog_name"],
+        ["-PX", "smtp/inet/nosuch"],
+        ["-PX", "submission/inet"],
+        ["-PX", "submission/inet/syslog_name=x"],
+        ["-P#", "submission/inet/syslog_name"],
+        ["-FX", "smtp/inet/chroot"],
+        ["-M", "smtp/*=smtp inet n - n - - smtpd"],
+        ["-M", "smtp/inet=smtps inet n - n - - smtpd"],
+        ["-M", "new/unix=new unix - - n - - smtp -o myorigin=x"],
+        ["-M", "new=new unix - - n - - smtp"],
+        ["-MX", "smtp/inet"],
+        ["-MX", "*/unix"],
+        ["-MX", "nosuch/inet"],
+        ["-MX", "smtp"],
+        ["-MX"],
+        ["-M#", "submission/*"],
+        ["-M#", "*/inet", "qmgr/unix"],
+    ],
+    ids=" ".join,
+)
+def test_master_cf_is_edited_as_postfix_does(
+    etc: Path, tmp_path_factory: pytest.TempPathFactory, words: list[str]
+) -> None:
+    other = tmp_path_factory.mktemp("real")
+    write(other)
+    mine, theirs = ours(etc, *words), real(other, *words)
+    assert mine.returncode == theirs.returncode
+    assert (etc / "master.cf").read_text() == (other / "master.cf").read_text()
+    assert ("unmatched" in mine.stderr) == ("unmatched" in theirs.stderr)
+
+
+def test_one_bad_change_of_several_changes_nothing(etc: Path) -> None:
+    result = ours(etc, "-F", "smtp/inet/chroot=n", "*/unix/chroot=maybe")
+    assert result.returncode == 1
+    assert 'bad value: "maybe"' in result.stderr
+    assert (etc / "master.cf").read_text() == MASTER_CF
+
+
+@pytest.mark.parametrize("letter", ["b", "t", "T"])
+def test_options_without_counterpart_are_refused_in_one_line(etc: Path, letter: str) -> None:
+    result = ours(etc, f"-{letter}", "run-version")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert f"-{letter} is not implemented" in result.stderr
+
+
+def test_types_of_sasl_are_those_that_a_program_can_use(etc: Path) -> None:
+    for letter in "aA":
+        result = ours(etc, f"-{letter}")
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 CHANGED_SINCE_3_7 = {
@@ -155,13 +240,13 @@ CHANGED_SINCE_3_7 = {
     "tlsproxy_client_policy_maps",
     "tlsproxy_client_security_level",
 }
-"""Our defaults are those of 3.12."""
+"""Parameters whose default differs: ours are the defaults of Postfix 3.12."""
 PACKAGED = {"daemon_directory", "html_directory", "manpage_directory", "readme_directory"}
-OF_THE_PROCESS = {"process_id", "process_name", "service_name"}
+OF_THE_PROCESS = {"process_id", "service_name"}
 
 
 @real_only
-def test_defaults_are_those_of_postfix_but_for_what_changed_since(etc: Path) -> None:
+def test_defaults_equal_postfix_except_known_changes(etc: Path) -> None:
     mine = dict(line.split(" =", 1) for line in ours(etc, "-d").stdout.splitlines())
     theirs = dict(line.split(" =", 1) for line in real(etc, "-d").stdout.splitlines())
     if not theirs["mail_version"].startswith(" 3.7."):
@@ -171,12 +256,12 @@ def test_defaults_are_those_of_postfix_but_for_what_changed_since(etc: Path) -> 
     assert theirs.keys() <= mine.keys()
 
 
-def test_new_parameters_go_to_the_end_in_order(etc: Path) -> None:
+def test_new_parameters_are_appended_in_order(etc: Path) -> None:
     assert ours(etc, "-e", "biff=no", "always_bcc = x@example.org").returncode == 0
     assert (etc / "main.cf").read_text() == MAIN_CF + "always_bcc = x@example.org\nbiff = no\n"
 
 
-def test_editing_keeps_mode_and_refuses_nonsense(etc: Path) -> None:
+def test_editing_keeps_mode_and_refuses_bad_input(etc: Path) -> None:
     path = etc / "main.cf"
     path.chmod(0o640)
     assert ours(etc, "-e", "biff=no").returncode == 0
@@ -206,7 +291,7 @@ def test_master_cf_is_edited_and_checked(etc: Path) -> None:
         assert real(etc, "-M").stdout == ours(etc, "-M").stdout
 
 
-def test_unused_parameters_are_warned_of(etc: Path) -> None:
+def test_unused_parameters_give_warning(etc: Path) -> None:
     with (etc / "main.cf").open("a") as file:
         file.write("smtpd_helo_restriction = reject\n")
     result = ours(etc, "-n")
@@ -214,10 +299,28 @@ def test_unused_parameters_are_warned_of(etc: Path) -> None:
     assert ours(etc, "-nq").stderr == ""
 
 
-def test_explain_says_what_a_parameter_is_for(etc: Path) -> None:
+def test_explain_prints_description_of_parameter(etc: Path) -> None:
     result = ours(etc, "--explain", "queue_run_delay", "slow_time_limit")
     assert result.stdout.startswith(
         f"queue_run_delay: {parameters.PARAMETERS['queue_run_delay'][3]} (a time such as 30s"
     )
     assert result.returncode == 0
     assert ours(etc, "--explain", "nosuch").returncode == 1
+
+
+@real_only
+def test_m_lists_the_types_that_work(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert postconf.main(["-m"]) == 0
+    listed = capsys.readouterr().out.split()
+    known = subprocess.run([REAL, "-m"], capture_output=True, text=True, check=True).stdout.split()
+    config = Config.load(str(etc))
+
+    def works(kind: str) -> bool:
+        try:
+            open_table(f"{kind}:{{a=b}}" if kind in ("inline", "static") else f"{kind}:passwd.byname", config)
+        except TableTypeError as problem:
+            return "unknown table type" not in str(problem) and kind == "proxy"
+        return True
+
+    assert listed == sorted(listed)
+    assert set(listed) == {kind for kind in {*known, "cdb", "dbm", "lmdb", "pcre", "sdbm"} if works(kind)}

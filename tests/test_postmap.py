@@ -28,7 +28,7 @@ def run(command: object, site: Path, *arguments: str) -> int:
         return int(exit.code or 0)
 
 
-def test_good_source_needs_nothing(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_good_source_gives_no_output_and_no_files(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(os.listdir(site))
     assert run(postmap, site, f"hash:{site}/map") == 0
     assert run(postmap, site, f"{site}/map") == 0
@@ -39,24 +39,24 @@ def test_good_source_needs_nothing(site: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("command", "name", "source", "says"),
+    ("command", "name", "source", "message"),
     [
         (postmap, "map", "a b\nbad\nc d\n", "map, line 2: expected a key, whitespace and a value"),
-        (postmap, "map", " a b\n", "map, line 1: a first line that starts with whitespace"),
+        (postmap, "map", " a b\n", "map, line 1: continuation line without"),
         (postalias, "aliases", "root: admin\nbad line\n", "aliases, line 2: expected a name, a colon"),
         (newaliases, "aliases", "x:\n", "aliases, line 1: expected a name, a colon"),
     ],
 )
-def test_bad_source_is_named(
-    site: Path, capsys: pytest.CaptureFixture[str], command: object, name: str, source: str, says: str
+def test_bad_source_line_is_named(
+    site: Path, capsys: pytest.CaptureFixture[str], command: object, name: str, source: str, message: str
 ) -> None:
     (site / name).write_text(source)
     arguments = [] if command is newaliases else [f"hash:{site}/{name}"]
     assert run(command, site, *arguments) == 1
-    assert f"error: {site}/{says}" in capsys.readouterr().err
+    assert f"error: {site}/{message}" in capsys.readouterr().err
 
 
-def test_duplicates_are_a_warning(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicate_entries_give_warning(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (site / "map").write_text("a b\nA c\n")
     assert run(postmap, site, f"hash:{site}/map") == 0
     assert "line 2: duplicate entry" in capsys.readouterr().err
@@ -74,7 +74,7 @@ def test_duplicates_are_a_warning(site: Path, capsys: pytest.CaptureFixture[str]
         (["-q", "root", "proxy:unix:passwd.byname"], 0, None),
     ],
 )
-def test_queries(
+def test_queries_print_values(
     site: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, output: str | None
 ) -> None:
     arguments = [argument.replace("{}", str(site)) for argument in arguments]
@@ -83,13 +83,13 @@ def test_queries(
         assert capsys.readouterr().out == output
 
 
-def test_aliases_are_asked_by_postalias_and_postmap(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_postalias_queries_aliases(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(postalias, site, "-q", "the list", f"hash:{site}/aliases") == 0
     assert run(postalias, site, "-q", "ROOT", f"hash:{site}/aliases") == 0
     assert capsys.readouterr().out == "a, b\nadmin\n"
 
 
-def test_keys_from_standard_input(
+def test_keys_are_read_from_standard_input(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("a\nzz\nc\n"))
@@ -124,7 +124,7 @@ def test_bad_input_changes_nothing(site: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (site / "map").read_text() == "a b\nC d\n"
 
 
-def test_alias_names_are_quoted_where_they_need_it(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alias_names_are_quoted_if_needed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO('"odd name": "|cmd x"\n'))
     assert run(postalias, site, "-i", f"hash:{site}/aliases") == 0
     assert (site / "aliases").read_text().endswith('"odd name": "|cmd x"\n')
@@ -133,7 +133,7 @@ def test_alias_names_are_quoted_where_they_need_it(site: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ([], "usage: postmap"),
         (["-x", "m"], "option -x not recognized"),
@@ -146,23 +146,23 @@ def test_alias_names_are_quoted_where_they_need_it(site: Path, monkeypatch: pyte
     ],
 )
 def test_misuse_is_one_line_and_status_1(
-    site: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+    site: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert run(postmap, site, *arguments) == 1
     err = capsys.readouterr().err
-    assert says in err
+    assert message in err
     assert err.startswith("postmap: fatal: ")
     assert err.count("\n") == 1
 
 
-def test_json_output_can_be_read(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_valid(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(postalias, site, "-j", "-s", f"hash:{site}/aliases") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [{"root": "admin"}, {"the list": "a, b"}]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to give a file away")
-def test_root_changes_a_users_file_with_the_users_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_edits_a_users_file_with_rights_of_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n")
     directory = tmp_path / "theirs"
     directory.mkdir()

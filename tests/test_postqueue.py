@@ -1,10 +1,11 @@
-"""postqueue, with and without a queue manager, and what it prints."""
+"""postqueue: its output and commands, with and without a queue manager."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,20 +17,20 @@ import pytest
 from postillion._core.pickup import MaildropWriter, maildrop_envelope
 from postillion.commands import postcat, postqueue, postsuper
 from postillion.program import ipc
-from support.mta import until
+from support.mta import POSTILLION_COMMANDS, Site, running, until
 from support.queue_commands import CONTENT, USEC, command, digest, queue_of_three, run
-from support.queue_files import Message, announce
+from support.queue_files import Message, announce, write_segment
 from test_qmgr import DEFERRED, SENT, FakeAgent, qmgr
 
 
 @pytest.fixture
 def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Message]:
-    """Three messages in a queue that nobody manages; the current directory is the queue and configuration directory."""
+    """Make a queue of three messages without a queue manager, with its configuration, in the current directory."""
     monkeypatch.chdir(tmp_path)
     return queue_of_three(tmp_path)
 
 
-def test_the_queue_is_read_from_disk_while_the_mail_system_is_down(stopped: list[Message]) -> None:
+def test_queue_is_read_from_disk_while_mail_system_is_down(stopped: list[Message]) -> None:
     listed = run(postqueue, "-j")
     assert [json.loads(line)["queue_id"] for line in listed.stdout.splitlines()] == [message.id for message in stopped]
     assert "warning: Mail system is down -- accessing queue directly" in listed.stderr
@@ -55,16 +56,16 @@ def test_the_queue_is_read_from_disk_while_the_mail_system_is_down(stopped: list
         ["-s", "bad_..x"],
     ],
 )
-def test_bad_arguments_are_refused_before_anything_is_touched(stopped: list[Message], argv: list[str]) -> None:
+def test_bad_arguments_are_refused_before_any_change(stopped: list[Message], argv: list[str]) -> None:
     done = run(postqueue, *argv)
     assert done.returncode == 69
     assert done.stderr.count("\n") == 1
 
 
-async def test_a_running_queue_manager_does_it(tmp_path: Path) -> None:
+async def test_running_queue_manager_handles_commands(tmp_path: Path) -> None:
     async with qmgr(tmp_path, "fast_flush_domains = example.net\n") as daemon:
-        fate = [DEFERRED]
-        agent = await FakeAgent(tmp_path, lambda job: fate[0](job)).connect("smtp")
+        outcome = [DEFERRED]
+        agent = await FakeAgent(tmp_path, lambda job: outcome[0](job)).connect("smtp")
         messages = [Message(USEC + n, [f"r{n}@example.net"], content=CONTENT) for n in range(4)]
         announce(tmp_path, 1, messages).close()
         await agent.has(4)
@@ -75,7 +76,7 @@ async def test_a_running_queue_manager_does_it(tmp_path: Path) -> None:
         assert rows[messages[0].id]["queue_name"] == "hold"
         assert rows[messages[1].id]["recipients"][0]["delay_reason"] == "come back later"
         assert (await command(postcat, "-qb", messages[1].id)).stdout == "\n.dot\nbody\n"
-        fate[0] = SENT
+        outcome[0] = SENT
         assert (await command(postqueue, "-i", messages[1].id)).returncode == 0
         await until(lambda: f"{messages[1].id}: removed" in daemon.logged())
         other = await command(postqueue, "-s", "example.edu")
@@ -88,12 +89,43 @@ async def test_a_running_queue_manager_does_it(tmp_path: Path) -> None:
         assert (await command(postsuper, "-s")).returncode == 0
 
 
-def test_a_socket_that_is_no_queue_manager_is_told_apart(tmp_path: Path) -> None:
+async def test_message_is_listed_before_its_announcement(tmp_path: Path) -> None:
+    """Between pickup's unlink in maildrop/ and its announcement, `mailq | grep empty` must not match."""
+    async with qmgr(tmp_path):
+        assert (await command(postqueue, "-p")).stdout == "Mail queue is empty\n"
+        message = Message(USEC, ["r@example.net"], content=CONTENT)
+        write_segment(tmp_path, 1, [message])
+        rows = [json.loads(line) for line in (await command(postqueue, "-j")).stdout.splitlines()]
+        assert [(row["queue_id"], row["queue_name"]) for row in rows] == [(message.id, "incoming")]
+        assert rows[0]["waits"] == "for the queue manager to hear of it"
+        assert (await command(postqueue, "-p")).stdout.endswith("\n-- 0 Kbytes in 1 Request.\n")
+        submit(tmp_path, "ABCDE1234")
+        # maildrop/ is read first: a message that pickup takes between the two reads is in both, not in neither.
+        rows = [json.loads(line) for line in (await command(postqueue, "-j")).stdout.splitlines()]
+        assert [row["queue_name"] for row in rows] == ["maildrop", "incoming"]
+
+
+def test_no_listing_after_a_start_and_a_sendmail_is_empty(tmp_path: Path) -> None:
+    """No next hop listens, so the message stays: each listing has it, whichever program holds it."""
+    site = Site(tmp_path)
+    with running(site):
+        sendmail = [str(POSTILLION_COMMANDS / "sendmail"), "-C", str(site.etc), "r@next.example"]
+        subprocess.run(sendmail, input=b"Subject: x\n\nbody\n", timeout=60, check=True)
+        seen: set[str] = set()
+        while "deferred" not in seen:
+            listed = subprocess.run(
+                [*site.command("postqueue"), "-j"], capture_output=True, text=True, timeout=60, check=True
+            )
+            assert listed.stdout, f"an empty listing after {sorted(seen)}"
+            seen |= {json.loads(line)["queue_name"] for line in listed.stdout.splitlines()}
+
+
+def test_missing_socket_means_not_running(tmp_path: Path) -> None:
     with pytest.raises(ipc.NotRunning):
         list(ipc.ask(str(tmp_path / "none"), {"verb": "list"}))
 
 
-def test_a_reader_that_has_seen_enough_ends_the_command(stopped: list[Message]) -> None:
+def test_closed_output_ends_the_command(stopped: list[Message]) -> None:
     reader = subprocess.Popen(
         [sys.executable, "-m", postqueue.__name__, "-c", ".", "-j"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -113,7 +145,7 @@ def submit(directory: Path, name: str, sender: str = "s@example.org") -> None:
     path.chmod(0o744)
 
 
-def test_mail_in_maildrop_is_listed_first_and_looking_changes_nothing(stopped: list[Message], tmp_path: Path) -> None:
+def test_mail_in_maildrop_is_listed_first_and_nothing_changes(stopped: list[Message], tmp_path: Path) -> None:
     submit(tmp_path, "ABCDE1234")
     (tmp_path / "maildrop" / "hostile").symlink_to("/etc/passwd")
     before = digest(tmp_path)
@@ -125,7 +157,7 @@ def test_mail_in_maildrop_is_listed_first_and_looking_changes_nothing(stopped: l
     assert digest(tmp_path) == before
 
 
-async def test_each_message_says_why_it_waits_and_when_it_goes_next(tmp_path: Path) -> None:
+async def test_listing_shows_why_each_message_waits_and_its_next_attempt(tmp_path: Path) -> None:
     async with qmgr(tmp_path, "smtp_destination_concurrency_limit = 1\ninitial_destination_concurrency = 1\n"):
         submit(tmp_path, "ABCDE1234")
         agent = await FakeAgent(tmp_path, None).connect("smtp")
@@ -161,19 +193,19 @@ async def test_each_message_says_why_it_waits_and_when_it_goes_next(tmp_path: Pa
     [([10, 89], []), ([10, 90], [postqueue.NICE]), ([200, 200, 200], [postqueue.NICE])],
     ids=["short", "long", "longer"],
 )
-def test_a_long_listing_gives_way(monkeypatch: pytest.MonkeyPatch, octets: list[int], nice: list[int]) -> None:
+def test_long_listing_lowers_its_priority(monkeypatch: pytest.MonkeyPatch, octets: list[int], nice: list[int]) -> None:
     became: list[int] = []
     written: list[bytes] = []
 
     def write(descriptor: int, data: memoryview) -> int:
-        """Take half of it, as a pipe may."""
+        """Write half of the data, as a pipe may."""
         assert descriptor == 1
         written.append(bytes(data[: -(-len(data) // 2)]))
         return len(written[-1])
 
     monkeypatch.setattr(postqueue, "LONG_OCTETS", 100)
-    monkeypatch.setattr(postqueue.os, "nice", became.append)
-    monkeypatch.setattr(postqueue.os, "write", write)
+    monkeypatch.setattr(os, "nice", became.append)
+    monkeypatch.setattr(os, "write", write)
     output = postqueue.Output()
     pieces = [bytes([n]) * size for n, size in enumerate(octets)]
     for piece in pieces:
@@ -182,7 +214,7 @@ def test_a_long_listing_gives_way(monkeypatch: pytest.MonkeyPatch, octets: list[
     assert b"".join(written) == b"".join(pieces)
 
 
-async def test_a_queue_manager_goes_on_while_a_listing_is_not_read(tmp_path: Path) -> None:
+async def test_queue_manager_works_while_listings_are_not_read(tmp_path: Path) -> None:
     async with qmgr(tmp_path):
         agent = await FakeAgent(tmp_path, DEFERRED).connect("smtp")
         long = [f"{n}{'x' * 200}@example.net" for n in range(2000)]

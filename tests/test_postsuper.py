@@ -1,4 +1,4 @@
-"""postsuper, with and without a queue manager."""
+"""postsuper: its commands, with and without a queue manager."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Message]:
-    """Three messages in a queue that nobody manages; the current directory is the queue and configuration directory."""
+    """Make a queue of three messages without a queue manager, with its configuration, in the current directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "maildrop").mkdir()
     return queue_of_three(tmp_path)
@@ -41,7 +41,7 @@ def queues() -> dict[str, str]:
     return {row["queue_id"]: row["queue_name"] for row in rows}
 
 
-def test_a_queue_that_nobody_manages_is_changed(stopped: list[Message], tmp_path: Path) -> None:
+def test_queue_without_queue_manager_is_changed(stopped: list[Message], tmp_path: Path) -> None:
     first, second, third = stopped
     held = run(postsuper, "-h", first.id)
     assert (held.returncode, held.stderr) == (
@@ -55,10 +55,10 @@ def test_a_queue_that_nobody_manages_is_changed(stopped: list[Message], tmp_path
     assert run(postsuper, "-d", "ALL", "hold").stderr == "postsuper: Deleted: 1 message\n"
     assert run(postsuper, "-d", "ALL").stderr == "postsuper: Deleted: 1 message\n"
     assert run(postqueue, "-p").stdout == "Mail queue is empty\n"
-    assert list((tmp_path / "incoming").glob("0*")) == [], "the segment is gone with its last message"
+    assert list((tmp_path / "incoming").glob("0*")) == [], "the segment is removed with its last message"
 
 
-def test_options_are_done_in_their_order_and_summed_up(stopped: list[Message]) -> None:
+def test_options_run_in_order_with_totals(stopped: list[Message]) -> None:
     first, second, third = (message.id for message in stopped)
     done = run(postsuper, "-h", first, "-d", second, "-h", third, "-H", first)
     assert done.stderr.splitlines() == [
@@ -79,7 +79,7 @@ def test_options_are_done_in_their_order_and_summed_up(stopped: list[Message]) -
     ]
 
 
-def test_what_can_be_no_id_is_passed_over(stopped: list[Message]) -> None:
+def test_invalid_queue_ids_are_skipped_with_warning(stopped: list[Message]) -> None:
     done = run(postsuper, "-h", "-", stdin=f"../x\n\n  {stopped[1].id}\n{stopped[0].id}\n\x1b[31m\n")
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
@@ -93,13 +93,13 @@ def test_what_can_be_no_id_is_passed_over(stopped: list[Message]) -> None:
 
 
 @pytest.mark.parametrize("argv", [["-x"], ["-d", "ALL", "nowhere"], ["ALL"], ["-d"]])
-def test_bad_arguments_are_refused_before_anything_is_touched(stopped: list[Message], argv: list[str]) -> None:
+def test_bad_arguments_are_refused_before_any_change(stopped: list[Message], argv: list[str]) -> None:
     done = run(postsuper, *argv)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert set(queues().values()) == {"incoming"}
 
 
-def test_files_in_maildrop_can_be_deleted_and_nothing_else(stopped: list[Message], tmp_path: Path) -> None:
+def test_files_in_maildrop_can_only_be_deleted(stopped: list[Message], tmp_path: Path) -> None:
     for name in ("ABCDE1", "ABCDE2", "ABCDE3"):
         (tmp_path / "maildrop" / name).write_bytes(b"x")
     assert run(postsuper, "-h", "ABCDE1").stderr == "postsuper: Placed on hold: 0 messages\n"
@@ -110,7 +110,7 @@ def test_files_in_maildrop_can_be_deleted_and_nothing_else(stopped: list[Message
     assert len(queues()) == 3
 
 
-def test_a_requeued_message_is_a_file_in_maildrop(stopped: list[Message], tmp_path: Path) -> None:
+def test_requeued_message_is_a_file_in_maildrop(stopped: list[Message], tmp_path: Path) -> None:
     done = run(postsuper, "-r", stopped[0].id)
     assert done.stderr == f"postsuper: {stopped[0].id}: requeued\npostsuper: Requeued: 1 message\n"
     [path] = (tmp_path / "maildrop").iterdir()
@@ -126,7 +126,7 @@ def test_a_requeued_message_is_a_file_in_maildrop(stopped: list[Message], tmp_pa
     assert len(list((tmp_path / "maildrop").iterdir())) == 3
 
 
-def test_a_message_that_cannot_be_moved_stays_in_the_queue(stopped: list[Message], tmp_path: Path) -> None:
+def test_message_that_cannot_be_moved_stays_in_queue(stopped: list[Message], tmp_path: Path) -> None:
     segment = tmp_path / "incoming" / f"{1:016X}"
     data = segment.read_bytes()
     (tmp_path / "maildrop").rmdir()
@@ -134,17 +134,17 @@ def test_a_message_that_cannot_be_moved_stays_in_the_queue(stopped: list[Message
     assert (failed.returncode, failed.stderr) == (1, "postsuper: fatal: maildrop: No such file or directory\n")
     (tmp_path / "maildrop").mkdir()
     assert len(queues()) == 3
-    # Damage behind the place that the queue knows already: found when the content is read.
+    # The damage is in the content: Mover finds it when it reads the content.
     warnings: list[str] = []
     mover = Mover(str(tmp_path), warnings.append)
     segment.write_bytes(data.replace(b"..dot", b"..dog"))
-    places = [(stopped[0].id, f"incoming/{1:016X}", 32, 0)]
-    assert list(mover.move(places)) == [[]]
+    entries = [(stopped[0].id, f"incoming/{1:016X}", 32, 0)]
+    assert list(mover.move(entries)) == [[]]
     assert warnings[0].startswith(f"{stopped[0].id}: not requeued: ")
     assert list((tmp_path / "maildrop").iterdir()) == []
 
 
-def test_a_copied_queue_directory_is_repaired(stopped: list[Message], tmp_path: Path) -> None:
+def test_copied_queue_directory_is_repaired(stopped: list[Message], tmp_path: Path) -> None:
     (tmp_path / "hold").mkdir()
     (tmp_path / "incoming" / f"{1:016X}").rename(tmp_path / "hold" / "x.bak")
     assert queues() == {}
@@ -152,10 +152,10 @@ def test_a_copied_queue_directory_is_repaired(stopped: list[Message], tmp_path: 
     assert done.returncode == 0
     assert f"postsuper: hold/x.bak: renamed to incoming/{1:016X}\n" in done.stderr
     assert len(queues()) == 3
-    assert run(postsuper).stderr == "", "it is in order now"
+    assert run(postsuper).stderr == "", "the queue is in order now"
 
 
-def test_a_queue_manager_that_does_not_answer_keeps_its_queue(stopped: list[Message], tmp_path: Path) -> None:
+def test_queue_of_unresponsive_queue_manager_is_not_changed(stopped: list[Message], tmp_path: Path) -> None:
     log = Log("mx", "postfix", "qmgr", 1, 0, "memory:")
     core = QueueManager(str(tmp_path), {}, log, time.monotonic(), time.time())
     for argv in (["-d", "ALL"], ["-s"], ["-r", "ALL"]):
@@ -166,13 +166,13 @@ def test_a_queue_manager_that_does_not_answer_keeps_its_queue(stopped: list[Mess
     assert len(queues()) == 3
 
 
-def test_strangers_are_refused(stopped: list[Message], tmp_path: Path) -> None:
+def test_other_users_are_refused(stopped: list[Message], tmp_path: Path) -> None:
     peers.root()
     shutil.chown(tmp_path, NOBODY - 1)
     for directory in (tmp_path, *tmp_path.parents[:-1]):
         directory.chmod(directory.stat().st_mode | 0o011)
     program = "import sys; from postillion.commands import postsuper; sys.exit(postsuper.main())"
-    # The interpreter's own files may be for root alone: become a stranger once all is loaded.
+    # Drop root after the imports: the interpreter's files may be readable for root only.
     drop = f"import os; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); "
     done = subprocess.run(
         [sys.executable, "-c", program.replace("sys.exit", f"{drop}sys.exit"), "-c", ".", "-d", "ALL"],
@@ -187,7 +187,7 @@ def test_strangers_are_refused(stopped: list[Message], tmp_path: Path) -> None:
     )
 
 
-async def test_a_running_queue_manager_does_it(tmp_path: Path) -> None:
+async def test_running_queue_manager_handles_commands(tmp_path: Path) -> None:
     (tmp_path / "maildrop").mkdir()
     async with qmgr(tmp_path) as daemon:
         agent = await FakeAgent(tmp_path, DEFERRED).connect("smtp")
@@ -204,7 +204,7 @@ async def test_a_running_queue_manager_does_it(tmp_path: Path) -> None:
         assert len(list((tmp_path / "maildrop").iterdir())) == 3
 
 
-async def test_what_is_being_delivered_is_not_requeued(tmp_path: Path) -> None:
+async def test_message_in_delivery_is_not_requeued(tmp_path: Path) -> None:
     (tmp_path / "maildrop").mkdir()
     async with qmgr(tmp_path):
         agent = await FakeAgent(tmp_path, None).connect("smtp")
@@ -218,7 +218,7 @@ async def test_what_is_being_delivered_is_not_requeued(tmp_path: Path) -> None:
         assert list((tmp_path / "maildrop").iterdir()) == []
 
 
-async def test_a_command_that_dies_while_it_moves_messages_costs_nothing(tmp_path: Path) -> None:
+async def test_killed_requeue_loses_no_message(tmp_path: Path) -> None:
     async with qmgr(tmp_path):
         announce(tmp_path, 1, [Message(USEC, ["a@example.net"])]).close()
         agent = await FakeAgent(tmp_path, DEFERRED).connect("smtp")
@@ -235,7 +235,7 @@ async def test_a_command_that_dies_while_it_moves_messages_costs_nothing(tmp_pat
         assert [json.loads(row)["queue_name"] for row in rows] == ["deferred"]
 
 
-async def test_expired_mail_goes_back_to_its_sender(tmp_path: Path) -> None:
+async def test_expired_mail_bounces_to_its_sender(tmp_path: Path) -> None:
     async with qmgr(tmp_path) as daemon:
         agent = await FakeAgent(tmp_path, DEFERRED).connect("smtp")
         bounce = await FakeAgent(tmp_path, SENT).connect("bounce")
@@ -250,7 +250,7 @@ async def test_expired_mail_goes_back_to_its_sender(tmp_path: Path) -> None:
         assert f"{message.id}: from=<sender@example.org>, status=force-expired, returned to sender" in daemon.lines
 
 
-def test_a_requeued_message_goes_through_cleanup_again(tmp_path: Path) -> None:
+def test_requeued_message_passes_cleanup_again(tmp_path: Path) -> None:
     site = Site(tmp_path, main_cf={"default_transport": "smtp:[127.0.0.1]:1", "minimal_backoff_time": "1h"})
     with running(site):
         submit = [*site.command("sendmail"), "-i", "-f", "s@example.org", "a@far.example"]
@@ -265,7 +265,7 @@ def test_a_requeued_message_goes_through_cleanup_again(tmp_path: Path) -> None:
         wait_for("a deferred message", listed)
         [name] = listed()
         subprocess.run([*site.command("postsuper"), "-r", name], check=True, timeout=30)
-        wait_for("the message under another name", lambda: [found for found in listed() if found != name])
+        wait_for("the message with another queue ID", lambda: [found for found in listed() if found != name])
         [new] = listed()
         uid = os.stat(site.queue / "incoming").st_uid
         assert f"{new}: uid={uid} from=<s@example.org> orig_id={name}" in site.log_text()
@@ -274,7 +274,7 @@ def test_a_requeued_message_goes_through_cleanup_again(tmp_path: Path) -> None:
         assert not any((site.queue / "maildrop").iterdir())
 
 
-def test_requeued_by_another_process_is_told_apart(stopped: list[Message], tmp_path: Path) -> None:
+def test_all_messages_of_two_segments_are_requeued(stopped: list[Message], tmp_path: Path) -> None:
     write_segment(tmp_path, 2, [Message(USEC + 10, ["a@example.net"])])
     assert len(queues()) == 4
     assert run(postsuper, "-r", "ALL", "incoming", "deferred").stderr == "postsuper: Requeued: 4 messages\n"

@@ -1,4 +1,4 @@
-"""The link from a process that commits messages to the queue manager."""
+"""The producer: the link from a process that commits messages to the queue manager."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WAIT_S = 10.0
 
 
 class FakeJournal:
-    """A journal whose completions the test makes up; its frames are short texts."""
+    """A journal whose commits the test controls. Its frames are short texts."""
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
@@ -56,7 +56,7 @@ class FakeJournal:
 
 
 class Manager:
-    """A queue manager that writes down what it hears."""
+    """A queue manager that records the lines it receives."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -93,10 +93,10 @@ async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
     await manager.die()
 
 
-async def test_commits_are_settled_and_announced_in_order(manager: Manager) -> None:
-    journal, settled = FakeJournal(), []
+async def test_commits_finish_and_are_announced_in_order(manager: Manager) -> None:
+    journal, finished = FakeJournal(), []
     producer = Producer(
-        journal, finishing(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
@@ -105,19 +105,19 @@ async def test_commits_are_settled_and_announced_in_order(manager: Manager) -> N
     journal.commit(3)
     assert await manager.next_line() == "arrived 1"
     assert await manager.next_line() == "arrived 3"
-    assert settled == [(1, None), (2, "452 4.3.1 Insufficient system storage"), (3, None)]
+    assert finished == [(1, None), (2, "452 4.3.1 Insufficient system storage"), (3, None)]
     await producer.close()
 
 
-async def test_commits_are_settled_while_no_manager_listens_and_told_by_the_next_hello(tmp_path: Path) -> None:
-    journal, settled = FakeJournal(), []
+async def test_commits_finish_without_queue_manager_and_next_hello_includes_them(tmp_path: Path) -> None:
+    journal, finished = FakeJournal(), []
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, finishing(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     journal.commit(1)
-    await until(lambda: settled)
+    await until(lambda: finished)
     assert not producer.connected
     await manager.listen()
     assert await manager.next_line() == "hello 7 at 1"
@@ -125,16 +125,16 @@ async def test_commits_are_settled_while_no_manager_listens_and_told_by_the_next
     await manager.die()
 
 
-async def test_the_link_comes_back_after_the_manager_died(manager: Manager) -> None:
-    journal, settled = FakeJournal(), []
+async def test_producer_reconnects_after_queue_manager_restart(manager: Manager) -> None:
+    journal, finished = FakeJournal(), []
     producer = Producer(
-        journal, finishing(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
     await manager.die()
     journal.commit(1)
-    await until(lambda: settled)
+    await until(lambda: finished)
     await manager.listen()
     assert await manager.next_line() == "hello 7 at 1"
     journal.commit(2)
@@ -142,15 +142,15 @@ async def test_the_link_comes_back_after_the_manager_died(manager: Manager) -> N
     await producer.close()
 
 
-async def test_a_segment_that_was_finished_while_no_manager_listened_is_told_of(tmp_path: Path) -> None:
-    journal, settled = FakeJournal(), []
+async def test_segment_sealed_without_queue_manager_is_announced_later(tmp_path: Path) -> None:
+    journal, finished = FakeJournal(), []
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, finishing(journal, lambda *outcome: settled.append(outcome)), path=str(manager.path), pid=7
+        journal, finishing(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     journal.commit(1, sealed=True)
-    await until(lambda: settled)
+    await until(lambda: finished)
     await manager.listen()
     assert await manager.next_line() == "hello 7 at 1"
     assert await manager.next_line() == "sealed 1"
@@ -158,7 +158,7 @@ async def test_a_segment_that_was_finished_while_no_manager_listened_is_told_of(
     await manager.die()
 
 
-async def test_what_is_done_when_the_link_ends_is_announced(manager: Manager) -> None:
+async def test_close_announces_finished_commits(manager: Manager) -> None:
     journal = FakeJournal()
     producer = Producer(journal, finishing(journal, lambda *outcome: None), path=str(manager.path), pid=7)
     producer.start()

@@ -1,4 +1,4 @@
-"""benches/cpu.py and benches/flame.py: samples are read, sorted and drawn."""
+"""benches/cpu.py and benches/flame.py: read, classify and draw samples."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benches"))
 
 import cpu
 import flame
+import harness
 
 PRINTED = """\
-python 11/11 
+smtpd 11/11 
 \tffffffff82203877 _raw_spin_lock ([kernel.kallsyms])
 \tffffffff82010ddb tcp_sendmsg ([kernel.kallsyms])
 \t          15ff24 postillion_core::net::Connection<D>::flush (/x/_core.cpython-311-x86_64-linux-gnu.so)
@@ -31,13 +32,13 @@ CORE = "/x/_core.cpython-311-x86_64-linux-gnu.so"
 KERNEL = "[kernel.kallsyms]"
 
 
-def test_what_perf_prints_is_read() -> None:
+def test_perf_output_is_read() -> None:
     first, second, third = cpu.read_samples(PRINTED.splitlines())
-    assert (first.pid, first.thread, len(first.frames)) == (11, "python", 5)
+    assert (first.pid, first.thread, len(first.frames)) == (11, "smtpd", 5)
     assert first.frames[2] == ("postillion_core::net::Connection<D>::flush", CORE)
     assert (second.pid, second.thread, second.kind, second.innermost) == (12, "state log", "Rust", "core::fmt::write")
     assert (third.pid, third.frames) == (-1, ())
-    # What stands behind a frame without a name is a guess of perf's.
+    # The callers of a frame without a name are a guess of perf.
     assert list(first.stack()) == ["postillion_core::net::Connection<D>::flush", "tcp_sendmsg", "_raw_spin_lock"]
 
 
@@ -56,14 +57,14 @@ def test_what_perf_prints_is_read() -> None:
         ("libraries", [("malloc", "/usr/lib/x86_64-linux-gnu/libc.so.6")]),
     ],
 )
-def test_a_sample_has_a_kind(kind: str, frames: list[tuple[str, str]]) -> None:
+def test_samples_are_classified(kind: str, frames: list[tuple[str, str]]) -> None:
     assert cpu.Sample(1, "python", tuple(frames)).kind == kind
 
 
-def test_shares_are_of_all_samples_and_a_loop_is_the_first_thread() -> None:
+def test_summary_has_shares_of_all_samples() -> None:
     samples = list(cpu.read_samples(PRINTED.splitlines()))[:2]
     profiled = cpu.Profile(samples, {11: "smtpd", 12: "qmgr"}, messages=10, cpu_ms=0.5, correct=True)
-    options = cpu.harness.parser("").parse_args([])
+    options = harness.parser("").parse_args([])
     options.load, options.frequency, options.down = "new", 999, False
     rows = {(row[0], row[1]): row[2:] for row in cpu.summary(profiled, options).rows}
     shares = dict(zip(("ms", "all", *cpu.KINDS), rows["smtpd", "loop"], strict=True))
@@ -73,7 +74,7 @@ def test_shares_are_of_all_samples_and_a_loop_is_the_first_thread() -> None:
     assert cpu.top(samples)[2] == "| `_raw_spin_lock` | sockets | 50.0 |"
 
 
-def test_a_graph_is_as_wide_as_its_samples() -> None:
+def test_boxes_of_graph_are_as_wide_as_their_samples() -> None:
     stacks = [(["a", "b<c>"], 3), (["a"], 1), (["z"], 4)]
     drawn = flame.draw("a & b", stacks, lambda name: "#123456" if name == "z" else "#ffffff")
     tree = ElementTree.fromstring(drawn)

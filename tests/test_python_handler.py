@@ -1,4 +1,4 @@
-"""smtpd_python_handler: aiosmtpd's hooks as a site's policy, under a deadline, away from the other sessions."""
+"""smtpd_python_handler: aiosmtpd's hooks as a site's policy, with a deadline, isolated from other sessions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from aiosmtpd.smtp import MISSING, AuthResult, LoginPassword, auth_mechanism
 from postillion._core.log import Log
 from postillion.config import Config, ConfigError
 from postillion.handler import calls, handler
-from postillion.restrictions.access import Reply
+from postillion.handler.policy import Policy
+from postillion.smtpd.reply import Reply, parse
 from support.dialogue import Client, Server, site
 from support.mta import until
 from support.peers import peer
@@ -33,7 +34,7 @@ RCPT = b"RCPT TO:<user@example.org> NOTIFY=NEVER\r\n"
 NO_POLICY = "451 4.3.0 No policy\r\n"
 
 
-class Talk:
+class HandlerSession:
     """A client of a server with a handler."""
 
     def __init__(self, directory: Path, site_handler: object, options: list[str] | None = None) -> None:
@@ -42,18 +43,18 @@ class Talk:
         self.client = self.server.connect()
         self.client.written.clear()
 
-    async def say(self, words: bytes, client: Client | None = None) -> str:
-        """Say something; return everything that is answered until no question is open."""
+    async def send(self, octets: bytes, client: Client | None = None) -> str:
+        """Send octets; return all replies, once no hook call is pending."""
         client = client or self.client
-        client.say(words)
+        client.send(octets)
         while client.task is not None:
             await asyncio.wait((client.task,))
             await asyncio.sleep(0)
-        client.hear()
-        self.server.settle(client)
-        answer = client.written.decode()
+        client.receive()
+        self.server.finish_commits(client)
+        replies = client.written.decode()
         client.written.clear()
-        return answer
+        return replies
 
     def close(self) -> list[str]:
         """End the session; return the log."""
@@ -63,13 +64,21 @@ class Talk:
         self.server.journal.close()
         return list(self.server.log.take_lines())
 
+    @property
+    def policy(self) -> Policy:
+        """The hooks of the client's session."""
+        assert self.client.connection is not None
+        found = self.client.connection.checks[-1]
+        assert isinstance(found, Policy)
+        return found
+
     def queued(self) -> list[dict[str, Any]]:
-        """Return what is in the queue."""
+        """Return the messages in the queue."""
         return [json.loads(line) for line in read_queue(str(self.directory / "queue"))]
 
 
 class Recorder:
-    """Every hook, each noting its arguments and doing what aiosmtpd asks of it."""
+    """Has every hook. Each records its arguments and does what aiosmtpd requires."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
@@ -115,26 +124,26 @@ class Recorder:
 
     async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:
         self.seen.append(("QUIT",))
-        return "221 so long"
+        return "221 goodbye"
 
 
-async def test_every_hook_is_called_as_aiosmtpd_does(tmp_path: Path) -> None:
+async def test_every_hook_is_called_as_in_aiosmtpd(tmp_path: Path) -> None:
     recorder = Recorder()
-    talk = Talk(tmp_path, recorder)
-    assert await talk.say(b"HELO old\r\n") == "250 mx.example.org\r\n"
-    answer = await talk.say(EHLO)
-    assert answer.startswith("250-mx.example.org\r\n250-X-OURS\r\n250-PIPELINING\r\n")
-    assert answer.endswith("\r\n250 CHUNKING\r\n")
-    assert await talk.say(MAIL + RCPT) == "250 OK\r\n250 2.1.5 taken\r\n"
-    assert await talk.say(b"RCPT TO:<user@far.example>\r\n") == "250 2.1.5 taken\r\n"
-    answer = await talk.say(b"DATA\r\n") + await talk.say(b"..dot\r\nlast\r\n.\r\n")
-    assert answer.startswith("354 End data with <CR><LF>.<CR><LF>\r\n250 2.0.0 Ok: queued as ")
-    assert await talk.say(b"VRFY user@example.org\r\n") == "252 perhaps\r\n"
-    assert await talk.say(b"RSET\r\n") == "250 forgotten\r\n"
-    assert await talk.say(b"NOOP\r\n") + await talk.say(b"NOOP x y\r\n") == "250 noop\r\n" * 2
-    assert await talk.say(b"QUIT\r\n") == "221 so long\r\n"
-    assert talk.client.closed
-    log = talk.close()
+    smtp = HandlerSession(tmp_path, recorder)
+    assert await smtp.send(b"HELO old\r\n") == "250 mx.example.org\r\n"
+    reply = await smtp.send(EHLO)
+    assert reply.startswith("250-mx.example.org\r\n250-X-OURS\r\n250-PIPELINING\r\n")
+    assert reply.endswith("\r\n250 CHUNKING\r\n")
+    assert await smtp.send(MAIL + RCPT) == "250 OK\r\n250 2.1.5 taken\r\n"
+    assert await smtp.send(b"RCPT TO:<user@far.example>\r\n") == "250 2.1.5 taken\r\n"
+    reply = await smtp.send(b"DATA\r\n") + await smtp.send(b"..dot\r\nlast\r\n.\r\n")
+    assert reply.startswith("354 End data with <CR><LF>.<CR><LF>\r\n250 2.0.0 Ok: queued as ")
+    assert await smtp.send(b"VRFY user@example.org\r\n") == "252 perhaps\r\n"
+    assert await smtp.send(b"RSET\r\n") == "250 forgotten\r\n"
+    assert await smtp.send(b"NOOP\r\n") + await smtp.send(b"NOOP x y\r\n") == "250 noop\r\n" * 2
+    assert await smtp.send(b"QUIT\r\n") == "221 goodbye\r\n"
+    assert smtp.client.closed
+    log = smtp.close()
     options = ["SIZE=5", "BODY=8BITMIME"]
     recipients = ["user@example.org", "user@far.example"]
     assert recorder.seen == [
@@ -150,33 +159,33 @@ async def test_every_hook_is_called_as_aiosmtpd_does(tmp_path: Path) -> None:
         ("NOOP", "x y"),
         ("QUIT",),
     ]
-    (message,) = talk.queued()
+    (message,) = smtp.queued()
     assert len(message["recipients"]) == 2
     assert any(line.startswith("statistics: handle_RCPT calls=2 failed=0 late=0 mean=") for line in log)
 
 
-async def test_a_refusal_is_the_answer_and_nothing_is_queued(tmp_path: Path) -> None:
-    talk = Talk(tmp_path, Recorder())
-    await talk.say(EHLO)
-    assert (await talk.say(MAIL + b"RCPT TO:<no-one@far.example>\r\n")).endswith("553 5.7.1 not here\r\n")
-    assert (await talk.say(RCPT + b"BDAT 6 LAST\r\nspam\r\n")).endswith("taken\r\n554 5.6.0 no\r\n")
-    assert "250 2.0.0 Ok: 5 bytes queued as " in await talk.say(MAIL + RCPT + b"BDAT 5 LAST\r\nham\r\n")
-    log = talk.close()
-    assert len(talk.queued()) == 1
+async def test_refusal_of_hook_is_the_reply_and_nothing_is_queued(tmp_path: Path) -> None:
+    smtp = HandlerSession(tmp_path, Recorder())
+    await smtp.send(EHLO)
+    assert (await smtp.send(MAIL + b"RCPT TO:<no-one@far.example>\r\n")).endswith("553 5.7.1 not here\r\n")
+    assert (await smtp.send(RCPT + b"BDAT 6 LAST\r\nspam\r\n")).endswith("taken\r\n554 5.6.0 no\r\n")
+    assert "250 2.0.0 Ok: 5 bytes queued as " in await smtp.send(MAIL + RCPT + b"BDAT 5 LAST\r\nham\r\n")
+    log = smtp.close()
+    assert len(smtp.queued()) == 1
     assert any("reject: RCPT from unknown[127.0.0.1]: 553 5.7.1 not here; from=<a@example.com>" in line for line in log)
     assert any("reject: END-OF-MESSAGE from unknown[127.0.0.1]: 554 5.6.0 no; " in line for line in log)
 
 
-async def test_main_cf_refuses_before_the_hook_is_asked(tmp_path: Path) -> None:
+async def test_restrictions_of_main_cf_refuse_before_the_hook_is_called(tmp_path: Path) -> None:
     recorder = Recorder()
-    talk = Talk(tmp_path, recorder)
-    await talk.say(EHLO)
-    assert (await talk.say(MAIL + b"RCPT TO:<nobody-here@example.org>\r\n")).endswith("local recipient table\r\n")
+    smtp = HandlerSession(tmp_path, recorder)
+    await smtp.send(EHLO)
+    assert (await smtp.send(MAIL + b"RCPT TO:<nobody-here@example.org>\r\n")).endswith("local recipient table\r\n")
     assert [entry[0] for entry in recorder.seen] == ["EHLO", "MAIL"]
-    talk.close()
+    smtp.close()
 
 
-async def test_the_envelope_is_filled_where_there_are_no_hooks(tmp_path: Path) -> None:
+async def test_envelope_is_complete_without_hooks(tmp_path: Path) -> None:
     class Last:
         async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
             seen.append((envelope.mail_from, envelope.rcpt_tos, session.host_name, envelope.smtp_utf8))
@@ -186,44 +195,44 @@ async def test_the_envelope_is_filled_where_there_are_no_hooks(tmp_path: Path) -
             return "250 OK"
 
     seen: list[tuple[Any, ...]] = []
-    talk = Talk(tmp_path, Last())
-    await talk.say(EHLO)
-    await talk.say(b"MAIL FROM:<> SMTPUTF8\r\nRCPT TO:<user@example.org>\r\nBDAT 0 LAST\r\n")
-    await talk.say(MAIL + RCPT + b"BDAT 0 LAST\r\n")
-    talk.close()
+    smtp = HandlerSession(tmp_path, Last())
+    await smtp.send(EHLO)
+    await smtp.send(b"MAIL FROM:<> SMTPUTF8\r\nRCPT TO:<user@example.org>\r\nBDAT 0 LAST\r\n")
+    await smtp.send(MAIL + RCPT + b"BDAT 0 LAST\r\n")
+    smtp.close()
     assert seen == [
         ("<>", ["user@example.org"], "client.example", True),
         ("a@example.com", ["user@example.org"], "client.example", False),
     ]
 
 
-async def test_the_older_form_of_handle_ehlo(tmp_path: Path) -> None:
+async def test_older_form_of_handle_ehlo_works(tmp_path: Path) -> None:
     class Old:
         async def handle_EHLO(self, server: Any, session: Any, envelope: Any, hostname: str) -> str:
             session.host_name = hostname
             return "250 HELP"
 
-    talk = Talk(tmp_path, Old())
-    assert (await talk.say(EHLO)).endswith("\r\n250-CHUNKING\r\n250 HELP\r\n")
-    assert (await talk.say(b"MAIL FROM:<>\r\nRSET\r\n")).endswith("250 2.0.0 Ok\r\n")
-    talk.close()
+    smtp = HandlerSession(tmp_path, Old())
+    assert (await smtp.send(EHLO)).endswith("\r\n250-CHUNKING\r\n250 HELP\r\n")
+    assert (await smtp.send(b"MAIL FROM:<>\r\nRSET\r\n")).endswith("250 2.0.0 Ok\r\n")
+    smtp.close()
 
 
-@pytest.mark.parametrize("answer", [None, 250, "", "OK", "99 x", "354 go on", "250-a\r\n550 b", b"\xff"])
-async def test_an_answer_that_is_no_reply_is_the_default(tmp_path: Path, answer: object) -> None:
+@pytest.mark.parametrize("reply", [None, 250, "", "OK", "99 x", "354 go on", "250-a\r\n550 b", b"\xff"])
+async def test_invalid_result_of_hook_gives_default_reply(tmp_path: Path, reply: object) -> None:
     class Odd:
         async def handle_MAIL(self, *_: object) -> object:
-            return answer
+            return reply
 
-    talk = Talk(tmp_path, Odd())
-    assert await talk.say(MAIL) == NO_POLICY
-    assert await talk.say(b"RCPT TO:<user@example.org>\r\n") == "503 5.5.1 Error: need MAIL command\r\n"
-    assert any("which is no reply" in line for line in talk.close())
+    smtp = HandlerSession(tmp_path, Odd())
+    assert await smtp.send(MAIL) == NO_POLICY
+    assert await smtp.send(b"RCPT TO:<user@example.org>\r\n") == "503 5.5.1 Error: need MAIL command\r\n"
+    assert any("which is no reply" in line for line in smtp.close())
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, RecursionError])
 @pytest.mark.parametrize("form", ["coroutine", "function"])
-async def test_a_hook_that_raises_is_the_default_and_in_the_log(
+async def test_exception_in_hook_gives_default_reply_and_log_line(
     tmp_path: Path, error: type[BaseException], form: str
 ) -> None:
     async def coroutine(*_: object) -> str:
@@ -236,9 +245,9 @@ async def test_a_hook_that_raises_is_the_default_and_in_the_log(
         handle_MAIL = staticmethod(coroutine if form == "coroutine" else function)
         handle_NOOP = staticmethod(_fine)
 
-    talk = Talk(tmp_path, Broken())
-    assert await talk.say(MAIL) + await talk.say(b"NOOP\r\n") == NO_POLICY + "250 fine\r\n"
-    log = talk.close()
+    smtp = HandlerSession(tmp_path, Broken())
+    assert await smtp.send(MAIL) + await smtp.send(b"NOOP\r\n") == NO_POLICY + "250 fine\r\n"
+    log = smtp.close()
     assert f"warning: handle_MAIL: {error.__name__}: oops" in log
     assert any(line.startswith("statistics: handle_MAIL calls=1 failed=1 late=0") for line in log)
 
@@ -247,7 +256,7 @@ async def _fine(*_: object) -> str:
     return "250 fine"
 
 
-async def test_handle_exception_turns_an_exception_into_a_reply(tmp_path: Path) -> None:
+async def test_handle_exception_converts_an_exception_to_a_reply(tmp_path: Path) -> None:
     class Careful:
         async def handle_MAIL(self, *_: object) -> str:
             raise ValueError("oops")
@@ -259,16 +268,16 @@ async def test_handle_exception_turns_an_exception_into_a_reply(tmp_path: Path) 
         async def handle_exception(self, error: Exception) -> str:
             raise error
 
-    talk = Talk(tmp_path / "1", Careful())
-    assert await talk.say(MAIL) == "450 4.0.0 ValueError oops\r\n"
-    talk.close()
-    talk = Talk(tmp_path / "2", Careless())
-    assert await talk.say(MAIL) == NO_POLICY
-    talk.close()
+    smtp = HandlerSession(tmp_path / "1", Careful())
+    assert await smtp.send(MAIL) == "450 4.0.0 ValueError oops\r\n"
+    smtp.close()
+    smtp = HandlerSession(tmp_path / "2", Careless())
+    assert await smtp.send(MAIL) == NO_POLICY
+    smtp.close()
 
 
 class Hanging:
-    """Hooks that never answer: one waits, one blocks its thread, one blocks its event loop."""
+    """Hooks that never return: one waits, one blocks its thread, one blocks its event loop."""
 
     def __init__(self) -> None:
         self.end = threading.Event()
@@ -294,7 +303,7 @@ class Hanging:
 
 @pytest.fixture
 def hanging() -> Iterator[Hanging]:
-    """A handler that hangs until the test is over."""
+    """A handler that hangs until the test ends."""
     found = Hanging()
     yield found
     found.end.set()
@@ -304,36 +313,36 @@ SHORT = ["smtpd_python_handler_timeout = 2s"]
 
 
 @pytest.mark.parametrize("command", [b"NOOP\r\n", b"RSET\r\n"])
-async def test_a_hook_that_hangs_costs_its_session_the_deadline_and_others_nothing(
+async def test_hanging_hook_delays_only_its_session_until_the_deadline(
     tmp_path: Path, hanging: Hanging, command: bytes
 ) -> None:
-    talk = Talk(tmp_path, hanging, SHORT)
-    assert talk.server.service.handler is not None
-    slow = asyncio.create_task(talk.say(command))
+    smtp = HandlerSession(tmp_path, hanging, SHORT)
+    assert smtp.server.service.handler is not None
+    slow = asyncio.create_task(smtp.send(command))
     await asyncio.sleep(0)
-    other = talk.server.connect()
+    other = smtp.server.connect()
     other.written.clear()
-    # No hook, no waiting, whatever the handler does.
-    assert (await talk.say(EHLO, other)).endswith("250 CHUNKING\r\n")
+    # A command without a hook does not wait for the handler.
+    assert (await smtp.send(EHLO, other)).endswith("250 CHUNKING\r\n")
     assert not slow.done()
     assert await slow == NO_POLICY
-    # Afterwards hooks of either form answer again.
-    assert await talk.say(b"VRFY user@example.org\r\n") == "252 OK\r\n"
-    assert await talk.say(MAIL, other) == "250 OK\r\n"
+    # Hooks of both forms work again afterwards.
+    assert await smtp.send(b"VRFY user@example.org\r\n") == "252 OK\r\n"
+    assert await smtp.send(MAIL, other) == "250 OK\r\n"
     other.leave()
-    log = talk.close()
+    log = smtp.close()
     assert f"warning: handle_{command.decode().strip()}: no answer within 2 s" in log
     assert any("late=1" in line for line in log)
     assert any("another one is started" in line for line in log) == (command == b"RSET\r\n")
 
 
-async def test_a_coroutine_that_waits_is_cancelled_and_its_loop_kept(tmp_path: Path, hanging: Hanging) -> None:
-    talk = Talk(tmp_path, hanging, SHORT)
-    await talk.say(EHLO)
-    assert (await talk.say(MAIL + RCPT)).endswith(NO_POLICY)
+async def test_waiting_coroutine_is_cancelled_and_its_event_loop_kept(tmp_path: Path, hanging: Hanging) -> None:
+    smtp = HandlerSession(tmp_path, hanging, SHORT)
+    await smtp.send(EHLO)
+    assert (await smtp.send(MAIL + RCPT)).endswith(NO_POLICY)
     await asyncio.sleep(0.1)
-    assert (await talk.say(b"RSET\r\n")) == NO_POLICY
-    assert [line for line in talk.close() if "another one" in line] == []
+    assert (await smtp.send(b"RSET\r\n")) == NO_POLICY
+    assert [line for line in smtp.close() if "another one" in line] == []
 
 
 async def test_blocked_threads_and_loops_are_bounded(hanging: Hanging, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,20 +364,20 @@ async def test_blocked_threads_and_loops_are_bounded(hanging: Hanging, monkeypat
     assert await runs.run(hanging.handle_VRFY, (), 10.0) == "252 OK"
 
 
-async def test_a_client_that_leaves_ends_its_question(tmp_path: Path, hanging: Hanging) -> None:
-    talk = Talk(tmp_path, hanging)
-    await talk.say(EHLO)
-    talk.client.say(MAIL + RCPT)
-    while not talk.client.written.endswith(b"250 OK\r\n"):
+async def test_disconnect_of_client_cancels_its_hook(tmp_path: Path, hanging: Hanging) -> None:
+    smtp = HandlerSession(tmp_path, hanging)
+    await smtp.send(EHLO)
+    smtp.client.send(MAIL + RCPT)
+    while not smtp.client.written.endswith(b"250 OK\r\n"):
         await asyncio.sleep(0.01)
-        talk.client.hear()
-    task = talk.client.task
+        smtp.client.receive()
+    task = smtp.client.task
     assert task is not None
-    talk.client.leave()
+    smtp.client.leave()
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert task.cancelled()
-    talk.close()
+    smtp.close()
 
 
 @pytest.mark.parametrize(
@@ -385,8 +394,8 @@ async def test_a_client_that_leaves_ends_its_question(tmp_path: Path, hanging: H
         (None, None),
     ],
 )
-def test_replies_are_read_from_what_hooks_return(status: object, expected: Reply | None) -> None:
-    assert handler.parse(status) == expected
+def test_replies_are_parsed_from_results_of_hooks(status: object, expected: Reply | None) -> None:
+    assert parse(status) == expected
 
 
 MODULE = """\
@@ -407,7 +416,9 @@ ready = Policy()
 
 
 @pytest.mark.parametrize("name", ["a_policy:Policy", "a_policy:ready"])
-def test_the_handler_is_found_beside_main_cf(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handler_is_loaded_from_directory_of_main_cf(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "a_policy.py").write_text(MODULE)
     log = Log("mx", "postfix", "smtpd", 1, 0, "memory:")
@@ -429,7 +440,7 @@ def test_the_handler_is_found_beside_main_cf(tmp_path: Path, name: str, monkeypa
 
 
 def plain(password: bytes) -> str:
-    """Return the command of a user with this password."""
+    """Return the AUTH PLAIN command for this password."""
     return "AUTH PLAIN " + b64encode(b"\0user\0" + password).decode()
 
 
@@ -442,7 +453,7 @@ FAR = b"RCPT TO:<x@far.example>\r\n"
 
 
 def check(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
-    """aiosmtpd's contract of an authenticator."""
+    """An authenticator as aiosmtpd defines it."""
     assert server.session is session
     assert mechanism in ("LOGIN", "PLAIN")
     if data.password == b"raise":
@@ -457,30 +468,30 @@ class Passwords:
 
 
 class Own:
-    """Mechanisms of one's own, in both forms, and no others."""
+    """Only custom mechanisms, in both forms."""
 
     async def auth_COUNT__ME(self, server: Any, args: list[str]) -> AuthResult:
-        said = [await server.challenge_auth(str(n)) for n in range(3)]
-        return AuthResult(success=said == [b"a", b"b", b"c"], handled=False, auth_data="counted")
+        replies = [await server.challenge_auth(str(n)) for n in range(3)]
+        return AuthResult(success=replies == [b"a", b"b", b"c"], handled=False, auth_data="counted")
 
     @auth_mechanism("X-SYNC")
     def auth_sync(self, server: Any, args: list[str]) -> Any:
         return AuthResult(success=True, message="235 2.7.0 welcome") if args[1:] == ["x"] else MISSING
 
 
-async def say_all(talk: Talk, *lines: str) -> list[str]:
-    return [(await talk.say(f"{line}\r\n".encode())).removesuffix("\r\n") for line in lines]
+async def send_all(smtp: HandlerSession, *lines: str) -> list[str]:
+    return [(await smtp.send(f"{line}\r\n".encode())).removesuffix("\r\n") for line in lines]
 
 
-async def test_login_and_plain_ask_the_authenticator(tmp_path: Path) -> None:
-    talk = Talk(tmp_path, Passwords(), SASL)
-    assert "250-AUTH LOGIN PLAIN\r\n" in await talk.say(EHLO)
-    assert "454 4.7.1 <x@far.example>: Relay access denied\r\n" in (await talk.say(MAIL + FAR)).replace(
+async def test_login_and_plain_use_the_authenticator(tmp_path: Path) -> None:
+    smtp = HandlerSession(tmp_path, Passwords(), SASL)
+    assert "250-AUTH LOGIN PLAIN\r\n" in await smtp.send(EHLO)
+    assert "454 4.7.1 <x@far.example>: Relay access denied\r\n" in (await smtp.send(MAIL + FAR)).replace(
         "554 5", "454 4"
     )
     user, secret = (b64encode(word).decode() for word in (b"user", b"secret"))
-    answers = await say_all(
-        talk,
+    replies = await send_all(
+        smtp,
         "RSET",
         plain(b"wrong"),
         "AUTH PLAIN %%%",
@@ -492,12 +503,12 @@ async def test_login_and_plain_ask_the_authenticator(tmp_path: Path) -> None:
         secret,
         "AUTH PLAIN",
     )
-    assert answers[1:4] == [
+    assert replies[1:4] == [
         "535 5.7.8 Authentication credentials invalid",
         "501 5.5.2 Can't decode base64",
         "504 5.5.4 Unrecognized authentication type",
     ]
-    assert [answer[:9] for answer in answers[4:]] == [
+    assert [reply[:9] for reply in replies[4:]] == [
         "334 VXNlc",
         "501 5.7.0",
         "334 VXNlc",
@@ -505,29 +516,29 @@ async def test_login_and_plain_ask_the_authenticator(tmp_path: Path) -> None:
         "235 2.7.0",
         "503 5.5.1",
     ]
-    assert await talk.say(MAIL + FAR) == "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
-    assert "queued" in await talk.say(b"BDAT 4 LAST\r\nhi\r\n")
-    session = talk.server.service.attended[talk.client.key].session
+    assert await smtp.send(MAIL + FAR) == "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
+    assert "queued" in await smtp.send(b"BDAT 4 LAST\r\nhi\r\n")
+    session: Any = smtp.policy.server.session
     assert (session.authenticated, session.auth_data, session.login_data) == (True, (b"user", b"secret"), b"user")
-    log = talk.close()
+    log = smtp.close()
     failed = "SASL PLAIN authentication failed: Authentication credentials invalid"
     assert f"warning: unknown[127.0.0.1]: {failed}" in log
     assert any(line.endswith("client=unknown[127.0.0.1], sasl_method=LOGIN, sasl_username=user") for line in log)
     assert any(" auth=1/6 " in line for line in log if line.startswith("disconnect"))
-    (message,) = talk.queued()
+    (message,) = smtp.queued()
     text = (tmp_path / "queue" / "incoming").glob("?" * 16)
     content = b"".join(path.read_bytes() for path in text)
     assert b"(Authenticated sender: user)\r\n\tby mx.example.org (Postfix) with ESMTPA id " in content
     assert message["sender"] == "a@example.com"
 
 
-async def test_mechanisms_of_the_handlers_own(tmp_path: Path) -> None:
-    talk = Talk(tmp_path, Own(), SASL)
-    assert "250-AUTH COUNT-ME X-SYNC\r\n" in await talk.say(EHLO)
-    answers = await say_all(
-        talk, "AUTH PLAIN x", "AUTH X-SYNC", "AUTH COUNT-ME", "YQ==", "Yg==", "eA==", "AUTH X-SYNC x"
+async def test_custom_mechanisms_of_the_handler_work(tmp_path: Path) -> None:
+    smtp = HandlerSession(tmp_path, Own(), SASL)
+    assert "250-AUTH COUNT-ME X-SYNC\r\n" in await smtp.send(EHLO)
+    replies = await send_all(
+        smtp, "AUTH PLAIN x", "AUTH X-SYNC", "AUTH COUNT-ME", "YQ==", "Yg==", "eA==", "AUTH X-SYNC x"
     )
-    assert answers == [
+    assert replies == [
         "504 5.5.4 Unrecognized authentication type",
         "535 5.7.8 Authentication credentials invalid",
         "334 MA==",
@@ -536,12 +547,12 @@ async def test_mechanisms_of_the_handlers_own(tmp_path: Path) -> None:
         "535 5.7.8 Authentication credentials invalid",
         "235 2.7.0 welcome",
     ]
-    assert await talk.say(MAIL + FAR) == "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
-    talk.close()
+    assert await smtp.send(MAIL + FAR) == "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
+    smtp.close()
 
 
 @pytest.mark.parametrize("form", ["coroutine", "function"])
-async def test_handle_auth_answers_for_all_mechanisms(tmp_path: Path, form: str) -> None:
+async def test_handle_auth_replaces_all_mechanisms(tmp_path: Path, form: str) -> None:
     async def coroutine(self: object, server: Any, session: Any, envelope: Any, args: list[str]) -> str:
         session.auth_data = args[1]
         return "235 2.7.0 by the hook"
@@ -550,51 +561,49 @@ async def test_handle_auth_answers_for_all_mechanisms(tmp_path: Path, form: str)
         return "535 5.7.8 not by the hook"
 
     hook = coroutine if form == "coroutine" else function
-    talk = Talk(tmp_path, type("Hooked", (), {"handle_AUTH": hook})(), SASL)
-    await talk.say(EHLO)
-    (answer,) = await say_all(talk, "AUTH PLAIN x")
-    assert answer == ("235 2.7.0 by the hook" if form == "coroutine" else "535 5.7.8 not by the hook")
-    talk.close()
+    smtp = HandlerSession(tmp_path, type("Hooked", (), {"handle_AUTH": hook})(), SASL)
+    await smtp.send(EHLO)
+    (reply,) = await send_all(smtp, "AUTH PLAIN x")
+    assert reply == ("235 2.7.0 by the hook" if form == "coroutine" else "535 5.7.8 not by the hook")
+    smtp.close()
 
 
-async def test_an_authenticator_that_fails_or_hangs_costs_its_session_a_454(tmp_path: Path) -> None:
-    talk = Talk(tmp_path, Passwords(), [*SASL, *SHORT])
-    await talk.say(EHLO)
-    assert await say_all(talk, plain(b"raise"), plain(b"block"), plain(b"secret")) == [
+async def test_failing_or_hanging_authenticator_gives_454(tmp_path: Path) -> None:
+    smtp = HandlerSession(tmp_path, Passwords(), [*SASL, *SHORT])
+    await smtp.send(EHLO)
+    assert await send_all(smtp, plain(b"raise"), plain(b"block"), plain(b"secret")) == [
         "454 4.7.0 Temporary authentication failure",
         "454 4.7.0 Temporary authentication failure",
         "235 2.7.0 Authentication successful",
     ]
-    log = talk.close()
+    log = smtp.close()
     assert "warning: handle_AUTH: ValueError: oops" in log
     assert "warning: AUTH: no answer within 2 s" in log
     assert any(line.startswith("statistics: handle_AUTH calls=3 failed=1 late=1 ") for line in log)
 
 
-async def test_handle_exception_is_asked_about_an_authenticator_too(tmp_path: Path) -> None:
+async def test_handle_exception_handles_errors_of_authenticator(tmp_path: Path) -> None:
     class Careful(Passwords):
         async def handle_exception(self, error: Exception) -> str:
             return f"454 4.7.1 {type(error).__name__}"
 
-    talk = Talk(tmp_path, Careful(), SASL)
-    await talk.say(EHLO)
-    assert await say_all(talk, plain(b"raise")) == ["454 4.7.1 ValueError"]
-    talk.close()
+    smtp = HandlerSession(tmp_path, Careful(), SASL)
+    await smtp.send(EHLO)
+    assert await send_all(smtp, plain(b"raise")) == ["454 4.7.1 ValueError"]
+    smtp.close()
 
 
-async def test_a_client_that_leaves_in_the_middle_ends_the_exchange(tmp_path: Path) -> None:
-    talk = Talk(tmp_path, Passwords(), SASL)
-    await talk.say(EHLO)
-    assert await say_all(talk, "AUTH PLAIN") == ["334 "]
-    policy = talk.server.service.attended[talk.client.key]._policy
-    assert policy is not None
-    exchange = policy._exchange
+async def test_disconnect_of_client_cancels_the_auth_exchange(tmp_path: Path) -> None:
+    smtp = HandlerSession(tmp_path, Passwords(), SASL)
+    await smtp.send(EHLO)
+    assert await send_all(smtp, "AUTH PLAIN") == ["334 "]
+    exchange = smtp.policy.exchange
     assert exchange is not None
-    talk.client.leave()
+    smtp.client.leave()
     await until(lambda: exchange._work is not None and exchange._work.done())
     assert exchange._work is not None
     assert exchange._work.cancelled()
-    talk.close()
+    smtp.close()
 
 
 @pytest.mark.parametrize(
@@ -605,13 +614,13 @@ async def test_a_client_that_leaves_in_the_middle_ends_the_exchange(tmp_path: Pa
         (["smtpd_sasl_auth_enable = yes", "smtpd_tls_auth_only = yes"], Passwords, "AUTH is not offered"),
     ],
 )
-async def test_auth_is_not_offered_where_nobody_could_use_it(
+async def test_auth_is_not_offered_when_it_cannot_work(
     tmp_path: Path, options: list[str], handler_class: type, warning: str
 ) -> None:
-    talk = Talk(tmp_path, handler_class(), options)
-    assert "AUTH" not in await talk.say(EHLO)
-    assert await say_all(talk, plain(b"secret")) == ["503 5.5.1 Error: authentication not enabled"]
-    assert any(warning in line for line in talk.close())
+    smtp = HandlerSession(tmp_path, handler_class(), options)
+    assert "AUTH" not in await smtp.send(EHLO)
+    assert await send_all(smtp, plain(b"secret")) == ["503 5.5.1 Error: authentication not enabled"]
+    assert any(warning in line for line in smtp.close())
 
 
 def test_real_clients_authenticate(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The queue manager over its real sockets, with a producer and delivery agents that are made here."""
+"""The queue manager over its real sockets, with a fake producer and fake delivery agents."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from postillion._core.queue import QueueError
 from postillion.address.resolve import Resolver, Unresolved
 from postillion.config import Config
 from postillion.program import ipc
+from postillion.qmgr.settings import Configuration
 from postillion.qmgr.shell import Shell
 from support.mta import until
 from support.queue_files import Message, announce, frame, write_segment
@@ -38,7 +39,7 @@ maillog_file = /dev/null
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening socket at `path`."""
+    """Return a listening socket at `path`."""
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
@@ -49,7 +50,7 @@ def listen(path: Path) -> socket.socket:
 
 
 class FakeDaemon:
-    """What the shell needs of a Daemon."""
+    """The part of a `Daemon` that the shell needs."""
 
     def __init__(self, directory: Path, more: str = "") -> None:
         (directory / "main.cf").write_text(MAIN_CF.format(directory=directory) + more)
@@ -59,22 +60,22 @@ class FakeDaemon:
         self.stopping = asyncio.Event()
         self.draining = asyncio.Event()
         self.listeners = [listen(directory / "public" / "qmgr")]
-        # As master would: a trigger is accepted, and an agent comes some time.
+        # As master does: a trigger connects, and an agent registers later.
         self.services = [listen(directory / "private" / name) for name in ("smtp", "relay", "bounce")]
         self.lines: list[str] = []
 
     def logged(self) -> list[str]:
-        """All lines so far."""
+        """Return all log lines so far."""
         self.lines += self.log.take_lines()
         return self.lines
 
 
 @asynccontextmanager
 async def qmgr(directory: Path, more: str = "") -> AsyncIterator[FakeDaemon]:
-    """A queue manager in `directory` for a while."""
+    """Run a queue manager in `directory` during the block."""
     os.chdir(directory)
     daemon = FakeDaemon(directory, more)
-    shell = Shell(daemon)  # type: ignore[arg-type]
+    shell = Shell(daemon, Configuration(daemon.config, daemon.log.warning))  # type: ignore[arg-type]
     serving = asyncio.create_task(shell.serve())
     await asyncio.sleep(0)
     try:
@@ -85,13 +86,13 @@ async def qmgr(directory: Path, more: str = "") -> AsyncIterator[FakeDaemon]:
 
 
 class FakeAgent:
-    """A delivery agent; `settle(job)` decides what becomes of each job, None keeps it."""
+    """A delivery agent. `finish(job)` decides the result of each job; None keeps jobs pending."""
 
-    def __init__(self, directory: Path, settle: Callable[[DeliveryJob], None] | None) -> None:
+    def __init__(self, directory: Path, finish: Callable[[DeliveryJob], None] | None) -> None:
         self.link = AgentLink(Log("mx", "postfix", "smtp", 1, 0, "memory:"), str(directory))
-        self.settle = settle
+        self.finish = finish
         self.jobs: list[DeliveryJob] = []
-        self.came = asyncio.Event()
+        self.received = asyncio.Event()
 
     async def connect(self, transport: str, capacity: int = 20) -> FakeAgent:
         reader, self.writer = await asyncio.open_unix_connection("private/qmgr")
@@ -103,30 +104,30 @@ class FakeAgent:
         while data := await reader.read(65536):
             for job in self.link.receive(data):
                 self.jobs.append(job)
-                if self.settle is not None:
-                    self.settle(job)
+                if self.finish is not None:
+                    self.finish(job)
                     self.writer.write(job.result())
-            self.came.set()
+            self.received.set()
 
     async def close(self) -> None:
         self.writer.close()
         await self.task
 
     async def has(self, count: int) -> list[DeliveryJob]:
-        """Wait until `count` jobs came."""
+        """Wait for `count` jobs; return all jobs."""
         async with asyncio.timeout(WAIT_S):
             while len(self.jobs) < count:
-                self.came.clear()
-                await self.came.wait()
+                self.received.clear()
+                await self.received.wait()
         return self.jobs
 
 
-def outcome(word: str, dsn: str, text: str) -> Callable[[DeliveryJob], None]:
-    def settle(job: DeliveryJob) -> None:
+def outcome(status: str, dsn: str, text: str) -> Callable[[DeliveryJob], None]:
+    def finish(job: DeliveryJob) -> None:
         for recipient in job.recipients:
-            job.status(recipient.index, word, dsn, text)  # type: ignore[arg-type]
+            job.status(recipient.index, status, dsn, text)  # type: ignore[arg-type]
 
-    return settle
+    return finish
 
 
 SENT = outcome("sent", "2.0.0", "ok")
@@ -135,11 +136,11 @@ BOUNCED = outcome("bounced", "5.1.1", "no such user")
 
 
 async def ask(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """A control request, as the commands ask it."""
+    """Send a control request as the commands do; return the replies."""
     return await asyncio.to_thread(lambda: list(ipc.ask("public/qmgr", request)))
 
 
-async def test_a_message_goes_to_the_agent_of_its_transport_and_out_of_the_queue(tmp_path: Path) -> None:
+async def test_message_is_delivered_by_agent_of_its_transport_and_removed(tmp_path: Path) -> None:
     async with qmgr(tmp_path) as daemon:
         agent = await FakeAgent(tmp_path, SENT).connect("smtp")
         message = Message(NOW_US, ["a@example.net", "b@example.net", "c@example.edu"])
@@ -157,7 +158,7 @@ async def test_a_message_goes_to_the_agent_of_its_transport_and_out_of_the_queue
         await agent.close()
 
 
-async def test_a_queue_manager_that_starts_again_knows_everything(tmp_path: Path) -> None:
+async def test_restarted_queue_manager_restores_its_state(tmp_path: Path) -> None:
     began = time.time()
     done, late, held = (Message(time.time_ns() // 1000 + n, [f"r{n}@example.net"]) for n in range(3))
     async with qmgr(tmp_path) as daemon:
@@ -189,7 +190,7 @@ async def test_a_queue_manager_that_starts_again_knows_everything(tmp_path: Path
         assert await ask({"verb": "list"}) == []
 
 
-async def test_mail_that_nobody_announced_is_found_at_the_start_and_by_a_trigger(tmp_path: Path) -> None:
+async def test_unannounced_mail_is_found_at_start_and_by_trigger(tmp_path: Path) -> None:
     write_segment(tmp_path, 1, [Message(NOW_US, ["a@example.net"])])
     async with qmgr(tmp_path):
         agent = await FakeAgent(tmp_path, SENT).connect("smtp")
@@ -201,20 +202,23 @@ async def test_mail_that_nobody_announced_is_found_at_the_start_and_by_a_trigger
         assert (await agent.has(2))[1].recipients[0].address == "b@example.net"
 
 
-async def test_what_bounces_is_reported_before_it_is_done(tmp_path: Path) -> None:
+async def test_bounce_is_reported_before_message_is_removed(tmp_path: Path) -> None:
     async with qmgr(tmp_path) as daemon:
         smtp = await FakeAgent(tmp_path, BOUNCED).connect("smtp")
-        message, from_nobody = Message(NOW_US, ["a@example.net"]), Message(NOW_US + 1, ["a@example.net"], sender="")
-        announce(tmp_path, 1, [message, from_nobody]).close()
+        message, from_null_sender = (
+            Message(NOW_US, ["a@example.net"]),
+            Message(NOW_US + 1, ["a@example.net"], sender=""),
+        )
+        announce(tmp_path, 1, [message, from_null_sender]).close()
         await smtp.has(2)
         assert ": removed" not in "".join(daemon.logged())
         bounce = await FakeAgent(tmp_path, SENT).connect("bounce")
         reports = await bounce.has(2)
         assert sorted((report.kind, report.queue_id) for report in reports) == [
             ("bounce", message.id),
-            ("bounce", from_nobody.id),
+            ("bounce", from_null_sender.id),
         ]
-        await until(lambda: f"{from_nobody.id}: removed" in daemon.logged())
+        await until(lambda: f"{from_null_sender.id}: removed" in daemon.logged())
         [report] = [report for report in reports if report.queue_id == message.id]
         status = report.recipients[0].status
         assert status is not None
@@ -222,7 +226,7 @@ async def test_what_bounces_is_reported_before_it_is_done(tmp_path: Path) -> Non
         await until(lambda: f"{message.id}: removed" in daemon.logged())
 
 
-async def test_a_transport_without_agents_defers_its_mail(tmp_path: Path) -> None:
+async def test_transport_without_agents_defers_its_mail(tmp_path: Path) -> None:
     async with qmgr(tmp_path) as daemon:
         message = Message(NOW_US, ["a@mailbox.example"])
         announce(tmp_path, 1, [message]).close()
@@ -232,8 +236,8 @@ async def test_a_transport_without_agents_defers_its_mail(tmp_path: Path) -> Non
         assert any(line.startswith("warning: connect to transport private/virtual: ") for line in daemon.logged())
 
 
-async def test_a_dead_destination_suspends_its_mail_and_no_other(tmp_path: Path) -> None:
-    def settle(job: DeliveryJob) -> None:
+async def test_dead_destination_suspends_only_its_own_mail(tmp_path: Path) -> None:
+    def finish(job: DeliveryJob) -> None:
         if job.nexthop == "dead.example":
             job.site_failed("4.4.1", "connect to dead.example[192.0.2.1]:25: Connection refused")
             DEFERRED(job)
@@ -241,19 +245,21 @@ async def test_a_dead_destination_suspends_its_mail_and_no_other(tmp_path: Path)
             SENT(job)
 
     async with qmgr(tmp_path) as daemon:
-        agent = await FakeAgent(tmp_path, settle).connect("smtp", capacity=100)
+        agent = await FakeAgent(tmp_path, finish).connect("smtp", capacity=100)
         dead = [Message(NOW_US + n, ["x@dead.example"]) for n in range(20)]
         announce(tmp_path, 1, [*dead, Message(NOW_US + 99, ["y@alive.example"])]).close()
         await until(lambda: any(job.nexthop == "alive.example" for job in agent.jobs))
         text = "(delivery temporarily suspended: connect to dead.example[192.0.2.1]:25: Connection refused)"
         suspended = await until(
-            lambda: len(found := [line for line in daemon.logged() if line.endswith(text)]) == 15 and found
+            lambda: found if len(found := [line for line in daemon.logged() if line.endswith(text)]) == 15 else []
         )
         assert all("relay=none" in line and "dsn=4.4.1, status=deferred" in line for line in suspended)
-        assert sum(job.nexthop == "dead.example" for job in agent.jobs) == 5, "the initial concurrency, then death"
+        assert sum(job.nexthop == "dead.example" for job in agent.jobs) == 5, (
+            "the initial concurrency, then the destination is dead"
+        )
 
 
-async def test_the_jobs_of_a_lost_agent_go_to_another(tmp_path: Path) -> None:
+async def test_jobs_of_lost_agent_go_to_another_agent(tmp_path: Path) -> None:
     async with qmgr(tmp_path) as daemon:
         lost = await FakeAgent(tmp_path, None).connect("smtp")
         messages = [Message(NOW_US + n, [f"r{n}@example.net"]) for n in range(3)]
@@ -266,13 +272,15 @@ async def test_the_jobs_of_a_lost_agent_go_to_another(tmp_path: Path) -> None:
             await until(lambda id=message.id: f"{id}: removed" in daemon.logged())  # type: ignore[misc]
 
 
-async def test_a_second_queue_manager_is_refused(tmp_path: Path) -> None:
+async def test_second_queue_manager_is_refused(tmp_path: Path) -> None:
     async with qmgr(tmp_path):
+        again = FakeDaemon(tmp_path)
+        configuration = Configuration(again.config, again.log.warning)
         with pytest.raises(QueueError, match="another queue manager"):
-            Shell(FakeDaemon(tmp_path))  # type: ignore[arg-type]
+            Shell(again, configuration)  # type: ignore[arg-type]
 
 
-async def test_hostile_peers_are_disconnected_and_nobody_else(tmp_path: Path) -> None:
+async def test_only_hostile_peers_are_disconnected(tmp_path: Path) -> None:
     async with qmgr(tmp_path) as daemon:
         agent = await FakeAgent(tmp_path, SENT).connect("smtp")
         for path in ("private/qmgr", "public/qmgr"):
@@ -292,7 +300,7 @@ async def test_hostile_peers_are_disconnected_and_nobody_else(tmp_path: Path) ->
         assert (await ask({"verb": "place", "id": "../etc"}))[0]["path"] is None
 
 
-async def test_reload_takes_new_routes_and_survives_a_bad_main_cf(tmp_path: Path) -> None:
+async def test_reload_applies_new_routes_and_survives_bad_main_cf(tmp_path: Path) -> None:
     async with qmgr(tmp_path) as daemon:
         smtp = await FakeAgent(tmp_path, SENT).connect("smtp")
         relay = await FakeAgent(tmp_path, SENT).connect("relay")
@@ -323,16 +331,14 @@ async def test_reload_takes_new_routes_and_survives_a_bad_main_cf(tmp_path: Path
         ("user@[127.0.0.1]", ("local", "mx.example.org", None)),
     ],
 )
-def test_the_class_of_a_domain_decides_its_way(
-    tmp_path: Path, address: str, route: tuple[str, str, str | None]
-) -> None:
+def test_address_class_decides_the_route(tmp_path: Path, address: str, route: tuple[str, str, str | None]) -> None:
     (tmp_path / "main.cf").write_text(MAIN_CF.format(directory=tmp_path))
     resolver = Resolver(Config.load(str(tmp_path)), pytest.fail)
     assert tuple(resolver.resolve(address)) == route
     assert resolver.by_domain
 
 
-def test_relayhost_and_transport_maps_override(tmp_path: Path) -> None:
+def test_relayhost_and_transport_maps_override_the_route(tmp_path: Path) -> None:
     table = "inline:{ a@example.net=slow:, .example.net=:[gw], example.org=discard:, {bad.example=error:5.0.0 no} }"
     more = f"relayhost = [hub.example]:587\nrecipient_delimiter = +\ntransport_maps = {table}\n"
     (tmp_path / "main.cf").write_text(MAIN_CF.format(directory=tmp_path) + more)
@@ -349,7 +355,7 @@ def test_relayhost_and_transport_maps_override(tmp_path: Path) -> None:
         assert tuple(resolver.resolve(address))[:2] == route, address
 
 
-def test_a_table_without_addresses_goes_by_domain(tmp_path: Path) -> None:
+def test_transport_table_without_addresses_allows_routing_by_domain(tmp_path: Path) -> None:
     (tmp_path / "transport").write_text("example.net slow:\n")
     (tmp_path / "main.cf").write_text(
         MAIN_CF.format(directory=tmp_path) + f"transport_maps = texthash:{tmp_path}/transport\n"
@@ -361,7 +367,7 @@ def test_a_table_without_addresses_goes_by_domain(tmp_path: Path) -> None:
     assert not resolver.by_domain
 
 
-def test_addresses_that_are_none_and_tables_that_fail(tmp_path: Path) -> None:
+def test_bad_addresses_and_failing_tables_are_unresolved(tmp_path: Path) -> None:
     (tmp_path / "main.cf").write_text(MAIN_CF.format(directory=tmp_path) + "transport_maps = fail:x\n")
     resolver = Resolver(Config.load(str(tmp_path)), lambda _text: None)
     for address, dsn in {"user@": "5.1.3", "@example.org": "5.1.3", "a@example.net": "4.3.0"}.items():

@@ -1,4 +1,4 @@
-"""sendmail: a whole file in maildrop/ and status 0, or nothing there and a status that says why."""
+"""sendmail: a complete file in maildrop/ and status 0, or no file and an error status."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WAIT_S = 20.0
 
 
 class Site:
-    """A configuration and a queue directory in which no mail system runs."""
+    """A configuration and a queue directory without a running mail system."""
 
     def __init__(self, directory: Path, main_cf: str = "") -> None:
         self.etc = directory / "etc"
@@ -33,14 +33,14 @@ class Site:
         (self.etc / "main.cf").write_text(f"queue_directory = {self.queue}\nmyhostname = mx.example.org\n{main_cf}")
 
     def sendmail(self, *words: str, message: bytes = b"Subject: x\n\nbody\n", **environment: str) -> tuple[int, str]:
-        """Run it; the exit status and standard error."""
+        """Run sendmail; return the exit status and standard error."""
         command = [sys.executable, "-m", "postillion.commands.sendmail", "-C", str(self.etc), *words]
         names = {key: value for key, value in os.environ.items() if key not in ("NAME", "MAIL_CONFIG")}
         done = subprocess.run(command, input=message, capture_output=True, timeout=WAIT_S, env=names | environment)
         return done.returncode, done.stderr.decode()
 
     def taken(self) -> tuple[Maildrop, bytes]:
-        """The one file, and its content; it is removed."""
+        """Read and remove the only file in maildrop/; return it and its content."""
         (path,) = self.maildrop.iterdir()
         reader = MaildropReader()
         content = reader.feed(path.read_bytes())
@@ -58,7 +58,7 @@ def addresses(maildrop: Maildrop) -> list[str]:
     return [recipient[0] for recipient in maildrop.recipients]
 
 
-def test_a_message_is_left_in_maildrop_when_no_mail_system_runs(site: Site) -> None:
+def test_message_waits_in_maildrop_without_running_mail_system(site: Site) -> None:
     assert site.sendmail("-i", "-f", "me@example.net", "-F", "A Name", "root", "a@example.com,b@example.com") == (0, "")
     maildrop, content = site.taken()
     assert (maildrop.sender, maildrop.full_name) == ("me@example.net", "A Name")
@@ -80,12 +80,12 @@ def test_a_message_is_left_in_maildrop_when_no_mail_system_runs(site: Site) -> N
         (["-i"], b"x" * 300_000, b"x" * 300_000),
     ],
 )
-def test_content_is_taken_as_sendmail_takes_it(site: Site, options: list[str], message: bytes, content: bytes) -> None:
+def test_content_is_read_as_by_sendmail(site: Site, options: list[str], message: bytes, content: bytes) -> None:
     assert site.sendmail(*options, "root", message=message) == (0, "")
     assert site.taken()[1] == content
 
 
-def test_recipients_come_from_the_headers_with_t(site: Site) -> None:
+def test_option_t_reads_recipients_from_headers(site: Site) -> None:
     message = b"To: a@example.com,\n\tB <b@example.com>\nBcc: c@example.com\n\nTo: body@example.com\n"
     assert site.sendmail("-t", "d@example.com", message=message) == (0, "")
     maildrop, content = site.taken()
@@ -94,12 +94,12 @@ def test_recipients_come_from_the_headers_with_t(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("sender", "expected"), [("", ""), ("<>", ""), ("A <a@b.c>", "a@b.c"), ("x", "x")])
-def test_the_sender_is_an_address(site: Site, sender: str, expected: str) -> None:
+def test_sender_is_reduced_to_its_address(site: Site, sender: str, expected: str) -> None:
     assert site.sendmail("-f", sender, "root") == (0, "")
     assert site.taken()[0].sender == expected
 
 
-def test_wishes_about_reports_are_written(site: Site) -> None:
+def test_dsn_options_are_written(site: Site) -> None:
     words = ["-N", "failure,delay", "-R", "hdrs", "-V", "a+b c", "-B", "8BITMIME", "-G"]
     assert site.sendmail(*words, "root") == (0, "")
     maildrop, _ = site.taken()
@@ -107,7 +107,7 @@ def test_wishes_about_reports_are_written(site: Site) -> None:
     assert (maildrop.ret, maildrop.envid, maildrop.body, maildrop.remote) == ("HDRS", "a+2Bb+20c", "8BITMIME", True)
 
 
-def test_a_name_cannot_add_a_record_or_a_header(site: Site) -> None:
+def test_full_name_cannot_add_records_or_headers(site: Site) -> None:
     assert site.sendmail("root", NAME="x\nBcc: v@example.com") == (0, "")
     assert site.taken()[0].full_name == "xBcc: v@example.com"
 
@@ -126,48 +126,50 @@ def test_a_name_cannot_add_a_record_or_a_header(site: Site) -> None:
         (["root"], b"x\n" * 700, os.EX_UNAVAILABLE, "message file too big"),
     ],
 )
-def test_what_cannot_be_done_leaves_nothing(
+def test_refused_submission_leaves_no_file(
     tmp_path: Path, words: list[str], message: bytes, status: int, text: str
 ) -> None:
     site = Site(tmp_path, "message_size_limit = 2000\n")
-    found, said = site.sendmail(*words, message=message)
-    assert found == status, said
-    assert said.startswith("sendmail: fatal: ")
-    assert text in said
-    assert said.count("\n") == 1
+    found, error = site.sendmail(*words, message=message)
+    assert found == status, error
+    assert error.startswith("sendmail: fatal: ")
+    assert text in error
+    assert error.count("\n") == 1
     assert list(site.maildrop.iterdir()) == []
 
 
-def test_the_configuration_and_the_directory_have_statuses_of_their_own(site: Site) -> None:
-    status, said = site.sendmail("-C", "/nowhere/main.cf", "root")
-    assert (status, "/nowhere/main.cf" in said) == (os.EX_CONFIG, True)
+def test_bad_configuration_and_missing_maildrop_have_own_exit_status(site: Site) -> None:
+    status, error = site.sendmail("-C", "/nowhere/main.cf", "root")
+    assert (status, "/nowhere/main.cf" in error) == (os.EX_CONFIG, True)
     site.maildrop.rmdir()
-    status, said = site.sendmail("root")
-    assert (status, "maildrop" in said) == (os.EX_TEMPFAIL, True)
+    status, error = site.sendmail("root")
+    assert (status, "maildrop" in error) == (os.EX_TEMPFAIL, True)
 
 
-def test_users_may_be_excluded(tmp_path: Path) -> None:
+def test_authorized_submit_users_excludes_users(tmp_path: Path) -> None:
     import pwd
 
     name = pwd.getpwuid(os.getuid()).pw_name
     site = Site(tmp_path, f"authorized_submit_users = !{name}, static:anyone\n")
-    status, said = site.sendmail("root")
-    assert (status, "not allowed to submit mail" in said) == (os.EX_NOPERM, True)
+    status, error = site.sendmail("root")
+    assert (status, "not allowed to submit mail" in error) == (os.EX_NOPERM, True)
 
 
-def test_an_interrupted_message_leaves_nothing(site: Site) -> None:
+def test_interrupted_submission_leaves_no_file(site: Site) -> None:
     command = [sys.executable, "-m", "postillion.commands.sendmail", "-C", str(site.etc), "root"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdin is not None
         process.stdin.write(b"Subject: x\n" * 10_000)
         process.stdin.flush()
-        wait_for("its file", lambda: any(path.stat().st_size > 100 for path in site.maildrop.iterdir()), WAIT_S)
+        wait_for(
+            "a file in maildrop", lambda: any(path.stat().st_size > 100 for path in site.maildrop.iterdir()), WAIT_S
+        )
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_S) == os.EX_TEMPFAIL
     assert list(site.maildrop.iterdir()) == []
 
 
-def test_pickup_is_told(site: Site) -> None:
+def test_pickup_is_triggered(site: Site) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(site.queue / "public" / "pickup"))
         listener.listen()
@@ -178,7 +180,7 @@ def test_pickup_is_told(site: Site) -> None:
             assert peer.recv(10) == b"W"
 
 
-def test_options_that_mean_nothing_here_are_passed_over() -> None:
+def test_irrelevant_options_are_ignored() -> None:
     words = [
         "-Am",
         "-L",
@@ -217,12 +219,12 @@ def test_options_that_mean_nothing_here_are_passed_over() -> None:
         ("sendmail", ["-qRexample.org"], "q", "Rexample.org"),
     ],
 )
-def test_modes(program: str, words: list[str], mode: str, flush: str) -> None:
+def test_program_name_and_options_select_mode(program: str, words: list[str], mode: str, flush: str) -> None:
     request = Request(program, words)
     assert (request.mode, request.flush) == (mode, flush)
 
 
-def test_notify_words() -> None:
+def test_notify_words_are_parsed() -> None:
     assert [notify_bits(text) for text in ("never", "success", "FAILURE, delay", "success,failure,delay")] == [
         1,
         2,

@@ -1,6 +1,6 @@
-"""One site, two programs: what Postfix does with a main.cf and a master.cf, Postillion does with the same two files.
+"""One site, two programs: with the same main.cf and master.cf, Postillion does what Postfix does.
 
-Every test runs twice, on Postillion and on the real Postfix, and asks the same of both.
+Every test runs twice, on Postillion and on the real Postfix, and expects the same of both.
 """
 
 import contextlib
@@ -35,16 +35,16 @@ HEADER = (
 
 @pytest.fixture(scope="module", params=PROGRAMS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Site]]:
-    """A running server, and which one it is."""
-    by = program(request)
-    site = Site(tmp_path_factory.mktemp(by))
-    with running(site, by):
-        yield by, site
+    """Run a server; yield its program and its site."""
+    mta = program(request)
+    site = Site(tmp_path_factory.mktemp(mta))
+    with running(site, mta):
+        yield mta, site
 
 
 @contextlib.contextmanager
 def arrival(site: Site, user: str) -> Iterator[list[Path]]:
-    """The block's list holds the user's new messages when the block ends; there must be at least one."""
+    """Yield a list. At the end of the block, wait for new messages of the user and add them to the list."""
     before = set(site.maildir(user))
     found: list[Path] = []
     yield found
@@ -59,7 +59,7 @@ def split(message: bytes, eol: bytes) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_a_body_reaches_the_next_hop_byte_for_byte(server: tuple[str, Site], body: bytes) -> None:
+def test_body_reaches_next_hop_byte_for_byte(server: tuple[str, Site], body: bytes) -> None:
     _, site = server
     with Sink(site.next_port) as sink, smtplib.SMTP("127.0.0.1", site.port) as client:
         client.sendmail("a@example.net", ["x@next.example"], HEADER + b"\r\n" + body, ["body=8bitmime"])
@@ -72,7 +72,7 @@ def test_a_body_reaches_the_next_hop_byte_for_byte(server: tuple[str, Site], bod
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_a_body_reaches_a_maildir_byte_for_byte(server: tuple[str, Site], body: bytes) -> None:
+def test_body_reaches_maildir_byte_for_byte(server: tuple[str, Site], body: bytes) -> None:
     _, site = server
     user = local_user()
     with arrival(site, user) as found, smtplib.SMTP("127.0.0.1", site.port) as client:
@@ -84,7 +84,7 @@ def test_a_body_reaches_a_maildir_byte_for_byte(server: tuple[str, Site], body: 
     assert f"Delivered-To: {user}@example.org".encode() in lines
 
 
-def test_several_recipients_are_one_transaction_and_each_has_its_own_fate(server: tuple[str, Site]) -> None:
+def test_several_recipients_share_a_transaction_with_separate_results(server: tuple[str, Site]) -> None:
     _, site = server
     user = local_user()
     with Sink(site.next_port, refuse={"bad@next.example": "550 5.1.1 no such user"}) as sink:
@@ -100,7 +100,7 @@ def test_several_recipients_are_one_transaction_and_each_has_its_own_fate(server
     assert "Return-Path: <>" in report
 
 
-def test_relaying_and_unknown_users_are_refused_in_the_dialogue(server: tuple[str, Site]) -> None:
+def test_unknown_users_are_refused_at_rcpt(server: tuple[str, Site]) -> None:
     _, site = server
     with smtplib.SMTP("127.0.0.1", site.port, "client.example.net") as client:
         client.ehlo()
@@ -109,7 +109,7 @@ def test_relaying_and_unknown_users_are_refused_in_the_dialogue(server: tuple[st
         assert client.rcpt("postmaster@example.org")[0] == 250
 
 
-def test_swaks(server: tuple[str, Site]) -> None:
+def test_swaks_delivers_mail(server: tuple[str, Site]) -> None:
     _, site = server
     swaks, user = peer("swaks"), local_user()
     with arrival(site, user) as found:
@@ -120,7 +120,7 @@ def test_swaks(server: tuple[str, Site]) -> None:
     assert b"\n.dot\n" in found[0].read_bytes()
 
 
-def test_msmtp(server: tuple[str, Site], tmp_path: Path) -> None:
+def test_msmtp_delivers_mail(server: tuple[str, Site], tmp_path: Path) -> None:
     _, site = server
     msmtp, user = peer("msmtp"), local_user()
     with arrival(site, user) as found:
@@ -131,7 +131,7 @@ def test_msmtp(server: tuple[str, Site], tmp_path: Path) -> None:
     assert b"\n.dot\nend\n" in found[0].read_bytes()
 
 
-def test_smtp_source_to_smtp_sink(server: tuple[str, Site]) -> None:
+def test_smtp_source_load_reaches_smtp_sink(server: tuple[str, Site]) -> None:
     _, site = server
     source, sink = peer("smtp-source"), peer("smtp-sink")
     drop = ["-u", "nobody"] if os.geteuid() == 0 else []
@@ -147,7 +147,7 @@ def test_smtp_source_to_smtp_sink(server: tuple[str, Site]) -> None:
         receiver.wait()
 
 
-def test_sendmail(server: tuple[str, Site]) -> None:
+def test_sendmail_delivers_mail(server: tuple[str, Site]) -> None:
     program, site = server
     user = local_user()
     sendmail = "/usr/sbin/sendmail" if program == "postfix" else str(POSTILLION_COMMANDS / "sendmail")
@@ -166,7 +166,7 @@ def test_sendmail(server: tuple[str, Site]) -> None:
         assert b"Return-Path: <a@example.net>" in header
 
 
-def test_the_queue_is_empty_in_the_end(server: tuple[str, Site]) -> None:
+def test_queue_is_empty_at_the_end(server: tuple[str, Site]) -> None:
     program, site = server
     queue = "/usr/sbin/postqueue" if program == "postfix" else str(POSTILLION_COMMANDS / "postqueue")
 

@@ -1,4 +1,4 @@
-"""The agent smtp between a queue manager and servers: verdicts, log lines, connections used again."""
+"""The agent smtp between a queue manager and servers: verdicts, log lines, connection reuse."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import pytest
 from postillion.delivery.smtp.agent import SmtpAgent
 from postillion.delivery.smtp.sessions import Route, Session
 from support.agents import WAIT_S, FakeDaemon, Hub, Mail, Script, drop, hang, server, serving
-from support.mta import until
+from support.mta import listening, until
 from support.ports import free_port
 
 
 @pytest.fixture
 def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop that the agent has in production."""
+    """Return the event loop policy of production."""
     uvloop = pytest.importorskip("uvloop")
     policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
     return policy
@@ -31,7 +31,7 @@ def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
 
 @asynccontextmanager
 async def smtp(directory: Path, more: str = "", protocol: str = "smtp") -> AsyncIterator[tuple[Hub, FakeDaemon]]:
-    """The agent at work."""
+    """Run the agent; yield the queue manager's end and the daemon."""
     daemon = FakeDaemon(directory, more, protocol)
     agent = lambda daemon: SmtpAgent(daemon, protocol, capacity=20)  # noqa: E731
     async with serving(directory, agent, daemon) as hub:
@@ -43,21 +43,14 @@ SINK = shutil.which("smtp-sink", path="/usr/sbin:/usr/bin")
 
 @asynccontextmanager
 async def sink(*options: str) -> AsyncIterator[int]:
-    """The port of Postfix's smtp-sink."""
+    """Run Postfix's smtp-sink; yield its port."""
     if SINK is None:
         pytest.skip("smtp-sink is missing: apt-get install postfix")
     port = free_port()
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
-    process = subprocess.Popen([SINK, *user, *options, f"127.0.0.1:{port}", "100"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([SINK, *user, *options, f"127.0.0.1:{port}", "100"], stderr=subprocess.DEVNULL)  # noqa: ASYNC220
     try:
-        for _ in range(200):
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                writer.close()
-                break
+        await until(lambda: listening(port))
         yield port
     finally:
         process.terminate()
@@ -65,11 +58,11 @@ async def sink(*options: str) -> AsyncIterator[int]:
 
 
 def mail(*recipients: str, **more: object) -> Mail:
-    """A message for these recipients."""
+    """Return a message for these recipients."""
     return Mail(0, list(recipients) or ["rcpt@example.com"], **more)  # type: ignore[arg-type]
 
 
-async def test_a_message_is_sent_and_logged(tmp_path: Path) -> None:
+async def test_message_is_sent_and_logged(tmp_path: Path) -> None:
     async with server(Script()) as script, smtp(tmp_path) as (hub, daemon):
         content = b"Subject: x\r\n\r\n..dot\r\n\xff\r\n"
         result = await hub.deliver(f"[127.0.0.1]:{script.port}", mail(content=content))
@@ -94,12 +87,12 @@ async def test_a_message_is_sent_and_logged(tmp_path: Path) -> None:
         ]
 
 
-async def test_recipients_of_one_message_fare_differently(tmp_path: Path) -> None:
-    answers = {
+async def test_each_recipient_of_a_message_has_its_own_status(tmp_path: Path) -> None:
+    replies = {
         "RCPT TO:<b@example.com> ORCPT=rfc822;b@example.com": "550 5.1.1 unknown",
         "RCPT TO:<c@example.com> ORCPT=rfc822;c@example.com": "450 4.2.0 greylisted",
     }
-    async with server(Script(answers)) as script, smtp(tmp_path) as (hub, daemon):
+    async with server(Script(replies)) as script, smtp(tmp_path) as (hub, daemon):
         where = f"127.0.0.1[127.0.0.1]:{script.port}"
         result = await hub.deliver(
             f"[127.0.0.1]:{script.port}", mail("a@example.com", "b@example.com", "c@example.com")
@@ -118,7 +111,7 @@ async def test_recipients_of_one_message_fare_differently(tmp_path: Path) -> Non
         )
 
 
-async def test_a_refused_connection_defers_and_names_the_site(tmp_path: Path) -> None:
+async def test_refused_connection_defers_and_reports_the_site(tmp_path: Path) -> None:
     port = free_port()
     async with smtp(tmp_path) as (hub, daemon):
         result = await hub.deliver(f"[127.0.0.1]:{port}", mail("a@example.com", "b@example.com"))
@@ -185,7 +178,7 @@ async def test_a_refused_connection_defers_and_names_the_site(tmp_path: Path) ->
         (Script(keywords=("SIZE 10",)), "5.3.4", "message size 17 exceeds size limit 10 of server {}", False),
     ],
 )
-async def test_every_trouble_has_its_text(tmp_path: Path, script: Script, dsn: str, text: str, site: bool) -> None:
+async def test_every_error_has_its_text(tmp_path: Path, script: Script, dsn: str, text: str, site: bool) -> None:
     async with server(script), smtp(tmp_path) as (hub, _):
         result = await hub.deliver(f"[127.0.0.1]:{script.port}")
         assert (result.only.dsn, result.only.text) == (dsn, text.format("127.0.0.1[127.0.0.1]"))
@@ -194,7 +187,7 @@ async def test_every_trouble_has_its_text(tmp_path: Path, script: Script, dsn: s
 
 
 @pytest.mark.parametrize(
-    ("answers", "timeout", "text"),
+    ("replies", "stage", "text"),
     [
         ({"EHLO": hang}, "helo", "performing the EHLO handshake"),
         ({"MAIL": hang}, "mail", "sending MAIL FROM"),
@@ -203,8 +196,8 @@ async def test_every_trouble_has_its_text(tmp_path: Path, script: Script, dsn: s
         ({".": hang}, "data_done", "sending end of data -- message may be sent more than once"),
     ],
 )
-async def test_a_server_that_hangs_is_given_up(tmp_path: Path, answers: dict, timeout: str, text: str) -> None:
-    async with server(Script(answers)) as script, smtp(tmp_path, f"smtp_{timeout}_timeout = 1s\n") as (hub, _):
+async def test_hanging_server_times_out(tmp_path: Path, replies: dict[str, object], stage: str, text: str) -> None:
+    async with server(Script(replies)) as script, smtp(tmp_path, f"smtp_{stage}_timeout = 1s\n") as (hub, _):
         result = await hub.deliver(f"[127.0.0.1]:{script.port}")
         assert result.only.text == f"conversation with 127.0.0.1[127.0.0.1] timed out while {text}"
         assert (result.only.outcome, result.site is not None) == ("deferred", True)
@@ -213,13 +206,13 @@ async def test_a_server_that_hangs_is_given_up(tmp_path: Path, answers: dict, ti
 @pytest.mark.parametrize(
     "reply", [b"250-line\r\n" * 5000 + b"250 ok\r\n", b"250 " + b"x" * 100_000 + b"\r\n"], ids=["lines", "line"]
 )
-async def test_a_long_reply_is_a_reply(tmp_path: Path, reply: bytes) -> None:
+async def test_long_reply_is_accepted(tmp_path: Path, reply: bytes) -> None:
     async with server(Script({"RCPT": reply})) as script, smtp(tmp_path) as (hub, _):
         assert (await hub.deliver(f"[127.0.0.1]:{script.port}")).only.outcome == "sent"
 
 
 @pytest.mark.parametrize(
-    ("answers", "outcome", "text"),
+    ("replies", "outcome", "text"),
     [
         ({"RCPT": b"250-line\r\n" * 500_000}, "deferred", "sent a reply of more than 1048576 octets"),
         ({"RCPT": b"250" * 1_000_000}, "deferred", "sent a reply of more than 1048576 octets"),
@@ -231,10 +224,10 @@ async def test_a_long_reply_is_a_reply(tmp_path: Path, reply: bytes) -> None:
         ({".": "000 more"}, "bounced", "said: 000 more (in reply to end of DATA command)"),
     ],
 )
-async def test_a_server_that_says_too_much_gets_no_more(
-    tmp_path: Path, answers: dict[str, object], outcome: str, text: str
+async def test_server_with_excess_output_is_disconnected(
+    tmp_path: Path, replies: dict[str, object], outcome: str, text: str
 ) -> None:
-    async with server(Script(answers)) as script, server(Script()) as other, smtp(tmp_path) as (hub, _):
+    async with server(Script(replies)) as script, server(Script()) as other, smtp(tmp_path) as (hub, _):
         for _ in range(2):
             result = await hub.deliver(f"[127.0.0.1]:{script.port}")
             assert result.only.outcome == outcome
@@ -243,20 +236,20 @@ async def test_a_server_that_says_too_much_gets_no_more(
         assert (await hub.deliver(f"[127.0.0.1]:{other.port}")).only.outcome == "sent"
 
 
-async def test_a_connection_is_used_again_on_demand(tmp_path: Path) -> None:
+async def test_connection_is_reused_on_demand(tmp_path: Path) -> None:
     async with server(Script()) as script, smtp(tmp_path) as (hub, daemon):
         nexthop = f"[127.0.0.1]:{script.port}"
         for _ in range(5):
             assert (await hub.deliver(nexthop)).only.outcome == "sent"
-        # The first goes alone; from the second on there is demand.
+        # The first message gets no connection reuse: demand starts with the second.
         assert script.connections == 2
         uses = [re.search(r"conn_use=(\d+)", line) for line in daemon.logged()]
         assert [use and use[1] for use in uses] == [None, None, "2", "3", "4"]
         assert script.commands.count("RSET") == 0
 
 
-async def test_a_connection_that_closed_while_idle_costs_nothing(tmp_path: Path) -> None:
-    # The second message of each connection is dropped without an answer.
+async def test_cached_connection_closed_by_server_is_replaced(tmp_path: Path) -> None:
+    # The server closes the connection at the second message.
     async with (
         server(Script({"MAIL": ["250 ok", "250 ok", drop, "250 ok"]})) as script,
         smtp(tmp_path) as (hub, daemon),
@@ -269,7 +262,7 @@ async def test_a_connection_that_closed_while_idle_costs_nothing(tmp_path: Path)
         assert len(daemon.logged()) == 3
 
 
-async def test_no_connection_is_kept_when_that_is_switched_off(tmp_path: Path) -> None:
+async def test_disabled_cache_keeps_no_connection(tmp_path: Path) -> None:
     more = "smtp_connection_cache_on_demand = no\n"
     async with server(Script()) as script, smtp(tmp_path, more) as (hub, _):
         for _ in range(3):
@@ -277,7 +270,7 @@ async def test_no_connection_is_kept_when_that_is_switched_off(tmp_path: Path) -
         assert script.connections == 3
 
 
-async def test_an_idle_connection_ends_after_its_time(tmp_path: Path) -> None:
+async def test_idle_connection_closes_after_time_limit(tmp_path: Path) -> None:
     more = "smtp_connection_cache_time_limit = 2s\n"
     async with server(Script()) as script, smtp(tmp_path, more) as (hub, _):
         for _ in range(2):
@@ -287,15 +280,15 @@ async def test_an_idle_connection_ends_after_its_time(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def following(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job follows another whenever it can, however slow the server is."""
+def pipelined_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pipeline each job after another one if possible, even if the server is slow."""
     monkeypatch.setattr(Route, "leader", lambda route, settings, now: next(iter(route.busy), None))
 
 
 OK = "250 2.0.0 Ok: queued as X"
 
 
-@pytest.mark.usefixtures("following")
+@pytest.mark.usefixtures("pipelined_jobs")
 @pytest.mark.parametrize(
     ("dot", "more", "outcome", "text", "connections"),
     [
@@ -309,7 +302,7 @@ OK = "250 2.0.0 Ok: queued as X"
     ],
 )
 @pytest.mark.parametrize("keywords", [("PIPELINING", "DSN"), ("DSN",)])
-async def test_a_job_that_follows_another_keeps_its_own_verdict(
+async def test_pipelined_job_has_its_own_verdict(
     tmp_path: Path, keywords: tuple[str, ...], dot: object, more: str, outcome: str, text: str, connections: int
 ) -> None:
     script = Script({".": [OK, OK, dot, OK]}, keywords)
@@ -329,8 +322,8 @@ async def test_a_job_that_follows_another_keeps_its_own_verdict(
         assert uses == [("0", "2"), ("1", "3")][: 4 - connections]
 
 
-@pytest.mark.usefixtures("following")
-async def test_the_commands_of_a_job_that_follows_come_with_the_message_before_it(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("pipelined_jobs")
+async def test_commands_of_pipelined_job_come_with_previous_message(tmp_path: Path) -> None:
     pieces: list[bytes] = []
 
     async def message(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -358,7 +351,7 @@ async def test_the_commands_of_a_job_that_follows_come_with_the_message_before_i
         ]
 
 
-async def test_a_job_follows_only_as_long_as_the_connection_may_be_used(tmp_path: Path) -> None:
+async def test_jobs_are_pipelined_only_up_to_the_reuse_count_limit(tmp_path: Path) -> None:
     more = "smtp_connection_reuse_count_limit = 2\n"
     async with server(Script()) as script, smtp(tmp_path, more) as (hub, daemon):
         nexthop = f"[127.0.0.1]:{script.port}"
@@ -369,7 +362,7 @@ async def test_a_job_follows_only_as_long_as_the_connection_may_be_used(tmp_path
         assert max(uses, default=1) <= 3
 
 
-async def test_a_connection_is_used_no_longer_than_it_may_be(tmp_path: Path) -> None:
+async def test_connection_is_not_reused_after_the_reuse_time_limit(tmp_path: Path) -> None:
     limit_s, runs = 1.0, [[0.0]]
     loop = asyncio.get_running_loop()
     more = f"smtp_connection_reuse_time_limit = {limit_s:g}s\n"
@@ -381,14 +374,14 @@ async def test_a_connection_is_used_no_longer_than_it_may_be(tmp_path: Path) -> 
             if "conn_use=" not in daemon.logged()[-1]:
                 runs.append([])
             runs[-1].append(sent_s)
-    # The first message is no demand for a connection that stays.
+    # The first message does not keep its connection open.
     _, _, second, third = runs
     assert len(second) > 1
     assert second[-1] - second[0] < limit_s + 0.5
     assert third[0] - second[0] > 0.9 * limit_s
 
 
-async def test_many_jobs_at_once(tmp_path: Path) -> None:
+async def test_many_concurrent_jobs_are_delivered(tmp_path: Path) -> None:
     async with server(Script()) as script, smtp(tmp_path) as (hub, _):
         jobs = [hub.job(f"[127.0.0.1]:{script.port}") for _ in range(60)]
         results = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), WAIT_S)
@@ -396,7 +389,7 @@ async def test_many_jobs_at_once(tmp_path: Path) -> None:
         assert len(script.received) == 60
 
 
-async def test_a_large_message_arrives_whole(tmp_path: Path) -> None:
+async def test_large_message_arrives_whole(tmp_path: Path) -> None:
     content = b"Subject: large\r\n\r\n" + b"0123456789abcdef" * 62 + b"\r\n"
     content += (b"x" * 998 + b"\r\n") * 8000
     async with server(Script()) as script, smtp(tmp_path) as (hub, _):
@@ -429,7 +422,7 @@ async def test_long_lines_are_broken(tmp_path: Path, more: str, lines: list[byte
         ("192.0.2.9", "smtp_bind_address_enforce = yes\n", "deferred", "cannot connect from 192.0.2.9: .*", []),
     ],
 )
-async def test_connections_come_from_the_address_that_was_chosen(
+async def test_connections_come_from_smtp_bind_address(
     tmp_path: Path, source: str, more: str, outcome: str, text: str, seen: list[str]
 ) -> None:
     peers: list[str] = []
@@ -448,7 +441,7 @@ async def test_connections_come_from_the_address_that_was_chosen(
         assert warned is (seen != [source])
 
 
-async def test_a_connection_to_a_chosen_destination_is_kept_without_demand(tmp_path: Path) -> None:
+async def test_connection_to_listed_destination_is_kept_without_demand(tmp_path: Path) -> None:
     async with server(Script()) as script:
         nexthop = f"[127.0.0.1]:{script.port}"
         more = f"smtp_connection_cache_on_demand = no\nsmtp_connection_cache_destinations = {nexthop}\n"
@@ -466,7 +459,7 @@ async def test_a_connection_to_a_chosen_destination_is_kept_without_demand(tmp_p
         ("smtp_per_request_deadline = yes\nsmtp_min_data_rate = 1000000\n", "deferred"),
     ],
 )
-async def test_a_server_that_takes_a_message_slowly_is_given_up_by_its_rate(
+async def test_server_below_minimum_data_rate_times_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, outcome: str
 ) -> None:
     content = (b"x" * 998 + b"\r\n") * 600
@@ -477,13 +470,13 @@ async def test_a_server_that_takes_a_message_slowly_is_given_up_by_its_rate(
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
         made(session, transport)
 
-    # The system's buffers hold far less than the message.
+    # The system's buffers are much smaller than the message.
     monkeypatch.setattr(Session, "connection_made", small)
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal taken
         writer.write(b"354 go\r\n")
-        # 160,000 octets a second: a piece of 256 KiB takes longer than the timeout.
+        # At 160,000 octets a second, 256 KiB take longer than the timeout.
         while taken < len(content) + 3:
             data = await reader.read(80_000)
             if not data:
@@ -497,7 +490,7 @@ async def test_a_server_that_takes_a_message_slowly_is_given_up_by_its_rate(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
         listener.bind(("127.0.0.1", 0))
         script = Script({"DATA": slow})
-        listening = await asyncio.start_server(script.talk, sock=listener, limit=32_768)
+        listening = await asyncio.start_server(script.serve, sock=listener, limit=32_768)
         async with smtp(tmp_path, more) as (hub, _):
             nexthop = f"[127.0.0.1]:{listener.getsockname()[1]}"
             result = await asyncio.wait_for(hub.send(hub.job(nexthop, mail(content=content)))[0], 30)
@@ -509,20 +502,20 @@ async def test_a_server_that_takes_a_message_slowly_is_given_up_by_its_rate(
         assert re.fullmatch("conversation with .* timed out while sending message body", result.only.text)
 
 
-async def test_a_server_that_does_not_read_is_given_up(tmp_path: Path) -> None:
-    async def deaf(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_server_that_does_not_read_times_out(tmp_path: Path) -> None:
+    async def no_reads(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(b"354 go\r\n")
         await asyncio.Event().wait()
 
     content = (b"x" * 998 + b"\r\n") * 10_000
     more = "smtp_data_xfer_timeout = 1s\n"
-    async with server(Script({"DATA": deaf})) as script, smtp(tmp_path, more) as (hub, _):
+    async with server(Script({"DATA": no_reads})) as script, smtp(tmp_path, more) as (hub, _):
         result = await hub.deliver(f"[127.0.0.1]:{script.port}", mail(content=content))
         assert result.only.text == "conversation with 127.0.0.1[127.0.0.1] timed out while sending message body"
 
 
-async def test_a_damaged_message_is_not_delivered(tmp_path: Path) -> None:
+async def test_damaged_message_is_not_delivered(tmp_path: Path) -> None:
     async with server(Script()) as script, smtp(tmp_path) as (hub, daemon):
         number, data = hub.job(f"[127.0.0.1]:{script.port}")
         path = tmp_path / "incoming" / f"{number:016X}"
@@ -530,11 +523,11 @@ async def test_a_damaged_message_is_not_delivered(tmp_path: Path) -> None:
         result = await asyncio.wait_for(hub.send((number, data))[0], WAIT_S)
         assert (result.only.outcome, result.only.text) == ("deferred", "unreadable mail queue entry")
         assert script.received == []
-        assert result.site is None, "no fault of the destination"
+        assert result.site is None, "the destination is not at fault"
         assert any("checksum does not hold" in line for line in daemon.logged())
 
 
-async def test_smtputf8_goes_to_who_offers_it_and_bounces_elsewhere(tmp_path: Path) -> None:
+async def test_smtputf8_mail_bounces_unless_server_offers_smtputf8(tmp_path: Path) -> None:
     async with (
         server(Script()) as modern,
         server(Script(keywords=("PIPELINING",))) as old,
@@ -552,19 +545,19 @@ async def test_smtputf8_goes_to_who_offers_it_and_bounces_elsewhere(tmp_path: Pa
         assert (await hub.deliver(f"[127.0.0.1]:{old.port}", header)).only.dsn == "5.6.7"
 
 
-async def test_dsn_wishes_are_passed_on(tmp_path: Path) -> None:
+async def test_dsn_options_are_passed_on(tmp_path: Path) -> None:
     async with server(Script()) as script, smtp(tmp_path) as (hub, _):
-        wishes = mail("a@example.com", notify=4 | 8, ret=2, envid="Q+2B1", orcpt="rfc822;old@example.com")
-        await hub.deliver(f"[127.0.0.1]:{script.port}", wishes)
+        message = mail("a@example.com", notify=4 | 8, ret=2, envid="Q+2B1", orcpt="rfc822;old@example.com")
+        await hub.deliver(f"[127.0.0.1]:{script.port}", message)
         assert script.commands[1:3] == [
             "MAIL FROM:<sender@example.org> SIZE=17 ENVID=Q+2B1 RET=HDRS",
             "RCPT TO:<a@example.com> ORCPT=rfc822;old@example.com NOTIFY=FAILURE,DELAY",
         ]
 
 
-async def test_the_next_of_a_list_takes_what_the_first_does_not(tmp_path: Path) -> None:
-    answers = {"RCPT TO:<a@example.com> ORCPT=rfc822;a@example.com": "450 4.2.0 later"}
-    async with server(Script(answers)) as first, server(Script()) as second, smtp(tmp_path) as (hub, daemon):
+async def test_next_hop_list_is_tried_in_order(tmp_path: Path) -> None:
+    replies = {"RCPT TO:<a@example.com> ORCPT=rfc822;a@example.com": "450 4.2.0 later"}
+    async with server(Script(replies)) as first, server(Script()) as second, smtp(tmp_path) as (hub, daemon):
         nexthop = f"[127.0.0.1]:{free_port()}, [127.0.0.1]:{first.port} [127.0.0.1]:{second.port}"
         result = await hub.deliver(nexthop, mail("a@example.com", "b@example.com"))
         assert [status.outcome for status in result.recipients.values()] == ["sent", "sent"]
@@ -575,30 +568,30 @@ async def test_the_next_of_a_list_takes_what_the_first_does_not(tmp_path: Path) 
         assert result.site is None
 
 
-async def test_when_the_last_host_is_gone_the_first_one_still_answered(tmp_path: Path) -> None:
+async def test_site_is_not_dead_when_one_host_replied(tmp_path: Path) -> None:
     async with server(Script({"RCPT": "450 4.2.0 later"})) as script, smtp(tmp_path) as (hub, _):
         result = await hub.deliver(f"[127.0.0.1]:{script.port}, [127.0.0.1]:{free_port()}")
         assert result.only.text.endswith("Connection refused")
-        assert result.site is None, "a host of the destination went through with a transaction"
+        assert result.site is None, "a host of the destination completed a transaction"
 
 
 @pytest.mark.parametrize(
     ("nexthop", "text"),
     [
-        ("[127.0.0.1", 'missing "]" or text behind it in server description: [127.0.0.1'),
+        ("[127.0.0.1", 'missing "]", or text after it, in server description: [127.0.0.1'),
         ("[127.0.0.1]:0", "bad network port: 0"),
         ("[127.0.0.1]:nosuchservice", "unknown service: nosuchservice/tcp"),
         ("", "null destination"),
         ("[]", "missing host name in server description: []"),
     ],
 )
-async def test_a_next_hop_that_cannot_be_read_defers(tmp_path: Path, nexthop: str, text: str) -> None:
+async def test_invalid_next_hop_defers(tmp_path: Path, nexthop: str, text: str) -> None:
     async with smtp(tmp_path) as (hub, _):
         result = await hub.deliver(nexthop)
         assert (result.only.outcome, result.only.dsn, result.only.text) == ("deferred", "4.3.5", text)
 
 
-async def test_a_bad_relayhost_defers(tmp_path: Path) -> None:
+async def test_bad_relayhost_defers(tmp_path: Path) -> None:
     more = "relayhost = [nosuch.invalid]:2525\n"
     async with smtp(tmp_path, more) as (hub, daemon):
         result = await hub.deliver("[nosuch.invalid]:2525")
@@ -607,15 +600,15 @@ async def test_a_bad_relayhost_defers(tmp_path: Path) -> None:
             assert "warning: relayhost configuration problem" in daemon.logged()
 
 
-async def test_soft_bounce_tries_again(tmp_path: Path) -> None:
+async def test_soft_bounce_defers_instead_of_bouncing(tmp_path: Path) -> None:
     async with server(Script({"RCPT": "550 5.1.1 no"})) as script, smtp(tmp_path, "soft_bounce = yes\n") as (hub, _):
         result = await hub.deliver(f"[127.0.0.1]:{script.port}")
         assert (result.only.outcome, result.only.dsn) == ("deferred", "4.1.1")
 
 
-async def test_lmtp_over_a_socket_in_the_file_system(tmp_path: Path) -> None:
+async def test_lmtp_delivers_over_unix_socket(tmp_path: Path) -> None:
     script = Script({".": b"250 2.1.5 a\r\n452 4.2.2 full\r\n"})
-    listening = await asyncio.start_unix_server(script.talk, str(tmp_path / "lmtp.sock"))
+    listening = await asyncio.start_unix_server(script.serve, str(tmp_path / "lmtp.sock"))
     async with smtp(tmp_path, protocol="lmtp") as (hub, daemon):
         result = await hub.deliver(f"unix:{tmp_path}/lmtp.sock", mail("a@example.com", "b@example.com"))
         assert [status.outcome for status in result.recipients.values()] == ["sent", "deferred"]
@@ -624,34 +617,34 @@ async def test_lmtp_over_a_socket_in_the_file_system(tmp_path: Path) -> None:
     listening.close()
 
 
-async def test_stopping_defers_what_is_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stopping_defers_deliveries_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("postillion.delivery.agent.STOP_GRACE_S", 0.3)
     async with server(Script({"RCPT": hang})) as script, smtp(tmp_path) as (hub, daemon):
         (waiting,) = hub.send(hub.job(f"[127.0.0.1]:{script.port}"))
         await until(lambda: script.commands and script.commands[-1].startswith("RCPT"))
         daemon.stopping.set()
         result = await asyncio.wait_for(waiting, WAIT_S)
-        assert result.recipients == {}, "without a status: deferred"
+        assert result.recipients == {}, "a recipient without a status is deferred"
         assert hub.capacities[-1] == 0
 
 
-async def test_draining_ends_what_is_in_flight_first(tmp_path: Path) -> None:
-    asked, answers = asyncio.Event(), asyncio.Event()
+async def test_draining_finishes_deliveries_in_flight(tmp_path: Path) -> None:
+    requested, released = asyncio.Event(), asyncio.Event()
 
     async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.set()
-        await answers.wait()
+        requested.set()
+        await released.wait()
         writer.write(b"250 slow\r\n")
 
     async with server(Script({"RCPT": slow})) as script, smtp(tmp_path) as (hub, daemon):
         (waiting,) = hub.send(hub.job(f"[127.0.0.1]:{script.port}"))
-        await asyncio.wait_for(asked.wait(), WAIT_S)
+        await asyncio.wait_for(requested.wait(), WAIT_S)
         daemon.draining.set()
-        answers.set()
+        released.set()
         assert (await asyncio.wait_for(waiting, WAIT_S)).only.outcome == "sent"
 
 
-async def test_the_agent_comes_back_to_a_queue_manager_that_was_started_anew(tmp_path: Path) -> None:
+async def test_agent_reconnects_to_restarted_queue_manager(tmp_path: Path) -> None:
     async with server(Script()) as script, smtp(tmp_path) as (hub, _):
         await hub.deliver(f"[127.0.0.1]:{script.port}")
         hub.registered.clear()
@@ -681,7 +674,7 @@ async def test_the_agent_comes_back_to_a_queue_manager_that_was_started_anew(tmp
         (("-W", "connect:1:0"), "sent", r"250 2\.0\.0 Ok"),
     ],
 )
-async def test_postfix_smtp_sink_is_understood(
+async def test_replies_of_postfix_smtp_sink_are_understood(
     tmp_path: Path, options: tuple[str, ...], outcome: str, text: str
 ) -> None:
     async with sink(*options) as port, smtp(tmp_path) as (hub, _):
@@ -692,7 +685,7 @@ async def test_postfix_smtp_sink_is_understood(
         assert len(result.recipients) == 2
 
 
-async def test_many_messages_to_smtp_sink_over_few_connections(tmp_path: Path) -> None:
+async def test_many_messages_to_smtp_sink_share_connections(tmp_path: Path) -> None:
     async with sink() as port, smtp(tmp_path) as (hub, daemon):
         jobs = [hub.job(f"[127.0.0.1]:{port}", mail(f"r{n}@example.com")) for n in range(200)]
         waiting: list[asyncio.Future[object]] = []
@@ -705,7 +698,7 @@ async def test_many_messages_to_smtp_sink_over_few_connections(tmp_path: Path) -
         assert sum("conn_use=" in line for line in lines) >= 150
 
 
-async def test_a_mistake_of_ours_ends_one_session_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_internal_error_ends_only_one_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Panic(BaseException):
         pass
 

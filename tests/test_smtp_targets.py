@@ -1,4 +1,4 @@
-"""Next hops to hosts: the syntax, and MX and address records from a real name server (BIND) on a port of its own."""
+"""From next hops to hosts: the syntax, and MX and address records from a real name server (BIND)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ zone "broken" {{ type primary; file "{directory}/no-such-file"; }};
 
 @pytest.fixture(scope="module")
 def name_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a name server for the zones `test` and `broken` (SERVFAIL)."""
+    """Run a name server for the zones `test` and `broken` (SERVFAIL); yield its port."""
     if NAMED is None:
         pytest.skip("named is missing: apt-get install bind9")
     directory = tmp_path_factory.mktemp("named")
@@ -93,8 +93,8 @@ def name_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def settings(**changes: object) -> TargetSettings:
-    """What a site that changes nothing says, but for `changes`."""
-    usual = TargetSettings(
+    """Return the default settings, with `changes`."""
+    defaults = TargetSettings(
         families=(socket.AF_INET, socket.AF_INET6),
         use_dns=True,
         host_lookup_dns=True,
@@ -107,11 +107,11 @@ def settings(**changes: object) -> TargetSettings:
         mx_address_limit=5,
         own_addresses=frozenset({"127.0.0.99"}),
     )
-    return usual._replace(**changes)  # type: ignore[arg-type]
+    return defaults._replace(**changes)  # type: ignore[arg-type]
 
 
 async def find(port: int, nexthop: str, **changes: object) -> list[str]:
-    """The addresses to try, as text."""
+    """Return the addresses to try, as text."""
     resolver = Resolver(["127.0.0.1"], port, timeout_s=5)
     return [target.address for target in await targets(parse(nexthop, 25), settings(**changes), resolver)]
 
@@ -130,11 +130,11 @@ async def find(port: int, nexthop: str, **changes: object) -> list[str]:
         ("192.0.2.1", ("192.0.2.1", 25, False, "192.0.2.1")),
     ],
 )
-def test_a_next_hop_is_read(text: str, expected: tuple[str, int, bool, str | None]) -> None:
+def test_next_hop_is_parsed(text: str, expected: tuple[str, int, bool, str | None]) -> None:
     assert parse(text, 25) == Destination(text, *expected)
 
 
-def test_lists_and_lmtp_are_read() -> None:
+def test_next_hop_lists_and_lmtp_are_parsed() -> None:
     assert [site.host for site in parse_list("a, [b]:26\tc", 25)] == ["a", "b", "c"]
     assert parse("unix:private/dovecot", 24, lmtp=True).path == "private/dovecot"
     assert parse("inet:mail.example.org:2003", 24, lmtp=True)[1:4] == ("mail.example.org", 2003, False)
@@ -142,7 +142,7 @@ def test_lists_and_lmtp_are_read() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", "[a", "[a]b", ":25", "a:0", "a:65536", "a:99999999999", "a:nosuch"])
-def test_what_is_no_next_hop_is_refused(text: str) -> None:
+def test_bad_next_hop_is_refused(text: str) -> None:
     with pytest.raises(BadDestination):
         parse(text, 25)
 
@@ -163,13 +163,15 @@ def test_what_is_no_next_hop_is_refused(text: str) -> None:
         ("[192.0.2.1]", ["192.0.2.1"]),
     ],
 )
-async def test_hosts_are_found_in_order(name_server: int, nexthop: str, addresses: list[str] | None) -> None:
+async def test_hosts_are_found_in_order_of_preference(
+    name_server: int, nexthop: str, addresses: list[str] | None
+) -> None:
     if addresses is None:
         with pytest.raises(NoTargets):
             await find(name_server, nexthop)
     else:
         found = await find(name_server, nexthop)
-        # A name server hands out the addresses of one host in turn.
+        # A name server rotates the addresses of a host.
         assert sorted(found) == addresses
         assert nexthop != "two.test" or found[0] == "127.0.0.2"
 
@@ -197,13 +199,13 @@ NOT_FOUND = "Host or domain name not found. Name service error for name={} type=
         (f"{'x' * 64}.test", "5.4.4", f"Name service error for {'x' * 64}.test: invalid host or domain name"),
     ],
 )
-async def test_what_cannot_be_found_says_why(name_server: int, nexthop: str, dsn: str, text: str) -> None:
+async def test_failed_lookup_has_dsn_and_reason(name_server: int, nexthop: str, dsn: str, text: str) -> None:
     with pytest.raises(NoTargets) as caught:
         await find(name_server, nexthop)
     assert (caught.value.dsn, str(caught.value)) == (dsn, text)
 
 
-async def test_settings_change_what_is_found(name_server: int) -> None:
+async def test_settings_change_the_addresses(name_server: int) -> None:
     assert await find(name_server, "both.test", families=(socket.AF_INET,)) == ["127.0.0.6"]
     assert await find(name_server, "both.test", address_preference="ipv6") == ["::6", "127.0.0.6"]
     assert await find(name_server, "four.test:26", mx_address_limit=2) in (
@@ -211,7 +213,7 @@ async def test_settings_change_what_is_found(name_server: int) -> None:
         ["127.0.0.12", "127.0.0.11"],
     )
     assert len(await find(name_server, "four.test", mx_address_limit=0)) == 4
-    # On another port, a host of our own address is no loop.
+    # On another port, our own address is not a loop.
     assert await find(name_server, "mine.test:2525") == ["127.0.0.99"]
     with pytest.raises(NoTargets, match="Host not found") as caught:
         await find(name_server, "nowhere.test", defer_if_no_mx_address_found=True)
@@ -220,7 +222,7 @@ async def test_settings_change_what_is_found(name_server: int) -> None:
         await find(name_server, "one.test", families=())
 
 
-async def test_hosts_of_one_preference_take_turns(name_server: int) -> None:
+async def test_hosts_with_equal_preference_are_randomized(name_server: int) -> None:
     seen = set()
     for _ in range(60):
         found = await find(name_server, "four.test:26", randomize_addresses=True)
@@ -230,7 +232,7 @@ async def test_hosts_of_one_preference_take_turns(name_server: int) -> None:
     assert len(seen) == 2
 
 
-def test_both_protocols_have_a_place_when_the_list_is_cut() -> None:
+def test_truncated_address_list_keeps_both_protocols() -> None:
     from postillion.delivery.smtp.targets import _ordered
 
     found = [Target("h", f"::{n}", 25) for n in range(1, 8)] + [Target("h", "192.0.2.1", 25)]
@@ -240,20 +242,20 @@ def test_both_protocols_have_a_place_when_the_list_is_cut() -> None:
     assert [target.address for target in _ordered(found, unbalanced, lambda _: None)] == ["::1", "::2", "::3"]
 
 
-async def test_the_system_resolver_knows_the_hosts_file() -> None:
+async def test_native_lookup_reads_the_hosts_file() -> None:
     assert await native_addresses("localhost", (socket.AF_INET,)) == ["127.0.0.1"]
     with pytest.raises(NoTargets, match=r"unable to look up host nosuch\.invalid: "):
         await native_addresses("nosuch.invalid", (socket.AF_INET,))
 
 
-async def test_mail_goes_to_the_next_mx_when_the_first_is_down(tmp_path: Path, name_server: int) -> None:
+async def test_mail_goes_to_next_mx_when_first_is_down(tmp_path: Path, name_server: int) -> None:
     daemon = FakeDaemon(tmp_path, "smtp_host_lookup = dns\n")
     resolver = Resolver(["127.0.0.1"], name_server)
 
     def agent(daemon: FakeDaemon) -> SmtpAgent:
         return SmtpAgent(daemon, "smtp", capacity=5, resolver=resolver)  # type: ignore[arg-type]
 
-    # two.test: a.test is 127.0.0.2, where nobody listens; b.test is 127.0.0.3 and 127.0.0.4.
+    # two.test: a.test is 127.0.0.2, without a listener; b.test is 127.0.0.3 and 127.0.0.4.
     async with server(Script(), host="127.0.0.3") as script, serving(tmp_path, agent, daemon) as hub:
         result = await hub.deliver(f"two.test:{script.port}", Mail(0, ["rcpt@two.test"]))
         assert result.only.outcome == "sent"

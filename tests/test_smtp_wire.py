@@ -1,4 +1,4 @@
-"""What the agent smtp writes, what it makes of hostile servers, and that no message gets another one's verdict."""
+"""The agent smtp with slow, hostile and greylisting servers: no message gets the verdict of another one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BUFFER_OCTETS = 64 * 1024
 
 @asynccontextmanager
 async def smtp(directory: Path, more: str = "", capacity: int = 50) -> AsyncIterator[tuple[Hub, FakeDaemon]]:
-    """The agent at work."""
+    """Run the agent; yield the queue manager's end and the daemon."""
     daemon = FakeDaemon(directory, more)
     agent: Callable[[Any], SmtpAgent] = lambda daemon: SmtpAgent(daemon, "smtp", capacity=capacity)  # noqa: E731
     async with serving(directory, agent, daemon) as hub:
@@ -43,7 +43,7 @@ async def smtp(directory: Path, more: str = "", capacity: int = 50) -> AsyncIter
         ("smtp_per_request_deadline = yes\nsmtp_min_data_rate = 2000000000\n", "deferred"),
     ],
 )
-async def test_a_message_may_be_taken_as_slowly_as_the_minimum_rate(tmp_path: Path, more: str, outcome: str) -> None:
+async def test_slow_server_is_accepted_down_to_minimum_data_rate(tmp_path: Path, more: str, outcome: str) -> None:
     content = (b"x" * 998 + b"\r\n") * 9000
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,9 +68,9 @@ async def test_a_message_may_be_taken_as_slowly_as_the_minimum_rate(tmp_path: Pa
 
 @asynccontextmanager
 async def slow_server(data: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[int]:
-    """A server whose buffers are small, and whose messages are taken by `data`; its port."""
+    """Run a server with small buffers, which reads messages by `data`; yield its port."""
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             writer.write(b"220 slow\r\n")
             while line := await reader.readline():
@@ -85,9 +85,9 @@ async def slow_server(data: Callable[[asyncio.StreamReader, asyncio.StreamWriter
 
     bound = socket.create_server(("127.0.0.1", 0))
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_OCTETS)
-    # Or the loopback's segments of 64 KiB have the client's side buffer all of the message.
+    # The loopback's default segments of 64 KiB let the client buffer the whole message.
     bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
-    listening = await asyncio.start_server(talk, sock=bound, limit=4 * BUFFER_OCTETS)
+    listening = await asyncio.start_server(serve, sock=bound, limit=4 * BUFFER_OCTETS)
     try:
         yield listening.sockets[0].getsockname()[1]
     finally:
@@ -96,7 +96,7 @@ async def slow_server(data: Callable[[asyncio.StreamReader, asyncio.StreamWriter
 
 STAGES = ["greeting", "EHLO", "MAIL", "RCPT", "DATA", "."]
 HOSTILE: dict[str, bytes] = {
-    "100,000 lines and no end": b"250-x\r\n" * 100_000,
+    "100,000 lines without an end": b"250-x\r\n" * 100_000,
     "no line end": b"2" * 1_500_000,
     "noise": bytes(range(1, 256)) * 20 + b"\r\n",
     "no code": b"hello\r\n",
@@ -104,13 +104,13 @@ HOSTILE: dict[str, bytes] = {
     "a code too low": b"099 x\r\n",
     "a code in letters": b"two fifty\r\n",
     "more replies than commands": b"250 2.0.0 Ok\r\n" * 12,
-    "354 where nothing was asked": b"354 go\r\n" * 3,
+    "unexpected 354": b"354 go\r\n" * 3,
     "half a reply": b"250-first\r\n250",
 }
 
 
 def hostile_at(stage: str, reply: bytes) -> Script:
-    """A server that says this in place of its answer, and then nothing more."""
+    """Return a server that sends `reply` at `stage`, and then nothing more."""
 
     async def hostile(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(reply)
@@ -122,7 +122,7 @@ def hostile_at(stage: str, reply: bytes) -> Script:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_a_hostile_reply_delivers_nothing_and_harms_nobody(tmp_path: Path, name: str) -> None:
+async def test_hostile_reply_delivers_nothing_and_affects_no_other_job(tmp_path: Path, name: str) -> None:
     times = "".join(f"smtp_{name}_timeout = 1s\n" for name in ("helo", "mail", "rcpt", "data_init", "data_done"))
     async with AsyncExitStack() as stack:
         hub, _ = await stack.enter_async_context(smtp(tmp_path, times))
@@ -138,16 +138,16 @@ async def test_a_hostile_reply_delivers_nothing_and_harms_nobody(tmp_path: Path,
             assert other.only.outcome == "sent"
         results = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
         for (stage, _), result in zip(jobs, results, strict=True):
-            # Only an answer to the message's end can say that it was taken.
-            took = stage == "." and name == "more replies than commands"
-            assert (result.only.outcome == "sent") == took, (stage, result.only)
+            # Only a reply to the end of data can accept the message.
+            accepted = stage == "." and name == "more replies than commands"
+            assert (result.only.outcome == "sent") == accepted, (stage, result.only)
             assert len(result.only.text) < 5000
             assert result.only.text.isprintable()
 
 
 @contextmanager
 def bench_sink(*faults: str) -> Iterator[tuple[int, BenchSink]]:
-    """A sink that works in a thread; its port."""
+    """Run a sink in a thread; yield its port and the sink."""
     sink = BenchSink("127.0.0.1", 0, faults=faults)
     ended = threading.Event()
 
@@ -164,7 +164,7 @@ def bench_sink(*faults: str) -> Iterator[tuple[int, BenchSink]]:
         worker.join()
 
 
-FATES = {
+RESULTS = {
     "good.example": ("sent", r"250 .*"),
     "later.example": ("deferred", r"host .* said: 450 .* \(in reply to end of DATA command\)"),
     "never.example": ("bounced", r"host .* said: 550 .* \(in reply to RCPT TO command\)"),
@@ -175,45 +175,45 @@ FATES = {
 
 async def test_each_of_many_messages_has_its_own_verdict(tmp_path: Path) -> None:
     faults = ["later.example=450@dot", "never.example=550@rcpt", "spam.example=554@dot", "gone.example=disconnect@dot"]
-    domains = [domain for domain in FATES for _ in range(3 if domain == "good.example" else 1)]
+    domains = [domain for domain in RESULTS for _ in range(3 if domain == "good.example" else 1)]
     with bench_sink(*faults) as (port, sink):
         async with smtp(tmp_path) as (hub, daemon):
-            meant: list[str] = []
+            sent_to: list[str] = []
             waiting: list[asyncio.Future[Result]] = []
             for n in range(60):
-                # Jobs come while others are under way, as they do from a queue manager.
+                # Send new jobs while others are in delivery, as a queue manager does.
                 some = [domains[(n * 5 + k * 3) % len(domains)] for k in range(7)]
-                meant += some
+                sent_to += some
                 mails = [Mail(0, [f"r{n}@{domain}"]) for domain in some]
                 waiting += hub.send(*(hub.job(f"[127.0.0.1]:{port}", mail) for mail in mails))
                 await asyncio.wait(waiting[-7:], return_when=asyncio.FIRST_COMPLETED)
             results = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
-            for domain, result in zip(meant, results, strict=True):
-                outcome, text = FATES[domain]
+            for domain, result in zip(sent_to, results, strict=True):
+                outcome, text = RESULTS[domain]
                 assert result.only.outcome == outcome, (domain, result.only)
                 assert re.fullmatch(text, result.only.text), (domain, result.only)
             lines = daemon.logged()
-            assert sum("conn_use=" in line for line in lines) > len(results) / 3, "connections were used again"
-    assert sink.counts()["messages"] >= meant.count("good.example")
+            assert sum("conn_use=" in line for line in lines) > len(results) / 3, "connections are reused"
+    assert sink.counts()["messages"] >= sent_to.count("good.example")
 
 
 @dataclass
 class Greylisting:
-    """A server that refuses the first command for `grey@x`, and answers all that came in one write.
+    """A server that refuses the first RCPT for `grey@x`, and sends the replies to one read in one write.
 
-    `received`: for whom, and what. Its answer to RSET takes its time, so whatever is sent behind it waits there.
+    `received`: (recipient, content) of each message. Its reply to RSET is slow, so that commands after it wait.
     """
 
     received: list[tuple[str, bytes]] = field(default_factory=list)
     refuses: bool = True
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
         writer.write(b"220 x ESMTP\r\n")
         recipient, content, buffer, in_data, good = "", bytearray(), b"", False, False
         while data := await reader.read(65536):
             *lines, buffer = (buffer + data).split(b"\r\n")
-            answers = bytearray()
+            replies = bytearray()
             for line in lines:
                 verb = line[:4].upper()
                 if in_data and line != b".":
@@ -222,29 +222,29 @@ class Greylisting:
                     in_data = False
                     self.received.append((recipient, bytes(content)))
                     content.clear()
-                    answers += b"250 taken for %s\r\n" % recipient.encode()
+                    replies += b"250 taken for %s\r\n" % recipient.encode()
                 elif verb == b"EHLO":
-                    answers += b"250-x\r\n250 PIPELINING\r\n"
+                    replies += b"250-x\r\n250 PIPELINING\r\n"
                 elif verb == b"RCPT":
                     recipient = line.decode().split("<")[1].split(">")[0]
                     good = recipient != "grey@x" or not self.refuses
                     self.refuses = self.refuses and good
-                    answers += b"250 ok\r\n" if good else b"450 4.2.0 greylisted\r\n"
+                    replies += b"250 ok\r\n" if good else b"450 4.2.0 greylisted\r\n"
                 elif verb == b"DATA":
                     in_data = good
-                    answers += b"354 go\r\n" if good else b"554 5.5.1 no recipients\r\n"
+                    replies += b"354 go\r\n" if good else b"554 5.5.1 no recipients\r\n"
                 else:
                     if verb == b"RSET":
                         await asyncio.sleep(0.2)
-                    answers += b"250 ok\r\n"
-            writer.write(answers)
+                    replies += b"250 ok\r\n"
+            writer.write(replies)
         writer.close()
 
 
-async def test_a_job_that_is_over_at_once_is_not_begun_again(tmp_path: Path) -> None:
-    """All replies to a job that went ahead come with the verdict before it; the next one's mail must not be its own."""
+async def test_pipelined_job_with_early_verdict_does_not_affect_the_next_job(tmp_path: Path) -> None:
+    """All replies to a pipelined job come with the verdict before it; the next job must still send its own mail."""
     greylisting = Greylisting()
-    listening = await asyncio.start_server(greylisting.talk, "127.0.0.1", 0)
+    listening = await asyncio.start_server(greylisting.serve, "127.0.0.1", 0)
     nexthop = f"[127.0.0.1]:{listening.sockets[0].getsockname()[1]}"
 
     def mail(to: str) -> Mail:
@@ -266,14 +266,14 @@ async def test_a_job_that_is_over_at_once_is_not_begun_again(tmp_path: Path) -> 
 
 @contextmanager
 def next_hop(program: str, directory: Path) -> Iterator[tuple[int, Callable[[], int]]]:
-    """A server that takes mail for next.example: its port, and how many messages it has."""
+    """Run a server for next.example; yield its port and a function that returns its number of messages."""
     if program == "aiosmtpd":
         with Sink(free_port()) as sink:
             yield sink.port, lambda: len(sink.messages)
         return
     if program == "postfix":
         peer("postfix")
-    # Who sends a command before it may is disconnected (smtpd_forbid_unauth_pipelining) or refused.
+    # The server refuses early commands, or disconnects (smtpd_forbid_unauth_pipelining).
     main_cf = {"smtpd_data_restrictions": "reject_unauth_pipelining"}
     site = mta.Site(directory, main_cf=main_cf)
     with Sink(site.next_port), mta.running(site, program):
@@ -281,10 +281,10 @@ def next_hop(program: str, directory: Path) -> Iterator[tuple[int, Callable[[], 
 
 
 @pytest.mark.parametrize("program", ["postfix", "postillion", "aiosmtpd"])
-async def test_servers_take_commands_behind_a_message(tmp_path: Path, program: str) -> None:
+async def test_servers_accept_commands_pipelined_after_a_message(tmp_path: Path, program: str) -> None:
     (tmp_path / "agent").mkdir()
     with next_hop(program, tmp_path / "next") as (port, count):
-        # The name of this client must be another one than the server's, or it is a loop.
+        # The client needs another name than the server: the same name means a loop.
         async with smtp(tmp_path / "agent", "myhostname = client.example.org\n") as (hub, daemon):
             waiting: list[asyncio.Future[Result]] = []
             for n in range(20):
@@ -294,31 +294,31 @@ async def test_servers_take_commands_behind_a_message(tmp_path: Path, program: s
             results = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
             assert {result.only.outcome for result in results} == {"sent"}, results[0].only
             replies = [result.only.text for result in results]
-            # Each message has the queue ID that the server gave it alone.
+            # Each message has its own queue ID of the server.
             assert len(set(replies)) == len(replies) or program == "aiosmtpd"
             assert sum("conn_use=" in line for line in daemon.logged()) > 40
         await mta.until(lambda: count() >= len(results))
         assert count() == len(results)
 
 
-async def test_a_silent_server_holds_only_its_own_mail(tmp_path: Path) -> None:
-    """A server that was fast falls silent: what was put behind its message goes another way within a second or so."""
-    silent, speaks = asyncio.Event(), asyncio.Event()
+async def test_hanging_server_delays_only_one_message(tmp_path: Path) -> None:
+    """When a fast server hangs, the jobs pipelined after its message soon use another connection."""
+    hanging, released = asyncio.Event(), asyncio.Event()
 
     async def dot(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if silent.is_set():
-            silent.clear()
-            await speaks.wait()
+        if hanging.is_set():
+            hanging.clear()
+            await released.wait()
         writer.write(b"250 2.0.0 taken\r\n")
 
     async with server(Script({".": dot})) as script, smtp(tmp_path) as (hub, _):
         nexthop = f"[127.0.0.1]:{script.port}"
         for _ in range(3):
             assert (await hub.deliver(nexthop)).only.outcome == "sent"
-        silent.set()
-        slow, behind = hub.send(hub.job(nexthop), hub.job(nexthop))
+        hanging.set()
+        slow, pipelined = hub.send(hub.job(nexthop), hub.job(nexthop))
         # The server's own time is smtp_data_done_timeout, 600 s.
-        assert (await asyncio.wait_for(behind, PATIENCE_S)).only.outcome == "sent"
+        assert (await asyncio.wait_for(pipelined, PATIENCE_S)).only.outcome == "sent"
         assert not slow.done()
-        speaks.set()
+        released.set()
         assert (await asyncio.wait_for(slow, PATIENCE_S)).only.outcome == "sent"

@@ -1,4 +1,4 @@
-"""smtpd as its own process or object: what transcripts cannot say."""
+"""smtpd as a process or an object: behaviour that transcripts cannot show."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ class Process:
         self.status: int | None = None
 
     def connect(self) -> socket.socket:
-        """Return a connection, greeted."""
+        """Return a connection after the greeting."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout=10)
         assert client.recv(1000) == GREETING
         return client
 
     def greet(self) -> socket.socket:
-        """Return a connection after EHLO: its client may send commands together."""
+        """Return a connection after EHLO, so that the client may pipeline commands."""
         client = self.connect()
-        say(client, EHLO, b"250 CHUNKING\r\n")
+        send_until(client, EHLO, b"250 CHUNKING\r\n")
         return client
 
     def log_text(self) -> str:
@@ -80,14 +80,14 @@ class Process:
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
     def wait(self) -> int:
-        """Return the exit status, once it has ended by itself."""
+        """Wait for the process to end; return its exit status."""
         if self.status is None:
             _, status = os.waitpid(self.pid, 0)
             self.status = os.waitstatus_to_exitcode(status)
         return self.status
 
     def close(self) -> None:
-        """End it."""
+        """Stop the process with SIGTERM."""
         if self.status is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
@@ -98,7 +98,7 @@ class Process:
 
 @contextlib.contextmanager
 def running(directory: Path, options: list[str] | None = None, *, sessions: int = 0) -> Iterator[Process]:
-    """A running smtpd, ended when the block ends."""
+    """Run smtpd during the block."""
     process = Process(directory, options or [], sessions=sessions)
     try:
         yield process
@@ -107,22 +107,22 @@ def running(directory: Path, options: list[str] | None = None, *, sessions: int 
 
 
 def queued(directory: Path) -> list[dict[str, object]]:
-    """Return what is in the queue."""
+    """Return the messages in the queue."""
     return [json.loads(line) for line in read_queue(str(directory / "queue"))]
 
 
-def say(client: socket.socket, words: bytes, until: bytes) -> bytes:
-    """Say something and return the answer up to what it must hold."""
-    client.sendall(words)
-    answer = b""
-    while until not in answer:
+def send_until(client: socket.socket, octets: bytes, until: bytes) -> bytes:
+    """Send octets; return the reply up to and including `until`."""
+    client.sendall(octets)
+    reply = b""
+    while until not in reply:
         piece = client.recv(65536)
-        assert piece, answer
-        answer += piece
-    return answer
+        assert piece, reply
+        reply += piece
+    return reply
 
 
-def test_a_message_is_on_disk_when_250_comes(tmp_path: Path) -> None:
+def test_message_is_on_disk_before_its_250(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         with smtplib.SMTP("127.0.0.1", process.port, timeout=10) as client:
             client.sendmail("a@example.com", ["user@example.org"], b"Subject: x\r\n\r\nbody\r\n")
@@ -132,47 +132,47 @@ def test_a_message_is_on_disk_when_250_comes(tmp_path: Path) -> None:
         assert b"\tfor <user@example.org>; " in content
 
 
-def test_a_client_that_leaves_after_the_dot_has_sent_its_message(tmp_path: Path) -> None:
+def test_message_is_queued_when_client_closes_after_final_dot(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         for _ in range(5):
             client = process.greet()
             client.sendall(ENVELOPE)
-            answer = client.recv(1000)
-            while b"354" not in answer:
-                answer += client.recv(1000)
+            reply = client.recv(1000)
+            while b"354" not in reply:
+                reply += client.recv(1000)
             client.sendall(b"text\r\n.\r\n")
             client.close()
         wait_for("five messages", lambda: len(queued(tmp_path)) == 5)
 
 
-def test_who_closes_only_one_side_still_gets_an_answer(tmp_path: Path) -> None:
+def test_half_closed_client_still_gets_replies(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         client = process.greet()
         client.sendall(ENVELOPE.replace(b"DATA\r\n", b"NOOP\r\n"))
         client.shutdown(socket.SHUT_WR)
-        answer = b""
+        reply = b""
         while piece := client.recv(1000):
-            answer += piece
-        assert answer.endswith(b"250 2.0.0 Ok\r\n")
+            reply += piece
+        assert reply.endswith(b"250 2.0.0 Ok\r\n")
 
 
-def test_ten_megabytes_without_a_line_end_cost_no_memory(tmp_path: Path) -> None:
+def test_line_of_ten_megabytes_costs_no_memory(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         process.connect().close()
         before = process.memory_kib()
         client = process.greet()
         for _ in range(160):
             client.sendall(CHUNK)
-        assert say(client, b"\r\n", b"\r\n") == b"500 5.5.2 Error: line too long\r\n"
-        say(client, ENVELOPE, b"354 ")
+        assert send_until(client, b"\r\n", b"\r\n") == b"500 5.5.2 Error: line too long\r\n"
+        send_until(client, ENVELOPE, b"354 ")
         for _ in range(140):
             client.sendall(CHUNK)
-        assert b"queued as" in say(client, b"\r\n.\r\n", b"\r\n")
+        assert b"queued as" in send_until(client, b"\r\n.\r\n", b"\r\n")
         assert process.memory_kib() - before < 24 * 1024
         client.close()
 
 
-def test_a_client_that_takes_no_replies_is_not_read_from(tmp_path: Path) -> None:
+def test_server_stops_reading_from_client_that_reads_no_replies(tmp_path: Path) -> None:
     with running(tmp_path, ["smtpd_junk_command_limit = 100000000"]) as process:
         client = process.greet()
         before = process.memory_kib()
@@ -185,7 +185,7 @@ def test_a_client_that_takes_no_replies_is_not_read_from(tmp_path: Path) -> None
         client.close()
 
 
-def test_silence_ends_with_421(tmp_path: Path) -> None:
+def test_idle_client_gets_421_after_timeout(tmp_path: Path) -> None:
     with running(tmp_path, ["smtpd_timeout = 1s"]) as process:
         client = process.connect()
         assert client.recv(1000) == b"421 4.4.2 mx.example.org Error: timeout exceeded\r\n"
@@ -193,47 +193,47 @@ def test_silence_ends_with_421(tmp_path: Path) -> None:
         wait_for("the log", lambda: "timeout after CONNECT from unknown[127.0.0.1]" in process.log_text())
 
 
-def test_errors_slow_a_client_down(tmp_path: Path) -> None:
+def test_errors_delay_replies_to_that_client_only(tmp_path: Path) -> None:
     with running(tmp_path, ["smtpd_soft_error_limit = 1", "smtpd_error_sleep_time = 1s"]) as process:
         client = process.connect()
-        say(client, b"FOO\r\n", b"\r\n")
+        send_until(client, b"FOO\r\n", b"\r\n")
         started = time.monotonic()
-        say(client, b"FOO\r\n", b"\r\n")
+        send_until(client, b"FOO\r\n", b"\r\n")
         assert time.monotonic() - started > 0.9
         other = process.connect()
-        assert say(other, b"NOOP\r\n", b"\r\n") == b"250 2.0.0 Ok\r\n"
+        assert send_until(other, b"NOOP\r\n", b"\r\n") == b"250 2.0.0 Ok\r\n"
 
 
-def test_sessions_above_the_limit_wait_their_turn(tmp_path: Path) -> None:
+def test_sessions_above_limit_wait_for_a_free_slot(tmp_path: Path) -> None:
     with running(tmp_path, sessions=2) as process:
         first, second = process.connect(), process.connect()
         third = socket.create_connection(("127.0.0.1", process.port), timeout=10)
         third.settimeout(0.3)
         with pytest.raises(TimeoutError):
             third.recv(1000)
-        say(first, b"QUIT\r\n", b"221 ")
+        send_until(first, b"QUIT\r\n", b"221 ")
         third.settimeout(10)
         assert third.recv(1000) == GREETING
         second.close()
 
 
-def test_stress_shortens_the_patience_with_clients_that_come_late(tmp_path: Path) -> None:
+def test_stress_mode_lowers_limits_for_new_sessions_only(tmp_path: Path) -> None:
     with running(tmp_path, sessions=2) as process:
         first, second = process.greet(), process.greet()
         full = 'warning: service "smtp" has reached its process limit "2": stress mode is on'
         wait_for("the warning", lambda: full in process.log_text())
-        say(first, b"QUIT\r\n", b"221 ")
+        send_until(first, b"QUIT\r\n", b"221 ")
         third = process.connect()
         # smtpd_hard_error_limit = ${stress?{1}:{20}}
-        assert b"421 4.7.0 mx.example.org Error: too many errors" in say(third, b"FOO\r\n", b"421 ")
-        # Who was there before keeps its limits.
-        assert say(second, b"FOO\r\n", b"\r\n") + say(second, b"NOOP\r\n", b"\r\n") == (
+        assert b"421 4.7.0 mx.example.org Error: too many errors" in send_until(third, b"FOO\r\n", b"421 ")
+        # An older session keeps its limits.
+        assert send_until(second, b"FOO\r\n", b"\r\n") + send_until(second, b"NOOP\r\n", b"\r\n") == (
             b"500 5.5.2 Error: command not recognized\r\n250 2.0.0 Ok\r\n"
         )
         assert process.log_text().count("stress mode is on") == 1
 
 
-def test_a_site_s_handler_decides_and_one_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+def test_site_handler_decides_and_hanging_hook_does_not_block_exit(tmp_path: Path) -> None:
     (tmp_path / "policy.py").write_text(
         "import time\n\n\nclass Policy:\n"
         "    async def handle_MAIL(self, server, session, envelope, address, options):\n"
@@ -244,14 +244,14 @@ def test_a_site_s_handler_decides_and_one_that_hangs_does_not_hold_up_the_end(tm
     options = ["smtpd_python_handler = policy:Policy", "smtpd_python_handler_timeout = 1s"]
     with running(tmp_path, options) as process:
         client = process.greet()
-        assert say(client, b"MAIL FROM:<>\r\n", b"\r\n") == b"250 2.1.0 welcome\r\n"
-        assert say(client, b"NOOP\r\n", b"\r\n") == b"451 4.3.0 Error: no answer from the site's policy\r\n"
+        assert send_until(client, b"MAIL FROM:<>\r\n", b"\r\n") == b"250 2.1.0 welcome\r\n"
+        assert send_until(client, b"NOOP\r\n", b"\r\n") == b"451 4.3.0 Error: no answer from the site's policy\r\n"
         client.close()
     assert "statistics: handle_NOOP calls=1 failed=0 late=1" in process.log_text()
 
 
 class VirtualLoop:
-    """An event loop whose time is what a test says."""
+    """An event loop with a clock that the test sets."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: list[float]) -> None:
         self._loop, self._clock = loop, clock
@@ -263,99 +263,101 @@ class VirtualLoop:
         return getattr(self._loop, name)
 
 
-async def test_stress_has_short_deadlines_by_request_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stress_mode_uses_short_request_deadlines_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = Server(site(tmp_path), session_limit=1)
     clock = [1000.0]
     monkeypatch.setattr(server.service, "loop", VirtualLoop(server.service.loop, clock))
-    # Who takes the last place is not under stress yet; who comes next is.
+    # The session that reaches the limit is not under stress yet. The next one is.
     client = server.connect()
     assert client.core is not None
     assert client.core.deadline == 1300.0
     client.leave()
     client = server.connect()
-    client.say(EHLO)
+    client.send(EHLO)
     client.written.clear()
     assert client.core is not None
     for clock[0] in (1003.0, 1006.0, 1009.0):
-        client.say(b"N")
+        client.send(b"N")
         assert client.core.deadline == 1010.0
     clock[0] = 1010.0
     server.service.core.sweep(clock[0])
-    client.hear()
+    client.receive()
     assert client.written == b"421 4.4.2 mx.example.org Error: timeout exceeded\r\n"
     assert client.closed
     client.leave()
-    # The stress is over: 300 s for each read.
+    # After the stress, the timeout is 300 s for each read again.
     clock[0] = 2000.0
     client = server.connect()
     assert client.core is not None
-    client.say(EHLO)
+    client.send(EHLO)
     clock[0] += 100.0
-    client.say(b"N")
+    client.send(b"N")
     assert client.core.deadline == clock[0] + 300.0
     client.leave()
     server.journal.close()
 
 
-async def test_a_slow_message_must_keep_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_message_below_minimum_data_rate_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["smtpd_per_request_deadline = yes", "smtpd_min_data_rate = 100", "smtpd_timeout = 10s"]
     for rate, ends_at in ((50, 19), (75, 37), (101, None)):
         server = Server(site(tmp_path / str(rate), options))
         clock = [0.0]
         monkeypatch.setattr(server.service, "loop", VirtualLoop(server.service.loop, clock))
         client = server.connect()
-        client.say(EHLO)
-        client.say(ENVELOPE)
+        client.send(EHLO)
+        client.send(ENVELOPE)
         ended = None
         for second in range(1, 2000):
             clock[0] = float(second)
             server.service.core.sweep(clock[0])
-            client.hear()
+            client.receive()
             if client.closed:
                 ended = second
                 break
-            client.say(b"x" * rate)
+            client.send(b"x" * rate)
         assert ended == ends_at
         client.leave()
         server.journal.close()
 
 
-def test_sigterm_ends_idle_sessions_and_lets_a_message_in_flight_end(tmp_path: Path) -> None:
+def test_sigterm_ends_idle_sessions_and_finishes_message_in_flight(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         idle, busy = process.connect(), process.greet()
-        say(busy, ENVELOPE, b"354 ")
+        send_until(busy, ENVELOPE, b"354 ")
         os.kill(process.pid, signal.SIGTERM)
         assert idle.recv(1000).startswith(b"421 4.3.2 mx.example.org Service not available")
-        assert b"queued as" in say(busy, b"text\r\n.\r\n", b"\r\n")
+        assert b"queued as" in send_until(busy, b"text\r\n.\r\n", b"\r\n")
         assert process.wait() == 0
         assert len(queued(tmp_path)) == 1
 
 
-def watched(pid: int) -> int:
-    """Return how many sockets and pipes a process waits for with epoll."""
+def epoll_entries(pid: int) -> int:
+    """Return the number of sockets and pipes that a process polls with epoll."""
     return sum(path.read_text().count("tfd:") for path in Path(f"/proc/{pid}/fdinfo").iterdir())
 
 
-def test_sighup_drains(tmp_path: Path) -> None:
+def test_sighup_stops_accepting_and_finishes_open_sessions(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         client = process.greet()
-        before = watched(process.pid)
+        before = epoll_entries(process.pid)
         os.kill(process.pid, signal.SIGHUP)
-        wait_for("no client to be accepted any more", lambda: watched(process.pid) < before)
-        say(client, ENVELOPE, b"354 ")
-        assert b"queued as" in say(client, b".\r\n", b"\r\n")
-        assert b"221 " in say(client, b"QUIT\r\n", b"\r\n")
+        wait_for("smtpd to stop accepting clients", lambda: epoll_entries(process.pid) < before)
+        send_until(client, ENVELOPE, b"354 ")
+        assert b"queued as" in send_until(client, b".\r\n", b"\r\n")
+        assert b"221 " in send_until(client, b"QUIT\r\n", b"\r\n")
         assert process.wait() == 0
 
 
-def test_the_end_of_the_lifeline_stops_it(tmp_path: Path) -> None:
+def test_closing_the_lifeline_stops_smtpd(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         process.connect().close()
         os.close(process.lifeline)
         assert process.wait() == 0
 
 
-def test_a_bad_restriction_stops_the_start_with_one_line(tmp_path: Path) -> None:
+def test_unknown_restriction_is_one_fatal_line_at_start(tmp_path: Path) -> None:
     process = Process(tmp_path, ["smtpd_recipient_restrictions = reject_nothing"])
     assert process.wait() == 1
     os.close(process.lifeline)
@@ -365,7 +367,7 @@ def test_a_bad_restriction_stops_the_start_with_one_line(tmp_path: Path) -> None
     assert '"reject_nothing" is no restriction' in fatal[0]
 
 
-def test_garbage_does_not_hurt_the_next_client(tmp_path: Path) -> None:
+def test_garbage_does_not_affect_the_next_client(tmp_path: Path) -> None:
     with running(tmp_path, ["smtpd_error_sleep_time = 0"]) as process:
         noise = random.Random(1).randbytes(100_000)
         for garbage in (noise, b"\0" * 5000, b"\r\n" * 5000, b"\x16\x03\x01\x02\x00\x01" + CHUNK):
@@ -376,11 +378,11 @@ def test_garbage_does_not_hurt_the_next_client(tmp_path: Path) -> None:
                 while client.recv(65536):
                     pass
             client.close()
-        assert say(process.connect(), b"NOOP\r\n", b"\r\n") == b"250 2.0.0 Ok\r\n"
+        assert send_until(process.connect(), b"NOOP\r\n", b"\r\n") == b"250 2.0.0 Ok\r\n"
 
 
 @pytest.mark.parametrize("eol", [b"\r\n", b"\n"], ids=["CRLF", "LF"])
-def test_standard_input_is_served_into_maildrop(tmp_path: Path, eol: bytes) -> None:
+def test_smtp_on_standard_input_goes_to_maildrop(tmp_path: Path, eol: bytes) -> None:
     site(tmp_path, [f"maillog_file = {tmp_path}/log", f"maillog_file_prefixes = {tmp_path}"])
     envelope = ENVELOPE.replace(b"user@example.org", b"x@far.example").replace(b".com>", b".com> RET=HDRS ENVID=e1")
     words = b"EHLO me\r\n" + envelope + b"Subject: x\r\n\r\n..dot\r\n.\r\n"
@@ -398,53 +400,53 @@ def test_standard_input_is_served_into_maildrop(tmp_path: Path, eol: bytes) -> N
     assert (drop.ret, drop.envid) == ("HDRS", "e1")
 
 
-async def test_one_write_answers_a_batch(tmp_path: Path) -> None:
+async def test_pipelined_commands_get_replies_in_one_write(tmp_path: Path) -> None:
     server = Server(site(tmp_path))
     client = server.connect(kind=socket.SOCK_SEQPACKET)
-    client.say(EHLO)
+    client.send(EHLO)
     reads = client.reads
-    client.say(ENVELOPE)
+    client.send(ENVELOPE)
     assert client.reads == reads + 1
     client.leave()
     server.journal.close()
 
 
-async def test_a_commit_that_fails_is_told_and_the_session_goes_on(tmp_path: Path) -> None:
+async def test_failed_commit_is_451_and_session_continues(tmp_path: Path) -> None:
     server = Server(site(tmp_path))
     client = server.connect()
-    client.say(EHLO)
-    client.say(ENVELOPE)
+    client.send(EHLO)
+    client.send(ENVELOPE)
     server.journal.close()
-    client.say(b"x\r\n.\r\nNOOP\r\n")
-    server.settle(client)
+    client.send(b"x\r\n.\r\nNOOP\r\n")
+    server.finish_commits(client)
     assert client.written.endswith(b"451 4.3.0 Error: queue file write error\r\n250 2.0.0 Ok\r\n")
     client.leave()
     server.journal.close()
 
 
-async def test_input_before_a_reply_is_bounded(tmp_path: Path) -> None:
+async def test_input_is_bounded_while_a_commit_is_pending(tmp_path: Path) -> None:
     server = Server(site(tmp_path, ["smtpd_junk_command_limit = 100000"]))
     client = server.connect()
-    client.say(EHLO)
-    client.say(ENVELOPE)
-    assert client.say(b".\r\n" + b"RSET\r\n" * 40_000) > 0
-    server.settle(client)
+    client.send(EHLO)
+    client.send(ENVELOPE)
+    assert client.send(b".\r\n" + b"RSET\r\n" * 40_000) > 0
+    server.finish_commits(client)
     assert client.unread() == 0
     assert client.written.count(b"250 2.0.0 Ok\r\n") == 40_000
     client.leave()
     server.journal.close()
 
 
-async def test_a_client_may_say_little_before_its_name_is_known(tmp_path: Path) -> None:
+async def test_server_does_not_read_before_client_name_is_known(tmp_path: Path) -> None:
     server = Server(site(tmp_path, ["smtpd_peername_lookup = yes"]))
     client = server.connect("192.0.2.1")
     assert client.written == b""
-    assert client.say(b"x" * 100) >= 100
+    assert client.send(b"x" * 100) >= 100
     client.leave()
     server.journal.close()
 
 
-async def test_names_come_from_the_hosts_file(tmp_path: Path) -> None:
+async def test_client_names_come_from_hosts_file(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("# x\n192.0.2.1 one.example one # y\n192.0.2.2 bad_\x01name\n::1 six\n")
     names = Names(lambda _: None, hosts=str(hosts))
@@ -455,29 +457,29 @@ async def test_names_come_from_the_hosts_file(tmp_path: Path) -> None:
     assert Names(lambda _: None, enabled=False).known("192.0.2.1") == (UNKNOWN, UNKNOWN)
 
 
-def test_a_fault_of_ours_in_a_decision_is_a_451(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def talk() -> bytes:
+def test_internal_error_in_a_decision_is_451(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def session() -> bytes:
         server = Server(site(tmp_path))
         client = server.connect()
         monkeypatch.setattr(server.service.access, "rcpt", lambda *_: 1 / 0)
-        client.say(EHLO)
-        client.say(b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nNOOP\r\n")
+        client.send(EHLO)
+        client.send(b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nNOOP\r\n")
         client.leave()
         server.journal.close()
         assert any("ZeroDivisionError" in line for line in server.log.take_lines())
         return bytes(client.written)
 
-    assert asyncio.run(talk()).endswith(b"451 4.3.0 Error: internal error\r\n250 2.0.0 Ok\r\n")
+    assert asyncio.run(session()).endswith(b"451 4.3.0 Error: internal error\r\n250 2.0.0 Ok\r\n")
 
 
-async def test_a_fault_of_ours_before_the_greeting_ends_that_session(
+async def test_internal_error_before_greeting_ends_that_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Server(site(tmp_path))
     monkeypatch.setattr(server.service.clients, "known", lambda _: None)
     monkeypatch.setattr(server.service.clients, "identify", lambda _: 1 / 0)
     client = server.connect("192.0.2.1")
-    await until(lambda: client.hear() or client.closed)
+    await until(lambda: client.receive() or client.closed)
     client.leave()
     assert any("ZeroDivisionError" in line for line in server.log.take_lines())
     assert len(server.service.core) == 0
@@ -485,7 +487,7 @@ async def test_a_fault_of_ours_before_the_greeting_ends_that_session(
 
 
 class Anvil:
-    """anvil on a socket of its own."""
+    """anvil on its own socket."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -494,7 +496,7 @@ class Anvil:
         self.server: asyncio.Server | None = None
 
     def connections(self) -> int:
-        """Return how many connections are counted now, of all clients."""
+        """Return the number of counted connections of all clients."""
         return sum(record.connections for record in self.counts._clients.values())
 
     async def start(self) -> None:
@@ -503,13 +505,13 @@ class Anvil:
 
 
 async def greeted(server: Server, address: str) -> Client:
-    """Connect; return the client when the server has said something."""
+    """Connect a client; return it after the server's first reply."""
     client = server.connect(address)
-    await until(lambda: client.hear() or client.written)
+    await until(lambda: client.receive() or client.written)
     return client
 
 
-async def test_connections_of_a_client_are_limited(tmp_path: Path) -> None:
+async def test_connections_per_client_network_are_limited(tmp_path: Path) -> None:
     anvil = Anvil(tmp_path / "anvil")
     await anvil.start()
     config = site(tmp_path, ["smtpd_client_connection_count_limit = 2", "smtpd_client_ipv4_prefix_length = 24"])
@@ -533,21 +535,21 @@ async def test_connections_of_a_client_are_limited(tmp_path: Path) -> None:
     server.journal.close()
 
 
-async def test_messages_of_a_client_are_limited(tmp_path: Path) -> None:
+async def test_messages_and_recipients_per_client_are_limited(tmp_path: Path) -> None:
     anvil = Anvil(tmp_path / "anvil")
     await anvil.start()
     options = ["smtpd_client_message_rate_limit = 1", "smtpd_client_recipient_rate_limit = 1"]
     server = Server(site(tmp_path, options), counts=Counts("smtp", lambda _: None, path=anvil.path))
     client = await greeted(server, "192.0.2.1")
-    client.say(EHLO)
+    client.send(EHLO)
     client.written.clear()
-    client.say(b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nRCPT TO:<user@example.org>\r\nRSET\r\nMAIL FROM:<>\r\n")
+    client.send(b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nRCPT TO:<user@example.org>\r\nRSET\r\nMAIL FROM:<>\r\n")
 
-    def answered() -> bool:
-        client.hear()
+    def has_replies() -> bool:
+        client.receive()
         return client.written.count(b"\r\n") >= 5
 
-    await until(answered)
+    await until(has_replies)
     assert bytes(client.written) == (
         b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n450 4.7.1 Error: too many recipients from 192.0.2.1\r\n"
         b"250 2.0.0 Ok\r\n450 4.7.1 Error: too much mail from 192.0.2.1\r\n"
@@ -556,7 +558,7 @@ async def test_messages_of_a_client_are_limited(tmp_path: Path) -> None:
     server.journal.close()
 
 
-async def test_mail_comes_in_without_anvil(tmp_path: Path) -> None:
+async def test_mail_is_accepted_without_anvil(tmp_path: Path) -> None:
     warnings: list[str] = []
     server = Server(site(tmp_path), counts=Counts("smtp", warnings.append, path=str(tmp_path / "nobody")))
     for _ in range(3):
@@ -566,7 +568,7 @@ async def test_mail_comes_in_without_anvil(tmp_path: Path) -> None:
     server.journal.close()
 
 
-async def test_what_a_dead_process_counted_is_taken_back(tmp_path: Path) -> None:
+async def test_anvil_drops_counts_of_a_dead_process(tmp_path: Path) -> None:
     anvil = Anvil(tmp_path / "anvil")
     await anvil.start()
     first = Counts("smtp", lambda _: None, path=anvil.path)
@@ -582,7 +584,7 @@ async def test_what_a_dead_process_counted_is_taken_back(tmp_path: Path) -> None
     second.close()
 
 
-async def test_anvil_does_not_mind_garbage_or_a_trigger(tmp_path: Path) -> None:
+async def test_anvil_ignores_triggers_and_survives_garbage(tmp_path: Path) -> None:
     anvil = Anvil(tmp_path / "anvil")
     await anvil.start()
     for words, warned in ((b"W", 0), (b"\xff\n", 1), (b"connect\n", 1), (b"x" * 1000, 1), (b"dance a\n", 1)):
@@ -595,7 +597,7 @@ async def test_anvil_does_not_mind_garbage_or_a_trigger(tmp_path: Path) -> None:
     assert await Counts("smtp", lambda _: None, path=anvil.path).connected("192.0.2.1") == (1, 1)
 
 
-def test_rates_start_anew_with_each_time_unit() -> None:
+def test_rates_reset_with_each_time_unit() -> None:
     counts = ClientCounts(60)
     assert [counts.event("mail", "a", now)[1] for now in (0, 59, 60, 61)] == [1, 2, 1, 2]
     counts.sweep(200)
@@ -605,7 +607,7 @@ def test_rates_start_anew_with_each_time_unit() -> None:
     assert len(counts) == 1
 
 
-def test_many_clients_at_once_are_all_served(tmp_path: Path) -> None:
+def test_many_concurrent_clients_are_all_served(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         failures: list[Exception] = []
 

@@ -1,6 +1,6 @@
-"""Relay control and restriction lists, asked without a dialogue."""
+"""Relay control and restriction lists, without an SMTP session."""
 
-from dataclasses import dataclass
+import re
 from pathlib import Path
 
 import pytest
@@ -8,38 +8,34 @@ import pytest
 from postillion.address.classes import Class
 from postillion.address.destination import Destinations
 from postillion.config import ConfigError
+from postillion.restrictions.__main__ import page
 from postillion.restrictions.access import Access
+from postillion.restrictions.rows import ROWS, SECTIONS, Row
+from postillion.smtpd.checks import ACCEPT
+from postillion.smtpd.reply import Reply
 from postillion.tables.lists import DomainList, NetworkList
-from support.dialogue import site
+from support.dialogue import AtRcpt, ClientFacts, site
 from support.mta import wait_for
+from support.peers import peer
 
+FUNCTIONS_OF_SMTPD = {
+    *("check_access", "check_addr_access", "check_address_map", "check_domain_access", "check_mail_access"),
+    *("check_namadr_access", "check_server_access", "check_table_result", "permit_dnswl_addr", "permit_dnswl_domain"),
+    *("permit_mx_backup_networks", "permit_mx_primary", "reject_invalid_hostaddr", "reject_non_fqdn_address"),
+    *("reject_rbl_addr", "reject_rbl_domain", "reject_unknown_mailhost", "reject_unknown_reverse_name"),
+    *("reject_unverified_address", "reject_warning"),
+}
+"""Names of functions in Postfix's smtpd, in the form of restrictions."""
 STRICT = ["smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination"]
-
-
-@dataclass
-class Somebody:
-    """A client."""
-
-    address: str = "192.0.2.1"
-    name: str = "unknown"
-    reverse_name: str = "unknown"
-    trusted: bool = False
-    inside: bool = False
-
-
-@dataclass
-class Talk:
-    """A dialogue at RCPT."""
-
-    helo: str | None = "client.example"
-    sender: str | None = "a@example.com"
-    recipient: str | None = None
-    recipient_count: int = 0
-    talked_early: bool = False
 
 
 def access(directory: Path, options: list[str]) -> Access:
     return Access(site(directory, options), lambda _: None)
+
+
+def at_rcpt(checks: Access, recipient: str, client: ClientFacts | None = None) -> Reply | None:
+    """Return the refusal of a recipient, None if it is accepted."""
+    return checks.rcpt(client or ClientFacts(), AtRcpt(recipient=recipient)).reply
 
 
 RELAY_ATTEMPTS = [
@@ -78,8 +74,8 @@ RELAY_ATTEMPTS = [
 
 
 @pytest.mark.parametrize("recipient", RELAY_ATTEMPTS)
-def test_no_form_of_an_address_relays_for_a_stranger(recipient: str, tmp_path: Path) -> None:
-    refusal = access(tmp_path, STRICT).rcpt(Somebody(), Talk(), recipient)
+def test_no_address_form_relays_for_an_unauthorized_client(recipient: str, tmp_path: Path) -> None:
+    refusal = at_rcpt(access(tmp_path, STRICT), recipient)
     assert refusal == (554, "5.7.1", f"<{recipient}>: Relay access denied")
 
 
@@ -98,17 +94,17 @@ def test_no_form_of_an_address_relays_for_a_stranger(recipient: str, tmp_path: P
         "postmaster",
     ],
 )
-def test_our_own_addresses_are_accepted_from_strangers(recipient: str, tmp_path: Path) -> None:
+def test_own_addresses_are_accepted_from_any_client(recipient: str, tmp_path: Path) -> None:
     options = [*STRICT, "parent_domain_matches_subdomains = relay_domains"]
-    assert access(tmp_path, options).rcpt(Somebody(), Talk(), recipient) is None
+    assert at_rcpt(access(tmp_path, options), recipient) is None
 
 
-def test_a_client_in_mynetworks_may_send_anywhere(tmp_path: Path) -> None:
-    assert access(tmp_path, STRICT).rcpt(Somebody(trusted=True), Talk(), "x@victim.example") is None
+def test_client_in_mynetworks_may_send_anywhere(tmp_path: Path) -> None:
+    assert at_rcpt(access(tmp_path, STRICT), "x@victim.example", ClientFacts(trusted=True)) is None
 
 
-def test_a_client_in_mynetworks_still_needs_a_known_local_recipient(tmp_path: Path) -> None:
-    refusal = access(tmp_path, STRICT).rcpt(Somebody(trusted=True), Talk(), "nobody-here@example.org")
+def test_client_in_mynetworks_needs_a_known_local_recipient(tmp_path: Path) -> None:
+    refusal = at_rcpt(access(tmp_path, STRICT), "nobody-here@example.org", ClientFacts(trusted=True))
     assert refusal is not None
     assert refusal[:2] == (550, "5.1.1")
 
@@ -138,8 +134,8 @@ def test_a_client_in_mynetworks_still_needs_a_known_local_recipient(tmp_path: Pa
         ("x@example.org", ["smtpd_reject_unlisted_recipient = no"], None),
     ],
 )
-def test_recipients_that_are_not_there(recipient: str, options: list[str], text: str | None, tmp_path: Path) -> None:
-    refusal = access(tmp_path, [*STRICT, *options]).rcpt(Somebody(), Talk(), recipient)
+def test_unknown_recipients_are_refused(recipient: str, options: list[str], text: str | None, tmp_path: Path) -> None:
+    refusal = at_rcpt(access(tmp_path, [*STRICT, *options]), recipient)
     if text is None:
         assert refusal is None
     else:
@@ -148,70 +144,71 @@ def test_recipients_that_are_not_there(recipient: str, options: list[str], text:
         assert text in refusal[2]
 
 
-def test_a_table_that_fails_is_no_answer(tmp_path: Path) -> None:
+def test_failing_table_is_a_temporary_refusal(tmp_path: Path) -> None:
     for options in (["local_recipient_maps = fail:x"], ["mydestination = fail:x"]):
-        refusal = access(tmp_path, [*STRICT, *options]).rcpt(Somebody(), Talk(), "user@example.org")
+        refusal = at_rcpt(access(tmp_path, [*STRICT, *options]), "user@example.org")
         assert refusal == (451, "4.3.0", "<user@example.org>: Temporary lookup failure")
 
 
-def test_a_user_who_comes_is_found(tmp_path: Path) -> None:
+def test_new_user_in_table_is_found(tmp_path: Path) -> None:
     table = tmp_path / "users"
     table.write_text("one x\n")
-    asked = access(tmp_path, [*STRICT, f"local_recipient_maps = texthash:{table}"])
-    assert asked.rcpt(Somebody(), Talk(), "two@example.org") is not None
+    checks = access(tmp_path, [*STRICT, f"local_recipient_maps = texthash:{table}"])
+    assert at_rcpt(checks, "two@example.org") is not None
     table.write_text("one x\ntwo x\n")
-    wait_for("the table to be read again", lambda: asked.rcpt(Somebody(), Talk(), "two@example.org") is None)
+    wait_for("the table to be read again", lambda: at_rcpt(checks, "two@example.org") is None)
 
 
-def test_lists_end_at_their_first_answer(tmp_path: Path) -> None:
+def test_restriction_lists_end_at_first_result(tmp_path: Path) -> None:
     options = [
         "smtpd_client_restrictions = permit_mynetworks, reject_unknown_client_hostname",
         "smtpd_recipient_restrictions = permit_auth_destination, defer",
     ]
-    asked = access(tmp_path, [*STRICT, *options])
-    refusal = asked.rcpt(Somebody(), Talk(), "user@example.org")
+    checks = access(tmp_path, [*STRICT, *options])
+    refusal = at_rcpt(checks, "user@example.org")
     assert refusal == (450, "4.7.25", "Client host rejected: cannot find your hostname, [192.0.2.1]")
-    assert asked.rcpt(Somebody(name="client.example"), Talk(), "user@example.org") is None
-    refusal = asked.rcpt(Somebody(trusted=True), Talk(), "x@victim.example")
+    assert at_rcpt(checks, "user@example.org", ClientFacts(name="client.example")) is None
+    refusal = at_rcpt(checks, "x@victim.example", ClientFacts(trusted=True))
     assert refusal == (450, "4.3.2", "<x@victim.example>: Recipient address rejected: Try again later")
 
 
-def test_relay_comes_before_or_after_recipient_restrictions(tmp_path: Path) -> None:
+def test_relay_restrictions_come_before_or_after_recipient_restrictions(tmp_path: Path) -> None:
     options = [*STRICT, "smtpd_recipient_restrictions = reject"]
-    first = access(tmp_path, options).rcpt(Somebody(), Talk(), "x@victim.example")
+    first = at_rcpt(access(tmp_path, options), "x@victim.example")
     assert first is not None
     assert first.text.endswith("Relay access denied")
     options.append("smtpd_relay_before_recipient_restrictions = no")
-    first = access(tmp_path, options).rcpt(Somebody(), Talk(), "x@victim.example")
+    first = at_rcpt(access(tmp_path, options), "x@victim.example")
     assert first is not None
     assert first.text.endswith("Access denied")
     assert first.text.startswith("<x@victim.example>: Recipient")
 
 
-def test_a_multi_recipient_bounce_is_refused_at_data(tmp_path: Path) -> None:
-    asked = access(tmp_path, [*STRICT, "smtpd_data_restrictions = reject_multi_recipient_bounce"])
-    assert asked.asks_data
-    assert asked.data(Somebody(), Talk(sender="", recipient_count=1)) is None
-    refusal = asked.data(Somebody(), Talk(sender="", recipient_count=2))
+def test_multi_recipient_bounce_is_refused_at_data(tmp_path: Path) -> None:
+    checks = access(tmp_path, [*STRICT, "smtpd_data_restrictions = reject_multi_recipient_bounce"])
+    assert "data" in checks.stages
+    assert checks.data(ClientFacts(), AtRcpt(sender="", recipient_count=1)) == ACCEPT
+    refusal = checks.data(ClientFacts(), AtRcpt(sender="", recipient_count=2)).reply
     assert refusal == (550, "5.5.3", "<DATA>: Data command rejected: Multi-recipient bounce")
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         ("smtpd_recipient_restrictions = reject_unauth_destinations", '"reject_unauth_destinations" is no restriction'),
         ("smtpd_client_restrictions = reject_rbl_client zen.example", '"reject_rbl_client" is not supported yet'),
         ("smtpd_helo_restrictions = hash:/etc/access", '"hash:/etc/access" is not supported yet'),
         ("smtpd_sender_restrictions = check_relay_domains", "use permit_mynetworks, reject_unauth_destination"),
         ("smtpd_relay_restrictions = permit_mynetworks", "would relay mail for everybody"),
-        ("mynetworks = 127.0.0.0/8, localhost", '"localhost" is no network'),
-        ("mynetworks = 127.0.0.1/8", '"127.0.0.1/8" is no network'),
+        ("mynetworks = 127.0.0.0/8, user@localhost", '"user@localhost" is neither a network nor a host name'),
+        ("mynetworks = 127.0.0.1/8", '"127.0.0.1/8" is neither a network nor a host name'),
+        ("mynetworks = 127.0.0.300", '"127.0.0.300" is neither a network nor a host name'),
     ],
 )
-def test_a_list_that_makes_no_sense_stops_the_start(option: str, said: str, tmp_path: Path) -> None:
+def test_invalid_restriction_list_is_refused_at_start(option: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as stopped:
         access(tmp_path, [option])
-    assert said in str(stopped.value)
+    assert message in str(stopped.value)
     assert "main.cf, line" in str(stopped.value)
 
 
@@ -231,21 +228,42 @@ def test_networks_are_matched_in_order(tmp_path: Path) -> None:
         ("203.0.113.1", False),
         ("unknown", False),
     ]:
-        assert (address in networks) is inside, address
+        assert networks.matches(address, "") is inside, address
+
+
+@pytest.mark.parametrize(
+    ("parents", "inside"),
+    [
+        ("mynetworks", {"mx.example.com", "a.example.org", "b.a.example.org", "example.org", "t.example"}),
+        ("", {"mx.example.com", "example.org", "a.example.net", "t.example"}),
+    ],
+)
+def test_host_names_match_the_name_of_the_client(parents: str, inside: set[str], tmp_path: Path) -> None:
+    options = [
+        "mynetworks = 192.0.2.0/24, MX.example.com, !c.example.org, example.org, .example.net",
+        "    inline:{ { t.example = } }",
+        f"parent_domain_matches_subdomains = {parents}",
+    ]
+    networks = NetworkList("mynetworks", site(tmp_path, options))
+    names = {"mx.example.com", "example.com", "example.org", "a.example.org", "b.a.example.org", "c.example.org"}
+    names |= {"a.example.net", "example.net", "t.example"}
+    assert {name for name in names if networks.matches("203.0.113.1", name)} == inside
+    assert networks.matches("203.0.113.1", "") is False
+    assert networks.matches("192.0.2.5", "") is True
 
 
 @pytest.mark.parametrize(
     ("parents", "listed"),
     [("relay_domains", {"example.com", "a.example.com", "table.example"}), ("", {"example.com", "a.example.net"})],
 )
-def test_domains_are_matched_as_the_parameter_says(parents: str, listed: set[str], tmp_path: Path) -> None:
+def test_parent_domain_matches_subdomains_is_followed(parents: str, listed: set[str], tmp_path: Path) -> None:
     options = [
         "relay_domains = !not.example.com example.com .example.net inline:{ table.example=x }",
         f"parent_domain_matches_subdomains = {parents}",
     ]
     relay = DomainList("relay_domains", site(tmp_path, options))
-    asked = {"example.com", "a.example.com", "not.example.com", "example.net", "a.example.net", "example"}
-    assert {domain for domain in asked if domain in relay} == listed - {"table.example"}
+    domains = {"example.com", "a.example.com", "not.example.com", "example.net", "a.example.net", "example"}
+    assert {domain for domain in domains if domain in relay} == listed - {"table.example"}
     assert "table.example" in relay
     assert ("sub.table.example" in relay) is bool(parents)
 
@@ -266,3 +284,67 @@ def test_addresses_are_classified(tmp_path: Path) -> None:
         found = destinations.of(address)
         assert (found.kind, found.routed) == (kind, routed), address
     assert destinations.of("%".join(["x"] * 500) + "@example.org").routed
+
+
+@pytest.mark.parametrize(("protocols", "kind"), [("ipv4", Class.DEFAULT), ("all", Class.LOCAL), ("ipv6", Class.LOCAL)])
+def test_literal_is_local_only_for_a_protocol_in_use(tmp_path: Path, protocols: str, kind: Class) -> None:
+    config = site(tmp_path, ["inet_interfaces = [::1]", f"inet_protocols = {protocols}", *STRICT])
+    assert Destinations(config).of("user@[IPv6:::1]").kind is kind
+
+
+@pytest.mark.parametrize(("numeric", "kind"), [("no", Class.DEFAULT), ("yes", Class.LOCAL)])
+def test_numeric_domain_is_a_literal_where_the_site_allows_it(tmp_path: Path, numeric: str, kind: Class) -> None:
+    options = ["inet_interfaces = 127.0.0.1", f"resolve_numeric_domain = {numeric}", *STRICT]
+    assert Destinations(site(tmp_path, options)).of("user@127.0.0.1").kind is kind
+
+
+def test_the_page_about_restrictions_is_printed_from_the_rows() -> None:
+    docs = Path(__file__).parent.parent / "docs" / "restrictions.md"
+    assert docs.read_text() == page(), "python -m postillion.restrictions > docs/restrictions.md"
+
+
+def test_each_restriction_of_postfix_has_one_row() -> None:
+    names = [row.name for section in SECTIONS.values() for row in section]
+    assert len(names) == len(set(names)) == len(ROWS)
+    peer("postfix")
+    program = Path("/usr/lib/postfix/sbin/smtpd").read_bytes()
+    assert [name for name in names if name.encode() + b"\0" not in program] == []
+    texts = set(re.findall(rb"(?<=\0)(?:check|permit|reject|defer|warn)_[a-z_]+(?=\0)", program))
+    others = {text.decode() for text in texts if not text.startswith(b"warn_compat_")} - set(names)
+    assert others <= FUNCTIONS_OF_SMTPD
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS.values() if row.function is None], ids=lambda row: row.name)
+def test_a_restriction_that_is_not_here_stops_the_start(row: Row, tmp_path: Path) -> None:
+    argument = f" {row.argument.value}" if row.argument.value else ""
+    with pytest.raises(ConfigError, match=r"is not supported yet|has no more"):
+        access(tmp_path, [f"smtpd_recipient_restrictions = {row.name.upper()}{argument}, reject_unauth_destination"])
+
+
+def test_a_missing_argument_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='"check_client_access" must be followed by a type:table'):
+        access(tmp_path, ["smtpd_client_restrictions = check_client_access"])
+
+
+def test_a_restriction_behind_permit_is_ignored_with_a_warning(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    options = [*STRICT, "smtpd_recipient_restrictions = permit, reject"]
+    asked = Access(site(tmp_path, options), warnings.append)
+    assert at_rcpt(asked, "user@example.org") is None
+    assert warnings == ['smtpd_recipient_restrictions: restriction "reject" after "permit" is ignored']
+
+
+@pytest.mark.parametrize(
+    ("restriction", "remembers"),
+    [
+        ("permit_mynetworks", True),
+        ("PERMIT_SASL_AUTHENTICATED", True),
+        ("reject_unlisted_recipient", True),
+        ("reject_non_fqdn_sender", False),
+        ("reject_unauth_pipelining", False),
+        ("reject_invalid_helo_hostname", False),
+    ],
+)
+def test_an_acceptance_is_remembered_as_the_rows_read(restriction: str, remembers: bool, tmp_path: Path) -> None:
+    asked = access(tmp_path, [*STRICT, f"smtpd_recipient_restrictions = {restriction}"])
+    assert asked.remembers is remembers

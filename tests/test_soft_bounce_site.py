@@ -1,4 +1,4 @@
-"""soft_bounce = yes: nothing is refused or returned for good. One site, run by Postillion and by Postfix."""
+"""soft_bounce = yes: no refusal or bounce is permanent. One site, run by Postillion and by Postfix."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ REFUSED = {"bad@next.example": "550 5.1.1 no such user", "full@next.example": "5
 
 @pytest.fixture(scope="module", params=PROGRAMS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running server whose deferred mail stays so for the length of the test."""
-    by = program(request)
+    """Run a server with long backoff times, so that deferred mail stays deferred."""
+    mta = program(request)
     settings = {
         "soft_bounce": "yes",
         "minimal_backoff_time": "3600s",
@@ -27,13 +27,13 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "relay_domains": "next.example",
         "smtpd_recipient_restrictions": "reject_unauth_destination",
     }
-    site = Site(tmp_path_factory.mktemp(by), main_cf=settings)
+    site = Site(tmp_path_factory.mktemp(mta), main_cf=settings)
     with (site.etc / "aliases").open("a") as aliases:
         aliases.write('fails: "|/bin/false"\n')
     with (site.etc / "main.cf").open("a") as main_cf:
         main_cf.write("default_transport = smtp\n")
-    with running(site, by):
-        yield Server(site, by)
+    with running(site, mta):
+        yield Server(site, mta)
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     ],
     ids=["next hop", "next hop without enhanced code", "local command"],
 )
-def test_a_recipient_that_is_refused_for_good_is_tried_again(
-    server: Server, recipient: str, dsn: str, reason: str
-) -> None:
+def test_permanently_refused_recipient_is_deferred(server: Server, recipient: str, dsn: str, reason: str) -> None:
     with Sink(server.site.next_port, refuse=REFUSED):
         queue_id = server.send(server.user, recipient, "it bounces softly")
         server.log(rf"{queue_id}: to=<{recipient}>,.* dsn={dsn}, status=SOFTBOUNCE \(.*{re.escape(reason)}")
@@ -56,7 +54,7 @@ def test_a_recipient_that_is_refused_for_good_is_tried_again(
     assert message["queue_name"] == "deferred"
     [waiting] = message["recipients"]
     assert reason in waiting["delay_reason"]
-    assert not server.site.maildir(local_user()), "the sender hears nothing"
+    assert not server.site.maildir(local_user()), "the sender gets no report"
     server.command("postsuper", "-d", queue_id)
 
 
@@ -72,7 +70,7 @@ def test_a_recipient_that_is_refused_for_good_is_tried_again(
         ("NONSENSE", b"400 4.5.2 Error: command not recognized"),
     ],
 )
-def test_a_client_that_is_refused_is_to_come_again(server: Server, command: str, reply: bytes) -> None:
+def test_client_gets_4xx_instead_of_5xx(server: Server, command: str, reply: bytes) -> None:
     with smtplib.SMTP("127.0.0.1", server.site.port) as client:
         client.ehlo("client.example")
         client.mail("a@client.example")

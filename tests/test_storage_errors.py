@@ -1,8 +1,7 @@
-"""The queue's file system fails under a running server: clients are told 45x, nothing acknowledged is lost, nothing
-refused is delivered, and no process has to be started again.
+"""File system errors under a running server: clients get 45x replies.
 
-strace lets system calls of every smtpd process fail; resource limits that are set from outside give short writes and a
-lack of descriptors as the kernel has them.
+No acknowledged message is lost, no refused one is delivered, and no process needs a restart. strace makes system calls
+of every smtpd process fail. Lowered resource limits make the kernel give short writes and refuse descriptors.
 """
 
 import contextlib
@@ -20,14 +19,14 @@ from support.mta import Site, processes, wait_for
 from test_hostile_site import send
 
 SMALL, LARGE = 1_000, 1_500_000
-"""Octets: below and above what gets a segment of its own."""
+"""Message sizes in octets: for a shared segment, and for a segment of its own."""
 BROKEN = (451, "4.3.0 Error: queue file write error")
 FULL = (452, "4.3.1 Insufficient system storage")
 
 
 @contextlib.contextmanager
 def failing(watch: Watch, inject: str) -> Iterator[None]:
-    """Let system calls of all smtpd processes fail while the block lasts."""
+    """Make system calls of all smtpd processes fail during the block."""
     call = inject.partition(":")[0]
     pids = [word for pid in watch.pids for word in ("-p", str(pid))]
 
@@ -41,7 +40,7 @@ def failing(watch: Watch, inject: str) -> Iterator[None]:
 
 
 def limit(pid: int, what: str, bound: str) -> None:
-    """Set a process's soft limit, as its own user: root may lack the right to."""
+    """Set a soft limit of a process, as the process's own user: root may lack the right."""
     status = Path(f"/proc/{pid}/status").read_text()
     uid, gid = (re.search(rf"^{name}:\t(\d+)", status, re.MULTILINE) for name in ("Uid", "Gid"))
     assert uid
@@ -52,7 +51,7 @@ def limit(pid: int, what: str, bound: str) -> None:
 
 @contextlib.contextmanager
 def limited(what: str, name: str, bounds: dict[int, int]) -> Iterator[None]:
-    """Lower a resource limit of processes to these bounds while the block lasts. `name`: its name in /proc."""
+    """Lower a resource limit of processes to `bounds` during the block. `name`: the limit's name in /proc."""
     before = {}
     for pid in bounds:
         found = re.search(rf"^{name} +(\S+)", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE)
@@ -69,7 +68,7 @@ def limited(what: str, name: str, bounds: dict[int, int]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def watch(tmp_path_factory: pytest.TempPathFactory, summarize: Callable[[str], None]) -> Iterator[Watch]:
-    """A running site, and then everything that was acknowledged has arrived, once."""
+    """Run a site; at the end check that each acknowledged message has arrived once."""
     with watched(Site(tmp_path_factory.mktemp("site"))) as watch:
         yield watch
         watch.check_arrivals()
@@ -82,8 +81,8 @@ def watch(tmp_path_factory: pytest.TempPathFactory, summarize: Callable[[str], N
         assert duplicates == 0
 
 
-def all_is_well(watch: Watch) -> None:
-    """The same processes take mail of any size again, and everything acknowledged arrives."""
+def check_recovery(watch: Watch) -> None:
+    """Check that the same processes accept mail of any size again, and every acknowledged message arrives."""
     for _ in range(3):
         assert [send(watch.site, watch, size) for size in (SMALL, LARGE)] == [(250, "")] * 2
     watch.check_arrivals()
@@ -106,7 +105,7 @@ def all_is_well(watch: Watch) -> None:
         ("fsync:error=EIO", (LARGE,), BROKEN),
     ],
 )
-def test_a_failing_call_is_a_45x_until_it_works_again(
+def test_failing_system_call_is_45x_until_it_works_again(
     watch: Watch, inject: str, sizes: tuple[int, ...], reply: tuple[int, str]
 ) -> None:
     before = len(watch.acknowledged)
@@ -114,30 +113,30 @@ def test_a_failing_call_is_a_45x_until_it_works_again(
         for size in sizes * 2:
             assert send(watch.site, watch, size) == reply
         assert len(watch.acknowledged) == before
-    all_is_well(watch)
+    check_recovery(watch)
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "pwritev"])
-def test_calls_that_fail_now_and_then_cost_their_own_messages_only(watch: Watch, call: str) -> None:
+def test_occasional_failures_affect_only_their_own_messages(watch: Watch, call: str) -> None:
     with failing(watch, f"{call}:error=EIO:when=2+2"):
         replies = [send(watch.site, watch, size) for size in (SMALL, LARGE) * 8]
     assert set(replies) == {BROKEN, (250, "")}
-    all_is_well(watch)
+    check_recovery(watch)
 
 
-def test_a_file_that_may_not_grow_is_a_452_and_its_half_written_message_is_gone(watch: Watch) -> None:
+def test_file_size_limit_is_452_and_removes_the_partial_message(watch: Watch) -> None:
     segments = watch.site.queue / "incoming"
-    # The kernel writes up to the limit, and then no more: a short write, and EFBIG.
+    # The kernel writes up to the limit (a short write), and then fails with EFBIG.
     with limited("fsize", "Max file size", dict.fromkeys(watch.pids, LARGE // 2)):
         assert {send(watch.site, watch, LARGE) for _ in range(4)} == {FULL}
         assert send(watch.site, watch, SMALL) == (250, "")
         assert [path.name for path in segments.glob("new.*")] == []
-    all_is_well(watch)
+    check_recovery(watch)
 
 
-def test_a_process_without_descriptors_refuses_and_takes_mail_again_when_it_has_some(watch: Watch) -> None:
-    # One for the session; none is left for a segment.
+def test_process_without_descriptors_refuses_mail_and_recovers(watch: Watch) -> None:
+    # One descriptor for the session, none for a segment.
     bounds = {pid: len(list(Path(f"/proc/{pid}/fd").iterdir())) + 1 for pid in watch.pids}
     with limited("nofile", "Max open files", bounds):
         assert {send(watch.site, watch, LARGE) for _ in range(4)} == {BROKEN}
-    all_is_well(watch)
+    check_recovery(watch)

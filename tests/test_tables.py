@@ -1,4 +1,4 @@
-"""Lookup tables: the source formats, the types, soft failures, and files that change."""
+"""Lookup tables: source formats, table types, soft failures, and changes of files."""
 
 import os
 import pwd
@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postillion.tables import TableError, TableTypeError, open_maps, open_table
+from postillion.tables import Maps, TableError, TableTypeError, open_table
 from postillion.tables.source import Entry, Problem, alias_entries, map_entries
 
 
 class Settings:
-    """A configuration of list parameters alone."""
+    """A configuration with list parameters only."""
 
     def __init__(self, **lists: list[str]) -> None:
         self._lists = lists
@@ -39,7 +39,7 @@ MAP_SOURCES = [
 
 
 @pytest.mark.parametrize(("source", "expected"), [row[1:] for row in MAP_SOURCES], ids=[row[0] for row in MAP_SOURCES])
-def test_map_sources_are_read_as_postmap_reads_them(source: str, expected: list[tuple[str, str]]) -> None:
+def test_map_sources_are_read_as_by_postmap(source: str, expected: list[tuple[str, str]]) -> None:
     found = [(e.key, e.value) for e in map_entries(source.splitlines(keepends=True)) if isinstance(e, Entry)]
     assert found == expected
 
@@ -58,13 +58,13 @@ ALIAS_SOURCES = [
 @pytest.mark.parametrize(
     ("source", "expected"), [row[1:] for row in ALIAS_SOURCES], ids=[row[0] for row in ALIAS_SOURCES]
 )
-def test_alias_sources_are_read_as_postalias_reads_them(source: str, expected: list[tuple[str, str]]) -> None:
+def test_alias_sources_are_read_as_by_postalias(source: str, expected: list[tuple[str, str]]) -> None:
     found = [(e.key, e.value) for e in alias_entries(source.splitlines(keepends=True)) if isinstance(e, Entry)]
     assert found == expected
 
 
 @pytest.mark.parametrize("source", ["a b\n", ":x\n", "a:\n", '"a: b\n', "a@b: c\n", " a: b\n"])
-def test_bad_alias_lines_are_named_and_lost(source: str) -> None:
+def test_bad_alias_lines_are_reported_and_skipped(source: str) -> None:
     (problem,) = list(alias_entries(source.splitlines(keepends=True)))
     assert isinstance(problem, Problem)
     assert problem.number == 1
@@ -72,7 +72,7 @@ def test_bad_alias_lines_are_named_and_lost(source: str) -> None:
 
 
 @given(st.text())
-def test_no_source_text_breaks_the_parsers(text: str) -> None:
+def test_parsers_handle_any_source_text(text: str) -> None:
     for parse in (map_entries, alias_entries):
         for item in parse(text.splitlines(keepends=True)):
             assert isinstance(item, Problem) or (item.key and item.value)
@@ -92,26 +92,26 @@ def test_indexed_types_read_the_source(tmp_path: Path, kind: str) -> None:
     assert open_table(f"{kind}:{tmp_path}/m", NOTHING).lookup("key") == "value"
 
 
-def test_alias_files_are_known_by_the_parameters_that_name_them(tmp_path: Path) -> None:
+def test_alias_format_follows_alias_maps_and_alias_database(tmp_path: Path) -> None:
     (tmp_path / "aliases").write_text('root: admin\n"a b": c\n')
     name = f"hash:{tmp_path}/aliases"
     for settings in (Settings(alias_maps=[name]), Settings(alias_database=[name])):
-        maps = open_maps(["unix:passwd.byname", f"proxy:{name}"], settings)
+        maps = Maps(open_table(word, settings) for word in ("unix:passwd.byname", f"proxy:{name}"))
         assert maps.lookup("Root") is not None
         table = open_table(name, settings)
         assert (table.lookup("ROOT"), table.lookup('"a b"'), table.lookup("a b")) == ("admin", "c", "c")
         assert table.owner == os.getuid()
 
 
-def test_texthash_of_aliases_takes_both_forms(tmp_path: Path) -> None:
+def test_texthash_alias_file_accepts_both_formats(tmp_path: Path) -> None:
     (tmp_path / "aliases").write_text("root: admin\nother : x\nthird y, z:\n")
     name = f"texthash:{tmp_path}/aliases"
-    maps = open_maps([name], Settings(alias_maps=[name]))
+    maps = open_table(name, Settings(alias_maps=[name]))
     assert [maps.lookup(key) for key in ("root", "other", "third")] == ["admin", "x", "y, z:"]
 
 
-def test_missing_file_is_a_soft_failure_until_it_comes(tmp_path: Path) -> None:
-    maps = open_maps([f"texthash:{tmp_path}/m"], NOTHING)
+def test_missing_file_is_a_soft_failure_until_it_exists(tmp_path: Path) -> None:
+    maps = open_table(f"texthash:{tmp_path}/m", NOTHING)
     with pytest.raises(TableError, match="cannot read"):
         maps.lookup("a")
     (tmp_path / "m").write_text("a b\n")
@@ -121,19 +121,19 @@ def test_missing_file_is_a_soft_failure_until_it_comes(tmp_path: Path) -> None:
         maps.lookup("a")
 
 
-def test_directory_and_fifo_are_refused_and_do_not_block(tmp_path: Path) -> None:
+def test_directory_and_fifo_are_refused_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path, tmp_path / "fifo"):
         with pytest.raises(TableError):
             open_table(f"hash:{path}", NOTHING).lookup("a")
 
 
-def test_changed_file_is_read_once_it_has_settled(tmp_path: Path) -> None:
+def test_changed_file_is_read_once_it_is_stable(tmp_path: Path) -> None:
     path = tmp_path / "m"
     path.write_text("a 1\nb 2\n")
     table = open_table(f"texthash:{path}", NOTHING)
     assert table.lookup("b") == "2"
-    path.write_text("a 1\n")  # an editor is half way through
+    path.write_text("a 1\n")  # an editor has not finished writing
     assert table.lookup("b") == "2"
     path.write_text("a 1\nb 3\n")
     os.utime(path, (1_000_000_000, 1_000_000_000))
@@ -147,6 +147,9 @@ def test_changed_file_is_read_once_it_has_settled(tmp_path: Path) -> None:
         ("inline:{ a=b, { c = d e } }", "c", "d e"),
         ("inline:{ a=b=c }", "a", "b=c"),
         ("inline:{ a=b }", "c", None),
+        ("inline:{ { a = } }", "a", ""),
+        ("inline:{ a=, b=c }", "a", ""),
+        ("inline:{ a=b a=c }", "a", "c"),
         ("static:x", "anything", "x"),
         ("static:{a b}", "anything", "a b"),
         ("unix:group.byname", "no-such-group", None),
@@ -155,11 +158,11 @@ def test_changed_file_is_read_once_it_has_settled(tmp_path: Path) -> None:
         ("unix:passwd.byname", "\udcff", None),
     ],
 )
-def test_tables_without_files(name: str, key: str, value: str | None) -> None:
+def test_tables_without_files_are_searched(name: str, key: str, value: str | None) -> None:
     assert open_table(name, NOTHING).lookup(key) == value
 
 
-def test_accounts_are_a_table() -> None:
+def test_system_accounts_are_a_table() -> None:
     root = pwd.getpwuid(0)
     line = open_table("proxy:unix:passwd.byname", NOTHING).lookup("root")
     assert line is not None
@@ -168,7 +171,7 @@ def test_accounts_are_a_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("ldap:/etc/x", 'unknown table type "ldap"; known types: texthash hash'),
         ("/etc/aliases", "expected type:name"),
@@ -179,18 +182,18 @@ def test_accounts_are_a_table() -> None:
         ("inline:{ a }", "key=value"),
     ],
 )
-def test_names_that_can_never_work_are_refused_at_once(name: str, says: str) -> None:
-    with pytest.raises(TableTypeError, match=says):
+def test_invalid_table_names_are_refused_at_once(name: str, message: str) -> None:
+    with pytest.raises(TableTypeError, match=message):
         open_table(name, NOTHING)
 
 
-def test_fail_table_fails_softly() -> None:
+def test_fail_table_is_a_soft_failure() -> None:
     with pytest.raises(TableError):
-        open_maps(["static:x", "fail:y"], NOTHING).tables[1].lookup("k")
+        open_table("fail:y", NOTHING).lookup("k")
 
 
-def test_a_failing_table_hides_no_answer_before_it() -> None:
-    maps = open_maps(["inline:{a=b}", "fail:x"], NOTHING)
+def test_failing_table_does_not_hide_earlier_result() -> None:
+    maps = Maps(open_table(word, NOTHING) for word in ("inline:{a=b}", "fail:x"))
     assert maps.lookup("a") == "b"
     with pytest.raises(TableError):
         maps.lookup("c")
@@ -213,7 +216,7 @@ PATTERNS = [
 
 
 @pytest.mark.parametrize(("source", "key", "value"), PATTERNS)
-def test_pattern_tables(tmp_path: Path, source: str, key: str, value: str | None) -> None:
+def test_pattern_tables_match(tmp_path: Path, source: str, key: str, value: str | None) -> None:
     (tmp_path / "m").write_text(source + "\n")
     assert open_table(f"regexp:{tmp_path}/m", NOTHING).lookup(key) == value
 
@@ -229,7 +232,7 @@ def test_pattern_tables(tmp_path: Path, source: str, key: str, value: str | None
         ("x", None),
     ],
 )
-def test_cidr_tables(tmp_path: Path, key: str, value: str | None) -> None:
+def test_cidr_tables_match(tmp_path: Path, key: str, value: str | None) -> None:
     rules = (
         "192.0.2.1 REJECT\n192.0.2.0/24\tOK\n2001:db8::/32 SIX\n1.2.3/99 bad\nif !::/0\n!10.0.0.0/8 NOT-TEN\nendif\n"
     )
@@ -243,10 +246,10 @@ def test_cidr_tables(tmp_path: Path, key: str, value: str | None) -> None:
 
 @pytest.mark.skipif(shutil.which("/usr/sbin/postmap") is None, reason="compares with a real postmap")
 @pytest.mark.parametrize(("source", "expected"), [row[1:] for row in MAP_SOURCES], ids=[row[0] for row in MAP_SOURCES])
-def test_a_real_postmap_reads_the_same(tmp_path: Path, source: str, expected: list[tuple[str, str]]) -> None:
+def test_real_postmap_reads_the_same(tmp_path: Path, source: str, expected: list[tuple[str, str]]) -> None:
     (tmp_path / "main.cf").write_text("compatibility_level = 3.6\nmyhostname = x.example\n")
     (tmp_path / "m").write_bytes(source.encode())
     query = ["/usr/sbin/postmap", "-c", str(tmp_path), "-q", "-", f"texthash:{tmp_path}/m"]
     keys = "".join(f"{key}\n" for key, _ in expected)
-    answer = subprocess.run(query, input=keys, capture_output=True, text=True, check=False, timeout=30)
-    assert answer.stdout == "".join(f"{key}\t{value}\n" for key, value in expected)
+    done = subprocess.run(query, input=keys, capture_output=True, text=True, check=False, timeout=30)
+    assert done.stdout == "".join(f"{key}\t{value}\n" for key, value in expected)

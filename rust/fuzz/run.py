@@ -32,6 +32,7 @@ FLAGS = (
     " -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-trace-compares"
     " --cfg fuzzing"
 )
+MEMORY = "/dev/shm"  # noqa: S108 - directories in it have random names
 INPUT_MAX_OCTETS = 4096
 INPUT_MAX_S = 10
 """One input that takes longer is a failure, as is more memory than this:"""
@@ -91,7 +92,7 @@ def fuzz(programs: Path, target: str, share_s: int) -> Run:
         *([str(HERE / "seeds" / target)] if (HERE / "seeds" / target).is_dir() else []),
     ]
     # Queues are on a disk in memory: the targets are about what is in the files.
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    memory = MEMORY if os.access(MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory) as directory:
         environment = {"TMPDIR": directory, "RUST_BACKTRACE": "0"}
         done = subprocess.run(command, env=os.environ | environment, capture_output=True, check=False)

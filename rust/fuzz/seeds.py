@@ -1,7 +1,7 @@
-"""The inputs that each fuzz target begins with: from the transcripts in tests/dialogues/, the corpus of messages in
-tests/support/corpus.py, and encoders of our own for what is binary.
+"""The inputs that each fuzz target begins with.
 
-Inputs that once failed are files under rust/fuzz/seeds/TARGET/ and are run, too.
+They come from the transcripts in tests/dialogues/, the corpus of messages in tests/support/corpus.py, and encoders of
+our own for what is binary. Inputs that once failed are files under rust/fuzz/seeds/TARGET/ and are run, too.
 """
 
 from __future__ import annotations

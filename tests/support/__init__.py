@@ -1,1 +1,1 @@
-"""What the tests share: sites, peers, clients, sinks, damage, and a ledger of what was acknowledged."""
+"""Shared code of the tests: sites, peers, clients, sinks, damage, and a ledger of acknowledged messages."""

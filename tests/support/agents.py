@@ -1,4 +1,4 @@
-"""A queue manager's socket, messages in segments, and servers that follow a script, for tests of delivery agents."""
+"""Test doubles for delivery agents: a queue manager's socket, messages in segments, and scripted servers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ smtp_host_lookup = native
 
 @dataclass
 class Status:
-    """How a recipient fared, as the agent says."""
+    """The delivery status of a recipient, as the agent reports it."""
 
     outcome: str
     dsn: str
@@ -42,7 +42,7 @@ class Status:
 
 @dataclass
 class Result:
-    """An agent's answer to a job."""
+    """An agent's result for a job."""
 
     job: int
     site: Status | None
@@ -50,12 +50,12 @@ class Result:
 
     @property
     def only(self) -> Status:
-        """The status of the one recipient."""
+        """The status of the only recipient."""
         (status,) = self.recipients.values()
         return status
 
 
-class _Take:
+class _Decoder:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = 0
@@ -72,27 +72,27 @@ class _Take:
 
     def status(self) -> Status:
         outcome, level, subject, detail = self.numbers("BBHH")
-        said = self.text()
+        reason = self.text()
         remote = self.text() if self.numbers("B")[0] else None
-        return Status(OUTCOMES[outcome], f"{level}.{subject}.{detail}", said, remote)
+        return Status(OUTCOMES[outcome], f"{level}.{subject}.{detail}", reason, remote)
 
 
 def read_result(payload: bytes) -> Result:
     """Decode a Result frame's payload."""
-    take = _Take(payload)
-    job, _ = take.numbers("QQ")
-    site = take.status() if take.numbers("B")[0] else None
-    (count,) = take.numbers("I")
+    decoder = _Decoder(payload)
+    job, _ = decoder.numbers("QQ")
+    site = decoder.status() if decoder.numbers("B")[0] else None
+    (count,) = decoder.numbers("I")
     recipients = {}
     for _ in range(count):
-        (index,) = take.numbers("I")
-        recipients[index] = take.status()
+        (index,) = decoder.numbers("I")
+        recipients[index] = decoder.status()
     return Result(job, site, recipients)
 
 
 @dataclass
 class Mail(Message):
-    """A message with everything that an envelope may say."""
+    """A message with every field of an envelope."""
 
     body: int = 0
     smtputf8: bool = False
@@ -101,13 +101,13 @@ class Mail(Message):
     orcpt: str | None = None
 
     def envelope(self) -> bytes:
-        """Return the encoded envelope, without recipients, as a job has it."""
+        """Return the encoded envelope of a job, without recipients."""
         head = struct.pack("<QQ", self.number, self.usec) + text(self.sender)
         head += struct.pack("<BBB", self.body, self.smtputf8, self.ret) + optional(self.envid)
         return head + struct.pack("<QI", len(self.content) - self.content.count(b"\r\n"), 0) + struct.pack("<I", 0)
 
     def job_recipients(self) -> bytes:
-        """Return the recipients as a job has them."""
+        """Return the encoded recipients of a job."""
         parts = [struct.pack("<I", len(self.recipients))]
         for index, address in enumerate(self.recipients):
             parts.append(struct.pack("<I", index) + text(address) + optional(None) + optional(self.orcpt))
@@ -128,7 +128,7 @@ class Hub:
         self.usec = int(time.time() * 1e6)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Speak with the agent until it goes."""
+        """Serve the agent until it disconnects."""
         self.writer = writer
         try:
             while True:
@@ -136,9 +136,9 @@ class Hub:
                 body = await reader.readexactly(length)
                 assert body[0] == FRAME_VERSION
                 if body[1] == AGENT:
-                    take = _Take(body[2:])
-                    take.text()
-                    self.capacities.append(take.numbers("II")[1])
+                    decoder = _Decoder(body[2:])
+                    decoder.text()
+                    self.capacities.append(decoder.numbers("II")[1])
                     self.registered.set()
                 elif body[1] == RESULT:
                     result = read_result(body[2:])
@@ -147,7 +147,7 @@ class Hub:
             writer.close()
 
     def job(self, nexthop: str, mail: Mail | None = None, transport: str = "smtp") -> tuple[int, bytes]:
-        """Return the number and the frame of a job; its message stands in a segment of its own."""
+        """Return the number and the frame of a job. Its message has its own segment."""
         number = next(self.numbers)
         self.usec += 1
         mail = mail or Mail(0, ["rcpt@example.com"])
@@ -161,7 +161,7 @@ class Hub:
         return number, frame(DELIVER, payload + mail.envelope() + mail.job_recipients())
 
     def send(self, *jobs: tuple[int, bytes]) -> list[asyncio.Future[Result]]:
-        """Send jobs in one write; a future for each result."""
+        """Send jobs in one write; return a future for each result."""
         futures = []
         for number, _ in jobs:
             self.waiting[number] = asyncio.get_running_loop().create_future()
@@ -170,12 +170,12 @@ class Hub:
         return futures
 
     async def deliver(self, nexthop: str, mail: Mail | None = None) -> Result:
-        """Send a job and wait for its result."""
+        """Send a job and return its result."""
         return await asyncio.wait_for(self.send(self.job(nexthop, mail))[0], WAIT_S)
 
 
 class FakeDaemon:
-    """What an agent needs of a Daemon."""
+    """The part of a `Daemon` that an agent needs."""
 
     def __init__(self, directory: Path, more: str = "", service: str = "smtp") -> None:
         (directory / "main.cf").write_text(MAIN_CF.format(directory=directory) + more)
@@ -189,14 +189,14 @@ class FakeDaemon:
         self.lines: list[str] = []
 
     def logged(self) -> list[str]:
-        """All lines so far."""
+        """Return all log lines so far."""
         self.lines += self.log.take_lines()
         return self.lines
 
 
 @asynccontextmanager
-async def serving(directory: Path, agent: Callable[[FakeDaemon], Any], daemon: FakeDaemon) -> AsyncIterator[Hub]:
-    """An agent at work in `directory`, and the queue manager's end of it."""
+async def serving(directory: Path, agent: Callable[[Any], Any], daemon: FakeDaemon) -> AsyncIterator[Hub]:
+    """Run an agent in `directory`; yield the queue manager's end of its connection."""
     os.chdir(directory)
     (directory / "private").mkdir(exist_ok=True)
     hub = Hub(directory)
@@ -213,13 +213,13 @@ async def serving(directory: Path, agent: Callable[[FakeDaemon], Any], daemon: F
 
 @dataclass
 class Script:
-    """A server that answers each command by a table of verbs; what it has no answer for gets `250 2.0.0 Ok`.
+    """A server with a table of replies by verb. Other commands get `250 2.0.0 Ok`.
 
-    An answer may be a text (sent as it is, CRLF added), or a function of the server that does something else.
-    `received`: the messages, as they came over the wire. `commands`: every line outside messages.
+    A reply is a text (sent unchanged, with CRLF), a list of replies, or a coroutine function that uses the connection.
+    `received`: the messages as sent on the wire. `commands`: every line outside messages.
     """
 
-    answers: dict[str, Any] = field(default_factory=dict)
+    replies: dict[str, Any] = field(default_factory=dict)
     keywords: tuple[str, ...] = ("PIPELINING", "SIZE 10240000", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
     greeting: Any = "220 sink.example.com ESMTP"
     received: list[bytes] = field(default_factory=list)
@@ -227,25 +227,25 @@ class Script:
     connections: int = 0
     port: int = 0
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
         self.connections += 1
         try:
-            await self._say(self.greeting, reader, writer)
+            await self._send(self.greeting, reader, writer)
             while line := await reader.readline():
                 command = line.decode("utf-8", "replace").rstrip("\r\n")
                 self.commands.append(command)
                 verb = command.split(" ")[0].split(":")[0].upper()
-                answer: Any = self.answers.get(command, self.answers.get(verb))
-                if answer is None and verb in ("EHLO", "LHLO"):
-                    answer = "\r\n".join(f"250-{word}" for word in ("sink.example.com", *self.keywords[:-1]))
-                    answer += f"\r\n250 {self.keywords[-1]}" if self.keywords else "\r\n250 sink"
-                elif answer is None and verb == "DATA":
-                    answer = "354 go"
-                elif answer is None:
-                    answer = "221 2.0.0 Bye" if verb == "QUIT" else "250 2.0.0 Ok"
-                said = await self._say(answer, reader, writer)
-                if verb == "DATA" and said.startswith("354"):
+                reply: Any = self.replies.get(command, self.replies.get(verb))
+                if reply is None and verb in ("EHLO", "LHLO"):
+                    reply = "\r\n".join(f"250-{word}" for word in ("sink.example.com", *self.keywords[:-1]))
+                    reply += f"\r\n250 {self.keywords[-1]}" if self.keywords else "\r\n250 sink"
+                elif reply is None and verb == "DATA":
+                    reply = "354 go"
+                elif reply is None:
+                    reply = "221 2.0.0 Bye" if verb == "QUIT" else "250 2.0.0 Ok"
+                sent = await self._send(reply, reader, writer)
+                if verb == "DATA" and sent.startswith("354"):
                     message = bytearray()
                     while line != b".\r\n":
                         line = await reader.readline()
@@ -253,7 +253,7 @@ class Script:
                             raise ConnectionResetError
                         message += line
                     self.received.append(bytes(message))
-                    await self._say(self.answers.get(".", "250 2.0.0 Ok: queued as X"), reader, writer)
+                    await self._send(self.replies.get(".", "250 2.0.0 Ok: queued as X"), reader, writer)
                 if verb == "QUIT":
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -261,35 +261,35 @@ class Script:
         finally:
             writer.close()
 
-    async def _say(self, answer: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
-        if isinstance(answer, list):
-            answer = answer.pop(0) if len(answer) > 1 else answer[0]
-        if callable(answer):
-            done: Awaitable[None] = answer(reader, writer)
+    async def _send(self, reply: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        if isinstance(reply, list):
+            reply = reply.pop(0) if len(reply) > 1 else reply[0]
+        if callable(reply):
+            done: Awaitable[None] = reply(reader, writer)
             await done
             return ""
-        data = answer if isinstance(answer, bytes) else answer.encode() + b"\r\n"
+        data = reply if isinstance(reply, bytes) else reply.encode() + b"\r\n"
         writer.write(data)
         await writer.drain()
         return data.decode("utf-8", "replace")
 
 
 async def drop(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Close the connection in place of an answer."""
+    """Close the connection instead of replying."""
     writer.close()
     raise ConnectionResetError
 
 
 async def hang(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    """Never answer."""
+    """Never reply."""
     await reader.read()
     raise ConnectionResetError
 
 
 @asynccontextmanager
 async def server(script: Script, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Script]:
-    """A server on a free port."""
-    listening = await asyncio.start_server(script.talk, host, port, limit=2**26)
+    """Run a scripted server; port 0 is a free port."""
+    listening = await asyncio.start_server(script.serve, host, port, limit=2**26)
     script.port = listening.sockets[0].getsockname()[1]
     try:
         yield script

@@ -1,6 +1,6 @@
-"""A pytest plugin for aiosmtpd's own tests: `postillion.aiosmtpd.SMTP` stands where `aiosmtpd.smtp.SMTP` does.
+"""A pytest plugin for aiosmtpd's own tests: it replaces `aiosmtpd.smtp.SMTP` with `postillion.aiosmtpd.SMTP`.
 
-Loaded before aiosmtpd's test modules, which then import our class by aiosmtpd's name.
+pytest loads it before aiosmtpd's test modules. These then import our class under aiosmtpd's name.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ MADE = "connections of our class: "
 
 
 class Count:
-    """How many connections were made of our class."""
+    """Number of connections that use our class."""
 
     made = 0
 
@@ -30,7 +30,7 @@ def _counted(self: SMTP, *arguments: Any, **keywords: Any) -> None:
 
 
 def pytest_configure() -> None:
-    """Put our class in the place of theirs."""
+    """Replace aiosmtpd's class with ours."""
     SMTP.__init__ = _counted  # type: ignore[method-assign]
     for module, name in (
         (aiosmtpd.smtp, "SMTP"),
@@ -43,5 +43,5 @@ def pytest_configure() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how many connections there were."""
+    """Print the number of connections."""
     terminalreporter.write_line(f"{MADE}{Count.made}")

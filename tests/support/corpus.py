@@ -1,16 +1,17 @@
-"""Messages of every shape, made here: what is sent over the wire, and what is to arrive at the next hop.
+"""The corpus: messages of every shape, as sent and as expected at the next hop.
 
-`MESSAGES` has each by its name. Sent content has CRLF line ends and no stuffed dots; the large ones are built by a
-rule, so that all of them are the same on every machine. A message arrives byte for byte as it was sent, below the
-Received header, but for these differences, which each row that has one spells out:
+`MESSAGES` maps names to messages. Sent content has CRLF line ends and no stuffed dots. A rule builds each large
+message, so that it is the same on every machine. Below the Received header, a message arrives byte for byte as sent,
+with these exceptions. A row with an exception spells it out:
 
-    no last line end          the line gets one (RFC 5321 §4.1.1.4: a message ends with CRLF)
+    last line without CRLF    the line gets one (RFC 5321 §4.1.1.4: a message ends with CRLF)
     LF without CR             becomes CRLF (smtpd_forbid_bare_newline = normalize)
     CR without LF             becomes a blank (cleanup_replace_stray_cr_lf)
-    body where headers stand  gets the empty line that separates it (RFC 5322 §2.1)
-    "From " lines before the headers become X-Mailbox-Line, blanks before a colon go (as Postfix does)
+    body without separator    gets the empty line that separates it (RFC 5322 §2.1)
+    "From " before headers    becomes X-Mailbox-Line (as Postfix does)
+    blanks before a colon     are removed (as Postfix does)
     Bcc, Resent-Bcc, Return-Path, Content-Length are dropped (message_drop_headers)
-    a header above header_size_limit is cut
+    a header above header_size_limit is truncated
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ class Message:
 
     @property
     def wire(self) -> bytes:
-        """What follows DATA: dots stuffed, the last line ended, and the end."""
+        """The octets after DATA: content with stuffed dots and a last CRLF, then the end of data."""
         content = self.sent if self.sent.endswith(b"\r\n") or not self.sent else self.sent + b"\r\n"
         return stuffed(content) + b".\r\n"
 
 
 def stuffed(content: bytes) -> bytes:
-    """Return content with a dot more on each line that starts with one (RFC 5321 §4.5.2)."""
+    """Return content with stuffed dots (RFC 5321 §4.5.2)."""
     dotted = content.replace(b"\r\n.", b"\r\n..")
     return b"." + dotted if dotted.startswith(b".") else dotted
 
@@ -75,20 +76,20 @@ def _attachment(octets: int) -> bytes:
 
 
 def _prose(octets: int) -> bytes:
-    """Return lines of words, some of them quoted, up to so many octets."""
-    dice = random.Random(7)
+    """Return `octets` octets of lines of words, some of them quoted."""
+    rng = random.Random(7)
     words = [b"mail", b"queue", b"of", b"the", b"rider", b"horse", b"leads", b"and", b"pulls", b"far", b".", b"post"]
     lines: list[bytes] = []
     size = 0
     while size < octets:
-        line = b"> " * dice.randrange(3) + b" ".join(dice.choices(words, k=dice.randrange(14))) + b"\r\n"
+        line = b"> " * rng.randrange(3) + b" ".join(rng.choices(words, k=rng.randrange(14))) + b"\r\n"
         lines.append(line)
         size += len(line)
     return b"".join(lines)[:octets]
 
 
 def _row(name: str, sent: bytes, arrives: bytes | None = None) -> Message:
-    """Return a message that arrives as it was sent, unless said otherwise."""
+    """Return a message. Without `arrives`, it arrives as sent."""
     return Message(name, sent, sent if arrives is None else arrives)
 
 
@@ -103,7 +104,7 @@ _ODD = (
 _8BIT = bytes(range(0x80, 0x100))
 
 _ROWS = [
-    # Headers and bodies, there or not.
+    # Headers and bodies, present or absent.
     _row("plain", PLAIN + b"Hello.\r\n"),
     _row("nothing", b""),
     _row("no body", HEADER, HEADER),
@@ -130,7 +131,7 @@ _ROWS = [
         b"Subject \t : far\r\n" + FROM + b"\r\nx\r\n",
         b"Subject: far\r\n" + FROM + b"\r\nx\r\n",
     ),
-    _row("blanks behind a value", b"Subject: value \t  \r\n" + END),
+    _row("blanks after a value", b"Subject: value \t  \r\n" + END),
     _row("header without a colon", FROM + b"Subject without\r\n" + TO, FROM + b"\r\nSubject without\r\n" + TO),
     _row("header without a name", FROM + b": value\r\nx\r\n", FROM + b"\r\n: value\r\nx\r\n"),
     _row("header name with a blank", FROM + b"Two words: x\r\n", FROM + b"\r\nTwo words: x\r\n"),
@@ -190,7 +191,7 @@ _ROWS = [
     _row("a line of 100,000 octets", PLAIN + b"x" * 100_000 + b"\r\n"),
     _row("a dotted line of 100,000 octets", PLAIN + b"." * 100_000 + b"\r\n"),
     _row("blanks at the ends of lines", PLAIN + b"trailing   \r\ntab\t\r\n \r\n\t\r\n   x   \r\n"),
-    # MIME, which cleanup leaves alone.
+    # MIME: cleanup does not change it.
     _row(
         "multipart",
         HEADER + _mime(b"alternative", [b"\r\nplain\r\n", b"Content-Type: text/html\r\n\r\n<p>html</p>\r\n"]),
@@ -215,7 +216,7 @@ _ROWS = [
         HEADER + b"Content-Type: ;;;\r\nContent-Transfer-Encoding: 9bit\r\nMIME-Version: x\r\n\r\nx\r\n",
     ),
     _row("signed text", PLAIN + b"-----BEGIN PGP SIGNED MESSAGE-----\r\n\r\n- -- \r\ntext \r\n-----END-----\r\n"),
-    # Lines that another program could take for something.
+    # Lines that other programs could misread.
     _row("SMTP in the body", PLAIN + b"QUIT\r\nMAIL FROM:<x>\r\n250 ok\r\nDATA\r\n"),
     _row("a uuencoded part", PLAIN + b"begin 644 a\r\n#0V%T\r\n`\r\nend\r\n"),
     _row(

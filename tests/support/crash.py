@@ -1,6 +1,6 @@
-"""What the crash proofs share: a site that uses every program, its processes, faults that are counted, the verdict.
+"""Shared code of the crash tests: a site that uses every program, its processes, counted kills, and the verdict.
 
-`POSTILLION_FAULTS=500` (or `all`, which is 500) asks for the full form of every proof; without it each has a short one.
+`POSTILLION_FAULTS=500` (or `all`, which is 500) selects the full form of every crash test. The default is a short form.
 The short forms use a fixed seed. The full forms draw one and print it; `POSTILLION_SEED` repeats such a run.
 """
 
@@ -17,33 +17,33 @@ from unittest import mock
 
 from postillion.program import ipc
 from support.ledger import Arrivals, Ledger, Route
-from support.mta import POSTILLION_COMMANDS, Site, local_user, start, wait_for
+from support.mta import POSTILLION_COMMANDS, Site, local_user, site_programs, start, wait_for
 from support.sink import Sink
 
 FULL = "POSTILLION_FAULTS" in os.environ
 FAULTS = 500
 SHORT_SEED = 1
 EVERYTHING = "everything"
-"""A victim: all processes of the site at once."""
+"""A victim name: all processes of the site at once."""
 SERVICES = ("master", "smtp-in", "qmgr", "pickup", "smtp", "local", "bounce", "anvil", "error", "retry", "discard")
-"""Victims by their name in master.cf; smtp-in is smtpd's port."""
+"""Victims by their service name in master.cf; smtp-in is smtpd."""
 DUPLICATING = frozenset({EVERYTHING, "master", "qmgr", "pickup", "smtp", "local", "bounce"})
-"""Victims whose death may cost a second copy: whoever delivers, or knows what is delivered."""
+"""Victims whose death may cause a duplicate: they deliver mail or record deliveries."""
 CAPACITY = 20 + 20 + 2
-"""Deliveries under way at most: default_destination_concurrency_limit to the next hop, as many reports, and
-local_destination_concurrency_limit to the one mailbox."""
-ASKING_MAX_S = 0.5
+"""Maximum number of deliveries in flight: default_destination_concurrency_limit to the next hop, the same number of
+reports, and local_destination_concurrency_limit to the one mailbox."""
+STATUS_MAX_S = 0.5
 THROTTLED_MAX_S = 90.0
-"""Master waits up to 60 s before it starts a program anew that died young again and again."""
+"""Master waits up to 60 s before it restarts a program that keeps dying early."""
 DRAIN_MAX_S = 240.0
 SHOWN_MAX = 10
 QUICK = {
     "minimal_backoff_time": "1s",
     "maximal_backoff_time": "2s",
-    # Clients are counted, so that there is an anvil to kill.
+    # Client counting starts an anvil, so that the test can kill it.
     "smtpd_client_event_limit_exceptions": "",
     "smtpd_client_connection_count_limit": "1000",
-    # Reports return what they are about, whole.
+    # Reports return the whole message.
     "bounce_size_limit": "10000000",
 }
 TRANSPORTS = """\
@@ -53,8 +53,8 @@ error.example error:5.1.1 nobody lives here
 later.example {later}
 """
 RETRY = "retry:4.0.0 try again"
-SAYS_WHAT_RUNS = re.compile(r" postfix/(master\[|[a-z]+\[\d+\]: (warning|error|fatal|panic|daemon))")
-SAID_MAX = 200
+PROCESS_LINE = re.compile(r" postfix/(master\[|[a-z]+\[\d+\]: (warning|error|fatal|panic|daemon))")
+PROCESS_LINES_MAX = 200
 
 
 def seed() -> int:
@@ -66,30 +66,30 @@ def seed() -> int:
 
 
 def faults_wanted(short: int, *, one_in: int = 1) -> int:
-    """Return how many faults to play: `short`, or in the full form one in so many of those that are asked for."""
+    """Return the number of kills: `short`, or in the full form one in `one_in` of the requested number."""
     if not FULL:
         return short
-    asked = os.environ["POSTILLION_FAULTS"]
-    return max(1, (int(asked) if asked.isdigit() else FAULTS) // one_in)
+    requested = os.environ["POSTILLION_FAULTS"]
+    return max(1, (int(requested) if requested.isdigit() else FAULTS) // one_in)
 
 
 def crash_site(directory: Path, settings: dict[str, str] | None = None) -> Site:
-    """Return a site whose mail to later.example waits for `drain`."""
+    """Return a site that keeps mail to later.example in the queue until `drain`."""
     transports = {"transport_maps": f"texthash:{directory}/etc/transport"}
     site = Site(directory, main_cf={**QUICK, **transports, **(settings or {})})
-    let_later(site, RETRY)
+    set_later_transport(site, RETRY)
     return site
 
 
-def let_later(site: Site, transport: str) -> None:
-    """Say where mail for later.example goes from now on."""
+def set_later_transport(site: Site, transport: str) -> None:
+    """Set the transport of later.example."""
     table = site.etc / "transport"
     table.write_text(TRANSPORTS.format(next_port=site.next_port, later=transport))
     table.chmod(0o644)
 
 
 def routes(user: str) -> list[Route]:
-    """Return what the clients send: every program has something to do."""
+    """Return the routes of the clients. They give every program work."""
     return [
         Route("", ["x@next.example"]),
         Route("", [user]),
@@ -101,41 +101,31 @@ def routes(user: str) -> list[Route]:
 
 
 def new_ledger(site: Site) -> Ledger:
-    """Return a ledger whose file is outside of the queue."""
+    """Return a ledger with its file outside the queue."""
     return Ledger(site.port, [str(POSTILLION_COMMANDS / "sendmail"), "-C", str(site.etc)], site.directory / "ledger")
 
 
 def new_arrivals(site: Site, sink: Sink) -> Arrivals:
-    """Return a view of what came out of the site."""
+    """Return the record of messages that left the site."""
     return Arrivals(sink, site.mail / local_user() / "new")
 
 
 def site_processes(site: Site) -> dict[str, list[int]]:
-    """Return the site's processes by service; master's is `master`, the one at smtpd's port `smtp-in`."""
+    """Return the site's processes by service name: `master` for master, `smtp-in` for smtpd."""
     found: dict[str, list[int]] = {}
-    etc, port = os.fsencode(site.etc), f":{site.port}"
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if etc not in words or b"-m" not in words:
-            continue
-        if b"postillion.master" in words:
+    for pid, program, words in site_programs(site):
+        if program == "master":
             service = "master"
-        elif b"-n" in words:
-            service = words[words.index(b"-n") + 1].decode()
-            service = "smtp-in" if service.endswith(port) else service
+        elif words[:1] == ["-n"]:
+            service = "smtp-in" if words[1].endswith(f":{site.port}") else words[1]
         else:
             continue
-        found.setdefault(service, []).append(int(entry.name))
+        found.setdefault(service, []).append(pid)
     return found
 
 
 def kill(pid: int) -> None:
-    """SIGKILL a process that may just have ended."""
+    """Send SIGKILL to a process that may have ended already."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -144,7 +134,7 @@ def kill(pid: int) -> None:
 
 @dataclass
 class Faults:
-    """Faults so far, and how many second copies they may cost at most: the deliveries in flight at each of them."""
+    """Kills so far. `in_flight` bounds the duplicates they may cause: the sum of deliveries in flight at each kill."""
 
     site: Site
     ledger: Ledger
@@ -153,9 +143,9 @@ class Faults:
     by_victim: dict[str, int] = field(default_factory=dict)
 
     def next_victim(self, victims: list[str]) -> str:
-        """Take the first victim that has a process off the list.
+        """Remove and return the first victim in the list that has a process.
 
-        One that died young several times in a row is not started again at once.
+        Master delays the restart of a program that died early several times in a row.
         """
 
         def ready() -> list[str]:
@@ -165,26 +155,26 @@ class Faults:
         try:
             wait_for(f"a process of {set(victims)}", ready, THROTTLED_MAX_S)
         except TimeoutError as problem:
-            raise TimeoutError(f"{problem}\n{self._standing()}") from None
+            raise TimeoutError(f"{problem}\n{self._report()}") from None
         victim = (ready() or victims)[0]
         victims.remove(victim)
         return victim
 
-    def strike(self, victim: str, dice: random.Random) -> None:
-        """Kill one process of a service, or all of them; start the site again if its master is gone."""
-        before, begun = self.under_way(), self.ledger.begun
+    def strike(self, victim: str, rng: random.Random) -> None:
+        """Kill one process of a service, or everything; restart the site if its master is gone."""
+        before, begun = self.in_flight_now(), self.ledger.begun
         at_once = site_processes(self.site)
         if victim == EVERYTHING:
             for pid in [*at_once.get("master", []), *(pid for pids in at_once.values() for pid in pids)]:
                 kill(pid)
         elif victim == "master":
-            # One that has just started may yet be two: the parent of the one that goes on is ending.
+            # A new master may still have two processes: its parent has not ended yet.
             for pid in at_once.get("master") or [self._any(victim)]:
                 kill(pid)
         else:
-            kill(dice.choice(at_once.get(victim) or [self._any(victim)]))
+            kill(rng.choice(at_once.get(victim) or [self._any(victim)]))
         if victim in DUPLICATING:
-            # What clients began in between may have been on its way as well; what pickup has in hand comes twice.
+            # Messages that clients began meanwhile may be in flight too. pickup duplicates the message it is reading.
             self.in_flight += min(CAPACITY, before + self.ledger.begun - begun)
             if victim in (EVERYTHING, "pickup", "master"):
                 self.in_flight += len(os.listdir(self.site.queue / "maildrop"))
@@ -194,43 +184,43 @@ class Faults:
             self.restart()
 
     def restart(self) -> None:
-        """Start the site again, once every process of the old run is gone."""
-        wait_for("the others to follow their master", lambda: not site_processes(self.site))
+        """Restart the site, once every process of the old run is gone."""
+        wait_for("all processes to end after their master", lambda: not site_processes(self.site))
         start(self.site, "postillion")
 
     def _any(self, victim: str) -> int:
         wait_for(f"a process of {victim}", lambda: site_processes(self.site).get(victim), THROTTLED_MAX_S)
         return site_processes(self.site)[victim][0]
 
-    def _standing(self) -> str:
-        """Return what runs, what the queue manager counts, and what it and master said last."""
-        said = [line for line in self.site.log_text().splitlines() if SAYS_WHAT_RUNS.search(line)]
+    def _report(self) -> str:
+        """Return the processes, the queue manager's counts, and the last log lines of both."""
+        recent = [line for line in self.site.log_text().splitlines() if PROCESS_LINE.search(line)]
         counts = status(self.site)
-        return "\n".join([str(site_processes(self.site)), f"qmgr: {counts}", *said[-SAID_MAX:]])
+        return "\n".join([str(site_processes(self.site)), f"qmgr: {counts}", *recent[-PROCESS_LINES_MAX:]])
 
-    def under_way(self) -> int:
-        """Messages that the queue manager delivers; `CAPACITY` when it does not answer at once."""
+    def in_flight_now(self) -> int:
+        """Return the size of the active queue; `CAPACITY` when the queue manager does not reply in time."""
         counts = status(self.site)
         return CAPACITY if counts is None else counts["active"]
 
 
 def drain(site: Site, ledger: Ledger, arrivals: Arrivals) -> None:
-    """Let everything out; return when all that was acknowledged arrived, and the queue is empty."""
-    let_later(site, f"smtp:[127.0.0.1]:{site.next_port}")
+    """Release all mail; return when every acknowledged message has arrived and the queue is empty."""
+    set_later_transport(site, f"smtp:[127.0.0.1]:{site.next_port}")
     try:
         wait_for("every acknowledged message", lambda: not arrivals.missing(ledger), DRAIN_MAX_S)
         wait_for("the queue to be empty", lambda: not queue_lines(site), DRAIN_MAX_S)
     except TimeoutError as problem:
         raise TimeoutError(f"{problem}\n{explain(site, ledger, arrivals)}") from None
-    arrivals.look()
+    arrivals.poll()
 
 
 def status(site: Site) -> dict[str, int] | None:
-    """Return the queue manager's counts; None when it does not answer at once."""
+    """Return the queue manager's counts; None when it does not reply in time."""
     if "qmgr" not in site_processes(site):
         return None
     try:
-        with mock.patch.object(ipc, "TIMEOUT_S", ASKING_MAX_S):
+        with mock.patch.object(ipc, "TIMEOUT_S", STATUS_MAX_S):
             return ipc.do(str(site.queue / "public" / "qmgr"), {"verb": "status"})
     except (ipc.NotRunning, ipc.Refused):
         return None
@@ -243,19 +233,19 @@ def queue_lines(site: Site) -> list[str]:
 
 
 def explain(site: Site, ledger: Ledger, arrivals: Arrivals) -> str:
-    """Return what the log and the queue say of the first messages that are missing."""
+    """Return the log lines and queue entries of the first missing messages."""
     lines = site.log_text().splitlines()
     queue = queue_lines(site)
-    said = [f"{len(queue)} messages in the queue"]
+    explanation = [f"{len(queue)} messages in the queue"]
     for number in arrivals.missing(ledger)[:SHOWN_MAX]:
         message_id = f"message-id=<{number}@client.example.net>"
         ids = {ledger.acknowledged[number], *(_queue_id(line) for line in lines if message_id in line)} - {""}
-        said.append(f"--- {number}, queue IDs {sorted(ids)}")
-        said += [line for line in (*lines, *queue) if any(queue_id in line for queue_id in ids)]
+        explanation.append(f"--- {number}, queue IDs {sorted(ids)}")
+        explanation += [line for line in (*lines, *queue) if any(queue_id in line for queue_id in ids)]
     if not arrivals.missing(ledger):
-        said += queue[:SHOWN_MAX]
-    said += ["--- the end of the log", *lines[-SHOWN_MAX:]]
-    return "\n".join(said)
+        explanation += queue[:SHOWN_MAX]
+    explanation += ["--- the end of the log", *lines[-SHOWN_MAX:]]
+    return "\n".join(explanation)
 
 
 def _queue_id(line: str) -> str:
@@ -263,7 +253,7 @@ def _queue_id(line: str) -> str:
 
 
 def verdict(faults: Faults, ledger: Ledger, arrivals: Arrivals, bound: int) -> str:
-    """Return the line that every proof prints."""
+    """Return the line that every crash test prints."""
     lost = len(arrivals.missing(ledger))
     numbers = (
         f"{faults.count} faults, {len(ledger.acknowledged)} acked, {lost} lost, {arrivals.duplicates()} duplicates"
@@ -272,7 +262,7 @@ def verdict(faults: Faults, ledger: Ledger, arrivals: Arrivals, bound: int) -> s
 
 
 def check(faults: Faults, ledger: Ledger, arrivals: Arrivals, bound: int) -> None:
-    """Nothing that was acknowledged is missing, nothing that was refused arrived, all is whole, few come twice."""
+    """Check that no acknowledged message is missing or changed, no refused one arrived, and few are duplicates."""
     assert not arrivals.missing(ledger)
     assert not arrivals.wrong, arrivals.wrong[:SHOWN_MAX]
     assert not ledger.refused & arrivals.copies.keys()

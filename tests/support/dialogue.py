@@ -1,16 +1,16 @@
-"""Transcripts in tests/dialogues/: read as dialogues, played against the server, a turn at a time.
+r"""Transcripts in tests/dialogues/: read from files, and played against the server step by step.
 
     O: smtpd_helo_required = yes      a parameter of main.cf
-    A: 192.0.2.1                      the client's address; without it 127.0.0.1
-    W: whole                          only as it stands: splitting it would change its meaning
-    C: EHLO client.example            the client says a line; lines in a row go out together
+    A: 192.0.2.1                      the client's address; the default is 127.0.0.1
+    W: whole                          play it whole only: splitting would change its meaning
+    C: EHLO client.example            the client sends a line; consecutive lines go out together
     C~: half a line                   the same without a line end
-    S: 250 2.1.0 Ok                   the server's whole answer to what the client said; <ID> is any queue ID
-    X:                                the client goes away
+    S: 250 2.1.0 Ok                   the server's whole reply to the lines above; <ID> is any queue ID
+    X:                                the client closes the connection
     E:                                the server closes the connection
     L: disconnect from ...            a line in the log, in this order among the L lines
 
-`\\xNN`, `\\r` and `\\n` in C lines are octets.
+`\xNN`, `\r` and `\n` in C lines stand for octets.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import socket
 import termios
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from postillion._core.log import Log
 from postillion._core.queue import Journal
@@ -30,11 +31,15 @@ from postillion._core.smtpd import SmtpdSession
 from postillion.config import Config
 from postillion.handler.handler import Handler
 from postillion.program import cleanup
-from postillion.restrictions.access import Access, Reply
+from postillion.restrictions.access import Access
 from postillion.smtpd import setup
+from postillion.smtpd.checks import NoDialogue
 from postillion.smtpd.clients import Clients
+from postillion.smtpd.connection import Connection
 from postillion.smtpd.counts import Counts
+from postillion.smtpd.limits import Limits
 from postillion.smtpd.names import Names
+from postillion.smtpd.reply import Reply
 from postillion.smtpd.service import Service
 
 DIRECTORY = Path(__file__).parent.parent / "dialogues"
@@ -57,12 +62,35 @@ smtpd_error_sleep_time = 0
 
 
 @dataclass
-class Step:
-    """What the client says, and what the server answers before the client speaks again."""
+class ClientFacts:
+    """A client without a connection."""
 
-    says: bytes = b""
+    address: str = "192.0.2.1"
+    name: str = "unknown"
+    reverse_name: str = "unknown"
+    trusted: bool = False
+    inside: bool = False
+
+
+@dataclass
+class AtRcpt(NoDialogue):
+    """A dialogue at RCPT, without a connection."""
+
+    helo: str | None = "client.example"
+    sender: str | None = "a@example.com"
+    recipient: str | None = None
+    recipient_count: int = 0
+    talked_early: bool = False
+    authenticated: bool = False
+
+
+@dataclass
+class Step:
+    """The client's octets, and the server's replies before the client sends again."""
+
+    sends: bytes = b""
     leaves: bool = False
-    answers: list[str] = field(default_factory=list)
+    replies: list[str] = field(default_factory=list)
     closes: bool = False
 
 
@@ -78,10 +106,10 @@ class Dialogue:
 
 
 def read(path: Path) -> Dialogue:
-    """Return the transcript in a file. Raises `ValueError` for a line that is none of one."""
+    """Return the transcript in a file. Raises `ValueError` for an unknown kind of line."""
     dialogue = Dialogue()
     step = Step()
-    spoken = False
+    sending = False
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -89,10 +117,10 @@ def read(path: Path) -> Dialogue:
         text = text.removeprefix(" ")
         if not sign or kind not in ("O", "A", "W", "C", "C~", "S", "X", "E", "L"):
             raise ValueError(f"{path.name}:{number}: {line!r}")
-        if kind in ("C", "C~", "X") and not spoken:
+        if kind in ("C", "C~", "X") and not sending:
             dialogue.steps.append(step)
             step = Step()
-        spoken = kind in ("C", "C~")
+        sending = kind in ("C", "C~")
         if kind == "O":
             dialogue.options.append(text)
         elif kind == "A":
@@ -101,9 +129,9 @@ def read(path: Path) -> Dialogue:
             dialogue.whole_only = True
         elif kind in ("C", "C~"):
             octets = re.sub(r"\\(x[0-9a-f]{2}|r|n)", lambda found: _octet(found[1]), text).encode("latin-1")
-            step.says += octets + (b"\r\n" if kind == "C" else b"")
+            step.sends += octets + (b"\r\n" if kind == "C" else b"")
         elif kind == "S":
-            step.answers.append(text)
+            step.replies.append(text)
         elif kind == "X":
             step.leaves = True
         elif kind == "E":
@@ -119,7 +147,7 @@ def _octet(escape: str) -> str:
 
 
 def site(directory: Path, options: list[str] | None = None) -> Config:
-    """Return the configuration of a small site in `directory`, with a queue."""
+    """Make a small site with a queue in `directory`; return its configuration."""
     for name in QUEUE_DIRECTORIES:
         (directory / "queue" / name).mkdir(parents=True, exist_ok=True)
     lines = "".join(f"{option}\n" for option in options or [])
@@ -128,7 +156,7 @@ def site(directory: Path, options: list[str] | None = None) -> Config:
 
 
 class Server:
-    """A server as smtpd builds it from main.cf, on a queue and a log in memory. Make it in a running loop."""
+    """A server as smtpd builds it from main.cf, with a log in memory. Create it in a running event loop."""
 
     def __init__(
         self, config: Config, *, counts: Counts | None = None, handler: object = None, session_limit: int = 0
@@ -150,7 +178,7 @@ class Server:
             counts,
             self.log,
             self.journal,
-            limits=setup.client_limits(config),
+            limits=Limits(config),
             timeout_s=config.seconds("smtpd_timeout"),
             handler=hooks,
             stressed=setup.server_config(config.under_stress(), access, self.log, settings, self.journal, hooks),
@@ -158,19 +186,19 @@ class Server:
         )
 
     def connect(self, address: str = "127.0.0.1", kind: int = socket.SOCK_STREAM) -> Client:
-        """Return a client from that address, and serve it."""
+        """Connect a client from that address, and return it."""
         return Client(self, address, kind)
 
-    def settle(self, client: Client) -> None:
-        """Wait until no commit of the client's is open."""
+    def finish_commits(self, client: Client) -> None:
+        """Wait until the client has no open commit."""
         while (core := client.core) is not None and core.committing:
             select.select([self.journal.fileno()], [], [], 10)
-            self.service.settle()
-            client.hear()
+            self.service.finish()
+            client.receive()
 
 
 class Client:
-    """A client, and what it has heard. It is served when it speaks."""
+    """A client, and the octets it received. The server runs whenever the client sends or receives."""
 
     def __init__(self, server: Server, address: str, kind: int) -> None:
         self.server = server
@@ -181,87 +209,91 @@ class Client:
         self._socket.setblocking(False)
         service = server.service
         with theirs:
-            self.key, wishes = service.core.adopt(theirs, address, 4025, service.loop.time())
-        service.attend(wishes)
-        self.hear()
+            self.key, requests = service.core.adopt(theirs, address, 4025, service.loop.time())
+        service.handle(requests)
+        self.receive()
 
     @property
     def core(self) -> SmtpdSession | None:
-        """The session, while it lasts."""
+        """The client's session; None after its end."""
         return self.server.service.core.session(self.key)
 
     @property
-    def task(self) -> asyncio.Task[None] | None:
-        """What decides about the client just now."""
-        connection = self.server.service.attended.get(self.key)
-        return None if connection is None else connection._task
+    def connection(self) -> Connection | None:
+        """The client's connection, if something was to be decided about it."""
+        return self.server.service.connections.get(self.key)
 
-    def say(self, words: bytes) -> int:
-        """Say something, be served, and hear the answers; how many octets the server did not take."""
-        while words and not self.closed:
+    @property
+    def task(self) -> asyncio.Future[Any] | None:
+        """The task of the pending decision about the client."""
+        return None if self.connection is None else self.connection.task
+
+    def send(self, octets: bytes) -> int:
+        """Send octets and receive the replies; return the number of octets that the server did not read."""
+        while octets and not self.closed:
             try:
-                sent = self._socket.send(words)
+                sent = self._socket.send(octets)
             except BlockingIOError:
                 sent = 0
             except OSError:
                 self.closed = True
                 break
-            words = words[sent:]
-            if not self.hear() and not sent:
+            octets = octets[sent:]
+            if not self.receive() and not sent:
                 break
-        return len(words) + self.unread()
+        return len(octets) + self.unread()
 
-    def hear(self) -> bool:
-        """Let the server serve, and take what it says; whether it said something."""
-        heard = False
+    def receive(self) -> bool:
+        """Run the server and read its output; return whether there was any."""
+        received = False
         while True:
-            self.server.service.turn()
+            self.server.service.poll()
             try:
                 octets = self._socket.recv(1 << 20)
             except BlockingIOError:
                 if select.select([self.server.service.core.fileno()], [], [], 0)[0]:
                     continue
-                return heard
+                return received
             except OSError:
                 octets = b""
-            heard = True
+            received = True
             self.reads += 1
             self.written += octets
             if not octets:
                 self.closed = True
-                return heard
+                return received
 
     def unread(self) -> int:
-        """Octets that the server has not read, as the kernel counts them."""
+        """Return the number of octets that the server has not read, as the kernel counts them."""
         return 0 if self.closed else int.from_bytes(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)), "little")
 
     def leave(self) -> None:
-        """Go away."""
+        """Close the connection."""
         self._socket.close()
         self.closed = True
-        self.server.service.turn()
+        self.server.service.poll()
 
 
 async def play(dialogue: Dialogue, directory: Path, step_octets: int | None) -> None:
-    """Play a transcript, its client's words in pieces of `step_octets`; raises `AssertionError` where it differs."""
+    """Play a transcript, with the client's octets in pieces of `step_octets`."""
     server = Server(site(directory, dialogue.options))
     client = server.connect(dialogue.address)
     for step in dialogue.steps:
-        pieces = len(step.says) if step_octets is None else step_octets
-        for at in range(0, len(step.says), max(pieces, 1)):
+        pieces = len(step.sends) if step_octets is None else step_octets
+        for at in range(0, len(step.sends), max(pieces, 1)):
             if client.closed:
                 break
-            client.say(step.says[at : at + max(pieces, 1)])
-            server.settle(client)
+            client.send(step.sends[at : at + max(pieces, 1)])
+            server.finish_commits(client)
         if step.leaves:
             client.leave()
-        answer = bytes(client.written).decode()
+        reply = bytes(client.written).decode()
         client.written.clear()
-        expected = "".join(f"{line}\n" for line in step.answers)
+        expected = "".join(f"{line}\n" for line in step.replies)
         pattern = re.escape(expected).replace("<ID>", r"[0-9A-F]{10,20}")
-        assert answer == "" or answer.endswith("\r\n")
-        got = answer.replace("\r\n", "\n")
-        assert re.fullmatch(pattern, got), f"after {step.says!r}\nexpected:\n{expected}\ngot:\n{got}"
+        assert reply == "" or reply.endswith("\r\n")
+        got = reply.replace("\r\n", "\n")
+        assert re.fullmatch(pattern, got), f"after {step.sends!r}\nexpected:\n{expected}\ngot:\n{got}"
         assert client.closed == (step.closes or step.leaves)
     client.leave()
     _check_log(dialogue.log, server.log.take_lines())
@@ -270,6 +302,6 @@ async def play(dialogue: Dialogue, directory: Path, step_octets: int | None) -> 
 
 def _check_log(expected: list[str], lines: list[str]) -> None:
     remaining = iter(lines)
-    for wanted in expected:
-        pattern = re.escape(wanted).replace("<ID>", r"[0-9A-F]{10,20}")
-        assert any(re.fullmatch(pattern, line) for line in remaining), f"no {wanted!r} in\n" + "\n".join(lines)
+    for text in expected:
+        pattern = re.escape(text).replace("<ID>", r"[0-9A-F]{10,20}")
+        assert any(re.fullmatch(pattern, line) for line in remaining), f"no {text!r} in\n" + "\n".join(lines)

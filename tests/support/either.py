@@ -1,4 +1,4 @@
-"""A site that is run by Postillion or by Postfix, and what tests do with it, whoever runs it."""
+"""A site that Postillion or Postfix runs, for tests that compare both."""
 
 import re
 import smtplib
@@ -10,12 +10,12 @@ from support.mta import POSTILLION_COMMANDS, Site, local_user, wait_for
 from support.peers import postfix_home, root
 
 PROGRAMS = ["postillion", "postfix"]
-"""For a fixture's `params`."""
+"""The `params` of a fixture."""
 MESSAGE = "Subject: {}\r\n\r\nbody\r\n"
 
 
 def program(request: pytest.FixtureRequest) -> str:
-    """Return the program that a fixture is for; skip or fail when Postfix, or root for it, is not there."""
+    """Return the program of a fixture. Skip or fail when Postfix is not installed, or the test lacks root for it."""
     if request.param == "postfix":
         root()
         postfix_home()
@@ -23,7 +23,7 @@ def program(request: pytest.FixtureRequest) -> str:
 
 
 class Server:
-    """A running site, whoever runs it."""
+    """A running site of either program."""
 
     def __init__(self, site: Site, program: str) -> None:
         self.site = site
@@ -41,11 +41,11 @@ class Server:
         return text.decode().rsplit(" ", 1)[1]
 
     def log(self, pattern: str) -> None:
-        """Return when a line like this stands in the log."""
+        """Wait for a log line that matches."""
         wait_for(f"{pattern} in the log", lambda: re.search(pattern, self.site.log_text()))
 
     def mail(self, subject: str, text: str) -> str:
-        """Return a message in the user's Maildir that has both; wait for it."""
+        """Wait for a message with this subject and text in the user's Maildir; return it."""
         found: list[str] = []
 
         def arrived() -> list[str]:
@@ -57,7 +57,7 @@ class Server:
         return found[0]
 
     def command(self, program: str, *arguments: str) -> str:
-        """Run a command of the site's program; return what it says."""
-        place = "/usr/sbin" if self.program == "postfix" else str(POSTILLION_COMMANDS)
-        command = [f"{place}/{program}", "-c", str(self.site.etc), *arguments]
+        """Run a command of the site's program; return its output."""
+        directory = "/usr/sbin" if self.program == "postfix" else str(POSTILLION_COMMANDS)
+        command = [f"{directory}/{program}", "-c", str(self.site.etc), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout

@@ -1,7 +1,7 @@
-"""Clients that keep no rule, and what the server must still be like after them.
+"""Hostile clients, and checks that the server stays healthy.
 
-`Wire` is a connection whose every byte the test chooses. `Watch` knows the server's smtpd processes: after each client
-they must be the same ones, not much larger, and serve an honest client.
+`RawClient` is a connection on which the test chooses every byte. `Watch` knows the server's smtpd processes: after each
+client they must be the same ones, not much larger, and serve an honest client.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ from support.mta import Site, local_user, processes, running, wait_for
 
 REPLY_MAX_S = 20.0
 GROWTH_MAX_KIB = 8 * 1024
-"""What a process may grow by, whatever all clients of a module do: less than any one of the large inputs."""
+"""Maximum growth of a process during all tests of a module: less than any one of the large inputs."""
 LARGE_OCTETS = 10_000_000
 HEAD_OCTETS = 4096
-"""Where a message's marker stands."""
+"""A message's marker is in the first octets."""
 REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])([ -])(.*)\r\n")
 
 
@@ -36,26 +36,26 @@ class Reply:
     text: str
 
 
-class Wire:
+class RawClient:
     """A connection to the server; `greeting=False` leaves the banner unread."""
 
     def __init__(self, port: int, *, source: str = "127.0.0.1", greeting: bool = True) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), REPLY_MAX_S, (source, 0))
         self.file = self.socket.makefile("rb")
         self.name = f"[{source}]:{self.socket.getsockname()[1]}"
-        """As the log calls it, with `smtpd_client_port_logging = yes`."""
+        """The client's name in the log, with `smtpd_client_port_logging = yes`."""
         if greeting:
             assert self.reply().code == 220
 
     def send(self, octets: bytes) -> None:
-        """Send everything; a server that has closed meanwhile is no error here, the replies tell."""
+        """Send everything. A closed connection is no error here: the replies show it."""
         try:
             self.socket.sendall(octets)
         except (BrokenPipeError, ConnectionResetError):
             pass
 
     def reply(self) -> Reply:
-        """Return the next reply; raise `EOFError` when the server has closed."""
+        """Return the next reply. Raises `EOFError` when the server has closed the connection."""
         lines = []
         while True:
             line = self.file.readline()
@@ -68,12 +68,12 @@ class Wire:
                 return Reply(int(found[1]), "\n".join(lines))
 
     def ask(self, octets: bytes) -> Reply:
-        """Send, and return the next reply."""
+        """Send octets; return the next reply."""
         self.send(octets)
         return self.reply()
 
     def replies(self) -> list[Reply]:
-        """Return every reply until the server closes, or cuts off what it does not want to read."""
+        """Return every reply until the server closes or resets the connection."""
         found = []
         while True:
             try:
@@ -82,7 +82,7 @@ class Wire:
                 return found
 
     def end(self) -> list[Reply]:
-        """Say that nothing more comes; return every reply until the server closes, or has closed already."""
+        """Shut down the sending side; return every reply until the server closes."""
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -91,14 +91,14 @@ class Wire:
         return self.replies()
 
     def transaction(self, recipient: str) -> None:
-        """Go up to the 354."""
+        """Start a transaction, up to the 354."""
         dialogue = (b"EHLO client.example\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<%s>\r\n" % recipient.encode())
         for line in dialogue:
             assert self.ask(line).code == 250
         assert self.ask(b"DATA\r\n").code == 354
 
     def reset(self) -> None:
-        """Cut the connection off with RST, as a crashing machine does."""
+        """Reset the connection (RST), as a crashing machine does."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
@@ -107,7 +107,7 @@ class Wire:
         self.file.close()
         self.socket.close()
 
-    def __enter__(self) -> "Wire":
+    def __enter__(self) -> "RawClient":
         return self
 
     def __exit__(
@@ -118,7 +118,7 @@ class Wire:
 
 @dataclass
 class Watch:
-    """The smtpd processes of a running site, and the mail that was acknowledged."""
+    """The smtpd processes of a running site, and the acknowledged messages."""
 
     site: Site
     user: str
@@ -130,15 +130,15 @@ class Watch:
 
     @property
     def recipient(self) -> str:
-        """Whose Maildir gets the mail."""
+        """The recipient of all mail."""
         return f"{self.user}@example.org"
 
     def marker(self) -> str:
-        """Return a word for a message that no other message has."""
+        """Return a unique word for a message."""
         return f"marker-{next(self._numbers)}-end"
 
     def begin(self) -> None:
-        """Remember the processes as they are when each has served honest clients."""
+        """Record the processes and their sizes, after each has served honest clients."""
 
         def all_served() -> bool:
             self.serve()
@@ -148,18 +148,18 @@ class Watch:
         count = programs.processes("smtpd", 0, programs.processors())
         wait_for("the processes of smtpd", lambda: len(processes(self.site, "smtpd")) == count)
         self.pids = sorted(processes(self.site, "smtpd"))
-        wait_for("each of them to serve", all_served)
+        wait_for("each process to serve clients", all_served)
         self._size_kib = {pid: high_water_kib(pid) for pid in self.pids}
 
     def serve(self) -> None:
-        """An honest client sends a message."""
+        """Send a message as an honest client."""
         with smtplib.SMTP("127.0.0.1", self.site.port, "client.example", REPLY_MAX_S) as client:
             marker = self.marker()
             client.sendmail("", [self.recipient], f"From: a@example.net\r\nX-Marker: {marker}\r\n\r\nbody\r\n")
             self.acknowledged.append(marker)
 
     def check(self) -> None:
-        """Nobody died, nobody grew, and the next client is served."""
+        """Check that no process died or grew, and that the next client is served."""
         assert sorted(processes(self.site, "smtpd")) == self.pids
         self.serve()
         growth = {pid: high_water_kib(pid) - size for pid, size in self._size_kib.items()}
@@ -178,13 +178,13 @@ class Watch:
         return delivered
 
     def message(self, marker: str) -> bytes:
-        """Return the message once it is delivered."""
+        """Wait for the delivery of a message; return it."""
         wait_for(f"the message {marker}", lambda: marker in self.found())
         (path,) = self.found()[marker]
         return path.read_bytes()
 
     def check_arrivals(self) -> None:
-        """Everything that was acknowledged arrives."""
+        """Wait until every acknowledged message has arrived."""
 
         def missing() -> list[str]:
             return sorted(set(self.acknowledged) - self.found().keys())
@@ -192,17 +192,17 @@ class Watch:
         wait_for("every acknowledged message", lambda: not missing())
 
     def logged(self, text: str) -> None:
-        """Return when `text` stands in the log."""
+        """Wait until the log contains `text`."""
         wait_for(f"{text!r} in the log", lambda: text in self.site.log_text())
 
     def logged_like(self, pattern: str) -> None:
-        """Return when something that `pattern` matches stands in the log."""
+        """Wait until the log matches `pattern`."""
         wait_for(f"{pattern!r} in the log", lambda: re.search(pattern, self.site.log_text()))
 
 
 @contextlib.contextmanager
 def watched(site: Site) -> Iterator[Watch]:
-    """Run a site while the block lasts; then everything that was acknowledged must have arrived."""
+    """Run a site during the block. At its end, every acknowledged message must arrive."""
     with running(site):
         watch = Watch(site, local_user())
         watch.begin()
@@ -211,7 +211,7 @@ def watched(site: Site) -> Iterator[Watch]:
 
 
 def high_water_kib(pid: int) -> int:
-    """Return the most memory that a process has ever had, in KiB."""
+    """Return the peak resident memory of a process, in KiB."""
     found = re.search(r"^VmHWM:\s*(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert found
     return int(found[1])

@@ -1,9 +1,9 @@
-"""The ledger: what was acknowledged, and whether it arrived.
+"""The ledger of acknowledged messages, and the check that each one arrived.
 
-Clients send messages that each carry a number of their own. A number goes into the ledger, a file outside the queue
-that is synced line by line, after its 250 (or sendmail's exit status 0). When all faults are over, every noted number
-must have arrived somewhere, whole: at the next hop, in a Maildir, or in a non-delivery report to its sender. A number
-whose client got no answer may arrive or not. One whose client was refused (4xx, 5xx) must not.
+Each message carries a unique number. After its 250 (or sendmail's exit status 0) the number goes into the ledger: a
+file outside the queue, synced after each line. After all faults, every number in the ledger must have arrived, whole:
+at the next hop, in a Maildir, or in a non-delivery report to its sender. A message without a reply may arrive or not. A
+refused message (4xx, 5xx) must not arrive.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from support.mta import wait_for
 from support.sink import Sink
 
 RETRY_PAUSE_S = 0.05
@@ -33,15 +34,15 @@ QUEUED_AS = re.compile(rb"queued as (\S+)")
 BOUNDARY = re.compile(rb'boundary="([^"]+)"')
 SMALL_MAX_OCTETS = 8 * 1024
 MIDDLE_OCTETS = 400 * 1024
-"""Two of them in a segment, and it has zeros ahead."""
+"""Two such messages fit in a segment, and the journal writes zeros ahead."""
 MIDDLE_ONE_IN = 20
 LARGE_OCTETS = 1200 * 1024
-"""Beyond what shares a segment with other messages."""
+"""Too large to share a segment with other messages."""
 LARGE_ONE_IN = 100
 
 
 class Route(NamedTuple):
-    """What one client sends, again and again, at most once in `pace_s`."""
+    """The transaction that one client repeats, at most once in `pace_s`."""
 
     sender: str
     recipients: Sequence[str]
@@ -50,9 +51,9 @@ class Route(NamedTuple):
 
 @dataclass
 class Ledger:
-    """Sends from several threads while its `load` block lasts, and remembers what was answered.
+    """Sends from several threads during its `load` block, and records the replies.
 
-    `path`: the ledger's file. `acknowledged`: queue IDs by number; empty where sendmail took the message.
+    `path`: the ledger's file. `acknowledged`: queue IDs by number; empty for a message from sendmail.
     """
 
     port: int
@@ -60,17 +61,17 @@ class Ledger:
     path: Path
     acknowledged: dict[int, str] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
-    """When each message was acknowledged (seconds since 1970)."""
+    """Time of each acknowledgement (seconds since 1970)."""
     refused: set[int] = field(default_factory=set)
-    """The numbers whose clients got a 4xx or 5xx."""
+    """Numbers of the messages with a 4xx or 5xx reply."""
     begun: int = 0
-    """Messages whose sending has begun: their numbers are 1 to this."""
+    """Number of messages begun. Their numbers are 1 to `begun`."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ending: threading.Event = field(default_factory=threading.Event)
 
     @contextlib.contextmanager
     def load(self, routes: Sequence[Route], *, local: Sequence[Route] = ()) -> Iterator[None]:
-        """Send while the block lasts: by SMTP, one client for each of `routes`, and `local` by sendmail."""
+        """Send during the block: `routes` by SMTP, one client each, and `local` by sendmail."""
         self._ending.clear()
         threads = [threading.Thread(target=self._by_smtp, args=(route,)) for route in routes]
         threads += [threading.Thread(target=self._by_sendmail, args=(route,)) for route in local]
@@ -98,7 +99,7 @@ class Ledger:
 
     def _by_smtp(self, route: Route) -> None:
         while not self._ending.is_set():
-            # Killed under us, or not up again yet: the next connection tells.
+            # The server may be dead or not up again yet: the next connection shows it.
             with (
                 contextlib.suppress(OSError, smtplib.SMTPException),
                 smtplib.SMTP("127.0.0.1", self.port, "client.example.net", CLIENT_TIMEOUT_S) as client,
@@ -109,8 +110,13 @@ class Ledger:
                     self._ending.wait(route.pace_s)
             self._ending.wait(RETRY_PAUSE_S)
 
+    def wait_for_more(self, count: int, patience_s: float) -> None:
+        """Wait for `count` more acknowledged messages."""
+        wanted = len(self.acknowledged) + count
+        wait_for("mail to flow", lambda: len(self.acknowledged) >= wanted, patience_s)
+
     def send(self, route: Route) -> int:
-        """Send one message by SMTP, whatever comes of it; return its number."""
+        """Send one message by SMTP, successful or not; return its number."""
         with (
             contextlib.suppress(OSError, smtplib.SMTPException),
             smtplib.SMTP("127.0.0.1", self.port, "client.example.net", CLIENT_TIMEOUT_S) as client,
@@ -120,7 +126,7 @@ class Ledger:
         return self.begun
 
     def submit(self, route: Route) -> int:
-        """Hand one message to sendmail, whatever comes of it; return its number."""
+        """Send one message by sendmail, successful or not; return its number."""
         number = self._number()
         command = [*self.sendmail, "-i", "-f", route.sender, *route.recipients]
         content = message(number, "\n").encode()
@@ -155,9 +161,9 @@ class Ledger:
 
 @dataclass
 class Arrivals:
-    """What came out of a site: at the next hop, and in a Maildir. `look` takes notice of what is new.
+    """The messages that left a site: at the next hop, and in a Maildir. `poll` counts new ones.
 
-    `wrong`: what arrived and is not what was sent.
+    `wrong`: descriptions of messages that arrived changed.
     """
 
     sink: Sink
@@ -165,12 +171,12 @@ class Arrivals:
     copies: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
-    """When each copy arrived (seconds since 1970)."""
+    """Arrival time of each copy (seconds since 1970)."""
     _seen: set[str] = field(default_factory=set)
     _taken: int = 0
 
-    def look(self) -> None:
-        """Count what arrived since the last look."""
+    def poll(self) -> None:
+        """Count the messages that arrived since the last poll."""
         messages = self.sink.messages[self._taken :]
         self._taken += len(messages)
         for received in messages:
@@ -199,32 +205,32 @@ class Arrivals:
 
     def missing(self, ledger: Ledger) -> list[int]:
         """Return the acknowledged numbers that have not arrived."""
-        self.look()
+        self.poll()
         return sorted(ledger.acknowledged.keys() - self.copies.keys())
 
     def duplicates(self) -> int:
-        """Return how many copies there are beyond the first ones."""
+        """Return the number of copies beyond the first ones."""
         return self.copies.total() - len(self.copies)
 
 
 def body(number: int) -> bytes:
-    """Return a message's body: lines of hexadecimal digits that the number decides, LF between them."""
-    dice = random.Random(number)
+    """Return the body of message `number`: lines of hexadecimal digits, with LF between them."""
+    rng = random.Random(number)
     if number % LARGE_ONE_IN == 0:
         octets = LARGE_OCTETS
     else:
-        octets = MIDDLE_OCTETS if number % MIDDLE_ONE_IN == 0 else dice.randrange(SMALL_MAX_OCTETS)
-    digits = dice.randbytes(octets // 2).hex()
+        octets = MIDDLE_OCTETS if number % MIDDLE_ONE_IN == 0 else rng.randrange(SMALL_MAX_OCTETS)
+    digits = rng.randbytes(octets // 2).hex()
     return "\n".join(digits[at : at + 76] for at in range(0, len(digits), 76)).encode()
 
 
 def digest(content: bytes) -> str:
-    """Return what the ledger notes of a body."""
+    """Return the hash of a body, as the ledger stores it."""
     return hashlib.sha256(content).hexdigest()
 
 
 def message(number: int, eol: str) -> str:
-    """Return a message that carries its number in the header."""
+    """Return message `number`; its header carries the number."""
     head = [
         "From: a@example.net",
         "To: undisclosed:;",

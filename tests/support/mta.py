@@ -1,7 +1,7 @@
 """The same site, run by Postillion or by Postfix.
 
-A `Site` is a directory with a main.cf and a master.cf that both programs accept. `running` starts either one from it
-and stops it again. Nothing here asks which program it is, but for the command that starts it.
+A `Site` is a directory with a main.cf and a master.cf that both programs accept. `running` starts one of them from it
+and stops it again. Only the start and stop commands depend on the program.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ postlog   unix-dgram n  -       n       -       1       postlogd
 
 
 def wait_for(what: str, condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
-    """Return when `condition` holds; raise `TimeoutError` naming `what` when it does not within `patience_s`."""
+    """Wait until `condition` holds. Raises `TimeoutError` with `what` after `patience_s`."""
     deadline = time.monotonic() + patience_s
     pause = 0.005
     while not condition():
@@ -88,15 +88,15 @@ def wait_for(what: str, condition: Callable[[], object], patience_s: float = PAT
 
 
 async def until(condition: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
-    """Return what `condition` returns, once that is true; raise `TimeoutError` when it is not within `patience_s`."""
+    """Wait until `condition` is true; return its value. Raises `TimeoutError` after `patience_s`."""
     async with asyncio.timeout(patience_s):
-        while not (value := condition()):
+        while not (value := condition()):  # noqa: ASYNC110 - another process makes most conditions true
             await asyncio.sleep(0.01)
     return value
 
 
 def ended(pid: int) -> bool:
-    """Say whether a process has ended, waited for or not."""
+    """Return whether a process has ended. A zombie has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -104,7 +104,7 @@ def ended(pid: int) -> bool:
 
 
 def age_s(pid: int) -> float:
-    """Return how long a process has lived; 0 when it is gone."""
+    """Return the age of a process; 0 when it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -114,7 +114,7 @@ def age_s(pid: int) -> float:
 
 
 def exists(user: str) -> bool:
-    """Say whether the machine has such a user."""
+    """Return whether the machine has this user."""
     try:
         pwd.getpwnam(user)
     except KeyError:
@@ -123,12 +123,12 @@ def exists(user: str) -> bool:
 
 
 def local_user() -> str:
-    """Return a user whose mail the server may deliver: itself, or nobody's when it runs as root."""
+    """Return a user that the server may deliver to: its own user, or nobody when it runs as root."""
     return "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
 
 class Site:
-    """A site's configuration and everything it writes, in one directory."""
+    """A site's configuration, queue, mail and log, in one directory."""
 
     def __init__(self, directory: Path, *, main_cf: Mapping[str, str] | None = None, master_cf: str = "") -> None:
         self.directory = directory
@@ -150,7 +150,7 @@ class Site:
         (self.etc / "master.cf").write_text(MASTER_CF.format(**ports) + master_cf)
         (self.etc / "aliases").write_text("postmaster: nobody\n")
         if user.pw_uid == 0:
-            # pytest keeps its directories to their owner; the programs run as others.
+            # pytest's directories are private to their owner; the programs run as other users.
             for parent in (directory, *directory.parents):
                 if parent.stat().st_uid == 0 and parent != Path("/"):
                     parent.chmod(parent.stat().st_mode | 0o011)
@@ -171,29 +171,37 @@ class Site:
 
 
 def listening(port: int) -> bool:
-    """Say whether somebody accepts connections on a port of 127.0.0.1."""
+    """Return whether a port of 127.0.0.1 accepts connections."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def processes(site: Site, program: str) -> list[int]:
-    """Return the processes of a program that run for this site."""
-    module = f"postillion.{program}".encode()
-    found = []
+def site_programs(site: Site) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield PID, program and arguments of each process of this site, with or without its title."""
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if module in arguments and str(site.etc).encode() in arguments:
-                found.append(int(entry.name))
-    return found
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_text(errors="replace").replace("\0", " ").split()
+        except OSError:
+            continue
+        if str(site.etc) not in words:
+            continue
+        if len(words) > 3 and words[2] == "-m":
+            # A new process: `python -P -m postillion.smtpd -n ...`
+            yield int(entry.name), words[3].rpartition(".")[2], words[4:]
+        elif words[1:]:
+            yield int(entry.name), os.path.basename(words[0]), words[1:]
+
+
+def processes(site: Site, program: str) -> list[int]:
+    """Return the process IDs of a program of this site."""
+    return [pid for pid, name, _ in site_programs(site) if name == program]
 
 
 def start(site: Site, program: str) -> None:
-    """Start Postillion or Postfix from the site's configuration; return when the SMTP port is bound."""
+    """Start Postillion or Postfix from the site's configuration; wait until it listens for SMTP."""
     command = site.command("postillion")
     if program == "postfix":
         command = ["/usr/sbin/postfix", "-c", str(site.etc)]
@@ -205,7 +213,7 @@ def start(site: Site, program: str) -> None:
 
 
 def stop(site: Site, program: str) -> None:
-    """Stop what `start` started; return when its master is gone."""
+    """Stop the site; wait until its master has ended."""
     pid_file = site.queue / "pid" / "master.pid"
     pid = int(pid_file.read_text())
     command = ["/usr/sbin/postfix", "-c", str(site.etc)] if program == "postfix" else site.command("postillion")
@@ -220,7 +228,7 @@ def stop(site: Site, program: str) -> None:
 
 @contextlib.contextmanager
 def running(site: Site, program: str = "postillion") -> Iterator[Site]:
-    """Run the site with `program` ("postillion" or "postfix") while the block lasts."""
+    """Run the site with `program` ("postillion" or "postfix") during the block."""
     start(site, program)
     try:
         yield site

@@ -1,17 +1,18 @@
-"""The programs from Debian's packages that the tests talk to.
+"""Peer programs from Debian packages.
 
-A developer who lacks one has its tests skipped, with the package to install in the reason. `PEERS=required` on make's
-command line (as in CI) turns a missing one into a failure.
+A test whose peer is not installed is skipped; the reason names the package to install. `PEERS=required` on make's
+command line (as in CI) makes a missing peer a failure.
 """
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 PACKAGES = {
-    "postfix": "postfix",
+    **dict.fromkeys(("postfix", "postkick", "postlock", "postlog", "postmulti", "qshape"), "postfix"),
     "smtp-source": "postfix",
     "smtp-sink": "postfix",
     "swaks": "swaks",
@@ -26,8 +27,10 @@ PACKAGES = {
 
 
 def peer(program: str) -> str:
-    """Return the path of a peer program; skip or fail the test when it is not installed."""
-    path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin:/sbin")
+    """Return the path of a peer program. Skip or fail the test when it is not installed."""
+    ours = str(Path(sys.executable).parent)
+    others = [path for path in os.environ.get("PATH", "").split(":") if path != ours]
+    path = shutil.which(program, path=":".join([*others, "/usr/sbin", "/usr/local/sbin", "/sbin"]))
     if path is None:
         absent(f"{program} is not installed (Debian package {PACKAGES.get(program, program)})")
     assert path is not None
@@ -41,13 +44,13 @@ def root() -> None:
 
 
 def postfix_home() -> Path:
-    """Return the directory of the real Postfix daemons; skip or fail when there is none."""
+    """Return the directory of the real Postfix daemons. Skip or fail when there is none."""
     peer("postfix")
     return Path("/usr/lib/postfix/sbin")
 
 
 def absent(reason: str) -> None:
-    """Skip, or fail where peers are required."""
+    """Skip the test, or fail it when peers are required."""
     if os.environ.get("POSTILLION_PEERS") == "required":
         pytest.fail(reason)
     pytest.skip(reason)

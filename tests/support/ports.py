@@ -1,8 +1,8 @@
-"""Ports of 127.0.0.1 that stay free until the test that asked for one binds it.
+"""Ports of 127.0.0.1 that stay free until the test binds them.
 
-A port from `bind(("127.0.0.1", 0))` is of the range from which the kernel takes the ports of outgoing connections, so
-between two lines of a test any client on the machine may get it. These ports lie below that range. A socket in the
-abstract namespace reserves each one against the other test processes of this machine, until this process ends.
+A port from `bind(("127.0.0.1", 0))` is in the range that the kernel also uses for outgoing connections, so any client
+on the machine may take it before the test binds it. These ports are below that range. A socket in the abstract
+namespace reserves each one against other test processes of this machine, until this process ends.
 """
 
 import itertools
@@ -18,7 +18,7 @@ _offsets = itertools.count(os.getpid() * 64)
 
 
 def free_port() -> int:
-    """Return a TCP and UDP port of 127.0.0.1 that nobody uses and no other test process is given."""
+    """Return a free TCP and UDP port of 127.0.0.1 that no other test process gets."""
     ephemeral = int(EPHEMERAL_RANGE.read_text().split()[0])
     if ephemeral <= FIRST:
         raise RuntimeError(f"{EPHEMERAL_RANGE} begins at {ephemeral}: no port from {FIRST} up is left for tests")

@@ -1,4 +1,4 @@
-"""Running the commands on the queue, for the tests of each of them."""
+"""Shared code of the tests of the queue commands."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from support.queue_files import Message, write_segment
 from test_qmgr import MAIN_CF
 
 USEC = (int(time.time()) - 60) * 1_000_000 + 123_456
-"""When mail arrived, a minute ago: mail of long ago would go back to its sender (maximal_queue_lifetime)."""
+"""Arrival time: a minute ago. Much older mail would bounce (maximal_queue_lifetime)."""
 CONTENT = b"Subject: x\r\nX-A: b\r\n\r\n..dot\r\nbody\r\n"
 
 
 def run(module: Any, *argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command on the queue and the configuration in the current directory."""
+    """Run a command on the queue and configuration in the current directory."""
     command = [sys.executable, "-m", module.__name__, "-c", ".", *argv]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
 
 
 async def command(module: Any, *argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command while the loop goes on."""
+    """Run a command in a thread, while the event loop runs."""
     return await asyncio.to_thread(run, module, *argv, stdin=stdin)
 
 
 def queue_of_three(directory: Path) -> list[Message]:
-    """Write three messages into a queue that nobody manages; `directory` has the configuration, too."""
+    """Write a configuration and a queue of three messages, without a queue manager, into `directory`."""
     (directory / "main.cf").write_text(MAIN_CF.format(directory=directory))
     messages = [
         Message(USEC + n, [f"r{n}@example.net", "other@example.edu"], content=CONTENT, attributes={"client_name": "h"})

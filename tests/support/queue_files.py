@@ -1,4 +1,4 @@
-"""Segments and frames written by hand: a second writer of both formats, and a producer that needs no server."""
+"""Segments and frames in Python: a second writer of both formats, and a producer without a server."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def crc32c(data: bytes) -> int:
 
 
 def text(value: str) -> bytes:
-    """Return a text as codec.rs encodes it."""
+    """Return a text in the encoding of codec.rs."""
     data = value.encode()
     return struct.pack("<I", len(data)) + data
 
 
 def optional(value: str | None) -> bytes:
-    """Return a text that may be absent."""
+    """Return an optional text in the encoding of codec.rs."""
     return b"\0" if value is None else b"\1" + text(value)
 
 
 @dataclass
 class Message:
-    """A message to be queued. `usec`: the moment of its arrival, which makes its ID."""
+    """A message to queue. `usec`: its arrival time, which also makes its queue ID."""
 
     usec: int
     recipients: list[str]
@@ -105,7 +105,7 @@ def frame(kind: int, payload: bytes) -> bytes:
 
 
 def write_segment(directory: Path, number: int, messages: list[Message]) -> bytes:
-    """Write a whole segment and return the frames that announce it: Producer, Arrived, Sealed."""
+    """Write a whole segment; return the frames that announce it: Producer, Arrived, Sealed."""
     salt = 0x1234_5678_9ABC_DEF0 ^ number
     data = _checked(b"\x93PSG" + struct.pack("<HHQQI", 1, 0, number, salt, 0))
     assert len(data) == SEGMENT_HEADER_OCTETS
@@ -124,7 +124,7 @@ def write_segment(directory: Path, number: int, messages: list[Message]) -> byte
 
 
 def announce(directory: Path, number: int, messages: list[Message]) -> socket.socket:
-    """Queue messages as a producer does, over the socket; the connection stays open until the result is closed."""
+    """Queue messages as a producer does; return the open connection to the queue manager."""
     frames = write_segment(directory, number, messages)
     peer = socket.socket(socket.AF_UNIX)
     peer.connect(str(directory / "private" / "qmgr"))
@@ -133,7 +133,7 @@ def announce(directory: Path, number: int, messages: list[Message]) -> socket.so
 
 
 def read_queue(directory: str, *, long_queue_ids: bool = False) -> list[bytes]:
-    """Return the messages in segments as lines of JSON, read from disk."""
+    """Return the messages in segments as JSON lines, read from disk."""
     pieces: list[bytes] = []
     list_queue(directory, pieces.append, long_queue_ids=long_queue_ids)
     return [line for line in b"".join(pieces).splitlines() if b'"queue_name": "maildrop"' not in line]

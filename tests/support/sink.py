@@ -1,4 +1,4 @@
-"""A next hop that keeps what it gets, byte for byte: stock aiosmtpd."""
+"""A next hop (stock aiosmtpd) that keeps each message byte for byte."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 @dataclass
 class Received:
-    """A message as it came over the wire. `at`: when, in seconds since 1970."""
+    """A message as received. `at`: its arrival time, in seconds since 1970."""
 
     mail_from: str
     rcpt_tos: list[str]
@@ -21,7 +21,7 @@ class Received:
 
 @dataclass
 class Sink:
-    """Listens on 127.0.0.1:port while its `with` block lasts. `refuse` maps a recipient to the reply it gets."""
+    """Listens on 127.0.0.1:port during its `with` block. `refuse` maps recipients to refusals."""
 
     port: int
     refuse: dict[str, str] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Sink:
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
     ) -> str:
-        """Refuse whom the test wants refused."""
+        """Reply with the recipient's refusal, if it has one."""
         if address in self.refuse:
             return self.refuse[address]
         envelope.rcpt_tos.append(address)
@@ -47,7 +47,7 @@ class Sink:
         return "250 2.0.0 Ok: kept"
 
     def wait(self, count: int, patience_s: float = 30.0) -> list[Received]:
-        """Return the messages once there are `count`; raise `TimeoutError` when they do not come."""
+        """Wait for `count` messages; return them. Raises `TimeoutError` after `patience_s`."""
         with self.arrived:
             if not self.arrived.wait_for(lambda: len(self.messages) >= count, patience_s):
                 raise TimeoutError(f"{len(self.messages)} of {count} messages came in {patience_s} s")

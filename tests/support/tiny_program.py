@@ -1,6 +1,6 @@
-"""A program for master to start: says who it is to each client, then echoes lines until the client leaves.
+"""A program for master to start: it greets each client with its identity, then echoes lines.
 
-Arguments in master.cf: `die` exits at once with status 3.
+With the argument `die` in master.cf it exits at once with status 3.
 """
 
 import asyncio
@@ -10,10 +10,14 @@ import sys
 from postillion.program.daemon import Daemon, run, start
 
 ACCEPTED_S = 0.1
-"""A connection that the loop accepted just before the end has its session by then."""
+"""Time in which a connection that the loop just accepted gets its session."""
 
 
-async def serve(daemon: Daemon) -> None:
+def prepare(daemon: Daemon) -> str:
+    return daemon.config.text("myorigin")
+
+
+async def serve(daemon: Daemon, origin: str) -> None:
     sessions: set[asyncio.Task[None]] = set()
 
     async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -22,7 +26,6 @@ async def serve(daemon: Daemon) -> None:
         sessions.add(task)
         daemon.log.info("session")
         try:
-            origin = daemon.config.text("myorigin")
             writer.write(f"{os.getpid()} {os.getuid()} {daemon.service} {daemon.session_limit} {origin}\n".encode())
             while line := await reader.readline():
                 writer.write(line)
@@ -39,7 +42,7 @@ async def serve(daemon: Daemon) -> None:
         server.close()
     await asyncio.sleep(ACCEPTED_S)
     if sessions and not daemon.stopping.is_set():
-        finished = asyncio.gather(*sessions, return_exceptions=True)
+        finished = asyncio.ensure_future(asyncio.wait(sessions))
         await asyncio.wait([finished, ends[0]], return_when=asyncio.FIRST_COMPLETED)
 
 
@@ -48,4 +51,4 @@ if __name__ == "__main__":
     this = start("smtpd" if ":" in service else service, sys.argv[1:])
     if this.arguments == ["die"]:
         sys.exit(3)
-    run(this, serve)
+    run(this, prepare, serve)

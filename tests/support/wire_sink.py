@@ -1,4 +1,4 @@
-"""A next hop that keeps what it gets as it crossed the wire: every octet between 354 and the end, dots and all."""
+"""A next hop that keeps messages as sent on the wire: every octet between 354 and the end, with stuffed dots."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ EHLO = b"250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
 
 
 class _Session(socketserver.StreamRequestHandler):
-    """One connection: the whole of SMTP that a sink needs."""
+    """One connection: the minimum of SMTP for a sink."""
 
     server: _Server
 
     def handle(self) -> None:
-        """Answer until the client leaves."""
+        """Reply to commands until the client quits."""
         self.wfile.write(b"220 sink.example ESMTP\r\n")
         recipients: list[str] = []
         for line in self.rfile:
@@ -37,7 +37,7 @@ class _Session(socketserver.StreamRequestHandler):
                 self.wfile.write(b"250 2.1.0 Ok\r\n")
 
     def content(self) -> bytes:
-        """Return what comes before CRLF.CRLF; a lone dot behind another line end is content."""
+        """Return the content before CRLF.CRLF. A lone dot after a bare LF is content."""
         lines: list[bytes] = []
         for line in self.rfile:
             if line == b".\r\n" and (not lines or lines[-1].endswith(b"\r\n")):
@@ -47,7 +47,7 @@ class _Session(socketserver.StreamRequestHandler):
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    """Connections side by side."""
+    """A server with one thread for each connection."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -58,7 +58,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self.messages: dict[str, list[bytes]] = {}
 
     def keep(self, recipients: list[str], content: bytes) -> None:
-        """Note a message under each of its recipients."""
+        """Store a message under each of its recipients."""
         with self.arrived:
             for recipient in recipients:
                 self.messages.setdefault(recipient, []).append(content)
@@ -66,18 +66,18 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class WireSink:
-    """Listens on 127.0.0.1:port while its `with` block lasts. `messages`: contents by recipient."""
+    """Listens on 127.0.0.1:port during its `with` block. `messages`: contents by recipient."""
 
     def __init__(self, port: int) -> None:
         self._server = _Server(port)
 
     @property
     def messages(self) -> dict[str, list[bytes]]:
-        """What came until now."""
+        """The messages so far."""
         return self._server.messages
 
     def wait(self, recipients: set[str], patience_s: float = 60.0) -> None:
-        """Return when each of the recipients has a message; raise `TimeoutError` naming those that have none."""
+        """Wait until each recipient has a message. Raises `TimeoutError` with the missing ones."""
 
         def missing() -> set[str]:
             return recipients - self.messages.keys()

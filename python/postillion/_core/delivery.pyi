@@ -82,8 +82,10 @@ class DeliveryJob:
         """Return the message for a mailbox: dots unstuffed, line ends as `eol` (LF or CRLF). Raises `QueueError`."""
 
     def fail(self, dsn: str, text: str) -> None:
-        """Give each recipient without a status this one: no server is available. A soft failure counts against the
-        destination."""
+        """Give each recipient without a status this one: no server is available.
+
+        A soft failure counts against the destination.
+        """
 
     def fail_as_heard(self, dsn: str, text: str) -> None:
         """As `fail`, with the last server's failure if there was one."""
@@ -187,8 +189,11 @@ class DeliverySession:
         """
 
     def may_follow(self, now: float) -> bool:
-        """Return whether `follow` is possible and useful: the server has PIPELINING, its verdicts take no longer than
-        its replies to commands, it is not late, no other job follows, and no large message is being sent."""
+        """Return whether `follow` is possible and useful.
+
+        The server has PIPELINING, its verdicts take no longer than its replies to commands, it is not late, no other
+        job follows, and no large message is being sent.
+        """
 
     def follow(self, job: DeliveryJob, *, last_session: bool = True) -> None:
         """Deliver a job after the one in progress. Its commands are sent with the end of the message before it, or now.

@@ -14,10 +14,11 @@ Mail of the last two classes goes to relayhost when there is one, else to the re
 (transport(5)) overrides both transport and next hop.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from postillion.address.classes import AddressClasses, Class
+from postillion.address.rules import address_rules
 from postillion.config import Config
 from postillion.tables import TableError, open_maps
 
@@ -42,27 +43,22 @@ class Unresolved(Exception):
         self.text = text
 
 
-def _parents(domain: str) -> list[str]:
-    """The domains above a domain, the nearest first."""
-    labels = domain.split(".")
-    return [".".join(labels[at:]) for at in range(1, len(labels))]
-
-
 class Resolver:
     """Knows the way of every address. Ask it with `resolve`."""
 
     def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
+        self._config = config
         self._warn = warn
         self._warnings_left = WARNED_BOTH_MAX
         self._origin = config.text("myorigin").lower()
+        self._rules = address_rules(config)
         self._hostname = config.text("myhostname").lower()
         self._classes = AddressClasses(config)
         self._transports = {
             kind: _split(config.text(f"{kind.value}_transport")) for kind in Class if kind is not Class.VIRTUAL_ALIAS
         }
         self._relayhost = config.text("relayhost").strip()
-        self._maps = open_maps(config.items("transport_maps"), config, warn=warn)
-        self._delimiter = config.text("recipient_delimiter")
+        self._maps = open_maps("transport_maps", config, warn=warn)
 
     @property
     def by_domain(self) -> bool:
@@ -73,19 +69,31 @@ class Resolver:
         except TableError:
             return False
 
+    def transports(self) -> Iterator[tuple[str, str, str]]:
+        """Yield parameter, value and transport of each way that mail may go. Raises `TableError`.
+
+        A class without domains has no mail, so its transport does not count.
+        """
+        for kind, (transport, _) in self._transports.items():
+            if self._classes.lists.get(kind, True):
+                parameter = f"{kind.value}_transport"
+                yield parameter, self._config.text(parameter), transport
+        for table in self._maps.tables:
+            for value in table.values():
+                yield "transport_maps", value, _split(value)[0]
+
     def resolve(self, address: str) -> Route:
         """Return the way of an address (`local@domain`, or a bare local part: one of myorigin).
 
         Raises `Unresolved`.
         """
-        local, at, domain = address.rpartition("@")
-        recipient = None
-        if not at:
-            local, domain = address, self._origin
-            recipient = f"{address}@{domain}"
-        domain = domain.lower().rstrip(".")
-        if not domain or not local:
+        if not self._rules.allows(address):
             raise Unresolved("5.1.3", "bad address syntax")
+        local, domain = self._rules.split(address)
+        recipient = None
+        if not domain:
+            domain = self._origin
+            recipient = f"{address}@{domain}"
         try:
             route = self._by_class(domain)
             if self._maps:
@@ -109,13 +117,8 @@ class Resolver:
         return Route(transport, own or nexthop)
 
     def _by_map(self, local: str, domain: str, route: Route) -> Route:
-        """What transport(5) says: the address, the address without extension, the domain, domains above it, `*`."""
-        keys = [f"{local}@{domain}"]
-        base = next((local[:at] for at in range(1, len(local)) if local[at] in self._delimiter), "")
-        if base:
-            keys.append(f"{base}@{domain}")
-        keys += [domain, *("." + parent for parent in _parents(domain)), "*"]
-        for key in keys:
+        """Return the route of transport_maps, `route` when no key has one."""
+        for key in self._rules.transport_keys(local, domain):
             found = self._maps.lookup(key)
             if found is not None:
                 transport, nexthop = _split(found)

@@ -74,6 +74,7 @@ class Worker(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        """Work in slices until told to stop; keep an exception for `stop`."""
         try:
             while not self._ending.is_set() and not self._work(SLICE_S):
                 pass

@@ -1,10 +1,15 @@
 """postconf(1): show and change the configuration, with the output that scripts know from Postfix.
 
-postconf [-c DIR] [-dnxhHfq] [-o name=value]... [name ...]    parameters of main.cf
+postconf [-c DIR] [-C class,...] [-dnxhHfq] [-o name=value]... [name ...]    parameters of main.cf
 postconf -e name=value ... | -# name ... | -X name ...        change main.cf
 postconf -M | -F | -P [service[/type[/field]] ...]            services, fields, -o parameters of master.cf
 postconf -M -e 'service/type=line' | -F -e service/type/field=value | -P -e service/type/name=value
+postconf -MX service/type ... | -M# service/type ... | -PX service/type/name ...
+postconf -a | -A | -l | -m                                    types of SASL servers and clients, locks, tables
 postconf --explain name ...                                   what a parameter is for
+
+`*` stands for any service or any type, when master.cf is changed too. Classes of -C: builtin, service (parameters under
+a service's name), user (names of the site's own), all.
 """
 
 import json
@@ -12,34 +17,41 @@ import os
 import sys
 from collections.abc import Iterable
 
-from postillion.config import Config, ConfigError, edit, kinds, main_cf, master_cf, parameters
+from postillion.commands.services import INDENT, LINE_COLUMNS, Services, entry_line, fields
+from postillion.config import Config, ConfigError, edit, kinds, master_cf, parameters
 from postillion.config.main_cf import Setting, split_assignment
 from postillion.config.master_cf import Entry
 from postillion.config.settings import DEFAULT_DIRECTORY
 
-LINE_COLUMNS = 80
-INDENT = "    "
-FIELD_COLUMNS = (0, 11, 17, 25, 33, 41, 49, 57)
-FIELD_NAMES = ("service", "type", "private", "unprivileged", "chroot", "wakeup", "process_limit", "command")
 AGENTS = ("error", "lmtp", "local", "pipe", "smtp", "virtual")
 """Programs whose services have the transports' parameters."""
 TIMED = ("pipe", "spawn")
-TABLE_TYPES = "btree cidr fail hash inline lmdb proxy regexp static texthash unix"
 USAGE = """\
 usage: postconf [-c config_dir] [-dfhHjnqvx] [-o name=value] [name...]
        postconf [-c config_dir] -e name=value... | -# name... | -X name...
-       postconf [-c config_dir] -M|-F|-P [-e] [service[/type[/name]][=value]...]
-       postconf -l | -m | --explain name..."""
+       postconf [-c config_dir] -M|-F|-P [-e|-X|-#] [service[/type[/name]][=value]...]
+       postconf -a | -A | -l | -m | --explain name..."""
+CLASSES = ("builtin", "service", "user", "all")
+SASL_SERVER_TYPES: tuple[str, ...] = ()
+SASL_CLIENT_TYPES: tuple[str, ...] = ()
+"""Types of smtpd_sasl_type and smtp_sasl_type that a program here can use: none yet."""
+ABSENT = {
+    "b": "notifications have no templates, bounce_template_file has no effect",
+    "t": "notifications have no templates, bounce_template_file has no effect",
+    "T": "there is no TLS whose version or algorithms it could show",
+}
+"""Options of Postfix's postconf that print what is not here, and why."""
 
 
 class Request:
-    """What the command line asks for."""
+    """The command line, parsed."""
 
     def __init__(self, argv: list[str]) -> None:
         self.directory: str | None = None
         self.letters: set[str] = set()
         self.overrides: list[tuple[str, str]] = []
         self.words: list[str] = []
+        self.classes = frozenset({"all"})
         at = 0
         while at < len(argv):
             word = argv[at]
@@ -53,12 +65,14 @@ class Request:
                 at -= 1
                 break
             for position, letter in enumerate(word[1:], 2):
-                if letter in "co":
+                if letter in "cCoT":
                     value = word[position:] or (argv[at] if at < len(argv) else "")
                     at += not word[position:]
+                    if not value:
+                        raise ConfigError("command line", None, f"option -{letter} needs a value", USAGE)
                     self._value(letter, value)
                     break
-                if letter not in "defhHjlmMnFpPqvxX#":
+                if letter not in "aAbdefhHjlmMnFpPqtvxX#":
                     raise ConfigError("command line", None, f"unknown option -{letter}", USAGE)
                 self.letters.add(letter)
         self.words = argv[at:]
@@ -66,6 +80,13 @@ class Request:
     def _value(self, letter: str, value: str) -> None:
         if letter == "c":
             self.directory = value
+        elif letter == "T":
+            self.letters.add(letter)
+        elif letter == "C":
+            self.classes = frozenset(value.replace(",", " ").split())
+            for word in self.classes - set(CLASSES):
+                problem = f'unknown -C option value "{word}" in "{value}"'
+                raise ConfigError("command line", None, problem, f"give {', '.join(CLASSES)}")
         else:
             self.overrides.append(split_assignment(value, f"-o {value}", None))
 
@@ -93,14 +114,23 @@ def run(request: Request) -> int:
     if request.has("l"):
         print("flock\nfcntl\ndotlock")
     elif request.has("m"):
-        print("\n".join(TABLE_TYPES.split()))
+        from postillion.tables.maps import KNOWN_TYPES
+
+        print("\n".join(sorted(KNOWN_TYPES)))
     elif request.has("explain"):
         return explain(request.words)
-    elif request.letters & {"M", "F", "P"}:
-        if request.has("e") or any("=" in word for word in request.words):
-            change_services(directory, request)
-            return 0
-        return show_services(directory, request)
+    elif request.letters & {"a", "A"}:
+        print("".join(f"{name}\n" for name in (SASL_SERVER_TYPES if request.has("a") else SASL_CLIENT_TYPES)), end="")
+    elif absent := request.letters & ABSENT.keys():
+        letter = min(absent)
+        raise ConfigError("command line", None, f"-{letter} is not implemented", ABSENT[letter])
+    elif parts := request.letters & {"M", "F", "P"}:
+        if len(parts) > 1:
+            raise ConfigError("command line", None, "specify one of -M -F -P", USAGE)
+        if request.letters & {"e", "#", "X"} or any("=" in word for word in request.words):
+            change_services(directory, request, min(parts))
+        else:
+            show_services(directory, request, min(parts))
     elif request.letters & {"#", "X"}:
         names = {_bare_name(word) for word in request.words}
         edit.remove(os.path.join(directory, "main.cf"), names, comment=request.has("#"))
@@ -131,12 +161,17 @@ def explain(names: Iterable[str]) -> int:
 def show_parameters(directory: str, request: Request) -> int:
     """Print parameters: those asked for, those that main.cf sets (`-n`), or all."""
     config = _load(directory, request)
-    own = parameters.PARAMETERS.keys() - set(parameters.RUNTIME)
-    known = sorted(own | _service_parameters(directory, config) | _user_parameters(config))
+    classes = {
+        "builtin": lambda: parameters.PARAMETERS.keys() - set(parameters.RUNTIME),
+        "service": lambda: _service_parameters(directory, config),
+        "user": lambda: _user_parameters(config),
+    }
+    wanted = classes.keys() if "all" in request.classes else request.classes
+    known = sorted(set().union(*(classes[name]() for name in wanted)))
     if request.words:
         names = []
         for name in request.words:
-            if name in known or name in config.settings:
+            if name in known or ("all" in request.classes and name in config.settings):
                 names.append(name)
             else:
                 _warn(request, f"{name}: unknown parameter")
@@ -173,125 +208,50 @@ def _print_parameter(config: Config, name: str, request: Request) -> None:
         print(_folded(f"{name} = {value}", request))
 
 
-def show_services(directory: str, request: Request) -> int:
-    """Print lines (`-M`), fields (`-F`) or `-o` parameters (`-P`) of master.cf; exit status 1 when one is not there."""
-    entries, warnings = master_cf.load(directory)
-    for warning in warnings:
+def show_services(directory: str, request: Request, part: str) -> None:
+    """Print lines (`-M`), fields (`-F`) or `-o` parameters (`-P`) of master.cf."""
+    services = Services(directory, part)
+    for warning in services.warnings:
         _warn(request, warning)
-    status = 0
-    for word in request.words or ["*"]:
-        chosen = [entry for entry in entries if _matches(entry, word)]
-        part = word.split("/")[2] if word.count("/") == 2 else None
-        if not chosen:
-            _warn(request, f'unmatched request: "{word}"')
-            status = 1
-        for entry in chosen:
-            _print_entry(entry, part, request)
-    return status
+    config = _load(directory, request) if request.has("x") else None
+    for entry, name in services.find(request.words, lambda text: _warn(request, text)):
+        if part == "M":
+            print(entry_line(entry, fold=request.has("f")))
+            continue
+        pairs = fields(entry) if part == "F" else dict(sorted(entry.overrides()))
+        for key, raw in pairs.items():
+            if name in (key, "*"):
+                value = raw if config is None else _expanded(config, entry, raw)
+                _print_pair(f"{entry.name}/{key}", value, request, fold=part == "P")
 
 
-def _print_entry(entry: Entry, part: str | None, request: Request) -> None:
-    if request.has("M"):
-        print(_entry_line(entry, fold=request.has("f")))
+def _print_pair(name: str, value: str, request: Request, *, fold: bool) -> None:
+    if request.has("H"):
+        print(name)
         return
-    pairs = _fields(entry) if request.has("F") else dict(sorted(entry.overrides()))
-    for name, value in pairs.items():
-        if part is None or part in ("*", name):
-            text = value if request.has("h") else f"{entry.name}/{name} = {value}"
-            text = text if request.has("F") else _folded(text, request)
-            print(f"{entry.name}/{name}" if request.has("H") else text.rstrip(" "))
+    text = value if request.has("h") else f"{name} = {value}"
+    print((_folded(text, request) if fold else text).rstrip(" "))
 
 
-def change_services(directory: str, request: Request) -> None:
-    """Set lines, fields or `-o` parameters of master.cf; the new line is checked before it is written."""
-    path = os.path.join(directory, "master.cf")
-    lines: dict[str, str] = {}
-    for word in request.words:
-        target, value = split_assignment(_one_line(word), "command line", None)
-        parts = target.split("/")
-        if len(parts) != (2 if request.has("M") else 3):
-            raise ConfigError("command line", None, f'bad service name "{target}"', USAGE)
-        name = "/".join(parts[:2])
-        if request.has("M"):
-            lines[name] = value
-        else:
-            entries, _ = master_cf.parse(lines[name], path) if name in lines else master_cf.load(directory)
-            entry = next((entry for entry in entries if entry.name == name), None)
-            if entry is None:
-                raise ConfigError(path, None, f"there is no service {name}", "add it with postconf -M -e")
-            _set_part(entry, parts[2], value, field=request.has("F"))
-            lines[name] = _entry_line(entry, fold=True)
-        (checked,), _ = master_cf.parse(lines[name], f"{path} (new line for {name})")
-        lines[name] = _entry_line(checked, fold=True)
-    edit.replace_services(path, lines)
+def _expanded(config: Config, entry: Entry, value: str) -> str:
+    """A value as the service sees it: with its own `-o` parameters and its name."""
+    own = {name: Setting(text, "-o", None) for name, text in (("service_name", entry.service), *entry.overrides())}
+    return _expanded_default(Config(config.directory, {**config.settings, **own}), value)
 
 
-def _set_part(entry: Entry, name: str, value: str, *, field: bool) -> None:
-    if field and name in FIELD_NAMES:
-        words = main_cf.split_list(value, master_cf.BLANKS)
-        entry.fields[FIELD_NAMES.index(name)] = words[0] if words else "-"
-        if name == "command":
-            entry.arguments = [main_cf.unbrace(word) for word in words[1:]]
-    elif field:
-        raise ConfigError("command line", None, f'no field is called "{name}"', f"the fields are {FIELD_NAMES}")
+def change_services(directory: str, request: Request, part: str) -> None:
+    """Set, remove or comment out lines, fields or `-o` parameters of master.cf; all of them or none."""
+    services = Services(directory, part)
+    words = [_one_line(word) for word in request.words]
+    if not words:
+        raise ConfigError("command line", None, "missing service argument", USAGE)
+    if request.letters & {"#", "X"}:
+        if part == "F" or (part == "P" and request.has("#")):
+            letter = "#" if request.has("#") else "X"
+            raise ConfigError("command line", None, f"with option -{part}, do not specify -{letter}", USAGE)
+        services.remove(words, comment=request.has("#"))
     else:
-        words, kept, pairs = list(entry.arguments), [], entry.overrides()
-        while words and words[0].startswith("-"):
-            word = words.pop(0)
-            if not word.startswith("-o"):
-                kept.append(word)
-            elif word == "-o":
-                words.pop(0)
-        merged = {**dict(pairs), name: value}
-        kept += [part for pair in merged.items() for part in ("-o", "=".join(pair))]
-        entry.arguments = kept + words
-
-
-def _fields(entry: Entry) -> dict[str, str]:
-    command = " ".join([entry.command, *_words(entry)])
-    return dict(zip(FIELD_NAMES, [*entry.fields[:7], command], strict=True))
-
-
-def _entry_line(entry: Entry, *, fold: bool) -> str:
-    """A line of master.cf in columns; folded, each -o stands on a line of its own."""
-    line = ""
-    for column, word in zip(FIELD_COLUMNS, entry.fields, strict=True):
-        line = line + " " * max(column - len(line), 1 if line else 0) + word
-    column = len(line)
-    options = True
-    for word in _words(entry):
-        options = options and word.startswith("-")
-        if fold and (options or column + 1 + len(word) >= LINE_COLUMNS):
-            line += f"\n{INDENT}{word}"
-            column = len(INDENT) + len(word)
-        else:
-            line += f" {word}"
-            column += 1 + len(word)
-    return line
-
-
-def _words(entry: Entry) -> list[str]:
-    """The arguments as they are printed: an option with its value is one word, `-o` values have no idle space."""
-    words: list[str] = []
-    following = iter(entry.arguments)
-    options = True
-    for word in following:
-        options = options and word.startswith("-")
-        if options and word == "-o":
-            pair = split_assignment(next(following, ""), entry.path, entry.line)
-            words.append(f"-o {_braced('='.join(pair))}")
-        else:
-            words.append(_braced(word))
-    return words
-
-
-def _braced(word: str) -> str:
-    return f"{{{word}}}" if not word or any(c in master_cf.BLANKS for c in word) else word
-
-
-def _matches(entry: Entry, word: str) -> bool:
-    wanted = [*word.split("/"), "*"]
-    return wanted[0] in ("*", entry.service) and wanted[1] in ("*", entry.type)
+        services.assign(words, lambda text: _warn(request, text))
 
 
 def _folded(text: str, request: Request) -> str:
@@ -309,6 +269,12 @@ def _folded(text: str, request: Request) -> str:
 
 
 def _load(directory: str, request: Request) -> Config:
+    config = _load_as_asked(directory, request)
+    config.set_runtime(process_name="postconf")
+    return config
+
+
+def _load_as_asked(directory: str, request: Request) -> Config:
     if request.has("d") and not os.path.exists(os.path.join(directory, "main.cf")):
         return Config(DEFAULT_DIRECTORY, {})
     config = Config.load(directory, request.overrides)
@@ -321,7 +287,9 @@ def _load(directory: str, request: Request) -> Config:
 
 
 def _expanded_default(config: Config, value: str) -> str:
-    return Config(config.directory, {"it": Setting(value, config.path, None)}).text("it")
+    expanded = Config(config.directory, {**config.settings, "it": Setting(value, config.path, None)})
+    expanded.set_runtime(process_name="postconf")
+    return expanded.text("it")
 
 
 def _service_parameters(directory: str, config: Config) -> set[str]:

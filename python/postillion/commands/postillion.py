@@ -1,21 +1,24 @@
 """postillion(1): start, stop and look after the mail system, as postfix(1).
 
-    postillion [-c config_directory] [-v] start|start-fg|stop|abort|reload|status|check|flush|init
+    postillion [-c config_directory] [-v] start|start-fg|stop|abort|reload|status|check|flush|logrotate|init
+    postillion [-c config_directory] [-v] set-permissions|upgrade-configuration|create-missing [name=value]...
     postillion bench HOST:PORT [option]...
     postillion --version
 
-Exit status 0 when the command did its work, else 1 with one line on standard error that says how to mend it.
+Exit status 0 when the command did its work, else 1 with one line on standard error that says how to fix it; with
+`flush` that of postqueue(1). postfix(1) has the same commands with Postfix's output.
 """
 
-import argparse
+import getopt
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from postillion.commands.console import Console
+from postillion.commands.failure import Failure, NotRunning
 from postillion.config import Config, ConfigError
 from postillion.config.settings import DEFAULT_DIRECTORY
 
@@ -23,8 +26,7 @@ START_MAX_S = 60.0
 STOP_MAX_S = 20.0
 
 
-class Failure(Exception):
-    """Why a command did not do its work, in one line."""
+USAGE = "usage: postillion [-c config_directory] [-v] COMMAND | postillion bench HOST:PORT | postillion --version"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,33 +36,57 @@ def main(argv: list[str] | None = None) -> int:
         from postillion.commands import bench
 
         return bench.main(words[1:])
-    options = _parser().parse_args(words)
-    if options.version:
+    try:
+        given, words = getopt.gnu_getopt(words, "c:hv", ["help", "version"])
+    except getopt.GetoptError as error:
+        return _refuse(f"postillion: fatal: {error.msg}\n{USAGE}")
+    options = dict(given)
+    if "--version" in options:
         from postillion import __version__
 
         print(f"postillion {__version__}")
         return 0
-    if options.command is None:
-        _parser().print_usage(sys.stderr)
-        return 1
-    directory = os.path.abspath(options.config_directory or os.environ.get("MAIL_CONFIG") or DEFAULT_DIRECTORY)
+    if options.keys() & {"-h", "--help"}:
+        print(__doc__.strip())
+        return 0
+    if not words:
+        return _refuse(USAGE)
+    command, *arguments = words
+    if command not in COMMANDS or (arguments and command not in WITH_ASSIGNMENTS):
+        return _refuse(f"{USAGE}\nCOMMAND: {'|'.join((*COMMANDS, 'bench'))}")
+    console = Console("postillion", verbose="-v" in options)
+    return run(command, configuration_directory(options.get("-c")), console, arguments)
+
+
+def configuration_directory(given: str | None) -> str:
+    """Return the directory of main.cf and master.cf, absolute. `given`: the value of `-c`."""
+    return os.path.abspath(given or os.environ.get("MAIL_CONFIG") or DEFAULT_DIRECTORY)
+
+
+def run(command: str, directory: str, console: Console, arguments: Sequence[str] = ()) -> int:
+    """Run one of `COMMANDS`; return the exit status. Errors are told by the console."""
     try:
-        COMMANDS[options.command](directory, options.verbose > 0)
+        return COMMANDS[command](directory, console, *arguments) or 0
     except (ConfigError, Failure) as error:
-        print(f"postillion: fatal: {error}", file=sys.stderr)
-        return 1
+        console.fatal(str(error))
     except OSError as error:
-        print(f"postillion: fatal: {error.filename or directory}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+        console.fatal(f"{error.filename or directory}: {error.strerror}")
+    return 1
 
 
-def start(directory: str, verbose: bool) -> None:
+def _refuse(text: str) -> int:
+    print(text, file=sys.stderr)
+    return 1
+
+
+def start(directory: str, console: Console) -> None:
     """Start the mail system in the background; return when it is up, raise `Failure` when it cannot be."""
+    import subprocess
+
     config = Config.load(directory)
     if config.text("maillog_file") == "/dev/stdout":
         raise Failure("maillog_file /dev/stdout needs the foreground: use start-fg, or log to a file")
-    _say(f"starting with {directory}", verbose)
+    console.event(f"starting the {console.system} mail system")
     ours, theirs = os.pipe()
     null = subprocess.DEVNULL
     try:
@@ -84,65 +110,92 @@ def start(directory: str, verbose: bool) -> None:
     raise Failure(answer or "the master program ended before it was up: see the log, or try start-fg")
 
 
-def start_fg(directory: str, verbose: bool) -> None:
+def start_fg(directory: str, console: Console) -> None:
     """Become the master program, logging and stopping where this command was typed."""
-    _say(f"running with {directory}", verbose)
+    console.event(f"starting the {console.system} mail system")
     sys.stdout.flush()
     command = _master(directory)
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 
-def stop(directory: str, verbose: bool) -> None:
+def stop(directory: str, console: Console) -> None:
     """Stop: messages in flight are finished, everything else stays queued. Returns when the last process ended."""
-    _end(directory, signal.SIGTERM, "stopping", verbose)
+    _end(directory, signal.SIGTERM, "stopping", console)
 
 
-def abort(directory: str, verbose: bool) -> None:
+def abort(directory: str, console: Console) -> None:
     """Stop at once: messages in flight stay queued and are delivered later, perhaps twice."""
-    _end(directory, signal.SIGQUIT, "aborting", verbose)
+    _end(directory, signal.SIGQUIT, "aborting", console)
 
 
-def reload(directory: str, verbose: bool) -> None:
+def reload(directory: str, console: Console) -> None:
     """Let the running mail system read its configuration again; refuses a configuration that cannot work."""
-    for warning in _plan_warnings(directory):
-        _warn(warning)
-    pid = _running(directory)
-    _say(f"reloading PID {pid}", verbose)
+    check(directory, console)
+    pid = _running(directory, console)
+    console.event(f"refreshing the {console.system} mail system")
     os.kill(pid, signal.SIGHUP)
 
 
-def status(directory: str, verbose: bool) -> None:
+def status(directory: str, console: Console) -> None:
     """Say whether the mail system runs; exit status 1 when it does not."""
-    pid = _running(directory)
-    _announce(f"the Postillion mail system is running: PID: {pid}")
-    if verbose:
-        print(f"configuration {directory}, queue {Config.load(directory).text('queue_directory')}")
+    pid = _running(directory, console)
+    console.result(f"the {console.system} mail system is running: PID: {pid}")
+    console.detail(f"configuration {directory}, queue {Config.load(directory).text('queue_directory')}")
 
 
-def check(directory: str, verbose: bool) -> None:
-    """Read the whole configuration as a start would; print warnings, raise for what would stop it."""
-    for warning in _plan_warnings(directory):
-        _warn(warning)
-    _say(f"{directory} is in order", verbose)
+def check(directory: str, console: Console) -> None:
+    """Run the checker; print its warnings. Raises `Failure` for what would stop a start."""
+    from postillion.master import checking
+
+    for warning in checking.check(directory):
+        console.warning(warning)
+    console.detail(f"{directory} is in order")
 
 
-def flush(directory: str, verbose: bool) -> None:
+def flush(directory: str, console: Console) -> int:
     """Try to deliver everything in the queue now."""
-    _running(directory)
-    command = [sys.executable, "-P", "-m", "postillion.commands.postqueue", "-c", directory, "-f"]
-    if subprocess.run(command, check=False).returncode != 0:
-        raise Failure("the queue manager did not take the request: see the log")
+    from postillion.commands import postqueue
+
+    return postqueue.main(["-c", directory, "-f"])
 
 
-def init(directory: str, verbose: bool) -> None:
+def logrotate(directory: str, console: Console) -> None:
+    """Rename maillog_file, let every program open a new one, and compress the old one."""
+    from postillion.commands.logrotate import logrotate
+
+    logrotate(directory, console)
+
+
+def set_permissions(directory: str, console: Console, *assignments: str) -> None:
+    """Give the queue the owners and modes that main.cf asks for."""
+    from postillion.commands import permissions
+
+    permissions.set_permissions(directory, console, *assignments)
+
+
+def upgrade_configuration(directory: str, console: Console, *assignments: str) -> None:
+    """Bring the configuration to what this release needs."""
+    from postillion.commands import permissions
+
+    permissions.upgrade_configuration(directory, console, *assignments)
+
+
+def create_missing(directory: str, console: Console, *assignments: str) -> None:
+    """Create the directories of the queue that are not there."""
+    from postillion.commands import permissions
+
+    permissions.create_missing(directory, console, *assignments)
+
+
+def init(directory: str, console: Console) -> None:
     """Write a configuration that runs as it is, with everything it touches next to the directory."""
     from postillion.config.instance import create
 
     create(directory)
-    _announce(f"{directory} is ready: postillion -c {directory} start")
+    console.result(f"{directory} is ready: postillion -c {directory} start")
 
 
-COMMANDS: dict[str, Callable[[str, bool], None]] = {
+COMMANDS: dict[str, Callable[..., int | None]] = {
     "start": start,
     "start-fg": start_fg,
     "stop": stop,
@@ -151,19 +204,15 @@ COMMANDS: dict[str, Callable[[str, bool], None]] = {
     "status": status,
     "check": check,
     "flush": flush,
+    "logrotate": logrotate,
+    "set-permissions": set_permissions,
+    "upgrade-configuration": upgrade_configuration,
+    "create-missing": create_missing,
     "init": init,
 }
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="postillion", description="Start, stop and look after the mail system.")
-    parser.add_argument("-c", dest="config_directory", metavar="DIR", help="the directory of main.cf and master.cf")
-    parser.add_argument("-v", dest="verbose", action="count", default=0, help="say what is done")
-    parser.add_argument("--version", action="store_true", help="print the version")
-    parser.add_argument(
-        "command", nargs="?", choices=tuple(COMMANDS), metavar="COMMAND", help="|".join((*COMMANDS, "bench"))
-    )
-    return parser
+"""By name: what gets the configuration directory and the console, and returns the exit status if it is not 0."""
+WITH_ASSIGNMENTS = ("set-permissions", "upgrade-configuration", "create-missing")
+"""Commands that take `name=value` words."""
 
 
 def _master(directory: str) -> list[str]:
@@ -186,27 +235,27 @@ def _read_answer(fd: int, within_s: float) -> str:
     return octets.decode("utf-8", "replace").strip()
 
 
-def _running(directory: str) -> int:
+def _running(directory: str, console: Console) -> int:
     from postillion.master import lock
 
     pid = lock.running(Config.load(directory))
     if not pid:
-        raise Failure("the Postillion mail system is not running: use postillion start")
+        raise NotRunning(f"the {console.system} mail system is not running")
     return pid
 
 
-def _end(directory: str, number: signal.Signals, what: str, verbose: bool) -> None:
+def _end(directory: str, number: signal.Signals, what: str, console: Console) -> None:
     """Signal the running master and return when it has ended; kill it when it takes too long."""
-    pid = _running(directory)
+    pid = _running(directory, console)
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
         # The descriptor is of the master, and not of one that has its number since, if it runs yet.
-        if _running(directory) != pid:
+        if _running(directory, console) != pid:
             raise Failure("the mail system was started anew meanwhile: try again")
-        _say(f"{what} PID {pid}", verbose)
+        console.event(f"{what} the {console.system} mail system")
         signal.pidfd_send_signal(process, number)
         ended, _, _ = select.select([process], [], [], STOP_MAX_S)
         if not ended:
@@ -214,31 +263,6 @@ def _end(directory: str, number: signal.Signals, what: str, verbose: bool) -> No
             raise Failure(f"PID {pid} did not end within {STOP_MAX_S:.0f} seconds and was killed: see the log")
     finally:
         os.close(process)
-
-
-def _plan_warnings(directory: str) -> list[str]:
-    from postillion.master.plan import Plan
-
-    return Plan(directory).warnings
-
-
-def _say(text: str, verbose: bool) -> None:
-    if verbose:
-        print(f"postillion: {text}", file=sys.stderr)
-
-
-def _warn(text: str) -> None:
-    print(f"postillion: warning: {text}", file=sys.stderr)
-
-
-def _announce(text: str) -> None:
-    """Print a result: with colour on a terminal, plain for scripts."""
-    if sys.stdout.isatty():
-        from rich.console import Console
-
-        Console(highlight=True).print(f"[bold green]{text}", soft_wrap=True)
-    else:
-        print(text)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ BODIES: Final = {"7bit": "7BIT", "8bitmime": "8BITMIME"}
 RETURNS: Final = {"hdrs": "HDRS", "full": "FULL"}
 ENVID_MAX_CHARS: Final = 100
 RECORD_OVERHEAD: Final = 2
-"""The head of a record is as long as the CRLF of a line, so a file is at most so many times longer than its message."""
+"""Maximum ratio of a file to its message: the head of a record is as long as the CRLF of a line."""
 ENVELOPE_MAX_OCTETS: Final = 64 * 1024 * 1024
 
 
@@ -46,7 +46,7 @@ class Failure(Exception):
 
 
 class Request:
-    """What the command line asks for. Raises `Failure` for what it cannot mean."""
+    """The command line, parsed. Raises `Failure` for a bad one."""
 
     def __init__(self, program: str, argv: list[str]) -> None:
         self.mode = {"mailq": "p", "newaliases": "i", "smtpd": "s"}.get(program, "m")
@@ -209,7 +209,7 @@ def run(request: Request) -> int:
 def stand_alone(where: list[str]) -> NoReturn:
     """Become an SMTP server on standard input and output."""
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "postillion.smtpd", "-S", *where])
+    os.execv(sys.executable, [sys.executable, "-m", "postillion.smtpd", "-S", *where])  # noqa: S606 - no shell is wanted
 
 
 def submit(request: Request, config: Config) -> int:
@@ -297,10 +297,10 @@ def matches(pattern: str, name: str, config: Config) -> bool:
         return True
     if ":" not in pattern:
         return pattern == name
-    from postillion.tables import TableError, open_maps
+    from postillion.tables import TableError, open_word
 
     try:
-        return open_maps([pattern], config).lookup(name) is not None
+        return open_word("authorized_submit_users", pattern, config).lookup(name) is not None
     except TableError as problem:
         raise Failure(os.EX_TEMPFAIL, f"authorized_submit_users: {problem}") from None
 

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from postillion.config import main_cf
 from postillion.config.errors import ConfigError
@@ -40,18 +40,22 @@ def remove(path: str, names: set[str], *, comment: bool) -> None:
     rewrite(path, lambda line: ("#" + line if comment else "") if _name(line) in names else None, comment=comment)
 
 
-def replace_services(path: str, lines: dict[str, str]) -> None:
-    """Replace the lines of services in a master.cf, by `service/type`; a new service goes to the end."""
-    found: set[str] = set()
+def replace_services(
+    path: str, lines: Mapping[str, str | None], added: Iterable[str] = (), *, comment: bool = False
+) -> None:
+    """Give services of a master.cf, by `service/type`, a new line; None removes one, or with `comment` comments it out.
+
+    `added`: lines that go to the end.
+    """
 
     def change(line: str) -> str | None:
         name = "/".join(line.split(None, 2)[:2])
         if name not in lines:
             return None
-        found.add(name)
-        return lines[name] + "\n"
+        new = lines[name]
+        return f"{new}\n" if new is not None else "#" + line if comment else ""
 
-    rewrite(path, change, lambda: (line + "\n" for name, line in lines.items() if name not in found))
+    rewrite(path, change, lambda: (line + "\n" for line in added), comment=comment)
 
 
 def rewrite(

@@ -1,5 +1,7 @@
-"""References in values (postconf(5)): `$name`, `${name}`, `$(name)`, `${name?then}`, `${name:else}`,
-`${name?{then}:{else}}`, `${{left} == {right} ? {then}:{else}}`, `${domain_to_ascii{text}}`, and `$$` for a dollar.
+"""References in values (postconf(5)).
+
+They are `$name`, `${name}`, `$(name)`, `${name?then}`, `${name:else}`, `${name?{then}:{else}}`,
+`${{left} == {right} ? {then}:{else}}`, `${domain_to_ascii{text}}`, and `$$` for a dollar.
 
 A comparison is numeric when both sides are digits, and by text otherwise; the suffix `level` compares versions such as
 compatibility levels. A name without a value expands to nothing.

@@ -32,7 +32,7 @@ def create(directory: str, *, port: int | None = None) -> None:
             os.makedirs(path, 0o755, exist_ok=True)
         if os.geteuid() == 0:
             # Each recipient's own user creates a Maildir here.
-            os.chmod(os.path.join(base, "mail"), 0o1777)
+            os.chmod(os.path.join(base, "mail"), 0o1777)  # noqa: S103
         for name in FILES:
             with open(os.path.join(DEFAULTS, name), encoding="utf-8") as file:
                 text = file.read()

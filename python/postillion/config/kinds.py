@@ -2,16 +2,24 @@
 
 A kind is a word, with bounds for some: `flag`, `number 1..`, `number 200..599`, `time 0..8640000` (seconds), `text`,
 `text 1..` (not empty), `choice a b c`, `list`, `match` (a list in which `/file` stands for the lines of a file and
-`!` negates), `maps` (`type:table` ...), `path`, and `raw` (text whose `$name` the reading program expands later).
+`!` negates), `maps` (`type:table` ...), `path`, `feedback` (a number from 0 to 1, a fraction, `number/concurrency` or
+`number/sqrt_concurrency`) and `raw` (text whose `$name` the reading program expands later).
+
+A minimum of 0 means no minimum, as in Postfix: `number 0..` accepts -1. `number ..` is a signed number; the other
+numbers are limits, and a negative limit is used as 0 (`limit`).
 """
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-NUMBER_MAX = 2**63 - 1
+NUMBER_MAX = 2**31 - 1
+"""Maximum of an int, Postfix's type for numbers; the rows of a few sizes have a greater maximum."""
 TIME_MAX_S = 2**31 - 1
 
 
 def bounds(kind: str) -> tuple[int, int | None]:
-    """Return the minimum and maximum of a kind such as `number 1..` or `time 0..10`; None for no maximum."""
+    """Return the minimum and maximum of a kind such as `number 1..` or `time 0..10`; None for no maximum.
+
+    A minimum of 0 does not limit a number.
+    """
     _, _, text = kind.partition(" ")
     low, _, high = text.partition("..")
     return int(low or 0), int(high) if high else None
@@ -29,7 +37,14 @@ def number(text: str, kind: str) -> int | None:
         return None
     low, high = bounds(kind)
     value = int(text)
-    return value if low <= value <= (NUMBER_MAX if high is None else high) else None
+    if (low and value < low) or value > (NUMBER_MAX if high is None else high):
+        return None
+    return value
+
+
+def limit(value: int, kind: str) -> int:
+    """Return a limit for programs: 0 for a negative number."""
+    return value if kind == "number .." else max(value, 0)
 
 
 def time_unit(default: str) -> str:
@@ -52,6 +67,16 @@ def seconds(text: str, kind: str, default: str) -> float | None:
     return float(value) if low <= value <= (TIME_MAX_S if high is None else high) else None
 
 
+def feedback(text: str) -> bool:
+    """Return whether a text is valid feedback: the change of the concurrency by a delivery, 0 to 1 at concurrency 1."""
+    above, slash, below = (part.strip() for part in text.partition("/"))
+    try:
+        divisor = 1.0 if not slash or below in ("concurrency", "sqrt_concurrency") else float(below)
+        return divisor > 0.0 and 0.0 <= float(above) / divisor <= 1.0
+    except ValueError:
+        return False
+
+
 def is_valid(text: str, kind: str, default: str) -> bool:
     """Return whether an expanded value is valid for its kind."""
     word = kind.partition(" ")[0]
@@ -61,6 +86,8 @@ def is_valid(text: str, kind: str, default: str) -> bool:
         return number(text, kind) is not None
     if word == "time":
         return seconds(text, kind, default) is not None
+    if word == "feedback":
+        return feedback(text)
     if word == "choice":
         return text in kind.split(" ")[1:] or (text == "" and "empty" in kind.split(" "))
     if " " in kind and word in ("text", "list", "match", "maps", "path"):
@@ -74,6 +101,8 @@ def allowed(kind: str, default: str) -> str:
     word = kind.partition(" ")[0]
     if word == "flag":
         return "yes or no"
+    if word == "feedback":
+        return "a number from 0 to 1, a fraction, number/concurrency or number/sqrt_concurrency"
     if word == "choice":
         return "one of " + ", ".join(kind.split(" ")[1:])
     if word in ("number", "time"):
@@ -84,6 +113,8 @@ def allowed(kind: str, default: str) -> str:
             names = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
             what = f"a time such as 30s, 5m, 2h, 1d, 1w (bare numbers are {names[time_unit(default)]})"
             unit = " seconds"
+        if word == "number" and not low:
+            return f"{what} up to {NUMBER_MAX if high is None else high}"
         return f"{what}, {low} or more" + unit if high is None else f"{what}, {low} to {high}" + unit
     if " " in kind:
         low, high = bounds(kind)

@@ -9,6 +9,7 @@ from postillion.config.table import (
     queue,
     smtp,
     smtpd,
+    smtpd_restrictions,
     smtpd_tls,
     system,
     tls,
@@ -16,12 +17,26 @@ from postillion.config.table import (
     transport,
 )
 
-FAMILIES = (address, cleanup, delivery, queue, smtpd, smtpd_tls, smtp, lmtp, tls, tlsproxy, postscreen, system)
+FAMILIES = (
+    address,
+    cleanup,
+    delivery,
+    queue,
+    smtpd,
+    smtpd_restrictions,
+    smtpd_tls,
+    smtp,
+    lmtp,
+    tls,
+    tlsproxy,
+    postscreen,
+    system,
+)
 COMPUTED = "computed:"
 """Prefix of a default that `Config.default` computes."""
 
-Row = tuple[str, str, str, str]
-"""Name, kind, default, one line of documentation."""
+Row = tuple[str, ...]
+"""Name, kind, default, one line of documentation; a fifth column if no program reads the parameter (effect.py)."""
 
 PARAMETERS: dict[str, Row] = {row[0]: row for family in FAMILIES for row in family.ROWS}
 
@@ -40,8 +55,7 @@ def row(name: str) -> Row | None:
     suffix = template_suffix(name)
     if suffix is None:
         return None
-    _, kind, default, doc = TEMPLATES[suffix]
-    return name, kind, default, doc
+    return name, *TEMPLATES[suffix][1:]
 
 
 def template_suffix(name: str) -> str | None:

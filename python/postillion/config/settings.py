@@ -7,6 +7,10 @@ from postillion.config import expansion, host, kinds, main_cf, parameters
 from postillion.config.errors import ConfigError
 from postillion.config.main_cf import Setting
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 DEFAULT_DIRECTORY = "/etc/postfix"
 INCLUDE_DEPTH_MAX = 10
 OVERRIDE = "-o"
@@ -29,24 +33,34 @@ class Config:
     ) -> None:
         self.directory = directory
         self.path = os.path.join(directory, "main.cf")
+        self.in_force = directory
+        """The directory of the files that hold: the configuration directory, or master's copies of its files."""
         self.settings = settings
         self._notices = list(notices)
         self._runtime = runtime or {}
         self._texts: dict[str, str] = {}
+        self.opened: list[tuple[str, Any]] = []
+        """The tables that the program opened, each with its parameter."""
 
     @classmethod
-    def load(cls, directory: str | None = None, overrides: Iterable[tuple[str, str]] = ()) -> "Config":
+    def load(
+        cls, directory: str | None = None, overrides: Iterable[tuple[str, str]] = (), in_force: str | None = None
+    ) -> "Config":
         """Return the configuration in `directory` (default: $MAIL_CONFIG, then /etc/postfix).
 
-        `overrides` replace values of main.cf; the last one wins. Raises `ConfigError` when main.cf is missing,
-        unreadable or malformed. A value is checked when it is used; `validate` checks all values.
+        `overrides` replace values of main.cf; the last one wins. `in_force`: the directory of master's copy of main.cf,
+        which is read in its place. Raises `ConfigError` when main.cf is missing, unreadable or malformed. A value is
+        checked when it is used.
         """
         directory = os.path.abspath(directory or os.environ.get("MAIL_CONFIG") or DEFAULT_DIRECTORY)
         path = os.path.join(directory, "main.cf")
-        settings, notices = main_cf.parse(main_cf.read(path), path)
+        text = main_cf.read(path if in_force is None else os.path.join(in_force, "main.cf"))
+        settings, notices = main_cf.parse(text, path)
         for name, value in overrides:
             settings[name] = Setting(value, f"{OVERRIDE} {name}={value}", None)
-        return cls(directory, settings, notices)
+        config = cls(directory, settings, notices)
+        config.in_force = in_force or directory
+        return config
 
     def raw(self, name: str) -> str:
         """Return the unexpanded value of a parameter, or its default."""
@@ -89,13 +103,17 @@ class Config:
             self._texts[name] = found
         return found
 
+    def default_text(self, name: str) -> str:
+        """Return the expanded default of a parameter."""
+        return self._expand(name, self.default(name))
+
     def number(self, name: str) -> int:
         """Return the value of a `number` parameter, also of a `<transport>_...` parameter."""
         row = self._row(name)
         value = kinds.number(self.text(name), row[1])
         if value is None:
             raise self._bad(name, self.text(name), row)
-        return value
+        return kinds.limit(value, row[1])
 
     def seconds(self, name: str) -> float:
         """Return the value of a `time` parameter in seconds."""
@@ -140,15 +158,22 @@ class Config:
         return self.settings.get(name)
 
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
-        """Return the error for a parameter, at the line that sets it, or at main.cf when no line does."""
-        setting = self.settings.get(name)
+        """Return the error for a parameter, at the line that its value comes from, or at main.cf without one."""
+        setting = self._origin(name)
         path, line = (self.path, None) if setting is None else (setting.path, setting.line)
         return ConfigError(path, line, problem, fix)
 
-    def validate(self) -> None:
-        """Expand and check every value that is set; raises `ConfigError` at the first wrong one."""
-        for name in self.settings:
+    def bad_values(self) -> list[ConfigError]:
+        """Return the error for each setting that is not of its kind or cannot be expanded."""
+        return [error for name in self.settings if (error := self.bad_value(name)) is not None]
+
+    def bad_value(self, name: str) -> ConfigError | None:
+        """Return the error for the value of a parameter; None for a valid value."""
+        try:
             self.text(name)
+        except ConfigError as error:
+            return error
+        return None
 
     @property
     def warnings(self) -> list[str]:
@@ -164,7 +189,26 @@ class Config:
     def under_stress(self) -> "Config":
         """Return this configuration with `stress = yes`, as for a service whose processes are all busy."""
         settings = {**self.settings, "stress": Setting("yes", f"{OVERRIDE} stress=yes", None)}
-        return Config(self.directory, settings, runtime=self._runtime)
+        return self._with(settings)
+
+    def overridden(self, values: Iterable[tuple[str, str]], path: str, line: int | None) -> "Config":
+        """Return the same configuration with values from a line of a file; the last value of a name wins."""
+        settings = {**self.settings, **{name: Setting(value, path, line) for name, value in values}}
+        return self._with(settings)
+
+    def _with(self, settings: dict[str, Setting]) -> "Config":
+        config = Config(self.directory, settings, runtime=dict(self._runtime))
+        config.in_force = self.in_force
+        return config
+
+    def _origin(self, name: str) -> Setting | None:
+        """Return the setting that a value comes from; for an unset local_recipient_maps, that of `$alias_maps`."""
+        setting = self.settings.get(name)
+        row = parameters.row(name)
+        if setting is not None or row is None:
+            return setting
+        origins = (self._origin(other) for other in sorted(expansion.names(row[2])) if other != name)
+        return next((found for found in origins if found is not None), None)
 
     def _row(self, name: str) -> parameters.Row:
         row = parameters.row(name)

@@ -203,6 +203,11 @@ class Agent:
             await asyncio.sleep(delay_s)
 
 
+async def serve(daemon: Daemon, agent: Agent) -> None:
+    """Run an agent until the daemon stops, as the `serve` of `daemon.run`."""
+    await agent.serve()
+
+
 class _Connection(asyncio.Protocol):
     """The connection to the queue manager."""
 

@@ -10,11 +10,14 @@ import sys
 
 from postillion.config import ConfigError
 from postillion.config.settings import DEFAULT_DIRECTORY
-from postillion.master import directories
+from postillion.master import directories, in_force
+from postillion.master.checking import Checking
 from postillion.master.lock import Lock
 from postillion.master.log import MasterLog
 from postillion.master.plan import Plan
+from postillion.master.service import environment
 from postillion.master.supervisor import Master
+from postillion.program.title import set_title
 
 OPEN_FILES_MAX = 65_536
 
@@ -24,13 +27,26 @@ def main(argv: list[str] | None = None) -> int:
     directory, ready = _options(sys.argv[1:] if argv is None else argv)
     try:
         plan = Plan(directory)
-        queue = directories.prepare(plan.config)
-        lock = Lock(plan.config, queue, directories.prepare_data(plan.config))
+        set_title("master", ["-c", directory], path=os.path.join(plan.config.text("daemon_directory"), "master"))
+        checking = Checking(plan.config, environment(plan.config))
+        try:
+            queue, data = directories.prepare(plan.config), directories.prepare_data(plan.config)
+        except ConfigError:
+            checking.kill()
+            raise
+        warnings = checking.wait()
+        lock = Lock(plan.config, queue, data)
     except ConfigError as error:
         return _refuse(str(error), ready)
     os.chdir(queue)
     os.umask(0o022)
     _raise_limits()
+    try:
+        in_force.keep(directory, queue)
+    except OSError as error:
+        lock.release()
+        problem = f"{error.filename}: {error.strerror}"
+        return _refuse(str(directories.blame(plan.config, "queue_directory", problem, "free some space there")), ready)
     try:
         log = MasterLog(plan.target)
         master = Master(plan, log, directory)
@@ -43,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         problem, fix = f"cannot be opened ({error.strerror})", "name a writable file"
         return _refuse(str(directories.blame(plan.config, "maillog_file", problem, fix)), ready)
     log.info(f"daemon started -- version {plan.config.text('mail_version')}, configuration {directory}")
-    for warning in plan.warnings:
+    for warning in warnings:
         log.warning(warning)
     if ready is not None:
         os.write(ready, b"ready\n")

@@ -86,6 +86,56 @@ def prepare(config: Config) -> str:
     return queue
 
 
+def set_permissions(config: Config) -> list[str]:
+    """Give the directories that exist their owners and modes, as root; return the paths that were changed.
+
+    Messages in mail_owner's directories become mail_owner's too, but not in maildrop/: whoever may submit mail writes
+    there, so nothing in it is touched as root. Links are never followed.
+    """
+    queue = os.path.abspath(config.text("queue_directory"))
+    data = os.path.abspath(config.text("data_directory"))
+    uid, gid = owner(config)
+    group = setgid_group(config)
+    changed = [data] if _set(data, uid, gid, 0o700) else []
+    changed += [queue] if _set(queue, 0, 0, 0o755) else []
+    for name, mode, owned, grouped in QUEUE_DIRECTORIES:
+        path = os.path.join(queue, name)
+        user = 0 if owned is None else uid
+        if _set(path, user, group if grouped is not None else gid if user else 0, mode):
+            changed.append(path)
+        if user and grouped is None and name != "private":
+            changed += _give(path, uid, gid)
+    return changed
+
+
+def _give(path: str, uid: int, gid: int) -> list[str]:
+    """Give all that is in a directory to a user; return what was not theirs. No path is looked up twice."""
+    given = []
+    for parent, names, files, descriptor in os.fwalk(path):
+        for name in (*names, *files):
+            if os.lstat(name, dir_fd=descriptor).st_uid != uid:
+                os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
+                given.append(os.path.join(parent, name))
+    return given
+
+
+def _set(path: str, user: int, group: int, mode: int) -> bool:
+    """Set owner and mode of a directory; say whether they were others. A name that is no directory stays as it is."""
+    try:
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(directory)
+        if (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (user, group, mode):
+            return False
+        os.fchown(directory, user, group)
+        os.fchmod(directory, mode)
+        return True
+    finally:
+        os.close(directory)
+
+
 def prepare_data(config: Config) -> str:
     """Create data_directory when it is missing and return its path; raises `ConfigError` when it is unusable."""
     data = os.path.abspath(config.text("data_directory"))

@@ -75,7 +75,7 @@ def _hosts(entry: Entry, config: Config, host: str) -> Iterator[str]:
     names = [host] if host else config.items("inet_interfaces")
     for name in names:
         if name == "all":
-            yield from ("0.0.0.0" if family == socket.AF_INET else "::" for family in families)
+            yield from ("0.0.0.0" if family == socket.AF_INET else "::" for family in families)  # noqa: S104
             continue
         if name == "loopback-only":
             yield from ("127.0.0.1" if family == socket.AF_INET else "::1" for family in families)
@@ -164,7 +164,7 @@ def _bind_unix(path: str, kind: socket.SocketKind) -> int:
 def _open_fifo(path: str) -> int:
     _unlink(path)
     os.mkfifo(path, 0o600)
-    os.chmod(path, 0o622)
+    os.chmod(path, 0o622)  # noqa: S103 - any user may wake the service, as in Postfix
     # Open for reading and writing: then the last writer's close is not an end of file.
     return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 

@@ -10,7 +10,13 @@ import time
 
 from postillion.program.log import LINE_MAX_OCTETS, Target, printable, utc_offset_s
 
-SEVERITIES = {"info": ("", 6), "warning": ("warning: ", 4), "error": ("error: ", 3), "fatal": ("fatal: ", 2)}
+SEVERITIES = {
+    "info": ("", 6),
+    "warning": ("warning: ", 4),
+    "error": ("error: ", 3),
+    "fatal": ("fatal: ", 2),
+    "panic": ("panic: ", 2),
+}
 """The word before the text, and syslog's number (RFC 3164 §4.1.1)."""
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -36,6 +42,14 @@ class MasterLog:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             self._fd = os.open(target.destination, flags, target.permissions)
 
+    @property
+    def file(self) -> tuple[int, int]:
+        """Device and inode of the log file: others after it was rotated. (0, 0) for syslog."""
+        if self._fd < 0:
+            return 0, 0
+        found = os.fstat(self._fd)
+        return found.st_dev, found.st_ino
+
     def info(self, text: str) -> None:
         """Write a line about an event."""
         self.line("info", text)
@@ -46,12 +60,15 @@ class MasterLog:
 
     def line(self, severity: str, text: str, tag: str | None = None) -> None:
         """Write a line. `tag`: the program and pid that the line names, `smtpd[123]`; master's own by default."""
+        self.write(severity, text, f"{self._target.syslog_name}/{tag or f'{self._program}[{os.getpid()}]'}")
+
+    def write(self, severity: str, text: str, tag: str) -> None:
+        """Write a line with this tag in front, without `syslog_name`."""
         prefix, number = SEVERITIES[severity]
         now = time.gmtime(time.time() + utc_offset_s())
         stamp = f"{MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
-        tag = tag or f"{self._program}[{os.getpid()}]"
         head = f"<{self._target.facility * 8 + number}>{stamp}" if self._socket else f"{stamp} {self._target.host}"
-        line = f"{head} {self._target.syslog_name}/{tag}: {prefix}{printable(text)}"
+        line = f"{head} {tag}: {prefix}{printable(text)}"
         octets = line.encode("utf-8", "replace")[: LINE_MAX_OCTETS + len(head) + 100]
         try:
             if self._socket is not None:

@@ -11,19 +11,21 @@ LISTENERS_MAX = 150
 
 
 class Plan:
-    """A configuration that was read and checked completely; creating one has no side effect."""
+    """The parts of main.cf and master.cf that master needs; creating a plan has no side effect.
+
+    `entries`: the enabled services. `started`: those that master starts. `services`: the same with their addresses.
+    """
 
     def __init__(self, directory: str) -> None:
         """Read main.cf and master.cf; raises `ConfigError` for the first error."""
         self.config = Config.load(directory)
-        self.config.validate()
         self.target = Target.find(self.config)
-        entries, notices = master_cf.load(directory)
-        started, absent = programs.startable(master_cf.enabled(entries, self.config.items("master_service_disable")))
-        self.warnings = [*self.config.warnings, *notices, *effect.warnings(self.config, started), *absent]
+        entries, self._notices = master_cf.load(directory)
+        self.entries = master_cf.enabled(entries, self.config.items("master_service_disable"))
+        self.started = programs.startable(self.entries)
         self.services: list[tuple[Entry, list[Address]]] = []
         taken: dict[Address, Entry] = {}
-        for entry in started:
+        for entry in self.started:
             wanted = listeners.addresses(entry, self.config)
             if len(wanted) > LISTENERS_MAX:
                 raise entry.error(f"more than {LISTENERS_MAX} addresses", "listen on all with inet_interfaces = all")
@@ -35,3 +37,32 @@ class Plan:
             self.services.append((entry, wanted))
         if not self.services:
             raise ConfigError(entries[0].path if entries else directory, None, "no service to start", "add some")
+
+    @property
+    def warnings(self) -> list[str]:
+        """Settings that are allowed but likely a mistake, or that have no effect: one line each, with its place."""
+        found = [*self.config.warnings, *self._notices, *effect.warnings(self.config, self.config.settings)]
+        for entry in self.entries:
+            if entry not in self.started and entry.overrides():
+                found += _ignored(entry)
+            names = dict(entry.overrides())
+            own = self.config.overridden(names.items(), entry.path, entry.line)
+            found += effect.warnings(own, names)
+        jailed = [entry for entry in self.started if entry.chroot]
+        if jailed:
+            names_of = ", ".join(entry.service for entry in jailed)
+            found.append(f'{jailed[0].path}: "y" in the chroot field has no effect yet: {names_of}')
+        return [*found, *programs.absent(self.entries)]
+
+
+def _ignored(entry: Entry) -> list[str]:
+    """Return a warning for each `-o` of a service without a process of its own."""
+    if entry.command not in programs.BUILT_IN:
+        return []
+    place = f"{entry.path}, line {entry.line}"
+    where = programs.BUILT_IN[entry.command]
+    names = [name for name, _ in entry.overrides() if name not in IGNORED_SILENTLY and not effect.has_no_effect(name)]
+    return [f"{place}: -o {name} of {entry.service} has no effect: {entry.command} works {where}" for name in names]
+
+
+IGNORED_SILENTLY = ("syslog_name",)

@@ -38,19 +38,21 @@ BUILT_IN = {
 BUILT_IN_SERVICES = ("defer", "trace")
 """Services of the program bounce without a process: the queue manager stores their records."""
 
-ABSENT = (
-    "dnsblog",
-    "nbdb_reindexd",
-    "nqmgr",
-    "oqmgr",
-    "pipe",
-    "postscreen",
-    "qmqpd",
-    "spawn",
-    "tlsproxy",
-    "virtual",
-)
-"""Programs of Postfix without a counterpart yet; their lines are accepted with a warning, and their mail waits."""
+ABSENT = ("dnsblog", "nbdb_reindexd", "pipe", "tlsproxy", "virtual")
+"""Programs of Postfix without a counterpart yet, whose lines are accepted with a warning. The checker refuses a
+transport that needs one."""
+
+REFUSED = {
+    "nqmgr": ("and no mail would be delivered", 'name "qmgr", the same program'),
+    "oqmgr": ("and no mail would be delivered", 'name "qmgr"'),
+    "postscreen": (
+        "and no program would answer on its port",
+        "let smtpd listen there, or keep Postfix for this service",
+    ),
+    "qmqpd": ("and no program would answer on its port", "remove the line, or keep Postfix for this service"),
+    "spawn": ("and no program would answer its clients", "remove the line, or keep Postfix for this service"),
+}
+"""Programs of Postfix without a counterpart yet, whose lines are refused: the consequence and the fix."""
 
 PER_TWO_PROCESSORS = ("smtpd", "smtp", "lmtp")
 """Programs with one process for every two processors. A process serves thousands of clients, and more clients in one
@@ -82,31 +84,35 @@ def processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def startable(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
-    """Return the services to start, and warnings about the services whose program is not implemented.
+def startable(entries: list[Entry]) -> list[Entry]:
+    """Return the services to start.
 
-    Raises `ConfigError` for a program that is unknown to Postfix and Postillion.
+    Raises `ConfigError` for an unknown program, and for a program that is needed and not implemented.
     """
     started: list[Entry] = []
-    waiting: list[str] = []
     for entry in entries:
         if entry.command in PROGRAMS:
             if not (entry.command == "bounce" and entry.service in BUILT_IN_SERVICES):
                 started.append(entry)
-        elif entry.command in ABSENT:
-            waiting.append(f"{entry.service} ({entry.command})")
-        elif entry.command not in BUILT_IN:
+        elif entry.command in REFUSED:
+            effect, fix = REFUSED[entry.command]
+            raise entry.error(f"the program {entry.command} is not supported yet, {effect}", fix)
+        elif entry.command not in BUILT_IN and entry.command not in ABSENT:
             meant = nearest(entry.command)
             fix = f"did you mean {meant}?" if meant else f"the programs are {', '.join(sorted(PROGRAMS))}"
             raise entry.error(f'unknown program "{entry.command}" for service {entry.name}', fix)
-    if not waiting:
-        return started, []
-    return started, [f"services without an implemented program, which are not started: {', '.join(waiting)}"]
+    return started
+
+
+def absent(entries: list[Entry]) -> list[str]:
+    """Return a warning about the accepted services that are not started; none without such services."""
+    names = [f"{entry.service} ({entry.command})" for entry in entries if entry.command in ABSENT]
+    return [f"services without an implemented program, which are not started: {', '.join(names)}"] if names else []
 
 
 def nearest(program: str) -> str | None:
     """Return the program with the most similar name; None when no name is similar."""
     import difflib
 
-    found = difflib.get_close_matches(program, [*PROGRAMS, *BUILT_IN, *ABSENT], n=1)
+    found = difflib.get_close_matches(program, [*PROGRAMS, *BUILT_IN, *ABSENT, *REFUSED], n=1)
     return found[0] if found else None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from postillion.config import Config
 from postillion.config.master_cf import Entry
-from postillion.master import programs
+from postillion.master import in_force, programs
 from postillion.master.listeners import Address
 
 LIVED_S = 1.0
@@ -15,6 +15,8 @@ LIVED_S = 1.0
 THROTTLE_FIRST_S = 1.0
 THROTTLE_MAX_S = 60.0
 SAFE_PATH = "/usr/bin:/bin"
+HANDLED = (signal.SIGHUP, signal.SIGTERM)
+"""Signals that master sends, and every program handles."""
 
 
 class Process:
@@ -58,6 +60,7 @@ class Service:
         self.eager = entry.command in programs.EAGER and not (entry.command == "smtpd" and entry.type != "inet")
         self.reloads_in_place = entry.command in programs.RELOADS_IN_PLACE
         self.config_directory = config.directory
+        self.in_force = os.path.join(os.path.abspath(config.text("queue_directory")), in_force.DIRECTORY)
 
     @property
     def serving(self) -> list[Process]:
@@ -71,6 +74,7 @@ class Service:
         if entry.unprivileged:
             words.append("-u")
         words += ["-m", str(self.session_limit), "-s", str(len(self.listeners)), "-c", self.config_directory]
+        words += ["-i", self.in_force]
         return words + entry.arguments
 
     def form(self) -> tuple[list[str], list[tuple[Address, int]]]:
@@ -132,7 +136,8 @@ def spawn(service: Service, lifeline: int, environment: dict[str, str], now: flo
             environment,
             file_actions=actions,
             setpgroup=0,
-            setsigmask=(),
+            # A signal that comes before the program can handle it waits until `daemon.run` unblocks it.
+            setsigmask=HANDLED,
             setsigdef=(signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD),
         )
     except OSError:

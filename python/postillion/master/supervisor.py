@@ -12,7 +12,8 @@ import time
 from types import FrameType
 
 from postillion.config import Config, ConfigError
-from postillion.master import listeners
+from postillion.master import in_force, listeners
+from postillion.master.checking import Checking
 from postillion.master.listeners import Address
 from postillion.master.log import MasterLog
 from postillion.master.plan import Plan
@@ -48,6 +49,8 @@ class Master:
         self._signals: set[int] = set()
         self._stop_phase = 0
         self._stop_until = 0.0
+        self._checking: Checking | None = None
+        self._reload_again = False
         lifeline, self._lifeline_end = os.pipe()
         # The programs' end stays above the low numbers that they inherit; master's end is never inherited.
         self._lifeline = os.dup2(lifeline, listeners.FD_FLOOR - 1, inheritable=False)
@@ -89,10 +92,15 @@ class Master:
                     _drain(self._wakeup)
                 elif isinstance(key.data, Process):
                     self._read_diagnostics(key.data)
+                elif isinstance(key.data, Checking):
+                    if key.data.read():
+                        self._end_reload()
                 else:
                     key.data.active = True
             self._reap()
             self._obey()
+            if self._checking is not None and time.monotonic() >= self._checking.until:
+                self._checking.kill()
         self._release()
         return 0
 
@@ -173,6 +181,8 @@ class Master:
     def _timeout(self, checked: float) -> float:
         """Return the seconds until the next timer of the services, which were last checked at `checked`."""
         deadlines = [checked + IDLE_S]
+        if self._checking is not None:
+            deadlines.append(self._checking.until)
         if self._stop_phase:
             deadlines.append(self._stop_until)
         else:
@@ -186,8 +196,11 @@ class Master:
     # Processes that ended, diagnostics, signals.
 
     def _reap(self) -> None:
-        while self._processes:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
             if pid == 0:
                 return
             process = self._processes.pop(pid, None)
@@ -254,7 +267,7 @@ class Master:
                 self.log.info(f"terminating on signal {int(number)}")
                 self._begin_stop()
         if signal.SIGHUP in signals and not self._stop_phase:
-            self._reload()
+            self._begin_reload()
         if self._stop_phase:
             self._continue_stop()
 
@@ -291,28 +304,59 @@ class Master:
 
     # Reload: listeners in the old and the new configuration stay open, so no connection is lost.
 
-    def _reload(self) -> None:
+    def _begin_reload(self) -> None:
+        """Start the checker while the services run. A signal during a check starts another check after it."""
+        if self._checking is not None:
+            self._reload_again = True
+            return
+        self._reload_again = False
         try:
-            plan = Plan(self.directory)
-            if os.path.abspath(plan.config.text("queue_directory")) != os.getcwd():
-                raise plan.config.error("queue_directory", "queue_directory changed", "stop and start instead")
-            log = MasterLog(plan.target)
+            config = Config.load(self.directory)
+            self._checking = Checking(config, environment(config))
         except ConfigError as error:
-            self.log.line("error", f"reload refused, the old configuration stays in force: {error}")
-            return
+            self._refuse_reload(str(error))
         except OSError as error:
-            self.log.line("error", f"reload refused, the old configuration stays in force: log file: {error.strerror}")
+            self._refuse_reload(f"cannot start the checker: {error.strerror}")
+        else:
+            self._selector.register(self._checking.descriptor, selectors.EVENT_READ, self._checking)
+
+    def _end_reload(self) -> None:
+        """Use the configuration after a successful check, or keep the old one."""
+        checking, self._checking = self._checking, None
+        assert checking is not None
+        self._selector.unregister(checking.descriptor)
+        checking.close()
+        if self._stop_phase:
             return
+        try:
+            self._reload(checking.result())
+        except ConfigError as error:
+            self._refuse_reload(str(error))
+        except OSError as error:
+            self._refuse_reload(f"{error.filename or 'log'}: {error.strerror}")
+        if self._reload_again:
+            self._begin_reload()
+
+    def _refuse_reload(self, why: str) -> None:
+        self.log.line("error", f"reload refused, the old configuration stays in force: {why}")
+
+    def _reload(self, warnings: list[str]) -> None:
+        plan = Plan(self.directory)
+        if os.path.abspath(plan.config.text("queue_directory")) != os.getcwd():
+            raise plan.config.error("queue_directory", "queue_directory changed", "stop and start instead")
+        log = MasterLog(plan.target)
+        in_force.keep(self.directory, os.getcwd())
+        rotated = log.file != self.log.file
         self.log.close()
         self.log = log
         self.config = plan.config
         self._environment = environment(plan.config)
         log.info(f"reload -- version {plan.config.text('mail_version')}, configuration {self.directory}")
-        for warning in plan.warnings:
+        for warning in warnings:
             log.warning(warning)
-        self._adopt(plan)
+        self._adopt(plan, rotated=rotated)
 
-    def _adopt(self, plan: Plan) -> None:
+    def _adopt(self, plan: Plan, *, rotated: bool) -> None:
         now = time.monotonic()
         before, self.services = self.services, {}
         pool = {address: fd for service in before.values() for address, fd in service.listeners.items()}
@@ -334,7 +378,7 @@ class Master:
                     service.listeners[address] = pool[address] if address in pool else listeners.bind(address)
                 except OSError as error:
                     self.log.line("error", str(listeners.refuse(entry, address, error)))
-            self._renew(service)
+            self._renew(service, rotated=rotated)
             service.throttled_until = 0.0
             self._arm_wakeup(service, now, first=True)
         for service in before.values():
@@ -342,10 +386,14 @@ class Master:
             if service.processes:
                 self.stopping.append(service)
 
-    def _renew(self, service: Service) -> None:
-        """Make the processes of a service use the new configuration."""
+    def _renew(self, service: Service, *, rotated: bool) -> None:
+        """Make the processes of a service use the new configuration.
+
+        `rotated`: the log file is another one. A program that dropped its rights may not open it, so it starts anew.
+        """
         now_starting = service.form()
-        if service.reloads_in_place and all(process.form == now_starting for process in service.serving):
+        unchanged = not rotated and all(process.form == now_starting for process in service.serving)
+        if service.reloads_in_place and unchanged:
             for process in service.serving:
                 send(process.pid, signal.SIGHUP)
         else:

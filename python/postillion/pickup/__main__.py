@@ -15,8 +15,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
+from postillion._core.cleanup import CleanupSettings
 from postillion._core.queue import Journal
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.report import Reports
@@ -34,29 +35,46 @@ ENVELOPE_MAX_OCTETS: Final = 64 * 1024 * 1024
 CLOCK_CHECK_S: Final = 60.0
 
 
+class Settings(NamedTuple):
+    """The settings of pickup. `size_limit_octets`: maximum size of a file in maildrop/; None for no limit."""
+
+    site: Site
+    cleanup: CleanupSettings
+    reports: Reports
+    size_limit_octets: int | None
+    in_flow_delay_s: float
+
+
 def main() -> None:
     """Run the program that master started."""
-    run(start("pickup", sys.argv[1:]), serve)
+    run(start("pickup", sys.argv[1:]), prepare, serve)
 
 
-async def serve(daemon: Daemon) -> None:
-    """Take messages until the daemon stops or drains; return when those in progress are on disk."""
+def prepare(daemon: Daemon) -> Settings:
+    """Return the program's settings. Raises `ConfigError`."""
     config = daemon.config
     limit = config.number("message_size_limit")
-    settings = cleanup.settings(config)
-    journal = Journal(".")
-    directory = Directory(limit * RECORD_OVERHEAD + ENVELOPE_MAX_OCTETS if limit else None)
-    site = Site(config.text("myhostname"), config.flag("smtputf8_enable"))
+    return Settings(
+        Site(config.text("myhostname"), config.flag("smtputf8_enable")),
+        cleanup.settings(config),
+        Reports(config),
+        limit * RECORD_OVERHEAD + ENVELOPE_MAX_OCTETS if limit else None,
+        config.seconds("in_flow_delay"),
+    )
 
-    reports = Reports(config)
+
+async def serve(daemon: Daemon, settings: Settings) -> None:
+    """Take messages until the daemon stops or drains; return when those in progress are on disk."""
+    journal = Journal(".")
+    directory = Directory(settings.size_limit_octets)
     pickup = Pickup(
-        site,
+        settings.site,
         directory,
-        settings,
+        settings.cleanup,
         journal,
         daemon.log,
-        reports.report,
-        in_flow_delay_s=config.seconds("in_flow_delay"),
+        settings.reports.report,
+        in_flow_delay_s=settings.in_flow_delay_s,
     )
     producer = Producer(journal, finishing(journal, pickup.committed), fall_behind=pickup.fall_behind)
     producer.start()
@@ -64,7 +82,7 @@ async def serve(daemon: Daemon) -> None:
     wanted.set()
     listen(daemon, wanted)
     ending = [asyncio.ensure_future(daemon.stopping.wait()), asyncio.ensure_future(daemon.draining.wait())]
-    renewing = asyncio.ensure_future(keep_zone(settings.set_zone))
+    renewing = asyncio.ensure_future(keep_zone(settings.cleanup.set_zone))
     try:
         while not (daemon.stopping.is_set() or daemon.draining.is_set()):
             asked = asyncio.ensure_future(wanted.wait())
@@ -85,7 +103,7 @@ async def serve(daemon: Daemon) -> None:
         renewing.cancel()
         for waiting in ending:
             waiting.cancel()
-        while pickup.in_flight:
+        while pickup.in_flight:  # noqa: ASYNC110 - the journal's thread finishes them within a sync
             await asyncio.sleep(0.005)
         await producer.close()
         journal.close()

@@ -92,13 +92,16 @@ class MaildropFile:
                 pass
 
 
-def trigger(path: str = TRIGGER) -> bool:
-    """Trigger a scan of maildrop/. Return False when pickup does not run; it scans when it starts."""
+def trigger(path: str = TRIGGER, request: bytes = b"W") -> bool:
+    """Trigger a scan of maildrop/. Return False when pickup does not run; it scans when it starts.
+
+    `path` and `request`: those of another service (postkick(1)).
+    """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as peer:
             peer.settimeout(TRIGGER_WAIT_S)
             peer.connect(path)
-            peer.sendall(b"W")
+            peer.sendall(request)
             return True
     except OSError:
         pass
@@ -107,7 +110,7 @@ def trigger(path: str = TRIGGER) -> bool:
     except OSError:
         return False
     try:
-        return os.write(fifo, b"W") == 1
+        return os.write(fifo, request) == len(request)
     except OSError:
         return False
     finally:

@@ -1,12 +1,17 @@
 """The common start, run and stop of the programs that master starts.
 
 Order of start: arguments, main.cf with the `-o` of master.cf, log, `chdir(queue_directory)`, listening sockets; then
-the program prepares what needs root; then `run` drops privileges and runs the program's coroutine on an event loop.
+`run` prepares the program as root, reads its tables, drops privileges and runs its coroutine on an event loop.
+
+    def prepare(daemon: Daemon) -> Settings: ...            # the settings, tables and lists of the program
+    async def serve(daemon: Daemon, settings: Settings) -> None: ...
 
     def main() -> None:
-        daemon = start("anvil", sys.argv[1:])
-        ...                                  # what must be done as root
-        run(daemon, serve)
+        run(start("anvil", sys.argv[1:]), prepare, serve)
+
+The module that master starts, or a module `setup` beside it, has the function `prepare`. The checker calls it as well,
+before master starts anything, with a `Daemon` without sockets or a queue. So `prepare` reads the configuration, opens
+tables, raises `ConfigError`, and has no other effect.
 
 File descriptors: 3 is the lifeline, a pipe that master holds open; its end of file means the end of master. Listening
 sockets start at 4. SIGTERM and the end of the lifeline set `stopping`, SIGHUP sets `draining`.
@@ -24,12 +29,14 @@ import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 from postillion._core.log import Log
-from postillion.config import Config, ConfigError
+from postillion.config import Config, ConfigError, effect
 from postillion.config.main_cf import split_assignment
 from postillion.program.log import open_log, utc_offset_s
+from postillion.program.title import set_title
+from postillion.tables import read_tables
 
 LIFELINE_FD: Final = 3
 LISTENER_FD_FIRST: Final = 4
@@ -38,6 +45,9 @@ STOP_GRACE_S: Final = 5.0
 """Timeout of the work in progress at SIGTERM."""
 CLOCK_CHECK_S: Final = 60.0
 """Interval of the checks for daylight saving time."""
+
+Made = TypeVar("Made")
+"""The result of a program's `prepare`, and an argument of its `serve`."""
 
 PRELOADED: Final = (
     concurrent.futures.thread,
@@ -50,7 +60,7 @@ PRELOADED: Final = (
 
 
 class Arguments:
-    """Master's options: `-n service -t type [-u] [-o name=value]... -m limit -s sockets -c directory [-v] [args]`."""
+    """Master's options: `-n service -t type [-u] [-o name=value]... -m limit -s sockets -c dir -i dir [-v] [args]`."""
 
     def __init__(self, argv: list[str]) -> None:
         """Parse the options; raises `ConfigError` for an unknown one."""
@@ -61,6 +71,7 @@ class Arguments:
         self.listeners: int | None = None
         self.session_limit = 0
         self.config_directory: str | None = None
+        self.in_force: str | None = None
         self.verbose = 0
         at = 0
         while at < len(argv) and argv[at].startswith("-") and argv[at] != "-":
@@ -68,7 +79,7 @@ class Arguments:
             at += 1
             if word == "--":
                 break
-            if word[1] in "notscm":
+            if word[1] in "notscim":
                 value = word[2:]
                 if not value:
                     if at == len(argv):
@@ -91,6 +102,8 @@ class Arguments:
             self.transport_type = value
         elif letter == "c":
             self.config_directory = value
+        elif letter == "i":
+            self.in_force = value
         elif letter == "o":
             self.overrides.append(split_assignment(value, f"-o {value}", None))
         elif not value.isascii() or not value.isdigit() or int(value) > NUMBER_MAX:
@@ -110,9 +123,7 @@ class Daemon:
     concurrent sessions or deliveries of this process, from maxproc; 0 for no limit.
     """
 
-    def __init__(self, program: str, argv: list[str]) -> None:
-        options = Arguments(argv)
-        runtime = (("service_name", options.service),) if options.service else ()
+    def __init__(self, program: str, options: "Arguments", config: Config, log: Log) -> None:
         self.program = program
         self.service = options.service or program
         self.transport_type = options.transport_type
@@ -120,25 +131,28 @@ class Daemon:
         self.unprivileged = options.unprivileged
         self.session_limit = options.session_limit
         self.verbose = options.verbose
-        self.config = Config.load(options.config_directory, (*runtime, *options.overrides))
+        self.config = config
         self.config.set_runtime(process_name=program)
-        self.log: Log = open_log(self.config, program)
+        self.log = log
         self.stopping = asyncio.Event()
         self.draining = asyncio.Event()
+        self.lifeline: int | None = None
+        self.listeners: list[socket.socket] = []
+        self.fifos: list[int] = []
+
+    def enter(self, listeners: int | None) -> None:
+        """Change to the queue directory and adopt the `listeners` sockets of master; None without a master."""
         os.umask(0o077)
         queue_directory = self.config.text("queue_directory")
         try:
             os.chdir(queue_directory)
         except OSError as error:
             self.fatal(f"chdir {queue_directory}: {error.strerror}")
-        self.lifeline: int | None = None
-        self.listeners: list[socket.socket] = []
-        self.fifos: list[int] = []
-        if options.listeners is not None:
+        if listeners is not None:
             self.lifeline = LIFELINE_FD
             os.set_inheritable(LIFELINE_FD, False)
             os.set_blocking(LIFELINE_FD, False)
-            self._adopt(range(LISTENER_FD_FIRST, LISTENER_FD_FIRST + options.listeners))
+            self._adopt(range(LISTENER_FD_FIRST, LISTENER_FD_FIRST + listeners))
 
     def _adopt(self, descriptors: range) -> None:
         for fd in descriptors:
@@ -185,24 +199,46 @@ def start(program: str, argv: list[str]) -> Daemon:
     Exits with status 1 and one line on standard error when the configuration is unusable.
     """
     try:
-        return Daemon(program, argv)
+        options = Arguments(argv)
+        set_title(program, argv)
+        runtime = (("service_name", options.service),) if options.service else ()
+        config = Config.load(options.config_directory, (*runtime, *options.overrides), options.in_force)
+        daemon = Daemon(program, options, config, open_log(config, program))
+        daemon.enter(options.listeners)
     except ConfigError as error:
         sys.exit(f"{program}: fatal: {error}")
     except OSError as error:
-        sys.exit(f"{program}: fatal: log file {error.filename}: {error.strerror}")
+        sys.exit(f"{program}: fatal: log file: {error}")
+    return daemon
 
 
-def run(daemon: Daemon, main: Callable[[Daemon], Awaitable[None]]) -> NoReturn:
-    """Drop privileges and run `main(daemon)` to its end, then exit 0; exit 1 with a log line when it raises.
+def make(daemon: Daemon, prepare: Callable[[Daemon], Made]) -> Made:
+    """Return the settings and tables that a program serves with. Raises `ConfigError`.
 
-    `main` returns when it has seen `daemon.stopping` or `daemon.draining` and finished what was in flight. It is
-    cancelled `STOP_GRACE_S` after `stopping`. Draining is bounded by the timeouts of the sessions that drain.
+    The checker calls this too, so a configuration that it accepts also starts.
+    """
+    for refusal in effect.refusals(daemon.config, [daemon.program]):
+        raise refusal
+    return prepare(daemon)
+
+
+def run(
+    daemon: Daemon, prepare: Callable[[Daemon], Made], serve: Callable[[Daemon, Made], Awaitable[None]]
+) -> NoReturn:
+    """Prepare, drop privileges and run `serve` to its end, then exit 0; exit 1 with a log line when it raises.
+
+    `serve` finishes the work in progress and returns after `daemon.stopping` or `daemon.draining`. It is cancelled
+    `STOP_GRACE_S` after `stopping`. The timeouts of the sessions limit the time of draining.
     """
     factory = _loop_factory()
     try:
+        made = make(daemon, prepare)
+        for problem in read_tables(daemon.config):
+            # The table was lost after the check. Mail that needs it waits.
+            daemon.log.warning(str(problem))
         daemon.drop_privileges()
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_supervise(daemon, main))
+            runner.run(_supervise(daemon, lambda: serve(daemon, made)))
     except ConfigError as error:
         daemon.fatal(str(error))
     except Exception as error:
@@ -226,14 +262,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
-async def _supervise(daemon: Daemon, main: Callable[[Daemon], Awaitable[None]]) -> None:
+async def _supervise(daemon: Daemon, serve: Callable[[], Awaitable[None]]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, daemon.stopping.set)
     loop.add_signal_handler(signal.SIGINT, daemon.stopping.set)
     loop.add_signal_handler(signal.SIGHUP, daemon.draining.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGHUP))
     if daemon.lifeline is not None:
         loop.add_reader(daemon.lifeline, _lifeline_ended, daemon, loop)
-    work = asyncio.ensure_future(_as_coroutine(main(daemon)))
+    work = asyncio.ensure_future(_as_coroutine(serve()))
     watchers = [asyncio.ensure_future(_bound_stop(daemon, work)), asyncio.ensure_future(_keep_local_time(daemon))]
     try:
         await work

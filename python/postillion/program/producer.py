@@ -33,16 +33,24 @@ class JournalLike(Protocol):
     """The part of `postillion._core.queue.Journal` that announces commits."""
 
     @property
-    def unannounced_octets(self) -> int: ...
-    def fileno(self) -> int: ...
-    def announcements(self) -> bytes: ...
-    def hello(self, pid: int) -> bytes: ...
+    def unannounced_octets(self) -> int:
+        """Octets of frames that were not taken yet."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when a commit is done."""
+
+    def announcements(self) -> bytes:
+        """Take the frames that announce what was committed."""
+
+    def hello(self, pid: int) -> bytes:
+        """Return the frames that begin a link."""
 
 
 class CommitsLike(Protocol):
     """The part of `postillion._core.queue.Journal` that reports commits."""
 
-    def completed(self) -> list[tuple[int, str | None]]: ...
+    def completed(self) -> list[tuple[int, str | None]]:
+        """Take the commits that are done: ticket, and the reply for an error."""
 
 
 def finishing(journal: CommitsLike, completed: Callable[[int, str | None], None]) -> Callable[[], None]:

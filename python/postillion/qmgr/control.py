@@ -29,7 +29,6 @@ import msgspec
 
 from postillion.program import ipc
 from postillion.tables import TableError, open_table
-from postillion.tables.lists import DomainList
 
 if TYPE_CHECKING:
     from postillion.qmgr.shell import Shell
@@ -74,6 +73,17 @@ class Control:
     def lost(self, peer: int) -> None:
         """Drop a closed connection."""
         self._users.pop(peer, None)
+
+    def trigger(self, peer: int, letters: bytes) -> None:
+        """Look for mail that nobody announced; with `F`, try every deferred message of a user who may flush."""
+        self._shell.core.rescan(*self._shell.now())
+        if b"F" in letters:
+            try:
+                self._permit(peer, "authorized_flush_users", "flush the mail queue")
+            except Refused as problem:
+                self._shell.log.warning(f"a trigger on public/qmgr: {problem}")
+            else:
+                self._flush(Request("flush"))
 
     def request(self, peer: int, json: bytes) -> None:
         """Answer one request."""
@@ -140,8 +150,7 @@ class Control:
     def _flush(self, request: Request) -> int:
         core = self._shell.core
         if request.site is not None:
-            domains = DomainList("fast_flush_domains", self._shell.config)
-            if request.site.lower().strip("[]") not in domains:
+            if request.site.lower().strip("[]") not in self._shell.configuration.flush_domains:
                 raise Refused(f'Flush service is not configured for destination "{request.site}"')
             core.flush_site(request.site, *self._shell.now())
             return 0

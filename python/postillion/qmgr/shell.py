@@ -14,11 +14,12 @@ import time
 from typing import Final, cast
 
 from postillion._core.qmgr import QueueManager
-from postillion.address.resolve import Resolver, Unresolved
-from postillion.config import Config, ConfigError
+from postillion.address.resolve import Unresolved
+from postillion.config import Config, ConfigError, effect
 from postillion.program.daemon import Daemon
 from postillion.qmgr import settings
 from postillion.qmgr.control import Control
+from postillion.qmgr.settings import Configuration
 
 PRIVATE_SOCKET: Final = "private/qmgr"
 """The socket for producers and delivery agents, relative to the queue directory."""
@@ -26,6 +27,8 @@ LISTEN_BACKLOG: Final = 1024
 TRIGGER_TIMEOUT_S: Final = 10.0
 """trigger_timeout: timeout of a trigger to an agent's socket."""
 TRIGGER_BYTE: Final = b"W"
+TRIGGER_MAX_OCTETS: Final = 10
+"""Maximum length of a trigger. A control request begins with its length, which is no letter."""
 BLOCKED_BYTES: Final = 1024 * 1024
 """Maximum number of unread octets of a peer; above it, output that can wait is held back."""
 TIMER_SLACK_S: Final = 0.001
@@ -40,11 +43,10 @@ class Shell:
     Raises `ConfigError` for an unusable main.cf, `QueueError` for an unusable queue.
     """
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, configuration: Configuration) -> None:
         self.daemon = daemon
         self.log = daemon.log
-        self.config = daemon.config
-        self.resolver = Resolver(self.config, self.log.warning)
+        self.configuration = configuration
         self._transports: set[str] = set()
         self._peers: dict[int, asyncio.Transport] = {}
         self._next_peer = 1
@@ -54,12 +56,16 @@ class Shell:
         self._timer: asyncio.TimerHandle | None = None
         self._triggers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._by_domain = self.resolver.by_domain
-        general = settings.general(self.config, route_by_domain=self._by_domain)
+        general = configuration.general()
         self.core = QueueManager(".", general, self.log, self._loop.time(), time.time(), piecemeal=True)
         self.control = Control(self)
         self._introduce("")
-        self._introduce(self.config.text("bounce_service_name"))
+        self._introduce(configuration.bounce_service_name)
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.configuration.config
 
     async def serve(self) -> None:
         """Run until the daemon stops. SIGHUP reads main.cf again."""
@@ -81,19 +87,19 @@ class Shell:
     def reload(self) -> None:
         """Read main.cf again; an error is logged, and the old configuration stays in force."""
         try:
-            config = Config.load(self.config.directory, self._overrides())
+            config = Config.load(self.config.directory, self._overrides(), self.config.in_force)
             config.set_runtime(process_name=self.daemon.program)
-            resolver = Resolver(config, self.log.warning)
-            by_domain = resolver.by_domain
-            general = settings.general(config, route_by_domain=by_domain)
+            for refusal in effect.refusals(config, [self.daemon.program]):
+                raise refusal
+            configuration = Configuration(config, self.log.warning)
             transports = {name: settings.transport(config, name or "default") for name in self._transports}
-            self.core.configure(general)
+            self.core.configure(configuration.general())
             for name, values in transports.items():
                 self.core.configure_transport(name or None, values)
         except (ConfigError, ValueError, OSError) as problem:
             self.log.line("error", f"reload refused, the old configuration stays in force: {problem}")
             return
-        self.config, self.resolver, self._by_domain = config, resolver, by_domain
+        self.configuration = configuration
         self.log.info(f"reload -- configuration {config.directory}")
         self.poll_soon()
 
@@ -153,11 +159,12 @@ class Shell:
 
     def _resolve(self, address: str, now: float, wall_now: float) -> None:
         try:
-            if self.resolver.by_domain != self._by_domain:
+            configuration = self.configuration
+            if configuration.resolver.by_domain != configuration.by_domain:
                 # A table got its first address, or lost its last one.
-                self._by_domain = not self._by_domain
-                self.core.configure(settings.general(self.config, route_by_domain=self._by_domain))
-            route = self.resolver.resolve(address)
+                configuration.by_domain = not configuration.by_domain
+                self.core.configure(configuration.general())
+            route = configuration.resolver.resolve(address)
             self._introduce(route.transport)
         except Unresolved as problem:
             self.core.unresolved(address, problem.dsn, problem.text, now, wall_now)
@@ -282,11 +289,13 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Register the peer."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=BLOCKED_BYTES)
         self.peer = self.shell.connected(self.transport, control=self.public)
 
     def data_received(self, data: bytes) -> None:
+        """Give the octets to the core."""
         shell = self.shell
         if shell.closed:
             return
@@ -298,20 +307,23 @@ class Connection(asyncio.Protocol):
         shell.poll_soon()
 
     def pause_writing(self) -> None:
+        """Tell the core that the peer reads too slowly."""
         if not self.shell.closed:
             self.shell.core.blocked(self.peer, True)
 
     def resume_writing(self) -> None:
+        """Tell the core that the peer reads again."""
         if not self.shell.closed:
             self.shell.core.blocked(self.peer, False)
             self.shell.poll_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the peer."""
         self.shell.lost(self.peer)
 
 
 class PublicConnection(Connection):
-    """The connection of a command. A single trigger byte starts a search for messages without an announcement."""
+    """The connection of a command, or of a trigger: a few letters (postkick(1))."""
 
     public = True
 
@@ -320,12 +332,15 @@ class PublicConnection(Connection):
         self._known = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Register the peer, with its user."""
         super().connection_made(transport)
         self.shell.control.connected(self.peer, _peer_uid(transport))
 
     def data_received(self, data: bytes) -> None:
-        if not (self._known or self.shell.closed) and len(data) == 1 and data.isalpha():
-            self.shell.core.rescan(*self.shell.now())
+        """Look at the queue directory for a trigger; give all else to the core."""
+        letters = data.rstrip(b"\0")
+        if not (self._known or self.shell.closed) and len(data) <= TRIGGER_MAX_OCTETS and letters.isalpha():
+            self.shell.control.trigger(self.peer, letters)
             self.shell.poll_soon()
             self.transport.close()
             return

@@ -20,7 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from postillion._core.log import Log
 from postillion.program.daemon import Daemon, run, start
@@ -170,10 +170,23 @@ class Session(asyncio.Protocol):
         return None
 
 
-async def serve(daemon: Daemon) -> None:
+class Times(NamedTuple):
+    """The time unit of rates, and the interval of the log lines, in seconds."""
+
+    unit_s: float
+    update_s: float
+
+
+def prepare(daemon: Daemon) -> Times:
+    """Return the service's times. Raises `ConfigError`."""
+    config = daemon.config
+    return Times(config.seconds("anvil_rate_time_unit"), config.seconds("anvil_status_update_time"))
+
+
+async def serve(daemon: Daemon, times: Times) -> None:
     """Answer until the service stops; log the highest counts every anvil_status_update_time."""
     loop = asyncio.get_running_loop()
-    time_unit_s = max(daemon.config.seconds("anvil_rate_time_unit"), 1.0)
+    time_unit_s = times.unit_s
     counts = ClientCounts(time_unit_s)
     servers = [
         await loop.create_unix_server(lambda: Session(counts, daemon.log), sock=listener)
@@ -181,7 +194,7 @@ async def serve(daemon: Daemon) -> None:
     ]
     tasks = [
         loop.create_task(_sweep(counts, time_unit_s)),
-        loop.create_task(_report(counts, daemon.log, max(daemon.config.seconds("anvil_status_update_time"), 1.0))),
+        loop.create_task(_report(counts, daemon.log, times.update_s)),
     ]
     ends = [loop.create_task(daemon.stopping.wait()), loop.create_task(daemon.draining.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -213,7 +226,7 @@ def report(counts: ClientCounts, log: Log) -> None:
 
 def main() -> None:
     """Run as master's program `anvil`."""
-    run(start("anvil", sys.argv[1:]), serve)
+    run(start("anvil", sys.argv[1:]), prepare, serve)
 
 
 if __name__ == "__main__":

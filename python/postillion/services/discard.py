@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from postillion._core.delivery import DeliveryJob
-from postillion.delivery.agent import Agent
+from postillion.delivery.agent import Agent, serve
 from postillion.program import daemon
 from postillion.services.error import CAPACITY, split_status
 
@@ -28,13 +28,14 @@ class DiscardAgent(Agent):
         self.finish(job)
 
 
-async def _main(process: Daemon) -> None:
-    await DiscardAgent(process, capacity=CAPACITY).serve()
+def prepare(process: Daemon) -> DiscardAgent:
+    """Return the agent. Raises `ConfigError`."""
+    return DiscardAgent(process, capacity=CAPACITY)
 
 
 def main() -> NoReturn:
     """Run the program as master starts it."""
-    daemon.run(daemon.start("discard", sys.argv[1:]), _main)
+    daemon.run(daemon.start("discard", sys.argv[1:]), prepare, serve)
 
 
 if __name__ == "__main__":

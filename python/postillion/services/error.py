@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from postillion._core.delivery import DeliveryJob
-from postillion.delivery.agent import Agent
+from postillion.delivery.agent import Agent, serve
 from postillion.program import daemon
 
 if TYPE_CHECKING:
@@ -42,13 +42,14 @@ class ErrorAgent(Agent):
         self.finish(job)
 
 
-async def _main(process: Daemon) -> None:
-    await ErrorAgent(process, capacity=CAPACITY).serve()
+def prepare(process: Daemon) -> ErrorAgent:
+    """Return the agent. Raises `ConfigError`."""
+    return ErrorAgent(process, capacity=CAPACITY)
 
 
 def main() -> NoReturn:
     """Run the program as master starts it."""
-    daemon.run(daemon.start("error", sys.argv[1:]), _main)
+    daemon.run(daemon.start("error", sys.argv[1:]), prepare, serve)
 
 
 if __name__ == "__main__":

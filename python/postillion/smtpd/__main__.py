@@ -8,56 +8,45 @@ import sys
 from postillion._core.cleanup import CleanupSettings
 from postillion._core.queue import Journal, QueueError
 from postillion.config import ConfigError
-from postillion.handler import handler
 from postillion.program import cleanup
 from postillion.program.daemon import STOP_GRACE_S, Daemon, run, start
 from postillion.program.producer import Producer
-from postillion.restrictions.access import Access
 from postillion.smtpd import setup
-from postillion.smtpd.clients import Clients
 from postillion.smtpd.counts import Counts
-from postillion.smtpd.names import Names
 from postillion.smtpd.service import Service
-from postillion.tables import TableTypeError
+from postillion.smtpd.setup import Parts, prepare, prepare_as_owner
 
 CLOCK_CHECK_S = 60.0
-"""How often the headers' time zone is looked at."""
+"""How often the time zone of Received and Date headers is read again."""
 
 
-async def serve(daemon: Daemon) -> None:
-    """Serve clients until the service stops or drains. Raises `ConfigError` for what main.cf cannot mean."""
+async def serve(daemon: Daemon, parts: Parts) -> None:
+    """Serve clients until the service stops or drains. Raises `ConfigError` for values that cannot work."""
     config, log = daemon.config, daemon.log
+    site_handler = prepare_as_owner(daemon)
     try:
-        access = Access(config, log.warning)
-        names = Names(log.warning, enabled=config.flag("smtpd_peername_lookup"))
-        clients = Clients(config, access, names)
-    except TableTypeError as problem:
-        raise ConfigError(config.path, None, str(problem), "correct the table's name") from None
-    try:
-        journal = Journal(".", minfree_octets=setup.minfree_octets(config))
+        journal = Journal(".", minfree_octets=parts.minfree_octets)
     except QueueError as problem:
         raise ConfigError(
             config.text("queue_directory"), None, str(problem), "see postfix-files for its owner"
         ) from None
-    settings = cleanup.settings(config)
-    limits = setup.client_limits(config)
-    counts = Counts(daemon.service, log.warning) if limits.any else None
-    site_handler = handler.load(config, log)
+    counts = Counts(daemon.service, log.warning) if parts.limits.stages else None
+    settings = parts.cleanup
     service = Service(
-        setup.server_config(config, access, log, settings, journal, site_handler),
-        access,
-        clients,
+        setup.server_config(config, parts.access, log, settings, journal, site_handler),
+        parts.access,
+        parts.clients,
         counts,
         log,
         journal,
-        limits=limits,
+        limits=parts.limits,
         service=daemon.service,
-        timeout_s=config.seconds("smtpd_timeout"),
+        timeout_s=parts.timeout_s,
         handler=site_handler,
-        stressed=setup.server_config(config.under_stress(), access, log, settings, journal, site_handler),
+        stressed=setup.server_config(config.under_stress(), parts.access, log, settings, journal, site_handler),
         session_limit=daemon.session_limit,
     )
-    producer = Producer(journal, service.settle, fall_behind=service.fall_behind)
+    producer = Producer(journal, service.finish, fall_behind=service.fall_behind)
     producer.start()
     service.start(daemon.listeners)
     loop = asyncio.get_running_loop()
@@ -81,7 +70,7 @@ async def serve(daemon: Daemon) -> None:
 
 
 async def _finish(service: Service, stopping: asyncio.Task[bool]) -> None:
-    """Wait for the sessions to end by themselves; when the service stops, end those between two messages."""
+    """Wait for the sessions to end; when the service stops, end those between two messages."""
     service.drain()
     drained = asyncio.get_running_loop().create_task(service.empty.wait())
     try:
@@ -105,7 +94,7 @@ def main() -> None:
         from postillion.smtpd import standalone
 
         sys.exit(standalone.main(sys.argv[1:]))
-    run(start("smtpd", sys.argv[1:]), serve)
+    run(start("smtpd", sys.argv[1:]), prepare, serve)
 
 
 if __name__ == "__main__":

@@ -1,42 +1,103 @@
-"""main.cf turned into what the server is made of."""
+"""main.cf as the parts of the server and the settings of its Rust core."""
 
 from __future__ import annotations
 
-from typing import Final
+import importlib
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import SmtpdConfig
 from postillion.config import Config, ConfigError
-from postillion.handler.handler import Handler
+from postillion.program import cleanup
 from postillion.restrictions.access import Access
-from postillion.smtpd.service import Limits
+from postillion.smtpd.checks import Stage
+from postillion.smtpd.clients import Clients
+from postillion.smtpd.limits import Limits
+from postillion.smtpd.names import Names
+
+if TYPE_CHECKING:
+    from postillion.handler.handler import Handler
+    from postillion.program.daemon import Daemon
 
 BARE_NEWLINE: Final = {"yes": "normalize", "normalize": "normalize", "note": "note", "reject": "reject", "no": "no"}
+PLAINTEXT: Final = frozenset({"LOGIN", "PLAIN"})
+"""Mechanisms that send the password in the clear."""
 NON_LETTERS: Final = "regexp:{{/^[^A-Z]/ Bogus}}"
-"""The one table that smtpd_forbidden_commands has by default: words that do not start with a letter."""
+"""The only table that smtpd_forbidden_commands may name, its default: words that do not start with a letter."""
+
+
+class Parts(NamedTuple):
+    """The settings, tables and restriction lists of smtpd, without its queue and without the site's own code."""
+
+    access: Access
+    clients: Clients
+    cleanup: CleanupSettings
+    limits: Limits
+    timeout_s: float
+    minfree_octets: int
+
+
+def prepare(daemon: Daemon) -> Parts:
+    """Return the parts of the server, with tables and restriction lists opened. Raises `ConfigError`."""
+    config, log = daemon.config, daemon.log
+    if config.flag("smtpd_sasl_auth_enable") and config.flag("smtpd_tls_auth_only"):
+        problem = (
+            "smtpd_tls_auth_only = yes is not supported yet, and with smtpd_sasl_auth_enable no client could log in"
+        )
+        raise config.error("smtpd_tls_auth_only", problem, "remove one of them, or keep Postfix for this service")
+    if config.text("smtpd_python_handler").strip():
+        # As root: mail_owner may not be able to read the Python installation. Most sites need no aiosmtpd.
+        importlib.import_module("postillion.handler.handler")
+    access = Access(config, log.warning)
+    names = Names(log.warning, enabled=config.flag("smtpd_peername_lookup"))
+    settings = cleanup.settings(config)
+    for state in (config, config.under_stress()):
+        server_config(state, None, log, settings, None)
+    return Parts(
+        access,
+        Clients(config, access, names),
+        settings,
+        Limits(config),
+        config.seconds("smtpd_timeout"),
+        minfree_octets(config),
+    )
+
+
+def prepare_as_owner(daemon: Daemon) -> Handler | None:
+    """Return the site's handler, whose code never has root's rights; None without one. Raises `ConfigError`."""
+    config, log = daemon.config, daemon.log
+    found = None
+    if config.text("smtpd_python_handler").strip():
+        # Importing aiosmtpd takes as long as importing everything else, and most sites have no handler.
+        from postillion.handler import handler
+
+        found = handler.load(config, log)
+    auth_mechanisms(config, log, found)
+    return found
 
 
 def server_config(
     config: Config,
     access: Access | None,
     log: Log,
-    cleanup: CleanupSettings,
+    cleanup_settings: CleanupSettings,
     journal: Journal | None,
     handler: Handler | None = None,
 ) -> SmtpdConfig:
-    """Return the core's parameters. Without `access` and `journal`: for a stand-alone session. Raises `ConfigError`."""
-    mechanisms = _mechanisms(config, log, handler) if access is not None else []
+    """Return the core's settings; without `access` and `journal`, those of a stand-alone session.
+
+    Raises `ConfigError`.
+    """
+    mechanisms = auth_mechanisms(config, log, handler) if access is not None else []
     forbidden, forbid_non_letters = _forbidden_commands(config)
-    limits = client_limits(config)
-
-    def hooked(*names: str) -> bool:
-        return handler is not None and any(handler.has(name) for name in names)
-
+    asked: set[Stage] = set(handler.stages) if handler is not None else set()
+    if access is not None:
+        asked |= access.stages | Limits(config).stages
     return SmtpdConfig(
         log,
-        cleanup,
+        cleanup_settings,
         journal,
         myhostname=config.text("myhostname"),
         banner=config.text("smtpd_banner"),
@@ -45,6 +106,8 @@ def server_config(
         smtputf8=config.flag("smtputf8_enable"),
         strict_smtputf8=config.flag("strict_smtputf8"),
         strict_envelopes=config.flag("strict_rfc821_envelopes"),
+        allow_min_user=config.flag("allow_min_user"),
+        resolve_numeric_domain=config.flag("resolve_numeric_domain"),
         discard_ehlo_keywords=config.items("smtpd_discard_ehlo_keywords"),
         disable_vrfy=config.flag("disable_vrfy_command"),
         helo_required=config.flag("smtpd_helo_required"),
@@ -59,18 +122,18 @@ def server_config(
         timeout_s=config.seconds("smtpd_timeout"),
         per_request_deadline=config.flag("smtpd_per_request_deadline"),
         min_data_rate=config.number("smtpd_min_data_rate"),
-        # `sendmail -bs` may be given a whole dialogue at once: there is nobody behind it whom one could impersonate.
+        # `sendmail -bs` may get a whole dialogue at once: no proxy is involved that could be tricked by it.
         forbid_unauth_pipelining=config.flag("smtpd_forbid_unauth_pipelining") and access is not None,
         forbid_bare_newline=_choice(config, "smtpd_forbid_bare_newline", BARE_NEWLINE),
         bare_newline_reject_code=config.number("smtpd_forbid_bare_newline_reject_code"),
         forbidden_commands=forbidden,
         forbid_non_letters=forbid_non_letters,
         noop_commands=config.items("smtpd_noop_commands"),
-        asks_helo=(access is not None and access.asks_helo) or hooked("HELO", "EHLO"),
-        asks_mail=(access is not None and (access.asks_mail or bool(limits.mail_rate))) or hooked("MAIL"),
-        asks_data=access is not None and access.asks_data,
-        asks_content=hooked("DATA"),
-        asks_verbs=[name for name in ("RSET", "NOOP", "QUIT") if hooked(name)],
+        asks_helo="helo" in asked,
+        asks_mail="mail" in asked,
+        asks_data="data" in asked,
+        asks_content="end_of_data" in asked,
+        asks_verbs=[name for name in ("RSET", "NOOP", "QUIT") if name.lower() in asked],
         log_client_port=config.flag("smtpd_client_port_logging"),
         auth_mechanisms=mechanisms,
         auth_line_limit=config.number("smtpd_sasl_response_limit"),
@@ -80,8 +143,11 @@ def server_config(
     )
 
 
-def _mechanisms(config: Config, log: Log, handler: Handler | None) -> list[str]:
-    """Return what EHLO announces behind AUTH. The site's handler checks passwords: there is no SASL server."""
+def auth_mechanisms(config: Config, log: Log, handler: Handler | None) -> list[str]:
+    """Return the mechanisms that EHLO announces. The site's handler checks passwords: there is no SASL server.
+
+    Raises `ConfigError` when passwords must not be sent in the clear: there is no TLS yet.
+    """
     if not config.flag("smtpd_sasl_auth_enable"):
         return []
     if handler is None or not handler.mechanisms.names:
@@ -90,27 +156,18 @@ def _mechanisms(config: Config, log: Log, handler: Handler | None) -> list[str]:
             "and no handle_AUTH, and SASL servers (smtpd_sasl_type) are not supported yet"
         )
         return []
-    if config.flag("smtpd_tls_auth_only"):
-        log.warning("smtpd_tls_auth_only = yes: AUTH is not offered, since there is no TLS yet")
-        return []
-    return handler.mechanisms.names
-
-
-def client_limits(config: Config) -> Limits:
-    """Return what a client outside smtpd_client_event_limit_exceptions may do."""
-    return Limits(
-        connections=config.number("smtpd_client_connection_count_limit"),
-        connections_rate=config.number("smtpd_client_connection_rate_limit"),
-        mail_rate=config.number("smtpd_client_message_rate_limit"),
-        rcpt_rate=config.number("smtpd_client_recipient_rate_limit"),
-    )
+    offered = handler.mechanisms.names
+    if "noplaintext" in config.items("smtpd_sasl_security_options") and not PLAINTEXT.isdisjoint(offered):
+        problem = "smtpd_sasl_security_options = noplaintext is not supported yet, and passwords would go in the clear"
+        raise config.error("smtpd_sasl_security_options", problem, "remove it, or offer other mechanisms")
+    return offered
 
 
 def minfree_octets(config: Config) -> int:
-    """Return the free space without which no mail is taken.
+    """Return the least free space with which mail is accepted.
 
-    queue_minfree, and never less than 1.5 times message_size_limit: the mail that is in the queue needs room too, for
-    what becomes of it. Only smtpd asks: reports and forwarded mail may use that room (postconf(5), queue_minfree).
+    queue_minfree, and at least 1.5 times message_size_limit: queued mail needs room for its reports and forwarded
+    copies. Only smtpd asks; reports and forwarded mail may use this room (postconf(5), queue_minfree).
     """
     return max(config.number("queue_minfree"), config.number("message_size_limit") * 3 // 2)
 
@@ -131,5 +188,5 @@ def _choice(config: Config, name: str, choices: dict[str, str]) -> str:
     return choices[word]
 
 
-def _bad(config: Config, name: str, value: str, mend: str) -> ConfigError:
-    return config.error(name, f'bad value "{value}" for {name}', mend)
+def _bad(config: Config, name: str, value: str, fix: str) -> ConfigError:
+    return config.error(name, f'bad value "{value}" for {name}', fix)

@@ -20,6 +20,13 @@ class AccountsTable:
         self.name = name
         self._users = which == "passwd.byname"
 
+    def refresh(self) -> None:
+        """Do nothing: each lookup asks the name service."""
+
+    def values(self) -> list[str]:
+        """Return an empty list: the name service may not list its accounts."""
+        return []
+
     def lookup(self, key: str) -> str | None:
         """Return the account's line with fields separated by colons; None without an account."""
         key = key.lower()

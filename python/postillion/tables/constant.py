@@ -4,7 +4,10 @@ from postillion.tables.table import TableError, TableTypeError
 
 
 class InlineTable:
-    """Keys and values written in main.cf. Keys are compared without regard to case."""
+    """Keys and values written in main.cf. Lookups ignore case; the last entry of a key wins.
+
+    A value may be empty, because lists of hosts or domains use only the key.
+    """
 
     owner: int | None = None
 
@@ -17,12 +20,19 @@ class InlineTable:
         for item in split_braced(text[1:-1]):
             entry = item[1:-1] if item.startswith("{") and item.endswith("}") else item
             key, sign, value = entry.partition("=")
-            if not sign or not key.strip() or not value.strip():
+            if not sign or not key.strip():
                 raise TableTypeError(f'"{name}": expected "key=value" instead of "{entry.strip()}"')
-            self._entries.setdefault(key.strip().lower(), value.strip())
+            self._entries[key.strip().lower()] = value.strip()
         if not self._entries:
             raise TableTypeError(f'"{name}": expected at least one "key=value"')
         self.has_addresses = any("@" in key for key in self._entries)
+
+    def refresh(self) -> None:
+        """Do nothing: the table has no file."""
+
+    def values(self) -> list[str]:
+        """Return the values, in the order of the keys."""
+        return list(self._entries.values())
 
     def lookup(self, key: str) -> str | None:
         """Return the value for `key`; None when there is none."""
@@ -38,6 +48,13 @@ class StaticTable:
         self.name = name
         self._value = text[1:-1].strip() if text.startswith("{") and text.endswith("}") else text
 
+    def refresh(self) -> None:
+        """Do nothing: the table has no file."""
+
+    def values(self) -> list[str]:
+        """Return the one value."""
+        return [self._value]
+
     def lookup(self, key: str) -> str | None:
         """Return the value for any key."""
         return self._value
@@ -50,6 +67,13 @@ class FailTable:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def refresh(self) -> None:
+        """Do nothing: the table has no file."""
+
+    def values(self) -> list[str]:
+        """Return an empty list: no lookup gives a value."""
+        return []
 
     def lookup(self, key: str) -> str | None:
         """Raise `TableError`."""

@@ -1,13 +1,17 @@
 """Lists of networks and domains in main.cf (postconf(5): match lists)."""
 
 import ipaddress
+import re
 from collections.abc import Iterable
 
 from postillion.config import Config, ConfigError
-from postillion.tables import Maps, open_table
+from postillion.tables import Maps, open_word
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+HOST_NAME = re.compile(r"\.?(?:[A-Za-z0-9_-]{1,63}\.)*(?!\d+$)[A-Za-z0-9_-]{1,63}")
+"""A host name or a domain, with a leading dot for the hosts below it. Its last label is not a number."""
 
 
 def parse_address(text: str) -> Address | None:
@@ -22,29 +26,38 @@ def parse_address(text: str) -> Address | None:
 
 
 class NetworkList:
-    """Networks, addresses and tables; `!` excludes. The first that fits decides, as in mynetworks."""
+    """Networks, addresses, host names and tables; `!` excludes. The first match decides, as in mynetworks."""
 
     def __init__(self, parameter: str, config: Config) -> None:
-        """Open `parameter`; raises `ConfigError` for a word that is no network."""
-        self._rules: list[tuple[bool, Network | Maps]] = []
+        """Open `parameter`; raises `ConfigError` for an invalid word."""
+        self._parents = parameter in config.items("parent_domain_matches_subdomains")
+        self._rules: list[tuple[bool, Network | Maps | str]] = []
         for word in config.items(parameter):
             bare = word.lstrip("!")
             wanted = (len(word) - len(bare)) % 2 == 0
             self._rules.append((wanted, _network(parameter, bare, config)))
 
-    def __contains__(self, text: str) -> bool:
-        """Is the client address `text` in the list? Raises `TableError`."""
+    def matches(self, text: str, name: str) -> bool:
+        """Return whether the client with the address `text` and the verified name `name` is in the list.
+
+        `name`: empty for a client without a verified name. Raises `TableError`.
+        """
         address = parse_address(text)
-        if address is None:
-            return False
+        name = name.lower()
         for wanted, rule in self._rules:
-            fits = rule.lookup(str(address)) is not None if isinstance(rule, Maps) else address in rule
+            if isinstance(rule, str):
+                fits = bool(name) and _is_domain(name, rule, self._parents)
+            elif isinstance(rule, Maps):
+                keys = [*(_domain_keys(name, self._parents) if name else ()), str(address or text)]
+                fits = any(rule.lookup(key) is not None for key in keys)
+            else:
+                fits = address is not None and address in rule
             if fits:
                 return wanted
         return False
 
 
-def _network(parameter: str, word: str, config: Config) -> Network | Maps:
+def _network(parameter: str, word: str, config: Config) -> Network | Maps | str:
     text = word
     if word.startswith("["):
         inside, sign, length = word[1:].partition("]")
@@ -56,27 +69,30 @@ def _network(parameter: str, word: str, config: Config) -> Network | Maps:
     except ValueError:
         pass
     if ":" in word and not word.startswith("["):
-        return Maps([open_table(word, config)])
-    raise _bad(parameter, word, config)
+        return Maps([open_word(parameter, word, config)])
+    if not HOST_NAME.fullmatch(word):
+        raise _bad(parameter, word, config)
+    return word.lower()
 
 
 def _bad(parameter: str, word: str, config: Config) -> ConfigError:
-    fix = "give networks such as 192.0.2.0/24 or [2001:db8::]/32, with no bits set behind the length"
-    return config.error(parameter, f'{parameter}: "{word}" is no network', fix)
+    fix = "give networks such as 192.0.2.0/24 or [2001:db8::]/32, with no bits set behind the length, or host names"
+    return config.error(parameter, f'{parameter}: "{word}" is neither a network nor a host name', fix)
 
 
 class DomainList:
     """Domains and tables; `!` excludes. parent_domain_matches_subdomains decides how subdomains match."""
 
     def __init__(self, parameter: str, config: Config) -> None:
-        """Open `parameter`. Raises `TableTypeError` for a table of a kind that is not known."""
+        """Open `parameter`. Raises `ConfigError` for an unknown table type."""
         self._parents = parameter in config.items("parent_domain_matches_subdomains")
         self._names: dict[str, bool] = {}
         self._rules: list[tuple[bool, str | Maps]] = []
         for word in config.items(parameter):
             bare = word.lstrip("!")
             wanted = (len(word) - len(bare)) % 2 == 0
-            rule = Maps([open_table(bare, config)]) if ":" in bare and not bare.startswith("[") else bare.lower()
+            is_table = ":" in bare and not bare.startswith("[")
+            rule = Maps([open_word(parameter, bare, config)]) if is_table else bare.lower()
             self._rules.append((wanted, rule))
 
     def __bool__(self) -> bool:
@@ -86,21 +102,27 @@ class DomainList:
         """Is the domain (lower case, without a dot at its end) in the list? Raises `TableError`."""
         for wanted, rule in self._rules:
             if isinstance(rule, str):
-                fits = domain == rule or self._is_below(domain, rule)
+                fits = _is_domain(domain, rule, self._parents)
             else:
-                fits = any(rule.lookup(key) is not None for key in self._keys(domain))
+                fits = any(rule.lookup(key) is not None for key in _domain_keys(domain, self._parents))
             if fits:
                 return wanted
         return False
 
-    def _is_below(self, domain: str, rule: str) -> bool:
-        if rule.startswith("."):
-            return not self._parents and domain.endswith(rule)
-        return self._parents and domain.endswith("." + rule)
 
-    def _keys(self, domain: str) -> Iterable[str]:
-        yield domain
-        prefix = "" if self._parents else "."
-        while "." in domain:
-            domain = domain.partition(".")[2]
-            yield prefix + domain
+def _is_domain(name: str, rule: str, parents: bool) -> bool:
+    """Return whether the rule covers the name. `parents`: `example.org` covers its subdomains, else `.example.org`."""
+    if name == rule:
+        return True
+    if rule.startswith("."):
+        return not parents and name.endswith(rule)
+    return parents and name.endswith("." + rule)
+
+
+def _domain_keys(name: str, parents: bool) -> Iterable[str]:
+    """Yield the keys of a name in a table: the name and the domains above it."""
+    yield name
+    prefix = "" if parents else "."
+    while "." in name:
+        name = name.partition(".")[2]
+        yield prefix + name

@@ -1,12 +1,13 @@
 """Tables by their names in main.cf, and lookups in a list of tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
+from postillion.config import ConfigError
 from postillion.tables.accounts import AccountsTable
 from postillion.tables.constant import FailTable, InlineTable, StaticTable
 from postillion.tables.pattern import PatternTable
-from postillion.tables.table import Table, TableTypeError, Warn
+from postillion.tables.table import Table, TableError, TableTypeError, Warn
 from postillion.tables.text import TextTable
 
 INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
@@ -20,6 +21,15 @@ class Settings(Protocol):
 
     def items(self, name: str) -> list[str]:
         """Return the parameter's list."""
+
+
+class Configuration(Settings, Protocol):
+    """The part of the configuration that opens the tables of a parameter. `opened`: the opened tables."""
+
+    opened: list[tuple[str, Table]]
+
+    def error(self, name: str, problem: str, fix: str) -> ConfigError:
+        """Return the error for a parameter, at the line that sets it."""
 
 
 class Match(NamedTuple):
@@ -55,12 +65,38 @@ class Maps:
         return None
 
 
-def open_maps(names: Iterable[str], config: Settings, *, warn: Warn | None = None) -> Maps:
+def open_maps(parameter: str, config: Configuration, *, warn: Warn | None = None) -> Maps:
     """Return the tables of a list parameter such as `alias_maps`, ready to be asked.
 
-    `warn`: told about bad lines when a file is read. Raises `TableTypeError` for a name that can never work.
+    `warn`: called for bad lines when a file is read. Raises `ConfigError` for an invalid name.
     """
-    return Maps(open_table(name, config, warn=warn) for name in names)
+    return Maps(open_word(parameter, word, config, warn=warn) for word in config.items(parameter))
+
+
+def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | None = None) -> Table:
+    """Return the table that a word of a parameter names, and add it to `config.opened`. Raises `ConfigError`."""
+    try:
+        table = open_table(word, config, warn=warn)
+    except TableTypeError as problem:
+        raise config.error(parameter, f"{parameter}: {problem}", "correct the table's name") from None
+    config.opened.append((parameter, table))
+    return table
+
+
+def read_tables(config: Configuration, known: set[str] | None = None) -> Iterator[ConfigError]:
+    """Read the source of each table in `config.opened`; yield an error for each one that cannot be read.
+
+    `known`: names of tables to leave out; the names of those read now are added.
+    """
+    known = set() if known is None else known
+    for parameter, table in config.opened:
+        if table.name in known:
+            continue
+        known.add(table.name)
+        try:
+            table.refresh()
+        except TableError as problem:
+            yield config.error(parameter, f"{parameter}: {problem}", "create the file, or correct the table's name")
 
 
 def open_table(name: str, config: Settings, *, warn: Warn | None = None, form: str | None = None) -> Table:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from postillion.tables.source import LogicalLine, Problem, logical_lines
 from postillion.tables.table import TableError, Warn
-from postillion.tables.text import SOURCE_MAX_OCTETS
+from postillion.tables.text import read_source
 
 KEY_MAX_CHARS = 8192
 NESTING_MAX = 32
@@ -43,7 +43,7 @@ class PatternTable:
 
     def lookup(self, key: str) -> str | None:
         """Return the value of the first matching rule, with `$1` replaced. Raises `TableError` without a file."""
-        self._refresh()
+        self.refresh()
         if len(key) > KEY_MAX_CHARS or (self._kind == "cidr" and not _is_address(key)):
             return None
         at = 0
@@ -59,20 +59,25 @@ class PatternTable:
                 at += 1
         return None
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Read a changed file. Raises `TableError` when it is unreadable."""
         try:
             status = os.stat(self.path)
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp == self._stamp:
                 return
-            with open(self.path, encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read(SOURCE_MAX_OCTETS)
+            text, status = read_source(self.name, self.path)
         except OSError as error:
             self._stamp = None
             raise TableError(f"table {self.name}: cannot read {self.path}: {error.strerror}") from error
         self._rules = self._compile(text)
         self.owner = status.st_uid
         self._stamp = stamp
+
+    def values(self) -> list[str]:
+        """Return the values of all rules, in the order of the file. Raises `TableError`."""
+        self.refresh()
+        return [rule.value for rule in self._rules if rule.value]
 
     def _compile(self, text: str) -> list[Rule]:
         rules: list[Rule] = []

@@ -92,7 +92,7 @@ def _map_entry(line: LogicalLine) -> Entry | Problem:
 
 
 def _alias_entry(line: LogicalLine) -> Entry | Problem:
-    """Parse `"quoted \\" name": value` or `name : value`. The key has no quotes."""
+    r"""Parse `"quoted \" name": value` or `name : value`. The key has no quotes."""
     text, key, at = line.text.strip(), "", 0
     quoted = False
     while at < len(text):

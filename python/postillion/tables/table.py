@@ -1,6 +1,6 @@
 """The interface of lookup tables: a name as in main.cf, and a value for a key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 Warn = Callable[[str], None]
@@ -28,6 +28,12 @@ class Table(Protocol):
 
         Commands and files in an alias table are run and written with this user's rights (aliases(5)).
         """
+
+    def refresh(self) -> None:
+        """Read a changed source; do nothing for a table without one. Raises `TableError`."""
+
+    def values(self) -> Sequence[str]:
+        """Return the possible values of a lookup, if the table can list them. Raises `TableError`."""
 
     def lookup(self, key: str) -> str | None:
         """Return the value for `key`; None when there is none. Raises `TableError` on a temporary failure."""

@@ -45,22 +45,28 @@ class TextTable:
     @property
     def has_addresses(self) -> bool:
         """Whether any key is an address. Raises `TableError`."""
-        self._refresh()
+        self.refresh()
         return self._has_addresses
 
     def lookup(self, key: str) -> str | None:
         """Return the value for `key`; None when there is none. Raises `TableError` when the file can't be read."""
-        self._refresh()
+        self.refresh()
         if self._alias and key[:1] == '"':
             key = _unquoted(key)
         return self._entries.get(key.lower())
 
     def items(self) -> list[tuple[str, str]]:
         """Return every key and value, in the order of the file."""
-        self._refresh()
+        self.refresh()
         return list(self._entries.items())
 
-    def _refresh(self) -> None:
+    def values(self) -> list[str]:
+        """Return every value, in the order of the file. Raises `TableError`."""
+        self.refresh()
+        return list(self._entries.values())
+
+    def refresh(self) -> None:
+        """Read a changed file. Raises `TableError` when it is unreadable."""
         try:
             status = os.stat(self.path)
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
@@ -76,13 +82,7 @@ class TextTable:
             raise TableError(f"table {self.name}: cannot read {self.path}: {error.strerror}") from error
 
     def _load(self) -> None:
-        with open(self.path, "rb", opener=_open_file) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise TableError(f"table {self.name}: {self.path} is not a regular file")
-            if status.st_size > SOURCE_MAX_OCTETS:
-                raise TableError(f"table {self.name}: {self.path} has more than {SOURCE_MAX_OCTETS} octets")
-            text = file.read(SOURCE_MAX_OCTETS).decode("utf-8", "surrogateescape")
+        text, status = read_source(self.name, self.path)
         entries, problems = read_entries(io.StringIO(text), self._parse)
         for problem in problems[:WARNINGS_MAX]:
             self._warn(f"{self.path}, line {problem.number}: {problem.text}")
@@ -92,6 +92,17 @@ class TextTable:
         self._has_addresses = any("@" in key for key in self._entries)
         self.owner = status.st_uid
         self._stamp = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
+
+
+def read_source(name: str, path: str) -> tuple[str, os.stat_result]:
+    """Return the text and the status of a table's file. Raises `OSError`, and `TableError` for another kind of file."""
+    with open(path, "rb", opener=_open_file) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise TableError(f"table {name}: {path} is not a regular file")
+        if status.st_size > SOURCE_MAX_OCTETS:
+            raise TableError(f"table {name}: {path} has more than {SOURCE_MAX_OCTETS} octets")
+        return file.read(SOURCE_MAX_OCTETS).decode("utf-8", "surrogateescape"), status
 
 
 def read_entries(

@@ -14,6 +14,7 @@ use postillion_core::qmgr::walk::{Told, Walks};
 use postillion_core::queue::journal::{Journal, JournalOptions};
 use postillion_core::queue::listing::rows::Form;
 use postillion_core::queue::state::Fact;
+use postillion_core::queue::store::disk_store::DiskStore;
 use postillion_core::queue::store::spool::Spool;
 use std::fs::File;
 use std::io::Read;
@@ -36,16 +37,16 @@ fn main() {
     }
     let opened = Instant::now();
     let now = Now { mono_us: 1_000_000, wall_us: wall_now_us() };
-    let (_spool, stored) = Spool::open(directory).expect("the queue opens");
+    let (store, news) = DiskStore::open_whole(directory).expect("the queue opens");
     let mut scheduler = Scheduler::new(Settings::default(), now);
-    for message in stored {
+    for message in news.messages {
         scheduler.restore(message, now);
     }
     println!("{} messages, opened in {:.2} s", scheduler.catalogue().len(), opened.elapsed().as_secs_f64());
     for (name, form) in [("json", Form::Json), ("text", Form::Text { offsets: vec![], waits: true })] {
         let mut walks = Walks::default();
         let (began, before_s) = (Instant::now(), cpu_s());
-        let pipe = walks.list(1, true, &scheduler, directory, form, now).expect("a listing");
+        let pipe = walks.list(1, true, &scheduler, &store, form, now).expect("a listing");
         let waited = began.elapsed();
         let (mut file, mut buffer, mut read) = (File::from(pipe), vec![0; 1 << 20], 0);
         loop {

@@ -4,6 +4,7 @@
 
 use pyo3::prelude::*;
 
+mod address;
 mod bench;
 mod cleanup;
 mod delivery;
@@ -18,6 +19,12 @@ mod smtpd;
 mod _core {
     use pyo3::prelude::*;
     use pyo3::types::{PyCFunction, PyDict};
+
+    #[pymodule]
+    mod address {
+        #[pymodule_export]
+        use crate::address::{AddressRules, canonical, quote};
+    }
 
     #[pymodule]
     mod bench {
@@ -72,7 +79,7 @@ mod _core {
     #[pymodule]
     mod smtpd {
         #[pymodule_export]
-        use crate::smtpd::{SmtpdConfig, SmtpdService, SmtpdSession};
+        use crate::smtpd::{Next, Request, SmtpdConfig, SmtpdService, SmtpdSession};
     }
 
     /// Give the submodules and their functions their full names, and make them importable: an extension module has no

@@ -1,8 +1,10 @@
 """Templates: replace `transport` by the name of a transport in master.cf, as in `relay_destination_rate_delay`.
 
-Rows: name, kind (see kinds.py), default, what it is."""
+Rows: name, kind (see kinds.py), default, what it is, and what its value does without a program that reads it (see
+effect.py).
+"""
 
-ROWS: tuple[tuple[str, str, str, str], ...] = (
+ROWS: tuple[tuple[str, ...], ...] = (
     (
         "transport_delivery_slot_cost",
         "number 0..",
@@ -35,13 +37,13 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "transport_destination_concurrency_negative_feedback",
-        "text",
+        "feedback",
         "$default_destination_concurrency_negative_feedback",
         "default_destination_concurrency_negative_feedback of one transport.",
     ),
     (
         "transport_destination_concurrency_positive_feedback",
-        "text",
+        "feedback",
         "$default_destination_concurrency_positive_feedback",
         "default_destination_concurrency_positive_feedback of one transport.",
     ),
@@ -98,6 +100,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "time 1..",
         "$command_time_limit",
         "command_time_limit of one transport of pipe or spawn.",
+        "harmless",
     ),
     (
         "transport_transport_rate_delay",

@@ -13,11 +13,11 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from postillion._core.delivery import DeliveryJob, JobRecipient
 from postillion._core.queue import QueueError
-from postillion.delivery.agent import Agent
+from postillion.delivery.agent import Agent, serve
 from postillion.delivery.bounce.report import (
     BOUNCE,
     CONFIRM,
@@ -168,16 +168,15 @@ def _reported(recipient: JobRecipient) -> Reported:
     return Reported(recipient.address, recipient.original, recipient.orcpt, dsn, text, remote)
 
 
-async def _main(process: Daemon) -> None:
-    await BounceAgent(process).serve()
+def prepare(process: Daemon) -> BounceAgent:
+    """Return the agent. Raises `ConfigError`."""
+    return BounceAgent(process)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program; return the exit status."""
-    process = daemon.start("bounce", sys.argv[1:] if argv is None else argv)
-    daemon.run(process, _main)
-    return 0
+def main() -> NoReturn:
+    """Run the program as master starts it."""
+    daemon.run(daemon.start("bounce", sys.argv[1:]), prepare, serve)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from postillion._core.delivery import DeliveryJob, JobRecipient
 from postillion._core.queue import QueueError
@@ -23,7 +23,6 @@ from postillion.delivery.mailbox.letter import Letter, quote
 from postillion.delivery.mailbox.maildir import Maildirs
 from postillion.delivery.submit import CLIENT_ATTRIBUTES, NewMessage, NewRecipient, SubmitError, Submitter
 from postillion.program import daemon
-from postillion.tables import TableTypeError
 
 if TYPE_CHECKING:
     from postillion.program.daemon import Daemon
@@ -143,21 +142,24 @@ class LocalAgent(Agent):
         outcome.reports.append(Report(recipient.address, verdict))
 
 
-async def _main(process: Daemon) -> None:
+def prepare(process: Daemon) -> LocalAgent:
+    """Return the agent. Raises `ConfigError`."""
+    return LocalAgent(process)
+
+
+async def serve(process: Daemon, agent: LocalAgent) -> None:
+    """Deliver until the daemon stops; the program runs as mail_owner between two deliveries."""
     try:
         rest_as(process.config.text("mail_owner"))
-        agent = LocalAgent(process)
-    except (NotPermittedError, TableTypeError) as error:
+    except NotPermittedError as error:
         process.fatal(str(error))
     await agent.serve()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program; return the exit status."""
-    process = daemon.start("local", sys.argv[1:] if argv is None else argv)
-    daemon.run(process, _main)
-    return 0
+def main() -> NoReturn:
+    """Run the program as master starts it."""
+    daemon.run(daemon.start("local", sys.argv[1:]), prepare, serve)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -42,12 +42,19 @@ class Message(Protocol):
     """The part of a job that describes its message."""
 
     @property
-    def queue_id(self) -> str: ...
+    def queue_id(self) -> str:
+        """The queue ID."""
+
     @property
-    def sender(self) -> str: ...
+    def sender(self) -> str:
+        """The reverse path."""
+
     @property
-    def envid(self) -> str | None: ...
-    def attribute(self, name: str) -> str | None: ...
+    def envid(self) -> str | None:
+        """The ENVID of the DSN request (RFC 3461 §4.4)."""
+
+    def attribute(self, name: str) -> str | None:
+        """Return a named fact of the envelope, such as client_name."""
 
 
 class Report(NamedTuple):
@@ -162,7 +169,8 @@ class Delivery:
         account = find_account(where.user)
         if account is not None and self._settings.require_home_directory:
             with acting_as(account):
-                if not os.path.isdir(account.home):
+                # In this thread: no other one acts as the recipient.
+                if not os.path.isdir(account.home):  # noqa: ASYNC240
                     self._report(step, deferred("4.3.0", f"cannot access home directory {account.home}"))
                     return
         if account is not None and await self._deliver_forward(step, where, account):
@@ -281,10 +289,6 @@ class Delivery:
         if key in self._seen:
             return
         self._seen.add(key)
-        if self._settings.unsupported:
-            names = ", ".join(self._settings.unsupported)
-            self._report(step, deferred("4.3.5", f"mail system configuration error: {names} is not supported"))
-            return
         account = find_account(where.user)
         if account is None:
             await self._deliver_unknown(step, where)
@@ -425,17 +429,12 @@ class Delivery:
         return from_line(step.sender, time.time()) + self._head(step, "file"), self._letter.quoted()
 
     def _unmatched(self, where: LocalAddress, kind: str) -> str:
-        if where.extension is None or kind not in self._settings.propagate_unmatched_extensions:
+        if not where.extension or kind not in self._settings.propagate_unmatched_extensions:
             return ""
         return where.delimiter + where.extension
 
     def _take_apart(self, address: str) -> LocalAddress:
-        return take_apart(
-            address,
-            self._settings.recipient_delimiter,
-            owner_request_special=self._settings.owner_request_special,
-            double_bounce_sender=self._settings.double_bounce_sender,
-        )
+        return take_apart(address, self._settings.address_rules)
 
     def _is_local(self, domain: str) -> bool:
         """Return whether a domain is surely local; the queue manager decides about the others."""
@@ -443,9 +442,11 @@ class Delivery:
         return domain in self._settings.local_domains or domain == self._address.rpartition("@")[2].lower()
 
     def _forward(self, step: Step) -> None:
-        addresses = self._outcome.forwards.setdefault(step.sender, [])
-        if step.address not in addresses:
-            addresses.append(step.address)
+        where = self._take_apart(step.address)
+        key = ("forward", step.sender, where.local, "" if self._is_local(where.domain) else where.domain)
+        if key not in self._seen:
+            self._seen.add(key)
+            self._outcome.forwards.setdefault(step.sender, []).append(step.address)
 
     def _report(self, step: Step, verdict: Verdict) -> None:
         self._outcome.reports.append(Report(step.address, verdict))

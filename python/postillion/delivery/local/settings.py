@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from postillion.delivery.mailbox.mbox import LOCK_STYLES, MboxSettings
+from postillion.address.rules import address_rules
+from postillion.delivery.mailbox.lock import STYLES
+from postillion.delivery.mailbox.mbox import MboxSettings
 from postillion.tables import Maps, open_maps
 
 if TYPE_CHECKING:
+    from postillion._core.address import AddressRules
     from postillion.config import Config
     from postillion.tables.table import Warn
-
-UNSUPPORTED = ("mailbox_transport", "mailbox_transport_maps", "fallback_transport", "fallback_transport_maps")
-"""They hand a recipient to another transport. Mail that they would take waits: see docs/known-issues.md."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class LocalSettings:
     myorigin: str
     local_domains: frozenset[str]
     recipient_delimiter: str
+    address_rules: AddressRules
     owner_request_special: bool
     expand_owner_alias: bool
     default_privs: str
@@ -46,21 +47,16 @@ class LocalSettings:
     execution_directory_expansion_filter: str
     export_environment: list[str]
     local_command_shell: str
-    double_bounce_sender: str
-    unsupported: list[str]
     mbox: MboxSettings
     alias_maps: Maps
 
     @classmethod
     def load(cls, config: Config, warn: Warn) -> LocalSettings:
-        """Return the settings. Raises `ConfigError` and `TableTypeError`; `warn` gets the doubtful values."""
+        """Return the settings. Raises `ConfigError`; `warn` gets the doubtful values."""
         locks = tuple(style.lower() for style in config.items("mailbox_delivery_lock"))
         for style in locks:
-            if style not in LOCK_STYLES:
-                warn(f'mailbox_delivery_lock: "{style}" is not known, use {", ".join(LOCK_STYLES)}')
-        unsupported = [name for name in UNSUPPORTED if config.text(name)]
-        for name in unsupported:
-            warn(f"{name} is not supported yet: the mail that it would take is deferred")
+            if style not in STYLES:
+                warn(f'mailbox_delivery_lock: "{style}" is not known, use {", ".join(STYLES)}')
         limit = config.number("mailbox_size_limit")
         if 0 < limit < config.number("message_size_limit"):
             warn("mailbox_size_limit is smaller than message_size_limit")
@@ -69,6 +65,7 @@ class LocalSettings:
             myorigin=config.text("myorigin"),
             local_domains=frozenset(item.lower() for item in config.items("mydestination")),
             recipient_delimiter=config.text("recipient_delimiter"),
+            address_rules=address_rules(config),
             owner_request_special=config.flag("owner_request_special"),
             expand_owner_alias=config.flag("expand_owner_alias"),
             default_privs=config.text("default_privs"),
@@ -79,7 +76,7 @@ class LocalSettings:
             forward_path=config.text("forward_path").replace(",", " ").split(),
             forward_expansion_filter=config.text("forward_expansion_filter"),
             mailbox_command=config.text("mailbox_command"),
-            mailbox_command_maps=open_maps(config.items("mailbox_command_maps"), config, warn=warn),
+            mailbox_command_maps=open_maps("mailbox_command_maps", config, warn=warn),
             home_mailbox=config.text("home_mailbox"),
             mail_spool_directory=config.text("mail_spool_directory"),
             luser_relay=config.text("luser_relay"),
@@ -91,8 +88,6 @@ class LocalSettings:
             execution_directory_expansion_filter=config.text("execution_directory_expansion_filter"),
             export_environment=config.items("export_environment"),
             local_command_shell=config.text("local_command_shell"),
-            double_bounce_sender=config.text("double_bounce_sender"),
-            unsupported=unsupported,
             mbox=MboxSettings(
                 mailbox_delivery_lock=locks,
                 deliver_lock_attempts=config.number("deliver_lock_attempts"),
@@ -101,5 +96,5 @@ class LocalSettings:
                 mailbox_size_limit=limit,
                 strict_mailbox_ownership=config.flag("strict_mailbox_ownership"),
             ),
-            alias_maps=open_maps(config.items("alias_maps"), config, warn=warn),
+            alias_maps=open_maps("alias_maps", config, warn=warn),
         )

@@ -7,19 +7,16 @@ lead to another file.
 
 import asyncio
 import errno
-import fcntl
 import os
 import stat
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import NamedTuple
 
 from postillion.delivery.account import ROOT, Account, acting_as
 from postillion.delivery.local.verdict import Verdict, bounced, deferred, from_errno, sent
+from postillion.delivery.mailbox.lock import Busy, dotlock, lock
 from postillion.delivery.mailbox.maildir import write_all
 
-LOCK_STYLES = ("fcntl", "flock", "dotlock")
 MODE_FILE = 0o600
 EXECUTABLE = 0o111
 NULL_DEVICE = os.makedev(1, 3)
@@ -48,10 +45,6 @@ class MailboxFile(NamedTuple):
     opener: Account
     opener_gid: int
     user: str | None
-
-
-class Busy(Exception):
-    """Another process holds a lock on the file."""
 
 
 class Refused(Exception):
@@ -103,14 +96,18 @@ def spool_opener(directory: str, account: Account) -> tuple[Account, int]:
 
 def _append(mailbox: MailboxFile, message: tuple[bytes, bytes], settings: MboxSettings) -> None:
     """Open, lock, append and unlock without waiting. Raises `Busy`, `Refused`, `OSError`."""
-    with acting_as(mailbox.opener, mailbox.opener_gid), _dotlock(mailbox, settings):
+    styles, stale_s = settings.mailbox_delivery_lock, settings.stale_lock_time_s
+    with (
+        acting_as(mailbox.opener, mailbox.opener_gid),
+        dotlock(mailbox.path, styles, stale_s, optional=mailbox.user is None),
+    ):
         file = _open(mailbox)
         try:
             status = os.fstat(file)
             if stat.S_ISCHR(status.st_mode) and status.st_rdev == NULL_DEVICE:
                 return
             _check(mailbox, status, settings)
-            _lock(file, settings)
+            lock(file, styles)
             # A mail reader may have replaced the file before we got the lock.
             if os.fstat(file).st_nlink != 1:
                 raise Busy("target file status changed unexpectedly")
@@ -162,18 +159,6 @@ def _check(mailbox: MailboxFile, status: os.stat_result, settings: MboxSettings)
         raise Refused(deferred("4.2.0", f"destination {mailbox.path} is not owned by recipient"))
 
 
-def _lock(file: int, settings: MboxSettings) -> None:
-    try:
-        if "flock" in settings.mailbox_delivery_lock:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if "fcntl" in settings.mailbox_delivery_lock:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise Busy("unable to lock for exclusive access") from error
-        raise
-
-
 def _write(file: int, message: tuple[bytes, bytes], settings: MboxSettings) -> None:
     before = os.lseek(file, 0, os.SEEK_END)
     limit = settings.mailbox_size_limit
@@ -188,44 +173,6 @@ def _write(file: int, message: tuple[bytes, bytes], settings: MboxSettings) -> N
             os.ftruncate(file, before)
             os.fsync(file)
         raise
-
-
-@contextmanager
-def _dotlock(mailbox: MailboxFile, settings: MboxSettings) -> Iterator[None]:
-    """Hold `PATH.lock`. A file that is not a user's mailbox is used without it when the directory is not writable."""
-    lock = mailbox.path + ".lock"
-    held = False
-    if "dotlock" in settings.mailbox_delivery_lock and _may_be_locked(mailbox.path):
-        try:
-            os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0))
-            held = True
-        except FileExistsError as error:
-            _remove_stale(lock, settings)
-            raise Busy(f"unable to create lock file {lock}: File exists") from error
-        except OSError:
-            if mailbox.user is not None:
-                raise
-    try:
-        yield
-    finally:
-        if held:
-            with suppress(OSError):
-                os.unlink(lock)
-
-
-def _may_be_locked(path: str) -> bool:
-    """Return whether a lock file is useful; a directory or a FIFO is refused later, and /dev/null needs none."""
-    try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    except OSError:
-        return True
-
-
-def _remove_stale(lock: str, settings: MboxSettings) -> None:
-    """Remove a lock that is older than `stale_lock_time`, which a crash left behind."""
-    with suppress(OSError):
-        if time.time() - os.lstat(lock).st_mtime > settings.stale_lock_time_s:
-            os.unlink(lock)
 
 
 def _subject(mailbox: MailboxFile) -> str:

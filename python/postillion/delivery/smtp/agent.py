@@ -97,9 +97,11 @@ class SmtpAgent(Agent, SessionOwner):
         self._loop: asyncio.AbstractEventLoop
 
     async def setup(self) -> None:
+        """Begin in the running loop."""
         self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
+        """End every attempt and session."""
         for task in list(self.connecting):
             task.cancel()
         for session in list(self.sessions):

@@ -209,6 +209,7 @@ class Session(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the dialogue."""
         self.transport = cast(asyncio.Transport, transport)
         self.opened = self.loop.time()
         self.core = self.owner.session_opened(self)
@@ -250,12 +251,14 @@ class Session(asyncio.Protocol):
             self._broken(problem)
 
     def data_received(self, data: bytes) -> None:
+        """Give the octets to the dialogue and do what it asks for."""
         try:
             self._act(self.core.receive(data, self.loop.time()))
         except BaseException as problem:
             self._broken(problem)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End the session and what it has under way."""
         self.closed = True
         if self.attempt is None:
             self.owner.session_lost(self)
@@ -300,10 +303,12 @@ class Session(asyncio.Protocol):
         self.transport.abort()
 
     def pause_writing(self) -> None:
+        """Note how much the peer has yet to take."""
         self.paused = True
         self.unsent = self.transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
+        """Send the next piece of the message."""
         self._progressed(self.loop.time())
         self.paused = False
         if self.core.sending:

@@ -48,6 +48,7 @@ class Target(NamedTuple):
 
     @property
     def is_ipv6(self) -> bool:
+        """Whether the address is of IPv6."""
         return ":" in self.address and self.port != 0
 
 

@@ -462,10 +462,7 @@ impl<S: Store> Hub<S> {
     /// Answer a control request with every message in the queue: they come through the pipe that is given back, and
     /// a reply says how many they were. `privileged`: the peer's user owns the queue.
     pub fn list(&mut self, peer: u32, privileged: bool, form: Form, now: Now) -> io::Result<OwnedFd> {
-        let Some(directory) = self.store.queue_directory() else {
-            return Err(io::Error::other("this queue has no directory"));
-        };
-        self.walks.list(peer, privileged, &self.scheduler, directory, form, now)
+        self.walks.list(peer, privileged, &self.scheduler, &self.store, form, now)
     }
 
     /// Try every deferred message that has a recipient in `site`, as they are found.

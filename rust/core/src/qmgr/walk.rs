@@ -10,13 +10,17 @@ use super::route::domain;
 use super::scheduler::Scheduler;
 use super::waits::Waits;
 use crate::clock::{Now, SECOND_US};
+use crate::mail::envelope::Envelope;
 use crate::mail::id::QueueId;
 use crate::mail::locator::SegmentId;
 use crate::pickup::listing::list_submissions;
 use crate::queue::catalogue::{Entry, Place, Snapshot};
-use crate::queue::listing::CHUNK_OCTETS;
 use crate::queue::listing::rows::{Form, Head, Rows, Tail};
+use crate::queue::listing::{CHUNK_OCTETS, print};
 use crate::queue::segment::envelopes::{EnvelopeReader, EnvelopeView};
+use crate::queue::state::Kept;
+use crate::queue::store::Store;
+use crate::queue::store::unannounced::Unannounced;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -48,6 +52,8 @@ const NICE: i32 = 10;
 const NICE_LONG: i32 = 19;
 /// A reader that takes nothing is looked at so often, to see whether the queue manager ends.
 const LOOK_S: i64 = 1;
+/// What a message waits for that is on disk and not in the catalogue yet.
+const UNANNOUNCED: &str = "for the queue manager to hear of it";
 
 /// What a walk tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,10 +135,13 @@ impl Walks {
         peer: u32,
         privileged: bool,
         scheduler: &Scheduler,
-        queue_directory: &Path,
+        store: &impl Store,
         form: Form,
         now: Now,
     ) -> io::Result<OwnedFd> {
+        let Some(queue_directory) = store.queue_directory() else {
+            return Err(io::Error::other("this queue has no directory"));
+        };
         let (reader, writer) = io::pipe()?;
         rustix::io::ioctl_fionbio(&writer, true)?;
         // Fewer turns between the two processes; a pipe stays as it is where the system grants no more.
@@ -142,6 +151,7 @@ impl Walks {
             snapshot: scheduler.catalogue().snapshot(),
             active: scheduler.waits_of_active(now),
             crowded: scheduler.waits_of_crowds(),
+            unannounced: store.unannounced(),
             queue_directory: queue_directory.to_path_buf(),
             long_queue_ids,
             now,
@@ -227,6 +237,7 @@ struct Listing {
     snapshot: Snapshot,
     active: HashMap<u32, Waits>,
     crowded: HashMap<u32, Waits>,
+    unannounced: Unannounced,
     queue_directory: PathBuf,
     long_queue_ids: bool,
     now: Now,
@@ -248,6 +259,14 @@ impl Listing {
         let turns = order(&self.snapshot, |_| true);
         let mut printer = self.printer(rows);
         if !list_submissions(&self.queue_directory, &mut printer.rows, &mut |rows| hand_on(rows, false)) {
+            return None;
+        }
+        // After maildrop/: what pickup took from there meanwhile is in a segment.
+        let mut print_unannounced = |envelope: &Envelope| {
+            print(&mut printer.rows, envelope, &Kept::default(), self.long_queue_ids, UNANNOUNCED);
+            hand_on(&mut printer.rows, false)
+        };
+        if !self.unannounced.read(&self.queue_directory, &mut print_unannounced) {
             return None;
         }
         let whole = thread::scope(|scope| {

@@ -55,7 +55,7 @@ pub fn list_queue(
             }
             let nothing = Kept::default();
             let kept = known.map_or(&nothing, |known| &known.kept);
-            print(&mut rows, &envelope, kept, long_queue_ids);
+            print(&mut rows, &envelope, kept, long_queue_ids, "for the mail system, which is down");
             wanted = hand_on(&mut rows);
         })?;
         if !wanted {
@@ -67,11 +67,12 @@ pub fn list_queue(
     Ok(())
 }
 
-fn print(rows: &mut Rows, envelope: &Envelope, kept: &Kept, long_queue_ids: bool) {
+/// Print a message as its envelope and the state log have it. `waits`: what it waits for unless it is on hold.
+pub(crate) fn print(rows: &mut Rows, envelope: &Envelope, kept: &Kept, long_queue_ids: bool, waits: &str) {
     let (queue, waits) = match kept {
         Kept { held: true, .. } => ("hold", "until it is released from hold"),
-        Kept { next_attempt_us: Some(_), .. } => ("deferred", "for the mail system, which is down"),
-        _ => ("incoming", "for the mail system, which is down"),
+        Kept { next_attempt_us: Some(_), .. } => ("deferred", waits),
+        _ => ("incoming", waits),
     };
     rows.begin(&Head {
         queue,

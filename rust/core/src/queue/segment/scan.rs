@@ -109,6 +109,33 @@ impl SegmentReader {
         Ok(())
     }
 
+    /// Tell `each` the whole records from `from` to `to` in a segment that is being written, up to the first octets that
+    /// are none, or until `each` returns false.
+    pub(crate) fn scan_written(
+        &mut self,
+        from: u64,
+        to: u64,
+        each: &mut dyn FnMut(Found) -> bool,
+    ) -> Result<(), QueueError> {
+        (self.to, self.window_at) = (to, 0);
+        self.window.clear();
+        if from >= to {
+            return Ok(());
+        }
+        let Some(salt) = self.salt(to)? else { return Ok(()) };
+        let mut at = from;
+        while at < to
+            && let Some(header) = self.header(at, to, salt)?
+        {
+            let octets = header.record_octets().unwrap_or(u64::MAX);
+            if octets > to - at || !each(self.record(at, octets, &header)?) {
+                break;
+            }
+            at += octets;
+        }
+        Ok(())
+    }
+
     fn record(&mut self, at: u64, octets: u64, header: &RecordHeader) -> Result<Found, QueueError> {
         let content = at + RECORD_HEADER_OCTETS as u64;
         let envelope = content + header.content_octets;

@@ -25,6 +25,7 @@ use crate::queue::segment::recipients::{Cursor, read_recipients};
 use crate::queue::segment::scan::{Found, SegmentReader, segment_path};
 use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SegmentFile, make_directory};
 use crate::queue::state::{Entry, Fact};
+use crate::queue::store::unannounced::Unannounced;
 use crate::queue::store::{News, Recovery, Stored};
 use crate::queue::{ACTIVE, CORRUPT, DEFERRED, INCOMING};
 use rustix::fs::{FlockOperation, flock};
@@ -601,6 +602,16 @@ impl crate::queue::store::Store for DiskStore {
 
     fn queue_directory(&self) -> Option<&Path> {
         Some(&self.queue_directory)
+    }
+
+    fn unannounced(&self) -> Unannounced {
+        let mut unannounced = Unannounced::default();
+        for (id, segment) in &self.segments {
+            let whole = segment.directory == DEFERRED || segment.sealed && !segment.unread;
+            let end = segment.end.unwrap_or(u64::MAX);
+            unannounced.insert(*id, if whole { end } else { segment.known_end }..end);
+        }
+        unannounced
     }
 
     fn path(&self, segment: SegmentId) -> String {

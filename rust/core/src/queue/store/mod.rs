@@ -14,6 +14,7 @@ mod loader;
 pub(crate) mod recovery;
 pub mod spool;
 pub(crate) mod statelog;
+pub mod unannounced;
 
 use super::segment::recipients::Cursor;
 use crate::clock::Now;
@@ -23,6 +24,7 @@ use crate::mail::id::QueueId;
 use crate::mail::locator::{Locator, SegmentId};
 use crate::queue::catalogue::Catalogue;
 use crate::queue::state::{Fact, Kept};
+use crate::queue::store::unannounced::Unannounced;
 use std::path::Path;
 
 /// A message in the queue, with what happened to it so far.
@@ -82,6 +84,10 @@ pub trait Store {
     /// The directory that holds the segments, for threads that read by themselves; `None` when there is none.
     fn queue_directory(&self) -> Option<&Path> {
         None
+    }
+    /// What the queue manager has not heard of yet, for a listing.
+    fn unannounced(&self) -> Unannounced {
+        Unannounced::default()
     }
     /// Remember facts. What they say is in the catalogue already.
     fn note_all(&mut self, facts: &[Fact]);

@@ -1,7 +1,7 @@
-"""What a process does to the queue, to be killed at any system call of it: see test_kill_calls.py.
+"""Operations on the queue that test_kill_calls.py kills at each of their system calls.
 
-An act runs in a process of its own. It prepares what is not to be killed, waits for `stage.ready()`, and then says what
-it would have told others: a message's 250, a delivery, an answer to postsuper.
+Each operation runs in its own process. It prepares the queue, waits in `observer.ready()`, and then reports each
+promise that it makes to others: a 250, a delivery, a reply to postsuper. The kills happen after `ready`.
 """
 
 from __future__ import annotations
@@ -27,48 +27,48 @@ from support.queue_files import read_queue
 COMMIT_MAX_S = 30.0
 SEGMENT_MAX_OCTETS = 12_000
 AHEAD_OCTETS = 500
-"""So little that accepting a few messages also writes zeros ahead, seals a segment and begins another."""
+"""Small sizes: a few messages already make the journal write zeros ahead, seal a segment and begin another."""
 SMALL = sorted(range(1, 13), key=lambda number: len(body(number)))
 HELD, LATER, DELETED, *SENT = SMALL
-"""The smallest messages stay, so that their segment becomes nearly empty and they are moved."""
+"""The smallest messages stay in the queue: their segment becomes nearly empty, and the queue manager moves them."""
 LARGE = LARGE_ONE_IN
 AGENT = 1
-TURNS_MAX = 100
-MOVING_TURNS, MOVING_TURN_S = 16, 60.0
-"""A segment gives its messages away after five minutes and goes after five more."""
+POLLS_MAX = 100
+MOVE_POLLS, MOVE_POLL_S = 16, 60.0
+"""The queue manager moves the messages of a nearly empty segment after five minutes, and removes it after five more."""
 
 
-class Said(NamedTuple):
-    """Something that a process told others. `word`: acked, delivered, settled, held, released or deleted."""
+class Promise(NamedTuple):
+    """A promise that a process made to others. `kind`: acked, delivered, finished, held, released or deleted."""
 
-    word: str
+    kind: str
     number: int
 
 
-class Stage:
-    """The act's side of the test."""
+class Observer:
+    """The operation's connection to the test."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def ready(self) -> None:
-        """Return when the test is ready, too."""
+        """Return when the test is ready as well."""
         self._connection.send(None)
         self._connection.recv()
 
-    def say(self, word: str, number: int) -> None:
-        """Tell what is promised from now on."""
-        self._connection.send(Said(word, number))
+    def promise(self, kind: str, number: int) -> None:
+        """Report a promise that holds from now on."""
+        self._connection.send(Promise(kind, number))
 
 
-def perform(act: Callable[[Path, Stage], None], directory: Path, connection: Connection) -> None:
-    """Run an act in this process."""
-    act(directory, Stage(connection))
+def run_operation(operation: Callable[[Path, Observer], None], directory: Path, connection: Connection) -> None:
+    """Run an operation in this process."""
+    operation(directory, Observer(connection))
     connection.close()
 
 
 def _log() -> Log:
-    return Log("mx", "postfix", "act", 1, 0, "memory:")
+    return Log("mx", "postfix", "operation", 1, 0, "memory:")
 
 
 class Sender:
@@ -81,7 +81,7 @@ class Sender:
         self.journal = Journal(str(directory), segment_max_octets=SEGMENT_MAX_OCTETS, ahead_octets=AHEAD_OCTETS)
 
     def commit(self, number: int) -> str:
-        """Return the queue ID of message `number` once it is durable."""
+        """Commit message `number`; return its queue ID once it is durable."""
         recipients = [(f"to{number}@example.net", None, None, 0)]
         submission = Submission(self._settings, self.journal, self._log, "", recipients, wall_now=time.time())
         submission.write(message(number, "\n").encode())
@@ -92,12 +92,12 @@ class Sender:
 
 
 class Manager:
-    """A queue manager with an agent, on a clock of its own. `deferring`: numbers that are not delivered yet."""
+    """A queue manager with an agent and its own clock. `deferring`: numbers of messages that the agent defers."""
 
-    def __init__(self, directory: Path, say: Callable[[str, int], None], deferring: Iterable[int] = ()) -> None:
+    def __init__(self, directory: Path, promise: Callable[[str, int], None], deferring: Iterable[int] = ()) -> None:
         self.deferring = set(deferring)
         self.wrong: list[int] = []
-        self._say = say
+        self._promise = promise
         self._now, self._wall = 1000.0, time.time()
         log = _log()
         self._link = AgentLink(log, str(directory))
@@ -107,30 +107,30 @@ class Manager:
 
     @property
     def messages(self) -> int:
-        """How many are in the queue."""
+        """Number of messages in the queue."""
         return int(self.core.counts()["messages"])
 
-    def turn(self, passed_s: float = 0.0) -> None:
-        """Let time pass, and do all that can be done then."""
+    def poll(self, passed_s: float = 0.0) -> None:
+        """Advance the clock, and handle everything that is due."""
         self._now += passed_s
         self._wall += passed_s
-        settling: list[int] = []
-        for _ in range(TURNS_MAX):
+        finishing: list[int] = []
+        for _ in range(POLLS_MAX):
             self.core.tick(self._now, self._wall)
             while event := self.core.next_event(self._now, self._wall):
                 if event[0] == "resolve":
                     self.core.resolved(event[1], "smtp", "next.example", None, self._now, self._wall)
             outputs = self.core.outputs()
-            for number in settling:
-                self._say("settled", number)
+            for number in finishing:
+                self._promise("finished", number)
             if not outputs:
                 return
-            settling = [number for _, data in outputs for number in self._deliver(data)]
+            finishing = [number for _, data in outputs for number in self._deliver(data)]
 
     def apply(self, verb: str, queue_id: str) -> None:
-        """Do what postsuper asks; it is told afterwards."""
+        """Apply a command of postsuper."""
         self.core.apply(verb, [queue_id], [], self._now, self._wall)
-        self.turn()
+        self.poll()
 
     def _deliver(self, data: bytes) -> list[int]:
         done = []
@@ -145,7 +145,7 @@ class Manager:
                 else:
                     if digest(content.partition(b"\n\n")[2].rstrip(b"\n")) != digest(body(number)):
                         self.wrong.append(number)
-                    self._say("delivered", number)
+                    self._promise("delivered", number)
                     done.append(number)
                     job.status(recipient.index, "sent", "2.0.0", "ok")
             self.core.receive(AGENT, job.result(), self._now, self._wall)
@@ -153,7 +153,7 @@ class Manager:
 
 
 def write_queue(directory: Path) -> None:
-    """Fill a queue directory for `manage`; `ids` in it has the queue IDs by number."""
+    """Fill a queue directory for `manage`. Its file `ids` has the queue IDs by number."""
     sender = Sender(directory)
     ids = {number: sender.commit(number) for number in (*SMALL[:3], LARGE, *SENT)}
     sender.journal.close()
@@ -161,51 +161,51 @@ def write_queue(directory: Path) -> None:
 
 
 def states(directory: Path) -> dict[int, str]:
-    """Return the queue that each message on disk is in, by number."""
+    """Return the queue name of each message on disk, by number."""
     ids = {queue_id: int(number) for number, queue_id in json.loads((directory / "ids").read_text()).items()}
     rows = map(json.loads, read_queue(str(directory)))
     return {ids[row["queue_id"]]: row["queue_name"] for row in rows}
 
 
-# The acts.
+# The operations.
 
 
-def begin(directory: Path, stage: Stage) -> None:
-    """A process that accepts starts, commits once, and ends."""
-    stage.ready()
+def begin(directory: Path, observer: Observer) -> None:
+    """Start a process that accepts mail, commit one message, and end."""
+    observer.ready()
     sender = Sender(directory)
     sender.commit(1)
-    stage.say("acked", 1)
+    observer.promise("acked", 1)
     sender.journal.close()
 
 
-def accept(directory: Path, stage: Stage) -> None:
-    """Small messages in several segments and a large one are accepted."""
+def accept(directory: Path, observer: Observer) -> None:
+    """Accept small messages in several segments, and a large one."""
     sender = Sender(directory)
-    stage.ready()
+    observer.ready()
     for number in (*SMALL[:6], LARGE, *SMALL[6:8]):
         sender.commit(number)
-        stage.say("acked", number)
+        observer.promise("acked", number)
     sender.journal.close()
 
 
-def manage(directory: Path, stage: Stage) -> None:
-    """A queue manager starts; messages are delivered, deferred, held, deleted, moved, released, removed."""
+def manage(directory: Path, observer: Observer) -> None:
+    """Start a queue manager; deliver, defer, hold, delete, move, release and remove messages."""
     ids = {int(number): queue_id for number, queue_id in json.loads((directory / "ids").read_text()).items()}
-    stage.ready()
-    manager = Manager(directory, stage.say, deferring=(HELD, LATER, DELETED))
-    manager.turn()
+    observer.ready()
+    manager = Manager(directory, observer.promise, deferring=(HELD, LATER, DELETED))
+    manager.poll()
     manager.apply("hold", ids[HELD])
-    stage.say("held", HELD)
+    observer.promise("held", HELD)
     manager.apply("delete", ids[DELETED])
-    stage.say("deleted", DELETED)
-    for _ in range(MOVING_TURNS):
-        manager.turn(MOVING_TURN_S)
-    assert os.listdir(directory / "deferred"), "nothing was moved"
+    observer.promise("deleted", DELETED)
+    for _ in range(MOVE_POLLS):
+        manager.poll(MOVE_POLL_S)
+    assert os.listdir(directory / "deferred"), "no message was moved"
     manager.deferring.clear()
-    stage.say("released", HELD)
+    observer.promise("released", HELD)
     manager.apply("release", ids[HELD])
-    for _ in range(MOVING_TURNS):
-        manager.turn(MOVING_TURN_S)
+    for _ in range(MOVE_POLLS):
+        manager.poll(MOVE_POLL_S)
     assert manager.messages == 0
     manager.core.close()

@@ -1,0 +1,160 @@
+"""The checks before a start or reload, in this order. The first error ends them.
+
+| check | condition |
+|---|---|
+| plan | main.cf and master.cf can be read; their services and addresses are valid (`master.plan`) |
+| `-o` | every value in a line of master.cf is of its type |
+| programs | each program that master would start prepares itself: settings, tables, restriction lists |
+| tables | the source of each table can be read; for a table that is only a default, a warning |
+| transports | mail goes only to services whose programs run |
+| absorbed services | no line of cleanup or trivial-rewrite sets an unsafe parameter without effect |
+
+A bad value in main.cf that no started program reads gives a warning.
+"""
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+from postillion._core.log import Log
+from postillion.checker import transports
+from postillion.checker.rights import as_owner
+from postillion.config import Config, ConfigError, effect
+from postillion.config.master_cf import Entry
+from postillion.master import programs
+from postillion.master.plan import Plan
+from postillion.program.daemon import Arguments, Daemon, make
+from postillion.qmgr.settings import Configuration
+from postillion.tables import read_tables
+
+ABSORBED = {"cleanup": "cleanup", "trivial-rewrite": "rewrite"}
+"""Programs whose work others do, and the service of master.cf that these do it for."""
+
+
+class Check:
+    """One check of a configuration directory."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._found: dict[str, None] = {}
+        self._read: set[str] = set()
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings of `run`, each text once."""
+        return list(self._found)
+
+    def run(self) -> None:
+        """Check the whole configuration. Raises `ConfigError` for the first error."""
+        plan = Plan(self._directory)
+        self._warn(plan.warnings)
+        self._go_to_queue(plan.config)
+        for entry in plan.entries:
+            self._check_overrides(plan.config, entry)
+        for entry in plan.started:
+            self._check_program(plan, entry)
+        self._check_absorbed(plan)
+        self._warn(_unread(plan))
+
+    def _warn(self, texts: Iterable[str]) -> None:
+        self._found.update(dict.fromkeys(texts))
+
+    def _go_to_queue(self, config: Config) -> None:
+        """Change to the queue directory, as programs do: a table may have a relative path. It may not exist yet."""
+        queue = config.text("queue_directory")
+        os.chdir(queue if os.path.isdir(queue) else "/")
+
+    def _check_overrides(self, config: Config, entry: Entry) -> None:
+        own = configured(config, entry)
+        for name, _ in entry.overrides():
+            error = own.bad_value(name)
+            if error is not None:
+                raise error
+
+    def _check_program(self, plan: Plan, entry: Entry) -> None:
+        module = program_module(programs.PROGRAMS[entry.command])
+        made = self._attempt(entry, lambda: self._prepare(plan.config, entry, module))
+        if hasattr(module, "prepare_as_owner"):
+            self._warn(as_owner(entry, plan.config, lambda: self._prepare_as_owner(plan.config, entry, module)))
+        if isinstance(made, Configuration):
+            for error in transports.refusals(made, plan):
+                raise error
+
+    def _prepare(self, config: Config, entry: Entry, module: ModuleType) -> object:
+        daemon = rehearsed(config, entry)
+        made = make(daemon, module.prepare)
+        for error in read_tables(daemon.config, self._read):
+            if error.line is not None:
+                raise error
+            # The default of a parameter, such as /etc/aliases on a host without local mail.
+            self._warn([str(error)])
+        self._warn(_warned(daemon.log))
+        return made
+
+    def _prepare_as_owner(self, config: Config, entry: Entry, module: ModuleType) -> list[str]:
+        daemon = rehearsed(config, entry)
+        self._attempt(entry, lambda: module.prepare_as_owner(daemon))
+        return _warned(daemon.log)
+
+    def _attempt(self, entry: Entry, work: Callable[[], Any]) -> Any:
+        """Return the result of `work`. An exception other than `ConfigError` would end the program as well."""
+        try:
+            return work()
+        except ConfigError:
+            raise
+        except Exception as problem:
+            text = f"{entry.command} could not start: {type(problem).__name__}: {problem}"
+            raise entry.error(text, "correct this value in main.cf or in this line") from problem
+
+    def _check_absorbed(self, plan: Plan) -> None:
+        """Refuse unsafe parameters in a cleanup or rewrite line: the programs that do this work read main.cf alone."""
+        for entry in plan.entries:
+            if ABSORBED.get(entry.command) == entry.service and _has_workers(entry.command, plan.started):
+                for error in effect.refusals(configured(plan.config, entry), [entry.command]):
+                    raise error
+
+
+def configured(config: Config, entry: Entry) -> Config:
+    """Return the configuration of one service: main.cf with the `-o` of its line in master.cf."""
+    return config.overridden([("service_name", entry.service), *entry.overrides()], entry.path, entry.line)
+
+
+def rehearsed(config: Config, entry: Entry) -> Daemon:
+    """Return the program of a line as master would start it, without sockets or a queue, with a log in memory."""
+    try:
+        options = Arguments(["-n", entry.service, "-t", entry.type, *entry.arguments])
+    except ConfigError as error:
+        raise entry.error(error.problem, error.fix) from None
+    options.unprivileged |= entry.unprivileged
+    log = Log("localhost", "postfix", entry.command, os.getpid(), 0, "memory:")
+    return Daemon(entry.command, options, configured(config, entry), log)
+
+
+def program_module(name: str) -> ModuleType:
+    """Return the module with a program's `prepare`: the one that `python -m name` runs, or `setup` beside it.
+
+    `setup` spares the checker the modules that only serve.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.submodule_search_locations is not None:
+        name += ".setup" if importlib.util.find_spec(f"{name}.setup") is not None else ".__main__"
+    return importlib.import_module(name)
+
+
+def _has_workers(command: str, started: list[Entry]) -> bool:
+    return any(command in effect.WORKS_AS.get(entry.command, ()) for entry in started)
+
+
+def _warned(log: Log) -> list[str]:
+    """Return the warnings that a program wrote into its log while it prepared itself."""
+    log.flush()
+    return [line.removeprefix("warning: ") for line in log.take_lines() if line.startswith("warning: ")]
+
+
+def _unread(plan: Plan) -> Iterator[str]:
+    """Yield a warning for each bad value that no started program reads."""
+    for error in plan.config.bad_values():
+        yield f"{error}; no program that is started reads this"

@@ -1,0 +1,470 @@
+"""The checker: a configuration that stops a program, loses mail or skips a check is refused, in one line."""
+
+import contextlib
+import importlib
+import os
+import pwd
+import re
+from pathlib import Path
+
+import pytest
+
+import postillion
+from postillion.checker.check import Check, program_module
+from postillion.config import ConfigError, effect, parameters
+from postillion.master.programs import PROGRAMS
+from support.mta import MASTER_CF
+
+MAIN_CF = """\
+compatibility_level = 3.6
+queue_directory = {directory}
+mail_owner = {owner}
+myhostname = mx.example.org
+mynetworks = 127.0.0.0/8
+alias_maps =
+alias_database =
+smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
+"""
+LINES = MAIN_CF.count("\n")
+OWNER = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+SERVICES = MASTER_CF + "lmtp unix - - n - - lmtp\n"
+SUBMISSION = "127.0.0.1:587 inet n - n - - smtpd "
+VIRTUAL = "virtual unix - n n - - virtual\nmaildrop unix - n n - - pipe flags=R user=nobody argv=/bin/cat\n"
+
+
+class Site:
+    """A configuration directory; `services` are added to a whole master.cf."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def write(self, parameters: str, services: str = "", master_cf: str = SERVICES) -> "Site":
+        """Write both files; return the site."""
+        text = MAIN_CF.format(directory=self.directory, owner=OWNER) + parameters
+        (self.directory / "main.cf").write_text(text.replace("@", str(self.directory)))
+        (self.directory / "master.cf").write_text(
+            (master_cf.format(port=25) + services).replace("@", str(self.directory))
+        )
+        return self
+
+    def warnings(self) -> list[str]:
+        """Return what is doubtful about a configuration that may start; raises `ConfigError` for another one."""
+        check = Check(str(self.directory))
+        with contextlib.chdir("/"):
+            check.run()
+        return check.warnings
+
+    def refusal(self) -> str:
+        """Return why the configuration may not start."""
+        with pytest.raises(ConfigError) as refused:
+            self.warnings()
+        assert "\n" not in str(refused.value)
+        return str(refused.value).replace(f"{self.directory}/", "")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_checker_calls_the_prepare_function_of_each_program(program: str) -> None:
+    prepare = program_module(PROGRAMS[program]).prepare
+    package = (Path(postillion.__file__).parent.parent / PROGRAMS[program].replace(".", "/")).is_dir()
+    started = importlib.import_module(f"{PROGRAMS[program]}.__main__" if package else PROGRAMS[program])
+    assert started.prepare is prepare
+
+
+def test_complete_site_without_problems_may_start(site: Site) -> None:
+    assert site.write("").warnings() == []
+
+
+STOCK_DEBIAN = """\
+smtpd_banner = $myhostname ESMTP $mail_name (Debian/GNU)
+biff = no
+append_dot_mydomain = no
+readme_directory = no
+smtpd_tls_cert_file=/etc/ssl/certs/ssl-cert-snakeoil.pem
+smtpd_tls_key_file=/etc/ssl/private/ssl-cert-snakeoil.key
+smtpd_tls_security_level=may
+smtp_tls_CApath=/etc/ssl/certs
+smtp_tls_security_level=may
+smtp_tls_session_cache_database = btree:${data_directory}/smtp_scache
+relayhost =
+mailbox_size_limit = 0
+recipient_delimiter = +
+inet_interfaces = loopback-only
+"""
+STOCK_RHEL = """\
+command_directory = /usr/sbin
+data_directory = /var/lib/postfix
+mail_owner = postfix
+unknown_local_recipient_reject_code = 550
+debug_peer_level = 2
+debugger_command = PATH=/bin:/usr/bin ddd $daemon_directory/$process_name $process_id & sleep 5
+sendmail_path = /usr/sbin/sendmail.postfix
+html_directory = no
+smtpd_tls_cert_file = /etc/pki/tls/certs/postfix.pem
+smtpd_tls_security_level = may
+smtp_tls_CAfile = /etc/pki/tls/cert.pem
+smtp_tls_security_level = may
+meta_directory = /etc/postfix
+shlib_directory = /usr/lib64/postfix
+inet_interfaces = localhost
+inet_protocols = ipv4
+"""
+
+
+@pytest.mark.parametrize("stock", [STOCK_DEBIAN, STOCK_RHEL], ids=["Debian", "RHEL"])
+def test_configuration_of_a_distribution_may_start(site: Site, stock: str) -> None:
+    warnings = site.write(stock, VIRTUAL).warnings()
+    assert any("smtp_tls_security_level=may has no effect" in warning for warning in warnings)
+    assert "not started: virtual (virtual), maildrop (pipe)" in warnings[-1]
+
+
+FIRST = f"main.cf, line {LINES + 1}: "
+NEXT = f"master.cf, line {SERVICES.count(chr(10)) + 1}: "
+UNSAFE = [
+    (
+        "virtual_alias_maps = inline:{a=b}",
+        "",
+        "virtual_alias_maps = inline:{a=b} is not supported yet, and mail for alia",
+    ),
+    (
+        "virtual_maps = inline:{a=b}",
+        "",
+        "virtual_maps = inline:{a=b} is not supported yet, and mail for aliases would bou",
+    ),
+    (
+        "canonical_maps = static:x",
+        "",
+        "canonical_maps = static:x is not supported yet, and addresses would stay as they",
+    ),
+    ("sender_canonical_maps = static:x", "", "sender_canonical_maps"),
+    ("recipient_canonical_maps = static:x", "", "recipient_canonical_maps"),
+    ("masquerade_domains = example.org", "", "masquerade_domains"),
+    ("relocated_maps = static:x", "", "relocated_maps"),
+    ("smtp_generic_maps = static:x", "", "smtp_generic_maps"),
+    ("lmtp_generic_maps = static:x", "", "lmtp_generic_maps"),
+    (
+        "header_checks = regexp:/x",
+        "",
+        "header_checks = regexp:/x is not supported yet, and messages would pass unchecked",
+    ),
+    ("mime_header_checks = regexp:/x", "", "mime_header_checks"),
+    ("nested_header_checks = regexp:/x", "", "nested_header_checks"),
+    ("body_checks = regexp:/x", "", "body_checks"),
+    ("smtp_header_checks = regexp:/x", "", "smtp_header_checks"),
+    ("smtp_body_checks = regexp:/x", "", "smtp_body_checks"),
+    ("smtpd_milters = inet:localhost:11332", "", "smtpd_milters"),
+    ("smtpd_milters = { inet:localhost:11332, default_action=accept }", "", "smtpd_milters"),
+    ("non_smtpd_milters = inet:localhost:11332", "", "non_smtpd_milters"),
+    ("content_filter = smtp-amavis:[127.0.0.1]:10024", "", "content_filter"),
+    ("receive_override_options = no_address_mappings", "", "receive_override_options"),
+    ("smtpd_proxy_filter = 127.0.0.1:10024", "", "smtpd_proxy_filter"),
+    ("smtpd_command_filter = pcre:/x", "", "smtpd_command_filter"),
+    ("cleanup_service_name = subcleanup", "", "cleanup_service_name"),
+    (
+        "smtpd_tls_security_level = encrypt",
+        "",
+        "smtpd_tls_security_level = encrypt is not supported yet, and mail would c",
+    ),
+    ("smtpd_enforce_tls = yes", "", "smtpd_enforce_tls"),
+    ("smtpd_tls_wrappermode = yes", "", "smtpd_tls_wrappermode"),
+    ("smtpd_tls_auth_only = yes\nsmtpd_sasl_auth_enable = yes", "", "smtpd_tls_auth_only"),
+    ("smtp_tls_security_level = encrypt", "", "smtp_tls_security_level"),
+    ("smtp_tls_security_level = dane", "", "smtp_tls_security_level"),
+    ("lmtp_tls_security_level = verify", "", "lmtp_tls_security_level"),
+    ("smtp_tls_policy_maps = static:encrypt", "", "smtp_tls_policy_maps"),
+    ("smtp_tls_per_site = static:MUST", "", "smtp_tls_per_site"),
+    ("smtp_tls_wrappermode = yes", "", "smtp_tls_wrappermode"),
+    ("smtp_sasl_auth_enable = yes", "", "smtp_sasl_auth_enable"),
+    ("lmtp_sasl_auth_enable = yes", "", "lmtp_sasl_auth_enable"),
+    ("smtpd_end_of_data_restrictions = check_policy_service unix:x", "", "smtpd_end_of_data_restrictions"),
+    ("smtpd_reject_unlisted_sender = yes", "", "smtpd_reject_unlisted_sender"),
+    ("sender_dependent_relayhost_maps = static:x", "", "sender_dependent_relayhost_maps"),
+    ("sender_dependent_default_transport_maps = static:x", "", "sender_dependent_default_transport_maps"),
+    ("sender_bcc_maps = static:x", "", "sender_bcc_maps"),
+    ("recipient_bcc_maps = static:x", "", "recipient_bcc_maps"),
+    ("always_bcc = archive", "", "always_bcc"),
+    ("mailbox_transport = lmtp:unix:private/dovecot-lmtp", "", "mailbox_transport"),
+    ("fallback_transport = smtp:next.example", "", "fallback_transport"),
+    ("smtpd_upstream_proxy_protocol = haproxy", "", "smtpd_upstream_proxy_protocol"),
+    ("", SUBMISSION + "-o smtpd_tls_security_level=encrypt", "smtpd_tls_security_level = encrypt"),
+    ("", SUBMISSION + "-o smtpd_tls_wrappermode=yes", "smtpd_tls_wrappermode = yes"),
+    ("", SUBMISSION + "-o content_filter=scan:x", "content_filter = scan:x"),
+    ("", SUBMISSION + "-o cleanup_service_name=subcleanup", "cleanup_service_name = subcleanup"),
+    ("smtpd_sasl_auth_enable = yes", SUBMISSION + "-o smtpd_tls_auth_only=yes", "smtpd_tls_auth_only = yes"),
+    ("", "cleanup unix n - n - 0 cleanup -o header_checks=regexp:/x", "header_checks = regexp:/x"),
+    (
+        "",
+        "2525 inet n - n - 1 postscreen",
+        "the program postscreen is not supported yet, and no program would answer on its",
+    ),
+    ("", "policy unix - n n - 0 spawn user=nobody argv=/bin/cat", "the program spawn is not supported yet"),
+    ("", "628 inet n - n - - qmqpd", "the program qmqpd is not supported yet"),
+    ("", "qmgr unix n - n 300 1 oqmgr", "the program oqmgr is not supported yet, and no mail would be delivered"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "service", "said"), UNSAFE)
+def test_unsafe_parameter_without_effect_is_refused(site: Site, parameters: str, service: str, said: str) -> None:
+    refusal = site.write(parameters + "\n", service + "\n").refusal()
+    assert refusal.startswith((NEXT if service else FIRST) + said)
+    assert re.search(r": (remove|let|name|set) ", refusal), "what to do"
+
+
+ASKS_FOR_NOTHING = [
+    "virtual_alias_maps =",
+    "header_checks = ${nothing}",
+    "header_checks =\nmime_header_checks = $header_checks",
+    "smtpd_tls_security_level = none",
+    "smtp_tls_security_level = may",
+    "smtpd_enforce_tls = no",
+    "smtpd_tls_auth_only = yes",
+    "cleanup_service_name = cleanup",
+    "receive_override_options =",
+    "local_login_sender_maps = static:*",
+    "virtual_transport = dovecot\nmail_spool_directory = /var/mail",
+    "postscreen_dnsbl_allowlist_threshold = -1",
+    "virtual_mailbox_base =",
+    "inet_protocols = ipv4\npostscreen_greet_wait = soon",
+    "mydestination =\nrelay_domains = inline:{ { example.net = } }",
+]
+
+
+@pytest.mark.parametrize("parameters", ASKS_FOR_NOTHING)
+def test_value_that_needs_no_missing_feature_is_accepted(site: Site, parameters: str) -> None:
+    site.write(parameters + "\n").warnings()
+
+
+def test_only_parameters_of_started_programs_count(site: Site) -> None:
+    relay = "smtp unix - - n - - smtp\nqmgr unix n - n 300 1 qmgr\n"
+    parameters = "smtpd_tls_security_level = encrypt\nvirtual_alias_maps = static:x\nlmtp_generic_maps = static:x\n"
+    warnings = site.write(parameters, "", relay).warnings()
+    assert [re.sub(r".*line \d+: (\w+)=.*", r"\1", warning) for warning in warnings] == [
+        "smtpd_tls_security_level",
+        "virtual_alias_maps",
+        "lmtp_generic_maps",
+    ]
+    site.write(parameters, SUBMISSION.replace("smtpd", "smtpd -o smtpd_tls_security_level=may"), relay)
+    assert "virtual_alias_maps" in site.refusal()
+
+
+def test_every_unsafe_parameter_is_refused_by_the_programs_that_read_it(site: Site) -> None:
+    for rule in effect.rules():
+        _, kind, *_ = parameters.PARAMETERS[rule.name]
+        value = "yes" if kind == "flag" else "1" if kind.startswith("number") else "encrypt"
+        assert rule.name in site.write(f"{rule.name} = {value}\n").refusal(), rule
+
+
+BAD_INPUT = [
+    ("smtpd_timeout = soon", "", FIRST + 'bad value "soon" for smtpd_timeout: give a time such as 30s'),
+    ("smtp_connect_timeout = -1", "", FIRST + 'bad value "-1" for smtp_connect_timeout'),
+    ("minimal_backoff_time = x", "", FIRST + 'bad value "x" for minimal_backoff_time'),
+    ("relay_destination_concurrency_limit = x", "", FIRST + 'bad value "x" for relay_destination_concurrency_limit'),
+    (
+        "smtp_destination_concurrency_positive_feedback = 3",
+        "",
+        FIRST + 'bad value "3" for smtp_destination_concurrency_p',
+    ),
+    ("mailbox_size_limit = much", "", FIRST + 'bad value "much" for mailbox_size_limit'),
+    ("smtpd_recipient_limit = 4294967296", "", FIRST + 'bad value "4294967296" for smtpd_recipient_limit'),
+    ("smtpd_banner = ${x", "", FIRST + "smtpd_banner: truncated macro reference"),
+    ("", SUBMISSION + "-o smtpd_timeout=soon", NEXT + 'bad value "soon" for smtpd_timeout'),
+    (
+        "",
+        SUBMISSION + "-o { smtpd_helo_required = maybe }",
+        NEXT + 'bad value "maybe" for smtpd_helo_required: give yes',
+    ),
+    ("", "slow unix - - n - 1 smtp -o smtp_helo_timeout=1y", NEXT + 'bad value "1y" for smtp_helo_timeout'),
+    ("", "cleanup unix n - n - 0 cleanup -o hopcount_limit=many", NEXT + 'bad value "many" for hopcount_limit'),
+    (
+        "",
+        "rewrite unix - - n - - trivial-rewrite -o resolve_null_domain=x",
+        NEXT + 'bad value "x" for resolve_null_dom',
+    ),
+    ("", "vacation unix - n n - - pipe -o max_idle=long user=nobody argv=/x", NEXT + 'bad value "long" for max_idle'),
+    ("", SUBMISSION + "-Q", NEXT + "unknown option -Q"),
+    (
+        "alias_maps = hash:@/aliases",
+        "",
+        FIRST + "local_recipient_maps: table hash:aliases: cannot read aliases: No such",
+    ),
+    (
+        "transport_maps = hash:@/t",
+        "",
+        FIRST + "transport_maps: table hash:t: cannot read t: No such file or directory: cr",
+    ),
+    (
+        "transport_maps = hash:@/folder",
+        "",
+        FIRST + "transport_maps: table hash:folder: cannot read folder: Is a directory",
+    ),
+    (
+        "transport_maps = regexp:@/folder",
+        "",
+        FIRST + "transport_maps: table regexp:folder: cannot read folder: Is a direc",
+    ),
+    ("transport_maps = regexp:@/fifo", "", FIRST + "transport_maps: table regexp:fifo: fifo is not a regular file"),
+    ("transport_maps = mysql:/etc/t.cf", "", FIRST + 'transport_maps: "mysql:/etc/t.cf": unknown table type "mysql"'),
+    ("transport_maps = proxy:ldap:/etc/t.cf", "", FIRST + 'transport_maps: "proxy:ldap:/etc/t.cf": unknown table type'),
+    ("local_recipient_maps = hash:@/r", "", FIRST + "local_recipient_maps: table hash:r: cannot read"),
+    ("relay_recipient_maps = hash:@/r", "", FIRST + "relay_recipient_maps: table"),
+    ("virtual_mailbox_maps = hash:@/r", "", FIRST + "virtual_mailbox_domains: table hash:r"),
+    ("virtual_mailbox_domains = hash:@/r", "", FIRST + "virtual_mailbox_domains: table"),
+    ("relay_domains = pgsql:/etc/r", "", FIRST + 'relay_domains: "pgsql:/etc/r": unknown table type "pgsql"'),
+    ("mynetworks = cidr:@/n", "", FIRST + "mynetworks: table cidr:n: cannot read"),
+    ("fast_flush_domains = hash:@/f", "", FIRST + "fast_flush_domains: table hash:f"),
+    ("mailbox_command_maps = hash:@/m", "", FIRST + "mailbox_command_maps: table hash:m"),
+    ("", SUBMISSION + "-o local_recipient_maps=hash:@/r", NEXT + "local_recipient_maps: table hash:r: cannot read"),
+    ("smtpd_client_restrictions = trusted", "", FIRST + 'smtpd_client_restrictions: "trusted" is no restriction'),
+    (
+        "smtpd_restriction_classes = trusted\nsmtpd_client_restrictions = trusted",
+        "",
+        f'main.cf, line {LINES + 2}: smtpd_client_restrictions: "trusted" is a restriction class',
+    ),
+    (
+        "smtpd_data_restrictions = reject_rbl_client x",
+        "",
+        FIRST + 'smtpd_data_restrictions: "reject_rbl_client" is not',
+    ),
+    (
+        "",
+        SUBMISSION + "-o smtpd_sender_restrictions=ours",
+        NEXT + 'smtpd_sender_restrictions: "ours" is no restriction',
+    ),
+    (
+        "smtpd_relay_restrictions = permit",
+        "",
+        FIRST + "smtpd_relay_restrictions and smtpd_recipient_restrictions would",
+    ),
+    ("smtpd_python_handler = nowhere:Policy", "", FIRST + "smtpd_python_handler: nowhere:Policy: ModuleNotFoundError"),
+    (
+        "default_transport = dovecot",
+        "",
+        FIRST + 'default_transport: "dovecot" gives mail to "dovecot", a service that mas',
+    ),
+    (
+        "default_transport = maildrop:x",
+        VIRTUAL,
+        FIRST + 'default_transport: "maildrop:x" gives mail to "maildrop", and it',
+    ),
+    (
+        "virtual_mailbox_domains = box.example",
+        VIRTUAL,
+        'main.cf: virtual_transport: "virtual" gives mail to "virtual", an',
+    ),
+    (
+        "local_transport = anvil",
+        "",
+        FIRST + 'local_transport: "anvil" gives mail to "anvil", and its program anvil deliv',
+    ),
+    (
+        "relay_transport = x\nrelay_domains = example.net",
+        "",
+        FIRST + 'relay_transport: "x" gives mail to "x", a service',
+    ),
+    (
+        "transport_maps = inline:{ a.example=maildrop: }",
+        VIRTUAL,
+        FIRST + 'transport_maps: "maildrop:" gives mail to "mai',
+    ),
+    (
+        "transport_maps = static:far:x",
+        "",
+        FIRST + 'transport_maps: "far:x" gives mail to "far", a service that master.cf',
+    ),
+    (
+        "transport_maps = regexp:@/ways",
+        VIRTUAL,
+        FIRST + 'transport_maps: "maildrop:" gives mail to "maildrop", and its p',
+    ),
+    ("", "qmgr unix n - n 300 1 qmgr -o default_transport=far", NEXT + 'default_transport: "far" gives mail to "far"'),
+]
+
+
+@pytest.mark.parametrize(("parameters", "service", "said"), BAD_INPUT)
+def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, service: str, said: str) -> None:
+    (site.directory / "folder").mkdir()
+    os.mkfifo(site.directory / "fifo")
+    (site.directory / "ways").write_text("/^(.*)@b.example/ $1:\n/@a.example/ maildrop:\n")
+    refusal = site.write(parameters + "\n", service + "\n").refusal()
+    assert refusal.startswith(said)
+    assert refusal.count(": ") >= 2, "what is wrong, and what to do"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "service", "warning"),
+    [
+        (
+            "virtual_mailbox_base =",
+            "",
+            FIRST + 'bad value "" for virtual_mailbox_base: give a value that is not empty; no',
+        ),
+        (
+            "smtpd_tls_security_level = may",
+            "",
+            FIRST + "smtpd_tls_security_level=may has no effect: Postillion does not",
+        ),
+        ("", SUBMISSION + "-o smtpd_tls_ask_ccert=yes", NEXT + "smtpd_tls_ask_ccert=yes has no effect"),
+        (
+            "",
+            "cleanup unix n - n - 0 cleanup -o hopcount_limit=9",
+            NEXT + "-o hopcount_limit of cleanup has no effect: cl",
+        ),
+        ("", SUBMISSION + "-o smtpd_recipient_limits=9", ""),
+        ("mailbox_delivery_lock = maybe", "", 'mailbox_delivery_lock: "maybe" is not known'),
+        ("transport_maps = regexp:@/ways", "", "ways, line 1: expected /pattern/flags: the rule is ignored"),
+    ],
+)
+def test_doubtful_setting_gives_warning(site: Site, parameters: str, service: str, warning: str) -> None:
+    (site.directory / "ways").write_text("example smtp:\n")
+    warnings = [text.replace(f"{site.directory}/", "") for text in site.write(parameters + "\n", service).warnings()]
+    assert [text for text in warnings if text.startswith(warning)] or not warning, warnings
+
+
+def test_a_missing_file_of_a_default_is_a_warning(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = site.directory / "aliases"
+    name, kind, _, *rest = parameters.PARAMETERS["alias_maps"]
+    monkeypatch.setitem(parameters.PARAMETERS, "alias_maps", (name, kind, f"hash:{missing}", *rest))
+    site.write("")
+    main_cf = site.directory / "main.cf"
+    main_cf.write_text(main_cf.read_text().replace("alias_maps =\n", ""))
+    assert f"{main_cf}: local_recipient_maps: table hash:{missing}: cannot read" in site.warnings()[0]
+
+
+POLICY = """\
+import os, sys
+print("ok")
+if "{end}" == "leaves":
+    sys.exit("I leave")
+class Policy:
+    def __init__(self):
+        if "{end}" == "fails":
+            raise RuntimeError(f"user {{os.getuid()}}")
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        return "250 OK"
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("fails", "smtpd_python_handler: policy_that_fails:Policy: RuntimeError: user {uid}: give module:Class"),
+        ("leaves", "smtpd could not start: the site's code ended it (exit status 1): see smtpd_python_handler"),
+        ("", ""),
+    ],
+)
+def test_the_site_s_code_is_loaded_with_the_rights_of_mail_owner(site: Site, end: str, said: str) -> None:
+    for parent in (site.directory, *site.directory.parents[:-1]):
+        if parent.stat().st_uid == os.geteuid():
+            parent.chmod(parent.stat().st_mode | 0o011)
+    site.directory.chmod(0o755)
+    name = f"policy_that_{end or 'works'}"
+    (site.directory / f"{name}.py").write_text(POLICY.format(end=end))
+    site.write(f"smtpd_python_handler = {name}:Policy\n")
+    if said:
+        assert said.format(uid=pwd.getpwnam(OWNER).pw_uid) in site.refusal()
+    else:
+        assert site.warnings() == []

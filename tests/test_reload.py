@@ -1,0 +1,151 @@
+"""Start and reload with bad input: one line, exit status 1, the old configuration in force, no session cut."""
+
+import os
+import re
+import signal
+import smtplib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.mta import Site, listening, local_user, running, wait_for
+
+SESSIONS = 100
+
+BAD_INPUT = [
+    (
+        "value of a wrong type in -o",
+        "",
+        "-o smtpd_timeout=soon",
+        r'master\.cf, line \d+: bad value "soon" for smtpd_timeout',
+    ),
+    ("value of a wrong type", "smtpd_timeout = soon", "", r'main\.cf, line \d+: bad value "soon" for smtpd_timeout'),
+    (
+        "table without a file",
+        "transport_maps = hash:{etc}/none",
+        "",
+        r"main\.cf, line \d+: transport_maps: .*No such file",
+    ),
+    ("unreadable table", "transport_maps = hash:{etc}/folder", "", r"main\.cf, line \d+: transport_maps: .*directory"),
+    (
+        "table of an unknown type",
+        "transport_maps = mysql:{etc}/t",
+        "",
+        r'main\.cf, line \d+: .*unknown table type "mysql"',
+    ),
+    ("unknown class", "", "-o smtpd_client_restrictions=ours", r'master\.cf, line \d+: .*"ours" is no restriction'),
+    (
+        "unsafe parameter",
+        "virtual_alias_maps = static:x",
+        "",
+        r"main\.cf, line \d+: virtual_alias_maps = .* would bounce",
+    ),
+    ("no service", "master_service_disable = inet unix", "", r"master\.cf: no service to start"),
+]
+NAMES = [name for name, *_ in BAD_INPUT]
+
+
+class Files:
+    """The two files of a site, and their good text."""
+
+    def __init__(self, site: Site) -> None:
+        self.main_cf, self.master_cf = site.etc / "main.cf", site.etc / "master.cf"
+        self.good = self.main_cf.read_text(), self.master_cf.read_text()
+        self.etc = site.etc
+        (site.etc / "folder").mkdir()
+
+    def spoil(self, parameter: str, override: str) -> None:
+        """Add a parameter to main.cf and an override to the line of smtpd."""
+        main_cf, master_cf = self.good
+        self.main_cf.write_text(f"{main_cf}{parameter.format(etc=self.etc)}\n")
+        self.master_cf.write_text(re.sub(r"(?m) smtpd$", f" smtpd {override}", master_cf))
+
+    def restore(self, more: str = "") -> None:
+        """Write the good text again, with `more` at the end of main.cf."""
+        self.main_cf.write_text(self.good[0] + more)
+        self.master_cf.write_text(self.good[1])
+
+
+def postillion(site: Site, command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*site.command("postillion"), command], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def refusal(result: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line of a command that refused."""
+    assert (result.returncode, result.stdout) == (1, "")
+    found = re.fullmatch(r"postillion: fatal: (.*: .*)\n", result.stderr)
+    assert found is not None, result.stderr
+    return found[1]
+
+
+def test_refused_reload_changes_nothing_and_ends_no_session(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    files = Files(site)
+    with running(site):
+        sessions = [smtplib.SMTP("127.0.0.1", site.port, timeout=30) for _ in range(SESSIONS)]
+        try:
+            for session in sessions:
+                assert session.ehlo("client.example")[0] == 250
+            master = int((site.queue / "pid" / "master.pid").read_text())
+            for number, (name, parameter, override, said) in enumerate(BAD_INPUT, 1):
+                files.spoil(parameter, override)
+                assert re.search(said, refusal(postillion(site, "reload"))), name
+                os.kill(master, signal.SIGHUP)
+                wait_for(f"the refusal: {name}", lambda n=number: site.log_text().count("reload refused") == n)  # type: ignore[misc]
+                line = site.log_text().rpartition("reload refused, the old configuration stays in force: ")[2]
+                assert re.search(said, line), name
+                assert all(session.noop()[0] == 250 for session in sessions), name
+            # An agent that starts now, for the first time, goes by the configuration in force as well.
+            user = f"{local_user()}@example.org"
+            assert sessions[-1].sendmail("a@example.net", [user], b"Subject: x\r\n\r\ny\r\n") == {}
+            wait_for("the message", lambda: site.maildir(local_user()))
+            files.restore("smtpd_banner = $myhostname ESMTP another\n")
+            assert postillion(site, "reload").returncode == 0
+            wait_for("the new configuration", lambda: b"another" in greeting(site))
+            assert all(session.noop()[0] == 250 for session in sessions)
+        finally:
+            for session in sessions:
+                session.close()
+
+
+def greeting(site: Site) -> bytes:
+    """Return the greeting of a new session."""
+    with smtplib.SMTP() as session:
+        return session.connect("127.0.0.1", site.port)[1]
+
+
+@pytest.mark.parametrize(("parameter", "override", "said"), [row[1:] for row in BAD_INPUT], ids=NAMES)
+def test_start_and_check_refuse_bad_input(tmp_path: Path, parameter: str, override: str, said: str) -> None:
+    site = Site(tmp_path)
+    Files(site).spoil(parameter, override)
+    for command in ("check", "start"):
+        assert re.search(said, refusal(postillion(site, command)))
+    assert not listening(site.port)
+    assert postillion(site, "status").returncode == 1
+
+
+@pytest.mark.parametrize("stale", ["a process that runs", "no process", "no number", "empty"])
+def test_stale_pid_file_does_not_block_start(tmp_path: Path, stale: str) -> None:
+    site = Site(tmp_path)
+    (site.queue / "pid").mkdir()
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    text = {"a process that runs": f"{os.getpid():>12}\n", "no process": f"{gone.pid:>12}\n", "no number": "x\n"}
+    for path in (site.queue / "pid" / "master.pid", site.directory / "data" / "master.lock"):
+        path.write_text(text.get(stale, ""))
+    assert postillion(site, "status").returncode == 1
+    with running(site):
+        assert greeting(site).startswith(b"mx.example.org")
+
+
+def test_start_after_kill_of_master_takes_over(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    with running(site):
+        master = int((site.queue / "pid" / "master.pid").read_text())
+        os.kill(master, signal.SIGKILL)
+        assert postillion(site, "start").returncode == 0
+        assert int((site.queue / "pid" / "master.pid").read_text()) != master
+        assert greeting(site).startswith(b"mx.example.org")
