@@ -611,7 +611,6 @@ async def test_disconnect_of_client_cancels_the_auth_exchange(tmp_path: Path) ->
     [
         ([], Passwords, ""),
         (["smtpd_sasl_auth_enable = yes"], Recorder, "smtpd_sasl_auth_enable = yes has no effect"),
-        (["smtpd_sasl_auth_enable = yes", "smtpd_tls_auth_only = yes"], Passwords, "AUTH is not offered"),
     ],
 )
 async def test_auth_is_not_offered_when_it_cannot_work(
