@@ -1,9 +1,9 @@
 //! The content of BDAT's chunks in wire form (RFC 3030 §2).
 //!
-//! A chunk's length says where it ends, so a lone dot means nothing in it. Once stored, content is relayed by DATA,
-//! where a lone dot does: dots at the start of a line are stuffed here, LF alone becomes CRLF, and the last line gets
-//! an end. What `feed` gives out has the form that `data` gives out, whatever the chunks held and wherever they were
-//! cut. A CR that ends no line passes through, as it does there: cleanup decides about it.
+//! The length of a chunk says where it ends, so a lone dot has no meaning in it. DATA relays the stored content later, and
+//! there a lone dot ends the message. So dots at the start of a line are stuffed here, LF alone becomes CRLF, and the last
+//! line gets an end. The output of `feed` has the same form as that of `data`, for any chunks. A CR that ends no line
+//! passes through, as in `data`: cleanup decides about it.
 
 use memchr::memchr;
 
@@ -137,7 +137,7 @@ mod tests {
         }
 
         #[test]
-        fn what_comes_out_can_be_sent_by_data(chunks in octets(), step in 1usize..8) {
+        fn the_output_can_be_sent_by_data(chunks in octets(), step in 1usize..8) {
             let (wire, octets, _) = read(&chunks, step);
             let framed = [CRLF, &wire[..]].concat();
             prop_assert!(!framed.windows(5).any(|w| w == b"\r\n.\r\n"));

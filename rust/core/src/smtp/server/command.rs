@@ -124,7 +124,7 @@ fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t')
 }
 
-/// What the parser of arguments must know of the site.
+/// The settings of the parser of arguments.
 #[derive(Debug, Clone, Default)]
 pub struct Dialect {
     /// `strict_rfc821_envelopes`
@@ -135,7 +135,7 @@ pub struct Dialect {
     pub strict_smtputf8: bool,
     /// `message_size_limit`, 0 for none.
     pub message_size_limit: u64,
-    /// What an address may look like beyond RFC 5321.
+    /// The forms of addresses beyond RFC 5321.
     pub syntax: Syntax,
 }
 
@@ -151,7 +151,7 @@ impl Dialect {
 /// The arguments of MAIL.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MailArguments {
-    /// Who gets the report if something goes wrong.
+    /// The reverse path: reports go to it.
     pub reverse_path: Path,
     /// SIZE=, octets; 0 when the client did not say.
     pub size_octets: u64,
@@ -167,10 +167,10 @@ pub struct MailArguments {
     pub auth: Option<Box<str>>,
 }
 
-/// Why arguments were not taken.
+/// The reason why arguments were refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    /// The address is none: the reply, and the address for the log.
+    /// A bad address: the reply, and the address for the log.
     Address(Reply, Box<str>),
     /// Anything else.
     Other(Reply),
@@ -179,7 +179,7 @@ pub enum Refused {
 }
 
 impl MailArguments {
-    /// What `FROM:<...> ...` says. RFC 5321 §4.1.1.2.
+    /// Parse `FROM:<...> ...`. RFC 5321 §4.1.1.2.
     pub fn parse(arguments: &str, dialect: &Dialect) -> Result<Self, Refused> {
         let syntax = || Refused::Other(Reply::new(501, [5, 4], "Syntax: MAIL FROM:<address>"));
         let text = strip_keyword(arguments, "FROM:").ok_or_else(syntax)?;
@@ -208,7 +208,7 @@ impl MailArguments {
                 if value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
                     return bad("Bad message size syntax");
                 }
-                // What a file's size cannot be is refused whatever the limit.
+                // A number above the largest file size is refused, whatever the limit.
                 self.size_octets = match value.parse() {
                     Ok(octets) if octets <= SIZE_MAX_OCTETS => octets,
                     _ => {
@@ -295,7 +295,7 @@ pub fn rcpt_parameters(recipient: &Recipient) -> Vec<String> {
 /// The arguments of RCPT.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RcptArguments {
-    /// Who is to get the message.
+    /// The recipient.
     pub forward_path: Path,
     /// NOTIFY=
     pub notify: Notify,
@@ -304,7 +304,7 @@ pub struct RcptArguments {
 }
 
 impl RcptArguments {
-    /// What `TO:<...> ...` says; `smtputf8`: MAIL asked for it. RFC 5321 §4.1.1.3.
+    /// Parse `TO:<...> ...`; `smtputf8`: MAIL has the parameter. RFC 5321 §4.1.1.3.
     pub fn parse(arguments: &str, dialect: &Dialect, smtputf8: bool) -> Result<Self, Refused> {
         let syntax = || Refused::Other(Reply::new(501, [5, 4], "Syntax: RCPT TO:<address>"));
         let text = strip_keyword(arguments, "TO:").ok_or_else(syntax)?;
@@ -353,7 +353,7 @@ fn must_declare_smtputf8() -> Refused {
     Refused::Other(Reply::new(553, [6, 7], "Must declare SMTPUTF8 to send unicode address"))
 }
 
-/// What follows `FROM:` or `TO:`, without leading blanks.
+/// The text behind `FROM:` or `TO:`, without leading blanks.
 fn strip_keyword<'a>(arguments: &'a str, keyword: &str) -> Option<&'a str> {
     let head = arguments.get(..keyword.len())?;
     let rest = head.eq_ignore_ascii_case(keyword).then(|| arguments[keyword.len()..].trim_start_matches(is_blank))?;

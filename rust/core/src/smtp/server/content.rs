@@ -57,7 +57,7 @@ impl Server {
                 let (place, sender) = (self.place(), self.sender().map(str::to_owned));
                 self.log_reject(&place, &reply, sender.as_deref(), None);
                 self.put(&reply);
-                // What else it says may be meant for a server that reads lines otherwise.
+                // The rest of the input may be meant for a server that reads lines differently.
                 self.close(Ending::Orderly);
                 true
             }

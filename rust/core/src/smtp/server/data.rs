@@ -1,31 +1,31 @@
 //! Where a message ends (RFC 5321 §4.1.1.4, §4.5.2, §2.3.8).
 //!
-//! Bytes in, runs out: `feed` gives slices of its input and never copies. Only CRLF "." CRLF ends a message; what
-//! comes out keeps its dot-stuffing and is stored and relayed as it is. A line that ends in LF alone is given a CR
-//! (`smtpd_forbid_bare_newline = normalize`), so no octet that the next server could take for an end goes through.
+//! Octets in, runs out: `feed` returns slices of its input and never copies. Only CRLF "." CRLF ends a message. The output
+//! keeps its dot-stuffing; it is stored and relayed unchanged. A line that ends in LF alone gets a CR
+//! (`smtpd_forbid_bare_newline = normalize`), so the next server cannot see an end where this one saw none.
 //! The rejected alternative, to end a message also at LF "." LF, lets a sender hide a second message in the first
 //! (CVE-2023-51764); it exists as `Ending::AnyLine` for sites that say `smtpd_forbid_bare_newline = no`.
 
 use memchr::memchr;
 
-/// What ends a message.
+/// The end of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ending {
     /// CRLF "." CRLF.
     #[default]
     Standard,
-    /// A line that holds one dot, whatever ends it and the line before.
+    /// A line that holds one dot, with any line end.
     AnyLine,
     /// CRLF "." CRLF, and a bare LF is text that stays as it is: for an owner that relays nothing by itself.
     Verbatim,
 }
 
-/// What the bytes were.
+/// The result of reading octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Run<'a> {
     /// Content in wire form: CRLF line ends but for stray CRs (`Verbatim`: and stray LFs), dots stuffed.
     Content(&'a [u8]),
-    /// Nothing that can be told yet: give more.
+    /// More octets are needed.
     More,
     /// The message is over; the bytes behind belong to the next command.
     End,

@@ -1,18 +1,18 @@
-//! What a peer has said and nobody has taken yet: by line, by count, or as a whole message.
+//! The input of a peer that the owner has not taken yet: by line, by count, or as a whole message.
 //!
-//! Bytes in, pieces out. The owner decides what comes next, so nothing is read ahead as anything: octets behind a line
-//! or a message stay octets. A line is bounded by a limit, a message by its `Bounds`; octets that wait are the owner's to
-//! bound, who stops reading while `len` is too much (and does not while a message is read: that waits for nothing).
+//! Octets in, pieces out. The owner decides what comes next, so octets behind a line or a message stay octets. A limit
+//! bounds a line, and `Bounds` a message. The owner bounds the octets that wait: it stops reading while `len` is too large,
+//! but not while a message is read.
 
 use super::whole::{Bounds, Fault, WholeMessage};
 use memchr::memmem;
 
-/// What was found of a line.
+/// The result of a search for a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
-    /// So many octets, its end included.
+    /// The line has this number of octets, its end included.
     Whole(usize),
-    /// So many octets and more belong to a line that is longer than the limit.
+    /// At least this number of octets belong to a line that is longer than the limit.
     Overlong(usize),
     /// Its end has not come yet.
     More,
@@ -50,13 +50,13 @@ impl Intake {
         let seen = &waiting[..waiting.len().min(self.line_limit + end.len())];
         match memmem::find(seen, end) {
             Some(at) => Line::Whole(at + end.len()),
-            // What could be the beginning of the end stays.
+            // A possible start of the line end stays.
             None if seen.len() == self.line_limit + end.len() => Line::Overlong(seen.len() + 1 - end.len()),
             None => Line::More,
         }
     }
 
-    /// Take at most so many octets.
+    /// Take at most `most` octets.
     pub fn take(&mut self, most: usize) -> &[u8] {
         if self.start == self.octets.len() {
             self.clear();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_taken_in_pieces() {
+    fn input_is_taken_in_pieces() {
         let mut intake = Intake::new(LIMIT);
         intake.feed(b"abcdef");
         assert_eq!(intake.take(2), b"ab");

@@ -1,8 +1,8 @@
-//! A message as one piece, for an owner that takes it so: unstuffed, within limits (RFC 5321 §4.5.2, §4.5.3.1.6).
+//! A message as one piece: unstuffed, within limits (RFC 5321 §4.5.2, §4.5.3.1.6).
 //!
-//! Bytes in, used bytes out. `DataReader` says where the message ends, `Unstuffer` takes the dots; here is what is kept
-//! of it. A message above a limit is read to its end all the same, and nothing of it is kept: stopping early would let
-//! its text be read as commands.
+//! Octets in, number of used octets out. `DataReader` finds the end of the message, `Unstuffer` removes the dots, and the
+//! content is kept here. A message above a limit is read to its end and discarded: stopping early would let its text be
+//! read as commands.
 
 use super::data::{DataReader, Ending, Run};
 use crate::mail::stuff::Unstuffer;
@@ -10,7 +10,7 @@ use memchr::memchr;
 
 const CRLF_OCTETS: usize = 2;
 
-/// What a message may have.
+/// The limits of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Octets of a line, with its CRLF and the dot that stuffs it.
@@ -19,7 +19,7 @@ pub struct Bounds {
     pub message_octets: Option<u64>,
 }
 
-/// Why nothing is kept of a message.
+/// The reason why a message was discarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// A line is longer than `line_octets`.
