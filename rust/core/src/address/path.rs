@@ -74,12 +74,12 @@ impl Path {
             None if domain.is_empty() => None,
             None => return Err(PathError),
         };
-        let local = quote(&local);
-        let local_octets = local.len();
-        let text = match local {
+        let quoted = quote(&local);
+        let local_octets = quoted.len();
+        let text = match (&local, &quoted) {
             // The mailbox has its one form already.
-            Cow::Borrowed(_) if !mailbox.starts_with('"') => mailbox.into(),
-            local => [&*local, domain].concat().into(),
+            (Cow::Borrowed(_), Cow::Borrowed(_)) => mailbox.into(),
+            _ => [&*quoted, domain].concat().into(),
         };
         Ok(Self { text, local_octets, domain_kind })
     }
