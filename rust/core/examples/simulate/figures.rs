@@ -1,4 +1,4 @@
-//! What is seen of a run, and how it is written: one JSON object.
+//! The figures of a run, as one JSON object.
 
 use crate::traffic::{Fate, SECOND_US, Traffic};
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ const FAIRNESS_MESSAGES: u32 = 20;
 const MINUTE_US: u64 = 60 * SECOND_US;
 const UNTRIED: u64 = u64::MAX;
 
-/// One look at the run.
+/// A sample of the run.
 struct Sample {
     at_us: u64,
     in_flight: [u32; 4],
@@ -29,7 +29,7 @@ struct Sample {
     delivered: u64,
 }
 
-/// What is seen of a run.
+/// The figures of a run.
 pub struct Figures<'a> {
     traffic: &'a Traffic,
     /// From a message's arrival to its first job.

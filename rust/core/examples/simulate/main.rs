@@ -40,7 +40,7 @@ fn usual() -> Options {
     }
 }
 
-/// What main.cf would say.
+/// The parameters of main.cf.
 fn settings() -> (Settings, TransportSettings) {
     let mut settings = Settings::default();
     settings.lifetimes.maximal_queue_us = LIFETIME_US;

@@ -1,4 +1,4 @@
-//! What arrives, and how the world answers: all of it a function of the seed.
+//! The traffic of a run and the behaviour of its destinations, as a function of the seed.
 //!
 //! Nothing is drawn from a stream, so nothing depends on the order of questions: message `n` has the same recipients
 //! whenever it is asked for, and an envelope need not be kept. Only additions, products and square roots are used,
@@ -11,22 +11,22 @@ use postillion_core::mail::id::{QueueId, SLOT_BITS};
 pub const SECOND_US: u64 = 1_000_000;
 /// The wall clock when the simulation begins.
 pub const START_US: u64 = 1_795_000_000 * SECOND_US;
-/// Every so many-th message has several recipients.
+/// One message of this number has several recipients.
 const SEVERAL_EVERY: u64 = 10;
-/// And at most so many.
+/// Maximum number of recipients of such a message.
 const SEVERAL_MAX: u64 = 5;
-/// A destination with an outage is dead for so long from the start.
+/// Time from the start until a destination with an outage works.
 const OUTAGE_US: u64 = 1800 * SECOND_US;
 /// A dead host answers nothing: `smtp_connect_timeout`.
 const CONNECT_TIMEOUT_US: u64 = 30 * SECOND_US;
-/// What a recipient adds to the time of a job.
+/// Time of each recipient in a delivery.
 const RECIPIENT_US: u64 = 2_000;
-/// A greylisting host takes mail that is so old.
+/// Age of mail that a greylisting host accepts.
 const GREYLISTED_US: u64 = 300 * SECOND_US;
-/// One recipient in so many does not exist.
+/// One recipient of this number does not exist.
 const UNKNOWN_EVERY: u64 = 400;
 
-/// What is simulated.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Everything follows from it.
@@ -64,7 +64,7 @@ pub enum Fate {
     Dead,
 }
 
-/// How a recipient fares.
+/// The result of a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Taken.
@@ -79,7 +79,7 @@ pub enum Verdict {
 
 /// The traffic of a run.
 pub struct Traffic {
-    /// What was asked for.
+    /// The options.
     pub options: Options,
     /// Sums of the destinations' shares.
     shares: Vec<f64>,
@@ -169,7 +169,7 @@ impl Traffic {
         Envelope { arrival_us, size_octets: 4096, ..Envelope::plain(self.id(n), "s@example.org", recipients) }
     }
 
-    /// At most so many of a message's recipients, from this one on.
+    /// Return at most `most` of a message's recipients, from this one on.
     pub fn some_recipients(&self, n: u64, from: u64, most: u64) -> Vec<Recipient> {
         let recipient = |index| {
             let destination = self.destination(n, index);
@@ -223,7 +223,7 @@ impl Traffic {
         (mean_us as f64 * 0.5 / unit.sqrt()) as u64 + recipients as u64 * RECIPIENT_US
     }
 
-    /// How a recipient fares at an attempt.
+    /// Return the result of a recipient at an attempt.
     pub fn verdict(&self, n: u64, index: u32, destination: u64, began_us: u64) -> Verdict {
         if self.unreachable(destination, began_us) {
             Verdict::Unreachable

@@ -24,10 +24,10 @@ const SMTP_AGENTS: u32 = 4;
 /// Reports under way at a time, and what one takes.
 const BOUNCE_CAPACITY: u32 = 20;
 const BOUNCE_US: u64 = 5_000;
-/// The simulation looks at itself so often.
+/// Interval between two samples of the figures.
 pub const SAMPLE_US: u64 = 10_000_000;
-/// Turns at one moment before it counts as standing still.
-const TURNS_MAX: u32 = 1_000_000;
+/// Maximum number of rounds at one moment of virtual time.
+const ROUNDS_MAX: u32 = 1_000_000;
 
 /// A set of numbers.
 struct Bits(Vec<u64>);
@@ -50,7 +50,7 @@ impl Bits {
 /// A job under way.
 struct Flight {
     job: Job,
-    peer: u32,
+    agent: u32,
     began_us: u64,
 }
 
@@ -83,10 +83,10 @@ impl<'a> World<'a> {
         let mut scheduler = Scheduler::new(settings.clone(), now);
         scheduler.configure_transport(None, transport);
         let mut agents = HashMap::new();
-        for peer in 0..SMTP_AGENTS {
+        for agent in 0..SMTP_AGENTS {
             let capacity = traffic.options.capacity / SMTP_AGENTS;
-            agents.insert(peer, (capacity, 0));
-            scheduler.agent(peer, "smtp", capacity, now);
+            agents.insert(agent, (capacity, 0));
+            scheduler.agent(agent, "smtp", capacity, now);
         }
         agents.insert(SMTP_AGENTS, (BOUNCE_CAPACITY, 0));
         scheduler.agent(SMTP_AGENTS, "bounce", BOUNCE_CAPACITY, now);
@@ -116,15 +116,15 @@ impl<'a> World<'a> {
         let traffic = self.traffic;
         let mut arrivals = traffic.order().peekable();
         let mut sample_us = 0;
-        let mut turns = 0;
+        let mut rounds = 0;
         while self.removed < traffic.messages() {
             let arrival_us = arrivals.peek().map(|(at_us, _)| *at_us);
             let end_us = self.ends.peek().map(|Reverse((at_us, _))| *at_us);
             let due_us = self.scheduler.deadline().map(|due_us| due_us.saturating_sub(MONO_US));
             let next = [arrival_us, end_us, due_us].into_iter().flatten().min();
             let next_us = next.expect("mail waits for nothing").max(self.at_us);
-            turns = if next_us > self.at_us { 0 } else { turns + 1 };
-            assert!(turns < TURNS_MAX, "time stands still");
+            rounds = if next_us > self.at_us { 0 } else { rounds + 1 };
+            assert!(rounds < ROUNDS_MAX, "time stands still");
             while sample_us <= next_us {
                 self.sample(sample_us);
                 sample_us += SAMPLE_US;
@@ -138,7 +138,7 @@ impl<'a> World<'a> {
                 self.arrive(n);
             }
             self.scheduler.tick(self.now());
-            self.settle();
+            self.run_events();
         }
         assert!(self.flights.is_empty(), "a job is about a message that is gone");
         for number in 0..traffic.recipients() as usize {
@@ -175,8 +175,8 @@ impl<'a> World<'a> {
     /// The job that ends first ends.
     fn answer(&mut self) {
         let Some(Reverse((_, number))) = self.ends.pop() else { return };
-        let Flight { job, peer, began_us } = self.flights.remove(&number).expect("it was begun");
-        self.agents.get_mut(&peer).expect("it was given to an agent").1 -= 1;
+        let Flight { job, agent, began_us } = self.flights.remove(&number).expect("it was begun");
+        self.agents.get_mut(&agent).expect("it was given to an agent").1 -= 1;
         let n = self.traffic.number(job.envelope.id);
         let mut site = None;
         let mut recipients = Vec::with_capacity(job.recipients.len());
@@ -219,7 +219,7 @@ impl<'a> World<'a> {
         self.scheduler.result(JobResult { job: job.job, id: job.envelope.id, site, recipients }, self.now());
     }
 
-    fn settle(&mut self) {
+    fn run_events(&mut self) {
         while let Some(event) = self.scheduler.next_event(self.now()) {
             match event {
                 Event::Note(fact) => self.fact(&fact),
@@ -246,7 +246,7 @@ impl<'a> World<'a> {
                     self.scheduler.resolved(&address, "smtp", domain, None, self.now());
                 }
                 Event::NeedAgent { transport } => panic!("{transport} has its agents"),
-                Event::Deliver { peer, job } => self.deliver(peer, *job),
+                Event::Deliver { agent, request } => self.deliver(agent, *request),
             }
         }
     }
@@ -276,11 +276,11 @@ impl<'a> World<'a> {
         self.figures.opened(n, -1);
     }
 
-    fn deliver(&mut self, peer: u32, job: Job) {
+    fn deliver(&mut self, agent: u32, job: Job) {
         self.note(self.at_us);
         self.note(job.job);
-        self.note(u64::from(peer));
-        let (capacity, busy) = self.agents.get_mut(&peer).expect("a job goes to an agent that is there");
+        self.note(u64::from(agent));
+        let (capacity, busy) = self.agents.get_mut(&agent).expect("a job goes to an agent that is there");
         *busy += 1;
         assert!(busy <= capacity, "an agent has more jobs than it takes");
         let n = self.traffic.number(job.envelope.id);
@@ -307,7 +307,7 @@ impl<'a> World<'a> {
             _ => BOUNCE_US,
         };
         self.ends.push(Reverse((self.at_us + took_us.max(1), job.job)));
-        self.flights.insert(job.job, Flight { job, peer, began_us: self.at_us });
+        self.flights.insert(job.job, Flight { job, agent, began_us: self.at_us });
     }
 
     fn sample(&mut self, at_us: u64) {
