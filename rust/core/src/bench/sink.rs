@@ -16,14 +16,14 @@ use std::time::Duration;
 pub const WAITS: i8 = 1;
 /// The connection is to be closed.
 pub const DONE: i8 = -1;
-/// A source's header field stands within so many octets, or is not there.
+/// Maximum number of octets before the end of a source's header field.
 const HEAD_OCTETS: usize = 8 * 1024;
-/// Runs whose messages are told apart; those of further runs are counted, and not looked at for second copies.
+/// Maximum number of runs in which second copies are noticed; messages of further runs are only counted.
 const RUNS_MAX: usize = 64;
-/// Messages of a run that are told apart.
+/// Maximum number of messages of a run in which second copies are noticed.
 const NUMBERS_MAX: u64 = 1 << 30;
 
-/// What all dialogues of a sink share.
+/// The part of a sink that all its dialogues share.
 pub struct Shared {
     config: Arc<ServerConfig>,
     faults: Vec<Fault>,

@@ -217,7 +217,7 @@ impl Dialogue for Source {
         (!self.output.is_empty()).then(|| std::mem::take(&mut self.output))
     }
 
-    /// What was not answered counts as that.
+    /// Count the messages without a reply as unanswered.
     fn lost(&mut self) {
         let mut counts = self.tally.counts();
         if self.number.take().is_some() {
@@ -243,7 +243,7 @@ mod tests {
         (Source::new(plan, Arc::clone(&tally), number, Instant::now()), tally)
     }
 
-    /// What the client says to `reply`; of a message only that there was one.
+    /// Return the client's answer to `reply`; a message is shortened to one word.
     fn answer(source: &mut Source, reply: &str) -> (i8, String) {
         let code = source.receive(reply.as_bytes(), 0.0);
         let said = String::from_utf8(source.take_output().unwrap_or_default()).unwrap();
