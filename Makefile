@@ -50,7 +50,7 @@ lint: build
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest postillion._core
 
-## House English: the words to replace in comments, docs, texts and names. FILES="a b": these alone; WORD=settle: this
+## House English: the words to replace in comments, docs, texts and names. FILES="a b": these alone; WORD=NAME: this
 ## word alone; COUNT=1: the number in each file.
 words:
 	$(PYTHON) tests/words.py $(if $(COUNT),--count) $(if $(WORD),--only "$(WORD)") $(FILES)

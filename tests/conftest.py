@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,12 @@ settings.register_profile(
     "postillion", derandomize=not FULL, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("postillion")
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with a short name: the path of a socket in a queue below it has at most 107 octets."""
+    return tmp_path_factory.mktemp("t")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import pwd
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from support.mta import MASTER_CF
 MAIN_CF = """\
 compatibility_level = 3.6
 queue_directory = {directory}
+mail_owner = {owner}
 myhostname = mx.example.org
 mynetworks = 127.0.0.0/8
 alias_maps =
@@ -24,6 +26,7 @@ alias_database =
 smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
 """
 LINES = MAIN_CF.count("\n")
+OWNER = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 SERVICES = MASTER_CF + "lmtp unix - - n - - lmtp\n"
 SUBMISSION = "127.0.0.1:587 inet n - n - - smtpd "
 VIRTUAL = "virtual unix - n n - - virtual\nmaildrop unix - n n - - pipe flags=R user=nobody argv=/bin/cat\n"
@@ -37,7 +40,7 @@ class Site:
 
     def write(self, parameters: str, services: str = "", master_cf: str = SERVICES) -> "Site":
         """Write both files; return the site."""
-        text = MAIN_CF.format(directory=self.directory) + parameters
+        text = MAIN_CF.format(directory=self.directory, owner=OWNER) + parameters
         (self.directory / "main.cf").write_text(text.replace("@", str(self.directory)))
         (self.directory / "master.cf").write_text(
             (master_cf.format(port=25) + services).replace("@", str(self.directory))
@@ -103,7 +106,7 @@ sendmail_path = /usr/sbin/sendmail.postfix
 html_directory = no
 smtpd_tls_cert_file = /etc/pki/tls/certs/postfix.pem
 smtpd_tls_security_level = may
-smtp_tls_CAfile = /etc/pki/tls/certs/ca-bundle.crt
+smtp_tls_CAfile = /etc/pki/tls/cert.pem
 smtp_tls_security_level = may
 meta_directory = /etc/postfix
 shlib_directory = /usr/lib64/postfix
@@ -419,3 +422,49 @@ def test_doubtful_setting_gives_warning(site: Site, parameters: str, service: st
     (site.directory / "ways").write_text("example smtp:\n")
     warnings = [text.replace(f"{site.directory}/", "") for text in site.write(parameters + "\n", service).warnings()]
     assert [text for text in warnings if text.startswith(warning)] or not warning, warnings
+
+
+def test_a_missing_file_of_a_default_is_a_warning(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = site.directory / "aliases"
+    name, kind, _, *rest = parameters.PARAMETERS["alias_maps"]
+    monkeypatch.setitem(parameters.PARAMETERS, "alias_maps", (name, kind, f"hash:{missing}", *rest))
+    site.write("")
+    main_cf = site.directory / "main.cf"
+    main_cf.write_text(main_cf.read_text().replace("alias_maps =\n", ""))
+    assert f"{main_cf}: local_recipient_maps: table hash:{missing}: cannot read" in site.warnings()[0]
+
+
+POLICY = """\
+import os, sys
+print("ok")
+if "{end}" == "leaves":
+    sys.exit("I leave")
+class Policy:
+    def __init__(self):
+        if "{end}" == "fails":
+            raise RuntimeError(f"user {{os.getuid()}}")
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        return "250 OK"
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("fails", "smtpd_python_handler: policy_that_fails:Policy: RuntimeError: user {uid}: give module:Class"),
+        ("leaves", "smtpd could not start: the site's code ended it (exit status 1): see smtpd_python_handler"),
+        ("", ""),
+    ],
+)
+def test_the_site_s_code_is_loaded_with_the_rights_of_mail_owner(site: Site, end: str, said: str) -> None:
+    for parent in (site.directory, *site.directory.parents[:-1]):
+        if parent.stat().st_uid == os.geteuid():
+            parent.chmod(parent.stat().st_mode | 0o011)
+    site.directory.chmod(0o755)
+    name = f"policy_that_{end or 'works'}"
+    (site.directory / f"{name}.py").write_text(POLICY.format(end=end))
+    site.write(f"smtpd_python_handler = {name}:Policy\n")
+    if said:
+        assert said.format(uid=pwd.getpwnam(OWNER).pw_uid) in site.refusal()
+    else:
+        assert site.warnings() == []

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import words
+from postillion.config import effect, parameters
 
 ROOT = words.ROOT
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
@@ -23,6 +24,8 @@ README_LINES_MAX = 40
 NOT_OURS = {"EXT4_IOC_SHUTDOWN", "MAIL_CONFIG"}
 SITE = {"mypolicy.py"}
 """A file of an example."""
+REFUSED_BY_VALUE = {"smtpd_restriction_classes", "smtpd_tls_auth_only"}
+"""Their programs read them, and refuse a class in a list, and AUTH that needs TLS."""
 PROSE = [dataclasses.replace(rule, kinds=rule.kinds & words.PROSE) for rule in words.RULES]
 """Names on a page are those of the code, so the code is where they are replaced."""
 
@@ -44,6 +47,11 @@ def code() -> str:
 def test_page_names_existing_files(page: Path) -> None:
     named = set(FILE.findall(page.read_text())) - SITE
     assert [name for name in sorted(named) if not any(f"/{path}".endswith(f"/{name}") for path in files())] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_has_no_mark_of_a_merge(page: Path) -> None:
+    assert not re.search(r"^(?:<{7}|={7}|>{7})(?: |$)", page.read_text(), re.M)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -100,6 +108,16 @@ def test_known_issues_are_one_table_a_program() -> None:
         rows = [line for line in section.splitlines() if line.startswith("|")]
         assert rows[:2] == ["| parameter or feature | Postfix | here |", "|---|---|---|"], section[:40]
         assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in rows), section[:40]
+
+
+def test_known_issues_say_what_the_checker_refuses() -> None:
+    refused: set[str] = set()
+    for row in (ROOT / "docs" / "known-issues.md").read_text().splitlines():
+        if row.startswith("|") and "*Refused at start until supported*" in row.split("|")[3]:
+            refused |= set(re.findall(r"`(\w+)", row.split("|")[1])) & parameters.PARAMETERS.keys()
+    unsafe = {name for name in parameters.PARAMETERS if (effect.column(name) or "").startswith(effect.UNSAFE)}
+    assert sorted(unsafe - refused) == [], "the checker refuses these: give them a row"
+    assert sorted(refused - unsafe - REFUSED_BY_VALUE) == [], "the checker does not refuse these"
 
 
 def test_git_ignores_plots() -> None:

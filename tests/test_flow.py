@@ -17,7 +17,7 @@ import pytest
 from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
-from postillion._core.smtpd import SmtpdConfig, SmtpdService
+from postillion._core.smtpd import Request, SmtpdConfig, SmtpdService
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.service import Pickup
 from postillion.pickup.service import Site as PickupSite
@@ -30,7 +30,7 @@ from test_producer import FakeJournal, Manager
 from test_qmgr import SENT, FakeAgent, qmgr
 
 DELAY_S = 2.0
-SLEEPING = -2
+SLEEPING = Request.WakeUp
 WAIT_S = 10.0
 ENVELOPE = b"EHLO x\r\nMAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n"
 NOW_US = int(time.time() * 1e6)
@@ -70,10 +70,10 @@ class Client:
         self.service.remember(0, "b@example.org", 1000.0)
         self.codes()
 
-    def send(self, data: bytes, now: float) -> list[int]:
-        """Send data at time `now`; return the codes of the service's requests."""
+    def send(self, data: bytes, now: float) -> list[type]:
+        """Send data at time `now`; return the kinds of the service's requests."""
         self.socket.sendall(data)
-        return [request for _, request, _, _ in self.service.turn(now) or []]
+        return [type(request) for request in self.service.poll(now) or []]
 
     def codes(self) -> list[str]:
         """Return the codes of the replies so far."""
@@ -100,7 +100,7 @@ def test_message_waits_once_while_queue_manager_is_behind(journal: Journal) -> N
     assert client.send(b"x\r\n.\r\n", 103.0) == []
     assert client.codes() == []
     assert select.select([journal.fileno()], [], [], WAIT_S)[0]
-    client.service.settle(104.0)
+    client.service.finish(104.0)
     assert client.codes() == ["250"]
     client.config.fall_behind(False)
     assert client.send(ENVELOPE, 105.0) == []

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postillion._core.address import AddressRules
 from postillion.address.local import take_apart
 from postillion.config import Config
 from postillion.delivery import account, command
@@ -134,6 +135,10 @@ async def test_mail_to_missing_required_alias_is_discarded_with_warning(site: Si
         ("user: \\user, other", "user@example", 1, {"a@b.example": ["other@example"]}),
         ("list: user, other", "list@example", 0, {"a@b.example": ["user@example", "other@example"]}),
         ("list: user, user, user@example", "list@example", 0, {"a@b.example": ["user@example"]}),
+        ("list: user, USER, User@EXAMPLE", "list@example", 0, {"a@b.example": ["user@example"]}),
+        ("user: user, USER, user@EXAMPLE", "user@example", 1, {}),
+        ("list: x@far.example, X@FAR.example", "list@example", 0, {"a@b.example": ["x@far.example"]}),
+        ("user: x@far.example", "user+@example", 0, {"a@b.example": ["x@far.example"]}),
         ("list: x@far.example", "list@example", 0, {"a@b.example": ["x@far.example"]}),
         ("list: user\nowner-list: other", "list@example", 0, {"owner-list@example": ["user@example"]}),
         ("user+tag: x@far.example", "user+tag@example", 0, {"a@b.example": ["x@far.example"]}),
@@ -518,7 +523,7 @@ def test_target_parser_handles_any_text(text: str) -> None:
         ("user-tag+x@d", "user", "tag+x", "user-tag+x"),
         ("user@d", "user", None, "user"),
         ("+x@d", "+x", None, "+x"),
-        ("user+@d", "user+", None, "user+"),
+        ("user+@d", "user", "", "user+"),
         ("owner-list@d", "owner-list", None, "owner-list"),
         ("list-request@d", "list-request", None, "list-request"),
         ("user+a/b@d", "user", None, "user"),
@@ -528,7 +533,7 @@ def test_target_parser_handles_any_text(text: str) -> None:
     ],
 )
 def test_address_is_split_into_user_and_extension(address: str, user: str, extension: str | None, local: str) -> None:
-    parts = take_apart(address, "+-", owner_request_special=True, double_bounce_sender="double-bounce")
+    parts = take_apart(address, AddressRules(recipient_delimiter="+-"))
     assert (parts.user, parts.extension, parts.local) == (user, extension, local)
 
 

@@ -17,7 +17,7 @@ import pytest
 from postillion._core.pickup import MaildropWriter, maildrop_envelope
 from postillion.commands import postcat, postqueue, postsuper
 from postillion.program import ipc
-from support.mta import until
+from support.mta import POSTILLION_COMMANDS, Site, running, until
 from support.queue_commands import CONTENT, USEC, command, digest, queue_of_three, run
 from support.queue_files import Message, announce, write_segment
 from test_qmgr import DEFERRED, SENT, FakeAgent, qmgr
@@ -99,6 +99,25 @@ async def test_message_is_listed_before_its_announcement(tmp_path: Path) -> None
         assert [(row["queue_id"], row["queue_name"]) for row in rows] == [(message.id, "incoming")]
         assert rows[0]["waits"] == "for the queue manager to hear of it"
         assert (await command(postqueue, "-p")).stdout.endswith("\n-- 0 Kbytes in 1 Request.\n")
+        submit(tmp_path, "ABCDE1234")
+        # maildrop/ is read first: a message that pickup takes between the two reads is in both, not in neither.
+        rows = [json.loads(line) for line in (await command(postqueue, "-j")).stdout.splitlines()]
+        assert [row["queue_name"] for row in rows] == ["maildrop", "incoming"]
+
+
+def test_no_listing_after_a_start_and_a_sendmail_is_empty(tmp_path: Path) -> None:
+    """No next hop listens, so the message stays: each listing has it, whichever program holds it."""
+    site = Site(tmp_path)
+    with running(site):
+        sendmail = [str(POSTILLION_COMMANDS / "sendmail"), "-C", str(site.etc), "r@next.example"]
+        subprocess.run(sendmail, input=b"Subject: x\n\nbody\n", timeout=60, check=True)
+        seen: set[str] = set()
+        while "deferred" not in seen:
+            listed = subprocess.run(
+                [*site.command("postqueue"), "-j"], capture_output=True, text=True, timeout=60, check=True
+            )
+            assert listed.stdout, f"an empty listing after {sorted(seen)}"
+            seen |= {json.loads(line)["queue_name"] for line in listed.stdout.splitlines()}
 
 
 def test_missing_socket_means_not_running(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import flame
 import harness
 
 PRINTED = """\
-python 11/11 
+smtpd 11/11 
 \tffffffff82203877 _raw_spin_lock ([kernel.kallsyms])
 \tffffffff82010ddb tcp_sendmsg ([kernel.kallsyms])
 \t          15ff24 postillion_core::net::Connection<D>::flush (/x/_core.cpython-311-x86_64-linux-gnu.so)
@@ -34,7 +34,7 @@ KERNEL = "[kernel.kallsyms]"
 
 def test_perf_output_is_read() -> None:
     first, second, third = cpu.read_samples(PRINTED.splitlines())
-    assert (first.pid, first.thread, len(first.frames)) == (11, "python", 5)
+    assert (first.pid, first.thread, len(first.frames)) == (11, "smtpd", 5)
     assert first.frames[2] == ("postillion_core::net::Connection<D>::flush", CORE)
     assert (second.pid, second.thread, second.kind, second.innermost) == (12, "state log", "Rust", "core::fmt::write")
     assert (third.pid, third.frames) == (-1, ())

@@ -20,7 +20,8 @@ from aiosmtpd.smtp import MISSING, AuthResult, LoginPassword, auth_mechanism
 from postillion._core.log import Log
 from postillion.config import Config, ConfigError
 from postillion.handler import calls, handler
-from postillion.restrictions.access import Reply
+from postillion.handler.policy import Policy
+from postillion.smtpd.reply import Reply, parse
 from support.dialogue import Client, Server, site
 from support.mta import until
 from support.peers import peer
@@ -62,6 +63,14 @@ class HandlerSession:
         self.server.service.handler.tell()
         self.server.journal.close()
         return list(self.server.log.take_lines())
+
+    @property
+    def policy(self) -> Policy:
+        """The hooks of the client's session."""
+        assert self.client.connection is not None
+        found = self.client.connection.checks[-1]
+        assert isinstance(found, Policy)
+        return found
 
     def queued(self) -> list[dict[str, Any]]:
         """Return the messages in the queue."""
@@ -386,7 +395,7 @@ async def test_disconnect_of_client_cancels_its_hook(tmp_path: Path, hanging: Ha
     ],
 )
 def test_replies_are_parsed_from_results_of_hooks(status: object, expected: Reply | None) -> None:
-    assert handler.parse(status) == expected
+    assert parse(status) == expected
 
 
 MODULE = """\
@@ -509,7 +518,7 @@ async def test_login_and_plain_use_the_authenticator(tmp_path: Path) -> None:
     ]
     assert await smtp.send(MAIL + FAR) == "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
     assert "queued" in await smtp.send(b"BDAT 4 LAST\r\nhi\r\n")
-    session: Any = smtp.server.service.attended[smtp.client.key].session
+    session: Any = smtp.policy.server.session
     assert (session.authenticated, session.auth_data, session.login_data) == (True, (b"user", b"secret"), b"user")
     log = smtp.close()
     failed = "SASL PLAIN authentication failed: Authentication credentials invalid"
@@ -588,9 +597,7 @@ async def test_disconnect_of_client_cancels_the_auth_exchange(tmp_path: Path) ->
     smtp = HandlerSession(tmp_path, Passwords(), SASL)
     await smtp.send(EHLO)
     assert await send_all(smtp, "AUTH PLAIN") == ["334 "]
-    policy = smtp.server.service.attended[smtp.client.key]._policy
-    assert policy is not None
-    exchange = policy._exchange
+    exchange = smtp.policy.exchange
     assert exchange is not None
     smtp.client.leave()
     await until(lambda: exchange._work is not None and exchange._work.done())

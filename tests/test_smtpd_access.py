@@ -1,6 +1,6 @@
 """Relay control and restriction lists, without an SMTP session."""
 
-from dataclasses import dataclass
+import re
 from pathlib import Path
 
 import pytest
@@ -8,39 +8,34 @@ import pytest
 from postillion.address.classes import Class
 from postillion.address.destination import Destinations
 from postillion.config import ConfigError
+from postillion.restrictions.__main__ import page
 from postillion.restrictions.access import Access
+from postillion.restrictions.rows import ROWS, SECTIONS, Row
+from postillion.smtpd.checks import ACCEPT
+from postillion.smtpd.reply import Reply
 from postillion.tables.lists import DomainList, NetworkList
-from support.dialogue import site
+from support.dialogue import AtRcpt, ClientFacts, site
 from support.mta import wait_for
+from support.peers import peer
 
+FUNCTIONS_OF_SMTPD = {
+    *("check_access", "check_addr_access", "check_address_map", "check_domain_access", "check_mail_access"),
+    *("check_namadr_access", "check_server_access", "check_table_result", "permit_dnswl_addr", "permit_dnswl_domain"),
+    *("permit_mx_backup_networks", "permit_mx_primary", "reject_invalid_hostaddr", "reject_non_fqdn_address"),
+    *("reject_rbl_addr", "reject_rbl_domain", "reject_unknown_mailhost", "reject_unknown_reverse_name"),
+    *("reject_unverified_address", "reject_warning"),
+}
+"""Names of functions in Postfix's smtpd, in the form of restrictions."""
 STRICT = ["smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination"]
-
-
-@dataclass
-class Client:
-    """A client."""
-
-    address: str = "192.0.2.1"
-    name: str = "unknown"
-    reverse_name: str = "unknown"
-    trusted: bool = False
-    inside: bool = False
-
-
-@dataclass
-class Transaction:
-    """The state of a session at RCPT."""
-
-    helo: str | None = "client.example"
-    sender: str | None = "a@example.com"
-    recipient: str | None = None
-    recipient_count: int = 0
-    talked_early: bool = False
-    authenticated: bool = False
 
 
 def access(directory: Path, options: list[str]) -> Access:
     return Access(site(directory, options), lambda _: None)
+
+
+def at_rcpt(checks: Access, recipient: str, client: ClientFacts | None = None) -> Reply | None:
+    """Return the refusal of a recipient, None if it is accepted."""
+    return checks.rcpt(client or ClientFacts(), AtRcpt(recipient=recipient)).reply
 
 
 RELAY_ATTEMPTS = [
@@ -80,7 +75,7 @@ RELAY_ATTEMPTS = [
 
 @pytest.mark.parametrize("recipient", RELAY_ATTEMPTS)
 def test_no_address_form_relays_for_an_unauthorized_client(recipient: str, tmp_path: Path) -> None:
-    refusal = access(tmp_path, STRICT).rcpt(Client(), Transaction(), recipient)
+    refusal = at_rcpt(access(tmp_path, STRICT), recipient)
     assert refusal == (554, "5.7.1", f"<{recipient}>: Relay access denied")
 
 
@@ -101,15 +96,15 @@ def test_no_address_form_relays_for_an_unauthorized_client(recipient: str, tmp_p
 )
 def test_own_addresses_are_accepted_from_any_client(recipient: str, tmp_path: Path) -> None:
     options = [*STRICT, "parent_domain_matches_subdomains = relay_domains"]
-    assert access(tmp_path, options).rcpt(Client(), Transaction(), recipient) is None
+    assert at_rcpt(access(tmp_path, options), recipient) is None
 
 
 def test_client_in_mynetworks_may_send_anywhere(tmp_path: Path) -> None:
-    assert access(tmp_path, STRICT).rcpt(Client(trusted=True), Transaction(), "x@victim.example") is None
+    assert at_rcpt(access(tmp_path, STRICT), "x@victim.example", ClientFacts(trusted=True)) is None
 
 
 def test_client_in_mynetworks_needs_a_known_local_recipient(tmp_path: Path) -> None:
-    refusal = access(tmp_path, STRICT).rcpt(Client(trusted=True), Transaction(), "nobody-here@example.org")
+    refusal = at_rcpt(access(tmp_path, STRICT), "nobody-here@example.org", ClientFacts(trusted=True))
     assert refusal is not None
     assert refusal[:2] == (550, "5.1.1")
 
@@ -140,7 +135,7 @@ def test_client_in_mynetworks_needs_a_known_local_recipient(tmp_path: Path) -> N
     ],
 )
 def test_unknown_recipients_are_refused(recipient: str, options: list[str], text: str | None, tmp_path: Path) -> None:
-    refusal = access(tmp_path, [*STRICT, *options]).rcpt(Client(), Transaction(), recipient)
+    refusal = at_rcpt(access(tmp_path, [*STRICT, *options]), recipient)
     if text is None:
         assert refusal is None
     else:
@@ -151,7 +146,7 @@ def test_unknown_recipients_are_refused(recipient: str, options: list[str], text
 
 def test_failing_table_is_a_temporary_refusal(tmp_path: Path) -> None:
     for options in (["local_recipient_maps = fail:x"], ["mydestination = fail:x"]):
-        refusal = access(tmp_path, [*STRICT, *options]).rcpt(Client(), Transaction(), "user@example.org")
+        refusal = at_rcpt(access(tmp_path, [*STRICT, *options]), "user@example.org")
         assert refusal == (451, "4.3.0", "<user@example.org>: Temporary lookup failure")
 
 
@@ -159,9 +154,9 @@ def test_new_user_in_table_is_found(tmp_path: Path) -> None:
     table = tmp_path / "users"
     table.write_text("one x\n")
     checks = access(tmp_path, [*STRICT, f"local_recipient_maps = texthash:{table}"])
-    assert checks.rcpt(Client(), Transaction(), "two@example.org") is not None
+    assert at_rcpt(checks, "two@example.org") is not None
     table.write_text("one x\ntwo x\n")
-    wait_for("the table to be read again", lambda: checks.rcpt(Client(), Transaction(), "two@example.org") is None)
+    wait_for("the table to be read again", lambda: at_rcpt(checks, "two@example.org") is None)
 
 
 def test_restriction_lists_end_at_first_result(tmp_path: Path) -> None:
@@ -170,20 +165,20 @@ def test_restriction_lists_end_at_first_result(tmp_path: Path) -> None:
         "smtpd_recipient_restrictions = permit_auth_destination, defer",
     ]
     checks = access(tmp_path, [*STRICT, *options])
-    refusal = checks.rcpt(Client(), Transaction(), "user@example.org")
+    refusal = at_rcpt(checks, "user@example.org")
     assert refusal == (450, "4.7.25", "Client host rejected: cannot find your hostname, [192.0.2.1]")
-    assert checks.rcpt(Client(name="client.example"), Transaction(), "user@example.org") is None
-    refusal = checks.rcpt(Client(trusted=True), Transaction(), "x@victim.example")
+    assert at_rcpt(checks, "user@example.org", ClientFacts(name="client.example")) is None
+    refusal = at_rcpt(checks, "x@victim.example", ClientFacts(trusted=True))
     assert refusal == (450, "4.3.2", "<x@victim.example>: Recipient address rejected: Try again later")
 
 
 def test_relay_restrictions_come_before_or_after_recipient_restrictions(tmp_path: Path) -> None:
     options = [*STRICT, "smtpd_recipient_restrictions = reject"]
-    first = access(tmp_path, options).rcpt(Client(), Transaction(), "x@victim.example")
+    first = at_rcpt(access(tmp_path, options), "x@victim.example")
     assert first is not None
     assert first.text.endswith("Relay access denied")
     options.append("smtpd_relay_before_recipient_restrictions = no")
-    first = access(tmp_path, options).rcpt(Client(), Transaction(), "x@victim.example")
+    first = at_rcpt(access(tmp_path, options), "x@victim.example")
     assert first is not None
     assert first.text.endswith("Access denied")
     assert first.text.startswith("<x@victim.example>: Recipient")
@@ -191,9 +186,9 @@ def test_relay_restrictions_come_before_or_after_recipient_restrictions(tmp_path
 
 def test_multi_recipient_bounce_is_refused_at_data(tmp_path: Path) -> None:
     checks = access(tmp_path, [*STRICT, "smtpd_data_restrictions = reject_multi_recipient_bounce"])
-    assert checks.asks_data
-    assert checks.data(Client(), Transaction(sender="", recipient_count=1)) is None
-    refusal = checks.data(Client(), Transaction(sender="", recipient_count=2))
+    assert "data" in checks.stages
+    assert checks.data(ClientFacts(), AtRcpt(sender="", recipient_count=1)) == ACCEPT
+    refusal = checks.data(ClientFacts(), AtRcpt(sender="", recipient_count=2)).reply
     assert refusal == (550, "5.5.3", "<DATA>: Data command rejected: Multi-recipient bounce")
 
 
@@ -289,3 +284,67 @@ def test_addresses_are_classified(tmp_path: Path) -> None:
         found = destinations.of(address)
         assert (found.kind, found.routed) == (kind, routed), address
     assert destinations.of("%".join(["x"] * 500) + "@example.org").routed
+
+
+@pytest.mark.parametrize(("protocols", "kind"), [("ipv4", Class.DEFAULT), ("all", Class.LOCAL), ("ipv6", Class.LOCAL)])
+def test_literal_is_local_only_for_a_protocol_in_use(tmp_path: Path, protocols: str, kind: Class) -> None:
+    config = site(tmp_path, ["inet_interfaces = [::1]", f"inet_protocols = {protocols}", *STRICT])
+    assert Destinations(config).of("user@[IPv6:::1]").kind is kind
+
+
+@pytest.mark.parametrize(("numeric", "kind"), [("no", Class.DEFAULT), ("yes", Class.LOCAL)])
+def test_numeric_domain_is_a_literal_where_the_site_allows_it(tmp_path: Path, numeric: str, kind: Class) -> None:
+    options = ["inet_interfaces = 127.0.0.1", f"resolve_numeric_domain = {numeric}", *STRICT]
+    assert Destinations(site(tmp_path, options)).of("user@127.0.0.1").kind is kind
+
+
+def test_the_page_about_restrictions_is_printed_from_the_rows() -> None:
+    docs = Path(__file__).parent.parent / "docs" / "restrictions.md"
+    assert docs.read_text() == page(), "python -m postillion.restrictions > docs/restrictions.md"
+
+
+def test_each_restriction_of_postfix_has_one_row() -> None:
+    names = [row.name for section in SECTIONS.values() for row in section]
+    assert len(names) == len(set(names)) == len(ROWS)
+    peer("postfix")
+    program = Path("/usr/lib/postfix/sbin/smtpd").read_bytes()
+    assert [name for name in names if name.encode() + b"\0" not in program] == []
+    texts = set(re.findall(rb"(?<=\0)(?:check|permit|reject|defer|warn)_[a-z_]+(?=\0)", program))
+    others = {text.decode() for text in texts if not text.startswith(b"warn_compat_")} - set(names)
+    assert others <= FUNCTIONS_OF_SMTPD
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS.values() if row.function is None], ids=lambda row: row.name)
+def test_a_restriction_that_is_not_here_stops_the_start(row: Row, tmp_path: Path) -> None:
+    argument = f" {row.argument.value}" if row.argument.value else ""
+    with pytest.raises(ConfigError, match=r"is not supported yet|has no more"):
+        access(tmp_path, [f"smtpd_recipient_restrictions = {row.name.upper()}{argument}, reject_unauth_destination"])
+
+
+def test_a_missing_argument_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='"check_client_access" must be followed by a type:table'):
+        access(tmp_path, ["smtpd_client_restrictions = check_client_access"])
+
+
+def test_a_restriction_behind_permit_is_ignored_with_a_warning(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    options = [*STRICT, "smtpd_recipient_restrictions = permit, reject"]
+    asked = Access(site(tmp_path, options), warnings.append)
+    assert at_rcpt(asked, "user@example.org") is None
+    assert warnings == ['smtpd_recipient_restrictions: restriction "reject" after "permit" is ignored']
+
+
+@pytest.mark.parametrize(
+    ("restriction", "remembers"),
+    [
+        ("permit_mynetworks", True),
+        ("PERMIT_SASL_AUTHENTICATED", True),
+        ("reject_unlisted_recipient", True),
+        ("reject_non_fqdn_sender", False),
+        ("reject_unauth_pipelining", False),
+        ("reject_invalid_helo_hostname", False),
+    ],
+)
+def test_an_acceptance_is_remembered_as_the_rows_read(restriction: str, remembers: bool, tmp_path: Path) -> None:
+    asked = access(tmp_path, [*STRICT, f"smtpd_recipient_restrictions = {restriction}"])
+    assert asked.remembers is remembers

@@ -105,6 +105,33 @@ def _client() -> Iterator[bytes]:
             yield head + turns
 
 
+DELIVERIES = (
+    # A job, its follower, and one more on the idle connection.
+    b"\0\5|%s|\1\4|%s|250 ok\r\n%s|250 ok\r\n|\0\0|%s|250 ok\r\n",
+    # Both messages are damaged, one of them in its second piece.
+    b"\0\1|%s|%s|250 ok\r\n",
+    b"\0\3|%s|%s|\5|\5|250 ok\r\n",
+    # A large message is refused before its end; the connection ends; a job is withdrawn; a timeout.
+    b"\0\2|%s|%s|552 5.3.4 too much\r\n",
+    b"\0\2|%s|\1\0|%s|\5|\5|250 ok\r\n|\3",
+    b"\0\0|%s|\1\0|%s|\2|250 ok\r\n|\0\0",
+    b"\0\0|%s|%s|250 ok\r\n|\0\0|\3",
+    b"\0\0|%s|%s|\4",
+)
+"""For targets/delivery_session: the agent's acts and the server's replies. The first `%s` is greeting and EHLO."""
+
+
+def _delivery_session() -> Iterator[bytes]:
+    hello = b"220 mx ESMTP\r\n|250-mx\r\n250-PIPELINING\r\n250 DSN\r\n"
+    replies = (
+        b"250 ok\r\n250 ok\r\n354 go\r\n",
+        b"250 ok\r\n250 ok\r\n450 no\r\n354 go\r\n",
+        b"250 ok\r\n550 no\r\n554 no\r\n",
+    )
+    for script, reply, flags in itertools.product(DELIVERIES, replies, (b"\x70\3", b"\x20\5", b"\xf0\7", b"\x14\2")):
+        yield flags + script.replace(b"%s", hello, 1).replace(b"%s", reply)
+
+
 def _response() -> Iterator[bytes]:
     lines = [reply.replace(";", "\r\n").replace("|", "\r\n") for reply in CLIENT_REPLIES]
     yield from (b"\3" + line.encode() + b"\r\n" for line in lines)
@@ -265,6 +292,7 @@ MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "session": _session,
     "intake": _intake,
     "smtp_client": _client,
+    "delivery_session": _delivery_session,
     "response": _response,
     "data": _data,
     "stuff": _stuff,

@@ -23,6 +23,7 @@ import socket
 import termios
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from postillion._core.log import Log
 from postillion._core.queue import Journal
@@ -30,11 +31,15 @@ from postillion._core.smtpd import SmtpdSession
 from postillion.config import Config
 from postillion.handler.handler import Handler
 from postillion.program import cleanup
-from postillion.restrictions.access import Access, Reply
+from postillion.restrictions.access import Access
 from postillion.smtpd import setup
+from postillion.smtpd.checks import NoDialogue
 from postillion.smtpd.clients import Clients
+from postillion.smtpd.connection import Connection
 from postillion.smtpd.counts import Counts
+from postillion.smtpd.limits import Limits
 from postillion.smtpd.names import Names
+from postillion.smtpd.reply import Reply
 from postillion.smtpd.service import Service
 
 DIRECTORY = Path(__file__).parent.parent / "dialogues"
@@ -54,6 +59,29 @@ alias_maps =
 smtpd_peername_lookup = no
 smtpd_error_sleep_time = 0
 """
+
+
+@dataclass
+class ClientFacts:
+    """A client without a connection."""
+
+    address: str = "192.0.2.1"
+    name: str = "unknown"
+    reverse_name: str = "unknown"
+    trusted: bool = False
+    inside: bool = False
+
+
+@dataclass
+class AtRcpt(NoDialogue):
+    """A dialogue at RCPT, without a connection."""
+
+    helo: str | None = "client.example"
+    sender: str | None = "a@example.com"
+    recipient: str | None = None
+    recipient_count: int = 0
+    talked_early: bool = False
+    authenticated: bool = False
 
 
 @dataclass
@@ -150,7 +178,7 @@ class Server:
             counts,
             self.log,
             self.journal,
-            limits=setup.client_limits(config),
+            limits=Limits(config),
             timeout_s=config.seconds("smtpd_timeout"),
             handler=hooks,
             stressed=setup.server_config(config.under_stress(), access, self.log, settings, self.journal, hooks),
@@ -165,7 +193,7 @@ class Server:
         """Wait until the client has no open commit."""
         while (core := client.core) is not None and core.committing:
             select.select([self.journal.fileno()], [], [], 10)
-            self.service.settle()
+            self.service.finish()
             client.receive()
 
 
@@ -182,7 +210,7 @@ class Client:
         service = server.service
         with theirs:
             self.key, requests = service.core.adopt(theirs, address, 4025, service.loop.time())
-        service.attend(requests)
+        service.handle(requests)
         self.receive()
 
     @property
@@ -191,10 +219,14 @@ class Client:
         return self.server.service.core.session(self.key)
 
     @property
-    def task(self) -> asyncio.Task[None] | None:
+    def connection(self) -> Connection | None:
+        """The client's connection, if something was to be decided about it."""
+        return self.server.service.connections.get(self.key)
+
+    @property
+    def task(self) -> asyncio.Future[Any] | None:
         """The task of the pending decision about the client."""
-        connection = self.server.service.attended.get(self.key)
-        return None if connection is None else connection._task
+        return None if self.connection is None else self.connection.task
 
     def send(self, octets: bytes) -> int:
         """Send octets and receive the replies; return the number of octets that the server did not read."""
@@ -215,7 +247,7 @@ class Client:
         """Run the server and read its output; return whether there was any."""
         received = False
         while True:
-            self.server.service.turn()
+            self.server.service.poll()
             try:
                 octets = self._socket.recv(1 << 20)
             except BlockingIOError:
@@ -239,7 +271,7 @@ class Client:
         """Close the connection."""
         self._socket.close()
         self.closed = True
-        self.server.service.turn()
+        self.server.service.poll()
 
 
 async def play(dialogue: Dialogue, directory: Path, step_octets: int | None) -> None:

@@ -4,6 +4,6 @@ One class or function a line of business; each says what it gives back, in which
 `now` are seconds of the monotonic clock, `wall_now` seconds since 1970.
 """
 
-from postillion._core import bench, cleanup, delivery, log, pickup, qmgr, queue, smtp, smtpd
+from postillion._core import address, bench, cleanup, delivery, log, pickup, qmgr, queue, smtp, smtpd
 
-__all__ = ["bench", "cleanup", "delivery", "log", "pickup", "qmgr", "queue", "smtp", "smtpd"]
+__all__ = ["address", "bench", "cleanup", "delivery", "log", "pickup", "qmgr", "queue", "smtp", "smtpd"]

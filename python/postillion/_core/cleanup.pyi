@@ -1,4 +1,4 @@
-"""What happens to a message between its arrival and the queue."""
+"""The processing of a message between its arrival and the queue."""
 
 from collections.abc import Mapping, Sequence
 from typing import final
@@ -10,11 +10,11 @@ __all__ = ["CleanupSettings", "Submission"]
 
 @final
 class CleanupSettings:
-    """What a site says about messages that come in: cleanup's parameters.
+    """A site's settings for incoming messages: cleanup's parameters.
 
-    `myorigin` is appended to bare addresses, `mydomain` to host names without a dot; None: nothing is. `drop_headers`
-    None: Postfix's four. Sizes are octets; `message_size_limit` 0: no limit. `strip_characters` and
-    `reject_characters` are written with C's escapes, as in main.cf. See `postillion.program.cleanup.settings`.
+    `myorigin` is appended to addresses without a domain, `mydomain` to host names without a dot; None: nothing.
+    `drop_headers` None: Postfix's four. Sizes are octets; `message_size_limit` 0: no limit. `strip_characters` and
+    `reject_characters` use C's escapes, as in main.cf. See `postillion.program.cleanup.settings`.
     """
 
     def __new__(
@@ -42,19 +42,19 @@ class CleanupSettings:
         zone_name: str = "UTC",
     ) -> CleanupSettings: ...
     def set_zone(self, utc_offset_s: int, name: str) -> None:
-        """Local time is so many seconds ahead of UTC from now on, and called so."""
+        """Set the offset of local time from UTC, and its name."""
 
     def date(self, wall_now: float) -> str:
-        """The date as a header carries it: `Sun, 22 Nov 2026 17:02:03 +0000 (UTC)`."""
+        """Return the date in the form of a header field: `Sun, 22 Nov 2026 17:02:03 +0000 (UTC)`."""
 
 @final
 class Submission:
-    """A message that a program on this machine hands over; it goes through cleanup into the journal.
+    """A message that a program on this machine submits; it passes cleanup into the journal.
 
     `recipients`: address, original, ORCPT and NOTIFY bits of each. `received`: a trace header with LF inside, in
     which `{id}` stands for the queue ID and `{date}` for the date. `wall_now`, `arrival`: seconds since 1970.
     `local` False: headers are neither completed nor added. Raises `postillion.errors.MessageRefused` when the disk is
-    full. A submission that is not committed leaves no trace.
+    full. A submission without `commit` leaves no trace.
     """
 
     def __new__(
@@ -80,13 +80,13 @@ class Submission:
     def queue_id(self) -> str: ...
     @property
     def sender(self) -> str:
-        """The sender as it was completed; raises `RuntimeError` after `commit`."""
+        """The sender as cleanup completed it; raises `RuntimeError` after `commit`."""
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes, in any split; lines end with LF or CRLF. A problem is told by `commit`."""
+        """Receive the next bytes, in any split; lines end with LF or CRLF. `commit` reports a problem."""
 
     def commit(self, ticket: int) -> str:
-        """Hand the message to the journal, which tells of `ticket` when it is durable; returns the queue ID.
+        """Commit the message and return the queue ID; the journal reports `ticket` when the message is durable.
 
-        Raises `postillion.errors.MessageRefused`; nothing is queued then.
+        Raises `postillion.errors.MessageRefused`; then nothing is queued.
         """

@@ -1,10 +1,11 @@
-"""A delivery agent's side: its link to the queue manager, and the jobs that come over it."""
+"""A delivery agent's side: its link to the queue manager, its jobs, and the SMTP session that delivers them."""
 
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 from postillion._core.log import Log
+from postillion._core.smtp import SmtpClientSettings
 
-__all__ = ["AgentLink", "DeliveryJob", "JobRecipient", "JobStatus"]
+__all__ = ["AgentLink", "DeliveryJob", "DeliverySession", "JobRecipient", "JobStatus", "Next"]
 
 @final
 class AgentLink:
@@ -23,15 +24,15 @@ class AgentLink:
         soft_bounce: bool = False,
     ) -> AgentLink: ...
     def register(self, transport: str, pid: int, capacity: int) -> bytes:
-        """The frame that opens a connection; what was left of the connection before is forgotten."""
+        """Return the first frame of a new connection, and drop the rest of the connection before."""
 
     def receive(self, data: bytes) -> list[DeliveryJob]:
-        """The jobs that are complete with these bytes. Raises `ConnectionError` when they are no frames of ours."""
+        """Return the jobs that are complete with these bytes. Raises `ConnectionError` for anything but jobs."""
 
     def close_idle_files(self, now: float) -> int:
-        """Close segments that `SmtpClient` keeps open and has not read for two seconds; how many are open.
+        """Close segments that no `DeliverySession` has read for two seconds; return the number of open ones.
 
-        `now`: seconds, the clock that the client is called with.
+        `now`: seconds, on the clock of the sessions.
         """
 
 @final
@@ -40,12 +41,12 @@ class DeliveryJob:
 
     @property
     def job(self) -> int:
-        """The number by which the queue manager knows it."""
+        """The queue manager's number for the job."""
     @property
     def kind(self) -> Literal["deliver", "bounce", "warn", "confirm"]: ...
     @property
     def queue_id(self) -> str:
-        """In the form that enable_long_queue_ids asks for."""
+        """In the form of enable_long_queue_ids."""
     @property
     def sender(self) -> str:
         """The reverse path without angle brackets; empty for the null sender."""
@@ -70,24 +71,27 @@ class DeliveryJob:
     def ret(self) -> Literal["", "FULL", "HDRS"]: ...
     @property
     def recipients(self) -> list[JobRecipient]:
-        """All of the job, settled or not; a new list each time."""
+        """All recipients of the job, as a new list each time."""
     @property
     def left(self) -> int:
-        """How many recipients have no status yet."""
+        """The number of recipients without a final status."""
     def content(self) -> bytes:
-        """The message as it crosses the wire: CRLF, dots stuffed, no final dot. Raises `QueueError`."""
+        """Return the message in wire form: CRLF, dots stuffed, no final dot. Raises `QueueError`."""
 
     def text(self, eol: bytes = ...) -> bytes:
-        """The message for a mailbox: dots unstuffed, lines ending with `eol` (LF or CRLF). Raises `QueueError`."""
+        """Return the message for a mailbox: dots unstuffed, line ends as `eol` (LF or CRLF). Raises `QueueError`."""
 
     def fail(self, dsn: str, text: str) -> None:
-        """Settle every open recipient: no server was reached. A soft failure counts against the destination."""
+        """Give each recipient without a status this one: no server is available.
+
+        A soft failure counts against the destination.
+        """
 
     def fail_as_heard(self, dsn: str, text: str) -> None:
-        """As `fail`, with what the last server said, if any said something that did not settle everybody."""
+        """As `fail`, with the last server's failure if there was one."""
 
     def attribute(self, name: str) -> str | None:
-        """A named fact of the envelope: client_name, client_address, helo_name, protocol_name, message_id ..."""
+        """Return an attribute of the envelope: client_name, client_address, helo_name, protocol_name, message_id ..."""
 
     def status(
         self,
@@ -103,12 +107,11 @@ class DeliveryJob:
         conn_use: int = 0,
         address: str | None = None,
     ) -> bool:
-        """Settle the recipient with this index in the envelope and log its line; false when it was settled before.
+        """Give the recipient with this index in the envelope its final status, and log it; false when it has one.
 
-        `address`: where an alias or a .forward file led; the line shows it, and the recipient as `orig_to`. Jobs of
-        the kinds bounce and warn have no line: what they report was logged when it happened.
-        `transmission_s` None: the time since the job came, less `setup_s`. Raises `IndexError` for an index that
-        the job has not, `ValueError` for a code or an outcome that is none.
+        `address`: the target of the recipient's alias or .forward file; the line shows it as `to`, and the recipient
+        as `orig_to`. A job that reports to the sender logs no line. `transmission_s` None: the time since the job was
+        received, less `setup_s`. Raises `IndexError` for an unknown index, `ValueError` for an invalid code or outcome.
         """
 
     def note(
@@ -121,16 +124,121 @@ class DeliveryJob:
         *,
         relay: str = "none",
     ) -> None:
-        """Log what became of one of several places where the recipient's mail went; it stays unsettled.
+        """Log the status of one of the recipient's several targets. The recipient keeps its own status.
 
         Raises as `status` does.
         """
 
     def site_failed(self, dsn: str, text: str) -> None:
-        """The destination as a whole failed: the queue manager slows it down."""
+        """Report that the whole destination failed; the queue manager reduces its concurrency."""
 
     def result(self) -> bytes:
-        """The frame for the queue manager; it reads recipients without a status as deferred."""
+        """Return the frames for the queue manager. It defers recipients without a status."""
+
+@final
+class Next:
+    """The next step of a session's owner, after it wrote `take_output`. Compare with `is`."""
+
+    MORE: ClassVar[Next]
+    """Wait for the server, at most until `deadline`."""
+    SENDING: ClassVar[Next]
+    """Call `send_body` when the output is written: a large message has another piece."""
+    FOLLOWED: ClassVar[Next]
+    """Report the job, then call `next`: the job is done with this server; the job that followed is in progress."""
+    FINISHED: ClassVar[Next]
+    """Report the job: it is done with this server. The connection accepts another one."""
+    CLOSED: ClassVar[Next]
+    """Close the connection and report the job: it is done with this server."""
+    STALE: ClassVar[Next]
+    """Close the connection and deliver the job on another one: the server had closed this one while it was idle."""
+
+@final
+class DeliverySession:
+    """One connection to a server, and the jobs on it: bytes in, bytes out, statuses into the job.
+
+    `port`: 0 for a socket in the file system, which `address` names. `now`, here and below: seconds, monotonic.
+    Recipients without a status after FINISHED, CLOSED or STALE need another server. A job that follows is unchanged
+    when the job before it ends with one of these.
+    """
+
+    def __new__(
+        cls,
+        settings: SmtpClientSettings,
+        host: str,
+        address: str,
+        port: int,
+        nexthop: str,
+        now: float,
+        *,
+        loop_detect: bool = False,
+        best: bool = True,
+    ) -> DeliverySession: ...
+    def deliver(
+        self,
+        job: DeliveryJob,
+        now: float,
+        *,
+        last_address: bool = True,
+        last_session: bool = True,
+        keep: bool = True,
+    ) -> Next:
+        """Deliver a job, now or after the handshake. Without `keep`, QUIT may follow the final dot at once.
+
+        `last_address`, `last_session`: no other server is left when this one fails before or after the handshake, so a
+        soft status is final. Raises `ValueError` when the session has a job.
+        """
+
+    def may_follow(self, now: float) -> bool:
+        """Return whether `follow` is possible and useful.
+
+        The server has PIPELINING, its verdicts take no longer than its replies to commands, it is not late, no other
+        job follows, and no large message is being sent.
+        """
+
+    def follow(self, job: DeliveryJob, *, last_session: bool = True) -> None:
+        """Deliver a job after the one in progress. Its commands are sent with the end of the message before it, or now.
+
+        Raises `ValueError` when the session has no job, or another job follows it.
+        """
+
+    def withdraw(self) -> None:
+        """Drop the job that follows. If its commands are sent, the connection ends with the job in progress."""
+
+    def receive(self, data: bytes, now: float) -> Next:
+        """Receive bytes from the server, in any split."""
+
+    def lost(self, now: float) -> Next:
+        """Note that the server closed the connection, or that it broke."""
+
+    def timeout(self, now: float) -> Next:
+        """End the dialogue when `deadline` has passed."""
+
+    def send_body(self, now: float) -> Next:
+        """Put the next piece of a large message into the output."""
+
+    def next(self, now: float) -> Next:
+        """Go on after FOLLOWED."""
+
+    def progressed(self, octets: int, now: float) -> None:
+        """Note that the server accepted octets of earlier output: a message may take longer."""
+
+    def quit(self) -> None:
+        """Send QUIT. Write `take_output` and close."""
+
+    def take_output(self) -> bytes | None:
+        """Return the bytes for the server since the last call."""
+
+    @property
+    def sending(self) -> bool:
+        """A large message has another piece: call `send_body` when the output is written."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When to call `timeout`; None while the session waits for nothing."""
+
+    @property
+    def transactions(self) -> int:
+        """The number of transactions, with the one in progress."""
 
 @final
 class JobRecipient:
@@ -138,7 +246,7 @@ class JobRecipient:
 
     @property
     def index(self) -> int:
-        """Its place in the message's envelope."""
+        """The recipient's number in the envelope."""
     @property
     def address(self) -> str: ...
     @property
@@ -148,14 +256,14 @@ class JobRecipient:
         """As received, in its xtext form: `rfc822;user@example.org`."""
     @property
     def notify(self) -> int:
-        """NOTIFY= as bits: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY; 0 when nothing was said."""
+        """NOTIFY= as bits: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY; 0 without NOTIFY."""
     @property
     def status(self) -> JobStatus | None:
-        """What is to be reported, in jobs of the kinds bounce and warn."""
+        """The status to report, in jobs of the kinds bounce and warn."""
 
 @final
 class JobStatus:
-    """How a recipient fared."""
+    """The status of a recipient."""
 
     @property
     def outcome(self) -> Literal["sent", "deferred", "bounced"]: ...
@@ -163,7 +271,7 @@ class JobStatus:
     def dsn(self) -> str: ...
     @property
     def text(self) -> str:
-        """The reason, as it stands in the log between parentheses."""
+        """The reason, in the log line between parentheses."""
     @property
     def remote(self) -> str | None:
-        """The host that said so, as `name[address]:port`."""
+        """The host that sent the reply, as `name[address]:port`."""

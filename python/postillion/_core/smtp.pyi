@@ -1,17 +1,15 @@
-"""SMTP: the client, and what a server in Python reads with."""
+"""SMTP: the client's settings, and the input of an SMTP server in Python."""
 
 from typing import final
 
-from postillion._core.delivery import DeliveryJob
-
-__all__ = ["SmtpClient", "SmtpClientSettings", "SmtpIntake"]
+__all__ = ["SmtpClientSettings", "SmtpIntake"]
 
 @final
 class SmtpClientSettings:
-    """What a client does the same way on every connection; the names are main.cf's without `smtp_`, times in seconds.
+    """The settings that all connections of a client share: main.cf's names without `smtp_`, timeouts in seconds.
 
     `min_data_rate`: octets a second; None without smtp_per_request_deadline.
-    Raises `ValueError` for a protocol other than smtp and lmtp, and for a name that EHLO cannot carry.
+    Raises `ValueError` for a protocol other than smtp and lmtp, and for a `helo_name` that EHLO cannot carry.
     """
 
     def __new__(
@@ -34,101 +32,6 @@ class SmtpClientSettings:
         data_done_timeout: float,
         rset_timeout: float,
     ) -> SmtpClientSettings: ...
-
-@final
-class SmtpClient:
-    """One connection to a server, and the job that it carries: bytes in, bytes out, verdicts into the job.
-
-    Every method that returns an int says how things stand: MORE (waiting for the server), FINISHED (the job is done
-    with this server; the connection may take another), CLOSED (as FINISHED or failed, and the connection is of no use
-    any more: write `take_output`, close) or STALE (the server had closed a connection that was kept: the job deserves
-    a new one) or SENDING (a large message has more to send: `send_body` when what is there is written). NEXT is added
-    for a job before that is done with this server, while the one that followed it went on. Recipients that are open
-    afterwards want another server. A job that follows comes back untouched when its predecessor ends otherwise.
-    """
-
-    MORE: int
-    FINISHED: int
-    CLOSED: int
-    STALE: int
-    SENDING: int
-    NEXT: int
-
-    def __new__(
-        cls,
-        settings: SmtpClientSettings,
-        host: str,
-        address: str,
-        port: int,
-        nexthop: str,
-        now: float,
-        *,
-        loop_detect: bool = False,
-        best: bool = True,
-    ) -> SmtpClient: ...
-    def deliver(
-        self,
-        job: DeliveryJob,
-        now: float,
-        *,
-        last_address: bool = True,
-        last_session: bool = True,
-        keep: bool = True,
-    ) -> int:
-        """Carry a job, at once or when the handshake is done. Without `keep`, QUIT may go with the final dot.
-
-        `last_address`, `last_session`: no other server is to be tried when this one fails before or after the
-        handshake, so soft verdicts are final. Raises `ValueError` when there is a job already.
-        """
-
-    def takes_another(self, now: float) -> bool:
-        """Whether a job may follow the one under way, and would gain by it.
-
-        The server has PIPELINING, its verdicts take no longer than its replies to commands, and it is not late now.
-        Not while a large message is being sent.
-        """
-
-    def follow(self, job: DeliveryJob, *, last_session: bool = True) -> None:
-        """Carry this job after the one under way; its commands go out with the end of the message before it, or now.
-
-        Raises `ValueError` when there is no job under way, or one that follows it already.
-        """
-
-    def withdraw(self) -> None:
-        """Take the job that follows back. When its commands are sent, the connection ends with the job under way."""
-
-    def receive(self, data: bytes, now: float) -> int:
-        """Take bytes from the server."""
-
-    def lost(self, now: float) -> int:
-        """The server closed the connection, or it broke."""
-
-    def timeout(self, now: float) -> int:
-        """Give up when `deadline` has passed."""
-
-    def progressed(self, octets: int, now: float) -> None:
-        """The server has taken so many octets of what waited to be written: a message may take longer."""
-
-    def send_body(self, now: float) -> int:
-        """Put the next piece of a large message into the output."""
-
-    @property
-    def sending(self) -> bool:
-        """A large message has more to send: call `send_body` when the output has gone out."""
-
-    def quit(self) -> None:
-        """Take leave; write `take_output` and close."""
-
-    def take_output(self) -> bytes | None:
-        """What is to be written, since the last call."""
-
-    @property
-    def deadline(self) -> float | None:
-        """When the server's answer is overdue; None while nothing is awaited."""
-
-    @property
-    def transactions(self) -> int:
-        """Transactions begun."""
 
 @final
 class SmtpIntake:

@@ -2,17 +2,19 @@
 
 import socket
 from collections.abc import Sequence
-from typing import final
+from typing import ClassVar, final
+
+from typing_extensions import disjoint_base
 
 from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 
-__all__ = ["SmtpdConfig", "SmtpdService", "SmtpdSession"]
+__all__ = ["Next", "Request", "SmtpdConfig", "SmtpdService", "SmtpdSession"]
 
 @final
 class SmtpdConfig:
-    """What all SMTP server sessions of a process share: main.cf's parameters by their meaning, and where mail goes.
+    """The settings that all SMTP server sessions of a process share, and the journal for their mail.
 
     `journal` None: for stand-alone sessions, whose owner takes the messages. `forbid_bare_newline`: no, normalize,
     note or reject. `asks_*`: the command is a question to the owner; `asks_content`: so is every whole message;
@@ -32,6 +34,8 @@ class SmtpdConfig:
         smtputf8: bool = True,
         strict_smtputf8: bool = False,
         strict_envelopes: bool = False,
+        allow_min_user: bool = False,
+        resolve_numeric_domain: bool = False,
         discard_ehlo_keywords: Sequence[str] = ...,
         disable_vrfy: bool = False,
         helo_required: bool = False,
@@ -68,35 +72,124 @@ class SmtpdConfig:
         """From now on each new message of any session waits for in_flow_delay first, or no longer does."""
     @property
     def ehlo_text(self) -> str:
-        """What EHLO is answered: the host's name and a keyword a line, without codes."""
+        """The reply to EHLO: the host's name and a keyword a line, without codes."""
+
+@final
+class Next:
+    """The next step of a session's owner.
+
+    IDLE: write the output and wait for octets, for `deadline`, or for the journal. FULL: the same, but read no more.
+    SLEEP: wait until `deadline`, then call `timeout`. CLOSE: write the output and close. HELO, MAIL, RCPT, VRFY, DATA:
+    decide, then `accept` or `reply`. END_OF_DATA: the same about a whole message, `content`. RSET, NOOP, QUIT: say the
+    reply; the command is done in any case. AUTH, or a line of its exchange (`argument`): `reply` 334 with a challenge,
+    235 after `authenticate`, or a refusal. MESSAGE: a stand-alone session has a whole message, `take_message` and
+    `stored`.
+    """
+
+    IDLE: ClassVar[Next]
+    FULL: ClassVar[Next]
+    SLEEP: ClassVar[Next]
+    CLOSE: ClassVar[Next]
+    HELO: ClassVar[Next]
+    MAIL: ClassVar[Next]
+    RCPT: ClassVar[Next]
+    VRFY: ClassVar[Next]
+    DATA: ClassVar[Next]
+    END_OF_DATA: ClassVar[Next]
+    RSET: ClassVar[Next]
+    NOOP: ClassVar[Next]
+    QUIT: ClassVar[Next]
+    AUTH: ClassVar[Next]
+    MESSAGE: ClassVar[Next]
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    @property
+    def is_question(self) -> bool:
+        """Whether the owner must answer before the session goes on."""
+
+@disjoint_base
+class Request:
+    """A request of a `SmtpdService` to its owner; `key` is the connection's number."""
+
+    @final
+    class Welcome:
+        """Find out about an unknown client, then call `begin`."""
+
+        __match_args__ = ("key",)
+        def __new__(cls, key: int) -> Request.Welcome: ...
+        @property
+        def key(self) -> int: ...
+
+    @final
+    class Decide:
+        """Answer the session's question, then call `proceed`."""
+
+        __match_args__ = ("key", "next")
+        def __new__(cls, key: int, next: Next) -> Request.Decide: ...
+        @property
+        def key(self) -> int: ...
+        @property
+        def next(self) -> Next: ...
+
+    @final
+    class WakeUp:
+        """Call `wake` at this time."""
+
+        __match_args__ = ("key", "at")
+        def __new__(cls, key: int, at: float) -> Request.WakeUp: ...
+        @property
+        def key(self) -> int: ...
+        @property
+        def at(self) -> float: ...
+
+    @final
+    class Gone:
+        """A connection is gone that an earlier request was about."""
+
+        __match_args__ = ("key",)
+        def __new__(cls, key: int) -> Request.Gone: ...
+        @property
+        def key(self) -> int: ...
+
+    @final
+    class Sweep:
+        """Call `sweep` from time to time, until it returns False."""
+
+        __match_args__ = ()
+        def __new__(cls) -> Request.Sweep: ...
+
+    @final
+    class Empty:
+        """No session is left, after `drain`."""
+
+        __match_args__ = ()
+        def __new__(cls) -> Request.Empty: ...
+
+    @final
+    class AcceptFailed:
+        """No client can be accepted, for this reason: call `accept` after a while."""
+
+        __match_args__ = ("error",)
+        def __new__(cls, error: str) -> Request.AcceptFailed: ...
+        @property
+        def error(self) -> str: ...
+
+_Requests = (
+    list[
+        Request.Welcome
+        | Request.Decide
+        | Request.WakeUp
+        | Request.Gone
+        | Request.Sweep
+        | Request.Empty
+        | Request.AcceptFailed
+    ]
+    | None
+)
 
 @final
 class SmtpdSession:
-    """One client's session: bytes and time in, turns and bytes out. It moves them itself, or a `SmtpdService` does.
-
-    A turn says what the owner does next. IDLE: write the output and wait. ENDED: write it and close. SLEEPING: wait
-    until `deadline`, then `timeout`. FULL: read no more until something was answered. HELO, MAIL, RCPT, VRFY, DATA:
-    decide, then `accept` or `reply`. CONTENT: a whole message is there, look at its `content`, then the same. RSET,
-    NOOP, QUIT: what is to be said? The command itself is done. AUTH, or a client's answer to a challenge (`argument`):
-    `reply` 334 with the next one, 235 after `authenticate`, or a refusal. MESSAGE: a stand-alone session has a whole
-    message, `take_message` and `stored`. Questions are above IDLE.
-    """
-
-    IDLE: int
-    ENDED: int
-    SLEEPING: int
-    FULL: int
-    HELO: int
-    MAIL: int
-    RCPT: int
-    VRFY: int
-    DATA: int
-    MESSAGE: int
-    CONTENT: int
-    RSET: int
-    NOOP: int
-    QUIT: int
-    AUTH: int
+    """One client's session: octets and time in, octets and a `Next` out. Its owner or a `SmtpdService` moves octets."""
 
     def __new__(
         cls,
@@ -110,20 +203,20 @@ class SmtpdSession:
         rewrites_headers: bool = False,
         bare_newline_spared: bool = False,
     ) -> SmtpdSession: ...
-    def greet(self, now: float) -> int:
-        """Say 220; returns the next turn."""
+    def greet(self, now: float) -> Next:
+        """Say 220; returns the next step."""
 
-    def receive(self, data: bytes, now: float) -> int:
-        """Take bytes as they came; returns the next turn."""
+    def receive(self, data: bytes, now: float) -> Next:
+        """Take bytes as they came; returns the next step."""
 
-    def eof(self, now: float) -> int:
-        """No more bytes will come; returns the next turn."""
+    def eof(self, now: float) -> Next:
+        """No more bytes will come; returns the next step."""
 
-    def accept(self, now: float) -> int:
-        """Answer the open question with yes; returns the next turn. Raises `ValueError` when none is open."""
+    def accept(self, now: float) -> Next:
+        """Answer the open question with yes; returns the next step. Raises `ValueError` when none is open."""
 
-    def reply(self, code: int, dsn: str, text: str, now: float) -> int:
-        """Answer the open question with this reply, `dsn` may be empty; returns the next turn. Raises `ValueError`."""
+    def reply(self, code: int, dsn: str, text: str, now: float) -> Next:
+        """Answer the open question with this reply, `dsn` may be empty; returns the next step. Raises `ValueError`."""
 
     def content(self) -> bytes:
         """The message in question, lines ended with CRLF, dots unstuffed."""
@@ -134,20 +227,20 @@ class SmtpdSession:
         The content's lines end with LF.
         """
 
-    def stored(self, queue_id: str, error: str | None, now: float) -> int:
-        """The stand-alone session's message is stored, or not (`error`: the text of the reply); the next turn."""
+    def stored(self, queue_id: str, error: str | None, now: float) -> Next:
+        """The stand-alone session's message is stored, or not (`error`: the text of the reply); the next step."""
 
     def take_output(self) -> bytes | None:
         """Everything to be written since the last call."""
 
-    def timeout(self, now: float) -> int:
-        """Time has passed; returns the next turn."""
+    def timeout(self, now: float) -> Next:
+        """Time has passed; returns the next step."""
 
     def lost(self) -> None:
         """The connection is gone. A commit that runs goes on."""
 
     def authenticate(self, method: str, user: str) -> None:
-        """What a reply of 235 to the open question will mean: the client is this user."""
+        """A reply of 235 to the open question authenticates the client as this user."""
 
     @property
     def authenticated(self) -> bool:
@@ -175,7 +268,7 @@ class SmtpdSession:
         """Was it EHLO that named the client?"""
     @property
     def argument(self) -> str:
-        """What stands behind the verb in question."""
+        """The argument of the command in question."""
     @property
     def mail_parameters(self) -> list[str]:
         """The parameters of MAIL: `SIZE=5`, `BODY=8BITMIME`."""
@@ -187,37 +280,27 @@ class SmtpdSession:
         """How many MAILs were accepted."""
     @property
     def recipients(self) -> list[str]:
-        """Who was accepted, of the message in the making."""
+        """The accepted recipients of the current message."""
     @property
     def recipient_count(self) -> int:
         """How many recipients were accepted."""
     @property
     def helo(self) -> str | None:
-        """What the client called itself; None before HELO."""
+        """The client's name in HELO or EHLO; None before it."""
     @property
     def protocol(self) -> str:
         """SMTP or ESMTP."""
     @property
     def talked_early(self) -> bool:
-        """Did the client speak before it was its turn?"""
+        """Whether the client sent a command too early."""
 
 @final
 class SmtpdService:
     """All sessions of a process, on sockets of their own.
 
-    What only the owner can decide comes back as wishes, None for none: the connection's number, what is wished for, a
-    time, a text. Above SmtpdSession.IDLE: a session's question, answer it there and `proceed`. SmtpdSession.SLEEPING:
-    `wake` at that time. GONE: a connection that was wished something of is gone. WELCOME: a client that is not known:
-    `begin`. SWEEP: `sweep` from now on until it says that nobody is left. EMPTY: nobody is left, after `drain`.
-    ACCEPT_FAILED: nobody can be accepted for this reason: `accept` after a while. Numbers of connections that are gone
-    are ignored.
+    The calls return requests to the owner, None for none. A `key` is a connection's number; numbers of closed
+    connections are ignored.
     """
-
-    GONE: int
-    WELCOME: int
-    SWEEP: int
-    EMPTY: int
-    ACCEPT_FAILED: int
 
     def __new__(
         cls, name: str, config: SmtpdConfig, stressed: SmtpdConfig | None, journal: Journal, *, limit: int = 0
@@ -228,23 +311,21 @@ class SmtpdService:
         """
 
     def fileno(self) -> int:
-        """Readable while `turn` has something to do."""
+        """Readable while `poll` has something to do."""
 
     def listen(self, listener: socket.socket) -> None:
         """Listen on a copy of this socket. Raises `OSError`."""
 
     def accept(self, accepting: bool) -> None:
-        """Accept clients while there is room, or leave them in the sockets' queues; nobody after `drain`.
+        """Accept clients while there is room, or leave them in the sockets' queues; none after `drain`.
 
         Raises `OSError`.
         """
 
-    def drain(self) -> list[tuple[int, int, float, str | None]] | None:
-        """Accept nobody any more, and say when the last one has left. Raises `OSError`."""
+    def drain(self) -> _Requests:
+        """Accept no more clients; `Request.Empty` comes when the last one has left. Raises `OSError`."""
 
-    def adopt(
-        self, socket: socket.socket, address: str, port: int, now: float
-    ) -> tuple[int, list[tuple[int, int, float, str | None]] | None]:
+    def adopt(self, socket: socket.socket, address: str, port: int, now: float) -> tuple[int, _Requests]:
         """Serve a client on a copy of a connection that was accepted elsewhere; its number. Raises `OSError`."""
 
     def __len__(self) -> int: ...
@@ -265,16 +346,16 @@ class SmtpdService:
         rewrites_headers: bool = False,
         bare_newline_spared: bool = False,
     ) -> None:
-        """Clients from this address are greeted without a wish, until that time."""
+        """Clients from this address are greeted without a request, until that time."""
 
     def remember(self, group: int, scope: str, until: float) -> None:
         """Clients of this group (0 to 15) may send to `scope`, a recipient or `@domain`, until that time."""
 
-    def turn(self, now: float) -> list[tuple[int, int, float, str | None]] | None:
+    def poll(self, now: float) -> _Requests:
         """Serve every socket that is ready. Raises `OSError`."""
 
-    def settle(self, now: float) -> list[tuple[int, int, float, str | None]] | None:
-        """Answer the clients whose commits the journal has settled."""
+    def finish(self, now: float) -> _Requests:
+        """Answer the clients whose commits are done."""
 
     def begin(
         self,
@@ -288,24 +369,24 @@ class SmtpdService:
         rewrites_headers: bool = False,
         bare_newline_spared: bool = False,
         refusal: tuple[int, str, str] | None = None,
-        turn_away: str | None = None,
-    ) -> list[tuple[int, int, float, str | None]] | None:
-        """Greet a client, or say `refusal` (code, dsn, text) or 421 with `turn_away`. Raises `ValueError`."""
+        dismissal: str | None = None,
+    ) -> _Requests:
+        """Greet a client, or say `refusal` (code, dsn, text) or 421 with `dismissal`. Raises `ValueError`."""
 
-    def proceed(self, key: int, turn: int, now: float) -> list[tuple[int, int, float, str | None]] | None:
-        """A question was answered in the session, which then said `turn`."""
+    def proceed(self, key: int, next: Next, now: float) -> _Requests:
+        """A question was answered in the session, which then returned `next`."""
 
-    def wake(self, key: int, now: float) -> list[tuple[int, int, float, str | None]] | None:
+    def wake(self, key: int, now: float) -> _Requests:
         """A session's sleep may be over."""
 
-    def abort(self, key: int, now: float) -> list[tuple[int, int, float, str | None]] | None:
+    def abort(self, key: int, now: float) -> _Requests:
         """Close a connection at once."""
 
-    def write(self, key: int, octets: bytes, now: float) -> list[tuple[int, int, float, str | None]] | None:
-        """Say something out of turn."""
+    def write(self, key: int, octets: bytes, now: float) -> _Requests:
+        """Send octets outside the dialogue."""
 
-    def sweep(self, now: float) -> tuple[bool, list[tuple[int, int, float, str | None]] | None]:
-        """Look at the time of every session; False when nobody is left."""
+    def sweep(self, now: float) -> tuple[bool, _Requests]:
+        """Close the sessions whose timeout has passed; False when no session is left."""
 
-    def stop(self, now: float) -> list[tuple[int, int, float, str | None]] | None:
+    def stop(self, now: float) -> _Requests:
         """End every session that has no message on its way; call it again for the others."""

@@ -1,6 +1,6 @@
-"""Who delivers mail for a domain (postconf(5), ADDRESS_CLASS_README): smtpd and qmgr must agree on it.
+"""The class of a domain (postconf(5), ADDRESS_CLASS_README): smtpd and qmgr must agree on it.
 
-What smtpd takes for one of our own destinations, it accepts from anybody; qmgr must then not send it elsewhere.
+smtpd accepts mail for our own destinations from any client, so qmgr must not send that mail elsewhere.
 """
 
 import enum
@@ -52,13 +52,22 @@ class AddressClasses:
 
 
 def own_addresses(config: Config) -> frozenset[str]:
-    """Return the addresses at which this machine or its proxy receives mail: inet_interfaces, proxy_interfaces."""
+    """Return the addresses at which this machine or its proxy receives mail: inet_interfaces, proxy_interfaces.
+
+    Addresses of a protocol that inet_protocols does not name are left out.
+    """
     wanted = [word.strip("[]").lower() for word in config.items("inet_interfaces")]
-    proxies = [word.strip("[]").lower() for word in config.items("proxy_interfaces")]
+    named = [word.strip("[]").lower() for word in config.items("proxy_interfaces")]
     if "all" in wanted:
-        found = {str(interface.ip) for interface in host.addresses()}
+        named += [str(interface.ip) for interface in host.addresses()]
     elif wanted == ["loopback-only"]:
-        found = {str(interface.ip) for interface in host.addresses() if interface.ip.is_loopback}
+        named += [str(interface.ip) for interface in host.addresses() if interface.ip.is_loopback]
     else:
-        found = {str(parse_address(word) or word) for word in wanted}
-    return frozenset(found | {str(parse_address(word) or word) for word in proxies})
+        named += wanted
+    protocols = config.items("inet_protocols")
+    found = (parse_address(word) for word in named)
+    return frozenset(
+        str(address)
+        for address in found
+        if address is not None and ("all" in protocols or f"ipv{address.version}" in protocols)
+    )

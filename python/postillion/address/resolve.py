@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from postillion.address.classes import AddressClasses, Class
+from postillion.address.rules import address_rules
 from postillion.config import Config
 from postillion.tables import TableError, open_maps
 
@@ -42,12 +43,6 @@ class Unresolved(Exception):
         self.text = text
 
 
-def _parents(domain: str) -> list[str]:
-    """The domains above a domain, the nearest first."""
-    labels = domain.split(".")
-    return [".".join(labels[at:]) for at in range(1, len(labels))]
-
-
 class Resolver:
     """Knows the way of every address. Ask it with `resolve`."""
 
@@ -56,6 +51,7 @@ class Resolver:
         self._warn = warn
         self._warnings_left = WARNED_BOTH_MAX
         self._origin = config.text("myorigin").lower()
+        self._rules = address_rules(config)
         self._hostname = config.text("myhostname").lower()
         self._classes = AddressClasses(config)
         self._transports = {
@@ -63,7 +59,6 @@ class Resolver:
         }
         self._relayhost = config.text("relayhost").strip()
         self._maps = open_maps("transport_maps", config, warn=warn)
-        self._delimiter = config.text("recipient_delimiter")
 
     @property
     def by_domain(self) -> bool:
@@ -92,14 +87,13 @@ class Resolver:
 
         Raises `Unresolved`.
         """
-        local, at, domain = address.rpartition("@")
-        recipient = None
-        if not at:
-            local, domain = address, self._origin
-            recipient = f"{address}@{domain}"
-        domain = domain.lower().rstrip(".")
-        if not domain or not local:
+        if not self._rules.allows(address):
             raise Unresolved("5.1.3", "bad address syntax")
+        local, domain = self._rules.split(address)
+        recipient = None
+        if not domain:
+            domain = self._origin
+            recipient = f"{address}@{domain}"
         try:
             route = self._by_class(domain)
             if self._maps:
@@ -123,13 +117,8 @@ class Resolver:
         return Route(transport, own or nexthop)
 
     def _by_map(self, local: str, domain: str, route: Route) -> Route:
-        """What transport(5) says: the address, the address without extension, the domain, domains above it, `*`."""
-        keys = [f"{local}@{domain}"]
-        base = next((local[:at] for at in range(1, len(local)) if local[at] in self._delimiter), "")
-        if base:
-            keys.append(f"{base}@{domain}")
-        keys += [domain, *("." + parent for parent in _parents(domain)), "*"]
-        for key in keys:
+        """Return the route of transport_maps, `route` when no key has one."""
+        for key in self._rules.transport_keys(local, domain):
             found = self._maps.lookup(key)
             if found is not None:
                 transport, nexthop = _split(found)

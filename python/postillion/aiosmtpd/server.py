@@ -3,9 +3,8 @@
     data_received -> Reader.feed_data -> SmtpIntake (Rust) -> readuntil: a command's line     -> smtp_VERB (Python)
                                                            -> message: a content, unstuffed -> handle_DATA (Python)
 
-The dialogue is aiosmtpd's own, and so is every method that a subclass may have replaced. What is ours is where octets
-wait, what of them is a line, where a message ends and what is kept of it: a message costs Python one wake-up, not one
-for each of its lines.
+The dialogue is aiosmtpd's own, and so is every method that a subclass may have replaced. Rust has the input: it finds
+lines and the end of a message, and keeps the content. A message wakes Python up once, not once for each line.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ WAITING_LINES_MAX: Final = 2
 
 
 class Reader:
-    """What a client has said, with the methods of `asyncio.StreamReader`, and `message`.
+    """The input of a client, with the methods of `asyncio.StreamReader`, and `message`.
 
     One coroutine at a time may wait. A message on its way in waits for nobody, and is bounded by its own limits.
     """
@@ -210,7 +209,7 @@ class Reader:
 
 
 class SMTP(aiosmtpd.smtp.SMTP):
-    """What `aiosmtpd.controller.Controller` makes in `factory`, with aiosmtpd's arguments; see docs/aiosmtpd.md."""
+    """The server for `factory` of `aiosmtpd.controller.Controller`, with aiosmtpd's arguments; see docs/aiosmtpd.md."""
 
     _heard: Reader
     """The same as `_reader`, by its own type."""

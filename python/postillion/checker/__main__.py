@@ -1,9 +1,10 @@
 """`python -m postillion.checker -c DIR`: check a whole configuration as a start or reload would use it.
 
 Standard output gets a line `warning TEXT` for each doubtful setting and then `ok`, with exit status 0; or one line
-`error TEXT`, with exit status 1.
+`error JSON` with the parts of a `ConfigError`, with exit status 1.
 """
 
+import json
 import os
 import sys
 
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check.run()
     except ConfigError as error:
-        _say(f"error {error}")
+        _say(f"error {json.dumps([error.path, error.line, error.problem, error.fix])}")
         return 1
     for warning in check.warnings:
         _say(f"warning {warning}")
@@ -41,4 +42,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # A start waits for this process, and everything is written: skip the interpreter's shutdown.
+    os._exit(main())

@@ -5,7 +5,7 @@
 | plan | main.cf and master.cf can be read; their services and addresses are valid (`master.plan`) |
 | `-o` | every value in a line of master.cf is of its type |
 | programs | each program that master would start prepares itself: settings, tables, restriction lists |
-| tables | the source of each table that a program opened can be read |
+| tables | the source of each table can be read; for a table that is only a default, a warning |
 | transports | mail goes only to services whose programs run |
 | absorbed services | no line of cleanup or trivial-rewrite sets an unsafe parameter without effect |
 
@@ -87,7 +87,10 @@ class Check:
         daemon = rehearsed(config, entry)
         made = make(daemon, module.prepare)
         for error in read_tables(daemon.config, self._read):
-            raise error
+            if error.line is not None:
+                raise error
+            # The default of a parameter, such as /etc/aliases on a host without local mail.
+            self._warn([str(error)])
         self._warn(_warned(daemon.log))
         return made
 
@@ -146,6 +149,8 @@ def _has_workers(command: str, started: list[Entry]) -> bool:
 
 
 def _warned(log: Log) -> list[str]:
+    """Return the warnings that a program wrote into its log while it prepared itself."""
+    log.flush()
     return [line.removeprefix("warning: ") for line in log.take_lines() if line.startswith("warning: ")]
 
 

@@ -1,4 +1,4 @@
-"""A first look: start a complete server in a directory, send a message through it, show where it landed.
+"""A first run: start a complete server in a directory, send a message through it, show where it landed.
 
     python -m postillion.commands.firstrun DIRECTORY [--once]
 

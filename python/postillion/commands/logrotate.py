@@ -42,12 +42,12 @@ def logrotate(directory: str, console: Console) -> None:
 def _rotate(directory: str, config: Config, path: str, rotated: str, console: Console) -> str | None:
     """Rename the log; return its new name once nobody writes to it, None when somebody still does."""
     from postillion.master import lock
-    from postillion.master.plan import Plan
+    from postillion.master.checking import check
 
     pid = lock.running(config)
     if pid:
         # When master refuses a reload, every program would go on writing to the old file.
-        Plan(directory)
+        check(directory)
     if os.path.lexists(rotated):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), rotated)
     os.rename(path, rotated)

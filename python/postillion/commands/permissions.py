@@ -26,12 +26,10 @@ def set_permissions(directory: str, console: Console, *assignments: str) -> None
 
 def upgrade_configuration(directory: str, console: Console, *assignments: str) -> None:
     """Create missing directories and check both files: no release needs a line that an older one lacks."""
-    from postillion.master.plan import Plan
+    from postillion.commands.postillion import check
 
-    _assigned(directory, console, assignments)
-    create_missing(directory, console)
-    for warning in Plan(directory).warnings:
-        console.warning(warning)
+    create_missing(directory, console, *assignments)
+    check(directory, console)
 
 
 def create_missing(directory: str, console: Console, *assignments: str) -> None:
@@ -44,8 +42,10 @@ def _assigned(directory: str, console: Console, assignments: tuple[str, ...]) ->
     """Write the `name=value` words to main.cf and return what it says then; nothing is written for a bad word."""
     values = dict(split_assignment(word, "command line", None) for word in assignments)
     config = Config.load(directory, tuple(values.items()))
-    for error in config.bad_values():
-        raise error
+    for name in values:
+        error = config.bad_value(name)
+        if error is not None:
+            raise error
     if values:
         for warning in edit.assign(os.path.join(directory, "main.cf"), values):
             console.warning(warning)

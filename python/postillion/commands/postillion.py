@@ -13,7 +13,6 @@ import getopt
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -82,6 +81,8 @@ def _refuse(text: str) -> int:
 
 def start(directory: str, console: Console) -> None:
     """Start the mail system in the background; return when it is up, raise `Failure` when it cannot be."""
+    import subprocess
+
     config = Config.load(directory)
     if config.text("maillog_file") == "/dev/stdout":
         raise Failure("maillog_file /dev/stdout needs the foreground: use start-fg, or log to a file")
@@ -144,15 +145,9 @@ def status(directory: str, console: Console) -> None:
 
 def check(directory: str, console: Console) -> None:
     """Run the checker; print its warnings. Raises `Failure` for what would stop a start."""
-    from postillion.master.checking import Checking, Refusal
-    from postillion.master.service import environment
+    from postillion.master import checking
 
-    config = Config.load(directory)
-    try:
-        warnings = Checking(config, environment(config)).wait()
-    except Refusal as refusal:
-        raise Failure(str(refusal)) from None
-    for warning in warnings:
+    for warning in checking.check(directory):
         console.warning(warning)
     console.detail(f"{directory} is in order")
 

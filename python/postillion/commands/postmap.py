@@ -32,7 +32,7 @@ QUERIES_MAX_CHARS = 64 * 1024
 
 
 class Tool(NamedTuple):
-    """What tells postmap and postalias apart: the name, and the form of the source (`map` or `alias`)."""
+    """The command, postmap or postalias: its name, and the form of its source (`map` or `alias`)."""
 
     program: str
     form: str
@@ -42,7 +42,7 @@ class Tool(NamedTuple):
         print(f"{self.program}: {severity}: {text}", file=sys.stderr)
 
     def fatal(self, text: str) -> NoReturn:
-        """Write why it can't go on, and end with exit status 1."""
+        """Write the error, and end with exit status 1."""
         self.say("fatal", text)
         sys.exit(1)
 

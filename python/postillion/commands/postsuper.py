@@ -50,7 +50,7 @@ SAID: Final = {
     "release": "released from hold",
     "requeue": "requeued",
 }
-"""What is said of a message."""
+"""Result lines about one message."""
 ACTIONS: Final = {
     "-d": ("delete",),
     "-e": ("expire",),
@@ -66,7 +66,7 @@ SUMMARIES: Final = {
     "hold": "Placed on hold",
     "release": "Released from hold",
 }
-"""What is said of all, in this order."""
+"""Result lines about all messages, in this order."""
 MAILDROP: Final = "maildrop"
 QUEUES: Final = (MAILDROP, "incoming", "active", "deferred", "hold")
 LOG_QUEUES: Final = ("bounce", "defer", "trace", "flush")
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         log = open_log(tool.config, "postsuper")
     except (ConfigError, OSError):
-        log = None  # Whoever may not write the log may still own the queue.
+        log = None  # A user without access to the log may still own the queue.
     command = Command(tool, queues, log)
     try:
         command.run(given)
@@ -119,7 +119,7 @@ def may_use(tool: Tool) -> bool:
 
 
 class Command:
-    """What one command line asks for."""
+    """The requests of one command line."""
 
     def __init__(self, tool: Tool, queues: list[str], log: Log | None) -> None:
         self._tool = tool
@@ -252,7 +252,7 @@ class Queue:
             for moved in mover.move(moving):
                 self._do({"verb": "left", "ids": moved})
                 yield moved, []
-            # What could not be read goes back to its line.
+            # An unreadable message stays in the queue.
             self.close()
             after = answer["next"]
 
@@ -266,7 +266,7 @@ class Queue:
                 return repair_queue(self._tool.queue_directory, purge=purge, structure=structure, owner=owner)
             except QueueError as problem:
                 self._tool.fatal(str(problem))
-        # What stands there is known to the queue manager but for what nobody announced.
+        # The queue manager knows every message there except those without an announcement.
         self._side.do({"verb": "rescan"})
         return []
 
@@ -331,15 +331,15 @@ class Opened:
             answer = {"done": core.left(HERE, ids)}
         else:
             answer = {"done": core.apply(verb, ids, request["queues"], time.monotonic(), time.time())}
-        self._settle()
+        self._finish()
         return answer
 
     def close(self) -> None:
         """Let go of the queue directory."""
         self._core.close()
 
-    def _settle(self) -> None:
-        """Have the facts written, and what is gone cleared away."""
+    def _finish(self) -> None:
+        """Write the facts to disk, and remove finished segments."""
         now, wall_now = time.monotonic() + UNLINK_AFTER_S, time.time()
         while self._core.next_event(now, wall_now) is not None:
             pass

@@ -1,4 +1,4 @@
-"""What the commands on the queue share: configuration, the socket, errors as Postfix's commands report them."""
+"""Shared by the commands on the queue: configuration, the socket, errors as Postfix's commands report them."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from postillion.config import Config, ConfigError
 from postillion.program import ipc
 
 EX_UNAVAILABLE = 69
-"""What postqueue ends with when it cannot do its work, whatever the reason; the others end with 1."""
+"""Exit status of postqueue for every error; that of the other commands is 1."""
 HOUR_S = 3600
 ZONE_BEFORE_S = 100 * 24 * HOUR_S
 ZONE_AFTER_S = 10 * 24 * HOUR_S
@@ -41,7 +41,7 @@ class Tool:
         print(f"{self.program}: warning: {text}", file=sys.stderr)
 
     def fatal(self, text: str) -> NoReturn:
-        """Write why the command cannot go on, and end it."""
+        """Write the error, and end the command."""
         fatal(self.program, text)
 
     def do(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +114,6 @@ def offsets(now: float) -> list[tuple[int, int]]:
 
 
 def fatal(program: str, text: str) -> NoReturn:
-    """Write why a command cannot go on, and end it."""
+    """Write the error of a command, and end it."""
     print(f"{program}: fatal: {text}", file=sys.stderr)
     sys.exit(EX_UNAVAILABLE if program == "postqueue" else 1)

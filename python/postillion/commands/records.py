@@ -41,15 +41,15 @@ NAMES: Final = {
 CONTENT_NAMES: Final = {"N": "regular_text", "L": "unterminated_text", "p": "pointer_record", "w": "padding"}
 TIMES: Final = "TcW"
 FIRST: Final = frozenset(b"CTcFSAI")
-"""What a file may begin with; anything else is no queue file."""
+"""Types of the first record in a queue file."""
 LENGTH_MAX_GROUPS: Final = 5
 RECORD_MAX_OCTETS: Final = 64 * 1024 * 1024
 POINTERS_MAX: Final = 10_000
-"""A file whose pointer records lead in a circle ends here."""
+"""Maximum number of pointer records that are followed: they may form a cycle."""
 
 
 class BadRecord(Exception):
-    """What stands in the file is no record; the text says why."""
+    """Malformed octets in the place of a record; the text says what is wrong."""
 
 
 class Record(NamedTuple):
@@ -62,7 +62,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Shown:
-    """What is wanted of a message: its parts, and what is said of each record."""
+    """The parts of a message to show, and the columns of each record."""
 
     envelope: bool = True
     headers: bool = True

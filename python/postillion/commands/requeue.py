@@ -46,7 +46,7 @@ class Mover:
     def move(self, messages: list[Place]) -> Iterator[list[str]]:
         """Yield the IDs of messages that are in maildrop/ for good, batch by batch.
 
-        What cannot be read is named and left out. Raises `OSError` when maildrop/ cannot be written.
+        An unreadable message is named and left out. Raises `OSError` when maildrop/ cannot be written.
         """
         for start in range(0, len(messages), FILES_A_BATCH):
             moved: list[str] = []

@@ -33,7 +33,7 @@ BODIES: Final = {"7bit": "7BIT", "8bitmime": "8BITMIME"}
 RETURNS: Final = {"hdrs": "HDRS", "full": "FULL"}
 ENVID_MAX_CHARS: Final = 100
 RECORD_OVERHEAD: Final = 2
-"""The head of a record is as long as the CRLF of a line, so a file is at most so many times longer than its message."""
+"""Maximum ratio of a file to its message: the head of a record is as long as the CRLF of a line."""
 ENVELOPE_MAX_OCTETS: Final = 64 * 1024 * 1024
 
 
@@ -46,7 +46,7 @@ class Failure(Exception):
 
 
 class Request:
-    """What the command line asks for. Raises `Failure` for what it cannot mean."""
+    """The command line, parsed. Raises `Failure` for a bad one."""
 
     def __init__(self, program: str, argv: list[str]) -> None:
         self.mode = {"mailq": "p", "newaliases": "i", "smtpd": "s"}.get(program, "m")

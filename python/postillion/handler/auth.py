@@ -1,8 +1,8 @@
 """AUTH by a site's handler: aiosmtpd's own `smtp_AUTH`, its LOGIN and PLAIN, and the handler's mechanisms.
 
-aiosmtpd's code reads a line from a stream and pushes a reply; the dialogue is the Rust core's. An `Exchange` stands in
-between: what is pushed becomes the reply to the open question, and the client's next line, the next question, is what
-is read. The code runs on the handler's event loop, under the handler's deadline each time that the client waits.
+aiosmtpd's code reads a line from a stream and pushes a reply; the Rust core has the dialogue. An `Exchange` connects
+the two: a pushed line becomes the reply to the open question, and the client's next line, the next question, is the
+line that is read. The code runs on the handler's event loop, with the handler's timeout each time a client waits.
 
 A handler takes part with `authenticator`, a callable as `aiosmtpd.smtp.SMTP` takes it (server, session, envelope,
 mechanism, auth_data -> AuthResult), with methods `auth_MECHANISM(server, args)`, or with `handle_AUTH`.
@@ -15,15 +15,16 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import aiosmtpd.smtp
 
 from postillion.handler.calls import Blocked, Calls, Fault
-from postillion.restrictions.access import Reply
+from postillion.handler.facade import ServerFacade
+from postillion.smtpd.reply import Reply, parse
 
 FAILED: Final = Reply(454, "4.7.0", "Temporary authentication failure")
-"""What a client hears when the site's code gives no answer (RFC 4954 §6)."""
+"""The reply when the site's code gives no answer (RFC 4954 §6)."""
 SUCCESS: Final = 235
 CHALLENGE: Final = 334
 
@@ -31,14 +32,14 @@ Method = Callable[..., Awaitable[object]]
 
 
 class Mechanism(NamedTuple):
-    """How aiosmtpd keeps a mechanism."""
+    """A mechanism, as aiosmtpd keeps it."""
 
     method: Method
     is_builtin: bool
 
 
 class Mechanisms:
-    """What a handler knows of authentication. `names`: its mechanisms, as EHLO announces them."""
+    """The authentication of a handler. `names`: its mechanisms, as EHLO announces them."""
 
     def __init__(self, handler: object) -> None:
         self._handler = handler
@@ -52,8 +53,8 @@ class Mechanisms:
         builtin = {"LOGIN", "PLAIN"} if callable(self.authenticator) or callable(self._hook) else set()
         self.names = sorted(builtin | self._methods.keys())
 
-    def prepare(self, server: Any) -> None:
-        """Give a server what aiosmtpd's `smtp_AUTH` looks for in it."""
+    def prepare(self, server: ServerFacade) -> None:
+        """Give a server the attributes that aiosmtpd's `smtp_AUTH` needs."""
         server._authenticator = self.authenticator
         server._auth_callback = _nobody
         builtin = {name: Mechanism(getattr(server, f"auth_{name}"), True) for name in ("LOGIN", "PLAIN")}
@@ -63,33 +64,33 @@ class Mechanisms:
 
 
 class Exchange:
-    """One AUTH command and what follows it."""
+    """One AUTH command and the lines that follow it."""
 
-    def __init__(self, server: aiosmtpd.smtp.SMTP, calls: Calls, timeout_s: float) -> None:
-        """`timeout_s`: how long the site's code may take for each of its answers."""
+    def __init__(self, server: ServerFacade, calls: Calls, timeout_s: float) -> None:
+        """`timeout_s`: the longest time that the site's code may take for each answer."""
         self._loop = asyncio.get_running_loop()
         self._calls = calls
         self._server = server
         self._timeout_s = timeout_s
         self._said: asyncio.Queue[str | None] = asyncio.Queue()
         self._work: Future[object] | None = None
-        # The client's answer and the code that reads it come in either order, from two threads.
+        # Two threads: the client's answer may come before or after the site's code reads it.
         self._lock = threading.Lock()
         self._answer: bytes | None = None
         self._reading: Future[bytes] | None = None
         self.problem = ""
         """Why the site's code gave no answer."""
         self.fault: Fault | None = None
-        """The exception that it ended by."""
+        """The exception that ended it."""
 
     async def reply(self, words: str) -> Reply:
-        """Return the reply to AUTH (`words`: its arguments) or to a line of the client's; 334 is a challenge."""
+        """Return the reply to AUTH (`words`: its arguments) or to a line of the client; 334 is a challenge."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 if self._work is None:
                     mechanism, *rest = words.split()
                     arguments = (self._server, " ".join([mechanism.upper(), *rest]))
-                    self._work = self._calls.start(aiosmtpd.smtp.SMTP.smtp_AUTH, arguments)
+                    self._work = self._calls.start(ServerFacade.smtp_AUTH, arguments)
                     self._work.add_done_callback(self._ended)
                 else:
                     self._hand_over(words.encode("utf-8", "replace") + b"\r\n")
@@ -108,14 +109,14 @@ class Exchange:
         return FAILED
 
     def cancel(self) -> None:
-        """The client is gone, or has waited for too long."""
+        """Stop the site's code: the client is gone, or has waited too long."""
         if self._work is not None:
             self._work.cancel()
 
-    # What aiosmtpd's code calls, on the handler's loop.
+    # aiosmtpd's code calls the next two, on the handler's loop.
 
     def push(self, line: str) -> None:
-        """Say a line."""
+        """Take a line for the client."""
         self._loop.call_soon_threadsafe(self._said.put_nowait, line)
 
     async def readline(self) -> bytes:
@@ -143,8 +144,6 @@ class Exchange:
             self._loop.call_soon_threadsafe(self._said.put_nowait, None)
 
     def _last(self, said: str | None) -> Reply:
-        from postillion.handler.handler import parse
-
         reply = None if said is None or self.problem else parse(said)
         if reply is None and not self.problem:
             self.problem = f"{str(said)[:100]!r} is no reply"
@@ -152,7 +151,7 @@ class Exchange:
 
 
 def user(session: aiosmtpd.smtp.Session) -> str:
-    """Return the name of who has authenticated, as far as the handler has told it."""
+    """Return the name of the user, `unknown` if the handler has not told it."""
     data = session.auth_data
     name = getattr(data, "login", data) if data is not None else session.login_data
     if isinstance(name, bytes):
@@ -161,7 +160,7 @@ def user(session: aiosmtpd.smtp.Session) -> str:
 
 
 def awaitable(function: Callable[..., object]) -> Method:
-    """Return a coroutine function that does what a function does; one that is already as it is."""
+    """Return a function as a coroutine function; a coroutine function is returned unchanged."""
     if inspect.iscoroutinefunction(function):
         return function
 

@@ -1,38 +1,49 @@
 """A site's aiosmtpd handler (`smtpd_python_handler = module:Class`): its hooks, and how they are called.
 
 The contract is aiosmtpd's (https://aiosmtpd.aio-libs.org/en/latest/handlers.html): `handle_RCPT(server, session,
-envelope, address, options)` and its kin return the reply. Plain functions will do as well as coroutines. Hooks are
-found once a process. A call has `smtpd_python_handler_timeout`; a late one, one that raises, and one whose answer is
-no reply count as `smtpd_python_handler_default_action`. How long they take is in the log, every `STATISTICS_S`.
+envelope, address, options)` and the other hooks return the reply. A hook is a plain function or a coroutine function.
+The hooks are found once, when the process starts. A call that takes longer than `smtpd_python_handler_timeout`, that
+raises, or that returns no reply counts as `smtpd_python_handler_default_action`. The log has the times of the calls.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import re
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from postillion._core.log import Log
 from postillion.config import Config
 from postillion.handler.auth import FAILED, Exchange, Mechanisms
 from postillion.handler.calls import Blocked, Calls, Fault
-from postillion.restrictions.access import Reply
+from postillion.handler.facade import ServerFacade
+from postillion.smtpd.checks import Rule, Stage
+from postillion.smtpd.reply import Reply, parse
 
-HOOKS: Final = ("HELO", "EHLO", "MAIL", "RCPT", "DATA", "RSET", "VRFY", "NOOP", "QUIT")
+STAGES: Final[dict[str, Stage]] = {
+    "HELO": "helo",
+    "EHLO": "helo",
+    "MAIL": "mail",
+    "RCPT": "rcpt",
+    "DATA": "end_of_data",
+    "RSET": "rset",
+    "VRFY": "vrfy",
+    "NOOP": "noop",
+    "QUIT": "quit",
+}
+"""The stage in which each hook is asked. handle_DATA is asked when the whole message has come, as in aiosmtpd."""
+HOOKS: Final = tuple(STAGES)
 STATISTICS_S: Final = 60.0
-"""How often the log tells the calls of each hook, while there are any."""
+"""How often the log has the number of calls of each hook, while there are calls."""
 TRACEBACK_MAX_LINES: Final = 30
-REPLY_LINE: Final = re.compile(r"([2-5][0-9][0-9])(?:[ -](.*))?", re.DOTALL)
-ENHANCED: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +(.*))?", re.DOTALL)
 
 
-class Counts:
-    """What became of a hook's calls: how many, failed, late, and their seconds."""
+class CallCounts:
+    """A hook's calls: their number, failures, timeouts, and times in seconds."""
 
     __slots__ = ("calls", "failed", "late", "longest_s", "total_s")
 
@@ -56,10 +67,15 @@ class Handler:
             hook = getattr(handler, f"handle_{name}", None)
             if callable(hook):
                 self._hooks[name] = hook
+        self.rules = {name: _rule(name, hook) for name, hook in self._hooks.items()}
+        """Each hook, as the rule that decided."""
         self.mechanisms = Mechanisms(handler)
+        authenticates: set[Stage] = {"auth"} if self.mechanisms.names else set()
+        self.stages: frozenset[Stage] = frozenset({STAGES[name] for name in self._hooks} | authenticates)
+        """The stages in which the handler has a say."""
         self._on_exception = getattr(handler, "handle_exception", None)
         self.ehlo_parameters = self._ehlo_parameters()
-        self.counts = {name: Counts() for name in (*self._hooks, "AUTH")}
+        self.counts = {name: CallCounts() for name in (*self._hooks, "AUTH")}
         self._told = 0
         self._next_at = time.monotonic() + STATISTICS_S
         for name in dir(handler):
@@ -67,7 +83,7 @@ class Handler:
                 log.warning(f"{type(handler).__name__}.{name} is never called: smtpd has no such command")
 
     def has(self, name: str) -> bool:
-        """Is there a hook for this command?"""
+        """Return whether there is a hook for this command."""
         return name in self._hooks
 
     async def ask(self, name: str, *arguments: object) -> object:
@@ -90,13 +106,13 @@ class Handler:
         finally:
             self._count(counts, begun)
 
-    def exchange(self, server: Any) -> Exchange:
-        """Return what carries one AUTH command out for a server."""
+    def exchange(self, server: ServerFacade) -> Exchange:
+        """Return a new exchange for one AUTH command."""
         self.mechanisms.prepare(server)
         return Exchange(server, self._calls, self._timeout_s)
 
     async def ask_exchange(self, exchange: Exchange, words: str) -> Reply:
-        """Return the exchange's reply to a line of the client's, and count it."""
+        """Return the exchange's reply to a line of the client, and count it."""
         counts = self.counts["AUTH"]
         begun = time.monotonic()
         reply = await exchange.reply(words)
@@ -108,8 +124,12 @@ class Handler:
         self._count(counts, begun, late=exchange.problem.startswith("no answer"), failed=reply is FAILED)
         return reply
 
+    def warn(self, text: str) -> None:
+        """Write a warning to the log."""
+        self._log.warning(text)
+
     def reply(self, name: str, status: object) -> Reply:
-        """Return the reply that a hook's answer is; the default when it is none."""
+        """Return a hook's answer as a reply; the default action if it is no reply."""
         reply = status if isinstance(status, Reply) else parse(status)
         if reply is None or reply.code // 100 == 3:
             self.counts[name].failed += 1
@@ -117,7 +137,7 @@ class Handler:
             return self._default
         return reply
 
-    def _count(self, counts: Counts, begun: float, *, late: bool = False, failed: bool = False) -> None:
+    def _count(self, counts: CallCounts, begun: float, *, late: bool = False, failed: bool = False) -> None:
         seconds = time.monotonic() - begun
         counts.calls += 1
         counts.late += late
@@ -128,7 +148,7 @@ class Handler:
             self.tell()
 
     def tell(self) -> None:
-        """Write what there is to tell of the hooks since the process began."""
+        """Write the counts of all hooks to the log, if there were calls since the last time."""
         self._next_at = time.monotonic() + STATISTICS_S
         total = sum(counts.calls for counts in self.counts.values())
         if total == self._told:
@@ -143,7 +163,7 @@ class Handler:
                 )
 
     async def _handled(self, name: str, fault: Fault) -> object:
-        """What handle_exception makes of an exception; the default without it."""
+        """Return what handle_exception makes of an exception; the default action without such a hook."""
         problem = fault.__cause__
         assert problem is not None
         if self._on_exception is not None:
@@ -168,29 +188,16 @@ class Handler:
         return count
 
 
-def parse(status: object) -> Reply | None:
-    """Return the reply that a text such as `250 2.1.5 Ok` says; `LF` or `CRLF` between lines. None for none."""
-    if isinstance(status, bytes):
-        status = status.decode("utf-8", "replace")
-    if not isinstance(status, str):
-        return None
-    texts = []
-    code = ""
-    for line in status.removesuffix("\n").removesuffix("\r").replace("\r\n", "\n").split("\n"):
-        found = REPLY_LINE.fullmatch(line)
-        if found is None or (code and found[1] != code):
-            return None
-        code = found[1]
-        texts.append(found[2] or "")
-    text = "\n".join(texts)
-    found = ENHANCED.fullmatch(text)
-    if found is not None and len(texts) == 1 and found[1][0] == code[0]:
-        return Reply(int(code), found[1], found[2] or "")
-    return Reply(int(code), "", text or " ")
+def _rule(name: str, hook: Callable[..., object]) -> Rule:
+    """Return a hook as a rule, with the place of its code if it has one."""
+    code = getattr(inspect.unwrap(hook), "__code__", None)
+    if code is None:
+        return Rule(f"handle_{name}")
+    return Rule(f"handle_{name}", code.co_filename, code.co_firstlineno)
 
 
 def load(config: Config, log: Log) -> Handler | None:
-    """Return the handler that main.cf names, None without one. Raises `ConfigError` when it cannot be had."""
+    """Return the handler that main.cf names, None without one. Raises `ConfigError` when it cannot be loaded."""
     name = config.text("smtpd_python_handler").strip()
     if not name:
         return None
@@ -203,7 +210,7 @@ def load(config: Config, log: Log) -> Handler | None:
     module, _, attribute = name.partition(":")
     directory = config.text("config_directory")
     if directory not in sys.path:
-        # Last: nothing beside main.cf takes the place of what is installed.
+        # At the end: a file beside main.cf must not replace an installed module.
         sys.path.append(directory)
     try:
         found = importlib.import_module(module)
@@ -212,7 +219,7 @@ def load(config: Config, log: Log) -> Handler | None:
         handler = found() if inspect.isclass(found) else found
         made = Handler(handler, timeout_s=config.seconds("smtpd_python_handler_timeout"), default=default, log=log)
     except Exception as problem:
-        # Whatever a site's module does when it is imported: without its policy no mail is taken.
+        # A site's module may raise anything when it is imported. Without the policy, no mail is taken.
         reason = f"smtpd_python_handler: {name}: {type(problem).__name__}: {problem}"
         raise config.error("smtpd_python_handler", reason, "give module:Class of an aiosmtpd handler") from problem
     return made

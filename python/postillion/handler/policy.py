@@ -1,161 +1,183 @@
-"""One session's side of a site's handler: aiosmtpd's objects, and the dialogue's questions put to the hooks.
+"""A site's handler as a check: the questions of one session, put to the hooks with aiosmtpd's objects.
 
-What the dialogue has accepted is what is queued; the envelope is the hooks' view of it. A hook that sets
-`envelope.mail_from` or appends to `rcpt_tos`, as aiosmtpd asks of it, finds its own values there later; where it did
-not, they are filled in.
+The queue gets what the dialogue has accepted; the envelope is the hooks' view of it. A hook that sets
+`envelope.mail_from` or appends to `rcpt_tos`, as aiosmtpd asks, finds its own values there later. Where no hook has set
+them, they are filled in.
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable
 
 import aiosmtpd.smtp
 
-from postillion._core.smtpd import SmtpdSession
 from postillion.handler.auth import CHALLENGE, SUCCESS, Exchange, user
-from postillion.handler.handler import Handler, parse
-from postillion.restrictions.access import Reply
-
-HELO, MAIL, RCPT, VRFY = SmtpdSession.HELO, SmtpdSession.MAIL, SmtpdSession.RCPT, SmtpdSession.VRFY
-CONTENT, RSET, NOOP, QUIT = SmtpdSession.CONTENT, SmtpdSession.RSET, SmtpdSession.NOOP, SmtpdSession.QUIT
-NAMES: Final = {MAIL: "MAIL", RCPT: "RCPT", VRFY: "VRFY", CONTENT: "DATA", RSET: "RSET", NOOP: "NOOP", QUIT: "QUIT"}
+from postillion.handler.facade import ServerFacade, Socket
+from postillion.handler.handler import Handler
+from postillion.smtpd.checks import ACCEPT, Answer, Authenticate, Check, Client, Dialogue, Stage, Verdict
+from postillion.smtpd.reply import Reply, parse
 
 
-class Server(Protocol):
-    """The protocol object that hooks are given, and what carries an AUTH exchange out for it."""
+class Policy(Check):
+    """The hooks of one session."""
 
-    event_handler: Any
-    hostname: str
-    session: Any
-    envelope: Any
-    transport: Any
-
-    def carry(self, exchange: Exchange | None) -> None:
-        """Let an AUTH exchange have the next lines; None ends that."""
-
-
-class Policy:
-    """The hooks' view of one session."""
-
-    def __init__(self, server: Server, handler: Handler, core: SmtpdSession, ehlo_text: str) -> None:
-        self._server = server
+    def __init__(self, handler: Handler, socket: Socket, ehlo_text: str) -> None:
+        """`ehlo_text`: what EHLO is answered, without codes."""
         self._handler = handler
-        self._core = core
         self._ehlo = ehlo_text.split("\n")
+        self.server = ServerFacade(socket, handler.handler, self._ehlo[0])
         self._message = 0
-        self._exchange: Exchange | None = None
-        self.mechanism = ""
-        """What the last AUTH asked for."""
-        server.event_handler = handler.handler
-        server.hostname = self._ehlo[0]
-        server.session = self._session = aiosmtpd.smtp.Session(asyncio.get_running_loop())
-        assert server.transport is not None
-        self._session.peer = server.transport.get_extra_info("peername")
-        self._begin()
+        self.exchange: Exchange | None = None
+        """The AUTH command that is being carried out."""
+        self._mechanism = ""
 
-    def name(self, turn: int) -> str:
-        """The hook that a question is for, without `handle_`; empty when there is none."""
-        name = NAMES.get(turn, "EHLO" if self._core.extended else "HELO") if turn in (HELO, *NAMES) else ""
-        return name if self._handler.has(name) else ""
+    @property
+    def stages(self) -> frozenset[Stage]:
+        """The stages that have a hook."""
+        return self._handler.stages
 
-    async def authenticate(self) -> Reply:
-        """Return the reply to AUTH, or to the client's answer to a challenge."""
-        core, session, words = self._core, self._session, self._core.argument
-        if self._exchange is None:
-            session.host_name, session.extended_smtp = core.helo, core.extended
-            self.mechanism = words.split()[0].upper()
-            self._exchange = self._handler.exchange(self._server)
-            self._server.carry(self._exchange)
-        reply = await self._handler.ask_exchange(self._exchange, words)
-        if reply.code != CHALLENGE:
-            self._server.carry(None)
-            self._exchange = None
-            session.authenticated = reply.code == SUCCESS
-            if session.authenticated:
-                core.authenticate(self.mechanism, user(session))
-        return reply
+    @property
+    def remembers(self) -> bool:
+        """A hook for RCPT is asked about each recipient."""
+        return "rcpt" not in self.stages
 
-    def cancel(self) -> None:
-        """The client is gone."""
-        if self._exchange is not None:
-            self._exchange.cancel()
+    def helo(self, client: Client, dialogue: Dialogue) -> Answer:
+        """Call handle_HELO or handle_EHLO."""
+        name = "EHLO" if dialogue.extended else "HELO"
+        return self._helo(name, dialogue) if self._handler.has(name) else ACCEPT
 
-    async def verdict(self, turn: int, name: str) -> Reply | None:
-        """Return the reply to a question; None to answer as without a hook."""
-        core, envelope = self._core, self._envelope
-        if turn in (MAIL, HELO, RSET) or core.transactions != self._message:
-            envelope = self._begin()
-        self._message = core.transactions + (turn == MAIL)
-        self._session.extended_smtp = core.extended
-        if turn != HELO:
-            self._session.host_name = core.helo
-        if turn == HELO:
-            return await self._helo(name, core.helo or "")
-        if turn == MAIL:
-            envelope.smtp_utf8 = "SMTPUTF8" in core.mail_parameters
-            reply = await self._ask(name, core.sender or "<>", core.mail_parameters)
-            if reply.code < 300:
-                self._fill_mail()
-            return reply
-        self._fill_mail()
-        if turn == RCPT:
-            return await self._rcpt(name)
-        if turn == CONTENT:
-            return await self._data(name)
-        if turn == VRFY:
-            return await self._ask(name, core.recipient)
-        return await self._ask(name, core.argument or None) if turn == NOOP else await self._ask(name)
+    async def mail(self, client: Client, dialogue: Dialogue) -> Verdict:
+        """Call handle_MAIL."""
+        parameters = dialogue.mail_parameters
+        self._new_envelope().smtp_utf8 = "SMTPUTF8" in parameters
+        self._message = dialogue.transactions + 1
+        self._tell_session(dialogue)
+        reply = await self._ask("MAIL", dialogue.sender or "<>", parameters)
+        if reply.code < 300:
+            self._fill_mail(dialogue)
+        return self._verdict("MAIL", reply)
 
-    async def _ask(self, name: str, *arguments: object) -> Reply:
-        status = await self._handler.ask(name, self._server, self._session, self._envelope, *arguments)
-        return self._handler.reply(name, status)
-
-    async def _helo(self, name: str, host: str) -> Reply | None:
-        ehlo = name == "EHLO"
-        responses = [*(f"250-{line}" for line in self._ehlo[:-1]), f"250 {self._ehlo[-1]}"]
-        if not (ehlo and self._handler.ehlo_parameters == 5):
-            reply = await self._ask(name, host)
-            if ehlo and reply.code < 300:
-                # The older form: its answer is the last line, behind the keywords.
-                reply = Reply(reply.code, "", "\n".join([*self._ehlo, " ".join(filter(None, reply[1:]))]))
-        else:
-            answer = await self._handler.ask(name, self._server, self._session, self._envelope, host, responses)
-            lines = answer if isinstance(answer, list) else None
-            text = "\n".join(str(line) for line in lines) if lines else answer
-            reply = self._handler.reply(name, parse(text) if lines else text)
-        if reply.code < 300 and not self._session.host_name:
-            self._session.host_name = host
-        return reply
-
-    async def _rcpt(self, name: str) -> Reply:
-        core, envelope = self._core, self._envelope
-        address = core.recipient or ""
+    async def rcpt(self, client: Client, dialogue: Dialogue) -> Verdict:
+        """Call handle_RCPT."""
+        envelope = self._envelope_of(dialogue)
+        address, options = dialogue.recipient or "", dialogue.rcpt_parameters
         known = len(envelope.rcpt_tos)
-        options = core.rcpt_parameters
-        reply = await self._ask(name, address, options)
+        reply = await self._ask("RCPT", address, options)
         if reply.code < 300 and len(envelope.rcpt_tos) == known:
             envelope.rcpt_tos.append(address)
             envelope.rcpt_options.extend(options)
-        return reply
+        return self._verdict("RCPT", reply)
 
-    async def _data(self, name: str) -> Reply | None:
-        envelope = self._envelope
+    async def end_of_data(self, client: Client, dialogue: Dialogue) -> Verdict:
+        """Call handle_DATA. A message that it accepts is answered with the queue ID, once it is on disk."""
+        envelope = self._envelope_of(dialogue)
         if not self._handler.has("RCPT"):
-            envelope.rcpt_tos = self._core.recipients
-        envelope.content = envelope.original_content = self._core.content()
-        reply = await self._ask(name)
-        self._begin()
-        # A message that is taken is answered with its queue ID, once it is on disk.
-        return None if reply.code < 300 else reply
+            envelope.rcpt_tos = dialogue.recipients
+        envelope.content = envelope.original_content = dialogue.content()
+        reply = await self._ask("DATA")
+        self._new_envelope()
+        return self._verdict("DATA", None if reply.code < 300 else reply)
 
-    def _fill_mail(self) -> None:
-        core, envelope = self._core, self._envelope
-        if envelope.mail_from is None and core.sender is not None:
-            envelope.mail_from = core.sender or "<>"
-            envelope.mail_options = envelope.mail_options or core.mail_parameters
+    async def vrfy(self, client: Client, dialogue: Dialogue) -> Verdict:
+        """Call handle_VRFY."""
+        self._envelope_of(dialogue)
+        return self._verdict("VRFY", await self._ask("VRFY", dialogue.recipient))
+
+    async def rset(self, client: Client, dialogue: Dialogue) -> Verdict:
+        """Call handle_RSET, with a new envelope."""
+        self._message = dialogue.transactions
+        self._new_envelope()
+        self._tell_session(dialogue)
+        self._fill_mail(dialogue)
+        return self._verdict("RSET", await self._ask("RSET"))
+
+    async def noop(self, client: Client, dialogue: Dialogue) -> Verdict:
+        """Call handle_NOOP."""
+        self._envelope_of(dialogue)
+        return self._verdict("NOOP", await self._ask("NOOP", dialogue.argument or None))
+
+    async def quit(self, client: Client, dialogue: Dialogue) -> Verdict:
+        """Call handle_QUIT."""
+        self._envelope_of(dialogue)
+        return self._verdict("QUIT", await self._ask("QUIT"))
+
+    async def auth(self, client: Client, dialogue: Dialogue) -> Verdict:
+        """Carry out AUTH: this is its first line, or the client's answer to a challenge."""
+        session, words = self.server.session, dialogue.argument
+        if self.exchange is None:
+            session.host_name, session.extended_smtp = dialogue.helo, dialogue.extended
+            self._mechanism = words.split()[0].upper()
+            self.exchange = self._handler.exchange(self.server)
+            self.server.carry(self.exchange)
+        reply = await self._handler.ask_exchange(self.exchange, words)
+        if reply.code == CHALLENGE:
+            return Verdict(reply)
+        self.server.carry(None)
+        self.exchange = None
+        session.authenticated = reply.code == SUCCESS
+        if session.authenticated:
+            return Verdict(reply, (Authenticate(self._mechanism, user(session)),))
+        host = f"{client.name}[{client.address}]"
+        self._handler.warn(f"{host}: SASL {self._mechanism} authentication failed: {reply.text}")
+        return Verdict(reply)
+
+    def gone(self) -> None:
+        """Stop an exchange, and let go of the connection."""
+        if self.exchange is not None:
+            self.exchange.cancel()
+        self.server.gone()
+
+    def _helo(self, name: str, dialogue: Dialogue) -> Awaitable[Verdict]:
+        self._message = dialogue.transactions
+        self._new_envelope()
+        self.server.session.extended_smtp = dialogue.extended
+        return self._greeted(name, dialogue.helo or "")
+
+    async def _greeted(self, name: str, host: str) -> Verdict:
+        """Call the hook. handle_EHLO has two forms: the newer returns all lines, the older only the last one."""
+        handler, session = self._handler, self.server.session
+        if name == "EHLO" and handler.ehlo_parameters == 5:
+            responses = [*(f"250-{line}" for line in self._ehlo[:-1]), f"250 {self._ehlo[-1]}"]
+            answer = await handler.ask(name, self.server, session, self.server.envelope, host, responses)
+            if isinstance(answer, list) and answer:
+                answer = parse("\n".join(str(line) for line in answer))
+            reply = handler.reply(name, answer)
+        else:
+            reply = await self._ask(name, host)
+            if name == "EHLO" and reply.code < 300:
+                reply = Reply(reply.code, "", "\n".join([*self._ehlo, " ".join(filter(None, reply[1:]))]))
+        if reply.code < 300 and not session.host_name:
+            session.host_name = host
+        return self._verdict(name, reply)
+
+    async def _ask(self, name: str, *arguments: object) -> Reply:
+        server = self.server
+        status = await self._handler.ask(name, server, server.session, server.envelope, *arguments)
+        return self._handler.reply(name, status)
+
+    def _verdict(self, name: str, reply: Reply | None) -> Verdict:
+        return Verdict(reply, rule=self._handler.rules[name])
+
+    def _envelope_of(self, dialogue: Dialogue) -> aiosmtpd.smtp.Envelope:
+        """Return the envelope of the message in the dialogue, up to date; so is the session."""
+        if dialogue.transactions != self._message:
+            self._new_envelope()
+        self._message = dialogue.transactions
+        self._tell_session(dialogue)
+        self._fill_mail(dialogue)
+        return self.server.envelope
+
+    def _tell_session(self, dialogue: Dialogue) -> None:
+        self.server.session.extended_smtp = dialogue.extended
+        self.server.session.host_name = dialogue.helo
+
+    def _fill_mail(self, dialogue: Dialogue) -> None:
+        envelope = self.server.envelope
+        if envelope.mail_from is None and dialogue.sender is not None:
+            envelope.mail_from = dialogue.sender or "<>"
+            envelope.mail_options = envelope.mail_options or dialogue.mail_parameters
             envelope.smtp_utf8 = "SMTPUTF8" in envelope.mail_options
 
-    def _begin(self) -> aiosmtpd.smtp.Envelope:
-        self._server.envelope = self._envelope = aiosmtpd.smtp.Envelope()
-        return self._envelope
+    def _new_envelope(self) -> aiosmtpd.smtp.Envelope:
+        self.server.envelope = aiosmtpd.smtp.Envelope()
+        return self.server.envelope

@@ -11,7 +11,7 @@ import sys
 from postillion.config import ConfigError
 from postillion.config.settings import DEFAULT_DIRECTORY
 from postillion.master import directories, in_force
-from postillion.master.checking import Checking, Refusal
+from postillion.master.checking import Checking
 from postillion.master.lock import Lock
 from postillion.master.log import MasterLog
 from postillion.master.plan import Plan
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         warnings = checking.wait()
         lock = Lock(plan.config, queue, data)
-    except (ConfigError, Refusal) as error:
+    except ConfigError as error:
         return _refuse(str(error), ready)
     os.chdir(queue)
     os.umask(0o022)

@@ -4,20 +4,24 @@ At its start master waits for the checker. At a reload it continues its work: wh
 `read`, until that returns True.
 """
 
+import json
 import os
 import select
 import signal
 import sys
 import time
 
-from postillion.config import Config
+from postillion.config import Config, ConfigError
+from postillion.master.service import environment, send
 
 CHECK_MAX_S = 60.0
 READ_OCTETS = 65_536
 
 
-class Refusal(Exception):
-    """A configuration that cannot be used: one line with the problem, its place and the fix."""
+def check(directory: str) -> list[str]:
+    """Return the warnings about a configuration directory. Raises `ConfigError` for an unusable one."""
+    config = Config.load(directory)
+    return Checking(config, environment(config)).wait()
 
 
 class Checking:
@@ -51,6 +55,7 @@ class Checking:
             raise
         finally:
             os.close(theirs)
+        self.directory = config.directory
         self.descriptor = ours
         self.until = time.monotonic() + CHECK_MAX_S
         self._said = b""
@@ -64,24 +69,23 @@ class Checking:
     def kill(self) -> None:
         """Kill the checker and drop its answer."""
         self._said = b""
-        os.kill(self.pid, signal.SIGKILL)
+        send(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self.descriptor)
 
     def result(self) -> list[str]:
-        """Return the warnings about a usable configuration. Raises `Refusal` for an unusable one."""
-        lines = self._said.decode("utf-8", "surrogateescape").splitlines()
-        errors = [line.removeprefix("error ") for line in lines if line.startswith("error ")]
-        if errors:
-            raise Refusal(errors[0])
+        """Return the warnings about a usable configuration. Raises `ConfigError` for an unusable one."""
+        lines = self._said.decode("utf-8", "surrogateescape").rstrip("\n").split("\n")
+        if lines and lines[-1].startswith("error "):
+            raise ConfigError(*json.loads(lines[-1].removeprefix("error ")))
         if lines[-1:] != ["ok"]:
-            raise Refusal("the checker gave no answer: run python -m postillion.checker to see why")
+            raise ConfigError(self.directory, None, "the checker gave no answer", "run python -m postillion.checker")
         return [line.removeprefix("warning ") for line in lines if line.startswith("warning ")]
 
     def wait(self) -> list[str]:
-        """Return the warnings when the checker has ended. Raises `Refusal`."""
+        """Return the warnings when the checker has ended. Raises `ConfigError`."""
         done = False
         while not done:
             readable, _, _ = select.select([self.descriptor], [], [], max(0.0, self.until - time.monotonic()))

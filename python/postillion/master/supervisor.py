@@ -13,7 +13,7 @@ from types import FrameType
 
 from postillion.config import Config, ConfigError
 from postillion.master import in_force, listeners
-from postillion.master.checking import Checking, Refusal
+from postillion.master.checking import Checking
 from postillion.master.listeners import Address
 from postillion.master.log import MasterLog
 from postillion.master.plan import Plan
@@ -330,7 +330,7 @@ class Master:
             return
         try:
             self._reload(checking.result())
-        except (ConfigError, Refusal) as error:
+        except ConfigError as error:
             self._refuse_reload(str(error))
         except OSError as error:
             self._refuse_reload(f"{error.filename or 'log'}: {error.strerror}")

@@ -208,7 +208,7 @@ def start(program: str, argv: list[str]) -> Daemon:
     except ConfigError as error:
         sys.exit(f"{program}: fatal: {error}")
     except OSError as error:
-        sys.exit(f"{program}: fatal: log file {error.filename}: {error.strerror}")
+        sys.exit(f"{program}: fatal: log file: {error}")
     return daemon
 
 

@@ -62,20 +62,24 @@ class Target:
 
 
 def open_log(config: Config, program: str) -> "Log":
-    """Return the open log of a program. Raises `OSError` when its file cannot be opened."""
+    """Return the open log of a program. Raises `OSError` with the file's name when it cannot be opened."""
     from postillion._core.log import Log
 
     to = Target.find(config)
-    return Log(
-        to.host,
-        to.syslog_name,
-        program,
-        os.getpid(),
-        utc_offset_s(),
-        to.destination,
-        permissions=to.permissions,
-        facility=to.facility,
-    )
+    try:
+        return Log(
+            to.host,
+            to.syslog_name,
+            program,
+            os.getpid(),
+            utc_offset_s(),
+            to.destination,
+            permissions=to.permissions,
+            facility=to.facility,
+        )
+    except OSError as error:
+        # An error of the core has only its text.
+        raise OSError(error.errno, str(error), to.destination) from error
 
 
 def utc_offset_s() -> int:

@@ -10,10 +10,10 @@ import setproctitle
 
 
 def set_title(program: str, arguments: Sequence[str], *, path: str = "") -> None:
-    """Show this process as `program`, with `arguments` behind it. `path`: what stands for the program in `ps -o args`.
+    """Show this process as `program` with `arguments`. `path`: the path of the program in `ps -o args`.
 
-    Threads that start later have the same name, unless they have one of their own.
+    Later threads inherit the name, unless they have one of their own.
     """
     setproctitle.setproctitle(" ".join([path or program, *arguments]))
-    # The title's first 15 octets are the thread's name now.
+    # setproctitle made the first 15 octets of the title the thread's name.
     setproctitle.setthreadtitle(program)

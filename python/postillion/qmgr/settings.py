@@ -23,6 +23,7 @@ TIMES = (
     "qmgr_ipc_timeout",
     "queue_run_delay",
 )
+ADDRESS_FLAGS = ("owner_request_special", "allow_min_user", "resolve_numeric_domain")
 TRANSPORT_NUMBERS = (
     "destination_concurrency_limit",
     "destination_recipient_limit",
@@ -82,7 +83,8 @@ def general(config: Config, *, route_by_domain: bool) -> dict[str, object]:
     return {
         **{name: config.number(name) for name in LIMITS},
         **{name: config.seconds(name) for name in TIMES},
-        "recipient_delimiter": config.text("recipient_delimiter"),
+        **{name: config.text(name) for name in ("recipient_delimiter", "double_bounce_sender")},
+        **{name: config.flag(name) for name in ADDRESS_FLAGS},
         "defer_transports": config.items("defer_transports"),
         "confirm_delay_cleared": config.flag("confirm_delay_cleared"),
         "soft_bounce": config.flag("soft_bounce"),

@@ -17,11 +17,11 @@ from postillion.smtpd.service import Service
 from postillion.smtpd.setup import Parts, prepare, prepare_as_owner
 
 CLOCK_CHECK_S = 60.0
-"""How often the headers' time zone is looked at."""
+"""How often the time zone of Received and Date headers is read again."""
 
 
 async def serve(daemon: Daemon, parts: Parts) -> None:
-    """Serve clients until the service stops or drains. Raises `ConfigError` for what main.cf cannot mean."""
+    """Serve clients until the service stops or drains. Raises `ConfigError` for values that cannot work."""
     config, log = daemon.config, daemon.log
     site_handler = prepare_as_owner(daemon)
     try:
@@ -30,7 +30,7 @@ async def serve(daemon: Daemon, parts: Parts) -> None:
         raise ConfigError(
             config.text("queue_directory"), None, str(problem), "see postfix-files for its owner"
         ) from None
-    counts = Counts(daemon.service, log.warning) if parts.limits.any else None
+    counts = Counts(daemon.service, log.warning) if parts.limits.stages else None
     settings = parts.cleanup
     service = Service(
         setup.server_config(config, parts.access, log, settings, journal, site_handler),
@@ -46,7 +46,7 @@ async def serve(daemon: Daemon, parts: Parts) -> None:
         stressed=setup.server_config(config.under_stress(), parts.access, log, settings, journal, site_handler),
         session_limit=daemon.session_limit,
     )
-    producer = Producer(journal, service.settle, fall_behind=service.fall_behind)
+    producer = Producer(journal, service.finish, fall_behind=service.fall_behind)
     producer.start()
     service.start(daemon.listeners)
     loop = asyncio.get_running_loop()
@@ -70,7 +70,7 @@ async def serve(daemon: Daemon, parts: Parts) -> None:
 
 
 async def _finish(service: Service, stopping: asyncio.Task[bool]) -> None:
-    """Wait for the sessions to end by themselves; when the service stops, end those between two messages."""
+    """Wait for the sessions to end; when the service stops, end those between two messages."""
     service.drain()
     drained = asyncio.get_running_loop().create_task(service.empty.wait())
     try:

@@ -1,4 +1,4 @@
-"""What is known of a client before it says a word: the lists are asked once for an address, not for each connection."""
+"""Clients before the dialogue: main.cf's lists are asked once for an address, not for each connection."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CACHED_MAX: Final = 4096
 
 
 class Facts:
-    """What an address is. `trusted`: in mynetworks. `inside`: one of this system's own. `exempt`: never counted.
+    """The facts about an address. `trusted`: in mynetworks. `inside`: one of this system's own. `exempt`: not counted.
 
-    `rewrites_headers`: local_header_rewrite_clients. `spared`: smtpd_forbid_bare_newline_exclusions. `bucket`: what
-    counts as one client (smtpd_client_ipv4_prefix_length).
+    `rewrites_headers`: local_header_rewrite_clients. `spared`: smtpd_forbid_bare_newline_exclusions. `bucket`: the
+    network that counts as one client (smtpd_client_ipv4_prefix_length).
     """
 
     __slots__ = ("address", "bucket", "exempt", "inside", "rewrites_headers", "spared", "trusted")
@@ -30,7 +30,7 @@ class Facts:
 
 
 class Client:
-    """A client: its address's facts and its name."""
+    """A client: its name, and the facts about its address."""
 
     __slots__ = ("facts", "name", "reverse_name")
 
@@ -40,31 +40,31 @@ class Client:
 
     @property
     def group(self) -> int:
-        """What restrictions may know of a client, in a number: clients of one group may send to the same recipients."""
+        """The client's standing as a number: clients of one group may send to the same recipients."""
         unnamed = (self.name == UNKNOWN) << 2 | (self.reverse_name == UNKNOWN) << 3
         return self.facts.trusted | self.facts.inside << 1 | unnamed
 
     @property
     def address(self) -> str:
-        """Its address as text."""
+        """The address as text."""
         return self.facts.address
 
     @property
     def trusted(self) -> bool:
-        """In mynetworks?"""
+        """Whether mynetworks has it."""
         return self.facts.trusted
 
     @property
     def inside(self) -> bool:
-        """One of this system's own addresses?"""
+        """Whether it has one of this system's own addresses."""
         return self.facts.inside
 
 
 class Clients:
-    """Knows clients by address."""
+    """All clients, by address."""
 
     def __init__(self, config: Config, access: Access, names: Names) -> None:
-        """Raises `ConfigError` for a list that makes no sense."""
+        """Raises `ConfigError` for a bad list."""
         self._access = access
         self._names = names
         self._exempt = NetworkList("smtpd_client_event_limit_exceptions", config)
@@ -82,7 +82,7 @@ class Clients:
         self._cached: dict[tuple[str, str], Facts] = {}
 
     def known(self, address: str) -> Client | None:
-        """Return the client if nothing about it must be waited for."""
+        """Return the client if its name is known already."""
         name = self._names.known(address)
         return None if name is None else Client(self.facts(address, name.name), name)
 
@@ -92,7 +92,7 @@ class Clients:
         return Client(self.facts(address, name.name), name)
 
     def facts(self, address: str, name: str) -> Facts:
-        """Return what the lists of main.cf say of an address and its verified name."""
+        """Return the facts about an address and its verified name."""
         facts = self._cached.get((address, name))
         if facts is None:
             facts, lasting = self._look_up(address, "" if name == UNKNOWN else name)
@@ -110,7 +110,7 @@ class Clients:
             facts.exempt = self._exempt.matches(address, name)
             facts.spared = self._spared.matches(address, name)
         except TableError:
-            # Treated as a stranger this time; asked again the next.
+            # A stranger for now. The lists are asked again next time.
             return facts, False
         facts.inside = address in self._access.own_addresses
         facts.rewrites_headers = (facts.inside and "permit_inet_interfaces" in self._rewriters) or (

@@ -1,177 +1,226 @@
-"""A client about which something is to be decided.
-
-`Connection` is an `aiosmtpd.smtp.SMTP` whose dialogue is the Rust core's. aiosmtpd's constructor, which looks its own
-methods up anew for every connection, is not run; nor is a task started, a stream reader filled, or a timer armed.
-"""
+"""One client about whom something is to be decided: the loop that asks the checks, and says what they decide."""
 
 from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, AnyStr, Final
+from collections.abc import Iterator
+from functools import partial
+from typing import Final, Protocol
 
-from postillion._core.smtpd import SmtpdSession
-from postillion.aiosmtpd import SMTP
-from postillion.handler.auth import CHALLENGE, SUCCESS, Exchange
-from postillion.handler.policy import Policy
-from postillion.restrictions.access import Reply
-from postillion.smtpd.clients import Client
+from postillion._core.smtpd import Next, Request, SmtpdService
+from postillion.smtpd.checks import ACCEPT, Authenticate, Check, Dismiss, NoDialogue, Remember, Stage, Verdict
+from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.names import Name
+from postillion.smtpd.reply import INTERNAL_ERROR
 
-if TYPE_CHECKING:
-    from postillion.smtpd.service import Service
-
-IDLE, HELO, MAIL, RCPT = SmtpdSession.IDLE, SmtpdSession.HELO, SmtpdSession.MAIL, SmtpdSession.RCPT
-VRFY, DATA, AUTH = SmtpdSession.VRFY, SmtpdSession.DATA, SmtpdSession.AUTH
 KNOWN_FOR_S: Final = 10.0
-"""What was found out about a client, and what it may send to, is not asked again for so long."""
+"""How long a client's names, and the recipients that it may send to, are remembered."""
+STAGES: Final[dict[Next, Stage]] = {
+    Next.HELO: "helo",
+    Next.MAIL: "mail",
+    Next.RCPT: "rcpt",
+    Next.VRFY: "vrfy",
+    Next.DATA: "data",
+    Next.END_OF_DATA: "end_of_data",
+    Next.RSET: "rset",
+    Next.NOOP: "noop",
+    Next.QUIT: "quit",
+    Next.AUTH: "auth",
+}
+"""The questions of a session, by the method of a check that answers them."""
+AnyRequest = (
+    Request.Welcome
+    | Request.Decide
+    | Request.WakeUp
+    | Request.Gone
+    | Request.Sweep
+    | Request.Empty
+    | Request.AcceptFailed
+)
+Requests = list[AnyRequest] | None
 
 
-class Wire(asyncio.Transport):
-    """A connection's socket, as far as a site's hooks may ask for it."""
+class Owner(Protocol):
+    """The service that a connection belongs to."""
 
-    def __init__(self, service: Service, key: int) -> None:
-        super().__init__()
-        self._service = service
+    core: SmtpdService
+    clients: Clients
+    loop: asyncio.AbstractEventLoop
+
+    def checks(self, client: Client, connection: Connection) -> tuple[Check, ...]:
+        """Return the checks of a client, in their order."""
+        ...
+
+    def handle(self, requests: Requests) -> None:
+        """Do what the core requests."""
+
+    def log_bug(self, text: str) -> None:
+        """Log a traceback of our own code."""
+
+    def fail(self, key: int, text: str) -> None:
+        """Log a bug about a client, and close its connection."""
+
+
+class Connection:
+    """A client, its checks, and the question that is being decided."""
+
+    def __init__(self, owner: Owner, key: int) -> None:
+        """`key`: the connection's number in the core. A session that has begun belongs to a known client."""
+        self.loop = owner.loop
+        self.task: asyncio.Future[Client] | asyncio.Future[Verdict] | None = None
+        """The client waits for this: its name, or the answer of a check."""
+        self.checks: tuple[Check, ...] = ()
+        self._owner = owner
         self._key = key
-        self._peer = service.core.peer(key)
+        self._client: Client | None = None
+        self._wake_up: asyncio.TimerHandle | None = None
+        self._gone = False
+        self._session = owner.core.session(key)
+        if self._session is not None:
+            address, name, reverse_name = self._session.client
+            self._client = Client(owner.clients.facts(address, name), Name(name, reverse_name))
+            self.checks = owner.checks(self._client, self)
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return `peername`: address and port."""
-        return self._peer if name == "peername" and self._peer is not None else default
+    def welcome(self) -> None:
+        """Find out who the client is, and greet it."""
+        peer = self.peer
+        assert peer is not None
+        address, _ = peer
+        client = self._owner.clients.known(address)
+        if client is not None:
+            self._identified(client)
+        else:
+            task = self.loop.create_task(self._owner.clients.identify(address), name=f"name of {address}")
+            task.add_done_callback(self._named)
+            self.task = task
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Say something out of turn."""
-        # A hook runs in a thread of its own.
-        self._service.loop.call_soon_threadsafe(self._write, bytes(data))
+    def decide(self, stage: Stage | None) -> None:
+        """Answer the session's questions until it has none, or a check needs time."""
+        while stage is not None:
+            verdict = self._ask(stage, iter(self.checks), ACCEPT)
+            if verdict is None:
+                # The replies to the commands before need not wait.
+                self._owner.handle(self._owner.core.proceed(self._key, Next.IDLE, self.loop.time()))
+                return
+            stage = self._answer(stage, verdict)
 
-    def is_closing(self) -> bool:
-        """Is the client gone?"""
-        return self._service.core.peer(self._key) is None
+    def sleep(self, until: float) -> None:
+        """Wake the session up at a time (seconds, monotonic)."""
+        if self._wake_up is not None:
+            self._wake_up.cancel()
+        self._wake_up = self.loop.call_at(until, self._wake)
+
+    def gone(self) -> None:
+        """Stop everything about the client: its connection is closed. A commit goes on without it."""
+        self._gone = True
+        for handle in (self.task, self._wake_up):
+            if handle is not None:
+                handle.cancel()
+        for check in self.checks:
+            check.gone()
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """The client's address and port, None when it is gone."""
+        return self._owner.core.peer(self._key)
+
+    def write(self, octets: bytes) -> None:
+        """Send octets to the client outside the dialogue."""
+        self._owner.handle(self._owner.core.write(self._key, octets, self.loop.time()))
 
     def abort(self) -> None:
         """Close at once."""
-        self._service.loop.call_soon_threadsafe(self._abort)
+        self._owner.handle(self._owner.core.abort(self._key, self.loop.time()))
 
-    close = abort
+    def _ask(self, stage: Stage, checks: Iterator[Check], verdict: Verdict) -> Verdict | None:
+        """Ask the checks that are left, until one refuses; None while one of them needs time.
 
-    def _write(self, octets: bytes) -> None:
-        self._service.attend(self._service.core.write(self._key, octets, self._service.loop.time()))
+        `verdict`: what the checks before have said. A check that raises is a bug: the client gets 451.
+        """
+        dialogue = self._session or NoDialogue()
+        for check in checks:
+            if stage not in check.stages:
+                continue
+            try:
+                answer = getattr(check, stage)(self._client, dialogue)
+                task = None if isinstance(answer, Verdict) else asyncio.ensure_future(answer, loop=self.loop)
+            except Exception:
+                answer, task = self._bug(traceback.format_exc()), None
+            if task is not None:
+                self.task = task
+                task.add_done_callback(partial(self._answered, stage, checks, verdict))
+                return None
+            verdict = verdict.then(answer)
+            if verdict.refuses:
+                break
+        return verdict
 
-    def _abort(self) -> None:
-        self._service.attend(self._service.core.abort(self._key, self._service.loop.time()))
-
-
-class Silence:
-    """What a dialogue knows before it begins."""
-
-    helo = sender = recipient = None
-    recipient_count = 0
-    talked_early = authenticated = False
-
-
-class Connection(SMTP):
-    """A client about which something is decided: its dialogue is the Rust core's, its messages go to the queue."""
-
-    _client: Client | None = None
-    _task: asyncio.Task[None] | None = None
-    _wake_handle: asyncio.TimerHandle | None = None
-    _counted: bool = False
-    _policy: Policy | None = None
-    # What aiosmtpd's `smtp_AUTH` asks its server.
-    _auth_require_tls: bool = False
-    _tls_protocol: None = None
-    _reader: Any = None
-    _gone: bool = False
-
-    def __init__(self, service: Service, key: int) -> None:
-        # aiosmtpd's own constructor is left out on purpose: see the head of this file.
-        self.service = service
-        self.loop = service.loop
-        self.event_handler = None
-        self.session = None
-        self.envelope = None
-        self.transport = Wire(service, key)
-        self._key = key
-        self._core: SmtpdSession | None = service.core.session(key)
-        if self._core is not None:
-            address, name, reverse_name = self._core.client
-            self._client = Client(service.clients.facts(address, name), Name(name, reverse_name))
-
-    def welcome(self) -> None:
-        """Greet the client, at once if everything about it is known."""
-        peer = self.service.core.peer(self._key)
-        assert peer is not None
-        address, _ = peer
-        client = self.service.clients.known(address)
-        if client is not None and not self.service.must_count(client):
-            self._begin(client)
-        else:
-            self._begin_task(self._welcome(address), f"welcome {address}")
-
-    def settle(self, turn: int) -> None:
-        """Answer what the session asks, and go on."""
-        if turn > 0:
-            turn = self._decide(turn)
-        self.service.attend(self.service.core.proceed(self._key, turn, self.loop.time()))
-
-    def sleep(self, until: float) -> None:
-        """The session sleeps, for an error or for flow control."""
-        if self._wake_handle is not None:
-            self._wake_handle.cancel()
-        self._wake_handle = self.loop.call_at(until, self._wake)
-
-    def gone(self) -> None:
-        """The connection is closed. A commit that runs is finished and announced without it."""
-        self._gone = True
-        for handle in (self._task, self._wake_handle):
-            if handle is not None:
-                handle.cancel()
-        if self._policy is not None:
-            self._policy.cancel()
-        if self._counted and self._client is not None and self.service.counts is not None:
-            self.service.counts.ended(self._client.facts.bucket)
-        self.transport = None
-
-    async def push(self, status: AnyStr) -> None:
-        """Say a line in place of a hook's answer, or before it; aiosmtpd's hooks may."""
-        line = status.encode("utf-8") if isinstance(status, str) else status
-        if self._reader is not None:
-            self._reader.push(line.decode("utf-8", "replace"))
+    def _answered(self, stage: Stage, checks: Iterator[Check], verdict: Verdict, task: asyncio.Future[Verdict]) -> None:
+        """Go on where `_ask` stopped: a check has answered."""
+        self.task = None
+        if self._gone:
             return
-        if isinstance(self.transport, Wire):
-            self.transport.write(line + b"\r\n")
+        try:
+            later = verdict.then(self._result(task))
+            decided = later if later.refuses else self._ask(stage, checks, later)
+            if decided is not None:
+                self.decide(self._answer(stage, decided))
+        except Exception:
+            self._owner.fail(self._key, traceback.format_exc())
 
-    def carry(self, exchange: Exchange | None) -> None:
-        """From now on lines that are pushed, and those that are read, are an exchange's."""
-        self._reader = exchange
+    def _result(self, task: asyncio.Future[Verdict]) -> Verdict:
+        if task.cancelled():
+            return self._bug("a check was cancelled")
+        problem = task.exception()
+        if problem is not None:
+            return self._bug("".join(traceback.format_exception(problem)))
+        return task.result()
 
-    async def _welcome(self, address: str) -> None:
-        """Find out the client's name and how many connections it has, then greet it."""
-        service = self.service
-        client = service.clients.known(address) or await service.clients.identify(address)
-        refusal = ""
-        if service.counts is not None and not client.facts.exempt:
-            self._client, self._counted = client, True
-            limits = service.limits
-            connections, rate = await service.counts.connected(client.facts.bucket)
-            if limits.connections and connections > limits.connections:
-                refusal = f"Connection concurrency limit exceeded: {connections}"
-            elif limits.connections_rate and rate > limits.connections_rate:
-                refusal = f"Connection rate limit exceeded: {rate}"
-        self._task = None
-        if refusal:
-            service.log.warning(f"{refusal} from {client.name}[{address}] for service {service.name}")
-        self._begin(client, turn_away=bool(refusal))
+    def _bug(self, text: str) -> Verdict:
+        """Log a bug in a check, and refuse for now: a bug must not let mail in."""
+        self._owner.log_bug(text)
+        return Verdict(INTERNAL_ERROR)
 
-    def _begin(self, client: Client, *, turn_away: bool = False) -> None:
-        service, facts, now = self.service, client.facts, self.loop.time()
+    def _answer(self, stage: Stage, verdict: Verdict) -> Stage | None:
+        """Tell the session what was decided; return its next question."""
+        session, now = self._session, self.loop.time()
+        if session is None:
+            self._begin(verdict)
+            return None
+        for action in verdict.actions:
+            if isinstance(action, Authenticate):
+                session.authenticate(action.method, action.user)
+            elif isinstance(action, Remember) and session.group is not None and verdict.reply is None:
+                self._owner.core.remember(session.group, action.scope, now + KNOWN_FOR_S)
+        next_step = session.accept(now) if verdict.reply is None else session.reply(*verdict.reply, now)
+        question = STAGES.get(next_step)
+        if question is None:
+            self._owner.handle(self._owner.core.proceed(self._key, next_step, now))
+        return question
+
+    def _named(self, task: asyncio.Future[Client]) -> None:
+        self.task = None
+        if self._gone:
+            return
+        try:
+            self._identified(task.result())
+        except (Exception, asyncio.CancelledError):
+            self._owner.fail(self._key, traceback.format_exc())
+
+    def _identified(self, client: Client) -> None:
         self._client = client
-        refusal = service.access.connect(client, Silence()) if service.access.asks_connect else None
-        group = service.group(client)
-        if not service.access.asks_connect and not service.must_count(client):
-            service.core.know(
+        self.checks = self._owner.checks(client, self)
+        self.decide("connect")
+
+    def _begin(self, verdict: Verdict) -> None:
+        """Greet the client, or refuse it. A client about whom nothing is asked is greeted in Rust from now on."""
+        client, core, now = self._client, self._owner.core, self.loop.time()
+        assert client is not None
+        facts, reply = client.facts, verdict.reply if verdict.refuses else None
+        group = client.group if all(check.remembers for check in self.checks) else None
+        if not any("connect" in check.stages for check in self.checks):
+            core.know(
                 facts.address,
                 client.name,
                 client.reverse_name,
@@ -180,7 +229,8 @@ class Connection(SMTP):
                 rewrites_headers=facts.rewrites_headers,
                 bare_newline_spared=facts.spared,
             )
-        wishes = service.core.begin(
+        dismissal = reply.text if reply is not None and Dismiss() in verdict.actions else None
+        requests = core.begin(
             self._key,
             facts.address,
             client.name,
@@ -189,119 +239,12 @@ class Connection(SMTP):
             group=group,
             rewrites_headers=facts.rewrites_headers,
             bare_newline_spared=facts.spared,
-            refusal=refusal,
-            turn_away=f"Error: too many connections from {facts.address}" if turn_away else None,
+            refusal=reply,
+            dismissal=dismissal,
         )
-        self._core = service.core.session(self._key)
-        service.attend(wishes)
-
-    def _decide(self, turn: int) -> int:
-        """Answer questions until there is none; the core's next turn."""
-        client = self._client
-        assert client is not None
-        while turn > 0:
-            hook = self._hook(turn)
-            if turn == AUTH:
-                self._begin_task(self._answer_auth(client), "an authentication")
-                return IDLE
-            if hook or self._must_count(turn, client):
-                self._begin_task(self._decide_slowly(turn, client, hook), "a question")
-                return IDLE
-            turn = self._answer(turn, self._verdict(turn))
-        return turn
-
-    def _answer(self, turn: int, reply: Reply | None) -> int:
-        core = self._core
-        assert core is not None
-        now = self.loop.time()
-        if reply is not None:
-            return core.reply(*reply, now)
-        if turn == RCPT and core.group is not None:
-            scope = self.service.access.scope(core.recipient or "")
-            if scope:
-                self.service.core.remember(core.group, scope, now + KNOWN_FOR_S)
-        return core.accept(now)
-
-    def _hook(self, turn: int) -> str:
-        handler = self.service.handler
-        if handler is None:
-            return ""
-        if self._policy is None:
-            assert self._core is not None
-            self._policy = Policy(self, handler, self._core, self.service.config.ehlo_text)
-        return self._policy.name(turn)
-
-    def _verdict(self, turn: int) -> Reply | None:
-        core, client, access = self._core, self._client, self.service.access
-        assert core is not None
-        assert client is not None
-        try:
-            if turn in (RCPT, VRFY):
-                return access.rcpt(client, core, core.recipient or "")
-            if turn == MAIL:
-                return access.mail(client, core) if access.asks_mail else None
-            if turn == HELO:
-                return access.helo(client, core)
-            return access.data(client, core) if turn == DATA else None
-        except Exception:
-            # A fault of ours in one decision is no reason to lose the other sessions, nor to let mail in.
-            self.service.log_fault(traceback.format_exc())
-            return Reply(451, "4.3.0", "Error: internal error")
-
-    def _begin_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._task = self.loop.create_task(work, name=name)
-        self._task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        """A fault of ours while the client waits ends its session: nothing else would ever answer it."""
-        problem = None if task.cancelled() else task.exception()
-        if problem is not None:
-            self.service.log_fault("".join(traceback.format_exception(problem)))
-            self.service.attend(self.service.core.abort(self._key, self.loop.time()))
-
-    def _must_count(self, turn: int, client: Client) -> bool:
-        limits = self.service.limits
-        wanted = (turn == MAIL and limits.mail_rate) or (turn == RCPT and limits.rcpt_rate)
-        return bool(wanted) and self.service.must_count(client)
-
-    async def _decide_slowly(self, turn: int, client: Client, hook: str) -> None:
-        """As `_decide`, for one question whose client is counted, or that the site's handler has a hook for."""
-        reply = await self._counted_verdict(turn, client) if self._must_count(turn, client) else self._verdict(turn)
-        if reply is None and hook and self._policy is not None and not self._gone:
-            reply = await self._policy.verdict(turn, hook)
-        self._task = None
-        if not self._gone:
-            self.settle(self._answer(turn, reply))
-
-    async def _answer_auth(self, client: Client) -> None:
-        """Answer AUTH, or the client's answer to a challenge."""
-        core, policy = self._core, self._policy
-        assert core is not None
-        assert policy is not None
-        reply = await policy.authenticate()
-        if reply.code not in (CHALLENGE, SUCCESS):
-            host = f"{client.name}[{client.address}]"
-            self.service.log.warning(f"{host}: SASL {policy.mechanism} authentication failed: {reply.text}")
-        self._task = None
-        if not self._gone:
-            self.settle(core.reply(*reply, self.loop.time()))
-
-    async def _counted_verdict(self, turn: int, client: Client) -> Reply | None:
-        service, limits = self.service, self.service.limits
-        assert service.counts is not None
-        verb, limit = ("mail", limits.mail_rate) if turn == MAIL else ("rcpt", limits.rcpt_rate)
-        rate = await service.counts.requested(verb, client.facts.bucket)
-        refusal = self._verdict(turn)
-        if rate > limit:
-            what = "Message delivery request" if turn == MAIL else "Recipient address"
-            host = f"{client.name}[{client.address}]"
-            service.log.warning(f"{what} rate limit exceeded: {rate} from {host} for service {service.name}")
-            noun = "mail" if turn == MAIL else "recipients"
-            refusal = Reply(
-                450, "4.7.1", f"Error: too {'much' if turn == MAIL else 'many'} {noun} from {client.address}"
-            )
-        return refusal
+        self._session = core.session(self._key)
+        self._owner.handle(requests)
 
     def _wake(self) -> None:
-        self._wake_handle = None
-        self.service.attend(self.service.core.wake(self._key, self.loop.time()))
+        self._wake_up = None
+        self._owner.handle(self._owner.core.wake(self._key, self.loop.time()))

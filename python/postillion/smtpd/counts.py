@@ -1,7 +1,7 @@
-"""Asking anvil how much a client does (smtpd_client_connection_count_limit and its kin).
+"""The link to anvil, which counts what clients do.
 
-One connection for all questions, answers in the order of questions. When anvil cannot be asked, clients are let in
-with a warning, as Postfix does: a counter that is down must not stop mail.
+One connection carries all questions; the answers come in the same order. When anvil cannot be asked, clients are
+accepted with a warning, as in Postfix: a counter that is down must not stop mail.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Final, cast
 ANVIL_SOCKET: Final = "private/anvil"
 ANSWER_MAX_S: Final = 2.0
 RETRY_S: Final = 5.0
-"""After a failure anvil is not asked for so long."""
+"""How long anvil is not asked after a failure."""
 QUESTIONS_MAX: Final = 10_000
 LINE_MAX_BYTES: Final = 64
 
 
 class Counts:
-    """The link to anvil. `service`: its name in master.cf, part of what is counted."""
+    """The link to anvil. `service`: its name in master.cf; anvil counts for each service."""
 
     def __init__(self, service: str, warn: Callable[[str], None], *, path: str = ANVIL_SOCKET) -> None:
         self._service = service
@@ -96,7 +96,7 @@ class Counts:
     def _opened(self, task: asyncio.Task[_Link]) -> None:
         self._opening = None
         if not task.cancelled():
-            # Seen here, so that a failure after the last waiter gave up is not reported as forgotten.
+            # Without this, asyncio reports a failure that came after the last waiter gave up.
             task.exception()
 
 
@@ -126,7 +126,7 @@ class _Link(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are none of asyncio's classes.
+        # uvloop's transports do not inherit from asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:

@@ -1,8 +1,8 @@
 """All sessions of a process.
 
-Their sockets are on one descriptor in Rust (`SmtpdService`), which the event loop watches: clients that are known are
-greeted, heard and answered there, and their messages go from the socket into the journal. Python hears of a connection
-when something is to be decided about it, as a wish; then it has a `Connection`.
+Their sockets are on one descriptor in Rust (`SmtpdService`), which the event loop watches. There, known clients are
+greeted, read from and answered, and their messages go from the socket into the journal. Python gets a request when
+something must be decided about a client; then the client has a `Connection`.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ import asyncio
 import socket
 import traceback
 from collections import deque
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
 
 from postillion._core.log import Log
 from postillion._core.queue import Journal
-from postillion._core.smtpd import SmtpdConfig, SmtpdService, SmtpdSession
-from postillion.handler.handler import Handler
+from postillion._core.smtpd import Request, SmtpdConfig, SmtpdService
 from postillion.restrictions.access import Access
+from postillion.smtpd.checks import Check
 from postillion.smtpd.clients import Client, Clients
-from postillion.smtpd.connection import Connection
+from postillion.smtpd.connection import STAGES, AnyRequest, Connection, Requests
 from postillion.smtpd.counts import Counts
-from postillion.smtpd.setup import Limits
+from postillion.smtpd.limits import Limits, RateCheck
+
+if TYPE_CHECKING:
+    from postillion.handler.handler import Handler
 
 SWEEP_S: Final = 1.0
-"""How exact timeouts are."""
+"""The time between two searches for sessions whose timeout has passed."""
 ACCEPT_AGAIN_S: Final = 1.0
-"""After a client could not be accepted, none is for so long."""
-
-Wish = tuple[int, int, float, str | None]
-"""Of `SmtpdService`: the connection's number, what is wished for, a time, a text."""
+"""How long no client is accepted after accept(2) failed."""
 
 
 class Service:
-    """What the sessions of a process share, and all of its sessions.
+    """All sessions of a process, and the objects that they share.
 
-    `settle` is what `postillion.program.producer.Producer` calls when commits are settled. `empty` is set when the last
-    session has ended, after `drain`.
+    `postillion.program.producer.Producer` calls `finish` when commits are done. `empty` is set when the last session
+    has ended, after `drain`.
     """
 
     def __init__(
@@ -49,16 +49,16 @@ class Service:
         log: Log,
         journal: Journal,
         *,
-        limits: Limits | None = None,
+        limits: Limits,
         service: str = "smtp",
         timeout_s: float = 300.0,
         handler: Handler | None = None,
         stressed: SmtpdConfig | None = None,
         session_limit: int = 0,
     ) -> None:
-        """`stressed`: what new sessions get while all places are taken. `session_limit`: places, 0 for no limit.
+        """`stressed`: for new sessions while all places are taken. `session_limit`: number of places, 0 for no limit.
 
-        Clients above the limit wait in the sockets' queues, as they do for a free smtpd process of Postfix.
+        Clients above the limit wait in the sockets' queues, as they wait for a free smtpd process of Postfix.
         """
         self.config = config
         self.handler = handler
@@ -66,117 +66,138 @@ class Service:
         self.clients = clients
         self.counts = counts
         self.log = log
-        self.limits = limits or Limits()
+        self.limits = limits
         self.name = service
         self.loop = asyncio.get_running_loop()
         self.empty = asyncio.Event()
         self.core = SmtpdService(service, config, stressed, journal, limit=session_limit)
-        self.attended: dict[int, Connection] = {}
+        self.connections: dict[int, Connection] = {}
         self._stressed = stressed
+        self._hooks = None if handler is None else _hooks_of(handler, config.ehlo_text)
         self._sweep_every_s = min(SWEEP_S, max(timeout_s / 4, 0.05))
-        self._wishes: deque[Wish] = deque()
-        self._attending = False
+        self._requests: deque[AnyRequest] = deque()
+        self._handling = False
         self._stopping = False
-        self._remembers = access.remembers and not (handler is not None and handler.has("RCPT"))
 
     def start(self, listeners: Iterable[socket.socket]) -> None:
-        """Accept clients from these sockets, or copies of them: other processes may share them."""
+        """Accept clients from these sockets, or from copies of them: other processes may share them."""
         for listener in listeners:
             self.core.listen(listener)
-        self.loop.add_reader(self.core.fileno(), self.turn)
+        self.loop.add_reader(self.core.fileno(), self.poll)
         self.core.accept(True)
 
-    def turn(self) -> None:
-        """Serve all clients that have said something. Called by the loop; calling it at another time is safe."""
-        wishes = self.core.turn(self.loop.time())
-        if wishes is not None:
-            self.attend(wishes)
+    def poll(self) -> None:
+        """Serve all clients that have sent something. The loop calls this; a call at another time is safe."""
+        requests = self.core.poll(self.loop.time())
+        if requests is not None:
+            self.handle(requests)
 
-    def settle(self) -> None:
-        """Tell the clients whose messages are on disk, or are not."""
-        self.attend(self.core.settle(self.loop.time()))
+    def finish(self) -> None:
+        """Answer the clients whose commits are done or have failed."""
+        self.handle(self.core.finish(self.loop.time()))
 
     def fall_behind(self, behind: bool) -> None:
-        """Let each new message wait for in_flow_delay, or no longer."""
+        """Hold back each new message for in_flow_delay, or no longer."""
         self.config.fall_behind(behind)
         if self._stressed is not None:
             self._stressed.fall_behind(behind)
 
     def drain(self) -> None:
-        """Accept no client any more, and set `empty` when the last one has left."""
-        self.attend(self.core.drain())
+        """Accept no more clients; set `empty` when the last one has left."""
+        self.handle(self.core.drain())
 
     def stop(self) -> None:
-        """End every session as soon as no message of it is on its way."""
+        """End every session as soon as the journal holds no message of it."""
         self._stopping = True
-        self.attend(self.core.stop(self.loop.time()))
+        self.handle(self.core.stop(self.loop.time()))
 
     def close(self) -> None:
-        """Let go of the loop."""
+        """Stop watching the sockets."""
         self.loop.remove_reader(self.core.fileno())
 
-    def group(self, client: Client) -> int | None:
-        """Return the group whose recipients are remembered for a client; None when each of them is a question."""
-        counts = bool(self.limits.rcpt_rate) and self.must_count(client)
-        return client.group if self._remembers and not counts else None
+    def checks(self, client: Client, connection: Connection) -> tuple[Check, ...]:
+        """Return what decides about a client, in the order in which it is asked."""
+        found: list[Check] = []
+        if self.counts is not None and self.limits.stages and not client.facts.exempt:
+            found.append(RateCheck(self.limits, self.counts, client.facts.bucket, self.name, self.log.warning))
+        found.append(self.access)
+        if self._hooks is not None:
+            found.append(self._hooks(connection))
+        return tuple(found)
 
-    def must_count(self, client: Client) -> bool:
-        """Does anvil count what this client does?"""
-        return self.counts is not None and not client.facts.exempt
-
-    def attend(self, wishes: list[Wish] | None) -> None:
-        """Grant what the sessions wish for; what comes of it, too."""
-        if wishes is None:
+    def handle(self, requests: Requests) -> None:
+        """Do what the sessions request, and what they request because of that."""
+        if requests is None:
             return
-        self._wishes.extend(wishes)
-        if self._attending:
+        self._requests.extend(requests)
+        if self._handling:
             return
-        self._attending = True
+        self._handling = True
         try:
-            while self._wishes:
-                key, what, at, text = self._wishes.popleft()
+            while self._requests:
+                request = self._requests.popleft()
                 try:
-                    self._grant(key, what, at, text)
+                    self._handle(request)
                 except Exception:
-                    # A fault of ours about one client is no reason to lose the others.
-                    self.log_fault(traceback.format_exc())
-                    if key:
-                        self._wishes.extend(self.core.abort(key, self.loop.time()) or ())
+                    # A bug with one client must not end the sessions of the others.
+                    self.fail(getattr(request, "key", 0), traceback.format_exc())
         finally:
-            self._attending = False
+            self._handling = False
 
-    def log_fault(self, text: str) -> None:
-        """Log where our own code went wrong."""
+    def log_bug(self, text: str) -> None:
+        """Log a traceback of our own code."""
         for line in text.splitlines():
             self.log.line("error", line)
 
-    def _grant(self, key: int, what: int, at: float, text: str | None) -> None:
-        if what == SmtpdService.GONE:
-            connection = self.attended.pop(key, None)
-            if connection is not None:
-                connection.gone()
-        elif what == SmtpdService.SWEEP:
-            self.loop.call_later(self._sweep_every_s, self._sweep)
-        elif what == SmtpdService.EMPTY:
-            self.empty.set()
-        elif what == SmtpdService.ACCEPT_FAILED:
-            self.log.warning(f"accept connection: {text}")
-            self.loop.call_later(ACCEPT_AGAIN_S, self.core.accept, True)
-        elif self.core.peer(key) is not None:
-            connection = self.attended.get(key)
-            if connection is None:
-                connection = self.attended[key] = Connection(self, key)
-            if what == SmtpdService.WELCOME:
-                connection.welcome()
-            elif what == SmtpdSession.SLEEPING:
-                connection.sleep(at)
-            else:
-                connection.settle(what)
+    def fail(self, key: int, text: str) -> None:
+        """Log a bug about a client, and close its connection: nothing would ever answer it."""
+        self.log_bug(text)
+        if key:
+            self.handle(self.core.abort(key, self.loop.time()))
+
+    def _handle(self, request: AnyRequest) -> None:
+        match request:
+            case Request.Decide(key, next):
+                if connection := self._connection(key):
+                    connection.decide(STAGES[next])
+            case Request.Welcome(key):
+                if connection := self._connection(key):
+                    connection.welcome()
+            case Request.WakeUp(key, at):
+                if connection := self._connection(key):
+                    connection.sleep(at)
+            case Request.Gone(key):
+                if connection := self.connections.pop(key, None):
+                    connection.gone()
+            case Request.Sweep():
+                self.loop.call_later(self._sweep_every_s, self._sweep)
+            case Request.Empty():
+                self.empty.set()
+            case Request.AcceptFailed(error):
+                self.log.warning(f"accept connection: {error}")
+                self.loop.call_later(ACCEPT_AGAIN_S, self.core.accept, True)
+
+    def _connection(self, key: int) -> Connection | None:
+        """Return a client's connection, None when the client is gone."""
+        if self.core.peer(key) is None:
+            return None
+        connection = self.connections.get(key)
+        if connection is None:
+            connection = self.connections[key] = Connection(self, key)
+        return connection
 
     def _sweep(self) -> None:
-        goes_on, wishes = self.core.sweep(self.loop.time())
-        self.attend(wishes)
+        goes_on, requests = self.core.sweep(self.loop.time())
+        self.handle(requests)
         if self._stopping:
-            self.attend(self.core.stop(self.loop.time()))
+            self.handle(self.core.stop(self.loop.time()))
         if goes_on:
             self.loop.call_later(self._sweep_every_s, self._sweep)
+
+
+def _hooks_of(handler: Handler, ehlo_text: str) -> Callable[[Connection], Check]:
+    """Return what makes the check of one session from a site's handler."""
+    # Importing aiosmtpd takes as long as importing everything else, and most sites have no handler.
+    from postillion.handler.policy import Policy
+
+    return lambda connection: Policy(handler, connection, ehlo_text)

@@ -1,7 +1,8 @@
-"""main.cf turned into what the server is made of."""
+"""main.cf as the parts of the server and the settings of its Rust core."""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postillion._core.cleanup import CleanupSettings
@@ -11,37 +12,20 @@ from postillion._core.smtpd import SmtpdConfig
 from postillion.config import Config, ConfigError
 from postillion.program import cleanup
 from postillion.restrictions.access import Access
+from postillion.smtpd.checks import Stage
 from postillion.smtpd.clients import Clients
+from postillion.smtpd.limits import Limits
 from postillion.smtpd.names import Names
 
-BARE_NEWLINE: Final = {"yes": "normalize", "normalize": "normalize", "note": "note", "reject": "reject", "no": "no"}
 if TYPE_CHECKING:
     from postillion.handler.handler import Handler
     from postillion.program.daemon import Daemon
 
+BARE_NEWLINE: Final = {"yes": "normalize", "normalize": "normalize", "note": "note", "reject": "reject", "no": "no"}
 PLAINTEXT: Final = frozenset({"LOGIN", "PLAIN"})
-"""Mechanisms that send the password as it is."""
+"""Mechanisms that send the password in the clear."""
 NON_LETTERS: Final = "regexp:{{/^[^A-Z]/ Bogus}}"
-"""The one table that smtpd_forbidden_commands has by default: words that do not start with a letter."""
-
-
-class Limits:
-    """smtpd's limits per client; 0: none."""
-
-    __slots__ = ("connections", "connections_rate", "mail_rate", "rcpt_rate")
-
-    def __init__(
-        self, *, connections: int = 0, connections_rate: int = 0, mail_rate: int = 0, rcpt_rate: int = 0
-    ) -> None:
-        self.connections = connections
-        self.connections_rate = connections_rate
-        self.mail_rate = mail_rate
-        self.rcpt_rate = rcpt_rate
-
-    @property
-    def any(self) -> bool:
-        """Is there anything to count?"""
-        return bool(self.connections or self.connections_rate or self.mail_rate or self.rcpt_rate)
+"""The only table that smtpd_forbidden_commands may name, its default: words that do not start with a letter."""
 
 
 class Parts(NamedTuple):
@@ -63,6 +47,9 @@ def prepare(daemon: Daemon) -> Parts:
             "smtpd_tls_auth_only = yes is not supported yet, and with smtpd_sasl_auth_enable no client could log in"
         )
         raise config.error("smtpd_tls_auth_only", problem, "remove one of them, or keep Postfix for this service")
+    if config.text("smtpd_python_handler").strip():
+        # As root: mail_owner may not be able to read the Python installation. Most sites need no aiosmtpd.
+        importlib.import_module("postillion.handler.handler")
     access = Access(config, log.warning)
     names = Names(log.warning, enabled=config.flag("smtpd_peername_lookup"))
     settings = cleanup.settings(config)
@@ -72,7 +59,7 @@ def prepare(daemon: Daemon) -> Parts:
         access,
         Clients(config, access, names),
         settings,
-        client_limits(config),
+        Limits(config),
         config.seconds("smtpd_timeout"),
         minfree_octets(config),
     )
@@ -83,7 +70,7 @@ def prepare_as_owner(daemon: Daemon) -> Handler | None:
     config, log = daemon.config, daemon.log
     found = None
     if config.text("smtpd_python_handler").strip():
-        # aiosmtpd takes as long to import as all the rest, and most sites have no handler.
+        # Importing aiosmtpd takes as long as importing everything else, and most sites have no handler.
         from postillion.handler import handler
 
         found = handler.load(config, log)
@@ -99,14 +86,15 @@ def server_config(
     journal: Journal | None,
     handler: Handler | None = None,
 ) -> SmtpdConfig:
-    """Return the core's parameters. Without `access` and `journal`: for a stand-alone session. Raises `ConfigError`."""
+    """Return the core's settings; without `access` and `journal`, those of a stand-alone session.
+
+    Raises `ConfigError`.
+    """
     mechanisms = auth_mechanisms(config, log, handler) if access is not None else []
     forbidden, forbid_non_letters = _forbidden_commands(config)
-    limits = client_limits(config)
-
-    def hooked(*names: str) -> bool:
-        return handler is not None and any(handler.has(name) for name in names)
-
+    asked: set[Stage] = set(handler.stages) if handler is not None else set()
+    if access is not None:
+        asked |= access.stages | Limits(config).stages
     return SmtpdConfig(
         log,
         cleanup_settings,
@@ -118,6 +106,8 @@ def server_config(
         smtputf8=config.flag("smtputf8_enable"),
         strict_smtputf8=config.flag("strict_smtputf8"),
         strict_envelopes=config.flag("strict_rfc821_envelopes"),
+        allow_min_user=config.flag("allow_min_user"),
+        resolve_numeric_domain=config.flag("resolve_numeric_domain"),
         discard_ehlo_keywords=config.items("smtpd_discard_ehlo_keywords"),
         disable_vrfy=config.flag("disable_vrfy_command"),
         helo_required=config.flag("smtpd_helo_required"),
@@ -132,18 +122,18 @@ def server_config(
         timeout_s=config.seconds("smtpd_timeout"),
         per_request_deadline=config.flag("smtpd_per_request_deadline"),
         min_data_rate=config.number("smtpd_min_data_rate"),
-        # `sendmail -bs` may be given a whole dialogue at once: there is nobody behind it whom one could impersonate.
+        # `sendmail -bs` may get a whole dialogue at once: no proxy is involved that could be tricked by it.
         forbid_unauth_pipelining=config.flag("smtpd_forbid_unauth_pipelining") and access is not None,
         forbid_bare_newline=_choice(config, "smtpd_forbid_bare_newline", BARE_NEWLINE),
         bare_newline_reject_code=config.number("smtpd_forbid_bare_newline_reject_code"),
         forbidden_commands=forbidden,
         forbid_non_letters=forbid_non_letters,
         noop_commands=config.items("smtpd_noop_commands"),
-        asks_helo=(access is not None and access.asks_helo) or hooked("HELO", "EHLO"),
-        asks_mail=(access is not None and (access.asks_mail or bool(limits.mail_rate))) or hooked("MAIL"),
-        asks_data=access is not None and access.asks_data,
-        asks_content=hooked("DATA"),
-        asks_verbs=[name for name in ("RSET", "NOOP", "QUIT") if hooked(name)],
+        asks_helo="helo" in asked,
+        asks_mail="mail" in asked,
+        asks_data="data" in asked,
+        asks_content="end_of_data" in asked,
+        asks_verbs=[name for name in ("RSET", "NOOP", "QUIT") if name.lower() in asked],
         log_client_port=config.flag("smtpd_client_port_logging"),
         auth_mechanisms=mechanisms,
         auth_line_limit=config.number("smtpd_sasl_response_limit"),
@@ -173,21 +163,11 @@ def auth_mechanisms(config: Config, log: Log, handler: Handler | None) -> list[s
     return offered
 
 
-def client_limits(config: Config) -> Limits:
-    """Return what a client outside smtpd_client_event_limit_exceptions may do."""
-    return Limits(
-        connections=config.number("smtpd_client_connection_count_limit"),
-        connections_rate=config.number("smtpd_client_connection_rate_limit"),
-        mail_rate=config.number("smtpd_client_message_rate_limit"),
-        rcpt_rate=config.number("smtpd_client_recipient_rate_limit"),
-    )
-
-
 def minfree_octets(config: Config) -> int:
-    """Return the free space without which no mail is taken.
+    """Return the least free space with which mail is accepted.
 
-    queue_minfree, and never less than 1.5 times message_size_limit: the mail that is in the queue needs room too, for
-    what becomes of it. Only smtpd asks: reports and forwarded mail may use that room (postconf(5), queue_minfree).
+    queue_minfree, and at least 1.5 times message_size_limit: queued mail needs room for its reports and forwarded
+    copies. Only smtpd asks; reports and forwarded mail may use this room (postconf(5), queue_minfree).
     """
     return max(config.number("queue_minfree"), config.number("message_size_limit") * 3 // 2)
 

@@ -13,7 +13,7 @@ import time
 from typing import Final
 
 from postillion._core.pickup import MaildropWriter, maildrop_envelope
-from postillion._core.smtpd import SmtpdSession
+from postillion._core.smtpd import Next, SmtpdSession
 from postillion.config import ConfigError
 from postillion.pickup.submit import MaildropFile, trigger
 from postillion.program import cleanup
@@ -28,7 +28,7 @@ Message = tuple[str, list[tuple[str, str | None, int]], str, str, str | None, by
 
 def main(argv: list[str]) -> int:
     """Serve standard input to its end; the exit status."""
-    # Programs of this machine end their lines as Unix does, and there is nobody here to smuggle a message past.
+    # Local programs end lines with LF, and no other server here could be tricked by it.
     daemon = start("smtpd", ["-o", "smtpd_forbid_bare_newline=no", *argv])
     settings = cleanup.settings(daemon.config)
     try:
@@ -36,25 +36,25 @@ def main(argv: list[str]) -> int:
     except ConfigError as problem:
         daemon.fatal(str(problem))
     session = SmtpdSession(config, "localhost", "127.0.0.1", 0, time.monotonic(), rewrites_headers=True)
-    turn = session.greet(time.monotonic())
+    step = session.greet(time.monotonic())
     while True:
-        turn = _settle(daemon, session, turn)
+        step = _answer(daemon, session, step)
         output = session.take_output()
         if output is not None:
             _write_all(1, output)
-        if turn == SmtpdSession.ENDED:
+        if step == Next.CLOSE:
             break
-        turn = _step(session, turn)
+        step = _wait(session, step)
     session.lost()
     daemon.log.flush()
     return 0
 
 
-def _settle(daemon: Daemon, session: SmtpdSession, turn: int) -> int:
-    """Answer questions with yes and store messages, until the session wants input, time or its end."""
-    while turn > SmtpdSession.IDLE:
-        if turn != SmtpdSession.MESSAGE:
-            turn = session.accept(time.monotonic())
+def _answer(daemon: Daemon, session: SmtpdSession, step: Next) -> Next:
+    """Accept everything and store messages, until the session waits or ends."""
+    while step.is_question:
+        if step != Next.MESSAGE:
+            step = session.accept(time.monotonic())
             continue
         message = session.take_message()
         name, error = "", None
@@ -63,14 +63,14 @@ def _settle(daemon: Daemon, session: SmtpdSession, turn: int) -> int:
         except OSError as problem:
             daemon.log.warning(f"maildrop: {problem}")
             error = "451 4.3.0 Error: queue file write error"
-        turn = session.stored(name, error, time.monotonic())
-    return turn
+        step = session.stored(name, error, time.monotonic())
+    return step
 
 
-def _step(session: SmtpdSession, turn: int) -> int:
-    """Wait for input or for the session's deadline, and pass on what came."""
+def _wait(session: SmtpdSession, step: Next) -> Next:
+    """Wait for input or for the session's deadline; return the session's next step."""
     wait_s = max(session.deadline - time.monotonic(), 0.0)
-    if turn == SmtpdSession.SLEEPING:
+    if step == Next.SLEEP:
         time.sleep(wait_s)
         return session.timeout(time.monotonic())
     readable, _, _ = select.select([0], [], [], wait_s)

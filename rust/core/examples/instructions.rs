@@ -28,7 +28,7 @@ use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::Fact;
 use postillion_core::smtp::client::{self, Client, ClientSettings, Peer, Protocol, Timeouts};
 use postillion_core::smtp::server::config::ServerConfig;
-use postillion_core::smtp::server::{self, Question, Server};
+use postillion_core::smtp::server::{self, Next, Server};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ impl Host {
             let reply = match self.server.next_event(|run| stored.extend_from_slice(run)) {
                 server::Event::Idle => break,
                 server::Event::Log(..) => continue,
-                server::Event::Ask(Question::Data) => Reply::bare(354, "End data with <CR><LF>.<CR><LF>"),
+                server::Event::Ask(Next::Data) => Reply::bare(354, "End data with <CR><LF>.<CR><LF>"),
                 server::Event::Ask(_) => Reply::new(250, [1, 5], "Ok"),
                 server::Event::EndOfData(end) => {
                     assert!(end.fault.is_none() && self.stored.len() >= MESSAGE_OCTETS);

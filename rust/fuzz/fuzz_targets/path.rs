@@ -6,6 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use postillion_core::address::path::Path;
+use postillion_core::address::syntax::Syntax;
 use postillion_core::mail::envelope::{Envelope, Notify, Recipient};
 use postillion_core::mail::id::QueueId;
 use postillion_core::smtp::client::capability::Capabilities;
@@ -74,6 +75,7 @@ fuzz_target!(|input: &[u8]| {
         smtputf8: true,
         strict_smtputf8: bit(flags, 1),
         message_size_limit: if bit(flags, 2) { 1000 } else { 0 },
+        syntax: Syntax { min_user: bit(flags, 3), numeric_domain: bit(flags, 4) },
     };
     check_path(line);
     let (verb, rest) = Verb::split(line);

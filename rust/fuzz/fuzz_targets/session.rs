@@ -14,10 +14,11 @@ use postillion_core::mail::id::{QueueId, SLOT_BITS};
 use postillion_core::mail::reply::Reply;
 use postillion_core::mail::sink::Sink;
 use postillion_core::queue::{Appender, Completion, Incoming, QueueError};
-use postillion_core::smtp::server::Question;
+use postillion_core::smtp::server::Next;
 use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtpd::flow::Flow;
-use postillion_core::smtpd::session::{Client, Session, Site, Turn};
+use postillion_core::smtpd::session::Session;
+use postillion_core::smtpd::site::{Client, Site};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -170,33 +171,29 @@ struct Owner<'a> {
 }
 
 impl Owner<'_> {
-    fn run(&mut self) {
+    /// Answer until the session waits.
+    fn run(&mut self, mut next: Next) {
         loop {
-            match self.session.next(0.0, WALL_US) {
-                Turn::Idle if self.session.is_committing() => self.commit(),
-                Turn::Idle => break,
-                Turn::Ask(question) => {
-                    let reply = self.decide(question);
-                    self.session.reply(question, &reply, 0.0, WALL_US);
-                }
-                Turn::Judge => {
-                    let is_bad = self.session.content().windows(3).any(|window| window == b"bad");
-                    let refusal = is_bad.then(|| Reply::new(554, [7, 1], "Refused"));
-                    self.session.judge(refusal.as_ref(), 0.0);
-                }
-                Turn::Message => {
+            next = match next {
+                Next::Message => {
                     let message = self.session.take_message();
                     assert_wire_form(&message);
                     self.heard.kept.push(message);
-                    self.session.stored("AB12", None, 0.0);
+                    self.session.stored("AB12", None, 0.0)
                 }
-            }
+                question if question.is_question() => {
+                    let reply = self.decide(question);
+                    self.session.reply(&reply, 0.0).expect("a question is open")
+                }
+                _ if self.session.is_committing() => self.commit(),
+                _ => break,
+            };
         }
         self.heard.output.extend(self.session.take_output().unwrap_or_default());
     }
 
-    /// The queue says what came of the message.
-    fn commit(&mut self) {
+    /// The queue is done with the message.
+    fn commit(&mut self) -> Next {
         let mut stored = self.queue.stored.lock().expect("no panic");
         let last = stored.last().expect("what is being committed");
         let id = last.envelope.id.text(self.rules.cleanup.long_queue_ids);
@@ -207,28 +204,32 @@ impl Owner<'_> {
             self.heard.promised.push(id);
         }
         drop(stored);
-        self.session.committed(error, 0.0);
+        self.session.committed(error, 0.0)
     }
 
-    fn decide(&mut self, question: Question) -> Reply {
+    fn decide(&mut self, question: Next) -> Reply {
         match question {
-            Question::Rcpt => match self.session.server().recipient().unwrap_or_default() {
+            Next::Rcpt => match self.session.server().recipient().unwrap_or_default() {
                 address if address.starts_with("bad") => Reply::new(550, [1, 1], "No"),
                 address => {
                     self.accepted.push(address.to_owned());
                     Reply::new(250, [1, 5], "Ok")
                 }
             },
-            Question::Vrfy => Reply::bare(252, ""),
-            Question::Data if self.session.server().sender().is_some_and(|sender| sender.starts_with("bad")) => {
+            Next::Vrfy => Reply::bare(252, ""),
+            Next::Data if self.session.server().sender().is_some_and(|sender| sender.starts_with("bad")) => {
                 Reply::new(554, [7, 1], "Not from there")
             }
-            Question::Data => Reply::bare(354, ""),
-            Question::Auth => {
+            Next::Data => Reply::bare(354, ""),
+            Next::Auth => {
                 self.session.authenticate("PLAIN", "user");
                 Reply::new(235, [7, 0], "Authentication successful")
             }
-            Question::Helo | Question::Mail | Question::Plain(_) => Reply::new(250, [0, 0], "Ok"),
+            Next::EndOfData => {
+                let is_bad = self.session.content().windows(3).any(|window| window == b"bad");
+                if is_bad { Reply::new(554, [7, 1], "Refused") } else { Reply::new(250, [0, 0], "Ok") }
+            }
+            _ => Reply::new(250, [0, 0], "Ok"),
         }
     }
 }
@@ -248,6 +249,7 @@ fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
         cleanup: Arc::clone(&rules.cleanup),
         journal: (!rules.alone).then(|| Arc::clone(&queue) as Arc<dyn Appender>),
         flow: Flow::new(0.0),
+        wall_clock: || WALL_US,
     });
     let client = Client {
         name: "client.example".into(),
@@ -258,17 +260,17 @@ fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
         bare_newline_spared: false,
     };
     let heard = Heard { output: vec![], log: vec![], stored: vec![], kept: vec![], promised: vec![] };
-    let session = Session::new(site, client, 1, 0.0);
+    let session = Session::new(site, client, None, 1, 0.0);
     let mut owner = Owner { rules, session, queue, accepted: vec![], heard };
-    owner.session.greet(0.0);
-    owner.run();
+    let next = owner.session.greet(0.0);
+    owner.run(next);
     for piece in pieces {
-        owner.session.receive(piece, 0.0);
-        owner.run();
+        let next = owner.session.receive(piece, 0.0);
+        owner.run(next);
     }
     if rules.ends {
-        owner.session.eof();
-        owner.run();
+        let next = owner.session.eof(0.0);
+        owner.run(next);
     }
     let Owner { session, queue, accepted, mut heard, .. } = owner;
     drop(session);

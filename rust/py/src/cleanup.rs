@@ -3,19 +3,18 @@
 use crate::log::Log;
 use crate::queue::Journal;
 use postillion_core::address::rewrite::Rewrite;
+use postillion_core::cleanup::Origin;
 use postillion_core::cleanup::settings::{self, Octets};
-use postillion_core::cleanup::{Cleanup, Origin, log_message_id};
+use postillion_core::cleanup::submission::{self, NewMessage};
 use postillion_core::mail::date::Zone;
-use postillion_core::mail::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
+use postillion_core::mail::envelope::{BodyType, Notify, Recipient, Ret};
 use postillion_core::mail::reply::Reply;
-use postillion_core::mail::stuff::Stuffer;
-use postillion_core::queue::{Appender, Incoming, QueueError};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What a site says about messages that come in.
+/// A site's settings for incoming messages.
 #[pyclass(frozen, module = "postillion._core.cleanup")]
 pub struct CleanupSettings {
     /// The same settings for the Rust side.
@@ -92,27 +91,20 @@ impl CleanupSettings {
     }
 }
 
-/// A recipient as Python names it: address, original, orcpt, notify.
+/// A recipient in Python: address, original, orcpt, notify.
 pub type RecipientTuple = (String, Option<String>, Option<String>, u8);
 
-/// A recipient for the envelope.
+/// Convert a recipient for the envelope.
 pub fn recipient((address, original, orcpt, notify): RecipientTuple) -> Recipient {
     let (original, orcpt) = (original.map(Into::into), orcpt.map(Into::into));
     Recipient { address: address.into(), original, orcpt, notify: Notify(notify) }
 }
 
-struct Parts {
-    cleanup: Cleanup<Box<dyn Incoming>>,
-    stuffer: Stuffer,
-    wire: Vec<u8>,
-}
-
-/// A message that a program on this machine hands over.
+/// A message that a program on this machine submits.
 #[pyclass(module = "postillion._core.cleanup")]
 pub struct Submission {
-    parts: Option<Parts>,
-    settings: Arc<settings::CleanupSettings>,
-    log: Arc<postillion_core::log::Log>,
+    /// `None` after `commit`.
+    inner: Option<submission::Submission>,
     #[pyo3(get)]
     queue_id: String,
 }
@@ -146,86 +138,55 @@ impl Submission {
             "" => BodyType::Unsaid,
             "7BIT" => BodyType::SevenBit,
             "8BITMIME" => BodyType::EightBitMime,
-            _ => return Err(PyValueError::new_err(format!("no BODY is called {body:?}"))),
+            _ => return Err(PyValueError::new_err(format!("unknown BODY {body:?}"))),
         };
         let ret = match ret {
             "" => Ret::Unsaid,
             "FULL" => Ret::Full,
             "HDRS" => Ret::Hdrs,
-            _ => return Err(PyValueError::new_err(format!("no RET is called {ret:?}"))),
+            _ => return Err(PyValueError::new_err(format!("unknown RET {ret:?}"))),
         };
-        let arrival_us = arrival.map_or(Ok(wall_now_us), microseconds)?;
-        let draft = journal.inner.incoming().map_err(|error| queue_refused(py, &error))?;
-        let id = draft.id();
-        let envelope = Envelope {
-            id,
-            arrival_us,
+        let message = NewMessage {
             sender: sender.into(),
             recipients: recipients.into_iter().map(recipient).collect(),
             body,
             smtputf8,
             ret,
             envid: envid.map(Into::into),
-            size_octets: 0,
             attributes: attributes.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            arrival_us: arrival.map_or(Ok(wall_now_us), microseconds)?,
+            full_name: full_name.into(),
+            received: received.map(Into::into),
+            origin: if local { Origin::Local } else { Origin::Network { trusted: false } },
         };
-        let origin = if local { Origin::Local } else { Origin::Network { trusted: false } };
-        let inner = Arc::clone(&settings.inner);
-        let queue_id = id.text(inner.long_queue_ids);
-        let mut cleanup = Cleanup::new(Arc::clone(&inner), draft, envelope, origin, wall_now_us);
-        cleanup.full_name(full_name);
-        if let Some(received) = received {
-            let date = inner.date(wall_now_us);
-            cleanup.received(&received.replace("{id}", &queue_id).replace("{date}", &date));
-        }
-        let parts = Some(Parts { cleanup, stuffer: Stuffer::default(), wire: Vec::new() });
-        Ok(Self { parts, settings: inner, log: Arc::clone(&log.inner), queue_id })
+        let (settings, log) = (Arc::clone(&settings.inner), Arc::clone(&log.inner));
+        let inner = submission::Submission::new(settings, &journal.inner, log, message, wall_now_us);
+        let inner = inner.map_err(|reply| refused(py, &reply))?;
+        Ok(Self { queue_id: inner.queue_id().into(), inner: Some(inner) })
     }
 
     #[getter]
-    fn sender(&self) -> PyResult<String> {
-        let parts = self.parts.as_ref().ok_or_else(handed_over)?;
-        Ok(parts.cleanup.envelope().sender.to_string())
+    fn sender(&self) -> PyResult<&str> {
+        Ok(self.inner.as_ref().ok_or_else(committed)?.sender())
     }
 
     fn write(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<()> {
-        let parts = self.parts.as_mut().ok_or_else(handed_over)?;
-        py.detach(|| {
-            parts.wire.clear();
-            parts.stuffer.feed(data, &mut parts.wire);
-            parts.cleanup.feed(&parts.wire);
-        });
+        let inner = self.inner.as_mut().ok_or_else(committed)?;
+        py.detach(|| inner.write(data));
         Ok(())
     }
 
     fn commit(&mut self, py: Python<'_>, ticket: u64) -> PyResult<String> {
-        let Parts { mut cleanup, stuffer, mut wire } = self.parts.take().ok_or_else(handed_over)?;
-        let finished = py.detach(|| {
-            wire.clear();
-            stuffer.finish(&mut wire);
-            cleanup.feed(&wire);
-            cleanup.finish()
-        });
-        let (draft, envelope) = finished.map_err(|refusal| refused(py, &refusal.reply()))?;
-        if envelope.recipients.is_empty() {
-            return Err(refused(py, &Reply::new(550, [1, 0], "Error: no recipients specified")));
-        }
-        log_message_id(&self.log, &self.settings, &envelope);
-        draft.commit(&envelope, ticket);
-        Ok(self.queue_id.clone())
+        let inner = self.inner.take().ok_or_else(committed)?;
+        py.detach(|| inner.commit(ticket)).map_err(|reply| refused(py, &reply))
     }
 }
 
-fn handed_over() -> PyErr {
-    PyRuntimeError::new_err("the submission was committed already")
+fn committed() -> PyErr {
+    PyRuntimeError::new_err("the submission is committed")
 }
 
-fn queue_refused(py: Python<'_>, error: &QueueError) -> PyErr {
-    let (code, dsn, text) = error.reply();
-    refused(py, &Reply::new(code, dsn, text))
-}
-
-/// `postillion.errors.MessageRefused` with this reply.
+/// Return `postillion.errors.MessageRefused` with this reply.
 fn refused(py: Python<'_>, reply: &Reply) -> PyErr {
     let dsn = reply.enhanced.map(|enhanced| enhanced.to_string()).unwrap_or_default();
     let class = py.import("postillion.errors").and_then(|errors| errors.getattr("MessageRefused"));
@@ -235,12 +196,12 @@ fn refused(py: Python<'_>, reply: &Reply) -> PyErr {
     }
 }
 
-/// Microseconds since 1970, of seconds.
+/// Convert seconds since 1970 to microseconds.
 pub fn microseconds(wall_s: f64) -> PyResult<u64> {
     const LATEST_S: f64 = 4_000_000_000.0;
     if (0.0..LATEST_S).contains(&wall_s) {
         Ok((wall_s * 1e6) as u64)
     } else {
-        Err(PyValueError::new_err(format!("{wall_s} is no time in seconds since 1970")))
+        Err(PyValueError::new_err(format!("{wall_s} is not a time in seconds since 1970")))
     }
 }

@@ -4,6 +4,7 @@
 
 use pyo3::prelude::*;
 
+mod address;
 mod bench;
 mod cleanup;
 mod delivery;
@@ -20,6 +21,12 @@ mod _core {
     use pyo3::types::{PyCFunction, PyDict};
 
     #[pymodule]
+    mod address {
+        #[pymodule_export]
+        use crate::address::{AddressRules, canonical, quote};
+    }
+
+    #[pymodule]
     mod bench {
         #[pymodule_export]
         use crate::bench::{BenchSink, BenchSource};
@@ -34,7 +41,7 @@ mod _core {
     #[pymodule]
     mod delivery {
         #[pymodule_export]
-        use crate::delivery::{AgentLink, DeliveryJob, JobRecipient, JobStatus};
+        use crate::delivery::{AgentLink, DeliveryJob, DeliverySession, JobRecipient, JobStatus, Next};
     }
 
     #[pymodule]
@@ -66,13 +73,13 @@ mod _core {
     #[pymodule]
     mod smtp {
         #[pymodule_export]
-        use crate::smtp::{SmtpClient, SmtpClientSettings, SmtpIntake};
+        use crate::smtp::{SmtpClientSettings, SmtpIntake};
     }
 
     #[pymodule]
     mod smtpd {
         #[pymodule_export]
-        use crate::smtpd::{SmtpdConfig, SmtpdService, SmtpdSession};
+        use crate::smtpd::{Next, Request, SmtpdConfig, SmtpdService, SmtpdSession};
     }
 
     /// Give the submodules and their functions their full names, and make them importable: an extension module has no

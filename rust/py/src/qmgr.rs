@@ -279,7 +279,11 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, u64)> {
             "transport_retry_time" => settings.transport_retry_us = micros(&value)?,
             "qmgr_ipc_timeout" => settings.ipc_timeout_us = micros(&value)?,
             "queue_run_delay" => rescan_us = micros(&value)?,
-            "recipient_delimiter" => settings.recipient_delimiter = value.extract::<String>()?.into(),
+            "recipient_delimiter" => settings.extensions.delimiters = value.extract::<String>()?.into(),
+            "double_bounce_sender" => settings.extensions.double_bounce_sender = value.extract::<String>()?.into(),
+            "owner_request_special" => settings.extensions.owner_request_special = value.extract()?,
+            "allow_min_user" => settings.syntax.min_user = value.extract()?,
+            "resolve_numeric_domain" => settings.syntax.numeric_domain = value.extract()?,
             "defer_transports" => {
                 settings.defer_transports = value.extract::<Vec<String>>()?.into_iter().map(Into::into).collect();
             }

@@ -133,7 +133,6 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "flag",
         "no",
         "Whether an address may start with a hyphen, which a command would read as an option.",
-        "harmless",
     ),
     ("allow_percent_hack", "flag", "yes", "Rewrite user%domain to user@domain."),
     ("append_at_myorigin", "flag", "yes", "Complete an address without a domain with @$myorigin."),
@@ -240,7 +239,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ),
     ("resolve_dequoted_address", "flag", "yes", "Look for @ and % inside a quoted local part too.", "harmless"),
     ("resolve_null_domain", "flag", "no", "Take an address that ends in @ for one of this machine.", "harmless"),
-    ("resolve_numeric_domain", "flag", "no", "Take user@1.2.3.4 for user@[1.2.3.4].", "harmless"),
+    ("resolve_numeric_domain", "flag", "no", "Take user@1.2.3.4 for user@[1.2.3.4]."),
     ("sender_based_routing", "flag", "no", "Without effect here; use sender_dependent_relayhost_maps.", "harmless"),
     (
         "sender_dependent_default_transport_maps",

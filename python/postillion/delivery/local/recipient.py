@@ -429,17 +429,12 @@ class Delivery:
         return from_line(step.sender, time.time()) + self._head(step, "file"), self._letter.quoted()
 
     def _unmatched(self, where: LocalAddress, kind: str) -> str:
-        if where.extension is None or kind not in self._settings.propagate_unmatched_extensions:
+        if not where.extension or kind not in self._settings.propagate_unmatched_extensions:
             return ""
         return where.delimiter + where.extension
 
     def _take_apart(self, address: str) -> LocalAddress:
-        return take_apart(
-            address,
-            self._settings.recipient_delimiter,
-            owner_request_special=self._settings.owner_request_special,
-            double_bounce_sender=self._settings.double_bounce_sender,
-        )
+        return take_apart(address, self._settings.address_rules)
 
     def _is_local(self, domain: str) -> bool:
         """Return whether a domain is surely local; the queue manager decides about the others."""
@@ -447,9 +442,11 @@ class Delivery:
         return domain in self._settings.local_domains or domain == self._address.rpartition("@")[2].lower()
 
     def _forward(self, step: Step) -> None:
-        addresses = self._outcome.forwards.setdefault(step.sender, [])
-        if step.address not in addresses:
-            addresses.append(step.address)
+        where = self._take_apart(step.address)
+        key = ("forward", step.sender, where.local, "" if self._is_local(where.domain) else where.domain)
+        if key not in self._seen:
+            self._seen.add(key)
+            self._outcome.forwards.setdefault(step.sender, []).append(step.address)
 
     def _report(self, step: Step, verdict: Verdict) -> None:
         self._outcome.reports.append(Report(step.address, verdict))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from postillion.address.rules import address_rules
 from postillion.delivery.mailbox.lock import STYLES
 from postillion.delivery.mailbox.mbox import MboxSettings
 from postillion.tables import Maps, open_maps
 
 if TYPE_CHECKING:
+    from postillion._core.address import AddressRules
     from postillion.config import Config
     from postillion.tables.table import Warn
 
@@ -22,6 +24,7 @@ class LocalSettings:
     myorigin: str
     local_domains: frozenset[str]
     recipient_delimiter: str
+    address_rules: AddressRules
     owner_request_special: bool
     expand_owner_alias: bool
     default_privs: str
@@ -44,7 +47,6 @@ class LocalSettings:
     execution_directory_expansion_filter: str
     export_environment: list[str]
     local_command_shell: str
-    double_bounce_sender: str
     mbox: MboxSettings
     alias_maps: Maps
 
@@ -63,6 +65,7 @@ class LocalSettings:
             myorigin=config.text("myorigin"),
             local_domains=frozenset(item.lower() for item in config.items("mydestination")),
             recipient_delimiter=config.text("recipient_delimiter"),
+            address_rules=address_rules(config),
             owner_request_special=config.flag("owner_request_special"),
             expand_owner_alias=config.flag("expand_owner_alias"),
             default_privs=config.text("default_privs"),
@@ -85,7 +88,6 @@ class LocalSettings:
             execution_directory_expansion_filter=config.text("execution_directory_expansion_filter"),
             export_environment=config.items("export_environment"),
             local_command_shell=config.text("local_command_shell"),
-            double_bounce_sender=config.text("double_bounce_sender"),
             mbox=MboxSettings(
                 mailbox_delivery_lock=locks,
                 deliver_lock_attempts=config.number("deliver_lock_attempts"),

@@ -16,21 +16,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from postillion._core.delivery import DeliveryJob
-from postillion._core.smtp import SmtpClient, SmtpClientSettings
+from postillion._core.delivery import DeliveryJob, DeliverySession, Next
+from postillion._core.smtp import SmtpClientSettings
 from postillion.config import Config
 from postillion.delivery.agent import Agent
 from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list, port_number
-from postillion.delivery.smtp.sessions import (
-    FINISHED,
-    NEXT,
-    STALE,
-    Attempt,
-    CacheSettings,
-    Route,
-    Session,
-    SessionOwner,
-)
+from postillion.delivery.smtp.sessions import Attempt, CacheSettings, Route, Session, SessionOwner
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, targets
 from postillion.dns import Resolver
 
@@ -141,12 +132,12 @@ class SmtpAgent(Agent, SessionOwner):
             attempt.tried = session.target
             session.carry(attempt, last_session=last)
 
-    def session_opened(self, session: Session) -> SmtpClient:
-        """Return the client for a new connection."""
+    def session_opened(self, session: Session) -> DeliverySession:
+        """Return the core for a new connection."""
         target = session.target
         self.sessions.add(session)
         self._watch()
-        return SmtpClient(
+        return DeliverySession(
             self.client_settings,
             target.host,
             target.address,
@@ -157,10 +148,10 @@ class SmtpAgent(Agent, SessionOwner):
             best=target.best,
         )
 
-    def session_ended(self, session: Session, attempt: Attempt, code: int) -> None:
+    def session_ended(self, session: Session, attempt: Attempt, step: Next) -> None:
         """Finish the job or try the next host; keep the session when there is demand."""
         job, route = attempt.job, attempt.route
-        if code == STALE:
+        if step is Next.STALE:
             # The server closed the idle connection, so the attempt does not count.
             self.sessions.discard(session)
             self.session_left(attempt)
@@ -170,10 +161,10 @@ class SmtpAgent(Agent, SessionOwner):
             self._finished(attempt)
         else:
             attempt.failure = None
-            attempt.sessions += session.client.transactions > 0
-        if code == NEXT:
+            attempt.sessions += session.core.transactions > 0
+        if step is Next.FOLLOWED:
             pass
-        elif code == FINISHED:
+        elif step is Next.FINISHED:
             now = self._loop.time()
             if not self.daemon.draining.is_set() and route.keeps(session, self.cache, now):
                 session.idle_since = now

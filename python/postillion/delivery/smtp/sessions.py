@@ -3,9 +3,9 @@
 Without an idle connection, a job may follow another job in progress: its commands are then sent with the other job's
 message.
 
-`Session` is the protocol of one connection. It passes the octets between the server and the Rust client, and does
-nothing else per message. `Route` is the state of one next hop: its idle sessions, and its demand, which decides whether
-a session is kept (smtp_connection_cache_on_demand).
+`Session` is the protocol of one connection. It passes the octets between the server and its core, the Rust session, and
+does nothing else per message. `Route` is the state of one next hop: its idle sessions, and its demand, which decides
+whether a session is kept (smtp_connection_cache_on_demand).
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from postillion._core.delivery import DeliveryJob
-from postillion._core.smtp import SmtpClient
+from postillion._core.delivery import DeliveryJob, DeliverySession, Next
 
 if TYPE_CHECKING:
     from postillion.config import Config
@@ -29,8 +28,7 @@ IDLE_MAX_SESSIONS = 50
 """Maximum number of idle sessions to one next hop."""
 FOLLOW_MAX_S = 1.0
 """Longest wait of a job for the job that it follows; then it gets its own connection."""
-MORE, FINISHED, CLOSED, STALE = SmtpClient.MORE, SmtpClient.FINISHED, SmtpClient.CLOSED, SmtpClient.STALE
-SENDING, NEXT = SmtpClient.SENDING, SmtpClient.NEXT
+MORE, SENDING, FOLLOWED, FINISHED = Next.MORE, Next.SENDING, Next.FOLLOWED, Next.FINISHED
 
 
 class CacheSettings(NamedTuple):
@@ -92,7 +90,7 @@ class Route:
     def leader(self, settings: CacheSettings, now: float) -> Session | None:
         """Return a session whose job another job may follow; None when there is none."""
         for session in self.busy:
-            good = session.client.takes_another(now) and not self.is_spent(session, settings, now)
+            good = session.core.may_follow(now) and not self.is_spent(session, settings, now)
             return session if good else None
         return None
 
@@ -100,7 +98,7 @@ class Route:
     def is_spent(session: Session, settings: CacheSettings, now: float) -> bool:
         """Return whether a session has reached a limit of reuse, in time or in number."""
         limit = settings.reuse_count_limit
-        return now - session.opened >= settings.reuse_time_limit or 0 < limit < session.client.transactions
+        return now - session.opened >= settings.reuse_time_limit or 0 < limit < session.core.transactions
 
     def take(self, settings: CacheSettings, now: float) -> Session | None:
         """Return the most recently used idle session within the limits, so that older ones can expire."""
@@ -139,12 +137,12 @@ class SessionOwner(abc.ABC):
     cache: CacheSettings
 
     @abc.abstractmethod
-    def session_opened(self, session: Session) -> SmtpClient:
-        """Return the client for a new connection."""
+    def session_opened(self, session: Session) -> DeliverySession:
+        """Return the core for a new connection."""
 
     @abc.abstractmethod
-    def session_ended(self, session: Session, attempt: Attempt, code: int) -> None:
-        """Finish the job on this session, or try the next host. `code` NEXT: the session now carries the follower."""
+    def session_ended(self, session: Session, attempt: Attempt, step: Next) -> None:
+        """Finish the job on this session, or try the next host. `step` FOLLOWED: the session has the follower now."""
 
     @abc.abstractmethod
     def session_left(self, attempt: Attempt) -> None:
@@ -164,8 +162,8 @@ class Session(asyncio.Protocol):
 
     __slots__ = (
         "attempt",
-        "client",
         "closed",
+        "core",
         "followed_since",
         "follower",
         "idle_since",
@@ -195,7 +193,7 @@ class Session(asyncio.Protocol):
         self.loop = loop
         self.last_address = last_address
         self.last_session = last_session
-        self.client: SmtpClient
+        self.core: DeliverySession
         self.target = target
         self.route = attempt.route
         self.attempt: Attempt | None = attempt
@@ -214,7 +212,7 @@ class Session(asyncio.Protocol):
         """Begin the dialogue."""
         self.transport = cast(asyncio.Transport, transport)
         self.opened = self.loop.time()
-        self.client = self.owner.session_opened(self)
+        self.core = self.owner.session_opened(self)
         if self.attempt is not None:
             self.attempt.connect_deadline = None
             keep = self.route.wants(self.owner.cache, self.route.active - 1)
@@ -231,8 +229,8 @@ class Session(asyncio.Protocol):
         del self.route.busy[self]
         self.follower, self.followed_since = attempt, now
         try:
-            self.client.follow(attempt.job, last_session=last_session)
-            output = self.client.take_output()
+            self.core.follow(attempt.job, last_session=last_session)
+            output = self.core.take_output()
             if output is not None:
                 self.transport.write(output)
         except BaseException as problem:
@@ -247,7 +245,7 @@ class Session(asyncio.Protocol):
     def _deliver(self, attempt: Attempt, last_address: bool, last_session: bool, keep: bool) -> None:
         try:
             now = self.loop.time()
-            deliver = self.client.deliver
+            deliver = self.core.deliver
             self._act(deliver(attempt.job, now, last_address=last_address, last_session=last_session, keep=keep))
         except BaseException as problem:
             self._broken(problem)
@@ -255,7 +253,7 @@ class Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Give the octets to the dialogue and do what it asks for."""
         try:
-            self._act(self.client.receive(data, self.loop.time()))
+            self._act(self.core.receive(data, self.loop.time()))
         except BaseException as problem:
             self._broken(problem)
 
@@ -266,7 +264,7 @@ class Session(asyncio.Protocol):
             self.owner.session_lost(self)
             return
         try:
-            self._act(self.client.lost(self.loop.time()))
+            self._act(self.core.lost(self.loop.time()))
         except BaseException as problem:
             self._broken(problem)
 
@@ -277,25 +275,25 @@ class Session(asyncio.Protocol):
                 self.end()
             return
         if self.follower is not None and now - self.followed_since >= FOLLOW_MAX_S:
-            self.client.withdraw()
+            self.core.withdraw()
             self._leave()
         if self.paused:
             self._progressed(now)
-        deadline = self.client.deadline
+        deadline = self.core.deadline
         if deadline is not None and deadline <= now:
             try:
-                self._act(self.client.timeout(now))
+                self._act(self.core.timeout(now))
             except BaseException as problem:
                 self._broken(problem)
 
     def _progressed(self, now: float) -> None:
         before, self.unsent = self.unsent, self.transport.get_write_buffer_size()
         if self.unsent < before:
-            self.client.progressed(before - self.unsent, now)
+            self.core.progressed(before - self.unsent, now)
 
     def end(self) -> None:
         """Send QUIT and close without waiting for the reply (smtp_skip_quit_response)."""
-        self.client.quit()
+        self.core.quit()
         self._close()
 
     def abandon(self) -> None:
@@ -313,9 +311,9 @@ class Session(asyncio.Protocol):
         """Send the next piece of the message."""
         self._progressed(self.loop.time())
         self.paused = False
-        if self.client.sending:
+        if self.core.sending:
             try:
-                self._act(self.client.send_body(self.loop.time()))
+                self._act(self.core.send_body(self.loop.time()))
             except BaseException as problem:
                 self._broken(problem)
 
@@ -328,39 +326,38 @@ class Session(asyncio.Protocol):
         self._leave()
         self.owner.session_broken(self, attempt, problem)
 
-    def _act(self, code: int) -> None:
-        client = self.client
-        output = client.take_output()
-        if output is not None and not self.closed:
-            self.transport.write(output)
-        if code >= NEXT:
-            attempt, self.attempt, self.follower = self.attempt, self.follower, None
-            self.route.busy[self] = None
-            code -= NEXT
-            if attempt is not None:
-                self.owner.session_ended(self, attempt, NEXT)
-        # Send a large message until the connection's buffer is full.
-        while code == SENDING and not self.paused:
-            code = client.send_body(self.loop.time())
-            output = client.take_output()
-            if output is not None:
+    def _act(self, step: Next) -> None:
+        core = self.core
+        while True:
+            output = core.take_output()
+            if output is not None and not self.closed:
                 self.transport.write(output)
-        if code in (MORE, SENDING):
+            if step is SENDING and not self.paused:
+                step = core.send_body(self.loop.time())
+            elif step is FOLLOWED:
+                attempt, self.attempt, self.follower = self.attempt, self.follower, None
+                self.route.busy[self] = None
+                if attempt is not None:
+                    self.owner.session_ended(self, attempt, step)
+                step = core.next(self.loop.time())
+            else:
+                break
+        if step is MORE or step is SENDING:
             return
         attempt, self.attempt = self.attempt, None
         self._leave()
-        if code != FINISHED:
+        if step is not FINISHED:
             self._close()
         if attempt is None:
             self.owner.session_lost(self)
         else:
-            self.owner.session_ended(self, attempt, code)
+            self.owner.session_ended(self, attempt, step)
 
     def _close(self) -> None:
         if self.closed:
             return
         self.closed = True
-        output = self.client.take_output()
+        output = self.core.take_output()
         if output is not None:
             self.transport.write(output)
         if self.paused:

@@ -1,4 +1,19 @@
-//! Addresses: how they are written in commands, and what a site makes of them.
+//! Addresses: the one place that parses them (RFC 5321 §4.1.2; trivial-rewrite(8), postconf(5)).
+//!
+//! ```text
+//! domain      host names and literals: the syntax of a domain
+//! local_part  quotes, and where an address extension starts
+//! path        MAIL's and RCPT's argument in its one form
+//! syntax      what a site asks of an address beyond RFC 5321
+//! rewrite     incomplete addresses are completed; where a local part routes on
+//! keys        what a table is asked for an address, in order
+//! ```
+//!
+//! smtpd, cleanup, the queue manager and local(8) use these rules, so they cannot disagree.
 
+pub mod domain;
+pub mod keys;
+pub mod local_part;
 pub mod path;
 pub mod rewrite;
+pub mod syntax;

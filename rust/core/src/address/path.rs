@@ -1,17 +1,13 @@
 //! Paths: the addresses of MAIL and RCPT (RFC 5321 §4.1.2, RFC 6531 §3.3).
 //!
-//! A path is parsed once, here. What comes out has one form however it was quoted: a local part that needs no quotes
-//! has none, one that needs them has them, a source route is gone (RFC 5321 §3.3 lets a server ignore it), and no
-//! octet in it can end a line. Like Postfix, and unless `strict_rfc821_envelopes` is set, the angle brackets may be
-//! missing.
+//! A path is parsed once, here. `Path` has one form however the client quoted it: quotes stand only around a local part
+//! that needs them, a source route is gone (RFC 5321 §3.3 lets a server ignore it), and no octet in it can end a line.
+//! Like Postfix, and unless `strict_rfc821_envelopes` is set, the angle brackets may be missing, and a backslash quotes
+//! the next octet outside quotes as well.
 
+use super::domain::DomainKind;
+use super::local_part::{is_special, quote};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
-
-/// The longest domain in octets (RFC 5321 §4.5.3.1.2).
-const DOMAIN_MAX_OCTETS: usize = 255;
-/// The longest label of a domain in octets (RFC 1035 §2.3.4).
-const LABEL_MAX_OCTETS: usize = 63;
 
 /// A reverse path or a forward path, without angle brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -65,20 +61,12 @@ impl Path {
             return Err(PathError);
         }
         let mailbox = without_route(inner)?;
-        let (local, domain) = if let Some(behind) = mailbox.strip_prefix('"') {
-            quoted_local(behind)?
-        } else {
-            let end = mailbox.find('@').unwrap_or(mailbox.len());
-            let local = &mailbox[..end];
-            if local.bytes().any(|b| b == b' ' || is_special(b)) {
-                return Err(PathError);
-            }
-            (local.to_owned(), &mailbox[end..])
-        };
+        let (local, domain) =
+            if let Some(behind) = mailbox.strip_prefix('"') { quoted_local(behind)? } else { bare_local(mailbox)? };
         if local.is_empty() {
             return Err(PathError);
         }
-        let mut text = if is_dot_string(&local) { local } else { quote(&local) };
+        let mut text = quote(&local);
         let local_octets = text.len();
         if let Some(domain) = domain.strip_prefix('@') {
             check_domain(domain)?;
@@ -159,46 +147,24 @@ fn quoted_local(behind: &str) -> Result<(String, &str), PathError> {
     Err(PathError)
 }
 
-fn quote(local: &str) -> String {
-    let mut text = String::with_capacity(local.len() + 2);
-    text.push('"');
-    for c in local.chars() {
-        if matches!(c, '"' | '\\') {
-            text.push('\\');
+/// The value of a local part without quotes, and what follows it: nothing, or `@` and the domain.
+fn bare_local(mailbox: &str) -> Result<(String, &str), PathError> {
+    let mut value = String::with_capacity(mailbox.len());
+    let mut chars = mailbox.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '@' => return Ok((value, &mailbox[at..])),
+            '\\' => value.push(chars.next().ok_or(PathError)?.1),
+            ' ' => return Err(PathError),
+            c if c.is_ascii() && is_special(c as u8) => return Err(PathError),
+            c => value.push(c),
         }
-        text.push(c);
     }
-    text.push('"');
-    text
-}
-
-/// RFC 5321 §4.1.2 Dot-string, with the octets of RFC 6531.
-fn is_dot_string(local: &str) -> bool {
-    local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(|b| !b.is_ascii_whitespace() && !is_special(b)))
-}
-
-/// RFC 5322 §3.2.3 specials, but for the dot.
-fn is_special(b: u8) -> bool {
-    b"()<>[]:;@\\,\"".contains(&b)
+    Ok((value, ""))
 }
 
 fn check_domain(domain: &str) -> Result<(), PathError> {
-    if domain.len() > DOMAIN_MAX_OCTETS {
-        return Err(PathError);
-    }
-    if let Some(literal) = domain.strip_prefix('[') {
-        let literal = literal.strip_suffix(']').ok_or(PathError)?;
-        let tagged = literal.get(..5).is_some_and(|tag| tag.eq_ignore_ascii_case("IPv6:"));
-        let valid = if tagged { literal[5..].parse::<Ipv6Addr>().is_ok() } else { literal.parse::<Ipv4Addr>().is_ok() };
-        return if valid { Ok(()) } else { Err(PathError) };
-    }
-    // A dot at the end is the root's; Postfix takes it and so do we.
-    let labels = domain.strip_suffix('.').unwrap_or(domain);
-    let well_formed = |label: &str| {
-        (1..=LABEL_MAX_OCTETS).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b >= 0x80)
-    };
-    if labels.split('.').all(well_formed) { Ok(()) } else { Err(PathError) }
+    DomainKind::of(domain).map(|_| ()).ok_or(PathError)
 }
 
 #[cfg(test)]
@@ -230,6 +196,11 @@ mod tests {
             ("<a@b.org.>", "a@b.org.", ""),
             ("<jürgen@büro.example>", "jürgen@büro.example", ""),
             ("<a+tag@b_c.org>", "a+tag@b_c.org", ""),
+            ("<a\\.b@c.org>", "a.b@c.org", ""),
+            ("<no\\body@c.org>", "nobody@c.org", ""),
+            ("<a\\@v.org@c.org>", "\"a@v.org\"@c.org", ""),
+            ("<a\\>b@c.org>", "\"a>b\"@c.org", ""),
+            ("<a\\@v.org>", "\"a@v.org\"", ""),
         ] {
             let (path, behind) = Path::parse(input, false).unwrap_or_else(|_| panic!("{input}"));
             assert_eq!((path.address(), behind), (address, rest), "{input}");
@@ -265,6 +236,9 @@ mod tests {
             "<a,b@c.org>",
             "<(c)a@b.org>",
             "<\"\"@b.org>",
+            "<a@-b.org>",
+            "<a@b-.org>",
+            "<a\\>",
         ] {
             assert_eq!(Path::parse(input, false), Err(PathError), "{input:?}");
         }
@@ -282,7 +256,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parsed_once_parses_to_itself(text in "[ -~é]{0,40}") {
+        fn parsed_path_parses_to_itself(text in "[ -~é]{0,40}") {
             if let Ok((path, _)) = Path::parse(&text, false) {
                 let again = Path::of(path.address()).unwrap();
                 prop_assert_eq!(&path, &again);

@@ -1,8 +1,8 @@
-//! What a site makes of incomplete addresses (trivial-rewrite(8)).
+//! The rewriting of incomplete addresses (trivial-rewrite(8)).
 
 use crate::mail::address::{addresses, at_sign};
 
-/// What a site makes of incomplete addresses (trivial-rewrite(8)).
+/// The site's rules for incomplete addresses (trivial-rewrite(8)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rewrite {
     /// `user` becomes `user@origin`; `None`: it stays (`append_at_myorigin = no`).
@@ -16,7 +16,7 @@ pub struct Rewrite {
 }
 
 impl Rewrite {
-    /// What Postfix does by default with mail of this site.
+    /// Return the rules that Postfix has by default for mail of this site.
     pub fn local(myorigin: &str) -> Self {
         Self { origin: Some(myorigin.into()), domain: None, swap_bangpath: true, percent_hack: true }
     }
@@ -33,7 +33,8 @@ impl Rewrite {
     }
 
     fn changed(&self, address: &str, swap: bool) -> Option<String> {
-        let complete = |at| address[at + 1..].contains('.') && !address.ends_with('.');
+        // `user@` stays as it is, and bounces: Postfix does not guess its domain.
+        let complete = |at| address.len() == at + 1 || (address[at + 1..].contains('.') && !address.ends_with('.'));
         if address.is_empty() || at_sign(address).is_some_and(complete) {
             return None;
         }
@@ -48,9 +49,7 @@ impl Rewrite {
         };
         let quoted = local.starts_with('"');
         if domain.is_empty() && !quoted {
-            if let Some((site, user)) = local.split_once('!').filter(|_| swap && self.swap_bangpath) {
-                (local, domain) = (user.to_owned(), site.to_owned());
-            } else if let Some((user, site)) = local.rsplit_once('%').filter(|_| swap && self.percent_hack) {
+            if swap && let Some((user, site)) = self.swapped(&local) {
                 (local, domain) = (user.to_owned(), site.to_owned());
             }
             if local.is_empty() {
@@ -72,6 +71,24 @@ impl Rewrite {
             Some(ours) if !bare.contains('.') && !bare.starts_with('[') => format!("{local}@{bare}.{ours}"),
             _ => format!("{local}@{bare}"),
         }
+    }
+
+    /// Return the user and the domain that a local part names by `site!user` or `user%domain`, as far as the site
+    /// swaps these.
+    fn swapped<'a>(&self, local: &'a str) -> Option<(&'a str, &'a str)> {
+        if let Some((site, user)) = local.split_once('!').filter(|_| self.swap_bangpath) {
+            return Some((user, site));
+        }
+        local.rsplit_once('%').filter(|_| self.percent_hack)
+    }
+
+    /// Return where a local part at a domain of ours routes on, as (local part, domain): `"user@far"`, `far!user`,
+    /// `user%far`. `None` when it ends here. `local` is a value without quotes (RFC 5321 §3.6, appendix C).
+    pub fn onward<'a>(&self, local: &'a str) -> Option<(&'a str, &'a str)> {
+        if let Some(named) = local.rsplit_once('@') {
+            return Some(named);
+        }
+        self.swapped(local).filter(|(user, site)| !user.is_empty() && !site.is_empty())
     }
 
     /// Replace the incomplete addresses in a header's value; `None` when all are complete.
@@ -104,7 +121,7 @@ mod tests {
         rewrite.domain = Some("example.org".into());
         for (address, expected) in [
             ("root", Some("root@mx.example.org")),
-            ("root@", Some("root@mx.example.org")),
+            ("root@", None),
             ("u@host", Some("u@host.example.org")),
             ("u@host.", Some("u@host.example.org")),
             ("u@x.org.", Some("u@x.org")),

@@ -1,9 +1,10 @@
 //! All connections of a sink.
 
 use super::fault::Fault;
-use super::sink::{DONE, Shared, Sink, WAITS};
+use super::sink::{Shared, Sink};
 use super::tally::Tally;
 use crate::net::reactor::{Happening, Key, Reactor};
+use crate::smtp::server::Next;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
@@ -29,7 +30,7 @@ pub struct Drain {
     tally: Arc<Tally>,
     reactor: Reactor<Sink>,
     due: BinaryHeap<Reverse<(Instant, Due)>>,
-    happened: Vec<Happening>,
+    happened: Vec<Happening<Next>>,
 }
 
 impl Drain {
@@ -61,7 +62,7 @@ impl Drain {
             let next = self.due.peek().map_or(end, |Reverse((at, _))| end.min(*at));
             self.reactor.wait(next.saturating_duration_since(now))?;
             let mut happened = std::mem::take(&mut self.happened);
-            self.reactor.turn(0.0, &mut happened)?;
+            self.reactor.poll(0.0, &mut happened)?;
             for what in happened.drain(..) {
                 self.happened(what);
             }
@@ -81,8 +82,8 @@ impl Drain {
             match due {
                 Due::Accept => self.reactor.accept(true)?,
                 Due::GoOn(key) => {
-                    if let Some(code) = self.reactor.dialogue(key).map(Sink::go_on) {
-                        self.turned(key, code);
+                    if let Some(next) = self.reactor.dialogue(key).map(Sink::go_on) {
+                        self.handle(key, next);
                     }
                 }
             }
@@ -90,19 +91,19 @@ impl Drain {
         Ok(())
     }
 
-    fn turned(&mut self, key: Key, code: i8) {
+    fn handle(&mut self, key: Key, next: Next) {
         self.reactor.flush(key);
-        if code == WAITS
+        if next == Next::Sleep
             && let Some(sink) = self.reactor.dialogue(key)
         {
             let at = Instant::now() + sink.pause();
             self.due.push(Reverse((at, Due::GoOn(key))));
-        } else if code == DONE {
+        } else if next == Next::Close {
             self.reactor.close(key);
         }
     }
 
-    fn happened(&mut self, what: Happening) {
+    fn happened(&mut self, what: Happening<Next>) {
         match what {
             Happening::Accepted(key, peer) => {
                 let peer = peer.map_or_else(|| "local".into(), |peer| peer.to_string());
@@ -113,7 +114,7 @@ impl Drain {
                 self.tally.counts().complain(&format!("accept: {error}"));
                 self.due.push(Reverse((Instant::now() + ACCEPT_AGAIN, Due::Accept)));
             }
-            Happening::Turn(key, code) => self.turned(key, code),
+            Happening::Next(key, next) => self.handle(key, next),
             Happening::Ended(key) => self.reactor.close(key),
             Happening::Connected(..) | Happening::Drained(_) | Happening::Lost(_) => {}
         }

@@ -1,9 +1,10 @@
 //! All clients of a source: their connections, their ramp, their pauses, and the clock of a rate.
 
 use super::plan::Plan;
-use super::source::{DONE, Source, THINKS};
+use super::source::Source;
 use super::tally::Tally;
 use crate::net::reactor::{Happening, Key, Reactor};
+use crate::smtp::server::Next;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
@@ -37,7 +38,7 @@ pub struct Load {
     /// Connections under way: the first message of each, and their start.
     opening: HashMap<Key, (u64, Instant)>,
     refusals: u32,
-    happened: Vec<Happening>,
+    happened: Vec<Happening<Next>>,
 }
 
 impl Load {
@@ -80,7 +81,7 @@ impl Load {
             let next = timer.into_iter().chain(clock.filter(|_| self.has_free_client())).fold(end, Instant::min);
             self.reactor.wait(next.saturating_duration_since(now))?;
             let mut happened = std::mem::take(&mut self.happened);
-            self.reactor.turn(0.0, &mut happened)?;
+            self.reactor.poll(0.0, &mut happened)?;
             for what in happened.drain(..) {
                 self.happened(what)?;
             }
@@ -182,7 +183,7 @@ impl Load {
         Ok(())
     }
 
-    fn happened(&mut self, what: Happening) -> io::Result<()> {
+    fn happened(&mut self, what: Happening<Next>) -> io::Result<()> {
         match what {
             Happening::Connected(key, made) => {
                 if let Some((number, since)) = self.opening.remove(&key) {
@@ -192,13 +193,13 @@ impl Load {
                     }
                 }
             }
-            Happening::Turn(key, code) => {
+            Happening::Next(key, next) => {
                 self.reactor.flush(key);
-                if code == THINKS && self.plan.rate.is_some() {
+                if next == Next::Sleep && self.plan.rate.is_some() {
                     self.idle.push_back(key);
-                } else if code == THINKS {
+                } else if next == Next::Sleep {
                     self.due.push(Reverse((Instant::now() + self.plan.think, Due::GoOn(key))));
-                } else if code == DONE {
+                } else if next == Next::Close {
                     self.reactor.abort(key);
                 }
             }

@@ -7,15 +7,11 @@ use crate::clock::wall_now_us;
 use crate::mail::reply::Reply;
 use crate::net::Dialogue;
 use crate::smtp::server::config::ServerConfig;
-use crate::smtp::server::{Event, Question, Server};
+use crate::smtp::server::{Event, Next, Server};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The reply comes later: `go_on` when `pause` is over.
-pub const WAITS: i8 = 1;
-/// The connection is to be closed.
-pub const DONE: i8 = -1;
 /// Maximum number of octets before the end of a source's header field.
 const HEAD_OCTETS: usize = 8 * 1024;
 /// Maximum number of runs in which second copies are noticed; messages of further runs are only counted.
@@ -112,7 +108,7 @@ impl Sink {
     }
 
     /// The pause is over.
-    pub fn go_on(&mut self) -> i8 {
+    pub fn go_on(&mut self) -> Next {
         match self.waiting.take() {
             Some(Waiting::Rcpt) => self.server.reply(&Reply::new(250, [1, 5], "Ok"), 0.0),
             Some(Waiting::Dot { octets }) => self.take(octets),
@@ -121,9 +117,9 @@ impl Sink {
         self.work()
     }
 
-    fn work(&mut self) -> i8 {
+    fn work(&mut self) -> Next {
         if self.waiting.is_some() {
-            return 0;
+            return Next::Idle;
         }
         loop {
             let head = &mut self.head;
@@ -131,22 +127,22 @@ impl Sink {
                 let room = HEAD_OCTETS - head.len();
                 head.extend_from_slice(&octets[..octets.len().min(room)]);
             });
-            let code = match event {
-                Event::Idle if self.server.ended().is_some() => return DONE,
-                Event::Idle => return 0,
-                Event::Log(..) => 0,
-                Event::Ask(Question::Rcpt) => {
+            let next = match event {
+                Event::Idle if self.server.ended().is_some() => return Next::Close,
+                Event::Idle => return Next::Idle,
+                Event::Log(..) => Next::Idle,
+                Event::Ask(Next::Rcpt) => {
                     let fault = self.shared.fault(self.server.recipient().unwrap_or_default(), When::Rcpt);
                     self.act(fault, Waiting::Rcpt)
                 }
-                Event::Ask(Question::Data) => {
+                Event::Ask(Next::Data) => {
                     self.head.clear();
                     self.server.reply(&Reply::bare(354, "End data with <CR><LF>.<CR><LF>"), 0.0);
-                    0
+                    Next::Idle
                 }
                 Event::Ask(_) => {
                     self.server.reply(&Reply::bare(250, "Ok"), 0.0);
-                    0
+                    Next::Idle
                 }
                 Event::EndOfData(end) => {
                     let recipients = self.server.transaction().map(|transaction| &transaction.recipients[..]);
@@ -156,17 +152,17 @@ impl Sink {
                     self.act(fault, Waiting::Dot { octets: end.octets - dot_line })
                 }
             };
-            if code != 0 {
-                return code;
+            if next != Next::Idle {
+                return next;
             }
         }
     }
 
-    fn act(&mut self, fault: Option<Action>, question: Waiting) -> i8 {
+    fn act(&mut self, fault: Option<Action>, question: Waiting) -> Next {
         match (fault, question) {
             (None, Waiting::Rcpt) => self.server.reply(&Reply::new(250, [1, 5], "Ok"), 0.0),
             (None, Waiting::Dot { octets }) => self.take(octets),
-            (Some(Action::HangUp), _) => return DONE,
+            (Some(Action::HangUp), _) => return Next::Close,
             (Some(Action::Refuse(code)), _) => {
                 self.shared.tally.counts().refusals += 1;
                 self.server.reply(&Reply::new(code, [0, 0], "as the sink was told"), 0.0);
@@ -174,10 +170,10 @@ impl Sink {
             (Some(Action::Wait(pause)), _) => {
                 self.pause = pause;
                 self.waiting = Some(question);
-                return WAITS;
+                return Next::Sleep;
             }
         }
-        0
+        Next::Idle
     }
 
     /// The message counts from now on.
@@ -200,7 +196,17 @@ impl Sink {
 }
 
 impl Dialogue for Sink {
-    fn receive(&mut self, octets: &[u8], _now: f64) -> i8 {
+    type Next = Next;
+
+    fn is_idle(next: Next) -> bool {
+        next == Next::Idle
+    }
+
+    fn is_question(next: Next) -> bool {
+        next.is_question()
+    }
+
+    fn receive(&mut self, octets: &[u8], _now: f64) -> Next {
         self.server.receive(octets, 0.0);
         self.work()
     }
@@ -224,9 +230,9 @@ mod tests {
         (sink, tally)
     }
 
-    fn say(sink: &mut Sink, words: &[u8]) -> (i8, String) {
-        let code = sink.receive(words, 0.0);
-        (code, codes(sink))
+    fn say(sink: &mut Sink, words: &[u8]) -> (Next, String) {
+        let next = sink.receive(words, 0.0);
+        (next, codes(sink))
     }
 
     /// The codes of the replies, the last line of each.
@@ -239,10 +245,10 @@ mod tests {
     fn a_message_is_taken_and_its_copy_is_known() {
         let (mut sink, tally) = sink(&[]);
         let plan = Plan { octets: vec![100_000], ..Plan::default() };
-        assert_eq!(say(&mut sink, b"EHLO x\r\n"), (0, "250".into()));
+        assert_eq!(say(&mut sink, b"EHLO x\r\n"), (Next::Idle, "250".into()));
         for number in [0, 70, 0] {
             let open = b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n";
-            assert_eq!(say(&mut sink, open), (0, "250 250 354".into()));
+            assert_eq!(say(&mut sink, open), (Next::Idle, "250 250 354".into()));
             let mut message = Vec::new();
             plan.put_message(number, &mut message);
             for piece in message.chunks(1000) {
@@ -250,7 +256,7 @@ mod tests {
             }
             assert_eq!(codes(&mut sink), "250");
         }
-        assert_eq!(say(&mut sink, b"QUIT\r\n"), (DONE, "221".into()));
+        assert_eq!(say(&mut sink, b"QUIT\r\n"), (Next::Close, "221".into()));
         let counts = tally.counts();
         assert_eq!((counts.messages, counts.recipients, counts.duplicates), (3, 3, 1));
         assert_eq!((counts.delivery.count(), counts.octets / 3), (3, 100_000));
@@ -263,14 +269,18 @@ mod tests {
         say(&mut sink, b"EHLO x\r\n");
         let open =
             b"MAIL FROM:<a@x>\r\nRCPT TO:<b@no.example>\r\nRCPT TO:<b@slow.example>\r\nRCPT TO:<b@y.example>\r\n";
-        assert_eq!(say(&mut sink, open), (WAITS, "250 550".into()));
+        assert_eq!(say(&mut sink, open), (Next::Sleep, "250 550".into()));
         assert_eq!(sink.pause(), Duration::from_millis(150));
-        assert_eq!(say(&mut sink, b"RCPT TO:<b@late.example>\r\n"), (0, String::new()), "nothing passes what waits");
-        assert_eq!((sink.go_on(), codes(&mut sink)), (0, "250 250 250".into()));
-        assert_eq!(say(&mut sink, b"DATA\r\n"), (0, "354".into()));
-        assert_eq!(say(&mut sink, b"x\r\n.\r\n"), (0, "451".into()));
-        let (code, _) = say(&mut sink, b"MAIL FROM:<a@x>\r\nRCPT TO:<b@gone.example>\r\n");
+        assert_eq!(
+            say(&mut sink, b"RCPT TO:<b@late.example>\r\n"),
+            (Next::Idle, String::new()),
+            "nothing overtakes the reply that waits"
+        );
+        assert_eq!((sink.go_on(), codes(&mut sink)), (Next::Idle, "250 250 250".into()));
+        assert_eq!(say(&mut sink, b"DATA\r\n"), (Next::Idle, "354".into()));
+        assert_eq!(say(&mut sink, b"x\r\n.\r\n"), (Next::Idle, "451".into()));
+        let (next, _) = say(&mut sink, b"MAIL FROM:<a@x>\r\nRCPT TO:<b@gone.example>\r\n");
         let counts = tally.counts();
-        assert_eq!((code, counts.messages, counts.refusals), (DONE, 0, 2));
+        assert_eq!((next, counts.messages, counts.refusals), (Next::Close, 0, 2));
     }
 }

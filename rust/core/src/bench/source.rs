@@ -4,14 +4,10 @@ use super::plan::Plan;
 use super::tally::{Stage, Tally};
 use crate::net::Dialogue;
 use crate::smtp::client::response::{Response, ResponseReader};
+use crate::smtp::server::Next;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// The client pauses before its next message, or waits for the clock: `go_on` when it is over.
-pub const THINKS: i8 = 1;
-/// The client is done with the connection.
-pub const DONE: i8 = -1;
 
 /// A client.
 pub struct Source {
@@ -94,24 +90,24 @@ impl Source {
     }
 
     /// The message under way has come to its end: the next one, a pause, or the end of the connection.
-    fn over(&mut self) -> i8 {
+    fn over(&mut self) -> Next {
         self.number = None;
         self.sent += 1;
         if self.plan.reuse > 0 && self.sent >= self.plan.reuse {
             self.quit();
-            0
+            Next::Idle
         } else if self.plan.think.is_zero() && self.plan.rate.is_none() {
             self.go_on();
-            0
+            Next::Idle
         } else {
-            THINKS
+            Next::Sleep
         }
     }
 
-    fn heard(&mut self, reply: &Response) -> i8 {
+    fn heard(&mut self, reply: &Response) -> Next {
         let Some((stage, since)) = self.awaited.pop_front() else {
             // 421 out of turn, or a server that talks too much: of no use either way.
-            return DONE;
+            return Next::Close;
         };
         {
             let mut counts = self.tally.counts();
@@ -123,11 +119,11 @@ impl Source {
         }
         let accepted = reply.code < 400;
         if reply.code == 421 {
-            return DONE;
+            return Next::Close;
         }
         match (stage, self.number) {
-            (Stage::Quit, _) => return DONE,
-            (Stage::Greeting | Stage::Ehlo, _) if !accepted => return DONE,
+            (Stage::Quit, _) => return Next::Close,
+            (Stage::Greeting | Stage::Ehlo, _) if !accepted => return Next::Close,
             (Stage::Greeting, _) => {
                 let helo = format!("EHLO {}", self.plan.helo);
                 self.say(Stage::Ehlo, &helo);
@@ -183,34 +179,44 @@ impl Source {
             (Stage::Rset, _) => return self.over(),
             (_, _) => {}
         }
-        0
+        Next::Idle
     }
 
     /// Nothing of the message was taken. RSET, so that the server forgets it, too.
-    fn refused(&mut self) -> i8 {
+    fn refused(&mut self) -> Next {
         self.tally.counts().refused += 1;
         self.say(Stage::Rset, "RSET");
-        0
+        Next::Idle
     }
 }
 
 impl Dialogue for Source {
-    fn receive(&mut self, mut octets: &[u8], _now: f64) -> i8 {
-        let mut code = 0;
+    type Next = Next;
+
+    fn is_idle(next: Next) -> bool {
+        next == Next::Idle
+    }
+
+    fn is_question(next: Next) -> bool {
+        next.is_question()
+    }
+
+    fn receive(&mut self, mut octets: &[u8], _now: f64) -> Next {
+        let mut next = Next::Idle;
         while !octets.is_empty() {
             let Ok((taken, reply)) = self.reader.feed(octets) else {
                 self.tally.counts().complain("a reply without an end");
-                return DONE;
+                return Next::Close;
             };
             octets = &octets[taken..];
             if let Some(reply) = reply {
-                code = self.heard(&reply);
-                if code == DONE {
+                next = self.heard(&reply);
+                if next == Next::Close {
                     break;
                 }
             }
         }
-        code
+        next
     }
 
     fn take_output(&mut self) -> Option<Vec<u8>> {
@@ -244,27 +250,27 @@ mod tests {
     }
 
     /// Return the client's answer to `reply`; a message is shortened to one word.
-    fn answer(source: &mut Source, reply: &str) -> (i8, String) {
-        let code = source.receive(reply.as_bytes(), 0.0);
+    fn answer(source: &mut Source, reply: &str) -> (Next, String) {
+        let next = source.receive(reply.as_bytes(), 0.0);
         let said = String::from_utf8(source.take_output().unwrap_or_default()).unwrap();
         let said = if said.starts_with("From:") { "message\r\n".into() } else { said };
-        (code, said.replace("\r\n", "|"))
+        (next, said.replace("\r\n", "|"))
     }
 
     #[test]
     fn a_connection_for_each_message() {
         let (mut source, tally) = client(Plan::default());
         let steps = [
-            ("220 mx\r\n", 0, "EHLO source.example|"),
-            ("250-mx\r\n250 PIPELINING\r\n", 0, "MAIL FROM:<bench@source.example>|"),
-            ("250 ok\r\n", 0, "RCPT TO:<sink@sink.example>|"),
-            ("250 ok\r\n", 0, "DATA|"),
-            ("354 go\r\n", 0, "message|"),
-            ("250 queued\r\n", 0, "QUIT|"),
-            ("221 bye\r\n", DONE, ""),
+            ("220 mx\r\n", Next::Idle, "EHLO source.example|"),
+            ("250-mx\r\n250 PIPELINING\r\n", Next::Idle, "MAIL FROM:<bench@source.example>|"),
+            ("250 ok\r\n", Next::Idle, "RCPT TO:<sink@sink.example>|"),
+            ("250 ok\r\n", Next::Idle, "DATA|"),
+            ("354 go\r\n", Next::Idle, "message|"),
+            ("250 queued\r\n", Next::Idle, "QUIT|"),
+            ("221 bye\r\n", Next::Close, ""),
         ];
-        for (reply, code, words) in steps {
-            assert_eq!(answer(&mut source, reply), (code, words.into()), "{reply}");
+        for (reply, next, words) in steps {
+            assert_eq!(answer(&mut source, reply), (next, words.into()), "{reply}");
         }
         source.lost();
         let counts = tally.counts();
@@ -278,13 +284,13 @@ mod tests {
         let (mut source, tally) = client(plan);
         answer(&mut source, "220 mx\r\n");
         let whole = "MAIL FROM:<bench@source.example>|RCPT TO:<sink0@sink.example>|RCPT TO:<sink1@sink.example>|DATA|";
-        assert_eq!(answer(&mut source, "250-mx\r\n250 PIPELINING\r\n"), (0, whole.into()));
-        let (code, said) = answer(&mut source, "250 ok\r\n250 ok\r\n550 no\r\n354 go\r\n");
-        assert_eq!((code, &said[..]), (0, "message|"));
-        assert_eq!(answer(&mut source, "250 queued\r\n"), (0, whole.into()));
+        assert_eq!(answer(&mut source, "250-mx\r\n250 PIPELINING\r\n"), (Next::Idle, whole.into()));
+        let (next, said) = answer(&mut source, "250 ok\r\n250 ok\r\n550 no\r\n354 go\r\n");
+        assert_eq!((next, &said[..]), (Next::Idle, "message|"));
+        assert_eq!(answer(&mut source, "250 queued\r\n"), (Next::Idle, whole.into()));
         // All refused, and yet 354: the content is empty.
-        assert_eq!(answer(&mut source, "250 ok\r\n550 no\r\n550 no\r\n354 go\r\n"), (0, ".|".into()));
-        assert_eq!(answer(&mut source, "554 no valid recipients\r\n"), (0, "QUIT|".into()));
+        assert_eq!(answer(&mut source, "250 ok\r\n550 no\r\n550 no\r\n354 go\r\n"), (Next::Idle, ".|".into()));
+        assert_eq!(answer(&mut source, "554 no valid recipients\r\n"), (Next::Idle, "QUIT|".into()));
         let counts = tally.counts();
         assert_eq!((counts.messages, counts.recipients, counts.refused, counts.refusals), (1, 1, 1, 4));
         assert_eq!(counts.complaints, ["RCPT: 550 no", "end of data: 554 no valid recipients"]);
@@ -299,8 +305,8 @@ mod tests {
             for _ in 0..at {
                 answer(&mut source, "250 ok\r\n");
             }
-            assert_eq!(answer(&mut source, "450 later\r\n"), (0, "RSET|".into()));
-            assert_eq!(answer(&mut source, "250 ok\r\n"), (0, "QUIT|".into()));
+            assert_eq!(answer(&mut source, "450 later\r\n"), (Next::Idle, "RSET|".into()));
+            assert_eq!(answer(&mut source, "250 ok\r\n"), (Next::Idle, "QUIT|".into()));
             let counts = tally.counts();
             assert_eq!((counts.refused, counts.messages), (1, 0));
         }
@@ -313,9 +319,9 @@ mod tests {
         for reply in ["220 mx\r\n", "250 mx\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n"] {
             answer(&mut source, reply);
         }
-        assert_eq!(answer(&mut source, "250 queued\r\n"), (THINKS, String::new()));
+        assert_eq!(answer(&mut source, "250 queued\r\n"), (Next::Sleep, String::new()));
         source.go_on();
-        assert_eq!(answer(&mut source, "421 busy\r\n"), (DONE, "MAIL FROM:<bench@source.example>|".into()));
+        assert_eq!(answer(&mut source, "421 busy\r\n"), (Next::Close, "MAIL FROM:<bench@source.example>|".into()));
         source.lost();
         let counts = tally.counts();
         assert_eq!((counts.messages, counts.unanswered, counts.broken), (1, 1, 1));
@@ -331,7 +337,7 @@ mod tests {
             &mut source,
             &["220 mx\r\n", "250 mx\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n", "250 queued\r\n"],
         );
-        assert_eq!(last, THINKS, "the next one begins by the clock");
+        assert_eq!(last, Next::Sleep, "the next one begins by the clock");
         // The only client is late by 50 messages' time.
         let due = source.plan.due(1).unwrap();
         while due.elapsed() < Duration::from_millis(50) {

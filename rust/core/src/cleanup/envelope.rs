@@ -1,16 +1,22 @@
 //! What cleanup does to an envelope: complete addresses, one copy for each recipient.
 
 use super::{CleanupSettings, Origin};
+use crate::address::path::Path;
 use crate::mail::envelope::{Envelope, Recipient};
+use std::borrow::Cow;
 use std::collections::HashSet;
 
-/// Give addresses of the envelope that lack a domain the site's own. What such a recipient was called before stays
-/// known as its original.
+/// Complete the addresses of the envelope, and bring those of local programs into their one written form. The address
+/// that a recipient had before stays known as its original.
 pub(super) fn complete_envelope(settings: &CleanupSettings, origin: Origin, envelope: &mut Envelope) {
     let complete = |address: &str| match origin {
         Origin::Local => settings.local_rewrite.apply(address),
         Origin::Network { .. } => settings.local_rewrite.complete(address),
     };
+    if origin == Origin::Local {
+        unify(&mut envelope.sender);
+        envelope.recipients.iter_mut().for_each(|recipient| unify(&mut recipient.address));
+    }
     if let Some(sender) = complete(&envelope.sender) {
         envelope.sender = sender.into();
     }
@@ -23,7 +29,16 @@ pub(super) fn complete_envelope(settings: &CleanupSettings, origin: Origin, enve
     drop_duplicates(&mut envelope.recipients);
 }
 
-/// Who is named twice receives one copy, unless the wishes about reports differ.
+/// Write an address with quotes only where it needs them; a text that is no address stays as it is.
+fn unify(address: &mut Box<str>) {
+    if address.bytes().any(|b| matches!(b, b'\\' | b'"'))
+        && let Ok(path) = Path::of(address)
+    {
+        *address = path.address().into();
+    }
+}
+
+/// Drop duplicate recipients unless their DSN options differ. Case makes no difference, as in Postfix.
 fn drop_duplicates(recipients: &mut Vec<Recipient>) {
     if recipients.len() < 2 {
         return;
@@ -31,8 +46,13 @@ fn drop_duplicates(recipients: &mut Vec<Recipient>) {
     let mut seen = HashSet::with_capacity(recipients.len());
     let first = recipients
         .iter()
-        .map(|recipient| seen.insert((&recipient.address, &recipient.orcpt, recipient.notify.0)))
+        .map(|recipient| seen.insert((folded(&recipient.address), &recipient.orcpt, recipient.notify.0)))
         .collect::<Vec<_>>();
     let mut first = first.into_iter();
     recipients.retain(|_| first.next().unwrap_or(true));
+}
+
+fn folded(address: &str) -> Cow<'_, str> {
+    let is_lower = address.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase());
+    if is_lower { Cow::Borrowed(address) } else { Cow::Owned(address.to_lowercase()) }
 }

@@ -1,21 +1,22 @@
-//! What happens to a message between its arrival and the queue (cleanup(8)).
+//! The processing of a message between its arrival and the queue (cleanup(8)).
 //!
-//! The header block is read as a stream, one logical header at a time: some are dropped, some completed, missing ones
-//! added behind the last. The body is copied in runs as long as nothing needs a change. Memory is bounded by
-//! `header_size_limit`, whatever is fed. The first problem is latched: what follows is read and thrown away, for the
-//! client must be heard to the end before it can be told.
+//! The header block is a stream of header fields: some are dropped, some completed, and missing ones follow the last.
+//! The body is copied in long runs while nothing needs a change. `header_size_limit` bounds the memory. After the first
+//! problem, the rest of the message is read and dropped, because a client gets its reply only at the end.
 //!
 //! ```text
 //! settings    the parameters
-//! envelope    addresses of the envelope are completed, duplicates dropped
-//! output      header fields are dropped and completed, the body passes
-//! missing     header fields that are added
+//! envelope    completes addresses of the envelope, drops duplicates
+//! output      drops and completes header fields, passes the body
+//! missing     adds header fields
+//! submission  a message of a program on this machine
 //! ```
 
 mod envelope;
 mod missing;
 mod output;
 pub mod settings;
+pub mod submission;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +30,7 @@ use memchr::memchr2;
 use settings::{CleanupSettings, Octets};
 use std::sync::Arc;
 
-/// Where a message comes from: it decides what is completed and added.
+/// The origin of a message. It decides which header fields are completed and added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// From a client on the network. `trusted`: `local_header_rewrite_clients` names it.
@@ -41,7 +42,7 @@ pub enum Origin {
     Local,
 }
 
-/// Why a message is not taken.
+/// The reason to refuse a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// `hopcount_limit`
@@ -57,7 +58,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What the client is told, in Postfix's words.
+    /// Return the reply to the client, with Postfix's text.
     pub fn reply(self) -> Reply {
         match self {
             Self::TooManyHops => Reply::new(554, [4, 0], "Error: too many hops"),
@@ -69,27 +70,27 @@ impl Refusal {
     }
 }
 
-/// The name of the attribute that holds the Message-Id, angle brackets and all.
+/// The name of the attribute for the Message-Id with its angle brackets.
 pub const MESSAGE_ID: &str = "message_id";
-/// The name of the attribute that holds the Resent-Message-Id.
+/// The name of the attribute for the Resent-Message-Id.
 pub const RESENT_MESSAGE_ID: &str = "resent_message_id";
 
 /// A message on its way into the queue.
 #[derive(Debug)]
 pub struct Cleanup<S: Sink> {
     out: Output<S>,
-    /// `None` once the body has begun.
+    /// `None` in the body.
     head: Option<HeaderParser>,
     /// At the start of a line of the body, or of the header block.
     line_start: bool,
     pending_cr: bool,
-    /// What was fed, with a line end as two octets, without stuffed dots: what `message_size_limit` limits.
+    /// Octets for `message_size_limit`: a line end counts as two, stuffed dots do not count.
     received_octets: u64,
-    /// Such a message gets through the piecewise path to its end.
+    /// The whole message takes the slow path, piece by piece.
     filtered: bool,
 }
 
-/// The message as it leaves cleanup, and what was found out about it.
+/// The output of cleanup: the message, and the facts about it.
 #[derive(Debug)]
 struct Output<S> {
     settings: Arc<CleanupSettings>,
@@ -101,7 +102,7 @@ struct Output<S> {
     seen: Seen,
     resent: bool,
     hops: u32,
-    /// Octets with a line end as one, without stuffed dots.
+    /// Octets: a line end counts as one, stuffed dots do not count.
     size_octets: u64,
     body_line_open: bool,
     refusal: Option<Refusal>,
@@ -114,8 +115,8 @@ enum Piece<'a> {
 }
 
 impl<S: Sink> Cleanup<S> {
-    /// A message with this envelope; `wall_now_us`: microseconds since 1970. Addresses in the envelope that lack a
-    /// domain are completed. Nothing is written yet.
+    /// Start a message with this envelope, and complete the envelope's addresses. Writes nothing.
+    /// `wall_now_us`: microseconds since 1970.
     pub fn new(
         settings: Arc<CleanupSettings>,
         sink: S,
@@ -156,27 +157,27 @@ impl<S: Sink> Cleanup<S> {
         self.out.size_octets += (wire.len() - line_ends) as u64;
     }
 
-    /// The sender's name, for a `From:` that has to be added (`sendmail -F`).
+    /// Set the sender's name, for a missing `From:` (`sendmail -F`).
     pub fn full_name(&mut self, name: &str) {
         self.out.full_name = (!name.is_empty()).then(|| name.into());
     }
 
-    /// What is wrong so far.
+    /// Return the first problem so far.
     pub fn refusal(&self) -> Option<Refusal> {
         self.out.refusal
     }
 
-    /// The envelope as it stands.
+    /// Return the envelope in its present state.
     pub fn envelope(&self) -> &Envelope {
         &self.out.envelope
     }
 
-    /// Take the next bytes of the message in wire form: any split, without the final dot line.
+    /// Receive the next bytes of the message in wire form, in any split, without the final dot.
     pub fn feed(&mut self, wire: &[u8]) {
         if self.out.refusal.is_some() {
             return;
         }
-        // Counted first: the dots that are taken off below are among them.
+        // Counted before stuffed dots are subtracted below.
         self.received_octets += wire.len() as u64;
         let mut rest = wire;
         while !rest.is_empty() && (self.head.is_some() || self.filtered) {
@@ -194,8 +195,8 @@ impl<S: Sink> Cleanup<S> {
         }
     }
 
-    /// The message is whole: what is missing is added. Gives back the sink and the envelope, complete with
-    /// `size_octets` and `message_id`.
+    /// End the message and add missing header fields. Returns the sink and the envelope with `size_octets` and
+    /// `message_id`.
     pub fn finish(mut self) -> Result<(S, Envelope), Refusal> {
         if self.pending_cr {
             self.pending_cr = false;
@@ -215,7 +216,7 @@ impl<S: Sink> Cleanup<S> {
         }
     }
 
-    /// Take the next piece off `rest`; `None` when more must come first.
+    /// Remove the next piece from `rest`; `None` if it is incomplete.
     fn next_piece<'a>(&mut self, rest: &mut &'a [u8]) -> Option<Piece<'a>> {
         let input = *rest;
         if self.pending_cr {
@@ -250,7 +251,7 @@ impl<S: Sink> Cleanup<S> {
         match piece {
             Piece::Text(mut text) => {
                 if self.line_start && text[0] == b'.' {
-                    // A stuffed dot. Nothing but it may have come yet: the line is still at its start.
+                    // A stuffed dot, perhaps without the rest of its line.
                     text = &text[1..];
                     self.received_octets -= 1;
                     self.line_start = false;
@@ -305,7 +306,7 @@ impl<S: Sink> Cleanup<S> {
         }
     }
 
-    /// The body in runs: only line ends are looked at. Wire form in, wire form out, so dots need no change.
+    /// Copy the body in runs between line ends. Input and output are in wire form, so dots stay as they are.
     fn body(&mut self, wire: &[u8]) {
         let replacement = self.out.settings.replace_stray_cr_lf.then_some(b' ');
         let (mut start, mut at) = (0, 0);
@@ -365,7 +366,7 @@ fn strip(octets: &Octets, text: &[u8]) -> Vec<u8> {
     text.iter().copied().filter(|octet| !octets.has(*octet)).collect()
 }
 
-/// Log the Message-Id in the name of cleanup, as log parsers expect it for every message: `ID: message-id=<...>`.
+/// Log the Message-Id as cleanup: `ID: message-id=<...>`. Log parsers expect the line for every message.
 pub fn log_message_id(log: &Log, settings: &CleanupSettings, envelope: &Envelope) {
     let id = envelope.id.text(settings.long_queue_ids);
     if let Some(value) = envelope.attribute(RESENT_MESSAGE_ID) {

@@ -1,7 +1,7 @@
-//! Times as they stand in `delay=` and `delays=` of a delivery's log line (postconf(5), delay_logging_resolution_limit).
+//! The times in `delay=` and `delays=` of a delivery's log line (postconf(5), delay_logging_resolution_limit).
 //!
-//! A time has two significant digits: `0.0034`, `0.21`, `3.4`, `17`, `3600`. What is below the resolution is not shown,
-//! nor are trailing zeros.
+//! A time has two significant digits: `0.0034`, `0.21`, `3.4`, `17`, `3600`. Digits below the resolution and trailing
+//! zeros are left out.
 
 use std::fmt;
 

@@ -1,49 +1,50 @@
-//! A job while it is worked on: who is settled, with which log line, and the answer to the queue manager.
+//! A job in progress: the status of each recipient, its log line, and the result for the queue manager.
 //!
-//! A recipient is settled once. What is not settled when the answer is made up counts as deferred, so an agent that is
-//! stopped at any point loses nothing.
+//! A recipient gets its final status once. A recipient without one counts as deferred, so an agent that is stopped at
+//! any point loses no mail.
 
 use super::delays::Delay;
-use crate::ipc::frame::{Job, JobKind, JobResult};
+use crate::ipc::frame::{Frame, Job, JobKind, JobResult};
 use crate::log::Log;
+use crate::mail::envelope::Recipient;
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Outcome, Status};
 use std::fmt;
 
-/// Times and names that a recipient's log line carries besides its status.
+/// The fields of a recipient's log line besides its status.
 #[derive(Debug, Clone, Copy)]
 pub struct Handover<'a> {
-    /// The host that took or refused it, as `name[address]:port`; `none`; `local`; a program.
+    /// The host that accepted or refused the message, as `name[address]:port`; `none`; `local`; a program.
     pub relay: &'a str,
-    /// Which delivery over the same connection this was, counted from 1; shown from 2 on.
+    /// The number of the delivery on its connection, counted from 1. The log line shows it from 2 on.
     pub conn_use: u32,
-    /// Microseconds until the connection stood.
+    /// Microseconds from the agent's receipt of the job until the connection was ready.
     pub setup_us: u64,
-    /// Microseconds since then; `None`: all the time since the agent got the job and `setup_us`.
+    /// Microseconds since then; `None`: calculated from the receipt of the job, `setup_us` and `wall_now_us`.
     pub transmission_us: Option<u64>,
     /// Microseconds since 1970.
     pub wall_now_us: u64,
 }
 
-/// What an agent's settings say about its jobs.
+/// An agent's settings for its jobs.
 #[derive(Debug, Clone, Copy)]
 pub struct JobSettings {
     /// delay_logging_resolution_limit
     pub resolution_digits: u32,
     /// enable_long_queue_ids
     pub long_queue_ids: bool,
-    /// soft_bounce: what would bounce is deferred.
+    /// soft_bounce: a recipient is deferred instead of bounced.
     pub soft_bounce: bool,
 }
 
-/// A job and what has become of its recipients.
+/// A job and the status of its recipients.
 #[derive(Debug)]
 pub struct Delivery {
     job: Job,
     id: Box<str>,
     settings: JobSettings,
     handoff_us: u64,
-    settled: Vec<Option<Status>>,
+    finished: Vec<Option<Status>>,
     left: usize,
     site: Option<Status>,
     session_completed: bool,
@@ -53,7 +54,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Work that the queue manager handed over at `handoff_us` (microseconds since 1970).
+    /// Create the state of a job that the agent received at `handoff_us` (microseconds since 1970).
     pub fn new(job: Job, settings: JobSettings, handoff_us: u64) -> Self {
         let id = job.envelope.id.text(settings.long_queue_ids).into();
         let left = job.recipients.len();
@@ -62,7 +63,7 @@ impl Delivery {
             id,
             settings,
             handoff_us,
-            settled: vec![None; left],
+            finished: vec![None; left],
             left,
             site: None,
             session_completed: false,
@@ -72,35 +73,40 @@ impl Delivery {
         }
     }
 
-    /// The work.
+    /// Return the job as the queue manager sent it.
     pub fn job(&self) -> &Job {
         &self.job
     }
 
-    /// The message's name in the queue, in the form that the site chose.
+    /// Return the queue ID, in the form of enable_long_queue_ids.
     pub fn queue_id(&self) -> &str {
         &self.id
     }
 
-    /// Recipients that are not settled.
+    /// Return the number of recipients without a final status.
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// How the recipient at `position` in the job fared; `None` while that is open.
-    pub fn settled(&self, position: usize) -> Option<&Status> {
-        self.settled.get(position)?.as_ref()
+    /// Return the final status of the recipient at `position` in the job; `None` while it has none.
+    pub fn finished(&self, position: usize) -> Option<&Status> {
+        self.finished.get(position)?.as_ref()
     }
 
-    /// Positions of the recipients that are not settled, in order.
+    /// Return the positions of the recipients without a final status, in order.
     pub fn open(&self) -> impl Iterator<Item = usize> + '_ {
-        self.settled.iter().enumerate().filter(|(_, status)| status.is_none()).map(|(position, _)| position)
+        self.finished.iter().enumerate().filter(|(_, status)| status.is_none()).map(|(position, _)| position)
     }
 
-    /// Where in the job the recipient with this index in the envelope stands.
+    /// Return the recipients without a final status, with their positions, in order.
+    pub fn open_recipients(&self) -> impl Iterator<Item = (usize, &Recipient)> {
+        self.open().map(|position| (position, &self.job.recipients[position].recipient))
+    }
+
+    /// Return the position in the job of the recipient with this index in the envelope.
     pub fn position(&self, index: u32) -> Option<usize> {
         let recipients = &self.job.recipients;
-        // Most jobs hold a run of the envelope's recipients: then this guess is right.
+        // Most jobs hold consecutive recipients of the envelope. Then the first guess is right.
         let guess = index.checked_sub(recipients.first()?.index)? as usize;
         if recipients.get(guess).is_some_and(|r| r.index == index) {
             return Some(guess);
@@ -108,16 +114,17 @@ impl Delivery {
         recipients.iter().position(|r| r.index == index)
     }
 
-    /// Settle the recipient at `position`, and log it. A recipient that is settled already stays as it is: `false`.
-    pub fn settle(&mut self, position: usize, status: Status, handover: &Handover<'_>, log: &Log) -> bool {
-        self.settle_as(position, None, status, handover, log)
+    /// Give the recipient at `position` its final status, and log it. Returns false, and changes nothing, when it has
+    /// one.
+    pub fn finish(&mut self, position: usize, status: Status, handover: &Handover<'_>, log: &Log) -> bool {
+        self.finish_as(position, None, status, handover, log)
     }
 
-    /// As `settle`; the line shows `address`, where an alias or a .forward file led, and the recipient as `orig_to`.
+    /// As `finish`, with the recipient as `orig_to` and the target of its alias or .forward file, `address`, as `to`.
     ///
-    /// A job that reports to the sender has no line: what it reports was logged when it happened. The line of what was
-    /// refused for good and is tried again all the same (soft_bounce) says so: `SOFTBOUNCE`.
-    pub fn settle_as(
+    /// A job that reports to the sender logs no line: the reported deliveries have theirs. With soft_bounce, the line
+    /// of a bounce says `SOFTBOUNCE`.
+    pub fn finish_as(
         &mut self,
         position: usize,
         address: Option<&str>,
@@ -125,7 +132,7 @@ impl Delivery {
         handover: &Handover<'_>,
         log: &Log,
     ) -> bool {
-        match self.settled.get(position) {
+        match self.finished.get(position) {
             Some(None) => {}
             _ => return false,
         }
@@ -138,50 +145,46 @@ impl Delivery {
         if asked && status.outcome == Outcome::Sent && !self.next_hop_reports {
             self.delivered.push(recipient.index);
         }
-        self.settled[position] = Some(status);
+        self.finished[position] = Some(status);
         self.left -= 1;
         true
     }
 
-    /// Log what became of one of several places where the recipient's mail went; it stays unsettled.
+    /// Log the status of one of a recipient's several targets. The recipient keeps its own status.
     pub fn note(&self, position: usize, address: Option<&str>, status: &Status, handover: &Handover<'_>, log: &Log) {
         log.info(format_args!("{}", Line { delivery: self, position, address, status, handover }));
     }
 
-    /// The destination as a whole failed: the queue manager slows it down. Not so when a server of the destination
-    /// went through with a transaction in this delivery, whatever it said of the recipients.
+    /// Report that the whole destination failed, so that the queue manager reduces its concurrency. Has no effect when
+    /// a server of the destination completed a transaction in this delivery, whatever its replies to the recipients
+    /// were.
     pub fn site_failed(&mut self, status: Status) {
         if !self.session_completed {
             self.site = Some(status);
         }
     }
 
-    /// Does whoever takes the message now report its delivery to the sender (DSN, RFC 3461 §5.2)?
+    /// Note whether the next hop reports the delivery to the sender (DSN, RFC 3461 §5.2).
     pub fn next_hop_reports(&mut self, reports: bool) {
         self.next_hop_reports = reports;
     }
 
-    /// The recipients whose delivery is for us to report, by their index in the envelope.
-    pub fn delivered(&self) -> &[u32] {
-        &self.delivered
-    }
-
-    /// A server went through with a transaction.
+    /// Note that a server completed a transaction.
     pub fn session_completed(&mut self) {
         self.session_completed = true;
     }
 
-    /// A server's verdict on one recipient: unless it is the `last` server to be tried, a soft one is only noted.
-    pub fn verdict(&mut self, position: usize, status: Status, last: bool, handover: &Handover<'_>, log: &Log) {
+    /// Apply a server's status for one recipient. A soft one is final only from the `last` server.
+    pub fn apply(&mut self, position: usize, status: Status, last: bool, handover: &Handover<'_>, log: &Log) {
         if !last && self.softened(status.clone()).outcome == Outcome::Deferred {
             self.heard(status, log);
         } else {
-            self.settle(position, status, handover, log);
+            self.finish(position, status, handover, log);
         }
     }
 
-    /// A server failed in a way that concerns all recipients that are open: unless it is the `last` server to be
-    /// tried, a soft failure is only noted.
+    /// Apply a server's failure to all recipients without a final status. A soft failure is final only from the `last`
+    /// server.
     pub fn failed(&mut self, status: &Status, last: bool, handover: &Handover<'_>, log: &Log) {
         let soft = self.softened(status.clone()).outcome == Outcome::Deferred;
         if !last && soft {
@@ -189,42 +192,50 @@ impl Delivery {
         }
         let open: Vec<_> = self.open().collect();
         if open.is_empty() {
-            // Our own trouble with the message ended the session: the site did nothing wrong.
+            // An unreadable message ended the session, not the server.
             return;
         }
         for position in open {
-            self.settle(position, status.clone(), handover, log);
+            self.finish(position, status.clone(), handover, log);
         }
         if soft {
             self.site_failed(status.clone());
         }
     }
 
-    /// A server failed in a way that another one may not: noted, and the last word if no other is found.
+    /// Log a server's failure that another server may not have, and keep it for `last_heard`.
     pub fn heard(&mut self, status: Status, log: &Log) {
         log.info(format_args!("{}: {}", self.id, status.text));
         self.heard = Some(status);
     }
 
-    /// What the last server said that did not settle everybody.
+    /// Return the last failure that left recipients for another server.
     pub fn last_heard(&self) -> Option<&Status> {
         self.heard.as_ref()
     }
 
-    /// Microseconds since 1970 when the agent got the job.
+    /// Return when the agent received the job, in microseconds since 1970.
     pub fn handoff_us(&self) -> u64 {
         self.handoff_us
     }
 
-    /// The answer. Recipients that are open are left out, which the queue manager reads as deferred.
+    /// Return the result. It leaves out recipients without a final status; the queue manager defers them.
     pub fn result(&self) -> JobResult {
-        let recipients = self.job.recipients.iter().zip(&self.settled);
+        let recipients = self.job.recipients.iter().zip(&self.finished);
         JobResult {
             job: self.job.job,
             id: self.job.envelope.id,
             site: self.site.clone(),
             recipients: recipients.filter_map(|(r, status)| Some((r.index, status.clone()?))).collect(),
         }
+    }
+
+    /// Append the frames for the queue manager: the recipients whose delivery is to be reported, then the result.
+    pub fn encode_result(&self, out: &mut Vec<u8>) {
+        if !self.delivered.is_empty() {
+            Frame::Delivered { job: self.job.job, recipients: self.delivered.clone() }.encode(out);
+        }
+        Frame::Result(self.result()).encode(out);
     }
 
     fn softened(&self, mut status: Status) -> Status {
@@ -236,8 +247,8 @@ impl Delivery {
     }
 }
 
-/// `ID: to=<...>, orig_to=<...>, relay=..., delay=..., delays=a/b/c/d, dsn=..., status=sent (...)`; log analysers read
-/// it field by field. The four delays: before the queue manager, in it, setting up the connection, transmission.
+/// `ID: to=<...>, orig_to=<...>, relay=..., delay=..., delays=a/b/c/d, dsn=..., status=sent (...)`: Postfix's line,
+/// which log analysers parse. The four delays: before the queue manager, in it, connection setup, transmission.
 struct Line<'a> {
     delivery: &'a Delivery,
     position: usize,
@@ -287,7 +298,7 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// The word that the log has for an outcome.
+/// Return the word for an outcome in a log line.
 pub fn word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Sent => "sent",
@@ -301,7 +312,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::ipc::frame::JobRecipient;
     use crate::log::Destination;
-    use crate::mail::envelope::{Envelope, Recipient};
+    use crate::mail::envelope::Envelope;
     use crate::mail::id::QueueId;
     use crate::mail::locator::{Locator, SegmentId};
     use crate::mail::status::local_status;
@@ -309,7 +320,7 @@ pub(crate) mod tests {
 
     const SETTINGS: JobSettings = JobSettings { resolution_digits: 6, long_queue_ids: false, soft_bounce: false };
 
-    /// A job for recipients with these indexes; it arrived at 10 s and became active at 10.25 s.
+    /// Return a job for recipients with these indexes, which arrived at 10 s and became active at 10.25 s.
     pub(crate) fn job(indexes: &[u32]) -> Job {
         let recipient =
             |index| JobRecipient { index, recipient: Recipient::plain(&format!("r{index}@example.org")), status: None };
@@ -339,16 +350,16 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_settled_recipient_has_a_line_and_a_place_in_the_result() {
+    fn a_final_status_is_logged_once_and_is_in_the_result() {
         let log = Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory);
         let mut job = job(&[4, 5, 9]);
         job.recipients[1].recipient.original = Some("list@example.org".into());
         let mut delivery = Delivery::new(job, SETTINGS, 10_251_000);
         let sent = local_status(dsn("2.0.0"), "250 2.0.0 Ok: queued as X");
-        assert!(delivery.settle(1, sent.clone(), &handover("mx[192.0.2.1]:25", 2), &log));
-        assert!(!delivery.settle(1, sent.clone(), &handover("none", 1), &log), "settled twice");
-        assert!(!delivery.settle(3, sent, &handover("none", 1), &log), "no such recipient");
-        assert!(delivery.settle(2, local_status(dsn("5.1.1"), "no"), &handover("none", 1), &log));
+        assert!(delivery.finish(1, sent.clone(), &handover("mx[192.0.2.1]:25", 2), &log));
+        assert!(!delivery.finish(1, sent.clone(), &handover("none", 1), &log), "has a status");
+        assert!(!delivery.finish(3, sent, &handover("none", 1), &log), "no such recipient");
+        assert!(delivery.finish(2, local_status(dsn("5.1.1"), "no"), &handover("none", 1), &log));
         assert_eq!(
             log.take_lines(),
             [
@@ -366,33 +377,33 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn lines_show_where_an_alias_led() {
+    fn the_line_shows_the_target_of_an_alias() {
         let log = Log::new("mx", "postfix", "local", 1, 0, Destination::Memory);
         let mut delivery = Delivery::new(job(&[0]), SETTINGS, 10_251_000);
         let status = local_status(dsn("2.0.0"), "delivered to mailbox");
         delivery.note(0, Some("a@example.org"), &status, &handover("local", 1), &log);
         assert_eq!(delivery.left(), 1);
-        assert!(delivery.settle_as(0, Some("b@example.org"), status, &handover("local", 1), &log));
+        assert!(delivery.finish_as(0, Some("b@example.org"), status, &handover("local", 1), &log));
         let lines = log.take_lines();
         assert!(lines[0].starts_with("000010: to=<a@example.org>, orig_to=<r0@example.org>, relay=local, "));
         assert!(lines[1].starts_with("000010: to=<b@example.org>, orig_to=<r0@example.org>, relay=local, "));
     }
 
     #[test]
-    fn a_job_that_reports_logs_no_second_status() {
+    fn a_report_logs_no_second_status() {
         let log = Log::new("mx", "postfix", "bounce", 1, 0, Destination::Memory);
         let mut delivery = Delivery::new(Job { kind: JobKind::Bounce, ..job(&[0]) }, SETTINGS, 10_251_000);
-        assert!(delivery.settle(0, local_status(dsn("2.0.0"), "reported"), &handover("none", 1), &log));
+        assert!(delivery.finish(0, local_status(dsn("2.0.0"), "reported"), &handover("none", 1), &log));
         assert_eq!((delivery.result().recipients.len(), log.take_lines().len()), (1, 0));
     }
 
     #[test]
-    fn a_soft_verdict_waits_for_the_last_server() {
+    fn a_soft_status_is_final_only_from_the_last_server() {
         let log = Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory);
         let mut delivery = Delivery::new(job(&[0, 1, 2]), SETTINGS, 10_251_000);
         let later = local_status(dsn("4.2.0"), "later");
-        delivery.verdict(0, later.clone(), false, &handover("a[192.0.2.1]:25", 1), &log);
-        delivery.verdict(1, local_status(dsn("5.1.1"), "never"), false, &handover("a[192.0.2.1]:25", 1), &log);
+        delivery.apply(0, later.clone(), false, &handover("a[192.0.2.1]:25", 1), &log);
+        delivery.apply(1, local_status(dsn("5.1.1"), "never"), false, &handover("a[192.0.2.1]:25", 1), &log);
         assert_eq!(delivery.open().collect::<Vec<_>>(), [0, 2]);
         assert_eq!(log.take_lines()[0], "000010: later");
         delivery.failed(&later, false, &handover("a[192.0.2.1]:25", 1), &log);
@@ -403,7 +414,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_destination_that_answered_has_not_failed() {
+    fn a_destination_that_completed_a_transaction_has_not_failed() {
         let log = Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory);
         let mut delivery = Delivery::new(job(&[0]), SETTINGS, 10_251_000);
         delivery.session_completed();
@@ -424,8 +435,8 @@ pub(crate) mod tests {
         let log = Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory);
         let settings = JobSettings { soft_bounce: true, ..SETTINGS };
         let mut delivery = Delivery::new(job(&[0]), settings, 10_251_000);
-        delivery.settle(0, local_status(dsn("5.1.1"), "no"), &handover("none", 1), &log);
-        let status = delivery.settled(0).unwrap();
+        delivery.finish(0, local_status(dsn("5.1.1"), "no"), &handover("none", 1), &log);
+        let status = delivery.finished(0).unwrap();
         assert_eq!((status.outcome, status.dsn), (Outcome::Deferred, dsn("4.1.1")));
         let line = log.take_lines().concat();
         assert!(line.contains("dsn=4.1.1, status=SOFTBOUNCE (no)"), "{line}");

@@ -1,4 +1,17 @@
-//! What every delivery agent shares: a job, how its recipients fared, and the log line that says so.
+//! A delivery agent's side: its link to the queue manager, its jobs, and the SMTP session that delivers them.
+//!
+//! ```text
+//! link       frames of the queue manager become jobs
+//! work       a job shared between the agent and a session, with the agent's log and queue directory
+//! job        the status of each recipient, its log line, the result for the queue manager
+//! session    one connection to a server, the job in progress and the job that follows
+//! delays     the times in a log line
+//! ```
 
 pub mod delays;
 pub mod job;
+pub mod link;
+pub mod session;
+#[cfg(test)]
+mod tests;
+pub mod work;

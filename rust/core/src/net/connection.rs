@@ -5,16 +5,22 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-/// Output above this is not taken from the kernel: the peer does not read, and is not read from either.
+/// Maximum number of octets that wait to be written. Above it the peer is not read from.
 pub const BLOCKED_OCTETS: usize = 64 * 1024;
 
-/// What stands between the octets of a connection: a protocol core.
+/// The protocol core of a connection: octets in, octets out.
 pub trait Dialogue {
-    /// Take octets as they came. 0: the output answers them, or more must come; anything else is for the owner.
-    fn receive(&mut self, octets: &[u8], now: f64) -> i8;
-    /// What is to be written.
+    /// The next step of the owner.
+    type Next: Copy + std::fmt::Debug + PartialEq;
+    /// Whether the output answers everything, so that the owner need not know.
+    fn is_idle(next: Self::Next) -> bool;
+    /// Whether the output waits for the owner's answer.
+    fn is_question(next: Self::Next) -> bool;
+    /// Take octets as they came.
+    fn receive(&mut self, octets: &[u8], now: f64) -> Self::Next;
+    /// The octets to be written.
     fn take_output(&mut self) -> Option<Vec<u8>>;
-    /// Is there room for more octets? If not, they stay with the peer until something was answered.
+    /// Whether there is room for more octets. If not, they stay with the peer until a question is answered.
     fn wants_input(&self) -> bool {
         true
     }
@@ -22,14 +28,14 @@ pub trait Dialogue {
     fn lost(&mut self) {}
 }
 
-/// What reading has brought.
+/// The result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Heard<N> {
     /// Nothing, for now.
     Nothing,
-    /// Octets that the dialogue dealt with; the code is for the owner unless it is 0.
-    Turn(i8),
-    /// The peer says nothing more.
+    /// The dialogue has received octets.
+    Next(N),
+    /// The peer has closed its side.
     End,
     /// The connection is broken.
     Broken,
@@ -44,13 +50,13 @@ pub(super) struct Connection<D> {
     written: usize,
     /// A connection that is being made.
     pub connecting: bool,
-    /// The peer has said all that it will.
+    /// The peer has closed its side.
     pub ended: bool,
     /// Close when everything is written.
     pub closing: bool,
     /// The owner waits for the output to go out.
     pub blocked: bool,
-    /// What the poller was told to look for; `None` while it does not know the socket.
+    /// The events that the poller watches; `None` while it does not know the socket.
     pub watched: Option<EventFlags>,
 }
 
@@ -69,12 +75,12 @@ impl<D: Dialogue> Connection<D> {
         }
     }
 
-    /// Octets that wait to be written.
+    /// Number of octets that wait to be written.
     pub fn unwritten(&self) -> usize {
         self.output.len() - self.written
     }
 
-    /// What the poller is to look for now.
+    /// The events that the poller should watch now.
     pub fn wanted(&self) -> EventFlags {
         let mut wanted = EventFlags::empty();
         if self.connecting || self.unwritten() > 0 {
@@ -87,8 +93,8 @@ impl<D: Dialogue> Connection<D> {
         wanted
     }
 
-    /// Read once and let the dialogue answer. `buffer` is lent for the time of the call.
-    pub fn read(&mut self, buffer: &mut [u8], now: f64) -> Heard {
+    /// Read once and let the dialogue answer.
+    pub fn read(&mut self, buffer: &mut [u8], now: f64) -> Heard<D::Next> {
         let Some(dialogue) = &mut self.dialogue else {
             return Heard::Nothing;
         };
@@ -101,13 +107,13 @@ impl<D: Dialogue> Connection<D> {
             Err(Errno::AGAIN | Errno::INTR) => return Heard::Nothing,
             Err(_) => return Heard::Broken,
         };
-        let code = dialogue.receive(&buffer[..octets], now);
-        if code > 0 {
-            // The owner decides, and the answer goes out with what is there already.
-            return Heard::Turn(code);
+        let next = dialogue.receive(&buffer[..octets], now);
+        if D::is_question(next) {
+            // The owner decides, and its answer goes out with the output so far.
+            return Heard::Next(next);
         }
         let written = dialogue.take_output().is_none_or(|output| self.write(output));
-        if written { Heard::Turn(code) } else { Heard::Broken }
+        if written { Heard::Next(next) } else { Heard::Broken }
     }
 
     /// Write what can be written now and keep the rest. False when the connection is broken.
@@ -127,7 +133,7 @@ impl<D: Dialogue> Connection<D> {
                 Ok(octets) => self.written += octets,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    // Do not carry along for long what is written already.
+                    // Free the memory of written octets.
                     if self.written > BLOCKED_OCTETS {
                         self.output.drain(..self.written);
                         self.written = 0;

@@ -1,7 +1,7 @@
 //! All connections of a process on one descriptor.
 //!
-//! The owner waits, and calls `turn`, which reads every socket that is ready, lets the dialogues answer, writes, and
-//! gives back what only the owner can decide: so a batch of connections costs one call. Only `wait` blocks.
+//! The owner waits, and calls `poll`, which reads every socket that is ready, lets the dialogues answer, writes, and
+//! returns the questions to the owner: a batch of connections costs one call. Only `wait` blocks.
 
 use super::connection::{BLOCKED_OCTETS, Connection, Dialogue, Heard};
 use crate::slab::Slab;
@@ -17,11 +17,11 @@ use std::time::Duration;
 
 /// Octets of one read.
 const READ_OCTETS: usize = 64 * 1024;
-/// Sockets dealt with in one look at the poller.
+/// Maximum number of sockets that are served each time.
 const EVENTS_MAX: usize = 256;
-/// Looks at the poller in one turn: what becomes ready meanwhile is taken along, but others have their turn too.
-const LOOKS_MAX: usize = 4;
-/// Connections accepted from one listener in one look, so that several processes share a crowd.
+/// Maximum number of times that the poller is asked in one call.
+const POLLS_MAX: usize = 4;
+/// Maximum number of connections accepted from one listener each time, so that several processes share the clients.
 const ACCEPTS_MAX: usize = 8;
 const SOCKET_FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 /// Events of listeners carry their number with this bit.
@@ -35,40 +35,39 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key as a number, for those who keep numbers: other than that of any connection of the last two thousand
-    /// million.
+    /// The key as a number. It differs from that of the last two thousand million connections.
     pub fn token(self) -> u64 {
         (self.serial << 32 & !LISTENER) | u64::from(self.slot)
     }
 }
 
-/// Something that the owner must know. After `Lost` nothing more comes of a connection.
+/// Something that the owner must know. `Lost` is the last one of a connection.
 #[derive(Debug)]
-pub enum Happening {
-    /// A client came, from this address unless it is a local socket's. It is read from once it has a dialogue.
+pub enum Happening<N> {
+    /// A client connected, from this address unless the socket is local. It is read from once it has a dialogue.
     Accepted(Key, Option<SocketAddr>),
-    /// No client can be accepted: there is a lack of something. `accept(true)` tries again.
+    /// No client can be accepted. `accept(true)` tries again.
     AcceptFailed(io::Error),
-    /// A connection that was to be made stands, or could not be made: then nothing more comes of it.
+    /// `connect` has finished. A failure is the last event of its connection.
     Connected(Key, Result<(), io::Error>),
-    /// What the dialogue wants of the owner.
-    Turn(Key, i8),
-    /// The peer says nothing more.
+    /// The next step of the owner for a dialogue.
+    Next(Key, N),
+    /// The peer has closed its side.
     Ended(Key),
-    /// What waited to be written is on its way; only after `write` has said that it waits.
+    /// The output is written; only after `write` has returned that it waits.
     Drained(Key),
     /// The connection is closed, by whichever side.
     Lost(Key),
 }
 
 /// The sockets of a process and their dialogues.
-pub struct Reactor<D> {
+pub struct Reactor<D: Dialogue> {
     poller: OwnedFd,
     listeners: Vec<OwnedFd>,
     accepting: bool,
     connections: Slab<Connection<D>>,
-    /// What happened by the owner's own calls, and is told in the next turn.
-    pending: Vec<Happening>,
+    /// Events of the owner's own calls, for the next poll.
+    pending: Vec<Happening<D::Next>>,
     buffer: Box<[u8]>,
 }
 
@@ -85,7 +84,7 @@ impl<D: Dialogue> Reactor<D> {
         })
     }
 
-    /// Did a call of the owner's make something happen that `turn` will tell?
+    /// Whether a call of the owner made something happen that `poll` will tell.
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
@@ -179,32 +178,25 @@ impl<D: Dialogue> Reactor<D> {
         }
     }
 
-    /// Read now, without waiting for the poller, what the peer has said already: what the dialogue wants then.
-    pub fn hear(&mut self, key: Key, now: f64) -> i8 {
-        let Some(connection) = self.connections.same_mut(key.slot, key.serial) else {
-            return 0;
-        };
+    /// Read once, without waiting for the poller; return what the owner does next if octets were there.
+    pub fn hear(&mut self, key: Key, now: f64) -> Option<D::Next> {
+        let connection = self.connections.same_mut(key.slot, key.serial)?;
         match connection.read(&mut self.buffer, now) {
-            Heard::Nothing => 0,
-            Heard::Turn(code) => code,
-            Heard::End => {
-                self.pending.push(Happening::Ended(key));
-                0
-            }
-            Heard::Broken => {
-                self.lose(key);
-                0
-            }
+            Heard::Next(next) => return Some(next),
+            Heard::Nothing => {}
+            Heard::End => self.pending.push(Happening::Ended(key)),
+            Heard::Broken => self.lose(key),
         }
+        None
     }
 
-    /// Readable while `turn` has something to do, but for what the owner's own calls made happen.
+    /// Readable while `poll` has something to do, but for what the owner's own calls made happen.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.poller.as_fd()
     }
 
-    /// What the owner's own calls made happen since the last turn.
-    pub fn take_pending(&mut self, happened: &mut Vec<Happening>) {
+    /// The events of the owner's own calls since the last poll.
+    pub fn take_pending(&mut self, happened: &mut Vec<Happening<D::Next>>) {
         happened.append(&mut self.pending);
     }
 
@@ -261,7 +253,7 @@ impl<D: Dialogue> Reactor<D> {
         self.connection(key).map_or(0, |connection| connection.unwritten())
     }
 
-    /// Wait until `turn` has something to do, at most so long: for a thread that has no other loop.
+    /// Wait until `poll` has something to do, with a timeout: for a thread that has no other loop.
     pub fn wait(&self, time: Duration) -> io::Result<()> {
         if !self.pending.is_empty() {
             return Ok(());
@@ -273,12 +265,11 @@ impl<D: Dialogue> Reactor<D> {
         }
     }
 
-    /// Deal with everything that is ready. What the owner must know is appended to `happened`, in its order for each
-    /// connection.
-    pub fn turn(&mut self, now: f64, happened: &mut Vec<Happening>) -> io::Result<()> {
+    /// Serve all ready sockets, and append the events for the owner to `happened`, in order for each connection.
+    pub fn poll(&mut self, now: f64, happened: &mut Vec<Happening<D::Next>>) -> io::Result<()> {
         self.take_pending(happened);
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..POLLS_MAX {
             events.clear();
             match epoll::wait(&self.poller, spare_capacity(&mut events), Some(&Timespec::default())) {
                 Ok(0) | Err(Errno::INTR) => break,
@@ -291,19 +282,19 @@ impl<D: Dialogue> Reactor<D> {
                 if data & LISTENER != 0 {
                     self.accept_from((data & !LISTENER) as usize, happened);
                 } else if let Some(key) = self.key_of(data) {
-                    self.look_at(key, flags, now, happened);
+                    self.serve(key, flags, now, happened);
                 }
             }
             happened.append(&mut self.pending);
             if happened.len() > questions {
-                // Somebody waits for the owner's answer.
+                // A session waits for the owner's answer.
                 break;
             }
         }
         Ok(())
     }
 
-    fn accept_from(&mut self, number: usize, happened: &mut Vec<Happening>) {
+    fn accept_from(&mut self, number: usize, happened: &mut Vec<Happening<D::Next>>) {
         for _ in 0..ACCEPTS_MAX {
             let Some(listener) = self.listeners.get(number).filter(|_| self.accepting) else {
                 return;
@@ -329,7 +320,7 @@ impl<D: Dialogue> Reactor<D> {
         }
     }
 
-    fn look_at(&mut self, key: Key, flags: EventFlags, now: f64, happened: &mut Vec<Happening>) {
+    fn serve(&mut self, key: Key, flags: EventFlags, now: f64, happened: &mut Vec<Happening<D::Next>>) {
         let Some(connection) = self.connections.get_mut(key.slot) else {
             return;
         };
@@ -363,14 +354,15 @@ impl<D: Dialogue> Reactor<D> {
         if flags.intersects(EventFlags::IN | broken) {
             if connection.wanted().contains(EventFlags::IN) {
                 match connection.read(&mut self.buffer, now) {
-                    Heard::Nothing | Heard::Turn(0) => {}
-                    // What is wanted of the poller is seen when the owner has done its part (`flush`, `close`).
-                    Heard::Turn(code) => return happened.push(Happening::Turn(key, code)),
+                    Heard::Nothing => {}
+                    Heard::Next(next) if D::is_idle(next) => {}
+                    // The owner calls `flush` or `close`, which tell the poller what to watch.
+                    Heard::Next(next) => return happened.push(Happening::Next(key, next)),
                     Heard::End => happened.push(Happening::Ended(key)),
                     Heard::Broken => return self.lose(key),
                 }
             } else if flags.intersects(broken) {
-                // Nobody wants to hear more of it, and nothing can be written any more.
+                // Nothing is read any more, and nothing can be written.
                 return self.lose(key);
             }
         }
@@ -438,6 +430,16 @@ mod tests {
     }
 
     impl Dialogue for Lengths {
+        type Next = i8;
+
+        fn is_idle(next: i8) -> bool {
+            next == 0
+        }
+
+        fn is_question(next: i8) -> bool {
+            next > 0
+        }
+
         fn receive(&mut self, octets: &[u8], _now: f64) -> i8 {
             self.input.extend_from_slice(octets);
             while let Some(at) = self.input.iter().position(|octet| *octet == b'\n') {
@@ -457,9 +459,9 @@ mod tests {
         }
     }
 
-    fn turn(reactor: &mut Reactor<Lengths>) -> Vec<Happening> {
+    fn poll_once(reactor: &mut Reactor<Lengths>) -> Vec<Happening<i8>> {
         let mut happened = Vec::new();
-        reactor.turn(0.0, &mut happened).unwrap();
+        reactor.poll(0.0, &mut happened).unwrap();
         happened
     }
 
@@ -480,19 +482,19 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_no_decision_is_answered_within_the_turn() {
+    fn input_without_a_question_is_answered_within_the_poll() {
         let mut reactor = Reactor::new().unwrap();
         let (mut one, _) = pair(&mut reactor);
         let (mut two, key) = pair(&mut reactor);
         one.write_all(b"abc\nde\n").unwrap();
         two.write_all(b"?\n").unwrap();
-        let happened = turn(&mut reactor);
-        assert!(matches!(happened[..], [Happening::Turn(asker, 1)] if asker == key), "{happened:?}");
+        let happened = poll_once(&mut reactor);
+        assert!(matches!(happened[..], [Happening::Next(asker, 1)] if asker == key), "{happened:?}");
         assert_eq!(heard(&mut one), "4\n3\n");
         assert_eq!(heard(&mut two), "WouldBlock");
         assert!(!reactor.write(key, b"yes\n".to_vec()));
         assert_eq!(heard(&mut two), "yes\n");
-        assert!(turn(&mut reactor).is_empty());
+        assert!(poll_once(&mut reactor).is_empty());
     }
 
     #[test]
@@ -501,15 +503,15 @@ mod tests {
         let (mut peer, key) = pair(&mut reactor);
         peer.write_all(b"abc\n").unwrap();
         peer.shutdown(std::net::Shutdown::Write).unwrap();
-        let happened = turn(&mut reactor);
+        let happened = poll_once(&mut reactor);
         assert!(matches!(happened[..], [Happening::Ended(ended)] if ended == key), "{happened:?}");
-        assert!(turn(&mut reactor).is_empty());
+        assert!(poll_once(&mut reactor).is_empty());
         reactor.close(key);
         assert!(reactor.has_pending());
-        assert!(matches!(turn(&mut reactor)[..], [Happening::Lost(lost)] if lost == key));
+        assert!(matches!(poll_once(&mut reactor)[..], [Happening::Lost(lost)] if lost == key));
         assert!(!reactor.write(key, b"late".to_vec()));
         reactor.abort(key);
-        assert!(turn(&mut reactor).is_empty() && reactor.is_empty());
+        assert!(poll_once(&mut reactor).is_empty() && reactor.is_empty());
         assert_eq!((heard(&mut peer), heard(&mut peer)), ("4\n".into(), String::new()));
     }
 
@@ -518,21 +520,21 @@ mod tests {
         let mut reactor = Reactor::new().unwrap();
         let (mut peer, key) = pair(&mut reactor);
         peer.write_all(b"flood\n").unwrap();
-        assert!(turn(&mut reactor).is_empty());
+        assert!(poll_once(&mut reactor).is_empty());
         assert!(reactor.unwritten(key) > BLOCKED_OCTETS, "it is not read from");
         drop(peer);
-        assert!(matches!(turn(&mut reactor)[..], [Happening::Lost(lost)] if lost == key));
+        assert!(matches!(poll_once(&mut reactor)[..], [Happening::Lost(lost)] if lost == key));
     }
 
     #[test]
-    fn who_does_not_read_is_not_read_from_and_gets_all_of_it_later() {
+    fn a_peer_that_does_not_read_is_not_read_from_and_gets_everything_later() {
         let mut reactor = Reactor::new().unwrap();
         let (mut peer, key) = pair(&mut reactor);
         peer.write_all(b"flood\n").unwrap();
-        assert!(turn(&mut reactor).is_empty());
+        assert!(poll_once(&mut reactor).is_empty());
         assert!(reactor.unwritten(key) > BLOCKED_OCTETS);
         peer.write_all(b"?\n").unwrap();
-        assert!(turn(&mut reactor).is_empty(), "the question waits in the socket");
+        assert!(poll_once(&mut reactor).is_empty(), "the question waits in the socket");
         assert!(reactor.write(key, b"end".to_vec()), "more waits than a peer that reads would leave");
         let mut got = 0;
         let mut happened = Vec::new();
@@ -542,10 +544,10 @@ mod tests {
                 Ok(octets) => got += octets,
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
-            happened.extend(turn(&mut reactor));
+            happened.extend(poll_once(&mut reactor));
         }
-        happened.extend(turn(&mut reactor));
-        assert!(matches!(happened[..], [Happening::Drained(_), Happening::Turn(_, 1)]), "{happened:?}");
+        happened.extend(poll_once(&mut reactor));
+        assert!(matches!(happened[..], [Happening::Drained(_), Happening::Next(_, 1)]), "{happened:?}");
     }
 
     #[test]
@@ -561,7 +563,7 @@ mod tests {
                 Ok(0) => break,
                 Ok(octets) => got += octets,
                 Err(_) => {
-                    turn(&mut reactor);
+                    poll_once(&mut reactor);
                 }
             }
         }
@@ -576,16 +578,16 @@ mod tests {
         reactor.listen(listener.as_fd()).unwrap();
         drop(listener);
         let mut client = TcpStream::connect(address).unwrap();
-        assert!(turn(&mut reactor).is_empty());
+        assert!(poll_once(&mut reactor).is_empty());
         reactor.accept(true).unwrap();
-        let happened = turn(&mut reactor);
+        let happened = poll_once(&mut reactor);
         let [Happening::Accepted(key, Some(_))] = happened[..] else { panic!("{happened:?}") };
         reactor.accept(false).unwrap();
         let _other = TcpStream::connect(address).unwrap();
         client.write_all(b"early\n").unwrap();
-        assert!(turn(&mut reactor).is_empty(), "it has no dialogue yet");
+        assert!(poll_once(&mut reactor).is_empty(), "it has no dialogue yet");
         reactor.attach(key, Lengths::default());
-        while turn(&mut reactor).is_empty() {
+        while poll_once(&mut reactor).is_empty() {
             let mut answer = [0; 2];
             client.set_nonblocking(true).unwrap();
             if client.read_exact(&mut answer).is_ok() {

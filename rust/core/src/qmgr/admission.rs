@@ -204,7 +204,7 @@ impl Scheduler {
                 continue;
             }
             let address = &target.recipient.address;
-            if address.is_empty() {
+            if !self.settings.syntax.allows(address) {
                 malformed.push(position);
                 continue;
             }
@@ -221,7 +221,7 @@ impl Scheduler {
         let unresolved = message.unresolved;
         if !malformed.is_empty() {
             let dsn = Enhanced { class: 5, subject: 1, detail: 3 };
-            let text = "null recipient address".into();
+            let text = "bad address syntax".into();
             let status = Arc::new(Status { outcome: Outcome::Bounced, dsn, text, remote: None });
             for position in malformed {
                 self.decide_here(key, position, &status, now);

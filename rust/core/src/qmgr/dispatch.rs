@@ -12,6 +12,7 @@ use super::preemption::FailedSearch;
 use super::route::Route;
 use super::scheduler::{Event, Scheduler, Timer, deferral};
 use super::transport::{Candidate, Transport};
+use crate::address::local_part::split;
 use crate::clock::{Now, SECOND_US};
 use crate::few::Few;
 use crate::ipc::frame::{self, JobKind, JobRecipient};
@@ -39,13 +40,8 @@ impl Scheduler {
     pub(super) fn destination(&mut self, route: &Route, position: usize, message: u32) -> u32 {
         if self.transports[route.transport as usize].settings.recipient_limit == 1 {
             let address = &self.active[message].targets[position].recipient.address;
-            let local = address.rsplit_once('@').map_or(&**address, |(local, _)| local);
-            let end = local
-                .char_indices()
-                .skip(1)
-                .find(|(_, c)| self.settings.recipient_delimiter.contains(*c))
-                .map_or(local.len(), |(at, _)| at);
-            let key = format!("{}@{}", &local[..end], route.nexthop);
+            let user = self.settings.extensions.user(split(address).0);
+            let key = format!("{user}@{}", route.nexthop);
             return self.destination_by_key(route.transport, &key, &route.nexthop);
         }
         self.destination_by_key(route.transport, &route.nexthop, &route.nexthop)

@@ -2,6 +2,8 @@
 
 use super::backoff::Lifetimes;
 use super::feedback::WindowRules;
+use crate::address::local_part::Extensions;
+use crate::address::syntax::Syntax;
 use crate::clock::SECOND_US;
 
 /// Parameters for all transports. Names and defaults are Postfix's; see postconf(5).
@@ -21,8 +23,10 @@ pub struct Settings {
     pub transport_retry_us: u64,
     /// `qmgr_ipc_timeout`: timeout of mail that waits for the first agent of its transport.
     pub ipc_timeout_us: u64,
-    /// `recipient_delimiter`: extensions do not make another recipient with a concurrency per recipient.
-    pub recipient_delimiter: Box<str>,
+    /// Address extensions, which do not make another recipient with a concurrency per recipient.
+    pub extensions: Extensions,
+    /// The syntax of a recipient's address; others bounce.
+    pub syntax: Syntax,
     /// `defer_transports`
     pub defer_transports: Vec<Box<str>>,
     /// `confirm_delay_cleared`
@@ -49,7 +53,8 @@ impl Default for Settings {
             clog_warn_us: 300 * SECOND_US,
             transport_retry_us: 60 * SECOND_US,
             ipc_timeout_us: 60 * SECOND_US,
-            recipient_delimiter: "".into(),
+            extensions: Extensions::default(),
+            syntax: Syntax::default(),
             defer_transports: Vec::new(),
             confirm_delay_cleared: false,
             soft_bounce: false,

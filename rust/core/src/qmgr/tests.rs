@@ -4,6 +4,7 @@ use super::feedback::WindowRules;
 use super::settings::{RefillRules, Settings, SlotRules, TransportSettings};
 use super::waits::Waits;
 use super::world::{START_US, World, status};
+use crate::address::local_part::Extensions;
 use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{JobKind, JobResult};
 use crate::mail::id::QueueId;
@@ -341,7 +342,8 @@ fn a_rate_delay_spaces_deliveries() {
 fn recipients_have_windows_of_their_own_where_a_delivery_has_one() {
     let window = WindowRules { limit: 2, ..WindowRules::default() };
     let transport = TransportSettings { recipient_limit: 1, window, ..TransportSettings::default() };
-    let settings = Settings { recipient_delimiter: "+".into(), ..Settings::default() };
+    let extensions = Extensions { delimiters: "+".into(), ..Extensions::default() };
+    let settings = Settings { extensions, ..Settings::default() };
     let mut world = World::new(settings, transport);
     world.join("smtp", 100);
     let to = ["a@x.example", "a+1@x.example", "a+2@x.example", "b@x.example", "+c@x.example"];

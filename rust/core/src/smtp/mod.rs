@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! server/   the dialogue (line, commands, auth, bdat, content, deadline) with its config
+//!           next             what the owner does next: a question, or how to wait
 //!           command          a line's verb and arguments
 //!           data, chunk      where content ends, by DATA and by BDAT
 //!           intake, whole    for an owner that runs the dialogue itself

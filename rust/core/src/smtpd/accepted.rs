@@ -1,18 +1,17 @@
-//! Recipients that were accepted a moment ago, so that the same question is not asked for every message.
+//! A cache of accepted recipients, so that the same question is not asked for every message.
 //!
-//! Only a yes is remembered, for seconds, and only where the owner says that it depends on nothing but the recipient
-//! and the client's group: clients of one group are told the same about recipients. A yes is for one recipient, or
-//! (`@example.org`) for all of a domain whose local part means nothing but a mailbox there.
+//! Only an acceptance is cached, for seconds, and only if it depends on nothing but the recipient and the client's
+//! group. It is for one recipient, or (`@example.org`) for all recipients of a domain without a route of their own.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Groups of clients.
+/// Number of groups of clients.
 pub const GROUPS_MAX: usize = 16;
-/// Recipients and domains that are remembered of a group; then it begins anew.
+/// Maximum number of recipients and domains of a group; then all are forgotten.
 const ACCEPTED_MAX: usize = 10_000;
 
-/// What the clients of each group may send to, with the time until when that is known.
+/// The recipients of each group, with the time until when they are accepted.
 #[derive(Debug, Default)]
 pub struct Accepted {
     groups: [Mutex<HashMap<Box<str>, f64>>; GROUPS_MAX],
@@ -29,7 +28,7 @@ impl Accepted {
         scopes.insert(scope.into(), until);
     }
 
-    /// May clients of `group` send to `recipient`, as far as is remembered?
+    /// Whether clients of `group` may send to `recipient` without a question.
     pub fn has(&self, group: u8, recipient: &str, now: f64) -> bool {
         let Some(group) = self.groups.get(usize::from(group)) else { return false };
         let scopes = group.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,8 +37,8 @@ impl Accepted {
     }
 }
 
-/// The domain of an address with the sign before it; `None` where the local part may name a way of its own
-/// (`user%far`, `far!user`, `"user@far"`) or the domain is not written as it is remembered.
+/// The domain of an address with its `@`; `None` if the local part may have a route of its own (`user%far`,
+/// `far!user`, `"user@far"`), or if the domain is not in lower case.
 fn domain_of_plain(address: &str) -> Option<&str> {
     let at = address.rfind('@')?;
     let (local, domain) = address.split_at(at);
@@ -53,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_yes_is_for_a_group_a_recipient_or_a_domain_and_a_time() {
+    fn an_acceptance_is_for_a_group_a_recipient_or_domain_and_a_time() {
         let accepted = Accepted::default();
         accepted.remember(1, "@next.example", 10.0);
         accepted.remember(1, "User@here.example", 10.0);
@@ -63,7 +62,7 @@ mod tests {
             ("of another group", 2, "anybody@next.example", 9.0, false),
             ("no such group", 16, "anybody@next.example", 9.0, false),
             ("below the domain", 1, "anybody@sub.next.example", 9.0, false),
-            ("a way of its own", 1, "user%far.example@next.example", 9.0, false),
+            ("a route of its own", 1, "user%far.example@next.example", 9.0, false),
             ("a bang path", 1, "far.example!user@next.example", 9.0, false),
             ("an address in quotes", 1, "\"user@far.example\"@next.example", 9.0, false),
             ("two signs", 1, "user@far.example@next.example", 9.0, false),
@@ -79,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_cache_is_bounded() {
         let accepted = Accepted::default();
         for n in 0..3 * ACCEPTED_MAX {
             accepted.remember(0, &format!("{n}@example.org"), 1.0);

@@ -1,11 +1,11 @@
 //! Flow control where mail is accepted: `in_flow_delay` (postconf(5)).
 //!
-//! While the queue manager falls behind, each new message waits before its content is asked for. It is never refused
-//! for that, and other sessions do not notice.
+//! While the queue manager is behind, each new message waits before the 354. It is never refused for that, and other
+//! sessions do not wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What the sessions of a process know of the queue manager's backlog.
+/// The queue manager's backlog, as the sessions of a process know it.
 #[derive(Debug, Default)]
 pub struct Flow {
     delay_s: f64,
@@ -13,7 +13,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// `delay_s`: `in_flow_delay`; 0 turns flow control off.
+    /// `delay_s`: `in_flow_delay`; 0 disables flow control.
     pub fn new(delay_s: f64) -> Self {
         Self { delay_s, behind: AtomicBool::new(false) }
     }
@@ -23,7 +23,7 @@ impl Flow {
         self.behind.store(behind, Ordering::Relaxed);
     }
 
-    /// How long a message that begins now waits, in seconds; `None`: not at all.
+    /// The delay of a message that begins now, in seconds; `None`: no delay.
     pub fn pause_s(&self) -> Option<f64> {
         (self.delay_s > 0.0 && self.behind.load(Ordering::Relaxed)).then_some(self.delay_s)
     }

@@ -1,17 +1,21 @@
 //! The SMTP server as a program: the dialogue of `smtp::server` with a queue behind it and a log beside it.
 //!
 //! ```text
-//! session       one client: the dialogue, its messages on their way into the queue, its log lines
-//! conversation  a session and the question that is open in it
-//! accepted      recipients that were accepted a moment ago, and are accepted again without a question
-//! service       all sessions of a process on their sockets, and what only their owner can decide
-//! flow          whether messages that begin wait for the queue manager
+//! service    all sessions of a process on their sockets
+//! request    the requests of a service to its owner, and the answers about clients
+//! session    one client: the dialogue, its open question, its log lines
+//! message    a session's message, from the dialogue through cleanup into the journal
+//! site       the settings of all sessions, and the client of one
+//! accepted   recipients that were accepted some seconds ago, and are accepted again without a question
+//! flow       whether new messages wait for the queue manager
 //! ```
 
 pub mod accepted;
-pub mod conversation;
 pub mod flow;
+mod message;
+pub mod request;
 pub mod service;
 #[cfg(test)]
 mod service_tests;
 pub mod session;
+pub mod site;

@@ -2,14 +2,16 @@
 
 use super::accepted::GROUPS_MAX;
 use super::flow::Flow;
-use super::service::{Acquaintance, Opening, Service, Wish};
-use super::session::{Client as Name, Site};
+use super::request::{KnownClient, Opening, Request};
+use super::service::Service;
+use super::site::{Client, Site};
 use crate::cleanup::settings::CleanupSettings;
 use crate::log::{Destination, Log};
 use crate::mail::reply::Reply;
 use crate::net::reactor::Key;
 use crate::queue::Appender;
 use crate::queue::memory::Memory;
+use crate::smtp::server::Next;
 use crate::smtp::server::config::ServerConfig;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,13 +22,13 @@ use std::sync::Arc;
 const DIALOGUE: [&str; 5] =
     ["EHLO c.example\r\n", "MAIL FROM:<a@c.example>\r\n", "RCPT TO:<b@next.example>\r\n", "DATA\r\n", "x\r\n.\r\n"];
 
-struct Place {
+struct Fixture {
     service: Service,
     memory: Memory,
     log: Arc<Log>,
 }
 
-impl Place {
+impl Fixture {
     fn new(limit: usize) -> Self {
         let memory = Memory::default();
         let journal: Arc<dyn Appender> = Arc::new(memory.appender().unwrap());
@@ -43,6 +45,7 @@ impl Place {
             cleanup: Arc::new(CleanupSettings::new("mx.example.org")),
             journal: Some(Arc::clone(&journal)),
             flow: Flow::new(0.0),
+            wall_clock: || 1_700_000_000_000_000,
         };
         let (calm, stressed) = (Arc::new(site(300.0)), Arc::new(site(10.0)));
         let service = Service::new("smtp", calm, Some(stressed), limit, journal).unwrap();
@@ -57,15 +60,15 @@ impl Place {
         (ours, key)
     }
 
-    fn wishes(&mut self) -> Vec<Wish> {
-        self.service.take_wishes()
+    fn requests(&mut self) -> Vec<Request> {
+        self.service.take_requests()
     }
 
-    /// What the client hears when it says `words`.
+    /// Send `words`; return the answers.
     fn say(&mut self, client: &mut UnixStream, words: &str, now: f64) -> String {
         client.write_all(words.as_bytes()).unwrap();
-        self.service.turn(now).unwrap();
-        self.service.settle(now);
+        self.service.poll(now).unwrap();
+        self.service.finish(now);
         heard(client)
     }
 }
@@ -90,180 +93,180 @@ fn heard(client: &mut UnixStream) -> String {
     String::from_utf8(all).unwrap()
 }
 
-fn acquaintance(last: u8) -> Acquaintance {
+fn known(last: u8) -> KnownClient {
     let address = format!("192.0.2.{last}").into();
-    let client = Name { name: "c.example".into(), reverse_name: "c.example".into(), address, ..Name::default() };
-    Acquaintance { client, group: Some(1) }
+    let client = Client { name: "c.example".into(), reverse_name: "c.example".into(), address, ..Client::default() };
+    KnownClient { client, group: Some(1) }
 }
 
 #[test]
-fn who_is_known_and_where_it_may_send_is_served_without_a_wish() {
-    let mut place = Place::new(0);
-    place.service.know(acquaintance(1), 10.0);
-    place.service.remember(1, "@next.example", 10.0);
-    let (mut client, _) = place.client(1, 1.0);
-    assert_eq!(place.wishes(), [Wish::Sweep]);
+fn a_known_client_with_remembered_recipients_needs_no_request() {
+    let mut fixture = Fixture::new(0);
+    fixture.service.know(known(1), 10.0);
+    fixture.service.remember(1, "@next.example", 10.0);
+    let (mut client, _) = fixture.client(1, 1.0);
+    assert_eq!(fixture.requests(), [Request::Sweep]);
     assert_eq!(heard(&mut client), "220 localhost ESMTP Postfix\r\n");
-    let answers: Vec<String> = DIALOGUE.iter().map(|words| place.say(&mut client, words, 2.0)).collect();
+    let answers: Vec<String> = DIALOGUE.iter().map(|words| fixture.say(&mut client, words, 2.0)).collect();
     let codes: Vec<&str> = answers.iter().map(|answer| &answer[..3]).collect();
     assert_eq!(codes, ["250", "250", "250", "354", "250"]);
-    assert_eq!(place.say(&mut client, "QUIT\r\n", 3.0), "221 2.0.0 Bye\r\n(closed)");
-    assert_eq!((place.wishes(), place.service.len(), place.memory.records()), (vec![], 0, 1));
-    let log = place.log.take_lines();
+    assert_eq!(fixture.say(&mut client, "QUIT\r\n", 3.0), "221 2.0.0 Bye\r\n(closed)");
+    assert_eq!((fixture.requests(), fixture.service.len(), fixture.memory.records()), (vec![], 0, 1));
+    let log = fixture.log.take_lines();
     assert!(log.last().unwrap().starts_with("disconnect from c.example[192.0.2.1] ehlo=1 mail=1"), "{log:?}");
 }
 
 #[test]
 fn a_stranger_is_welcomed_and_each_recipient_is_a_question_until_it_is_remembered() {
-    let mut place = Place::new(0);
-    let (mut client, key) = place.client(2, 1.0);
-    assert_eq!(place.wishes(), [Wish::Sweep, Wish::Welcome(key)]);
+    let mut fixture = Fixture::new(0);
+    let (mut client, key) = fixture.client(2, 1.0);
+    assert_eq!(fixture.requests(), [Request::Sweep, Request::Welcome(key)]);
     assert_eq!(heard(&mut client), "", "it is not greeted yet");
-    place.service.begin(key, acquaintance(2), &Opening::Greet, 1.0);
+    fixture.service.begin(key, known(2), &Opening::Greet, 1.0);
     assert!(heard(&mut client).starts_with("220 "));
     let rcpt = DIALOGUE[2];
-    place.say(&mut client, DIALOGUE[0], 1.0);
-    assert_eq!(place.say(&mut client, DIALOGUE[1], 1.0), "250 2.1.0 Ok\r\n");
-    assert_eq!(place.say(&mut client, rcpt, 1.0), "");
-    assert_eq!(place.wishes(), [Wish::Decide(key, 3)]);
-    // What the client says meanwhile waits, and the question stays open.
-    assert_eq!(place.say(&mut client, "RSET\r\n", 1.0), "");
-    assert_eq!(place.wishes(), []);
-    let session = place.service.session(key).unwrap();
-    let turn = session.lock().unwrap().accept(1.0).unwrap();
-    place.service.proceed(key, turn, 1.0);
+    fixture.say(&mut client, DIALOGUE[0], 1.0);
+    assert_eq!(fixture.say(&mut client, DIALOGUE[1], 1.0), "250 2.1.0 Ok\r\n");
+    assert_eq!(fixture.say(&mut client, rcpt, 1.0), "");
+    assert_eq!(fixture.requests(), [Request::Decide(key, Next::Rcpt)]);
+    // Input behind the question waits, and the question stays open.
+    assert_eq!(fixture.say(&mut client, "RSET\r\n", 1.0), "");
+    assert_eq!(fixture.requests(), []);
+    let session = fixture.service.session(key).unwrap();
+    let next = session.lock().unwrap().accept(1.0).unwrap();
+    fixture.service.proceed(key, next, 1.0);
     assert_eq!(heard(&mut client), "250 2.1.5 Ok\r\n250 2.0.0 Ok\r\n");
     assert_eq!(session.lock().unwrap().accept(1.0), None, "no question is open");
-    place.service.remember(1, "b@next.example", 2.0);
-    assert_eq!(place.say(&mut client, &[DIALOGUE[1], rcpt].concat(), 1.9), "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
-    assert_eq!(place.say(&mut client, rcpt, 2.0), "", "that was long ago");
-    assert_eq!(place.wishes(), [Wish::Decide(key, 3)]);
+    fixture.service.remember(1, "b@next.example", 2.0);
+    assert_eq!(fixture.say(&mut client, &[DIALOGUE[1], rcpt].concat(), 1.9), "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+    assert_eq!(fixture.say(&mut client, rcpt, 2.0), "", "the acceptance is too old");
+    assert_eq!(fixture.requests(), [Request::Decide(key, Next::Rcpt)]);
     client.shutdown(Shutdown::Write).unwrap();
-    place.service.turn(2.0).unwrap();
-    assert_eq!(place.wishes(), [], "the question is still open");
-    let turn = session.lock().unwrap().reply(&Reply::new(550, [1, 1], "no"), 2.0).unwrap();
-    place.service.proceed(key, turn, 2.0);
+    fixture.service.poll(2.0).unwrap();
+    assert_eq!(fixture.requests(), [], "the question is still open");
+    let next = session.lock().unwrap().reply(&Reply::new(550, [1, 1], "no"), 2.0).unwrap();
+    fixture.service.proceed(key, next, 2.0);
     assert_eq!(heard(&mut client), "550 5.1.1 no\r\n(closed)");
-    assert_eq!(place.wishes(), [Wish::Gone(key)]);
-    assert!(place.service.is_empty());
+    assert_eq!(fixture.requests(), [Request::Gone(key)]);
+    assert!(fixture.service.is_empty());
 }
 
 #[test]
-fn who_speaks_first_is_not_greeted() {
-    let mut place = Place::new(0);
-    place.service.know(acquaintance(1), 10.0);
+fn a_client_that_speaks_first_is_not_greeted() {
+    let mut fixture = Fixture::new(0);
+    fixture.service.know(known(1), 10.0);
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     ours.write_all(b"EHLO c.example\r\n").unwrap();
-    place.service.adopt(theirs.into(), SocketAddr::from(([192, 0, 2, 1], 1)), 1.0).unwrap();
+    fixture.service.adopt(theirs.into(), SocketAddr::from(([192, 0, 2, 1], 1)), 1.0).unwrap();
     assert_eq!(heard(&mut ours), "554 5.5.0 Error: SMTP protocol synchronization\r\n(closed)");
 }
 
 #[test]
-fn an_acquaintance_is_forgotten_in_time_and_no_group_is_beyond_the_last() {
-    let mut place = Place::new(0);
-    place.service.know(acquaintance(1), 10.0);
-    place.service.remember(GROUPS_MAX as u8, "@next.example", 10.0);
-    let (_client, key) = place.client(1, 10.0);
-    assert_eq!(place.wishes(), [Wish::Sweep, Wish::Welcome(key)]);
+fn a_known_client_is_forgotten_in_time_and_a_group_beyond_the_last_is_ignored() {
+    let mut fixture = Fixture::new(0);
+    fixture.service.know(known(1), 10.0);
+    fixture.service.remember(GROUPS_MAX as u8, "@next.example", 10.0);
+    let (_client, key) = fixture.client(1, 10.0);
+    assert_eq!(fixture.requests(), [Request::Sweep, Request::Welcome(key)]);
 }
 
 #[test]
-fn openings_refuse_and_turn_away() {
-    let mut place = Place::new(0);
+fn an_opening_refuses_or_dismisses() {
+    let mut fixture = Fixture::new(0);
     let refusal = Opening::Refuse(Reply::new(554, [7, 1], "no"));
     for (opening, said) in [
         (refusal, "554 5.7.1 no\r\n"),
-        (Opening::TurnAway("Error: too many".into()), "421 4.7.0 localhost Error: too many\r\n(closed)"),
+        (Opening::Dismiss("Error: too many".into()), "421 4.7.0 localhost Error: too many\r\n(closed)"),
     ] {
-        let (mut client, key) = place.client(3, 1.0);
-        place.service.begin(key, acquaintance(3), &opening, 1.0);
+        let (mut client, key) = fixture.client(3, 1.0);
+        fixture.service.begin(key, known(3), &opening, 1.0);
         assert_eq!(heard(&mut client), said);
     }
 }
 
 #[test]
-fn silence_ends_a_session_and_stress_ends_it_sooner() {
-    let mut place = Place::new(2);
-    place.service.know(acquaintance(1), 1e6);
-    let (mut first, _) = place.client(1, 0.0);
-    let (mut last, _) = place.client(1, 0.0);
-    let (mut late, _) = place.client(1, 1.0);
-    assert!(place.log.take_lines().iter().any(|line| line.contains("has reached its process limit \"2\"")));
+fn a_silent_session_times_out_and_sooner_under_stress() {
+    let mut fixture = Fixture::new(2);
+    fixture.service.know(known(1), 1e6);
+    let (mut first, _) = fixture.client(1, 0.0);
+    let (mut last, _) = fixture.client(1, 0.0);
+    let (mut late, _) = fixture.client(1, 1.0);
+    assert!(fixture.log.take_lines().iter().any(|line| line.contains("has reached its process limit \"2\"")));
     for client in [&mut first, &mut last, &mut late] {
         assert!(heard(client).starts_with("220 "));
     }
-    assert!(place.service.sweep(11.0));
+    assert!(fixture.service.sweep(11.0));
     assert_eq!(heard(&mut late), "421 4.4.2 localhost Error: timeout exceeded\r\n(closed)");
     assert_eq!((heard(&mut first), heard(&mut last)), (String::new(), String::new()));
-    assert!(!place.service.sweep(300.0), "nobody is left");
+    assert!(!fixture.service.sweep(300.0), "no session is left");
     assert!(heard(&mut first).ends_with("(closed)") && heard(&mut last).ends_with("(closed)"));
-    place.wishes();
-    let (_client, _) = place.client(1, 301.0);
-    assert_eq!(place.wishes(), [Wish::Sweep], "it sweeps again");
+    fixture.requests();
+    let (_client, _) = fixture.client(1, 301.0);
+    assert_eq!(fixture.requests(), [Request::Sweep], "it sweeps again");
 }
 
 #[test]
 fn a_service_that_stops_lets_a_message_through_and_ends_the_others() {
-    let mut place = Place::new(0);
-    place.service.know(acquaintance(1), 1e6);
-    place.service.remember(1, "@next.example", 1e6);
-    let (mut idle, _) = place.client(1, 0.0);
-    let (mut busy, key) = place.client(1, 0.0);
-    let (mut stranger, _) = place.client(9, 0.0);
+    let mut fixture = Fixture::new(0);
+    fixture.service.know(known(1), 1e6);
+    fixture.service.remember(1, "@next.example", 1e6);
+    let (mut idle, _) = fixture.client(1, 0.0);
+    let (mut busy, key) = fixture.client(1, 0.0);
+    let (mut stranger, _) = fixture.client(9, 0.0);
     for words in &DIALOGUE[..4] {
-        place.say(&mut busy, words, 0.0);
+        fixture.say(&mut busy, words, 0.0);
     }
     heard(&mut idle);
-    place.service.drain().unwrap();
-    place.service.stop(1.0);
+    fixture.service.drain().unwrap();
+    fixture.service.stop(1.0);
     assert!(heard(&mut idle).starts_with("421 4.3.2 "));
     assert_eq!(heard(&mut stranger), "(closed)");
     assert_eq!(heard(&mut busy), "");
-    assert!(place.say(&mut busy, DIALOGUE[4], 1.0).starts_with("250 2.0.0 Ok: queued as "));
-    place.service.stop(2.0);
+    assert!(fixture.say(&mut busy, DIALOGUE[4], 1.0).starts_with("250 2.0.0 Ok: queued as "));
+    fixture.service.stop(2.0);
     assert!(heard(&mut busy).ends_with("(closed)"));
-    assert_eq!((place.wishes().last(), place.memory.records()), (Some(&Wish::Empty), 1));
-    assert_eq!(place.service.peer(key), None);
+    assert_eq!((fixture.requests().last(), fixture.memory.records()), (Some(&Request::Empty), 1));
+    assert_eq!(fixture.service.peer(key), None);
 }
 
 #[test]
-fn who_drains_accepts_nobody_whatever_else_it_asks_for() {
-    let mut place = Place::new(0);
+fn a_service_that_drains_accepts_no_client() {
+    let mut fixture = Fixture::new(0);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    place.service.listen(listener.as_fd()).unwrap();
-    place.service.drain().unwrap();
-    assert_eq!(place.wishes(), [Wish::Empty]);
-    place.service.accept(true).unwrap();
+    fixture.service.listen(listener.as_fd()).unwrap();
+    fixture.service.drain().unwrap();
+    assert_eq!(fixture.requests(), [Request::Empty]);
+    fixture.service.accept(true).unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    place.service.turn(1.0).unwrap();
-    assert!(place.service.is_empty());
+    fixture.service.poll(1.0).unwrap();
+    assert!(fixture.service.is_empty());
 }
 
 #[test]
-fn what_was_said_before_the_end_is_answered_and_a_dot_before_it_counts() {
-    let mut place = Place::new(0);
-    place.service.know(acquaintance(1), 1e6);
-    place.service.remember(1, "@next.example", 1e6);
-    let (mut client, _) = place.client(1, 0.0);
+fn input_before_the_end_is_answered_and_its_message_is_queued() {
+    let mut fixture = Fixture::new(0);
+    fixture.service.know(known(1), 1e6);
+    fixture.service.remember(1, "@next.example", 1e6);
+    let (mut client, _) = fixture.client(1, 0.0);
     for words in &DIALOGUE[..4] {
-        place.say(&mut client, words, 0.0);
+        fixture.say(&mut client, words, 0.0);
     }
     client.write_all(DIALOGUE[4].as_bytes()).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
-    place.service.turn(1.0).unwrap();
+    fixture.service.poll(1.0).unwrap();
     assert_eq!(heard(&mut client), "");
-    place.service.settle(1.0);
+    fixture.service.finish(1.0);
     let answer = heard(&mut client);
     assert!(answer.starts_with("250 2.0.0 Ok: queued as ") && answer.ends_with("\r\n(closed)"), "{answer}");
-    assert_eq!(place.memory.records(), 1);
-    // One that does not wait for the answer has left its message all the same.
-    let (mut client, _) = place.client(1, 0.0);
+    assert_eq!(fixture.memory.records(), 1);
+    // A client that does not wait for the answer has sent its message all the same.
+    let (mut client, _) = fixture.client(1, 0.0);
     for words in &DIALOGUE[..4] {
-        place.say(&mut client, words, 0.0);
+        fixture.say(&mut client, words, 0.0);
     }
     client.write_all(DIALOGUE[4].as_bytes()).unwrap();
     drop(client);
-    place.service.turn(1.0).unwrap();
-    place.service.settle(1.0);
-    assert_eq!((place.memory.records(), place.service.len()), (2, 0));
+    fixture.service.poll(1.0).unwrap();
+    fixture.service.finish(1.0);
+    assert_eq!((fixture.memory.records(), fixture.service.len()), (2, 0));
 }

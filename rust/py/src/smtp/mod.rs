@@ -1,7 +1,7 @@
-//! `postillion._core.smtp`: the client, and what a server in Python reads with.
+//! `postillion._core.smtp`: the client's settings, and the input of an SMTP server in Python.
 
 mod client;
 mod intake;
 
-pub use client::{SmtpClient, SmtpClientSettings};
+pub use client::SmtpClientSettings;
 pub use intake::SmtpIntake;

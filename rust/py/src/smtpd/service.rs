@@ -1,20 +1,18 @@
 //! `SmtpdService`: see `postillion_core::smtpd::service`.
 
 use super::session::{SmtpdConfig, SmtpdSession, to_reply};
+use super::{Next, Request};
 use crate::queue::Journal;
 use postillion_core::net::reactor::Key;
 use postillion_core::queue::Appender;
-use postillion_core::smtpd::conversation::SLEEPING;
-use postillion_core::smtpd::service::{self, Acquaintance, Opening, Service, Wish};
-use postillion_core::smtpd::session::Client;
+use postillion_core::smtpd::request::{KnownClient, Opening};
+use postillion_core::smtpd::service::Service;
+use postillion_core::smtpd::site::Client;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-
-/// A wish: the connection's number, what is wished for, and a time or a text.
-type Told = (u64, i8, f64, Option<String>);
 
 /// All sessions of a process.
 #[pyclass(module = "postillion._core.smtpd")]
@@ -24,17 +22,6 @@ pub struct SmtpdService {
 
 #[pymethods]
 impl SmtpdService {
-    #[classattr]
-    const GONE: i8 = service::GONE;
-    #[classattr]
-    const WELCOME: i8 = service::WELCOME;
-    #[classattr]
-    const SWEEP: i8 = service::SWEEP;
-    #[classattr]
-    const EMPTY: i8 = service::EMPTY;
-    #[classattr]
-    const ACCEPT_FAILED: i8 = service::ACCEPT_FAILED;
-
     #[new]
     #[pyo3(signature = (name, config, stressed, journal, *, limit=0))]
     fn new(
@@ -61,9 +48,9 @@ impl SmtpdService {
         Ok(self.service.accept(accepting)?)
     }
 
-    fn drain(&mut self) -> PyResult<Option<Vec<Told>>> {
+    fn drain(&mut self) -> PyResult<Option<Vec<Request>>> {
         self.service.drain()?;
-        Ok(self.told())
+        Ok(self.requests())
     }
 
     fn adopt(
@@ -72,10 +59,10 @@ impl SmtpdService {
         address: &str,
         port: u16,
         now: f64,
-    ) -> PyResult<(u64, Option<Vec<Told>>)> {
+    ) -> PyResult<(u64, Option<Vec<Request>>)> {
         let address = address.parse().map_err(|error| PyValueError::new_err(format!("{address:?}: {error}")))?;
         let key = self.service.adopt(copy_of(socket)?, SocketAddr::new(address, port), now)?;
-        Ok((key.token(), self.told()))
+        Ok((key.token(), self.requests()))
     }
 
     fn __len__(&self) -> usize {
@@ -104,26 +91,26 @@ impl SmtpdService {
         rewrites_headers: bool,
         bare_newline_spared: bool,
     ) {
-        let who = acquaintance(address, name, reverse_name, group, rewrites_headers, bare_newline_spared);
-        self.service.know(who, until);
+        let known = known_client(address, name, reverse_name, group, rewrites_headers, bare_newline_spared);
+        self.service.know(known, until);
     }
 
     fn remember(&self, group: u8, scope: &str, until: f64) {
         self.service.remember(group, scope, until);
     }
 
-    fn turn(&mut self, now: f64) -> PyResult<Option<Vec<Told>>> {
-        self.service.turn(now)?;
-        Ok(self.told())
+    fn poll(&mut self, now: f64) -> PyResult<Option<Vec<Request>>> {
+        self.service.poll(now)?;
+        Ok(self.requests())
     }
 
-    fn settle(&mut self, now: f64) -> Option<Vec<Told>> {
-        self.service.settle(now);
-        self.told()
+    fn finish(&mut self, now: f64) -> Option<Vec<Request>> {
+        self.service.finish(now);
+        self.requests()
     }
 
     #[pyo3(signature = (key, address, name, reverse_name, now, *, group=None, rewrites_headers=false,
-                        bare_newline_spared=false, refusal=None, turn_away=None))]
+                        bare_newline_spared=false, refusal=None, dismissal=None))]
     #[expect(clippy::too_many_arguments, reason = "a client's facts, most of them by keyword")]
     fn begin(
         &mut self,
@@ -136,43 +123,43 @@ impl SmtpdService {
         rewrites_headers: bool,
         bare_newline_spared: bool,
         refusal: Option<(u16, String, String)>,
-        turn_away: Option<String>,
-    ) -> PyResult<Option<Vec<Told>>> {
-        let opening = match (turn_away, refusal) {
-            (Some(text), _) => Opening::TurnAway(text),
+        dismissal: Option<String>,
+    ) -> PyResult<Option<Vec<Request>>> {
+        let opening = match (dismissal, refusal) {
+            (Some(text), _) => Opening::Dismiss(text),
             (None, Some((code, dsn, text))) => Opening::Refuse(to_reply(code, &dsn, &text)?),
             (None, None) => Opening::Greet,
         };
         if let Some(key) = self.key(key) {
-            let who = acquaintance(address, name, reverse_name, group, rewrites_headers, bare_newline_spared);
-            self.service.begin(key, who, &opening, now);
+            let known = known_client(address, name, reverse_name, group, rewrites_headers, bare_newline_spared);
+            self.service.begin(key, known, &opening, now);
         }
-        Ok(self.told())
+        Ok(self.requests())
     }
 
-    fn proceed(&mut self, key: u64, turn: i8, now: f64) -> Option<Vec<Told>> {
-        self.at(key, |service, key| service.proceed(key, turn, now))
+    fn proceed(&mut self, key: u64, next: Next, now: f64) -> Option<Vec<Request>> {
+        self.at(key, |service, key| service.proceed(key, next.into(), now))
     }
 
-    fn wake(&mut self, key: u64, now: f64) -> Option<Vec<Told>> {
+    fn wake(&mut self, key: u64, now: f64) -> Option<Vec<Request>> {
         self.at(key, |service, key| service.wake(key, now))
     }
 
-    fn abort(&mut self, key: u64, now: f64) -> Option<Vec<Told>> {
+    fn abort(&mut self, key: u64, now: f64) -> Option<Vec<Request>> {
         self.at(key, |service, key| service.abort(key, now))
     }
 
-    fn write(&mut self, key: u64, octets: &[u8], now: f64) -> Option<Vec<Told>> {
+    fn write(&mut self, key: u64, octets: &[u8], now: f64) -> Option<Vec<Request>> {
         self.at(key, |service, key| service.write(key, octets.to_vec(), now))
     }
 
-    fn sweep(&mut self, now: f64) -> (bool, Option<Vec<Told>>) {
-        (self.service.sweep(now), self.told())
+    fn sweep(&mut self, now: f64) -> (bool, Option<Vec<Request>>) {
+        (self.service.sweep(now), self.requests())
     }
 
-    fn stop(&mut self, now: f64) -> Option<Vec<Told>> {
+    fn stop(&mut self, now: f64) -> Option<Vec<Request>> {
         self.service.stop(now);
-        self.told()
+        self.requests()
     }
 }
 
@@ -181,16 +168,16 @@ impl SmtpdService {
         self.service.key_of(token)
     }
 
-    fn at(&mut self, key: u64, act: impl FnOnce(&mut Service, Key)) -> Option<Vec<Told>> {
+    fn at(&mut self, key: u64, act: impl FnOnce(&mut Service, Key)) -> Option<Vec<Request>> {
         if let Some(key) = self.key(key) {
             act(&mut self.service, key);
         }
-        self.told()
+        self.requests()
     }
 
-    fn told(&mut self) -> Option<Vec<Told>> {
-        let wishes = self.service.take_wishes();
-        (!wishes.is_empty()).then(|| wishes.into_iter().map(told).collect())
+    fn requests(&mut self) -> Option<Vec<Request>> {
+        let requests = self.service.take_requests();
+        (!requests.is_empty()).then(|| requests.into_iter().map(Request::from).collect())
     }
 }
 
@@ -206,26 +193,14 @@ fn copy_of(socket: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
     Ok(unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?)
 }
 
-fn told(wish: Wish) -> Told {
-    match wish {
-        Wish::Decide(key, question) => (key.token(), question, 0.0, None),
-        Wish::Wake(key, at) => (key.token(), SLEEPING, at, None),
-        Wish::Gone(key) => (key.token(), service::GONE, 0.0, None),
-        Wish::Welcome(key) => (key.token(), service::WELCOME, 0.0, None),
-        Wish::Sweep => (0, service::SWEEP, 0.0, None),
-        Wish::Empty => (0, service::EMPTY, 0.0, None),
-        Wish::AcceptFailed(error) => (0, service::ACCEPT_FAILED, 0.0, Some(error)),
-    }
-}
-
-fn acquaintance(
+fn known_client(
     address: &str,
     name: &str,
     reverse_name: &str,
     group: Option<u8>,
     rewrites_headers: bool,
     bare_newline_spared: bool,
-) -> Acquaintance {
+) -> KnownClient {
     let client = Client {
         name: name.into(),
         reverse_name: reverse_name.into(),
@@ -234,5 +209,5 @@ fn acquaintance(
         rewrites_headers,
         bare_newline_spared,
     };
-    Acquaintance { client, group }
+    KnownClient { client, group }
 }

@@ -3,21 +3,24 @@
 use crate::cleanup::CleanupSettings;
 use crate::log::Log;
 use crate::queue::Journal;
+use crate::smtpd::Next;
+use postillion_core::address::syntax::Syntax;
+use postillion_core::clock::wall_now_us;
 use postillion_core::mail::envelope::{BodyType, Ret};
 use postillion_core::mail::reply::{Enhanced, Reply};
 use postillion_core::mail::stuff::{Unstuffer, unstuff};
 use postillion_core::queue::Appender;
 use postillion_core::smtp::server::command::{Dialect, MailArguments, Verb};
 use postillion_core::smtp::server::config::{BareNewline, ServerConfig};
-use postillion_core::smtpd::conversation::{self, Conversation, Shared, lock};
 use postillion_core::smtpd::flow::Flow;
-use postillion_core::smtpd::session::{Client, Session, Site};
+use postillion_core::smtpd::session::{Session, Shared, lock};
+use postillion_core::smtpd::site::{Client, Site};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What all sessions of a process share.
+/// The settings that all sessions of a process share.
 #[pyclass(frozen, module = "postillion._core.smtpd")]
 pub struct SmtpdConfig {
     /// The same for the Rust side.
@@ -28,7 +31,7 @@ pub struct SmtpdConfig {
 impl SmtpdConfig {
     #[new]
     #[pyo3(signature = (log, cleanup_settings, journal, *, myhostname, banner, mail_name="Postfix",
-                        message_size_limit=10_240_000, smtputf8=true, strict_smtputf8=false, strict_envelopes=false,
+                        message_size_limit=10_240_000, smtputf8=true, strict_smtputf8=false, strict_envelopes=false, allow_min_user=false, resolve_numeric_domain=false,
                         discard_ehlo_keywords=vec![], disable_vrfy=false, helo_required=false, line_length_limit=2048,
                         recipient_limit=1000, recipient_overshoot_limit=1000, soft_error_limit=10,
                         hard_error_limit=20, junk_command_limit=100, error_sleep_s=1.0, in_flow_delay_s=0.0, timeout_s=300.0,
@@ -50,6 +53,8 @@ impl SmtpdConfig {
         smtputf8: bool,
         strict_smtputf8: bool,
         strict_envelopes: bool,
+        allow_min_user: bool,
+        resolve_numeric_domain: bool,
         discard_ehlo_keywords: Vec<String>,
         disable_vrfy: bool,
         helo_required: bool,
@@ -93,7 +98,13 @@ impl SmtpdConfig {
         let server = ServerConfig {
             myhostname,
             banner,
-            dialect: Dialect { strict_envelopes, smtputf8, strict_smtputf8, message_size_limit },
+            dialect: Dialect {
+                strict_envelopes,
+                smtputf8,
+                strict_smtputf8,
+                message_size_limit,
+                syntax: Syntax { min_user: allow_min_user, numeric_domain: resolve_numeric_domain },
+            },
             discard_ehlo_keywords: upper(discard_ehlo_keywords),
             disable_vrfy,
             helo_required,
@@ -132,6 +143,7 @@ impl SmtpdConfig {
             cleanup: Arc::clone(&cleanup_settings.inner),
             journal: journal.map(|journal| Arc::new(Arc::clone(&journal.inner)) as Arc<dyn Appender>),
             flow: Flow::new(in_flow_delay_s),
+            wall_clock: wall_now_us,
         };
         Ok(Self { site: Arc::new(site) })
     }
@@ -154,37 +166,6 @@ pub struct SmtpdSession {
 
 #[pymethods]
 impl SmtpdSession {
-    #[classattr]
-    const IDLE: i8 = conversation::IDLE;
-    #[classattr]
-    const ENDED: i8 = conversation::ENDED;
-    #[classattr]
-    const SLEEPING: i8 = conversation::SLEEPING;
-    #[classattr]
-    const FULL: i8 = conversation::FULL;
-    #[classattr]
-    const HELO: i8 = conversation::HELO;
-    #[classattr]
-    const MAIL: i8 = conversation::MAIL;
-    #[classattr]
-    const RCPT: i8 = conversation::RCPT;
-    #[classattr]
-    const VRFY: i8 = conversation::VRFY;
-    #[classattr]
-    const DATA: i8 = conversation::DATA;
-    #[classattr]
-    const MESSAGE: i8 = conversation::MESSAGE;
-    #[classattr]
-    const CONTENT: i8 = conversation::CONTENT;
-    #[classattr]
-    const RSET: i8 = conversation::RSET;
-    #[classattr]
-    const NOOP: i8 = conversation::NOOP;
-    #[classattr]
-    const QUIT: i8 = conversation::QUIT;
-    #[classattr]
-    const AUTH: i8 = conversation::AUTH;
-
     #[new]
     #[pyo3(signature = (config, name, address, port, now, *, reverse_name="unknown", rewrites_headers=false,
                         bare_newline_spared=false))]
@@ -207,34 +188,33 @@ impl SmtpdSession {
             rewrites_headers,
             bare_newline_spared,
         };
-        let session = Session::new(Arc::clone(&config.site), client, 0, now);
-        Self { inner: Arc::new(Mutex::new(Conversation::new(session, None))) }
+        Self { inner: Arc::new(Mutex::new(Session::new(Arc::clone(&config.site), client, None, 0, now))) }
     }
 
-    fn greet(&self, now: f64) -> i8 {
-        self.lock().greet(now)
+    fn greet(&self, now: f64) -> Next {
+        self.lock().greet(now).into()
     }
 
-    fn receive(&self, data: &[u8], now: f64) -> i8 {
-        self.lock().receive(data, now)
+    fn receive(&self, data: &[u8], now: f64) -> Next {
+        self.lock().receive(data, now).into()
     }
 
-    fn eof(&self, now: f64) -> i8 {
-        self.lock().eof(now)
+    fn eof(&self, now: f64) -> Next {
+        self.lock().eof(now).into()
     }
 
-    fn accept(&self, now: f64) -> PyResult<i8> {
-        self.lock().accept(now).ok_or_else(no_question)
+    fn accept(&self, now: f64) -> PyResult<Next> {
+        self.lock().accept(now).map(Next::from).ok_or_else(no_question)
     }
 
-    fn reply(&self, code: u16, dsn: &str, text: &str, now: f64) -> PyResult<i8> {
-        self.lock().reply(&to_reply(code, dsn, text)?, now).ok_or_else(no_question)
+    fn reply(&self, code: u16, dsn: &str, text: &str, now: f64) -> PyResult<Next> {
+        self.lock().reply(&to_reply(code, dsn, text)?, now).map(Next::from).ok_or_else(no_question)
     }
 
     /// The content in question, dots unstuffed, lines ended with CRLF.
     fn content<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let conversation = self.lock();
-        let content = conversation.session().content();
+        let session = self.lock();
+        let content = session.content();
         let mut text = Vec::with_capacity(content.len());
         let mut unstuffer = Unstuffer::crlf();
         unstuffer.feed(content, &mut text);
@@ -249,8 +229,7 @@ impl SmtpdSession {
         py: Python<'py>,
     ) -> (String, Vec<(String, Option<String>, u8)>, &'static str, &'static str, Option<String>, Bound<'py, PyBytes>)
     {
-        let mut conversation = self.lock();
-        let session = conversation.session_mut();
+        let mut session = self.lock();
         let transaction = session.server().transaction().cloned().unwrap_or_default();
         let recipients = transaction.recipients.into_iter();
         let recipients = recipients.map(|r| (r.address.into(), r.orcpt.map(Into::into), r.notify.0)).collect();
@@ -270,35 +249,35 @@ impl SmtpdSession {
     }
 
     #[pyo3(signature = (queue_id, error, now))]
-    fn stored(&self, queue_id: &str, error: Option<&str>, now: f64) -> i8 {
-        self.lock().stored(queue_id, error, now)
+    fn stored(&self, queue_id: &str, error: Option<&str>, now: f64) -> Next {
+        self.lock().stored(queue_id, error, now).into()
     }
 
     fn take_output<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        self.lock().session_mut().take_output().map(|output| PyBytes::new(py, &output))
+        self.lock().take_output().map(|output| PyBytes::new(py, &output))
     }
 
-    fn timeout(&self, now: f64) -> i8 {
-        self.lock().timeout(now)
+    fn timeout(&self, now: f64) -> Next {
+        self.lock().timeout(now).into()
     }
 
     fn lost(&self) {
-        self.lock().session_mut().lost();
+        self.lock().lost();
     }
 
     fn authenticate(&self, method: &str, user: &str) {
-        self.lock().session_mut().authenticate(method, user);
+        self.lock().authenticate(method, user);
     }
 
     #[getter]
     fn authenticated(&self) -> bool {
-        self.lock().session().server().identity().is_some()
+        self.lock().server().identity().is_some()
     }
 
     #[getter]
     fn client(&self) -> (String, String, String) {
-        let conversation = self.lock();
-        let client = conversation.session().client();
+        let session = self.lock();
+        let client = session.client();
         (client.address.to_string(), client.name.to_string(), client.reverse_name.to_string())
     }
 
@@ -309,74 +288,74 @@ impl SmtpdSession {
 
     #[getter]
     fn deadline(&self) -> f64 {
-        self.lock().session().server().deadline()
+        self.lock().server().deadline()
     }
 
     #[getter]
     fn committing(&self) -> bool {
-        self.lock().session().is_committing()
+        self.lock().is_committing()
     }
 
     #[getter]
     fn sender(&self) -> Option<String> {
-        self.lock().session().server().sender().map(Into::into)
+        self.lock().server().sender().map(Into::into)
     }
 
     #[getter]
     fn recipient(&self) -> Option<String> {
-        self.lock().session().server().recipient().map(Into::into)
+        self.lock().server().recipient().map(Into::into)
     }
 
     #[getter]
     fn extended(&self) -> bool {
-        self.lock().session().server().is_extended()
+        self.lock().server().is_extended()
     }
 
     #[getter]
     fn argument(&self) -> String {
-        self.lock().session().server().argument().into()
+        self.lock().server().argument().into()
     }
 
     #[getter]
     fn mail_parameters(&self) -> Vec<String> {
-        self.lock().session().server().mail().map(MailArguments::parameters).unwrap_or_default()
+        self.lock().server().mail().map(MailArguments::parameters).unwrap_or_default()
     }
 
     #[getter]
     fn rcpt_parameters(&self) -> Vec<String> {
-        self.lock().session().server().rcpt_parameters()
+        self.lock().server().rcpt_parameters()
     }
 
     #[getter]
     fn transactions(&self) -> u32 {
-        self.lock().session().server().transactions()
+        self.lock().server().transactions()
     }
 
     #[getter]
     fn recipients(&self) -> Vec<String> {
-        let conversation = self.lock();
-        let transaction = conversation.session().server().transaction();
+        let session = self.lock();
+        let transaction = session.server().transaction();
         transaction.map_or_else(Vec::new, |t| t.recipients.iter().map(|r| r.address.to_string()).collect())
     }
 
     #[getter]
     fn recipient_count(&self) -> usize {
-        self.lock().session().server().transaction().map_or(0, |transaction| transaction.recipients.len())
+        self.lock().server().transaction().map_or(0, |transaction| transaction.recipients.len())
     }
 
     #[getter]
     fn helo(&self) -> Option<String> {
-        self.lock().session().server().helo().map(Into::into)
+        self.lock().server().helo().map(Into::into)
     }
 
     #[getter]
     fn protocol(&self) -> &'static str {
-        self.lock().session().server().protocol()
+        self.lock().server().protocol()
     }
 
     #[getter]
     fn talked_early(&self) -> bool {
-        self.lock().session().server().talked_early()
+        self.lock().server().talked_early()
     }
 }
 
@@ -386,7 +365,7 @@ impl SmtpdSession {
         Self { inner }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Conversation> {
+    fn lock(&self) -> MutexGuard<'_, Session> {
         lock(&self.inner)
     }
 }

@@ -1,11 +1,11 @@
-//! What a server's EHLO reply offers (RFC 5321 §4.1.1.1), as far as the client uses it.
+//! The keywords of a server's EHLO reply (RFC 5321 §4.1.1.1) that the client uses.
 
 use super::response::Response;
 
 /// EHLO keywords that the client acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities {
-    /// Commands may be sent before the replies to earlier ones (RFC 2920).
+    /// Commands need not wait for earlier replies (RFC 2920).
     pub pipelining: bool,
     /// BODY= (RFC 6152).
     pub eight_bit_mime: bool,
@@ -15,17 +15,17 @@ pub struct Capabilities {
     pub dsn: bool,
     /// SIZE= (RFC 1870).
     pub size: bool,
-    /// The largest message in octets; `None` when the server gave no limit, or zero.
+    /// Maximum octets of a message; `None` if the server gave no limit, or 0.
     pub size_limit: Option<u64>,
 }
 
 impl Capabilities {
-    /// Read the reply's lines after the first. `discarded`: keywords that count as not offered
-    /// (smtp_discard_ehlo_keywords), in any case of letters.
+    /// Parse the reply's lines after the first. `discarded`: keywords to ignore (smtp_discard_ehlo_keywords), in any
+    /// case of letters.
     pub fn parse(response: &Response, discarded: &[String]) -> Self {
         let mut offered = Self::default();
         for line in response.text.split('\n').skip(1) {
-            // Some servers write `AUTH=` where a blank belongs.
+            // Some servers write `AUTH=` instead of `AUTH `.
             let mut words = line.get(4..).unwrap_or("").split([' ', '\t', '=']).filter(|word| !word.is_empty());
             let Some(keyword) = words.next() else { continue };
             if discarded.iter().any(|name| name.eq_ignore_ascii_case(keyword)) {
@@ -44,7 +44,7 @@ impl Capabilities {
                 _ => {}
             }
         }
-        // RFC 6531 §3.1 asks for 8BITMIME beside SMTPUTF8; who forgets to say so is taken to mean it.
+        // SMTPUTF8 implies 8BITMIME (RFC 6531 §3.1), even if the server omits it.
         offered.eight_bit_mime |= offered.smtputf8;
         offered
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keywords_are_found() {
+    fn keywords_are_parsed() {
         let none = Capabilities::default();
         let cases = [
             ("250 mx", none),

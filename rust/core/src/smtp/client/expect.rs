@@ -1,8 +1,8 @@
-//! What the SMTP client waits for: the command that the next reply answers, its name in the log, its timeout.
+//! The commands that await a reply: their names in log lines, and their timeouts.
 
 use super::settings::Timeouts;
 
-/// What an awaited reply answers.
+/// The command that an awaited reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expect {
     Greeting,
@@ -14,14 +14,14 @@ pub(super) enum Expect {
     Rcpt(usize),
     Data,
     Dot,
-    /// After the final dot of LMTP: the verdict on one recipient.
+    /// After the final dot of LMTP: the verdict for one recipient.
     DotFor(usize),
-    /// Sent together with the final dot; not waited for, but there.
+    /// Sent together with the final dot. The client does not wait for its reply.
     Quit,
 }
 
 impl Expect {
-    /// As in `(in reply to RCPT TO command)`.
+    /// The command in `(in reply to RCPT TO command)`.
     pub(super) fn command(self) -> &'static str {
         match self {
             Self::Greeting => "greeting",
@@ -37,7 +37,7 @@ impl Expect {
         }
     }
 
-    /// As in `lost connection with ... while sending RCPT TO`.
+    /// The stage in `lost connection with ... while sending RCPT TO`.
     pub(super) fn stage(self) -> &'static str {
         match self {
             Self::Greeting => "receiving the initial server greeting",

@@ -1,9 +1,8 @@
 //! The SMTP client as a state machine (RFC 5321 §3, RFC 2920); LMTP is its variant (RFC 2033).
 //!
-//! Bytes and `now` go in, events and bytes come out. One connection serves any number of transactions, one after the
-//! other; where PIPELINING is offered, RSET, MAIL, RCPT and DATA of a transaction are one write. Each reply answers the
-//! oldest command that has none. Bytes that come when no reply is awaited end the connection: what they answer cannot
-//! be known.
+//! Bytes and `now` go in, events and bytes come out. One connection serves any number of transactions in sequence. With
+//! PIPELINING, RSET, MAIL, RCPT and DATA of a transaction are one write. Each reply answers the oldest command without
+//! one. Bytes that arrive when no reply is expected end the connection, because they answer an unknown command.
 //!
 //! ```text
 //! greeting, EHLO (HELO)  ->  Ready | Failed
@@ -11,12 +10,12 @@
 //! body(.., last)         ->  Recipient*, Finished | Failed
 //! ```
 //!
-//! With PIPELINING, `begin_ahead` sends the next transaction's commands behind the final dot: the verdict on the message
-//! and the replies to the next one's commands then come together (RFC 2920 §3.1 has a message's end begin a group of
-//! commands). Replies come in order, so nothing of the next transaction is answered before the first one is over; when
-//! the connection fails before that, the next one was never begun, and its mail may go elsewhere.
+//! With PIPELINING, `begin_ahead` sends the next transaction's commands after the final dot. The verdict on the message
+//! and the replies to these commands then arrive together (RFC 2920 §3.1: the end of a message may start a group of
+//! commands). Replies arrive in order, so the first transaction is over before the next one has a reply. If the
+//! connection fails before that, the next transaction has not begun, and another connection may carry its mail.
 //!
-//! A recipient without an event when the transaction ends has no verdict: it stays queued.
+//! A recipient without an event at the end of its transaction has no verdict and stays queued.
 
 pub mod capability;
 mod expect;
@@ -49,36 +48,36 @@ use transaction::{BadAddress, push_mail, push_rcpt};
 const END_OF_DATA: &[u8] = b".\r\n";
 const QUIT: &[u8] = b"QUIT\r\n";
 
-/// What has happened.
+/// A step of the dialogue that the driver must handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The handshake is done: `begin` may be called.
+    /// The handshake is done: `begin` is possible.
     Ready,
-    /// The server wants the message: call `body`.
+    /// The server expects the message: call `body`.
     Body,
-    /// A recipient has its verdict, but for a soft one, which another server may better.
+    /// A recipient has its verdict. Another server may replace a soft one.
     Recipient {
-        /// Its position as given to `begin`.
+        /// The position in the argument of `begin`.
         position: usize,
         /// The verdict.
         status: Status,
     },
     /// The transaction is over. Unless `reusable`, send `quit` and close.
     Finished {
-        /// Another transaction may begin.
+        /// Another transaction is possible.
         reusable: bool,
     },
-    /// The connection is of no use any more; recipients without verdict stay queued.
+    /// The connection is unusable. Recipients without a verdict stay queued.
     Failed {
-        /// Why: what becomes of the recipients when no other server is left to try.
+        /// The status of the recipients if no other server is left.
         status: Status,
-        /// Nothing of the transaction was answered, on a connection that had served before: the server closed it
-        /// while it was idle, and a new connection may well do.
+        /// The transaction has no reply, and the connection had completed an earlier one: the server closed it while
+        /// it was idle. A new connection may work.
         stale: bool,
-        /// Although the status is a refusal, another server of the destination may do better.
+        /// Another server of the destination may accept the message, although the status is a refusal.
         elsewhere: bool,
     },
-    /// A line for the log, about the server.
+    /// A line for the log about the server.
     Warning(String),
 }
 
@@ -103,7 +102,7 @@ pub struct Client {
     events: VecDeque<Event>,
     output: Vec<u8>,
     pipeline: Pipeline,
-    /// Recipients that the server took, in the order of their commands.
+    /// Recipients that the server accepted, in the order of their commands.
     accepted: Vec<usize>,
     mail_refused: bool,
     needs_reset: bool,
@@ -113,12 +112,12 @@ pub struct Client {
     body_ends_line: bool,
     lines: LineLimit,
     last_transaction: bool,
-    /// When the commands or the message under way were sent.
+    /// When the commands or the message in progress were sent.
     sent_at: f64,
     pace: Pace,
-    /// The commands of the next transaction are sent or planned, behind the end of this one's message.
+    /// The commands of the next transaction are sent or planned after the end of this one's message.
     ahead: bool,
-    /// The transaction under way was begun ahead, and DATA is not answered: its replies may yet prove out of step.
+    /// The transaction in progress was begun ahead and has no reply to DATA. Its replies may be out of step.
     begun_ahead: bool,
     /// Verdicts of such a transaction.
     held: VecDeque<Event>,
@@ -126,7 +125,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A connection that was just made; the server speaks first. `now`: seconds, monotonic, here and below.
+    /// Create the client of a new connection. The server speaks first. `now`, here and below: seconds, monotonic.
     pub fn new(settings: Arc<ClientSettings>, peer: Peer, now: f64) -> Self {
         let lines = LineLimit::new(settings.line_length_limit);
         let mut client = Self {
@@ -159,27 +158,27 @@ impl Client {
         client
     }
 
-    /// Who is at the other end.
+    /// Return the server.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// What the server offers.
+    /// Return the EHLO keywords of the server.
     pub fn offered(&self) -> &Capabilities {
         &self.offered
     }
 
-    /// Transactions begun, the one under way included.
+    /// Return the number of transactions, with the one in progress.
     pub fn transactions(&self) -> u32 {
         self.transactions
     }
 
-    /// A transaction may begin.
+    /// Return whether `begin` is possible.
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Idle
     }
 
-    /// Bytes came from the server; any split of the stream.
+    /// Receive bytes from the server, in any split.
     pub fn receive(&mut self, mut bytes: &[u8], now: f64) {
         while !bytes.is_empty() && self.phase != Phase::Closed {
             if self.pipeline.awaited() == 0 && self.phase != Phase::Body {
@@ -189,8 +188,8 @@ impl Client {
                 Err(too_long) => return self.violated(&too_long.to_string()),
                 Ok((used, response)) => {
                     bytes = &bytes[used..];
-                    // With one reply awaited, lines that are no reply can be skipped. With several, it cannot be
-                    // known which command the next reply answers.
+                    // Lines that are no reply can be skipped if one reply is expected. With several, the next reply
+                    // may answer any of the commands.
                     let garbage = self.reader.garbage() || response.as_ref().is_some_and(|r| r.garbage);
                     if garbage {
                         self.reusable = false;
@@ -202,7 +201,7 @@ impl Client {
                         let last = self.pipeline.awaited() <= 1;
                         self.answer(&response, now);
                         if last && !bytes.is_empty() && self.phase != Phase::Closed {
-                            // Said before we could have said anything that it answers.
+                            // The server sent it before it received a command that it could answer.
                             return self.spoke_unasked();
                         }
                     }
@@ -211,18 +210,18 @@ impl Client {
         }
     }
 
-    /// The server closed the connection, or it broke.
+    /// Note that the server closed the connection, or that it broke.
     pub fn lost(&mut self) {
         let text = format!("lost connection with {} while {}", self.peer.name_address, self.stage());
         self.fail(Enhanced { class: 4, subject: 4, detail: 2 }, text);
     }
 
-    /// When `timeout` has something to do; `None`: nothing is awaited.
+    /// Return when to call `timeout`; `None` while no reply is expected.
     pub fn deadline(&self) -> Option<f64> {
         self.deadline
     }
 
-    /// End the connection if it has waited for too long.
+    /// End the connection if the deadline has passed.
     pub fn timeout(&mut self, now: f64) {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             let text = format!("conversation with {} timed out while {}", self.peer.name_address, self.stage());
@@ -230,18 +229,18 @@ impl Client {
         }
     }
 
-    /// What has happened, oldest first; `None`: more bytes are needed.
+    /// Return the oldest event; `None` if the client needs more bytes.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// Bytes for the server since the last call: one write.
+    /// Return the bytes for the server since the last call: one write.
     pub fn take_output(&mut self) -> Option<Vec<u8>> {
         if self.output.is_empty() { None } else { Some(std::mem::take(&mut self.output)) }
     }
 
-    /// Begin a transaction; the client must be idle. `recipients`: positions that events name, and addresses.
-    /// `needs_smtputf8`: an address or a header of the message is not ASCII, and the sender asked for SMTPUTF8.
+    /// Begin a transaction; the client must be idle. `recipients`: addresses with their positions in events.
+    /// `needs_smtputf8`: an address or the header is not ASCII, and the sender asked for SMTPUTF8.
     pub fn begin<'a>(
         &mut self,
         envelope: &Envelope,
@@ -263,7 +262,7 @@ impl Client {
             return self.events.push_back(Event::Failed { status, stale: false, elsewhere: true });
         }
         if let Some(status) = self.too_large(envelope) {
-            return self.settle_all(recipients, &status);
+            return self.finish_all(recipients, &status);
         }
         if self.needs_reset {
             self.pipeline.plan_line(Expect::Rset, b"RSET\r\n");
@@ -271,7 +270,7 @@ impl Client {
         if self.plan_mail(envelope).is_err() {
             self.pipeline.forget_planned();
             let status = refusal([1, 7], "bad sender address syntax");
-            return self.settle_all(recipients, &status);
+            return self.finish_all(recipients, &status);
         }
         let mut takers = 0;
         for (position, recipient) in recipients {
@@ -294,30 +293,30 @@ impl Client {
         self.set_deadline(now);
     }
 
-    /// Would the next transaction, begun ahead, come sooner to its end than on a connection of its own? So it is with
-    /// PIPELINING where the verdict on a message takes no longer than the replies to its commands. Where the server is
-    /// slow with its verdicts, or late with what is awaited now, connections beside each other are faster.
+    /// Return whether the next transaction ends sooner when it is begun ahead than on its own connection. This needs
+    /// PIPELINING, and verdicts that take no longer than the replies to commands. With slow verdicts, or when the
+    /// server is late now, parallel connections are faster.
     pub fn gains_by_going_ahead(&self, now: f64) -> bool {
         let usable = self.phase != Phase::Closed && self.reusable && self.offered.pipelining;
         usable && !self.last_transaction && self.pace.is_even(now - self.sent_at)
     }
 
-    /// What was begun ahead will not be carried on: the connection ends with the transaction under way.
+    /// Give up the transaction that was begun ahead: the connection ends with the transaction in progress.
     pub fn abandon_ahead(&mut self) {
         if self.ahead {
             self.reusable = false;
         }
     }
 
-    /// May `begin_ahead` be called? The message has been sent, and what is next can be sent behind it.
+    /// Return whether `begin_ahead` is possible: the message is sent, and commands may follow it.
     pub fn may_begin_ahead(&self) -> bool {
         let waits = self.phase == Phase::EndOfData && !self.ahead && !self.accepted.is_empty();
         waits && self.reusable && self.offered.pipelining && self.pipeline.last() != Some(Expect::Quit)
     }
 
-    /// Begin the next transaction while the verdict on this one's message is awaited; `Finished` of this one, reusable,
-    /// then stands for `begin` of the next. False when it must wait for `Finished` and `begin`: something in it is for
-    /// `begin` to refuse, or needs the server's answer first.
+    /// Begin the next transaction before the verdict on this one's message. A reusable `Finished` then replaces
+    /// `begin`. Returns false when the transaction must wait for `begin`, which refuses a part of it or needs a reply
+    /// first.
     pub fn begin_ahead<'a>(
         &mut self,
         envelope: &Envelope,
@@ -350,19 +349,20 @@ impl Client {
         self.begun_ahead = false;
     }
 
-    /// Nothing will follow the transaction under way: where PIPELINING is offered, QUIT goes with the final dot.
+    /// Set whether the transaction in progress is the last one. With PIPELINING, QUIT then follows the final dot at
+    /// once.
     pub fn set_last_transaction(&mut self, last: bool) {
         self.last_transaction = last;
     }
 
-    /// Send a piece of the message: wire form (CRLF, dot-stuffed), without the final dot. `last`: the dot follows.
-    /// Nothing is sent when the server ended the transaction meanwhile.
+    /// Send a piece of the message in wire form (CRLF, dots stuffed). `last`: the final dot follows. Has no effect
+    /// after the server ended the transaction.
     pub fn body(&mut self, piece: Vec<u8>, last: bool, now: f64) {
         if self.phase != Phase::Body {
             return;
         }
         if !piece.is_empty() {
-            // The dot must stand at the start of a line, or it would be part of the message.
+            // The final dot must be at the start of a line; elsewhere it is a part of the message.
             self.body_ends_line = piece.ends_with(b"\n");
             let piece = self.lines.feed(piece);
             if self.output.is_empty() {
@@ -397,7 +397,7 @@ impl Client {
         self.set_deadline(now);
     }
 
-    /// The server has taken octets of what was sent before: while it does, a message may take its time.
+    /// Note that the server accepted octets of earlier output, which extends the deadline of the message.
     pub fn progressed(&mut self, octets: usize, now: f64) {
         let Some(deadline) = self.deadline else { return };
         let data_xfer = self.settings.timeouts.data_xfer;
@@ -407,15 +407,15 @@ impl Client {
                 Some(rate) => (deadline + octets as f64 / rate).min(now + data_xfer),
             });
         } else if self.phase == Phase::EndOfData {
-            // The verdict is awaited from when the server has it all.
+            // The timeout of the verdict starts when the server has the whole message.
             self.deadline = Some(deadline.max(now + self.settings.timeouts.data_done));
         }
     }
 
-    /// Take leave; nothing that comes after it is read (smtp_skip_quit_response).
+    /// Send QUIT. The reply is not read (smtp_skip_quit_response).
     pub fn quit(&mut self) {
         if self.phase != Phase::Closed {
-            // In the middle of a message, QUIT would become a part of it.
+            // Within a message, QUIT would be a part of it.
             if self.phase != Phase::Body && self.pipeline.last() != Some(Expect::Quit) {
                 self.output.extend_from_slice(QUIT);
             }
@@ -430,7 +430,7 @@ impl Client {
         (size > limit).then(|| refusal([3, 4], &text))
     }
 
-    fn settle_all<'a>(&mut self, recipients: impl Iterator<Item = (usize, &'a Recipient)>, status: &Status) {
+    fn finish_all<'a>(&mut self, recipients: impl Iterator<Item = (usize, &'a Recipient)>, status: &Status) {
         let recipient = |(position, _)| Event::Recipient { position, status: status.clone() };
         self.events.extend(recipients.map(recipient));
         self.finish();
@@ -474,12 +474,12 @@ impl Client {
         self.events.push_back(Event::Finished { reusable });
     }
 
-    /// Bytes that nothing asked for: with a transaction just finished, its verdicts stand all the same.
+    /// End the connection after bytes that answer no command. The verdicts of a transaction that just ended stay valid.
     fn spoke_unasked(&mut self) {
         self.close();
         let text = format!("host {} spoke out of turn", self.peer.name_address);
         let status = deferral([5, 0], &text);
-        // The transaction that just ended, if its end was not taken yet, leaves no reusable connection.
+        // If a transaction just ended and the driver has not seen it yet, its connection is not reusable.
         if let Some(Event::Finished { reusable }) = self.events.back_mut() {
             *reusable = false;
             return;

@@ -1,36 +1,36 @@
-//! Commands on their way to a server: planned, sent, awaited. Each reply answers the oldest one that has none.
+//! The commands for a server: planned, sent, awaited. Each reply answers the oldest command without one.
 //!
-//! Where PIPELINING is offered (RFC 2920) as many go at once as the limits allow, so that neither side waits for the other
-//! with full buffers; elsewhere one at a time.
+//! With PIPELINING (RFC 2920), commands are sent up to the limits, so that neither side waits for the other with full
+//! buffers. Without it, one command is sent at a time.
 
 use super::expect::Expect;
 use super::transaction::BadAddress;
 use std::collections::VecDeque;
 
-/// How many octets of commands are sent before their replies are waited for.
+/// Maximum octets of commands in one write.
 pub const PIPELINE_MAX_OCTETS: usize = 64 * 1024;
-/// How many commands may wait for their replies.
+/// Maximum number of commands that await a reply.
 pub const PIPELINE_MAX_COMMANDS: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct Pipeline {
-    /// The commands of a transaction, and how many octets of them are sent.
+    /// The commands of a transaction, and the number of octets that are sent.
     commands: Vec<u8>,
     sent: usize,
-    /// Those that are not sent, and where each ends.
+    /// The commands that are not sent, with the end of each in `commands`.
     planned: VecDeque<(Expect, usize)>,
     awaited: VecDeque<Expect>,
 }
 
 impl Pipeline {
-    /// The commands of another transaction are going to be planned. What is awaited is so still.
+    /// Start to plan another transaction. Awaited replies stay awaited.
     pub(super) fn begin(&mut self) {
         self.commands.clear();
         self.sent = 0;
         self.planned.clear();
     }
 
-    /// Plan a command that `write` appends; one that it refuses to write is not planned.
+    /// Plan a command that `write` appends. After an error of `write`, the command is not planned.
     pub(super) fn plan(
         &mut self,
         expect: Expect,
@@ -41,18 +41,18 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Plan this command.
+    /// Plan a command.
     pub(super) fn plan_line(&mut self, expect: Expect, line: &[u8]) {
         self.commands.extend_from_slice(line);
         self.planned.push_back((expect, self.commands.len()));
     }
 
-    /// What is planned will not be sent.
+    /// Drop the planned commands.
     pub(super) fn forget_planned(&mut self) {
         self.planned.clear();
     }
 
-    /// Append to `output` what may be sent now: one command, or with `pipelining` all that the limits allow.
+    /// Append the next commands to `output`: one, or with `pipelining` all within the limits.
     pub(super) fn send(&mut self, pipelining: bool, output: &mut Vec<u8>) {
         let mut end = self.sent;
         while let Some((expect, at)) = self.planned.front().copied() {
@@ -73,41 +73,41 @@ impl Pipeline {
         self.sent = end;
     }
 
-    /// This was sent, or is said unasked: its reply is awaited behind all others.
+    /// Await one more reply after all others: to a command that was sent, or the greeting.
     pub(super) fn expect(&mut self, expect: Expect) {
         self.awaited.push_back(expect);
     }
 
-    /// A reply came: what it answers; `None` when none is awaited.
+    /// Return the command that a reply answers; `None` if no reply is awaited.
     pub(super) fn answered(&mut self) -> Option<Expect> {
         self.awaited.pop_front()
     }
 
-    /// What the next reply answers.
+    /// Return the command that the next reply answers.
     pub(super) fn next(&self) -> Option<Expect> {
         self.awaited.front().copied()
     }
 
-    /// What the last of the awaited replies answers.
+    /// Return the command that the last awaited reply answers.
     pub(super) fn last(&self) -> Option<Expect> {
         self.awaited.back().copied()
     }
 
-    /// How many replies are awaited.
+    /// Return the number of awaited replies.
     pub(super) fn awaited(&self) -> usize {
         self.awaited.len()
     }
 
-    /// May a recipient of the transaction be taken yet?
+    /// Return whether the server may still accept a recipient of the transaction.
     pub(super) fn awaits_recipients(&self) -> bool {
         let is_rcpt = |expect: &Expect| matches!(expect, Expect::Rcpt(_) | Expect::Mail | Expect::Rset);
         self.awaited.iter().any(is_rcpt) || self.planned.iter().any(|(expect, _)| is_rcpt(expect))
     }
 
-    /// Recipients that have no reply, sent or not: of the message's end alone, or of RCPT as well.
+    /// Return the recipients without a reply, sent or not; `at_end`: to the end of the message only.
     pub(super) fn recipients(&self, at_end: bool) -> Vec<usize> {
         let position = |expect: &Expect| match expect {
-            // What follows the end of a message belongs to the next one.
+            // Commands after the end of a message belong to the next one.
             Expect::Rcpt(position) if !at_end => Some(*position),
             Expect::DotFor(position) => Some(*position),
             _ => None,
@@ -116,7 +116,7 @@ impl Pipeline {
         self.awaited.iter().chain(planned).filter_map(position).collect()
     }
 
-    /// Nothing is sent or awaited any more.
+    /// Drop all commands.
     pub(super) fn clear(&mut self) {
         self.planned.clear();
         self.awaited.clear();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn octets_and_commands_on_their_way_are_bounded() {
+    fn sent_octets_and_commands_are_bounded() {
         for (commands, octets, most) in [(3000, 10, PIPELINE_MAX_COMMANDS), (300, 1000, PIPELINE_MAX_OCTETS / 1000)] {
             let mut pipeline = of(commands, octets);
             let mut answered = 0;
@@ -163,11 +163,11 @@ mod tests {
             }
             assert_eq!((sent(&mut of(commands, octets), true), pipeline.awaited()), (most * octets, 0));
         }
-        assert_eq!(sent(&mut of(2, PIPELINE_MAX_OCTETS + 1), true), PIPELINE_MAX_OCTETS + 1, "one always goes");
+        assert_eq!(sent(&mut of(2, PIPELINE_MAX_OCTETS + 1), true), PIPELINE_MAX_OCTETS + 1, "one is always sent");
     }
 
     #[test]
-    fn a_command_that_cannot_be_written_is_not_planned() {
+    fn a_command_with_an_error_is_not_planned() {
         let mut pipeline = of(1, 10);
         assert_eq!(pipeline.plan(Expect::Rcpt(1), |_| Err(BadAddress)), Err(BadAddress));
         assert_eq!(pipeline.recipients(false), [0]);

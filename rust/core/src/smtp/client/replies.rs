@@ -1,4 +1,4 @@
-//! What the reply to each command means: verdicts, the next step, or the connection's end.
+//! The effect of the reply to each command: verdicts, the next step, or the end of the connection.
 
 use super::capability::Capabilities;
 use super::expect::Expect;
@@ -51,12 +51,12 @@ impl Client {
         self.go_on(now);
     }
 
-    /// What comes next, once a reply is dealt with.
+    /// Take the next step after a reply.
     fn go_on(&mut self, now: f64) {
         if self.phase == Phase::Envelope {
             let nobody = self.mail_refused || (self.accepted.is_empty() && !self.pipeline.awaits_recipients());
             if nobody {
-                // Commands that are not sent are not needed; replies to those that are sent must still be read.
+                // The rest of the commands is not needed. The replies to sent commands must be read.
                 self.pipeline.forget_planned();
                 if self.pipeline.awaited() == 0 {
                     return self.finish();
@@ -81,10 +81,9 @@ impl Client {
         self.set_deadline(now);
     }
 
-    /// Does a reply to a transaction begun ahead leave doubt about which command it answers? A server that refused the
-    /// message before may be in no state for another one, and one that answered a message twice has all further replies
-    /// taken for those of the commands before them: then DATA is not answered by 354. The job deserves a connection
-    /// where nothing was sent ahead.
+    /// Return whether a reply to a transaction begun ahead may answer another command. After a refused message, a
+    /// server may accept no other one. After two replies to one message, all further replies are one command late, so
+    /// DATA does not get its 354. The job then needs a connection without commands sent ahead.
     fn is_out_of_step(&self, expect: Expect, response: &Response) -> bool {
         match expect {
             Expect::Mail => response.class() != 2,
@@ -151,7 +150,7 @@ impl Client {
             return self.refuse(&accepted, Expect::Data, response);
         }
         if self.accepted.is_empty() {
-            // The server wants a message although it took nobody: give it an empty one (RFC 2920 §3.1).
+            // The server expects a message although it accepted no recipient: send an empty one (RFC 2920 §3.1).
             self.output.extend_from_slice(END_OF_DATA);
             self.phase = Phase::EndOfData;
             if self.settings.protocol == Protocol::Smtp {
@@ -165,7 +164,7 @@ impl Client {
         self.events.push_back(Event::Body);
     }
 
-    /// The server is about to close the connection (RFC 5321 §3.8): nothing that is awaited will come.
+    /// Handle 421: the server closes the connection (RFC 5321 §3.8), and no awaited reply will arrive.
     fn closing(&mut self, expect: Expect, response: &Response) {
         self.reusable = false;
         if expect == Expect::Mail && self.transactions > 1 {
@@ -183,14 +182,14 @@ impl Client {
         self.finish();
     }
 
-    /// The connection served before and has had enough; a new one may well do.
+    /// End a connection that completed an earlier transaction. A new connection may work.
     fn spent(&mut self, expect: Expect, response: &Response) {
         let status = self.said(expect, response);
         self.close();
         self.events.push_back(Event::Failed { status, stale: true, elsewhere: false });
     }
 
-    /// A reply while the message is being sent: the server has made up its mind before the end of it.
+    /// Handle a reply before the end of the message.
     fn answered_early(&mut self, response: &Response) {
         if matches!(response.class(), 4 | 5) {
             self.reusable = false;
@@ -202,7 +201,7 @@ impl Client {
         }
     }
 
-    /// Recipients of the transaction that have no reply, sent or not.
+    /// Return the recipients of the transaction without a reply, sent or not.
     fn open_recipients(&self) -> Vec<usize> {
         self.pipeline.recipients(self.phase == Phase::EndOfData)
     }
@@ -218,7 +217,7 @@ impl Client {
     }
 
     fn refuse(&mut self, positions: &[usize], expect: Expect, response: &Response) {
-        // Replies that say "I do not understand you" put the whole dialogue in doubt.
+        // After a syntax error, the state of the dialogue is uncertain.
         if !(400..600).contains(&response.code) || response.code == 555 || (500..510).contains(&response.code) {
             self.reusable = false;
         }

@@ -1,17 +1,17 @@
-//! A server's replies as a client reads them (RFC 5321 §4.2, §4.2.1).
+//! Parsing of a server's replies (RFC 5321 §4.2, §4.2.1).
 //!
-//! Bytes in, one reply at a time out. A line ends at LF, with or without CR before it. What a hostile server may say is
-//! bounded three ways: a line is cut at `LINE_MAX_OCTETS`, the text of a reply that is kept at `TEXT_MAX_OCTETS`, and a
-//! reply that goes on for more than `RESPONSE_MAX_OCTETS` is an error.
+//! Bytes in, one reply at a time out. A line ends at LF, with or without CR before it. Three limits bound a hostile
+//! server: a line is cut at `LINE_MAX_OCTETS`, the text of a reply at `TEXT_MAX_OCTETS`, and a reply of more than
+//! `RESPONSE_MAX_OCTETS` is an error.
 
 use crate::mail::reply::Enhanced;
 use std::fmt;
 
-/// What is kept of a line; the rest of it is skipped (line_length_limit, postconf(5)).
+/// Maximum octets of a line; the rest is skipped (line_length_limit, postconf(5)).
 pub const LINE_MAX_OCTETS: usize = 2048;
-/// What is kept of a reply's text: no line is added once there is more.
+/// Maximum octets of a reply's text before its last line.
 pub const TEXT_MAX_OCTETS: usize = 2048;
-/// The longest reply, all of its lines together.
+/// Maximum octets of a reply with all of its lines.
 pub const RESPONSE_MAX_OCTETS: usize = 1024 * 1024;
 
 /// One reply of a server.
@@ -19,22 +19,22 @@ pub const RESPONSE_MAX_OCTETS: usize = 1024 * 1024;
 pub struct Response {
     /// 0..=999, of the last line.
     pub code: u16,
-    /// The enhanced status code of the last line, when there is one and its class is that of `code`.
+    /// The enhanced status code of the last line, if its class is that of `code`.
     pub enhanced: Option<Enhanced>,
-    /// The lines as they came, codes and all, separated by LF; printable characters only.
+    /// The received lines with their codes, separated by LF; printable characters only.
     pub text: Box<str>,
-    /// Lines came before it that are no part of any reply.
+    /// Lines before it were no reply.
     pub garbage: bool,
 }
 
 impl Response {
-    /// The first digit of the code.
+    /// Return the first digit of the code.
     pub fn class(&self) -> u8 {
         (self.code / 100) as u8
     }
 
-    /// The enhanced status code; where the server gave none, `x.0.0` with the class of the code. Codes that neither
-    /// accept nor refuse are out of place wherever a verdict is looked for: 5.5.0.
+    /// Return the enhanced status code, or `x.0.0` with the class of the code. A code that neither accepts nor refuses
+    /// is no verdict: 5.5.0.
     pub fn dsn(&self) -> Enhanced {
         self.enhanced.unwrap_or(match self.class() {
             class @ (2 | 4 | 5) => Enhanced { class, subject: 0, detail: 0 },
@@ -42,13 +42,13 @@ impl Response {
         })
     }
 
-    /// The text on one line, as logs and reports have it.
+    /// Return the text on one line, for logs and reports.
     pub fn one_line(&self) -> String {
         self.text.replace('\n', " ")
     }
 }
 
-/// A reply that has no end in sight.
+/// A reply exceeds `RESPONSE_MAX_OCTETS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLong;
 
@@ -60,7 +60,7 @@ impl fmt::Display for TooLong {
 
 impl std::error::Error for TooLong {}
 
-/// Puts replies together.
+/// Assembles replies from bytes.
 #[derive(Debug, Default)]
 pub struct ResponseReader {
     line: Vec<u8>,
@@ -70,20 +70,20 @@ pub struct ResponseReader {
 }
 
 impl ResponseReader {
-    /// Nothing of a reply has come.
+    /// Return whether no part of a reply was received.
     pub fn is_empty(&self) -> bool {
         self.octets == 0
     }
 
-    /// A line of the reply under way is no reply line.
+    /// Return whether a line of the incomplete reply is no reply line.
     pub fn garbage(&self) -> bool {
         self.garbage
     }
 
-    /// Read up to the end of the next reply. Returns the bytes used, and the reply once it is whole.
+    /// Read up to the end of the next reply. Returns the number of bytes used, and the reply if it is complete.
     ///
-    /// `input`: any split of the stream. Lines that are no reply lines are skipped and counted as `garbage`, since a
-    /// reply that comes after them is still the answer to the one command that waits for it.
+    /// `input`: any split of the stream. Lines that are no reply lines are skipped and noted as `garbage`: the reply
+    /// after them still answers the command that awaits it.
     pub fn feed(&mut self, input: &[u8]) -> Result<(usize, Option<Response>), TooLong> {
         let mut used = 0;
         while let Some(end) = memchr::memchr(b'\n', &input[used..]).map(|at| used + at) {
@@ -117,13 +117,13 @@ impl ResponseReader {
         if self.octets > RESPONSE_MAX_OCTETS { Err(TooLong) } else { Ok(()) }
     }
 
-    /// Keep a piece of a line, as far as there is room.
+    /// Append a piece of a line, up to the limit.
     fn keep(&mut self, piece: &[u8]) {
         let room = LINE_MAX_OCTETS - self.line.len();
         self.line.extend_from_slice(&piece[..piece.len().min(room)]);
     }
 
-    /// Take a whole line in; when it is the last of its reply, returns the codes.
+    /// Add a complete line. Returns the codes if the line is the last of its reply.
     fn take_line(&mut self, line: &[u8]) -> Option<(u16, Option<Enhanced>)> {
         let line = &line[..line.len().min(LINE_MAX_OCTETS)];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -153,7 +153,7 @@ impl ResponseReader {
     }
 }
 
-/// The enhanced status code at the start of a reply's text (RFC 2034 §4), when it fits the reply's class.
+/// Return the enhanced status code at the start of a reply's text (RFC 2034 §4), if it has the reply's class.
 fn enhanced(code: u16, rest: &[u8]) -> Option<Enhanced> {
     let rest = rest.trim_ascii_start();
     let end = rest.iter().position(|b| *b == b' ' || *b == b'\t').unwrap_or(rest.len());
@@ -161,7 +161,7 @@ fn enhanced(code: u16, rest: &[u8]) -> Option<Enhanced> {
     (u16::from(enhanced.class) == code / 100).then_some(enhanced)
 }
 
-/// UTF-8 stays, control characters and what is no UTF-8 become `?`.
+/// Append a line; control characters and invalid UTF-8 become `?`.
 fn push_printable(text: &mut String, line: &[u8]) {
     if line.iter().all(|b| (b' '..0x7f).contains(b)) {
         // The bytes are ASCII, so nothing is lost here.
@@ -226,14 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn a_code_without_a_verdict_has_the_dsn_of_a_protocol_error() {
+    fn a_code_that_is_no_verdict_is_a_protocol_error() {
         for (line, dsn) in [("250 ok\n", "2.0.0"), ("421 x\n", "4.0.0"), ("354 x\n", "5.5.0"), ("000 x\n", "5.5.0")] {
             assert_eq!(read(line.as_bytes(), 99).unwrap()[0].dsn().to_string(), dsn);
         }
     }
 
     #[test]
-    fn long_replies_are_cut_and_endless_ones_refused() {
+    fn long_replies_are_cut_and_endless_ones_are_errors() {
         let long_line = [b"250 ".as_slice(), &vec![b'x'; 100_000], b"\r\n250 next\r\n"].concat();
         for step in [1000, long_line.len()] {
             let responses = read(&long_line, step).unwrap();
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(read(&vec![b'x'; RESPONSE_MAX_OCTETS + 1], 4096), Err(TooLong));
     }
 
-    /// What the reader does, said once more without buffers: lines by LF, cut, grouped up to a last line.
+    /// The codes of the replies, read without buffers: lines by LF, cut, grouped up to a last line.
     fn model(stream: &[u8]) -> Vec<u16> {
         let mut codes = Vec::new();
         for line in stream.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n")) {

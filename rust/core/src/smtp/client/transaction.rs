@@ -1,16 +1,16 @@
 //! The commands of one mail transaction (RFC 5321 §3.3, §4.1.1.2-4): MAIL, RCPT for each recipient, DATA.
 //!
-//! No argument can end its line early: an address with a control character, or a domain with anything that ends a path,
-//! is refused before it becomes a command, and a parameter that is no `esmtp-value` is left out.
+//! No argument can end its line early. An address with a control character, or a domain with a character that ends a
+//! path, is an error. A parameter that is no `esmtp-value` is left out.
 
 use super::capability::Capabilities;
 use crate::mail::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use crate::mail::xtext::xtext;
 use std::borrow::Cow;
 
-/// The longest address that becomes a command; servers refuse far shorter ones (RFC 5321 §4.5.3.1.3).
+/// Maximum octets of an address in a command. Servers refuse much shorter ones (RFC 5321 §4.5.3.1.3).
 pub const ADDRESS_MAX_OCTETS: usize = 1024;
-/// The longest parameter value that is passed on.
+/// Maximum octets of a parameter value.
 pub const PARAMETER_MAX_OCTETS: usize = 500;
 
 /// An address that cannot be written as a path.
@@ -50,8 +50,8 @@ pub fn push_mail(envelope: &Envelope, offered: &Capabilities, out: &mut Vec<u8>)
     Ok(())
 }
 
-/// Does the message need a server with SMTPUTF8? Only when the sender asked for it, and an address or the header block
-/// is not ASCII (RFC 6531 §3.1). `content`: the message's start, at least its header block.
+/// Return whether the message needs a server with SMTPUTF8: the sender asked for it, and an address or the header block
+/// is not ASCII (RFC 6531 §3.1). `content`: the start of the message with its whole header block.
 pub fn needs_smtputf8<'a>(envelope: &Envelope, mut addresses: impl Iterator<Item = &'a str>, content: &[u8]) -> bool {
     let header_octets = memchr::memmem::find(content, b"\r\n\r\n").unwrap_or(content.len());
     let ascii = envelope.sender.is_ascii() && addresses.all(str::is_ascii) && content[..header_octets].is_ascii();
@@ -75,8 +75,8 @@ pub fn push_rcpt(recipient: &Recipient, offered: &Capabilities, out: &mut Vec<u8
     Ok(())
 }
 
-/// ORCPT= as it came; of a message that came without, the address before it was mapped, so that a report further on
-/// names whom the sender wrote to.
+/// Append ORCPT= as received. Without one, append the address before any mapping, so that a later report names the
+/// recipient that the sender used.
 fn push_orcpt(recipient: &Recipient, out: &mut Vec<u8>) {
     if let Some(orcpt) = recipient.orcpt.as_deref() {
         if is_value(orcpt) {
@@ -85,7 +85,7 @@ fn push_orcpt(recipient: &Recipient, out: &mut Vec<u8>) {
         return;
     }
     let original = recipient.original.as_deref().unwrap_or(&recipient.address);
-    // An address that is not ASCII would have to be of the type utf-8, which only a server with SMTPUTF8 understands.
+    // An address that is not ASCII needs the type utf-8, which only a server with SMTPUTF8 accepts.
     let value = if original.is_ascii() { format!("rfc822;{}", xtext(original)) } else { String::new() };
     if is_value(&value) {
         push_parameter(" ORCPT=", &value, out);
@@ -100,7 +100,7 @@ fn push_notify(notify: Notify, out: &mut Vec<u8>) {
         (Notify::DELAY, "DELAY"),
     ];
     let said: Vec<_> = names.iter().filter(|(bit, _)| notify.0 & bit != 0).map(|(_, name)| *name).collect();
-    // NEVER stands alone (RFC 3461 §4.1).
+    // NEVER excludes the others (RFC 3461 §4.1).
     match said.first() {
         None => {}
         Some(&"NEVER") => push_parameter(" NOTIFY=", "NEVER", out),
@@ -113,12 +113,13 @@ fn push_parameter(name: &str, value: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(value.as_bytes());
 }
 
-/// RFC 5321 §4.1.2, `esmtp-value` without `=` being special: printable ASCII, no blank. Postfix passes `=` as well.
+/// Return whether `value` is an `esmtp-value` (RFC 5321 §4.1.2): printable ASCII without blanks. As in Postfix, `=` is
+/// valid.
 fn is_value(value: &str) -> bool {
     !value.is_empty() && value.len() <= PARAMETER_MAX_OCTETS && value.bytes().all(|b| (b'!'..=b'~').contains(&b))
 }
 
-/// The address as it stands between angle brackets: a local part that is no dot-string is quoted (RFC 5321 §4.1.2).
+/// Return the address for angle brackets: a local part that is no dot-string is quoted (RFC 5321 §4.1.2).
 pub fn path(address: &str) -> Result<Cow<'_, str>, BadAddress> {
     if address.len() > ADDRESS_MAX_OCTETS || address.chars().any(char::is_control) {
         return Err(BadAddress);
@@ -170,7 +171,7 @@ fn is_quoted_string(local: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::job::tests::job;
+    use crate::smtp::client::tests::envelope;
 
     #[test]
     fn addresses_become_paths_or_are_refused() {
@@ -202,8 +203,8 @@ mod tests {
     }
 
     #[test]
-    fn parameters_go_to_servers_that_offer_them() {
-        let mut envelope = Envelope::clone(&job(&[0]).envelope);
+    fn parameters_are_sent_to_servers_that_offer_them() {
+        let mut envelope = envelope();
         envelope.body = BodyType::EightBitMime;
         envelope.smtputf8 = true;
         envelope.ret = Ret::Hdrs;
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_original_recipient_that_grows_beyond_the_limit_as_xtext_is_not_told() {
+    fn an_original_recipient_above_the_limit_as_xtext_is_left_out() {
         let offered = Capabilities { dsn: true, ..Capabilities::default() };
         for (plusses, told) in [(1, true), (160, true), (161, false), (1000, false)] {
             let mut out = Vec::new();
@@ -248,8 +249,8 @@ mod tests {
     }
 
     #[test]
-    fn smtputf8_is_needed_for_what_is_not_ascii_outside_the_body() {
-        let mut envelope = Envelope::clone(&job(&[0]).envelope);
+    fn smtputf8_is_needed_for_text_outside_ascii_except_in_the_body() {
+        let mut envelope = envelope();
         for (smtputf8, address, content, needed) in [
             (true, "a@example.org", "Subject: x\r\n\r\nü\r\n", false),
             (true, "a@example.org", "Subject: ü\r\n\r\nx\r\n", true),
@@ -264,7 +265,7 @@ mod tests {
     #[test]
     fn a_parameter_cannot_end_its_line() {
         let offered = Capabilities { dsn: true, ..Capabilities::default() };
-        let mut envelope = Envelope::clone(&job(&[0]).envelope);
+        let mut envelope = envelope();
         let mut recipient = Recipient::plain("a@example.org");
         for value in ["a\r\nDATA", "a b", "a\0", "", "ü"] {
             envelope.envid = Some(value.into());

@@ -1,15 +1,15 @@
-//! AUTH (RFC 4954): the exchange between the client and whoever knows about mechanisms, the owner.
+//! AUTH (RFC 4954): the exchange between the client and the owner, which knows the mechanisms.
 //!
-//! The command is a question to the owner. A reply of 334 is a challenge, and the client's next line, whatever it says,
-//! is the next question. Every other reply ends the exchange; 235 with the identity that `authenticate` has named makes
-//! the session that of a user. What is no SASL answer, like `*`, is the owner's to judge.
+//! The command is a question to the owner. A reply of 334 is a challenge, and the client's next line is the next question.
+//! Every other reply ends the exchange; 235 authenticates the client as the user that `authenticate` has named. The owner
+//! also judges lines that are no SASL answer, such as `*`.
 
 use super::command::{MailArguments, Verb};
-use super::{Ending, Event, Mode, Pending, Place, Question, Server, Step};
+use super::{Ending, Event, Mode, Next, Pending, Place, Server, Step};
 use crate::mail::reply::Reply;
 use memchr::memchr;
 
-/// Who a client has shown to be.
+/// An authenticated user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The SASL mechanism, in upper case.
@@ -19,12 +19,12 @@ pub struct Identity {
 }
 
 impl Server {
-    /// Who the client is, once it has authenticated.
+    /// The user, once the client has authenticated.
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
 
-    /// What a reply of 235 to the open question will mean: the client is this user.
+    /// A reply of 235 to the open question authenticates the client as this user.
     pub fn authenticate(&mut self, method: &str, user: &str) {
         if let Mode::Waiting(Pending::Auth { identity, .. }) = &mut self.mode {
             let printable = |text: &str| text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
@@ -82,10 +82,10 @@ impl Server {
         let said = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
         self.start += found + 1;
         self.mode = Mode::Waiting(Pending::Auth { said, identity: None });
-        Step::Event(Event::Ask(Question::Auth))
+        Step::Event(Event::Ask(Next::Auth))
     }
 
-    /// The rest of such a line is nothing that one should look for commands in.
+    /// The rest of an overlong line must not be read as commands.
     fn end_long_auth(&mut self) {
         self.put(&Reply::new(500, [5, 6], "Authentication Exchange line is too long"));
         self.done(Verb::Auth, false);
@@ -93,15 +93,12 @@ impl Server {
         self.close(Ending::Orderly);
     }
 
-    /// Why MAIL's AUTH= is not taken (RFC 4954 §5).
-    pub(super) fn refuse_mail_auth(&self, mail: &MailArguments) -> Option<Reply> {
-        mail.auth.as_ref()?;
-        if self.config.auth_mechanisms.is_empty() {
-            Some(Reply::new(503, [5, 1], "Error: authentication not enabled"))
-        } else if self.identity.is_none() {
-            Some(Reply::new(503, [5, 4], "Error: send AUTH command first"))
-        } else {
-            None
+    /// Return MAIL's arguments with the sender of AUTH= that the server believes: a client that has not authenticated
+    /// speaks for nobody (RFC 4954 §5).
+    pub(super) fn believed(&self, mut mail: MailArguments) -> MailArguments {
+        if self.identity.is_none() {
+            mail.auth = mail.auth.map(|_| "<>".into());
         }
+        mail
     }
 }

@@ -1,16 +1,16 @@
-//! What each command of the dialogue does. The order of checks in a command is Postfix's.
+//! The commands of the dialogue. The order of checks in a command is Postfix's.
 
 use super::command::{MailArguments, RcptArguments, Refused, Verb, first_word};
-use super::{Mode, Pending, Place, Server, Transaction};
+use super::{Mode, Next, Pending, Place, Server, Transaction};
 use crate::address::path::Path;
 use crate::log::Severity;
 use crate::mail::envelope::Recipient;
 use crate::mail::reply::Reply;
 use crate::smtp::server::Ending;
 
-/// How much of what a client said too early goes to the log.
+/// Maximum number of octets of early input in the log.
 const EARLY_TALK_LOG_OCTETS: usize = 100;
-/// How much of a command that is not SMTP goes to the log.
+/// Maximum number of characters of a non-SMTP command in the log.
 const NON_SMTP_LOG_CHARS: usize = 100;
 
 impl Server {
@@ -28,7 +28,7 @@ impl Server {
         self.counts[verb as usize].1 += 1;
         self.place = Place::Command(verb);
         if verb == Verb::Unknown {
-            // Another protocol's client, driven by a web page perhaps: end it before its payload is read as commands.
+            // A client of another protocol, for example a web browser: close before its payload is read as commands.
             let is_header = word.find(':').is_some_and(|at| at > 0);
             let is_bogus = self.config.forbid_non_letters && !word.starts_with(|c: char| c.is_ascii_alphabetic());
             if is_header || is_bogus || is_in(&self.config.forbidden_commands) {
@@ -43,7 +43,7 @@ impl Server {
             self.errors += 1;
             return;
         }
-        // Who has not said EHLO knows nothing of PIPELINING (RFC 2920 §3.1).
+        // A client that has not said EHLO must not pipeline (RFC 2920 §3.1).
         let may_go_on = verb == Verb::Unknown || (self.esmtp && !verb.ends_a_group());
         if !may_go_on && self.unread() > 0 && !self.talked_early && !self.may_talk_early() {
             return;
@@ -86,7 +86,8 @@ impl Server {
     fn plain_command(&mut self, verb: Verb, arguments: &str) {
         self.mode = Mode::Waiting(Pending::Plain { verb, argument: arguments.to_owned() });
         if !self.config.asks_verbs.contains(&verb) {
-            self.reply(&plain_reply(verb), self.now);
+            let reply = question_about(verb).acceptance();
+            self.reply(&reply, self.now);
         }
     }
 
@@ -127,10 +128,7 @@ impl Server {
         if self.chunks.is_some() {
             return self.answer(Verb::Mail, Reply::new(503, [5, 1], "Error: MAIL after BDAT"));
         }
-        let parsed = MailArguments::parse(arguments, &self.config.dialect).and_then(|mail| {
-            let refusal = self.refuse_mail_auth(&mail);
-            refusal.map_or(Ok(mail), |reply| Err(Refused::Other(reply)))
-        });
+        let parsed = MailArguments::parse(arguments, &self.config.dialect).map(|mail| self.believed(mail));
         match parsed {
             Ok(mail) if self.config.asks_mail => self.mode = Mode::Waiting(Pending::Mail(Box::new(mail))),
             Ok(mail) => {
@@ -159,7 +157,7 @@ impl Server {
         };
         if transaction.recipients.len() >= self.config.recipient_limit {
             self.put(&Reply::new(452, [5, 3], "Error: too many recipients"));
-            // A client that does not look at each reply at once is no reason to end the session.
+            // A client that reads replies late is no reason to end the session.
             self.overshoot += 1;
             return self.done(Verb::Rcpt, self.overshoot <= self.config.recipient_overshoot_limit);
         }
@@ -232,12 +230,16 @@ impl Server {
     }
 }
 
-/// The answer to RSET, NOOP or QUIT.
-pub fn plain_reply(verb: Verb) -> Reply {
-    if verb == Verb::Quit { Reply::new(221, [0, 0], "Bye") } else { Reply::new(250, [0, 0], "Ok") }
+/// The question that RSET, NOOP or QUIT is.
+pub(super) fn question_about(verb: Verb) -> Next {
+    match verb {
+        Verb::Rset => Next::Rset,
+        Verb::Quit => Next::Quit,
+        _ => Next::Noop,
+    }
 }
 
-/// What a client called itself, without octets that mean something in a header or a log line.
+/// The name in HELO, without characters that have a meaning in a header or a log line.
 fn safe_helo(name: &str) -> String {
     name.chars().map(|c| if c.is_control() || " <>()\\\";@".contains(c) { '?' } else { c }).collect()
 }

@@ -1,13 +1,13 @@
-//! Lines of commands out of the input, and lines that are too long to be any.
+//! Command lines in the input, and lines that are too long.
 
-use super::{Ending, Event, Mode, Pending, Question, Server, Step};
+use super::{Ending, Event, Mode, Server, Step};
 use crate::log::Severity;
 use crate::mail::reply::Reply;
 use memchr::memchr;
 
-/// How much of an overlong line goes to the log.
+/// Maximum number of octets of an overlong line in the log.
 const LONG_LINE_LOG_OCTETS: usize = 30;
-/// What may stand behind a command of the greatest length before its LF.
+/// Maximum number of octets of a line end.
 const LINE_END_MAX_OCTETS: usize = 2;
 
 impl Server {
@@ -33,12 +33,12 @@ impl Server {
         let newline = from + found;
         let bare = newline == self.start || self.input[newline - 1] != b'\r';
         let mut end = newline;
-        // Any number of CRs belongs to the line's end, as for Postfix.
+        // Any number of CRs belongs to the line end, as in Postfix.
         while end > self.start && self.input[end - 1] == b'\r' {
             end -= 1;
         }
         let range = self.start..end;
-        // Those that are kept, too, or a flood of CRs would be a line or none as it was cut.
+        // The CRs count too. Otherwise the result for many CRs would depend on how the input was split.
         if range.len() > limit || newline - self.start > limit + LINE_END_MAX_OCTETS {
             self.log_long_line();
             self.start = newline + 1;
@@ -60,15 +60,7 @@ impl Server {
         }
         self.line = line;
         match self.mode {
-            Mode::Waiting(ref pending) => Step::Event(match pending {
-                Pending::Helo { .. } => Event::Ask(Question::Helo),
-                Pending::Mail(_) => Event::Ask(Question::Mail),
-                Pending::Rcpt(_) => Event::Ask(Question::Rcpt),
-                Pending::Vrfy { .. } => Event::Ask(Question::Vrfy),
-                Pending::Plain { verb, .. } => Event::Ask(Question::Plain(*verb)),
-                Pending::Auth { .. } => Event::Ask(Question::Auth),
-                Pending::Data(_) | Pending::EndOfData => Event::Ask(Question::Data),
-            }),
+            Mode::Waiting(ref pending) => Step::Event(Event::Ask(pending.question())),
             _ => Step::Again,
         }
     }

@@ -1,9 +1,9 @@
 //! The server's half of the SMTP dialogue (RFC 5321), with Postfix's replies, limits and log lines.
 //!
-//! Bytes and `now` go in by `receive`; `next_event` says what the owner must decide; `reply` answers it; `take_output`
-//! gives everything to be written since the last call. At most one question is open at a time, so pipelined replies
-//! stay in order (RFC 2920 §3.2). The order of checks on a command is Postfix's. Content does not come by events:
-//! it goes to the closure that `next_event` is given, in runs.
+//! Octets and `now` go in by `receive`; `next_event` returns the next question; `reply` answers it; `take_output` returns
+//! the octets to be written. At most one question is open, so pipelined replies stay in order (RFC 2920 §3.2). The order
+//! of checks on a command is Postfix's. Content goes to the closure of `next_event`, in runs. docs/dialogue.md has the
+//! states.
 
 mod auth;
 mod bdat;
@@ -16,12 +16,13 @@ pub mod data;
 mod deadline;
 pub mod intake;
 mod line;
+mod next;
 #[cfg(test)]
 mod tests;
 pub mod whole;
 
 pub use auth::Identity;
-pub use commands::plain_reply;
+pub use next::Next;
 
 use crate::log::Severity;
 use crate::mail::envelope::Recipient;
@@ -34,49 +35,30 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Above so many octets of unread input the owner stops reading until a question is answered.
+/// Maximum number of octets of unread input. Above it the owner stops reading until a question is answered.
 pub const READ_AHEAD_MAX_OCTETS: usize = 64 * 1024;
 
-/// What the owner must do next.
+/// An event for the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Write the output; then wait for bytes, for `deadline`, or for the answer that is being waited for.
+    /// Write the output; then wait for octets, for `deadline`, or for the answer to the open question.
     Idle,
-    /// Decide, then `reply`.
-    Ask(Question),
+    /// Decide, then `reply`. Never a step without a question, nor `EndOfData` or `Message`.
+    Ask(Next),
     /// The content is whole: store it, then `reply`.
     EndOfData(EndOfData),
     /// Write a log line.
     Log(Severity, String),
 }
 
-/// What a server cannot decide by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Question {
-    /// May this HELO or EHLO (`helo`) go on? Asked with `asks_helo`.
-    Helo,
-    /// May this sender (`sender`)? Asked with `asks_mail`.
-    Mail,
-    /// May this recipient (`recipient`)?
-    Rcpt,
-    /// Does this recipient exist?
-    Vrfy,
-    /// What is to be said to RSET, NOOP or QUIT? Asked with `asks_verbs`; it is done whatever the answer.
-    Plain(Verb),
-    /// What is to be said to AUTH, or to the client's answer to a challenge (`argument`)? 334 is a challenge, 235 yes.
-    Auth,
-    /// May content follow? The answer is `354`, and content comes at once; after BDAT it comes without the answer.
-    Data,
-}
-
-/// What is to be known of a content when it is over.
+/// The facts about a whole content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndOfData {
     /// The message's octets, line ends as CRLF; those of DATA as they came, dot-stuffing included.
     pub octets: u64,
     /// It came by BDAT.
     pub chunked: bool,
-    /// The content is not to be stored: why.
+    /// The reason not to store the content.
     pub fault: Option<ContentFault>,
 }
 
@@ -119,11 +101,11 @@ impl Ending {
 pub struct Transaction {
     /// The arguments of MAIL.
     pub mail: MailArguments,
-    /// Who was accepted.
+    /// The accepted recipients.
     pub recipients: Vec<Recipient>,
 }
 
-/// What waits for the owner's answer.
+/// The question to the owner, with the parsed command.
 #[derive(Debug)]
 enum Pending {
     Helo {
@@ -148,6 +130,22 @@ enum Pending {
     /// DATA, or a message's first BDAT with what its line said.
     Data(Option<Chunk>),
     EndOfData,
+}
+
+impl Pending {
+    /// The question as the owner sees it.
+    fn question(&self) -> Next {
+        match self {
+            Self::Helo { .. } => Next::Helo,
+            Self::Mail(_) => Next::Mail,
+            Self::Rcpt(_) => Next::Rcpt,
+            Self::Vrfy { .. } => Next::Vrfy,
+            Self::Plain { verb, .. } => commands::question_about(*verb),
+            Self::Auth { .. } => Next::Auth,
+            Self::Data(_) => Next::Data,
+            Self::EndOfData => Next::EndOfData,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -252,7 +250,7 @@ impl Server {
         }
     }
 
-    /// Say `220`; or `554` when the client spoke first and that is forbidden.
+    /// Say `220`; or `554` if the client sent something first and that is forbidden.
     pub fn greet(&mut self, now: f64) {
         self.now = now;
         self.mode = Mode::Command;
@@ -263,7 +261,7 @@ impl Server {
         self.put(&banner);
     }
 
-    /// Say `reply` in place of the greeting. A 421 or 521 closes; after another refusal only QUIT is heard.
+    /// Say `reply` in place of the greeting. A 421 or 521 closes; after another refusal only QUIT is accepted.
     pub fn refuse(&mut self, reply: &Reply, now: f64) {
         self.now = now;
         self.mode = Mode::Command;
@@ -273,15 +271,15 @@ impl Server {
         self.close_on_421(reply);
     }
 
-    /// Say 421 in place of the greeting, and close. The caller has written its reason to the log.
-    pub fn turn_away(&mut self, text: &str, now: f64) {
+    /// Say 421 in place of the greeting, and close. The caller has logged the reason.
+    pub fn dismiss(&mut self, text: &str, now: f64) {
         self.now = now;
         let reply = Reply::new(421, [7, 0], format!("{} {text}", self.config.myhostname));
         self.put(&reply);
         self.close(Ending::Orderly);
     }
 
-    /// Take bytes as they came; never parses, never fails.
+    /// Take octets as they came; never parses, never fails.
     pub fn receive(&mut self, bytes: &[u8], now: f64) {
         self.now = now;
         if let Mode::Closed(_) = self.mode {
@@ -296,12 +294,12 @@ impl Server {
         self.input.extend_from_slice(bytes);
     }
 
-    /// No more bytes will come. What came before is still answered.
+    /// No more octets will come. The input before is still answered.
     pub fn eof(&mut self) {
         self.eof = true;
     }
 
-    /// What is to be done next; ask until it says `Idle`. `content`: takes the message's content in wire form.
+    /// The next event; call until it is `Idle`. `content` takes the message's content in wire form.
     pub fn next_event(&mut self, mut content: impl FnMut(&[u8])) -> Event {
         loop {
             if let Some((severity, line)) = self.log.pop_front() {
@@ -415,7 +413,7 @@ impl Server {
             }
             Pending::EndOfData => {
                 let verb = if self.chunks.is_some() { Verb::Bdat } else { Verb::Data };
-                // Whatever became of it, this message is over: what comes next starts at MAIL.
+                // Accepted or refused, this message is over: the next one starts at MAIL.
                 self.reset();
                 if accepted {
                     self.errors = 0;
@@ -428,27 +426,27 @@ impl Server {
         self.close_on_421(reply);
     }
 
-    /// Everything to be written since the last call; `None` for nothing, or while a sleep lasts.
+    /// The octets to be written since the last call; `None` for nothing, or while a sleep lasts.
     pub fn take_output(&mut self) -> Option<Vec<u8>> {
         if self.output.is_empty() || self.resume_at.is_some() { None } else { Some(std::mem::take(&mut self.output)) }
     }
 
-    /// The client's connection is gone; what is being answered or read is not going to be finished.
+    /// The client's connection is gone. An open question or content is dropped.
     pub fn lost(&mut self) {
         self.close(Ending::Lost);
     }
 
-    /// Has the session ended? Then write the output and close the connection.
+    /// How the session ended, if it has: write the output and close the connection.
     pub fn ended(&self) -> Option<Ending> {
         if let Mode::Closed(ending) = self.mode { Some(ending) } else { None }
     }
 
-    /// Is there room for more input? If not, stop reading until a reply is given.
+    /// Whether there is room for more input. If not, stop reading until a question is answered.
     pub fn wants_input(&self) -> bool {
         self.unread() < READ_AHEAD_MAX_OCTETS
     }
 
-    /// What the client called itself, safe to print; `None` before HELO.
+    /// The client's name in HELO or EHLO, safe to print; `None` before it.
     pub fn helo(&self) -> Option<&str> {
         match &self.mode {
             Mode::Waiting(Pending::Helo { name, .. }) => Some(name),
@@ -465,7 +463,7 @@ impl Server {
         }
     }
 
-    /// How many MAILs were accepted.
+    /// Number of accepted MAIL commands.
     pub fn transactions(&self) -> u32 {
         self.transactions
     }
@@ -475,7 +473,7 @@ impl Server {
         self.transaction.as_deref()
     }
 
-    /// Is a message's content on its way? What came of one that is not can be forgotten.
+    /// Whether a message's content is on its way. Otherwise the content so far can be discarded.
     pub fn is_receiving(&self) -> bool {
         match self.mode {
             Mode::Data(_) | Mode::Waiting(Pending::EndOfData) => true,
@@ -499,7 +497,7 @@ impl Server {
         }
     }
 
-    /// Is or was it EHLO, not HELO, that named the client?
+    /// Whether the client said EHLO, not HELO.
     pub fn is_extended(&self) -> bool {
         match &self.mode {
             Mode::Waiting(Pending::Helo { verb, .. }) => *verb == Verb::Ehlo,
@@ -523,7 +521,7 @@ impl Server {
         }
     }
 
-    /// What stands behind the verb in question.
+    /// The argument of the command in question.
     pub fn argument(&self) -> &str {
         match &self.mode {
             Mode::Waiting(Pending::Plain { argument, .. } | Pending::Vrfy { argument, .. }) => argument,
@@ -532,7 +530,7 @@ impl Server {
         }
     }
 
-    /// Did the client speak before it was its turn? (`reject_unauth_pipelining`)
+    /// Whether the client sent a command too early (`reject_unauth_pipelining`).
     pub fn talked_early(&self) -> bool {
         self.talked_early
     }

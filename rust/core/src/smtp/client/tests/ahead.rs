@@ -1,12 +1,12 @@
-//! Transactions that are begun behind the message before them: each keeps its own verdict, or has none.
+//! Transactions that are begun ahead: each keeps its own verdict, or has none.
 
 use super::*;
 
-/// What a server says up to the first message's end, and what was said to it up to then.
+/// The server's replies up to the body of the first message.
 const UP_TO_BODY: &str = "220 mx\r\n|250-mx\r\n250 PIPELINING\r\n|250 ok\r\n250 ok\r\n354 go\r\n|";
 
-/// Two messages, of one and of two recipients, the second one begun ahead. `answers`: all that the server says to the
-/// first one's end and to the second one's commands.
+/// Play two messages, with one and with two recipients; the second one is begun ahead. `answers`: the replies to the
+/// end of the first message and to the commands of the second one.
 fn play_ahead(protocol: Protocol, answers: &[&[u8]], end: &str) -> Dialogue {
     let mut dialogue = Dialogue::new(ClientSettings { protocol, ..settings() }, &[1, 2]);
     dialogue.ahead = true;
@@ -43,7 +43,7 @@ fn each_message_keeps_its_own_verdict_when_the_next_one_is_begun_ahead() {
     let stale = |text: &str| format!("stale 4.0.0 host mx[192.0.2.1] said: {text}");
     let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_string()).collect::<Vec<_>>();
     for (dot, answers, end, events) in [
-        // All is well, and the second message goes on like any other.
+        // The second message is accepted like any other.
         ("250 a\r\n", envelope, "", owned(&[sent, "finished", "body"])),
         (
             "250 a\r\n",
@@ -56,10 +56,10 @@ fn each_message_keeps_its_own_verdict_when_the_next_one_is_begun_ahead() {
                 "body",
             ]),
         ),
-        // A refusal is the first message's alone.
+        // A refusal of the first message does not apply to the second one.
         ("450 a\r\n", envelope, "", owned(&[deferred, "finished", "body"])),
         ("550 a\r\n", envelope, "", owned(&[bounced, "finished", "body"])),
-        // A server that must be reset after a refusal: the second message goes elsewhere.
+        // The server needs RSET after a refusal: the second message needs another connection.
         (
             "550 a\r\n",
             "503 nested MAIL\r\n503 a\r\n503 b\r\n503 c\r\n",
@@ -70,7 +70,7 @@ fn each_message_keeps_its_own_verdict_when_the_next_one_is_begun_ahead() {
                 stale("503 nested MAIL (in reply to MAIL FROM command)").replace("4.0.0", "5.0.0"),
             ],
         ),
-        // Nobody is left of the second one.
+        // All recipients of the second message are refused.
         (
             "250 a\r\n",
             "250 mail\r\n450 r0\r\n550 r1\r\n554 nobody\r\n",
@@ -83,7 +83,7 @@ fn each_message_keeps_its_own_verdict_when_the_next_one_is_begun_ahead() {
                 "finished",
             ]),
         ),
-        // The server has had enough: after the first, before the second, in the middle of it.
+        // The server closes after the first message, before the second one, within it.
         ("421 a\r\n", "", "EOF", owned(&[shut, "finished, closed"])),
         ("500 a\r\n", envelope, "", owned(&[&bounced.replace("550", "500"), "finished, closed"])),
         (
@@ -104,7 +104,7 @@ fn each_message_keeps_its_own_verdict_when_the_next_one_is_begun_ahead() {
                 "finished, closed",
             ]),
         ),
-        // Nothing, and a break at every point.
+        // The connection ends or hangs at every point.
         ("", "", "EOF", owned(&[&format!("{lost} {at_dot}")])),
         ("", "", "TIMEOUT", owned(&[&format!("{hung} {at_dot}")])),
         ("250 a", "", "EOF", owned(&[&format!("{lost} {at_dot}")])),
@@ -128,7 +128,7 @@ fn each_message_keeps_its_own_verdict_when_the_next_one_is_begun_ahead() {
             "TIMEOUT",
             owned(&[sent, "finished", &format!("{hung} sending DATA command")]),
         ),
-        // One reply too many to the first message puts all others out of step: no verdict is taken from them.
+        // One extra reply to the first message puts all others out of step: they are no verdicts.
         (
             "250 a\r\n250 more\r\n",
             "250 mail\r\n250 r0\r\n550 r1\r\n354 go\r\n",
@@ -155,7 +155,7 @@ fn each_message_keeps_its_own_verdict_when_the_next_one_is_begun_ahead() {
                 stale("550 more (in reply to MAIL FROM command)").replace("4.0.0", "5.0.0"),
             ],
         ),
-        // A line that is no reply while several are awaited.
+        // A line that is no reply while several replies are awaited.
         (
             "oops\r\n",
             "",
@@ -186,14 +186,14 @@ fn lmtp_has_all_replies_to_a_message_before_the_next_one() {
 }
 
 #[test]
-fn nothing_is_begun_ahead_where_the_answer_is_needed_first() {
-    let mut wide = Envelope::clone(&job(&[]).envelope);
+fn a_transaction_that_needs_a_reply_first_is_not_begun_ahead() {
+    let mut wide = envelope();
     wide.smtputf8 = true;
-    let mut large = Envelope::clone(&job(&[]).envelope);
+    let mut large = envelope();
     large.size_octets = 1001;
-    let mut bad = Envelope::clone(&job(&[]).envelope);
+    let mut bad = envelope();
     bad.sender = "a\nb".into();
-    let good = Envelope::clone(&job(&[]).envelope);
+    let good = envelope();
     let (one, nobody) = ([Recipient::plain("a@x")], [] as [Recipient; 0]);
     let spoilt = [Recipient::plain("a@x"), Recipient::plain("b\r\n@x")];
     for (envelope, recipients, keywords, last, begun) in [
@@ -224,7 +224,7 @@ fn nothing_is_begun_ahead_where_the_answer_is_needed_first() {
 }
 
 #[test]
-fn who_is_abandoned_ahead_gets_no_message() {
+fn an_abandoned_transaction_gets_no_message() {
     let mut dialogue = play_ahead(Protocol::Smtp, &[], "");
     dialogue.client.abandon_ahead();
     dialogue.hear(b"250 a\r\n250 mail\r\n250 r0\r\n250 r1\r\n354 go\r\n");
@@ -233,7 +233,7 @@ fn who_is_abandoned_ahead_gets_no_message() {
 }
 
 #[test]
-fn going_ahead_pays_where_verdicts_come_as_soon_as_replies() {
+fn a_transaction_begun_ahead_gains_time_if_verdicts_are_fast() {
     for (commands_s, verdict_s, gains) in
         [(0.0, 0.0, true), (0.0, 0.002, true), (0.0, 0.01, false), (0.1, 0.12, true), (0.1, 0.2, false)]
     {
@@ -241,12 +241,12 @@ fn going_ahead_pays_where_verdicts_come_as_soon_as_replies() {
         let recipient = Recipient::plain("a@x");
         client.receive(b"220 mx\r\n", 0.0);
         client.receive(b"250-mx\r\n250 PIPELINING\r\n", 0.0);
-        client.begin(&job(&[]).envelope, [(0, &recipient)].into_iter(), false, 1.0);
+        client.begin(&envelope(), [(0, &recipient)].into_iter(), false, 1.0);
         client.receive(b"250 ok\r\n250 ok\r\n354 go\r\n", 1.0 + commands_s);
         assert!(!client.gains_by_going_ahead(2.0), "nothing is known yet");
         client.body(b"x\r\n".to_vec(), true, 2.0);
         client.receive(b"250 ok\r\n", 2.0 + verdict_s);
-        client.begin(&job(&[]).envelope, [(0, &recipient)].into_iter(), false, 3.0);
+        client.begin(&envelope(), [(0, &recipient)].into_iter(), false, 3.0);
         assert_eq!(client.gains_by_going_ahead(3.0), gains, "{commands_s} {verdict_s}");
         assert!(!client.gains_by_going_ahead(3.2), "it is late");
     }

@@ -1,14 +1,19 @@
-//! The client against scripts: what the server says, what the client says and what becomes of the recipients, fed
-//! whole and byte by byte.
+//! The client against scripts: the server's replies, the client's commands and the recipients' verdicts, fed whole and
+//! byte by byte.
 
 mod ahead;
 mod model;
 
 use super::*;
-use crate::delivery::job::tests::job;
 use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::id::QueueId;
 use crate::mail::status::Outcome;
 use std::sync::Arc;
+
+/// Return the envelope of a message of five octets.
+pub(super) fn envelope() -> Envelope {
+    Envelope { size_octets: 5, ..Envelope::plain(QueueId(1 << 12), "s@example.org", vec![]) }
+}
 
 fn settings() -> ClientSettings {
     ClientSettings {
@@ -43,8 +48,8 @@ fn peer() -> Peer {
     }
 }
 
-/// One dialogue: the driver begins a transaction for each of `mails` (numbers of recipients) when the client is ready,
-/// and sends a short body when asked. With `ahead`, the next transaction is begun behind that body.
+/// One dialogue. The driver begins a transaction for each of `mails` (numbers of recipients) when the client is ready,
+/// and sends a short body. With `ahead`, it begins the next transaction after that body.
 struct Dialogue {
     client: Client,
     envelope: Arc<Envelope>,
@@ -53,7 +58,7 @@ struct Dialogue {
     said: String,
     events: Vec<String>,
     verdicts: Vec<(usize, Outcome)>,
-    /// How many verdicts there were at the end of each transaction.
+    /// The number of verdicts at the end of each transaction.
     ends: Vec<usize>,
     over: bool,
     ahead: bool,
@@ -67,7 +72,7 @@ impl Dialogue {
         let client = Client::new(Arc::new(settings), peer(), 0.0);
         let mut mails = mails.to_vec();
         mails.reverse();
-        let envelope = job(&[]).envelope;
+        let envelope = Arc::new(envelope());
         let mut this = Self {
             client,
             envelope,
@@ -117,7 +122,7 @@ impl Dialogue {
                 }
                 Event::Finished { reusable } => {
                     self.ends.push(self.verdicts.len());
-                    // What was begun ahead is under way.
+                    // A transaction that was begun ahead is in progress.
                     next = reusable && !std::mem::take(&mut self.begun);
                     self.over = !reusable;
                     if reusable { "finished".into() } else { "finished, closed".into() }
@@ -142,7 +147,7 @@ impl Dialogue {
     }
 }
 
-/// Play a script. `server`: what it says, in the pieces between `|`; the last piece may end with `EOF` or `TIMEOUT`.
+/// Play a script. `server`: its replies, in pieces between `|`; the last piece may be `EOF` or `TIMEOUT`.
 fn play(settings: ClientSettings, mails: &[usize], server: &str, bytewise: bool) -> Dialogue {
     let mut dialogue = Dialogue::new(settings, mails);
     for piece in server.split('|') {
@@ -197,7 +202,7 @@ fn dialogues() {
             events: &["ready", "body", "0 Sent 2.0.0 250 ok", "finished", "body", "0 Sent 2.0.0 250 ok", "finished"],
         },
         Case {
-            name: "recipients fare differently",
+            name: "recipients have different verdicts",
             mails: &[3],
             server: "220 mx\r\n|250-mx\r\n250 PIPELINING\r\n|\
                      250 ok\r\n450 4.2.1 later\r\n550-5.1.1 no\r\n550 5.1.1 one\r\n250 ok\r\n354 go\r\n|250 ok\r\n",
@@ -433,7 +438,7 @@ fn dialogues() {
     for case in cases {
         for bytewise in [false, true] {
             let dialogue = play(settings(), case.mails, case.server, bytewise);
-            // Fed byte by byte, an answer in two writes may be an answer in two pieces: only their sequence counts.
+            // Byte by byte, one write may become two: only the sequence of the octets counts.
             assert_eq!(dialogue.said.replace('|', ""), case.said.replace('|', ""), "{}", case.name);
             assert_eq!(dialogue.events, case.events, "{}", case.name);
             if !bytewise {
@@ -444,7 +449,7 @@ fn dialogues() {
 }
 
 #[test]
-fn every_stage_has_its_text_when_the_connection_is_lost_or_hangs() {
+fn a_lost_connection_and_a_timeout_name_the_stage() {
     for (server, stage) in [
         ("", "receiving the initial server greeting"),
         ("220 mx\r\n", "performing the EHLO handshake"),
@@ -467,7 +472,7 @@ fn every_stage_has_its_text_when_the_connection_is_lost_or_hangs() {
 }
 
 #[test]
-fn bytes_that_answer_nothing_end_the_connection() {
+fn bytes_that_answer_no_command_end_the_connection() {
     for (server, events) in [
         ("220 mx\r\n250 mx\r\n", vec!["failed 4.5.0 host mx[192.0.2.1] spoke out of turn"]),
         ("220 mx\r\n|250 mx\r\n250 ok\r\n", vec!["failed 4.5.0 host mx[192.0.2.1] spoke out of turn"]),
@@ -492,14 +497,14 @@ fn bytes_that_answer_nothing_end_the_connection() {
     ] {
         assert_eq!(play(settings(), &[1], server, false).events, events, "{server:?}");
     }
-    // All at once, before anything was asked.
+    // All replies at once, before any command.
     let flood = "220 mx\r\n".to_string() + &"250 ok\r\n".repeat(1000);
     let dialogue = play(settings(), &[1], &flood, false);
     assert_eq!((dialogue.said.as_str(), dialogue.verdicts.len()), ("", 0));
 }
 
 #[test]
-fn a_message_that_does_not_fit_is_not_offered() {
+fn a_message_above_the_size_limit_is_not_sent() {
     let mut dialogue = Dialogue::new(settings(), &[]);
     dialogue.hear(b"220 mx\r\n");
     dialogue.hear(b"250-mx\r\n250 SIZE 1000\r\n");
@@ -520,7 +525,7 @@ fn a_message_that_does_not_fit_is_not_offered() {
 }
 
 #[test]
-fn a_bad_address_costs_its_recipient_alone() {
+fn a_bad_address_bounces_its_recipient_only() {
     let mut dialogue = Dialogue::new(settings(), &[]);
     dialogue.recipients[0].address = "a\r\nDATA@x".into();
     dialogue.mails = vec![2];
@@ -553,12 +558,12 @@ fn lmtp_has_a_reply_for_each_recipient() {
 }
 
 #[test]
-fn a_large_message_goes_out_in_pieces_and_an_early_refusal_ends_it() {
+fn a_large_message_is_sent_in_pieces_and_an_early_refusal_ends_it() {
     let mut client = Client::new(Arc::new(settings()), peer(), 0.0);
     let recipients = [Recipient::plain("r@x")];
     client.receive(b"220 mx\r\n", 0.0);
     client.receive(b"250 mx\r\n", 0.0);
-    client.begin(&job(&[]).envelope, recipients.iter().enumerate(), false, 0.0);
+    client.begin(&envelope(), recipients.iter().enumerate(), false, 0.0);
     for reply in ["250 ok\r\n", "250 ok\r\n", "354 go\r\n"] {
         client.receive(reply.as_bytes(), 0.0);
     }
@@ -575,9 +580,9 @@ fn a_large_message_goes_out_in_pieces_and_an_early_refusal_ends_it() {
 }
 
 #[test]
-fn a_server_that_takes_a_message_slowly_has_time_as_long_as_it_does() {
+fn accepted_octets_extend_the_deadline() {
     for (min_data_rate, steps) in [
-        // data_xfer is 50 s: from each piece, or from the last octets that were taken.
+        // data_xfer is 50 s from each piece, or from the last accepted octets.
         (None, [(101.0, 151.0), (140.0, 190.0), (180.0, 230.0)]),
         // 1,000 octets at 100 a second are 10 s more, never more than 50 s from now.
         (Some(100.0), [(101.0, 151.0), (140.0, 161.0), (155.0, 171.0)]),
@@ -587,7 +592,7 @@ fn a_server_that_takes_a_message_slowly_has_time_as_long_as_it_does() {
         for piece in [&b"220 mx\r\n"[..], b"250 mx\r\n"] {
             client.receive(piece, 0.0);
         }
-        client.begin(&job(&[]).envelope, [(0, &recipient)].into_iter(), false, 90.0);
+        client.begin(&envelope(), [(0, &recipient)].into_iter(), false, 90.0);
         for piece in [&b"250 ok\r\n"[..], b"250 ok\r\n", b"354 go\r\n"] {
             client.receive(piece, 100.0);
         }
@@ -608,7 +613,7 @@ fn a_server_that_takes_a_message_slowly_has_time_as_long_as_it_does() {
 }
 
 #[test]
-fn long_lines_are_broken_and_the_next_message_begins_anew() {
+fn long_lines_are_broken_in_each_message_by_itself() {
     let mut dialogue = Dialogue::new(ClientSettings { line_length_limit: 12, ..settings() }, &[]);
     dialogue.hear(b"220 mx\r\n");
     dialogue.hear(b"250 mx\r\n");
@@ -628,7 +633,7 @@ fn long_lines_are_broken_and_the_next_message_begins_anew() {
 }
 
 #[test]
-fn the_dot_stands_on_a_line_of_its_own() {
+fn the_final_dot_has_its_own_line() {
     for (pieces, expected) in [
         (vec!["a\r\n"], "a\r\n.\r\n"),
         (vec!["a"], "a\r\n.\r\n"),
@@ -655,14 +660,14 @@ fn the_dot_stands_on_a_line_of_its_own() {
 }
 
 #[test]
-fn quit_goes_with_the_last_dot_and_its_reply_is_no_verdict() {
+fn quit_follows_the_final_dot_and_its_reply_is_no_verdict() {
     let sent = "0 Sent 2.0.0 250 ok";
     let text = "a line that is no reply while several replies were awaited";
     let unsure = format!("failed 4.5.0 Protocol error: host mx[192.0.2.1] sent {text}");
     for (answer, last) in [
         ("250 ok\r\n221 bye\r\n", vec![sent, "finished, closed"]),
         ("250 ok\r\n", vec![sent, "finished, closed"]),
-        // The reply to the dot is lost in noise: the next one must not be taken for it.
+        // The reply to the dot is missing: the next reply does not answer the dot.
         ("oops\r\n221 bye\r\n", vec![unsure.as_str()]),
     ] {
         for bytewise in [false, true] {

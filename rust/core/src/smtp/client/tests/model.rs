@@ -1,9 +1,9 @@
-//! The client against a server that answers by dice: every recipient gets the verdict that was meant for it.
+//! The client against a server with random replies: every recipient gets its own verdict.
 
 use super::*;
 use proptest::prelude::*;
 
-/// A server that answers by dice, as a proper server would otherwise: the verdicts it means to give, for comparison.
+/// A server that refuses at random, and otherwise behaves like a correct one. It keeps its verdicts for comparison.
 struct Model {
     dice: Vec<u8>,
     at: usize,
@@ -12,9 +12,9 @@ struct Model {
     mail_ok: bool,
     taken: Vec<usize>,
     meant: Vec<(usize, Outcome)>,
-    /// How many verdicts were meant before each transaction.
+    /// The number of verdicts before each transaction.
     begins: Vec<usize>,
-    /// Recipients of each.
+    /// The number of recipients of each.
     all: Vec<usize>,
 }
 
@@ -128,10 +128,10 @@ proptest! {
             let recipients = dialogue.recipients[..count].iter().enumerate();
             dialogue.client.begin(&dialogue.envelope, recipients, false, 1.0);
             dialogue.act();
-            let mut turns = 0;
+            let mut rounds = 0;
             while !dialogue.client.is_idle() && !dialogue.over {
-                turns += 1;
-                prop_assert!(turns < 100, "no progress");
+                rounds += 1;
+                prop_assert!(rounds < 100, "no progress");
                 let said = std::mem::take(&mut dialogue.said).replace('|', "");
                 let answers = model.hear(&said);
                 for piece in answers.as_bytes().chunks(step) {
@@ -158,10 +158,10 @@ proptest! {
         dialogue.hear(b"220 mx\r\n");
         dialogue.said.clear();
         dialogue.hear(b"250-mx\r\n250 PIPELINING\r\n");
-        let mut turns = 0;
+        let mut rounds = 0;
         while !dialogue.said.is_empty() {
-            turns += 1;
-            prop_assert!(turns < 200, "no progress");
+            rounds += 1;
+            prop_assert!(rounds < 200, "no progress");
             let said = std::mem::take(&mut dialogue.said).replace('|', "");
             for piece in model.hear(&said).as_bytes().chunks(step) {
                 dialogue.hear(piece);
@@ -178,7 +178,7 @@ proptest! {
             prop_assert_eq!(got.len(), mails[number]);
             start = *end;
         }
-        // A connection that ends early leaves the next message without any verdict, for another connection.
+        // After an early end, the next message has no verdict, and another connection may carry it.
         prop_assert_eq!(dialogue.verdicts.len(), start);
         if dialogue.over {
             prop_assert!(dialogue.events.last().is_some_and(|event| event.starts_with("stale ")));

@@ -1,87 +1,30 @@
 //! `AgentLink`, `DeliveryJob`, `JobRecipient`, `JobStatus`: see `postillion_core::delivery` and `ipc::frame`.
 
+mod session;
+
+pub use session::{DeliverySession, Next};
+
 use crate::log::Log;
 use crate::queue::queue_error;
 use postillion_core::clock::wall_now_us;
-use postillion_core::delivery::job::{Delivery, Handover, JobSettings, word};
-use postillion_core::ipc::frame::{self, Frame, FrameReader, JobKind};
-use postillion_core::log;
+use postillion_core::delivery::job::{Handover, JobSettings, word};
+use postillion_core::delivery::link::Link;
+use postillion_core::delivery::work::{Agent, Work};
+use postillion_core::ipc::frame::{self, JobKind};
 use postillion_core::mail::envelope::{BodyType, Ret};
 use postillion_core::mail::reply::Enhanced;
 use postillion_core::mail::status::{Outcome, Status, local_status};
 use postillion_core::mail::stuff::Unstuffer;
-use postillion_core::queue::{self, ContentReader, QueueError, SegmentFiles};
 use pyo3::exceptions::{PyConnectionError, PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Seconds as microseconds; a negative time is none.
-pub fn micros(seconds: f64) -> u64 {
-    (seconds * 1e6) as u64
-}
-
-/// What a process's jobs have in common.
-pub struct Surroundings {
-    /// Where their log lines go.
-    pub log: Arc<log::Log>,
-    /// Where segment paths start.
-    pub queue_directory: PathBuf,
-    settings: JobSettings,
-    files: Mutex<SegmentFiles>,
-}
-
-/// A job that Python and a protocol core work on.
-pub struct Work {
-    delivery: Mutex<Delivery>,
-    /// Log and queue.
-    pub surroundings: Arc<Surroundings>,
-}
-
-impl Work {
-    /// The state, for one call. What a panic left half-done is at worst a recipient that is tried again.
-    pub fn lock(&self) -> MutexGuard<'_, Delivery> {
-        self.delivery.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Work {
-    /// Settle who is open: there is no server to be had.
-    fn fail(&self, status: &Status) {
-        let wall_now_us = wall_now_us();
-        let mut delivery = self.lock();
-        let setup_us = wall_now_us.saturating_sub(delivery.handoff_us());
-        let handover = Handover { relay: "none", conn_use: 0, setup_us, transmission_us: Some(0), wall_now_us };
-        delivery.failed(status, true, &handover, &self.surroundings.log);
-    }
-
-    /// A reader of the message, on a segment that is kept open for the next one. `now`: seconds, monotonic.
-    pub fn open_content(&self, now: f64) -> Result<ContentReader, QueueError> {
-        let delivery = self.lock();
-        let job = delivery.job();
-        let Surroundings { queue_directory, files, .. } = &*self.surroundings;
-        let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
-        let segment = files.open(queue_directory, &job.path, job.locator.segment, now)?;
-        drop(files);
-        ContentReader::of(segment, &job.locator)
-    }
-
-    /// The message in its wire form, checked.
-    fn read_content(&self) -> PyResult<Vec<u8>> {
-        let (path, locator) = {
-            let delivery = self.lock();
-            (delivery.job().path.clone(), delivery.job().locator)
-        };
-        queue::read_content(&self.surroundings.queue_directory, &path, &locator).map_err(queue_error)
-    }
-}
+use std::sync::Arc;
 
 /// The agent's end of its connection to the queue manager.
 #[pyclass(module = "postillion._core.delivery")]
 pub struct AgentLink {
-    reader: FrameReader,
-    surroundings: Arc<Surroundings>,
+    inner: Link,
 }
 
 #[pymethods]
@@ -96,41 +39,30 @@ impl AgentLink {
         soft_bounce: bool,
     ) -> Self {
         let settings = JobSettings { resolution_digits: delay_resolution_digits, long_queue_ids, soft_bounce };
-        let surroundings =
-            Surroundings { log: Arc::clone(&log.inner), queue_directory, settings, files: Mutex::default() };
-        Self { reader: FrameReader::default(), surroundings: Arc::new(surroundings) }
+        Self { inner: Link::new(Agent::new(Arc::clone(&log.inner), queue_directory, settings)) }
     }
 
     fn register<'py>(&mut self, py: Python<'py>, transport: &str, pid: u32, capacity: u32) -> Bound<'py, PyBytes> {
-        self.reader = FrameReader::default();
-        encoded(py, &Frame::Agent { transport: transport.into(), pid, capacity })
+        let mut octets = Vec::new();
+        self.inner.register(transport, pid, capacity, &mut octets);
+        PyBytes::new(py, &octets)
     }
 
     fn receive(&mut self, data: &[u8]) -> PyResult<Vec<DeliveryJob>> {
-        let broken = |error: String| PyConnectionError::new_err(format!("the queue manager sent {error}"));
-        let handoff_us = wall_now_us();
-        self.reader.receive(data);
-        let mut jobs = Vec::new();
-        while let Some(frame) = self.reader.next_frame().map_err(|error| broken(error.to_string()))? {
-            let Frame::Deliver(job) = frame else {
-                return Err(broken("a frame that is no job".into()));
-            };
-            let delivery = Mutex::new(Delivery::new(*job, self.surroundings.settings, handoff_us));
-            let surroundings = Arc::clone(&self.surroundings);
-            jobs.push(DeliveryJob { work: Arc::new(Work { delivery, surroundings }) });
-        }
-        Ok(jobs)
+        let jobs = self.inner.receive(data, wall_now_us());
+        let jobs = jobs.map_err(|error| PyConnectionError::new_err(error.to_string()))?;
+        Ok(jobs.into_iter().map(|work| DeliveryJob { work: Arc::new(work) }).collect())
     }
 
     fn close_idle_files(&self, now: f64) -> usize {
-        self.surroundings.files.lock().unwrap_or_else(PoisonError::into_inner).close_idle(now)
+        self.inner.agent().close_idle_files(now)
     }
 }
 
-/// Work for a delivery agent.
+/// A job for a delivery agent.
 #[pyclass(frozen, module = "postillion._core.delivery")]
 pub struct DeliveryJob {
-    /// The job itself, shared with the protocol core that works on it.
+    /// The job, shared with its session.
     pub work: Arc<Work>,
 }
 
@@ -214,38 +146,32 @@ impl DeliveryJob {
         self.work.lock().job().recipients.iter().map(|inner| JobRecipient { inner: inner.clone() }).collect()
     }
 
-    /// Recipients that are not settled.
     #[getter]
     fn left(&self) -> usize {
         self.work.lock().left()
     }
 
     fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, &self.work.read_content()?))
+        Ok(PyBytes::new(py, &self.work.content().map_err(queue_error)?))
     }
 
     #[pyo3(signature = (eol=b"\n".as_slice()))]
     fn text<'py>(&self, py: Python<'py>, eol: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
-        let mut unstuffer = match eol {
+        let unstuffer = match eol {
             b"\n" => Unstuffer::lf(),
             b"\r\n" => Unstuffer::crlf(),
-            _ => return Err(PyValueError::new_err("a line ends with LF or CRLF")),
+            _ => return Err(PyValueError::new_err("eol is neither LF nor CRLF")),
         };
-        let wire = self.work.read_content()?;
-        let mut text = Vec::with_capacity(wire.len());
-        unstuffer.feed(&wire, &mut text);
-        unstuffer.finish(&mut text);
-        Ok(PyBytes::new(py, &text))
+        Ok(PyBytes::new(py, &self.work.text(unstuffer).map_err(queue_error)?))
     }
 
     fn fail(&self, dsn: &str, text: &str) -> PyResult<()> {
-        self.work.fail(&local_status(enhanced(dsn)?, text));
+        self.work.fail(&local_status(enhanced(dsn)?, text), wall_now_us());
         Ok(())
     }
 
     fn fail_as_heard(&self, dsn: &str, text: &str) -> PyResult<()> {
-        let heard = self.work.lock().last_heard().cloned();
-        self.work.fail(&heard.unwrap_or(local_status(enhanced(dsn)?, text)));
+        self.work.fail_as_heard(local_status(enhanced(dsn)?, text), wall_now_us());
         Ok(())
     }
 
@@ -257,7 +183,7 @@ impl DeliveryJob {
         index, outcome, dsn, text, *, relay="none", remote=None, setup_s=0.0, transmission_s=None, conn_use=0,
         address=None
     ))]
-    #[allow(clippy::too_many_arguments, reason = "each is a field of the log line, given by name")]
+    #[allow(clippy::too_many_arguments, reason = "each is a field of the log line, passed by name")]
     fn status(
         &self,
         index: u32,
@@ -282,7 +208,7 @@ impl DeliveryJob {
         let mut delivery = self.work.lock();
         let no_such = || PyIndexError::new_err(format!("the job has no recipient {index}"));
         let position = delivery.position(index).ok_or_else(no_such)?;
-        Ok(delivery.settle_as(position, address, status, &handover, &self.work.surroundings.log))
+        Ok(delivery.finish_as(position, address, status, &handover, self.work.log()))
     }
 
     #[pyo3(signature = (index, address, outcome, dsn, text, *, relay="none"))]
@@ -292,26 +218,19 @@ impl DeliveryJob {
         let delivery = self.work.lock();
         let no_such = || PyIndexError::new_err(format!("the job has no recipient {index}"));
         let position = delivery.position(index).ok_or_else(no_such)?;
-        delivery.note(position, Some(address), &status, &handover, &self.work.surroundings.log);
+        delivery.note(position, Some(address), &status, &handover, self.work.log());
         Ok(())
     }
 
     fn site_failed(&self, dsn: &str, text: &str) -> PyResult<()> {
-        let dsn = enhanced(dsn)?;
-        let outcome = postillion_core::mail::status::outcome_of(dsn);
-        self.work.lock().site_failed(Status { outcome, dsn, text: text.into(), remote: None });
+        self.work.lock().site_failed(local_status(enhanced(dsn)?, text));
         Ok(())
     }
 
     fn result<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let delivery = self.work.lock();
-        let mut bytes = Vec::new();
-        if !delivery.delivered().is_empty() {
-            let recipients = delivery.delivered().to_vec();
-            Frame::Delivered { job: delivery.job().job, recipients }.encode(&mut bytes);
-        }
-        Frame::Result(delivery.result()).encode(&mut bytes);
-        PyBytes::new(py, &bytes)
+        let mut octets = Vec::new();
+        self.work.lock().encode_result(&mut octets);
+        PyBytes::new(py, &octets)
     }
 }
 
@@ -354,7 +273,7 @@ impl JobRecipient {
     }
 }
 
-/// How a recipient fared, for a job that reports it.
+/// The status of a recipient, in a job that reports it.
 #[pyclass(frozen, module = "postillion._core.delivery")]
 pub struct JobStatus {
     inner: Status,
@@ -383,15 +302,14 @@ impl JobStatus {
     }
 }
 
-fn encoded<'py>(py: Python<'py>, frame: &Frame) -> Bound<'py, PyBytes> {
-    let mut bytes = Vec::new();
-    frame.encode(&mut bytes);
-    PyBytes::new(py, &bytes)
+/// Seconds as microseconds; a negative time is 0.
+fn micros(seconds: f64) -> u64 {
+    (seconds * 1e6) as u64
 }
 
-/// An enhanced status code from its text.
-pub fn enhanced(dsn: &str) -> PyResult<Enhanced> {
-    dsn.parse().map_err(|_| PyValueError::new_err(format!("{dsn:?} is no enhanced status code")))
+/// Parse an enhanced status code.
+fn enhanced(dsn: &str) -> PyResult<Enhanced> {
+    dsn.parse().map_err(|_| PyValueError::new_err(format!("{dsn:?} is not an enhanced status code")))
 }
 
 fn status_of(outcome: &str, dsn: &str, text: &str, remote: Option<&str>) -> PyResult<Status> {
@@ -399,7 +317,7 @@ fn status_of(outcome: &str, dsn: &str, text: &str, remote: Option<&str>) -> PyRe
         "sent" => Outcome::Sent,
         "deferred" => Outcome::Deferred,
         "bounced" => Outcome::Bounced,
-        _ => return Err(PyValueError::new_err(format!("no outcome is called {outcome:?}"))),
+        _ => return Err(PyValueError::new_err(format!("unknown outcome {outcome:?}"))),
     };
     Ok(Status { outcome, dsn: enhanced(dsn)?, text: text.into(), remote: remote.map(Into::into) })
 }

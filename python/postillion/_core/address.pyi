@@ -1,0 +1,60 @@
+"""Addresses: their syntax, extensions, routing local parts and search keys, by one site's rules."""
+
+from typing import final
+
+__all__ = ["AddressRules", "canonical", "quote"]
+
+@final
+class AddressRules:
+    """A site's rules for addresses, by Postfix's parameter names (postconf(5))."""
+
+    def __new__(
+        cls,
+        *,
+        recipient_delimiter: str = "",
+        owner_request_special: bool = True,
+        double_bounce_sender: str = "double-bounce",
+        allow_min_user: bool = False,
+        resolve_numeric_domain: bool = False,
+        swap_bangpath: bool = True,
+        allow_percent_hack: bool = True,
+    ) -> AddressRules: ...
+    def allows(self, address: str) -> bool:
+        """Return whether mail may have this address: `local@domain` or a bare local part."""
+
+    def split(self, address: str) -> tuple[str, str]:
+        """Return the local part without quotes, and the domain as `domain` returns it, empty without one.
+
+        The last `@` outside quotes separates them.
+        """
+
+    def domain(self, domain: str) -> str:
+        """Return a domain in lower case and without a dot at its end.
+
+        An IPv4 address becomes a literal under `resolve_numeric_domain`.
+        """
+
+    def extension(self, local: str) -> tuple[str, str, str] | None:
+        """Return user, delimiter and extension of a local part without quotes; None without an extension.
+
+        The extension of `user+` is empty. `owner-list`, `list-request`, mailer-daemon, postmaster and the double
+        bounce sender are not split.
+        """
+
+    def onward(self, local: str) -> tuple[str, str] | None:
+        """Return the (local part, domain) to which a local part at a domain of ours routes; None when it ends here.
+
+        `user@far`, `far!user` and `user%far` route on (RFC 5321 appendix C).
+        """
+
+    def recipient_keys(self, local: str, domain: str, *, is_local: bool) -> list[str]:
+        """Return the search keys of tables that list recipients, in lower case and in order."""
+
+    def transport_keys(self, local: str, domain: str) -> list[str]:
+        """Return the search keys of transport(5), in lower case and in order."""
+
+def canonical(address: str) -> str | None:
+    """Return the one written form of an address; None for a text that is no address (RFC 5321 §4.1.2)."""
+
+def quote(local: str) -> str:
+    """Return a local part with quotes if it needs them (RFC 5321 §4.1.2)."""

@@ -1,0 +1,90 @@
+"""The language of restriction lists: words of main.cf to steps, once, when the program starts.
+
+A word is a row's name, with an argument behind it where the row has one. Upper and lower case are the same. A word that
+no row can answer is refused with file and line: to skip it would let in mail that the site refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from postillion.config import Config, ConfigError
+from postillion.restrictions.question import Outcome, Question
+from postillion.restrictions.rows import RELAY_CONTROL, ROWS, UNCONDITIONAL, Argument, Reads, Row
+from postillion.smtpd.checks import Rule, Verdict
+
+
+class Step(NamedTuple):
+    """A restriction of a list, ready to be asked."""
+
+    function: Callable[[Question], Outcome]
+    reads: Reads
+    rule: Rule
+    accepts: Verdict
+
+
+def steps(config: Config, parameter: str, warn: Callable[[str], None]) -> list[Step]:
+    """Return a list's steps. Raises `ConfigError` for a word that nothing can answer."""
+    found = []
+    ended = ""
+    for name, row in _rows(config, parameter):
+        if row.function is None:
+            raise _refused(config, parameter, name, row)
+        if ended:
+            warn(f'{parameter}: restriction "{name}" after "{ended}" is ignored')
+        elif row.name in UNCONDITIONAL:
+            ended = name
+        found.append(_step(row, Rule.of(config, parameter, row.name)))
+    return found
+
+
+def step(config: Config, parameter: str, restriction: str) -> Step:
+    """Return the step that a yes-or-no parameter stands for, such as smtpd_reject_unlisted_recipient."""
+    row = ROWS[restriction]
+    return _step(row, Rule.of(config, parameter))
+
+
+def require_relay_control(config: Config) -> None:
+    """Raise `ConfigError` if neither the relay nor the recipient list refuses strangers' mail to other sites."""
+    named = config.items("smtpd_relay_restrictions") + config.items("smtpd_recipient_restrictions")
+    if not any(word.lower() in RELAY_CONTROL for word in named):
+        problem = "smtpd_relay_restrictions and smtpd_recipient_restrictions would relay mail for everybody"
+        raise config.error("smtpd_relay_restrictions", problem, f"add one of: {', '.join(RELAY_CONTROL)}")
+
+
+def _step(row: Row, rule: Rule) -> Step:
+    assert row.function is not None
+    return Step(row.function, row.reads, rule, Verdict(rule=rule))
+
+
+def _rows(config: Config, parameter: str) -> Iterator[tuple[str, Row]]:
+    """Yield each restriction as it is written, with its row; an argument is passed over."""
+    words = iter(config.items(parameter))
+    for word in words:
+        row = ROWS.get(word.lower())
+        if row is None:
+            raise _unknown(config, parameter, word)
+        if row.argument not in (Argument.NONE, Argument.RESTRICTION) and next(words, None) is None:
+            problem = f'{parameter}: "{word}" must be followed by a {row.argument.value}'
+            raise config.error(parameter, problem, f"write {word} {row.argument.value}")
+        yield word, row
+
+
+def _refused(config: Config, parameter: str, word: str, row: Row) -> ConfigError:
+    if row.instead:
+        problem, fix = "is a restriction that Postfix has no more", f"use {row.instead}"
+    else:
+        problem, fix = "is not supported yet", "remove it, or keep Postfix for this service"
+    return config.error(parameter, f'{parameter}: "{word}" {problem}', fix)
+
+
+def _unknown(config: Config, parameter: str, word: str) -> ConfigError:
+    if ":" in word:
+        problem, fix = "is not supported yet", "remove it, or keep Postfix for this service"
+    elif word in config.items("smtpd_restriction_classes"):
+        problem, fix = "is a restriction class, not supported yet", "write its restrictions out"
+    else:
+        known = " ".join(sorted(row.name for row in ROWS.values() if row.function is not None))
+        problem, fix = "is no restriction", f"known are: {known}"
+    return config.error(parameter, f'{parameter}: "{word}" {problem}', fix)

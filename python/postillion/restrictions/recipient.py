@@ -1,0 +1,53 @@
+"""Restrictions about the address in RCPT TO: relay control, and recipients that do not exist."""
+
+from __future__ import annotations
+
+from postillion.address.classes import FINAL, Class
+from postillion.restrictions.names import has_full_domain
+from postillion.restrictions.question import OK, Outcome, Question
+from postillion.smtpd.reply import Reply
+
+
+def permit_auth_destination(question: Question) -> Outcome:
+    """Accept a recipient that this site delivers or relays for."""
+    return OK if _is_ours(question) else None
+
+
+def reject_unauth_destination(question: Question) -> Outcome:
+    """Refuse any other recipient (relay_domains_reject_code)."""
+    return None if _is_ours(question) else _relay_denied(question, question.site.codes["relay_domains_reject_code"])
+
+
+def defer_unauth_destination(question: Question) -> Outcome:
+    """Refuse any other recipient for now."""
+    return None if _is_ours(question) else _relay_denied(question, 454)
+
+
+def reject_unlisted_recipient(question: Question) -> Outcome:
+    """Refuse a recipient that its class of addresses does not list (unknown_local_recipient_reject_code)."""
+    missing = question.site.known_users.missing_from(question.destination)
+    if missing is None:
+        return None
+    code, table = missing
+    question.about("recipient")
+    return question.rejected(code, f"{code // 100}.1.1", f"User unknown{table}")
+
+
+def reject_non_fqdn_recipient(question: Question) -> Outcome:
+    """Refuse a recipient without a full domain (non_fqdn_reject_code)."""
+    if has_full_domain(question.recipient):
+        return None
+    question.about("recipient")
+    return question.rejected(question.site.codes["non_fqdn_reject_code"], "5.5.2", "need fully-qualified address")
+
+
+def _is_ours(question: Question) -> bool:
+    """Whether this site delivers or relays for the destination, whoever asks."""
+    destination = question.destination
+    if destination.routed:
+        return False
+    return destination.kind in FINAL or destination.kind is Class.RELAY
+
+
+def _relay_denied(question: Question, code: int) -> Reply:
+    return Reply(code, f"{code // 100}.7.1", f"<{question.recipient}>: Relay access denied")

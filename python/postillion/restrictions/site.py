@@ -1,0 +1,33 @@
+"""The site as restrictions see it: networks, destinations, users and reply codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from postillion.address.destination import Destinations
+from postillion.config import Config
+from postillion.restrictions.known_users import KnownUsers
+from postillion.tables.lists import NetworkList
+
+REPLY_CODES: Final = (
+    "reject_code",
+    "defer_code",
+    "relay_domains_reject_code",
+    "non_fqdn_reject_code",
+    "invalid_hostname_reject_code",
+    "unknown_client_reject_code",
+    "multi_recipient_bounce_reject_code",
+)
+
+
+class Site:
+    """A site's answers. `codes`: the reply codes that main.cf can change, by parameter."""
+
+    def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
+        """Open the lists and tables. Raises `ConfigError` and `TableTypeError`."""
+        self.destinations = Destinations(config)
+        self.mynetworks = NetworkList("mynetworks", config)
+        self.own_addresses = self.destinations.classes.own_addresses
+        self.known_users = KnownUsers(config, warn)
+        self.codes = {name: config.number(name) for name in REPLY_CODES}

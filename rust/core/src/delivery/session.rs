@@ -1,0 +1,355 @@
+//! One connection to a server: the SMTP client, the job in progress, and the job that follows it.
+//!
+//! Octets and the time go in; octets, statuses of recipients and `Next` come out. A session owns no socket and no
+//! clock: `now` is seconds on the monotonic clock, `wall_now_us` microseconds since 1970. It reads the message from the
+//! queue.
+//!
+//! ```text
+//! deliver, receive, lost, timeout, send_body, next  ->  Next
+//! take_output                                       ->  octets for the server
+//! deadline                                          ->  when to call timeout
+//! ```
+//!
+//! Recipients without a status after `Finished`, `Closed` or `Stale` need another server. A job that follows is
+//! unchanged when the job before it ends with one of these.
+
+use super::job::{Delivery, Handover};
+use super::work::Work;
+use crate::mail::reply::Enhanced;
+use crate::mail::status::{Status, local_status};
+use crate::queue::{ContentReader, QueueError};
+use crate::smtp::client::transaction::needs_smtputf8;
+use crate::smtp::client::{Client, ClientSettings, Event, Peer};
+use std::fmt;
+use std::sync::Arc;
+
+/// Maximum octets of a message in memory. A smaller message is one piece.
+pub const PIECE_OCTETS: u64 = 256 * 1024;
+/// X.3.0: an error of the mail system itself (RFC 3463 §3.4).
+const UNREADABLE: Enhanced = Enhanced { class: 4, subject: 3, detail: 0 };
+
+/// The driver's next step, after it wrote `take_output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Wait for the server, at most until `deadline`.
+    More,
+    /// Call `send_body` when the output is written: a large message has another piece.
+    Sending,
+    /// Report the job, then call `next`: the job is done with this server, and the job that followed is in progress.
+    Followed,
+    /// Report the job: it is done with this server. The connection accepts another one.
+    Finished,
+    /// Close the connection and report the job: it is done with this server.
+    Closed,
+    /// Close the connection and deliver the job on another one: the server had closed this one while it was idle.
+    Stale,
+}
+
+/// The session accepts no job at this point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAccepted {
+    /// The session has a job.
+    Busy,
+    /// The session has no job to follow, or another one follows it.
+    CannotFollow,
+}
+
+/// A job on a session.
+#[derive(Debug)]
+pub struct Assignment {
+    work: Arc<Work>,
+    last_address: bool,
+    last_session: bool,
+    /// When its commands were sent; `None` before.
+    begun_us: Option<u64>,
+    /// The number of its transaction on the connection, counted from 1.
+    conn_use: u32,
+}
+
+/// One connection, and the jobs on it.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    current: Option<Assignment>,
+    /// The next job. With `begun_us`, its commands are sent.
+    follower: Option<Assignment>,
+    /// The part of the message that is not sent.
+    content: Option<ContentReader>,
+}
+
+impl Assignment {
+    /// `last_address`, `last_session`: no other server is left when this one fails before or after the handshake, so a
+    /// soft status is final.
+    pub fn new(work: Arc<Work>, last_address: bool, last_session: bool) -> Self {
+        Self { work, last_address, last_session, begun_us: None, conn_use: 0 }
+    }
+}
+
+impl Session {
+    /// Create the session of a new connection. The server speaks first.
+    pub fn new(settings: Arc<ClientSettings>, peer: Peer, now: f64) -> Self {
+        Self { client: Client::new(settings, peer, now), current: None, follower: None, content: None }
+    }
+
+    /// Deliver a job, now or after the handshake. Without `keep`, QUIT may follow the final dot at once.
+    pub fn deliver(
+        &mut self,
+        assignment: Assignment,
+        keep: bool,
+        now: f64,
+        wall_now_us: u64,
+    ) -> Result<Next, NotAccepted> {
+        if self.current.is_some() {
+            return Err(NotAccepted::Busy);
+        }
+        self.client.set_last_transaction(!keep);
+        self.current = Some(assignment);
+        if self.client.is_idle() {
+            self.begin(now, wall_now_us);
+        }
+        Ok(self.next(now, wall_now_us))
+    }
+
+    /// Return whether `follow` is possible and useful: no other job follows, the client expects to save time, and no
+    /// large message is being sent.
+    pub fn may_follow(&self, now: f64) -> bool {
+        let free = self.current.is_some() && self.follower.is_none() && self.content.is_none();
+        free && self.client.gains_by_going_ahead(now)
+    }
+
+    /// Deliver a job after the one in progress. Its commands are sent with the end of the message before it, or now.
+    pub fn follow(&mut self, assignment: Assignment, wall_now_us: u64) -> Result<(), NotAccepted> {
+        if self.current.is_none() || self.follower.is_some() {
+            return Err(NotAccepted::CannotFollow);
+        }
+        self.follower = Some(assignment);
+        self.begin_ahead(wall_now_us);
+        Ok(())
+    }
+
+    /// Drop the job that follows. If its commands are sent, the connection ends with the job in progress.
+    pub fn withdraw(&mut self) {
+        if self.follower.take().is_some_and(|follower| follower.begun_us.is_some()) {
+            self.client.abandon_ahead();
+        }
+    }
+
+    /// Receive octets from the server, in any split.
+    pub fn receive(&mut self, octets: &[u8], now: f64, wall_now_us: u64) -> Next {
+        self.client.receive(octets, now);
+        self.next(now, wall_now_us)
+    }
+
+    /// Note that the server closed the connection, or that it broke.
+    pub fn lost(&mut self, now: f64, wall_now_us: u64) -> Next {
+        self.client.lost();
+        self.next(now, wall_now_us)
+    }
+
+    /// End the dialogue when `deadline` has passed.
+    pub fn timeout(&mut self, now: f64, wall_now_us: u64) -> Next {
+        self.client.timeout(now);
+        self.next(now, wall_now_us)
+    }
+
+    /// Put the next piece of a large message into the output.
+    pub fn send_body(&mut self, now: f64, wall_now_us: u64) -> Next {
+        self.send_piece(now, wall_now_us);
+        self.next(now, wall_now_us)
+    }
+
+    /// Note that the server accepted octets of earlier output: a message may take longer.
+    pub fn progressed(&mut self, octets: usize, now: f64) {
+        self.client.progressed(octets, now);
+    }
+
+    /// Send QUIT. Write `take_output` and close.
+    pub fn quit(&mut self) {
+        self.client.quit();
+    }
+
+    /// Handle the client's events up to the end of a job, and return the driver's next step.
+    pub fn next(&mut self, now: f64, wall_now_us: u64) -> Next {
+        while let Some(event) = self.client.next_event() {
+            match event {
+                Event::Ready => self.begin(now, wall_now_us),
+                Event::Body => self.open_content(now, wall_now_us),
+                Event::Recipient { position, status } => self.apply(position, status, wall_now_us),
+                Event::Finished { reusable } => return self.finished(reusable, now, wall_now_us),
+                Event::Failed { status, stale, elsewhere } => {
+                    return self.failed(&status, stale, elsewhere, wall_now_us);
+                }
+                Event::Warning(text) => {
+                    if let Some(assignment) = &self.current {
+                        assignment.work.log().warning(format_args!("{text}"));
+                    }
+                }
+            }
+        }
+        if self.is_sending() { Next::Sending } else { Next::More }
+    }
+
+    /// Return the octets for the server since the last call: one write.
+    pub fn take_output(&mut self) -> Option<Vec<u8>> {
+        self.client.take_output()
+    }
+
+    /// Return when to call `timeout`; `None` while the session waits for nothing.
+    pub fn deadline(&self) -> Option<f64> {
+        self.client.deadline()
+    }
+
+    /// Return whether a large message has another piece: call `send_body` when the output is written.
+    pub fn is_sending(&self) -> bool {
+        self.content.is_some()
+    }
+
+    /// Return the number of transactions, with the one in progress.
+    pub fn transactions(&self) -> u32 {
+        self.client.transactions()
+    }
+
+    // The start of a job.
+
+    fn begin(&mut self, now: f64, wall_now_us: u64) {
+        let Some(assignment) = &mut self.current else { return };
+        assignment.begun_us = Some(wall_now_us);
+        assignment.conn_use = self.client.transactions() + 1;
+        // Without SMTPUTF8 on the server, the header decides whether the message needs it.
+        let asks = assignment.work.lock().job().envelope.smtputf8 && !self.client.offered().smtputf8;
+        let header = asks.then(|| {
+            let reader = assignment.work.open_content(now);
+            // A header block is smaller. An unreadable message is reported when its body is due.
+            reader.and_then(|mut reader| reader.piece(PIECE_OCTETS)).unwrap_or_default()
+        });
+        let delivery = assignment.work.lock();
+        let envelope = &delivery.job().envelope;
+        let needs_smtputf8 = header.is_some_and(|header| {
+            let addresses = delivery.open_recipients().map(|(_, recipient)| &*recipient.address);
+            needs_smtputf8(envelope, addresses, &header)
+        });
+        self.client.begin(envelope, delivery.open_recipients(), needs_smtputf8, now);
+    }
+
+    /// Send the commands of the job that follows, if the message before it is sent.
+    fn begin_ahead(&mut self, wall_now_us: u64) {
+        let Some(follower) = self.follower.as_mut().filter(|follower| follower.begun_us.is_none()) else { return };
+        if !self.client.may_begin_ahead() {
+            return;
+        }
+        let delivery = follower.work.lock();
+        if self.client.begin_ahead(&delivery.job().envelope, delivery.open_recipients()) {
+            follower.begun_us = Some(wall_now_us);
+            follower.conn_use = self.client.transactions() + 1;
+        }
+    }
+
+    // The message.
+
+    fn open_content(&mut self, now: f64, wall_now_us: u64) {
+        let Some(assignment) = &self.current else { return };
+        match assignment.work.open_content(now) {
+            Ok(reader) => {
+                self.content = Some(reader);
+                self.send_piece(now, wall_now_us);
+            }
+            Err(error) => self.unreadable(&error, wall_now_us),
+        }
+    }
+
+    fn send_piece(&mut self, now: f64, wall_now_us: u64) {
+        let Some(reader) = &mut self.content else { return };
+        match reader.piece(PIECE_OCTETS) {
+            Ok(piece) => {
+                let last = reader.left_octets() == 0;
+                self.client.body(piece, last, now);
+                if last {
+                    self.content = None;
+                    self.begin_ahead(wall_now_us);
+                }
+            }
+            Err(error) => self.unreadable(&error, wall_now_us),
+        }
+    }
+
+    /// The content is not what was committed. Defer the recipients and end the connection: the server must not see the
+    /// end of such a message.
+    fn unreadable(&mut self, error: &QueueError, wall_now_us: u64) {
+        self.content = None;
+        if let Some(assignment) = self.current.take() {
+            let log = assignment.work.log();
+            let mut delivery = assignment.work.lock();
+            log.warning(format_args!("{}: {error}", delivery.queue_id()));
+            let status = local_status(UNREADABLE, "unreadable mail queue entry");
+            let handover = self.handover(&assignment, &delivery, wall_now_us);
+            for position in delivery.open().collect::<Vec<_>>() {
+                delivery.finish(position, status.clone(), &handover, log);
+            }
+        }
+        self.client.lost();
+    }
+
+    // The end of a job.
+
+    fn apply(&self, position: usize, status: Status, wall_now_us: u64) {
+        let Some(assignment) = &self.current else { return };
+        let mut delivery = assignment.work.lock();
+        delivery.next_hop_reports(self.client.offered().dsn);
+        let handover = self.handover(assignment, &delivery, wall_now_us);
+        delivery.apply(position, status, assignment.last_session, &handover, assignment.work.log());
+    }
+
+    fn finished(&mut self, reusable: bool, now: f64, wall_now_us: u64) -> Next {
+        self.content = None;
+        if let Some(assignment) = self.current.take() {
+            assignment.work.lock().session_completed();
+        }
+        self.current = self.follower.take().filter(|_| reusable);
+        let Some(follower) = &self.current else {
+            return if reusable { Next::Finished } else { Next::Closed };
+        };
+        // The client's next events concern the follower. With its commands sent, all of its replies may be among them.
+        if follower.begun_us.is_none() {
+            self.begin(now, wall_now_us);
+        }
+        Next::Followed
+    }
+
+    fn failed(&mut self, status: &Status, stale: bool, elsewhere: bool, wall_now_us: u64) -> Next {
+        self.content = None;
+        self.follower = None;
+        let Some(assignment) = self.current.take().filter(|_| !stale) else {
+            return if stale { Next::Stale } else { Next::Closed };
+        };
+        let last = if assignment.begun_us.is_some() { assignment.last_session } else { assignment.last_address };
+        let mut delivery = assignment.work.lock();
+        if elsewhere && !last {
+            delivery.heard(status.clone(), assignment.work.log());
+        } else {
+            let handover = self.handover(&assignment, &delivery, wall_now_us);
+            delivery.failed(status, last, &handover, assignment.work.log());
+        }
+        Next::Closed
+    }
+
+    /// Return the fields of a log line. Setup ends when MAIL is sent; before that, it ends now.
+    fn handover(&self, assignment: &Assignment, delivery: &Delivery, wall_now_us: u64) -> Handover<'_> {
+        let begun_us = assignment.begun_us.unwrap_or(wall_now_us);
+        Handover {
+            relay: &self.client.peer().name_address_port,
+            conn_use: assignment.conn_use,
+            setup_us: begun_us.saturating_sub(delivery.handoff_us()),
+            transmission_us: Some(wall_now_us.saturating_sub(begun_us)),
+            wall_now_us,
+        }
+    }
+}
+
+impl fmt::Display for NotAccepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Busy => "the session has a job",
+            Self::CannotFollow => "the session has no job to follow, or another one follows it",
+        })
+    }
+}

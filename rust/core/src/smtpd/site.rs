@@ -1,0 +1,69 @@
+//! The settings that all sessions of a process share, and the client of one session.
+
+use crate::cleanup::settings::CleanupSettings;
+use crate::log::Log;
+use crate::queue::Appender;
+use crate::smtp::server::config::ServerConfig;
+use crate::smtpd::flow::Flow;
+use std::sync::Arc;
+
+/// The settings of all sessions.
+pub struct Site {
+    /// The parameters of the dialogue.
+    pub server: Arc<ServerConfig>,
+    /// `$mail_name`, for the Received header.
+    pub mail_name: Box<str>,
+    /// `smtpd_client_port_logging`
+    pub log_client_port: bool,
+    /// `smtpd_sasl_authenticated_header`
+    pub names_users: bool,
+    /// `local_header_rewrite_clients` has `permit_sasl_authenticated`.
+    pub rewrites_for_users: bool,
+    /// DATA is a question to the owner (`smtpd_data_restrictions`).
+    pub asks_data: bool,
+    /// A whole message is a question to the owner before it is stored.
+    pub asks_content: bool,
+    /// The log of the program.
+    pub log: Arc<Log>,
+    /// The parameters of cleanup.
+    pub cleanup: Arc<CleanupSettings>,
+    /// The journal takes the messages; `None` for a stand-alone session, whose owner takes them.
+    pub journal: Option<Arc<dyn Appender>>,
+    /// Whether new messages wait for the queue manager.
+    pub flow: Flow,
+    /// The date of messages, in microseconds since 1970.
+    pub wall_clock: fn() -> u64,
+}
+
+/// The client of a session.
+#[derive(Debug, Clone, Default)]
+pub struct Client {
+    /// Its name, or `unknown`.
+    pub name: Box<str>,
+    /// Its name by reverse lookup alone, unverified, or `unknown`.
+    pub reverse_name: Box<str>,
+    /// Its address, without brackets.
+    pub address: Box<str>,
+    /// Its port.
+    pub port: u16,
+    /// `local_header_rewrite_clients` names it: its headers are completed as for local mail.
+    pub rewrites_headers: bool,
+    /// `smtpd_forbid_bare_newline_exclusions` names it.
+    pub bare_newline_spared: bool,
+}
+
+impl Client {
+    /// `name[address]`, as log lines call it; with `:port` if the site wants it.
+    pub fn log_name(&self, with_port: bool) -> String {
+        if with_port {
+            format!("{}[{}]:{}", self.name, self.address, self.port)
+        } else {
+            format!("{}[{}]", self.name, self.address)
+        }
+    }
+
+    /// The address as in a domain literal (RFC 5321 §4.1.3).
+    pub fn literal(&self) -> String {
+        if self.address.contains(':') { format!("IPv6:{}", self.address) } else { self.address.to_string() }
+    }
+}
