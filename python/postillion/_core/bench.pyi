@@ -21,7 +21,7 @@ class _Times(TypedDict):
 class _Counts(TypedDict):
     """Counts of a bench. `replies` by command: greeting, EHLO, MAIL ... end of data, QUIT.
 
-    `message`: time until the 250 to the final dot. With a rate it begins by the clock, whether a session is free or not.
+    `message`: time until the 250 to the final dot. With a rate it begins by the clock, also while no session is free.
     `delivery`: time from the first octet sent until the sink accepts the message; both ends must have the same clock.
     """
 
@@ -44,9 +44,9 @@ class BenchSource:
     """Clients that load a server: `sessions` at a time, times in seconds, sizes in octets.
 
     `messages` None: until `stop`. `reuse`: messages of a connection, 0 for no limit. `octets` of the messages and
-    `domains` of the recipients are used in turn. `rate`: messages per second that begin by the clock, at most `sessions`
-    at a time. Over `ramp_s` the clients begin one by one, or the rate grows. Raises `ValueError` for an impossible load,
-    `OSError` when the server cannot be reached.
+    `domains` of the recipients are used in turn. `rate`: messages per second that begin by the clock, at most
+    `sessions` at a time. Over `ramp_s` the clients begin one by one, or the rate grows. Raises `ValueError` for an
+    impossible load, `OSError` when the server cannot be reached.
     """
 
     def __new__(

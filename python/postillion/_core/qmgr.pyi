@@ -16,8 +16,8 @@ class QueueManager:
     `ValueError` for an unknown setting. `settings`: Postfix's names; times in seconds.
 
     A poll is: `receive` for new bytes, `tick`, `next_event` until it is None, `outputs`. The next poll is due at
-    `deadline`, or when bytes come. The caller numbers the clients. `piecemeal`: the queue is read during the next polls,
-    so that clients are served and mail goes out meanwhile; otherwise before the constructor returns.
+    `deadline`, or when bytes come. The caller numbers the clients. `piecemeal`: the queue is read during the next
+    polls, so that clients are served and mail goes out meanwhile; otherwise before the constructor returns.
     """
 
     def __new__(

@@ -35,24 +35,24 @@ pub struct Options {
     pub messages: u64,
     /// Destinations; the k-th gets a share of 1/k.
     pub destinations: u64,
-    /// Over which the messages arrive evenly.
+    /// Time over which the messages arrive evenly.
     pub seconds: u64,
     /// Recipients of the list; 0: there is none.
     pub list: u64,
-    /// When the list arrives.
+    /// Arrival of the list.
     pub list_at_s: u64,
-    /// Jobs that the smtp agents take together.
+    /// Concurrent deliveries of all smtp agents.
     pub capacity: u32,
-    /// Mean time of a job at a slow destination.
+    /// Mean time of a delivery at a slow destination.
     pub slow_ms: u64,
     /// No destination is dead, slow or greylisting.
     pub healthy: bool,
 }
 
-/// How a destination behaves.
+/// The behaviour of a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// Takes 20 to 220 ms a job.
+    /// A delivery takes 20 to 220 ms.
     Well,
     /// Takes long.
     Slow,
@@ -115,7 +115,7 @@ impl Traffic {
         u64::from(self.first_recipient[self.messages() as usize])
     }
 
-    /// Is it the list's message?
+    /// Return whether a message is the list.
     pub fn is_list(&self, n: u64) -> bool {
         n == self.options.messages
     }
@@ -146,7 +146,7 @@ impl Traffic {
         before.chain(list).chain(after).map(|n| (self.arrives_us(n), n))
     }
 
-    /// When a message arrives, in microseconds of the simulation.
+    /// Return the arrival of a message, in microseconds of the simulation.
     pub fn arrives_us(&self, n: u64) -> u64 {
         if self.is_list(n) {
             return self.options.list_at_s * SECOND_US;
@@ -188,7 +188,7 @@ impl Traffic {
         id.usec() - START_US
     }
 
-    /// How a destination behaves. Each kind has large and small destinations.
+    /// The behaviour of a destination. Each kind has large and small destinations.
     pub fn fate(&self, destination: u64) -> Fate {
         match (destination % 100, destination % 50, destination % 20) {
             _ if self.options.healthy => Fate::Well,
@@ -200,7 +200,7 @@ impl Traffic {
         }
     }
 
-    /// Is it dead at this moment?
+    /// Return whether it is dead at this moment.
     pub fn unreachable(&self, destination: u64, at_us: u64) -> bool {
         match self.fate(destination) {
             Fate::Dead => true,
@@ -209,8 +209,8 @@ impl Traffic {
         }
     }
 
-    /// How long a job takes that begins now.
-    pub fn takes_us(&self, destination: u64, recipients: usize, job: u64, at_us: u64) -> u64 {
+    /// Return the time of a delivery that begins now.
+    pub fn takes_us(&self, destination: u64, recipients: usize, delivery: u64, at_us: u64) -> u64 {
         if self.unreachable(destination, at_us) {
             return CONNECT_TIMEOUT_US;
         }
@@ -219,7 +219,7 @@ impl Traffic {
             _ => 20_000 + self.draw(4, destination) % 200_000,
         };
         // Pareto's distribution with exponent 2: mostly half the mean, sometimes many times it.
-        let unit = self.unit(5, job).max(1e-4);
+        let unit = self.unit(5, delivery).max(1e-4);
         (mean_us as f64 * 0.5 / unit.sqrt()) as u64 + recipients as u64 * RECIPIENT_US
     }
 

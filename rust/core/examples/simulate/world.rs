@@ -1,7 +1,7 @@
 //! The world around the scheduler on a virtual clock: agents, a resolver, a heap of what happens next.
 //!
-//! Every step checks what must hold: no agent, destination or job above its limit, nobody in two jobs, nobody asked for
-//! again who is done; and at the end that every recipient had its mail or the sender a report.
+//! Every step checks what must hold: no agent, destination or delivery above its limit, no recipient in two deliveries or
+//! delivered again; and at the end that every recipient had its mail or the sender a report.
 
 use crate::figures::Figures;
 use crate::traffic::{START_US, Traffic, Verdict, mix};
@@ -21,7 +21,7 @@ use std::collections::{BinaryHeap, HashMap};
 const MONO_US: u64 = 1_000_000_000;
 /// Agents of the smtp transport; they share its capacity.
 const SMTP_AGENTS: u32 = 4;
-/// Reports under way at a time, and what one takes.
+/// Maximum number of concurrent reports, and the time of one.
 const BOUNCE_CAPACITY: u32 = 20;
 const BOUNCE_US: u64 = 5_000;
 /// Interval between two samples of the figures.
@@ -47,7 +47,7 @@ impl Bits {
     }
 }
 
-/// A job under way.
+/// A delivery under way.
 struct Flight {
     job: Job,
     agent: u32,
@@ -62,14 +62,14 @@ pub struct World<'a> {
     transport: TransportSettings,
     at_us: u64,
     flights: HashMap<u64, Flight>,
-    /// When which job ends.
+    /// Ends of deliveries.
     ends: BinaryHeap<Reverse<(u64, u64)>>,
     agents: HashMap<u32, (u32, u32)>,
     busy: Vec<u32>,
     flying: Bits,
     sent: Bits,
     reported: Bits,
-    /// Messages whose fate of this moment is not decided: fresh, or being tried.
+    /// Messages under way: fresh, or being tried.
     open: Bits,
     removed: u64,
     digest: u64,
@@ -77,7 +77,7 @@ pub struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    /// A world in which nothing happened yet.
+    /// Return a new world.
     pub fn new(traffic: &'a Traffic, settings: Settings, transport: TransportSettings) -> Self {
         let now = Now { mono_us: MONO_US, wall_us: START_US };
         let mut scheduler = Scheduler::new(settings.clone(), now);
@@ -111,7 +111,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Let everything arrive and come to its end; what was seen, and the digest of all of it.
+    /// Run until the end; return the figures and the digest of all events.
     pub fn run(mut self) -> (Figures<'a>, u64) {
         let traffic = self.traffic;
         let mut arrivals = traffic.order().peekable();
@@ -172,7 +172,7 @@ impl<'a> World<'a> {
         self.scheduler.arrived(arrival, self.now());
     }
 
-    /// The job that ends first ends.
+    /// End the delivery with the earliest end.
     fn answer(&mut self) {
         let Some(Reverse((_, number))) = self.ends.pop() else { return };
         let Flight { job, agent, began_us } = self.flights.remove(&number).expect("it was begun");
@@ -280,15 +280,15 @@ impl<'a> World<'a> {
         self.note(self.at_us);
         self.note(job.job);
         self.note(u64::from(agent));
-        let (capacity, busy) = self.agents.get_mut(&agent).expect("a job goes to an agent that is there");
+        let (capacity, busy) = self.agents.get_mut(&agent).expect("a delivery goes to a present agent");
         *busy += 1;
-        assert!(busy <= capacity, "an agent has more jobs than it takes");
+        assert!(busy <= capacity, "an agent has more deliveries than its capacity");
         let n = self.traffic.number(job.envelope.id);
         self.note(n);
         for recipient in &job.recipients {
             let number = self.traffic.recipient_number(n, recipient.index);
             assert!(!self.sent.has(number) && !self.reported.has(number), "a job for a recipient that is done");
-            assert!(!self.flying.has(number), "a recipient in two jobs");
+            assert!(!self.flying.has(number), "a recipient in two deliveries");
             self.flying.set(number, true);
             self.note(u64::from(recipient.index));
         }
@@ -300,7 +300,7 @@ impl<'a> World<'a> {
                 let busy = &mut self.busy[destination as usize];
                 *busy += 1;
                 let limit = self.transport.window_rules().limit;
-                assert!(limit == 0 || *busy <= limit, "a destination has more jobs than it may");
+                assert!(limit == 0 || *busy <= limit, "a destination has more deliveries than its limit");
                 self.figures.job_begins(n, destination, self.at_us);
                 self.traffic.takes_us(destination, job.recipients.len(), job.job, self.at_us)
             }

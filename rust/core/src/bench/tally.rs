@@ -16,7 +16,7 @@ pub enum Stage {
     Rcpt,
     /// The reply to DATA.
     Data,
-    /// The reply to the final dot: the server's promise.
+    /// The reply to the final dot.
     Dot,
     /// The reply to RSET.
     Rset,
@@ -44,7 +44,7 @@ impl Stage {
     }
 }
 
-/// Different complaints that are kept.
+/// Maximum number of different complaints.
 const COMPLAINTS_MAX: usize = 10;
 
 /// Counts of a run.

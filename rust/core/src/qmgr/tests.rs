@@ -106,7 +106,7 @@ fn fresh_mail_goes_before_retries_and_retries_still_go() {
 }
 
 #[test]
-fn waits_grow_with_age_and_the_sender_hears_in_the_end() {
+fn waits_grow_with_age_until_the_message_is_returned() {
     let mut world = world();
     world.join("smtp", 1);
     world.join("bounce", 1);
@@ -245,7 +245,7 @@ fn mail_without_an_agent_waits_a_minute_and_is_deferred() {
 }
 
 #[test]
-fn results_of_a_queue_manager_before_this_one_are_believed() {
+fn results_for_an_earlier_queue_manager_count() {
     let mut world = world();
     world.join("smtp", 1);
     let id = world.arrive("s@example.org", &["a@x.example", "b@x.example"]);
@@ -276,7 +276,7 @@ fn a_message_that_kills_agents_is_deferred() {
 }
 
 #[test]
-fn a_message_is_held_deleted_and_released_wherever_it_stands() {
+fn a_message_is_held_deleted_and_released_in_any_state() {
     let mut world = world();
     world.join("smtp", 1);
     let [flying, waiting] = ["a@x.example", "b@x.example"].map(|to| world.arrive("s@example.org", &[to]));
@@ -339,7 +339,7 @@ fn a_rate_delay_spaces_deliveries() {
 }
 
 #[test]
-fn recipients_have_windows_of_their_own_where_a_delivery_has_one() {
+fn recipients_have_their_own_windows_with_one_recipient_per_delivery() {
     let window = WindowRules { limit: 2, ..WindowRules::default() };
     let transport = TransportSettings { recipient_limit: 1, window, ..TransportSettings::default() };
     let extensions = Extensions { delimiters: "+".into(), ..Extensions::default() };
@@ -433,7 +433,7 @@ fn order(list: usize, slots: SlotRules) -> String {
 }
 
 #[test]
-fn slots_let_small_messages_overtake_as_postfix_says() {
+fn slots_allow_preemption_as_in_postfix() {
     let rules = SlotRules::default();
     let all = "s".repeat(20);
     for (list, slots, expected) in [
@@ -454,7 +454,7 @@ fn slots_let_small_messages_overtake_as_postfix_says() {
 }
 
 #[test]
-fn a_slow_destination_has_its_share_of_the_active_queue_and_no_more() {
+fn a_slow_destination_gets_only_its_share_of_the_active_queue() {
     let settings = Settings { message_active_limit: 100, ..Settings::default() };
     let mut world = World::new(settings, TransportSettings::default());
     world.join("smtp", 50);
@@ -506,7 +506,7 @@ fn a_destination_that_becomes_slow_leaves_room_again() {
 }
 
 #[test]
-fn a_list_is_read_on_while_some_of_it_is_still_delivered() {
+fn a_list_is_read_while_a_part_of_it_is_delivered() {
     let settings = Settings { message_recipient_limit: 40, ..Settings::default() };
     let mut world = World::new(settings, TransportSettings::default());
     world.join("smtp", 100);
@@ -542,7 +542,7 @@ fn retries_leave_a_fifth_of_the_agents_to_fresh_mail() {
 }
 
 #[test]
-fn maxproc_bounds_the_deliveries_of_a_transport() {
+fn maxproc_limits_the_deliveries_of_a_transport() {
     let transport = TransportSettings { process_limit: 3, ..TransportSettings::default() };
     let mut world = World::new(Settings::default(), transport);
     world.join("smtp", 2);
