@@ -176,7 +176,7 @@ impl Printer<'_> {
                 Waits::Deferred { until_us, attempts: entry.attempts() }
             }
             (None, Place::Loading) => Waits::Reading,
-            (None, Place::Crowded(key)) => listing.overflow.get(&key).cloned().unwrap_or(Waits::NoRoom),
+            (None, Place::Overflow(key)) => listing.overflow.get(&key).cloned().unwrap_or(Waits::NoRoom),
             _ => Waits::NoRoom,
         };
         self.rows.begin(&Head {

@@ -85,11 +85,11 @@ impl Scheduler {
         };
         self.in_core -= message.in_core();
         self.retries -= usize::from(message.retry);
-        self.catalogue.place(message.slot, Place::Crowded(destination));
+        self.catalogue.place(message.slot, Place::Overflow(destination));
         let overflow = &mut self.destinations[destination].overflow[usize::from(message.retry)];
         if overflow.len() > 2 * self.catalogue.len() + STALE_MAX {
             let catalogue = &self.catalogue;
-            overflow.retain(|slot| catalogue.is_at(*slot, Place::Crowded(destination)));
+            overflow.retain(|slot| catalogue.is_at(*slot, Place::Overflow(destination)));
         }
         if in_front { overflow.push_front(message.slot) } else { overflow.push_back(message.slot) }
     }
@@ -114,7 +114,7 @@ impl Scheduler {
             let (key, room) = self.readmitting.pop_front()?;
             for lane in 0..2 {
                 while let Some(slot) = self.destinations[key].overflow[lane].front().copied() {
-                    if !self.catalogue.is_at(slot, Place::Crowded(key)) {
+                    if !self.catalogue.is_at(slot, Place::Overflow(key)) {
                         self.destinations[key].overflow[lane].pop_front();
                     } else if lane == 0 || self.has_retry_room() {
                         self.readmitting.push_front((key, room));

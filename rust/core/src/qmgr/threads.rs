@@ -250,7 +250,7 @@ pub(super) type ReadOrder = (u8, SegmentId, u64, u32);
 pub(super) fn read_order(snapshot: &Snapshot, wanted: impl Fn(Place) -> bool) -> Vec<ReadOrder> {
     let rank = |place| match place {
         Place::Loading | Place::Active(_) => 0,
-        Place::Fresh | Place::Crowded(_) => 1,
+        Place::Fresh | Place::Overflow(_) => 1,
         Place::Deferred => 2,
         Place::Held => 3,
     };
