@@ -49,7 +49,7 @@ const COMPLAINTS_MAX: usize = 10;
 
 /// Counts of a run.
 #[derive(Debug, Clone, Default)]
-pub struct Counts {
+pub struct RunCounts {
     /// Established connections.
     pub connections: u64,
     /// Failed and broken connections.
@@ -79,7 +79,7 @@ pub struct Counts {
     pub delivery: Histogram,
 }
 
-impl Counts {
+impl RunCounts {
     /// Note an error.
     pub fn complain(&mut self, text: &str) {
         if self.complaints.len() < COMPLAINTS_MAX && !self.complaints.iter().any(|known| known == text) {
@@ -91,12 +91,12 @@ impl Counts {
 /// Counts that a run changes while others read them.
 #[derive(Debug, Default)]
 pub struct Tally {
-    counts: Mutex<Counts>,
+    counts: Mutex<RunCounts>,
 }
 
 impl Tally {
     /// Lock and return the counts; hold the lock briefly.
-    pub fn counts(&self) -> MutexGuard<'_, Counts> {
+    pub fn counts(&self) -> MutexGuard<'_, RunCounts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

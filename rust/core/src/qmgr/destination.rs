@@ -24,9 +24,9 @@ pub struct Peer {
     pub positions: Few,
 }
 
-/// One next hop of one transport.
+/// The queue of one next hop of one transport (Postfix's queue in the scheduler).
 #[derive(Debug)]
-pub struct Destination {
+pub struct DestinationQueue {
     /// The transport's number.
     pub transport: u32,
     /// Its key in the transport: the next hop, or `recipient@nexthop` with a concurrency per recipient.
@@ -94,7 +94,7 @@ impl Pace {
     }
 }
 
-impl Destination {
+impl DestinationQueue {
     /// Return a new destination.
     pub fn new(transport: u32, key: Arc<str>, hash: u64, nexthop: Arc<str>, rules: &WindowRules) -> Self {
         Self {

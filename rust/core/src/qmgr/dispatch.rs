@@ -5,7 +5,7 @@
 //! `preemption.rs` the exceptions from them.
 
 use super::deliveries::Delivery;
-use super::destination::{Destination, Peer};
+use super::destination::{DestinationQueue, Peer};
 use super::job::Job;
 use super::message::Stage;
 use super::preemption::FailedSearch;
@@ -55,7 +55,7 @@ impl Scheduler {
         }
         let key: Arc<str> = if **nexthop == *key { Arc::clone(nexthop) } else { key.into() };
         let rules = owner.settings.window_rules();
-        let new = Destination::new(transport, key, hash, Arc::clone(nexthop), &rules);
+        let new = DestinationQueue::new(transport, key, hash, Arc::clone(nexthop), &rules);
         let (number, _) = self.destinations.insert(new);
         owner.destinations.insert_unique(hash, number, |number| self.destinations[*number].hash);
         number

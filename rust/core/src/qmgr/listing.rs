@@ -3,7 +3,7 @@
 //! The reader of the pipe is a command. A listing ends when its reader goes away, takes nothing for too long, or when the
 //! queue manager stops. Two threads print a long listing.
 
-use super::destination::Destination;
+use super::destination::DestinationQueue;
 use super::listing_text::{queue_name, waits_for};
 use super::scheduler::Scheduler;
 use super::threads::{ReadOrder, Reporter, SLICE_MESSAGES, Throttle, read_order, set_nice};
@@ -239,7 +239,7 @@ impl Scheduler {
             .destinations
             .iter()
             .filter(|(_, destination)| destination.overflow.iter().any(|queue| !queue.is_empty()));
-        let waits = |(key, destination): (u32, &Destination)| {
+        let waits = |(key, destination): (u32, &DestinationQueue)| {
             let transport = Arc::clone(&self.transports[destination.transport as usize].name);
             (key, Waits::Overflow { transport, nexthop: Arc::clone(&destination.nexthop) })
         };

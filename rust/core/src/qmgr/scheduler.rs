@@ -13,7 +13,7 @@
 
 use super::catalogue::{Catalogue, Place};
 use super::deliveries::Deliveries;
-use super::destination::Destination;
+use super::destination::DestinationQueue;
 use super::job::Job;
 use super::line::Text;
 use super::message::{Active, Phase};
@@ -113,7 +113,7 @@ pub struct Scheduler {
     pub(super) in_core: usize,
     pub(super) transports: Vec<Transport>,
     pub(super) transport_numbers: HashMap<Arc<str>, u32>,
-    pub(super) destinations: Slab<Destination>,
+    pub(super) destinations: Slab<DestinationQueue>,
     pub(super) idle: VecDeque<u32>,
     pub(super) routes: Routes,
     pub(super) deliveries: Deliveries,
