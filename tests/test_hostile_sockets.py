@@ -108,7 +108,7 @@ def test_queue_manager_logs_why_it_disconnects_a_peer(server: Watch) -> None:
         ("private", GARBAGE["huge length"], "a frame of 4294967295 octets"),
         ("private", GARBAGE["another version"], "frame version 9, this program speaks 1"),
         ("public", GARBAGE["unknown kind"], "unknown frame kind 200"),
-        ("public", GARBAGE["a producer of nothing"], "only control requests are heard here"),
+        ("public", GARBAGE["a producer of nothing"], "only control requests are allowed on this socket"),
     ):
         with connect(server.site.queue / directory / "qmgr") as client:
             send(client, data)
@@ -117,7 +117,7 @@ def test_queue_manager_logs_why_it_disconnects_a_peer(server: Watch) -> None:
                 assert client.recv(1) == b""
             except ConnectionResetError:
                 pass
-        server.logged(f"a peer on {directory}/qmgr is disconnected: {why}")
+        server.logged(f"a client on {directory}/qmgr is disconnected: {why}")
 
 
 def test_ten_thousand_connections_do_no_harm(server: Watch) -> None:

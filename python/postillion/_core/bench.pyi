@@ -7,7 +7,7 @@ __all__ = ["BenchSink", "BenchSource"]
 
 @type_check_only
 class _Times(TypedDict):
-    """How long something took, in seconds; percentiles are exact to 3 %."""
+    """Times in seconds; percentiles are exact to 3 %."""
 
     count: int
     mean: float
@@ -19,11 +19,10 @@ class _Times(TypedDict):
 
 @type_check_only
 class _Counts(TypedDict):
-    """What a bench has counted. `replies` by what was waited for: greeting, EHLO, MAIL ... end of data, QUIT.
+    """Counts of a bench. `replies` by command: greeting, EHLO, MAIL ... end of data, QUIT.
 
-    `message`: to the 250 to the final dot, from when the message was to begin; with a rate that is the clock's time,
-    whether a session was free or not. `delivery`: from a message's first octet sent to the sink's taking it; the two
-    clocks must be one.
+    `message`: time until the 250 to the final dot. With a rate it begins by the clock, also while no session is free.
+    `delivery`: time from the first octet sent until the sink accepts the message; both ends must have the same clock.
     """
 
     connections: int
@@ -45,9 +44,9 @@ class BenchSource:
     """Clients that load a server: `sessions` at a time, times in seconds, sizes in octets.
 
     `messages` None: until `stop`. `reuse`: messages of a connection, 0 for no limit. `octets` of the messages and
-    `domains` of the recipients: in turn. `rate`: messages a second that begin by the clock, at most `sessions` at a
-    time; over `ramp_s` the clients begin one by one, or the rate grows. Raises `ValueError` for what no load can be,
-    `OSError` when the server cannot be reached.
+    `domains` of the recipients are used in turn. `rate`: messages per second that begin by the clock, at most
+    `sessions` at a time. Over `ramp_s` the clients begin one by one, or the rate grows. Raises `ValueError` for an
+    impossible load, `OSError` when the server cannot be reached.
     """
 
     def __new__(
@@ -69,17 +68,17 @@ class BenchSource:
         helo: str = "source.example",
     ) -> BenchSource: ...
     def run(self, time_s: float) -> bool:
-        """Work for at most so long; True when all is sent and answered. Other threads run meanwhile."""
+        """Work for at most `time_s`; return True when all is sent and answered. Other threads run meanwhile."""
 
     def stop(self) -> None:
         """Begin no more messages."""
 
     def counts(self) -> _Counts:
-        """What was counted so far."""
+        """Return the counts so far."""
 
 @final
 class BenchSink:
-    """The other end of a load: it takes all mail but for its faults, and knows second copies of a source's messages.
+    """The other end of a load: it accepts all mail except for its faults, and notices second copies of messages.
 
     A fault is `domain=action[@rcpt|@dot][*share]`: the action is a code of 400 to 599, a time (`2s`, `150ms`) or
     `disconnect`. Raises `ValueError` for other faults, `OSError` when it cannot listen.
@@ -90,10 +89,10 @@ class BenchSink:
     ) -> BenchSink: ...
     @property
     def port(self) -> int:
-        """Where it listens; asked for with port 0 it is one that was free."""
+        """The port; with port 0 the system chooses a free one."""
 
     def run(self, time_s: float) -> None:
-        """Work for so long. Other threads run meanwhile."""
+        """Work for `time_s`. Other threads run meanwhile."""
 
     def counts(self) -> _Counts:
-        """What was counted so far."""
+        """Return the counts so far."""

@@ -10,14 +10,14 @@ __all__ = ["QueueManager"]
 
 @final
 class QueueManager:
-    """The queue manager: scheduler, queue on disk, and the frames of its peers.
+    """The queue manager: scheduler, queue on disk, and the frames of its clients.
 
-    Takes the queue directory over; raises `QueueError` when it cannot, as when another queue manager has it, and
-    `ValueError` for a setting that it does not know. `settings`: Postfix's names; times in seconds.
+    Locks the queue directory. Raises `QueueError` when that fails, for example while another queue manager has it, and
+    `ValueError` for an unknown setting. `settings`: Postfix's names; times in seconds.
 
-    A turn of the loop is: `receive` for what came, `tick`, `next_event` until it is None, `outputs`; the next turn is
-    due at `deadline`, or when bytes come. Peers are numbers that the caller gives. `piecemeal`: what stands in the
-    queue is taken in over the next turns, so that peers are heard and mail goes out meanwhile; else before it returns.
+    A poll is: `receive` for new bytes, `tick`, `next_event` until it is None, `outputs`. The next poll is due at
+    `deadline`, or when bytes come. The caller numbers the clients. `piecemeal`: the queue is read during the next
+    polls, so that clients are served and mail goes out meanwhile; otherwise before the constructor returns.
     """
 
     def __new__(
@@ -31,60 +31,60 @@ class QueueManager:
         piecemeal: bool = False,
     ) -> QueueManager: ...
     def close(self) -> None:
-        """Let go of the queue directory; every other method raises `ValueError` afterwards."""
+        """Release the queue directory; every other method raises `ValueError` afterwards."""
 
     def configure(self, settings: dict[str, object]) -> None:
-        """Go by these settings from now on; raises `ValueError` and goes by the old ones when one is not known."""
+        """Apply new settings; raises `ValueError` and keeps the old ones when a setting is unknown."""
 
     def configure_transport(self, name: str | None, settings: dict[str, object]) -> None:
-        """Go by these settings for a transport; None: for all that have none of their own."""
+        """Apply the settings of a transport; None: of all transports without their own."""
 
-    def connected(self, peer: int, *, control: bool = False) -> None:
-        """A peer connected. `control`: by the public socket, where only control requests are heard."""
+    def connected(self, client: int, *, control: bool = False) -> None:
+        """Add a client. `control`: it uses the public socket, which takes only control requests."""
 
-    def receive(self, peer: int, data: bytes, now: float, wall_now: float) -> None:
-        """Hear bytes of a peer, in any split; raises `ConnectionError` when the connection is to be closed."""
+    def receive(self, client: int, data: bytes, now: float, wall_now: float) -> None:
+        """Take bytes of a client, in any split; raises `ConnectionError` when the connection is to be closed."""
 
-    def blocked(self, peer: int, blocked: bool) -> None:
-        """A peer does not read, or reads again."""
+    def blocked(self, client: int, blocked: bool) -> None:
+        """Note that a client does not read its output, or reads again."""
 
-    def lost(self, peer: int, now: float, wall_now: float) -> None:
-        """A peer's connection is closed."""
+    def lost(self, client: int, now: float, wall_now: float) -> None:
+        """Remove a client whose connection is closed."""
 
     def tick(self, now: float, wall_now: float) -> None:
-        """Let what is due happen."""
+        """Do what is due."""
 
     def rescan(self, now: float, wall_now: float) -> None:
-        """Look through the queue directory for messages that nobody announced."""
+        """Search the queue directory for messages without an announcement."""
 
     def next_event(
         self, now: float, wall_now: float
     ) -> tuple[Literal["resolve", "trigger"], str] | tuple[Literal["control"], int, bytes] | None:
-        """What is to be decided or done: a route, an agent, a control request; None until the next turn."""
+        """Return the next task: a route, an agent or a control request; None until the next poll."""
 
     def resolved(
         self, address: str, transport: str, nexthop: str, recipient: str | None, now: float, wall_now: float
     ) -> None:
-        """Answer `("resolve", address)`. `recipient`: what the address becomes, None when it stays."""
+        """Answer `("resolve", address)`. `recipient`: the new address, None when it stays."""
 
     def unresolved(self, address: str, dsn: str, text: str, now: float, wall_now: float) -> None:
-        """Answer `("resolve", address)`: it goes nowhere, for good when `dsn` is 5.x.x."""
+        """Answer `("resolve", address)`: there is no route, permanently when `dsn` is 5.x.x."""
 
     def trigger_failed(self, transport: str, reason: str, now: float, wall_now: float) -> None:
         """Answer `("trigger", transport)`: no agent can be started."""
 
     def outputs(self) -> list[tuple[int, bytes]]:
-        """What is to be written, a batch a peer. Facts are on their way to disk before."""
+        """Return the output of each client, after the facts went to the disk."""
 
     def deadline(self) -> float:
-        """When the next turn is due, on the clock of `now`; 0 is at once."""
+        """Return the time of the next poll, on the clock of `now`; 0 is at once."""
 
-    def reply(self, peer: int, json: bytes, *, last: bool = True) -> None:
+    def reply(self, client: int, json: bytes, *, last: bool = True) -> None:
         """Answer a control request with JSON lines."""
 
     def list(
         self,
-        peer: int,
+        client: int,
         now: float,
         wall_now: float,
         *,
@@ -93,41 +93,41 @@ class QueueManager:
         offsets: Sequence[tuple[int, int]] = ...,
         privileged: bool = False,
     ) -> int:
-        """List the queue in a thread: the descriptor of a pipe that gives the listing, for the caller to close.
+        """List the queue in a thread, and return the descriptor of a pipe with the listing, for the caller to close.
 
-        Its form is that of `list_queue`. At its end the peer is told `{"listed": n}`. `privileged`: the user owns the
-        queue. Raises `OSError` when there are too many listings at a time.
+        Its form is that of `list_queue`. At its end the client gets the reply `{"listed": n}`. `privileged`: the user
+        owns the queue. Raises `OSError` when there are too many listings at a time.
         """
 
     def flush_site(self, site: str, now: float, wall_now: float) -> None:
         """Try every deferred message for a domain now, as a thread finds them; raises `OSError` as `list` does."""
 
     def fileno(self) -> int | None:
-        """A descriptor that is readable when a thread found something: then a turn is due. None: no threads."""
+        """Return a descriptor that is readable when a thread has a report: a poll is due then. None: no threads."""
 
     def apply(
         self, verb: str, ids: Sequence[str] | None, queues: Sequence[str], now: float, wall_now: float
     ) -> builtins.list[str]:
-        """Flush, hold, release, delete or expire; the IDs to which it was done.
+        """Flush, hold, release, delete or expire messages; return the IDs of the changed ones.
 
         `ids` None: all messages. `queues`: only messages in these queues, by Postfix's names; empty: in any.
         """
 
     def leave(
-        self, peer: int, ids: Sequence[str] | None, queues: Sequence[str], after: str
+        self, client: int, ids: Sequence[str] | None, queues: Sequence[str], after: str
     ) -> tuple[builtins.list[tuple[str, str, int, int]], builtins.list[str], str | None]:
-        """Take messages out of the queue for `peer` to move them; ID, segment file, offset, octets of each.
+        """Take messages out of the queue for `client` to move them; return ID, segment file, offset, octets of each.
 
-        At most 10,000, in the order of their IDs, such as come after the ID `after` (empty: all). Then those that are
-        being delivered or moved at the moment, and the ID after which there may be more, if so. Until `left` or `lost`
-        nothing is done to them.
+        At most 10,000, in the order of their IDs, with IDs after `after` (empty: all). Then the IDs of messages under
+        delivery or in another move, and the ID after which there may be more. Nothing is done to the messages until
+        `left` or `lost`.
         """
 
-    def left(self, peer: int, ids: Sequence[str]) -> builtins.list[str]:
-        """What `peer` moved is gone from the queue; returns the IDs that it had asked for."""
+    def left(self, client: int, ids: Sequence[str]) -> builtins.list[str]:
+        """Forget the messages that `client` moved; return the IDs of those that it had asked for."""
 
     def place(self, id: str) -> tuple[str, int, int] | None:
-        """The segment file of a message (relative to the queue directory), offset and octets of its record."""
+        """Return the segment file of a message (relative to the queue directory), offset and octets of its record."""
 
     def counts(self) -> dict[str, int]:
-        """How much there is of what."""
+        """Return counts by name."""

@@ -66,76 +66,76 @@ class Control:
         self._users: dict[int, int] = {}
         self._decoder = msgspec.json.Decoder(Request)
 
-    def connected(self, peer: int, uid: int) -> None:
+    def connected(self, client: int, uid: int) -> None:
         """Note the user of a new connection."""
-        self._users[peer] = uid
+        self._users[client] = uid
 
-    def lost(self, peer: int) -> None:
+    def lost(self, client: int) -> None:
         """Drop a closed connection."""
-        self._users.pop(peer, None)
+        self._users.pop(client, None)
 
-    def trigger(self, peer: int, letters: bytes) -> None:
+    def trigger(self, client: int, letters: bytes) -> None:
         """Look for mail that nobody announced; with `F`, try every deferred message of a user who may flush."""
         self._shell.core.rescan(*self._shell.now())
         if b"F" in letters:
             try:
-                self._permit(peer, "authorized_flush_users", "flush the mail queue")
+                self._permit(client, "authorized_flush_users", "flush the mail queue")
             except Refused as problem:
                 self._shell.log.warning(f"a trigger on public/qmgr: {problem}")
             else:
                 self._flush(Request("flush"))
 
-    def request(self, peer: int, json: bytes) -> None:
+    def request(self, client: int, json: bytes) -> None:
         """Answer one request."""
         try:
-            answer = self._answer(peer, self._decoder.decode(json))
+            answer = self._answer(client, self._decoder.decode(json))
         except msgspec.MsgspecError as problem:
             answer = {"error": f"bad request: {problem}"}
         except (Refused, TableError, OSError) as problem:
             answer = {"error": str(problem)}
         if answer is not None:
-            self._shell.core.reply(peer, msgspec.json.encode(answer) + b"\n", last=True)
+            self._shell.core.reply(client, msgspec.json.encode(answer) + b"\n", last=True)
 
-    def _answer(self, peer: int, request: Request) -> dict[str, Any] | None:
+    def _answer(self, client: int, request: Request) -> dict[str, Any] | None:
         core, verb = self._shell.core, request.verb
         if verb == "list":
-            self._list(peer, request)
+            self._list(client, request)
             return None
         if verb == "flush":
-            self._permit(peer, "authorized_flush_users", "flush the mail queue")
+            self._permit(client, "authorized_flush_users", "flush the mail queue")
             return {"done": self._flush(request)}
         if verb == "place":
-            self._permit(peer, None, "read mail in the queue")
+            self._permit(client, None, "read mail in the queue")
             place = core.place(request.id or "")
             path, offset, octets = place or (None, 0, 0)
             return {"path": path, "offset": offset, "octets": octets}
         if verb == "status":
-            self._permit(peer, "authorized_mailq_users", "view the mail queue")
+            self._permit(client, "authorized_mailq_users", "view the mail queue")
             return core.counts()
         if verb == "rescan":
-            self._permit(peer, None, "change the mail queue")
+            self._permit(client, None, "change the mail queue")
             core.rescan(*self._shell.now())
             return {"done": []}
         if verb in CHANGES:
-            self._permit(peer, None, "change the mail queue")
+            self._permit(client, None, "change the mail queue")
             if request.ids is not None and len(request.ids) > REQUEST_MAX_IDS:
                 raise Refused(f"more than {REQUEST_MAX_IDS} queue IDs in one request")
             return {"done": core.apply(verb, request.ids, request.queues, *self._shell.now())}
         if verb in ("leave", "left"):
-            self._permit(peer, None, "change the mail queue")
+            self._permit(client, None, "change the mail queue")
             if verb == "left":
-                return {"done": core.left(peer, request.ids or [])}
-            messages, busy, more = core.leave(peer, request.ids, request.queues, request.after)
+                return {"done": core.left(client, request.ids or [])}
+            messages, busy, more = core.leave(client, request.ids, request.queues, request.after)
             return {"messages": messages, "busy": busy, "next": more}
         raise Refused(f"unknown verb {verb!r}")
 
-    def _list(self, peer: int, request: Request) -> None:
+    def _list(self, client: int, request: Request) -> None:
         """Start a thread that lists the queue into a pipe, and send the read end to the command."""
-        privileged = self._permit(peer, "authorized_mailq_users", "view the mail queue")
+        privileged = self._permit(client, "authorized_mailq_users", "view the mail queue")
         if len(request.offsets) > REQUEST_MAX_OFFSETS:
             raise Refused(f"more than {REQUEST_MAX_OFFSETS} changes of the time zone")
         pipe = self._shell.core.list(
-            peer,
+            client,
             *self._shell.now(),
             text=request.text,
             waits=request.waits,
@@ -143,7 +143,7 @@ class Control:
             privileged=privileged,
         )
         try:
-            self._shell.hand_over(peer, ipc.reply(b"{}\n", last=False), pipe)
+            self._shell.hand_over(client, ipc.reply(b"{}\n", last=False), pipe)
         finally:
             os.close(pipe)
 
@@ -157,12 +157,12 @@ class Control:
         ids = None if request.id is None else [request.id]
         return len(core.apply("flush", ids, [], *self._shell.now()))
 
-    def _permit(self, peer: int, parameter: str | None, what: str) -> bool:
-        """Raise `Refused` unless the peer's user may do this. `parameter`: the list of further users with permission.
+    def _permit(self, client: int, parameter: str | None, what: str) -> bool:
+        """Raise `Refused` unless the client's user may do this. `parameter`: the list of further users with permission.
 
         Return whether the user may do everything.
         """
-        uid = self._users.get(peer, -1)
+        uid = self._users.get(client, -1)
         if uid in (0, os.geteuid()):
             return True
         try:

@@ -1,7 +1,7 @@
 """The event loop of the queue manager: sockets, timers, triggers, the resolver.
 
-Octets from a peer go to the core at once. Once per iteration of the event loop, a poll answers the core's questions
-and writes the output of each peer. No code here runs for a single message.
+Octets from a client go to the core at once. Once per iteration of the event loop, a poll answers the core's questions
+and writes the output of each client. No code here runs for a single message.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ TRIGGER_BYTE: Final = b"W"
 TRIGGER_MAX_OCTETS: Final = 10
 """Maximum length of a trigger. A control request begins with its length, which is no letter."""
 BLOCKED_BYTES: Final = 1024 * 1024
-"""Maximum number of unread octets of a peer; above it, output that can wait is held back."""
+"""Maximum number of unread octets of a client; above it, output that can wait is held back."""
 TIMER_SLACK_S: Final = 0.001
 """Added to each timer: the loop's timers have a resolution of a millisecond, and an early one would fire twice."""
 QUESTIONS_PER_POLL: Final = 1000
@@ -48,8 +48,8 @@ class Shell:
         self.log = daemon.log
         self.configuration = configuration
         self._transports: set[str] = set()
-        self._peers: dict[int, asyncio.Transport] = {}
-        self._next_peer = 1
+        self._clients: dict[int, asyncio.Transport] = {}
+        self._next_client = 1
         self._servers: list[asyncio.Server] = []
         self._poll_due = False
         self.closed = False
@@ -137,8 +137,8 @@ class Shell:
                 self._trigger(event[1])
             else:
                 self.control.request(event[1], event[2])
-        for peer, data in core.outputs():
-            transport = self._peers.get(peer)
+        for client, data in core.outputs():
+            transport = self._clients.get(client)
             if transport is not None:
                 transport.write(data)
         self._wait(core.deadline())
@@ -215,7 +215,7 @@ class Shell:
         self.core.trigger_failed(transport, reason, *self.now())
         self.poll_soon()
 
-    # Peers.
+    # Clients.
 
     async def _listen(self) -> None:
         searches = self.core.fileno()
@@ -239,27 +239,27 @@ class Shell:
             task.cancel()
         self._poll()
         self.closed = True
-        for transport in self._peers.values():
+        for transport in self._clients.values():
             transport.close()
-        self._peers.clear()
+        self._clients.clear()
         searches = self.core.fileno()
         if searches is not None:
             self._loop.remove_reader(searches)
         self.core.close()
 
     def connected(self, transport: asyncio.Transport, *, control: bool) -> int:
-        """Register a new peer and return its number."""
-        peer = self._next_peer
-        self._next_peer = peer % 0xFFFF_FFFF + 1
-        while self._next_peer in self._peers:
-            self._next_peer = self._next_peer % 0xFFFF_FFFF + 1
-        self._peers[peer] = transport
-        self.core.connected(peer, control=control)
-        return peer
+        """Register a new client and return its number."""
+        client = self._next_client
+        self._next_client = client % 0xFFFF_FFFF + 1
+        while self._next_client in self._clients:
+            self._next_client = self._next_client % 0xFFFF_FFFF + 1
+        self._clients[client] = transport
+        self.core.connected(client, control=control)
+        return client
 
-    def hand_over(self, peer: int, frame: bytes, descriptor: int) -> None:
-        """Send a frame and a descriptor (unix(7)). A peer with unread output is disconnected."""
-        transport = self._peers[peer]
+    def hand_over(self, client: int, frame: bytes, descriptor: int) -> None:
+        """Send a frame and a descriptor (unix(7)). A client with unread output is disconnected."""
+        transport = self._clients[client]
         try:
             if transport.get_write_buffer_size():
                 raise BlockingIOError(errno.EAGAIN, "its previous output is unread")
@@ -267,14 +267,14 @@ class Shell:
             with socket.socket(fileno=os.dup(found.fileno())) as channel:
                 socket.send_fds(channel, [frame], [descriptor])
         except OSError as problem:
-            self.log.warning(f"a peer on public/qmgr is disconnected: {problem.strerror}")
+            self.log.warning(f"a client on public/qmgr is disconnected: {problem.strerror}")
             transport.abort()
 
-    def lost(self, peer: int) -> None:
-        """Drop a peer whose connection is closed."""
-        if self._peers.pop(peer, None) is not None:
-            self.control.lost(peer)
-            self.core.lost(peer, *self.now())
+    def lost(self, client: int) -> None:
+        """Drop a client whose connection is closed."""
+        if self._clients.pop(client, None) is not None:
+            self.control.lost(client)
+            self.core.lost(client, *self.now())
             self.poll_soon()
 
 
@@ -285,14 +285,14 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, shell: Shell) -> None:
         self.shell = shell
-        self.peer = 0
+        self.client = 0
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Register the peer."""
+        """Register the client."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=BLOCKED_BYTES)
-        self.peer = self.shell.connected(self.transport, control=self.public)
+        self.client = self.shell.connected(self.transport, control=self.public)
 
     def data_received(self, data: bytes) -> None:
         """Give the octets to the core."""
@@ -300,26 +300,26 @@ class Connection(asyncio.Protocol):
         if shell.closed:
             return
         try:
-            shell.core.receive(self.peer, data, shell._loop.time(), time.time())
+            shell.core.receive(self.client, data, shell._loop.time(), time.time())
         except ConnectionError as problem:
-            shell.log.warning(f"a peer on {'public' if self.public else 'private'}/qmgr is disconnected: {problem}")
+            shell.log.warning(f"a client on {'public' if self.public else 'private'}/qmgr is disconnected: {problem}")
             self.transport.abort()
         shell.poll_soon()
 
     def pause_writing(self) -> None:
-        """Tell the core that the peer reads too slowly."""
+        """Tell the core that the client reads too slowly."""
         if not self.shell.closed:
-            self.shell.core.blocked(self.peer, True)
+            self.shell.core.blocked(self.client, True)
 
     def resume_writing(self) -> None:
-        """Tell the core that the peer reads again."""
+        """Tell the core that the client reads again."""
         if not self.shell.closed:
-            self.shell.core.blocked(self.peer, False)
+            self.shell.core.blocked(self.client, False)
             self.shell.poll_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the peer."""
-        self.shell.lost(self.peer)
+        """Forget the client."""
+        self.shell.lost(self.client)
 
 
 class PublicConnection(Connection):
@@ -332,15 +332,15 @@ class PublicConnection(Connection):
         self._known = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Register the peer, with its user."""
+        """Register the client, with its user."""
         super().connection_made(transport)
-        self.shell.control.connected(self.peer, _peer_uid(transport))
+        self.shell.control.connected(self.client, _client_uid(transport))
 
     def data_received(self, data: bytes) -> None:
         """Look at the queue directory for a trigger; give all else to the core."""
         letters = data.rstrip(b"\0")
         if not (self._known or self.shell.closed) and len(data) <= TRIGGER_MAX_OCTETS and letters.isalpha():
-            self.shell.control.trigger(self.peer, letters)
+            self.shell.control.trigger(self.client, letters)
             self.shell.poll_soon()
             self.transport.close()
             return
@@ -348,10 +348,10 @@ class PublicConnection(Connection):
         super().data_received(data)
 
 
-def _peer_uid(transport: asyncio.BaseTransport) -> int:
+def _client_uid(transport: asyncio.BaseTransport) -> int:
     """Return the user at the other end (SO_PEERCRED, unix(7))."""
-    peer = transport.get_extra_info("socket")
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    client = transport.get_extra_info("socket")
+    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return cast(int, struct.unpack("3i", credentials)[1])
 
 

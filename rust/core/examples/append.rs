@@ -1,8 +1,8 @@
-//! How many messages a second does one journal make durable?
+//! How many messages per second does one journal make durable?
 //!
 //! `cargo run --release --example append -- DIRECTORY [MESSAGES [OCTETS [IN_FLIGHT]]]`: one producer keeps IN_FLIGHT
-//! commits pending, as so many sessions would; afterwards the queue is read again as a start does. The figure says as
-//! much about the disk's sync as about the program: give the directory on the disk that counts.
+//! commits pending, as the same number of sessions would. Afterwards it reads the queue as a start does. The figure
+//! depends on the disk's sync as well as on the program: use a directory on the disk in question.
 
 use postillion_core::mail::envelope::{Envelope, Recipient};
 use postillion_core::mail::sink::Sink;

@@ -1,14 +1,14 @@
-//! What does a decision of the scheduler cost, and what a message that waits, when many wait?
+//! What does a decision of the scheduler cost, and a waiting message, in a large queue?
 //!
-//! `cargo run --release --example decisions -- [WAITING [DECISIONS]]`: so many messages lie deferred in the queue, and
-//! others arrive beside them, for ten thousand destinations, faster than their agents take them: several thousand are
-//! always under delivery and wait for one of 200 places. A decision is a job given to an agent and its result taken:
-//! everything that the scheduler does for it counts, from the result's return to the next job, with admission, log
-//! lines and facts. Arrivals (`arrived`) and answers of the resolver are counted apart. Prints one JSON object.
+//! `cargo run --release --example decisions -- [WAITING [DECISIONS]]`: WAITING messages are deferred. Others arrive
+//! for ten thousand destinations, faster than the agents deliver: several thousand are always under delivery and wait
+//! for one of 200 places. A decision is a delivery given to an agent and its result: all work of the scheduler for it
+//! counts, from the result to the next delivery, with admission, log lines and facts. Arrivals (`arrived`) and the
+//! resolver's answers are counted apart. Prints one JSON object.
 //!
-//! `us_a_decision` has in it what the agents and the peers' connections would do here: an answer is made, and the job, the
-//! log lines and the facts are cleared away one by one. `us_of_the_scheduler` is a decision without that, in the same
-//! run: as many again, `BATCH` answers at a time, made before the clock is read, and what comes out cleared away after.
+//! `us_a_decision` includes the work of agents and connections here: it makes a result, and drops the request, the
+//! log lines and the facts one by one. `us_of_the_scheduler` is a decision without that, in the same run: `BATCH`
+//! results at a time, made before the clock is read, and the events dropped afterwards.
 
 use postillion_core::clock::{Now, SECOND_US};
 use postillion_core::ipc::frame::{Arrival, Job, JobKind, JobResult};
@@ -30,21 +30,21 @@ const DESTINATIONS: u64 = 10_007;
 const SEGMENT_RECORDS: u64 = 8_000;
 /// Messages under delivery at any time.
 const UNDER_DELIVERY: u64 = 5_000;
-/// Jobs that the agents take.
+/// Capacity of the agents.
 const CAPACITY: u32 = 200;
-/// Answers that are given in a row while the scheduler's own time is taken: enough for the clock to cost nothing beside
-/// them, and few enough for what comes out to stay near.
+/// Results per measurement of the scheduler's own time: enough to make the clock's cost negligible, and few enough
+/// for the caches.
 const BATCH: u64 = 20;
-/// A message that waits is due so much later: after the run.
+/// Time until a waiting message is due: after the run.
 const LATER_US: u64 = 3600 * SECOND_US;
 
 struct Bench {
     scheduler: Scheduler,
     now: Now,
     next: u64,
-    jobs: VecDeque<Job>,
+    deliveries: VecDeque<Job>,
     removed: u64,
-    /// Time in calls that are no decisions.
+    /// Time of calls that are not decisions.
     apart: Duration,
 }
 
@@ -54,7 +54,7 @@ impl Bench {
         let mut scheduler = Scheduler::new(Settings::default(), now);
         scheduler.configure_transport(None, TransportSettings::default());
         scheduler.agent(1, "smtp", CAPACITY, now);
-        Self { scheduler, now, next: 0, jobs: VecDeque::new(), removed: 0, apart: Duration::ZERO }
+        Self { scheduler, now, next: 0, deliveries: VecDeque::new(), removed: 0, apart: Duration::ZERO }
     }
 
     fn arrival(&mut self) -> Arrival {
@@ -68,7 +68,7 @@ impl Bench {
         Arrival { locator, envelope: Envelope { arrival_us: START_US, size_octets: 4096, ..envelope } }
     }
 
-    /// A message that was tried and waits.
+    /// Add a deferred message.
     fn wait(&mut self) {
         let arrival = self.arrival();
         let text = "connect to mx.example[192.0.2.1]:25: Connection timed out";
@@ -88,7 +88,7 @@ impl Bench {
         self.apart += begun.elapsed();
     }
 
-    fn settle(&mut self) {
+    fn run_events(&mut self) {
         while let Some(event) = self.scheduler.next_event(self.now) {
             self.act(event);
         }
@@ -96,7 +96,7 @@ impl Bench {
 
     fn act(&mut self, event: Event) {
         match event {
-            Event::Deliver { job, .. } => self.jobs.push_back(*job),
+            Event::Deliver { request, .. } => self.deliveries.push_back(*request),
             Event::Note(Fact::Removed { .. }) => self.removed += 1,
             Event::Resolve { address } => {
                 let begun = Instant::now();
@@ -109,9 +109,9 @@ impl Bench {
         }
     }
 
-    /// The answer to the oldest job: the message was sent.
+    /// Return the result of the oldest delivery: the message was sent.
     fn answer(&mut self) -> Option<JobResult> {
-        let job = self.jobs.pop_front()?;
+        let job = self.deliveries.pop_front()?;
         assert_eq!(job.kind, JobKind::Deliver);
         let recipients = vec![(job.recipients[0].index, status(Outcome::Sent, "250 2.0.0 Ok: queued as 12345"))];
         Some(JobResult { job: job.job, id: job.envelope.id, site: None, recipients })
@@ -123,15 +123,15 @@ impl Bench {
         self.scheduler.tick(self.now);
     }
 
-    /// The oldest job comes back; what follows from it is done.
+    /// Take the result of the oldest delivery, and do what follows.
     fn decide(&mut self) {
         let Some(result) = self.answer() else { return };
         self.hear(result);
-        self.settle();
+        self.run_events();
         self.scheduler.deadline();
     }
 
-    /// `BATCH` decisions; the time that the scheduler takes for them.
+    /// Make `BATCH` decisions, and return the scheduler's time for them.
     fn decide_many(&mut self) -> Duration {
         let results: Vec<JobResult> = (0..BATCH).map_while(|_| self.answer()).collect();
         let mut events = Vec::with_capacity(results.len() * 8);
@@ -162,12 +162,12 @@ fn main() {
     for _ in 0..UNDER_DELIVERY {
         bench.arrive();
     }
-    bench.settle();
+    bench.run_events();
     // Every destination is known, and every table has its size.
     for _ in 0..2 * DESTINATIONS {
         bench.decide();
         bench.arrive();
-        bench.settle();
+        bench.run_events();
     }
     (bench.removed, bench.apart) = (0, Duration::ZERO);
     let mut took = Duration::ZERO;
@@ -197,7 +197,7 @@ fn main() {
     );
 }
 
-/// What the process holds in memory.
+/// Return the resident memory of the process.
 fn resident_octets() -> u64 {
     const PAGE_OCTETS: u64 = 4096;
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();

@@ -1,9 +1,9 @@
-//! Fills a queue through the journal, as fast as the disk takes it: for benches of what a full queue costs.
+//! Fill a queue through the journal, as fast as the disk allows: for benches with a full queue.
 //!
-//! `cargo run --release --example fill -- DIRECTORY MESSAGES OCTETS WRITERS [DEFER_SECONDS]`: so many writers, each of
-//! which waits for its message to be stable before it gives the next one. With `DEFER_SECONDS` the messages are marked
-//! as tried once, to be tried again so much later; no queue manager may work in the directory then. Prints one JSON
-//! object. Each message has one recipient, in one of 10,007 domains.
+//! `cargo run --release --example fill -- DIRECTORY MESSAGES OCTETS WRITERS [DEFER_SECONDS]`: each of WRITERS writers
+//! waits until its message is stable before it writes the next one. With `DEFER_SECONDS` the messages are marked as
+//! tried once and due after that time; no queue manager may work in the directory then. Prints one JSON object. Each
+//! message has one recipient, in one of 10,007 domains.
 
 use postillion_core::clock::wall_now_us;
 use postillion_core::mail::envelope::{Envelope, Recipient};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// A prime, so that neighbours go to different places.
 const DOMAINS: u64 = 10_007;
-/// A disk that answers nothing for so long is broken.
+/// Timeout of a commit: the disk is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {

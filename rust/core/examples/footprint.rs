@@ -1,8 +1,8 @@
-//! Bytes of memory that a queued message costs the queue manager: deferred, with one recipient and a reason.
+//! How much memory does a queued message need: deferred, with one recipient and a reason?
 //!
-//! `cargo run --release --example footprint -- 10000 100000 1000000` puts so many into a scheduler. With the name of a
-//! queue directory in place of a number, the messages there are loaded as a start does, and it says how long that took.
-//! Allocated bytes are counted by the allocator; what the process has in memory is the kernel's number.
+//! `cargo run --release --example footprint -- 10000 100000 1000000` puts these numbers of messages into a scheduler.
+//! For the name of a queue directory it loads the messages there as a start does, and prints the time of that. The
+//! allocator counts allocated octets; resident memory is the kernel's number.
 
 #![allow(unsafe_code)] // An allocator that counts cannot be had without.
 
@@ -87,7 +87,7 @@ fn made_up(count: u64) {
     let taken = begun.elapsed();
     let begun = Instant::now();
     let octets: u64 = snapshot.iter().map(|entry| entry.at().record_octets).sum();
-    println!("  a snapshot takes {taken:?}, a walk over it {:?} ({octets} octets of records)", begun.elapsed());
+    println!("  a snapshot takes {taken:?}, a scan of it {:?} ({octets} octets of records)", begun.elapsed());
 }
 
 fn message(n: u64, now: Now) -> Stored {
@@ -116,14 +116,14 @@ fn loaded(directory: &Path) {
     let mut hub = Hub::new(Scheduler::new(Settings::default(), now()), store, Arc::new(log), RESCAN_US, now());
     let mut longest = std::time::Duration::ZERO;
     while hub.is_recovering() {
-        let turn = Instant::now();
+        let poll = Instant::now();
         hub.tick(Now { mono_us: now().mono_us + begun.elapsed().as_micros() as u64, ..now() });
-        longest = longest.max(turn.elapsed());
+        longest = longest.max(poll.elapsed());
     }
     let whole = begun.elapsed();
     let count = hub.scheduler().catalogue().len() as u64;
     println!(
-        "opened in {opened:?}, all loaded in {whole:?}, longest turn {longest:?}, most in memory {} MB",
+        "opened in {opened:?}, all loaded in {whole:?}, longest poll {longest:?}, most in memory {} MB",
         resident().1 / 1_000_000
     );
     report(count, ALLOCATED.load(Ordering::Relaxed) - allocated, resident().0.saturating_sub(in_memory));

@@ -268,9 +268,9 @@ fn qmgr(messages: u64) -> u64 {
                     let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
                     scheduler.resolved(&address, "smtp", domain, None, now);
                 }
-                scheduler::Event::Deliver { job, .. } => {
-                    let recipients = vec![(job.recipients[0].index, sent.clone())];
-                    let result = JobResult { job: job.job, id: job.envelope.id, site: None, recipients };
+                scheduler::Event::Deliver { request, .. } => {
+                    let recipients = vec![(request.recipients[0].index, sent.clone())];
+                    let result = JobResult { job: request.job, id: request.envelope.id, site: None, recipients };
                     scheduler.result(result, now);
                 }
                 scheduler::Event::Note(Fact::Removed { .. }) => removed += 1,

@@ -1,7 +1,7 @@
-//! How long does it take to list a queue of many deferred messages, and how long does the queue manager's loop wait?
+//! How long does a listing of many deferred messages take, and how long does the queue manager's loop wait for it?
 //!
-//! `cargo run --release --example listing -- DIRECTORY MESSAGES OCTETS`: fills an empty directory, opens it as the queue
-//! manager does, and lists it.
+//! `cargo run --release --example listing -- DIRECTORY MESSAGES OCTETS`: fills an empty directory, opens it as the
+//! queue manager does, and lists it.
 
 use postillion_core::clock::{Now, wall_now_us};
 use postillion_core::mail::envelope::{Envelope, Recipient};
@@ -10,7 +10,7 @@ use postillion_core::mail::sink::Sink;
 use postillion_core::mail::status::{Outcome, Status};
 use postillion_core::qmgr::scheduler::Scheduler;
 use postillion_core::qmgr::settings::Settings;
-use postillion_core::qmgr::walk::{Told, Walks};
+use postillion_core::qmgr::threads::{Report, Threads};
 use postillion_core::queue::journal::{Journal, JournalOptions};
 use postillion_core::queue::listing::rows::Form;
 use postillion_core::queue::state::Fact;
@@ -44,9 +44,9 @@ fn main() {
     }
     println!("{} messages, opened in {:.2} s", scheduler.catalogue().len(), opened.elapsed().as_secs_f64());
     for (name, form) in [("json", Form::Json), ("text", Form::Text { offsets: vec![], waits: true })] {
-        let mut walks = Walks::default();
+        let mut threads = Threads::default();
         let (began, before_s) = (Instant::now(), cpu_s());
-        let pipe = walks.list(1, true, &scheduler, &store, form, now).expect("a listing");
+        let pipe = threads.list(1, true, &scheduler, &store, form, now).expect("a listing");
         let waited = began.elapsed();
         let (mut file, mut buffer, mut read) = (File::from(pipe), vec![0; 1 << 20], 0);
         loop {
@@ -57,7 +57,8 @@ fn main() {
         }
         let took = began.elapsed();
         std::thread::sleep(Duration::from_millis(50));
-        let whole = walks.told().iter().any(|told| matches!(told, Told::Listed { messages: n, .. } if *n == messages));
+        let whole =
+            threads.take().iter().any(|report| matches!(report, Report::Listed { messages: n, .. } if *n == messages));
         println!(
             "{name}: {:.2} s, {:.2} s of processor time, {} octets, the loop waited {} us, correct: {whole}",
             took.as_secs_f64(),

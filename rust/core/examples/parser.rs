@@ -32,7 +32,7 @@ fn read(directory: &Path) -> Vec<Message> {
     paths.iter().map(|path| Message { wire: file(path), arrives: file(&path.with_extension("arrives")) }).collect()
 }
 
-/// The message as it goes into the queue. The buffer for it is the caller's: room in it is not what is measured.
+/// Return the message as it goes into the queue. The caller's buffer keeps allocations out of the measurement.
 fn cleaned(settings: &Arc<CleanupSettings>, wire: &[u8], piece_octets: usize, out: &mut Vec<u8>) {
     let recipients = vec![Recipient::plain("recipient@example.net")];
     let envelope = Envelope::plain(QueueId(WALL_US << 12), "sender@example.org", recipients);

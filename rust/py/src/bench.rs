@@ -91,7 +91,7 @@ impl BenchSource {
     }
 }
 
-/// The other end: it takes all mail, but for its faults.
+/// The other end: it accepts all mail except for its faults.
 #[pyclass(frozen, module = "postillion._core.bench")]
 pub struct BenchSink {
     tally: Arc<Tally>,

@@ -21,14 +21,14 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The queue manager: scheduler, queue on disk and peers' frames.
+/// The queue manager: scheduler, queue on disk and the frames of its clients.
 #[pyclass(module = "postillion._core.qmgr")]
 pub struct QueueManager {
     open: Option<Hub<DiskStore>>,
 }
 
 /// ID, segment file, offset, octets.
-type Place = (String, String, u64, u64);
+type RecordPlace = (String, String, u64, u64);
 
 impl QueueManager {
     fn hub(&mut self) -> PyResult<&mut Hub<DiskStore>> {
@@ -79,24 +79,24 @@ impl QueueManager {
         Ok(())
     }
 
-    #[pyo3(signature = (peer, *, control=false))]
-    fn connected(&mut self, peer: u32, control: bool) -> PyResult<()> {
-        self.hub()?.connected(peer, control);
+    #[pyo3(signature = (client, *, control=false))]
+    fn connected(&mut self, client: u32, control: bool) -> PyResult<()> {
+        self.hub()?.connected(client, control);
         Ok(())
     }
 
-    fn receive(&mut self, peer: u32, data: &[u8], now: f64, wall_now: f64) -> PyResult<()> {
-        let received = self.hub()?.receive(peer, data, Now::from_seconds(now, wall_now));
+    fn receive(&mut self, client: u32, data: &[u8], now: f64, wall_now: f64) -> PyResult<()> {
+        let received = self.hub()?.receive(client, data, Now::from_seconds(now, wall_now));
         received.map_err(|error| PyConnectionError::new_err(error.to_string()))
     }
 
-    fn blocked(&mut self, peer: u32, blocked: bool) -> PyResult<()> {
-        self.hub()?.blocked(peer, blocked);
+    fn blocked(&mut self, client: u32, blocked: bool) -> PyResult<()> {
+        self.hub()?.blocked(client, blocked);
         Ok(())
     }
 
-    fn lost(&mut self, peer: u32, now: f64, wall_now: f64) -> PyResult<()> {
-        self.hub()?.lost(peer, Now::from_seconds(now, wall_now));
+    fn lost(&mut self, client: u32, now: f64, wall_now: f64) -> PyResult<()> {
+        self.hub()?.lost(client, Now::from_seconds(now, wall_now));
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl QueueManager {
         Ok(())
     }
 
-    /// `("resolve", address)`, `("trigger", transport)`, `("control", peer, json)` or None.
+    /// `("resolve", address)`, `("trigger", transport)`, `("control", client, json)` or None.
     fn next_event<'py>(&mut self, py: Python<'py>, now: f64, wall_now: f64) -> PyResult<Option<Bound<'py, PyAny>>> {
         let Some(request) = self.hub()?.next_request(Now::from_seconds(now, wall_now)) else {
             return Ok(None);
@@ -118,7 +118,7 @@ impl QueueManager {
         Ok(Some(match request {
             Request::Resolve { address } => ("resolve", &*address).into_pyobject(py)?.into_any(),
             Request::Trigger { transport } => ("trigger", &*transport).into_pyobject(py)?.into_any(),
-            Request::Control { peer, json } => ("control", peer, PyBytes::new(py, &json)).into_pyobject(py)?.into_any(),
+            Request::Control { client, json } => ("control", client, PyBytes::new(py, &json)).into_pyobject(py)?.into_any(),
         }))
     }
 
@@ -151,25 +151,25 @@ impl QueueManager {
     }
 
     fn outputs<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<(u32, Bound<'py, PyBytes>)>> {
-        Ok(self.hub()?.outputs().into_iter().map(|(peer, bytes)| (peer, PyBytes::new(py, &bytes))).collect())
+        Ok(self.hub()?.outputs().into_iter().map(|(client, bytes)| (client, PyBytes::new(py, &bytes))).collect())
     }
 
     fn deadline(&mut self) -> PyResult<f64> {
         Ok(self.hub()?.deadline() as f64 / 1e6)
     }
 
-    #[pyo3(signature = (peer, json, *, last=true))]
-    fn reply(&mut self, peer: u32, json: &[u8], last: bool) -> PyResult<()> {
-        self.hub()?.reply(peer, json, last);
+    #[pyo3(signature = (client, json, *, last=true))]
+    fn reply(&mut self, client: u32, json: &[u8], last: bool) -> PyResult<()> {
+        self.hub()?.reply(client, json, last);
         Ok(())
     }
 
     /// The end of a pipe, for the caller to close.
-    #[pyo3(signature = (peer, now, wall_now, *, text=false, waits=false, offsets=Vec::new(), privileged=false))]
+    #[pyo3(signature = (client, now, wall_now, *, text=false, waits=false, offsets=Vec::new(), privileged=false))]
     #[allow(clippy::too_many_arguments)]
     fn list(
         &mut self,
-        peer: u32,
+        client: u32,
         now: f64,
         wall_now: f64,
         text: bool,
@@ -178,7 +178,7 @@ impl QueueManager {
         privileged: bool,
     ) -> PyResult<i32> {
         let form = if text { Form::Text { offsets, waits } } else { Form::Json };
-        let pipe = self.hub()?.list(peer, privileged, form, Now::from_seconds(now, wall_now))?;
+        let pipe = self.hub()?.list(client, privileged, form, Now::from_seconds(now, wall_now))?;
         Ok(pipe.into_raw_fd())
     }
 
@@ -186,12 +186,12 @@ impl QueueManager {
         Ok(self.hub()?.flush_site(site, Now::from_seconds(now, wall_now))?)
     }
 
-    /// Readable when a turn is due for what a walk over the queue found.
+    /// Readable when a poll is due for a report of a thread.
     fn fileno(&mut self) -> PyResult<Option<i32>> {
         Ok(self.hub()?.event_fd().map(|event| event.as_raw_fd()))
     }
 
-    /// The IDs to which `verb` was done, of `ids` (None: all) in `queues` (empty: in any).
+    /// The IDs that `verb` changed, of `ids` (None: all) in `queues` (empty: in any).
     fn apply(
         &mut self,
         verb: &str,
@@ -208,33 +208,33 @@ impl QueueManager {
         Ok(done.into_iter().map(|id| id.text(long)).collect())
     }
 
-    /// Messages for `peer` to move away, those that are busy, and behind which ID there may be more.
-    #[pyo3(signature = (peer, ids, queues, after))]
+    /// Messages for `client` to move to maildrop/, busy ones, and the ID after which there may be more.
+    #[pyo3(signature = (client, ids, queues, after))]
     fn leave(
         &mut self,
-        peer: u32,
+        client: u32,
         ids: Option<Vec<String>>,
         queues: Vec<String>,
         after: &str,
-    ) -> PyResult<(Vec<Place>, Vec<String>, Option<String>)> {
+    ) -> PyResult<(Vec<RecordPlace>, Vec<String>, Option<String>)> {
         let ids = ids.map(|ids| ids.iter().filter_map(|id| QueueId::parse(id)).collect());
         let after = QueueId::parse(after).unwrap_or(QueueId(0));
         let hub = self.hub()?;
         let long = hub.scheduler().settings().long_queue_ids;
-        let leave = hub.scheduler().leave(peer, ids, &queues, after);
+        let batch = hub.scheduler().requeue(client, ids, &queues, after);
         let place =
             |(id, at): &(QueueId, Locator)| (id.text(long), hub.store().path(at.segment), at.offset, at.record_octets);
-        let messages = leave.messages.iter().map(place).collect();
-        let busy = leave.busy.iter().map(|id| id.text(long)).collect();
-        Ok((messages, busy, leave.next.map(|id| id.text(long))))
+        let messages = batch.messages.iter().map(place).collect();
+        let busy = batch.busy.iter().map(|id| id.text(long)).collect();
+        Ok((messages, busy, batch.next.map(|id| id.text(long))))
     }
 
-    /// What `peer` moved away is gone; the IDs that were.
-    fn left(&mut self, peer: u32, ids: Vec<String>) -> PyResult<Vec<String>> {
+    /// Forget the messages that `client` moved; the IDs of these.
+    fn left(&mut self, client: u32, ids: Vec<String>) -> PyResult<Vec<String>> {
         let ids: Vec<QueueId> = ids.iter().filter_map(|id| QueueId::parse(id)).collect();
         let scheduler = self.hub()?.scheduler();
         let long = scheduler.settings().long_queue_ids;
-        Ok(scheduler.left(peer, &ids).into_iter().map(|id| id.text(long)).collect())
+        Ok(scheduler.requeued(client, &ids).into_iter().map(|id| id.text(long)).collect())
     }
 
     /// Segment file, offset and octets of the record.

@@ -1,4 +1,4 @@
-//! What is seen of a run, and how it is written: one JSON object.
+//! The figures of a run, as one JSON object.
 
 use crate::traffic::{Fate, SECOND_US, Traffic};
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ const FAIRNESS_MESSAGES: u32 = 20;
 const MINUTE_US: u64 = 60 * SECOND_US;
 const UNTRIED: u64 = u64::MAX;
 
-/// One look at the run.
+/// A sample of the run.
 struct Sample {
     at_us: u64,
     in_flight: [u32; 4],
@@ -29,30 +29,30 @@ struct Sample {
     delivered: u64,
 }
 
-/// What is seen of a run.
+/// The figures of a run.
 pub struct Figures<'a> {
     traffic: &'a Traffic,
-    /// From a message's arrival to its first job.
+    /// Time from a message's arrival to its first delivery.
     first_us: Vec<u64>,
-    /// First attempts that ended without a job, for the destination was known to be dead.
+    /// First attempts that ended without a delivery, because the destination was dead.
     turned_away: u64,
     in_flight: [u32; 4],
     open: [i64; 4],
     watched_in_flight: [u32; 2],
     watched_open: [i64; 2],
-    jobs: [u64; 4],
+    deliveries: [u64; 4],
     delivered: u64,
     attempts_max: u32,
     list_delivered: u64,
-    /// When the last job of the list's first attempt began, and when that attempt ended.
-    list_last_job_us: u64,
+    /// Start of the last delivery of the list's first attempt, and end of that attempt.
+    list_last_delivery_us: u64,
     list_first_pass_us: u64,
     samples: Vec<Sample>,
     end_us: u64,
 }
 
 impl<'a> Figures<'a> {
-    /// Nothing was seen yet.
+    /// Return empty figures.
     pub fn new(traffic: &'a Traffic) -> Self {
         Self {
             traffic,
@@ -62,11 +62,11 @@ impl<'a> Figures<'a> {
             open: [0; 4],
             watched_in_flight: [0; 2],
             watched_open: [0; 2],
-            jobs: [0; 4],
+            deliveries: [0; 4],
             delivered: 0,
             attempts_max: 0,
             list_delivered: 0,
-            list_last_job_us: 0,
+            list_last_delivery_us: 0,
             list_first_pass_us: 0,
             samples: Vec::new(),
             end_us: 0,
@@ -85,7 +85,7 @@ impl<'a> Figures<'a> {
         if self.traffic.is_list(n) { LIST } else { self.kind_of(destination) }
     }
 
-    /// A message is to be tried (`by` 1), or was (-1).
+    /// Count a message that is to be tried (`by` 1), or was tried (-1).
     pub fn opened(&mut self, n: u64, by: i64) {
         let destination = self.traffic.destination(n, 0);
         self.open[self.kind(n, destination)] += by;
@@ -94,10 +94,10 @@ impl<'a> Figures<'a> {
         }
     }
 
-    /// A job for a destination begins.
+    /// Count a delivery that begins.
     pub fn job_begins(&mut self, n: u64, destination: u64, at_us: u64) {
         let kind = self.kind(n, destination);
-        self.jobs[kind] += 1;
+        self.deliveries[kind] += 1;
         self.in_flight[self.kind_of(destination)] += 1;
         self.watch(destination, 1);
         let first_us = &mut self.first_us[n as usize];
@@ -105,11 +105,11 @@ impl<'a> Figures<'a> {
             *first_us = at_us - self.traffic.arrives_us(n);
         }
         if kind == LIST && self.list_first_pass_us == 0 {
-            self.list_last_job_us = at_us;
+            self.list_last_delivery_us = at_us;
         }
     }
 
-    /// A job ends.
+    /// Count a delivery that ends.
     pub fn job_ends(&mut self, destination: u64) {
         self.in_flight[self.kind_of(destination)] -= 1;
         self.watch(destination, u32::MAX);
@@ -123,13 +123,13 @@ impl<'a> Figures<'a> {
         }
     }
 
-    /// A recipient has its mail.
+    /// Count a recipient that has its mail.
     pub fn delivered(&mut self, n: u64) {
         self.delivered += 1;
         self.list_delivered += u64::from(self.traffic.is_list(n));
     }
 
-    /// An attempt ended, and there will be another.
+    /// Count an attempt with a further one.
     pub fn deferred(&mut self, n: u64, attempts: u32, at_us: u64) {
         self.attempts_max = self.attempts_max.max(attempts);
         if self.first_us[n as usize] == UNTRIED && attempts == 1 {
@@ -138,7 +138,7 @@ impl<'a> Figures<'a> {
         self.list_tried(n, at_us);
     }
 
-    /// A message is gone.
+    /// Count a removed message.
     pub fn removed(&mut self, n: u64, at_us: u64) {
         self.list_tried(n, at_us);
     }
@@ -149,7 +149,7 @@ impl<'a> Figures<'a> {
         }
     }
 
-    /// Look around.
+    /// Take a sample.
     pub fn sample(&mut self, at_us: u64, counts: &HashMap<&str, usize>) {
         self.samples.push(Sample {
             at_us,
@@ -163,17 +163,17 @@ impl<'a> Figures<'a> {
         });
     }
 
-    /// The run is over.
+    /// End the run.
     pub fn ends(&mut self, at_us: u64) {
         self.end_us = at_us;
     }
 
-    /// All jobs.
-    pub fn jobs(&self) -> u64 {
-        self.jobs.iter().sum()
+    /// Return the number of all deliveries.
+    pub fn deliveries(&self) -> u64 {
+        self.deliveries.iter().sum()
     }
 
-    /// Single mails of a kind that arrived in a span, with what they waited for their first attempt.
+    /// Return the waits for the first attempt of the single mails of a kind that arrived in a span.
     fn waits(&self, kind: usize, from_us: u64, to_us: u64) -> Vec<u64> {
         let mut waits: Vec<u64> = (0..self.traffic.options.messages)
             .filter(|n| (from_us..to_us).contains(&self.traffic.arrives_us(*n)))
@@ -185,7 +185,7 @@ impl<'a> Figures<'a> {
         waits
     }
 
-    /// Jain's index over healthy destinations: which part of each one's single mails was tried in time.
+    /// Return Jain's index over healthy destinations, of the share of each one's single mails that was tried in time.
     fn fairness(&self, from_us: u64, to_us: u64) -> (f64, usize) {
         let mut seen: HashMap<u64, (u32, u32)> = HashMap::new();
         for n in 0..self.traffic.options.messages {
@@ -198,21 +198,21 @@ impl<'a> Figures<'a> {
             }
         }
         seen.retain(|_, (all, _)| *all >= FAIRNESS_MESSAGES);
-        // Sums in one order, whatever the table's: the same run prints the same digits.
+        // Sum in a fixed order, so that the same run prints the same digits.
         let mut parts: Vec<f64> = seen.values().map(|(all, in_time)| f64::from(*in_time) / f64::from(*all)).collect();
         parts.sort_unstable_by(f64::total_cmp);
         let (sum, squares) = parts.iter().fold((0.0, 0.0), |(sum, squares), part| (sum + part, squares + part * part));
         (if squares > 0.0 { sum * sum / (parts.len() as f64 * squares) } else { 0.0 }, parts.len())
     }
 
-    /// Everything, as members of a JSON object.
+    /// Return everything as members of a JSON object.
     pub fn json(&self) -> String {
         let options = &self.traffic.options;
         let mut out = String::new();
         let end_us = options.seconds * SECOND_US;
         let list_at_us = options.list_at_s * SECOND_US;
         let list_until_us = if self.list_first_pass_us > 0 { self.list_first_pass_us } else { end_us };
-        let _ = write!(out, "\"recipients\": {}, \"jobs\": {}, ", self.traffic.recipients(), self.jobs());
+        let _ = write!(out, "\"recipients\": {}, \"jobs\": {}, ", self.traffic.recipients(), self.deliveries());
         let _ = write!(out, "\"delivered\": {}, \"turned_away\": {}, ", self.delivered, self.turned_away);
         let _ = write!(out, "\"attempts_max\": {}, \"end_s\": {}, ", self.attempts_max, seconds(self.end_us));
         for (kind, name) in KINDS.iter().enumerate().take(LIST) {
@@ -226,10 +226,14 @@ impl<'a> Figures<'a> {
         }
         if options.list > 0 {
             let first_us = self.first_us[options.messages as usize];
-            let _ = write!(out, "\"list\": {{\"jobs\": {}, \"delivered\": {}, ", self.jobs[LIST], self.list_delivered);
-            let spans = [first_us, self.list_last_job_us - list_at_us, self.list_first_pass_us - list_at_us];
+            let _ = write!(
+                out,
+                "\"list\": {{\"jobs\": {}, \"delivered\": {}, ",
+                self.deliveries[LIST], self.list_delivered
+            );
+            let spans = [first_us, self.list_last_delivery_us - list_at_us, self.list_first_pass_us - list_at_us];
             let [first, last, pass] = spans.map(seconds);
-            let _ = write!(out, "\"first_job_s\": {first}, \"last_job_s\": {last}, \"first_pass_s\": {pass}}}, ");
+            let _ = write!(out, "\"first_job_s\": {first}, \"last_delivery_s\": {last}, \"first_pass_s\": {pass}}}, ");
         }
         let rows: Vec<String> = self.minutes().iter().map(|waits| format!("{waits:?}")).collect();
         let _ = write!(out, "\"minutes\": [{}], ", rows.join(", "));
@@ -273,7 +277,7 @@ fn seconds(us: u64) -> f64 {
     us as f64 / SECOND_US as f64
 }
 
-/// In seconds; 0 of nothing.
+/// Return a time in seconds; 0 without a time.
 fn quantile(sorted_us: &[u64], part: f64) -> f64 {
     let at = ((sorted_us.len() as f64 * part) as usize).min(sorted_us.len().saturating_sub(1));
     sorted_us.get(at).copied().map_or(0.0, seconds)

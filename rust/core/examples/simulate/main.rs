@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release --example simulate -- [--messages N] [--destinations N] [--seconds N] [--seed N] [--list N]
-//!     [--list-at SECONDS] [--capacity JOBS] [--slow-ms MS] [--active N] [--healthy]
+//!     [--list-at SECONDS] [--capacity DELIVERIES] [--slow-ms MS] [--active N] [--healthy]
 //!     [--slot-cost N] [--slot-discount PERCENT] [--slot-loan N] [--minimum-slots N]
 //! ```
 //!
@@ -40,7 +40,7 @@ fn usual() -> Options {
     }
 }
 
-/// What main.cf would say.
+/// The parameters of main.cf.
 fn settings() -> (Settings, TransportSettings) {
     let mut settings = Settings::default();
     settings.lifetimes.maximal_queue_us = LIFETIME_US;
@@ -107,7 +107,7 @@ mod tests {
         let traffic = Traffic::new(small);
         let (settings, transport) = settings();
         let (figures, digest) = World::new(&traffic, settings, transport).run();
-        assert!(figures.jobs() > 10_000, "every message is tried");
+        assert!(figures.deliveries() > 10_000, "every message is tried");
         digest
     }
 

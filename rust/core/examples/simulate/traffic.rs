@@ -1,4 +1,4 @@
-//! What arrives, and how the world answers: all of it a function of the seed.
+//! The traffic of a run and the behaviour of its destinations, as a function of the seed.
 //!
 //! Nothing is drawn from a stream, so nothing depends on the order of questions: message `n` has the same recipients
 //! whenever it is asked for, and an envelope need not be kept. Only additions, products and square roots are used,
@@ -11,22 +11,22 @@ use postillion_core::mail::id::{QueueId, SLOT_BITS};
 pub const SECOND_US: u64 = 1_000_000;
 /// The wall clock when the simulation begins.
 pub const START_US: u64 = 1_795_000_000 * SECOND_US;
-/// Every so many-th message has several recipients.
+/// One message of this number has several recipients.
 const SEVERAL_EVERY: u64 = 10;
-/// And at most so many.
+/// Maximum number of recipients of such a message.
 const SEVERAL_MAX: u64 = 5;
-/// A destination with an outage is dead for so long from the start.
+/// Time from the start until a destination with an outage works.
 const OUTAGE_US: u64 = 1800 * SECOND_US;
 /// A dead host answers nothing: `smtp_connect_timeout`.
 const CONNECT_TIMEOUT_US: u64 = 30 * SECOND_US;
-/// What a recipient adds to the time of a job.
+/// Time of each recipient in a delivery.
 const RECIPIENT_US: u64 = 2_000;
-/// A greylisting host takes mail that is so old.
+/// Age of mail that a greylisting host accepts.
 const GREYLISTED_US: u64 = 300 * SECOND_US;
-/// One recipient in so many does not exist.
+/// One recipient of this number does not exist.
 const UNKNOWN_EVERY: u64 = 400;
 
-/// What is simulated.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Everything follows from it.
@@ -35,24 +35,24 @@ pub struct Options {
     pub messages: u64,
     /// Destinations; the k-th gets a share of 1/k.
     pub destinations: u64,
-    /// Over which the messages arrive evenly.
+    /// Time over which the messages arrive evenly.
     pub seconds: u64,
     /// Recipients of the list; 0: there is none.
     pub list: u64,
-    /// When the list arrives.
+    /// Arrival of the list.
     pub list_at_s: u64,
-    /// Jobs that the smtp agents take together.
+    /// Concurrent deliveries of all smtp agents.
     pub capacity: u32,
-    /// Mean time of a job at a slow destination.
+    /// Mean time of a delivery at a slow destination.
     pub slow_ms: u64,
     /// No destination is dead, slow or greylisting.
     pub healthy: bool,
 }
 
-/// How a destination behaves.
+/// The behaviour of a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// Takes 20 to 220 ms a job.
+    /// A delivery takes 20 to 220 ms.
     Well,
     /// Takes long.
     Slow,
@@ -64,7 +64,7 @@ pub enum Fate {
     Dead,
 }
 
-/// How a recipient fares.
+/// The result of a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Taken.
@@ -79,7 +79,7 @@ pub enum Verdict {
 
 /// The traffic of a run.
 pub struct Traffic {
-    /// What was asked for.
+    /// The options.
     pub options: Options,
     /// Sums of the destinations' shares.
     shares: Vec<f64>,
@@ -115,7 +115,7 @@ impl Traffic {
         u64::from(self.first_recipient[self.messages() as usize])
     }
 
-    /// Is it the list's message?
+    /// Return whether a message is the list.
     pub fn is_list(&self, n: u64) -> bool {
         n == self.options.messages
     }
@@ -146,7 +146,7 @@ impl Traffic {
         before.chain(list).chain(after).map(|n| (self.arrives_us(n), n))
     }
 
-    /// When a message arrives, in microseconds of the simulation.
+    /// Return the arrival of a message, in microseconds of the simulation.
     pub fn arrives_us(&self, n: u64) -> u64 {
         if self.is_list(n) {
             return self.options.list_at_s * SECOND_US;
@@ -169,7 +169,7 @@ impl Traffic {
         Envelope { arrival_us, size_octets: 4096, ..Envelope::plain(self.id(n), "s@example.org", recipients) }
     }
 
-    /// At most so many of a message's recipients, from this one on.
+    /// Return at most `most` of a message's recipients, from this one on.
     pub fn some_recipients(&self, n: u64, from: u64, most: u64) -> Vec<Recipient> {
         let recipient = |index| {
             let destination = self.destination(n, index);
@@ -188,7 +188,7 @@ impl Traffic {
         id.usec() - START_US
     }
 
-    /// How a destination behaves. Each kind has large and small destinations.
+    /// The behaviour of a destination. Each kind has large and small destinations.
     pub fn fate(&self, destination: u64) -> Fate {
         match (destination % 100, destination % 50, destination % 20) {
             _ if self.options.healthy => Fate::Well,
@@ -200,7 +200,7 @@ impl Traffic {
         }
     }
 
-    /// Is it dead at this moment?
+    /// Return whether it is dead at this moment.
     pub fn unreachable(&self, destination: u64, at_us: u64) -> bool {
         match self.fate(destination) {
             Fate::Dead => true,
@@ -209,8 +209,8 @@ impl Traffic {
         }
     }
 
-    /// How long a job takes that begins now.
-    pub fn takes_us(&self, destination: u64, recipients: usize, job: u64, at_us: u64) -> u64 {
+    /// Return the time of a delivery that begins now.
+    pub fn takes_us(&self, destination: u64, recipients: usize, delivery: u64, at_us: u64) -> u64 {
         if self.unreachable(destination, at_us) {
             return CONNECT_TIMEOUT_US;
         }
@@ -219,11 +219,11 @@ impl Traffic {
             _ => 20_000 + self.draw(4, destination) % 200_000,
         };
         // Pareto's distribution with exponent 2: mostly half the mean, sometimes many times it.
-        let unit = self.unit(5, job).max(1e-4);
+        let unit = self.unit(5, delivery).max(1e-4);
         (mean_us as f64 * 0.5 / unit.sqrt()) as u64 + recipients as u64 * RECIPIENT_US
     }
 
-    /// How a recipient fares at an attempt.
+    /// Return the result of a recipient at an attempt.
     pub fn verdict(&self, n: u64, index: u32, destination: u64, began_us: u64) -> Verdict {
         if self.unreachable(destination, began_us) {
             Verdict::Unreachable

@@ -1,7 +1,7 @@
 //! The world around the scheduler on a virtual clock: agents, a resolver, a heap of what happens next.
 //!
-//! Every step checks what must hold: no agent, destination or job above its limit, nobody in two jobs, nobody asked for
-//! again who is done; and at the end that every recipient had its mail or the sender a report.
+//! Every step checks what must hold: no agent, destination or delivery above its limit, no recipient in two deliveries or
+//! delivered again; and at the end that every recipient had its mail or the sender a report.
 
 use crate::figures::Figures;
 use crate::traffic::{START_US, Traffic, Verdict, mix};
@@ -21,13 +21,13 @@ use std::collections::{BinaryHeap, HashMap};
 const MONO_US: u64 = 1_000_000_000;
 /// Agents of the smtp transport; they share its capacity.
 const SMTP_AGENTS: u32 = 4;
-/// Reports under way at a time, and what one takes.
+/// Maximum number of concurrent reports, and the time of one.
 const BOUNCE_CAPACITY: u32 = 20;
 const BOUNCE_US: u64 = 5_000;
-/// The simulation looks at itself so often.
+/// Interval between two samples of the figures.
 pub const SAMPLE_US: u64 = 10_000_000;
-/// Turns at one moment before it counts as standing still.
-const TURNS_MAX: u32 = 1_000_000;
+/// Maximum number of rounds at one moment of virtual time.
+const ROUNDS_MAX: u32 = 1_000_000;
 
 /// A set of numbers.
 struct Bits(Vec<u64>);
@@ -47,10 +47,10 @@ impl Bits {
     }
 }
 
-/// A job under way.
+/// A delivery under way.
 struct Flight {
     job: Job,
-    peer: u32,
+    agent: u32,
     began_us: u64,
 }
 
@@ -62,14 +62,14 @@ pub struct World<'a> {
     transport: TransportSettings,
     at_us: u64,
     flights: HashMap<u64, Flight>,
-    /// When which job ends.
+    /// Ends of deliveries.
     ends: BinaryHeap<Reverse<(u64, u64)>>,
     agents: HashMap<u32, (u32, u32)>,
     busy: Vec<u32>,
     flying: Bits,
     sent: Bits,
     reported: Bits,
-    /// Messages whose fate of this moment is not decided: fresh, or being tried.
+    /// Messages under way: fresh, or being tried.
     open: Bits,
     removed: u64,
     digest: u64,
@@ -77,16 +77,16 @@ pub struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    /// A world in which nothing happened yet.
+    /// Return a new world.
     pub fn new(traffic: &'a Traffic, settings: Settings, transport: TransportSettings) -> Self {
         let now = Now { mono_us: MONO_US, wall_us: START_US };
         let mut scheduler = Scheduler::new(settings.clone(), now);
         scheduler.configure_transport(None, transport);
         let mut agents = HashMap::new();
-        for peer in 0..SMTP_AGENTS {
+        for agent in 0..SMTP_AGENTS {
             let capacity = traffic.options.capacity / SMTP_AGENTS;
-            agents.insert(peer, (capacity, 0));
-            scheduler.agent(peer, "smtp", capacity, now);
+            agents.insert(agent, (capacity, 0));
+            scheduler.agent(agent, "smtp", capacity, now);
         }
         agents.insert(SMTP_AGENTS, (BOUNCE_CAPACITY, 0));
         scheduler.agent(SMTP_AGENTS, "bounce", BOUNCE_CAPACITY, now);
@@ -111,20 +111,20 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Let everything arrive and come to its end; what was seen, and the digest of all of it.
+    /// Run until the end; return the figures and the digest of all events.
     pub fn run(mut self) -> (Figures<'a>, u64) {
         let traffic = self.traffic;
         let mut arrivals = traffic.order().peekable();
         let mut sample_us = 0;
-        let mut turns = 0;
+        let mut rounds = 0;
         while self.removed < traffic.messages() {
             let arrival_us = arrivals.peek().map(|(at_us, _)| *at_us);
             let end_us = self.ends.peek().map(|Reverse((at_us, _))| *at_us);
             let due_us = self.scheduler.deadline().map(|due_us| due_us.saturating_sub(MONO_US));
             let next = [arrival_us, end_us, due_us].into_iter().flatten().min();
             let next_us = next.expect("mail waits for nothing").max(self.at_us);
-            turns = if next_us > self.at_us { 0 } else { turns + 1 };
-            assert!(turns < TURNS_MAX, "time stands still");
+            rounds = if next_us > self.at_us { 0 } else { rounds + 1 };
+            assert!(rounds < ROUNDS_MAX, "time stands still");
             while sample_us <= next_us {
                 self.sample(sample_us);
                 sample_us += SAMPLE_US;
@@ -138,7 +138,7 @@ impl<'a> World<'a> {
                 self.arrive(n);
             }
             self.scheduler.tick(self.now());
-            self.settle();
+            self.run_events();
         }
         assert!(self.flights.is_empty(), "a job is about a message that is gone");
         for number in 0..traffic.recipients() as usize {
@@ -172,11 +172,11 @@ impl<'a> World<'a> {
         self.scheduler.arrived(arrival, self.now());
     }
 
-    /// The job that ends first ends.
+    /// End the delivery with the earliest end.
     fn answer(&mut self) {
         let Some(Reverse((_, number))) = self.ends.pop() else { return };
-        let Flight { job, peer, began_us } = self.flights.remove(&number).expect("it was begun");
-        self.agents.get_mut(&peer).expect("it was given to an agent").1 -= 1;
+        let Flight { job, agent, began_us } = self.flights.remove(&number).expect("it was begun");
+        self.agents.get_mut(&agent).expect("it was given to an agent").1 -= 1;
         let n = self.traffic.number(job.envelope.id);
         let mut site = None;
         let mut recipients = Vec::with_capacity(job.recipients.len());
@@ -219,7 +219,7 @@ impl<'a> World<'a> {
         self.scheduler.result(JobResult { job: job.job, id: job.envelope.id, site, recipients }, self.now());
     }
 
-    fn settle(&mut self) {
+    fn run_events(&mut self) {
         while let Some(event) = self.scheduler.next_event(self.now()) {
             match event {
                 Event::Note(fact) => self.fact(&fact),
@@ -246,7 +246,7 @@ impl<'a> World<'a> {
                     self.scheduler.resolved(&address, "smtp", domain, None, self.now());
                 }
                 Event::NeedAgent { transport } => panic!("{transport} has its agents"),
-                Event::Deliver { peer, job } => self.deliver(peer, *job),
+                Event::Deliver { agent, request } => self.deliver(agent, *request),
             }
         }
     }
@@ -276,19 +276,19 @@ impl<'a> World<'a> {
         self.figures.opened(n, -1);
     }
 
-    fn deliver(&mut self, peer: u32, job: Job) {
+    fn deliver(&mut self, agent: u32, job: Job) {
         self.note(self.at_us);
         self.note(job.job);
-        self.note(u64::from(peer));
-        let (capacity, busy) = self.agents.get_mut(&peer).expect("a job goes to an agent that is there");
+        self.note(u64::from(agent));
+        let (capacity, busy) = self.agents.get_mut(&agent).expect("a delivery goes to a present agent");
         *busy += 1;
-        assert!(busy <= capacity, "an agent has more jobs than it takes");
+        assert!(busy <= capacity, "an agent has more deliveries than its capacity");
         let n = self.traffic.number(job.envelope.id);
         self.note(n);
         for recipient in &job.recipients {
             let number = self.traffic.recipient_number(n, recipient.index);
             assert!(!self.sent.has(number) && !self.reported.has(number), "a job for a recipient that is done");
-            assert!(!self.flying.has(number), "a recipient in two jobs");
+            assert!(!self.flying.has(number), "a recipient in two deliveries");
             self.flying.set(number, true);
             self.note(u64::from(recipient.index));
         }
@@ -300,14 +300,14 @@ impl<'a> World<'a> {
                 let busy = &mut self.busy[destination as usize];
                 *busy += 1;
                 let limit = self.transport.window_rules().limit;
-                assert!(limit == 0 || *busy <= limit, "a destination has more jobs than it may");
+                assert!(limit == 0 || *busy <= limit, "a destination has more deliveries than its limit");
                 self.figures.job_begins(n, destination, self.at_us);
                 self.traffic.takes_us(destination, job.recipients.len(), job.job, self.at_us)
             }
             _ => BOUNCE_US,
         };
         self.ends.push(Reverse((self.at_us + took_us.max(1), job.job)));
-        self.flights.insert(job.job, Flight { job, peer, began_us: self.at_us });
+        self.flights.insert(job.job, Flight { job, agent, began_us: self.at_us });
     }
 
     fn sample(&mut self, at_us: u64) {

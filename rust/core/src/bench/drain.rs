@@ -13,9 +13,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// After a client could not be accepted, none is for so long.
+/// Pause after a client could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// Clients that may wait to be accepted; the kernel's net.core.somaxconn bounds it as well.
+/// Maximum number of clients that wait to be accepted; the kernel's net.core.somaxconn limits it as well.
 const BACKLOG: i32 = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +34,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// A sink that calls itself `name` and listens on these sockets. `seed`: how its dice fall.
+    /// Return a sink with this name that listens on these sockets. `seed`: the seed of its random numbers.
     pub fn new(
         name: &str,
         faults: Vec<Fault>,
@@ -45,7 +45,7 @@ impl Drain {
         let shared = Arc::new(Shared::new(name, faults, seed, Arc::clone(&tally)));
         let mut reactor = Reactor::new()?;
         for listener in listeners {
-            // std's own is 128: of a crowd that comes at once the rest would be dropped, and come again a second later.
+            // std's backlog is 128: of more clients at once the rest would be dropped, and return a second later.
             rustix::net::listen(listener, BACKLOG)?;
             reactor.listen(listener.as_fd())?;
         }
@@ -127,17 +127,17 @@ mod tests {
     use std::net::TcpStream;
 
     #[test]
-    fn a_crowd_that_comes_at_once_waits_in_the_queue() {
+    fn many_clients_at_once_wait_in_the_backlog() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = listener.local_addr().unwrap();
         let tally = Arc::new(Tally::default());
         let mut drain = Drain::new("sink.example", Vec::new(), 1, Arc::clone(&tally), &[listener]).unwrap();
-        // Nobody accepts yet: without room in the queue a connection would take a second at least.
+        // No client is accepted yet: without room in the backlog a connection would take at least a second.
         let began = Instant::now();
-        let crowd: Vec<_> =
+        let clients: Vec<_> =
             (0..300).map(|_| TcpStream::connect_timeout(&peer, Duration::from_millis(900)).unwrap()).collect();
         drain.run(Duration::from_millis(1)).unwrap();
-        while tally.counts().connections < crowd.len() as u64 && began.elapsed() < Duration::from_secs(30) {
+        while tally.counts().connections < clients.len() as u64 && began.elapsed() < Duration::from_secs(30) {
             drain.run(Duration::from_millis(1)).unwrap();
         }
         assert_eq!(tally.counts().connections, 300);

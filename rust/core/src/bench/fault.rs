@@ -1,23 +1,23 @@
-//! What a sink does to the mail of a domain.
+//! Faults: how a sink treats the mail of a domain.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-/// When it does it.
+/// The command that a fault affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// At RCPT.
+    /// RCPT.
     Rcpt,
-    /// At the end of the content.
+    /// The end of the content.
     Dot,
 }
 
-/// What it does.
+/// The action of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Reply with this code.
     Refuse(u16),
-    /// Reply so much later.
+    /// Reply after this time.
     Wait(Duration),
     /// Close the connection.
     HangUp,
@@ -27,17 +27,17 @@ pub enum Action {
 /// `disconnect`, and `share` is the part (0 to 1) of the domain's mail that meets it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
-    /// The domain, in lower case; `*` is any.
+    /// The domain in lower case; `*` is any.
     pub domain: Box<str>,
-    /// What.
+    /// The action.
     pub action: Action,
-    /// When.
+    /// The command.
     pub when: When,
-    /// How often, of 1.
+    /// Share of the domain's mail, from 0 to 1.
     pub share: f64,
 }
 
-/// Not a rule: why.
+/// The error for a text that is not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?}: {why}; write domain=CODE, domain=2s or domain=disconnect, then @rcpt or @dot, then *SHARE")]
 pub struct NotFault {
@@ -82,17 +82,17 @@ impl FromStr for Fault {
     }
 }
 
-/// Dice that fall the same way in each run.
+/// A generator of random numbers that are the same in each run.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// `seed`: another one falls another way.
+    /// Return the generator of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed | 1)
     }
 
-    /// True in `share` of all throws (xorshift64*).
+    /// Return true in `share` of all calls (xorshift64*).
     pub fn fall(&mut self, share: f64) -> bool {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn dice_fall_as_often_as_they_should() {
+    fn random_numbers_have_the_given_share() {
         let mut dice = Dice::new(1);
         let often = (0..10_000).filter(|_| dice.fall(0.3)).count();
         assert!((2800..3200).contains(&often), "{often}");

@@ -1,12 +1,12 @@
-//! Times in buckets that grow with them: percentiles of any number of times in little memory, exact to 3 %.
+//! Times in buckets of growing width: percentiles of any number of times in little memory, exact to 3 %.
 
-/// Buckets of each power of two.
+/// Buckets per power of two.
 const PARTS: usize = 32;
 const PARTS_BITS: u32 = PARTS.trailing_zeros();
-/// Powers of two: up to 2^40 microseconds, twelve days.
+/// Number of powers of two: up to 2^40 microseconds, twelve days.
 const POWERS: usize = 40;
 
-/// How often which time was seen; times are microseconds.
+/// Counts of times in microseconds.
 #[derive(Debug, Clone)]
 pub struct Histogram {
     buckets: Vec<u64>,
@@ -22,7 +22,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// One more.
+    /// Add a time.
     pub fn record(&mut self, us: u64) {
         let bucket = bucket(us).min(self.buckets.len() - 1);
         self.buckets[bucket] += 1;
@@ -31,22 +31,22 @@ impl Histogram {
         self.longest_us = self.longest_us.max(us);
     }
 
-    /// How many there are.
+    /// Return the number of times.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Their mean.
+    /// Return the mean.
     pub fn mean_us(&self) -> u64 {
         self.total_us.checked_div(self.count).unwrap_or(0)
     }
 
-    /// The longest.
+    /// Return the longest time.
     pub fn longest_us(&self) -> u64 {
         self.longest_us
     }
 
-    /// The time that `share` (0 to 1) of them did not exceed; 0 of none.
+    /// Return the time that `share` (0 to 1) of them do not exceed; 0 without times.
     pub fn quantile_us(&self, share: f64) -> u64 {
         let wanted = (share.clamp(0.0, 1.0) * self.count as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
@@ -60,7 +60,7 @@ impl Histogram {
     }
 }
 
-/// Times below `PARTS` have a bucket each, later ones share theirs with their neighbours.
+/// Return the bucket of a time. Times below `PARTS` have one each; longer ones share it with their neighbours.
 fn bucket(us: u64) -> usize {
     if us < PARTS as u64 {
         return us as usize;

@@ -1,4 +1,4 @@
-//! All clients of a source: their connections, their ramp, their pauses, and the clock where a rate is asked for.
+//! All clients of a source: their connections, their ramp, their pauses, and the clock of a rate.
 
 use super::plan::Plan;
 use super::source::Source;
@@ -12,16 +12,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// After a connection that could not be made, a client waits so long before the next one.
+/// Pause of a client after a failed connection.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// Connections in a row that could not be made: there is no server.
+/// Maximum number of failed connections in a row: there is no server.
 const REFUSALS_MAX: u32 = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
     /// A client opens a connection.
     Open,
-    /// A client has paused.
+    /// The pause of a client ends.
     GoOn(Key),
 }
 
@@ -32,17 +32,17 @@ pub struct Load {
     peer: SocketAddr,
     reactor: Reactor<Source>,
     due: BinaryHeap<Reverse<(Instant, Due)>>,
-    /// With a rate, clients that are free for the next message: those without a connection, and those with one.
+    /// Clients without a connection that are free for the next message of a rate.
     unconnected: usize,
     idle: VecDeque<Key>,
-    /// Connections that are being made: the message that each will send first, and since when.
+    /// Connections under way: the first message of each, and their start.
     opening: HashMap<Key, (u64, Instant)>,
     refusals: u32,
     happened: Vec<Happening<Next>>,
 }
 
 impl Load {
-    /// A source that sends to `peer` as `plan` says. Its clients begin with the first `run`.
+    /// Return a source that sends to `peer` by this plan. Its clients begin with the first `run`.
     pub fn new(plan: Arc<Plan>, tally: Arc<Tally>, peer: SocketAddr) -> io::Result<Self> {
         let now = Instant::now();
         let clients = plan.sessions.max(1) as u32;
@@ -64,7 +64,7 @@ impl Load {
         })
     }
 
-    /// Work for at most `time`. True when all is sent and answered. An error says that the server cannot be reached.
+    /// Work for at most `time`. Return true when all is sent and answered. An error: the server cannot be reached.
     pub fn run(&mut self, time: Duration) -> io::Result<bool> {
         let end = Instant::now() + time;
         loop {
@@ -91,7 +91,7 @@ impl Load {
 
     fn start_what_is_due(&mut self) -> io::Result<()> {
         while let Some(Reverse((at, due))) = self.due.peek().copied() {
-            // Without messages to send nobody needs to wait for his turn.
+            // Without messages to send no client needs to wait.
             if at > Instant::now() && !self.plan.stopped() {
                 return Ok(());
             }
@@ -108,7 +108,7 @@ impl Load {
         self.unconnected > 0 || !self.idle.is_empty()
     }
 
-    /// Messages whose time has come begin, as far as clients are free; the others have begun all the same, and wait.
+    /// Begin the messages that are due, as far as clients are free; the others wait.
     fn start_by_the_clock(&mut self) -> io::Result<()> {
         while let Some(at) = self.plan.next_due() {
             if at > Instant::now() {
@@ -123,7 +123,7 @@ impl Load {
                 return Ok(());
             }
         }
-        // Nothing is left for those who have a connection: they say QUIT.
+        // No message is left: the clients say QUIT.
         while let Some(key) = self.idle.pop_front() {
             self.go_on(key);
         }
@@ -137,7 +137,7 @@ impl Load {
         }
     }
 
-    /// A client has no connection any more, and is ready to open one after `pause`.
+    /// Let a client without a connection open one after `pause`.
     fn disconnected(&mut self, pause: Duration) {
         if self.plan.rate.is_some() {
             self.unconnected += 1;
@@ -232,18 +232,18 @@ mod tests {
         let mut drain = Drain::new("sink.example", faults, 1, Arc::clone(&taken), &[listener]).unwrap();
         let sent = Arc::new(Tally::default());
         let mut load = Load::new(Arc::new(plan), Arc::clone(&sent), peer).unwrap();
-        let mut turns = 0;
+        let mut polls = 0;
         while !load.run(Duration::from_millis(1)).unwrap() {
             drain.run(Duration::from_millis(1)).unwrap();
-            turns += 1;
-            assert!(turns < 20_000, "no end");
+            polls += 1;
+            assert!(polls < 20_000, "no end");
         }
         drain.run(Duration::from_millis(1)).unwrap();
         (sent, taken)
     }
 
     #[test]
-    fn what_is_sent_is_taken_once() {
+    fn each_message_arrives_once() {
         for (reuse, pipelining, recipients) in [(1, false, 1), (0, false, 3), (7, true, 2), (0, true, 1)] {
             let plan = Plan { messages: Some(100), sessions: 5, reuse, pipelining, recipients, ..Plan::default() };
             let (sent, taken) = run(plan, &[]);
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_kept_by_the_clock_and_waits_are_counted() {
+    fn a_rate_follows_the_clock_and_waits_are_counted() {
         for reuse in [1, 0] {
             let plan = Plan { messages: Some(100), sessions: 5, reuse, rate: Some(1000.0), ..Plan::default() };
             let begun = Instant::now();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn no_server_is_an_error_after_some_patience() {
+    fn a_missing_server_is_an_error_after_some_attempts() {
         let peer = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let tally = Arc::new(Tally::default());
         for rate in [None, Some(1e6)] {

@@ -1,17 +1,17 @@
 //! `postillion bench`: a load of SMTP clients, and a sink that takes the mail at the other end.
 //!
 //! ```text
-//! plan        what is to be sent: sessions, messages, recipients, octets, pauses
+//! plan        the load: sessions, messages, recipients, octets, pauses
 //! source      one client's dialogue
 //! load        all clients of a run: connections, ramp, pauses
-//! fault       what a sink does to a domain: refuse, wait, hang up
+//! fault       behaviour of a sink for a domain: refuse, wait, hang up
 //! sink        one dialogue of the sink, on the server's own core
 //! drain       all connections of a sink
-//! tally       what was counted, and how long replies took
+//! tally       counts, and times of replies
 //! histogram   times in buckets: percentiles of any number of them
 //! ```
 //!
-//! These are instruments: unlike every other core they read the clock themselves, at the moment of each reply.
+//! These are instruments: unlike all other cores they read the clock themselves, at the moment of each reply.
 
 pub mod drain;
 pub mod fault;

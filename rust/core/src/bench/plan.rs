@@ -1,4 +1,4 @@
-//! What a source sends.
+//! The plan of a source: its messages.
 
 use crate::clock::wall_now_us;
 use std::fmt::Write as _;
@@ -6,47 +6,47 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The header field by which a sink knows a message of a source: run, number, and when it was sent.
+/// The header field that identifies a message of a source: run, number, and time of sending.
 pub const HEADER: &str = "X-Postillion-Bench";
 const LINE_OCTETS: usize = 72;
-/// No message is due later than this, some thirty years after the start.
+/// Latest time of a message, some thirty years after the start.
 const DUE_MAX_S: f64 = 1e9;
 
-/// What all clients of a source do.
+/// The plan that all clients of a source share.
 #[derive(Debug)]
 pub struct Plan {
-    /// Clients at a time.
+    /// Number of clients.
     pub sessions: usize,
-    /// Messages in all; `None`: until `stop`.
+    /// Total number of messages; `None`: until `stop`.
     pub messages: Option<u64>,
-    /// Octets of the messages in turn, header included; never less than a message's header has.
+    /// Octets of the messages, used in turn, header included; a message has at least its header.
     pub octets: Vec<usize>,
     /// Recipients of a message.
     pub recipients: usize,
-    /// Their domains, in turn.
+    /// Domains of the recipients, used in turn.
     pub domains: Vec<Box<str>>,
     /// The envelope's sender.
     pub sender: Box<str>,
-    /// Messages of one connection; 0 is no limit.
+    /// Messages per connection; 0 is no limit.
     pub reuse: u32,
     /// A client's pause between two messages.
     pub think: Duration,
-    /// The clients begin one after the other over this time; with a rate, it grows over this time.
+    /// The clients begin one after the other over this time; a rate grows over this time.
     pub ramp: Duration,
-    /// Messages a second that begin by the clock, whether earlier ones are answered or not; `None`: a client begins one
-    /// as soon as it is through with the last.
+    /// Messages per second that begin by the clock, also while earlier ones are unanswered; `None`: a client begins
+    /// one after the other.
     pub rate: Option<f64>,
-    /// MAIL, RCPT and DATA in one write (RFC 2920), where the server announces it.
+    /// MAIL, RCPT and DATA in one write (RFC 2920), if the server announces it.
     pub pipelining: bool,
-    /// How clients greet.
+    /// Name in EHLO.
     pub helo: Box<str>,
-    /// What tells this run's messages from another's.
+    /// The number that identifies this run's messages.
     pub run: u64,
-    /// How far it is.
+    /// Its progress.
     pub progress: Progress,
 }
 
-/// How far a plan is.
+/// The progress of a plan.
 #[derive(Debug, Default)]
 pub struct Progress {
     next: AtomicU64,
@@ -77,7 +77,7 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// The number of the next message, or `None` when all are sent.
+    /// Return the number of the next message, or `None` when all are sent.
     pub fn take(&self) -> Option<u64> {
         if self.progress.stopped.load(Ordering::Relaxed) {
             return None;
@@ -89,14 +89,15 @@ impl Plan {
         self.messages.is_none_or(|messages| number < messages).then_some(number)
     }
 
-    /// When the next message is to begin by the clock; `None` without a rate, or when nothing is left to begin.
+    /// Return when the next message begins by the clock; `None` without a rate, or without further messages.
     pub fn next_due(&self) -> Option<Instant> {
         if self.stopped() { None } else { self.due(self.progress.next.load(Ordering::Relaxed)) }
     }
 
-    /// When message `number` is to begin by the clock; `None` without a rate. The clock starts with the first question.
+    /// Return when message `number` begins by the clock; `None` without a rate. The clock starts with the first call.
     ///
-    /// The rate grows evenly over the ramp: `t` seconds after the start, `rate * t * t / (2 * ramp)` messages have begun.
+    /// The rate grows evenly over the ramp: `t` seconds after the start, `rate * t * t / (2 * ramp)` messages have
+    /// begun.
     pub fn due(&self, number: u64) -> Option<Instant> {
         let rate = self.rate?;
         let (number, ramp) = (number as f64, self.ramp.as_secs_f64());
@@ -106,25 +107,25 @@ impl Plan {
         Some(begun + Duration::from_secs_f64(after.min(DUE_MAX_S)))
     }
 
-    /// The octets of message `number`.
+    /// Return the octets of message `number`.
     pub fn octets_of(&self, number: u64) -> usize {
         self.octets[(number % self.octets.len() as u64) as usize]
     }
 
-    /// No more messages; those under way are finished.
+    /// Begin no more messages, and finish those under way.
     pub fn stop(&self) {
         self.progress.stopped.store(true, Ordering::Relaxed);
     }
 
-    /// Is nothing left to begin?
+    /// Return whether no message is left to begin.
     pub fn stopped(&self) -> bool {
         self.progress.stopped.load(Ordering::Relaxed)
     }
 
-    /// The recipient of message `number` at `place`.
+    /// Return the recipient of message `number` at `place`.
     pub fn recipient(&self, number: u64, place: usize) -> String {
-        let turn = number.wrapping_mul(self.recipients as u64).wrapping_add(place as u64);
-        let domain = &self.domains[(turn % self.domains.len() as u64) as usize];
+        let nth = number.wrapping_mul(self.recipients as u64).wrapping_add(place as u64);
+        let domain = &self.domains[(nth % self.domains.len() as u64) as usize];
         if self.recipients == 1 { format!("sink@{domain}") } else { format!("sink{place}@{domain}") }
     }
 
@@ -152,7 +153,7 @@ impl Plan {
     }
 }
 
-/// Run, number and moment of sending, from a header as `put_message` writes it.
+/// Return run, number and time of sending from a header of `put_message`.
 pub fn read_header(head: &[u8]) -> Option<(u64, u64, u64)> {
     let at = memchr::memmem::find(head, HEADER.as_bytes())? + HEADER.len() + 2;
     let line = head.get(at..)?;
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_has_the_octets_asked_for_and_says_who_it_is() {
+    fn a_message_has_its_size_and_its_header_field() {
         for octets in [0, 300, 301, 302, 303, 374, 375, 376, 4096, 100_000] {
             let plan = Plan { octets: vec![octets], ..Plan::default() };
             let mut out = Vec::new();
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_take_turns() {
+    fn sizes_are_used_in_order() {
         let plan = Plan { octets: vec![1000, 2000, 5000], ..Plan::default() };
         for (number, octets) in [(0, 1000), (1, 2000), (2, 5000), (3, 1000)] {
             let mut out = Vec::new();
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn recipients_take_turns_over_the_domains() {
+    fn recipients_use_the_domains_in_order() {
         let domains = vec!["a.example".into(), "b.example".into(), "c.example".into()];
         let plan = Plan { recipients: 2, domains, ..Plan::default() };
         let got: Vec<String> = (0..2).flat_map(|n| [plan.recipient(n, 0), plan.recipient(n, 1)]).collect();

@@ -1,4 +1,4 @@
-//! One dialogue of a sink: it takes all mail, but for what its faults say, and knows a source's messages again.
+//! One dialogue of a sink: it accepts all mail except for its faults, and notices second copies of messages.
 
 use super::fault::{Action, Dice, Fault, When};
 use super::plan::read_header;
@@ -12,25 +12,25 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A source's header field stands within so many octets, or is not there.
+/// Maximum number of octets before the end of a source's header field.
 const HEAD_OCTETS: usize = 8 * 1024;
-/// Runs whose messages are told apart; those of further runs are counted, and not looked at for second copies.
+/// Maximum number of runs in which second copies are noticed; messages of further runs are only counted.
 const RUNS_MAX: usize = 64;
-/// Messages of a run that are told apart.
+/// Maximum number of messages of a run in which second copies are noticed.
 const NUMBERS_MAX: u64 = 1 << 30;
 
-/// What all dialogues of a sink share.
+/// The part of a sink that all its dialogues share.
 pub struct Shared {
     config: Arc<ServerConfig>,
     faults: Vec<Fault>,
     dice: Mutex<Dice>,
-    /// Messages that have come, by run: a bit each.
+    /// Accepted messages by run, one bit each.
     seen: Mutex<HashMap<u64, Vec<u64>>>,
     tally: Arc<Tally>,
 }
 
 impl Shared {
-    /// A sink that calls itself `name`; the first fault that fits a recipient counts.
+    /// Return a sink with this name. The first fault that fits a recipient counts.
     pub fn new(name: &str, faults: Vec<Fault>, seed: u64, tally: Arc<Tally>) -> Self {
         let config = ServerConfig {
             myhostname: name.into(),
@@ -60,7 +60,7 @@ impl Shared {
         dice.fall(fault.share).then_some(fault.action)
     }
 
-    /// Is this message of a run the first of its number?
+    /// Return whether this is the first copy of a message.
     fn is_first(&self, run: u64, number: u64) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if number >= NUMBERS_MAX || !seen.contains_key(&run) && seen.len() >= RUNS_MAX {
@@ -77,7 +77,7 @@ impl Shared {
     }
 }
 
-/// A reply that waits.
+/// A delayed reply.
 #[derive(Debug, Clone, Copy)]
 enum Waiting {
     Rcpt,
@@ -94,7 +94,7 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// A dialogue with `peer`; the greeting is in its output.
+    /// Return a dialogue with `peer`; its output has the greeting.
     pub fn new(shared: Arc<Shared>, peer: &str) -> Self {
         let mut server = Server::new(Arc::clone(&shared.config), peer, true, 0.0);
         server.greet(0.0);
@@ -102,12 +102,12 @@ impl Sink {
         Self { shared, server, head: Vec::new(), waiting: None, pause: Duration::ZERO }
     }
 
-    /// How long the reply waits.
+    /// Return the delay of the reply.
     pub fn pause(&self) -> Duration {
         self.pause
     }
 
-    /// The pause is over.
+    /// Go on after the delay.
     pub fn go_on(&mut self) -> Next {
         match self.waiting.take() {
             Some(Waiting::Rcpt) => self.server.reply(&Reply::new(250, [1, 5], "Ok"), 0.0),
@@ -176,7 +176,7 @@ impl Sink {
         Next::Idle
     }
 
-    /// The message counts from now on.
+    /// Accept the message.
     fn take(&mut self, octets: u64) {
         let recipients = self.server.transaction().map_or(0, |transaction| transaction.recipients.len());
         let known = read_header(&self.head);
@@ -235,7 +235,7 @@ mod tests {
         (next, codes(sink))
     }
 
-    /// The codes of the replies, the last line of each.
+    /// Return the codes of the replies.
     fn codes(sink: &mut Sink) -> String {
         let output = String::from_utf8(sink.take_output().unwrap_or_default()).unwrap();
         output.lines().filter(|line| line.as_bytes()[3] == b' ').map(|line| &line[..3]).collect::<Vec<_>>().join(" ")

@@ -1,4 +1,4 @@
-//! One client of a source: messages one after the other, every reply timed.
+//! One client of a source: messages one after the other, and the time of every reply.
 
 use super::plan::Plan;
 use super::tally::{Stage, Tally};
@@ -15,22 +15,22 @@ pub struct Source {
     tally: Arc<Tally>,
     reader: ResponseReader,
     output: Vec<u8>,
-    /// Replies that are awaited, since when.
+    /// Expected replies, and the start of each wait.
     awaited: VecDeque<(Stage, Instant)>,
-    /// The message under way, and when it was to begin.
+    /// The current message, and its start by the plan.
     number: Option<u64>,
     begun: Instant,
-    /// Recipients of it that were asked for, and those that were accepted.
+    /// Its recipients so far, and the accepted ones.
     asked: usize,
     accepted: usize,
-    /// Messages of this connection.
+    /// Number of messages on this connection.
     sent: u32,
     pipelines: bool,
     quits: bool,
 }
 
 impl Source {
-    /// A client that sends message `number` first; `since`: when it began to connect.
+    /// Return a client whose first message is `number`; `since`: the start of its connection.
     pub fn new(plan: Arc<Plan>, tally: Arc<Tally>, number: u64, since: Instant) -> Self {
         Self {
             tally,
@@ -48,7 +48,7 @@ impl Source {
         }
     }
 
-    /// The pause is over.
+    /// Go on after the pause.
     pub fn go_on(&mut self) {
         match self.plan.take() {
             Some(number) => {
@@ -89,7 +89,7 @@ impl Source {
         self.say(Stage::Quit, "QUIT");
     }
 
-    /// The message under way has come to its end: the next one, a pause, or the end of the connection.
+    /// End the current message: begin the next one, pause, or end the connection.
     fn over(&mut self) -> Next {
         self.number = None;
         self.sent += 1;
@@ -106,7 +106,7 @@ impl Source {
 
     fn heard(&mut self, reply: &Response) -> Next {
         let Some((stage, since)) = self.awaited.pop_front() else {
-            // 421 out of turn, or a server that talks too much: of no use either way.
+            // 421, or a server that sends too many replies: the connection is useless.
             return Next::Close;
         };
         {
@@ -182,7 +182,7 @@ impl Source {
         Next::Idle
     }
 
-    /// Nothing of the message was taken. RSET, so that the server forgets it, too.
+    /// Send RSET after a refusal, so that the server drops the message as well.
     fn refused(&mut self) -> Next {
         self.tally.counts().refused += 1;
         self.say(Stage::Rset, "RSET");
@@ -223,7 +223,7 @@ impl Dialogue for Source {
         (!self.output.is_empty()).then(|| std::mem::take(&mut self.output))
     }
 
-    /// What was not answered counts as that.
+    /// Count the messages without a reply as unanswered.
     fn lost(&mut self) {
         let mut counts = self.tally.counts();
         if self.number.take().is_some() {
@@ -249,7 +249,7 @@ mod tests {
         (Source::new(plan, Arc::clone(&tally), number, Instant::now()), tally)
     }
 
-    /// What the client says to `reply`; of a message only that there was one.
+    /// Return the client's answer to `reply`; a message is shortened to one word.
     fn answer(source: &mut Source, reply: &str) -> (Next, String) {
         let next = source.receive(reply.as_bytes(), 0.0);
         let said = String::from_utf8(source.take_output().unwrap_or_default()).unwrap();
@@ -288,7 +288,7 @@ mod tests {
         let (next, said) = answer(&mut source, "250 ok\r\n250 ok\r\n550 no\r\n354 go\r\n");
         assert_eq!((next, &said[..]), (Next::Idle, "message|"));
         assert_eq!(answer(&mut source, "250 queued\r\n"), (Next::Idle, whole.into()));
-        // All refused, and yet 354: the content is empty.
+        // All recipients are refused, and the server sends 354 all the same: the content is empty.
         assert_eq!(answer(&mut source, "250 ok\r\n550 no\r\n550 no\r\n354 go\r\n"), (Next::Idle, ".|".into()));
         assert_eq!(answer(&mut source, "554 no valid recipients\r\n"), (Next::Idle, "QUIT|".into()));
         let counts = tally.counts();
@@ -338,7 +338,7 @@ mod tests {
             &["220 mx\r\n", "250 mx\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n", "250 queued\r\n"],
         );
         assert_eq!(last, Next::Sleep, "the next one begins by the clock");
-        // The only client is late by 50 messages' time.
+        // The only client is late by 50 messages.
         let due = source.plan.due(1).unwrap();
         while due.elapsed() < Duration::from_millis(50) {
             std::thread::yield_now();

@@ -1,9 +1,9 @@
-//! What a run has counted so far.
+//! The counts of a run.
 
 use super::histogram::Histogram;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What a client waits for.
+/// The reply that a client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// The connection and the server's 220.
@@ -16,7 +16,7 @@ pub enum Stage {
     Rcpt,
     /// The reply to DATA.
     Data,
-    /// The reply to the final dot: the server's promise.
+    /// The reply to the final dot.
     Dot,
     /// The reply to RSET.
     Rset,
@@ -25,11 +25,11 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// All of them, in the order of a dialogue.
+    /// All stages, in the order of a dialogue.
     pub const ALL: [Self; 8] =
         [Self::Greeting, Self::Ehlo, Self::Mail, Self::Rcpt, Self::Data, Self::Dot, Self::Rset, Self::Quit];
 
-    /// Its name.
+    /// Return the name of a stage.
     pub fn name(self) -> &'static str {
         match self {
             Self::Greeting => "greeting",
@@ -44,17 +44,17 @@ impl Stage {
     }
 }
 
-/// Different complaints that are kept.
+/// Maximum number of different complaints.
 const COMPLAINTS_MAX: usize = 10;
 
 /// Counts of a run.
 #[derive(Debug, Clone, Default)]
-pub struct Counts {
-    /// Connections that stood.
+pub struct RunCounts {
+    /// Established connections.
     pub connections: u64,
-    /// Connections that could not be made, or broke.
+    /// Failed and broken connections.
     pub broken: u64,
-    /// Messages that the server has promised to deliver (a source), or that the sink took.
+    /// Messages that the server accepted (a source), or that the sink accepted.
     pub messages: u64,
     /// Their recipients.
     pub recipients: u64,
@@ -66,21 +66,21 @@ pub struct Counts {
     pub refusals: u64,
     /// Messages whose connection broke before the reply to the final dot.
     pub unanswered: u64,
-    /// Messages that came a second time.
+    /// Second copies of messages.
     pub duplicates: u64,
     /// Some of the complaints, each once.
     pub complaints: Vec<String>,
-    /// How long replies took, by `Stage`.
+    /// Times of replies, by `Stage`.
     pub replies: [Histogram; 8],
-    /// How long accepted messages took to the reply to the final dot, from when they were to begin: by the clock, where
-    /// there is a rate; else a client began to connect, or with MAIL. What waits for a client that is free has begun.
+    /// Times of accepted messages until the reply to the final dot. A message begins by the clock of a rate, else
+    /// with the connection or with MAIL; a wait for a free client counts.
     pub message: Histogram,
-    /// How long messages took from their first octet sent to the sink's taking them.
+    /// Times of messages from the first octet sent until the sink accepts them.
     pub delivery: Histogram,
 }
 
-impl Counts {
-    /// Something went wrong.
+impl RunCounts {
+    /// Note an error.
     pub fn complain(&mut self, text: &str) {
         if self.complaints.len() < COMPLAINTS_MAX && !self.complaints.iter().any(|known| known == text) {
             self.complaints.push(text.into());
@@ -88,15 +88,15 @@ impl Counts {
     }
 }
 
-/// Counts that a run adds to while others look on.
+/// Counts that a run changes while others read them.
 #[derive(Debug, Default)]
 pub struct Tally {
-    counts: Mutex<Counts>,
+    counts: Mutex<RunCounts>,
 }
 
 impl Tally {
-    /// The counts; hold them briefly.
-    pub fn counts(&self) -> MutexGuard<'_, Counts> {
+    /// Lock and return the counts; hold the lock briefly.
+    pub fn counts(&self) -> MutexGuard<'_, RunCounts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,8 @@
 //! Sockets and the dialogues on them.
 //!
 //! ```text
-//! reactor     one for a process: which sockets are ready, and what their owners must know
-//! connection  one socket: what came goes to its dialogue, what the dialogue says goes out
+//! reactor     all sockets of a process: readiness, and events for their owner
+//! connection  one socket: input for its dialogue, output of the dialogue
 //! ```
 
 mod connection;

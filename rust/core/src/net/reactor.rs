@@ -27,7 +27,7 @@ const SOCKET_FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLO
 /// Events of listeners carry their number with this bit.
 const LISTENER: u64 = 1 << 63;
 
-/// A connection of a reactor; never used again for another one.
+/// The key of a connection. It is never used for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     slot: u32,
@@ -72,7 +72,7 @@ pub struct Reactor<D: Dialogue> {
 }
 
 impl<D: Dialogue> Reactor<D> {
-    /// A reactor without any socket.
+    /// Return a reactor without sockets.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             poller: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -89,12 +89,12 @@ impl<D: Dialogue> Reactor<D> {
         !self.pending.is_empty()
     }
 
-    /// Connections that are open.
+    /// Return the number of open connections.
     pub fn len(&self) -> usize {
         self.connections.len()
     }
 
-    /// Is no connection open?
+    /// Return whether no connection is open.
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
@@ -103,7 +103,7 @@ impl<D: Dialogue> Reactor<D> {
     pub fn listen(&mut self, listener: BorrowedFd<'_>) -> io::Result<()> {
         let listener = listener.try_clone_to_owned()?;
         rustix::io::ioctl_fionbio(&listener, true)?;
-        // Connections inherit it: replies are written whole, and none waits for the acknowledgement of another.
+        // Connections inherit it. A reply does not wait for the acknowledgement of another.
         let _ = sockopt::set_tcp_nodelay(&listener, true);
         self.listeners.push(listener);
         if self.accepting {
@@ -134,7 +134,7 @@ impl<D: Dialogue> Reactor<D> {
         Ok(epoll::add(&self.poller, &self.listeners[number], data, EventFlags::IN)?)
     }
 
-    /// Begin to connect. True when the connection stands already, else `Connected` comes.
+    /// Begin to connect. Return the key, and whether the connection is established; otherwise `Connected` follows.
     pub fn connect(&mut self, peer: SocketAddr) -> io::Result<(Key, bool)> {
         let family = if peer.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
         let socket = socket_with(family, SocketType::STREAM, SOCKET_FLAGS, None)?;
@@ -146,7 +146,7 @@ impl<D: Dialogue> Reactor<D> {
         }
     }
 
-    /// Take a socket over that is connected, or `connecting`: then `Connected` comes.
+    /// Add a connected socket, or one that is `connecting`: then `Connected` follows.
     pub fn open(&mut self, socket: OwnedFd, connecting: bool) -> Key {
         let (slot, serial) = self.connections.insert(Connection::new(socket, connecting));
         let key = Key { slot, serial };
@@ -154,7 +154,7 @@ impl<D: Dialogue> Reactor<D> {
         key
     }
 
-    /// This is the dialogue of the connection: read from it from now on.
+    /// Set the dialogue of a connection, and begin to read.
     pub fn attach(&mut self, key: Key, dialogue: D) {
         if let Some(connection) = self.connection(key) {
             connection.dialogue = Some(dialogue);
@@ -162,12 +162,12 @@ impl<D: Dialogue> Reactor<D> {
         }
     }
 
-    /// The dialogue of a connection; `flush` what it says when asked by other than the peer.
+    /// Return the dialogue of a connection. Call `flush` after a change that the peer did not cause.
     pub fn dialogue(&mut self, key: Key) -> Option<&mut D> {
         self.connection(key)?.dialogue.as_mut()
     }
 
-    /// Write what the dialogue has to say, and see whether it wants input.
+    /// Write the dialogue's output, and read again if it wants input.
     pub fn flush(&mut self, key: Key) {
         match self.dialogue(key).map(Dialogue::take_output) {
             Some(Some(output)) => {
@@ -190,17 +190,17 @@ impl<D: Dialogue> Reactor<D> {
         None
     }
 
-    /// Readable while `poll` has something to do, but for what the owner's own calls made happen.
+    /// Return a descriptor that is readable while `poll` has something to do, except for events of the owner's own calls.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.poller.as_fd()
     }
 
-    /// The events of the owner's own calls since the last poll.
+    /// Append the events of the owner's own calls since the last poll.
     pub fn take_pending(&mut self, happened: &mut Vec<Happening<D::Next>>) {
         happened.append(&mut self.pending);
     }
 
-    /// Write, after what waits already. True when more waits than a peer that reads would leave: `Drained` will come.
+    /// Write after the output that waits. Return whether more than `BLOCKED_OCTETS` wait now: then `Drained` follows.
     pub fn write(&mut self, key: Key, octets: Vec<u8>) -> bool {
         let Some(connection) = self.connection(key) else {
             return false;
@@ -218,7 +218,7 @@ impl<D: Dialogue> Reactor<D> {
         blocked
     }
 
-    /// Write what the dialogue has to say, and close as soon as everything is written.
+    /// Write the dialogue's output, and close when everything is written.
     pub fn finish(&mut self, key: Key) {
         if let Some(output) = self.dialogue(key).and_then(Dialogue::take_output)
             && let Some(connection) = self.connection(key)
@@ -229,7 +229,7 @@ impl<D: Dialogue> Reactor<D> {
         self.close(key);
     }
 
-    /// Close as soon as everything is written.
+    /// Close when everything is written.
     pub fn close(&mut self, key: Key) {
         let Some(connection) = self.connection(key) else {
             return;
@@ -248,7 +248,7 @@ impl<D: Dialogue> Reactor<D> {
         }
     }
 
-    /// Octets that wait to be written.
+    /// Return the number of octets that wait to be written.
     pub fn unwritten(&mut self, key: Key) -> usize {
         self.connection(key).map_or(0, |connection| connection.unwritten())
     }
@@ -369,7 +369,7 @@ impl<D: Dialogue> Reactor<D> {
         self.watch(key);
     }
 
-    /// The open connection that `Key::token` named.
+    /// Return the open connection of a `Key::token`.
     pub fn key_of(&self, token: u64) -> Option<Key> {
         let slot = token as u32;
         self.connections.get(slot)?;
@@ -381,7 +381,7 @@ impl<D: Dialogue> Reactor<D> {
         if self.connections.is(key.slot, key.serial) { self.connections.get_mut(key.slot) } else { None }
     }
 
-    /// Tell the poller what is wanted of a connection, if that is news to it.
+    /// Tell the poller the wanted events of a connection if they changed.
     fn watch(&mut self, key: Key) {
         let poller = &self.poller;
         let Some(connection) = self.connections.get_mut(key.slot) else {
@@ -404,7 +404,7 @@ impl<D: Dialogue> Reactor<D> {
     }
 
     fn lose(&mut self, key: Key) {
-        // Its socket closes here, and with it the poller's interest.
+        // This closes the socket, and the poller forgets it.
         if let Some(connection) = self.connections.remove(key.slot) {
             if let Some(mut dialogue) = connection.dialogue {
                 dialogue.lost();

@@ -1,12 +1,12 @@
-//! How a message becomes active: room, turns of fresh mail and retries, and its recipients as there is room for them.
+//! How a message becomes active: room, the order of fresh mail and retries, and recipients in parts.
 //!
 //! Room is counted in messages (`qmgr_message_active_limit`) and in recipients (`qmgr_message_recipient_limit`). New
-//! recipients are resolved together, then put into bundles by destination; `dispatch.rs` takes those. `crowd.rs` has
-//! what becomes of messages whose destination is slow.
+//! recipients are resolved together and grouped into peers by destination for `dispatch.rs`. Messages for slow
+//! destinations go to `overflow.rs`.
 
 use super::catalogue::Place;
 use super::line::Text;
-use super::message::{Active, Left, Phase, Stage, Target, Wish};
+use super::message::{Active, Left, Phase, Requested, Stage, Target};
 use super::route::Asker;
 use super::scheduler::{Event, Scheduler, deferral};
 use crate::clock::Now;
@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 
 impl Scheduler {
-    /// Deliver it now if there is room and nobody waits; else it waits without its envelope.
+    /// Deliver a message now if there is room and no other fresh message waits; else it waits without its envelope.
     pub(super) fn enter(&mut self, slot: u32, envelope: Envelope, now: Now) {
         if self.catalogue.first_fresh().is_none() && self.has_room() {
             self.retries += usize::from(self.catalogue.entry(slot).is_retry());
@@ -30,45 +30,45 @@ impl Scheduler {
         }
     }
 
-    /// Another message may become active: always the first one, however many recipients it has; none with a limit of 0.
+    /// Return whether another message may become active. The first one always may, however many recipients it has,
+    /// except with a limit of 0.
     pub(super) fn has_room(&self) -> bool {
         let messages = self.active.len() + self.loading;
         messages < self.settings.message_active_limit
             && (messages == 0 || self.in_core < self.settings.message_recipient_limit)
     }
 
-    /// May another retry become active?
+    /// Return whether another retry may become active.
     pub(super) fn has_retry_room(&self) -> bool {
         self.retries < self.settings.retry_active_limit()
     }
 
-    /// Recipients that a message will bring into memory at first.
+    /// Return the number of recipients that a message brings into memory at first.
     fn first_part(&self, slot: u32) -> usize {
         (self.catalogue.entry(slot).open() as usize).min(self.settings.part_recipients())
     }
 
-    /// Fill the room there is: fresh mail, retries and messages that their destination calls in take turns, and retries
-    /// never take all of it.
+    /// Fill the free room. Fresh mail, retries and readmitted overflow take turns, and retries never use all of it.
     pub(super) fn admit(&mut self, now: Now) {
         while self.has_room() {
             let fresh = self.catalogue.first_fresh();
             let due = self.catalogue.first_due().filter(|(due_us, _)| *due_us <= now.mono_us).map(|(_, slot)| slot);
             let due = due.filter(|_| self.has_retry_room());
-            let called = if self.calling.is_empty() { None } else { self.first_called() };
+            let called = if self.readmitting.is_empty() { None } else { self.first_readmitted() };
             let choices = [fresh, due, called];
             if choices == [None; 3] {
                 break;
             }
-            let mut turns = (1..=choices.len()).map(|step| (self.admitted + step) % choices.len());
-            let Some(turn) = turns.find(|turn| choices[*turn].is_some()) else {
+            let mut following = (1..=choices.len()).map(|step| (self.admitted + step) % choices.len());
+            let Some(source) = following.find(|source| choices[*source].is_some()) else {
                 break;
             };
-            self.admitted = turn;
-            if let Some(slot) = choices[turn] {
+            self.admitted = source;
+            if let Some(slot) = choices[source] {
                 self.load(slot);
             }
-            if turn == 2 {
-                self.called_in();
+            if source == 2 {
+                self.readmitted();
             }
         }
         self.relieve(now);
@@ -83,7 +83,7 @@ impl Scheduler {
         self.events.push_back(Event::Load { id: entry.id(), at: entry.at() });
     }
 
-    pub(super) fn leave_loading(&mut self, slot: u32) {
+    pub(super) fn stop_loading(&mut self, slot: u32) {
         self.loading -= 1;
         self.in_core = self.in_core.saturating_sub(self.first_part(slot));
         self.retries -= usize::from(self.catalogue.entry(slot).is_retry());
@@ -99,7 +99,7 @@ impl Scheduler {
             free: Few::new(),
             waiting: 0,
             memory_limit: self.settings.part_recipients(),
-            jobs: 0,
+            deliveries: 0,
             sent_us: 0,
             unresolved: 0,
             unread: Cursor::default(),
@@ -107,12 +107,12 @@ impl Scheduler {
             read_us: now.mono_us,
             active_us: now.wall_us,
             phase: Phase::Delivering,
-            wish: Wish::Deliver,
+            requested: Requested::Deliver,
             withdrawn: false,
             announced: false,
             retry,
             expired: false,
-            errands: Few::new(),
+            jobs: Few::new(),
             agents_lost: 0,
             left: Left::default(),
         });
@@ -120,7 +120,7 @@ impl Scheduler {
         self.keep_recipients(key, recipients, now);
     }
 
-    /// Say in the log that a message is under delivery now, once.
+    /// Log once that a message is under delivery.
     pub(super) fn announce(&mut self, key: u32) {
         let message = &mut self.active[key];
         if !std::mem::replace(&mut message.announced, true) {
@@ -132,15 +132,15 @@ impl Scheduler {
         }
     }
 
-    /// More recipients of an active message were read; `next` is where to read on.
+    /// Take more recipients of an active message; `next`: the first one of the next part.
     pub(super) fn recipients_read(&mut self, key: u32, recipients: Vec<Recipient>, next: Cursor, now: Now) {
         let message = &mut self.active[key];
         message.reading = false;
         message.read_us = now.mono_us;
         if message.withdrawn || message.phase != Phase::Delivering {
-            return self.check_settled(key);
+            return self.check_finished(key);
         }
-        // What is given for fewer than it says would be asked for again and again.
+        // An envelope with fewer recipients than it says must not be read again and again.
         let read = recipients.len() as u32;
         self.keep_recipients(key, recipients, now);
         let Some(message) = self.active.get_mut(key) else {
@@ -152,10 +152,10 @@ impl Scheduler {
         } else if message.unread.index == next.index {
             message.unread = next;
         }
-        self.check_settled(key);
+        self.check_finished(key);
     }
 
-    /// Take recipients into memory, from the first that is unread, as long as there is room, and find out where they go.
+    /// Take recipients into memory while there is room, from the first unread one, and resolve them.
     fn keep_recipients(&mut self, key: u32, recipients: Vec<Recipient>, now: Now) {
         let message = &mut self.active[key];
         let entry = self.catalogue.entry(message.slot);
@@ -171,7 +171,7 @@ impl Scheduler {
                 continue;
             }
             match entry.reason(index).filter(|status| status.outcome == Outcome::Bounced) {
-                // It failed for good, and only the report is missing.
+                // A permanent failure without a report.
                 Some(status) => {
                     message.left.bounced.push(JobRecipient { index, recipient, status: Some(Status::clone(status)) });
                 }
@@ -232,7 +232,7 @@ impl Scheduler {
         }
     }
 
-    /// Every new recipient has its route: put them into bundles by destination.
+    /// Group the new recipients into peers by destination, once all have routes.
     pub(super) fn place_recipients(&mut self, key: u32, now: Now) {
         let mut placed: SmallVec<[(u32, u32); 4]> = SmallVec::new();
         for position in 0..self.active[key].targets.len() {
@@ -246,7 +246,7 @@ impl Scheduler {
             }
         }
         placed.sort_unstable();
-        if self.set_aside(key, &placed, now) {
+        if self.overflow_if_congested(key, &placed, now) {
             return;
         }
         self.announce(key);
@@ -259,14 +259,14 @@ impl Scheduler {
             }
             self.wait_for(run[0].0, key, JobKind::Deliver, positions, now);
         }
-        // It may be a large one now, which it was not for the first destinations.
-        if self.active.get(key).is_some_and(|message| message.errands.iter().any(|errand| self.is_large(*errand))) {
-            placed.chunk_by(|a, b| a.0 == b.0).for_each(|run| self.stand(run[0].0, now));
+        // The job may have become a large one, after the first destinations.
+        if self.active.get(key).is_some_and(|message| message.jobs.iter().any(|job| self.is_large(*job))) {
+            placed.chunk_by(|a, b| a.0 == b.0).for_each(|run| self.update_lanes(run[0].0, now));
         }
-        self.check_settled(key);
+        self.check_finished(key);
     }
 
-    /// Read more recipients of a message if there is room for enough of them. Says whether some are being read.
+    /// Read more recipients of a message if there is room for enough of them. Return whether some are being read.
     pub(super) fn refill(&mut self, key: u32, now: Now) -> bool {
         let Some(message) = self.active.get(key) else {
             return false;
@@ -275,7 +275,7 @@ impl Scheduler {
         if message.reading {
             return true;
         }
-        let may = message.phase == Phase::Delivering && message.wish == Wish::Deliver && !message.withdrawn;
+        let may = message.phase == Phase::Delivering && message.requested == Requested::Deliver && !message.withdrawn;
         if message.unread(entry.recipients()) == 0 || !may {
             return false;
         }
@@ -283,19 +283,19 @@ impl Scheduler {
         let mut room = of_message.min(self.settings.message_recipient_limit.saturating_sub(self.in_core));
         let mut rules = self.default_transport.refill;
         let mut of_transports = None;
-        for errand in &message.errands {
-            let transport = &self.transports[self.errands[*errand].transport as usize];
+        for job in &message.jobs {
+            let transport = &self.transports[self.jobs[*job].transport as usize];
             rules = transport.settings.refill;
-            let limit = rules.recipient_limit as usize + self.errands[*errand].granted as usize;
+            let limit = rules.recipient_limit as usize + self.jobs[*job].extra_recipients as usize;
             of_transports = of_transports.max(Some(limit.saturating_sub(transport.in_core)));
         }
         room = room.min(of_transports.unwrap_or(usize::MAX));
-        // A message has its minimum however full memory is.
+        // A message always gets its minimum, even when memory is full.
         if message.in_core() < self.settings.message_recipient_minimum.max(1) {
             let minimum = self.settings.message_recipient_minimum.max(1) - message.in_core();
             room = room.max(minimum.min(of_message));
         }
-        // Of a message that may have less than the refill limit in memory, half is read at a time.
+        // A message whose memory limit is below the refill limit is read by halves.
         let least = (rules.least as usize).min(message.memory_limit / 2).max(1);
         let is_time = room > 0 && now.mono_us.saturating_sub(message.read_us) >= rules.delay_us;
         if room < least && !is_time && message.waiting > 0 {

@@ -35,17 +35,17 @@ impl Default for Lifetimes {
 }
 
 impl Lifetimes {
-    /// How long a message of this age waits for its next attempt.
+    /// Return the wait of a message of this age before its next attempt.
     pub fn backoff_us(&self, age_us: u64) -> u64 {
         age_us.min(self.maximal_backoff_us).max(self.minimal_backoff_us)
     }
 
-    /// Is a message that arrived then given up now? A lifetime of 0 allows one attempt.
+    /// Return whether a message of that arrival is expired. A lifetime of 0 allows one attempt.
     pub fn expired(&self, now: Now, arrival_us: u64, null_sender: bool) -> bool {
         now.age_us(arrival_us) >= if null_sender { self.bounce_queue_us } else { self.maximal_queue_us }
     }
 
-    /// Is the sender of a message that arrived then to be warned now, if not yet warned?
+    /// Return whether the sender of a message of that arrival is to be warned, if it was not warned yet.
     pub fn warning_due(&self, now: Now, arrival_us: u64) -> bool {
         self.delay_warning_us > 0 && now.age_us(arrival_us) >= self.delay_warning_us
     }
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_steps_back_makes_nobody_old() {
+    fn a_clock_that_steps_back_expires_nothing() {
         let lifetimes = Lifetimes::default();
         let now = Now { mono_us: 0, wall_us: 1000 };
         assert!(!lifetimes.expired(now, 2000, false));

@@ -1,18 +1,18 @@
-//! What a person may do to the queue: postqueue(1) and postsuper(1).
+//! Commands of the administrator: postqueue(1) and postsuper(1).
 //!
-//! A message that agents hold at the moment is held or deleted as soon as they answer; what they have in hand may still
-//! be delivered, as with Postfix.
+//! A message that agents hold is held or deleted after their results. They may still deliver what they have, as with
+//! Postfix.
 
 use super::catalogue::Place;
-use super::listing::queue_name;
-use super::message::{Phase, Stage, Wish};
+use super::listing_text::queue_name;
+use super::message::{Phase, Requested, Stage};
 use super::scheduler::Scheduler;
 use crate::clock::Now;
 use crate::mail::id::QueueId;
 use crate::queue::state::Fact;
 use std::collections::HashSet;
 
-/// What may be done to messages by name.
+/// A command on messages by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// Try it now: `postqueue -i`.
@@ -28,7 +28,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// The verb of that name in a control request.
+    /// Return the verb of that name in a control request.
     pub fn parse(text: &str) -> Option<Self> {
         Some(match text {
             "flush" => Self::Flush,
@@ -42,13 +42,13 @@ impl Verb {
 }
 
 impl Scheduler {
-    /// Do something to messages: those named, or all; and of these such as are in one of `queues` (by Postfix's names;
-    /// none is any). Gives back those to which it was done.
+    /// Apply a command to the named messages, or to all, that are in one of `queues` (Postfix's names; an empty list
+    /// is any). Return the messages that it changed.
     pub fn apply(&mut self, verb: Verb, ids: Option<Vec<QueueId>>, queues: &[String], now: Now) -> Vec<QueueId> {
         let ids = ids.unwrap_or_else(|| self.all());
         let mut done = Vec::new();
         for id in ids {
-            let Some(slot) = self.catalogue.slot(id).filter(|_| !self.is_leaving(id)) else {
+            let Some(slot) = self.catalogue.slot(id).filter(|_| !self.is_requeued(id)) else {
                 continue;
             };
             let queue = queue_name(self.catalogue.entry(slot).place());
@@ -75,7 +75,7 @@ impl Scheduler {
         ids
     }
 
-    /// How much there is of what, by name.
+    /// Return counts by name.
     pub fn counts(&self) -> [(&'static str, usize); 7] {
         let deferred = self.catalogue.deferred();
         let active = self.active.len() + self.loading;
@@ -84,13 +84,13 @@ impl Scheduler {
             ("active", active),
             ("deferred", deferred),
             ("recipients_in_memory", self.in_core),
-            ("jobs", self.jobs.len()),
+            ("jobs", self.deliveries.len()),
             ("destinations", self.destinations.len()),
             ("dead_destinations", self.destinations.iter().filter(|(_, to)| to.dead.is_some()).count()),
         ]
     }
 
-    /// Try every deferred message now, and every destination and transport that is set aside.
+    /// Try every deferred message, and every dead destination and transport, now.
     pub fn flush(&mut self, now: Now) {
         self.revive_all(now);
         let mut from = 0;
@@ -100,7 +100,7 @@ impl Scheduler {
         }
     }
 
-    /// Try one message now. Says whether it was deferred.
+    /// Try one message now. Return whether it was deferred.
     pub fn flush_message(&mut self, id: QueueId, now: Now) -> bool {
         self.revive_all(now);
         self.catalogue.slot(id).is_some_and(|slot| self.flush_slot(slot, now))
@@ -123,7 +123,7 @@ impl Scheduler {
         deferred
     }
 
-    /// Destinations and transports that are set aside get another chance.
+    /// Revive dead destinations and transports.
     pub fn revive_all(&mut self, now: Now) {
         let dead: Vec<u32> = self
             .destinations
@@ -144,7 +144,7 @@ impl Scheduler {
         }
     }
 
-    /// Put a message on hold. Says whether it was not.
+    /// Put a message on hold. Return whether it was not on hold before.
     pub fn hold(&mut self, id: QueueId, now: Now) -> bool {
         let Some(slot) = self.catalogue.slot(id) else {
             return false;
@@ -152,21 +152,21 @@ impl Scheduler {
         match self.catalogue.entry(slot).place() {
             Place::Held => return false,
             Place::Active(key) => {
-                if self.active[key].wish != Wish::Deliver {
+                if self.active[key].requested != Requested::Deliver {
                     return false;
                 }
-                self.withdraw(key, Wish::Hold, now);
+                self.withdraw(key, Requested::Hold, now);
                 return true;
             }
-            Place::Loading => self.leave_loading(slot),
-            Place::Fresh | Place::Deferred | Place::Crowded(_) => {}
+            Place::Loading => self.stop_loading(slot),
+            Place::Fresh | Place::Deferred | Place::Overflow(_) => {}
         }
         self.catalogue.place(slot, Place::Held);
         self.note(Fact::Held { id });
         true
     }
 
-    /// Release a message from hold; it is tried at once. Says whether it was on hold.
+    /// Release a message from hold and try it at once. Return whether it was on hold.
     pub fn release(&mut self, id: QueueId, now: Now) -> bool {
         let Some(slot) = self.catalogue.slot(id) else {
             return false;
@@ -174,8 +174,8 @@ impl Scheduler {
         let entry = self.catalogue.entry(slot);
         match entry.place() {
             Place::Held => {}
-            Place::Active(key) if self.active[key].wish == Wish::Hold => {
-                self.active[key].wish = Wish::Deliver;
+            Place::Active(key) if self.active[key].requested == Requested::Hold => {
+                self.active[key].requested = Requested::Deliver;
                 return true;
             }
             _ => return false,
@@ -189,24 +189,24 @@ impl Scheduler {
         true
     }
 
-    /// Delete a message. Says whether there was one.
+    /// Delete a message. Return whether it existed.
     pub fn delete(&mut self, id: QueueId, now: Now) -> bool {
         let Some(slot) = self.catalogue.slot(id) else {
             return false;
         };
         if let Place::Active(key) = self.catalogue.entry(slot).place() {
-            if self.active[key].wish == Wish::Delete {
+            if self.active[key].requested == Requested::Delete {
                 return false;
             }
-            self.withdraw(key, Wish::Delete, now);
+            self.withdraw(key, Requested::Delete, now);
         } else {
             self.forget(slot);
         }
         true
     }
 
-    /// Return a message to its sender at its next attempt; and have that now if it is deferred. Says whether nobody had
-    /// wanted that before.
+    /// Return a message to its sender at its next attempt, which is now for a deferred message. Return whether it was
+    /// not expired by a command before.
     pub fn expire(&mut self, id: QueueId, now: Now) -> bool {
         let Some(slot) = self.catalogue.slot(id) else {
             return false;
@@ -217,8 +217,8 @@ impl Scheduler {
         self.catalogue.force_expire(slot);
         let entry = self.catalogue.entry(slot);
         match entry.place() {
-            Place::Crowded(_) if entry.is_retry() => self.catalogue.wait_until(slot, now.mono_us),
-            Place::Crowded(_) => self.catalogue.wait_fresh(slot),
+            Place::Overflow(_) if entry.is_retry() => self.catalogue.wait_until(slot, now.mono_us),
+            Place::Overflow(_) => self.catalogue.wait_fresh(slot),
             _ => {}
         }
         self.note(Fact::ForcedExpire { id });
@@ -226,12 +226,12 @@ impl Scheduler {
         true
     }
 
-    /// Agents get no more of an active message; what they have is waited for.
-    fn withdraw(&mut self, key: u32, wish: Wish, now: Now) {
+    /// Give agents no more of an active message, and wait for their results.
+    fn withdraw(&mut self, key: u32, requested: Requested, now: Now) {
         let message = &mut self.active[key];
-        message.wish = wish;
-        if wish == Wish::Delete {
-            // Were the queue manager to die now, no more than what agents have would come back.
+        message.requested = requested;
+        if requested == Requested::Delete {
+            // If the queue manager dies now, only what agents have comes back.
             let targets = message.targets.iter().filter(|target| target.stage == Stage::InFlight);
             let in_flight: HashSet<u32> = targets.map(|target| target.index).collect();
             let slot = message.slot;
@@ -245,13 +245,13 @@ impl Scheduler {
                 let targets = message.targets.iter().filter(|target| target.stage == Stage::InFlight);
                 message.waiting = targets.count() as u32;
                 message.reading = false;
-                // Its bundles in the lines have nothing to send any more: nobody but those in flight is open.
+                // Its waiting peers have nothing to send any more: only recipients with an agent are open.
                 message.withdrawn = true;
-                self.check_settled(key);
+                self.check_finished(key);
             }
-            // A report that is under way is waited for; one that waits in line is not sent.
+            // A report under way is waited for; a waiting report is not sent.
             Phase::Bouncing | Phase::Warning | Phase::Confirming => {
-                if message.jobs == 0 {
+                if message.deliveries == 0 {
                     self.conclude(key, now);
                 }
             }

@@ -1,27 +1,27 @@
-//! From a route to a job: recipients wait for a destination, and leave with an agent when their turn has come.
+//! From a route to a delivery: recipients wait for a destination, and go to an agent by rank.
 //!
-//! Whatever changes what a destination may send ends in `stand`, which keeps its places in its transport's lanes, and in
-//! `touch`, after which `dispatch` sends all that has room. `transport.rs` and `errand.rs` say what the turns are,
-//! `overtake.rs` what comes before them.
+//! Each change of what a destination may send ends in `update_lanes`, which keeps its ranks in its transport's lanes,
+//! and in `touch`. `dispatch` then sends all that has room. `transport.rs` and `job.rs` define the ranks,
+//! `preemption.rs` the exceptions from them.
 
-use super::destination::{Bundle, Destination};
-use super::errand::Errand;
-use super::job::InFlight;
+use super::deliveries::Delivery;
+use super::destination::{DestinationQueue, Peer};
+use super::job::Job;
 use super::message::Stage;
-use super::overtake::Look;
+use super::preemption::FailedSearch;
 use super::route::Route;
 use super::scheduler::{Event, Scheduler, Timer, deferral};
-use super::transport::{Draw, Transport};
+use super::transport::{Candidate, Transport};
 use crate::address::local_part::split;
 use crate::clock::{Now, SECOND_US};
 use crate::few::Few;
-use crate::ipc::frame::{Job, JobKind, JobRecipient};
+use crate::ipc::frame::{self, JobKind, JobRecipient};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-/// Destinations of which nothing waits that are still remembered, with the windows that they have learned.
+/// Maximum number of idle destinations in memory, with the windows that they have learned.
 pub const IDLE_DESTINATIONS_MAX: usize = 10_000;
-/// Mail waits for an agent: the transport is asked for one again after this time.
+/// Interval between two requests for an agent while mail waits.
 pub const ASK_AGAIN_US: u64 = 5 * SECOND_US;
 
 impl Scheduler {
@@ -55,20 +55,20 @@ impl Scheduler {
         }
         let key: Arc<str> = if **nexthop == *key { Arc::clone(nexthop) } else { key.into() };
         let rules = owner.settings.window_rules();
-        let new = Destination::new(transport, key, hash, Arc::clone(nexthop), &rules);
+        let new = DestinationQueue::new(transport, key, hash, Arc::clone(nexthop), &rules);
         let (number, _) = self.destinations.insert(new);
         owner.destinations.insert_unique(hash, number, |number| self.destinations[*number].hash);
         number
     }
 
-    /// Where reports go.
+    /// Return the destination of reports.
     pub(super) fn bounce_destination(&mut self) -> u32 {
         let service = self.settings.bounce_service.clone();
         let transport = self.transport_number(&service);
         self.destination_by_key(transport, "", &"".into())
     }
 
-    /// Recipients of a message begin to wait for a destination; or not, if it is known to be dead.
+    /// Let recipients of a message wait for a destination; defer them if it is dead.
     pub(super) fn wait_for(&mut self, destination: u32, key: u32, kind: JobKind, positions: Few, now: Now) {
         let transport = &self.transports[self.destinations[destination].transport as usize];
         let deferred_transport = self.settings.defer_transports.iter().any(|name| **name == *transport.name);
@@ -80,28 +80,28 @@ impl Scheduler {
             self.destinations[destination].dead.as_ref().map(|(status, _)| Arc::clone(status))
         };
         match reason {
-            Some(status) => self.turn_away(key, kind, &positions, &status, now),
-            None => self.line_up(destination, key, kind, positions, now),
+            Some(status) => self.defer_instead(key, kind, &positions, &status, now),
+            None => self.enqueue(destination, key, kind, positions, now),
         }
     }
 
-    /// The errand of a message for a transport, begun now if there is none.
-    fn errand(&mut self, message: u32, transport: u32, now: Now) -> u32 {
+    /// Return the job of a message on a transport, and begin one if there is none.
+    fn job(&mut self, message: u32, transport: u32, now: Now) -> u32 {
         let active = &mut self.active[message];
-        if let Some(errand) = active.errands.iter().find(|errand| self.errands[**errand].transport == transport) {
-            return *errand;
+        if let Some(job) = active.jobs.iter().find(|job| self.jobs[**job].transport == transport) {
+            return *job;
         }
-        self.draws += 1;
+        self.arrivals += 1;
         let lane = usize::from(active.retry);
-        let (errand, _) = self.errands.insert(Errand::new(message, transport, lane, now.mono_us, self.draws));
-        active.errands.push(errand);
-        errand
+        let (job, _) = self.jobs.insert(Job::new(message, transport, lane, now.mono_us, self.arrivals));
+        active.jobs.push(job);
+        job
     }
 
-    fn line_up(&mut self, key: u32, message: u32, kind: JobKind, mut positions: Few, now: Now) {
+    fn enqueue(&mut self, key: u32, message: u32, kind: JobKind, mut positions: Few, now: Now) {
         let number = self.destinations[key].transport;
-        let errand = self.errand(message, number, now);
-        let serial = self.errands.serial(errand);
+        let job = self.job(message, number, now);
+        let serial = self.jobs.serial(job);
         let active = &self.active[message];
         let is_long = self.catalogue.entry(active.slot).recipients() as usize > active.memory_limit;
         let transport = &self.transports[number as usize];
@@ -109,15 +109,15 @@ impl Scheduler {
             0 => usize::MAX,
             limit => limit as usize,
         };
-        let about = &mut self.errands[errand];
+        let about = &mut self.jobs[job];
         let lane = about.lane;
         let destination = &mut self.destinations[key];
-        let waits = |bundle: &Bundle| (bundle.errand, bundle.serial, bundle.kind) == (errand, serial, JobKind::Deliver);
+        let waits = |peer: &Peer| (peer.job, peer.serial, peer.kind) == (job, serial, JobKind::Deliver);
         let queue = &mut destination.lanes[lane];
         let known = match queue.back() {
             _ if kind != JobKind::Deliver => None,
             Some(last) if waits(last) => Some(queue.len() - 1),
-            // What is read later of a list joins what waits of it, however much came behind that.
+            // A later part of a list joins its waiting peer, however much came behind that one.
             Some(_) if is_long => queue.iter().position(waits),
             _ => None,
         };
@@ -132,67 +132,68 @@ impl Scheduler {
             let round = transport.lanes[lane].round.max(destination.rounds[lane] + 1);
             destination.rounds[lane] = round;
             about.slots.read += positions.len().div_ceil(of_one).max(1) as u64;
-            about.bundles += 1;
-            let turn = about.turn(round, 0);
-            destination.insert(lane, Bundle { turn, errand, serial, kind, positions });
+            about.peers += 1;
+            let rank = about.rank(round, 0);
+            destination.insert(lane, Peer { rank, job, serial, kind, positions });
         }
-        self.stand(key, now);
+        self.update_lanes(key, now);
     }
 
-    /// A bundle of an errand waits no more: the errand is through if it was the last one and nothing is unread.
-    pub(super) fn bundle_gone(&mut self, errand: u32, serial: u64) {
-        let Some(about) = self.errands.same_mut(errand, serial) else {
+    /// Note that a peer of a job no longer waits. The job ends with its last peer, when no recipient is unread.
+    pub(super) fn peer_finished(&mut self, job: u32, serial: u64) {
+        let Some(about) = self.jobs.same_mut(job, serial) else {
             return;
         };
-        about.bundles -= 1;
-        if about.bundles == 0 {
+        about.peers -= 1;
+        if about.peers == 0 {
             let message = about.message;
             let all = self.catalogue.entry(self.active[message].slot).recipients();
             if self.active[message].unread(all) == 0 {
-                self.retire(errand);
+                self.retire(job);
             }
         }
     }
 
-    /// An errand is through: what it overtook knows what that has cost.
-    pub(super) fn retire(&mut self, errand: u32) {
-        let Some(mut about) = self.errands.remove(errand) else {
+    /// End a job, and account its deliveries to the job that it preempted.
+    pub(super) fn retire(&mut self, job: u32) {
+        let Some(mut about) = self.jobs.remove(job) else {
             return;
         };
         self.unstack(&mut about);
         if let Some(message) = self.active.get_mut(about.message) {
-            message.errands.retain(|other| *other != errand);
+            message.jobs.retain(|other| *other != job);
         }
     }
 
-    /// See that a destination stands in its transport's lanes if it may send, and at the right turns.
-    pub(super) fn stand(&mut self, key: u32, now: Now) {
+    /// Put a destination into its transport's lanes at the right ranks if it may send, or take it out.
+    pub(super) fn update_lanes(&mut self, key: u32, now: Now) {
         let destination = &self.destinations[key];
         let number = destination.transport;
         let has_room = destination.has_room(now.mono_us);
         let mut stands = false;
         for lane in 0..2 {
             let destination = &self.destinations[key];
-            if destination.turns[lane].is_none() && (!has_room || destination.lanes[lane].is_empty()) {
-                // It does not stand there, and has no reason to.
+            if destination.ranks[lane].is_none() && (!has_room || destination.lanes[lane].is_empty()) {
+                // It is not there, and has no reason to be.
                 continue;
             }
-            let draw = if has_room { self.may_overtake(key, lane) } else { None };
-            let draw = draw.map(|(bundle, large)| Draw { large, draw: bundle.turn.draw });
+            let candidate = if has_room { self.preemption_candidate(key, lane) } else { None };
+            let candidate = candidate.map(|(peer, large)| Candidate { large, arrival: peer.rank.arrival });
             let destination = &mut self.destinations[key];
-            if destination.draws[lane] != draw {
-                self.transports[number as usize].lanes[lane].move_draw(key, destination.draws[lane], draw);
-                destination.draws[lane] = draw;
+            if destination.candidates[lane] != candidate {
+                let lane_of = &mut self.transports[number as usize].lanes[lane];
+                lane_of.move_candidate(key, destination.candidates[lane], candidate);
+                destination.candidates[lane] = candidate;
             }
-            let turn = destination.lanes[lane].front().filter(|_| has_room).map(|bundle| bundle.turn);
-            stands |= turn.is_some();
-            if destination.turns[lane] != turn {
-                self.transports[number as usize].lanes[lane].move_turn(key, destination.turns[lane], turn);
-                // Who stands anew may overtake.
-                if destination.turns[lane].is_none() {
-                    self.look = Look::default();
+            let rank = destination.lanes[lane].front().filter(|_| has_room).map(|peer| peer.rank);
+            stands |= rank.is_some();
+            if destination.ranks[lane] != rank {
+                self.transports[number as usize].lanes[lane].move_rank(key, destination.ranks[lane], rank);
+                // A new destination may preempt.
+                if destination.ranks[lane].is_none() {
+                    self.last_search = FailedSearch::default();
                 }
-                destination.turns[lane] = turn;
+                destination.ranks[lane] = rank;
             }
         }
         let destination = &mut self.destinations[key];
@@ -242,10 +243,10 @@ impl Scheduler {
             let Some(lane) = transport.next_lane() else {
                 return;
             };
-            let Some((turn, destination)) = transport.lanes[lane].line.first() else {
+            let Some((rank, destination)) = transport.lanes[lane].by_rank.first() else {
                 return;
             };
-            if !self.overtake(lane, destination, turn, now) {
+            if !self.preempt(lane, destination, rank, now) {
                 self.send(lane, destination, now);
             }
         }
@@ -265,43 +266,43 @@ impl Scheduler {
         self.set_timer(now.mono_us + ASK_AGAIN_US, Timer::Transport(number));
     }
 
-    /// Make a job of what is first at a destination that may send, and give it to an agent with room.
+    /// Give the first peer of a destination that may send to an agent with room.
     fn send(&mut self, lane: usize, key: u32, now: Now) {
         let destination = &mut self.destinations[key];
-        let Some(bundle) = destination.lanes[lane].front_mut() else {
-            return self.stand(key, now);
+        let Some(peer) = destination.lanes[lane].front_mut() else {
+            return self.update_lanes(key, now);
         };
-        let (errand, serial, kind, turn) = (bundle.errand, bundle.serial, bundle.kind, bundle.turn);
+        let (job, serial, kind, rank) = (peer.job, peer.serial, peer.kind, peer.rank);
         let number = destination.transport;
-        let about = self.errands.same_mut(errand, serial);
+        let about = self.jobs.same_mut(job, serial);
         let message = about.map(|about| (about.message, &mut self.active[about.message]));
         let Some((message_key, message)) =
             message.filter(|(_, message)| !message.withdrawn || kind != JobKind::Deliver)
         else {
             destination.lanes[lane].pop_front();
-            self.bundle_gone(errand, serial);
-            return self.stand(key, now);
+            self.peer_finished(job, serial);
+            return self.update_lanes(key, now);
         };
         let transport = &mut self.transports[number as usize];
         let unread = message.unread(self.catalogue.entry(message.slot).recipients());
-        let large = self.errands[errand].slots.is_large(&transport.settings.slots, unread);
+        let large = self.jobs[job].slots.is_large(&transport.settings.slots, unread);
         let limit = match transport.settings.recipient_limit {
             0 => usize::MAX,
             limit => limit as usize,
         };
-        let mut positions = if kind == JobKind::Deliver && bundle.positions.len() <= limit {
-            let mut all = std::mem::take(&mut bundle.positions);
+        let mut positions = if kind == JobKind::Deliver && peer.positions.len() <= limit {
+            let mut all = std::mem::take(&mut peer.positions);
             all.reverse();
             all
         } else {
-            let rest = bundle.positions.len() - limit.min(bundle.positions.len());
-            bundle.positions.drain(rest..).rev().collect()
+            let rest = peer.positions.len() - limit.min(peer.positions.len());
+            peer.positions.drain(rest..).rev().collect()
         };
         let mut recipients = Vec::with_capacity(positions.len());
         match kind {
             JobKind::Deliver => positions.retain(|position| {
                 let target = &mut message.targets[*position as usize];
-                // A result of a queue manager before this one may have settled it.
+                // The result of an earlier queue manager may have finished it.
                 let waits = target.stage == Stage::Waiting && target.destination == key;
                 if waits {
                     target.stage = Stage::InFlight;
@@ -314,28 +315,28 @@ impl Scheduler {
             JobKind::Warn => recipients.clone_from(&message.left.late),
             JobKind::Confirm => recipients.clone_from(&message.left.delivered),
         }
-        let empty = bundle.positions.is_empty();
-        bundle.turn.served += 1;
+        let empty = peer.positions.is_empty();
+        peer.rank.served += 1;
         if empty {
             destination.lanes[lane].pop_front();
         }
         if recipients.is_empty() {
             if empty {
-                self.bundle_gone(errand, serial);
+                self.peer_finished(job, serial);
             }
-            return self.stand(key, now);
+            return self.update_lanes(key, now);
         }
-        if self.errands[errand].overtaking.is_none() {
+        if self.jobs[job].stacked.is_none() {
             let round = &mut transport.lanes[lane].round;
-            *round = turn.round.max(*round);
+            *round = rank.round.max(*round);
         }
-        self.errands[errand].slots.count_one();
+        self.jobs[job].slots.count_one();
         let Some(agent) = transport.free_agent(destination.agent) else {
-            unreachable!("room was counted before");
+            unreachable!("the room was counted");
         };
         agent.busy += 1;
-        let peer = agent.peer;
-        transport.count_job(lane, large);
+        let agent = agent.client;
+        transport.count_delivery(lane, large);
         if transport.settings.transport_rate_delay_us > 0 {
             transport.pause_until_us = now.mono_us + transport.settings.transport_rate_delay_us;
             let resume_us = transport.pause_until_us;
@@ -345,22 +346,22 @@ impl Scheduler {
             destination.pace.heard_us = now.mono_us;
         }
         destination.busy += 1;
-        destination.agent = Some(peer);
-        message.jobs += 1;
+        destination.agent = Some(agent);
+        message.deliveries += 1;
         message.sent_us = now.mono_us;
         let sent_us = now.mono_us;
-        let job = self.jobs.begin(InFlight {
+        let number = self.deliveries.begin(Delivery {
             message: message_key,
             destination: key,
-            peer,
+            agent,
             kind,
             positions,
             lane,
             large,
             sent_us,
         });
-        let job = Job {
-            job,
+        let request = frame::Job {
+            job: number,
             kind,
             path: "".into(),
             locator: self.catalogue.entry(message.slot).at(),
@@ -370,23 +371,23 @@ impl Scheduler {
             envelope: Arc::clone(&message.envelope),
             recipients,
         };
-        self.events.push_back(Event::Deliver { peer, job: Box::new(job) });
+        self.events.push_back(Event::Deliver { agent, request: Box::new(request) });
         if empty {
-            self.bundle_gone(errand, serial);
+            self.peer_finished(job, serial);
         }
-        self.stand(key, now);
-        self.call(key, now);
+        self.update_lanes(key, now);
+        self.readmit(key, now);
     }
 
-    /// An agent has room for one more.
-    pub(super) fn agent_freed(&mut self, job: &InFlight) {
-        let peer = job.peer;
-        let Some(number) = self.agents.get(&peer).copied() else {
+    /// Count the free place of an agent after a result.
+    pub(super) fn agent_freed(&mut self, delivery: &Delivery) {
+        let client = delivery.agent;
+        let Some(number) = self.agents.get(&client).copied() else {
             return;
         };
         let transport = &mut self.transports[number as usize];
-        transport.free_agents_place(peer);
-        transport.uncount_job(job.lane, job.large);
+        transport.free_agents_place(client);
+        transport.uncount_delivery(delivery.lane, delivery.large);
         self.touch(number);
     }
 }

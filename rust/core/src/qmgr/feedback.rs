@@ -1,15 +1,15 @@
-//! How a destination's concurrency window opens and closes (Postfix, SCHEDULER_README: concurrency scheduler).
+//! How a concurrency window opens and closes (Postfix, SCHEDULER_README: concurrency scheduler).
 //!
-//! A success adds `g(window)` to the positive credit, a failure takes `f(window)` from the negative one; a whole unit
-//! moves the window by one, rounded to the nearest so that sums of `1/N` do not come up short. Failures of one whole
-//! window ("pseudo-cohort") in a row make a destination dead.
+//! A success adds `g(window)` to the positive credit, a failure subtracts `f(window)` from the negative credit. A
+//! whole unit moves the window by one, rounded to the nearest so that sums of `1/N` do not fall short. One window of
+//! failures in a row (a pseudo-cohort) makes a destination dead.
 
 use std::str::FromStr;
 
 /// Feedback as a function of the window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Feedback {
-    /// The same whatever the window: `1`, `1/8`, `0.5`.
+    /// Independent of the window: `1`, `1/8`, `0.5`.
     Constant(f64),
     /// `x/concurrency`
     Inverse(f64),
@@ -17,7 +17,7 @@ pub enum Feedback {
     InverseRoot(f64),
 }
 
-/// A text is no feedback.
+/// The error for a text that is not a feedback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotFeedback;
 
@@ -30,7 +30,7 @@ impl std::fmt::Display for NotFeedback {
 impl std::error::Error for NotFeedback {}
 
 impl Feedback {
-    /// The feedback at this window; a window below 1 counts as 1.
+    /// Return the feedback at this window; a window below 1 counts as 1.
     pub fn at(self, window: u32) -> f64 {
         let window = f64::from(window.max(1));
         match self {
@@ -64,18 +64,18 @@ impl FromStr for Feedback {
     }
 }
 
-/// What a window goes by.
+/// The maximum number of deliveries under way to a destination.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WindowRules {
-    /// The window of a destination that nothing is known of.
+    /// Window of a new destination.
     pub initial: u32,
-    /// The widest window; 0 is no limit.
+    /// Maximum window; 0 is no limit.
     pub limit: u32,
     /// `*_destination_concurrency_positive_feedback`
     pub positive: Feedback,
     /// `*_destination_concurrency_negative_feedback`
     pub negative: Feedback,
-    /// Pseudo-cohorts that fail before a destination is dead; 0 is never.
+    /// Failed pseudo-cohorts that make a destination dead; 0 is never.
     pub failed_cohort_limit: f64,
 }
 
@@ -97,7 +97,7 @@ impl WindowRules {
     }
 }
 
-/// How many jobs a destination may have under way.
+/// How many deliveries a destination may have under way.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Window {
     size: u32,
@@ -107,19 +107,20 @@ pub struct Window {
 }
 
 impl Window {
-    /// The window of a destination that nothing is known of.
+    /// Return the window of a new destination.
     pub fn new(rules: &WindowRules) -> Self {
         Self { size: rules.cap(rules.initial.max(1)), success: 0.0, failure: 0.0, failed_cohorts: 0.0 }
     }
 
-    /// Jobs that may be under way.
+    /// Return the maximum number of deliveries under way.
     pub fn size(&self) -> u32 {
         self.size
     }
 
-    /// A job came back without trouble of the destination as a whole. `busy`: jobs under way, this one included.
+    /// Count a delivery without a failure of the destination. `busy`: deliveries under way, this one included.
     ///
-    /// The window opens only as far as it is used: a destination that gets three jobs an hour stays at the start.
+    /// The window opens only as far as it is used: a destination with three deliveries an hour keeps its initial
+    /// window.
     pub fn succeeded(&mut self, busy: u32, rules: &WindowRules) {
         self.failed_cohorts = 0.0;
         if self.size >= busy.saturating_add(rules.initial) || (rules.limit > 0 && self.size >= rules.limit) {
@@ -134,7 +135,7 @@ impl Window {
         }
     }
 
-    /// The destination as a whole failed. Says whether it is dead now.
+    /// Count a failure of the destination. Return whether it is dead now.
     pub fn failed(&mut self, rules: &WindowRules) -> bool {
         self.failed_cohorts += 1.0 / f64::from(self.size.max(1));
         if rules.failed_cohort_limit > 0.0 && self.failed_cohorts >= rules.failed_cohort_limit - 1e-9 {
@@ -150,12 +151,12 @@ impl Window {
         false
     }
 
-    /// Alive again: as wide as what is still under way, or as at the start.
+    /// Reset the window: to the deliveries under way, or to the initial window.
     pub fn revived(&mut self, busy: u32, rules: &WindowRules) {
         *self = Self { size: if busy > 0 { rules.cap(busy) } else { Self::new(rules).size }, ..Self::new(rules) };
     }
 
-    /// The rules changed.
+    /// Apply changed rules.
     pub fn limited(&mut self, rules: &WindowRules) {
         self.size = rules.cap(self.size).max(1);
     }
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn feedback_is_read_as_postfix_writes_it() {
+    fn feedback_has_the_syntax_of_postfix() {
         for (text, at_4) in [
             ("1", 1.0),
             ("0", 0.0),
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_opens_by_one_a_success_and_stops_at_its_limit() {
+    fn a_window_opens_by_one_per_success_up_to_its_limit() {
         let rules = WindowRules::default();
         let mut window = Window::new(&rules);
         for expected in [6, 7, 8, 9, 10] {
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cohort_of_failures_is_death_and_a_success_between_saves() {
+    fn one_cohort_of_failures_is_fatal_and_a_success_resets_it() {
         let rules = WindowRules { negative: Feedback::Constant(0.0), ..WindowRules::default() };
         let mut window = Window::new(&rules);
         let verdicts: Vec<bool> = (0..5).map(|_| window.failed(&rules)).collect();

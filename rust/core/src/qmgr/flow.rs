@@ -1,9 +1,9 @@
-//! Flow control where mail is taken in: whether it comes faster than there is room for it under delivery.
+//! Flow control: whether mail arrives faster than it becomes active.
 //!
-//! Postfix hands out tokens; here those who accept mail are told when fresh mail waits beyond the room in the active
-//! queue, and when none does any more. In between, each of their messages waits for `in_flow_delay` (postconf(5)).
+//! Postfix hands out tokens. Here producers get a frame when fresh mail waits beyond the active queue, and another
+//! one when none waits. In between, each of their messages waits for `in_flow_delay` (postconf(5)).
 
-/// So many fresh messages may wait for room before new ones are delayed: as many as Postfix has tokens by default.
+/// Number of waiting fresh messages above which new ones are delayed: Postfix's default number of tokens.
 pub const BEHIND_MESSAGES: usize = 100;
 
 /// Whether the queue manager is behind.
@@ -13,13 +13,13 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Is it behind?
+    /// Return whether the queue manager is behind.
     pub fn behind(&self) -> bool {
         self.behind
     }
 
-    /// So many fresh messages wait for room. Says what has changed, if anything has: it falls behind above
-    /// `BEHIND_MESSAGES`, and has caught up when none waits, so that nobody is told with every message.
+    /// Note the number of waiting fresh messages. Return the new state if it changed: behind above `BEHIND_MESSAGES`,
+    /// caught up at none, so that producers do not hear of every message.
     pub fn judge(&mut self, waiting: usize) -> Option<bool> {
         let behind = if self.behind { waiting > 0 } else { waiting > BEHIND_MESSAGES };
         (behind != std::mem::replace(&mut self.behind, behind)).then_some(behind)
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_falls_behind_above_the_bound_and_catches_up_at_none() {
+    fn flow_control_begins_above_the_bound_and_ends_at_none() {
         let mut flow = Flow::default();
         let steps = [
             (0, None),

@@ -1,18 +1,18 @@
-//! The queue manager at work: the scheduler between the queue on disk and the peers.
+//! The queue manager as a whole: the scheduler between the queue on disk and its clients.
 //!
 //! ```text
-//! bytes of a peer ─> frames ─┐                 ┌─> facts to the store, lines to the log
-//! store: arrivals, envelopes ┼─> Scheduler ────┼─> Deliver frames, a batch a peer (`outputs`)
-//! resolver, triggers, timers ┘                 └─> `Request`: what the shell must do or decide
+//! bytes of a client ─> frames ┐                 ┌─> facts to the store, lines to the log
+//! store: arrivals, envelopes ─┼─> Scheduler ────┼─> Deliver frames, a batch per client (`outputs`)
+//! resolver, triggers, timers ─┘                 └─> `Request`: what the shell must do or decide
 //! ```
 //!
-//! The shell calls, in each turn of its loop: `receive` for what came, `tick`, `next_request` until there is none,
-//! `outputs`, and comes back at `deadline`. Facts are written down in `outputs`, before anything leaves.
+//! In each poll the shell calls `receive` for new bytes, `tick`, `next_request` until it returns `None`, and
+//! `outputs`. The next poll is due at `deadline`. `outputs` writes the facts down before anything goes out.
 
 use super::flow::Flow;
 use super::orphans::Orphans;
 use super::scheduler::{Event, Scheduler};
-use super::walk::{Told, Walks};
+use super::threads::{Report, Threads};
 use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{Frame, FrameError, FrameReader};
 use crate::log::{Log, Severity};
@@ -28,49 +28,49 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Envelopes read from disk in one turn, so that a flush of the whole queue does not stop everything else.
-pub const LOADS_A_TURN: u32 = 200;
-/// Facts written in one go.
+/// Maximum number of envelopes read in one poll, so that a flush of the whole queue does not stop everything else.
+pub const LOADS_PER_POLL: u32 = 200;
+/// Maximum number of facts in one write.
 pub const FACTS_MAX: usize = 1000;
-/// Segments that a producer may have open: it appends to one, and writes a large message to another.
+/// Maximum number of open segments of a producer: it appends to one, and writes a large message to another.
 const OPEN_MAX: usize = 16;
-/// How often the store is asked for more while it reads what stood in the queue at the start.
-const RECOVERY_LOOK_US: u64 = 5_000;
-/// How often the store keeps house.
+/// Interval between two polls of the store while it reads the queue at the start.
+const RECOVERY_POLL_US: u64 = 5_000;
+/// Interval of the store's maintenance.
 pub const HOUSEKEEPING_US: u64 = SECOND_US;
 
-/// Something that the shell must do or decide.
+/// A task for the shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Where does this address go? Answer with `scheduler().resolved` or `unresolved`.
+    /// Find the route of this address. Answer with `scheduler().resolved` or `unresolved`.
     Resolve {
         /// The address.
         address: Box<str>,
     },
-    /// Start an agent of this transport; `scheduler().trigger_failed` if that is impossible.
+    /// Start an agent of this transport. Answer with `scheduler().trigger_failed` if that is impossible.
     Trigger {
         /// The transport's name.
         transport: Arc<str>,
     },
     /// A control request. Answer with `reply`, `list` or `flush_site`.
     Control {
-        /// Who asks.
-        peer: u32,
-        /// What.
+        /// The client that asks.
+        client: u32,
+        /// The request.
         json: Vec<u8>,
     },
 }
 
-/// Why a peer's connection is closed.
+/// The reason to close a client's connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PeerError {
-    /// Its bytes are no frames.
+pub enum ClientError {
+    /// Its bytes are not a frame.
     Frame(FrameError),
-    /// It said something that its kind of peer may not say.
+    /// A frame that its kind of client may not send.
     OutOfPlace(&'static str),
 }
 
-impl fmt::Display for PeerError {
+impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Frame(error) => error.fmt(f),
@@ -79,9 +79,9 @@ impl fmt::Display for PeerError {
     }
 }
 
-impl std::error::Error for PeerError {}
+impl std::error::Error for ClientError {}
 
-impl From<FrameError> for PeerError {
+impl From<FrameError> for ClientError {
     fn from(error: FrameError) -> Self {
         Self::Frame(error)
     }
@@ -96,18 +96,18 @@ enum Role {
 }
 
 #[derive(Debug)]
-struct Peer {
+struct Client {
     reader: FrameReader,
     role: Role,
-    /// Segments that a producer spoke of and did not seal yet.
+    /// Segments of a producer that are announced and not sealed.
     open: Vec<SegmentId>,
     out: Vec<u8>,
-    /// It does not read what was written to it.
+    /// It does not read its output.
     blocked: bool,
     touched: bool,
 }
 
-impl Peer {
+impl Client {
     fn opened(&mut self, segment: SegmentId) {
         if segment.0 != 0 && !self.open.contains(&segment) {
             if self.open.len() >= OPEN_MAX {
@@ -124,10 +124,10 @@ pub struct Hub<S: Store> {
     scheduler: Scheduler,
     store: S,
     log: Arc<Log>,
-    peers: HashMap<u32, Peer>,
+    clients: HashMap<u32, Client>,
     touched: Vec<u32>,
     controls: VecDeque<(u32, Vec<u8>)>,
-    walks: Walks,
+    threads: Threads,
     facts: Vec<Fact>,
     flow: Flow,
     loads_left: u32,
@@ -135,25 +135,26 @@ pub struct Hub<S: Store> {
     rescan_every_us: u64,
     rescan_us: u64,
     orphans: Orphans,
-    /// When to ask for more of what stood in the queue at the start; `None` when all was told.
+    /// Next poll of the store while it reads the queue at the start; `None` afterwards.
     recovery_us: Option<u64>,
 }
 
 impl<S: Store> Hub<S> {
-    /// `rescan_every_us`: how often the store is looked through for what nobody announced (`queue_run_delay`).
+    /// Return the queue manager. `rescan_every_us`: interval between two searches for messages without an
+    /// announcement (`queue_run_delay`).
     pub fn new(scheduler: Scheduler, store: S, log: Arc<Log>, rescan_every_us: u64, now: Now) -> Self {
         let orphans = Orphans::at_start(store.held(), now);
         Self {
             scheduler,
             store,
             log,
-            peers: HashMap::new(),
+            clients: HashMap::new(),
             touched: Vec::new(),
             controls: VecDeque::new(),
-            walks: Walks::default(),
+            threads: Threads::default(),
             facts: Vec::new(),
             flow: Flow::default(),
-            loads_left: LOADS_A_TURN,
+            loads_left: LOADS_PER_POLL,
             housekeeping_us: now.mono_us + HOUSEKEEPING_US,
             rescan_every_us,
             rescan_us: now.mono_us + rescan_every_us,
@@ -162,90 +163,93 @@ impl<S: Store> Hub<S> {
         }
     }
 
-    /// The state machine, to be asked and told.
+    /// Return the scheduler.
     pub fn scheduler(&mut self) -> &mut Scheduler {
         &mut self.scheduler
     }
 
-    /// The queue on disk.
+    /// Return the queue on disk.
     pub fn store(&self) -> &S {
         &self.store
     }
 
-    /// A peer connected. `control`: by the public socket, where nothing but control requests is heard.
-    pub fn connected(&mut self, peer: u32, control: bool) {
+    /// Add a client. `control`: it uses the public socket, which takes only control requests.
+    pub fn connected(&mut self, client: u32, control: bool) {
         let role = if control { Role::Control } else { Role::Stranger };
         let reader = FrameReader::default();
-        self.peers
-            .insert(peer, Peer { reader, role, open: Vec::new(), out: Vec::new(), blocked: false, touched: false });
+        self.clients
+            .insert(client, Client { reader, role, open: Vec::new(), out: Vec::new(), blocked: false, touched: false });
     }
 
-    /// A peer does not read what was written to it, or reads again: it is told when the queue manager falls behind only then.
-    pub fn blocked(&mut self, peer: u32, blocked: bool) {
-        if let Some(known) = self.peers.get_mut(&peer) {
+    /// Note that a client does not read its output, or reads again. Only a reading client gets flow control frames.
+    pub fn blocked(&mut self, client: u32, blocked: bool) {
+        if let Some(known) = self.clients.get_mut(&client) {
             known.blocked = blocked;
             if !blocked && matches!(known.role, Role::Producer) {
-                self.say(peer, &Frame::Flow { behind: self.flow.behind() });
+                self.send(client, &Frame::Flow { behind: self.flow.behind() });
             }
         }
     }
 
-    /// Bytes came from a peer. After an error its connection is to be closed, and `lost` called.
-    pub fn receive(&mut self, peer: u32, bytes: &[u8], now: Now) -> Result<(), PeerError> {
-        let Some(known) = self.peers.get_mut(&peer) else {
+    /// Take bytes of a client. After an error, close its connection and call `lost`.
+    pub fn receive(&mut self, client: u32, bytes: &[u8], now: Now) -> Result<(), ClientError> {
+        let Some(known) = self.clients.get_mut(&client) else {
             return Ok(());
         };
         known.reader.receive(bytes);
-        while let Some(frame) = self.peers.get_mut(&peer).map_or(Ok(None), |known| known.reader.next_frame())? {
-            self.hear(peer, frame, now)?;
+        while let Some(frame) = self.clients.get_mut(&client).map_or(Ok(None), |known| known.reader.next_frame())? {
+            self.handle_frame(client, frame, now)?;
         }
         Ok(())
     }
 
-    fn hear(&mut self, peer: u32, frame: Frame, now: Now) -> Result<(), PeerError> {
-        let Some(known) = self.peers.get_mut(&peer) else {
+    fn handle_frame(&mut self, client: u32, frame: Frame, now: Now) -> Result<(), ClientError> {
+        let Some(known) = self.clients.get_mut(&client) else {
             return Ok(());
         };
         let role = known.role;
         match (frame, role) {
-            (Frame::Control(json), Role::Control) => self.controls.push_back((peer, json)),
-            (_, Role::Control) => return Err(PeerError::OutOfPlace("only control requests are heard here")),
+            (Frame::Control(json), Role::Control) => self.controls.push_back((client, json)),
+            (_, Role::Control) => {
+                return Err(ClientError::OutOfPlace("only control requests are allowed on this socket"));
+            }
             (Frame::Producer { segment, end, .. }, Role::Stranger | Role::Producer) => {
                 known.role = Role::Producer;
                 known.opened(segment);
                 if segment.0 != 0 {
                     let news = self.store.producer(segment, end);
-                    self.learn(news, now);
+                    self.take_news(news, now);
                 }
                 if role == Role::Stranger && self.flow.behind() {
-                    self.say(peer, &Frame::Flow { behind: true });
+                    self.send(client, &Frame::Flow { behind: true });
                 }
             }
             (Frame::Arrived(arrivals), Role::Producer) => {
                 for arrival in &arrivals {
                     known.opened(arrival.locator.segment);
                 }
+                self.threads.note_announcement();
                 let news = self.store.arrived(arrivals);
-                self.learn(news, now);
+                self.take_news(news, now);
             }
             (Frame::Sealed { segment, end }, Role::Producer) => {
                 known.open.retain(|open| *open != segment);
                 let news = self.store.sealed(segment, end);
-                self.learn(news, now);
+                self.take_news(news, now);
             }
             (Frame::Agent { transport, capacity, .. }, Role::Stranger | Role::Agent) => {
                 known.role = Role::Agent;
-                self.scheduler.agent(peer, &transport, capacity, now);
+                self.scheduler.agent(client, &transport, capacity, now);
             }
             (Frame::Delivered { job, recipients }, Role::Agent) => self.scheduler.to_confirm(job, &recipients),
             (Frame::Result(result), Role::Agent) => self.scheduler.result(result, now),
-            _ => return Err(PeerError::OutOfPlace("a frame that this peer may not send")),
+            _ => return Err(ClientError::OutOfPlace("a frame that this client may not send")),
         }
         Ok(())
     }
 
-    /// Take in what the store found.
-    fn learn(&mut self, news: News, now: Now) {
+    /// Take new messages of the store.
+    fn take_news(&mut self, news: News, now: Now) {
         for (segment, id) in news.gone {
             self.scheduler.catalogue_mut().gone(segment, id);
         }
@@ -254,30 +258,30 @@ impl<S: Store> Hub<S> {
         }
     }
 
-    /// A peer's connection is closed. Whoever it was may have committed what it did not announce any more: a producer
-    /// in a segment that nobody has heard of, an agent before its own first word as a producer.
-    pub fn lost(&mut self, peer: u32, now: Now) {
-        let Some(known) = self.peers.remove(&peer) else {
+    /// Remove a client whose connection is closed. It may have committed messages without an announcement: a producer
+    /// in an unknown segment, an agent before its first frame as a producer.
+    pub fn lost(&mut self, client: u32, now: Now) {
+        let Some(known) = self.clients.remove(&client) else {
             return;
         };
         if known.role == Role::Agent {
-            self.scheduler.lost(peer, now);
+            self.scheduler.lost(client, now);
         }
         match known.open.last() {
             _ if known.role == Role::Control => {}
             Some(segment) => {
                 let news = self.store.producer_lost(*segment);
-                self.learn(news, now);
-                self.look_for_orphans(now);
+                self.take_news(news, now);
+                self.search_orphans(now);
             }
-            None => self.look(now),
+            None => self.search(now),
         }
-        self.scheduler.stay(peer, now);
+        self.scheduler.cancel_requeue(client, now);
     }
 
-    /// A turn begins: let what is due happen.
+    /// Begin a poll: do what is due.
     pub fn tick(&mut self, now: Now) {
-        self.loads_left = LOADS_A_TURN;
+        self.loads_left = LOADS_PER_POLL;
         self.scheduler.tick(now);
         if self.recovery_us.is_some_and(|due_us| due_us <= now.mono_us) {
             self.recover(now);
@@ -291,75 +295,75 @@ impl<S: Store> Hub<S> {
         }
         if now.mono_us >= self.rescan_us {
             self.rescan(now);
-        } else if self.orphans.look_us().is_some_and(|look_us| look_us <= now.mono_us) {
+        } else if self.orphans.poll_us().is_some_and(|poll_us| poll_us <= now.mono_us) {
             let news = self.store.rescan();
-            self.learn(news, now);
+            self.take_news(news, now);
             self.find_orphans(now);
         }
-        self.hear_walks(now);
+        self.take_reports(now);
     }
 
-    /// Take in a part of what stood in the queue at the start, so that peers are heard and mail goes out in between.
+    /// Take a part of the queue at the start, so that clients are served and mail goes out in between.
     fn recover(&mut self, now: Now) {
         let (news, recovery) = self.store.recover();
-        self.learn(news, now);
+        self.take_news(news, now);
         self.recovery_us = match recovery {
             Recovery::More => Some(now.mono_us),
-            Recovery::Soon => Some(now.mono_us + RECOVERY_LOOK_US),
+            Recovery::Soon => Some(now.mono_us + RECOVERY_POLL_US),
             Recovery::Done => None,
         };
     }
 
-    /// Take in all of what stood in the queue at the start, and wait for it.
+    /// Take the whole queue at the start, and wait for it.
     pub fn recover_all(&mut self, now: Now) {
         while self.is_recovering() {
             self.recover(now);
             if self.recovery_us.is_some_and(|due_us| due_us > now.mono_us) {
-                std::thread::sleep(Duration::from_micros(RECOVERY_LOOK_US / 10));
+                std::thread::sleep(Duration::from_micros(RECOVERY_POLL_US / 10));
             }
         }
     }
 
-    /// Is a part of what stood in the queue at the start still to be taken in?
+    /// Return whether a part of the queue at the start is still unread.
     pub fn is_recovering(&self) -> bool {
         self.recovery_us.is_some()
     }
 
-    /// `queue_run_delay` changed.
+    /// Change the interval of `queue_run_delay`.
     pub fn rescan_every(&mut self, rescan_every_us: u64) {
         self.rescan_every_us = rescan_every_us;
     }
 
-    /// Look through the store for messages that nobody announced.
+    /// Search the store for messages without an announcement.
     pub fn rescan(&mut self, now: Now) {
         self.rescan_us = now.mono_us + self.rescan_every_us;
-        self.look(now);
+        self.search(now);
     }
 
-    /// Look through the store, and again soon if somebody unknown holds a part of it.
-    fn look(&mut self, now: Now) {
+    /// Search the store, and search again soon if an unknown process holds a part of it.
+    fn search(&mut self, now: Now) {
         let news = self.store.rescan();
-        self.learn(news, now);
-        self.look_for_orphans(now);
+        self.take_news(news, now);
+        self.search_orphans(now);
     }
 
-    fn look_for_orphans(&mut self, now: Now) {
+    fn search_orphans(&mut self, now: Now) {
         self.orphans.hurry();
         self.find_orphans(now);
     }
 
     fn find_orphans(&mut self, now: Now) {
-        let owned: Vec<SegmentId> = self.peers.values().flat_map(|peer| peer.open.iter().copied()).collect();
+        let owned: Vec<SegmentId> = self.clients.values().flat_map(|client| client.open.iter().copied()).collect();
         self.orphans.found(self.store.held(), &owned, now);
     }
 
-    /// The next thing that the shell must do, or `None` until the next turn.
+    /// Return the next task for the shell; `None` until the next poll.
     pub fn next_request(&mut self, now: Now) -> Option<Request> {
-        // A command is about the whole queue: it waits until all of it is known.
+        // A command is about the whole queue: it waits until the whole queue is known.
         if !self.is_recovering()
-            && let Some((peer, json)) = self.controls.pop_front()
+            && let Some((client, json)) = self.controls.pop_front()
         {
-            return Some(Request::Control { peer, json });
+            return Some(Request::Control { client, json });
         }
         while self.loads_left > 0
             && let Some(event) = self.scheduler.next_event(now)
@@ -391,16 +395,16 @@ impl<S: Store> Hub<S> {
                 }
                 Event::Resolve { address } => return Some(Request::Resolve { address }),
                 Event::NeedAgent { transport } => return Some(Request::Trigger { transport }),
-                Event::Deliver { peer, mut job } => {
-                    job.path = self.store.path(job.locator.segment).into();
-                    self.say(peer, &Frame::Deliver(job));
+                Event::Deliver { agent, mut request } => {
+                    request.path = self.store.path(request.locator.segment).into();
+                    self.send(agent, &Frame::Deliver(request));
                 }
             }
         }
         None
     }
 
-    /// Write down what happened, in one go.
+    /// Write the new facts down in one batch.
     fn note_facts(&mut self) {
         if !self.facts.is_empty() {
             self.store.note_all(&self.facts);
@@ -408,90 +412,91 @@ impl<S: Store> Hub<S> {
         }
     }
 
-    fn say(&mut self, peer: u32, frame: &Frame) {
-        if let Some(known) = self.peers.get_mut(&peer) {
+    fn send(&mut self, client: u32, frame: &Frame) {
+        if let Some(known) = self.clients.get_mut(&client) {
             frame.encode(&mut known.out);
             if !known.touched {
                 known.touched = true;
-                self.touched.push(peer);
+                self.touched.push(client);
             }
         }
     }
 
-    /// What is to be written, a batch a peer.
+    /// Return the output of each client.
     pub fn outputs(&mut self) -> Vec<(u32, Vec<u8>)> {
         self.note_facts();
         if let Some(behind) = self.flow.judge(self.scheduler.catalogue().waiting_fresh()) {
-            self.tell_producers(behind);
+            self.send_flow(behind);
         }
         let mut outputs = Vec::with_capacity(self.touched.len());
-        for peer in self.touched.drain(..) {
-            if let Some(known) = self.peers.get_mut(&peer) {
+        for client in self.touched.drain(..) {
+            if let Some(known) = self.clients.get_mut(&client) {
                 known.touched = false;
-                outputs.push((peer, std::mem::take(&mut known.out)));
+                outputs.push((client, std::mem::take(&mut known.out)));
             }
         }
         outputs
     }
 
-    fn tell_producers(&mut self, behind: bool) {
-        let hears = |peer: &Peer| matches!(peer.role, Role::Producer) && !peer.blocked;
-        let producers: Vec<u32> = self.peers.iter().filter(|(_, peer)| hears(peer)).map(|(peer, _)| *peer).collect();
-        for peer in producers {
-            self.say(peer, &Frame::Flow { behind });
+    fn send_flow(&mut self, behind: bool) {
+        let reads = |client: &Client| matches!(client.role, Role::Producer) && !client.blocked;
+        let producers: Vec<u32> =
+            self.clients.iter().filter(|(_, client)| reads(client)).map(|(client, _)| *client).collect();
+        for client in producers {
+            self.send(client, &Frame::Flow { behind });
         }
     }
 
-    /// When the next turn is due (monotonic microseconds; 0: at once).
+    /// Return the time of the next poll (monotonic microseconds; 0: at once).
     pub fn deadline(&mut self) -> u64 {
         if !self.controls.is_empty() && !self.is_recovering() {
             return 0;
         }
         let waits = self.housekeeping_us.min(self.rescan_us).min(self.recovery_us.unwrap_or(u64::MAX));
-        let waits = self.orphans.look_us().map_or(waits, |look_us| look_us.min(waits));
+        let waits = self.orphans.poll_us().map_or(waits, |poll_us| poll_us.min(waits));
         self.scheduler.deadline().map_or(waits, |due_us| due_us.min(waits))
     }
 
     // Control.
 
     /// Answer a control request.
-    pub fn reply(&mut self, peer: u32, json: &[u8], last: bool) {
-        self.say(peer, &Frame::ControlReply { last, json: json.to_vec() });
+    pub fn reply(&mut self, client: u32, json: &[u8], last: bool) {
+        self.send(client, &Frame::ControlReply { last, json: json.to_vec() });
     }
 
-    /// Answer a control request with every message in the queue: they come through the pipe that is given back, and
-    /// a reply says how many they were. `privileged`: the peer's user owns the queue.
-    pub fn list(&mut self, peer: u32, privileged: bool, form: Form, now: Now) -> io::Result<OwnedFd> {
-        self.walks.list(peer, privileged, &self.scheduler, &self.store, form, now)
+    /// Start a listing, and return the read end of its pipe. At its end a reply tells the number of messages.
+    /// `privileged`: the client's user owns the queue.
+    pub fn list(&mut self, client: u32, privileged: bool, form: Form, now: Now) -> io::Result<OwnedFd> {
+        self.threads.list(client, privileged, &self.scheduler, &self.store, form, now)
     }
 
-    /// Try every deferred message that has a recipient in `site`, as they are found.
+    /// Try every deferred message with a recipient in `site`, as a thread finds them.
     pub fn flush_site(&mut self, site: &str, now: Now) -> io::Result<()> {
         self.scheduler.revive_all(now);
         let Some(directory) = self.store.queue_directory() else {
             return Err(io::Error::other("this queue has no directory"));
         };
-        self.walks.find_site(&self.scheduler, directory, &site.to_ascii_lowercase())
+        self.threads.find_site(&self.scheduler, directory, &site.to_ascii_lowercase())
     }
 
-    /// Readable when a walk over the queue has something to tell: then a turn is due.
+    /// Return a descriptor that is readable when a thread has a report: then a poll is due.
     pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.walks.event_fd()
+        self.threads.event_fd()
     }
 
-    fn hear_walks(&mut self, now: Now) {
-        for told in self.walks.told() {
-            match told {
-                Told::Listed { peer, messages } => {
-                    self.reply(peer, format!("{{\"listed\": {messages}}}\n").as_bytes(), true);
+    fn take_reports(&mut self, now: Now) {
+        for report in self.threads.take() {
+            match report {
+                Report::Listed { client, messages } => {
+                    self.reply(client, format!("{{\"listed\": {messages}}}\n").as_bytes(), true);
                 }
-                Told::Found(ids) => self.scheduler.flush_messages(&ids, now),
-                Told::Over => {}
+                Report::Found(ids) => self.scheduler.flush_messages(&ids, now),
+                Report::Over => {}
             }
         }
     }
 
-    /// Where a message stands: its segment's file, offset and octets of its record, or `None`.
+    /// Return the segment file, offset and octets of a message's record.
     pub fn place(&self, id: QueueId) -> Option<(String, u64, u64)> {
         let catalogue = self.scheduler.catalogue();
         let at = catalogue.get(id)?.at();

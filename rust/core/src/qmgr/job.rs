@@ -1,87 +1,153 @@
-//! Jobs under way: what agents were asked, by the number they answer with.
+//! A job: the work of one transport for one message (SCHEDULER_README).
+//!
+//! A job has a peer of recipients at each of its destinations. All of them stand at its rank in the transport's
+//! order. One delivery takes up to `*_destination_recipient_limit` recipients of a peer.
 
-use crate::few::Few;
-use crate::ipc::frame::JobKind;
-use crate::spread::NumberMap;
-use hashbrown::hash_map::Entry;
+use super::slots::Slots;
 
-/// What an agent was asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InFlight {
-    /// The message's key among the active ones; it stays active while a job is under way.
-    pub message: u32,
-    /// The destination's key.
-    pub destination: u32,
-    /// The agent.
-    pub peer: u32,
-    /// What was asked.
-    pub kind: JobKind,
-    /// Positions in the message's memory.
-    pub positions: Few,
-    /// 0 of fresh mail, 1 of retries.
-    pub lane: usize,
-    /// Its message was a large one for its transport.
-    pub large: bool,
-    /// When it began (monotonic).
-    pub sent_us: u64,
+/// Maximum depth of preemption: each job is a fifth of the one before, or less.
+pub const PREEMPTION_DEPTH_MAX: u32 = 4;
+/// Bits of a path for one level of preemption.
+const PATH_BITS: u32 = 64 / PREEMPTION_DEPTH_MAX;
+
+/// A position in the order of a transport: the lowest is first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// The round of its destination. A destination gets one new peer in each round, so that congested destinations
+    /// leave room.
+    pub round: u64,
+    /// The order of arrival, within a round.
+    pub arrival: u64,
+    /// The stack of preemption: jobs that preempt a job have its arrival and a lower path.
+    pub path: u64,
+    /// Deliveries of this peer so far: the peers of a job take turns.
+    pub served: u32,
 }
 
-/// All jobs under way.
-///
-/// Numbers begin at the wall clock's microsecond, so that those of a queue manager before this one do not come again.
+/// The work of one transport for one message.
 #[derive(Debug)]
-pub struct Jobs {
-    next: u64,
-    in_flight: NumberMap<u64, InFlight>,
+pub struct Job {
+    /// The message's key in `Scheduler::active`. A message outlives its jobs.
+    pub message: u32,
+    /// The transport.
+    pub transport: u32,
+    /// 0 for fresh mail, 1 for retries.
+    pub lane: usize,
+    /// Start of the job (monotonic).
+    pub since_us: u64,
+    /// Number in the order of arrival.
+    pub arrival: u64,
+    /// Its position while it preempts: before the job that it preempted.
+    pub stacked: Option<StackPosition>,
+    /// The job that it preempted: key and serial (Postfix's stack parent).
+    pub parent: Option<(u32, u64)>,
+    /// It preempted for slots, not for the share that large jobs leave to small ones.
+    pub pays: bool,
+    /// Positions used by jobs that preempted it, since no such job was left.
+    pub preempted: u64,
+    /// Jobs that preempt it now (Postfix's stack children).
+    pub children: u32,
+    /// Its peers that wait.
+    pub peers: u32,
+    /// Its delivery slots.
+    pub slots: Slots,
+    /// Recipients in memory beyond the message's limit while it preempts (`*_extra_recipient_limit`).
+    pub extra_recipients: u32,
 }
 
-impl Jobs {
-    /// No job, as of `wall_us`.
-    pub fn new(wall_us: u64) -> Self {
-        Self { next: wall_us.max(1), in_flight: NumberMap::default() }
-    }
+/// The round, arrival and path of a job that preempts; see `Rank`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StackPosition {
+    /// Round of the preempted job.
+    pub round: u64,
+    /// Arrival of the preempted job.
+    pub arrival: u64,
+    /// Path, lower than that of the preempted job.
+    pub path: u64,
+    /// Depth of preemption.
+    pub depth: u32,
+}
 
-    /// A job begins; its number.
-    pub fn begin(&mut self, job: InFlight) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        self.in_flight.insert(number, job);
-        number
-    }
-
-    /// A job, if the number is known.
-    pub fn get(&self, number: u64) -> Option<&InFlight> {
-        self.in_flight.get(&number)
-    }
-
-    /// A job ends if its number is known and it is the one that is meant.
-    pub fn end_if(&mut self, number: u64, is_meant: impl FnOnce(&InFlight) -> bool) -> Option<InFlight> {
-        match self.in_flight.entry(number) {
-            Entry::Occupied(known) if is_meant(known.get()) => Some(known.remove()),
-            _ => None,
+impl Job {
+    /// Return the job of a message on a transport. `arrival`: a number that grows with each job.
+    pub fn new(message: u32, transport: u32, lane: usize, since_us: u64, arrival: u64) -> Self {
+        Self {
+            message,
+            transport,
+            lane,
+            since_us,
+            arrival,
+            stacked: None,
+            parent: None,
+            pays: false,
+            preempted: 0,
+            children: 0,
+            peers: 0,
+            slots: Slots::default(),
+            extra_recipients: 0,
         }
     }
 
-    /// A job ends.
-    pub fn end(&mut self, number: u64) -> Option<InFlight> {
-        self.in_flight.remove(&number)
+    /// Return the position for the next job that preempts this one's peer at `rank`; `None` when no position is left.
+    ///
+    /// Jobs with a single delivery end at once. They all share the last position.
+    pub fn next_position(&self, rank: Rank, single: bool) -> Option<StackPosition> {
+        let depth = self.stacked.map_or(0, |position| position.depth);
+        let places = 1 << PATH_BITS;
+        if depth >= PREEMPTION_DEPTH_MAX || !single && self.preempted + 3 >= places {
+            return None;
+        }
+        // The low bits of a path are all ones below its own depth, so positions before it are lower.
+        let shift = 64 - PATH_BITS * (depth + 1);
+        let nth = if single { places - 3 } else { self.preempted };
+        let below = (places - 1 - nth - 1) << shift;
+        let path = rank.path - below;
+        Some(StackPosition { round: rank.round, arrival: rank.arrival, path, depth: depth + 1 })
     }
 
-    /// The jobs of a peer, in the order in which they began.
-    pub fn of_peer(&self, peer: u32) -> Vec<u64> {
-        let mut numbers: Vec<u64> =
-            self.in_flight.iter().filter(|(_, job)| job.peer == peer).map(|(number, _)| *number).collect();
-        numbers.sort_unstable();
-        numbers
+    /// Return the rank of a peer in a round of its destination.
+    pub fn rank(&self, round: u64, served: u32) -> Rank {
+        match self.stacked {
+            Some(StackPosition { round, arrival, path, .. }) => Rank { round, arrival, path, served },
+            None => Rank { round, arrival: self.arrival, path: u64::MAX, served },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(stacked: Option<StackPosition>) -> Job {
+        Job { stacked, ..Job::new(0, 0, 0, 0, 7) }
     }
 
-    /// Jobs under way.
-    pub fn len(&self) -> usize {
-        self.in_flight.len()
-    }
-
-    /// Is none under way?
-    pub fn is_empty(&self) -> bool {
-        self.in_flight.is_empty()
+    #[test]
+    fn preempting_jobs_stand_before_the_preempted_one_in_their_order() {
+        let mut list = job(None);
+        let rank = list.rank(3, 40);
+        let mut before = Rank { round: 3, arrival: 6, path: u64::MAX, served: 0 };
+        for nth in 0..60_000 {
+            let mut second = job(list.next_position(rank, false));
+            list.preempted += 1;
+            let position = second.rank(9, 0);
+            assert!(before < position && position < rank, "the {nth}th");
+            if nth % 10_000 == 0 {
+                let mut deepest = position;
+                while let Some(position) = second.next_position(deepest, false) {
+                    let third = job(Some(position)).rank(9, 0);
+                    assert!(before < third && third < deepest);
+                    deepest = third;
+                    second = job(Some(position));
+                }
+            }
+            before = position;
+        }
+        list.preempted = 65_532;
+        before = job(list.next_position(rank, false)).rank(9, 0);
+        list.preempted = 65_533;
+        assert_eq!(list.next_position(rank, false), None);
+        let single = job(list.next_position(rank, true)).rank(9, 0);
+        assert!(before < single && single < rank);
     }
 }

@@ -1,4 +1,4 @@
-//! The queue manager's log lines, field by field as Postfix writes them: log parsers go by them.
+//! Log lines of the queue manager, with Postfix's fields, because log parsers depend on them.
 
 use crate::clock::Now;
 use crate::delivery::delays::Delay;
@@ -8,10 +8,10 @@ use crate::mail::status::{Outcome, Status};
 use std::fmt;
 use std::sync::Arc;
 
-/// A log line that becomes text when it is written, and costs nothing where it is not.
+/// A log line that is formatted when it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Text {
-    /// Text already.
+    /// A formatted line.
     Plain(String),
     /// `ID: from=<...>, size=..., nrcpt=... (queue active)`
     Active {
@@ -53,7 +53,7 @@ impl fmt::Display for Text {
     }
 }
 
-/// `to=<...>, relay=none, ...`: a recipient whose fate was decided here, without a delivery agent.
+/// Return `to=<...>, relay=none, ...`: the line of a recipient whose outcome was decided here, without an agent.
 pub fn decided_here(
     id: &str,
     recipient: &Recipient,

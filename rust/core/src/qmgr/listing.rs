@@ -1,76 +1,248 @@
-//! What a listing says of a message's life: its queue, and what it waits for.
+//! A listing of the queue, from a snapshot into a pipe.
+//!
+//! The reader of the pipe is a command. A listing ends when its reader goes away, takes nothing for too long, or when the
+//! queue manager stops. Two threads print a long listing.
 
+use super::destination::DestinationQueue;
+use super::listing_text::{queue_name, waits_for};
+use super::scheduler::Scheduler;
+use super::threads::{ReadOrder, Reporter, SLICE_MESSAGES, Throttle, read_order, set_nice};
 use super::waits::Waits;
-use crate::queue::catalogue::Place;
-use std::borrow::Cow;
+use crate::clock::{Now, SECOND_US};
+use crate::mail::envelope::Envelope;
+use crate::pickup::listing::list_submissions;
+use crate::queue::catalogue::{Place, Snapshot};
+use crate::queue::listing::rows::{Head, Rows, Tail};
+use crate::queue::listing::{CHUNK_OCTETS, print};
+use crate::queue::segment::envelopes::{EnvelopeReader, EnvelopeView};
+use crate::queue::state::Kept;
+use crate::queue::store::unannounced::Unannounced;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::io::PipeWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::Instant;
 
-/// The queue that Postfix would have a message in.
-pub fn queue_name(place: Place) -> &'static str {
-    match place {
-        Place::Fresh | Place::Crowded(_) => "incoming",
-        Place::Loading | Place::Active(_) => "active",
-        Place::Deferred => "deferred",
-        Place::Held => "hold",
+/// Timeout of a listing whose reader takes nothing.
+pub const STALLED_MAX_S: u32 = 600;
+/// Messages that a thread prints before the other thread's part follows. A shorter listing has one thread.
+const PART_MESSAGES: usize = 4096;
+/// Maximum number of parts that the second thread prints ahead.
+const PARTS_AHEAD: usize = 2;
+/// Niceness of the threads of a long listing: senders of mail are not to notice it.
+const NICE_LONG: i32 = 19;
+/// Interval of the checks whether the queue manager stops, while the reader takes nothing.
+const STOP_POLL_S: i64 = 1;
+/// The words for a message that is on disk and not yet in the catalogue.
+const UNANNOUNCED: &str = "for the queue manager to hear of it";
+
+/// The queue as of the moment of a request.
+pub(super) struct Listing {
+    snapshot: Snapshot,
+    active: HashMap<u32, Waits>,
+    overflow: HashMap<u32, Waits>,
+    unannounced: Unannounced,
+    queue_directory: PathBuf,
+    long_queue_ids: bool,
+    now: Now,
+}
+
+impl Listing {
+    /// Take a snapshot of the queue.
+    pub(super) fn new(scheduler: &Scheduler, unannounced: Unannounced, queue_directory: &Path, now: Now) -> Self {
+        Self {
+            snapshot: scheduler.catalogue().snapshot(),
+            active: scheduler.waits_of_active(now),
+            overflow: scheduler.waits_of_overflow(),
+            unannounced,
+            queue_directory: queue_directory.to_path_buf(),
+            long_queue_ids: scheduler.settings().long_queue_ids,
+            now,
+        }
+    }
+
+    /// Print everything, and return the number of messages; `None` when the reader went away.
+    ///
+    /// A second thread prints every other part of a long listing, so that two processors work on it.
+    pub(super) fn write(&self, rows: Rows, to: &PipeWriter, reporter: &Reporter) -> Option<u64> {
+        let hand_on = |rows: &mut Rows, all: bool| {
+            let whole = all || rows.out.len() >= CHUNK_OCTETS;
+            let goes_on = !whole || write_all(to, rows.out.as_bytes(), reporter);
+            if whole {
+                rows.out.clear();
+            }
+            goes_on
+        };
+        let order = read_order(&self.snapshot, |_| true);
+        let mut printer = self.printer(rows);
+        if !list_submissions(&self.queue_directory, &mut printer.rows, &mut |rows| hand_on(rows, false)) {
+            return None;
+        }
+        // After maildrop/: a message that pickup took from there meanwhile is in a segment.
+        let mut print_unannounced = |envelope: &Envelope| {
+            print(&mut printer.rows, envelope, &Kept::default(), self.long_queue_ids, UNANNOUNCED);
+            hand_on(&mut printer.rows, false)
+        };
+        if !self.unannounced.read(&self.queue_directory, &mut print_unannounced) {
+            return None;
+        }
+        let whole = thread::scope(|scope| {
+            let (send, receive) = sync_channel(PARTS_AHEAD);
+            let begun = printer.rows.continuation();
+            let long = order.len() > PART_MESSAGES;
+            if long {
+                set_nice(NICE_LONG);
+                let parts = order.chunks(PART_MESSAGES).skip(1).step_by(2);
+                scope.spawn(|| self.print_parts(parts, begun, send, reporter));
+            }
+            for (number, part) in order.chunks(PART_MESSAGES).enumerate() {
+                if number % 2 == 1 {
+                    let Ok(rows) = receive.recv() else { return false };
+                    printer.rows.append(&rows);
+                } else {
+                    printer.print_part(part, long, reporter);
+                }
+                if !hand_on(&mut printer.rows, false) {
+                    return false;
+                }
+            }
+            true
+        });
+        printer.rows.finish();
+        (whole && hand_on(&mut printer.rows, true)).then(|| printer.rows.messages())
+    }
+
+    /// Print parts for the thread that writes them.
+    fn print_parts<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a [ReadOrder]>,
+        rows: Rows,
+        send: SyncSender<Rows>,
+        reporter: &Reporter,
+    ) {
+        set_nice(NICE_LONG);
+        let mut printer = self.printer(rows);
+        for part in parts {
+            printer.print_part(part, true, reporter);
+            let next = printer.rows.continuation();
+            if reporter.stopped() || send.send(std::mem::replace(&mut printer.rows, next)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn printer(&self, rows: Rows) -> Printer<'_> {
+        let throttle = Throttle::new(Instant::now());
+        Printer { listing: self, reader: EnvelopeReader::new(&self.queue_directory), rows, throttle }
     }
 }
 
-/// What a message waits for, as one would go on after `waits`; and when that ends if that is known (microseconds since
-/// 1970).
-pub fn waits_for(waits: &Waits) -> (Cow<'static, str>, Option<u64>) {
-    let hop = |transport: &str, nexthop: &str| match nexthop {
-        "" => transport.to_owned(),
-        _ => format!("{transport}:{nexthop}"),
-    };
-    match waits {
-        Waits::Held => ("until it is released from hold".into(), None),
-        Waits::Deferred { until_us, .. } => ("for its next attempt".into(), Some(*until_us)),
-        Waits::NoRoom => ("for room in the active queue".into(), None),
-        Waits::Crowded { transport, nexthop } => {
-            (format!("for room: {} has its share of the active queue", hop(transport, nexthop)).into(), None)
+/// Prints messages of a listing.
+struct Printer<'a> {
+    listing: &'a Listing,
+    reader: EnvelopeReader,
+    rows: Rows,
+    throttle: Throttle,
+}
+
+impl Printer<'_> {
+    /// Print a part; `long`: of a long listing, which pauses while mail arrives.
+    fn print_part(&mut self, part: &[ReadOrder], long: bool, reporter: &Reporter) {
+        for slice in part.chunks(SLICE_MESSAGES) {
+            let begun = Instant::now();
+            slice.iter().for_each(|(_, _, _, slot)| self.print(*slot));
+            if long && !reporter.stopped() {
+                self.throttle.wait(begun, reporter);
+            }
         }
-        Waits::Reading => ("for the disk".into(), None),
-        Waits::Resolving => ("to hear where it goes".into(), None),
-        Waits::TransportDead { transport, until_us, reason } => {
-            (format!("until {transport} is tried again ({})", reason.text).into(), Some(*until_us))
+    }
+
+    fn print(&mut self, slot: u32) {
+        let listing = self.listing;
+        let Some(entry) = listing.snapshot.get(slot) else { return };
+        // An unreadable message is gone by now, or damaged: the queue manager logs that at the next attempt.
+        let Some(view) = self.reader.read(&entry.at()).ok().and_then(|bytes| EnvelopeView::new(bytes).ok()) else {
+            return;
+        };
+        let waits = match (listing.active.get(&slot), entry.place()) {
+            (Some(waits), _) => waits.clone(),
+            (None, Place::Held) => Waits::Held,
+            (None, Place::Deferred) if entry.due_us() > listing.now.mono_us => {
+                let until_us = listing.now.wall_us + (entry.due_us() - listing.now.mono_us);
+                Waits::Deferred { until_us, attempts: entry.attempts() }
+            }
+            (None, Place::Loading) => Waits::Reading,
+            (None, Place::Overflow(key)) => listing.overflow.get(&key).cloned().unwrap_or(Waits::NoRoom),
+            _ => Waits::NoRoom,
+        };
+        self.rows.begin(&Head {
+            queue: queue_name(entry.place()),
+            name: &entry.id().text(listing.long_queue_ids),
+            arrival_s: view.arrival_us / SECOND_US,
+            size_octets: view.size_octets,
+            forced_expire: entry.forced_expire(),
+            sender: view.sender,
+        });
+        for (index, (address, original)) in (0u32..).zip(view.recipients()) {
+            if !entry.is_done(index) {
+                self.rows.recipient(address, original, entry.reason(index).map(|status| &**status));
+            }
         }
-        Waits::DestinationDead { transport, nexthop, until_us, reason } => {
-            (format!("until {} is tried again ({})", hop(transport, nexthop), reason.text).into(), Some(*until_us))
-        }
-        Waits::RateDelay { transport, nexthop, until_us } => {
-            (format!("for the rate delay of {}", hop(transport, nexthop)).into(), Some(*until_us))
-        }
-        Waits::Concurrency { transport, nexthop, limit } => {
-            (format!("for one of {limit} deliveries to {} to end", hop(transport, nexthop)).into(), None)
-        }
-        Waits::NoAgent { transport } => (format!("for an agent of {transport}").into(), None),
-        Waits::Turn { transport } => (format!("for its turn at {transport}").into(), None),
-        Waits::WithAgent { transport, nexthop, .. } => {
-            (format!("for the answer of {}", hop(transport, nexthop)).into(), None)
-        }
+        let (text, next_us) = waits_for(&waits);
+        self.rows.end(&Tail {
+            attempts: entry.attempts(),
+            next_attempt_s: next_us.map(|us| us / SECOND_US),
+            waits: &text,
+        });
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reader_hears_what_it_is_and_when_it_ends() {
-        for (waits, text, until_us) in [
-            (Waits::Held, "until it is released from hold", None),
-            (Waits::Deferred { until_us: 7, attempts: 1 }, "for its next attempt", Some(7)),
-            (
-                Waits::Concurrency { transport: "smtp".into(), nexthop: "x.example".into(), limit: 5 },
-                "for one of 5 deliveries to smtp:x.example to end",
-                None,
-            ),
-            (
-                Waits::RateDelay { transport: "local".into(), nexthop: "".into(), until_us: 9 },
-                "for the rate delay of local",
-                Some(9),
-            ),
-        ] {
-            assert_eq!(waits_for(&waits), (text.into(), until_us));
+/// Write everything; return false when the reader is gone, takes nothing for too long, or the queue manager stops.
+fn write_all(to: &PipeWriter, bytes: &[u8], reporter: &Reporter) -> bool {
+    let mut rest = bytes;
+    let mut stalled_s = 0;
+    while !rest.is_empty() {
+        if reporter.stopped() || stalled_s >= STALLED_MAX_S {
+            return false;
         }
+        match rustix::io::write(to, rest) {
+            Ok(written) => {
+                rest = &rest[written..];
+                stalled_s = 0;
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let timeout = Timespec { tv_sec: STOP_POLL_S, tv_nsec: 0 };
+                if matches!(poll(&mut [PollFd::new(to, PollFlags::OUT)], Some(&timeout)), Ok(0)) {
+                    stalled_s += 1;
+                }
+            }
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+impl Scheduler {
+    /// Return the reasons why the messages under delivery wait, by their slots.
+    fn waits_of_active(&self, now: Now) -> HashMap<u32, Waits> {
+        self.active.iter().map(|(_, message)| (message.slot, self.waits(message.slot, now))).collect()
+    }
+
+    /// Return the reasons why messages wait in the overflow, by the key of their destination.
+    fn waits_of_overflow(&self) -> HashMap<u32, Waits> {
+        let congested = self
+            .destinations
+            .iter()
+            .filter(|(_, destination)| destination.overflow.iter().any(|queue| !queue.is_empty()));
+        let waits = |(key, destination): (u32, &DestinationQueue)| {
+            let transport = Arc::clone(&self.transports[destination.transport as usize].name);
+            (key, Waits::Overflow { transport, nexthop: Arc::clone(&destination.nexthop) })
+        };
+        congested.map(waits).collect()
     }
 }

@@ -6,10 +6,10 @@ use super::world::World;
 use crate::ipc::frame::JobKind;
 use crate::mail::id::QueueId;
 
-/// Delivery agents' places in these tests.
+/// Capacity of the agents in these tests.
 const PLACES: u32 = 20;
 
-/// A list: two of five recipients at a large destination, the others at one each.
+/// A list: two of five recipients at two large destinations, the others at one each.
 fn list(world: &mut World, recipients: usize) -> QueueId {
     let to = |n: usize| if n % 5 < 2 { format!("r{n}@large{}.example", n % 5) } else { format!("r{n}@d{n}.example") };
     let to: Vec<String> = (0..recipients).map(to).collect();
@@ -17,18 +17,18 @@ fn list(world: &mut World, recipients: usize) -> QueueId {
     world.arrive("list@example.org", &to)
 }
 
-/// Answers until `id` has its first job.
-fn answers_until_first_job(world: &mut World, id: QueueId) -> usize {
+/// Return the number of results until the first delivery of `id`.
+fn answers_until_first_delivery(world: &mut World, id: QueueId) -> usize {
     let mut answers = 0;
-    while !world.jobs.iter().any(|(_, job)| job.envelope.id == id) {
+    while !world.deliveries.iter().any(|(_, delivery)| delivery.envelope.id == id) {
         answers += 1;
         assert!(world.answer(0, &sent, None), "it waits for nothing");
     }
     answers
 }
 
-/// While `lists` are under way a single mail comes for every second delivery: the most deliveries that one of them
-/// waited for, and how many single mails there were.
+/// While `lists` are delivered, send a single mail for every second delivery. Return the longest wait of one in
+/// deliveries, and the number of single mails.
 fn longest_wait(world: &mut World, lists: &[QueueId]) -> (usize, usize) {
     let (mut singles, mut longest) = (0, 0);
     let mut waiting: Vec<(QueueId, usize)> = Vec::new();
@@ -38,13 +38,13 @@ fn longest_wait(world: &mut World, lists: &[QueueId]) -> (usize, usize) {
             singles += 1;
             let to = match singles % 4 {
                 0 | 1 => format!("s@large{}.example", singles % 4),
-                // A destination of the list's, and one of its own.
+                // A destination of the list, and one of its own.
                 2 => format!("s@d{}.example", 4 + 5 * (singles % 100)),
                 _ => format!("s@single{singles}.example"),
             };
             waiting.push((world.arrive("s@example.org", &[&to]), answers));
         }
-        let begun = |world: &World, id| world.jobs.iter().any(|(_, job)| job.envelope.id == id);
+        let begun = |world: &World, id| world.deliveries.iter().any(|(_, delivery)| delivery.envelope.id == id);
         waiting.retain(|(id, since)| {
             longest = longest.max(answers - since);
             !begun(world, *id)
@@ -76,39 +76,43 @@ fn a_list_goes_on_while_small_mail_comes() {
     let mut world = World::new(tight(), TransportSettings::default());
     world.join("smtp", PLACES);
     let list = list(&mut world, 3000);
-    // More small mail than places: half of these are the list's.
+    // More small mail than places: the list gets half of the deliveries.
     let mut of_list = 0;
     for n in 0..400 {
         for of in 0..2 {
             world.arrive("s@example.org", &[&format!("s@s{n}-{of}.example")]);
         }
         assert!(world.answer(0, &sent, None));
-        of_list += usize::from(world.jobs.last().is_some_and(|(_, job)| job.envelope.id == list));
+        of_list += usize::from(world.deliveries.last().is_some_and(|(_, delivery)| delivery.envelope.id == list));
     }
     assert!((160..=280).contains(&of_list), "{of_list} of 400 deliveries were the list's");
 }
 
 #[test]
-fn places_that_retries_have_go_to_fresh_mail_that_waits() {
+fn places_of_retries_go_to_waiting_fresh_mail() {
     let mut world = World::new(Settings::default(), TransportSettings::default());
-    let peer = world.join("smtp", 100);
+    let agent = world.join("smtp", 100);
     for n in 0..100 {
         world.arrive("s@example.org", &[&format!("r@old{n}.example")]);
     }
     while world.answer(0, &deferred, None) {}
-    world.leave(peer);
+    world.leave(agent);
     world.advance(300);
     world.join("smtp", PLACES);
     let of_retries = |world: &World| {
         let retry = |id| world.known[&id].kept.attempts > 0;
-        world.jobs.iter().filter(|(_, job)| job.kind == JobKind::Deliver && retry(job.envelope.id)).count()
+        world
+            .deliveries
+            .iter()
+            .filter(|(_, delivery)| delivery.kind == JobKind::Deliver && retry(delivery.envelope.id))
+            .count()
     };
     assert_eq!(of_retries(&world), 16, "a fifth is kept");
     let fresh: Vec<QueueId> = (0..40).map(|n| world.arrive("s@example.org", &[&format!("r@new{n}.example")])).collect();
     for _ in 0..6 {
-        assert_eq!(world.jobs.len(), PLACES as usize);
+        assert_eq!(world.deliveries.len(), PLACES as usize);
         world.answer(0, &sent, None);
     }
     assert_eq!(of_retries(&world), 10, "half of the places are the most that they have now");
-    assert!(answers_until_first_job(&mut world, fresh[20]) <= 20);
+    assert!(answers_until_first_delivery(&mut world, fresh[20]) <= 20);
 }

@@ -1,9 +1,9 @@
-//! A message that is being delivered.
+//! A message under delivery.
 //!
-//! It has its envelope in memory, and of its recipients as many as `memory_limit` allows (all, for nearly every message).
-//! A recipient goes `Resolving` -> `Waiting` -> `InFlight`, and makes room for another one when it has its outcome. When
-//! none is left, in memory or on disk, the attempt ends: report what bounced, warn of what is late, keep or remove the
-//! message.
+//! It has its envelope in memory, and at most `memory_limit` of its recipients (nearly always all). A recipient goes
+//! from `Resolving` to `Waiting` and `InFlight`; its outcome makes room for another one. The attempt ends when no
+//! recipient is left in memory or on disk: failures are reported, delays warned about, and the message is kept or
+//! removed.
 
 use super::route::Route;
 use crate::few::Few;
@@ -14,62 +14,62 @@ use crate::queue::segment::recipients::Cursor;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-/// What is being waited for.
+/// The phase of an attempt, by the event that it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Outcomes of recipients.
     Delivering,
-    /// The bounce agent, about recipients that failed for good.
+    /// The bounce agent's report of permanent failures.
     Bouncing,
-    /// The bounce agent, about recipients that are late.
+    /// The bounce agent's warning of a delay.
     Warning,
-    /// The bounce agent, about recipients that were delivered.
+    /// The bounce agent's confirmation of deliveries.
     Confirming,
 }
 
-/// What is to happen to the message as soon as no agent holds it.
+/// A command's request for a message, done once no agent holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// Nothing out of the ordinary.
+pub enum Requested {
+    /// Nothing.
     Deliver,
-    /// A person put it on hold.
+    /// Hold.
     Hold,
-    /// A person deleted it.
+    /// Deletion.
     Delete,
 }
 
-/// Where a recipient in memory stands.
+/// The stage of a recipient in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// It has its outcome: its place is free.
+    /// Finished: its position is free.
     Free,
-    /// Where it goes is asked for.
+    /// Its route is asked for.
     Resolving,
-    /// In a bundle.
+    /// It is in a peer.
     Waiting,
     /// With an agent.
     InFlight,
 }
 
-/// A recipient that is being delivered.
+/// A recipient under delivery.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Its place in the envelope.
+    /// Index in the envelope.
     pub index: u32,
-    /// Who it is; `address` as the resolver left it.
+    /// The recipient; `address` as the resolver left it.
     pub recipient: Recipient,
-    /// Where it goes, from when that is known until it has a destination.
+    /// Its route, from the resolver's answer until it has a destination.
     pub route: Option<Route>,
     /// The resolver was asked.
     pub asked: bool,
-    /// The key of its destination, once it is in a bundle.
+    /// The key of its destination, once it is in a peer.
     pub destination: u32,
-    /// Where it stands.
+    /// Its stage.
     pub stage: Stage,
 }
 
 impl Target {
-    /// This is its way.
+    /// Note its route.
     pub fn take(&mut self, route: &Route) {
         if let Some(recipient) = &route.recipient {
             self.recipient.address = (**recipient).into();
@@ -78,32 +78,32 @@ impl Target {
     }
 }
 
-/// What an attempt leaves behind where not everything was sent and done with.
+/// Outcomes of an attempt that are not a plain delivery.
 #[derive(Debug, Default)]
 pub struct Outcomes {
-    /// What stays for the next attempt.
+    /// Recipients for the next attempt.
     pub deferred: Vec<(u32, Arc<Status>)>,
-    /// What failed for good and is not reported yet.
+    /// Permanent failures without a report.
     pub bounced: Vec<JobRecipient>,
-    /// What is late and to be warned about.
+    /// Recipients to warn about.
     pub late: Vec<JobRecipient>,
-    /// What was delivered, and the sender is to be told.
+    /// Deliveries to confirm to the sender.
     pub delivered: Vec<JobRecipient>,
-    /// Of the job that is answered next: whose delivery is for us to report.
+    /// Recipients of the next result whose delivery this system confirms.
     pub to_confirm: Vec<u32>,
 }
 
-/// `Outcomes`, which most messages have none of: then they take no room.
+/// `Outcomes`, without memory for the most messages, which have none.
 #[derive(Debug, Default)]
 pub struct Left(Option<Box<Outcomes>>);
 
 impl Left {
-    /// Is there nothing at all?
+    /// Return whether there is no outcome.
     pub fn is_nothing(&self) -> bool {
         self.0.is_none()
     }
 
-    /// All of it.
+    /// Return the outcomes.
     pub fn into_outcomes(self) -> Outcomes {
         self.0.map(|outcomes| *outcomes).unwrap_or_default()
     }
@@ -130,73 +130,73 @@ impl DerefMut for Left {
     }
 }
 
-/// A message that is being delivered.
+/// A message under delivery.
 #[derive(Debug)]
 pub struct Active {
     /// Its slot in the catalogue.
     pub slot: u32,
-    /// The envelope; its recipients are taken out.
+    /// The envelope without its recipients.
     pub envelope: Arc<Envelope>,
-    /// The recipients in memory; a position here is kept until there is an outcome.
+    /// The recipients in memory. A position is kept until the outcome.
     pub targets: Vec<Target>,
-    /// Positions that are free.
+    /// Free positions.
     pub free: Few,
-    /// Recipients in memory that are waited for.
+    /// Recipients in memory without an outcome.
     pub waiting: u32,
-    /// Recipients in memory at a time.
+    /// Maximum number of recipients in memory.
     pub memory_limit: usize,
-    /// Jobs under way.
-    pub jobs: u32,
-    /// When the last of them began (monotonic).
+    /// Deliveries under way.
+    pub deliveries: u32,
+    /// Start of the last delivery (monotonic).
     pub sent_us: u64,
     /// Recipients whose route is asked for.
     pub unresolved: u32,
-    /// What is not read yet.
+    /// The first recipient that is not read yet.
     pub unread: Cursor,
-    /// More is being read.
+    /// A part of the recipients is being read.
     pub reading: bool,
-    /// When something was read last (monotonic).
+    /// Time of the last read (monotonic).
     pub read_us: u64,
-    /// When it became active (wall clock).
+    /// Start of the attempt (wall clock).
     pub active_us: u64,
-    /// What it waits for.
+    /// The phase of the attempt.
     pub phase: Phase,
-    /// What is to become of it.
-    pub wish: Wish,
-    /// Agents get no more of it: what it has not in flight is not waited for.
+    /// The request of a command.
+    pub requested: Requested,
+    /// Agents get no more of it, and recipients without an agent are not waited for.
     pub withdrawn: bool,
-    /// The log knows that it is under delivery.
+    /// The log has its `queue active` line.
     pub announced: bool,
-    /// Tried before: fresh mail goes first.
+    /// It was tried before. Fresh mail goes first.
     pub retry: bool,
-    /// The sender gets it back if it cannot be delivered now.
+    /// It is returned to the sender if it is not delivered now.
     pub expired: bool,
-    /// The errands for it that are not through, one a transport.
-    pub errands: Few,
-    /// Agents that were lost while they held a part of it, in this attempt.
+    /// Its open jobs, one per transport.
+    pub jobs: Few,
+    /// Agents lost with a part of it in this attempt.
     pub agents_lost: u32,
-    /// What is to be told, or tried again.
+    /// Its outcomes.
     pub left: Left,
 }
 
 impl Active {
-    /// The position of a recipient in memory, by its index in the envelope. Cost: a look at each.
+    /// Return the position of a recipient by its index in the envelope. Cost: a scan.
     pub fn position(&self, index: u32) -> Option<u32> {
         let wanted = |target: &Target| target.index == index && target.stage != Stage::Free;
         self.targets.iter().position(wanted).map(|at| at as u32)
     }
 
-    /// Recipients that the message keeps in memory.
+    /// Return the number of recipients in memory.
     pub fn in_core(&self) -> usize {
         self.targets.len() - self.free.len()
     }
 
-    /// Recipients that are on disk alone, of `all` in the envelope.
+    /// Return the number of recipients that are on disk only, of `all` in the envelope.
     pub fn unread(&self, all: u32) -> u64 {
         u64::from(all.saturating_sub(self.unread.index))
     }
 
-    /// Keep a recipient in memory; its position.
+    /// Add a recipient to memory and return its position.
     pub fn keep(&mut self, target: Target) -> u32 {
         self.waiting += 1;
         match self.free.pop() {

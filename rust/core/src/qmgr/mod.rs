@@ -1,61 +1,75 @@
-//! The queue manager: which message goes where, when, and what becomes of it.
+//! The queue manager: the schedule of all deliveries, and the outcome of each message.
 //!
-//! One state machine, [`scheduler::Scheduler`], driven by [`crate::clock::Now`]: arrivals, results and timers go in, jobs, facts
-//! and log lines come out. It owns no socket, no file and no clock. [`hub::Hub`] puts it between the queue on disk and
-//! the peers' frames.
+//! [`scheduler::Scheduler`] is one state machine, driven by [`crate::clock::Now`]. Arrivals, results and timers go
+//! in; deliveries, facts and log lines come out. It owns no socket, no file and no clock. [`hub::Hub`] connects it to
+//! the queue on disk and to the frames of its clients.
+//!
+//! The words are Postfix's (SCHEDULER_README):
 //!
 //! ```text
-//! scheduler   the state, what happened, what is to be done next
-//! admission   from the queue on disk into memory: room, turns, recipients part by part
-//! dispatch    from a route to a job: waiting for a destination, being sent
-//! outcome     from a result to what becomes of recipient, message and destination
-//! catalogue   every message in the queue, in some 100 octets each (`crate::queue::catalogue`)
-//! message     one that is being delivered: envelope, recipients, outcomes
-//! route       address -> transport and next hop, remembered by domain
-//! transport   a service of master.cf: its agents, its destinations in the order of their turns
-//! destination a next hop: concurrency window, bundles that wait, dead or alive
-//! crowd       messages that wait outside, because their destination is slow
-//! errand      what a transport has to do for a message, and its turn
-//! slots       when a small message may overtake a large one
-//! overtake    which one does
-//! order       who is first of those that stand in a lane
-//! job         a bundle on its way: what an agent was asked
-//! control     what a person may do to it
-//! leaving     messages that a command moves to maildrop/
-//! backoff     when a message is tried again, warned about, given up
-//! orphans     segments whose producers nobody hears: when to look at them again
-//! feedback    how a window opens and closes
-//! waits       why a message waits, and when it goes next
-//! walk        threads that go over the whole queue for a listing
+//! job       the work of one transport for one message
+//! peer      the recipients of a job for one destination that wait (Postfix's list of entries)
+//! delivery  an entry with an agent: one delivery request and its result. The frame is called `frame::Job`
+//! preempt   go before a larger job, for delivery slots
+//! client    a process on the queue manager's sockets: a producer, an agent or a command
+//! ```
+//!
+//! ```text
+//! scheduler     the state, what happened, the next event
+//! admission     from the queue on disk into memory: room, order of fresh mail and retries, parts of a list
+//! dispatch      from a route to a delivery: peers of a destination, agents
+//! outcome       from a result to the state of recipient, message and destination
+//! catalogue     every message in the queue, in some 100 octets each (`crate::queue::catalogue`)
+//! message       a message under delivery: envelope, recipients, outcomes
+//! route         address -> transport and next hop, cached by domain
+//! transport     a service of master.cf: its agents, its destinations by rank
+//! destination   a next hop: concurrency window, waiting peers, dead or alive
+//! overflow      messages for a slow destination that wait outside the active queue
+//! job           the work of a transport for a message, and its rank
+//! slots         when a small job may preempt a large one
+//! preemption    which job preempts
+//! order         a priority queue for appends
+//! deliveries    the deliveries under way, by number
+//! control       commands of the administrator
+//! requeue       messages that a command moves to maildrop/
+//! backoff       next attempt, delay warning, expiry
+//! orphans       segments without a connected producer, and their poll
+//! feedback      how a concurrency window opens and closes
+//! waits         why a message waits, and when it goes next
+//! threads       threads that read the whole queue: listings, and the search for the mail of a site
+//! listing       one listing, from a snapshot into a pipe
+//! listing_text  the words of a listing
+//! line          log lines
 //! ```
 
 mod admission;
 pub mod backoff;
 pub use crate::queue::catalogue;
 pub mod control;
-mod crowd;
+pub mod deliveries;
 pub mod destination;
 pub mod dispatch;
-pub mod errand;
 pub mod feedback;
 pub mod flow;
 pub mod hub;
 pub mod job;
-pub mod leaving;
 pub mod line;
-pub mod listing;
+mod listing;
+pub mod listing_text;
 pub mod message;
 mod order;
 pub mod orphans;
 mod outcome;
-mod overtake;
+mod overflow;
+mod preemption;
+pub mod requeue;
 pub mod route;
 pub mod scheduler;
 pub mod settings;
 pub mod slots;
+pub mod threads;
 pub mod transport;
 pub mod waits;
-pub mod walk;
 
 #[cfg(test)]
 mod lists_tests;

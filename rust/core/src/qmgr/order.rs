@@ -1,18 +1,18 @@
-//! Who is first, where nearly everybody who comes goes to the end: a row, and a tree for the others.
+//! A priority queue optimised for appends: a deque, and a B-tree for the rest.
 //!
-//! Whoever comes with the last place joins the row's end, and whoever leaves from the front is taken off it: each costs a
-//! few steps, however many stand there. One that leaves from the middle of the row leaves a gap, which goes away when it
-//! comes to the front, or when there are more gaps than items. Those who come with an earlier place stand in a tree.
+//! An item after the last one is appended to the deque, and the first item is removed from its front: each costs a
+//! few steps, whatever the length. An item removed from the middle leaves a gap. A gap goes away at the front, or
+//! when there are more gaps than items. An item before the last one goes into the tree.
 
 use std::collections::{BTreeSet, VecDeque};
 
-/// So many gaps there may be beyond the number of items in the row.
+/// Maximum number of gaps beyond the number of items in the deque.
 const GAPS_MAX: usize = 64;
 
 /// Items in order, each once.
 #[derive(Debug)]
 pub struct Order<K> {
-    /// Ascending; `false` is a gap. The first one is no gap.
+    /// Ascending; `false` is a gap. The first one is never a gap.
     row: VecDeque<(K, bool)>,
     gaps: usize,
     tree: BTreeSet<K>,
@@ -25,7 +25,7 @@ impl<K> Default for Order<K> {
 }
 
 impl<K: Ord + Copy> Order<K> {
-    /// Stand at its place: an item that does not stand there yet.
+    /// Insert an item that is not there yet.
     pub fn insert(&mut self, item: K) {
         if self.row.back().is_none_or(|(last, _)| *last < item) {
             self.row.push_back((item, true));
@@ -37,7 +37,7 @@ impl<K: Ord + Copy> Order<K> {
         }
     }
 
-    /// Stand there no more.
+    /// Remove an item.
     pub fn remove(&mut self, item: &K) {
         match self.find(item) {
             Some(0) => {
@@ -62,7 +62,7 @@ impl<K: Ord + Copy> Order<K> {
         }
     }
 
-    /// Where in the row, be it a gap.
+    /// Return an index in the deque, also that of a gap.
     fn find(&self, item: &K) -> Option<usize> {
         match self.row.front() {
             Some((first, _)) if first == item => Some(0),
@@ -71,20 +71,20 @@ impl<K: Ord + Copy> Order<K> {
         }
     }
 
-    /// The first one.
+    /// Return the first item.
     pub fn first(&self) -> Option<K> {
         let (row, tree) = (self.row.front().map(|(first, _)| *first), self.tree.first().copied());
         row.into_iter().chain(tree).min()
     }
 
-    /// The first one at `from` or behind it. Cost: a search, and a look at each gap that follows.
+    /// Return the first item at or after `from`. Cost: a search, and a step for each following gap.
     pub fn first_from(&self, from: K) -> Option<K> {
         let at = self.row.partition_point(|(item, _)| *item < from);
         let row = self.row.range(at..).find(|(_, stands)| *stands).map(|(item, _)| *item);
         row.into_iter().chain(self.tree.range(from..).next().copied()).min()
     }
 
-    /// Does nobody stand there?
+    /// Return whether there is no item.
     pub fn is_empty(&self) -> bool {
         self.row.is_empty() && self.tree.is_empty()
     }
@@ -97,7 +97,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_as_a_tree_would_have_it(
+        fn the_order_is_that_of_a_tree(
             steps in proptest::collection::vec((0u32..400, 0u8..4, 0u32..400), 1..600),
         ) {
             let (mut order, mut model, mut last) = (Order::default(), BTreeSet::new(), 400);
@@ -115,7 +115,7 @@ mod tests {
                         order.remove(&item);
                         model.remove(&item);
                     }
-                    // The middle of what came last, so that there are gaps.
+                    // Removing the middle item makes gaps.
                     _ => if let Some(item) = model.iter().nth(model.len() / 2).copied() {
                         order.remove(&item);
                         model.remove(&item);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn many_that_leave_from_the_middle_leave_no_long_row() {
+    fn gaps_do_not_accumulate() {
         let mut order = Order::default();
         (0..10_000).for_each(|item| order.insert(item));
         (1..9_999).for_each(|item| order.remove(&item));

@@ -1,50 +1,50 @@
-//! Segments that a live process holds and no connected producer answers for.
+//! Segments that a live process holds without a connected producer.
 //!
-//! Their process is about to say hello, or it dies; nobody will tell when it is dead. So they are looked at again, soon
-//! at first and then less and less often, until somebody speaks for them or they can be read to their end.
+//! Their process is about to connect, or it dies without notice. So the queue manager polls them, first soon and then
+//! at longer intervals, until a producer connects for them or they can be read to their end.
 
 use crate::clock::{Now, SECOND_US};
 use crate::mail::locator::SegmentId;
 
-/// The first look comes after this time.
-pub const LOOK_FIRST_US: u64 = SECOND_US;
-/// Later ones are further and further apart, up to this time.
-pub const LOOK_MAX_US: u64 = 60 * SECOND_US;
+/// Time before the first poll.
+pub const POLL_FIRST_US: u64 = SECOND_US;
+/// Longest interval between two polls.
+pub const POLL_MAX_US: u64 = 60 * SECOND_US;
 
-/// When to look next.
+/// The time of the next poll.
 #[derive(Debug)]
 pub(super) struct Orphans {
-    look_us: Option<u64>,
+    poll_us: Option<u64>,
     pause_us: u64,
 }
 
 impl Orphans {
-    /// After a start: whoever holds a segment has not said hello yet.
+    /// Return the state at a start, when no producer is connected yet.
     pub(super) fn at_start(held: &[SegmentId], now: Now) -> Self {
-        let mut orphans = Self { look_us: None, pause_us: LOOK_FIRST_US };
+        let mut orphans = Self { poll_us: None, pause_us: POLL_FIRST_US };
         orphans.found(held, &[], now);
         orphans
     }
 
-    /// A process that may have been a producer is gone: look soon.
+    /// Poll soon again: a process that may have been a producer is gone.
     pub(super) fn hurry(&mut self) {
-        self.pause_us = LOOK_FIRST_US;
+        self.pause_us = POLL_FIRST_US;
     }
 
-    /// A look found these segments held; `owned` are those of connected producers.
+    /// Note the held segments after a search; `owned`: those of connected producers.
     pub(super) fn found(&mut self, held: &[SegmentId], owned: &[SegmentId], now: Now) {
         if held.iter().all(|segment| owned.contains(segment)) {
-            self.look_us = None;
-            self.pause_us = LOOK_FIRST_US;
+            self.poll_us = None;
+            self.pause_us = POLL_FIRST_US;
         } else {
-            self.look_us = Some(now.mono_us + self.pause_us);
-            self.pause_us = (self.pause_us * 2).min(LOOK_MAX_US);
+            self.poll_us = Some(now.mono_us + self.pause_us);
+            self.pause_us = (self.pause_us * 2).min(POLL_MAX_US);
         }
     }
 
-    /// When the next look is due (monotonic); `None` while there is nothing to look for.
-    pub(super) fn look_us(&self) -> Option<u64> {
-        self.look_us
+    /// Return the time of the next poll (monotonic); `None` without held segments.
+    pub(super) fn poll_us(&self) -> Option<u64> {
+        self.poll_us
     }
 }
 
@@ -61,7 +61,7 @@ mod tests {
     use crate::queue::store::disk_store::DiskStore;
     use std::sync::Arc;
 
-    /// Far more than any test waits for: an announcement that was missed shows.
+    /// Longer than any test, so that a missed announcement shows.
     const RESCAN_US: u64 = 1_000 * SECOND_US;
 
     fn at(seconds: u64) -> Now {
@@ -86,11 +86,11 @@ mod tests {
         hub.scheduler().catalogue().slot(id).is_some()
     }
 
-    fn hello(hub: &mut Hub<DiskStore>, peer: u32, journal: &Journal) {
-        hub.connected(peer, false);
+    fn hello(hub: &mut Hub<DiskStore>, client: u32, journal: &Journal) {
+        hub.connected(client, false);
         let mut bytes = Vec::new();
         journal.hello(7, &mut bytes);
-        hub.receive(peer, &bytes, at(0)).unwrap();
+        hub.receive(client, &bytes, at(0)).unwrap();
     }
 
     #[test]
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_producer_that_dies_before_it_links_is_missed_within_seconds() {
+    fn a_producer_that_dies_before_it_connects_is_noticed_within_seconds() {
         let directory = Directory::new();
         let journal = journal(&directory);
         let id = commit(&journal, b"x").id;
@@ -135,13 +135,13 @@ mod tests {
         assert!(!knows(&mut hub, id), "it lives yet, and what it wrote may yet be answered with an error");
         drop(journal);
         hub.tick(at(2));
-        assert!(!knows(&mut hub, id), "the next look comes later");
+        assert!(!knows(&mut hub, id), "the next poll comes later");
         hub.tick(at(3));
         assert!(knows(&mut hub, id));
     }
 
     #[test]
-    fn a_process_that_held_its_lock_after_its_connection_was_gone_is_looked_at_again() {
+    fn a_process_that_outlives_its_connection_is_polled_again() {
         let directory = Directory::new();
         let mut hub = hub(&directory);
         let journal = journal(&directory);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_looks_for_the_segments_of_connected_producers() {
+    fn segments_of_connected_producers_are_not_polled() {
         let directory = Directory::new();
         let mut hub = hub(&directory);
         let (one, two) = (journal(&directory), journal(&directory));
@@ -165,20 +165,20 @@ mod tests {
         drop(two);
         hub.lost(2, at(0));
         let mut orphans = Orphans::at_start(hub.store().held(), at(0));
-        assert!(orphans.look_us().is_some(), "one segment is held");
+        assert!(orphans.poll_us().is_some(), "one segment is held");
         orphans.found(hub.store().held(), hub.store().held(), at(0));
-        assert_eq!(orphans.look_us(), None);
+        assert_eq!(orphans.poll_us(), None);
         hub.tick(at(5));
         while hub.next_request(at(5)).is_some() {}
         assert_eq!(hub.deadline(), at(6).mono_us, "housekeeping is all there is");
         let mut last = 0;
         for _ in 0..10 {
             orphans.found(&[SegmentId(1)], &[], at(0));
-            last = orphans.look_us().unwrap();
+            last = orphans.poll_us().unwrap();
         }
-        assert_eq!(last, at(0).mono_us + LOOK_MAX_US);
+        assert_eq!(last, at(0).mono_us + POLL_MAX_US);
         orphans.hurry();
         orphans.found(&[SegmentId(1)], &[], at(0));
-        assert_eq!(orphans.look_us(), Some(at(1).mono_us));
+        assert_eq!(orphans.poll_us(), Some(at(1).mono_us));
     }
 }

@@ -1,18 +1,18 @@
-//! What becomes of recipients, of messages, and of destinations that fail.
+//! Outcomes: what follows from results, for recipients, messages and destinations.
 //!
 //! A recipient is done when it was sent, when its failure was reported (the bounce agent says that the report is
-//! queued), or when nobody is to be told. An attempt that leaves others ends in a deferral; a message is removed when
-//! nobody is left.
+//! queued), or when there is no one to tell. An attempt that leaves others ends in a deferral. A message without open
+//! recipients is removed.
 //!
-//! A lost agent may or may not have delivered what it held; its results are lost with it. Its recipients are given to
-//! another agent at once, so that a crash costs no time, and after `AGENTS_LOST_MAX` such losses in one attempt the
-//! message is deferred (`unknown mail transport error`): a message that kills agents does not kill them in a row.
+//! A lost agent may have delivered what it had; the results are lost with it. Another agent gets these recipients at
+//! once, so that a crash costs no time. After `AGENTS_LOST_MAX` such losses in one attempt the message is deferred
+//! (`unknown mail transport error`), so that it does not crash one agent after the other.
 
 use super::catalogue::Place;
-use super::destination::Bundle;
-use super::job::InFlight;
+use super::deliveries::Delivery;
+use super::destination::Peer;
 use super::line::{Text, decided_here};
-use super::message::{Active, Outcomes, Phase, Stage, Wish};
+use super::message::{Active, Outcomes, Phase, Requested, Stage};
 use super::scheduler::{Event, Scheduler, Timer, deferral};
 use crate::clock::{Now, SECOND_US};
 use crate::few::Few;
@@ -21,40 +21,42 @@ use crate::mail::status::{Outcome, Status};
 use crate::queue::state::Fact;
 use std::sync::Arc;
 
-/// Agents that may be lost over one message in one attempt before it is deferred.
+/// Maximum number of agents lost over one message in one attempt before it is deferred.
 pub const AGENTS_LOST_MAX: u32 = 3;
-/// No wait is shorter, whatever main.cf says: an attempt must not follow itself in the same instant.
+/// Shortest back-off, whatever main.cf says: two attempts never begin in the same instant.
 const BACKOFF_LEAST_US: u64 = SECOND_US;
 
 impl Scheduler {
-    /// An agent answers. Of a job that is not known (a queue manager before this one gave it) what was sent is believed.
+    /// Take an agent's result. For a delivery of an earlier queue manager, only sent recipients count.
     pub fn result(&mut self, result: JobResult, now: Now) {
         let active = &self.active;
-        let Some(job) = self.jobs.end_if(result.job, |job| active[job.message].envelope.id == result.id) else {
+        let Some(delivery) =
+            self.deliveries.end_if(result.job, |delivery| active[delivery.message].envelope.id == result.id)
+        else {
             return self.believe(&result, now);
         };
-        self.agent_freed(&job);
-        self.active[job.message].jobs -= 1;
-        match job.kind {
-            JobKind::Deliver => self.delivered(&job, result.recipients, result.site.as_ref(), now),
-            JobKind::Bounce => self.reported(job.message, &result.recipients, now),
-            JobKind::Warn => self.warned(job.message, &result.recipients, now),
+        self.agent_freed(&delivery);
+        self.active[delivery.message].deliveries -= 1;
+        match delivery.kind {
+            JobKind::Deliver => self.delivered(&delivery, result.recipients, result.site.as_ref(), now),
+            JobKind::Bounce => self.reported(delivery.message, &result.recipients, now),
+            JobKind::Warn => self.warned(delivery.message, &result.recipients, now),
             JobKind::Confirm => {
-                self.active[job.message].left.delivered.clear();
-                self.report(job.message, now);
+                self.active[delivery.message].left.delivered.clear();
+                self.report(delivery.message, now);
             }
         }
-        self.heard_from(&job, result.site, now);
-        self.check_settled(job.message);
+        self.heard_from(&delivery, result.site, now);
+        self.check_finished(delivery.message);
     }
 
-    /// Of a job that is being answered: the sender asked to hear of these recipients' delivery, and we are to tell.
-    pub fn to_confirm(&mut self, job: u64, recipients: &[u32]) {
-        let Some(message) = self.jobs.get(job).map(|job| job.message) else { return };
+    /// Note before a result which of its deliveries this system confirms to the sender.
+    pub fn to_confirm(&mut self, delivery: u64, recipients: &[u32]) {
+        let Some(message) = self.deliveries.get(delivery).map(|delivery| delivery.message) else { return };
         self.active[message].left.to_confirm = recipients.to_vec();
     }
 
-    /// A recipient was sent. The sender is told if that is for us to do, or if it was told of a delay before.
+    /// Finish a sent recipient. Confirm it if this system is to do so, or if the sender was warned of a delay.
     fn sent(&mut self, key: u32, position: u32, status: Status, told_by_us: bool) {
         let message = &mut self.active[key];
         let target = &message.targets[position as usize];
@@ -67,50 +69,50 @@ impl Scheduler {
         self.free(key, position);
     }
 
-    fn delivered(&mut self, job: &InFlight, outcomes: Vec<(u32, Status)>, site: Option<&Status>, now: Now) {
+    fn delivered(&mut self, delivery: &Delivery, outcomes: Vec<(u32, Status)>, site: Option<&Status>, now: Now) {
         let mut last: Option<Arc<Status>> = None;
         let mut done = Few::new();
-        let left = &mut self.active[job.message].left;
+        let left = &mut self.active[delivery.message].left;
         let to_confirm = if left.is_nothing() { Vec::new() } else { std::mem::take(&mut left.to_confirm) };
         for (nth, (index, status)) in outcomes.into_iter().enumerate() {
-            let targets = &self.active[job.message].targets;
+            let targets = &self.active[delivery.message].targets;
             let is = |position: &u32| {
                 let target = &targets[*position as usize];
                 target.index == index && target.stage == Stage::InFlight
             };
-            // Agents mostly answer in the order in which they were asked.
-            let same_order = job.positions.get(nth).copied().filter(is);
-            let Some(position) = same_order.or_else(|| job.positions.iter().copied().find(is)) else {
+            // Agents usually answer in the order of the request.
+            let same_order = delivery.positions.get(nth).copied().filter(is);
+            let Some(position) = same_order.or_else(|| delivery.positions.iter().copied().find(is)) else {
                 continue;
             };
             let status = self.softened(status);
             if status.outcome == Outcome::Sent {
-                self.sent(job.message, position, status, to_confirm.contains(&index));
+                self.sent(delivery.message, position, status, to_confirm.contains(&index));
                 done.push(index);
                 continue;
             }
-            // Recipients of one job mostly share one fate: keep it once.
+            // Recipients of one delivery usually share one status: keep it once.
             let status = match last.filter(|last| **last == status) {
                 Some(last) => last,
                 None => Arc::new(status),
             };
-            self.settle(job.message, position, &status, now);
+            self.finish_recipient(delivery.message, position, &status, now);
             last = Some(status);
         }
-        self.done(self.active[job.message].slot, done);
-        let is_silent = |at: &u32| self.active[job.message].targets[*at as usize].stage == Stage::InFlight;
-        let silent: Few = job.positions.iter().copied().filter(is_silent).collect();
+        self.done(self.active[delivery.message].slot, done);
+        let is_silent = |at: &u32| self.active[delivery.message].targets[*at as usize].stage == Stage::InFlight;
+        let silent: Few = delivery.positions.iter().copied().filter(is_silent).collect();
         if !silent.is_empty() {
             let unknown = || deferral([3, 0], "unknown mail transport error");
             let status =
                 Arc::new(site.map_or_else(unknown, |site| Status { outcome: Outcome::Deferred, ..site.clone() }));
             for position in silent {
-                self.decide_here(job.message, position, &status, now);
+                self.decide_here(delivery.message, position, &status, now);
             }
         }
     }
 
-    /// `soft_bounce`: what failed for good is tried again.
+    /// Return the status under `soft_bounce`, which makes permanent failures temporary.
     fn softened(&self, mut status: Status) -> Status {
         if self.settings.soft_bounce && status.outcome == Outcome::Bounced {
             status.outcome = Outcome::Deferred;
@@ -119,7 +121,7 @@ impl Scheduler {
         status
     }
 
-    /// A result for a job of which nothing is known.
+    /// Take the result of an unknown delivery.
     fn believe(&mut self, result: &JobResult, now: Now) {
         let Some(slot) = self.catalogue.slot(result.id) else {
             return;
@@ -132,7 +134,7 @@ impl Scheduler {
         };
         if let Some(key) = key {
             for index in &done {
-                // What is with an agent again is settled by its answer.
+                // A recipient that an agent has again is finished by that agent's result.
                 let message = &self.active[key];
                 if let Some(position) = message.position(*index).filter(|_| !message.withdrawn)
                     && matches!(message.targets[position as usize].stage, Stage::Waiting)
@@ -145,28 +147,29 @@ impl Scheduler {
         match key {
             Some(key) => {
                 self.refill(key, now);
-                self.check_settled(key);
+                self.check_finished(key);
             }
             None if self.catalogue.entry(slot).finished() => self.discard(slot),
             None => {}
         }
     }
 
-    /// An agent that held this job is gone.
-    pub(super) fn job_lost(&mut self, number: u64, now: Now) {
-        let Some(job) = self.jobs.end(number) else {
+    /// Give the recipients of a lost agent's delivery to another agent.
+    pub(super) fn delivery_lost(&mut self, number: u64, now: Now) {
+        let Some(delivery) = self.deliveries.end(number) else {
             return;
         };
-        self.destinations[job.destination].busy -= 1;
-        let transport = self.destinations[job.destination].transport as usize;
-        self.transports[transport].uncount_job(job.lane, job.large);
-        let message = &mut self.active[job.message];
-        message.jobs -= 1;
+        self.destinations[delivery.destination].busy -= 1;
+        let transport = self.destinations[delivery.destination].transport as usize;
+        self.transports[transport].uncount_delivery(delivery.lane, delivery.large);
+        let message = &mut self.active[delivery.message];
+        message.deliveries -= 1;
         message.agents_lost += 1;
-        let unwanted = message.withdrawn || job.kind != JobKind::Deliver && message.wish != Wish::Deliver;
+        let unwanted =
+            message.withdrawn || delivery.kind != JobKind::Deliver && message.requested != Requested::Deliver;
         let give_up = message.agents_lost > AGENTS_LOST_MAX || unwanted;
         let mut again = Few::new();
-        for position in &job.positions {
+        for position in &delivery.positions {
             let target = &mut message.targets[*position as usize];
             if target.stage == Stage::InFlight {
                 if !give_up {
@@ -177,18 +180,18 @@ impl Scheduler {
         }
         if give_up {
             let status = Arc::new(deferral([3, 0], "unknown mail transport error"));
-            self.turn_away(job.message, job.kind, &again, &status, now);
-        } else if job.kind != JobKind::Deliver || !again.is_empty() {
+            self.defer_instead(delivery.message, delivery.kind, &again, &status, now);
+        } else if delivery.kind != JobKind::Deliver || !again.is_empty() {
             again.reverse();
-            self.wait_for(job.destination, job.message, job.kind, again, now);
+            self.wait_for(delivery.destination, delivery.message, delivery.kind, again, now);
         }
-        self.stand(job.destination, now);
-        self.check_settled(job.message);
+        self.update_lanes(delivery.destination, now);
+        self.check_finished(delivery.message);
     }
 
     // Recipients.
 
-    /// A recipient was sent, or has its outcome kept elsewhere: its place in memory is free.
+    /// Free the position of a recipient that was sent, or whose outcome is kept elsewhere.
     fn free(&mut self, key: u32, position: u32) {
         let message = &mut self.active[key];
         let target = &mut message.targets[position as usize];
@@ -203,8 +206,8 @@ impl Scheduler {
         self.in_core -= 1;
     }
 
-    /// A recipient was not sent: it is tried again, or its sender hears of it. Says whether it had no outcome before.
-    pub(super) fn settle(&mut self, key: u32, position: u32, status: &Arc<Status>, now: Now) -> bool {
+    /// Note the outcome of a recipient that was not sent: a deferral or a report. Return whether it had none before.
+    pub(super) fn finish_recipient(&mut self, key: u32, position: u32, status: &Arc<Status>, now: Now) -> bool {
         let message = &mut self.active[key];
         let stage = message.targets.get(position as usize).map_or(Stage::Free, |target| target.stage);
         if stage == Stage::Free || message.withdrawn && stage != Stage::InFlight {
@@ -215,6 +218,8 @@ impl Scheduler {
         let entry = self.catalogue.entry(message.slot);
         let lifetimes = &self.settings.lifetimes;
         let arrival_us = message.envelope.arrival_us;
+        // The sender may not want a report. Failures of mail with the null sender (RFC 5321 §4.5.5) go to the bounce
+        // agent all the same, for the postmaster.
         let null_sender = message.envelope.sender.is_empty();
         let expired = entry.forced_expire() || lifetimes.expired(now, arrival_us, null_sender);
         if !entry.is_done(index) {
@@ -236,7 +241,7 @@ impl Scheduler {
         true
     }
 
-    /// A recipient's outcome is decided here, without an agent: the log says so in the name of error(8), as Postfix does.
+    /// Finish a recipient without an agent. The log line has the name of error(8), as in Postfix.
     pub(super) fn decide_here(&mut self, key: u32, position: u32, status: &Arc<Status>, now: Now) {
         self.announce(key);
         let message = &self.active[key];
@@ -247,24 +252,24 @@ impl Scheduler {
         let (arrival_us, active_us) = (message.envelope.arrival_us, message.active_us);
         let digits = self.settings.delay_resolution_digits;
         let text = decided_here(&id, &target.recipient, arrival_us, active_us, now, status, digits);
-        if self.settle(key, position, status, now) {
+        if self.finish_recipient(key, position, status, now) {
             self.events.push_back(Event::Line { program: Some("error"), warning: false, text: text.into() });
         }
     }
 
-    /// What waits or would wait for a destination is deferred instead, or its report put off.
-    pub(super) fn turn_away(&mut self, key: u32, kind: JobKind, positions: &[u32], status: &Arc<Status>, now: Now) {
+    /// Defer recipients that wait or would wait for a destination, or put their report off.
+    pub(super) fn defer_instead(&mut self, key: u32, kind: JobKind, positions: &[u32], status: &Arc<Status>, now: Now) {
         if kind == JobKind::Deliver {
             for position in positions {
                 self.decide_here(key, *position, status, now);
             }
-            self.check_settled(key);
+            self.check_finished(key);
         } else {
             self.conclude(key, now);
         }
     }
 
-    /// These need no further attempt.
+    /// Note that these recipients need no further attempt.
     pub(super) fn done(&mut self, slot: u32, indices: impl IntoIterator<Item = u32>) {
         let recipients: Few = indices.into_iter().filter(|index| self.catalogue.done(slot, *index)).collect();
         if !recipients.is_empty() {
@@ -273,32 +278,32 @@ impl Scheduler {
         }
     }
 
-    /// If every recipient in memory has an outcome, more are read, or the attempt comes to its end soon.
-    pub(super) fn check_settled(&mut self, key: u32) {
+    /// Read more recipients or end the attempt soon, if every recipient in memory has an outcome.
+    pub(super) fn check_finished(&mut self, key: u32) {
         let Some(message) = self.active.get(key) else {
             return;
         };
-        if message.waiting == 0 && message.jobs == 0 && message.phase == Phase::Delivering && !message.reading {
-            self.settled.push((key, self.active.serial(key)));
+        if message.waiting == 0 && message.deliveries == 0 && message.phase == Phase::Delivering && !message.reading {
+            self.finished.push((key, self.active.serial(key)));
         }
     }
 
     // Messages.
 
-    /// Every recipient in memory has an outcome, or is not to be delivered any more.
-    pub(super) fn memory_settled(&mut self, key: u32, now: Now) {
+    /// Read more recipients, or end the attempt, when every recipient in memory is finished.
+    pub(super) fn recipients_finished(&mut self, key: u32, now: Now) {
         let message = &self.active[key];
-        let settled = message.waiting == 0 && message.jobs == 0 && message.phase == Phase::Delivering;
-        if settled && !message.reading && !self.refill(key, now) {
+        let finished = message.waiting == 0 && message.deliveries == 0 && message.phase == Phase::Delivering;
+        if finished && !message.reading && !self.refill(key, now) {
             self.end_attempt(key, now);
         }
     }
 
-    /// Every recipient had its turn.
+    /// End an attempt in which every recipient was tried.
     pub(super) fn end_attempt(&mut self, key: u32, now: Now) {
         let message = &mut self.active[key];
         let entry = self.catalogue.entry(message.slot);
-        if message.wish != Wish::Deliver {
+        if message.requested != Requested::Deliver {
             return self.conclude(key, now);
         }
         if message.expired {
@@ -307,8 +312,8 @@ impl Scheduler {
             let text = format!("{id}: from=<{}>, status={word}, returned to sender", message.envelope.sender);
             self.events.push_back(Event::Line { program: None, warning: false, text: text.into() });
         }
-        // The sender may not want to hear of it. What came from nobody (RFC 5321 §4.5.5) is the bounce agent's affair:
-        // the postmaster may want to.
+        // The sender may not want a report. Failures of mail with the null sender (RFC 5321 §4.5.5) go to the bounce
+        // agent all the same, for the postmaster.
         let null_sender = message.envelope.sender.is_empty();
         let silent = |recipient: &JobRecipient| !null_sender && !recipient.recipient.notify.on_failure();
         if !message.left.bounced.is_empty() {
@@ -321,10 +326,10 @@ impl Scheduler {
         self.report(key, now);
     }
 
-    /// Tell the sender what is to be told, one thing after the other, and come to an end.
+    /// Send the next report to the sender, or conclude the attempt.
     fn report(&mut self, key: u32, now: Now) {
         let message = &mut self.active[key];
-        if message.wish != Wish::Deliver {
+        if message.requested != Requested::Deliver {
             return self.conclude(key, now);
         }
         let (phase, kind) = if !message.left.bounced.is_empty() {
@@ -341,7 +346,7 @@ impl Scheduler {
         self.wait_for(destination, key, kind, Few::new(), now);
     }
 
-    /// The bounce agent's answer about recipients that failed for good: whose report is queued is done.
+    /// Take the bounce agent's result about permanent failures: recipients with a queued report are done.
     fn reported(&mut self, key: u32, outcomes: &[(u32, Status)], now: Now) {
         let sent = |index| outcomes.iter().any(|(i, status)| *i == index && status.outcome == Outcome::Sent);
         let message = &mut self.active[key];
@@ -349,7 +354,7 @@ impl Scheduler {
         let (told, left): (Vec<_>, Vec<_>) =
             std::mem::take(&mut message.left.bounced).into_iter().partition(|recipient| sent(recipient.index));
         message.left.bounced = left;
-        let failed = !message.left.bounced.is_empty() || message.wish == Wish::Delete;
+        let failed = !message.left.bounced.is_empty() || message.requested == Requested::Delete;
         self.done(slot, told.into_iter().map(|recipient| recipient.index));
         if failed { self.conclude(key, now) } else { self.report(key, now) }
     }
@@ -365,19 +370,19 @@ impl Scheduler {
         self.report(key, now);
     }
 
-    /// The attempt is over: the message leaves the queue, waits for its next attempt, or is held.
+    /// End the attempt: the message is removed, deferred or held.
     pub(super) fn conclude(&mut self, key: u32, now: Now) {
         self.uncount(key);
-        for errand in std::mem::take(&mut self.active[key].errands) {
-            self.retire(errand);
+        for job in std::mem::take(&mut self.active[key].jobs) {
+            self.retire(job);
         }
         let Some(message) = self.active.remove(key) else {
             return;
         };
         self.in_core -= message.in_core();
         self.retries -= usize::from(message.retry);
-        let Active { slot, wish, withdrawn, left, envelope, .. } = message;
-        if wish == Wish::Delete || self.catalogue.entry(slot).finished() {
+        let Active { slot, requested, withdrawn, left, envelope, .. } = message;
+        if requested == Requested::Delete || self.catalogue.entry(slot).finished() {
             let place = self.catalogue.entry(slot).place();
             debug_assert_eq!(place, Place::Active(key));
             return self.discard(slot);
@@ -390,15 +395,15 @@ impl Scheduler {
         reasons.sort_unstable_by_key(|(index, _)| *index);
         reasons.dedup_by_key(|(index, _)| *index);
         let mut wait_us = self.settings.lifetimes.backoff_us(now.age_us(envelope.arrival_us)).max(BACKOFF_LEAST_US);
-        if withdrawn && wish == Wish::Deliver {
-            // It was to be held, and released before that came to pass.
+        if withdrawn && requested == Requested::Deliver {
+            // It was released before the requested hold happened.
             wait_us = BACKOFF_LEAST_US;
         }
         let id = entry.id();
         let attempts = self.catalogue.tried(slot, &reasons, now.mono_us + wait_us);
         let fact = Fact::Deferred { id, attempts, next_attempt_us: now.wall_us + wait_us, reasons };
         self.events.push_back(Event::Note(fact));
-        if wish == Wish::Hold {
+        if requested == Requested::Hold {
             self.events.push_back(Event::Note(Fact::Held { id }));
             self.catalogue.place(slot, Place::Held);
         } else {
@@ -406,14 +411,14 @@ impl Scheduler {
         }
     }
 
-    /// A message leaves the queue, and the log says so.
+    /// Remove a message, and log that.
     fn discard(&mut self, slot: u32) {
         let text = Text::Removed { id: self.catalogue.entry(slot).id(), long_ids: self.settings.long_queue_ids };
         self.events.push_back(Event::Line { program: None, warning: false, text });
         self.forget(slot);
     }
 
-    /// The recipients of a message that are in memory count no more for their transports.
+    /// Remove a message's recipients in memory from the counts of their transports.
     pub(super) fn uncount(&mut self, key: u32) {
         for target in &self.active[key].targets {
             if matches!(target.stage, Stage::Waiting | Stage::InFlight) {
@@ -423,11 +428,11 @@ impl Scheduler {
         }
     }
 
-    /// A message leaves the queue.
+    /// Remove a message from the queue.
     pub(super) fn forget(&mut self, slot: u32) {
         let id = self.catalogue.entry(slot).id();
         if self.catalogue.entry(slot).place() == Place::Loading {
-            self.leave_loading(slot);
+            self.stop_loading(slot);
         }
         self.events.push_back(Event::Note(Fact::Removed { id }));
         self.catalogue.remove(slot);
@@ -435,11 +440,11 @@ impl Scheduler {
 
     // Destinations and transports.
 
-    /// A job came back from a destination: its window opens or closes, and it may be dead or alive now.
-    fn heard_from(&mut self, job: &InFlight, site: Option<Status>, now: Now) {
-        let key = job.destination;
+    /// Adjust a destination after a result: its window, and whether it is dead.
+    fn heard_from(&mut self, delivery: &Delivery, site: Option<Status>, now: Now) {
+        let key = delivery.destination;
         let destination = &mut self.destinations[key];
-        destination.pace.hear(job.sent_us, now.mono_us);
+        destination.pace.hear(delivery.sent_us, now.mono_us);
         let settings = &self.transports[destination.transport as usize].settings;
         let rules = settings.window_rules();
         let busy = destination.busy;
@@ -463,11 +468,11 @@ impl Scheduler {
             destination.pause_until_us = now.mono_us + pause_us;
             self.set_timer(now.mono_us + pause_us, Timer::Destination(key));
         }
-        self.stand(key, now);
-        self.refill(job.message, now);
+        self.update_lanes(key, now);
+        self.refill(delivery.message, now);
     }
 
-    /// A destination is dead for `minimal_backoff_time`: what waits for it is deferred, with the reason.
+    /// Make a destination dead for `minimal_backoff_time`, and defer its waiting mail with the reason.
     fn kill_destination(&mut self, key: u32, site: &Status, now: Now) {
         let mut status = deferral([0, 0], &format!("delivery temporarily suspended: {}", site.text));
         status.dsn = site.dsn;
@@ -476,25 +481,25 @@ impl Scheduler {
         let until_us = now.mono_us + self.settings.lifetimes.minimal_backoff_us.max(BACKOFF_LEAST_US);
         self.destinations[key].dead = Some((Arc::clone(&status), until_us));
         self.set_timer(until_us, Timer::Destination(key));
-        self.turn_queue_away(key, &status, now);
+        self.defer_queue(key, &status, now);
     }
 
-    fn turn_queue_away(&mut self, key: u32, status: &Arc<Status>, now: Now) {
-        // A destination of which nothing waits may be forgotten while others are gone through.
+    fn defer_queue(&mut self, key: u32, status: &Arc<Status>, now: Now) {
+        // An idle destination may be forgotten while others are processed.
         let Some(destination) = self.destinations.get_mut(key) else {
             return;
         };
-        let bundles: Vec<Bundle> = destination.lanes.iter_mut().flat_map(std::mem::take).collect();
-        for bundle in bundles {
-            let Some(errand) = self.errands.same(bundle.errand, bundle.serial) else {
+        let peers: Vec<Peer> = destination.lanes.iter_mut().flat_map(std::mem::take).collect();
+        for peer in peers {
+            let Some(job) = self.jobs.same(peer.job, peer.serial) else {
                 continue;
             };
-            let message = errand.message;
-            self.bundle_gone(bundle.errand, bundle.serial);
-            self.turn_away(message, bundle.kind, &bundle.positions, status, now);
+            let message = job.message;
+            self.peer_finished(peer.job, peer.serial);
+            self.defer_instead(message, peer.kind, &peer.positions, status, now);
         }
-        self.stand(key, now);
-        self.call(key, now);
+        self.update_lanes(key, now);
+        self.readmit(key, now);
     }
 
     pub(super) fn destination_due(&mut self, key: u32, now: Now) {
@@ -506,10 +511,10 @@ impl Scheduler {
             destination.dead = None;
             destination.window.revived(destination.busy, &rules);
         }
-        self.stand(key, now);
+        self.update_lanes(key, now);
     }
 
-    /// No agent serves a transport: for `transport_retry_time`, what waits for it is deferred.
+    /// Defer the mail of a transport without agents for `transport_retry_time`.
     pub(super) fn kill_transport(&mut self, number: u32, now: Now) {
         let status = Arc::new(deferral([3, 0], "mail transport unavailable"));
         let until_us = now.mono_us + self.settings.transport_retry_us.max(BACKOFF_LEAST_US);
@@ -521,7 +526,7 @@ impl Scheduler {
         destinations.sort_unstable();
         self.set_timer(until_us, Timer::Transport(number));
         for key in destinations {
-            self.turn_queue_away(key, &status, now);
+            self.defer_queue(key, &status, now);
         }
     }
 

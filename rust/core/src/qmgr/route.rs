@@ -1,17 +1,17 @@
-//! Where addresses go: answers of the resolver, remembered for a while.
+//! Routes of addresses: a cache of the resolver's answers.
 //!
-//! Where no table is looked up by address (`Settings::route_by_domain`), all addresses of a domain go one way, and the
-//! resolver is asked once a domain. Otherwise, and for an address without a domain, it is asked for each address. What
-//! it said holds for `ROUTES_KEPT_US`: a table that changes needs no reload.
+//! Without a table keyed by address (`Settings::route_by_domain`), all addresses of a domain have one route, and the
+//! resolver is asked once per domain. Otherwise, and for an address without a domain, it is asked for each address.
+//! An answer holds for `ROUTES_KEPT_US`, so that a changed table needs no reload.
 
 use crate::clock::SECOND_US;
 use hashbrown::HashMap;
 use memchr::memrchr;
 use std::sync::Arc;
 
-/// Routes remembered at a time; beyond that, all are forgotten and asked for again.
+/// Maximum number of cached routes; above it, the cache is emptied.
 pub const ROUTES_MAX: usize = 100_000;
-/// How long an answer holds at most.
+/// Longest time that an answer holds.
 pub const ROUTES_KEPT_US: u64 = 10 * SECOND_US;
 
 /// The resolver's answer.
@@ -21,11 +21,11 @@ pub struct Route {
     pub transport: u32,
     /// The next hop.
     pub nexthop: Arc<str>,
-    /// What the address becomes, if it changes. Only the route of a single address has one.
+    /// The new address, if the route changes it. Only the route of a single address has one.
     pub recipient: Option<Arc<str>>,
 }
 
-/// A recipient whose route is asked for.
+/// A recipient that waits for its route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asker {
     /// The message's key among the active ones.
@@ -36,19 +36,19 @@ pub struct Asker {
     pub position: u32,
 }
 
-/// Routes that are known, and recipients that wait for one.
+/// Known routes, and recipients that wait for one.
 #[derive(Debug, Default)]
 pub struct Routes {
     by_domain: HashMap<Box<str>, Route>,
     by_address: HashMap<Box<str>, Route>,
-    /// By the first address that was asked for.
+    /// Waiting recipients, by the first address that the resolver was asked for.
     asked: HashMap<Box<str>, Vec<Asker>>,
-    /// The address that is asked for a domain.
+    /// The address that the resolver was asked for, by domain.
     asked_for: HashMap<Box<str>, Box<str>>,
     forget_us: u64,
 }
 
-/// The part of an address by which it may be routed: its domain, or nothing for a bare local part.
+/// Return the domain of an address, or nothing for a bare local part.
 pub fn domain(address: &str) -> &str {
     memrchr(b'@', address.as_bytes()).map_or("", |at| &address[at + 1..])
 }
@@ -58,7 +58,7 @@ fn lower(text: &str) -> Box<str> {
 }
 
 impl Routes {
-    /// The route of an address, if it is known (`now_us`: monotonic).
+    /// Return the route of an address, if it is cached (`now_us`: monotonic).
     pub fn known(&mut self, address: &str, by_domain: bool, now_us: u64) -> Option<&Route> {
         if now_us >= self.forget_us {
             self.forget();
@@ -74,7 +74,7 @@ impl Routes {
         }
     }
 
-    /// `asker` waits for the route of `address`. Says whether the resolver is to be asked: nobody did before.
+    /// Let `asker` wait for the route of `address`. Return whether to ask the resolver, which was not asked before.
     pub fn ask(&mut self, address: &str, by_domain: bool, asker: Asker) -> bool {
         let domain = domain(address);
         let first = if by_domain && !domain.is_empty() {
@@ -89,7 +89,7 @@ impl Routes {
         self.asked[first].len() == 1
     }
 
-    /// The resolver answered for `address`: who waited for it. `None`: it could not say.
+    /// Take the resolver's answer for `address`, and return the recipients that waited for it. `None`: no answer.
     pub fn answered(&mut self, address: &str, by_domain: bool, route: Option<&Route>) -> Vec<Asker> {
         let domain = domain(address);
         if self.asked_for.get(&lower(domain)).is_some_and(|first| **first == *address) {
@@ -108,7 +108,7 @@ impl Routes {
         self.asked.remove(address).unwrap_or_default()
     }
 
-    /// Nothing that was known holds any more. Who waits goes on waiting.
+    /// Empty the cache. Recipients go on waiting.
     pub fn forget(&mut self) {
         self.by_domain.clear();
         self.by_address.clear();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_go_their_own_way_where_a_table_says_so() {
+    fn addresses_have_their_own_routes_with_a_table_by_address() {
         let mut routes = Routes::default();
         assert_eq!(routes.known("a@example.org", false, 0), None);
         assert!(routes.ask("a@example.org", false, asker(0)));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asked_before_a_reload_is_answered_after_it() {
+    fn a_question_from_before_a_reload_is_answered_after_it() {
         let mut routes = Routes::default();
         assert!(routes.ask("a@example.org", true, asker(0)));
         assert!(!routes.ask("b@example.org", true, asker(1)));

@@ -1,29 +1,29 @@
 //! The state machine: messages, transports, destinations and agents, driven by [`Now`].
 //!
-//! Something happened (`arrived`, `loaded`, `resolved`, `agent`, `result`, `lost`, `tick`), and what is to be done comes
-//! out of `next_event`, in order: a fact stands before whatever relies on it. Nothing here blocks, and every wait has a
-//! moment at which it ends (`deadline`). `admission.rs`, `dispatch.rs` and `outcome.rs` are the arrows of the picture.
+//! Calls tell what happened (`arrived`, `loaded`, `resolved`, `agent`, `result`, `lost`, `tick`). `next_event`
+//! returns what is to be done, in order: a fact comes before the events that rely on it. Nothing here blocks, and
+//! each wait has an end (`deadline`). `admission.rs`, `dispatch.rs` and `outcome.rs` are the arrows of the picture.
 //!
 //! ```text
-//! arrived ─> Fresh ──┐             ┌─ Delivering (and reading more recipients)
-//!                    ├─> Loading ──┤       │  └────────> Crowded
-//! Deferred (due) ────┤             │       │
-//! Crowded (called) ──┘             └───────┴─> Bouncing ─> Warning ─> removed | Deferred | Held
+//! arrived ─> Fresh ──────┐             ┌─ Delivering (and reading more recipients)
+//!                        ├─> Loading ──┤       │  └────────> overflow
+//! Deferred (due) ────────┤             │       │
+//! overflow (readmitted) ─┘             └───────┴─> Bouncing ─> Warning ─> removed | Deferred | Held
 //! ```
 
 use super::catalogue::{Catalogue, Place};
-use super::destination::Destination;
-use super::errand::Errand;
-use super::job::Jobs;
-use super::leaving::Leaving;
+use super::deliveries::Deliveries;
+use super::destination::DestinationQueue;
+use super::job::Job;
 use super::line::Text;
 use super::message::{Active, Phase};
-use super::overtake::Look;
+use super::preemption::FailedSearch;
+use super::requeue::Requeued;
 use super::route::{Route, Routes};
 use super::settings::{Settings, TransportSettings};
 use super::transport::{Agent, Transport};
 use crate::clock::Now;
-use crate::ipc::frame::{Arrival, Job};
+use crate::ipc::frame::{self, Arrival};
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::id::QueueId;
 use crate::mail::locator::Locator;
@@ -39,58 +39,58 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-/// Something to do.
+/// A task, in the order of `next_event`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// To be written to the state log before any later event is acted on.
+    /// Write the fact to the state log before acting on a later event.
     Note(Fact),
-    /// A log line; in another program's name if one is given.
+    /// Write a log line, in the name of another program if there is one.
     Line {
         /// The other program.
         program: Option<&'static str>,
-        /// More than an event: something to look at.
+        /// The line is a warning.
         warning: bool,
         /// The line.
         text: Text,
     },
-    /// Read this envelope and say `loaded`.
+    /// Read this envelope and call `loaded`.
     Load {
         /// The message.
         id: QueueId,
-        /// Where it stands.
+        /// Its record.
         at: Locator,
     },
-    /// Read more recipients of this envelope and say `read`.
+    /// Read more recipients of this envelope and call `read`.
     Read {
         /// The message.
         id: QueueId,
-        /// Where it stands.
+        /// Its record.
         at: Locator,
-        /// The first one.
+        /// The first recipient.
         from: Cursor,
-        /// How many, at most; at least one.
+        /// Maximum number of recipients, at least one.
         most: u32,
     },
-    /// Find out where this address goes and say `resolved` or `unresolved`.
+    /// Find the route of this address and call `resolved` or `unresolved`.
     Resolve {
         /// The address.
         address: Box<str>,
     },
-    /// Nobody serves this transport, and mail waits for it: start an agent, or say `trigger_failed`.
+    /// Start an agent of this transport, which has none and has mail, or call `trigger_failed`.
     NeedAgent {
         /// The transport's name.
         transport: Arc<str>,
     },
-    /// Send this job to this peer. Its `path` is still empty.
+    /// Send this delivery request to this agent. Its `path` is still empty.
     Deliver {
         /// The agent.
-        peer: u32,
-        /// The job.
-        job: Box<Job>,
+        agent: u32,
+        /// The request.
+        request: Box<frame::Job>,
     },
 }
 
-/// What is due at a moment.
+/// The owner of a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     Destination(u32),
@@ -105,41 +105,41 @@ pub struct Scheduler {
     pub(super) transport_settings: HashMap<Box<str>, TransportSettings>,
     pub(super) catalogue: Catalogue,
     pub(super) active: Slab<Active>,
-    /// Messages whose envelope is being read for a first part.
+    /// Messages whose envelope is being read for the first part.
     pub(super) loading: usize,
-    /// Active and loading messages that were tried before.
+    /// Active and loading messages that are retries.
     pub(super) retries: usize,
-    /// Recipients in memory, and those that loading messages will bring.
+    /// Recipients in memory, and those of loading messages.
     pub(super) in_core: usize,
     pub(super) transports: Vec<Transport>,
     pub(super) transport_numbers: HashMap<Arc<str>, u32>,
-    pub(super) destinations: Slab<Destination>,
+    pub(super) destinations: Slab<DestinationQueue>,
     pub(super) idle: VecDeque<u32>,
     pub(super) routes: Routes,
-    pub(super) jobs: Jobs,
+    pub(super) deliveries: Deliveries,
     pub(super) agents: NumberMap<u32, u32>,
     pub(super) timers: BinaryHeap<Reverse<(u64, Timer)>>,
-    pub(super) settled: Vec<(u32, u64)>,
+    pub(super) finished: Vec<(u32, u64)>,
     pub(super) dirty: Vec<u32>,
     pub(super) events: VecDeque<Event>,
-    pub(super) errands: Slab<Errand>,
-    pub(super) draws: u64,
-    /// Messages that a command moves elsewhere.
-    pub(super) leaving: NumberMap<QueueId, Leaving>,
-    /// The last look for a message that overtakes which found none.
-    pub(super) look: Look,
-    /// Where the last message that was admitted came from: see `admit`.
+    pub(super) jobs: Slab<Job>,
+    pub(super) arrivals: u64,
+    /// Messages that a command moves to maildrop/.
+    pub(super) requeued: NumberMap<QueueId, Requeued>,
+    /// The last failed search for a preempting job.
+    pub(super) last_search: FailedSearch,
+    /// Source of the last admitted message: see `admit`.
     pub(super) admitted: usize,
-    /// Destinations whose crowd may come in, and how many of it.
-    pub(super) calling: VecDeque<(u32, usize)>,
-    /// When a destination that has much of a full active queue is looked at again (monotonic).
+    /// Destinations whose overflow may enter the active queue, and the number of messages that may.
+    pub(super) readmitting: VecDeque<(u32, usize)>,
+    /// Time of the next search of a full active queue for a slow destination (monotonic).
     pub(super) relieve_us: Option<u64>,
-    /// When one was looked for last (monotonic).
+    /// Time of the last such search (monotonic).
     pub(super) relieved_us: u64,
 }
 
 impl Scheduler {
-    /// An empty queue.
+    /// Return the scheduler of an empty queue.
     pub fn new(settings: Settings, now: Now) -> Self {
         Self {
             settings,
@@ -155,30 +155,30 @@ impl Scheduler {
             destinations: Slab::default(),
             idle: VecDeque::new(),
             routes: Routes::default(),
-            jobs: Jobs::new(now.wall_us),
+            deliveries: Deliveries::new(now.wall_us),
             agents: NumberMap::default(),
             timers: BinaryHeap::new(),
-            settled: Vec::new(),
+            finished: Vec::new(),
             dirty: Vec::new(),
             events: VecDeque::new(),
-            errands: Slab::default(),
-            draws: 0,
-            leaving: NumberMap::default(),
-            look: Look::default(),
+            jobs: Slab::default(),
+            arrivals: 0,
+            requeued: NumberMap::default(),
+            last_search: FailedSearch::default(),
             admitted: 0,
-            calling: VecDeque::new(),
+            readmitting: VecDeque::new(),
             relieve_us: None,
             relieved_us: 0,
         }
     }
 
-    /// Go by these settings from now on. Routes are asked for anew; what is under way goes on as it is.
+    /// Apply new settings. Routes are resolved again; deliveries under way go on.
     pub fn configure(&mut self, settings: Settings) {
         self.settings = settings;
         self.routes.forget();
     }
 
-    /// Go by these parameters for one transport, or with no name for all that have none of their own.
+    /// Apply the parameters of one transport, or without a name of all others.
     pub fn configure_transport(&mut self, name: Option<&str>, settings: TransportSettings) {
         match name {
             None => self.default_transport = settings,
@@ -198,37 +198,37 @@ impl Scheduler {
         }
     }
 
-    /// The settings in force.
+    /// Return the settings in force.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Every message in the queue.
+    /// Return the catalogue of all messages.
     pub fn catalogue(&self) -> &Catalogue {
         &self.catalogue
     }
 
-    /// As `catalogue`, for the store's part of it.
+    /// Return the catalogue for the changes of the store.
     pub(super) fn catalogue_mut(&mut self) -> &mut Catalogue {
         &mut self.catalogue
     }
 
-    /// The message that is active under this key (`Place::Active`).
+    /// Return the message with this key (`Place::Active`).
     pub fn active(&self, key: u32) -> Option<&Active> {
         self.active.get(key)
     }
 
-    /// A message that was on disk when the queue manager began.
+    /// Add a message that was on disk at the start.
     pub fn restore(&mut self, stored: Stored, now: Now) {
         let Stored { arrival: Arrival { locator, envelope }, state } = stored;
         let Some(slot) = self.catalogue.insert(envelope.id, locator, envelope.recipients.len() as u32) else {
             return;
         };
         let (held, deferred) = (state.held, state.next_attempt_us.is_some());
-        // A clock that was turned back must not put an attempt off beyond what back-off ever does.
+        // A clock that was turned back must not defer an attempt beyond the longest back-off.
         let latest_us = now.mono_us + self.settings.lifetimes.maximal_backoff_us;
         let due_us = match state.next_attempt_us {
-            // A person wanted it returned at once, and that is still to come.
+            // A command expired it, and it is not returned yet.
             _ if state.forced_expire => now.mono_us,
             Some(next_us) => now.mono_of_wall(next_us).min(latest_us),
             None => 0,
@@ -245,7 +245,7 @@ impl Scheduler {
         }
     }
 
-    /// A message is on disk. One that is known already is no news.
+    /// Add a new message. A known message is ignored.
     pub fn arrived(&mut self, arrival: Arrival, now: Now) {
         let Arrival { locator, envelope } = arrival;
         if let Some(slot) = self.catalogue.insert(envelope.id, locator, envelope.recipients.len() as u32) {
@@ -253,7 +253,7 @@ impl Scheduler {
         }
     }
 
-    /// The envelope asked for with `Event::Load`. `Err`: it cannot be read; the text says why.
+    /// Take the envelope of `Event::Load`. `Err`: it is unreadable; the text gives the reason.
     pub fn loaded(&mut self, id: QueueId, envelope: Result<Envelope, String>, now: Now) {
         let Some(slot) = self.catalogue.slot(id) else {
             return;
@@ -264,20 +264,20 @@ impl Scheduler {
         }
         match (self.catalogue.entry(slot).place(), envelope) {
             (Place::Loading, Ok(envelope)) => {
-                self.leave_loading(slot);
+                self.stop_loading(slot);
                 self.retries += usize::from(self.catalogue.entry(slot).is_retry());
                 self.activate(slot, envelope, now);
             }
             (Place::Loading, Err(_)) => {
-                self.leave_loading(slot);
+                self.stop_loading(slot);
                 self.catalogue.wait_until(slot, now.mono_us + self.settings.lifetimes.minimal_backoff_us);
             }
             _ => {}
         }
     }
 
-    /// The recipients asked for with `Event::Read`, and where to read on. `Err`: they cannot be read; the text says why,
-    /// and they stay for another attempt.
+    /// Take the recipients of `Event::Read`, and the position of the next ones. `Err`: they are unreadable and stay
+    /// for another attempt; the text gives the reason.
     pub fn read(&mut self, id: QueueId, read: Result<(Vec<Recipient>, Cursor), String>, now: Now) {
         let Some(slot) = self.catalogue.slot(id) else {
             return;
@@ -294,7 +294,7 @@ impl Scheduler {
         }
     }
 
-    /// What the resolver says of `address`. `recipient`: what the address becomes, if it changes.
+    /// Take the route of `address`. `recipient`: the new address, if the route changes it.
     pub fn resolved(&mut self, address: &str, transport: &str, nexthop: &str, recipient: Option<&str>, now: Now) {
         let transport = self.transport_number(transport);
         let route = Route { transport, nexthop: nexthop.into(), recipient: recipient.map(Into::into) };
@@ -310,7 +310,7 @@ impl Scheduler {
         }
     }
 
-    /// The resolver cannot say where `address` goes: its recipients are deferred, or bounced if it is no address.
+    /// Defer the recipients of an address without a route, or bounce them if it is not an address.
     pub fn unresolved(&mut self, address: &str, status: Status, now: Now) {
         let status = Arc::new(status);
         for asker in self.routes.answered(address, self.settings.route_by_domain, None) {
@@ -329,37 +329,38 @@ impl Scheduler {
         }
     }
 
-    /// An agent serves `transport` and takes `capacity` jobs at a time; 0 is an agent that finishes and leaves.
-    pub fn agent(&mut self, peer: u32, transport: &str, capacity: u32, now: Now) {
+    /// Add an agent of `transport`, or change its capacity. An agent with capacity 0 finishes its deliveries and
+    /// leaves.
+    pub fn agent(&mut self, client: u32, transport: &str, capacity: u32, now: Now) {
         let number = self.transport_number(transport);
         let transport = &mut self.transports[number as usize];
-        match transport.agents.iter_mut().find(|agent| agent.peer == peer) {
+        match transport.agents.iter_mut().find(|agent| agent.client == client) {
             Some(agent) => agent.capacity = capacity,
-            None => transport.agents.push(Agent { peer, capacity, busy: 0 }),
+            None => transport.agents.push(Agent { client, capacity, busy: 0 }),
         }
         transport.count_room();
-        self.agents.insert(peer, number);
+        self.agents.insert(client, number);
         if capacity > 0 {
             self.revive_transport(number, now);
         }
         self.dirty.push(number);
     }
 
-    /// A peer is gone. If it was an agent its jobs are given to another one: see `outcome.rs`.
-    pub fn lost(&mut self, peer: u32, now: Now) {
-        let Some(number) = self.agents.remove(&peer) else {
+    /// Remove a client. Another agent gets the deliveries of a lost agent: see `outcome.rs`.
+    pub fn lost(&mut self, client: u32, now: Now) {
+        let Some(number) = self.agents.remove(&client) else {
             return;
         };
         let transport = &mut self.transports[number as usize];
-        transport.agents.retain(|agent| agent.peer != peer);
+        transport.agents.retain(|agent| agent.client != client);
         transport.count_room();
-        for job in self.jobs.of_peer(peer) {
-            self.job_lost(job, now);
+        for delivery in self.deliveries.of_agent(client) {
+            self.delivery_lost(delivery, now);
         }
         self.dirty.push(number);
     }
 
-    /// No agent can be started for `transport`.
+    /// Note that no agent of `transport` can be started.
     pub fn trigger_failed(&mut self, transport: &str, reason: &str, now: Now) {
         self.warn(format!("connect to transport private/{transport}: {reason}"));
         let number = self.transport_number(transport);
@@ -368,7 +369,7 @@ impl Scheduler {
         }
     }
 
-    /// Let what is due happen.
+    /// Do what is due.
     pub fn tick(&mut self, now: Now) {
         while let Some(Reverse((due_us, timer))) = self.timers.peek().copied() {
             if due_us > now.mono_us {
@@ -382,23 +383,23 @@ impl Scheduler {
         }
     }
 
-    /// The moment (monotonic) at which `tick` has something to do; `None` while it has not.
+    /// Return the time (monotonic) of the next `tick`; `None` without a timer.
     pub fn deadline(&mut self) -> Option<u64> {
         if self.has_work() {
             return Some(0);
         }
         let timer = self.timers.peek().map(|Reverse((due_us, _))| *due_us);
-        // Without room a retry that is due waits for room, which comes with a result, not with time.
+        // Without room a due retry waits for a result, not for a timer.
         let may_retry = self.has_room() && self.has_retry_room();
         let retry = if may_retry { self.catalogue.first_due().map(|(due_us, _)| due_us) } else { None };
         [timer, retry, self.relieve_us].into_iter().flatten().min()
     }
 
     fn has_work(&self) -> bool {
-        !(self.events.is_empty() && self.settled.is_empty() && self.dirty.is_empty())
+        !(self.events.is_empty() && self.finished.is_empty() && self.dirty.is_empty())
     }
 
-    /// The next thing to do, or `None` when all is done that can be done now.
+    /// Return the next task; `None` when nothing can be done now.
     pub fn next_event(&mut self, now: Now) -> Option<Event> {
         if self.events.is_empty() {
             self.work(now);
@@ -408,22 +409,22 @@ impl Scheduler {
 
     fn work(&mut self, now: Now) {
         loop {
-            while let Some((key, serial)) = self.settled.pop() {
+            while let Some((key, serial)) = self.finished.pop() {
                 if self.active.is(key, serial) {
-                    self.memory_settled(key, now);
+                    self.recipients_finished(key, now);
                 }
             }
             self.admit(now);
             while let Some(number) = self.dirty.pop() {
                 self.dispatch(number, now);
             }
-            if self.settled.is_empty() && self.dirty.is_empty() {
+            if self.finished.is_empty() && self.dirty.is_empty() {
                 return;
             }
         }
     }
 
-    /// A transport may have something to send.
+    /// Note that a transport may have something to send.
     pub(super) fn touch(&mut self, number: u32) {
         if self.dirty.last() != Some(&number) {
             self.dirty.push(number);
@@ -439,7 +440,7 @@ impl Scheduler {
     }
 }
 
-/// A deferral decided here, with its enhanced code `4.subject.detail`.
+/// Return a deferral decided here, with its enhanced code `4.subject.detail`.
 pub(super) fn deferral([subject, detail]: [u16; 2], text: &str) -> Status {
     let dsn = Enhanced { class: 4, subject, detail };
     Status { outcome: Outcome::Deferred, dsn, text: text.into(), remote: None }

@@ -1,4 +1,4 @@
-//! What the queue manager goes by: Postfix's parameters, read once from main.cf.
+//! Settings of the queue manager: Postfix's parameters, read once from main.cf.
 
 use super::backoff::Lifetimes;
 use super::feedback::WindowRules;
@@ -6,26 +6,26 @@ use crate::address::local_part::Extensions;
 use crate::address::syntax::Syntax;
 use crate::clock::SECOND_US;
 
-/// What concerns all transports. Names and defaults are Postfix's; see postconf(5).
+/// Parameters for all transports. Names and defaults are Postfix's; see postconf(5).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// `qmgr_message_active_limit`
     pub message_active_limit: usize,
-    /// `qmgr_message_recipient_limit`: recipients in memory, of all messages together.
+    /// `qmgr_message_recipient_limit`: recipients of all messages in memory.
     pub message_recipient_limit: usize,
-    /// `qmgr_message_recipient_minimum`: what a message may have in memory however full it is.
+    /// `qmgr_message_recipient_minimum`: recipients that each message may have in memory, even when it is full.
     pub message_recipient_minimum: usize,
     /// Back-off, expiry, delay warning.
     pub lifetimes: Lifetimes,
-    /// `qmgr_clog_warn_time`: how often the log says that one destination fills the active queue; 0 is never.
+    /// `qmgr_clog_warn_time`: interval of the warning that one destination fills the active queue; 0 is never.
     pub clog_warn_us: u64,
     /// `transport_retry_time`
     pub transport_retry_us: u64,
-    /// `qmgr_ipc_timeout`: how long mail waits for a first delivery agent of its transport.
+    /// `qmgr_ipc_timeout`: timeout of mail that waits for the first agent of its transport.
     pub ipc_timeout_us: u64,
-    /// Extensions do not make another recipient where concurrency goes by recipient.
+    /// Address extensions, which do not make another recipient with a concurrency per recipient.
     pub extensions: Extensions,
-    /// What a recipient's address may look like; others bounce.
+    /// The syntax of a recipient's address; others bounce.
     pub syntax: Syntax,
     /// `defer_transports`
     pub defer_transports: Vec<Box<str>>,
@@ -37,7 +37,7 @@ pub struct Settings {
     pub long_queue_ids: bool,
     /// `delay_logging_resolution_limit`
     pub delay_resolution_digits: u32,
-    /// Addresses of one domain all go one way: no table is looked up by address.
+    /// All addresses of a domain have one route: no table is keyed by address.
     pub route_by_domain: bool,
     /// `bounce_service_name`
     pub bounce_service: Box<str>,
@@ -67,49 +67,51 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Recipients of one message that are in memory at a time; a longer list is read in parts of this size, so that no
-    /// list fills the memory that all share.
+    /// Return the maximum number of recipients of one message in memory. A longer list is read in parts of this size,
+    /// so that no list fills the memory.
     pub fn part_recipients(&self) -> usize {
         const PARTS: usize = 4;
         (self.message_recipient_limit / PARTS).max(self.message_recipient_minimum).max(1)
     }
 
-    /// Messages under delivery that may be retries: a fifth of the places is kept for fresh mail.
+    /// Return the maximum number of active retries: a fifth of the active queue is reserved for fresh mail.
     pub fn retry_active_limit(&self) -> usize {
         const FRESH_SHARE: usize = 5;
         (self.message_active_limit - self.message_active_limit / FRESH_SHARE).max(1)
     }
 }
 
-/// What concerns one transport: `default_*`, or `<transport>_*` where main.cf has it.
+/// Parameters of one transport: `default_*`, or `<transport>_*` if main.cf has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TransportSettings {
     /// Concurrency of a destination.
     pub window: WindowRules,
-    /// `*_destination_recipient_limit`: recipients of a job; 0 is no limit, 1 makes concurrency go by recipient.
+    /// `*_destination_recipient_limit`: recipients of a delivery; 0 is no limit, 1 makes the concurrency one per
+    /// recipient.
     pub recipient_limit: u32,
-    /// `*_destination_rate_delay`: pause between two jobs to a destination; it makes concurrency 1.
+    /// `*_destination_rate_delay`: pause between two deliveries to a destination; it makes the concurrency 1.
     pub destination_rate_delay_us: u64,
-    /// `*_transport_rate_delay`: pause between two jobs of the transport.
+    /// `*_transport_rate_delay`: pause between two deliveries of the transport.
     pub transport_rate_delay_us: u64,
-    /// `maxproc` of its service in master.cf: deliveries at a time, whatever its agents say; 0 is no limit.
+    /// `maxproc` of its service in master.cf: concurrent deliveries, whatever its agents allow; 0 is no limit.
     pub process_limit: u32,
-    /// When one message may overtake another.
+    /// When a job may preempt another.
     pub slots: SlotRules,
-    /// How a list of recipients that stays on disk is read.
+    /// How a list that stays on disk is read.
     pub refill: RefillRules,
 }
 
-/// When a small message may overtake a large one (Postfix, SCHEDULER_README; `slots.rs` has the arithmetic).
+/// When a small job may preempt a large one (Postfix, SCHEDULER_README; `slots.rs` has the arithmetic).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotRules {
-    /// `*_delivery_slot_cost`: deliveries of a message that earn others one of theirs before it; below 2 none.
+    /// `*_delivery_slot_cost`: deliveries of a job that earn one delivery of a preempting job; below 2 there is no
+    /// preemption.
     pub cost: u32,
-    /// `*_delivery_slot_loan`: slots that need not be earned yet.
+    /// `*_delivery_slot_loan`: slots that need not be earned beforehand.
     pub loan: u32,
-    /// `*_delivery_slot_discount`: percent of the slots needed that need not be earned yet.
+    /// `*_delivery_slot_discount`: percentage of the slots that need not be earned beforehand.
     pub discount_percent: u32,
-    /// `*_minimum_delivery_slots`: a message that can never earn so many is not overtaken at all.
+    /// `*_minimum_delivery_slots`: a job that can never earn this number of slots is not preempted.
     pub minimum: u32,
 }
 
@@ -119,16 +121,16 @@ impl Default for SlotRules {
     }
 }
 
-/// How many recipients a transport has in memory, and when more are read.
+/// Recipients of a transport in memory, and when more are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefillRules {
-    /// `*_recipient_limit`: of all its messages together; each has `qmgr_message_recipient_minimum` all the same.
+    /// `*_recipient_limit`: of all its messages; each has `qmgr_message_recipient_minimum` all the same.
     pub recipient_limit: u32,
-    /// `*_extra_recipient_limit`: beyond that, for messages that overtake others.
+    /// `*_extra_recipient_limit`: beyond that, for preempting jobs.
     pub extra_limit: u32,
-    /// `*_recipient_refill_limit`: more are read when there is room for so many,
+    /// `*_recipient_refill_limit`: more are read when there is room for this number,
     pub least: u32,
-    /// `*_recipient_refill_delay`: or when there is any and the last ones were read so long ago.
+    /// `*_recipient_refill_delay`: or when there is any room this time after the last read.
     pub delay_us: u64,
 }
 
@@ -153,7 +155,7 @@ impl Default for TransportSettings {
 }
 
 impl TransportSettings {
-    /// The rules of a window: a rate delay has its destination take one job at a time.
+    /// Return the rules of a window: a rate delay allows one delivery at a time.
     pub fn window_rules(&self) -> WindowRules {
         let mut rules = self.window;
         if self.destination_rate_delay_us > 0 {

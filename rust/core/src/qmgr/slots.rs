@@ -1,68 +1,68 @@
-//! Delivery slots: when a small message may overtake a large one (Postfix, SCHEDULER_README).
+//! Delivery slots: when a small job may preempt a large one (Postfix, SCHEDULER_README).
 //!
-//! Each delivery of a message earns one unit; `cost` units are one slot, which pays for one delivery of another message
-//! before this one's next. So what is overtaken is late by one part in `cost - 1` at most, and what overtakes does not
-//! wait for the end of a long list. A loan and a discount let an overtaking begin before all its slots are earned; they
-//! are earned afterwards, before the next one.
+//! Each delivery of a job earns one unit. `cost` units are one slot, which pays for one delivery of another job
+//! before this one's next. So preemption delays a job by at most one part in `cost - 1`, and a small job does not
+//! wait for the end of a long list. With a loan and a discount a preemption begins before all its slots are earned;
+//! they are earned before the next one begins.
 
 use super::settings::SlotRules;
 
-/// What a message has of slots on one transport.
+/// The delivery slots of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Slots {
-    /// Units that are earned and not spent; negative while a loan is paid back.
+    /// Units earned and not spent; negative while a loan is paid back.
     pub available: i64,
-    /// Deliveries so far; of one that overtakes, less what they were expected to be.
+    /// Deliveries so far; for a preempting job, less the expected ones.
     pub used: i64,
-    /// Deliveries that were given to agents.
+    /// Deliveries given to agents.
     pub selected: u64,
-    /// Deliveries that its recipients in memory make, those before included.
+    /// Deliveries of its recipients in memory, including earlier ones.
     pub read: u64,
 }
 
 impl Slots {
-    /// One of its deliveries goes to an agent.
+    /// Count a delivery that goes to an agent.
     pub fn count_one(&mut self) {
         self.available += 1;
         self.used += 1;
         self.selected += 1;
     }
 
-    /// Deliveries that are left, if each of its `unread` recipients takes one.
+    /// Return the deliveries left, if each of its `unread` recipients takes one.
     pub fn left(&self, unread: u64) -> u64 {
         (self.read + unread).saturating_sub(self.selected)
     }
 
-    /// Is it so large that it may be overtaken? `unread`: recipients that are still on disk.
+    /// Return whether the job may be preempted. `unread`: recipients on disk.
     pub fn is_large(&self, rules: &SlotRules, unread: u64) -> bool {
         rules.cost >= 2 && self.read + unread >= u64::from(rules.minimum) * u64::from(rules.cost)
     }
 
-    /// May it be overtaken for slots now?
+    /// Return whether it may be preempted for slots now.
     pub fn can_pay(&self, rules: &SlotRules, unread: u64) -> bool {
         self.available > 0 && self.is_large(rules, unread)
     }
 
-    /// Slots that it has or will have earned when its recipients in memory are delivered.
+    /// Return the slots that it will have earned after its recipients in memory.
     pub fn most(&self, rules: &SlotRules) -> i64 {
         let left = self.read.saturating_sub(self.selected) as i64;
         (left + self.available) / i64::from(rules.cost.max(1))
     }
 
-    /// Has it earned enough for another one's `needed` deliveries, loan and discount counted in?
+    /// Return whether it has earned enough for `needed` deliveries of another job, with loan and discount.
     pub fn affords(&self, rules: &SlotRules, needed: u64) -> bool {
         let earned = self.available / i64::from(rules.cost.max(1)) + i64::from(rules.loan);
         earned * 100 >= needed as i64 * (100 - i64::from(rules.discount_percent.min(100)))
     }
 
-    /// Another one with `needed` deliveries overtakes it.
+    /// Pay for a preemption by another job with `needed` deliveries.
     pub fn pay(&mut self, other: &mut Self, rules: &SlotRules, needed: u64) {
         self.available -= needed as i64 * i64::from(rules.cost);
         other.used = -(needed as i64);
     }
 
-    /// The one that overtook it is through: what it used more or less than was expected is settled.
-    pub fn settle(&mut self, other: &Self, rules: &SlotRules) {
+    /// Account for a preemption that ends: the difference between used and expected deliveries.
+    pub fn finish(&mut self, other: &Self, rules: &SlotRules) {
         self.available -= other.used * i64::from(rules.cost);
     }
 }
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_below_the_minimum_are_never_overtaken() {
+    fn jobs_below_the_minimum_are_never_preempted() {
         let rules = SlotRules::default();
         for (read, unread, selected, can) in
             [(14, 0, 10, false), (15, 0, 0, false), (15, 0, 1, true), (5, 9, 1, false), (5, 10, 1, true)]
@@ -84,14 +84,14 @@ mod tests {
             assert_eq!(of(read, selected).can_pay(&rules, unread), can, "{read}+{unread}, {selected} out");
         }
         for cost in [0, 1] {
-            assert!(!of(1000, 500).can_pay(&SlotRules { cost, ..rules }, 0), "a cost of {cost} is no overtaking");
+            assert!(!of(1000, 500).can_pay(&SlotRules { cost, ..rules }, 0), "a cost of {cost} turns preemption off");
         }
         assert!(of(4, 1).can_pay(&SlotRules { cost: 2, minimum: 2, ..rules }, 0));
     }
 
     #[test]
-    fn loan_and_discount_bring_an_overtaking_forward() {
-        // cost, loan, discount, units earned -> deliveries that may overtake
+    fn loan_and_discount_bring_a_preemption_forward() {
+        // cost, loan, discount, units earned -> deliveries of a preempting job
         for (cost, loan, discount_percent, available, most) in [
             (5, 3, 50, 1, 6),
             (5, 3, 50, 4, 6),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_paid_too_much_comes_back() {
+    fn unused_slots_are_paid_back() {
         let rules = SlotRules::default();
         let (mut list, mut small) = (of(100, 20), Slots { read: 4, ..Slots::default() });
         list.pay(&mut small, &rules, 4);
@@ -124,16 +124,16 @@ mod tests {
         for _ in 0..3 {
             small.count_one();
         }
-        list.settle(&small, &rules);
+        list.finish(&small, &rules);
         assert_eq!(list.available, 5, "three of four were used");
         list.pay(&mut small, &rules, 2);
         (0..3).for_each(|_| small.count_one());
-        list.settle(&small, &rules);
+        list.finish(&small, &rules);
         assert_eq!(list.available, -10, "one more than expected is paid, too");
     }
 
     #[test]
-    fn nobody_is_let_in_that_the_slots_will_never_cover() {
+    fn the_number_of_slots_has_a_limit() {
         let rules = SlotRules::default();
         assert_eq!(of(100, 0).most(&rules), 20);
         assert_eq!(of(100, 50).most(&rules), 20);

@@ -1,4 +1,4 @@
-//! What the scheduler promises, and random histories against a simple model (`world.rs`).
+//! The promises of the scheduler, and random histories against a simple model (`world.rs`).
 
 use super::feedback::WindowRules;
 use super::settings::{RefillRules, Settings, SlotRules, TransportSettings};
@@ -29,14 +29,17 @@ fn bounced(_: u32) -> Option<Status> {
 }
 
 #[test]
-fn one_job_a_destination_with_all_its_recipients() {
+fn a_destination_gets_one_delivery_with_all_its_recipients() {
     let mut world = world();
     world.join("smtp", 10);
     world.arrive("s@example.org", &["a@x.example", "b@y.example", "c@X.EXAMPLE", "d@y.example"]);
-    let mut jobs: Vec<_> =
-        world.jobs.iter().map(|(_, job)| job.recipients.iter().map(|r| r.index).collect::<Vec<_>>()).collect();
-    jobs.sort();
-    assert_eq!(jobs, [vec![0, 2], vec![1, 3]]);
+    let mut deliveries: Vec<_> = world
+        .deliveries
+        .iter()
+        .map(|(_, delivery)| delivery.recipients.iter().map(|r| r.index).collect::<Vec<_>>())
+        .collect();
+    deliveries.sort();
+    assert_eq!(deliveries, [vec![0, 2], vec![1, 3]]);
     while world.answer(0, &sent, None) {}
     assert!(world.lines.last().unwrap().ends_with(": removed"));
 }
@@ -50,19 +53,19 @@ fn a_list_of_many_does_not_delay_a_single_mail() {
     world.arrive("list@example.org", &many);
     let single = world.arrive("s@example.org", &["one@single.example"]);
     world.answer(0, &sent, None);
-    assert_eq!(world.jobs[0].1.envelope.id, single, "it overtakes the list after its first delivery");
+    assert_eq!(world.deliveries[0].1.envelope.id, single, "it preempts the list after its first delivery");
 }
 
 #[test]
-fn a_crowded_destination_does_not_delay_another() {
+fn a_congested_destination_does_not_delay_another() {
     let mut world = world();
     world.join("smtp", 1);
     for n in 0..500 {
-        world.arrive("s@example.org", &[&format!("r{n}@crowded.example")]);
+        world.arrive("s@example.org", &[&format!("r{n}@congested.example")]);
     }
     world.arrive("s@example.org", &["r@quiet.example"]);
     world.answer(0, &sent, None);
-    assert_eq!(&*world.jobs[0].1.nexthop, "quiet.example", "destinations take turns");
+    assert_eq!(&*world.deliveries[0].1.nexthop, "quiet.example", "destinations take turns");
 }
 
 #[test]
@@ -73,11 +76,11 @@ fn a_long_list_to_one_destination_shares_it_with_others() {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let list = world.arrive("list@example.org", &many);
     let single = world.arrive("s@example.org", &["one@x.example"]);
-    assert_eq!(world.jobs[0].1.recipients.len(), 50);
+    assert_eq!(world.deliveries[0].1.recipients.len(), 50);
     world.answer(0, &sent, None);
-    let second = world.jobs[0].1.envelope.id;
+    let second = world.deliveries[0].1.envelope.id;
     world.answer(0, &sent, None);
-    let third = world.jobs[0].1.envelope.id;
+    let third = world.deliveries[0].1.envelope.id;
     assert!([second, third].contains(&single) && [second, third].contains(&list));
 }
 
@@ -87,14 +90,14 @@ fn fresh_mail_goes_before_retries_and_retries_still_go() {
     world.join("smtp", 100);
     let old: Vec<QueueId> = (0..50).map(|n| world.arrive("s@example.org", &[&format!("r{n}@x.example")])).collect();
     while world.answer(0, &deferred, None) {}
-    let peers: Vec<u32> = world.agents.keys().copied().collect();
-    peers.into_iter().for_each(|peer| world.leave(peer));
+    let agents: Vec<u32> = world.agents.keys().copied().collect();
+    agents.into_iter().for_each(|agent| world.leave(agent));
     world.advance(300);
     let new: Vec<QueueId> = (0..50).map(|n| world.arrive("s@example.org", &[&format!("n{n}@x.example")])).collect();
     world.join("smtp", 1);
     let mut order = Vec::new();
-    while let Some((_, job)) = world.jobs.first() {
-        order.push(new.contains(&job.envelope.id));
+    while let Some((_, delivery)) = world.deliveries.first() {
+        order.push(new.contains(&delivery.envelope.id));
         world.answer(0, &sent, None);
     }
     assert_eq!(order.len(), old.len() + new.len());
@@ -103,7 +106,7 @@ fn fresh_mail_goes_before_retries_and_retries_still_go() {
 }
 
 #[test]
-fn waits_grow_with_age_and_the_sender_hears_in_the_end() {
+fn waits_grow_with_age_until_the_message_is_returned() {
     let mut world = world();
     world.join("smtp", 1);
     world.join("bounce", 1);
@@ -111,12 +114,12 @@ fn waits_grow_with_age_and_the_sender_hears_in_the_end() {
     let mut attempts = Vec::new();
     let start_us = world.now.wall_us;
     while !world.known[&id].removed {
-        if let Some((_, job)) = world.jobs.first() {
-            if job.kind == JobKind::Deliver {
+        if let Some((_, delivery)) = world.deliveries.first() {
+            if delivery.kind == JobKind::Deliver {
                 attempts.push((world.now.wall_us - start_us) / SECOND_US);
                 world.answer(0, &deferred, None);
             } else {
-                assert_eq!(job.recipients[0].status.as_ref().map(|s| &*s.text), Some("later"));
+                assert_eq!(delivery.recipients[0].status.as_ref().map(|s| &*s.text), Some("later"));
                 world.answer(0, &sent, None);
             }
         }
@@ -137,7 +140,7 @@ fn a_bounce_is_done_only_when_its_report_is_queued() {
     let one_each = |index| Some(status(if index == 0 { Outcome::Sent } else { Outcome::Bounced }, "so"));
     world.answer(0, &one_each, None);
     assert_eq!(world.known[&id].kept.done, [0]);
-    assert_eq!(world.jobs[0].1.kind, JobKind::Bounce);
+    assert_eq!(world.deliveries[0].1.kind, JobKind::Bounce);
     world.answer(0, &deferred, None);
     assert_eq!(world.known[&id].kept.done, [0], "the report could not be queued");
     assert_eq!(world.known[&id].kept.reasons[0].1.outcome, Outcome::Bounced);
@@ -146,22 +149,22 @@ fn a_bounce_is_done_only_when_its_report_is_queued() {
     world.join("bounce", 1);
     world.join("smtp", 1);
     world.advance(300);
-    assert_eq!(world.jobs[0].1.kind, JobKind::Bounce, "the recipient is not tried again, only the report");
+    assert_eq!(world.deliveries[0].1.kind, JobKind::Bounce, "the recipient is not tried again, only the report");
     world.answer(0, &sent, None);
     assert!(world.known[&id].removed);
 }
 
 #[test]
-fn what_came_from_nobody_and_failed_is_settled_by_the_bounce_agent() {
+fn failures_of_the_null_sender_go_to_the_bounce_agent() {
     let mut world = world();
     world.join("smtp", 1);
     world.join("bounce", 1);
     let id = world.arrive("", &["a@x.example"]);
     world.answer(0, &bounced, None);
-    assert_eq!(world.jobs[0].1.kind, JobKind::Bounce, "the postmaster may want to know");
+    assert_eq!(world.deliveries[0].1.kind, JobKind::Bounce, "the postmaster may want to know");
     assert!(!world.known[&id].removed);
     world.answer(0, &sent, None);
-    assert!(world.known[&id].removed && world.jobs.is_empty());
+    assert!(world.known[&id].removed && world.deliveries.is_empty());
 }
 
 #[test]
@@ -174,8 +177,8 @@ fn a_sender_is_warned_once() {
     let id = world.arrive("s@example.org", &["a@x.example"]);
     let mut warned = Vec::new();
     for minute in 0..300 {
-        if let Some((_, job)) = world.jobs.first() {
-            match job.kind {
+        if let Some((_, delivery)) = world.deliveries.first() {
+            match delivery.kind {
                 JobKind::Warn => {
                     warned.push(minute);
                     world.answer(0, &sent, None);
@@ -198,19 +201,19 @@ fn a_dead_destination_is_left_alone_and_tried_again() {
     for n in 0..30 {
         world.arrive("s@example.org", &[&format!("r{n}@dead.example")]);
     }
-    assert_eq!(world.jobs.len(), 5, "the initial concurrency");
+    assert_eq!(world.deliveries.len(), 5, "the initial concurrency");
     let site = status(Outcome::Deferred, "connect to dead.example[192.0.2.1]:25: Connection timed out");
     for _ in 0..5 {
         world.answer(0, &deferred, Some(site.clone()));
     }
-    assert!(world.jobs.is_empty());
+    assert!(world.deliveries.is_empty());
     let suspended = "status=deferred (delivery temporarily suspended: connect to dead.example[192.0.2.1]:25: \
                      Connection timed out)";
     assert_eq!(world.lines.iter().filter(|line| line.ends_with(suspended)).count(), 25);
     world.arrive("s@example.org", &["more@dead.example"]);
-    assert!(world.jobs.is_empty(), "it is dead for new mail, too");
+    assert!(world.deliveries.is_empty(), "it is dead for new mail, too");
     world.advance(300);
-    assert_eq!(world.jobs.len(), 5, "after minimal_backoff_time it is tried again");
+    assert_eq!(world.deliveries.len(), 5, "after minimal_backoff_time it is tried again");
     world.finish();
 }
 
@@ -223,7 +226,7 @@ fn a_window_opens_with_success() {
     }
     let mut widest = 0;
     while world.answer(0, &sent, None) {
-        widest = widest.max(world.jobs.len());
+        widest = widest.max(world.deliveries.len());
     }
     assert_eq!(widest, 20, "default_destination_concurrency_limit");
 }
@@ -242,19 +245,19 @@ fn mail_without_an_agent_waits_a_minute_and_is_deferred() {
 }
 
 #[test]
-fn results_of_a_queue_manager_before_this_one_are_believed() {
+fn results_for_an_earlier_queue_manager_count() {
     let mut world = world();
     world.join("smtp", 1);
     let id = world.arrive("s@example.org", &["a@x.example", "b@x.example"]);
-    let (_, old) = world.jobs[0].clone();
+    let (_, old) = world.deliveries[0].clone();
     world.restart();
     let recipients = vec![(0, status(Outcome::Sent, "ok")), (1, status(Outcome::Deferred, "later"))];
     world.scheduler.result(JobResult { job: old.job, id, site: None, recipients }, world.now);
     world.known.get_mut(&id).unwrap().sent.insert(0);
-    world.settle();
+    world.run_events();
     assert_eq!(world.known[&id].kept.done, [0]);
     world.join("smtp", 1);
-    assert_eq!(world.jobs[0].1.recipients.iter().map(|r| r.index).collect::<Vec<_>>(), [1]);
+    assert_eq!(world.deliveries[0].1.recipients.iter().map(|r| r.index).collect::<Vec<_>>(), [1]);
     world.finish();
 }
 
@@ -264,39 +267,39 @@ fn a_message_that_kills_agents_is_deferred() {
     let id = world.arrive("s@example.org", &["a@x.example"]);
     for _ in 0..4 {
         assert_eq!(world.known[&id].attempts_seen, 0);
-        let peer = world.join("smtp", 1);
-        assert_eq!(world.jobs.len(), 1);
-        world.leave(peer);
+        let agent = world.join("smtp", 1);
+        assert_eq!(world.deliveries.len(), 1);
+        world.leave(agent);
     }
     assert_eq!(world.known[&id].attempts_seen, 1);
     assert!(world.lines.iter().any(|line| line.ends_with("(unknown mail transport error)")));
 }
 
 #[test]
-fn a_message_is_held_deleted_and_released_wherever_it_stands() {
+fn a_message_is_held_deleted_and_released_in_any_state() {
     let mut world = world();
     world.join("smtp", 1);
     let [flying, waiting] = ["a@x.example", "b@x.example"].map(|to| world.arrive("s@example.org", &[to]));
     assert!(world.scheduler.hold(flying, world.now) && world.scheduler.hold(waiting, world.now));
     assert!(!world.scheduler.hold(waiting, world.now), "once is enough");
-    world.settle();
+    world.run_events();
     assert!(world.known[&waiting].kept.held && !world.known[&flying].kept.held, "what an agent has is waited for");
     world.answer(0, &deferred, None);
-    assert!(world.known[&flying].kept.held && world.jobs.is_empty());
+    assert!(world.known[&flying].kept.held && world.deliveries.is_empty());
     world.advance(10_000);
-    assert!(world.jobs.is_empty());
+    assert!(world.deliveries.is_empty());
     assert!(world.scheduler.release(waiting, world.now) && !world.scheduler.release(waiting, world.now));
-    world.settle();
-    assert_eq!(world.jobs.len(), 1);
+    world.run_events();
+    assert_eq!(world.deliveries.len(), 1);
     world.known.get_mut(&waiting).unwrap().deleted = true;
     assert!(world.scheduler.delete(waiting, world.now));
-    world.settle();
+    world.run_events();
     assert!(!world.known[&waiting].removed);
     world.answer(0, &deferred, None);
     assert!(world.known[&waiting].removed);
     world.known.get_mut(&flying).unwrap().deleted = true;
     assert!(world.scheduler.delete(flying, world.now) && !world.scheduler.delete(flying, world.now));
-    world.settle();
+    world.run_events();
     assert!(world.scheduler.catalogue().is_empty());
 }
 
@@ -309,15 +312,15 @@ fn a_list_longer_than_memory_is_read_in_parts() {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let id = world.arrive("list@example.org", &many);
     let mut most = 0;
-    while !world.jobs.is_empty() {
-        most = most.max(world.jobs.iter().map(|(_, job)| job.recipients.len()).sum());
+    while !world.deliveries.is_empty() {
+        most = most.max(world.deliveries.iter().map(|(_, delivery)| delivery.recipients.len()).sum());
         world.answer(0, &sent, None);
     }
     assert!(world.known[&id].removed && most <= 10, "{most} at a time");
 }
 
 #[test]
-fn a_rate_delay_spaces_jobs() {
+fn a_rate_delay_spaces_deliveries() {
     let transport = TransportSettings { destination_rate_delay_us: 10 * SECOND_US, ..TransportSettings::default() };
     let mut world = World::new(Settings::default(), transport);
     world.join("smtp", 100);
@@ -325,18 +328,18 @@ fn a_rate_delay_spaces_jobs() {
         world.arrive("s@example.org", &[&format!("r{n}@x.example")]);
     }
     for _ in 0..2 {
-        assert_eq!(world.jobs.len(), 1);
+        assert_eq!(world.deliveries.len(), 1);
         world.answer(0, &sent, None);
-        assert!(world.jobs.is_empty());
+        assert!(world.deliveries.is_empty());
         world.advance(9);
-        assert!(world.jobs.is_empty());
+        assert!(world.deliveries.is_empty());
         world.advance(2);
     }
-    assert_eq!(world.jobs.len(), 1);
+    assert_eq!(world.deliveries.len(), 1);
 }
 
 #[test]
-fn recipients_have_windows_of_their_own_where_a_job_has_one() {
+fn recipients_have_their_own_windows_with_one_recipient_per_delivery() {
     let window = WindowRules { limit: 2, ..WindowRules::default() };
     let transport = TransportSettings { recipient_limit: 1, window, ..TransportSettings::default() };
     let extensions = Extensions { delimiters: "+".into(), ..Extensions::default() };
@@ -346,14 +349,14 @@ fn recipients_have_windows_of_their_own_where_a_job_has_one() {
     let to = ["a@x.example", "a+1@x.example", "a+2@x.example", "b@x.example", "+c@x.example"];
     world.arrive("s@example.org", &to);
     let mut who: Vec<String> =
-        world.jobs.iter().map(|(_, job)| job.recipients[0].recipient.address.to_string()).collect();
+        world.deliveries.iter().map(|(_, delivery)| delivery.recipients[0].recipient.address.to_string()).collect();
     who.sort();
     assert_eq!(who, ["+c@x.example", "a+1@x.example", "a@x.example", "b@x.example"]);
     world.finish();
 }
 
 #[test]
-fn a_crowd_of_retries_leaves_room_for_fresh_mail() {
+fn many_retries_leave_room_for_fresh_mail() {
     let settings = Settings { message_active_limit: 10, ..Settings::default() };
     let mut world = World::new(settings, TransportSettings::default());
     world.join("smtp", 100);
@@ -362,21 +365,21 @@ fn a_crowd_of_retries_leaves_room_for_fresh_mail() {
     }
     while world.answer(0, &deferred, None) {}
     world.advance(4000);
-    assert_eq!(world.jobs.len(), 8, "retries take four fifths of the room");
+    assert_eq!(world.deliveries.len(), 8, "retries take four fifths of the room");
     let fresh = world.arrive("s@example.org", &["new@x.example"]);
-    assert!(world.jobs.iter().any(|(_, job)| job.envelope.id == fresh));
+    assert!(world.deliveries.iter().any(|(_, delivery)| delivery.envelope.id == fresh));
     world.finish();
 }
 
 #[test]
-fn what_was_withdrawn_may_still_stand_in_line() {
+fn a_withdrawn_message_may_still_have_a_peer() {
     let settings = Settings { message_recipient_limit: 4, message_recipient_minimum: 2, ..Settings::default() };
     let mut world = World::new(settings, TransportSettings::default());
-    let peer = world.join("other", 1);
+    let agent = world.join("other", 1);
     let id = world.arrive("s@example.org", &["a@x.example", "b@other.example", "c@x.example"]);
     assert!(world.scheduler.hold(id, world.now) && world.scheduler.expire(id, world.now));
     assert!(world.scheduler.release(id, world.now));
-    world.leave(peer);
+    world.leave(agent);
     world.scheduler.trigger_failed("smtp", "Connection refused", world.now);
     world.finish();
 }
@@ -393,11 +396,11 @@ fn a_message_says_why_it_waits() {
     assert_eq!(world.waits(one), Waits::NoAgent { transport: Arc::clone(&smtp) });
     assert_eq!(world.waits(late), Waits::NoRoom);
     world.scheduler.trigger_failed("other", "Connection refused", world.now);
-    world.settle();
+    world.run_events();
     assert_eq!(world.waits(lost), Waits::Deferred { until_us: START_US + 300 * SECOND_US, attempts: 1 });
     assert!(world.scheduler.hold(lost, world.now));
     assert_eq!(world.waits(lost), Waits::Held);
-    let peer = world.join("smtp", 1);
+    let agent = world.join("smtp", 1);
     let since_us = world.now.wall_us;
     world.advance(3);
     let (transport, nexthop) = (Arc::clone(&smtp), Arc::clone(&nexthop));
@@ -406,8 +409,8 @@ fn a_message_says_why_it_waits() {
     assert_eq!(world.waits(two), Waits::Concurrency { transport, nexthop, limit: 1 });
     let quiet = world.arrive("s@example.org", &["d@y.example"]);
     world.answer(0, &sent, None);
-    assert_eq!(world.waits(quiet), Waits::Turn { transport: smtp });
-    world.leave(peer);
+    assert_eq!(world.waits(quiet), Waits::AgentsBusy { transport: smtp });
+    world.leave(agent);
     world.finish();
 }
 
@@ -422,15 +425,15 @@ fn order(list: usize, slots: SlotRules) -> String {
         world.arrive("s@example.org", &[&format!("r@s{n}.example")]);
     }
     let mut order = String::new();
-    while let Some((_, job)) = world.jobs.first() {
-        order.push(if job.envelope.id == list { 'L' } else { 's' });
+    while let Some((_, delivery)) = world.deliveries.first() {
+        order.push(if delivery.envelope.id == list { 'L' } else { 's' });
         world.answer(0, &sent, None);
     }
     order
 }
 
 #[test]
-fn slots_let_small_messages_overtake_as_postfix_says() {
+fn slots_allow_preemption_as_in_postfix() {
     let rules = SlotRules::default();
     let all = "s".repeat(20);
     for (list, slots, expected) in [
@@ -451,7 +454,7 @@ fn slots_let_small_messages_overtake_as_postfix_says() {
 }
 
 #[test]
-fn a_slow_destination_has_its_share_of_the_active_queue_and_no_more() {
+fn a_slow_destination_gets_only_its_share_of_the_active_queue() {
     let settings = Settings { message_active_limit: 100, ..Settings::default() };
     let mut world = World::new(settings, TransportSettings::default());
     world.join("smtp", 50);
@@ -461,25 +464,25 @@ fn a_slow_destination_has_its_share_of_the_active_queue_and_no_more() {
         counts["active"]
     };
     assert_eq!(active(&world), 25, "a fifth waits, and five are with agents");
-    let crowded = Waits::Crowded { transport: "smtp".into(), nexthop: "slow.example".into() };
-    assert_eq!(world.waits(slow[299]), crowded);
+    let overflow = Waits::Overflow { transport: "smtp".into(), nexthop: "slow.example".into() };
+    assert_eq!(world.waits(slow[299]), overflow);
     let quiet = world.arrive("s@x.org", &["r@quiet.example"]);
-    assert!(world.jobs.iter().any(|(_, job)| job.envelope.id == quiet), "there is room for others");
+    assert!(world.deliveries.iter().any(|(_, delivery)| delivery.envelope.id == quiet), "there is room for others");
     assert!(world.lines.contains(&"mail for slow.example is using up 20 of 25 active queue entries".into()));
     assert!(world.scheduler.hold(slow[100], world.now) && world.scheduler.expire(slow[200], world.now));
-    world.settle();
+    world.run_events();
     // It answers, once a minute: in the order in which the mail came, and never with much more than its share.
     let mut order = Vec::new();
     for _ in 0..150 {
         world.advance(60);
-        order.push(world.jobs[0].1.envelope.id);
+        order.push(world.deliveries[0].1.envelope.id);
         world.answer(0, &sent, None);
         assert!(active(&world) <= 50, "{}", active(&world));
     }
     order.retain(|id| *id != quiet && *id != slow[200]);
     assert!(order.is_sorted() && !order.contains(&slow[100]), "{order:?}");
     assert!(world.scheduler.release(slow[100], world.now));
-    world.settle();
+    world.run_events();
     world.finish();
 }
 
@@ -503,7 +506,7 @@ fn a_destination_that_becomes_slow_leaves_room_again() {
 }
 
 #[test]
-fn a_list_is_read_on_while_some_of_it_is_still_delivered() {
+fn a_list_is_read_while_a_part_of_it_is_delivered() {
     let settings = Settings { message_recipient_limit: 40, ..Settings::default() };
     let mut world = World::new(settings, TransportSettings::default());
     world.join("smtp", 100);
@@ -511,8 +514,8 @@ fn a_list_is_read_on_while_some_of_it_is_still_delivered() {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let id = world.arrive("list@example.org", &many);
     // The first one never answers.
-    while world.jobs.len() > 1 {
-        assert!(world.jobs.len() <= 10);
+    while world.deliveries.len() > 1 {
+        assert!(world.deliveries.len() <= 10);
         world.answer(1, &sent, None);
     }
     assert_eq!(world.known[&id].kept.done.len(), 94, "one recipient does not stop the others");
@@ -523,23 +526,23 @@ fn a_list_is_read_on_while_some_of_it_is_still_delivered() {
 fn retries_leave_a_fifth_of_the_agents_to_fresh_mail() {
     let window = WindowRules { initial: 100, limit: 0, ..WindowRules::default() };
     let mut world = World::new(Settings::default(), TransportSettings { window, ..TransportSettings::default() });
-    let peer = world.join("smtp", 10);
+    let agent = world.join("smtp", 10);
     for n in 0..50 {
         world.arrive("s@x.org", &[&format!("r{n}@x.example")]);
     }
     while world.answer(0, &deferred, None) {}
     world.advance(300);
-    assert_eq!(world.jobs.len(), 8, "two are kept");
+    assert_eq!(world.deliveries.len(), 8, "two are kept");
     world.arrive("s@x.org", &["new@x.example"]);
-    assert_eq!(world.jobs.len(), 9, "fresh mail has an agent at once");
-    world.leave(peer);
+    assert_eq!(world.deliveries.len(), 9, "fresh mail has an agent at once");
+    world.leave(agent);
     world.join("smtp", 1);
-    assert_eq!(world.jobs.len(), 1);
+    assert_eq!(world.deliveries.len(), 1);
     world.finish();
 }
 
 #[test]
-fn maxproc_bounds_the_deliveries_of_a_transport() {
+fn maxproc_limits_the_deliveries_of_a_transport() {
     let transport = TransportSettings { process_limit: 3, ..TransportSettings::default() };
     let mut world = World::new(Settings::default(), transport);
     world.join("smtp", 2);
@@ -547,17 +550,17 @@ fn maxproc_bounds_the_deliveries_of_a_transport() {
     for n in 0..10 {
         world.arrive("s@x.org", &[&format!("r@d{n}.example")]);
     }
-    assert_eq!(world.jobs.len(), 3);
+    assert_eq!(world.deliveries.len(), 3);
     world.answer(0, &sent, None);
-    assert_eq!(world.jobs.len(), 3);
+    assert_eq!(world.deliveries.len(), 3);
     world.finish();
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// Among lists and retries, one single mail comes within so many deliveries. (None of these lists is small enough
-    /// to overtake another one, after which that has to earn the slots first.)
+    /// Among lists and retries, a single mail waits for a limited number of deliveries. (None of these lists is small
+    /// enough to preempt another one, which would have to earn the slots first.)
     #[test]
     fn a_single_mail_never_starves(
         lists in prop::collection::vec(40usize..150, 1..4),
@@ -566,12 +569,12 @@ proptest! {
         answers in 0usize..120,
     ) {
         let mut world = world();
-        let peer = world.join("smtp", 100);
+        let agent = world.join("smtp", 100);
         for n in 0..retries {
             world.arrive("s@x.org", &[&format!("r@old{n}.example")]);
         }
         while world.answer(0, &deferred, None) {}
-        world.leave(peer);
+        world.leave(agent);
         world.advance(300);
         world.join("smtp", capacity);
         for (list, places) in lists.iter().enumerate() {
@@ -584,7 +587,7 @@ proptest! {
         }
         let single = world.arrive("s@x.org", &["one@single.example"]);
         let mut decisions = 0;
-        while !world.jobs.iter().any(|(_, job)| job.envelope.id == single) {
+        while !world.deliveries.iter().any(|(_, delivery)| delivery.envelope.id == single) {
             decisions += 1;
             prop_assert!(decisions <= 4, "{decisions} deliveries before the single mail");
             prop_assert!(world.answer(0, &sent, None));
@@ -599,7 +602,7 @@ enum Step {
     Leave(usize),
     Answer { nth: usize, fates: Vec<u8>, site: bool },
     Advance(u64),
-    TurnWallClock(i64),
+    SetWallClock(i64),
     Control { verb: u8, nth: usize },
     TriggerFails(u8),
     Restart,
@@ -615,7 +618,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (0usize..20, prop::collection::vec(0u8..4, 1..6), prop::bool::weighted(0.2))
             .prop_map(|(nth, fates, site)| Step::Answer { nth, fates, site }),
         4 => prop_oneof![Just(1), Just(61), Just(300), Just(4000), Just(90_000)].prop_map(Step::Advance),
-        1 => (-100_000i64..100_000).prop_map(Step::TurnWallClock),
+        1 => (-100_000i64..100_000).prop_map(Step::SetWallClock),
         3 => (0u8..7, 0usize..30).prop_map(|(verb, nth)| Step::Control { verb, nth }),
         1 => transport.prop_map(Step::TriggerFails),
         1 => Just(Step::Restart),
@@ -636,10 +639,10 @@ fn take(world: &mut World, step: Step) {
             world.join(TRANSPORTS[transport as usize], capacity);
         }
         Step::Leave(nth) => {
-            let mut peers: Vec<u32> = world.agents.keys().copied().collect();
-            peers.sort_unstable();
-            if !peers.is_empty() {
-                world.leave(peers[nth % peers.len()]);
+            let mut agents: Vec<u32> = world.agents.keys().copied().collect();
+            agents.sort_unstable();
+            if !agents.is_empty() {
+                world.leave(agents[nth % agents.len()]);
             }
         }
         Step::Answer { nth, fates, site } => {
@@ -652,7 +655,7 @@ fn take(world: &mut World, step: Step) {
             world.answer(nth, &fate, site.then(|| status(Outcome::Deferred, "no route to host")));
         }
         Step::Advance(seconds) => world.advance(seconds),
-        Step::TurnWallClock(seconds) => {
+        Step::SetWallClock(seconds) => {
             let wall_us = world.now.wall_us.saturating_add_signed(seconds * SECOND_US as i64);
             world.now = Now { wall_us, ..world.now };
         }
@@ -671,12 +674,12 @@ fn take(world: &mut World, step: Step) {
                     }
                 }
                 4 => {
-                    let leave = world.scheduler.leave(1, Some(vec![id]), &[], QueueId(0));
-                    if nth % 2 == 0 && !world.scheduler.left(1, &[id]).is_empty() {
+                    let batch = world.scheduler.requeue(1, Some(vec![id]), &[], QueueId(0));
+                    if nth % 2 == 0 && !world.scheduler.requeued(1, &[id]).is_empty() {
                         world.known.get_mut(&id).unwrap().deleted = true;
                     }
-                    assert_eq!(leave.messages.len() + leave.busy.len(), 1);
-                    world.scheduler.stay(1, world.now);
+                    assert_eq!(batch.messages.len() + batch.busy.len(), 1);
+                    world.scheduler.cancel_requeue(1, world.now);
                 }
                 5 => drop(world.scheduler.expire(id, world.now)),
                 _ => {
@@ -684,11 +687,11 @@ fn take(world: &mut World, step: Step) {
                     world.scheduler.release(id, world.now);
                 }
             }
-            world.settle();
+            world.run_events();
         }
         Step::TriggerFails(transport) => {
             world.scheduler.trigger_failed(TRANSPORTS[transport as usize], "Connection refused", world.now);
-            world.settle();
+            world.run_events();
         }
         Step::Restart => world.restart(),
     }
@@ -698,11 +701,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_no_recipient_is_lost_and_no_limit_exceeded(
+    fn no_recipient_is_lost_and_no_limit_is_exceeded(
         steps in prop::collection::vec(step(), 1..120),
         active_limit in 1usize..24,
         recipient_limit in 4usize..200,
-        job_limit in 0u32..4,
+        delivery_limit in 0u32..4,
         concurrency in 0u32..4,
         rate in prop::bool::weighted(0.1),
         process_limit in 0u32..6,
@@ -717,7 +720,7 @@ proptest! {
         };
         let transport = TransportSettings {
             window: WindowRules { limit: concurrency, ..WindowRules::default() },
-            recipient_limit: job_limit,
+            recipient_limit: delivery_limit,
             destination_rate_delay_us: if rate { SECOND_US } else { 0 },
             ..TransportSettings::default()
         };
@@ -736,21 +739,21 @@ proptest! {
 }
 
 #[test]
-fn who_asked_for_it_hears_of_success_and_who_was_warned_that_the_delay_is_over() {
+fn success_is_confirmed_on_request_and_after_a_warning() {
     let mut settings = Settings { confirm_delay_cleared: true, ..Settings::default() };
     settings.lifetimes.delay_warning_us = SECOND_US;
     let mut world = World::new(settings, TransportSettings::default());
     world.join("smtp", 10);
     world.join("bounce", 1);
-    let kinds = |world: &World| world.jobs.iter().map(|(_, job)| job.kind).collect::<Vec<_>>();
+    let kinds = |world: &World| world.deliveries.iter().map(|(_, delivery)| delivery.kind).collect::<Vec<_>>();
 
     world.arrive("s@example.org", &["a@x.example", "b@x.example"]);
-    let job = world.jobs[0].1.job;
-    world.scheduler.to_confirm(job, &[1, 9]);
-    world.scheduler.to_confirm(job + 1, &[0]);
+    let delivery = world.deliveries[0].1.job;
+    world.scheduler.to_confirm(delivery, &[1, 9]);
+    world.scheduler.to_confirm(delivery + 1, &[0]);
     world.answer(0, &sent, None);
     assert_eq!(kinds(&world), [JobKind::Confirm]);
-    let confirmed: Vec<_> = world.jobs[0].1.recipients.iter().map(|recipient| recipient.index).collect();
+    let confirmed: Vec<_> = world.deliveries[0].1.recipients.iter().map(|recipient| recipient.index).collect();
     assert_eq!(confirmed, [1]);
     world.answer(0, &sent, None);
     assert!(world.lines.last().unwrap().ends_with(": removed"));
@@ -768,34 +771,34 @@ fn who_asked_for_it_hears_of_success_and_who_was_warned_that_the_delay_is_over()
     assert!(world.lines.last().unwrap().ends_with(": removed"), "a report that cannot be made holds nothing up");
 
     world.arrive("", &["a@z.example"]);
-    world.scheduler.to_confirm(world.jobs[0].1.job, &[0]);
+    world.scheduler.to_confirm(world.deliveries[0].1.job, &[0]);
     world.answer(0, &sent, None);
     assert_eq!(kinds(&world), [], "nobody is told of what came from nobody");
 }
 
 #[test]
-fn what_a_person_expired_is_returned_though_the_queue_manager_died_before() {
+fn an_expired_message_is_returned_after_a_crash() {
     let mut world = world();
     let agents = ["smtp", "bounce"].map(|transport| world.join(transport, 1));
     let deferred = world.arrive("s@example.org", &["a@x.example"]);
     world.answer(0, &|_| Some(status(Outcome::Deferred, "later")), None);
     let held = world.arrive("s@example.org", &["b@y.example"]);
     world.scheduler.hold(held, world.now);
-    agents.into_iter().for_each(|peer| world.leave(peer));
-    world.settle();
+    agents.into_iter().for_each(|agent| world.leave(agent));
+    world.run_events();
     for id in [deferred, held] {
         assert!(world.scheduler.expire(id, world.now));
     }
-    world.settle();
+    world.run_events();
     world.restart();
     assert!([deferred, held].iter().all(|id| world.scheduler.catalogue().get(*id).unwrap().forced_expire()));
     for transport in ["smtp", "bounce"] {
         world.join(transport, 1);
     }
-    assert_eq!(world.jobs.len(), 1, "the held one waits for its release");
-    assert_eq!((world.jobs[0].1.kind, world.jobs[0].1.envelope.id), (JobKind::Bounce, deferred));
+    assert_eq!(world.deliveries.len(), 1, "the held one waits for its release");
+    assert_eq!((world.deliveries[0].1.kind, world.deliveries[0].1.envelope.id), (JobKind::Bounce, deferred));
     world.scheduler.release(held, world.now);
     world.answer(0, &sent, None);
-    world.settle();
-    assert_eq!((world.jobs[0].1.kind, world.jobs[0].1.envelope.id), (JobKind::Bounce, held));
+    world.run_events();
+    assert_eq!((world.deliveries[0].1.kind, world.deliveries[0].1.envelope.id), (JobKind::Bounce, held));
 }

@@ -7,41 +7,41 @@ use crate::clock::Now;
 use crate::mail::status::Status;
 use std::sync::Arc;
 
-/// What a message waits for. Moments are on the wall clock, in microseconds since 1970.
+/// The reason why a message waits. Times are microseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Waits {
-    /// On hold, until a person releases it.
+    /// On hold, until an administrator releases it.
     Held,
     /// For its next attempt.
     Deferred {
-        /// The moment of it.
+        /// Time of the attempt.
         until_us: u64,
         /// Attempts before it.
         attempts: u32,
     },
     /// For room in the active queue (`qmgr_message_active_limit`, `qmgr_message_recipient_limit`).
     NoRoom,
-    /// For its next hop, which has its share of the active queue already.
-    Crowded {
+    /// For its destination, which has used up its share of the active queue.
+    Overflow {
         /// The transport.
         transport: Arc<str>,
         /// The next hop.
         nexthop: Arc<str>,
     },
-    /// For its envelope, or the next part of its recipients, to be read.
+    /// For its envelope, or the next part of its recipients.
     Reading,
-    /// For the resolver to say where its recipients go.
+    /// For the resolver.
     Resolving,
-    /// For the end of the time in which mail for the transport is deferred.
+    /// For the end of the transport's dead time.
     TransportDead {
         /// The transport.
         transport: Arc<str>,
         /// The end.
         until_us: u64,
-        /// What happened.
+        /// The reason.
         reason: Arc<Status>,
     },
-    /// For the end of the time in which mail for the next hop is deferred.
+    /// For the end of the destination's dead time.
     DestinationDead {
         /// The transport.
         transport: Arc<str>,
@@ -49,10 +49,10 @@ pub enum Waits {
         nexthop: Arc<str>,
         /// The end.
         until_us: u64,
-        /// What happened.
+        /// The reason.
         reason: Arc<Status>,
     },
-    /// For the end of a pause (`*_destination_rate_delay`, `*_transport_rate_delay`).
+    /// For the end of a rate delay (`*_destination_rate_delay`, `*_transport_rate_delay`).
     RateDelay {
         /// The transport.
         transport: Arc<str>,
@@ -61,39 +61,39 @@ pub enum Waits {
         /// The end.
         until_us: u64,
     },
-    /// For one of the deliveries to its next hop to end: there are as many as its concurrency allows.
+    /// For one of the deliveries to its destination to end: they use up the concurrency.
     Concurrency {
         /// The transport.
         transport: Arc<str>,
         /// The next hop.
         nexthop: Arc<str>,
-        /// Deliveries at a time, as of now.
+        /// Current concurrency.
         limit: u32,
     },
-    /// For an agent of the transport: there is none.
+    /// For the first agent of the transport.
     NoAgent {
         /// The transport.
         transport: Arc<str>,
     },
-    /// For its turn: the transport's agents are all busy.
-    Turn {
+    /// For an agent: the transport's agents are all busy.
+    AgentsBusy {
         /// The transport.
         transport: Arc<str>,
     },
-    /// For the answer of an agent that has it.
+    /// For the result of an agent.
     WithAgent {
         /// The transport.
         transport: Arc<str>,
         /// The next hop.
         nexthop: Arc<str>,
-        /// When an agent was last given some of its recipients.
+        /// Start of its last delivery.
         since_us: u64,
     },
 }
 
 impl Scheduler {
-    /// What the message in this slot of the catalogue waits for. Of many recipients, what an agent has counts first,
-    /// then the first one that has no outcome yet.
+    /// Return the reason why the message in this slot of the catalogue waits. Recipients with an agent count first,
+    /// then the first recipient without an outcome.
     pub fn waits(&self, slot: u32, now: Now) -> Waits {
         let entry = self.catalogue.entry(slot);
         match entry.place() {
@@ -104,10 +104,10 @@ impl Scheduler {
             }
             Place::Fresh => Waits::NoRoom,
             Place::Loading => Waits::Reading,
-            Place::Crowded(key) => {
+            Place::Overflow(key) => {
                 let destination = &self.destinations[key];
                 let transport = Arc::clone(&self.transports[destination.transport as usize].name);
-                Waits::Crowded { transport, nexthop: Arc::clone(&destination.nexthop) }
+                Waits::Overflow { transport, nexthop: Arc::clone(&destination.nexthop) }
             }
             Place::Active(key) => self.active_waits(&self.active[key], now),
         }
@@ -127,7 +127,7 @@ impl Scheduler {
             None => Arc::from(&*self.settings.bounce_service),
         };
         let nexthop = destination.map_or_else(|| Arc::from(""), |destination| Arc::clone(&destination.nexthop));
-        if message.jobs > 0 {
+        if message.deliveries > 0 {
             return Waits::WithAgent { transport, nexthop, since_us: now.wall_of_mono(message.sent_us) };
         }
         let Some(number) = self.transport_numbers.get(&transport) else {
@@ -157,7 +157,7 @@ impl Scheduler {
             return Waits::RateDelay { transport, nexthop, until_us: now.wall_of_mono(owner.pause_until_us) };
         }
         if owner.agents.iter().any(|agent| agent.capacity > 0) {
-            Waits::Turn { transport }
+            Waits::AgentsBusy { transport }
         } else {
             Waits::NoAgent { transport }
         }

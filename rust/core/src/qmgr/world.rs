@@ -1,11 +1,12 @@
-//! A small world around the scheduler for tests: messages, agents, a resolver, a state log, two clocks. It checks what
-//! must hold at every step, and knows what became of every recipient.
+//! A small world around the scheduler for tests: messages, agents, a resolver, a state log, two clocks.
+//!
+//! It checks the invariants after every step, and knows the outcome of every recipient.
 
 use super::scheduler::{Event, Scheduler};
 use super::settings::{Settings, TransportSettings};
 use super::waits::Waits;
 use crate::clock::{Now, SECOND_US};
-use crate::ipc::frame::{Arrival, Job, JobKind, JobResult};
+use crate::ipc::frame::{self, Arrival, JobKind, JobResult};
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::id::{QueueId, SLOT_BITS};
 use crate::mail::locator::{Locator, SegmentId};
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub(super) const START_US: u64 = 1_795_000_000_000_000;
 
-/// What is known of a message outside the scheduler.
+/// A message as the world outside the scheduler knows it.
 pub(super) struct Known {
     pub envelope: Envelope,
     pub kept: Kept,
@@ -34,15 +35,15 @@ pub(super) struct World {
     pub now: Now,
     pub known: BTreeMap<QueueId, Known>,
     pub agents: HashMap<u32, (String, u32)>,
-    pub jobs: Vec<(u32, Job)>,
+    pub deliveries: Vec<(u32, frame::Job)>,
     pub lines: Vec<String>,
     pub wanted: Vec<String>,
     pub transport: TransportSettings,
-    /// Of the transport called other, if it has parameters of its own.
+    /// Parameters of the transport `other`, if it has its own.
     pub other: Option<TransportSettings>,
     settings: Settings,
     next_id: u64,
-    next_peer: u32,
+    next_agent: u32,
 }
 
 impl World {
@@ -53,26 +54,26 @@ impl World {
             now,
             known: BTreeMap::new(),
             agents: HashMap::new(),
-            jobs: Vec::new(),
+            deliveries: Vec::new(),
             lines: Vec::new(),
             wanted: Vec::new(),
             transport,
             other: None,
             settings,
             next_id: START_US << SLOT_BITS,
-            next_peer: 1,
+            next_agent: 1,
         };
         world.scheduler.configure_transport(None, transport);
         world
     }
 
-    /// The transport called other goes by these parameters.
+    /// Set the parameters of the transport `other`.
     pub fn configure_other(&mut self, other: TransportSettings) {
         self.other = Some(other);
         self.scheduler.configure_transport(Some("other"), other);
     }
 
-    /// All other transports go by these parameters.
+    /// Set the parameters of all other transports.
     pub fn configure_all(&mut self, transport: TransportSettings) {
         self.transport = transport;
         self.scheduler.configure_transport(None, transport);
@@ -101,56 +102,56 @@ impl World {
         };
         self.known.insert(id, known);
         self.scheduler.arrived(Arrival { locator: place(id), envelope }, self.now);
-        self.settle();
+        self.run_events();
         id
     }
 
     pub fn join(&mut self, transport: &str, capacity: u32) -> u32 {
-        let peer = self.next_peer;
-        self.next_peer += 1;
-        self.agents.insert(peer, (transport.into(), capacity));
-        self.scheduler.agent(peer, transport, capacity, self.now);
-        self.settle();
-        peer
+        let agent = self.next_agent;
+        self.next_agent += 1;
+        self.agents.insert(agent, (transport.into(), capacity));
+        self.scheduler.agent(agent, transport, capacity, self.now);
+        self.run_events();
+        agent
     }
 
-    pub fn leave(&mut self, peer: u32) {
-        self.agents.remove(&peer);
-        self.jobs.retain(|(agent, _)| *agent != peer);
-        self.scheduler.lost(peer, self.now);
-        self.settle();
+    pub fn leave(&mut self, agent: u32) {
+        self.agents.remove(&agent);
+        self.deliveries.retain(|(other, _)| *other != agent);
+        self.scheduler.lost(agent, self.now);
+        self.run_events();
     }
 
     pub fn advance(&mut self, seconds: u64) {
         let end_us = self.now.mono_us + seconds * SECOND_US;
-        // Deadlines are kept one by one, as the shell does.
-        let mut turns = 0;
+        // Timers fire one by one, as in the shell.
+        let mut polls = 0;
         while let Some(due_us) = self.scheduler.deadline().filter(|due_us| *due_us <= end_us) {
-            turns += 1;
-            assert!(turns < 100_000, "the scheduler wants to be called again and again");
+            polls += 1;
+            assert!(polls < 100_000, "the scheduler wants to be called again and again");
             let step_us = due_us.saturating_sub(self.now.mono_us);
             self.now = Now { mono_us: self.now.mono_us + step_us, wall_us: self.now.wall_us + step_us };
             self.scheduler.tick(self.now);
-            self.settle();
+            self.run_events();
         }
         let step_us = end_us - self.now.mono_us;
         self.now = Now { mono_us: end_us, wall_us: self.now.wall_us + step_us };
         self.scheduler.tick(self.now);
-        self.settle();
+        self.run_events();
     }
 
-    /// An agent answers its oldest job, or the `nth` modulo their number.
+    /// Take the result of an agent's oldest delivery, or of the `nth` modulo their number.
     pub fn answer(&mut self, nth: usize, outcome: &dyn Fn(u32) -> Option<Status>, site: Option<Status>) -> bool {
-        if self.jobs.is_empty() {
+        if self.deliveries.is_empty() {
             return false;
         }
-        let (_, job) = self.jobs.remove(nth % self.jobs.len());
-        let known = self.known.get_mut(&job.envelope.id).expect("a job is about a message");
+        let (_, delivery) = self.deliveries.remove(nth % self.deliveries.len());
+        let known = self.known.get_mut(&delivery.envelope.id).expect("a delivery is about a message");
         let mut recipients = Vec::new();
-        for recipient in &job.recipients {
+        for recipient in &delivery.recipients {
             if let Some(status) = outcome(recipient.index) {
                 if status.outcome == Outcome::Sent {
-                    match job.kind {
+                    match delivery.kind {
                         JobKind::Deliver => known.sent.insert(recipient.index),
                         JobKind::Bounce => known.reported.insert(recipient.index),
                         JobKind::Warn | JobKind::Confirm => false,
@@ -159,12 +160,12 @@ impl World {
                 recipients.push((recipient.index, status));
             }
         }
-        self.scheduler.result(JobResult { job: job.job, id: job.envelope.id, site, recipients }, self.now);
-        self.settle();
+        self.scheduler.result(JobResult { job: delivery.job, id: delivery.envelope.id, site, recipients }, self.now);
+        self.run_events();
         true
     }
 
-    /// The process dies and begins anew from what was noted.
+    /// Kill the process and start from the facts.
     pub fn restart(&mut self) {
         self.scheduler = Scheduler::new(self.settings.clone(), self.now);
         self.scheduler.configure_transport(None, self.transport);
@@ -172,17 +173,17 @@ impl World {
             self.scheduler.configure_transport(Some("other"), other);
         }
         self.agents.clear();
-        self.jobs.clear();
+        self.deliveries.clear();
         for (id, known) in &self.known {
             if !known.removed {
                 let arrival = Arrival { locator: place(*id), envelope: known.envelope.clone() };
                 self.scheduler.restore(Stored { arrival, state: known.kept.clone() }, self.now);
             }
         }
-        self.settle();
+        self.run_events();
     }
 
-    pub fn settle(&mut self) {
+    pub fn run_events(&mut self) {
         while let Some(event) = self.scheduler.next_event(self.now) {
             match event {
                 Event::Note(fact) => self.note(&fact),
@@ -212,14 +213,14 @@ impl World {
                     }
                 }
                 Event::NeedAgent { transport } => self.wanted.push(transport.to_string()),
-                Event::Deliver { peer, job } => self.deliver(peer, *job),
+                Event::Deliver { agent, request } => self.deliver(agent, *request),
             }
         }
         let limit = self.settings.message_active_limit;
         let counts: HashMap<_, _> = self.scheduler.counts().into();
         assert!(counts["active"] <= limit, "{} active", counts["active"]);
         assert_eq!(counts["messages"], self.known.values().filter(|known| !known.removed).count());
-        assert_eq!(counts["jobs"], self.jobs.len());
+        assert_eq!(counts["jobs"], self.deliveries.len());
         let settings = &self.settings;
         let extra = self.transport.refill.extra_limit.max(self.other.map_or(0, |other| other.refill.extra_limit));
         let most = settings.message_recipient_limit
@@ -259,51 +260,57 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, peer: u32, job: Job) {
-        let (transport, capacity) = self.agents.get(&peer).expect("a job goes to an agent that is there");
-        assert_eq!(*transport, *job.transport);
-        let has = self.jobs.iter().filter(|(agent, _)| *agent == peer).count() as u32;
-        assert!(has < *capacity, "more jobs than an agent takes");
-        let of_transport = |(_, other): &&(u32, Job)| other.transport == job.transport;
-        let busy = self.jobs.iter().filter(of_transport).count() as u32;
+    fn deliver(&mut self, agent: u32, delivery: frame::Job) {
+        let (transport, capacity) = self.agents.get(&agent).expect("a delivery goes to an agent that is there");
+        assert_eq!(*transport, *delivery.transport);
+        let has = self.deliveries.iter().filter(|(other, _)| *other == agent).count() as u32;
+        assert!(has < *capacity, "more deliveries than an agent takes");
+        let of_transport = |(_, other): &&(u32, frame::Job)| other.transport == delivery.transport;
+        let busy = self.deliveries.iter().filter(of_transport).count() as u32;
         let process_limit = self.settings_of(transport).process_limit;
-        assert!(process_limit == 0 || busy < process_limit, "more jobs than maxproc");
-        let is_retry = |job: &Job| self.known[&job.envelope.id].kept.attempts > 0;
-        if is_retry(&job) {
+        assert!(process_limit == 0 || busy < process_limit, "more deliveries than maxproc");
+        let is_retry = |delivery: &frame::Job| self.known[&delivery.envelope.id].kept.attempts > 0;
+        if is_retry(&delivery) {
             let places: u32 = self.agents.values().filter(|(name, _)| name == transport).map(|(_, many)| many).sum();
             let places = if process_limit == 0 { places } else { places.min(process_limit) };
-            let retries = self.jobs.iter().filter(of_transport).filter(|(_, other)| is_retry(other)).count() as u32;
+            let retries =
+                self.deliveries.iter().filter(of_transport).filter(|(_, other)| is_retry(other)).count() as u32;
             assert!(retries < (places - places / 5).max(1), "{retries} retries of {places} places");
         }
-        let known = &self.known[&job.envelope.id];
-        assert!(!known.removed && !known.kept.held, "a job for a message that is gone or held");
-        if job.kind == JobKind::Deliver {
+        let known = &self.known[&delivery.envelope.id];
+        assert!(!known.removed && !known.kept.held, "a delivery for a message that is gone or held");
+        if delivery.kind == JobKind::Deliver {
             let settings = self.settings_of(transport);
             let limit = settings.window_rules().limit;
-            let same = |other: &Job| other.transport == job.transport && other.nexthop == job.nexthop;
-            let busy = self.jobs.iter().filter(|(_, other)| same(other) && other.kind == JobKind::Deliver).count();
-            assert!(limit == 0 || settings.recipient_limit == 1 || (busy as u32) < limit, "more jobs than allowed");
+            let same = |other: &frame::Job| other.transport == delivery.transport && other.nexthop == delivery.nexthop;
+            let busy =
+                self.deliveries.iter().filter(|(_, other)| same(other) && other.kind == JobKind::Deliver).count();
+            assert!(
+                limit == 0 || settings.recipient_limit == 1 || (busy as u32) < limit,
+                "more deliveries than allowed"
+            );
             let recipient_limit = settings.recipient_limit as usize;
-            assert!(recipient_limit == 0 || job.recipients.len() <= recipient_limit, "too many recipients");
+            assert!(recipient_limit == 0 || delivery.recipients.len() <= recipient_limit, "too many recipients");
         }
-        for recipient in &job.recipients {
+        for recipient in &delivery.recipients {
             let index = recipient.index;
             let over = known.kept.done.contains(&index);
-            assert_eq!(over, job.kind == JobKind::Confirm, "a job for a recipient that is done");
+            assert_eq!(over, delivery.kind == JobKind::Confirm, "a delivery for a recipient that is done");
             assert_eq!(recipient.recipient.address, known.envelope.recipients[index as usize].address);
-            for (_, other) in &self.jobs {
-                let twice = other.envelope.id == job.envelope.id && other.recipients.iter().any(|r| r.index == index);
-                assert!(!twice, "a recipient in two jobs");
+            for (_, other) in &self.deliveries {
+                let twice =
+                    other.envelope.id == delivery.envelope.id && other.recipients.iter().any(|r| r.index == index);
+                assert!(!twice, "a recipient in two deliveries");
             }
         }
-        self.jobs.push((peer, job));
+        self.deliveries.push((agent, delivery));
     }
 
     pub fn waits(&self, id: QueueId) -> Waits {
         self.scheduler.waits(self.scheduler.catalogue().slot(id).unwrap(), self.now)
     }
 
-    /// With willing agents and enough time, everything that is not held comes to an end.
+    /// Deliver everything that is not held, with enough agents and time.
     pub fn finish(&mut self) {
         for transport in ["smtp", "other", "bounce"] {
             self.join(transport, 1000);
@@ -315,7 +322,7 @@ impl World {
             if !open(self) {
                 break;
             }
-            // Addresses that have no way are given up in the end.
+            // Addresses without a route expire in the end.
             self.advance(4000);
         }
         assert!(!open(self), "mail is stuck: {:#?}", self.scheduler);

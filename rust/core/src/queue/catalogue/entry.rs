@@ -23,7 +23,7 @@ pub enum Place {
     /// On hold until a person releases it.
     Held,
     /// Waits outside of the active queue for this destination, which has its share of it.
-    Crowded(u32),
+    Overflow(u32),
 }
 
 /// What is kept of a message. Its segment and its reasons are numbers; what few messages have is in `extra`.
@@ -54,7 +54,7 @@ pub(crate) enum Stage {
     Active,
     Deferred,
     Held,
-    Crowded,
+    Overflow,
 }
 
 impl Row {
@@ -65,7 +65,7 @@ impl Row {
             Stage::Active => Place::Active(self.key),
             Stage::Deferred => Place::Deferred,
             Stage::Held => Place::Held,
-            Stage::Crowded => Place::Crowded(self.key),
+            Stage::Overflow => Place::Overflow(self.key),
         }
     }
 
@@ -79,9 +79,9 @@ impl Row {
             }
             Place::Deferred => Stage::Deferred,
             Place::Held => Stage::Held,
-            Place::Crowded(destination) => {
+            Place::Overflow(destination) => {
                 self.key = destination;
-                Stage::Crowded
+                Stage::Overflow
             }
         };
     }

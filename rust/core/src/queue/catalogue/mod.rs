@@ -199,7 +199,7 @@ impl Catalogue {
         match self.entry(slot).place() {
             Place::Fresh => self.fresh.leave(slot),
             Place::Deferred => self.due.remove(slot),
-            Place::Loading | Place::Active(_) | Place::Held | Place::Crowded(_) => {}
+            Place::Loading | Place::Active(_) | Place::Held | Place::Overflow(_) => {}
         }
     }
 
