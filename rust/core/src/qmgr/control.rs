@@ -159,7 +159,7 @@ impl Scheduler {
                 return true;
             }
             Place::Loading => self.leave_loading(slot),
-            Place::Fresh | Place::Deferred | Place::Crowded(_) => {}
+            Place::Fresh | Place::Deferred | Place::Overflow(_) => {}
         }
         self.catalogue.place(slot, Place::Held);
         self.note(Fact::Held { id });
@@ -217,8 +217,8 @@ impl Scheduler {
         self.catalogue.force_expire(slot);
         let entry = self.catalogue.entry(slot);
         match entry.place() {
-            Place::Crowded(_) if entry.is_retry() => self.catalogue.wait_until(slot, now.mono_us),
-            Place::Crowded(_) => self.catalogue.wait_fresh(slot),
+            Place::Overflow(_) if entry.is_retry() => self.catalogue.wait_until(slot, now.mono_us),
+            Place::Overflow(_) => self.catalogue.wait_fresh(slot),
             _ => {}
         }
         self.note(Fact::ForcedExpire { id });

@@ -85,11 +85,11 @@ impl Scheduler {
         };
         self.in_core -= message.in_core();
         self.retries -= usize::from(message.retry);
-        self.catalogue.place(message.slot, Place::Crowded(destination));
+        self.catalogue.place(message.slot, Place::Overflow(destination));
         let crowd = &mut self.destinations[destination].crowd[usize::from(message.retry)];
         if crowd.len() > 2 * self.catalogue.len() + STALE_MAX {
             let catalogue = &self.catalogue;
-            crowd.retain(|slot| catalogue.is_at(*slot, Place::Crowded(destination)));
+            crowd.retain(|slot| catalogue.is_at(*slot, Place::Overflow(destination)));
         }
         if in_front { crowd.push_front(message.slot) } else { crowd.push_back(message.slot) }
     }
@@ -111,7 +111,7 @@ impl Scheduler {
             let (key, room) = self.calling.pop_front()?;
             for lane in 0..2 {
                 while let Some(slot) = self.destinations[key].crowd[lane].front().copied() {
-                    if !self.catalogue.is_at(slot, Place::Crowded(key)) {
+                    if !self.catalogue.is_at(slot, Place::Overflow(key)) {
                         self.destinations[key].crowd[lane].pop_front();
                     } else if lane == 0 || self.has_retry_room() {
                         self.calling.push_front((key, room));

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 /// The queue that Postfix would have a message in.
 pub fn queue_name(place: Place) -> &'static str {
     match place {
-        Place::Fresh | Place::Crowded(_) => "incoming",
+        Place::Fresh | Place::Overflow(_) => "incoming",
         Place::Loading | Place::Active(_) => "active",
         Place::Deferred => "deferred",
         Place::Held => "hold",

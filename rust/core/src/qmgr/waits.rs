@@ -104,7 +104,7 @@ impl Scheduler {
             }
             Place::Fresh => Waits::NoRoom,
             Place::Loading => Waits::Reading,
-            Place::Crowded(key) => {
+            Place::Overflow(key) => {
                 let destination = &self.destinations[key];
                 let transport = Arc::clone(&self.transports[destination.transport as usize].name);
                 Waits::Crowded { transport, nexthop: Arc::clone(&destination.nexthop) }

@@ -219,7 +219,7 @@ type Turn = (u8, SegmentId, u64, u32);
 fn order(snapshot: &Snapshot, wanted: impl Fn(Place) -> bool) -> Vec<Turn> {
     let rank = |place| match place {
         Place::Loading | Place::Active(_) => 0,
-        Place::Fresh | Place::Crowded(_) => 1,
+        Place::Fresh | Place::Overflow(_) => 1,
         Place::Deferred => 2,
         Place::Held => 3,
     };
@@ -341,7 +341,7 @@ impl Printer<'_> {
                 Waits::Deferred { until_us, attempts: entry.attempts() }
             }
             (None, Place::Loading) => Waits::Reading,
-            (None, Place::Crowded(key)) => listing.crowded.get(&key).cloned().unwrap_or(Waits::NoRoom),
+            (None, Place::Overflow(key)) => listing.crowded.get(&key).cloned().unwrap_or(Waits::NoRoom),
             _ => Waits::NoRoom,
         };
         self.rows.begin(&Head {

@@ -202,7 +202,7 @@ impl DiskStore {
             return Vec::new();
         }
         segments.sort();
-        let rests = |place: Place| matches!(place, Place::Fresh | Place::Deferred | Place::Held | Place::Crowded(_));
+        let rests = |place: Place| matches!(place, Place::Fresh | Place::Deferred | Place::Held | Place::Overflow(_));
         let mut resting: Vec<(QueueId, Locator)> = catalogue
             .residents_of(&segments)
             .into_iter()

@@ -58,9 +58,9 @@ impl Loader {
     pub(crate) fn start(disk: &Arc<dyn Disk>, wanted: Vec<Wanted>) -> Result<Self, QueueError> {
         let ids = wanted.iter().map(|wanted| wanted.id).collect();
         let mut results = Vec::with_capacity(THREADS);
-        for turn in 0..THREADS {
+        for thread in 0..THREADS {
             let (sender, receiver) = sync_channel(AHEAD);
-            let (disk, wanted) = (Arc::clone(disk), wanted.iter().skip(turn).step_by(THREADS).cloned().collect());
+            let (disk, wanted) = (Arc::clone(disk), wanted.iter().skip(thread).step_by(THREADS).cloned().collect());
             std::thread::Builder::new().name("recovery".into()).spawn(move || read(&disk, wanted, &sender))?;
             results.push(Mutex::new(receiver));
         }
