@@ -1,6 +1,6 @@
-"""The cores in Rust, as Python sees them: one submodule for each module of `postillion_core` that Python uses.
+"""The Python interface of the Rust cores: a submodule for each module of `postillion_core` that Python uses.
 
-One class or function a line of business; each says what it gives back, in which units, and how it fails. Times called
+Each docstring gives the result, its units, and the exceptions. Times called
 `now` are seconds of the monotonic clock, `wall_now` seconds since 1970.
 """
 

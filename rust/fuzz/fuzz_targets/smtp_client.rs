@@ -1,8 +1,8 @@
-//! The client against a hostile server: no recipient counts as delivered that the server did not take, command by
-//! command; each has one verdict at most; and any split of what the server says in its turn gives the same.
+//! The client against a hostile server: no recipient counts as delivered without the server's acceptance, command by
+//! command; each has at most one verdict; any split of an expected input gives the same.
 //!
-//! Input: flags, transactions and recipients, the seed of the split, then what the server says, turn by turn, each
-//! ended by `|`.
+//! Input: flags, transactions and recipients, the seed of the split, then the server's octets in parts, each ended by
+//! `|`.
 
 #![no_main]
 
@@ -17,15 +17,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 const MYHOSTNAME: &str = "mx.example.org";
-const TURN_ENDS: u8 = b'|';
+const PART_END: u8 = b'|';
 const BODY: [&[u8]; 2] = [b"Subject: x\r\n\r\n", b"..a line without an end"];
-/// The longest text of a status: a reply's text and the words around it.
+/// Maximum octets of a status text: a reply's text and the words around it.
 const STATUS_MAX_OCTETS: usize = 8192;
 
-/// What the client said, one for each reply that it asks for.
+/// A command of the client; the server owes one reply to each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
-    /// The connection itself: the greeting answers it.
+    /// The connection itself: the greeting is its reply.
     Connect,
     Hello,
     Reset,
@@ -41,16 +41,16 @@ struct Talk {
     lmtp: bool,
     envelope: Envelope,
     recipients: Vec<Recipient>,
-    /// Numbers of recipients of the transactions to come.
+    /// Numbers of recipients of the next transactions.
     transactions: Vec<usize>,
     said: Vec<Said>,
-    /// Where in `said` the transaction under way begins.
+    /// The start of the current transaction in `said`.
     begun: usize,
-    /// Of the recipients in the transaction, in the order of their commands.
+    /// The recipients of the transaction, in the order of their commands.
     asked: Vec<usize>,
     verdicts: HashMap<usize, Outcome>,
     reader: ResponseReader,
-    /// What has come of a reply that is not whole.
+    /// The octets of an incomplete reply.
     tail: Vec<u8>,
     replies: Vec<u16>,
     trace: Vec<Event>,
@@ -117,7 +117,7 @@ impl Talk {
         talk
     }
 
-    /// What is to be written now: commands, each on a line of its own.
+    /// Note the output: commands, each on a line of its own.
     fn listen(&mut self) {
         let output = self.client.take_output().unwrap_or_default();
         let text = std::str::from_utf8(&output).expect("commands are UTF-8");
@@ -170,8 +170,8 @@ impl Talk {
         self.said[self.begun..].iter().position(|one| *one == said).map(|at| self.begun + at)
     }
 
-    /// Did the server take the recipient, command by command? Reply n answers command n; after LMTP's dot there is one
-    /// for each that was accepted (RFC 2033 §4.2).
+    /// Whether the server accepted the recipient, command by command. Reply n belongs to command n; LMTP has one reply
+    /// after the dot for each accepted recipient (RFC 2033 §4.2).
     fn is_taken(&self, position: usize) -> bool {
         let was_accepted = |position: &usize| self.class_of(self.place_of(Said::Rcpt(*position))) == 2;
         let rank = self.asked.iter().filter(|other| **other < position && was_accepted(other)).count();
@@ -193,7 +193,7 @@ impl Talk {
                     for (piece, last) in BODY.into_iter().zip([false, true]) {
                         self.client.body(piece.to_vec(), last, 0.0);
                     }
-                    // Nothing, when the server ended the transaction before the message was asked for.
+                    // No reply, when the server ended the transaction before the message.
                     if let Some(output) = self.client.take_output() {
                         let message = [BODY[0], BODY[1], b"\r\n.\r\n"].concat();
                         let behind = output.strip_prefix(&message[..]).expect("the message, whole");
@@ -251,10 +251,10 @@ impl Talk {
     }
 }
 
-/// Does the whole of a turn answer what was asked? The rest was said out of turn.
-fn is_in_turn(talk: &Talk, turn: &[u8]) -> bool {
+/// Whether all octets of a part are replies to commands that were sent.
+fn is_expected(talk: &Talk, part: &[u8]) -> bool {
     let (mut reader, mut open) = (ResponseReader::default(), talk.said.len().saturating_sub(talk.replies.len()));
-    let bytes = [&talk.tail, turn].concat();
+    let bytes = [&talk.tail, part].concat();
     let mut rest = &bytes[..];
     while open > 0 && !rest.is_empty() {
         let Ok((used, reply)) = reader.feed(rest) else { return true };
@@ -267,14 +267,14 @@ fn is_in_turn(talk: &Talk, turn: &[u8]) -> bool {
 fuzz_target!(|input: &[u8]| {
     let mut choices = Choices::new(input);
     let (flags, mails, seed) = (choices.byte(), choices.byte(), choices.byte());
-    let turns: Vec<&[u8]> = choices.rest().split(|octet| *octet == TURN_ENDS).collect();
+    let parts: Vec<&[u8]> = choices.rest().split(|octet| *octet == PART_END).collect();
     let (mut first, mut ordered): (Option<Vec<Event>>, bool) = (None, true);
     for which in 0..splits(b"", 0).len() {
         let mut talk = Talk::new(flags, mails);
-        for turn in &turns {
-            // What comes out of turn ends the session at once or a little later, as the split will have it.
-            ordered &= is_in_turn(&talk, turn);
-            let Some(pieces) = splits(turn, seed).into_iter().nth(which) else { break };
+        for part in &parts {
+            // Unexpected octets end the session at once or later, depending on the split.
+            ordered &= is_expected(&talk, part);
+            let Some(pieces) = splits(part, seed).into_iter().nth(which) else { break };
             pieces.iter().for_each(|piece| talk.hear(piece));
             talk.act();
         }

@@ -1,18 +1,18 @@
 //! Addresses in header fields (RFC 5322 §3.4).
 //!
-//! The reader is linear and never recurses: comments nest by a counter. It gives spans, so that a header in which one
-//! address is completed keeps every other octet as it was written.
+//! The reader is linear and never recurses: a counter tracks nested comments. It returns spans, so that completing one
+//! address in a header changes no other octet.
 
 use std::ops::Range;
 
 /// An address in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// Where it stands: without display name, angle brackets and the comments around it.
+    /// Its octets in the header: without display name, angle brackets and surrounding comments.
     pub span: Range<usize>,
-    /// False when it is a word beside another one: a comma is missing, or a name has no address.
+    /// False for a word beside another one: a comma is missing, or a name has no address.
     pub certain: bool,
-    /// The address without comments, blanks and source route: `local@domain`, quoted as it was, or a bare local part.
+    /// The address without comments, blanks and source route: `local@domain`, quoted as received, or a bare local part.
     pub text: Box<str>,
 }
 
@@ -30,7 +30,8 @@ struct Token {
     span: Range<usize>,
 }
 
-/// The addresses of a list, in order, from at most `tokens_max` tokens. Octets that are no UTF-8 make an address none.
+/// Return the addresses of a list, in order, from at most `tokens_max` tokens. Addresses that are not UTF-8 are left
+/// out.
 pub fn addresses(value: &[u8], tokens_max: usize) -> Vec<Address> {
     let tokens = tokens(value, tokens_max);
     let mut found = Vec::new();
@@ -42,7 +43,7 @@ pub fn addresses(value: &[u8], tokens_max: usize) -> Vec<Address> {
                 list_item(value, &item, &mut found);
                 item.clear();
             }
-            // A group's name ends here; inside angle brackets a source route does.
+            // A group's name ends here; inside angle brackets, a source route ends here.
             Kind::Special(b':') if !angle => item.clear(),
             kind => {
                 angle = match kind {
@@ -125,7 +126,7 @@ fn tokens(value: &[u8], tokens_max: usize) -> Vec<Token> {
 fn atom_end(value: &[u8], start: usize) -> usize {
     let mut at = start;
     while at < value.len() && !b" \t\r\n(\"[<>,;:@.".contains(&value[at]) {
-        // A quoted pair outside quotes is obsolete, but its octet is no special one.
+        // A quoted pair outside quotes is obsolete, but its octet has no special meaning.
         at += if value[at] == b'\\' { 2 } else { 1 };
     }
     at.min(value.len())
@@ -160,7 +161,7 @@ fn comment_end(value: &[u8], start: usize) -> usize {
     value.len()
 }
 
-/// Where the local part ends: the last `@` that is not quoted.
+/// Return the end of the local part: the last `@` outside quotes.
 pub fn at_sign(address: &str) -> Option<usize> {
     let octets = address.as_bytes();
     let (mut at, mut found) = (0, None);
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read() {
+    fn address_lists_are_read() {
         for (value, expected) in [
             ("", vec![]),
             (" a@example.org", vec!["a@example.org"]),
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_takes_linear_time() {
+    fn a_hostile_list_takes_linear_time() {
         let bomb = "(".repeat(1_000_000);
         assert_eq!(texts(&bomb).len(), 0);
         assert_eq!(texts(&"a,".repeat(100_000)).len(), 5_120);

@@ -7,7 +7,7 @@ use std::path::Path;
 /// The reason why a queue operation failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueueError {
-    /// The file system is full, a quota or a file size limit is reached, or `queue_minfree` does not hold.
+    /// The file system is full, a quota or a file size limit is reached, or `queue_minfree` is not met.
     NoSpace,
     /// A system call failed: the operation, and the error.
     Io(io::ErrorKind, Box<str>),

@@ -176,7 +176,7 @@ impl Incoming for Draft {
     fn commit(self: Box<Self>, envelope: &Envelope, ticket: u64) {
         let mut open = lock(&self.shared.open);
         let refusal = if envelope.id != self.id {
-            Some(QueueError::Io(io::ErrorKind::InvalidInput, "the envelope names another message".into()))
+            Some(QueueError::Io(io::ErrorKind::InvalidInput, "the envelope has the ID of another message".into()))
         } else {
             open.closed.then(|| io::Error::other("the journal is closed").into())
         };

@@ -147,7 +147,7 @@ impl Work<'_> {
             let kept = name.starts_with(NEW_PREFIX) || own == Some(CORRUPT);
             if !metadata.is_file() || kept {
                 if own.is_some() && !kept && !metadata.is_dir() {
-                    self.lines.push(format!("{}: is no regular file: left alone", path.display()));
+                    self.lines.push(format!("{}: not a regular file: left alone", path.display()));
                 }
                 continue;
             }
@@ -162,7 +162,7 @@ impl Work<'_> {
             }
         }
         if unknown > LINES_MAX {
-            self.lines.push(format!("{}: {unknown} files that are none of this queue", directory.display()));
+            self.lines.push(format!("{}: {unknown} files that do not belong to the queue", directory.display()));
         }
         Ok(())
     }
@@ -209,22 +209,22 @@ impl Work<'_> {
         let file = File::open(self.queue_directory.join(path));
         let read = file.and_then(|file| file.read_at(&mut head, 0)).unwrap_or(0);
         if let SegmentBytes::Newer(_) = SegmentHeader::decode(&head) {
-            "of a later release"
+            "a file of a newer release"
         } else if read >= 2 && head[..2] == POSTFIX {
-            "a message of Postfix's queue; in maildrop/ it would be queued anew"
+            "a message of Postfix's queue; pickup would queue it again from maildrop/"
         } else {
-            "no file of this queue"
+            "not a file of this queue"
         }
     }
 
-    /// Remove slot files that hold no number; the next holder makes them anew.
+    /// Remove slot files that hold no number; the next holder creates a new one.
     fn slots_of(&mut self, name: &str) -> Result<(), QueueError> {
         for (path, metadata) in self.entries(Path::new(name))? {
             let is_slot = name == INCOMING && file_name(&path).starts_with("slot.");
             if is_slot && metadata.is_file() && ![0, SLOT_OCTETS].contains(&metadata.len()) {
                 let full = self.queue_directory.join(&path);
                 if File::open(&full).is_ok_and(|file| !is_live(&file)) && fs::remove_file(&full).is_ok() {
-                    self.lines.push(format!("{}: removed: no slot of a writer", path.display()));
+                    self.lines.push(format!("{}: removed: not a valid slot file", path.display()));
                 }
             }
         }
@@ -324,11 +324,11 @@ mod tests {
             format!("hold/second: renamed to incoming/{}", name(2)),
             "incoming/0: removed an empty directory".into(),
             format!("incoming/backup of a segment: renamed to incoming/{}", name(0)),
-            "incoming/link: is no regular file: left alone".into(),
-            "incoming/notes.txt: no file of this queue: left alone".into(),
+            "incoming/link: not a regular file: left alone".into(),
+            "incoming/notes.txt: not a file of this queue: left alone".into(),
             format!("deferred/A/first: renamed to deferred/{}", name(1)),
             "deferred/A: removed an empty directory".into(),
-            "incoming/slot.0007: removed: no slot of a writer".into(),
+            "incoming/slot.0007: removed: not a valid slot file".into(),
             "incoming: owner and mode set".into(),
         ];
         assert_eq!(lines[..expected.len()], expected);

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_decode_whole_and_no_prefix_does() {
+    fn an_entry_is_read_back_and_no_prefix_decodes() {
         let mut entries: Vec<_> = examples().into_iter().map(Entry::Fact).collect();
         entries.push(Entry::SegmentEnd { segment: SegmentId(3), end: 99 });
         for entry in entries {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_told_again_by_the_smallest_list_of_facts() {
+    fn the_smallest_list_of_facts_adds_up_to_the_same_state() {
         let mut kept = Kept::default();
         for fact in examples() {
             kept.apply(fact.clone());

@@ -72,7 +72,9 @@ impl Drop for Ending<'_> {
         let mut queue = lock(&self.0.queue);
         queue.large_writers -= 1;
         if queue.large_writers == 0 {
-            queue.refuse_large(&QueueError::from(io::Error::other("the journal's writers of large mail have ended")));
+            queue.refuse_large(&QueueError::from(io::Error::other(
+                "the journal's threads for large messages have ended",
+            )));
         }
         drop(queue);
         self.0.signal();

@@ -133,9 +133,9 @@ impl Journal {
         let mut encoded = Vec::with_capacity(512);
         envelope.encode(&mut encoded);
         let body = if envelope.id != id {
-            Err(QueueError::Io(io::ErrorKind::InvalidInput, "the envelope names another message".into()))
+            Err(QueueError::Io(io::ErrorKind::InvalidInput, "the envelope has the ID of another message".into()))
         } else if encoded.len() > ENVELOPE_MAX_OCTETS {
-            let text = format!("an envelope of {} octets, at most {ENVELOPE_MAX_OCTETS} fit", encoded.len());
+            let text = format!("the envelope has {} octets, the limit is {ENVELOPE_MAX_OCTETS}", encoded.len());
             Err(QueueError::Io(io::ErrorKind::InvalidInput, text.into()))
         } else {
             draft.finish(&encoded)

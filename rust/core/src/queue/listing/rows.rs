@@ -13,7 +13,7 @@
 //! -- 1 Kbytes in 1 Request.
 //! ```
 //!
-//! Behind the ID stands `*` for an active message, `!` for one on hold, and `#` for one that is to be returned.
+//! `*` after the ID marks an active message, `!` one on hold, and `#` one that will be returned.
 
 use crate::log::civil;
 use crate::mail::status::{Outcome, Status};

@@ -91,7 +91,7 @@ impl ContentReader {
         self.read += octets as u64;
         if self.left_octets() == 0 && self.crc != self.header.content_crc {
             let place = place(&self.segment.path, &self.at);
-            return Err(QueueError::Corrupt(format!("{place}: the content's checksum does not hold").into()));
+            return Err(QueueError::Corrupt(format!("{place}: the content's checksum does not match").into()));
         }
         Ok(piece)
     }
@@ -110,7 +110,7 @@ pub(crate) fn read_envelope_bytes(file: &File, path: &Path, at: &Locator) -> Res
     file.read_exact_at(&mut bytes, offset).map_err(|error| QueueError::io("read", path, &error))?;
     if crc32c::crc32c(&bytes) != header.envelope_crc {
         let place = place(path, at);
-        return Err(QueueError::Corrupt(format!("{place}: the envelope's checksum does not hold").into()));
+        return Err(QueueError::Corrupt(format!("{place}: the envelope's checksum does not match").into()));
     }
     Ok(bytes)
 }
@@ -130,7 +130,7 @@ fn check(header: &RecordHeader, file: Option<&File>, path: &Path, at: &Locator) 
     let end = at.offset.checked_add(at.record_octets);
     let reaches = |file: &File| end.is_some_and(|end| file.metadata().is_ok_and(|metadata| end <= metadata.len()));
     if header.record_octets() != Some(at.record_octets) || !file.is_none_or(reaches) {
-        return Err(QueueError::Corrupt(format!("{}: another record stands here", place(path, at)).into()));
+        return Err(QueueError::Corrupt(format!("{}: another record is here", place(path, at)).into()));
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ impl EnvelopeReader {
             }
         };
         if header.record_octets() != Some(at.record_octets) {
-            return Err(QueueError::Corrupt(format!("{}: another record stands here", place()).into()));
+            return Err(QueueError::Corrupt(format!("{}: another record is here", place()).into()));
         }
         let octets = header.envelope_octets as usize;
         let wanted = octets + RECORD_HEADER_OCTETS;
@@ -71,7 +71,7 @@ impl EnvelopeReader {
             }
         }
         if crc32c::crc32c(&self.buffer[..octets]) != header.envelope_crc {
-            return Err(QueueError::Corrupt(format!("{}: the envelope's checksum does not hold", place()).into()));
+            return Err(QueueError::Corrupt(format!("{}: the envelope's checksum does not match", place()).into()));
         }
         if filled == wanted
             && let Ok(bytes) = self.buffer[octets..wanted].try_into()

@@ -30,7 +30,7 @@ impl OpenSegment {
     pub fn open(queue_directory: &Path, path: &str, segment: SegmentId) -> Result<Self, QueueError> {
         let named = path.split_once('/').filter(|(directory, _)| [INCOMING, DEFERRED].contains(directory));
         if named.and_then(|(_, name)| SegmentId::parse(name)) != Some(segment) {
-            return Err(QueueError::Corrupt(format!("{path:?} is no segment of {segment:?}").into()));
+            return Err(QueueError::Corrupt(format!("{path:?} is not the path of {segment:?}").into()));
         }
         let path = queue_directory.join(path);
         let file = File::open(&path).map_err(|error| QueueError::io("open", &path, &error))?;

@@ -148,11 +148,11 @@ impl SegmentReader {
             next += piece;
         }
         if crc != header.content_crc {
-            return bad("the content's checksum does not hold");
+            return bad("the content's checksum does not match");
         }
         let bytes = self.bytes(envelope, header.envelope_octets as usize)?;
         if crc32c::crc32c(bytes) != header.envelope_crc {
-            return bad("the envelope's checksum does not hold");
+            return bad("the envelope's checksum does not match");
         }
         let mut take = Take::new(bytes);
         match Envelope::decode(&mut take).and_then(|envelope| take.end().map(|()| envelope)) {

@@ -209,9 +209,8 @@ impl DiskStore {
         };
         if self.segments.get(&id).is_some_and(|segment| segment.directory != directory) {
             let path = scanned.reader.path.display();
-            return self.notice(format!(
-                "{path}: a segment of this name is in {DEFERRED}/ as well: postsuper -s names it anew"
-            ));
+            return self
+                .notice(format!("{path}: a segment of this name is in {DEFERRED}/ as well: postsuper -s renames it"));
         }
         let segment = self.segments.entry(id).or_insert_with(|| Segment { end, ..Segment::new(directory) });
         let known_end = segment.known_end;

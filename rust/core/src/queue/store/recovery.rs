@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(ids(&stored), [completions[0].id, completions[2].id]);
         let notice = spool.take_notices().pop().unwrap();
         let name = format!("corrupt/{}-{}", at.segment.file_name(), at.offset);
-        assert!(notice.contains(&name) && notice.contains("the content's checksum does not hold"), "{notice}");
+        assert!(notice.contains(&name) && notice.contains("the content's checksum does not match"), "{notice}");
         let mut bytes = vec![0; at.record_octets as usize];
         file.read_exact_at(&mut bytes, at.offset).unwrap();
         assert_eq!(fs::read(directory.path().join(&name)).unwrap(), bytes);

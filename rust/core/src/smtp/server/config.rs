@@ -10,7 +10,7 @@ pub enum BareNewline {
     /// CRLF.CRLF ends a message; LF alone ends a line and becomes CRLF.
     #[default]
     Normalize,
-    /// The same, and the log says so.
+    /// The same, with a log line.
     Note,
     /// A command or message with LF alone is refused.
     Reject,

@@ -1,4 +1,4 @@
-//! A peer's octets that nobody has taken yet: by line, by count, or as a whole message.
+//! A peer's octets, until the owner takes them: by line, by count, or as a whole message.
 //!
 //! Bytes in, pieces out. The owner decides what to read next, so nothing is parsed ahead: octets behind a line or a
 //! message stay octets. A line has a limit, a message has its `Bounds`. The owner limits the waiting octets: it stops

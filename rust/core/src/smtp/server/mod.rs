@@ -330,7 +330,7 @@ impl Server {
         }
     }
 
-    /// Answer the open question. To `Data`, 354 lets content come.
+    /// Answer the open question. After `Data`, a 354 allows content.
     pub fn reply(&mut self, reply: &Reply, now: f64) {
         self.now = now;
         let Mode::Waiting(pending) = std::mem::replace(&mut self.mode, Mode::Command) else {

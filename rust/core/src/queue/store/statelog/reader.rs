@@ -180,7 +180,7 @@ impl<'a> LogReader<'a> {
         }
         if let Some(from) = bad.or((base + (at as u64) < self.end).then_some(base + at as u64)) {
             let octets = self.end - from;
-            loaded.notices.push(format!("{}: {octets} octets at the end are not whole, ignored", self.path.display()));
+            loaded.notices.push(format!("{}: {octets} octets at the end are incomplete, ignored", self.path.display()));
         }
         Ok(())
     }
