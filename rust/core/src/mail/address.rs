@@ -227,7 +227,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_list_is_read_and_each_address_stands_where_it_says(value in "[a-c@.,;:<>()\"\\\\\\[\\] \r\n]{0,40}") {
+        fn every_address_of_any_list_is_at_its_span(value in "[a-c@.,;:<>()\"\\\\\\[\\] \r\n]{0,40}") {
             for address in addresses(value.as_bytes(), 1000) {
                 prop_assert!(value.get(address.span).is_some());
                 prop_assert!(!address.text.is_empty());

@@ -138,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_split_is_broken_as_the_model_does(
+        fn any_split_gives_the_lines_of_the_model(
             pieces in prop::collection::vec(
                 prop_oneof![Just("\r\n".to_string()), Just("\r\n..".into()), "[a-z .]{0,30}"], 0..30,
             ),

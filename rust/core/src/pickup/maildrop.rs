@@ -618,7 +618,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_content_comes_back(
+        fn any_content_is_read_back(
             content in prop::collection::vec(prop::sample::select(&b".\r\nFrom >\0\xff"[..]), 0..60),
             step in 1usize..9,
         ) {

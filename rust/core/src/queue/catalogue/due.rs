@@ -100,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_first_is_always_the_first(
+        fn the_earliest_slot_is_always_first(
             steps in proptest::collection::vec((0u32..40, proptest::option::of(0u64..30)), 1..200),
         ) {
             let (mut due, mut model) = (Due::default(), BTreeMap::new());

@@ -70,7 +70,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_is_that_of_joining(steps in proptest::collection::vec((0u32..12, any::<bool>()), 1..200)) {
+        fn slots_leave_in_the_order_of_joining(steps in proptest::collection::vec((0u32..12, any::<bool>()), 1..200)) {
             let (mut line, mut model) = (Line::default(), Vec::new());
             for (slot, join) in steps {
                 model.retain(|other| *other != slot);

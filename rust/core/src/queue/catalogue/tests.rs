@@ -129,7 +129,7 @@ struct Model {
 
 proptest! {
     #[test]
-    fn random_histories_leave_what_a_table_would(
+    fn random_histories_match_a_plain_table(
         steps in proptest::collection::vec((0u64..30, 0u8..7, 0u32..130, 0u8..4), 1..150),
     ) {
         let mut catalogue = Catalogue::default();

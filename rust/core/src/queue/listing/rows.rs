@@ -19,7 +19,7 @@ use crate::log::civil;
 use crate::mail::status::{Outcome, Status};
 use std::fmt::Write as _;
 
-/// How the null sender is shown.
+/// The name of the null sender in a listing.
 pub const NULL_SENDER: &str = "MAILER-DAEMON";
 /// The output for an empty queue.
 pub const EMPTY: &str = "Mail queue is empty\n";

@@ -66,11 +66,11 @@ fn skip_recipient(take: &mut Take<'_>) -> Result<(), CodecError> {
 struct Window<'a> {
     file: &'a File,
     path: &'a Path,
-    /// Of the envelope in the file.
+    /// Offset of the envelope in the file.
     start: u64,
-    /// Of the envelope.
+    /// Octets of the envelope.
     octets: u64,
-    /// The next octet of the envelope.
+    /// Position of the next octet in the envelope.
     at: u64,
     /// The octets from `at` on, behind `used` octets that were taken.
     bytes: Vec<u8>,

@@ -149,7 +149,7 @@ mod tests {
         }
 
         #[test]
-        fn content_with_standard_line_ends_comes_back(lines in prop::collection::vec("[.a-c]{0,4}", 0..8)) {
+        fn content_with_standard_line_ends_is_read_back(lines in prop::collection::vec("[.a-c]{0,4}", 0..8)) {
             let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
             let (wire, _, _) = read(text.replace('\n', "\r\n").as_bytes(), 3);
             prop_assert_eq!(unstuff(&wire), text.into_bytes());

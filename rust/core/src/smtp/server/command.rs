@@ -504,7 +504,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_arguments_make_it_panic(text in "(FROM:|TO:)?[<>@\\\\\" a-cé;=+0-9\\.A-Z]{0,60}") {
+        fn no_arguments_cause_a_panic(text in "(FROM:|TO:)?[<>@\\\\\" a-cé;=+0-9\\.A-Z]{0,60}") {
             let _ = Verb::split(&text);
             let _ = MailArguments::parse(&text, &dialect());
             let _ = RcptArguments::parse(&text, &dialect(), true);

@@ -301,7 +301,7 @@ mod tests {
         }
 
         #[test]
-        fn verbatim_content_is_what_came_before_the_first_crlf_dot_crlf(wire in octets(), step in 1usize..8) {
+        fn verbatim_content_ends_at_the_first_crlf_dot_crlf(wire in octets(), step in 1usize..8) {
             let framed = [b"\r\n", &wire[..]].concat();
             let (content, ended, rest, _) = read(Ending::Verbatim, &wire, step);
             let first = framed.windows(5).position(|w| w == b"\r\n.\r\n");
@@ -313,7 +313,7 @@ mod tests {
         }
 
         #[test]
-        fn an_end_is_where_crlf_dot_crlf_is(wire in octets()) {
+        fn the_end_is_at_the_first_crlf_dot_crlf(wire in octets()) {
             let framed = [b"\r\n", &wire[..]].concat();
             // Without the bare newlines, the first CRLF.CRLF is the end and nothing before it is.
             if !framed.windows(2).any(|w| w[1] == b'\n' && w[0] != b'\r') {

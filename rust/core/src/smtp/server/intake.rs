@@ -213,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_come_back_as_they_were(
+        fn lines_are_returned_unchanged(
             wire in prop::collection::vec(prop::sample::select(&b"\r\nab"[..]), 0..60),
             step in 1usize..9,
         ) {

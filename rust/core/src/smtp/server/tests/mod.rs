@@ -542,7 +542,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(input in prop::collection::vec(any::<u8>(), 0..300), step in 1usize..300) {
+    fn no_bytes_cause_a_panic(input in prop::collection::vec(any::<u8>(), 0..300), step in 1usize..300) {
         Talk::play(config(), &input, step);
     }
 }
