@@ -11,6 +11,7 @@ from postillion.delivery.smtp.agent import STAGES
 from postillion.master.programs import BUILT_IN, PROGRAMS
 
 PACKAGE = Path(postillion.__file__).parent
+ROOT = Path(__file__).parent.parent
 NOT_PROGRAMS = {PACKAGE / "config" / "effect.py", *(PACKAGE / "config" / "table").glob("*.py")}
 NAMED_ONLY = {"canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "virtual_maps", "domain_to_ascii"}
 """smtpd searches these maps for existing users, but nothing rewrites addresses with them. The last one is a language
@@ -74,3 +75,9 @@ def test_every_column_has_a_valid_value() -> None:
 
 def test_unknown_names_are_not_reported_as_without_effect() -> None:
     assert not effect.has_no_effect("no_such_parameter")
+
+
+def test_known_issues_has_a_row_for_every_unsafe_parameter() -> None:
+    rows = [line for line in (ROOT / "docs" / "known-issues.md").read_text().splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([a-z0-9_]+)[ `]", row.split("|")[1])}
+    assert {rule.name for rule in effect.rules()} - named == set()

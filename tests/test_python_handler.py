@@ -611,7 +611,6 @@ async def test_disconnect_of_client_cancels_the_auth_exchange(tmp_path: Path) ->
     [
         ([], Passwords, ""),
         (["smtpd_sasl_auth_enable = yes"], Recorder, "smtpd_sasl_auth_enable = yes has no effect"),
-        (["smtpd_sasl_auth_enable = yes", "smtpd_tls_auth_only = yes"], Passwords, "AUTH is not offered"),
     ],
 )
 async def test_auth_is_not_offered_when_it_cannot_work(
@@ -621,6 +620,12 @@ async def test_auth_is_not_offered_when_it_cannot_work(
     assert "AUTH" not in await smtp.send(EHLO)
     assert await send_all(smtp, plain(b"secret")) == ["503 5.5.1 Error: authentication not enabled"]
     assert any(warning in line for line in smtp.close())
+
+
+@pytest.mark.parametrize("option", ["smtpd_tls_auth_only = yes", "smtpd_sasl_security_options = noplaintext"])
+async def test_auth_that_needs_tls_is_refused(tmp_path: Path, option: str) -> None:
+    with pytest.raises(ConfigError, match=f"main.cf, line \\d+: {option} is not supported yet"):
+        HandlerSession(tmp_path, Passwords(), ["smtpd_sasl_auth_enable = yes", option])
 
 
 def test_real_clients_authenticate(tmp_path: Path) -> None:

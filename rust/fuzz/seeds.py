@@ -25,7 +25,7 @@ CLEANUP_SETTINGS = (b"\2\0\0\0", b"\0\4\0\3", b"\1\1\x0f\5", b"\x82\2\1\7", b"\x
 
 
 def _client_words() -> Iterator[bytes]:
-    """Return the client's octets in each transcript."""
+    """Return the client's part of each transcript."""
     for path in sorted((ROOT / "tests" / "dialogues").glob("*.smtp")):
         said = b""
         for line in path.read_text().splitlines():
@@ -75,7 +75,7 @@ def _intake() -> Iterator[bytes]:
         yield settings + b"DATA\r\n" + message + b".\r\nNOOP\r\n"
 
 
-CLIENT_GREETINGS = (
+CLIENT_HELLOS = (
     ("220 mx ESMTP", "250-mx|250-PIPELINING|250-8BITMIME|250-DSN|250-SIZE 5000|250 SMTPUTF8"),
     ("220 mx ESMTP", "250-mx|250-SIZE 10|250 X"),
     ("220 mx", "500 what", "250 mx"),
@@ -96,11 +96,11 @@ CLIENT_REPLIES = (
 
 
 def _client() -> Iterator[bytes]:
-    def octets(text: str) -> bytes:
+    def part(text: str) -> bytes:
         return text.replace("|", "\r\n").encode() + b"\r\n"
 
-    for hello, replies in itertools.product(CLIENT_GREETINGS, CLIENT_REPLIES):
-        parts = b"|".join([octets(text) for text in hello] + [octets(text) for text in replies.split(";")])
+    for hello, replies in itertools.product(CLIENT_HELLOS, CLIENT_REPLIES):
+        parts = b"|".join([part(text) for text in hello] + [part(text) for text in replies.split(";")])
         for head in (b"\0\0\3", b"\x81\x09\4", b"\x38\x40\5"):
             yield head + parts
 

@@ -42,4 +42,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # A start waits for this process, and everything is written: skip the interpreter's shutdown.
+    os._exit(main())

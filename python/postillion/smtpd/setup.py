@@ -42,11 +42,7 @@ class Parts(NamedTuple):
 def prepare(daemon: Daemon) -> Parts:
     """Return the parts of the server, with tables and restriction lists opened. Raises `ConfigError`."""
     config, log = daemon.config, daemon.log
-    if config.flag("smtpd_sasl_auth_enable") and config.flag("smtpd_tls_auth_only"):
-        problem = (
-            "smtpd_tls_auth_only = yes is not supported yet, and with smtpd_sasl_auth_enable no client could log in"
-        )
-        raise config.error("smtpd_tls_auth_only", problem, "remove one of them, or keep Postfix for this service")
+    _refuse_auth_that_needs_tls(config)
     if config.text("smtpd_python_handler").strip():
         # As root: mail_owner may not be able to read the Python installation. Most sites need no aiosmtpd.
         importlib.import_module("postillion.handler.handler")
@@ -148,6 +144,7 @@ def auth_mechanisms(config: Config, log: Log, handler: Handler | None) -> list[s
 
     Raises `ConfigError` when passwords must not be sent in the clear: there is no TLS yet.
     """
+    _refuse_auth_that_needs_tls(config)
     if not config.flag("smtpd_sasl_auth_enable"):
         return []
     if handler is None or not handler.mechanisms.names:
@@ -161,6 +158,14 @@ def auth_mechanisms(config: Config, log: Log, handler: Handler | None) -> list[s
         problem = "smtpd_sasl_security_options = noplaintext is not supported yet, and passwords would go in the clear"
         raise config.error("smtpd_sasl_security_options", problem, "remove it, or offer other mechanisms")
     return offered
+
+
+def _refuse_auth_that_needs_tls(config: Config) -> None:
+    if config.flag("smtpd_sasl_auth_enable") and config.flag("smtpd_tls_auth_only"):
+        problem = (
+            "smtpd_tls_auth_only = yes is not supported yet, and with smtpd_sasl_auth_enable no client could log in"
+        )
+        raise config.error("smtpd_tls_auth_only", problem, "remove one of them, or keep Postfix for this service")
 
 
 def minfree_octets(config: Config) -> int:

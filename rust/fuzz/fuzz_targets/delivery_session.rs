@@ -19,10 +19,9 @@ use postillion_core::mail::envelope::{BodyType, Envelope, Recipient};
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::locator::Locator;
 use postillion_core::mail::status::{Outcome, Status};
-use postillion_core::smtp::client::response::ResponseReader;
 use postillion_core::smtp::client::{ClientSettings, Peer, Protocol, Timeouts};
 use postillion_fuzz::queue::Queue;
-use postillion_fuzz::{Choices, bit, splits};
+use postillion_fuzz::{Choices, Replies, bit, splits};
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -47,11 +46,13 @@ fn messages() -> &'static Messages {
     static MESSAGES: OnceLock<Messages> = OnceLock::new();
     MESSAGES.get_or_init(|| {
         let large: Vec<u8> = b"a line of thirty octets in all\r\n".iter().copied().cycle().take(LARGE_OCTETS).collect();
-        let queue = Queue::write("delivery-session", &[SMALL, SMALL, &large, &large]);
+        let contents: [&[u8]; 4] = [SMALL, SMALL, &large, &large];
+        let queue = Queue::write("delivery-session", &contents);
         let mut octets = queue.octets.clone();
-        for ((_, record), is_damaged) in queue.records.iter().zip(IS_DAMAGED) {
-            // Within the content: the record ends with its envelope.
-            octets[record.start + (record.len() / 2)] ^= u8::from(is_damaged);
+        for (((_, record), content), is_damaged) in queue.records.iter().zip(contents).zip(IS_DAMAGED) {
+            let mut windows = octets[record.clone()].windows(content.len());
+            let at = record.start + windows.position(|window| window == content).expect("the content");
+            octets[at + content.len() - 1] ^= u8::from(is_damaged);
         }
         std::fs::write(&queue.segment, octets).expect("the segment");
         let name = queue.segment.file_name().and_then(|name| name.to_str()).expect("a name");
@@ -102,10 +103,7 @@ struct Talk {
     /// The last octets of the output, which do not end a line.
     line: Vec<u8>,
     output: Vec<u8>,
-    reader: ResponseReader,
-    /// The octets of an incomplete reply.
-    tail: Vec<u8>,
-    replies: Vec<u16>,
+    replies: Replies,
     ends: Vec<Next>,
     smtputf8: bool,
 }
@@ -148,9 +146,7 @@ impl Talk {
             said: vec![Said::Connect],
             line: vec![],
             output: vec![],
-            reader: ResponseReader::default(),
-            tail: vec![],
-            replies: vec![],
+            replies: Replies::default(),
             ends: vec![],
             smtputf8: bit(flags, 7),
         }
@@ -251,7 +247,7 @@ impl Talk {
         for (position, status) in statuses.iter().enumerate() {
             let sent = status.as_ref().is_some_and(|status| status.outcome == Outcome::Sent);
             let taken = self.is_taken(number, position);
-            assert!(taken || !sent, "{number}.{position} was not taken: {:?} {:?}", self.said, self.replies);
+            assert!(taken || !sent, "{number}.{position} was not taken: {:?} {:?}", self.said, self.replies.codes());
             assert!(sent || !(taken && done), "{number}.{position} was taken");
             assert!(!(sent && self.jobs[number].is_damaged), "a damaged message was sent");
             assert!(!done || !self.last || status.is_some(), "{number}.{position} has no status");
@@ -267,7 +263,7 @@ impl Talk {
     /// Whether the server accepted the recipient, command by command. Reply n belongs to command n.
     fn is_taken(&self, number: usize, position: usize) -> bool {
         let Some(rcpt) = self.said.iter().position(|said| *said == Said::Rcpt(number, position)) else { return false };
-        let class = |at: usize| self.replies.get(at).map_or(0, |code| code / 100);
+        let class = |at| self.replies.class(at);
         let mail = self.said[..rcpt].iter().rposition(|said| *said == Said::Mail).expect("MAIL comes before RCPT");
         let Some(data) = self.said[rcpt..].iter().position(|said| *said == Said::Data) else { return false };
         let data = rcpt + data;
@@ -308,34 +304,9 @@ impl Talk {
         if self.over {
             return;
         }
-        let mut rest = octets;
-        while let Ok((used, reply)) = self.reader.feed(rest) {
-            self.tail.extend_from_slice(&rest[..used]);
-            if let Some(reply) = reply {
-                self.replies.push(reply.code);
-                self.tail.clear();
-            }
-            rest = &rest[used..];
-            if rest.is_empty() {
-                break;
-            }
-        }
+        self.replies.read(octets);
         let next = self.session.receive(octets, 0.0, 0);
         self.act(next);
-    }
-
-    /// Whether the octets are replies to commands that were sent. Other octets end the session at once or later,
-    /// depending on the split.
-    fn answers_commands(&self, octets: &[u8]) -> bool {
-        let (mut reader, mut open) = (ResponseReader::default(), self.said.len().saturating_sub(self.replies.len()));
-        let octets = [&self.tail, octets].concat();
-        let mut rest = &octets[..];
-        while open > 0 && !rest.is_empty() {
-            let Ok((used, reply)) = reader.feed(rest) else { return true };
-            rest = &rest[used..];
-            open -= usize::from(reply.is_some());
-        }
-        rest.is_empty()
     }
 }
 
@@ -356,7 +327,7 @@ fuzz_target!(|input: &[u8]| {
             match step {
                 [act, choice @ ..] if *act < STEPS => talk.step(*act, choice.first().copied().unwrap_or_default()),
                 octets => {
-                    ordered &= talk.answers_commands(octets);
+                    ordered &= talk.replies.answer_commands(octets, talk.said.len());
                     let Some(pieces) = splits(octets, seed).into_iter().nth(which) else { break };
                     pieces.iter().for_each(|piece| talk.hear(piece));
                 }

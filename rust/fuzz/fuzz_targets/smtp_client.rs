@@ -1,5 +1,5 @@
-//! The client against a hostile server: no recipient counts as delivered without the server's acceptance, command by
-//! command; each has at most one verdict; any split of an expected input gives the same.
+//! The client against a hostile server: no recipient counts as delivered that the server did not take, command by
+//! command; each has at most one verdict; and any split of the replies gives the same.
 //!
 //! Input: flags, transactions and recipients, the seed of the split, then the server's octets in parts, each ended by
 //! `|`.
@@ -10,19 +10,18 @@ use libfuzzer_sys::fuzz_target;
 use postillion_core::mail::envelope::{BodyType, Envelope, Notify, Recipient};
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::status::Outcome;
-use postillion_core::smtp::client::response::ResponseReader;
 use postillion_core::smtp::client::{Client, ClientSettings, Event, Peer, Protocol, Timeouts};
-use postillion_fuzz::{Choices, bit, splits};
+use postillion_fuzz::{Choices, Replies, bit, splits};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 const MYHOSTNAME: &str = "mx.example.org";
-const PART_END: u8 = b'|';
+const PART_ENDS: u8 = b'|';
 const BODY: [&[u8]; 2] = [b"Subject: x\r\n\r\n", b"..a line without an end"];
 /// Maximum octets of a status text: a reply's text and the words around it.
 const STATUS_MAX_OCTETS: usize = 8192;
 
-/// A command of the client; the server owes one reply to each.
+/// A command of the client, one for each reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
     /// The connection itself: the greeting is its reply.
@@ -49,10 +48,7 @@ struct Talk {
     /// The recipients of the transaction, in the order of their commands.
     asked: Vec<usize>,
     verdicts: HashMap<usize, Outcome>,
-    reader: ResponseReader,
-    /// The octets of an incomplete reply.
-    tail: Vec<u8>,
-    replies: Vec<u16>,
+    replies: Replies,
     trace: Vec<Event>,
     over: bool,
 }
@@ -105,9 +101,7 @@ impl Talk {
             begun: 0,
             asked: vec![],
             verdicts: HashMap::new(),
-            reader: ResponseReader::default(),
-            tail: vec![],
-            replies: vec![],
+            replies: Replies::default(),
             trace: vec![],
             over: false,
         };
@@ -117,7 +111,7 @@ impl Talk {
         talk
     }
 
-    /// Note the output: commands, each on a line of its own.
+    /// Note the output: commands, each on its own line.
     fn listen(&mut self) {
         let output = self.client.take_output().unwrap_or_default();
         let text = std::str::from_utf8(&output).expect("commands are UTF-8");
@@ -147,23 +141,12 @@ impl Talk {
     }
 
     fn hear(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while let Ok((used, reply)) = self.reader.feed(rest) {
-            self.tail.extend_from_slice(&rest[..used]);
-            if let Some(reply) = reply {
-                self.replies.push(reply.code);
-                self.tail.clear();
-            }
-            rest = &rest[used..];
-            if rest.is_empty() {
-                break;
-            }
-        }
+        self.replies.read(bytes);
         self.client.receive(bytes, 0.0);
     }
 
     fn class_of(&self, at: Option<usize>) -> u16 {
-        at.and_then(|at| self.replies.get(at)).map_or(0, |code| code / 100)
+        at.map_or(0, |at| self.replies.class(at))
     }
 
     fn place_of(&self, said: Said) -> Option<usize> {
@@ -209,7 +192,7 @@ impl Talk {
                             self.is_taken(position),
                             "{position} was not taken: {:?} {:?}",
                             self.said,
-                            self.replies
+                            self.replies.codes()
                         );
                     }
                 }
@@ -251,29 +234,15 @@ impl Talk {
     }
 }
 
-/// Whether all octets of a part are replies to commands that were sent.
-fn is_expected(talk: &Talk, part: &[u8]) -> bool {
-    let (mut reader, mut open) = (ResponseReader::default(), talk.said.len().saturating_sub(talk.replies.len()));
-    let bytes = [&talk.tail, part].concat();
-    let mut rest = &bytes[..];
-    while open > 0 && !rest.is_empty() {
-        let Ok((used, reply)) = reader.feed(rest) else { return true };
-        rest = &rest[used..];
-        open -= usize::from(reply.is_some());
-    }
-    rest.is_empty()
-}
-
 fuzz_target!(|input: &[u8]| {
     let mut choices = Choices::new(input);
     let (flags, mails, seed) = (choices.byte(), choices.byte(), choices.byte());
-    let parts: Vec<&[u8]> = choices.rest().split(|octet| *octet == PART_END).collect();
+    let parts: Vec<&[u8]> = choices.rest().split(|octet| *octet == PART_ENDS).collect();
     let (mut first, mut ordered): (Option<Vec<Event>>, bool) = (None, true);
     for which in 0..splits(b"", 0).len() {
         let mut talk = Talk::new(flags, mails);
         for part in &parts {
-            // Unexpected octets end the session at once or later, depending on the split.
-            ordered &= is_expected(&talk, part);
+            ordered &= talk.replies.answer_commands(part, talk.said.len());
             let Some(pieces) = splits(part, seed).into_iter().nth(which) else { break };
             pieces.iter().for_each(|piece| talk.hear(piece));
             talk.act();

@@ -7,6 +7,7 @@
 
 pub mod queue;
 
+use postillion_core::smtp::client::response::ResponseReader;
 use std::path::PathBuf;
 
 /// Maximum size of an input that is fed byte by byte.
@@ -69,6 +70,58 @@ fn pieces(stream: &[u8], seed: u8) -> Vec<&[u8]> {
         rest = after;
     }
     pieces
+}
+
+/// The replies of a server, read a second time beside the client that is tested.
+#[derive(Default)]
+pub struct Replies {
+    reader: ResponseReader,
+    /// The octets of an incomplete reply.
+    tail: Vec<u8>,
+    /// The codes of the complete ones.
+    codes: Vec<u16>,
+}
+
+impl Replies {
+    /// Read the server's next octets.
+    pub fn read(&mut self, octets: &[u8]) {
+        let mut rest = octets;
+        while let Ok((used, reply)) = self.reader.feed(rest) {
+            self.tail.extend_from_slice(&rest[..used]);
+            if let Some(reply) = reply {
+                self.codes.push(reply.code);
+                self.tail.clear();
+            }
+            rest = &rest[used..];
+            if rest.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// Return the first digit of a reply's code; 0 without a reply.
+    pub fn class(&self, at: usize) -> u16 {
+        self.codes.get(at).map_or(0, |code| code / 100)
+    }
+
+    /// The codes.
+    pub fn codes(&self) -> &[u16] {
+        &self.codes
+    }
+
+    /// Whether all of the octets are replies to the `sent` commands. Other octets end the session at once or later,
+    /// depending on the split.
+    pub fn answer_commands(&self, octets: &[u8], sent: usize) -> bool {
+        let (mut reader, mut open) = (ResponseReader::default(), sent.saturating_sub(self.codes.len()));
+        let octets = [&self.tail, octets].concat();
+        let mut rest = &octets[..];
+        while open > 0 && !rest.is_empty() {
+            let Ok((used, reply)) = reader.feed(rest) else { return true };
+            rest = &rest[used..];
+            open -= usize::from(reply.is_some());
+        }
+        rest.is_empty()
+    }
 }
 
 /// Check that `wire` is a message that DATA can carry; panic otherwise. All lines end with CRLF, and none is a single

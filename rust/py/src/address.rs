@@ -83,5 +83,5 @@ pub fn canonical(address: &str) -> Option<String> {
 /// Return a local part, quoted where it needs quotes.
 #[pyfunction]
 pub fn quote(local: &str) -> String {
-    local_part::quote(local)
+    local_part::quote(local).into_owned()
 }

@@ -38,21 +38,33 @@ impl DomainKind {
             return valid.then_some(Self::Literal);
         }
         let labels = domain.strip_suffix('.').unwrap_or(domain);
-        if !labels.split('.').all(is_label) {
+        let (mut previous, mut label_octets, mut numeric) = (b'.', 0, true);
+        for b in labels.bytes() {
+            match b {
+                // No label is empty, and none starts or ends with a hyphen.
+                b'.' if matches!(previous, b'.' | b'-') => return None,
+                b'-' if previous == b'.' => return None,
+                b'.' => label_octets = 0,
+                b'0'..=b'9' => label_octets += 1,
+                b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | 0x80.. => {
+                    numeric = false;
+                    label_octets += 1;
+                }
+                _ => return None,
+            }
+            if label_octets > LABEL_MAX_OCTETS {
+                return None;
+            }
+            previous = b;
+        }
+        if matches!(previous, b'.' | b'-') {
             return None;
         }
-        if labels.bytes().any(|b| !b.is_ascii_digit() && b != b'.') {
+        if !numeric {
             return Some(Self::Name);
         }
         Some(if labels.parse::<Ipv4Addr>().is_ok() { Self::Ipv4 } else { Self::Numeric })
     }
-}
-
-fn is_label(label: &str) -> bool {
-    (1..=LABEL_MAX_OCTETS).contains(&label.len())
-        && !label.starts_with('-')
-        && !label.ends_with('-')
-        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b >= 0x80)
 }
 
 #[cfg(test)]

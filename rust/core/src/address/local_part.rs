@@ -3,6 +3,8 @@
 //! `Extensions::split` is the one rule of where an extension starts: smtpd's recipient checks, the queue manager's
 //! table look-ups and local(8) all use it.
 
+use std::borrow::Cow;
+
 /// Split `local@domain` at the last `@` outside quotes. Returns the quoted local part, and the domain as written;
 /// `None` for a bare local part.
 pub fn split(address: &str) -> (&str, Option<&str>) {
@@ -27,9 +29,9 @@ pub fn unquote(local: &str) -> String {
 }
 
 /// Return a local part in its one written form: quoted only if its value needs quotes.
-pub fn quote(value: &str) -> String {
+pub fn quote(value: &str) -> Cow<'_, str> {
     if is_dot_string(value) {
-        return value.to_owned();
+        return Cow::Borrowed(value);
     }
     let mut text = String::with_capacity(value.len() + 2);
     text.push('"');
@@ -40,18 +42,24 @@ pub fn quote(value: &str) -> String {
         text.push(c);
     }
     text.push('"');
-    text
+    Cow::Owned(text)
 }
 
 /// RFC 5321 §4.1.2 Dot-string, with the octets of RFC 6531.
 fn is_dot_string(value: &str) -> bool {
-    let is_atom = |atom: &str| !atom.is_empty() && atom.bytes().all(|b| !b.is_ascii_whitespace() && !is_special(b));
-    value.split('.').all(is_atom)
+    let mut previous = b'.';
+    for b in value.bytes() {
+        if b.is_ascii_whitespace() || is_special(b) || (b == b'.' && previous == b'.') {
+            return false;
+        }
+        previous = b;
+    }
+    previous != b'.'
 }
 
 /// RFC 5322 §3.2.3 specials without the dot.
 pub fn is_special(b: u8) -> bool {
-    b"()<>[]:;@\\,\"".contains(&b)
+    matches!(b, b'(' | b')' | b'<' | b'>' | b'[' | b']' | b':' | b';' | b'@' | b'\\' | b',' | b'"')
 }
 
 /// Local parts that every site must have are never split.

@@ -7,6 +7,7 @@
 
 use super::domain::DomainKind;
 use super::local_part::{is_special, quote};
+use std::borrow::Cow;
 use std::fmt;
 
 /// A reverse path or a forward path, without angle brackets.
@@ -14,6 +15,8 @@ use std::fmt;
 pub struct Path {
     text: Box<str>,
     local_octets: usize,
+    /// The kind of the domain; `None` for a bare local part.
+    domain_kind: Option<DomainKind>,
 }
 
 /// A text is no path.
@@ -66,16 +69,19 @@ impl Path {
         if local.is_empty() {
             return Err(PathError);
         }
-        let mut text = quote(&local);
-        let local_octets = text.len();
-        if let Some(domain) = domain.strip_prefix('@') {
-            check_domain(domain)?;
-            text.push('@');
-            text.push_str(domain);
-        } else if !domain.is_empty() {
-            return Err(PathError);
-        }
-        Ok(Self { text: text.into(), local_octets })
+        let domain_kind = match domain.strip_prefix('@') {
+            Some(domain) => Some(DomainKind::of(domain).ok_or(PathError)?),
+            None if domain.is_empty() => None,
+            None => return Err(PathError),
+        };
+        let quoted = quote(&local);
+        let local_octets = quoted.len();
+        let text = match (&local, &quoted) {
+            // The mailbox has its one form already.
+            (Cow::Borrowed(_), Cow::Borrowed(_)) => mailbox.into(),
+            _ => [&*quoted, domain].concat().into(),
+        };
+        Ok(Self { text, local_octets, domain_kind })
     }
 
     /// Is it `<>`, the sender of reports that nobody must answer?
@@ -96,6 +102,11 @@ impl Path {
     /// The domain or address literal, as written; `None` for a bare local part.
     pub fn domain(&self) -> Option<&str> {
         self.text.get(self.local_octets + 1..)
+    }
+
+    /// The kind of the domain; `None` for a bare local part.
+    pub fn domain_kind(&self) -> Option<DomainKind> {
+        self.domain_kind
     }
 
     /// Is every octet ASCII? If not, the message needs SMTPUTF8 (RFC 6531).
@@ -128,18 +139,18 @@ fn without_route(inner: &str) -> Result<&str, PathError> {
     }
     let (route, mailbox) = inner.split_once(':').ok_or(PathError)?;
     for hop in route.split(',') {
-        check_domain(hop.trim_matches(' ').strip_prefix('@').ok_or(PathError)?)?;
+        DomainKind::of(hop.trim_matches(' ').strip_prefix('@').ok_or(PathError)?).ok_or(PathError)?;
     }
     Ok(mailbox)
 }
 
 /// The value of a quoted string whose opening quote is gone, and what follows its closing quote.
-fn quoted_local(behind: &str) -> Result<(String, &str), PathError> {
+fn quoted_local(behind: &str) -> Result<(Cow<'_, str>, &str), PathError> {
     let mut value = String::new();
     let mut chars = behind.char_indices();
     while let Some((at, c)) = chars.next() {
         match c {
-            '"' => return Ok((value, &behind[at + 1..])),
+            '"' => return Ok((value.into(), &behind[at + 1..])),
             '\\' => value.push(chars.next().ok_or(PathError)?.1),
             c => value.push(c),
         }
@@ -148,23 +159,23 @@ fn quoted_local(behind: &str) -> Result<(String, &str), PathError> {
 }
 
 /// The value of a local part without quotes, and what follows it: nothing, or `@` and the domain.
-fn bare_local(mailbox: &str) -> Result<(String, &str), PathError> {
+fn bare_local(mailbox: &str) -> Result<(Cow<'_, str>, &str), PathError> {
+    let end = mailbox.bytes().position(|b| b == b' ' || is_special(b)).unwrap_or(mailbox.len());
+    if end == mailbox.len() || mailbox.as_bytes()[end] == b'@' {
+        return Ok((Cow::Borrowed(&mailbox[..end]), &mailbox[end..]));
+    }
     let mut value = String::with_capacity(mailbox.len());
     let mut chars = mailbox.char_indices();
     while let Some((at, c)) = chars.next() {
         match c {
-            '@' => return Ok((value, &mailbox[at..])),
+            '@' => return Ok((value.into(), &mailbox[at..])),
             '\\' => value.push(chars.next().ok_or(PathError)?.1),
             ' ' => return Err(PathError),
             c if c.is_ascii() && is_special(c as u8) => return Err(PathError),
             c => value.push(c),
         }
     }
-    Ok((value, ""))
-}
-
-fn check_domain(domain: &str) -> Result<(), PathError> {
-    DomainKind::of(domain).map(|_| ()).ok_or(PathError)
+    Ok((value.into(), ""))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use super::domain::DomainKind;
 use super::local_part::split;
+use super::path::Path;
 
 /// The site's rules. The default is Postfix's: neither is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,14 +21,29 @@ impl Syntax {
     /// May mail have this address, `local@domain` or a bare local part? The null address is no matter of syntax: no.
     pub fn allows(&self, address: &str) -> bool {
         let (local, domain) = split(address);
-        if local.is_empty() || (!self.min_user && local.strip_prefix('"').unwrap_or(local).starts_with('-')) {
-            return false;
+        let kind = domain.map(DomainKind::of);
+        !local.is_empty()
+            && self.allows_local(local)
+            && kind.is_none_or(|kind| kind.is_some_and(|k| self.allows_domain(k)))
+    }
+
+    /// The same for a path that was parsed.
+    pub fn allows_path(&self, path: &Path) -> bool {
+        !path.is_null()
+            && self.allows_local(path.local())
+            && path.domain_kind().is_none_or(|kind| self.allows_domain(kind))
+    }
+
+    fn allows_local(&self, local: &str) -> bool {
+        self.min_user || !local.strip_prefix('"').unwrap_or(local).starts_with('-')
+    }
+
+    fn allows_domain(&self, kind: DomainKind) -> bool {
+        match kind {
+            DomainKind::Name | DomainKind::Literal => true,
+            DomainKind::Ipv4 => self.numeric_domain,
+            DomainKind::Numeric => false,
         }
-        domain.is_none_or(|domain| match DomainKind::of(domain) {
-            Some(DomainKind::Name | DomainKind::Literal) => true,
-            Some(DomainKind::Ipv4) => self.numeric_domain,
-            Some(DomainKind::Numeric) | None => false,
-        })
     }
 }
 
@@ -63,6 +79,10 @@ mod tests {
         ] {
             assert_eq!(Syntax::default().allows(address), strictly, "{address:?}");
             assert_eq!(lax.allows(address), laxly, "{address:?}");
+            if let Ok(path) = Path::of(address) {
+                assert_eq!(Syntax::default().allows_path(&path), strictly, "{address:?}");
+                assert_eq!(lax.allows_path(&path), laxly, "{address:?}");
+            }
         }
     }
 }

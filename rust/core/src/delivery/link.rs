@@ -59,3 +59,44 @@ impl fmt::Display for LinkError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::job::JobSettings;
+    use crate::delivery::job::tests::job;
+    use crate::log::{Destination, Log};
+
+    fn link() -> Link {
+        let log = Arc::new(Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory));
+        let settings = JobSettings { resolution_digits: 6, long_queue_ids: false, soft_bounce: false };
+        Link::new(Agent::new(log, "/nowhere".into(), settings))
+    }
+
+    #[test]
+    fn jobs_arrive_in_any_split_and_a_new_connection_drops_a_partial_one() {
+        let mut octets = Vec::new();
+        [1, 2].iter().for_each(|count| Frame::Deliver(Box::new(job(&vec![0; *count]))).encode(&mut octets));
+        for step in 1..=octets.len() {
+            let mut link = link();
+            let jobs: Vec<_> = octets.chunks(step).flat_map(|piece| link.receive(piece, 1).unwrap()).collect();
+            let recipients: Vec<_> = jobs.iter().map(|work| work.lock().left()).collect();
+            assert_eq!(recipients, [1, 2], "{step}");
+        }
+        let mut link = link();
+        assert_eq!(link.receive(&octets[..20], 1).unwrap().len(), 0);
+        let mut hello = Vec::new();
+        link.register("smtp", 7, 20, &mut hello);
+        assert!(!hello.is_empty());
+        assert_eq!(link.receive(&octets, 1).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_frame_that_is_no_job_ends_the_connection() {
+        let mut octets = Vec::new();
+        Frame::Agent { transport: "smtp".into(), pid: 1, capacity: 2 }.encode(&mut octets);
+        let error = link().receive(&octets, 1).unwrap_err();
+        assert_eq!((&error, &*error.to_string()), (&LinkError::NoJob, "the queue manager sent a frame that is no job"));
+        assert!(matches!(link().receive(&[0xff; 64], 1), Err(LinkError::Frame(_))));
+    }
+}

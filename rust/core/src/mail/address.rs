@@ -3,6 +3,7 @@
 //! The reader is linear and never recurses: a counter tracks nested comments. It returns spans, so that completing one
 //! address in a header changes no other octet.
 
+use memchr::{memchr2, memrchr};
 use std::ops::Range;
 
 /// An address in a list.
@@ -164,6 +165,9 @@ fn comment_end(value: &[u8], start: usize) -> usize {
 /// Return the end of the local part: the last `@` outside quotes.
 pub fn at_sign(address: &str) -> Option<usize> {
     let octets = address.as_bytes();
+    if memchr2(b'"', b'\\', octets).is_none() {
+        return memrchr(b'@', octets);
+    }
     let (mut at, mut found) = (0, None);
     while at < octets.len() {
         match octets[at] {

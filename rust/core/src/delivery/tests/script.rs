@@ -223,6 +223,18 @@ fn cases() -> Vec<Case> {
             statuses: &[&[SENT], &["-"]],
         },
         Case {
+            name: "the server closes with its verdict on the predecessor",
+            jobs: &[1, 1],
+            others: false,
+            script: "<greeting>|<ehlo>|FOLLOW|<answers>|421 4.3.2 bye\r\n",
+            said: "EHLO me\r\n|<commands>A: 1\r\n\r\nx\r\n.\r\n<commands>QUIT\r\n|",
+            ends: &[Next::Closed],
+            statuses: &[
+                &["deferred 4.3.2 host mx[192.0.2.1] said: 421 4.3.2 bye (in reply to end of DATA command)"],
+                &["-"],
+            ],
+        },
+        Case {
             name: "a job is withdrawn before its commands are sent",
             jobs: &[1, 1],
             others: false,

@@ -143,7 +143,7 @@ impl Dialect {
     /// Return the path at the start of `text`, not null unless `null`, and what follows it; `None` for a bad address.
     fn path<'a>(&self, text: &'a str, null: bool) -> Option<(Path, &'a str)> {
         let (path, rest) = Path::parse(text, self.strict_envelopes).ok()?;
-        let allowed = if path.is_null() { null } else { self.syntax.allows(path.address()) };
+        let allowed = if path.is_null() { null } else { self.syntax.allows_path(&path) };
         allowed.then_some((path, rest))
     }
 }
