@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Build the fuzz targets and run each for its share of a given time, from seeds that are made now.
+"""Build the fuzz targets and run each for its share of a given time, from freshly made seeds.
 
     rust/fuzz/run.py [--seconds 120] [TARGET ...]
 
 Needs cargo and a C++ compiler, no nightly toolchain and no cargo-fuzz: the flags below are what `cargo fuzz -s none`
-gives rustc, and all of them are stable. What a run finds new is kept in var/fuzz/corpus/ and begins the next one. An
+gives rustc, and all of them are stable. New inputs of a run stay in var/fuzz/corpus/ for the next one. An
 input that fails is left in var/fuzz/failures/ and its path is printed; `run.py --replay FILE TARGET` runs it alone.
 """
 
@@ -43,7 +43,7 @@ TOLD_MAX_LINES = 80
 
 @dataclass
 class Run:
-    """What came of a target's run."""
+    """The result of a target's run."""
 
     target: str
     inputs: int
@@ -72,7 +72,7 @@ def build() -> Path:
 
 
 def fuzz(programs: Path, target: str, share_s: int) -> Run:
-    """Run one target for so many seconds."""
+    """Run one target for `share_s` seconds."""
     corpus, failures = KEPT / "corpus" / target, KEPT / "failures" / target
     made = KEPT / "seeds" / target
     for directory in (corpus, failures, made):
@@ -91,7 +91,7 @@ def fuzz(programs: Path, target: str, share_s: int) -> Run:
         str(made),
         *([str(HERE / "seeds" / target)] if (HERE / "seeds" / target).is_dir() else []),
     ]
-    # Queues are on a disk in memory: the targets are about what is in the files.
+    # Queues are on a disk in memory: the targets test the contents of the files.
     memory = MEMORY if os.access(MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory) as directory:
         environment = {"TMPDIR": directory, "RUST_BACKTRACE": "0"}
@@ -107,7 +107,7 @@ def tell(run: Run) -> None:
     """Print a run in a line, or everything about one that failed."""
     print(f"{run.target:12}  {run.inputs:>10,} inputs  {run.covered:>6,} edges", flush=True)
     if run.failed:
-        # Not the fuzzer's own progress.
+        # Without the fuzzer's own progress.
         told = [line for line in run.output.splitlines() if not line.startswith(("#", "\t", "INFO:", "WARNING:", "0x"))]
         print("\n".join(told[-TOLD_MAX_LINES:]))
         for path in re.findall(r"Test unit written to (\S+)", run.output):
@@ -115,7 +115,7 @@ def tell(run: Run) -> None:
 
 
 def main() -> None:
-    """Run and tell; end with an error if an input failed."""
+    """Run the targets and print the results; exit with an error if an input failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", metavar="TARGET")
     parser.add_argument("--seconds", type=int, default=120, help="of the clock, for all targets together")

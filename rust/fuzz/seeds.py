@@ -1,7 +1,7 @@
-"""The inputs that each fuzz target begins with.
+"""The first inputs of each fuzz target.
 
 They come from the transcripts in tests/dialogues/, the corpus of messages in tests/support/corpus.py, and encoders of
-our own for what is binary. Inputs that once failed are files under rust/fuzz/seeds/TARGET/ and are run, too.
+our own for binary input. Inputs that once failed are files under rust/fuzz/seeds/TARGET/ and are run, too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLEANUP_SETTINGS = (b"\2\0\0\0", b"\0\4\0\3", b"\1\1\x0f\5", b"\x82\2\1\7", b"\x
 
 
 def _client_words() -> Iterator[bytes]:
-    """The client's part of each transcript."""
+    """Return the client's part of each transcript."""
     for path in sorted((ROOT / "tests" / "dialogues").glob("*.smtp")):
         said = b""
         for line in path.read_text().splitlines():
@@ -37,7 +37,7 @@ def _client_words() -> Iterator[bytes]:
 
 
 def _messages() -> Iterator[bytes]:
-    """Every message of the corpus that is not large, in wire form without its end."""
+    """Return each small message of the corpus, in wire form without its end."""
     for message in corpus.MESSAGES.values():
         if len(message.sent) <= SEED_MAX_OCTETS:
             yield message.wire.removesuffix(b".\r\n")
@@ -81,7 +81,7 @@ CLIENT_HELLOS = (
     ("220 mx", "500 what", "250 mx"),
     ("220-a|220 b ESMTP", "250-mx|250 PIPELINING"),
 )
-"""Greeting and hello; lines of a reply are parted by `|` here alone."""
+"""Greeting and hello; only here, `|` separates the lines of a reply."""
 CLIENT_REPLIES = (
     "250 2.1.0 ok;250 2.1.5 ok;354 go;250 2.0.0 taken;250 ok;250 ok;354 go;250 ok",
     "250 ok|250 ok|550 5.1.1 no|354 go;250 ok",
@@ -180,12 +180,12 @@ COMMANDS = (
 
 
 def _flagged(flags: tuple[bytes, ...], texts: tuple[str, ...]) -> Iterator[bytes]:
-    """Every text behind each of the flags."""
+    """Return every text behind each of the flags."""
     return (flag + text.encode() for flag, text in itertools.product(flags, texts))
 
 
 def _record(kind: bytes, data: bytes) -> bytes:
-    """A record of Postfix's queue files: type, length in groups of seven bits, data."""
+    """Return a record of Postfix's queue files: type, length in groups of seven bits, data."""
     length, octets = len(data), b""
     while length > 0x7F:
         octets += bytes([length & 0x7F | 0x80])
@@ -265,7 +265,7 @@ def _frame() -> Iterator[bytes]:
 
 
 def _damage() -> Iterator[bytes]:
-    """Damages to a file, one to five at a time: see `damaged` in src/queue.rs."""
+    """Return damages to a file, one to five at a time: see `damaged` in src/queue.rs."""
     dice = random.Random(4)
     yield b"\0"
     for count in range(1, 6):

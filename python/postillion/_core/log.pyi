@@ -8,7 +8,7 @@ __all__ = ["Log"]
 class Log:
     """A program's log: lines are formatted here and written in batches by a thread.
 
-    `destination`: a path to append to (`/dev/stdout` for standard output, whatever it is), `syslog:` and a socket's
+    `destination`: a path to append to (`/dev/stdout` for standard output of any kind), `syslog:` and a socket's
     path, or `memory:`. `facility`: syslog's number, 2 for mail. Raises `OSError` when it cannot be opened.
     """
 
@@ -31,13 +31,13 @@ class Log:
         """Add a line about an event."""
 
     def warning(self, text: str) -> None:
-        """Add a line about something to look at."""
+        """Add a line about a problem to check."""
 
     def set_utc_offset(self, utc_offset_s: int) -> None:
-        """Local time is so many seconds ahead of UTC from now on."""
+        """Set how far local time is ahead of UTC."""
 
     def flush(self) -> None:
-        """Wait until every line so far is written."""
+        """Wait until all lines so far are written."""
 
     def take_lines(self) -> list[str]:
-        """The lines of a `memory:` log so far, without stamp, host and tag."""
+        """Return the lines of a `memory:` log so far, without stamp, host and tag."""

@@ -1,4 +1,4 @@
-"""Files in maildrop/, and the recipients that headers name."""
+"""Files in maildrop/, and the recipients in headers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, final
@@ -7,25 +7,25 @@ __all__ = ["HeaderRecipients", "Maildrop", "MaildropReader", "MaildropWriter", "
 
 @final
 class HeaderRecipients:
-    """Collects the recipients that a message's headers name, while it goes by (`sendmail -t`)."""
+    """Collects the recipients in a message's headers, as the message is read (`sendmail -t`)."""
 
     def __new__(cls) -> HeaderRecipients: ...
     def feed(self, data: bytes) -> None:
-        """Take the next bytes, in any split; lines end with LF or CRLF."""
+        """Receive the next bytes, in any split; lines end with LF or CRLF."""
 
     def finish(self) -> list[str]:
-        """The recipients in order: of Resent- headers if there are any, else of To, Cc and Bcc.
+        """Return the recipients in order: of Resent- headers if there are any, else of To, Cc and Bcc.
 
-        Raises `ValueError` when a header is too long to be read whole.
+        Raises `ValueError` when a header exceeds the limit.
         """
 
 @final
 class Maildrop:
-    """What a file in maildrop/ says besides the content."""
+    """The data of a file in maildrop/ besides the content."""
 
     @property
     def arrival(self) -> float | None:
-        """When it was written, in seconds since 1970, as it says itself."""
+        """When it was written, in seconds since 1970; None without a time."""
     @property
     def sender(self) -> str: ...
     @property
@@ -39,7 +39,7 @@ class Maildrop:
     def ret(self) -> Literal["", "FULL", "HDRS"]: ...
     @property
     def envid(self) -> str | None:
-        """In its xtext form, as `Submission` takes it."""
+        """In its xtext form, for `Submission`."""
     @property
     def remote(self) -> bool:
         """Submitted by a gateway: the headers are not those of a user of this site."""
@@ -53,13 +53,13 @@ class MaildropReader:
 
     def __new__(cls) -> MaildropReader: ...
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes, in any split; returns the content among them, lines ended with LF.
+        """Receive the next bytes, in any split; return the content in them, lines ended with LF.
 
         Raises `ValueError` with the reason when the file is ill-formed.
         """
 
     def finish(self) -> Maildrop:
-        """What the file said; raises `ValueError` when it is not complete."""
+        """Return the file's data; raises `ValueError` when the file is incomplete."""
 
 @final
 class MaildropWriter:
@@ -71,10 +71,10 @@ class MaildropWriter:
 
     def __new__(cls, *, dot_ends: bool, line_endings: str = "always") -> MaildropWriter: ...
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """Take the next bytes, in any split; returns records, and False once a dot has ended the message."""
+        """Receive the next bytes, in any split; return records, and False once a dot has ended the message."""
 
     def finish(self, extracted: Sequence[tuple[str, str | None, str | None, int]] = ...) -> bytes:
-        """The records that end the content, recipients that its headers named, and the records that end the file."""
+        """Return the end of the content, the recipients in its headers, and the end of the file."""
 
 def maildrop_envelope(
     sender: str,
@@ -88,7 +88,7 @@ def maildrop_envelope(
     remote: bool = False,
     attributes: Mapping[str, str] = ...,
 ) -> bytes:
-    """The envelope segment of a file in maildrop/."""
+    """Return the envelope segment of a file in maildrop/."""
 
 def parse_addresses(text: str) -> list[str]:
-    """The addresses of an address list (RFC 5322 §3.4), without names and comments."""
+    """Return the addresses of an address list (RFC 5322 §3.4), without names and comments."""

@@ -6,11 +6,11 @@ from typing import Literal, final
 __all__ = ["Journal", "QueueError", "StoredMessage", "list_queue", "read_message", "repair_queue"]
 
 class QueueError(OSError):
-    """The queue cannot be read or written; the text says what failed and where."""
+    """The queue cannot be read or written; the text has the operation and the path."""
 
 @final
 class Journal:
-    """Where a process that receives mail makes it durable (docs/queue.md).
+    """The journal of a process that receives mail: it makes messages durable (docs/queue.md).
 
     Messages are committed by the cores that receive them; a thread writes many with one sync. Raises `QueueError` when
     the queue directory cannot be used. Sizes are octets; `minfree_octets` is queue_minfree, 0 for no limit.
@@ -27,26 +27,26 @@ class Journal:
         ahead_octets: int = 65536,
     ) -> Journal: ...
     def fileno(self) -> int:
-        """The descriptor that is readable while `completed` has something to say; it belongs to the journal."""
+        """Return the journal's descriptor, readable while `completed` has results. Do not close it."""
 
     def completed(self) -> list[tuple[int, str | None]]:
-        """Tickets decided since the last call, each with `None` or the reply to give: `452 4.3.1 Insufficient ...`."""
+        """Return the tickets finished since the last call, with `None` or a reply: `452 4.3.1 Insufficient ...`."""
 
     def wait(self, timeout_s: float) -> list[tuple[int, str | None]]:
-        """As `completed`, but waits for the first one, at most `timeout_s` seconds."""
+        """Like `completed`, but wait for the first ticket, at most `timeout_s` seconds."""
 
     def announcements(self) -> bytes:
-        """Frames for the queue manager about everything durable that was not taken yet."""
+        """Return frames for the queue manager about the durable messages that were not taken yet."""
 
     @property
     def unannounced_octets(self) -> int:
-        """What `announcements` would give; above 8 MiB the oldest are dropped, the queue manager reads the disk."""
+        """Octets of `announcements`; above 8 MiB the oldest are dropped: the queue manager reads the disk instead."""
 
     def hello(self, pid: int) -> bytes:
-        """The frame to say first to the queue manager; it covers what was announced before."""
+        """Return the first frame for the queue manager; it covers all earlier announcements."""
 
     def close(self) -> None:
-        """Write what is pending and end the thread; later commits fail. Announcements can still be taken."""
+        """Write all pending messages and end the threads; later commits fail. Announcements can still be taken."""
 
 def list_queue(
     queue_directory: str,
@@ -57,25 +57,25 @@ def list_queue(
     waits: bool = False,
     offsets: Sequence[tuple[int, int]] = ...,
 ) -> None:
-    """Print the queue from disk while no queue manager runs; `take` gets some of the output at a time.
+    """Print the queue from disk while no queue manager runs; `take` gets the output in parts.
 
-    JSON as `postqueue -j`, or as `postqueue -p` with `text`: then `offsets` says how far the reader's time is ahead of
-    UTC (from which second since 1970 on, how many seconds), and `waits` what each message waits for. Raises
-    `QueueError` when it cannot be read, and what `take` raises. postqueue(1).
+    JSON like `postqueue -j`, or with `text` like `postqueue -p`: then `offsets` is how far the reader's time is ahead
+    of UTC (the second since 1970 at which it starts, seconds ahead), and `waits` adds the reason to wait. Raises
+    `QueueError` when it cannot be read, and exceptions of `take`. postqueue(1).
     """
 
 def repair_queue(
     queue_directory: str, *, purge: bool, structure: bool, owner: tuple[int, int] | None = None
 ) -> list[str]:
-    """Put a queue directory in order while no queue manager runs; a line for each thing that was done or left alone.
+    """Repair a queue directory while no queue manager runs; return a line for each change and each skipped file.
 
-    `purge`: remove what dead processes left. `structure`: names, places, owners, modes. `owner`: user and group whose
-    the files are to be. Raises `QueueError`.
+    `purge`: remove leftovers of dead processes. `structure`: fix names, places, owners, modes. `owner`: user and group
+    of the files. Raises `QueueError`.
     """
 
 @final
 class StoredMessage:
-    """A message as it stands on disk."""
+    """A message on disk."""
 
     @property
     def path(self) -> str:
@@ -86,7 +86,7 @@ class StoredMessage:
     def record_octets(self) -> int: ...
     @property
     def size_octets(self) -> int:
-        """Octets of the content as the log counts them."""
+        """Octets of the content, as in the log's `size=`."""
     @property
     def sender(self) -> str: ...
     @property
@@ -106,12 +106,12 @@ class StoredMessage:
     def recipients(self) -> list[tuple[str, str | None, str | None, int, bool]]:
         """Address, original, ORCPT, NOTIFY bits, and whether it is done."""
     def fields(self, *, long_queue_ids: bool = False) -> list[tuple[int, str, str]]:
-        """Each field of the envelope: its place in the segment, its type in Postfix's letters, its text."""
+        """Return each field of the envelope: its offset in the segment, its type in Postfix's letters, its text."""
     def text(self) -> bytes:
-        """The content, lines ended with LF; raises `QueueError` when it is not what was committed."""
+        """Return the content, lines ended with LF; raises `QueueError` when it differs from the committed one."""
 
 def read_message(queue_directory: str, id: str, place: tuple[str, int, int] | None = None) -> StoredMessage | None:
-    """The message of that name; None when it is not in the queue. Nothing is changed.
+    """Return the message with this ID; None when it is not in the queue. Changes nothing.
 
-    `place`: as `QueueManager.place` says it; otherwise every segment may be read. Raises `QueueError`.
+    `place`: from `QueueManager.place`; without it, every segment may be read. Raises `QueueError`.
     """

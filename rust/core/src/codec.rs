@@ -1,18 +1,18 @@
 //! Numbers and texts as bytes, the same on a socket and on disk.
 //!
 //! Integers are little-endian and of fixed width; a text is a `u32` length and UTF-8. A reader never trusts a length:
-//! what would reach past the end is an error, so hostile bytes cost no memory.
+//! one beyond the end is an error, so hostile bytes cost no memory.
 
 use std::fmt;
 
-/// Why bytes could not be read as what they claim to be.
+/// The reason why bytes cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CodecError {
     /// The bytes end before the value does.
     Short,
     /// A text is not UTF-8.
     NotUtf8,
-    /// A number stands where only other numbers are allowed; the name says which.
+    /// A number is outside of its allowed values; the name says which one.
     BadValue(&'static str),
     /// Bytes are left over after the last field.
     Trailing,
@@ -31,7 +31,7 @@ impl fmt::Display for CodecError {
 
 impl std::error::Error for CodecError {}
 
-/// Appending side: plain functions on a growing buffer.
+/// The writing side: plain functions on a growing buffer.
 pub trait Put {
     /// Append one byte.
     fn put_u8(&mut self, value: u8);
@@ -41,13 +41,14 @@ pub trait Put {
     fn put_u32(&mut self, value: u32);
     /// Append eight bytes, little-endian.
     fn put_u64(&mut self, value: u64);
-    /// Append a `u32` length and the bytes. Panics above 4 GiB, which no field reaches: every input is bounded earlier.
+    /// Append a `u32` length and the bytes. Panics above 4 GiB, which no field reaches: every input has a limit
+    /// earlier.
     fn put_bytes(&mut self, value: &[u8]);
     /// Append a text as its UTF-8 bytes.
     fn put_str(&mut self, value: &str) {
         self.put_bytes(value.as_bytes());
     }
-    /// Append one byte that says whether a text follows, and the text.
+    /// Append one byte for whether a text follows, and the text.
     fn put_option_str(&mut self, value: Option<&str>) {
         match value {
             None => self.put_u8(0),
@@ -78,7 +79,7 @@ impl Put for Vec<u8> {
     }
 }
 
-/// Reading side: takes values off the front of a slice.
+/// The reading side: takes values off the front of a slice.
 #[derive(Debug, Clone, Copy)]
 pub struct Take<'a> {
     rest: &'a [u8],
@@ -90,12 +91,12 @@ impl<'a> Take<'a> {
         Self { rest: bytes }
     }
 
-    /// The bytes not read yet.
+    /// Return the bytes not read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// Exactly `count` bytes.
+    /// Read exactly `count` bytes.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], CodecError> {
         let (head, tail) = self.rest.split_at_checked(count).ok_or(CodecError::Short)?;
         self.rest = tail;
@@ -108,38 +109,38 @@ impl<'a> Take<'a> {
         Ok(*head)
     }
 
-    /// One byte.
+    /// Read one byte.
     pub fn u8(&mut self) -> Result<u8, CodecError> {
         Ok(self.array::<1>()?[0])
     }
 
-    /// Two bytes, little-endian.
+    /// Read two bytes, little-endian.
     pub fn u16(&mut self) -> Result<u16, CodecError> {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
-    /// Four bytes, little-endian.
+    /// Read four bytes, little-endian.
     pub fn u32(&mut self) -> Result<u32, CodecError> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    /// Eight bytes, little-endian.
+    /// Read eight bytes, little-endian.
     pub fn u64(&mut self) -> Result<u64, CodecError> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// A length and that many bytes.
+    /// Read a length and that many bytes.
     pub fn bytes(&mut self) -> Result<&'a [u8], CodecError> {
         let count = self.u32()? as usize;
         self.take(count)
     }
 
-    /// A text.
+    /// Read a text.
     pub fn str(&mut self) -> Result<&'a str, CodecError> {
         std::str::from_utf8(self.bytes()?).map_err(|_| CodecError::NotUtf8)
     }
 
-    /// A text that may be absent.
+    /// Read a text that may be absent.
     pub fn option_str(&mut self) -> Result<Option<&'a str>, CodecError> {
         match self.u8()? {
             0 => Ok(None),
@@ -148,7 +149,7 @@ impl<'a> Take<'a> {
         }
     }
 
-    /// A count of items that follow, refused when even items of `least_octets` each could not fit in what is left.
+    /// Read a count of items; refuse it when items of `least_octets` each cannot fit in the rest.
     pub fn count(&mut self, least_octets: usize) -> Result<usize, CodecError> {
         let count = self.u32()? as usize;
         if count.saturating_mul(least_octets) > self.rest.len() {
@@ -157,7 +158,7 @@ impl<'a> Take<'a> {
         Ok(count)
     }
 
-    /// Nothing may be left.
+    /// Check that no bytes are left.
     pub fn end(&self) -> Result<(), CodecError> {
         if self.rest.is_empty() { Ok(()) } else { Err(CodecError::Trailing) }
     }
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_is_taken() {
+    fn every_value_is_read_back() {
         let mut bytes = Vec::new();
         bytes.put_u8(7);
         bytes.put_u16(700);

@@ -1,6 +1,6 @@
-//! Numbers of which there are mostly few.
+//! Short lists of numbers.
 
 use smallvec::SmallVec;
 
-/// Positions, keys or indices, of which most messages have one or two: so many need no memory of their own.
+/// Positions, keys or indices. Most messages have one or two, and up to four need no allocation.
 pub type Few = SmallVec<[u32; 4]>;

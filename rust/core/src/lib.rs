@@ -1,9 +1,9 @@
-//! The cores of Postillion: everything hot, nothing that knows Python.
+//! The cores of Postillion: the hot paths, independent of Python.
 //!
-//! Protocol cores are sans-IO state machines: bytes and `now` go in, events and bytes come out. They own no socket,
-//! no clock and no thread. The exceptions own what their name says: `queue` writes and syncs files, `log` writes
-//! lines, `net` moves octets between sockets and cores, `bench` measures. The way of a message through these modules
-//! is told in `docs/flow.md`.
+//! Protocol cores are sans-IO state machines: bytes and `now` go in, events and bytes come out. They own no socket, no
+//! clock and no thread. The exceptions own the resource in their name: `queue` writes and syncs files, `log` writes
+//! lines, `net` moves octets between sockets and cores, `bench` measures. `docs/flow.md` follows a message through
+//! these modules.
 //!
 //! A module imports only from those below it (`tests/test_layers.py`):
 //!
@@ -11,7 +11,7 @@
 //! bench                                        load and sink for measurements
 //! qmgr                                         the queue manager
 //! smtpd                                        the SMTP server as a program
-//! delivery                                     a job in an agent's hands
+//! delivery                                     jobs of a delivery agent
 //! cleanup                                      from the sender to the queue
 //! pickup                                       maildrop/
 //! queue                                        the queue on disk

@@ -1,8 +1,8 @@
-//! Log lines, formatted here and written in batches by a thread of their own.
+//! Log lines, formatted here and written in batches by a thread.
 //!
-//! A line costs its formatting and a copy. The writing thread wakes when a line comes, waits one `BATCH_WINDOW` for
-//! more, and writes them with one system call, or one datagram a line for syslog. The line format is syslog's
-//! (`Nov 22 17:02:03 host postfix/smtpd[123]: text`), which is what `maillog_file` holds with Postfix.
+//! A caller pays for formatting and a copy. The writing thread wakes up at a line, waits one `BATCH_WINDOW` for more,
+//! and writes them with one system call, or one datagram a line for syslog. The line format is syslog's (`Nov 22
+//! 17:02:03 host postfix/smtpd[123]: text`), as in Postfix's `maillog_file`.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -13,25 +13,25 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long the first line of a batch waits for company.
+/// Longest time the first line of a batch waits for more lines.
 pub const BATCH_WINDOW: Duration = Duration::from_millis(10);
-/// The longest line, in octets; the rest is cut, so that a hostile text cannot fill a log.
+/// Maximum octets of a line; the rest is cut, so that a hostile text cannot fill a log.
 pub const LINE_MAX_OCTETS: usize = 2000;
-/// A writer that falls behind by more than this loses lines, and says how many.
+/// Maximum octets that wait to be written; further lines are dropped and counted.
 pub const BACKLOG_MAX_OCTETS: usize = 16 * 1024 * 1024;
 
-/// How bad it is. Postfix prefixes the text of all but `Info` with the word.
+/// The severity of a line. Postfix prefixes the text of all but `Info` with the word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// An event.
     Info,
-    /// Something to look at.
+    /// A problem to check.
     Warning,
     /// A part failed.
     Error,
     /// The program cannot go on.
     Fatal,
-    /// A mistake of ours.
+    /// A bug in the program.
     Panic,
 }
 
@@ -46,7 +46,7 @@ impl Severity {
         }
     }
 
-    /// The severity of syslog (RFC 3164 §4.1.1).
+    /// Return the severity of syslog (RFC 3164 §4.1.1).
     fn syslog(self) -> u8 {
         match self {
             Self::Info => 6,
@@ -57,15 +57,15 @@ impl Severity {
     }
 }
 
-/// Where lines go.
+/// The destination of lines.
 #[derive(Debug)]
 pub enum Destination {
     /// A file opened for appending, or standard output.
     File(File),
-    /// A socket, the path of syslogd's, and the facility number (mail is 2). Lines go to the path, not to a connection:
-    /// a syslogd that was started anew is heard of again.
+    /// A socket, the path of syslogd's, and the facility number (mail is 2). Lines go to the path, not to a connection,
+    /// so that a restarted syslogd receives them, too.
     Syslog(UnixDatagram, PathBuf, u8),
-    /// Kept, for tests: `Log::take_lines`.
+    /// Memory, for tests: `Log::take_lines`.
     Memory,
 }
 
@@ -74,7 +74,7 @@ struct Pending {
     bytes: Vec<u8>,
     lost_lines: u64,
     utc_offset_s: i32,
-    /// The start of all lines of one second of local time.
+    /// The start of all lines in one second of local time.
     stamp: (i64, Vec<u8>),
     ending: bool,
     writing: bool,
@@ -90,7 +90,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Log {
     shared: Arc<Shared>,
-    /// ` host syslog_name/`, what stands between the time and the program.
+    /// ` host syslog_name/`, the text between the time and the program.
     origin: String,
     program: String,
     /// `[pid]: `
@@ -100,8 +100,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log whose lines carry `syslog_name/program[pid]`. `utc_offset_s`: seconds that local time is ahead of UTC;
-    /// renew it with `set_utc_offset` when daylight saving begins or ends.
+    /// Return a log whose lines have `syslog_name/program[pid]`. `utc_offset_s`: seconds that local time is ahead of
+    /// UTC; set it again with `set_utc_offset` when daylight saving begins or ends.
     pub fn new(
         host: &str,
         syslog_name: &str,
@@ -128,7 +128,7 @@ impl Log {
                 Some(thread.spawn(move || write_batches(&shared, destination)).expect("a thread can be started"))
             }
         };
-        // syslogd adds the host itself to what comes by its socket.
+        // syslogd itself adds the host to lines from its socket.
         let origin = match facility {
             Some(_) => format!(" {syslog_name}/"),
             None => format!(" {host} {syslog_name}/"),
@@ -146,12 +146,12 @@ impl Log {
         self.line(Severity::Warning, text);
     }
 
-    /// Add a line. Characters that do not print become `?`, so one event is one line whatever a peer said.
+    /// Add a line. Unprintable characters become `?`, so that one event is one line with any text from a peer.
     pub fn line(&self, severity: Severity, text: fmt::Arguments<'_>) {
         self.line_as(&self.program, severity, text);
     }
 
-    /// Add a line in the name of a program that lives in this process: cleanup in smtpd, say. Log parsers go by it.
+    /// Add a line for another program in this process, for example cleanup in smtpd. Log parsers depend on its name.
     pub fn line_as(&self, program: &str, severity: Severity, text: fmt::Arguments<'_>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut pending = lock(&self.shared.pending);
@@ -182,12 +182,12 @@ impl Log {
         }
     }
 
-    /// Local time is `utc_offset_s` seconds ahead of UTC from now on.
+    /// Set how far local time is ahead of UTC.
     pub fn set_utc_offset(&self, utc_offset_s: i32) {
         lock(&self.shared.pending).utc_offset_s = utc_offset_s;
     }
 
-    /// Wait until every line so far is written.
+    /// Wait until all lines so far are written.
     pub fn flush(&self) {
         if self.writer.is_none() {
             return;
@@ -198,7 +198,7 @@ impl Log {
         }
     }
 
-    /// The lines of a `Destination::Memory` log, without stamp, host and tag.
+    /// Return the lines of a `Destination::Memory` log, without stamp, host and tag.
     pub fn take_lines(&self) -> Vec<String> {
         let bytes = std::mem::take(&mut lock(&self.shared.pending).bytes);
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -216,7 +216,7 @@ impl Drop for Log {
     }
 }
 
-/// A panic while the lock was held left at worst a line cut short: go on logging.
+/// Lock the state, poisoned or not. A panic under the lock leaves at worst a truncated line: go on logging.
 fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
     pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -247,7 +247,7 @@ fn write_batches(shared: &Shared, mut destination: Destination) {
     }
 }
 
-/// There is nowhere left to say that a log cannot be written; mail goes on without it.
+/// Write a batch. No place is left to report a failed write of the log; mail goes on without it.
 fn write_batch(destination: &mut Destination, batch: &[u8]) {
     match destination {
         Destination::File(file) => {
@@ -262,13 +262,13 @@ fn write_batch(destination: &mut Destination, batch: &[u8]) {
     }
 }
 
-/// A line under construction: printable characters only, and not too many.
+/// A line under construction: printable characters only, up to the limit.
 struct Line {
     bytes: Vec<u8>,
     start: usize,
 }
 
-/// `Nov 22 17:02:03`; `local_s`: seconds since 1970 in local time.
+/// Return `Nov 22 17:02:03`; `local_s`: seconds since 1970 in local time.
 fn stamp(local_s: i64) -> String {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (_, month, day) = civil(local_s.div_euclid(86_400));
@@ -285,7 +285,7 @@ impl fmt::Write for Line {
             end -= 1;
         }
         let text = &text[..end];
-        // Without an early end the compiler looks at many octets at once.
+        // Without an early exit the compiler checks many octets at once.
         if text.bytes().fold(true, |all, octet| all & (b' '..0x7f).contains(&octet)) {
             self.bytes.extend_from_slice(text.as_bytes());
         } else {
@@ -296,12 +296,12 @@ impl fmt::Write for Line {
     }
 }
 
-/// Characters that turn the direction of what follows: a forged log line in waiting.
+/// Whether a character changes the text direction: a line with it could show forged text.
 fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Year, month (1..=12) and day (1..=31) of a day counted from 1970-01-01, in the Gregorian calendar.
+/// Return year, month (1..=12) and day (1..=31) of a day counted from 1970-01-01, in the Gregorian calendar.
 pub fn civil(days: i64) -> (i64, u32, u32) {
     // Count years from March, so that the leap day is the last day of a year, in eras of 400 years (146,097 days).
     let shifted = days + 719_468;
@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_are_dated() {
+    fn days_become_dates() {
         for (days, date) in [
             (0, (1970, 1, 1)),
             (59, (1970, 3, 1)),
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn syslog_gets_a_datagram_a_line_and_again_after_it_was_started_anew() {
+    fn syslog_gets_a_datagram_for_each_line_also_after_a_restart() {
         let path = std::env::temp_dir().join(format!("postillion-syslog-{}", std::process::id()));
         let log = {
             let socket = UnixDatagram::unbound().unwrap();

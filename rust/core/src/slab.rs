@@ -1,6 +1,6 @@
-//! Things under small numbers that are used again.
+//! A container whose small numeric keys are reused.
 
-/// Keeps things under `u32` keys; each comes with a serial that no other ever has, so that a key kept too long is seen.
+/// Stores items under `u32` keys. Each insert gets a serial that is never reused, so that a stale key is detected.
 #[derive(Debug)]
 pub struct Slab<T> {
     items: Vec<Option<(u64, T)>>,
@@ -15,7 +15,7 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// Keep `item`; its key and serial.
+    /// Store `item`; return its key and serial.
     pub fn insert(&mut self, item: T) -> (u32, u64) {
         self.serial += 1;
         let filled = Some((self.serial, item));
@@ -32,56 +32,56 @@ impl<T> Slab<T> {
         (key, self.serial)
     }
 
-    /// Give up what is kept under `key`.
+    /// Remove and return the item under `key`.
     pub fn remove(&mut self, key: u32) -> Option<T> {
         let (_, item) = self.items.get_mut(key as usize)?.take()?;
         self.free.push(key);
         Some(item)
     }
 
-    /// What is kept under `key`.
+    /// Return the item under `key`.
     pub fn get(&self, key: u32) -> Option<&T> {
         self.items.get(key as usize)?.as_ref().map(|(_, item)| item)
     }
 
-    /// As `get`, to change it.
+    /// Like `get`, to change the item.
     pub fn get_mut(&mut self, key: u32) -> Option<&mut T> {
         self.items.get_mut(key as usize)?.as_mut().map(|(_, item)| item)
     }
 
-    /// What is kept under `key`, if it is still the same.
+    /// Return the item under `key`, if it has this serial.
     pub fn same(&self, key: u32, serial: u64) -> Option<&T> {
         let (kept, item) = self.items.get(key as usize)?.as_ref()?;
         (*kept == serial).then_some(item)
     }
 
-    /// As `same`, to change it.
+    /// Like `same`, to change the item.
     pub fn same_mut(&mut self, key: u32, serial: u64) -> Option<&mut T> {
         let (kept, item) = self.items.get_mut(key as usize)?.as_mut()?;
         (*kept == serial).then_some(item)
     }
 
-    /// Is it still the same that is kept under `key`?
+    /// Whether the item under `key` has this serial.
     pub fn is(&self, key: u32, serial: u64) -> bool {
         self.items.get(key as usize).is_some_and(|kept| kept.as_ref().is_some_and(|(kept, _)| *kept == serial))
     }
 
-    /// The serial of what is kept under `key`.
+    /// Return the serial of the item under `key`.
     pub fn serial(&self, key: u32) -> u64 {
         self.items[key as usize].as_ref().expect("a key in use").0
     }
 
-    /// How many are kept.
+    /// Return the number of items.
     pub fn len(&self) -> usize {
         self.items.len() - self.free.len()
     }
 
-    /// Is nothing kept?
+    /// Whether there is no item.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All that are kept.
+    /// Return all items.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.items.iter().enumerate().filter_map(|(key, kept)| Some((key as u32, &kept.as_ref()?.1)))
     }

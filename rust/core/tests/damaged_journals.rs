@@ -1,7 +1,7 @@
-//! Journals and state logs that are cut, or damaged at random places: every message whose octets are whole is found,
-//! with what is known of it from the facts that are whole; every other one is reported.
+//! Journals and state logs that are cut, or damaged at random places: every message with intact octets is found, with
+//! its state from the intact facts; every other message is reported.
 //!
-//! What is to be found is told by a model that knows only where each record and each fact was written. The short form
+//! A model that only knows where each record and each fact was written gives the expected result. The short form
 //! damages 100 journals, `cargo test --test damaged_journals -- --ignored --nocapture` 1,000.
 
 use postillion_core::clock::wall_now_us;
@@ -47,7 +47,7 @@ impl Drop for Directory {
     }
 }
 
-/// A record: its file and the octets that it takes there.
+/// A record: its file and its octets in that file.
 #[derive(Clone)]
 struct Place {
     file: String,
@@ -63,16 +63,16 @@ impl Place {
 struct Message {
     content: Vec<u8>,
     places: Vec<Place>,
-    /// Where each fact about it stands in the state log.
+    /// The place of each of its facts in the state log.
     facts: Vec<(Fact, Range<usize>)>,
 }
 
-/// A queue on disk, and what was written where.
+/// A queue on disk, and the place of everything written.
 struct Queue {
     directory: Directory,
     messages: BTreeMap<QueueId, Message>,
     log: String,
-    /// Every file before it was damaged.
+    /// Each file before the damage.
     files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -165,7 +165,7 @@ impl Queue {
         }
     }
 
-    /// Damage some places; returns the files as they are now.
+    /// Damage some places; return the files as they are now.
     fn damage(&self, dice: &mut Dice) -> BTreeMap<String, Vec<u8>> {
         let mut now = self.files.clone();
         let segment = |name: &&String| !name.contains("slot.") && !name.starts_with("active/");
@@ -198,19 +198,19 @@ impl Queue {
     }
 
     fn same(&self, now: &BTreeMap<String, Vec<u8>>, file: &str, octets: Range<usize>) -> bool {
-        // A segment whose messages were all done is gone already.
+        // A segment of finished messages is removed already.
         let (Some(now), Some(before)) = (now.get(file), self.files.get(file)) else { return false };
         octets.end <= now.len() && now[octets.clone()] == before[octets]
     }
 
-    /// Is the record whole, and can its segment be read at all?
+    /// Whether the record is intact, and its segment readable.
     fn is_whole(&self, now: &BTreeMap<String, Vec<u8>>, place: &Place) -> bool {
         let header = self.same(now, &place.file, 0..SEGMENT_HEADER);
         let first = self.same(now, &place.file, SEGMENT_HEADER..SEGMENT_HEADER + RECORD_HEADER);
         (header || first) && self.same(now, &place.file, place.octets.clone())
     }
 
-    /// What is known of a message from the facts that are whole; `None` when nothing is left to do for it.
+    /// Return the state of a message from the intact facts; `None` when it is finished.
     fn state(&self, now: &BTreeMap<String, Vec<u8>>, message: &Message) -> Option<Kept> {
         let header = (0..2).any(|n| self.same(now, &self.log, n * LOG_HEADER..(n + 1) * LOG_HEADER));
         let mut kept = Kept::default();
@@ -235,7 +235,7 @@ impl Queue {
         if kept.done.len() == 2 { None } else { Some(kept) }
     }
 
-    /// Does a file under corrupt/ or a line of the log tell of the damage to a record?
+    /// Whether a file under corrupt/ or a line of the log reports the damage to a record.
     fn is_reported(&self, place: &Place, notices: &[String]) -> bool {
         let name = place.file.split_once('/').unwrap().1;
         let covers = |path: PathBuf| {
@@ -287,7 +287,7 @@ fn damage_one(seed: u64, tally: &mut Tally) {
         tally.duplicates += usize::from(found.contains_key(id) && queue.state(&queue.files, message).is_none());
         assert_eq!(found.get(id), expected.map(|kept| (kept, message.content.clone())).as_ref(), "{id}: {notices:?}");
         for place in message.places.iter().filter(|place| !queue.is_whole(&now, place)) {
-            // Of a record of which no octet is left there is nothing to tell.
+            // A record without any octet left cannot be reported.
             if now.get(&place.file).is_some_and(|bytes| place.octets.start < bytes.len()) {
                 tally.damaged += 1;
                 assert!(queue.is_reported(place, &notices), "{id} in {}: {notices:?}", place.file);
@@ -320,12 +320,12 @@ fn damage(count: u64) {
 }
 
 #[test]
-fn every_message_that_is_whole_is_found_and_all_damage_is_reported() {
+fn every_intact_message_is_found_and_all_damage_is_reported() {
     damage(100);
 }
 
 #[test]
 #[ignore = "the full form: 1,000 journals"]
-fn every_message_that_is_whole_is_found_in_a_thousand_damaged_journals() {
+fn every_intact_message_is_found_in_a_thousand_damaged_journals() {
     damage(1000);
 }

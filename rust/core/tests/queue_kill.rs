@@ -1,7 +1,7 @@
-//! A process that commits is killed with SIGKILL, again and again: what it said was committed is in the queue.
+//! A process that commits is killed with SIGKILL, again and again: every acknowledged message is in the queue.
 //!
-//! The test starts itself as the victim: `victim` commits in a loop and prints each ID once it is told that the message
-//! is stable, as smtpd says 250.
+//! The test starts itself as the victim: `victim` commits in a loop and prints each ID once the message is stable, at
+//! the point where smtpd sends 250.
 
 use postillion_core::mail::envelope::{Envelope, Recipient};
 use postillion_core::mail::sink::Sink;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 const DIRECTORY: &str = "POSTILLION_TEST_KILL_DIRECTORY";
 const ROUNDS: u64 = 12;
-/// Messages of these lengths take turns: below and above `large_message_octets`.
+/// Lengths of the messages, in a cycle: below and above `large_message_octets`.
 const LENGTHS: [usize; 4] = [0, 100, 4096, 20_000];
 const IN_FLIGHT: u64 = 8;
 
@@ -30,7 +30,7 @@ fn commit(journal: &Journal, n: u64) {
     journal.commit(draft, &envelope, n);
 }
 
-/// Started by `what_was_acknowledged_survives_sigkill`, in a process of its own.
+/// Started by `acknowledged_messages_survive_sigkill`, in a process of its own.
 #[test]
 #[ignore = "the victim of the kill test"]
 fn victim() {
@@ -60,7 +60,7 @@ fn victim() {
     }
 }
 
-/// The messages that a victim acknowledged before it was killed after `life`.
+/// Return the messages that a victim acknowledged before it was killed after `life`.
 fn killed_after(directory: &Path, life: Duration) -> HashMap<u64, u64> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "victim", "--ignored", "--nocapture"])
@@ -74,7 +74,7 @@ fn killed_after(directory: &Path, life: Duration) -> HashMap<u64, u64> {
         let mut acknowledged = HashMap::new();
         let mut line = String::new();
         while output.read_line(&mut line).is_ok_and(|octets| octets > 0) {
-            // The last line may be cut; the runner's own lines say something else.
+            // The last line may be cut; lines of the test runner are no IDs.
             let mut words = line.strip_suffix('\n').unwrap_or("").rsplit(' ');
             if let (Some(n), Some(id), Some(word)) = (words.next(), words.next(), words.next())
                 && word.ends_with("acknowledged")
@@ -100,7 +100,7 @@ impl Drop for Directory {
 }
 
 #[test]
-fn what_was_acknowledged_survives_sigkill() {
+fn acknowledged_messages_survive_sigkill() {
     let directory = Directory(std::env::temp_dir().join(format!("postillion-kill-{}", std::process::id())));
     std::fs::create_dir_all(&directory.0).unwrap();
     let mut acknowledged = HashMap::new();

@@ -1,5 +1,5 @@
-//! Addresses in headers: spans are in order, inside, and outside of comments, texts can end no line, and completing an
-//! address twice is completing it once.
+//! Addresses in headers: spans are in order, inside the value, and outside of comments; texts end no line; completing
+//! an address twice is completing it once.
 //!
 //! Input: flags, a header's value.
 
@@ -13,7 +13,7 @@ use postillion_fuzz::{Choices, bit};
 
 const TOKENS_MAX: usize = 1000;
 
-/// Which octets of a header's value stand in no comment (RFC 5322 §3.2.2): a state at a time, one octet after the other.
+/// Return which octets of a header's value are outside of comments (RFC 5322 §3.2.2), octet by octet.
 fn outside_comments(value: &[u8]) -> Vec<bool> {
     let (mut depth, mut quote, mut escaped) = (0u32, None, false);
     let outside = |octet: &u8| {
@@ -61,7 +61,7 @@ fuzz_target!(|input: &[u8]| {
         }
         if let Some(complete) = rewrite.complete(&address.text) {
             assert!(!complete.chars().any(char::is_control));
-            // Of several `@` one was taken off, and a quote that never closes hides the one that was added.
+            // One of several `@` was removed, and a quote without an end hides the added one.
             if address.text.matches('@').count() <= 1 && !address.text.contains(['"', '\\']) {
                 assert_eq!(rewrite.complete(&complete), None, "{:?} becomes {complete:?}", address.text);
             }

@@ -1,5 +1,5 @@
-//! Headers and body on their way into the queue: any split gives the same message, envelope and refusal; what comes
-//! out can go over the wire, has the size that the envelope says, and stays as it is when it passes a second time.
+//! Headers and body on their way into the queue: any split gives the same message, envelope and refusal. The output is
+//! in wire form, has the envelope's size, and a second pass changes nothing.
 //!
 //! Input: three bytes of settings, the seed of the split, a message in wire form or anything else.
 
@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 const WALL_US: u64 = 1_795_366_923_000_000;
 const HOST: &str = "mx.example.org";
-/// What may be added to a message: four headers at most.
+/// Maximum octets of added header fields: at most four.
 const ADDED_MAX_OCTETS: usize = 1000;
 
 struct Site {
@@ -82,13 +82,13 @@ fuzz_target!(|input: &[u8]| {
     let named = recipients(&[message]);
     for pieces in splits(message, seed) {
         let other = run(&site, &pieces);
-        // Of two problems, the split may decide which is told.
+        // With two problems, the split may decide which one is reported.
         assert!(other == result || (other.is_err() && result.is_err()), "{other:?} and {result:?}");
         assert_eq!(recipients(&pieces), named, "in another split");
     }
     let Ok((content, envelope)) = result else { return };
     let replaces = site.settings.replace_stray_cr_lf;
-    // What `smtp::server::data` and `smtp::server::chunk` let through never has a line with nothing but a dot.
+    // Input from `smtp::server::data` and `smtp::server::chunk` never has a line with a single dot.
     let framed = [b"\r\n", message].concat();
     let is_wire = !framed.windows(5).any(|window| window == b"\r\n.\r\n") && !framed.ends_with(b"\r\n.");
     if replaces && is_wire {
@@ -97,10 +97,10 @@ fuzz_target!(|input: &[u8]| {
         assert!(!lone_cr, "a CR that ends no line");
         assert_eq!(envelope.size_octets, unstuff(&content).len() as u64);
     }
-    // Rewritten addresses grow by a domain each; a comma or a blank stands between two.
+    // Each rewritten address grows by a domain; a comma or a blank separates two.
     let grown = message.len() * (HOST.len() + 3);
     assert!(content.len() <= 2 * message.len() + grown + ADDED_MAX_OCTETS);
-    // A stranger's message that nothing is added to: what came out is what a second host lets out.
+    // A remote message without added headers: a second host's output is the same.
     let stranger = Site { origin: Origin::Network { trusted: false }, received: false, ..site };
     let plain = stranger.settings.remote_rewrite.is_none() && !stranger.settings.always_add_missing_headers;
     if replaces
@@ -112,7 +112,7 @@ fuzz_target!(|input: &[u8]| {
                 assert_eq!(once, twice, "a second pass changes something");
                 assert_eq!(envelope, again);
             }
-            // An empty line before a body without header may make it one octet too long.
+            // An empty line before a body without headers may exceed the limit by one octet.
             Err(refusal) => assert_eq!(refusal, Refusal::TooBig),
         }
     }

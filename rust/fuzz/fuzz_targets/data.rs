@@ -1,6 +1,6 @@
-//! Where a message ends: `DataReader` and `ChunkReader` in any split, against a plain reading line by line.
+//! The end of a message: `DataReader` and `ChunkReader` in any split, against a plain reading line by line.
 //!
-//! Input: flags (bit 0: any lone dot ends), the seed of the split, what follows DATA or BDAT's line.
+//! Input: flags (bit 0: any lone dot ends), the seed of the split, the octets after the line of DATA or BDAT.
 
 #![no_main]
 
@@ -59,7 +59,7 @@ fn plainly(ending: Ending, stream: &[u8]) -> Read {
         read.content.extend_from_slice(b"\r\n");
         standard = ends_standard;
     }
-    // A dot and a CR at the start of a line are held back: they may be an end.
+    // A dot and a CR at the start of a line are held back: they may be the end.
     if rest != b"." && rest != b".\r" {
         read.content.extend_from_slice(rest);
     }

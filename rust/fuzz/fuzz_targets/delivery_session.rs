@@ -1,5 +1,4 @@
-//! A delivery session against a hostile server, with jobs that follow each other, messages in pieces, and messages that
-//! cannot be read.
+//! A delivery session with a hostile server: jobs in sequence, messages in pieces, and damaged messages.
 //!
 //! A recipient is sent exactly when the replies to MAIL, its RCPT, DATA and the dot say so. A job that is passed to
 //! another connection has no status from this one. A damaged message is never sent. Any split of the server's octets
@@ -68,10 +67,10 @@ fn messages() -> &'static Messages {
     })
 }
 
-/// A command, one for each reply that the session asks for.
+/// A command of the session; the server owes one reply to each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Said {
-    /// The connection itself: the greeting answers it.
+    /// The connection itself: the greeting is its reply.
     Connect,
     Mail,
     /// The job and the recipient.
@@ -261,7 +260,7 @@ impl Talk {
         (0..delivery.job().recipients.len()).map(|position| delivery.finished(position).cloned()).collect()
     }
 
-    /// Did the server take the recipient, command by command? Reply n answers command n.
+    /// Whether the server accepted the recipient, command by command. Reply n belongs to command n.
     fn is_taken(&self, number: usize, position: usize) -> bool {
         let Some(rcpt) = self.said.iter().position(|said| *said == Said::Rcpt(number, position)) else { return false };
         let class = |at| self.replies.class(at);
@@ -272,7 +271,7 @@ impl Talk {
         class(mail) == 2 && class(rcpt) == 2 && class(data) == 3 && dot && class(data + 1) == 2
     }
 
-    /// Note the output: its commands are the lines that no message has.
+    /// Note the output: a line that is in no message is a command.
     fn listen(&mut self) {
         let output = self.session.take_output().unwrap_or_default();
         self.output.extend_from_slice(&output);

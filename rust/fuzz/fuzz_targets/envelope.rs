@@ -1,5 +1,4 @@
-//! Envelopes as they stand in the queue: whatever decodes is encoded to the same octets, and no beginning of it
-//! decodes.
+//! Envelopes in the queue: an envelope that decodes is encoded to the same octets, and no prefix of it decodes.
 //!
 //! Input: an encoded envelope.
 

@@ -1,5 +1,5 @@
-//! Frames between the programs: any split gives the same frames or the same error, and a frame that was read is
-//! written so that it is read again.
+//! Frames between the programs: any split gives the same frames or the same error, and a frame is read back after it
+//! was written.
 //!
 //! Input: the seed of the split (bit 7: the rest is one frame's kind and payload, to which length and version are
 //! added), a stream of frames.

@@ -1,4 +1,4 @@
-//! A Controller's connection: lines, octets and whole messages out of one stream, the same in any split.
+//! A Controller's connection: lines, octets and whole messages from one stream, the same in any split.
 //!
 //! Input: two bytes of limits, the seed of the split, the stream. A line that begins with `D` is followed by a message, one
 //! that begins with `T` by three octets that are no line.
@@ -10,7 +10,7 @@ use postillion_core::smtp::server::intake::{Intake, Line};
 use postillion_core::smtp::server::whole::{Bounds, Fault};
 use postillion_fuzz::{Choices, bit, splits};
 
-/// Octets behind a line with `T`.
+/// Octets after a line with `T`.
 const COUNTED_OCTETS: usize = 3;
 const END: &[u8] = b"\r\n.\r\n";
 
@@ -22,7 +22,7 @@ enum Piece {
     Message(Result<Vec<u8>, Fault>),
 }
 
-/// What the owner wants next.
+/// The owner's next request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
     Line,
@@ -36,7 +36,7 @@ struct Limits {
     bounds: Bounds,
 }
 
-/// The owner of an `Intake` that takes what it can.
+/// An owner that takes pieces from an `Intake` while it can.
 struct Owner<'a> {
     limits: &'a Limits,
     intake: Intake,
@@ -54,7 +54,7 @@ impl Owner<'_> {
         }
     }
 
-    /// Take one piece; false when more must come.
+    /// Take one piece; return false when more octets are needed.
     fn take(&mut self) -> bool {
         let before = self.intake.len();
         match self.want {
@@ -103,7 +103,7 @@ impl Owner<'_> {
     }
 }
 
-/// Lines with their CRLF; a bare LF is inside of one.
+/// Return lines with their CRLF; a bare LF does not end a line.
 fn lines(content: &[u8]) -> Vec<&[u8]> {
     let (mut lines, mut rest) = (Vec::new(), content);
     while let Some(at) = rest.windows(2).position(|pair| pair == b"\r\n") {
@@ -115,7 +115,7 @@ fn lines(content: &[u8]) -> Vec<&[u8]> {
     lines
 }
 
-/// Panics unless the messages are those of a plain reading of the stream.
+/// Check that the messages are those of a plain reading of the stream; panic otherwise.
 fn compare(stream: &[u8], limits: &Limits, taken: &[Piece]) {
     let mut rest = stream;
     for piece in taken {
@@ -130,7 +130,7 @@ fn compare(stream: &[u8], limits: &Limits, taken: &[Piece]) {
                 rest = &rest[*octets..];
             }
             Piece::Message(message) => {
-                // As if a line end stood before the message: its first line may be the dot.
+                // As if a line end preceded the message: its first line may be the dot.
                 let framed = [b"\r\n", rest].concat();
                 let at = framed.windows(END.len()).position(|window| window == END).expect("it has an end");
                 let content = &framed[2..at + 2];

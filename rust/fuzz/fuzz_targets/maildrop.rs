@@ -1,5 +1,5 @@
-//! Files in maildrop/: any split gives the same, no more is kept than was read, and what was read can be written so
-//! that it is read again.
+//! Files in maildrop/: any split gives the same, the result is not longer than the file, and a file is read back after
+//! it was written.
 //!
 //! Input: the seed of the split, a file.
 
@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use postillion_core::pickup::maildrop::{ContentWriter, LineEndings, Maildrop, MaildropError, MaildropReader};
 use postillion_fuzz::{Choices, splits};
 
-/// A longer text may be cut when it is written with its attribute's name before it.
+/// Maximum octets of a compared text: a longer one may be cut when its attribute's name is written before it.
 const TEXT_MAX_OCTETS: usize = 4096;
 
 fn read(pieces: &[&[u8]]) -> Result<(Maildrop, Vec<u8>), MaildropError> {
@@ -35,7 +35,7 @@ fuzz_target!(|input: &[u8]| {
     }
     let mut again = Vec::new();
     maildrop.encode_envelope(&mut again);
-    // A line of the content that looks like an mbox line would be dropped at its start: a line before it stays.
+    // Writing drops a line of the content in the form of an mbox line at its start: a line before it prevents that.
     let mut writer = ContentWriter::new(false, LineEndings::Never);
     assert!(writer.feed(b"X: y\n", &mut again) && writer.feed(&content, &mut again));
     writer.finish(&[], &mut again);

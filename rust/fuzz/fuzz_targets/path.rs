@@ -1,4 +1,4 @@
-//! The arguments of MAIL and RCPT: what the server has read, the client writes so that the next server reads the same.
+//! The arguments of MAIL and RCPT: the client writes them so that the next server reads the same.
 //!
 //! Input: flags, a command's line.
 
@@ -30,7 +30,7 @@ fn check_path(text: &str) {
     }
 }
 
-/// The arguments in a command that the client wrote.
+/// Return the arguments in a command of the client.
 fn arguments(line: &[u8]) -> &str {
     let line = std::str::from_utf8(line).expect("a command is UTF-8");
     let line = line.strip_suffix("\r\n").expect("a command has a line end");
@@ -44,7 +44,7 @@ fn check_mail(text: &str, dialect: &Dialect) {
     (envelope.body, envelope.smtputf8, envelope.ret) = (mail.body, mail.smtputf8, mail.ret);
     (envelope.envid, envelope.size_octets) = (mail.envid.clone(), mail.size_octets);
     let mut line = Vec::new();
-    // RFC 3461 has US-ASCII alone: what has more is taken and not passed on, and neither is nothing.
+    // RFC 3461 allows only US-ASCII: other text is accepted and not passed on, and neither is an empty one.
     mail.envid = mail.envid.filter(|envid| envid.is_ascii() && !envid.is_empty());
     if push_mail(&envelope, &ALL, &mut line).is_ok() {
         assert_eq!(MailArguments::parse(arguments(&line), dialect), Ok(mail), "{text:?}");
@@ -59,7 +59,7 @@ fn check_rcpt(text: &str, dialect: &Dialect) {
     if push_rcpt(&recipient, &ALL, &mut line).is_ok() {
         let again = RcptArguments::parse(arguments(&line), dialect, true).expect("what was read can be read again");
         assert_eq!((again.forward_path, again.notify), (forward_path, notify), "{text:?}");
-        // Where there was none, the address itself is passed on.
+        // Without an ORCPT, the address itself is passed on.
         let orcpt = orcpt.filter(|orcpt| orcpt.is_ascii());
         assert!(orcpt.is_none() || again.orcpt == orcpt, "{text:?}");
         assert!(notify.0 & Notify::NEVER == 0 || notify.0 == Notify::NEVER);

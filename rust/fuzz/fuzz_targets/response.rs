@@ -1,7 +1,7 @@
-//! A server's replies: any split gives the same, what is kept is bounded and printable, and a plain reading of whole
-//! lines says the same.
+//! A server's replies: any split gives the same, the text is limited and printable, and a plain reading of whole lines
+//! gives the same.
 //!
-//! Input: the seed of the split, what the server says.
+//! Input: the seed of the split, the server's octets.
 
 #![no_main]
 
@@ -24,7 +24,7 @@ fn read(pieces: &[&[u8]]) -> Result<Vec<Response>, TooLong> {
     Ok(responses)
 }
 
-/// Codes of the replies, and whether there was garbage in them, by lines (RFC 5321 §4.2.1).
+/// Return the codes of the replies, and whether each had garbage, by lines (RFC 5321 §4.2.1).
 fn codes(stream: &[u8]) -> Vec<(u16, bool)> {
     let (mut codes, mut garbage) = (Vec::new(), false);
     let whole = stream.iter().rposition(|octet| *octet == b'\n').map_or(&[][..], |end| &stream[..end]);

@@ -1,7 +1,7 @@
-//! Segments that were damaged: every record whose octets are whole is found, and nothing else is; and envelopes of
-//! any octets behind checksums that hold.
+//! Damaged segments: exactly the records with intact octets are found; and envelopes of any octets with valid
+//! checksums.
 //!
-//! Input: flags (bit 0: the rest is an envelope's octets, else damage to a segment of seven records).
+//! Input: flags (bit 0: the rest is an envelope's octets, otherwise damage to a segment of seven records).
 
 #![no_main]
 
@@ -29,8 +29,8 @@ fn queue() -> &'static Queue {
     })
 }
 
-/// What stands whole in `file` is found, unless the salt is lost: it stands in the segment's header and in the first
-/// record's.
+/// Return the intact messages in `file`, unless both copies of the salt are lost: in the segment's header and in the
+/// first record's.
 fn expected(queue: &Queue, file: &[u8]) -> Vec<QueueId> {
     let whole = |range: &Range<usize>| file.get(range.clone()) == queue.octets.get(range.clone());
     let first = SEGMENT_HEADER..SEGMENT_HEADER + RECORD_HEADER;
@@ -40,7 +40,7 @@ fn expected(queue: &Queue, file: &[u8]) -> Vec<QueueId> {
     queue.records.iter().filter(|(_, range)| whole(range)).map(|(id, _)| *id).collect()
 }
 
-/// A record with these octets as its envelope, as docs/queue.md and `record.rs` describe it.
+/// Return a record with these octets as its envelope, in the form of docs/queue.md and `record.rs`.
 fn record(salt: &[u8], id: u64, envelope: &[u8]) -> Vec<u8> {
     let mut out = [MAGIC, &[1, 0, 0, 0], salt, &id.to_le_bytes(), &0u64.to_le_bytes()].concat();
     out.extend_from_slice(&(envelope.len() as u32).to_le_bytes());

@@ -1,8 +1,7 @@
-//! A whole session of smtpd: what the client says, cleanup, the queue and its errors. Any split gives the same replies, log
-//! and messages; each 250 to a message stands for one that was committed, and each of those has the recipients that were
-//! accepted for it and no others.
+//! A whole session of smtpd: the client, cleanup, the queue and its errors. Any split gives the same replies, log and
+//! messages. Each 250 to a message stands for a committed message, and that has exactly its accepted recipients.
 //!
-//! Input: three bytes of settings, the seed of the split, what the client says.
+//! Input: three bytes of settings, the seed of the split, the client's octets.
 
 #![no_main]
 
@@ -35,7 +34,7 @@ struct Stored {
     content: Vec<u8>,
 }
 
-/// A queue that keeps what is committed, and that has no room for every third message, or fails to write it.
+/// A queue that keeps committed messages, and for every third one is full or fails to write.
 #[derive(Debug, Default)]
 struct Queue {
     begun: Mutex<u64>,
@@ -106,7 +105,7 @@ impl Appender for Queue {
     fn close(&self) {}
 }
 
-/// What is decided, by what the input says.
+/// The owner's decisions, from the input.
 struct Rules {
     server: Arc<ServerConfig>,
     cleanup: Arc<CleanupSettings>,
@@ -121,7 +120,7 @@ struct Rules {
 fn rules(choices: &mut Choices<'_>) -> Rules {
     let (flags, more, limits) = (choices.byte(), choices.byte(), choices.byte());
     let mut server = ServerConfig {
-        // Whether a client waited for its turn depends on the split; nothing else may.
+        // The split decides whether a client waited for a reply; nothing else may.
         forbid_unauth_pipelining: false,
         error_sleep_s: 0.0,
         asks_mail: bit(flags, 5),
@@ -157,7 +156,7 @@ struct Heard {
     log: Vec<String>,
     stored: Vec<Stored>,
     kept: Vec<Vec<u8>>,
-    /// The queue IDs that a 250 was said for.
+    /// The queue IDs in replies of 250.
     promised: Vec<String>,
 }
 
@@ -165,7 +164,7 @@ struct Owner<'a> {
     rules: &'a Rules,
     session: Session,
     queue: Arc<Queue>,
-    /// Recipients that were said yes to, whenever.
+    /// All recipients that were ever accepted.
     accepted: Vec<String>,
     heard: Heard,
 }
@@ -192,7 +191,7 @@ impl Owner<'_> {
         self.heard.output.extend(self.session.take_output().unwrap_or_default());
     }
 
-    /// The queue is done with the message.
+    /// Complete the message in the queue.
     fn commit(&mut self) -> Next {
         let mut stored = self.queue.stored.lock().expect("no panic");
         let last = stored.last().expect("what is being committed");
@@ -275,7 +274,7 @@ fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
     let Owner { session, queue, accepted, mut heard, .. } = owner;
     drop(session);
     heard.log = log.take_lines();
-    // How much of what came too early is told depends on the split.
+    // The split decides how much early input is reported.
     heard.log.retain(|line| !line.starts_with("improper"));
     heard.stored = std::mem::take(&mut queue.stored.lock().expect("no panic"));
     for Stored { envelope, content } in &heard.stored {
@@ -290,7 +289,7 @@ fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
     heard
 }
 
-/// Panics unless the client was told of each message in the queue, and of no other.
+/// Check that the client got a 250 for each message in the queue, and for no other; panic otherwise.
 fn compare(heard: &Heard) {
     let output = String::from_utf8_lossy(&heard.output);
     let said = output.lines().filter(|line| line.starts_with("250 2.0.0 Ok: ") && line.contains("queued as "));

@@ -18,13 +18,13 @@ use std::sync::Arc;
 const MYHOSTNAME: &str = "mx.example.org";
 const PART_ENDS: u8 = b'|';
 const BODY: [&[u8]; 2] = [b"Subject: x\r\n\r\n", b"..a line without an end"];
-/// The longest text of a status: a reply's text and the words around it.
+/// Maximum octets of a status text: a reply's text and the words around it.
 const STATUS_MAX_OCTETS: usize = 8192;
 
 /// A command of the client, one for each reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
-    /// The connection itself: the greeting answers it.
+    /// The connection itself: the greeting is its reply.
     Connect,
     Hello,
     Reset,
@@ -40,12 +40,12 @@ struct Talk {
     lmtp: bool,
     envelope: Envelope,
     recipients: Vec<Recipient>,
-    /// Numbers of recipients of the transactions to come.
+    /// Numbers of recipients of the next transactions.
     transactions: Vec<usize>,
     said: Vec<Said>,
-    /// Where in `said` the transaction under way begins.
+    /// The start of the current transaction in `said`.
     begun: usize,
-    /// Of the recipients in the transaction, in the order of their commands.
+    /// The recipients of the transaction, in the order of their commands.
     asked: Vec<usize>,
     verdicts: HashMap<usize, Outcome>,
     replies: Replies,
@@ -153,8 +153,8 @@ impl Talk {
         self.said[self.begun..].iter().position(|one| *one == said).map(|at| self.begun + at)
     }
 
-    /// Did the server take the recipient, command by command? Reply n answers command n; after LMTP's dot there is one
-    /// for each that was accepted (RFC 2033 §4.2).
+    /// Whether the server accepted the recipient, command by command. Reply n belongs to command n; LMTP has one reply
+    /// after the dot for each accepted recipient (RFC 2033 §4.2).
     fn is_taken(&self, position: usize) -> bool {
         let was_accepted = |position: &usize| self.class_of(self.place_of(Said::Rcpt(*position))) == 2;
         let rank = self.asked.iter().filter(|other| **other < position && was_accepted(other)).count();
@@ -176,7 +176,7 @@ impl Talk {
                     for (piece, last) in BODY.into_iter().zip([false, true]) {
                         self.client.body(piece.to_vec(), last, 0.0);
                     }
-                    // Nothing, when the server ended the transaction before the message was asked for.
+                    // No reply, when the server ended the transaction before the message.
                     if let Some(output) = self.client.take_output() {
                         let message = [BODY[0], BODY[1], b"\r\n.\r\n"].concat();
                         let behind = output.strip_prefix(&message[..]).expect("the message, whole");

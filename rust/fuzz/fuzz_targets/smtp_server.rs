@@ -1,6 +1,6 @@
 //! The server's dialogue: any split gives the same replies, log lines and stored messages, BDAT included.
 //!
-//! Input: three bytes of settings, the seed of the split, what the client says.
+//! Input: three bytes of settings, the seed of the split, the client's octets.
 
 #![no_main]
 
@@ -15,9 +15,9 @@ use std::sync::Arc;
 const MESSAGE_SIZE_LIMIT: u64 = 300;
 const AUTH_LINE_LIMIT: usize = 40;
 const LINE_LENGTH_LIMIT: usize = 200;
-/// The longest line of a reply: an echoed argument and the words around it.
+/// Maximum octets of a reply line: an echoed argument and the words around it.
 const REPLY_LINE_MAX_OCTETS: usize = LINE_LENGTH_LIMIT + 200;
-/// Replies without a line of the client's: the greeting, and a 421.
+/// Maximum number of replies without a command: the greeting, and a 421.
 const UNASKED_MAX: usize = 2;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +32,7 @@ struct Heard {
 fn config(choices: &mut Choices<'_>) -> ServerConfig {
     let (flags, more, limits) = (choices.byte(), choices.byte(), choices.byte());
     let mut config = ServerConfig {
-        // Whether a client waited for its turn depends on the split; nothing else may.
+        // The split decides whether a client waited for a reply; nothing else may.
         forbid_unauth_pipelining: false,
         error_sleep_s: 0.0,
         line_length_limit: LINE_LENGTH_LIMIT,
@@ -140,7 +140,7 @@ fn run(server: &mut Server, arriving: &mut Vec<u8>, heard: &mut Heard) {
     heard.output.extend(server.take_output().unwrap_or_default());
 }
 
-/// Panics unless `output` is whole replies. Returns how many.
+/// Check that `output` is whole replies, and return their number; panic otherwise.
 fn replies(output: &[u8]) -> usize {
     let text = std::str::from_utf8(output).expect("replies are UTF-8");
     let body = text.strip_suffix("\r\n").expect("the last reply is whole");
@@ -172,7 +172,7 @@ fuzz_target!(|input: &[u8]| {
         let said = dialogue.iter().filter(|octet| **octet == b'\n').count();
         assert!(replies(&heard.output) <= said + UNASKED_MAX, "more replies than commands");
         let stored: usize = heard.stored.iter().map(Vec::len).sum();
-        // A dot, a CR or the last line's end may be added, for no more than one octet each that came.
+        // A dot, a CR or the last line's end may be added, at most one octet for each octet of input.
         assert!(stored <= 2 * dialogue.len() + 2, "more was stored than was sent");
         assert_eq!(first.get_or_insert_with(|| heard.clone()), &heard, "in another split");
     }

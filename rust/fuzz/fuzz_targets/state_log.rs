@@ -1,7 +1,6 @@
-//! State logs that were damaged: every fact whose octets are whole holds, and no other does; and entries of any octets
-//! behind a checksum that holds.
+//! Damaged state logs: exactly the facts with intact octets count; and entries of any octets with a valid checksum.
 //!
-//! Input: flags (bit 0: the rest is an entry's payload, else damage to a log of twelve facts).
+//! Input: flags (bit 0: the rest is an entry's payload, otherwise damage to a log of twelve facts).
 
 #![no_main]
 
@@ -51,7 +50,7 @@ fn log() -> &'static Log {
     })
 }
 
-/// Whose facts stand whole in `file`. The header stands twice; without one, no entry can be believed.
+/// Return the messages with intact facts in `file`. The header is written twice; no entry can be verified without one.
 fn expected(log: &Log, file: &[u8]) -> BTreeSet<QueueId> {
     let whole = |range: &Range<usize>| file.get(range.clone()) == log.octets.get(range.clone());
     if !whole(&(0..HEADER)) && !whole(&(HEADER..2 * HEADER)) {
@@ -61,7 +60,7 @@ fn expected(log: &Log, file: &[u8]) -> BTreeSet<QueueId> {
     facts.filter(|(_, range)| whole(range)).map(|((id, _), _)| *id).collect()
 }
 
-/// An entry with this payload, as `statelog/form.rs` describes it.
+/// Return an entry with this payload, in the form of `statelog/form.rs`.
 fn entry(salt: u32, payload: &[u8]) -> Vec<u8> {
     let octets = (payload.len() as u32).to_le_bytes();
     let crc = crc32c::crc32c_append(crc32c::crc32c_append(salt, &octets), payload).to_le_bytes();

@@ -1,4 +1,4 @@
-//! Local form and wire form: any split gives the same, each undoes the other, and a plain reading says the same.
+//! Local form and wire form: any split gives the same, each undoes the other, and a plain reading gives the same.
 //!
 //! Input: the seed of the split, a text.
 
@@ -23,7 +23,7 @@ fn unstuffed(mut unstuffer: Unstuffer, pieces: &[&[u8]]) -> Vec<u8> {
     local
 }
 
-/// Each line with LF at its end, one CR before it gone, the last line ended.
+/// Return each line with LF at its end, without one CR before it; the last line has an end.
 fn lines(text: &[u8]) -> Vec<u8> {
     let mut local = Vec::new();
     for line in text.split_inclusive(|octet| *octet == b'\n') {
@@ -36,7 +36,7 @@ fn lines(text: &[u8]) -> Vec<u8> {
     local
 }
 
-/// What a program gives to sendmail, as records in a file in maildrop/.
+/// Return a program's input to sendmail, as records in a file in maildrop/.
 fn written(dot_ends: bool, line_endings: LineEndings, pieces: &[&[u8]]) -> Vec<u8> {
     let (mut writer, mut file) = (ContentWriter::new(dot_ends, line_endings), Vec::new());
     for piece in pieces {

@@ -1,4 +1,4 @@
-//! Queue directories with known messages, their files damaged as an input says, and what a listing finds in them.
+//! Queue directories with known messages, damage to their files from an input, and the result of a listing.
 
 use crate::{Choices, directory};
 use postillion_core::mail::envelope::{Envelope, Recipient};
@@ -11,24 +11,24 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A damage appends at most so many octets.
+/// Maximum number of octets that a damage appends.
 const APPENDED_MAX_OCTETS: usize = 4096;
 const COMMIT_MAX: Duration = Duration::from_secs(60);
 
-/// A queue directory, one of whose files is written anew for each input.
+/// A queue directory with one file that is rewritten for each input.
 pub struct Queue {
     /// The queue directory.
     pub directory: PathBuf,
     /// The segment.
     pub segment: PathBuf,
-    /// Its octets as they were written.
+    /// Its undamaged octets.
     pub octets: Vec<u8>,
-    /// Each message's name, and where its record stands in the segment.
+    /// Each message's ID, and its record's octets in the segment.
     pub records: Vec<(QueueId, Range<usize>)>,
 }
 
 impl Queue {
-    /// A queue of messages with these contents, in one segment, without a writer.
+    /// Write a queue of messages with these contents, in one segment, without a writer.
     pub fn write(name: &str, contents: &[&[u8]]) -> Self {
         let directory = directory(name);
         let options = JournalOptions { minfree_octets: 0, ..JournalOptions::default() };
@@ -50,7 +50,7 @@ impl Queue {
         Self { directory, segment, octets, records }
     }
 
-    /// The names of the messages that a listing finds, each with its line.
+    /// Return the IDs of the messages that a listing finds, each with its line.
     pub fn listed(&self) -> Result<Vec<(QueueId, String)>, QueueError> {
         let mut lines = String::new();
         let mut take = |text: &str| {
@@ -69,7 +69,7 @@ fn name(line: &str) -> QueueId {
     QueueId::parse(name).expect("a queue ID")
 }
 
-/// A file after what befell it: octets changed or overwritten, its end cut off, octets appended.
+/// Return a damaged file: octets changed or overwritten, its end cut off, octets appended.
 pub fn damaged(file: &[u8], mut choices: Choices<'_>) -> Vec<u8> {
     let mut file = file.to_vec();
     while !choices.is_empty() {

@@ -74,13 +74,13 @@ impl AddressRules {
     }
 }
 
-/// The written form of an address, None for a text that is no address.
+/// Return the canonical form of an address, None for a text that is no address.
 #[pyfunction]
 pub fn canonical(address: &str) -> Option<String> {
     Path::of(address).ok().map(|path| path.address().to_owned())
 }
 
-/// A local part, quoted where it needs quotes.
+/// Return a local part, quoted where it needs quotes.
 #[pyfunction]
 pub fn quote(local: &str) -> String {
     local_part::quote(local).into_owned()

@@ -1,6 +1,6 @@
-//! `postillion._core`: the cores under their Python names. Conversions only; nothing is decided here.
+//! `postillion._core`: the cores under their Python names. It only converts; the cores decide.
 //!
-//! One submodule for each module of `postillion_core` that Python uses, one file here for each.
+//! Each module of `postillion_core` that Python uses has a submodule, and a file here.
 
 use pyo3::prelude::*;
 
@@ -82,8 +82,8 @@ mod _core {
         use crate::smtpd::{Next, Request, SmtpdConfig, SmtpdService, SmtpdSession};
     }
 
-    /// Give the submodules and their functions their full names, and make them importable: an extension module has no
-    /// path to find them on.
+    /// Set the full names of the submodules and their functions, and make them importable: an extension module has no
+    /// path to find them.
     #[pymodule_init]
     fn name_submodules(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let loaded = module.py().import("sys")?.getattr("modules")?.cast_into::<PyDict>()?;

@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
-/// A program's log; share one a process.
+/// A program's log; each process needs only one.
 #[pyclass(frozen, module = "postillion._core.log")]
 pub struct Log {
     /// The same log for the Rust side.
@@ -18,8 +18,8 @@ pub struct Log {
 
 #[pymethods]
 impl Log {
-    /// `destination`: a path to append to (`/dev/stdout` for standard output, whatever it is), `syslog:` and a
-    /// socket's path, or `memory:`. `facility`: syslog's number, 2 for mail. Raises `OSError` when it cannot be opened.
+    /// `destination`: a path to append to (`/dev/stdout` for standard output of any kind), `syslog:` and a socket's
+    /// path, or `memory:`. `facility`: syslog's number, 2 for mail. Raises `OSError` when it cannot be opened.
     #[new]
     #[pyo3(signature = (host, syslog_name, program, pid, utc_offset_s, destination, *, permissions=0o600, facility=2))]
     #[allow(clippy::too_many_arguments)]

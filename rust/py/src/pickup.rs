@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::collections::BTreeMap;
 
-/// What a file in maildrop/ says besides the content.
+/// The data of a file in maildrop/ besides the content.
 #[pyclass(frozen, module = "postillion._core.pickup")]
 pub struct Maildrop {
     inner: maildrop::Maildrop,
@@ -101,7 +101,7 @@ impl MaildropReader {
     }
 }
 
-/// The envelope segment of a file in maildrop/.
+/// Return the envelope segment of a file in maildrop/.
 #[pyfunction]
 #[pyo3(signature = (sender, recipients, *, wall_now, full_name="", body="", ret="", envid=None, remote=false,
                     attributes=BTreeMap::new()))]
@@ -186,7 +186,7 @@ impl MaildropWriter {
     }
 }
 
-/// Collects the recipients that a message's headers name.
+/// Collects the recipients in a message's headers.
 #[pyclass(module = "postillion._core.pickup")]
 pub struct HeaderRecipients {
     inner: Option<recipients::HeaderRecipients>,
@@ -209,7 +209,7 @@ impl HeaderRecipients {
     }
 }
 
-/// The addresses of an address list (RFC 5322 §3.4).
+/// Return the addresses of an address list (RFC 5322 §3.4).
 #[pyfunction]
 pub fn parse_addresses(text: &str) -> Vec<String> {
     let found = address::addresses(text.as_bytes(), recipients::HEADER_MAX_OCTETS);

@@ -118,7 +118,9 @@ impl QueueManager {
         Ok(Some(match request {
             Request::Resolve { address } => ("resolve", &*address).into_pyobject(py)?.into_any(),
             Request::Trigger { transport } => ("trigger", &*transport).into_pyobject(py)?.into_any(),
-            Request::Control { client, json } => ("control", client, PyBytes::new(py, &json)).into_pyobject(py)?.into_any(),
+            Request::Control { client, json } => {
+                ("control", client, PyBytes::new(py, &json)).into_pyobject(py)?.into_any()
+            }
         }))
     }
 

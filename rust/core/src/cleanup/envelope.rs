@@ -1,4 +1,4 @@
-//! What cleanup does to an envelope: complete addresses, one copy for each recipient.
+//! The envelope in cleanup: complete addresses, and one copy for each recipient.
 
 use super::{CleanupSettings, Origin};
 use crate::address::path::Path;
@@ -6,8 +6,8 @@ use crate::mail::envelope::{Envelope, Recipient};
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-/// Complete the addresses of the envelope, and bring those of local programs into their one written form. The address
-/// that a recipient had before stays known as its original.
+/// Complete the addresses of the envelope, and rewrite those of local programs to their canonical form. A recipient's
+/// earlier address stays as its original.
 pub(super) fn complete_envelope(settings: &CleanupSettings, origin: Origin, envelope: &mut Envelope) {
     let complete = |address: &str| match origin {
         Origin::Local => settings.local_rewrite.apply(address),
@@ -29,7 +29,7 @@ pub(super) fn complete_envelope(settings: &CleanupSettings, origin: Origin, enve
     drop_duplicates(&mut envelope.recipients);
 }
 
-/// Write an address with quotes only where it needs them; a text that is no address stays as it is.
+/// Write an address with quotes only where it needs them; a text that is no address stays unchanged.
 fn unify(address: &mut Box<str>) {
     if address.bytes().any(|b| matches!(b, b'\\' | b'"'))
         && let Ok(path) = Path::of(address)

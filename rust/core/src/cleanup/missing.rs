@@ -7,9 +7,9 @@ use crate::mail::phrase::phrase;
 use crate::mail::sink::Sink;
 use std::sync::Arc;
 
-/// A Message-Id is remembered up to here; in the message it stays whole.
+/// Maximum octets of a Message-Id in the envelope; in the message it stays whole.
 const MESSAGE_ID_MAX_OCTETS: usize = 998;
-/// Who sends what nobody sent.
+/// The sender of messages with a null sender.
 const MAILER_DAEMON: &str = "MAILER-DAEMON";
 
 impl<S: Sink> Output<S> {

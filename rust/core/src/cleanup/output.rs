@@ -1,4 +1,4 @@
-//! The message as it leaves cleanup: header fields one at a time, the body as it comes.
+//! The output of cleanup: header fields one at a time, the body in runs.
 
 use super::{Origin, Output, Refusal};
 use crate::address::rewrite::Rewrite;
@@ -41,7 +41,7 @@ impl<S: Sink> Output<S> {
         }
     }
 
-    /// What completes the addresses in this message's headers.
+    /// Return the rules to complete addresses in this message's headers.
     pub(super) fn rewrite(&self) -> Option<&Rewrite> {
         match self.origin {
             Origin::Local | Origin::Network { trusted: true } => Some(&self.settings.local_rewrite),

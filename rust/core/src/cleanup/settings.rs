@@ -1,4 +1,4 @@
-//! What a site says about messages that come in: cleanup's parameters by Postfix's names (cleanup(8)).
+//! Cleanup's parameters, by Postfix's names (cleanup(8)).
 
 use crate::address::rewrite::Rewrite;
 use crate::mail::date::Zone;
@@ -16,7 +16,7 @@ impl std::fmt::Debug for Octets {
 }
 
 impl Octets {
-    /// The octets that `text` names, with C's escapes (`\a \b \f \n \r \t \v \\ \ddd`); `None` when it names none.
+    /// Return the octets in `text`, with C's escapes (`\a \b \f \n \r \t \v \\ \ddd`); `None` when there are none.
     pub fn parse(text: &str) -> Option<Self> {
         let mut set = [false; 256];
         let mut rest = text.as_bytes();
@@ -28,18 +28,18 @@ impl Octets {
         (!text.is_empty()).then_some(Self(set))
     }
 
-    /// Is the octet one of them?
+    /// Whether the set has the octet.
     pub fn has(&self, octet: u8) -> bool {
         self.0[usize::from(octet)]
     }
 
-    /// Is one of them in `text`?
+    /// Whether `text` has an octet of the set.
     pub fn any_in(&self, text: &[u8]) -> bool {
         text.iter().any(|octet| self.has(*octet))
     }
 }
 
-/// The octet that an escape names, and what follows it. A character that escapes nothing stands for itself.
+/// Return the octet of an escape, and the rest of the text. A character that is no escape stands for itself.
 fn escape(text: &[u8]) -> (u8, &[u8]) {
     const OCTAL_MAX_DIGITS: usize = 3;
     let digits = text.iter().take(OCTAL_MAX_DIGITS).take_while(|b| (b'0'..=b'7').contains(b)).count();
@@ -63,28 +63,28 @@ fn escape(text: &[u8]) -> (u8, &[u8]) {
     (octet, after)
 }
 
-/// The parameters. Build it with `..CleanupSettings::new("mx.example.org")`.
+/// The parameters of cleanup. Build it with `..CleanupSettings::new("mx.example.org")`.
 #[derive(Debug)]
 pub struct CleanupSettings {
     /// `$myhostname`
     pub myhostname: Box<str>,
-    /// What bare addresses get: `$myorigin`, `$mydomain` and what may be appended and swapped.
+    /// Rules for bare addresses: `$myorigin`, `$mydomain`, and the permitted rewrites.
     pub local_rewrite: Rewrite,
-    /// The same for headers of mail from strangers (`remote_header_rewrite_domain`); `None`: those stay as they are.
+    /// The same for headers of remote mail (`remote_header_rewrite_domain`); `None`: those stay unchanged.
     pub remote_rewrite: Option<Rewrite>,
     /// `header_size_limit`, in octets.
     pub header_size_limit: usize,
-    /// `header_address_token_limit`: the addresses of a header are rewritten up to so many tokens.
+    /// `header_address_token_limit`: maximum number of tokens of a header whose addresses are rewritten.
     pub header_address_token_limit: usize,
-    /// `hopcount_limit`: a message with so many `Received:` headers is in a loop.
+    /// `hopcount_limit`: a message with this many `Received:` headers is in a loop.
     pub hopcount_limit: u32,
-    /// `message_size_limit`, in octets; 0: none.
+    /// `message_size_limit`, in octets; 0: no limit.
     pub message_size_limit: u64,
     /// `always_add_missing_headers`
     pub always_add_missing_headers: bool,
     /// `message_drop_headers`, in lower case.
     pub drop_headers: Vec<Box<str>>,
-    /// `undisclosed_recipients_header`: added when no header names a recipient; empty: none is.
+    /// `undisclosed_recipients_header`: added when no header has a recipient; empty: nothing is added.
     pub undisclosed_recipients_header: Box<str>,
     /// `cleanup_replace_stray_cr_lf`
     pub replace_stray_cr_lf: bool,
@@ -96,12 +96,12 @@ pub struct CleanupSettings {
     pub long_queue_ids: bool,
     /// `header_from_format = obsolete`: `address (Name)` instead of `Name <address>`.
     pub obsolete_from_format: bool,
-    /// Local time; renew it when daylight saving begins or ends.
+    /// Local time; set it again when daylight saving begins or ends.
     pub zone: RwLock<Zone>,
 }
 
 impl CleanupSettings {
-    /// Postfix's defaults for a host; bare addresses become addresses of `myhostname`.
+    /// Return Postfix's defaults for a host; bare addresses become addresses of `myhostname`.
     pub fn new(myhostname: &str) -> Self {
         Self {
             myhostname: myhostname.into(),
@@ -123,19 +123,19 @@ impl CleanupSettings {
         }
     }
 
-    /// `Sun, 22 Nov 2026 17:02:03 +0000 (UTC)` in local time. `wall_us`: microseconds since 1970.
+    /// Return `Sun, 22 Nov 2026 17:02:03 +0000 (UTC)` in local time. `wall_us`: microseconds since 1970.
     pub fn date(&self, wall_us: u64) -> String {
         self.zone.read().unwrap_or_else(PoisonError::into_inner).date(wall_us)
     }
 
-    /// Local time is `zone` from now on.
+    /// Set the local time zone.
     pub fn set_zone(&self, zone: Zone) {
         *self.zone.write().unwrap_or_else(PoisonError::into_inner) = zone;
     }
 
-    /// Is a header of this name dropped?
+    /// Whether a header of this name is dropped.
     pub fn drops(&self, name: &[u8], known: Option<Known>) -> bool {
-        // Most sites drop the four defaults: a header that is none of the known ones needs no look at the list then.
+        // Most sites drop the four defaults: an unknown header then needs no search in the list.
         (known.is_some() || self.drop_headers.len() > 4)
             && self.drop_headers.iter().any(|dropped| dropped.as_bytes().eq_ignore_ascii_case(name))
     }
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn octets_are_written_with_escapes() {
+    fn octet_sets_are_parsed_with_escapes() {
         for (text, octets) in [
             (r"\0", vec![0]),
             (r"\000x", vec![0, b'x']),

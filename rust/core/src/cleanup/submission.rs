@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    /// Submit `content` in steps of this size: the reply or the content in the queue, the envelope, and the log.
+    /// Submit `content` in steps of this size; return the reply or the queued content, the envelope, and the log.
     fn submit(message: NewMessage, content: &[u8], step: usize) -> (Result<(String, Envelope), Reply>, Vec<String>) {
         let memory = Memory::default();
         let appender = memory.appender().unwrap();

@@ -28,7 +28,7 @@ fn run(settings: CleanupSettings, origin: Origin, wire: &[u8], step: usize) -> R
     cleanup.finish().map(|(content, envelope)| (String::from_utf8_lossy(&content).into_owned(), envelope))
 }
 
-/// Each row whole and in pieces of every size; sizes are what they are said to be.
+/// Play each row whole and in pieces of every size; check the sizes in the envelope.
 fn table(settings: fn() -> CleanupSettings, origin: Origin, rows: &[(&str, &str, &str)]) {
     for (name, wire, expected) in rows {
         for step in 1..=wire.len().max(1) {
@@ -41,7 +41,7 @@ fn table(settings: fn() -> CleanupSettings, origin: Origin, rows: &[(&str, &str,
 }
 
 #[test]
-fn a_strangers_message_stays_as_it_was_sent() {
+fn a_remote_message_stays_unchanged() {
     table(
         settings,
         STRANGER,
@@ -86,7 +86,7 @@ fn stray_line_end_characters_become_blanks() {
 }
 
 #[test]
-fn local_mail_gets_what_it_lacks() {
+fn local_mail_gets_missing_headers() {
     let id = envelope().id.short();
     let added = format!(
         "Message-Id: <20261122170203.{id}@mx.example.org>\r\n\
@@ -129,7 +129,7 @@ fn a_resent_message_gets_resent_headers() {
 }
 
 #[test]
-fn the_sender_is_named_once_and_cannot_add_a_header() {
+fn the_sender_is_in_one_header_and_cannot_add_another() {
     for (name, obsolete, from) in [
         ("Charlie Root", false, "From: Charlie Root <s@example.net>\r\n"),
         ("A. \"B\"", false, "From: \"A. \\\"B\\\"\" <s@example.net>\r\n"),
@@ -162,7 +162,7 @@ fn bare_addresses_of_the_envelope_are_completed() {
 }
 
 #[test]
-fn who_is_named_twice_receives_one_copy() {
+fn a_duplicate_recipient_receives_one_copy() {
     let reported = Recipient { notify: Notify(Notify::SUCCESS), ..Recipient::plain("b@x.org") };
     let given = ["root", "b@x.org", "root@mx.example.org", "b@x.org"].map(Recipient::plain);
     let recipients = given.into_iter().chain([reported]).collect();
@@ -173,7 +173,7 @@ fn who_is_named_twice_receives_one_copy() {
 }
 
 #[test]
-fn the_trace_header_stands_first() {
+fn the_trace_header_comes_first() {
     let mut cleanup = cleanup(settings(), STRANGER);
     cleanup.received("Received: from x (y [z])\n\tby mx");
     cleanup.feed(b" x\r\n");
@@ -197,7 +197,7 @@ fn message_ids_are_found() {
 }
 
 #[test]
-fn limits_are_latched() {
+fn the_first_problem_is_reported_at_the_end() {
     let hops = "Received: x\r\n".repeat(50) + "\r\n";
     let size = format!("A: 1\r\n\r\n{}", "x".repeat(1000));
     for (wire, limits, refusal, code) in [
@@ -205,7 +205,7 @@ fn limits_are_latched() {
         (&hops, (51, 0), None, 0),
         (&size, (50, 1007), Some(Refusal::TooBig), 552),
         (&size, (50, 1008), None, 0),
-        // Dots that were added on the way do not count, however the stream was cut.
+        // Stuffed dots do not count, in any split.
         ("\r\n..\r\n..\r\n..\r\n", (50, 10), Some(Refusal::TooBig), 552),
         ("\r\n..\r\n..\r\n..\r\n", (50, 11), None, 0),
         ("..A: 1\r\n..B: 2\r\n", (50, 13), Some(Refusal::TooBig), 552),
@@ -222,7 +222,7 @@ fn limits_are_latched() {
 }
 
 #[test]
-fn octets_are_stripped_or_refused_as_the_site_says() {
+fn octets_are_stripped_or_refused_by_configuration() {
     let strip = || CleanupSettings { strip_characters: Octets::parse(r"\0"), ..settings() };
     table(
         strip,
@@ -237,7 +237,7 @@ fn octets_are_stripped_or_refused_as_the_site_says() {
 }
 
 #[test]
-fn bombs_take_bounded_memory() {
+fn hostile_messages_take_limited_memory() {
     let limit = settings().header_size_limit;
     let mut bomb = cleanup(CleanupSettings { message_size_limit: 0, ..settings() }, Origin::Local);
     (0..100_000).for_each(|_| bomb.feed(b"To: a\r\n"));
@@ -260,7 +260,7 @@ impl Sink for Full {
 }
 
 #[test]
-fn a_full_disk_is_told_at_the_end() {
+fn a_full_disk_is_reported_at_the_end() {
     let mut cleanup = Cleanup::new(Arc::new(settings()), Full, envelope(), STRANGER, WALL_US);
     (0..10).for_each(|_| cleanup.feed(b"A: 1\r\n"));
     assert_eq!(cleanup.refusal(), Some(Refusal::NoSpace));
@@ -290,7 +290,7 @@ proptest! {
     }
 
     #[test]
-    fn what_local_programs_write_never_ends_early(local in prop::collection::vec(prop::sample::select(&b".\r\na"[..]), 0..60)) {
+    fn local_content_never_ends_early(local in prop::collection::vec(prop::sample::select(&b".\r\na"[..]), 0..60)) {
         let (content, _) = run(settings(), Origin::Local, &stuff(&local), 9).unwrap();
         prop_assert!(!content.contains("\r\n.\r\n") && !content.starts_with(".\r\n"));
         prop_assert!(content.is_empty() || content.ends_with("\r\n"));

@@ -1,8 +1,8 @@
-//! The frames between the programs, the queue manager at their centre.
+//! The frames between the programs and the queue manager.
 //!
 //! On the wire: `u32` octets that follow, `u8` version, `u8` kind, payload. A frame longer than `FRAME_MAX_OCTETS`, of
-//! another version or an unknown kind is an error; its connection is closed and nothing else is lost, for every fact
-//! that a frame announces is on disk or will be told again.
+//! another version or of an unknown kind is an error that closes its connection. Nothing else is lost: every fact in a
+//! frame is on disk or will be sent again.
 //!
 //! ```text
 //! smtpd, pickup, bounce, local    Producer, Arrived, Sealed   ->  qmgr
@@ -20,33 +20,33 @@ use crate::mail::status::{Status, decode_status, encode_status};
 use std::fmt;
 use std::sync::Arc;
 
-/// The version of every frame of this release.
+/// The frame version of this release.
 pub const FRAME_VERSION: u8 = 1;
-/// The longest frame, without its length field.
+/// Maximum number of octets in a frame, without its length field.
 pub const FRAME_MAX_OCTETS: usize = 64 * 1024 * 1024;
 const LENGTH_OCTETS: usize = 4;
 
 /// A message that a producer has on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
-    /// Where it stands.
+    /// Its place on disk.
     pub locator: Locator,
-    /// What it is.
+    /// Its envelope.
     pub envelope: Envelope,
 }
 
 /// A recipient of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRecipient {
-    /// Its place in the message's envelope: what `Result` names.
+    /// Its index in the message's envelope, for `Result`.
     pub index: u32,
-    /// Who it is; `address` as the resolver left it.
+    /// The recipient; the resolver has set `address`.
     pub recipient: Recipient,
-    /// For every kind but `JobKind::Deliver`: what is to be reported.
+    /// The status to report, for every kind except `JobKind::Deliver`.
     pub status: Option<Status>,
 }
 
-/// What a job asks of the agent.
+/// The task of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobKind {
     /// Deliver the message to the recipients.
@@ -55,24 +55,24 @@ pub enum JobKind {
     Bounce,
     /// Send the sender a delay warning about the recipients.
     Warn,
-    /// Tell the sender that the recipients have the message, or that it left for where nobody tells (RFC 3461).
+    /// Tell the sender that the recipients have the message, or that it was relayed to a server without DSN (RFC 3461).
     Confirm,
 }
 
 /// Work for a delivery agent: one message, one next hop, some of its recipients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// The number by which the agent answers.
+    /// The job's number, for the result.
     pub job: u64,
-    /// What is asked.
+    /// The task.
     pub kind: JobKind,
     /// The segment file, relative to the queue directory.
     pub path: Box<str>,
-    /// Where in it.
+    /// The place in the file.
     pub locator: Locator,
     /// The transport's name in master.cf.
     pub transport: Arc<str>,
-    /// Where the message goes next, in the transport's own syntax.
+    /// The next hop, in the transport's own syntax.
     pub nexthop: Arc<str>,
     /// When the message became active: microseconds since 1970 (the second of the log's `delays=`).
     pub active_us: u64,
@@ -82,27 +82,27 @@ pub struct Job {
     pub recipients: Vec<JobRecipient>,
 }
 
-/// An agent's answer.
+/// An agent's result for a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobResult {
     /// The job's number.
     pub job: u64,
-    /// The message: a queue manager that was started anew does not know the number, but can still believe the result.
+    /// The message. A restarted queue manager does not know the job's number, but can still use the result.
     pub id: QueueId,
     /// Set when the destination as a whole failed (no connection, no greeting, session lost): the queue manager then
-    /// lowers the destination's concurrency and may set it aside.
+    /// lowers the destination's concurrency and may suspend it.
     pub site: Option<Status>,
-    /// How each recipient fared, by its index in the envelope. A recipient that is missing counts as deferred.
+    /// The status of each recipient, by its index in the envelope. A missing recipient counts as deferred.
     pub recipients: Vec<(u32, Status)>,
 }
 
-/// Everything that can be said.
+/// A frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// First frame of a process that commits messages: its segment in use and where the last commit ends in it
-    /// (`SegmentId(0)` while it has none).
+    /// First frame of a process that commits messages: its current segment, and the end of the last commit in it
+    /// (`SegmentId(0)` without one).
     Producer {
-        /// The process.
+        /// The process ID.
         pid: u32,
         /// Its segment.
         segment: SegmentId,
@@ -111,7 +111,7 @@ pub enum Frame {
     },
     /// Messages that are on disk, in the order of their places.
     Arrived(Vec<Arrival>),
-    /// The producer is done with a segment: nothing is appended any more.
+    /// The producer has closed a segment: nothing is appended any more.
     Sealed {
         /// The segment.
         segment: SegmentId,
@@ -122,40 +122,40 @@ pub enum Frame {
     Agent {
         /// The service's name in master.cf.
         transport: Box<str>,
-        /// The process.
+        /// The process ID.
         pid: u32,
-        /// How many jobs it takes at a time.
+        /// Maximum number of jobs that it takes at a time.
         capacity: u32,
     },
-    /// An agent's answer to a job.
+    /// An agent's result for a job.
     Result(JobResult),
     /// A job for an agent.
     Deliver(Box<Job>),
-    /// A question or command as JSON: `{"verb": "list"}`.
+    /// A request as JSON: `{"verb": "list"}`.
     Control(Vec<u8>),
-    /// The answer, as JSON, in one or several frames of which the last is marked.
+    /// The reply, as JSON, in one or more frames of which the last is marked.
     ControlReply {
-        /// No further frame answers the same question.
+        /// No further frame belongs to this reply.
         last: bool,
         /// JSON lines.
         json: Vec<u8>,
     },
-    /// Before the answer to a job: these recipients were sent, the sender asked to be told (NOTIFY=SUCCESS), and nobody
-    /// further on will do it.
+    /// Before the result of a job: these recipients were sent, the sender wants a report (NOTIFY=SUCCESS), and no later
+    /// host will send one.
     Delivered {
         /// The job.
         job: u64,
         /// The recipients, by their index in the envelope.
         recipients: Vec<u32>,
     },
-    /// To those who accept mail: whether the queue manager has fallen behind, see `qmgr::flow`.
+    /// For programs that accept mail: whether the queue manager has fallen behind, see `qmgr::flow`.
     Flow {
         /// New messages wait for `in_flow_delay`.
         behind: bool,
     },
 }
 
-/// Why a stream of frames cannot go on.
+/// The reason why a stream of frames cannot continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrameError {
     /// The frame is longer than `FRAME_MAX_OCTETS`, or shorter than its own header.
@@ -164,7 +164,7 @@ pub enum FrameError {
     Version(u8),
     /// No frame has this kind.
     Kind(u8),
-    /// The payload is not what the kind says.
+    /// The payload does not match the kind.
     Payload(CodecError),
 }
 
@@ -203,7 +203,7 @@ impl Frame {
         }
     }
 
-    /// Append the frame, header and all.
+    /// Append the frame with its header.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.put_u32(0);
@@ -300,7 +300,7 @@ impl Frame {
     }
 }
 
-/// Append an `Arrived` frame of `count` arrivals that are encoded already, each as locator and envelope.
+/// Append an `Arrived` frame of `count` encoded arrivals, each a locator and an envelope.
 pub(crate) fn encode_arrived(count: u32, arrivals: &[u8], out: &mut Vec<u8>) {
     out.put_u32((2 + 4 + arrivals.len()) as u32);
     out.put_u8(FRAME_VERSION);
@@ -369,7 +369,7 @@ fn decode_job(take: &mut Take<'_>) -> Result<Job, CodecError> {
     Ok(Job { job, kind, path, locator, transport, nexthop, active_us, envelope, recipients })
 }
 
-/// Puts frames together from a stream of bytes.
+/// Reads frames from a stream of bytes.
 #[derive(Debug, Default)]
 pub struct FrameReader {
     buffer: Vec<u8>,
@@ -377,7 +377,7 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// Append bytes as they came; never parses, never fails.
+    /// Append bytes from the stream; never parses, never fails.
     pub fn receive(&mut self, bytes: &[u8]) {
         if self.start > 0 {
             self.buffer.drain(..self.start);
@@ -386,7 +386,7 @@ impl FrameReader {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame, or `None` until more bytes come. After an error the stream has no meaning any more.
+    /// Return the next whole frame, or `None` until more bytes arrive. After an error the stream is unusable.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some((length, rest)) = self.buffer[self.start..].split_first_chunk::<LENGTH_OCTETS>() else {
             return Ok(None);
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_come_back_whole_and_byte_by_byte() {
+    fn frames_are_read_back_whole_and_byte_by_byte() {
         let mut bytes = Vec::new();
         for frame in examples() {
             frame.encode(&mut bytes);
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_frame_is_an_error_not_a_panic() {
+    fn a_damaged_frame_is_an_error_and_no_panic() {
         for frame in examples() {
             let mut bytes = Vec::new();
             frame.encode(&mut bytes);

@@ -1,3 +1,3 @@
-//! What the programs say to each other: length-prefixed frames with a version.
+//! The protocol between the programs: length-prefixed frames with a version.
 
 pub mod frame;

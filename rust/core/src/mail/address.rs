@@ -1,7 +1,7 @@
 //! Addresses in header fields (RFC 5322 §3.4).
 //!
-//! The reader is linear and never recurses: comments nest by a counter. It gives spans, so that a header in which one
-//! address is completed keeps every other octet as it was written.
+//! The reader is linear and never recurses: a counter tracks nested comments. It returns spans, so that completing one
+//! address in a header changes no other octet.
 
 use memchr::{memchr2, memrchr};
 use std::ops::Range;
@@ -9,11 +9,11 @@ use std::ops::Range;
 /// An address in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// Where it stands: without display name, angle brackets and the comments around it.
+    /// Its octets in the header: without display name, angle brackets and surrounding comments.
     pub span: Range<usize>,
-    /// False when it is a word beside another one: a comma is missing, or a name has no address.
+    /// False for a word beside another one: a comma is missing, or a name has no address.
     pub certain: bool,
-    /// The address without comments, blanks and source route: `local@domain`, quoted as it was, or a bare local part.
+    /// The address without comments, blanks and source route: `local@domain`, quoted as received, or a bare local part.
     pub text: Box<str>,
 }
 
@@ -31,7 +31,8 @@ struct Token {
     span: Range<usize>,
 }
 
-/// The addresses of a list, in order, from at most `tokens_max` tokens. Octets that are no UTF-8 make an address none.
+/// Return the addresses of a list, in order, from at most `tokens_max` tokens. Addresses that are not UTF-8 are left
+/// out.
 pub fn addresses(value: &[u8], tokens_max: usize) -> Vec<Address> {
     let tokens = tokens(value, tokens_max);
     let mut found = Vec::new();
@@ -43,7 +44,7 @@ pub fn addresses(value: &[u8], tokens_max: usize) -> Vec<Address> {
                 list_item(value, &item, &mut found);
                 item.clear();
             }
-            // A group's name ends here; inside angle brackets a source route does.
+            // A group's name ends here; inside angle brackets, a source route ends here.
             Kind::Special(b':') if !angle => item.clear(),
             kind => {
                 angle = match kind {
@@ -126,7 +127,7 @@ fn tokens(value: &[u8], tokens_max: usize) -> Vec<Token> {
 fn atom_end(value: &[u8], start: usize) -> usize {
     let mut at = start;
     while at < value.len() && !b" \t\r\n(\"[<>,;:@.".contains(&value[at]) {
-        // A quoted pair outside quotes is obsolete, but its octet is no special one.
+        // A quoted pair outside quotes is obsolete, but its octet has no special meaning.
         at += if value[at] == b'\\' { 2 } else { 1 };
     }
     at.min(value.len())
@@ -161,7 +162,7 @@ fn comment_end(value: &[u8], start: usize) -> usize {
     value.len()
 }
 
-/// Where the local part ends: the last `@` that is not quoted.
+/// Return the end of the local part: the last `@` outside quotes.
 pub fn at_sign(address: &str) -> Option<usize> {
     let octets = address.as_bytes();
     if memchr2(b'"', b'\\', octets).is_none() {
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read() {
+    fn address_lists_are_read() {
         for (value, expected) in [
             ("", vec![]),
             (" a@example.org", vec!["a@example.org"]),
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_takes_linear_time() {
+    fn a_hostile_list_takes_linear_time() {
         let bomb = "(".repeat(1_000_000);
         assert_eq!(texts(&bomb).len(), 0);
         assert_eq!(texts(&"a,".repeat(100_000)).len(), 5_120);
@@ -230,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_list_is_read_and_each_address_stands_where_it_says(value in "[a-c@.,;:<>()\"\\\\\\[\\] \r\n]{0,40}") {
+        fn every_address_of_any_list_is_at_its_span(value in "[a-c@.,;:<>()\"\\\\\\[\\] \r\n]{0,40}") {
             for address in addresses(value.as_bytes(), 1000) {
                 prop_assert!(value.get(address.span).is_some());
                 prop_assert!(!address.text.is_empty());

@@ -1,4 +1,4 @@
-//! Dates as mail headers carry them (RFC 5322 §3.3), in the form that Postfix prints.
+//! Dates in mail headers (RFC 5322 §3.3), in Postfix's form.
 
 use crate::log::civil;
 
@@ -9,22 +9,22 @@ const USEC: u64 = 1_000_000;
 /// 1970-01-01 was a Thursday.
 const FIRST_WEEKDAY: i64 = 4;
 
-/// A local time: how far it is ahead of UTC, and what it is called.
+/// The offset of local time from UTC, and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone {
     /// Seconds ahead of UTC.
     pub utc_offset_s: i32,
-    /// `UTC`, `CET`...; empty when it has no name.
+    /// `UTC`, `CET`...; empty without a name.
     pub name: Box<str>,
 }
 
 impl Zone {
-    /// Coordinated universal time.
+    /// Return coordinated universal time.
     pub fn utc() -> Self {
         Self { utc_offset_s: 0, name: "UTC".into() }
     }
 
-    /// `Sun, 22 Nov 2026 17:02:03 +0000 (UTC)`. `wall_us`: microseconds since 1970.
+    /// Return `Sun, 22 Nov 2026 17:02:03 +0000 (UTC)`. `wall_us`: microseconds since 1970.
     pub fn date(&self, wall_us: u64) -> String {
         let local = (wall_us / USEC) as i64 + i64::from(self.utc_offset_s);
         let (days, second) = (local.div_euclid(DAY_S), local.rem_euclid(DAY_S));
@@ -45,7 +45,7 @@ impl Zone {
     }
 }
 
-/// `20261122170203`, in UTC: the time in a Message-Id.
+/// Return `20261122170203`, in UTC: the time in a Message-Id.
 pub fn compact_utc(wall_us: u64) -> String {
     let seconds = (wall_us / USEC) as i64;
     let (year, month, day) = civil(seconds.div_euclid(DAY_S));
@@ -60,7 +60,7 @@ mod tests {
     const WALL_US: u64 = 1_795_366_923_000_000;
 
     #[test]
-    fn dates_stand_in_local_time_with_its_offset_and_name() {
+    fn dates_are_in_local_time_with_its_offset_and_name() {
         for (utc_offset_s, name, date) in [
             (0, "UTC", "Sun, 22 Nov 2026 17:02:03 +0000 (UTC)"),
             (3600, "CET", "Sun, 22 Nov 2026 18:02:03 +0100 (CET)"),
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_id_tells_its_time_in_utc() {
+    fn a_message_id_has_its_time_in_utc() {
         assert_eq!(compact_utc(WALL_US), "20261122170203");
     }
 }

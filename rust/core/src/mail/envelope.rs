@@ -1,12 +1,11 @@
-//! The envelope: what the queue knows of a message besides its content.
+//! The envelope: the queue's data about a message besides its content.
 //!
-//! It is encoded once, when cleanup is done with the message, and the same bytes stand in the queue record and in the
-//! frame that announces the message to the queue manager.
+//! Cleanup encodes it once; the queue record and the frame that announces the message hold the same bytes.
 
 use super::id::QueueId;
 use crate::codec::{CodecError, Put, Take};
 
-/// NOTIFY= of RFC 3461 §4.1, as bits; no bit means that the sender said nothing.
+/// NOTIFY= of RFC 3461 §4.1, as bits; no bit means that the parameter is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Notify(pub u8);
 
@@ -20,38 +19,38 @@ impl Notify {
     /// `NOTIFY=DELAY`
     pub const DELAY: u8 = 8;
 
-    /// Is a report of success asked for?
+    /// Whether the sender wants a report of success.
     pub fn on_success(self) -> bool {
         self.0 & Self::SUCCESS != 0
     }
 
-    /// May a non-delivery report be sent? Yes, unless the sender said otherwise.
+    /// Whether a non-delivery report may be sent: yes, unless the sender has said otherwise.
     pub fn on_failure(self) -> bool {
         self.0 == 0 || self.0 & Self::FAILURE != 0
     }
 
-    /// May a delay warning be sent?
+    /// Whether a delay warning may be sent.
     pub fn on_delay(self) -> bool {
         self.0 == 0 || self.0 & Self::DELAY != 0
     }
 }
 
-/// RET= of RFC 3461 §4.3: what a non-delivery report returns.
+/// RET= of RFC 3461 §4.3: the content of a non-delivery report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ret {
-    /// The sender did not say.
+    /// The parameter is missing.
     #[default]
     Unsaid,
     /// The whole message.
     Full,
-    /// The headers alone.
+    /// Only the headers.
     Hdrs,
 }
 
-/// BODY= of RFC 6152: what the sender says of the content.
+/// BODY= of RFC 6152: the content type that the sender declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BodyType {
-    /// Nothing was said.
+    /// The parameter is missing.
     #[default]
     Unsaid,
     /// `BODY=7BIT`
@@ -60,12 +59,12 @@ pub enum BodyType {
     EightBitMime,
 }
 
-/// One recipient. `address` is where the message goes, without angle brackets: `local@domain`, or a bare local part.
+/// One recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipient {
-    /// Where the message goes.
+    /// The next address on the way, without angle brackets: `local@domain`, or a bare local part.
     pub address: Box<str>,
-    /// What the client asked for, where address mapping made it something else (`orig_to` in the log).
+    /// The address that the client gave, if address mapping changed it (`orig_to` in the log).
     pub original: Option<Box<str>>,
     /// ORCPT= as received, in its xtext form: `rfc822;user@example.org`.
     pub orcpt: Option<Box<str>>,
@@ -74,39 +73,40 @@ pub struct Recipient {
 }
 
 impl Recipient {
-    /// A recipient that nobody rewrote, with no DSN wishes.
+    /// Return a recipient without rewriting and DSN options.
     pub fn plain(address: &str) -> Self {
         Self { address: address.into(), original: None, orcpt: None, notify: Notify::default() }
     }
 }
 
-/// What the queue knows of a message.
+/// The queue's data about a message besides its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// Its name in the queue.
+    /// The queue ID.
     pub id: QueueId,
-    /// When it arrived: microseconds since 1970. Equal to the ID's time but for messages that were requeued.
+    /// When it arrived: microseconds since 1970. Equal to the ID's time except for requeued messages.
     pub arrival_us: u64,
     /// The reverse path without angle brackets; empty for the null sender.
     pub sender: Box<str>,
-    /// Everyone it goes to.
+    /// All recipients.
     pub recipients: Vec<Recipient>,
     /// BODY=
     pub body: BodyType,
-    /// SMTPUTF8 was asked for (RFC 6531).
+    /// MAIL had the SMTPUTF8 parameter (RFC 6531).
     pub smtputf8: bool,
     /// RET=
     pub ret: Ret,
     /// ENVID= as received, in its xtext form.
     pub envid: Option<Box<str>>,
-    /// Octets of the content as the log's `size=` counts them: unstuffed, with a line end as one octet.
+    /// Octets of the content in the log's `size=`: unstuffed, with a line end as one octet.
     pub size_octets: u64,
-    /// Named facts in Postfix's words: `client_name`, `client_address`, `helo_name`, `protocol_name`, `message_id`...
+    /// Named attributes in Postfix's words: `client_name`, `client_address`, `helo_name`, `protocol_name`,
+    /// `message_id`...
     pub attributes: Vec<(Box<str>, Box<str>)>,
 }
 
 impl Envelope {
-    /// A message of which nothing more is known, that arrived when its ID says.
+    /// Return an envelope without options, that arrived at the time of its ID.
     pub fn plain(id: QueueId, sender: &str, recipients: Vec<Recipient>) -> Self {
         Self {
             id,
@@ -123,13 +123,13 @@ impl Envelope {
     }
 }
 
-/// An encoded recipient has at least this many octets.
+/// Minimum number of octets in an encoded recipient.
 const RECIPIENT_LEAST_OCTETS: usize = 7;
-/// An encoded attribute has at least this many octets.
+/// Minimum number of octets in an encoded attribute.
 const ATTRIBUTE_LEAST_OCTETS: usize = 8;
 
 impl Envelope {
-    /// The value of a named fact.
+    /// Return the value of a named attribute.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(n, _)| &**n == name).map(|(_, value)| &**value)
     }
@@ -174,7 +174,7 @@ impl Envelope {
         Ok(envelope)
     }
 
-    /// Read over all that stands before the recipients; how many they are.
+    /// Skip the fields before the recipients; return the number of recipients.
     pub(crate) fn decode_to_recipients(take: &mut Take<'_>) -> Result<u32, CodecError> {
         Self::decode_head(take)?;
         take.u32()
@@ -208,7 +208,7 @@ impl Envelope {
     }
 }
 
-/// Append a recipient's encoded form.
+/// Append the encoded form of a recipient.
 pub fn encode_recipient(recipient: &Recipient, out: &mut Vec<u8>) {
     out.put_str(&recipient.address);
     out.put_option_str(recipient.original.as_deref());
@@ -216,7 +216,7 @@ pub fn encode_recipient(recipient: &Recipient, out: &mut Vec<u8>) {
     out.put_u8(recipient.notify.0);
 }
 
-/// Read a recipient's encoded form.
+/// Read the encoded form of a recipient.
 pub fn decode_recipient(take: &mut Take<'_>) -> Result<Recipient, CodecError> {
     Ok(Recipient {
         address: take.str()?.into(),
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_envelope_comes_back_as_it_was() {
+    fn an_envelope_is_read_back_unchanged() {
         let envelope = Envelope {
             id: QueueId(42),
             arrival_us: 1_795_000_000_123_456,

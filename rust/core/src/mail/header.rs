@@ -1,10 +1,10 @@
-//! The header block as a stream: lines in, logical headers out (RFC 5322 §2.2).
+//! The header block as a stream: lines in, logical header fields out (RFC 5322 §2.2).
 //!
-//! One logical header is held at a time, up to the limit; what exceeds it is dropped. The block ends at an empty line,
-//! or at the first line that is no header: such a line belongs to the body. `mbox` lines (`From user date`) may stand
-//! before the first header.
+//! One logical header is in memory at a time, up to the limit; its excess is dropped. The block ends at an empty line,
+//! or at the first line that is no header, which belongs to the body. `mbox` lines (`From user date`) may precede the
+//! first header.
 
-/// A header that cleanup treats in a way of its own.
+/// A header with a special treatment in cleanup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // The names are the headers' names.
 pub enum Known {
@@ -63,22 +63,22 @@ const KNOWN: [(&str, Known); 24] = [
 ];
 
 impl Known {
-    /// The header with this name, in any case.
+    /// Return the header with this name, in any case.
     pub fn of(name: &[u8]) -> Option<Self> {
         KNOWN.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)).map(|(_, known)| *known)
     }
 
-    /// Its value is a list of those who receive the message.
+    /// Whether its value is a list of recipients.
     pub fn names_recipients(self) -> bool {
         self.is_resent_recipient() || matches!(self, Self::ApparentlyTo | Self::Bcc | Self::Cc | Self::To)
     }
 
-    /// Its value is a list of those who receive a message that was sent on.
+    /// Whether its value is a list of recipients of a resent message.
     pub fn is_resent_recipient(self) -> bool {
         matches!(self, Self::ResentBcc | Self::ResentCc | Self::ResentTo)
     }
 
-    /// Its value is a list of those who send, or who are to be told something.
+    /// Whether its value is a list of senders, or of addresses for reports.
     pub fn names_senders(self) -> bool {
         matches!(
             self,
@@ -96,13 +96,13 @@ impl Known {
         )
     }
 
-    /// It tells of a message that was sent on (RFC 5322 §3.6.6).
+    /// Whether it is about a resent message (RFC 5322 §3.6.6).
     pub fn is_resent(self) -> bool {
         (Self::ResentBcc as u8..=Self::ResentTo as u8).contains(&(self as u8))
     }
 }
 
-/// Which headers a message has.
+/// The headers that a message has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Seen(u32);
 
@@ -112,13 +112,13 @@ impl Seen {
         self.0 |= 1 << known as u8;
     }
 
-    /// Was it noted?
+    /// Whether the header was noted.
     pub fn has(self, known: Known) -> bool {
         self.0 & 1 << known as u8 != 0
     }
 }
 
-/// Octets of a header's name, without the blanks that may stand before the colon; `None` for a line that is no header.
+/// Return the octets of a header's name, without blanks before the colon; `None` for a line that is no header.
 pub fn name_octets(line: &[u8]) -> Option<usize> {
     let colon = memchr::memchr(b':', line)?;
     let name = line[..colon].trim_ascii_end();
@@ -128,84 +128,84 @@ pub fn name_octets(line: &[u8]) -> Option<usize> {
 /// A logical header: its name, and its value with the line ends (CRLF) inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field<'a> {
-    /// As it was written.
+    /// The name as received.
     pub name: &'a [u8],
-    /// What follows the colon, blanks included.
+    /// The text after the colon, blanks included.
     pub value: &'a [u8],
 }
 
 impl<'a> Field<'a> {
-    /// The field in `header`; `None` when it has no name and colon.
+    /// Return the field in `header`; `None` without a name and a colon.
     pub fn parse(header: &'a [u8]) -> Option<Self> {
         let name = &header[..name_octets(header)?];
         let colon = memchr::memchr(b':', header)?;
         Some(Self { name, value: &header[colon + 1..] })
     }
 
-    /// The value as one line: line ends removed, no blanks at its ends.
+    /// Return the value as one line: without line ends, and without blanks at its ends.
     pub fn unfolded(&self) -> String {
         let text = self.value.iter().copied().filter(|b| *b != b'\r' && *b != b'\n').collect::<Vec<_>>();
         String::from_utf8_lossy(text.trim_ascii()).into_owned()
     }
 }
 
-/// How a header block ends.
+/// The end of a header block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// With an empty line.
+    /// An empty line.
     Separator,
-    /// Without one: the line that follows is no header.
+    /// No empty line: the next line is no header.
     NoSeparator,
-    /// With the message: there is no body.
+    /// The end of the message: there is no body.
     Message,
 }
 
-/// What hears of a header block.
+/// The receiver of a header block's parts.
 pub trait HeaderEvents {
-    /// A logical header, with CRLF inside where it was folded, without its last line end.
+    /// Receive a logical header, with CRLF inside where it was folded, without its last line end.
     fn header(&mut self, header: &[u8]);
-    /// An mbox line stands before the headers: the name of the header that it becomes, or `None` to drop it.
+    /// Receive an mbox line before the headers: return the name of its header, or `None` to drop it.
     fn mbox(&mut self) -> Option<&'static str>;
-    /// The block is over.
+    /// Receive the end of the block.
     fn end(&mut self, end: End);
-    /// After `End::NoSeparator`: the first piece of the body, of a line that is not over yet.
+    /// After `End::NoSeparator`: receive the first piece of the body, from an incomplete line.
     fn body(&mut self, text: &[u8]);
-    /// After `body`: its line is over.
+    /// After `body`: receive the end of its line.
     fn body_line_end(&mut self);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// At the start of a line; the header before it may go on.
+    /// At the start of a line; it may continue the header before it.
     LineStart,
-    /// In what may be a name, or in the blanks behind it.
+    /// In a possible name, or in the blanks after it.
     Name,
-    /// Behind the colon.
+    /// After the colon.
     Value,
-    /// In an mbox line that is dropped.
+    /// In an mbox line to drop.
     Skip,
 }
 
-/// Puts logical headers together from pieces of lines. Each method returns whether the block goes on; after `false`
-/// the parser is done.
+/// Joins pieces of lines to logical headers. Each method returns whether the block continues; after `false` the parser
+/// is done.
 #[derive(Debug)]
 pub struct HeaderParser {
     held: Vec<u8>,
     limit_octets: usize,
     state: State,
     mbox_allowed: bool,
-    /// Nothing more of the header that is held is taken.
+    /// The header exceeds the limit: its further text is dropped.
     cut: bool,
 }
 
 impl HeaderParser {
-    /// A logical header is cut after `limit_octets` (`header_size_limit`).
+    /// Return a parser that cuts a logical header after `limit_octets` (`header_size_limit`).
     pub fn new(limit_octets: usize) -> Self {
         let limit_octets = limit_octets.max(LIMIT_LEAST_OCTETS);
         Self { held: Vec::new(), limit_octets, state: State::LineStart, mbox_allowed: true, cut: false }
     }
 
-    /// Take a piece of a line: any octets but a line end, at least one; a stuffed dot is removed already.
+    /// Receive a piece of a line: any octets but a line end, at least one; a stuffed dot is removed already.
     pub fn text(&mut self, text: &[u8], on: &mut impl HeaderEvents) -> bool {
         match self.state {
             State::LineStart if is_blank(text[0]) && self.held.is_empty() => {
@@ -228,7 +228,7 @@ impl HeaderParser {
         true
     }
 
-    /// The line is over.
+    /// Receive the end of a line.
     pub fn line_end(&mut self, on: &mut impl HeaderEvents) -> bool {
         match self.state {
             State::LineStart => {
@@ -250,7 +250,7 @@ impl HeaderParser {
         true
     }
 
-    /// The message is over: whatever is held goes out.
+    /// Receive the end of the message: deliver the last header.
     pub fn message_end(&mut self, on: &mut impl HeaderEvents) {
         if self.state == State::LineStart || self.line_end(on) {
             self.flush(on);
@@ -258,7 +258,7 @@ impl HeaderParser {
         }
     }
 
-    /// Read on in a line that may become a header.
+    /// Read further in a line that may be a header.
     fn name(&mut self, text: &[u8], on: &mut impl HeaderEvents) -> bool {
         self.state = State::Name;
         let mut blank = self.held.last().is_some_and(|b| is_blank(*b));
@@ -281,7 +281,7 @@ impl HeaderParser {
         true
     }
 
-    /// `text[at]` shows that the line is no header.
+    /// Handle a line that is no header, as `text[at]` shows.
     fn no_header(&mut self, text: &[u8], at: usize, on: &mut impl HeaderEvents) -> bool {
         let (before, after) = text.split_at(at);
         self.held.extend_from_slice(before);
@@ -297,7 +297,7 @@ impl HeaderParser {
         false
     }
 
-    /// Deal with an mbox line, if what is held starts one.
+    /// Handle an mbox line, if the text so far starts one.
     fn mbox(&mut self, on: &mut impl HeaderEvents) -> bool {
         let quotes = self.held.iter().take_while(|b| **b == b'>').count();
         if !self.mbox_allowed || !self.held[quotes..].starts_with(b"From ") {
@@ -329,7 +329,7 @@ impl HeaderParser {
         self.held.extend_from_slice(&text[..text.len().min(room)]);
     }
 
-    /// Hold the next line of a folded header, or cut the header before it: a cut behind its CRLF would end the block,
+    /// Append the next line of a folded header, or cut the header before it: a cut after its CRLF would end the block,
     /// one inside it would leave a bare CR.
     fn fold(&mut self, text: &[u8]) {
         self.cut |= self.limit_octets.saturating_sub(self.held.len()) < FOLD_LEAST_OCTETS;
@@ -338,7 +338,7 @@ impl HeaderParser {
     }
 }
 
-/// Below this a limit would cut names; no site means that.
+/// Minimum limit: a lower one would cut names, and no site means that.
 const LIMIT_LEAST_OCTETS: usize = 100;
 
 /// CRLF and a blank.
@@ -382,7 +382,7 @@ mod tests {
         }
     }
 
-    /// Lines end with LF here, and what follows the block is not looked at.
+    /// Return the events for `input`. Its lines end with LF, and the text after the block is ignored.
     fn told(input: &str, step: usize, mbox: Option<&'static str>) -> Vec<String> {
         let (mut parser, mut told) = (HeaderParser::new(0), Told(Vec::new(), mbox));
         for line in input.split_inclusive('\n') {
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_read_in_any_split() {
+    fn header_blocks_are_read_in_any_split() {
         for (name, input, expected) in [
             ("headers and separator", "A: 1\nB: 2\n\nbody", vec!["header A: 1", "header B: 2", "Separator"]),
             ("folded", "A: 1\n 2\n\t3\n\n", vec!["header A: 1\r\n 2\r\n\t3", "Separator"]),

@@ -1,45 +1,45 @@
-//! Queue IDs: a name for a message that is never given twice in one queue directory.
+//! Queue IDs: each is given once in a queue directory.
 //!
-//! An ID is the microsecond of arrival and the writer's slot: `usec since 1970 << 12 | slot`. No two live writers
-//! share a slot, and a writer never gives the same microsecond twice, so no ID needs a file of its own to be unique.
-//! Its two texts are Postfix's: short (upper-case hexadecimal) and long (`enable_long_queue_ids`, digits and
-//! consonants, with a `z` before the last part).
+//! An ID is the microsecond of arrival and the writer's slot: `usec since 1970 << 12 | slot`. No two live writers share
+//! a slot, and a writer never uses a microsecond twice, so IDs are unique without a file for each. Its two texts are
+//! Postfix's: short (upper-case hexadecimal) and long (`enable_long_queue_ids`, digits and consonants, with a `z`
+//! before the last part).
 
 use std::fmt;
 
-/// Bits of an ID that name the writer.
+/// Bits of an ID for the writer's slot.
 pub const SLOT_BITS: u32 = 12;
-/// One above the highest slot: how many processes may write to one queue directory at a time.
+/// Maximum number of processes that write to one queue directory at a time.
 pub const SLOTS: u16 = 1 << SLOT_BITS;
 
 const USEC: u64 = 1_000_000;
 const LONG_SECONDS_DIGITS: usize = 6;
 const LONG_USEC_DIGITS: usize = 4;
-/// Digits and consonants: no vowel, so no word can come up by chance. Base 51 lacks the `z` that separates.
+/// Digits and consonants: no vowel, so no word arises by chance. Base 51 lacks the `z` that separates.
 const BASE_52: &[u8; 52] = b"0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz";
 
-/// The name of a message in the queue.
+/// The ID of a message in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId(pub u64);
 
 impl QueueId {
-    /// When the ID was given: microseconds since 1970.
+    /// Return the time of the ID: microseconds since 1970.
     pub fn usec(self) -> u64 {
         self.0 >> SLOT_BITS
     }
 
-    /// The writer that gave it.
+    /// Return the slot of the writer.
     pub fn slot(self) -> u16 {
         (self.0 & u64::from(SLOTS - 1)) as u16
     }
 
-    /// Postfix's short form: five hexadecimal digits of microseconds, then the rest.
+    /// Return Postfix's short form: five hexadecimal digits of microseconds, then the rest.
     pub fn short(self) -> String {
         let (seconds, usec) = (self.usec() / USEC, self.usec() % USEC);
         format!("{:05X}{:X}", usec, seconds << SLOT_BITS | u64::from(self.slot()))
     }
 
-    /// Postfix's long form: seconds and microseconds in base 52, `z`, and the slot in base 51.
+    /// Return Postfix's long form: seconds and microseconds in base 52, `z`, and the slot in base 51.
     pub fn long(self) -> String {
         let (seconds, usec) = (self.usec() / USEC, self.usec() % USEC);
         let mut text = String::with_capacity(16);
@@ -50,12 +50,12 @@ impl QueueId {
         text
     }
 
-    /// The short or the long form, as the site chose with `enable_long_queue_ids`.
+    /// Return the long or the short form (`enable_long_queue_ids`).
     pub fn text(self, long: bool) -> String {
         if long { self.long() } else { self.short() }
     }
 
-    /// The ID that either form names; `None` for a text that is neither.
+    /// Return the ID of a text in either form; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let id = Self::parse_long(text).or_else(|| Self::parse_short(text))?;
         (id.short() == text || id.long() == text).then_some(id)
@@ -90,7 +90,7 @@ impl fmt::Display for QueueId {
     }
 }
 
-/// Gives one writer's IDs, each greater than the one before, whatever the clock does.
+/// Makes one writer's IDs, each greater than the one before, at any step of the clock.
 #[derive(Debug)]
 pub struct IdSource {
     slot: u16,
@@ -98,14 +98,14 @@ pub struct IdSource {
 }
 
 impl IdSource {
-    /// The source of the writer that holds `slot` (0..SLOTS).
+    /// Return the source for the writer with `slot` (0..SLOTS).
     pub fn new(slot: u16) -> Self {
         assert!(slot < SLOTS, "a slot is below {SLOTS}");
         Self { slot, last_usec: 0 }
     }
 
-    /// The next ID. `wall_now_us`: microseconds since 1970. A clock that stands or steps back costs uniqueness
-    /// nothing: the next microsecond after the last one given is used.
+    /// Return the next ID. `wall_now_us`: microseconds since 1970. If the clock stops or steps back, the ID gets the
+    /// next microsecond after the last one.
     pub fn next(&mut self, wall_now_us: u64) -> QueueId {
         self.last_usec = wall_now_us.max(self.last_usec + 1);
         QueueId(self.last_usec << SLOT_BITS | u64::from(self.slot))
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_name_the_same_id() {
+    fn both_forms_have_the_same_id() {
         for (usec, slot) in [(1_795_000_000_123_456, 0), (1_795_000_000_000_000, 4095), (1_999_999_999_999_999, 51)] {
             let id = QueueId(usec << SLOT_BITS | slot);
             assert_eq!(QueueId::parse(&id.short()), Some(id));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_name_no_message_are_refused() {
+    fn texts_that_are_no_id_are_refused() {
         for text in ["", "z", "0", "ABCDE", "xyz", "../etc", "FFFFF1", "0000000000000000000000", "é", "0BBBBBBBBBBBz"]
         {
             assert_eq!(QueueId::parse(text), None, "{text:?}");

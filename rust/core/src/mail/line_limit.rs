@@ -1,39 +1,39 @@
-//! Long lines broken on the way out (smtp_line_length_limit, postconf(5); RFC 5321 §4.5.3.1.6).
+//! Breaks long lines during delivery (smtp_line_length_limit, postconf(5); RFC 5321 §4.5.3.1.6).
 //!
-//! Content in its wire form goes in, any split of it, and comes out with no line above the limit: what is longer is
-//! continued on the next line, behind a space. The space counts, the line end and the dot of dot-stuffing don't. A
-//! character of UTF-8 stays whole within a piece. Content without long lines, nearly all there is, isn't copied.
+//! Content in wire form goes in, in any split, and comes out without a line above the limit: a long line continues on
+//! the next line, after a space. The space counts, the line end and a stuffed dot don't. A character of UTF-8 is split
+//! only between pieces of input. Content without long lines, nearly all of it, isn't copied.
 
-/// The least limit: below it, hardly anything but spaces would be on a line.
+/// Minimum limit: a lower one would leave lines of little but spaces.
 pub const LIMIT_LEAST_OCTETS: usize = 12;
 const CONTINUED: &[u8] = b"\r\n ";
-/// Octets of a UTF-8 character behind its first one.
+/// Maximum number of octets of a UTF-8 character after the first one.
 const UTF8_TAIL_MAX: usize = 3;
 
-/// Where in a line the content stands.
+/// The position in a line, and the limit.
 #[derive(Debug, Clone)]
 pub struct LineLimit {
     /// `None`: lines of any length.
     limit: Option<usize>,
-    /// Octets of the line that are out.
+    /// Octets of the current line in the output.
     used: usize,
-    /// No octet of the line is out, not even a dot.
+    /// No octet of the line is in the output, not even a dot.
     at_start: bool,
 }
 
 impl LineLimit {
-    /// `octets`: of a line without its end; 0 for no limit.
+    /// Return a limit of `octets` for a line without its end; 0 for no limit.
     pub fn new(octets: usize) -> Self {
         let limit = (octets > 0).then(|| octets.max(LIMIT_LEAST_OCTETS));
         Self { limit, used: 0, at_start: true }
     }
 
-    /// The next message begins.
+    /// Begin the next message.
     pub fn reset(&mut self) {
         (self.used, self.at_start) = (0, true);
     }
 
-    /// The next piece of a message, with its long lines broken.
+    /// Return the next piece of a message, with its long lines broken.
     pub fn feed(&mut self, piece: Vec<u8>) -> Vec<u8> {
         let Some(limit) = self.limit else { return piece };
         let mut out = Vec::new();
@@ -42,7 +42,7 @@ impl LineLimit {
         while at < piece.len() {
             let dot = usize::from(self.at_start && piece[at] == b'.');
             let room = limit - self.used + dot;
-            // With room for CR and LF. Every line that ends within is short enough.
+            // Room for CR and LF is included: every line that ends within is short enough.
             let window = &piece[at..piece.len().min(at + room + 2)];
             if let Some(end) = memchr::memrchr(b'\n', window) {
                 at += end + 1;
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_continued_behind_a_space() {
+    fn long_lines_continue_after_a_space() {
         for (content, expected) in [
             ("", ""),
             ("short\r\n", "short\r\n"),
@@ -92,7 +92,7 @@ mod tests {
             ("1234567890123\r\n", "123456789012\r\n 3\r\n"),
             ("12345678901234567890123\r\n", "123456789012\r\n 34567890123\r\n"),
             ("123456789012345678901234\r\nx\r\n", "123456789012\r\n 34567890123\r\n 4\r\nx\r\n"),
-            // The first dot is that of dot-stuffing.
+            // The first dot is a stuffed one.
             ("..34567890123\r\n", "..34567890123\r\n"),
             ("..345678901234\r\n", "..34567890123\r\n 4\r\n"),
             ("12345678901.x\r\n", "12345678901.\r\n x\r\n"),
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(out.as_ptr(), before);
     }
 
-    /// The same said once more, a line at a time.
+    /// A second implementation, a line at a time.
     fn model(limit: usize, content: &str) -> String {
         let mut out = String::new();
         for line in content.split_inclusive('\n') {
@@ -138,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_split_is_broken_as_the_model_does(
+        fn any_split_gives_the_lines_of_the_model(
             pieces in prop::collection::vec(
                 prop_oneof![Just("\r\n".to_string()), Just("\r\n..".into()), "[a-z .]{0,30}"], 0..30,
             ),

@@ -1,4 +1,4 @@
-//! Where a message stands on disk.
+//! The place of a message on disk.
 
 use crate::codec::{CodecError, Put, Take};
 
@@ -7,12 +7,12 @@ use crate::codec::{CodecError, Put, Take};
 pub struct SegmentId(pub u64);
 
 impl SegmentId {
-    /// The file's name inside its directory.
+    /// Return the file's name inside its directory.
     pub fn file_name(self) -> String {
         format!("{:016X}", self.0)
     }
 
-    /// The number in a file's name; `None` for a name that no segment has.
+    /// Return the number in a file's name; `None` for a name that no segment has.
     pub fn parse(name: &str) -> Option<Self> {
         let well_formed = name.len() == 16 && name.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
         if well_formed { u64::from_str_radix(name, 16).ok().map(Self) } else { None }

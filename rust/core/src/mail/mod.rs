@@ -1,13 +1,13 @@
-//! What everybody knows of mail: replies, IDs, envelopes, header fields, and the forms that octets have.
+//! The vocabulary of mail: replies, IDs, envelopes, header fields, and the forms of octets.
 //!
 //! ```text
-//! reply, status      what is said of a command, and of a recipient
-//! id, locator        a message's name, and where it is in the queue
-//! envelope           who sent it, who gets it, and what they asked for
-//! header, address, phrase, date    header fields and what is in them
-//! stuff, line_limit  the wire form: dots, and lines that are too long
+//! reply, status      the result of a command, and of a recipient
+//! id, locator        a message's ID, and its place in the queue
+//! envelope           sender, recipients and options of a message
+//! header, address, phrase, date    header fields and their parts
+//! stuff, line_limit  the wire form: dots, and the limit for lines
 //! xtext              the form of addresses and names in parameters
-//! sink               where content goes
+//! sink               the receiver of content
 //! ```
 
 pub mod address;

@@ -1,7 +1,7 @@
 //! Display names in header fields (RFC 5322 §3.2.5, RFC 2047).
 
-/// A display name as a header may carry it (RFC 5322 §3.2.5): quoted where needed, as an encoded word (RFC 2047) where
-/// it is not US-ASCII. Control characters are left out, so that a name is never more than a name.
+/// Return a display name for a header (RFC 5322 §3.2.5): quoted where needed, as an encoded word (RFC 2047) unless it
+/// is US-ASCII. Control characters are left out, so that a name cannot add a header.
 pub fn phrase(name: &str) -> String {
     const ENCODED_MAX_OCTETS: usize = 45;
     let name = name.chars().filter(|c| !c.is_control()).collect::<String>();
@@ -25,7 +25,7 @@ pub fn phrase(name: &str) -> String {
     words.join(" ")
 }
 
-/// RFC 2047 §4.1: base 64.
+/// Return an encoded word in base 64 (RFC 2047 §4.1).
 fn encoded_word(text: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::from("=?utf-8?B?");
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_phrases() {
+    fn names_become_phrases() {
         for (name, expected) in [
             ("Charlie Root", "Charlie Root"),
             ("O. \"N\" Name", "\"O. \\\"N\\\" Name\""),

@@ -15,7 +15,7 @@ pub struct Enhanced {
 }
 
 impl Enhanced {
-    /// The code that stands at the start of `text`, and what follows it and its blank; `None` when none does.
+    /// Return the code at the start of `text`, and the text after it and its blank; `None` without a code.
     ///
     /// A reply may end right after the code: `550 5.7.2` has no text (the bug class of CVE-2026-43964).
     pub fn split(text: &str) -> Option<(Self, &str)> {
@@ -30,7 +30,7 @@ impl fmt::Display for Enhanced {
     }
 }
 
-/// A text is no enhanced status code.
+/// The text is no enhanced status code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotEnhanced;
 
@@ -63,30 +63,30 @@ impl std::str::FromStr for Enhanced {
     }
 }
 
-/// A reply as a server sends it: code, enhanced code, and text of one line or more.
+/// A server's reply: code, enhanced code, and text of one line or more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// 200..=599
     pub code: u16,
-    /// Absent in greetings, 354 and EHLO's answer.
+    /// Absent in greetings, 354 and the reply to EHLO.
     pub enhanced: Option<Enhanced>,
     /// Lines, separated by LF; without codes.
     pub text: Box<str>,
 }
 
 impl Reply {
-    /// A reply with an enhanced code; its class digit is that of `code`.
+    /// Return a reply with an enhanced code; its class digit is that of `code`.
     pub fn new(code: u16, [subject, detail]: [u16; 2], text: impl Into<Box<str>>) -> Self {
         let enhanced = Some(Enhanced { class: (code / 100) as u8, subject, detail });
         Self { code, enhanced, text: text.into() }
     }
 
-    /// A reply without an enhanced code.
+    /// Return a reply without an enhanced code.
     pub fn bare(code: u16, text: impl Into<Box<str>>) -> Self {
         Self { code, enhanced: None, text: text.into() }
     }
 
-    /// The reply to give where nothing is to be refused for good (`soft_bounce`): 5xx becomes 4xx, the rest stays.
+    /// Return the reply under `soft_bounce`: 5xx becomes 4xx, others stay.
     pub fn softened(&self) -> Cow<'_, Self> {
         if self.code < 500 {
             return Cow::Borrowed(self);
@@ -95,10 +95,10 @@ impl Reply {
         Cow::Owned(Self { code: self.code - 100, enhanced, text: self.text.clone() })
     }
 
-    /// Append the reply as it goes over the wire. Control characters in the text are replaced by `?`: a text that
-    /// came from elsewhere cannot end the line early.
+    /// Append the reply in wire form. Control characters in the text become `?`, so that foreign text cannot end the
+    /// line early.
     pub fn render(&self, out: &mut Vec<u8>) {
-        // Room for the codes of a dozen lines: one allocation for most replies, EHLO's included.
+        // Room for the codes of a dozen lines: one allocation for most replies, also for EHLO's.
         out.reserve(self.text.len() + 96);
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
@@ -114,7 +114,7 @@ impl Reply {
                 }
             }
             let printable = |octet: u8| octet >= b' ' && octet != 0x7f;
-            // Without an early end the compiler looks at many octets at once.
+            // Without an early exit the compiler checks many octets at once.
             if line.bytes().fold(true, |all, octet| all & printable(octet)) {
                 out.extend_from_slice(line.as_bytes());
             } else {
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn softened_replies_ask_to_come_again() {
+    fn softened_replies_ask_for_a_retry() {
         for (reply, softened) in [
             (Reply::new(554, [7, 1], "no"), Reply::new(454, [7, 1], "no")),
             (Reply::bare(521, "go"), Reply::bare(421, "go")),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn enhanced_codes_parse_or_not() {
+    fn enhanced_codes_are_parsed_or_refused() {
         let code = |class, subject, detail| Enhanced { class, subject, detail };
         assert_eq!(Enhanced::split("5.7.2"), Some((code(5, 7, 2), "")));
         assert_eq!(Enhanced::split("2.1.5 Ok then"), Some((code(2, 1, 5), "Ok then")));

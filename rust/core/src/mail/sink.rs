@@ -1,10 +1,10 @@
-//! Where a message's content goes: a draft in the journal, or memory.
+//! The receiver of a message's content: a draft in the journal, or memory.
 
 use std::io;
 
-/// Takes a message's content in its wire form, in order, in pieces of any size.
+/// Receives a message's content in wire form, in order, in pieces of any size.
 pub trait Sink {
-    /// Take the next bytes of the content. After an error the sink is of no more use.
+    /// Receive the next bytes of the content. After an error the sink is unusable.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 

@@ -1,38 +1,38 @@
-//! How a recipient fared: the outcome, its enhanced status code and the reason.
+//! The result of a recipient: the outcome, its enhanced status code and the reason.
 
 use super::reply::Enhanced;
 use crate::codec::{CodecError, Put, Take};
 
-/// How a recipient fared.
+/// The outcome of a delivery attempt for a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Delivered, or handed to the next hop.
     Sent,
-    /// To be tried again.
+    /// The queue manager will retry.
     Deferred,
-    /// Refused for good: the sender is told.
+    /// Failed permanently: the sender gets a report.
     Bounced,
 }
 
-/// How a recipient fared, and why.
+/// The result of a delivery attempt for a recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Status {
-    /// What happened.
+    /// The outcome.
     pub outcome: Outcome,
     /// The enhanced status code (RFC 3463).
     pub dsn: Enhanced,
-    /// The reason, as it stands in the log between parentheses.
+    /// The reason, as in the log between parentheses.
     pub text: Box<str>,
-    /// The host that said so, as `name[address]:port`; `None` when no other host did.
+    /// The host that gave the reason, as `name[address]:port`; `None` for a local reason.
     pub remote: Option<Box<str>>,
 }
 
-/// A status that no other host spoke: `dsn` decides the outcome (2 sent, 4 deferred, 5 bounced).
+/// Return a status from this host: `dsn` decides the outcome (2 sent, 4 deferred, 5 bounced).
 pub fn local_status(dsn: Enhanced, text: impl Into<Box<str>>) -> Status {
     Status { outcome: outcome_of(dsn), dsn, text: text.into(), remote: None }
 }
 
-/// The outcome that the class of a code stands for.
+/// Return the outcome for the class of a code.
 pub fn outcome_of(dsn: Enhanced) -> Outcome {
     match dsn.class {
         2 => Outcome::Sent,

@@ -1,12 +1,12 @@
-//! Between the form that local programs use and the form that crosses the wire (RFC 5321 §4.5.2, §2.3.8).
+//! Converts between the form of local programs and the wire form (RFC 5321 §4.5.2, §2.3.8).
 //!
 //! Local: lines end with LF (or CRLF), a line may start with a dot. Wire: lines end with CRLF, and a line that starts
-//! with a dot carries one more. `Stuffer` and `Unstuffer` are inverse to each other, take any split of the stream,
-//! and look for line ends only. A CR that ends no line passes through both: cleanup decides about it.
+//! with a dot has one more. `Stuffer` and `Unstuffer` are inverse to each other, accept any split of the stream, and
+//! parse only line ends. A CR that ends no line passes through both: cleanup decides about it.
 
 use memchr::memchr;
 
-/// From the local form to the wire form.
+/// Converts the local form to the wire form.
 #[derive(Debug, Clone)]
 pub struct Stuffer {
     line_start: bool,
@@ -45,7 +45,7 @@ impl Stuffer {
         }
     }
 
-    /// Append what ends the last line, if the stream did not.
+    /// End the last line, if the stream did not.
     pub fn finish(self, out: &mut Vec<u8>) {
         if self.pending_cr {
             out.push(b'\r');
@@ -56,7 +56,7 @@ impl Stuffer {
     }
 }
 
-/// From the wire form to the local form.
+/// Converts the wire form to the local form.
 #[derive(Debug, Clone)]
 pub struct Unstuffer {
     eol: &'static [u8],
@@ -65,12 +65,12 @@ pub struct Unstuffer {
 }
 
 impl Unstuffer {
-    /// Lines end with LF.
+    /// Return a converter that ends lines with LF.
     pub fn lf() -> Self {
         Self { eol: b"\n", line_start: true, pending_cr: false }
     }
 
-    /// Lines end with CRLF.
+    /// Return a converter that ends lines with CRLF.
     pub fn crlf() -> Self {
         Self { eol: b"\r\n", line_start: true, pending_cr: false }
     }
@@ -103,7 +103,7 @@ impl Unstuffer {
         }
     }
 
-    /// Append what was held back at the end of the stream.
+    /// Append the octets held back at the end of the stream.
     pub fn finish(self, out: &mut Vec<u8>) {
         if self.pending_cr {
             out.push(b'\r');
@@ -111,7 +111,7 @@ impl Unstuffer {
     }
 }
 
-/// The wire form of a whole text.
+/// Return the wire form of a whole text.
 pub fn stuff(local: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(local.len() + local.len() / 32 + 2);
     let mut stuffer = Stuffer::default();
@@ -120,7 +120,7 @@ pub fn stuff(local: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The local form of a whole content, its lines ended with LF.
+/// Return the local form of a whole content, its lines ended with LF.
 pub fn unstuff(wire: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(wire.len());
     let mut unstuffer = Unstuffer::lf();

@@ -1,6 +1,6 @@
 //! The xtext form of ENVID=, ORCPT= and AUTH= (RFC 3461 §4).
 
-/// RFC 3461 §4: `+` and two upper-case hexadecimal digits for what is not printable, and for `+` and `=`.
+/// Encode a text: `+` and two upper-case hexadecimal digits for unprintable characters, `+` and `=` (RFC 3461 §4).
 pub(crate) fn xtext(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -13,7 +13,7 @@ pub(crate) fn xtext(text: &str) -> String {
     out
 }
 
-/// What an xtext form says; what is none stays as it is.
+/// Decode a text; invalid xtext stays unchanged.
 pub(crate) fn from_xtext(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -33,13 +33,13 @@ pub(crate) fn from_xtext(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// What it says: the type stays as it is, whatever octets it has.
+/// Decode the address after its type, which stays unchanged.
 pub(crate) fn from_typed_xtext(text: &str) -> String {
     text.split_once(';').map_or_else(|| from_xtext(text), |(kind, address)| format!("{kind};{}", from_xtext(address)))
 }
 
-/// Is it xtext (RFC 3461 §4) that decodes to printable characters? `+00` and `+0A` would be read as an end by
-/// whoever decodes it later. Raw UTF-8 stands for itself (RFC 6533 §3).
+/// Whether a text is xtext (RFC 3461 §4) for printable characters. A later reader could take `+00` or `+0A` for an end.
+/// Raw UTF-8 stands for itself (RFC 6533 §3).
 pub(crate) fn is_xtext(text: &str) -> bool {
     let mut bytes = text.bytes();
     while let Some(b) = bytes.next() {

@@ -1,7 +1,7 @@
 //! Messages in maildrop/ that pickup has not taken yet, for a listing (postqueue(1)).
 //!
-//! Whoever may submit mail may write there: only regular files with one name that are complete are opened, never
-//! through a link, and what is no message is passed over.
+//! Every user who may submit mail may write there. So only complete regular files with one name are opened, never
+//! through a link, and files without a message are skipped.
 
 use crate::pickup::maildrop::{Maildrop, MaildropReader};
 use crate::queue::listing::rows::{Head, Rows, Tail};
@@ -12,14 +12,14 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-/// Names that are looked at.
+/// Maximum number of names that are read.
 const FILES_MAX: usize = 100_000;
-/// Octets of a file that are read for its recipients.
+/// Maximum number of octets of a file that are read for its recipients.
 const READ_MAX_OCTETS: u64 = 64 * 1024 * 1024;
 const PIECE_OCTETS: usize = 64 * 1024;
 const COMPLETE: u32 = 0o700;
 
-/// Print the messages in maildrop/; `each` is called after every one, and ends it with false.
+/// Print the messages in maildrop/; `each` is called after every message, and ends the listing with false.
 pub fn list_submissions(queue_directory: &Path, rows: &mut Rows, each: &mut dyn FnMut(&mut Rows) -> bool) -> bool {
     let Ok(entries) = fs::read_dir(queue_directory.join("maildrop")) else { return true };
     let mut names: Vec<_> = entries.take(FILES_MAX).flatten().map(|entry| entry.path()).collect();
@@ -87,7 +87,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn whole_messages_are_listed_and_hostile_names_are_not() {
+    fn complete_messages_are_listed_and_hostile_names_are_not() {
         let directory = Directory::new();
         let at = |name: &str| directory.path().join("maildrop").join(name);
         fs::create_dir_all(at("")).unwrap();

@@ -1,44 +1,44 @@
-//! Files in maildrop/: Postfix's record format, read and written.
+//! Reads and writes the files in maildrop/, in Postfix's record format.
 //!
 //! A record is a type, a length in groups of seven bits (the lowest first, the high bit says that more follow), and
-//! data. A file has three segments: the envelope (ended by `M`), the content (ended by `X`), and what was extracted
-//! from it (ended by `E`). The end record is the proof that the writer was done.
+//! data. A file has three segments: the envelope (ended by `M`), the content (ended by `X`), and the extracted data
+//! (ended by `E`). The end record proves that the writer has finished.
 //!
 //! ```text
 //! T arrival   F full name   S sender   A name=value   R recipient   O original recipient   n i o: the same as A for DSN
 //! N a line    L a part of a line
 //! ```
 //!
-//! ENVID= and ORCPT= stand in a file as they read; in an envelope they have their xtext form (RFC 3461 §4).
+//! ENVID= and ORCPT= are plain text in a file; in an envelope they have their xtext form (RFC 3461 §4).
 
 use crate::mail::envelope::{BodyType, Notify, Recipient, Ret};
 use crate::mail::xtext::{from_typed_xtext, from_xtext, xtext};
 use memchr::memchr;
 use std::fmt;
 
-/// A record of the envelope is refused above this.
+/// Maximum number of octets in a record of the envelope.
 pub const ENVELOPE_RECORD_MAX_OCTETS: usize = 16 * 1024;
-/// A file with more recipients is refused.
+/// Maximum number of recipients in a file.
 pub const RECIPIENTS_MAX: usize = 100_000;
-/// A file with more attributes is refused.
+/// Maximum number of attributes in a file.
 pub const ATTRIBUTES_MAX: usize = 100;
-/// A longer line is written as several records (Postfix's line_length_limit).
+/// Maximum number of octets of a line in one record (Postfix's line_length_limit).
 const LINE_RECORD_MAX_OCTETS: usize = 2048;
-/// Groups of a length: 35 bits, more than any file needs.
+/// Maximum number of groups in a length: 35 bits, more than any file needs.
 const LENGTH_MAX_GROUPS: usize = 5;
 
-/// What a file says besides the content.
+/// The data of a file besides the content.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Maildrop {
-    /// When it was written: microseconds since 1970; 0 when it does not say.
+    /// When it was written: microseconds since 1970; 0 without a time.
     pub arrival_us: u64,
     /// The reverse path; empty for the null sender.
     pub sender: String,
     /// The sender's name, for a From: header.
     pub full_name: String,
-    /// Who it goes to.
+    /// The recipients.
     pub recipients: Vec<Recipient>,
-    /// What the content is.
+    /// The type of the content.
     pub body: BodyType,
     /// RET=
     pub ret: Ret,
@@ -50,22 +50,22 @@ pub struct Maildrop {
     pub attributes: Vec<(Box<str>, Box<str>)>,
 }
 
-/// Why a file is not what it should be.
+/// The reason why a file is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MaildropError {
     /// It ends before its end record.
     CutShort,
-    /// A record of this type stands where none may.
+    /// A record of this type is not allowed here.
     UnexpectedRecord(u8),
-    /// A record's length is no number, or too great.
+    /// A record's length is no number, or too large.
     BadLength,
     /// A text has control characters, or is no UTF-8.
     BadText(&'static str),
-    /// A number, a flag or an attribute is none.
+    /// A number, a flag or an attribute is invalid.
     BadValue(&'static str),
-    /// There are more of them than the limit allows.
+    /// There are more of them than the limit.
     TooMany(&'static str),
-    /// Something follows the end record.
+    /// Octets follow the end record.
     Trailing,
     /// There is no sender.
     NoSender,
@@ -132,8 +132,8 @@ impl Default for MaildropReader {
 }
 
 impl MaildropReader {
-    /// Take the next bytes of the file, in any split, and append the content among them to `content` in its local
-    /// form: lines end with LF. After an error the reader is of no more use.
+    /// Receive the next bytes of the file, in any split, and append the content in them to `content` in its local form:
+    /// lines end with LF. After an error the reader is unusable.
     pub fn feed(&mut self, bytes: &[u8], content: &mut Vec<u8>) -> Result<(), MaildropError> {
         let mut rest = bytes;
         while let Some((first, after)) = rest.split_first() {
@@ -170,7 +170,7 @@ impl MaildropReader {
         Ok(())
     }
 
-    /// The file is read to its end: what it said.
+    /// End the file; return its data.
     pub fn finish(self) -> Result<Maildrop, MaildropError> {
         match (self.segment, self.state) {
             (Segment::End, State::Type) if self.has_sender => Ok(self.maildrop),
@@ -293,13 +293,13 @@ fn record_name(kind: u8) -> &'static str {
     }
 }
 
-/// The xtext form of what follows `rfc822;`.
+/// Encode the text after `rfc822;` as xtext.
 fn typed_xtext(text: &str) -> Result<Box<str>, MaildropError> {
     let (kind, address) = text.split_once(';').ok_or(MaildropError::BadValue("dsn_orig_rcpt"))?;
     Ok(format!("{kind};{}", xtext(address)).into())
 }
 
-/// A text record. Control characters are left out: they could not be read back.
+/// Append a text record. Control characters are left out: they could not be read back.
 fn put_text(out: &mut Vec<u8>, kind: u8, text: &str) {
     let text = text.chars().filter(|c| !c.is_control()).collect::<String>();
     let mut end = text.len().min(ENVELOPE_RECORD_MAX_OCTETS);
@@ -366,23 +366,23 @@ impl Maildrop {
     }
 }
 
-/// How line ends are read (`sendmail_fix_line_endings`).
+/// The meaning of line ends (`sendmail_fix_line_endings`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineEndings {
     /// CRLF is LF.
     Always,
-    /// CRLF is LF if the first line ends so.
+    /// CRLF is LF if the first line ends in CRLF.
     Strict,
     /// A CR is text.
     Never,
 }
 
-/// Writes the content segment of what a program hands to sendmail: mbox lines at its start go, and a line with nothing
-/// but a dot may end it.
+/// Writes the content segment of a program's input to sendmail: drops mbox lines at its start, and may end at a line
+/// with a single dot.
 #[derive(Debug)]
 pub struct ContentWriter {
     line: Vec<u8>,
-    /// Part of the line is written already.
+    /// A part of the line is written already.
     continued: bool,
     dot_ends: bool,
     line_endings: LineEndings,
@@ -391,12 +391,13 @@ pub struct ContentWriter {
 }
 
 impl ContentWriter {
-    /// `dot_ends`: as sendmail does without `-i`.
+    /// Return a writer. `dot_ends`: a dot ends the message, as for sendmail without `-i`.
     pub fn new(dot_ends: bool, line_endings: LineEndings) -> Self {
         Self { line: Vec::new(), continued: false, dot_ends, line_endings, mbox_allowed: true, ended: false }
     }
 
-    /// Take the next bytes, in any split, and append records to `out`. Returns false once a dot has ended the message.
+    /// Receive the next bytes, in any split, and append records to `out`. Return false once a dot has ended the
+    /// message.
     pub fn feed(&mut self, local: &[u8], out: &mut Vec<u8>) -> bool {
         let mut rest = local;
         while !self.ended && !rest.is_empty() {
@@ -415,8 +416,7 @@ impl ContentWriter {
         !self.ended
     }
 
-    /// The message is whole: append the end of the content, the recipients that its headers named, and the end of the
-    /// file.
+    /// End the message: append the end of the content, the recipients in its headers, and the end of the file.
     pub fn finish(mut self, extracted: &[Recipient], out: &mut Vec<u8>) {
         let ends = self.dot_ends && !self.continued && self.line == b".";
         if !ends && !self.line.is_empty() && !self.is_mbox() {
@@ -432,7 +432,7 @@ impl ContentWriter {
 
     fn part(&mut self, text: &[u8], out: &mut Vec<u8>) {
         self.line.extend_from_slice(text);
-        // One octet is kept back: it may be the CR of the line end.
+        // Keep one octet back: it may be the CR of the line end.
         while self.line.len() > LINE_RECORD_MAX_OCTETS + 1 {
             if !self.is_mbox() {
                 put_record(out, b'L', &self.line[..LINE_RECORD_MAX_OCTETS]);
@@ -478,8 +478,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What Postfix 3.7's postdrop wrote for
-    /// `sendmail -i -f me@x.org -F 'Jöe "x" R' -N never -V env -R hdrs a@b.org root`.
+    /// The output of Postfix 3.7's postdrop for `sendmail -i -f me@x.org -F 'Jöe "x" R' -N never -V env -R hdrs a@b.org
+    /// root`.
     const BY_POSTFIX: &[u8] = b"T\x111795369366 530396A\x0fenvelope_id=envA\x0bret_flags=2A\x15rewrite_context=local\
         F\x0aJ\xc3\xb6e \"x\" RS\x08me@x.orgA\x0enotify_flags=1R\x07a@b.orgA\x0enotify_flags=1R\x04rootM\0\
         N\x0aSubject: xN\0N\x01.N\x02hiN\x01.L\x03endX\0E\0";
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_what_postfix_writes() {
+    fn a_file_is_written_like_postfix_writes_it() {
         let mut out = Vec::new();
         by_postfix().encode_envelope(&mut out);
         let mut writer = ContentWriter::new(false, LineEndings::Always);
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn ill_formed_files_are_refused_with_a_reason() {
+    fn invalid_files_are_refused_with_a_reason() {
         let cut = |end: usize| BY_POSTFIX[..end].to_vec();
         let with = |records: &[u8]| [b"S\x01s", records, b"M\0X\0E\0"].concat();
         for (name, bytes, error) in [
@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn dsn_wishes_come_back_in_their_xtext_form() {
+    fn dsn_options_are_read_back_in_their_xtext_form() {
         let recipient = Recipient {
             orcpt: Some("rfc822;a+2Bb@x".into()),
             notify: Notify(Notify::SUCCESS | Notify::DELAY),
@@ -592,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn content_is_taken_as_sendmail_takes_it() {
+    fn content_is_read_like_sendmail_reads_it() {
         use LineEndings::{Always, Never, Strict};
         for (name, input, dot_ends, line_endings, expected) in [
             ("a dot ends", "a\n.\nb\n", true, Always, "a\n"),
@@ -618,7 +618,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_content_comes_back(
+        fn any_content_is_read_back(
             content in prop::collection::vec(prop::sample::select(&b".\r\nFrom >\0\xff"[..]), 0..60),
             step in 1usize..9,
         ) {

@@ -1,9 +1,9 @@
-//! What programs on this machine submit.
+//! Mail that programs on this machine submit.
 //!
 //! ```text
 //! maildrop     files in maildrop/, read and written
-//! recipients   the recipients that headers name
-//! listing      the messages in maildrop/ as postqueue shows them
+//! recipients   the recipients in headers
+//! listing      the messages in maildrop/, for postqueue
 //! ```
 
 pub mod listing;

@@ -1,14 +1,14 @@
-//! The recipients that a message's own headers name (`sendmail -t`).
+//! The recipients in a message's own headers (`sendmail -t`).
 
 use crate::mail::address::addresses;
 use crate::mail::header::{End, Field, HeaderEvents, HeaderParser, Known};
 use memchr::memchr;
 
-/// A header that names recipients is read up to here. A longer one is an error, for its rest would be forgotten.
+/// Maximum octets of a header with recipients. A longer one is an error, because its rest would be lost.
 pub const HEADER_MAX_OCTETS: usize = 4 * 1024 * 1024;
 const TOKENS_MAX: usize = HEADER_MAX_OCTETS;
 
-/// Collects recipients while the message goes by.
+/// Collects recipients from a message as it is read.
 #[derive(Debug)]
 pub struct HeaderRecipients {
     parser: Option<HeaderParser>,
@@ -24,7 +24,7 @@ struct Found {
     too_long: bool,
 }
 
-/// A header that names recipients is longer than `HEADER_MAX_OCTETS`.
+/// A header with recipients is longer than `HEADER_MAX_OCTETS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLong;
 
@@ -44,14 +44,14 @@ impl Default for HeaderRecipients {
 }
 
 impl HeaderRecipients {
-    /// Take the next bytes of the message in its local form, in any split. What follows the headers is passed over.
+    /// Receive the next bytes of the message in its local form, in any split. The body is ignored.
     pub fn feed(&mut self, local: &[u8]) {
         let mut rest = local;
         while let Some(parser) = self.parser.as_mut().filter(|_| !rest.is_empty()) {
             let end = memchr(b'\n', rest);
             self.line.extend_from_slice(&rest[..end.unwrap_or(rest.len())]);
             rest = end.map_or(&[], |at| &rest[at + 1..]);
-            // A CR is held back until it is known whether it belongs to the line end.
+            // A CR is held back until the next octet shows whether it belongs to the line end.
             let held = if self.line.last() == Some(&b'\r') { self.line.len() - 1 } else { self.line.len() };
             let mut goes_on = held == 0 || parser.text(&self.line[..held], &mut self.found);
             self.line.drain(..held);
@@ -65,7 +65,8 @@ impl HeaderRecipients {
         }
     }
 
-    /// The recipients in the order of the headers: of `Resent-` headers when there are any, else of To, Cc and Bcc.
+    /// Return the recipients in the order of the headers: of `Resent-` headers if there are any, else of To, Cc and
+    /// Bcc.
     pub fn finish(mut self) -> Result<Vec<String>, TooLong> {
         if let Some(mut parser) = self.parser.take() {
             parser.message_end(&mut self.found);
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_name_recipients() {
+    fn recipients_are_read_from_headers() {
         for (name, message, expected) in [
             ("to, cc, bcc", "To: a@x\nX: y\nCC: b@x, C <c@x>\nbcc: d\n\nTo: body@x\n", vec!["a@x", "b@x", "c@x", "d"]),
             ("CRLF", "To: a@x,\r\n\tb@x\r\n\r\nTo: body@x\r\n", vec!["a@x", "b@x"]),
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn no_recipient_is_forgotten_silently() {
+    fn no_recipient_is_dropped_silently() {
         let mut recipients = HeaderRecipients::default();
         recipients.feed(b"Bcc: ");
         (0..20_000).for_each(|_| recipients.feed(&b"u@example.org, ".repeat(100)));

@@ -1,4 +1,4 @@
-//! The system calls on the queue's files, behind a trait, so that a test can count them or let any of them fail.
+//! System calls on the queue's files, behind a trait, so that a test can count them or make any of them fail.
 
 use super::error::QueueError;
 use rustix::io::{Errno, pwritev};
@@ -8,50 +8,50 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Buffers to one `pwritev`: IOV_MAX of Linux.
+/// Maximum number of buffers in one `pwritev`: IOV_MAX of Linux.
 const SLICES_MAX: usize = 1024;
-/// Files are for their owner alone, and so are directories.
+/// Mode of the queue's files and directories: for the owner alone.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// How a file is opened. But for `Read`, for reading and writing.
+/// How a file is opened: for reading and writing, except `Read`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Open {
-    /// It must be there, and is not written.
+    /// The file must exist, and is only read.
     Read,
-    /// Made if it is not there, else as it is.
+    /// Create the file if it does not exist; keep its content.
     Keep,
-    /// It must not be there.
+    /// The file must not exist.
     New,
-    /// Made, or emptied.
+    /// Create the file, or empty it.
     Fresh,
 }
 
-/// What is done to the queue's files.
+/// The system calls on the queue's files.
 pub(crate) trait Disk: Send + Sync {
     /// Open a file.
     fn open(&self, path: &Path, how: Open) -> io::Result<File>;
-    /// Fill a part of `buffer`; returns how many octets, 0 at the end of the file.
+    /// Fill a part of `buffer`; return the number of octets, 0 at the end of the file.
     fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Write some of the bytes; returns how many.
+    /// Write some of the bytes; return their number.
     fn write_at(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
-    /// `fdatasync`: returns once content and length are stable.
+    /// `fdatasync`: return once content and length are stable.
     fn sync_data(&self, file: &File) -> io::Result<()>;
-    /// Cut a file.
+    /// Truncate a file to `octets`.
     fn truncate(&self, file: &File, octets: u64) -> io::Result<()>;
-    /// Give a file another name, in place of what has that name.
+    /// Rename a file; replace an existing `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Take a file's name away.
+    /// Remove a file's name.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Make a directory.
+    /// Create a directory.
     fn make_directory(&self, path: &Path) -> io::Result<()>;
-    /// `fsync` of a directory: returns once its names are stable.
+    /// `fsync` of a directory: return once its names are stable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
-    /// The names in a directory, in no order.
+    /// Return the names in a directory, in no order.
     fn read_directory(&self, path: &Path) -> io::Result<Vec<String>>;
 }
 
-/// The real one.
+/// The file system of the operating system.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RealDisk;
 
@@ -111,7 +111,7 @@ impl Disk for RealDisk {
     }
 }
 
-/// Write every byte of `buffers` from `offset` on; returns how many octets that were.
+/// Write all of `buffers` from `offset` on; return the number of octets.
 pub(crate) fn write_all(disk: &dyn Disk, file: &File, buffers: &[&[u8]], offset: u64) -> io::Result<u64> {
     let mut slices: Vec<IoSlice<'_>> = buffers.iter().map(|buffer| IoSlice::new(buffer)).collect();
     let mut rest = &mut slices[..];
@@ -132,7 +132,7 @@ pub(crate) fn write_all(disk: &dyn Disk, file: &File, buffers: &[&[u8]], offset:
     Ok(written)
 }
 
-/// Fill the whole of `buffer` from `offset` on; `UnexpectedEof` when the file ends before.
+/// Fill all of `buffer` from `offset` on; `UnexpectedEof` when the file is shorter.
 pub(crate) fn read_exact(disk: &dyn Disk, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -146,7 +146,7 @@ pub(crate) fn read_exact(disk: &dyn Disk, file: &File, buffer: &mut [u8], offset
     Ok(())
 }
 
-/// The names in a directory of the queue; none when it is not there.
+/// Return the names in a directory of the queue; none when the directory does not exist.
 pub(crate) fn names(disk: &dyn Disk, directory: &Path) -> Result<Vec<String>, QueueError> {
     match disk.read_directory(directory) {
         Ok(names) => Ok(names),

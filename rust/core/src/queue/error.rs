@@ -1,26 +1,26 @@
-//! What can go wrong with the queue, as a value that carries its reply.
+//! The errors of the queue, as a value that carries its reply.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// Why the queue cannot do what it was asked.
+/// The reason why a queue operation failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueueError {
-    /// The file system is full, a quota or a file size limit is reached, or `queue_minfree` does not hold.
+    /// The file system is full, a quota or a file size limit is reached, or `queue_minfree` is not met.
     NoSpace,
-    /// A system call failed: what was tried, and why it did not work.
+    /// A system call failed: the operation, and the error.
     Io(io::ErrorKind, Box<str>),
-    /// Another queue manager works in this queue directory.
+    /// Another queue manager has this queue directory open.
     Locked(Box<str>),
-    /// A file was written by a newer release: its path, its version and the newest one that this release reads.
+    /// A newer release wrote this file: its path, its version, and the newest version that this release reads.
     Version(Box<str>, u16, u16),
-    /// The bytes on disk are not what was written: where, and what is wrong.
+    /// The bytes on disk are damaged: the place, and the defect.
     Corrupt(Box<str>),
 }
 
 impl QueueError {
-    /// The answer to a client whose message cannot be queued: code, subject and detail, text.
+    /// Return the reply to a client whose message cannot be queued: code, subject and detail, text.
     pub fn reply(&self) -> (u16, [u16; 2], &'static str) {
         match self {
             Self::NoSpace => (452, [3, 1], "Insufficient system storage"),
@@ -28,13 +28,13 @@ impl QueueError {
         }
     }
 
-    /// The same as a line: `452 4.3.1 Insufficient system storage`.
+    /// Return the reply as a line: `452 4.3.1 Insufficient system storage`.
     pub fn reply_text(&self) -> String {
         let (code, [subject, detail], text) = self.reply();
         format!("{code} {}.{subject}.{detail} {text}", code / 100)
     }
 
-    /// A failed system call on `path`; `doing` is the verb: "open", "write".
+    /// Return the error for a failed system call on `path`; `doing` is the verb: "open", "write".
     pub(crate) fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
         if is_no_space(error) {
             return Self::NoSpace;
@@ -42,7 +42,7 @@ impl QueueError {
         Self::Io(error.kind(), format!("{doing} {}: {error}", path.display()).into())
     }
 
-    /// The same as an `io::Error`, for callers behind `Sink`.
+    /// Return the error as an `io::Error`, for callers behind `Sink`.
     pub fn into_io(self) -> io::Error {
         match self {
             Self::NoSpace => io::Error::new(io::ErrorKind::StorageFull, self.to_string()),
@@ -76,7 +76,7 @@ impl From<io::Error> for QueueError {
     }
 }
 
-/// ENOSPC, EDQUOT or EFBIG: the message may fit later, so the client is told 452 and not 451.
+/// ENOSPC, EDQUOT or EFBIG: the message may fit later, so the reply is 452, not 451.
 fn is_no_space(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_carry_the_reply_that_the_client_gets() {
+    fn errors_carry_the_reply_to_the_client() {
         for (errno, code) in [(28, 452), (122, 452), (27, 452), (5, 451), (30, 451), (24, 451)] {
             let error = QueueError::from(io::Error::from_raw_os_error(errno));
             assert_eq!(error.reply().0, code, "errno {errno}");

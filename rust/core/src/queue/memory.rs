@@ -1,7 +1,7 @@
 //! A queue in memory: the second implementation of the store's interface, for tests.
 //!
-//! It keeps the promises of the files without any: what `completed` named is there after a crash, what was noted is
-//! there unless `crash` is told to lose what no sync followed.
+//! It keeps the promises of the files without using any: a message in `completed` survives a crash, and so does a noted
+//! fact, unless `crash` loses the facts after the last sync.
 
 use super::journal::appender::{Appender, Incoming};
 use super::segment::recipients::Cursor;
@@ -24,12 +24,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Octets of a record besides content.
+/// Octets of a record, content excluded.
 const RECORD_OCTETS: u64 = 48;
-/// Records of a segment.
+/// Maximum number of records in a segment.
 const SEGMENT_RECORDS: usize = 5;
 
-/// What would be the disk.
+/// Stands for the disk.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     disk: Arc<Mutex<State>>,
@@ -48,7 +48,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Segment {
     records: Vec<Record>,
-    /// Somebody appends to it.
+    /// A process appends to it.
     live: bool,
 }
 
@@ -66,7 +66,7 @@ impl Segment {
 }
 
 impl Memory {
-    /// The side of a process that receives mail.
+    /// Return the half for a process that receives mail.
     pub fn appender(&self) -> Result<MemoryAppender, QueueError> {
         let mut disk = lock(&self.disk);
         disk.appenders = (disk.appenders + 1) % SLOTS;
@@ -84,7 +84,7 @@ impl Memory {
         Ok(MemoryAppender { disk: self.disk.clone(), shared: Arc::new(Shared { open: Mutex::new(open), event }) })
     }
 
-    /// The queue manager's side; `Locked` while there is one.
+    /// Return the queue manager's half; `Locked` while another one exists.
     pub fn store(&self) -> Result<MemoryStore, QueueError> {
         let mut disk = lock(&self.disk);
         if std::mem::replace(&mut disk.managed, true) {
@@ -96,8 +96,8 @@ impl Memory {
         Ok(MemoryStore { disk: self.disk.clone(), facts, unread, told: HashMap::new(), held: Vec::new() })
     }
 
-    /// What is there after all processes died. `losing`: the latest of the facts that no sync followed are gone, at
-    /// most so many.
+    /// Return the queue after the death of all processes. `losing`: maximum number of unsynced facts that are lost, the
+    /// latest first.
     pub fn crash(&self, losing: usize) -> Self {
         let disk = lock(&self.disk);
         let kept = disk.facts.len().saturating_sub(losing).max(disk.synced);
@@ -114,7 +114,7 @@ impl Memory {
         Self { disk: Arc::new(Mutex::new(state)) }
     }
 
-    /// Records in it, whatever became of them.
+    /// Return the number of records, in any state.
     pub fn records(&self) -> usize {
         lock(&self.disk).segments.values().map(|segment| segment.records.len()).sum()
     }
@@ -137,7 +137,7 @@ struct Shared {
 struct Open {
     ids: IdSource,
     current: Option<SegmentId>,
-    /// Committed, and on no disk yet.
+    /// Committed, but not durable yet.
     pending: Vec<Pending>,
     completions: Vec<Completion>,
     frames: Vec<Frame>,
@@ -151,7 +151,7 @@ struct Pending {
     content: Arc<[u8]>,
 }
 
-/// A message on its way into memory.
+/// A message that is being received.
 struct Draft {
     shared: Arc<Shared>,
     id: QueueId,
@@ -176,7 +176,7 @@ impl Incoming for Draft {
     fn commit(self: Box<Self>, envelope: &Envelope, ticket: u64) {
         let mut open = lock(&self.shared.open);
         let refusal = if envelope.id != self.id {
-            Some(QueueError::Io(io::ErrorKind::InvalidInput, "the envelope names another message".into()))
+            Some(QueueError::Io(io::ErrorKind::InvalidInput, "the envelope has the ID of another message".into()))
         } else {
             open.closed.then(|| io::Error::other("the journal is closed").into())
         };
@@ -185,13 +185,13 @@ impl Incoming for Draft {
             None => open.pending.push(Pending { ticket, envelope: envelope.clone(), content: self.content.into() }),
         }
         drop(open);
-        // The counter can only be full when nobody reads it, and then it is readable already.
+        // The counter is full only when nobody reads it; then it is readable already.
         let _ = rustix::io::write(&self.shared.event, &1u64.to_ne_bytes());
     }
 }
 
 impl MemoryAppender {
-    /// Everything pending becomes durable together.
+    /// Make all pending messages durable together.
     fn flush(&self, open: &mut Open) {
         let mut disk = lock(&self.disk);
         let mut arrived = Vec::new();
@@ -277,17 +277,17 @@ impl Drop for MemoryAppender {
 #[derive(Debug)]
 pub struct MemoryStore {
     disk: Arc<Mutex<State>>,
-    /// What the start found noted.
+    /// The facts that were noted before the start.
     facts: HashMap<QueueId, Known>,
     /// Segments that `recover` has not read.
     unread: Vec<SegmentId>,
-    /// Up to where a segment was told.
+    /// The end of the announced part of each segment.
     told: HashMap<SegmentId, u64>,
     held: Vec<SegmentId>,
 }
 
 impl MemoryStore {
-    /// What stands in a segment up to `end`, and was not told.
+    /// Return the unannounced messages in a segment up to `end`.
     fn read_to(&mut self, id: SegmentId, end: u64) -> News {
         let disk = lock(&self.disk);
         let mut news = News::default();
@@ -309,7 +309,7 @@ impl MemoryStore {
         news
     }
 
-    /// Up to where a segment can be read without its writer's word.
+    /// Return the end of the part that can be read without an announcement of the writer.
     fn readable(&self, id: SegmentId) -> u64 {
         let disk = lock(&self.disk);
         let Some(segment) = disk.segments.get(&id) else { return 0 };

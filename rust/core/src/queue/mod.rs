@@ -1,16 +1,16 @@
 //! The queue on disk: `docs/queue.md` is its table of states.
 //!
-//! Two sides share the directory and no lock. Every receiving process has a `Journal`: drafts go in, and a thread of
-//! its own appends them to a segment, many to one sync. The queue manager has the one `Spool`: it reads what stands
-//! in the segments, keeps the state log, and clears away what is done.
+//! Two sides share the directory and no lock. Every receiving process has a `Journal`: its own thread appends drafts to
+//! a segment, many with one sync. The queue manager has the one `Spool`: it reads the segments, keeps the state log,
+//! and removes finished messages.
 //!
 //! ```text
-//! disk, error, state   system calls, what can go wrong, what is remembered of a message
-//! segment/             the files with the messages: records, reading, what is damaged
+//! disk, error, state   system calls, errors, the state of a message
+//! segment/             the files with the messages: records, reading, damaged octets
 //! journal/             the side of a process that receives mail: drafts, group commit, writers
 //! catalogue/           every message in the queue, in memory
 //! store/               the queue manager's side: recovery, state log, housekeeping
-//! listing/             what postqueue and postcat show
+//! listing/             the output of postqueue and postcat
 //! memory, repair       the queue without a disk; postsuper -s
 //! proofs/              tests of all of it
 //! ```
@@ -46,5 +46,5 @@ pub const INCOMING: &str = "incoming";
 pub const DEFERRED: &str = "deferred";
 /// The state log and the queue manager's lock.
 pub const ACTIVE: &str = "active";
-/// Records that cannot be read, for a person to look at.
+/// Records that cannot be read, for the administrator to inspect.
 pub const CORRUPT: &str = "corrupt";

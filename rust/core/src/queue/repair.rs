@@ -1,8 +1,8 @@
-//! Putting a queue directory in order while nobody works in it (`postsuper -s`, `-p`).
+//! Repair a queue directory while no program uses it (`postsuper -s`, `-p`).
 //!
-//! Made for a directory that was copied from another machine or restored from a backup: files that got another name or
-//! place, another owner or mode, and what processes left behind that died. What is not understood is named and left
-//! alone; no octet of a segment is changed, and no file that may hold a message is removed.
+//! For a directory that was copied from another machine or restored from a backup: files with a wrong name, place,
+//! owner or mode, and leftovers of dead processes. Unknown files are reported and left alone. No octet of a segment
+//! changes, and no file that may hold a message is removed.
 
 use super::store::disk_store::take_lock;
 use super::store::recovery::remove_leftovers;
@@ -19,31 +19,31 @@ use std::time::Duration;
 
 /// The queue manager's directories.
 const DIRECTORIES: [&str; 4] = [INCOMING, ACTIVE, DEFERRED, CORRUPT];
-/// Where a segment may have got to: Postfix's other queues, and the queue directory itself.
+/// Places where a misplaced segment may be: Postfix's other queues, and the queue directory itself.
 const ELSEWHERE: [&str; 3] = [".", "hold", "maildrop"];
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// Lines of one kind for one directory; further ones are counted.
+/// Maximum number of lines of one kind for one directory; further ones are counted.
 const LINES_MAX: usize = 1000;
-/// Files of a directory that are looked at; more than any queue has segments.
+/// Maximum number of files read in a directory; far above the number of segments of any queue.
 const FILES_MAX: usize = 1_000_000;
-/// A file in maildrop/ that is not complete after this time was given up by its writer.
+/// Age of an incomplete file in maildrop/ that its writer has given up.
 const SUBMISSION_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Octets of a slot file: one number (`slot.rs`).
+/// Octets in a slot file: one number (`slot.rs`).
 const SLOT_OCTETS: u64 = 8;
 
-/// What is to be done.
+/// The repairs to do.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Repair {
-    /// Remove what dead processes left behind.
+    /// Remove the leftovers of dead processes.
     pub purge: bool,
-    /// Names, places, owners and modes.
+    /// Fix names, places, owners and modes.
     pub structure: bool,
-    /// User and group whose the files are; `None`: they stay whose they are.
+    /// User and group of the files; `None` leaves them unchanged.
     pub owner: Option<(u32, u32)>,
 }
 
-/// Do it; a line for each thing that was done, or could not be. `Locked` while a queue manager works here.
+/// Repair the directory; return a line for each change and each failure. `Locked` while a queue manager runs.
 pub fn repair(queue_directory: &Path, repair: &Repair) -> Result<Vec<String>, QueueError> {
     for name in DIRECTORIES {
         make_directory(&RealDisk, queue_directory, name)?;
@@ -97,7 +97,7 @@ impl Work<'_> {
         }
     }
 
-    /// Remove regular files that `which` picks.
+    /// Remove the regular files that `which` selects.
     fn remove_where(&self, name: &str, which: &dyn Fn(&str, &Metadata) -> bool) -> Result<usize, QueueError> {
         let mut removed = 0;
         for (path, metadata) in self.entries(Path::new(name))? {
@@ -108,7 +108,7 @@ impl Work<'_> {
         Ok(removed)
     }
 
-    /// What stands in a directory of the queue, by its path from there; nothing is followed.
+    /// Return the files in a directory of the queue, by path relative to it; symbolic links are not followed.
     fn entries(&self, directory: &Path) -> Result<Vec<(PathBuf, Metadata)>, QueueError> {
         let full = self.queue_directory.join(directory);
         let entries = match fs::read_dir(&full) {
@@ -121,7 +121,7 @@ impl Work<'_> {
         let mut found = Vec::new();
         for entry in entries.take(FILES_MAX) {
             let entry = entry.map_err(|error| QueueError::io("read", &full, &error))?;
-            // What is gone meanwhile needs no repair.
+            // A file that is gone by now needs no repair.
             let Ok(metadata) = entry.metadata() else { continue };
             let path =
                 if directory == Path::new(".") { entry.file_name().into() } else { directory.join(entry.file_name()) };
@@ -131,7 +131,7 @@ impl Work<'_> {
         Ok(found)
     }
 
-    /// Segments get the name and the place that are theirs; those in hashed directories of Postfix's kind, too.
+    /// Move segments to their proper name and place, also those in hashed directories like Postfix's.
     fn segments_of(&mut self, directory: &Path) -> Result<(), QueueError> {
         let own = DIRECTORIES.iter().find(|own| directory.starts_with(own)).copied();
         let mut unknown = 0;
@@ -147,7 +147,7 @@ impl Work<'_> {
             let kept = name.starts_with(NEW_PREFIX) || own == Some(CORRUPT);
             if !metadata.is_file() || kept {
                 if own.is_some() && !kept && !metadata.is_dir() {
-                    self.lines.push(format!("{}: is no regular file: left alone", path.display()));
+                    self.lines.push(format!("{}: not a regular file: left alone", path.display()));
                 }
                 continue;
             }
@@ -156,18 +156,18 @@ impl Work<'_> {
                 None if own.is_none() || is_known(&name, own) => {}
                 None if unknown < LINES_MAX => {
                     unknown += 1;
-                    self.lines.push(format!("{}: {}: left alone", path.display(), self.what_it_is(&path)));
+                    self.lines.push(format!("{}: {}: left alone", path.display(), self.description(&path)));
                 }
                 None => unknown += 1,
             }
         }
         if unknown > LINES_MAX {
-            self.lines.push(format!("{}: {unknown} files that are none of this queue", directory.display()));
+            self.lines.push(format!("{}: {unknown} files that do not belong to the queue", directory.display()));
         }
         Ok(())
     }
 
-    /// The ID that a file's header says, if it is a segment.
+    /// Return the ID in a file's header, if the file is a segment.
     fn segment(&self, path: &Path) -> Option<SegmentId> {
         let mut header = [0; SEGMENT_HEADER_OCTETS];
         let file = File::open(self.queue_directory.join(path)).ok()?;
@@ -178,7 +178,7 @@ impl Work<'_> {
         }
     }
 
-    /// A segment gets its place: in deferred/ if it is there in some way, else in incoming/.
+    /// Move a segment to its place: deferred/ if its path names deferred/, otherwise incoming/.
     fn put(&mut self, path: &Path, own: Option<&str>, id: SegmentId) -> Result<(), QueueError> {
         let directory = if own == Some(DEFERRED) { DEFERRED } else { INCOMING };
         let right = Path::new(directory).join(id.file_name());
@@ -202,36 +202,36 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn what_it_is(&self, path: &Path) -> &'static str {
-        /// Postfix's files begin with a record for the size, whose text is so long.
+    fn description(&self, path: &Path) -> &'static str {
+        /// The first octets of Postfix's queue files: a size record whose text has 95 octets.
         const POSTFIX: [u8; 2] = [b'C', 95];
         let mut head = [0; SEGMENT_HEADER_OCTETS];
         let file = File::open(self.queue_directory.join(path));
         let read = file.and_then(|file| file.read_at(&mut head, 0)).unwrap_or(0);
         if let SegmentBytes::Newer(_) = SegmentHeader::decode(&head) {
-            "of a later release"
+            "a file of a newer release"
         } else if read >= 2 && head[..2] == POSTFIX {
-            "a message of Postfix's queue; in maildrop/ it would be queued anew"
+            "a message of Postfix's queue; pickup would queue it again from maildrop/"
         } else {
-            "no file of this queue"
+            "not a file of this queue"
         }
     }
 
-    /// A slot file that is no number says nothing, and is made anew by its next holder.
+    /// Remove slot files that hold no number; the next holder creates a new one.
     fn slots_of(&mut self, name: &str) -> Result<(), QueueError> {
         for (path, metadata) in self.entries(Path::new(name))? {
             let is_slot = name == INCOMING && file_name(&path).starts_with("slot.");
             if is_slot && metadata.is_file() && ![0, SLOT_OCTETS].contains(&metadata.len()) {
                 let full = self.queue_directory.join(&path);
                 if File::open(&full).is_ok_and(|file| !is_live(&file)) && fs::remove_file(&full).is_ok() {
-                    self.lines.push(format!("{}: removed: no slot of a writer", path.display()));
+                    self.lines.push(format!("{}: removed: not a valid slot file", path.display()));
                 }
             }
         }
         Ok(())
     }
 
-    /// Owners and modes of a directory and of the files in it.
+    /// Set owner and mode of a directory and of its files.
     fn rights_of(&mut self, name: &str) -> Result<(), QueueError> {
         let directory = self.queue_directory.join(name);
         let metadata = fs::symlink_metadata(&directory).map_err(|error| QueueError::io("stat", &directory, &error))?;
@@ -264,7 +264,7 @@ impl Work<'_> {
     }
 }
 
-/// Is it a name that the queue's own files have? Segments whose header is damaged are among them.
+/// Whether the queue's own files have names like this. A segment with a damaged header has one, too.
 fn is_known(name: &str, directory: Option<&str>) -> bool {
     match directory {
         Some(ACTIVE) => name == "qmgr.lock" || name.starts_with("state."),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copied_directory_is_whole_again() {
+    fn repair_makes_a_copied_directory_whole_again() {
         let directory = Directory::new();
         let mut ids = Vec::new();
         for _ in 0..4 {
@@ -324,11 +324,11 @@ mod tests {
             format!("hold/second: renamed to incoming/{}", name(2)),
             "incoming/0: removed an empty directory".into(),
             format!("incoming/backup of a segment: renamed to incoming/{}", name(0)),
-            "incoming/link: is no regular file: left alone".into(),
-            "incoming/notes.txt: no file of this queue: left alone".into(),
+            "incoming/link: not a regular file: left alone".into(),
+            "incoming/notes.txt: not a file of this queue: left alone".into(),
             format!("deferred/A/first: renamed to deferred/{}", name(1)),
             "deferred/A: removed an empty directory".into(),
-            "incoming/slot.0007: removed: no slot of a writer".into(),
+            "incoming/slot.0007: removed: not a valid slot file".into(),
             "incoming: owner and mode set".into(),
         ];
         assert_eq!(lines[..expected.len()], expected);
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_is_lost_to_a_name_that_is_taken() {
+    fn a_taken_name_costs_no_message() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let id = commit(&journal, b"x").id;
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_dead_processes_left_is_removed_and_what_live_ones_write_is_not() {
+    fn leftovers_of_dead_processes_are_removed_and_files_of_live_ones_stay() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let id = commit(&journal, b"x").id;

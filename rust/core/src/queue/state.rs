@@ -1,4 +1,4 @@
-//! What happens to a message after it was queued: facts, and what they add up to.
+//! The facts about a queued message, and the state that they add up to.
 
 use crate::codec::{CodecError, Put, Take};
 use crate::few::Few;
@@ -7,33 +7,33 @@ use crate::mail::locator::SegmentId;
 use crate::mail::status::{Status, decode_status, encode_status};
 use std::sync::Arc;
 
-/// Something that happened to a message and must be known after a crash.
+/// An event in a message's life that must survive a crash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
-    /// Recipients need nothing more: delivered, or the sender was told. The message is gone once all are.
+    /// Recipients are done: delivered, or returned to the sender. The message is gone once all are.
     Done {
         /// The message.
         id: QueueId,
-        /// Places in its envelope.
+        /// Indexes of recipients in its envelope.
         recipients: Few,
     },
-    /// It is to be tried again. Replaces what an earlier `Deferred` said.
+    /// The message is to be tried again. This replaces an earlier `Deferred`.
     Deferred {
         /// The message.
         id: QueueId,
-        /// How often it was tried.
+        /// Number of attempts so far.
         attempts: u32,
-        /// When it is tried next: microseconds since 1970.
+        /// Time of the next attempt: microseconds since 1970.
         next_attempt_us: u64,
-        /// Why, for each recipient that waits.
+        /// The reason for each recipient that waits.
         reasons: Vec<(u32, Arc<Status>)>,
     },
-    /// A person put it on hold.
+    /// The administrator put it on hold.
     Held {
         /// The message.
         id: QueueId,
     },
-    /// The hold is over.
+    /// The administrator released it from hold.
     Released {
         /// The message.
         id: QueueId,
@@ -43,48 +43,48 @@ pub enum Fact {
         /// The message.
         id: QueueId,
     },
-    /// A person wants it returned to the sender at its next attempt.
+    /// The administrator wants it returned to the sender at its next attempt.
     ForcedExpire {
         /// The message.
         id: QueueId,
     },
-    /// It is gone, whatever its recipients' state.
+    /// It is gone, in whatever state its recipients are.
     Removed {
         /// The message.
         id: QueueId,
     },
 }
 
-/// What is known of a message besides its envelope.
+/// The state of a message, besides its envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Kept {
-    /// Recipients that need nothing more, ascending.
+    /// Recipients that are done, ascending.
     pub done: Vec<u32>,
-    /// How often it was tried.
+    /// Number of attempts so far.
     pub attempts: u32,
-    /// When it is tried next: microseconds since 1970; `None` before the first attempt.
+    /// Time of the next attempt: microseconds since 1970; `None` before the first attempt.
     pub next_attempt_us: Option<u64>,
     /// On hold.
     pub held: bool,
-    /// Why it waits, by recipient.
+    /// The reason for each recipient that waits.
     pub reasons: Vec<(u32, Arc<Status>)>,
     /// The sender was told of the delay.
     pub warned: bool,
-    /// A person wants it returned to the sender at its next attempt.
+    /// The administrator wants it returned to the sender at its next attempt.
     pub forced_expire: bool,
 }
 
 /// An entry of the state log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// Of a message.
+    /// About a message.
     Fact(Fact),
-    /// Of a segment: what stands behind `end` was answered with an error and counts for nothing.
+    /// About a segment: octets behind `end` were answered with an error and never count as mail.
     SegmentEnd { segment: SegmentId, end: u64 },
 }
 
 impl Fact {
-    /// The message that it is about.
+    /// Return the message that the fact is about.
     pub fn id(&self) -> QueueId {
         match self {
             Self::Done { id, .. }
@@ -99,7 +99,7 @@ impl Fact {
 }
 
 impl Kept {
-    /// Take a fact in. `Removed` changes nothing here: there is no message any more.
+    /// Apply a fact. `Removed` changes nothing here: the message no longer exists.
     pub(crate) fn apply(&mut self, fact: Fact) {
         match fact {
             Fact::Done { recipients, .. } => {
@@ -123,7 +123,7 @@ impl Kept {
         }
     }
 
-    /// The fewest facts that add up to this.
+    /// Return the smallest list of facts that add up to this state.
     pub(crate) fn facts(&self, id: QueueId) -> Vec<Fact> {
         let mut facts = Vec::new();
         if let Some(next_attempt_us) = self.next_attempt_us {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_come_back_and_no_prefix_does() {
+    fn an_entry_is_read_back_and_no_prefix_decodes() {
         let mut entries: Vec<_> = examples().into_iter().map(Entry::Fact).collect();
         entries.push(Entry::SegmentEnd { segment: SegmentId(3), end: 99 });
         for entry in entries {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_facts_add_up_to_is_told_again_by_fewer() {
+    fn the_smallest_list_of_facts_adds_up_to_the_same_state() {
         let mut kept = Kept::default();
         for fact in examples() {
             kept.apply(fact.clone());
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recipient_that_is_done_waits_for_no_reason() {
+    fn a_done_recipient_has_no_reason_to_wait() {
         let mut kept = Kept::default();
         kept.apply(examples().remove(1));
         kept.apply(Fact::Done { id: QueueId(9), recipients: vec![3].into() });

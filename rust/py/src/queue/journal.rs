@@ -19,7 +19,7 @@ pyo3::create_exception!(
     "The queue cannot be read or written; the text says what failed and where."
 );
 
-/// The exception for an error of the queue.
+/// Return the Python exception for an error of the queue.
 pub fn queue_error(error: queue::QueueError) -> PyErr {
     QueueError::new_err(error.to_string())
 }
@@ -88,7 +88,7 @@ impl Journal {
     }
 }
 
-/// The queue from disk, some of it at a time to `take`, which ends it with an exception.
+/// Print the queue from disk in parts to `take`, which can end it with an exception.
 #[pyfunction]
 #[pyo3(signature = (queue_directory, take, *, long_queue_ids=false, text=false, waits=false, offsets=Vec::new()))]
 pub fn list_queue(
@@ -115,7 +115,7 @@ pub fn list_queue(
     refused
 }
 
-/// Put a queue directory in order.
+/// Repair a queue directory.
 #[pyfunction]
 #[pyo3(signature = (queue_directory, *, purge, structure, owner=None))]
 pub fn repair_queue(
@@ -129,7 +129,7 @@ pub fn repair_queue(
     py.detach(|| repair(&queue_directory, &wanted)).map_err(queue_error)
 }
 
-/// The ticket, and the reply that a failure asks for.
+/// Return the ticket, and the reply for a failure.
 fn outcome(completion: Completion) -> (u64, Option<String>) {
     (completion.ticket, completion.result.err().map(|error| error.reply_text()))
 }

@@ -1,4 +1,4 @@
-//! `postillion._core.queue`: the journal, stored messages, and the queue as commands see it.
+//! `postillion._core.queue`: the journal, stored messages, and the queue for commands.
 
 mod journal;
 mod stored;

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::{Path, PathBuf};
 
-/// A message as it stands on disk.
+/// A message on disk.
 #[pyclass(frozen, module = "postillion._core.queue")]
 pub struct StoredMessage {
     queue_directory: PathBuf,
@@ -97,7 +97,7 @@ impl StoredMessage {
             .collect()
     }
 
-    /// Offset, type and text of each field.
+    /// Return offset, type and text of each field.
     #[pyo3(signature = (*, long_queue_ids=false))]
     fn fields(&self, long_queue_ids: bool) -> Vec<(u64, char, String)> {
         let OnDisk { at, envelope, done, .. } = &self.message;
@@ -112,7 +112,7 @@ impl StoredMessage {
     }
 }
 
-/// The message of that name, or None.
+/// Return the message with this ID, or None.
 #[pyfunction]
 #[pyo3(signature = (queue_directory, id, place=None))]
 pub fn read_message(

@@ -1,11 +1,11 @@
-//! A growing row of items in pieces, of which a copy costs next to nothing.
+//! A growing list of items in chunks, of which a copy costs next to nothing.
 //!
-//! A clone shares every piece; whoever changes an item of a shared piece copies that piece first. So a million items are
-//! handed to another thread in microseconds, and growth never moves what is there.
+//! A clone shares every chunk; a change to an item of a shared chunk copies that chunk first. So another thread gets a
+//! million items within microseconds, and growth moves no item.
 
 use std::sync::Arc;
 
-/// Items of a piece: a power of two.
+/// Items in a chunk: a power of two.
 const PIECE: usize = 512;
 
 /// Items by their number.
@@ -22,13 +22,13 @@ impl<T> Default for Chunks<T> {
 }
 
 impl<T: Clone + Default> Chunks<T> {
-    /// Items so far.
+    /// Number of items.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Add an item; its number.
+    /// Add an item; return its number.
     pub(crate) fn push(&mut self, item: T) -> u32 {
         let number = self.len as u32;
         if self.len == self.pieces.len() * PIECE {
@@ -39,17 +39,17 @@ impl<T: Clone + Default> Chunks<T> {
         number
     }
 
-    /// The item of a number that `push` gave.
+    /// Return the item with a number from `push`.
     pub(crate) fn get(&self, number: u32) -> &T {
         &self.pieces[number as usize / PIECE][number as usize % PIECE]
     }
 
-    /// As `get`, to change it.
+    /// Like `get`, to change the item.
     pub(crate) fn get_mut(&mut self, number: u32) -> &mut T {
         &mut Arc::make_mut(&mut self.pieces[number as usize / PIECE])[number as usize % PIECE]
     }
 
-    /// The items from a number on, with their numbers.
+    /// Return the items from a number on, with their numbers.
     pub(crate) fn iter_from(&self, number: u32) -> impl Iterator<Item = (u32, &T)> {
         let (first, skip) = (number as usize / PIECE, number as usize % PIECE);
         let items = self.pieces.iter().skip(first).flat_map(|piece| piece.iter()).skip(skip);
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clone_keeps_what_was_there_and_shares_what_is_not_changed() {
+    fn a_clone_keeps_its_items_and_shares_the_unchanged_ones() {
         let mut chunks = Chunks::default();
         for n in 0..3 * PIECE as u32 + 5 {
             assert_eq!(chunks.push(n), n);

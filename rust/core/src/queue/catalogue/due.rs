@@ -1,33 +1,33 @@
-//! Who is due first: a heap of four children a parent that knows where each slot stands in it.
+//! Timers of deferred messages: a heap with four children a parent, and the position of each slot in it.
 //!
-//! A slot stands in it once at most, so that nothing stale is ever kept, however often a turn is changed.
+//! A slot is in the heap at most once, so nothing stale stays in it, however often a timer changes.
 
-/// Stands nowhere.
+/// Position of a slot that is not in the heap.
 const NOWHERE: u32 = u32::MAX;
-/// Children of a node: four share a cache line, and the tree is half as high as one of two.
+/// Children of a node: four share a cache line, and the tree is half as high as a binary one.
 const CHILDREN: usize = 4;
 
-/// Slots by the moment at which they are due; of one moment the lower slot first.
+/// Slots by due time; at the same time the lower slot comes first.
 #[derive(Debug, Default)]
 pub(crate) struct Due {
     moments: Vec<u64>,
     slots: Vec<u32>,
-    /// By slot: where it stands.
+    /// For each slot: its position in the heap.
     places: Vec<u32>,
 }
 
 impl Due {
-    /// Slots that wait.
+    /// Return the number of slots that wait.
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// The first moment and its slot.
+    /// Return the earliest due time and its slot.
     pub(crate) fn first(&self) -> Option<(u64, u32)> {
         Some((*self.moments.first()?, *self.slots.first()?))
     }
 
-    /// `slot` is due at `moment`, whatever was said of it before.
+    /// Set the due time of `slot`, in place of an earlier one.
     pub(crate) fn set(&mut self, slot: u32, moment: u64) {
         if self.places.len() <= slot as usize {
             self.places.resize(slot as usize + 1, NOWHERE);
@@ -44,10 +44,10 @@ impl Due {
             }
         };
         self.places[slot as usize] = at as u32;
-        self.settle(at);
+        self.sift(at);
     }
 
-    /// `slot` does not wait any more.
+    /// Remove `slot`, if it waits.
     pub(crate) fn remove(&mut self, slot: u32) {
         let Some(at) = self.places.get(slot as usize).copied().filter(|at| *at != NOWHERE) else {
             return;
@@ -58,7 +58,7 @@ impl Due {
         self.places[slot as usize] = NOWHERE;
         if at < self.slots.len() {
             self.places[self.slots[at] as usize] = at as u32;
-            self.settle(at);
+            self.sift(at);
         }
     }
 
@@ -73,8 +73,8 @@ impl Due {
         self.places[self.slots[b] as usize] = b as u32;
     }
 
-    /// Move what stands at `at` to where it belongs.
-    fn settle(&mut self, mut at: usize) {
+    /// Move the item at `at` to its position.
+    fn sift(&mut self, mut at: usize) {
         while at > 0 && self.key(at) < self.key((at - 1) / CHILDREN) {
             self.swap(at, (at - 1) / CHILDREN);
             at = (at - 1) / CHILDREN;
@@ -100,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_first_is_always_the_first(
+        fn the_earliest_slot_is_always_first(
             steps in proptest::collection::vec((0u32..40, proptest::option::of(0u64..30)), 1..200),
         ) {
             let (mut due, mut model) = (Due::default(), BTreeMap::new());

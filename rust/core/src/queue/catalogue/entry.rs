@@ -1,4 +1,4 @@
-//! What is known of one message: 64 octets, and the view that reads them.
+//! The state of one message: 64 octets, and the view that reads them.
 
 use super::Rows;
 use super::reasons::{NO_REASON, Reason};
@@ -9,24 +9,24 @@ use crate::mail::status::Status;
 use crate::queue::state::Fact;
 use std::sync::Arc;
 
-/// Where a message stands in its life.
+/// A message's place in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Never tried since it came or was released; waits for room.
+    /// Not tried since it arrived or was released; waits for room.
     Fresh,
-    /// Its envelope is being read, and then it is active.
+    /// Its envelope is being read; then it becomes active.
     Loading,
-    /// Being delivered: its key among the active messages.
+    /// In delivery: its key among the active messages.
     Active(u32),
     /// Waits for its next attempt.
     Deferred,
-    /// On hold until a person releases it.
+    /// On hold until the administrator releases it.
     Held,
-    /// Waits outside of the active queue for this destination, which has its share of it.
+    /// Waits outside of the active queue: this destination has its share of it.
     Overflow(u32),
 }
 
-/// What is kept of a message. Its segment and its reasons are numbers; what few messages have is in `extra`.
+/// The data of one message. Segment and reasons are numbers; rare data is in `extra`.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub id: QueueId,
@@ -38,9 +38,9 @@ pub(crate) struct Row {
     pub segment: u32,
     pub recipients: u32,
     pub attempts: u32,
-    /// That of a message's only recipient; of others they are in `extra`.
+    /// The reason of a message's only recipient; those of several are in `extra`.
     pub reason: Reason,
-    /// Its key while it is active, its destination while it waits for that outside.
+    /// Its key while it is active; its destination while it waits for that outside of the active queue.
     pub key: u32,
     pub stage: Stage,
     pub flags: Flags,
@@ -87,18 +87,18 @@ impl Row {
     }
 }
 
-/// What can be said of a message with yes or no.
+/// The yes-or-no facts about a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Flags(u8);
 
 impl Flags {
-    /// There is a message in this slot.
+    /// The slot is in use.
     pub(crate) const USED: u8 = 1;
     pub(crate) const WARNED: u8 = 2;
     pub(crate) const FORCED_EXPIRE: u8 = 4;
-    /// Its `due_us` is the moment of an attempt that was put off.
+    /// `due_us` is the time of an attempt that was put off.
     pub(crate) const PUT_OFF: u8 = 8;
-    /// Its only recipient is done; of several, that is in `Extra`.
+    /// Its only recipient is done; for several, `Extra` has it.
     pub(crate) const DONE: u8 = 16;
 
     pub(crate) fn has(self, flag: u8) -> bool {
@@ -110,7 +110,7 @@ impl Flags {
     }
 }
 
-/// What a message with several recipients has once something happened to some of them.
+/// The state of the recipients, once a message with several has any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Extra {
     pub done: Indices,
@@ -137,19 +137,19 @@ impl Default for Row {
     }
 }
 
-/// A set of recipients by their index, one bit each; costs nothing while empty.
+/// A set of recipients by index, one bit each; no allocation while empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Indices {
     words: Box<[u64]>,
 }
 
 impl Indices {
-    /// Is it in the set?
+    /// Whether the set has `index`.
     pub(crate) fn contains(&self, index: u32) -> bool {
         self.words.get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 != 0)
     }
 
-    /// Put `index` (below `of`) into the set. Says whether it was new.
+    /// Add `index` (below `of`). Return whether it was new.
     pub(crate) fn insert(&mut self, index: u32, of: u32) -> bool {
         if index >= of || self.contains(index) {
             return false;
@@ -161,13 +161,13 @@ impl Indices {
         true
     }
 
-    /// How many are in the set.
+    /// Return the number of members.
     pub(crate) fn count(&self) -> u32 {
         self.words.iter().map(|word| word.count_ones()).sum()
     }
 }
 
-/// A message in the queue, to be read.
+/// A read-only view of a message in the queue.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
     pub(super) rows: &'a Rows,
@@ -176,17 +176,17 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// Its number in the catalogue.
+    /// Return its number in the catalogue.
     pub fn slot(&self) -> u32 {
         self.slot
     }
 
-    /// Its name.
+    /// Return its queue ID.
     pub fn id(&self) -> QueueId {
         self.row.id
     }
 
-    /// Where its record stands.
+    /// Return the place of its record on disk.
     pub fn at(&self) -> Locator {
         Locator {
             segment: self.rows.segments[self.row.segment as usize],
@@ -195,37 +195,37 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// When a deferred message is due (monotonic).
+    /// Return the due time of a deferred message (monotonic).
     pub fn due_us(&self) -> u64 {
         self.row.due_us
     }
 
-    /// Attempts that came to an end.
+    /// Return the number of finished attempts.
     pub fn attempts(&self) -> u32 {
         self.row.attempts
     }
 
-    /// Recipients in its envelope, done or not.
+    /// Return the number of recipients in its envelope, done or not.
     pub fn recipients(&self) -> u32 {
         self.row.recipients
     }
 
-    /// Where it stands.
+    /// Return its place in its life.
     pub fn place(&self) -> Place {
         self.row.place()
     }
 
-    /// The sender was told of the delay.
+    /// Whether the sender was told of the delay.
     pub fn warned(&self) -> bool {
         self.row.flags.has(Flags::WARNED)
     }
 
-    /// A person wants it returned to the sender at once.
+    /// Whether the administrator wants it returned to the sender at once.
     pub fn forced_expire(&self) -> bool {
         self.row.flags.has(Flags::FORCED_EXPIRE)
     }
 
-    /// Does this recipient need no further attempt?
+    /// Whether this recipient is done.
     pub fn is_done(&self, index: u32) -> bool {
         match self.row.recipients {
             1 => index == 0 && self.row.flags.has(Flags::DONE),
@@ -233,7 +233,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Recipients that need a further attempt.
+    /// Return the number of recipients that need a further attempt.
     pub fn open(&self) -> u32 {
         match self.row.recipients {
             1 => u32::from(!self.row.flags.has(Flags::DONE)),
@@ -241,12 +241,12 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Does no recipient need a further attempt?
+    /// Whether all recipients are done.
     pub fn finished(&self) -> bool {
         self.open() == 0
     }
 
-    /// How the last attempt ended for a recipient.
+    /// Return the result of the last attempt for a recipient.
     pub fn reason(&self, index: u32) -> Option<&'a Arc<Status>> {
         let number = match &self.row.extra {
             _ if self.row.recipients == 1 && index == 0 => self.row.reason,
@@ -263,24 +263,25 @@ impl<'a> Entry<'a> {
         if number == NO_REASON { None } else { self.rows.reasons.get(number).as_ref() }
     }
 
-    /// Was it tried before? Then fresh mail goes first.
+    /// Whether it was tried before. Fresh mail goes before retries.
     pub fn is_retry(&self) -> bool {
         self.row.attempts > 0
     }
 
-    /// When it is tried next (monotonic) if an attempt was put off; that moment may be past.
+    /// Return the time of the next attempt (monotonic) if one was put off; it may be past.
     pub fn next_attempt_us(&self) -> Option<u64> {
         self.row.flags.has(Flags::PUT_OFF).then_some(self.row.due_us)
     }
 
-    /// How the last attempt ended for all recipients for which something is known, in their order.
+    /// Return the known results of the last attempt, in the order of the recipients.
     pub fn reasons(&self) -> Vec<(u32, &'a Arc<Status>)> {
         let single = (self.row.recipients == 1).then_some((0, self.row.reason));
         let several = self.row.extra.iter().flat_map(|extra| extra.reasons.iter().copied());
         several.chain(single).filter_map(|(index, number)| Some((index, self.status(number)?))).collect()
     }
 
-    /// The fewest facts that tell what happened to it. `wall_of`: the wall clock's microsecond at a monotonic one.
+    /// Return the smallest list of facts that add up to its state. `wall_of`: converts a monotonic microsecond to the
+    /// wall clock's.
     pub fn facts(&self, wall_of: impl Fn(u64) -> u64) -> Vec<Fact> {
         let id = self.row.id;
         let mut facts = Vec::new();

@@ -1,8 +1,8 @@
-//! From a queue ID to its slot: four octets and one for each message.
+//! The map from queue ID to slot: five octets for each message.
 //!
-//! The table holds slots alone; the IDs stand in the entries. It is in parts, for a part that grows looks at all of its
-//! entries again: no arrival waits for a million others. Who leaves is taken out together with others: each costs a look
-//! at two places in a large memory, and those of several that do not wait for each other are looked at side by side.
+//! The table holds only slots; the IDs are in the entries. It has parts, because a growing part rehashes all of its
+//! entries: no arrival waits for a million others. Removals happen in batches: each reads two places in a large memory,
+//! and independent reads overlap.
 
 use super::chunks::Chunks;
 use super::entry::{Flags, Row};
@@ -12,21 +12,21 @@ use hashbrown::HashTable;
 
 /// Parts of the table: a power of two.
 const PARTS: usize = 64;
-/// So many that have left are taken out at a time.
-const LEAVING_MAX: usize = 32;
+/// Number of removed slots in a batch.
+const REMOVED_MAX: usize = 32;
 
 /// Slots by queue ID.
 #[derive(Debug)]
 pub(crate) struct Ids {
     parts: Vec<HashTable<u32>>,
     len: usize,
-    /// Slots of those that have left and are in it yet. Their rows keep the ID and are not in use.
-    leaving: Vec<u32>,
+    /// Removed slots that are still in the table. Their rows keep the ID and are not in use.
+    removed: Vec<u32>,
 }
 
 impl Default for Ids {
     fn default() -> Self {
-        Self { parts: (0..PARTS).map(|_| HashTable::new()).collect(), len: 0, leaving: Vec::new() }
+        Self { parts: (0..PARTS).map(|_| HashTable::new()).collect(), len: 0, removed: Vec::new() }
     }
 }
 
@@ -52,21 +52,21 @@ impl Ids {
         self.parts[part(hash)].find(hash, is).copied()
     }
 
-    /// `id`, which is not in it, has this slot; its row is filled.
+    /// Map `id`, which is not in the table yet, to this slot; its row is filled.
     pub(crate) fn insert(&mut self, id: QueueId, slot: u32, rows: &Chunks<Row>) {
         let hashed = hash(id);
         self.parts[part(hashed)].insert_unique(hashed, slot, |slot| hash(rows.get(*slot).id));
         self.len += 1;
     }
 
-    /// The message in `slot` has left; its row keeps the ID. Slots that nothing knows any more are added to `free`.
+    /// Remove the message in `slot`; its row keeps the ID. Slots that are out of the table are added to `free`.
     pub(crate) fn remove(&mut self, slot: u32, rows: &Chunks<Row>, free: &mut Vec<u32>) {
         self.len -= 1;
-        self.leaving.push(slot);
-        if self.leaving.len() < LEAVING_MAX {
+        self.removed.push(slot);
+        if self.removed.len() < REMOVED_MAX {
             return;
         }
-        for slot in self.leaving.drain(..) {
+        for slot in self.removed.drain(..) {
             let hash = hash(rows.get(slot).id);
             if let Ok(found) = self.parts[part(hash)].find_entry(hash, |other| *other == slot) {
                 found.remove();

@@ -1,12 +1,12 @@
-//! Who came first: a line that anybody may leave from the middle.
+//! A first-in, first-out queue with removal from the middle.
 
-/// Nobody.
+/// No slot.
 const NONE: u32 = u32::MAX;
 
-/// Slots in the order in which they joined; each stands in it once at most.
+/// Slots in the order of joining; each is in the line at most once.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// By slot: the one before and the one behind; a slot that is not in the line names itself.
+    /// For each slot: the one before and the one behind; a slot that is not in the line links to itself.
     links: Vec<[u32; 2]>,
     first: u32,
     last: u32,
@@ -20,17 +20,17 @@ impl Default for Line {
 }
 
 impl Line {
-    /// The one that waits longest.
+    /// Return the slot that waits longest.
     pub(crate) fn first(&self) -> Option<u32> {
         (self.first != NONE).then_some(self.first)
     }
 
-    /// How many stand in it.
+    /// Return the number of slots.
     pub(crate) fn len(&self) -> usize {
         self.count
     }
 
-    /// Go to the end of the line.
+    /// Append a slot.
     pub(crate) fn join(&mut self, slot: u32) {
         self.leave(slot);
         let from = self.links.len() as u32;
@@ -44,7 +44,7 @@ impl Line {
         self.count += 1;
     }
 
-    /// Leave the line, if `slot` is in it.
+    /// Remove `slot`, if it is in the line.
     pub(crate) fn leave(&mut self, slot: u32) {
         let Some([before, behind]) = self.links.get(slot as usize).copied().filter(|[before, _]| *before != slot)
         else {
@@ -70,7 +70,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_is_that_of_joining(steps in proptest::collection::vec((0u32..12, any::<bool>()), 1..200)) {
+        fn slots_leave_in_the_order_of_joining(steps in proptest::collection::vec((0u32..12, any::<bool>()), 1..200)) {
             let (mut line, mut model) = (Line::default(), Vec::new());
             for (slot, join) in steps {
                 model.retain(|other| *other != slot);

@@ -1,17 +1,17 @@
-//! Every message in the queue, in a form that fits a million of them in memory: some 100 octets each.
+//! Every message in the queue, at about 100 octets of memory each, so that a million of them fit.
 //!
-//! One catalogue serves both sides. The scheduler keeps in it where a message stands in its life and who is next; the
-//! store finds in it who stands in which segment, and what of the state log still counts. The envelope stays on disk
-//! until the message is delivered. Fresh messages wait in the order of their arrival, deferred ones by the moment of
-//! their next attempt, each list apart from the other: no crowd of retries stands before new mail.
+//! One catalogue serves the scheduler and the store. The scheduler keeps each message's place in its life here, and the
+//! order of waiting messages. The store finds the messages of each segment, and the facts of the state log that still
+//! count. The envelope stays on disk until delivery. Fresh messages wait in the order of arrival, deferred ones by the
+//! time of their next attempt, in separate lists: retries never delay new mail.
 //!
 //! ```text
 //! entry      one message: 64 octets of its own, and the view that reads them
-//! chunks     where entries stand: in pieces that a snapshot shares until one is changed
+//! chunks     the memory of the entries: chunks that a snapshot shares until one is changed
 //! ids        queue ID -> slot
 //! reasons    why messages wait, each text once
-//! residents  segments: who stands in them, who stood in them
-//! line, due  fresh messages by arrival, deferred ones by moment
+//! residents  segments: the messages in them, now and before
+//! line, due  fresh messages by arrival, deferred ones by time
 //! ```
 
 mod chunks;
@@ -38,7 +38,7 @@ use reasons::{NO_REASON, Reasons};
 use residents::Residents;
 use std::sync::Arc;
 
-/// What entries are read from.
+/// The data behind entries.
 #[derive(Debug, Clone, Default)]
 struct Rows {
     rows: Chunks<Row>,
@@ -58,9 +58,9 @@ impl Rows {
     }
 }
 
-/// The queue as it was at a moment, for another thread to read.
+/// The queue at a moment, for another thread to read.
 ///
-/// It shares the catalogue's memory until that changes; while it is kept, what changes is there twice.
+/// It shares the catalogue's memory; changed chunks exist twice while it is kept.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     rows: Rows,
@@ -68,28 +68,28 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Its messages, in no order that means anything.
+    /// Return its messages, in arbitrary order.
     pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
         self.rows.iter_from(0)
     }
 
-    /// The message in a slot, if there was one.
+    /// Return the message in a slot, if any.
     pub fn get(&self, slot: u32) -> Option<Entry<'_>> {
         self.rows.entry(slot)
     }
 
-    /// How many they are.
+    /// Return the number of messages.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Was the queue empty?
+    /// Whether the queue was empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
 
-/// All messages in the queue, and the two lines in which they wait.
+/// All messages in the queue, and the two lists of waiting ones.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     rows: Rows,
@@ -102,8 +102,8 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Add a message that has just come; `None` when it is known, and then its record is a copy that does not count.
-    /// It does not wait anywhere yet.
+    /// Add a new message; `None` when it is known, and then its record is a copy that does not count. It is in no list
+    /// yet.
     pub fn insert(&mut self, id: QueueId, at: Locator, recipients: u32) -> Option<u32> {
         let number = self.residents.number(at.segment, &mut self.rows.segments);
         if let Some(slot) = self.slot(id) {
@@ -128,7 +128,7 @@ impl Catalogue {
         Some(slot)
     }
 
-    /// Forget a message. Its segment remembers that it is gone.
+    /// Remove a message. Its segment remembers that it is gone.
     pub fn remove(&mut self, slot: u32) {
         self.leave(slot);
         self.forget_reasons(slot);
@@ -139,52 +139,52 @@ impl Catalogue {
         self.residents.row(segment).gone.push(id);
     }
 
-    /// The slot of a message.
+    /// Return the slot of a message.
     pub fn slot(&self, id: QueueId) -> Option<u32> {
         self.ids.get(id, &self.rows.rows)
     }
 
-    /// The message in a slot; slots come from this catalogue and live until `remove`.
+    /// Return the message in a slot of this catalogue; slots are valid until `remove`.
     pub fn entry(&self, slot: u32) -> Entry<'_> {
         self.rows.entry(slot).expect("a slot in use")
     }
 
-    /// A message by its name.
+    /// Return a message by its queue ID.
     pub fn get(&self, id: QueueId) -> Option<Entry<'_>> {
         self.slot(id).map(|slot| self.entry(slot))
     }
 
-    /// Messages in the queue.
+    /// Return the number of messages in the queue.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Is the queue empty?
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Messages that wait for their next attempt.
+    /// Return the number of messages that wait for their next attempt.
     pub fn deferred(&self) -> usize {
         self.due.len()
     }
 
-    /// Different reasons for which messages wait.
+    /// Return the number of different reasons to wait.
     pub fn reasons(&self) -> usize {
         self.reasons.len()
     }
 
-    /// The first message in use at `slot` or after it, in no order that means anything.
+    /// Return the first message at `slot` or after it, in arbitrary order.
     pub fn next_from(&self, slot: u32) -> Option<Entry<'_>> {
         self.rows.iter_from(slot).next()
     }
 
-    /// All messages, in no order that means anything.
+    /// Return all messages, in arbitrary order.
     pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
         self.rows.iter_from(0)
     }
 
-    /// The queue as it is now, for another thread: costs microseconds, however long the queue.
+    /// Return the queue as it is now, for another thread: takes microseconds at any queue length.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot { rows: self.rows.clone(), len: self.len() }
     }
@@ -193,7 +193,7 @@ impl Catalogue {
         self.rows.rows.get_mut(slot)
     }
 
-    // Where it stands in its life.
+    // The place of a message in its life.
 
     fn leave(&mut self, slot: u32) {
         match self.entry(slot).place() {
@@ -203,19 +203,19 @@ impl Catalogue {
         }
     }
 
-    /// Fresh messages that wait.
+    /// Return the number of waiting fresh messages.
     pub fn waiting_fresh(&self) -> usize {
         self.fresh.len()
     }
 
-    /// It waits among the fresh.
+    /// Put the message at the end of the fresh ones.
     pub fn wait_fresh(&mut self, slot: u32) {
         self.leave(slot);
         self.row(slot).set_place(Place::Fresh);
         self.fresh.join(slot);
     }
 
-    /// It waits until `due_us` (monotonic).
+    /// Let the message wait until `due_us` (monotonic).
     pub fn wait_until(&mut self, slot: u32, due_us: u64) {
         if self.entry(slot).place() != Place::Deferred {
             self.leave(slot);
@@ -226,30 +226,30 @@ impl Catalogue {
         self.due.set(slot, due_us);
     }
 
-    /// Is there a message in this slot, and in this place?
+    /// Whether the slot has a message, and that is in this place.
     pub fn is_at(&self, slot: u32, place: Place) -> bool {
         self.rows.entry(slot).is_some_and(|entry| entry.place() == place)
     }
 
-    /// It waits in neither line: `Loading`, `Active`, `Held` or `Crowded`.
+    /// Take the message out of both lists: it becomes `Loading`, `Active`, `Held` or `Overflow`.
     pub fn place(&mut self, slot: u32, place: Place) {
         self.leave(slot);
         self.row(slot).set_place(place);
     }
 
-    /// The fresh message that waits longest, without taking it.
+    /// Return the fresh message that waits longest, without removing it.
     pub fn first_fresh(&self) -> Option<u32> {
         self.fresh.first()
     }
 
-    /// The moment and message of the next attempt.
+    /// Return time and message of the next attempt.
     pub fn first_due(&self) -> Option<(u64, u32)> {
         self.due.first()
     }
 
-    // What happened to it.
+    // The events of a message.
 
-    /// A recipient needs no further attempt. Says whether that is news.
+    /// Mark a recipient as done. Return whether it was not before.
     pub fn done(&mut self, slot: u32, index: u32) -> bool {
         let entry = self.entry(slot);
         if entry.is_done(index) || index >= entry.recipients() {
@@ -263,18 +263,18 @@ impl Catalogue {
         true
     }
 
-    /// The sender was told of the delay.
+    /// Note that the sender was told of the delay.
     pub fn warned(&mut self, slot: u32) {
         self.row(slot).flags.set(Flags::WARNED);
     }
 
-    /// A person wants it returned to the sender at once.
+    /// Note that the administrator wants it returned to the sender at once.
     pub fn force_expire(&mut self, slot: u32) {
         self.row(slot).flags.set(Flags::FORCED_EXPIRE);
     }
 
-    /// An attempt came to an end: how for the recipients that wait, and when the next one is due (monotonic). Returns
-    /// how many there were.
+    /// Note the end of an attempt: the results for the recipients that wait, and the due time of the next one
+    /// (monotonic). Return the number of attempts.
     pub fn tried(&mut self, slot: u32, reasons: &[(u32, Arc<Status>)], next_us: u64) -> u32 {
         let attempts = self.entry(slot).attempts().saturating_add(1);
         self.put_off(slot, attempts, next_us);
@@ -305,7 +305,7 @@ impl Catalogue {
         }
     }
 
-    /// Nothing is known any more of how its last attempt ended.
+    /// Forget the results of its last attempt.
     pub fn forget_reasons(&mut self, slot: u32) {
         let Rows { rows, reasons: statuses, .. } = &mut self.rows;
         if rows.get(slot).reason == NO_REASON && rows.get(slot).extra.is_none() {
@@ -322,7 +322,7 @@ impl Catalogue {
         }
     }
 
-    /// Take over what the state log kept; `due_us`: the monotonic moment of the next attempt that it names.
+    /// Set the state from the state log; `due_us`: the monotonic time of its next attempt.
     pub fn keep(&mut self, slot: u32, kept: Kept, due_us: u64) {
         for index in kept.done {
             self.done(slot, index);
@@ -339,9 +339,9 @@ impl Catalogue {
         self.set_reasons(slot, &kept.reasons);
     }
 
-    // Where its record stands.
+    // The place of a record on disk.
 
-    /// Its record stands elsewhere now; in the old place is a copy that does not count.
+    /// Set a new place for its record; the old one is now a copy that does not count.
     pub fn moved(&mut self, slot: u32, at: Locator) {
         let to = self.residents.number(at.segment, &mut self.rows.segments);
         let row = self.rows.rows.get_mut(slot);
@@ -352,35 +352,35 @@ impl Catalogue {
         self.residents.enter(to, &at);
     }
 
-    /// Who stands in a segment; `None` when nobody ever did.
+    /// Return the messages of a segment; `None` when it never had any.
     pub fn resident(&self, segment: SegmentId) -> Option<&Resident> {
         self.residents.get(segment).map(|(_, resident)| resident)
     }
 
-    /// Octets of the records of all messages.
+    /// Return the octets of the records of all messages.
     pub fn live_octets(&self) -> u64 {
         self.residents.iter().map(|resident| resident.live_octets).sum()
     }
 
-    /// A message was found in a segment that is gone from the queue already, says the state log.
+    /// Note that a message in a segment is gone from the queue, according to the state log.
     pub fn gone(&mut self, segment: SegmentId, id: QueueId) {
         let number = self.residents.number(segment, &mut self.rows.segments);
         self.residents.row(number).gone.push(id);
     }
 
-    /// All messages that are gone while a record of theirs stands in a segment yet.
+    /// Return all messages that are gone while a segment still has their record.
     pub fn all_gone(&self) -> Vec<QueueId> {
         let gone = self.residents.iter().flat_map(|resident| resident.gone.iter());
         let copies = self.residents.iter().flat_map(|resident| resident.copies.iter());
         gone.chain(copies.filter(|id| self.slot(**id).is_none())).copied().collect()
     }
 
-    /// A segment's file is gone, and nothing in it needs to be remembered.
+    /// Forget a segment whose file is gone, and the messages that are gone from it.
     pub fn forget_segment(&mut self, segment: SegmentId) {
         self.residents.forget(segment);
     }
 
-    /// The messages that stand in any of these segments.
+    /// Return the messages in any of these segments.
     pub fn residents_of(&self, segments: &[SegmentId]) -> Vec<Entry<'_>> {
         let mut wanted = vec![false; self.rows.segments.len()];
         for (number, _) in segments.iter().filter_map(|segment| self.residents.get(*segment)) {

@@ -1,4 +1,4 @@
-//! Why messages wait: each text once, however many messages share it.
+//! The reasons to wait: each text is kept once, for any number of messages.
 
 use super::chunks::Chunks;
 use crate::mail::status::Status;
@@ -9,13 +9,13 @@ use std::sync::Arc;
 /// The number of a reason.
 pub(crate) type Reason = u32;
 
-/// No reason at all.
+/// Number for no reason.
 pub(crate) const NO_REASON: Reason = u32::MAX;
 
-/// The texts themselves, by number.
+/// The texts, by number.
 pub(crate) type Statuses = Chunks<Option<Arc<Status>>>;
 
-/// How many messages have which reason, and the number of each.
+/// The number of each reason, and how many messages have it.
 #[derive(Debug, Default)]
 pub(crate) struct Reasons {
     counts: Vec<u32>,
@@ -25,12 +25,12 @@ pub(crate) struct Reasons {
 }
 
 impl Reasons {
-    /// Different reasons.
+    /// Return the number of different reasons.
     pub(crate) fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// The number of a reason; `release` gives it back.
+    /// Return the number of a reason; `release` gives it back.
     pub(crate) fn take(&mut self, status: &Arc<Status>, statuses: &mut Statuses) -> Reason {
         let hash = self.hasher.hash_one(&**status);
         let same = |number: &Reason| statuses.get(*number).as_ref().is_some_and(|known| **known == **status);
@@ -54,7 +54,7 @@ impl Reasons {
         number
     }
 
-    /// A message has it no more. `NO_REASON` is nothing to release.
+    /// Release a message's reason. `NO_REASON` needs no release.
     pub(crate) fn release(&mut self, number: Reason, statuses: &mut Statuses) {
         if number == NO_REASON {
             return;
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_kept_once_and_as_long_as_somebody_has_it() {
+    fn a_text_is_kept_once_and_while_it_is_in_use() {
         let (mut reasons, mut statuses) = (Reasons::default(), Statuses::default());
         let many: Vec<Reason> = (0..2000).map(|n| reasons.take(&status(&n.to_string()), &mut statuses)).collect();
         let again: Vec<Reason> = (0..2000).map(|n| reasons.take(&status(&n.to_string()), &mut statuses)).collect();

@@ -1,19 +1,19 @@
-//! Who stands in which segment: the segments' numbers, and what of them is in use.
+//! The messages of each segment, and the segments' numbers.
 
 use crate::mail::id::QueueId;
 use crate::mail::locator::{Locator, SegmentId};
 use crate::spread::NumberMap;
 
-/// A segment, as far as its messages are concerned.
+/// The messages of a segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resident {
-    /// Messages of the queue that stand in it.
+    /// Number of queued messages in it.
     pub live: u32,
     /// Octets of their records.
     pub live_octets: u64,
-    /// Messages that stood in it and are gone from the queue: they must stay gone for as long as the file is there.
+    /// Messages in it that left the queue: they must stay gone while the file exists.
     pub gone: Vec<QueueId>,
-    /// Messages of which a copy stands in it that does not count: theirs is elsewhere.
+    /// Messages of which it has a copy that does not count: their record is elsewhere.
     pub copies: Vec<QueueId>,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Residents {
 }
 
 impl Residents {
-    /// The number of a segment; `names` has its ID afterwards.
+    /// Return the number of a segment; afterwards `names` has its ID.
     pub(crate) fn number(&mut self, id: SegmentId, names: &mut Vec<SegmentId>) -> u32 {
         *self.numbers.entry(id).or_insert_with(|| match self.free.pop() {
             Some(number) => {
@@ -66,7 +66,7 @@ impl Residents {
         row.live_octets -= record_octets;
     }
 
-    /// The file is gone. A segment with messages stays.
+    /// Forget a segment whose file is gone. A segment with messages stays.
     pub(crate) fn forget(&mut self, id: SegmentId) {
         if let Some(number) = self.numbers.get(&id).copied()
             && self.rows[number as usize].live == 0

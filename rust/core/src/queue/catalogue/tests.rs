@@ -23,7 +23,7 @@ fn an_entry_is_small() {
 }
 
 #[test]
-fn fresh_messages_come_in_the_order_of_arrival_and_deferred_ones_when_due() {
+fn fresh_messages_come_in_order_of_arrival_and_deferred_ones_when_due() {
     let mut catalogue = Catalogue::default();
     let slots: Vec<u32> = (1..=4).map(|id| add(&mut catalogue, id)).collect();
     assert_eq!(catalogue.insert(QueueId(1), at(1, 1), 2), None, "a message has one entry");
@@ -43,10 +43,10 @@ fn fresh_messages_come_in_the_order_of_arrival_and_deferred_ones_when_due() {
 }
 
 #[test]
-fn names_mean_who_is_there_however_many_left_and_came_again() {
+fn ids_stay_right_over_many_arrivals_and_removals() {
     let mut catalogue = Catalogue::default();
     let mut model = BTreeMap::new();
-    // A multiplicative generator is enough to mix comers and leavers.
+    // A multiplicative generator mixes arrivals and removals well enough.
     let mut dice = 1u32;
     for _ in 0..20_000 {
         dice = dice.wrapping_mul(0x915f_77f5);
@@ -68,7 +68,7 @@ fn names_mean_who_is_there_however_many_left_and_came_again() {
 }
 
 #[test]
-fn a_segment_remembers_who_stands_and_who_stood_in_it() {
+fn a_segment_remembers_its_messages_and_those_that_are_gone() {
     let mut catalogue = Catalogue::default();
     let slots: Vec<u32> = (1..=3).map(|id| add(&mut catalogue, id)).collect();
     catalogue.remove(slots[0]);
@@ -92,7 +92,7 @@ fn a_segment_remembers_who_stands_and_who_stood_in_it() {
 }
 
 #[test]
-fn a_snapshot_stays_as_it_was() {
+fn a_snapshot_does_not_change() {
     let mut catalogue = Catalogue::default();
     for id in 1..=2000 {
         let slot = add(&mut catalogue, id);
@@ -117,7 +117,7 @@ fn a_snapshot_stays_as_it_was() {
     assert_eq!((snapshot.len(), catalogue.len(), catalogue.reasons()), (2000, 1001, 0));
 }
 
-/// What a message should look like.
+/// The expected state of a message.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Model {
     recipients: u32,
@@ -129,7 +129,7 @@ struct Model {
 
 proptest! {
     #[test]
-    fn random_histories_leave_what_a_table_would(
+    fn random_histories_match_a_plain_table(
         steps in proptest::collection::vec((0u64..30, 0u8..7, 0u32..130, 0u8..4), 1..150),
     ) {
         let mut catalogue = Catalogue::default();

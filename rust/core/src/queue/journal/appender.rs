@@ -1,4 +1,4 @@
-//! What receives mail: the interface, and the journal behind it.
+//! The interface for receiving mail, and the journal behind it.
 
 use super::draft::Draft;
 use crate::mail::envelope::Envelope;
@@ -11,36 +11,36 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A message that is being received. Dropping it leaves nothing.
+/// A message that is being received. Dropping it leaves no trace.
 pub trait Incoming: Sink + Send + Sync {
-    /// Its name in the queue.
+    /// Return the queue ID.
     fn id(&self) -> QueueId;
-    /// Octets of content so far.
+    /// Return the number of octets of content so far.
     fn content_octets(&self) -> u64;
-    /// Make it durable. Returns at once; `Appender::completed` names the `ticket` when it is done. `envelope.id` must
-    /// be this message's.
+    /// Make the message durable. Return at once; `Appender::completed` names the `ticket` when it is done.
+    /// `envelope.id` must be this message's ID.
     fn commit(self: Box<Self>, envelope: &Envelope, ticket: u64);
 }
 
-/// The side of a process that receives mail. What is committed while a sync runs shares the next one.
+/// The half of the queue for a process that receives mail. Messages committed during a sync share the next one.
 pub trait Appender: Send + Sync {
-    /// A new message, with its name. `NoSpace` while there is too little room.
+    /// Return a new message with a queue ID. `NoSpace` while free space is too low.
     fn incoming(&self) -> Result<Box<dyn Incoming>, QueueError>;
-    /// What was decided since the last call, without waiting. `event_fd` is quiet afterwards.
+    /// Return the commits that finished since the last call, without waiting. Resets `event_fd`.
     fn completed(&self) -> Vec<Completion>;
-    /// As `completed`, but waits until there is something, at most `timeout`.
+    /// Like `completed`, but wait until a commit finishes, at most `timeout`.
     fn wait(&self, timeout: Duration) -> Vec<Completion>;
-    /// Append frames about everything durable that was not announced yet.
+    /// Append the announcements of durable messages that were not taken yet.
     fn take_announcements(&self, out: &mut Vec<u8>);
-    /// Append the frame that a producer says first.
+    /// Append a producer's first frame.
     fn hello(&self, pid: u32, out: &mut Vec<u8>);
-    /// Readable while `completed` has something to say.
+    /// Readable while `completed` has results.
     fn event_fd(&self) -> BorrowedFd<'_>;
-    /// Write what is pending and end. What is committed later fails. Idempotent.
+    /// Write all pending messages and end. Later commits fail. Idempotent.
     fn close(&self);
 }
 
-/// A draft, and where it is committed.
+/// A draft, and the journal that commits it.
 struct OfJournal {
     draft: Draft,
     journal: Arc<Journal>,

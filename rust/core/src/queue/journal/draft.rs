@@ -1,7 +1,7 @@
 //! A message that is being received.
 //!
-//! A draft is memory until it is longer than `large_message_octets`; from then on its content goes to a file of its own
-//! while it arrives, so that a process holds at most that much of each message. Dropping a draft leaves nothing.
+//! A draft stays in memory until it is longer than `large_message_octets`; then its content goes to a file of its own
+//! as it arrives, so that a process holds at most that much of each message. Dropping a draft leaves no trace.
 
 use crate::mail::id::QueueId;
 use crate::mail::locator::SegmentId;
@@ -16,9 +16,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Content of a large message is written in pieces of at least so many octets.
+/// Minimum number of octets in one write of a large message.
 const STREAM_CHUNK_OCTETS: usize = 256 * 1024;
-/// A draft begins with room for a common message.
+/// Initial capacity of a draft: enough for a common message.
 const FIRST_CAPACITY_OCTETS: usize = 8 * 1024;
 
 /// A message that is being received: a `Sink` for its content in wire form.
@@ -32,9 +32,9 @@ pub struct Draft {
     failed: Option<QueueError>,
 }
 
-/// What a committed draft hands to the writer thread.
+/// A committed draft, for the writer thread.
 pub(crate) enum Body {
-    /// Room for the header, content, envelope.
+    /// Room for the header, then content and envelope.
     Small { bytes: Vec<u8>, content_octets: u64 },
     /// A file that holds the content, and the envelope.
     Large { file: LargeFile, envelope: Vec<u8> },
@@ -47,12 +47,12 @@ impl Draft {
         Self { shared, id, content_octets: 0, buffer, large: None, failed: None }
     }
 
-    /// The message's name in the queue.
+    /// Return the message's queue ID.
     pub fn id(&self) -> QueueId {
         self.id
     }
 
-    /// Octets written so far.
+    /// Return the number of octets written so far.
     pub fn content_octets(&self) -> u64 {
         self.content_octets
     }
@@ -72,7 +72,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Content and envelope, ready to be written.
+    /// Return content and envelope, ready to be written.
     pub(crate) fn finish(mut self, envelope: &[u8]) -> Result<Body, QueueError> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -91,7 +91,7 @@ impl Draft {
 }
 
 impl Sink for Draft {
-    /// Append content. After an error the draft stays broken: its commit fails with the same error.
+    /// Append content. An error breaks the draft for good: its commit fails with the same error.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(error) = &self.failed {
             return Err(error.clone().into_io());
@@ -113,7 +113,7 @@ impl Sink for Draft {
     }
 }
 
-/// A segment that holds one large message, or will. Removed when dropped before `publish`.
+/// A segment with one large message, published or not. Dropping it before `publish` removes the file.
 pub(crate) struct LargeFile {
     disk: Arc<dyn Disk>,
     header: SegmentHeader,
@@ -146,8 +146,8 @@ impl LargeFile {
         Ok(())
     }
 
-    /// Write the envelope and, last, the headers; make all of it stable; give the file its name and make that stable.
-    /// Returns the octets of the record; and after an error whether the file could not even be taken back.
+    /// Write the envelope and, last, the headers; sync the file, rename it, and sync the name. Return the octets of the
+    /// record; with an error, also whether the file could not be removed.
     pub(crate) fn publish(mut self, id: QueueId, envelope: &[u8]) -> (Result<u64, QueueError>, bool) {
         let path = self.directory.join(self.header.id.file_name());
         let written = self.write_last(id, envelope).and_then(|record_octets| {
@@ -199,7 +199,7 @@ mod tests {
     use crate::queue::proofs::testing::Directory;
 
     #[test]
-    fn a_draft_holds_a_bounded_part_of_its_message() {
+    fn a_draft_holds_a_limited_part_of_its_message_in_memory() {
         let directory = Directory::new();
         let options = JournalOptions { large_message_octets: 1024 * 1024, ..Default::default() };
         let bound = 3 * options.large_message_octets as usize;

@@ -1,38 +1,38 @@
-//! Whether the next sync should wait a moment for company.
+//! Decides whether the next sync waits a moment for more messages (group commit).
 //!
-//! A sync costs the same for one message as for a hundred. Messages that come while one runs share the next, and when
-//! there are several of them each time that is enough. On a machine that is short of CPU they come one by one, a little
-//! later than the sync takes: then a wait of `GATHER_MAX` brings several, and spares most syncs. Where it does not, as
-//! with a few clients that each wait for their answer, it only costs time. So it is tried, now and then, and kept up
-//! for as long as it pays (`commit_delay` of PostgreSQL is the same wait, by hand).
+//! A sync costs the same for one message as for a hundred. Messages that arrive during a sync share the next one, which
+//! is enough while several arrive each time. On a machine that is short of CPU they arrive one by one, a little later
+//! than the sync takes: a wait of `GATHER_MAX` then collects several and saves most syncs. With a few clients that each
+//! wait for their reply, the wait only costs time. So the journal tries it now and then, and goes on while it pays
+//! (`commit_delay` of PostgreSQL is the same wait, set by hand).
 
 use std::time::Duration;
 
-/// A message waits at most so long for others.
+/// Longest time a message waits to share a sync.
 pub(crate) const GATHER_MAX: Duration = Duration::from_millis(1);
-/// So many together are enough: nobody waits for more.
+/// Number of messages that ends the wait.
 pub(crate) const ENOUGH: usize = 16;
-/// A wait pays if so many messages share the sync; one that so many share by themselves needs none.
+/// Number of messages in a sync at which a wait pays, and at which no wait is needed.
 const PAYS: u32 = 4;
-/// Syncs that wait for nobody after a wait that did not pay, or while there is enough company without.
+/// Number of syncs without a wait after a wait that did not pay, or while enough messages share a sync anyway.
 const ALONE_SYNCS: u32 = 64;
-/// Syncs that wait, if it pays, before it is looked at what comes without.
+/// Number of syncs with a wait, if it pays, before the next measurement without one.
 const TOGETHER_SYNCS: u32 = 64;
-/// Syncs of that look.
-const LOOK_SYNCS: u32 = 4;
+/// Number of syncs in a measurement.
+const MEASURED_SYNCS: u32 = 4;
 
-/// What waiting has brought.
+/// The result of waiting so far.
 #[derive(Debug)]
 pub(crate) enum GroupCommit {
-    /// Wait for nobody for so many syncs, and count what comes.
+    /// Do not wait for the next `left` syncs, and count their messages.
     Alone { left: u32, syncs: u32, messages: u32 },
-    /// Wait, for so many syncs.
+    /// Wait for the next `left` syncs.
     Together { left: u32 },
 }
 
 impl Default for GroupCommit {
     fn default() -> Self {
-        Self::alone(LOOK_SYNCS)
+        Self::alone(MEASURED_SYNCS)
     }
 }
 
@@ -41,12 +41,12 @@ impl GroupCommit {
         Self::Alone { left, syncs: 0, messages: 0 }
     }
 
-    /// Should the sync that is due wait?
+    /// Whether the next sync should wait.
     pub(crate) fn is_worth_waiting(&self) -> bool {
         matches!(self, Self::Together { .. })
     }
 
-    /// So many messages shared a sync, which has waited if it was worth it.
+    /// Note that `sharing` messages shared a sync, which waited if that was worth it.
     pub(crate) fn came(&mut self, sharing: usize) {
         let sharing = sharing.min(ENOUGH) as u32;
         *self = match *self {
@@ -57,7 +57,7 @@ impl GroupCommit {
             Self::Alone { .. } => Self::Together { left: TOGETHER_SYNCS },
             Self::Together { .. } if sharing < PAYS => Self::alone(ALONE_SYNCS),
             Self::Together { left } if left > 1 => Self::Together { left: left - 1 },
-            Self::Together { .. } => Self::alone(LOOK_SYNCS),
+            Self::Together { .. } => Self::alone(MEASURED_SYNCS),
         };
     }
 }
@@ -66,7 +66,7 @@ impl GroupCommit {
 mod tests {
     use super::*;
 
-    /// So many of 1,000 syncs wait, if a sync brings `alone` messages, and one that has waited `waited`.
+    /// Return how many of 1,000 syncs wait, if a sync shares `alone` messages without a wait and `waited` with one.
     fn waits(alone: usize, waited: usize) -> usize {
         let mut group_commit = GroupCommit::default();
         let mut waits = 0;
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_waited_for_those_who_come_and_for_nobody_else() {
+    fn a_sync_waits_only_while_waiting_collects_messages() {
         assert!(waits(1, 6) > 900, "short of CPU");
         assert!(waits(1, 1) < 20, "one client");
         assert!(waits(1, 3) < 20, "three clients, each of which waits for its answer");
@@ -87,9 +87,9 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_is_noticed() {
+    fn a_change_of_load_is_noticed() {
         let mut group_commit = GroupCommit::default();
-        (0..LOOK_SYNCS).for_each(|_| group_commit.came(1));
+        (0..MEASURED_SYNCS).for_each(|_| group_commit.came(1));
         assert!(group_commit.is_worth_waiting(), "they come one by one");
         group_commit.came(3);
         assert!(!group_commit.is_worth_waiting(), "too few came this time");
@@ -97,7 +97,7 @@ mod tests {
         assert!(group_commit.is_worth_waiting(), "it is tried again");
         (0..TOGETHER_SYNCS).for_each(|_| group_commit.came(6));
         assert!(!group_commit.is_worth_waiting(), "what comes without?");
-        (0..LOOK_SYNCS).for_each(|_| group_commit.came(6));
+        (0..MEASURED_SYNCS).for_each(|_| group_commit.came(6));
         assert!(!group_commit.is_worth_waiting(), "enough");
     }
 }

@@ -1,8 +1,7 @@
-//! The way of large messages to the disk: beside the writer thread, so that no small message waits while megabytes are
-//! synced.
+//! Large messages go to disk beside the writer thread, so that no small message waits while megabytes are synced.
 //!
-//! Each large message is a file of its own, so the order among them is nobody's concern. A thread is started when a
-//! message finds none idle, at most `LARGE_WRITERS_MAX`; from then on it waits for work without waking up.
+//! Each large message is a file of its own, so their order does not matter. A thread is started when a message finds
+//! none idle, at most `LARGE_WRITERS_MAX`; then it waits for work without polling.
 
 use super::draft::Body;
 use crate::mail::locator::Locator;
@@ -13,7 +12,7 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
-/// So many large messages are synced at a time; more wait for their turn.
+/// Maximum number of large messages that are synced at a time; further ones wait.
 pub(crate) const LARGE_WRITERS_MAX: usize = 4;
 
 /// Start one more thread; the caller counts it in `large_writers`.
@@ -29,7 +28,7 @@ fn run(shared: &Shared) {
     }
 }
 
-/// The next message; `None` when the journal ends and nothing is left to do.
+/// Return the next message; `None` when the journal ends and the list is empty.
 fn next(shared: &Shared) -> Option<Pending> {
     let mut queue = lock(&shared.queue);
     loop {
@@ -65,7 +64,7 @@ fn publish(shared: &Shared, pending: Pending) {
     shared.signal();
 }
 
-/// However the last thread ends, nobody waits for it in vain.
+/// Fails the waiting messages when the last thread ends for any reason.
 struct Ending<'a>(&'a Shared);
 
 impl Drop for Ending<'_> {
@@ -73,7 +72,9 @@ impl Drop for Ending<'_> {
         let mut queue = lock(&self.0.queue);
         queue.large_writers -= 1;
         if queue.large_writers == 0 {
-            queue.refuse_large(&QueueError::from(io::Error::other("the journal's writers of large mail have ended")));
+            queue.refuse_large(&QueueError::from(io::Error::other(
+                "the journal's threads for large messages have ended",
+            )));
         }
         drop(queue);
         self.0.signal();
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sync_of_large_messages_delays_no_small_one_and_few_run_at_a_time() {
+    fn a_large_sync_delays_no_small_message_and_few_run_at_a_time() {
         let large = LARGE_WRITERS_MAX as u64 + 3;
         let directory = Directory::new();
         let disk = Arc::new(Faulty::holding_syncs_above(LARGE_OCTETS));
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_is_closed_finishes_its_large_messages_first() {
+    fn a_closed_journal_finishes_its_large_messages_first() {
         let directory = Directory::new();
         let journal = journal(&Arc::new(Faulty::counting(Duration::from_millis(5))), &directory);
         for ticket in 0..9 {
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_segment_that_cannot_be_taken_back_is_told_to_count_for_nothing() {
+    fn a_refused_segment_that_cannot_be_removed_is_announced_as_void() {
         for octets in [10, LARGE_OCTETS + 1] {
             let directory = Directory::new();
             let (mut spool, _) = Spool::open(directory.path()).unwrap();

@@ -1,10 +1,9 @@
 //! The journal: where a process that receives mail makes it durable.
 //!
-//! `draft` gives a name, `commit` hands the message to the writer thread (`writer.rs`) or, when it is large, to one
-//! beside it (`large.rs`), and once it is stable on disk
-//! `event_fd` is readable and `completed` says so. What was committed is announced to the queue manager with
-//! `take_announcements`. Announcements are a convenience, not a promise: they may be lost or dropped, for the queue
-//! manager reads what it was not told of from the segment itself.
+//! `draft` returns a new message with a queue ID. `commit` hands it to the writer thread (`writer.rs`) or, when it is
+//! large, to a thread beside it (`large.rs`). Once the message is stable on disk, `event_fd` is readable and
+//! `completed` returns it. `take_announcements` returns the announcements for the queue manager. They only save time
+//! and may be lost or dropped: the queue manager reads unannounced messages from the segment itself.
 
 pub mod appender;
 pub mod draft;
@@ -34,28 +33,28 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long an answer of the file system about its free space is believed.
+/// Longest time that a result of the free space check is reused.
 const SPACE_BELIEVED: Duration = Duration::from_secs(1);
-/// One `Arrived` frame holds at most so many octets, or one message.
+/// Maximum number of octets in an `Arrived` frame; one message may be longer.
 const ARRIVED_OCTETS: usize = 256 * 1024;
-/// While nobody takes them, so many octets of announcements are kept; older ones are dropped, the queue manager reads
-/// the segment instead.
+/// Maximum number of octets of announcements kept while nobody takes them. Older ones are dropped: the queue manager
+/// reads the segment instead.
 const ANNOUNCED_MAX_OCTETS: usize = 8 * 1024 * 1024;
-/// While nobody takes them, so many sealed segments are remembered.
+/// Maximum number of sealed segments remembered while nobody takes them.
 const SEALED_MAX: usize = 4096;
 
 /// Limits of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalOptions {
-    /// A segment that has reached so many octets is sealed.
+    /// Size at which a segment is sealed.
     pub segment_max_octets: u64,
-    /// A segment is sealed so long after its first record.
+    /// Age at which a segment is sealed, counted from its first record.
     pub segment_max_age: Duration,
-    /// A message with more octets of content gets a segment of its own.
+    /// Maximum octets of content in a shared segment; a longer message gets a segment of its own.
     pub large_message_octets: u64,
-    /// A segment that is written much has zeros ahead of its records, in pieces of so many octets; 0: none.
+    /// Octets in one write of zeros ahead of the records of a busy segment; 0 writes none.
     pub ahead_octets: u64,
-    /// `queue_minfree`: no draft is given while the file system has less free space; 0 asks nothing.
+    /// `queue_minfree`: minimum free space for a new draft; 0 disables the check.
     pub minfree_octets: u64,
 }
 
@@ -71,14 +70,14 @@ impl Default for JournalOptions {
     }
 }
 
-/// What came of a commit.
+/// The result of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {
-    /// The caller's number.
+    /// The caller's number for the commit.
     pub ticket: u64,
     /// The message.
     pub id: QueueId,
-    /// Its place, stable on disk; or why there is none, and then the message is not in the queue.
+    /// Its place, stable on disk; or the error, and then the message is not in the queue.
     pub result: Result<Locator, QueueError>,
 }
 
@@ -89,7 +88,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal in `queue_directory`, with a writer thread. It has no segment until something is committed.
+    /// Open a journal in `queue_directory` and start its writer thread. The first commit makes the first segment.
     pub fn open(queue_directory: &Path, options: JournalOptions) -> Result<Self, QueueError> {
         Self::open_on(RealDisk::shared(), queue_directory, options)
     }
@@ -120,23 +119,23 @@ impl Journal {
         Ok(Self { shared, threads: Mutex::new(vec![writer]) })
     }
 
-    /// A new message, with its name. `NoSpace` while `queue_minfree` does not hold.
+    /// Return a new message with a queue ID. `NoSpace` while `queue_minfree` is not met.
     pub fn draft(&self) -> Result<Draft, QueueError> {
         self.shared.check_space()?;
         let id = lock(&self.shared.slot).next_id(wall_now_us())?;
         Ok(Draft::new(Arc::clone(&self.shared), id))
     }
 
-    /// Make a message durable. Returns at once; `completed` names the `ticket` when it is done. `envelope.id` must be
-    /// the draft's.
+    /// Make a message durable. Return at once; `completed` names the `ticket` when it is done. `envelope.id` must be
+    /// the draft's ID.
     pub fn commit(&self, draft: Draft, envelope: &Envelope, ticket: u64) {
         let id = draft.id();
         let mut encoded = Vec::with_capacity(512);
         envelope.encode(&mut encoded);
         let body = if envelope.id != id {
-            Err(QueueError::Io(io::ErrorKind::InvalidInput, "the envelope names another message".into()))
+            Err(QueueError::Io(io::ErrorKind::InvalidInput, "the envelope has the ID of another message".into()))
         } else if encoded.len() > ENVELOPE_MAX_OCTETS {
-            let text = format!("an envelope of {} octets, at most {ENVELOPE_MAX_OCTETS} fit", encoded.len());
+            let text = format!("the envelope has {} octets, the limit is {ENVELOPE_MAX_OCTETS}", encoded.len());
             Err(QueueError::Io(io::ErrorKind::InvalidInput, text.into()))
         } else {
             draft.finish(&encoded)
@@ -169,7 +168,7 @@ impl Journal {
         &self.shared
     }
 
-    /// Wake a thread for a large message or, when all have something to do, start one more.
+    /// Wake a thread for a large message or, when all are busy, start one more.
     fn see_to_large(&self, queue: &mut Queue) {
         if queue.large_idle < queue.large.len() && queue.large_writers < large::LARGE_WRITERS_MAX {
             match large::start(&self.shared) {
@@ -181,21 +180,21 @@ impl Journal {
                     queue.refuse_large(&QueueError::from(error));
                     self.shared.signal();
                 }
-                // One that runs already comes to it.
+                // A running thread will take it.
                 Err(_) => {}
             }
         }
         self.shared.large_work.notify_one();
     }
 
-    /// What was decided since the last call, without waiting. `event_fd` is quiet afterwards.
+    /// Return the commits that finished since the last call, without waiting. Resets `event_fd`.
     pub fn completed(&self) -> Vec<Completion> {
-        // The counter first: what completes in between is announced again, never missed.
+        // Reset the counter first: a commit that finishes in between is signalled again, never missed.
         let _ = rustix::io::read(&self.shared.event, &mut [0u8; 8]);
         std::mem::take(&mut lock(&self.shared.queue).completions)
     }
 
-    /// As `completed`, but waits until there is something, at most `timeout`.
+    /// Like `completed`, but wait until a commit finishes, at most `timeout`.
     pub fn wait(&self, timeout: Duration) -> Vec<Completion> {
         let queue = lock(&self.shared.queue);
         let waited = self.shared.done.wait_timeout_while(queue, timeout, |queue| queue.completions.is_empty());
@@ -203,8 +202,8 @@ impl Journal {
         self.completed()
     }
 
-    /// Append `Arrived` and `Sealed` frames about everything durable that was not taken yet; and where some were
-    /// dropped, a `Producer` frame behind them, so that the queue manager reads what they were about.
+    /// Append `Arrived` and `Sealed` frames about durable messages that were not taken yet. Where some were dropped, a
+    /// `Producer` frame follows them, so that the queue manager reads these messages from disk.
     pub fn take_announcements(&self, out: &mut Vec<u8>) {
         let mut queue = lock(&self.shared.queue);
         let announcements = std::mem::take(&mut queue.announcements);
@@ -216,13 +215,13 @@ impl Journal {
         }
     }
 
-    /// Octets of announcements that wait to be taken.
+    /// Return the octets of announcements that wait to be taken.
     pub fn unannounced_octets(&self) -> usize {
         lock(&self.shared.queue).announcements.arrived_octets
     }
 
-    /// Append the frame that a producer says first: its segment and where the last commit ends. The queue manager
-    /// reads from disk what stands before, so announcements of single messages are dropped.
+    /// Append a producer's first frame: its segment and the end of the last commit. The queue manager reads the part
+    /// before that end from disk, so announcements of single messages are dropped.
     pub fn hello(&self, pid: u32, out: &mut Vec<u8>) {
         let mut queue = lock(&self.shared.queue);
         let (segment, end) = queue.current.unwrap_or((SegmentId(0), 0));
@@ -232,12 +231,12 @@ impl Journal {
         Frame::Producer { pid, segment, end }.encode(out);
     }
 
-    /// Readable while `completed` has something to say.
+    /// Readable while `completed` has results.
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.shared.event.as_fd()
     }
 
-    /// Write what is pending, seal the segment, end the threads. What is committed later fails. Idempotent.
+    /// Write all pending messages, seal the segment, end the threads. Later commits fail. Idempotent.
     pub fn close(&self) {
         lock(&self.shared.queue).ending = true;
         self.shared.work.notify_all();
@@ -255,7 +254,7 @@ impl Drop for Journal {
     }
 }
 
-/// What the journal, its drafts and its writer thread share.
+/// The state that the journal, its drafts and its threads share.
 pub(crate) struct Shared {
     pub disk: Arc<dyn Disk>,
     /// `incoming/`
@@ -264,36 +263,36 @@ pub(crate) struct Shared {
     slot: Mutex<Slot>,
     space: Mutex<Option<(Instant, bool)>>,
     pub queue: Mutex<Queue>,
-    /// A small message is pending, or the journal ends.
+    /// Signals a pending small message, or the journal's end.
     pub work: Condvar,
-    /// A large message is pending, or the journal ends.
+    /// Signals a pending large message, or the journal's end.
     pub large_work: Condvar,
-    /// Something is completed.
+    /// Signals a finished commit.
     pub done: Condvar,
     event: OwnedFd,
 }
 
-/// What goes to the writer thread and comes from it.
+/// The work and the results of the writer thread.
 #[derive(Default)]
 pub(crate) struct Queue {
     pub small: VecDeque<Pending>,
-    /// The writer thread is asleep until so many small messages are pending.
+    /// Number of pending small messages that wakes the writer thread.
     pub awaited: usize,
     pub large: VecDeque<Pending>,
-    /// Threads for large messages, and those of them that have nothing to do.
+    /// Number of threads for large messages, and of idle ones among them.
     pub large_writers: usize,
     pub large_idle: usize,
     pub completions: Vec<Completion>,
     pub announcements: Announcements,
-    /// The segment in use and its committed octets.
+    /// The current segment and its committed octets.
     pub current: Option<(SegmentId, u64)>,
-    /// Finish what is pending and end.
+    /// Set to finish all pending messages and end.
     pub ending: bool,
-    /// The writer thread is gone.
+    /// The writer thread has ended.
     pub ended: bool,
 }
 
-/// A message on its way to the disk.
+/// A message on its way to disk.
 pub(crate) struct Pending {
     pub ticket: u64,
     pub id: QueueId,
@@ -301,7 +300,7 @@ pub(crate) struct Pending {
 }
 
 impl Queue {
-    /// Answer every large message that waits with an error.
+    /// Fail all waiting large messages with `error`.
     pub(crate) fn refuse_large(&mut self, error: &QueueError) {
         let refused = |pending: Pending| Completion::refused(&pending, error);
         self.completions.extend(self.large.drain(..).map(refused));
@@ -319,9 +318,9 @@ impl Shared {
         Ok(SegmentId(lock(&self.slot).next_id(wall_now_us())?.0))
     }
 
-    /// Wake whoever waits for completions.
+    /// Wake all threads that wait for completions.
     pub(crate) fn signal(&self) {
-        // The counter can only be full when nobody reads it, and then it is readable already.
+        // The counter is full only when nobody reads it; then it is readable already.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         self.done.notify_all();
     }
@@ -344,13 +343,13 @@ impl Shared {
     }
 }
 
-/// What the queue manager is to be told, in order.
+/// The announcements for the queue manager, in order.
 #[derive(Default)]
 pub(crate) struct Announcements {
     entries: VecDeque<Announcement>,
     arrived_octets: usize,
     sealed: usize,
-    /// Some were forgotten that nobody took.
+    /// Some announcements were dropped before anybody took them.
     dropped: bool,
 }
 
@@ -408,7 +407,8 @@ impl Announcements {
     }
 }
 
-/// A panic elsewhere while the lock was held left every value whole: each change is one push or one store.
+/// Lock a mutex, poisoned or not. A panic under the lock leaves every value whole: each change is one push or one
+/// store.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn where_announcements_were_dropped_the_place_is_told() {
+    fn dropped_announcements_leave_a_producer_frame() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let place = commit(&journal, b"one\r\n").result.unwrap();
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_is_announced_and_is_where_it_says() {
+    fn a_commit_is_announced_with_its_place_on_disk() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         assert_eq!(hello(&journal), Frame::Producer { pid: 7, segment: SegmentId(0), end: 0 });
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_come_while_a_sync_runs_share_the_next_one() {
+    fn messages_that_arrive_during_a_sync_share_the_next_one() {
         const MESSAGES: u64 = 200;
         let directory = Directory::new();
         let disk = Arc::new(Faulty::counting(Duration::from_millis(50)));
@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_journal_writes_nothing_and_one_with_a_segment_seals_it_in_time() {
+    fn an_idle_journal_writes_nothing_and_seals_its_segment_in_time() {
         let directory = Directory::new();
         let disk = Arc::new(Faulty::default());
         let options = JournalOptions { segment_max_age: Duration::from_millis(100), ..Default::default() };
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_sealed_when_it_is_long_enough() {
+    fn a_segment_is_sealed_at_its_maximum_size() {
         let directory = Directory::new();
         let options = JournalOptions { segment_max_octets: 600, ..Default::default() };
         let journal = Journal::open(directory.path(), options).unwrap();
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_or_synced_again_after_it_failed() {
+    fn a_file_is_not_written_or_synced_again_after_an_error() {
         for (name, disk, code) in [
             ("full", Faulty::failing_write(2, ErrorKind::StorageFull), 452),
             ("quota", Faulty::failing_write(2, ErrorKind::QuotaExceeded), 452),
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_without_a_stable_name_is_not_kept() {
+    fn a_segment_without_a_stable_name_is_removed() {
         let directory = Directory::new();
         let journal = open_on(Arc::new(Faulty::failing_directory_sync(1)), &directory, JournalOptions::default());
         assert_eq!(commit(&journal, b"x").result.unwrap_err().reply().0, 451);
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_message_streams_to_a_segment_of_its_own_and_counts_only_when_committed() {
+    fn a_large_message_streams_to_its_own_segment_and_counts_only_when_committed() {
         let directory = Directory::new();
         let disk = Arc::new(Faulty::failing_sync(3, ErrorKind::Other));
         let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
@@ -590,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_that_broke_stays_broken() {
+    fn a_broken_draft_stays_broken() {
         let directory = Directory::new();
         let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
         let journal = open_on(Arc::new(Faulty::failing_write(1, ErrorKind::StorageFull)), &directory, options);
@@ -612,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn two_writers_share_a_directory_and_neither_a_segment_nor_an_id() {
+    fn two_writers_share_a_directory_but_no_segment_and_no_id() {
         let directory = Directory::new();
         let journals = [(); 2].map(|()| Journal::open(directory.path(), JournalOptions::default()).unwrap());
         let mut ids = std::collections::HashSet::new();
@@ -629,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_journal_refuses_and_the_wrong_envelope_is_refused() {
+    fn a_closed_journal_and_a_wrong_envelope_are_refused() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let draft = journal.draft().unwrap();
@@ -642,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn announcements_that_nobody_takes_are_bounded() {
+    fn announcements_that_nobody_takes_are_limited() {
         let mut announcements = Announcements::default();
         let locator = Locator { segment: SegmentId(1), offset: 0, record_octets: 1 };
         for n in 0..100_000 {

@@ -1,8 +1,8 @@
-//! A writer's slot: the part of every ID that no other live writer shares.
+//! A writer's slot: the part of every queue ID that no other live writer shares.
 //!
-//! `incoming/slot.NNNN` is locked for as long as the writer lives; the lock ends with the process, however it ends. The
-//! file holds one number: a microsecond that no ID of this slot has passed. A later holder of the slot begins behind it,
-//! so an ID is given once even when the clock was set back in between.
+//! A writer holds the lock of `incoming/slot.NNNN` while it lives; the lock ends with the process in any case. The file
+//! holds one number: a microsecond that no ID of this slot has passed. The next holder of the slot begins behind it, so
+//! an ID is given once even when the clock was set back in between.
 
 use crate::mail::id::{IdSource, QueueId, SLOTS};
 use crate::queue::disk::{Disk, Open, write_all};
@@ -12,10 +12,10 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-/// IDs are reserved on disk for so long ahead: one small write to the page cache in a second of work.
+/// How far ahead IDs are reserved on disk: one small write to the page cache in a second of work.
 const RESERVE_US: u64 = 1_000_000;
 
-/// The right to give IDs, until dropped.
+/// The right to assign IDs; ends when dropped.
 pub(crate) struct Slot {
     disk: Arc<dyn Disk>,
     file: File,
@@ -42,7 +42,7 @@ impl Slot {
     fn hold(disk: Arc<dyn Disk>, file: File, number: u16, path: &Path) -> Result<Self, QueueError> {
         let mut bytes = [0; 8];
         let read = disk.read_at(&file, &mut bytes, 0).map_err(|error| QueueError::io("read", path, &error))?;
-        // A file cut short tells nothing: the clock alone then says where to begin.
+        // A truncated file says nothing: the clock alone then gives the first ID.
         let reserved_us = if read == bytes.len() { u64::from_le_bytes(bytes) } else { 0 };
         let mut source = IdSource::new(number);
         if reserved_us > 0 && reserved_us < QueueId(u64::MAX).usec() - RESERVE_US {
@@ -51,7 +51,7 @@ impl Slot {
         Ok(Self { disk, file, source, reserved_us })
     }
 
-    /// An ID that nobody was given before. `wall_now_us`: microseconds since 1970.
+    /// Return an ID that was never given before. `wall_now_us`: microseconds since 1970.
     pub(crate) fn next_id(&mut self, wall_now_us: u64) -> Result<QueueId, QueueError> {
         let id = self.source.next(wall_now_us);
         if id.usec() >= self.reserved_us {
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn two_writers_have_two_slots_and_a_slot_is_free_again() {
+    fn two_writers_have_two_slots_and_a_dropped_slot_is_free_again() {
         let directory = Directory::new();
         let (mut one, mut two) = (take(&directory), take(&directory));
         assert_eq!((one.next_id(5).unwrap().slot(), two.next_id(5).unwrap().slot()), (0, 1));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_given_once_though_the_clock_was_set_back() {
+    fn an_id_is_given_once_even_when_the_clock_was_set_back() {
         let directory = Directory::new();
         let mut last = 0;
         for wall_now_us in [5_000_000, 4_000_000, 1, 5_000_001] {

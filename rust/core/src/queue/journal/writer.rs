@@ -1,8 +1,8 @@
-//! The journal's writer thread: everything pending, one write, one sync, everything answered. (Large messages go their
-//! own way: `large.rs`.)
+//! The journal's writer thread: take all pending messages, write once, sync once, complete them all. (Large messages go
+//! through `large.rs`.)
 //!
-//! While a sync runs, the next messages gather. A message waits for company only where that has paid
-//! (`group_commit.rs`), and an idle journal without a segment does not wake up at all.
+//! Further messages gather during a sync. A message waits for others only where that has paid (`group_commit.rs`), and
+//! an idle journal without a segment never wakes up.
 
 use super::draft::Body;
 use super::group_commit::{ENOUGH, GATHER_MAX, GroupCommit};
@@ -15,12 +15,13 @@ use std::io;
 use std::sync::PoisonError;
 use std::time::Instant;
 
-/// One write holds at most so many octets, or one message: the first of many messages must not wait for all.
+/// Maximum number of octets in one write; a single message may be longer. The first of many messages must not wait for
+/// all.
 const BATCH_MAX_OCTETS: usize = 16 * 1024 * 1024;
-/// One write holds at most so many messages.
+/// Maximum number of messages in one write.
 const BATCH_MAX_MESSAGES: usize = 1024;
 
-/// The thread's life.
+/// Run the writer thread until the journal ends.
 pub(crate) fn run(shared: &Shared) {
     let _ending = Ending(shared);
     let mut writer = Writer { shared, segment: None, group_commit: GroupCommit::default() };
@@ -40,7 +41,7 @@ pub(crate) fn run(shared: &Shared) {
     }
 }
 
-/// However the thread ends, nobody waits for it in vain.
+/// Fails the waiting messages when the thread ends for any reason.
 struct Ending<'a>(&'a Shared);
 
 impl Drop for Ending<'_> {
@@ -64,12 +65,12 @@ enum Work {
 
 struct Writer<'a> {
     shared: &'a Shared,
-    /// With the time when it is to be sealed.
+    /// The current segment, and the time when it is sealed.
     segment: Option<(SegmentFile, Instant)>,
     group_commit: GroupCommit,
 }
 
-/// A record that is written: who asked, where it stands in the segment, and its envelope for the announcement.
+/// A written record: its ticket, its place in the segment, and its envelope for the announcement.
 struct Written {
     pending: Pending,
     record_octets: u64,
@@ -148,7 +149,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Let go of the segment: nothing is appended any more.
+    /// Release the segment: nothing is appended any more.
     fn seal(&mut self) {
         if let Some((mut segment, _)) = self.segment.take() {
             segment.cut(&*self.shared.disk);
@@ -162,7 +163,7 @@ impl Writer<'_> {
         queue.current = None;
     }
 
-    /// A write or a sync failed: this segment is not touched again but to cut off what was not committed.
+    /// A write or a sync failed: truncate the uncommitted tail, then never touch this segment again.
     fn give_up(&mut self, segment: SegmentFile, batch: Vec<Pending>, error: &QueueError) {
         let id = segment.id();
         let end = segment.abandon(&*self.shared.disk);

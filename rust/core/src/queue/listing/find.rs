@@ -1,4 +1,4 @@
-//! One message by its name, read from disk by a process that is not the queue manager (postcat(1)).
+//! Find one message by its queue ID, for a process that is not the queue manager (postcat(1)).
 
 use crate::codec::Take;
 use crate::mail::envelope::Envelope;
@@ -13,20 +13,20 @@ use crate::queue::store::recovery;
 use std::fs::File;
 use std::path::Path;
 
-/// A message as it stands on disk.
+/// A message on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OnDisk {
     /// Its segment, relative to the queue directory.
     pub path: String,
-    /// Where in it.
+    /// Its place in the segment.
     pub at: Locator,
     /// The envelope.
     pub envelope: Envelope,
-    /// Recipients that need nothing more, ascending.
+    /// Recipients that are done, ascending.
     pub done: Vec<u32>,
 }
 
-/// The message of that name; `None` when it is not in the queue. Nothing is changed. Every segment may be read for it.
+/// Return the message with this ID; `None` when it is not in the queue. Changes nothing. May read every segment.
 pub fn find(queue_directory: &Path, id: QueueId) -> Result<Option<OnDisk>, QueueError> {
     let mut facts = recovery::facts(&RealDisk, queue_directory)?;
     let known = facts.messages.remove(&id).unwrap_or_default();
@@ -51,9 +51,9 @@ pub fn find(queue_directory: &Path, id: QueueId) -> Result<Option<OnDisk>, Queue
     Ok(found)
 }
 
-/// A message whose place is known, from a queue manager that runs.
+/// Return the message at a known place, as a running queue manager reports it.
 pub fn read_at(queue_directory: &Path, path: &str, at: Locator) -> Result<OnDisk, QueueError> {
-    // The reader knows which paths are segments of the queue.
+    // Let the reader reject paths that are not segments of the queue.
     ContentReader::open(queue_directory, path, &at)?;
     let full_path = queue_directory.join(path);
     let file = File::open(&full_path).map_err(|error| QueueError::io("open", &full_path, &error))?;

@@ -1,4 +1,4 @@
-//! The queue as postqueue prints it, read from disk while no queue manager runs (postqueue(1)).
+//! The output of postqueue(1), read from disk while no queue manager runs.
 
 pub mod find;
 pub mod rows;
@@ -13,16 +13,18 @@ use rows::{Form, Head, Rows, Tail};
 use std::collections::HashSet;
 use std::path::Path;
 
-/// So much is collected before it is handed on.
+/// Octets collected before a chunk is handed on.
 pub const CHUNK_OCTETS: usize = 256 * 1024;
 
-/// Print what is not in the queue yet; the function is called after every message, and ends it with false.
+/// Prints the messages that are not in the queue yet; calls the function after every message, and stops when that
+/// returns false.
 pub type Submissions = fn(&Path, &mut Rows, &mut dyn FnMut(&mut Rows) -> bool) -> bool;
 
-/// Print the queue: `submissions` first, then segment by segment. `take` gets what was printed, some of it at a time, and
-/// ends the listing with false.
+/// Print the queue: `submissions` first, then segment by segment. `take` gets the output in parts, and ends the listing
+/// with false.
 ///
-/// Nothing is changed, and what cannot be read is left out. Messages that a live process is just writing may be among
+/// Changes nothing, and leaves out unreadable messages. A message that is being written may or may not be listed.
+/// `long_queue_ids`: the form of the IDs.
 /// them or not. `long_queue_ids`: the form of the IDs.
 pub fn list_queue(
     queue_directory: &Path,
@@ -67,7 +69,7 @@ pub fn list_queue(
     Ok(())
 }
 
-/// Print a message as its envelope and the state log have it. `waits`: what it waits for unless it is on hold.
+/// Print a message with its envelope and its state. `waits`: its reason to wait unless it is on hold.
 pub(crate) fn print(rows: &mut Rows, envelope: &Envelope, kept: &Kept, long_queue_ids: bool, waits: &str) {
     let (queue, waits) = match kept {
         Kept { held: true, .. } => ("hold", "until it is released from hold"),
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn every_waiting_message_is_a_line_and_done_recipients_are_left_out() {
+    fn every_waiting_message_is_a_row_without_its_done_recipients() {
         let directory = Directory::new();
         assert_eq!(listed(&directory), "");
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_seen_enough_ends_it() {
+    fn a_reader_can_end_the_listing() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let long = "x".repeat(1000);

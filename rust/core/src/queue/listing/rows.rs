@@ -1,4 +1,4 @@
-//! The queue as `postqueue -j` and `postqueue -p` print it: a line or a paragraph a message.
+//! The output of `postqueue -j` and `postqueue -p`: a line or a paragraph for each message.
 //!
 //! JSON has Postfix's names first (`queue_name`, `queue_id`, `arrival_time`, `message_size`, `forced_expire`, `sender`,
 //! `recipients` with `address`, `orig_address`, `delay_reason`, `bounce_reason`); `attempts`, `next_attempt` (seconds
@@ -13,17 +13,17 @@
 //! -- 1 Kbytes in 1 Request.
 //! ```
 //!
-//! Behind the ID stands `*` for an active message, `!` for one on hold, and `#` for one that is to be returned.
+//! `*` after the ID marks an active message, `!` one on hold, and `#` one that will be returned.
 
 use crate::log::civil;
 use crate::mail::status::{Outcome, Status};
 use std::fmt::Write as _;
 
-/// How the null sender is shown.
+/// The name of the null sender in a listing.
 pub const NULL_SENDER: &str = "MAILER-DAEMON";
-/// What is printed of a queue without messages.
+/// The output for an empty queue.
 pub const EMPTY: &str = "Mail queue is empty\n";
-/// A reason ends here, or begins at the left margin when it is longer.
+/// Maximum number of columns of an indented reason; a longer one begins at the left margin.
 const REASON_COLUMNS: usize = 76;
 const KBYTE: u64 = 1024;
 const DAY_S: i64 = 86_400;
@@ -34,10 +34,10 @@ const FIRST_WEEKDAY: i64 = 4;
 const SHORT_HEADING: &str = "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------\n";
 const LONG_HEADING: &str = "----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------\n";
 
-/// How far local time is ahead of UTC: from which second since 1970 on, how many seconds. Ascending.
+/// Offsets of local time from UTC: the second since 1970 at which each starts, and the seconds ahead of UTC. Ascending.
 pub type Offsets = Vec<(i64, i32)>;
 
-/// How the queue is printed.
+/// The form of the output.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Form {
     /// `postqueue -j`
@@ -47,15 +47,15 @@ pub enum Form {
     Text {
         /// The reader's time zone.
         offsets: Offsets,
-        /// Say of each message what it waits for.
+        /// Print the reason why each message waits.
         waits: bool,
     },
 }
 
-/// What is known of a message besides its recipients.
+/// The facts about a message that precede its recipients.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
-    /// Postfix's name of the queue that it is in.
+    /// Postfix's name of its queue.
     pub queue: &'a str,
     /// Its queue ID.
     pub name: &'a str,
@@ -63,27 +63,27 @@ pub struct Head<'a> {
     pub arrival_s: u64,
     /// Octets of the content.
     pub size_octets: u64,
-    /// A person wants it returned.
+    /// The administrator wants it returned.
     pub forced_expire: bool,
     /// The reverse path, empty for the null sender.
     pub sender: &'a str,
 }
 
-/// When a message goes next, and what it waits for.
+/// The next attempt of a message, and its reason to wait.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tail<'a> {
-    /// Attempts so far.
+    /// Number of attempts so far.
     pub attempts: u32,
     /// Seconds since 1970.
     pub next_attempt_s: Option<u64>,
-    /// What for: `until it is released from hold`.
+    /// The reason: `until it is released from hold`.
     pub waits: &'a str,
 }
 
-/// Prints messages one after the other. `out` may be taken away between two of them.
+/// Prints messages one after the other. `out` may be taken away between two messages.
 #[derive(Debug)]
 pub struct Rows {
-    /// What was printed.
+    /// The output so far.
     pub out: String,
     form: Form,
     long_queue_ids: bool,
@@ -95,7 +95,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Nothing is printed yet. `long_queue_ids`: columns are wide enough for these.
+    /// Return a printer without output. `long_queue_ids`: the columns are wide enough for long IDs.
     pub fn new(form: Form, long_queue_ids: bool) -> Self {
         Self {
             out: String::new(),
@@ -109,12 +109,12 @@ impl Rows {
         }
     }
 
-    /// Rows that will stand behind these, printed by another thread: see `append`.
+    /// Return a printer for rows that follow these, for another thread: see `append`.
     pub fn continuation(&self) -> Self {
         Self { headed: true, ..Self::new(self.form.clone(), self.long_queue_ids) }
     }
 
-    /// Put rows behind these, and count them in.
+    /// Append rows to these, and add up their counts.
     pub fn append(&mut self, rows: &Self) {
         if rows.messages > 0 {
             self.put_heading();
@@ -130,7 +130,7 @@ impl Rows {
         }
     }
 
-    /// Messages so far.
+    /// Return the number of messages so far.
     pub fn messages(&self) -> u64 {
         self.messages
     }
@@ -180,7 +180,7 @@ impl Rows {
         }
     }
 
-    /// A recipient that is not done, and how its last attempt ended.
+    /// Print a recipient that is not done, and the result of its last attempt.
     pub fn recipient(&mut self, address: &str, original: Option<&str>, status: Option<&Status>) {
         self.recipients += 1;
         match self.form {
@@ -252,7 +252,7 @@ impl Rows {
         }
     }
 
-    /// All messages are printed.
+    /// End the output after the last message.
     pub fn finish(&mut self) {
         if self.form == Form::Json {
             return;
@@ -294,7 +294,7 @@ fn json_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Append a text that cannot move the cursor, colour the terminal or turn the line around.
+/// Append a text without characters that move the cursor, colour the terminal or change the text direction.
 fn printable(out: &mut String, text: &str) {
     let moves = |c: char| {
         c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -302,7 +302,7 @@ fn printable(out: &mut String, text: &str) {
     out.extend(text.chars().map(|c| if moves(c) { '?' } else { c }));
 }
 
-/// `Sun Nov 22 17:02:03 2026`, in the reader's time zone (ctime(3)).
+/// Return `Sun Nov 22 17:02:03 2026`, in the reader's time zone (ctime(3)).
 fn ctime(at_s: u64, offsets: &Offsets) -> String {
     let at_s = i64::try_from(at_s).unwrap_or(0);
     let passed = offsets.partition_point(|(from_s, _)| *from_s <= at_s);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_two_threads_read_as_those_of_one() {
+    fn rows_of_two_threads_read_like_rows_of_one() {
         for form in [Form::Json, Form::Text { offsets: vec![], waits: false }] {
             let print = |rows: &mut Rows, name| {
                 rows.begin(&head(name, "deferred"));
@@ -399,7 +399,7 @@ C25E99981A3!#     253 Thu Jan  1 00:00:00  MAILER-DAEMON
     }
 
     #[test]
-    fn a_reader_has_a_time_zone_that_changes() {
+    fn local_time_follows_the_readers_time_zone() {
         let offsets = vec![(0, 3600), (1_795_000_000, 7200), (1_795_000_100, -3600)];
         for (at_s, text) in [
             (0, "Thu Jan  1 01:00:00 1970"),
@@ -413,7 +413,7 @@ C25E99981A3!#     253 Thu Jan  1 00:00:00  MAILER-DAEMON
     }
 
     #[test]
-    fn what_a_message_waits_for_is_said_when_asked() {
+    fn the_reason_to_wait_is_printed_on_request() {
         let tail = Tail { attempts: 2, next_attempt_s: Some(60), waits: "for its next attempt" };
         let mut rows = Rows::new(Form::Text { offsets: vec![], waits: true }, true);
         rows.begin(&head("4b3XYz1abcz0", "deferred"));

@@ -1,7 +1,7 @@
-//! What every store must do: one suite, played on the files and in memory.
+//! The promises of every store: one suite, played on the files and in memory.
 //!
-//! Random histories of a process that receives mail and a queue manager, restarts and crashes included, against a table
-//! of what was acknowledged. And the least that each half promises, one test a promise.
+//! Random histories of a receiving process and a queue manager, with restarts and crashes, against a table of the
+//! acknowledged messages. And the basic promises of each half, one test each.
 
 use super::testing::{Directory, crash_image, envelope};
 use crate::clock::wall_now_us;
@@ -33,9 +33,9 @@ trait Kit: Sized {
     fn new() -> Self;
     fn appender(&self) -> Self::Appender;
     fn store(&self) -> Self::Store;
-    /// What is there when everything dies now.
+    /// Return the queue after the death of all processes.
     fn crashed(&self) -> Self;
-    /// Does nothing stand in it any more?
+    /// Whether the queue holds no files or records any more.
     fn is_bare(&self) -> bool;
 }
 
@@ -97,7 +97,7 @@ impl Kit for Memory {
 
 fn commit(appender: &dyn Appender, content: &[u8]) -> Completion {
     let mut incoming = appender.incoming().unwrap();
-    // One that broke while it was written says so again when it is committed.
+    // A draft that broke during a write fails again at commit.
     let _ = incoming.write(content);
     let envelope = envelope(incoming.id(), 2);
     incoming.commit(&envelope, 77);
@@ -133,11 +133,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Both sides of a queue, and what must be in it.
+/// Both halves of a queue, and the messages that must be in it.
 struct World<K: Kit> {
     kit: K,
     appender: K::Appender,
-    /// `None` while the queue manager is down.
+    /// `None` while the queue manager is stopped.
     spool: Option<Spool<K::Store>>,
     /// Committed and not gone.
     expected: BTreeMap<QueueId, (u8, usize, Kept)>,
@@ -154,7 +154,7 @@ impl<K: Kit> World<K> {
         world
     }
 
-    /// The queue manager starts.
+    /// Start the queue manager.
     fn manage(&mut self) {
         let (spool, stored) = Spool::of(self.kit.store());
         self.spool = Some(spool);
@@ -315,7 +315,7 @@ proptest! {
     }
 }
 
-/// What is committed while nobody asks is durable together; what was not committed is gone.
+/// Messages that are committed before a poll become durable together; an uncommitted one is gone.
 fn batches<K: Kit>() {
     let kit = K::new();
     let appender = kit.appender();
@@ -347,7 +347,7 @@ fn batches<K: Kit>() {
     }
 }
 
-/// The envelope that is committed must be the message's own.
+/// The committed envelope must have the message's own ID.
 fn names<K: Kit>() {
     let appender = K::new().appender();
     appender.incoming().unwrap().commit(&envelope(QueueId(5), 1), 3);
@@ -356,19 +356,19 @@ fn names<K: Kit>() {
 }
 
 #[test]
-fn files_keep_the_least_that_a_store_promises() {
+fn files_keep_the_basic_promises_of_a_store() {
     batches::<Directory>();
     names::<Directory>();
 }
 
 #[test]
-fn memory_keeps_the_least_that_a_store_promises() {
+fn memory_keeps_the_basic_promises_of_a_store() {
     batches::<Memory>();
     names::<Memory>();
 }
 
 #[test]
-fn facts_that_no_sync_followed_may_be_lost_and_those_before_never() {
+fn facts_after_the_last_sync_may_be_lost_and_earlier_ones_never() {
     let memory = Memory::default();
     let appender = memory.appender().unwrap();
     let id = [(); 3].map(|()| commit(&appender, b"x").id);

@@ -1,10 +1,10 @@
-//! Every call on the queue's files fails once, and from then on, and with nothing that can be taken back: what was
-//! acknowledged is there, what was refused is not, and all is well again when the cause is gone.
+//! Each call on the queue's files fails once, or from then on, or without any chance of a rollback. Acknowledged
+//! messages are there, refused ones are not, and everything works again once the cause is gone.
 //!
-//! One script plays both sides of the queue: small, many and large messages, state notes, holds, lost announcements,
-//! a restart, moves to `deferred/`, compactions, removal. It is played once for each call of each kind that it makes.
-//! `POSTILLION_FAULTS=all` plays every error number, which takes minutes; without it they take turns. At the end,
-//! random histories with errors that come and go.
+//! One script plays both halves of the queue: small, many and large messages, facts, holds, lost announcements, a
+//! restart, moves to `deferred/`, compactions, removal. It is played once for each call of each kind that it makes.
+//! `POSTILLION_FAULTS=all` plays every error number, which takes minutes; without it they alternate. The last tests
+//! play random histories with errors that come and go.
 
 use super::testing::{Call, Directory, Fault, Faulty, crash_image, envelope};
 use crate::clock::wall_now_us;
@@ -30,7 +30,7 @@ use std::time::Duration;
 const LARGE_OCTETS: usize = 1000;
 const FAR_US: u64 = 1_000_000_000_000;
 const EVER: u64 = u64::MAX / 2;
-/// More calls of one kind than the script makes.
+/// Maximum number of calls of one kind; more than the script makes.
 const CALLS_MAX: u64 = 1000;
 
 const CALLS: [Call; 10] = [
@@ -47,11 +47,11 @@ const CALLS: [Call; 10] = [
 ];
 const ERRNOS: [Errno; 6] = [Errno::IO, Errno::NOSPC, Errno::ROFS, Errno::DQUOT, Errno::MFILE, Errno::FBIG];
 
-/// The errors that a call is tried with. An interrupted call is begun anew by the standard library, but for these two.
+/// Return the errors to try for a call. The standard library repeats an interrupted call, except for two kinds.
 fn errors(call: Call, stays: Stays) -> Vec<Option<Errno>> {
     let mut errors = ERRNOS.map(Some).to_vec();
     match call {
-        // Nobody is interrupted for ever.
+        // No call is interrupted for ever.
         _ if stays == Stays::UntilHealed => {}
         Call::Write | Call::Reserve => errors.extend([None, Some(Errno::INTR)]),
         Call::Read => errors.push(Some(Errno::INTR)),
@@ -60,7 +60,7 @@ fn errors(call: Call, stays: Stays) -> Vec<Option<Errno>> {
     errors
 }
 
-/// Both sides of a queue on one disk, and what was promised.
+/// Both halves of a queue on one disk, and the promises so far.
 struct World {
     directory: Directory,
     disk: Arc<Faulty>,
@@ -68,10 +68,10 @@ struct World {
     spool: Option<Spool>,
     acked: BTreeMap<QueueId, (u8, usize)>,
     refused: Vec<(QueueId, u16)>,
-    /// Told by the queue manager's side, and what was noted since.
+    /// The messages that the queue manager's half returned, and the facts noted since.
     known: BTreeMap<QueueId, Kept>,
     gone: BTreeSet<QueueId>,
-    /// Facts were lost with a queue manager that could not write them: as in a crash.
+    /// A queue manager ended with facts that it could not write: like a crash.
     crashed: bool,
     fill: u8,
     now_us: u64,
@@ -94,7 +94,7 @@ impl World {
         }
     }
 
-    /// Open what is not open; master starts a program again that cannot.
+    /// Open both halves if needed; master restarts a program that cannot start.
     fn open(&mut self) {
         if self.spool.is_none()
             && let Ok((spool, stored)) = Spool::open_on(Arc::clone(&self.disk) as _, self.directory.path())
@@ -115,7 +115,7 @@ impl World {
         }
     }
 
-    /// End the journal as a program does that stops: what it has to say is said.
+    /// End the journal like a program that stops: its announcements are delivered.
     fn close_journal(&mut self) {
         if let Some(journal) = &self.journal {
             journal.close();
@@ -132,7 +132,7 @@ impl World {
             let Ok(mut draft) = journal.draft() else { continue };
             self.fill = self.fill.wrapping_add(1);
             begun.insert(draft.id(), (self.fill, *octets));
-            // A draft that broke while it was written says so again at commit.
+            // A draft that broke during a write fails again at commit.
             let _ = draft.write(&vec![self.fill; *octets]);
             let envelope = envelope(draft.id(), 2);
             journal.commit(draft, &envelope, 0);
@@ -271,7 +271,7 @@ impl World {
         self.note(2, |id| Fact::Warned { id });
         self.note(3, |id| Fact::Removed { id });
         self.commit(&[20, 30]);
-        // These are never announced: the next announcement finds a gap.
+        // These are never announced: the next announcement leaves a gap.
         if let Some(journal) = &self.journal {
             journal.hello(1, &mut Vec::new());
         }
@@ -289,7 +289,7 @@ impl World {
         for nth in 0..self.known.len() {
             self.rests(nth);
         }
-        // Most go, and the rest moves.
+        // Most of them end, and the rest are moved.
         for _ in 0..self.known.len() * 3 / 4 {
             self.note(2, |id| Fact::Done { id, recipients: vec![1, 0].into() });
         }
@@ -304,7 +304,7 @@ impl World {
         self.announce();
     }
 
-    /// What a crash would leave now: lost messages, and messages that would be delivered again.
+    /// Return the numbers of messages that a crash would lose now, and that would be delivered again.
     fn crash(&self) -> (usize, usize) {
         let image = crash_image(&self.directory);
         let (spool, stored) = Spool::open(image.path()).unwrap();
@@ -322,7 +322,7 @@ impl World {
         (lost, found.intersection(&self.gone).count())
     }
 
-    /// The cause is gone: everything works, and everything is there.
+    /// The cause is gone: everything works, and every message is there.
     fn recover(&mut self, single: bool) {
         self.disk.heal();
         self.open();
@@ -350,7 +350,7 @@ impl World {
             self.now_us += RETIRE_AFTER_US + MOVE_AGE_US;
             spool.tick(self.now_us);
         }
-        // What could not be removed before it had its name goes when it is a minute old (`remove_leftovers`).
+        // A file that could not be removed before its rename is removed at the age of a minute (`remove_leftovers`).
         let counts = |path: &PathBuf| !path.file_name().unwrap().to_str().unwrap().starts_with(NEW_PREFIX);
         let left = |name| self.directory.files(name).into_iter().filter(counts).count();
         assert_eq!((left(INCOMING), left(DEFERRED), left(CORRUPT)), (0, 0, 0), "{:?}", spool.take_notices());
@@ -366,16 +366,16 @@ struct Tally {
     duplicates: usize,
 }
 
-/// How a fault stays.
+/// The duration of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stays {
     Once,
     UntilHealed,
-    /// Once; but nothing can be cut or removed until healed.
+    /// Once; but no file can be cut or removed until healed.
     NothingIsTakenBack,
 }
 
-/// Play the script with the `at`-th call failing; false when there is no such call.
+/// Play the script while the `at`-th call fails; return false when there is no such call.
 fn play(call: Call, at: u64, errno: Option<Errno>, stays: Stays, tally: &mut Tally) -> bool {
     let disk = Faulty::unsynced();
     disk.fail(Fault { call, at, lasts: if stays == Stays::UntilHealed { EVER } else { 1 }, errno });
@@ -408,11 +408,11 @@ fn every_call(calls: &[Call], stays: Stays) {
     let mut tally = Tally::default();
     for call in calls {
         let errors = errors(*call, stays);
-        let turns = if all { errors.len() } else { 1 };
-        for turn in 0..turns {
+        let starts = if all { errors.len() } else { 1 };
+        for start in 0..starts {
             let mut at = 1;
             while {
-                let errno = errors[(at as usize + turn) % errors.len()];
+                let errno = errors[(at as usize + start) % errors.len()];
                 let run = std::panic::AssertUnwindSafe(|| play(*call, at, errno, stays, &mut tally));
                 std::panic::catch_unwind(run)
                     .unwrap_or_else(|_| panic!("{call:?} {at} fails with {errno:?}, {stays:?}"))
@@ -438,12 +438,12 @@ fn any_call_may_fail_from_some_time_on() {
 }
 
 #[test]
-fn a_failure_after_which_nothing_can_be_taken_back_brings_no_refused_message() {
+fn a_failure_without_rollback_brings_no_refused_message() {
     every_call(&[Call::Write, Call::Sync, Call::SyncDirectory, Call::Rename], Stays::NothingIsTakenBack);
 }
 
 #[test]
-fn a_full_disk_is_told_apart_from_a_broken_one() {
+fn a_full_disk_gets_another_reply_than_a_broken_one() {
     for errno in ERRNOS {
         let error = QueueError::from(std::io::Error::from(errno));
         let full = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG].contains(&errno);
@@ -469,7 +469,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let fault = (0..CALLS.len(), 1u64..6, 1u64..4, 0..ERRNOS.len()).prop_filter_map("a cut must work", |one| {
         let (call, at, lasts, errno) = (CALLS[one.0], one.1, one.2, Some(ERRNOS[one.3]));
-        // Without either, and with a producer that dies before it told of it, a refused message may come.
+        // A refused message may return without a rollback and an announcement, if its producer dies first.
         let cuts = [Call::Truncate, Call::Remove].contains(&call);
         (!cuts).then_some(Step::Fail(Fault { call, at, lasts, errno }))
     });

@@ -1,9 +1,9 @@
-//! Tests of the queue as a whole, and what they need.
+//! Tests of the whole queue, and their tools.
 //!
 //! ```text
-//! conformance    what every store must do, in random histories
+//! conformance    the promises of every store, in random histories
 //! error_matrix   each call on each file fails once
-//! power_cut      what a disk may have lost when the power fails
+//! power_cut      the contents of a disk after a power failure
 //! testing        directories, envelopes and a disk that fails on demand
 //! ```
 

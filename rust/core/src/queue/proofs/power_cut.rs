@@ -1,9 +1,9 @@
-//! The power fails at any moment: what was acknowledged is there, and what was noted for good stays noted.
+//! The power fails at any moment: acknowledged messages are there, and synced facts stay.
 //!
-//! `Volatile` is a disk that knows what is stable. A write is stable once its file was synced, a name once its directory
-//! was; nothing else is, and nothing has an order. At many of its calls it remembers what a power cut would leave, and
-//! of each such moment some images are made: of what was not stable a part is there, writes torn at pages' bounds. A
-//! queue manager starts on each image.
+//! `Volatile` is a disk that knows what is stable. A write is stable once its file was synced, a name once its
+//! directory was; nothing else is stable or ordered. At many of its calls it keeps the state after a power cut. From
+//! each state the test makes several images with a part of the unstable changes, writes torn at page bounds. A queue
+//! manager starts on each image.
 
 use super::testing::{Directory, Faulty, envelope};
 use crate::clock::wall_now_us;
@@ -26,21 +26,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const PAGE_OCTETS: usize = 4096;
-/// One bit a page; more pages than that share bits.
+/// One bit a page; pages beyond the last bit share bits.
 const ALL_PAGES: u64 = u32::MAX as u64;
 const LARGE_OCTETS: u64 = 6000;
-/// Two thirds of a segment are written where zeros stood before.
+/// Two thirds of a segment are written over zeros.
 const AHEAD_OCTETS: u64 = 500;
 const FAR_US: u64 = 1_000_000_000_000;
 const STEPS: usize = 60;
-/// A moment is remembered at one call in so many.
+/// One call in this many is a moment for a power cut.
 const MOMENT_ONE_IN: u64 = 4;
 const IMAGES_A_MOMENT: usize = 3;
-/// Rounds of the short form; `POSTILLION_FAULTS` asks for more.
+/// Rounds of the short form; `POSTILLION_FAULTS` sets more.
 const ROUNDS: u64 = 2;
 const FULL_ROUNDS: u64 = 8;
 
-/// Numbers that a seed decides (xorshift64*).
+/// Random numbers from a seed (xorshift64*).
 #[derive(Debug, Clone)]
 struct Dice(u64);
 
@@ -53,14 +53,14 @@ impl Dice {
     }
 }
 
-/// A change of a file that is not stable yet.
+/// An unstable change of a file.
 #[derive(Debug, Clone)]
 enum Change {
     Write(usize, Vec<u8>),
     Length(usize),
 }
 
-/// A change of a directory that is not stable yet.
+/// An unstable change of a directory.
 #[derive(Debug, Clone)]
 enum Entry {
     Made(String, usize),
@@ -80,7 +80,7 @@ struct Names {
     changes: Vec<Entry>,
 }
 
-/// What is stable and what is not.
+/// The stable and the unstable state of a disk.
 #[derive(Debug, Clone, Default)]
 struct Platter {
     files: Vec<Content>,
@@ -90,19 +90,20 @@ struct Platter {
     promises: Promises,
 }
 
-/// What was said so far.
+/// The promises so far.
 #[derive(Debug, Clone, Default)]
 struct Promises {
     /// Octets of acknowledged messages.
     acked: BTreeMap<QueueId, usize>,
     /// Done or removed, and noted.
     gone: BTreeSet<QueueId>,
-    /// Noted for good: a state log that says so was synced.
-    settled: BTreeSet<QueueId>,
+    /// Noted in a state log that was synced.
+    durable: BTreeSet<QueueId>,
 }
 
 impl Content {
-    /// `pages`: which pages of a write are there; a change of the length is, if the first would be.
+    /// Apply a change. `pages`: which pages of a write are there; a change of the length is, if the first page would
+    /// be.
     fn apply(bytes: &mut Vec<u8>, change: &Change, pages: u64) {
         match change {
             Change::Length(octets) if pages & 1 == 1 => bytes.resize(*octets, 0),
@@ -120,7 +121,7 @@ impl Content {
         }
     }
 
-    /// What a cut may leave: all of what is not stable, nothing, the first changes, or pages here and there.
+    /// Return a file after a power cut: all unstable changes, none, the first ones, or single pages.
     fn after_cut(&self, dice: &mut Dice) -> Vec<u8> {
         let mut bytes = Vec::clone(&self.stable);
         let whole = match dice.next(4) {
@@ -143,7 +144,7 @@ impl Content {
     }
 }
 
-/// The parts of a write that pages hold.
+/// Return the parts of a write that pages hold.
 fn pieces(offset: usize, bytes: &[u8]) -> Vec<&[u8]> {
     let first = (PAGE_OCTETS - offset % PAGE_OCTETS).min(bytes.len());
     let (head, rest) = bytes.split_at(first);
@@ -163,7 +164,7 @@ impl Names {
         }
     }
 
-    /// What a cut may leave: the first of the changes.
+    /// Return the names after a power cut: the first of the unstable changes.
     fn after_cut(&self, dice: &mut Dice) -> BTreeMap<String, usize> {
         let mut names = self.stable.clone();
         let kept = dice.next(self.changes.len() as u64 + 1) as usize;
@@ -187,7 +188,7 @@ impl Platter {
         self.directories.entry(path.parent().unwrap().to_path_buf()).or_default()
     }
 
-    /// A directory as a power cut may leave it.
+    /// Return a directory after a power cut.
     fn after_cut(&self, root: &Path, dice: &mut Dice) -> Directory {
         let image = Directory::new();
         for (path, names) in &self.directories {
@@ -205,7 +206,7 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
-/// A disk that knows what is stable, and remembers moments.
+/// A disk that knows what is stable, and keeps moments.
 struct Volatile {
     platter: Mutex<Platter>,
     moments: Mutex<(Dice, Vec<Platter>)>,
@@ -216,7 +217,7 @@ impl Volatile {
         Arc::new(Self { platter: Mutex::default(), moments: Mutex::new((dice, Vec::new())) })
     }
 
-    /// A call begins: the power may fail now.
+    /// Begin a call: the power may fail now.
     fn call(&self) {
         let platter = lock(&self.platter).clone();
         let mut moments = lock(&self.moments);
@@ -303,7 +304,7 @@ impl Disk for Volatile {
     }
 }
 
-/// Both sides of a queue on such a disk.
+/// Both halves of a queue on such a disk.
 struct World {
     directory: Directory,
     disk: Arc<Volatile>,
@@ -379,12 +380,12 @@ impl World {
         self.journal.hello(1, &mut bytes);
         self.tell(&bytes);
         self.announce();
-        self.settled();
+        self.durable();
     }
 
-    /// A new state log was written and synced: what it says holds.
-    fn settled(&self) {
-        self.disk.promise(|promises| promises.settled.clone_from(&promises.gone));
+    /// A new state log was written and synced: its facts must hold.
+    fn durable(&self) {
+        self.disk.promise(|promises| promises.durable.clone_from(&promises.gone));
     }
 
     fn step(&mut self, dice: &mut Dice) {
@@ -411,7 +412,7 @@ impl World {
             }
             14 => {
                 self.spool().compact_log();
-                self.settled();
+                self.durable();
             }
             _ => self.restart_manager(),
         }
@@ -439,12 +440,12 @@ struct Tally {
     acked: usize,
     lost: usize,
     duplicates: usize,
-    unsettled: usize,
+    not_durable: usize,
 }
 
-/// Start a queue manager on what a cut left.
+/// Start a queue manager on an image after a power cut.
 fn check(platter: &Platter, image: &Directory, tally: &mut Tally) {
-    let Promises { acked, gone, settled } = &platter.promises;
+    let Promises { acked, gone, durable } = &platter.promises;
     let disk = Arc::new(Faulty::unsynced());
     let (spool, stored) = Spool::open_on(disk, image.path()).unwrap();
     let mut found = BTreeSet::new();
@@ -453,18 +454,18 @@ fn check(platter: &Platter, image: &Directory, tally: &mut Tally) {
         let whole = read_content(image.path(), &spool.path(locator.segment), &locator).unwrap();
         assert!(whole == content(id, whole.len()), "{id} is not what was sent");
         assert!(acked.get(&id).is_none_or(|octets| *octets == whole.len()), "{id}");
-        assert!(!settled.contains(&id), "{id} came back after its end was noted for good");
+        assert!(!durable.contains(&id), "{id} came back after its end was noted for good");
         assert!(found.insert(id), "{id} came twice");
     }
     tally.cuts += 1;
     tally.acked += acked.len();
     tally.lost += acked.keys().filter(|id| !gone.contains(id) && !found.contains(id)).count();
     tally.duplicates += found.intersection(gone).count();
-    tally.unsettled += gone.difference(settled).count();
+    tally.not_durable += gone.difference(durable).count();
 }
 
 #[test]
-fn the_power_may_fail_at_any_moment() {
+fn no_promise_is_broken_by_a_power_cut_at_any_moment() {
     let rounds = if std::env::var_os("POSTILLION_FAULTS").is_some() { FULL_ROUNDS } else { ROUNDS };
     let seed = std::env::var("POSTILLION_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(wall_now_us);
     let mut tally = Tally::default();
@@ -483,17 +484,17 @@ fn the_power_may_fail_at_any_moment() {
             }
         }
     }
-    let Tally { cuts, acked, lost, duplicates, unsettled } = tally;
+    let Tally { cuts, acked, lost, duplicates, not_durable } = tally;
     println!(
-        "power cut, seed {seed}: {cuts} faults, {acked} acked, {lost} lost, {duplicates} duplicates (of {unsettled} not noted for good)"
+        "power cut, seed {seed}: {cuts} faults, {acked} acked, {lost} lost, {duplicates} duplicates (of {not_durable} not noted for good)"
     );
     assert!(cuts > 100 && acked > cuts);
     assert_eq!(lost, 0);
-    assert!(duplicates <= unsettled);
+    assert!(duplicates <= not_durable);
 }
 
 #[test]
-fn a_restart_does_not_forget_what_happened_to_a_segment_that_may_come_back() {
+fn a_restart_keeps_the_facts_about_a_segment_that_a_power_cut_may_restore() {
     let mut dice = Dice(1);
     let mut world = World::new(dice.clone());
     world.commit(100);

@@ -1,4 +1,4 @@
-//! What the queue's tests share: a directory that goes away, a disk that counts and fails, messages.
+//! Tools of the queue's tests: a temporary directory, a disk that counts and fails, messages.
 
 use crate::ipc::frame::{Frame, FrameReader};
 use crate::mail::envelope::{Envelope, Recipient};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-/// A directory of one test.
+/// The directory of one test, removed at its end.
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
@@ -32,7 +32,7 @@ impl Directory {
         &self.0
     }
 
-    /// The segments of `incoming/` or `deferred/`, by name.
+    /// Return the segments of `incoming/` or `deferred/`, by name.
     pub(crate) fn files(&self, directory: &str) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.0.join(directory)) else { return vec![] };
         let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -48,13 +48,13 @@ impl Drop for Directory {
     }
 }
 
-/// What a disk is asked to do.
+/// A kind of call on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     Open,
     Read,
     Write,
-    /// A slot's own write (eight octets at 0), counted by itself: when it comes depends on the clock.
+    /// A slot's own write (eight octets at 0), counted separately: its time depends on the clock.
     Reserve,
     Sync,
     Truncate,
@@ -65,30 +65,30 @@ pub(crate) enum Call {
     ReadDirectory,
 }
 
-/// The calls from the `at`-th of its kind on, `lasts` of them, fail.
+/// `lasts` calls fail, from the `at`-th of their kind on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fault {
     pub call: Call,
     /// Counted from 1.
     pub at: u64,
     pub lasts: u64,
-    /// `None`: a write writes half of its first buffer and says so.
+    /// `None`: a write writes half of its first buffer and returns that.
     pub errno: Option<Errno>,
 }
 
-/// A disk whose calls are counted, and where some fail.
+/// A disk that counts its calls and fails some.
 #[derive(Default)]
 pub(crate) struct Faulty {
     counts: [AtomicU64; Call::ReadDirectory as usize + 1],
     faults: Mutex<Vec<Fault>>,
     sync_delay: Duration,
     unsynced: bool,
-    /// Syncs of files with more octets wait while this is set.
+    /// While this is set, syncs of files with more octets wait.
     held_above: Mutex<Option<u64>>,
     released: Condvar,
-    /// Files that a write or a sync failed for, and which: kept open, so that no other file gets their number.
+    /// Files with a failed write or sync, and which: kept open, so that no other file gets their number.
     failed: Mutex<Vec<(File, Call)>>,
-    /// Calls for a file that must not be trusted any more.
+    /// Number of calls for a file that must not be used any more.
     again: AtomicU64,
 }
 
@@ -115,17 +115,17 @@ impl Faulty {
         Self::failing(Call::SyncDirectory, at, Errno::IO)
     }
 
-    /// Syncs count, and do nothing.
+    /// Return a disk whose syncs count and do nothing.
     pub(crate) fn unsynced() -> Self {
         Self { unsynced: true, ..Self::default() }
     }
 
-    /// Let nothing fail any more.
+    /// Make all further calls succeed.
     pub(crate) fn heal(&self) {
         lock(&self.faults).clear();
     }
 
-    /// Syncs of files with more octets wait until `release`.
+    /// Return a disk on which syncs of files with more octets wait until `release`.
     pub(crate) fn holding_syncs_above(octets: u64) -> Self {
         Self { held_above: Mutex::new(Some(octets)), ..Self::default() }
     }
@@ -135,22 +135,23 @@ impl Faulty {
         self.released.notify_all();
     }
 
-    /// Let calls fail, besides those that do already.
+    /// Make calls fail, besides earlier faults.
     pub(crate) fn fail(&self, fault: Fault) {
         lock(&self.faults).push(fault);
     }
 
-    /// Calls of a kind so far.
+    /// Return the number of calls of a kind.
     pub(crate) fn count(&self, call: Call) -> u64 {
         self.counts[call as usize].load(Ordering::SeqCst)
     }
 
-    /// Syncs of files that a write or a sync failed for, and writes to files that a sync failed for: there must be none.
+    /// Return the number of syncs after a failed write or sync of the file, and of writes after a failed sync: there
+    /// must be none.
     pub(crate) fn again(&self) -> u64 {
         self.again.load(Ordering::SeqCst)
     }
 
-    /// Count a call: the fault that hits it, if any does.
+    /// Count a call; return the fault that hits it, if any.
     fn called(&self, call: Call) -> Option<Fault> {
         let count = self.counts[call as usize].fetch_add(1, Ordering::SeqCst) + 1;
         let hits = |fault: &&Fault| fault.call == call && (fault.at..fault.at + fault.lasts).contains(&count);
@@ -161,7 +162,7 @@ impl Faulty {
         self.called(call).and_then(|fault| fault.errno).map_or(Ok(()), |errno| Err(errno.into()))
     }
 
-    /// Look whether a file failed before; when it fails now (and is not just interrupted), remember it.
+    /// Check whether a file failed before; remember it when it fails now (and is not just interrupted).
     fn watch(&self, call: Call, file: &File, errno: Option<Errno>) {
         let number = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).unwrap();
         let mut failed = lock(&self.failed);
@@ -171,13 +172,13 @@ impl Faulty {
             self.again.fetch_add(1, Ordering::SeqCst);
         }
         if errno.is_some_and(|errno| errno != Errno::INTR) {
-            // Opened anew: a copy of the descriptor would hold the file's lock.
+            // Open it anew: a copy of the descriptor would hold the file's lock.
             failed.push((File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap(), call));
         }
     }
 }
 
-/// An error number of that kind.
+/// Return an error number of that kind.
 fn errno(kind: ErrorKind) -> Errno {
     match kind {
         ErrorKind::StorageFull => Errno::NOSPC,
@@ -198,7 +199,7 @@ impl Disk for Faulty {
         RealDisk.read_at(file, buffer, offset)
     }
 
-    /// The failing write first writes half of its first buffer, as a full disk does.
+    /// A failing write first writes half of its first buffer, like a full disk.
     fn write_at(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         let reserves = offset == 0 && slices.len() == 1 && slices[0].len() == 8;
         let fault = self.called(if reserves { Call::Reserve } else { Call::Write });
@@ -259,7 +260,7 @@ impl Disk for Faulty {
     }
 }
 
-/// An envelope with `recipients` recipients.
+/// Return an envelope with `recipients` recipients.
 pub(crate) fn envelope(id: QueueId, recipients: usize) -> Envelope {
     Envelope {
         size_octets: 7,
@@ -272,7 +273,7 @@ pub(crate) fn envelope(id: QueueId, recipients: usize) -> Envelope {
     }
 }
 
-/// What the journal tells the queue manager now.
+/// Return the journal's announcements to the queue manager.
 pub(crate) fn frames(journal: &Journal) -> Vec<Frame> {
     let mut reader = FrameReader::default();
     let mut bytes = Vec::new();
@@ -281,10 +282,10 @@ pub(crate) fn frames(journal: &Journal) -> Vec<Frame> {
     std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
 }
 
-/// Commit a message of `content` to two recipients; returns what came of it.
+/// Commit a message of `content` to two recipients; return the result.
 pub(crate) fn commit(journal: &Journal, content: &[u8]) -> Completion {
     let mut draft = journal.draft().unwrap();
-    // A draft that broke while it was written says so again at commit.
+    // A draft that broke during a write fails again at commit.
     let _ = draft.write(content);
     let envelope = envelope(draft.id(), 2);
     journal.commit(draft, &envelope, 77);
@@ -293,7 +294,7 @@ pub(crate) fn commit(journal: &Journal, content: &[u8]) -> Completion {
     completions.into_iter().next().unwrap()
 }
 
-/// A copy of the queue as a crash leaves it: what is written is there, and nobody holds a lock.
+/// Return a copy of the queue after a crash: all written octets are there, and no lock is held.
 pub(crate) fn crash_image(queue: &Directory) -> Directory {
     let image = Directory::new();
     for name in ["incoming", "deferred", "active", "corrupt"] {

@@ -1,4 +1,4 @@
-//! Reading one message's content for delivery, checked.
+//! Read one message's content for delivery, checked.
 
 use super::files::OpenSegment;
 use super::record::{RECORD_HEADER_OCTETS, RecordHeader};
@@ -10,31 +10,31 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// What the first read of a record takes at most: header, content and envelope of nearly every message.
+/// Maximum number of octets in the first read of a record: header, content and envelope of nearly every message.
 const FIRST_READ_OCTETS: u64 = 64 * 1024;
-/// Room behind the last piece: the final dot and the next commands of the dialogue need no second buffer.
+/// Spare room behind the last piece, so that the final dot and the next commands need no second buffer.
 const SPARE_OCTETS: usize = 256;
 
-/// The content of a record, piece by piece. The last piece is handed out only when the checksum holds: whoever passes
-/// pieces on must not end the message before `piece` has returned the last one.
+/// The content of a record, piece by piece. The last piece is returned only when the checksum holds: a caller that
+/// passes pieces on must not end the message before `piece` has returned the last one.
 #[derive(Debug)]
 pub struct ContentReader {
     segment: OpenSegment,
     at: Locator,
     header: RecordHeader,
-    /// The start of the record, its header included, as one read brought it.
+    /// The start of the record with its header, from one read.
     first: Vec<u8>,
     read: u64,
     crc: u32,
 }
 
 impl ContentReader {
-    /// `path`: the segment's, relative to the queue directory, as a job names it.
+    /// Open a segment and its record. `path`: relative to the queue directory, as in a job.
     pub fn open(queue_directory: &Path, path: &str, at: &Locator) -> Result<Self, QueueError> {
         Self::of(OpenSegment::open(queue_directory, path, at.segment)?, at)
     }
 
-    /// The record at `at` of a segment that is open. One read, of a record of up to `FIRST_READ_OCTETS` the only one.
+    /// Open the record at `at` of an open segment. One read; for a record of up to `FIRST_READ_OCTETS` the only one.
     pub fn of(segment: OpenSegment, at: &Locator) -> Result<Self, QueueError> {
         let failed = |error| QueueError::io("read", &segment.path, &error);
         let mut first = Vec::new();
@@ -45,35 +45,35 @@ impl ContentReader {
         let too_short = || failed(io::ErrorKind::UnexpectedEof.into());
         let header = first.first_chunk().ok_or_else(too_short)?;
         let header = RecordHeader::read(header, &place(&segment.path, at))?;
-        // A record that was read whole has shown that the file is long enough.
+        // A whole record was read, so the file is long enough.
         let whole = first.len() as u64 == at.record_octets;
         check(&header, (!whole).then_some(&*segment.file), &segment.path, at)?;
         Ok(Self { segment, at: *at, header, first, read: 0, crc: 0 })
     }
 
-    /// The message.
+    /// Return the message's ID.
     pub fn id(&self) -> QueueId {
         self.header.id
     }
 
-    /// Octets of the content.
+    /// Return the octets of the content.
     pub fn content_octets(&self) -> u64 {
         self.header.content_octets
     }
 
-    /// Octets that `piece` has not returned.
+    /// Return the octets that `piece` has not returned.
     pub fn left_octets(&self) -> u64 {
         self.header.content_octets - self.read
     }
 
-    /// The next octets, `max_octets` at most; none at the end. `Corrupt` in place of the last piece when the content is
-    /// not what was committed.
+    /// Return the next octets, `max_octets` at most; none at the end. `Corrupt` in place of the last piece when the
+    /// content differs from the committed one.
     pub fn piece(&mut self, max_octets: u64) -> Result<Vec<u8>, QueueError> {
         let octets = self.left_octets().min(max_octets) as usize;
         let position = RECORD_HEADER_OCTETS + self.read as usize;
         let known = self.first.len().saturating_sub(position).min(octets);
         let piece = if known == octets && self.read == 0 && octets as u64 == self.header.content_octets {
-            // The whole message has been read: the buffer is the piece.
+            // The whole message was read: the buffer is the piece.
             let mut piece = std::mem::take(&mut self.first);
             piece.truncate(position + octets);
             piece.drain(..position);
@@ -91,18 +91,18 @@ impl ContentReader {
         self.read += octets as u64;
         if self.left_octets() == 0 && self.crc != self.header.content_crc {
             let place = place(&self.segment.path, &self.at);
-            return Err(QueueError::Corrupt(format!("{place}: the content's checksum does not hold").into()));
+            return Err(QueueError::Corrupt(format!("{place}: the content's checksum does not match").into()));
         }
         Ok(piece)
     }
 }
 
-/// The whole content of a record in its wire form, checked. For a message of any size use `ContentReader`.
+/// Return the whole content of a record in wire form, checked. For large messages use `ContentReader`.
 pub fn read_content(queue_directory: &Path, path: &str, at: &Locator) -> Result<Vec<u8>, QueueError> {
     ContentReader::open(queue_directory, path, at)?.piece(u64::MAX)
 }
 
-/// The encoded envelope of a record, checked.
+/// Return the encoded envelope of a record, checked.
 pub(crate) fn read_envelope_bytes(file: &File, path: &Path, at: &Locator) -> Result<Vec<u8>, QueueError> {
     let header = read_header(file, path, at)?;
     let mut bytes = vec![0; header.envelope_octets as usize];
@@ -110,12 +110,12 @@ pub(crate) fn read_envelope_bytes(file: &File, path: &Path, at: &Locator) -> Res
     file.read_exact_at(&mut bytes, offset).map_err(|error| QueueError::io("read", path, &error))?;
     if crc32c::crc32c(&bytes) != header.envelope_crc {
         let place = place(path, at);
-        return Err(QueueError::Corrupt(format!("{place}: the envelope's checksum does not hold").into()));
+        return Err(QueueError::Corrupt(format!("{place}: the envelope's checksum does not match").into()));
     }
     Ok(bytes)
 }
 
-/// The header of the record at `at`, whose length must be the one that the locator names and fit into the file.
+/// Return the header of the record at `at`; its length must match the locator and fit into the file.
 pub(crate) fn read_header(file: &File, path: &Path, at: &Locator) -> Result<RecordHeader, QueueError> {
     let failed = |error| QueueError::io("read", path, &error);
     let mut bytes = [0; RECORD_HEADER_OCTETS];
@@ -125,12 +125,12 @@ pub(crate) fn read_header(file: &File, path: &Path, at: &Locator) -> Result<Reco
     Ok(header)
 }
 
-/// Is this the record that the locator names? `file`: unless it is known to reach to the record's end.
+/// Check that this is the locator's record. `file`: `None` if the file is known to reach to the record's end.
 fn check(header: &RecordHeader, file: Option<&File>, path: &Path, at: &Locator) -> Result<(), QueueError> {
     let end = at.offset.checked_add(at.record_octets);
     let reaches = |file: &File| end.is_some_and(|end| file.metadata().is_ok_and(|metadata| end <= metadata.len()));
     if header.record_octets() != Some(at.record_octets) || !file.is_none_or(reaches) {
-        return Err(QueueError::Corrupt(format!("{}: another record stands here", place(path, at)).into()));
+        return Err(QueueError::Corrupt(format!("{}: another record is here", place(path, at)).into()));
     }
     Ok(())
 }
@@ -146,7 +146,7 @@ mod tests {
     use crate::queue::proofs::testing::{Directory, commit};
 
     #[test]
-    fn content_comes_back_whole_and_in_pieces_of_any_size() {
+    fn content_is_read_whole_and_in_pieces_of_any_size() {
         let directory = Directory::new();
         let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
         let journal = Journal::open(directory.path(), options).unwrap();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_content_is_never_handed_out_whole() {
+    fn damaged_content_is_never_returned_whole() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let at = commit(&journal, &[b'x'; 100]).result.unwrap();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn only_segments_and_only_the_record_that_was_named_are_read() {
+    fn only_the_named_record_of_a_segment_is_read() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let at = commit(&journal, b"x").result.unwrap();

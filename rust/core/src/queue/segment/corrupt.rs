@@ -1,4 +1,4 @@
-//! Putting damaged octets aside: `corrupt/SEGMENT-OFFSET` holds them as they stood, `.reason` beside it says why.
+//! Copy damaged octets: `corrupt/SEGMENT-OFFSET` has them unchanged, `.reason` beside it has the reason.
 
 use crate::queue::CORRUPT;
 use crate::queue::disk::{Disk, Open, read_exact, write_all};
@@ -8,11 +8,11 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// Octets are copied in pieces of so many.
+/// Octets copied at a time.
 const PIECE_OCTETS: usize = 256 * 1024;
 
 /// Copy `octets` octets of `from` at `offset` to `corrupt/`, stable before this returns. `name` is the damaged file's.
-/// Returns the copy's path relative to the queue directory, or `None` when an earlier start copied it already.
+/// Return the copy's path relative to the queue directory, or `None` when an earlier start copied it already.
 pub(crate) fn put_aside(
     disk: &dyn Disk,
     queue_directory: &Path,
@@ -28,7 +28,7 @@ pub(crate) fn put_aside(
     if path.exists() {
         return Ok(None);
     }
-    // The copy gets its name last: a name without a whole copy would hide the damage from the next start.
+    // Rename the copy last: a name without a whole copy would hide the damage from the next start.
     let new_path = directory.join(format!("new.{name}"));
     let failed = |error: io::Error| QueueError::io("write", &new_path, &error);
     let copy = disk.open(&new_path, Open::Fresh).map_err(failed)?;

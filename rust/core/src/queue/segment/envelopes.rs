@@ -1,7 +1,7 @@
-//! Envelopes read one after the other by another thread than the queue manager's, with few system calls.
+//! Read envelopes one after the other, outside of the queue manager's thread, with few system calls.
 //!
-//! Records that stand behind each other cost one read each: what follows an envelope is the header of the next record,
-//! and both come together. Content is never read.
+//! Consecutive records cost one read each: the header of the next record follows an envelope, and one read returns
+//! both. Content is never read.
 
 use super::record::{RECORD_HEADER_OCTETS, RecordHeader};
 use super::scan::segment_path;
@@ -18,23 +18,23 @@ use std::path::{Path, PathBuf};
 pub struct EnvelopeReader {
     queue_directory: PathBuf,
     open: Option<(SegmentId, PathBuf, File)>,
-    /// The header that was read behind the last envelope, and where it stands.
+    /// The header that follows the last envelope, and its offset.
     ahead: Option<(u64, RecordHeader)>,
     buffer: Vec<u8>,
 }
 
 impl EnvelopeReader {
-    /// Nothing is read yet.
+    /// Return a reader of the queue directory.
     pub fn new(queue_directory: &Path) -> Self {
         Self { queue_directory: queue_directory.to_path_buf(), open: None, ahead: None, buffer: Vec::new() }
     }
 
-    /// The queue directory.
+    /// Return the queue directory.
     pub fn queue_directory(&self) -> &Path {
         &self.queue_directory
     }
 
-    /// The encoded envelope of a record, checked.
+    /// Return the encoded envelope of a record, checked.
     pub fn read(&mut self, at: &Locator) -> Result<&[u8], QueueError> {
         if self.open.as_ref().is_none_or(|(segment, ..)| *segment != at.segment) {
             self.ahead = None;
@@ -52,7 +52,7 @@ impl EnvelopeReader {
             }
         };
         if header.record_octets() != Some(at.record_octets) {
-            return Err(QueueError::Corrupt(format!("{}: another record stands here", place()).into()));
+            return Err(QueueError::Corrupt(format!("{}: another record is here", place()).into()));
         }
         let octets = header.envelope_octets as usize;
         let wanted = octets + RECORD_HEADER_OCTETS;
@@ -61,7 +61,7 @@ impl EnvelopeReader {
         }
         let start = at.offset + RECORD_HEADER_OCTETS as u64 + header.content_octets;
         let mut filled = 0;
-        // At the end of the segment no header follows.
+        // No header follows at the end of the segment.
         while filled < octets {
             match file.read_at(&mut self.buffer[filled..wanted], start + filled as u64) {
                 Ok(0) => return Err(QueueError::Corrupt(format!("{}: the segment ends early", place()).into())),
@@ -71,7 +71,7 @@ impl EnvelopeReader {
             }
         }
         if crc32c::crc32c(&self.buffer[..octets]) != header.envelope_crc {
-            return Err(QueueError::Corrupt(format!("{}: the envelope's checksum does not hold", place()).into()));
+            return Err(QueueError::Corrupt(format!("{}: the envelope's checksum does not match", place()).into()));
         }
         if filled == wanted
             && let Ok(bytes) = self.buffer[octets..wanted].try_into()
@@ -95,7 +95,7 @@ impl EnvelopeReader {
     }
 }
 
-/// What a listing needs of an encoded envelope, without a copy (`mail/envelope.rs` has the whole).
+/// The fields that a listing needs of an encoded envelope, without a copy (`mail/envelope.rs` has the whole).
 #[derive(Debug, Clone, Copy)]
 pub struct EnvelopeView<'a> {
     /// Microseconds since 1970.
@@ -109,7 +109,7 @@ pub struct EnvelopeView<'a> {
 }
 
 impl<'a> EnvelopeView<'a> {
-    /// Look at an encoded envelope.
+    /// Return a view of an encoded envelope.
     pub fn new(encoded: &'a [u8]) -> Result<Self, CodecError> {
         let mut take = Take::new(encoded);
         take.u64()?;
@@ -122,7 +122,7 @@ impl<'a> EnvelopeView<'a> {
         Ok(Self { arrival_us, sender, size_octets, recipients, rest: take })
     }
 
-    /// Address and original of each recipient; ends early where the bytes do.
+    /// Return address and original of each recipient; stops early where the bytes end.
     pub fn recipients(&self) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
         let mut take = self.rest;
         (0..self.recipients).map_while(move |_| {
@@ -144,7 +144,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     #[test]
-    fn envelopes_come_in_any_order_and_damage_is_told() {
+    fn envelopes_are_read_in_any_order_and_damage_is_reported() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let places: Vec<_> =
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_sees_what_the_envelope_says_and_no_prefix_is_too_short() {
+    fn a_view_shows_the_envelope_and_no_prefix_is_too_short() {
         let mut whole = envelope(crate::mail::id::QueueId(9 << 12), 2);
         whole
             .recipients

@@ -1,4 +1,4 @@
-//! A message's envelope field by field, with the place of each in the segment (postcat(1)).
+//! A message's envelope field by field, with the offset of each in the segment (postcat(1)).
 //!
 //! The kinds are Postfix's record types: `C` size, `T` arrival, `S` sender, `A` name=value, `O` original recipient, `R`
 //! recipient, `D` recipient that is done.
@@ -8,82 +8,82 @@ use crate::mail::envelope::{BodyType, Envelope, Ret};
 use crate::mail::locator::Locator;
 use crate::mail::xtext::{from_typed_xtext, from_xtext};
 
-/// One field.
+/// One field of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
-    /// Where it begins: octets from the start of the segment.
+    /// Its offset: octets from the start of the segment.
     pub offset: u64,
     /// Its type.
     pub kind: u8,
-    /// What it says.
+    /// Its text.
     pub text: String,
 }
 
-/// The fields in the order in which they stand. `done`: recipients that need nothing more, ascending.
+/// Return the fields in their order on disk. `done`: recipients that are done, ascending.
 pub fn fields(at: &Locator, envelope: &Envelope, done: &[u32], long_queue_ids: bool) -> Vec<Field> {
     let mut encoded = Vec::new();
     envelope.encode(&mut encoded);
-    let mut walk = Walk { at: at.offset + at.record_octets - encoded.len() as u64, fields: Vec::new() };
-    walk.add(b'A', format!("create_time={}", envelope.id.usec() / 1_000_000));
-    walk.add(b'A', format!("log_ident={}", envelope.id.text(long_queue_ids)));
-    walk.pass(8);
-    walk.add(b'T', format!("{} {}", envelope.arrival_us / 1_000_000, envelope.arrival_us % 1_000_000));
-    walk.pass(8);
-    walk.add(b'S', envelope.sender.to_string());
-    walk.pass_text(&envelope.sender);
+    let mut layout = Layout { at: at.offset + at.record_octets - encoded.len() as u64, fields: Vec::new() };
+    layout.add(b'A', format!("create_time={}", envelope.id.usec() / 1_000_000));
+    layout.add(b'A', format!("log_ident={}", envelope.id.text(long_queue_ids)));
+    layout.pass(8);
+    layout.add(b'T', format!("{} {}", envelope.arrival_us / 1_000_000, envelope.arrival_us % 1_000_000));
+    layout.pass(8);
+    layout.add(b'S', envelope.sender.to_string());
+    layout.pass_text(&envelope.sender);
     match envelope.body {
         BodyType::Unsaid => {}
-        BodyType::SevenBit => walk.add(b'A', "encoding=7bit".into()),
-        BodyType::EightBitMime => walk.add(b'A', "encoding=8bit".into()),
+        BodyType::SevenBit => layout.add(b'A', "encoding=7bit".into()),
+        BodyType::EightBitMime => layout.add(b'A', "encoding=8bit".into()),
     }
-    walk.pass(2);
+    layout.pass(2);
     match envelope.ret {
         Ret::Unsaid => {}
-        Ret::Full => walk.add(b'A', "ret_flags=1".into()),
-        Ret::Hdrs => walk.add(b'A', "ret_flags=2".into()),
+        Ret::Full => layout.add(b'A', "ret_flags=1".into()),
+        Ret::Hdrs => layout.add(b'A', "ret_flags=2".into()),
     }
-    walk.pass(1);
+    layout.pass(1);
     if let Some(envid) = &envelope.envid {
-        walk.add(b'A', format!("envelope_id={}", from_xtext(envid)));
+        layout.add(b'A', format!("envelope_id={}", from_xtext(envid)));
     }
-    walk.pass_option(envelope.envid.as_deref());
+    layout.pass_option(envelope.envid.as_deref());
     let (size, recipients) = (envelope.size_octets, envelope.recipients.len());
     let data = at.offset + RECORD_HEADER_OCTETS as u64;
     let smtputf8 = u8::from(envelope.smtputf8);
-    walk.add(b'C', format!("{size:>15} {data:>15} {recipients:>15} {:>15} {size:>15} {smtputf8:>15}", 0));
-    walk.pass(8 + 4);
+    layout.add(b'C', format!("{size:>15} {data:>15} {recipients:>15} {:>15} {size:>15} {smtputf8:>15}", 0));
+    layout.pass(8 + 4);
     for (index, recipient) in (0u32..).zip(&envelope.recipients) {
         if let Some(orcpt) = &recipient.orcpt {
-            walk.add(b'A', format!("dsn_orig_rcpt={}", from_typed_xtext(orcpt)));
+            layout.add(b'A', format!("dsn_orig_rcpt={}", from_typed_xtext(orcpt)));
         }
         if recipient.notify.0 != 0 {
-            walk.add(b'A', format!("notify_flags={}", recipient.notify.0));
+            layout.add(b'A', format!("notify_flags={}", recipient.notify.0));
         }
         if let Some(original) = &recipient.original {
-            walk.add(b'O', original.to_string());
+            layout.add(b'O', original.to_string());
         }
         let kind = if done.binary_search(&index).is_ok() { b'D' } else { b'R' };
-        walk.add(kind, recipient.address.to_string());
-        walk.pass_text(&recipient.address);
-        walk.pass_option(recipient.original.as_deref());
-        walk.pass_option(recipient.orcpt.as_deref());
-        walk.pass(1);
+        layout.add(kind, recipient.address.to_string());
+        layout.pass_text(&recipient.address);
+        layout.pass_option(recipient.original.as_deref());
+        layout.pass_option(recipient.orcpt.as_deref());
+        layout.pass(1);
     }
-    walk.pass(4);
+    layout.pass(4);
     for (name, value) in &envelope.attributes {
-        walk.add(b'A', format!("{name}={value}"));
-        walk.pass_text(name);
-        walk.pass_text(value);
+        layout.add(b'A', format!("{name}={value}"));
+        layout.pass_text(name);
+        layout.pass_text(value);
     }
-    walk.fields
+    layout.fields
 }
 
-struct Walk {
+struct Layout {
     at: u64,
     fields: Vec<Field>,
 }
 
-impl Walk {
+impl Layout {
     fn add(&mut self, kind: u8, text: String) {
         self.fields.push(Field { offset: self.at, kind, text });
     }
@@ -112,7 +112,7 @@ mod tests {
     use crate::mail::locator::SegmentId;
 
     #[test]
-    fn every_field_stands_where_it_is_said_to_stand() {
+    fn every_field_is_at_its_offset() {
         let mut envelope = Envelope::plain(QueueId(7 << 12), "s@example.org", vec![Recipient::plain("a@example.net")]);
         envelope.recipients.push(Recipient {
             address: "b@example.net".into(),
@@ -135,7 +135,7 @@ mod tests {
             let field = found.iter().find(|field| field.kind == kind && field.text == text);
             field.unwrap_or_else(|| panic!("{text} in {found:?}")).offset
         };
-        // A text stands behind the four octets of its length.
+        // The four octets of its length precede a text.
         assert_eq!(offset(b'S', "s@example.org"), position("s@example.org") - 4);
         assert_eq!(offset(b'A', "envelope_id=env"), position("env") - 5);
         assert_eq!(offset(b'R', "a@example.net"), position("a@example.net") - 4);

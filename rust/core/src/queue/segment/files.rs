@@ -1,7 +1,7 @@
-//! Segments kept open for reading: who delivers many messages of a segment opens it once.
+//! Segments kept open for reading: an agent that delivers many messages of a segment opens it once.
 //!
-//! An unlinked segment takes disk space for as long as it is open, so what was not read for `IDLE_S` is closed. A segment's
-//! number is never given twice (`SegmentId`), so a path always means the same bytes.
+//! An unlinked segment takes disk space while it is open, so segments idle for `IDLE_S` are closed. A segment's number
+//! is never reused (`SegmentId`), so a path always means the same bytes.
 
 use crate::mail::locator::SegmentId;
 use crate::queue::error::QueueError;
@@ -11,25 +11,26 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Segments kept open.
+/// Maximum number of segments kept open.
 pub const OPEN_MAX: usize = 8;
-/// How long a segment stays open without being read.
+/// Longest time a segment stays open without a read.
 pub const IDLE_S: f64 = 2.0;
 
 /// A segment that is open for reading.
 #[derive(Debug, Clone)]
 pub struct OpenSegment {
     pub(crate) file: Arc<File>,
-    /// For messages about it.
+    /// For error texts.
     pub(crate) path: Arc<Path>,
 }
 
 impl OpenSegment {
-    /// `path`: relative to the queue directory. It comes from another process: only a segment of the queue is opened.
+    /// Open a segment. `path`: relative to the queue directory. It comes from another process: only segments of the
+    /// queue are opened.
     pub fn open(queue_directory: &Path, path: &str, segment: SegmentId) -> Result<Self, QueueError> {
         let named = path.split_once('/').filter(|(directory, _)| [INCOMING, DEFERRED].contains(directory));
         if named.and_then(|(_, name)| SegmentId::parse(name)) != Some(segment) {
-            return Err(QueueError::Corrupt(format!("{path:?} is no segment of {segment:?}").into()));
+            return Err(QueueError::Corrupt(format!("{path:?} is not the path of {segment:?}").into()));
         }
         let path = queue_directory.join(path);
         let file = File::open(&path).map_err(|error| QueueError::io("open", &path, &error))?;
@@ -45,15 +46,15 @@ struct Kept {
     used: f64,
 }
 
-/// The segments that were read last.
+/// The most recently read segments.
 #[derive(Debug, Default)]
 pub struct SegmentFiles {
-    /// The one used last comes first.
+    /// The most recently used one comes first.
     kept: VecDeque<Kept>,
 }
 
 impl SegmentFiles {
-    /// The segment at `path`, opened unless it is. `now`: seconds, monotonic, here and below.
+    /// Return the segment at `path`; open it if needed. `now`: seconds, monotonic, here and below.
     pub fn open(
         &mut self,
         queue_directory: &Path,
@@ -75,7 +76,7 @@ impl SegmentFiles {
         Ok(open)
     }
 
-    /// Close what was not read for `IDLE_S`. Returns how many are open.
+    /// Close segments that were not read for `IDLE_S`. Return the number of open ones.
     pub fn close_idle(&mut self, now: f64) -> usize {
         self.kept.retain(|kept| now - kept.used < IDLE_S);
         self.kept.len()
@@ -91,7 +92,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_segment_is_opened_once_and_closed_when_it_is_not_read() {
+    fn a_segment_is_opened_once_and_closed_when_idle() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let places: Vec<_> = (0..3u8).map(|n| commit(&journal, &[b'a' + n; 9]).result.unwrap()).collect();
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_segments_are_open_than_the_limit_and_the_last_used_stay() {
+    fn open_segments_are_limited_and_the_most_recently_used_stay() {
         let directory = Directory::new();
         fs::create_dir(directory.path().join(INCOMING)).ok();
         let path = |n: usize| format!("incoming/{}", SegmentId(n as u64).file_name());
@@ -126,7 +127,7 @@ mod tests {
             let open = files.open(directory.path(), &path(n), SegmentId(n as u64), 1.0);
             assert_eq!(open.is_ok(), n != 1, "{n}");
         }
-        // Nothing is found by a path that does not name the segment.
+        // A path that names no segment finds nothing.
         assert!(files.open(directory.path(), &path(0), SegmentId(7), 1.0).is_err());
         assert!(files.open(directory.path(), "../x", SegmentId(0), 1.0).is_err());
     }

@@ -1,13 +1,13 @@
 //! A segment file: a header of 32 octets, then records to the end.
 //!
-//! A file is made under the name `new.ID`, locked, and only then named `ID`: whoever finds a segment under its name and
-//! can lock it knows that its writer is dead or done. A message of its own segment keeps the name `new.ID` until it is
-//! committed. Once a write or a sync of a file failed it is never written or synced again: Linux marks the lost pages
-//! clean, and a second sync would say that all is well.
+//! A file is created as `new.ID`, locked, and then renamed to `ID`. So the writer of a segment that has its name and
+//! can be locked is dead or done. The segment of one large message keeps the name `new.ID` until it is committed. After
+//! a failed write or sync a file is never written or synced again: Linux marks the lost pages clean, and a second sync
+//! would report success.
 //!
-//! A sync of a file that has grown makes the file system commit its own journal, too, which takes as long again. So a
-//! segment that is written much has zeros ahead of its records, which are synced with one of them; they are cut when it
-//! is sealed, and read as nothing when that did not come to pass.
+//! A sync of a file that has grown also commits the file system's journal, which takes as long again. So a busy segment
+//! has zeros ahead of its records, which are synced with one of them. Sealing cuts them; zeros that stay are read as
+//! nothing.
 
 pub mod content;
 pub(crate) mod corrupt;
@@ -29,29 +29,29 @@ use std::path::{Path, PathBuf};
 
 /// First bytes of every segment.
 pub(crate) const SEGMENT_MAGIC: [u8; 4] = *b"\x93PSG";
-/// The version of the segments of this release.
+/// The segment version of this release.
 pub(crate) const SEGMENT_VERSION: u16 = 1;
-/// Octets of a segment header; the first record stands behind it.
+/// Octets of a segment header; the first record follows it.
 pub(crate) const SEGMENT_HEADER_OCTETS: usize = 32;
-/// The name of a file that counts for nothing yet begins so.
+/// Prefix of the name of a file that is not valid yet.
 pub(crate) const NEW_PREFIX: &str = "new.";
 
-/// Zeros are written ahead in pieces of at most so many octets.
+/// Maximum number of octets of zeros in one write.
 pub(crate) const AHEAD_PIECE_MAX_OCTETS: u64 = 64 * 1024;
-/// Never more pieces than these are ahead, nor more than one octet for so many octets of records.
+/// Maximum number of such writes ahead of the records, and minimum octets of records for each octet of zeros.
 const AHEAD_PIECES_MAX: u64 = 8;
 static ZEROS: [u8; AHEAD_PIECE_MAX_OCTETS as usize] = [0; AHEAD_PIECE_MAX_OCTETS as usize];
 
 const CHECKED_OCTETS: usize = SEGMENT_HEADER_OCTETS - 4;
 
-/// What stands at the start of a segment.
+/// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub id: SegmentId,
     pub salt: u64,
 }
 
-/// What 32 octets are.
+/// The meaning of the first 32 octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SegmentBytes {
     Valid(SegmentHeader),
@@ -72,7 +72,7 @@ impl SegmentHeader {
         out.try_into().expect("the fields add up to a header")
     }
 
-    /// Read a header. Magic, version and the place of the checksum are the same in every version to come.
+    /// Read a header. Magic, version and the place of the checksum are the same in every later version.
     pub(crate) fn decode(bytes: &[u8; SEGMENT_HEADER_OCTETS]) -> SegmentBytes {
         let (checked, crc) = bytes.split_at(CHECKED_OCTETS);
         if bytes[..4] != SEGMENT_MAGIC || crc != crc32c::crc32c(checked).to_le_bytes() {
@@ -96,12 +96,12 @@ pub(crate) struct SegmentFile {
     end: u64,
     /// The octets of the file: records, and zeros ahead of them.
     length: u64,
-    /// The committed octets once `end` counts the header; nothing is committed before.
+    /// The committed octets of records; nothing is committed before the header is.
     records: u64,
 }
 
 impl SegmentFile {
-    /// An empty segment under its final name, locked.
+    /// Create an empty segment under its final name, locked.
     pub(crate) fn create(disk: &dyn Disk, directory: &Path, id: SegmentId) -> Result<Self, QueueError> {
         let (file, new_path) = create_locked(disk, directory, id)?;
         let path = directory.join(id.file_name());
@@ -122,7 +122,7 @@ impl SegmentFile {
         self.header.salt
     }
 
-    /// Octets that are committed, and where the next record goes.
+    /// Return the committed octets, which is the offset of the next record.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
@@ -135,9 +135,10 @@ impl SegmentFile {
         self.directory.join(self.header.id.file_name())
     }
 
-    /// Append whole records and make them stable, all or none; `count` says how many they are.
+    /// Append `count` whole records and make them stable, all or none.
     ///
-    /// The first append also writes the header and makes the file's name stable. After an error only `abandon` is left.
+    /// The first append also writes the header and makes the file's name stable. After an error only `abandon` is
+    /// allowed.
     pub(crate) fn append(&mut self, disk: &dyn Disk, records: &[&[u8]], count: u64) -> Result<(), QueueError> {
         let first = self.is_empty();
         let written = if first {
@@ -162,8 +163,8 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// Write zeros where the next records go, in pieces of `piece` octets (0: none), if much is written, but none beyond
-    /// `limit`. After an error nothing may be appended any more; what is committed is not concerned.
+    /// Write zeros where the next records go, in pieces of `piece` octets (0: none), if the segment is busy, but none
+    /// beyond `limit`. After an error nothing may be appended any more; committed records are not affected.
     pub(crate) fn write_ahead(&mut self, disk: &dyn Disk, piece: u64, limit: u64) -> Result<(), QueueError> {
         let piece = piece.min(AHEAD_PIECE_MAX_OCTETS);
         let wanted = (self.end + (self.end / AHEAD_PIECES_MAX).min(AHEAD_PIECES_MAX * piece)).min(limit);
@@ -173,22 +174,22 @@ impl SegmentFile {
         }
         let pieces = ((wanted - self.length) / piece) as usize;
         let from = self.length;
-        // Also when only some of it is written: then `cut` knows that there is something to cut.
+        // Also after a partial write: then `cut` knows that there is something to cut.
         self.length += pieces as u64 * piece;
         let written = write_all(disk, &self.file, &vec![&ZEROS[..piece as usize]; pieces], from);
         written.map(drop).map_err(|error| QueueError::io("write", &self.path(), &error))
     }
 
-    /// Nothing will be appended any more: cut the zeros. Where that fails they stay, and mean nothing.
+    /// Cut the zeros: nothing will be appended any more. If that fails they stay, and mean nothing.
     pub(crate) fn cut(&mut self, disk: &dyn Disk) {
         if self.length > self.end && disk.truncate(&self.file, self.end).is_ok() {
             self.length = self.end;
         }
     }
 
-    /// Give the segment up after an error: cut what was not committed, remove the file when nothing is. Returns where
-    /// the committed records end, or `None` when nothing is left of the file. A cut that fails leaves a tail that was
-    /// answered with an error: the queue manager is told the end and remembers it.
+    /// Abandon the segment after an error: cut the uncommitted tail, or remove a file without committed records.
+    /// Returns the end of the committed records, or `None` when the file is removed. A failed cut leaves a tail that
+    /// was answered with an error: the queue manager learns the committed end and remembers it.
     pub(crate) fn abandon(self, disk: &dyn Disk) -> Option<u64> {
         if self.is_empty() {
             let gone = take_back(disk, &self.file, &self.path());
@@ -199,17 +200,18 @@ impl SegmentFile {
     }
 }
 
-/// Take back a segment that was answered with an error as a whole. False when it could neither be removed nor emptied.
+/// Void a segment that was answered with an error as a whole. Returns false when it could neither be removed nor
+/// emptied.
 pub(crate) fn take_back(disk: &dyn Disk, file: &File, path: &Path) -> bool {
     let emptied = disk.truncate(file, 0).is_ok();
     disk.remove(path).is_ok() || emptied
 }
 
-/// A file `new.ID` that its maker holds the lock of.
+/// Create a file `new.ID` and lock it.
 pub(crate) fn create_locked(disk: &dyn Disk, directory: &Path, id: SegmentId) -> Result<(File, PathBuf), QueueError> {
     let path = directory.join(format!("{NEW_PREFIX}{}", id.file_name()));
     let file = disk.open(&path, Open::New).map_err(|error| QueueError::io("create", &path, &error))?;
-    // Nobody keeps a lock of a file of this name: a reader that tries it lets go at once.
+    // No other process keeps the lock of such a file: a reader that tries it releases it at once.
     if let Err(error) = flock(&file, FlockOperation::LockExclusive) {
         let _ = disk.remove(&path);
         return Err(QueueError::io("lock", &path, &error.into()));
@@ -217,7 +219,7 @@ pub(crate) fn create_locked(disk: &dyn Disk, directory: &Path, id: SegmentId) ->
     Ok((file, path))
 }
 
-/// Does a writer still hold the file?
+/// Whether a writer still holds the file.
 pub(crate) fn is_live(file: &File) -> bool {
     if flock(file, FlockOperation::NonBlockingLockShared).is_err() {
         return true;
@@ -226,12 +228,12 @@ pub(crate) fn is_live(file: &File) -> bool {
     false
 }
 
-/// A number that nobody outside can know: the standard library's hash keys come from the system's random source.
+/// Return a number that no outsider can know: the standard library's hash keys come from the system's random source.
 pub(crate) fn random_salt() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// Make the queue's directory `name` if it is not there, as Postfix does: for its owner alone.
+/// Create the queue's directory `name` if it does not exist, like Postfix: for its owner alone.
 pub(crate) fn make_directory(disk: &dyn Disk, queue_directory: &Path, name: &str) -> Result<PathBuf, QueueError> {
     let path = queue_directory.join(name);
     match disk.make_directory(&path) {
@@ -250,7 +252,7 @@ mod tests {
     use std::io::ErrorKind;
 
     #[test]
-    fn a_header_comes_back_and_no_flipped_bit_passes() {
+    fn a_header_is_read_back_and_no_flipped_bit_passes() {
         let header = SegmentHeader { id: SegmentId(0xab), salt: random_salt() };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), SegmentBytes::Valid(header));
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_append_leaves_what_was_committed_and_nothing_else() {
+    fn a_failed_append_leaves_only_the_committed_records() {
         let directory = Directory::new();
         let path = directory.path().join(SegmentId(1).file_name());
         for (name, disk) in [
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_is_written_much_has_zeros_ahead_until_it_is_sealed() {
+    fn a_busy_segment_has_zeros_ahead_until_it_is_sealed() {
         let directory = Directory::new();
         let path = directory.path().join(SegmentId(1).file_name());
         let length = || fs::metadata(&path).unwrap().len();
@@ -322,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_that_could_not_be_written_end_the_segment_and_nothing_else() {
+    fn a_failed_write_of_zeros_ends_the_segment_and_costs_no_record() {
         let directory = Directory::new();
         let mut segment = SegmentFile::create(&RealDisk, directory.path(), SegmentId(1)).unwrap();
         segment.append(&RealDisk, &[&vec![1; 600_000]], 1).unwrap();

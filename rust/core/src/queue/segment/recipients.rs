@@ -1,8 +1,7 @@
-//! Reading some of the recipients of a large envelope, without the others.
+//! Read some of the recipients of a large envelope.
 //!
-//! The envelope's checksum was verified when it was first read whole. Here a window of the file at a time is in memory,
-//! and who knows where the last reading ended goes on from there: reading a list in parts costs no more than reading it
-//! once.
+//! The envelope's checksum was verified when it was first read whole. Here only a window of the file is in memory, and
+//! a reader continues where its last call ended: reading a list in parts costs no more than reading it once.
 
 use super::content::read_header;
 use super::record::RECORD_HEADER_OCTETS;
@@ -14,20 +13,20 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Where to read on in the recipients of an envelope on disk.
+/// A position in the recipients of an envelope on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// The next recipient.
     pub index: u32,
-    /// Octets from the start of the envelope to it; 0 while that is not known.
+    /// Octets from the start of the envelope to it; 0 while unknown.
     pub octets: u64,
 }
 
-/// Octets of an envelope that are in memory at a time; more when a single recipient needs more.
+/// Octets of an envelope in memory at a time; more when a single recipient needs more.
 const WINDOW_OCTETS: usize = 64 * 1024;
 
-/// `most` recipients from number `index` on, and the octets from the start of the envelope to the next one. `octets`:
-/// to that recipient, if it is known from an earlier reading, or 0.
+/// Return at most `most` recipients from number `index` on, and the octets from the start of the envelope to the next
+/// one. `octets`: the octets to recipient `index`, if an earlier call returned them, or 0.
 pub(crate) fn read_recipients(
     file: &File,
     path: &Path,
@@ -67,13 +66,13 @@ fn skip_recipient(take: &mut Take<'_>) -> Result<(), CodecError> {
 struct Window<'a> {
     file: &'a File,
     path: &'a Path,
-    /// Of the envelope in the file.
+    /// Offset of the envelope in the file.
     start: u64,
-    /// Of the envelope.
+    /// Octets of the envelope.
     octets: u64,
-    /// The next octet of the envelope.
+    /// Position of the next octet in the envelope.
     at: u64,
-    /// What follows it, behind `used` octets that were taken.
+    /// The octets from `at` on, behind `used` octets that were taken.
     bytes: Vec<u8>,
     used: usize,
 }
@@ -85,7 +84,7 @@ impl Window<'_> {
         self.used = 0;
     }
 
-    /// The next value; the window is moved, or widened, until it has one.
+    /// Return the next value; moves or widens the window until it holds one.
     fn take<T>(&mut self, decode: fn(&mut Take<'_>) -> Result<T, CodecError>) -> Result<T, QueueError> {
         let mut wanted = WINDOW_OCTETS;
         loop {
@@ -125,7 +124,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn parts_are_what_the_whole_is() {
+    fn parts_add_up_to_the_whole_list() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let long = "l".repeat(100_000);

@@ -1,12 +1,12 @@
-//! A record: one message as it stands in a segment.
+//! A record: one message in a segment.
 //!
 //! ```text
 //! header (48 octets) | content (wire form, without the final dot line) | envelope
 //! ```
 //!
-//! The envelope stands last, so that content can be written while it arrives. Content and envelope have a checksum
-//! each: the queue manager reads an envelope without reading megabytes of content. The salt is the segment's, drawn at
-//! random: bytes that a client sends as content can never pass for a record when a damaged segment is read.
+//! The envelope comes last, so that content can be written as it arrives. Content and envelope have a checksum each:
+//! the queue manager reads an envelope without megabytes of content. The salt is the segment's, drawn at random: bytes
+//! that a client sends as content never pass for a record when a damaged segment is read.
 
 use crate::codec::{Put, Take};
 use crate::mail::id::QueueId;
@@ -14,16 +14,16 @@ use crate::queue::error::QueueError;
 
 /// First bytes of every record. The first is no ASCII, and no UTF-8 sequence starts with it.
 pub(crate) const RECORD_MAGIC: [u8; 4] = *b"\x93PRC";
-/// The version of the records of this release.
+/// The record version of this release.
 pub(crate) const RECORD_VERSION: u16 = 1;
 /// Octets of a record header.
 pub(crate) const RECORD_HEADER_OCTETS: usize = 48;
-/// The longest envelope: well below the longest frame, since a frame announces it.
+/// Maximum number of octets in an envelope: well below the longest frame, since a frame announces it.
 pub(crate) const ENVELOPE_MAX_OCTETS: usize = 32 * 1024 * 1024;
 
 const CHECKED_OCTETS: usize = RECORD_HEADER_OCTETS - 4;
 
-/// What stands before content and envelope.
+/// The header of a record, before content and envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
     pub salt: u64,
@@ -34,17 +34,17 @@ pub(crate) struct RecordHeader {
     pub envelope_crc: u32,
 }
 
-/// What 48 octets are.
+/// The meaning of 48 octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeaderBytes {
     Valid(RecordHeader),
-    /// A whole header of a later release.
+    /// A whole header of a newer release.
     Newer(u16),
     Invalid,
 }
 
 impl RecordHeader {
-    /// Octets of the whole record; `None` for a length that no file has.
+    /// Return the octets of the whole record; `None` for an impossible length.
     pub(crate) fn record_octets(&self) -> Option<u64> {
         self.content_octets.checked_add(RECORD_HEADER_OCTETS as u64)?.checked_add(u64::from(self.envelope_octets))
     }
@@ -64,7 +64,7 @@ impl RecordHeader {
         out.try_into().expect("the fields add up to a header")
     }
 
-    /// Read a header. Magic, version and the place of the checksum are the same in every version to come.
+    /// Read a header. Magic, version and the place of the checksum are the same in every later version.
     pub(crate) fn decode(bytes: &[u8; RECORD_HEADER_OCTETS]) -> HeaderBytes {
         let (checked, crc) = bytes.split_at(CHECKED_OCTETS);
         if bytes[..4] != RECORD_MAGIC || crc != crc32c::crc32c(checked).to_le_bytes() {
@@ -95,7 +95,7 @@ impl RecordHeader {
         }
     }
 
-    /// The header at the front of `bytes`, or what is wrong with it; `place` names it in the error.
+    /// Return the header at the front of `bytes`, or the error; `place` names it in the error.
     pub(crate) fn read(bytes: &[u8; RECORD_HEADER_OCTETS], place: &str) -> Result<Self, QueueError> {
         match Self::decode(bytes) {
             HeaderBytes::Valid(header) => Ok(header),
@@ -119,7 +119,7 @@ mod tests {
     };
 
     #[test]
-    fn a_header_comes_back_and_no_flipped_bit_passes() {
+    fn a_header_is_read_back_and_no_flipped_bit_passes() {
         let bytes = HEADER.encode();
         assert_eq!(RecordHeader::decode(&bytes), HeaderBytes::Valid(HEADER));
         assert_eq!(HEADER.record_octets(), Some(48 + 4096 + 130));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_named_and_a_length_past_any_file_is_refused() {
+    fn a_later_version_is_named_and_an_impossible_length_is_refused() {
         let mut bytes = HEADER.encode();
         bytes[4] = 9;
         let crc = crc32c::crc32c(&bytes[..CHECKED_OCTETS]).to_le_bytes();

@@ -1,8 +1,8 @@
-//! Reading a segment record by record, damage included.
+//! Read a segment record by record, also when it is damaged.
 //!
-//! Every record that is found was checked whole. A record whose header holds but whose bytes do not is bad, and the
-//! next one begins where the header says. Where no header stands, the next one is searched for; the segment's salt sees
-//! to it that content is never taken for a record. What is missing at the end of the file was never committed.
+//! Every record found was checked whole. A record with a valid header and damaged bytes is bad, and the next one begins
+//! where its header says. Without a valid header, the next one is searched for; the segment's salt ensures that content
+//! is never taken for a record. A missing tail of the file was never committed.
 
 use super::record::{HeaderBytes, RECORD_HEADER_OCTETS, RECORD_MAGIC, RECORD_VERSION, RecordHeader};
 use crate::codec::Take;
@@ -17,19 +17,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A segment is read in pieces of so many octets.
+/// Octets of a segment in memory at a time.
 const WINDOW_OCTETS: usize = 1024 * 1024;
 
-/// What stands in a segment.
+/// A part of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// A whole record.
     Record { locator: Locator, envelope: Envelope },
-    /// Octets that were a record once, or should be one.
+    /// Damaged octets of a record, or unknown octets.
     Bad { offset: u64, octets: u64, reason: String },
-    /// A tail that was never committed.
+    /// An uncommitted tail.
     Torn { offset: u64, octets: u64 },
-    /// The same, of zeros alone: what a writer that was killed had ahead of its records.
+    /// An uncommitted tail of zeros: a killed writer had them ahead of its records.
     Zeros { offset: u64, octets: u64 },
 }
 
@@ -41,12 +41,12 @@ pub(crate) struct SegmentReader {
     id: SegmentId,
     window: Vec<u8>,
     window_at: u64,
-    /// Nothing behind is read.
+    /// The end of the part to read.
     to: u64,
 }
 
 impl SegmentReader {
-    /// `None` when there is no such file.
+    /// Open a segment; `None` when the file does not exist.
     pub(crate) fn open(disk: &Arc<dyn Disk>, path: PathBuf, id: SegmentId) -> Result<Option<Self>, QueueError> {
         match disk.open(&path, Open::Read) {
             Ok(file) => {
@@ -58,18 +58,18 @@ impl SegmentReader {
         }
     }
 
-    /// Does its writer live?
+    /// Whether its writer is alive.
     pub(crate) fn is_live(&self) -> bool {
         is_live(&self.file)
     }
 
-    /// Octets of the file.
+    /// Return the octets of the file.
     pub(crate) fn octets(&self) -> Result<u64, QueueError> {
         Ok(self.file.metadata().map_err(|error| QueueError::io("stat", &self.path, &error))?.len())
     }
 
-    /// Tell `each` what stands in the octets from `from` (the end of a record, or anything up to the first record) to
-    /// `to`, in order. `Version` for what a later release wrote.
+    /// Give `each` the parts of the octets from `from` (the end of a record, or anything up to the first record) to
+    /// `to`, in order. `Version` for a record of a newer release.
     pub(crate) fn scan(&mut self, from: u64, to: u64, each: &mut dyn FnMut(Found)) -> Result<(), QueueError> {
         (self.to, self.window_at) = (to, 0);
         self.window.clear();
@@ -109,8 +109,8 @@ impl SegmentReader {
         Ok(())
     }
 
-    /// Tell `each` the whole records from `from` to `to` in a segment that is being written, up to the first octets that
-    /// are none, or until `each` returns false.
+    /// Give `each` the whole records from `from` to `to` in a segment that is being written, up to the first octets
+    /// that are no record, or until `each` returns false.
     pub(crate) fn scan_written(
         &mut self,
         from: u64,
@@ -148,11 +148,11 @@ impl SegmentReader {
             next += piece;
         }
         if crc != header.content_crc {
-            return bad("the content's checksum does not hold");
+            return bad("the content's checksum does not match");
         }
         let bytes = self.bytes(envelope, header.envelope_octets as usize)?;
         if crc32c::crc32c(bytes) != header.envelope_crc {
-            return bad("the envelope's checksum does not hold");
+            return bad("the envelope's checksum does not match");
         }
         let mut take = Take::new(bytes);
         match Envelope::decode(&mut take).and_then(|envelope| take.end().map(|()| envelope)) {
@@ -164,7 +164,7 @@ impl SegmentReader {
         }
     }
 
-    /// The segment's salt: from its header or, where that is damaged, from the first record's.
+    /// Return the segment's salt: from its header or, if that is damaged, from the first record's.
     fn salt(&mut self, to: u64) -> Result<Option<u64>, QueueError> {
         if to < SEGMENT_HEADER_OCTETS as u64 {
             return Ok(None);
@@ -198,7 +198,7 @@ impl SegmentReader {
         Ok(RecordHeader::decode(bytes))
     }
 
-    /// Where the next header stands that is this segment's, from `from` on.
+    /// Return the offset of this segment's next header, from `from` on.
     fn next_header(&mut self, from: u64, to: u64, salt: u64) -> Result<Option<u64>, QueueError> {
         let finder = memmem::Finder::new(&RECORD_MAGIC);
         let mut at = from;
@@ -209,7 +209,7 @@ impl SegmentReader {
                 Some(skip) => {
                     at += skip as u64;
                     let whole = to - at >= RECORD_HEADER_OCTETS as u64;
-                    // A later release's header in the middle of garbage is garbage: content may hold one.
+                    // A newer release's header in the middle of garbage is garbage: content may hold one.
                     if whole && matches!(self.decode_header(at)?, HeaderBytes::Valid(header) if header.salt == salt) {
                         return Ok(Some(at));
                     }
@@ -232,7 +232,7 @@ impl SegmentReader {
         Ok(true)
     }
 
-    /// `octets` octets at `at`: a window's worth at most but for an envelope, whose length is bounded by itself.
+    /// Return `octets` octets at `at`: at most a window, except for an envelope, which has a limit of its own.
     fn bytes(&mut self, at: u64, octets: usize) -> Result<&[u8], QueueError> {
         let end = self.window_at + self.window.len() as u64;
         if at < self.window_at || at + octets as u64 > end {
@@ -264,7 +264,7 @@ impl SegmentReader {
     }
 }
 
-/// The path of a segment in one of the queue's directories.
+/// Return the path of a segment in one of the queue's directories.
 pub(crate) fn segment_path(queue_directory: &Path, directory: &str, id: SegmentId) -> PathBuf {
     let mut path = queue_directory.join(directory);
     path.push(id.file_name());
@@ -281,7 +281,7 @@ mod tests {
     use proptest::prelude::*;
     use std::fs;
 
-    /// A segment of records with these contents: its bytes, and where each record begins.
+    /// A segment with these contents: its bytes, and the offset of each record.
     struct Sample {
         directory: Directory,
         path: PathBuf,
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_torn_at_any_byte_costs_nothing_that_was_committed() {
+    fn a_tail_torn_at_any_byte_costs_no_committed_record() {
         let sample = sample(&[b"one\r\n", b"", b"three\r\n"]);
         for end in 0..=sample.bytes.len() {
             let found = sample.scan(&sample.bytes[..end]).unwrap();
@@ -326,7 +326,7 @@ mod tests {
             let expected: Vec<_> = sample.records.iter().filter(whole).copied().collect();
             assert_eq!(Sample::ids(&found), expected, "cut at {end}");
             assert!(!found.iter().any(|what| matches!(what, Found::Bad { .. })), "cut at {end}");
-            // What a crash may leave behind a cut: blocks that were never written.
+            // A crash may leave blocks behind a cut that were never written.
             let mut zeros = sample.bytes[..end].to_vec();
             zeros.resize(end + 5000, 0);
             let found = Sample::ids(&sample.scan(&zeros).unwrap());
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn content_that_looks_like_a_record_is_never_taken_for_one() {
+    fn content_in_the_form_of_a_record_is_never_taken_for_one() {
         let forged = sample(&[b"forged"]);
         let mut content = vec![b'x'; 100];
         content.extend_from_slice(&forged.bytes);
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_longer_than_the_window_is_read_and_damage_in_it_is_found() {
+    fn a_record_longer_than_the_window_is_read_and_its_damage_is_found() {
         let content = vec![b'x'; WINDOW_OCTETS - 100];
         let options = JournalOptions { large_message_octets: u64::MAX, ..Default::default() };
         let directory = Directory::new();
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_release_is_named() {
+    fn a_record_of_a_newer_release_is_named() {
         let sample = sample(&[b"one", b"two"]);
         for (start, checked, newest) in [
             (0, SEGMENT_HEADER_OCTETS - 4, SEGMENT_VERSION),
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_any_header_is_bad_and_one_of_zeros_is_nothing() {
+    fn a_file_without_a_header_is_bad_and_a_file_of_zeros_is_empty() {
         let sample = sample(&[b"one"]);
         let garbage = vec![b'g'; 500];
         assert!(matches!(sample.scan(&garbage).unwrap()[..], [Found::Bad { offset: 0, octets: 500, .. }]));
@@ -418,7 +418,7 @@ mod tests {
             let expected: Vec<_> = sample.records.iter().filter(|(at, _)| same(at)).copied().collect();
             let found = sample.scan(&damaged).unwrap();
             let (head, first) = (SEGMENT_HEADER_OCTETS, SEGMENT_HEADER_OCTETS + RECORD_HEADER_OCTETS);
-            // Only when both places of the salt are hit is the whole segment put aside.
+            // Only damage in both copies of the salt puts the whole segment aside.
             if damaged[..head] != sample.bytes[..head] && damaged[head..first] != sample.bytes[head..first] {
                 prop_assert_eq!(found.len(), 1);
             } else {

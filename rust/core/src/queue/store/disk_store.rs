@@ -1,10 +1,9 @@
 //! The queue manager's side of the queue directory.
 //!
-//! Messages come in by announcement (`producer`, `arrived`, `sealed`), and whatever was not announced is read from the
-//! segments themselves: nothing depends on an announcement but speed. A segment whose writer lives is read only up to
-//! where its writer said that it is committed; one whose writer is gone is read to its end. What is known of each
-//! message is in the caller's catalogue; here is what is known of each segment. `tick` (`housekeeping.rs`) clears away
-//! what is done.
+//! Messages arrive by announcement (`producer`, `arrived`, `sealed`); unannounced ones are read from the segments.
+//! Announcements only save time. A live writer's segment is read only up to the committed end that the writer
+//! announced, a dead writer's to its end. The caller's catalogue has the state of each message, this module that of
+//! each segment. `tick` (`housekeeping.rs`) removes what is no longer needed.
 
 use super::loader::{Loader, Scanned, Wanted};
 use super::recovery::{self, Known};
@@ -35,11 +34,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Lines for the log are kept until taken, at most so many.
+/// Maximum number of lines for the log that wait to be taken.
 const NOTICES_MAX: usize = 1000;
-/// A process that lost its connection because it dies may hold its lock a little longer: so many looks, so far apart.
-const LOST_LOOKS: u32 = 20;
-const LOST_LOOK_EVERY: Duration = Duration::from_millis(1);
+/// How often, and at what interval, the lock of a process that lost its connection is checked: a dying process may hold
+/// it a little longer.
+const LOST_CHECKS: u32 = 20;
+const LOST_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The queue manager's side of a queue directory, for one thread.
 pub struct DiskStore {
@@ -47,47 +47,47 @@ pub struct DiskStore {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) segments: HashMap<SegmentId, Segment>,
     pub(crate) log: StateLog,
-    /// What the start found in the state log: needed until every segment was read.
+    /// The facts in the state log at the start: needed until every segment was read.
     pub(crate) facts: HashMap<QueueId, Known>,
     ends: HashMap<SegmentId, u64>,
-    /// Segments that are being read since the start.
+    /// The segments that are being read since the start.
     pub(crate) loader: Option<Loader>,
     pub(crate) slot: Slot,
-    /// The segment under `deferred/` that is appended to, and when it is sealed (microseconds since 1970).
+    /// The current segment under `deferred/`, and when it is sealed (microseconds since 1970).
     pub(crate) deferred: Option<(SegmentFile, u64)>,
     pub(crate) limits: Limits,
-    /// A name was removed since the directories were synced last.
+    /// A name was removed since the last sync of the directories.
     pub(crate) unlinked: bool,
-    /// Segments under `incoming/` that the last look found held by a live process.
+    /// Segments under `incoming/` that a live process held at the last check.
     held: Vec<SegmentId>,
     notices: Vec<String>,
     _lock: File,
 }
 
-/// Sizes that a test makes smaller.
+/// Limits that a test makes smaller.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// A segment under `deferred/` is sealed at this size.
+    /// Size at which a segment under `deferred/` is sealed.
     pub deferred_max_octets: u64,
-    /// One tick moves at most so many octets, or one message.
+    /// Maximum number of octets moved in one tick; a single message may be longer.
     pub move_max_octets: u64,
 }
 
-/// A segment that is on disk.
+/// A segment on disk.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub directory: &'static str,
-    /// Everything before is known.
+    /// End of the part whose messages are known.
     pub known_end: u64,
     /// Nothing is appended any more.
     pub sealed: bool,
-    /// Messages were moved away: the file stays until then for those who read it yet (microseconds since 1970).
+    /// Set when messages were moved away: the file stays until then for its readers (microseconds since 1970).
     pub retire_at_us: Option<u64>,
-    /// It could not be read whole for now: keep it, whatever is known of it.
+    /// The last read failed: keep the file in any case.
     pub unread: bool,
-    /// Damage in it could not be put aside: keep it for the next start.
+    /// Copying its damaged octets to corrupt/ failed: keep the file for the next start.
     pub damaged: bool,
-    /// Set when the file is longer than what was committed.
+    /// The committed end, if the file is longer.
     pub end: Option<u64>,
 }
 
@@ -106,10 +106,10 @@ impl Segment {
 }
 
 impl DiskStore {
-    /// Take the queue directory over. What stands in it comes out of `recover`, oldest directory first.
+    /// Open the queue directory. `recover` returns its messages, oldest directory first.
     ///
-    /// `Locked` when another queue manager works in it, `Version` when a later release wrote the state log. Messages
-    /// in segments whose producers live come when those say `producer`.
+    /// `Locked` when another queue manager has it open, `Version` when a newer release wrote the state log. Messages in
+    /// segments of live producers arrive when these call `producer`.
     pub fn open(queue_directory: &Path) -> Result<Self, QueueError> {
         Self::open_on(RealDisk::shared(), queue_directory)
     }
@@ -133,7 +133,7 @@ impl DiskStore {
             loader: None,
             deferred: None,
             limits: Limits::default(),
-            // The queue manager before may have removed a name and died before that was stable.
+            // The previous queue manager may have removed a name and died before that was stable.
             unlinked: true,
             held: Vec::new(),
             notices: facts.log.notices,
@@ -158,14 +158,14 @@ impl DiskStore {
         Ok(store)
     }
 
-    /// As `open`, and read everything at once.
+    /// Like `open`, but read everything at once.
     pub fn open_whole(queue_directory: &Path) -> Result<(Self, News), QueueError> {
         let mut store = Self::open(queue_directory)?;
         let news = store.recover_all();
         Ok((store, news))
     }
 
-    /// What stood in the queue at the start, and was not told yet.
+    /// Return all messages in the queue at the start that were not returned yet.
     pub(crate) fn recover_all(&mut self) -> News {
         let mut news = News::default();
         while self.recover_some(true, &mut news) != Recovery::Done {}
@@ -187,14 +187,14 @@ impl DiskStore {
         Recovery::More
     }
 
-    /// What the state log said is in the catalogue once every segment was read.
+    /// Drop the facts of the state log: once every segment was read, the catalogue has them.
     pub(crate) fn forget_facts(&mut self) {
         if self.loader.is_none() && !self.segments.values().any(|segment| segment.unread) {
             self.facts = HashMap::new();
         }
     }
 
-    /// A segment that stood in the queue at the start was read.
+    /// Process a segment that was read since the start.
     fn loaded(&mut self, Scanned { wanted, segment: scanned }: Scanned, news: &mut News) {
         let Wanted { directory, id, end, .. } = wanted;
         let mut scanned = match scanned {
@@ -209,9 +209,8 @@ impl DiskStore {
         };
         if self.segments.get(&id).is_some_and(|segment| segment.directory != directory) {
             let path = scanned.reader.path.display();
-            return self.notice(format!(
-                "{path}: a segment of this name is in {DEFERRED}/ as well: postsuper -s names it anew"
-            ));
+            return self
+                .notice(format!("{path}: a segment of this name is in {DEFERRED}/ as well: postsuper -s renames it"));
         }
         let segment = self.segments.entry(id).or_insert_with(|| Segment { end, ..Segment::new(directory) });
         let known_end = segment.known_end;
@@ -221,8 +220,8 @@ impl DiskStore {
                 segment.known_end = known_end.max(*to);
             }
             Ok(_) => {
-                // What its writer has not announced may not be committed yet. But a message that something happened to
-                // was announced to an earlier queue manager, and with it everything before.
+                // Octets that a live writer has not announced may be uncommitted. But a message with a fact was
+                // announced to an earlier queue manager, and with it all messages before it.
                 let known = |what: &Found| matches!(what, Found::Record { envelope, .. } if self.facts.contains_key(&envelope.id));
                 let count = scanned.found.iter().rposition(known).map_or(0, |last| last + 1);
                 scanned.found.truncate(count);
@@ -237,13 +236,13 @@ impl DiskStore {
         for what in scanned.found {
             self.take(id, known_end, &scanned.reader, what, news);
         }
-        // A writer that died since it was looked at has nobody to speak for it.
+        // A writer that died since then announces nothing any more.
         if scanned.live && !scanned.reader.is_live() {
             self.read_dead(id, news);
         }
     }
 
-    /// A producer says hello: the messages in its segment, committed up to `end`, that are not told yet.
+    /// Handle a producer's first frame: return the new messages in its segment, committed up to `end`.
     pub fn producer(&mut self, segment: SegmentId, end: u64) -> News {
         let mut news = News::default();
         if segment != SegmentId(0) {
@@ -252,13 +251,13 @@ impl DiskStore {
         news
     }
 
-    /// Announced messages without those that are told; those that were passed over are read from disk.
+    /// Return the announced messages that are new; read skipped ones from disk.
     pub fn arrived(&mut self, arrivals: Vec<Arrival>) -> News {
         let mut news = News { messages: Vec::with_capacity(arrivals.len()), gone: Vec::new() };
         for arrival in arrivals {
             let Locator { segment: id, offset, record_octets } = arrival.locator;
             let Some(end) = offset.checked_add(record_octets) else { continue };
-            // An announcement of a segment that was done with and removed comes too late.
+            // An announcement about a removed segment came too late.
             if !self.segments.contains_key(&id) && !self.full_path(id).exists() {
                 continue;
             }
@@ -266,7 +265,7 @@ impl DiskStore {
             if offset > known_end {
                 self.read_to(id, Some(offset), &mut news);
             }
-            // Not before what was passed over could be read: until then it comes with a later reading.
+            // Not while skipped messages cannot be read: a later read returns both.
             let Some(segment) = self.segments.get_mut(&id).filter(|segment| segment.known_end == offset) else {
                 continue;
             };
@@ -276,14 +275,14 @@ impl DiskStore {
         news
     }
 
-    /// A producer is done with a segment: the messages in it that are not told yet.
+    /// Handle the end of a segment: return its messages that are new.
     pub fn sealed(&mut self, segment: SegmentId, end: u64) -> News {
         let mut news = News::default();
         self.read_to(segment, Some(end), &mut news);
         let path = self.full_path(segment);
         if let Some(known) = self.segments.get_mut(&segment) {
             known.sealed = true;
-            // A tail that the producer could not cut off was answered with an error: it must never be delivered.
+            // The producer answered this tail with an error and could not cut it off: it must never be delivered.
             if path.metadata().is_ok_and(|metadata| metadata.len() > end) && known.end != Some(end) {
                 known.end = Some(end);
                 self.log.append_entry(&Entry::SegmentEnd { segment, end });
@@ -292,20 +291,19 @@ impl DiskStore {
         news
     }
 
-    /// A producer's connection is gone: the messages that it did not announce any more, in any segment. Waits up to
-    /// 20 ms for a dying process to let go of its files. One that lives will say `producer` again.
+    /// Handle a producer's lost connection: return the unannounced messages in all its segments. Waits up to 20 ms for
+    /// a dying process to close its files. A live producer will call `producer` again.
     pub fn producer_lost(&mut self, segment: SegmentId) -> News {
-        for _ in 0..LOST_LOOKS {
+        for _ in 0..LOST_CHECKS {
             match SegmentReader::open(&self.disk, self.full_path(segment), segment) {
-                Ok(Some(reader)) if reader.is_live() => std::thread::sleep(LOST_LOOK_EVERY),
+                Ok(Some(reader)) if reader.is_live() => std::thread::sleep(LOST_CHECK_INTERVAL),
                 _ => break,
             }
         }
         self.rescan()
     }
 
-    /// Look for segments that no live producer holds, and for those that could not be read: the messages in them that
-    /// are not told yet.
+    /// Check for segments without a live producer, and for unreadable ones; return their messages that are new.
     pub fn rescan(&mut self) -> News {
         let mut news = News::default();
         self.held.clear();
@@ -336,7 +334,7 @@ impl DiskStore {
         news
     }
 
-    /// Read a segment that nobody writes any more to its end.
+    /// Read the segment of a dead writer to its end.
     fn read_dead(&mut self, id: SegmentId, news: &mut News) {
         self.read_to(id, None, news);
         if let Some(segment) = self.segments.get_mut(&id) {
@@ -344,13 +342,13 @@ impl DiskStore {
         }
     }
 
-    /// Segments that the last look, or the start, found held by a live process: their messages come when it says
-    /// `producer`, or once it is dead.
+    /// Segments that a live process held at the start or at the last check. Their messages arrive when it calls
+    /// `producer`, or after its death.
     pub fn held(&self) -> &[SegmentId] {
         &self.held
     }
 
-    /// The envelope of a message, checked.
+    /// Return a message's envelope, checked.
     pub fn read_envelope(&self, at: &Locator) -> Result<Envelope, QueueError> {
         let path = self.full_path(at.segment);
         let file = self.disk.open(&path, Open::Read).map_err(|error| QueueError::io("open", &path, &error))?;
@@ -359,8 +357,8 @@ impl DiskStore {
             .map_err(|error| QueueError::Corrupt(format!("{} at {}: {error}", path.display(), at.offset).into()))
     }
 
-    /// `most` recipients of a record from number `index` on, and the octets from the start of the envelope to the next
-    /// one. `octets`: to the first of them, if an earlier reading said so, or 0.
+    /// Return at most `most` recipients of a record from number `index` on, and the octets from the start of the
+    /// envelope to the next one. `octets`: the octets to recipient `index`, if an earlier call returned them, or 0.
     pub fn read_recipients(
         &self,
         at: &Locator,
@@ -373,26 +371,26 @@ impl DiskStore {
         read_recipients(&file, &path, at, index, octets, most)
     }
 
-    /// The segment's file, relative to the queue directory.
+    /// Return the path of the segment's file, relative to the queue directory.
     pub fn path(&self, segment: SegmentId) -> String {
         let directory = self.segments.get(&segment).map_or(INCOMING, |segment| segment.directory);
         format!("{directory}/{}", segment.file_name())
     }
 
-    /// Remember facts, with one system call. They are in the page cache when this returns, and stable within about
-    /// 50 ms. What they say must be in the catalogue: while the log cannot be written, a later `tick` takes it from
-    /// there.
+    /// Write facts to the state log, with one system call. They are in the page cache on return, and stable within
+    /// about 50 ms. The catalogue must have them already: while the log cannot be written, a later `tick` takes them
+    /// from there.
     pub fn note_all(&mut self, facts: &[Fact]) {
         self.log.append(facts);
         if !self.facts.is_empty() {
-            // A copy of a message that goes now may not have been read yet.
+            // An unread segment may hold a copy of a message that ends now.
             for id in facts.iter().filter(|fact| matches!(fact, Fact::Removed { .. })).map(Fact::id) {
                 self.facts.entry(id).or_default().removed = true;
             }
         }
     }
 
-    /// What happened that a person should know, as lines for the log.
+    /// Return the events for the administrator, as lines for the log.
     pub fn take_notices(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notices)
     }
@@ -408,7 +406,7 @@ impl DiskStore {
         segment_path(&self.queue_directory, directory, segment)
     }
 
-    /// Read on in a segment, up to `end` or its own end.
+    /// Read further in a segment, up to `end` or its own end.
     fn read_to(&mut self, id: SegmentId, end: Option<u64>, news: &mut News) {
         let from = self.segments.get(&id).map_or(0, |segment| segment.known_end);
         if end.is_some_and(|end| end <= from) {
@@ -416,7 +414,7 @@ impl DiskStore {
         }
         let mut reader = match SegmentReader::open(&self.disk, self.full_path(id), id) {
             Ok(Some(reader)) => reader,
-            // Done and removed already: its announcement was late.
+            // The segment is removed already: its announcement was late.
             Ok(None) => {
                 if from <= SEGMENT_HEADER_OCTETS as u64 {
                     self.segments.remove(&id);
@@ -446,7 +444,7 @@ impl DiskStore {
         }
     }
 
-    /// Something was found in a segment; what stands before `from` was told before.
+    /// Process one part of a segment; messages before `from` were returned earlier.
     fn take(&mut self, id: SegmentId, from: u64, reader: &SegmentReader, what: Found, news: &mut News) {
         let Found::Record { locator, envelope } = what else {
             return self.damage(id, reader, what);
@@ -460,7 +458,7 @@ impl DiskStore {
         self.told(Arrival { locator, envelope }, news);
     }
 
-    /// A message is told of for the first time: with what an earlier queue manager noted of it.
+    /// Return a message for the first time, with the facts that an earlier queue manager noted.
     fn told(&mut self, arrival: Arrival, news: &mut News) {
         let known = self.facts.get_mut(&arrival.envelope.id);
         match known {
@@ -468,14 +466,14 @@ impl DiskStore {
                 news.gone.push((arrival.locator.segment, arrival.envelope.id));
             }
             known => {
-                // Its entry stays: a copy of it may come yet, when it is gone.
+                // Its entry stays: a copy of the message may follow after it is gone.
                 let state = known.map(|known| std::mem::take(&mut known.kept)).unwrap_or_default();
                 news.messages.push(Stored { arrival, state });
             }
         }
     }
 
-    /// Copy to `corrupt/` what cannot be read of the state log.
+    /// Copy unreadable parts of the state log to `corrupt/`.
     fn put_log_aside(&mut self, damages: &[Damage]) {
         for Damage { path, offset, octets } in damages {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -492,8 +490,8 @@ impl DiskStore {
         }
     }
 
-    /// A writer that was killed leaves the zeros that it had ahead of its records. They are cut, so that this is said
-    /// once; not where its writer lives, or more came behind them.
+    /// Cut the zeros that a killed writer left ahead of its records, so that the log mentions them once. Keep them
+    /// while the writer lives, or when more octets follow.
     fn cut_zeros(&mut self, id: SegmentId, reader: &SegmentReader, offset: u64, octets: u64) {
         let is_end = !reader.is_live() && reader.octets() == Ok(offset + octets);
         let cut = || self.disk.truncate(&self.disk.open(&reader.path, Open::Keep)?, offset);
@@ -505,11 +503,11 @@ impl DiskStore {
         self.notice(format!("{path}: {octets} octets of zeros at {offset} were never committed, {done}"));
     }
 
-    /// What a scan found that is no record.
+    /// Report a part of a segment that is no record.
     fn damage(&mut self, id: SegmentId, reader: &SegmentReader, what: Found) {
         match what {
             Found::Record { .. } => {}
-            // An empty file is what is left of a writer that died early: nothing to speak of.
+            // An early death of the writer leaves an empty file: no reason for a log line.
             Found::Zeros { octets: 0, .. } => {}
             Found::Zeros { offset, octets } => self.cut_zeros(id, reader, offset, octets),
             Found::Torn { offset, octets } => {

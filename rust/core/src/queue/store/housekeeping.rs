@@ -1,4 +1,4 @@
-//! Clearing away: segments without messages, facts that count no more, and messages that outlive their segment.
+//! Housekeeping: remove empty segments, compact the state log, and move messages out of nearly empty segments.
 
 use super::disk_store::{DiskStore, Limits, Segment};
 use crate::clock::Now;
@@ -14,14 +14,14 @@ use crate::queue::state::{Entry, Fact};
 use crate::queue::{DEFERRED, INCOMING};
 use std::io;
 
-/// A segment this old may give its last messages away.
+/// Age at which a segment's last messages may be moved.
 pub(crate) const MOVE_AGE_US: u64 = 300_000_000;
-/// A segment gives its messages away when they are less than one in so many of its octets. So this is what the queue's
-/// files are at most, as a multiple of the messages in them, once all are sealed and old enough.
+/// Messages are moved when they fill less than one in `SPACE_RATIO` octets of their segment. So the files of the queue
+/// are at most this many times as long as its messages, once all are sealed and old enough.
 pub const SPACE_RATIO: u64 = 4;
-/// A segment whose messages were moved away stays so long for agents that opened a job just before.
+/// How long a segment stays after its messages were moved, for agents that opened a job just before.
 pub(crate) const RETIRE_AFTER_US: u64 = 300_000_000;
-/// A segment under `deferred/` is sealed at this age.
+/// Age at which a segment under `deferred/` is sealed.
 pub(crate) const DEFERRED_MAX_AGE_US: u64 = 3_600_000_000;
 
 impl Default for Limits {
@@ -31,9 +31,9 @@ impl Default for Limits {
 }
 
 impl DiskStore {
-    /// Clear away. Call it every second or so. What stands elsewhere now is changed in the catalogue.
+    /// Do the housekeeping. Call it about once a second. Updates the places of moved messages in the catalogue.
     ///
-    /// A system call that fails is tried again at the next tick, and `take_notices` tells of it.
+    /// A failed system call is tried again at the next tick and reported by `take_notices`.
     pub fn tick(&mut self, catalogue: &mut Catalogue, now: Now) {
         self.unlink_empty(catalogue, now.wall_us);
         self.finish_log(false);
@@ -73,10 +73,10 @@ impl DiskStore {
         }
     }
 
-    /// Begin to write the state log anew with the facts that count yet, in a thread: here it costs a snapshot and the
-    /// names of the messages that are gone.
+    /// Start to compact the state log, in a thread: the caller only pays for a snapshot and the IDs of the messages
+    /// that are gone.
     pub(crate) fn compact_log(&mut self, catalogue: &Catalogue, now: Now) {
-        // What was not read yet is not in the catalogue.
+        // Messages that were not read yet are missing from the catalogue.
         if self.loader.is_some() {
             return;
         }
@@ -86,8 +86,8 @@ impl DiskStore {
         let unread: Vec<_> = self.facts.iter().filter(|(id, _)| catalogue.slot(**id).is_none()).collect();
         let unread: Vec<Fact> = unread.into_iter().flat_map(|(id, known)| known.facts(*id)).collect();
         let snapshot = catalogue.snapshot();
-        // A segment that comes back after a power cut must find the facts about its messages: forget them only once
-        // its removal is stable.
+        // A segment that returns after a power cut must find the facts about its messages: forget them only once its
+        // removal is stable.
         let unlinked = if self.unlinked { vec![INCOMING, DEFERRED] } else { vec![] };
         let unlinked: Vec<_> = unlinked.into_iter().map(|name| self.queue_directory.join(name)).collect();
         let first = move |disk: &dyn crate::queue::disk::Disk| {
@@ -109,7 +109,7 @@ impl DiskStore {
         }
     }
 
-    /// Hear what came of a compaction, if one has ended; with `wait`, of one that is under way.
+    /// Process the result of a compaction, if one has ended; `wait` waits for a running one.
     pub(crate) fn finish_log(&mut self, wait: bool) {
         if let Err(error) = self.log.finish(wait) {
             self.compaction_failed(&error);
@@ -117,7 +117,7 @@ impl DiskStore {
     }
 
     fn compaction_failed(&mut self, error: &QueueError) {
-        // Whether the names' removal is stable is not known.
+        // It is unknown whether the removals are stable.
         self.unlinked = true;
         self.notice(format!("the state log cannot be written, facts wait in memory: {error}"));
     }
@@ -130,7 +130,7 @@ impl DiskStore {
         }
     }
 
-    /// Copy messages that stand in old, nearly empty segments to one under `deferred/`.
+    /// Copy messages from old, nearly empty segments to one under `deferred/`.
     fn move_lingering(&mut self, catalogue: &mut Catalogue, wall_now_us: u64) -> Result<(), QueueError> {
         let chosen = self.lingering(catalogue, wall_now_us);
         if chosen.is_empty() {
@@ -149,7 +149,7 @@ impl DiskStore {
         for (id, from) in chosen {
             match self.copy(id, &from, file.salt()) {
                 Ok(record) => copies.push((id, from, record)),
-                // It stays where it is; the next start or its delivery will say what is wrong with it.
+                // The message stays where it is; the next start or its delivery reports the damage.
                 Err(error) => self.notice(error.to_string()),
             }
         }
@@ -185,8 +185,8 @@ impl DiskStore {
         Ok(())
     }
 
-    /// Messages to move now, those of the oldest segments first. One that is being delivered or is about to be stays
-    /// where its agent reads it, and its segment with it, until it rests again.
+    /// Return the messages to move now, those of the oldest segments first. A message that is active, or about to be,
+    /// stays where its agent reads it, and keeps its segment, until it waits again.
     fn lingering(&self, catalogue: &Catalogue, wall_now_us: u64) -> Vec<(QueueId, Locator)> {
         if self.loader.is_some() {
             return Vec::new();
@@ -218,7 +218,7 @@ impl DiskStore {
         resting.into_iter().take_while(fits).collect()
     }
 
-    /// A record as it is to stand in the segment with `salt`.
+    /// Return a copy of a record for the segment with `salt`.
     fn copy(&self, id: QueueId, from: &Locator, salt: u64) -> Result<Vec<u8>, QueueError> {
         let path = self.full_path(from.segment);
         let file = self.disk.open(&path, Open::Read).map_err(|error| QueueError::io("open", &path, &error))?;
@@ -257,7 +257,7 @@ mod tests {
         Fact::Deferred { id, attempts: 1, next_attempt_us: wall_now_us() + 10 * FAR_US, reasons: vec![] }
     }
 
-    /// A queue of ten messages in one sealed segment, all but the last two gone.
+    /// Ten messages in one sealed segment, all but the last two gone.
     fn lingering(directory: &Directory) -> [QueueId; 2] {
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let id: Vec<_> = (0..10).map(|n| commit(&journal, &[n; 300]).id).collect();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_outlive_their_segment_move_and_the_file_goes_later() {
+    fn messages_left_in_an_old_segment_move_and_the_file_goes_later() {
         let directory = Directory::new();
         let id = lingering(&directory);
         let (mut spool, _) = Spool::open(directory.path()).unwrap();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_being_read_stays_and_with_it_its_segment() {
+    fn a_message_in_delivery_stays_and_keeps_its_segment() {
         let directory = Directory::new();
         let id = lingering(&directory);
         let (mut spool, _) = Spool::open(directory.path()).unwrap();
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn deferred_segments_thin_out_as_well() {
+    fn nearly_empty_deferred_segments_are_moved_as_well() {
         let directory = Directory::new();
         lingering(&directory);
         let (mut spool, _) = Spool::open(directory.path()).unwrap();
@@ -343,7 +343,7 @@ mod tests {
             now += DEFERRED_MAX_AGE_US;
             spool.tick(now);
         }
-        // Half of the octets still count: it stays.
+        // Half of the octets are in use: the segment stays.
         assert_eq!(spool.locate(first[1].0), Some(first[1].1));
         spool.note(Fact::Removed { id: first[1].0 });
         spool.tick(now);
@@ -351,19 +351,19 @@ mod tests {
     }
 
     #[test]
-    fn facts_are_forgotten_only_once_their_segment_is_gone_for_good() {
+    fn facts_are_forgotten_only_once_the_removal_of_their_segment_is_stable() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let id = commit(&journal, b"x").id;
         drop(journal);
-        // The syncs of directories: the first start's log, then `incoming/`.
+        // Syncs of directories: the first start's log, then `incoming/`.
         let disk = Arc::new(Faulty::failing_directory_sync(2));
         let (mut spool, _) = Spool::open_on(disk, directory.path()).unwrap();
         let before = crash_image(&directory);
         spool.note(Fact::Removed { id });
         spool.tick(0);
         spool.compact_log();
-        // A power cut brings the segment back: the log must still know.
+        // A power cut brings the segment back: the log must still have the facts.
         let image = crash_image(&directory);
         let name = before.files(INCOMING).pop().unwrap();
         fs::copy(&name, image.path().join(INCOMING).join(name.file_name().unwrap())).unwrap();
@@ -372,7 +372,7 @@ mod tests {
         assert!(fs::metadata(directory.files("active").pop().unwrap()).unwrap().len() < 60, "forgotten");
     }
 
-    /// Octets of all segments.
+    /// Return the octets of all segments.
     fn disk_octets(directory: &Directory) -> u64 {
         let files = [INCOMING, DEFERRED].map(|name| directory.files(name)).concat();
         files.iter().map(|path| fs::metadata(path).unwrap().len()).sum()
@@ -381,8 +381,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn what_is_on_disk_stays_in_proportion_to_what_is_queued(
-            // By message: how long it is, and in which round it goes if it ever does.
+        fn disk_space_stays_in_proportion_to_the_queued_messages(
+            // For each message: its length, and the round in which it ends, if any.
             messages in proptest::collection::vec((0usize..400, 0u8..12), 1..250),
         ) {
             const ROUNDS: u8 = 9;
@@ -399,7 +399,7 @@ mod tests {
                 for (id, _) in ids.iter().zip(&messages).filter(|(_, (_, goes))| *goes == round) {
                     spool.note(Fact::Removed { id: *id });
                 }
-                // Time for the moves, until nothing moves any more, and for what is read yet.
+                // Time for the moves, until nothing moves any more and no reader is left.
                 for _ in 0..300 {
                     now_us += DEFERRED_MAX_AGE_US / 10;
                     spool.tick(now_us);

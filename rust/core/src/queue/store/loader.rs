@@ -1,7 +1,7 @@
-//! Reads the segments that a start finds, ahead of the queue manager, in two threads.
+//! Reads the segments at a start, ahead of the queue manager, in two threads.
 //!
-//! Checksums and decoding are done here; the queue manager takes one segment after the other, in order, and delivers
-//! what it has meanwhile. The threads are never more than `AHEAD` segments ahead each.
+//! The threads verify checksums and decode; the queue manager takes the segments in order, and delivers messages
+//! meanwhile. Each thread is at most `AHEAD` segments ahead.
 
 use crate::mail::locator::SegmentId;
 use crate::queue::INCOMING;
@@ -13,18 +13,18 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Threads that read.
+/// Number of reading threads.
 const THREADS: usize = 2;
-/// Segments that a thread has read and nobody took yet, besides the one that it reads.
+/// Maximum number of segments that a thread has read ahead, besides the current one.
 const AHEAD: usize = 1;
 
-/// A segment to be read.
+/// A segment to read.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub directory: &'static str,
     pub id: SegmentId,
     pub path: PathBuf,
-    /// What stands behind counts for nothing.
+    /// Octets behind this end never count as mail.
     pub end: Option<u64>,
 }
 
@@ -35,49 +35,49 @@ pub(crate) struct Scanned {
     pub segment: Result<Option<Segment>, QueueError>,
 }
 
-/// What stands in it.
+/// The content of a segment.
 pub(crate) struct Segment {
     pub reader: SegmentReader,
-    /// Its writer lived when it was looked at.
+    /// Its writer was alive when this was checked.
     pub live: bool,
-    /// It was read up to here, or could not be.
+    /// The end of the part that was read, or the error.
     pub to: Result<u64, QueueError>,
     pub found: Vec<Found>,
 }
 
-/// Segments on their way from the disk.
+/// The segments that are being read.
 pub(crate) struct Loader {
-    /// The locks are for the compiler: nobody else takes results.
+    /// The locks satisfy the compiler: only the queue manager takes results.
     results: Vec<Mutex<Receiver<Scanned>>>,
     wanted: VecDeque<SegmentId>,
     next: usize,
 }
 
 impl Loader {
-    /// Begin to read.
+    /// Start to read.
     pub(crate) fn start(disk: &Arc<dyn Disk>, wanted: Vec<Wanted>) -> Result<Self, QueueError> {
         let ids = wanted.iter().map(|wanted| wanted.id).collect();
         let mut results = Vec::with_capacity(THREADS);
-        for turn in 0..THREADS {
+        for thread in 0..THREADS {
             let (sender, receiver) = sync_channel(AHEAD);
-            let (disk, wanted) = (Arc::clone(disk), wanted.iter().skip(turn).step_by(THREADS).cloned().collect());
+            let (disk, wanted) = (Arc::clone(disk), wanted.iter().skip(thread).step_by(THREADS).cloned().collect());
             std::thread::Builder::new().name("recovery".into()).spawn(move || read(&disk, wanted, &sender))?;
             results.push(Mutex::new(receiver));
         }
         Ok(Self { results, wanted: ids, next: 0 })
     }
 
-    /// Is this segment still to come?
+    /// Whether this segment was not taken yet.
     pub(crate) fn has(&self, id: SegmentId) -> bool {
         self.wanted.contains(&id)
     }
 
-    /// Was everything taken?
+    /// Whether all segments were taken.
     pub(crate) fn is_done(&self) -> bool {
         self.wanted.is_empty()
     }
 
-    /// The next segment, in order; `None` while it is being read, or when none is left.
+    /// Return the next segment, in order; `None` while it is being read, or when none is left.
     pub(crate) fn take(&mut self, wait: bool) -> Option<Scanned> {
         if self.wanted.is_empty() {
             return None;
@@ -89,7 +89,7 @@ impl Loader {
             result => result.ok(),
         };
         if scanned.is_none() {
-            // A thread that panicked: what it did not read stays on disk for a later look.
+            // After a thread's panic, its unread segments stay on disk for a later check.
             self.wanted.clear();
         }
         self.next += 1;
@@ -101,7 +101,7 @@ impl Loader {
 fn read(disk: &Arc<dyn Disk>, wanted: Vec<Wanted>, results: &SyncSender<Scanned>) {
     for wanted in wanted {
         let segment = scan(disk, &wanted);
-        // Nobody takes it any more: the queue manager ends.
+        // Nobody takes it any more: the queue manager has ended.
         if results.send(Scanned { wanted, segment }).is_err() {
             return;
         }

@@ -1,12 +1,12 @@
-//! The queue behind one interface in two halves, so that another store can take the place of the files.
+//! The queue behind an interface in two halves, so that another store can replace the files.
 //!
 //! ```text
-//! Appender  (`journal/appender.rs`) a process that receives mail: append in batches, be told what is durable, announce it
-//! Store     (here) the queue manager: recover, hear of what came, read, note state, keep house
+//! Appender  (`journal/appender.rs`) a process that receives mail: append in batches, learn what is durable, announce it
+//! Store     (here) the queue manager: recover, accept announcements, read, note state, housekeeping
 //! ```
 //!
-//! `Journal` and `DiskStore` implement the halves on files, `memory` both in memory. What every store must do is the
-//! test-suite in `proofs/conformance.rs`, which plays random histories, crashes included, on each of them.
+//! `Journal` and `DiskStore` implement the halves on files, `memory` both in memory. The test suite in
+//! `proofs/conformance.rs` says what every store must do: it plays random histories with crashes on each of them.
 
 pub mod disk_store;
 pub mod housekeeping;
@@ -27,72 +27,72 @@ use crate::queue::state::{Fact, Kept};
 use crate::queue::store::unannounced::Unannounced;
 use std::path::Path;
 
-/// A message in the queue, with what happened to it so far.
+/// A message in the queue, with its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Where it stands, and what it is.
+    /// The message, and its place on disk.
     pub arrival: Arrival,
-    /// What became of it so far.
+    /// Its state so far.
     pub state: Kept,
 }
 
-/// What was found in the queue.
+/// The messages that a store found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct News {
-    /// Messages that were not told of before. A second record of a message that is known is a copy and may be among
-    /// them: `Catalogue::insert` says so.
+    /// Messages that were not returned before. A second record of a known message is a copy and may be among them;
+    /// `Catalogue::insert` detects it.
     pub messages: Vec<Stored>,
-    /// Messages that are gone, while a record of theirs is in a segment: for `Catalogue::gone`.
+    /// Messages that are gone while a segment still has their record: for `Catalogue::gone`.
     pub gone: Vec<(SegmentId, QueueId)>,
 }
 
-/// How far a recovery is.
+/// The progress of a recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// There is more: come again at once.
+    /// There is more: call again at once.
     More,
-    /// There will be more: come again in a few milliseconds.
+    /// There will be more: call again in a few milliseconds.
     Soon,
-    /// Everything was told.
+    /// Every message was returned.
     Done,
 }
 
-/// The queue manager's side. What it must remember of each message it finds in the caller's catalogue.
+/// The queue manager's half. The state of each message is in the caller's catalogue.
 pub trait Store {
-    /// Go on with what stood in the queue at the start, one piece a call.
+    /// Continue with the messages that were in the queue at the start, one piece a call.
     fn recover(&mut self) -> (News, Recovery);
-    /// A producer says hello: its segment's messages, up to `end`, that are not told yet.
+    /// Handle a producer's first frame: return the messages of its segment, up to `end`, that are new.
     fn producer(&mut self, segment: SegmentId, end: u64) -> News;
-    /// Of these, and of what must have come before them, the messages that are not told yet.
+    /// Return those of these messages, and of skipped ones before them, that are new.
     fn arrived(&mut self, arrivals: Vec<Arrival>) -> News;
-    /// Nothing is appended to a segment any more: its messages that are not told yet.
+    /// Handle the end of a segment: return its messages that are new.
     fn sealed(&mut self, segment: SegmentId, end: u64) -> News;
-    /// A producer is gone: its segment's messages that are not told yet.
+    /// Handle the loss of a producer: return its segment's messages that are new.
     fn producer_lost(&mut self, segment: SegmentId) -> News;
-    /// Look at everything: messages that are not told yet, whoever was to announce them.
+    /// Check all segments: return their messages that are new, announced or not.
     fn rescan(&mut self) -> News;
-    /// Segments that the start or the last look found held by a live process.
+    /// Segments that a live process held at the start or at the last check.
     fn held(&self) -> &[SegmentId];
-    /// The envelope of a record; the text of an error says what is wrong with it.
+    /// Return the envelope of a record; an error's text names the defect.
     fn read_envelope(&self, at: &Locator) -> Result<Envelope, String>;
-    /// At most `most` recipients of a record, from the one that `from` names, and where to read on.
+    /// Return at most `most` recipients of a record, from `from` on, and the position of the next one.
     fn read_recipients(&self, at: &Locator, from: Cursor, most: u32) -> Result<(Vec<Recipient>, Cursor), String>;
-    /// The content of a record, whole and checked, in wire form; the text of an error says what is wrong with it.
+    /// Return the content of a record, whole and checked, in wire form; an error's text names the defect.
     fn read_content(&self, at: &Locator) -> Result<Vec<u8>, String>;
-    /// A segment's file, relative to the queue directory.
+    /// Return the path of a segment's file, relative to the queue directory.
     fn path(&self, segment: SegmentId) -> String;
-    /// The directory that holds the segments, for threads that read by themselves; `None` when there is none.
+    /// The directory of the segments, for threads that read on their own; `None` without files.
     fn queue_directory(&self) -> Option<&Path> {
         None
     }
-    /// What the queue manager has not heard of yet, for a listing.
+    /// Return the parts that the queue manager does not know yet, for a listing.
     fn unannounced(&self) -> Unannounced {
         Unannounced::default()
     }
-    /// Remember facts. What they say is in the catalogue already.
+    /// Note facts. The catalogue has them already.
     fn note_all(&mut self, facts: &[Fact]);
-    /// Housekeeping, every second or so: what stands elsewhere now is changed in the catalogue.
+    /// Do the housekeeping, about once a second. Updates the places of moved messages in the catalogue.
     fn tick(&mut self, catalogue: &mut Catalogue, now: Now);
-    /// What a person should know, as lines for the log; each is given once.
+    /// Return the events for the administrator, as lines for the log; each is returned once.
     fn take_notices(&mut self) -> Vec<String>;
 }

@@ -1,4 +1,4 @@
-//! What a start finds in the queue directory: the facts of the state log, and the segments with what stands in them.
+//! Reads the queue directory at a start: the facts of the state log, and the segments.
 
 use super::statelog::{self, Loaded};
 use crate::mail::id::QueueId;
@@ -14,10 +14,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A file `new.ID` that nobody holds and that is so old was left by a process that died.
+/// Age at which a file `new.ID` without a lock is a leftover of a dead process.
 const LEFTOVER_AGE: Duration = Duration::from_secs(60);
 
-/// What the state log says of one message.
+/// The facts of the state log about one message.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known {
     pub kept: Kept,
@@ -25,24 +25,24 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Take a fact in.
+    /// Apply a fact.
     pub(crate) fn apply(&mut self, fact: Fact) {
         self.removed |= matches!(fact, Fact::Removed { .. });
         self.kept.apply(fact);
     }
 
-    /// The fewest facts that add up to this.
+    /// Return the smallest list of facts that add up to this.
     pub(crate) fn facts(&self, id: QueueId) -> Vec<Fact> {
         if self.removed { vec![Fact::Removed { id }] } else { self.kept.facts(id) }
     }
 
-    /// Is nothing left to do for a message of so many recipients?
+    /// Whether a message with `recipients` recipients is finished.
     pub(crate) fn is_over(&self, recipients: usize) -> bool {
         self.removed || (recipients > 0 && self.kept.done.len() >= recipients)
     }
 }
 
-/// What the state log says.
+/// The content of the state log.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub messages: HashMap<QueueId, Known>,
@@ -63,8 +63,8 @@ pub(crate) fn facts(disk: &dyn Disk, queue_directory: &Path) -> Result<Facts, Qu
     Ok(Facts { log: loaded, ..facts })
 }
 
-/// Every segment, with the directory that it is in: those of `deferred/` first, so that of two copies of a message the
-/// one that was made to stay is found first; then by number.
+/// Return every segment with its directory: those of `deferred/` first, so that of two copies of a message the one in
+/// `deferred/` is found first; then by number.
 pub(crate) fn segments(
     disk: &dyn Disk,
     queue_directory: &Path,
@@ -79,7 +79,7 @@ pub(crate) fn segments(
     Ok(found)
 }
 
-/// Remove files that never became segments and whose writers are gone. Returns how many.
+/// Remove files of dead writers that never became segments. Returns their number.
 pub(crate) fn remove_leftovers(disk: &dyn Disk, directory: &Path) -> Result<usize, QueueError> {
     let mut removed = 0;
     for name in names(disk, directory)? {
@@ -94,7 +94,7 @@ pub(crate) fn remove_leftovers(disk: &dyn Disk, directory: &Path) -> Result<usiz
 fn is_leftover(disk: &dyn Disk, path: &Path) -> bool {
     let Ok(file) = disk.open(path, Open::Read) else { return false };
     let age = file.metadata().and_then(|metadata| metadata.modified()).map(|modified| modified.elapsed());
-    // The lock goes with the file; a writer that tries to take it meanwhile waits for that long.
+    // The lock ends with the file; a writer that tries it meanwhile waits that long.
     matches!(age, Ok(Ok(age)) if age >= LEFTOVER_AGE) && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_committed_is_found_after_a_crash_and_what_was_not_is_gone() {
+    fn committed_messages_survive_a_crash_and_uncommitted_ones_do_not() {
         let directory = Directory::new();
         let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
         let journal = Journal::open(directory.path(), options).unwrap();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_live_draft_is_no_leftover_however_old() {
+    fn a_live_draft_is_no_leftover_at_any_age() {
         let directory = Directory::new();
         let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
         let journal = Journal::open(directory.path(), options).unwrap();
@@ -195,7 +195,7 @@ mod tests {
             }
             let gone = |kept: &Kept| kept.done.len() == 2;
             expected.retain(|(of, kept)| !gone(kept) && !matches!(&fact, Fact::Removed { id } if id == of));
-            // Twice: the first start writes a new log, which must say the same.
+            // Twice: the first start writes a new log, which must have the same facts.
             let image = crash_image(&directory);
             for _ in 0..2 {
                 let (_, mut stored) = Spool::open(image.path()).unwrap();
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(ids(&stored), [completions[0].id, completions[2].id]);
         let notice = spool.take_notices().pop().unwrap();
         let name = format!("corrupt/{}-{}", at.segment.file_name(), at.offset);
-        assert!(notice.contains(&name) && notice.contains("the content's checksum does not hold"), "{notice}");
+        assert!(notice.contains(&name) && notice.contains("the content's checksum does not match"), "{notice}");
         let mut bytes = vec![0; at.record_octets as usize];
         file.read_exact_at(&mut bytes, at.offset).unwrap();
         assert_eq!(fs::read(directory.path().join(&name)).unwrap(), bytes);
@@ -237,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn zeros_of_a_writer_that_was_killed_are_cut_once_and_those_of_a_live_one_stay() {
+    fn zeros_of_a_killed_writer_are_cut_once_and_those_of_a_live_one_stay() {
         let directory = Directory::new();
         let options = JournalOptions { ahead_octets: 500, ..JournalOptions::default() };
         let journal = Journal::open(directory.path(), options).unwrap();
         let places: Vec<_> = (0..2).map(|_| commit(&journal, &[b'x'; 9000]).result.unwrap()).collect();
         let end = places[1].offset + places[1].record_octets;
         let octets = |directory: &Directory| directory.files(INCOMING)[0].metadata().unwrap().len();
-        // An eighth of the records in whole pieces; they come after the commit is told.
+        // An eighth of the records in whole pieces, written after the commit is completed.
         let ahead = end + end / 8 / 500 * 500;
         let until = Instant::now() + Duration::from_secs(30);
         while octets(&directory) != ahead {
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_a_live_producer_come_once_whatever_an_earlier_queue_manager_did() {
+    fn messages_of_a_live_producer_arrive_once_after_any_earlier_queue_manager() {
         let directory = Directory::new();
         let journal = journal(&directory);
         let places: Vec<_> = (0..5).map(|_| commit(&journal, b"x")).map(|c| (c.id, c.result.unwrap())).collect();
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_the_announced_end_is_never_delivered() {
+    fn octets_behind_the_announced_end_are_never_delivered() {
         let directory = Directory::new();
         let journal = journal(&directory);
         let (one, two) = (commit(&journal, b"one"), commit(&journal, b"two"));

@@ -13,10 +13,10 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::Duration;
 
-/// How often a store that is reading is asked for more.
-const LOOK_AGAIN: Duration = Duration::from_micros(200);
+/// Interval at which a store that is reading is polled.
+const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
-/// A store, and what is known of its messages.
+/// A store, and the catalogue of its messages.
 pub struct Spool<S: Store = DiskStore> {
     store: S,
     catalogue: Catalogue,
@@ -24,7 +24,7 @@ pub struct Spool<S: Store = DiskStore> {
 }
 
 impl Spool {
-    /// Take the queue directory over and read all of it: see `DiskStore::open`.
+    /// Open the queue directory and read all of it: see `DiskStore::open`.
     pub fn open(queue_directory: &Path) -> Result<(Self, Vec<Stored>), QueueError> {
         DiskStore::open(queue_directory).map(Self::of)
     }
@@ -37,14 +37,14 @@ impl Spool {
         DiskStore::open_on(disk, queue_directory).map(Self::of)
     }
 
-    /// Let a message stand elsewhere in its life.
+    /// Set a message's place in its life.
     #[cfg(test)]
     pub(crate) fn place(&mut self, id: QueueId, place: Place) {
         let slot = self.catalogue.slot(id).expect("a message of the queue");
         self.catalogue.place(slot, place);
     }
 
-    /// Write the state log anew, and wait until that is done.
+    /// Compact the state log, and wait for the end.
     #[cfg(test)]
     pub(crate) fn compact_log(&mut self) {
         self.store.compact_log(&self.catalogue, Now::default());
@@ -53,7 +53,7 @@ impl Spool {
 }
 
 impl<S: Store> Spool<S> {
-    /// Read all that stands in a store.
+    /// Read all messages of a store.
     pub fn of(store: S) -> (Self, Vec<Stored>) {
         let mut spool = Self { store, catalogue: Catalogue::default(), recalled: Vec::new() };
         let mut stored = Vec::new();
@@ -62,13 +62,13 @@ impl<S: Store> Spool<S> {
             stored.extend(spool.learn(news));
             match recovery {
                 Recovery::More => {}
-                Recovery::Soon => std::thread::sleep(LOOK_AGAIN),
+                Recovery::Soon => std::thread::sleep(POLL_INTERVAL),
                 Recovery::Done => return (spool, stored),
             }
         }
     }
 
-    /// What is known of the messages.
+    /// Return the catalogue of the messages.
     pub fn catalogue(&self) -> &Catalogue {
         &self.catalogue
     }
@@ -90,7 +90,7 @@ impl<S: Store> Spool<S> {
         new
     }
 
-    /// New messages; those of which an earlier queue manager noted something come out of `take_recalled`.
+    /// Return new messages; `take_recalled` returns those with facts of an earlier queue manager.
     fn arrivals(&mut self, news: News) -> Vec<Arrival> {
         let (fresh, recalled): (Vec<_>, Vec<_>) =
             self.learn(news).into_iter().partition(|stored| stored.state == Kept::default());
@@ -98,7 +98,7 @@ impl<S: Store> Spool<S> {
         fresh.into_iter().map(|stored| stored.arrival).collect()
     }
 
-    /// Messages that were read later than at the start, with what was known of them: each is given once.
+    /// Return messages that were read after the start, with their facts: each is returned once.
     pub fn take_recalled(&mut self) -> Vec<Stored> {
         std::mem::take(&mut self.recalled)
     }
@@ -133,17 +133,17 @@ impl<S: Store> Spool<S> {
         self.arrivals(news)
     }
 
-    /// Where a message stands; `None` when it is not in the queue.
+    /// Return a message's place on disk; `None` when it is not in the queue.
     pub fn locate(&self, id: QueueId) -> Option<Locator> {
         self.catalogue.get(id).map(|entry| entry.at())
     }
 
-    /// Remember a fact.
+    /// Note a fact.
     pub fn note(&mut self, fact: Fact) {
         self.note_all(&[fact]);
     }
 
-    /// Remember facts. What is said of messages that are gone is dropped.
+    /// Note facts. Facts about messages that are gone are dropped.
     pub fn note_all(&mut self, facts: &[Fact]) {
         let mut known = Vec::with_capacity(facts.len());
         for fact in facts {
@@ -178,10 +178,10 @@ impl<S: Store> Spool<S> {
         }
     }
 
-    /// See `Store::tick`. Returns messages that stand elsewhere now. `wall_now_us`: microseconds since 1970.
+    /// See `Store::tick`. Returns the messages that were moved. `wall_now_us`: microseconds since 1970.
     pub fn tick(&mut self, wall_now_us: u64) -> Vec<(QueueId, Locator)> {
         let before = self.catalogue.snapshot();
-        // Times of facts are kept as they are: both clocks show the same.
+        // Times of facts stay unchanged: both clocks show the same.
         self.store.tick(&mut self.catalogue, Now { mono_us: wall_now_us, wall_us: wall_now_us });
         let moved = |id, at| self.locate(id).filter(|now| *now != at).map(|now| (id, now));
         let mut moved: Vec<_> = before.iter().filter_map(|entry| moved(entry.id(), entry.at())).collect();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn announcements_bring_each_message_once_and_gaps_are_filled_from_disk() {
+    fn announcements_return_each_message_once_and_gaps_are_read_from_disk() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let (mut spool, _) = Spool::open(directory.path()).unwrap();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_producer_that_died_loses_nothing_and_one_that_lives_is_left_alone() {
+    fn a_dead_producer_loses_nothing_and_a_live_one_is_left_alone() {
         let directory = Directory::new();
         let options = JournalOptions { large_message_octets: 1000, ..Default::default() };
         let journal = Journal::open(directory.path(), options).unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announcement_that_comes_after_its_message_is_gone_brings_nothing_back() {
+    fn a_late_announcement_does_not_bring_a_finished_message_back() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let (mut spool, _) = Spool::open(directory.path()).unwrap();
@@ -292,10 +292,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_segment_is_kept_and_said() {
+    fn an_unreadable_segment_is_kept_and_reported() {
         let directory = Directory::new();
         let (mut spool, _) = Spool::open(directory.path()).unwrap();
-        // A directory under a segment's name opens, and every read of it fails.
+        // A directory under a segment's name opens, but every read of it fails.
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let id = commit(&journal, b"x").id;
         journal.close();
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_that_cannot_be_put_aside_keeps_its_segment() {
+    fn a_segment_stays_while_its_damage_cannot_be_put_aside() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let (good, bad) = (commit(&journal, b"good").id, commit(&journal, b"bad").result.unwrap());

@@ -2,7 +2,7 @@
 //!
 //! A producer commits a message, then announces it. Between the two the message is in no catalogue, and pickup has
 //! removed its file from `maildrop/` already. A listing that reads `maildrop/` first, and then the unannounced ends of
-//! the segments, misses no message: what left `maildrop/` before is on disk in a segment.
+//! the segments, misses no message: a message that left `maildrop/` before is in a segment on disk.
 
 use crate::mail::envelope::Envelope;
 use crate::mail::locator::SegmentId;
@@ -16,22 +16,22 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// How much of each segment the queue manager knows, at the moment when a listing begins.
+/// The part of each segment that the queue manager knows when a listing begins.
 #[derive(Debug, Clone, Default)]
 pub struct Unannounced {
-    /// The octets of a segment that it has not heard of. A segment that is not here is unknown as a whole.
+    /// The octets of a segment that it does not know. A segment that is missing here is wholly unknown.
     rest: HashMap<SegmentId, Range<u64>>,
 }
 
 impl Unannounced {
-    /// A segment: `rest` are the octets that the queue manager has not heard of.
+    /// Add a segment: `rest` are the octets that the queue manager does not know.
     pub(crate) fn insert(&mut self, segment: SegmentId, rest: Range<u64>) {
         self.rest.insert(segment, rest);
     }
 
-    /// Give `take` the envelope of each unannounced message in `incoming/`; false ends it, and is what it returns then.
+    /// Give `take` the envelope of each unannounced message in `incoming/`; false ends the read, and is then returned.
     ///
-    /// An unreadable record is left out, as in the other parts of a listing.
+    /// Unreadable records are left out, as in the other parts of a listing.
     pub fn read(&self, queue_directory: &Path, take: &mut dyn FnMut(&Envelope) -> bool) -> bool {
         let disk = RealDisk::shared();
         let Ok(names) = names(&*disk, &queue_directory.join(INCOMING)) else { return true };
@@ -57,7 +57,7 @@ impl Unannounced {
     }
 }
 
-/// Give `take` the records in `rest` of a segment. A segment that is gone was delivered meanwhile.
+/// Give `take` the records in `rest` of a segment. A removed segment was delivered meanwhile.
 fn read(
     disk: &Arc<dyn Disk>,
     queue_directory: &Path,
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_comes_after_the_listing_began_is_in_it() {
+    fn a_message_that_arrives_during_the_listing_is_in_it() {
         let directory = Directory::new();
         let store = store(&directory);
         let unannounced = store.unannounced();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_seen_enough_ends_it() {
+    fn a_reader_can_end_the_listing() {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         commit(&journal, b"one");

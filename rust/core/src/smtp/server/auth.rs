@@ -1,11 +1,11 @@
 //! AUTH (RFC 4954): the exchange between the client and the owner, which knows the mechanisms.
 //!
-//! The command is a question to the owner. A reply of 334 is a challenge, and the client's next line is the next question.
-//! Every other reply ends the exchange; 235 authenticates the client as the user that `authenticate` has named. The owner
-//! also judges lines that are no SASL answer, such as `*`.
+//! The command is a question to the owner. A reply of 334 is a challenge, and the client's next line is the next
+//! question. Every other reply ends the exchange; 235 authenticates the client as the user that `authenticate` has set.
+//! The owner also judges lines that are no SASL answer, for example `*`.
 
 use super::command::{MailArguments, Verb};
-use super::{Ending, Event, Mode, Next, Pending, Place, Server, Step};
+use super::{Ending, Event, Mode, Next, Pending, Position, Server, Step};
 use crate::mail::reply::Reply;
 use memchr::memchr;
 
@@ -19,12 +19,12 @@ pub struct Identity {
 }
 
 impl Server {
-    /// The user, once the client has authenticated.
+    /// Return the user, once the client has authenticated.
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
 
-    /// A reply of 235 to the open question authenticates the client as this user.
+    /// Set the user for a reply of 235 to the open question.
     pub fn authenticate(&mut self, method: &str, user: &str) {
         if let Mode::Waiting(Pending::Auth { identity, .. }) = &mut self.mode {
             let printable = |text: &str| text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
@@ -51,7 +51,7 @@ impl Server {
         self.answer(Verb::Auth, refusal);
     }
 
-    /// The owner has answered a command or a line of the exchange.
+    /// Continue after the owner's answer to a command or a line of the exchange.
     pub(super) fn go_on_with_auth(&mut self, identity: Option<Identity>, reply: &Reply) {
         self.put(reply);
         if reply.code == 334 {
@@ -64,7 +64,7 @@ impl Server {
         self.done(Verb::Auth, reply.code == 235);
     }
 
-    /// The client's next line of the exchange.
+    /// Read the client's next line of the exchange.
     pub(super) fn read_auth_line(&mut self) -> Step {
         let limit = self.config.auth_line_limit;
         let Some(found) = memchr(b'\n', &self.input[self.start..]) else {
@@ -85,15 +85,15 @@ impl Server {
         Step::Event(Event::Ask(Next::Auth))
     }
 
-    /// The rest of an overlong line must not be read as commands.
+    /// End the exchange after an overlong line. Its rest must not be read as commands.
     fn end_long_auth(&mut self) {
         self.put(&Reply::new(500, [5, 6], "Authentication Exchange line is too long"));
         self.done(Verb::Auth, false);
-        self.place = Place::Command(Verb::Auth);
+        self.place = Position::Command(Verb::Auth);
         self.close(Ending::Orderly);
     }
 
-    /// Return MAIL's arguments with the sender of AUTH= that the server believes: a client that has not authenticated
+    /// Return MAIL's arguments with the AUTH= sender that the server accepts: a client that has not authenticated
     /// speaks for nobody (RFC 4954 §5).
     pub(super) fn believed(&self, mut mail: MailArguments) -> MailArguments {
         if self.identity.is_none() {

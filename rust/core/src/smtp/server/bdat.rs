@@ -1,35 +1,35 @@
-//! BDAT (RFC 3030): content in chunks whose length is said before them.
+//! BDAT (RFC 3030): content in chunks, each after a line with its length.
 //!
-//! A chunk follows its line at once, whether it is wanted or not. So every chunk is read to its end, and its reply
-//! comes after it; a line that doesn't say how long its chunk is ends the session, because what follows cannot be told
-//! from commands. After a refusal the chunks of that message are thrown away until LAST, RSET, or EHLO.
+//! A chunk follows its line at once, wanted or not. So every chunk is read to its end, and its reply comes after it. A
+//! line without a valid length ends the session, because the content cannot be told from commands. After a refusal, the
+//! chunks of that message are dropped until LAST, RSET, or EHLO.
 
 use super::chunk::ChunkReader;
 use super::command::{SIZE_MAX_OCTETS, Verb, first_word};
 use super::config::BareNewline;
-use super::{ContentFault, EndOfData, Event, Mode, Pending, Place, Server, Step};
+use super::{ContentFault, EndOfData, Event, Mode, Pending, Position, Server, Step};
 use crate::log::Severity;
 use crate::mail::reply::Reply;
 use crate::smtp::server::Ending;
 
-/// How much of a line that makes no sense goes to the log.
+/// Maximum number of characters of a malformed line in the log.
 const MALFORMED_LOG_CHARS: usize = 100;
 
-/// The chunk that a BDAT has announced.
+/// The chunk that a BDAT line has announced.
 #[derive(Debug)]
 pub(super) struct Chunk {
     octets: u64,
     left: u64,
     last: bool,
-    /// It is thrown away, and this is said about it.
+    /// The reply at its end, when the chunk is dropped.
     refusal: Option<Reply>,
 }
 
-/// The message that comes in chunks.
+/// The chunks of one message.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     reader: ChunkReader,
-    /// A chunk was refused: the message cannot be whole.
+    /// A chunk was refused, so the message cannot be complete.
     pub(super) failed: bool,
 }
 
@@ -65,7 +65,7 @@ impl Server {
         }
     }
 
-    /// The owner has said whether content may come.
+    /// Start a chunk after the owner's answer.
     pub(super) fn begin_chunks(&mut self, chunk: Chunk, reply: &Reply) {
         if reply.code == 354 {
             self.chunks = Some(Chunks::default());
@@ -76,7 +76,7 @@ impl Server {
         let sender = self.sender().map(str::to_owned);
         self.log_reject("BDAT", reply, sender.as_deref(), None);
         if matches!(reply.code, 421 | 521) {
-            // The session ends with it.
+            // The session ends with this reply.
             return self.answer(Verb::Bdat, reply.clone());
         }
         self.refuse_chunk(chunk, reply.clone());
@@ -89,12 +89,12 @@ impl Server {
             self.log.push_back((Severity::Warning, line));
             return self.refuse_chunk(chunk, Reply::new(552, [3, 4], "Chunk exceeds message size limit"));
         }
-        self.place = Place::Chunk;
+        self.place = Position::Chunk;
         self.restart_deadline();
         self.mode = Mode::Chunk(chunk);
     }
 
-    /// Throw the chunk away, and say why when it is over.
+    /// Drop the chunk, and send the reply at its end.
     fn refuse_chunk(&mut self, chunk: Chunk, reply: Reply) {
         self.chunks.get_or_insert_default().failed = true;
         self.restart_deadline();
@@ -113,7 +113,7 @@ impl Server {
         if let (None, Some(chunks)) = (&chunk.refusal, &mut self.chunks) {
             self.content_octets += octets as u64;
             if rejects && chunks.reader.bare_newlines() > 0 {
-                // Refused when it is over; until then nothing of it is kept.
+                // The reply comes at the end of the chunk; until then its octets are dropped.
                 chunks.reader.feed(bytes, &mut |_| ());
             } else {
                 chunks.reader.feed(bytes, content);
@@ -144,7 +144,7 @@ impl Server {
         }
         let is_refused = bare_newlines > 0 && self.bare_newline == BareNewline::Reject;
         if chunk.last {
-            self.place = Place::EndOfMessage;
+            self.place = Position::EndOfMessage;
             self.mode = Mode::Waiting(Pending::EndOfData);
             let fault = is_refused.then_some(ContentFault::BareNewline);
             return Step::Event(Event::EndOfData(EndOfData { octets, chunked: true, fault }));
@@ -163,7 +163,7 @@ impl Server {
     }
 }
 
-/// The size in octets, and whether LAST stands behind it.
+/// Return the size in octets, and whether LAST follows it.
 fn parse(arguments: &str) -> Option<(u64, bool)> {
     let (size, rest) = first_word(arguments);
     if size.is_empty() || !size.bytes().all(|b| b.is_ascii_digit()) {

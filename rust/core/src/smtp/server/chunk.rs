@@ -1,9 +1,9 @@
 //! The content of BDAT's chunks in wire form (RFC 3030 §2).
 //!
-//! The length of a chunk says where it ends, so a lone dot has no meaning in it. DATA relays the stored content later, and
-//! there a lone dot ends the message. So dots at the start of a line are stuffed here, LF alone becomes CRLF, and the last
-//! line gets an end. The output of `feed` has the same form as that of `data`, for any chunks. A CR that ends no line
-//! passes through, as in `data`: cleanup decides about it.
+//! A chunk has a length, so a lone dot means nothing in it. Stored content is relayed by DATA, where a lone dot ends
+//! the message: so dots at the start of a line are stuffed here, LF alone becomes CRLF, and the last line gets an end.
+//! The output of `feed` has the same form as that of `data`, for any chunks and any split of them. A CR without LF
+//! passes through, as it does there: cleanup decides about it.
 
 use memchr::memchr;
 
@@ -12,7 +12,7 @@ const CRLF: &[u8] = b"\r\n";
 /// Reads the chunks of one message.
 #[derive(Debug, Clone)]
 pub struct ChunkReader {
-    /// No octet of the line has come yet.
+    /// No octet of the line has arrived yet.
     at_start: bool,
     /// The last octet was CR.
     cr: bool,
@@ -27,17 +27,17 @@ impl Default for ChunkReader {
 }
 
 impl ChunkReader {
-    /// How many lines ended in LF alone.
+    /// Return the number of lines that ended in LF alone.
     pub fn bare_newlines(&self) -> u64 {
         self.bare_newlines
     }
 
-    /// Octets of the message so far, line ends as CRLF, without the dots that were added.
+    /// Return the octets of the message so far, line ends as CRLF, without added dots.
     pub fn octets(&self) -> u64 {
         self.octets
     }
 
-    /// Give the next octets of the message to `content`; any split of the chunks does.
+    /// Give the next octets of the message to `content`; any split of the chunks is allowed.
     pub fn feed(&mut self, input: &[u8], content: &mut impl FnMut(&[u8])) {
         self.octets += input.len() as u64;
         let mut run = 0;
@@ -69,7 +69,7 @@ impl ChunkReader {
         give(&input[run..], content);
     }
 
-    /// The message is over: end its last line.
+    /// End the message's last line.
     pub fn finish(&mut self, content: &mut impl FnMut(&[u8])) {
         if !self.at_start {
             content(CRLF);
@@ -92,7 +92,7 @@ mod tests {
     use crate::mail::stuff::{stuff, unstuff};
     use proptest::prelude::*;
 
-    /// Wire form, octets, bare newlines.
+    /// Return wire form, octets, and bare newlines.
     fn read(chunks: &[u8], step: usize) -> (Vec<u8>, u64, u64) {
         let (mut reader, mut out) = (ChunkReader::default(), Vec::new());
         for chunk in chunks.chunks(step.max(1)) {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_get_the_form_that_data_has() {
+    fn chunks_get_the_same_form_as_data() {
         for (chunks, wire, octets, bare_newlines) in [
             ("", "", 0, 0),
             ("a\r\n", "a\r\n", 3, 0),
@@ -137,7 +137,7 @@ mod tests {
         }
 
         #[test]
-        fn the_output_can_be_sent_by_data(chunks in octets(), step in 1usize..8) {
+        fn chunk_output_can_be_sent_by_data(chunks in octets(), step in 1usize..8) {
             let (wire, octets, _) = read(&chunks, step);
             let framed = [CRLF, &wire[..]].concat();
             prop_assert!(!framed.windows(5).any(|w| w == b"\r\n.\r\n"));
@@ -149,7 +149,7 @@ mod tests {
         }
 
         #[test]
-        fn content_with_standard_line_ends_comes_back(lines in prop::collection::vec("[.a-c]{0,4}", 0..8)) {
+        fn content_with_standard_line_ends_is_read_back(lines in prop::collection::vec("[.a-c]{0,4}", 0..8)) {
             let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
             let (wire, _, _) = read(text.replace('\n', "\r\n").as_bytes(), 3);
             prop_assert_eq!(unstuff(&wire), text.into_bytes());

@@ -1,7 +1,7 @@
 //! Commands: the verb of a line, and the arguments of MAIL and RCPT (RFC 5321 §4.1.1, RFC 1870, 3461, 6152, 6531).
 //!
-//! A line is split once into a verb and the rest; arguments are parsed only after the dialogue's state allows the
-//! command, which gives Postfix's order of complaints. A refusal is the reply to send, in Postfix's words.
+//! A line is split once into a verb and the rest. Arguments are parsed only after the state of the dialogue allows the
+//! command, which gives Postfix's order of error replies. A refusal is the reply to send, in Postfix's words.
 
 use crate::address::path::Path;
 use crate::address::syntax::Syntax;
@@ -9,11 +9,11 @@ use crate::mail::envelope::{BodyType, Notify, Recipient, Ret};
 use crate::mail::reply::Reply;
 use crate::mail::xtext::is_xtext;
 
-/// The largest number that SIZE= can say and BDAT can ask for: what a file's size can be.
+/// Maximum number in SIZE= and BDAT: the maximum file size.
 pub const SIZE_MAX_OCTETS: u64 = i64::MAX as u64;
-/// The longest ENVID in octets (RFC 3461 §4.4).
+/// Maximum number of octets in ENVID (RFC 3461 §4.4).
 pub const ENVID_MAX_OCTETS: usize = 100;
-/// The longest ORCPT in octets (RFC 3461 §4.2).
+/// Maximum number of octets in ORCPT (RFC 3461 §4.2).
 pub const ORCPT_MAX_OCTETS: usize = 500;
 
 /// The first word of a command. Discriminants index the counts of the `disconnect from` line, in Postfix's order.
@@ -56,7 +56,7 @@ pub enum Verb {
     Unknown,
 }
 
-/// How many verbs there are, `Unknown` among them.
+/// Number of verbs, `Unknown` included.
 pub const VERBS: usize = Verb::Unknown as usize + 1;
 
 /// Every verb but `Unknown`, with its name; each at the index of its discriminant.
@@ -80,40 +80,40 @@ const NAMES: [(Verb, &str); VERBS - 1] = [
 ];
 
 impl Verb {
-    /// The verb of a line without its line end, and what follows the verb, without leading blanks.
+    /// Return the verb of a line without its line end, and the text after the verb, without leading blanks.
     pub fn split(line: &str) -> (Self, &str) {
         let (word, rest) = first_word(line);
         let found = NAMES.iter().find(|(_, name)| word.eq_ignore_ascii_case(name));
         (found.map_or(Self::Unknown, |(verb, _)| *verb), rest)
     }
 
-    /// The verb in upper case, `UNKNOWN` for the rest: the log's `after MAIL`.
+    /// Return the verb in upper case, `UNKNOWN` for the rest: the log's `after MAIL`.
     pub fn name(self) -> &'static str {
         NAMES.get(self as usize).map_or("UNKNOWN", |(_, name)| name)
     }
 
-    /// All verbs in the order of the `disconnect from` line.
+    /// Return all verbs in the order of the `disconnect from` line.
     pub fn all() -> impl Iterator<Item = Self> {
         NAMES.iter().map(|(verb, _)| *verb).chain([Self::Unknown])
     }
 
-    /// Must the client wait for the reply before it speaks again? (RFC 2920 §3.1)
+    /// Whether the client must wait for the reply before its next command (RFC 2920 §3.1).
     pub fn ends_a_group(self) -> bool {
         matches!(self, Self::Helo | Self::Ehlo | Self::Data | Self::Noop | Self::Vrfy | Self::Auth)
     }
 
-    /// Does it count for `smtpd_junk_command_limit`?
+    /// Whether it counts for `smtpd_junk_command_limit`.
     pub fn is_junk(self) -> bool {
         matches!(self, Self::Helo | Self::Ehlo | Self::Rset | Self::Noop | Self::Vrfy | Self::Etrn | Self::Help)
     }
 
-    /// Is there nothing behind the verb but `502`?
+    /// Whether the server answers it with `502` only.
     pub fn is_unimplemented(self) -> bool {
         matches!(self, Self::Xclient | Self::Xforward | Self::Starttls | Self::Auth | Self::Etrn)
     }
 }
 
-/// The first word of a text and the rest, both without the blanks around them.
+/// Return the first word of a text and the rest, both without the blanks around them.
 pub fn first_word(text: &str) -> (&str, &str) {
     let text = text.trim_matches(is_blank);
     let end = text.find(is_blank).unwrap_or(text.len());
@@ -124,7 +124,7 @@ fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t')
 }
 
-/// The settings of the parser of arguments.
+/// The parameters of a site that the parser of arguments needs.
 #[derive(Debug, Clone, Default)]
 pub struct Dialect {
     /// `strict_rfc821_envelopes`
@@ -133,9 +133,9 @@ pub struct Dialect {
     pub smtputf8: bool,
     /// `strict_smtputf8`: an address that is not ASCII needs the SMTPUTF8 parameter.
     pub strict_smtputf8: bool,
-    /// `message_size_limit`, 0 for none.
+    /// `message_size_limit`, 0 for no limit.
     pub message_size_limit: u64,
-    /// The forms of addresses beyond RFC 5321.
+    /// Address syntax allowed beyond RFC 5321.
     pub syntax: Syntax,
 }
 
@@ -151,13 +151,13 @@ impl Dialect {
 /// The arguments of MAIL.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MailArguments {
-    /// The reverse path: reports go to it.
+    /// The address for non-delivery reports.
     pub reverse_path: Path,
-    /// SIZE=, octets; 0 when the client did not say.
+    /// SIZE=, octets; 0 without the parameter.
     pub size_octets: u64,
     /// BODY=
     pub body: BodyType,
-    /// SMTPUTF8 was asked for.
+    /// The SMTPUTF8 parameter is present.
     pub smtputf8: bool,
     /// RET=
     pub ret: Ret,
@@ -167,10 +167,10 @@ pub struct MailArguments {
     pub auth: Option<Box<str>>,
 }
 
-/// The reason why arguments were refused.
+/// The reason to refuse arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    /// A bad address: the reply, and the address for the log.
+    /// The address is invalid: the reply, and the address for the log.
     Address(Reply, Box<str>),
     /// Anything else.
     Other(Reply),
@@ -208,7 +208,7 @@ impl MailArguments {
                 if value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
                     return bad("Bad message size syntax");
                 }
-                // A number above the largest file size is refused, whatever the limit.
+                // A size above the maximum file size is refused at any limit.
                 self.size_octets = match value.parse() {
                     Ok(octets) if octets <= SIZE_MAX_OCTETS => octets,
                     _ => {
@@ -237,7 +237,7 @@ impl MailArguments {
                 }
                 self.envid = Some(value.into());
             }
-            // A claim without a valid form counts as `<>`. It refuses no mail, as in Postfix (RFC 4954 §5).
+            // An AUTH= value in an invalid form counts as `<>`. It refuses no mail, like Postfix (RFC 4954 §5).
             ("AUTH", Some(value)) => {
                 let valid = value == "<>" || (!value.is_empty() && is_xtext(value));
                 self.auth = Some(if valid { value.into() } else { "<>".into() });
@@ -249,7 +249,7 @@ impl MailArguments {
 }
 
 impl MailArguments {
-    /// The parameters as they would be written: `SIZE=5`, `BODY=8BITMIME`.
+    /// Return the parameters in written form: `SIZE=5`, `BODY=8BITMIME`.
     pub fn parameters(&self) -> Vec<String> {
         let mut words = Vec::new();
         if self.size_octets > 0 {
@@ -274,7 +274,7 @@ impl MailArguments {
     }
 }
 
-/// The parameters of RCPT as they would be written: `NOTIFY=NEVER`, `ORCPT=rfc822;a@b`.
+/// Return the parameters of RCPT in written form: `NOTIFY=NEVER`, `ORCPT=rfc822;a@b`.
 pub fn rcpt_parameters(recipient: &Recipient) -> Vec<String> {
     let names = [
         (Notify::NEVER, "NEVER"),
@@ -295,7 +295,7 @@ pub fn rcpt_parameters(recipient: &Recipient) -> Vec<String> {
 /// The arguments of RCPT.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RcptArguments {
-    /// The recipient.
+    /// The recipient's address.
     pub forward_path: Path,
     /// NOTIFY=
     pub notify: Notify,
@@ -353,7 +353,7 @@ fn must_declare_smtputf8() -> Refused {
     Refused::Other(Reply::new(553, [6, 7], "Must declare SMTPUTF8 to send unicode address"))
 }
 
-/// The text behind `FROM:` or `TO:`, without leading blanks.
+/// Return the text after `FROM:` or `TO:`, without leading blanks.
 fn strip_keyword<'a>(arguments: &'a str, keyword: &str) -> Option<&'a str> {
     let head = arguments.get(..keyword.len())?;
     let rest = head.eq_ignore_ascii_case(keyword).then(|| arguments[keyword.len()..].trim_start_matches(is_blank))?;
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_stands_at_its_discriminant() {
+    fn every_name_is_at_its_discriminant() {
         for (at, verb) in Verb::all().enumerate() {
             assert_eq!(verb as usize, at);
             assert_eq!(Verb::split(&verb.name().to_lowercase()).0, verb);
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn verbs_split_off() {
+    fn a_line_is_split_into_verb_and_arguments() {
         for (line, verb, rest) in [
             ("MAIL FROM:<a>", Verb::Mail, "FROM:<a>"),
             ("  helo \t x  ", Verb::Helo, "x"),
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn mail_is_taken_or_refused() {
+    fn mail_arguments_are_accepted_or_refused() {
         let reply = |arguments: &str| match MailArguments::parse(arguments, &dialect()) {
             Ok(mail) => format!("ok {} {} {:?}", mail.reverse_path.address(), mail.size_octets, mail.ret),
             Err(Refused::Address(reply, _) | Refused::Other(reply) | Refused::TooLarge(reply, _)) => {
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn rcpt_is_taken_or_refused() {
+    fn rcpt_arguments_are_accepted_or_refused() {
         let reply = |arguments: &str| match RcptArguments::parse(arguments, &dialect(), false) {
             Ok(rcpt) => format!("ok {} {} {:?}", rcpt.forward_path.address(), rcpt.notify.0, rcpt.orcpt.as_deref()),
             Err(Refused::Address(reply, _) | Refused::Other(reply) | Refused::TooLarge(reply, _)) => {
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn strict_smtputf8_wants_the_parameter() {
+    fn strict_smtputf8_requires_the_parameter() {
         let strict = Dialect { strict_smtputf8: true, ..dialect() };
         assert!(MailArguments::parse("FROM:<é@b.org>", &strict).is_err());
         assert!(MailArguments::parse("FROM:<é@b.org> SMTPUTF8", &strict).is_ok());
@@ -504,7 +504,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_arguments_make_it_panic(text in "(FROM:|TO:)?[<>@\\\\\" a-cé;=+0-9\\.A-Z]{0,60}") {
+        fn no_arguments_cause_a_panic(text in "(FROM:|TO:)?[<>@\\\\\" a-cé;=+0-9\\.A-Z]{0,60}") {
             let _ = Verb::split(&text);
             let _ = MailArguments::parse(&text, &dialect());
             let _ = RcptArguments::parse(&text, &dialect(), true);

@@ -1,7 +1,7 @@
-//! The commands of the dialogue. The order of checks in a command is Postfix's.
+//! The commands of the dialogue. The checks of a command are in Postfix's order.
 
 use super::command::{MailArguments, RcptArguments, Refused, Verb, first_word};
-use super::{Mode, Next, Pending, Place, Server, Transaction};
+use super::{Mode, Next, Pending, Position, Server, Transaction};
 use crate::address::path::Path;
 use crate::log::Severity;
 use crate::mail::envelope::Recipient;
@@ -26,7 +26,7 @@ impl Server {
         }
         let (verb, arguments) = Verb::split(line);
         self.counts[verb as usize].1 += 1;
-        self.place = Place::Command(verb);
+        self.place = Position::Command(verb);
         if verb == Verb::Unknown {
             // A client of another protocol, for example a web browser: close before its payload is read as commands.
             let is_header = word.find(':').is_some_and(|at| at > 0);
@@ -104,7 +104,7 @@ impl Server {
         }
     }
 
-    /// `reply` without text: what the configuration says.
+    /// Accept HELO or EHLO. A `reply` without text gets the configured text.
     pub(super) fn accept_helo(&mut self, name: String, verb: Verb, reply: &Reply) {
         self.reset();
         self.helo = Some(name.into());
@@ -157,7 +157,7 @@ impl Server {
         };
         if transaction.recipients.len() >= self.config.recipient_limit {
             self.put(&Reply::new(452, [5, 3], "Error: too many recipients"));
-            // A client that reads replies late is no reason to end the session.
+            // A client that reads replies slowly is no reason to end the session.
             self.overshoot += 1;
             return self.done(Verb::Rcpt, self.overshoot <= self.config.recipient_overshoot_limit);
         }
@@ -230,7 +230,7 @@ impl Server {
     }
 }
 
-/// The question that RSET, NOOP or QUIT is.
+/// Return the question for RSET, NOOP or QUIT.
 pub(super) fn question_about(verb: Verb) -> Next {
     match verb {
         Verb::Rset => Next::Rset,
@@ -239,12 +239,12 @@ pub(super) fn question_about(verb: Verb) -> Next {
     }
 }
 
-/// The name in HELO, without characters that have a meaning in a header or a log line.
+/// Return the name in HELO, without characters that have a meaning in a header or a log line.
 fn safe_helo(name: &str) -> String {
     name.chars().map(|c| if c.is_control() || " <>()\\\";@".contains(c) { '?' } else { c }).collect()
 }
 
-/// Octets as Postfix's log shows them: `\r\n` as escapes, the unprintable in octal.
+/// Return octets in the form of Postfix's log: `\r\n` as escapes, the unprintable in octal.
 fn escape(bytes: &[u8]) -> String {
     let mut text = String::new();
     for b in bytes {

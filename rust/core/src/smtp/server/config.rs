@@ -1,29 +1,29 @@
-//! What a server must know of its site: Postfix's parameters, with Postfix's defaults.
+//! The parameters of the server, with Postfix's names and defaults.
 
 use super::command::{Dialect, Verb};
 
 /// `smtpd_forbid_bare_newline`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BareNewline {
-    /// A lone dot ends a message whatever ends its line.
+    /// A lone dot ends a message after any kind of line end.
     No,
     /// CRLF.CRLF ends a message; LF alone ends a line and becomes CRLF.
     #[default]
     Normalize,
-    /// The same, and the log says so.
+    /// The same, with a log line.
     Note,
     /// A command or message with LF alone is refused.
     Reject,
 }
 
-/// What a server must know of its site; one for all sessions.
+/// The parameters of the server, shared by all sessions.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// `myhostname`
     pub myhostname: String,
     /// `smtpd_banner`
     pub banner: String,
-    /// How arguments are parsed.
+    /// The parameters for parsing arguments.
     pub dialect: Dialect,
     /// `smtpd_discard_ehlo_keywords`, in upper case.
     pub discard_ehlo_keywords: Vec<String>,
@@ -37,7 +37,7 @@ pub struct ServerConfig {
     pub recipient_limit: usize,
     /// `smtpd_recipient_overshoot_limit`
     pub recipient_overshoot_limit: u32,
-    /// `soft_bounce`: 4xx where 5xx is meant.
+    /// `soft_bounce`: 4xx instead of 5xx.
     pub soft_bounce: bool,
     /// `smtpd_soft_error_limit`
     pub soft_error_limit: u32,
@@ -65,9 +65,9 @@ pub struct ServerConfig {
     pub forbid_non_letters: bool,
     /// `smtpd_noop_commands`, in upper case.
     pub noop_commands: Vec<String>,
-    /// The SASL mechanisms that the owner knows; without any there is no AUTH.
+    /// The SASL mechanisms of the owner; AUTH is off without any.
     pub auth_mechanisms: Vec<String>,
-    /// `smtpd_sasl_response_limit`: octets of a client's answer to a challenge.
+    /// `smtpd_sasl_response_limit`: maximum octets of a client's answer to a challenge.
     pub auth_line_limit: usize,
     /// HELO is a question to the owner.
     pub asks_helo: bool,
@@ -78,7 +78,7 @@ pub struct ServerConfig {
 }
 
 impl Default for ServerConfig {
-    /// Postfix's defaults for a host called `localhost`.
+    /// Return Postfix's defaults for a host called `localhost`.
     fn default() -> Self {
         Self {
             myhostname: "localhost".into(),
@@ -114,7 +114,7 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    /// What EHLO announces: exactly what works, in Postfix's order.
+    /// Return EHLO's reply: only keywords that work, in Postfix's order.
     pub fn ehlo_text(&self) -> String {
         let size = match self.dialect.message_size_limit {
             0 => "SIZE".to_owned(),
@@ -143,7 +143,7 @@ impl ServerConfig {
         }
         text
     }
-    /// Does `smtpd_discard_ehlo_keywords` name this one?
+    /// Whether `smtpd_discard_ehlo_keywords` has this keyword.
     pub fn discards(&self, keyword: &str) -> bool {
         self.discard_ehlo_keywords.iter().any(|discarded| discarded == keyword)
     }

@@ -2,7 +2,7 @@
 
 use super::config::BareNewline;
 use super::data::Run;
-use super::{ContentFault, EndOfData, Ending, Event, Mode, Pending, Place, Server, Step};
+use super::{ContentFault, EndOfData, Ending, Event, Mode, Pending, Position, Server, Step};
 use crate::log::Severity;
 use crate::mail::reply::Reply;
 
@@ -39,12 +39,12 @@ impl Server {
             self.note_bare_newline();
         }
         self.scanned = self.start;
-        self.place = Place::EndOfMessage;
+        self.place = Position::EndOfMessage;
         self.mode = Mode::Waiting(Pending::EndOfData);
         Step::Event(Event::EndOfData(EndOfData { octets: self.content_octets, chunked: false, fault }))
     }
 
-    /// The line ends in LF alone: noted; or refused if the site says so, which ends the session.
+    /// Handle a line that ends in LF alone: note it, or refuse it if the site says so, which ends the session.
     pub(super) fn is_bare_newline_refused(&mut self) -> bool {
         match self.bare_newline {
             BareNewline::No | BareNewline::Normalize => false,
@@ -57,7 +57,7 @@ impl Server {
                 let (place, sender) = (self.place(), self.sender().map(str::to_owned));
                 self.log_reject(&place, &reply, sender.as_deref(), None);
                 self.put(&reply);
-                // The rest of the input may be meant for a server that reads lines differently.
+                // The rest may be meant for a server that splits lines differently.
                 self.close(Ending::Orderly);
                 true
             }
@@ -71,7 +71,7 @@ impl Server {
         }
     }
 
-    /// The refusal of LF without CR.
+    /// Return the reply to LF without CR.
     pub fn bare_newline_reply(&self) -> Reply {
         let text = format!("{} Error: bare <LF> received", self.config.myhostname);
         Reply::new(self.config.bare_newline_reject_code, [5, 2], text)

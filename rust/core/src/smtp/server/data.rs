@@ -1,51 +1,51 @@
-//! Where a message ends (RFC 5321 §4.1.1.4, §4.5.2, §2.3.8).
+//! Finds the end of a message (RFC 5321 §4.1.1.4, §4.5.2, §2.3.8).
 //!
-//! Octets in, runs out: `feed` returns slices of its input and never copies. Only CRLF "." CRLF ends a message. The output
-//! keeps its dot-stuffing; it is stored and relayed unchanged. A line that ends in LF alone gets a CR
-//! (`smtpd_forbid_bare_newline = normalize`), so the next server cannot see an end where this one saw none.
-//! The rejected alternative, to end a message also at LF "." LF, lets a sender hide a second message in the first
+//! Bytes in, runs out: `feed` returns slices of its input and never copies. Only CRLF "." CRLF ends a message. The
+//! output keeps its dot-stuffing and is stored and relayed unchanged. A line that ends in LF alone gets a CR
+//! (`smtpd_forbid_bare_newline = normalize`), so no octets pass that the next server could take for an end. The
+//! rejected alternative, to end a message also at LF "." LF, lets a sender hide a second message in the first
 //! (CVE-2023-51764); it exists as `Ending::AnyLine` for sites that say `smtpd_forbid_bare_newline = no`.
 
 use memchr::memchr;
 
-/// The end of a message.
+/// The rule for the end of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ending {
     /// CRLF "." CRLF.
     #[default]
     Standard,
-    /// A line that holds one dot, with any line end.
+    /// A line with a single dot, after and before any kind of line end.
     AnyLine,
-    /// CRLF "." CRLF, and a bare LF is text that stays as it is: for an owner that relays nothing by itself.
+    /// CRLF "." CRLF, and a bare LF is text that stays unchanged: for an owner that relays nothing itself.
     Verbatim,
 }
 
-/// The result of reading octets.
+/// The meaning of the scanned bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Run<'a> {
-    /// Content in wire form: CRLF line ends but for stray CRs (`Verbatim`: and stray LFs), dots stuffed.
+    /// Content in wire form: CRLF line ends except stray CRs (`Verbatim`: and stray LFs), dots stuffed.
     Content(&'a [u8]),
-    /// More octets are needed.
+    /// Not known yet: more bytes are needed.
     More,
-    /// The message is over; the bytes behind belong to the next command.
+    /// The end of the message; the bytes behind it belong to the next command.
     End,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// At the start of a line; did CRLF end the line before?
+    /// At the start of a line; `standard`: the line before ended in CRLF.
     Start { standard: bool },
-    /// A dot at the start of a line, not given out yet.
+    /// After a dot at the start of a line, which is not returned yet.
     Dot { standard: bool },
-    /// The same and a CR behind it.
+    /// The same, with a CR behind it.
     DotCr { standard: bool },
-    /// Inside a line; was its last octet CR?
+    /// Inside a line; `cr`: its last octet was CR.
     Inside { cr: bool },
-    /// Over.
+    /// After the end.
     End,
 }
 
-/// Reads one message's content. The bytes of DATA's own line are behind it.
+/// Reads one message's content, from behind the line of DATA.
 #[derive(Debug, Clone)]
 pub struct DataReader {
     state: State,
@@ -56,20 +56,20 @@ pub struct DataReader {
 const CRLF: &[u8] = b"\r\n";
 
 impl DataReader {
-    /// A reader at the start of a message, which is just after a CRLF: a dot there can be the end.
+    /// Return a reader at the start of a message, which follows a CRLF: a dot there can be the end.
     pub fn new(ending: Ending) -> Self {
         Self { state: State::Start { standard: true }, ending, bare_newlines: 0 }
     }
 
-    /// How many lines ended in LF alone.
+    /// Return the number of lines that ended in LF alone.
     pub fn bare_newlines(&self) -> u64 {
         self.bare_newlines
     }
 
-    /// Scan the next bytes: how many of `input` were used, and what they were.
+    /// Scan the next bytes. Return the number of used bytes, and their meaning.
     ///
-    /// `input`: any split of the stream. Call again with the bytes not used until it says `More` or `End`.
-    /// Cost: one memchr pass.
+    /// `input`: any split of the stream. Call again with the unused bytes until it returns `More` or `End`. Cost: one
+    /// memchr pass.
     pub fn feed<'a>(&mut self, input: &'a [u8]) -> (usize, Run<'a>) {
         let Some(&first) = input.first() else {
             return (0, if self.state == State::End { Run::End } else { Run::More });
@@ -78,7 +78,7 @@ impl DataReader {
         match (self.state, first) {
             (State::End, _) => (0, Run::End),
             (State::Start { standard }, b'.') => {
-                // Within one input the run need not be broken for a dot that is plainly stuffing.
+                // Within one input, a dot that is plainly stuffed need not end the run.
                 if let [_, next, ..] = input
                     && !matches!(next, b'\r' | b'\n')
                 {
@@ -124,7 +124,7 @@ impl DataReader {
         }
     }
 
-    /// The longest run of content from inside a line; `cr`: was the octet before `input` a CR?
+    /// Return the longest run of content from inside a line; `cr`: the octet before `input` was a CR.
     fn inside<'a>(&mut self, input: &'a [u8], cr: bool) -> (usize, Run<'a>) {
         let mut at = 0;
         while let Some(found) = memchr(b'\n', &input[at..]) {
@@ -139,7 +139,7 @@ impl DataReader {
                 return self.bare_newline(input, newline);
             }
             at = newline + 1;
-            // A dot decides unless it is plainly stuffing: stop before it.
+            // A dot decides unless it is plainly stuffed: stop before it.
             match &input[at..] {
                 [] | [b'.'] | [b'.', b'\r' | b'\n', ..] => {
                     self.state = State::Start { standard: true };
@@ -152,7 +152,7 @@ impl DataReader {
         (input.len(), Run::Content(input))
     }
 
-    /// Content up to a bare LF first; the LF itself, as CRLF, when nothing stands before it.
+    /// Return content up to a bare LF; then the LF itself, as CRLF.
     fn bare_newline<'a>(&mut self, input: &'a [u8], newline: usize) -> (usize, Run<'a>) {
         if newline > 0 {
             self.state = State::Inside { cr: false };
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Content, whether it ended, the bytes left over, bare newlines.
+    /// Return the content, whether it ended, the bytes left over, and the bare newlines.
     fn read(ending: Ending, wire: &[u8], step: usize) -> (Vec<u8>, bool, Vec<u8>, u64) {
         let mut reader = DataReader::new(ending);
         let mut content = Vec::new();
@@ -194,7 +194,7 @@ mod tests {
         (content, false, Vec::new(), reader.bare_newlines())
     }
 
-    /// The content of `wire` in any split, and whether it ends.
+    /// Check the content of `wire` in any split, and whether it ends.
     fn check(ending: Ending, wire: &[u8], content: &[u8], ended: bool) {
         for step in 1..=wire.len() {
             let (got, over, _, _) = read(ending, wire, step);
@@ -211,7 +211,7 @@ mod tests {
     const OPEN: bool = false;
 
     #[test]
-    fn a_message_ends_at_crlf_dot_crlf_alone() {
+    fn only_crlf_dot_crlf_ends_a_message() {
         for (wire, content, ended) in [
             (&b".\r\n"[..], &b""[..], ENDED),
             (b"a\r\n.\r\n", b"a\r\n", ENDED),
@@ -219,7 +219,7 @@ mod tests {
             (b"..a\r\n.\r\n", b"..a\r\n", ENDED),
             (b".a\r\n.\r\n", b".a\r\n", ENDED),
             (b"\r\n.\r\n", b"\r\n", ENDED),
-            // Every end that some server takes for one, and that is none (RFC 5321 §4.1.1.4).
+            // Every end that some server accepts and that is none (RFC 5321 §4.1.1.4).
             (b"a\n.\n", b"a\r\n\r\n", OPEN),
             (b"a\n.\r\n", b"a\r\n\r\n", OPEN),
             (b"a\r\n.\n", b"a\r\n\r\n", OPEN),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_behind_the_end_stay() {
+    fn bytes_behind_the_end_stay() {
         for step in [1, 2, 3, 4, 5, 100] {
             let (content, ended, rest, _) = read(Ending::Standard, b"a\r\n.\r\nQUIT\r\n", step);
             assert_eq!((&content[..], ended, &rest[..]), (&b"a\r\n"[..], true, &b"QUIT\r\n"[..]));
@@ -301,7 +301,7 @@ mod tests {
         }
 
         #[test]
-        fn verbatim_content_is_what_came_before_the_first_crlf_dot_crlf(wire in octets(), step in 1usize..8) {
+        fn verbatim_content_ends_at_the_first_crlf_dot_crlf(wire in octets(), step in 1usize..8) {
             let framed = [b"\r\n", &wire[..]].concat();
             let (content, ended, rest, _) = read(Ending::Verbatim, &wire, step);
             let first = framed.windows(5).position(|w| w == b"\r\n.\r\n");
@@ -313,9 +313,9 @@ mod tests {
         }
 
         #[test]
-        fn an_end_is_where_crlf_dot_crlf_is(wire in octets()) {
+        fn the_end_is_at_the_first_crlf_dot_crlf(wire in octets()) {
             let framed = [b"\r\n", &wire[..]].concat();
-            // With the bare newlines out of the way, the first CRLF.CRLF is the end and nothing before it is.
+            // Without the bare newlines, the first CRLF.CRLF is the end and nothing before it is.
             if !framed.windows(2).any(|w| w[1] == b'\n' && w[0] != b'\r') {
                 let first = framed.windows(5).position(|w| w == b"\r\n.\r\n");
                 let (_, ended, rest, _) = read(Ending::Standard, &wire, 100);

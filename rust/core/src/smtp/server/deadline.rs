@@ -1,25 +1,26 @@
-//! Time: a silent client, a slow one (`smtpd_per_request_deadline`), the sleep after an error, the service's end.
+//! Timers of a session: a silent client, a slow one (`smtpd_per_request_deadline`), the sleep after an error, a
+//! shutdown.
 
 use super::{Ending, Mode, Server};
 use crate::mail::reply::Reply;
 
 impl Server {
-    /// When `timeout` must be called, if nothing happens before.
+    /// Return the time when `timeout` must be called, if nothing happens before.
     pub fn deadline(&self) -> f64 {
         self.resume_at.unwrap_or(self.deadline)
     }
 
-    /// Sleep: what is written from now on goes out `pause_s` later, behind what the session sleeps for already.
+    /// Sleep: delay further output by `pause_s`, on top of the current sleep.
     pub fn pause(&mut self, pause_s: f64, now: f64) {
         self.resume_at = Some(self.resume_at.unwrap_or(now) + pause_s);
     }
 
-    /// Does a sleep last, for an error or by `pause`? Until then (`deadline`) nothing is written and nothing read.
+    /// Whether a sleep lasts, for an error or by `pause`. Write and read nothing until `deadline`.
     pub fn is_sleeping(&self) -> bool {
         self.resume_at.is_some()
     }
 
-    /// Time has passed: ends a sleep, or closes with 421 when the client was silent for too long.
+    /// Handle the deadline: end a sleep, or close with 421 when the client was silent for too long.
     pub fn timeout(&mut self, now: f64) {
         self.now = now;
         if let Some(at) = self.resume_at {
@@ -31,7 +32,7 @@ impl Server {
         }
         match self.mode {
             Mode::Closed(_) => {}
-            // The client waits for us, not we for it.
+            // The client waits for us, not we for the client.
             Mode::Greeting | Mode::Waiting(_) => self.deadline = now + self.config.timeout_s,
             _ if now >= self.deadline => {
                 let text = format!("{} Error: timeout exceeded", self.config.myhostname);
@@ -43,7 +44,8 @@ impl Server {
         }
     }
 
-    /// The service stops: 421 if the client is between commands. `false` when a message is on its way, or an answer.
+    /// Handle a shutdown: 421 if the client is between commands. Returns `false` when a message or an answer is on its
+    /// way.
     pub fn shut_down(&mut self, now: f64) -> bool {
         self.now = now;
         match self.mode {
@@ -67,7 +69,7 @@ impl Server {
             self.deadline = full.min(self.deadline + earned);
         }
     }
-    /// A request begins now.
+    /// Start the deadline of a new request.
     pub(super) fn restart_deadline(&mut self) {
         self.deadline = self.now + self.config.timeout_s;
     }

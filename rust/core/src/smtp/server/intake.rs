@@ -1,8 +1,8 @@
-//! The input of a peer that the owner has not taken yet: by line, by count, or as a whole message.
+//! A peer's octets, until the owner takes them: by line, by count, or as a whole message.
 //!
-//! Octets in, pieces out. The owner decides what comes next, so octets behind a line or a message stay octets. A limit
-//! bounds a line, and `Bounds` a message. The owner bounds the octets that wait: it stops reading while `len` is too large,
-//! but not while a message is read.
+//! Bytes in, pieces out. The owner decides what to read next, so nothing is parsed ahead: octets behind a line or a
+//! message stay octets. A line has a limit, a message has its `Bounds`. The owner limits the waiting octets: it stops
+//! reading while `len` is too large (but not inside a message, which is read at once).
 
 use super::whole::{Bounds, Fault, WholeMessage};
 use memchr::memmem;
@@ -10,11 +10,11 @@ use memchr::memmem;
 /// The result of a search for a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
-    /// The line has this number of octets, its end included.
+    /// A line of this many octets, its end included.
     Whole(usize),
-    /// At least this number of octets belong to a line that is longer than the limit.
+    /// At least this many octets of a line that exceeds the limit.
     Overlong(usize),
-    /// Its end has not come yet.
+    /// The line has no end yet.
     More,
 }
 
@@ -28,29 +28,29 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// `line_limit`: octets of a line without its end.
+    /// Return an empty intake. `line_limit`: maximum octets of a line without its end.
     pub fn new(line_limit: usize) -> Self {
         Self { octets: Vec::new(), start: 0, line_limit, message: None }
     }
 
-    /// Take the next octets: is there something for the owner?
+    /// Append the next octets. Return whether the owner can take something.
     ///
-    /// While a message is read, the answer is no until its end has come.
+    /// While a message is read, the result is false until its end.
     pub fn feed(&mut self, input: &[u8]) -> bool {
         let used = self.feed_message(input);
         self.octets.extend_from_slice(&input[used..]);
         !self.is_reading_message()
     }
 
-    /// Look for a line's end. Nothing is taken.
+    /// Search for a line's end. Takes nothing.
     ///
-    /// Cost: at most the limit's octets are looked at for a line that does not end.
+    /// Cost: at most the limit's octets are searched in a line without an end.
     pub fn line(&self, end: &[u8]) -> Line {
         let waiting = self.waiting();
         let seen = &waiting[..waiting.len().min(self.line_limit + end.len())];
         match memmem::find(seen, end) {
             Some(at) => Line::Whole(at + end.len()),
-            // A possible start of the line end stays.
+            // Keep a possible beginning of the line end.
             None if seen.len() == self.line_limit + end.len() => Line::Overlong(seen.len() + 1 - end.len()),
             None => Line::More,
         }
@@ -69,7 +69,7 @@ impl Intake {
         &self.octets[from..self.start]
     }
 
-    /// Read a message from here: has it come to its end already?
+    /// Start to read a message here. Return whether it is complete already.
     pub fn begin_message(&mut self, bounds: Bounds) -> bool {
         self.message = Some(WholeMessage::new(bounds));
         let mut octets = std::mem::take(&mut self.octets);
@@ -79,28 +79,28 @@ impl Intake {
         !self.is_reading_message()
     }
 
-    /// The message that was read. `None`: there is none, or it has not ended.
+    /// Return the message; `None` while there is none, or it has no end.
     pub fn take_message(&mut self) -> Option<Result<Vec<u8>, Fault>> {
         self.message.take_if(|message| message.is_ended()).map(WholeMessage::finish)
     }
 
-    /// Is a message being read?
+    /// Whether a message is being read.
     pub fn is_reading_message(&self) -> bool {
         self.message.as_ref().is_some_and(|message| !message.is_ended())
     }
 
-    /// Forget what waits.
+    /// Drop the waiting octets.
     pub fn clear(&mut self) {
         self.octets.clear();
         self.start = 0;
     }
 
-    /// How many octets wait.
+    /// Return the number of waiting octets.
     pub fn len(&self) -> usize {
         self.octets.len() - self.start
     }
 
-    /// Does none?
+    /// Whether no octet waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn input_is_taken_in_pieces() {
+    fn waiting_octets_are_taken_in_pieces() {
         let mut intake = Intake::new(LIMIT);
         intake.feed(b"abcdef");
         assert_eq!(intake.take(2), b"ab");
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn taken_octets_do_not_pile_up() {
+    fn taken_octets_free_their_memory() {
         let mut intake = Intake::new(LIMIT);
         intake.feed(b"NOO");
         for _ in 0..10_000 {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn octets_behind_a_message_wait_as_octets() {
+    fn octets_behind_a_message_stay_octets() {
         let wire = b"DATA\r\na\r\n..\r\n.\r\nQUIT\r\n";
         for step in 1..=wire.len() {
             let mut intake = Intake::new(LIMIT);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_given_once_and_only_whole() {
+    fn a_message_is_returned_once_and_only_whole() {
         let mut intake = Intake::new(LIMIT);
         assert_eq!(intake.take_message(), None);
         assert!(!intake.begin_message(BOUNDS));
@@ -213,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_come_back_as_they_were(
+        fn lines_are_returned_unchanged(
             wire in prop::collection::vec(prop::sample::select(&b"\r\nab"[..]), 0..60),
             step in 1usize..9,
         ) {

@@ -45,24 +45,24 @@ pub enum Event {
     Idle,
     /// Decide, then `reply`. Never a step without a question, nor `EndOfData` or `Message`.
     Ask(Next),
-    /// The content is whole: store it, then `reply`.
+    /// The content is complete: store it, then `reply`.
     EndOfData(EndOfData),
     /// Write a log line.
     Log(Severity, String),
 }
 
-/// The facts about a whole content.
+/// The facts about a complete content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndOfData {
-    /// The message's octets, line ends as CRLF; those of DATA as they came, dot-stuffing included.
+    /// Octets of the message, line ends as CRLF; those of DATA as received, dot-stuffing included.
     pub octets: u64,
-    /// It came by BDAT.
+    /// It arrived by BDAT.
     pub chunked: bool,
     /// The reason not to store the content.
     pub fault: Option<ContentFault>,
 }
 
-/// Why a content cannot be taken.
+/// The reason not to store a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentFault {
     /// Longer than `message_size_limit`.
@@ -71,7 +71,7 @@ pub enum ContentFault {
     BareNewline,
 }
 
-/// How a session ended.
+/// The end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// QUIT, or the server closed it for a reason that is in the log already.
@@ -85,7 +85,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// The start of the log line `lost connection after ...`; `None` for an orderly end.
+    /// Return the start of the log line `lost connection after ...`; `None` for an orderly end.
     pub fn reason(self) -> Option<&'static str> {
         match self {
             Self::Orderly => None,
@@ -96,7 +96,7 @@ impl Ending {
     }
 }
 
-/// A message in the making: what MAIL and the accepted RCPTs said.
+/// The current message: the arguments of MAIL and of the accepted RCPTs.
 #[derive(Debug, Clone, Default)]
 pub struct Transaction {
     /// The arguments of MAIL.
@@ -122,18 +122,18 @@ enum Pending {
         verb: Verb,
         argument: String,
     },
-    /// AUTH and its arguments, or a line of the exchange; and who the client is if that is right.
+    /// AUTH and its arguments, or a line of the exchange; and the user on success.
     Auth {
         said: String,
         identity: Option<Identity>,
     },
-    /// DATA, or a message's first BDAT with what its line said.
+    /// DATA, or a message's first BDAT with its chunk.
     Data(Option<Chunk>),
     EndOfData,
 }
 
 impl Pending {
-    /// The question as the owner sees it.
+    /// Return the question in the owner's form.
     fn question(&self) -> Next {
         match self {
             Self::Helo { .. } => Next::Helo,
@@ -161,9 +161,9 @@ enum Mode {
     Closed(Ending),
 }
 
-/// Where in the dialogue the session is, for the log.
+/// The position in the dialogue, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     Connect,
     Command(Verb),
     Content,
@@ -178,7 +178,7 @@ pub struct Server {
     peer: Box<str>,
     bare_newline: BareNewline,
     mode: Mode,
-    place: Place,
+    place: Position,
     input: Vec<u8>,
     start: usize,
     scanned: usize,
@@ -206,11 +206,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// A session with `peer` (`name[address]`, for the log). Nothing is said before `greet`.
+    /// Return a session with `peer` (`name[address]`, for the log). It is silent until `greet`.
     ///
-    /// `spared`: the client is among `smtpd_forbid_bare_newline_exclusions`, so LF alone is neither noted nor
-    /// refused. A message of it ends at CRLF.CRLF all the same, but for `smtpd_forbid_bare_newline = no`: forwarders
-    /// inside one's own networks are what smuggled messages come through.
+    /// `spared`: the client is among `smtpd_forbid_bare_newline_exclusions`, so LF alone is neither noted nor refused.
+    /// Its messages still end only at CRLF.CRLF, except with `smtpd_forbid_bare_newline = no`: smuggled messages arrive
+    /// through forwarders inside one's own networks.
     pub fn new(config: Arc<ServerConfig>, peer: &str, spared: bool, now: f64) -> Self {
         let bare_newline = match config.bare_newline {
             BareNewline::Note | BareNewline::Reject if spared => BareNewline::Normalize,
@@ -222,7 +222,7 @@ impl Server {
             peer: peer.into(),
             bare_newline,
             mode: Mode::Greeting,
-            place: Place::Connect,
+            place: Position::Connect,
             input: Vec::new(),
             start: 0,
             scanned: 0,
@@ -250,7 +250,7 @@ impl Server {
         }
     }
 
-    /// Say `220`; or `554` if the client sent something first and that is forbidden.
+    /// Send `220`; or `554` if the client sent something first and that is forbidden.
     pub fn greet(&mut self, now: f64) {
         self.now = now;
         self.mode = Mode::Command;
@@ -261,7 +261,7 @@ impl Server {
         self.put(&banner);
     }
 
-    /// Say `reply` in place of the greeting. A 421 or 521 closes; after another refusal only QUIT is accepted.
+    /// Send `reply` in place of the greeting. A 421 or 521 closes; after another refusal only QUIT is accepted.
     pub fn refuse(&mut self, reply: &Reply, now: f64) {
         self.now = now;
         self.mode = Mode::Command;
@@ -271,7 +271,7 @@ impl Server {
         self.close_on_421(reply);
     }
 
-    /// Say 421 in place of the greeting, and close. The caller has logged the reason.
+    /// Send 421 in place of the greeting, and close. The caller has logged the reason.
     pub fn dismiss(&mut self, text: &str, now: f64) {
         self.now = now;
         let reply = Reply::new(421, [7, 0], format!("{} {text}", self.config.myhostname));
@@ -279,7 +279,7 @@ impl Server {
         self.close(Ending::Orderly);
     }
 
-    /// Take octets as they came; never parses, never fails.
+    /// Append octets from the client; never parses, never fails.
     pub fn receive(&mut self, bytes: &[u8], now: f64) {
         self.now = now;
         if let Mode::Closed(_) = self.mode {
@@ -294,12 +294,12 @@ impl Server {
         self.input.extend_from_slice(bytes);
     }
 
-    /// No more octets will come. The input before is still answered.
+    /// Note the end of the input. The input before it is still answered.
     pub fn eof(&mut self) {
         self.eof = true;
     }
 
-    /// The next event; call until it is `Idle`. `content` takes the message's content in wire form.
+    /// Return the next event; call until it is `Idle`. `content` receives the message's content in wire form.
     pub fn next_event(&mut self, mut content: impl FnMut(&[u8])) -> Event {
         loop {
             if let Some((severity, line)) = self.log.pop_front() {
@@ -330,7 +330,7 @@ impl Server {
         }
     }
 
-    /// Answer the open question. To `Data`, 354 lets content come.
+    /// Answer the open question. After `Data`, a 354 allows content.
     pub fn reply(&mut self, reply: &Reply, now: f64) {
         self.now = now;
         let Mode::Waiting(pending) = std::mem::replace(&mut self.mode, Mode::Command) else {
@@ -399,7 +399,7 @@ impl Server {
                         _ => DataEnding::Standard,
                     };
                     self.mode = Mode::Data(DataReader::new(ending));
-                    self.place = Place::Content;
+                    self.place = Position::Content;
                     self.content_octets = 0;
                     self.bare_newline_seen = false;
                 } else {
@@ -413,7 +413,7 @@ impl Server {
             }
             Pending::EndOfData => {
                 let verb = if self.chunks.is_some() { Verb::Bdat } else { Verb::Data };
-                // Accepted or refused, this message is over: the next one starts at MAIL.
+                // Accepted or refused, this message is finished: the next one starts at MAIL.
                 self.reset();
                 if accepted {
                     self.errors = 0;
@@ -426,17 +426,17 @@ impl Server {
         self.close_on_421(reply);
     }
 
-    /// The octets to be written since the last call; `None` for nothing, or while a sleep lasts.
+    /// Return the octets to be written since the last call; `None` for nothing, or during a sleep.
     pub fn take_output(&mut self) -> Option<Vec<u8>> {
         if self.output.is_empty() || self.resume_at.is_some() { None } else { Some(std::mem::take(&mut self.output)) }
     }
 
-    /// The client's connection is gone. An open question or content is dropped.
+    /// Note the loss of the connection. An open question or content is dropped.
     pub fn lost(&mut self) {
         self.close(Ending::Lost);
     }
 
-    /// How the session ended, if it has: write the output and close the connection.
+    /// Return how the session ended, if it has: write the output and close the connection.
     pub fn ended(&self) -> Option<Ending> {
         if let Mode::Closed(ending) = self.mode { Some(ending) } else { None }
     }
@@ -446,7 +446,7 @@ impl Server {
         self.unread() < READ_AHEAD_MAX_OCTETS
     }
 
-    /// The client's name in HELO or EHLO, safe to print; `None` before it.
+    /// Return the client's name in HELO or EHLO, safe to print; `None` before it.
     pub fn helo(&self) -> Option<&str> {
         match &self.mode {
             Mode::Waiting(Pending::Helo { name, .. }) => Some(name),
@@ -454,7 +454,7 @@ impl Server {
         }
     }
 
-    /// `SMTP`, `ESMTP`, or `ESMTPA` of a user (RFC 3848).
+    /// Return `SMTP`, `ESMTP`, or `ESMTPA` for an authenticated user (RFC 3848).
     pub fn protocol(&self) -> &'static str {
         match (self.esmtp, &self.identity) {
             (true, Some(_)) => "ESMTPA",
@@ -463,12 +463,12 @@ impl Server {
         }
     }
 
-    /// Number of accepted MAIL commands.
+    /// Return the number of accepted MAIL commands.
     pub fn transactions(&self) -> u32 {
         self.transactions
     }
 
-    /// The message in the making.
+    /// Return the current message.
     pub fn transaction(&self) -> Option<&Transaction> {
         self.transaction.as_deref()
     }
@@ -481,7 +481,7 @@ impl Server {
         }
     }
 
-    /// The reverse path of MAIL, accepted or in question; `None` before MAIL.
+    /// Return the reverse path of MAIL, accepted or in question; `None` before MAIL.
     pub fn sender(&self) -> Option<&str> {
         match &self.mode {
             Mode::Waiting(Pending::Mail(mail)) => Some(mail.reverse_path.address()),
@@ -489,7 +489,7 @@ impl Server {
         }
     }
 
-    /// The recipient in question.
+    /// Return the recipient in question.
     pub fn recipient(&self) -> Option<&str> {
         match &self.mode {
             Mode::Waiting(Pending::Rcpt(recipient) | Pending::Vrfy { recipient, .. }) => Some(&recipient.address),
@@ -505,7 +505,7 @@ impl Server {
         }
     }
 
-    /// The arguments of MAIL, accepted or in question.
+    /// Return the arguments of MAIL, accepted or in question.
     pub fn mail(&self) -> Option<&MailArguments> {
         match &self.mode {
             Mode::Waiting(Pending::Mail(mail)) => Some(mail),
@@ -513,7 +513,7 @@ impl Server {
         }
     }
 
-    /// The parameters of RCPT in question: `NOTIFY=`, `ORCPT=`.
+    /// Return the parameters of RCPT in question: `NOTIFY=`, `ORCPT=`.
     pub fn rcpt_parameters(&self) -> Vec<String> {
         match &self.mode {
             Mode::Waiting(Pending::Rcpt(recipient)) => rcpt_parameters(recipient),
@@ -521,7 +521,7 @@ impl Server {
         }
     }
 
-    /// The argument of the command in question.
+    /// Return the argument of the command in question.
     pub fn argument(&self) -> &str {
         match &self.mode {
             Mode::Waiting(Pending::Plain { argument, .. } | Pending::Vrfy { argument, .. }) => argument,
@@ -535,18 +535,18 @@ impl Server {
         self.talked_early
     }
 
-    /// The log's words on where the session stands: `RCPT`, `DATA (12 bytes)`.
+    /// Return the log's words for the position in the dialogue: `RCPT`, `DATA (12 bytes)`.
     pub fn place(&self) -> String {
         match self.place {
-            Place::Connect => "CONNECT".into(),
-            Place::Command(verb) => verb.name().into(),
-            Place::Content => format!("DATA ({} bytes)", self.content_octets),
-            Place::Chunk => format!("BDAT ({} bytes)", self.content_octets),
-            Place::EndOfMessage => "END-OF-MESSAGE".into(),
+            Position::Connect => "CONNECT".into(),
+            Position::Command(verb) => verb.name().into(),
+            Position::Content => format!("DATA ({} bytes)", self.content_octets),
+            Position::Chunk => format!("BDAT ({} bytes)", self.content_octets),
+            Position::EndOfMessage => "END-OF-MESSAGE".into(),
         }
     }
 
-    /// The end of the `disconnect from` line: ` ehlo=1 mail=1 rcpt=0/1 quit=1 commands=3/4`.
+    /// Return the end of the `disconnect from` line: ` ehlo=1 mail=1 rcpt=0/1 quit=1 commands=3/4`.
     pub fn counts(&self) -> String {
         use std::fmt::Write;
         let mut text = String::with_capacity(96);
@@ -596,14 +596,14 @@ impl Server {
         }
     }
 
-    /// Forget the message in the making (RFC 5321 §4.1.1.5).
+    /// Drop the current message (RFC 5321 §4.1.1.5).
     fn reset(&mut self) {
         self.transaction = None;
         self.chunks = None;
         self.overshoot = 0;
     }
 
-    /// Queue a reply. A client that has made many errors waits for it.
+    /// Queue a reply. A client with many errors has to wait for it.
     fn put(&mut self, reply: &Reply) {
         self.as_said(reply).render(&mut self.output);
         if self.errors >= self.config.soft_error_limit && self.config.error_sleep_s > 0.0 {
@@ -614,7 +614,7 @@ impl Server {
         }
     }
 
-    /// The reply as the client hears it: `soft_bounce`.
+    /// Return the reply in the form for the client: `soft_bounce`.
     fn as_said<'a>(&self, reply: &'a Reply) -> Cow<'a, Reply> {
         if self.config.soft_bounce { reply.softened() } else { Cow::Borrowed(reply) }
     }
@@ -626,7 +626,7 @@ impl Server {
         }
     }
 
-    /// RFC 5321 §3.8: after 421 (and 521, RFC 7504) the channel is closed.
+    /// Close after 421 and 521 (RFC 5321 §3.8, RFC 7504).
     fn close_on_421(&mut self, reply: &Reply) {
         if matches!(reply.code, 421 | 521) {
             self.close(Ending::Orderly);

@@ -45,7 +45,7 @@ impl Next {
         !matches!(self, Self::Idle | Self::Full | Self::Sleep | Self::Close)
     }
 
-    /// The reply that accepts, in the dialogue's own words. An empty text stands for words that the server adds.
+    /// Return the accepting reply. With an empty text, the server adds its own words.
     pub fn acceptance(self) -> Reply {
         match self {
             Self::Mail => Reply::new(250, [1, 0], "Ok"),

@@ -1,8 +1,8 @@
-//! A message as one piece: unstuffed, within limits (RFC 5321 §4.5.2, §4.5.3.1.6).
+//! A message in one piece, for an owner that wants it so: unstuffed, within limits (RFC 5321 §4.5.2, §4.5.3.1.6).
 //!
-//! Octets in, number of used octets out. `DataReader` finds the end of the message, `Unstuffer` removes the dots, and the
-//! content is kept here. A message above a limit is read to its end and discarded: stopping early would let its text be
-//! read as commands.
+//! Bytes in, used bytes out. `DataReader` finds the end of the message, `Unstuffer` removes the dots, this module keeps
+//! the text. A message above a limit is still read to its end, and nothing of it is kept: stopping early would let its
+//! text be read as commands.
 
 use super::data::{DataReader, Ending, Run};
 use crate::mail::stuff::Unstuffer;
@@ -13,13 +13,13 @@ const CRLF_OCTETS: usize = 2;
 /// The limits of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Octets of a line, with its CRLF and the dot that stuffs it.
+    /// Maximum octets of a line, with its CRLF and its stuffed dot.
     pub line_octets: usize,
-    /// Octets of a message on the wire, the final dot's line left out. `None`: as many as come.
+    /// Maximum octets of a message on the wire, without the final dot's line. `None`: no limit.
     pub message_octets: Option<u64>,
 }
 
-/// The reason why a message was discarded.
+/// The reason why a message is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// A line is longer than `line_octets`.
@@ -28,7 +28,7 @@ pub enum Fault {
     TooMuch,
 }
 
-/// One message on its way in.
+/// A message that is being received.
 #[derive(Debug, Clone)]
 pub struct WholeMessage {
     reader: DataReader,
@@ -36,7 +36,7 @@ pub struct WholeMessage {
     bounds: Bounds,
     text: Vec<u8>,
     octets: u64,
-    /// Of the line that is being read.
+    /// Octets of the current line.
     line: usize,
     after_cr: bool,
     fault: Option<Fault>,
@@ -44,7 +44,7 @@ pub struct WholeMessage {
 }
 
 impl WholeMessage {
-    /// A message whose first octet is the next to come.
+    /// Return a message that starts with the next octet.
     pub fn new(bounds: Bounds) -> Self {
         Self {
             reader: DataReader::new(Ending::Verbatim),
@@ -59,10 +59,10 @@ impl WholeMessage {
         }
     }
 
-    /// Read on: how many of `input` belong to the message, its final dot included.
+    /// Read further. Return how many octets of `input` belong to the message, its final dot included.
     ///
-    /// `input`: any split of the stream. Fewer than all were used only when the message has ended.
-    /// Memory: at most `message_octets` and a line, twice while the text grows.
+    /// `input`: any split of the stream. Octets stay unused only behind the end of the message. Memory: at most
+    /// `message_octets` and a line, twice while the text grows.
     pub fn feed(&mut self, input: &[u8]) -> usize {
         let mut used = 0;
         loop {
@@ -86,12 +86,12 @@ impl WholeMessage {
         }
     }
 
-    /// Has its end come?
+    /// Whether its end was read.
     pub fn is_ended(&self) -> bool {
         self.ended
     }
 
-    /// The text, lines ended with CRLF, dots unstuffed; or why there is none.
+    /// Return the text, lines ended with CRLF, dots unstuffed; or the fault.
     pub fn finish(mut self) -> Result<Vec<u8>, Fault> {
         match self.fault {
             Some(fault) => Err(fault),
@@ -102,7 +102,7 @@ impl WholeMessage {
         }
     }
 
-    /// Count a run's lines. A size is compared where a line ends, so that any split gives the same verdict.
+    /// Count a run's lines. A size is compared at the end of a line, so that any split gives the same result.
     fn check(&mut self, run: &[u8]) {
         let mut at = 0;
         while let Some(found) = memchr(b'\n', &run[at..]) {
@@ -128,7 +128,7 @@ impl WholeMessage {
     }
 
     fn end_line(&mut self) {
-        // A line that cannot end within the limit any more is told before the size: it would be known first.
+        // A line that must exceed its limit is reported before the size, because it is known first.
         if self.line - CRLF_OCTETS > self.bounds.line_octets {
             self.refuse(Fault::LineTooLong);
         }
@@ -140,7 +140,7 @@ impl WholeMessage {
         }
     }
 
-    /// The first reason is the one that is told.
+    /// Note the first fault; later ones are ignored.
     fn refuse(&mut self, fault: Fault) {
         if self.fault.is_none() {
             self.fault = Some(fault);
@@ -158,7 +158,7 @@ mod tests {
 
     type Kept = Result<Vec<u8>, Fault>;
 
-    /// The text or the fault, and what is left over; `None`: not ended.
+    /// Return the text or the fault, and the octets left over; `None` without an end.
     fn read(bounds: Bounds, wire: &[u8], step: usize) -> Option<(Kept, Vec<u8>)> {
         let mut message = WholeMessage::new(bounds);
         let mut at = 0;

@@ -5,23 +5,23 @@ use crate::queue::error::QueueError;
 use crate::queue::state::Entry;
 use std::path::Path;
 
-/// An entry that says to be longer is none: a list of two million recipients has room.
+/// Maximum number of octets in an entry: room for a list of two million recipients.
 pub(super) const ENTRY_MAX_OCTETS: usize = 256 * 1024 * 1024;
 pub(super) const FILE_MAGIC: [u8; 4] = *b"\x93PST";
-/// Version 1 had a base alone and no forced expiry.
+/// Version 1 had only bases and no forced expiry.
 pub(super) const FILE_VERSION: u16 = 2;
 pub(super) const FILE_HEADER_OCTETS: usize = 24;
-/// The header stands twice: without its salt no entry can be believed.
+/// The header is written twice: no entry can be verified without its salt.
 pub(super) const ENTRIES_AT: usize = 2 * FILE_HEADER_OCTETS;
 pub(super) const ENTRY_MAGIC: [u8; 2] = *b"\x93F";
 pub(super) const ENTRY_HEADER_OCTETS: usize = 10;
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Whole by itself.
+    /// Complete by itself.
     Base,
-    /// Goes on where the file before it ends.
+    /// Continues the file before it.
     Continuation,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn file_header(kind: Kind, number: u64, salt: u32) -> Vec<u8> {
     out
 }
 
-/// What a file header says of the file, and its salt; `None` when it is no header.
+/// Return kind and salt from a file header; `None` when it is no header.
 pub(super) fn read_file_header(bytes: &[u8], path: &Path) -> Result<Option<(Kind, u32)>, QueueError> {
     let Some((checked, crc)) = bytes.split_at_checked(FILE_HEADER_OCTETS - 4) else { return Ok(None) };
     if checked[..4] != FILE_MAGIC || crc != crc32c::crc32c(checked).to_le_bytes() {
@@ -53,7 +53,7 @@ pub(super) fn read_file_header(bytes: &[u8], path: &Path) -> Result<Option<(Kind
     Ok(Some((kind, u32::from_le_bytes(checked[16..20].try_into().expect("four octets")))))
 }
 
-/// The checksum begins with the file's salt: a text that a remote host sent can never pass for an entry.
+/// The checksum starts with the file's salt, so that a text from a remote host never passes for an entry.
 pub(super) fn put_entry(out: &mut Vec<u8>, salt: u32, encode: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(&ENTRY_MAGIC);
     let lengths_at = out.len();
@@ -66,11 +66,11 @@ pub(super) fn put_entry(out: &mut Vec<u8>, salt: u32, encode: impl FnOnce(&mut V
     out[lengths_at + 4..start].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// What the first octets are.
+/// The result of parsing the first octets.
 pub(super) enum Parsed {
-    /// An entry of so many octets.
+    /// An entry of this many octets.
     Whole(Entry, usize),
-    /// The beginning of an entry, if anything: so many octets are needed to know.
+    /// The beginning of an entry, or nothing: parsing needs this many octets.
     Short(usize),
     Bad,
 }

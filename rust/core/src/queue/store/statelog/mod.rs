@@ -1,23 +1,23 @@
-//! The state log: facts, appended to `active/state.N` as they happen.
+//! The state log: facts, appended to `active/state.N` as they are noted.
 //!
 //! ```text
 //! file:   header (24 octets) | the same header again | entries
 //! entry:  magic (2) | octets (u32) | CRC32C (u32) | payload
 //! ```
 //!
-//! What counts is the newest file that is a base, and all files after it, in the order of their numbers. `append` writes
-//! to the page cache at once, so a fact survives the death of the process; a thread syncs within `SYNC_DELAY`, so a power
-//! cut costs at most a second delivery of what was done just before. Every start goes on in a new file: nothing is ever
+//! The log consists of the newest base and all files after it, in the order of their numbers. `append` writes to the
+//! page cache at once, so a fact survives the death of the process. A thread syncs within `SYNC_DELAY`, so a power cut
+//! costs at most a second delivery of the messages just before it. Every start begins a new file: nothing is ever
 //! appended behind an end that a crash may have torn.
 //!
-//! A compaction begins a new file K+1 for what is noted from now on, and a thread writes what counted until then as a
-//! base, whole and synced before it takes the name of file K; after that the older files go. Whenever a crash comes in
-//! between, the files that are there say the same. A file that could not be written or synced is left for a new one.
+//! A compaction begins a new file K+1 for later facts. A thread writes the facts until then as a base, and syncs it
+//! before it gets the name of file K; then the older files are removed. At a crash at any point, the remaining files
+//! have the same facts. After a failed write or sync, a file is abandoned for a new one.
 //!
 //! ```text
 //! form     headers and entries as octets
-//! reader   what an earlier log says
-//! syncer   the thread that makes facts stable a little later
+//! reader   reads an earlier log
+//! syncer   the thread that syncs facts
 //! ```
 
 mod form;
@@ -42,29 +42,29 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use syncer::Syncer;
 
-/// A log shorter than this is not worth compacting.
+/// Minimum size of a log that is compacted.
 const COMPACT_LEAST_OCTETS: u64 = 8 * 1024 * 1024;
-/// A log is compacted when it is so many times as long as it was after the last compaction.
+/// A log is compacted when it is this many times as long as after the last compaction.
 const COMPACT_FACTOR: u64 = 3;
-/// A log of more files is compacted: each start adds one that something was noted in.
+/// Maximum number of files before a compaction: each start with facts adds one.
 const FILES_MAX: usize = 32;
-/// A file is read and a base is written in pieces of so many octets.
+/// Octets of one read of a file, and of one write of a base.
 const PIECE_OCTETS: usize = 1024 * 1024;
 
 const FILE_PREFIX: &str = "state.";
 const NEW_NAME: &str = "state.new";
-/// The log that is written to.
+/// The log that is written.
 pub(crate) struct StateLog {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
-    /// The file that was begun last.
+    /// The number of the newest file.
     number: u64,
     current: Option<Current>,
-    /// Octets of the base, and of all files that count.
+    /// Octets of the base, and of all files in use.
     base_octets: u64,
     octets: u64,
     files: usize,
-    /// A fact is in no file: only a compaction can write it down.
+    /// A fact is in no file: only a compaction can write it.
     incomplete: bool,
     compaction: Option<JoinHandle<Result<u64, QueueError>>>,
     syncer: Syncer,
@@ -78,7 +78,7 @@ struct Current {
 }
 
 impl StateLog {
-    /// A log that goes on after what was `loaded`. Nothing can be appended before the first `begin`.
+    /// Return a log that continues `loaded`. `append` works only after the first `begin`.
     pub(crate) fn new(disk: Arc<dyn Disk>, queue_directory: &Path, loaded: &Loaded) -> Result<Self, QueueError> {
         let directory = make_directory(&*disk, queue_directory, ACTIVE)?;
         let syncer = Syncer::start(Arc::clone(&disk), directory.clone())?;
@@ -97,11 +97,11 @@ impl StateLog {
         })
     }
 
-    /// Go on in a new file. After an error nothing can be appended, and `wants_compaction` says so.
+    /// Continue in a new file. After an error `append` fails, and `wants_compaction` returns true.
     pub(crate) fn begin(&mut self) -> Result<(), QueueError> {
         self.current = None;
         self.syncer.follow(None);
-        // A number is tried once: a file that failed is not written again.
+        // Each number is used once: a file that failed is never written again.
         self.number += 1;
         let path = self.directory.join(format!("{FILE_PREFIX}{}", self.number));
         let failed = |error: io::Error| QueueError::io("write", &path, &error);
@@ -117,7 +117,7 @@ impl StateLog {
         Ok(())
     }
 
-    /// Write entries to the page cache. False when they could not be: a compaction then has to write them.
+    /// Write entries to the page cache. Returns false on failure: then a compaction has to write them.
     pub(crate) fn append(&mut self, facts: &[Fact]) -> bool {
         self.append_entries(facts.iter().map(|fact| move |out: &mut Vec<u8>| encode_fact(fact, out)))
     }
@@ -157,7 +157,7 @@ impl StateLog {
         }
     }
 
-    /// Is the log broken, or much longer than what it says?
+    /// Whether the log is broken, or much longer than its facts.
     pub(crate) fn wants_compaction(&self) -> bool {
         self.compaction.is_none()
             && (self.syncer.has_failed()
@@ -167,8 +167,8 @@ impl StateLog {
                 || self.octets > COMPACT_LEAST_OCTETS && self.octets > self.base_octets * COMPACT_FACTOR)
     }
 
-    /// Begin to write a base of `entries`, which say all that was noted until now; `first` is done before. Returns at
-    /// once; `finish` says what came of it. After an error, what was appended before still counts.
+    /// Start to write a base of `entries`, the sum of all facts until now; `first` runs before. Return at once;
+    /// `finish` returns the result. After an error, the older entries still count.
     pub(crate) fn compact(
         &mut self,
         first: impl FnOnce(&dyn Disk) -> Result<(), QueueError> + Send + 'static,
@@ -178,16 +178,16 @@ impl StateLog {
             return Ok(());
         }
         let before = self.current.take().filter(|_| !self.syncer.has_failed());
-        // Of a log without a file there is none to take the name of.
+        // A log without a file has no name to replace.
         self.number = self.number.max(1);
         let number = self.number;
         self.begin()?;
-        // What is noted from now on is in the new file; what was before is in the entries.
+        // Later facts are in the new file; earlier ones are in the entries.
         self.incomplete = false;
         let base = Base { disk: Arc::clone(&self.disk), directory: self.directory.clone(), number };
         let thread = std::thread::Builder::new().name("state log base".into());
         let spawned = thread.spawn(move || {
-            // Nobody else syncs what was noted just before. If that fails, the base says it all the same.
+            // Only this syncs the facts noted just before. If it fails, the base has them anyway.
             let _ = before.map(|before| base.disk.sync_data(&before.file));
             first(&*base.disk)?;
             base.write(entries)
@@ -202,7 +202,7 @@ impl StateLog {
         Ok(())
     }
 
-    /// What came of a compaction that has ended since the last call; with `wait`, of one that is under way.
+    /// Return the result of a compaction that ended since the last call; `wait` waits for a running one.
     pub(crate) fn finish(&mut self, wait: bool) -> Result<(), QueueError> {
         let Some(thread) = self.compaction.take_if(|thread| wait || thread.is_finished()) else { return Ok(()) };
         let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that compacts panicked").into()));
@@ -214,7 +214,7 @@ impl StateLog {
                 Ok(())
             }
             Err(error) => {
-                // The older files still count; but what they lack, if anything, is nowhere.
+                // The older files still count; but any facts they lack are in no file.
                 self.incomplete = true;
                 Err(error)
             }
@@ -228,7 +228,7 @@ impl Drop for StateLog {
     }
 }
 
-/// What a thread needs to write a base.
+/// The data for a thread that writes a base.
 struct Base {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
@@ -240,7 +240,7 @@ impl Base {
         let new_path = self.directory.join(NEW_NAME);
         let failed = |error: io::Error| QueueError::io("write", &new_path, &error);
         let file = match self.disk.open(&new_path, Open::New) {
-            // Never the file of an attempt that failed: its pages may be lost though they look written.
+            // Never the file of a failed attempt: its pages may be lost though they look written.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.disk.remove(&new_path).and_then(|()| self.disk.open(&new_path, Open::New))
             }
@@ -259,7 +259,7 @@ impl Base {
         let octets = self.piece(&file, &mut buffer, written).map_err(failed)?;
         self.disk.sync_data(&file).map_err(failed)?;
         self.disk.rename(&new_path, &self.directory.join(format!("{FILE_PREFIX}{}", self.number))).map_err(failed)?;
-        // Were its name lost in a power cut, the older files would have to count again.
+        // If its name were lost in a power cut, the older files would have to count again.
         self.disk.sync_directory(&self.directory).map_err(failed)?;
         for (older, path) in log_files(&*self.disk, &self.directory)? {
             if older < self.number {
@@ -269,7 +269,7 @@ impl Base {
         Ok(octets)
     }
 
-    /// Write what is in the buffer behind what was written so far.
+    /// Write the buffer behind the octets written so far.
     fn piece(&self, file: &File, buffer: &mut Vec<u8>, written: io::Result<u64>) -> io::Result<u64> {
         let written = written?;
         let octets = write_all(&*self.disk, file, &[buffer], written)?;
@@ -278,7 +278,7 @@ impl Base {
     }
 }
 
-/// `state.N` with their numbers.
+/// Return the files `state.N` with their numbers.
 fn log_files(disk: &dyn Disk, directory: &Path) -> Result<Vec<(u64, PathBuf)>, QueueError> {
     let number = |name: &String| name.strip_prefix(FILE_PREFIX)?.parse().ok();
     let names = names(disk, directory)?;

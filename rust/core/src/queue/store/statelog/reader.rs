@@ -1,4 +1,4 @@
-//! What an earlier state log says, file by file and piece by piece.
+//! Reads an earlier state log, file by file and piece by piece.
 
 use super::form::{
     ENTRIES_AT, ENTRY_HEADER_OCTETS, ENTRY_MAGIC, FILE_HEADER_OCTETS, Kind, Parsed, read_entry, read_file_header,
@@ -16,20 +16,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What an earlier log held.
+/// The summary of an earlier log.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
-    /// The last file that counts.
+    /// The number of the last file in use.
     pub number: u64,
     pub base_octets: u64,
     pub octets: u64,
     pub files: usize,
-    /// What could not be read, for the log.
+    /// Unreadable parts, as lines for the log.
     pub notices: Vec<String>,
     pub damages: Vec<Damage>,
 }
 
-/// A part of a file that cannot be read.
+/// An unreadable part of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Damage {
     pub path: PathBuf,
@@ -37,8 +37,8 @@ pub(crate) struct Damage {
     pub octets: u64,
 }
 
-/// Tell `each` what the log in the queue directory says. A torn end is ignored, damage in the middle costs the entries
-/// that it hits. `Version` for a log of a later release.
+/// Give `each` the entries of the log in the queue directory. A torn end is ignored; damage in the middle costs the
+/// entries it hits. `Version` for a log of a newer release.
 pub(crate) fn load(disk: &dyn Disk, queue_directory: &Path, each: &mut dyn FnMut(Entry)) -> Result<Loaded, QueueError> {
     let directory = queue_directory.join(ACTIVE);
     let mut loaded = Loaded::default();
@@ -68,7 +68,7 @@ pub(crate) fn load(disk: &dyn Disk, queue_directory: &Path, each: &mut dyn FnMut
     Ok(loaded)
 }
 
-/// Messages of one destination mostly wait for the same reason: it is kept once.
+/// Share equal reasons: messages to one destination mostly wait for the same one.
 fn share(mut entry: Entry, known: &mut HashSet<Arc<Status>>) -> Entry {
     if let Entry::Fact(Fact::Deferred { reasons, .. }) = &mut entry {
         for (_, status) in reasons {
@@ -90,12 +90,12 @@ struct LogReader<'a> {
     number: u64,
     file: File,
     end: u64,
-    /// `None` when neither of the two can be read.
+    /// `None` when neither header can be read.
     header: Option<(Kind, u32)>,
 }
 
 impl<'a> LogReader<'a> {
-    /// `None` when the file has gone meanwhile.
+    /// Open a file; `None` when it is gone by now.
     fn open(disk: &'a dyn Disk, path: PathBuf, number: u64) -> Result<Option<Self>, QueueError> {
         let file = match disk.open(&path, Open::Read) {
             Ok(file) => file,
@@ -112,7 +112,7 @@ impl<'a> LogReader<'a> {
         Ok(Some(reader))
     }
 
-    /// Read up to `octets` octets from `at` on behind what is in the buffer.
+    /// Append up to `octets` octets of the file, from `at` on, to the buffer.
     fn more(&self, buffer: &mut Vec<u8>, at: u64, octets: usize) -> Result<(), QueueError> {
         let begin = buffer.len();
         let wanted = octets.min(self.end.saturating_sub(at) as usize);
@@ -132,7 +132,7 @@ impl<'a> LogReader<'a> {
 
     fn read(&self, loaded: &mut Loaded, each: &mut dyn FnMut(Entry)) -> Result<(), QueueError> {
         let Some((_, salt)) = self.header else {
-            // A file that a crash left before anything was noted in it.
+            // A crash left this file before its first entry.
             if self.end > ENTRIES_AT as u64 {
                 loaded.notices.push(format!("{}: no header can be read: its facts are lost", self.path.display()));
                 loaded.damages.push(Damage { path: self.path.clone(), offset: 0, octets: self.end });
@@ -140,7 +140,7 @@ impl<'a> LogReader<'a> {
             return Ok(());
         };
         let finder = memmem::Finder::new(&ENTRY_MAGIC);
-        // The window holds the octets from `base` on; what is before `at` in it was read.
+        // The window holds the octets from `base` on; those before `at` were read.
         let (mut window, mut base, mut at) = (Vec::new(), ENTRIES_AT as u64, 0);
         let mut bad: Option<u64> = None;
         while base + (at as u64) < self.end {
@@ -180,7 +180,7 @@ impl<'a> LogReader<'a> {
         }
         if let Some(from) = bad.or((base + (at as u64) < self.end).then_some(base + at as u64)) {
             let octets = self.end - from;
-            loaded.notices.push(format!("{}: {octets} octets at the end are not whole, ignored", self.path.display()));
+            loaded.notices.push(format!("{}: {octets} octets at the end are incomplete, ignored", self.path.display()));
         }
         Ok(())
     }

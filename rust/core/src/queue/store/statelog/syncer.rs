@@ -9,9 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A fact is stable on disk so long after it was noted, and the time of a sync.
+/// Longest time from noting a fact to the start of its sync.
 pub(crate) const SYNC_DELAY: Duration = Duration::from_millis(50);
-/// The thread that syncs the log a little later.
+/// The thread that syncs the log.
 pub(super) struct Syncer {
     shared: Arc<(Mutex<SyncState>, Condvar)>,
     thread: Option<JoinHandle<()>>,
@@ -82,7 +82,7 @@ fn sync_when_dirty(disk: &dyn Disk, directory: &Path, state: &Mutex<SyncState>, 
         let synced = disk.sync_data(&file);
         let synced = if named { synced } else { synced.and_then(|()| disk.sync_directory(directory)) };
         held = lock(state);
-        // It is the newer file's turn when the log moved on while this one was synced.
+        // Sync the newer file next, if the log began one during this sync.
         if held.file.as_ref().is_some_and(|now| Arc::ptr_eq(now, &file)) {
             held.named = synced.is_ok();
             if synced.is_err() {

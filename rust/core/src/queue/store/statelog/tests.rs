@@ -1,4 +1,4 @@
-//! The state log: what is noted is found, and damage costs what it hits.
+//! The state log returns every noted fact, and damage costs only the entries it hits.
 
 use super::form::{ENTRIES_AT, FILE_HEADER_OCTETS, FILE_VERSION};
 use super::syncer::SYNC_DELAY;
@@ -43,7 +43,7 @@ fn written(directory: &Directory, count: u64) -> PathBuf {
 }
 
 #[test]
-fn facts_are_there_at_once_and_a_base_takes_them_over() {
+fn facts_are_readable_at_once_and_a_base_takes_them_over() {
     let directory = Directory::new();
     let mut log = StateLog::new(RealDisk::shared(), directory.path(), &Loaded::default()).unwrap();
     assert!(!log.append(&[fact(0)]) && log.wants_compaction(), "there is no file yet");
@@ -58,7 +58,7 @@ fn facts_are_there_at_once_and_a_base_takes_them_over() {
 }
 
 #[test]
-fn a_start_goes_on_in_a_new_file() {
+fn a_start_continues_in_a_new_file() {
     let directory = Directory::new();
     for start in 0..4 {
         let (before, found) = loaded(&directory);
@@ -73,10 +73,10 @@ fn a_start_goes_on_in_a_new_file() {
     assert!(loaded.notices[0].contains("state.3: no state log file between this and 1"), "{:?}", loaded.notices);
 }
 
-/// Plays a compaction step by step: after each call on the disk that changes something, what a crash would find is
-/// what was noted, whatever of the last step it keeps.
+/// Play a compaction step by step: after each call on the disk that changes something, a crash finds all noted facts,
+/// whichever part of the last step it keeps.
 #[test]
-fn a_crash_at_any_step_of_a_compaction_costs_nothing() {
+fn a_crash_at_any_step_of_a_compaction_loses_no_fact() {
     for step in 0..12 {
         let directory = Directory::new();
         let disk = Arc::new(Faulty::default());
@@ -95,7 +95,7 @@ fn a_crash_at_any_step_of_a_compaction_costs_nothing() {
         }
         assert!(compacted.is_ok() || log.wants_compaction(), "{call:?}: it is tried again");
         assert_eq!(found(&directory), entries(0..expected), "{call:?} {skip}: {compacted:?}");
-        // What was begun and not finished counts for nothing.
+        // An unfinished file counts for nothing.
         fs::write(directory.path().join("active/state.new"), b"half of it").unwrap();
         assert_eq!(found(&directory), entries(0..expected), "{call:?} {skip}");
         drop(log);
@@ -108,7 +108,7 @@ fn a_crash_at_any_step_of_a_compaction_costs_nothing() {
     }
 }
 
-/// The facts in the order of their messages, each once.
+/// Return the facts in the order of their messages, each once.
 fn found(directory: &Directory) -> Vec<Entry> {
     let mut entries = loaded(directory).0;
     entries.sort_by_key(|entry| if let Entry::Fact(fact) = entry { fact.id() } else { QueueId(0) });
@@ -156,7 +156,7 @@ fn entries_longer_than_a_piece_and_damage_across_pieces_are_read() {
 }
 
 #[test]
-fn a_torn_end_costs_only_what_is_torn() {
+fn a_torn_end_costs_only_the_torn_entry() {
     let directory = Directory::new();
     let path = written(&directory, 3);
     let whole = fs::read(&path).unwrap();
@@ -168,7 +168,7 @@ fn a_torn_end_costs_only_what_is_torn() {
 }
 
 #[test]
-fn a_flipped_bit_costs_one_entry_and_none_in_one_header() {
+fn a_flipped_bit_costs_one_entry_or_one_of_two_headers() {
     let directory = Directory::new();
     let path = written(&directory, 4);
     let whole = fs::read(&path).unwrap();
@@ -186,7 +186,7 @@ fn a_flipped_bit_costs_one_entry_and_none_in_one_header() {
 }
 
 #[test]
-fn a_log_of_a_later_release_is_refused() {
+fn a_log_of_a_newer_release_is_refused() {
     let directory = Directory::new();
     let path = written(&directory, 1);
     let mut bytes = fs::read(&path).unwrap();
@@ -199,7 +199,7 @@ fn a_log_of_a_later_release_is_refused() {
 }
 
 #[test]
-fn syncs_come_late_and_together_and_an_idle_log_has_none() {
+fn syncs_are_delayed_and_shared_and_an_idle_log_has_none() {
     let directory = Directory::new();
     let disk = Arc::new(Faulty::default());
     let mut log = log(Arc::clone(&disk) as Arc<dyn Disk>, &directory);
@@ -214,7 +214,7 @@ fn syncs_come_late_and_together_and_an_idle_log_has_none() {
 }
 
 #[test]
-fn a_log_that_fails_is_left_for_a_new_one() {
+fn a_failed_file_is_abandoned_for_a_new_one() {
     for disk in [Faulty::failing_write(3, io::ErrorKind::StorageFull), Faulty::failing_sync(1, io::ErrorKind::Other)] {
         let directory = Directory::new();
         let mut log = log(Arc::new(disk), &directory);

@@ -5,7 +5,7 @@ use crate::smtp::server::Ending;
 use crate::smtp::server::config::{BareNewline, ServerConfig};
 
 #[test]
-fn chunks_are_taken_and_refused_in_postfix_words() {
+fn chunks_are_accepted_and_refused_in_postfix_words() {
     let begin = "MAIL FROM:<>\r\nRCPT TO:<a>\r\n";
     let begun = "250 2.1.0 Ok\n250 2.1.5 Ok\n";
     let forgotten = "250 2.1.0 Ok\n250 2.1.5 Ok";
@@ -19,7 +19,7 @@ fn chunks_are_taken_and_refused_in_postfix_words() {
             format!("{begun}250 2.0.0 Ok: 8 bytes queued as X\n221 2.0.0 Bye"),
         ),
         (format!("{begin}BDAT 0 LAST\r\n{begin}"), format!("{begun}250 2.0.0 Ok: 0 bytes queued as X\n{forgotten}")),
-        // Zero is nothing to send, and what follows is thrown away up to LAST.
+        // A chunk of zero octets; later chunks are dropped up to LAST.
         (
             format!("{begin}BDAT 0\r\nBDAT 3\r\nabcBDAT 3 LAST\r\nabc{begin}"),
             format!(
@@ -92,7 +92,7 @@ fn chunks_are_taken_and_refused_in_postfix_words() {
 }
 
 #[test]
-fn chunks_are_stored_as_data_would_be() {
+fn chunks_are_stored_like_data() {
     let input = b"MAIL FROM:<>\r\nRCPT TO:<a>\r\nBDAT 4\r\n.\r\n.BDAT 10\r\n\n\r\n.\r\nx\ry\rBDAT 1 LAST\r\n\nQUIT\r\n";
     assert!(replies(&config(), input).ends_with("250 2.0.0 Ok: 16 bytes queued as X\r\n221 2.0.0 Bye\r\n"));
     let talk = Talk::play(config(), input, 3);
@@ -101,7 +101,7 @@ fn chunks_are_stored_as_data_would_be() {
 }
 
 #[test]
-fn nothing_is_stored_of_a_message_that_lost_a_chunk() {
+fn a_message_with_a_lost_chunk_is_not_stored() {
     let input =
         b"MAIL FROM:<>\r\nRCPT TO:<a>\r\nBDAT 3\r\noldRSET\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nBDAT 3 LAST\r\nnew";
     for step in [1, 5, input.len()] {

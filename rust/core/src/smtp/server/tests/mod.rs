@@ -27,7 +27,7 @@ fn config() -> ServerConfig {
     config
 }
 
-/// A session and an owner with simple rules: `bad@...` is refused; every content is stored.
+/// A session, and an owner with simple rules: `bad@...` is refused; every content is stored.
 struct Talk {
     server: Server,
     now: f64,
@@ -106,7 +106,7 @@ impl Talk {
         }
     }
 
-    /// `AUTH PLAIN` is challenged; `right` is the answer, and `*` ends it.
+    /// Answer AUTH: `AUTH PLAIN` gets a challenge; `right` is the answer, and `*` ends the exchange.
     fn judge_auth(&mut self) -> Reply {
         let said = self.server.argument().to_owned();
         match said.split(' ').collect::<Vec<_>>()[..] {
@@ -126,7 +126,7 @@ impl Talk {
         self
     }
 
-    /// Play an input and end it; step octets at a time.
+    /// Play an input and end it, `step` octets at a time.
     fn play(config: ServerConfig, input: &[u8], step: usize) -> Self {
         let mut talk = Self::new(config);
         talk.run();
@@ -144,7 +144,7 @@ impl Talk {
     }
 }
 
-/// Play it whole and in every small step; the replies after the greeting must always be the same.
+/// Play an input whole and in small steps; the replies after the greeting must always be the same.
 fn replies(config: &ServerConfig, input: &[u8]) -> String {
     let whole = Talk::play(config.clone(), input, input.len());
     for step in [1, 2, 3, 7] {
@@ -158,7 +158,7 @@ fn replies(config: &ServerConfig, input: &[u8]) -> String {
 }
 
 #[test]
-fn a_message_is_taken() {
+fn a_message_is_accepted() {
     let input = b"EHLO client\r\nMAIL FROM:<a@b.org> SIZE=5\r\nRCPT TO:<c@d.org>\r\nDATA\r\nhi\r\n..\r\n.\r\nQUIT\r\n";
     let expected =
         format!("{EHLO}250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n{GO_AHEAD}\r\n250 2.0.0 Ok: queued as X\r\n221 2.0.0 Bye\r\n");
@@ -246,7 +246,7 @@ fn recipients_are_limited_and_a_message_can_still_be_sent() {
 }
 
 #[test]
-fn nothing_is_left_of_a_message_that_was_refused_at_its_end() {
+fn a_message_that_is_refused_at_its_end_leaves_no_trace() {
     let mut input = b"MAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\n".to_vec();
     input.extend_from_slice(&b"0123456789\r\n".repeat(100));
     input.extend_from_slice(b".\r\nRCPT TO:<b>\r\nDATA\r\n");
@@ -325,7 +325,7 @@ fn a_client_that_speaks_before_the_greeting_is_disconnected() {
 }
 
 #[test]
-fn with_soft_bounce_nothing_is_refused_for_good() {
+fn soft_bounce_refuses_nothing_permanently() {
     let mut talk = Talk::new(ServerConfig { soft_bounce: true, ..config() });
     talk.say(b"x\r\nEHLO\r\nMAIL FROM:\r\n");
     let codes: Vec<&str> = talk.output.lines().skip(1).map(|line| &line[..9]).collect();
@@ -335,13 +335,13 @@ fn with_soft_bounce_nothing_is_refused_for_good() {
 }
 
 #[test]
-fn errors_slow_a_client_down_and_then_end_it() {
+fn errors_slow_a_client_down_and_then_end_the_session() {
     let config = ServerConfig { soft_error_limit: 2, hard_error_limit: 4, ..config() };
     let mut talk = Talk::new(config);
     talk.say(b"x\r\nx\r\n");
     assert_eq!(talk.output.matches("500 ").count(), 2);
     talk.say(b"x\r\nx\r\nx\r\n");
-    // The third reply waits a second; the line behind it is not looked at before.
+    // The third reply waits a second; the next line is not read before.
     assert_eq!(talk.output.matches("500 ").count(), 2);
     assert_eq!(talk.server.deadline(), 1.0);
     for now in [1.0, 2.0, 3.0] {
@@ -358,7 +358,7 @@ fn errors_slow_a_client_down_and_then_end_it() {
 }
 
 #[test]
-fn junk_becomes_errors() {
+fn junk_commands_become_errors() {
     let config = ServerConfig { junk_command_limit: 5, hard_error_limit: 10, error_sleep_s: 0.0, ..config() };
     let talk = Talk::play(config, &b"RSET\r\n".repeat(1000), 64);
     assert_eq!(talk.server.ended(), Some(Ending::TooManyErrors));
@@ -381,7 +381,7 @@ fn a_long_line_costs_an_error_and_no_memory() {
 }
 
 #[test]
-fn a_line_with_many_cr_at_its_end_is_taken_or_not_in_any_split() {
+fn a_line_that_ends_with_many_crs_has_the_same_result_in_any_split() {
     let config = || ServerConfig { line_length_limit: 100, ..config() };
     for (count, reply) in [(1, "250 2.0.0 Ok"), (98, "250 2.0.0 Ok"), (99, "500 5.5.2 Error: line too long")] {
         let input = format!("NOOP{}\n", "\r".repeat(count));
@@ -423,7 +423,7 @@ fn a_slow_request_ends_with_its_deadline() {
 }
 
 #[test]
-fn a_client_may_leave_at_any_point() {
+fn a_client_may_disconnect_at_any_point() {
     let input = b"EHLO c\r\nMAIL FROM:<a@b.org>\r\nRCPT TO:<c@d.org>\r\nDATA\r\nhi\r\n.\r\nQUIT\r\n";
     for end in 0..=input.len() {
         let talk = Talk::play(config(), &input[..end], 16);
@@ -457,7 +457,7 @@ fn a_refused_client_may_only_quit() {
 }
 
 #[test]
-fn rejects_are_logged_as_postfix_does() {
+fn rejects_are_logged_like_postfix() {
     let talk = Talk::play(config(), b"EHLO x (y)\r\nMAIL FROM:<a@b.com>\r\nRCPT TO:<bad@other.com>\r\n", 100);
     assert_eq!(
         talk.log,
@@ -476,7 +476,7 @@ fn rejects_are_logged_as_postfix_does() {
 }
 
 #[test]
-fn input_behind_an_open_question_is_bounded() {
+fn input_behind_an_open_question_is_limited() {
     let mut server = Server::new(Arc::new(config()), "x[192.0.2.1]", false, 0.0);
     server.greet(0.0);
     server.receive(b"EHLO x\r\n", 0.0);
@@ -490,7 +490,7 @@ fn input_behind_an_open_question_is_bounded() {
 }
 
 #[test]
-fn a_service_that_stops_lets_a_message_in_flight_end() {
+fn a_shutdown_lets_a_message_in_progress_end() {
     let mut talk = Talk::new(config());
     talk.say(b"MAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\nx");
     assert!(!talk.server.shut_down(1.0));
@@ -542,7 +542,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(input in prop::collection::vec(any::<u8>(), 0..300), step in 1usize..300) {
+    fn no_bytes_cause_a_panic(input in prop::collection::vec(any::<u8>(), 0..300), step in 1usize..300) {
         Talk::play(config(), &input, step);
     }
 }

@@ -1,4 +1,4 @@
-//! docs/dialogue.md has a table of states and commands; each of its cells is played here.
+//! Plays each cell of the table of states and commands in docs/dialogue.md.
 
 use super::super::{Mode, Next, Server};
 use super::{Event, Talk, config};
@@ -6,7 +6,7 @@ use crate::smtp::server::config::ServerConfig;
 use std::fmt::Write;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/dialogue.md");
-/// How a session comes into each state.
+/// The lines that bring a session into each state.
 const STATES: [(&str, &[&str]); 9] = [
     ("connected", &[]),
     ("helo", &["EHLO c.example"]),
@@ -18,7 +18,7 @@ const STATES: [(&str, &[&str]); 9] = [
     ("discard", &["EHLO c.example", "BDAT 1\r\nx"]),
     ("closed", &["QUIT"]),
 ];
-/// The words of each command.
+/// The line for each command.
 const COMMANDS: [(&str, &str); 15] = [
     ("HELO", "HELO c.example"),
     ("EHLO", "EHLO c.example"),
@@ -68,7 +68,7 @@ fn state(server: &Server) -> &'static str {
     }
 }
 
-/// `250 mail`: the code of the reply and the next state, or the state alone where nothing is said.
+/// Return `250 mail`: the code of the reply and the next state, or the state alone without a reply.
 fn cell(script: &[&str], words: &str) -> String {
     let mut talk = in_state(script);
     talk.output.clear();
