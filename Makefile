@@ -40,8 +40,8 @@ $(STAMP): $(VENV)/.tools $(SOURCES)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-## Formatters, linters and type checkers; nothing is changed.
-lint: build
+## Formatters, linters, type checkers and House English; nothing is changed.
+lint: build words
 	cargo fmt --check
 	cargo fmt --check --manifest-path rust/fuzz/Cargo.toml
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings

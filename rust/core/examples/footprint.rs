@@ -8,7 +8,7 @@
 
 use postillion_core::clock::{Now, wall_now_us};
 use postillion_core::ipc::frame::Arrival;
-use postillion_core::log::{Destination, Log};
+use postillion_core::log::{Log, LogTarget};
 use postillion_core::mail::envelope::{Envelope, Recipient};
 use postillion_core::mail::id::{QueueId, SLOT_BITS};
 use postillion_core::mail::locator::{Locator, SegmentId};
@@ -112,7 +112,7 @@ fn loaded(directory: &Path) {
     let begun = Instant::now();
     let store = DiskStore::open(directory).expect("nobody else manages the queue");
     let opened = begun.elapsed();
-    let log = Log::new("mx", "postfix", "qmgr", 1, 0, Destination::Memory);
+    let log = Log::new("mx", "postfix", "qmgr", 1, 0, LogTarget::Memory);
     let mut hub = Hub::new(Scheduler::new(Settings::default(), now()), store, Arc::new(log), RESCAN_US, now());
     let mut longest = std::time::Duration::ZERO;
     while hub.is_recovering() {

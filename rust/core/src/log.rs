@@ -59,7 +59,7 @@ impl Severity {
 
 /// The destination of lines.
 #[derive(Debug)]
-pub enum Destination {
+pub enum LogTarget {
     /// A file opened for appending, or standard output.
     File(File),
     /// A socket, the path of syslogd's, and the facility number (mail is 2). Lines go to the path, not to a connection,
@@ -108,7 +108,7 @@ impl Log {
         program: &str,
         pid: u32,
         utc_offset_s: i32,
-        destination: Destination,
+        destination: LogTarget,
     ) -> Self {
         let pending = Pending {
             bytes: Vec::new(),
@@ -119,9 +119,9 @@ impl Log {
             writing: false,
         };
         let shared = Arc::new(Shared { pending: Mutex::new(pending), changed: Condvar::new() });
-        let facility = if let Destination::Syslog(_, _, facility) = destination { Some(facility) } else { None };
+        let facility = if let LogTarget::Syslog(_, _, facility) = destination { Some(facility) } else { None };
         let writer = match destination {
-            Destination::Memory => None,
+            LogTarget::Memory => None,
             destination => {
                 let shared = Arc::clone(&shared);
                 let thread = std::thread::Builder::new().name("log".into());
@@ -198,7 +198,7 @@ impl Log {
         }
     }
 
-    /// Return the lines of a `Destination::Memory` log, without stamp, host and tag.
+    /// Return the lines of a `LogTarget::Memory` log, without stamp, host and tag.
     pub fn take_lines(&self) -> Vec<String> {
         let bytes = std::mem::take(&mut lock(&self.shared.pending).bytes);
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -221,7 +221,7 @@ fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
     pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write_batches(shared: &Shared, mut destination: Destination) {
+fn write_batches(shared: &Shared, mut destination: LogTarget) {
     loop {
         let mut pending = lock(&shared.pending);
         while pending.bytes.is_empty() && !pending.ending {
@@ -248,17 +248,17 @@ fn write_batches(shared: &Shared, mut destination: Destination) {
 }
 
 /// Write a batch. No place is left to report a failed write of the log; mail goes on without it.
-fn write_batch(destination: &mut Destination, batch: &[u8]) {
+fn write_batch(destination: &mut LogTarget, batch: &[u8]) {
     match destination {
-        Destination::File(file) => {
+        LogTarget::File(file) => {
             let _ = file.write_all(batch);
         }
-        Destination::Syslog(socket, path, _) => {
+        LogTarget::Syslog(socket, path, _) => {
             for line in batch.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
                 let _ = socket.send_to(line, &path);
             }
         }
-        Destination::Memory => {}
+        LogTarget::Memory => {}
     }
 }
 
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_line_stays_one_printable_line() {
-        let log = Log::new("mx", "postfix", "smtpd", 7, 0, Destination::Memory);
+        let log = Log::new("mx", "postfix", "smtpd", 7, 0, LogTarget::Memory);
         log.info(format_args!("helo=<{}>", "a\r\nb\u{1b}[2J\u{202e}ü"));
         log.warning(format_args!("{}", "x".repeat(3000)));
         let lines = log.take_lines();
@@ -349,7 +349,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("postillion-syslog-{}", std::process::id()));
         let log = {
             let socket = UnixDatagram::unbound().unwrap();
-            Log::new("mx", "postfix", "smtpd", 7, 0, Destination::Syslog(socket, path.clone(), 2))
+            Log::new("mx", "postfix", "smtpd", 7, 0, LogTarget::Syslog(socket, path.clone(), 2))
         };
         for _ in 0..2 {
             let syslogd = UnixDatagram::bind(&path).unwrap();
@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn every_line_is_written_before_the_log_ends() {
         let path = std::env::temp_dir().join(format!("postillion-log-{}", std::process::id()));
-        let log = Log::new("mx", "postfix", "qmgr", 7, 3600, Destination::File(File::create(&path).unwrap()));
+        let log = Log::new("mx", "postfix", "qmgr", 7, 3600, LogTarget::File(File::create(&path).unwrap()));
         for n in 0..1000 {
             log.info(format_args!("line {n}"));
         }

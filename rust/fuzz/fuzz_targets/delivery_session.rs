@@ -14,7 +14,7 @@ use postillion_core::delivery::job::JobSettings;
 use postillion_core::delivery::session::{Assignment, Next, Session};
 use postillion_core::delivery::work::{Agent, Work};
 use postillion_core::ipc::frame::{Job, JobKind, JobRecipient};
-use postillion_core::log::{Destination, Log};
+use postillion_core::log::{LogTarget, Log};
 use postillion_core::mail::envelope::{BodyType, Envelope, Recipient};
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::locator::Locator;
@@ -131,7 +131,7 @@ impl Talk {
             },
         };
         let peer = Peer::new("mx", "192.0.2.1", 25, "example.net", true, bit(flags, 3));
-        let log = Arc::new(Log::new("mx", "postfix", "smtp", 7, 0, Destination::Memory));
+        let log = Arc::new(Log::new("mx", "postfix", "smtp", 7, 0, LogTarget::Memory));
         let job_settings = JobSettings { resolution_digits: 6, long_queue_ids: false, soft_bounce: false };
         Self {
             session: Session::new(Arc::new(settings), peer, 0.0),

@@ -7,7 +7,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use postillion_core::cleanup::settings::CleanupSettings;
-use postillion_core::log::{Destination, Log};
+use postillion_core::log::{LogTarget, Log};
 use postillion_core::mail::envelope::Envelope;
 use postillion_core::mail::id::{QueueId, SLOT_BITS};
 use postillion_core::mail::reply::Reply;
@@ -234,7 +234,7 @@ impl Owner<'_> {
 }
 
 fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
-    let log = Arc::new(Log::new("mx", "postfix", "smtpd", 7, 0, Destination::Memory));
+    let log = Arc::new(Log::new("mx", "postfix", "smtpd", 7, 0, LogTarget::Memory));
     let queue = Arc::new(Queue { fails: rules.fails, ..Queue::default() });
     let site = Arc::new(Site {
         server: Arc::clone(&rules.server),

@@ -1,6 +1,6 @@
 //! `Log`: see `postillion_core::log`.
 
-use postillion_core::log::{self, Destination, Severity};
+use postillion_core::log::{self, LogTarget, Severity};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::fs::{File, OpenOptions};
@@ -34,16 +34,16 @@ impl Log {
         facility: u8,
     ) -> PyResult<Self> {
         let destination = if destination == "memory:" {
-            Destination::Memory
+            LogTarget::Memory
         } else if let Some(path) = destination.strip_prefix("syslog:") {
             let socket = UnixDatagram::unbound()?;
             std::fs::metadata(path)?;
-            Destination::Syslog(socket, path.into(), facility)
+            LogTarget::Syslog(socket, path.into(), facility)
         } else if destination == "/dev/stdout" {
             // Opening the path fails when standard output is a socket, as under systemd.
-            Destination::File(File::from(std::io::stdout().as_fd().try_clone_to_owned()?))
+            LogTarget::File(File::from(std::io::stdout().as_fd().try_clone_to_owned()?))
         } else {
-            Destination::File(OpenOptions::new().append(true).create(true).mode(permissions).open(destination)?)
+            LogTarget::File(OpenOptions::new().append(true).create(true).mode(permissions).open(destination)?)
         };
         Ok(Self { inner: Arc::new(log::Log::new(host, syslog_name, program, pid, utc_offset_s, destination)) })
     }

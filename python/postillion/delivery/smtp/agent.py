@@ -20,7 +20,7 @@ from postillion._core.delivery import DeliveryJob, DeliverySession, Next
 from postillion._core.smtp import SmtpClientSettings
 from postillion.config import Config
 from postillion.delivery.agent import Agent
-from postillion.delivery.smtp.destination import BadDestination, Destination, parse, parse_list, port_number
+from postillion.delivery.smtp.nexthop import BadNextHop, NextHop, parse, parse_list, port_number
 from postillion.delivery.smtp.sessions import Attempt, CacheSettings, Route, Session, SessionOwner
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, targets
 from postillion.dns import Resolver
@@ -308,7 +308,7 @@ class SmtpAgent(Agent, SessionOwner):
             if route.sites is None:
                 try:
                     route.sites = self._sites(route.nexthop)
-                except BadDestination as problem:
+                except BadNextHop as problem:
                     self.log.warning(str(problem))
                     attempt.failure = ("4.3.5", str(problem))
                     return None
@@ -327,14 +327,14 @@ class SmtpAgent(Agent, SessionOwner):
             route.targets_known = max(len(found), len(route.sites))
             attempt.remaining = deque(found)
 
-    def _sites(self, nexthop: str) -> list[Destination]:
+    def _sites(self, nexthop: str) -> list[NextHop]:
         sites = parse_list(nexthop, self.default_port, lmtp=self.protocol == "lmtp")
         for fallback in self.fallbacks:
             if all(fallback != site.text for site in sites):
                 sites.append(parse(fallback, self.default_port))
         return sites
 
-    def _softened(self, dsn: str, site: Destination, route: Route) -> str:
+    def _softened(self, dsn: str, site: NextHop, route: Route) -> str:
         """Return 4.3.5 for a relay host that is not found: the mail waits until the configuration is fixed."""
         name = "relayhost" if route.nexthop == self.relayhost else ""
         if site.text in self.fallbacks:

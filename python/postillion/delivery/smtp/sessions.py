@@ -19,7 +19,7 @@ from postillion._core.delivery import DeliveryJob, DeliverySession, Next
 
 if TYPE_CHECKING:
     from postillion.config import Config
-    from postillion.delivery.smtp.destination import Destination
+    from postillion.delivery.smtp.nexthop import NextHop
     from postillion.delivery.smtp.targets import Target
 
 DEMAND_S = 1.0
@@ -65,7 +65,7 @@ class Route:
         self.busy: dict[Session, None] = {}
         """Sessions in progress whose job has no follower, the oldest first."""
         self.last_start = self.previous_start = float("-inf")
-        self.sites: list[Destination] | None = None
+        self.sites: list[NextHop] | None = None
         """The parsed next hops of the list; None before the first lookup."""
         self.targets_known = 1
         """The number of hosts at the last lookup."""

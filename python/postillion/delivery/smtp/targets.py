@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from postillion.address.classes import own_addresses
 from postillion.config import Config
-from postillion.delivery.smtp.destination import Destination
+from postillion.delivery.smtp.nexthop import NextHop
 from postillion.dns import BadName, Failed, Mx, NoName, NoRecords, Records, Resolver
 
 SMTP_PORT: Final = 25
@@ -96,7 +96,7 @@ class TargetSettings(NamedTuple):
 
 
 async def targets(
-    destination: Destination,
+    destination: NextHop,
     settings: TargetSettings,
     resolver: Resolver,
     *,
@@ -120,7 +120,7 @@ async def targets(
     return _ordered(found, settings, shuffle)
 
 
-async def _by_mx(destination: Destination, settings: TargetSettings, resolver: Resolver) -> list[Target]:
+async def _by_mx(destination: NextHop, settings: TargetSettings, resolver: Resolver) -> list[Target]:
     name, port = destination.host, destination.port
     answer = await resolver.mx(name)
     if not isinstance(answer, Records):
@@ -207,7 +207,7 @@ def _is_localhost(name: str) -> bool:
     return name.lower().rstrip(".") == "localhost"
 
 
-def _short_of_myself(found: list[Target], destination: Destination, own: Iterable[str]) -> list[Target]:
+def _short_of_myself(found: list[Target], destination: NextHop, own: Iterable[str]) -> list[Target]:
     """Drop the targets that are this machine, and those with the same or a worse preference."""
     own = set(own)
     mine = min((target.preference for target in found if target.address in own), default=None)

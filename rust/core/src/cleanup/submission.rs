@@ -128,7 +128,7 @@ mod tests {
     use crate::address::rewrite::Rewrite;
     use crate::cleanup::Refusal;
     use crate::ipc::frame::{Frame, FrameReader};
-    use crate::log::Destination;
+    use crate::log::LogTarget;
     use crate::queue::Store;
     use crate::queue::memory::Memory;
 
@@ -161,7 +161,7 @@ mod tests {
     fn submit(message: NewMessage, content: &[u8], step: usize) -> (Result<(String, Envelope), Reply>, Vec<String>) {
         let memory = Memory::default();
         let appender = memory.appender().unwrap();
-        let log = Arc::new(Log::new("mx", "postfix", "pickup", 1, 0, Destination::Memory));
+        let log = Arc::new(Log::new("mx", "postfix", "pickup", 1, 0, LogTarget::Memory));
         let mut submission =
             Submission::new(Arc::new(settings()), &appender, Arc::clone(&log), message, WALL_US).unwrap();
         assert_eq!(submission.sender(), "root@example.org");

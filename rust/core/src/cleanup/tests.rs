@@ -191,7 +191,7 @@ fn message_ids_are_found() {
     ] {
         assert_eq!(run(settings(), STRANGER, wire.as_bytes(), 5).unwrap().1.attribute(MESSAGE_ID), id);
     }
-    let log = Log::new("mx", "postfix", "smtpd", 7, 0, crate::log::Destination::Memory);
+    let log = Log::new("mx", "postfix", "smtpd", 7, 0, crate::log::LogTarget::Memory);
     log_message_id(&log, &settings(), &envelope());
     assert_eq!(log.take_lines(), [format!("{}: message-id=<>", envelope().id.short())]);
 }

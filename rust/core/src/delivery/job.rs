@@ -311,7 +311,7 @@ pub fn word(outcome: Outcome) -> &'static str {
 pub(crate) mod tests {
     use super::*;
     use crate::ipc::frame::JobRecipient;
-    use crate::log::Destination;
+    use crate::log::LogTarget;
     use crate::mail::envelope::Envelope;
     use crate::mail::id::QueueId;
     use crate::mail::locator::{Locator, SegmentId};
@@ -351,7 +351,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_final_status_is_logged_once_and_is_in_the_result() {
-        let log = Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory);
+        let log = Log::new("mx", "postfix", "smtp", 1, 0, LogTarget::Memory);
         let mut job = job(&[4, 5, 9]);
         job.recipients[1].recipient.original = Some("list@example.org".into());
         let mut delivery = Delivery::new(job, SETTINGS, 10_251_000);
@@ -378,7 +378,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_line_shows_the_target_of_an_alias() {
-        let log = Log::new("mx", "postfix", "local", 1, 0, Destination::Memory);
+        let log = Log::new("mx", "postfix", "local", 1, 0, LogTarget::Memory);
         let mut delivery = Delivery::new(job(&[0]), SETTINGS, 10_251_000);
         let status = local_status(dsn("2.0.0"), "delivered to mailbox");
         delivery.note(0, Some("a@example.org"), &status, &handover("local", 1), &log);
@@ -391,7 +391,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_report_logs_no_second_status() {
-        let log = Log::new("mx", "postfix", "bounce", 1, 0, Destination::Memory);
+        let log = Log::new("mx", "postfix", "bounce", 1, 0, LogTarget::Memory);
         let mut delivery = Delivery::new(Job { kind: JobKind::Bounce, ..job(&[0]) }, SETTINGS, 10_251_000);
         assert!(delivery.finish(0, local_status(dsn("2.0.0"), "reported"), &handover("none", 1), &log));
         assert_eq!((delivery.result().recipients.len(), log.take_lines().len()), (1, 0));
@@ -399,7 +399,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_soft_status_is_final_only_from_the_last_server() {
-        let log = Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory);
+        let log = Log::new("mx", "postfix", "smtp", 1, 0, LogTarget::Memory);
         let mut delivery = Delivery::new(job(&[0, 1, 2]), SETTINGS, 10_251_000);
         let later = local_status(dsn("4.2.0"), "later");
         delivery.apply(0, later.clone(), false, &handover("a[192.0.2.1]:25", 1), &log);
@@ -415,7 +415,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_destination_that_completed_a_transaction_has_not_failed() {
-        let log = Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory);
+        let log = Log::new("mx", "postfix", "smtp", 1, 0, LogTarget::Memory);
         let mut delivery = Delivery::new(job(&[0]), SETTINGS, 10_251_000);
         delivery.session_completed();
         delivery.failed(&local_status(dsn("4.4.1"), "connect"), true, &handover("none", 1), &log);
@@ -432,7 +432,7 @@ pub(crate) mod tests {
 
     #[test]
     fn soft_bounce_defers() {
-        let log = Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory);
+        let log = Log::new("mx", "postfix", "smtp", 1, 0, LogTarget::Memory);
         let settings = JobSettings { soft_bounce: true, ..SETTINGS };
         let mut delivery = Delivery::new(job(&[0]), settings, 10_251_000);
         delivery.finish(0, local_status(dsn("5.1.1"), "no"), &handover("none", 1), &log);

@@ -65,10 +65,10 @@ mod tests {
     use super::*;
     use crate::delivery::job::JobSettings;
     use crate::delivery::job::tests::job;
-    use crate::log::{Destination, Log};
+    use crate::log::{Log, LogTarget};
 
     fn link() -> Link {
-        let log = Arc::new(Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory));
+        let log = Arc::new(Log::new("mx", "postfix", "smtp", 1, 0, LogTarget::Memory));
         let settings = JobSettings { resolution_digits: 6, long_queue_ids: false, soft_bounce: false };
         Link::new(Agent::new(log, "/nowhere".into(), settings))
     }

@@ -51,7 +51,7 @@ impl Orphans {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{Destination, Log};
+    use crate::log::{Log, LogTarget};
     use crate::mail::id::QueueId;
     use crate::qmgr::hub::Hub;
     use crate::qmgr::scheduler::Scheduler;
@@ -71,7 +71,7 @@ mod tests {
     fn hub(directory: &Directory) -> Hub<DiskStore> {
         let (spool, news) = DiskStore::open_whole(directory.path()).unwrap();
         assert_eq!(news.messages, []);
-        let log = Log::new("mx", "postfix", "qmgr", 1, 0, Destination::Memory);
+        let log = Log::new("mx", "postfix", "qmgr", 1, 0, LogTarget::Memory);
         let mut hub = Hub::new(Scheduler::new(Settings::default(), at(0)), spool, Arc::new(log), RESCAN_US, at(0));
         hub.tick(at(0));
         assert!(!hub.is_recovering());

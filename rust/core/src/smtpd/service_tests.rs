@@ -6,7 +6,7 @@ use super::request::{KnownClient, Opening, Request};
 use super::service::Service;
 use super::site::{Client, Site};
 use crate::cleanup::settings::CleanupSettings;
-use crate::log::{Destination, Log};
+use crate::log::{Log, LogTarget};
 use crate::mail::reply::Reply;
 use crate::net::reactor::Key;
 use crate::queue::Appender;
@@ -32,7 +32,7 @@ impl Fixture {
     fn new(limit: usize) -> Self {
         let memory = Memory::default();
         let journal: Arc<dyn Appender> = Arc::new(memory.appender().unwrap());
-        let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, Destination::Memory));
+        let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
         let site = |timeout_s| Site {
             server: Arc::new(ServerConfig { timeout_s, ..ServerConfig::default() }),
             mail_name: "Postfix".into(),

@@ -11,7 +11,7 @@ const LINE_TOO_LONG: u8 = 1;
 /// The message is longer than the limit.
 const TOO_MUCH: u8 = 2;
 
-/// What a peer has said and nobody has taken yet.
+/// The unread octets of a peer.
 #[pyclass(module = "postillion._core.smtp")]
 pub struct SmtpIntake {
     inner: Intake,

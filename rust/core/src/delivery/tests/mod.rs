@@ -7,7 +7,7 @@ use super::job::tests::job;
 use super::job::{JobSettings, word};
 use super::session::{Assignment, Next, Session};
 use super::work::{Agent, Work};
-use crate::log::{Destination, Log};
+use crate::log::{Log, LogTarget};
 use crate::mail::envelope::Envelope;
 use crate::mail::sink::Sink;
 use crate::queue::proofs::testing::Directory;
@@ -34,7 +34,7 @@ impl Queue {
         let directory = Directory::new();
         let options = JournalOptions { minfree_octets: 0, ..JournalOptions::default() };
         let journal = Journal::open(directory.path(), options).unwrap();
-        let log = Arc::new(Log::new("mx", "postfix", "smtp", 1, 0, Destination::Memory));
+        let log = Arc::new(Log::new("mx", "postfix", "smtp", 1, 0, LogTarget::Memory));
         let settings = JobSettings { resolution_digits: 6, long_queue_ids: false, soft_bounce: false };
         let agent = Arc::new(Agent::new(Arc::clone(&log), directory.path().to_owned(), settings));
         Self { directory, journal, log, agent }

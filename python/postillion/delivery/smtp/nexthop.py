@@ -16,11 +16,11 @@ DESTINATIONS_MAX = 100
 _SERVICES = {"smtp": 25, "lmtp": 24, "submission": 587, "submissions": 465, "smtps": 465}
 
 
-class BadDestination(ValueError):
+class BadNextHop(ValueError):
     """An invalid next hop; the text gives the reason."""
 
 
-class Destination(NamedTuple):
+class NextHop(NamedTuple):
     """One next hop. `text`: as written. `mx`: look up its MX records.
 
     `address`: the IP address, when the next hop is one. `path`: a socket in the file system; then `host` is empty.
@@ -34,36 +34,36 @@ class Destination(NamedTuple):
     path: str = ""
 
 
-def parse_list(nexthop: str, default_port: int, *, lmtp: bool = False) -> list[Destination]:
-    """Return the next hops of a list, in order. Raises `BadDestination`."""
+def parse_list(nexthop: str, default_port: int, *, lmtp: bool = False) -> list[NextHop]:
+    """Return the next hops of a list, in order. Raises `BadNextHop`."""
     if lmtp and nexthop.startswith("unix:"):
         return [parse(nexthop, default_port, lmtp=True)]
     words = nexthop.replace(",", " ").split()
     if not words:
-        raise BadDestination("null destination")
+        raise BadNextHop("null destination")
     return [parse(word, default_port, lmtp=lmtp) for word in words[:DESTINATIONS_MAX]]
 
 
-def parse(text: str, default_port: int, *, lmtp: bool = False) -> Destination:
-    """Return one next hop. Raises `BadDestination`."""
+def parse(text: str, default_port: int, *, lmtp: bool = False) -> NextHop:
+    """Return one next hop. Raises `BadNextHop`."""
     written = text
     if lmtp:
         if text.startswith("unix:"):
-            return Destination(written, "", 0, False, path=text.removeprefix("unix:"))
+            return NextHop(written, "", 0, False, path=text.removeprefix("unix:"))
         text = text.removeprefix("inet:")
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")
         if not closed or (rest and not rest.startswith(":")):
-            raise BadDestination(f'missing "]", or text after it, in server description: {text}')
+            raise BadNextHop(f'missing "]", or text after it, in server description: {text}')
         port = rest[1:]
         mx = False
     else:
         host, _, port = text.partition(":")
         mx = not lmtp
     if not host:
-        raise BadDestination(f"missing host name in server description: {text}")
+        raise BadNextHop(f"missing host name in server description: {text}")
     address = _literal(host)
-    return Destination(written, host, port_number(port, default_port), mx and address is None, address)
+    return NextHop(written, host, port_number(port, default_port), mx and address is None, address)
 
 
 def _literal(host: str) -> str | None:
@@ -74,15 +74,15 @@ def _literal(host: str) -> str | None:
 
 
 def port_number(text: str, default: int) -> int:
-    """Return the port of a number or a service name; `default` for empty text. Raises `BadDestination`."""
+    """Return the port of a number or a service name; `default` for empty text. Raises `BadNextHop`."""
     if not text:
         return default
     if text.isascii() and text.isdigit():
         number = int(text) if len(text) < 6 else 0
         if not 0 < number < 65536:
-            raise BadDestination(f"bad network port: {text}")
+            raise BadNextHop(f"bad network port: {text}")
         return number
     try:
         return _SERVICES.get(text) or socket.getservbyname(text, "tcp")
     except OSError:
-        raise BadDestination(f"unknown service: {text}/tcp") from None
+        raise BadNextHop(f"unknown service: {text}/tcp") from None
