@@ -56,7 +56,7 @@ class Site:
             os.chown(self.home, self.uid, self.gid)
             path.chmod(0o777)
             for parent in path.parents[:2]:
-                parent.chmod(0o711)
+                parent.chmod(parent.stat().st_mode | 0o011)
         self.parameters = {
             "compatibility_level": "3.6",
             "myhostname": "mx.example",
