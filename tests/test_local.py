@@ -22,9 +22,9 @@ from postillion.delivery.local.forward import UndefinedError, expand
 from postillion.delivery.local.recipient import Delivery, Outcome, Tools
 from postillion.delivery.local.settings import LocalSettings
 from postillion.delivery.local.targets import Target, parse_lines, parse_targets
-from postillion.delivery.local.verdict import Verdict
 from postillion.delivery.mailbox.letter import Letter, normal, quote
 from postillion.delivery.mailbox.maildir import Maildirs
+from postillion.delivery.verdict import Verdict
 from support.mta import ended, until
 
 ROOT = os.getuid() == 0

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postillion.delivery.account import Account, account_of
-from postillion.delivery.local.verdict import sent
 from postillion.delivery.mailbox import maildir
 from postillion.delivery.mailbox.maildir import Maildirs, prepare_in_spool
+from postillion.delivery.verdict import sent
 from support.peers import root
 
 NAME = re.compile(r"\d+\.V[0-9a-f]+I[0-9a-f]+M\d{1,6}\.mx\.example\Z")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postillion.config import Config, ConfigError, expansion, kinds, main_cf, parameters
+from postillion.config import Config, ConfigError, expansion, kinds, main_cf, parameters, unknown
 
 VALUES = {
     "a": "alpha",
@@ -46,7 +46,7 @@ def test_logical_lines(text: str, lines: list[tuple[int, str]]) -> None:
 def test_last_value_wins_with_warning(tmp_path: Path) -> None:
     config = config_of(tmp_path, "myorigin = a\nmyorigin = b\n")
     assert config.text("myorigin") == "b"
-    assert "line 2: overriding earlier entry: myorigin=a" in config.warnings[0]
+    assert "line 2: overriding earlier entry: myorigin=a" in config.notices[0]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_unknown_parameter_warning_suggests_nearest_name(tmp_path: Path) -> None
         "slow_destination_rate_delay = 1s\nonly_in_master = 2\n",
     )
     (tmp_path / "master.cf").write_text("smtp inet n - n - - smtpd\n -o myorigin=$only_in_master\n")
-    (warning,) = config.warnings
+    (warning,) = unknown.warnings(config)
     assert "line 1: unused parameter: smtpd_recipient_restriction=reject" in warning
     assert "(did you mean smtpd_recipient_restrictions?)" in warning
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from postillion.commands import logrotate as rotation
-from postillion.commands import permissions, postfix
+from postillion.commands import postfix, postillion
 from postillion.commands.console import Console
 from postillion.commands.failure import Failure
 from postillion.config import ConfigError
@@ -241,7 +241,7 @@ def test_set_permissions_repairs_the_queue_and_follows_no_links(site: Site) -> N
 def test_assignments_go_into_main_cf_unless_one_is_bad(site: Site, command: str) -> None:
     peers.root()
     before = (site.etc / "main.cf").read_text()
-    act = getattr(permissions, command.replace("-", "_"))
+    act = getattr(postillion, command.replace("-", "_"))
     with pytest.raises(ConfigError):
         act(str(site.etc), Console("postillion"), "message_size_limit=1000", "queue_run_delay=often")
     assert (site.etc / "main.cf").read_text() == before

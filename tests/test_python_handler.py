@@ -18,10 +18,10 @@ import pytest
 from aiosmtpd.smtp import MISSING, AuthResult, LoginPassword, auth_mechanism
 
 from postillion._core.log import Log
+from postillion.checks.reply import Reply, parse
 from postillion.config import Config, ConfigError
 from postillion.handler import calls, handler
 from postillion.handler.policy import Policy
-from postillion.smtpd.reply import Reply, parse
 from support.dialogue import Client, Server, site
 from support.mta import until
 from support.peers import peer

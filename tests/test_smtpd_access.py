@@ -7,12 +7,12 @@ import pytest
 
 from postillion.address.classes import Class
 from postillion.address.destination import Destinations
+from postillion.checks.check import ACCEPT
+from postillion.checks.reply import Reply
 from postillion.config import ConfigError
 from postillion.restrictions.__main__ import page
 from postillion.restrictions.access import Access
 from postillion.restrictions.rows import ROWS, SECTIONS, Row
-from postillion.smtpd.checks import ACCEPT
-from postillion.smtpd.reply import Reply
 from postillion.tables.lists import DomainList, NetworkList
 from support.dialogue import AtRcpt, ClientFacts, site
 from support.mta import wait_for

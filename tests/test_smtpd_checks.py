@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from postillion._core.smtpd import Next
+from postillion.checks.check import ACCEPT, Answer, Check, Client, Dialogue, Dismiss, Remember, Rule, Stage, Verdict
+from postillion.checks.reply import Reply
 from postillion.restrictions.access import Access
-from postillion.smtpd.checks import ACCEPT, Answer, Check, Client, Dialogue, Dismiss, Remember, Rule, Stage, Verdict
 from postillion.smtpd.connection import STAGES
-from postillion.smtpd.reply import Reply
 from support.dialogue import AtRcpt, ClientFacts, Server, site
 
 EHLO = b"EHLO client.example\r\n"

@@ -28,18 +28,18 @@ from typing import Any
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import SmtpdSession
+from postillion.checks.check import NoDialogue
+from postillion.checks.reply import Reply
 from postillion.config import Config
 from postillion.handler.handler import Handler
 from postillion.program import cleanup
 from postillion.restrictions.access import Access
 from postillion.smtpd import setup
-from postillion.smtpd.checks import NoDialogue
 from postillion.smtpd.clients import Clients
 from postillion.smtpd.connection import Connection
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.limits import Limits
 from postillion.smtpd.names import Names
-from postillion.smtpd.reply import Reply
 from postillion.smtpd.service import Service
 
 DIRECTORY = Path(__file__).parent.parent / "dialogues"

@@ -24,14 +24,6 @@ def set_permissions(directory: str, console: Console, *assignments: str) -> None
         console.detail(f"{path}: owner or mode changed")
 
 
-def upgrade_configuration(directory: str, console: Console, *assignments: str) -> None:
-    """Create missing directories and check both files: no release needs a line that an older one lacks."""
-    from postillion.commands.postillion import check
-
-    create_missing(directory, console, *assignments)
-    check(directory, console)
-
-
 def create_missing(directory: str, console: Console, *assignments: str) -> None:
     """Create the directories of the queue that are not there."""
     config = _assigned(directory, console, assignments)

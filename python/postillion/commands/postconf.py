@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterable
 
 from postillion.commands.services import INDENT, LINE_COLUMNS, Services, entry_line, fields
-from postillion.config import Config, ConfigError, edit, kinds, master_cf, parameters
+from postillion.config import Config, ConfigError, edit, kinds, master_cf, parameters, unknown
 from postillion.config.main_cf import Setting, split_assignment
 from postillion.config.master_cf import Entry
 from postillion.config.settings import DEFAULT_DIRECTORY
@@ -184,7 +184,7 @@ def show_parameters(directory: str, request: Request) -> int:
     for name in names:
         _print_parameter(config, name, request)
     if not request.words and not request.has("d"):
-        for warning in config.warnings:
+        for warning in (*config.notices, *unknown.warnings(config)):
             _warn(request, warning)
     return 0
 

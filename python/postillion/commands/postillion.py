@@ -174,10 +174,9 @@ def set_permissions(directory: str, console: Console, *assignments: str) -> None
 
 
 def upgrade_configuration(directory: str, console: Console, *assignments: str) -> None:
-    """Bring the configuration to what this release needs."""
-    from postillion.commands import permissions
-
-    permissions.upgrade_configuration(directory, console, *assignments)
+    """Create missing directories and check both files: no release needs a line that an older one lacks."""
+    create_missing(directory, console, *assignments)
+    check(directory, console)
 
 
 def create_missing(directory: str, console: Console, *assignments: str) -> None:

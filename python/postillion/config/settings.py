@@ -176,11 +176,9 @@ class Config:
         return None
 
     @property
-    def warnings(self) -> list[str]:
-        """Warnings about likely mistakes in main.cf: unknown names, names with two values."""
-        from postillion.config import unknown
-
-        return self._notices + unknown.warnings(self)
+    def notices(self) -> list[str]:
+        """Warnings about names with two values in main.cf; `unknown.warnings` has those about unknown names."""
+        return self._notices
 
     def set_runtime(self, **values: str) -> None:
         """Set the parameters that only a running program knows, such as process_name."""

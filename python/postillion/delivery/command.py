@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from postillion.delivery.account import Account, check_permitted, privileged
-from postillion.delivery.local.verdict import Verdict, bounced, deferred, failed, sent
+from postillion.delivery.verdict import Verdict, bounced, deferred, failed, sent
 
 OUTPUT_MAX_OCTETS = 4096
 """Maximum size of a command's output in the report to the sender; the rest is read and dropped."""

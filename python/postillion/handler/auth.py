@@ -19,9 +19,9 @@ from typing import Final, NamedTuple
 
 import aiosmtpd.smtp
 
+from postillion.checks.reply import Reply, parse
 from postillion.handler.calls import Blocked, Calls, Fault
 from postillion.handler.facade import ServerFacade
-from postillion.smtpd.reply import Reply, parse
 
 FAILED: Final = Reply(454, "4.7.0", "Temporary authentication failure")
 """The reply when the site's code gives no answer (RFC 4954 §6)."""

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from typing import Final
 
 from postillion._core.log import Log
+from postillion.checks.check import Rule, Stage
+from postillion.checks.reply import Reply, parse
 from postillion.config import Config
 from postillion.handler.auth import FAILED, Exchange, Mechanisms
 from postillion.handler.calls import Blocked, Calls, Fault
 from postillion.handler.facade import ServerFacade
-from postillion.smtpd.checks import Rule, Stage
-from postillion.smtpd.reply import Reply, parse
 
 STAGES: Final[dict[str, Stage]] = {
     "HELO": "helo",

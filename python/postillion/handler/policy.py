@@ -11,11 +11,11 @@ from collections.abc import Awaitable
 
 import aiosmtpd.smtp
 
+from postillion.checks.check import ACCEPT, Answer, Authenticate, Check, Client, Dialogue, Stage, Verdict
+from postillion.checks.reply import Reply, parse
 from postillion.handler.auth import CHALLENGE, SUCCESS, Exchange, user
 from postillion.handler.facade import ServerFacade, Socket
 from postillion.handler.handler import Handler
-from postillion.smtpd.checks import ACCEPT, Answer, Authenticate, Check, Client, Dialogue, Stage, Verdict
-from postillion.smtpd.reply import Reply, parse
 
 
 class Policy(Check):

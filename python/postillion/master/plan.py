@@ -1,6 +1,6 @@
 """The services that a configuration makes master run, with the addresses of each."""
 
-from postillion.config import Config, ConfigError, effect, master_cf
+from postillion.config import Config, ConfigError, effect, master_cf, unknown
 from postillion.config.master_cf import Entry
 from postillion.master import listeners, programs
 from postillion.master.listeners import Address
@@ -41,7 +41,12 @@ class Plan:
     @property
     def warnings(self) -> list[str]:
         """Settings that are allowed but likely a mistake, or that have no effect: one line each, with its place."""
-        found = [*self.config.warnings, *self._notices, *effect.warnings(self.config, self.config.settings)]
+        found = [
+            *self.config.notices,
+            *unknown.warnings(self.config),
+            *self._notices,
+            *effect.warnings(self.config, self.config.settings),
+        ]
         for entry in self.entries:
             if entry not in self.started and entry.overrides():
                 found += _ignored(entry)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from postillion.checks.check import ACCEPT, Check, Client, Dialogue, Remember, Stage, Verdict
+from postillion.checks.reply import Reply
 from postillion.config import Config
 from postillion.restrictions import language
 from postillion.restrictions.language import Step
 from postillion.restrictions.question import OK, Question
 from postillion.restrictions.rows import REMEMBERED
 from postillion.restrictions.site import Site
-from postillion.smtpd.checks import ACCEPT, Check, Client, Dialogue, Remember, Stage, Verdict
-from postillion.smtpd.reply import Reply
 from postillion.tables import TableError
 
 POSTMASTER: Final = "postmaster"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from postillion.checks.reply import Reply
 from postillion.restrictions.question import OK, Outcome, Question
-from postillion.smtpd.reply import Reply
 
 
 def permit_mynetworks(question: Question) -> Outcome:

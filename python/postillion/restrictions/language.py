@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from postillion.checks.check import Rule, Verdict
 from postillion.config import Config, ConfigError
 from postillion.restrictions.question import Outcome, Question
 from postillion.restrictions.rows import RELAY_CONTROL, ROWS, UNCONDITIONAL, Argument, Reads, Row
-from postillion.smtpd.checks import Rule, Verdict
 
 
 class Step(NamedTuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from postillion.address.destination import Destination
+from postillion.checks.check import Client, Dialogue
+from postillion.checks.reply import Reply
 from postillion.restrictions.site import Site
-from postillion.smtpd.checks import Client, Dialogue
-from postillion.smtpd.reply import Reply
 
 
 class Ok:

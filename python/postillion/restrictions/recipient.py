@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from postillion.address.classes import FINAL, Class
+from postillion.checks.reply import Reply
 from postillion.restrictions.names import has_full_domain
 from postillion.restrictions.question import OK, Outcome, Question
-from postillion.smtpd.reply import Reply
 
 
 def permit_auth_destination(question: Question) -> Outcome:

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Final, Protocol
 
 from postillion._core.smtpd import Next, Request, SmtpdService
-from postillion.smtpd.checks import ACCEPT, Authenticate, Check, Dismiss, NoDialogue, Remember, Stage, Verdict
+from postillion.checks.check import ACCEPT, Authenticate, Check, Dismiss, NoDialogue, Remember, Stage, Verdict
+from postillion.checks.reply import INTERNAL_ERROR
 from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.names import Name
-from postillion.smtpd.reply import INTERNAL_ERROR
 
 KNOWN_FOR_S: Final = 10.0
 """How long a client's names, and the recipients that it may send to, are remembered."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from postillion.checks.check import ACCEPT, Check, Client, Dialogue, Dismiss, Rule, Stage, Verdict
+from postillion.checks.reply import Reply
 from postillion.config import Config
-from postillion.smtpd.checks import ACCEPT, Check, Client, Dialogue, Dismiss, Rule, Stage, Verdict
 from postillion.smtpd.counts import Counts
-from postillion.smtpd.reply import Reply
 
 CONNECTIONS: Final = "smtpd_client_connection_count_limit"
 CONNECTION_RATE: Final = "smtpd_client_connection_rate_limit"

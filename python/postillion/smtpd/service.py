@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import Request, SmtpdConfig, SmtpdService
+from postillion.checks.check import Check
 from postillion.restrictions.access import Access
-from postillion.smtpd.checks import Check
 from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.connection import STAGES, AnyRequest, Connection, Requests
 from postillion.smtpd.counts import Counts

@@ -9,10 +9,10 @@ from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import SmtpdConfig
+from postillion.checks.check import Stage
 from postillion.config import Config, ConfigError
 from postillion.program import cleanup
 from postillion.restrictions.access import Access
-from postillion.smtpd.checks import Stage
 from postillion.smtpd.clients import Clients
 from postillion.smtpd.limits import Limits
 from postillion.smtpd.names import Names

@@ -14,7 +14,7 @@ use postillion_core::delivery::job::JobSettings;
 use postillion_core::delivery::session::{Assignment, Next, Session};
 use postillion_core::delivery::work::{Agent, Work};
 use postillion_core::ipc::frame::{Job, JobKind, JobRecipient};
-use postillion_core::log::{LogTarget, Log};
+use postillion_core::log::{Log, LogTarget};
 use postillion_core::mail::envelope::{BodyType, Envelope, Recipient};
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::locator::Locator;

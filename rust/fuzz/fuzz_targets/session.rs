@@ -7,7 +7,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use postillion_core::cleanup::settings::CleanupSettings;
-use postillion_core::log::{LogTarget, Log};
+use postillion_core::log::{Log, LogTarget};
 use postillion_core::mail::envelope::Envelope;
 use postillion_core::mail::id::{QueueId, SLOT_BITS};
 use postillion_core::mail::reply::Reply;

@@ -18,10 +18,10 @@ from postillion.delivery.agent import Agent
 from postillion.delivery.local.aliases import Aliases
 from postillion.delivery.local.recipient import Delivery, Outcome, Report, Tools
 from postillion.delivery.local.settings import LocalSettings
-from postillion.delivery.local.verdict import DEFERRED, Verdict, deferred, failed, sent
 from postillion.delivery.mailbox.letter import Letter, quote
 from postillion.delivery.mailbox.maildir import Maildirs
 from postillion.delivery.submit import CLIENT_ATTRIBUTES, NewMessage, NewRecipient, SubmitError, Submitter
+from postillion.delivery.verdict import DEFERRED, Verdict, deferred, failed, sent
 from postillion.program import daemon
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from postillion.delivery.account import ROOT, Account, account_of, acting_as, privileged, unprivileged
 from postillion.delivery.local.targets import Target, parse_lines, parse_targets
-from postillion.delivery.local.verdict import Verdict, bounced, deferred
+from postillion.delivery.verdict import Verdict, bounced, deferred
 from postillion.tables import Maps, Match, TableError
 
 INCLUDE_MAX_OCTETS = 16 * 1024 * 1024

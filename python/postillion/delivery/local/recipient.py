@@ -20,10 +20,10 @@ from postillion.delivery.local.aliases import AliasError, Aliases, read_include
 from postillion.delivery.local.forward import UndefinedError, expand, find_forward
 from postillion.delivery.local.settings import LocalSettings
 from postillion.delivery.local.targets import ADDRESS, COMMAND, FILE, INCLUDE, Target
-from postillion.delivery.local.verdict import DEFERRED, Verdict, bounced, combined, deferred, sent
 from postillion.delivery.mailbox import mbox
 from postillion.delivery.mailbox.letter import Letter, delivery_headers, from_line, normal
 from postillion.delivery.mailbox.maildir import Maildirs, prepare_in_spool
+from postillion.delivery.verdict import DEFERRED, Verdict, bounced, combined, deferred, sent
 from postillion.tables import TableError
 
 DEPTH_MAX = 100

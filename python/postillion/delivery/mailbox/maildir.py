@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 
 from postillion.delivery.account import Account, acting_as
-from postillion.delivery.local.verdict import Verdict, bounced, deferred, from_errno, sent
+from postillion.delivery.verdict import Verdict, bounced, deferred, from_errno, sent
 
 TMP_NAME_ATTEMPTS = 10
 MODE_DIRECTORY = 0o700

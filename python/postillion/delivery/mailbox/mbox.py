@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from postillion.delivery.account import ROOT, Account, acting_as
-from postillion.delivery.local.verdict import Verdict, bounced, deferred, from_errno, sent
 from postillion.delivery.mailbox.lock import Busy, dotlock, lock
 from postillion.delivery.mailbox.maildir import write_all
+from postillion.delivery.verdict import Verdict, bounced, deferred, from_errno, sent
 
 MODE_FILE = 0o600
 EXECUTABLE = 0o111

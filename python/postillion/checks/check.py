@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Final, Literal, NamedTuple, Protocol
 
+from postillion.checks.reply import Reply
 from postillion.config import Config
-from postillion.smtpd.reply import Reply
 
 Stage = Literal["connect", "helo", "mail", "rcpt", "vrfy", "data", "end_of_data", "rset", "noop", "quit", "auth"]
 """A point of the dialogue, by the name of the check's method."""

@@ -1,0 +1,1 @@
+"""Checks of smtpd: the interface of restrictions, limits and a site's handler, and their replies."""
