@@ -99,6 +99,17 @@ def test_bad_arguments_are_refused_before_any_change(stopped: list[Message], arg
     assert set(queues().values()) == {"incoming"}
 
 
+def test_root_requeues_into_a_maildrop_of_another_group(stopped: list[Message], tmp_path: Path) -> None:
+    peers.root()
+    shutil.chown(tmp_path / "maildrop", NOBODY, NOBODY - 1)
+    for directory in (tmp_path, *tmp_path.parents[:-1]):
+        directory.chmod(directory.stat().st_mode | 0o011)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        shutil.chown(path, NOBODY)
+    assert run(postsuper, "-r", "ALL").stderr == "postsuper: Requeued: 3 messages\n"
+    assert {path.stat().st_uid for path in (tmp_path / "maildrop").iterdir()} == {NOBODY}
+
+
 def test_files_in_maildrop_can_only_be_deleted(stopped: list[Message], tmp_path: Path) -> None:
     for name in ("ABCDE1", "ABCDE2", "ABCDE3"):
         (tmp_path / "maildrop" / name).write_bytes(b"x")

@@ -38,10 +38,7 @@ class Mover:
         self._queue_directory = queue_directory
         self._directory = os.path.join(queue_directory, DIRECTORY)
         self._warn = warn
-        self._owner: tuple[int, int] | None = None
-        if os.geteuid() == 0:
-            found = os.stat(self._directory)
-            self._owner = (found.st_uid, found.st_gid)
+        self._owner = os.stat(self._directory).st_uid if os.geteuid() == 0 else None
 
     def move(self, messages: list[Place]) -> Iterator[list[str]]:
         """Yield the IDs of messages that are in maildrop/ for good, batch by batch.
@@ -90,7 +87,8 @@ class Mover:
         file = _File(self._directory)
         try:
             if self._owner is not None:
-                os.fchown(file.descriptor, *self._owner)
+                # The group stays: a command that root started has the owner's user alone by now.
+                os.fchown(file.descriptor, self._owner, -1)
             file.write(
                 maildrop_envelope(
                     message.sender,
