@@ -33,7 +33,7 @@ def summarize(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start with an empty list of lines. Under coverage, allow the frames that its tracer counts twice (CPython 3.11)."""
+    """Start with an empty list of lines. Allow the frames that coverage's tracer counts twice (CPython 3.11)."""
     config.stash[LINES] = []
     if getattr(config.option, "cov_source", None):
         sys.setrecursionlimit(2 * sys.getrecursionlimit())
