@@ -17,6 +17,7 @@ from postillion.delivery.account import Account, account_of
 from postillion.delivery.mailbox import maildir
 from postillion.delivery.mailbox.maildir import Maildirs, prepare_in_spool
 from postillion.delivery.verdict import sent
+from support.mta import let_others_pass
 from support.peers import root
 
 NAME = re.compile(r"\d+\.V[0-9a-f]+I[0-9a-f]+M\d{1,6}\.mx\.example\Z")
@@ -164,9 +165,7 @@ def spool(tmp_path: Path) -> Path:
     directory = tmp_path / "mail"
     directory.mkdir()
     directory.chmod(0o1777)
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.stat().st_uid == 0 and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
+    let_others_pass(tmp_path)
     return directory
 
 

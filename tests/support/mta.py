@@ -127,6 +127,13 @@ def local_user() -> str:
     return "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
 
+def let_others_pass(directory: Path) -> None:
+    """Let other users pass through a directory of root's: pytest's directories are private, the programs drop root."""
+    for parent in (directory, *directory.parents):
+        if parent.stat().st_uid == 0 and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+
+
 class Site:
     """A site's configuration, queue, mail and log, in one directory."""
 
@@ -150,10 +157,7 @@ class Site:
         (self.etc / "master.cf").write_text(MASTER_CF.format(**ports) + master_cf)
         (self.etc / "aliases").write_text("postmaster: nobody\n")
         if user.pw_uid == 0:
-            # pytest's directories are private to their owner; the programs run as other users.
-            for parent in (directory, *directory.parents):
-                if parent.stat().st_uid == 0 and parent != Path("/"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
+            let_others_pass(directory)
             shutil.chown(directory / "data", owner)
             self.mail.chmod(0o1777)
 
