@@ -2,7 +2,7 @@
 # Postfix 3.7.11 (Debian 12's package): a number parameter with a minimum of 0 takes -1, a time parameter with a minimum of
 # 0 refuses it.
 #
-# postconf(5) gives both kinds a range in the same way, and 0 looks like the least value of each. For numbers a minimum of
+# postconf(5) gives both kinds a range in the same way, and 0 seems to be the least value of each. For numbers a minimum of
 # 0 means "no minimum": postscreen_dnsbl_allowlist_threshold is documented with negative values. A program that reads
 # main.cf and checks "0 or more" for both refuses sites that run.
 #
