@@ -147,10 +147,14 @@ def machine() -> str:
 
 def versions() -> str:
     """Return the versions of the measured programs."""
-    commit = _line("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
     rust = _line("rustc", "--version").partition("(")[0].strip()
     postfix = _line("postconf", "-h", "mail_version") or "none"
-    return f"Postillion {commit}, Python {platform.python_version()}, {rust}, Postfix {postfix}"
+    return f"Postillion {commit(ROOT)}, Python {platform.python_version()}, {rust}, Postfix {postfix}"
+
+
+def commit(checkout: Path) -> str:
+    """Return the short hash of a checkout's commit."""
+    return _line("git", "-C", str(checkout), "rev-parse", "--short", "HEAD")
 
 
 def _line(*command: str) -> str:
