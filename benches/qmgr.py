@@ -39,7 +39,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.now, self.spent_s = 1000.0, 0.0
         self.log = Log("mx", "postfix", "qmgr", 1, 0, str(directory / "log"))
-        self.core = QueueManager(str(directory), {}, self.log, self.now, time.time())
+        self.core = QueueManager(str(directory), None, self.log, self.now, time.time())
         self.link = AgentLink(Log("mx", "postfix", "smtp", 1, 0, "/dev/null"), str(directory))
         self.directory = directory
         self.segment = 0

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core.cleanup import CleanupSettings, Submission
+from postillion._core.cleanup import Submission
 from postillion._core.log import Log
 from postillion._core.pickup import HeaderRecipients
 from postillion._core.queue import Journal, read_message
+from support.configs import cleanup_settings
 from support.corpus import HEADER_SIZE_LIMIT, MESSAGES, Message, stuffed
 from support.hostile import RawClient
 from support.mta import Site, running
@@ -97,7 +98,7 @@ def splits(content: bytes) -> dict[str, list[bytes]]:
 def test_cleanup_gives_same_result_for_any_split(tmp_path: Path, message: Message) -> None:
     journal = Journal(str(tmp_path))
     log = Log("mx", "postfix", "cleanup", 1, 0, "memory:")
-    settings = CleanupSettings(myhostname="mx.example.org", header_size_limit=HEADER_SIZE_LIMIT)
+    settings = cleanup_settings(myorigin="mx.example.org", header_size_limit=str(HEADER_SIZE_LIMIT))
     found: dict[str, object] = {}
     committed: dict[str, str] = {}
     for name, pieces in splits(message.sent).items():

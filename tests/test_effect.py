@@ -1,4 +1,7 @@
-"""Parameters without effect: the column in the parameter table matches the parameters that programs read."""
+"""Parameters without effect: the column in the parameter table matches the parameters that programs read.
+
+A program in Python names a parameter in a string, the Rust core in a line of `settings!`.
+"""
 
 import ast
 import re
@@ -7,12 +10,14 @@ from pathlib import Path
 
 import postillion
 from postillion.config import effect, expansion, parameters
-from postillion.delivery.smtp.agent import STAGES
 from postillion.master.programs import BUILT_IN, PROGRAMS
 
 PACKAGE = Path(postillion.__file__).parent
 ROOT = Path(__file__).parent.parent
-NOT_PROGRAMS = {PACKAGE / "config" / "effect.py", *(PACKAGE / "config" / "table").glob("*.py")}
+CORE = ROOT / "rust" / "core" / "src"
+CLIENT = CORE / "smtp" / "client" / "settings.rs"
+"""Here `smtp_` stands for `lmtp_` too."""
+NOT_PROGRAMS = {PACKAGE / "config" / "effect.py"}
 NAMED_ONLY = {"canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "virtual_maps", "domain_to_ascii"}
 """smtpd searches these maps for existing users, but nothing rewrites addresses with them. The last one is a language
 feature.
@@ -20,8 +25,7 @@ feature.
 NO_TRANSPORTS = {"extract_recipient_limit", "lmtpd_recipient_limit"}
 """Names with the suffix of a transport parameter that belong to no transport."""
 FIRST = "(?:smtp|lmtp|local|virtual|relay|default)"
-SECOND = f"(?:{'|'.join(STAGES)}|ehlo|lhlo)"
-"""The values in the braces of `f"{prefix}_{stage}_timeout"`."""
+"""The values in the braces of `f"{prefix}_line_length_limit"`."""
 
 
 def constants() -> Iterator[str]:
@@ -34,15 +38,21 @@ def constants() -> Iterator[str]:
                 yield node.value
             elif isinstance(node, ast.JoinedStr):
                 yield "".join(str(part.value) if isinstance(part, ast.Constant) else "@" for part in node.values)
+    for path in CORE.rglob("*.rs"):
+        source = path.read_text().partition("#[cfg(test)]")[0]
+        if "crate::settings" not in source or path.is_relative_to(CORE / "settings"):
+            continue
+        for name in re.findall(r'"([a-z0-9_]+)"', source):
+            yield name.removeprefix("_")
+            if path == CLIENT and name.startswith("smtp_"):
+                yield re.sub("helo|ehlo", "lhlo", name.replace("smtp_", "lmtp_", 1))
 
 
 def test_parameters_without_the_column_match_sources() -> None:
     texts = set(constants())
     templates = {suffix for suffix in parameters.TEMPLATES if suffix.removeprefix("_") in texts}
     patterns = [
-        re.compile(re.escape(text).replace("@", FIRST, 1).replace("@", SECOND))
-        for text in texts
-        if text.startswith("@_") and text.count("@") <= 2 and text != "@_@"
+        re.compile(re.escape(text).replace("@", FIRST)) for text in texts if text.startswith("@_") and text.count("@") == 1
     ]
     read = {
         name

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import Request, SmtpdConfig, SmtpdService
@@ -22,6 +21,7 @@ from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.service import Pickup
 from postillion.pickup.service import Site as PickupSite
 from postillion.program.producer import BEHIND_OCTETS, Producer, finishing
+from support.configs import cleanup_settings, config
 from support.hostile import RawClient, high_water_kib
 from support.mta import Site, processes, running, until, wait_for
 from support.queue_files import Message, announce
@@ -29,7 +29,7 @@ from test_pickup import record_file
 from test_producer import FakeJournal, Manager
 from test_qmgr import SENT, FakeAgent, qmgr
 
-DELAY_S = 2.0
+DELAY_S = 2
 SLEEPING = Request.WakeUp
 WAIT_S = 10.0
 ENVELOPE = b"EHLO x\r\nMAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n"
@@ -50,18 +50,10 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 class Client:
     """A client of a service, with the test's clock."""
 
-    def __init__(self, journal: Journal, *, delay_s: float) -> None:
+    def __init__(self, journal: Journal, *, delay_s: int) -> None:
         log = Log("mx", "postfix", "smtpd", 1, 0, "memory:")
-        cleanup = CleanupSettings(myhostname="mx.example.org", myorigin="example.org")
-        self.config = SmtpdConfig(
-            log,
-            cleanup,
-            journal,
-            myhostname="mx.example.org",
-            banner="mx.example.org ESMTP",
-            forbid_unauth_pipelining=False,
-            in_flow_delay_s=delay_s,
-        )
+        site = config(smtpd_forbid_unauth_pipelining="no", in_flow_delay=f"{delay_s}s")
+        self.config = SmtpdConfig(site, log, cleanup_settings(), journal, asks=set(), auth_mechanisms=[])
         self.service = SmtpdService("smtp", self.config, None, journal)
         self.socket, theirs = socket.socketpair()
         with theirs:
@@ -108,7 +100,7 @@ def test_message_waits_once_while_queue_manager_is_behind(journal: Journal) -> N
 
 
 def test_zero_delay_disables_flow_control(journal: Journal) -> None:
-    client = Client(journal, delay_s=0.0)
+    client = Client(journal, delay_s=0)
     client.config.fall_behind(True)
     assert client.send(ENVELOPE, 1.0) == []
     assert client.codes() == ["250", "250", "250", "354"]
@@ -219,7 +211,7 @@ async def test_pickup_takes_one_message_per_delay_while_behind(tmp_path: Path) -
     journal = Journal(str(tmp_path))
     directory = Directory(None, str(tmp_path / "maildrop"), str(tmp_path / "corrupt"))
     log = Log("mx", "postfix", "pickup", 7, 0, "memory:")
-    settings = CleanupSettings(myhostname="mx.example.org", myorigin="example.org")
+    settings = cleanup_settings()
     site = PickupSite("mx.example.org", True)
     pickup = Pickup(site, directory, settings, journal, log, lambda *_: None, in_flow_delay_s=1000.0)
     pickup.fall_behind(True)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion.pickup.maildrop import REPORTED_MAX, Maildrop
 from postillion.pickup.service import BATCH_NAMES, Pickup
 from postillion.pickup.service import Site as PickupSite
+from support.configs import cleanup_settings
 from support.hostile import high_water_kib
 from support.mta import POSTILLION_COMMANDS, Site, local_user, processes, running, until, wait_for
 from support.queue_files import read_queue
@@ -72,7 +72,7 @@ async def test_pickup_takes_each_message_and_keeps_event_loop_responsive(queue: 
     journal = Journal(str(queue))
     directory = Maildrop(None, str(queue / "maildrop"), str(queue / "corrupt"))
     log = Log("mx", "postfix", "pickup", 7, 0, "memory:")
-    settings = CleanupSettings(myhostname="mx.example.org", myorigin="example.org")
+    settings = cleanup_settings()
     pickup = Pickup(PickupSite("mx.example.org", True), directory, settings, journal, log, lambda *_: None)
     loop = asyncio.get_running_loop()
 

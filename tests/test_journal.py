@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core.cleanup import CleanupSettings, Submission
+from postillion._core.cleanup import Submission
 from postillion._core.log import Log
 from postillion._core.queue import Journal, QueueError
+from support.configs import cleanup_settings
 from support.queue_files import crc32c, read_queue
 
 PRODUCER = struct.Struct("<IBBIQQ")
@@ -29,7 +30,7 @@ def test_new_journal_has_only_a_hello_frame(tmp_path: Path) -> None:
 def submit(journal: Journal, ticket: int) -> str:
     """Commit a small message under `ticket`; return its queue ID."""
     log = Log("mx", "postfix", "pickup", 1, 0, "memory:")
-    settings = CleanupSettings(myhostname="mx.example.org", long_queue_ids=True)
+    settings = cleanup_settings(enable_long_queue_ids="yes")
     recipients = [("r@example.net", None, None, 0)]
     message = Submission(settings, journal, log, "s@example.org", recipients, wall_now=1_795_000_000.0)
     message.write(b"Subject: hello\n\nhello\n")

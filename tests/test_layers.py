@@ -15,7 +15,7 @@ PACKAGE = ROOT / "python/postillion"
 
 LAYERS = {
     CORE: [
-        ["codec", "log", "clock", "slab", "few", "spread"],
+        ["codec", "log", "clock", "settings", "slab", "few", "spread"],
         ["mail"],
         ["net"],
         ["address"],

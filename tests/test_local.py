@@ -25,6 +25,7 @@ from postillion.delivery.local.targets import Target, parse_lines, parse_targets
 from postillion.delivery.mailbox.letter import Letter, normal, quote
 from postillion.delivery.mailbox.maildir import Maildirs
 from postillion.delivery.verdict import Verdict
+from support.configs import config
 from support.mta import ended, let_others_pass, until
 
 ROOT = os.getuid() == 0
@@ -532,7 +533,7 @@ def test_target_parser_handles_any_text(text: str) -> None:
     ],
 )
 def test_address_is_split_into_user_and_extension(address: str, user: str, extension: str | None, local: str) -> None:
-    parts = take_apart(address, AddressRules(recipient_delimiter="+-"))
+    parts = take_apart(address, AddressRules(config(recipient_delimiter="+-")))
     assert (parts.user, parts.extension, parts.local) == (user, extension, local)
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.pickup import Maildrop, MaildropWriter, maildrop_envelope
 from postillion._core.queue import Journal
@@ -25,6 +24,7 @@ from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.maildrop import NotAMessage, Submitted
 from postillion.pickup.report import Reports
 from postillion.pickup.service import Pickup, Site, read_envelope
+from support.configs import cleanup_settings
 from support.mta import wait_for
 from support.queue_files import read_queue
 
@@ -44,13 +44,13 @@ def record_file(content: bytes = b"Subject: x\n\nbody\n", **envelope: object) ->
 class Harness:
     """A pickup service without its process."""
 
-    def __init__(self, queue: Path, **settings: object) -> None:
+    def __init__(self, queue: Path, **parameters: str) -> None:
         self.queue = queue
         self.log = Log("mx", "postfix", "pickup", 7, 0, "memory:")
         self.journal = Journal(str(queue))
         self.refusals: list[str] = []
         self.directory = Directory(1_000_000, str(queue / "maildrop"), str(queue / "corrupt"))
-        cleanup = CleanupSettings(myhostname="mx.example.org", myorigin="example.org", **settings)  # type: ignore[arg-type]
+        cleanup = cleanup_settings(**parameters)
         self.pickup = Pickup(Site("mx.example.org", True), self.directory, cleanup, self.journal, self.log, self.report)
 
     def report(self, file: Submitted, envelope: Maildrop, queue_id: str, refusal: MessageRefused) -> bytes | None:
@@ -183,7 +183,7 @@ def test_files_in_corrupt_are_never_replaced(harness: Harness) -> None:
 
 
 def test_message_that_cleanup_refuses_bounces(queue: Path) -> None:
-    harness = Harness(queue, message_size_limit=1000, hopcount_limit=5)
+    harness = Harness(queue, message_size_limit="1000", hopcount_limit="5")
     harness.drop("big", record_file(b"x" * 2000))
     harness.drop("loop", record_file(b"Received: x\n" * 5))
     harness.drop("none", record_file(recipients=[]))

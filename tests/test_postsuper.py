@@ -168,7 +168,7 @@ def test_copied_queue_directory_is_repaired(stopped: list[Message], tmp_path: Pa
 
 def test_queue_of_unresponsive_queue_manager_is_not_changed(stopped: list[Message], tmp_path: Path) -> None:
     log = Log("mx", "postfix", "qmgr", 1, 0, "memory:")
-    core = QueueManager(str(tmp_path), {}, log, time.monotonic(), time.time())
+    core = QueueManager(str(tmp_path), None, log, time.monotonic(), time.time())
     for argv in (["-d", "ALL"], ["-s"], ["-r", "ALL"]):
         done = run(postsuper, *argv)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)

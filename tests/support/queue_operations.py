@@ -101,7 +101,7 @@ class Manager:
         self._now, self._wall = 1000.0, time.time()
         log = _log()
         self._link = AgentLink(log, str(directory))
-        self.core = QueueManager(str(directory), {}, log, self._now, self._wall)
+        self.core = QueueManager(str(directory), None, log, self._now, self._wall)
         self.core.connected(AGENT)
         self.core.receive(AGENT, self._link.register("smtp", os.getpid(), 100), self._now, self._wall)
 

@@ -2,23 +2,15 @@
 
 from typing import final
 
+from postillion.config import Config
+
 __all__ = ["AddressRules", "canonical", "quote"]
 
 @final
 class AddressRules:
-    """A site's rules for addresses, by Postfix's parameter names (postconf(5))."""
+    """A site's rules for addresses. Raises `ConfigError` for a bad parameter."""
 
-    def __new__(
-        cls,
-        *,
-        recipient_delimiter: str = "",
-        owner_request_special: bool = True,
-        double_bounce_sender: str = "double-bounce",
-        allow_min_user: bool = False,
-        resolve_numeric_domain: bool = False,
-        swap_bangpath: bool = True,
-        allow_percent_hack: bool = True,
-    ) -> AddressRules: ...
+    def __new__(cls, config: Config) -> AddressRules: ...
     def allows(self, address: str) -> bool:
         """Return whether mail may have this address: `local@domain` or a bare local part."""
 

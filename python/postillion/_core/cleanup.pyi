@@ -5,42 +5,18 @@ from typing import final
 
 from postillion._core.log import Log
 from postillion._core.queue import Journal
+from postillion.config import Config
 
 __all__ = ["CleanupSettings", "Submission"]
 
 @final
 class CleanupSettings:
-    """A site's settings for incoming messages: cleanup's parameters.
+    """A site's settings for incoming messages: cleanup's parameters, and the zone of local time.
 
-    `myorigin` is appended to addresses without a domain, `mydomain` to host names without a dot; None: nothing.
-    `drop_headers` None: Postfix's four. Sizes are octets; `message_size_limit` 0: no limit. `strip_characters` and
-    `reject_characters` use C's escapes, as in main.cf. See `postillion.program.cleanup.settings`.
+    Raises `ConfigError`. See `postillion.program.cleanup.settings`.
     """
 
-    def __new__(
-        cls,
-        *,
-        myhostname: str,
-        myorigin: str | None = None,
-        mydomain: str | None = None,
-        remote_header_rewrite_domain: str | None = None,
-        header_size_limit: int = 102_400,
-        header_address_token_limit: int = 10_240,
-        hopcount_limit: int = 50,
-        message_size_limit: int = 10_240_000,
-        always_add_missing_headers: bool = False,
-        drop_headers: Sequence[str] | None = None,
-        undisclosed_recipients_header: str = "",
-        replace_stray_cr_lf: bool = True,
-        strip_characters: str = "",
-        reject_characters: str = "",
-        long_queue_ids: bool = False,
-        obsolete_from_format: bool = False,
-        swap_bangpath: bool = True,
-        percent_hack: bool = True,
-        utc_offset_s: int = 0,
-        zone_name: str = "UTC",
-    ) -> CleanupSettings: ...
+    def __new__(cls, config: Config, utc_offset_s: int, zone_name: str) -> CleanupSettings: ...
     def set_zone(self, utc_offset_s: int, name: str) -> None:
         """Set the offset of local time from UTC, and its name."""
 

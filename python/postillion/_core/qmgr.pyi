@@ -5,15 +5,20 @@ from collections.abc import Sequence
 from typing import Literal, final
 
 from postillion._core.log import Log
+from postillion.config import Config
 
-__all__ = ["QueueManager"]
+__all__ = ["QueueManager", "check_settings"]
+
+def check_settings(config: Config, transports: Sequence[str]) -> None:
+    """Read every parameter of the queue manager, also those of these transports, and raise `ConfigError` for a bad one."""
 
 @final
 class QueueManager:
     """The queue manager: scheduler, queue on disk, and the frames of its clients.
 
     Locks the queue directory. Raises `QueueError` when that fails, for example while another queue manager has it, and
-    `ValueError` for an unknown setting. `settings`: Postfix's names; times in seconds.
+    `ConfigError` for a bad parameter. `config` None: Postfix's defaults. `routes_by_address`: the addresses of a domain
+    may have different routes. `offline`: for a tool that changes the queue and delivers nothing.
 
     A poll is: `receive` for new bytes, `tick`, `next_event` until it is None, `outputs`. The next poll is due at
     `deadline`, or when bytes come. The caller numbers the clients. `piecemeal`: the queue is read during the next
@@ -23,21 +28,26 @@ class QueueManager:
     def __new__(
         cls,
         queue_directory: str,
-        settings: dict[str, object],
+        config: Config | None,
         log: Log,
         now: float,
         wall_now: float,
         *,
+        routes_by_address: bool = False,
         piecemeal: bool = False,
+        offline: bool = False,
     ) -> QueueManager: ...
     def close(self) -> None:
         """Release the queue directory; every other method raises `ValueError` afterwards."""
 
-    def configure(self, settings: dict[str, object]) -> None:
-        """Apply new settings; raises `ValueError` and keeps the old ones when a setting is unknown."""
+    def configure(self, config: Config, *, routes_by_address: bool) -> None:
+        """Apply the parameters of all transports; raises `ConfigError` and keeps the old ones."""
 
-    def configure_transport(self, name: str | None, settings: dict[str, object]) -> None:
-        """Apply the settings of a transport; None: of all transports without their own."""
+    def configure_transport(self, name: str | None, config: Config, process_limit: int) -> None:
+        """Apply the parameters of a transport; None: of all transports without their own.
+
+        `process_limit`: maxproc of its service, 0 for no limit. Raises `ConfigError` and keeps the old ones.
+        """
 
     def connected(self, client: int, *, control: bool = False) -> None:
         """Add a client. `control`: it uses the public socket, which takes only control requests."""

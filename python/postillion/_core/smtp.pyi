@@ -2,36 +2,18 @@
 
 from typing import final
 
+from postillion.config import Config
+
 __all__ = ["SmtpClientSettings", "SmtpIntake"]
 
 @final
 class SmtpClientSettings:
-    """The settings that all connections of a client share: main.cf's names without `smtp_`, timeouts in seconds.
+    """The settings that all connections of a client share.
 
-    `min_data_rate`: octets a second; None without smtp_per_request_deadline.
-    Raises `ValueError` for a protocol other than smtp and lmtp, and for a `helo_name` that EHLO cannot carry.
+    `protocol`: smtp or lmtp, the prefix of the parameters. Raises `ConfigError`; `ValueError` for another protocol.
     """
 
-    def __new__(
-        cls,
-        *,
-        protocol: str,
-        helo_name: str,
-        myhostname: str,
-        always_send_ehlo: bool,
-        never_send_ehlo: bool,
-        skip_5xx_greeting: bool,
-        discard_ehlo_keywords: list[str],
-        line_length_limit: int,
-        min_data_rate: float | None,
-        helo_timeout: float,
-        mail_timeout: float,
-        rcpt_timeout: float,
-        data_init_timeout: float,
-        data_xfer_timeout: float,
-        data_done_timeout: float,
-        rset_timeout: float,
-    ) -> SmtpClientSettings: ...
+    def __new__(cls, config: Config, protocol: str) -> SmtpClientSettings: ...
 
 @final
 class SmtpIntake:

@@ -1,7 +1,7 @@
 """The SMTP server: configuration, sessions, and the service that has them on its sockets."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import ClassVar, final
 
 from typing_extensions import disjoint_base
@@ -9,6 +9,7 @@ from typing_extensions import disjoint_base
 from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
+from postillion.config import Config
 
 __all__ = ["Next", "Request", "SmtpdConfig", "SmtpdService", "SmtpdSession"]
 
@@ -16,57 +17,21 @@ __all__ = ["Next", "Request", "SmtpdConfig", "SmtpdService", "SmtpdSession"]
 class SmtpdConfig:
     """The settings that all SMTP server sessions of a process share, and the journal for their mail.
 
-    `journal` None: for stand-alone sessions, whose owner takes the messages. `forbid_bare_newline`: no, normalize,
-    note or reject. `asks_*`: the command is a question to the owner; `asks_content`: so is every whole message;
-    `asks_verbs`: so are these of RSET, NOOP and QUIT. Raises `ValueError`.
+    The parameters come from `config`. `asks`: the stages at which the owner is asked, by the names of `Check`'s
+    methods. `journal` None: the owner of a session takes its messages. `stand_alone`: a dialogue on standard input.
+    Raises `ConfigError`.
     """
 
     def __new__(
         cls,
+        config: Config,
         log: Log,
         cleanup_settings: CleanupSettings,
         journal: Journal | None,
         *,
-        myhostname: str,
-        banner: str,
-        mail_name: str = "Postfix",
-        message_size_limit: int = 10_240_000,
-        smtputf8: bool = True,
-        strict_smtputf8: bool = False,
-        strict_envelopes: bool = False,
-        allow_min_user: bool = False,
-        resolve_numeric_domain: bool = False,
-        discard_ehlo_keywords: Sequence[str] = ...,
-        disable_vrfy: bool = False,
-        helo_required: bool = False,
-        line_length_limit: int = 2048,
-        recipient_limit: int = 1000,
-        recipient_overshoot_limit: int = 1000,
-        soft_error_limit: int = 10,
-        hard_error_limit: int = 20,
-        junk_command_limit: int = 100,
-        error_sleep_s: float = 1.0,
-        in_flow_delay_s: float = 0.0,
-        timeout_s: float = 300.0,
-        per_request_deadline: bool = False,
-        min_data_rate: int = 500,
-        forbid_unauth_pipelining: bool = True,
-        forbid_bare_newline: str = "normalize",
-        bare_newline_reject_code: int = 550,
-        forbidden_commands: Sequence[str] = ...,
-        forbid_non_letters: bool = True,
-        noop_commands: Sequence[str] = ...,
-        asks_helo: bool = False,
-        asks_mail: bool = False,
-        asks_data: bool = False,
-        asks_content: bool = False,
-        asks_verbs: Sequence[str] = ...,
-        log_client_port: bool = False,
-        auth_mechanisms: Sequence[str] = ...,
-        auth_line_limit: int = 12_288,
-        names_users: bool = False,
-        rewrites_for_users: bool = False,
-        soft_bounce: bool = False,
+        asks: Set[str],
+        auth_mechanisms: Sequence[str],
+        stand_alone: bool = False,
     ) -> SmtpdConfig: ...
     def fall_behind(self, behind: bool) -> None:
         """From now on each new message of any session waits for in_flow_delay first, or no longer does."""

@@ -8,8 +8,8 @@ marks an address whose local part routes any further (RFC 5321 §3.6, appendix C
 
 from typing import NamedTuple
 
+from postillion._core.address import AddressRules
 from postillion.address.classes import AddressClasses, Class
-from postillion.address.rules import address_rules
 from postillion.config import Config
 
 HOPS_MAX = 100
@@ -30,7 +30,7 @@ class Destinations:
 
     def __init__(self, config: Config) -> None:
         self._origin = config.text("myorigin").lower()
-        self.rules = address_rules(config)
+        self.rules = AddressRules(config)
         self.classes = AddressClasses(config)
 
     def of(self, address: str) -> Destination:

@@ -17,8 +17,8 @@ Mail of the last two classes goes to relayhost when there is one, else to the re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from postillion._core.address import AddressRules
 from postillion.address.classes import AddressClasses, Class
-from postillion.address.rules import address_rules
 from postillion.config import Config
 from postillion.tables import TableError, open_maps
 
@@ -51,7 +51,7 @@ class Resolver:
         self._warn = warn
         self._warnings_left = WARNED_BOTH_MAX
         self._origin = config.text("myorigin").lower()
-        self._rules = address_rules(config)
+        self._rules = AddressRules(config)
         self._hostname = config.text("myhostname").lower()
         self._classes = AddressClasses(config)
         self._transports = {

@@ -309,14 +309,11 @@ class Opened:
     """The queue, opened here as the queue manager does it, but nothing is delivered: no message may become active."""
 
     def __init__(self, tool: Tool) -> None:
-        settings: dict[str, object] = {
-            "qmgr_message_active_limit": 0,
-            "enable_long_queue_ids": tool.long_queue_ids,
-        }
         log = Log("localhost", "postfix", "postsuper", 0, 0, "memory:")
         become_owner(os.path.join(tool.queue_directory, "active"))
         try:
-            self._core = QueueManager(tool.queue_directory, settings, log, time.monotonic(), time.time())
+            now, wall_now = time.monotonic(), time.time()
+            self._core = QueueManager(tool.queue_directory, tool.config, log, now, wall_now, offline=True)
         except QueueError as problem:
             tool.fatal(str(problem))
 

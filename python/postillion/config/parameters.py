@@ -1,46 +1,42 @@
 """The parameters by name: programs, postconf and the checks of main.cf share one declaration."""
 
-from postillion.config.table import (
-    address,
-    cleanup,
-    delivery,
-    lmtp,
-    postscreen,
-    queue,
-    smtp,
-    smtpd,
-    smtpd_restrictions,
-    smtpd_tls,
-    system,
-    tls,
-    tlsproxy,
-    transport,
-)
+import os
 
 FAMILIES = (
-    address,
-    cleanup,
-    delivery,
-    queue,
-    smtpd,
-    smtpd_restrictions,
-    smtpd_tls,
-    smtp,
-    lmtp,
-    tls,
-    tlsproxy,
-    postscreen,
-    system,
+    "address",
+    "cleanup",
+    "delivery",
+    "queue",
+    "smtpd",
+    "smtpd_restrictions",
+    "smtpd_tls",
+    "smtp",
+    "lmtp",
+    "tls",
+    "tlsproxy",
+    "postscreen",
+    "system",
 )
+"""The files of the parameter table, which the Rust core reads too (settings/defaults.rs)."""
+TEMPLATE = "transport"
 COMPUTED = "computed:"
 """Prefix of a default that `Config.default` computes."""
 
 Row = tuple[str, ...]
 """Name, kind, default, one line of documentation; a fifth column if no program reads the parameter (effect.py)."""
 
-PARAMETERS: dict[str, Row] = {row[0]: row for family in FAMILIES for row in family.ROWS}
 
-TEMPLATES: dict[str, Row] = {row[0].removeprefix("transport"): row for row in transport.ROWS}
+
+def _rows(family: str) -> list[Row]:
+    """Return the rows of a file of the table: columns separated by tabs, comments after `#`."""
+    path = os.path.join(os.path.dirname(__file__), "table", f"{family}.tsv")
+    with open(path, encoding="utf-8") as lines:
+        return [tuple(line.rstrip("\n").split("\t")) for line in lines if not line.startswith("#")]
+
+
+PARAMETERS: dict[str, Row] = {row[0]: row for family in FAMILIES for row in _rows(family)}
+
+TEMPLATES: dict[str, Row] = {row[0].removeprefix(TEMPLATE): row for row in _rows(TEMPLATE)}
 """Parameters of each transport of master.cf, by suffix such as `_destination_rate_delay`."""
 
 RUNTIME = ("domain_to_ascii",)

@@ -141,17 +141,25 @@ class Config:
             return words
         return list(self._included(name, words, 0))
 
+    def transport_name(self, transport: str, suffix: str) -> str:
+        """Return the name of the parameter that a transport has: `<transport>_<suffix>`, or that of all transports."""
+        name = f"{transport}_{suffix}"
+        if name in self.settings or name in parameters.PARAMETERS:
+            return name
+        row = parameters.TEMPLATES.get("_" + suffix)
+        return row[2].removeprefix("$") if row is not None else f"default_{suffix}"
+
     def transport_text(self, transport: str, suffix: str) -> str:
         """Return the value of `<transport>_<suffix>`, or the default of all transports."""
-        return self.text(self._transport_name(transport, suffix))
+        return self.text(self.transport_name(transport, suffix))
 
     def transport_number(self, transport: str, suffix: str) -> int:
         """Return the number in `<transport>_<suffix>`, or the default of all transports."""
-        return self.number(self._transport_name(transport, suffix))
+        return self.number(self.transport_name(transport, suffix))
 
     def transport_seconds(self, transport: str, suffix: str) -> float:
         """Return the time in `<transport>_<suffix>` in seconds, or the default of all transports."""
-        return self.seconds(self._transport_name(transport, suffix))
+        return self.seconds(self.transport_name(transport, suffix))
 
     def setting(self, name: str) -> Setting | None:
         """Return the setting of a parameter in main.cf or an override; None when the default applies."""
@@ -213,13 +221,6 @@ class Config:
         if row is None:
             raise KeyError(name)
         return row
-
-    def _transport_name(self, transport: str, suffix: str) -> str:
-        name = f"{transport}_{suffix}"
-        if name in self.settings or name in parameters.PARAMETERS:
-            return name
-        row = parameters.TEMPLATES.get("_" + suffix)
-        return row[2].removeprefix("$") if row is not None else f"default_{suffix}"
 
     def _expand(self, name: str, value: str) -> str:
         try:

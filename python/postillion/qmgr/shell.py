@@ -13,7 +13,7 @@ import struct
 import time
 from typing import Final, cast
 
-from postillion._core.qmgr import QueueManager
+from postillion._core.qmgr import QueueManager, check_settings
 from postillion.address.resolve import Unresolved
 from postillion.config import Config, ConfigError, effect
 from postillion.program.daemon import Daemon
@@ -56,8 +56,15 @@ class Shell:
         self._timer: asyncio.TimerHandle | None = None
         self._triggers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        general = configuration.general()
-        self.core = QueueManager(".", general, self.log, self._loop.time(), time.time(), piecemeal=True)
+        self.core = QueueManager(
+            ".",
+            configuration.config,
+            self.log,
+            self._loop.time(),
+            time.time(),
+            routes_by_address=not configuration.by_domain,
+            piecemeal=True,
+        )
         self.control = Control(self)
         self._introduce("")
         self._introduce(configuration.bounce_service_name)
@@ -92,10 +99,10 @@ class Shell:
             for refusal in effect.refusals(config, [self.daemon.program]):
                 raise refusal
             configuration = Configuration(config, self.log.warning)
-            transports = {name: settings.transport(config, name or "default") for name in self._transports}
-            self.core.configure(configuration.general())
-            for name, values in transports.items():
-                self.core.configure_transport(name or None, values)
+            check_settings(config, [name or "default" for name in self._transports])
+            self.core.configure(config, routes_by_address=not configuration.by_domain)
+            for name in self._transports:
+                self._configure_transport(config, name)
         except (ConfigError, ValueError, OSError) as problem:
             self.log.line("error", f"reload refused, the old configuration stays in force: {problem}")
             return
@@ -163,7 +170,7 @@ class Shell:
             if configuration.resolver.by_domain != configuration.by_domain:
                 # A table got its first address, or lost its last one.
                 configuration.by_domain = not configuration.by_domain
-                self.core.configure(configuration.general())
+                self.core.configure(configuration.config, routes_by_address=not configuration.by_domain)
             route = configuration.resolver.resolve(address)
             self._introduce(route.transport)
         except Unresolved as problem:
@@ -177,9 +184,12 @@ class Shell:
     def _introduce(self, transport: str) -> None:
         """Give the core a transport's parameters before its first mail; the empty name is the default of all others."""
         if transport not in self._transports:
-            values = settings.transport(self.config, transport or "default")
-            self.core.configure_transport(transport or None, values)
+            self._configure_transport(self.config, transport)
             self._transports.add(transport)
+
+    def _configure_transport(self, config: Config, transport: str) -> None:
+        limit = settings.process_limit(config, transport or "default")
+        self.core.configure_transport(transport or None, config, limit)
 
     # Triggers.
 

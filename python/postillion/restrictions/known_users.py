@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from postillion._core.address import AddressRules
 from postillion.address.classes import Class
 from postillion.address.destination import Destination
-from postillion.address.rules import address_rules
 from postillion.config import Config
 from postillion.tables import Maps, open_maps
 
@@ -31,7 +31,7 @@ class KnownUsers:
 
         self._rewriting = [maps(name) for name in ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")]
         self._rewriting = [table for table in self._rewriting if table]
-        self._rules = address_rules(config)
+        self._rules = AddressRules(config)
         names = config.flag("show_user_unknown_table_name")
 
         def table(parameter: str, code: str, name: str) -> tuple[Maps, int, str]:

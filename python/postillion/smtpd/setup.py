@@ -10,7 +10,7 @@ from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import SmtpdConfig
 from postillion.checks.check import Stage
-from postillion.config import Config, ConfigError
+from postillion.config import Config
 from postillion.program import cleanup
 from postillion.restrictions.access import Access
 from postillion.smtpd.clients import Clients
@@ -21,11 +21,8 @@ if TYPE_CHECKING:
     from postillion.handler.handler import Handler
     from postillion.program.daemon import Daemon
 
-BARE_NEWLINE: Final = {"yes": "normalize", "normalize": "normalize", "note": "note", "reject": "reject", "no": "no"}
 PLAINTEXT: Final = frozenset({"LOGIN", "PLAIN"})
 """Mechanisms that send the password in the clear."""
-NON_LETTERS: Final = "regexp:{{/^[^A-Z]/ Bogus}}"
-"""The only table that smtpd_forbidden_commands may name, its default: words that do not start with a letter."""
 
 
 class Parts(NamedTuple):
@@ -87,55 +84,17 @@ def server_config(
     Raises `ConfigError`.
     """
     mechanisms = auth_mechanisms(config, log, handler) if access is not None else []
-    forbidden, forbid_non_letters = _forbidden_commands(config)
     asked: set[Stage] = set(handler.stages) if handler is not None else set()
     if access is not None:
         asked |= access.stages | Limits(config).stages
     return SmtpdConfig(
+        config,
         log,
         cleanup_settings,
         journal,
-        myhostname=config.text("myhostname"),
-        banner=config.text("smtpd_banner"),
-        mail_name=config.text("mail_name"),
-        message_size_limit=config.number("message_size_limit"),
-        smtputf8=config.flag("smtputf8_enable"),
-        strict_smtputf8=config.flag("strict_smtputf8"),
-        strict_envelopes=config.flag("strict_rfc821_envelopes"),
-        allow_min_user=config.flag("allow_min_user"),
-        resolve_numeric_domain=config.flag("resolve_numeric_domain"),
-        discard_ehlo_keywords=config.items("smtpd_discard_ehlo_keywords"),
-        disable_vrfy=config.flag("disable_vrfy_command"),
-        helo_required=config.flag("smtpd_helo_required"),
-        line_length_limit=config.number("line_length_limit"),
-        recipient_limit=config.number("smtpd_recipient_limit"),
-        recipient_overshoot_limit=config.number("smtpd_recipient_overshoot_limit"),
-        soft_error_limit=config.number("smtpd_soft_error_limit"),
-        hard_error_limit=config.number("smtpd_hard_error_limit"),
-        junk_command_limit=config.number("smtpd_junk_command_limit"),
-        error_sleep_s=config.seconds("smtpd_error_sleep_time"),
-        in_flow_delay_s=config.seconds("in_flow_delay"),
-        timeout_s=config.seconds("smtpd_timeout"),
-        per_request_deadline=config.flag("smtpd_per_request_deadline"),
-        min_data_rate=config.number("smtpd_min_data_rate"),
-        # `sendmail -bs` may get a whole dialogue at once: no proxy is involved that could be tricked by it.
-        forbid_unauth_pipelining=config.flag("smtpd_forbid_unauth_pipelining") and access is not None,
-        forbid_bare_newline=_choice(config, "smtpd_forbid_bare_newline", BARE_NEWLINE),
-        bare_newline_reject_code=config.number("smtpd_forbid_bare_newline_reject_code"),
-        forbidden_commands=forbidden,
-        forbid_non_letters=forbid_non_letters,
-        noop_commands=config.items("smtpd_noop_commands"),
-        asks_helo="helo" in asked,
-        asks_mail="mail" in asked,
-        asks_data="data" in asked,
-        asks_content="end_of_data" in asked,
-        asks_verbs=[name for name in ("RSET", "NOOP", "QUIT") if name.lower() in asked],
-        log_client_port=config.flag("smtpd_client_port_logging"),
+        asks=asked,
         auth_mechanisms=mechanisms,
-        auth_line_limit=config.number("smtpd_sasl_response_limit"),
-        names_users=config.flag("smtpd_sasl_authenticated_header"),
-        rewrites_for_users="permit_sasl_authenticated" in config.items("local_header_rewrite_clients"),
-        soft_bounce=config.flag("soft_bounce"),
+        stand_alone=access is None,
     )
 
 
@@ -175,23 +134,3 @@ def minfree_octets(config: Config) -> int:
     copies. Only smtpd asks; reports and forwarded mail may use this room (postconf(5), queue_minfree).
     """
     return max(config.number("queue_minfree"), config.number("message_size_limit") * 3 // 2)
-
-
-def _forbidden_commands(config: Config) -> tuple[list[str], bool]:
-    words = config.items("smtpd_forbidden_commands")
-    tables = [word for word in words if ":" in word]
-    for table in tables:
-        if "".join(table.split()) != "".join(NON_LETTERS.split()):
-            raise _bad(config, "smtpd_forbidden_commands", table, f"give words, and {NON_LETTERS} if wanted")
-    return [word for word in words if word not in tables], bool(tables)
-
-
-def _choice(config: Config, name: str, choices: dict[str, str]) -> str:
-    word = config.text(name).strip().lower()
-    if word not in choices:
-        raise _bad(config, name, word, f"give one of {', '.join(choices)}")
-    return choices[word]
-
-
-def _bad(config: Config, name: str, value: str, fix: str) -> ConfigError:
-    return config.error(name, f'bad value "{value}" for {name}', fix)

@@ -20,7 +20,7 @@
 //! address                                      paths, rewriting
 //! net                                          sockets
 //! mail                                         envelopes, header fields, replies, IDs
-//! codec, log, clock, slab, few, spread         the ground
+//! codec, log, clock, settings, slab, few, spread  the ground
 //! ```
 
 #![forbid(unsafe_code)]
@@ -39,6 +39,7 @@ pub mod net;
 pub mod pickup;
 pub mod qmgr;
 pub mod queue;
+pub mod settings;
 pub mod slab;
 pub mod smtp;
 pub mod smtpd;

@@ -17,7 +17,7 @@ use postillion_core::smtp::server::Next;
 use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtpd::flow::Flow;
 use postillion_core::smtpd::session::Session;
-use postillion_core::smtpd::site::{Client, Site};
+use postillion_core::smtpd::site::{Client, Site, SiteSettings};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -127,6 +127,7 @@ fn rules(choices: &mut Choices<'_>) -> Rules {
         hard_error_limit: if bit(limits, 2) { 3 } else { 1000 },
         ..ServerConfig::default()
     };
+    server.dialect.smtputf8 = true;
     server.dialect.message_size_limit = if bit(limits, 0) { MESSAGE_SIZE_LIMIT } else { 0 };
     if bit(more, 0) {
         server.auth_mechanisms = vec!["PLAIN".into()];
@@ -238,10 +239,12 @@ fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
     let queue = Arc::new(Queue { fails: rules.fails, ..Queue::default() });
     let site = Arc::new(Site {
         server: Arc::clone(&rules.server),
-        mail_name: "Postillion".into(),
-        log_client_port: true,
-        names_users: rules.names_users,
-        rewrites_for_users: rules.names_users,
+        settings: SiteSettings {
+            log_client_port: true,
+            names_users: rules.names_users,
+            rewrites_for_users: rules.names_users,
+            ..SiteSettings::default()
+        },
         asks_data: rules.asks_data,
         asks_content: rules.asks_content,
         log: Arc::clone(&log),

@@ -1,5 +1,6 @@
 //! `AddressRules`: see `postillion_core::address`.
 
+use crate::config::MainCf;
 use postillion_core::address::domain::DomainKind;
 use postillion_core::address::local_part::{self, Extensions};
 use postillion_core::address::rewrite::Rewrite;
@@ -18,26 +19,13 @@ pub struct AddressRules {
 #[pymethods]
 impl AddressRules {
     #[new]
-    #[pyo3(signature = (*, recipient_delimiter="", owner_request_special=true, double_bounce_sender="double-bounce",
-                        allow_min_user=false, resolve_numeric_domain=false, swap_bangpath=true,
-                        allow_percent_hack=true))]
-    fn new(
-        recipient_delimiter: &str,
-        owner_request_special: bool,
-        double_bounce_sender: &str,
-        allow_min_user: bool,
-        resolve_numeric_domain: bool,
-        swap_bangpath: bool,
-        allow_percent_hack: bool,
-    ) -> Self {
-        let extensions = Extensions {
-            delimiters: recipient_delimiter.into(),
-            owner_request_special,
-            double_bounce_sender: double_bounce_sender.into(),
-        };
-        let syntax = Syntax { min_user: allow_min_user, numeric_domain: resolve_numeric_domain };
-        let rewrite = Rewrite { origin: None, domain: None, swap_bangpath, percent_hack: allow_percent_hack };
-        Self { extensions, syntax, rewrite }
+    fn new(config: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let source = MainCf::new(config);
+        Ok(Self {
+            extensions: Extensions::read(&source)?,
+            syntax: Syntax::read(&source)?,
+            rewrite: Rewrite::read(&source)?,
+        })
     }
 
     fn allows(&self, address: &str) -> bool {

@@ -1,10 +1,10 @@
 //! `CleanupSettings` and `Submission`: see `postillion_core::cleanup`.
 
+use crate::config::MainCf;
 use crate::log::Log;
 use crate::queue::Journal;
-use postillion_core::address::rewrite::Rewrite;
 use postillion_core::cleanup::Origin;
-use postillion_core::cleanup::settings::{self, Octets};
+use postillion_core::cleanup::settings;
 use postillion_core::cleanup::submission::{self, NewMessage};
 use postillion_core::mail::date::Zone;
 use postillion_core::mail::envelope::{BodyType, Notify, Recipient, Ret};
@@ -24,62 +24,10 @@ pub struct CleanupSettings {
 #[pymethods]
 impl CleanupSettings {
     #[new]
-    #[pyo3(signature = (*, myhostname, myorigin=None, mydomain=None, remote_header_rewrite_domain=None,
-                        header_size_limit=102_400, header_address_token_limit=10_240, hopcount_limit=50,
-                        message_size_limit=10_240_000, always_add_missing_headers=false, drop_headers=None,
-                        undisclosed_recipients_header="", replace_stray_cr_lf=true, strip_characters="",
-                        reject_characters="", long_queue_ids=false, obsolete_from_format=false, swap_bangpath=true,
-                        percent_hack=true, utc_offset_s=0, zone_name="UTC"))]
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        myhostname: &str,
-        myorigin: Option<&str>,
-        mydomain: Option<&str>,
-        remote_header_rewrite_domain: Option<&str>,
-        header_size_limit: usize,
-        header_address_token_limit: usize,
-        hopcount_limit: u32,
-        message_size_limit: u64,
-        always_add_missing_headers: bool,
-        drop_headers: Option<Vec<String>>,
-        undisclosed_recipients_header: &str,
-        replace_stray_cr_lf: bool,
-        strip_characters: &str,
-        reject_characters: &str,
-        long_queue_ids: bool,
-        obsolete_from_format: bool,
-        swap_bangpath: bool,
-        percent_hack: bool,
-        utc_offset_s: i32,
-        zone_name: &str,
-    ) -> Self {
-        let rewrite = |origin: Option<&str>, domain: Option<&str>| Rewrite {
-            origin: origin.map(Into::into),
-            domain: domain.map(Into::into),
-            swap_bangpath,
-            percent_hack,
-        };
-        let defaults = settings::CleanupSettings::new(myhostname);
-        let drop_headers = drop_headers.map(|names| names.into_iter().map(Into::into).collect());
-        let inner = settings::CleanupSettings {
-            local_rewrite: rewrite(myorigin, mydomain),
-            remote_rewrite: remote_header_rewrite_domain.map(|domain| rewrite(Some(domain), Some(domain))),
-            header_size_limit,
-            header_address_token_limit,
-            hopcount_limit,
-            message_size_limit,
-            always_add_missing_headers,
-            drop_headers: drop_headers.unwrap_or_else(|| defaults.drop_headers.clone()),
-            undisclosed_recipients_header: undisclosed_recipients_header.into(),
-            replace_stray_cr_lf,
-            strip_characters: Octets::parse(strip_characters),
-            reject_characters: Octets::parse(reject_characters),
-            long_queue_ids,
-            obsolete_from_format,
-            ..defaults
-        };
+    fn new(config: &Bound<'_, PyAny>, utc_offset_s: i32, zone_name: &str) -> PyResult<Self> {
+        let inner = settings::CleanupSettings::read(&MainCf::new(config))?;
         inner.set_zone(Zone { utc_offset_s, name: zone_name.into() });
-        Self { inner: Arc::new(inner) }
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     fn set_zone(&self, utc_offset_s: i32, name: &str) {

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 mod address;
 mod bench;
 mod cleanup;
+mod config;
 mod delivery;
 mod log;
 mod pickup;
@@ -61,7 +62,7 @@ mod _core {
     #[pymodule]
     mod qmgr {
         #[pymodule_export]
-        use crate::qmgr::QueueManager;
+        use crate::qmgr::{QueueManager, check_settings};
     }
 
     #[pymodule]

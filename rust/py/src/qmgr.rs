@@ -1,5 +1,6 @@
 //! `QueueManager`: see `postillion_core::qmgr::hub`.
 
+use crate::config::MainCf;
 use crate::log::Log;
 use crate::queue::queue_error;
 use postillion_core::clock::Now;
@@ -8,7 +9,6 @@ use postillion_core::mail::locator::Locator;
 use postillion_core::mail::reply::Enhanced;
 use postillion_core::mail::status::{Outcome, Status};
 use postillion_core::qmgr::control::Verb;
-use postillion_core::qmgr::feedback::Feedback;
 use postillion_core::qmgr::hub::{Hub, Request};
 use postillion_core::qmgr::scheduler::Scheduler;
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
@@ -40,18 +40,24 @@ impl QueueManager {
 impl QueueManager {
     /// Opens the queue; raises `QueueError`.
     #[new]
-    #[pyo3(signature = (queue_directory, settings, log, now, wall_now, *, piecemeal=false))]
+    #[pyo3(signature = (queue_directory, config, log, now, wall_now, *, routes_by_address=false, piecemeal=false,
+                        offline=false))]
+    #[expect(clippy::too_many_arguments, reason = "both clocks, and three by keyword")]
     fn new(
         py: Python<'_>,
         queue_directory: &str,
-        settings: &Bound<'_, PyDict>,
+        config: Option<&Bound<'_, PyAny>>,
         log: &Log,
         now: f64,
         wall_now: f64,
+        routes_by_address: bool,
         piecemeal: bool,
+        offline: bool,
     ) -> PyResult<Self> {
         let now = Now::from_seconds(now, wall_now);
-        let (settings, rescan_us) = read_settings(settings)?;
+        let settings = read_settings(config, routes_by_address)?;
+        let settings = if offline { settings.offline() } else { settings };
+        let rescan_us = settings.queue_run_delay_us;
         let store = py.detach(|| DiskStore::open(Path::new(queue_directory))).map_err(queue_error)?;
         let scheduler = Scheduler::new(settings, now);
         let mut hub = Hub::new(scheduler, store, Arc::clone(&log.inner), rescan_us, now);
@@ -66,15 +72,22 @@ impl QueueManager {
         self.open = None;
     }
 
-    fn configure(&mut self, settings: &Bound<'_, PyDict>) -> PyResult<()> {
-        let (settings, rescan_us) = read_settings(settings)?;
+    #[pyo3(signature = (config, *, routes_by_address))]
+    fn configure(&mut self, config: &Bound<'_, PyAny>, routes_by_address: bool) -> PyResult<()> {
+        let settings = read_settings(Some(config), routes_by_address)?;
+        self.hub()?.rescan_every(settings.queue_run_delay_us);
         self.hub()?.scheduler().configure(settings);
-        self.hub()?.rescan_every(rescan_us);
         Ok(())
     }
 
-    fn configure_transport(&mut self, name: Option<&str>, settings: &Bound<'_, PyDict>) -> PyResult<()> {
-        let settings = read_transport(settings)?;
+    fn configure_transport(
+        &mut self,
+        name: Option<&str>,
+        config: &Bound<'_, PyAny>,
+        process_limit: u32,
+    ) -> PyResult<()> {
+        let source = name.map_or_else(|| MainCf::new(config), |name| MainCf::of_transport(config, name));
+        let settings = TransportSettings { process_limit, ..TransportSettings::read(&source)? };
         self.hub()?.scheduler().configure_transport(name, settings);
         Ok(())
     }
@@ -254,82 +267,18 @@ impl QueueManager {
     }
 }
 
-fn micros(value: &Bound<'_, PyAny>) -> PyResult<u64> {
-    Ok((value.extract::<f64>()? * 1e6) as u64)
-}
-
-fn unknown(name: &str) -> PyErr {
-    PyValueError::new_err(format!("the queue manager has no setting {name}"))
-}
-
-/// Settings by Postfix's names, times in seconds; and `queue_run_delay` in microseconds.
-fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, u64)> {
-    const QUEUE_RUN_DELAY_US: u64 = 300_000_000;
-    let mut rescan_us = QUEUE_RUN_DELAY_US;
-    let mut settings = Settings::default();
-    for (name, value) in given.iter() {
-        match name.extract::<&str>()? {
-            "qmgr_message_active_limit" => settings.message_active_limit = value.extract()?,
-            "qmgr_message_recipient_limit" => settings.message_recipient_limit = value.extract()?,
-            "qmgr_message_recipient_minimum" => settings.message_recipient_minimum = value.extract()?,
-            "minimal_backoff_time" => settings.lifetimes.minimal_backoff_us = micros(&value)?,
-            "maximal_backoff_time" => settings.lifetimes.maximal_backoff_us = micros(&value)?,
-            "maximal_queue_lifetime" => settings.lifetimes.maximal_queue_us = micros(&value)?,
-            "bounce_queue_lifetime" => settings.lifetimes.bounce_queue_us = micros(&value)?,
-            "delay_warning_time" => settings.lifetimes.delay_warning_us = micros(&value)?,
-            "qmgr_clog_warn_time" => settings.clog_warn_us = micros(&value)?,
-            "transport_retry_time" => settings.transport_retry_us = micros(&value)?,
-            "qmgr_ipc_timeout" => settings.ipc_timeout_us = micros(&value)?,
-            "queue_run_delay" => rescan_us = micros(&value)?,
-            "recipient_delimiter" => settings.extensions.delimiters = value.extract::<String>()?.into(),
-            "double_bounce_sender" => settings.extensions.double_bounce_sender = value.extract::<String>()?.into(),
-            "owner_request_special" => settings.extensions.owner_request_special = value.extract()?,
-            "allow_min_user" => settings.syntax.min_user = value.extract()?,
-            "resolve_numeric_domain" => settings.syntax.numeric_domain = value.extract()?,
-            "defer_transports" => {
-                settings.defer_transports = value.extract::<Vec<String>>()?.into_iter().map(Into::into).collect();
-            }
-            "confirm_delay_cleared" => settings.confirm_delay_cleared = value.extract()?,
-            "soft_bounce" => settings.soft_bounce = value.extract()?,
-            "enable_long_queue_ids" => settings.long_queue_ids = value.extract()?,
-            "delay_logging_resolution_limit" => settings.delay_resolution_digits = value.extract()?,
-            "route_by_domain" => settings.route_by_domain = value.extract()?,
-            "bounce_service_name" => settings.bounce_service = value.extract::<String>()?.into(),
-            name => return Err(unknown(name)),
-        }
+/// Read every parameter of the queue manager, also those of these transports, and use none; raises `ConfigError`.
+#[pyfunction]
+pub fn check_settings(config: &Bound<'_, PyAny>, transports: Vec<String>) -> PyResult<()> {
+    Settings::read(&MainCf::new(config))?;
+    for transport in &transports {
+        TransportSettings::read(&MainCf::of_transport(config, transport))?;
     }
-    Ok((settings, rescan_us))
+    Ok(())
 }
 
-/// A transport's settings by Postfix's names without the transport, times in seconds.
-fn read_transport(given: &Bound<'_, PyDict>) -> PyResult<TransportSettings> {
-    let mut settings = TransportSettings::default();
-    for (name, value) in given.iter() {
-        match name.extract::<&str>()? {
-            "initial_destination_concurrency" => settings.window.initial = value.extract()?,
-            "destination_concurrency_limit" => settings.window.limit = value.extract()?,
-            "destination_concurrency_positive_feedback" => settings.window.positive = feedback(&value)?,
-            "destination_concurrency_negative_feedback" => settings.window.negative = feedback(&value)?,
-            "destination_concurrency_failed_cohort_limit" => settings.window.failed_cohort_limit = value.extract()?,
-            "destination_recipient_limit" => settings.recipient_limit = value.extract()?,
-            "destination_rate_delay" => settings.destination_rate_delay_us = micros(&value)?,
-            "transport_rate_delay" => settings.transport_rate_delay_us = micros(&value)?,
-            "process_limit" => settings.process_limit = value.extract()?,
-            "delivery_slot_cost" => settings.slots.cost = value.extract()?,
-            "delivery_slot_loan" => settings.slots.loan = value.extract()?,
-            "delivery_slot_discount" => settings.slots.discount_percent = value.extract()?,
-            "minimum_delivery_slots" => settings.slots.minimum = value.extract()?,
-            "recipient_limit" => settings.refill.recipient_limit = value.extract()?,
-            "extra_recipient_limit" => settings.refill.extra_limit = value.extract()?,
-            "recipient_refill_limit" => settings.refill.least = value.extract()?,
-            "recipient_refill_delay" => settings.refill.delay_us = micros(&value)?,
-            name => return Err(unknown(name)),
-        }
-    }
-    Ok(settings)
-}
-
-fn feedback(value: &Bound<'_, PyAny>) -> PyResult<Feedback> {
-    let text: String = value.extract()?;
-    text.parse().map_err(|problem| PyValueError::new_err(format!("{text}: {problem}")))
+/// Read the settings of all transports; the defaults without `config`.
+fn read_settings(config: Option<&Bound<'_, PyAny>>, routes_by_address: bool) -> PyResult<Settings> {
+    let settings = config.map_or_else(|| Ok(Settings::default()), |config| Settings::read(&MainCf::new(config)))?;
+    Ok(Settings { routes_by_address, ..settings })
 }

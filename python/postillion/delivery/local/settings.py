@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from postillion.address.rules import address_rules
 from postillion.delivery.mailbox.lock import STYLES
 from postillion.delivery.mailbox.mbox import MboxSettings
 from postillion.tables import Maps, open_maps
@@ -65,7 +64,7 @@ class LocalSettings:
             myorigin=config.text("myorigin"),
             local_domains=frozenset(item.lower() for item in config.items("mydestination")),
             recipient_delimiter=config.text("recipient_delimiter"),
-            address_rules=address_rules(config),
+            address_rules=AddressRules(config),
             owner_request_special=config.flag("owner_request_special"),
             expand_owner_alias=config.flag("expand_owner_alias"),
             default_privs=config.text("default_privs"),

@@ -34,35 +34,6 @@ TIMED_OUT = 0.0
 """Value of `Attempt.connect_deadline` after the deadline has passed."""
 ROUTES_MAX = 10_000
 """Maximum number of cached next hops; those without a connection are dropped first."""
-STAGES = ("helo", "mail", "rcpt", "data_init", "data_xfer", "data_done", "rset")
-
-
-def client_settings(config: Config, prefix: str) -> SmtpClientSettings:
-    """Return the settings of the Rust client. `prefix`: smtp or lmtp."""
-    helo_name = config.text("smtp_helo_name") if prefix == "smtp" else config.text("lmtp_lhlo_name")
-    times = {f"{stage}_timeout": config.seconds(f"{prefix}_{_stage_name(prefix, stage)}_timeout") for stage in STAGES}
-    return SmtpClientSettings(
-        protocol=prefix,
-        helo_name=helo_name,
-        myhostname=config.text("myhostname"),
-        always_send_ehlo=prefix == "lmtp" or config.flag("smtp_always_send_ehlo"),
-        never_send_ehlo=prefix == "smtp" and config.flag("smtp_never_send_ehlo"),
-        skip_5xx_greeting=prefix == "lmtp" or config.flag("smtp_skip_5xx_greeting"),
-        discard_ehlo_keywords=config.items(f"{prefix}_discard_{_hello(prefix)}_keywords"),
-        line_length_limit=config.number(f"{prefix}_line_length_limit"),
-        min_data_rate=float(config.number(f"{prefix}_min_data_rate"))
-        if config.flag(f"{prefix}_per_request_deadline")
-        else None,
-        **times,
-    )
-
-
-def _stage_name(prefix: str, stage: str) -> str:
-    return "lhlo" if prefix == "lmtp" and stage == "helo" else stage
-
-
-def _hello(prefix: str) -> str:
-    return "lhlo" if prefix == "lmtp" else "ehlo"
 
 
 class CannotBind(Exception):
@@ -79,7 +50,7 @@ class SmtpAgent(Agent, SessionOwner):
         super().__init__(daemon, capacity=capacity)
         config = self.config
         self.protocol = protocol
-        self.client_settings = client_settings(config, protocol)
+        self.client_settings = SmtpClientSettings(config, protocol)
         self.target_settings = TargetSettings.of(config, protocol)
         self.cache = CacheSettings.of(config, protocol)
         self.resolver = resolver or Resolver()

@@ -3,6 +3,7 @@
 //! `Extensions::split` is the one rule of where an extension starts: smtpd's recipient checks, the queue manager's
 //! table look-ups and local(8) all use it.
 
+use crate::settings;
 use std::borrow::Cow;
 
 /// Split `local@domain` at the last `@` outside quotes. Returns the quoted local part, and the domain as written;
@@ -65,15 +66,17 @@ pub fn is_special(b: u8) -> bool {
 /// Local parts that every site must have are never split.
 const NEVER_SPLIT: [&str; 2] = ["mailer-daemon", "postmaster"];
 
-/// The site's rule for address extensions.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Extensions {
-    /// `recipient_delimiter`: each character separates; empty means no extensions.
-    pub delimiters: Box<str>,
-    /// `owner_request_special`: `owner-list` and `list-request` are not split while `-` is a delimiter.
-    pub owner_request_special: bool,
-    /// `double_bounce_sender`, never split.
-    pub double_bounce_sender: Box<str>,
+settings! {
+    /// The site's rule for address extensions.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Extensions {
+        /// Each character separates; empty means no extensions.
+        delimiters: Box<str> = "recipient_delimiter",
+        /// `owner-list` and `list-request` are not split while `-` is a delimiter.
+        owner_request_special: bool = "owner_request_special",
+        /// Never split.
+        double_bounce_sender: Box<str> = "double_bounce_sender",
+    }
 }
 
 /// A local part with an extension.

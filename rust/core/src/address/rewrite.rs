@@ -1,6 +1,7 @@
 //! The rewriting of incomplete addresses (trivial-rewrite(8)).
 
 use crate::mail::address::{addresses, at_sign};
+use crate::settings::Source;
 
 /// The site's rules for incomplete addresses (trivial-rewrite(8)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,27 @@ pub struct Rewrite {
 }
 
 impl Rewrite {
+    /// Return the rules for addresses that local clients write.
+    pub fn read<S: Source>(source: &S) -> Result<Self, S::Error> {
+        let named =
+            |flag: &str, name: &str| Ok(if source.flag(flag)? { Some(source.text(name)?.into()) } else { None });
+        Ok(Self {
+            origin: named("append_at_myorigin", "myorigin")?,
+            domain: named("append_dot_mydomain", "mydomain")?,
+            swap_bangpath: source.flag("swap_bangpath")?,
+            percent_hack: source.flag("allow_percent_hack")?,
+        })
+    }
+
+    /// Return the rules for headers of remote clients, whose bare addresses become addresses of a domain that is surely
+    /// not this site's. `name`: `remote_header_rewrite_domain`. `None`: such headers stay unchanged.
+    pub fn read_remote<S: Source>(source: &S, name: &str) -> Result<Option<Self>, S::Error> {
+        let domain = source.text(name)?;
+        let named = || Some(domain.as_str().into());
+        let local = Self::read(source)?;
+        Ok((!domain.is_empty()).then(|| Self { origin: named(), domain: named(), ..local }))
+    }
+
     /// Return the rules that Postfix has by default for mail of this site.
     pub fn local(myorigin: &str) -> Self {
         Self { origin: Some(myorigin.into()), domain: None, swap_bangpath: true, percent_hack: true }

@@ -7,14 +7,17 @@
 use super::domain::DomainKind;
 use super::local_part::split;
 use super::path::Path;
+use crate::settings;
 
-/// The site's rules. The default is Postfix's: neither is allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Syntax {
-    /// `allow_min_user`: a local part may start with `-`, which commands would take for an option.
-    pub min_user: bool,
-    /// `resolve_numeric_domain`: `user@192.0.2.1` is `user@[192.0.2.1]`.
-    pub numeric_domain: bool,
+settings! {
+    /// The site's rules.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Syntax {
+        /// A local part may start with `-`, which commands would take for an option.
+        min_user: bool = "allow_min_user",
+        /// `user@192.0.2.1` is `user@[192.0.2.1]`.
+        numeric_domain: bool = "resolve_numeric_domain",
+    }
 }
 
 impl Syntax {

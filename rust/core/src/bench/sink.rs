@@ -32,7 +32,7 @@ pub struct Shared {
 impl Shared {
     /// Return a sink with this name. The first fault that fits a recipient counts.
     pub fn new(name: &str, faults: Vec<Fault>, seed: u64, tally: Arc<Tally>) -> Self {
-        let config = ServerConfig {
+        let mut config = ServerConfig {
             myhostname: name.into(),
             banner: format!("{name} ESMTP sink"),
             recipient_limit: usize::MAX,
@@ -43,6 +43,7 @@ impl Shared {
             forbid_unauth_pipelining: false,
             ..ServerConfig::default()
         };
+        config.dialect.smtputf8 = true;
         let config = Arc::new(config);
         Self { config, faults, dice: Mutex::new(Dice::new(seed)), seen: Mutex::default(), tally }
     }

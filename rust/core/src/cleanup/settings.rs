@@ -3,6 +3,8 @@
 use crate::address::rewrite::Rewrite;
 use crate::mail::date::Zone;
 use crate::mail::header::Known;
+use crate::settings;
+use crate::settings::Source;
 use std::sync::{PoisonError, RwLock};
 
 /// A set of octets, written as in main.cf: `\0\r` (`message_strip_characters`, `message_reject_characters`).
@@ -63,64 +65,54 @@ fn escape(text: &[u8]) -> (u8, &[u8]) {
     (octet, after)
 }
 
-/// The parameters of cleanup. Build it with `..CleanupSettings::new("mx.example.org")`.
-#[derive(Debug)]
-pub struct CleanupSettings {
-    /// `$myhostname`
-    pub myhostname: Box<str>,
-    /// Rules for bare addresses: `$myorigin`, `$mydomain`, and the permitted rewrites.
-    pub local_rewrite: Rewrite,
-    /// The same for headers of remote mail (`remote_header_rewrite_domain`); `None`: those stay unchanged.
-    pub remote_rewrite: Option<Rewrite>,
-    /// `header_size_limit`, in octets.
-    pub header_size_limit: usize,
-    /// `header_address_token_limit`: maximum number of tokens of a header whose addresses are rewritten.
-    pub header_address_token_limit: usize,
-    /// `hopcount_limit`: a message with this many `Received:` headers is in a loop.
-    pub hopcount_limit: u32,
-    /// `message_size_limit`, in octets; 0: no limit.
-    pub message_size_limit: u64,
-    /// `always_add_missing_headers`
-    pub always_add_missing_headers: bool,
-    /// `message_drop_headers`, in lower case.
-    pub drop_headers: Vec<Box<str>>,
-    /// `undisclosed_recipients_header`: added when no header has a recipient; empty: nothing is added.
-    pub undisclosed_recipients_header: Box<str>,
-    /// `cleanup_replace_stray_cr_lf`
-    pub replace_stray_cr_lf: bool,
-    /// `message_strip_characters`
-    pub strip_characters: Option<Octets>,
-    /// `message_reject_characters`
-    pub reject_characters: Option<Octets>,
-    /// `enable_long_queue_ids`
-    pub long_queue_ids: bool,
-    /// `header_from_format = obsolete`: `address (Name)` instead of `Name <address>`.
-    pub obsolete_from_format: bool,
-    /// Local time; set it again when daylight saving begins or ends.
-    pub zone: RwLock<Zone>,
+settings! {
+    /// The parameters of cleanup. Tests build them with `..CleanupSettings::new("mx.example.org")`.
+    #[derive(Debug)]
+    pub struct CleanupSettings {
+        myhostname: Box<str> = "myhostname",
+        /// Rules for bare addresses.
+        local_rewrite: Rewrite => settings,
+        /// The same for headers of remote mail; `None`: those stay unchanged.
+        remote_rewrite: Option<Rewrite> = read_remote "remote_header_rewrite_domain",
+        /// Octets.
+        header_size_limit: usize = "header_size_limit",
+        /// Maximum number of tokens of a header whose addresses are rewritten.
+        header_address_token_limit: usize = "header_address_token_limit",
+        /// A message with this many `Received:` headers is in a loop.
+        hopcount_limit: u32 = "hopcount_limit",
+        /// Octets; 0: no limit.
+        message_size_limit: u64 = "message_size_limit",
+        always_add_missing_headers: bool = "always_add_missing_headers",
+        drop_headers: Vec<Box<str>> = "message_drop_headers",
+        /// Added when no header has a recipient; empty: nothing is added.
+        undisclosed_recipients_header: Box<str> = "undisclosed_recipients_header",
+        replace_stray_cr_lf: bool = "cleanup_replace_stray_cr_lf",
+        strip_characters: Option<Octets> = octets "message_strip_characters",
+        reject_characters: Option<Octets> = octets "message_reject_characters",
+        long_queue_ids: bool = "enable_long_queue_ids",
+        /// `address (Name)` instead of `Name <address>`.
+        obsolete_from_format: bool = is_obsolete "header_from_format",
+        /// Local time; set it again when daylight saving begins or ends.
+        zone: RwLock<Zone>,
+    }
+}
+
+fn read_remote<S: Source>(source: &S, name: &str) -> Result<Option<Rewrite>, S::Error> {
+    Rewrite::read_remote(source, name)
+}
+
+fn octets<S: Source>(source: &S, name: &str) -> Result<Option<Octets>, S::Error> {
+    Ok(Octets::parse(&source.text(name)?))
+}
+
+fn is_obsolete<S: Source>(source: &S, name: &str) -> Result<bool, S::Error> {
+    Ok(source.text(name)? == "obsolete")
 }
 
 impl CleanupSettings {
     /// Return Postfix's defaults for a host; bare addresses become addresses of `myhostname`.
     pub fn new(myhostname: &str) -> Self {
-        Self {
-            myhostname: myhostname.into(),
-            local_rewrite: Rewrite::local(myhostname),
-            remote_rewrite: None,
-            header_size_limit: 102_400,
-            header_address_token_limit: 10_240,
-            hopcount_limit: 50,
-            message_size_limit: 10_240_000,
-            always_add_missing_headers: false,
-            drop_headers: ["bcc", "content-length", "resent-bcc", "return-path"].map(Into::into).into(),
-            undisclosed_recipients_header: "".into(),
-            replace_stray_cr_lf: true,
-            strip_characters: None,
-            reject_characters: None,
-            long_queue_ids: false,
-            obsolete_from_format: false,
-            zone: RwLock::new(Zone::utc()),
-        }
+        Self { myhostname: myhostname.into(), local_rewrite: Rewrite::local(myhostname), ..Self::default() }
     }
 
     /// Return `Sun, 22 Nov 2026 17:02:03 +0000 (UTC)` in local time. `wall_us`: microseconds since 1970.

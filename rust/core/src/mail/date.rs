@@ -18,6 +18,12 @@ pub struct Zone {
     pub name: Box<str>,
 }
 
+impl Default for Zone {
+    fn default() -> Self {
+        Self::utc()
+    }
+}
+
 impl Zone {
     /// Return coordinated universal time.
     pub fn utc() -> Self {

@@ -195,7 +195,7 @@ impl Scheduler {
     }
 
     fn resolve(&mut self, key: u32, now: Now) {
-        let by_domain = self.settings.route_by_domain;
+        let by_domain = !self.settings.routes_by_address;
         let serial = self.active.serial(key);
         let message = &mut self.active[key];
         let mut malformed = Vec::new();

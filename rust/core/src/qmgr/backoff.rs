@@ -4,33 +4,21 @@
 //! `maximal_backoff_time`: so waits double without a stored count. Postfix finds due messages by scanning a directory
 //! every `queue_run_delay`; here each has a timer of its own and is tried when it is due.
 
-use crate::clock::{Now, SECOND_US};
+use crate::clock::Now;
+use crate::settings;
+use crate::settings::micros;
 
-/// Postfix's time limits of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lifetimes {
-    /// `minimal_backoff_time`
-    pub minimal_backoff_us: u64,
-    /// `maximal_backoff_time`
-    pub maximal_backoff_us: u64,
-    /// `maximal_queue_lifetime`
-    pub maximal_queue_us: u64,
-    /// `bounce_queue_lifetime`: for messages from the null sender.
-    pub bounce_queue_us: u64,
-    /// `delay_warning_time`; 0 is no warning.
-    pub delay_warning_us: u64,
-}
-
-impl Default for Lifetimes {
-    fn default() -> Self {
-        const DAY_US: u64 = 86_400 * SECOND_US;
-        Self {
-            minimal_backoff_us: 300 * SECOND_US,
-            maximal_backoff_us: 4000 * SECOND_US,
-            maximal_queue_us: 5 * DAY_US,
-            bounce_queue_us: 5 * DAY_US,
-            delay_warning_us: 0,
-        }
+settings! {
+    /// Postfix's time limits of a message.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Lifetimes {
+        minimal_backoff_us: u64 = micros "minimal_backoff_time",
+        maximal_backoff_us: u64 = micros "maximal_backoff_time",
+        maximal_queue_us: u64 = micros "maximal_queue_lifetime",
+        /// For messages from the null sender.
+        bounce_queue_us: u64 = micros "bounce_queue_lifetime",
+        /// 0: no warning.
+        delay_warning_us: u64 = micros "delay_warning_time",
     }
 }
 
@@ -54,6 +42,7 @@ impl Lifetimes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SECOND_US;
 
     #[test]
     fn the_wait_is_the_age_between_two_bounds() {

@@ -4,6 +4,8 @@
 //! whole unit moves the window by one, rounded to the nearest so that sums of `1/N` do not fall short. One window of
 //! failures in a row (a pseudo-cohort) makes a destination dead.
 
+use crate::settings;
+use crate::settings::{Source, Value};
 use std::str::FromStr;
 
 /// Feedback as a function of the window.
@@ -23,7 +25,7 @@ pub struct NotFeedback;
 
 impl std::fmt::Display for NotFeedback {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("feedback is a number from 0 to 1, a fraction, number/concurrency or number/sqrt_concurrency")
+        f.write_str("give a number from 0 to 1, a fraction, number/concurrency or number/sqrt_concurrency")
     }
 }
 
@@ -64,31 +66,30 @@ impl FromStr for Feedback {
     }
 }
 
-/// The maximum number of deliveries under way to a destination.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct WindowRules {
-    /// Window of a new destination.
-    pub initial: u32,
-    /// Maximum window; 0 is no limit.
-    pub limit: u32,
-    /// `*_destination_concurrency_positive_feedback`
-    pub positive: Feedback,
-    /// `*_destination_concurrency_negative_feedback`
-    pub negative: Feedback,
-    /// Failed pseudo-cohorts that make a destination dead; 0 is never.
-    pub failed_cohort_limit: f64,
+impl Value for Feedback {
+    fn read<S: Source>(source: &S, name: &str) -> Result<Self, S::Error> {
+        let text = source.text(name)?;
+        text.parse().map_err(|problem: NotFeedback| source.bad(name, &text, &problem.to_string()))
+    }
 }
 
-impl Default for WindowRules {
-    fn default() -> Self {
-        Self {
-            initial: 5,
-            limit: 20,
-            positive: Feedback::Constant(1.0),
-            negative: Feedback::Constant(1.0),
-            failed_cohort_limit: 1.0,
-        }
+settings! {
+    /// The maximum number of deliveries under way to a destination.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub struct WindowRules {
+        /// Window of a new destination.
+        initial: u32 = "_initial_destination_concurrency",
+        /// Maximum window; 0: no limit.
+        limit: u32 = "_destination_concurrency_limit",
+        positive: Feedback = "_destination_concurrency_positive_feedback",
+        negative: Feedback = "_destination_concurrency_negative_feedback",
+        /// Failed pseudo-cohorts that make a destination dead; 0: never.
+        failed_cohort_limit: f64 = count "_destination_concurrency_failed_cohort_limit",
     }
+}
+
+fn count<S: Source>(source: &S, name: &str) -> Result<f64, S::Error> {
+    Ok(source.number(name)? as f64)
 }
 
 impl WindowRules {

@@ -1,6 +1,6 @@
 //! Routes of addresses: a cache of the resolver's answers.
 //!
-//! Without a table keyed by address (`Settings::route_by_domain`), all addresses of a domain have one route, and the
+//! Unless a table is keyed by address (`Settings::routes_by_address`), all addresses of a domain have one route, and the
 //! resolver is asked once per domain. Otherwise, and for an address without a domain, it is asked for each address.
 //! An answer holds for `ROUTES_KEPT_US`, so that a changed table needs no reload.
 

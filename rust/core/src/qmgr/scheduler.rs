@@ -298,7 +298,7 @@ impl Scheduler {
     pub fn resolved(&mut self, address: &str, transport: &str, nexthop: &str, recipient: Option<&str>, now: Now) {
         let transport = self.transport_number(transport);
         let route = Route { transport, nexthop: nexthop.into(), recipient: recipient.map(Into::into) };
-        for asker in self.routes.answered(address, self.settings.route_by_domain, Some(&route)) {
+        for asker in self.routes.answered(address, !self.settings.routes_by_address, Some(&route)) {
             if !self.active.is(asker.message, asker.serial) {
                 continue;
             }
@@ -313,7 +313,7 @@ impl Scheduler {
     /// Defer the recipients of an address without a route, or bounce them if it is not an address.
     pub fn unresolved(&mut self, address: &str, status: Status, now: Now) {
         let status = Arc::new(status);
-        for asker in self.routes.answered(address, self.settings.route_by_domain, None) {
+        for asker in self.routes.answered(address, !self.settings.routes_by_address, None) {
             if self.active.is(asker.message, asker.serial) {
                 self.decide_here(asker.message, asker.position, &status, now);
                 self.one_resolved(asker.message, now);

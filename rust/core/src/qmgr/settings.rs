@@ -1,72 +1,51 @@
-//! Settings of the queue manager: Postfix's parameters, read once from main.cf.
+//! Settings of the queue manager (qmgr(8)).
 
 use super::backoff::Lifetimes;
 use super::feedback::WindowRules;
 use crate::address::local_part::Extensions;
 use crate::address::syntax::Syntax;
-use crate::clock::SECOND_US;
+use crate::settings;
+use crate::settings::micros;
 
-/// Parameters for all transports. Names and defaults are Postfix's; see postconf(5).
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// `qmgr_message_active_limit`
-    pub message_active_limit: usize,
-    /// `qmgr_message_recipient_limit`: recipients of all messages in memory.
-    pub message_recipient_limit: usize,
-    /// `qmgr_message_recipient_minimum`: recipients that each message may have in memory, even when it is full.
-    pub message_recipient_minimum: usize,
-    /// Back-off, expiry, delay warning.
-    pub lifetimes: Lifetimes,
-    /// `qmgr_clog_warn_time`: interval of the warning that one destination fills the active queue; 0 is never.
-    pub clog_warn_us: u64,
-    /// `transport_retry_time`
-    pub transport_retry_us: u64,
-    /// `qmgr_ipc_timeout`: timeout of mail that waits for the first agent of its transport.
-    pub ipc_timeout_us: u64,
-    /// Address extensions, which do not make another recipient with a concurrency per recipient.
-    pub extensions: Extensions,
-    /// The syntax of a recipient's address; others bounce.
-    pub syntax: Syntax,
-    /// `defer_transports`
-    pub defer_transports: Vec<Box<str>>,
-    /// `confirm_delay_cleared`
-    pub confirm_delay_cleared: bool,
-    /// `soft_bounce`
-    pub soft_bounce: bool,
-    /// `enable_long_queue_ids`
-    pub long_queue_ids: bool,
-    /// `delay_logging_resolution_limit`
-    pub delay_resolution_digits: u32,
-    /// All addresses of a domain have one route: no table is keyed by address.
-    pub route_by_domain: bool,
-    /// `bounce_service_name`
-    pub bounce_service: Box<str>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            message_active_limit: 20_000,
-            message_recipient_limit: 20_000,
-            message_recipient_minimum: 10,
-            lifetimes: Lifetimes::default(),
-            clog_warn_us: 300 * SECOND_US,
-            transport_retry_us: 60 * SECOND_US,
-            ipc_timeout_us: 60 * SECOND_US,
-            extensions: Extensions::default(),
-            syntax: Syntax::default(),
-            defer_transports: Vec::new(),
-            confirm_delay_cleared: false,
-            soft_bounce: false,
-            long_queue_ids: false,
-            delay_resolution_digits: 2,
-            route_by_domain: true,
-            bounce_service: "bounce".into(),
-        }
+settings! {
+    /// Parameters for all transports.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Settings {
+        message_active_limit: usize = "qmgr_message_active_limit",
+        /// Recipients of all messages in memory.
+        message_recipient_limit: usize = "qmgr_message_recipient_limit",
+        /// Recipients that each message may have in memory, even when it is full.
+        message_recipient_minimum: usize = "qmgr_message_recipient_minimum",
+        /// Back-off, expiry, delay warning.
+        lifetimes: Lifetimes => settings,
+        /// Interval between two searches for messages without an announcement.
+        queue_run_delay_us: u64 = micros "queue_run_delay",
+        /// Interval of the warning that one destination fills the active queue; 0: never.
+        clog_warn_us: u64 = micros "qmgr_clog_warn_time",
+        transport_retry_us: u64 = micros "transport_retry_time",
+        /// Timeout of mail that waits for the first agent of its transport.
+        ipc_timeout_us: u64 = micros "qmgr_ipc_timeout",
+        /// Address extensions, which do not make another recipient with a concurrency per recipient.
+        extensions: Extensions => settings,
+        /// The syntax of a recipient's address; others bounce.
+        syntax: Syntax => settings,
+        defer_transports: Vec<Box<str>> = "defer_transports",
+        confirm_delay_cleared: bool = "confirm_delay_cleared",
+        soft_bounce: bool = "soft_bounce",
+        long_queue_ids: bool = "enable_long_queue_ids",
+        delay_resolution_digits: u32 = "delay_logging_resolution_limit",
+        bounce_service: Box<str> = "bounce_service_name",
+        /// A table is keyed by address: the addresses of a domain may have different routes.
+        routes_by_address: bool,
     }
 }
 
 impl Settings {
+    /// Return the same settings for a tool that changes the queue and delivers nothing: no message becomes active.
+    pub fn offline(self) -> Self {
+        Self { message_active_limit: 0, ..self }
+    }
+
     /// Return the maximum number of recipients of one message in memory. A longer list is read in parts of this size,
     /// so that no list fills the memory.
     pub fn part_recipients(&self) -> usize {
@@ -81,76 +60,54 @@ impl Settings {
     }
 }
 
-/// Parameters of one transport: `default_*`, or `<transport>_*` if main.cf has it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TransportSettings {
-    /// Concurrency of a destination.
-    pub window: WindowRules,
-    /// `*_destination_recipient_limit`: recipients of a delivery; 0 is no limit, 1 makes the concurrency one per
-    /// recipient.
-    pub recipient_limit: u32,
-    /// `*_destination_rate_delay`: pause between two deliveries to a destination; it makes the concurrency 1.
-    pub destination_rate_delay_us: u64,
-    /// `*_transport_rate_delay`: pause between two deliveries of the transport.
-    pub transport_rate_delay_us: u64,
-    /// `maxproc` of its service in master.cf: concurrent deliveries, whatever its agents allow; 0 is no limit.
-    pub process_limit: u32,
-    /// When a job may preempt another.
-    pub slots: SlotRules,
-    /// How a list that stays on disk is read.
-    pub refill: RefillRules,
-}
-
-/// When a small job may preempt a large one (Postfix, SCHEDULER_README; `slots.rs` has the arithmetic).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlotRules {
-    /// `*_delivery_slot_cost`: deliveries of a job that earn one delivery of a preempting job; below 2 there is no
-    /// preemption.
-    pub cost: u32,
-    /// `*_delivery_slot_loan`: slots that need not be earned beforehand.
-    pub loan: u32,
-    /// `*_delivery_slot_discount`: percentage of the slots that need not be earned beforehand.
-    pub discount_percent: u32,
-    /// `*_minimum_delivery_slots`: a job that can never earn this number of slots is not preempted.
-    pub minimum: u32,
-}
-
-impl Default for SlotRules {
-    fn default() -> Self {
-        Self { cost: 5, loan: 3, discount_percent: 50, minimum: 3 }
+settings! {
+    /// Parameters of one transport: `<transport>_*` if main.cf has it, else `default_*`.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub struct TransportSettings {
+        /// Concurrency of a destination.
+        window: WindowRules => settings,
+        /// Recipients of a delivery; 0: no limit, 1 makes the concurrency one per recipient.
+        recipient_limit: u32 = "_destination_recipient_limit",
+        /// Pause between two deliveries to a destination; it makes the concurrency 1.
+        destination_rate_delay_us: u64 = micros "_destination_rate_delay",
+        /// Pause between two deliveries of the transport.
+        transport_rate_delay_us: u64 = micros "_transport_rate_delay",
+        /// When a job may preempt another.
+        slots: SlotRules => settings,
+        /// How a list that stays on disk is read.
+        refill: RefillRules => settings,
+        /// `maxproc` of its service in master.cf: concurrent deliveries, whatever its agents allow; 0: no limit.
+        process_limit: u32,
     }
 }
 
-/// Recipients of a transport in memory, and when more are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RefillRules {
-    /// `*_recipient_limit`: of all its messages; each has `qmgr_message_recipient_minimum` all the same.
-    pub recipient_limit: u32,
-    /// `*_extra_recipient_limit`: beyond that, for preempting jobs.
-    pub extra_limit: u32,
-    /// `*_recipient_refill_limit`: more are read when there is room for this number,
-    pub least: u32,
-    /// `*_recipient_refill_delay`: or when there is any room this time after the last read.
-    pub delay_us: u64,
-}
-
-impl Default for RefillRules {
-    fn default() -> Self {
-        Self { recipient_limit: 20_000, extra_limit: 1000, least: 100, delay_us: 5 * SECOND_US }
+settings! {
+    /// When a small job may preempt a large one (Postfix, SCHEDULER_README; `slots.rs` has the arithmetic).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct SlotRules {
+        /// Deliveries of a job that earn one delivery of a preempting job; below 2 there is no preemption.
+        cost: u32 = "_delivery_slot_cost",
+        /// Slots that need not be earned beforehand.
+        loan: u32 = "_delivery_slot_loan",
+        /// Percentage of the slots that need not be earned beforehand.
+        discount_percent: u32 = "_delivery_slot_discount",
+        /// A job that can never earn this number of slots is not preempted.
+        minimum: u32 = "_minimum_delivery_slots",
     }
 }
 
-impl Default for TransportSettings {
-    fn default() -> Self {
-        Self {
-            window: WindowRules::default(),
-            recipient_limit: 50,
-            destination_rate_delay_us: 0,
-            transport_rate_delay_us: 0,
-            process_limit: 0,
-            slots: SlotRules::default(),
-            refill: RefillRules::default(),
-        }
+settings! {
+    /// Recipients of a transport in memory, and when more are read.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct RefillRules {
+        /// Recipients of all its messages; each has `qmgr_message_recipient_minimum` all the same.
+        recipient_limit: u32 = "_recipient_limit",
+        /// Beyond that, for preempting jobs.
+        extra_limit: u32 = "_extra_recipient_limit",
+        /// More are read when there is room for this number,
+        least: u32 = "_recipient_refill_limit",
+        /// or when there is any room this time after the last read.
+        delay_us: u64 = micros "_recipient_refill_delay",
     }
 }
 

@@ -133,7 +133,7 @@ impl Session {
             attributes,
         };
         let is_user = self.server.identity().is_some();
-        let trusted = self.client.rewrites_headers || is_user && self.site.rewrites_for_users;
+        let trusted = self.client.rewrites_headers || is_user && self.site.settings.rewrites_for_users;
         let origin = Origin::Network { trusted };
         let mut cleanup = Cleanup::new(Arc::clone(&self.site.cleanup), draft, envelope, origin, wall_now_us);
         cleanup.received(&received);
@@ -151,10 +151,10 @@ impl Session {
             (true, None) => "UTF8SMTP",
             (false, _) => self.server.protocol(),
         };
-        let user = identity.filter(|_| self.site.names_users);
+        let user = identity.filter(|_| self.site.settings.names_users);
         let user = user.map(|identity| format!("\n\t(Authenticated sender: {})", identity.user)).unwrap_or_default();
         let date = self.site.cleanup.date(wall_now_us);
-        let (host, mail_name) = (&self.site.server.myhostname, &self.site.mail_name);
+        let (host, mail_name) = (&self.site.server.myhostname, &self.site.settings.mail_name);
         let head = format!(
             "Received: from {helo} ({} [{}]){user}\n\tby {host} ({mail_name}) with {protocol} id {id}",
             client.name,

@@ -4,7 +4,7 @@ use super::accepted::GROUPS_MAX;
 use super::flow::Flow;
 use super::request::{KnownClient, Opening, Request};
 use super::service::Service;
-use super::site::{Client, Site};
+use super::site::{Client, Site, SiteSettings};
 use crate::cleanup::settings::CleanupSettings;
 use crate::log::{Log, LogTarget};
 use crate::mail::reply::Reply;
@@ -35,10 +35,7 @@ impl Fixture {
         let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
         let site = |timeout_s| Site {
             server: Arc::new(ServerConfig { timeout_s, ..ServerConfig::default() }),
-            mail_name: "Postfix".into(),
-            log_client_port: false,
-            names_users: false,
-            rewrites_for_users: false,
+            settings: SiteSettings::default(),
             asks_data: false,
             asks_content: false,
             log: Arc::clone(&log),

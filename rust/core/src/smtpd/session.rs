@@ -47,7 +47,7 @@ impl Session {
     ///
     /// `memory`: the recipients that need no question; `None` if each needs one.
     pub fn new(site: Arc<Site>, client: Client, memory: Option<Memory>, ticket: u64, now: f64) -> Self {
-        let log_name = client.log_name(site.log_client_port);
+        let log_name = client.log_name(site.settings.log_client_port);
         let server = Server::new(Arc::clone(&site.server), &log_name, client.bare_newline_spared, now);
         site.log.info(format_args!("connect from {log_name}"));
         Self {

@@ -3,22 +3,37 @@
 use crate::cleanup::settings::CleanupSettings;
 use crate::log::Log;
 use crate::queue::Appender;
+use crate::settings;
+use crate::settings::{Source, seconds};
 use crate::smtp::server::config::ServerConfig;
 use crate::smtpd::flow::Flow;
 use std::sync::Arc;
+
+settings! {
+    /// Parameters of the sessions beside their dialogue.
+    #[derive(Debug)]
+    pub struct SiteSettings {
+        /// In the Received header.
+        mail_name: Box<str> = "mail_name",
+        log_client_port: bool = "smtpd_client_port_logging",
+        /// The Received header names authenticated users.
+        names_users: bool = "smtpd_sasl_authenticated_header",
+        /// Headers of authenticated users are completed as for local mail.
+        rewrites_for_users: bool = has_users "local_header_rewrite_clients",
+        in_flow_delay_s: f64 = seconds "in_flow_delay",
+    }
+}
+
+fn has_users<S: Source>(source: &S, name: &str) -> Result<bool, S::Error> {
+    Ok(source.items(name)?.iter().any(|word| word == "permit_sasl_authenticated"))
+}
 
 /// The settings of all sessions.
 pub struct Site {
     /// The parameters of the dialogue.
     pub server: Arc<ServerConfig>,
-    /// `$mail_name`, for the Received header.
-    pub mail_name: Box<str>,
-    /// `smtpd_client_port_logging`
-    pub log_client_port: bool,
-    /// `smtpd_sasl_authenticated_header`
-    pub names_users: bool,
-    /// `local_header_rewrite_clients` has `permit_sasl_authenticated`.
-    pub rewrites_for_users: bool,
+    /// The parameters beside the dialogue.
+    pub settings: SiteSettings,
     /// DATA is a question to the owner (`smtpd_data_restrictions`).
     pub asks_data: bool,
     /// A whole message is a question to the owner before it is stored.

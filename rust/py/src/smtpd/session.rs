@@ -1,23 +1,24 @@
 //! `SmtpdConfig` and `SmtpdSession`: see `postillion_core::smtpd`.
 
 use crate::cleanup::CleanupSettings;
+use crate::config::MainCf;
 use crate::log::Log;
 use crate::queue::Journal;
 use crate::smtpd::Next;
-use postillion_core::address::syntax::Syntax;
 use postillion_core::clock::wall_now_us;
 use postillion_core::mail::envelope::{BodyType, Ret};
 use postillion_core::mail::reply::{Enhanced, Reply};
 use postillion_core::mail::stuff::{Unstuffer, unstuff};
 use postillion_core::queue::Appender;
-use postillion_core::smtp::server::command::{Dialect, MailArguments, Verb};
-use postillion_core::smtp::server::config::{BareNewline, ServerConfig};
+use postillion_core::smtp::server::command::MailArguments;
+use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtpd::flow::Flow;
 use postillion_core::smtpd::session::{Session, Shared, lock};
-use postillion_core::smtpd::site::{Client, Site};
+use postillion_core::smtpd::site::{Client, Site, SiteSettings};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The settings that all sessions of a process share.
@@ -30,119 +31,29 @@ pub struct SmtpdConfig {
 #[pymethods]
 impl SmtpdConfig {
     #[new]
-    #[pyo3(signature = (log, cleanup_settings, journal, *, myhostname, banner, mail_name="Postfix",
-                        message_size_limit=10_240_000, smtputf8=true, strict_smtputf8=false, strict_envelopes=false, allow_min_user=false, resolve_numeric_domain=false,
-                        discard_ehlo_keywords=vec![], disable_vrfy=false, helo_required=false, line_length_limit=2048,
-                        recipient_limit=1000, recipient_overshoot_limit=1000, soft_error_limit=10,
-                        hard_error_limit=20, junk_command_limit=100, error_sleep_s=1.0, in_flow_delay_s=0.0, timeout_s=300.0,
-                        per_request_deadline=false, min_data_rate=500, forbid_unauth_pipelining=true,
-                        forbid_bare_newline="normalize", bare_newline_reject_code=550, forbidden_commands=vec![],
-                        forbid_non_letters=true, noop_commands=vec![], asks_helo=false, asks_mail=false,
-                        asks_data=false, asks_content=false, asks_verbs=vec![], log_client_port=false,
-                        auth_mechanisms=vec![], auth_line_limit=12_288, names_users=false, rewrites_for_users=false,
-                        soft_bounce=false))]
-    #[expect(clippy::too_many_arguments, reason = "one a parameter of main.cf, all by keyword")]
+    #[pyo3(signature = (config, log, cleanup_settings, journal, *, asks, auth_mechanisms, stand_alone=false))]
     fn new(
+        config: &Bound<'_, PyAny>,
         log: &Log,
         cleanup_settings: &CleanupSettings,
         journal: Option<&Journal>,
-        myhostname: String,
-        banner: String,
-        mail_name: &str,
-        message_size_limit: u64,
-        smtputf8: bool,
-        strict_smtputf8: bool,
-        strict_envelopes: bool,
-        allow_min_user: bool,
-        resolve_numeric_domain: bool,
-        discard_ehlo_keywords: Vec<String>,
-        disable_vrfy: bool,
-        helo_required: bool,
-        line_length_limit: usize,
-        recipient_limit: usize,
-        recipient_overshoot_limit: u32,
-        soft_error_limit: u32,
-        hard_error_limit: u32,
-        junk_command_limit: u32,
-        error_sleep_s: f64,
-        in_flow_delay_s: f64,
-        timeout_s: f64,
-        per_request_deadline: bool,
-        min_data_rate: u32,
-        forbid_unauth_pipelining: bool,
-        forbid_bare_newline: &str,
-        bare_newline_reject_code: u16,
-        forbidden_commands: Vec<String>,
-        forbid_non_letters: bool,
-        noop_commands: Vec<String>,
-        asks_helo: bool,
-        asks_mail: bool,
-        asks_data: bool,
-        asks_content: bool,
-        asks_verbs: Vec<String>,
-        log_client_port: bool,
+        asks: HashSet<String>,
         auth_mechanisms: Vec<String>,
-        auth_line_limit: usize,
-        names_users: bool,
-        rewrites_for_users: bool,
-        soft_bounce: bool,
+        stand_alone: bool,
     ) -> PyResult<Self> {
-        let bare_newline = match forbid_bare_newline {
-            "no" => BareNewline::No,
-            "normalize" => BareNewline::Normalize,
-            "note" => BareNewline::Note,
-            "reject" => BareNewline::Reject,
-            other => return Err(PyValueError::new_err(format!("forbid_bare_newline={other:?}"))),
-        };
-        let upper = |words: Vec<String>| words.iter().map(|word| word.to_ascii_uppercase()).collect();
-        let server = ServerConfig {
-            myhostname,
-            banner,
-            dialect: Dialect {
-                strict_envelopes,
-                smtputf8,
-                strict_smtputf8,
-                message_size_limit,
-                syntax: Syntax { min_user: allow_min_user, numeric_domain: resolve_numeric_domain },
-            },
-            discard_ehlo_keywords: upper(discard_ehlo_keywords),
-            disable_vrfy,
-            helo_required,
-            line_length_limit,
-            recipient_limit,
-            recipient_overshoot_limit,
-            soft_bounce,
-            soft_error_limit,
-            hard_error_limit,
-            junk_command_limit,
-            error_sleep_s,
-            timeout_s,
-            per_request_deadline,
-            min_data_rate,
-            forbid_unauth_pipelining,
-            bare_newline,
-            bare_newline_reject_code,
-            forbidden_commands: upper(forbidden_commands),
-            forbid_non_letters,
-            noop_commands: upper(noop_commands),
-            auth_mechanisms,
-            auth_line_limit,
-            asks_helo,
-            asks_mail,
-            asks_verbs: asks_verbs.iter().map(|name| Verb::split(name).0).collect(),
-        };
+        let source = MainCf::new(config);
+        let server = ServerConfig::read(&source)?;
+        let server = if stand_alone { server.stand_alone() } else { server };
+        let settings = SiteSettings::read(&source)?;
         let site = Site {
-            server: Arc::new(server),
-            mail_name: mail_name.into(),
-            log_client_port,
-            names_users,
-            rewrites_for_users,
-            asks_data,
-            asks_content,
+            flow: Flow::new(settings.in_flow_delay_s),
+            settings,
+            server: Arc::new(ServerConfig { auth_mechanisms, ..server.asking(|stage| asks.contains(stage)) }),
+            asks_data: asks.contains("data"),
+            asks_content: asks.contains("end_of_data"),
             log: Arc::clone(&log.inner),
             cleanup: Arc::clone(&cleanup_settings.inner),
             journal: journal.map(|journal| Arc::new(Arc::clone(&journal.inner)) as Arc<dyn Appender>),
-            flow: Flow::new(in_flow_delay_s),
             wall_clock: wall_now_us,
         };
         Ok(Self { site: Arc::new(site) })

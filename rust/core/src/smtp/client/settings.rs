@@ -1,57 +1,121 @@
 //! The settings of the SMTP client, and the server of a connection.
 
+use crate::settings;
+use crate::settings::{Source, seconds};
+
 /// The protocol of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {
     /// RFC 5321
+    #[default]
     Smtp,
     /// RFC 2033: LHLO, and a reply for each recipient after the message.
     Lmtp,
 }
 
-/// The timeout of each stage in seconds; names as in postconf(5) without `smtp_` and `_timeout`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Timeouts {
-    /// Greeting and EHLO.
-    pub helo: f64,
-    /// MAIL.
-    pub mail: f64,
-    /// RCPT.
-    pub rcpt: f64,
-    /// DATA.
-    pub data_init: f64,
-    /// Each piece of the message.
-    pub data_xfer: f64,
-    /// The end of the message.
-    pub data_done: f64,
-    /// RSET.
-    pub rset: f64,
+settings! {
+    /// The timeout of each stage in seconds.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub struct Timeouts {
+        /// Greeting and EHLO.
+        helo: f64 = seconds "smtp_helo_timeout",
+        mail: f64 = seconds "smtp_mail_timeout",
+        rcpt: f64 = seconds "smtp_rcpt_timeout",
+        /// DATA.
+        data_init: f64 = seconds "smtp_data_init_timeout",
+        /// Each piece of the message.
+        data_xfer: f64 = seconds "smtp_data_xfer_timeout",
+        /// The end of the message.
+        data_done: f64 = seconds "smtp_data_done_timeout",
+        rset: f64 = seconds "smtp_rset_timeout",
+    }
 }
 
-/// The settings that all connections of a client share.
-#[derive(Debug, Clone)]
-pub struct ClientSettings {
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The name in EHLO (smtp_helo_name).
-    pub helo_name: String,
-    /// This system's name. A server that replies with it is this system.
-    pub myhostname: String,
-    /// Send EHLO even if the greeting lacks the word ESMTP.
-    pub always_send_ehlo: bool,
-    /// Send HELO only.
-    pub never_send_ehlo: bool,
-    /// Defer after a greeting with 5xx.
-    pub skip_5xx_greeting: bool,
-    /// EHLO keywords to ignore.
-    pub discard_ehlo_keywords: Vec<String>,
-    /// Maximum octets of a line; longer lines are broken. 0: no limit.
-    pub line_length_limit: usize,
-    /// Minimum octets of a message that the server accepts in a second; `None`: data_xfer_timeout applies to each
-    /// piece. With a rate, the timeout applies to the whole message, and accepted octets extend it.
-    pub min_data_rate: Option<f64>,
-    /// The timeouts.
-    pub timeouts: Timeouts,
+settings! {
+    /// The settings that all connections of a client share. Those of an LMTP client have the names of `Lmtp`.
+    #[derive(Debug, Clone)]
+    pub struct ClientSettings {
+        /// The protocol.
+        protocol: Protocol,
+        /// The name in EHLO.
+        helo_name: String = helo_name "smtp_helo_name",
+        /// This system's name. A server that replies with it is this system.
+        myhostname: String = "myhostname",
+        /// Send EHLO even if the greeting lacks the word ESMTP.
+        always_send_ehlo: bool = "smtp_always_send_ehlo",
+        /// Send HELO only.
+        never_send_ehlo: bool = "smtp_never_send_ehlo",
+        /// Defer after a greeting with 5xx.
+        skip_5xx_greeting: bool = "smtp_skip_5xx_greeting",
+        /// EHLO keywords to ignore.
+        discard_ehlo_keywords: Vec<String> = "smtp_discard_ehlo_keywords",
+        /// Maximum octets of a line; longer lines are broken. 0: no limit.
+        line_length_limit: usize = "smtp_line_length_limit",
+        /// Minimum octets of a message that the server accepts in a second; `None` unless `smtp_per_request_deadline`:
+        /// data_xfer_timeout applies to each piece. With a rate, the timeout applies to the whole message, and accepted
+        /// octets extend it.
+        min_data_rate: Option<f64> = data_rate "smtp_min_data_rate",
+        /// The timeout of each stage.
+        timeouts: Timeouts => settings,
+    }
+}
+
+fn helo_name<S: Source>(source: &S, name: &str) -> Result<String, S::Error> {
+    let helo = source.text(name)?;
+    if helo.is_empty() || !helo.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(source.bad(name, &helo, "give a name in ASCII without blanks"));
+    }
+    Ok(helo)
+}
+
+fn data_rate<S: Source>(source: &S, name: &str) -> Result<Option<f64>, S::Error> {
+    Ok(if source.flag("smtp_per_request_deadline")? { Some(source.number(name)? as f64) } else { None })
+}
+
+/// The parameters of an LMTP client under the names of SMTP's: `lmtp_mail_timeout` for `smtp_mail_timeout`.
+struct Lmtp<'a, S>(&'a S);
+
+impl<S> Lmtp<'_, S> {
+    /// Return LMTP's name of a parameter; with LHLO in place of HELO and EHLO (RFC 2033).
+    fn name(name: &str) -> String {
+        match name.strip_prefix("smtp_") {
+            Some(rest) => format!("lmtp_{}", rest.replace("helo", "lhlo").replace("ehlo", "lhlo")),
+            None => name.into(),
+        }
+    }
+}
+
+impl<S: Source> Source for Lmtp<'_, S> {
+    type Error = S::Error;
+
+    fn text(&self, name: &str) -> Result<String, S::Error> {
+        self.0.text(&Self::name(name))
+    }
+
+    fn number(&self, name: &str) -> Result<i64, S::Error> {
+        self.0.number(&Self::name(name))
+    }
+
+    fn seconds(&self, name: &str) -> Result<f64, S::Error> {
+        self.0.seconds(&Self::name(name))
+    }
+
+    /// LHLO comes first, whatever the greeting says: LMTP has no parameters for that.
+    fn flag(&self, name: &str) -> Result<bool, S::Error> {
+        match name {
+            "smtp_always_send_ehlo" | "smtp_skip_5xx_greeting" => Ok(true),
+            "smtp_never_send_ehlo" => Ok(false),
+            _ => self.0.flag(&Self::name(name)),
+        }
+    }
+
+    fn items(&self, name: &str) -> Result<Vec<String>, S::Error> {
+        self.0.items(&Self::name(name))
+    }
+
+    fn bad(&self, name: &str, value: &str, fix: &str) -> S::Error {
+        self.0.bad(&Self::name(name), value, fix)
+    }
 }
 
 /// The server of a connection.
@@ -81,9 +145,13 @@ impl Protocol {
 }
 
 impl ClientSettings {
-    /// Return whether `name` can be the argument of EHLO: printable ASCII without blanks.
-    pub fn is_helo_name(name: &str) -> bool {
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic())
+    /// Read the parameters of a client of this protocol.
+    pub fn read_for<S: Source>(protocol: Protocol, source: &S) -> Result<Self, S::Error> {
+        let settings = match protocol {
+            Protocol::Smtp => Self::read(source)?,
+            Protocol::Lmtp => Self::read(&Lmtp(source))?,
+        };
+        Ok(Self { protocol, ..settings })
     }
 }
 
@@ -93,5 +161,26 @@ impl Peer {
         let name_address = format!("{host}[{address}]");
         let name_address_port = if port == 0 { name_address.clone() } else { format!("{name_address}:{port}") };
         Self { name_address, name_address_port, nexthop: nexthop.into(), loop_detect, best }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::defaults;
+
+    #[test]
+    fn lmtp_has_names_of_its_own() {
+        let lmtp = defaults::read(|source| ClientSettings::read_for(Protocol::Lmtp, source));
+        assert_eq!(lmtp.protocol, Protocol::Lmtp);
+        assert_eq!((lmtp.always_send_ehlo, lmtp.never_send_ehlo, lmtp.skip_5xx_greeting), (true, false, true));
+        for (smtp, name) in [
+            ("smtp_helo_name", "lmtp_lhlo_name"),
+            ("smtp_discard_ehlo_keywords", "lmtp_discard_lhlo_keywords"),
+            ("smtp_data_init_timeout", "lmtp_data_init_timeout"),
+            ("myhostname", "myhostname"),
+        ] {
+            assert_eq!(Lmtp::<defaults::Defaults>::name(smtp), name);
+        }
     }
 }

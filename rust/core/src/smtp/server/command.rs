@@ -8,6 +8,7 @@ use crate::address::syntax::Syntax;
 use crate::mail::envelope::{BodyType, Notify, Recipient, Ret};
 use crate::mail::reply::Reply;
 use crate::mail::xtext::is_xtext;
+use crate::settings;
 
 /// Maximum number in SIZE= and BDAT: the maximum file size.
 pub const SIZE_MAX_OCTETS: u64 = i64::MAX as u64;
@@ -124,19 +125,19 @@ fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t')
 }
 
-/// The parameters of a site that the parser of arguments needs.
-#[derive(Debug, Clone, Default)]
-pub struct Dialect {
-    /// `strict_rfc821_envelopes`
-    pub strict_envelopes: bool,
-    /// `smtputf8_enable`
-    pub smtputf8: bool,
-    /// `strict_smtputf8`: an address that is not ASCII needs the SMTPUTF8 parameter.
-    pub strict_smtputf8: bool,
-    /// `message_size_limit`, 0 for no limit.
-    pub message_size_limit: u64,
-    /// Address syntax allowed beyond RFC 5321.
-    pub syntax: Syntax,
+settings! {
+    /// The parameters of a site that the parser of arguments needs.
+    #[derive(Debug, Clone)]
+    pub struct Dialect {
+        strict_envelopes: bool = "strict_rfc821_envelopes",
+        smtputf8: bool = "smtputf8_enable",
+        /// An address that is not ASCII needs the SMTPUTF8 parameter.
+        strict_smtputf8: bool = "strict_smtputf8",
+        /// Octets; 0: no limit.
+        message_size_limit: u64 = "message_size_limit",
+        /// Address syntax allowed beyond RFC 5321.
+        syntax: Syntax => settings,
+    }
 }
 
 impl Dialect {

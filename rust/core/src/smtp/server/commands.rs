@@ -19,8 +19,7 @@ impl Server {
         if word.is_empty() {
             return self.refuse_line("Error: bad syntax");
         }
-        let is_in = |words: &[String]| words.iter().any(|listed| word.eq_ignore_ascii_case(listed));
-        if is_in(&self.config.noop_commands) {
+        if self.config.noop_commands.iter().any(|listed| word.eq_ignore_ascii_case(listed)) {
             self.put(&Reply::new(250, [0, 0], "Ok"));
             return self.count_junk();
         }
@@ -30,8 +29,7 @@ impl Server {
         if verb == Verb::Unknown {
             // A client of another protocol, for example a web browser: close before its payload is read as commands.
             let is_header = word.find(':').is_some_and(|at| at > 0);
-            let is_bogus = self.config.forbid_non_letters && !word.starts_with(|c: char| c.is_ascii_alphabetic());
-            if is_header || is_bogus || is_in(&self.config.forbidden_commands) {
+            if is_header || self.config.forbidden_commands.has(word) {
                 let start: String = line.chars().take(NON_SMTP_LOG_CHARS).collect();
                 self.log.push_back((Severity::Warning, format!("non-SMTP command from {}: {start}", self.peer)));
                 self.put(&Reply::new(221, [7, 0], "Error: I can break rules, too. Goodbye."));

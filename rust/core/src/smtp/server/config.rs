@@ -1,6 +1,8 @@
-//! The parameters of the server, with Postfix's names and defaults.
+//! The parameters of the server (smtpd(8)).
 
 use super::command::{Dialect, Verb};
+use crate::settings;
+use crate::settings::{Source, Value, keywords, seconds};
 
 /// `smtpd_forbid_bare_newline`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,104 +18,116 @@ pub enum BareNewline {
     Reject,
 }
 
-/// The parameters of the server, shared by all sessions.
-#[derive(Debug, Clone)]
-pub struct ServerConfig {
-    /// `myhostname`
-    pub myhostname: String,
-    /// `smtpd_banner`
-    pub banner: String,
-    /// The parameters for parsing arguments.
-    pub dialect: Dialect,
-    /// `smtpd_discard_ehlo_keywords`, in upper case.
-    pub discard_ehlo_keywords: Vec<String>,
-    /// `disable_vrfy_command`
-    pub disable_vrfy: bool,
-    /// `smtpd_helo_required`
-    pub helo_required: bool,
-    /// `line_length_limit`, octets
-    pub line_length_limit: usize,
-    /// `smtpd_recipient_limit`
-    pub recipient_limit: usize,
-    /// `smtpd_recipient_overshoot_limit`
-    pub recipient_overshoot_limit: u32,
-    /// `soft_bounce`: 4xx instead of 5xx.
-    pub soft_bounce: bool,
-    /// `smtpd_soft_error_limit`
-    pub soft_error_limit: u32,
-    /// `smtpd_hard_error_limit`
-    pub hard_error_limit: u32,
-    /// `smtpd_junk_command_limit`
-    pub junk_command_limit: u32,
-    /// `smtpd_error_sleep_time`, seconds
-    pub error_sleep_s: f64,
-    /// `smtpd_timeout`, seconds
-    pub timeout_s: f64,
-    /// `smtpd_per_request_deadline`
-    pub per_request_deadline: bool,
-    /// `smtpd_min_data_rate`, octets a second
-    pub min_data_rate: u32,
-    /// `smtpd_forbid_unauth_pipelining`
-    pub forbid_unauth_pipelining: bool,
-    /// `smtpd_forbid_bare_newline`
-    pub bare_newline: BareNewline,
-    /// `smtpd_forbid_bare_newline_reject_code`
-    pub bare_newline_reject_code: u16,
-    /// `smtpd_forbidden_commands`: words, in upper case.
-    pub forbidden_commands: Vec<String>,
-    /// `smtpd_forbidden_commands` has `regexp:{{/^[^A-Z]/ Bogus}}`.
-    pub forbid_non_letters: bool,
-    /// `smtpd_noop_commands`, in upper case.
-    pub noop_commands: Vec<String>,
-    /// The SASL mechanisms of the owner; AUTH is off without any.
-    pub auth_mechanisms: Vec<String>,
-    /// `smtpd_sasl_response_limit`: maximum octets of a client's answer to a challenge.
-    pub auth_line_limit: usize,
-    /// HELO is a question to the owner.
-    pub asks_helo: bool,
-    /// MAIL is a question to the owner.
-    pub asks_mail: bool,
-    /// Further commands that are questions to the owner: of RSET, NOOP and QUIT.
-    pub asks_verbs: Vec<Verb>,
-}
-
-impl Default for ServerConfig {
-    /// Return Postfix's defaults for a host called `localhost`.
-    fn default() -> Self {
-        Self {
-            myhostname: "localhost".into(),
-            banner: "localhost ESMTP Postfix".into(),
-            dialect: Dialect { smtputf8: true, message_size_limit: 10_240_000, ..Dialect::default() },
-            discard_ehlo_keywords: Vec::new(),
-            disable_vrfy: false,
-            helo_required: false,
-            line_length_limit: 2048,
-            recipient_limit: 1000,
-            recipient_overshoot_limit: 1000,
-            soft_bounce: false,
-            soft_error_limit: 10,
-            hard_error_limit: 20,
-            junk_command_limit: 100,
-            error_sleep_s: 1.0,
-            timeout_s: 300.0,
-            per_request_deadline: false,
-            min_data_rate: 500,
-            forbid_unauth_pipelining: true,
-            bare_newline: BareNewline::Normalize,
-            bare_newline_reject_code: 550,
-            forbidden_commands: ["CONNECT", "GET", "POST"].map(String::from).into(),
-            forbid_non_letters: true,
-            noop_commands: Vec::new(),
-            auth_mechanisms: Vec::new(),
-            auth_line_limit: 12_288,
-            asks_helo: false,
-            asks_mail: false,
-            asks_verbs: Vec::new(),
+impl Value for BareNewline {
+    fn read<S: Source>(source: &S, name: &str) -> Result<Self, S::Error> {
+        let word = source.text(name)?;
+        match &*word.trim().to_ascii_lowercase() {
+            "no" => Ok(Self::No),
+            "yes" | "normalize" => Ok(Self::Normalize),
+            "note" => Ok(Self::Note),
+            "reject" => Ok(Self::Reject),
+            _ => Err(source.bad(name, &word, "give one of yes, normalize, note, reject, no")),
         }
     }
 }
 
+/// `smtpd_forbidden_commands`: what only a client of another protocol sends.
+#[derive(Debug, Clone, Default)]
+pub struct ForbiddenCommands {
+    /// Words, in upper case.
+    words: Vec<String>,
+    /// Also words that do not start with a letter: the list has `regexp:{{/^[^A-Z]/ Bogus}}`.
+    non_letters: bool,
+}
+
+impl ForbiddenCommands {
+    /// The only table that the parameter may name, its default.
+    const NON_LETTERS: &str = "regexp:{{/^[^A-Z]/ Bogus}}";
+
+    /// Return whether a command starts with a forbidden word.
+    pub fn has(&self, word: &str) -> bool {
+        self.non_letters && !word.starts_with(|c: char| c.is_ascii_alphabetic())
+            || self.words.iter().any(|listed| word.eq_ignore_ascii_case(listed))
+    }
+}
+
+impl Value for ForbiddenCommands {
+    fn read<S: Source>(source: &S, name: &str) -> Result<Self, S::Error> {
+        let compact = |text: &str| text.split_ascii_whitespace().collect::<String>();
+        let mut forbidden = Self::default();
+        for word in source.items(name)? {
+            if !word.contains(':') {
+                forbidden.words.push(word.to_ascii_uppercase());
+            } else if compact(&word) == compact(Self::NON_LETTERS) {
+                forbidden.non_letters = true;
+            } else {
+                return Err(source.bad(name, &word, &format!("give words, and {} if wanted", Self::NON_LETTERS)));
+            }
+        }
+        Ok(forbidden)
+    }
+}
+
+settings! {
+    /// The parameters of the server, shared by all sessions.
+    #[derive(Debug, Clone)]
+    pub struct ServerConfig {
+        myhostname: String = "myhostname",
+        banner: String = "smtpd_banner",
+        /// The parameters for parsing arguments.
+        dialect: Dialect => settings,
+        /// Upper case.
+        discard_ehlo_keywords: Vec<String> = keywords "smtpd_discard_ehlo_keywords",
+        disable_vrfy: bool = "disable_vrfy_command",
+        helo_required: bool = "smtpd_helo_required",
+        /// Octets.
+        line_length_limit: usize = "line_length_limit",
+        recipient_limit: usize = "smtpd_recipient_limit",
+        recipient_overshoot_limit: u32 = "smtpd_recipient_overshoot_limit",
+        /// 4xx instead of 5xx.
+        soft_bounce: bool = "soft_bounce",
+        soft_error_limit: u32 = "smtpd_soft_error_limit",
+        hard_error_limit: u32 = "smtpd_hard_error_limit",
+        junk_command_limit: u32 = "smtpd_junk_command_limit",
+        error_sleep_s: f64 = seconds "smtpd_error_sleep_time",
+        timeout_s: f64 = seconds "smtpd_timeout",
+        per_request_deadline: bool = "smtpd_per_request_deadline",
+        /// Octets a second.
+        min_data_rate: u32 = "smtpd_min_data_rate",
+        forbid_unauth_pipelining: bool = "smtpd_forbid_unauth_pipelining",
+        bare_newline: BareNewline = "smtpd_forbid_bare_newline",
+        bare_newline_reject_code: u16 = "smtpd_forbid_bare_newline_reject_code",
+        forbidden_commands: ForbiddenCommands = "smtpd_forbidden_commands",
+        /// Upper case.
+        noop_commands: Vec<String> = keywords "smtpd_noop_commands",
+        /// Maximum octets of a client's answer to a challenge.
+        auth_line_limit: usize = "smtpd_sasl_response_limit",
+        /// The SASL mechanisms of the owner; AUTH is off without any.
+        auth_mechanisms: Vec<String>,
+        /// HELO is a question to the owner.
+        asks_helo: bool,
+        /// MAIL is a question to the owner.
+        asks_mail: bool,
+        /// Further commands that are questions to the owner: of RSET, NOOP and QUIT.
+        asks_verbs: Vec<Verb>,
+    }
+}
+
 impl ServerConfig {
+    /// Return the parameters of a dialogue on standard input (`sendmail -bs`). A program may send all of it at once: no
+    /// proxy is involved that could be tricked by that.
+    pub fn stand_alone(self) -> Self {
+        Self { forbid_unauth_pipelining: false, ..self }
+    }
+
+    /// Return the same parameters with the stages at which the owner is asked. `asked`: whether that is so for helo,
+    /// mail, rset, noop and quit; it is always asked about the other stages.
+    pub fn asking(self, asked: impl Fn(&str) -> bool) -> Self {
+        let verbs = [("rset", Verb::Rset), ("noop", Verb::Noop), ("quit", Verb::Quit)];
+        let asks_verbs = verbs.into_iter().filter(|(stage, _)| asked(stage)).map(|(_, verb)| verb).collect();
+        Self { asks_helo: asked("helo"), asks_mail: asked("mail"), asks_verbs, ..self }
+    }
+
     /// Return EHLO's reply: only keywords that work, in Postfix's order.
     pub fn ehlo_text(&self) -> String {
         let size = match self.dialect.message_size_limit {
@@ -143,6 +157,7 @@ impl ServerConfig {
         }
         text
     }
+
     /// Whether `smtpd_discard_ehlo_keywords` has this keyword.
     pub fn discards(&self, keyword: &str) -> bool {
         self.discard_ehlo_keywords.iter().any(|discarded| discarded == keyword)

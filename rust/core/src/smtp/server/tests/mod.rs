@@ -24,6 +24,7 @@ fn config() -> ServerConfig {
         ..ServerConfig::default()
     };
     config.dialect.message_size_limit = 1000;
+    config.dialect.smtputf8 = true;
     config
 }
 

@@ -1,1 +1,0 @@
-"""Every parameter, declared once: a file a family. `postillion.config.parameters` puts them together."""
