@@ -52,7 +52,9 @@ def test_parameters_without_the_column_match_sources() -> None:
     texts = set(constants())
     templates = {suffix for suffix in parameters.TEMPLATES if suffix.removeprefix("_") in texts}
     patterns = [
-        re.compile(re.escape(text).replace("@", FIRST)) for text in texts if text.startswith("@_") and text.count("@") == 1
+        re.compile(re.escape(text).replace("@", FIRST))
+        for text in texts
+        if text.startswith("@_") and text.count("@") == 1
     ]
     read = {
         name

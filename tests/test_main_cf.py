@@ -179,10 +179,10 @@ def test_values_are_converted_by_type(tmp_path: Path) -> None:
     assert config.seconds("maximal_queue_lifetime") == 3 * 86400
     assert config.seconds("queue_run_delay") == 120
     assert config.seconds("maximal_backoff_time") == 4000
-    assert config.transport_number("relay", "destination_concurrency_limit") == 7
-    assert config.transport_number("mine", "destination_concurrency_limit") == 20
-    assert config.transport_seconds("mine", "destination_rate_delay") == 0
-    assert config.transport_text("mine", "initial_destination_concurrency") == "5"
+    assert config.number(config.transport_name("relay", "destination_concurrency_limit")) == 7
+    assert config.number(config.transport_name("mine", "destination_concurrency_limit")) == 20
+    assert config.seconds(config.transport_name("mine", "destination_rate_delay")) == 0
+    assert config.text(config.transport_name("mine", "initial_destination_concurrency")) == "5"
     assert config.items("mynetworks") == ["127.0.0.0/8", "[::1]"]
     assert config.items("mydestination") == ["example.org", "!a.example", "!b.example", "c.example"]
     with pytest.raises(KeyError):
@@ -275,7 +275,7 @@ def test_unknown_parameter_warning_suggests_nearest_name(tmp_path: Path) -> None
 
 
 def test_every_parameter_is_declared_once_with_valid_default(tmp_path: Path) -> None:
-    names = [row[0] for family in parameters.FAMILIES for row in family.ROWS]
+    names = [row[0] for family in parameters.FAMILIES for row in parameters.rows(family)]
     assert len(names) == len(set(names))
     ours = [name for name in names if name.startswith("smtpd_python_handler")]
     assert len(names) + len(parameters.TEMPLATES) == 980 + len(ours), "Postfix has 980 parameters"

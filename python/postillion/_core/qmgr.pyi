@@ -10,7 +10,7 @@ from postillion.config import Config
 __all__ = ["QueueManager", "check_settings"]
 
 def check_settings(config: Config, transports: Sequence[str]) -> None:
-    """Read every parameter of the queue manager, also those of these transports, and raise `ConfigError` for a bad one."""
+    """Read every parameter of the queue manager and of these transports; raises `ConfigError` for a bad one."""
 
 @final
 class QueueManager:

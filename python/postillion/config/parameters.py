@@ -26,17 +26,16 @@ Row = tuple[str, ...]
 """Name, kind, default, one line of documentation; a fifth column if no program reads the parameter (effect.py)."""
 
 
-
-def _rows(family: str) -> list[Row]:
+def rows(family: str) -> list[Row]:
     """Return the rows of a file of the table: columns separated by tabs, comments after `#`."""
     path = os.path.join(os.path.dirname(__file__), "table", f"{family}.tsv")
     with open(path, encoding="utf-8") as lines:
         return [tuple(line.rstrip("\n").split("\t")) for line in lines if not line.startswith("#")]
 
 
-PARAMETERS: dict[str, Row] = {row[0]: row for family in FAMILIES for row in _rows(family)}
+PARAMETERS: dict[str, Row] = {row[0]: row for family in FAMILIES for row in rows(family)}
 
-TEMPLATES: dict[str, Row] = {row[0].removeprefix(TEMPLATE): row for row in _rows(TEMPLATE)}
+TEMPLATES: dict[str, Row] = {row[0].removeprefix(TEMPLATE): row for row in rows(TEMPLATE)}
 """Parameters of each transport of master.cf, by suffix such as `_destination_rate_delay`."""
 
 RUNTIME = ("domain_to_ascii",)

@@ -149,18 +149,6 @@ class Config:
         row = parameters.TEMPLATES.get("_" + suffix)
         return row[2].removeprefix("$") if row is not None else f"default_{suffix}"
 
-    def transport_text(self, transport: str, suffix: str) -> str:
-        """Return the value of `<transport>_<suffix>`, or the default of all transports."""
-        return self.text(self.transport_name(transport, suffix))
-
-    def transport_number(self, transport: str, suffix: str) -> int:
-        """Return the number in `<transport>_<suffix>`, or the default of all transports."""
-        return self.number(self.transport_name(transport, suffix))
-
-    def transport_seconds(self, transport: str, suffix: str) -> float:
-        """Return the time in `<transport>_<suffix>` in seconds, or the default of all transports."""
-        return self.seconds(self.transport_name(transport, suffix))
-
     def setting(self, name: str) -> Setting | None:
         """Return the setting of a parameter in main.cf or an override; None when the default applies."""
         return self.settings.get(name)

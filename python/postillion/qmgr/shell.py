@@ -99,7 +99,7 @@ class Shell:
             for refusal in effect.refusals(config, [self.daemon.program]):
                 raise refusal
             configuration = Configuration(config, self.log.warning)
-            check_settings(config, [name or "default" for name in self._transports])
+            check_settings(config, [name or settings.DEFAULT for name in self._transports])
             self.core.configure(config, routes_by_address=not configuration.by_domain)
             for name in self._transports:
                 self._configure_transport(config, name)
@@ -188,7 +188,7 @@ class Shell:
             self._transports.add(transport)
 
     def _configure_transport(self, config: Config, transport: str) -> None:
-        limit = settings.process_limit(config, transport or "default")
+        limit = settings.process_limit(config, transport or settings.DEFAULT)
         self.core.configure_transport(transport or None, config, limit)
 
     # Triggers.

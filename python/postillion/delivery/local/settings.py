@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from postillion._core.address import AddressRules
 from postillion.delivery.mailbox.lock import STYLES
 from postillion.delivery.mailbox.mbox import MboxSettings
 from postillion.tables import Maps, open_maps
 
 if TYPE_CHECKING:
-    from postillion._core.address import AddressRules
     from postillion.config import Config
     from postillion.tables.table import Warn
 

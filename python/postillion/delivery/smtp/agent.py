@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from postillion._core.delivery import DeliveryJob, DeliverySession, Next
 from postillion._core.smtp import SmtpClientSettings
-from postillion.config import Config
 from postillion.delivery.agent import Agent
 from postillion.delivery.smtp.nexthop import BadNextHop, NextHop, parse, parse_list, port_number
 from postillion.delivery.smtp.sessions import Attempt, CacheSettings, Route, Session, SessionOwner

@@ -103,7 +103,7 @@ impl<S: Source> Source for Lmtp<'_, S> {
     /// LHLO comes first, whatever the greeting says: LMTP has no parameters for that.
     fn flag(&self, name: &str) -> Result<bool, S::Error> {
         match name {
-            "smtp_always_send_ehlo" | "smtp_skip_5xx_greeting" => Ok(true),
+            "smtp_always_send_ehlo" => Ok(true),
             "smtp_never_send_ehlo" => Ok(false),
             _ => self.0.flag(&Self::name(name)),
         }
