@@ -3,11 +3,10 @@
 //! The reader of the pipe is a command. A listing ends when its reader goes away, takes nothing for too long, or when the
 //! queue manager stops. Two threads print a long listing.
 
-use super::destination::DestinationQueue;
 use super::listing_text::{queue_name, waits_for};
 use super::scheduler::Scheduler;
+use super::scheduler::waits::Waits;
 use super::threads::{ReadOrder, Reporter, SLICE_MESSAGES, Throttle, read_order, set_nice};
-use super::waits::Waits;
 use crate::clock::{Now, SECOND_US};
 use crate::mail::envelope::Envelope;
 use crate::pickup::listing::list_submissions;
@@ -22,7 +21,6 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::io::PipeWriter;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
@@ -225,24 +223,4 @@ fn write_all(to: &PipeWriter, bytes: &[u8], reporter: &Reporter) -> bool {
         }
     }
     true
-}
-
-impl Scheduler {
-    /// Return the reasons why the messages under delivery wait, by their slots.
-    fn waits_of_active(&self, now: Now) -> HashMap<u32, Waits> {
-        self.active.iter().map(|(_, message)| (message.slot, self.waits(message.slot, now))).collect()
-    }
-
-    /// Return the reasons why messages wait in the overflow, by the key of their destination.
-    fn waits_of_overflow(&self) -> HashMap<u32, Waits> {
-        let congested = self
-            .destinations
-            .iter()
-            .filter(|(_, destination)| destination.overflow.iter().any(|queue| !queue.is_empty()));
-        let waits = |(key, destination): (u32, &DestinationQueue)| {
-            let transport = Arc::clone(&self.transports[destination.transport as usize].name);
-            (key, Waits::Overflow { transport, nexthop: Arc::clone(&destination.nexthop) })
-        };
-        congested.map(waits).collect()
-    }
 }

@@ -1,6 +1,6 @@
 //! The words of a listing for the queue of a message, and for the reason why it waits.
 
-use super::waits::Waits;
+use super::scheduler::waits::Waits;
 use crate::queue::catalogue::Place;
 use std::borrow::Cow;
 

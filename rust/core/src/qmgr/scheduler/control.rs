@@ -3,12 +3,12 @@
 //! A message that agents hold is held or deleted after their results. They may still deliver what they have, as with
 //! Postfix.
 
-use super::catalogue::Place;
-use super::listing_text::queue_name;
-use super::message::{Phase, Requested, Stage};
-use super::scheduler::Scheduler;
+use super::Scheduler;
 use crate::clock::Now;
 use crate::mail::id::QueueId;
+use crate::qmgr::listing_text::queue_name;
+use crate::qmgr::message::{Phase, Requested, Stage};
+use crate::queue::catalogue::Place;
 use crate::queue::state::Fact;
 use std::collections::HashSet;
 
@@ -259,6 +259,6 @@ impl Scheduler {
     }
 
     fn note(&mut self, fact: Fact) {
-        self.events.push_back(super::scheduler::Event::Note(fact));
+        self.events.push_back(super::Event::Note(fact));
     }
 }

@@ -5,11 +5,11 @@
 //! manager dies, they are found as they were, because no fact was noted. So each message is in at least one place at
 //! any moment.
 
-use super::listing_text::queue_name;
-use super::scheduler::Scheduler;
+use super::Scheduler;
 use crate::clock::Now;
 use crate::mail::id::QueueId;
 use crate::mail::locator::Locator;
+use crate::qmgr::listing_text::queue_name;
 use crate::queue::catalogue::Place;
 
 /// Maximum number of messages in one request.
@@ -109,7 +109,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qmgr::control::Verb;
+    use crate::qmgr::scheduler::control::Verb;
     use crate::qmgr::settings::{Settings, TransportSettings};
     use crate::qmgr::world::World;
 
