@@ -3,7 +3,7 @@
 //! The reader of the pipe is a command. A listing ends when its reader goes away, takes nothing for too long, or when the
 //! queue manager stops. Two threads print a long listing.
 
-use super::listing_text::{queue_name, waits_for};
+use super::listing_text::waits_for;
 use super::scheduler::Scheduler;
 use super::scheduler::waits::Waits;
 use super::threads::{ReadOrder, Reporter, SLICE_MESSAGES, Throttle, read_order, set_nice};
@@ -178,7 +178,7 @@ impl Printer<'_> {
             _ => Waits::NoRoom,
         };
         self.rows.begin(&Head {
-            queue: queue_name(entry.place()),
+            queue: entry.place().queue_name(),
             name: &entry.id().text(listing.long_queue_ids),
             arrival_s: view.arrival_us / SECOND_US,
             size_octets: view.size_octets,

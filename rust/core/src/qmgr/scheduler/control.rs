@@ -6,7 +6,6 @@
 use super::Scheduler;
 use crate::clock::Now;
 use crate::mail::id::QueueId;
-use crate::qmgr::listing_text::queue_name;
 use crate::qmgr::message::{Phase, Requested, Stage};
 use crate::queue::catalogue::Place;
 use crate::queue::state::Fact;
@@ -51,7 +50,7 @@ impl Scheduler {
             let Some(slot) = self.catalogue.slot(id).filter(|_| !self.is_requeued(id)) else {
                 continue;
             };
-            let queue = queue_name(self.catalogue.entry(slot).place());
+            let queue = self.catalogue.entry(slot).place().queue_name();
             if !queues.is_empty() && !queues.iter().any(|wanted| wanted == queue) {
                 continue;
             }

@@ -9,7 +9,6 @@ use super::Scheduler;
 use crate::clock::Now;
 use crate::mail::id::QueueId;
 use crate::mail::locator::Locator;
-use crate::qmgr::listing_text::queue_name;
 use crate::queue::catalogue::Place;
 
 /// Maximum number of messages in one request.
@@ -49,7 +48,7 @@ impl Scheduler {
             let Some(slot) = self.catalogue.slot(id) else { continue };
             let entry = self.catalogue.entry(slot);
             let place = entry.place();
-            if !queues.is_empty() && !queues.iter().any(|wanted| wanted == queue_name(place)) {
+            if !queues.is_empty() && !queues.iter().any(|wanted| wanted == place.queue_name()) {
                 continue;
             }
             if matches!(place, Place::Active(_)) || self.requeued.contains_key(&id) {
