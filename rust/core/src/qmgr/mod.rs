@@ -41,7 +41,7 @@ pub mod flow;
 pub mod hub;
 pub mod job;
 pub mod line;
-mod listing;
+pub mod listing;
 pub mod listing_text;
 pub mod message;
 mod order;
