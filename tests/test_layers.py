@@ -1,7 +1,9 @@
-"""Layers: no module imports one of a higher layer, and no folders import each other in a circle.
+"""Layers: no module imports one of a higher layer, and no modules or folders import each other in a circle.
 
-`LAYERS` lists the layers from the lowest up. A module may import from lower layers, not from its own. The check ignores
-the imports of tests.
+`LAYERS` lists the layers from the lowest up. A module may import from lower layers, not from its own. An import for
+type checkers alone is an import. A Rust module and its own child modules are one unit, and may use each other: the
+children hold parts of its `impl`. No other module adds methods to a type: a circle through methods shows in no import.
+The check ignores the imports of tests.
 """
 
 import ast
@@ -11,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "rust/core/src"
+BORDER = ROOT / "rust/py/src"
 PACKAGE = ROOT / "python/postillion"
 
 LAYERS = {
@@ -53,7 +56,7 @@ Imports = dict[Module, set[Module]]
 
 TEST_MODULE = re.compile(r"#\[cfg\(test\)\]\s*(?:pub(?:\([a-z]+\))? )?mod (\w+)(;| \{)")
 USE = re.compile(r"\b(pub(?:\([^)]*\))? )?use ((?:[\w:,*{}]|\s)+);")
-INLINE = re.compile(r"\b(?:crate|super)(?:::\w+)+")
+INLINE = re.compile(r"(?<![\w:])\w+(?:::\w+)+")
 
 
 def used(tree: str) -> Iterator[tuple[list[str], str]]:
@@ -82,16 +85,21 @@ def without_tests(text: str) -> str:
     return re.sub(r"//[^\n]*", "", text[: found.start()] if found else text)
 
 
-def rust_imports(source: Path) -> Imports:
-    """Return the imports of each module of a crate, by the paths in its files. Follows re-exports."""
+def rust_texts(source: Path) -> dict[Module, str]:
+    """Return the text of each module of a crate, without comments and tests."""
     names = {path: path.relative_to(source).with_suffix("").parts for path in source.rglob("*.rs")}
     texts = {name[:-1] if name[-1] in {"mod", "lib"} else name: path.read_text() for path, name in names.items()}
     tests = {(*name, test[1]) for name, text in texts.items() for test in TEST_MODULE.finditer(text)}
-    texts = {
+    return {
         name: without_tests(text)
         for name, text in texts.items()
         if not any(name[: len(test)] == test for test in tests)
     }
+
+
+def rust_imports(source: Path) -> Imports:
+    """Return the imports of each module of a crate, by the paths in its files. Follows re-exports."""
+    texts = rust_texts(source)
     exports: dict[Module, Module] = {}
 
     def absolute(module: Module, path: list[str]) -> Module | None:
@@ -130,38 +138,46 @@ def rust_imports(source: Path) -> Imports:
     return imports
 
 
+def foreign_methods(source: Path) -> list[str]:
+    """Return the types with methods outside of their own module and its children, as text."""
+    texts = rust_texts(source)
+    types = {name: set(re.findall(r"\b(?:struct|enum|union) (\w+)", text)) for name, text in texts.items()}
+    found = []
+    for module, text in sorted(texts.items()):
+        for head in re.findall(r"^\s*(?:unsafe )?impl\b([^{]*)\{", text, re.MULTILINE):
+            bare, count = head.replace("->", ""), 1
+            while count:
+                bare, count = re.subn(r"<[^<>]*>", "", bare)
+            if " for " not in bare:
+                name = re.findall(r"\w+", bare.split("where")[0])[-1]
+                if name not in types[module] | types.get(module[:-1], set()):
+                    found.append(f"{name} in {'/'.join(module)}")
+    return found
+
+
 def python_imports(source: Path) -> Imports:
-    """Return the imports of each module of a package. Imports for type checkers alone do not count."""
-    paths = {path.relative_to(source).with_suffix("").parts: path for path in source.rglob("*.py")}
+    """Return the imports of each module of a package, also those in functions and those for type checkers alone."""
+    files = [*source.rglob("*.py"), *source.rglob("*.pyi")]
+    paths = {path.relative_to(source).with_suffix("").parts: path for path in files}
     imports: Imports = {}
     for name, path in paths.items():
-        tree = ast.parse(path.read_text())
-        typing = {
-            id(node)
-            for test in ast.walk(tree)
-            if isinstance(test, ast.If) and isinstance(test.test, ast.Name) and test.test.id == "TYPE_CHECKING"
-            for node in ast.walk(test)
-        }
-        found: set[Module] = set()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and id(node) not in typing and node.module is not None:
-                root, *module = node.module.split(".")
-                if root == source.name:
-                    found |= {python_home((*module, item.name), paths, source) for item in node.names}
-        imports[name] = found - {name}
+        targets: list[list[str]] = []
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                targets += [item.name.split(".") for item in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                package = [source.name, *name][: -node.level] if node.level else []
+                module = [*package, *(node.module or "").split(".")]
+                targets += [[part for part in (*module, item.name) if part] for item in node.names]
+        own = [target[1:] for target in targets if target[0] == source.name]
+        imports[name] = {python_home(tuple(target), paths) for target in own} - {name}
     return imports
 
 
-def python_home(path: Module, paths: dict[Module, Path], source: Path) -> Module:
+def python_home(path: Module, paths: dict[Module, Path]) -> Module:
     """Return the module that a name comes from: the module itself, or the one that has it."""
-    for parts in (path, path[:-1]):
-        if parts in paths:
-            return parts
-        if (*parts, "__init__") in paths:
-            return (*parts, "__init__")
-    # A stub of the extension.
-    assert path[0] == "_core", path
-    return path[:-1]
+    candidates = (path, (*path, "__init__"), path[:-1], (*path[:-1], "__init__"))
+    return next(name for name in candidates if name in paths)
 
 
 def imports_of(source: Path) -> Imports:
@@ -169,8 +185,8 @@ def imports_of(source: Path) -> Imports:
     return rust_imports(source) if source == CORE else python_imports(source)
 
 
-def cycles(imports: Imports) -> list[str]:
-    """Return the modules that import each other, directly or not, as text."""
+def rings(imports: Imports) -> list[list[Module]]:
+    """Return the largest groups of modules that all import each other, directly or not."""
     reached = {name: targets & imports.keys() for name, targets in imports.items()}
     grown = True
     while grown:
@@ -179,7 +195,22 @@ def cycles(imports: Imports) -> list[str]:
             more = set[Module]().union(*(reached[target] for target in targets))
             grown |= not more <= targets
             targets |= more
-    return ["/".join(name) for name in sorted(reached) if name in reached[name]]
+    groups = {name: sorted(to for to in targets if name in reached[to]) for name, targets in reached.items()}
+    return [group for name, group in sorted(groups.items()) if group and name == group[0]]
+
+
+def cycles(imports: Imports, *, families: bool = False) -> list[str]:
+    """Return the groups of modules that import each other, as text. `families`: a module and its own children may."""
+    found = []
+    for ring in rings(imports):
+        top = min(ring, key=len)
+        below = {name for name in ring if name != top}
+        linked = {name for name in below if top in imports[name] or name in imports[top]}
+        if families and all(name[: len(top)] == top for name in below) and all(name[:-1] == top for name in linked):
+            found += cycles({name: imports[name] & below for name in below}, families=True)
+        else:
+            found.append(" and ".join("/".join(name) for name in ring))
+    return found
 
 
 def upward(imports: Imports, layers: list[list[str]]) -> list[str]:
@@ -219,7 +250,7 @@ def circles(imports: Imports, folder: Module) -> list[str]:
 def test_every_module_has_a_layer() -> None:
     for source, layers in LAYERS.items():
         modules = {name[0] for name in imports_of(source) if name}
-        assert modules - {"_core"} == {name for layer in layers for name in layer} - {"_core"}
+        assert modules == {name for layer in layers for name in layer}
 
 
 def test_no_module_imports_a_higher_layer() -> None:
@@ -234,15 +265,79 @@ def test_no_folders_import_each_other() -> None:
         assert [circle for folder in sorted(folders) for circle in circles(imports, folder)] == []
 
 
-def test_no_python_module_imports_itself_by_way_of_others() -> None:
+def test_no_python_modules_import_each_other() -> None:
     assert cycles(python_imports(PACKAGE)) == []
 
 
-def test_imports_are_found(tmp_path: Path) -> None:
+def test_no_rust_modules_import_each_other_but_parent_and_child() -> None:
+    for source in (CORE, BORDER):
+        assert cycles(rust_imports(source), families=True) == []
+
+
+def test_no_rust_type_has_methods_elsewhere_but_in_child_modules() -> None:
+    for source in (CORE, BORDER):
+        assert foreign_methods(source) == []
+
+
+def test_foreign_methods_are_found(tmp_path: Path) -> None:
+    for name, text in {
+        "lib.rs": "struct Root;\n",
+        "a/mod.rs": "struct Own<T>(T);\nimpl<T: Fn(&[u8; 2]) -> Vec<u8>> Own<T> {\n}\n",
+        "a/other.rs": "impl From<Own<u8>> for Other {\n}\n",
+        "a/part.rs": "impl Own<u8> {\n}\n",
+        "b.rs": "impl crate::Root {\n}\nimpl<'a> Own<&'a u8>\nwhere\n    u8: Copy,\n{\n}\n// impl Own<u16> {\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert foreign_methods(tmp_path) == ["Own in b"]
+
+
+def test_cycles_are_found() -> None:
+    a, b, c = ("a",), ("b",), ("c",)
+    assert cycles({a: {b}, b: {c}, c: set()}) == []
+    assert cycles({a: {b}, b: {c}, c: {a}}) == ["a and b and c"]
+    assert cycles({a: {b}, b: {a}, c: {a}}, families=True) == ["a and b"]
+    # A module and its child.
+    child, second = ("a", "child"), ("a", "second")
+    assert cycles({a: {child}, child: {a}}) == ["a and a/child"]
+    assert cycles({a: {child}, child: {a}}, families=True) == []
+    assert cycles({a: {child}, child: {second}, second: {a}}, families=True) == []
+    assert cycles({a: {child}, child: {a, second}, second: {child}}, families=True) == ["a/child and a/second"]
+    assert cycles({a: {child}, child: {b}, b: {a}}, families=True) == ["a and a/child and b"]
+    # A child of the child: not without its parent.
+    deep = ("a", "child", "deep")
+    assert cycles({a: {child}, child: {a, deep}, deep: {child}}, families=True) == []
+    assert cycles({a: {child}, child: {deep}, deep: {a}}, families=True) == ["a and a/child and a/child/deep"]
+
+
+def test_python_imports_are_found(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    for name, text in {
+        "__init__.py": "",
+        "low.py": "if TYPE_CHECKING:\n    from package.high.part import Part\n",
+        "high/__init__.py": "from .part import Part\nfrom . import native\n",
+        "high/part.py": "import os\nimport package.low\ndef f() -> None:\n    from package.high import native\n",
+        "high/native.pyi": "from package import version\n",
+    }.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    imports = python_imports(package)
+    assert imports == {
+        ("__init__",): set(),
+        ("low",): {("high", "part")},
+        ("high", "__init__"): {("high", "part"), ("high", "native")},
+        ("high", "part"): {("low",), ("high", "native")},
+        ("high", "native"): {("__init__",)},
+    }
+    assert cycles(imports) == ["high/part and low"]
+
+
+def test_rust_imports_are_found(tmp_path: Path) -> None:
     for name, text in {
         "lib.rs": "pub mod low;\npub mod high;\n",
         "low.rs": "// use crate::high;\nuse crate::high::{part::{self, Thing as Other}, Renamed};\n",
-        "high/mod.rs": "mod part;\npub use part::Whole as Renamed;\n#[cfg(test)]\nmod checks;\nuse std::fmt;\n",
+        "high/mod.rs": "mod part;\npub use part::Whole as Renamed;\n#[cfg(test)]\nmod checks;\nuse std::fmt;\n"
+        "fn g() { helper::h(std::helper::h()) }\n",
         "high/part.rs": "fn f() { super::helper::g() }\n#[cfg(test)]\nmod tests {\n    use crate::low;\n}\n",
         "high/helper/mod.rs": "mod deep;\nuse super::super::low;\nuse super::part;\n",
         "high/helper/deep.rs": "",
@@ -254,7 +349,7 @@ def test_imports_are_found(tmp_path: Path) -> None:
     assert imports == {
         (): set(),
         ("low",): {("high", "part")},
-        ("high",): {("high", "part")},
+        ("high",): {("high", "part"), ("high", "helper")},
         ("high", "part"): {("high", "helper")},
         ("high", "helper"): {("low",), ("high", "part")},
         ("high", "helper", "deep"): set(),

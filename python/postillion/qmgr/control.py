@@ -19,19 +19,17 @@ The client moves the messages of `leave` and confirms them with `left`; the end 
 the queue. The reply to a failed request is `{"error": text}`.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
+from postillion._core.log import Log
+from postillion._core.qmgr import QueueManager
 from postillion.program import ipc
+from postillion.qmgr.settings import Configuration
 from postillion.tables import TableError, open_table
-
-if TYPE_CHECKING:
-    from postillion.qmgr.shell import Shell
 
 REQUEST_MAX_IDS: Final = 100_000
 """Maximum number of IDs in one request; a command with more sends several requests."""
@@ -58,11 +56,25 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     offsets: list[tuple[int, int]] = []
 
 
+class Queue(Protocol):
+    """The part of the queue manager that control requests need."""
+
+    core: QueueManager
+    log: Log
+    configuration: Configuration
+
+    def now(self) -> tuple[float, float]:
+        """Return the event loop's time and the wall clock's."""
+
+    def hand_over(self, client: int, frame: bytes, descriptor: int) -> None:
+        """Send a frame and a descriptor to a client."""
+
+
 class Control:
     """Answers control requests."""
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
         self._users: dict[int, int] = {}
         self._decoder = msgspec.json.Decoder(Request)
 
@@ -76,12 +88,12 @@ class Control:
 
     def trigger(self, client: int, letters: bytes) -> None:
         """Look for mail that nobody announced; with `F`, try every deferred message of a user who may flush."""
-        self._shell.core.rescan(*self._shell.now())
+        self._queue.core.rescan(*self._queue.now())
         if b"F" in letters:
             try:
                 self._permit(client, "authorized_flush_users", "flush the mail queue")
             except Refused as problem:
-                self._shell.log.warning(f"a trigger on public/qmgr: {problem}")
+                self._queue.log.warning(f"a trigger on public/qmgr: {problem}")
             else:
                 self._flush(Request("flush"))
 
@@ -94,10 +106,10 @@ class Control:
         except (Refused, TableError, OSError) as problem:
             answer = {"error": str(problem)}
         if answer is not None:
-            self._shell.core.reply(client, msgspec.json.encode(answer) + b"\n", last=True)
+            self._queue.core.reply(client, msgspec.json.encode(answer) + b"\n", last=True)
 
     def _answer(self, client: int, request: Request) -> dict[str, Any] | None:
-        core, verb = self._shell.core, request.verb
+        core, verb = self._queue.core, request.verb
         if verb == "list":
             self._list(client, request)
             return None
@@ -114,13 +126,13 @@ class Control:
             return core.counts()
         if verb == "rescan":
             self._permit(client, None, "change the mail queue")
-            core.rescan(*self._shell.now())
+            core.rescan(*self._queue.now())
             return {"done": []}
         if verb in CHANGES:
             self._permit(client, None, "change the mail queue")
             if request.ids is not None and len(request.ids) > REQUEST_MAX_IDS:
                 raise Refused(f"more than {REQUEST_MAX_IDS} queue IDs in one request")
-            return {"done": core.apply(verb, request.ids, request.queues, *self._shell.now())}
+            return {"done": core.apply(verb, request.ids, request.queues, *self._queue.now())}
         if verb in ("leave", "left"):
             self._permit(client, None, "change the mail queue")
             if verb == "left":
@@ -134,28 +146,28 @@ class Control:
         privileged = self._permit(client, "authorized_mailq_users", "view the mail queue")
         if len(request.offsets) > REQUEST_MAX_OFFSETS:
             raise Refused(f"more than {REQUEST_MAX_OFFSETS} changes of the time zone")
-        pipe = self._shell.core.list(
+        pipe = self._queue.core.list(
             client,
-            *self._shell.now(),
+            *self._queue.now(),
             text=request.text,
             waits=request.waits,
             offsets=request.offsets,
             privileged=privileged,
         )
         try:
-            self._shell.hand_over(client, ipc.reply(b"{}\n", last=False), pipe)
+            self._queue.hand_over(client, ipc.reply(b"{}\n", last=False), pipe)
         finally:
             os.close(pipe)
 
     def _flush(self, request: Request) -> int:
-        core = self._shell.core
+        core = self._queue.core
         if request.site is not None:
-            if request.site.lower().strip("[]") not in self._shell.configuration.flush_domains:
+            if request.site.lower().strip("[]") not in self._queue.configuration.flush_domains:
                 raise Refused(f'Flush service is not configured for destination "{request.site}"')
-            core.flush_site(request.site, *self._shell.now())
+            core.flush_site(request.site, *self._queue.now())
             return 0
         ids = None if request.id is None else [request.id]
-        return len(core.apply("flush", ids, [], *self._shell.now()))
+        return len(core.apply("flush", ids, [], *self._queue.now()))
 
     def _permit(self, client: int, parameter: str | None, what: str) -> bool:
         """Raise `Refused` unless the client's user may do this. `parameter`: the list of further users with permission.
@@ -169,7 +181,7 @@ class Control:
             name = pwd.getpwuid(uid).pw_name
         except KeyError:
             name = "unknown"
-        if name == self._shell.config.text("mail_owner"):
+        if name == self._queue.configuration.config.text("mail_owner"):
             return True
         if parameter is None or not self._listed(name, parameter):
             raise Refused(f"User {name}({uid}) is not allowed to {what}")
@@ -177,13 +189,13 @@ class Control:
 
     def _listed(self, name: str, parameter: str) -> bool:
         """Return whether a user is in a list such as authorized_flush_users; the first match decides."""
-        config = self._shell.config
+        config = self._queue.configuration.config
         for word in config.items(parameter):
             bare = word.lstrip("!")
             try:
                 fits = bare == name or (":" in bare and open_table(bare, config).lookup(name) is not None)
             except TableError as problem:
-                self._shell.log.warning(f"{parameter}: {problem}")
+                self._queue.log.warning(f"{parameter}: {problem}")
                 return False
             if fits:
                 return not word.startswith("!")

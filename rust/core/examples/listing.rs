@@ -8,6 +8,7 @@ use postillion_core::mail::envelope::{Envelope, Recipient};
 use postillion_core::mail::reply::Enhanced;
 use postillion_core::mail::sink::Sink;
 use postillion_core::mail::status::{Outcome, Status};
+use postillion_core::qmgr::listing;
 use postillion_core::qmgr::scheduler::Scheduler;
 use postillion_core::qmgr::settings::Settings;
 use postillion_core::qmgr::threads::{Report, Threads};
@@ -46,7 +47,7 @@ fn main() {
     for (name, form) in [("json", Form::Json), ("text", Form::Text { offsets: vec![], waits: true })] {
         let mut threads = Threads::default();
         let (began, before_s) = (Instant::now(), cpu_s());
-        let pipe = threads.list(1, true, &scheduler, &store, form, now).expect("a listing");
+        let pipe = listing::list(&mut threads, 1, true, &scheduler, &store, form, now).expect("a listing");
         let waited = began.elapsed();
         let (mut file, mut buffer, mut read) = (File::from(pipe), vec![0; 1 << 20], 0);
         loop {

@@ -10,6 +10,7 @@
 //! `outputs`. The next poll is due at `deadline`. `outputs` writes the facts down before anything goes out.
 
 use super::flow::Flow;
+use super::listing;
 use super::orphans::Orphans;
 use super::scheduler::{Event, Scheduler};
 use super::threads::{Report, Threads};
@@ -467,7 +468,7 @@ impl<S: Store> Hub<S> {
     /// Start a listing, and return the read end of its pipe. At its end a reply tells the number of messages.
     /// `privileged`: the client's user owns the queue.
     pub fn list(&mut self, client: u32, privileged: bool, form: Form, now: Now) -> io::Result<OwnedFd> {
-        self.threads.list(client, privileged, &self.scheduler, &self.store, form, now)
+        listing::list(&mut self.threads, client, privileged, &self.scheduler, &self.store, form, now)
     }
 
     /// Try every deferred message with a recipient in `site`, as a thread finds them.

@@ -3,26 +3,26 @@
 //! The reader of the pipe is a command. A listing ends when its reader goes away, takes nothing for too long, or when the
 //! queue manager stops. Two threads print a long listing.
 
-use super::destination::DestinationQueue;
-use super::listing_text::{queue_name, waits_for};
+use super::listing_text::waits_for;
 use super::scheduler::Scheduler;
-use super::threads::{ReadOrder, Reporter, SLICE_MESSAGES, Throttle, read_order, set_nice};
-use super::waits::Waits;
+use super::scheduler::waits::Waits;
+use super::threads::{ReadOrder, Report, Reporter, SLICE_MESSAGES, Threads, Throttle, read_order, set_nice};
 use crate::clock::{Now, SECOND_US};
 use crate::mail::envelope::Envelope;
 use crate::pickup::listing::list_submissions;
 use crate::queue::catalogue::{Place, Snapshot};
-use crate::queue::listing::rows::{Head, Rows, Tail};
+use crate::queue::listing::rows::{Form, Head, Rows, Tail};
 use crate::queue::listing::{CHUNK_OCTETS, print};
 use crate::queue::segment::envelopes::{EnvelopeReader, EnvelopeView};
 use crate::queue::state::Kept;
+use crate::queue::store::Store;
 use crate::queue::store::unannounced::Unannounced;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::io::PipeWriter;
+use std::io::{self, PipeWriter};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
@@ -33,6 +33,8 @@ pub const STALLED_MAX_S: u32 = 600;
 const PART_MESSAGES: usize = 4096;
 /// Maximum number of parts that the second thread prints ahead.
 const PARTS_AHEAD: usize = 2;
+/// Octets that a pipe holds for the reader of a listing.
+const PIPE_OCTETS: usize = 1 << 20;
 /// Niceness of the threads of a long listing: senders of mail are not to notice it.
 const NICE_LONG: i32 = 19;
 /// Interval of the checks whether the queue manager stops, while the reader takes nothing.
@@ -40,8 +42,36 @@ const STOP_POLL_S: i64 = 1;
 /// The words for a message that is on disk and not yet in the catalogue.
 const UNANNOUNCED: &str = "for the queue manager to hear of it";
 
+/// List the queue for a client, and return the read end of the pipe. `privileged`: the client's user owns the queue.
+pub fn list(
+    threads: &mut Threads,
+    client: u32,
+    privileged: bool,
+    scheduler: &Scheduler,
+    store: &impl Store,
+    form: Form,
+    now: Now,
+) -> io::Result<OwnedFd> {
+    let Some(queue_directory) = store.queue_directory() else {
+        return Err(io::Error::other("this queue has no directory"));
+    };
+    let (reader, writer) = io::pipe()?;
+    rustix::io::ioctl_fionbio(&writer, true)?;
+    // A larger pipe means fewer switches between the two processes. Without permission it keeps its size.
+    let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_OCTETS);
+    let listing = Listing::new(scheduler, store.unannounced(), queue_directory, now);
+    let rows = Rows::new(form, scheduler.settings().long_queue_ids);
+    threads.start(privileged, move |reporter| {
+        if let Some(messages) = listing.write(rows, &writer, reporter) {
+            drop(writer);
+            reporter.send(Report::Listed { client, messages });
+        }
+    })?;
+    Ok(reader.into())
+}
+
 /// The queue as of the moment of a request.
-pub(super) struct Listing {
+struct Listing {
     snapshot: Snapshot,
     active: HashMap<u32, Waits>,
     overflow: HashMap<u32, Waits>,
@@ -53,7 +83,7 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Take a snapshot of the queue.
-    pub(super) fn new(scheduler: &Scheduler, unannounced: Unannounced, queue_directory: &Path, now: Now) -> Self {
+    fn new(scheduler: &Scheduler, unannounced: Unannounced, queue_directory: &Path, now: Now) -> Self {
         Self {
             snapshot: scheduler.catalogue().snapshot(),
             active: scheduler.waits_of_active(now),
@@ -68,7 +98,7 @@ impl Listing {
     /// Print everything, and return the number of messages; `None` when the reader went away.
     ///
     /// A second thread prints every other part of a long listing, so that two processors work on it.
-    pub(super) fn write(&self, rows: Rows, to: &PipeWriter, reporter: &Reporter) -> Option<u64> {
+    fn write(&self, rows: Rows, to: &PipeWriter, reporter: &Reporter) -> Option<u64> {
         let hand_on = |rows: &mut Rows, all: bool| {
             let whole = all || rows.out.len() >= CHUNK_OCTETS;
             let goes_on = !whole || write_all(to, rows.out.as_bytes(), reporter);
@@ -180,7 +210,7 @@ impl Printer<'_> {
             _ => Waits::NoRoom,
         };
         self.rows.begin(&Head {
-            queue: queue_name(entry.place()),
+            queue: entry.place().queue_name(),
             name: &entry.id().text(listing.long_queue_ids),
             arrival_s: view.arrival_us / SECOND_US,
             size_octets: view.size_octets,
@@ -225,24 +255,4 @@ fn write_all(to: &PipeWriter, bytes: &[u8], reporter: &Reporter) -> bool {
         }
     }
     true
-}
-
-impl Scheduler {
-    /// Return the reasons why the messages under delivery wait, by their slots.
-    fn waits_of_active(&self, now: Now) -> HashMap<u32, Waits> {
-        self.active.iter().map(|(_, message)| (message.slot, self.waits(message.slot, now))).collect()
-    }
-
-    /// Return the reasons why messages wait in the overflow, by the key of their destination.
-    fn waits_of_overflow(&self) -> HashMap<u32, Waits> {
-        let congested = self
-            .destinations
-            .iter()
-            .filter(|(_, destination)| destination.overflow.iter().any(|queue| !queue.is_empty()));
-        let waits = |(key, destination): (u32, &DestinationQueue)| {
-            let transport = Arc::clone(&self.transports[destination.transport as usize].name);
-            (key, Waits::Overflow { transport, nexthop: Arc::clone(&destination.nexthop) })
-        };
-        congested.map(waits).collect()
-    }
 }

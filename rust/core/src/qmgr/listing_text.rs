@@ -1,18 +1,7 @@
-//! The words of a listing for the queue of a message, and for the reason why it waits.
+//! The words of a listing for the reason why a message waits.
 
-use super::waits::Waits;
-use crate::queue::catalogue::Place;
+use super::scheduler::waits::Waits;
 use std::borrow::Cow;
-
-/// Return the queue in which Postfix would have a message.
-pub fn queue_name(place: Place) -> &'static str {
-    match place {
-        Place::Fresh | Place::Overflow(_) => "incoming",
-        Place::Loading | Place::Active(_) => "active",
-        Place::Deferred => "deferred",
-        Place::Held => "hold",
-    }
-}
 
 /// Return the reason why a message waits, as a phrase after `waits`; and its end if that is known (microseconds since
 /// 1970).

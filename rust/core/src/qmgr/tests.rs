@@ -1,8 +1,8 @@
 //! The promises of the scheduler, and random histories against a simple model (`world.rs`).
 
 use super::feedback::WindowRules;
+use super::scheduler::waits::Waits;
 use super::settings::{RefillRules, Settings, SlotRules, TransportSettings};
-use super::waits::Waits;
 use super::world::{START_US, World, status};
 use crate::address::local_part::Extensions;
 use crate::clock::{Now, SECOND_US};

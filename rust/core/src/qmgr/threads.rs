@@ -4,16 +4,12 @@
 //! manager's loop reads nothing for it. Threads have a low priority, and work only a part of the time while mail
 //! arrives, so that acceptance keeps its rate.
 
-use super::listing::Listing;
 use super::route::domain;
 use super::scheduler::Scheduler;
-use crate::clock::Now;
 use crate::mail::id::QueueId;
 use crate::mail::locator::SegmentId;
 use crate::queue::catalogue::{Entry, Place, Snapshot};
-use crate::queue::listing::rows::{Form, Rows};
 use crate::queue::segment::envelopes::{EnvelopeReader, EnvelopeView};
-use crate::queue::store::Store;
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,8 +25,6 @@ pub const LISTINGS_MAX: usize = 16;
 pub const LISTINGS_FOR_OTHERS_MAX: usize = 12;
 /// Maximum number of IDs in one report of a search.
 const FOUND_IDS_MAX: usize = 1000;
-/// Octets that a pipe holds for the reader of a listing.
-const PIPE_OCTETS: usize = 1 << 20;
 /// Niceness of a thread (nice(1)). A short listing is fast on a busy machine, too.
 const NICE: i32 = 10;
 /// Messages that a thread reads between two checks for new mail: some 0.5 ms of work.
@@ -108,7 +102,8 @@ impl Threads {
         all
     }
 
-    fn start(&mut self, privileged: bool, work: impl FnOnce(&Reporter) + Send + 'static) -> io::Result<()> {
+    /// Start a thread. `privileged`: for a user who owns the queue.
+    pub(super) fn start(&mut self, privileged: bool, work: impl FnOnce(&Reporter) + Send + 'static) -> io::Result<()> {
         let most = if privileged { LISTINGS_MAX } else { LISTINGS_FOR_OTHERS_MAX };
         let Some(event) = self.event.as_ref().filter(|_| self.running < most) else {
             return Err(io::Error::other("too many listings of the queue at a time, try again later"));
@@ -126,34 +121,6 @@ impl Threads {
         })?;
         self.running += 1;
         Ok(())
-    }
-
-    /// List the queue for a client, and return the read end of the pipe. `privileged`: the client's user owns the queue.
-    pub fn list(
-        &mut self,
-        client: u32,
-        privileged: bool,
-        scheduler: &Scheduler,
-        store: &impl Store,
-        form: Form,
-        now: Now,
-    ) -> io::Result<OwnedFd> {
-        let Some(queue_directory) = store.queue_directory() else {
-            return Err(io::Error::other("this queue has no directory"));
-        };
-        let (reader, writer) = io::pipe()?;
-        rustix::io::ioctl_fionbio(&writer, true)?;
-        // A larger pipe means fewer switches between the two processes. Without permission it keeps its size.
-        let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_OCTETS);
-        let listing = Listing::new(scheduler, store.unannounced(), queue_directory, now);
-        let rows = Rows::new(form, scheduler.settings().long_queue_ids);
-        self.start(privileged, move |reporter| {
-            if let Some(messages) = listing.write(rows, &writer, reporter) {
-                drop(writer);
-                reporter.send(Report::Listed { client, messages });
-            }
-        })?;
-        Ok(reader.into())
     }
 
     /// Search for deferred messages with a recipient in `site` (lower case).
@@ -200,7 +167,8 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    fn send(&self, report: Report) {
+    /// Hand a report over.
+    pub(super) fn send(&self, report: Report) {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }

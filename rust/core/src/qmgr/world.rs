@@ -2,9 +2,9 @@
 //!
 //! It checks the invariants after every step, and knows the outcome of every recipient.
 
+use super::scheduler::waits::Waits;
 use super::scheduler::{Event, Scheduler};
 use super::settings::{Settings, TransportSettings};
-use super::waits::Waits;
 use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{self, Arrival, JobKind, JobResult};
 use crate::mail::envelope::{Envelope, Recipient};

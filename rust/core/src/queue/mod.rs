@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! disk, error, state   system calls, errors, the state of a message
+//! directories          incoming/, deferred/, active/, corrupt/
 //! segment/             the files with the messages: records, reading, damaged octets
 //! journal/             the side of a process that receives mail: drafts, group commit, writers
 //! catalogue/           every message in the queue, in memory
@@ -16,6 +17,7 @@
 //! ```
 
 pub mod catalogue;
+mod directories;
 pub(crate) mod disk;
 pub mod error;
 pub mod journal;
@@ -28,6 +30,7 @@ pub mod segment;
 pub mod state;
 pub mod store;
 
+pub use directories::{ACTIVE, CORRUPT, DEFERRED, INCOMING};
 pub use error::QueueError;
 pub use journal::appender::{Appender, Incoming};
 pub use journal::draft::Draft;
@@ -39,12 +42,3 @@ pub use state::{Fact, Kept};
 pub use store::disk_store::DiskStore;
 pub use store::spool::Spool;
 pub use store::{News, Recovery, Store, Stored};
-
-/// Segments that producers write.
-pub const INCOMING: &str = "incoming";
-/// Segments that the queue manager writes.
-pub const DEFERRED: &str = "deferred";
-/// The state log and the queue manager's lock.
-pub const ACTIVE: &str = "active";
-/// Records that cannot be read, for the administrator to inspect.
-pub const CORRUPT: &str = "corrupt";

@@ -3,8 +3,7 @@
 //! ```text
 //! service    all sessions of a process on their sockets
 //! request    the requests of a service to its owner, and the answers about clients
-//! session    one client: the dialogue, its open question, its log lines
-//! message    a session's message, from the dialogue through cleanup into the journal
+//! session    one client: the dialogue, its open question, its log lines, and its message
 //! site       the settings of all sessions, and the client of one
 //! accepted   recipients that were accepted some seconds ago, and are accepted again without a question
 //! flow       whether new messages wait for the queue manager
@@ -12,7 +11,6 @@
 
 pub mod accepted;
 pub mod flow;
-mod message;
 pub mod request;
 pub mod service;
 #[cfg(test)]

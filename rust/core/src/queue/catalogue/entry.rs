@@ -26,6 +26,18 @@ pub enum Place {
     Overflow(u32),
 }
 
+impl Place {
+    /// Return the queue in which Postfix would have a message.
+    pub fn queue_name(self) -> &'static str {
+        match self {
+            Self::Fresh | Self::Overflow(_) => "incoming",
+            Self::Loading | Self::Active(_) => "active",
+            Self::Deferred => "deferred",
+            Self::Held => "hold",
+        }
+    }
+}
+
 /// The data of one message. Segment and reasons are numbers; rare data is in `extra`.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {

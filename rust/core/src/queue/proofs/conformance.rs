@@ -16,7 +16,7 @@ use crate::queue::journal::{Completion, Journal, JournalOptions};
 use crate::queue::memory::{Memory, MemoryAppender, MemoryStore};
 use crate::queue::state::{Fact, Kept};
 use crate::queue::store::disk_store::DiskStore;
-use crate::queue::store::housekeeping::RETIRE_AFTER_US;
+use crate::queue::store::disk_store::housekeeping::RETIRE_AFTER_US;
 use crate::queue::store::{Store, Stored};
 use crate::queue::{DEFERRED, INCOMING, Spool};
 use proptest::prelude::*;

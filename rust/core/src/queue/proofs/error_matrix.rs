@@ -17,7 +17,7 @@ use crate::queue::segment::NEW_PREFIX;
 use crate::queue::segment::content::read_content;
 use crate::queue::state::{Fact, Kept};
 use crate::queue::store::Stored;
-use crate::queue::store::housekeeping::{MOVE_AGE_US, RETIRE_AFTER_US};
+use crate::queue::store::disk_store::housekeeping::{MOVE_AGE_US, RETIRE_AFTER_US};
 use crate::queue::store::spool::Spool;
 use crate::queue::{CORRUPT, DEFERRED, INCOMING};
 use proptest::prelude::*;

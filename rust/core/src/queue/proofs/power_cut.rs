@@ -15,7 +15,7 @@ use crate::queue::journal::{Journal, JournalOptions, lock};
 use crate::queue::segment::content::read_content;
 use crate::queue::state::Fact;
 use crate::queue::store::Stored;
-use crate::queue::store::housekeeping::{MOVE_AGE_US, RETIRE_AFTER_US};
+use crate::queue::store::disk_store::housekeeping::{MOVE_AGE_US, RETIRE_AFTER_US};
 use crate::queue::store::spool::Spool;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -9,7 +9,6 @@
 //! `proofs/conformance.rs` says what every store must do: it plays random histories with crashes on each of them.
 
 pub mod disk_store;
-pub mod housekeeping;
 mod loader;
 pub(crate) mod recovery;
 pub mod spool;

@@ -5,8 +5,7 @@
 //! manager dies, they are found as they were, because no fact was noted. So each message is in at least one place at
 //! any moment.
 
-use super::listing_text::queue_name;
-use super::scheduler::Scheduler;
+use super::Scheduler;
 use crate::clock::Now;
 use crate::mail::id::QueueId;
 use crate::mail::locator::Locator;
@@ -49,7 +48,7 @@ impl Scheduler {
             let Some(slot) = self.catalogue.slot(id) else { continue };
             let entry = self.catalogue.entry(slot);
             let place = entry.place();
-            if !queues.is_empty() && !queues.iter().any(|wanted| wanted == queue_name(place)) {
+            if !queues.is_empty() && !queues.iter().any(|wanted| wanted == place.queue_name()) {
                 continue;
             }
             if matches!(place, Place::Active(_)) || self.requeued.contains_key(&id) {
@@ -109,7 +108,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qmgr::control::Verb;
+    use crate::qmgr::scheduler::control::Verb;
     use crate::qmgr::settings::{Settings, TransportSettings};
     use crate::qmgr::world::World;
 

@@ -4,18 +4,18 @@
 //! and in `touch`. `dispatch` then sends all that has room. `transport.rs` and `job.rs` define the ranks,
 //! `preemption.rs` the exceptions from them.
 
-use super::deliveries::Delivery;
-use super::destination::{DestinationQueue, Peer};
-use super::job::Job;
-use super::message::Stage;
 use super::preemption::FailedSearch;
-use super::route::Route;
-use super::scheduler::{Event, Scheduler, Timer, deferral};
-use super::transport::{Candidate, Transport};
+use super::{Event, Scheduler, Timer, deferral};
 use crate::address::local_part::split;
 use crate::clock::{Now, SECOND_US};
 use crate::few::Few;
 use crate::ipc::frame::{self, JobKind, JobRecipient};
+use crate::qmgr::deliveries::Delivery;
+use crate::qmgr::destination::{DestinationQueue, Peer};
+use crate::qmgr::job::Job;
+use crate::qmgr::message::Stage;
+use crate::qmgr::route::Route;
+use crate::qmgr::transport::{Candidate, Transport};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 

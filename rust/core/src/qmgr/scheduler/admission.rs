@@ -4,17 +4,17 @@
 //! recipients are resolved together and grouped into peers by destination for `dispatch.rs`. Messages for slow
 //! destinations go to `overflow.rs`.
 
-use super::catalogue::Place;
-use super::line::Text;
-use super::message::{Active, Left, Phase, Requested, Stage, Target};
-use super::route::Asker;
-use super::scheduler::{Event, Scheduler, deferral};
+use super::{Event, Scheduler, deferral};
 use crate::clock::Now;
 use crate::few::Few;
 use crate::ipc::frame::{JobKind, JobRecipient};
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Outcome, Status};
+use crate::qmgr::line::Text;
+use crate::qmgr::message::{Active, Left, Phase, Requested, Stage, Target};
+use crate::qmgr::route::Asker;
+use crate::queue::catalogue::Place;
 use crate::queue::segment::recipients::Cursor;
 use smallvec::SmallVec;
 use std::sync::Arc;

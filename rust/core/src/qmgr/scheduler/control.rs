@@ -3,12 +3,11 @@
 //! A message that agents hold is held or deleted after their results. They may still deliver what they have, as with
 //! Postfix.
 
-use super::catalogue::Place;
-use super::listing_text::queue_name;
-use super::message::{Phase, Requested, Stage};
-use super::scheduler::Scheduler;
+use super::Scheduler;
 use crate::clock::Now;
 use crate::mail::id::QueueId;
+use crate::qmgr::message::{Phase, Requested, Stage};
+use crate::queue::catalogue::Place;
 use crate::queue::state::Fact;
 use std::collections::HashSet;
 
@@ -51,7 +50,7 @@ impl Scheduler {
             let Some(slot) = self.catalogue.slot(id).filter(|_| !self.is_requeued(id)) else {
                 continue;
             };
-            let queue = queue_name(self.catalogue.entry(slot).place());
+            let queue = self.catalogue.entry(slot).place().queue_name();
             if !queues.is_empty() && !queues.iter().any(|wanted| wanted == queue) {
                 continue;
             }
@@ -259,6 +258,6 @@ impl Scheduler {
     }
 
     fn note(&mut self, fact: Fact) {
-        self.events.push_back(super::scheduler::Event::Note(fact));
+        self.events.push_back(super::Event::Note(fact));
     }
 }

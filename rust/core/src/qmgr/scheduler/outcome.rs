@@ -8,16 +8,16 @@
 //! once, so that a crash costs no time. After `AGENTS_LOST_MAX` such losses in one attempt the message is deferred
 //! (`unknown mail transport error`), so that it does not crash one agent after the other.
 
-use super::catalogue::Place;
-use super::deliveries::Delivery;
-use super::destination::Peer;
-use super::line::{Text, decided_here};
-use super::message::{Active, Outcomes, Phase, Requested, Stage};
-use super::scheduler::{Event, Scheduler, Timer, deferral};
+use super::{Event, Scheduler, Timer, deferral};
 use crate::clock::{Now, SECOND_US};
 use crate::few::Few;
 use crate::ipc::frame::{JobKind, JobRecipient, JobResult};
 use crate::mail::status::{Outcome, Status};
+use crate::qmgr::deliveries::Delivery;
+use crate::qmgr::destination::Peer;
+use crate::qmgr::line::{Text, decided_here};
+use crate::qmgr::message::{Active, Outcomes, Phase, Requested, Stage};
+use crate::queue::catalogue::Place;
 use crate::queue::state::Fact;
 use std::sync::Arc;
 

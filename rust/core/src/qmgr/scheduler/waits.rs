@@ -1,10 +1,12 @@
 //! Why a message waits, and when it goes next.
 
-use super::catalogue::Place;
-use super::message::{Active, Phase, Stage};
-use super::scheduler::Scheduler;
+use super::Scheduler;
 use crate::clock::Now;
 use crate::mail::status::Status;
+use crate::qmgr::destination::DestinationQueue;
+use crate::qmgr::message::{Active, Phase, Stage};
+use crate::queue::catalogue::Place;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The reason why a message waits. Times are microseconds since 1970.
@@ -111,6 +113,24 @@ impl Scheduler {
             }
             Place::Active(key) => self.active_waits(&self.active[key], now),
         }
+    }
+
+    /// Return the reasons why the messages under delivery wait, by their slots.
+    pub fn waits_of_active(&self, now: Now) -> HashMap<u32, Waits> {
+        self.active.iter().map(|(_, message)| (message.slot, self.waits(message.slot, now))).collect()
+    }
+
+    /// Return the reasons why messages wait in the overflow, by the key of their destination.
+    pub fn waits_of_overflow(&self) -> HashMap<u32, Waits> {
+        let congested = self
+            .destinations
+            .iter()
+            .filter(|(_, destination)| destination.overflow.iter().any(|queue| !queue.is_empty()));
+        let waits = |(key, destination): (u32, &DestinationQueue)| {
+            let transport = Arc::clone(&self.transports[destination.transport as usize].name);
+            (key, Waits::Overflow { transport, nexthop: Arc::clone(&destination.nexthop) })
+        };
+        congested.map(waits).collect()
     }
 
     fn active_waits(&self, message: &Active, now: Now) -> Waits {

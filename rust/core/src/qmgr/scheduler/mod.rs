@@ -10,18 +10,27 @@
 //! Deferred (due) ────────┤             │       │
 //! overflow (readmitted) ─┘             └───────┴─> Bouncing ─> Warning ─> removed | Deferred | Held
 //! ```
+//!
+//! ```text
+//! admission   from the queue on disk into memory: room, order of fresh mail and retries, parts of a list
+//! dispatch    from a route to a delivery: peers of a destination, agents
+//! outcome     from a result to the state of recipient, message and destination
+//! overflow    messages for a slow destination that wait outside the active queue
+//! preemption  which job preempts
+//! control     commands of the administrator
+//! requeue     messages that a command moves to maildrop/
+//! waits       why a message waits, and when it goes next
+//! ```
 
-use super::catalogue::{Catalogue, Place};
-use super::deliveries::Deliveries;
-use super::destination::DestinationQueue;
-use super::job::Job;
-use super::line::Text;
-use super::message::{Active, Phase};
-use super::preemption::FailedSearch;
-use super::requeue::Requeued;
-use super::route::{Route, Routes};
-use super::settings::{Settings, TransportSettings};
-use super::transport::{Agent, Transport};
+mod admission;
+pub mod control;
+pub mod dispatch;
+mod outcome;
+mod overflow;
+mod preemption;
+pub mod requeue;
+pub mod waits;
+
 use crate::clock::Now;
 use crate::ipc::frame::{self, Arrival};
 use crate::mail::envelope::{Envelope, Recipient};
@@ -29,12 +38,23 @@ use crate::mail::id::QueueId;
 use crate::mail::locator::Locator;
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Outcome, Status};
+use crate::qmgr::deliveries::Deliveries;
+use crate::qmgr::destination::DestinationQueue;
+use crate::qmgr::job::Job;
+use crate::qmgr::line::Text;
+use crate::qmgr::message::{Active, Phase};
+use crate::qmgr::route::{Route, Routes};
+use crate::qmgr::settings::{Settings, TransportSettings};
+use crate::qmgr::transport::{Agent, Transport};
+use crate::queue::catalogue::{Catalogue, Place};
 use crate::queue::segment::recipients::Cursor;
 use crate::queue::state::Fact;
 use crate::queue::store::Stored;
 use crate::slab::Slab;
 use crate::spread::NumberMap;
 use hashbrown::HashMap;
+use preemption::FailedSearch;
+use requeue::Requeued;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -92,7 +112,7 @@ pub enum Event {
 
 /// The owner of a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Timer {
+enum Timer {
     Destination(u32),
     Transport(u32),
 }
@@ -100,42 +120,42 @@ pub(super) enum Timer {
 /// The queue manager's state.
 #[derive(Debug)]
 pub struct Scheduler {
-    pub(super) settings: Settings,
-    pub(super) default_transport: TransportSettings,
-    pub(super) transport_settings: HashMap<Box<str>, TransportSettings>,
-    pub(super) catalogue: Catalogue,
-    pub(super) active: Slab<Active>,
+    settings: Settings,
+    default_transport: TransportSettings,
+    transport_settings: HashMap<Box<str>, TransportSettings>,
+    catalogue: Catalogue,
+    active: Slab<Active>,
     /// Messages whose envelope is being read for the first part.
-    pub(super) loading: usize,
+    loading: usize,
     /// Active and loading messages that are retries.
-    pub(super) retries: usize,
+    retries: usize,
     /// Recipients in memory, and those of loading messages.
-    pub(super) in_core: usize,
-    pub(super) transports: Vec<Transport>,
-    pub(super) transport_numbers: HashMap<Arc<str>, u32>,
-    pub(super) destinations: Slab<DestinationQueue>,
-    pub(super) idle: VecDeque<u32>,
-    pub(super) routes: Routes,
-    pub(super) deliveries: Deliveries,
-    pub(super) agents: NumberMap<u32, u32>,
-    pub(super) timers: BinaryHeap<Reverse<(u64, Timer)>>,
-    pub(super) finished: Vec<(u32, u64)>,
-    pub(super) dirty: Vec<u32>,
-    pub(super) events: VecDeque<Event>,
-    pub(super) jobs: Slab<Job>,
-    pub(super) arrivals: u64,
+    in_core: usize,
+    transports: Vec<Transport>,
+    transport_numbers: HashMap<Arc<str>, u32>,
+    destinations: Slab<DestinationQueue>,
+    idle: VecDeque<u32>,
+    routes: Routes,
+    deliveries: Deliveries,
+    agents: NumberMap<u32, u32>,
+    timers: BinaryHeap<Reverse<(u64, Timer)>>,
+    finished: Vec<(u32, u64)>,
+    dirty: Vec<u32>,
+    events: VecDeque<Event>,
+    jobs: Slab<Job>,
+    arrivals: u64,
     /// Messages that a command moves to maildrop/.
-    pub(super) requeued: NumberMap<QueueId, Requeued>,
+    requeued: NumberMap<QueueId, Requeued>,
     /// The last failed search for a preempting job.
-    pub(super) last_search: FailedSearch,
+    last_search: FailedSearch,
     /// Source of the last admitted message: see `admit`.
-    pub(super) admitted: usize,
+    admitted: usize,
     /// Destinations whose overflow may enter the active queue, and the number of messages that may.
-    pub(super) readmitting: VecDeque<(u32, usize)>,
+    readmitting: VecDeque<(u32, usize)>,
     /// Time of the next search of a full active queue for a slow destination (monotonic).
-    pub(super) relieve_us: Option<u64>,
+    relieve_us: Option<u64>,
     /// Time of the last such search (monotonic).
-    pub(super) relieved_us: u64,
+    relieved_us: u64,
 }
 
 impl Scheduler {
@@ -425,23 +445,23 @@ impl Scheduler {
     }
 
     /// Note that a transport may have something to send.
-    pub(super) fn touch(&mut self, number: u32) {
+    fn touch(&mut self, number: u32) {
         if self.dirty.last() != Some(&number) {
             self.dirty.push(number);
         }
     }
 
-    pub(super) fn set_timer(&mut self, due_us: u64, timer: Timer) {
+    fn set_timer(&mut self, due_us: u64, timer: Timer) {
         self.timers.push(Reverse((due_us, timer)));
     }
 
-    pub(super) fn warn(&mut self, text: String) {
+    fn warn(&mut self, text: String) {
         self.events.push_back(Event::Line { program: None, warning: true, text: text.into() });
     }
 }
 
 /// Return a deferral decided here, with its enhanced code `4.subject.detail`.
-pub(super) fn deferral([subject, detail]: [u16; 2], text: &str) -> Status {
+fn deferral([subject, detail]: [u16; 2], text: &str) -> Status {
     let dsn = Enhanced { class: 4, subject, detail };
     Status { outcome: Outcome::Deferred, dsn, text: text.into(), remote: None }
 }

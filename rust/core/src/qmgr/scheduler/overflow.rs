@@ -7,11 +7,11 @@
 //! It is readmitted as its destination makes progress. When a destination with a larger share becomes slow, its last
 //! messages leave the active queue again.
 
-use super::catalogue::Place;
-use super::message::{Active, Stage};
-use super::scheduler::Scheduler;
+use super::Scheduler;
 use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::JobKind;
+use crate::qmgr::message::{Active, Stage};
+use crate::queue::catalogue::Place;
 
 /// A destination is slow when its waiting mail takes longer than this.
 pub const SLOW_US: u64 = 30 * SECOND_US;

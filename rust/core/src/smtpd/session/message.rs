@@ -1,6 +1,6 @@
 //! A message on its way from the dialogue through cleanup into the journal, and the replies that it gets.
 
-use super::session::Session;
+use super::Session;
 use crate::cleanup::{Cleanup, Origin, Refusal, log_message_id};
 use crate::log::Severity;
 use crate::mail::envelope::Envelope;
@@ -238,7 +238,7 @@ impl Session {
 }
 
 /// The reply that a text such as `452 4.3.1 Insufficient system storage` is; 451 when it is none.
-pub fn error_reply(text: &str) -> Reply {
+pub(super) fn error_reply(text: &str) -> Reply {
     let code = text.get(..3).and_then(|code| code.parse().ok()).filter(|code| (400..600).contains(code));
     let Some((code, rest)) = code.zip(text.get(3..).map(str::trim_start)) else {
         return Reply::new(451, [3, 0], text);

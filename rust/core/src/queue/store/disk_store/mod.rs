@@ -5,9 +5,8 @@
 //! announced, a dead writer's to its end. The caller's catalogue has the state of each message, this module that of
 //! each segment. `tick` (`housekeeping.rs`) removes what is no longer needed.
 
-use super::loader::{Loader, Scanned, Wanted};
-use super::recovery::{self, Known};
-use super::statelog::{Damage, StateLog};
+pub mod housekeeping;
+
 use crate::clock::Now;
 use crate::codec::Take;
 use crate::ipc::frame::Arrival;
@@ -24,6 +23,9 @@ use crate::queue::segment::recipients::{Cursor, read_recipients};
 use crate::queue::segment::scan::{Found, SegmentReader, segment_path};
 use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SegmentFile, make_directory};
 use crate::queue::state::{Entry, Fact};
+use crate::queue::store::loader::{Loader, Scanned, Wanted};
+use crate::queue::store::recovery::{self, Known};
+use crate::queue::store::statelog::{Damage, StateLog};
 use crate::queue::store::unannounced::Unannounced;
 use crate::queue::store::{News, Recovery, Stored};
 use crate::queue::{ACTIVE, CORRUPT, DEFERRED, INCOMING};

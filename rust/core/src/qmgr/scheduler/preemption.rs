@@ -9,11 +9,11 @@
 //! waits, large jobs and retries together get half of the deliveries. When they have more, the next delivery goes to
 //! the small job that waits longest, and costs no slots. Both rules are off with a `cost` below 2.
 
-use super::destination::Peer;
-use super::job::{Job, Rank};
-use super::message::Stage;
-use super::scheduler::Scheduler;
+use super::Scheduler;
 use crate::clock::{Now, SECOND_US};
+use crate::qmgr::destination::Peer;
+use crate::qmgr::job::{Job, Rank};
+use crate::qmgr::message::Stage;
 
 /// Maximum number of waiting jobs that are considered for preempting the first one.
 pub const CANDIDATES_MAX: usize = 100;

@@ -3,14 +3,16 @@
 //! Octets and time go in, octets and a `Next` come out. The owner moves octets, answers the open question, and passes
 //! the journal's results on; `250` goes out only after `committed`. At most one question is open; input behind it
 //! waits. A recipient that was accepted some seconds ago is accepted again without a question. Log lines are Postfix's
-//! word for word, because pflogsumm and fail2ban read them.
+//! word for word, because pflogsumm and fail2ban read them. `message` takes a message through cleanup into the journal.
 
-use super::message::{Content, error_reply};
+mod message;
+
 use crate::mail::reply::Reply;
 use crate::net::Dialogue;
 use crate::smtp::server::{Event, Next, Server};
 use crate::smtpd::accepted::Accepted;
 use crate::smtpd::site::{Client, Site};
+use message::{Content, error_reply};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The cache of accepted recipients, for one client.
@@ -27,16 +29,16 @@ pub type Shared = Arc<Mutex<Session>>;
 
 /// A session.
 pub struct Session {
-    pub(super) site: Arc<Site>,
-    pub(super) client: Client,
-    pub(super) log_name: Box<str>,
-    pub(super) server: Server,
-    pub(super) content: Content,
-    pub(super) ticket: u64,
+    site: Arc<Site>,
+    client: Client,
+    log_name: Box<str>,
+    server: Server,
+    content: Content,
+    ticket: u64,
     /// A copy of the content for the owner, in wire form.
-    pub(super) copy: Vec<u8>,
+    copy: Vec<u8>,
     /// The length of a message that came by BDAT: the reply says it.
-    pub(super) chunked_octets: Option<u64>,
+    chunked_octets: Option<u64>,
     open: Option<Next>,
     memory: Option<Memory>,
     has_logged_end: bool,

@@ -1,6 +1,6 @@
 //! Housekeeping: remove empty segments, compact the state log, and move messages out of nearly empty segments.
 
-use super::disk_store::{DiskStore, Limits, Segment};
+use super::{DiskStore, Limits, Segment};
 use crate::clock::Now;
 use crate::mail::id::QueueId;
 use crate::mail::locator::{Locator, SegmentId};
