@@ -316,6 +316,7 @@ BAD_INPUT = [
     ("relay_domains = pgsql:/etc/r", "", FIRST + 'relay_domains: "pgsql:/etc/r": unknown table type "pgsql"'),
     ("mynetworks = cidr:@/n", "", FIRST + "mynetworks: table cidr:n: cannot read"),
     ("fast_flush_domains = hash:@/f", "", FIRST + "fast_flush_domains: table hash:f"),
+    ("", "second unix n - n 300 1 qmgr", NEXT + "qmgr owns the queue directory alone, and line "),
     ("virtual_mailbox_domains = @/d", "", FIRST + "virtual_mailbox_domains: d: the file is missing: correct this file"),
     ("mydestination = !@/d", "", FIRST + "mydestination: d: the file is missing"),
     ("relay_domains = @/folder", "", FIRST + "relay_domains: folder: this is a directory: correct this file or its n"),
