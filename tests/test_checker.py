@@ -190,6 +190,8 @@ UNSAFE = [
     ("mailbox_transport = lmtp:unix:private/dovecot-lmtp", "", "mailbox_transport"),
     ("fallback_transport = smtp:next.example", "", "fallback_transport"),
     ("smtpd_upstream_proxy_protocol = haproxy", "", "smtpd_upstream_proxy_protocol"),
+    ("smtpd_authorized_xclient_hosts = 127.0.0.1", "", "smtpd_authorized_xclient_hosts"),
+    ("", SUBMISSION + "-o smtpd_authorized_xclient_hosts=127.0.0.1", "smtpd_authorized_xclient_hosts = 127.0.0.1"),
     ("", SUBMISSION + "-o smtpd_tls_security_level=encrypt", "smtpd_tls_security_level = encrypt"),
     ("", SUBMISSION + "-o smtpd_tls_wrappermode=yes", "smtpd_tls_wrappermode = yes"),
     ("", SUBMISSION + "-o content_filter=scan:x", "content_filter = scan:x"),

@@ -79,7 +79,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "Clients that may ask for VERP.",
         "harmless",
     ),
-    ("smtpd_authorized_xclient_hosts", "match", "", "Clients that may use XCLIENT.", "harmless"),
+    (
+        "smtpd_authorized_xclient_hosts",
+        "match",
+        "",
+        "Clients that may use XCLIENT.",
+        "unsafe smtpd: every client would have the proxy's address and rights",
+    ),
     ("smtpd_authorized_xforward_hosts", "match", "", "Clients that may use XFORWARD.", "harmless"),
     (
         "smtpd_banner",
