@@ -9,9 +9,10 @@ from postillion.address.classes import Class
 from postillion.address.destination import Destinations
 from postillion.checks.check import ACCEPT
 from postillion.checks.reply import Reply
-from postillion.config import ConfigError
+from postillion.config import Config, ConfigError
 from postillion.restrictions.__main__ import page
 from postillion.restrictions.access import Access
+from postillion.restrictions.language import require_relay_control
 from postillion.restrictions.rows import ROWS, SECTIONS, Row
 from postillion.tables.lists import DomainList, NetworkList
 from support.dialogue import AtRcpt, ClientFacts, site
@@ -210,6 +211,21 @@ def test_invalid_restriction_list_is_refused_at_start(option: str, message: str,
         access(tmp_path, [option])
     assert message in str(stopped.value)
     assert "main.cf, line" in str(stopped.value)
+
+
+@pytest.mark.parametrize(
+    ("lists", "line"),
+    [
+        ("smtpd_recipient_restrictions = permit_mynetworks\n", ", line 2: "),
+        ("smtpd_recipient_restrictions =\nsmtpd_relay_restrictions = permit_mynetworks\n", ", line 3: "),
+        ("", ": "),
+    ],
+)
+def test_missing_relay_control_is_reported_at_the_lists_that_are_set(lists: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "main.cf").write_text(f"mynetworks = 127.0.0.0/8\n{lists}")
+    with pytest.raises(ConfigError) as stopped:
+        require_relay_control(Config.load(str(tmp_path)))
+    assert str(stopped.value).startswith(f"{tmp_path}/main.cf{line}smtpd_relay_restrictions and smtpd_recipient_restr")
 
 
 def test_networks_are_matched_in_order(tmp_path: Path) -> None:

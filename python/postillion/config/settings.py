@@ -248,12 +248,18 @@ class Config:
                 yield word
                 continue
             if depth >= INCLUDE_DEPTH_MAX:
-                raise ConfigError(path, None, f"files in {name} include each other", "list the words themselves")
-            inner = [
-                line for _, logical in main_cf.logical_lines(main_cf.read(path)) for line in main_cf.split_list(logical)
-            ]
+                raise self.error(name, f"{name}: {path}: files include each other", "list the words themselves")
+            lines = main_cf.logical_lines(self._list_file(name, path))
+            inner = [inside for _, logical in lines for inside in main_cf.split_list(logical)]
             for found in self._included(name, inner, depth + 1):
                 yield found.removeprefix("!") if negation and found.startswith("!") else negation + found
+
+    def _list_file(self, name: str, path: str) -> str:
+        """Return the text of a file that a list names. Raises `ConfigError` at the line of the list."""
+        try:
+            return main_cf.read(path)
+        except ConfigError as error:
+            raise self.error(name, f"{name}: {path}: {error.problem}", "correct this file or its name") from None
 
     def _bad(self, name: str, text: str, row: parameters.Row) -> ConfigError:
         return self.error(name, f'bad value "{text}" for {name}', f"give {kinds.allowed(row[1], row[2])}")

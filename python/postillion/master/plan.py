@@ -10,6 +10,10 @@ LISTENERS_MAX = 150
 """Maximum number of listeners of a service; their descriptors stay below `listeners.FD_FLOOR` in the program."""
 
 
+ALONE = ("qmgr",)
+"""Programs that hold a lock on the queue directory: a second one would die at each start."""
+
+
 class Plan:
     """The parts of main.cf and master.cf that master needs; creating a plan has no side effect.
 
@@ -25,7 +29,11 @@ class Plan:
         self.started = programs.startable(self.entries)
         self.services: list[tuple[Entry, list[Address]]] = []
         taken: dict[Address, Entry] = {}
+        owners: dict[str, Entry] = {}
         for entry in self.started:
+            if entry.command in ALONE and (owner := owners.setdefault(entry.command, entry)) is not entry:
+                problem = f"{entry.command} owns the queue directory alone, and line {owner.line} starts it already"
+                raise entry.error(problem, "remove one of the lines")
             wanted = listeners.addresses(entry, self.config)
             if len(wanted) > LISTENERS_MAX:
                 raise entry.error(f"more than {LISTENERS_MAX} addresses", "listen on all with inet_interfaces = all")

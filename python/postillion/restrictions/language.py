@@ -50,7 +50,9 @@ def require_relay_control(config: Config) -> None:
     named = config.items("smtpd_relay_restrictions") + config.items("smtpd_recipient_restrictions")
     if not any(word.lower() in RELAY_CONTROL for word in named):
         problem = "smtpd_relay_restrictions and smtpd_recipient_restrictions would relay mail for everybody"
-        raise config.error("smtpd_relay_restrictions", problem, f"add one of: {', '.join(RELAY_CONTROL)}")
+        written = config.setting("smtpd_relay_restrictions") or not config.setting("smtpd_recipient_restrictions")
+        place = "smtpd_relay_restrictions" if written else "smtpd_recipient_restrictions"
+        raise config.error(place, problem, f"add one of: {', '.join(RELAY_CONTROL)}")
 
 
 def _step(row: Row, rule: Rule) -> Step:
