@@ -27,7 +27,8 @@ class CleanupSettings:
 class Submission:
     """A message that a program on this machine submits; it passes cleanup into the journal.
 
-    `recipients`: address, original, ORCPT and NOTIFY bits of each. `received`: a trace header with LF inside, in
+    `body` and `ret`: the keywords of BODY and RET, empty for none; raises `ValueError` for another word. `recipients`:
+    address, original, ORCPT and NOTIFY bits of each. `received`: a trace header with LF inside, in
     which `{id}` stands for the queue ID and `{date}` for the date. `wall_now`, `arrival`: seconds since 1970.
     `local` False: headers are neither completed nor added. Raises `postillion.errors.MessageRefused` when the disk is
     full. A submission without `commit` leaves no trace.

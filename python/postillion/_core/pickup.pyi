@@ -88,7 +88,10 @@ def maildrop_envelope(
     remote: bool = False,
     attributes: Mapping[str, str] = ...,
 ) -> bytes:
-    """Return the envelope segment of a file in maildrop/."""
+    """Return the envelope segment of a file in maildrop/.
+
+    `body` and `ret`: the keywords of BODY and RET, empty for none. Raises `ValueError` for another word.
+    """
 
 def parse_addresses(text: str) -> list[str]:
     """Return the addresses of an address list (RFC 5322 §3.4), without names and comments."""

@@ -48,6 +48,18 @@ pub fn recipient((address, original, orcpt, notify): RecipientTuple) -> Recipien
     Recipient { address: address.into(), original, orcpt, notify: Notify(notify) }
 }
 
+/// Convert the keyword of BODY, empty for none.
+pub fn body_type(keyword: &str) -> PyResult<BodyType> {
+    let unknown = || PyValueError::new_err(format!("unknown BODY {keyword:?}"));
+    if keyword.is_empty() { Ok(BodyType::Unsaid) } else { BodyType::of(keyword).ok_or_else(unknown) }
+}
+
+/// Convert the keyword of RET, empty for none.
+pub fn ret_of(keyword: &str) -> PyResult<Ret> {
+    let unknown = || PyValueError::new_err(format!("unknown RET {keyword:?}"));
+    if keyword.is_empty() { Ok(Ret::Unsaid) } else { Ret::of(keyword).ok_or_else(unknown) }
+}
+
 /// A message that a program on this machine submits.
 #[pyclass(module = "postillion._core.cleanup")]
 pub struct Submission {
@@ -82,24 +94,12 @@ impl Submission {
         local: bool,
     ) -> PyResult<Self> {
         let wall_now_us = microseconds(wall_now)?;
-        let body = match body {
-            "" => BodyType::Unsaid,
-            "7BIT" => BodyType::SevenBit,
-            "8BITMIME" => BodyType::EightBitMime,
-            _ => return Err(PyValueError::new_err(format!("unknown BODY {body:?}"))),
-        };
-        let ret = match ret {
-            "" => Ret::Unsaid,
-            "FULL" => Ret::Full,
-            "HDRS" => Ret::Hdrs,
-            _ => return Err(PyValueError::new_err(format!("unknown RET {ret:?}"))),
-        };
         let message = NewMessage {
             sender: sender.into(),
             recipients: recipients.into_iter().map(recipient).collect(),
-            body,
+            body: body_type(body)?,
             smtputf8,
-            ret,
+            ret: ret_of(ret)?,
             envid: envid.map(Into::into),
             attributes: attributes.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
             arrival_us: arrival.map_or(Ok(wall_now_us), microseconds)?,

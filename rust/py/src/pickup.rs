@@ -1,8 +1,7 @@
 //! Files in maildrop/ and the recipients in headers: see `postillion_core::pickup::maildrop` and `recipients`.
 
-use crate::cleanup::{RecipientTuple, microseconds, recipient};
+use crate::cleanup::{RecipientTuple, body_type, microseconds, recipient, ret_of};
 use postillion_core::mail::address;
-use postillion_core::mail::envelope::{BodyType, Ret};
 use postillion_core::pickup::maildrop::{self, ContentWriter, LineEndings};
 use postillion_core::pickup::recipients;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -41,20 +40,12 @@ impl Maildrop {
 
     #[getter]
     fn body(&self) -> &'static str {
-        match self.inner.body {
-            BodyType::Unsaid => "",
-            BodyType::SevenBit => "7BIT",
-            BodyType::EightBitMime => "8BITMIME",
-        }
+        self.inner.body.keyword()
     }
 
     #[getter]
     fn ret(&self) -> &'static str {
-        match self.inner.ret {
-            Ret::Unsaid => "",
-            Ret::Full => "FULL",
-            Ret::Hdrs => "HDRS",
-        }
+        self.inner.ret.keyword()
     }
 
     #[getter]
@@ -123,18 +114,8 @@ pub fn maildrop_envelope<'py>(
         sender: sender.into(),
         full_name: full_name.into(),
         recipients: recipients.into_iter().map(recipient).collect(),
-        body: match body {
-            "" => BodyType::Unsaid,
-            "7BIT" => BodyType::SevenBit,
-            "8BITMIME" => BodyType::EightBitMime,
-            _ => return Err(PyValueError::new_err(format!("no BODY is called {body:?}"))),
-        },
-        ret: match ret {
-            "" => Ret::Unsaid,
-            "FULL" => Ret::Full,
-            "HDRS" => Ret::Hdrs,
-            _ => return Err(PyValueError::new_err(format!("no RET is called {ret:?}"))),
-        },
+        body: body_type(body)?,
+        ret: ret_of(ret)?,
         envid: envid.map(Into::into),
         remote,
         attributes: attributes.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),

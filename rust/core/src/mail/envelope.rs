@@ -47,6 +47,22 @@ pub enum Ret {
     Hdrs,
 }
 
+impl Ret {
+    /// Return the value with this keyword; upper and lower case are the same.
+    pub fn of(keyword: &str) -> Option<Self> {
+        [Self::Full, Self::Hdrs].into_iter().find(|ret| ret.keyword().eq_ignore_ascii_case(keyword))
+    }
+
+    /// Return the keyword; empty when the parameter is missing.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Self::Unsaid => "",
+            Self::Full => "FULL",
+            Self::Hdrs => "HDRS",
+        }
+    }
+}
+
 /// BODY= of RFC 6152: the content type that the sender declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BodyType {
@@ -57,6 +73,22 @@ pub enum BodyType {
     SevenBit,
     /// `BODY=8BITMIME`
     EightBitMime,
+}
+
+impl BodyType {
+    /// Return the value with this keyword; upper and lower case are the same.
+    pub fn of(keyword: &str) -> Option<Self> {
+        [Self::SevenBit, Self::EightBitMime].into_iter().find(|body| body.keyword().eq_ignore_ascii_case(keyword))
+    }
+
+    /// Return the keyword; empty when the parameter is missing.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Self::Unsaid => "",
+            Self::SevenBit => "7BIT",
+            Self::EightBitMime => "8BITMIME",
+        }
+    }
 }
 
 /// One recipient.
@@ -84,7 +116,7 @@ impl Recipient {
 pub struct Envelope {
     /// The queue ID.
     pub id: QueueId,
-    /// When it arrived: microseconds since 1970. Equal to the ID's time except for requeued messages.
+    /// Time of arrival: microseconds since 1970. Equal to the ID's time except for requeued messages.
     pub arrival_us: u64,
     /// The reverse path without angle brackets; empty for the null sender.
     pub sender: Box<str>,

@@ -11,7 +11,6 @@ use postillion_core::delivery::job::{Handover, JobSettings, word};
 use postillion_core::delivery::link::Link;
 use postillion_core::delivery::work::{Agent, Work};
 use postillion_core::ipc::frame::{self, JobKind};
-use postillion_core::mail::envelope::{BodyType, Ret};
 use postillion_core::mail::reply::Enhanced;
 use postillion_core::mail::status::{Outcome, Status, local_status};
 use postillion_core::mail::stuff::Unstuffer;
@@ -120,11 +119,7 @@ impl DeliveryJob {
 
     #[getter]
     fn body(&self) -> &'static str {
-        match self.work.lock().job().envelope.body {
-            BodyType::Unsaid => "",
-            BodyType::SevenBit => "7BIT",
-            BodyType::EightBitMime => "8BITMIME",
-        }
+        self.work.lock().job().envelope.body.keyword()
     }
 
     #[getter]
@@ -134,11 +129,7 @@ impl DeliveryJob {
 
     #[getter]
     fn ret(&self) -> &'static str {
-        match self.work.lock().job().envelope.ret {
-            Ret::Unsaid => "",
-            Ret::Full => "FULL",
-            Ret::Hdrs => "HDRS",
-        }
+        self.work.lock().job().envelope.ret.keyword()
     }
 
     #[getter]
@@ -302,7 +293,7 @@ impl JobStatus {
     }
 }
 
-/// Seconds as microseconds; a negative time is 0.
+/// Convert seconds to microseconds; a negative time is 0.
 fn micros(seconds: f64) -> u64 {
     (seconds * 1e6) as u64
 }

@@ -1,7 +1,6 @@
 //! `StoredMessage` and `read_message`: see `postillion_core::queue::listing::find`.
 
 use super::journal::queue_error;
-use postillion_core::mail::envelope::{BodyType, Ret};
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::locator::{Locator, SegmentId};
 use postillion_core::mail::stuff::unstuff;
@@ -66,20 +65,12 @@ impl StoredMessage {
 
     #[getter]
     fn body(&self) -> &'static str {
-        match self.message.envelope.body {
-            BodyType::Unsaid => "",
-            BodyType::SevenBit => "7BIT",
-            BodyType::EightBitMime => "8BITMIME",
-        }
+        self.message.envelope.body.keyword()
     }
 
     #[getter]
     fn ret(&self) -> &'static str {
-        match self.message.envelope.ret {
-            Ret::Unsaid => "",
-            Ret::Full => "FULL",
-            Ret::Hdrs => "HDRS",
-        }
+        self.message.envelope.ret.keyword()
     }
 
     #[getter]

@@ -6,7 +6,6 @@ use crate::log::Log;
 use crate::queue::Journal;
 use crate::smtpd::Next;
 use postillion_core::clock::wall_now_us;
-use postillion_core::mail::envelope::{BodyType, Ret};
 use postillion_core::mail::reply::{Enhanced, Reply};
 use postillion_core::mail::stuff::{Unstuffer, unstuff};
 use postillion_core::queue::Appender;
@@ -122,7 +121,7 @@ impl SmtpdSession {
         self.lock().reply(&to_reply(code, dsn, text)?, now).map(Next::from).ok_or_else(no_question)
     }
 
-    /// The content in question, dots unstuffed, lines ended with CRLF.
+    /// Return the content in question, dots unstuffed, lines ended with CRLF.
     fn content<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let session = self.lock();
         let content = session.content();
@@ -133,7 +132,7 @@ impl SmtpdSession {
         PyBytes::new(py, &text)
     }
 
-    /// The sender, the recipients with ORCPT and NOTIFY, BODY, RET and ENVID, and the content in local form.
+    /// Return the sender, the recipients with ORCPT and NOTIFY, BODY, RET and ENVID, and the content in local form.
     #[expect(clippy::type_complexity, reason = "a message as maildrop's writer takes it")]
     fn take_message<'py>(
         &self,
@@ -144,16 +143,8 @@ impl SmtpdSession {
         let transaction = session.server().transaction().cloned().unwrap_or_default();
         let recipients = transaction.recipients.into_iter();
         let recipients = recipients.map(|r| (r.address.into(), r.orcpt.map(Into::into), r.notify.0)).collect();
-        let body = match transaction.mail.body {
-            BodyType::Unsaid => "",
-            BodyType::SevenBit => "7BIT",
-            BodyType::EightBitMime => "8BITMIME",
-        };
-        let ret = match transaction.mail.ret {
-            Ret::Unsaid => "",
-            Ret::Full => "FULL",
-            Ret::Hdrs => "HDRS",
-        };
+        let body = transaction.mail.body.keyword();
+        let ret = transaction.mail.ret.keyword();
         let text = unstuff(&session.take_message());
         let sender = transaction.mail.reverse_path.address().to_owned();
         (sender, recipients, body, ret, transaction.mail.envid.map(Into::into), PyBytes::new(py, &text))
@@ -271,7 +262,7 @@ impl SmtpdSession {
 }
 
 impl SmtpdSession {
-    /// A session that a service owns, too.
+    /// Return a session that a service owns too.
     pub fn of(inner: Shared) -> Self {
         Self { inner }
     }
@@ -285,7 +276,7 @@ fn no_question() -> PyErr {
     PyValueError::new_err("no question is open")
 }
 
-/// `dsn`: an enhanced status code of the code's class, or nothing.
+/// Return a reply. `dsn`: an enhanced status code of the code's class, or empty.
 pub fn to_reply(code: u16, dsn: &str, text: &str) -> PyResult<Reply> {
     if !(200..600).contains(&code) {
         return Err(PyValueError::new_err(format!("no reply has the code {code}")));

@@ -164,7 +164,7 @@ pub struct MailArguments {
     pub ret: Ret,
     /// ENVID=, in its xtext form.
     pub envid: Option<Box<str>>,
-    /// AUTH=, in its xtext form, `<>` for nobody.
+    /// AUTH=, in its xtext form; `<>` without an identity.
     pub auth: Option<Box<str>>,
 }
 
@@ -218,19 +218,13 @@ impl MailArguments {
                     }
                 };
             }
-            ("BODY", Some(value)) if value.eq_ignore_ascii_case("8BITMIME") => self.body = BodyType::EightBitMime,
-            ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => self.body = BodyType::SevenBit,
+            ("BODY", Some(value)) => self.body = BodyType::of(value).ok_or_else(|| unsupported(parameter))?,
             ("SMTPUTF8", None) if dialect.smtputf8 => self.smtputf8 = true,
             ("RET", Some(value)) => {
-                let ret = match value.to_ascii_uppercase().as_str() {
-                    "FULL" => Ret::Full,
-                    "HDRS" => Ret::Hdrs,
+                self.ret = match Ret::of(value) {
+                    Some(ret) if self.ret == Ret::Unsaid => ret,
                     _ => return bad("Bad RET parameter syntax"),
                 };
-                if self.ret != Ret::Unsaid {
-                    return bad("Bad RET parameter syntax");
-                }
-                self.ret = ret;
             }
             ("ENVID", Some(value)) => {
                 if self.envid.is_some() || value.len() > ENVID_MAX_OCTETS || !is_xtext(value) {
@@ -256,18 +250,14 @@ impl MailArguments {
         if self.size_octets > 0 {
             words.push(format!("SIZE={}", self.size_octets));
         }
-        match self.body {
-            BodyType::Unsaid => {}
-            BodyType::SevenBit => words.push("BODY=7BIT".into()),
-            BodyType::EightBitMime => words.push("BODY=8BITMIME".into()),
+        if self.body != BodyType::Unsaid {
+            words.push(format!("BODY={}", self.body.keyword()));
         }
         if self.smtputf8 {
             words.push("SMTPUTF8".into());
         }
-        match self.ret {
-            Ret::Unsaid => {}
-            Ret::Full => words.push("RET=FULL".into()),
-            Ret::Hdrs => words.push("RET=HDRS".into()),
+        if self.ret != Ret::Unsaid {
+            words.push(format!("RET={}", self.ret.keyword()));
         }
         words.extend(self.envid.iter().map(|envid| format!("ENVID={envid}")));
         words.extend(self.auth.iter().map(|auth| format!("AUTH={auth}")));
