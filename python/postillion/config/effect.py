@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from postillion.config import parameters
+from postillion.config.errors import place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ VALUE_SHOWN_CHARS = 60
 
 
 class Rule(NamedTuple):
-    """The column of an unsafe parameter, in parts. `loss`: what would happen if it was ignored."""
+    """The column of an unsafe parameter, in parts. `loss`: the result of ignoring it."""
 
     name: str
     readers: frozenset[str]
@@ -55,7 +56,7 @@ def column(name: str) -> str | None:
 
 
 def has_no_effect(name: str) -> bool:
-    """Return whether a site would miss this parameter: no program reads it."""
+    """Return whether no program reads a parameter that a site would miss."""
     return column(name) not in (None, NOT_MISSED)
 
 
@@ -86,8 +87,8 @@ def warnings(config: "Config", names: Iterable[str]) -> list[str]:
     for name in names:
         setting = config.settings[name]
         if has_no_effect(name) and setting.value.split() != config.default(name).split():
-            place = setting.path if setting.line is None else f"{setting.path}, line {setting.line}"
-            found.append(f"{place}: {name}={setting.value} has no effect: Postillion does not read this parameter yet")
+            text = f"{name}={setting.value} has no effect: Postillion does not read this parameter yet"
+            found.append(f"{place(setting.path, setting.line)}: {text}")
     return found
 
 

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 DEFAULT_DIRECTORY = "/etc/postfix"
 INCLUDE_DEPTH_MAX = 10
 OVERRIDE = "-o"
-"""The place of a value from the command line, in error texts."""
+"""The place of a value from the command line in error texts."""
 
 
 class Config:
     """The values of one configuration directory.
 
-    Values are expanded at their first use and cached. A name that is neither in the parameter table nor in main.cf
+    A value is expanded at its first use and cached. A name that is neither in the parameter table nor in main.cf
     raises `KeyError`; a value of the wrong type raises `ConfigError`.
     """
 

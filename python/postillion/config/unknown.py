@@ -3,7 +3,7 @@
 import os
 
 from postillion.config import expansion, main_cf, parameters
-from postillion.config.errors import ConfigError
+from postillion.config.errors import ConfigError, place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +22,9 @@ def warnings(config: "Config") -> list[str]:
         if name in known:
             continue
         setting = config.settings[name]
-        place = setting.path if setting.line is None else f"{setting.path}, line {setting.line}"
         meant = parameters.nearest(name)
         advice = f" (did you mean {meant}?)" if meant is not None else ""
-        found.append(f"{place}: unused parameter: {name}={setting.value}{advice}")
+        found.append(f"{place(setting.path, setting.line)}: unused parameter: {name}={setting.value}{advice}")
     return found
 
 
