@@ -2,9 +2,9 @@
 
     benches/pairs.py --base DIRECTORY     a checkout of the other build, where `make build` has run
 
-Runs `relay.py` of both checkouts in turn, one short run each, and swaps the order from pair to pair. The ratio of a
-pair is this build's rate divided by the other's. A row has the median of the ratios and its 95 % interval: two of the
-sorted ratios, so the interval assumes no distribution. A row is met when its interval reaches the aim.
+A pair is one short run of `relay.py` in each checkout. The order changes from pair to pair. The ratio of a pair is this
+build's rate divided by the other's. A row has the median of the ratios and its 95 % interval. The interval consists of
+two of the sorted ratios, so it assumes no distribution. The aim is met when the interval reaches it.
 
 Needs root and Debian's postfix package, for smtp-source and smtp-sink.
 """

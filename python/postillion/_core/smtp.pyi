@@ -19,7 +19,7 @@ class SmtpClientSettings:
 class SmtpIntake:
     """The unread octets of a peer, given out by line, by count, or as a whole message.
 
-    Lines and messages have limits. The caller limits the waiting octets: it stops to read from the peer.
+    Lines and messages have limits. The caller limits the waiting octets: it stops reading from the peer.
     """
 
     LINE_TOO_LONG: int
@@ -52,10 +52,10 @@ class SmtpIntake:
 
     @property
     def reads_message(self) -> bool:
-        """Is a message being read?"""
+        """Whether a message is being read."""
 
     def clear(self) -> None:
-        """Forget what waits; a message that is read goes on."""
+        """Drop the waiting octets. A message in progress goes on."""
 
     def __len__(self) -> int:
-        """How many octets wait."""
+        """Return the number of waiting octets."""

@@ -1,4 +1,4 @@
-"""The SMTP server: configuration, sessions, and the service that has them on its sockets."""
+"""The SMTP server: configuration, sessions, and the service that owns their sockets."""
 
 import socket
 from collections.abc import Sequence, Set
@@ -34,38 +34,42 @@ class SmtpdConfig:
         stand_alone: bool = False,
     ) -> SmtpdConfig: ...
     def fall_behind(self, behind: bool) -> None:
-        """From now on each new message of any session waits for in_flow_delay first, or no longer does."""
+        """Delay each new message of all sessions by in_flow_delay, or delay none."""
     @property
     def ehlo_text(self) -> str:
-        """The reply to EHLO: the host's name and a keyword a line, without codes."""
+        """The reply to EHLO: the host's name, then one keyword in each line, without codes."""
 
 @final
 class Next:
     """The next step of a session's owner.
 
-    IDLE: write the output and wait for octets, for `deadline`, or for the journal. FULL: the same, but read no more.
-    SLEEP: wait until `deadline`, then call `timeout`. CLOSE: write the output and close. HELO, MAIL, RCPT, VRFY, DATA:
-    decide, then `accept` or `reply`. END_OF_DATA: the same about a whole message, `content`. RSET, NOOP, QUIT: say the
-    reply; the command is done in any case. AUTH, or a line of its exchange (`argument`): `reply` 334 with a challenge,
-    235 after `authenticate`, or a refusal. MESSAGE: a stand-alone session has a whole message, `take_message` and
-    `stored`.
+    HELO, MAIL, RCPT, VRFY and DATA are questions about a command: answer with `accept` or `reply`.
     """
 
     IDLE: ClassVar[Next]
+    """Write the output. Wait for octets, for `deadline`, or for the journal."""
     FULL: ClassVar[Next]
+    """Do the same as for IDLE, but read no more."""
     SLEEP: ClassVar[Next]
+    """Wait until `deadline`, then call `timeout`."""
     CLOSE: ClassVar[Next]
+    """Write the output and close."""
     HELO: ClassVar[Next]
     MAIL: ClassVar[Next]
     RCPT: ClassVar[Next]
     VRFY: ClassVar[Next]
     DATA: ClassVar[Next]
     END_OF_DATA: ClassVar[Next]
+    """Accept or refuse a whole message, `content`."""
     RSET: ClassVar[Next]
+    """Choose the reply. The command is done in any case, also for NOOP and QUIT."""
     NOOP: ClassVar[Next]
     QUIT: ClassVar[Next]
     AUTH: ClassVar[Next]
+    """Answer AUTH or a line of its exchange, `argument`: `reply` 334 with a challenge, 235 after `authenticate`, or a
+    refusal."""
     MESSAGE: ClassVar[Next]
+    """Store the message of a stand-alone session: `take_message`, then `stored`."""
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     @property
@@ -109,7 +113,7 @@ class Request:
 
     @final
     class Gone:
-        """A connection is gone that an earlier request was about."""
+        """Forget a connection of an earlier request: it is closed."""
 
         __match_args__ = ("key",)
         def __new__(cls, key: int) -> Request.Gone: ...
@@ -125,14 +129,14 @@ class Request:
 
     @final
     class Empty:
-        """No session is left, after `drain`."""
+        """Go on: the last session has ended after `drain`."""
 
         __match_args__ = ()
         def __new__(cls) -> Request.Empty: ...
 
     @final
     class AcceptFailed:
-        """No client can be accepted, for this reason: call `accept` after a while."""
+        """Call `accept` after a while: no client can be accepted, for this reason."""
 
         __match_args__ = ("error",)
         def __new__(cls, error: str) -> Request.AcceptFailed: ...
@@ -154,7 +158,10 @@ _Requests = (
 
 @final
 class SmtpdSession:
-    """One client's session: octets and time in, octets and a `Next` out. Its owner or a `SmtpdService` moves octets."""
+    """One client's session: octets and time in, octets and a `Next` out.
+
+    Its owner or a `SmtpdService` moves the octets. Methods that return a `Next` return the next step.
+    """
 
     def __new__(
         cls,
@@ -169,59 +176,62 @@ class SmtpdSession:
         bare_newline_spared: bool = False,
     ) -> SmtpdSession: ...
     def greet(self, now: float) -> Next:
-        """Say 220; returns the next step."""
+        """Greet the client with 220."""
 
     def receive(self, data: bytes, now: float) -> Next:
-        """Take bytes as they came; returns the next step."""
+        """Receive bytes, in any split."""
 
     def eof(self, now: float) -> Next:
-        """No more bytes will come; returns the next step."""
+        """Note that no more bytes will come."""
 
     def accept(self, now: float) -> Next:
-        """Answer the open question with yes; returns the next step. Raises `ValueError` when none is open."""
+        """Accept the command in question. Raises `ValueError` when no question is open."""
 
     def reply(self, code: int, dsn: str, text: str, now: float) -> Next:
-        """Answer the open question with this reply, `dsn` may be empty; returns the next step. Raises `ValueError`."""
+        """Answer the open question with this reply; `dsn` may be empty.
+
+        Raises `ValueError` when no question is open, or for an invalid code.
+        """
 
     def content(self) -> bytes:
-        """The message in question, lines ended with CRLF, dots unstuffed."""
+        """Return the message in question, lines ended with CRLF, dots unstuffed."""
 
     def take_message(self) -> tuple[str, list[tuple[str, str | None, int]], str, str, str | None, bytes]:
-        """A stand-alone session's message: sender, recipients with ORCPT and NOTIFY, BODY, RET, ENVID, content.
+        """Return the message of a stand-alone session, its lines ended with LF.
 
-        The content's lines end with LF.
+        The parts are: sender, recipients with ORCPT and NOTIFY, BODY, RET, ENVID, content.
         """
 
     def stored(self, queue_id: str, error: str | None, now: float) -> Next:
-        """The stand-alone session's message is stored, or not (`error`: the text of the reply); the next step."""
+        """Report that the message of a stand-alone session is stored; `error`: the reply that refuses it."""
 
     def take_output(self) -> bytes | None:
-        """Everything to be written since the last call."""
+        """Return the octets to write since the last call; None without any."""
 
     def timeout(self, now: float) -> Next:
-        """Time has passed; returns the next step."""
+        """Do what is due at `deadline`."""
 
     def lost(self) -> None:
-        """The connection is gone. A commit that runs goes on."""
+        """Note that the connection is gone. A commit in progress goes on."""
 
     def authenticate(self, method: str, user: str) -> None:
-        """A reply of 235 to the open question authenticates the client as this user."""
+        """Name the user for a `reply` of 235 to the open question."""
 
     @property
     def authenticated(self) -> bool:
-        """Has the client shown that it is a user?"""
+        """Whether the client is authenticated."""
     @property
     def client(self) -> tuple[str, str, str]:
         """The client's address, its name, and its name by reverse lookup alone."""
     @property
     def group(self) -> int | None:
-        """The group whose recipients are remembered for the client, if they are."""
+        """The group whose accepted recipients are remembered for the client; None without one."""
     @property
     def deadline(self) -> float:
-        """When `timeout` is due, if nothing happens before."""
+        """The time of the next `timeout`, if nothing happens before."""
     @property
     def committing(self) -> bool:
-        """Does the journal hold a message of this session?"""
+        """Whether the journal holds a message of this session."""
     @property
     def sender(self) -> str | None:
         """The reverse path, accepted or in question; None before MAIL."""
@@ -230,7 +240,7 @@ class SmtpdSession:
         """The recipient in question."""
     @property
     def extended(self) -> bool:
-        """Was it EHLO that named the client?"""
+        """Whether the client said EHLO."""
     @property
     def argument(self) -> str:
         """The argument of the command in question."""
@@ -242,13 +252,13 @@ class SmtpdSession:
         """The parameters of the RCPT in question."""
     @property
     def transactions(self) -> int:
-        """How many MAILs were accepted."""
+        """Number of accepted MAIL commands."""
     @property
     def recipients(self) -> list[str]:
         """The accepted recipients of the current message."""
     @property
     def recipient_count(self) -> int:
-        """How many recipients were accepted."""
+        """Number of accepted recipients."""
     @property
     def helo(self) -> str | None:
         """The client's name in HELO or EHLO; None before it."""
@@ -257,48 +267,52 @@ class SmtpdSession:
         """SMTP or ESMTP."""
     @property
     def talked_early(self) -> bool:
-        """Whether the client sent a command too early."""
+        """Whether the client sent a command before the reply that it must wait for."""
 
 @final
 class SmtpdService:
-    """All sessions of a process, on sockets of their own.
+    """All sessions of a process, and their sockets.
 
-    The calls return requests to the owner, None for none. A `key` is a connection's number; numbers of closed
-    connections are ignored.
+    Methods that return requests return None without any. A `key` is a connection's number; the number of a closed
+    connection is ignored.
     """
 
     def __new__(
         cls, name: str, config: SmtpdConfig, stressed: SmtpdConfig | None, journal: Journal, *, limit: int = 0
     ) -> SmtpdService:
-        """`stressed`: for sessions that begin while all places are taken, and for 1,000 s after.
+        """`limit`: maximum number of sessions, 0 for no limit.
 
-        `limit`: places, 0 for no limit. Raises `OSError`.
+        `stressed`: the settings for sessions that begin while the limit is reached, and for 1,000 s after that. Raises
+        `OSError`.
         """
 
     def fileno(self) -> int:
-        """Readable while `poll` has something to do."""
+        """Return a descriptor that is readable while `poll` has something to do."""
 
     def listen(self, listener: socket.socket) -> None:
         """Listen on a copy of this socket. Raises `OSError`."""
 
     def accept(self, accepting: bool) -> None:
-        """Accept clients while there is room, or leave them in the sockets' queues; none after `drain`.
+        """Accept clients below the limit, or leave them in the sockets' queues; none after `drain`.
 
         Raises `OSError`.
         """
 
     def drain(self) -> _Requests:
-        """Accept no more clients; `Request.Empty` comes when the last one has left. Raises `OSError`."""
+        """Accept no more clients. `Request.Empty` comes when the last session has ended. Raises `OSError`."""
 
     def adopt(self, socket: socket.socket, address: str, port: int, now: float) -> tuple[int, _Requests]:
-        """Serve a client on a copy of a connection that was accepted elsewhere; its number. Raises `OSError`."""
+        """Serve a client on a copy of a connection that was accepted elsewhere; return its number.
+
+        Raises `OSError`, and `ValueError` for an invalid address.
+        """
 
     def __len__(self) -> int: ...
     def peer(self, key: int) -> tuple[str, int] | None:
-        """Address and port of a client; None when it is gone."""
+        """Return the address and port of a client; None when it is gone."""
 
     def session(self, key: int) -> SmtpdSession | None:
-        """The session of a connection, once it has begun."""
+        """Return the session of a connection; None before its beginning."""
 
     def know(
         self,
@@ -311,10 +325,10 @@ class SmtpdService:
         rewrites_headers: bool = False,
         bare_newline_spared: bool = False,
     ) -> None:
-        """Clients from this address are greeted without a request, until that time."""
+        """Greet clients from this address without a request, until that time."""
 
     def remember(self, group: int, scope: str, until: float) -> None:
-        """Clients of this group (0 to 15) may send to `scope`, a recipient or `@domain`, until that time."""
+        """Accept `scope`, a recipient or `@domain`, from clients of this group (0 to 15) until that time."""
 
     def poll(self, now: float) -> _Requests:
         """Serve every socket that is ready. Raises `OSError`."""
@@ -336,22 +350,25 @@ class SmtpdService:
         refusal: tuple[int, str, str] | None = None,
         dismissal: str | None = None,
     ) -> _Requests:
-        """Greet a client, or say `refusal` (code, dsn, text) or 421 with `dismissal`. Raises `ValueError`."""
+        """Greet a client; or refuse it with `refusal` (code, dsn, text), or with 421 and the text `dismissal`.
+
+        Raises `ValueError` for an invalid code.
+        """
 
     def proceed(self, key: int, next: Next, now: float) -> _Requests:
-        """A question was answered in the session, which then returned `next`."""
+        """Go on with a session that returned `next` to an answer."""
 
     def wake(self, key: int, now: float) -> _Requests:
-        """A session's sleep may be over."""
+        """Wake up a session that sleeps."""
 
     def abort(self, key: int, now: float) -> _Requests:
         """Close a connection at once."""
 
     def write(self, key: int, octets: bytes, now: float) -> _Requests:
-        """Send octets outside the dialogue."""
+        """Send octets to a client outside the dialogue."""
 
     def sweep(self, now: float) -> tuple[bool, _Requests]:
-        """Close the sessions whose timeout has passed; False when no session is left."""
+        """Close the sessions whose timeout has passed; return False when no session is left."""
 
     def stop(self, now: float) -> _Requests:
-        """End every session that has no message on its way; call it again for the others."""
+        """End every session without a message in progress; call it again for the others."""

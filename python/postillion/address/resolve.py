@@ -1,4 +1,4 @@
-"""Where an address goes: trivial-rewrite(8)'s `resolve`, from main.cf.
+"""The route of an address: trivial-rewrite(8)'s `resolve`, from main.cf.
 
 The class of the recipient's domain decides (postconf(5), ADDRESS_CLASS_README):
 

@@ -85,7 +85,7 @@ class Reader:
             waiter.set_exception(error)
 
     def at_eof(self) -> bool:
-        """Has everything been taken, and comes nothing more?"""
+        """Return whether all octets are taken and the peer has closed."""
         return self._eof and not len(self._buffer)
 
     def stop_listening(self) -> None:

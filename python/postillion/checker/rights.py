@@ -1,4 +1,4 @@
-"""Checks with the rights of mail_owner: the site's own Python code never runs as root."""
+"""Checks with the rights of mail_owner, so that the site's own Python code never runs as root."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from postillion.config import Config, ConfigError
 from postillion.config.master_cf import Entry
 
 WORK_MAX_S = 30
+"""Timeout of the site's code."""
 
 
 def as_owner(entry: Entry, config: Config, work: Callable[[], list[str]]) -> list[str]:
@@ -53,7 +54,7 @@ def _work(entry: Entry, config: Config, work: Callable[[], list[str]], answer: i
     except (KeyError, OSError) as error:
         said = {"error": [entry.path, entry.line, f"{entry.command} could not start: {error}", "see mail_owner"]}
     except BaseException:
-        # An exception such as SystemExit must not leave this function: the child would go on as a second checker.
+        # An exception such as SystemExit must end the child here: else it would go on as a second checker.
         os._exit(1)
     os.write(answer, json.dumps(said).encode())
     os._exit(0)

@@ -36,7 +36,7 @@ def refusals(configuration: Configuration, plan: Plan) -> Iterator[ConfigError]:
 def _why_not(transport: str, entry: Entry | None, started: list[Entry]) -> str | None:
     """Return the reason why mail for a transport would wait forever; None for a transport that works."""
     if not transport or "$" in transport:
-        # The table makes the name from each address.
+        # The table computes the name from each address.
         return None
     if entry is None:
         return "a service that master.cf does not have"

@@ -65,7 +65,7 @@ def _is_let_go(path: str) -> bool:
 
     The kernel gives a read lease only on such a file (fcntl(2), F_SETLEASE).
     """
-    # Sent to the holder of a lease when somebody opens the file; it ends a process that does not expect it.
+    # Sent to the holder of a lease when a process opens the file; it ends a process that does not expect it.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     until = time.monotonic() + WRITERS_MAX_S
     with open(path, "rb") as file:

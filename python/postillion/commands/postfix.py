@@ -79,7 +79,7 @@ class ScriptConsole(Console):
     def _tell(self, severity: str, text: str, printed: bool) -> None:
         if self._target is not None:
             try:
-                # Opened for each line, so that logrotate finds nobody here who still writes to the old file.
+                # Open the file for each line: this command never writes to a file that logrotate compresses.
                 log = MasterLog(self._target, SCRIPT)
             except OSError:
                 printed = True

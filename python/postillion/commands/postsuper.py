@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def may_use(tool: Tool) -> bool:
-    """Is the user root, mail_owner, or who owns the queue directory?"""
+    """Return whether the user is root, mail_owner, or the owner of the queue directory."""
     uid = os.geteuid()
     if uid == 0:
         return True

@@ -137,7 +137,7 @@ class Printer:
 
     @property
     def satisfied(self) -> bool:
-        """Is nothing of what follows wanted?"""
+        """Whether no later record is wanted."""
         only_headers = self._shown.headers and not (self._shown.envelope or self._shown.body)
         return only_headers and self._content and not self._in_headers
 
@@ -193,7 +193,7 @@ class Printer:
 
 
 def is_header(line: bytes) -> bool:
-    """Does a line belong to a message's headers: a name and a colon, or the rest of the one before?"""
+    """Return whether a line belongs to the headers: it has a name and a colon, or continues the line before."""
     if line[:1] in (b" ", b"\t"):
         return True
     name = line.partition(b":")[0].rstrip(b" \t")

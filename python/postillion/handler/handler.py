@@ -38,7 +38,7 @@ STAGES: Final[dict[str, Stage]] = {
 """The stage in which each hook is asked. handle_DATA is asked when the whole message has come, as in aiosmtpd."""
 HOOKS: Final = tuple(STAGES)
 STATISTICS_S: Final = 60.0
-"""How often the log has the number of calls of each hook, while there are calls."""
+"""Interval of the log lines with the number of calls of each hook, while there are calls."""
 TRACEBACK_MAX_LINES: Final = 30
 
 

@@ -63,7 +63,7 @@ class Access(Check):
 
     @property
     def stages(self) -> frozenset[Stage]:
-        """Every recipient is checked; the other stages have lists or are not asked."""
+        """RCPT and VRFY, and each other stage with a list."""
         return self._stages
 
     @property
@@ -88,7 +88,7 @@ class Access(Check):
         return self._ask("data", self._data, Question(self._site, client, dialogue))
 
     def vrfy(self, client: Client, dialogue: Dialogue) -> Verdict:
-        """Ask what RCPT would ask."""
+        """Ask the lists that are due at RCPT."""
         recipient = dialogue.recipient or ""
         if recipient.lower() == POSTMASTER:
             return ACCEPT
@@ -103,7 +103,7 @@ class Access(Check):
         return verdict
 
     def rcpt(self, client: Client, dialogue: Dialogue) -> Verdict:
-        """Ask the lists that are due at RCPT; say for which recipients the answer may be remembered."""
+        """Ask the lists that are due at RCPT; an acceptance names the recipients for which it may be remembered."""
         verdict = self.vrfy(client, dialogue)
         if verdict.reply is not None or dialogue.group is None:
             return verdict
@@ -111,7 +111,7 @@ class Access(Check):
         return verdict._replace(actions=(Remember(scope),)) if scope else verdict
 
     def scope(self, recipient: str) -> str:
-        """Return what else is accepted where `recipient` is: itself, `@domain` for all of it, or nothing.
+        """Return the recipients that are accepted with `recipient`: itself, `@domain`, or none (empty).
 
         A domain whose recipients are listed, and an address with a route of its own, are not accepted as a whole.
         """

@@ -17,7 +17,7 @@ def permit_inet_interfaces(question: Question) -> Outcome:
 
 
 def permit_sasl_authenticated(question: Question) -> Outcome:
-    """Accept a user."""
+    """Accept an authenticated client."""
     return OK if question.dialogue.authenticated else None
 
 

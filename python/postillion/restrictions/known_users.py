@@ -16,7 +16,7 @@ from postillion.config import Config
 from postillion.tables import Maps, open_maps
 
 KNOWN_FOR_S: Final = 10.0
-"""How long a found user is not looked up again. An unknown user is looked up each time."""
+"""Time for which a found user is cached. An unknown user is looked up each time."""
 KNOWN_MAX: Final = 10_000
 
 

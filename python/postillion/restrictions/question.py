@@ -1,4 +1,4 @@
-"""A question to the restriction lists, and what a restriction may answer."""
+"""A question to the restriction lists, and the outcomes of a restriction."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Question:
 
     @property
     def destination(self) -> Destination:
-        """Where the recipient's mail goes. Raises `TableError`."""
+        """The destination of the recipient's mail. Raises `TableError`."""
         if self._destination is None:
             self._destination = self.site.destinations.of(self.recipient)
         return self._destination

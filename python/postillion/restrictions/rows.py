@@ -1,8 +1,8 @@
 """The table of restrictions (postconf(5), SMTPD_ACCESS_README): one row each, also for those that are refused.
 
-A row says what follows the name in a list, which function answers, and what the answer depends on. A list whose rows
-read nothing outside `REMEMBERED` gives the same answer to the next client of the same group, so an accepted recipient
-is accepted again for some seconds without asking. docs/restrictions.md is printed from this table.
+A row has the argument behind the name, the function that answers, and the facts that the answer depends on. If the rows
+of a list read nothing outside `REMEMBERED`, the next client of the same group gets the same answer, so an accepted
+recipient is accepted again for some seconds without asking. docs/restrictions.md is printed from this table.
 """
 
 from __future__ import annotations
@@ -177,6 +177,6 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
 
 ROWS: Final = {row.name: row for section in SECTIONS.values() for row in section}
 UNCONDITIONAL: Final = frozenset({"permit", "reject", "defer"})
-"""Nothing behind one of these is ever asked."""
+"""The restrictions that always end a list: no restriction behind them is asked."""
 RELAY_CONTROL: Final = ("reject_unauth_destination", "defer_unauth_destination", "reject", "defer")
-"""One of these must stand in the relay or recipient list: without one, the server relays for everybody."""
+"""The relay or recipient list must have one of these: without one, the server relays for everybody."""

@@ -17,7 +17,7 @@ from postillion.smtpd.service import Service
 from postillion.smtpd.setup import Parts, prepare, prepare_as_owner
 
 CLOCK_CHECK_S = 60.0
-"""How often the time zone of Received and Date headers is read again."""
+"""Interval at which the time zone of Received and Date headers is read again."""
 
 
 async def serve(daemon: Daemon, parts: Parts) -> None:

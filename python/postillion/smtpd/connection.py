@@ -1,4 +1,4 @@
-"""One client about whom something is to be decided: the loop that asks the checks, and says what they decide."""
+"""One client with open decisions: the loop that asks the checks and reports their verdict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.names import Name
 
 KNOWN_FOR_S: Final = 10.0
-"""How long a client's names, and the recipients that it may send to, are remembered."""
+"""Time for which a client's names and its accepted recipients are remembered."""
 STAGES: Final[dict[Next, Stage]] = {
     Next.HELO: "helo",
     Next.MAIL: "mail",
@@ -53,7 +53,7 @@ class Owner(Protocol):
         ...
 
     def handle(self, requests: Requests) -> None:
-        """Do what the core requests."""
+        """Handle the requests of the core."""
 
     def log_bug(self, text: str) -> None:
         """Log a traceback of our own code."""
@@ -83,7 +83,7 @@ class Connection:
             self.checks = owner.checks(self._client, self)
 
     def welcome(self) -> None:
-        """Find out who the client is, and greet it."""
+        """Find the client's names, and greet it."""
         peer = self.peer
         assert peer is not None
         address, _ = peer
@@ -96,11 +96,11 @@ class Connection:
             self.task = task
 
     def decide(self, stage: Stage | None) -> None:
-        """Answer the session's questions until it has none, or a check needs time."""
+        """Answer the session's questions until none is open or a check needs time."""
         while stage is not None:
             verdict = self._ask(stage, iter(self.checks), ACCEPT)
             if verdict is None:
-                # The replies to the commands before need not wait.
+                # The replies to earlier commands need not wait.
                 self._owner.handle(self._owner.core.proceed(self._key, Next.IDLE, self.loop.time()))
                 return
             stage = self._answer(stage, verdict)
@@ -136,7 +136,7 @@ class Connection:
     def _ask(self, stage: Stage, checks: Iterator[Check], verdict: Verdict) -> Verdict | None:
         """Ask the checks that are left, until one refuses; None while one of them needs time.
 
-        `verdict`: what the checks before have said. A check that raises is a bug: the client gets 451.
+        `verdict`: the verdict of the checks before. A check that raises is a bug: the client gets 451.
         """
         dialogue = self._session or NoDialogue()
         for check in checks:
@@ -183,7 +183,7 @@ class Connection:
         return Verdict(INTERNAL_ERROR)
 
     def _answer(self, stage: Stage, verdict: Verdict) -> Stage | None:
-        """Tell the session what was decided; return its next question."""
+        """Give the session the verdict; return its next question."""
         session, now = self._session, self.loop.time()
         if session is None:
             self._begin(verdict)
@@ -214,7 +214,7 @@ class Connection:
         self.decide("connect")
 
     def _begin(self, verdict: Verdict) -> None:
-        """Greet the client, or refuse it. A client about whom nothing is asked is greeted in Rust from now on."""
+        """Greet the client, or refuse it. Rust greets clients from its address from now on if no check is asked."""
         client, core, now = self._client, self._owner.core, self.loop.time()
         assert client is not None
         facts, reply = client.facts, verdict.reply if verdict.refuses else None

@@ -14,7 +14,7 @@ from typing import Final, cast
 ANVIL_SOCKET: Final = "private/anvil"
 ANSWER_MAX_S: Final = 2.0
 RETRY_S: Final = 5.0
-"""How long anvil is not asked after a failure."""
+"""Time without a request to anvil after a failure."""
 QUESTIONS_MAX: Final = 10_000
 LINE_MAX_BYTES: Final = 64
 

@@ -1,4 +1,4 @@
-"""Limits on what one client may do, counted by anvil: connections, messages, recipients (anvil(8))."""
+"""Limits on the connections, messages and recipients of one client, counted by anvil (anvil(8))."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Limits:
             "rcpt": self.rcpt_rate.number,
         }
         self.stages: frozenset[Stage] = frozenset(stage for stage, number in limits.items() if number)
-        """The stages in which something is counted."""
+        """The stages with a limit."""
 
 
 class RateCheck(Check):
-    """Counts what one client does, and refuses what is above a limit.
+    """Counts the requests of one client, and refuses those above a limit.
 
-    `bucket`: the clients that count as one. When anvil cannot be asked, nothing is refused, as in Postfix.
+    `bucket`: the clients that count as one. When anvil does not answer, nothing is refused, as in Postfix.
     """
 
     def __init__(self, limits: Limits, counts: Counts, bucket: str, service: str, warn: Callable[[str], None]) -> None:
@@ -71,11 +71,11 @@ class RateCheck(Check):
 
     @property
     def remembers(self) -> bool:
-        """Recipients that are counted must all be asked about."""
+        """Whether recipients are not counted: each counted recipient must be asked about."""
         return "rcpt" not in self.stages
 
     async def connect(self, client: Client, dialogue: Dialogue) -> Verdict:
-        """Count the connection; turn the client away if it has too many."""
+        """Count the connection; refuse a client with too many."""
         self._connected = True
         limits = self._limits
         connections, rate = await self._counts.connected(self._bucket)
@@ -90,7 +90,7 @@ class RateCheck(Check):
         return Verdict(reply, (Dismiss(),), limit.rule)
 
     async def mail(self, client: Client, dialogue: Dialogue) -> Verdict:
-        """Count the message."""
+        """Count the message; refuse it above the limit."""
         rate = await self._counts.requested("mail", self._bucket)
         if not self._limits.mail_rate.exceeded(rate):
             return ACCEPT
@@ -99,7 +99,7 @@ class RateCheck(Check):
         return Verdict(reply, rule=self._limits.mail_rate.rule)
 
     async def rcpt(self, client: Client, dialogue: Dialogue) -> Verdict:
-        """Count the recipient."""
+        """Count the recipient; refuse it above the limit."""
         rate = await self._counts.requested("rcpt", self._bucket)
         if not self._limits.rcpt_rate.exceeded(rate):
             return ACCEPT

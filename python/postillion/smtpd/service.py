@@ -1,8 +1,8 @@
 """All sessions of a process.
 
-Their sockets are on one descriptor in Rust (`SmtpdService`), which the event loop watches. There, known clients are
-greeted, read from and answered, and their messages go from the socket into the journal. Python gets a request when
-something must be decided about a client; then the client has a `Connection`.
+Their sockets are on one descriptor in Rust (`SmtpdService`), which the event loop watches. Rust greets known clients,
+answers their commands, and writes their messages to the journal. Python gets a request for each decision; the client
+has a `Connection` then.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from postillion.handler.handler import Handler
 
 SWEEP_S: Final = 1.0
-"""The time between two searches for sessions whose timeout has passed."""
+"""Interval of the searches for sessions whose timeout has passed."""
 ACCEPT_AGAIN_S: Final = 1.0
-"""How long no client is accepted after accept(2) failed."""
+"""Time without accepting clients after accept(2) failed."""
 
 
 class Service:
@@ -56,7 +56,7 @@ class Service:
         stressed: SmtpdConfig | None = None,
         session_limit: int = 0,
     ) -> None:
-        """`stressed`: for new sessions while all places are taken. `session_limit`: number of places, 0 for no limit.
+        """`stressed`: for new sessions while the limit is reached. `session_limit`: 0 for no limit.
 
         Clients above the limit wait in the sockets' queues, as they wait for a free smtpd process of Postfix.
         """
@@ -97,13 +97,13 @@ class Service:
         self.handle(self.core.finish(self.loop.time()))
 
     def fall_behind(self, behind: bool) -> None:
-        """Hold back each new message for in_flow_delay, or no longer."""
+        """Delay each new message by in_flow_delay, or delay none."""
         self.config.fall_behind(behind)
         if self._stressed is not None:
             self._stressed.fall_behind(behind)
 
     def drain(self) -> None:
-        """Accept no more clients; set `empty` when the last one has left."""
+        """Accept no more clients; set `empty` when the last session has ended."""
         self.handle(self.core.drain())
 
     def stop(self) -> None:
@@ -116,7 +116,7 @@ class Service:
         self.loop.remove_reader(self.core.fileno())
 
     def checks(self, client: Client, connection: Connection) -> tuple[Check, ...]:
-        """Return what decides about a client, in the order in which it is asked."""
+        """Return the checks of a client, in the order in which they are asked."""
         found: list[Check] = []
         if self.counts is not None and self.limits.stages and not client.facts.exempt:
             found.append(RateCheck(self.limits, self.counts, client.facts.bucket, self.name, self.log.warning))
@@ -126,7 +126,7 @@ class Service:
         return tuple(found)
 
     def handle(self, requests: Requests) -> None:
-        """Do what the sessions request, and what they request because of that."""
+        """Handle the requests of the sessions, and those that come meanwhile."""
         if requests is None:
             return
         self._requests.extend(requests)
@@ -196,7 +196,7 @@ class Service:
 
 
 def _hooks_of(handler: Handler, ehlo_text: str) -> Callable[[Connection], Check]:
-    """Return what makes the check of one session from a site's handler."""
+    """Return the function that makes the check of one session from a site's handler."""
     # Importing aiosmtpd takes as long as importing everything else, and most sites have no handler.
     from postillion.handler.policy import Policy
 

@@ -1,4 +1,4 @@
-"""main.cf as the parts of the server and the settings of its Rust core."""
+"""The preparation of smtpd: main.cf as the parts of the server and the settings of its Rust core."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def prepare(daemon: Daemon) -> Parts:
 
 
 def prepare_as_owner(daemon: Daemon) -> Handler | None:
-    """Return the site's handler, whose code never has root's rights; None without one. Raises `ConfigError`."""
+    """Return the site's handler, loaded without root's rights; None without one. Raises `ConfigError`."""
     config, log = daemon.config, daemon.log
     found = None
     if config.text("smtpd_python_handler").strip():
@@ -128,9 +128,9 @@ def _refuse_auth_that_needs_tls(config: Config) -> None:
 
 
 def minfree_octets(config: Config) -> int:
-    """Return the least free space with which mail is accepted.
+    """Return the minimum free space for accepting mail.
 
-    queue_minfree, and at least 1.5 times message_size_limit: queued mail needs room for its reports and forwarded
+    It is queue_minfree, and at least 1.5 times message_size_limit: queued mail needs room for its reports and forwarded
     copies. Only smtpd asks; reports and forwarded mail may use this room (postconf(5), queue_minfree).
     """
     return max(config.number("queue_minfree"), config.number("message_size_limit") * 3 // 2)

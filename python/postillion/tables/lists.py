@@ -99,7 +99,7 @@ class DomainList:
         return bool(self._rules)
 
     def __contains__(self, domain: str) -> bool:
-        """Is the domain (lower case, without a dot at its end) in the list? Raises `TableError`."""
+        """Return whether the domain (lower case, without a dot at its end) is in the list. Raises `TableError`."""
         for wanted, rule in self._rules:
             if isinstance(rule, str):
                 fits = _is_domain(domain, rule, self._parents)

@@ -38,7 +38,6 @@ impl QueueManager {
 
 #[pymethods]
 impl QueueManager {
-    /// Opens the queue; raises `QueueError`.
     #[new]
     #[pyo3(signature = (queue_directory, config, log, now, wall_now, *, routes_by_address=false, piecemeal=false,
                         offline=false))]
@@ -67,7 +66,7 @@ impl QueueManager {
         Ok(Self { open: Some(hub) })
     }
 
-    /// Let go of the queue directory; nothing works afterwards.
+    /// Release the queue directory; every other method fails afterwards.
     fn close(&mut self) {
         self.open = None;
     }
@@ -123,7 +122,7 @@ impl QueueManager {
         Ok(())
     }
 
-    /// `("resolve", address)`, `("trigger", transport)`, `("control", client, json)` or None.
+    /// Return `("resolve", address)`, `("trigger", transport)`, `("control", client, json)` or None.
     fn next_event<'py>(&mut self, py: Python<'py>, now: f64, wall_now: f64) -> PyResult<Option<Bound<'py, PyAny>>> {
         let Some(request) = self.hub()?.next_request(Now::from_seconds(now, wall_now)) else {
             return Ok(None);
@@ -179,7 +178,7 @@ impl QueueManager {
         Ok(())
     }
 
-    /// The end of a pipe, for the caller to close.
+    /// Return the end of a pipe, for the caller to close.
     #[pyo3(signature = (client, now, wall_now, *, text=false, waits=false, offsets=Vec::new(), privileged=false))]
     #[allow(clippy::too_many_arguments)]
     fn list(
@@ -201,12 +200,12 @@ impl QueueManager {
         Ok(self.hub()?.flush_site(site, Now::from_seconds(now, wall_now))?)
     }
 
-    /// Readable when a poll is due for a report of a thread.
+    /// Return a descriptor that is readable when a thread has a report.
     fn fileno(&mut self) -> PyResult<Option<i32>> {
         Ok(self.hub()?.event_fd().map(|event| event.as_raw_fd()))
     }
 
-    /// The IDs that `verb` changed, of `ids` (None: all) in `queues` (empty: in any).
+    /// Return the IDs that `verb` changed, of `ids` (None: all) in `queues` (empty: in any).
     fn apply(
         &mut self,
         verb: &str,
@@ -223,7 +222,7 @@ impl QueueManager {
         Ok(done.into_iter().map(|id| id.text(long)).collect())
     }
 
-    /// Messages for `client` to move to maildrop/, busy ones, and the ID after which there may be more.
+    /// Return messages for `client` to move to maildrop/, busy ones, and the ID after which there may be more.
     #[pyo3(signature = (client, ids, queues, after))]
     fn leave(
         &mut self,
@@ -244,7 +243,7 @@ impl QueueManager {
         Ok((messages, busy, batch.next.map(|id| id.text(long))))
     }
 
-    /// Forget the messages that `client` moved; the IDs of these.
+    /// Forget the messages that `client` moved; return their IDs.
     fn left(&mut self, client: u32, ids: Vec<String>) -> PyResult<Vec<String>> {
         let ids: Vec<QueueId> = ids.iter().filter_map(|id| QueueId::parse(id)).collect();
         let scheduler = self.hub()?.scheduler();
@@ -252,7 +251,7 @@ impl QueueManager {
         Ok(scheduler.requeued(client, &ids).into_iter().map(|id| id.text(long)).collect())
     }
 
-    /// Segment file, offset and octets of the record.
+    /// Return segment file, offset and octets of the record.
     fn place(&mut self, id: &str) -> PyResult<Option<(String, u64, u64)>> {
         let hub = self.hub()?;
         Ok(QueueId::parse(id).and_then(|id| hub.place(id)))

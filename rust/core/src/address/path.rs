@@ -84,7 +84,7 @@ impl Path {
         Ok(Self { text, local_octets, domain_kind })
     }
 
-    /// Is it `<>`, the sender of reports that nobody must answer?
+    /// Return whether it is `<>`, the sender of reports that no program must answer.
     pub fn is_null(&self) -> bool {
         self.text.is_empty()
     }
@@ -109,13 +109,13 @@ impl Path {
         self.domain_kind
     }
 
-    /// Is every octet ASCII? If not, the message needs SMTPUTF8 (RFC 6531).
+    /// Return whether every octet is ASCII. If not, the message needs SMTPUTF8 (RFC 6531).
     pub fn is_ascii(&self) -> bool {
         self.text.is_ascii()
     }
 }
 
-/// Where the first octet that `stops` stands, outside of quoted strings.
+/// Return the position of the first octet outside quoted strings for which `stops` is true.
 fn end_of(text: &str, stops: impl Fn(u8) -> bool) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     text.bytes().position(|b| {

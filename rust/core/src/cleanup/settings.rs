@@ -30,12 +30,12 @@ impl Octets {
         (!text.is_empty()).then_some(Self(set))
     }
 
-    /// Whether the set has the octet.
+    /// Return whether the set has the octet.
     pub fn has(&self, octet: u8) -> bool {
         self.0[usize::from(octet)]
     }
 
-    /// Whether `text` has an octet of the set.
+    /// Return whether `text` has an octet of the set.
     pub fn any_in(&self, text: &[u8]) -> bool {
         text.iter().any(|octet| self.has(*octet))
     }
@@ -72,7 +72,7 @@ settings! {
         myhostname: Box<str> = "myhostname",
         /// Rules for bare addresses.
         local_rewrite: Rewrite => settings,
-        /// The same for headers of remote mail; `None`: those stay unchanged.
+        /// The same for headers of remote mail; `None`: these headers stay unchanged.
         remote_rewrite: Option<Rewrite> = read_remote "remote_header_rewrite_domain",
         /// Octets.
         header_size_limit: usize = "header_size_limit",
@@ -125,7 +125,7 @@ impl CleanupSettings {
         *self.zone.write().unwrap_or_else(PoisonError::into_inner) = zone;
     }
 
-    /// Whether a header of this name is dropped.
+    /// Return whether a header of this name is dropped.
     pub fn drops(&self, name: &[u8], known: Option<Known>) -> bool {
         // Most sites drop the four defaults: an unknown header then needs no search in the list.
         (known.is_some() || self.drop_headers.len() > 4)

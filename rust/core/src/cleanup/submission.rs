@@ -30,7 +30,7 @@ pub struct NewMessage {
     pub envid: Option<Box<str>>,
     /// Named attributes of the envelope.
     pub attributes: BTreeMap<Box<str>, Box<str>>,
-    /// When it arrived, in microseconds since 1970.
+    /// Time of arrival in microseconds since 1970.
     pub arrival_us: u64,
     /// The sender's name, for a missing `From:` (`sendmail -F`); empty: none.
     pub full_name: Box<str>,

@@ -12,7 +12,7 @@ pub struct Link {
     agent: Arc<Agent>,
 }
 
-/// The queue manager sent something else than jobs: the connection is unusable.
+/// The queue manager sent a frame other than a job: the connection is unusable.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LinkError {
     /// Octets that are no frame.

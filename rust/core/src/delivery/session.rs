@@ -60,7 +60,7 @@ pub struct Assignment {
     work: Arc<Work>,
     last_address: bool,
     last_session: bool,
-    /// When its commands were sent; `None` before.
+    /// Time at which its commands were sent; `None` before.
     begun_us: Option<u64>,
     /// The number of its transaction on the connection, counted from 1.
     conn_use: u32,

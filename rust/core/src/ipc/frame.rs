@@ -74,7 +74,7 @@ pub struct Job {
     pub transport: Arc<str>,
     /// The next hop, in the transport's own syntax.
     pub nexthop: Arc<str>,
-    /// When the message became active: microseconds since 1970 (the second of the log's `delays=`).
+    /// Time at which the message became active: microseconds since 1970 (the second of the log's `delays=`).
     pub active_us: u64,
     /// The envelope without its recipients.
     pub envelope: Arc<Envelope>,

@@ -30,7 +30,7 @@ const LENGTH_MAX_GROUPS: usize = 5;
 /// The data of a file besides the content.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Maildrop {
-    /// When it was written: microseconds since 1970; 0 without a time.
+    /// Time at which it was written: microseconds since 1970; 0 without a time.
     pub arrival_us: u64,
     /// The reverse path; empty for the null sender.
     pub sender: String,

@@ -98,7 +98,7 @@ impl WindowRules {
     }
 }
 
-/// How many deliveries a destination may have under way.
+/// Maximum number of concurrent deliveries to a destination. Feedback changes it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Window {
     size: u32,

@@ -25,7 +25,7 @@ settings! {
         transport_retry_us: u64 = micros "transport_retry_time",
         /// Timeout of mail that waits for the first agent of its transport.
         ipc_timeout_us: u64 = micros "qmgr_ipc_timeout",
-        /// Address extensions, which do not make another recipient with a concurrency per recipient.
+        /// Address extensions. With a concurrency per recipient, addresses that differ in the extension are one.
         extensions: Extensions => settings,
         /// The syntax of a recipient's address; others bounce.
         syntax: Syntax => settings,
@@ -72,9 +72,9 @@ settings! {
         destination_rate_delay_us: u64 = micros "_destination_rate_delay",
         /// Pause between two deliveries of the transport.
         transport_rate_delay_us: u64 = micros "_transport_rate_delay",
-        /// When a job may preempt another.
+        /// The conditions for preemption.
         slots: SlotRules => settings,
-        /// How a list that stays on disk is read.
+        /// The reading of lists that stay on disk.
         refill: RefillRules => settings,
         /// `maxproc` of its service in master.cf: concurrent deliveries, whatever its agents allow; 0: no limit.
         process_limit: u32,
@@ -82,7 +82,7 @@ settings! {
 }
 
 settings! {
-    /// When a small job may preempt a large one (Postfix, SCHEDULER_README; `slots.rs` has the arithmetic).
+    /// The conditions under which a small job may preempt a large one (Postfix, SCHEDULER_README; `slots.rs` has the arithmetic).
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct SlotRules {
         /// Deliveries of a job that earn one delivery of a preempting job; below 2 there is no preemption.
@@ -100,13 +100,13 @@ settings! {
     /// Recipients of a transport in memory, and when more are read.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct RefillRules {
-        /// Recipients of all its messages; each has `qmgr_message_recipient_minimum` all the same.
+        /// Recipients of all its messages. Each message may have `qmgr_message_recipient_minimum` beyond the limit.
         recipient_limit: u32 = "_recipient_limit",
-        /// Beyond that, for preempting jobs.
+        /// Recipients of preempting jobs beyond that limit.
         extra_limit: u32 = "_extra_recipient_limit",
-        /// More are read when there is room for this number,
+        /// Minimum room at which more are read.
         least: u32 = "_recipient_refill_limit",
-        /// or when there is any room this time after the last read.
+        /// Time after the last read from which any room is enough.
         delay_us: u64 = micros "_recipient_refill_delay",
     }
 }

@@ -14,7 +14,7 @@ const SLICES_MAX: usize = 1024;
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// How a file is opened: for reading and writing, except `Read`.
+/// The mode in which a file is opened: for reading and writing, except `Read`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Open {
     /// The file must exist, and is only read.

@@ -18,13 +18,14 @@ const TABLES: [&str; 13] = tables!(
     "postscreen" "system"
 );
 const TEMPLATES: &str = include_str!("../../../../python/postillion/config/table/transport.tsv");
+/// Maximum nesting of references in a default.
 const DEPTH_MAX: usize = 10;
-/// Prefix of a default that depends on the host.
+/// Prefix of a default that a program computes, most of them from the host.
 const COMPUTED: &str = "computed:";
-/// Prefix in the table of the parameters of each transport, whose names begin with `_` here.
+/// Prefix of the names in the table of the transports' parameters. Here these names begin with `_`.
 const TRANSPORT: &str = "transport";
 
-/// Default by name.
+/// The defaults by name, unexpanded.
 static DEFAULTS: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| {
     let row = |line: &'static str| {
         let mut columns = line.split('\t');
@@ -39,7 +40,7 @@ static DEFAULTS: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| {
 /// The values of a system with an empty main.cf, on a host called `localhost`.
 pub struct Defaults;
 
-/// Return what `reader` makes of the defaults.
+/// Return the result of `reader` with the defaults as its source.
 ///
 /// # Panics
 ///
@@ -94,7 +95,7 @@ impl Source for Defaults {
         }
     }
 
-    /// Split at commas and blanks; a word in braces keeps them.
+    /// Return the words between commas and blanks. A word in braces keeps its commas and blanks.
     fn items(&self, name: &str) -> Result<Vec<String>, String> {
         let (mut words, mut word, mut depth) = (Vec::new(), String::new(), 0usize);
         for c in self.text(name)?.chars() {
@@ -119,7 +120,7 @@ impl Source for Defaults {
     }
 }
 
-/// Expand `$name`, `${name}`, `${name?{text}:{text}}` and `${{left} <operator {right} ? {text} : {text}}`.
+/// Return a text with its references expanded: `$name`, `${name}`, `${name?{text}:{text}}` and `${{left} <operator {right} ? {text} : {text}}`.
 fn expand(text: &str, depth: usize) -> Result<String, String> {
     if depth > DEPTH_MAX {
         return Err(format!("{text} is nested too deeply"));
@@ -179,7 +180,7 @@ fn operand(text: &str) -> Result<(&str, &str), String> {
     if start.starts_with('{') { braces(start) } else { Ok((text, "")) }
 }
 
-/// Split `{inside}rest`.
+/// Return the inside and the rest of `{inside}rest`.
 fn braces(text: &str) -> Result<(&str, &str), String> {
     let mut depth = 0usize;
     for (at, c) in text.char_indices() {
@@ -195,7 +196,7 @@ fn braces(text: &str) -> Result<(&str, &str), String> {
     Err(format!("no closing brace in {text}"))
 }
 
-/// Split a text behind the name at its start.
+/// Return the name at the start of a text, and the rest.
 fn name(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len()))
 }

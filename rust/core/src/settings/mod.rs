@@ -3,11 +3,11 @@
 //!
 //! The type decides how a value is read (`Value`). A default stands once, in the parameter table (`defaults`), which
 //! postconf and the programs in Python read too. `read` takes the values of a `Source`, such as a site's main.cf;
-//! `Default` takes the table's alone.
+//! `Default` takes those of the table.
 
 pub mod defaults;
 
-/// Where the values of parameters come from.
+/// A source of the values of parameters.
 pub trait Source {
     /// An error names the parameter and what it may be; from main.cf, with file and line.
     type Error: std::fmt::Display;
@@ -18,7 +18,7 @@ pub trait Source {
     fn number(&self, name: &str) -> Result<i64, Self::Error>;
     /// Return a time in seconds.
     fn seconds(&self, name: &str) -> Result<f64, Self::Error>;
-    /// Return yes or no.
+    /// Return the value of a yes-or-no parameter.
     fn flag(&self, name: &str) -> Result<bool, Self::Error>;
     /// Return the words of a list.
     fn items(&self, name: &str) -> Result<Vec<String>, Self::Error>;
@@ -84,13 +84,7 @@ pub fn keywords<S: Source>(source: &S, name: &str) -> Result<Vec<String>, S::Err
     Ok(source.items(name)?.into_iter().map(|word| word.to_ascii_uppercase()).collect())
 }
 
-/// Read a text; `None` for an empty one.
-pub fn unless_empty<S: Source>(source: &S, name: &str) -> Result<Option<Box<str>>, S::Error> {
-    let text = source.text(name)?;
-    Ok((!text.is_empty()).then(|| text.into()))
-}
-
-/// Declare a struct of parameters. A line of it is one of:
+/// Declare a struct of parameters, with `read` and `Default`. A line of it is one of:
 ///
 /// ```text
 /// soft_error_limit: u32 = "smtpd_soft_error_limit"        a parameter, read as its type says

@@ -33,7 +33,7 @@ pub struct KnownClient {
     pub group: Option<u8>,
 }
 
-/// How a session begins.
+/// The beginning of a session.
 #[derive(Debug, Clone)]
 pub enum Opening {
     /// With 220.

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 const POLLS_MAX: usize = 4;
 /// Maximum number of known clients; then all are forgotten.
 const KNOWN_MAX: usize = 4096;
-/// How long stress lasts after all places were taken, as for Postfix's master.
+/// Time for which stress lasts after the limit of sessions was reached, as for Postfix's master.
 const STRESS_S: f64 = 1000.0;
 /// Timeout for a client that does not read its last reply.
 const CLOSING_MAX_S: f64 = 30.0;
@@ -33,7 +33,7 @@ struct Visit {
     site: Arc<Site>,
     /// The owner has had a request about it.
     requested: bool,
-    /// When the last reply was written, and the connection began to close.
+    /// Time at which the last reply was written and the connection began to close.
     closing_since: Option<f64>,
 }
 
@@ -87,7 +87,7 @@ impl Service {
         })
     }
 
-    /// Readable while `poll` has something to do.
+    /// Return a descriptor that is readable while `poll` has something to do.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.reactor.descriptor()
     }

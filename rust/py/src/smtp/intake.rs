@@ -35,7 +35,7 @@ impl SmtpIntake {
 
     fn take_line<'py>(&mut self, py: Python<'py>, end: &[u8]) -> PyResult<Option<Bound<'py, PyAny>>> {
         if end.is_empty() {
-            return Err(PyValueError::new_err("a line's end has an octet at least"));
+            return Err(PyValueError::new_err("the end of a line has no octets"));
         }
         Ok(match self.inner.line(end) {
             Line::Whole(octets) => Some(PyBytes::new(py, self.inner.take(octets)).into_any()),

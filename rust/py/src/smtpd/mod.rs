@@ -1,4 +1,4 @@
-//! `postillion._core.smtpd`: configuration, sessions, and the service that has them on its sockets.
+//! `postillion._core.smtpd`: configuration, sessions, and the service that owns their sockets.
 
 mod next;
 mod service;

@@ -181,15 +181,14 @@ impl SmtpdService {
     }
 }
 
-/// A copy of the descriptor of one of Python's sockets.
+/// Return a copy of the descriptor of one of Python's sockets.
 #[expect(unsafe_code, reason = "a descriptor comes from Python as a number")]
 fn copy_of(socket: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
     let descriptor: RawFd = socket.call_method0("fileno")?.extract()?;
     if descriptor < 0 {
         return Err(PyValueError::new_err("the socket is closed"));
     }
-    // SAFETY: the socket has the descriptor open, and is kept from being closed by our reference to it and by the GIL
-    // until the copy is made.
+    // SAFETY: the socket has the descriptor open. Our reference and the GIL keep it open until the copy is made.
     Ok(unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?)
 }
 

@@ -17,7 +17,7 @@ use crate::smtp::client::{ClientSettings, Peer, Protocol, Timeouts};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// When the agent received the jobs.
+/// Time at which the agent received the jobs.
 const HANDOFF_US: u64 = 10_251_000;
 const COMMIT_MAX: Duration = Duration::from_secs(60);
 

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-/// How far ahead IDs are reserved on disk: one small write to the page cache in a second of work.
+/// Time span of the IDs that one write reserves on disk: one small write to the page cache in a second of work.
 const RESERVE_US: u64 = 1_000_000;
 
 /// The right to assign IDs; ends when dropped.

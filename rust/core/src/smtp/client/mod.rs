@@ -112,7 +112,7 @@ pub struct Client {
     body_ends_line: bool,
     lines: LineLimit,
     last_transaction: bool,
-    /// When the commands or the message in progress were sent.
+    /// Time at which the commands or the message in progress were sent.
     sent_at: f64,
     pace: Pace,
     /// The commands of the next transaction are sent or planned after the end of this one's message.

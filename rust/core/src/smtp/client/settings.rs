@@ -32,7 +32,7 @@ settings! {
 }
 
 settings! {
-    /// The settings that all connections of a client share. Those of an LMTP client have the names of `Lmtp`.
+    /// The settings that all connections of a client share. `read_for` reads those of an LMTP client by LMTP's names.
     #[derive(Debug, Clone)]
     pub struct ClientSettings {
         /// The protocol.
@@ -51,9 +51,9 @@ settings! {
         discard_ehlo_keywords: Vec<String> = "smtp_discard_ehlo_keywords",
         /// Maximum octets of a line; longer lines are broken. 0: no limit.
         line_length_limit: usize = "smtp_line_length_limit",
-        /// Minimum octets of a message that the server accepts in a second; `None` unless `smtp_per_request_deadline`:
-        /// data_xfer_timeout applies to each piece. With a rate, the timeout applies to the whole message, and accepted
-        /// octets extend it.
+        /// Minimum octets of a message that the server accepts in a second. data_xfer_timeout applies to the whole
+        /// message, and accepted octets extend it. `None` without `smtp_per_request_deadline`: the timeout applies to
+        /// each piece.
         min_data_rate: Option<f64> = data_rate "smtp_min_data_rate",
         /// The timeout of each stage.
         timeouts: Timeouts => settings,
@@ -76,7 +76,7 @@ fn data_rate<S: Source>(source: &S, name: &str) -> Result<Option<f64>, S::Error>
 struct Lmtp<'a, S>(&'a S);
 
 impl<S> Lmtp<'_, S> {
-    /// Return LMTP's name of a parameter; with LHLO in place of HELO and EHLO (RFC 2033).
+    /// Return LMTP's name of a parameter, with LHLO in place of HELO and EHLO (RFC 2033).
     fn name(name: &str) -> String {
         match name.strip_prefix("smtp_") {
             Some(rest) => format!("lmtp_{}", rest.replace("helo", "lhlo").replace("ehlo", "lhlo")),
@@ -100,7 +100,7 @@ impl<S: Source> Source for Lmtp<'_, S> {
         self.0.seconds(&Self::name(name))
     }
 
-    /// LHLO comes first, whatever the greeting says: LMTP has no parameters for that.
+    /// LMTP has no parameters for the first command: it is LHLO after any greeting.
     fn flag(&self, name: &str) -> Result<bool, S::Error> {
         match name {
             "smtp_always_send_ehlo" => Ok(true),

@@ -31,7 +31,7 @@ impl Value for BareNewline {
     }
 }
 
-/// `smtpd_forbidden_commands`: what only a client of another protocol sends.
+/// `smtpd_forbidden_commands`: commands of other protocols.
 #[derive(Debug, Clone, Default)]
 pub struct ForbiddenCommands {
     /// Words, in upper case.
@@ -114,21 +114,21 @@ settings! {
 }
 
 impl ServerConfig {
-    /// Return the parameters of a dialogue on standard input (`sendmail -bs`). A program may send all of it at once: no
-    /// proxy is involved that could be tricked by that.
+    /// Return the parameters of a dialogue on standard input (`sendmail -bs`). A local program may send all commands at
+    /// once.
     pub fn stand_alone(self) -> Self {
         Self { forbid_unauth_pipelining: false, ..self }
     }
 
-    /// Return the same parameters with the stages at which the owner is asked. `asked`: whether that is so for helo,
-    /// mail, rset, noop and quit; it is always asked about the other stages.
+    /// Return the same parameters with the stages at which the owner is asked. `asked` chooses among helo, mail, rset,
+    /// noop and quit. The owner is asked at each other stage.
     pub fn asking(self, asked: impl Fn(&str) -> bool) -> Self {
         let verbs = [("rset", Verb::Rset), ("noop", Verb::Noop), ("quit", Verb::Quit)];
         let asks_verbs = verbs.into_iter().filter(|(stage, _)| asked(stage)).map(|(_, verb)| verb).collect();
         Self { asks_helo: asked("helo"), asks_mail: asked("mail"), asks_verbs, ..self }
     }
 
-    /// Return EHLO's reply: only keywords that work, in Postfix's order.
+    /// Return the reply to EHLO: the keywords that work, in Postfix's order.
     pub fn ehlo_text(&self) -> String {
         let size = match self.dialect.message_size_limit {
             0 => "SIZE".to_owned(),
@@ -158,7 +158,7 @@ impl ServerConfig {
         text
     }
 
-    /// Whether `smtpd_discard_ehlo_keywords` has this keyword.
+    /// Return whether `smtpd_discard_ehlo_keywords` has this keyword.
     pub fn discards(&self, keyword: &str) -> bool {
         self.discard_ehlo_keywords.iter().any(|discarded| discarded == keyword)
     }

@@ -33,7 +33,7 @@ impl Intake {
         Self { octets: Vec::new(), start: 0, line_limit, message: None }
     }
 
-    /// Append the next octets. Return whether the owner can take something.
+    /// Append the next octets. Return whether a result is ready.
     ///
     /// While a message is read, the result is false until its end.
     pub fn feed(&mut self, input: &[u8]) -> bool {

@@ -19,7 +19,7 @@ pub(crate) const MOVE_AGE_US: u64 = 300_000_000;
 /// Messages are moved when they fill less than one in `SPACE_RATIO` octets of their segment. So the files of the queue
 /// are at most this many times as long as its messages, once all are sealed and old enough.
 pub const SPACE_RATIO: u64 = 4;
-/// How long a segment stays after its messages were moved, for agents that opened a job just before.
+/// Time for which a segment stays after its messages were moved, for agents that opened a job just before.
 pub(crate) const RETIRE_AFTER_US: u64 = 300_000_000;
 /// Age at which a segment under `deferred/` is sealed.
 pub(crate) const DEFERRED_MAX_AGE_US: u64 = 3_600_000_000;

@@ -38,9 +38,9 @@ use std::time::Duration;
 
 /// Maximum number of lines for the log that wait to be taken.
 const NOTICES_MAX: usize = 1000;
-/// How often, and at what interval, the lock of a process that lost its connection is checked: a dying process may hold
-/// it a little longer.
+/// Maximum number of checks of the lock of a process that lost its connection: a dying process may hold it a little longer.
 const LOST_CHECKS: u32 = 20;
+/// Interval of these checks.
 const LOST_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The queue manager's side of a queue directory, for one thread.
