@@ -13,7 +13,7 @@ use crate::mail::sink::Sink;
 use crate::queue::proofs::testing::Directory;
 use crate::queue::segment::record::RECORD_HEADER_OCTETS;
 use crate::queue::{Journal, JournalOptions};
-use crate::smtp::client::{ClientSettings, Peer, Protocol, Timeouts};
+use crate::smtp::client::{ClientSettings, Peer, Timeouts};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,15 +75,8 @@ fn statuses(work: &Work) -> Vec<String> {
 
 fn settings() -> Arc<ClientSettings> {
     Arc::new(ClientSettings {
-        protocol: Protocol::Smtp,
         helo_name: "me".into(),
         myhostname: "me".into(),
-        always_send_ehlo: true,
-        never_send_ehlo: false,
-        skip_5xx_greeting: true,
-        discard_ehlo_keywords: vec![],
-        line_length_limit: 998,
-        min_data_rate: None,
         timeouts: Timeouts {
             helo: 10.0,
             mail: 10.0,
@@ -93,6 +86,7 @@ fn settings() -> Arc<ClientSettings> {
             data_done: 10.0,
             rset: 10.0,
         },
+        ..ClientSettings::default()
     })
 }
 

@@ -17,15 +17,8 @@ pub(super) fn envelope() -> Envelope {
 
 fn settings() -> ClientSettings {
     ClientSettings {
-        protocol: Protocol::Smtp,
         helo_name: "me".into(),
         myhostname: "me".into(),
-        always_send_ehlo: true,
-        never_send_ehlo: false,
-        skip_5xx_greeting: true,
-        discard_ehlo_keywords: vec![],
-        line_length_limit: 998,
-        min_data_rate: None,
         timeouts: Timeouts {
             helo: 10.0,
             mail: 20.0,
@@ -35,6 +28,7 @@ fn settings() -> ClientSettings {
             data_done: 60.0,
             rset: 5.0,
         },
+        ..ClientSettings::default()
     }
 }
 
