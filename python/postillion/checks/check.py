@@ -4,7 +4,7 @@
                   <- the first refusal, or the last reply that accepts
 
 A check answers a stage of the dialogue with a `Verdict`, at once or later: an awaitable becomes a task. A check that
-cannot decide refuses for now (451). A check that fails is a bug; the connection then says 451 for it.
+cannot decide refuses for now (451). An exception in a check is a bug: the connection replies 451 in its place.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Remember(NamedTuple):
 
 
 class Authenticate(NamedTuple):
-    """The client is this user, if the reply is 235."""
+    """Authenticate the client as this user, if the reply is 235."""
 
     method: str
     user: str
@@ -57,8 +57,8 @@ Action = Remember | Authenticate | Dismiss
 class Verdict(NamedTuple):
     """An answer to a question of the dialogue.
 
-    `reply` None: accept, in the dialogue's own words. `actions`: what else to do once every check accepts, or with the
-    refusal. `rule`: what decided, None if no rule had a say.
+    `reply` None: accept, with the dialogue's own reply. `actions`: further work, once every check accepts or with the
+    refusal. `rule`: the rule that decided; None without one.
     """
 
     reply: Reply | None = None
@@ -84,7 +84,7 @@ Answer = Verdict | Awaitable[Verdict]
 
 
 class Client(Protocol):
-    """A client, as far as it is known before the dialogue."""
+    """The facts about a client before the dialogue."""
 
     @property
     def address(self) -> str:
@@ -103,7 +103,7 @@ class Client(Protocol):
 
     @property
     def trusted(self) -> bool:
-        """Whether mynetworks has the client."""
+        """Whether the client is in mynetworks."""
         ...
 
     @property
@@ -162,12 +162,12 @@ class Dialogue(Protocol):
 
     @property
     def talked_early(self) -> bool:
-        """Whether the client sent a command too early."""
+        """Whether the client sent a command before the reply that it must wait for."""
         ...
 
     @property
     def authenticated(self) -> bool:
-        """Whether the client is a user."""
+        """Whether the client is authenticated."""
         ...
 
     @property
@@ -177,7 +177,7 @@ class Dialogue(Protocol):
 
     @property
     def group(self) -> int | None:
-        """The group whose recipients are remembered for the client, if they are."""
+        """The group whose accepted recipients are remembered for the client; None without one."""
         ...
 
     def content(self) -> bytes:
@@ -203,7 +203,7 @@ class NoDialogue:
     group: int | None = None
 
     def content(self) -> bytes:
-        """Return nothing: no message has come."""
+        """Return no octets: there is no message."""
         return b""
 
 
@@ -212,7 +212,7 @@ class Check(Protocol):
 
     @property
     def stages(self) -> frozenset[Stage]:
-        """The stages in which this check has a say. In all others it is not asked."""
+        """The stages in which this check is asked."""
         ...
 
     @property
@@ -221,43 +221,43 @@ class Check(Protocol):
         ...
 
     def connect(self, client: Client, dialogue: Dialogue) -> Answer:
-        """May this client talk? A 421 with `Dismiss` closes; other refusals are said in place of the greeting."""
+        """Decide whether to greet the client. A 421 with `Dismiss` closes; another refusal replaces the greeting."""
         return ACCEPT
 
     def helo(self, client: Client, dialogue: Dialogue) -> Answer:
-        """May the client call itself `dialogue.helo`?"""
+        """Decide about the name in HELO or EHLO, `dialogue.helo`."""
         return ACCEPT
 
     def mail(self, client: Client, dialogue: Dialogue) -> Answer:
-        """May the client send from `dialogue.sender`?"""
+        """Decide about the sender, `dialogue.sender`."""
         return ACCEPT
 
     def rcpt(self, client: Client, dialogue: Dialogue) -> Answer:
-        """May the client send to `dialogue.recipient`?"""
+        """Decide about a recipient, `dialogue.recipient`."""
         return ACCEPT
 
     def vrfy(self, client: Client, dialogue: Dialogue) -> Answer:
-        """May the client ask about `dialogue.recipient`?"""
+        """Decide whether VRFY of `dialogue.recipient` is allowed."""
         return ACCEPT
 
     def data(self, client: Client, dialogue: Dialogue) -> Answer:
-        """May content follow?"""
+        """Decide whether content may follow."""
         return ACCEPT
 
     def end_of_data(self, client: Client, dialogue: Dialogue) -> Answer:
-        """May the whole message, `dialogue.content()`, be queued?"""
+        """Decide whether the whole message, `dialogue.content()`, is queued."""
         return ACCEPT
 
     def rset(self, client: Client, dialogue: Dialogue) -> Answer:
-        """Return what to say to RSET; the transaction ends in any case."""
+        """Return the reply to RSET. The transaction ends in any case."""
         return ACCEPT
 
     def noop(self, client: Client, dialogue: Dialogue) -> Answer:
-        """Return what to say to NOOP."""
+        """Return the reply to NOOP."""
         return ACCEPT
 
     def quit(self, client: Client, dialogue: Dialogue) -> Answer:
-        """Return what to say to QUIT; the session ends in any case."""
+        """Return the reply to QUIT. The session ends in any case."""
         return ACCEPT
 
     def auth(self, client: Client, dialogue: Dialogue) -> Answer:

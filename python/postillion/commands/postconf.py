@@ -144,7 +144,7 @@ def run(request: Request) -> int:
 
 
 def explain(names: Iterable[str]) -> int:
-    """Print what parameters are for; exit status 1 when one is unknown."""
+    """Print the documentation of parameters; return exit status 1 when one is unknown."""
     status = 0
     for name in names:
         row = parameters.row(name)

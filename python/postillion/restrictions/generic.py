@@ -1,4 +1,4 @@
-"""Restrictions about no noun in particular: permit, reject, defer, and those about the dialogue itself."""
+"""Restrictions for every list: permit, reject, defer, and those about the dialogue itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def defer(question: Question) -> Outcome:
 
 
 def reject_unauth_pipelining(question: Question) -> Outcome:
-    """Refuse a client that sent commands before it could know that it may (RFC 2920)."""
+    """Refuse a client that sent commands without waiting for a reply that it must wait for (RFC 2920)."""
     if not question.dialogue.talked_early:
         return None
     return question.rejected(503, "5.5.0", "Improper use of SMTP command pipelining")

@@ -18,7 +18,7 @@ def is_hostname(text: str) -> bool:
 
 
 def is_literal(text: str) -> bool:
-    """Return whether a text stands in brackets, as an address literal does (RFC 5321 §4.1.3)."""
+    """Return whether a text is in brackets, as an address literal is (RFC 5321 §4.1.3)."""
     return text.startswith("[") and text.endswith("]")
 
 

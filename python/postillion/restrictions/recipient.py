@@ -42,7 +42,7 @@ def reject_non_fqdn_recipient(question: Question) -> Outcome:
 
 
 def _is_ours(question: Question) -> bool:
-    """Whether this site delivers or relays for the destination, whoever asks."""
+    """Return whether this site delivers or relays for the destination, for any client."""
     destination = question.destination
     if destination.routed:
         return False

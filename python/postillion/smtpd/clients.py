@@ -1,4 +1,4 @@
-"""Clients before the dialogue: main.cf's lists are asked once for an address, not for each connection."""
+"""Clients before the dialogue. The lists of main.cf are asked once for each address, not for each connection."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Client:
 
     @property
     def trusted(self) -> bool:
-        """Whether mynetworks has it."""
+        """Whether it is in mynetworks."""
         return self.facts.trusted
 
     @property
@@ -64,7 +64,7 @@ class Clients:
     """All clients, by address."""
 
     def __init__(self, config: Config, access: Access, names: Names) -> None:
-        """Raises `ConfigError` for a bad list."""
+        """Read the lists. Raises `ConfigError` for a bad one."""
         self._access = access
         self._names = names
         self._exempt = NetworkList("smtpd_client_event_limit_exceptions", config)
