@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -16,12 +17,14 @@ import pytest
 
 from postillion._core.delivery import AgentLink, DeliveryJob
 from postillion._core.log import Log
+from postillion._core.qmgr import check_settings
 from postillion._core.queue import QueueError
 from postillion.address.resolve import Resolver, Unresolved
-from postillion.config import Config
+from postillion.config import Config, ConfigError
 from postillion.program import ipc
 from postillion.qmgr.settings import Configuration
 from postillion.qmgr.shell import Shell
+from support.configs import config
 from support.mta import until
 from support.queue_files import Message, announce, frame, write_segment
 
@@ -374,3 +377,11 @@ def test_bad_addresses_and_failing_tables_are_unresolved(tmp_path: Path) -> None
         with pytest.raises(Unresolved) as caught:
             resolver.resolve(address)
         assert caught.value.dsn == dsn
+
+
+def test_value_that_only_the_core_refuses_is_named_as_in_main_cf() -> None:
+    bad = config(mine_destination_concurrency_positive_feedback="0/inf")
+    for transport, refused in (("mine", True), ("other", False)):
+        expected = pytest.raises(ConfigError, match='"0/inf" for mine_destination_concurrency_positive_feedback')
+        with expected if refused else contextlib.nullcontext():
+            check_settings(bad, [transport])

@@ -21,14 +21,15 @@ impl<'a, 'py> MainCf<'a, 'py> {
     }
 
     fn call<T: for<'b> FromPyObject<'b, 'py, Error = PyErr>>(&self, method: &str, name: &str) -> PyResult<T> {
-        let value = match name.strip_prefix('_') {
-            Some(suffix) => {
-                let name = self.config.call_method1("transport_name", (self.transport, suffix))?;
-                self.config.call_method1(method, (name,))?
-            }
-            None => self.config.call_method1(method, (name,))?,
-        };
-        value.extract()
+        self.config.call_method1(method, (self.name(name)?,))?.extract()
+    }
+
+    /// Return the name in main.cf: `_destination_rate_delay` is the transport's own, or that of all transports.
+    fn name(&self, name: &str) -> PyResult<String> {
+        match name.strip_prefix('_') {
+            Some(suffix) => self.config.call_method1("transport_name", (self.transport, suffix))?.extract(),
+            None => Ok(name.into()),
+        }
     }
 }
 
@@ -56,10 +57,10 @@ impl Source for MainCf<'_, '_> {
     }
 
     fn bad(&self, name: &str, value: &str, fix: &str) -> PyErr {
-        let problem = format!("bad value \"{value}\" for {name}");
-        match self.config.call_method1("error", (name, problem, fix)) {
-            Ok(error) => PyErr::from_value(error),
-            Err(error) => error,
-        }
+        let error = |name: String| {
+            let problem = format!("bad value \"{value}\" for {name}");
+            self.config.call_method1("error", (name, problem, fix))
+        };
+        self.name(name).and_then(error).map_or_else(|error| error, PyErr::from_value)
     }
 }
