@@ -73,7 +73,7 @@ settings! {
         /// Rules for bare addresses.
         local_rewrite: Rewrite => settings,
         /// The same for headers of remote mail; `None`: these headers stay unchanged.
-        remote_rewrite: Option<Rewrite> = read_remote "remote_header_rewrite_domain",
+        remote_rewrite: Option<Rewrite> = Rewrite::read_remote "remote_header_rewrite_domain",
         /// Octets.
         header_size_limit: usize = "header_size_limit",
         /// Maximum number of tokens of a header whose addresses are rewritten.
@@ -95,10 +95,6 @@ settings! {
         /// Local time; set it again when daylight saving begins or ends.
         zone: RwLock<Zone>,
     }
-}
-
-fn read_remote<S: Source>(source: &S, name: &str) -> Result<Option<Rewrite>, S::Error> {
-    Rewrite::read_remote(source, name)
 }
 
 fn octets<S: Source>(source: &S, name: &str) -> Result<Option<Octets>, S::Error> {

@@ -174,7 +174,7 @@ fn expression(inside: &str, depth: usize) -> Result<String, String> {
     expand(if holds { if_true } else { if_false }, depth)
 }
 
-/// Return the operand at the start of `text`, in braces or to the end, and what follows it.
+/// Split `text` behind its operand: a text in braces, or all of it.
 fn operand(text: &str) -> Result<(&str, &str), String> {
     let start = text.trim_start();
     if start.starts_with('{') { braces(start) } else { Ok((text, "")) }

@@ -97,7 +97,7 @@ macro_rules! settings {
     (
         $(#[$about:meta])*
         pub struct $struct:ident {
-            $($(#[$doc:meta])* $field:ident: $type:ty $(= $($reader:ident)? $name:literal)? $(=> $group:ident)?),* $(,)?
+            $($(#[$doc:meta])* $field:ident: $type:ty $(= $($reader:ident)::* $name:literal)? $(=> $group:ident)?),* $(,)?
         }
     ) => {
         $(#[$about])*
@@ -108,7 +108,7 @@ macro_rules! settings {
         impl $struct {
             /// Read every parameter from `source`.
             pub fn read<S: $crate::settings::Source>(source: &S) -> Result<Self, S::Error> {
-                Ok(Self { $($field: $crate::settings!(@read source, $type $(, $($reader)? $name)? $(, $group)?),)* })
+                Ok(Self { $($field: $crate::settings!(@read source, $type $(, $($reader)::* $name)? $(, $group)?),)* })
             }
         }
 
@@ -121,6 +121,6 @@ macro_rules! settings {
     };
     (@read $source:ident, $type:ty, settings) => { <$type>::read($source)? };
     (@read $source:ident, $type:ty, $name:literal) => { <$type as $crate::settings::Value>::read($source, $name)? };
-    (@read $source:ident, $type:ty, $reader:ident $name:literal) => { $reader($source, $name)? };
+    (@read $source:ident, $type:ty, $($reader:ident)::+ $name:literal) => { $($reader)::+($source, $name)? };
     (@read $source:ident, $type:ty) => { <$type>::default() };
 }
