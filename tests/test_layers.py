@@ -280,16 +280,22 @@ def test_no_rust_type_has_methods_elsewhere_but_in_child_modules() -> None:
         assert foreign_methods(source) == []
 
 
+def write(folder: Path, files: dict[str, str]) -> None:
+    """Write source files, by their paths in `folder`."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
 def test_foreign_methods_are_found(tmp_path: Path) -> None:
-    for name, text in {
+    files = {
         "lib.rs": "struct Root;\n",
         "a/mod.rs": "struct Own<T>(T);\nimpl<T: Fn(&[u8; 2]) -> Vec<u8>> Own<T> {\n}\n",
         "a/other.rs": "impl From<Own<u8>> for Other {\n}\n",
         "a/part.rs": "impl Own<u8> {\n}\n",
         "b.rs": "impl crate::Root {\n}\nimpl<'a> Own<&'a u8>\nwhere\n    u8: Copy,\n{\n}\n// impl Own<u16> {\n",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    }
+    write(tmp_path, files)
     assert foreign_methods(tmp_path) == ["Own in b"]
 
 
@@ -313,15 +319,14 @@ def test_cycles_are_found() -> None:
 
 def test_python_imports_are_found(tmp_path: Path) -> None:
     package = tmp_path / "package"
-    for name, text in {
+    files = {
         "__init__.py": "",
         "low.py": "if TYPE_CHECKING:\n    from package.high.part import Part\n",
         "high/__init__.py": "from .part import Part\nfrom . import native\n",
         "high/part.py": "import os\nimport package.low\ndef f() -> None:\n    from package.high import native\n",
         "high/native.pyi": "from package import version\n",
-    }.items():
-        (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / name).write_text(text)
+    }
+    write(package, files)
     imports = python_imports(package)
     assert imports == {
         ("__init__",): set(),
@@ -334,7 +339,7 @@ def test_python_imports_are_found(tmp_path: Path) -> None:
 
 
 def test_rust_imports_are_found(tmp_path: Path) -> None:
-    for name, text in {
+    files = {
         "lib.rs": "pub mod low;\npub mod high;\n",
         "low.rs": "// use crate::high;\nuse crate::high::{part::{self, Thing as Other}, Renamed};\n",
         "high/mod.rs": "mod part;\npub use part::Whole as Renamed;\n#[cfg(test)]\nmod checks;\nuse std::fmt;\n"
@@ -343,9 +348,8 @@ def test_rust_imports_are_found(tmp_path: Path) -> None:
         "high/helper/mod.rs": "mod deep;\nuse super::super::low;\nuse super::part;\n",
         "high/helper/deep.rs": "",
         "high/checks.rs": "use crate::low;\n",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    }
+    write(tmp_path, files)
     imports = rust_imports(tmp_path)
     assert imports == {
         (): set(),
