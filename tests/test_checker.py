@@ -332,6 +332,11 @@ BAD_INPUT = [
         f'main.cf, line {LINES + 2}: smtpd_client_restrictions: "trusted" is a restriction class',
     ),
     (
+        "smtpd_recipient_restrictions = ${stress?{reject}:{permit_mynetworks}}",
+        "",
+        FIRST + "smtpd_recipient_restrictions depends on $stress",
+    ),
+    (
         "smtpd_data_restrictions = reject_rbl_client x",
         "",
         FIRST + 'smtpd_data_restrictions: "reject_rbl_client" is not',
@@ -429,6 +434,42 @@ def test_doubtful_setting_gives_warning(site: Site, parameters: str, service: st
     (site.directory / "ways").write_text("example smtp:\n")
     warnings = [text.replace(f"{site.directory}/", "") for text in site.write(parameters + "\n", service).warnings()]
     assert [text for text in warnings if text.startswith(warning)] or not warning, warnings
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "problem"),
+    [
+        ("inet_protocols", "ipv5", 'bad value "ipv5" for inet_protocols: give some of all, ipv4, ipv6'),
+        ("inet_protocols", "IPv4", 'bad value "IPv4" for inet_protocols: give some of all, ipv4, ipv6'),
+        ("inet_interfaces", "127.0.0.1, host.invalid", 'inet_interfaces: host not found: "host.invalid"'),
+        ("proxy_interfaces", "host.invalid", 'proxy_interfaces: host not found: "host.invalid"'),
+        ("smtp_host_lookup", "natve", 'bad value "natve" for smtp_host_lookup: give some of dns, native'),
+        ("smtp_host_lookup", "", 'bad value "" for smtp_host_lookup'),
+        ("lmtp_dns_support_level", "disbaled", 'bad value "disbaled" for lmtp_dns_support_level'),
+        ("notify_classes", "bounces", 'bad value "bounces" for notify_classes'),
+        ("notify_classes", "empty", 'bad value "empty" for notify_classes'),
+        ("propagate_unmatched_extensions", "aliases", 'bad value "aliases" for propagate_unmatched_extensions'),
+        ("allow_mail_to_commands", "aliases", 'bad value "aliases" for allow_mail_to_commands'),
+        ("smtp_bind_address", "mx.example.org", 'smtp_bind_address: "mx.example.org" is no IP address'),
+        ("smtp_tcp_port", "smpt", "smtp_tcp_port: unknown service: smpt/tcp"),
+        ("default_destination_concurrency_positive_feedback", "0/inf", 'bad value "0/inf" for default_destination_'),
+    ],
+)
+def test_a_value_with_an_unknown_word_is_refused_at_its_line(
+    site: Site, parameter: str, value: str, problem: str
+) -> None:
+    assert site.write(f"{parameter} = {value}\n").refusal().startswith(FIRST + problem)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes mail_owner")
+def test_an_unknown_mail_owner_is_refused_at_its_line(site: Site) -> None:
+    assert (
+        site.write("mail_owner = nosuch.user\n").refusal().startswith(FIRST + 'mail_owner: unknown user "nosuch.user"')
+    )
+
+
+def test_a_list_of_words_may_be_empty_where_postfix_allows_it(site: Site) -> None:
+    assert site.write("notify_classes =\nallow_mail_to_files =\npropagate_unmatched_extensions =\n").warnings() == []
 
 
 def test_a_missing_file_of_a_default_is_a_warning(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,6 +205,9 @@ def test_defaults_follow_set_values(tmp_path: Path) -> None:
     assert config.text("relay_domains") == ""
     assert config.text("append_dot_mydomain") == "no"
     assert config_of(tmp_path, "").text("append_dot_mydomain") == "yes"
+    assert config_of(tmp_path, "mynetworks_style=host\ninet_interfaces=localhost\ninet_protocols=ipv4").items(
+        "mynetworks"
+    ) == ["127.0.0.1/32"]
     assert config_of(tmp_path, "mynetworks_style=host\ninet_interfaces=127.0.0.1").items("mynetworks") == [
         "127.0.0.1/32"
     ]

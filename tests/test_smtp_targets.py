@@ -276,6 +276,7 @@ def test_own_addresses_follow_inet_interfaces(tmp_path: Path) -> None:
     assert own("inet_interfaces = loopback-only\ninet_protocols = ipv4\n") <= {"127.0.0.1", "::1"}
     listed = "inet_interfaces = 192.0.2.1, [2001:db8::1]\nproxy_interfaces = 198.51.100.1\n"
     assert own(listed + "inet_protocols = ipv4\n") == {"192.0.2.1", "198.51.100.1"}
+    assert own("inet_interfaces = localhost, 192.0.2.1\ninet_protocols = ipv4\n") == {"127.0.0.1", "192.0.2.1"}
     assert own(listed + "inet_protocols = all\n") == {
         "192.0.2.1",
         "2001:db8::1",

@@ -56,14 +56,14 @@ def own_addresses(config: Config) -> frozenset[str]:
 
     Addresses of a protocol that inet_protocols does not name are left out.
     """
-    wanted = [word.strip("[]").lower() for word in config.items("inet_interfaces")]
-    named = [word.strip("[]").lower() for word in config.items("proxy_interfaces")]
+    wanted = config.items("inet_interfaces")
+    named = config.hosts("proxy_interfaces")
     if "all" in wanted:
         named += [str(interface.ip) for interface in host.addresses()]
     elif wanted == ["loopback-only"]:
         named += [str(interface.ip) for interface in host.addresses() if interface.ip.is_loopback]
     else:
-        named += wanted
+        named += config.hosts("inet_interfaces")
     protocols = config.items("inet_protocols")
     found = (parse_address(word) for word in named)
     return frozenset(

@@ -38,13 +38,21 @@ def as_owner(entry: Entry, config: Config, work: Callable[[], list[str]]) -> lis
     return warnings
 
 
+def _owner(config: Config) -> pwd.struct_passwd:
+    name = config.text("mail_owner")
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise config.error("mail_owner", f'mail_owner: unknown user "{name}"', "give a user of this machine") from None
+
+
 def _work(entry: Entry, config: Config, work: Callable[[], list[str]], answer: int) -> NoReturn:
     signal.alarm(WORK_MAX_S)
     # Output of the site's code must not mix with the checker's answers.
     os.dup2(2, 1)
     try:
         if entry.unprivileged and os.geteuid() == 0:
-            account = pwd.getpwnam(config.text("mail_owner"))
+            account = _owner(config)
             os.setgroups([])
             os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
             os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)

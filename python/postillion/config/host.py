@@ -27,6 +27,17 @@ def addresses() -> "list[IPv4Interface | IPv6Interface]":
     return [*_ipv4(), *_ipv6()]
 
 
+def resolve(text: str) -> list[str]:
+    """Return the IP addresses of a host; an address stands for itself. Raises `OSError` for an unknown host."""
+    import socket
+
+    try:
+        answers = socket.getaddrinfo(text, None, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise OSError(str(error)) from None
+    return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+
+
 def _ipv4() -> "list[IPv4Interface]":
     import array
     import fcntl

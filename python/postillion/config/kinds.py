@@ -1,13 +1,16 @@
 """The types of parameters: their parsers, their bounds, and the texts that name the allowed values.
 
 A kind is a word, with bounds for some: `flag`, `number 1..`, `number 200..599`, `time 0..8640000` (seconds), `text`,
-`text 1..` (not empty), `choice a b c`, `list`, `match` (a list in which `/file` stands for the lines of a file and
-`!` negates), `maps` (`type:table` ...), `path`, `feedback` (a number from 0 to 1, a fraction, `number/concurrency` or
-`number/sqrt_concurrency`) and `raw` (text whose `$name` the reading program expands later).
+`text 1..` (not empty), `choice a b c`, `words a b c` (a list of these words; `empty`: or of none), `list`, `match` (a
+list in which `/file` stands for the lines of a file and `!` negates), `maps` (`type:table` ...), `path`, `feedback`
+(a number from 0 to 1, a fraction, `number/concurrency` or `number/sqrt_concurrency`) and `raw` (text whose `$name`
+the reading program expands later).
 
 A minimum of 0 means no minimum, as in Postfix: `number 0..` accepts -1. `number ..` is a signed number; the other
 numbers are limits, and a negative limit is used as 0 (`limit`).
 """
+
+from postillion.config.main_cf import split_list
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 NUMBER_MAX = 2**31 - 1
@@ -72,7 +75,7 @@ def feedback(text: str) -> bool:
     above, slash, below = (part.strip() for part in text.partition("/"))
     try:
         divisor = 1.0 if not slash or below in ("concurrency", "sqrt_concurrency") else float(below)
-        return divisor > 0.0 and 0.0 <= float(above) / divisor <= 1.0
+        return 0.0 < divisor < float("inf") and 0.0 <= float(above) / divisor <= 1.0
     except ValueError:
         return False
 
@@ -90,6 +93,10 @@ def is_valid(text: str, kind: str, default: str) -> bool:
         return feedback(text)
     if word == "choice":
         return text in kind.split(" ")[1:] or (text == "" and "empty" in kind.split(" "))
+    if word == "words":
+        known = kind.split(" ")[1:]
+        given = split_list(text)
+        return all(part in known and part != "empty" for part in given) and bool(given or "empty" in known)
     if " " in kind and word in ("text", "list", "match", "maps", "path"):
         low, high = bounds(kind)
         return low <= len(text) <= (len(text) if high is None else high)
@@ -105,6 +112,8 @@ def allowed(kind: str, default: str) -> str:
         return "a number from 0 to 1, a fraction, number/concurrency or number/sqrt_concurrency"
     if word == "choice":
         return "one of " + ", ".join(kind.split(" ")[1:])
+    if word == "words":
+        return "some of " + ", ".join(part for part in kind.split(" ")[1:] if part != "empty")
     if word in ("number", "time"):
         low, high = bounds(kind)
         what = "a whole number"

@@ -141,6 +141,22 @@ class Config:
             return words
         return list(self._included(name, words, 0))
 
+    def hosts(self, name: str) -> list[str]:
+        """Return the IP addresses of a list of hosts, without its words `all` and `loopback-only`.
+
+        Raises `ConfigError` for a host without an address.
+        """
+        found: list[str] = []
+        for word in self.items(name):
+            if word in ("all", "loopback-only"):
+                continue
+            try:
+                found += host.resolve(word.strip("[]"))
+            except OSError:
+                fix = "give a name that has an address, or the address"
+                raise self.error(name, f'{name}: host not found: "{word}"', fix) from None
+        return found
+
     def transport_name(self, transport: str, suffix: str) -> str:
         """Return the name of the parameter that a transport has: `<transport>_<suffix>`, or that of all transports."""
         name = f"{transport}_{suffix}"
@@ -232,8 +248,8 @@ class Config:
         if wanted == ["loopback-only"]:
             own = [interface for interface in own if interface.ip.is_loopback]
         elif "all" not in wanted:
-            names = {word.strip("[]") for word in wanted}
-            listed = [interface for interface in own if str(interface.ip) in names]
+            named = self.hosts("inet_interfaces")
+            listed = [interface for interface in own if str(interface.ip) in named]
             own = listed or [interface for interface in own if interface.ip.is_loopback]
         protocols = self.items("inet_protocols")
         if "all" not in protocols:

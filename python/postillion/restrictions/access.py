@@ -36,7 +36,12 @@ class Access(Check):
         self.mynetworks = self._site.mynetworks
         self.own_addresses = self._site.own_addresses
 
+        stressed = config.under_stress()
+
         def steps(parameter: str) -> list[Step]:
+            if config.text(parameter) != stressed.text(parameter):
+                problem = f"{parameter} depends on $stress, which restriction lists do not support yet"
+                raise config.error(parameter, problem, "write the same list for both")
             return language.steps(config, parameter, warn)
 
         early = [

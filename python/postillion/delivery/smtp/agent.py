@@ -25,6 +25,7 @@ from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, Targe
 from postillion.dns import Resolver
 
 if TYPE_CHECKING:
+    from postillion.config import Config
     from postillion.program.daemon import Daemon
 
 SWEEP_S = 0.5
@@ -55,10 +56,10 @@ class SmtpAgent(Agent, SessionOwner):
         self.resolver = resolver or Resolver()
         self.connect_timeout_s = config.seconds(f"{protocol}_connect_timeout")
         self.session_limit = config.number(f"{protocol}_mx_session_limit")
-        self.default_port = port_number(config.text(f"{protocol}_tcp_port"), SMTP_PORT)
+        self.default_port = _default_port(config, f"{protocol}_tcp_port")
         self.fallbacks = config.items("smtp_fallback_relay") if protocol == "smtp" else []
         self.relayhost = config.text("relayhost")
-        self.bind = (config.text(f"{protocol}_bind_address"), config.text(f"{protocol}_bind_address6"))
+        self.bind = (_source(config, f"{protocol}_bind_address"), _source(config, f"{protocol}_bind_address6"))
         self.bind_enforce = config.flag(f"{protocol}_bind_address_enforce")
         self.routes: OrderedDict[str, Route] = OrderedDict()
         self.sessions: set[Session] = set()
@@ -254,10 +255,9 @@ class SmtpAgent(Agent, SessionOwner):
         try:
             connection.setblocking(False)
             try:
-                # Only a numeric address: the lookup of a name would block the event loop.
-                connection.bind((str(ipaddress.ip_address(source)), 0))
-            except (OSError, ValueError) as problem:
-                reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else str(problem)
+                connection.bind((source, 0))
+            except OSError as problem:
+                reason = os.strerror(problem.errno) if problem.errno else str(problem)
                 text = f"cannot connect from {source}: {reason}"
                 if self.bind_enforce:
                     raise CannotBind(text) from None
@@ -338,3 +338,19 @@ class SmtpAgent(Agent, SessionOwner):
         self._sweep = None
         if self.link.close_idle_files(now) or self.sessions or self.connecting:
             self._watch()
+
+
+def _default_port(config: Config, name: str) -> int:
+    try:
+        return port_number(config.text(name), SMTP_PORT)
+    except BadNextHop as bad:
+        raise config.error(name, f"{name}: {bad}", "give a port number or a service of /etc/services") from None
+
+
+def _source(config: Config, name: str) -> str:
+    """Return the address that connections come from; empty for any."""
+    text = config.text(name)
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError:
+        raise config.error(name, f'{name}: "{text}" is no IP address', "give an address of this machine") from None
