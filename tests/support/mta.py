@@ -181,16 +181,31 @@ def listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _command_line(process: Path) -> list[str]:
+    """Return the words of a process's command line, none when it has ended. `process`: its directory in /proc."""
+    with contextlib.suppress(OSError):
+        return (process / "cmdline").read_text(errors="replace").replace("\0", " ").split()
+    return []
+
+
+def _parent(process: Path) -> Path:
+    """Return the directory of the parent process, that of no process when it has ended."""
+    with contextlib.suppress(OSError):
+        behind_name = (process / "stat").read_text(errors="replace").rpartition(")")[2]
+        return process.with_name(behind_name.split()[1])
+    return process.with_name("0")
+
+
 def site_programs(site: Site) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield PID, program and arguments of each process of this site, with or without its title."""
+    """Yield PID, program and arguments of each process of this site, with or without its title.
+
+    A child of master is left out until it is a program of its own: it has master's command line before.
+    """
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        try:
-            words = (entry / "cmdline").read_text(errors="replace").replace("\0", " ").split()
-        except OSError:
-            continue
-        if str(site.etc) not in words:
+        words = _command_line(entry)
+        if str(site.etc) not in words or words == _command_line(_parent(entry)):
             continue
         if len(words) > 3 and words[2] == "-m":
             # A new process: `python -P -m postillion.smtpd -n ...`
