@@ -18,9 +18,9 @@ PACKAGE = ROOT / "python/postillion"
 
 LAYERS = {
     CORE: [
-        ["codec", "log", "clock", "settings", "slab", "few", "spread"],
+        ["codec", "log", "clock", "settings", "ask", "slab", "few", "spread"],
         ["mail"],
-        ["net"],
+        ["net", "table"],
         ["address"],
         ["smtp"],
         ["ipc"],

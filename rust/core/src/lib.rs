@@ -18,14 +18,16 @@
 //! ipc                                          frames between the programs
 //! smtp                                         both ends of the protocol
 //! address                                      paths, rewriting
+//! table                                        lookup tables
 //! net                                          sockets
 //! mail                                         envelopes, header fields, replies, IDs
-//! codec, log, clock, settings, slab, few, spread  the ground
+//! codec, log, clock, settings, ask, slab, few, spread  the ground
 //! ```
 
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod ask;
 pub mod bench;
 pub mod cleanup;
 pub mod clock;
@@ -44,3 +46,4 @@ pub mod slab;
 pub mod smtp;
 pub mod smtpd;
 pub mod spread;
+pub mod table;
