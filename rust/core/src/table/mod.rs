@@ -3,6 +3,8 @@
 //! A `Table` of this crate answers at once, from memory or from a mapped file. A remote table has only a number here:
 //! its program looks the key up (`ask`). `Maps` is the list of tables that a parameter names; the first value counts.
 
+pub mod checks;
+
 use crate::ask::Answer;
 use std::fmt;
 use std::sync::Arc;
