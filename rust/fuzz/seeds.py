@@ -159,8 +159,9 @@ def _cleanup() -> Iterator[bytes]:
 
 
 MIME = (
-    b'A: 1\nContent-Type: multipart/mixed;\n boundary="b d"\nContent-Transfer-Encoding: 8bit\n\npro\n--b d\nContent-Type: text/x\n'
-    b"Content-Transfer-Encoding: binary\n\n.x = \xc3\xa9 \n--b d\nContent-Type: message/rfc822\n\nB: 2\n\ny\n--b d--\nepi\n",
+    b'A: 1\nContent-Type: multipart/mixed;\n boundary="b d"\nContent-Transfer-Encoding: 8bit\n\npro\n--b d\n'
+    b"Content-Type: text/x\nContent-Transfer-Encoding: binary\n\n.x = \xc3\xa9 \n--b d\n"
+    b"Content-Type: message/rfc822\n\nB: 2\n\ny\n--b d--\nepi\n",
     b"Content-Type: multipart/digest; boundary=a; boundary=c\n\n--a\n\nB: 1\n\n--c\nno header\n--a--\n",
     b"Content-Type: message/global\nno header\nB: 1\n\n" + b"\xc3\xa9" * 60,
 )
