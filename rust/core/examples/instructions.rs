@@ -202,6 +202,7 @@ fn client_settings() -> Arc<ClientSettings> {
         timeouts: forever,
         line_length_limit: 998,
         min_data_rate: None,
+        ..ClientSettings::default()
     })
 }
 
