@@ -15,12 +15,14 @@ Mail of the last two classes goes to relayhost when there is one, else to the re
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from postillion._core.address import AddressRules
 from postillion.address.classes import AddressClasses, Class
 from postillion.config import Config
 from postillion.tables import TableError, open_maps
+from postillion.tables.deferred import effect, once
 
 WARNED_BOTH_MAX = 100
 """Warnings about domains in two classes, so that a mistake does not fill the log."""
@@ -48,8 +50,8 @@ class Resolver:
 
     def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
         self._config = config
-        self._warn = warn
-        self._warnings_left = WARNED_BOTH_MAX
+        self._warn = once(warn)
+        self._warned_both: set[str] = set()
         self._origin = config.text("myorigin").lower()
         self._rules = AddressRules(config)
         self._hostname = config.text("myhostname").lower()
@@ -110,7 +112,7 @@ class Resolver:
         if kind is Class.LOCAL:
             nexthop = self._hostname
             if any(domain in self._classes.lists[virtual] for virtual in (Class.VIRTUAL_ALIAS, Class.VIRTUAL_MAILBOX)):
-                self._both(domain)
+                effect(partial(self._both, domain))
         else:
             nexthop = domain if kind is Class.VIRTUAL_MAILBOX else self._relayhost or domain
         transport, own = self._transports[kind]
@@ -118,8 +120,8 @@ class Resolver:
 
     def _by_map(self, local: str, domain: str, route: Route) -> Route:
         """Return the route of transport_maps, `route` when no key has one."""
-        for key in self._rules.transport_keys(local, domain):
-            found = self._maps.lookup(key)
+        for at, key in enumerate(self._rules.transport_keys(local, domain)):
+            found = self._maps.lookup(key, part=at > 0)
             if found is not None:
                 transport, nexthop = _split(found)
                 if transport:
@@ -128,8 +130,9 @@ class Resolver:
         return route
 
     def _both(self, domain: str) -> None:
-        if self._warnings_left:
-            self._warnings_left -= 1
+        """Warn about a domain in two classes, once."""
+        if domain not in self._warned_both and len(self._warned_both) < WARNED_BOTH_MAX:
+            self._warned_both.add(domain)
             self._warn(f"do not list domain {domain} in BOTH mydestination and a list of virtual domains")
 
 

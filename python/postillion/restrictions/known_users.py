@@ -68,7 +68,7 @@ class KnownUsers:
             return None
         keys = self._keys(destination)
         tables = self._rewriting if maps is None else [*self._rewriting, maps]
-        if any(found.lookup(key) is not None for found in tables for key in keys):
+        if any(found.lookup(key, part=at > 0) is not None for found in tables for at, key in enumerate(keys)):
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             self._known[known_as] = now + KNOWN_FOR_S
