@@ -2,6 +2,7 @@
 
     postillion [-c config_directory] [-v] start|start-fg|stop|abort|reload|status|check|flush|logrotate|init
     postillion [-c config_directory] [-v] set-permissions|upgrade-configuration|create-missing [name=value]...
+    postillion [-c config_directory] explain ADDRESS [--sender ADDRESS] [--client IP]
     postillion bench HOST:PORT [option]...
     postillion --version
 
@@ -26,7 +27,10 @@ START_MAX_S = 60.0
 STOP_MAX_S = 20.0
 
 
-USAGE = "usage: postillion [-c config_directory] [-v] COMMAND | postillion bench HOST:PORT | postillion --version"
+USAGE = (
+    "usage: postillion [-c config_directory] [-v] COMMAND | postillion explain ADDRESS | postillion bench HOST:PORT"
+    " | postillion --version"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return bench.main(words[1:])
     try:
-        given, words = getopt.gnu_getopt(words, "c:hv", ["help", "version"])
+        given, words = getopt.gnu_getopt(words, "c:hv", ["help", "version", "sender=", "client="])
     except getopt.GetoptError as error:
         return _refuse(f"postillion: fatal: {error.msg}\n{USAGE}")
     options = dict(given)
@@ -52,7 +56,15 @@ def main(argv: list[str] | None = None) -> int:
     if not words:
         return _refuse(USAGE)
     command, *arguments = words
-    if command not in COMMANDS or (arguments and command not in WITH_ASSIGNMENTS):
+    if command == "explain":
+        from postillion.commands.explain import words_of
+
+        arguments = words_of(arguments, options.get("--sender"), options.get("--client"))
+    elif (
+        command not in COMMANDS
+        or options.keys() & {"--sender", "--client"}
+        or (arguments and command not in WITH_ASSIGNMENTS)
+    ):
         return _refuse(f"{USAGE}\nCOMMAND: {'|'.join((*COMMANDS, 'bench'))}")
     console = Console("postillion", verbose="-v" in options)
     return run(command, configuration_directory(options.get("-c")), console, arguments)
@@ -186,6 +198,13 @@ def create_missing(directory: str, console: Console, *assignments: str) -> None:
     permissions.create_missing(directory, console, *assignments)
 
 
+def explain(directory: str, console: Console, *words: str) -> int:
+    """Print what the mail system does with an address, step by step."""
+    from postillion.commands.explain import explain
+
+    return explain(directory, console, *words)
+
+
 def init(directory: str, console: Console) -> None:
     """Write a configuration that runs as it is, with everything it touches next to the directory."""
     from postillion.config.instance import create
@@ -208,6 +227,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "upgrade-configuration": upgrade_configuration,
     "create-missing": create_missing,
     "init": init,
+    "explain": explain,
 }
 """By name: what gets the configuration directory and the console, and returns the exit status if it is not 0."""
 WITH_ASSIGNMENTS = ("set-permissions", "upgrade-configuration", "create-missing")

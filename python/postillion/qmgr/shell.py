@@ -63,6 +63,7 @@ class Shell:
             self._loop.time(),
             time.time(),
             routes_by_address=not configuration.by_domain,
+            routes_by_sender=configuration.resolver.by_sender,
             piecemeal=True,
         )
         self.control = Control(self)
@@ -100,7 +101,7 @@ class Shell:
                 raise refusal
             configuration = Configuration(config, self.log.warning)
             check_settings(config, [name or settings.DEFAULT for name in self._transports])
-            self.core.configure(config, routes_by_address=not configuration.by_domain)
+            self._configure_core(configuration)
             for name in self._transports:
                 self._configure_transport(config, name)
         except (ConfigError, ValueError, OSError) as problem:
@@ -139,7 +140,7 @@ class Shell:
             if event is None:
                 break
             if event[0] == "resolve":
-                self._resolve(event[1], now, wall_now)
+                self._resolve(event[1], event[2], now, wall_now)
             elif event[0] == "trigger":
                 self._trigger(event[1])
             else:
@@ -164,22 +165,27 @@ class Shell:
         self._timer = None
         self.poll_soon()
 
-    def _resolve(self, address: str, now: float, wall_now: float) -> None:
+    def _configure_core(self, configuration: Configuration) -> None:
+        by_address, by_sender = not configuration.by_domain, configuration.resolver.by_sender
+        self.core.configure(configuration.config, routes_by_address=by_address, routes_by_sender=by_sender)
+
+    def _resolve(self, address: str, sender: str, now: float, wall_now: float) -> None:
         try:
             configuration = self.configuration
             if configuration.resolver.by_domain != configuration.by_domain:
                 # A table got its first address, or lost its last one.
                 configuration.by_domain = not configuration.by_domain
-                self.core.configure(configuration.config, routes_by_address=not configuration.by_domain)
-            route = configuration.resolver.resolve(address)
+                self._configure_core(configuration)
+            route = configuration.resolver.resolve(address, sender)
             self._introduce(route.transport)
         except Unresolved as problem:
-            self.core.unresolved(address, problem.dsn, problem.text, now, wall_now)
+            self.core.unresolved(address, sender, problem.dsn, problem.text, now, wall_now)
         except (ConfigError, ValueError) as problem:
             self.log.warning(f"resolving {address}: {problem}")
-            self.core.unresolved(address, "4.3.5", "server configuration error", now, wall_now)
+            self.core.unresolved(address, sender, "4.3.5", "server configuration error", now, wall_now)
         else:
-            self.core.resolved(address, route.transport, route.nexthop, route.recipient, now, wall_now)
+            way = route.transport, route.nexthop, route.recipient
+            self.core.resolved(address, sender, *way, now, wall_now)
 
     def _introduce(self, transport: str) -> None:
         """Give the core a transport's parameters before its first mail; the empty name is the default of all others."""
