@@ -3,6 +3,7 @@
     postillion [-c config_directory] [-v] start|start-fg|stop|abort|reload|status|check|flush|logrotate|init
     postillion [-c config_directory] [-v] set-permissions|upgrade-configuration|create-missing [name=value]...
     postillion [-c config_directory] [-v] queue --convert v1
+    postillion [-c config_directory] explain ADDRESS [--sender ADDRESS] [--client IP]
     postillion bench HOST:PORT [option]...
     postillion --version
 
@@ -27,7 +28,10 @@ START_MAX_S = 60.0
 STOP_MAX_S = 20.0
 
 
-USAGE = "usage: postillion [-c config_directory] [-v] COMMAND | postillion bench HOST:PORT | postillion --version"
+USAGE = (
+    "usage: postillion [-c config_directory] [-v] COMMAND | postillion explain ADDRESS | postillion bench HOST:PORT"
+    " | postillion --version"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return bench.main(words[1:])
     try:
-        given, words = getopt.gnu_getopt(words, "c:hv", ["convert=", "help", "version"])
+        given, words = getopt.gnu_getopt(words, "c:hv", ["convert=", "help", "version", "sender=", "client="])
     except getopt.GetoptError as error:
         return _refuse(f"postillion: fatal: {error.msg}\n{USAGE}")
     options = dict(given)
@@ -53,6 +57,12 @@ def main(argv: list[str] | None = None) -> int:
     if not words:
         return _refuse(USAGE)
     command, *arguments = words
+    if command == "explain":
+        from postillion.commands.explain import words_of
+
+        arguments = words_of(arguments, options.get("--sender"), options.get("--client"))
+    elif options.keys() & {"--sender", "--client"}:
+        return _refuse(f"postillion: fatal: --sender and --client belong to the command explain\n{USAGE}")
     console = Console("postillion", verbose="-v" in options)
     if "--convert" in options:
         if (command, arguments) != ("queue", []):
@@ -60,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments = [options["--convert"]]
     elif command == "queue":
         return _refuse(f"postillion: fatal: queue needs --convert v1\n{USAGE}")
-    if command not in COMMANDS or (arguments and command not in (*WITH_ASSIGNMENTS, "queue")):
+    if command not in COMMANDS or (arguments and command not in (*WITH_ASSIGNMENTS, "queue", "explain")):
         return _refuse(f"{USAGE}\nCOMMAND: {'|'.join((*COMMANDS, 'bench'))}")
     return run(command, configuration_directory(options.get("-c")), console, arguments)
 
@@ -193,6 +203,13 @@ def create_missing(directory: str, console: Console, *assignments: str) -> None:
     permissions.create_missing(directory, console, *assignments)
 
 
+def explain(directory: str, console: Console, *words: str) -> int:
+    """Print what the mail system does with an address, step by step."""
+    from postillion.commands.explain import explain
+
+    return explain(directory, console, *words)
+
+
 def init(directory: str, console: Console) -> None:
     """Write a configuration that runs as it is, with everything it touches next to the directory."""
     from postillion.config.instance import create
@@ -223,6 +240,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "create-missing": create_missing,
     "init": init,
     "queue": queue,
+    "explain": explain,
 }
 """By name: what gets the configuration directory and the console, and returns the exit status if it is not 0."""
 WITH_ASSIGNMENTS = ("set-permissions", "upgrade-configuration", "create-missing")

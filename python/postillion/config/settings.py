@@ -41,6 +41,8 @@ class Config:
         self._texts: dict[str, str] = {}
         self.opened: list[tuple[str, Any]] = []
         """The tables that the program opened, each with its parameter."""
+        self.trace: Any = None
+        """Gets each lookup in the tables that are opened after it is set (`tables.table.Trace`); None: nobody does."""
 
     @classmethod
     def load(
@@ -209,6 +211,7 @@ class Config:
     def _with(self, settings: dict[str, Setting]) -> "Config":
         config = Config(self.directory, settings, runtime=dict(self._runtime))
         config.in_force = self.in_force
+        config.trace = self.trace
         return config
 
     def _origin(self, name: str) -> Setting | None:

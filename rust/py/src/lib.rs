@@ -24,7 +24,7 @@ mod _core {
     #[pymodule]
     mod address {
         #[pymodule_export]
-        use crate::address::{AddressRules, canonical, quote};
+        use crate::address::{AddressRules, canonical, may_route, quote};
     }
 
     #[pymodule]
