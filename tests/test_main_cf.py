@@ -287,7 +287,9 @@ def test_unknown_parameter_warning_suggests_nearest_name(tmp_path: Path) -> None
         "virtual_alias_maps = ldap:people\npeople_server_host = ldap.example\n"
         "slow_destination_rate_delay = 1s\nonly_in_master = 2\n",
     )
-    (tmp_path / "master.cf").write_text("smtp inet n - n - - smtpd\n -o myorigin=$only_in_master\n")
+    (tmp_path / "master.cf").write_text(
+        "smtp inet n - n - - smtpd\n -o myorigin=$only_in_master\nslow unix - - n - - smtp\n"
+    )
     (warning,) = unknown.warnings(config)
     assert "line 1: unused parameter: smtpd_recipient_restriction=reject" in warning
     assert "(did you mean smtpd_recipient_restrictions?)" in warning

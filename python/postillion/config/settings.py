@@ -116,6 +116,10 @@ class Config:
             self._texts[name] = found
         return found
 
+    def expanded(self, text: str, name: str = "value") -> str:
+        """Return a text with its `$name` replaced; `name`: the parameter that has it. Raises `ConfigError`."""
+        return self._expand(name, text)
+
     def default_text(self, name: str) -> str:
         """Return the expanded default of a parameter."""
         return self._expand(name, self.default(name))
