@@ -37,10 +37,11 @@ impl Queue {
         let mut segment = PathBuf::new();
         for content in contents {
             let mut draft = journal.draft().expect("a draft");
-            draft.write(content).expect("content");
+            let (head, body) = content.split_at(content.len() / 3);
+            draft.write(body).expect("a body");
             let id = draft.id();
             let recipients = ["a@example.org", "b@example.org"].map(Recipient::plain).to_vec();
-            journal.commit(draft, &Envelope::plain(id, "s@example.org", recipients), 0);
+            journal.commit(draft, head, &Envelope::plain(id, "s@example.org", recipients), 0);
             let at = journal.wait(COMMIT_MAX).remove(0).result.expect("a commit");
             segment = directory.join("incoming").join(at.segment.file_name());
             records.push((id, at.offset as usize..(at.offset + at.record_octets) as usize));

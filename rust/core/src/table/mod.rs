@@ -3,6 +3,25 @@
 //! A `Table` of this crate answers at once, from memory or from a mapped file. A remote table has only a number here:
 //! its program looks the key up (`ask`). `Maps` is the list of tables that a parameter names; the first value counts.
 
+pub mod cdb;
+pub mod cidr;
+pub mod combined;
+pub mod dictionary;
+pub mod file;
+pub mod fixed;
+pub mod index;
+pub mod inline;
+pub mod key;
+pub mod octets;
+pub mod options;
+pub mod rules;
+pub mod script;
+pub mod source;
+pub mod template;
+pub mod text;
+pub mod watched;
+pub mod words;
+
 use crate::ask::Answer;
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +48,31 @@ pub trait Table: fmt::Debug + Send + Sync {
     fn refresh(&self) -> Result<(), Box<str>> {
         Ok(())
     }
+
+    /// Whether the source has changed and cannot be read, so that the answers are those of the old content.
+    fn is_outdated(&self) -> bool {
+        false
+    }
+
+    /// Whether any key may be an address.
+    fn has_addresses(&self) -> bool {
+        true
+    }
+
+    /// Call `each` with every key and value, until it returns false. Errors: the table cannot list its entries.
+    fn entries(&self, each: Each) -> Result<(), Box<str>> {
+        let _ = each;
+        Err(format!("table {}: sequence operation is not supported", self.name()).into())
+    }
+
+    /// Return the different values that a lookup may give, none if the table cannot tell. Errors: as `refresh`.
+    fn values(&self) -> Result<Vec<Box<[u8]>>, Box<str>> {
+        Ok(Vec::new())
+    }
 }
+
+/// A callback for an entry: its key and its value. False: no more entries.
+pub type Each<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> bool;
 
 /// One table of a list.
 #[derive(Debug, Clone)]

@@ -29,6 +29,8 @@ const PAGE_OCTETS: usize = 4096;
 /// One bit a page; pages beyond the last bit share bits.
 const ALL_PAGES: u64 = u32::MAX as u64;
 const LARGE_OCTETS: u64 = 6000;
+/// Octets of a head are fewer.
+const HEAD_MAX_OCTETS: usize = 700;
 /// Two thirds of a segment are written over zeros.
 const AHEAD_OCTETS: u64 = 500;
 const FAR_US: u64 = 1_000_000_000_000;
@@ -329,8 +331,10 @@ impl World {
     fn commit(&mut self, octets: usize) {
         let mut draft = self.journal.draft().unwrap();
         let id = draft.id();
-        draft.write(&content(id, octets)).unwrap();
-        self.journal.commit(draft, &envelope(id, 2), 0);
+        let content = content(id, octets);
+        let (head, body) = content.split_at(octets % HEAD_MAX_OCTETS.min(octets + 1));
+        draft.write(body).unwrap();
+        self.journal.commit(draft, head, &envelope(id, 2), 0);
         let completions = self.journal.wait(Duration::from_secs(30));
         assert!(completions.len() == 1 && completions[0].result.is_ok(), "{completions:?}");
         self.disk.promise(|promises| promises.acked.extend([(id, octets)]));

@@ -1,0 +1,291 @@
+//! `cdb:f`: D. J. Bernstein's constant database in `f.cdb`, read and written.
+//!
+//! ```text
+//! header   256 pairs: offset of a hash table, its number of slots
+//! records  length of the key, length of the value, key, value
+//! tables   pairs: hash, offset of the record; 0 is free
+//! ```
+//!
+//! All numbers are u32, little-endian. Postfix writes keys and values without a null octet at their end, and reads both.
+
+use super::Each;
+use super::dictionary::Dictionary;
+use super::file::{Entries, Format, Loaded};
+use super::index;
+use super::octets::{self, Octets};
+use super::options::Options;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+const HEADER_OCTETS: u64 = 2048;
+/// Maximum octets of a key or a value.
+const PART_MAX_OCTETS: usize = 16 * 1024 * 1024;
+
+/// Whether keys end with a null octet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Nulls {
+    /// Nothing was found yet.
+    Unknown,
+    /// They do not.
+    Without,
+    /// They do.
+    With,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub struct Cdb {
+    octets: Octets,
+    /// A `Nulls`, learnt from the first key that is found, as in Postfix.
+    nulls: AtomicU8,
+}
+
+impl Cdb {
+    /// Read the header. Errors: the file is no cdb file.
+    pub fn of(octets: Octets) -> Result<Self, String> {
+        if octets.len() < HEADER_OCTETS {
+            return Err("not a cdb file".to_owned());
+        }
+        Ok(Self { octets, nulls: AtomicU8::new(Nulls::Unknown as u8) })
+    }
+
+    fn find(&self, key: &[u8]) -> io::Result<Option<Box<[u8]>>> {
+        let nulls = self.nulls.load(Ordering::Relaxed);
+        if nulls != Nulls::With as u8
+            && let Some(value) = self.exact(key)?
+        {
+            self.nulls.store(Nulls::Without as u8, Ordering::Relaxed);
+            return Ok(Some(value));
+        }
+        if nulls != Nulls::Without as u8
+            && let Some(value) = self.exact(&[key, b"\0"].concat())?
+        {
+            self.nulls.store(Nulls::With as u8, Ordering::Relaxed);
+            return Ok(Some(value));
+        }
+        Ok(None)
+    }
+
+    /// Return the value of a key as it is written, without a null octet at the value's end.
+    fn exact(&self, key: &[u8]) -> io::Result<Option<Box<[u8]>>> {
+        let hash = hash(key);
+        let (table, slots) = self.pair(u64::from(hash & 255) * 8)?;
+        if slots == 0 {
+            return Ok(None);
+        }
+        let start = (hash >> 8) % slots;
+        let mut buffer = Vec::new();
+        for step in 0..slots {
+            let slot = (u64::from(start) + u64::from(step)) % u64::from(slots);
+            let (found, at) = self.pair(u64::from(table) + slot * 8)?;
+            if at == 0 {
+                return Ok(None);
+            }
+            if found == hash {
+                let (found, value) = self.record(u64::from(at), &mut buffer)?;
+                if found == key {
+                    return Ok(Some(bare(value).into()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn pair(&self, at: u64) -> io::Result<(u32, u32)> {
+        let mut buffer = Vec::new();
+        let octets = self.octets.piece(at, 8, &mut buffer)?;
+        let number = |at: usize| u32::from_le_bytes(octets[at..at + 4].try_into().unwrap_or_default());
+        Ok((number(0), number(4)))
+    }
+
+    fn record<'a>(&'a self, at: u64, buffer: &'a mut Vec<u8>) -> io::Result<(&'a [u8], &'a [u8])> {
+        let (key, value) = self.pair(at)?;
+        if key as usize > PART_MAX_OCTETS || value as usize > PART_MAX_OCTETS {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is damaged"));
+        }
+        let record = self.octets.piece(at + 8, (key + value) as usize, buffer)?;
+        Ok(record.split_at(key as usize))
+    }
+}
+
+impl Entries for Cdb {
+    fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, String> {
+        self.find(key).map_err(|error| octets::reason(&error))
+    }
+
+    fn each(&self, each: Each) -> Result<(), String> {
+        let (end, _) = self.pair(0).map_err(|error| octets::reason(&error))?;
+        let (mut at, mut buffer) = (HEADER_OCTETS, Vec::new());
+        while at < u64::from(end) {
+            let (key, value) = self.record(at, &mut buffer).map_err(|error| octets::reason(&error))?;
+            if !each(bare(key), bare(value)) {
+                return Ok(());
+            }
+            at += 8 + (key.len() + value.len()) as u64;
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.octets.len() == HEADER_OCTETS
+    }
+
+    fn has_addresses(&self) -> bool {
+        true
+    }
+}
+
+/// Return octets without a null octet at the end.
+fn bare(octets: &[u8]) -> &[u8] {
+    octets.strip_suffix(b"\0").unwrap_or(octets)
+}
+
+fn hash(key: &[u8]) -> u32 {
+    key.iter().fold(5381, |hash: u32, &octet| (hash << 5).wrapping_add(hash) ^ u32::from(octet))
+}
+
+/// Write the entries. `nulls`: whether keys and values get a null octet. Errors: also for more than 4 GiB.
+pub fn write(entries: &Dictionary, file: &File, nulls: bool) -> io::Result<()> {
+    let null: &[u8] = if nulls { b"\0" } else { b"" };
+    let mut tables: Vec<Vec<(u32, u32)>> = vec![Vec::new(); 256];
+    let mut out = io::BufWriter::with_capacity(1 << 20, file);
+    out.write_all(&[0; HEADER_OCTETS as usize])?;
+    let mut at = HEADER_OCTETS;
+    let mut result = Ok(());
+    entries.each(&mut |key, value| {
+        let (key, value) = ([key, null].concat(), [value, null].concat());
+        let lengths = key.len() as u64 | (value.len() as u64) << 32;
+        if at + 8 + (key.len() + value.len()) as u64 > u64::from(u32::MAX) {
+            result = Err(io::ErrorKind::FileTooLarge.into());
+            return false;
+        }
+        let hash = hash(&key);
+        tables[(hash & 255) as usize].push((hash, at as u32));
+        result = out.write_all(&lengths.to_le_bytes()).and_then(|()| out.write_all(&key));
+        if result.is_ok() {
+            result = out.write_all(&value);
+        }
+        at += 8 + (key.len() + value.len()) as u64;
+        result.is_ok()
+    });
+    result?;
+    let mut header = Vec::with_capacity(HEADER_OCTETS as usize);
+    for table in &tables {
+        let slots = table.len() * 2;
+        if at + slots as u64 * 8 > u64::from(u32::MAX) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        header.extend_from_slice(&(at as u32).to_le_bytes());
+        header.extend_from_slice(&(slots as u32).to_le_bytes());
+        let mut placed = vec![(0, 0); slots];
+        for &(hash, record) in table {
+            let mut slot = (hash >> 8) as usize % slots;
+            while placed[slot].1 != 0 {
+                slot = (slot + 1) % slots;
+            }
+            placed[slot] = (hash, record);
+        }
+        for (hash, record) in placed {
+            out.write_all(&u64::to_le_bytes(u64::from(hash) | u64::from(record) << 32))?;
+        }
+        at += slots as u64 * 8;
+    }
+    out.flush()?;
+    file.write_all_at(&header, 0)
+}
+
+/// `cdb:f`.
+#[derive(Debug)]
+pub struct CdbFile {
+    text: PathBuf,
+    path: PathBuf,
+    command: &'static str,
+}
+
+impl CdbFile {
+    /// `path`: that of the text.
+    pub fn new(path: &Path, options: &Options) -> Self {
+        let command = if options.form == super::options::Form::Map { "postmap" } else { "postalias" };
+        Self { text: path.into(), path: index::path_of(path, ".cdb"), command }
+    }
+}
+
+impl Format for CdbFile {
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
+    }
+
+    fn read(&self, warnings: &mut Vec<String>) -> Result<Loaded, String> {
+        let (path, text) = (self.path.display(), self.text.display());
+        let opened = octets::open(&self.path);
+        if opened.is_err() && self.text.exists() && !self.path.exists() {
+            return Err(format!(
+                "open database {path}: No such file or directory: run \"{} cdb:{text}\"",
+                self.command
+            ));
+        }
+        let (file, status) = opened?;
+        if self.text.metadata().is_ok_and(|text| text.mtime() > status.mtime()) {
+            warnings.push(format!("database {path} is older than source file {text}"));
+        }
+        let octets =
+            Octets::of(file, status.size()).map_err(|error| format!("read {path}: {}", octets::reason(&error)))?;
+        let entries = Cdb::of(octets).map_err(|problem| format!("open database {path}: {problem}"))?;
+        Ok(Loaded { entries: Box::new(entries), owner: status.uid() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(nulls: bool, name: &str) -> Vec<u8> {
+        let mut dictionary = Dictionary::default();
+        for number in 0..2000 {
+            dictionary.insert(format!("key{number}").as_bytes(), format!("{number}").as_bytes()).unwrap();
+        }
+        let path = std::env::temp_dir().join(format!("postillion-cdb-{}-{name}", std::process::id()));
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        write(&dictionary, &file, nulls).unwrap();
+        let octets = std::fs::read(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        octets
+    }
+
+    #[test]
+    fn keys_with_and_without_null_octets_are_found() {
+        for nulls in [false, true] {
+            let cdb = Cdb::of(Octets::Memory(written(nulls, &format!("{nulls}")).into())).unwrap();
+            for number in 0..2000 {
+                let value = cdb.get(format!("key{number}").as_bytes()).unwrap();
+                assert_eq!(value.as_deref(), Some(format!("{number}").as_bytes()));
+            }
+            assert_eq!(cdb.get(b"key2000"), Ok(None));
+            let mut listed = 0;
+            cdb.each(&mut |_, _| {
+                listed += 1;
+                true
+            })
+            .unwrap();
+            assert_eq!(listed, 2000);
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_and_never_a_crash() {
+        let whole = written(false, "damage");
+        assert!(Cdb::of(Octets::Memory(whole[..2047].into())).is_err());
+        for at in (0..whole.len()).step_by(997) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0xff;
+            let cdb = Cdb::of(Octets::Memory(damaged.into())).unwrap();
+            let _ = (cdb.get(b"key1"), cdb.get(b"key1999"), cdb.each(&mut |_, _| true));
+        }
+        let cut = Cdb::of(Octets::Memory(whole[..2100].into())).unwrap();
+        assert!(cut.get(b"key1").is_err());
+    }
+}

@@ -1,0 +1,552 @@
+//! `cidr:`: networks and their results (cidr_table(5)).
+//!
+//! The first line that matches counts, so no table of longest prefixes would do. The lines are flattened when they are
+//! read: disjoint ranges of addresses, each with the result of its first line, in one sorted array for each family. A
+//! lookup is a binary search. Blocks of `if` and negated networks become ranges as well.
+
+use super::Table;
+use super::options::{Options, Warn};
+use super::script::{self, DEPTH_MAX, Script, Verb};
+use super::source;
+use super::watched::{Source, Watched};
+use crate::ask::Answer;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt::Debug;
+use std::hash::BuildHasher;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The result of a range without one.
+const NONE: u32 = u32::MAX;
+
+/// An address as a number.
+trait Bits: Copy + Ord + Debug + Default {
+    const MAX: Self;
+    const LENGTH: u32;
+    fn next(self) -> Option<Self>;
+    fn previous(self) -> Option<Self>;
+    /// Return the bits that a prefix of this length leaves free.
+    fn free(length: u32) -> Self;
+    fn and(self, other: Self) -> Self;
+    fn or(self, other: Self) -> Self;
+}
+
+macro_rules! bits {
+    ($type:ty, $length:literal) => {
+        impl Bits for $type {
+            const MAX: Self = <$type>::MAX;
+            const LENGTH: u32 = $length;
+            fn next(self) -> Option<Self> {
+                self.checked_add(1)
+            }
+            fn previous(self) -> Option<Self> {
+                self.checked_sub(1)
+            }
+            fn free(length: u32) -> Self {
+                <$type>::MAX.checked_shr(length).unwrap_or(0)
+            }
+            fn and(self, other: Self) -> Self {
+                self & other
+            }
+            fn or(self, other: Self) -> Self {
+                self | other
+            }
+        }
+    };
+}
+bits!(u32, 32);
+bits!(u128, 128);
+
+/// A range of addresses, both ends included.
+type Range<A> = (A, A);
+
+/// Disjoint ranges: each begins at its start, and ends before the next one.
+#[derive(Debug, Default)]
+struct Ranges<A> {
+    starts: Box<[A]>,
+    /// The result of each range: the number of a value, or `NONE`.
+    results: Box<[u32]>,
+}
+
+impl<A: Bits> Ranges<A> {
+    fn find(&self, address: A) -> Option<u32> {
+        let at = self.starts.partition_point(|&start| start <= address).checked_sub(1)?;
+        Some(self.results[at]).filter(|&result| result != NONE)
+    }
+
+    /// Flatten ranges in the order of their lines; `.1` is the result.
+    fn flatten(lines: Vec<(Range<A>, u32)>) -> Self {
+        let mut order: Vec<(A, A, u32)> =
+            lines.iter().enumerate().map(|(line, &((first, last), _))| (first, last, line as u32)).collect();
+        order.sort_unstable_by_key(|&(first, _, line)| (first, line));
+        let mut ranges = (Vec::new(), Vec::new());
+        let mut emit = |start: A, result: u32| {
+            if ranges.1.last().copied().unwrap_or(NONE) != result {
+                ranges.0.push(start);
+                ranges.1.push(result);
+            }
+        };
+        // The lines that hold the current address, the first one on top.
+        let mut active: BinaryHeap<Reverse<(u32, A)>> = BinaryHeap::new();
+        let mut next = 0;
+        let mut at = A::default();
+        loop {
+            while active.peek().is_some_and(|&Reverse((_, last))| last < at) {
+                active.pop();
+            }
+            while let Some(&(_, last, line)) = order.get(next).filter(|range| range.0 == at) {
+                active.push(Reverse((line, last)));
+                next += 1;
+            }
+            let top = active.peek().map(|&Reverse(top)| top);
+            emit(at, top.map_or(NONE, |(line, _)| lines[line as usize].1));
+            let end = top.and_then(|(_, last)| last.next());
+            let start = order.get(next).map(|range| range.0);
+            at = match (end, start) {
+                (Some(end), Some(start)) => end.min(start),
+                (Some(one), None) | (None, Some(one)) => one,
+                (None, None) => break,
+            };
+        }
+        Self { starts: ranges.0.into(), results: ranges.1.into() }
+    }
+}
+
+/// The ranges that a list of conditions leaves: those of one family, since no address has two.
+#[derive(Debug, Clone)]
+enum Scope {
+    All,
+    V4(Vec<Range<u32>>),
+    V6(Vec<Range<u128>>),
+}
+
+/// The pattern of a line.
+#[derive(Debug, Clone, Copy)]
+enum Network {
+    V4(Range<u32>),
+    V6(Range<u128>),
+}
+
+/// Return the addresses outside of a range.
+fn outside<A: Bits>((first, last): Range<A>) -> Vec<Range<A>> {
+    let below = first.previous().map(|end| (A::default(), end));
+    let above = last.next().map(|start| (start, A::MAX));
+    below.into_iter().chain(above).collect()
+}
+
+/// Return the common addresses of two lists of ranges.
+fn common<A: Bits>(a: &[Range<A>], b: &[Range<A>]) -> Vec<Range<A>> {
+    let meet = |x: &Range<A>, y: &Range<A>| (x.0.max(y.0), x.1.min(y.1));
+    a.iter().flat_map(|x| b.iter().map(move |y| meet(x, y))).filter(|range| range.0 <= range.1).collect()
+}
+
+impl Scope {
+    /// Return the addresses of this scope that a pattern matches.
+    fn narrow(&self, network: Network, negated: bool) -> Self {
+        fn ranges<A: Bits>(range: Range<A>, negated: bool) -> Vec<Range<A>> {
+            if negated { outside(range) } else { vec![range] }
+        }
+        match (self, network) {
+            (Self::All, Network::V4(range)) => Self::V4(ranges(range, negated)),
+            (Self::All, Network::V6(range)) => Self::V6(ranges(range, negated)),
+            (Self::V4(scope), Network::V4(range)) => Self::V4(common(scope, &ranges(range, negated))),
+            (Self::V6(scope), Network::V6(range)) => Self::V6(common(scope, &ranges(range, negated))),
+            (Self::V4(_), Network::V6(_)) | (Self::V6(_), Network::V4(_)) => Self::V4(Vec::new()),
+        }
+    }
+}
+
+/// The content of a table.
+#[derive(Debug)]
+pub struct Networks {
+    v4: Ranges<u32>,
+    v6: Ranges<u128>,
+    values: Values,
+    owner: Option<u32>,
+}
+
+/// The different results, in one allocation.
+#[derive(Debug, Default)]
+struct Values {
+    octets: Vec<u8>,
+    ends: Vec<u32>,
+    index: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Values {
+    fn get(&self, number: u32) -> &[u8] {
+        value(&self.octets, &self.ends, number)
+    }
+
+    /// Return the number of a value. Errors: there are too many.
+    fn number(&mut self, wanted: &[u8]) -> Result<u32, String> {
+        let number = self.ends.len() as u32;
+        if number.checked_sub(1).is_some_and(|last| self.get(last) == wanted) {
+            return Ok(number - 1);
+        }
+        let hash = self.hasher.hash_one(wanted);
+        let (octets, ends, hasher) = (&self.octets, &self.ends, &self.hasher);
+        if let Some(&found) = self.index.find(hash, |&number| value(octets, ends, number) == wanted) {
+            return Ok(found);
+        }
+        let end = u32::try_from(octets.len() + wanted.len()).map_err(|_| "too many results".to_owned())?;
+        self.index.insert_unique(hash, number, |&number| hasher.hash_one(value(octets, ends, number)));
+        self.octets.extend_from_slice(wanted);
+        self.ends.push(end);
+        Ok(number)
+    }
+}
+
+fn value<'a>(octets: &'a [u8], ends: &[u32], number: u32) -> &'a [u8] {
+    let start = number.checked_sub(1).map_or(0, |before| ends[before as usize]);
+    &octets[start as usize..ends[number as usize] as usize]
+}
+
+impl Networks {
+    /// Read the lines of a text; `tell` gets the number of a line and what is wrong with it.
+    fn read(text: &[u8], tell: &mut dyn FnMut(usize, &str)) -> Result<Self, String> {
+        let mut values = Values::default();
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let mut blocks: Vec<(usize, Scope)> = Vec::new();
+        for line in source::lines(text) {
+            let line = match line {
+                Ok(line) => line,
+                Err(problem) => {
+                    tell(problem.number, &problem.text);
+                    continue;
+                }
+            };
+            let statement = script::statement(&line.text);
+            if statement.verb == Verb::EndIf {
+                if blocks.pop().is_none() {
+                    tell(line.number, "ENDIF without IF: skipping this rule");
+                }
+                continue;
+            }
+            let network = match statement.verb {
+                Verb::If => network(statement.rest).map(|network| (network, &b""[..])),
+                _ => {
+                    let (pattern, value) = script::split(statement.rest);
+                    network(pattern).and_then(|network| match value {
+                        [] => Err("no lookup result".to_owned()),
+                        _ => Ok((network, value)),
+                    })
+                }
+            };
+            let (network, value) = match network {
+                Ok(found) => found,
+                Err(problem) => {
+                    tell(line.number, &format!("{problem}: skipping this rule"));
+                    continue;
+                }
+            };
+            if statement.verb == Verb::If {
+                if blocks.len() == DEPTH_MAX {
+                    return Err(format!("line {}: more than {DEPTH_MAX} nested IFs", line.number));
+                }
+                let scope = blocks.last().map_or(&Scope::All, |(_, scope)| scope).narrow(network, statement.negated);
+                blocks.push((line.number, scope));
+                continue;
+            }
+            let value = values.number(value)?;
+            match (network, blocks.last(), statement.negated) {
+                // Most lines are neither negated nor in a block.
+                (Network::V4(range), None, false) => v4.push((range, value)),
+                (Network::V6(range), None, false) => v6.push((range, value)),
+                (_, scope, negated) => match scope.map_or(&Scope::All, |(_, scope)| scope).narrow(network, negated) {
+                    Scope::V4(ranges) => v4.extend(ranges.into_iter().map(|range| (range, value))),
+                    Scope::V6(ranges) => v6.extend(ranges.into_iter().map(|range| (range, value))),
+                    Scope::All => {}
+                },
+            }
+        }
+        for (number, _) in blocks.iter().rev() {
+            tell(*number, "IF has no matching ENDIF");
+        }
+        values.index = HashTable::new();
+        Ok(Self { v4: Ranges::flatten(v4), v6: Ranges::flatten(v6), values, owner: None })
+    }
+
+    /// Return the result of an address; `None` for a key that is no address, too.
+    pub fn find(&self, key: &[u8]) -> Option<&[u8]> {
+        let text = std::str::from_utf8(key).ok()?;
+        let number = if key.contains(&b':') {
+            self.v6.find(text.parse::<Ipv6Addr>().ok()?.to_bits())
+        } else {
+            self.v4.find(text.parse::<Ipv4Addr>().ok()?.to_bits())
+        };
+        number.map(|number| self.values.get(number))
+    }
+
+    /// Return the octets of the ranges, values not counted.
+    pub fn octets(&self) -> usize {
+        self.v4.starts.len() * (4 + 4) + self.v6.starts.len() * (16 + 4)
+    }
+}
+
+/// Parse `network/length` or an address, perhaps in brackets. Errors: what is wrong.
+fn network(pattern: &[u8]) -> Result<Network, String> {
+    let shown = || String::from_utf8_lossy(pattern).into_owned();
+    if pattern.is_empty() {
+        return Err("no address pattern".to_owned());
+    }
+    let bad = || format!("bad address pattern: \"{}\"", shown());
+    let mut text = std::str::from_utf8(pattern).map_err(|_| bad())?;
+    let bare: String;
+    if text.starts_with('[') {
+        // `[network]/length` or `[network/length]`.
+        let (inside, behind) = text[1..].split_once(']').ok_or_else(bad)?;
+        bare = [inside, behind].concat();
+        text = &bare;
+    }
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let family_bits = if address.contains(':') { u128::LENGTH } else { u32::LENGTH };
+    let length = match length {
+        None => family_bits,
+        Some(digits) if digits.is_empty() || !digits.bytes().all(|octet| octet.is_ascii_digit()) => {
+            return Err(format!("bad mask value in \"{}\"", shown()));
+        }
+        Some(digits) => digits
+            .parse()
+            .ok()
+            .filter(|&length| length <= family_bits)
+            .ok_or_else(|| format!("bad mask length in \"{}\"", shown()))?,
+    };
+    let host_bits = |network: String| {
+        format!("non-null host address bits in \"{}\", perhaps you should use \"{network}/{length}\" instead", shown())
+    };
+    fn range<A: Bits>(address: A, length: u32) -> Option<Range<A>> {
+        let free = A::free(length);
+        (address.and(free) == A::default()).then(|| (address, address.or(free)))
+    }
+    if family_bits == u128::LENGTH {
+        let address = address.parse::<Ipv6Addr>().map_err(|_| bad())?.to_bits();
+        let masked = || Ipv6Addr::from_bits(address & !u128::free(length)).to_string();
+        range(address, length).map(Network::V6).ok_or_else(|| host_bits(masked()))
+    } else {
+        let address = address.parse::<Ipv4Addr>().map_err(|_| bad())?.to_bits();
+        let masked = || Ipv4Addr::from_bits(address & !u32::free(length)).to_string();
+        range(address, length).map(Network::V4).ok_or_else(|| host_bits(masked()))
+    }
+}
+
+impl Source for Script {
+    type Content = Networks;
+
+    fn files(&self) -> Vec<PathBuf> {
+        Self::files(self)
+    }
+
+    fn read(&self, warnings: &mut Vec<String>) -> Result<Networks, String> {
+        let (text, owner) = Self::read(self)?;
+        let mut tell = |number, problem: &str| warnings.push(self.place(number) + problem);
+        Ok(Networks { owner, ..Networks::read(&text, &mut tell)? })
+    }
+
+    fn is_empty(content: &Networks) -> bool {
+        content.values.ends.is_empty()
+    }
+
+    fn is_text(&self) -> bool {
+        true
+    }
+}
+
+/// `cidr:f`, or `cidr:{{rule}, ...}`.
+#[derive(Debug)]
+pub struct CidrTable {
+    name: Box<str>,
+    content: Watched<Script>,
+}
+
+impl CidrTable {
+    /// `rest`: the name behind the type. Errors: the rules in the name are malformed.
+    pub fn new(name: &str, rest: &[u8], options: &Options) -> Result<Self, String> {
+        let warn: Warn = Arc::clone(&options.warn);
+        Ok(Self { name: name.into(), content: Watched::new(Script::of("cidr", rest)?, name, warn) })
+    }
+}
+
+impl Table for CidrTable {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn lookup(&self, key: &[u8]) -> Answer {
+        match self.content.get() {
+            Ok(content) => content.find(key).map_or(Answer::NotFound, |value| Answer::Found(value.into())),
+            Err(problem) => Answer::Failed(problem),
+        }
+    }
+
+    fn takes_parts(&self) -> bool {
+        false
+    }
+
+    fn owner(&self) -> Option<u32> {
+        self.content.peek().and_then(|content| content.owner)
+    }
+
+    fn refresh(&self) -> Result<(), Box<str>> {
+        self.content.refresh().map(|_| ())
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.content.is_outdated()
+    }
+
+    fn values(&self) -> Result<Vec<Box<[u8]>>, Box<str>> {
+        let content = self.content.get()?;
+        Ok((0..content.values.ends.len() as u32).map(|number| content.values.get(number).into()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> (Networks, Vec<String>) {
+        let mut told = Vec::new();
+        let mut tell = |number: usize, problem: &str| told.push(format!("{number}: {problem}"));
+        (Networks::read(text.as_bytes(), &mut tell).unwrap(), told)
+    }
+
+    fn find(text: &str, key: &str) -> Option<String> {
+        read(text).0.find(key.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
+    #[test]
+    fn the_first_line_that_matches_counts() {
+        let text = "192.0.2.1 REJECT\n192.0.2.0/24\tOK\n192.0.2.0/25 never\n2001:db8::/32 SIX\n\
+            if 10.0.0.0/8\n!10.9.0.0/16 NOT-NINE\n10.0.0.0/8 NINE\n::/0 never\nendif\n[172.16.0.0]/12 B\n[172.32.0.0/16] C\n";
+        let rows = [
+            ("192.0.2.1", Some("REJECT")),
+            ("192.0.2.2", Some("OK")),
+            ("192.0.2.255", Some("OK")),
+            ("192.0.3.0", None),
+            ("2001:db8::1", Some("SIX")),
+            ("2001:DB8:ffff:ffff:ffff:ffff:ffff:ffff", Some("SIX")),
+            ("2001:db9::", None),
+            ("10.9.1.1", Some("NINE")),
+            ("10.8.1.1", Some("NOT-NINE")),
+            ("11.0.0.0", None),
+            ("172.31.1.1", Some("B")),
+            ("172.32.1.1", Some("C")),
+            ("::ffff:192.0.2.1", None),
+            ("010.9.1.1", None),
+            ("x", None),
+            ("", None),
+        ];
+        for (key, value) in rows {
+            assert_eq!(find(text, key).as_deref(), value, "{key}");
+        }
+        assert_eq!(read(text).1, Vec::<String>::new());
+    }
+
+    #[test]
+    fn bad_lines_are_named_and_skipped() {
+        let (networks, told) = read(
+            "1.2.3/99 bad\n1.2.3.4/33 x\n192.168.0.1/24 hb\n010.0.0.1 o\nnoval\n10.3.0.0/16\nendif\nif\n\
+             if 10.0.0.0/8 y\n2001:db8::1/64 z\n1.1.1.1/x m\nif 10.0.0.0/8\n10.1.1.1 fine\n\u{ff}1 x\n",
+        );
+        let skipping = "skipping this rule";
+        assert_eq!(
+            told,
+            [
+                format!("1: bad mask length in \"1.2.3/99\": {skipping}"),
+                format!("2: bad mask length in \"1.2.3.4/33\": {skipping}"),
+                format!(
+                    "3: non-null host address bits in \"192.168.0.1/24\", perhaps you should use \
+                     \"192.168.0.0/24\" instead: {skipping}"
+                ),
+                format!("4: bad address pattern: \"010.0.0.1\": {skipping}"),
+                format!("5: bad address pattern: \"noval\": {skipping}"),
+                format!("6: no lookup result: {skipping}"),
+                format!("7: ENDIF without IF: {skipping}"),
+                format!("8: no address pattern: {skipping}"),
+                format!("9: bad mask value in \"10.0.0.0/8 y\": {skipping}"),
+                format!(
+                    "10: non-null host address bits in \"2001:db8::1/64\", perhaps you should use \
+                     \"2001:db8::/64\" instead: {skipping}"
+                ),
+                format!("11: bad mask value in \"1.1.1.1/x\": {skipping}"),
+                format!("14: bad address pattern: \"\u{ff}1\": {skipping}"),
+                "12: IF has no matching ENDIF".to_owned(),
+            ]
+        );
+        assert_eq!(networks.find(b"10.1.1.1"), Some(&b"fine"[..]));
+    }
+
+    #[test]
+    fn the_ends_of_the_address_space_are_found() {
+        let text = "0.0.0.0 first\n255.255.255.255 last\n0.0.0.0/0 rest\n::/0 six\n";
+        for (key, value) in [("0.0.0.0", "first"), ("255.255.255.255", "last"), ("1.1.1.1", "rest"), ("::", "six")] {
+            assert_eq!(find(text, key).as_deref(), Some(value));
+        }
+        assert_eq!(find("!0.0.0.0/0 x\n", "1.1.1.1"), None);
+    }
+
+    #[test]
+    fn a_line_takes_few_octets() {
+        let (mut v4, mut v6) = (String::new(), String::new());
+        for number in 0..10_000_u32 {
+            let spread = number.wrapping_mul(2_654_435_761);
+            v4 += &format!("{} {number}\n", Ipv4Addr::from_bits(spread));
+            v6 += &format!("2001:db8:{:x}:{:x}::/64 {number}\n", spread >> 16, spread & 0xffff);
+        }
+        assert!(read(&v4).0.octets() <= 16 * 10_000 + 8);
+        assert!(read(&v6).0.octets() <= 40 * 10_000 + 20);
+    }
+
+    /// One generated line: verb, negation, address, length.
+    fn line() -> impl Strategy<Value = (u8, bool, u32, u32)> {
+        (0..8_u8, any::<bool>(), 0..256_u32, 24..=32_u32)
+    }
+
+    proptest! {
+        #[test]
+        fn flattened_lines_answer_as_lines_in_turn(lines in prop::collection::vec(line(), 0..30)) {
+            let mut text = String::new();
+            for (number, &(verb, negated, address, length)) in lines.iter().enumerate() {
+                let address = Ipv4Addr::from_bits(address & !u32::free(length));
+                let not = if negated { "!" } else { "" };
+                text += &match verb {
+                    0 => format!("if {not}{address}/{length}\n"),
+                    1 => "endif\n".to_owned(),
+                    _ => format!("{not}{address}/{length} {number}\n"),
+                };
+            }
+            let networks = read(&text).0;
+            for key in 0..300_u32 {
+                let expected = in_turn(&lines, key).map(|number| number.to_string().into_bytes());
+                let key = Ipv4Addr::from_bits(key).to_string();
+                prop_assert_eq!(networks.find(key.as_bytes()), expected.as_deref());
+            }
+        }
+    }
+
+    /// Return the first line that matches, as one reads the manual page.
+    fn in_turn(lines: &[(u8, bool, u32, u32)], key: u32) -> Option<usize> {
+        let mut open: Vec<bool> = Vec::new();
+        for (number, &(verb, negated, address, length)) in lines.iter().enumerate() {
+            let free = u32::free(length);
+            let matches = (key & !free == address & !free) != negated;
+            let counts = open.iter().all(|&open| open);
+            match verb {
+                0 => open.push(matches),
+                1 => drop(open.pop()),
+                _ if counts && matches => return Some(number),
+                _ => {}
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,143 @@
+//! A table of fixed keys in a file: texthash, hash, btree, cdb, lmdb.
+
+use super::options::Options;
+use super::watched::{Source, Watched};
+use super::{Each, Table, key};
+use crate::ask::Answer;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Entries by key, in whatever form a file has them.
+pub trait Entries: fmt::Debug + Send + Sync {
+    /// Return the value of a key. Errors: why the file cannot answer.
+    fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, String>;
+
+    /// Call `each` with every entry, until it returns false. Errors: the file cannot list them.
+    fn each(&self, each: Each) -> Result<(), String>;
+
+    /// Whether there is no entry.
+    fn is_empty(&self) -> bool;
+
+    /// Whether any key may have an `@`.
+    fn has_addresses(&self) -> bool;
+}
+
+/// The entries of a file, and the uid of its owner.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The entries.
+    pub entries: Box<dyn Entries>,
+    /// The uid.
+    pub owner: u32,
+}
+
+/// The way to read a file of one type.
+pub trait Format: fmt::Debug + Send + Sync {
+    /// Return the files whose change changes the content.
+    fn files(&self) -> Vec<PathBuf>;
+
+    /// Read the entries, and collect warnings. Errors: why they cannot be read.
+    fn read(&self, warnings: &mut Vec<String>) -> Result<Loaded, String>;
+
+    /// See `Source::is_text`.
+    fn is_text(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Debug)]
+struct Boxed(Box<dyn Format>);
+
+impl Source for Boxed {
+    type Content = Loaded;
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.0.files()
+    }
+
+    fn read(&self, warnings: &mut Vec<String>) -> Result<Loaded, String> {
+        self.0.read(warnings)
+    }
+
+    fn is_empty(content: &Loaded) -> bool {
+        content.entries.is_empty()
+    }
+
+    fn is_text(&self) -> bool {
+        self.0.is_text()
+    }
+}
+
+/// A table of fixed keys in a file.
+#[derive(Debug)]
+pub struct FileTable {
+    name: Box<str>,
+    options: Options,
+    content: Watched<Boxed>,
+}
+
+impl FileTable {
+    /// Return the table; its file is read at the first use.
+    pub fn new(name: &str, format: Box<dyn Format>, options: Options) -> Self {
+        let content = Watched::new(Boxed(format), name, Arc::clone(&options.warn));
+        Self { name: name.into(), options, content }
+    }
+
+    fn find(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, String> {
+        let content = self.content.get()?;
+        let Some(key) = key::prepare(key, &self.options) else { return Ok(None) };
+        let value = content.entries.get(&key).map_err(|problem| format!("table {}: {problem}", self.name))?;
+        if self.options.utf8 && value.as_deref().is_some_and(|value| std::str::from_utf8(value).is_err()) {
+            return Err(format!("table {}: non-UTF-8 value of key \"{}\"", self.name, String::from_utf8_lossy(&key)));
+        }
+        Ok(value)
+    }
+}
+
+impl Table for FileTable {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn lookup(&self, key: &[u8]) -> Answer {
+        match self.find(key) {
+            Ok(Some(value)) => Answer::Found(value),
+            Ok(None) => Answer::NotFound,
+            Err(problem) => Answer::Failed(problem.into()),
+        }
+    }
+
+    fn owner(&self) -> Option<u32> {
+        self.content.peek().map(|content| content.owner)
+    }
+
+    fn refresh(&self) -> Result<(), Box<str>> {
+        self.content.refresh().map(|_| ())
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.content.is_outdated()
+    }
+
+    fn has_addresses(&self) -> bool {
+        self.content.get().map_or(true, |content| content.entries.has_addresses())
+    }
+
+    fn entries(&self, each: Each) -> Result<(), Box<str>> {
+        let listed = self.content.get()?.entries.each(each);
+        listed.map_err(|problem| format!("table {}: {problem}", self.name).into())
+    }
+
+    fn values(&self) -> Result<Vec<Box<[u8]>>, Box<str>> {
+        let mut seen = hashbrown::HashSet::new();
+        let mut values = Vec::new();
+        self.entries(&mut |_, value| {
+            if seen.insert(<Box<[u8]>>::from(value)) {
+                values.push(value.into());
+            }
+            true
+        })?;
+        Ok(values)
+    }
+}

@@ -1,0 +1,372 @@
+//! `regexp:` and `pcre:`: patterns in the order of their lines; the first that matches gives the result.
+//!
+//! The library for expressions is an argument: it lives outside of this crate, which has no C.
+
+use super::Table;
+use super::options::{Options, Warn};
+use super::script::{DEPTH_MAX, Script, Statement, Verb, statement};
+use super::source::{self, trim};
+use super::template::{Span, Template};
+use super::watched::{Source, Watched};
+use crate::ask::Answer;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Maximum octets of a subject: more than the longest header field or body line that is checked.
+pub const SUBJECT_MAX_OCTETS: usize = 1024 * 1024;
+
+/// A compiled expression.
+pub trait Expression: fmt::Debug + Send + Sync + Sized {
+    /// The table's type.
+    const KIND: &'static str;
+
+    /// Compile a pattern. `flags`: the letters behind it. `remark`: called for a flag without effect. Errors: what is
+    /// wrong.
+    fn compile(pattern: &[u8], flags: &[u8], utf8: bool, remark: &mut dyn FnMut(&str)) -> Result<Self, String>;
+
+    /// Return the number of groups.
+    fn groups(&self) -> usize;
+
+    /// Whether the subject matches. `spans`: the places of the whole match and of the groups; not needed if `None`.
+    /// Errors: the library gave up.
+    fn matches(&self, subject: &[u8], spans: Option<&mut Vec<Span>>) -> Result<bool, String>;
+}
+
+/// A line of the table.
+#[derive(Debug)]
+struct Rule<E> {
+    expression: E,
+    negated: bool,
+    number: usize,
+    action: Action,
+}
+
+#[derive(Debug)]
+enum Action {
+    Result(Template),
+    /// If the pattern does not match, go on at this rule.
+    If(usize),
+}
+
+/// The content of a table.
+#[derive(Debug)]
+pub struct Rules<E> {
+    rules: Vec<Rule<E>>,
+    owner: Option<u32>,
+}
+
+/// The text of a table, and how to compile it.
+#[derive(Debug)]
+pub struct Patterns<E> {
+    script: Script,
+    utf8: bool,
+    expression: PhantomData<fn() -> E>,
+}
+
+/// Return a pattern, its flags, and what follows. Errors: what is wrong.
+fn split_pattern(text: &[u8]) -> Result<(&[u8], &[u8], &[u8]), String> {
+    let Some(&delimiter) = text.first() else { return Err("no regexp: skipping this rule".to_owned()) };
+    if delimiter.is_ascii_alphanumeric() || delimiter == b'\\' || delimiter == 0 {
+        return Err("ignoring unrecognized request".to_owned());
+    }
+    let mut at = 1;
+    while text.get(at).is_some_and(|&octet| octet != delimiter) {
+        at += if text[at] == b'\\' { 2 } else { 1 };
+    }
+    if at >= text.len() {
+        let delimiter = char::from(delimiter);
+        return Err(format!("no closing regexp delimiter \"{delimiter}\": skipping this rule"));
+    }
+    let rest = &text[at + 1..];
+    let end = rest.iter().position(|&octet| source::is_space(octet) || octet == b'!').unwrap_or(rest.len());
+    Ok((&text[1..at], &rest[..end], trim(&rest[end..])))
+}
+
+impl<E: Expression> Rules<E> {
+    /// Read the lines of a text; `tell` gets the number of a line and what is wrong with it.
+    fn read(text: &[u8], utf8: bool, tell: &mut dyn FnMut(usize, &str)) -> Result<Self, String> {
+        let mut rules: Vec<Rule<E>> = Vec::new();
+        let mut blocks: Vec<usize> = Vec::new();
+        for line in source::lines(text) {
+            let line = match line {
+                Ok(line) => line,
+                Err(problem) => {
+                    tell(problem.number, &problem.text);
+                    continue;
+                }
+            };
+            let statement = statement(&line.text);
+            if statement.verb == Verb::EndIf {
+                if !statement.rest.is_empty() {
+                    tell(line.number, "ignoring extra text after ENDIF");
+                }
+                let end = rules.len();
+                match blocks.pop().and_then(|at| rules.get_mut(at)) {
+                    Some(rule) => rule.action = Action::If(end),
+                    None => tell(line.number, "ignoring ENDIF without matching IF"),
+                }
+                continue;
+            }
+            match Self::rule(statement, line.number, utf8, tell) {
+                Ok(rule) => {
+                    if matches!(rule.action, Action::If(_)) {
+                        if blocks.len() == DEPTH_MAX {
+                            return Err(format!("line {}: more than {DEPTH_MAX} nested IFs", line.number));
+                        }
+                        blocks.push(rules.len());
+                    }
+                    rules.push(rule);
+                }
+                Err(problem) => tell(line.number, &problem),
+            }
+        }
+        let end = rules.len();
+        for at in blocks.into_iter().rev() {
+            tell(rules[at].number, "IF has no matching ENDIF");
+            rules[at].action = Action::If(end);
+        }
+        Ok(Self { rules, owner: None })
+    }
+
+    fn rule(
+        statement: Statement<'_>,
+        number: usize,
+        utf8: bool,
+        tell: &mut dyn FnMut(usize, &str),
+    ) -> Result<Rule<E>, String> {
+        let (pattern, flags, rest) = split_pattern(statement.rest)?;
+        let expression = E::compile(pattern, flags, utf8, &mut |text| tell(number, text))?;
+        let negated = statement.negated;
+        let action = if statement.verb == Verb::If {
+            if !rest.is_empty() {
+                let rest = source::shown(rest);
+                tell(number, &format!("ignoring extra text after IF statement: \"{rest}\""));
+            }
+            Action::If(0)
+        } else {
+            if rest.is_empty() {
+                tell(number, "no replacement text: using empty string");
+            }
+            let template = Template::of(rest, (!negated).then(|| expression.groups()));
+            Action::Result(template.map_err(|problem| format!("{problem}: skipping this rule"))?)
+        };
+        Ok(Rule { expression, negated, number, action })
+    }
+
+    /// Return the result for a subject, and the number of its line. Errors: the library gave up at a line.
+    fn find(&self, subject: &[u8]) -> Result<Option<(Box<[u8]>, usize)>, (usize, String)> {
+        let mut spans = Vec::new();
+        let mut at = 0;
+        while let Some(rule) = self.rules.get(at) {
+            let wanted = match &rule.action {
+                Action::Result(template) if template.has_groups() => Some(&mut spans),
+                _ => None,
+            };
+            let matches = rule.expression.matches(subject, wanted).map_err(|problem| (rule.number, problem))?;
+            let hit = matches != rule.negated;
+            at = match &rule.action {
+                Action::If(end) if !hit => *end,
+                Action::Result(template) if hit => return Ok(Some((template.expand(subject, &spans), rule.number))),
+                _ => at + 1,
+            };
+        }
+        Ok(None)
+    }
+}
+
+impl<E: Expression> Source for Patterns<E> {
+    type Content = Rules<E>;
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.script.files()
+    }
+
+    fn read(&self, warnings: &mut Vec<String>) -> Result<Rules<E>, String> {
+        let (text, owner) = self.script.read()?;
+        let mut tell = |number, problem: &str| warnings.push(self.script.place(number) + problem);
+        Ok(Rules { owner, ..Rules::read(&text, self.utf8, &mut tell)? })
+    }
+
+    fn is_empty(content: &Rules<E>) -> bool {
+        content.rules.is_empty()
+    }
+
+    fn is_text(&self) -> bool {
+        true
+    }
+}
+
+/// `regexp:f` or `pcre:f`, or with the rules in the name: `regexp:{{rule}, ...}`.
+#[derive(Debug)]
+pub struct PatternTable<E: Expression> {
+    name: Box<str>,
+    content: Watched<Patterns<E>>,
+}
+
+impl<E: Expression> PatternTable<E> {
+    /// `rest`: the name behind the type. Errors: the rules in the name are malformed.
+    pub fn new(name: &str, rest: &[u8], options: &Options) -> Result<Self, String> {
+        let warn: Warn = Arc::clone(&options.warn);
+        let script = Script::of(E::KIND, rest)?;
+        let patterns = Patterns { script, utf8: options.utf8, expression: PhantomData };
+        Ok(Self { name: name.into(), content: Watched::new(patterns, name, warn) })
+    }
+
+    fn failed(&self, number: usize, problem: &str) -> Answer {
+        let place = self.content.source().script.place(number);
+        Answer::Failed(format!("table {}: {place}{problem}", self.name).into())
+    }
+}
+
+impl<E: Expression> Table for PatternTable<E> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn lookup(&self, key: &[u8]) -> Answer {
+        let content = match self.content.get() {
+            Ok(content) => content,
+            Err(problem) => return Answer::Failed(problem),
+        };
+        if key.len() > SUBJECT_MAX_OCTETS {
+            return Answer::Failed(format!("table {}: a key of {} octets", self.name, key.len()).into());
+        }
+        match content.find(key) {
+            Ok(Some((value, _))) => Answer::Found(value),
+            Ok(None) => Answer::NotFound,
+            Err((number, problem)) => self.failed(number, &problem),
+        }
+    }
+
+    fn takes_parts(&self) -> bool {
+        false
+    }
+
+    fn owner(&self) -> Option<u32> {
+        self.content.peek().and_then(|content| content.owner)
+    }
+
+    fn refresh(&self) -> Result<(), Box<str>> {
+        self.content.refresh().map(|_| ())
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.content.is_outdated()
+    }
+
+    fn values(&self) -> Result<Vec<Box<[u8]>>, Box<str>> {
+        let content = self.content.get()?;
+        let mut seen = hashbrown::HashSet::new();
+        Ok(content
+            .rules
+            .iter()
+            .filter_map(|rule| match &rule.action {
+                Action::Result(template) => Some(template.written()),
+                Action::If(_) => None,
+            })
+            .filter(|value| !value.is_empty() && seen.insert(value.clone()))
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An expression for tests: the subject contains the pattern; flag `x` is known, `o` is obsolete.
+    #[derive(Debug)]
+    struct Contains(Vec<u8>);
+
+    impl Expression for Contains {
+        const KIND: &'static str = "regexp";
+
+        fn compile(pattern: &[u8], flags: &[u8], _: bool, remark: &mut dyn FnMut(&str)) -> Result<Self, String> {
+            for &flag in flags {
+                match flag {
+                    b'x' => {}
+                    b'o' => remark("obsolete"),
+                    _ => return Err(format!("unknown regexp option \"{}\": skipping this rule", char::from(flag))),
+                }
+            }
+            if pattern == b"(" { Err("Unmatched (".to_owned()) } else { Ok(Self(pattern.to_vec())) }
+        }
+
+        fn groups(&self) -> usize {
+            1
+        }
+
+        fn matches(&self, subject: &[u8], spans: Option<&mut Vec<Span>>) -> Result<bool, String> {
+            if self.0 == b"slow" {
+                return Err("match limit exceeded".to_owned());
+            }
+            let found = subject.windows(self.0.len().max(1)).position(|part| part == self.0);
+            if let (Some(spans), Some(at)) = (spans, found) {
+                *spans = vec![Some((at, at + self.0.len())); 2];
+            }
+            Ok(found.is_some())
+        }
+    }
+
+    fn read(text: &str) -> (Rules<Contains>, Vec<String>) {
+        let mut told = Vec::new();
+        let mut tell = |number: usize, problem: &str| told.push(format!("{number}: {problem}"));
+        (Rules::read(text.as_bytes(), true, &mut tell).unwrap(), told)
+    }
+
+    #[test]
+    fn rules_are_tried_in_order() {
+        let text =
+            "/ab/ one $1\n!/x/ no-x\nif /y/x\nif !/z/\n/q/ in\nendif\n/q/ out $$\nendif\n|s/t| slash\n/a\\/b/ esc\n";
+        let rows = [
+            ("cabx", Some("one ab")),
+            ("c", Some("no-x")),
+            ("xyq", Some("in")),
+            ("xyzq", Some("out $")),
+            ("xq", None),
+            ("xs/t", Some("slash")),
+        ];
+        let (rules, told) = read(text);
+        assert!(told.is_empty(), "{told:?}");
+        for (key, value) in rows {
+            let found = rules.find(key.as_bytes()).unwrap().map(|(value, _)| value);
+            assert_eq!(found.as_deref(), value.map(str::as_bytes), "{key}");
+        }
+    }
+
+    #[test]
+    fn bad_rules_are_named_and_skipped() {
+        let (rules, told) = read(
+            "/(/ x\nabc no\n/open\n/f/q bad\n/g/\n/h/o v\nif\nif /(/\n/in/ x\nendif\n/a/ $2\n!/b/ $1\nif /k/ more\n",
+        );
+        assert_eq!(
+            told,
+            [
+                "1: Unmatched (",
+                "2: ignoring unrecognized request",
+                "3: no closing regexp delimiter \"/\": skipping this rule",
+                "4: unknown regexp option \"q\": skipping this rule",
+                "5: no replacement text: using empty string",
+                "6: obsolete",
+                "7: no regexp: skipping this rule",
+                "8: Unmatched (",
+                "10: ignoring ENDIF without matching IF",
+                "11: out of range replacement index \"2\": skipping this rule",
+                "12: $number found in negative match replacement text: skipping this rule",
+                "13: ignoring extra text after IF statement: \"more\"",
+                "13: IF has no matching ENDIF",
+            ]
+        );
+        assert_eq!(rules.rules.len(), 4);
+    }
+
+    #[test]
+    fn a_pattern_that_does_not_end_is_a_failure_and_not_a_missing_key() {
+        let table = PatternTable::<Contains>::new("regexp:{}", b"{{/a/ b} {/slow/ x}}", &Options::plain()).unwrap();
+        assert_eq!(table.lookup(b"a"), Answer::Found(b"b".as_slice().into()));
+        let expected = "table regexp:{}: regexp map inline, line 2: match limit exceeded";
+        assert_eq!(table.lookup(b"c"), Answer::Failed(expected.into()));
+        assert_eq!(&*table.values().unwrap(), [b"b".as_slice().into(), b"x".as_slice().into()]);
+    }
+}
