@@ -7,7 +7,7 @@ from postillion.config.errors import place
 from postillion.config.main_cf import Setting
 from postillion.config.master_cf import Line
 
-INSTEAD = {name: instead for name, instead in parameters.rows("deprecated")}
+INSTEAD: dict[str, str] = dict(parameters.rows("deprecated"))  # type: ignore[arg-type]
 """The parameter that takes the place of another; empty where the default is right."""
 
 
