@@ -18,6 +18,8 @@ from postillion.tables import Maps, open_maps
 KNOWN_FOR_S: Final = 10.0
 """Time for which a found user is cached. An unknown user is looked up each time."""
 KNOWN_MAX: Final = 10_000
+ALWAYS_KNOWN: Final = ("postmaster", "mailer-daemon")
+"""Local parts that no table has to know, beside double_bounce_sender: bounces come from them."""
 
 
 class KnownUsers:
@@ -45,6 +47,7 @@ class KnownUsers:
             ),
         }
         self._known: dict[tuple[Class, str, str], float] = {}
+        self._never_refused = {*ALWAYS_KNOWN, config.text("double_bounce_sender").casefold()}
         alias_code = config.number("unknown_virtual_alias_reject_code")
         self._no_alias = alias_code, " in virtual alias table" if names else ""
 
@@ -60,6 +63,8 @@ class KnownUsers:
         nothing else exists. Raises `TableError`.
         """
         if self.knows_all(destination.kind):
+            return None
+        if destination.kind is Class.LOCAL and destination.local.casefold() in self._never_refused:
             return None
         maps, code, name = self._tables.get(destination.kind, (None, *self._no_alias))
         known_as = destination.kind, destination.local, destination.domain
