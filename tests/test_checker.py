@@ -332,9 +332,43 @@ BAD_INPUT = [
     ("", SUBMISSION + "-o local_recipient_maps=hash:@/r", NEXT + "local_recipient_maps: table hash:r: cannot read"),
     ("smtpd_client_restrictions = trusted", "", FIRST + 'smtpd_client_restrictions: "trusted" is no restriction'),
     (
-        "smtpd_restriction_classes = trusted\nsmtpd_client_restrictions = trusted",
+        "smtpd_restriction_classes = trusted\nsmtpd_client_restrictions = trusted\ntrusted = permit_mynetwork",
         "",
-        f'main.cf, line {LINES + 2}: smtpd_client_restrictions: "trusted" is a restriction class',
+        f'main.cf, line {LINES + 3}: trusted: "permit_mynetwork" is no restriction',
+    ),
+    (
+        "smtpd_restriction_classes = a b\nsmtpd_client_restrictions = a\na = b\nb = A",
+        "",
+        f'main.cf, line {LINES + 4}: b: restriction class "a" contains itself (a -> b -> a): remove it',
+    ),
+    (
+        "smtpd_restriction_classes = a\nsmtpd_client_restrictions = a\na = ${stress?{reject}}",
+        "",
+        f"main.cf, line {LINES + 2}: smtpd_client_restrictions depends on $stress",
+    ),
+    (
+        "queue_directory = var/spool",
+        "",
+        FIRST + "queue_directory: var/spool is a relative path: give a path that begins",
+    ),
+    ("", SUBMISSION + "-o queue_directory=/nope", NEXT + "-o queue_directory: all services have the same queue_dire"),
+    ("", SUBMISSION + "-o config_directory=/nope", NEXT + "-o config_directory: all services have the same config_d"),
+    (
+        "maillog_file_prefixes = /",
+        SUBMISSION + "-o maillog_file=/nope/x",
+        NEXT + "maillog_file: /nope/x: the directory is missing: create it",
+    ),
+    (
+        "maillog_file = @/nope/x\nmaillog_file_prefixes = /",
+        "",
+        FIRST + "maillog_file: nope/x: the directory is missing",
+    ),
+    ("", SUBMISSION + "-vc /tmp", NEXT + "option -c is master's own"),
+    ("", SUBMISSION + "-v -n other", NEXT + "option -n is master's own"),
+    (
+        "smtpd_data_restrictions = reject_nothing",
+        "",
+        FIRST + 'smtpd_data_restrictions: "reject_nothing" is no restriction: known are: ',
     ),
     (
         "smtpd_recipient_restrictions = ${stress?{reject}:{permit_mynetworks}}",
@@ -414,6 +448,22 @@ def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, servi
 @pytest.mark.parametrize(
     ("parameters", "service", "warning"),
     [
+        (
+            "master_service_disable = smtpd, 587/inet, !lmtp/unix",
+            "",
+            FIRST + 'master_service_disable: "smtpd" fits no service: give types such as inet, and name/type',
+        ),
+        (
+            f"message_size_limit = {2**63 - 1}\nmailbox_size_limit = 0",
+            "",
+            FIRST
+            + f"message_size_limit: smtpd accepts mail while {(2**63 - 1) * 3 // 2} octets are free, and the queu",
+        ),
+        (
+            f"queue_minfree = {2**63 - 1}",
+            "",
+            FIRST + f"queue_minfree: smtpd accepts mail while {2**63 - 1} octets are free, and the queue's file system",
+        ),
         (
             "virtual_mailbox_base =",
             "",

@@ -10,6 +10,9 @@ LISTENERS_MAX = 150
 """Maximum number of listeners of a service; their descriptors stay below `listeners.FD_FLOOR` in the program."""
 
 
+DISABLED = "master_service_disable"
+ABSOLUTE = ("queue_directory", "data_directory")
+"""Directories that master and the programs change to, or open files in, from different places."""
 ALONE = ("qmgr",)
 """Programs that hold a lock on the queue directory: a second one would die at each start."""
 
@@ -23,9 +26,17 @@ class Plan:
     def __init__(self, directory: str) -> None:
         """Read main.cf and master.cf; raises `ConfigError` for the first error."""
         self.config = Config.load(directory)
+        for name in ABSOLUTE:
+            if not self.config.text(name).startswith("/"):
+                problem = f"{name}: {self.config.text(name)} is a relative path"
+                raise self.config.error(name, problem, "give a path that begins with /")
         self.target = Target.find(self.config)
         entries, self._notices = master_cf.load(directory)
-        self.entries = master_cf.enabled(entries, self.config.items("master_service_disable"))
+        disabled = self.config.items(DISABLED)
+        self.entries = master_cf.enabled(entries, disabled)
+        for word in master_cf.unmatched(entries, disabled):
+            fix = "give types such as inet, and name/type"
+            self._notices.append(str(self.config.error(DISABLED, f'{DISABLED}: "{word}" fits no service', fix)))
         self.started = programs.startable(self.entries)
         self.services: list[tuple[Entry, list[Address]]] = []
         taken: dict[Address, Entry] = {}

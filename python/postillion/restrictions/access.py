@@ -39,8 +39,10 @@ class Access(Check):
 
         stressed = config.under_stress()
 
+        own = [name for name in language.classes(config).values() if config.setting(name) is not None]
+
         def steps(parameter: str) -> list[Step]:
-            if config.text(parameter) != stressed.text(parameter):
+            if any(config.text(name) != stressed.text(name) for name in (parameter, *own)):
                 problem = f"{parameter} depends on $stress, which restriction lists do not support yet"
                 raise config.error(parameter, problem, "write the same list for both")
             return language.steps(config, parameter, warn)
