@@ -15,7 +15,7 @@ from postillion.restrictions.access import Access
 from postillion.restrictions.language import require_relay_control
 from postillion.restrictions.rows import ROWS, SECTIONS, Row
 from postillion.tables.lists import DomainList, NetworkList
-from support.dialogue import AtRcpt, ClientFacts, site
+from support.dialogue import AtRcpt, ClientFacts, answered, site
 from support.mta import wait_for
 from support.peers import peer
 
@@ -36,7 +36,7 @@ def access(directory: Path, options: list[str]) -> Access:
 
 def at_rcpt(checks: Access, recipient: str, client: ClientFacts | None = None) -> Reply | None:
     """Return the refusal of a recipient, None if it is accepted."""
-    return checks.rcpt(client or ClientFacts(), AtRcpt(recipient=recipient)).reply
+    return answered(checks.rcpt(client or ClientFacts(), AtRcpt(recipient=recipient))).reply
 
 
 RELAY_ATTEMPTS = [
@@ -234,7 +234,7 @@ def test_multi_recipient_bounce_is_refused_at_data(tmp_path: Path) -> None:
     checks = access(tmp_path, [*STRICT, "smtpd_data_restrictions = reject_multi_recipient_bounce"])
     assert "data" in checks.stages
     assert checks.data(ClientFacts(), AtRcpt(sender="", recipient_count=1)) == ACCEPT
-    refusal = checks.data(ClientFacts(), AtRcpt(sender="", recipient_count=2)).reply
+    refusal = answered(checks.data(ClientFacts(), AtRcpt(sender="", recipient_count=2))).reply
     assert refusal == (550, "5.5.3", "<DATA>: Data command rejected: Multi-recipient bounce")
 
 

@@ -16,12 +16,14 @@ relocated_maps (relocated(5)) bounces, whatever its class.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
 from postillion.address.classes import Class
 from postillion.address.destination import Destination, Destinations
 from postillion.config import Config
 from postillion.tables import Maps, TableError, open_maps
+from postillion.tables.deferred import effect, once
 from postillion.tables.table import Trace
 
 WARNED_BOTH_MAX = 100
@@ -62,8 +64,8 @@ class Resolver:
 
         self._config = config
         self._trace: Trace | None = config.trace
-        self._warn = warn
-        self._warnings_left = WARNED_BOTH_MAX
+        self._warn = once(warn)
+        self._warned_both: set[str] = set()
         self.destinations = Destinations(config)
         self._rules = self.destinations.rules
         self._classes = self.destinations.classes
@@ -153,7 +155,7 @@ class Resolver:
         self._note_parameter(f"{kind.value}_transport")
         if kind is Class.LOCAL:
             if any(domain in self._classes.lists[virtual] for virtual in (Class.VIRTUAL_ALIAS, Class.VIRTUAL_MAILBOX)):
-                self._both(domain)
+                effect(partial(self._both, domain))
             return Route(transport, own or domain)
         if kind is Class.VIRTUAL_MAILBOX:
             return Route(transport, own or domain)
@@ -198,8 +200,9 @@ class Resolver:
             self._trace.note(f"{name} = {self._config.text(name)}")
 
     def _both(self, domain: str) -> None:
-        if self._warnings_left:
-            self._warnings_left -= 1
+        """Warn about a domain in two classes, once."""
+        if domain not in self._warned_both and len(self._warned_both) < WARNED_BOTH_MAX:
+            self._warned_both.add(domain)
             self._warn(f"do not list domain {domain} in BOTH mydestination and a list of virtual domains")
 
 

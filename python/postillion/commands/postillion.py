@@ -2,6 +2,7 @@
 
     postillion [-c config_directory] [-v] start|start-fg|stop|abort|reload|status|check|flush|logrotate|init
     postillion [-c config_directory] [-v] set-permissions|upgrade-configuration|create-missing [name=value]...
+    postillion [-c config_directory] [-v] queue --convert v1
     postillion [-c config_directory] explain ADDRESS [--sender ADDRESS] [--client IP]
     postillion bench HOST:PORT [option]...
     postillion --version
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return bench.main(words[1:])
     try:
-        given, words = getopt.gnu_getopt(words, "c:hv", ["help", "version", "sender=", "client="])
+        given, words = getopt.gnu_getopt(words, "c:hv", ["convert=", "help", "version", "sender=", "client="])
     except getopt.GetoptError as error:
         return _refuse(f"postillion: fatal: {error.msg}\n{USAGE}")
     options = dict(given)
@@ -60,13 +61,17 @@ def main(argv: list[str] | None = None) -> int:
         from postillion.commands.explain import words_of
 
         arguments = words_of(arguments, options.get("--sender"), options.get("--client"))
-    elif (
-        command not in COMMANDS
-        or options.keys() & {"--sender", "--client"}
-        or (arguments and command not in WITH_ASSIGNMENTS)
-    ):
-        return _refuse(f"{USAGE}\nCOMMAND: {'|'.join((*COMMANDS, 'bench'))}")
+    elif options.keys() & {"--sender", "--client"}:
+        return _refuse(f"postillion: fatal: --sender and --client belong to the command explain\n{USAGE}")
     console = Console("postillion", verbose="-v" in options)
+    if "--convert" in options:
+        if (command, arguments) != ("queue", []):
+            return _refuse(f"postillion: fatal: --convert belongs to the command queue\n{USAGE}")
+        arguments = [options["--convert"]]
+    elif command == "queue":
+        return _refuse(f"postillion: fatal: queue needs --convert v1\n{USAGE}")
+    if command not in COMMANDS or (arguments and command not in (*WITH_ASSIGNMENTS, "queue", "explain")):
+        return _refuse(f"{USAGE}\nCOMMAND: {'|'.join((*COMMANDS, 'bench'))}")
     return run(command, configuration_directory(options.get("-c")), console, arguments)
 
 
@@ -213,6 +218,13 @@ def init(directory: str, console: Console) -> None:
     console.result(f"{directory} is ready: postillion -c {directory} start")
 
 
+def queue(directory: str, console: Console, form: str) -> None:
+    """Write the queue in the form of an older release, before a downgrade. The mail system must be stopped."""
+    from postillion.commands.convert import convert
+
+    convert(directory, console, form)
+
+
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "start": start,
     "start-fg": start_fg,
@@ -227,6 +239,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "upgrade-configuration": upgrade_configuration,
     "create-missing": create_missing,
     "init": init,
+    "queue": queue,
     "explain": explain,
 }
 """By name: what gets the configuration directory and the console, and returns the exit status if it is not 0."""

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from postillion.config import ConfigError
+from postillion.config import Config, ConfigError
 from postillion.tables.accounts import AccountsTable
 from postillion.tables.constant import FailTable, InlineTable, StaticTable
 from postillion.tables.pattern import PatternTable
+from postillion.tables.remote import REMOTE_TYPES, open_remote
 from postillion.tables.table import Table, TableError, TableTypeError, Trace, Warn
 from postillion.tables.text import TextTable
 from postillion.tables.traced import TracedTable
@@ -14,7 +15,7 @@ from postillion.tables.traced import TracedTable
 INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
 """Types whose source text is read instead of the index."""
 PATTERN_TYPES = ("regexp", "pcre", "cidr")
-KNOWN_TYPES = ("texthash", *INDEXED_TYPES, *PATTERN_TYPES, "inline", "static", "unix", "fail", "proxy")
+KNOWN_TYPES = ("texthash", *INDEXED_TYPES, *PATTERN_TYPES, "inline", "static", "unix", "fail", *REMOTE_TYPES, "proxy")
 
 
 class Settings(Protocol):
@@ -53,9 +54,14 @@ class Maps:
     def __bool__(self) -> bool:
         return bool(self.tables)
 
-    def lookup(self, key: str) -> str | None:
-        """Return the first value for `key`; None when no table has one. Raises `TableError`: try again later."""
+    def lookup(self, key: str, *, part: bool = False) -> str | None:
+        """Return the first value for `key`; None when no table has one. Raises `TableError`: try again later.
+
+        `part`: the key is a part of an address or name, such as `@domain`. Some tables take whole keys alone.
+        """
         for table in self.tables:
+            if part and not getattr(table, "takes_parts", True):
+                continue
             value = table.lookup(key)
             if value is not None:
                 return value
@@ -148,6 +154,14 @@ def open_table(name: str, config: Settings, *, warn: Warn | None = None, form: s
         return AccountsTable(name, rest)
     if kind == "fail":
         return FailTable(name)
+    if kind in REMOTE_TYPES:
+        # Its parameters may be in main.cf.
+        assert isinstance(config, Config)
+
+        def opened(word: str) -> Table:
+            return open_table(word, config, warn=warn)
+
+        return open_remote(kind, rest, name, config, warn, opened)
     raise TableTypeError(f'"{name}": unknown table type "{kind}"; known types: {" ".join(KNOWN_TYPES)}')
 
 
