@@ -69,7 +69,7 @@ anvil     unix  -       -       n       -       1       anvil
 """
 """For a site without a master.cf."""
 NOT_DECIDING = re.compile(
-    r"(max_use|max_idle|.*_time_limit|smtpd_reject_footer|smtp_pix_workarounds|enable_original_recipient|.*_directory"
+    r"(proxy_read_maps|max_use|max_idle|.*_time_limit|smtpd_reject_footer|smtp_pix_workarounds|enable_original_recipient|.*_directory"
     r"|smtputf8_autodetect_classes|readme_directory|syslog_.*|.*_path|mail_version|.*_loglevel|unix_mail_owner)$"
 )
 """Parameters that decide nothing about mail."""
@@ -171,12 +171,15 @@ def refused(refusal: ConfigError) -> str:
     unsafe = re.match(r"(\w+) = .* is not supported yet", problem, re.DOTALL)
     restriction = RESTRICTION.match(problem)
     table = re.search(r'unknown table type "(\w+)"', problem)
+    library = re.match(r"(\w+) tables need a library", problem)
     if unsafe:
         return f"parameter {unsafe[1]}"
+    if library:
+        return f"the library of {library[1]} tables, which is not installed here"
     if table:
         return f"table {table[1]}"
     if restriction:
-        return f"restriction {restriction[1]}"
+        return f"restriction {'type:table' if ':' in restriction[1] else restriction[1]}"
     return f"refused: {re.sub(r'/tmp/site[^ ,:]*', 'DIR', problem)[:NEED_SHOWN_CHARS]}"
 
 
@@ -200,6 +203,8 @@ def without(copy: Path, refusal: ConfigError) -> bool:
     """
     path = Path(refusal.path)
     name = re.match(r'(?:bad value ".*" for )?(\w+)(?: =|:|$)', refusal.problem)
+    if path.is_relative_to(copy / "root"):
+        return without_table(copy, path)
     if path.parent != copy or refusal.line is None:
         if (
             name is None
@@ -236,6 +241,17 @@ def without(copy: Path, refusal: ConfigError) -> bool:
             kept = option.sub("", logical)
     path.write_text("\n".join([*lines[:first], kept, *lines[last:]]), errors="surrogateescape")
     return kept != logical
+
+
+def without_table(copy: Path, path: Path) -> bool:
+    """Put an inline table in place of the tables that a file configures; return whether there was one."""
+    found = 0
+    for name in ("main.cf", "master.cf"):
+        text = (copy / name).read_text(errors="surrogateescape")
+        text, here = re.subn(rf"(?:proxy:)?\w+:{re.escape(str(path))}(?![^\s,}}])", "inline:{none=:}", text)
+        (copy / name).write_text(text, errors="surrogateescape")
+        found += here
+    return found > 0
 
 
 if __name__ == "__main__":
