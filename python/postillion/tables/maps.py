@@ -73,15 +73,13 @@ class Maps:
         `keys`: the whole address, then its parts, which pattern tables are not asked. An empty value is a mistake of
         the table: `TableError`.
         """
-        for key in keys:
-            for table in self.tables:
-                if key is not keys[0] and not getattr(table, "takes_parts", True):
-                    continue
-                value = table.lookup(key)
-                if value == "":
-                    raise TableError(f'table {table.name}: lookup of "{key}" returns an empty value')
-                if value is not None:
-                    return value
+        for position, key in enumerate(keys):
+            value = self.lookup(key, part=position > 0)
+            if value == "":
+                names = " ".join(table.name for table in self.tables)
+                raise TableError(f'{names}: lookup of "{key}" returns an empty value')
+            if value is not None:
+                return value
         return None
 
     def find(self, key: str) -> Match | None:
