@@ -101,7 +101,8 @@ class Resolver:
             if self._maps:
                 route = self._by_map(local, domain, route)
         except TableError as problem:
-            self._warn(f"resolving {address}: {problem}")
+            if not problem.warned:
+                self._warn(f"resolving {address}: {problem}")
             raise Unresolved("4.3.0", "address resolver failure") from None
         return route if recipient is None else route._replace(recipient=recipient)
 

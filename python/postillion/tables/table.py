@@ -8,7 +8,12 @@ Warn = Callable[[str], None]
 
 
 class TableError(Exception):
-    """A temporary failure of a lookup: the mail waits (`451 4.3.0`)."""
+    """A temporary failure of a lookup: the mail waits (`451 4.3.0`).
+
+    `warned`: the table has warned about it, so the program that asked need not.
+    """
+
+    warned = False
 
 
 class TableTypeError(ValueError):
