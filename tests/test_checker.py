@@ -143,7 +143,6 @@ UNSAFE = [
     ("sender_canonical_maps = static:x", "", "sender_canonical_maps"),
     ("recipient_canonical_maps = static:x", "", "recipient_canonical_maps"),
     ("masquerade_domains = example.org", "", "masquerade_domains"),
-    ("relocated_maps = static:x", "", "relocated_maps"),
     ("smtp_generic_maps = static:x", "", "smtp_generic_maps"),
     ("lmtp_generic_maps = static:x", "", "lmtp_generic_maps"),
     (
@@ -182,8 +181,6 @@ UNSAFE = [
     ("lmtp_sasl_auth_enable = yes", "", "lmtp_sasl_auth_enable"),
     ("smtpd_end_of_data_restrictions = check_policy_service unix:x", "", "smtpd_end_of_data_restrictions"),
     ("smtpd_reject_unlisted_sender = yes", "", "smtpd_reject_unlisted_sender"),
-    ("sender_dependent_relayhost_maps = static:x", "", "sender_dependent_relayhost_maps"),
-    ("sender_dependent_default_transport_maps = static:x", "", "sender_dependent_default_transport_maps"),
     ("sender_bcc_maps = static:x", "", "sender_bcc_maps"),
     ("recipient_bcc_maps = static:x", "", "recipient_bcc_maps"),
     ("always_bcc = archive", "", "always_bcc"),

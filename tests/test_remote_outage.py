@@ -141,9 +141,8 @@ def test_no_mail_is_lost_or_wrongly_refused_while_the_server_is_killed(kind: str
                 load.acknowledged(MESSAGES_BETWEEN)
             load.__exit__()
             wait_for("all mail", lambda: len(sink.messages) >= len(load.taken), 120)
-            arrived = Counter(
-                message.content.partition(b"Subject: n")[2].partition(b"\r\n")[0] for message in sink.messages
-            )
+            subjects = (message.content.partition(b"Subject: n")[2] for message in sink.messages)
+            arrived = {subject.partition(b"\r\n")[0] for subject in subjects}
         assert load.wrong == []
         assert arrived >= {str(number).encode() for number in load.taken}
         assert "status=bounced" not in site.log_text()

@@ -61,7 +61,7 @@ class Shell:
         self._timer: asyncio.TimerHandle | None = None
         self._triggers: set[asyncio.Task[None]] = set()
         self._resolving: set[asyncio.Task[None]] = set()
-        self._unresolved: deque[str] = deque()
+        self._unresolved: deque[tuple[str, str]] = deque()
         """Addresses that wait for remote tables; the core asks for each of its active recipients once."""
         self._loop = asyncio.get_running_loop()
         self.core = QueueManager(
@@ -71,6 +71,7 @@ class Shell:
             self._loop.time(),
             time.time(),
             routes_by_address=not configuration.by_domain,
+            routes_by_sender=configuration.resolver.by_sender,
             piecemeal=True,
         )
         self.control = Control(self)
@@ -108,7 +109,7 @@ class Shell:
                 raise refusal
             configuration = Configuration(config, self.log.warning)
             check_settings(config, [name or settings.DEFAULT for name in self._transports])
-            self.core.configure(config, routes_by_address=not configuration.by_domain)
+            self._configure_core(configuration)
             for name in self._transports:
                 self._configure_transport(config, name)
         except (ConfigError, ValueError, OSError) as problem:
@@ -148,7 +149,7 @@ class Shell:
             if event is None:
                 break
             if event[0] == "resolve":
-                self._resolve(event[1], now, wall_now)
+                self._resolve(event[1], event[2], now, wall_now)
             elif event[0] == "trigger":
                 self._trigger(event[1])
             else:
@@ -173,47 +174,53 @@ class Shell:
         self._timer = None
         self.poll_soon()
 
-    def _resolve(self, address: str, now: float, wall_now: float) -> None:
+    def _configure_core(self, configuration: Configuration) -> None:
+        by_address, by_sender = not configuration.by_domain, configuration.resolver.by_sender
+        self.core.configure(configuration.config, routes_by_address=by_address, routes_by_sender=by_sender)
+
+    def _resolve(self, address: str, sender: str, now: float, wall_now: float) -> None:
         try:
             configuration = self.configuration
             if configuration.resolver.by_domain != configuration.by_domain:
                 # A table got its first address, or lost its last one.
                 configuration.by_domain = not configuration.by_domain
-                self.core.configure(configuration.config, routes_by_address=not configuration.by_domain)
-            route = at_once(lambda: configuration.resolver.resolve(address))
+                self._configure_core(configuration)
+            route = at_once(lambda: configuration.resolver.resolve(address, sender))
             if route is None:
-                self._unresolved.append(address)
+                self._unresolved.append((address, sender))
                 self._resolve_later()
                 return
             self._introduce(route.transport)
         except (Unresolved, ConfigError, ValueError) as problem:
-            self._not_resolved(address, problem, now, wall_now)
+            self._not_resolved(address, sender, problem, now, wall_now)
         else:
-            self.core.resolved(address, route.transport, route.nexthop, route.recipient, now, wall_now)
+            way = route.transport, route.nexthop, route.recipient
+            self.core.resolved(address, sender, *way, now, wall_now)
 
-    def _not_resolved(self, address: str, problem: Exception, now: float, wall_now: float) -> None:
+    def _not_resolved(self, address: str, sender: str, problem: Exception, now: float, wall_now: float) -> None:
         if isinstance(problem, Unresolved):
-            self.core.unresolved(address, problem.dsn, problem.text, now, wall_now)
+            self.core.unresolved(address, sender, problem.dsn, problem.text, now, wall_now)
             return
         self.log.warning(f"resolving {address}: {type(problem).__name__}: {problem}")
-        self.core.unresolved(address, "4.3.5", "server configuration error", now, wall_now)
+        self.core.unresolved(address, sender, "4.3.5", "server configuration error", now, wall_now)
 
     def _resolve_later(self) -> None:
         """Start tasks for addresses that wait for remote tables. All other addresses go on."""
         while self._unresolved and len(self._resolving) < RESOLVING_MAX:
-            task = self._loop.create_task(self._ask_remote(self._unresolved.popleft()))
+            task = self._loop.create_task(self._ask_remote(*self._unresolved.popleft()))
             self._resolving.add(task)
             task.add_done_callback(self._resolving.discard)
 
-    async def _ask_remote(self, address: str) -> None:
+    async def _ask_remote(self, address: str, sender: str) -> None:
         try:
-            route = await decided(lambda: self.configuration.resolver.resolve(address))
+            route = await decided(lambda: self.configuration.resolver.resolve(address, sender))
             self._introduce(route.transport)
         except Exception as problem:
             # Also a bug: without an answer, the address would wait for ever.
-            self._not_resolved(address, problem, *self.now())
+            self._not_resolved(address, sender, problem, *self.now())
         else:
-            self.core.resolved(address, route.transport, route.nexthop, route.recipient, *self.now())
+            way = route.transport, route.nexthop, route.recipient
+            self.core.resolved(address, sender, *way, *self.now())
         self._loop.call_soon(self._resolve_later)
         self.poll_soon()
 

@@ -126,15 +126,17 @@ class Access(Check):
         """Return the recipients that are accepted with `recipient`: itself, `@domain`, or none (empty).
 
         A domain whose recipients are listed, and an address with a route of its own, are not accepted as a whole.
+        Nothing is accepted while the answer depends on the sender.
         """
         domain = recipient.rpartition("@")[2]
-        if "@" not in recipient:
+        resolver = self._site.resolver
+        if "@" not in recipient or resolver.by_sender:
             return ""
         try:
-            destination = self._site.destinations.of(recipient)
+            destination = self._site.destination(recipient)
         except TableError:
             return ""
-        whole = not destination.routed and destination.domain == domain
+        whole = resolver.by_domain and not destination.routed and destination.domain == domain
         return f"@{domain}" if whole and self._site.known_users.knows_all(destination.kind) else recipient
 
     def _ask(self, noun: str, found: Iterable[Step], question: Question) -> Verdict:

@@ -1,6 +1,6 @@
 """Tables by their names in main.cf, and lookups in a list of tables."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from postillion.config import Config, ConfigError
@@ -8,8 +8,9 @@ from postillion.tables.accounts import AccountsTable
 from postillion.tables.constant import FailTable, InlineTable, StaticTable
 from postillion.tables.pattern import PatternTable
 from postillion.tables.remote import REMOTE_TYPES, open_remote
-from postillion.tables.table import Table, TableError, TableTypeError, Warn
+from postillion.tables.table import Table, TableError, TableTypeError, Trace, Warn
 from postillion.tables.text import TextTable
+from postillion.tables.traced import TracedTable
 
 INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
 """Types whose source text is read instead of the index."""
@@ -25,9 +26,13 @@ class Settings(Protocol):
 
 
 class Configuration(Settings, Protocol):
-    """The part of the configuration that opens the tables of a parameter. `opened`: the opened tables."""
+    """The part of the configuration that opens the tables of a parameter. `opened`: the opened tables.
+
+    `trace`: gets each lookup.
+    """
 
     opened: list[tuple[str, Table]]
+    trace: Trace | None
 
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
         """Return the error for a parameter, at the line that sets it."""
@@ -62,6 +67,23 @@ class Maps:
                 return value
         return None
 
+    def first(self, keys: Sequence[str]) -> str | None:
+        """Return the value of the first key that has one; None without one. Raises `TableError`.
+
+        `keys`: the whole address, then its parts, which pattern tables are not asked. An empty value is a mistake of
+        the table: `TableError`.
+        """
+        for key in keys:
+            for table in self.tables:
+                if key is not keys[0] and not getattr(table, "takes_parts", True):
+                    continue
+                value = table.lookup(key)
+                if value == "":
+                    raise TableError(f'table {table.name}: lookup of "{key}" returns an empty value')
+                if value is not None:
+                    return value
+        return None
+
     def find(self, key: str) -> Match | None:
         """Return the first value for `key` with its table; None when no table has one. Raises `TableError`."""
         for table in self.tables:
@@ -86,7 +108,7 @@ def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | 
     except TableTypeError as problem:
         raise config.error(parameter, f"{parameter}: {problem}", "correct the table's name") from None
     config.opened.append((parameter, table))
-    return table
+    return table if config.trace is None else TracedTable(parameter, table, config.trace)
 
 
 def read_tables(config: Configuration, known: set[str] | None = None) -> Iterator[ConfigError]:
