@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -267,6 +268,17 @@ async def test_parameters_in_main_cf(etc: Path, postgres: Postgres, tmp_path: Pa
     found = await ours(tmp_path, "proxy:pgsql:source", KEYS)
     assert found["alice@example.org"] == "alice"
     assert found == await asyncio.to_thread(theirs, tmp_path, "pgsql:source", KEYS)
+
+
+async def test_a_password_in_main_cf_is_in_no_listing(etc: Path, tmp_path: Path) -> None:
+    lines = f"virtual_alias_maps = pgsql:source\nsource_password = {PASSWORD}\nsource_password = {PASSWORD}x\n"
+    (tmp_path / "main.cf").write_text((etc / "main.cf").read_text() + lines + f"other_bind_pw = {PASSWORD}\n")
+    (tmp_path / "master.cf").write_text("")
+    for options in (["-n"], ["-nj"], ["-P"], ["source_password"], ["-h", "source_password"], ["-nx"]):
+        command = [sys.executable, "-m", "postillion.commands.postconf", "-c", str(tmp_path), *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert PASSWORD not in done.stdout + done.stderr
+        assert "[password]" in done.stdout + done.stderr
 
 
 async def test_postsrsd(etc: Path) -> None:

@@ -198,7 +198,7 @@ class Resolver:
 
     def _note_parameter(self, name: str) -> None:
         if self._trace is not None:
-            self._trace.note(f"{name} = {self._config.text(name)}")
+            effect(partial(self._trace.note, f"{name} = {self._config.text(name)}"))
 
     def _both(self, domain: str) -> None:
         """Warn about a domain in two classes, once."""

@@ -17,6 +17,7 @@ import inspect
 import ipaddress
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from postillion._core.address import canonical
@@ -42,6 +43,7 @@ from postillion.restrictions.site import Site
 from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.names import UNKNOWN, Names
 from postillion.tables import TableError
+from postillion.tables.deferred import decided
 
 USAGE = "usage: postillion [-c config_directory] explain ADDRESS [--sender ADDRESS] [--client IP]"
 INDENT = "    "
@@ -112,6 +114,14 @@ class Steps:
         finally:
             self._muted = False
 
+    async def decided_quietly(self, work: Callable[[], T]) -> T:
+        """Return the result of a decision whose steps are printed in another place."""
+        self._muted = True
+        try:
+            return await decided(work)
+        finally:
+            self._muted = False
+
 
 class Trial(NoDialogue):
     """The dialogue of a client that has sent MAIL and RCPT."""
@@ -151,17 +161,17 @@ class Explanation:
             await self._tell_client()
         try:
             steps.heading("class")
-            destination = site.resolver.destinations.of(complete)
+            destination = await decided(lambda: site.resolver.destinations.of(complete))
             self._tell_class(destination)
             with contextlib.suppress(Unresolved):
-                route = steps.quietly(lambda: site.resolver.resolve(complete, self._sender))
+                route = await steps.decided_quietly(lambda: site.resolver.resolve(complete, self._sender))
                 steps.heading("recipient check")
-                self._tell_check(site, destination, route)
+                await self._tell_check(site, destination, route)
                 if self._program(route) == "local":
                     steps.heading("aliases")
-                    self._tell_aliases(destination)
+                    await self._tell_aliases(destination)
             steps.heading("route")
-            route = site.resolver.resolve(complete, self._sender)
+            route = await decided(lambda: site.resolver.resolve(complete, self._sender))
         except TableError as problem:
             steps.note(f"mail waits: 4.3.0 {problem}")
             return
@@ -181,15 +191,15 @@ class Explanation:
         why = f"a domain of {parameter}" if parameter else "in no list of domains"
         self._steps.note(f"{destination.domain}: {destination.kind.value}, {why}")
 
-    def _tell_check(self, site: Site, destination: Destination, route: Route) -> None:
-        unlisted = site.known_users.unlisted(destination, route)
+    async def _tell_check(self, site: Site, destination: Destination, route: Route) -> None:
+        unlisted = await decided(lambda: site.known_users.unlisted(destination, route))
         if unlisted is None:
             self._steps.note("the recipient is known, or its class has no list of recipients")
         else:
             code, dsn, why = unlisted
             self._steps.note(f"smtpd refuses the recipient: {code} {dsn} {why}")
 
-    def _tell_aliases(self, destination: Destination) -> None:
+    async def _tell_aliases(self, destination: Destination) -> None:
         settings = LocalSettings.load(self._config, self._warn)
         aliases = Aliases(
             settings.alias_maps,
@@ -207,7 +217,7 @@ class Explanation:
                     break
                 seen.add(name)
                 try:
-                    expansion = aliases.expand(name, where.domain)
+                    expansion = await decided(partial(aliases.expand, name, where.domain))
                 except AliasError as problem:
                     self._steps.note(f"{name}: {problem}")
                     break
@@ -272,7 +282,10 @@ class Explanation:
         helo = f"[{self._client}]" if client.name == UNKNOWN else client.name
         service = "main.cf" if entry is None else f"smtpd service {entry.service}, {place(entry.path, entry.line)}"
         self._steps.heading(f"client {client.name}[{client.address}], EHLO {helo} ({service})")
-        self._steps.note("it is in mynetworks" if client.trusted else "it is not in mynetworks")
+        try:
+            self._steps.note("it is in mynetworks" if client.trusted else "it is not in mynetworks")
+        except TableError as problem:
+            self._steps.note(f"mynetworks: {problem}")
         for stage in STAGES:
             if stage in access.stages and (await self._ask(access, stage, client, helo)).refuses:
                 return
