@@ -12,7 +12,7 @@ from postillion.config import Config
 from postillion.tables import TableError, open_table
 from postillion.tables.remote import RemoteTable
 from support.peers import absent, peer, postfix_home
-from support.table_servers import ROWS, MariaDb, Memcached, Postgres, PostSrsd, Slapd, TableServer, end
+from support.table_servers import PASSWORD, ROWS, MariaDb, Memcached, Postgres, PostSrsd, Slapd, TableServer, end
 
 FAILS = "a temporary failure"
 KEYS = [
@@ -270,7 +270,7 @@ async def test_parameters_in_main_cf(etc: Path, postgres: Postgres, tmp_path: Pa
     assert found == await asyncio.to_thread(theirs, tmp_path, "pgsql:source", KEYS)
 
 
-async def test_a_password_in_main_cf_is_in_no_listing(etc: Path, tmp_path: Path) -> None:
+def test_a_password_in_main_cf_is_in_no_listing(etc: Path, tmp_path: Path) -> None:
     lines = f"virtual_alias_maps = pgsql:source\nsource_password = {PASSWORD}\nsource_password = {PASSWORD}x\n"
     (tmp_path / "main.cf").write_text((etc / "main.cf").read_text() + lines + f"other_bind_pw = {PASSWORD}\n")
     (tmp_path / "master.cf").write_text("")
