@@ -128,7 +128,8 @@ class Resolver:
                 raise Unresolved("5.1.3", "bad address syntax")
             route = self.route(destination, sender)
         except TableError as problem:
-            self._warn(f"resolving {address}: {problem}")
+            if not problem.warned:
+                self._warn(f"resolving {address}: {problem}")
             raise Unresolved("4.3.0", "address resolver failure") from None
         return route if destination.address == address else route._replace(recipient=destination.address)
 
@@ -197,7 +198,7 @@ class Resolver:
 
     def _note_parameter(self, name: str) -> None:
         if self._trace is not None:
-            self._trace.note(f"{name} = {self._config.text(name)}")
+            effect(partial(self._trace.note, f"{name} = {self._config.text(name)}"))
 
     def _both(self, domain: str) -> None:
         """Warn about a domain in two classes, once."""

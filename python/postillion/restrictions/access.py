@@ -148,7 +148,8 @@ class Access(Check):
             try:
                 outcome = step.function(question)
             except TableError as problem:
-                self._warn(f"access check of <{question.subject}>: {problem}")
+                if not problem.warned:
+                    self._warn(f"access check of <{question.subject}>: {problem}")
                 return Verdict(Reply(451, "4.3.0", f"<{question.subject}>: Temporary lookup failure"), rule=step.rule)
             if isinstance(outcome, Reply):
                 return Verdict(outcome, rule=step.rule)

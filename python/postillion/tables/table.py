@@ -21,7 +21,12 @@ class Trace(Protocol):
 
 
 class TableError(Exception):
-    """A temporary failure of a lookup: the mail waits (`451 4.3.0`)."""
+    """A temporary failure of a lookup: the mail waits (`451 4.3.0`).
+
+    `warned`: the table has warned about it, so the program that asked need not.
+    """
+
+    warned = False
 
 
 class TableTypeError(ValueError):
