@@ -53,5 +53,8 @@ def test_program_is_shown_with_its_service_and_options(site: Site) -> None:
 
 def test_threads_have_their_own_names(site: Site) -> None:
     [pid] = processes(site, "qmgr")
-    threads = {path.read_text().strip() for path in Path(f"/proc/{pid}/task").glob("*/comm")}
-    assert {"qmgr", "log", "state log"} <= threads
+
+    def threads() -> set[str]:
+        return {path.read_text().strip() for path in Path(f"/proc/{pid}/task").glob("*/comm")}
+
+    wait_for("the names of qmgr's threads", lambda: {"qmgr", "log", "state log"} <= threads())

@@ -13,6 +13,7 @@ Options: -b and -h (with `-q -`: standard input is a message; keys are body line
 -U (UTF-8 with -b and -h), -v, -w (ignore duplicates).
 """
 
+import asyncio
 import base64
 import binascii
 import getopt
@@ -22,12 +23,14 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal, NamedTuple, NoReturn
 
 from postillion._core import tables as core
 from postillion.commands.message_keys import message_keys
 from postillion.config import Config, ConfigError
 from postillion.tables import Table, TableError, TableTypeError, open_table
+from postillion.tables.deferred import completed
 from postillion.tables.maps import INDEXED_TYPES
 
 TEXT_MAX_OCTETS = 1024 * 1024 * 1024
@@ -182,7 +185,7 @@ def query(options: Options, tables: list[Table]) -> int:
     if key is not None and key != "-":
         if not key:
             options.tool.fatal("empty lookup key is not allowed")
-        value = _first(tables, key)
+        value = completed(partial(_first, tables, key))
         if value is None:
             return 1
         _write(json.dumps({key: _decoded(options, value)}) if options.json else _decoded(options, value))
@@ -212,13 +215,14 @@ def query(options: Options, tables: list[Table]) -> int:
 
 def _answer_each(options: Options, tables: list[Table], keys: Iterator[bytes]) -> int:
     found = False
-    for octets in keys:
-        key = octets.decode("utf-8", "surrogateescape")
-        value = _first(tables, key)
-        if value is not None:
-            found = True
-            value = _decoded(options, value)
-            _write(json.dumps({key: value}) if options.json else f"{key}{options.tool.separator}{value}")
+    with asyncio.Runner() as runner:
+        for octets in keys:
+            key = octets.decode("utf-8", "surrogateescape")
+            value = completed(partial(_first, tables, key), runner)
+            if value is not None:
+                found = True
+                value = _decoded(options, value)
+                _write(json.dumps({key: value}) if options.json else f"{key}{options.tool.separator}{value}")
     return 0 if found else 1
 
 

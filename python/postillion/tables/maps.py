@@ -1,17 +1,19 @@
 """Tables by their names in main.cf, and lookups in a list of tables."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from postillion._core import tables as core
-from postillion.config import ConfigError
-from postillion.tables.table import Form, Table, TableError, TableTypeError, Warn
+from postillion.config import Config, ConfigError
+from postillion.tables.remote import REMOTE_TYPES, open_remote
+from postillion.tables.table import Form, Table, TableError, TableTypeError, Trace, Warn
+from postillion.tables.traced import TracedTable
 
 INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb")
 """Types whose index postmap writes; a lookup reads the index."""
 LOCAL_TYPES = frozenset(core.table_types())
 """Types of the Rust core, which answer at once."""
-KNOWN_TYPES = tuple(sorted(LOCAL_TYPES))
+KNOWN_TYPES = tuple(sorted({*LOCAL_TYPES, *REMOTE_TYPES}))
 
 
 class Settings(Protocol):
@@ -25,9 +27,13 @@ class Settings(Protocol):
 
 
 class Configuration(Settings, Protocol):
-    """The part of the configuration that opens the tables of a parameter. `opened`: the opened tables."""
+    """The part of the configuration that opens the tables of a parameter. `opened`: the opened tables.
+
+    `trace`: gets each lookup.
+    """
 
     opened: list[tuple[str, Table]]
+    trace: Trace | None
 
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
         """Return the error for a parameter, at the line that sets it."""
@@ -52,14 +58,36 @@ class Maps:
     @property
     def is_outdated(self) -> bool:
         """Whether the file of a table has changed and cannot be read."""
-        return any(isinstance(table, core.Table) and table.is_outdated for table in self.tables)
+        return any(getattr(table, "is_outdated", False) for table in self.tables)
 
-    def lookup(self, key: str) -> str | None:
-        """Return the first value for `key`; None when no table has one. Raises `TableError`: try again later."""
+    def lookup(self, key: str, *, part: bool = False) -> str | None:
+        """Return the first value for `key`; None when no table has one. Raises `TableError`: try again later.
+
+        `part`: the key is a part of an address or name, such as `@domain`. Some tables take whole keys alone.
+        """
         for table in self.tables:
+            if part and not getattr(table, "takes_parts", True):
+                continue
             value = table.lookup(key)
             if value is not None:
                 return value
+        return None
+
+    def first(self, keys: Sequence[str]) -> str | None:
+        """Return the value of the first key that has one; None without one. Raises `TableError`.
+
+        `keys`: the whole address, then its parts, which pattern tables are not asked. An empty value is a mistake of
+        the table: `TableError`.
+        """
+        for key in keys:
+            for table in self.tables:
+                if key is not keys[0] and not getattr(table, "takes_parts", True):
+                    continue
+                value = table.lookup(key)
+                if value == "":
+                    raise TableError(f'table {table.name}: lookup of "{key}" returns an empty value')
+                if value is not None:
+                    return value
         return None
 
     def find(self, key: str) -> Match | None:
@@ -86,7 +114,7 @@ def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | 
     except TableTypeError as problem:
         raise config.error(parameter, f"{parameter}: {problem}", "correct the table's name") from None
     config.opened.append((parameter, table))
-    return table
+    return table if config.trace is None else TracedTable(parameter, table, config.trace)
 
 
 def read_tables(config: Configuration, known: set[str] | None = None) -> Iterator[ConfigError]:
@@ -125,8 +153,16 @@ def open_table(
     values are base64 or lists of files (postmap -F).
     """
     flat = _flat(name)
-    kind, sign, _ = flat.partition(":")
-    if sign and kind not in LOCAL_TYPES:
+    kind, sign, rest = flat.partition(":")
+    if kind in REMOTE_TYPES and rest.strip():
+        # Its parameters may be in main.cf.
+        assert isinstance(config, Config)
+
+        def opened(word: str) -> Table:
+            return open_table(word, config, warn=warn)
+
+        return open_remote(kind, rest.strip(), name, config, warn or _silent, opened)
+    if sign and kind not in KNOWN_TYPES:
         raise TableTypeError(f'"{name}": unknown table type "{kind}"; known types: {" ".join(KNOWN_TYPES)}')
     if form is None and _holds_aliases(flat, config):
         form = "mixed" if kind == "texthash" else "alias"
@@ -148,3 +184,7 @@ def _flat(name: str) -> str:
     while name.startswith("proxy:"):
         name = name.partition(":")[2]
     return name
+
+
+def _silent(_text: str) -> None:
+    return None

@@ -8,12 +8,25 @@ from typing import Literal, Protocol
 
 from postillion._core.tables import TableError, TableTypeError
 
-__all__ = ["Form", "Table", "TableError", "TableTypeError", "Warn"]
+__all__ = ["Form", "Table", "TableError", "TableTypeError", "Trace", "Warn"]
 
 Form = Literal["map", "alias", "mixed"]
 """How the lines of a text read: `key value`, `name: value`, or either."""
 Warn = Callable[[str], None]
 """Callback for problems in a table's source: `log.warning`, or a list's `append`."""
+
+
+class Trace(Protocol):
+    """A listener to decisions: `postillion explain`."""
+
+    def lookup(self, parameter: str, table: str, key: str, answer: str | None) -> None:
+        """Take a lookup in a table of a parameter; `answer` None: the key is not there."""
+
+    def failed(self, parameter: str, table: str, key: str, problem: str) -> None:
+        """Take a lookup that failed."""
+
+    def note(self, text: str) -> None:
+        """Take a step that is no lookup."""
 
 
 class Table(Protocol):

@@ -56,11 +56,12 @@ fn main() {
 
 fn commit(journal: &Journal, content: &[u8], ticket: u64) {
     let mut draft = journal.draft().expect("there is space");
-    draft.write(content).expect("there is space");
+    let (head, body) = content.split_at(content.len() / 4);
+    draft.write(body).expect("there is space");
     let envelope = Envelope {
         size_octets: content.len() as u64,
         attributes: vec![("client_address".into(), "127.0.0.1".into())],
         ..Envelope::plain(draft.id(), "sender@example.org", vec![Recipient::plain("recipient@example.net")])
     };
-    journal.commit(draft, &envelope, ticket);
+    journal.commit(draft, head, &envelope, ticket);
 }

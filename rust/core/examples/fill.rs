@@ -81,7 +81,8 @@ fn content(octets: usize) -> Vec<u8> {
 
 fn commit(journal: &Journal, content: &[u8], n: u64) -> QueueId {
     let mut draft = journal.draft().expect("there is space");
-    draft.write(content).expect("there is space");
+    let (head, body) = content.split_at(content.len() / 4);
+    draft.write(body).expect("there is space");
     let id = draft.id();
     let recipient = Recipient::plain(&format!("recipient{n}@d{}.example", n % DOMAINS));
     let attribute = |name: &str, value: &str| (Box::from(name), Box::from(value));
@@ -90,7 +91,7 @@ fn commit(journal: &Journal, content: &[u8], n: u64) -> QueueId {
         attributes: vec![attribute("client_name", "localhost"), attribute("client_address", "127.0.0.1")],
         ..Envelope::plain(id, "sender@example.org", vec![recipient])
     };
-    journal.commit(draft, &envelope, n);
+    journal.commit(draft, head, &envelope, n);
     id
 }
 

@@ -32,16 +32,18 @@ fn read(directory: &Path) -> Vec<Message> {
     paths.iter().map(|path| Message { wire: file(path), arrives: file(&path.with_extension("arrives")) }).collect()
 }
 
-/// Return the message as it goes into the queue. The caller's buffer keeps allocations out of the measurement.
-fn cleaned(settings: &Arc<CleanupSettings>, wire: &[u8], piece_octets: usize, out: &mut Vec<u8>) {
+/// Return the head of the message as it goes into the queue, and write its body to `out`. The caller's buffer keeps
+/// most allocations out of the measurement.
+fn cleaned(settings: &Arc<CleanupSettings>, wire: &[u8], piece_octets: usize, out: &mut Vec<u8>) -> Vec<u8> {
     let recipients = vec![Recipient::plain("recipient@example.net")];
     let envelope = Envelope::plain(QueueId(WALL_US << 12), "sender@example.org", recipients);
     let origin = Origin::Network { trusted: false };
     out.clear();
     let mut cleanup = Cleanup::new(Arc::clone(settings), out, envelope, origin, WALL_US);
     wire.chunks(piece_octets).for_each(|piece| cleanup.feed(piece));
-    let (_, envelope) = cleanup.finish().expect("no message of the corpus is refused");
+    let (_, head, envelope) = cleanup.finish().expect("no message of the corpus is refused");
     black_box(envelope);
+    head
 }
 
 fn main() {
@@ -54,15 +56,15 @@ fn main() {
     let mut correct = !messages.is_empty();
     for message in &messages {
         for piece_octets in [usize::MAX, PIECE_OCTETS, 1] {
-            cleaned(&settings, &message.wire, piece_octets, &mut out);
-            correct &= out == message.arrives;
+            let head = cleaned(&settings, &message.wire, piece_octets, &mut out);
+            correct &= [&head[..], &out].concat() == message.arrives;
         }
     }
     let (mut cleanup, mut search) = (Duration::MAX, Duration::MAX);
     for _ in 0..passes {
         let begun = Instant::now();
         for message in &messages {
-            cleaned(&settings, &message.wire, PIECE_OCTETS, &mut out);
+            black_box(cleaned(&settings, &message.wire, PIECE_OCTETS, &mut out));
             black_box(&out);
         }
         cleanup = cleanup.min(begun.elapsed());

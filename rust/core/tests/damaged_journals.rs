@@ -124,11 +124,13 @@ impl Queue {
                 let octets = [0, 30, 300, 1500, 8000][dice.below(5)];
                 let content: Vec<u8> = (0..octets).map(|_| dice.next() as u8).collect();
                 let mut draft = journal.draft().unwrap();
-                draft.write(&content).unwrap();
+                let (head, body) = content.split_at(dice.below(octets / 3 + 1));
+                draft.write(body).unwrap();
                 let recipients = ["a@example.org", "b@example.org"].map(Recipient::plain).to_vec();
                 let envelope = Envelope::plain(draft.id(), "sender@example.org", recipients);
-                contents.insert(draft.id(), content);
-                journal.commit(draft, &envelope, 0);
+                let id = draft.id();
+                journal.commit(draft, head, &envelope, 0);
+                contents.insert(id, content);
             }
             while !contents.is_empty() {
                 for completion in journal.wait(Duration::from_secs(60)) {

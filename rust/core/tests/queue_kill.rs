@@ -24,10 +24,12 @@ fn content(n: u64) -> Vec<u8> {
 
 fn commit(journal: &Journal, n: u64) {
     let mut draft = journal.draft().unwrap();
-    draft.write(&content(n)).unwrap();
+    let content = content(n);
+    let (head, body) = content.split_at(content.len() / 4);
+    draft.write(body).unwrap();
     let envelope =
         Envelope { arrival_us: n, ..Envelope::plain(draft.id(), "", vec![Recipient::plain("r@example.org")]) };
-    journal.commit(draft, &envelope, n);
+    journal.commit(draft, head, &envelope, n);
 }
 
 /// Started by `acknowledged_messages_survive_sigkill`, in a process of its own.

@@ -64,7 +64,8 @@ fn run(site: &Site, pieces: &[&[u8]]) -> Result<(Vec<u8>, Envelope), Refusal> {
         cleanup.received("Received: from a (b [192.0.2.1])\n\tby mx.example.org with ESMTP id X; date");
     }
     pieces.iter().for_each(|piece| cleanup.feed(piece));
-    cleanup.finish()
+    let (body, head, envelope) = cleanup.finish()?;
+    Ok(([head, body].concat(), envelope))
 }
 
 fn recipients(pieces: &[&[u8]]) -> Result<Vec<String>, TooLong> {

@@ -44,7 +44,7 @@ struct Queue {
 
 struct Draft {
     id: QueueId,
-    content: Vec<u8>,
+    body: Vec<u8>,
     stored: Arc<Mutex<Vec<Stored>>>,
     breaks: bool,
 }
@@ -54,7 +54,7 @@ impl Sink for Draft {
         if self.breaks {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.content.extend_from_slice(bytes);
+        self.body.extend_from_slice(bytes);
         Ok(())
     }
 }
@@ -64,13 +64,14 @@ impl Incoming for Draft {
         self.id
     }
 
-    fn content_octets(&self) -> u64 {
-        self.content.len() as u64
+    fn body_octets(&self) -> u64 {
+        self.body.len() as u64
     }
 
-    fn commit(self: Box<Self>, envelope: &Envelope, _ticket: u64) {
+    fn commit(self: Box<Self>, head: &[u8], envelope: &Envelope, _ticket: u64) {
         assert_eq!(envelope.id, self.id);
-        self.stored.lock().expect("no panic").push(Stored { envelope: envelope.clone(), content: self.content });
+        let content = [head, &self.body].concat();
+        self.stored.lock().expect("no panic").push(Stored { envelope: envelope.clone(), content });
     }
 }
 
@@ -83,7 +84,7 @@ impl Appender for Queue {
         }
         let breaks = self.fails && *begun % 3 == 1;
         let id = QueueId((WALL_US + *begun) << SLOT_BITS | 1);
-        Ok(Box::new(Draft { id, content: Vec::new(), stored: Arc::clone(&self.stored), breaks }))
+        Ok(Box::new(Draft { id, body: Vec::new(), stored: Arc::clone(&self.stored), breaks }))
     }
 
     fn completed(&self) -> Vec<Completion> {

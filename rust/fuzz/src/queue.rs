@@ -4,8 +4,9 @@ use crate::{Choices, directory};
 use postillion_core::mail::envelope::{Envelope, Recipient};
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::sink::Sink;
+use postillion_core::queue::listing::find::find;
 use postillion_core::queue::listing::rows::Form;
-use postillion_core::queue::{Journal, JournalOptions, QueueError, list_queue};
+use postillion_core::queue::{Journal, JournalOptions, QueueError, list_queue, read_content};
 use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -37,10 +38,11 @@ impl Queue {
         let mut segment = PathBuf::new();
         for content in contents {
             let mut draft = journal.draft().expect("a draft");
-            draft.write(content).expect("content");
+            let (head, body) = content.split_at(content.len() / 3);
+            draft.write(body).expect("a body");
             let id = draft.id();
             let recipients = ["a@example.org", "b@example.org"].map(Recipient::plain).to_vec();
-            journal.commit(draft, &Envelope::plain(id, "s@example.org", recipients), 0);
+            journal.commit(draft, head, &Envelope::plain(id, "s@example.org", recipients), 0);
             let at = journal.wait(COMMIT_MAX).remove(0).result.expect("a commit");
             segment = directory.join("incoming").join(at.segment.file_name());
             records.push((id, at.offset as usize..(at.offset + at.record_octets) as usize));
@@ -59,6 +61,16 @@ impl Queue {
         };
         list_queue(&self.directory, Form::Json, true, |_, _, _| true, &mut take)?;
         Ok(lines.lines().map(|line| (name(line), line.to_owned())).collect())
+    }
+
+    /// Return the content of each message that a queue manager finds.
+    pub fn contents(&self) -> Vec<(QueueId, Vec<u8>)> {
+        let listed = self.listed().expect("a listing");
+        let content = |id| {
+            let message = find(&self.directory, id).expect("a readable queue").expect("a listed message");
+            read_content(&self.directory, &message.path, &message.at).expect("an intact content")
+        };
+        listed.into_iter().map(|(id, _)| (id, content(id))).collect()
     }
 }
 

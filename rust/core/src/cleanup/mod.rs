@@ -1,13 +1,14 @@
 //! The processing of a message between its arrival and the queue (cleanup(8)).
 //!
 //! The header block is a stream of header fields: some are dropped, some completed, and missing ones follow the last.
-//! The body is copied in long runs while nothing needs a change. `header_size_limit` bounds the memory. After the first
-//! problem, the rest of the message is read and dropped, because a client gets its reply only at the end.
+//! They stay in memory as the message's head; the body goes to the sink in long runs while nothing needs a change.
+//! `header_size_limit` and `HEAD_MAX_OCTETS` bound the memory. After the first problem, the rest of the message is read
+//! and dropped, because a client gets its reply only at the end.
 //!
 //! ```text
 //! settings    the parameters
 //! envelope    completes addresses of the envelope, drops duplicates
-//! output      drops and completes header fields, passes the body
+//! output      drops, completes and collects header fields, passes the body
 //! missing     adds header fields
 //! submission  a message of a program on this machine
 //! ```
@@ -49,6 +50,8 @@ pub enum Refusal {
     TooManyHops,
     /// `message_size_limit`
     TooBig,
+    /// `HEAD_MAX_OCTETS`
+    HeadTooBig,
     /// `message_reject_characters`
     DisallowedCharacter,
     /// The disk is full.
@@ -63,12 +66,18 @@ impl Refusal {
         match self {
             Self::TooManyHops => Reply::new(554, [4, 0], "Error: too many hops"),
             Self::TooBig => Reply::new(552, [3, 4], "Error: message file too big"),
+            Self::HeadTooBig => Reply::new(552, [3, 4], "Error: message header too big"),
             Self::DisallowedCharacter => Reply::new(550, [7, 1], "disallowed character"),
             Self::NoSpace => Reply::new(452, [3, 1], "Insufficient system storage"),
             Self::WriteError => Reply::new(451, [3, 0], "Error: queue file write error"),
         }
     }
 }
+
+/// Maximum number of octets in a message's head, with trace header and added fields.
+pub const HEAD_MAX_OCTETS: usize = 2 * 1024 * 1024;
+/// Initial capacity of a head: enough for a common message.
+const HEAD_CAPACITY_OCTETS: usize = 1024;
 
 /// The name of the attribute for the Message-Id with its angle brackets.
 pub const MESSAGE_ID: &str = "message_id";
@@ -94,6 +103,9 @@ pub struct Cleanup<S: Sink> {
 #[derive(Debug)]
 struct Output<S> {
     settings: Arc<CleanupSettings>,
+    /// The header fields in wire form, and the empty line behind them.
+    head: Vec<u8>,
+    /// Receives the body.
     sink: S,
     envelope: Envelope,
     origin: Origin,
@@ -115,7 +127,7 @@ enum Piece<'a> {
 }
 
 impl<S: Sink> Cleanup<S> {
-    /// Start a message with this envelope, and complete the envelope's addresses. Writes nothing.
+    /// Start a message with this envelope, and complete the envelope's addresses. `sink` receives the body.
     /// `wall_now_us`: microseconds since 1970.
     pub fn new(
         settings: Arc<CleanupSettings>,
@@ -129,6 +141,7 @@ impl<S: Sink> Cleanup<S> {
         let filtered = settings.strip_characters.is_some() || settings.reject_characters.is_some();
         let out = Output {
             settings,
+            head: Vec::with_capacity(HEAD_CAPACITY_OCTETS),
             sink,
             envelope,
             origin,
@@ -144,7 +157,7 @@ impl<S: Sink> Cleanup<S> {
         Self { out, head: Some(head), line_start: true, pending_cr: false, received_octets: 0, filtered }
     }
 
-    /// Write a trace header, `Received: from ...\n\tby ...` with LF inside and no LF at its end. Call it before `feed`.
+    /// Add a trace header, `Received: from ...\n\tby ...` with LF inside and no LF at its end. Call it before `feed`.
     pub fn received(&mut self, header: &str) {
         self.out.hop();
         let mut wire = Vec::with_capacity(header.len() + 8);
@@ -153,7 +166,7 @@ impl<S: Sink> Cleanup<S> {
             wire.extend_from_slice(b"\r\n");
         }
         let line_ends = wire.iter().filter(|b| **b == b'\n').count();
-        self.out.write(&wire);
+        self.out.write_head(&wire);
         self.out.size_octets += (wire.len() - line_ends) as u64;
     }
 
@@ -195,9 +208,9 @@ impl<S: Sink> Cleanup<S> {
         }
     }
 
-    /// End the message and add missing header fields. Returns the sink and the envelope with `size_octets` and
-    /// `message_id`.
-    pub fn finish(mut self) -> Result<(S, Envelope), Refusal> {
+    /// End the message and add missing header fields. Returns the sink with the body, the head in wire form, and the
+    /// envelope with `size_octets` and `message_id`. The message is the head, then the body.
+    pub fn finish(mut self) -> Result<(S, Vec<u8>, Envelope), Refusal> {
         if self.pending_cr {
             self.pending_cr = false;
             self.piece(Piece::Stray(b'\r'));
@@ -208,11 +221,11 @@ impl<S: Sink> Cleanup<S> {
         if self.out.body_line_open {
             self.out.body_line_end();
         }
-        let Output { sink, mut envelope, size_octets, refusal, .. } = self.out;
+        let Output { sink, head, mut envelope, size_octets, refusal, .. } = self.out;
         envelope.size_octets = size_octets;
         match refusal {
             Some(refusal) => Err(refusal),
-            None => Ok((sink, envelope)),
+            None => Ok((sink, head, envelope)),
         }
     }
 

@@ -1,6 +1,6 @@
-//! The output of cleanup: header fields one at a time, the body in runs.
+//! The output of cleanup: header fields one at a time into the head, the body in runs into the sink.
 
-use super::{Origin, Output, Refusal};
+use super::{HEAD_MAX_OCTETS, Origin, Output, Refusal};
 use crate::address::rewrite::Rewrite;
 use crate::mail::header::{End, Field, HeaderEvents, Known};
 use crate::mail::sink::Sink;
@@ -9,8 +9,21 @@ use std::io;
 impl<S: Sink> Output<S> {
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.refusal.get_or_insert(refusal);
+        self.head = Vec::new();
     }
 
+    /// Append to the head.
+    pub(super) fn write_head(&mut self, wire: &[u8]) {
+        if self.refusal.is_some() {
+            return;
+        }
+        if self.head.len() + wire.len() > HEAD_MAX_OCTETS {
+            return self.refuse(Refusal::HeadTooBig);
+        }
+        self.head.extend_from_slice(wire);
+    }
+
+    /// Write to the sink, which receives the body.
     pub(super) fn write(&mut self, wire: &[u8]) {
         if self.refusal.is_some() || wire.is_empty() {
             return;
@@ -24,13 +37,13 @@ impl<S: Sink> Output<S> {
     /// Write a header without its last line end.
     pub(super) fn write_header(&mut self, parts: &[&[u8]]) {
         if parts[0].first() == Some(&b'.') {
-            self.write(b".");
+            self.write_head(b".");
         }
         for part in parts {
-            self.write(part);
+            self.write_head(part);
             self.size_octets += (part.len() - memchr::memchr_iter(b'\n', part).count()) as u64;
         }
-        self.write(b"\r\n");
+        self.write_head(b"\r\n");
         self.size_octets += 1;
     }
 
@@ -85,7 +98,7 @@ impl<S: Sink> HeaderEvents for Output<S> {
     fn end(&mut self, end: End) {
         self.add_missing();
         if end != End::Message {
-            self.write(b"\r\n");
+            self.write_head(b"\r\n");
             self.size_octets += 1;
         }
     }

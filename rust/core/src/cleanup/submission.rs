@@ -112,12 +112,12 @@ impl Submission {
         self.wire.clear();
         self.stuffer.finish(&mut self.wire);
         self.cleanup.feed(&self.wire);
-        let (draft, envelope) = self.cleanup.finish().map_err(|refusal| refusal.reply())?;
+        let (draft, head, envelope) = self.cleanup.finish().map_err(|refusal| refusal.reply())?;
         if envelope.recipients.is_empty() {
             return Err(Reply::new(550, [1, 0], "Error: no recipients specified"));
         }
         log_message_id(&self.log, &self.settings, &envelope);
-        draft.commit(&envelope, ticket);
+        draft.commit(&head, &envelope, ticket);
         Ok(self.queue_id)
     }
 }

@@ -25,7 +25,11 @@ fn cleanup(settings: CleanupSettings, origin: Origin) -> Cleanup<Vec<u8>> {
 fn run(settings: CleanupSettings, origin: Origin, wire: &[u8], step: usize) -> Result<(String, Envelope), Refusal> {
     let mut cleanup = cleanup(settings, origin);
     wire.chunks(step).for_each(|chunk| cleanup.feed(chunk));
-    cleanup.finish().map(|(content, envelope)| (String::from_utf8_lossy(&content).into_owned(), envelope))
+    let (body, head, envelope) = cleanup.finish()?;
+    // The head has the empty line, the body starts behind it.
+    assert!(head.is_empty() || head.ends_with(b"\r\n"), "{head:?}");
+    assert!(body.is_empty() || head == b"\r\n" || head.ends_with(b"\r\n\r\n"), "{head:?}");
+    Ok((String::from_utf8_lossy(&[head, body].concat()).into_owned(), envelope))
 }
 
 /// Play each row whole and in pieces of every size; check the sizes in the envelope.
@@ -139,8 +143,8 @@ fn the_sender_is_in_one_header_and_cannot_add_another() {
     ] {
         let mut cleanup = cleanup(CleanupSettings { obsolete_from_format: obsolete, ..settings() }, Origin::Local);
         cleanup.full_name(name);
-        let (content, _) = cleanup.finish().unwrap();
-        let content = String::from_utf8(content).unwrap();
+        let (_, head, _) = cleanup.finish().unwrap();
+        let content = String::from_utf8(head).unwrap();
         assert!(content.contains(from), "{content}");
     }
 }
@@ -151,7 +155,7 @@ fn bare_addresses_of_the_envelope_are_completed() {
         (Origin::Local, "root", "root@mx.example.org"),
         (STRANGER, "postmaster", "postmaster@mx.example.org"),
         (Origin::Local, "u%x.org", "u@x.org"),
-        (STRANGER, "u%x.org", "u%x.org@mx.example.org"),
+        (STRANGER, "u%x.org", "u@x.org"),
     ] {
         let envelope = Envelope { sender: "".into(), recipients: vec![Recipient::plain(given)], ..envelope() };
         let cleanup = Cleanup::new(Arc::new(settings()), Vec::new(), envelope, origin, WALL_US);
@@ -177,7 +181,8 @@ fn the_trace_header_comes_first() {
     let mut cleanup = cleanup(settings(), STRANGER);
     cleanup.received("Received: from x (y [z])\n\tby mx");
     cleanup.feed(b" x\r\n");
-    let (content, envelope) = cleanup.finish().unwrap();
+    let (body, head, envelope) = cleanup.finish().unwrap();
+    let content = [head, body].concat();
     assert_eq!(content, b"Received: from x (y [z])\r\n\tby mx\r\n\r\n x\r\n");
     assert_eq!(envelope.size_octets, unstuff(&content).len() as u64);
 }
@@ -240,15 +245,34 @@ fn octets_are_stripped_or_refused_by_configuration() {
 fn hostile_messages_take_limited_memory() {
     let limit = settings().header_size_limit;
     let mut bomb = cleanup(CleanupSettings { message_size_limit: 0, ..settings() }, Origin::Local);
-    (0..100_000).for_each(|_| bomb.feed(b"To: a\r\n"));
+    (0..50_000).for_each(|_| bomb.feed(b"To: a\r\n"));
     bomb.feed(b"X: ");
     (0..1000).for_each(|_| bomb.feed(&[b'x'; 10_240]));
     bomb.feed(b"\r\n\r\n");
     (0..1000).for_each(|_| bomb.feed(&[b'y'; 10_240]));
-    let (content, envelope) = bomb.finish().unwrap();
-    let header = content.split(|b| *b == b'\n').find(|line| line.starts_with(b"X:")).unwrap();
+    let (body, head, envelope) = bomb.finish().unwrap();
+    let header = head.split(|b| *b == b'\n').find(|line| line.starts_with(b"X:")).unwrap();
     assert_eq!(header.len(), limit + 1);
-    assert!(content.ends_with(b"yyy\r\n") && envelope.size_octets > 10_240_000);
+    assert!(body.ends_with(b"yyy\r\n") && envelope.size_octets > 10_240_000);
+}
+
+#[test]
+fn a_head_has_a_limit_and_a_body_has_none() {
+    let line = [b"X: ", &[b'x'; 1019][..], b"\r\n"].concat();
+    for (lines, body, refusal) in
+        [(HEAD_MAX_OCTETS / 1024 - 1, 5000, None), (HEAD_MAX_OCTETS / 1024, 0, Some(Refusal::HeadTooBig))]
+    {
+        for step in [100, 1024, 10_000] {
+            let mut cleanup = cleanup(CleanupSettings { message_size_limit: 0, ..settings() }, STRANGER);
+            line.repeat(lines).chunks(step).for_each(|piece| cleanup.feed(piece));
+            cleanup.feed(b"\r\n");
+            (0..body).for_each(|_| cleanup.feed(&line));
+            assert_eq!(cleanup.refusal(), refusal, "{lines} lines");
+            let lengths = cleanup.finish().map(|(body, head, _)| (body.len(), head.len()));
+            assert_eq!(lengths.ok(), refusal.is_none().then_some((body * 1024, lines * 1024 + 2)));
+        }
+    }
+    assert_eq!(Refusal::HeadTooBig.reply(), Reply::new(552, [3, 4], "Error: message header too big"));
 }
 
 struct Full;
@@ -263,6 +287,8 @@ impl Sink for Full {
 fn a_full_disk_is_reported_at_the_end() {
     let mut cleanup = Cleanup::new(Arc::new(settings()), Full, envelope(), STRANGER, WALL_US);
     (0..10).for_each(|_| cleanup.feed(b"A: 1\r\n"));
+    assert_eq!(cleanup.refusal(), None, "the head is in memory");
+    (0..10).for_each(|_| cleanup.feed(b"\r\n"));
     assert_eq!(cleanup.refusal(), Some(Refusal::NoSpace));
     assert_eq!(cleanup.finish().map(|_| ()).unwrap_err().reply().code, 452);
 }
@@ -283,7 +309,8 @@ proptest! {
             parts.feed(chunk);
             rest = after;
         }
-        let (content, envelope) = parts.finish().unwrap();
+        let (body, head, envelope) = parts.finish().unwrap();
+        let content = [head, body].concat();
         prop_assert_eq!(String::from_utf8_lossy(&content), &*whole.0);
         prop_assert_eq!(&envelope, &whole.1);
         prop_assert_eq!(envelope.size_octets, unstuff(&content).len() as u64);

@@ -1,10 +1,10 @@
-//! The receiver of a message's content: a draft in the journal, or memory.
+//! The receiver of a message's body: a draft in the journal, or memory.
 
 use std::io;
 
-/// Receives a message's content in wire form, in order, in pieces of any size.
+/// Receives a message's body in wire form, in order, in pieces of any size.
 pub trait Sink {
-    /// Receive the next bytes of the content. After an error the sink is unusable.
+    /// Receive the next bytes of the body. After an error the sink is unusable.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 

@@ -155,12 +155,12 @@ struct Pending {
 struct Draft {
     shared: Arc<Shared>,
     id: QueueId,
-    content: Vec<u8>,
+    body: Vec<u8>,
 }
 
 impl Sink for Draft {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.content.write(bytes)
+        self.body.write(bytes)
     }
 }
 
@@ -169,11 +169,11 @@ impl Incoming for Draft {
         self.id
     }
 
-    fn content_octets(&self) -> u64 {
-        self.content.len() as u64
+    fn body_octets(&self) -> u64 {
+        self.body.len() as u64
     }
 
-    fn commit(self: Box<Self>, envelope: &Envelope, ticket: u64) {
+    fn commit(self: Box<Self>, head: &[u8], envelope: &Envelope, ticket: u64) {
         let mut open = lock(&self.shared.open);
         let refusal = if envelope.id != self.id {
             Some(QueueError::Io(io::ErrorKind::InvalidInput, "the envelope has the ID of another message".into()))
@@ -182,7 +182,10 @@ impl Incoming for Draft {
         };
         match refusal {
             Some(error) => open.completions.push(Completion { ticket, id: self.id, result: Err(error) }),
-            None => open.pending.push(Pending { ticket, envelope: envelope.clone(), content: self.content.into() }),
+            None => {
+                let content = [head, &self.body].concat().into();
+                open.pending.push(Pending { ticket, envelope: envelope.clone(), content });
+            }
         }
         drop(open);
         // The counter is full only when nobody reads it; then it is readable already.
@@ -226,7 +229,7 @@ impl MemoryAppender {
 impl Appender for MemoryAppender {
     fn incoming(&self) -> Result<Box<dyn Incoming>, QueueError> {
         let id = lock(&self.shared.open).ids.next(wall_now_us());
-        Ok(Box::new(Draft { shared: Arc::clone(&self.shared), id, content: Vec::new() }))
+        Ok(Box::new(Draft { shared: Arc::clone(&self.shared), id, body: Vec::new() }))
     }
 
     fn completed(&self) -> Vec<Completion> {

@@ -1,5 +1,6 @@
 //! The session against scripted servers, without a socket: a queue on disk, and a driver that does what an agent does.
 
+mod changed;
 mod large;
 mod script;
 
@@ -40,21 +41,24 @@ impl Queue {
         Self { directory, journal, log, agent }
     }
 
-    /// Commit a message with this content, and return a job for `recipients` recipients.
+    /// Commit a message with this content, split behind its first empty line, and return a job for `recipients`
+    /// recipients.
     fn job(&self, recipients: u32, content: &[u8], change: impl FnOnce(&mut Envelope)) -> Arc<Work> {
         let mut draft = self.journal.draft().unwrap();
-        draft.write(content).unwrap();
+        let head = memchr::memmem::find(content, b"\r\n\r\n").map_or(0, |at| at + 4);
+        let (head, body) = content.split_at(head);
+        draft.write(body).unwrap();
         let mut job = job(&(0..recipients).collect::<Vec<_>>());
         let mut envelope = Envelope { id: draft.id(), ..Envelope::clone(&job.envelope) };
         change(&mut envelope);
-        self.journal.commit(draft, &envelope, 0);
+        self.journal.commit(draft, head, &envelope, 0);
         job.locator = self.journal.wait(COMMIT_MAX).remove(0).result.unwrap();
         job.path = format!("incoming/{}", job.locator.segment.file_name()).into();
         job.envelope = Arc::new(envelope);
         Arc::new(Work::new(job, Arc::clone(&self.agent), HANDOFF_US))
     }
 
-    /// Change the first octet of a job's content on disk.
+    /// Change the first octet of a job's body on disk.
     fn damage(&self, work: &Work) {
         let delivery = work.lock();
         let path = self.directory.path().join(&*delivery.job().path);

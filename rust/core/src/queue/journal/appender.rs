@@ -15,11 +15,11 @@ use std::time::Duration;
 pub trait Incoming: Sink + Send + Sync {
     /// Return the queue ID.
     fn id(&self) -> QueueId;
-    /// Return the number of octets of content so far.
-    fn content_octets(&self) -> u64;
-    /// Make the message durable. Return at once; `Appender::completed` names the `ticket` when it is done.
-    /// `envelope.id` must be this message's ID.
-    fn commit(self: Box<Self>, envelope: &Envelope, ticket: u64);
+    /// Return the number of octets of the body so far.
+    fn body_octets(&self) -> u64;
+    /// Make the message durable. Return at once; `Appender::completed` names the `ticket` when it is done. `head`: the
+    /// header fields in wire form, and the empty line before the body. `envelope.id` must be this message's ID.
+    fn commit(self: Box<Self>, head: &[u8], envelope: &Envelope, ticket: u64);
 }
 
 /// The half of the queue for a process that receives mail. Messages committed during a sync share the next one.
@@ -57,13 +57,13 @@ impl Incoming for OfJournal {
         self.draft.id()
     }
 
-    fn content_octets(&self) -> u64 {
-        self.draft.content_octets()
+    fn body_octets(&self) -> u64 {
+        self.draft.body_octets()
     }
 
-    fn commit(self: Box<Self>, envelope: &Envelope, ticket: u64) {
+    fn commit(self: Box<Self>, head: &[u8], envelope: &Envelope, ticket: u64) {
         let Self { draft, journal } = *self;
-        journal.commit(draft, envelope, ticket);
+        journal.commit(draft, head, envelope, ticket);
     }
 }
 

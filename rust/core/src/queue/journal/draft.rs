@@ -1,7 +1,8 @@
 //! A message that is being received.
 //!
-//! A draft stays in memory until it is longer than `large_message_octets`; then its content goes to a file of its own
-//! as it arrives, so that a process holds at most that much of each message. Dropping a draft leaves no trace.
+//! A draft stays in memory until its body is longer than `large_message_octets`; then the body goes to a file of its own
+//! as it arrives, so that a process holds at most that much of it. Head and envelope follow at the end. Dropping a draft
+//! leaves no trace.
 
 use crate::mail::id::QueueId;
 use crate::mail::locator::SegmentId;
@@ -9,7 +10,7 @@ use crate::mail::sink::Sink;
 use crate::queue::disk::{Disk, write_all};
 use crate::queue::error::QueueError;
 use crate::queue::journal::Shared;
-use crate::queue::segment::record::{RECORD_HEADER_OCTETS, RecordHeader};
+use crate::queue::segment::record::{BODY_MAX_OCTETS, RECORD_HEADER_OCTETS, RecordHeader};
 use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SegmentHeader, create_locked, random_salt, take_back};
 use std::fs::File;
 use std::io;
@@ -21,12 +22,12 @@ const STREAM_CHUNK_OCTETS: usize = 256 * 1024;
 /// Initial capacity of a draft: enough for a common message.
 const FIRST_CAPACITY_OCTETS: usize = 8 * 1024;
 
-/// A message that is being received: a `Sink` for its content in wire form.
+/// A message that is being received: a `Sink` for its body in wire form.
 pub struct Draft {
     shared: Arc<Shared>,
     id: QueueId,
-    content_octets: u64,
-    /// Room for the record header, then the content that is not in `large`.
+    body_octets: u64,
+    /// Room for the record header, then the part of the body that is not in `large`.
     buffer: Vec<u8>,
     large: Option<LargeFile>,
     failed: Option<QueueError>,
@@ -34,17 +35,17 @@ pub struct Draft {
 
 /// A committed draft, for the writer thread.
 pub(crate) enum Body {
-    /// Room for the header, then content and envelope.
-    Small { bytes: Vec<u8>, content_octets: u64 },
-    /// A file that holds the content, and the envelope.
-    Large { file: LargeFile, envelope: Vec<u8> },
+    /// Room for the header, then body, head and envelope.
+    Small { bytes: Vec<u8>, body_octets: u64, head_octets: u32 },
+    /// A file that holds the body; head and envelope.
+    Large { file: LargeFile, rest: Vec<u8>, head_octets: u32 },
 }
 
 impl Draft {
     pub(crate) fn new(shared: Arc<Shared>, id: QueueId) -> Self {
         let mut buffer = Vec::with_capacity(FIRST_CAPACITY_OCTETS);
         buffer.resize(RECORD_HEADER_OCTETS, 0);
-        Self { shared, id, content_octets: 0, buffer, large: None, failed: None }
+        Self { shared, id, body_octets: 0, buffer, large: None, failed: None }
     }
 
     /// Return the message's queue ID.
@@ -52,9 +53,9 @@ impl Draft {
         self.id
     }
 
-    /// Return the number of octets written so far.
-    pub fn content_octets(&self) -> u64 {
-        self.content_octets
+    /// Return the number of octets of the body so far.
+    pub fn body_octets(&self) -> u64 {
+        self.body_octets
     }
 
     fn stream(&mut self) -> Result<(), QueueError> {
@@ -72,32 +73,35 @@ impl Draft {
         Ok(())
     }
 
-    /// Return content and envelope, ready to be written.
-    pub(crate) fn finish(mut self, envelope: &[u8]) -> Result<Body, QueueError> {
+    /// Return the whole message, ready to be written.
+    pub(crate) fn finish(mut self, head: &[u8], envelope: &[u8]) -> Result<Body, QueueError> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
         if self.large.is_some() {
             self.stream()?;
         }
+        let head_octets = head.len() as u32;
         match self.large {
-            Some(file) => Ok(Body::Large { file, envelope: envelope.to_vec() }),
+            Some(file) => Ok(Body::Large { file, rest: [head, envelope].concat(), head_octets }),
             None => {
+                self.buffer.reserve(head.len() + envelope.len());
+                self.buffer.extend_from_slice(head);
                 self.buffer.extend_from_slice(envelope);
-                Ok(Body::Small { bytes: self.buffer, content_octets: self.content_octets })
+                Ok(Body::Small { bytes: self.buffer, body_octets: self.body_octets, head_octets })
             }
         }
     }
 }
 
 impl Sink for Draft {
-    /// Append content. An error breaks the draft for good: its commit fails with the same error.
+    /// Append to the body. An error breaks the draft for good: its commit fails with the same error.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(error) = &self.failed {
             return Err(error.clone().into_io());
         }
         self.buffer.extend_from_slice(bytes);
-        self.content_octets += bytes.len() as u64;
+        self.body_octets += bytes.len() as u64;
         let limit = match self.large {
             Some(_) => STREAM_CHUNK_OCTETS as u64,
             None => self.shared.options.large_message_octets,
@@ -120,8 +124,8 @@ pub(crate) struct LargeFile {
     directory: PathBuf,
     new_path: PathBuf,
     file: File,
-    content_octets: u64,
-    content_crc: u32,
+    body_octets: u64,
+    body_crc: u32,
     published: bool,
 }
 
@@ -130,27 +134,34 @@ impl LargeFile {
         let (file, new_path) = create_locked(&**disk, directory, id)?;
         let header = SegmentHeader { id, salt: random_salt() };
         let (disk, directory) = (Arc::clone(disk), directory.to_path_buf());
-        Ok(Self { disk, header, directory, new_path, file, content_octets: 0, content_crc: 0, published: false })
+        Ok(Self { disk, header, directory, new_path, file, body_octets: 0, body_crc: 0, published: false })
     }
 
     pub(crate) fn id(&self) -> SegmentId {
         self.header.id
     }
 
-    fn write(&mut self, content: &[u8]) -> Result<(), QueueError> {
-        let at = (SEGMENT_HEADER_OCTETS + RECORD_HEADER_OCTETS) as u64 + self.content_octets;
-        write_all(&*self.disk, &self.file, &[content], at)
-            .map_err(|error| QueueError::io("write", &self.new_path, &error))?;
-        self.content_octets += content.len() as u64;
-        self.content_crc = crc32c::crc32c_append(self.content_crc, content);
+    fn write(&mut self, body: &[u8]) -> Result<(), QueueError> {
+        let failed = |error: io::Error| QueueError::io("write", &self.new_path, &error);
+        if self.body_octets + body.len() as u64 > BODY_MAX_OCTETS {
+            return Err(failed(io::ErrorKind::FileTooLarge.into()));
+        }
+        write_all(&*self.disk, &self.file, &[body], self.end()).map_err(failed)?;
+        self.body_octets += body.len() as u64;
+        self.body_crc = crc32c::crc32c_append(self.body_crc, body);
         Ok(())
     }
 
-    /// Write the envelope and, last, the headers; sync the file, rename it, and sync the name. Return the octets of the
+    /// Return the offset behind the body.
+    fn end(&self) -> u64 {
+        (SEGMENT_HEADER_OCTETS + RECORD_HEADER_OCTETS) as u64 + self.body_octets
+    }
+
+    /// Write head and envelope and, last, the headers; sync the file, rename it, and sync the name. Return the octets of the
     /// record; with an error, also whether the file could not be removed.
-    pub(crate) fn publish(mut self, id: QueueId, envelope: &[u8]) -> (Result<u64, QueueError>, bool) {
+    pub(crate) fn publish(mut self, id: QueueId, head: &[u8], envelope: &[u8]) -> (Result<u64, QueueError>, bool) {
         let path = self.directory.join(self.header.id.file_name());
-        let written = self.write_last(id, envelope).and_then(|record_octets| {
+        let written = self.write_last(id, head, envelope).and_then(|record_octets| {
             self.disk.rename(&self.new_path, &path).map_err(|error| QueueError::io("rename to", &path, &error))?;
             Ok(record_octets)
         });
@@ -165,22 +176,22 @@ impl LargeFile {
         }
     }
 
-    fn write_last(&self, id: QueueId, envelope: &[u8]) -> Result<u64, QueueError> {
+    fn write_last(&self, id: QueueId, head: &[u8], envelope: &[u8]) -> Result<u64, QueueError> {
         let record = RecordHeader {
             salt: self.header.salt,
             id,
-            content_octets: self.content_octets,
+            body_octets: self.body_octets,
+            head_octets: head.len() as u32,
             envelope_octets: envelope.len() as u32,
-            content_crc: self.content_crc,
+            content_crc: crc32c::crc32c_append(self.body_crc, head),
             envelope_crc: crc32c::crc32c(envelope),
         };
         let failed = |doing: &'static str| move |error: io::Error| QueueError::io(doing, &self.new_path, &error);
-        let at = (SEGMENT_HEADER_OCTETS + RECORD_HEADER_OCTETS) as u64 + self.content_octets;
-        write_all(&*self.disk, &self.file, &[envelope], at).map_err(failed("write"))?;
+        write_all(&*self.disk, &self.file, &[head, envelope], self.end()).map_err(failed("write"))?;
         let headers = [&self.header.encode()[..], &record.encode()];
         write_all(&*self.disk, &self.file, &headers, 0).map_err(failed("write"))?;
         self.disk.sync_data(&self.file).map_err(failed("sync"))?;
-        Ok(RECORD_HEADER_OCTETS as u64 + self.content_octets + envelope.len() as u64)
+        Ok(record.record_octets())
     }
 }
 
@@ -212,6 +223,6 @@ mod tests {
         }
         assert!(most <= bound, "{most} octets while it was small");
         assert!(draft.buffer.capacity() <= 4 * STREAM_CHUNK_OCTETS, "{} afterwards", draft.buffer.capacity());
-        assert_eq!(draft.content_octets(), 32 * 1024 * 1024);
+        assert_eq!(draft.body_octets(), 32 * 1024 * 1024);
     }
 }

@@ -45,15 +45,16 @@ fn next(shared: &Shared) -> Option<Pending> {
 }
 
 fn publish(shared: &Shared, pending: Pending) {
-    let Pending { ticket, id, body: Body::Large { file, envelope } } = pending else { return };
+    let Pending { ticket, id, body: Body::Large { file, rest, head_octets } } = pending else { return };
     let segment = file.id();
-    let (published, stays) = file.publish(id, &envelope);
+    let (head, envelope) = rest.split_at(head_octets as usize);
+    let (published, stays) = file.publish(id, head, envelope);
     let offset = SEGMENT_HEADER_OCTETS as u64;
     let result = published.map(|record_octets| Locator { segment, offset, record_octets });
     let mut queue = lock(&shared.queue);
     match &result {
         Ok(locator) => {
-            queue.announcements.arrived(locator, &envelope);
+            queue.announcements.arrived(locator, envelope);
             queue.announcements.sealed(segment, offset + locator.record_octets);
         }
         Err(_) if stays => queue.announcements.sealed(segment, offset),
@@ -104,7 +105,7 @@ mod tests {
         let mut draft = journal.draft().unwrap();
         draft.write(&vec![b'x'; octets as usize]).unwrap();
         let envelope = envelope(draft.id(), 1);
-        journal.commit(draft, &envelope, ticket);
+        journal.commit(draft, b"Subject: large\r\n\r\n", &envelope, ticket);
     }
 
     fn tickets(journal: &Journal, count: usize) -> Vec<u64> {

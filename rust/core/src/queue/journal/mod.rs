@@ -13,7 +13,7 @@ pub(crate) mod slot;
 mod writer;
 
 use super::INCOMING;
-use super::segment::record::ENVELOPE_MAX_OCTETS;
+use super::segment::record::{ENVELOPE_MAX_OCTETS, HEAD_MAX_OCTETS};
 use crate::clock::wall_now_us;
 use crate::ipc::frame::{Frame, encode_arrived};
 use crate::mail::envelope::Envelope;
@@ -50,7 +50,7 @@ pub struct JournalOptions {
     pub segment_max_octets: u64,
     /// Age at which a segment is sealed, counted from its first record.
     pub segment_max_age: Duration,
-    /// Maximum octets of content in a shared segment; a longer message gets a segment of its own.
+    /// Maximum octets of a body in a shared segment; a longer message gets a segment of its own.
     pub large_message_octets: u64,
     /// Octets in one write of zeros ahead of the records of a busy segment; 0 writes none.
     pub ahead_octets: u64,
@@ -126,19 +126,22 @@ impl Journal {
         Ok(Draft::new(Arc::clone(&self.shared), id))
     }
 
-    /// Make a message durable. Return at once; `completed` names the `ticket` when it is done. `envelope.id` must be
-    /// the draft's ID.
-    pub fn commit(&self, draft: Draft, envelope: &Envelope, ticket: u64) {
+    /// Make a message durable. Return at once; `completed` names the `ticket` when it is done. `head`: the header fields
+    /// in wire form, and the empty line before the body. `envelope.id` must be the draft's ID.
+    pub fn commit(&self, draft: Draft, head: &[u8], envelope: &Envelope, ticket: u64) {
         let id = draft.id();
         let mut encoded = Vec::with_capacity(512);
         envelope.encode(&mut encoded);
         let body = if envelope.id != id {
             Err(QueueError::Io(io::ErrorKind::InvalidInput, "the envelope has the ID of another message".into()))
+        } else if head.len() > HEAD_MAX_OCTETS {
+            let text = format!("the header has {} octets, the limit is {HEAD_MAX_OCTETS}", head.len());
+            Err(QueueError::Io(io::ErrorKind::InvalidInput, text.into()))
         } else if encoded.len() > ENVELOPE_MAX_OCTETS {
             let text = format!("the envelope has {} octets, the limit is {ENVELOPE_MAX_OCTETS}", encoded.len());
             Err(QueueError::Io(io::ErrorKind::InvalidInput, text.into()))
         } else {
-            draft.finish(&encoded)
+            draft.finish(head, &encoded)
         };
         let mut queue = lock(&self.shared.queue);
         let over = queue.ending || queue.ended;
@@ -486,7 +489,7 @@ mod tests {
         for ticket in 0..MESSAGES {
             let draft = journal.draft().unwrap();
             let envelope = envelope(draft.id(), 1);
-            journal.commit(draft, &envelope, ticket);
+            journal.commit(draft, b"", &envelope, ticket);
         }
         let mut tickets = Vec::new();
         while tickets.len() < MESSAGES as usize {
@@ -598,7 +601,7 @@ mod tests {
         assert_eq!(draft.write(&[b'x'; 2000]).unwrap_err().kind(), ErrorKind::StorageFull);
         assert!(draft.write(b"more").is_err());
         let envelope = envelope(draft.id(), 1);
-        journal.commit(draft, &envelope, 1);
+        journal.commit(draft, b"", &envelope, 1);
         assert_eq!(journal.completed()[0].result, Err(QueueError::NoSpace));
         assert_eq!(directory.files(INCOMING).len(), 0);
     }
@@ -634,7 +637,7 @@ mod tests {
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let draft = journal.draft().unwrap();
         let other = envelope(QueueId(1), 1);
-        journal.commit(draft, &other, 3);
+        journal.commit(draft, b"", &other, 3);
         let completions = journal.wait(Duration::from_secs(30));
         assert!(completions[0].ticket == 3 && completions[0].result.is_err());
         journal.close();

@@ -70,9 +70,10 @@ struct Writer<'a> {
     group_commit: GroupCommit,
 }
 
-/// A written record: its ticket, its place in the segment, and its envelope for the announcement.
+/// A written record: its ticket and its length, and where its envelope begins for the announcement.
 struct Written {
     pending: Pending,
+    envelope_at: u64,
     record_octets: u64,
 }
 
@@ -130,12 +131,10 @@ impl Writer<'_> {
             return self.give_up(segment, written.into_iter().map(|written| written.pending).collect(), &error);
         }
         let mut queue = lock(&self.shared.queue);
-        for Written { pending, record_octets } in written {
+        for Written { pending, envelope_at, record_octets } in written {
             let locator = Locator { segment: segment.id(), offset, record_octets };
             offset += record_octets;
-            if let Body::Small { bytes, content_octets } = &pending.body {
-                queue.announcements.arrived(&locator, &bytes[RECORD_HEADER_OCTETS + *content_octets as usize..]);
-            }
+            queue.announcements.arrived(&locator, &bytes(&pending)[envelope_at as usize..]);
             queue.completions.push(Completion { ticket: pending.ticket, id: pending.id, result: Ok(locator) });
         }
         queue.current = Some((segment.id(), segment.end()));
@@ -205,20 +204,21 @@ fn bytes(pending: &Pending) -> &[u8] {
 
 /// Fill in the record's header.
 fn frame(mut pending: Pending, salt: u64) -> Written {
-    let mut record_octets = 0;
-    if let Body::Small { bytes, content_octets } = &mut pending.body {
-        record_octets = bytes.len() as u64;
+    let (mut envelope_at, mut record_octets) = (0, 0);
+    if let Body::Small { bytes, body_octets, head_octets } = &mut pending.body {
         let (header, rest) = bytes.split_at_mut(RECORD_HEADER_OCTETS);
-        let (content, envelope) = rest.split_at(*content_octets as usize);
+        let (content, envelope) = rest.split_at(*body_octets as usize + *head_octets as usize);
         let record = RecordHeader {
             salt,
             id: pending.id,
-            content_octets: *content_octets,
+            body_octets: *body_octets,
+            head_octets: *head_octets,
             envelope_octets: envelope.len() as u32,
             content_crc: crc32c::crc32c(content),
             envelope_crc: crc32c::crc32c(envelope),
         };
         header.copy_from_slice(&record.encode());
+        (envelope_at, record_octets) = (record.envelope_at(), record.record_octets());
     }
-    Written { pending, record_octets }
+    Written { pending, envelope_at, record_octets }
 }

@@ -114,7 +114,7 @@ mod tests {
         let mut envelope = envelope(id, 2);
         envelope.arrival_us = 1_795_000_000_999_999;
         change(&mut envelope);
-        journal.commit(draft, &envelope, 0);
+        journal.commit(draft, b"", &envelope, 0);
         assert!(journal.wait(Duration::from_secs(30))[0].result.is_ok());
         id
     }

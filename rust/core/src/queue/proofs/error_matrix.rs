@@ -28,6 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const LARGE_OCTETS: usize = 1000;
+/// Octets of a message that are its head.
+const HEAD_OCTETS: usize = 20;
 const FAR_US: u64 = 1_000_000_000_000;
 const EVER: u64 = u64::MAX / 2;
 /// Maximum number of calls of one kind; more than the script makes.
@@ -133,9 +135,11 @@ impl World {
             self.fill = self.fill.wrapping_add(1);
             begun.insert(draft.id(), (self.fill, *octets));
             // A draft that broke during a write fails again at commit.
-            let _ = draft.write(&vec![self.fill; *octets]);
+            let content = vec![self.fill; *octets];
+            let (head, body) = content.split_at(HEAD_OCTETS.min(*octets));
+            let _ = draft.write(body);
             let envelope = envelope(draft.id(), 2);
-            journal.commit(draft, &envelope, 0);
+            journal.commit(draft, head, &envelope, 0);
         }
         while !begun.is_empty() {
             let completions = journal.wait(Duration::from_secs(30));

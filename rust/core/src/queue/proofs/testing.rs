@@ -282,13 +282,18 @@ pub(crate) fn frames(journal: &Journal) -> Vec<Frame> {
     std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
 }
 
-/// Commit a message of `content` to two recipients; return the result.
-pub(crate) fn commit(journal: &Journal, content: &[u8]) -> Completion {
+/// Commit a message without a head to two recipients; return the result.
+pub(crate) fn commit(journal: &Journal, body: &[u8]) -> Completion {
+    commit_with_head(journal, b"", body)
+}
+
+/// Commit a message to two recipients; return the result.
+pub(crate) fn commit_with_head(journal: &Journal, head: &[u8], body: &[u8]) -> Completion {
     let mut draft = journal.draft().unwrap();
     // A draft that broke during a write fails again at commit.
-    let _ = draft.write(content);
+    let _ = draft.write(body);
     let envelope = envelope(draft.id(), 2);
-    journal.commit(draft, &envelope, 77);
+    journal.commit(draft, head, &envelope, 77);
     let completions = journal.wait(Duration::from_secs(30));
     assert_eq!(completions.len(), 1);
     completions.into_iter().next().unwrap()

@@ -51,7 +51,7 @@ impl EnvelopeReader {
                 RecordHeader::read(&bytes, &place())?
             }
         };
-        if header.record_octets() != Some(at.record_octets) {
+        if header.record_octets() != at.record_octets {
             return Err(QueueError::Corrupt(format!("{}: another record is here", place()).into()));
         }
         let octets = header.envelope_octets as usize;
@@ -59,7 +59,7 @@ impl EnvelopeReader {
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
-        let start = at.offset + RECORD_HEADER_OCTETS as u64 + header.content_octets;
+        let start = at.offset + header.envelope_at();
         let mut filled = 0;
         // No header follows at the end of the segment.
         while filled < octets {

@@ -30,7 +30,9 @@ use std::path::{Path, PathBuf};
 /// First bytes of every segment.
 pub(crate) const SEGMENT_MAGIC: [u8; 4] = *b"\x93PSG";
 /// The segment version of this release.
-pub(crate) const SEGMENT_VERSION: u16 = 1;
+pub(crate) const SEGMENT_VERSION: u16 = 2;
+/// The version whose records have no head, for older releases.
+pub(crate) const SEGMENT_WITHOUT_HEADS: u16 = 1;
 /// Octets of a segment header; the first record follows it.
 pub(crate) const SEGMENT_HEADER_OCTETS: usize = 32;
 /// Prefix of the name of a file that is not valid yet.
@@ -61,9 +63,14 @@ pub(crate) enum SegmentBytes {
 
 impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_OCTETS] {
+        self.encode_as(SEGMENT_VERSION)
+    }
+
+    /// Encode for a release of this version: only the versions of the records differ.
+    pub(crate) fn encode_as(&self, version: u16) -> [u8; SEGMENT_HEADER_OCTETS] {
         let mut out = Vec::with_capacity(SEGMENT_HEADER_OCTETS);
         out.extend_from_slice(&SEGMENT_MAGIC);
-        out.put_u16(SEGMENT_VERSION);
+        out.put_u16(version);
         out.put_u16(0);
         out.put_u64(self.id.0);
         out.put_u64(self.salt);

@@ -4,7 +4,6 @@
 //! a reader continues where its last call ended: reading a list in parts costs no more than reading it once.
 
 use super::content::read_header;
-use super::record::RECORD_HEADER_OCTETS;
 use crate::codec::{CodecError, Take};
 use crate::mail::envelope::{Envelope, Recipient, decode_recipient};
 use crate::mail::locator::Locator;
@@ -36,7 +35,7 @@ pub(crate) fn read_recipients(
     most: u32,
 ) -> Result<(Vec<Recipient>, u64), QueueError> {
     let header = read_header(file, path, at)?;
-    let start = at.offset + RECORD_HEADER_OCTETS as u64 + header.content_octets;
+    let start = at.offset + header.envelope_at();
     let mut window =
         Window { file, path, start, octets: u64::from(header.envelope_octets), at: 0, bytes: Vec::new(), used: 0 };
     let count = window.take(Envelope::decode_to_recipients)?;
@@ -136,7 +135,7 @@ mod tests {
         let mut draft = journal.draft().unwrap();
         draft.write(b"content\r\n").unwrap();
         let envelope = Envelope::plain(draft.id(), "sender@example.org", all.clone());
-        journal.commit(draft, &envelope, 0);
+        journal.commit(draft, b"", &envelope, 0);
         let at = *journal.wait(Duration::from_secs(30))[0].result.as_ref().unwrap();
         let path = directory.path().join("incoming").join(at.segment.file_name());
         let file = File::open(&path).unwrap();

@@ -98,7 +98,7 @@ impl SegmentReader {
                 at += octets;
                 continue;
             };
-            let octets = header.record_octets().unwrap_or(u64::MAX);
+            let octets = header.record_octets();
             if octets > to - at {
                 each(Found::Torn { offset: at, octets: to - at });
                 return Ok(());
@@ -127,7 +127,7 @@ impl SegmentReader {
         while at < to
             && let Some(header) = self.header(at, to, salt)?
         {
-            let octets = header.record_octets().unwrap_or(u64::MAX);
+            let octets = header.record_octets();
             if octets > to - at || !each(self.record(at, octets, &header)?) {
                 break;
             }
@@ -137,8 +137,7 @@ impl SegmentReader {
     }
 
     fn record(&mut self, at: u64, octets: u64, header: &RecordHeader) -> Result<Found, QueueError> {
-        let content = at + RECORD_HEADER_OCTETS as u64;
-        let envelope = content + header.content_octets;
+        let (content, envelope) = (at + RECORD_HEADER_OCTETS as u64, at + header.envelope_at());
         let bad = |reason: &str| Ok(Found::Bad { offset: at, octets, reason: format!("{}: {reason}", header.id) });
         let mut crc = 0;
         let mut next = content;
@@ -277,7 +276,7 @@ mod tests {
     use crate::mail::id::QueueId;
     use crate::queue::disk::RealDisk;
     use crate::queue::journal::{Journal, JournalOptions};
-    use crate::queue::proofs::testing::{Directory, commit};
+    use crate::queue::proofs::testing::{Directory, commit, commit_with_head};
     use proptest::prelude::*;
     use std::fs;
 
@@ -292,7 +291,13 @@ mod tests {
     fn sample(contents: &[&[u8]]) -> Sample {
         let directory = Directory::new();
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
-        let completions: Vec<_> = contents.iter().map(|content| commit(&journal, content)).collect();
+        let completions: Vec<_> = contents
+            .iter()
+            .map(|content| {
+                let (head, body) = content.split_at(content.len() / 3);
+                commit_with_head(&journal, head, body)
+            })
+            .collect();
         let records: Vec<_> = completions.into_iter().map(|c| (c.result.unwrap(), c.id)).collect();
         let path = segment_path(directory.path(), "incoming", records[0].0.segment);
         Sample { bytes: fs::read(&path).unwrap(), directory, path, records }

@@ -200,9 +200,9 @@ impl Session {
     fn commit(&mut self, cleanup: Cleanup<Box<dyn Incoming>>, now: f64) {
         let id = cleanup.envelope().id;
         match (cleanup.finish(), &self.site.journal) {
-            (Ok((draft, envelope)), Some(_)) => {
+            (Ok((draft, head, envelope)), Some(_)) => {
                 log_message_id(&self.site.log, &self.site.cleanup, &envelope);
-                draft.commit(&envelope, self.ticket);
+                draft.commit(&head, &envelope, self.ticket);
                 self.content = Content::Committing(id);
             }
             (Ok(_), None) => self.server.reply(&Refusal::WriteError.reply(), now),

@@ -8,7 +8,7 @@ use crate::queue::catalogue::{Catalogue, Place};
 use crate::queue::disk::Open;
 use crate::queue::error::QueueError;
 use crate::queue::segment::SegmentFile;
-use crate::queue::segment::content::{read_content, read_envelope_bytes};
+use crate::queue::segment::content::{ContentReader, read_envelope_bytes};
 use crate::queue::segment::record::{RECORD_HEADER_OCTETS, RecordHeader};
 use crate::queue::state::{Entry, Fact};
 use crate::queue::{DEFERRED, INCOMING};
@@ -223,11 +223,16 @@ impl DiskStore {
         let path = self.full_path(from.segment);
         let file = self.disk.open(&path, Open::Read).map_err(|error| QueueError::io("open", &path, &error))?;
         let envelope = read_envelope_bytes(&file, &path, from)?;
-        let content = read_content(&self.queue_directory, &self.path(from.segment), from)?;
+        let mut reader = ContentReader::open(&self.queue_directory, &self.path(from.segment), from)?;
+        let head_octets = reader.head_octets() as u32;
+        let mut content = reader.piece(u64::MAX)?;
+        // The head is first in the content and last in the record.
+        content.rotate_left(head_octets as usize);
         let header = RecordHeader {
             salt,
             id,
-            content_octets: content.len() as u64,
+            body_octets: content.len() as u64 - u64::from(head_octets),
+            head_octets,
             envelope_octets: envelope.len() as u32,
             content_crc: crc32c::crc32c(&content),
             envelope_crc: crc32c::crc32c(&envelope),
@@ -244,9 +249,9 @@ impl DiskStore {
 mod tests {
     use super::*;
     use crate::clock::wall_now_us;
-    use crate::queue::Spool;
     use crate::queue::journal::{Journal, JournalOptions};
     use crate::queue::proofs::testing::{Directory, Faulty, commit, crash_image, envelope};
+    use crate::queue::{Spool, read_content};
     use proptest::prelude::*;
     use std::fs;
     use std::sync::Arc;

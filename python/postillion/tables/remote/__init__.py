@@ -1,0 +1,12 @@
+"""Remote tables: LDAP, SQL, memcache, socketmap and tcp, asked without blocking the event loop.
+
+    table = remote.open_remote("pgsql", "/etc/postfix/aliases.cf", "pgsql:/etc/postfix/aliases.cf", config, warn)
+    value = await table.ask("alice@example.com")     # None: no value; raises TableError: try again later
+
+`RemoteTable.lookup` has the interface of other tables: it gives the answers of the current decision (`deferred`).
+"""
+
+from postillion.tables.remote.open import REMOTE_TYPES, open_remote
+from postillion.tables.remote.table import RemoteTable
+
+__all__ = ["REMOTE_TYPES", "RemoteTable", "open_remote"]

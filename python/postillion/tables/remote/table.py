@@ -1,0 +1,145 @@
+"""A remote table: the bounds that every type has around its own lookups.
+
+A lookup fails for now (`TableError`) when it takes too long, when too many others wait, or when the server fails. The
+log gets one warning per minute and table, so that a server that is down does not fill it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from postillion.tables import deferred
+from postillion.tables.remote.secret import Secrets
+from postillion.tables.table import TableError, Warn
+
+LOOKUP_MAX_S: Final = 30.0
+"""Longest time of a lookup, with the wait for a connection."""
+WAITING_MAX: Final = 10_000
+"""Maximum number of lookups that wait for an answer of one table; further ones fail at once."""
+WARNING_INTERVAL_S: Final = 60.0
+"""Shortest time between two warnings about one table."""
+NOBODY: Final = 0xFFFF_FFFE
+"""The owner of a table that anybody may have filled: no account has this number, so it runs no commands."""
+
+
+class Source(Protocol):
+    """The lookups of one type of table."""
+
+    async def ask(self, key: str) -> str | None:
+        """Return the value for `key`; None when there is none. Raises `TableError`, and `OSError` for a lost server."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+    def prepare(self) -> None:
+        """Open what needs the rights of the start of the program. Raises `TableError`."""
+
+
+class RemoteTable:
+    """One opened remote table.
+
+    `owner`: the owner of its configuration file. `takes_parts`: parts of an address, such as `@domain`, are keys too.
+    `folds`: keys are asked in lower case.
+    """
+
+    has_addresses = True
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        warn: Warn,
+        secrets: Secrets,
+        *,
+        owner: int | None,
+        takes_parts: bool = True,
+        folds: bool = True,
+        lookup_max_s: float = LOOKUP_MAX_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.owner = owner
+        self.takes_parts = takes_parts
+        self.folds = folds
+        self._source = source
+        self._warn = warn
+        self._secrets = secrets
+        self._lookup_max_s = lookup_max_s
+        self._clock = clock
+        self._waiting = 0
+        self._idle: asyncio.Event | None = None
+        self._warn_at = float("-inf")
+        self._unwarned = 0
+
+    def __repr__(self) -> str:
+        return f"RemoteTable({self.name!r})"
+
+    async def ask(self, key: str) -> str | None:
+        """Return the value for `key`; None when there is none. Raises `TableError` on a temporary failure."""
+        if not _is_text(key):
+            return None
+        if self._waiting >= WAITING_MAX:
+            raise self._failure(f"more than {WAITING_MAX} lookups wait")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._lookup_max_s):
+                return await self._source.ask(key.lower() if self.folds else key)
+        except TimeoutError:
+            raise self._failure(f"no answer within {self._lookup_max_s:g} seconds") from None
+        except TableError as problem:
+            raise self._failure(str(problem)) from None
+        except OSError as problem:
+            raise self._failure(problem.strerror or str(problem) or type(problem).__name__) from None
+        finally:
+            self._waiting -= 1
+            if not self._waiting and self._idle is not None:
+                self._idle.set()
+
+    def lookup(self, key: str) -> str | None:
+        """Return the answer for the decision that runs now (`deferred`). Raises `Pending` and `TableError`."""
+        return deferred.lookup(self, key)
+
+    def refresh(self) -> None:
+        """Open what needs the rights of the start of the program. Raises `TableError`."""
+        try:
+            self._source.prepare()
+        except TableError as problem:
+            raise TableError(f"table {self.name}: {self._secrets.redact(str(problem))}") from None
+
+    def values(self) -> list[str]:
+        """Return an empty list: a remote table is not listed."""
+        return []
+
+    async def close(self) -> None:
+        """Close the connections once no lookup waits any more."""
+        if self._waiting:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+        await self._source.close()
+
+    def _failure(self, reason: str) -> TableError:
+        """Return the error of a lookup, without passwords, and warn about it now and then."""
+        text = f"table {self.name}: {self._secrets.redact(' '.join(reason.split()))}"
+        now = self._clock()
+        if now >= self._warn_at:
+            more = f" ({self._unwarned} more failed lookups since the last such warning)" if self._unwarned else ""
+            self._warn(text + more)
+            self._warn_at = now + WARNING_INTERVAL_S
+            self._unwarned = 0
+        else:
+            self._unwarned += 1
+        return TableError(text)
+
+
+def _is_text(key: str) -> bool:
+    """Return whether a remote table can have the key: valid UTF-8 without NUL, and not empty."""
+    if not key or "\0" in key:
+        return False
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
