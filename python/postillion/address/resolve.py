@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from postillion.address.classes import Class
 from postillion.address.destination import Destination, Destinations
 from postillion.config import Config
-from postillion.tables import Maps, TableError, open_maps
+from postillion.tables import Maps, TableError, WarnedError, open_maps
 from postillion.tables.deferred import effect, once
 from postillion.tables.table import Trace
 
@@ -128,7 +128,7 @@ class Resolver:
                 raise Unresolved("5.1.3", "bad address syntax")
             route = self.route(destination, sender)
         except TableError as problem:
-            if not problem.warned:
+            if not isinstance(problem, WarnedError):
                 self._warn(f"resolving {address}: {problem}")
             raise Unresolved("4.3.0", "address resolver failure") from None
         return route if destination.address == address else route._replace(recipient=destination.address)

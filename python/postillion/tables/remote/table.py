@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from postillion.tables import deferred
 from postillion.tables.remote.secret import Secrets
-from postillion.tables.table import TableError, Warn
+from postillion.tables.table import TableError, Warn, WarnedError
 
 LOOKUP_MAX_S: Final = 30.0
 """Longest time of a lookup, with the wait for a connection."""
@@ -147,9 +147,7 @@ class RemoteTable:
             self._unwarned = 0
         else:
             self._unwarned += 1
-        failure = TableError(text)
-        failure.warned = True
-        return failure
+        return WarnedError(text)
 
 
 def _is_text(key: str) -> bool:
