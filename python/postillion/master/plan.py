@@ -23,6 +23,8 @@ class Plan:
     def __init__(self, directory: str) -> None:
         """Read main.cf and master.cf; raises `ConfigError` for the first error."""
         self.config = Config.load(directory)
+        # Other defaults repeat it: without this, the error for an empty value would name one of them.
+        self.config.text("myhostname")
         self.target = Target.find(self.config)
         entries, self._notices = master_cf.load(directory)
         self.entries = master_cf.enabled(entries, self.config.items("master_service_disable"))

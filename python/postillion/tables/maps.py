@@ -31,6 +31,9 @@ class Configuration(Settings, Protocol):
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
         """Return the error for a parameter, at the line that sets it."""
 
+    def source_of(self, name: str, text: str) -> str:
+        """Return the parameter that `text` in a value is written in: `name`, or one that its value refers to."""
+
 
 class Match(NamedTuple):
     """A value and the table that it came from."""
@@ -78,7 +81,8 @@ def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | 
     try:
         table = open_table(word, config, warn=warn)
     except TableTypeError as problem:
-        raise config.error(parameter, f"{parameter}: {problem}", "correct the table's name") from None
+        source = config.source_of(parameter, word)
+        raise config.error(source, f"{source}: {problem}", "correct the table's name") from None
     config.opened.append((parameter, table))
     return table
 
@@ -96,7 +100,8 @@ def read_tables(config: Configuration, known: set[str] | None = None) -> Iterato
         try:
             table.refresh()
         except TableError as problem:
-            yield config.error(parameter, f"{parameter}: {problem}", "create the file, or correct the table's name")
+            source = config.source_of(parameter, table.name)
+            yield config.error(source, f"{source}: {problem}", "create the file, or correct the table's name")
 
 
 def open_table(name: str, config: Settings, *, warn: Warn | None = None, form: str | None = None) -> Table:
