@@ -44,6 +44,15 @@ class Route(NamedTuple):
     recipient: str | None = None
 
 
+class Way(NamedTuple):
+    """A transport that mail may take: the parameter and its value, and the table with this value, if it is in one."""
+
+    parameter: str
+    value: str
+    transport: str
+    table: str = ""
+
+
 class Unresolved(Exception):
     """An address goes nowhere, for now (`dsn` 4.x.x) or for good (5.x.x)."""
 
@@ -100,22 +109,22 @@ class Resolver:
         """True if the way depends on the sender."""
         return bool(self._sender_relayhosts or self._sender_transports)
 
-    def transports(self) -> Iterator[tuple[str, str, str]]:
-        """Yield parameter, value and transport of each way that mail may go. Raises `TableError`.
+    def transports(self) -> Iterator[Way]:
+        """Yield each way that mail may go. Raises `TableError`.
 
         A class without domains has no mail, so its transport does not count.
         """
         for kind, (transport, _) in self._transports.items():
             if self._classes.lists.get(kind, True):
                 parameter = f"{kind.value}_transport"
-                yield parameter, self._config.text(parameter), transport
+                yield Way(parameter, self._config.text(parameter), transport)
         for table in self._maps.tables:
             for value in table.values():
-                yield "transport_maps", value, _split(value)[0]
+                yield Way("transport_maps", value, _split(value)[0], table.name)
         for table in self._sender_transports.tables:
             for value in table.values():
                 if value.lower() != DUNNO:
-                    yield "sender_dependent_default_transport_maps", value, _split(value)[0]
+                    yield Way("sender_dependent_default_transport_maps", value, _split(value)[0], table.name)
 
     def resolve(self, address: str, sender: str = "") -> Route:
         """Return the way of an address (`local@domain`, or a bare local part: one of this host).

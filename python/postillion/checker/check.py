@@ -6,7 +6,8 @@
 | `-o` | every value in a line of master.cf is of its type, and its log can be opened |
 | programs | each program that master would start prepares itself: settings, tables, restriction lists |
 | tables | the source of each table can be read; for a table that is only a default, a warning |
-| transports | mail goes only to services whose programs run |
+| transports | mail goes only to services whose programs run; a service that some mail may need gives a warning |
+| qmgr | a service runs it where mail is accepted |
 | absorbed services | no line of cleanup or trivial-rewrite sets an unsafe parameter without effect |
 
 A bad value in main.cf that no started program reads gives a warning.
@@ -67,6 +68,8 @@ class Check:
             self._check_overrides(plan.config, entry)
         for entry in plan.started:
             self._check_program(plan, entry)
+        for error in transports.without_queue_manager(plan):
+            raise error
         self._check_absorbed(plan)
         self._check_room(plan)
         self._warn(_unread(plan))
@@ -98,6 +101,7 @@ class Check:
         if isinstance(made, Configuration):
             for error in transports.refusals(made, plan):
                 raise error
+            self._warn(transports.warnings(made, plan))
 
     def _prepare(self, config: Config, entry: Entry, module: ModuleType) -> object:
         daemon = rehearsed(config, entry)

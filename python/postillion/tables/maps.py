@@ -38,6 +38,9 @@ class Configuration(Settings, Protocol):
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
         """Return the error for a parameter, at the line that sets it."""
 
+    def source_of(self, name: str, text: str) -> str:
+        """Return the parameter that `text` in a value is written in: `name`, or one that its value refers to."""
+
 
 class Match(NamedTuple):
     """A value and the table that it came from."""
@@ -110,7 +113,8 @@ def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | 
     try:
         table = open_table(word, config, warn=warn)
     except TableTypeError as problem:
-        raise config.error(parameter, f"{parameter}: {problem}", "correct the table's name") from None
+        source = config.source_of(parameter, word)
+        raise config.error(source, f"{source}: {problem}", "correct the table's name") from None
     config.opened.append((parameter, table))
     return table if config.trace is None else TracedTable(parameter, table, config.trace)
 
@@ -128,10 +132,11 @@ def read_tables(config: Configuration, known: set[str] | None = None) -> Iterato
         try:
             table.refresh()
         except TableError as error:
+            source = config.source_of(parameter, table.name)
             # A missing index names the command that writes it.
             problem, _, command = str(error).partition(": run ")
             fix = f"run {command}" if command else "create the file, or correct the table's name"
-            yield config.error(parameter, f"{parameter}: {problem}", fix)
+            yield config.error(source, f"{source}: {problem}", fix)
 
 
 def open_table(
