@@ -34,6 +34,8 @@ $(BIN)/python:
 $(VENV)/.tools: $(BIN)/python uv.lock pyproject.toml .ci/requirements.py
 	$(BIN)/python .ci/requirements.py dev > $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet --requirement $(VENV)/requirements.txt
+	$(if $(wildcard /usr/include/ldap.h),$(BIN)/python .ci/requirements.py ldap > $(VENV)/ldap.txt && \
+		$(BIN)/python -m pip install --quiet --requirement $(VENV)/ldap.txt)
 	touch $@
 
 $(STAMP): $(VENV)/.tools $(SOURCES)

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "python/postillion"
 
 LAYERS = {
     CORE: [
-        ["codec", "log", "clock", "settings", "ask", "slab", "few", "spread"],
+        ["codec", "log", "clock", "settings", "ask", "action", "slab", "few", "spread"],
         ["mail"],
         ["net", "table"],
         ["address"],

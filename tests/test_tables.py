@@ -173,7 +173,7 @@ def test_system_accounts_are_a_table() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ldap:/etc/x", 'unknown table type "ldap"; known types: texthash hash'),
+        ("nis:/etc/x", 'unknown table type "nis"; known types: texthash hash'),
         ("/etc/aliases", "expected type:name"),
         ("hash:", "a name is missing"),
         ("unix:shadow", "unknown name; known are unix:passwd.byname"),

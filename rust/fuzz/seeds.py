@@ -158,6 +158,19 @@ def _cleanup() -> Iterator[bytes]:
     yield from (CLEANUP_SETTINGS[0] + message for message in _messages())
 
 
+MIME = (
+    b'A: 1\nContent-Type: multipart/mixed;\n boundary="b d"\nContent-Transfer-Encoding: 8bit\n\npro\n--b d\n'
+    b"Content-Type: text/x\nContent-Transfer-Encoding: binary\n\n.x = \xc3\xa9 \n--b d\n"
+    b"Content-Type: message/rfc822\n\nB: 2\n\ny\n--b d--\nepi\n",
+    b"Content-Type: multipart/digest; boundary=a; boundary=c\n\n--a\n\nB: 1\n\n--c\nno header\n--a--\n",
+    b"Content-Type: message/global\nno header\nB: 1\n\n" + b"\xc3\xa9" * 60,
+)
+
+
+def _mime() -> Iterator[bytes]:
+    yield from (bytes([limits, 7]) + message for limits in (0, 6, 8, 127) for message in (*MIME, *_messages()))
+
+
 ADDRESSES = (
     'Ann <a@x.org>, "B, b" <b@y.org>',
     "root (Charlie, Root <x@y>), <@a,@b:u@c.org>, u%h@d, site!user",
@@ -275,7 +288,8 @@ def _damage() -> Iterator[bytes]:
 
 def _segment() -> Iterator[bytes]:
     yield from _damage()
-    yield from (b"\1" + envelope for envelope in _envelopes())
+    # With and without head and body, and in version 1.
+    yield from (bytes([flags]) + envelope for flags in (1, 3, 5, 7, 13) for envelope in _envelopes())
 
 
 def _state_log() -> Iterator[bytes]:
@@ -297,6 +311,7 @@ MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "data": _data,
     "stuff": _stuff,
     "cleanup": _cleanup,
+    "mime": _mime,
     "address": lambda: _flagged((b"\0", b"\x0f", b"\5"), ADDRESSES),
     "path": lambda: _flagged((b"\0", b"\1", b"\6"), COMMANDS),
     "maildrop": _maildrop,

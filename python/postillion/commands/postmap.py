@@ -12,15 +12,18 @@ is good is in force, and nothing is written for it. Further options: `-c config_
 `-v`. Options that only say how an index is written (-f -n -N -o -p -u -U -w) change nothing here.
 """
 
+import asyncio
 import getopt
 import json
 import os
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple, NoReturn
 
 from postillion.config import Config, ConfigError
 from postillion.tables import Table, TableError, TableTypeError, open_table
+from postillion.tables.deferred import completed
 from postillion.tables.edit import add_entries, remove_entry
 from postillion.tables.maps import INDEXED_TYPES
 from postillion.tables.source import Entry, Problem
@@ -102,20 +105,21 @@ def check(tool: Tool, name: str, *, verbose: bool = False) -> int:
 
 def query(tool: Tool, tables: list[Table], key: str, *, as_json: bool) -> int:
     """Print what the tables have for a key, or for each key on standard input; the exit status."""
-    if key != "-":
-        value = _first(tables, key)
-        if value is None:
-            return 1
-        print(json.dumps({key: value}) if as_json else value)
-        return 0
-    found = False
-    for line in iter(lambda: sys.stdin.readline(QUERIES_MAX_CHARS), ""):
-        key = line.rstrip("\r\n")
-        value = _first(tables, key)
-        if value is not None:
-            found = True
-            print(json.dumps({key: value}) if as_json else f"{key}\t{value}")
-    return 0 if found else 1
+    with asyncio.Runner() as runner:
+        if key != "-":
+            value = completed(lambda: _first(tables, key), runner)
+            if value is None:
+                return 1
+            print(json.dumps({key: value}) if as_json else value)
+            return 0
+        found = False
+        for line in iter(lambda: sys.stdin.readline(QUERIES_MAX_CHARS), ""):
+            each = line.rstrip("\r\n")
+            value = completed(partial(_first, tables, each), runner)
+            if value is not None:
+                found = True
+                print(json.dumps({each: value}) if as_json else f"{each}\t{value}")
+        return 0 if found else 1
 
 
 def show(tool: Tool, tables: list[Table], *, as_json: bool) -> int:

@@ -43,6 +43,8 @@ class Config:
         """The defaults that are being computed, the outermost first."""
         self.opened: list[tuple[str, Any]] = []
         """The tables that the program opened, each with its parameter."""
+        self.trace: Any = None
+        """Gets each lookup in the tables that are opened after it is set (`tables.table.Trace`); None: nobody does."""
 
     @classmethod
     def load(
@@ -226,6 +228,7 @@ class Config:
     def _with(self, settings: dict[str, Setting]) -> "Config":
         config = Config(self.directory, settings, runtime=dict(self._runtime))
         config.in_force = self.in_force
+        config.trace = self.trace
         return config
 
     def _origin(self, name: str) -> Setting | None:

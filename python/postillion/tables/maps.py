@@ -1,19 +1,21 @@
 """Tables by their names in main.cf, and lookups in a list of tables."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from postillion.config import ConfigError
+from postillion.config import Config, ConfigError
 from postillion.tables.accounts import AccountsTable
 from postillion.tables.constant import FailTable, InlineTable, StaticTable
 from postillion.tables.pattern import PatternTable
-from postillion.tables.table import Table, TableError, TableTypeError, Warn
+from postillion.tables.remote import REMOTE_TYPES, open_remote
+from postillion.tables.table import Table, TableError, TableTypeError, Trace, Warn
 from postillion.tables.text import TextTable
+from postillion.tables.traced import TracedTable
 
 INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
 """Types whose source text is read instead of the index."""
 PATTERN_TYPES = ("regexp", "pcre", "cidr")
-KNOWN_TYPES = ("texthash", *INDEXED_TYPES, *PATTERN_TYPES, "inline", "static", "unix", "fail", "proxy")
+KNOWN_TYPES = ("texthash", *INDEXED_TYPES, *PATTERN_TYPES, "inline", "static", "unix", "fail", *REMOTE_TYPES, "proxy")
 
 
 class Settings(Protocol):
@@ -24,9 +26,13 @@ class Settings(Protocol):
 
 
 class Configuration(Settings, Protocol):
-    """The part of the configuration that opens the tables of a parameter. `opened`: the opened tables."""
+    """The part of the configuration that opens the tables of a parameter. `opened`: the opened tables.
+
+    `trace`: gets each lookup.
+    """
 
     opened: list[tuple[str, Table]]
+    trace: Trace | None
 
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
         """Return the error for a parameter, at the line that sets it."""
@@ -48,12 +54,34 @@ class Maps:
     def __bool__(self) -> bool:
         return bool(self.tables)
 
-    def lookup(self, key: str) -> str | None:
-        """Return the first value for `key`; None when no table has one. Raises `TableError`: try again later."""
+    def lookup(self, key: str, *, part: bool = False) -> str | None:
+        """Return the first value for `key`; None when no table has one. Raises `TableError`: try again later.
+
+        `part`: the key is a part of an address or name, such as `@domain`. Some tables take whole keys alone.
+        """
         for table in self.tables:
+            if part and not getattr(table, "takes_parts", True):
+                continue
             value = table.lookup(key)
             if value is not None:
                 return value
+        return None
+
+    def first(self, keys: Sequence[str]) -> str | None:
+        """Return the value of the first key that has one; None without one. Raises `TableError`.
+
+        `keys`: the whole address, then its parts, which pattern tables are not asked. An empty value is a mistake of
+        the table: `TableError`.
+        """
+        for key in keys:
+            for table in self.tables:
+                if key is not keys[0] and not getattr(table, "takes_parts", True):
+                    continue
+                value = table.lookup(key)
+                if value == "":
+                    raise TableError(f'table {table.name}: lookup of "{key}" returns an empty value')
+                if value is not None:
+                    return value
         return None
 
     def find(self, key: str) -> Match | None:
@@ -80,7 +108,7 @@ def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | 
     except TableTypeError as problem:
         raise config.error(parameter, f"{parameter}: {problem}", "correct the table's name") from None
     config.opened.append((parameter, table))
-    return table
+    return table if config.trace is None else TracedTable(parameter, table, config.trace)
 
 
 def read_tables(config: Configuration, known: set[str] | None = None) -> Iterator[ConfigError]:
@@ -126,6 +154,14 @@ def open_table(name: str, config: Settings, *, warn: Warn | None = None, form: s
         return AccountsTable(name, rest)
     if kind == "fail":
         return FailTable(name)
+    if kind in REMOTE_TYPES:
+        # Its parameters may be in main.cf.
+        assert isinstance(config, Config)
+
+        def opened(word: str) -> Table:
+            return open_table(word, config, warn=warn)
+
+        return open_remote(kind, rest, name, config, warn, opened)
     raise TableTypeError(f'"{name}": unknown table type "{kind}"; known types: {" ".join(KNOWN_TYPES)}')
 
 

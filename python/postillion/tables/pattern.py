@@ -32,6 +32,8 @@ class Rule(NamedTuple):
 class PatternTable:
     """A table whose rules are tried in order. `kind`: regexp, pcre or cidr."""
 
+    takes_parts = False
+
     def __init__(self, name: str, kind: str, path: str, warn: Warn) -> None:
         self.name = name
         self.path = path

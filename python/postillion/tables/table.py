@@ -7,6 +7,19 @@ Warn = Callable[[str], None]
 """Callback for problems in a table's source: `log.warning`, or a list's `append`."""
 
 
+class Trace(Protocol):
+    """A listener to decisions: `postillion explain`."""
+
+    def lookup(self, parameter: str, table: str, key: str, answer: str | None) -> None:
+        """Take a lookup in a table of a parameter; `answer` None: the key is not there."""
+
+    def failed(self, parameter: str, table: str, key: str, problem: str) -> None:
+        """Take a lookup that failed."""
+
+    def note(self, text: str) -> None:
+        """Take a step that is no lookup."""
+
+
 class TableError(Exception):
     """A temporary failure of a lookup: the mail waits (`451 4.3.0`)."""
 

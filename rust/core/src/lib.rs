@@ -21,11 +21,12 @@
 //! table                                        lookup tables
 //! net                                          sockets
 //! mail                                         envelopes, header fields, replies, IDs
-//! codec, log, clock, settings, ask, slab, few, spread  the ground
+//! codec, log, clock, settings, ask, action, slab, few, spread  the ground
 //! ```
 
 #![forbid(unsafe_code)]
 
+pub mod action;
 pub mod address;
 pub mod ask;
 pub mod bench;

@@ -129,6 +129,7 @@ impl Talk {
                 data_done: 10.0,
                 rset: 10.0,
             },
+            ..ClientSettings::default()
         };
         let peer = Peer::new("mx", "192.0.2.1", 25, "example.net", true, bit(flags, 3));
         let log = Arc::new(Log::new("mx", "postfix", "smtp", 7, 0, LogTarget::Memory));

@@ -75,6 +75,7 @@ impl Talk {
                 data_done: 10.0,
                 rset: 10.0,
             },
+            ..ClientSettings::default()
         };
         let peer = Peer {
             name_address: "mx[192.0.2.1]".into(),

@@ -24,7 +24,7 @@ mod _core {
     #[pymodule]
     mod address {
         #[pymodule_export]
-        use crate::address::{AddressRules, canonical, quote};
+        use crate::address::{AddressRules, canonical, may_route, quote};
     }
 
     #[pymodule]
@@ -68,7 +68,7 @@ mod _core {
     #[pymodule]
     mod queue {
         #[pymodule_export]
-        use crate::queue::{Journal, QueueError, StoredMessage, list_queue, read_message, repair_queue};
+        use crate::queue::{Journal, QueueError, StoredMessage, convert_queue, list_queue, read_message, repair_queue};
     }
 
     #[pymodule]

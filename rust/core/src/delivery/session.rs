@@ -14,7 +14,9 @@
 //! unchanged when the job before it ends with one of these.
 
 use super::job::{Delivery, Handover};
+use super::outgoing::{Outgoing, Unsendable};
 use super::work::Work;
+use crate::mail::envelope::BodyType;
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Status, local_status};
 use crate::queue::{ContentReader, QueueError};
@@ -26,7 +28,9 @@ use std::sync::Arc;
 /// Maximum octets of a message in memory. A smaller message is one piece.
 pub const PIECE_OCTETS: u64 = 256 * 1024;
 /// X.3.0: an error of the mail system itself (RFC 3463 §3.4).
-const UNREADABLE: Enhanced = Enhanced { class: 4, subject: 3, detail: 0 };
+const LOCAL_ERROR: Enhanced = Enhanced { class: 4, subject: 3, detail: 0 };
+/// X.6.0: the content (RFC 3463 §3.7).
+const BAD_CONTENT: Enhanced = Enhanced { class: 5, subject: 6, detail: 0 };
 
 /// The driver's next step, after it wrote `take_output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +79,8 @@ pub struct Session {
     follower: Option<Assignment>,
     /// The part of the message that is not sent.
     content: Option<ContentReader>,
+    /// Changes the message on its way, if anything does.
+    outgoing: Option<Outgoing>,
 }
 
 impl Assignment {
@@ -88,7 +94,7 @@ impl Assignment {
 impl Session {
     /// Create the session of a new connection. The server speaks first.
     pub fn new(settings: Arc<ClientSettings>, peer: Peer, now: f64) -> Self {
-        Self { client: Client::new(settings, peer, now), current: None, follower: None, content: None }
+        Self { client: Client::new(settings, peer, now), current: None, follower: None, content: None, outgoing: None }
     }
 
     /// Deliver a job, now or after the handshake. Without `keep`, QUIT may follow the final dot at once.
@@ -250,6 +256,7 @@ impl Session {
         let Some(assignment) = &self.current else { return };
         match assignment.work.open_content(now) {
             Ok(reader) => {
+                self.outgoing = self.outgoing(assignment);
                 self.content = Some(reader);
                 self.send_piece(now, wall_now_us);
             }
@@ -257,30 +264,70 @@ impl Session {
         }
     }
 
+    /// Return what changes the message on its way to this server.
+    fn outgoing(&self, assignment: &Assignment) -> Option<Outgoing> {
+        let settings = self.client.settings();
+        let delivery = assignment.work.lock();
+        let declared_7bit = delivery.job().envelope.body == BodyType::SevenBit;
+        let converts = settings.converts && !self.client.offered().eight_bit_mime && !declared_7bit;
+        let needed = converts || !settings.checks.is_empty();
+        let (rules, lists) = (&settings.mime, &settings.checks);
+        needed.then(|| Outgoing::new(rules.clone(), Arc::clone(lists), converts, delivery.queue_id()))
+    }
+
     fn send_piece(&mut self, now: f64, wall_now_us: u64) {
-        let Some(reader) = &mut self.content else { return };
-        match reader.piece(PIECE_OCTETS) {
-            Ok(piece) => {
-                let last = reader.left_octets() == 0;
-                self.client.body(piece, last, now);
-                if last {
-                    self.content = None;
-                    self.begin_ahead(wall_now_us);
-                }
+        let (Some(reader), Some(assignment)) = (&mut self.content, &self.current) else { return };
+        let (piece, last) = loop {
+            let piece = match reader.piece(PIECE_OCTETS) {
+                Ok(piece) => piece,
+                Err(error) => return self.unreadable(&error, wall_now_us),
+            };
+            let last = reader.left_octets() == 0;
+            let piece = match &mut self.outgoing {
+                None => piece,
+                Some(outgoing) => match outgoing.feed(&piece, last, assignment.work.log()) {
+                    Ok(changed) => changed,
+                    Err(unsendable) => return self.unsendable(unsendable, wall_now_us),
+                },
+            };
+            // A piece of dropped lines leaves nothing to write, so no write would ask for the next one.
+            if last || !piece.is_empty() {
+                break (piece, last);
             }
-            Err(error) => self.unreadable(&error, wall_now_us),
+        };
+        self.client.body(piece, last, now);
+        if last {
+            self.content = None;
+            self.begin_ahead(wall_now_us);
         }
     }
 
-    /// The content is not what was committed. Defer the recipients and end the connection: the server must not see the
-    /// end of such a message.
+    /// The content is not what was committed: defer the recipients.
     fn unreadable(&mut self, error: &QueueError, wall_now_us: u64) {
+        if let Some(assignment) = &self.current {
+            let id = assignment.work.lock().queue_id().to_owned();
+            assignment.work.log().warning(format_args!("{id}: {error}"));
+        }
+        self.stop_message(&local_status(LOCAL_ERROR, "unreadable mail queue entry"), wall_now_us);
+    }
+
+    fn unsendable(&mut self, unsendable: Unsendable, wall_now_us: u64) {
+        let status = match unsendable {
+            Unsendable::Mime(fault) => local_status(BAD_CONTENT, fault.text()),
+            Unsendable::Checks => {
+                let text = format!("local data error while talking to {}", self.client.peer().name_address);
+                local_status(LOCAL_ERROR, text)
+            }
+        };
+        self.stop_message(&status, wall_now_us);
+    }
+
+    /// Give the recipients this status and end the connection: the server must not see the end of the message.
+    fn stop_message(&mut self, status: &Status, wall_now_us: u64) {
         self.content = None;
         if let Some(assignment) = self.current.take() {
             let log = assignment.work.log();
             let mut delivery = assignment.work.lock();
-            log.warning(format_args!("{}: {error}", delivery.queue_id()));
-            let status = local_status(UNREADABLE, "unreadable mail queue entry");
             let handover = self.handover(&assignment, &delivery, wall_now_us);
             for position in delivery.open().collect::<Vec<_>>() {
                 delivery.finish(position, status.clone(), &handover, log);

@@ -4,6 +4,8 @@
 //! or at the first line that is no header, which belongs to the body. `mbox` lines (`From user date`) may precede the
 //! first header.
 
+use std::borrow::Cow;
+
 /// A header with a special treatment in cleanup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // The names are the headers' names.
@@ -125,6 +127,38 @@ pub fn name_octets(line: &[u8]) -> Option<usize> {
     (!name.is_empty() && name.iter().all(|b| is_name(*b))).then_some(name.len())
 }
 
+/// Return a logical header with LF in place of each CRLF inside, as tables see it.
+pub fn with_lf(header: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'\r', header).is_none() {
+        return Cow::Borrowed(header);
+    }
+    Cow::Owned(header.split_inclusive(|b| *b == b'\n').fold(Vec::with_capacity(header.len()), |mut text, line| {
+        match line.strip_suffix(b"\r\n") {
+            Some(line) => {
+                text.extend_from_slice(line);
+                text.push(b'\n');
+            }
+            None => text.extend_from_slice(line),
+        }
+        text
+    }))
+}
+
+/// Return a text from a table as a logical header: with CRLF inside, and a blank at the start of each further line.
+pub fn from_lf(text: &[u8]) -> Vec<u8> {
+    let mut header = Vec::with_capacity(text.len());
+    for line in text.split(|b| *b == b'\n') {
+        if !header.is_empty() {
+            header.extend_from_slice(b"\r\n");
+            if !line.first().is_some_and(|b| is_blank(*b)) {
+                header.push(b'\t');
+            }
+        }
+        header.extend(line.iter().copied().filter(|b| *b != b'\r'));
+    }
+    header
+}
+
 /// A logical header: its name, and its value with the line ends (CRLF) inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field<'a> {
@@ -203,6 +237,11 @@ impl HeaderParser {
     pub fn new(limit_octets: usize) -> Self {
         let limit_octets = limit_octets.max(LIMIT_LEAST_OCTETS);
         Self { held: Vec::new(), limit_octets, state: State::LineStart, mbox_allowed: true, cut: false }
+    }
+
+    /// Return a parser of a block inside a message: there, an mbox line is no header.
+    pub fn strict(limit_octets: usize) -> Self {
+        Self { mbox_allowed: false, ..Self::new(limit_octets) }
     }
 
     /// Receive a piece of a line: any octets but a line end, at least one; a stuffed dot is removed already.
@@ -399,6 +438,21 @@ mod tests {
         }
         parser.message_end(&mut told);
         told.0
+    }
+
+    #[test]
+    fn tables_see_headers_with_lf() {
+        for (wire, lf) in [("A: 1", "A: 1"), ("A: 1\r\n 2\r\n\t3", "A: 1\n 2\n\t3"), ("A: 1\r2", "A: 1\r2")] {
+            assert_eq!(&*with_lf(wire.as_bytes()), lf.as_bytes());
+        }
+        for (lf, wire) in [
+            ("A: 1", "A: 1"),
+            ("A: 1\n 2\n\t3", "A: 1\r\n 2\r\n\t3"),
+            ("A: 1\nBcc: x", "A: 1\r\n\tBcc: x"),
+            ("A: 1\r\n\r\n.\r\n", "A: 1\r\n\t\r\n\t.\r\n\t"),
+        ] {
+            assert_eq!(from_lf(lf.as_bytes()), wire.as_bytes());
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! id, locator        a message's ID, and its place in the queue
 //! envelope           sender, recipients and options of a message
 //! header, address, phrase, date    header fields and their parts
+//! mime, quoted_printable  the structure of a message, and its 7-bit form
 //! stuff, line_limit  the wire form: dots, and the limit for lines
 //! xtext              the form of addresses and names in parameters
 //! sink               the receiver of content
@@ -17,7 +18,9 @@ pub mod header;
 pub mod id;
 pub mod line_limit;
 pub mod locator;
+pub mod mime;
 pub mod phrase;
+pub mod quoted_printable;
 pub mod reply;
 pub mod sink;
 pub mod status;

@@ -56,6 +56,42 @@ impl Stuffer {
     }
 }
 
+/// Writes lines in wire form.
+#[derive(Debug)]
+pub struct WireWriter {
+    /// The output; the owner takes it.
+    pub wire: Vec<u8>,
+    line_start: bool,
+}
+
+impl Default for WireWriter {
+    fn default() -> Self {
+        Self { wire: Vec::new(), line_start: true }
+    }
+}
+
+impl WireWriter {
+    /// Write a piece of a line, without a line end in it. `ends`: the line ends with it.
+    pub fn line(&mut self, text: &[u8], ends: bool) {
+        if self.line_start && text.first() == Some(&b'.') {
+            self.wire.push(b'.');
+        }
+        self.wire.extend_from_slice(text);
+        self.line_start &= text.is_empty();
+        if ends {
+            self.wire.extend_from_slice(b"\r\n");
+            self.line_start = true;
+        }
+    }
+
+    /// End the line in progress, if there is one.
+    pub fn end_line(&mut self) {
+        if !self.line_start {
+            self.line(b"", true);
+        }
+    }
+}
+
 /// Converts the wire form to the local form.
 #[derive(Debug, Clone)]
 pub struct Unstuffer {

@@ -4,6 +4,7 @@
 //! its program looks the key up (`ask`). `Maps` is the list of tables that a parameter names; the first value counts.
 
 pub mod cdb;
+pub mod checks;
 pub mod cidr;
 pub mod combined;
 pub mod dictionary;

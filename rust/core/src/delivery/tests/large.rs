@@ -14,7 +14,7 @@ fn sending(job: &Arc<Work>) -> Driver {
     let mut driver = Driver::new();
     driver.writable = false;
     driver.deliver(job, true, true);
-    for reply in ["220 mx\r\n", "250-mx\r\n250 PIPELINING\r\n", "250 ok\r\n250 ok\r\n"] {
+    for reply in ["220 mx\r\n", "250-mx\r\n250-8BITMIME\r\n250 PIPELINING\r\n", "250 ok\r\n250 ok\r\n"] {
         driver.hear(reply.as_bytes());
     }
     driver.said.clear();

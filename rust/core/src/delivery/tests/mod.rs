@@ -1,5 +1,6 @@
 //! The session against scripted servers, without a socket: a queue on disk, and a driver that does what an agent does.
 
+mod changed;
 mod large;
 mod script;
 

@@ -158,6 +158,11 @@ impl Client {
         client
     }
 
+    /// Return the settings.
+    pub fn settings(&self) -> &ClientSettings {
+        &self.settings
+    }
+
     /// Return the server.
     pub fn peer(&self) -> &Peer {
         &self.peer

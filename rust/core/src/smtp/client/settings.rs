@@ -1,7 +1,10 @@
 //! The settings of the SMTP client, and the server of a connection.
 
+use crate::mail::mime::MimeRules;
 use crate::settings;
 use crate::settings::{Source, seconds};
+use crate::table::checks::Lists;
+use std::sync::Arc;
 
 /// The protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,6 +60,12 @@ settings! {
         min_data_rate: Option<f64> = data_rate "smtp_min_data_rate",
         /// The timeout of each stage.
         timeouts: Timeouts => settings,
+        /// Convert 8-bit content for a server without 8BITMIME.
+        converts: bool = is_off "disable_mime_output_conversion",
+        /// The limits of that conversion.
+        mime: MimeRules => settings,
+        /// The program sets the tables of `smtp_header_checks` and kin.
+        checks: Arc<Lists>,
     }
 }
 
@@ -66,6 +75,10 @@ fn helo_name<S: Source>(source: &S, name: &str) -> Result<String, S::Error> {
         return Err(source.bad(name, &helo, "give a name in ASCII without blanks"));
     }
     Ok(helo)
+}
+
+fn is_off<S: Source>(source: &S, name: &str) -> Result<bool, S::Error> {
+    Ok(!source.flag(name)?)
 }
 
 fn data_rate<S: Source>(source: &S, name: &str) -> Result<Option<f64>, S::Error> {

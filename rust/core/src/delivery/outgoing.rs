@@ -1,0 +1,285 @@
+//! A message on its way to a server: smtp_header_checks(5) and kin, and quoted-printable for a server without 8BITMIME.
+//!
+//! Pieces in wire form go in and come out. Most messages need neither, and never come here. The checks see the
+//! converted message, as in Postfix. One header and one line are in memory.
+
+use crate::action::{Place, Verb};
+use crate::log::Log;
+use crate::mail::header::{End, from_lf, with_lf};
+use crate::mail::mime::{Class, Fault, Line, MimeEvents, MimeRules, Part, WireMime};
+use crate::mail::quoted_printable::Downgrade;
+use crate::mail::stuff::WireWriter;
+use crate::table::checks::{Found, List, Lists};
+use std::sync::Arc;
+
+/// Octets of a line in a log line.
+const SHOWN_OCTETS: usize = 60;
+
+/// Why a message cannot be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsendable {
+    /// Its structure breaks a limit.
+    Mime(Fault),
+    /// A table of the checks cannot answer.
+    Checks,
+}
+
+/// Converts one message.
+#[derive(Debug)]
+pub struct Outgoing {
+    mime: WireMime,
+    output: Output,
+}
+
+#[derive(Debug)]
+enum Output {
+    Plain(Checked),
+    Converted(Downgrade<Checked>),
+}
+
+impl Outgoing {
+    /// Return a converter at the start of a message. `converts`: to quoted-printable.
+    pub fn new(rules: MimeRules, lists: Arc<Lists>, converts: bool, queue_id: &str) -> Self {
+        let checked = Checked {
+            lists,
+            queue_id: queue_id.into(),
+            writer: WireWriter::default(),
+            lines: Vec::new(),
+            unsendable: None,
+            converts,
+        };
+        let output = if converts { Output::Converted(Downgrade::new(checked)) } else { Output::Plain(checked) };
+        Self { mime: WireMime::new(rules.outgoing()), output }
+    }
+
+    /// Convert the next piece; `last`: the message ends with it. Lines of the checks go to `log`. Errors: the message
+    /// must not be sent.
+    pub fn feed(&mut self, piece: &[u8], last: bool, log: &Log) -> Result<Vec<u8>, Unsendable> {
+        match &mut self.output {
+            Output::Plain(checked) => self.mime.feed(piece, checked),
+            Output::Converted(downgrade) => self.mime.feed(piece, downgrade),
+        }
+        if last {
+            match &mut self.output {
+                Output::Plain(checked) => self.mime.finish(checked),
+                Output::Converted(downgrade) => {
+                    self.mime.finish(downgrade);
+                    downgrade.finish();
+                }
+            }
+        }
+        let checked = match &mut self.output {
+            Output::Plain(checked) => checked,
+            Output::Converted(downgrade) => &mut downgrade.next,
+        };
+        for line in checked.lines.drain(..) {
+            match line {
+                (true, line) => log.warning(format_args!("{line}")),
+                (false, line) => log.info(format_args!("{line}")),
+            }
+        }
+        if last {
+            checked.writer.end_line();
+        }
+        match checked.unsendable {
+            Some(unsendable) => Err(unsendable),
+            None => Ok(std::mem::take(&mut checked.writer.wire)),
+        }
+    }
+}
+
+/// Checks headers and lines, and writes them.
+#[derive(Debug)]
+struct Checked {
+    lists: Arc<Lists>,
+    queue_id: Box<str>,
+    writer: WireWriter,
+    /// Lines for the log since the last piece, and whether each is a warning: at most two for a line of input.
+    lines: Vec<(bool, String)>,
+    unsendable: Option<Unsendable>,
+    /// The limits of the structure count only for a conversion.
+    converts: bool,
+}
+
+impl Checked {
+    /// Look a line up, and return the text to write in its place.
+    fn check<'a>(&mut self, list: &List, place: Place, text: &'a [u8]) -> Option<Written<'a>> {
+        let value = match list.find(text) {
+            Found::Nothing => return Some(Written::Same(text)),
+            Found::Value(value) => value,
+            Found::Failed(why) => {
+                let id = &self.queue_id;
+                self.lines.push((true, format!("{id}: smtp {} checks lookup error: {why}", place.word())));
+                self.unsendable.get_or_insert(Unsendable::Checks);
+                return None;
+            }
+        };
+        let action = match list.action_for_line(&value, place) {
+            Ok(action) => action,
+            Err(warning) => {
+                self.lines.push((true, warning));
+                return Some(Written::Same(text));
+            }
+        };
+        if !matches!(action.verb, Verb::Dunno | Verb::Ignore) {
+            let shown = String::from_utf8_lossy(&text[..text.len().min(SHOWN_OCTETS)]);
+            let mut line = format!("{}: {}: {} {shown}", self.queue_id, action.verb.word(), place.word());
+            if !action.text.is_empty() {
+                line.extend([": ", &String::from_utf8_lossy(action.text)]);
+            }
+            self.lines.push((false, line));
+        }
+        match action.verb {
+            Verb::Ignore | Verb::Strip => None,
+            Verb::Replace => Some(Written::Other(action.text.into())),
+            Verb::Prepend => {
+                self.writer.end_line();
+                match place {
+                    Place::Header => self.writer.line(&from_lf(action.text), true),
+                    Place::Body => self.writer.line(action.text, true),
+                }
+                Some(Written::Same(text))
+            }
+            _ => Some(Written::Same(text)),
+        }
+    }
+}
+
+/// The text of a line after its check.
+enum Written<'a> {
+    Same(&'a [u8]),
+    Other(Vec<u8>),
+}
+
+impl MimeEvents for Checked {
+    fn header(&mut self, class: Class, _: Part, header: &[u8]) {
+        self.writer.end_line();
+        let lists = Arc::clone(&self.lists);
+        let list = lists.of(class);
+        if list.tables.is_empty() {
+            return self.writer.line(header, true);
+        }
+        match self.check(list, Place::Header, &with_lf(header)) {
+            None => {}
+            Some(Written::Same(_)) => self.writer.line(header, true),
+            Some(Written::Other(text)) => self.writer.line(&from_lf(&text), true),
+        }
+    }
+
+    fn head_end(&mut self, _: Class, _: Part, _: End) {}
+
+    fn line(&mut self, _: Part, line: Line<'_>) {
+        let lists = Arc::clone(&self.lists);
+        if lists.body.tables.is_empty() {
+            return self.writer.line(line.text, line.ends);
+        }
+        match self.check(&lists.body, Place::Body, line.text) {
+            // The rest of a long line stays a line of its own.
+            None if line.ends => self.writer.end_line(),
+            None => {}
+            Some(Written::Same(text)) => self.writer.line(text, line.ends),
+            Some(Written::Other(text)) => self.writer.line(&text, line.ends),
+        }
+    }
+
+    fn fault(&mut self, fault: Fault, _: &[u8]) {
+        if self.converts {
+            self.unsendable.get_or_insert(Unsendable::Mime(fault));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ask::Answer;
+    use crate::log::LogTarget;
+    use crate::table::Table;
+
+    /// A line `x-VALUE` has the value, with `_` for blanks.
+    #[derive(Debug)]
+    struct Inside;
+
+    impl Table for Inside {
+        fn name(&self) -> &str {
+            "inside:"
+        }
+        fn lookup(&self, key: &[u8]) -> Answer {
+            let text = String::from_utf8_lossy(key);
+            match text.strip_prefix("x-").map(|value| value.trim_end_matches(":")) {
+                Some("fail") => Answer::Failed("inside: is down".into()),
+                Some(value) => Answer::Found(value.replace('_', " ").into_bytes().into()),
+                None => Answer::NotFound,
+            }
+        }
+    }
+
+    fn lists() -> Arc<Lists> {
+        let list = |name: &str| List { parameter: name.into(), tables: [Arc::new(Inside) as Arc<dyn Table>].into() };
+        Arc::new(Lists {
+            header: list("smtp_header_checks"),
+            mime_header: list("smtp_mime_header_checks"),
+            nested_header: list("smtp_nested_header_checks"),
+            body: list("smtp_body_checks"),
+        })
+    }
+
+    fn run(wire: &str, step: usize, converts: bool) -> (Result<String, Unsendable>, Vec<String>) {
+        let log = Log::new("mx", "postfix", "smtp", 1, 0, LogTarget::Memory);
+        let mut outgoing = Outgoing::new(MimeRules::default(), lists(), converts, "ID");
+        let mut out = Vec::new();
+        let mut pieces = wire.as_bytes().chunks(step).peekable();
+        while let Some(piece) = pieces.next() {
+            match outgoing.feed(piece, pieces.peek().is_none(), &log) {
+                Ok(piece) => out.extend(piece),
+                Err(unsendable) => return (Err(unsendable), log.take_lines()),
+            }
+        }
+        (Ok(String::from_utf8(out).unwrap()), log.take_lines())
+    }
+
+    #[test]
+    fn lines_are_checked_on_their_way_out() {
+        let wire = "x-WARN_a: \r\nx-WARN_a:\r\nx-IGNORE:\r\nx-STRIP_b:\r\nx-REPLACE_A:_1:\r\nx-PREPEND_B:_2:\r\nx-REJECT:\r\n\
+            x-PREPEND_y:\r\nFold: 1\r\n 2\r\n\r\nx-WARN\r\nx-IGNORE\r\nx-REPLACE_.z\r\nx-PREPEND_.y\r\n..dot\r\nx-HOLD\r\n";
+        let expected = "x-WARN_a: \r\nx-WARN_a:\r\nA: 1\r\nB: 2\r\nx-PREPEND_B:_2:\r\nx-REJECT:\r\n\
+            x-PREPEND_y:\r\nFold: 1\r\n 2\r\n\r\nx-WARN\r\n..z\r\n..y\r\nx-PREPEND_.y\r\n..dot\r\nx-HOLD\r\n";
+        let lines = [
+            "ID: warning: header x-WARN_a: : a: ",
+            "ID: warning: header x-WARN_a:: a",
+            "ID: strip: header x-STRIP_b:: b",
+            "ID: replace: header x-REPLACE_A:_1:: A: 1",
+            "ID: prepend: header x-PREPEND_B:_2:: B: 2",
+            "warning: unsupported command in smtp_header_checks map: REJECT",
+            "warning: bad PREPEND header text \"y\" in smtp_header_checks map -- need \"headername: headervalue\"",
+            "ID: warning: body x-WARN",
+            "ID: replace: body x-REPLACE_.z: .z",
+            "ID: prepend: body x-PREPEND_.y: .y",
+            "warning: unsupported command in smtp_body_checks map: HOLD",
+        ];
+        for step in 1..=wire.len() {
+            let (out, logged) = run(wire, step, step % 2 == 0);
+            assert_eq!(out.unwrap(), expected, "{step} octets at a time");
+            assert_eq!(logged, lines, "{step} octets at a time");
+        }
+    }
+
+    #[test]
+    fn a_failed_lookup_and_a_broken_limit_stop_the_message() {
+        let (out, lines) = run("A: 1\r\nx-fail:\r\n\r\nx\r\n", 5, false);
+        assert_eq!(out, Err(Unsendable::Checks));
+        assert_eq!(lines, ["warning: ID: smtp header checks lookup error: inside: is down"]);
+        let deep = (0..103).map(|n| format!("Content-Type: multipart/x; boundary=b{n}x\r\n\r\n--b{n}x\r\n"));
+        let deep = deep.collect::<String>();
+        assert_eq!(run(&deep, 99, true).0, Err(Unsendable::Mime(Fault::Nesting)));
+        assert_eq!(run(&deep, 99, false).0, Ok(deep));
+    }
+
+    #[test]
+    fn checks_see_the_converted_message() {
+        let wire = "Content-Transfer-Encoding: 8bit\r\n\r\nx-REPLACE_é\r\n";
+        let (out, lines) = run(wire, 9, true);
+        assert_eq!(out.unwrap(), "Content-Transfer-Encoding: quoted-printable\r\n\r\n=C3=A9\r\n");
+        assert_eq!(lines, ["ID: replace: body x-REPLACE_=C3=A9: =C3=A9"]);
+    }
+}
