@@ -38,6 +38,8 @@ class Config:
         self.settings = settings
         self._notices = list(notices)
         self._runtime = runtime or {}
+        self.of_services: set[str] | None = None
+        """The parameters that services have under their own name; None: those of any name."""
         self._texts: dict[str, str] = {}
         self._computing: list[str] = []
         """The defaults that are being computed, the outermost first."""
@@ -238,6 +240,7 @@ class Config:
     def _with(self, settings: dict[str, Setting]) -> "Config":
         config = Config(self.directory, settings, runtime=dict(self._runtime))
         config.in_force = self.in_force
+        config.of_services = self.of_services
         config.trace = self.trace
         return config
 
@@ -268,6 +271,8 @@ class Config:
         setting = self.settings.get(name)
         if setting is not None:
             return setting.value
+        if self.of_services is not None and name not in parameters.PARAMETERS and name not in self.of_services:
+            return None
         try:
             return self.default(name)
         except KeyError:

@@ -13,8 +13,8 @@ LISTENERS_MAX = 150
 DISABLED = "master_service_disable"
 ABSOLUTE = ("queue_directory", "data_directory")
 """Directories that master and the programs change to, or open files in, from different places."""
-ALONE = ("qmgr",)
-"""Programs that hold a lock on the queue directory: a second one would die at each start."""
+ALONE = ("pickup", "qmgr")
+"""Programs that work alone: a second qmgr would die at each start, a second pickup would submit a message twice."""
 
 
 class Plan:
@@ -45,7 +45,7 @@ class Plan:
         owners: dict[str, Entry] = {}
         for entry in self.started:
             if entry.command in ALONE and (owner := owners.setdefault(entry.command, entry)) is not entry:
-                problem = f"{entry.command} owns the queue directory alone, and line {owner.line} starts it already"
+                problem = f"{entry.command} works alone in the queue directory, and line {owner.line} starts it already"
                 raise entry.error(problem, "remove one of the lines")
             wanted = listeners.addresses(entry, self.config)
             if len(wanted) > LISTENERS_MAX:

@@ -135,18 +135,15 @@ class Clients:
             facts.trusted = self._access.mynetworks.matches(address, name)
             facts.exempt = self._exempt.matches(address, name)
             facts.spared = self._spared.matches(address, name)
-        except TableError as problem:
-            # The lists are asked again next time.
-            facts.problem = str(problem)
-            return facts, False
-        facts.inside = address in self._access.own_addresses
-        try:
+            facts.inside = address in self._access.own_addresses
             facts.rewrites_headers = (
                 (facts.inside and "permit_inet_interfaces" in self._rewriters)
                 or (facts.trusted and "permit_mynetworks" in self._rewriters)
                 or any(table.lookup(address) is not None for table in self._rewriter_tables)
             )
-        except TableError:
+        except TableError as problem:
+            # The lists are asked again next time.
+            facts.problem = str(problem)
             return facts, False
         return facts, True
 
