@@ -87,7 +87,8 @@ def young(server: Running, victim: str) -> int:
     pid = server.process(victim)
     if victim != "local":
         # A thread gets its name a moment after its start.
-        wait_for(f"the journal's thread of {victim}", lambda: "journal" in threads(pid), PATIENCE_S)
+        named = {"journal", "log"}
+        wait_for(f"the threads of {victim}", lambda: named <= threads(pid).keys(), PATIENCE_S)
     elif "worker" not in threads(pid):
         WORK[victim](server.ledger)
         wait_for("the message to be finished", server.idle, PATIENCE_S)
