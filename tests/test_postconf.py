@@ -424,6 +424,8 @@ def test_m_lists_the_types_that_work(etc: Path, capsys: pytest.CaptureFixture[st
         "unionmap": "{static:a}",
         "pipemap": "{static:a}",
         "randmap": "{a}",
+        "socketmap": "inet:localhost:1:x",
+        "tcp": "localhost:1",
     }
 
     def works(kind: str) -> bool:
