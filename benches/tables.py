@@ -83,7 +83,9 @@ def main() -> None:
         (folder / "main.cf").write_text("compatibility_level = 3.6\nmyhostname = x.example\n")
         for kind in TYPES:
             path, keys = prepared(folder, kind, options.entries, options.keys)
-            theirs_s, ours_s, correct = [], [], True
+            theirs_s: list[float] = []
+            ours_s: list[float] = []
+            correct = True
             for _ in range(runs):
                 outputs = []
                 for program, seconds in ((REAL, theirs_s), (OURS, ours_s)):
@@ -99,8 +101,8 @@ def main() -> None:
             result.correct &= correct
             ratios[kind] = min(theirs_s) / min(ours_s)
             result.row(kind, min(theirs_s), min(ours_s), ratios[kind], correct)
-    program = harness.built("tables", options.quick)
-    core = harness.figures([program, str(options.entries), str(options.keys)])
+    example = harness.built("tables", options.quick)
+    core = harness.figures([example, str(options.entries), str(options.keys)])
     result.correct &= bool(core["correct"])
     for kind in ("texthash", "hash", "cdb", "cidr"):
         cost = core[f"{kind}_ns"]

@@ -180,7 +180,7 @@ async def test_broken_aliases_fail_with_reason(site: Site, aliases: str, dsn: st
 
 
 async def test_missing_alias_table_defers(site: Site) -> None:
-    (site.path / "aliases").unlink()
+    (site.path / "aliases.db").unlink()
     verdict = await one(site, "user@example")
     assert (verdict.outcome, verdict.dsn) == ("deferred", "4.3.0")
 

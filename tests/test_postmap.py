@@ -193,7 +193,7 @@ SAME = [
     ("query header with MIME", "postmap", ["-hmq", "-", "regexp:any"], MESSAGE),
     ("query body with MIME", "postmap", ["-bmq", "-", "regexp:any"], MESSAGE),
     ("query both", "postmap", ["-hbq", "-", "regexp:any"], MESSAGE),
-    ("list texthash", "postmap", ["-s", "inline:{a=b,c=d}"], ""),
+    ("list inline", "postmap", ["-s", "inline:{a=b}"], ""),
     ("list static", "postmap", ["-s", "static:m"], ""),
     ("no table", "postmap", [], ""),
     ("unknown option", "postmap", ["-x", "m"], ""),

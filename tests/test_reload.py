@@ -32,9 +32,9 @@ BAD_INPUT = [
     ("unreadable table", "transport_maps = hash:{etc}/folder", "", r"main\.cf, line \d+: transport_maps: .*directory"),
     (
         "table of an unknown type",
-        "transport_maps = mysql:{etc}/t",
+        "transport_maps = nis:{etc}/t",
         "",
-        r'main\.cf, line \d+: .*unknown table type "mysql"',
+        r'main\.cf, line \d+: .*unknown table type "nis"',
     ),
     ("unknown class", "", "-o smtpd_client_restrictions=ours", r'master\.cf, line \d+: .*"ours" is no restriction'),
     (

@@ -157,6 +157,7 @@ class Site:
         (self.etc / "main.cf").write_text(MAIN_CF.format(**names, **ports) + extra)
         (self.etc / "master.cf").write_text(MASTER_CF.format(**ports) + master_cf)
         (self.etc / "aliases").write_text("postmaster: nobody\n")
+        write_aliases(self.etc / "aliases")
         if user.pw_uid == 0:
             let_others_pass(directory)
             shutil.chown(directory / "data", owner)

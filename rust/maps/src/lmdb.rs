@@ -277,7 +277,7 @@ impl Entries for LmdbEntries {
 /// Write the entries in place of those of the file, in one transaction. `nulls`: whether keys and values get a null
 /// octet. `map_octets`: the initial limit of the size. Errors: also for a key of more than `KEY_MAX_OCTETS`.
 pub fn write(entries: &Dictionary, path: &Path, nulls: bool, map_octets: usize) -> Result<(), String> {
-    let mut map_octets = map_octets.max(1 << 20).next_multiple_of(4096);
+    let mut map_octets = map_octets.clamp(1 << 20, MAP_MAX_OCTETS).next_multiple_of(4096);
     loop {
         match write_once(entries, path, nulls, map_octets) {
             Err(Code(ffi::MDB_MAP_FULL)) if map_octets < MAP_MAX_OCTETS => map_octets *= 2,
