@@ -6,12 +6,14 @@
 | `-o` | every value in a line of master.cf is of its type, and its log can be opened |
 | programs | each program that master would start prepares itself: settings, tables, restriction lists |
 | tables | the source of each table can be read; for a table that is only a default, a warning |
-| transports | mail goes only to services whose programs run |
+| transports | mail goes only to services whose programs run; a service that some mail may need gives a warning |
+| qmgr | a service runs it where mail is accepted |
 | absorbed services | no line of cleanup or trivial-rewrite sets an unsafe parameter without effect |
 
 A bad value in main.cf that no started program reads gives a warning.
 """
 
+import asyncio
 import importlib
 import importlib.util
 import os
@@ -31,6 +33,7 @@ from postillion.program.log import Target
 from postillion.qmgr.settings import Configuration
 from postillion.smtpd.setup import minfree_octets
 from postillion.tables import read_tables
+from postillion.tables.remote import RemoteTable
 
 OF_ALL = ("config_directory", "queue_directory")
 """Parameters that no service may have for itself: programs meet in one queue."""
@@ -48,6 +51,7 @@ class Check:
         self._directory = directory
         self._found: dict[str, None] = {}
         self._read: set[str] = set()
+        self._reached: set[str] = set()
 
     @property
     def warnings(self) -> list[str]:
@@ -64,6 +68,8 @@ class Check:
             self._check_overrides(plan.config, entry)
         for entry in plan.started:
             self._check_program(plan, entry)
+        for error in transports.without_queue_manager(plan):
+            raise error
         self._check_absorbed(plan)
         self._check_room(plan)
         self._warn(_unread(plan))
@@ -95,6 +101,7 @@ class Check:
         if isinstance(made, Configuration):
             for error in transports.refusals(made, plan):
                 raise error
+            self._warn(transports.warnings(made, plan))
 
     def _prepare(self, config: Config, entry: Entry, module: ModuleType) -> object:
         daemon = rehearsed(config, entry)
@@ -105,7 +112,23 @@ class Check:
             # The default of a parameter, such as /etc/aliases on a host without local mail.
             self._warn([str(error)])
         self._warn(_warned(daemon.log))
+        self._warn(self._unreachable(daemon.config))
         return made
+
+    def _unreachable(self, config: Config) -> list[str]:
+        """Return a warning for each remote table without a server: a restart must work while a server is down."""
+        opened = {table.name: table for _, table in config.opened if isinstance(table, RemoteTable)}
+        tables = [table for name, table in opened.items() if name not in self._reached]
+        if not tables:
+            return []
+        self._reached.update(opened)
+
+        async def reach() -> list[str]:
+            found = await asyncio.gather(*(table.reach() for table in tables))
+            await asyncio.gather(*(table.close() for table in tables))
+            return [problem for problem in found if problem]
+
+        return asyncio.run(reach())
 
     def _prepare_as_owner(self, config: Config, entry: Entry, module: ModuleType) -> list[str]:
         daemon = rehearsed(config, entry)

@@ -23,7 +23,7 @@ from postillion.commands import service_edits, services
 from postillion.commands.request import EXPLAIN, Request
 from postillion.commands.services import ANY, COMMAND, FIELD_NAMES, INDENT, LINE_COLUMNS, Pattern
 from postillion.config import Config, ConfigError, deprecated, edit, kinds, parameters, unknown
-from postillion.config.main_cf import Setting, split_assignment
+from postillion.config.main_cf import Setting, shown, split_assignment
 from postillion.config.master_cf import Line
 from postillion.config.settings import DEFAULT_DIRECTORY
 
@@ -163,6 +163,7 @@ def _value(config: Config, name: str, value: str, request: Request) -> str:
 
 
 def _print_pair(name: str, value: str, request: Request) -> None:
+    value = shown(name, value)
     if request.has("H"):
         print(name)
     elif request.has("j"):

@@ -196,6 +196,16 @@ class Config:
         path, line = (self.path, None) if setting is None else (setting.path, setting.line)
         return ConfigError(path, line, problem, fix)
 
+    def source_of(self, name: str, text: str) -> str:
+        """Return the parameter that `text` in a value is written in: `name`, or one that its value refers to."""
+        seen: list[str] = [name]
+        for parameter in seen:
+            value = self._lookup(parameter) or ""
+            if text in value:
+                return parameter
+            seen += [other for other in sorted(expansion.names(value)) if other not in seen]
+        return name
+
     def bad_values(self) -> list[ConfigError]:
         """Return the error for each setting that is not of its kind or cannot be expanded."""
         return [error for name in self.settings if (error := self.bad_value(name)) is not None]

@@ -118,7 +118,7 @@ def _undefined(config: "Config", lines: list[Line]) -> Iterator[str]:
 
 
 def _warning(path: str, line: int | None, name: str, value: str) -> str:
-    return f"{place(path, line)}: unused parameter: {name}={value}{_advice(name)}"
+    return f"{place(path, line)}: unused parameter: {name}={main_cf.shown(name, value)}{_advice(name)}"
 
 
 def _advice(name: str) -> str:

@@ -30,6 +30,8 @@ class Plan:
             if not self.config.text(name).startswith("/"):
                 problem = f"{name}: {self.config.text(name)} is a relative path"
                 raise self.config.error(name, problem, "give a path that begins with /")
+        # Other defaults repeat it: without this, the error for an empty value would name one of them.
+        self.config.text("myhostname")
         self.target = Target.find(self.config)
         entries, self._notices = master_cf.load(directory)
         disabled = self.config.items(DISABLED)

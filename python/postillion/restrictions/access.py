@@ -17,7 +17,7 @@ from postillion.restrictions.language import Step
 from postillion.restrictions.question import OK, Question
 from postillion.restrictions.rows import REMEMBERED
 from postillion.restrictions.site import Site
-from postillion.tables import TableError
+from postillion.tables import TableError, WarnedError
 from postillion.tables.deferred import decide, once
 
 POSTMASTER: Final = "postmaster"
@@ -148,7 +148,8 @@ class Access(Check):
             try:
                 outcome = step.function(question)
             except TableError as problem:
-                self._warn(f"access check of <{question.subject}>: {problem}")
+                if not isinstance(problem, WarnedError):
+                    self._warn(f"access check of <{question.subject}>: {problem}")
                 return Verdict(Reply(451, "4.3.0", f"<{question.subject}>: Temporary lookup failure"), rule=step.rule)
             if isinstance(outcome, Reply):
                 return Verdict(outcome, rule=step.rule)

@@ -20,12 +20,12 @@ from postillion.tables import Maps, open_maps
 KNOWN_FOR_S: Final = 10.0
 """Time for which a found user is cached. An unknown user is looked up each time."""
 KNOWN_MAX: Final = 10_000
-ALWAYS_KNOWN: Final = ("postmaster", "mailer-daemon")
-"""Local parts that no table has to know, beside double_bounce_sender: bounces come from them."""
 ERROR_CODE: Final = 550
 """Reply code for a recipient whose mail goes to the error transport."""
 STATUS: Final = re.compile(r"[245]\.(\d{1,3}\.\d{1,3})(?:\s+|$)(.*)", re.DOTALL)
 """An enhanced status code before a text."""
+ALWAYS_KNOWN: Final = ("postmaster", "mailer-daemon")
+"""Local parts that no table has to know, beside double_bounce_sender: bounces come from them."""
 
 
 class KnownUsers:
