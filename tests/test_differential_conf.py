@@ -83,7 +83,7 @@ def answer(
     status, out, err = ask(directory, words)
     out = out.replace(str(directory), "@")
     assert ask is theirs or len(list(directory.iterdir())) == len(FILES), "nothing else is left behind"
-    unused = frozenset(re.findall(r"(?:unused|undefined) parameter: [^= \n\v?]*", err))
+    unused = frozenset(re.findall(r"(?:unused|undefined) parameter: [A-Za-z0-9_]*", err))
     return Answer(status, out, err, tuple((directory / name).read_bytes().decode() for name in FILES), unused)
 
 
