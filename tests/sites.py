@@ -24,6 +24,7 @@ from pathlib import Path
 from postillion.config import ConfigError, main_cf, parameters
 from postillion.master import checking
 from postillion.restrictions.rows import ROWS, Argument
+from postillion.tables.maps import INDEXED_TYPES
 
 ROUNDS_MAX = 60
 """Maximum number of refusals of one site that are told."""
@@ -128,7 +129,9 @@ def copy_site(site: Path, copy: Path) -> None:
         text = (site / name).read_text(errors="surrogateescape") if (site / name).exists() else MASTER_CF
         text = re.sub(r"\$(?:config_directory|\{config_directory\})(?=/)", "/etc/postfix", text)
         for kind, path in set(TABLE.findall(text)):
-            text = text.replace(f"{kind}:{path}", f"{kind}:{stub(site, copy, path, STUBS[kind])}")
+            # The copy has no indexes; a type that postmap writes is one that can be read.
+            there = "texthash" if kind in INDEXED_TYPES else kind
+            text = text.replace(f"{kind}:{path}", f"{there}:{stub(site, copy, path, STUBS[kind])}")
         if name == "main.cf":
             text = with_lists(site, copy, text) + HERE.format(copy=copy)
         (copy / name).write_text(text, errors="surrogateescape")
