@@ -34,6 +34,10 @@ smtp inet n - y - - smtpd
   -o smtpd_proxy_timeout=1 -o inet_protocols=decnet
 qmgr unix n - n 300 1 qmgr
 lmtp unix - - n - - lmtp
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
+local unix - n n - - local
+error unix - - n - - error
 """
 
 

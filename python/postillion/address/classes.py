@@ -29,7 +29,9 @@ DOMAINS: Final = {
     Class.VIRTUAL_MAILBOX: "virtual_mailbox_domains",
     Class.RELAY: "relay_domains",
 }
-"""The parameters that list the domains of a class; the first that has a domain decides."""
+"""The parameters that list the domains of a class; the first that has a domain decides. Only relay_domains covers
+subdomains.
+"""
 
 
 class AddressClasses:
@@ -37,7 +39,7 @@ class AddressClasses:
 
     def __init__(self, config: Config) -> None:
         """Open the lists. Raises `ConfigError` for a table of a type that is not known."""
-        self.lists = {kind: DomainList(parameter, config) for kind, parameter in DOMAINS.items()}
+        self.lists = {kind: DomainList(parameter, config, exact=kind in FINAL) for kind, parameter in DOMAINS.items()}
         self.own_addresses = own_addresses(config)
 
     def of(self, domain: str) -> Class:

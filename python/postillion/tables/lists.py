@@ -82,8 +82,9 @@ def _bad(parameter: str, word: str, config: Config) -> ConfigError:
 class DomainList:
     """Domains and tables; `!` excludes. parent_domain_matches_subdomains decides how subdomains match."""
 
-    def __init__(self, parameter: str, config: Config) -> None:
-        """Open `parameter`. Raises `ConfigError` for an unknown table type."""
+    def __init__(self, parameter: str, config: Config, *, exact: bool = False) -> None:
+        """Open `parameter`. `exact`: no subdomain matches. Raises `ConfigError` for an unknown table type."""
+        self._exact = exact
         self._parents = parameter in config.items("parent_domain_matches_subdomains")
         self._names: dict[str, bool] = {}
         self._rules: list[tuple[bool, str | Maps]] = []
@@ -101,7 +102,9 @@ class DomainList:
         """Return whether the domain (lower case, without a dot at its end) is in the list. Raises `TableError`."""
         for wanted, rule in self._rules:
             if isinstance(rule, str):
-                fits = _is_domain(domain, rule, self._parents)
+                fits = domain == rule if self._exact else _is_domain(domain, rule, self._parents)
+            elif self._exact:
+                fits = rule.lookup(domain) is not None
             else:
                 fits = _has(rule, domain, self._parents)
             if fits:
