@@ -204,7 +204,10 @@ def run(request: Request) -> int:
         case "m":
             return submit(request, Config.load(request.config_directory))
         case "v":
-            raise Failure(os.EX_UNAVAILABLE, "-bv: probes without a delivery are not implemented; postillion explain ADDRESS shows the route")
+            raise Failure(
+                os.EX_UNAVAILABLE,
+                "-bv: probes without a delivery are not implemented; postillion explain ADDRESS shows the route",
+            )
     return os.EX_OK  # -bh, -bH: there is no host status to show
 
 
