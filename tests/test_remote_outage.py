@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.mta import Site, local_user, running, wait_for
+from support.mta import Site, local_user, running, wait_for, write_aliases
 from support.sink import Sink
 from support.table_servers import PASSWORD, MariaDb, Postgres, Slapd, TableServer, end, person
 
@@ -186,7 +186,7 @@ def test_a_server_that_is_down_at_the_start_is_a_warning(tmp_path: Path) -> None
     try:
         server.kill()
         file.write_text(text)
-        checked = subprocess.run([*site.command("postillion"), "check"], capture_output=True, text=True, timeout=60)
+        checked = check(site)
         assert checked.returncode == 0
         assert f"warning: table pgsql:{file}: " in checked.stdout + checked.stderr
         assert PASSWORD not in checked.stdout + checked.stderr
@@ -217,7 +217,7 @@ def test_a_bad_file_is_an_error_with_its_line(name: str, tmp_path: Path) -> None
     site = Site(tmp_path / "site", main_cf=QUICK | {"relay_recipient_maps": f"pgsql:{file}"})
     text = f"hosts = 127.0.0.1:{site.next_port}\nuser = mail\npassword = {PASSWORD}\ndbname = x\n"
     file.write_text(change(f"{text}query = SELECT v FROM aliases WHERE k='%s'\n"))
-    checked = subprocess.run([*site.command("postillion"), "check"], capture_output=True, text=True, timeout=60)
+    checked = check(site)
     said = checked.stdout + checked.stderr
     assert PASSWORD not in said
     if expected:
@@ -226,6 +226,12 @@ def test_a_bad_file_is_an_error_with_its_line(name: str, tmp_path: Path) -> None
         assert expected in said
     else:
         assert checked.returncode == 0, said
+
+
+def check(site: Site) -> subprocess.CompletedProcess[str]:
+    """Run the checker."""
+    write_aliases(site.etc / "aliases")
+    return subprocess.run([*site.command("postillion"), "check"], capture_output=True, text=True, timeout=60)
 
 
 def ask(site: Site, recipient: str) -> int:

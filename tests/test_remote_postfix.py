@@ -89,7 +89,7 @@ LDAP = [
     "query_filter = (cn=loop)\nspecial_result_attribute = member\nrecursion_limit = 10",
     "bind = no",
     "version = 2\nbind = no",
-    "dereference = 3\nchase_referrals = 1\ntimeout = 5",
+    "dereference = 3\nchase_referrals = yes\ntimeout = 5",
     *EXTRA,
 ]
 MEMCACHE = ["", "key_format = t:%u@%d", "key_format = nothing:%s", "data_size_limit = 5", *EXTRA[6:10]]

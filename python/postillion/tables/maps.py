@@ -164,7 +164,9 @@ def open_table(
         def opened(word: str) -> Table:
             return open_table(word, config, warn=warn)
 
-        return open_remote(kind, rest.strip(), name, config, warn or _silent, opened)
+        remote = open_remote(kind, rest.strip(), name, config, warn or _silent, opened)
+        remote.folds &= fold
+        return remote
     if sign and kind not in KNOWN_TYPES:
         raise TableTypeError(f'"{name}": unknown table type "{kind}"; known types: {" ".join(KNOWN_TYPES)}')
     if form is None and _holds_aliases(flat, config):

@@ -80,7 +80,7 @@ class LdapSource:
         self._dereference = parameters.number("dereference", 0)
         if self._dereference > 3:
             raise parameters.error("dereference", f'bad value "{self._dereference}" for dereference', "give 0 to 3")
-        self._referrals = parameters.number("chase_referrals", 0)
+        self._referrals = parameters.flag("chase_referrals", False)
         self._start_tls = parameters.flag("start_tls", False)
         self._tls = _tls(parameters, self._library)
         self._login = Login(
@@ -141,7 +141,7 @@ class LdapSource:
             connection.set_option(ldap.OPT_NETWORK_TIMEOUT, float(self._timeout_s))
             connection.set_option(ldap.OPT_TIMEOUT, float(self._timeout_s))
             connection.set_option(ldap.OPT_DEREF, self._dereference)
-            connection.set_option(ldap.OPT_REFERRALS, int(self._referrals != 0))
+            connection.set_option(ldap.OPT_REFERRALS, int(self._referrals))
             connection.set_option(ldap.OPT_SIZELIMIT, self._size_limit)
             for option, value in self._tls:
                 connection.set_option(option, value)

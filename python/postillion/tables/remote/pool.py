@@ -33,6 +33,10 @@ class LinkLost(Exception):
     """The server cannot be reached, or its connection failed. Another one may answer."""
 
 
+class BadReply(TableError):
+    """The server's reply breaks the protocol or a limit. The connection ends; the server is not left alone for it."""
+
+
 class Link(Protocol):
     """One connection."""
 
@@ -144,6 +148,8 @@ class Pool(Generic[L]):
             raise LinkLost(reason) from None
         except OSError as problem:
             raise LinkLost(_reason(problem)) from None
+        except BadReply:
+            raise
         except TableError:
             # The server has answered: the query failed, not the connection.
             reusable = True

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from postillion.tables.remote.pool import LinkLost
+from postillion.tables.remote.pool import BadReply, LinkLost
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Stream(asyncio.Protocol):
         self._problem = ""
 
     async def exchange(self, request: bytes, parse: Parse[T]) -> T:
-        """Send a request and return its reply. Raises `LinkLost`."""
+        """Send a request and return its reply. Raises `LinkLost`, and `BadReply` for a malformed one."""
         if self._received and not self._problem:
             self._problem = "the server sent octets that belong to no request"
         if self._transport is None or self._problem:
@@ -43,13 +43,13 @@ class Stream(asyncio.Protocol):
             try:
                 found = parse(bytes(self._received))
             except ValueError as problem:
-                raise LinkLost(f"malformed reply: {problem}") from None
+                raise BadReply(f"malformed reply: {problem}") from None
             if found is not None:
                 reply, length = found
                 del self._received[:length]
                 return reply
             if len(self._received) > self._reply_max_octets:
-                raise LinkLost(f"the server sent more than {self._reply_max_octets} octets")
+                raise BadReply(f"the server sent more than {self._reply_max_octets} octets")
             if self._problem:
                 raise LinkLost(self._problem)
             self._news = asyncio.get_running_loop().create_future()
