@@ -3,26 +3,27 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from postillion._core import tables as core
 from postillion.config import Config, ConfigError
-from postillion.tables.accounts import AccountsTable
-from postillion.tables.constant import FailTable, InlineTable, StaticTable
-from postillion.tables.pattern import PatternTable
 from postillion.tables.remote import REMOTE_TYPES, open_remote
-from postillion.tables.table import Table, TableError, TableTypeError, Trace, Warn
-from postillion.tables.text import TextTable
+from postillion.tables.table import Form, Table, TableError, TableTypeError, Trace, Warn
 from postillion.tables.traced import TracedTable
 
-INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
-"""Types whose source text is read instead of the index."""
-PATTERN_TYPES = ("regexp", "pcre", "cidr")
-KNOWN_TYPES = ("texthash", *INDEXED_TYPES, *PATTERN_TYPES, "inline", "static", "unix", "fail", *REMOTE_TYPES, "proxy")
+INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb")
+"""Types whose index postmap writes; a lookup reads the index."""
+LOCAL_TYPES = frozenset(core.table_types())
+"""Types of the Rust core, which answer at once."""
+KNOWN_TYPES = tuple(sorted({*LOCAL_TYPES, *REMOTE_TYPES}))
 
 
 class Settings(Protocol):
-    """The part of the configuration that names the alias tables."""
+    """The part of the configuration that names the alias tables, and says whether keys are UTF-8."""
 
     def items(self, name: str) -> list[str]:
         """Return the parameter's list."""
+
+    def flag(self, name: str) -> bool:
+        """Return the parameter's yes or no."""
 
 
 class Configuration(Settings, Protocol):
@@ -36,6 +37,9 @@ class Configuration(Settings, Protocol):
 
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
         """Return the error for a parameter, at the line that sets it."""
+
+    def source_of(self, name: str, text: str) -> str:
+        """Return the parameter that `text` in a value is written in: `name`, or one that its value refers to."""
 
 
 class Match(NamedTuple):
@@ -53,6 +57,11 @@ class Maps:
 
     def __bool__(self) -> bool:
         return bool(self.tables)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the file of a table has changed and cannot be read."""
+        return any(getattr(table, "is_outdated", False) for table in self.tables)
 
     def lookup(self, key: str, *, part: bool = False) -> str | None:
         """Return the first value for `key`; None when no table has one. Raises `TableError`: try again later.
@@ -73,15 +82,13 @@ class Maps:
         `keys`: the whole address, then its parts, which pattern tables are not asked. An empty value is a mistake of
         the table: `TableError`.
         """
-        for key in keys:
-            for table in self.tables:
-                if key is not keys[0] and not getattr(table, "takes_parts", True):
-                    continue
-                value = table.lookup(key)
-                if value == "":
-                    raise TableError(f'table {table.name}: lookup of "{key}" returns an empty value')
-                if value is not None:
-                    return value
+        for position, key in enumerate(keys):
+            value = self.lookup(key, part=position > 0)
+            if value == "":
+                names = " ".join(table.name for table in self.tables)
+                raise TableError(f'{names}: lookup of "{key}" returns an empty value')
+            if value is not None:
+                return value
         return None
 
     def find(self, key: str) -> Match | None:
@@ -106,7 +113,8 @@ def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | 
     try:
         table = open_table(word, config, warn=warn)
     except TableTypeError as problem:
-        raise config.error(parameter, f"{parameter}: {problem}", "correct the table's name") from None
+        source = config.source_of(parameter, word)
+        raise config.error(source, f"{source}: {problem}", "correct the table's name") from None
     config.opened.append((parameter, table))
     return table if config.trace is None else TracedTable(parameter, table, config.trace)
 
@@ -123,46 +131,47 @@ def read_tables(config: Configuration, known: set[str] | None = None) -> Iterato
         known.add(table.name)
         try:
             table.refresh()
-        except TableError as problem:
-            yield config.error(parameter, f"{parameter}: {problem}", "create the file, or correct the table's name")
+        except TableError as error:
+            source = config.source_of(parameter, table.name)
+            # A missing index names the command that writes it.
+            problem, _, command = str(error).partition(": run ")
+            fix = f"run {command}" if command else "create the file, or correct the table's name"
+            yield config.error(source, f"{source}: {problem}", fix)
 
 
-def open_table(name: str, config: Settings, *, warn: Warn | None = None, form: str | None = None) -> Table:
+def open_table(
+    name: str,
+    config: Settings,
+    *,
+    warn: Warn | None = None,
+    form: Form | None = None,
+    fold: bool = True,
+    utf8: bool | None = None,
+    files: bool = False,
+) -> Table:
     """Return one table by its `type:name`. Raises `TableTypeError`.
 
     `form`: how the lines of a text file read, `map` or `alias`; None: as the parameters that name the file say.
+    `fold`: fixed keys ignore case. `utf8`: keys and values must be UTF-8; None: as `smtputf8_enable` says. `files`:
+    values are base64 or lists of files (postmap -F).
     """
-    warn = warn or _silent
     flat = _flat(name)
     kind, sign, rest = flat.partition(":")
-    if not sign:
-        raise TableTypeError(f'"{name}" is not a table: expected type:name, for instance "texthash:{name}"')
-    rest = rest.strip()
-    if not rest:
-        raise TableTypeError(f'"{name}": a name is missing after the colon')
-    if kind == "texthash":
-        return TextTable(name, rest, form or ("mixed" if _holds_aliases(flat, config) else "map"), warn)
-    if kind in INDEXED_TYPES:
-        return TextTable(name, rest, form or ("alias" if _holds_aliases(flat, config) else "map"), warn)
-    if kind in PATTERN_TYPES:
-        return PatternTable(name, kind, rest, warn)
-    if kind == "inline":
-        return InlineTable(name, rest)
-    if kind == "static":
-        return StaticTable(name, rest)
-    if kind == "unix":
-        return AccountsTable(name, rest)
-    if kind == "fail":
-        return FailTable(name)
-    if kind in REMOTE_TYPES:
+    if kind in REMOTE_TYPES and rest.strip():
         # Its parameters may be in main.cf.
         assert isinstance(config, Config)
 
         def opened(word: str) -> Table:
             return open_table(word, config, warn=warn)
 
-        return open_remote(kind, rest, name, config, warn, opened)
-    raise TableTypeError(f'"{name}": unknown table type "{kind}"; known types: {" ".join(KNOWN_TYPES)}')
+        return open_remote(kind, rest.strip(), name, config, warn or _silent, opened)
+    if sign and kind not in KNOWN_TYPES:
+        raise TableTypeError(f'"{name}": unknown table type "{kind}"; known types: {" ".join(KNOWN_TYPES)}')
+    if form is None and _holds_aliases(flat, config):
+        form = "mixed" if kind == "texthash" else "alias"
+    if utf8 is None:
+        utf8 = config.flag("smtputf8_enable")
+    return core.open_table(name, form=form or "map", warn=warn, fold=fold, utf8=utf8, files=files)
 
 
 def _holds_aliases(flat: str, config: Settings) -> bool:

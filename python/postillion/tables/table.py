@@ -1,10 +1,23 @@
-"""The interface of lookup tables: a name as in main.cf, and a value for a key."""
+"""The interface of lookup tables: a name as in main.cf, and a value for a key.
+
+`postillion._core.tables.Table` is the implementation for local tables. A table that a server answers is a Python class.
+"""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
+from postillion._core.tables import TableError, TableTypeError
+
+__all__ = ["Form", "Table", "TableError", "TableTypeError", "Trace", "Warn", "WarnedError"]
+
+Form = Literal["map", "alias", "mixed"]
+"""How the lines of a text read: `key value`, `name: value`, or either."""
 Warn = Callable[[str], None]
 """Callback for problems in a table's source: `log.warning`, or a list's `append`."""
+
+
+class WarnedError(TableError):
+    """A failed lookup about which the table has warned, so that the program that asked need not."""
 
 
 class Trace(Protocol):
@@ -18,14 +31,6 @@ class Trace(Protocol):
 
     def note(self, text: str) -> None:
         """Take a step that is no lookup."""
-
-
-class TableError(Exception):
-    """A temporary failure of a lookup: the mail waits (`451 4.3.0`)."""
-
-
-class TableTypeError(ValueError):
-    """A table name that is never valid; the text names the valid form."""
 
 
 class Table(Protocol):

@@ -1,10 +1,12 @@
 //! `postillion.config.Config` as the source of a core's settings.
 
+use crate::tables::Table;
+use postillion_core::lookup::{Entry, Maps};
 use postillion_core::settings::Source;
-use postillion_core::table::{Entry, Maps};
 use pyo3::prelude::*;
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// A site's main.cf, or the parameters that it gives one transport. An error is the `ConfigError` of the parameter.
 pub struct MainCf<'a, 'py> {
@@ -51,8 +53,11 @@ fn of_entries(tables: Box<[Entry]>) -> Maps {
     Maps { tables }
 }
 
-/// Return a table for a core: one in Python gets a number.
+/// Return a table for a core: one of Rust answers at once, one in Python gets a number.
 fn entry(table: &Bound<'_, PyAny>) -> PyResult<Entry> {
+    if let Ok(local) = table.cast::<Table>() {
+        return Ok(Entry::Local(Arc::clone(&local.borrow().inner)));
+    }
     let answers = table.py().import("postillion.tables.answers")?;
     let index = answers.call_method1("number", (table,))?.extract()?;
     let takes_parts = match table.getattr_opt("takes_parts")? {

@@ -16,6 +16,7 @@ mod qmgr;
 mod queue;
 mod smtp;
 mod smtpd;
+mod tables;
 
 #[pymodule]
 mod _core {
@@ -82,6 +83,12 @@ mod _core {
     mod smtpd {
         #[pymodule_export]
         use crate::smtpd::{Next, Request, SmtpdConfig, SmtpdService, SmtpdSession};
+    }
+
+    #[pymodule]
+    mod tables {
+        #[pymodule_export]
+        use crate::tables::{Index, Table, TableError, TableTypeError, answer_lines, open_table, table_types};
     }
 
     /// Set the full names of the submodules and their functions, and make them importable: an extension module has no
