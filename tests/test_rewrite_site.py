@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.either import PROGRAMS, program
-from support.mta import Site, running, wait_for
+from support.mta import POSTILLION_COMMANDS, Site, running, wait_for
 from support.sink import Sink
 
 DIRECTORY = Path(__file__).parent / "rewriting"
@@ -132,8 +132,8 @@ def send(site: Site, mta: str, case: Case) -> tuple[int, str]:
     text = "\r\n".join([*header, "", "body", ""]).encode()
     if case.sendmail:
         before = len(site.log_text())
-        command = ["/usr/sbin/sendmail", "-C", str(site.etc)] if mta == "postfix" else site.command("sendmail")
-        command += ["-F", "Ann", "-f", case.sender, *case.recipients]
+        sendmail = "/usr/sbin/sendmail" if mta == "postfix" else str(POSTILLION_COMMANDS / "sendmail")
+        command = [sendmail, "-C", str(site.etc), "-F", "Ann", "-f", case.sender, *case.recipients]
         subprocess.run(command, input=text.replace(b"\r\n", b"\n"), check=True, timeout=60)
         pattern = re.compile(r"pickup\[\d+\]: (\w+): uid")
         wait_for("pickup", lambda: pattern.search(site.log_text(), before))

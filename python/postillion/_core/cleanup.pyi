@@ -67,7 +67,7 @@ class Submission:
     def lookups(self) -> list[tuple[int, bytes]]:
         """End the content, and take the next lookups in remote tables: numbers of tables and keys.
 
-        Empty: `commit` may follow. Otherwise `answer` them and call it again, as `postillion.tables.answers.answer_all`.
+        Empty: `commit` may follow. Otherwise `answer` them and call it again, as `tables.answers.answer_all`.
         """
 
     def answer(self, asked: Sequence[tuple[int, bytes]], given: Sequence[tuple[str, bytes | str | None]]) -> None:
