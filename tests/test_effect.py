@@ -22,10 +22,8 @@ NOT_PROGRAMS = {
     PACKAGE / "commands" / "postconf.py",
     PACKAGE / "commands" / "services.py",
 }
-NAMED_ONLY = {"canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "virtual_maps", "domain_to_ascii"}
-"""smtpd searches these maps for existing users, but nothing rewrites addresses with them. The last one is a language
-feature.
-"""
+NAMED_ONLY = {"domain_to_ascii"}
+"""A language feature has this name."""
 NO_TRANSPORTS = {"extract_recipient_limit", "lmtpd_recipient_limit"}
 """Names with the suffix of a transport parameter that belong to no transport."""
 FIRST = "(?:smtp|lmtp|local|virtual|relay|default)"

@@ -18,7 +18,10 @@ PACKAGE = ROOT / "python/postillion"
 
 LAYERS = {
     CORE: [
-        ["codec", "log", "clock", "settings", "ask", "action", "slab", "few", "spread"],
+        ["codec", "log", "clock", "ask", "action", "slab", "few", "spread"],
+        ["inquiry"],
+        ["lookup"],
+        ["settings"],
         ["mail"],
         ["net", "table"],
         ["address"],

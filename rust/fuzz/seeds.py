@@ -152,6 +152,15 @@ def _stuff() -> Iterator[bytes]:
             yield b"\5" + message.sent.replace(b"\r\n", b"\n")
 
 
+MAPPINGS = (
+    b"u@a\nv@a\n@b\n",
+    b"u+x@h.a\na@b, b@c\n!\n@d",
+    b'"a b+c"@b.a\n"c d"@a\nu@a, u@a\n,',
+    b"root@x.b.a\n<@\ng: a, b;\n\n\xff",
+)
+"""For targets/mapping: an address, and the answers of a table."""
+
+
 def _cleanup() -> Iterator[bytes]:
     for settings, message in zip(itertools.cycle(CLEANUP_SETTINGS), [*_messages(), *_messages()]):
         yield settings + message
@@ -330,6 +339,7 @@ MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "data": _data,
     "stuff": _stuff,
     "cleanup": _cleanup,
+    "mapping": lambda: _flagged((b"\x01", b"\x3f", b"\x1d", b"\x38"), MAPPINGS),
     "mime": _mime,
     "tables": _tables,
     "address": lambda: _flagged((b"\0", b"\x0f", b"\5"), ADDRESSES),

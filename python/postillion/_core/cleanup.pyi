@@ -30,7 +30,8 @@ class Submission:
     `body` and `ret`: the keywords of BODY and RET, empty for none; raises `ValueError` for another word. `recipients`:
     address, original, ORCPT and NOTIFY bits of each. `received`: a trace header with LF inside, in
     which `{id}` stands for the queue ID and `{date}` for the date. `wall_now`, `arrival`: seconds since 1970.
-    `local` False: headers are neither completed nor added. Raises `postillion.errors.MessageRefused` when the disk is
+    `local` False: headers are neither completed nor added. `internal`: the mail system's own message, of which nobody
+    gets a copy (`always_bcc` and others). Raises `postillion.errors.MessageRefused` when the disk is
     full. A submission without `commit` leaves no trace.
     """
 
@@ -52,15 +53,25 @@ class Submission:
         ret: str = "",
         envid: str | None = None,
         local: bool = True,
+        internal: bool = False,
     ) -> Submission: ...
     @property
     def queue_id(self) -> str: ...
     @property
     def sender(self) -> str:
-        """The sender as cleanup completed it; raises `RuntimeError` after `commit`."""
+        """The sender as cleanup completed it, before canonical maps; raises `RuntimeError` after `commit`."""
 
     def write(self, data: bytes) -> None:
         """Receive the next bytes, in any split; lines end with LF or CRLF. `commit` reports a problem."""
+
+    def lookups(self) -> list[tuple[int, bytes]]:
+        """End the content, and take the next lookups in remote tables: numbers of tables and keys.
+
+        Empty: `commit` may follow. Otherwise `answer` them and call it again, as `tables.answers.answer_all`.
+        """
+
+    def answer(self, asked: Sequence[tuple[int, bytes]], given: Sequence[tuple[str, bytes | str | None]]) -> None:
+        """Receive an answer for each lookup, in the same order."""
 
     def commit(self, ticket: int) -> str:
         """Commit the message and return the queue ID; the journal reports `ticket` when the message is durable.

@@ -68,6 +68,8 @@ class Next:
     AUTH: ClassVar[Next]
     """Answer AUTH or a line of its exchange, `argument`: `reply` 334 with a challenge, 235 after `authenticate`, or a
     refusal."""
+    LOOKUP: ClassVar[Next]
+    """Make the lookups of a complete message: `lookups`, then `answer_lookups`."""
     MESSAGE: ClassVar[Next]
     """Store the message of a stand-alone session: `take_message`, then `stored`."""
     def __eq__(self, other: object, /) -> bool: ...
@@ -192,6 +194,14 @@ class SmtpdSession:
 
         Raises `ValueError` when no question is open, or for an invalid code.
         """
+
+    def lookups(self) -> list[tuple[int, bytes]]:
+        """Take the lookups of the open question LOOKUP: numbers of tables (`postillion.tables.answers`) and keys."""
+
+    def answer_lookups(
+        self, asked: Sequence[tuple[int, bytes]], given: Sequence[tuple[str, bytes | str | None]], now: float
+    ) -> Next:
+        """Answer LOOKUP: an answer for each lookup, in the same order. Raises `ValueError` unless LOOKUP is open."""
 
     def content(self) -> bytes:
         """Return the message in question, lines ended with CRLF, dots unstuffed."""

@@ -15,6 +15,7 @@ from postillion._core.queue import Journal, QueueError
 from postillion.errors import MessageRefused
 from postillion.program import cleanup
 from postillion.program.producer import Producer, finishing
+from postillion.tables.answers import answer_all
 
 if TYPE_CHECKING:
     from postillion.program.daemon import Daemon
@@ -95,9 +96,11 @@ class Submitter:
                 ret=message.ret,
                 envid=message.envid,
                 local=message.local,
+                internal=True,
             )
             for part in message.parts:
                 submission.write(part)
+            await answer_all(submission)
             self._tickets += 1
             ticket = self._tickets
             new_id = submission.commit(ticket)

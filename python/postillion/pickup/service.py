@@ -23,6 +23,7 @@ from postillion._core.queue import Journal
 from postillion.errors import MessageRefused
 from postillion.pickup.maildrop import REPORTED_MAX, NotAMessage, Submitted, shown
 from postillion.pickup.maildrop import Maildrop as Directory
+from postillion.tables.answers import answer_all
 
 IN_FLIGHT_MAX: Final = 100
 """Maximum number of messages that wait for the disk; others stay in maildrop/."""
@@ -114,7 +115,7 @@ class Pickup:
                     if len(self._stuck) >= STUCK_MAX:
                         return
                     try:
-                        if self._take(name):
+                        if await self._take(name):
                             await self._flow()
                     except MessageRefused as refusal:
                         self._log.warning(f"maildrop/{shown(name)}: {refusal}; it stays there")
@@ -157,7 +158,7 @@ class Pickup:
             return
         self._remove(file)
 
-    def _take(self, name: str) -> bool:
+    async def _take(self, name: str) -> bool:
         """Submit one file; return whether it was submitted. Raises `MessageRefused` for a temporary refusal."""
         try:
             file = self._directory.open(name)
@@ -169,7 +170,7 @@ class Pickup:
                 os.close(file.descriptor)
             return False
         try:
-            self._submit(file)
+            await self._submit(file)
             return True
         except IllFormed as problem:
             self._log.warning(f"maildrop/{shown(name)}: uid={file.uid}: ill-formed: {problem}; moved to corrupt/")
@@ -180,7 +181,7 @@ class Pickup:
             os.close(file.descriptor)
         return False
 
-    def _submit(self, file: Submitted) -> None:
+    async def _submit(self, file: Submitted) -> None:
         envelope = read_envelope(file)
         # Only the mail system itself may give a message's history (`postsuper -r`).
         own = file.uid == os.geteuid()
@@ -217,20 +218,21 @@ class Pickup:
             reader.finish()
         except ValueError as problem:
             raise IllFormed(str(problem)) from None
-        self._commit(submission, file, envelope)
+        await self._commit(submission, file, envelope)
 
-    def _commit(self, submission: Submission, file: Submitted, envelope: Maildrop) -> None:
+    async def _commit(self, submission: Submission, file: Submitted, envelope: Maildrop) -> None:
         """Commit the message, or the report for its sender; `committed` then removes the file."""
         queue_id = submission.queue_id
         ticket = self._tickets = self._tickets + 1
         try:
+            await answer_all(submission)
             submission.commit(ticket)
         except MessageRefused as refusal:
             if not refusal.permanent:
                 raise
             self._log_refusal(queue_id, file, envelope, refusal)
             report = self._report(file, envelope, queue_id, refusal)
-            report_id = None if report is None else self._submit_report(envelope.sender, report, ticket)
+            report_id = None if report is None else await self._submit_report(envelope.sender, report, ticket)
             if report_id is None:
                 self._log.warning(f"{queue_id}: maildrop/{shown(file.name)}: moved to corrupt/")
                 self._away(file, self._directory.set_aside)
@@ -242,7 +244,7 @@ class Pickup:
         if len(self._in_flight) >= IN_FLIGHT_MAX:
             self._room.clear()
 
-    def _submit_report(self, sender: str, report: bytes, ticket: int) -> str | None:
+    async def _submit_report(self, sender: str, report: bytes, ticket: int) -> str | None:
         """Commit a report; return its queue ID, or None after a permanent refusal."""
         submission = Submission(
             self._settings,
@@ -254,9 +256,11 @@ class Pickup:
             received=f"Received: by {self._site.myhostname} (Postfix)\n\tid {{id}}; {{date}}",
             body="" if report.isascii() else "8BITMIME",
             smtputf8=self._site.smtputf8 and not sender.isascii(),
+            internal=True,
         )
         submission.write(report)
         try:
+            await answer_all(submission)
             return submission.commit(ticket)
         except MessageRefused as refusal:
             if not refusal.permanent:

@@ -13,6 +13,7 @@ from postillion.checks.check import ACCEPT, Authenticate, Check, Dismiss, NoDial
 from postillion.checks.reply import INTERNAL_ERROR
 from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.names import Name
+from postillion.tables.answers import Lookups
 
 KNOWN_FOR_S: Final = 10.0
 """Time for which a client's names and its accepted recipients are remembered."""
@@ -68,7 +69,7 @@ class Connection:
     def __init__(self, owner: Owner, key: int) -> None:
         """`key`: the connection's number in the core. A session that has begun belongs to a known client."""
         self.loop = owner.loop
-        self.task: asyncio.Future[Client] | asyncio.Future[Verdict] | None = None
+        self.task: asyncio.Future[Client] | asyncio.Future[Verdict] | asyncio.Future[Next] | None = None
         """The client waits for this: its name, or the answer of a check."""
         self.checks: tuple[Check, ...] = ()
         self._owner = owner
@@ -106,6 +107,13 @@ class Connection:
                 self._owner.handle(self._owner.core.proceed(self._key, Next.IDLE, self.loop.time()))
                 return
             stage = self._answer(stage, verdict)
+
+    def look_up(self) -> None:
+        """Make the lookups of the client's message, and go on when all are answered."""
+        if self._session is not None:
+            task = self.loop.create_task(self._answers(self._session), name="lookups of a message")
+            self.task = task
+            task.add_done_callback(self._looked_up)
 
     def sleep(self, until: float) -> None:
         """Wake the session up at a time (seconds, monotonic)."""
@@ -200,6 +208,23 @@ class Connection:
         if question is None:
             self._owner.handle(self._owner.core.proceed(self._key, next_step, now))
         return question
+
+    async def _answers(self, session: SmtpdSession) -> Next:
+        """Answer the lookups of a message; return the session's next step."""
+        rounds, step = Lookups(), Next.LOOKUP
+        while step == Next.LOOKUP:
+            asked = session.lookups()
+            step = session.answer_lookups(asked, await rounds.answers(asked), self.loop.time())
+        return step
+
+    def _looked_up(self, task: asyncio.Future[Next]) -> None:
+        self.task = None
+        if self._gone:
+            return
+        try:
+            self._owner.handle(self._owner.core.proceed(self._key, task.result(), self.loop.time()))
+        except (Exception, asyncio.CancelledError):
+            self._owner.fail(self._key, traceback.format_exc())
 
     def _identify_again(self, session: SmtpdSession, stage: Stage) -> None:
         """Ask the remote tables about a client whose session has begun already, then answer its question."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from postillion._core.log import Log
 from postillion._core.queue import Journal
-from postillion._core.smtpd import Request, SmtpdConfig, SmtpdService
+from postillion._core.smtpd import Next, Request, SmtpdConfig, SmtpdService
 from postillion.checks.check import Check
 from postillion.restrictions.access import Access
 from postillion.smtpd.clients import Client, Clients
@@ -157,6 +157,9 @@ class Service:
 
     def _handle(self, request: AnyRequest) -> None:
         match request:
+            case Request.Decide(key, Next.LOOKUP):
+                if connection := self._connection(key):
+                    connection.look_up()
             case Request.Decide(key, next):
                 if connection := self._connection(key):
                     connection.decide(STAGES[next])

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from postillion.tables.deferred import Askable
-from postillion.tables.table import TableError
+from postillion.tables.table import Table, TableError
 
 TOGETHER_MAX: Final = 32
 """Maximum number of concurrent lookups of one batch. A table limits its connections as well."""
@@ -39,3 +39,60 @@ async def _answer(table: Askable, key: bytes) -> Answer:
     except TableError as problem:
         return "failed", str(problem)
     return ("not found", None) if value is None else ("found", value.encode("utf-8", "surrogateescape"))
+
+
+MESSAGE_MAX_S: Final = 100.0
+"""Longest time that one message waits for remote tables; its further lookups fail, and the mail waits."""
+
+_numbered: list[Askable] = []
+"""The tables that this process's cores know by their numbers."""
+
+
+class Asking(Protocol):
+    """A message whose lookups can be answered, such as a `Submission`."""
+
+    def lookups(self) -> list[tuple[int, bytes]]:
+        """Return the next lookups, none when the message needs no more."""
+
+    def answer(self, asked: Sequence[tuple[int, bytes]], given: Sequence[Answer]) -> None:
+        """Receive the answers."""
+
+
+class _Immediate:
+    """A table in Python that answers at once."""
+
+    def __init__(self, table: Table) -> None:
+        self.name = table.name
+        self._table = table
+
+    async def ask(self, key: str) -> str | None:
+        """Return the value for `key`; None when there is none. Raises `TableError`."""
+        return self._table.lookup(key)
+
+
+def number(table: Table) -> int:
+    """Return the number by which a core knows the table from now on."""
+    _numbered.append(table if isinstance(table, Askable) else _Immediate(table))
+    return len(_numbered) - 1
+
+
+class Lookups:
+    """The lookups of one message, which has `MESSAGE_MAX_S` for all of them."""
+
+    def __init__(self) -> None:
+        self._until = asyncio.get_running_loop().time() + MESSAGE_MAX_S
+
+    async def answers(self, lookups: Sequence[tuple[int, bytes]]) -> list[Answer]:
+        """Return the answer to each lookup, in the same order."""
+        if asyncio.get_running_loop().time() >= self._until:
+            return [("failed", f"the message needs more than {MESSAGE_MAX_S:g} seconds for its lookups")] * len(lookups)
+        return await answer(_numbered, lookups)
+
+
+async def answer_all(message: Asking) -> None:
+    """Answer the lookups of a message until it needs no more."""
+    if lookups := message.lookups():
+        rounds = Lookups()
+        while lookups:
+            message.answer(lookups, await rounds.answers(lookups))
+            lookups = message.lookups()

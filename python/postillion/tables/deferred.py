@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from postillion.tables.table import TableError, Warn
 
@@ -28,6 +28,7 @@ DECISION_MAX_S: Final = 100.0
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Askable(Protocol):
     """A table that needs time to answer."""
 

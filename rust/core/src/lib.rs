@@ -18,10 +18,13 @@
 //! ipc                                          frames between the programs
 //! smtp                                         both ends of the protocol
 //! address                                      paths, rewriting
-//! table                                        lookup tables
 //! net                                          sockets
+//! table                                        types of lookup tables
 //! mail                                         envelopes, header fields, replies, IDs
-//! codec, log, clock, settings, ask, action, slab, few, spread  the ground
+//! settings                                     parameters of main.cf as fields of a struct
+//! lookup                                       the interface of lookup tables
+//! inquiry                                      lookups of one message, as one future
+//! codec, log, clock, ask, action, slab, few, spread  the ground
 //! ```
 
 #![forbid(unsafe_code)]
@@ -35,8 +38,10 @@ pub mod clock;
 pub mod codec;
 pub mod delivery;
 pub mod few;
+pub mod inquiry;
 pub mod ipc;
 pub mod log;
+pub mod lookup;
 pub mod mail;
 pub mod net;
 pub mod pickup;

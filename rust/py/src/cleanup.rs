@@ -1,5 +1,6 @@
 //! `CleanupSettings` and `Submission`: see `postillion_core::cleanup`.
 
+use crate::ask::{AnswerTuple, LookupTuple, answers, lookups};
 use crate::config::MainCf;
 use crate::log::Log;
 use crate::queue::Journal;
@@ -11,6 +12,7 @@ use postillion_core::mail::envelope::{BodyType, Notify, Recipient, Ret};
 use postillion_core::mail::reply::Reply;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -25,7 +27,11 @@ pub struct CleanupSettings {
 impl CleanupSettings {
     #[new]
     fn new(config: &Bound<'_, PyAny>, utc_offset_s: i32, zone_name: &str) -> PyResult<Self> {
-        let inner = settings::CleanupSettings::read(&MainCf::new(config))?;
+        let source = MainCf::new(config);
+        let mut inner = settings::CleanupSettings::read(&source)?;
+        if inner.rewriting.is_needed(true) {
+            inner.rewriting.rules.local.own_addresses = source.own_addresses()?;
+        }
         inner.set_zone(Zone { utc_offset_s, name: zone_name.into() });
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -73,7 +79,7 @@ pub struct Submission {
 impl Submission {
     #[new]
     #[pyo3(signature = (settings, journal, log, sender, recipients, *, wall_now, received=None, attributes=BTreeMap::new(),
-                        arrival=None, full_name="", body="", smtputf8=false, ret="", envid=None, local=true))]
+                        arrival=None, full_name="", body="", smtputf8=false, ret="", envid=None, local=true, internal=false))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -92,6 +98,7 @@ impl Submission {
         ret: &str,
         envid: Option<&str>,
         local: bool,
+        internal: bool,
     ) -> PyResult<Self> {
         let wall_now_us = microseconds(wall_now)?;
         let message = NewMessage {
@@ -106,6 +113,7 @@ impl Submission {
             full_name: full_name.into(),
             received: received.map(Into::into),
             origin: if local { Origin::Local } else { Origin::Network { trusted: false } },
+            internal,
         };
         let (settings, log) = (Arc::clone(&settings.inner), Arc::clone(&log.inner));
         let inner = submission::Submission::new(settings, &journal.inner, log, message, wall_now_us);
@@ -121,6 +129,18 @@ impl Submission {
     fn write(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<()> {
         let inner = self.inner.as_mut().ok_or_else(committed)?;
         py.detach(|| inner.write(data));
+        Ok(())
+    }
+
+    fn lookups<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<(usize, Bound<'py, PyBytes>)>> {
+        let inner = self.inner.as_mut().ok_or_else(committed)?;
+        let asked = py.detach(|| inner.lookups());
+        Ok(lookups(py, asked))
+    }
+
+    fn answer(&mut self, asked: Vec<LookupTuple>, given: Vec<AnswerTuple<'_>>) -> PyResult<()> {
+        let inner = self.inner.as_mut().ok_or_else(committed)?;
+        answers(asked, given)?.into_iter().for_each(|(lookup, answer)| inner.answer(&lookup, answer));
         Ok(())
     }
 

@@ -1,7 +1,12 @@
 //! `postillion.config.Config` as the source of a core's settings.
 
+use crate::tables::Table;
+use postillion_core::lookup::{Entry, Maps};
 use postillion_core::settings::Source;
 use pyo3::prelude::*;
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 /// A site's main.cf, or the parameters that it gives one transport. An error is the `ConfigError` of the parameter.
 pub struct MainCf<'a, 'py> {
@@ -24,6 +29,17 @@ impl<'a, 'py> MainCf<'a, 'py> {
         self.config.call_method1(method, (self.name(name)?,))?.extract()
     }
 
+    fn tables(&self) -> PyResult<Bound<'py, PyModule>> {
+        self.config.py().import("postillion.tables")
+    }
+
+    /// Return the addresses at which this machine receives mail.
+    pub fn own_addresses(&self) -> PyResult<Box<[IpAddr]>> {
+        let classes = self.config.py().import("postillion.address.classes")?;
+        let own: HashSet<String> = classes.call_method1("own_addresses", (self.config,))?.extract()?;
+        Ok(own.iter().filter_map(|address| address.parse().ok()).collect())
+    }
+
     /// Return the name in main.cf: `_destination_rate_delay` is the transport's own, or that of all transports.
     fn name(&self, name: &str) -> PyResult<String> {
         match name.strip_prefix('_') {
@@ -31,6 +47,24 @@ impl<'a, 'py> MainCf<'a, 'py> {
             None => Ok(name.into()),
         }
     }
+}
+
+fn of_entries(tables: Box<[Entry]>) -> Maps {
+    Maps { tables }
+}
+
+/// Return a table for a core: one of Rust answers at once, one in Python gets a number.
+fn entry(table: &Bound<'_, PyAny>) -> PyResult<Entry> {
+    if let Ok(local) = table.cast::<Table>() {
+        return Ok(Entry::Local(Arc::clone(&local.borrow().inner)));
+    }
+    let answers = table.py().import("postillion.tables.answers")?;
+    let index = answers.call_method1("number", (table,))?.extract()?;
+    let takes_parts = match table.getattr_opt("takes_parts")? {
+        Some(takes_parts) => takes_parts.extract()?,
+        None => true,
+    };
+    Ok(Entry::Remote { index, takes_parts })
 }
 
 impl Source for MainCf<'_, '_> {
@@ -54,6 +88,20 @@ impl Source for MainCf<'_, '_> {
 
     fn items(&self, name: &str) -> PyResult<Vec<String>> {
         self.call("items", name)
+    }
+
+    fn maps(&self, name: &str) -> PyResult<Maps> {
+        // Most sites have no tables here: then nothing is imported.
+        if self.items(name)?.is_empty() {
+            return Ok(Maps::default());
+        }
+        let opened = self.tables()?.call_method1("open_maps", (self.name(name)?, self.config))?;
+        opened.getattr("tables")?.try_iter()?.map(|table| entry(&table?)).collect::<PyResult<_>>().map(of_entries)
+    }
+
+    fn table(&self, name: &str, word: &str) -> PyResult<Maps> {
+        let opened = self.tables()?.call_method1("open_word", (self.name(name)?, word, self.config))?;
+        Ok(of_entries(Box::new([entry(&opened)?])))
     }
 
     fn bad(&self, name: &str, value: &str, fix: &str) -> PyErr {

@@ -5,6 +5,7 @@
 use pyo3::prelude::*;
 
 mod address;
+mod ask;
 mod bench;
 mod cleanup;
 mod config;

@@ -95,9 +95,9 @@ impl Table {
 
     fn items<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyString>, Bound<'py, PyString>)>> {
         let entries = py.detach(|| {
-            let mut entries: Vec<(Box<[u8]>, Box<[u8]>)> = Vec::new();
+            let mut entries = Vec::new();
             self.inner.entries(&mut |key, value| {
-                entries.push((key.into(), value.into()));
+                entries.push((Box::<[u8]>::from(key), Box::<[u8]>::from(value)));
                 true
             })?;
             Ok(entries)

@@ -432,7 +432,8 @@ class Delivery:
     def _head(self, step: Step, kind: str) -> bytes:
         delivered = self._address if self._settings.frozen_delivered_to else step.address
         shown = delivered if kind in self._settings.prepend_delivered_header else None
-        return delivery_headers(step.sender, self._original, shown)
+        original = self._original if self._settings.enable_original_recipient else None
+        return delivery_headers(step.sender, original, shown)
 
     def _mbox_message(self, step: Step) -> tuple[bytes, bytes]:
         return from_line(step.sender, time.time()) + self._head(step, "file"), self._letter.quoted()

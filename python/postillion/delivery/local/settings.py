@@ -32,6 +32,7 @@ class LocalSettings:
     allow_mail_to_files: frozenset[str]
     propagate_unmatched_extensions: frozenset[str]
     prepend_delivered_header: frozenset[str]
+    enable_original_recipient: bool
     forward_path: list[str]
     forward_expansion_filter: str
     mailbox_command: str
@@ -74,6 +75,7 @@ class LocalSettings:
             allow_mail_to_files=frozenset(config.items("allow_mail_to_files")),
             propagate_unmatched_extensions=frozenset(config.items("propagate_unmatched_extensions")),
             prepend_delivered_header=frozenset(config.items("prepend_delivered_header")),
+            enable_original_recipient=config.flag("enable_original_recipient"),
             forward_path=config.text("forward_path").replace(",", " ").split(),
             forward_expansion_filter=config.text("forward_expansion_filter"),
             mailbox_command=config.text("mailbox_command"),

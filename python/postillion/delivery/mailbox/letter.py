@@ -37,9 +37,11 @@ class Letter:
         return text + b"\n"
 
 
-def delivery_headers(sender: str, original: str, delivered: str | None) -> bytes:
-    """Return `Return-Path`, `X-Original-To` and, unless None, `Delivered-To`, one line each."""
-    lines = f"Return-Path: <{quote(sender)}>\nX-Original-To: {quote(original)}\n"
+def delivery_headers(sender: str, original: str | None, delivered: str | None) -> bytes:
+    """Return `Return-Path` and, unless None, `X-Original-To` and `Delivered-To`, one line each."""
+    lines = f"Return-Path: <{quote(sender)}>\n"
+    if original is not None:
+        lines += f"X-Original-To: {quote(original)}\n"
     if delivered is not None:
         lines += f"Delivered-To: {quote(delivered)}\n"
     return lines.encode("utf-8", "surrogateescape")

@@ -8,14 +8,24 @@
 //! rewrite     incomplete addresses are completed
 //! routing     where a local part routes on
 //! keys        what a table is asked for an address, in order
+//! names       lists of names in main.cf
+//! map         an address in a table, and the addresses in the table's value
+//! masquerade  host names are left out
+//! alias       virtual aliases: a recipient becomes several
+//! rewriting   all of these for the addresses of a message
 //! ```
 //!
 //! smtpd, cleanup, the queue manager and local(8) use these rules, so they cannot disagree.
 
+pub mod alias;
 pub mod domain;
 pub mod keys;
 pub mod local_part;
+pub mod map;
+pub mod masquerade;
+pub mod names;
 pub mod path;
 pub mod rewrite;
+pub mod rewriting;
 pub mod routing;
 pub mod syntax;

@@ -1,7 +1,7 @@
 //! The envelope in cleanup: complete addresses, and one copy for each recipient.
 
 use super::{CleanupSettings, Origin};
-use crate::address::path::Path;
+use crate::address::rewriting::canonical_form;
 use crate::mail::envelope::{Envelope, Recipient};
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -22,27 +22,30 @@ pub(super) fn complete_envelope(settings: &CleanupSettings, origin: Origin, enve
             recipient.original.get_or_insert(given);
         }
     }
-    drop_duplicates(&mut envelope.recipients);
+    drop_duplicates(&mut envelope.recipients, settings.rewriting.keeps_original);
 }
 
 /// Write an address with quotes only where it needs them; a text that is no address stays unchanged.
 fn unify(address: &mut Box<str>) {
-    if address.bytes().any(|b| matches!(b, b'\\' | b'"'))
-        && let Ok(path) = Path::of(address)
-    {
-        *address = path.address().into();
+    if let Cow::Owned(unified) = canonical_form(address) {
+        *address = unified.into();
     }
 }
 
-/// Drop duplicate recipients unless their DSN options differ. Case makes no difference, as in Postfix.
-fn drop_duplicates(recipients: &mut Vec<Recipient>) {
+/// Drop duplicate recipients unless their DSN options or original addresses differ. Case makes no difference, as in
+/// Postfix. Without `keeps_original` only the address counts.
+pub(super) fn drop_duplicates(recipients: &mut Vec<Recipient>, keeps_original: bool) {
     if recipients.len() < 2 {
         return;
     }
     let mut seen = HashSet::with_capacity(recipients.len());
     let first = recipients
         .iter()
-        .map(|recipient| seen.insert((folded(&recipient.address), &recipient.orcpt, recipient.notify.0)))
+        .map(|recipient| {
+            let original = recipient.original.as_deref().unwrap_or(&recipient.address);
+            let more = keeps_original.then(|| (folded(original), &recipient.orcpt, recipient.notify.0));
+            seen.insert((folded(&recipient.address), more))
+        })
         .collect::<Vec<_>>();
     let mut first = first.into_iter();
     recipients.retain(|_| first.next().unwrap_or(true));

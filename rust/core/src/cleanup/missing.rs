@@ -1,6 +1,9 @@
 //! The header fields that every message should have (RFC 5322 §3.6).
 
-use super::{MESSAGE_ID, Output, RESENT_MESSAGE_ID};
+use super::settings::CleanupSettings;
+use super::{MESSAGE_ID, Output, Part, RESENT_MESSAGE_ID};
+use crate::address::rewrite::Rewrite;
+use crate::address::rewriting::Class;
 use crate::mail::date::compact_utc;
 use crate::mail::header::{Known, name_octets};
 use crate::mail::phrase::phrase;
@@ -38,26 +41,17 @@ impl<S: Sink> Output<S> {
             self.write_header(&[format!("{prefix}Date: {}", settings.date(self.wall_now_us)).as_bytes()]);
         }
         if !self.seen.has(from) {
-            self.write_header(&[format!("{prefix}From: {}", self.sender_as_header()).as_bytes()]);
+            let sender = sender_as_header(&settings, self.rewrite(), &self.envelope.sender, self.full_name.as_deref());
+            let start = self.head.len();
+            self.write_header(&[format!("{prefix}From: {sender}").as_bytes()]);
+            if settings.rewriting.touches(Class::EnvelopeSender) {
+                self.later(start + prefix.len() + "From: ".len(), Part::From);
+            }
         }
         let visible = [Known::To, Known::Cc, Known::ResentTo, Known::ResentCc].iter().any(|to| self.seen.has(*to));
         let undisclosed = &settings.undisclosed_recipients_header;
         if !visible && name_octets(undisclosed.as_bytes()).is_some() {
             self.write_header(&[undisclosed.as_bytes()]);
-        }
-    }
-
-    /// The sender as a `From:` header names it.
-    fn sender_as_header(&self) -> String {
-        let sender = if self.envelope.sender.is_empty() { MAILER_DAEMON } else { &*self.envelope.sender };
-        let address = self.rewrite().and_then(|rewrite| rewrite.apply(sender)).unwrap_or_else(|| sender.to_owned());
-        match self.full_name.as_deref().filter(|_| !self.envelope.sender.is_empty()) {
-            None => address,
-            Some(name) if self.settings.obsolete_from_format => {
-                let name = name.chars().filter(|c| !c.is_control() && !"()\\".contains(*c)).collect::<String>();
-                format!("{address} ({name})")
-            }
-            Some(name) => format!("{} <{address}>", phrase(name)),
         }
     }
 
@@ -70,5 +64,24 @@ impl<S: Sink> Output<S> {
         let name = if known == Known::MessageId { MESSAGE_ID } else { RESENT_MESSAGE_ID };
         self.envelope.attributes.retain(|(existing, _)| &**existing != name);
         self.envelope.attributes.push((name.into(), value.into()));
+    }
+}
+
+/// Return the sender as a `From:` header names it. `rewrite`: the rules for incomplete addresses of the header.
+pub(super) fn sender_as_header(
+    settings: &CleanupSettings,
+    rewrite: Option<&Rewrite>,
+    sender: &str,
+    full_name: Option<&str>,
+) -> String {
+    let given = if sender.is_empty() { MAILER_DAEMON } else { sender };
+    let address = rewrite.and_then(|rewrite| rewrite.apply(given)).unwrap_or_else(|| given.to_owned());
+    match full_name.filter(|_| !sender.is_empty()) {
+        None => address,
+        Some(name) if settings.obsolete_from_format => {
+            let name = name.chars().filter(|c| !c.is_control() && !"()\\".contains(*c)).collect::<String>();
+            format!("{address} ({name})")
+        }
+        Some(name) => format!("{} <{address}>", phrase(name)),
     }
 }

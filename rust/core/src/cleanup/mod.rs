@@ -10,10 +10,12 @@
 //! envelope    completes addresses of the envelope, drops duplicates
 //! output      drops, completes and collects header fields, passes the body
 //! missing     adds header fields
+//! finish      maps addresses at the end of the message
 //! submission  a message of a program on this machine
 //! ```
 
 mod envelope;
+mod finish;
 mod missing;
 mod output;
 pub mod settings;
@@ -21,6 +23,9 @@ pub mod submission;
 #[cfg(test)]
 mod tests;
 
+pub use finish::Finishing;
+
+use crate::address::rewriting::Class;
 use crate::log::{Log, Severity};
 use crate::mail::envelope::Envelope;
 use crate::mail::header::{HeaderEvents, HeaderParser, Seen};
@@ -29,7 +34,9 @@ use crate::mail::sink::Sink;
 use envelope::complete_envelope;
 use memchr::memchr2;
 use settings::{CleanupSettings, Octets};
+use std::ops::Range;
 use std::sync::Arc;
+use std::task::Poll;
 
 /// The origin of a message. It decides which header fields are completed and added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +61,10 @@ pub enum Refusal {
     HeadTooBig,
     /// `message_reject_characters`
     DisallowedCharacter,
+    /// A lookup table cannot answer.
+    LookupFailed,
+    /// An alias expands without end.
+    AliasLimit,
     /// The disk is full.
     NoSpace,
     /// The queue cannot be written.
@@ -68,6 +79,8 @@ impl Refusal {
             Self::TooBig => Reply::new(552, [3, 4], "Error: message file too big"),
             Self::HeadTooBig => Reply::new(552, [3, 4], "Error: message header too big"),
             Self::DisallowedCharacter => Reply::new(550, [7, 1], "disallowed character"),
+            Self::LookupFailed => Reply::new(451, [3, 0], "Error: queue file write error"),
+            Self::AliasLimit => Reply::new(451, [6, 0], "Alias expansion error"),
             Self::NoSpace => Reply::new(452, [3, 1], "Insufficient system storage"),
             Self::WriteError => Reply::new(451, [3, 0], "Error: queue file write error"),
         }
@@ -105,6 +118,10 @@ struct Output<S> {
     settings: Arc<CleanupSettings>,
     /// The header fields in wire form, and the empty line behind them.
     head: Vec<u8>,
+    /// Parts of the head whose addresses are mapped at the end of the message.
+    later: Vec<Later>,
+    /// Recipients of copies are added (`always_bcc` and others).
+    copies: bool,
     /// Receives the body.
     sink: S,
     envelope: Envelope,
@@ -118,6 +135,22 @@ struct Output<S> {
     size_octets: u64,
     body_line_open: bool,
     refusal: Option<Refusal>,
+}
+
+/// A part of the head that is mapped at the end.
+#[derive(Debug)]
+struct Later {
+    span: Range<usize>,
+    part: Part,
+}
+
+/// The kind of a part.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// The value of a header with addresses.
+    Value(Class),
+    /// The sender in a `From:` that cleanup has added.
+    From,
 }
 
 enum Piece<'a> {
@@ -142,6 +175,8 @@ impl<S: Sink> Cleanup<S> {
         let out = Output {
             settings,
             head: Vec::with_capacity(HEAD_CAPACITY_OCTETS),
+            later: Vec::new(),
+            copies: true,
             sink,
             envelope,
             origin,
@@ -173,6 +208,11 @@ impl<S: Sink> Cleanup<S> {
     /// Set the sender's name, for a missing `From:` (`sendmail -F`).
     pub fn full_name(&mut self, name: &str) {
         self.out.full_name = (!name.is_empty()).then(|| name.into());
+    }
+
+    /// Treat the message as the mail system's own: nobody gets a copy.
+    pub fn internal(&mut self) {
+        self.out.copies = false;
     }
 
     /// Return the first problem so far.
@@ -208,9 +248,8 @@ impl<S: Sink> Cleanup<S> {
         }
     }
 
-    /// End the message and add missing header fields. Returns the sink with the body, the head in wire form, and the
-    /// envelope with `size_octets` and `message_id`. The message is the head, then the body.
-    pub fn finish(mut self) -> Result<(S, Vec<u8>, Envelope), Refusal> {
+    /// End the message, add missing header fields, and begin to map its addresses.
+    pub fn begin_finish(mut self) -> Finishing<S> {
         if self.pending_cr {
             self.pending_cr = false;
             self.piece(Piece::Stray(b'\r'));
@@ -221,11 +260,15 @@ impl<S: Sink> Cleanup<S> {
         if self.out.body_line_open {
             self.out.body_line_end();
         }
-        let Output { sink, head, mut envelope, size_octets, refusal, .. } = self.out;
-        envelope.size_octets = size_octets;
-        match refusal {
-            Some(refusal) => Err(refusal),
-            None => Ok((sink, head, envelope)),
+        self.out.finish()
+    }
+
+    /// End a message of a site without remote tables. Returns the sink with the body, the head in wire form, and the
+    /// envelope with `size_octets` and `message_id`. The message is the head, then the body.
+    pub fn finish(self) -> Result<(S, Vec<u8>, Envelope), Refusal> {
+        match self.begin_finish().poll() {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(Refusal::LookupFailed),
         }
     }
 

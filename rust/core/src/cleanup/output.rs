@@ -1,7 +1,9 @@
 //! The output of cleanup: header fields one at a time into the head, the body in runs into the sink.
 
-use super::{HEAD_MAX_OCTETS, Origin, Output, Refusal};
+use super::settings::CleanupSettings;
+use super::{HEAD_MAX_OCTETS, Origin, Output, Part, Refusal};
 use crate::address::rewrite::Rewrite;
+use crate::address::rewriting::Class;
 use crate::mail::header::{End, Field, HeaderEvents, Known};
 use crate::mail::sink::Sink;
 use std::io;
@@ -66,15 +68,32 @@ impl<S: Sink> Output<S> {
 
     /// Return the rules to complete addresses in this message's headers.
     pub(super) fn rewrite(&self) -> Option<&Rewrite> {
-        match self.origin {
-            Origin::Local | Origin::Network { trusted: true } => Some(&self.settings.local_rewrite),
-            Origin::Network { trusted: false } => self.settings.remote_rewrite.as_ref(),
-        }
+        header_rewrite(&self.settings, self.origin)
+    }
+}
+
+/// Return the rules to complete addresses in headers of a message, `None` to leave them unchanged.
+pub(super) fn header_rewrite(settings: &CleanupSettings, origin: Origin) -> Option<&Rewrite> {
+    match origin {
+        Origin::Local | Origin::Network { trusted: true } => Some(&settings.local_rewrite),
+        Origin::Network { trusted: false } => settings.remote_rewrite.as_ref(),
+    }
+}
+
+/// Return the class of a header's addresses, `None` for a header without them.
+fn class_of(known: Known) -> Option<Class> {
+    if known.names_senders() {
+        Some(Class::HeaderSender)
+    } else if known.names_recipients() {
+        Some(Class::HeaderRecipient)
+    } else {
+        None
     }
 }
 
 impl<S: Sink> HeaderEvents for Output<S> {
     fn header(&mut self, header: &[u8]) {
+        // header_checks decide here, about the header as it came.
         let Some(field) = Field::parse(header) else {
             return self.write_header(&[header]);
         };
@@ -91,11 +110,17 @@ impl<S: Sink> HeaderEvents for Output<S> {
         if self.settings.drops(field.name, known) {
             return;
         }
-        let addresses = known.is_some_and(|known| known.names_senders() || known.names_recipients());
+        let class = known.and_then(class_of);
         let tokens_max = self.settings.header_address_token_limit;
-        let rewrite = self.rewrite().filter(|_| addresses);
+        let rewrite = self.rewrite().filter(|_| class.is_some());
+        let rewrites = rewrite.is_some();
         let rewritten = rewrite.and_then(|rewrite| rewrite.apply_to_list(field.value, tokens_max));
+        let start = self.head.len();
         self.write_header(&[field.name, b":", rewritten.as_deref().unwrap_or(field.value)]);
+        if let Some(class) = class.filter(|class| rewrites && self.settings.rewriting.touches(*class)) {
+            let dot = usize::from(field.name.first() == Some(&b'.'));
+            self.later(start + dot + field.name.len() + 1, Part::Value(class));
+        }
     }
 
     fn mbox(&mut self) -> Option<&'static str> {

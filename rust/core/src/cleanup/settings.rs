@@ -1,6 +1,7 @@
 //! Cleanup's parameters, by Postfix's names (cleanup(8)).
 
 use crate::address::rewrite::Rewrite;
+use crate::address::rewriting::Rewriting;
 use crate::mail::date::Zone;
 use crate::mail::header::Known;
 use crate::settings;
@@ -74,6 +75,8 @@ settings! {
         local_rewrite: Rewrite => settings,
         /// The same for headers of remote mail; `None`: these headers stay unchanged.
         remote_rewrite: Option<Rewrite> = Rewrite::read_remote "remote_header_rewrite_domain",
+        /// Canonical addresses, aliases and copies.
+        rewriting: Rewriting => settings,
         /// Octets.
         header_size_limit: usize = "header_size_limit",
         /// Maximum number of tokens of a header whose addresses are rewritten.

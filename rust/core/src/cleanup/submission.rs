@@ -4,14 +4,16 @@
 //! local form, with LF or CRLF and without stuffed dots. It gets its queue ID and its trace header at the start.
 
 use super::settings::CleanupSettings;
-use super::{Cleanup, Origin, log_message_id};
-use crate::log::Log;
+use super::{Cleanup, Finishing, Origin, Refusal, log_message_id};
+use crate::ask::{Answer, Lookup};
+use crate::log::{Log, Severity};
 use crate::mail::envelope::{BodyType, Envelope, Recipient, Ret};
 use crate::mail::reply::Reply;
 use crate::mail::stuff::Stuffer;
 use crate::queue::{Appender, Incoming};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::Poll;
 
 /// The parts of a submission besides its content.
 #[derive(Debug, Clone)]
@@ -38,11 +40,14 @@ pub struct NewMessage {
     pub received: Option<Box<str>>,
     /// The origin decides which headers cleanup completes and adds.
     pub origin: Origin,
+    /// The mail system itself wrote the message: nobody gets a copy.
+    pub internal: bool,
 }
 
 /// A message in progress. Dropping it leaves no trace.
 pub struct Submission {
-    cleanup: Cleanup<Box<dyn Incoming>>,
+    state: State,
+    sender: Box<str>,
     stuffer: Stuffer,
     /// The last piece in wire form.
     wire: Vec<u8>,
@@ -50,6 +55,16 @@ pub struct Submission {
     log: Arc<Log>,
     queue_id: String,
 }
+
+/// The stage of a submission.
+enum State {
+    Writing(Box<Cleanup<Box<dyn Incoming>>>),
+    Finishing(Box<Finishing<Box<dyn Incoming>>>),
+    Finished(Box<Finished>),
+}
+
+/// The journal's draft of the body, the head, and the envelope; or the refusal.
+type Finished = Result<(Box<dyn Incoming>, Vec<u8>, Envelope), Refusal>;
 
 impl Submission {
     /// Start a message, with its queue ID and its trace header. `wall_now_us`: microseconds since 1970.
@@ -82,11 +97,16 @@ impl Submission {
         let queue_id = id.text(settings.long_queue_ids);
         let mut cleanup = Cleanup::new(Arc::clone(&settings), draft, envelope, message.origin, wall_now_us);
         cleanup.full_name(&message.full_name);
+        if message.internal {
+            cleanup.internal();
+        }
         if let Some(received) = message.received {
             let date = settings.date(wall_now_us);
             cleanup.received(&received.replace("{id}", &queue_id).replace("{date}", &date));
         }
-        Ok(Self { cleanup, stuffer: Stuffer::default(), wire: Vec::new(), settings, log, queue_id })
+        let sender = cleanup.envelope().sender.clone();
+        let state = State::Writing(Box::new(cleanup));
+        Ok(Self { state, sender, stuffer: Stuffer::default(), wire: Vec::new(), settings, log, queue_id })
     }
 
     /// Return the queue ID, in the form of enable_long_queue_ids.
@@ -96,23 +116,46 @@ impl Submission {
 
     /// Return the sender as cleanup completed it.
     pub fn sender(&self) -> &str {
-        &self.cleanup.envelope().sender
+        &self.sender
     }
 
-    /// Receive the next octets of the content, in any split. `commit` reports a problem.
+    /// Receive the next octets of the content, in any split. `commit` reports a problem. After `lookups` or `commit` the
+    /// content is complete: further octets are dropped.
     pub fn write(&mut self, octets: &[u8]) {
-        self.wire.clear();
-        self.stuffer.feed(octets, &mut self.wire);
-        self.cleanup.feed(&self.wire);
+        if let State::Writing(cleanup) = &mut self.state {
+            self.wire.clear();
+            self.stuffer.feed(octets, &mut self.wire);
+            cleanup.feed(&self.wire);
+        }
+    }
+
+    /// End the content, and return the next lookups in remote tables: answer them by `answer`, and call it again. Empty:
+    /// `commit` may follow.
+    pub fn lookups(&mut self) -> Vec<Lookup> {
+        self.finish();
+        match &mut self.state {
+            State::Finishing(finishing) => finishing.asks(),
+            State::Writing(_) | State::Finished(_) => Vec::new(),
+        }
+    }
+
+    /// Receive the answer of a lookup.
+    pub fn answer(&mut self, lookup: &Lookup, answer: Answer) {
+        if let State::Finishing(finishing) = &mut self.state {
+            finishing.answer(lookup, answer);
+        }
     }
 
     /// Log the Message-Id and commit the message; the appender reports `ticket` when it is durable. Returns the queue
-    /// ID. Errors: cleanup's reply, or 550 5.1.0 without a recipient. Then nothing is queued.
+    /// ID. Errors: cleanup's reply, or 550 5.1.0 without a recipient; 451 while lookups have no answer. Then nothing is
+    /// queued.
     pub fn commit(mut self, ticket: u64) -> Result<String, Reply> {
-        self.wire.clear();
-        self.stuffer.finish(&mut self.wire);
-        self.cleanup.feed(&self.wire);
-        let (draft, head, envelope) = self.cleanup.finish().map_err(|refusal| refusal.reply())?;
+        self.finish();
+        let finished = match self.state {
+            State::Finished(finished) => *finished,
+            State::Writing(_) | State::Finishing(_) => Err(Refusal::LookupFailed),
+        };
+        let (draft, head, envelope) = finished.map_err(|refusal| refusal.reply())?;
         if envelope.recipients.is_empty() {
             return Err(Reply::new(550, [1, 0], "Error: no recipients specified"));
         }
@@ -120,13 +163,38 @@ impl Submission {
         draft.commit(&head, &envelope, ticket);
         Ok(self.queue_id)
     }
+
+    /// Go on as far as there are answers.
+    fn finish(&mut self) {
+        if let State::Writing(cleanup) = &mut self.state {
+            self.wire.clear();
+            std::mem::take(&mut self.stuffer).finish(&mut self.wire);
+            cleanup.feed(&self.wire);
+        }
+        let none = State::Finished(Box::new(Err(Refusal::WriteError)));
+        let mut finishing = match std::mem::replace(&mut self.state, none) {
+            State::Writing(cleanup) => Box::new(cleanup.begin_finish()),
+            State::Finishing(finishing) => finishing,
+            finished @ State::Finished(_) => {
+                self.state = finished;
+                return;
+            }
+        };
+        let Poll::Ready(finished) = finishing.poll() else {
+            self.state = State::Finishing(finishing);
+            return;
+        };
+        for warning in finishing.warnings() {
+            self.log.line_as("cleanup", Severity::Warning, format_args!("{}: {warning}", self.queue_id));
+        }
+        self.state = State::Finished(Box::new(finished));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::address::rewrite::Rewrite;
-    use crate::cleanup::Refusal;
     use crate::ipc::frame::{Frame, FrameReader};
     use crate::log::LogTarget;
     use crate::queue::Store;
@@ -154,6 +222,7 @@ mod tests {
             full_name: "Charlie Root".into(),
             received: Some("Received: by mx.example.org (Postfix)\n\tid {id}; {date}".into()),
             origin: Origin::Local,
+            internal: false,
         }
     }
 

@@ -4,6 +4,8 @@ use super::*;
 use crate::mail::envelope::{Notify, Recipient};
 use crate::mail::id::QueueId;
 use crate::mail::stuff::{stuff, unstuff};
+use crate::table::testing::{Fixed, local, remote};
+use crate::table::{Maps, Table};
 use proptest::prelude::*;
 use std::io;
 
@@ -168,12 +170,20 @@ fn bare_addresses_of_the_envelope_are_completed() {
 #[test]
 fn a_duplicate_recipient_receives_one_copy() {
     let reported = Recipient { notify: Notify(Notify::SUCCESS), ..Recipient::plain("b@x.org") };
-    let given = ["root", "b@x.org", "root@mx.example.org", "b@x.org"].map(Recipient::plain);
+    let given = ["root", "b@x.org", "root@mx.example.org", "ROOT", "b@x.org"].map(Recipient::plain);
     let recipients = given.into_iter().chain([reported]).collect();
-    let envelope = Envelope { recipients, ..envelope() };
-    let cleanup = Cleanup::new(Arc::new(settings()), Vec::new(), envelope, Origin::Local, WALL_US);
-    let addresses = cleanup.envelope().recipients.iter().map(|recipient| &*recipient.address).collect::<Vec<_>>();
-    assert_eq!(addresses, ["root@mx.example.org", "b@x.org", "b@x.org"]);
+    let given = Envelope { recipients, ..envelope() };
+    for (keeps_original, expected) in [
+        (true, &["root@mx.example.org", "b@x.org", "root@mx.example.org", "b@x.org"][..]),
+        (false, &["root@mx.example.org", "b@x.org"]),
+    ] {
+        let mut settings = settings();
+        settings.rewriting.keeps_original = keeps_original;
+        let cleanup = Cleanup::new(Arc::new(settings), Vec::new(), given.clone(), Origin::Local, WALL_US);
+        let recipients = &cleanup.envelope().recipients;
+        assert_eq!(recipients.iter().map(|recipient| &*recipient.address).collect::<Vec<_>>(), expected);
+        assert_eq!(recipients[0].original.as_deref(), Some("root"));
+    }
 }
 
 #[test]
@@ -273,6 +283,73 @@ fn a_head_has_a_limit_and_a_body_has_none() {
         }
     }
     assert_eq!(Refusal::HeadTooBig.reply(), Reply::new(552, [3, 4], "Error: message header too big"));
+}
+
+/// Finish a message of `settings`, with these remote tables.
+fn mapped(
+    settings: CleanupSettings,
+    wire: &[u8],
+    tables: &[Fixed],
+    backwards: bool,
+) -> Result<(String, Envelope), Refusal> {
+    let mut cleanup = cleanup(settings, Origin::Local);
+    cleanup.feed(wire);
+    let mut finishing = cleanup.begin_finish();
+    let mut open = Vec::new();
+    loop {
+        if let Poll::Ready(result) = finishing.poll() {
+            let (body, head, envelope) = result?;
+            return Ok((String::from_utf8([head, body].concat()).unwrap(), envelope));
+        }
+        open.extend(finishing.asks());
+        let now = if backwards { vec![open.pop().unwrap()] } else { std::mem::take(&mut open) };
+        assert!(!now.is_empty(), "it waits for nothing");
+        now.iter().for_each(|lookup| finishing.answer(lookup, tables[lookup.table].lookup(&lookup.key)));
+    }
+}
+
+#[test]
+fn addresses_are_mapped_at_the_end_by_local_and_remote_tables() {
+    let rows =
+        [("s@example.net", "sender@new.example"), ("r@example.org", "alias@new.example"), ("@old", "@new.example")];
+    let wire = b"To: r@example.org,\r\n R <r@example.org> (x)\r\n..Cc: 1\r\nCc: u@old\r\n\r\nr@example.org\r\n";
+    let settings = |maps: fn() -> Maps| {
+        let mut settings = settings();
+        settings.rewriting.canonical = maps();
+        settings.rewriting.always_bcc = "copy".into();
+        settings
+    };
+    let local = mapped(settings(|| local(&[])), wire, &[], false).unwrap();
+    assert!(local.0.starts_with("To: r@example.org,\r\n R <r@"), "{}", local.0);
+    let results = [false, true].map(|backwards| mapped(settings(|| remote(0)), wire, &[Fixed::new(&rows)], backwards));
+    assert_eq!(results[0], results[1]);
+    let (content, envelope) = results[0].clone().unwrap();
+    assert!(
+        content.starts_with(
+            "To: alias@new.example,\r\n R <alias@new.example> (x)\r\n..Cc: 1\r\nCc: u@new.example\r\nMessage-Id"
+        ),
+        "{content}"
+    );
+    assert!(content.ends_with("\r\nFrom: sender@new.example\r\n\r\nr@example.org\r\n"), "{content}");
+    assert_eq!(envelope.size_octets, unstuff(content.as_bytes()).len() as u64);
+    assert_eq!(&*envelope.sender, "sender@new.example");
+    let recipients = envelope.recipients.iter().map(|to| (&*to.address, to.original.as_deref(), to.notify.0));
+    assert_eq!(
+        recipients.collect::<Vec<_>>(),
+        [("alias@new.example", Some("r@example.org"), 0), ("copy@mx.example.org", None, Notify::NEVER)]
+    );
+    let failed = mapped(settings(|| remote(0)), wire, &[Fixed::new(&[("@old", "!")])], false);
+    assert_eq!(failed, Err(Refusal::LookupFailed));
+}
+
+#[test]
+fn a_message_of_the_mail_system_itself_gets_no_copies() {
+    let mut settings = settings();
+    settings.rewriting.always_bcc = "copy@x.org".into();
+    let mut cleanup = cleanup(settings, Origin::Local);
+    cleanup.internal();
+    let (_, _, envelope) = cleanup.finish().unwrap();
+    assert_eq!(envelope.recipients.len(), 1);
 }
 
 struct Full;

@@ -4,6 +4,7 @@
 //! effect of a parameter that no program reads. The texts of defaults are expanded as in main.cf (postconf(5)).
 
 use super::Source;
+use crate::lookup::Maps;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -113,6 +114,16 @@ impl Source for Defaults {
         words.push(word);
         words.retain(|word| !word.is_empty());
         Ok(words)
+    }
+
+    /// Return no tables: a default with tables depends on the host.
+    fn maps(&self, name: &str) -> Result<Maps, String> {
+        let words = self.items(name)?;
+        if words.is_empty() { Ok(Maps::default()) } else { Err(self.bad(name, &words.join(" "), "give no table")) }
+    }
+
+    fn table(&self, name: &str, word: &str) -> Result<Maps, String> {
+        Err(self.bad(name, word, "give no table"))
     }
 
     fn bad(&self, name: &str, value: &str, fix: &str) -> String {

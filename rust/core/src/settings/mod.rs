@@ -7,6 +7,8 @@
 
 pub mod defaults;
 
+use crate::lookup::Maps;
+
 /// A source of the values of parameters.
 pub trait Source {
     /// An error names the parameter and what it may be; from main.cf, with file and line.
@@ -22,6 +24,10 @@ pub trait Source {
     fn flag(&self, name: &str) -> Result<bool, Self::Error>;
     /// Return the words of a list.
     fn items(&self, name: &str) -> Result<Vec<String>, Self::Error>;
+    /// Return the tables of a list such as `virtual_alias_maps`.
+    fn maps(&self, name: &str) -> Result<Maps, Self::Error>;
+    /// Return a table that is a word of a list: `hash:/etc/postfix/names` in `masquerade_exceptions`.
+    fn table(&self, name: &str, word: &str) -> Result<Maps, Self::Error>;
     /// Return the error for a value that a field cannot hold. `fix`: what to do, such as "give a smaller number".
     fn bad(&self, name: &str, value: &str, fix: &str) -> Self::Error;
 }
@@ -53,6 +59,12 @@ impl Value for Box<str> {
 impl<T: From<String>> Value for Vec<T> {
     fn read<S: Source>(source: &S, name: &str) -> Result<Self, S::Error> {
         Ok(source.items(name)?.into_iter().map(T::from).collect())
+    }
+}
+
+impl Value for Maps {
+    fn read<S: Source>(source: &S, name: &str) -> Result<Self, S::Error> {
+        source.maps(name)
     }
 }
 

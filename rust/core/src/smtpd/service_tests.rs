@@ -5,6 +5,7 @@ use super::flow::Flow;
 use super::request::{KnownClient, Opening, Request};
 use super::service::Service;
 use super::site::{Client, Site, SiteSettings};
+use crate::ask::{Answer, Lookup};
 use crate::cleanup::settings::CleanupSettings;
 use crate::log::{Log, LogTarget};
 use crate::mail::reply::Reply;
@@ -13,6 +14,7 @@ use crate::queue::Appender;
 use crate::queue::memory::Memory;
 use crate::smtp::server::Next;
 use crate::smtp::server::config::ServerConfig;
+use crate::table::testing::remote;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -30,6 +32,11 @@ struct Fixture {
 
 impl Fixture {
     fn new(limit: usize) -> Self {
+        Self::with(limit, CleanupSettings::new("mx.example.org"))
+    }
+
+    fn with(limit: usize, cleanup: CleanupSettings) -> Self {
+        let cleanup = Arc::new(cleanup);
         let memory = Memory::default();
         let journal: Arc<dyn Appender> = Arc::new(memory.appender().unwrap());
         let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
@@ -39,7 +46,7 @@ impl Fixture {
             asks_data: false,
             asks_content: false,
             log: Arc::clone(&log),
-            cleanup: Arc::new(CleanupSettings::new("mx.example.org")),
+            cleanup: Arc::clone(&cleanup),
             journal: Some(Arc::clone(&journal)),
             flow: Flow::new(0.0),
             wall_clock: || 1_700_000_000_000_000,
@@ -266,4 +273,92 @@ fn input_before_the_end_is_answered_and_its_message_is_queued() {
     fixture.service.poll(1.0).unwrap();
     fixture.service.finish(1.0);
     assert_eq!((fixture.memory.records(), fixture.service.len()), (2, 0));
+}
+
+/// A site whose virtual aliases are in the remote table 5.
+fn asking() -> CleanupSettings {
+    let mut settings = CleanupSettings::new("mx.example.org");
+    settings.rewriting.aliases = remote(5);
+    settings
+}
+
+/// Send the message; return the client and its key when the session asks for lookups.
+fn until_lookup(fixture: &mut Fixture) -> (UnixStream, Key) {
+    fixture.service.know(known(1), 1e6);
+    fixture.service.remember(1, "@next.example", 1e6);
+    let (mut client, key) = fixture.client(1, 0.0);
+    for words in &DIALOGUE[..4] {
+        fixture.say(&mut client, words, 0.0);
+    }
+    assert_eq!(fixture.say(&mut client, DIALOGUE[4], 0.0), "");
+    assert_eq!(fixture.requests().last(), Some(&Request::Decide(key, Next::Lookup)));
+    (client, key)
+}
+
+#[test]
+fn a_message_waits_for_its_lookups_and_input_behind_it_waits_too() {
+    let mut fixture = Fixture::with(0, asking());
+    let (mut client, key) = until_lookup(&mut fixture);
+    let session = fixture.service.session(key).unwrap();
+    assert_eq!(fixture.say(&mut client, "NOOP\r\n", 1.0), "");
+    assert_eq!(fixture.requests(), [], "it asks once");
+    assert_eq!(session.lock().unwrap().accept(1.0), None, "no check answers it");
+    assert!(fixture.service.sweep(400.0), "the client waits for us");
+    fixture.service.stop(400.0);
+    assert_eq!(heard(&mut client), "");
+    let mut asked = Vec::new();
+    loop {
+        let lookups = session.lock().unwrap().lookups();
+        assert_eq!(session.lock().unwrap().lookups(), [], "each is taken once");
+        let found = Answer::Found(b"c@d.example"[..].into());
+        let answer = |lookup: Lookup| {
+            let is_alias = *lookup.key == b"@next.example"[..];
+            (lookup, if is_alias { found.clone() } else { Answer::NotFound })
+        };
+        asked.extend(lookups.iter().map(|lookup| String::from_utf8(lookup.key.to_vec()).unwrap()));
+        let answers = lookups.into_iter().map(answer).collect();
+        let next = session.lock().unwrap().answer_lookups(answers, 401.0).unwrap();
+        if next != Next::Lookup {
+            fixture.service.proceed(key, next, 401.0);
+            break;
+        }
+    }
+    assert_eq!(asked, ["b@next.example", "@next.example", "c@d.example", "@d.example"]);
+    assert_eq!(session.lock().unwrap().answer_lookups(vec![], 401.0), None, "no lookup is open");
+    fixture.service.finish(401.0);
+    let answer = heard(&mut client);
+    assert!(answer.starts_with("250 2.0.0 Ok: queued as ") && answer.ends_with("250 2.0.0 Ok\r\n"), "{answer}");
+    assert_eq!(fixture.memory.records(), 1);
+}
+
+#[test]
+fn a_failed_lookup_refuses_the_message_for_now() {
+    let mut fixture = Fixture::with(0, asking());
+    let (mut client, key) = until_lookup(&mut fixture);
+    let session = fixture.service.session(key).unwrap();
+    let lookups = session.lock().unwrap().lookups();
+    let answers = lookups.into_iter().map(|lookup| (lookup, Answer::Failed("table x: down".into()))).collect();
+    let next = session.lock().unwrap().answer_lookups(answers, 1.0).unwrap();
+    fixture.service.proceed(key, next, 1.0);
+    assert_eq!(heard(&mut client), "451 4.3.0 Error: queue file write error\r\n");
+    let log = fixture.log.take_lines().join("\n");
+    assert!(log.contains(": table x: down\n"), "{log}");
+    assert!(log.contains("virtual_alias_maps map lookup problem for b@next.example -- message not accepted"), "{log}");
+    assert_eq!(fixture.memory.records(), 0);
+    assert_eq!(fixture.say(&mut client, "NOOP\r\n", 1.0), "250 2.0.0 Ok\r\n");
+}
+
+#[test]
+fn a_session_that_is_lost_while_it_asks_drops_its_message() {
+    let mut fixture = Fixture::with(0, asking());
+    let (client, key) = until_lookup(&mut fixture);
+    let session = fixture.service.session(key).unwrap();
+    let lookups = session.lock().unwrap().lookups();
+    fixture.service.abort(key, 1.0);
+    drop(client);
+    assert_eq!(fixture.requests().last(), Some(&Request::Gone(key)));
+    let answers = lookups.into_iter().map(|lookup| (lookup, Answer::NotFound)).collect();
+    assert_eq!(session.lock().unwrap().answer_lookups(answers, 1.0), Some(Next::Close));
+    fixture.service.finish(1.0);
+    assert_eq!((fixture.memory.records(), fixture.service.len()), (0, 0));
 }

@@ -6,6 +6,9 @@ use super::{Each, Table, key, text, words};
 use crate::ask::Answer;
 use hashbrown::HashMap;
 
+/// A key and its value.
+type Pair = (Box<[u8]>, Box<[u8]>);
+
 /// Keys and values of main.cf. The last value of a key counts, and a value may be empty: lists of hosts or domains use
 /// only the key.
 #[derive(Debug)]
@@ -14,7 +17,7 @@ pub struct Inline {
     options: Options,
     /// The place of each key in `entries`.
     index: HashMap<Box<[u8]>, usize>,
-    entries: Vec<(Box<[u8]>, Box<[u8]>)>,
+    entries: Vec<Pair>,
 }
 
 impl Inline {

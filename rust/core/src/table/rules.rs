@@ -65,8 +65,13 @@ pub struct Patterns<E> {
     expression: PhantomData<fn() -> E>,
 }
 
-/// Return a pattern, its flags, and what follows. Errors: what is wrong.
-fn split_pattern(text: &[u8]) -> Result<(&[u8], &[u8], &[u8]), String> {
+/// The result of a rule, and the number of its line.
+type Hit = (Box<[u8]>, usize);
+/// A pattern, its flags, and what follows.
+type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
+/// Return the parts of a rule. Errors: what is wrong.
+fn split_pattern(text: &[u8]) -> Result<Parts<'_>, String> {
     let Some(&delimiter) = text.first() else { return Err("no regexp: skipping this rule".to_owned()) };
     if delimiter.is_ascii_alphanumeric() || delimiter == b'\\' || delimiter == 0 {
         return Err("ignoring unrecognized request".to_owned());
@@ -155,8 +160,8 @@ impl<E: Expression> Rules<E> {
         Ok(Rule { expression, negated, number, action })
     }
 
-    /// Return the result for a subject, and the number of its line. Errors: the library gave up at a line.
-    fn find(&self, subject: &[u8]) -> Result<Option<(Box<[u8]>, usize)>, (usize, String)> {
+    /// Return the result for a subject. Errors: the library gave up at a line.
+    fn find(&self, subject: &[u8]) -> Result<Option<Hit>, (usize, String)> {
         let mut spans = Vec::new();
         let mut at = 0;
         while let Some(rule) = self.rules.get(at) {

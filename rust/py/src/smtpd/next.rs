@@ -22,6 +22,7 @@ pub enum Next {
     Noop,
     Quit,
     Auth,
+    Lookup,
     Message,
 }
 
@@ -42,7 +43,7 @@ macro_rules! same_names {
     };
 }
 
-same_names!(Idle, Full, Sleep, Close, Helo, Mail, Rcpt, Vrfy, Data, EndOfData, Rset, Noop, Quit, Auth, Message);
+same_names!(Idle, Full, Sleep, Close, Helo, Mail, Rcpt, Vrfy, Data, EndOfData, Rset, Noop, Quit, Auth, Lookup, Message);
 
 #[pymethods]
 impl Next {

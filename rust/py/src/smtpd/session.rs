@@ -1,5 +1,6 @@
 //! `SmtpdConfig` and `SmtpdSession`: see `postillion_core::smtpd`.
 
+use crate::ask::{AnswerTuple, LookupTuple, answers, lookups};
 use crate::cleanup::CleanupSettings;
 use crate::config::MainCf;
 use crate::log::Log;
@@ -119,6 +120,15 @@ impl SmtpdSession {
 
     fn reply(&self, code: u16, dsn: &str, text: &str, now: f64) -> PyResult<Next> {
         self.lock().reply(&to_reply(code, dsn, text)?, now).map(Next::from).ok_or_else(no_question)
+    }
+
+    fn lookups<'py>(&self, py: Python<'py>) -> Vec<(usize, Bound<'py, PyBytes>)> {
+        lookups(py, self.lock().lookups())
+    }
+
+    fn answer_lookups(&self, asked: Vec<LookupTuple>, given: Vec<AnswerTuple<'_>>, now: f64) -> PyResult<Next> {
+        let answers = answers(asked, given)?;
+        self.lock().answer_lookups(answers, now).map(Next::from).ok_or_else(no_question)
     }
 
     /// Return the content in question, dots unstuffed, lines ended with CRLF.

@@ -1,5 +1,6 @@
 //! The settings of the SMTP client, and the server of a connection.
 
+use crate::lookup::Maps;
 use crate::mail::mime::MimeRules;
 use crate::settings;
 use crate::settings::{Source, seconds};
@@ -124,6 +125,14 @@ impl<S: Source> Source for Lmtp<'_, S> {
 
     fn items(&self, name: &str) -> Result<Vec<String>, S::Error> {
         self.0.items(&Self::name(name))
+    }
+
+    fn maps(&self, name: &str) -> Result<Maps, S::Error> {
+        self.0.maps(&Self::name(name))
+    }
+
+    fn table(&self, name: &str, word: &str) -> Result<Maps, S::Error> {
+        self.0.table(&Self::name(name), word)
     }
 
     fn bad(&self, name: &str, value: &str, fix: &str) -> S::Error {

@@ -1,7 +1,7 @@
 //! A message on its way from the dialogue through cleanup into the journal, and the replies that it gets.
 
 use super::Session;
-use crate::cleanup::{Cleanup, Origin, Refusal, log_message_id};
+use crate::cleanup::{Cleanup, Finishing, Origin, Refusal, log_message_id};
 use crate::log::Severity;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::QueueId;
@@ -9,12 +9,15 @@ use crate::mail::reply::{Enhanced, Reply};
 use crate::queue::Incoming;
 use crate::smtp::server::{ContentFault, EndOfData, Next, Transaction};
 use std::sync::Arc;
+use std::task::Poll;
 
 /// The content of a session's message.
 pub(super) enum Content {
     None,
     /// On its way into the queue.
     Arriving(Box<Cleanup<Box<dyn Incoming>>>),
+    /// Complete, but remote tables have not answered yet.
+    Asking(QueueId, Box<Finishing<Box<dyn Incoming>>>),
     /// With the journal.
     Committing(QueueId),
     /// Kept for the owner of a stand-alone session, in wire form.
@@ -192,24 +195,36 @@ impl Session {
                 self.content = kept;
                 return Some(Next::Message);
             }
-            Content::None | Content::Committing(_) => self.server.reply(&Refusal::WriteError.reply(), now),
+            Content::None | Content::Asking(..) | Content::Committing(_) => {
+                self.server.reply(&Refusal::WriteError.reply(), now)
+            }
         }
         None
     }
 
     fn commit(&mut self, cleanup: Cleanup<Box<dyn Incoming>>, now: f64) {
         let id = cleanup.envelope().id;
-        match (cleanup.finish(), &self.site.journal) {
+        self.finish_message(id, cleanup.begin_finish(), now);
+    }
+
+    /// Commit a message, or wait until remote tables have answered.
+    pub(super) fn finish_message(&mut self, id: QueueId, mut finishing: Finishing<Box<dyn Incoming>>, now: f64) {
+        let Poll::Ready(result) = finishing.poll() else {
+            self.content = Content::Asking(id, Box::new(finishing));
+            return;
+        };
+        let id_text = || id.text(self.site.cleanup.long_queue_ids);
+        for warning in finishing.warnings() {
+            self.site.log.line_as("cleanup", Severity::Warning, format_args!("{}: {warning}", id_text()));
+        }
+        match (result, &self.site.journal) {
             (Ok((draft, head, envelope)), Some(_)) => {
                 log_message_id(&self.site.log, &self.site.cleanup, &envelope);
                 draft.commit(&head, &envelope, self.ticket);
                 self.content = Content::Committing(id);
             }
             (Ok(_), None) => self.server.reply(&Refusal::WriteError.reply(), now),
-            (Err(refusal), _) => {
-                let id = id.text(self.site.cleanup.long_queue_ids);
-                self.refuse_content(&id, &refusal.reply(), now);
-            }
+            (Err(refusal), _) => self.refuse_content(&id_text(), &refusal.reply(), now),
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod message;
 
+use crate::ask::{Answer, Lookup};
 use crate::mail::reply::Reply;
 use crate::net::Dialogue;
 use crate::smtp::server::{Event, Next, Server};
@@ -109,6 +110,29 @@ impl Session {
         self.answer(Some(reply), now)
     }
 
+    /// Take the lookups of the open question `Next::Lookup`. `answer_lookups` takes their answers.
+    pub fn lookups(&mut self) -> Vec<Lookup> {
+        match &mut self.content {
+            Content::Asking(_, finishing) if self.open == Some(Next::Lookup) => finishing.asks(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Answer the question `Next::Lookup`. `None`: it is not open.
+    pub fn answer_lookups(&mut self, answers: Vec<(Lookup, Answer)>, now: f64) -> Option<Next> {
+        self.open.take_if(|open| *open == Next::Lookup)?;
+        match std::mem::replace(&mut self.content, Content::None) {
+            // The client may be gone.
+            Content::Asking(..) if self.server.ended().is_some() => {}
+            Content::Asking(id, mut finishing) => {
+                answers.into_iter().for_each(|(lookup, answer)| finishing.answer(&lookup, answer));
+                self.finish_message(id, *finishing, now);
+            }
+            other => self.content = other,
+        }
+        Some(self.poll(now))
+    }
+
     /// The journal has written the commit, or has failed: `error` is the text of the reply.
     pub fn committed(&mut self, error: Option<&str>, now: f64) -> Next {
         self.finish_commit(error, now);
@@ -140,7 +164,7 @@ impl Session {
 
     /// The connection is gone. A running commit goes on.
     pub fn lost(&mut self) {
-        if let Content::Arriving(_) = self.content {
+        if let Content::Arriving(_) | Content::Asking(..) = self.content {
             self.content = Content::None;
             self.copy = Vec::new();
         }
@@ -196,7 +220,7 @@ impl Session {
     }
 
     fn answer(&mut self, reply: Option<&Reply>, now: f64) -> Option<Next> {
-        let question = self.open.take()?;
+        let question = self.open.take_if(|open| *open != Next::Lookup)?;
         // The session may have ended while the owner decided.
         if self.server.ended().is_none() {
             let refusal = reply.filter(|reply| reply.code >= 400);
@@ -216,6 +240,7 @@ impl Session {
     fn poll(&mut self, now: f64) -> Next {
         let question = loop {
             match self.next_event() {
+                Event::Idle if self.has_lookups() => break Next::Lookup,
                 Event::Idle => return self.rest(),
                 Event::Log(severity, line) => self.site.log.line(severity, format_args!("{line}")),
                 Event::Ask(Next::Data) if !self.site.asks_data => self.begin_data(now),
@@ -247,8 +272,13 @@ impl Session {
                 cleanup.feed(octets);
             }
             Content::Kept(kept) => kept.extend_from_slice(octets),
-            Content::None | Content::Committing(_) => {}
+            Content::None | Content::Asking(..) | Content::Committing(_) => {}
         })
+    }
+
+    /// Whether the message waits for answers that nobody was asked for yet.
+    fn has_lookups(&self) -> bool {
+        matches!(self.content, Content::Asking(..)) && self.open.is_none() && self.server.ended().is_none()
     }
 
     /// The dialogue waits: say how.
@@ -289,7 +319,7 @@ impl Session {
         if std::mem::replace(&mut self.has_logged_end, true) {
             return;
         }
-        if let Content::Arriving(_) = self.content {
+        if let Content::Arriving(_) | Content::Asking(..) = self.content {
             self.content = Content::None;
         }
         let log = &self.site.log;

@@ -1,0 +1,236 @@
+"""Messages that wait for a remote table: under smtpd, pickup and the agents' way into the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import postillion.tables.maps
+from postillion._core.cleanup import CleanupSettings, Submission
+from postillion._core.log import Log
+from postillion._core.pickup import Maildrop
+from postillion._core.queue import Journal
+from postillion.errors import MessageRefused
+from postillion.pickup.maildrop import Maildrop as Directory
+from postillion.pickup.maildrop import Submitted
+from postillion.pickup.service import Pickup, Site
+from postillion.tables import TableError, answers
+from postillion.tables.table import Table
+from support.configs import cleanup_settings
+from support.dialogue import Server, site
+from support.mta import until
+from support.queue_files import read_queue
+from test_pickup import record_file
+
+ENVELOPE = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<user@example.org>\r\nDATA\r\n"
+EHLO = b"EHLO client.example\r\n"
+CONTENT = b"Subject: x\r\n\r\nbody\r\n.\r\n"
+FAILED = "451 4.3.0 Error: queue file write error\r\n"
+
+
+class Remote:
+    """A table that answers when a test says so."""
+
+    name = "remote:test"
+    owner: int | None = None
+    takes_parts = True
+    has_addresses = True
+
+    def __init__(self) -> None:
+        self.open: dict[str, asyncio.Future[str | None]] = {}
+
+    async def ask(self, key: str) -> str | None:
+        """Wait for the test's answer."""
+        self.open[key] = asyncio.get_running_loop().create_future()
+        return await self.open[key]
+
+    def lookup(self, key: str) -> str | None:
+        """Return None: no decision about a recipient depends on the table."""
+        return None
+
+    def refresh(self) -> None:
+        """Do nothing."""
+
+    def values(self) -> list[str]:
+        """Return an empty list."""
+        return []
+
+    async def answer(self, value: Callable[[str], str | None] | TableError, rounds: int = 1) -> list[str]:
+        """Answer the open lookups, as often as told; return the keys."""
+        keys: list[str] = []
+        for _ in range(rounds):
+            await until(lambda: self.open)
+            now, self.open = self.open, {}
+            for key, waiting in now.items():
+                keys.append(key)
+                if isinstance(value, TableError):
+                    waiting.set_exception(value)
+                else:
+                    waiting.set_result(value(key))
+        return keys
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch) -> Remote:
+    """Return the table that main.cf calls `remote:test`."""
+    table = Remote()
+    opened = postillion.tables.maps.open_table
+
+    def open_table(name: str, *arguments: object, **options: object) -> Table:
+        return table if name == table.name else opened(name, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(postillion.tables.maps, "open_table", open_table)
+    return table
+
+
+def alias(key: str) -> str | None:
+    """Return the value of the one alias."""
+    return "other@next.example" if key == "user@example.org" else None
+
+
+def queued(directory: Path) -> int:
+    """Return the number of messages in the queue."""
+    return len(list(read_queue(str(directory / "queue"))))
+
+
+async def test_smtpd_answers_when_the_remote_table_has_answered(tmp_path: Path, remote: Remote) -> None:
+    server = Server(site(tmp_path, ["virtual_alias_maps = remote:test"]))
+    client = server.connect()
+    client.send(EHLO)
+    client.send(ENVELOPE)
+    client.written.clear()
+    client.send(CONTENT)
+    client.send(b"NOOP\r\n")
+    assert client.written == b"", "input behind the message waits"
+    assert await remote.answer(alias) == ["user@example.org"]
+    await remote.answer(alias, rounds=2)
+    await until(lambda: client.core is not None and client.core.committing)
+    server.finish_commits(client)
+    client.receive()
+    assert client.written.startswith(b"250 2.0.0 Ok: queued as ")
+    assert client.written.endswith(b"\r\n250 2.0.0 Ok\r\n")
+    assert queued(tmp_path) == 1
+    client.leave()
+    server.journal.close()
+
+
+async def test_smtpd_refuses_for_now_when_the_remote_table_fails(tmp_path: Path, remote: Remote) -> None:
+    server = Server(site(tmp_path, ["virtual_alias_maps = remote:test"]))
+    client = server.connect()
+    client.send(EHLO)
+    client.send(ENVELOPE)
+    client.written.clear()
+    client.send(CONTENT)
+    await remote.answer(TableError("remote:test: the server is down"))
+    await until(lambda: client.receive() or client.written)
+    assert client.written.decode() == FAILED
+    assert queued(tmp_path) == 0
+    client.leave()
+    log = "\n".join(server.log.take_lines())
+    assert "remote:test: the server is down" in log
+    assert "virtual_alias_maps map lookup problem for user@example.org" in log
+    server.journal.close()
+
+
+async def test_client_that_leaves_during_a_lookup_leaves_no_message(tmp_path: Path, remote: Remote) -> None:
+    server = Server(site(tmp_path, ["virtual_alias_maps = remote:test"]))
+    client = server.connect()
+    client.send(EHLO)
+    client.send(ENVELOPE)
+    client.send(CONTENT)
+    await until(lambda: remote.open)
+    task = client.task
+    assert task is not None
+    assert client.connection is not None
+    client.connection.abort()
+    await until(task.done)
+    assert queued(tmp_path) == 0
+    server.journal.close()
+
+
+async def test_message_has_a_longest_time_for_its_lookups(
+    tmp_path: Path, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "MESSAGE_MAX_S", 0.0)
+    server = Server(site(tmp_path, ["virtual_alias_maps = remote:test"]))
+    client = server.connect()
+    client.send(EHLO)
+    client.send(ENVELOPE)
+    client.written.clear()
+    client.send(CONTENT)
+    await until(lambda: client.receive() or client.written)
+    assert client.written.decode() == FAILED
+    client.leave()
+    server.journal.close()
+
+
+class Harness:
+    """pickup, and the agents' way into the queue, without their processes."""
+
+    def __init__(self, directory: Path, settings: CleanupSettings) -> None:
+        for name in ("active", "corrupt", "deferred", "incoming", "maildrop", "private", "public"):
+            (directory / "queue" / name).mkdir(parents=True)
+        self.queue = directory / "queue"
+        self.settings = settings
+        self.log = Log("mx", "postfix", "pickup", 7, 0, "memory:")
+        self.journal = Journal(str(self.queue))
+        self.directory = Directory(1_000_000, str(self.queue / "maildrop"), str(self.queue / "corrupt"))
+        self.pickup = Pickup(
+            Site("mx.example.org", True), self.directory, settings, self.journal, self.log, self._report
+        )
+
+    def _report(self, file: Submitted, envelope: Maildrop, queue_id: str, refusal: MessageRefused) -> bytes | None:
+        raise AssertionError("a failed lookup is not permanent")
+
+    def drop(self) -> None:
+        """Leave a message for user@example.org in maildrop/."""
+        path = self.queue / "maildrop" / "one"
+        path.write_bytes(record_file(recipients=["user@example.org"]))
+        path.chmod(0o744)
+
+    def left(self) -> list[str]:
+        """Return the names in maildrop/."""
+        return os.listdir(self.queue / "maildrop")
+
+
+async def test_pickup_waits_and_a_failed_lookup_leaves_the_file(tmp_path: Path, remote: Remote) -> None:
+    harness = Harness(tmp_path, cleanup_settings(virtual_alias_maps="remote:test"))
+    harness.drop()
+    scan = asyncio.create_task(harness.pickup.scan())
+    await remote.answer(TableError("remote:test: the server is down"))
+    await scan
+    assert (harness.left(), queued(tmp_path), harness.pickup.in_flight) == (["one"], 0, 0)
+    assert any("it stays there" in line for line in harness.log.take_lines())
+    scan = asyncio.create_task(harness.pickup.scan())
+    keys = await remote.answer(alias, rounds=3)
+    await scan
+    assert keys[0] == "user@example.org"
+    for ticket, error in harness.journal.wait(20.0):
+        harness.pickup.committed(ticket, error)
+    assert (harness.left(), queued(tmp_path)) == ([], 1)
+    harness.journal.close()
+
+
+async def test_submission_is_committed_after_its_lookups_only(tmp_path: Path, remote: Remote) -> None:
+    harness = Harness(tmp_path, cleanup_settings(virtual_alias_maps="remote:test", always_bcc="copy@example.org"))
+
+    def submission() -> Submission:
+        recipients = [("user@example.org", None, None, 0)]
+        journal, log = harness.journal, harness.log
+        return Submission(harness.settings, journal, log, "", recipients, wall_now=1_795_000_000.0, internal=True)
+
+    early = submission()
+    with pytest.raises(MessageRefused, match=r"4\.3\.0"):
+        early.commit(1)
+    message = submission()
+    task = asyncio.create_task(answers.answer_all(message))
+    keys = await remote.answer(alias, rounds=3)
+    await task
+    assert "copy@example.org" not in keys, "nobody gets a copy of the mail system's own mail"
+    message.commit(2)
+    assert [ticket for ticket, error in harness.journal.wait(20.0) if error is None] == [2]
+    harness.journal.close()
