@@ -195,7 +195,11 @@ UNSAFE = [
     ("", SUBMISSION + "-o smtpd_tls_security_level=encrypt", "smtpd_tls_security_level = encrypt"),
     ("", SUBMISSION + "-o smtpd_tls_wrappermode=yes", "smtpd_tls_wrappermode = yes"),
     ("", SUBMISSION + "-o content_filter=scan:x", "content_filter = scan:x"),
-    ("", SUBMISSION + "-o cleanup_service_name=subcleanup", "cleanup_service_name = subcleanup"),
+    (
+        "",
+        SUBMISSION + "-o cleanup_service_name=subcleanup",
+        "cleanup_service_name = subcleanup: master.cf has no cleanup service with this name",
+    ),
     ("smtpd_sasl_auth_enable = yes", SUBMISSION + "-o smtpd_tls_auth_only=yes", "smtpd_tls_auth_only = yes"),
     ("", "cleanup unix n - n - 0 cleanup -o header_checks=regexp:/x", "header_checks = regexp:/x"),
     (

@@ -30,7 +30,8 @@ class Submission:
     `body` and `ret`: the keywords of BODY and RET, empty for none; raises `ValueError` for another word. `recipients`:
     address, original, ORCPT and NOTIFY bits of each. `received`: a trace header with LF inside, in
     which `{id}` stands for the queue ID and `{date}` for the date. `wall_now`, `arrival`: seconds since 1970.
-    `local` False: headers are neither completed nor added. Raises `postillion.errors.MessageRefused` when the disk is
+    `local` False: headers are neither completed nor added. `checked`: `header_checks` and kin apply, because it comes
+    from a user. Raises `postillion.errors.MessageRefused` when the disk is
     full. A submission without `commit` leaves no trace.
     """
 
@@ -52,6 +53,7 @@ class Submission:
         ret: str = "",
         envid: str | None = None,
         local: bool = True,
+        checked: bool = False,
     ) -> Submission: ...
     @property
     def queue_id(self) -> str: ...

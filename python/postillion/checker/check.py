@@ -30,7 +30,8 @@ from postillion.program.daemon import Arguments, Daemon, make
 from postillion.qmgr.settings import Configuration
 from postillion.tables import read_tables
 
-ABSORBED = {"cleanup": "cleanup", "trivial-rewrite": "rewrite"}
+ANY = "*"
+ABSORBED = {"cleanup": ANY, "trivial-rewrite": "rewrite"}
 """Programs whose work others do, and the service of master.cf that these do it for."""
 
 
@@ -110,9 +111,9 @@ class Check:
             raise entry.error(text, "correct this value in main.cf or in this line") from problem
 
     def _check_absorbed(self, plan: Plan) -> None:
-        """Refuse unsafe parameters in a cleanup or rewrite line: the programs that do this work read main.cf alone."""
+        """Refuse unsafe parameters in a cleanup or rewrite line, for the programs that do this work."""
         for entry in plan.entries:
-            if ABSORBED.get(entry.command) == entry.service and _has_workers(entry.command, plan.started):
+            if ABSORBED.get(entry.command) in (entry.service, ANY) and _has_workers(entry.command, plan.started):
                 for error in effect.refusals(configured(plan.config, entry), [entry.command]):
                     raise error
 

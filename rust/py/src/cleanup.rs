@@ -73,7 +73,8 @@ pub struct Submission {
 impl Submission {
     #[new]
     #[pyo3(signature = (settings, journal, log, sender, recipients, *, wall_now, received=None, attributes=BTreeMap::new(),
-                        arrival=None, full_name="", body="", smtputf8=false, ret="", envid=None, local=true))]
+                        arrival=None, full_name="", body="", smtputf8=false, ret="", envid=None, local=true,
+                        checked=false))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -92,6 +93,7 @@ impl Submission {
         ret: &str,
         envid: Option<&str>,
         local: bool,
+        checked: bool,
     ) -> PyResult<Self> {
         let wall_now_us = microseconds(wall_now)?;
         let message = NewMessage {
@@ -105,6 +107,7 @@ impl Submission {
             arrival_us: arrival.map_or(Ok(wall_now_us), microseconds)?,
             full_name: full_name.into(),
             received: received.map(Into::into),
+            checked,
             origin: if local { Origin::Local } else { Origin::Network { trusted: false } },
         };
         let (settings, log) = (Arc::clone(&settings.inner), Arc::clone(&log.inner));

@@ -14,7 +14,7 @@ impl<S: Sink> Output<S> {
 
     /// Append to the head.
     pub(super) fn write_head(&mut self, wire: &[u8]) {
-        if self.refusal.is_some() {
+        if self.refusal.is_some() || self.discarding {
             return;
         }
         if self.head.len() + wire.len() > HEAD_MAX_OCTETS {
@@ -25,7 +25,7 @@ impl<S: Sink> Output<S> {
 
     /// Write to the sink, which receives the body.
     pub(super) fn write(&mut self, wire: &[u8]) {
-        if self.refusal.is_some() || wire.is_empty() {
+        if self.refusal.is_some() || self.discarding || wire.is_empty() {
             return;
         }
         if let Err(error) = self.sink.write(wire) {
@@ -61,14 +61,13 @@ impl<S: Sink> Output<S> {
             Origin::Network { trusted: false } => self.settings.remote_rewrite.as_ref(),
         }
     }
-}
 
-impl<S: Sink> HeaderEvents for Output<S> {
-    fn header(&mut self, header: &[u8]) {
+    /// Note a header, complete its addresses, and write it.
+    pub(super) fn take_header(&mut self, header: &[u8]) {
         let Some(field) = Field::parse(header) else {
             return self.write_header(&[header]);
         };
-        let known = Known::of(field.name);
+        let known = Known::of(field.name).filter(|_| !self.discarding);
         if let Some(known) = known {
             self.seen.note(known);
             self.resent |= known.is_resent();
@@ -78,6 +77,7 @@ impl<S: Sink> HeaderEvents for Output<S> {
                 _ => {}
             }
         }
+        self.note_encoding(header);
         if self.settings.drops(field.name, known) {
             return;
         }
@@ -88,22 +88,8 @@ impl<S: Sink> HeaderEvents for Output<S> {
         self.write_header(&[field.name, b":", rewritten.as_deref().unwrap_or(field.value)]);
     }
 
-    fn mbox(&mut self) -> Option<&'static str> {
-        match self.origin {
-            Origin::Network { .. } => Some("X-Mailbox-Line"),
-            Origin::Local => None,
-        }
-    }
-
-    fn end(&mut self, end: End) {
-        self.add_missing();
-        if end != End::Message {
-            self.write_head(b"\r\n");
-            self.size_octets += 1;
-        }
-    }
-
-    fn body(&mut self, text: &[u8]) {
+    /// Write a piece of a line of the body.
+    pub(super) fn body_text(&mut self, text: &[u8]) {
         let Some(first) = text.first() else {
             return;
         };
@@ -115,9 +101,44 @@ impl<S: Sink> HeaderEvents for Output<S> {
         self.size_octets += text.len() as u64;
     }
 
-    fn body_line_end(&mut self) {
+    /// Write the end of a line of the body.
+    pub(super) fn body_end(&mut self) {
         self.body_line_open = false;
         self.write(b"\r\n");
         self.size_octets += 1;
+    }
+}
+
+impl<S: Sink> HeaderEvents for Output<S> {
+    fn header(&mut self, header: &[u8]) {
+        if self.checks.is_some() { self.check_header(header) } else { self.take_header(header) }
+    }
+
+    fn mbox(&mut self) -> Option<&'static str> {
+        match self.origin {
+            Origin::Network { .. } => Some("X-Mailbox-Line"),
+            Origin::Local => None,
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        if self.checks.is_some() {
+            self.check_head_end(end);
+        }
+        if !self.discarding {
+            self.add_missing();
+        }
+        if end != End::Message {
+            self.write_head(b"\r\n");
+            self.size_octets += 1;
+        }
+    }
+
+    fn body(&mut self, text: &[u8]) {
+        if self.checks_body { self.check_text(text) } else { self.body_text(text) }
+    }
+
+    fn body_line_end(&mut self) {
+        if self.checks_body { self.check_line_end() } else { self.body_end() }
     }
 }

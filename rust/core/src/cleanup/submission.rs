@@ -36,6 +36,8 @@ pub struct NewMessage {
     pub full_name: Box<str>,
     /// The trace header, with LF inside. `{id}` stands for the queue ID and `{date}` for the date.
     pub received: Option<Box<str>>,
+    /// `header_checks` and kin apply: it comes from a user, not from the mail system itself.
+    pub checked: bool,
     /// The origin decides which headers cleanup completes and adds.
     pub origin: Origin,
 }
@@ -82,6 +84,9 @@ impl Submission {
         let queue_id = id.text(settings.long_queue_ids);
         let mut cleanup = Cleanup::new(Arc::clone(&settings), draft, envelope, message.origin, wall_now_us);
         cleanup.full_name(&message.full_name);
+        if message.checked {
+            cleanup.check(Arc::clone(&log));
+        }
         if let Some(received) = message.received {
             let date = settings.date(wall_now_us);
             cleanup.received(&received.replace("{id}", &queue_id).replace("{date}", &date));
@@ -112,8 +117,10 @@ impl Submission {
         self.wire.clear();
         self.stuffer.finish(&mut self.wire);
         self.cleanup.feed(&self.wire);
+        // A check may drop the recipients of a message later.
+        let no_recipients = self.cleanup.envelope().recipients.is_empty();
         let (draft, head, envelope) = self.cleanup.finish().map_err(|refusal| refusal.reply())?;
-        if envelope.recipients.is_empty() {
+        if no_recipients {
             return Err(Reply::new(550, [1, 0], "Error: no recipients specified"));
         }
         log_message_id(&self.log, &self.settings, &envelope);
@@ -153,6 +160,7 @@ mod tests {
             arrival_us: 5_000_000,
             full_name: "Charlie Root".into(),
             received: Some("Received: by mx.example.org (Postfix)\n\tid {id}; {date}".into()),
+            checked: true,
             origin: Origin::Local,
         }
     }
