@@ -144,7 +144,8 @@ impl Checks {
         let (rules, lists) = (&settings.mime, &settings.checks);
         let bodies = rules.bodies_are_declared || *on && !lists.body.tables.is_empty();
         let parts = rules.headers_are_ascii || rules.composites_are_plain || *on && !lists.no_headers();
-        !bodies && !(parts && self.mime.has_structure())
+        let reads_parts = parts && self.mime.has_structure();
+        !(bodies || reads_parts)
     }
 }
 
