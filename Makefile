@@ -10,7 +10,7 @@ PYTEST_WORKERS ?= --numprocesses 2 --dist worksteal
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help run test build lint words docs rust-test python-test tests-under-load examples fuzz wheel deny instructions \
+.PHONY: help run test build lint words docs rust-test python-test tests-under-load differential examples fuzz wheel deny instructions \
 	bench bench-queue profile simulation lock clean
 
 ## This list.
@@ -34,6 +34,8 @@ $(BIN)/python:
 $(VENV)/.tools: $(BIN)/python uv.lock pyproject.toml .ci/requirements.py
 	$(BIN)/python .ci/requirements.py dev > $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet --requirement $(VENV)/requirements.txt
+	$(if $(wildcard /usr/include/ldap.h),$(BIN)/python .ci/requirements.py ldap > $(VENV)/ldap.txt && \
+		$(BIN)/python -m pip install --quiet --requirement $(VENV)/ldap.txt)
 	touch $@
 
 $(STAMP): $(VENV)/.tools $(SOURCES)
@@ -64,6 +66,11 @@ rust-test:
 python-test: build examples
 	POSTILLION_PEERS=$(PEERS) $(BIN)/python -m pytest $(PYTEST_WORKERS) \
 		$(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(PYTEST_ARGS)
+
+## Drawn configurations, asked of Debian's Postfix and of Postillion. CASES=2000: that many of each kind.
+differential: build
+	POSTILLION_CASES=$(or $(CASES),500) POSTILLION_PEERS=required $(BIN)/python -m pytest $(PYTEST_WORKERS) \
+		$(PYTEST_ARGS) tests/test_differential_*.py
 
 # The Rust programs that Python's tests run: cargo would build them in the middle of a test.
 examples:

@@ -56,7 +56,7 @@ class Bench:
         core.tick(now, wall_now)
         while (event := core.next_event(now, wall_now)) is not None:
             if event[0] == "resolve":
-                core.resolved(event[1], "smtp", event[1].rpartition("@")[2], None, now, wall_now)
+                core.resolved(event[1], event[2], "smtp", event[1].rpartition("@")[2], None, now, wall_now)
         outputs = core.outputs()
         core.deadline()
         self.spent_s += time.perf_counter() - start

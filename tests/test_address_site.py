@@ -15,6 +15,7 @@ from support.mta import POSTILLION_COMMANDS, Site, local_user, running, wait_for
 MAIN_CF = {
     "recipient_delimiter": "+",
     "relay_domains": "next.example",
+    "relocated_maps": "inline:{ {gone@example.org=there@far.example} }",
     "transport_maps": "inline:{{ next.example = discard: }}",
 }
 BAD_RECIPIENT = (501, "5.1.3 Bad recipient address syntax")
@@ -22,6 +23,7 @@ BAD_SENDER = (501, "5.1.7 Bad sender address syntax")
 TAKEN = (250, "2.1.5 Ok")
 SENDER_TAKEN = (250, "2.1.0 Ok")
 UNKNOWN = "5.1.1 <{}>: Recipient address rejected: User unknown in local recipient table"
+MOVED = "5.1.6 <{}>: Recipient address rejected: User has moved to there@far.example"
 
 RECIPIENTS = [
     ("<{user}+@example.org>", TAKEN),
@@ -41,6 +43,15 @@ RECIPIENTS = [
     (r"<a\.b@next.example>", TAKEN),
     (r"<{user[0]}\{user[1]}{user_tail}@example.org>", TAKEN),
     ("<u@next.example.>", TAKEN),
+    ("<u%next.example@example.org>", TAKEN),
+    ("<next.example!u@example.org>", TAKEN),
+    ('<"u@next.example"@example.org>', TAKEN),
+    ("<u%next.example>", TAKEN),
+    ("<{user}%localhost@example.org>", TAKEN),
+    ("<nosuch%localhost@example.org>", (550, UNKNOWN.format("nosuch%localhost@example.org"))),
+    ("<gone@example.org>", (550, MOVED.format("gone@example.org"))),
+    ("<gone+x%example.org@localhost>", (550, MOVED.format("gone+x%example.org@localhost"))),
+    ("<u@far.example>", (550, "5.1.1 <u@far.example>: Recipient address rejected: no mail leaves this machine")),
 ]
 SENDERS = [
     ("<-x@next.example>", BAD_SENDER),
@@ -130,6 +141,11 @@ def deliveries(server: Server, last: str, recipients: tuple[str, ...]) -> list[s
         (("u@127.0.0.1",), ["u@127.0.0.1 5.1.3 bounced"]),
         (("u@-a.example",), ["u@-a.example 5.1.3 bounced"]),
         ((r"a\.b@next.example",), ["a.b@next.example 2.0.0 sent"]),
+        (("u%next.example@example.org",), ["u@next.example 2.0.0 sent"]),
+        (("next.example!u@example.org",), ["u@next.example 2.0.0 sent"]),
+        (('"u@next.example"@example.org',), ["u@next.example 2.0.0 sent"]),
+        (("{user}%localhost@example.org",), ["{user}@localhost 2.0.0 sent"]),
+        (("gone@example.org",), ["gone@example.org 5.1.6 bounced"]),
     ],
 )
 def test_submitted_mail_is_delivered_once_or_bounced(

@@ -7,7 +7,7 @@ import pytest
 
 from postillion.tables import Maps, TableError, deferred
 from postillion.tables.answers import TOGETHER_MAX, answer
-from postillion.tables.deferred import LOOKUPS_MAX, decide, once, decided
+from postillion.tables.deferred import LOOKUPS_MAX, decide, decided, once
 from postillion.tables.remote.secret import Secrets
 from postillion.tables.remote.table import RemoteTable
 

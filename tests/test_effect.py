@@ -17,7 +17,11 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "rust" / "core" / "src"
 CLIENT = CORE / "smtp" / "client" / "settings.rs"
 """Here `smtp_` stands for `lmtp_` too."""
-NOT_PROGRAMS = {PACKAGE / "config" / "effect.py"}
+NOT_PROGRAMS = {
+    PACKAGE / "config" / "effect.py",
+    PACKAGE / "commands" / "postconf.py",
+    PACKAGE / "commands" / "services.py",
+}
 NAMED_ONLY = {"canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "virtual_maps", "domain_to_ascii"}
 """smtpd searches these maps for existing users, but nothing rewrites addresses with them. The last one is a language
 feature.

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import stat
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from postillion.delivery.mailbox.letter import Letter, normal, quote
 from postillion.delivery.mailbox.maildir import Maildirs
 from postillion.delivery.verdict import Verdict
 from support.configs import config
-from support.mta import ended, let_others_pass, until
+from support.mta import ended, let_others_pass, until, write_aliases
 
 ROOT = os.getuid() == 0
 TEXT = b"From: a@b.example\nSubject: x\n\nbody\n"
@@ -74,7 +73,7 @@ class Site:
     def aliases(self, text: str) -> None:
         path = self.path / "aliases"
         path.write_text(text + "\n")
-        os.utime(path, (1, time.monotonic_ns() % 10**9))
+        write_aliases(path)
 
     def tools(self) -> Tools:
         lines = "".join(f"{name} = {value}\n" for name, value in self.parameters.items())

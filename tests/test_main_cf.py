@@ -17,6 +17,11 @@ VALUES = {
     "number": "10",
     "level": "3.6",
     "loop": "$loop",
+    "one": "$two",
+    "two": "${a?{$three}}",
+    "three": "$one",
+    **{f"deep{at}": f"$deep{at + 1}" for at in range(101)},
+    **{f"wide{at}": f"$wide{at + 1}$wide{at + 1}" for at in range(50)},
     "hidden": "$empty",
 }
 
@@ -67,7 +72,7 @@ def test_last_value_wins_with_warning(tmp_path: Path) -> None:
         ("${a??x}", "?x"),
         ("${{$number} < {9} ? {less}:{not less}}", "not less"),
         ("${{$a} < {beta} ? {less}:{not less}}", "less"),
-        ("${{x} == {x}}", "bool"),
+        ("${{x} == {x}}", "true"),
         ("${{x} != {x}}", ""),
         ("${{$level} <level {3.11} ? {old}:{new}}", "old"),
         ("${{3.11} <level {3.6} ? {old}:{new}}", "new"),
@@ -95,7 +100,11 @@ def test_expansion(text: str, expanded: str) -> None:
         ("${{x} <level {3}}", "malformed compatibility level"),
         ("${{x} <size {3}}", "bad operator suffix"),
         ("${upper{x}}", "unknown function"),
-        ("$loop", "unreasonable macro call nesting"),
+        ("$loop", r"\"loop\" refers to itself \(loop -> loop\)"),
+        ("$one", r"\"one\" refers to itself \(one -> two -> three -> one\)"),
+        ("$deep0", "unreasonable macro call nesting"),
+        ("$wide0", "more than 10000 references"),
+        ("${{3} <level {3.1024}}", "invalid compatibility level"),
     ],
 )
 def test_expansion_errors_are_reported(text: str, problem: str) -> None:
@@ -229,6 +238,13 @@ def test_defaults_follow_set_values(tmp_path: Path) -> None:
         ("smtpd_tls_security_level = maybe\n", "give one of empty, none, may, encrypt"),
         ("myorigin =\n", "give a value that is not empty"),
         ("mydestination = $myhostname, ${\n", "line 1: mydestination: truncated macro reference"),
+        ("biff = $a\na = x$b\nb = $c\nc = $b\n", 'line 3: b: "b" refers to itself (b -> c -> b): remove one of these'),
+        ("biff = yes\nmyorigin = $mine\nmine = ${\n", "line 3: mine: truncated macro reference"),
+        (
+            "\nmyhostname = mx.$mydomain\n",
+            "line 2: myhostname refers to $mydomain, whose default depends on it: give my",
+        ),
+        ("mydomain = $myhostname\n", "line 1: mydomain refers to $myhostname, whose default depends on it: give"),
         ("smtpd_hard_error_limit = -1\n", "1 or more"),
         ("smtpd_recipient_limit = 2147483648\n", "1 or more"),
         ("default_destination_concurrency_limit = 2147483648\n", "a whole number up to 2147483647"),
@@ -238,7 +254,7 @@ def test_defaults_follow_set_values(tmp_path: Path) -> None:
 )
 def test_errors_name_file_line_and_fix(tmp_path: Path, text: str, message: str) -> None:
     try:
-        (error,) = config_of(tmp_path, text).bad_values()
+        error, *_ = config_of(tmp_path, text).bad_values()
     except ConfigError as refused:
         error = refused
     assert message in str(error)
@@ -271,7 +287,9 @@ def test_unknown_parameter_warning_suggests_nearest_name(tmp_path: Path) -> None
         "virtual_alias_maps = ldap:people\npeople_server_host = ldap.example\n"
         "slow_destination_rate_delay = 1s\nonly_in_master = 2\n",
     )
-    (tmp_path / "master.cf").write_text("smtp inet n - n - - smtpd\n -o myorigin=$only_in_master\n")
+    (tmp_path / "master.cf").write_text(
+        "smtp inet n - n - - smtpd\n -o myorigin=$only_in_master\nslow unix - - n - - smtp\n"
+    )
     (warning,) = unknown.warnings(config)
     assert "line 1: unused parameter: smtpd_recipient_restriction=reject" in warning
     assert "(did you mean smtpd_recipient_restrictions?)" in warning

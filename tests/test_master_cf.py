@@ -41,8 +41,9 @@ def test_every_form_of_arguments_is_parsed() -> None:
         "syslog_name=postfix/submission",
         "-v",
         "-o",
-        "smtpd_recipient_restrictions = permit_sasl_authenticated, reject",
-        "-osmtpd_tls_security_level=encrypt",
+        "smtpd_recipient_restrictions=permit_sasl_authenticated, reject",
+        "-o",
+        "smtpd_tls_security_level=encrypt",
         "argument with space",
         "last",
     ]
@@ -59,6 +60,18 @@ def test_last_duplicate_wins_with_warning() -> None:
     assert warnings == ['m, line 3: duplicate master.cf entry for service "a" (unix) -- using the last entry']
 
 
+def test_options_are_split_as_getopt_does() -> None:
+    entry = one("smtp inet n - n - - smtpd -vo a=b -Do{ c = d e } -v {x} -o e=f")
+    assert entry.arguments == ["-v", "-o", "a=b", "-D", "-o", "c=d e", "-v", "x", "-o", "e=f"]
+    assert entry.overrides() == [("a", "b"), ("c", "d e")]
+
+
+def test_indented_first_line_gets_warning_and_is_ignored() -> None:
+    entries, warnings = master_cf.parse("  smtp inet n - n - - smtpd\na unix - - n - - smtp\n", "m")
+    assert [entry.name for entry in entries] == ["a/unix"]
+    assert warnings == ["m, line 1: continuation line without a line to continue: 'smtp inet n - n - - smtpd'"]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -71,6 +84,10 @@ def test_last_duplicate_wins_with_warning() -> None:
         ("a unix - - n - - -", 'field "command" has no default value'),
         ("a unix - - n - - smtp -o nonsense", "missing '=' after attribute name: \"nonsense\""),
         ("a unix - - n - - smtp { open", "unbalanced braces"),
+        ("a unix - - n - - smtp {a}b", "unbalanced braces"),
+        ("a unix - - n ? - smtp", 'field "wakeup": bad value: ""'),
+        ("a unix - - n 99999999999 - smtp", 'field "wakeup": bad value: "99999999999"'),
+        ("a unix - - n - - smtp -v -o", "missing attribute name"),
     ],
 )
 def test_errors_name_file_line_and_fix(line: str, message: str) -> None:
@@ -96,9 +113,12 @@ def test_disabled_services_are_left_out() -> None:
         ([], ["smtp/inet", "smtp/unix", "local/unix"]),
         (["inet"], ["smtp/unix", "local/unix"]),
         (["smtp/unix"], ["smtp/inet", "local/unix"]),
-        (["smtp.inet", "local"], ["smtp/unix"]),
+        (["smtp.inet", "Local/UNIX"], ["smtp/unix"]),
+        (["local", "*/unix", "smtp"], ["smtp/inet", "smtp/unix", "local/unix"]),
+        (["!smtp/unix", "unix"], ["smtp/inet", "smtp/unix"]),
     ]:
         assert [entry.name for entry in master_cf.enabled(entries, disabled)] == expected
+    assert master_cf.unmatched(entries, ["inet", "local", "!smtp/unix", "smtp/fifo"]) == ["local", "smtp/fifo"]
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,14 @@ from support.queue_files import Message
 LONG_LINE = b"y" * 5000
 
 
-@pytest.fixture
-def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Message]:
-    """Make a queue of three messages without a queue manager, with its configuration, in the current directory."""
+@pytest.fixture(params=[1, 2])
+def stopped(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Message]:
+    """Make a queue of three messages without a queue manager, with its configuration, in the current directory.
+
+    Once for each version of the record.
+    """
     monkeypatch.chdir(tmp_path)
-    return queue_of_three(tmp_path)
+    return queue_of_three(tmp_path, request.param)
 
 
 def submission(content: bytes = b"Subject: x\n\tmore\nX: y\n\nbody\n" + LONG_LINE + b"\n.dot\nend") -> bytes:
@@ -64,6 +67,7 @@ def test_offsets_point_into_the_segment(stopped: list[Message], tmp_path: Path) 
             at, kind, text = re.fullmatch(r" *(\d+) +(\d+) (.*)", line).groups()  # type: ignore[union-attr]
             found[text] = (int(at), chr(int(kind)))
         assert segment[found[".dot"][0] :].startswith(b"..dot\r\nbody\r\n")
+        assert segment[found["X-A: b"][0] :].startswith(b"X-A: b\r\n\r\n")
         assert segment[found["sender: sender@example.org"][0] :][4:].startswith(b"sender@example.org")
         assert segment[found["recipient: r1@example.net"][0] :][4:].startswith(b"r1@example.net")
         assert (found["X-A: b"][1], found["recipient: r1@example.net"][1]) == ("N", "R")

@@ -1,7 +1,9 @@
 """postconf: prints and edits as Postfix's own postconf does."""
 
 import contextlib
+import errno
 import io
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from postillion.commands import postconf
-from postillion.config import Config, parameters
+from postillion.config import Config, edit, parameters
 from postillion.tables import TableTypeError, open_table
 
 REAL = Path("/usr/sbin/postconf")
@@ -217,6 +219,108 @@ def test_types_of_sasl_are_those_that_a_program_can_use(etc: Path) -> None:
         assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-e"], "-e requires name=value argument"),
+        (["-#"], "missing service argument"),
+        (["-X"], "missing service argument"),
+        (["-MX"], "missing service argument"),
+        (["-dn"], "specify one of -d -n"),
+        (["-nM"], "with option -M, do not specify -n"),
+        (["-Mh"], "with option -M, do not specify -h"),
+        (["-hH"], "specify one of -h -H"),
+        (["-al"], "specify one of -a -l"),
+        (["-jh"], "do not specify -h"),
+        (["-PPe", "smtp/inet/x=1"], "specify one of -PP -e"),
+        (["-Z"], "unknown option -Z"),
+        (["-o"], "option -o needs a value"),
+        (["-ox", "mine"], "missing '=' after attribute name"),
+    ],
+    ids=" ".join,
+)
+def test_options_without_a_sense_end_with_status_1(etc: Path, words: list[str], said: str) -> None:
+    result = ours(etc, *words)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert said in result.stderr
+    assert sorted(path.name for path in etc.iterdir()) == ["main.cf", "master.cf"]
+
+
+def test_j_prints_one_json_object_a_line(etc: Path) -> None:
+    with (etc / "main.cf").open("ab") as file:
+        file.write(b'smtpd_helo_required = a\t"b"\\c \x01\x7f \xc3\xa9\n')
+    assert ours(etc, "-jn", "smtpd_banner").stdout == '{"smtpd_banner": "$myhostname   ESMTP"}\n'
+    (line,) = ours(etc, "-j", "smtpd_helo_required").stdout.splitlines()
+    assert line == '{"smtpd_helo_required": "a\\t\\"b\\"\\\\c \\u0001\\u007F é"}'
+    assert json.loads(line) == {"smtpd_helo_required": 'a\t"b"\\c \x01\x7f é'}
+    assert ours(etc, "-jM", "twice").stdout == (
+        '{"twice/unix": "twice unix - - y - 5 smtp -v -o myorigin=a -D -o myorigin=b flags=x"}\n'
+    )
+    assert json.loads(ours(etc, "-jF", "slow/unix/process_limit").stdout) == {"slow/unix/process_limit": "5"}
+    assert json.loads(ours(etc, "-jxP", "submission/inet/smtpd_banner").stdout) == {
+        "submission/inet/smtpd_banner": "mx.example.org  two  spaces"
+    }
+    everything = [json.loads(line) for line in ours(etc, "-jd").stdout.splitlines()]
+    assert len(everything) > 900
+
+
+def test_pp_shows_what_a_service_sees(etc: Path) -> None:
+    seen = dict(line.split(" =", 1) for line in ours(etc, "-PPx", "submission/inet").stdout.splitlines())
+    assert seen["submission/inet/syslog_name"] == " postfix/submission"
+    assert seen["submission/inet/mydestination"] == " mx.example.org, localhost.example.org, localhost"
+    assert seen["submission/inet/service_name"] == " submission"
+    assert seen["submission/inet/process_name"] == " smtpd"
+    assert len(seen) > 900
+    assert ours(etc, "-PP", "qmgr/unix/mine").stdout == "qmgr/unix/mine = 5\n"
+
+
+def test_names_that_postfix_gives_up_give_warning(etc: Path) -> None:
+    with (etc / "main.cf").open("a") as file:
+        file.write("smtpd_use_tls = yes\nfallback_relay = x\nmyorigin = $myhostnam\n")
+    said = ours(etc, "-n").stderr
+    assert 'support for parameter "smtpd_use_tls" will be removed; instead, specify "smtpd_tls_security_level"' in said
+    assert "undefined parameter: myhostnam (did you mean myhostname?)" in said
+    assert ours(etc, "-nq").stderr == ""
+
+
+def test_an_error_prints_no_part_of_the_answer(etc: Path) -> None:
+    with (etc / "main.cf").open("a") as file:
+        file.write("myorigin = ${\n")
+    result = ours(etc, "-nx")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"{etc}/main.cf, line {MAIN_CF.count(chr(10)) + 1}: myorigin: truncated macro reference" in result.stderr
+    assert "close each {" in result.stderr
+
+
+def test_lines_of_one_service_are_changed_each(etc: Path) -> None:
+    (etc / "master.cf").write_text("a unix - - n - - smtp -v\na unix - - n - - lmtp {x y} z\n# b\n\nb unix - n n - -\n")
+    assert ours(etc, "-F", "a/unix/chroot=y").returncode == 0
+    assert (etc / "master.cf").read_text() == (
+        "a          unix  -       -       y       -       -       smtp -v\n"
+        "a          unix  -       -       y       -       -       lmtp {x y} z\n# b\n\nb unix - n n - -\n"
+    )
+    assert ours(etc, "-M", "new/unix=a unix - - n - 1 smtp").returncode == 0
+    assert (etc / "master.cf").read_text() == (
+        "a          unix  -       -       n       -       1       smtp\n# b\n\nb unix - n n - -\n"
+    )
+
+
+@pytest.mark.parametrize("call", ["replaced", "fchmod", "fsync", "rename"])
+def test_failed_edit_leaves_file_and_directory_as_they_were(
+    etc: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(edit if call == "replaced" else os, call, fail)
+    result = ours(etc, "-e", "biff = no")
+    monkeypatch.undo()
+    assert result.returncode == 1
+    assert "cannot be changed (No space left on device)" in result.stderr
+    assert (etc / "main.cf").read_text() == MAIN_CF
+    assert sorted(path.name for path in etc.iterdir()) == ["main.cf", "master.cf"]
+
+
 CHANGED_SINCE_3_7 = {
     "address_verify_map",
     "alias_database",
@@ -314,13 +418,20 @@ def test_m_lists_the_types_that_work(etc: Path, capsys: pytest.CaptureFixture[st
     listed = capsys.readouterr().out.split()
     known = subprocess.run([REAL, "-m"], capture_output=True, text=True, check=True).stdout.split()
     config = Config.load(str(etc))
+    names = {
+        "inline": "{a=b}",
+        "debug": "inline:{a=b}",
+        "unionmap": "{static:a}",
+        "pipemap": "{static:a}",
+        "randmap": "{a}",
+    }
 
     def works(kind: str) -> bool:
         try:
-            open_table(f"{kind}:{{a=b}}" if kind in ("inline", "static") else f"{kind}:passwd.byname", config)
+            open_table(f"{kind}:{names.get(kind, 'passwd.byname')}", config)
         except TableTypeError as problem:
             return "unknown table type" not in str(problem) and kind == "proxy"
         return True
 
     assert listed == sorted(listed)
-    assert set(listed) == {kind for kind in {*known, "cdb", "dbm", "lmdb", "pcre", "sdbm"} if works(kind)}
+    assert set(listed) == {kind for kind in {*known, "cdb", "debug", "dbm", "lmdb", "pcre", "sdbm"} if works(kind)}

@@ -1,13 +1,25 @@
-"""postmap, postalias, newaliases: checks, queries, changes, exit status."""
+"""postmap, postalias, newaliases: indexes, queries, changes, exit status; beside Debian's own where it is installed."""
 
-import io
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from postillion.commands import newaliases, postalias, postmap
+COMMANDS = Path(sys.executable).parent
+real_only = pytest.mark.skipif(shutil.which("/usr/sbin/postmap") is None, reason="compares with a real postmap")
+
+
+class Done(NamedTuple):
+    """The result of a command."""
+
+    status: int
+    out: str
+    err: str
 
 
 @pytest.fixture
@@ -21,160 +33,260 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(command: object, site: Path, *arguments: str) -> int:
-    try:
-        return int(command.main(["-c", str(site), *arguments]))  # type: ignore[attr-defined]
-    except SystemExit as exit:
-        return int(exit.code or 0)
+def run(command: str, site: Path, *arguments: str, stdin: str = "", real: bool = False) -> Done:
+    """Run our command, or Debian's, in the site's directory."""
+    program = f"/usr/sbin/{command}" if real else str(COMMANDS / command)
+    done = subprocess.run(
+        [program, "-c", str(site), *arguments],
+        input=stdin.encode(),
+        capture_output=True,
+        check=False,
+        timeout=60,
+        cwd=site,
+    )
+    return Done(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
 
-def test_good_source_gives_no_output_and_no_files(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = sorted(os.listdir(site))
-    assert run(postmap, site, f"hash:{site}/map") == 0
-    assert run(postmap, site, f"{site}/map") == 0
-    assert run(postalias, site, f"hash:{site}/aliases") == 0
-    assert run(newaliases, site) == 0
-    assert capsys.readouterr() == ("", "")
-    assert sorted(os.listdir(site)) == before
+def test_indexes_are_written_and_decide(site: Path) -> None:
+    (site / "map").chmod(0o640)
+    remark = 'record is in "key: value" format; is this an alias file?'
+    warnings = "".join(f"postmap: warning: aliases, line {line}: {remark}\n" for line in (1, 2))
+    assert run("postmap", site, "hash:map", "cdb:map", "lmdb:map", "btree:aliases") == (0, "", warnings)
+    names = ("map.db", "map.cdb", "map.lmdb")
+    assert [oct((site / name).stat().st_mode & 0o777) for name in names] == ["0o640"] * 3
+    (site / "map").write_text("a changed\n")
+    for kind in ("hash", "cdb", "lmdb"):
+        done = run("postmap", site, "-q", "A", f"{kind}:map")
+        assert (done.status, done.out) == (0, "b\n")
+    assert run("postmap", site, "map").status == 0
+    assert run("postmap", site, "-q", "a", "map") == (0, "changed\n", "")
 
 
-@pytest.mark.parametrize(
-    ("command", "name", "source", "message"),
-    [
-        (postmap, "map", "a b\nbad\nc d\n", "map, line 2: expected a key, whitespace and a value"),
-        (postmap, "map", " a b\n", "map, line 1: continuation line without"),
-        (postalias, "aliases", "root: admin\nbad line\n", "aliases, line 2: expected a name, a colon"),
-        (newaliases, "aliases", "x:\n", "aliases, line 1: expected a name, a colon"),
-    ],
+def test_newaliases_writes_the_alias_databases(site: Path) -> None:
+    assert run("newaliases", site) == (0, "", "")
+    assert run("postalias", site, "-q", "the list", "aliases") == (0, "a, b\n", "")
+    assert run("postalias", site, "-q", "-", "aliases", stdin='ROOT\n"the list"\nx\n') == (
+        0,
+        'ROOT:\tadmin\n"the list":\ta, b\n',
+        "",
+    )
+    assert run("postalias", site, "-s", "aliases").out == "root:\tadmin\nthe list:\ta, b\n"
+    lines = run("postalias", site, "-j", "-s", "aliases").out.splitlines()
+    assert [json.loads(line) for line in lines] == [{"root": "admin"}, {"the list": "a, b"}]
+
+
+def test_entries_are_added_replaced_and_removed(site: Path) -> None:
+    for kind in ("hash", "lmdb"):
+        name = f"{kind}:map"
+        assert run("postmap", site, name).status == 0
+        done = run("postmap", site, "-i", name, stdin="c other\nnew value\n")
+        place = "map.db" if kind == "hash" else "lmdb:map"
+        assert done == (0, "", f'postmap: warning: {place}: duplicate entry: "c"\n')
+        assert run("postmap", site, "-iw", name, stdin="c other\n") == (0, "", "")
+        assert run("postmap", site, "-q", "c", name).out == "d\n"
+        assert run("postmap", site, "-ir", name, stdin="c other\n") == (0, "", "")
+        assert run("postmap", site, "-q", "c", name).out == "other\n"
+        assert run("postmap", site, "-d", "A", name).status == 0
+        assert run("postmap", site, "-d", "a", name).status == 1
+        assert run("postmap", site, "-d", "-", name, stdin="zz\nnew\n").status == 0
+        assert run("postmap", site, "-s", name).out == "c\tother\n"
+    assert sorted(os.listdir(site)) == ["aliases", "main.cf", "map", "map.db", "map.lmdb"]
+
+
+def test_values_from_files(site: Path) -> None:
+    (site / "one").write_text("one\n")
+    (site / "two").write_text("two")
+    (site / "map").write_text("f one, two\n")
+    assert run("postmap", site, "-F", "hash:map") == (0, "", "")
+    assert run("postmap", site, "-q", "f", "hash:map").out == "b25lCgp0d28=\n"
+    assert run("postmap", site, "-Fq", "f", "hash:map").out == "one\n\ntwo\n"
+    assert run("postmap", site, "-Fq", "f", "texthash:map").out == "one\n\ntwo\n"
+    (site / "map").write_text("x notbase64!\n")
+    run("postmap", site, "hash:map")
+    assert run("postmap", site, "-Fq", "x", "hash:map").err == "postmap: fatal: malformed BASE64 value: notbase64!\n"
+
+
+def test_case_is_kept_if_wanted(site: Path) -> None:
+    run("postmap", site, "-f", "hash:map")
+    assert run("postmap", site, "-fq", "C", "hash:map").out == "d\n"
+    assert run("postmap", site, "-q", "C", "hash:map").status == 1
+
+
+def test_missing_index_names_the_command(site: Path) -> None:
+    for command in ("postmap", "postalias"):
+        done = run(command, site, "-q", "a", "hash:map")
+        fix = f'No such file or directory: run "{command} hash:map"'
+        assert done == (1, "", f"{command}: fatal: table hash:map: open database map.db: {fix}\n")
+
+
+MESSAGE = (
+    "Subject: x\nTo: a\n\tb\nContent-Type: multipart/mixed; boundary=q\n\nbody1\n--q\nContent-Type: text/plain\n\n"
+    "part\n--q\nContent-Type: message/rfc822\n\nSubject: inner\n\ninside\n--q--\nend\n"
 )
-def test_bad_source_line_is_named(
-    site: Path, capsys: pytest.CaptureFixture[str], command: object, name: str, source: str, message: str
-) -> None:
-    (site / name).write_text(source)
-    arguments = [] if command is newaliases else [f"hash:{site}/{name}"]
-    assert run(command, site, *arguments) == 1
-    assert f"error: {site}/{message}" in capsys.readouterr().err
+
+PATTERNS = """\
+/^user\\+(.*)@/ got $1
+/^a$/i yes
+!/x(y)/ no $1
+/(b)|(c)/ 1=$1 2=${2} 3=$(1) $$1
+/d(e)/ $2 high
+abc no delim
+/unclosed
+/f/q badflag
+/h/ix  spaced  value
+|p/q| slash
+if /w/
+/wa/ one
+endif
+if !/w/
+/v/ vee
+endif
+endif
+/n6/ a$$b
+/(n)(7)/ $12
+/^M$/m multi
+/\\// esc
+if /unended/
+/./ last
+"""
+
+NETWORKS = """\
+192.0.2.1 REJECT
+192.0.2.0/24\tOK
+1.2.3.4/33 x
+192.168.0.1/24 hb
+!10.0.0.0/8 V4
+[10.1.0.0]/16 BR
+010.0.0.1 OCT
+noval
+10.3.0.0/16
+endif
+if 10.0.0.0/8
+10.9.0.0/16 NINE
+"""
+
+MAPS = 'a b\nbad\n  cont\nC d\nc e\nkey: value\n"q k" v\n"unb v\n\xc4b umlaut\nuser@example.com one, two\n'
+KEYS = 'a\nA\nzz\nbad\nc\nkey:\n"q k"\nkey\n\xe4b\nUser@Example.com\n192.0.2.7\n10.1.1.1\n10.9.1.1\nx\ndexy\nwa\nv xy\n'
+
+SAME = [
+    ("create hash", "postmap", ["hash:m"], ""),
+    ("create cdb", "postmap", ["cdb:m"], ""),
+    ("create lmdb", "postmap", ["lmdb:m"], ""),
+    ("create aliases", "postalias", ["hash:al"], ""),
+    ("create without text", "postmap", ["hash:none"], ""),
+    ("create texthash", "postmap", ["texthash:m"], ""),
+    ("create regexp", "postmap", ["regexp:re"], ""),
+    ("create unknown", "postmap", ["foo:m"], ""),
+    ("query texthash", "postmap", ["-q", "-", "texthash:m"], KEYS),
+    ("query one", "postmap", ["-q", "A", "texthash:m"], ""),
+    ("query missing", "postmap", ["-q", "zz", "texthash:m"], ""),
+    ("query two tables", "postmap", ["-q", "-", "inline:{a=1}", "texthash:m"], "a\nbad\n"),
+    ("query regexp", "postmap", ["-q", "-", "regexp:re"], KEYS),
+    ("query pcre", "postmap", ["-q", "-", "pcre:re"], KEYS),
+    ("query cidr", "postmap", ["-q", "-", "cidr:c"], KEYS),
+    ("query inline", "postmap", ["-q", "a", "inline:{a=b a=c}"], ""),
+    ("query unionmap", "postmap", ["-q", "a", "unionmap:{inline:{a=1},inline:{a=2}}"], ""),
+    ("query static", "postmap", ["-q", "a", "static:{ x y }"], ""),
+    ("query accounts", "postmap", ["-q", "ROOT", "unix:passwd.byname"], ""),
+    ("query header", "postmap", ["-hq", "-", "regexp:any"], MESSAGE),
+    ("query body", "postmap", ["-bq", "-", "regexp:any"], MESSAGE),
+    ("query header with MIME", "postmap", ["-hmq", "-", "regexp:any"], MESSAGE),
+    ("query body with MIME", "postmap", ["-bmq", "-", "regexp:any"], MESSAGE),
+    ("query both", "postmap", ["-hbq", "-", "regexp:any"], MESSAGE),
+    ("list texthash", "postmap", ["-s", "inline:{a=b,c=d}"], ""),
+    ("list static", "postmap", ["-s", "static:m"], ""),
+    ("no table", "postmap", [], ""),
+    ("unknown option", "postmap", ["-x", "m"], ""),
+    ("two modes", "postmap", ["-q", "a", "-d", "b", "hash:m"], ""),
+    ("header of a key", "postmap", ["-hq", "x", "regexp:any"], ""),
+    ("change texthash", "postmap", ["-d", "a", "texthash:m"], ""),
+    ("not UTF-8", "postmap", ["-q", "a", "texthash:u"], ""),
+    ("without UTF-8", "postmap", ["-uq", "ok", "texthash:u"], ""),
+]
 
 
-def test_duplicate_entries_give_warning(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (site / "map").write_text("a b\nA c\n")
-    assert run(postmap, site, f"hash:{site}/map") == 0
-    assert "line 2: duplicate entry" in capsys.readouterr().err
+@real_only
+@pytest.mark.parametrize(("command", "arguments", "stdin"), [row[1:] for row in SAME], ids=[row[0] for row in SAME])
+def test_output_and_status_are_those_of_postfix(site: Path, command: str, arguments: list[str], stdin: str) -> None:
+    files = {
+        "m": MAPS,
+        "re": PATTERNS,
+        "c": NETWORKS,
+        "any": "/^/ any\n",
+        "al": 'root: a\nbad\na@b: c\nROOT: e\n"x": y\n',
+    }
+    for name, text in files.items():
+        (site / name).write_text(text)
+    (site / "u").write_bytes(b"k\xff v\nok \xfe\na b\n")
+    theirs = run(command, site, *arguments, stdin=stdin, real=True)
+    for name in ("m.db", "m.cdb", "m.lmdb", "al.db"):
+        (site / name).unlink(missing_ok=True)
+    ours = run(command, site, *arguments, stdin=stdin)
+    assert (ours.status, ours.out) == (theirs.status, theirs.out)
+    assert adjusted(ours.err) == adjusted(theirs.err)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "output"),
-    [
-        (["-q", "a", "hash:{}/map"], 0, "b\n"),
-        (["-q", "A", "hash:{}/map"], 0, "b\n"),
-        (["-q", "zz", "hash:{}/map"], 1, ""),
-        (["-q", "c", "inline:{a=1}", "hash:{}/map"], 0, "d\n"),
-        (["-s", "hash:{}/map"], 0, "a\tb\nc\td\n"),
-        (["-jq", "a", "hash:{}/map"], 0, '{"a": "b"}\n'),
-        (["-q", "root", "proxy:unix:passwd.byname"], 0, None),
-    ],
-)
-def test_queries_print_values(
-    site: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, output: str | None
-) -> None:
-    arguments = [argument.replace("{}", str(site)) for argument in arguments]
-    assert run(postmap, site, *arguments) == status
-    if output is not None:
-        assert capsys.readouterr().out == output
+def adjusted(text: str) -> list[str]:
+    """Return the lines of standard error without what differs on purpose (docs/known-issues.md)."""
+    lines = []
+    for line in text.splitlines():
+        for ours, theirs in DIFFERENT:
+            line = line.replace(ours, theirs)
+        if "should return NO RESULT" not in line and "empty string result is not" not in line:
+            lines.append(line)
+    return lines
 
 
-def test_postalias_queries_aliases(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(postalias, site, "-q", "the list", f"hash:{site}/aliases") == 0
-    assert run(postalias, site, "-q", "ROOT", f"hash:{site}/aliases") == 0
-    assert capsys.readouterr().out == "a, b\nadmin\n"
+DIFFERENT = [
+    # Options of 3.11, in the order of the manual page.
+    ("[-bfFhijmnNoprsuUvw]", "[-bfFhimnNoprsuUvw]"),
+    # Postfix's texts differ between its table types.
+    (": ignoring this rule", ": skipping this rule"),
+    (" -- ignoring this line", ""),
+    (". Is the postfix-foo package installed?", ""),
+]
 
 
-def test_keys_are_read_from_standard_input(
-    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("a\nzz\nc\n"))
-    assert run(postmap, site, "-q", "-", f"hash:{site}/map") == 0
-    assert capsys.readouterr().out == "a\tb\nc\td\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO("zz\n"))
-    assert run(postmap, site, "-q", "-", f"hash:{site}/map") == 1
+def test_misuse_is_one_line_and_status_1(site: Path) -> None:
+    for arguments, message in [
+        (["-q", "", "texthash:map"], "empty lookup key is not allowed"),
+        (["-m", "hash:map"], 'specify -b -h or -m only with "-q -"'),
+        (["-i", "cdb:map"], "a cdb file is not changed but created anew from its text"),
+        (["-d", "a", "hash:/nonexistent/m"], "open database /nonexistent/m.db: No such file or directory"),
+        (["fail:map"], "write error"),
+    ]:
+        done = run("postmap", site, *arguments)
+        assert (done.status, done.err.count("\n")) == (1, 1)
+        assert done.err.startswith("postmap: fatal: ")
+        assert message in done.err
 
 
-def test_entries_are_added_replaced_and_removed(
-    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = site / "map"
-    path.write_text("# head\na b\n  more\n# in between\n  most\nc d")
-    os.chmod(path, 0o640)
-    monkeypatch.setattr("sys.stdin", io.StringIO("c other\nnew value\n"))
-    assert run(postmap, site, "-i", f"hash:{path}") == 0
-    assert 'duplicate entry: "c"' in capsys.readouterr().err
-    assert path.read_text() == "# head\na b\n  more\n# in between\n  most\nc d\nnew\tvalue\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO("c other\n"))
-    assert run(postmap, site, "-i", "-r", f"hash:{path}") == 0
-    assert run(postmap, site, "-d", "A", f"hash:{path}") == 0
-    assert run(postmap, site, "-d", "a", f"hash:{path}") == 1
-    assert path.read_text() == "# head\n# in between\nnew\tvalue\nc\tother\n"
-    assert path.stat().st_mode & 0o777 == 0o640
-    assert sorted(os.listdir(site)) == ["aliases", "main.cf", "map"]
-
-
-def test_bad_input_changes_nothing(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("x y\nbad\n"))
-    assert run(postmap, site, "-i", f"hash:{site}/map") == 1
-    assert (site / "map").read_text() == "a b\nC d\n"
-
-
-def test_alias_names_are_quoted_if_needed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO('"odd name": "|cmd x"\n'))
-    assert run(postalias, site, "-i", f"hash:{site}/aliases") == 0
-    assert (site / "aliases").read_text().endswith('"odd name": "|cmd x"\n')
-    assert run(postalias, site, "-d", "odd name", f"hash:{site}/aliases") == 0
-    assert "odd name" not in (site / "aliases").read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "usage: postmap"),
-        (["-x", "m"], "option -x not recognized"),
-        (["hash:/nonexistent/m"], "No such file"),
-        (["-q", "a", "hash:/nonexistent/m"], "No such file"),
-        (["-q", "a", "foo:m"], 'unknown table type "foo"'),
-        (["regexp:/etc/m"], "neither built nor changed"),
-        (["-b", "-q", "a", "regexp:/etc/m"], "not supported"),
-        (["-s", "static:x"], "can't be listed"),
-    ],
-)
-def test_misuse_is_one_line_and_status_1(
-    site: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    assert run(postmap, site, *arguments) == 1
-    err = capsys.readouterr().err
-    assert message in err
-    assert err.startswith("postmap: fatal: ")
-    assert err.count("\n") == 1
-
-
-def test_json_output_is_valid(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(postalias, site, "-j", "-s", f"hash:{site}/aliases") == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert lines == [{"root": "admin"}, {"the list": "a, b"}]
+def test_text_in_place_of_which_there_is_a_fifo_does_not_block(site: Path) -> None:
+    os.mkfifo(site / "fifo")
+    assert run("postmap", site, "hash:fifo").status == 0
+    assert run("postmap", site, "-s", "hash:fifo").out == ""
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to give a file away")
-def test_root_edits_a_users_file_with_rights_of_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_writes_a_users_index_with_rights_of_user(tmp_path: Path) -> None:
     (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n")
     directory = tmp_path / "theirs"
     directory.mkdir()
-    os.chmod(tmp_path, 0o755)
+    tmp_path.chmod(0o755)
     for parent in tmp_path.parents:
         if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
-            os.chmod(parent, 0o755)
+            parent.chmod(0o755)
     path = directory / "m"
     path.write_text("a b\n")
     os.chown(directory, 65534, 65534)
     os.chown(path, 65534, 65534)
-    monkeypatch.setattr("sys.stdin", io.StringIO("c d\n"))
-    assert run(postmap, tmp_path, "-i", f"hash:{path}") == 0
-    assert path.stat().st_uid == 65534
-    assert os.geteuid() == 0
+    secret = tmp_path / "secret"
+    secret.write_text("root's\n")
+    secret.chmod(0o600)
+    (directory / "m.lmdb").symlink_to(secret)
+    for kind in ("hash", "cdb"):
+        assert run("postmap", tmp_path, f"{kind}:{path}") == (0, "", "")
+    assert run("postmap", tmp_path, "-i", f"hash:{path}", stdin="c d\n") == (0, "", "")
+    assert {(directory / name).stat().st_uid for name in ("m.db", "m.cdb")} == {65534}
+    assert "Permission denied" in run("postmap", tmp_path, f"lmdb:{path}").err
+    assert secret.read_text() == "root's\n"

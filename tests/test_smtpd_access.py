@@ -15,7 +15,7 @@ from postillion.restrictions.access import Access
 from postillion.restrictions.language import require_relay_control
 from postillion.restrictions.rows import ROWS, SECTIONS, Row
 from postillion.tables.lists import DomainList, NetworkList
-from support.dialogue import AtRcpt, ClientFacts, site
+from support.dialogue import AtRcpt, ClientFacts, answered, site
 from support.mta import wait_for
 from support.peers import peer
 
@@ -36,7 +36,7 @@ def access(directory: Path, options: list[str]) -> Access:
 
 def at_rcpt(checks: Access, recipient: str, client: ClientFacts | None = None) -> Reply | None:
     """Return the refusal of a recipient, None if it is accepted."""
-    return checks.rcpt(client or ClientFacts(), AtRcpt(recipient=recipient)).reply
+    return answered(checks.rcpt(client or ClientFacts(), AtRcpt(recipient=recipient))).reply
 
 
 RELAY_ATTEMPTS = [
@@ -93,11 +93,56 @@ def test_no_address_form_relays_for_an_unauthorized_client(recipient: str, tmp_p
         "anybody@relay.example",
         "anybody@sub.relay.example",
         "postmaster",
+        "user%relay.example@example.org",
+        "relay.example!user@example.org",
+        '"user@relay.example"@localhost',
+        "relay.example!user",
+        "user%localhost@example.org",
     ],
 )
 def test_own_addresses_are_accepted_from_any_client(recipient: str, tmp_path: Path) -> None:
-    options = [*STRICT, "parent_domain_matches_subdomains = relay_domains"]
+    options = [*STRICT, "parent_domain_matches_subdomains = relay_domains", "myorigin = example.org"]
     assert at_rcpt(access(tmp_path, options), recipient) is None
+
+
+@pytest.mark.parametrize(("allowed", "refused"), [("no", True), ("yes", False)])
+def test_address_with_operators_is_relayed_where_the_site_trusts_strangers(
+    allowed: str, refused: bool, tmp_path: Path
+) -> None:
+    checks = access(tmp_path, [*STRICT, f"allow_untrusted_routing = {allowed}"])
+    assert (at_rcpt(checks, "x%victim.example@relay.example") is not None) is refused
+    assert at_rcpt(checks, "x%victim.example@example.org") is not None
+
+
+@pytest.mark.parametrize(
+    ("recipient", "reply"),
+    [
+        ("gone@relay.example", (550, "5.1.6", "User has moved to there")),
+        ("x@error.relay.example", (550, "5.7.1", "not here")),
+        ("x@plain.relay.example", (550, "5.1.1", "Address is undeliverable")),
+        ("user@example.org", None),
+        ("renamed@example.org", None),
+    ],
+)
+def test_recipient_whose_mail_would_bounce_is_refused(
+    recipient: str, reply: tuple[int, str, str] | None, tmp_path: Path
+) -> None:
+    options = [
+        "parent_domain_matches_subdomains = relay_domains",
+        "relocated_maps = inline:{ {gone@relay.example=there}, {renamed@example.org=x} }",
+        "recipient_canonical_maps = inline:{ {renamed@example.org=user@example.org} }",
+        "transport_maps = inline:{ {error.relay.example=error:4.7.1 not here}, {plain.relay.example=error:} }",
+    ]
+    checks = access(tmp_path, [*STRICT, *options])
+    text = None if reply is None else (*reply[:2], f"<{recipient}>: Recipient address rejected: {reply[2]}")
+    assert at_rcpt(checks, recipient) == text
+    # Its neighbour may have another route, so the acceptance is for one recipient.
+    assert checks.scope("y@relay.example") == "y@relay.example"
+
+
+def test_nothing_is_remembered_while_routes_depend_on_the_sender(tmp_path: Path) -> None:
+    checks = access(tmp_path, [*STRICT, "sender_dependent_default_transport_maps = inline:{ {@a.example=error:no} }"])
+    assert checks.scope("y@relay.example") == ""
 
 
 def test_client_in_mynetworks_may_send_anywhere(tmp_path: Path) -> None:
@@ -189,7 +234,7 @@ def test_multi_recipient_bounce_is_refused_at_data(tmp_path: Path) -> None:
     checks = access(tmp_path, [*STRICT, "smtpd_data_restrictions = reject_multi_recipient_bounce"])
     assert "data" in checks.stages
     assert checks.data(ClientFacts(), AtRcpt(sender="", recipient_count=1)) == ACCEPT
-    refusal = checks.data(ClientFacts(), AtRcpt(sender="", recipient_count=2)).reply
+    refusal = answered(checks.data(ClientFacts(), AtRcpt(sender="", recipient_count=2))).reply
     assert refusal == (550, "5.5.3", "<DATA>: Data command rejected: Multi-recipient bounce")
 
 
@@ -288,14 +333,19 @@ def test_addresses_are_classified(tmp_path: Path) -> None:
     destinations = Destinations(site(tmp_path, ["virtual_mailbox_domains = box.example"]))
     for address, kind, routed in [
         ("user@example.org", Class.LOCAL, False),
-        ("user", Class.LOCAL, False),
+        ("user", Class.DEFAULT, False),
+        ("user@mx.example.org", Class.DEFAULT, False),
         ("user@BOX.example", Class.VIRTUAL_MAILBOX, False),
         ("user@relay.example", Class.RELAY, False),
         ("user@far.example", Class.DEFAULT, False),
         ("user%far.example@relay.example", Class.RELAY, True),
-        ("user%far.example@example.org", Class.DEFAULT, True),
-        ("%@example.org", Class.LOCAL, True),
-        ("user%example.org@example.org", Class.LOCAL, True),
+        ("user%far.example@example.org", Class.DEFAULT, False),
+        ("user%far.example%relay.example@example.org", Class.RELAY, True),
+        ("user%relay.example@example.org", Class.RELAY, False),
+        ("relay.example!user@example.org", Class.RELAY, False),
+        ('"user@relay.example"@example.org', Class.RELAY, False),
+        ("%@example.org", Class.DEFAULT, False),
+        ("user%example.org@example.org", Class.LOCAL, False),
     ]:
         found = destinations.of(address)
         assert (found.kind, found.routed) == (kind, routed), address

@@ -15,7 +15,7 @@ from postillion.checks.check import ACCEPT, Answer, Check, Client, Dialogue, Dis
 from postillion.checks.reply import Reply
 from postillion.restrictions.access import Access
 from postillion.smtpd.connection import STAGES
-from support.dialogue import AtRcpt, ClientFacts, Server, site
+from support.dialogue import AtRcpt, ClientFacts, Server, answered, site
 
 EHLO = b"EHLO client.example\r\n"
 MAIL = b"MAIL FROM:<a@example.com>\r\n"
@@ -301,12 +301,12 @@ def test_a_verdict_names_the_rule_with_file_and_line(tmp_path: Path) -> None:
     config = site(tmp_path, options)
     access = Access(config, lambda _: None)
     talk = AtRcpt(recipient="x@far.example")
-    refused, own = access.rcpt(ClientFacts(), talk), access.rcpt(ClientFacts(trusted=True), talk)
+    refused, own = (answered(access.rcpt(client, talk)) for client in (ClientFacts(), ClientFacts(trusted=True)))
     setting = config.setting("smtpd_relay_restrictions")
     assert setting is not None
     assert refused.rule == Rule("reject_unauth_destination", setting.path, setting.line)
     assert own.rule == Rule("permit_mynetworks", setting.path, setting.line)
-    unlisted = access.rcpt(ClientFacts(), AtRcpt(recipient="nobody-here@example.org")).rule
+    unlisted = answered(access.rcpt(ClientFacts(), AtRcpt(recipient="nobody-here@example.org"))).rule
     assert unlisted is not None
     assert unlisted.name == "smtpd_reject_unlisted_recipient"
 

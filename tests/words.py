@@ -133,6 +133,7 @@ ALLOWED: tuple[tuple[str, str], ...] = (
     (r"\bCA bundle\b", "a file of certificates"),
     (r"\b(?:in|out of) turn\b", "plain English for an order"),
     (r"\bin its turn\b|\btakes? turns\b", "plain English for an order"),
+    (r"\bGRANT ALL\b", "SQL"),
     (r"\bGrant(?:ed)? permission\b|\bhereby grants?\b", "the words of a licence"),
 )
 """(phrase, why): a word inside such a phrase is right."""

@@ -288,7 +288,8 @@ def _damage() -> Iterator[bytes]:
 
 def _segment() -> Iterator[bytes]:
     yield from _damage()
-    yield from (b"\1" + envelope for envelope in _envelopes())
+    # With and without head and body, and in version 1.
+    yield from (bytes([flags]) + envelope for flags in (1, 3, 5, 7, 13) for envelope in _envelopes())
 
 
 def _state_log() -> Iterator[bytes]:

@@ -43,6 +43,8 @@ QUICK = {
     # Client counting starts an anvil, so that the test can kill it.
     "smtpd_client_event_limit_exceptions": "",
     "smtpd_client_connection_count_limit": "1000",
+    # The error transport bounces accepted mail.
+    "smtpd_reject_unlisted_recipient": "no",
     # Reports return the whole message.
     "bounce_size_limit": "10000000",
 }

@@ -28,7 +28,7 @@ from typing import Any
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import SmtpdSession
-from postillion.checks.check import NoDialogue
+from postillion.checks.check import Answer, NoDialogue, Verdict
 from postillion.checks.reply import Reply
 from postillion.config import Config
 from postillion.handler.handler import Handler
@@ -70,6 +70,12 @@ class ClientFacts:
     reverse_name: str = "unknown"
     trusted: bool = False
     inside: bool = False
+
+
+def answered(answer: Answer) -> Verdict:
+    """Return a verdict that was given at once."""
+    assert isinstance(answer, Verdict)
+    return answer
 
 
 @dataclass

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from postillion._core.tables import Index
 from support.ports import free_port
 
 POSTILLION_COMMANDS = Path(sys.executable).parent
@@ -219,12 +220,19 @@ def processes(site: Site, program: str) -> list[int]:
     return [pid for pid, name, _ in site_programs(site) if name == program]
 
 
+def write_aliases(text: Path) -> None:
+    """Write the index of an alias file, as `postalias hash:FILE` does."""
+    Index("hash", str(text), form="alias").create(text.read_bytes(), str(text))
+
+
 def start(site: Site, program: str) -> None:
     """Start Postillion or Postfix from the site's configuration; wait until it listens for SMTP."""
     command = site.command("postillion")
     if program == "postfix":
         command = ["/usr/sbin/postfix", "-c", str(site.etc)]
         subprocess.run(["/usr/sbin/postalias", "-c", str(site.etc), f"hash:{site.etc}/aliases"], check=True)
+    else:
+        write_aliases(site.etc / "aliases")
     result = subprocess.run([*command, "start"], capture_output=True, text=True, timeout=60, check=False)
     if result.returncode != 0:
         raise RuntimeError(f"{program} start: {result.stdout}{result.stderr}{site.log_text()}")

@@ -23,6 +23,12 @@ PACKAGES = {
     "perf": "linux-perf",
     "mkfs.ext4": "e2fsprogs",
     "valgrind": "valgrind",
+    "mariadbd": "mariadb-server",
+    "mariadb-install-db": "mariadb-server",
+    "slapd": "slapd",
+    "ldapadd": "ldap-utils",
+    "memcached": "memcached",
+    "postsrsd": "postsrsd",
 }
 
 

@@ -29,14 +29,14 @@ async def command(module: Any, *argv: str, stdin: str = "") -> subprocess.Comple
     return await asyncio.to_thread(run, module, *argv, stdin=stdin)
 
 
-def queue_of_three(directory: Path) -> list[Message]:
+def queue_of_three(directory: Path, version: int = 2) -> list[Message]:
     """Write a configuration and a queue of three messages, without a queue manager, into `directory`."""
     (directory / "main.cf").write_text(MAIN_CF.format(directory=directory))
     messages = [
         Message(USEC + n, [f"r{n}@example.net", "other@example.edu"], content=CONTENT, attributes={"client_name": "h"})
         for n in range(3)
     ]
-    write_segment(directory, 1, messages)
+    write_segment(directory, 1, messages, version)
     return messages
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from postillion._core.queue import list_queue
 
 SEGMENT_HEADER_OCTETS = 32
+RECORD_HEADER_OCTETS = 48
+BODY_BITS = 40
 FRAME_VERSION = 1
 SLOT_BITS = 12
 PRODUCER, ARRIVED, SEALED, CONTROL, CONTROL_REPLY = 1, 2, 3, 7, 8
@@ -82,21 +84,24 @@ def _checked(head: bytes) -> bytes:
     return head + struct.pack("<I", crc32c(head))
 
 
-def record(message: Message, salt: int) -> bytes:
-    """Return a message's record."""
+def record(message: Message, salt: int, version: int = 2) -> bytes:
+    """Return a message's record: in version 2 with the header fields behind the body."""
     envelope = message.envelope()
-    head = b"\x93PRC" + struct.pack(
+    fields, empty, body = message.content.partition(b"\r\n\r\n")
+    head, body = (fields + empty, body) if version > 1 else (b"", message.content)
+    content = body + head
+    header = b"\x93PRC" + struct.pack(
         "<HHQQQIII",
-        1,
+        version,
         0,
         salt,
         message.number,
-        len(message.content),
+        len(body) | len(head) << BODY_BITS,
         len(envelope),
-        crc32c(message.content),
+        crc32c(content),
         crc32c(envelope),
     )
-    return _checked(head) + message.content + envelope
+    return _checked(header) + content + envelope
 
 
 def frame(kind: int, payload: bytes) -> bytes:
@@ -104,14 +109,14 @@ def frame(kind: int, payload: bytes) -> bytes:
     return struct.pack("<IBB", len(payload) + 2, FRAME_VERSION, kind) + payload
 
 
-def write_segment(directory: Path, number: int, messages: list[Message]) -> bytes:
+def write_segment(directory: Path, number: int, messages: list[Message], version: int = 2) -> bytes:
     """Write a whole segment; return the frames that announce it: Producer, Arrived, Sealed."""
     salt = 0x1234_5678_9ABC_DEF0 ^ number
-    data = _checked(b"\x93PSG" + struct.pack("<HHQQI", 1, 0, number, salt, 0))
+    data = _checked(b"\x93PSG" + struct.pack("<HHQQI", version, 0, number, salt, 0))
     assert len(data) == SEGMENT_HEADER_OCTETS
     announced = []
     for message in messages:
-        whole = record(message, salt)
+        whole = record(message, salt, version)
         announced.append(struct.pack("<QQQ", number, len(data), len(whole)) + message.envelope())
         data += whole
     (directory / "incoming").mkdir(exist_ok=True, parents=True)

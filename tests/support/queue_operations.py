@@ -119,7 +119,7 @@ class Manager:
             self.core.tick(self._now, self._wall)
             while event := self.core.next_event(self._now, self._wall):
                 if event[0] == "resolve":
-                    self.core.resolved(event[1], "smtp", "next.example", None, self._now, self._wall)
+                    self.core.resolved(event[1], event[2], "smtp", "next.example", None, self._now, self._wall)
             outputs = self.core.outputs()
             for number in finishing:
                 self._promise("finished", number)

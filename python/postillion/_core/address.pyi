@@ -4,7 +4,7 @@ from typing import final
 
 from postillion.config import Config
 
-__all__ = ["AddressRules", "canonical", "quote"]
+__all__ = ["AddressRules", "canonical", "may_route", "quote"]
 
 @final
 class AddressRules:
@@ -15,13 +15,19 @@ class AddressRules:
         """Return whether mail may have this address: `local@domain` or a bare local part."""
 
     def split(self, address: str) -> tuple[str, str]:
-        """Return the local part without quotes, and the domain as `domain` returns it, empty without one.
+        """Return the local part without quotes, and the domain in lower case, empty without one.
 
         The last `@` outside quotes separates them.
         """
 
-    def domain(self, domain: str) -> str:
-        """Return a domain in lower case and without a dot at its end.
+    def complete(self, address: str) -> str:
+        """Return an address in its complete form: `user` with this site's domain, `far!user` as `user@far`."""
+
+    def completing(self, address: str) -> list[str]:
+        """Return the names of the parameters that `complete` follows for an address."""
+
+    def parts(self, address: str) -> tuple[str, str | None]:
+        """Return the local part without quotes, and the domain without a dot at its end; None without a domain.
 
         An IPv4 address becomes a literal under `resolve_numeric_domain`.
         """
@@ -33,8 +39,8 @@ class AddressRules:
         bounce sender are not split.
         """
 
-    def onward(self, local: str) -> tuple[str, str] | None:
-        """Return the (local part, domain) to which a local part at a domain of ours routes; None when it ends here.
+    def onward(self, local: str) -> tuple[str, str | None] | None:
+        """Return the parts to which a local part without quotes at a domain of ours routes; None when it ends here.
 
         `user@far`, `far!user` and `user%far` route on (RFC 5321 appendix C).
         """
@@ -42,11 +48,20 @@ class AddressRules:
     def recipient_keys(self, local: str, domain: str, *, is_local: bool) -> list[str]:
         """Return the search keys of tables that list recipients, in lower case and in order."""
 
-    def transport_keys(self, local: str, domain: str) -> list[str]:
-        """Return the search keys of transport(5), in lower case and in order."""
+    def sender_keys(self, local: str, domain: str | None, *, is_local: bool) -> list[str]:
+        """Return the search keys of tables that list senders, in lower case and in order."""
+
+    def transport_keys(self, local: str, domain: str, *, bare_parents: bool) -> list[str]:
+        """Return the search keys of transport(5), in lower case and in order.
+
+        `bare_parents`: a domain above has no dot before it (parent_domain_matches_subdomains).
+        """
 
 def canonical(address: str) -> str | None:
     """Return the one written form of an address; None for a text that is no address (RFC 5321 §4.1.2)."""
+
+def may_route(local: str) -> bool:
+    """Return whether the next system may take a local part for an address: `user%far`, `far!user`, `user@far`."""
 
 def quote(local: str) -> str:
     """Return a local part with quotes if it needs them (RFC 5321 §4.1.2)."""

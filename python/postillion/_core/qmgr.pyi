@@ -18,7 +18,8 @@ class QueueManager:
 
     Locks the queue directory. Raises `QueueError` when that fails, for example while another queue manager has it, and
     `ConfigError` for a bad parameter. `config` None: Postfix's defaults. `routes_by_address`: the addresses of a domain
-    may have different routes. `offline`: for a tool that changes the queue and delivers nothing.
+    may have different routes. `routes_by_sender`: so may senders. `offline`: for a tool that changes the queue and
+    delivers nothing.
 
     A poll is: `receive` for new bytes, `tick`, `next_event` until it is None, `outputs`. The next poll is due at
     `deadline`, or when bytes come. The caller numbers the clients. `piecemeal`: the queue is read during the next
@@ -34,13 +35,14 @@ class QueueManager:
         wall_now: float,
         *,
         routes_by_address: bool = False,
+        routes_by_sender: bool = False,
         piecemeal: bool = False,
         offline: bool = False,
     ) -> QueueManager: ...
     def close(self) -> None:
         """Release the queue directory; every other method raises `ValueError` afterwards."""
 
-    def configure(self, config: Config, *, routes_by_address: bool) -> None:
+    def configure(self, config: Config, *, routes_by_address: bool, routes_by_sender: bool) -> None:
         """Apply the parameters of all transports; raises `ConfigError` and keeps the old ones."""
 
     def configure_transport(self, name: str | None, config: Config, process_limit: int) -> None:
@@ -69,16 +71,28 @@ class QueueManager:
 
     def next_event(
         self, now: float, wall_now: float
-    ) -> tuple[Literal["resolve", "trigger"], str] | tuple[Literal["control"], int, bytes] | None:
+    ) -> (
+        tuple[Literal["resolve"], str, str]
+        | tuple[Literal["trigger"], str]
+        | tuple[Literal["control"], int, bytes]
+        | None
+    ):
         """Return the next task: a route, an agent or a control request; None until the next poll."""
 
     def resolved(
-        self, address: str, transport: str, nexthop: str, recipient: str | None, now: float, wall_now: float
+        self,
+        address: str,
+        sender: str,
+        transport: str,
+        nexthop: str,
+        recipient: str | None,
+        now: float,
+        wall_now: float,
     ) -> None:
-        """Answer `("resolve", address)`. `recipient`: the new address, None when it stays."""
+        """Answer `("resolve", address, sender)`. `recipient`: the new address, None when it stays."""
 
-    def unresolved(self, address: str, dsn: str, text: str, now: float, wall_now: float) -> None:
-        """Answer `("resolve", address)`: there is no route, permanently when `dsn` is 5.x.x."""
+    def unresolved(self, address: str, sender: str, dsn: str, text: str, now: float, wall_now: float) -> None:
+        """Answer `("resolve", address, sender)`: there is no route, permanently when `dsn` is 5.x.x."""
 
     def trigger_failed(self, transport: str, reason: str, now: float, wall_now: float) -> None:
         """Answer `("trigger", transport)`: no agent can be started."""

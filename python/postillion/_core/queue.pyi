@@ -1,9 +1,9 @@
-"""The queue on disk: the journal, stored messages, listing and repair."""
+"""The queue on disk: the journal, stored messages, listing, repair and conversion."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, final
 
-__all__ = ["Journal", "QueueError", "StoredMessage", "list_queue", "read_message", "repair_queue"]
+__all__ = ["Journal", "QueueError", "StoredMessage", "convert_queue", "list_queue", "read_message", "repair_queue"]
 
 class QueueError(OSError):
     """The queue cannot be read or written; the text has the operation and the path."""
@@ -64,6 +64,12 @@ def list_queue(
     `QueueError` when it cannot be read, and exceptions of `take`. postqueue(1).
     """
 
+def convert_queue(queue_directory: str) -> tuple[int, int]:
+    """Write the queue in version 1 for an older release, while no program uses it.
+
+    Return the numbers of segments and records that changed. Raises `QueueError`; the queue is readable then, too.
+    """
+
 def repair_queue(
     queue_directory: str, *, purge: bool, structure: bool, owner: tuple[int, int] | None = None
 ) -> list[str]:
@@ -84,6 +90,9 @@ class StoredMessage:
     def offset(self) -> int: ...
     @property
     def record_octets(self) -> int: ...
+    @property
+    def head_octets(self) -> int:
+        """Octets of the header fields and the empty line, on disk behind the body; 0 in version 1."""
     @property
     def size_octets(self) -> int:
         """Octets of the content, as in the log's `size=`."""

@@ -42,13 +42,15 @@ class AddressClasses:
 
     def of(self, domain: str) -> Class:
         """Return the class of a domain or address literal in lower case. Raises `TableError`."""
-        if domain.startswith("["):
-            literal = parse_address(domain[1:-1].removeprefix("ipv6:"))
-            return Class.LOCAL if literal is not None and str(literal) in self.own_addresses else Class.DEFAULT
         for kind, domains in self.lists.items():
-            if domain in domains:
+            if domain in domains or (kind is Class.LOCAL and self._is_own(domain)):
                 return kind
         return Class.DEFAULT
+
+    def _is_own(self, domain: str) -> bool:
+        """Return whether a domain is the literal of an address at which mail is received."""
+        literal = parse_address(domain[1:-1].removeprefix("ipv6:")) if domain.startswith("[") else None
+        return literal is not None and str(literal) in self.own_addresses
 
 
 def own_addresses(config: Config) -> frozenset[str]:

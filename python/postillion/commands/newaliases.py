@@ -1,20 +1,19 @@
-"""newaliases: check the alias files that `alias_database` names (newaliases(1)).
-
-They are read as they stand, so nothing has to be built: exit status 0 says that all of them are good and in force.
-"""
+"""newaliases: write the indexes of the alias files that `alias_database` names (newaliases(1))."""
 
 import getopt
 import sys
 
-from postillion.commands.postmap import EDITABLE_TYPES, Tool, check
+from postillion.commands.postalias import POSTALIAS
+from postillion.commands.postmap import run
 from postillion.config import Config, ConfigError
+from postillion.tables.maps import INDEXED_TYPES
 
 OPTIONS = "C:c:v"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run newaliases; the exit status."""
-    tool = Tool("newaliases", "alias")
+    tool = POSTALIAS._replace(program="newaliases")
     try:
         given, rest = getopt.gnu_getopt(sys.argv[1:] if argv is None else argv, OPTIONS)
     except getopt.GetoptError as error:
@@ -22,21 +21,21 @@ def main(argv: list[str] | None = None) -> int:
     if rest:
         tool.fatal("usage: newaliases [-v] [-c config_dir]")
     options = dict(given)
+    directory = options.get("-c", options.get("-C"))
     try:
-        names = Config.load(options.get("-c", options.get("-C"))).items("alias_database")
+        config = Config.load(directory)
+        names = config.items("alias_database")
+        default_type = config.text("default_database_type")
     except ConfigError as error:
         tool.fatal(str(error))
-    status = 0
+    made = []
     for name in names:
-        if name.partition(":")[0] not in EDITABLE_TYPES:
-            tool.say("warning", f"alias_database: {name} is not made from a text file")
-            continue
-        try:
-            status |= check(tool, name, verbose="-v" in options)
-        except OSError as error:
-            tool.say("error", f"open {error.filename}: {error.strerror}")
-            status = 1
-    return status
+        kind = name.partition(":")[0] if ":" in name else default_type
+        if kind in INDEXED_TYPES:
+            made.append(name)
+        else:
+            tool.say("warning", f"alias_database: {name} has no index")
+    return run(tool, [*(["-c", directory] if directory else []), "--", *made]) if made else 0
 
 
 if __name__ == "__main__":

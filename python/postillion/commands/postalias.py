@@ -1,16 +1,18 @@
 """postalias: postmap for alias files, whose lines read `name: value` (postalias(1)).
 
-The options are postmap's. As with postmap, a good source is in force as it stands and no index is written.
+The options are postmap's, without -b, -F, -h, -m and -U.
 """
 
 import sys
 
 from postillion.commands.postmap import Tool, run
 
+POSTALIAS = Tool("postalias", "alias", "Nfijnoprsuvw", ":\t")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run postalias; the exit status."""
-    return run(Tool("postalias", "alias"), sys.argv[1:] if argv is None else argv)
+    return run(POSTALIAS, sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ content too), `-n` (times as numbers, no headings), `-r` (records in the order i
 not followed).
 
 In this queue a message is a part of a segment: the path in a heading is that of the segment and the queue ID, offsets
-are those in the segment, and the envelope stands behind the content. It is shown before it, but with `-r`.
+are those in the segment. The header stands behind the body, and the envelope behind both. They are shown before it, but
+with `-r`.
 """
 
 import getopt
@@ -117,7 +118,8 @@ def stored(message: StoredMessage, *, raw: bool, long_queue_ids: bool) -> Iterat
     if not raw:
         yield from presented(fields)
     yield Record(start, "M", b"")
-    yield from lines(message.text(), start)
+    content = lines(message, start)
+    yield from sorted(content, key=lambda line: line.offset) if raw else content
     if raw:
         yield Record(envelope, "X", b"")
         yield from fields
@@ -137,13 +139,20 @@ def presented(fields: list[Record]) -> Iterable[Record]:
     return itertools.chain(first, own, sender, facts, recipients)
 
 
-def lines(text: bytes, start: int) -> Iterator[Record]:
-    """Yield the lines of a content. On disk they end with CRLF, and a dot at the start of one is doubled."""
-    offset = start
+def lines(message: StoredMessage, start: int) -> Iterator[Record]:
+    """Yield the lines of a content. On disk they end with CRLF, and a dot at the start of one is doubled.
+
+    `start`: the offset of the body. The header is behind it, at the end of the content.
+    """
+    text, head_octets = message.text(), message.head_octets
+    envelope = message.fields()[0][0]
+    offset = envelope - head_octets if head_octets else start
     for line in text.splitlines(keepends=True) if b"\r" not in text else text.split(b"\n"):
         bare = line.removesuffix(b"\n")
         yield Record(offset, "N", bare)
         offset += len(bare) + 2 + bare.startswith(b".")
+        if head_octets and offset == envelope:
+            offset = start
 
 
 def show_path(tool: Tool, path: str, name: str, shown: Shown, *, raw: bool, missing: str = "") -> None:

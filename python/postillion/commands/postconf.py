@@ -1,37 +1,34 @@
 """postconf(1): show and change the configuration, with the output that scripts know from Postfix.
 
-postconf [-c DIR] [-C class,...] [-dnxhHfq] [-o name=value]... [name ...]    parameters of main.cf
+postconf [-c DIR] [-C class,...] [-dnxhHfjq] [-o name=value]... [name ...]    parameters of main.cf
 postconf -e name=value ... | -# name ... | -X name ...        change main.cf
-postconf -M | -F | -P [service[/type[/field]] ...]            services, fields, -o parameters of master.cf
+postconf -M | -F | -P | -PP [-xhHfjq] [service[/type[/field]] ...]
+                                    services, fields, -o parameters of master.cf, all parameters of each service
 postconf -M -e 'service/type=line' | -F -e service/type/field=value | -P -e service/type/name=value
 postconf -MX service/type ... | -M# service/type ... | -PX service/type/name ...
 postconf -a | -A | -l | -m                                    types of SASL servers and clients, locks, tables
 postconf --explain name ...                                   what a parameter is for
 
 `*` stands for any service or any type, when master.cf is changed too. Classes of -C: builtin, service (parameters under
-a service's name), user (names of the site's own), all.
+a service's name), user (names of the site's own), all. `-j` prints one JSON object a line.
 """
 
-import json
+import contextlib
+import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from postillion.commands.services import INDENT, LINE_COLUMNS, Services, entry_line, fields
-from postillion.config import Config, ConfigError, edit, kinds, master_cf, parameters, unknown
+from postillion.commands import service_edits, services
+from postillion.commands.request import EXPLAIN, Request
+from postillion.commands.services import ANY, COMMAND, FIELD_NAMES, INDENT, LINE_COLUMNS, Pattern
+from postillion.config import Config, ConfigError, deprecated, edit, kinds, parameters, unknown
 from postillion.config.main_cf import Setting, split_assignment
-from postillion.config.master_cf import Entry
+from postillion.config.master_cf import Line
 from postillion.config.settings import DEFAULT_DIRECTORY
 
-AGENTS = ("error", "lmtp", "local", "pipe", "smtp", "virtual")
-"""Programs whose services have the transports' parameters."""
-TIMED = ("pipe", "spawn")
-USAGE = """\
-usage: postconf [-c config_dir] [-dfhHjnqvx] [-o name=value] [name...]
-       postconf [-c config_dir] -e name=value... | -# name... | -X name...
-       postconf [-c config_dir] -M|-F|-P [-e|-X|-#] [service[/type[/name]][=value]...]
-       postconf -a | -A | -l | -m | --explain name..."""
-CLASSES = ("builtin", "service", "user", "all")
+READ_ONLY = ("process_name", "process_id", "service_name")
+"""Parameters that a value in a file does not change."""
 SASL_SERVER_TYPES: tuple[str, ...] = ()
 SASL_CLIENT_TYPES: tuple[str, ...] = ()
 """Types of smtpd_sasl_type and smtp_sasl_type that a program here can use: none yet."""
@@ -41,64 +38,22 @@ ABSENT = {
     "T": "there is no TLS whose version or algorithms it could show",
 }
 """Options of Postfix's postconf that print what is not here, and why."""
-
-
-class Request:
-    """The command line, parsed."""
-
-    def __init__(self, argv: list[str]) -> None:
-        self.directory: str | None = None
-        self.letters: set[str] = set()
-        self.overrides: list[tuple[str, str]] = []
-        self.words: list[str] = []
-        self.classes = frozenset({"all"})
-        at = 0
-        while at < len(argv):
-            word = argv[at]
-            at += 1
-            if word == "--":
-                break
-            if word == "--explain":
-                self.letters.add("explain")
-                continue
-            if len(word) < 2 or word[0] != "-":
-                at -= 1
-                break
-            for position, letter in enumerate(word[1:], 2):
-                if letter in "cCoT":
-                    value = word[position:] or (argv[at] if at < len(argv) else "")
-                    at += not word[position:]
-                    if not value:
-                        raise ConfigError("command line", None, f"option -{letter} needs a value", USAGE)
-                    self._value(letter, value)
-                    break
-                if letter not in "aAbdefhHjlmMnFpPqtvxX#":
-                    raise ConfigError("command line", None, f"unknown option -{letter}", USAGE)
-                self.letters.add(letter)
-        self.words = argv[at:]
-
-    def _value(self, letter: str, value: str) -> None:
-        if letter == "c":
-            self.directory = value
-        elif letter == "T":
-            self.letters.add(letter)
-        elif letter == "C":
-            self.classes = frozenset(value.replace(",", " ").split())
-            for word in self.classes - set(CLASSES):
-                problem = f'unknown -C option value "{word}" in "{value}"'
-                raise ConfigError("command line", None, problem, f"give {', '.join(CLASSES)}")
-        else:
-            self.overrides.append(split_assignment(value, f"-o {value}", None))
-
-    def has(self, letter: str) -> bool:
-        """Whether an option was given."""
-        return letter in self.letters
+ESCAPES = {"\\": "\\\\", '"': '\\"', "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+"""JSON's short escapes; the other control characters have a number."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Show or change what the command line asks for; return the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Octets of main.cf that are no UTF-8 go out as they are.
+        sys.stdout.reconfigure(errors="surrogateescape")
+    # With an error nothing is printed: a script must not take a part for the whole.
+    printed = io.StringIO()
     try:
-        return run(Request(sys.argv[1:] if argv is None else argv))
+        with contextlib.redirect_stdout(printed):
+            status = run(Request(sys.argv[1:] if argv is None else argv))
+        print(printed.getvalue(), end="", flush=True)
+        return status
     except ConfigError as error:
         print(f"postconf: fatal: {error}", file=sys.stderr)
         return 1
@@ -111,36 +66,46 @@ def main(argv: list[str] | None = None) -> int:
 def run(request: Request) -> int:
     """Do what the request asks for; raises `ConfigError`."""
     directory = os.path.abspath(request.directory or os.environ.get("MAIL_CONFIG") or DEFAULT_DIRECTORY)
+    if request.has(EXPLAIN):
+        return explain(request.words)
     if request.has("l"):
         print("flock\nfcntl\ndotlock")
     elif request.has("m"):
         from postillion.tables.maps import KNOWN_TYPES
 
         print("\n".join(sorted(KNOWN_TYPES)))
-    elif request.has("explain"):
-        return explain(request.words)
-    elif request.letters & {"a", "A"}:
+    elif request.has("a", "A"):
         print("".join(f"{name}\n" for name in (SASL_SERVER_TYPES if request.has("a") else SASL_CLIENT_TYPES)), end="")
     elif absent := request.letters & ABSENT.keys():
         letter = min(absent)
         raise ConfigError("command line", None, f"-{letter} is not implemented", ABSENT[letter])
-    elif parts := request.letters & {"M", "F", "P"}:
-        if len(parts) > 1:
-            raise ConfigError("command line", None, "specify one of -M -F -P", USAGE)
-        if request.letters & {"e", "#", "X"} or any("=" in word for word in request.words):
-            change_services(directory, request, min(parts))
+    elif request.has("e", "#", "X"):
+        letter = next(letter for letter in "e#X" if request.has(letter))
+        words = [_one_line(word) for word in request.words]
+        if request.part:
+            service_edits.change(directory, request.part, words, letter, lambda text: _warn(request, text))
         else:
-            show_services(directory, request, min(parts))
-    elif request.letters & {"#", "X"}:
-        names = {_bare_name(word) for word in request.words}
-        edit.remove(os.path.join(directory, "main.cf"), names, comment=request.has("#"))
-    elif request.has("e") or any("=" in word for word in request.words):
-        values = dict(split_assignment(_one_line(word), "command line", None) for word in request.words)
-        for warning in edit.assign(os.path.join(directory, "main.cf"), values):
-            _warn(request, warning)
+            change_parameters(os.path.join(directory, "main.cf"), words, letter, request)
+    elif request.part:
+        show_services(directory, request)
     else:
-        return show_parameters(directory, request)
+        show_parameters(directory, request)
     return 0
+
+
+def change_parameters(path: str, words: list[str], letter: str, request: Request) -> None:
+    """Set parameters of a main.cf (`e`), comment them out (`#`) or remove them (`X`)."""
+    if letter != "e":
+        edit.remove(path, {_bare_name(word) for word in words}, comment=letter == "#")
+        return
+    values: dict[str, str] = {}
+    for word in words:
+        name, value = split_assignment(word, "command line", None)
+        if values.get(name, value) != value:
+            _warn(request, f"ignoring earlier request: '{name} = {values[name]}'")
+        values[name] = value
+    for warning in edit.assign(path, values):
+        _warn(request, warning)
 
 
 def explain(names: Iterable[str]) -> int:
@@ -158,100 +123,146 @@ def explain(names: Iterable[str]) -> int:
     return status
 
 
-def show_parameters(directory: str, request: Request) -> int:
-    """Print parameters: those asked for, those that main.cf sets (`-n`), or all."""
+def show_parameters(directory: str, request: Request) -> None:
+    """Print parameters: those asked for, those that main.cf sets (`-n`), or all; then what is doubtful about them."""
+    lines: list[Line] = []
+    try:
+        lines, _ = services.load(directory)
+    except ConfigError as error:
+        if os.path.exists(os.path.join(directory, "master.cf")):
+            raise
+        _warn(request, str(error))
     config = _load(directory, request)
-    classes = {
-        "builtin": lambda: parameters.PARAMETERS.keys() - set(parameters.RUNTIME),
-        "service": lambda: _service_parameters(directory, config),
-        "user": lambda: _user_parameters(config),
-    }
-    wanted = classes.keys() if "all" in request.classes else request.classes
-    known = sorted(set().union(*(classes[name]() for name in wanted)))
+    notices = list(_without_read_only(config))
+    known = _known(config, lines, request.classes)
     if request.words:
-        names = []
+        everywhere = _known(config, lines, frozenset({"builtin", "service", "user"}))
         for name in request.words:
-            if name in known or ("all" in request.classes and name in config.settings):
-                names.append(name)
+            if name in everywhere:
+                _print_parameter(config, name, request)
             else:
                 _warn(request, f"{name}: unknown parameter")
-    elif request.has("n"):
-        names = [name for name in known if name in config.settings]
     else:
-        names = known
-    if request.has("n") and request.words:
-        names = [name for name in names if name in config.settings]
-    for name in names:
-        _print_parameter(config, name, request)
-    if not request.words and not request.has("d"):
-        for warning in (*config.notices, *unknown.warnings(config)):
-            _warn(request, warning)
-    return 0
+        for name in sorted(known):
+            _print_parameter(config, name, request)
+    if not request.has("d"):
+        _warn_about(config, lines, notices, request)
 
 
 def _print_parameter(config: Config, name: str, request: Request) -> None:
+    if request.has("n") and name not in config.settings:
+        return
+    value = config.raw(name)
+    _print_pair(name, _value(config, name, value, request), request)
+
+
+def _value(config: Config, name: str, value: str, request: Request) -> str:
+    """Return a value as it is shown: expanded with `-x`, unless a program expands it."""
+    wanted = request.has("x") and not request.has("H") and not parameters.is_raw(name)
+    return config.expanded(value, name) if wanted else value
+
+
+def _print_pair(name: str, value: str, request: Request) -> None:
     if request.has("H"):
         print(name)
-        return
-    try:
-        value = config.default(name) if request.has("d") else config.raw(name)
-    except KeyError:
-        return
-    row = parameters.row(name)
-    if request.has("x") and (row is None or row[1] != "raw"):
-        value = _expanded_default(config, value) if request.has("d") else config.text(name)
-    if request.has("j"):
-        print(f"{{{json.dumps(name)}: {json.dumps(value)}}}")
+    elif request.has("j"):
+        print(_json(name, value))
     elif request.has("h"):
         print(_folded(value, request))
     else:
         print(_folded(f"{name} = {value}", request))
 
 
-def show_services(directory: str, request: Request, part: str) -> None:
-    """Print lines (`-M`), fields (`-F`) or `-o` parameters (`-P`) of master.cf."""
-    services = Services(directory, part)
-    for warning in services.warnings:
-        _warn(request, warning)
-    config = _load(directory, request) if request.has("x") else None
-    for entry, name in services.find(request.words, lambda text: _warn(request, text)):
+def show_services(directory: str, request: Request) -> None:
+    """Print lines (`-M`), fields (`-F`) or parameters (`-P`, `-PP`) of master.cf."""
+    lines, notices = services.load(directory)
+    config = _load(directory, request)
+    notices += _without_read_only(config)
+    part = request.part
+    most = 2 if part == "M" else 3
+    needed = f"-{part} option requires service_name[/type{'' if part == 'M' else '[/name]'}]"
+    patterns = [Pattern(word, 1, most, needed) for word in request.words]
+    if part == "F":
+        for pattern in patterns:
+            if pattern.part != ANY:
+                services.field_index(pattern.part)
+    classes = frozenset({"builtin", "service", "user"}) if patterns else request.classes
+    names = _known(config, lines, classes) if request.has("PP") else set()
+
+    def parts(line: Line) -> list[str]:
         if part == "M":
-            print(entry_line(entry, fold=request.has("f")))
-            continue
-        pairs = fields(entry) if part == "F" else dict(sorted(entry.overrides()))
-        for key, raw in pairs.items():
-            if name in (key, "*"):
-                value = raw if config is None else _expanded(config, entry, raw)
-                _print_pair(f"{entry.name}/{key}", value, request, fold=part == "P")
+            return [ANY]
+        return list(FIELD_NAMES) if part == "F" else sorted(names | dict(line.overrides()).keys())
+
+    for line, name in services.shown(lines, patterns, parts, lambda text: _warn(request, text)):
+        own = services.of_service(config, line)
+        expand = (lambda text, own=own: own.expanded(text, text.partition("=")[0])) if request.has("x") else None
+        if part == "M":
+            text = services.entry_line(line, fold=request.has("f"), expand=expand)
+            print(_json(line.name, " ".join(_unpadded(line, expand))) if request.has("j") else text)
+        elif part == "F":
+            _print_field(line, name, request, expand)
+        else:
+            value = dict(line.overrides()).get(name)
+            if value is None:
+                value = own.raw(name)
+            _print_pair(f"{line.name}/{name}", _value(own, name, value, request), request)
+    _warn_about(config, lines, notices, request)
 
 
-def _print_pair(name: str, value: str, request: Request, *, fold: bool) -> None:
+def _unpadded(line: Line, expand: services.Expand | None) -> Iterator[str]:
+    for name in FIELD_NAMES:
+        yield from services.field(line, name, expand)
+
+
+def _print_field(line: Line, name: str, request: Request, expand: services.Expand | None) -> None:
+    label = f"{line.name}/{name}"
     if request.has("H"):
-        print(name)
+        print(label)
         return
-    text = value if request.has("h") else f"{name} = {value}"
-    print((_folded(text, request) if fold else text).rstrip(" "))
+    value = line.fields[FIELD_NAMES.index(name)]
+    if request.has("j"):
+        print(_json(label, " ".join(services.field(line, name, expand))))
+        return
+    text = value if request.has("h") else f"{label} = {value}"
+    following = services.words(line, expand) if name == FIELD_NAMES[COMMAND] else iter(())
+    print(services.folded_words(text, following, fold=request.has("f")))
 
 
-def _expanded(config: Config, entry: Entry, value: str) -> str:
-    """A value as the service sees it: with its own `-o` parameters and its name."""
-    own = {name: Setting(text, "-o", None) for name, text in (("service_name", entry.service), *entry.overrides())}
-    return _expanded_default(Config(config.directory, {**config.settings, **own}), value)
+def _known(config: Config, lines: list[Line], classes: frozenset[str]) -> set[str]:
+    """Return the names of parameters of these classes."""
+    found: set[str] = set()
+    if "builtin" in classes:
+        found |= parameters.PARAMETERS.keys() - set(parameters.RUNTIME)
+    if "service" in classes:
+        found |= unknown.service_parameters(lines)
+    if "user" in classes:
+        found |= unknown.in_use(config, lines)
+    return found
 
 
-def change_services(directory: str, request: Request, part: str) -> None:
-    """Set, remove or comment out lines, fields or `-o` parameters of master.cf; all of them or none."""
-    services = Services(directory, part)
-    words = [_one_line(word) for word in request.words]
-    if not words:
-        raise ConfigError("command line", None, "missing service argument", USAGE)
-    if request.letters & {"#", "X"}:
-        if part == "F" or (part == "P" and request.has("#")):
-            letter = "#" if request.has("#") else "X"
-            raise ConfigError("command line", None, f"with option -{part}, do not specify -{letter}", USAGE)
-        services.remove(words, comment=request.has("#"))
-    else:
-        services.assign(words, lambda text: _warn(request, text))
+def _without_read_only(config: Config) -> Iterator[str]:
+    """Drop settings of parameters that no file sets; yield a warning for each."""
+    for name in READ_ONLY:
+        setting = config.settings.get(name)
+        if setting is not None:
+            del config.settings[name]
+            yield f"{setting.path}: read-only parameter assignment: {name}={setting.value}"
+
+
+def _warn_about(config: Config, lines: list[Line], notices: Iterable[str], request: Request) -> None:
+    names = unknown.in_services(config, lines) if request.part else unknown.warnings(config, lines)
+    outdated = deprecated.warnings({} if request.part else config.settings, lines)
+    for warning in (*notices, *config.notices, *names, *outdated):
+        _warn(request, warning)
+
+
+def _json(name: str, value: str) -> str:
+    return f'{{"{_escaped(name)}": "{_escaped(value)}"}}'
+
+
+def _escaped(text: str) -> str:
+    return "".join(ESCAPES.get(c) or (f"\\u{ord(c):04X}" if c < " " or c == "\x7f" else c) for c in text)
 
 
 def _folded(text: str, request: Request) -> str:
@@ -269,49 +280,15 @@ def _folded(text: str, request: Request) -> str:
 
 
 def _load(directory: str, request: Request) -> Config:
-    config = _load_as_asked(directory, request)
+    """Return the configuration; with `-d`, one in which no file sets anything."""
+    if request.has("d"):
+        config = Config(DEFAULT_DIRECTORY, {})
+    else:
+        config = Config.load(directory, request.overrides)
+        if request.directory or "MAIL_CONFIG" in os.environ:
+            config.settings.setdefault("config_directory", Setting(directory, "-c", None))
     config.set_runtime(process_name="postconf")
     return config
-
-
-def _load_as_asked(directory: str, request: Request) -> Config:
-    if request.has("d") and not os.path.exists(os.path.join(directory, "main.cf")):
-        return Config(DEFAULT_DIRECTORY, {})
-    config = Config.load(directory, request.overrides)
-    if request.has("d"):
-        # Defaults that follow another default must not follow main.cf.
-        return Config(DEFAULT_DIRECTORY, {name: Setting(value, "-o", None) for name, value in request.overrides})
-    if request.directory or "MAIL_CONFIG" in os.environ:
-        config.settings.setdefault("config_directory", Setting(directory, "-c", None))
-    return config
-
-
-def _expanded_default(config: Config, value: str) -> str:
-    expanded = Config(config.directory, {**config.settings, "it": Setting(value, config.path, None)})
-    expanded.set_runtime(process_name="postconf")
-    return expanded.text("it")
-
-
-def _service_parameters(directory: str, config: Config) -> set[str]:
-    """The parameters that each transport of master.cf has under its own name."""
-    try:
-        entries, _ = master_cf.load(directory)
-    except ConfigError:
-        return set()
-    names: set[str] = set()
-    for entry in entries:
-        if entry.type == "unix" and entry.command in AGENTS:
-            names |= {entry.service + suffix for suffix in parameters.TEMPLATES if suffix != "_time_limit"}
-        if entry.command in TIMED:
-            names.add(entry.service + "_time_limit")
-    return names
-
-
-def _user_parameters(config: Config) -> set[str]:
-    """Names of the site's own that main.cf sets and something refers to."""
-    from postillion.config import unknown
-
-    return unknown.in_use(config)
 
 
 def _bare_name(word: str) -> str:

@@ -40,7 +40,7 @@ UNKNOWN = (
     "Usage: postfix start (or stop, reload, abort, flush, check, status, set-permissions, upgrade-configuration, "
     "logrotate)"
 )
-COMMANDS = {name: command for name, command in postillion.COMMANDS.items() if name != "init"}
+COMMANDS = {name: command for name, command in postillion.COMMANDS.items() if name not in ("init", "queue", "explain")}
 
 
 class ScriptConsole(Console):

@@ -2,6 +2,8 @@
 
     postillion [-c config_directory] [-v] start|start-fg|stop|abort|reload|status|check|flush|logrotate|init
     postillion [-c config_directory] [-v] set-permissions|upgrade-configuration|create-missing [name=value]...
+    postillion [-c config_directory] [-v] queue --convert v1
+    postillion [-c config_directory] explain ADDRESS [--sender ADDRESS] [--client IP]
     postillion bench HOST:PORT [option]...
     postillion --version
 
@@ -26,7 +28,10 @@ START_MAX_S = 60.0
 STOP_MAX_S = 20.0
 
 
-USAGE = "usage: postillion [-c config_directory] [-v] COMMAND | postillion bench HOST:PORT | postillion --version"
+USAGE = (
+    "usage: postillion [-c config_directory] [-v] COMMAND | postillion explain ADDRESS | postillion bench HOST:PORT"
+    " | postillion --version"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return bench.main(words[1:])
     try:
-        given, words = getopt.gnu_getopt(words, "c:hv", ["help", "version"])
+        given, words = getopt.gnu_getopt(words, "c:hv", ["convert=", "help", "version", "sender=", "client="])
     except getopt.GetoptError as error:
         return _refuse(f"postillion: fatal: {error.msg}\n{USAGE}")
     options = dict(given)
@@ -52,9 +57,21 @@ def main(argv: list[str] | None = None) -> int:
     if not words:
         return _refuse(USAGE)
     command, *arguments = words
-    if command not in COMMANDS or (arguments and command not in WITH_ASSIGNMENTS):
-        return _refuse(f"{USAGE}\nCOMMAND: {'|'.join((*COMMANDS, 'bench'))}")
+    if command == "explain":
+        from postillion.commands.explain import words_of
+
+        arguments = words_of(arguments, options.get("--sender"), options.get("--client"))
+    elif options.keys() & {"--sender", "--client"}:
+        return _refuse(f"postillion: fatal: --sender and --client belong to the command explain\n{USAGE}")
     console = Console("postillion", verbose="-v" in options)
+    if "--convert" in options:
+        if (command, arguments) != ("queue", []):
+            return _refuse(f"postillion: fatal: --convert belongs to the command queue\n{USAGE}")
+        arguments = [options["--convert"]]
+    elif command == "queue":
+        return _refuse(f"postillion: fatal: queue needs --convert v1\n{USAGE}")
+    if command not in COMMANDS or (arguments and command not in (*WITH_ASSIGNMENTS, "queue", "explain")):
+        return _refuse(f"{USAGE}\nCOMMAND: {'|'.join((*COMMANDS, 'bench'))}")
     return run(command, configuration_directory(options.get("-c")), console, arguments)
 
 
@@ -186,12 +203,26 @@ def create_missing(directory: str, console: Console, *assignments: str) -> None:
     permissions.create_missing(directory, console, *assignments)
 
 
+def explain(directory: str, console: Console, *words: str) -> int:
+    """Print what the mail system does with an address, step by step."""
+    from postillion.commands.explain import explain
+
+    return explain(directory, console, *words)
+
+
 def init(directory: str, console: Console) -> None:
     """Write a configuration that runs as it is, with everything it touches next to the directory."""
     from postillion.config.instance import create
 
     create(directory)
     console.result(f"{directory} is ready: postillion -c {directory} start")
+
+
+def queue(directory: str, console: Console, form: str) -> None:
+    """Write the queue in the form of an older release, before a downgrade. The mail system must be stopped."""
+    from postillion.commands.convert import convert
+
+    convert(directory, console, form)
 
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
@@ -208,6 +239,8 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "upgrade-configuration": upgrade_configuration,
     "create-missing": create_missing,
     "init": init,
+    "queue": queue,
+    "explain": explain,
 }
 """By name: what gets the configuration directory and the console, and returns the exit status if it is not 0."""
 WITH_ASSIGNMENTS = ("set-permissions", "upgrade-configuration", "create-missing")

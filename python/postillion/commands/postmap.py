@@ -1,170 +1,300 @@
-"""postmap: check, ask and change lookup tables (postmap(1)).
+"""postmap: create, query and change lookup tables (postmap(1)).
 
-    postmap [type:]file ...                 check the source; exit status 1 and file, line, problem when it is bad
-    postmap -q key [type:]file ...          print the value; 1 when no table has the key
+    postmap [type:]file ...                 write the index of a text
+    postmap -q key [type:]file ...          print the value; exit status 1 when no table has the key
     postmap -q - [type:]file ...            keys from standard input; print `key TAB value` for those found
     postmap -s [type:]file ...              print every key and value
-    postmap -i [-r] [type:]file             add entries from standard input (`-r`: also in place of those there)
-    postmap -d key [type:]file ...          take an entry out; `-d -`: keys from standard input
+    postmap -i [-r|-w] [type:]file ...      add entries from standard input to the index
+    postmap -d key [type:]file ...          remove an entry from the index; `-d -`: keys from standard input
 
-Postillion reads the text itself where Postfix reads an index made of it. So there is nothing to build: a source that
-is good is in force, and nothing is written for it. Further options: `-c config_dir`, `-j` (JSON with `-q` and `-s`),
-`-v`. Options that only say how an index is written (-f -n -N -o -p -u -U -w) change nothing here.
+Options: -b and -h (with `-q -`: standard input is a message; keys are body lines, header fields; -m: MIME parsing),
+-c config_dir, -F (values are lists of files, stored in base64), -f (keep case), -j (JSON with -q and -s), -n and -N
+(null octets at the end, without and with), -o (keep root's rights), -p (mode 0644), -r (replace), -u (no UTF-8),
+-U (UTF-8 with -b and -h), -v, -w (ignore duplicates).
 """
 
+import asyncio
+import base64
+import binascii
 import getopt
 import json
 import os
+import stat
 import sys
-from collections.abc import Iterable
-from typing import NamedTuple, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Literal, NamedTuple, NoReturn
 
+from postillion._core import tables as core
+from postillion.commands.message_keys import message_keys
 from postillion.config import Config, ConfigError
 from postillion.tables import Table, TableError, TableTypeError, open_table
-from postillion.tables.edit import add_entries, remove_entry
+from postillion.tables.deferred import completed
 from postillion.tables.maps import INDEXED_TYPES
-from postillion.tables.source import Entry, Problem
-from postillion.tables.text import PARSERS, TextTable, read_entries
 
-OPTIONS = "Nbc:d:fFhijmnopq:rsuUvw"
-EDITABLE_TYPES = ("texthash", *INDEXED_TYPES)
-QUERIES_MAX_CHARS = 64 * 1024
+TEXT_MAX_OCTETS = 1024 * 1024 * 1024
+KEYS_OCTETS = 1024 * 1024
+"""Octets of keys that are looked up at once."""
+MESSAGE_MAX_OCTETS = 512 * 1024 * 1024
 
 
 class Tool(NamedTuple):
-    """The command, postmap or postalias: its name, and the form of its source (`map` or `alias`)."""
+    """The command, postmap or postalias: its name, the form of its text, its options, and what is behind a key."""
 
     program: str
-    form: str
+    form: Literal["map", "alias"]
+    letters: str
+    separator: str
 
     def say(self, severity: str, text: str) -> None:
         """Write a line to standard error."""
-        print(f"{self.program}: {severity}: {text}", file=sys.stderr)
+        print(f"{self.program}: {severity}: {printable(text)}", file=sys.stderr)
 
     def fatal(self, text: str) -> NoReturn:
         """Write the error, and end with exit status 1."""
         self.say("fatal", text)
         sys.exit(1)
 
+    def usage(self) -> NoReturn:
+        """Write the options, and end with exit status 1."""
+        letters = self.letters
+        self.fatal(f"usage: {self.program} [-{letters}] [-c config_dir] [-d key] [-q key] [map_type:]file...")
+
+
+POSTMAP = Tool("postmap", "map", "bfFhijmnNoprsuUvw", "\t")
+
+
+class Options:
+    """The options of one call."""
+
+    def __init__(self, tool: Tool, argv: list[str]) -> None:
+        """Parse the options. Ends the program with Postfix's errors."""
+        self.tool = tool
+        try:
+            given, self.names = getopt.gnu_getopt(argv, tool.letters + "c:d:q:")
+        except getopt.GetoptError as error:
+            text = "option requires an argument" if "requires" in error.msg else "invalid option"
+            print(f"{tool.program}: {text} -- '{error.opt}'", file=sys.stderr)
+            tool.usage()
+        self.letters = {name[1] for name, _ in given}
+        values = dict(given)
+        self.config_directory = values.get("-c")
+        self.query = values.get("-q")
+        self.delete = values.get("-d")
+        if len([name for name, _ in given if name in {"-q", "-d", "-s"}]) > 1:
+            tool.fatal("specify only one of -s -q or -d")
+        if self.letters & set("bhm") and self.query != "-":
+            tool.fatal('specify -b -h or -m only with "-q -"')
+        if "m" in self.letters and not self.letters & set("bh"):
+            tool.fatal('specify -m only with "-b" or "-h"')
+        if not self.names:
+            tool.usage()
+        self.json = "j" in self.letters
+        self.fold = "f" not in self.letters
+        self.files = "F" in self.letters
+
+    @property
+    def duplicates(self) -> Literal["warn", "ignore", "replace"]:
+        """Return what happens to a second value of a key."""
+        return "replace" if "r" in self.letters else "ignore" if "w" in self.letters else "warn"
+
+    @property
+    def nulls(self) -> bool | None:
+        """Return whether keys and values end with a null octet; None: as usual for the type."""
+        return True if "N" in self.letters else False if "n" in self.letters else None
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run postmap; the exit status."""
-    return run(Tool("postmap", "map"), sys.argv[1:] if argv is None else argv)
+    return run(POSTMAP, sys.argv[1:] if argv is None else argv)
 
 
 def run(tool: Tool, argv: list[str]) -> int:
     """Run either command; the exit status."""
-    usage = f"usage: {tool.program} [-{OPTIONS.replace(':', '')}] [-c config_dir] [-d key] [-q key] [map_type:]file..."
+    options = Options(tool, argv)
     try:
-        given, names = getopt.gnu_getopt(argv, OPTIONS)
-    except getopt.GetoptError as error:
-        tool.fatal(f"{error.msg}; {usage}")
-    options = dict(given)
-    if not names:
-        tool.fatal(usage)
-    if {"-b", "-h", "-m", "-F"} & options.keys():
-        tool.fatal("-b, -h, -m and -F are not supported: there are no header_checks, body_checks or file values yet")
-    try:
-        config = Config.load(options.get("-c"))
+        config = Config.load(options.config_directory)
         default_type = config.text("default_database_type")
-    except ConfigError as error:
+        names = [name if ":" in name else f"{default_type}:{name}" for name in options.names]
+        if options.query is not None or "s" in options.letters:
+            tables = [_open(options, name, config) for name in names]
+            return query(options, tables) if options.query is not None else show(options, tables)
+        if options.delete is not None:
+            return remove(options, names, config)
+        if "i" in options.letters:
+            text = sys.stdin.buffer.read(TEXT_MAX_OCTETS)
+            for name in names:
+                path = name.partition(":")[2]
+                with as_owner(options, path, *(path + end for end in (".db", ".lmdb"))):
+                    index(options, name, config).update(text, "stdin")
+            return 0
+        for name in names:
+            create(options, name, config)
+    except (ConfigError, TableTypeError) as error:
         tool.fatal(str(error))
-    names = [name if ":" in name else f"{default_type}:{name}" for name in names]
-    try:
-        if "-q" in options:
-            return query(tool, [_open(tool, name, config) for name in names], options["-q"], as_json="-j" in options)
-        if "-d" in options:
-            keys = sys.stdin.read().split("\n") if options["-d"] == "-" else [options["-d"]]
-            return remove(tool, names, [key for key in keys if key])
-        if "-s" in options:
-            return show(tool, [_open(tool, name, config) for name in names], as_json="-j" in options)
-        if "-i" in options:
-            return add(tool, names, replace="-r" in options)
-        # A list, not a generator: every file is looked at.
-        return max([check(tool, name, verbose="-v" in options) for name in names])
     except TableError as error:
-        tool.fatal(str(error))
+        tool.fatal(str(error.args[0]))
     except OSError as error:
-        tool.fatal(f"{error.filename}: {error.strerror}")
+        tool.fatal(f"open {error.filename}: {error.strerror}")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
 
 
-def check(tool: Tool, name: str, *, verbose: bool = False) -> int:
-    """Say what is wrong with a table's source; the exit status."""
-    path = _editable(tool, name)
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        entries, problems = read_entries(file, PARSERS[tool.form])
-    for problem in problems:
-        tool.say("error" if problem.lost else "warning", f"{path}, line {problem.number}: {problem.text}")
-    if verbose:
-        tool.say("info", f"{path}: {len(entries)} entries, read in place: no index is needed")
-    return int(any(problem.lost for problem in problems))
+def create(options: Options, name: str, config: Config) -> None:
+    """Write the index of a table's text. Raises `TableError` and `OSError`."""
+    kind, _, path = name.partition(":")
+    if kind not in {*INDEXED_TYPES, "fail"}:
+        known = kind in core.table_types()
+        options.tool.fatal(
+            f"unsupported dictionary type: {kind}" + (" does not support bulk-mode creation." if known else "")
+        )
+    # O_NONBLOCK: opening a FIFO in place of the file must not wait for a writer.
+    with open(path, "rb", opener=lambda file, flags: os.open(file, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if status.st_size > TEXT_MAX_OCTETS:
+            raise TableError(f"{path} has more than {TEXT_MAX_OCTETS} octets")
+        text = file.read(TEXT_MAX_OCTETS)
+    mode = 0o644 if "p" in options.letters else 0o600 | (status.st_mode & 0o044)
+    with as_owner(options, path):
+        index(options, name, config, mode).create(text, path)
 
 
-def query(tool: Tool, tables: list[Table], key: str, *, as_json: bool) -> int:
+def index(options: Options, name: str, config: Config, mode: int = 0o644) -> core.Index:
+    """Return the index of a table."""
+    kind, _, path = name.partition(":")
+    return core.Index(
+        kind,
+        path,
+        form=options.tool.form,
+        warn=lambda text: options.tool.say("warning", text),
+        fold=options.fold,
+        utf8=_utf8(options, config),
+        files=options.files,
+        duplicates=options.duplicates,
+        nulls=options.nulls,
+        mode=mode,
+        map_octets=config.number("lmdb_map_size"),
+    )
+
+
+def query(options: Options, tables: list[Table]) -> int:
     """Print what the tables have for a key, or for each key on standard input; the exit status."""
-    if key != "-":
-        value = _first(tables, key)
+    key = options.query
+    if key is not None and key != "-":
+        if not key:
+            options.tool.fatal("empty lookup key is not allowed")
+        value = completed(partial(_first, tables, key))
         if value is None:
             return 1
-        print(json.dumps({key: value}) if as_json else value)
+        _write(json.dumps({key: _decoded(options, value)}) if options.json else _decoded(options, value))
         return 0
+    if options.letters & set("bh"):
+        message = sys.stdin.buffer.read(MESSAGE_MAX_OCTETS)
+        keys = message_keys(
+            message, headers="h" in options.letters, body="b" in options.letters, mime="m" in options.letters
+        )
+        return _answer_each(options, tables, keys)
+    local = [table for table in tables if isinstance(table, core.Table)]
+    if len(local) < len(tables) or options.json or options.files:
+        return _answer_each(options, tables, (line.rstrip(b"\r\n") for line in sys.stdin.buffer))
     found = False
-    for line in iter(lambda: sys.stdin.readline(QUERIES_MAX_CHARS), ""):
-        key = line.rstrip("\r\n")
-        value = _first(tables, key)
-        if value is not None:
-            found = True
-            print(json.dumps({key: value}) if as_json else f"{key}\t{value}")
+    separator = options.tool.separator.encode()
+    while lines := sys.stdin.buffer.readlines(KEYS_OCTETS):
+        try:
+            answers = core.answer_lines(local, b"".join(lines), separator)
+        except TableError as error:
+            if len(error.args) > 1:
+                _write_octets(error.args[1])
+            raise
+        found = found or bool(answers)
+        _write_octets(answers)
     return 0 if found else 1
 
 
-def show(tool: Tool, tables: list[Table], *, as_json: bool) -> int:
+def _answer_each(options: Options, tables: list[Table], keys: Iterator[bytes]) -> int:
+    found = False
+    with asyncio.Runner() as runner:
+        for octets in keys:
+            key = octets.decode("utf-8", "surrogateescape")
+            value = completed(partial(_first, tables, key), runner)
+            if value is not None:
+                found = True
+                value = _decoded(options, value)
+                _write(json.dumps({key: value}) if options.json else f"{key}{options.tool.separator}{value}")
+    return 0 if found else 1
+
+
+def show(options: Options, tables: list[Table]) -> int:
     """Print every entry; the exit status."""
     for table in tables:
-        if not isinstance(table, TextTable):
-            tool.fatal(f"{table.name}: this type of table can't be listed")
-        for key, value in table.items():
-            print(json.dumps({key: value}) if as_json else f"{key}\t{value}")
+        if not isinstance(table, core.Table):
+            options.tool.fatal(f"table {table.name}: sequence operation is not supported")
+        if options.json or options.files:
+            for key, value in table.items():
+                value = _decoded(options, value)
+                _write(json.dumps({key: value}) if options.json else f"{key}{options.tool.separator}{value}")
+        else:
+            _write_octets(table.lines(options.tool.separator.encode()))
     return 0
 
 
-def add(tool: Tool, names: list[str], *, replace: bool) -> int:
-    """Add the entries on standard input to the one table named; the exit status."""
-    if len(names) != 1:
-        tool.fatal("-i takes one table")
-    path = _editable(tool, names[0])
-    entries: list[Entry] = []
-    for item in PARSERS[tool.form](sys.stdin):
-        if isinstance(item, Problem):
-            tool.fatal(f"standard input, line {item.number}: {item.text}; nothing was changed")
-        entries.append(item)
-    for key in add_entries(path, tool.form, entries, replace=replace):
-        tool.say("warning", f'{path}: duplicate entry: "{key}"; the old value holds')
-    return 0
+def remove(options: Options, names: list[str], config: Config) -> int:
+    """Remove keys from the indexes; the exit status is 1 when none of them was there."""
+    given = sys.stdin.buffer.read(TEXT_MAX_OCTETS).split(b"\n") if options.delete == "-" else [_octets(options.delete)]
+    keys = [key for key in given if key]
+    removed = 0
+    for name in names:
+        path = name.partition(":")[2]
+        with as_owner(options, path, *(path + end for end in (".db", ".lmdb"))):
+            removed += index(options, name, config).remove(keys)
+    return 0 if removed else 1
 
 
-def remove(tool: Tool, names: list[str], keys: Iterable[str]) -> int:
-    """Take keys out of the tables; the exit status is 1 when none of them was there."""
-    paths = [_editable(tool, name) for name in names]
-    removed = [remove_entry(path, tool.form, key) for key in keys for path in paths]
-    return 0 if any(removed) else 1
-
-
-def _editable(tool: Tool, name: str) -> str:
-    """The file behind a table that is plain text."""
-    kind, _, path = name.partition(":")
-    if kind not in EDITABLE_TYPES:
-        tool.fatal(f"{name}: tables of type {kind} are neither built nor changed; types: {' '.join(EDITABLE_TYPES)}")
-    return path
-
-
-def _open(tool: Tool, name: str, config: Config) -> Table:
+@contextmanager
+def as_owner(options: Options, *paths: str) -> Iterator[None]:
+    """Give root the rights of the first file's owner for a while, so that the owner's links reach no other files."""
+    statuses = (os.stat(path) for path in paths if os.path.exists(path))
+    status = next((status for status in statuses if stat.S_ISREG(status.st_mode)), None)
+    if "o" in options.letters or os.geteuid() != 0 or status is None or status.st_uid == 0:
+        yield
+        return
+    groups, gid = os.getgroups(), os.getegid()
+    os.setgroups([status.st_gid])
+    os.setegid(status.st_gid)
+    os.seteuid(status.st_uid)
     try:
-        table = open_table(name, config, warn=lambda text: tool.say("warning", text), form=tool.form)
-    except TableTypeError as error:
-        tool.fatal(str(error))
-    if isinstance(table, TextTable) and not os.path.exists(table.path):
-        tool.fatal(f"open {table.path}: No such file or directory")
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
+
+
+def printable(text: str) -> str:
+    """Return a text for a message, with `?` for control characters and for octets that are not UTF-8."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _utf8(options: Options, config: Config) -> bool:
+    """Return whether keys and values must be UTF-8: -u says no, -b and -h say no without -U."""
+    if "u" in options.letters or (options.letters & set("bh") and "U" not in options.letters):
+        return False
+    return config.flag("smtputf8_enable")
+
+
+def _open(options: Options, name: str, config: Config) -> Table:
+    table = open_table(
+        name,
+        config,
+        warn=lambda text: options.tool.say("warning", text),
+        form=options.tool.form,
+        fold=options.fold,
+        utf8=_utf8(options, config),
+        files=options.files and name.partition(":")[0] not in INDEXED_TYPES,
+    )
+    table.refresh()
     return table
 
 
@@ -174,6 +304,30 @@ def _first(tables: list[Table], key: str) -> str | None:
         if value is not None:
             return value
     return None
+
+
+def _decoded(options: Options, value: str) -> str:
+    """Return a value without base64, under -F. Raises `TableError`."""
+    if not options.files:
+        return value
+    try:
+        return base64.b64decode(value, validate=True).decode("utf-8", "surrogateescape")
+    except (binascii.Error, ValueError):
+        raise TableError(f"malformed BASE64 value: {value:.30}") from None
+
+
+def _octets(text: str | None) -> bytes:
+    return (text or "").encode("utf-8", "surrogateescape")
+
+
+def _write(text: str) -> None:
+    _write_octets(_octets(text + "\n"))
+
+
+def _write_octets(octets: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(octets)
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -298,9 +298,11 @@ def matches(pattern: str, name: str, config: Config) -> bool:
     if ":" not in pattern:
         return pattern == name
     from postillion.tables import TableError, open_word
+    from postillion.tables.deferred import completed
 
+    table = open_word("authorized_submit_users", pattern, config)
     try:
-        return open_word("authorized_submit_users", pattern, config).lookup(name) is not None
+        return completed(lambda: table.lookup(name)) is not None
     except TableError as problem:
         raise Failure(os.EX_TEMPFAIL, f"authorized_submit_users: {problem}") from None
 

@@ -1,206 +1,134 @@
-"""Services of master.cf as postconf shows and changes them: lines (-M), fields (-F), `-o` parameters (-P).
+"""Services of master.cf as postconf prints them: lines (-M), fields (-F), `-o` parameters (-P, -PP).
 
-A service is named `service/type`; `*` stands for any service or any type. A change is checked as a whole, then written
-at once.
+A service is named `service/type`; `*` stands for any service or any type. `service_edits` changes them.
 """
 
 import os
 from collections.abc import Callable, Iterator
 
-from postillion.config import ConfigError, edit, main_cf, master_cf
-from postillion.config.main_cf import split_assignment
-from postillion.config.master_cf import Entry
+from postillion.config import Config, ConfigError, main_cf, master_cf
+from postillion.config.main_cf import Setting
+from postillion.config.master_cf import Line
 
 LINE_COLUMNS = 80
 INDENT = "    "
 FIELD_COLUMNS = (0, 11, 17, 25, 33, 41, 49, 57)
 FIELD_NAMES = ("service", "type", "private", "unprivileged", "chroot", "wakeup", "process_limit", "command")
+COMMAND = FIELD_NAMES.index("command")
 ANY = "*"
 
 Warn = Callable[[str], None]
+Expand = Callable[[str], str]
 
 
-class Services:
-    """The services of one master.cf. `part`: M, F or P, as the option."""
+class Pattern:
+    """A service that the command line names: `service[/type[/part]]`; `*` and a missing part stand for any."""
 
-    def __init__(self, directory: str, part: str) -> None:
-        """Read the file; raises `ConfigError`."""
-        self.path = os.path.join(directory, "master.cf")
-        self.part = part
-        self.entries, self.warnings = master_cf.load(directory)
+    def __init__(self, text: str, least: int, most: int, needed: str) -> None:
+        """Raises `ConfigError` with `needed` for a name of fewer or more parts."""
+        parts = [part for part in text.split("/") if part]
+        if text.startswith("/") or not least <= len(parts) <= most or any(ANY in part != ANY for part in parts):
+            raise bad(f'{needed}: "{text}"')
+        self.text = text
+        self.service, self.type, self.part = [*parts, ANY, ANY, ANY][:3]
+        self.matched = 0
 
-    def find(self, words: list[str], warn: Warn) -> Iterator[tuple[Entry, str]]:
-        """Yield the services that words name, each with the field or parameter that a word names, or `*`."""
-        for word in words or [ANY]:
-            service, kind, part, *rest = [*word.split("/"), ANY, ANY]
-            if len(rest) > 2:
-                raise _bad(f'invalid request: "{word}"')
-            if self.part == "F" and part != ANY:
-                _field(part)
-            chosen = [entry for entry in self.entries if _matches(entry, service, kind)]
-            if self.part == "P" and part != ANY:
-                chosen = [entry for entry in chosen if part in dict(entry.overrides())]
-            if not chosen:
-                warn(f'unmatched request: "{word}"')
-            for entry in chosen:
-                yield entry, part
-
-    def assign(self, words: list[str], warn: Warn) -> None:
-        """Set what `service/type=line`, `service/type/field=value` or `service/type/parameter=value` words say."""
-        lines: dict[str, str | None] = {}
-        added: dict[str, str] = {}
-        changed: dict[str, Entry] = {}
-        names = {entry.name: entry for entry in self.entries}
-        for word in words:
-            target, value = split_assignment(word, "command line", None)
-            service, kind, *part = self._target(target)
-            chosen = [name for name in names if _matches(names[name], service, kind)]
-            if not part:
-                line = self._checked(target, value)
-                first, *others = chosen or [target]
-                lines.update(dict.fromkeys(others))
-                if chosen:
-                    lines[first] = line
-                else:
-                    added[target] = line
-                continue
-            if not chosen:
-                warn(f'unmatched service_name/type: "{word}"')
-            for name in chosen:
-                _set_part(names[name], part[0], value, field=self.part == "F")
-                changed[name] = names[name]
-        lines |= {name: self._checked(name, entry_line(entry, fold=True)) for name, entry in changed.items()}
-        if lines or added:
-            edit.replace_services(self.path, lines, added.values())
-
-    def remove(self, words: list[str], *, comment: bool) -> None:
-        """Remove services, or `-o` parameters of services; with `comment` turn services into comments."""
-        lines: dict[str, str | None] = {}
-        for word in words:
-            if "=" in word:
-                raise _bad("specify one of -e -X or -#: nothing that is removed has a value")
-            service, kind, *part = self._target(word)
-            for entry in self.entries:
-                if _matches(entry, service, kind):
-                    if part:
-                        _set_part(entry, part[0], None, field=False)
-                    lines[entry.name] = self._checked(entry.name, entry_line(entry, fold=True)) if part else None
-        edit.replace_services(self.path, lines, comment=comment)
-
-    def _target(self, name: str) -> list[str]:
-        """Split the name of what is to be changed; raises `ConfigError` when it has not as many parts as needed."""
-        parts = name.split("/")
-        if len(parts) != (2 if self.part == "M" else 3) or not all(parts):
-            needed = {
-                "M": "-Me, -MX or -M# requires service_name/type",
-                "F": "-Fe requires service_name/type/field_name",
-                "P": "-Pe or -PX requires service_name/type/parameter",
-            }
-            raise _bad(needed[self.part])
-        return parts
-
-    def _checked(self, name: str, line: str) -> str:
-        """Return a line in columns; raises `ConfigError` when it is no line of master.cf."""
-        entries, _ = master_cf.parse(line, f"{self.path} (new line for {name})")
-        if len(entries) != 1:
-            raise _bad(f"{name}: one line is needed")
-        return entry_line(entries[0], fold=True)
+    def fits(self, service: str, kind: str) -> bool:
+        """Return whether this is a name of a service."""
+        return self.service in (ANY, service) and self.type in (ANY, kind)
 
 
-def fields(entry: Entry) -> dict[str, str]:
-    """Return the fields of a service by name; the last one has the command and its arguments."""
-    command = " ".join([entry.command, *_words(entry)])
-    return dict(zip(FIELD_NAMES, [*entry.fields[:7], command], strict=True))
+def load(directory: str) -> tuple[list[Line], list[str]]:
+    """Return the lines of master.cf in a configuration directory, and warnings. Raises `ConfigError`."""
+    path = os.path.join(directory, "master.cf")
+    return master_cf.lines(main_cf.read(path), path)
 
 
-def entry_line(entry: Entry, *, fold: bool) -> str:
+def shown(
+    lines: list[Line], patterns: list[Pattern], parts: Callable[[Line], list[str]], warn: Warn
+) -> Iterator[tuple[Line, str]]:
+    """Yield each line with each of its parts that patterns name, in the order of the file; without patterns, all.
+
+    Warns about each pattern that names nothing.
+    """
+    for line in lines:
+        for pattern in patterns or [Pattern(ANY, 1, 1, "")]:
+            if pattern.fits(line.service, line.type):
+                for part in parts(line):
+                    if pattern.part in (ANY, part):
+                        pattern.matched += 1
+                        yield line, part
+    for pattern in patterns:
+        if not pattern.matched:
+            warn(f'unmatched request: "{pattern.text}"')
+
+
+def of_service(config: Config, line: Line) -> Config:
+    """Return the configuration that a service sees: main.cf with its own `-o` parameters and its name."""
+    own = config.overridden(line.overrides(), line.path, line.line)
+    names = {"process_name": os.path.basename(line.command), "service_name": line.service}
+    own.settings |= {name: Setting(value, line.path, line.line) for name, value in names.items()}
+    return own
+
+
+def field(line: Line, name: str, expand: Expand | None) -> Iterator[str]:
+    """Yield the words of a field; the last field has the command and its arguments."""
+    index = FIELD_NAMES.index(name)
+    yield line.fields[index]
+    if index == COMMAND:
+        yield from (text for text, _ in words(line, expand))
+
+
+def entry_line(line: Line, *, fold: bool, expand: Expand | None = None) -> str:
     """Return a line of master.cf in columns; folded, each -o stands on a line of its own."""
-    line = ""
-    for column, word in zip(FIELD_COLUMNS, entry.fields, strict=True):
-        line = line + " " * max(column - len(line), 1 if line else 0) + word
-    column = len(line)
-    options, before = True, False
-    for word in _words(entry):
-        options = options and word.startswith("-")
-        alone = options and word.startswith("-o ")
-        breaks, before = alone or before, alone
-        if fold and (breaks or column + 1 + len(word) >= LINE_COLUMNS):
-            line += f"\n{INDENT}{word}"
+    text = ""
+    for column, word in zip(FIELD_COLUMNS, line.fields, strict=True):
+        text = text + " " * max(column - len(text), 1 if text else 0) + word
+    return folded_words(text, words(line, expand), fold=fold)
+
+
+def folded_words(text: str, following: Iterator[tuple[str, bool]], *, fold: bool) -> str:
+    """Return a text with words behind it; with `fold`, long lines are folded, and each `-o` has its own line."""
+    column = len(text)
+    before = False
+    for word, alone in following:
+        if fold and (alone or before or column + 1 + len(word) >= LINE_COLUMNS):
+            text += f"\n{INDENT}{word}"
             column = len(INDENT) + len(word)
         else:
-            line += f" {word}"
+            text += f" {word}"
             column += 1 + len(word)
-    return line
+        before = alone
+    return text
 
 
-def _set_part(entry: Entry, name: str, value: str | None, *, field: bool) -> None:
-    """Set a field, or a `-o` parameter (None: remove it)."""
-    if field:
-        index = _field(name)
-        words = main_cf.split_list(value or "", master_cf.BLANKS)
-        if name == "command":
-            entry.arguments = [main_cf.unbrace(word) for word in words[1:]]
-        elif len(words) > 1:
-            raise _bad("-Fe does not accept whitespace in non-command field")
-        entry.fields[index] = words[0] if words else "-"
-        return
-    if name == ANY:
-        raise _bad("-Pe does not accept wild-card parameter name")
-    entry.arguments = list(_with_override(entry.arguments, name, value))
-
-
-def _with_override(arguments: list[str], name: str, value: str | None) -> Iterator[str]:
-    """Yield arguments with `-o name=value` in the place of each earlier one, else behind the other options."""
-    new = () if value is None else ("-o", f"{name}={value}")
-    missing = new
-    following = iter(arguments)
+def words(line: Line, expand: Expand | None = None) -> Iterator[tuple[str, bool]]:
+    """Yield the arguments as they are printed, and whether each is a `-o`, which is one word with its value."""
+    options = line.options()
+    following = iter(options)
     for word in following:
-        if not word.startswith("-"):
-            yield from (*missing, word, *following)
-            return
-        if not word.startswith("-o"):
-            yield word
-            continue
-        text = word[2:] or next(following, "")
-        if split_assignment(text, "-o", None)[0] == name:
-            yield from new
-            missing = ()
+        value = next(following, None) if word == "-o" else None
+        if value is None:
+            yield word, False
         else:
-            yield from ("-o", text)
-    yield from missing
+            yield f"-o {_braced(value if expand is None else expand(value), empty='')}", True
+    for word in line.arguments[len(options) :]:
+        yield _braced(word, empty="{}"), False
 
 
-def _field(name: str) -> int:
+def field_index(name: str) -> int:
     """Return the place of a field in the line; raises `ConfigError` for a name that no field has."""
-    if name == ANY:
-        raise _bad("-Fe does not accept wild-card field name")
     if name not in FIELD_NAMES:
-        raise _bad(f'invalid service attribute name: "{name}"', f"give one of {', '.join(FIELD_NAMES)}")
+        raise bad(f'invalid service attribute name: "{name}"', f"give one of {', '.join(FIELD_NAMES)}")
     return FIELD_NAMES.index(name)
 
 
-def _words(entry: Entry) -> list[str]:
-    """The arguments as they are printed: an option with its value is one word, `-o` values have no idle space."""
-    words: list[str] = []
-    following = iter(entry.arguments)
-    options = True
-    for word in following:
-        options = options and word.startswith("-")
-        if options and word == "-o":
-            pair = split_assignment(next(following, ""), entry.path, entry.line)
-            words.append(f"-o {_braced('='.join(pair))}")
-        else:
-            words.append(_braced(word))
-    return words
-
-
-def _braced(word: str) -> str:
-    return f"{{{word}}}" if not word or any(c in master_cf.BLANKS for c in word) else word
-
-
-def _matches(entry: Entry, service: str, kind: str) -> bool:
-    return service in (ANY, entry.service) and kind in (ANY, entry.type)
-
-
-def _bad(problem: str, fix: str = "see postconf(1)") -> ConfigError:
+def bad(problem: str, fix: str = "see postconf(1)") -> ConfigError:
+    """Return the error for a word of the command line."""
     return ConfigError("command line", None, problem, fix)
+
+
+def _braced(word: str, *, empty: str) -> str:
+    if not word:
+        return empty
+    return f"{{{word}}}" if any(c in master_cf.BLANKS for c in word) else word

@@ -1,16 +1,14 @@
 """Edits of main.cf and master.cf: comments and order stay, and rename(2) replaces the file in one step."""
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from postillion.config import main_cf
 from postillion.config.errors import ConfigError
 
 DRAFT_SUFFIX = ".tmp"
-
-Change = Callable[[str], str | None]
-"""Maps the first physical line of a logical line to its replacement; "" removes the line, None keeps it."""
 
 
 def assign(path: str, values: dict[str, str]) -> list[str]:
@@ -21,99 +19,109 @@ def assign(path: str, values: dict[str, str]) -> list[str]:
     """
     found: dict[str, int] = {}
 
-    def change(line: str) -> str | None:
+    def change(number: int, line: str) -> str | None:
         name = _name(line)
         if name not in values:
             return None
         found[name] = found.get(name, 0) + 1
         return f"{name} = {values[name]}\n"
 
-    def added() -> Iterator[str]:
-        return (f"{name} = {values[name]}\n" for name in sorted(values) if name not in found)
+    def edited(text: str) -> str:
+        changed = replaced(text, change)
+        return changed + "".join(f"{name} = {values[name]}\n" for name in sorted(values) if name not in found)
 
-    rewrite(path, change, added)
+    rewrite(path, edited)
     return [f'{path}: multiple entries for "{name}"' for name, count in found.items() if count > 1]
 
 
 def remove(path: str, names: set[str], *, comment: bool) -> None:
     """Remove parameters from a main.cf, or turn their lines into comments, so that the defaults apply again."""
-    rewrite(path, lambda line: ("#" + line if comment else "") if _name(line) in names else None, comment=comment)
+
+    def change(number: int, line: str) -> str | None:
+        return None if _name(line) not in names else "#" + line if comment else ""
+
+    rewrite(path, lambda text: replaced(text, change, comment=comment))
 
 
-def replace_services(
-    path: str, lines: Mapping[str, str | None], added: Iterable[str] = (), *, comment: bool = False
-) -> None:
-    """Give services of a master.cf, by `service/type`, a new line; None removes one, or with `comment` comments it out.
+def replaced_lines(
+    text: str, lines: Mapping[int, str | None], added: Iterable[str] = (), *, comment: bool = False
+) -> str:
+    """Return the text of a master.cf in which services, by the number of their first line, have a new line.
 
-    `added`: lines that go to the end.
+    None removes a service, or with `comment` comments it out. `added`: lines that go to the end.
     """
 
-    def change(line: str) -> str | None:
-        name = "/".join(line.split(None, 2)[:2])
-        if name not in lines:
+    def change(number: int, line: str) -> str | None:
+        if number not in lines:
             return None
-        new = lines[name]
+        new = lines[number]
         return f"{new}\n" if new is not None else "#" + line if comment else ""
 
-    rewrite(path, change, lambda: (line + "\n" for line in added), comment=comment)
+    return replaced(text, change, comment=comment) + "".join(line + "\n" for line in added)
 
 
-def rewrite(
-    path: str, change: Change, added: Callable[[], Iterator[str]] = lambda: iter(()), *, comment: bool = False
-) -> None:
-    """Apply `change` to each logical line of a file and append `added`; raises `ConfigError`.
+def replaced(text: str, change: Callable[[int, str], str | None], *, comment: bool = False) -> str:
+    """Return a text with `change` applied to each logical line.
 
-    The continuation lines of a changed line are removed, or become comments with `comment`; comments between them
-    stay. A lock makes a second editor wait. Readers see the old file or the new one.
+    `change` maps the number and the first physical line of a logical line to its replacement; "" removes the line, None
+    keeps it. The continuation lines of a changed line are removed, or become comments with `comment`; comments between
+    them stay. The last line gets its newline.
+    """
+    out: list[str] = []
+    changed = False
+    for number, line in enumerate(_lines(text), 1):
+        stripped = line.strip(main_cf.WHITESPACE)
+        if not stripped or stripped[0] == "#":
+            out.append(line)
+        elif line[0] in main_cf.WHITESPACE:
+            if not changed:
+                out.append(line)
+            elif comment:
+                out.append("#" + line)
+        else:
+            new = change(number, line)
+            changed = new is not None
+            out.append(line if new is None else new)
+    return "".join(out)
+
+
+def rewrite(path: str, edited: Callable[[str], str]) -> None:
+    """Replace the text of a file by `edited` of it. Raises `ConfigError`, and then the file stays as it was.
+
+    A lock makes a second editor wait from before the file is read. Readers see the old file or the new one.
     """
     draft = path + DRAFT_SUFFIX
     try:
-        fd = _open_draft(draft)
-        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-            text = main_cf.read(path)
-            file.writelines(_edited(text, change, comment))
-            if text and not text.endswith("\n"):
-                file.write("\n")
-            file.writelines(added())
-            file.flush()
-            original = os.stat(path)
-            os.fchmod(fd, original.st_mode & 0o7777)
-            if os.geteuid() == 0:
-                os.fchown(fd, original.st_uid, original.st_gid)
-            os.fsync(fd)
-            os.rename(draft, path)
+        with open(_open_draft(draft), "w", encoding="utf-8", errors="surrogateescape") as file:
+            try:
+                file.write(edited(main_cf.read(path)))
+                file.flush()
+                original = os.stat(path)
+                os.fchmod(file.fileno(), original.st_mode & 0o7777)
+                if os.geteuid() == 0:
+                    os.fchown(file.fileno(), original.st_uid, original.st_gid)
+                os.fsync(file.fileno())
+                os.rename(draft, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(draft)
+                raise
     except OSError as error:
         raise ConfigError(path, None, f"cannot be changed ({error.strerror})", "run this as its owner") from None
-    except ConfigError:
-        os.unlink(draft)
-        raise
-
-
-def _edited(text: str, change: Change, comment: bool) -> Iterator[str]:
-    changed = False
-    for line in _lines(text):
-        stripped = line.strip(main_cf.WHITESPACE)
-        if not stripped or stripped[0] == "#":
-            yield line
-        elif line[0] in main_cf.WHITESPACE:
-            if not changed:
-                yield line
-            elif comment:
-                yield "#" + line
-        else:
-            new = change(line)
-            changed = new is not None
-            yield line if new is None else new
 
 
 def _lines(text: str) -> list[str]:
-    """Return the lines of `text`, split at newlines only; `splitlines` would split at a carriage return as well."""
+    """Return the lines of `text`, each with its newline; `splitlines` would split at a carriage return as well."""
     parts = text.split("\n")
-    return [part + "\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+    return [part + "\n" for part in (parts if parts[-1] else parts[:-1])]
 
 
 def _name(line: str) -> str:
-    return line.partition("=")[0].split(None, 1)[0] if line.partition("=")[0].strip() else ""
+    """Return the name at the start of a line, up to white space or `=`."""
+    end = 0
+    while end < len(line) and line[end] not in main_cf.WHITESPACE and line[end] != "=":
+        end += 1
+    return line[:end]
 
 
 def _open_draft(draft: str) -> int:

@@ -78,8 +78,7 @@ def parse(text: str, path: str) -> tuple[dict[str, Setting], list[str]]:
     warnings: list[str] = []
     for line, logical in logical_lines(text):
         if logical[0] in WHITESPACE:
-            start = logical.strip(WHITESPACE)[:30]
-            warnings.append(f"{path}, line {line}: continuation line without a line to continue: {start!r}")
+            warnings.append(without_beginning(path, line, logical))
             continue
         name, value = split_assignment(logical, path, line)
         earlier = settings.get(name)
@@ -87,6 +86,12 @@ def parse(text: str, path: str) -> tuple[dict[str, Setting], list[str]]:
             warnings.append(f"{path}, line {line}: overriding earlier entry: {name}={earlier.value}")
         settings[name] = Setting(value, path, line)
     return settings, warnings
+
+
+def without_beginning(path: str, line: int, logical: str) -> str:
+    """Return the warning about a line that starts with white space and has no line to continue."""
+    start = logical.strip(WHITESPACE)[:30]
+    return f"{path}, line {line}: continuation line without a line to continue: {start!r}"
 
 
 def split_assignment(text: str, path: str, line: int | None) -> tuple[str, str]:

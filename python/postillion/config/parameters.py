@@ -53,6 +53,12 @@ def row(name: str) -> Row | None:
     return name, *TEMPLATES[suffix][1:]
 
 
+def is_raw(name: str) -> bool:
+    """Return whether the program that reads a parameter expands its `$name`, and nothing else does."""
+    found = PARAMETERS.get(name)
+    return found is not None and found[1] == "raw"
+
+
 def template_suffix(name: str) -> str | None:
     """Return the longest suffix in `TEMPLATES` of a name such as `relay_recipient_limit`; None without one."""
     at = name.find("_")

@@ -39,8 +39,12 @@ class Config:
         self._notices = list(notices)
         self._runtime = runtime or {}
         self._texts: dict[str, str] = {}
+        self._computing: list[str] = []
+        """The defaults that are being computed, the outermost first."""
         self.opened: list[tuple[str, Any]] = []
         """The tables that the program opened, each with its parameter."""
+        self.trace: Any = None
+        """Gets each lookup in the tables that are opened after it is set (`tables.table.Trace`); None: nobody does."""
 
     @classmethod
     def load(
@@ -75,12 +79,23 @@ class Config:
         default = row[2]
         if not default.startswith(parameters.COMPUTED):
             return default
+        if name in self._computing:
+            users = [user for user, setting in self.settings.items() if name in expansion.names(setting.value)]
+            problem = f"{users[0] if users else name} refers to ${name}, whose default depends on it"
+            raise self.error(users[0] if users else name, problem, f"give {name} a value")
+        self._computing.append(name)
+        try:
+            return self._computed(name)
+        finally:
+            self._computing.pop()
+
+    def _computed(self, name: str) -> str:
+        """Return a default that depends on the host or on other parameters."""
         if name == "myhostname":
             own = host.name()
             if "." in own:
                 return own
-            domain = self.settings.get("mydomain")
-            return f"{own}.{'localdomain' if domain is None else self._expand(name, domain.value)}"
+            return f"{own}.{self.text('mydomain') if 'mydomain' in self.settings else 'localdomain'}"
         if name == "mydomain":
             return self.text("myhostname").partition(".")[2] or "localdomain"
         if name == "mynetworks":
@@ -97,11 +112,15 @@ class Config:
         if found is None:
             value = self.raw(name)
             row = parameters.row(name)
-            found = value if row is not None and row[1] == "raw" else self._expand(name, value)
+            found = value if parameters.is_raw(name) else self._expand(name, value)
             if row is not None and name in self.settings and not kinds.is_valid(found, row[1], row[2]):
                 raise self._bad(name, found, row)
             self._texts[name] = found
         return found
+
+    def expanded(self, text: str, name: str = "value") -> str:
+        """Return a text with its `$name` replaced; `name`: the parameter that has it. Raises `ConfigError`."""
+        return self._expand(name, text)
 
     def default_text(self, name: str) -> str:
         """Return the expanded default of a parameter."""
@@ -209,6 +228,7 @@ class Config:
     def _with(self, settings: dict[str, Setting]) -> "Config":
         config = Config(self.directory, settings, runtime=dict(self._runtime))
         config.in_force = self.in_force
+        config.trace = self.trace
         return config
 
     def _origin(self, name: str) -> Setting | None:
@@ -228,9 +248,10 @@ class Config:
 
     def _expand(self, name: str, value: str) -> str:
         try:
-            return expansion.expand(value, self._lookup)
+            return expansion.expand(value, self._lookup, parameters.is_raw, name)
         except expansion.ExpansionError as error:
-            raise self.error(name, f"{name}: {error}", "see postconf(5) on $name in values") from None
+            wrong = error.name or name
+            raise self.error(wrong, f"{wrong}: {error}", error.fix) from None
 
     def _lookup(self, name: str) -> str | None:
         """Return the unexpanded value of a name; None for an unknown name."""

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import time
+from collections import deque
 from typing import Final, cast
 
 from postillion._core.qmgr import QueueManager, check_settings
@@ -20,6 +21,8 @@ from postillion.program.daemon import Daemon
 from postillion.qmgr import settings
 from postillion.qmgr.control import Control
 from postillion.qmgr.settings import Configuration
+from postillion.tables.deferred import at_once, decided
+from postillion.tables.remote import RemoteTable
 
 PRIVATE_SOCKET: Final = "private/qmgr"
 """The socket for producers and delivery agents, relative to the queue directory."""
@@ -33,6 +36,8 @@ BLOCKED_BYTES: Final = 1024 * 1024
 """Maximum number of unread octets of a client; above it, output that can wait is held back."""
 TIMER_SLACK_S: Final = 0.001
 """Added to each timer: the loop's timers have a resolution of a millisecond, and an early one would fire twice."""
+RESOLVING_MAX: Final = 100
+"""Maximum number of addresses whose routes remote tables are asked for at the same time; others wait."""
 QUESTIONS_PER_POLL: Final = 1000
 """Maximum number of the core's questions that a poll answers before the loop reads its sockets again."""
 
@@ -55,6 +60,9 @@ class Shell:
         self.closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._triggers: set[asyncio.Task[None]] = set()
+        self._resolving: set[asyncio.Task[None]] = set()
+        self._unresolved: deque[tuple[str, str]] = deque()
+        """Addresses that wait for remote tables; the core asks for each of its active recipients once."""
         self._loop = asyncio.get_running_loop()
         self.core = QueueManager(
             ".",
@@ -63,6 +71,7 @@ class Shell:
             self._loop.time(),
             time.time(),
             routes_by_address=not configuration.by_domain,
+            routes_by_sender=configuration.resolver.by_sender,
             piecemeal=True,
         )
         self.control = Control(self)
@@ -100,12 +109,13 @@ class Shell:
                 raise refusal
             configuration = Configuration(config, self.log.warning)
             check_settings(config, [name or settings.DEFAULT for name in self._transports])
-            self.core.configure(config, routes_by_address=not configuration.by_domain)
+            self._configure_core(configuration)
             for name in self._transports:
                 self._configure_transport(config, name)
         except (ConfigError, ValueError, OSError) as problem:
             self.log.line("error", f"reload refused, the old configuration stays in force: {problem}")
             return
+        self._retire(self.configuration)
         self.configuration = configuration
         self.log.info(f"reload -- configuration {config.directory}")
         self.poll_soon()
@@ -139,7 +149,7 @@ class Shell:
             if event is None:
                 break
             if event[0] == "resolve":
-                self._resolve(event[1], now, wall_now)
+                self._resolve(event[1], event[2], now, wall_now)
             elif event[0] == "trigger":
                 self._trigger(event[1])
             else:
@@ -164,22 +174,63 @@ class Shell:
         self._timer = None
         self.poll_soon()
 
-    def _resolve(self, address: str, now: float, wall_now: float) -> None:
+    def _configure_core(self, configuration: Configuration) -> None:
+        by_address, by_sender = not configuration.by_domain, configuration.resolver.by_sender
+        self.core.configure(configuration.config, routes_by_address=by_address, routes_by_sender=by_sender)
+
+    def _resolve(self, address: str, sender: str, now: float, wall_now: float) -> None:
         try:
             configuration = self.configuration
             if configuration.resolver.by_domain != configuration.by_domain:
                 # A table got its first address, or lost its last one.
                 configuration.by_domain = not configuration.by_domain
-                self.core.configure(configuration.config, routes_by_address=not configuration.by_domain)
-            route = configuration.resolver.resolve(address)
+                self._configure_core(configuration)
+            route = at_once(lambda: configuration.resolver.resolve(address, sender))
+            if route is None:
+                self._unresolved.append((address, sender))
+                self._resolve_later()
+                return
             self._introduce(route.transport)
-        except Unresolved as problem:
-            self.core.unresolved(address, problem.dsn, problem.text, now, wall_now)
-        except (ConfigError, ValueError) as problem:
-            self.log.warning(f"resolving {address}: {problem}")
-            self.core.unresolved(address, "4.3.5", "server configuration error", now, wall_now)
+        except (Unresolved, ConfigError, ValueError) as problem:
+            self._not_resolved(address, sender, problem, now, wall_now)
         else:
-            self.core.resolved(address, route.transport, route.nexthop, route.recipient, now, wall_now)
+            way = route.transport, route.nexthop, route.recipient
+            self.core.resolved(address, sender, *way, now, wall_now)
+
+    def _not_resolved(self, address: str, sender: str, problem: Exception, now: float, wall_now: float) -> None:
+        if isinstance(problem, Unresolved):
+            self.core.unresolved(address, sender, problem.dsn, problem.text, now, wall_now)
+            return
+        self.log.warning(f"resolving {address}: {type(problem).__name__}: {problem}")
+        self.core.unresolved(address, sender, "4.3.5", "server configuration error", now, wall_now)
+
+    def _resolve_later(self) -> None:
+        """Start tasks for addresses that wait for remote tables. All other addresses go on."""
+        while self._unresolved and len(self._resolving) < RESOLVING_MAX:
+            task = self._loop.create_task(self._ask_remote(*self._unresolved.popleft()))
+            self._resolving.add(task)
+            task.add_done_callback(self._resolving.discard)
+
+    async def _ask_remote(self, address: str, sender: str) -> None:
+        try:
+            route = await decided(lambda: self.configuration.resolver.resolve(address, sender))
+            self._introduce(route.transport)
+        except Exception as problem:
+            # Also a bug: without an answer, the address would wait for ever.
+            self._not_resolved(address, sender, problem, *self.now())
+        else:
+            way = route.transport, route.nexthop, route.recipient
+            self.core.resolved(address, sender, *way, *self.now())
+        self._loop.call_soon(self._resolve_later)
+        self.poll_soon()
+
+    def _retire(self, configuration: Configuration) -> None:
+        """Close the remote tables of an earlier configuration, once they have answered."""
+        tables = [table for _, table in configuration.config.opened if isinstance(table, RemoteTable)]
+        if tables:
+            task = self._loop.create_task(_close(tables))
+            self._triggers.add(task)
+            task.add_done_callback(self._triggers.discard)
 
     def _introduce(self, transport: str) -> None:
         """Give the core a transport's parameters before its first mail; the empty name is the default of all others."""
@@ -245,7 +296,7 @@ class Shell:
             server.close()
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._triggers:
+        for task in (*self._triggers, *self._resolving):
             task.cancel()
         self._poll()
         self.closed = True
@@ -356,6 +407,11 @@ class PublicConnection(Connection):
             return
         self._known = True
         super().data_received(data)
+
+
+async def _close(tables: list[RemoteTable]) -> None:
+    for table in tables:
+        await table.close()
 
 
 def _client_uid(transport: asyncio.BaseTransport) -> int:

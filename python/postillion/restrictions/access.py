@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from postillion.checks.check import ACCEPT, Check, Client, Dialogue, Remember, Stage, Verdict
+from postillion.checks.check import ACCEPT, Answer, Check, Client, Dialogue, Remember, Stage, Verdict
 from postillion.checks.reply import Reply
 from postillion.config import Config
 from postillion.restrictions import language
@@ -18,6 +18,7 @@ from postillion.restrictions.question import OK, Question
 from postillion.restrictions.rows import REMEMBERED
 from postillion.restrictions.site import Site
 from postillion.tables import TableError
+from postillion.tables.deferred import decide, once
 
 POSTMASTER: Final = "postmaster"
 """Always accepted without a domain (RFC 5321 §4.5.1)."""
@@ -31,7 +32,7 @@ class Access(Check):
 
         Raises `ConfigError` that names the restriction that is wrong or missing, and `TableTypeError`.
         """
-        self._warn = warn
+        self._warn = once(warn)
         self._site = Site(config, warn)
         self.mynetworks = self._site.mynetworks
         self.own_addresses = self._site.own_addresses
@@ -76,24 +77,31 @@ class Access(Check):
         """Whether the lists at RCPT depend on nothing but the recipient and the client's standing."""
         return self._remembers
 
-    def connect(self, client: Client, dialogue: Dialogue) -> Verdict:
+    def connect(self, client: Client, dialogue: Dialogue) -> Answer:
         """Ask smtpd_client_restrictions, only with smtpd_delay_reject = no."""
-        return self._ask("client", self._connect, Question(self._site, client, dialogue))
+        return decide(lambda: self._ask("client", self._connect, Question(self._site, client, dialogue)))
 
-    def helo(self, client: Client, dialogue: Dialogue) -> Verdict:
+    def helo(self, client: Client, dialogue: Dialogue) -> Answer:
         """Ask smtpd_helo_restrictions, only with smtpd_delay_reject = no."""
-        return self._ask("helo", self._helo, Question(self._site, client, dialogue))
+        return decide(lambda: self._ask("helo", self._helo, Question(self._site, client, dialogue)))
 
-    def mail(self, client: Client, dialogue: Dialogue) -> Verdict:
+    def mail(self, client: Client, dialogue: Dialogue) -> Answer:
         """Ask smtpd_sender_restrictions, only with smtpd_delay_reject = no."""
-        return self._ask("sender", self._mail, Question(self._site, client, dialogue))
+        return decide(lambda: self._ask("sender", self._mail, Question(self._site, client, dialogue)))
 
-    def data(self, client: Client, dialogue: Dialogue) -> Verdict:
+    def data(self, client: Client, dialogue: Dialogue) -> Answer:
         """Ask smtpd_data_restrictions."""
-        return self._ask("data", self._data, Question(self._site, client, dialogue))
+        return decide(lambda: self._ask("data", self._data, Question(self._site, client, dialogue)))
 
-    def vrfy(self, client: Client, dialogue: Dialogue) -> Verdict:
+    def vrfy(self, client: Client, dialogue: Dialogue) -> Answer:
         """Ask the lists that are due at RCPT."""
+        return decide(lambda: self._about_recipient(client, dialogue))
+
+    def rcpt(self, client: Client, dialogue: Dialogue) -> Answer:
+        """Ask the lists that are due at RCPT; an acceptance names the recipients for which it may be remembered."""
+        return decide(lambda: self._about_rcpt(client, dialogue))
+
+    def _about_recipient(self, client: Client, dialogue: Dialogue) -> Verdict:
         recipient = dialogue.recipient or ""
         if recipient.lower() == POSTMASTER:
             return ACCEPT
@@ -107,9 +115,8 @@ class Access(Check):
                 break
         return verdict
 
-    def rcpt(self, client: Client, dialogue: Dialogue) -> Verdict:
-        """Ask the lists that are due at RCPT; an acceptance names the recipients for which it may be remembered."""
-        verdict = self.vrfy(client, dialogue)
+    def _about_rcpt(self, client: Client, dialogue: Dialogue) -> Verdict:
+        verdict = self._about_recipient(client, dialogue)
         if verdict.reply is not None or dialogue.group is None:
             return verdict
         scope = self.scope(dialogue.recipient or "")
@@ -119,15 +126,17 @@ class Access(Check):
         """Return the recipients that are accepted with `recipient`: itself, `@domain`, or none (empty).
 
         A domain whose recipients are listed, and an address with a route of its own, are not accepted as a whole.
+        Nothing is accepted while the answer depends on the sender.
         """
         domain = recipient.rpartition("@")[2]
-        if "@" not in recipient:
+        resolver = self._site.resolver
+        if "@" not in recipient or resolver.by_sender:
             return ""
         try:
-            destination = self._site.destinations.of(recipient)
+            destination = self._site.destination(recipient)
         except TableError:
             return ""
-        whole = not destination.routed and destination.domain == domain
+        whole = resolver.by_domain and not destination.routed and destination.domain == domain
         return f"@{domain}" if whole and self._site.known_users.knows_all(destination.kind) else recipient
 
     def _ask(self, noun: str, found: Iterable[Step], question: Question) -> Verdict:

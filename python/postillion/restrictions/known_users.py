@@ -5,6 +5,7 @@ See LOCAL_RECIPIENT_README.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -12,12 +13,17 @@ from typing import Final
 from postillion._core.address import AddressRules
 from postillion.address.classes import Class
 from postillion.address.destination import Destination
+from postillion.address.resolve import ERROR, Route
 from postillion.config import Config
 from postillion.tables import Maps, open_maps
 
 KNOWN_FOR_S: Final = 10.0
 """Time for which a found user is cached. An unknown user is looked up each time."""
 KNOWN_MAX: Final = 10_000
+ERROR_CODE: Final = 550
+"""Reply code for a recipient whose mail goes to the error transport."""
+STATUS: Final = re.compile(r"[245]\.(\d{1,3}\.\d{1,3})(?:\s+|$)(.*)", re.DOTALL)
+"""An enhanced status code before a text."""
 
 
 class KnownUsers:
@@ -45,35 +51,45 @@ class KnownUsers:
             ),
         }
         self._known: dict[tuple[Class, str, str], float] = {}
-        alias_code = config.number("unknown_virtual_alias_reject_code")
-        self._no_alias = alias_code, " in virtual alias table" if names else ""
+        self._alias_code = config.number("unknown_virtual_alias_reject_code")
 
     def knows_all(self, kind: Class) -> bool:
         """Return whether every recipient of this class counts as existing."""
         maps, _, _ = self._tables.get(kind, (None, 0, ""))
         return kind is Class.DEFAULT or (maps is not None and not maps)
 
-    def missing_from(self, destination: Destination) -> tuple[int, str] | None:
-        """Return reply code and table (` in local recipient table`) for an unknown recipient, else None.
+    def unlisted(self, destination: Destination, route: Route) -> tuple[int, str, str] | None:
+        """Return code, enhanced code and text of the reply to an unknown recipient, None for a known one.
 
-        A class without a table knows every recipient; the class of virtual aliases is the exception, because there
-        nothing else exists. Raises `TableError`.
+        `route`: its mail's route. A class without a table knows every recipient. A recipient whose mail goes to the
+        error transport is unknown, unless a map gives it another address. Raises `TableError`.
         """
+        if route.transport == ERROR:
+            if self._is_rewritten(destination):
+                return None
+            code = self._alias_code if destination.kind is Class.VIRTUAL_ALIAS else ERROR_CODE
+            found = STATUS.match(route.nexthop)
+            detail, why = (found[1], found[2]) if found else ("1.1", route.nexthop)
+            return code, f"{code // 100}.{detail}", why
         if self.knows_all(destination.kind):
             return None
-        maps, code, name = self._tables.get(destination.kind, (None, *self._no_alias))
+        maps, code, name = self._tables[destination.kind]
         known_as = destination.kind, destination.local, destination.domain
         now = time.monotonic()
         if self._known.get(known_as, 0.0) > now:
             return None
-        keys = self._keys(destination)
-        tables = self._rewriting if maps is None else [*self._rewriting, maps]
-        if any(found.lookup(key) is not None for found in tables for key in keys):
+        if self._is_rewritten(destination) or self._is_in(maps, destination):
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             self._known[known_as] = now + KNOWN_FOR_S
             return None
-        return code, name
+        return code, f"{code // 100}.1.1", f"User unknown{name}"
+
+    def _is_rewritten(self, destination: Destination) -> bool:
+        return any(self._is_in(maps, destination) for maps in self._rewriting)
+
+    def _is_in(self, maps: Maps, destination: Destination) -> bool:
+        return maps.first(self._keys(destination)) is not None
 
     def _keys(self, destination: Destination) -> list[str]:
         """Return the search keys of a recipient: with its extension, without it, the whole domain."""

@@ -41,7 +41,7 @@ class Question:
     def destination(self) -> Destination:
         """The destination of the recipient's mail. Raises `TableError`."""
         if self._destination is None:
-            self._destination = self.site.destinations.of(self.recipient)
+            self._destination = self.site.destination(self.recipient)
         return self._destination
 
     def about(self, noun: str) -> None:

@@ -24,13 +24,13 @@ def defer_unauth_destination(question: Question) -> Outcome:
 
 
 def reject_unlisted_recipient(question: Question) -> Outcome:
-    """Refuse a recipient that its class of addresses does not list (unknown_local_recipient_reject_code)."""
-    missing = question.site.known_users.missing_from(question.destination)
-    if missing is None:
+    """Refuse a recipient that its class does not list, or whose mail would bounce."""
+    route = question.site.resolver.route(question.destination, question.sender)
+    unlisted = question.site.known_users.unlisted(question.destination, route)
+    if unlisted is None:
         return None
-    code, table = missing
     question.about("recipient")
-    return question.rejected(code, f"{code // 100}.1.1", f"User unknown{table}")
+    return question.rejected(*unlisted)
 
 
 def reject_non_fqdn_recipient(question: Question) -> Outcome:
@@ -44,7 +44,7 @@ def reject_non_fqdn_recipient(question: Question) -> Outcome:
 def _is_ours(question: Question) -> bool:
     """Return whether this site delivers or relays for the destination, for any client."""
     destination = question.destination
-    if destination.routed:
+    if destination.routed and not question.site.untrusted_routing:
         return False
     return destination.kind in FINAL or destination.kind is Class.RELAY
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from postillion.address.destination import Destinations
+from postillion.address.destination import Destination
+from postillion.address.resolve import Resolver
 from postillion.config import Config
 from postillion.restrictions.known_users import KnownUsers
 from postillion.tables.lists import NetworkList
@@ -22,12 +23,24 @@ REPLY_CODES: Final = (
 
 
 class Site:
-    """A site's answers. `codes`: the reply codes that main.cf can change, by parameter."""
+    """A site's answers. `codes`: the reply codes that main.cf can change, by parameter.
+
+    `untrusted_routing`: strangers may send to addresses that the next system may take for others (`user%far`).
+    """
 
     def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
         """Open the lists and tables. Raises `ConfigError` and `TableTypeError`."""
-        self.destinations = Destinations(config)
+        self.resolver = Resolver(config, warn)
         self.mynetworks = NetworkList("mynetworks", config)
-        self.own_addresses = self.destinations.classes.own_addresses
+        self.own_addresses = self.resolver.destinations.classes.own_addresses
         self.known_users = KnownUsers(config, warn)
+        self.untrusted_routing = config.flag("allow_untrusted_routing")
         self.codes = {name: config.number(name) for name in REPLY_CODES}
+
+    def destination(self, address: str) -> Destination:
+        """Return the destination of an address as a client gives it. Raises `TableError`.
+
+        An incomplete address means what cleanup makes of it.
+        """
+        destinations = self.resolver.destinations
+        return destinations.of(destinations.rules.complete(address))

@@ -9,6 +9,7 @@ from postillion.config import Config
 from postillion.restrictions.access import Access
 from postillion.smtpd.names import UNKNOWN, Name, Names
 from postillion.tables import TableError
+from postillion.tables.deferred import at_once, decided
 from postillion.tables.lists import NetworkList, parse_address
 
 CACHED_MAX: Final = 4096
@@ -18,14 +19,16 @@ class Facts:
     """The facts about an address. `trusted`: in mynetworks. `inside`: one of this system's own. `exempt`: not counted.
 
     `rewrites_headers`: local_header_rewrite_clients. `spared`: smtpd_forbid_bare_newline_exclusions. `bucket`: the
-    network that counts as one client (smtpd_client_ipv4_prefix_length).
+    network that counts as one client (smtpd_client_ipv4_prefix_length). `problem`: why a table could not answer; empty
+    when all could.
     """
 
-    __slots__ = ("address", "bucket", "exempt", "inside", "rewrites_headers", "spared", "trusted")
+    __slots__ = ("address", "bucket", "exempt", "inside", "problem", "rewrites_headers", "spared", "trusted")
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.bucket = address
+        self.problem = ""
         self.trusted = self.inside = self.exempt = self.rewrites_headers = self.spared = False
 
 
@@ -39,8 +42,13 @@ class Client:
         self.name, self.reverse_name = name
 
     @property
-    def group(self) -> int:
-        """The client's standing as a number: clients of one group may send to the same recipients."""
+    def group(self) -> int | None:
+        """The client's standing as a number: clients of one group may send to the same recipients.
+
+        None while a table cannot tell the standing.
+        """
+        if self.facts.problem:
+            return None
         unnamed = (self.name == UNKNOWN) << 2 | (self.reverse_name == UNKNOWN) << 3
         return self.facts.trusted | self.facts.inside << 1 | unnamed
 
@@ -51,7 +59,9 @@ class Client:
 
     @property
     def trusted(self) -> bool:
-        """Whether it is in mynetworks."""
+        """Whether it is in mynetworks. Raises `TableError` if a table cannot tell."""
+        if self.facts.problem:
+            raise TableError(self.facts.problem)
         return self.facts.trusted
 
     @property
@@ -82,14 +92,21 @@ class Clients:
         self._cached: dict[tuple[str, str], Facts] = {}
 
     def known(self, address: str) -> Client | None:
-        """Return the client if its name is known already."""
+        """Return the client if its name and the facts about it are known already, or can be found at once."""
         name = self._names.known(address)
-        return None if name is None else Client(self.facts(address, name.name), name)
+        return None if name is None else self.named(address, name)
+
+    def named(self, address: str, name: Name) -> Client | None:
+        """Return the client of an address and name; None if a remote table must be asked first."""
+        return at_once(lambda: Client(self.facts(address, name.name), name))
 
     async def identify(self, address: str) -> Client:
         """Return the client once its name is known, or known to be unknown."""
-        name = await self._names.lookup(address)
-        return Client(self.facts(address, name.name), name)
+        return await self.find(address, await self._names.lookup(address))
+
+    async def find(self, address: str, name: Name) -> Client:
+        """Return the client of an address and name, once the tables have answered."""
+        return await decided(lambda: Client(self.facts(address, name.name), name))
 
     def facts(self, address: str, name: str) -> Facts:
         """Return the facts about an address and its verified name."""
@@ -109,8 +126,9 @@ class Clients:
             facts.trusted = self._access.mynetworks.matches(address, name)
             facts.exempt = self._exempt.matches(address, name)
             facts.spared = self._spared.matches(address, name)
-        except TableError:
-            # A stranger for now. The lists are asked again next time.
+        except TableError as problem:
+            # The lists are asked again next time.
+            facts.problem = str(problem)
             return facts, False
         facts.inside = address in self._access.own_addresses
         facts.rewrites_headers = (facts.inside and "permit_inet_interfaces" in self._rewriters) or (

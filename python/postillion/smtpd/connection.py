@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final, Protocol
 
-from postillion._core.smtpd import Next, Request, SmtpdService
+from postillion._core.smtpd import Next, Request, SmtpdService, SmtpdSession
 from postillion.checks.check import ACCEPT, Authenticate, Check, Dismiss, NoDialogue, Remember, Stage, Verdict
 from postillion.checks.reply import INTERNAL_ERROR
 from postillion.smtpd.clients import Client, Clients
@@ -79,8 +79,7 @@ class Connection:
         self._session = owner.core.session(key)
         if self._session is not None:
             address, name, reverse_name = self._session.client
-            self._client = Client(owner.clients.facts(address, name), Name(name, reverse_name))
-            self.checks = owner.checks(self._client, self)
+            self._know(owner.clients.named(address, Name(name, reverse_name)))
 
     def welcome(self) -> None:
         """Find the client's names, and greet it."""
@@ -97,6 +96,9 @@ class Connection:
 
     def decide(self, stage: Stage | None) -> None:
         """Answer the session's questions until none is open or a check needs time."""
+        if stage is not None and self._client is None and self._session is not None:
+            self._identify_again(self._session, stage)
+            return
         while stage is not None:
             verdict = self._ask(stage, iter(self.checks), ACCEPT)
             if verdict is None:
@@ -199,6 +201,28 @@ class Connection:
             self._owner.handle(self._owner.core.proceed(self._key, next_step, now))
         return question
 
+    def _identify_again(self, session: SmtpdSession, stage: Stage) -> None:
+        """Ask the remote tables about a client whose session has begun already, then answer its question."""
+        address, name, reverse_name = session.client
+        task = self.loop.create_task(self._owner.clients.find(address, Name(name, reverse_name)))
+        task.add_done_callback(partial(self._identified_again, stage))
+        self.task = task
+
+    def _identified_again(self, stage: Stage, task: asyncio.Future[Client]) -> None:
+        self.task = None
+        if self._gone:
+            return
+        try:
+            self._know(task.result())
+            self.decide(stage)
+        except (Exception, asyncio.CancelledError):
+            self._owner.fail(self._key, traceback.format_exc())
+
+    def _know(self, client: Client | None) -> None:
+        """Take the client and its checks; None if it is not known yet."""
+        self._client = client
+        self.checks = self._owner.checks(client, self) if client is not None else ()
+
     def _named(self, task: asyncio.Future[Client]) -> None:
         self.task = None
         if self._gone:
@@ -209,8 +233,7 @@ class Connection:
             self._owner.fail(self._key, traceback.format_exc())
 
     def _identified(self, client: Client) -> None:
-        self._client = client
-        self.checks = self._owner.checks(client, self)
+        self._know(client)
         self.decide("connect")
 
     def _begin(self, verdict: Verdict) -> None:
@@ -219,7 +242,7 @@ class Connection:
         assert client is not None
         facts, reply = client.facts, verdict.reply if verdict.refuses else None
         group = client.group if all(check.remembers for check in self.checks) else None
-        if not any("connect" in check.stages for check in self.checks):
+        if not (facts.problem or any("connect" in check.stages for check in self.checks)):
             core.know(
                 facts.address,
                 client.name,

@@ -2,12 +2,12 @@
 
     verdict = decide(lambda: lists.ask(question))      # the result at once, or an awaitable of it
 
-Restriction lists, routes and aliases are plain functions that look keys up in tables. A lookup in a remote table whose
+Restriction lists, routes and aliases are plain functions that ask tables. A lookup in a remote table whose
 answer is not there yet raises `Pending`. `decide` then awaits the answer, notes it, and runs the function again. Each
 run finds all earlier answers, so it gets one lookup further. A decision without remote tables takes one run and no
 await.
 
-A function may run many times. What must happen once, such as a log line, goes through `once`: it happens after the
+A function may run many times. `once` is for an effect such as a log line, which must happen once: it happens after the
 run that ends the decision.
 """
 
@@ -136,10 +136,27 @@ def decide(function: Callable[[], T]) -> T | Coroutine[Any, Any, T]:
         return decision.finish(function, pending)
 
 
+def at_once(function: Callable[[], T]) -> T | None:
+    """Return the result of the function; None if a remote table must be asked first."""
+    try:
+        return Decision().run(function)
+    except Pending:
+        return None
+
+
 async def decided(function: Callable[[], T]) -> T:
     """Return the result of the function, after the remote lookups that it needs."""
     found = decide(function)
     return await found if isinstance(found, Coroutine) else found
+
+
+def completed(function: Callable[[], T], runner: asyncio.Runner | None = None) -> T:
+    """Return the result of the function in a command without an event loop; `runner`: the loop of several lookups."""
+    if runner is not None:
+        found = decide(function)
+        return runner.run(found) if isinstance(found, Coroutine) else found
+    with asyncio.Runner() as own:
+        return completed(function, own)
 
 
 def lookup(table: Askable, key: str) -> str | None:
@@ -151,11 +168,12 @@ def lookup(table: Askable, key: str) -> str | None:
 
 def once(warn: Warn) -> Warn:
     """Return a callback for log lines that writes each line of a decision once, however often its function runs."""
+    return lambda text: effect(partial(warn, text))
 
-    def later(text: str) -> None:
-        if _current is None:
-            warn(text)
-        else:
-            _current.add(partial(warn, text))
 
-    return later
+def effect(function: Callable[[], None]) -> None:
+    """Call the function when the decision that runs now ends; at once outside of a decision."""
+    if _current is None:
+        function()
+    else:
+        _current.add(function)

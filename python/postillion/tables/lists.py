@@ -48,8 +48,7 @@ class NetworkList:
             if isinstance(rule, str):
                 fits = bool(name) and _is_domain(name, rule, self._parents)
             elif isinstance(rule, Maps):
-                keys = [*(_domain_keys(name, self._parents) if name else ()), str(address or text)]
-                fits = any(rule.lookup(key) is not None for key in keys)
+                fits = (name != "" and _has(rule, name, self._parents)) or rule.lookup(str(address or text)) is not None
             else:
                 fits = address is not None and address in rule
             if fits:
@@ -104,7 +103,7 @@ class DomainList:
             if isinstance(rule, str):
                 fits = _is_domain(domain, rule, self._parents)
             else:
-                fits = any(rule.lookup(key) is not None for key in _domain_keys(domain, self._parents))
+                fits = _has(rule, domain, self._parents)
             if fits:
                 return wanted
         return False
@@ -117,6 +116,12 @@ def _is_domain(name: str, rule: str, parents: bool) -> bool:
     if rule.startswith("."):
         return not parents and name.endswith(rule)
     return parents and name.endswith("." + rule)
+
+
+def _has(table: Maps, name: str, parents: bool) -> bool:
+    """Return whether a table has a name or a domain above it. Raises `TableError`."""
+    keys = enumerate(_domain_keys(name, parents))
+    return any(table.lookup(key, part=at > 0) is not None for at, key in keys)
 
 
 def _domain_keys(name: str, parents: bool) -> Iterable[str]:

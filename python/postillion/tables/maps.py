@@ -1,32 +1,39 @@
 """Tables by their names in main.cf, and lookups in a list of tables."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from postillion.config import ConfigError
-from postillion.tables.accounts import AccountsTable
-from postillion.tables.constant import FailTable, InlineTable, StaticTable
-from postillion.tables.pattern import PatternTable
-from postillion.tables.table import Table, TableError, TableTypeError, Warn
-from postillion.tables.text import TextTable
+from postillion._core import tables as core
+from postillion.config import Config, ConfigError
+from postillion.tables.remote import REMOTE_TYPES, open_remote
+from postillion.tables.table import Form, Table, TableError, TableTypeError, Trace, Warn
+from postillion.tables.traced import TracedTable
 
-INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
-"""Types whose source text is read instead of the index."""
-PATTERN_TYPES = ("regexp", "pcre", "cidr")
-KNOWN_TYPES = ("texthash", *INDEXED_TYPES, *PATTERN_TYPES, "inline", "static", "unix", "fail", "proxy")
+INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb")
+"""Types whose index postmap writes; a lookup reads the index."""
+LOCAL_TYPES = frozenset(core.table_types())
+"""Types of the Rust core, which answer at once."""
+KNOWN_TYPES = tuple(sorted({*LOCAL_TYPES, *REMOTE_TYPES}))
 
 
 class Settings(Protocol):
-    """The part of the configuration that names the alias tables."""
+    """The part of the configuration that names the alias tables, and says whether keys are UTF-8."""
 
     def items(self, name: str) -> list[str]:
         """Return the parameter's list."""
 
+    def flag(self, name: str) -> bool:
+        """Return the parameter's yes or no."""
+
 
 class Configuration(Settings, Protocol):
-    """The part of the configuration that opens the tables of a parameter. `opened`: the opened tables."""
+    """The part of the configuration that opens the tables of a parameter. `opened`: the opened tables.
+
+    `trace`: gets each lookup.
+    """
 
     opened: list[tuple[str, Table]]
+    trace: Trace | None
 
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
         """Return the error for a parameter, at the line that sets it."""
@@ -48,12 +55,39 @@ class Maps:
     def __bool__(self) -> bool:
         return bool(self.tables)
 
-    def lookup(self, key: str) -> str | None:
-        """Return the first value for `key`; None when no table has one. Raises `TableError`: try again later."""
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the file of a table has changed and cannot be read."""
+        return any(getattr(table, "is_outdated", False) for table in self.tables)
+
+    def lookup(self, key: str, *, part: bool = False) -> str | None:
+        """Return the first value for `key`; None when no table has one. Raises `TableError`: try again later.
+
+        `part`: the key is a part of an address or name, such as `@domain`. Some tables take whole keys alone.
+        """
         for table in self.tables:
+            if part and not getattr(table, "takes_parts", True):
+                continue
             value = table.lookup(key)
             if value is not None:
                 return value
+        return None
+
+    def first(self, keys: Sequence[str]) -> str | None:
+        """Return the value of the first key that has one; None without one. Raises `TableError`.
+
+        `keys`: the whole address, then its parts, which pattern tables are not asked. An empty value is a mistake of
+        the table: `TableError`.
+        """
+        for key in keys:
+            for table in self.tables:
+                if key is not keys[0] and not getattr(table, "takes_parts", True):
+                    continue
+                value = table.lookup(key)
+                if value == "":
+                    raise TableError(f'table {table.name}: lookup of "{key}" returns an empty value')
+                if value is not None:
+                    return value
         return None
 
     def find(self, key: str) -> Match | None:
@@ -80,7 +114,7 @@ def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | 
     except TableTypeError as problem:
         raise config.error(parameter, f"{parameter}: {problem}", "correct the table's name") from None
     config.opened.append((parameter, table))
-    return table
+    return table if config.trace is None else TracedTable(parameter, table, config.trace)
 
 
 def read_tables(config: Configuration, known: set[str] | None = None) -> Iterator[ConfigError]:
@@ -95,38 +129,46 @@ def read_tables(config: Configuration, known: set[str] | None = None) -> Iterato
         known.add(table.name)
         try:
             table.refresh()
-        except TableError as problem:
-            yield config.error(parameter, f"{parameter}: {problem}", "create the file, or correct the table's name")
+        except TableError as error:
+            # A missing index names the command that writes it.
+            problem, _, command = str(error).partition(": run ")
+            fix = f"run {command}" if command else "create the file, or correct the table's name"
+            yield config.error(parameter, f"{parameter}: {problem}", fix)
 
 
-def open_table(name: str, config: Settings, *, warn: Warn | None = None, form: str | None = None) -> Table:
+def open_table(
+    name: str,
+    config: Settings,
+    *,
+    warn: Warn | None = None,
+    form: Form | None = None,
+    fold: bool = True,
+    utf8: bool | None = None,
+    files: bool = False,
+) -> Table:
     """Return one table by its `type:name`. Raises `TableTypeError`.
 
     `form`: how the lines of a text file read, `map` or `alias`; None: as the parameters that name the file say.
+    `fold`: fixed keys ignore case. `utf8`: keys and values must be UTF-8; None: as `smtputf8_enable` says. `files`:
+    values are base64 or lists of files (postmap -F).
     """
-    warn = warn or _silent
     flat = _flat(name)
     kind, sign, rest = flat.partition(":")
-    if not sign:
-        raise TableTypeError(f'"{name}" is not a table: expected type:name, for instance "texthash:{name}"')
-    rest = rest.strip()
-    if not rest:
-        raise TableTypeError(f'"{name}": a name is missing after the colon')
-    if kind == "texthash":
-        return TextTable(name, rest, form or ("mixed" if _holds_aliases(flat, config) else "map"), warn)
-    if kind in INDEXED_TYPES:
-        return TextTable(name, rest, form or ("alias" if _holds_aliases(flat, config) else "map"), warn)
-    if kind in PATTERN_TYPES:
-        return PatternTable(name, kind, rest, warn)
-    if kind == "inline":
-        return InlineTable(name, rest)
-    if kind == "static":
-        return StaticTable(name, rest)
-    if kind == "unix":
-        return AccountsTable(name, rest)
-    if kind == "fail":
-        return FailTable(name)
-    raise TableTypeError(f'"{name}": unknown table type "{kind}"; known types: {" ".join(KNOWN_TYPES)}')
+    if kind in REMOTE_TYPES and rest.strip():
+        # Its parameters may be in main.cf.
+        assert isinstance(config, Config)
+
+        def opened(word: str) -> Table:
+            return open_table(word, config, warn=warn)
+
+        return open_remote(kind, rest.strip(), name, config, warn or _silent, opened)
+    if sign and kind not in KNOWN_TYPES:
+        raise TableTypeError(f'"{name}": unknown table type "{kind}"; known types: {" ".join(KNOWN_TYPES)}')
+    if form is None and _holds_aliases(flat, config):
+        form = "mixed" if kind == "texthash" else "alias"
+    if utf8 is None:
+        utf8 = config.flag("smtputf8_enable")
+    return core.open_table(name, form=form or "map", warn=warn, fold=fold, utf8=utf8, files=files)
 
 
 def _holds_aliases(flat: str, config: Settings) -> bool:

@@ -1,18 +1,32 @@
-"""The interface of lookup tables: a name as in main.cf, and a value for a key."""
+"""The interface of lookup tables: a name as in main.cf, and a value for a key.
+
+`postillion._core.tables.Table` is the implementation for local tables. A table that a server answers is a Python class.
+"""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
+from postillion._core.tables import TableError, TableTypeError
+
+__all__ = ["Form", "Table", "TableError", "TableTypeError", "Trace", "Warn"]
+
+Form = Literal["map", "alias", "mixed"]
+"""How the lines of a text read: `key value`, `name: value`, or either."""
 Warn = Callable[[str], None]
 """Callback for problems in a table's source: `log.warning`, or a list's `append`."""
 
 
-class TableError(Exception):
-    """A temporary failure of a lookup: the mail waits (`451 4.3.0`)."""
+class Trace(Protocol):
+    """A listener to decisions: `postillion explain`."""
 
+    def lookup(self, parameter: str, table: str, key: str, answer: str | None) -> None:
+        """Take a lookup in a table of a parameter; `answer` None: the key is not there."""
 
-class TableTypeError(ValueError):
-    """A table name that is never valid; the text names the valid form."""
+    def failed(self, parameter: str, table: str, key: str, problem: str) -> None:
+        """Take a lookup that failed."""
+
+    def note(self, text: str) -> None:
+        """Take a step that is no lookup."""
 
 
 class Table(Protocol):

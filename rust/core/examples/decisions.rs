@@ -17,6 +17,7 @@ use postillion_core::mail::id::{QueueId, SLOT_BITS};
 use postillion_core::mail::locator::{Locator, SegmentId};
 use postillion_core::mail::reply::Enhanced;
 use postillion_core::mail::status::{Outcome, Status};
+use postillion_core::qmgr::route::{Question, Resolved};
 use postillion_core::qmgr::scheduler::{Event, Scheduler};
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::{Fact, Kept, Stored};
@@ -98,10 +99,11 @@ impl Bench {
         match event {
             Event::Deliver { request, .. } => self.deliveries.push_back(*request),
             Event::Note(Fact::Removed { .. }) => self.removed += 1,
-            Event::Resolve { address } => {
+            Event::Resolve { address, sender } => {
                 let begun = Instant::now();
                 let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
-                self.scheduler.resolved(&address, "smtp", domain, None, self.now);
+                let route = Resolved { transport: "smtp", nexthop: domain, recipient: None };
+                self.scheduler.resolved(Question { address: &address, sender: &sender }, route, self.now);
                 self.apart += begun.elapsed();
             }
             Event::Load { .. } => unreachable!("there is room for every message"),

@@ -23,6 +23,7 @@ use postillion_core::mail::id::{QueueId, SLOT_BITS};
 use postillion_core::mail::locator::{Locator, SegmentId};
 use postillion_core::mail::reply::{Enhanced, Reply};
 use postillion_core::mail::status::{Outcome, Status};
+use postillion_core::qmgr::route::{Question, Resolved};
 use postillion_core::qmgr::scheduler::{self, Scheduler};
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::Fact;
@@ -265,9 +266,10 @@ fn qmgr(messages: u64) -> u64 {
         scheduler.arrived(Arrival { locator, envelope: Envelope { size_octets: 4096, ..envelope } }, now);
         while let Some(event) = scheduler.next_event(now) {
             match event {
-                scheduler::Event::Resolve { address } => {
+                scheduler::Event::Resolve { address, sender } => {
                     let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
-                    scheduler.resolved(&address, "smtp", domain, None, now);
+                    let route = Resolved { transport: "smtp", nexthop: domain, recipient: None };
+                    scheduler.resolved(Question { address: &address, sender: &sender }, route, now);
                 }
                 scheduler::Event::Deliver { request, .. } => {
                     let recipients = vec![(request.recipients[0].index, sent.clone())];

@@ -59,11 +59,11 @@ fuzz_target!(|input: &[u8]| {
         if let Some(at) = at_sign(&address.text) {
             assert_eq!(address.text.as_bytes()[at], b'@');
         }
-        if let Some(complete) = rewrite.complete(&address.text) {
+        if let Some(complete) = rewrite.apply(&address.text) {
             assert!(!complete.chars().any(char::is_control));
             // One of several `@` was removed, and a quote without an end hides the added one.
             if address.text.matches('@').count() <= 1 && !address.text.contains(['"', '\\']) {
-                assert_eq!(rewrite.complete(&complete), None, "{:?} becomes {complete:?}", address.text);
+                assert_eq!(rewrite.apply(&complete), None, "{:?} becomes {complete:?}", address.text);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Damaged segments: exactly the records with intact octets are found; and envelopes of any octets with valid
-//! checksums.
+//! checksums. The same messages with the same contents are found once the segment is converted to version 1.
 //!
-//! Input: flags (bit 0: the rest is an envelope's octets, otherwise damage to a segment of seven records).
+//! Input: flags (bit 0: the rest is an envelope's octets, otherwise damage to a segment of seven records; bits 1 and 2:
+//! octets of head and of body before such an envelope; bit 3: the record has version 1).
 
 #![no_main]
 
@@ -9,6 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use postillion_core::codec::Take;
 use postillion_core::mail::envelope::Envelope;
 use postillion_core::mail::id::QueueId;
+use postillion_core::queue::convert::convert_to_v1;
 use postillion_fuzz::queue::{Queue, damaged};
 use postillion_fuzz::{Choices, bit};
 use std::fs;
@@ -19,6 +21,9 @@ const SEGMENT_HEADER: usize = 32;
 const RECORD_HEADER: usize = 48;
 const SALT: Range<usize> = 16..24;
 const MAGIC: &[u8] = b"\x93PRC";
+const BODY_BITS: u32 = 40;
+const HEAD: &[u8] = b"Subject: head\r\n\r\n";
+const BODY: &[u8] = b"body\r\n";
 
 fn queue() -> &'static Queue {
     static QUEUE: OnceLock<Queue> = OnceLock::new();
@@ -41,20 +46,27 @@ fn expected(queue: &Queue, file: &[u8]) -> Vec<QueueId> {
 }
 
 /// Return a record with these octets as its envelope, in the form of docs/queue.md and `record.rs`.
-fn record(salt: &[u8], id: u64, envelope: &[u8]) -> Vec<u8> {
-    let mut out = [MAGIC, &[1, 0, 0, 0], salt, &id.to_le_bytes(), &0u64.to_le_bytes()].concat();
+fn record(flags: u8, salt: &[u8], id: u64, envelope: &[u8]) -> Vec<u8> {
+    let version = if bit(flags, 3) { 1 } else { 2 };
+    // Version 1 has no head.
+    let head = if bit(flags, 1) && version > 1 { HEAD } else { b"" };
+    let body = if bit(flags, 2) { BODY } else { b"" };
+    let lengths = body.len() as u64 | (head.len() as u64) << BODY_BITS;
+    let mut out = [MAGIC, &[version, 0, 0, 0], salt, &id.to_le_bytes(), &lengths.to_le_bytes()].concat();
     out.extend_from_slice(&(envelope.len() as u32).to_le_bytes());
-    out.extend_from_slice(&crc32c::crc32c(b"").to_le_bytes());
+    let content = [body, head].concat();
+    out.extend_from_slice(&crc32c::crc32c(&content).to_le_bytes());
     out.extend_from_slice(&crc32c::crc32c(envelope).to_le_bytes());
     out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
     assert_eq!(out.len(), RECORD_HEADER);
-    [out, envelope.to_vec()].concat()
+    [&out, &content, envelope].concat()
 }
 
 fuzz_target!(|input: &[u8]| {
     let queue = queue();
     let mut choices = Choices::new(input);
-    let (file, ids) = if bit(choices.byte(), 0) {
+    let flags = choices.byte();
+    let (file, ids) = if bit(flags, 0) {
         let octets = choices.rest();
         let mut take = Take::new(octets);
         let envelope = Envelope::decode(&mut take).ok().filter(|_| take.end().is_ok());
@@ -63,7 +75,7 @@ fuzz_target!(|input: &[u8]| {
         if envelope.is_some_and(|envelope| envelope.recipients.is_empty() || !ids.contains(&envelope.id)) {
             ids.push(QueueId(id));
         }
-        ([&queue.octets[..], &record(&queue.octets[SALT], id, octets)].concat(), ids)
+        ([&queue.octets[..], &record(flags, &queue.octets[SALT], id, octets)].concat(), ids)
     } else {
         let file = damaged(&queue.octets, choices);
         let ids = expected(queue, &file);
@@ -72,4 +84,10 @@ fuzz_target!(|input: &[u8]| {
     fs::write(&queue.segment, &file).expect("the segment is written");
     let found: Vec<QueueId> = queue.listed().expect("a listing").into_iter().map(|(id, _)| id).collect();
     assert_eq!(found, ids);
+    let contents = queue.contents();
+    convert_to_v1(&queue.directory).expect("a conversion");
+    assert!(queue.contents() == contents, "the conversion changed a message");
+    let converted = fs::read(&queue.segment).expect("the converted segment");
+    let is_version_2 = converted.get(..SEGMENT_HEADER) == queue.octets.get(..SEGMENT_HEADER);
+    assert!(!is_version_2, "the segment was not converted");
 });

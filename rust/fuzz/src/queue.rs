@@ -4,8 +4,9 @@ use crate::{Choices, directory};
 use postillion_core::mail::envelope::{Envelope, Recipient};
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::sink::Sink;
+use postillion_core::queue::listing::find::find;
 use postillion_core::queue::listing::rows::Form;
-use postillion_core::queue::{Journal, JournalOptions, QueueError, list_queue};
+use postillion_core::queue::{Journal, JournalOptions, QueueError, list_queue, read_content};
 use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -60,6 +61,16 @@ impl Queue {
         };
         list_queue(&self.directory, Form::Json, true, |_, _, _| true, &mut take)?;
         Ok(lines.lines().map(|line| (name(line), line.to_owned())).collect())
+    }
+
+    /// Return the content of each message that a queue manager finds.
+    pub fn contents(&self) -> Vec<(QueueId, Vec<u8>)> {
+        let listed = self.listed().expect("a listing");
+        let content = |id| {
+            let message = find(&self.directory, id).expect("a readable queue").expect("a listed message");
+            read_content(&self.directory, &message.path, &message.at).expect("an intact content")
+        };
+        listed.into_iter().map(|(id, _)| (id, content(id))).collect()
     }
 }
 

@@ -1,9 +1,8 @@
 //! `AddressRules`: see `postillion_core::address`.
 
 use crate::config::MainCf;
-use postillion_core::address::domain::DomainKind;
 use postillion_core::address::local_part::{self, Extensions};
-use postillion_core::address::rewrite::Rewrite;
+use postillion_core::address::routing::{self, Routing};
 use postillion_core::address::syntax::Syntax;
 use postillion_core::address::{keys, path::Path};
 use pyo3::prelude::*;
@@ -13,7 +12,7 @@ use pyo3::prelude::*;
 pub struct AddressRules {
     extensions: Extensions,
     syntax: Syntax,
-    rewrite: Rewrite,
+    routing: Routing,
 }
 
 #[pymethods]
@@ -24,7 +23,7 @@ impl AddressRules {
         Ok(Self {
             extensions: Extensions::read(&source)?,
             syntax: Syntax::read(&source)?,
-            rewrite: Rewrite::read(&source)?,
+            routing: Routing::read(&source)?,
         })
     }
 
@@ -33,23 +32,28 @@ impl AddressRules {
     }
 
     fn split(&self, address: &str) -> (String, String) {
-        let (local, domain) = local_part::split(address);
-        (local_part::unquote(local), self.domain(domain.unwrap_or_default()))
-    }
-
-    fn domain(&self, domain: &str) -> String {
-        let name = domain.to_lowercase();
-        let name = name.strip_suffix('.').unwrap_or(&name);
-        let literal = self.syntax.numeric_domain && DomainKind::of(name) == Some(DomainKind::Ipv4);
-        if literal { format!("[{name}]") } else { name.to_owned() }
+        let (local, domain) = self.routing.split(address);
+        (local, domain.unwrap_or_default().to_lowercase())
     }
 
     fn extension<'a>(&self, local: &'a str) -> Option<(&'a str, char, &'a str)> {
         self.extensions.split(local).map(|found| (found.user, found.delimiter, found.extension))
     }
 
-    fn onward<'a>(&self, local: &'a str) -> Option<(&'a str, &'a str)> {
-        self.rewrite.onward(local)
+    fn complete(&self, address: &str) -> String {
+        self.routing.complete(address).into_owned()
+    }
+
+    fn completing(&self, address: &str) -> Vec<&'static str> {
+        self.routing.completing(address)
+    }
+
+    fn parts(&self, address: &str) -> (String, Option<String>) {
+        self.routing.split(address)
+    }
+
+    fn onward(&self, local: &str) -> Option<(String, Option<String>)> {
+        self.routing.onward(local)
     }
 
     #[pyo3(signature = (local, domain, *, is_local))]
@@ -57,9 +61,21 @@ impl AddressRules {
         keys::recipient(local, domain, &self.extensions, is_local)
     }
 
-    fn transport_keys(&self, local: &str, domain: &str) -> Vec<String> {
-        keys::transport(local, domain, &self.extensions)
+    #[pyo3(signature = (local, domain, *, is_local))]
+    fn sender_keys(&self, local: &str, domain: Option<&str>, is_local: bool) -> Vec<String> {
+        keys::sender(local, domain, &self.extensions, is_local)
     }
+
+    #[pyo3(signature = (local, domain, *, bare_parents))]
+    fn transport_keys(&self, local: &str, domain: &str, bare_parents: bool) -> Vec<String> {
+        keys::transport(local, domain, &self.extensions, bare_parents)
+    }
+}
+
+/// Return whether the next system may take a local part for an address at another one.
+#[pyfunction]
+pub fn may_route(local: &str) -> bool {
+    routing::may_route(local)
 }
 
 /// Return the canonical form of an address, None for a text that is no address.

@@ -15,6 +15,7 @@ mod qmgr;
 mod queue;
 mod smtp;
 mod smtpd;
+mod tables;
 
 #[pymodule]
 mod _core {
@@ -24,7 +25,7 @@ mod _core {
     #[pymodule]
     mod address {
         #[pymodule_export]
-        use crate::address::{AddressRules, canonical, quote};
+        use crate::address::{AddressRules, canonical, may_route, quote};
     }
 
     #[pymodule]
@@ -68,7 +69,7 @@ mod _core {
     #[pymodule]
     mod queue {
         #[pymodule_export]
-        use crate::queue::{Journal, QueueError, StoredMessage, list_queue, read_message, repair_queue};
+        use crate::queue::{Journal, QueueError, StoredMessage, convert_queue, list_queue, read_message, repair_queue};
     }
 
     #[pymodule]
@@ -81,6 +82,12 @@ mod _core {
     mod smtpd {
         #[pymodule_export]
         use crate::smtpd::{Next, Request, SmtpdConfig, SmtpdService, SmtpdSession};
+    }
+
+    #[pymodule]
+    mod tables {
+        #[pymodule_export]
+        use crate::tables::{Index, Table, TableError, TableTypeError, answer_lines, open_table, table_types};
     }
 
     /// Set the full names of the submodules and their functions, and make them importable: an extension module has no

@@ -10,6 +10,7 @@ use postillion_core::mail::reply::Enhanced;
 use postillion_core::mail::status::{Outcome, Status};
 use postillion_core::qmgr::control::Verb;
 use postillion_core::qmgr::hub::{Hub, Request};
+use postillion_core::qmgr::route::{Keyed, Question, Resolved};
 use postillion_core::qmgr::scheduler::Scheduler;
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::listing::rows::{Form, Offsets};
@@ -39,9 +40,9 @@ impl QueueManager {
 #[pymethods]
 impl QueueManager {
     #[new]
-    #[pyo3(signature = (queue_directory, config, log, now, wall_now, *, routes_by_address=false, piecemeal=false,
-                        offline=false))]
-    #[expect(clippy::too_many_arguments, reason = "both clocks, and three by keyword")]
+    #[pyo3(signature = (queue_directory, config, log, now, wall_now, *, routes_by_address=false,
+                        routes_by_sender=false, piecemeal=false, offline=false))]
+    #[expect(clippy::too_many_arguments, reason = "both clocks, and four by keyword")]
     fn new(
         py: Python<'_>,
         queue_directory: &str,
@@ -50,11 +51,12 @@ impl QueueManager {
         now: f64,
         wall_now: f64,
         routes_by_address: bool,
+        routes_by_sender: bool,
         piecemeal: bool,
         offline: bool,
     ) -> PyResult<Self> {
         let now = Now::from_seconds(now, wall_now);
-        let settings = read_settings(config, routes_by_address)?;
+        let settings = read_settings(config, routes_by_address, routes_by_sender)?;
         let settings = if offline { settings.offline() } else { settings };
         let rescan_us = settings.queue_run_delay_us;
         let store = py.detach(|| DiskStore::open(Path::new(queue_directory))).map_err(queue_error)?;
@@ -71,9 +73,14 @@ impl QueueManager {
         self.open = None;
     }
 
-    #[pyo3(signature = (config, *, routes_by_address))]
-    fn configure(&mut self, config: &Bound<'_, PyAny>, routes_by_address: bool) -> PyResult<()> {
-        let settings = read_settings(Some(config), routes_by_address)?;
+    #[pyo3(signature = (config, *, routes_by_address, routes_by_sender))]
+    fn configure(
+        &mut self,
+        config: &Bound<'_, PyAny>,
+        routes_by_address: bool,
+        routes_by_sender: bool,
+    ) -> PyResult<()> {
+        let settings = read_settings(Some(config), routes_by_address, routes_by_sender)?;
         self.hub()?.rescan_every(settings.queue_run_delay_us);
         self.hub()?.scheduler().configure(settings);
         Ok(())
@@ -122,13 +129,13 @@ impl QueueManager {
         Ok(())
     }
 
-    /// Return `("resolve", address)`, `("trigger", transport)`, `("control", client, json)` or None.
+    /// Return `("resolve", address, sender)`, `("trigger", transport)`, `("control", client, json)` or None.
     fn next_event<'py>(&mut self, py: Python<'py>, now: f64, wall_now: f64) -> PyResult<Option<Bound<'py, PyAny>>> {
         let Some(request) = self.hub()?.next_request(Now::from_seconds(now, wall_now)) else {
             return Ok(None);
         };
         Ok(Some(match request {
-            Request::Resolve { address } => ("resolve", &*address).into_pyobject(py)?.into_any(),
+            Request::Resolve { address, sender } => ("resolve", &*address, &*sender).into_pyobject(py)?.into_any(),
             Request::Trigger { transport } => ("trigger", &*transport).into_pyobject(py)?.into_any(),
             Request::Control { client, json } => {
                 ("control", client, PyBytes::new(py, &json)).into_pyobject(py)?.into_any()
@@ -136,26 +143,37 @@ impl QueueManager {
         }))
     }
 
-    #[pyo3(signature = (address, transport, nexthop, recipient, now, wall_now))]
+    #[pyo3(signature = (address, sender, transport, nexthop, recipient, now, wall_now))]
+    #[expect(clippy::too_many_arguments, reason = "a question, its answer, and both clocks")]
     fn resolved(
         &mut self,
         address: &str,
+        sender: &str,
         transport: &str,
         nexthop: &str,
         recipient: Option<&str>,
         now: f64,
         wall_now: f64,
     ) -> PyResult<()> {
-        let now = Now::from_seconds(now, wall_now);
-        self.hub()?.scheduler().resolved(address, transport, nexthop, recipient, now);
+        let (question, route) = (Question { address, sender }, Resolved { transport, nexthop, recipient });
+        self.hub()?.scheduler().resolved(question, route, Now::from_seconds(now, wall_now));
         Ok(())
     }
 
-    fn unresolved(&mut self, address: &str, dsn: &str, text: &str, now: f64, wall_now: f64) -> PyResult<()> {
+    fn unresolved(
+        &mut self,
+        address: &str,
+        sender: &str,
+        dsn: &str,
+        text: &str,
+        now: f64,
+        wall_now: f64,
+    ) -> PyResult<()> {
         let dsn: Enhanced = dsn.parse().map_err(|_| PyValueError::new_err(format!("{dsn:?} is no status code")))?;
         let outcome = if dsn.class == 5 { Outcome::Bounced } else { Outcome::Deferred };
         let status = Status { outcome, dsn, text: text.into(), remote: None };
-        self.hub()?.scheduler().unresolved(address, status, Now::from_seconds(now, wall_now));
+        let question = Question { address, sender };
+        self.hub()?.scheduler().unresolved(question, status, Now::from_seconds(now, wall_now));
         Ok(())
     }
 
@@ -277,7 +295,7 @@ pub fn check_settings(config: &Bound<'_, PyAny>, transports: Vec<String>) -> PyR
 }
 
 /// Read the settings of all transports; the defaults without `config`.
-fn read_settings(config: Option<&Bound<'_, PyAny>>, routes_by_address: bool) -> PyResult<Settings> {
+fn read_settings(config: Option<&Bound<'_, PyAny>>, by_address: bool, by_sender: bool) -> PyResult<Settings> {
     let settings = config.map_or_else(|| Ok(Settings::default()), |config| Settings::read(&MainCf::new(config)))?;
-    Ok(Settings { routes_by_address, ..settings })
+    Ok(Settings { routes: Keyed { by_address, by_sender }, ..settings })
 }

@@ -56,11 +56,16 @@ class Aliases:
 
     def _find(self, name: str) -> Match | None:
         try:
-            return self._maps.find(name)
+            found = self._maps.find(name)
+            if not self._maps.is_outdated:
+                return found
         except TableError:
-            # mail_owner may not be able to read the file; Postfix opens tables as root.
-            with privileged():
-                return self._maps.find(name)
+            pass
+        # mail_owner may not be able to read the file; Postfix opens tables as root.
+        with privileged():
+            for table in self._maps.tables:
+                table.refresh()
+            return self._maps.find(name)
 
     def _owner(self, name: str, domain: str) -> str | None:
         """Return the address of the alias `owner-NAME`, which gets the problem reports of a list; None without one."""

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from postillion.address.local import LocalAddress, take_apart
 from postillion.delivery import command
 from postillion.delivery.account import Account, NotPermittedError, acting_as, find_account, unprivileged
-from postillion.delivery.local.aliases import AliasError, Aliases, read_include
+from postillion.delivery.local.aliases import AliasError, Aliases, Expansion, read_include
 from postillion.delivery.local.forward import UndefinedError, expand, find_forward
 from postillion.delivery.local.settings import LocalSettings
 from postillion.delivery.local.targets import ADDRESS, COMMAND, FILE, INCLUDE, Target
@@ -25,6 +25,7 @@ from postillion.delivery.mailbox.letter import Letter, delivery_headers, from_li
 from postillion.delivery.mailbox.maildir import Maildirs, prepare_in_spool
 from postillion.delivery.verdict import DEFERRED, Verdict, bounced, combined, deferred, sent
 from postillion.tables import TableError
+from postillion.tables.deferred import decided
 
 DEPTH_MAX = 100
 """Maximum depth of expansions of aliases, lists and .forward files; more are a loop."""
@@ -182,7 +183,7 @@ class Delivery:
             # In an alias, its own name is the user of that name.
             if step.expanded == name:
                 continue
-            expansion = self._tools.aliases.expand(name, where.domain or self._settings.myorigin)
+            expansion = await self._expand(name, where.domain or self._settings.myorigin)
             if expansion is None:
                 continue
             below = replace(
@@ -198,6 +199,10 @@ class Delivery:
             await self._deliver_targets(expansion.targets, below)
             return True
         return False
+
+    async def _expand(self, name: str, domain: str) -> Expansion | None:
+        """Return the expansion of an alias, once its tables have answered. Raises `AliasError`."""
+        return await decided(lambda: self._tools.aliases.expand(name, domain))
 
     async def _deliver_forward(self, step: Step, where: LocalAddress, account: Account) -> bool:
         if step.source == "forward" and step.owner == where.user:
@@ -297,7 +302,8 @@ class Delivery:
 
     async def _deliver_mailbox(self, step: Step, where: LocalAddress, account: Account) -> Verdict:
         settings, text = self._settings, self._letter.text
-        mailbox_command = settings.mailbox_command_maps.lookup(where.user) or settings.mailbox_command
+        listed = await decided(lambda: settings.mailbox_command_maps.lookup(where.user))
+        mailbox_command = listed or settings.mailbox_command
         if mailbox_command:
             rights = account if account.uid else unprivileged(settings.default_privs)
             return await self._run(mailbox_command, step, where, rights, True, home=account.home)

@@ -42,6 +42,7 @@ class RemoteTable:
     """One opened remote table.
 
     `owner`: the owner of its configuration file. `takes_parts`: parts of an address, such as `@domain`, are keys too.
+    `folds`: keys are asked in lower case.
     """
 
     has_addresses = True
@@ -55,12 +56,14 @@ class RemoteTable:
         *,
         owner: int | None,
         takes_parts: bool = True,
+        folds: bool = True,
         lookup_max_s: float = LOOKUP_MAX_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.owner = owner
         self.takes_parts = takes_parts
+        self.folds = folds
         self._source = source
         self._warn = warn
         self._secrets = secrets
@@ -83,7 +86,7 @@ class RemoteTable:
         self._waiting += 1
         try:
             async with asyncio.timeout(self._lookup_max_s):
-                return await self._source.ask(key)
+                return await self._source.ask(key.lower() if self.folds else key)
         except TimeoutError:
             raise self._failure(f"no answer within {self._lookup_max_s:g} seconds") from None
         except TableError as problem:
@@ -101,7 +104,10 @@ class RemoteTable:
 
     def refresh(self) -> None:
         """Open what needs the rights of the start of the program. Raises `TableError`."""
-        self._source.prepare()
+        try:
+            self._source.prepare()
+        except TableError as problem:
+            raise TableError(f"table {self.name}: {self._secrets.redact(str(problem))}") from None
 
     def values(self) -> list[str]:
         """Return an empty list: a remote table is not listed."""

@@ -10,6 +10,7 @@ use postillion_core::ipc::frame::{Arrival, Job, JobKind, JobResult};
 use postillion_core::mail::locator::{Locator, SegmentId};
 use postillion_core::mail::reply::Enhanced;
 use postillion_core::mail::status::{Outcome, Status};
+use postillion_core::qmgr::route::{Question, Resolved};
 use postillion_core::qmgr::scheduler::{Event, Scheduler};
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::Fact;
@@ -240,10 +241,11 @@ impl<'a> World<'a> {
                     let next = Cursor { index: from.index + read.len() as u32, octets: 0 };
                     self.scheduler.read(id, Ok((read, next)), self.now());
                 }
-                Event::Resolve { address } => {
+                Event::Resolve { address, sender } => {
                     let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+                    let route = Resolved { transport: "smtp", nexthop: domain, recipient: None };
                     self.note_text(domain);
-                    self.scheduler.resolved(&address, "smtp", domain, None, self.now());
+                    self.scheduler.resolved(Question { address: &address, sender: &sender }, route, self.now());
                 }
                 Event::NeedAgent { transport } => panic!("{transport} has its agents"),
                 Event::Deliver { agent, request } => self.deliver(agent, *request),

@@ -17,13 +17,23 @@ pub fn recipient(local: &str, domain: &str, extensions: &Extensions, is_local: b
     keys
 }
 
+/// Return the keys of tables that list senders: those of a recipient, and for an address without a domain the local part
+/// alone.
+pub fn sender(local: &str, domain: Option<&str>, extensions: &Extensions, is_local: bool) -> Vec<String> {
+    match domain {
+        Some(domain) => recipient(local, domain, extensions, is_local),
+        None => users(&local.to_lowercase(), extensions).map(str::to_owned).collect(),
+    }
+}
+
 /// Return the keys of transport(5): `user+extension@domain`, `user@domain`, `domain`, `.parent` for each domain above
-/// it, the nearest first, and `*`.
-pub fn transport(local: &str, domain: &str, extensions: &Extensions) -> Vec<String> {
+/// it, the nearest first, and `*`. `bare_parents`: `parent` without its dot (parent_domain_matches_subdomains).
+pub fn transport(local: &str, domain: &str, extensions: &Extensions, bare_parents: bool) -> Vec<String> {
     let (local, domain) = (local.to_lowercase(), domain.to_lowercase());
     let mut keys: Vec<String> = users(&local, extensions).map(|user| format!("{user}@{domain}")).collect();
     keys.push(domain.clone());
-    keys.extend(domain.match_indices('.').map(|(at, _)| domain[at..].to_owned()));
+    let dot = usize::from(bare_parents);
+    keys.extend(domain.match_indices('.').map(|(at, _)| domain[at + dot..].to_owned()));
     keys.push("*".to_owned());
     keys
 }
@@ -54,9 +64,17 @@ mod tests {
     }
 
     #[test]
+    fn sender_without_a_domain_is_asked_by_its_local_part() {
+        assert_eq!(sender("User+Ext", None, &plus(), true), ["user+ext", "user"]);
+        assert_eq!(sender("user", Some("far.org"), &plus(), false), ["user@far.org", "@far.org"]);
+    }
+
+    #[test]
     fn transport_is_asked_up_to_the_top_level_domain() {
         let keys = ["user+ext@sub.example.com", "user@sub.example.com", "sub.example.com", ".example.com", ".com", "*"];
-        assert_eq!(transport("user+ext", "sub.example.com", &plus()), keys);
-        assert_eq!(transport("user", "host", &plus()), ["user@host", "host", "*"]);
+        assert_eq!(transport("user+ext", "sub.example.com", &plus(), false), keys);
+        assert_eq!(transport("user", "host", &plus(), false), ["user@host", "host", "*"]);
+        let bare = ["user@sub.example.com", "sub.example.com", "example.com", "com", "*"];
+        assert_eq!(transport("user", "sub.example.com", &plus(), true), bare);
     }
 }

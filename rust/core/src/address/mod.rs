@@ -5,7 +5,8 @@
 //! local_part  quotes, and where an address extension starts
 //! path        MAIL's and RCPT's argument in its one form
 //! syntax      what a site asks of an address beyond RFC 5321
-//! rewrite     incomplete addresses are completed; where a local part routes on
+//! rewrite     incomplete addresses are completed
+//! routing     where a local part routes on
 //! keys        what a table is asked for an address, in order
 //! ```
 //!
@@ -16,4 +17,5 @@ pub mod keys;
 pub mod local_part;
 pub mod path;
 pub mod rewrite;
+pub mod routing;
 pub mod syntax;

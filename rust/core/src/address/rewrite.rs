@@ -2,6 +2,7 @@
 
 use crate::mail::address::{addresses, at_sign};
 use crate::settings::Source;
+use std::borrow::Cow;
 
 /// The site's rules for incomplete addresses (trivial-rewrite(8)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,33 +46,30 @@ impl Rewrite {
 
     /// The complete form of `address`; `None` when it is complete, or empty.
     pub fn apply(&self, address: &str) -> Option<String> {
-        self.changed(address, true)
+        self.apply_noting(address, |_| {})
     }
 
-    /// The same, but never to another site than the last domain in `address` says. Envelopes from the network are
-    /// completed with this: access was decided about the address as it was given.
-    pub fn complete(&self, address: &str) -> Option<String> {
-        self.changed(address, false)
-    }
-
-    fn changed(&self, address: &str, swap: bool) -> Option<String> {
+    /// The same. `note` gets the name of each parameter that changes the address.
+    pub fn apply_noting(&self, address: &str, note: impl FnMut(&'static str)) -> Option<String> {
         // `user@` stays as it is, and bounces: Postfix does not guess its domain.
         let complete = |at| address.len() == at + 1 || (address[at + 1..].contains('.') && !address.ends_with('.'));
         if address.is_empty() || at_sign(address).is_some_and(complete) {
             return None;
         }
-        let rewritten = self.rewrite(address, swap);
+        let rewritten = self.rewrite(address, note);
         (rewritten != address).then_some(rewritten)
     }
 
-    fn rewrite(&self, address: &str, swap: bool) -> String {
+    fn rewrite(&self, address: &str, mut note: impl FnMut(&'static str)) -> String {
         let (mut local, mut domain) = match at_sign(address) {
             Some(at) => (address[..at].to_owned(), address[at + 1..].to_owned()),
             None => (address.to_owned(), String::new()),
         };
         let quoted = local.starts_with('"');
         if domain.is_empty() && !quoted {
-            if swap && let Some((user, site)) = self.swapped(&local) {
+            if let Some((user, site)) = self.swapped(&local) {
+                let bang = local.contains('!') && self.swap_bangpath;
+                note(if bang { "swap_bangpath" } else { "allow_percent_hack" });
                 (local, domain) = (user.to_owned(), site.to_owned());
             }
             if local.is_empty() {
@@ -82,35 +80,38 @@ impl Rewrite {
             let Some(origin) = &self.origin else {
                 return local;
             };
+            note("append_at_myorigin");
             return format!("{local}@{origin}");
         }
-        // One dot at the end goes, not one of two: what is no domain stays as it was written.
-        let bare = domain.strip_suffix('.').filter(|bare| !bare.ends_with('.')).unwrap_or(&domain);
-        if bare.is_empty() {
-            return address.to_owned();
+        match &*self.domain(&domain) {
+            "" => address.to_owned(),
+            complete => {
+                if complete.len() > domain.len() {
+                    note("append_dot_mydomain");
+                }
+                format!("{local}@{complete}")
+            }
         }
+    }
+
+    /// Return a domain without the dot at its end, and with the site's domain behind it if it has no dot inside.
+    pub fn domain<'a>(&self, domain: &'a str) -> Cow<'a, str> {
+        let bare = without_dot(domain);
         match &self.domain {
-            Some(ours) if !bare.contains('.') && !bare.starts_with('[') => format!("{local}@{bare}.{ours}"),
-            _ => format!("{local}@{bare}"),
+            Some(ours) if !bare.is_empty() && !bare.contains('.') && !bare.starts_with('[') => {
+                format!("{bare}.{ours}").into()
+            }
+            _ => bare.into(),
         }
     }
 
     /// Return the user and the domain that a local part names by `site!user` or `user%domain`, as far as the site
     /// swaps these.
-    fn swapped<'a>(&self, local: &'a str) -> Option<(&'a str, &'a str)> {
+    pub fn swapped<'a>(&self, local: &'a str) -> Option<(&'a str, &'a str)> {
         if let Some((site, user)) = local.split_once('!').filter(|_| self.swap_bangpath) {
             return Some((user, site));
         }
         local.rsplit_once('%').filter(|_| self.percent_hack)
-    }
-
-    /// Return where a local part at a domain of ours routes on, as (local part, domain): `"user@far"`, `far!user`,
-    /// `user%far`. `None` when it ends here. `local` is a value without quotes (RFC 5321 §3.6, appendix C).
-    pub fn onward<'a>(&self, local: &'a str) -> Option<(&'a str, &'a str)> {
-        if let Some(named) = local.rsplit_once('@') {
-            return Some(named);
-        }
-        self.swapped(local).filter(|(user, site)| !user.is_empty() && !site.is_empty())
     }
 
     /// Replace the incomplete addresses in a header's value; `None` when all are complete.
@@ -131,6 +132,11 @@ impl Rewrite {
         out.extend_from_slice(&value[copied..]);
         Some(out)
     }
+}
+
+/// Return a domain without the one dot at its end. Of two dots none goes: what is no domain stays as it was written.
+pub fn without_dot(domain: &str) -> &str {
+    domain.strip_suffix('.').filter(|bare| !bare.ends_with('.')).unwrap_or(domain)
 }
 
 #[cfg(test)]
@@ -164,9 +170,24 @@ mod tests {
         ] {
             assert_eq!(rewrite.apply(address).as_deref(), expected, "{address:?}");
         }
-        assert_eq!(rewrite.complete("u%x.org").as_deref(), Some("u%x.org@mx.example.org"));
-        assert_eq!(rewrite.complete("x.org!u").as_deref(), Some("x.org!u@mx.example.org"));
-        assert_eq!(rewrite.complete("u@host").as_deref(), Some("u@host.example.org"));
+    }
+
+    #[test]
+    fn parameters_that_change_an_address_are_noted() {
+        let mut rewrite = Rewrite::local("mx.example.org");
+        rewrite.domain = Some("example.org".into());
+        for (address, names) in [
+            ("root", &["append_at_myorigin"][..]),
+            ("u@host", &["append_dot_mydomain"]),
+            ("site!u", &["swap_bangpath", "append_dot_mydomain"]),
+            ("u%x.org", &["allow_percent_hack"]),
+            ("u@x.org.", &[]),
+            ("u@x.org", &[]),
+        ] {
+            let mut noted = Vec::new();
+            rewrite.apply_noting(address, |name| noted.push(name));
+            assert_eq!(noted, names, "{address:?}");
+        }
     }
 
     #[test]

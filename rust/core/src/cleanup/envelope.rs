@@ -9,19 +9,15 @@ use std::collections::HashSet;
 /// Complete the addresses of the envelope, and rewrite those of local programs to their canonical form. A recipient's
 /// earlier address stays as its original.
 pub(super) fn complete_envelope(settings: &CleanupSettings, origin: Origin, envelope: &mut Envelope) {
-    let complete = |address: &str| match origin {
-        Origin::Local => settings.local_rewrite.apply(address),
-        Origin::Network { .. } => settings.local_rewrite.complete(address),
-    };
     if origin == Origin::Local {
         unify(&mut envelope.sender);
         envelope.recipients.iter_mut().for_each(|recipient| unify(&mut recipient.address));
     }
-    if let Some(sender) = complete(&envelope.sender) {
+    if let Some(sender) = settings.local_rewrite.apply(&envelope.sender) {
         envelope.sender = sender.into();
     }
     for recipient in &mut envelope.recipients {
-        if let Some(address) = complete(&recipient.address) {
+        if let Some(address) = settings.local_rewrite.apply(&recipient.address) {
             let given = std::mem::replace(&mut recipient.address, address.into());
             recipient.original.get_or_insert(given);
         }

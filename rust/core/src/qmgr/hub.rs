@@ -47,6 +47,8 @@ pub enum Request {
     Resolve {
         /// The address.
         address: Box<str>,
+        /// The sender; empty for the null sender, and while no route depends on the sender.
+        sender: Box<str>,
     },
     /// Start an agent of this transport. Answer with `scheduler().trigger_failed` if that is impossible.
     Trigger {
@@ -394,7 +396,7 @@ impl<S: Store> Hub<S> {
                     let read = self.store.read_recipients(&at, from, most);
                     self.scheduler.read(id, read, now);
                 }
-                Event::Resolve { address } => return Some(Request::Resolve { address }),
+                Event::Resolve { address, sender } => return Some(Request::Resolve { address, sender }),
                 Event::NeedAgent { transport } => return Some(Request::Trigger { transport }),
                 Event::Deliver { agent, mut request } => {
                     request.path = self.store.path(request.locator.segment).into();

@@ -2,6 +2,7 @@
 
 use super::backoff::Lifetimes;
 use super::feedback::WindowRules;
+use super::route::Keyed;
 use crate::address::local_part::Extensions;
 use crate::address::syntax::Syntax;
 use crate::settings;
@@ -35,8 +36,8 @@ settings! {
         long_queue_ids: bool = "enable_long_queue_ids",
         delay_resolution_digits: u32 = "delay_logging_resolution_limit",
         bounce_service: Box<str> = "bounce_service_name",
-        /// A table is keyed by address: the addresses of a domain may have different routes.
-        routes_by_address: bool,
+        /// Kinds of tables that routes depend on.
+        routes: Keyed,
     }
 }
 

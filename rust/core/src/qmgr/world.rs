@@ -2,6 +2,7 @@
 //!
 //! It checks the invariants after every step, and knows the outcome of every recipient.
 
+use super::route::{Question, Resolved};
 use super::scheduler::waits::Waits;
 use super::scheduler::{Event, Scheduler};
 use super::settings::{Settings, TransportSettings};
@@ -202,14 +203,16 @@ impl World {
                     let index = from.index + recipients.len() as u32;
                     self.scheduler.read(id, Ok((recipients, Cursor { index, octets: octets(index) })), self.now);
                 }
-                Event::Resolve { address } => {
+                Event::Resolve { address, sender } => {
+                    let question = Question { address: &address, sender: &sender };
                     let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
                     if domain == "unknown.example" {
                         let status = status(Outcome::Deferred, "no way");
-                        self.scheduler.unresolved(&address, status, self.now);
+                        self.scheduler.unresolved(question, status, self.now);
                     } else {
                         let transport = if domain.starts_with("other") { "other" } else { "smtp" };
-                        self.scheduler.resolved(&address, transport, domain, None, self.now);
+                        let route = Resolved { transport, nexthop: domain, recipient: None };
+                        self.scheduler.resolved(question, route, self.now);
                     }
                 }
                 Event::NeedAgent { transport } => self.wanted.push(transport.to_string()),

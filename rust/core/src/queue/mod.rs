@@ -13,10 +13,12 @@
 //! store/               the queue manager's side: recovery, state log, housekeeping
 //! listing/             the output of postqueue and postcat
 //! memory, repair       the queue without a disk; postsuper -s
+//! convert              the form of older releases, for a downgrade
 //! proofs/              tests of all of it
 //! ```
 
 pub mod catalogue;
+pub mod convert;
 mod directories;
 pub(crate) mod disk;
 pub mod error;

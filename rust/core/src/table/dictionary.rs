@@ -17,6 +17,8 @@ pub struct Dictionary {
     hasher: DefaultHashBuilder,
     /// Whether any key has an `@`.
     has_addresses: bool,
+    /// Whether `octets` has entries that were replaced or removed.
+    has_holes: bool,
 }
 
 impl Dictionary {
@@ -60,12 +62,28 @@ impl Dictionary {
         Ok(true)
     }
 
+    /// Add an entry, in place of the one of its key. Errors: the dictionary is full.
+    pub fn replace(&mut self, key: &[u8], value: &[u8]) -> Result<(), Full> {
+        self.remove(key);
+        self.insert(key, value).map(|_| ())
+    }
+
+    /// Remove the entry of a key; return whether there was one.
+    pub fn remove(&mut self, key: &[u8]) -> bool {
+        let hash = self.hasher.hash_one(key);
+        let found = self.index.find_entry(hash, |&at| key_at(&self.octets, at) == key);
+        let removed = found.map(|entry| entry.remove()).is_ok();
+        self.has_holes |= removed;
+        removed
+    }
+
     /// Call `each` with every entry in order, until it returns false.
     pub fn each(&self, each: Each) {
         let mut at = 0;
         while at < self.octets.len() {
             let (key, value) = (key_at(&self.octets, at as u32), self.value_at(at as u32));
-            if !each(key, value) {
+            let counts = !self.has_holes || self.get(key).is_some_and(|found| std::ptr::eq(found, value));
+            if counts && !each(key, value) {
                 return;
             }
             at += HEAD_OCTETS + key.len() + value.len();
@@ -115,6 +133,23 @@ mod tests {
         });
         assert_eq!(keys, [b"a".to_vec(), b"".to_vec()]);
         assert_eq!(dictionary.len(), 3);
+    }
+
+    #[test]
+    fn entries_are_replaced_and_removed() {
+        let mut dictionary = Dictionary::default();
+        for key in ["a", "b", "c"] {
+            dictionary.insert(key.as_bytes(), b"1").unwrap();
+        }
+        dictionary.replace(b"a", b"2").unwrap();
+        assert!(dictionary.remove(b"b") && !dictionary.remove(b"b"));
+        let mut entries = Vec::new();
+        dictionary.each(&mut |key, value| {
+            entries.push([key, value].concat());
+            true
+        });
+        assert_eq!(entries, [b"c1".to_vec(), b"a2".to_vec()]);
+        assert_eq!(dictionary.len(), 2);
     }
 
     #[test]

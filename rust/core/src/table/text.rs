@@ -32,7 +32,7 @@ impl Format for Text {
         let (text, owner) = read(&self.path)?;
         let path = self.path.display().to_string();
         let mut dictionary = Dictionary::default();
-        parse(&text, &self.options, &mut dictionary, &mut |event| {
+        parse(&text, &self.options, false, &mut dictionary, &mut |event| {
             if let Event::Duplicate { number, written, .. } = event {
                 let written = String::from_utf8_lossy(written);
                 warnings.push(format!("{path}, line {number}: duplicate entry: \"{written}\""));
@@ -83,10 +83,12 @@ pub enum Event<'a> {
     },
 }
 
-/// Add the entries of a text to a dictionary; the first value of a key stays. Errors: the dictionary is full.
+/// Add the entries of a text to a dictionary. `replace`: the last value of a key counts, else the first. Errors: the
+/// dictionary is full.
 pub fn parse(
     text: &[u8],
     options: &Options,
+    replace: bool,
     dictionary: &mut Dictionary,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<(), String> {
@@ -120,7 +122,9 @@ pub fn parse(
         let value = content.as_deref().unwrap_or(entry.value);
         let written = entry.key.clone();
         let key = if options.fold { key::fold(entry.key, options.utf8) } else { entry.key };
-        match dictionary.insert(&key, value) {
+        let added =
+            if replace { dictionary.replace(&key, value).map(|()| true) } else { dictionary.insert(&key, value) };
+        match added {
             Ok(true) => {}
             Ok(false) => tell(Event::Duplicate { number, key: &key, written: &written }),
             Err(_) => return Err(format!("line {number}: the table is too large")),
@@ -193,7 +197,7 @@ mod tests {
     fn keys_are_folded_and_the_first_value_counts() {
         let mut dictionary = Dictionary::default();
         let mut told = Vec::new();
-        parse(b"User one\nuser two\nbad\n", &Options::plain(), &mut dictionary, &mut |event| match event {
+        parse(b"User one\nuser two\nbad\n", &Options::plain(), false, &mut dictionary, &mut |event| match event {
             Event::Duplicate { number, key, .. } => told.push(format!("{number} {}", String::from_utf8_lossy(key))),
             Event::Problem(problem) => told.push(problem.to_string()),
         })

@@ -37,8 +37,18 @@ pub trait Source: fmt::Debug + Send + Sync {
     fn is_text(&self) -> bool;
 }
 
-/// The identity and age of a file: seconds, nanoseconds, size, inode, device. `None`: there is no file.
-type Stamp = Vec<Option<(i64, i64, u64, u64, u64)>>;
+/// The identity and age of each file; `None`: there is no file.
+type Stamp = Vec<Option<Identity>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    modified: (i64, i64),
+    /// A change of the rights changes this time alone.
+    changed: (i64, i64),
+    size: u64,
+    inode: u64,
+    device: u64,
+}
 
 /// A content that follows its files.
 pub struct Watched<S: Source> {
@@ -89,14 +99,15 @@ impl<S: Source> Watched<S> {
         let mine =
             now_ms >= due && self.look_ms.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if mine {
-            self.look();
+            self.look(false);
         }
         self.present()
     }
 
-    /// Look at the files now, and return the content. Errors: why there is none.
+    /// Look at the files now, also at those that could not be read before, and return the content. Errors: why there is
+    /// none.
     pub fn refresh(&self) -> Result<Arc<S::Content>, Box<str>> {
-        self.look();
+        self.look(true);
         self.present()
     }
 
@@ -123,10 +134,10 @@ impl<S: Source> Watched<S> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Read changed files.
-    fn look(&self) {
+    /// Read changed files. `again`: also after an error with the same files.
+    fn look(&self, again: bool) {
         let mut warnings = Vec::new();
-        self.update(&mut self.state(), &mut warnings);
+        self.update(&mut self.state(), again, &mut warnings);
         // No lock is held here: the callback may wait for another thread that wants the table.
         let more = warnings.len().saturating_sub(WARNINGS_MAX);
         for warning in warnings.iter().take(WARNINGS_MAX) {
@@ -137,10 +148,10 @@ impl<S: Source> Watched<S> {
         }
     }
 
-    fn update(&self, state: &mut State, warnings: &mut Vec<String>) {
+    fn update(&self, state: &mut State, again: bool, warnings: &mut Vec<String>) {
         let files = self.source.files();
         let (stamp, newest) = look_at(&files);
-        if state.stamp.as_ref() == Some(&stamp) {
+        if state.stamp.as_ref() == Some(&stamp) && !(again && state.problem.is_some()) {
             return;
         }
         let old = self.peek();
@@ -188,7 +199,13 @@ impl<S: Source> fmt::Debug for Watched<S> {
 /// Return the stamp of files, and the newest of their modification times.
 fn look_at(files: &[PathBuf]) -> (Stamp, Option<SystemTime>) {
     let found: Vec<Option<Metadata>> = files.iter().map(|path| path.metadata().ok()).collect();
-    let stamp = |file: &Metadata| (file.mtime(), file.mtime_nsec(), file.size(), file.ino(), file.dev());
+    let stamp = |file: &Metadata| Identity {
+        modified: (file.mtime(), file.mtime_nsec()),
+        changed: (file.ctime(), file.ctime_nsec()),
+        size: file.size(),
+        inode: file.ino(),
+        device: file.dev(),
+    };
     let newest = found.iter().flatten().filter_map(|file| file.modified().ok()).max();
     (found.iter().map(|file| file.as_ref().map(stamp)).collect(), newest)
 }

@@ -1,6 +1,7 @@
-//! `Journal`, `list_queue`, `repair_queue` and `QueueError`: see `postillion_core::queue`.
+//! `Journal`, `convert_queue`, `list_queue`, `repair_queue` and `QueueError`: see `postillion_core::queue`.
 
 use postillion_core::pickup::listing::list_submissions;
+use postillion_core::queue::convert::convert_to_v1;
 use postillion_core::queue::listing::rows::{Form, Offsets};
 use postillion_core::queue::repair::{Repair, repair};
 use postillion_core::queue::{self, Completion, JournalOptions};
@@ -127,6 +128,13 @@ pub fn repair_queue(
 ) -> PyResult<Vec<String>> {
     let wanted = Repair { purge, structure, owner };
     py.detach(|| repair(&queue_directory, &wanted)).map_err(queue_error)
+}
+
+/// Convert a queue to version 1; return the numbers of segments and records that changed.
+#[pyfunction]
+pub fn convert_queue(py: Python<'_>, queue_directory: PathBuf) -> PyResult<(u64, u64)> {
+    let converted = py.detach(|| convert_to_v1(&queue_directory)).map_err(queue_error)?;
+    Ok((converted.segments, converted.records))
 }
 
 /// Return the ticket, and the reply for a failure.

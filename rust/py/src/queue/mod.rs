@@ -3,5 +3,5 @@
 mod journal;
 mod stored;
 
-pub use journal::{Journal, QueueError, list_queue, queue_error, repair_queue};
+pub use journal::{Journal, QueueError, convert_queue, list_queue, queue_error, repair_queue};
 pub use stored::{StoredMessage, read_message};

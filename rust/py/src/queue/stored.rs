@@ -39,6 +39,11 @@ impl StoredMessage {
     }
 
     #[getter]
+    fn head_octets(&self) -> u64 {
+        self.message.head_octets
+    }
+
+    #[getter]
     fn size_octets(&self) -> u64 {
         self.message.envelope.size_octets
     }

@@ -13,7 +13,7 @@ use crate::mail::reply::Enhanced;
 use crate::mail::status::{Outcome, Status};
 use crate::qmgr::line::Text;
 use crate::qmgr::message::{Active, Left, Phase, Requested, Stage, Target};
-use crate::qmgr::route::Asker;
+use crate::qmgr::route::{Asker, Question};
 use crate::queue::catalogue::Place;
 use crate::queue::segment::recipients::Cursor;
 use smallvec::SmallVec;
@@ -195,7 +195,7 @@ impl Scheduler {
     }
 
     fn resolve(&mut self, key: u32, now: Now) {
-        let by_domain = !self.settings.routes_by_address;
+        let keyed = self.settings.routes;
         let serial = self.active.serial(key);
         let message = &mut self.active[key];
         let mut malformed = Vec::new();
@@ -208,14 +208,16 @@ impl Scheduler {
                 malformed.push(position);
                 continue;
             }
-            if let Some(route) = self.routes.known(address, by_domain, now.mono_us) {
+            let sender = if keyed.by_sender { &*message.envelope.sender } else { "" };
+            let question = Question { address, sender };
+            if let Some(route) = self.routes.known(question, keyed, now.mono_us) {
                 target.take(route);
                 continue;
             }
             target.asked = true;
             message.unresolved += 1;
-            if self.routes.ask(address, by_domain, Asker { message: key, serial, position }) {
-                self.events.push_back(Event::Resolve { address: address.clone() });
+            if self.routes.ask(question, keyed, Asker { message: key, serial, position }) {
+                self.events.push_back(Event::Resolve { address: address.clone(), sender: sender.into() });
             }
         }
         let unresolved = message.unresolved;

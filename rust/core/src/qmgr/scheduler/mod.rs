@@ -43,7 +43,7 @@ use crate::qmgr::destination::DestinationQueue;
 use crate::qmgr::job::Job;
 use crate::qmgr::line::Text;
 use crate::qmgr::message::{Active, Phase};
-use crate::qmgr::route::{Route, Routes};
+use crate::qmgr::route::{Question, Resolved, Route, Routes};
 use crate::qmgr::settings::{Settings, TransportSettings};
 use crate::qmgr::transport::{Agent, Transport};
 use crate::queue::catalogue::{Catalogue, Place};
@@ -95,6 +95,8 @@ pub enum Event {
     Resolve {
         /// The address.
         address: Box<str>,
+        /// The sender; empty for the null sender, and while no route depends on the sender.
+        sender: Box<str>,
     },
     /// Start an agent of this transport, which has none and has mail, or call `trigger_failed`.
     NeedAgent {
@@ -323,11 +325,12 @@ impl Scheduler {
         }
     }
 
-    /// Take the route of `address`. `recipient`: the new address, if the route changes it.
-    pub fn resolved(&mut self, address: &str, transport: &str, nexthop: &str, recipient: Option<&str>, now: Now) {
-        let transport = self.transport_number(transport);
-        let route = Route { transport, nexthop: nexthop.into(), recipient: recipient.map(Into::into) };
-        for asker in self.routes.answered(address, !self.settings.routes_by_address, Some(&route)) {
+    /// Take the route that answers a question.
+    pub fn resolved(&mut self, question: Question<'_>, route: Resolved<'_>, now: Now) {
+        let transport = self.transport_number(route.transport);
+        let recipient = route.recipient.map(Into::into);
+        let route = Route { transport, nexthop: route.nexthop.into(), recipient };
+        for asker in self.routes.answered(question, self.settings.routes, Some(&route)) {
             if !self.active.is(asker.message, asker.serial) {
                 continue;
             }
@@ -340,9 +343,9 @@ impl Scheduler {
     }
 
     /// Defer the recipients of an address without a route, or bounce them if it is not an address.
-    pub fn unresolved(&mut self, address: &str, status: Status, now: Now) {
+    pub fn unresolved(&mut self, question: Question<'_>, status: Status, now: Now) {
         let status = Arc::new(status);
-        for asker in self.routes.answered(address, !self.settings.routes_by_address, None) {
+        for asker in self.routes.answered(question, self.settings.routes, None) {
             if self.active.is(asker.message, asker.serial) {
                 self.decide_here(asker.message, asker.position, &status, now);
                 self.one_resolved(asker.message, now);

@@ -20,6 +20,8 @@ pub struct OnDisk {
     pub path: String,
     /// Its place in the segment.
     pub at: Locator,
+    /// Octets of its head, which is behind the body; 0 in a record of version 1.
+    pub head_octets: u64,
     /// The envelope.
     pub envelope: Envelope,
     /// Recipients that are done, ascending.
@@ -41,12 +43,15 @@ pub fn find(queue_directory: &Path, id: QueueId) -> Result<Option<OnDisk>, Queue
                 && !known.is_over(envelope.recipients.len())
             {
                 let path = format!("{directory}/{}", segment.file_name());
-                found = Some(OnDisk { path, at: locator, envelope, done: known.kept.done.clone() });
+                found = Some(OnDisk { path, at: locator, head_octets: 0, envelope, done: known.kept.done.clone() });
             }
         })?;
         if found.is_some() {
             break;
         }
+    }
+    if let Some(message) = &mut found {
+        message.head_octets = ContentReader::open(queue_directory, &message.path, &message.at)?.head_octets();
     }
     Ok(found)
 }
@@ -54,12 +59,12 @@ pub fn find(queue_directory: &Path, id: QueueId) -> Result<Option<OnDisk>, Queue
 /// Return the message at a known place, as a running queue manager reports it.
 pub fn read_at(queue_directory: &Path, path: &str, at: Locator) -> Result<OnDisk, QueueError> {
     // Let the reader reject paths that are not segments of the queue.
-    ContentReader::open(queue_directory, path, &at)?;
+    let head_octets = ContentReader::open(queue_directory, path, &at)?.head_octets();
     let full_path = queue_directory.join(path);
     let file = File::open(&full_path).map_err(|error| QueueError::io("open", &full_path, &error))?;
     let bytes = read_envelope_bytes(&file, &full_path, &at)?;
     let envelope = Envelope::decode(&mut Take::new(&bytes))
         .map_err(|error| QueueError::Corrupt(format!("{path} at {}: {error}", at.offset).into()))?;
     let known = recovery::facts(&RealDisk, queue_directory)?.messages.remove(&envelope.id).unwrap_or_default();
-    Ok(OnDisk { path: path.into(), at, envelope, done: known.kept.done })
+    Ok(OnDisk { path: path.into(), at, head_octets, envelope, done: known.kept.done })
 }

@@ -10,6 +10,7 @@ use crate::clock::wall_now_us;
 use crate::ipc::frame::{Arrival, Frame, FrameReader};
 use crate::mail::id::QueueId;
 use crate::mail::sink::Sink;
+use crate::queue::convert::convert_on;
 use crate::queue::disk::{Disk, Open, RealDisk};
 use crate::queue::journal::{Journal, JournalOptions, lock};
 use crate::queue::segment::content::read_content;
@@ -495,6 +496,31 @@ fn no_promise_is_broken_by_a_power_cut_at_any_moment() {
     assert!(cuts > 100 && acked > cuts);
     assert_eq!(lost, 0);
     assert!(duplicates <= not_durable);
+}
+
+#[test]
+fn a_conversion_loses_nothing_by_a_power_cut_at_any_moment() {
+    let seed = wall_now_us();
+    let mut dice = Dice(seed | 1);
+    let mut world = World::new(dice.clone());
+    for octets in [0, 10, 2000, 9000, 700, 20_000] {
+        world.commit(octets);
+    }
+    let World { directory, disk, journal, spool, .. } = world;
+    drop((journal, spool));
+    lock(&disk.moments).1.clear();
+    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+    assert_eq!(convert_on(&shared, directory.path()).unwrap().records, 6);
+    let mut moments = std::mem::take(&mut lock(&disk.moments).1);
+    moments.push(lock(&disk.platter).clone());
+    let mut tally = Tally::default();
+    for platter in moments {
+        for _ in 0..4 * IMAGES_A_MOMENT {
+            check(&platter, &platter.after_cut(directory.path(), &mut dice), &mut tally);
+        }
+    }
+    assert!(tally.cuts > 4 * IMAGES_A_MOMENT, "seed {seed}");
+    assert_eq!((tally.lost, tally.acked), (0, 6 * tally.cuts), "seed {seed}");
 }
 
 #[test]

@@ -31,6 +31,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const SEGMENT_MAGIC: [u8; 4] = *b"\x93PSG";
 /// The segment version of this release.
 pub(crate) const SEGMENT_VERSION: u16 = 2;
+/// The version whose records have no head, for older releases.
+pub(crate) const SEGMENT_WITHOUT_HEADS: u16 = 1;
 /// Octets of a segment header; the first record follows it.
 pub(crate) const SEGMENT_HEADER_OCTETS: usize = 32;
 /// Prefix of the name of a file that is not valid yet.

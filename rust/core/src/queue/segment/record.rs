@@ -18,8 +18,7 @@ use crate::queue::error::QueueError;
 pub(crate) const RECORD_MAGIC: [u8; 4] = *b"\x93PRC";
 /// The record version of this release.
 pub(crate) const RECORD_VERSION: u16 = 2;
-/// The version without a head, which `convert` writes for older releases.
-#[cfg(test)]
+/// The version without a head, for older releases.
 pub(crate) const RECORD_WITHOUT_HEAD: u16 = 1;
 /// Octets of a record header.
 pub(crate) const RECORD_HEADER_OCTETS: usize = 48;

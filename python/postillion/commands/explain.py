@@ -1,0 +1,300 @@
+"""postillion explain: what the mail system does with an address, step by step.
+
+    postillion [-c config_directory] explain ADDRESS [--sender ADDRESS] [--client IP]
+
+It prints how the address is rewritten, the class of its domain, the check of the recipient, the aliases, the route, and
+the hosts that DNS names. Each lookup is a line `table: key -> answer`. With `--client`, it prints what the restriction
+lists of the first smtpd service answer to this client up to RCPT, and the rule that spoke. `--sender`: the envelope
+sender; by default the null sender. Nothing is queued or sent.
+
+The programs' own code decides. A listener to their tables (`tables.traced`) prints the lookups.
+"""
+
+import asyncio
+import contextlib
+import getopt
+import inspect
+import ipaddress
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+from postillion._core.address import canonical
+from postillion.address.classes import DOMAINS, Class
+from postillion.address.destination import Destination
+from postillion.address.local import take_apart
+from postillion.address.resolve import REPORTING, Route, Unresolved
+from postillion.checker.check import configured
+from postillion.checks.check import NoDialogue, Stage, Verdict
+from postillion.commands.console import Console
+from postillion.commands.failure import Failure
+from postillion.config import Config, master_cf
+from postillion.config.errors import place
+from postillion.config.master_cf import Entry
+from postillion.delivery.local.aliases import AliasError, Aliases
+from postillion.delivery.local.settings import LocalSettings
+from postillion.delivery.local.targets import ADDRESS
+from postillion.delivery.smtp.nexthop import BadNextHop, parse_list, port_number
+from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, TargetSettings, targets
+from postillion.dns import Resolver as NameServers
+from postillion.restrictions.access import Access
+from postillion.restrictions.site import Site
+from postillion.smtpd.clients import Client, Clients
+from postillion.smtpd.names import UNKNOWN, Names
+from postillion.tables import TableError
+
+USAGE = "usage: postillion [-c config_directory] explain ADDRESS [--sender ADDRESS] [--client IP]"
+INDENT = "    "
+ALIASES_MAX = 20
+"""Maximum number of alias expansions that are printed."""
+T = TypeVar("T")
+STAGES: tuple[Stage, ...] = ("connect", "helo", "mail", "rcpt")
+
+
+def explain(directory: str, _console: Console, *words: str) -> int:
+    """Print the steps of one address; return the exit status. Raises `Failure` and `ConfigError`."""
+    try:
+        given, addresses = getopt.gnu_getopt(list(words), "", ["sender=", "client="])
+    except getopt.GetoptError as error:
+        raise Failure(f"{error.msg}\n{USAGE}") from None
+    if len(addresses) != 1:
+        raise Failure(USAGE)
+    options = dict(given)
+    address, sender = _address(addresses[0]), _address(options.get("--sender", ""))
+    client = options.get("--client", "")
+    if client:
+        try:
+            ipaddress.ip_address(client)
+        except ValueError:
+            raise Failure(f"{client} is not an IP address\n{USAGE}") from None
+    config = Config.load(directory)
+    queue = config.text("queue_directory")
+    if os.path.isdir(queue):
+        os.chdir(queue)  # As programs do: a table may have a relative path.
+    asyncio.run(Explanation(config, address, sender, client).tell())
+    return 0
+
+
+def _address(text: str) -> str:
+    """Return an address in its written form. A text that is no address stays as it is."""
+    return canonical(text.removeprefix("<").removesuffix(">")) or text
+
+
+class Steps:
+    """The listener that prints: headings, and indented lines below them."""
+
+    def __init__(self, write: Callable[[str], None] = print) -> None:
+        self._write = write
+        self._muted = False
+
+    def heading(self, text: str) -> None:
+        """Print a heading."""
+        self._write(text)
+
+    def note(self, text: str) -> None:
+        """Print a step."""
+        if not self._muted:
+            self._write(INDENT + text)
+
+    def lookup(self, parameter: str, table: str, key: str, answer: str | None) -> None:
+        """Print a lookup."""
+        self.note(f"{parameter}: {_shown(table)}: {key} -> {'not found' if answer is None else answer}")
+
+    def failed(self, parameter: str, table: str, key: str, problem: str) -> None:
+        """Print a lookup that failed."""
+        self.note(f"{parameter}: {_shown(table)}: {key} -> failed: {problem}")
+
+    def quietly(self, work: Callable[[], T]) -> T:
+        """Return the result of work whose steps are printed in another place."""
+        self._muted = True
+        try:
+            return work()
+        finally:
+            self._muted = False
+
+
+class Trial(NoDialogue):
+    """The dialogue of a client that has sent MAIL and RCPT."""
+
+    def __init__(self, helo: str, sender: str, recipient: str) -> None:
+        self.helo = helo
+        self.extended = True
+        self.sender = sender
+        self.recipient = recipient
+
+
+class Explanation:
+    """The steps of one address."""
+
+    def __init__(self, config: Config, address: str, sender: str, client: str) -> None:
+        self._steps = Steps()
+        self._address = address
+        self._sender = sender
+        self._client = client
+        self._config = config
+        config.trace = self._steps
+        self._entries, _ = master_cf.load(config.in_force)
+        self._warn: Callable[[str], None] = lambda text: self._steps.note(f"warning: {text}")
+
+    async def tell(self) -> None:
+        """Print every step."""
+        steps = self._steps
+        site = steps.quietly(lambda: Site(self._config, self._warn))
+        rules = site.resolver.destinations.rules
+        complete = rules.complete(self._address)
+        steps.heading(f"address {self._address or '<>'}" + f", sender {self._sender or '<>'}")
+        steps.heading("rewriting")
+        for parameter in rules.completing(self._address):
+            steps.note(f"{parameter} = {self._config.text(parameter)}")
+        steps.note(f"{self._address} -> {complete}" if complete != self._address else "the address is complete")
+        if self._client:
+            await self._tell_client()
+        try:
+            steps.heading("class")
+            destination = site.resolver.destinations.of(complete)
+            self._tell_class(destination)
+            with contextlib.suppress(Unresolved):
+                route = steps.quietly(lambda: site.resolver.resolve(complete, self._sender))
+                steps.heading("recipient check")
+                self._tell_check(site, destination, route)
+                if self._program(route) == "local":
+                    steps.heading("aliases")
+                    self._tell_aliases(destination)
+            steps.heading("route")
+            route = site.resolver.resolve(complete, self._sender)
+        except TableError as problem:
+            steps.note(f"mail waits: 4.3.0 {problem}")
+            return
+        except Unresolved as problem:
+            fate = "bounces" if problem.dsn.startswith("5") else "waits"
+            steps.note(f"mail {fate}: {problem.dsn} {problem.text}")
+            return
+        await self._tell_route(destination, route)
+
+    def _tell_class(self, destination: Destination) -> None:
+        if not destination.domain:
+            self._steps.note("the address has no domain")
+            return
+        parameter = DOMAINS.get(destination.kind)
+        if destination.kind is Class.LOCAL and destination.domain.startswith("["):
+            parameter = "inet_interfaces or proxy_interfaces"
+        why = f"a domain of {parameter}" if parameter else "in no list of domains"
+        self._steps.note(f"{destination.domain}: {destination.kind.value}, {why}")
+
+    def _tell_check(self, site: Site, destination: Destination, route: Route) -> None:
+        unlisted = site.known_users.unlisted(destination, route)
+        if unlisted is None:
+            self._steps.note("the recipient is known, or its class has no list of recipients")
+        else:
+            code, dsn, why = unlisted
+            self._steps.note(f"smtpd refuses the recipient: {code} {dsn} {why}")
+
+    def _tell_aliases(self, destination: Destination) -> None:
+        settings = LocalSettings.load(self._config, self._warn)
+        aliases = Aliases(
+            settings.alias_maps,
+            settings.default_privs,
+            owner_request_special=settings.owner_request_special,
+            expand_owner_alias=settings.expand_owner_alias,
+        )
+        waiting, seen = [destination.address], set[str]()
+        while waiting and len(seen) < ALIASES_MAX:
+            where = take_apart(waiting.pop(0), settings.address_rules)
+            if where.domain and where.domain not in (destination.domain, settings.myorigin.lower()):
+                continue
+            for name in dict.fromkeys((where.local, where.user)):
+                if name in seen:
+                    break
+                seen.add(name)
+                try:
+                    expansion = aliases.expand(name, where.domain)
+                except AliasError as problem:
+                    self._steps.note(f"{name}: {problem}")
+                    break
+                if expansion is not None:
+                    waiting += [target.text for target in expansion.targets if target.kind == ADDRESS]
+                    break
+
+    def _entry(self, transport: str) -> Entry | None:
+        """Return the service of master.cf that a transport names."""
+        return next((found for found in self._entries if found.service == transport and found.type == "unix"), None)
+
+    def _program(self, route: Route) -> str:
+        entry = self._entry(route.transport)
+        return "" if entry is None else entry.command
+
+    async def _tell_route(self, destination: Destination, route: Route) -> None:
+        steps = self._steps
+        if route.recipient is not None and route.recipient != self._address:
+            steps.note(f"recipient {route.recipient}")
+        steps.note(f"transport {route.transport}, next hop {route.nexthop}")
+        entry = self._entry(route.transport)
+        if entry is None:
+            steps.note(f"master.cf has no service {route.transport}: mail waits")
+            return
+        if route.transport in REPORTING:
+            return
+        steps.note(f"program {entry.command} ({place(entry.path, entry.line)})")
+        if entry.command in ("smtp", "lmtp"):
+            steps.heading("hosts")
+            await self._tell_hosts(configured(self._config, entry), entry.command, route.nexthop)
+
+    async def _tell_hosts(self, config: Config, protocol: str, nexthop: str) -> None:
+        settings = TargetSettings.of(config, protocol)
+        resolver = NameServers()
+        try:
+            port = port_number(config.text(f"{protocol}_tcp_port"), SMTP_PORT)
+            sites = parse_list(nexthop, port, lmtp=protocol == "lmtp")
+        except BadNextHop as problem:
+            self._steps.note(f"mail waits: 4.3.5 {problem}")
+            return
+        for site in sites:
+            try:
+                # The order of equal hosts is random for each delivery; here it is that of their addresses.
+                found = await targets(site, settings, resolver, shuffle=lambda hosts: hosts.sort())
+            except NoTargets as problem:
+                fate = "bounces" if problem.dsn.startswith("5") else "waits"
+                self._steps.note(f"{site.text}: mail {fate}: {problem.dsn} {problem}")
+                continue
+            for target in found:
+                where = f" port {target.port}" if target.port else ""
+                rank = f", preference {target.preference}" if site.mx else ""
+                self._steps.note(f"{site.text}: {target.host}[{target.address}]{where}{rank}")
+
+    async def _tell_client(self) -> None:
+        """Print what the restriction lists of the first smtpd service answer."""
+        entry = next((found for found in self._entries if found.command == "smtpd"), None)
+        config = self._config if entry is None else configured(self._config, entry)
+        access = self._steps.quietly(lambda: Access(config, self._warn))
+        names = Names(self._warn, enabled=config.flag("smtpd_peername_lookup"))
+        clients = Clients(config, access, names)
+        client = await clients.identify(self._client)
+        helo = f"[{self._client}]" if client.name == UNKNOWN else client.name
+        service = "main.cf" if entry is None else f"smtpd service {entry.service}, {place(entry.path, entry.line)}"
+        self._steps.heading(f"client {client.name}[{client.address}], EHLO {helo} ({service})")
+        self._steps.note("it is in mynetworks" if client.trusted else "it is not in mynetworks")
+        for stage in STAGES:
+            if stage in access.stages and (await self._ask(access, stage, client, helo)).refuses:
+                return
+        self._steps.note("every list accepts")
+
+    async def _ask(self, access: Access, stage: Stage, client: Client, helo: str) -> Verdict:
+        answer = getattr(access, stage)(client, Trial(helo, self._sender, self._address))
+        verdict = cast(Verdict, await cast(Any, answer) if inspect.isawaitable(answer) else answer)
+        rule, reply = verdict.rule, verdict.reply
+        said = "accepts" if reply is None else f"{reply.code} {reply.dsn} {reply.text}"
+        by = "" if rule is None else f", by {rule.name} ({place(rule.path, rule.line)})"
+        self._steps.note(f"{stage}: {said}{by}")
+        return verdict
+
+
+def _shown(table: str) -> str:
+    """Return the name of a table, without the contents of an inline table, which may be secret."""
+    return table.partition("{")[0] + "..." if "{" in table else table
+
+
+def words_of(address: Sequence[str], sender: str | None, client: str | None) -> list[str]:
+    """Return the words of a command line that `explain` reads."""
+    found = [] if sender is None else [f"--sender={sender}"]
+    found += [] if client is None else [f"--client={client}"]
+    return [*found, "--", *address]

@@ -1,0 +1,132 @@
+"""The command line of postconf: its options, and which of them exclude or allow each other (postconf(1))."""
+
+from collections.abc import Iterator
+
+from postillion.config import ConfigError
+from postillion.config.main_cf import split_assignment
+
+USAGE = """\
+usage: postconf [-c config_dir] [-C class,...] [-dfhHjnpqvx] [-o name=value] [name...]
+       postconf [-c config_dir] -e name=value... | -# name... | -X name...
+       postconf [-c config_dir] -M|-F|-P|-PP [-fhHjqvx] [-o name=value] [service[/type[/name]]...]
+       postconf [-c config_dir] -M|-F|-P [-e|-X|-#] [service[/type[/name]][=value]...]
+       postconf -a | -A | -l | -m | --explain name..."""
+CLASSES = ("builtin", "service", "user", "all")
+EXPLAIN = "--explain"
+WITH_VALUE = "cCoT"
+MODES = "aAbFlmMpPtT"
+"""Options that say what is shown or changed; at most one is given, and `-p` is the default."""
+SHOWN_OR_CHANGED = "MpPF"
+EDITS = "e#X"
+ALLOWED_WITH = {
+    "M": "e#Xfoxj",
+    "p": "e#XfhHCxdnoj",
+    "F": "efhHoxj",
+    "P": "eXfhHoxj",
+    "j": "pMFPoxnd",
+}
+"""The options that may accompany one, `-c`, `-C`, `-q` and `-v` apart; with the other modes none may."""
+EXCLUSIVE = (
+    ("PP", "e", "#", "X"),
+    ("d", "e", "X", "n", "#"),
+    ("f", "e", "X", "#"),
+    ("x", "e", "X", "#"),
+    ("o", "d", "e", "X", "#"),
+    ("h", "H", "e", "X", "#"),
+)
+"""Of each of these sets, one option may be given."""
+
+
+class Request:
+    """The command line, parsed. `words`: what follows the options. Raises `ConfigError` for options without a sense."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self.directory: str | None = None
+        self.letters: set[str] = set()
+        self.overrides: list[tuple[str, str]] = []
+        self.classes = frozenset(CLASSES)
+        self.words: list[str] = []
+        for letter, value in self._options(argv):
+            if letter in WITH_VALUE:
+                self._value(letter, value)
+            elif letter == "P" and "P" in self.letters:
+                self.letters.add("PP")
+            self.letters.add(letter)
+        if EXPLAIN in self.letters:
+            return
+        if not self.letters & set(MODES):
+            self.letters.add("p")
+        if self.letters & set(SHOWN_OR_CHANGED) and self.words and "=" in self.words[0]:
+            self.letters.add("e")
+        self._check()
+
+    def has(self, *letters: str) -> bool:
+        """Whether one of these options was given."""
+        return not self.letters.isdisjoint(letters)
+
+    @property
+    def part(self) -> str:
+        """The part of master.cf that is shown or changed: M, F, P, or empty for main.cf."""
+        return next((letter for letter in "MFP" if letter in self.letters), "")
+
+    def _options(self, argv: list[str]) -> Iterator[tuple[str, str]]:
+        """Yield each option with its value; leave the other words in `words`."""
+        at = 0
+        while at < len(argv) and len(argv[at]) > 1 and argv[at][0] == "-":
+            word = argv[at]
+            at += 1
+            if word == "--":
+                break
+            if word == EXPLAIN:
+                yield EXPLAIN, ""
+                continue
+            for position, letter in enumerate(word[1:], 2):
+                if letter in WITH_VALUE:
+                    value = word[position:]
+                    if not value:
+                        if at == len(argv):
+                            raise _bad(f"option -{letter} needs a value", USAGE)
+                        value = argv[at]
+                        at += 1
+                    yield letter, value
+                    break
+                if letter not in "aAbdefFhHjlmMnpPqtvxX#":
+                    raise _bad(f"unknown option -{letter}", USAGE)
+                yield letter, ""
+        self.words = argv[at:]
+
+    def _value(self, letter: str, value: str) -> None:
+        if letter == "c":
+            self.directory = value
+        elif letter == "C":
+            words = value.replace(",", " ").lower().split()
+            for word in words:
+                if word not in CLASSES:
+                    raise _bad(f'unknown -C option value "{word}" in "{value}"', f"give {', '.join(CLASSES)}")
+            self.classes = frozenset(CLASSES if "all" in words else words)
+        elif letter == "o":
+            self.overrides.append(split_assignment(value, f"-o {value}", None))
+
+    def _check(self) -> None:
+        given = self.letters - set("cCqv")
+        for options in (MODES, *EXCLUSIVE):
+            both = [letter for letter in options if letter in given]
+            if len(both) > 1:
+                raise _bad(f"specify one of {_listed(both)}", USAGE)
+        for letter in sorted(given):
+            if letter in MODES or letter in ALLOWED_WITH:
+                excess = given - {letter, "PP"} - set(ALLOWED_WITH.get(letter, ""))
+                if excess:
+                    raise _bad(f"with option -{letter}, do not specify {_listed(sorted(excess))}", USAGE)
+        if "e" in given and not self.words:
+            raise _bad("-e requires name=value argument", USAGE)
+        if given & set(EDITS) and not self.words:
+            raise _bad("missing service argument", USAGE)
+
+
+def _listed(letters: list[str]) -> str:
+    return " ".join(f"-{letter}" for letter in letters)
+
+
+def _bad(problem: str, fix: str) -> ConfigError:
+    return ConfigError("command line", None, problem, fix)

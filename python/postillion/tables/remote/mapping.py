@@ -1,0 +1,101 @@
+"""The mapping of remote tables: a key to a query, and the values that were found to one result.
+
+The parameters `domain`, `result_format`, `expansion_limit`, and the query's own, are the same for all types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from postillion.config import ConfigError, main_cf
+from postillion.tables.remote.parameters import Parameters
+from postillion.tables.remote.table import RemoteTable
+from postillion.tables.remote.template import Template, TemplateError
+from postillion.tables.table import Table, TableError, Warn
+
+OpenTable = Callable[[str], Table]
+
+
+class Mapping:
+    """The mapping of one table."""
+
+    def __init__(
+        self, name: str, parameters: Parameters, warn: Warn, open_table: OpenTable, *, result_format: str = "%s"
+    ) -> None:
+        """Read the parameters. `result_format`: its default. Raises `ConfigError`."""
+        self._name = name
+        self._warn = warn
+        self.result_format = template(parameters, "result_format", result_format)
+        self.expansion_limit = parameters.number("expansion_limit", 0)
+        self._domains = list(_rules(parameters, open_table))
+
+    async def admits(self, key: str) -> bool:
+        """Return whether to look a key up: its domain is listed, and it has all parts for a result.
+
+        Raises `TableError`.
+        """
+        if not self.result_format.fits(key):
+            return False
+        if not self._domains:
+            return True
+        local, at, domain = key.rpartition("@")
+        if not at or not local or not domain:
+            return False
+        domain = domain.lower()
+        for wanted, rule in self._domains:
+            if isinstance(rule, str):
+                fits = rule == domain
+            else:
+                found = await rule.ask(domain) if isinstance(rule, RemoteTable) else rule.lookup(domain)
+                fits = found is not None
+            if fits:
+                return wanted
+        return False
+
+    def result(self, key: str, values: Iterable[str | None]) -> str | None:
+        """Return the values as one text; None without any. NULL is left out, an empty value with a warning.
+
+        Raises `TableError` for more values than expansion_limit.
+        """
+        found: list[str] = []
+        for value in values:
+            if value is None:
+                continue
+            if not value:
+                self._warn(f'table "{self._name}": empty lookup result for: "{key}" -- ignored')
+                continue
+            text = self.result_format.result(key, value)
+            if text is None:
+                continue
+            found.append(text)
+            if 0 < self.expansion_limit < len(found):
+                raise TableError(f'"{key}" has more than {self.expansion_limit} values (expansion_limit)')
+        return ",".join(found) or None
+
+
+def template(parameters: Parameters, name: str, default: str) -> Template:
+    """Return the template of a parameter. Raises `ConfigError`."""
+    try:
+        return Template(parameters.text(name, default))
+    except TemplateError as problem:
+        fix = "write %% for a percent sign; letters are s u d S U D 1 to 9"
+        raise parameters.error(name, f"{name}: {problem}", fix) from None
+
+
+def _rules(parameters: Parameters, open_table: OpenTable) -> Iterator[tuple[bool, str | Table]]:
+    """Yield the domains and tables of `domain`; `!` excludes, `/file` stands for the words of the file."""
+    for word in parameters.words("domain"):
+        bare = word.lstrip("!")
+        wanted = (len(word) - len(bare)) % 2 == 0
+        if bare.startswith("/"):
+            try:
+                lines = main_cf.logical_lines(main_cf.read(bare))
+            except ConfigError as problem:
+                raise parameters.error("domain", f"domain: {bare}: {problem.problem}", problem.fix) from None
+            for _, line in lines:
+                for inner in main_cf.split_list(line):
+                    yield wanted, inner.lower()
+        elif ":" in bare and not bare.startswith("["):
+            yield wanted, open_table(bare)
+        else:
+            yield wanted, bare.lower()

@@ -1,0 +1,153 @@
+"""`pgsql:/file`: PostgreSQL, with psycopg (pgsql_table(5))."""
+
+from __future__ import annotations
+
+import codecs
+from typing import TYPE_CHECKING, Any, Final
+
+from postillion.tables.remote.library import load
+from postillion.tables.remote.mapping import OpenTable
+from postillion.tables.remote.parameters import Parameters
+from postillion.tables.remote.pool import LinkLost, Pool, Server
+from postillion.tables.remote.secret import HIDDEN
+from postillion.tables.remote.sql import ROWS_MAX, Host, Statement, hosts
+from postillion.tables.table import TableError, Warn
+
+if TYPE_CHECKING:
+    import psycopg
+
+PORT: Final = 5432
+ENCODINGS: Final = {"utf8": "utf-8", "utf-8": "utf-8", "unicode": "utf-8", "sql_ascii": "utf-8"}
+"""Encodings of PostgreSQL whose Python names differ."""
+URIS: Final = ("postgresql://", "postgres://")
+
+
+class PgsqlLink:
+    """One connection."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any], escape: Any, codec: str) -> None:
+        self.connection = connection
+        self.codec = codec
+        self._escape = escape
+
+    def quote(self, part: str) -> str:
+        """Return a part of a key for a place between single quotes."""
+        escaped: bytes = self._escape.escape_string(part.encode(self.codec))
+        return escaped.decode(self.codec)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self.connection.close()
+
+
+class PgsqlSource:
+    """A table in PostgreSQL."""
+
+    def __init__(self, name: str, parameters: Parameters, warn: Warn, open_table: OpenTable) -> None:
+        """Read the parameters. Raises `ConfigError`, also without the library."""
+        self._library = load("psycopg", "pgsql", parameters, ("psycopg.pq", "psycopg.rows", "psycopg._dns"))
+        self._statement = Statement(name, parameters, warn, open_table, functions=True)
+        self._user = parameters.text("user")
+        self._password = parameters.secret("password")
+        self._database = parameters.text("dbname")
+        self._encoding = parameters.text("encoding", "UTF8")
+        self._codec = ENCODINGS.get(self._encoding.lower(), self._encoding)
+        try:
+            codecs.lookup(self._codec)
+        except LookupError:
+            raise parameters.error("encoding", f'unknown encoding "{self._encoding}"', "give UTF8 or LATIN1") from None
+        words = parameters.words("hosts")
+        uris = [word for word in words if word.startswith(URIS)]
+        for uri in uris:
+            parameters.secrets.add(uri)
+            parameters.secrets.add(_password_of(uri))
+        servers = [self._server(HIDDEN if "@" in uri else uri, uri) for uri in uris]
+        if len(uris) < len(words) or not words:
+            if not self._database:
+                raise parameters.error("dbname", "dbname is missing", "add dbname = name of the database")
+            plain = [host for host in hosts(parameters, PORT, "localhost") if not host.name.startswith(URIS)]
+            servers += [self._server(host.name, self._conninfo(host)) for host in plain]
+        self._pool = Pool(
+            servers,
+            idle_s=parameters.number("idle_interval", 60, low=1),
+            retry_max_s=parameters.number("retry_interval", 60, low=1),
+        )
+
+    async def ask(self, key: str) -> str | None:
+        """Return the value for `key`; None when there is none. Raises `TableError`."""
+        if not await self._statement.admits(key):
+            return None
+        try:
+            key.encode(self._codec)
+        except UnicodeEncodeError:
+            # The database cannot have the key.
+            return None
+
+        async def work(link: PgsqlLink) -> list[str | None]:
+            return await self._select(link, self._statement.text(key, link.quote))
+
+        return self._statement.mapping.result(key, await self._pool.run(work))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._pool.close()
+
+    def prepare(self) -> None:
+        """Do nothing: connections are made when they are needed."""
+
+    def _server(self, name: str, conninfo: str) -> Server[PgsqlLink]:
+        return Server(name, lambda: self._connect(conninfo))
+
+    def _conninfo(self, host: Host) -> str:
+        """Return libpq's words for a server, without user and password."""
+        place = {"host": host.host or host.path or "", "port": str(host.port or "")}
+        if host.path is not None:
+            # libpq wants the directory of the socket, whose name is .s.PGSQL.PORT.
+            directory, _, last = host.path.rpartition("/")
+            if last.startswith(".s.PGSQL."):
+                place = {"host": directory, "port": last.removeprefix(".s.PGSQL.")}
+        text: str = self._library.conninfo.make_conninfo(
+            dbname=self._database, **{name: value for name, value in place.items() if value}
+        )
+        return text
+
+    async def _connect(self, conninfo: str) -> PgsqlLink:
+        psycopg = self._library
+        login: dict[str, Any] = {"user": self._user} if self._user else {}
+        if self._password:
+            login["password"] = self._password.reveal()
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                conninfo, autocommit=True, prepare_threshold=None, client_encoding=self._encoding, **login
+            )
+        except psycopg.Error as problem:
+            raise LinkLost(_first_line(problem)) from None
+        return PgsqlLink(connection, psycopg.pq.Escaping(connection.pgconn), self._codec)
+
+    async def _select(self, link: PgsqlLink, text: str) -> list[str | None]:
+        """Return the columns of all rows, as the server writes them; NULL is an empty text."""
+        psycopg = self._library
+        try:
+            cursor = await link.connection.execute(text.encode(link.codec))
+        except psycopg.Error as problem:
+            if link.connection.closed:
+                raise LinkLost(_first_line(problem)) from None
+            raise TableError(_first_line(problem)) from None
+        result = cursor.pgresult
+        if result is None or result.status != psycopg.pq.ExecStatus.TUPLES_OK:
+            raise TableError("the query returns no rows")
+        if result.ntuples > ROWS_MAX:
+            raise TableError(f"more than {ROWS_MAX} rows")
+        columns = range(result.nfields)
+        return [
+            (result.get_value(row, at) or b"").decode(link.codec) for row in range(result.ntuples) for at in columns
+        ]
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).strip().partition("\n")[0] or type(problem).__name__
+
+
+def _password_of(uri: str) -> str:
+    """Return the password in a URI `postgresql://user:password@host/...`."""
+    return uri.partition("://")[2].rpartition("@")[0].partition(":")[2]

@@ -1,0 +1,195 @@
+"""Connections to the servers of a remote table, with their limits.
+
+A lookup takes an idle connection, or makes a new one to the first server that is up. A server that fails is left alone
+for a second, then two, four and so on up to a minute; then one lookup tries it, and the others fail at once until it
+answers. A connection whose lookup was cut off is closed: an answer that comes later must not reach another lookup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final, Generic, Protocol, TypeVar
+
+from postillion.tables.table import TableError
+
+LINKS_MAX: Final = 8
+"""Maximum number of connections of one table in one process."""
+ATTEMPT_MAX_S: Final = 10.0
+"""Longest time of one attempt: to connect, or to get an answer."""
+IDLE_S: Final = 60.0
+"""Time after which an idle connection is closed (idle_interval)."""
+RETRY_MIN_S: Final = 1.0
+"""Time for which a server is left alone after its first failure; each further failure doubles it."""
+RETRY_MAX_S: Final = 60.0
+"""Longest time for which a failing server is left alone (retry_interval)."""
+
+T = TypeVar("T")
+
+
+class LinkLost(Exception):
+    """The server cannot be reached, or its connection failed. Another one may answer."""
+
+
+class Link(Protocol):
+    """One connection."""
+
+    async def close(self) -> None:
+        """Close the connection, without waiting for the server."""
+
+
+L = TypeVar("L", bound=Link)
+
+
+class Server(Generic[L]):
+    """One server: its idle connections and its failures."""
+
+    def __init__(self, name: str, connect: Callable[[], Awaitable[L]]) -> None:
+        """`connect`: makes a connection; raises `LinkLost`, `OSError`, and `TableError` for a refused login."""
+        self.name = name
+        self.connect = connect
+        self.failures = 0
+        self.retry_at = 0.0
+        self.problem = ""
+
+
+class Pool(Generic[L]):
+    """The connections of one table."""
+
+    def __init__(
+        self,
+        servers: Sequence[Server[L]],
+        *,
+        in_order: bool = False,
+        links_max: int = LINKS_MAX,
+        attempt_max_s: float = ATTEMPT_MAX_S,
+        idle_s: float = IDLE_S,
+        retry_max_s: float = RETRY_MAX_S,
+    ) -> None:
+        """`in_order`: the first server that is up, otherwise any, with UNIX-domain sockets first."""
+        self._servers = list(servers)
+        self._in_order = in_order
+        self._slots = asyncio.Semaphore(links_max)
+        self._attempt_max_s = attempt_max_s
+        self._idle_s = idle_s
+        self._retry_max_s = retry_max_s
+        self._idle: list[tuple[float, Server[L], L]] = []
+        """Idle connections, each with the time since when it is idle; the last used one is the last."""
+        self._expiry: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def run(self, work: Callable[[L], Awaitable[T]]) -> T:
+        """Return the result of `work` with a connection. Raises `TableError` when no server answers."""
+        async with self._slots:
+            while self._idle:
+                _, server, link = self._idle.pop()
+                try:
+                    return await self._use(server, link, work)
+                except LinkLost:
+                    # The server may have closed the connection long ago: a new one tells.
+                    continue
+            return await self._run_anew(work)
+
+    async def close(self) -> None:
+        """Close the idle connections."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        idle, self._idle = self._idle, []
+        for _, _, link in idle:
+            await link.close()
+
+    async def _run_anew(self, work: Callable[[L], Awaitable[T]]) -> T:
+        loop = asyncio.get_running_loop()
+        for server in self._order():
+            now = loop.time()
+            if now < server.retry_at:
+                continue
+            if server.failures:
+                # This lookup tries the server for all the others.
+                server.retry_at = now + self._attempt_max_s
+            try:
+                link = await self._connect(server)
+                return await self._use(server, link, work)
+            except LinkLost as problem:
+                self._failed(server, str(problem))
+        problems = "; ".join(f"{server.name}: {server.problem}" for server in self._servers if server.problem)
+        raise TableError(problems or "no server")
+
+    def _order(self) -> Iterator[Server[L]]:
+        if self._in_order or len(self._servers) == 1:
+            return iter(list(self._servers))
+        shuffled = random.sample(self._servers, len(self._servers))
+        return iter(sorted(shuffled, key=lambda server: not server.name.startswith("unix:")))
+
+    async def _connect(self, server: Server[L]) -> L:
+        try:
+            async with asyncio.timeout(self._attempt_max_s):
+                return await server.connect()
+        except TimeoutError:
+            raise LinkLost(f"no connection within {self._attempt_max_s:g} seconds") from None
+        except OSError as problem:
+            raise LinkLost(_reason(problem)) from None
+
+    async def _use(self, server: Server[L], link: L, work: Callable[[L], Awaitable[T]]) -> T:
+        reusable = False
+        try:
+            async with asyncio.timeout(self._attempt_max_s):
+                result = await work(link)
+            reusable = True
+        except TimeoutError:
+            reason = f"no answer within {self._attempt_max_s:g} seconds"
+            self._failed(server, reason)
+            raise LinkLost(reason) from None
+        except OSError as problem:
+            raise LinkLost(_reason(problem)) from None
+        except TableError:
+            # The server has answered: the query failed, not the connection.
+            reusable = True
+            raise
+        finally:
+            if reusable:
+                self._keep(server, link)
+            else:
+                self._discard(link)
+        return result
+
+    def _keep(self, server: Server[L], link: L) -> None:
+        loop = asyncio.get_running_loop()
+        server.failures, server.retry_at, server.problem = 0, 0.0, ""
+        self._idle.append((loop.time(), server, link))
+        if self._expiry is None:
+            self._expiry = loop.call_later(self._idle_s, self._expire)
+
+    def _expire(self) -> None:
+        """Close the connections that were idle for too long."""
+        loop = asyncio.get_running_loop()
+        self._expiry = None
+        oldest = loop.time() - self._idle_s
+        while self._idle and self._idle[0][0] <= oldest:
+            self._discard(self._idle.pop(0)[2])
+        if self._idle:
+            self._expiry = loop.call_at(self._idle[0][0] + self._idle_s, self._expire)
+
+    def _failed(self, server: Server[L], problem: str) -> None:
+        """Leave the server alone for a while, and close its idle connections."""
+        server.problem = problem
+        wait_s = min(RETRY_MIN_S * 2 ** min(server.failures, 10), self._retry_max_s)
+        server.failures += 1
+        server.retry_at = asyncio.get_running_loop().time() + wait_s
+        for idle in [idle for idle in self._idle if idle[1] is server]:
+            self._idle.remove(idle)
+            self._discard(idle[2])
+
+    def _discard(self, link: L) -> None:
+        task = asyncio.get_running_loop().create_task(link.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _reason(problem: OSError) -> str:
+    """Return the system's text: asyncio puts addresses in its place."""
+    if problem.errno is not None and problem.errno > 0:
+        return os.strerror(problem.errno)
+    return problem.strerror or str(problem) or type(problem).__name__

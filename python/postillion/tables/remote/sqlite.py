@@ -1,0 +1,112 @@
+"""`sqlite:/file`: a database in a file (sqlite_table(5))."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Final
+from urllib.parse import quote
+
+from postillion.tables.remote.mapping import OpenTable
+from postillion.tables.remote.parameters import Parameters
+from postillion.tables.remote.sql import ROWS_MAX, Statement
+from postillion.tables.remote.workers import Workers
+from postillion.tables.table import TableError, Warn
+
+THREADS_MAX: Final = 1
+"""Threads of one table: its connection is opened as root and cannot be opened again by mail_owner everywhere."""
+BUSY_MAX_S: Final = 5.0
+"""Longest time that a lookup waits for a program that writes."""
+STEPS_MAX: Final = 50_000_000
+"""Maximum number of steps of SQLite's machine for one query; a longer one fails, so that it cannot block the table."""
+STEPS_CHECKED: Final = 100_000
+
+Stamp = tuple[int, int]
+
+
+class SqliteSource:
+    """A table in an SQLite file. A file that replaces it is opened at the next lookup."""
+
+    def __init__(self, name: str, parameters: Parameters, warn: Warn, open_table: OpenTable) -> None:
+        """Read the parameters. Raises `ConfigError`."""
+        self._path = parameters.required("dbpath", "add dbpath = /path of the database")
+        self._statement = Statement(name, parameters, warn, open_table)
+        text = parameters.text("query")
+        if any(f'"%{letter}"' in text for letter in "sudSUD"):
+            warn(f"""{name}: the query has "%s" in double quotes, which SQLite takes as a column: write '%s'""")
+        self._workers = Workers(name, THREADS_MAX)
+        self._connection: sqlite3.Connection | None = None
+        self._stamp: Stamp | None = None
+
+    async def ask(self, key: str) -> str | None:
+        """Return the value for `key`; None when there is none. Raises `TableError`."""
+        if not await self._statement.admits(key):
+            return None
+        text = self._statement.text(key, lambda part: part.replace("'", "''"))
+        return self._statement.mapping.result(key, await self._workers.run(lambda: self._select(text)))
+
+    async def close(self) -> None:
+        """Close the database."""
+        if self._connection is not None:
+            await self._workers.run(self._connection.close)
+            self._connection = None
+        self._workers.close()
+
+    def prepare(self) -> None:
+        """Open the database. Raises `TableError`."""
+        self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            status = os.stat(self._path)
+            stamp = (status.st_dev, status.st_ino)
+            if self._connection is not None and stamp == self._stamp:
+                return self._connection
+            connection = sqlite3.connect(
+                f"file:{quote(self._path)}?mode=ro",
+                uri=True,
+                timeout=BUSY_MAX_S,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            connection.text_factory = bytes
+            # Opens the file, with the rights of this moment.
+            connection.execute("PRAGMA schema_version").fetchone()
+        except OSError as problem:
+            raise TableError(f"cannot open {self._path}: {problem.strerror}") from None
+        except sqlite3.Error as problem:
+            raise TableError(f"cannot open {self._path}: {problem}") from None
+        if self._connection is not None:
+            self._connection.close()
+        self._connection, self._stamp = connection, stamp
+        return connection
+
+    def _select(self, text: str) -> list[str | None]:
+        """Return the first column of each row. Runs in a thread."""
+        connection = self._open()
+        left = STEPS_MAX // STEPS_CHECKED
+
+        def exhausted() -> bool:
+            nonlocal left
+            left -= 1
+            return left < 0
+
+        connection.set_progress_handler(exhausted, STEPS_CHECKED)
+        try:
+            cursor = connection.execute(text)
+            rows = cursor.fetchmany(ROWS_MAX + 1)
+            cursor.close()
+        except sqlite3.Error as problem:
+            raise TableError(f"{self._path}: {problem}") from None
+        if len(rows) > ROWS_MAX:
+            raise TableError(f"{self._path}: more than {ROWS_MAX} rows")
+        return [None if row[0] is None else _text(row[0]) for row in rows]
+
+
+def _text(column: bytes | int | float) -> str:
+    if not isinstance(column, bytes):
+        return str(column)
+    try:
+        return column.decode()
+    except UnicodeDecodeError:
+        raise TableError("the value is not UTF-8") from None

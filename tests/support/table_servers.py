@@ -1,0 +1,406 @@
+"""Real servers of remote tables, from Debian's packages, as processes of the test.
+
+Each server has its data in a directory of its own and listens on a port of 127.0.0.1 that it keeps. `kill` ends it at
+once, `start` starts it again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from support.peers import absent, peer
+from support.ports import free_port
+
+START_MAX_S = 60.0
+"""Longest time for the start of a server on a busy machine."""
+PASSWORD = "canary-5up3r/s3cret+w0rd"
+"""The password of every server: it must appear nowhere."""
+
+ROWS = {
+    "alice@example.org": "alice",
+    "two@example.org": "alice, bob@example.net",
+    "o'brien@example.org": "quoted",
+    "back\\slash@example.org": "backslash",
+    "100%@example.org": "percent",
+    "ü@example.org": "umlaut-ü",
+    "@catch.example.org": "all",
+    "example.com": "domain",
+    "empty@example.org": "",
+    "plain": "plain-value",
+}
+"""Keys and values that every server has."""
+
+
+class TableServer:
+    """A server process."""
+
+    def __init__(self, user: str | None = None) -> None:
+        """`user`: whom the server runs as if the test is root."""
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="postillion-table-"))
+        self.directory.chmod(0o755)
+        self._user = user if os.geteuid() == 0 else None
+        if self._user is not None:
+            shutil.chown(self.directory, self._user)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> list[str]:
+        """Return the server's command."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Make the server's data, before its first start."""
+
+    def fill(self) -> None:
+        """Give the running server its rows, after its first start."""
+
+    def begin(self) -> None:
+        """Prepare, start and fill."""
+        self.prepare()
+        self.start()
+        self.fill()
+
+    def start(self) -> None:
+        """Start the server, and wait until it listens."""
+        with open(self.directory / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, cwd=self.directory, **self._as_user(), start_new_session=True
+            )
+        self._wait(self.answers)
+
+    def answers(self) -> bool:
+        """Return whether the server answers."""
+        return listening(self.port)
+
+    def kill(self) -> None:
+        """End the server and its children at once."""
+        if self._process is None:
+            return
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def pause(self) -> None:
+        """Stop the server: it accepts connections and answers nothing."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End the pause."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def remove(self) -> None:
+        """End the server and remove its data."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def run(self, *command: str, text: str | None = None) -> str:
+        """Run a command as the server's user; return its output."""
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, cwd=self.directory, timeout=120, **self._as_user()
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return str(done.stdout)
+
+    def _as_user(self) -> dict[str, Any]:
+        return {} if self._user is None else {"user": self._user, "group": self._user, "extra_groups": []}
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + START_MAX_S
+        while not condition():
+            log = (self.directory / "log").read_text(errors="replace")
+            assert self._process.poll() is None, log
+            assert time.monotonic() < deadline, log
+            time.sleep(0.05)
+
+
+class Postgres(TableServer):
+    """PostgreSQL, database `mail`, table `aliases`."""
+
+    def __init__(self) -> None:
+        super().__init__("postgres")
+        homes = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        if not homes:
+            absent("postgres is not installed (Debian package postgresql)")
+        self._bin = homes[-1]
+
+    def command(self) -> list[str]:
+        options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.directory}
+        words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        return [str(self._bin / "postgres"), "-D", str(self.directory / "data"), "-c", "fsync=off", *words]
+
+    def prepare(self) -> None:
+        (self.directory / "pw").write_text(PASSWORD)
+        words = ("--auth=scram-sha-256", "--username=mail", "--pwfile=pw", "--encoding=UTF8", "--no-sync")
+        self.run(str(self._bin / "initdb"), "-D", "data", *words)
+
+    def answers(self) -> bool:
+        found = subprocess.run([self._bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)])
+        return found.returncode == 0
+
+    def sql(self, text: str) -> None:
+        """Run SQL statements."""
+        uri = f"postgresql://mail@127.0.0.1:{self.port}/postgres"
+        self.run("env", f"PGPASSWORD={PASSWORD}", "psql", "-q", "-v", "ON_ERROR_STOP=1", uri, text=text)
+
+    def fill(self) -> None:
+        self.sql("CREATE TABLE aliases (k TEXT, v TEXT, c2 TEXT);" + inserts("''"))
+
+    def file(self, query: str = "SELECT v FROM aliases WHERE k='%s'", extra: str = "") -> str:
+        """Return a file of parameters."""
+        return (
+            f"hosts = 127.0.0.1:{self.port}\nuser = mail\npassword = {PASSWORD}\ndbname = postgres\n"
+            f"query = {query}\n{extra}"
+        )
+
+
+class MariaDb(TableServer):
+    """MariaDB, database `mail`, table `aliases`."""
+
+    def __init__(self) -> None:
+        super().__init__("mysql")
+        peer("mariadbd")
+
+    def command(self) -> list[str]:
+        return [peer("mariadbd"), "--no-defaults", *self._options(), f"--port={self.port}", "--bind-address=127.0.0.1"]
+
+    def _options(self) -> list[str]:
+        sizes = ["--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=8M"]
+        return [f"--datadir={self.directory}/data", f"--socket={self.socket}", "--skip-log-bin", *sizes]
+
+    @property
+    def socket(self) -> Path:
+        """The UNIX-domain socket."""
+        return self.directory / "sock"
+
+    def prepare(self) -> None:
+        words = ("--auth-root-authentication-method=normal", "--skip-test-db", f"--datadir={self.directory}/data")
+        self.run(peer("mariadb-install-db"), "--no-defaults", *words)
+
+    def answers(self) -> bool:
+        words = [peer("mariadb-admin"), "--no-defaults", f"--socket={self.socket}", "--user=root", "ping"]
+        return subprocess.run(words, capture_output=True).returncode == 0
+
+    def sql(self, text: str) -> None:
+        """Run SQL statements as root."""
+        words = ("--no-defaults", "--default-character-set=utf8mb4", f"--socket={self.socket}", "--user=root")
+        self.run(peer("mariadb"), *words, text=text)
+
+    def fill(self) -> None:
+        self.sql(
+            "CREATE DATABASE mail CHARACTER SET utf8mb4; USE mail;\n"
+            "CREATE TABLE aliases (k VARCHAR(255), v VARCHAR(255), c2 VARCHAR(255));\n"
+            f"CREATE USER mail@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON mail.* TO mail@'%';\n"
+            f"CREATE USER mail@localhost IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON mail.* TO mail@localhost;\n"
+            + inserts("''", backslashes=True)
+        )
+
+    def file(self, query: str = "SELECT v FROM aliases WHERE k='%s'", extra: str = "") -> str:
+        """Return a file of parameters."""
+        return (
+            f"hosts = 127.0.0.1:{self.port}\nuser = mail\npassword = {PASSWORD}\ndbname = mail\n"
+            f"query = {query}\n{extra}"
+        )
+
+
+class Slapd(TableServer):
+    """OpenLDAP's server with the suffix dc=example,dc=org."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        peer("slapd")
+
+    @property
+    def url(self) -> str:
+        """The server's URL."""
+        return f"ldap://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        return [peer("slapd"), "-d", "0", "-h", self.url, "-f", str(self.directory / "slapd.conf")]
+
+    def prepare(self) -> None:
+        (self.directory / "data").mkdir()
+        schemas = "".join(f"include /etc/ldap/schema/{name}.schema\n" for name in ("core", "cosine", "inetorgperson"))
+        (self.directory / "slapd.conf").write_text(
+            f"{schemas}pidfile {self.directory}/pid\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\n"
+            "database mdb\nmaxsize 16777216\nsuffix dc=example,dc=org\nrootdn cn=admin,dc=example,dc=org\n"
+            f"rootpw {PASSWORD}\ndirectory {self.directory}/data\ndbnosync\naccess to * by users read by * auth\n"
+        )
+
+    def fill(self) -> None:
+        entries = ["dn: dc=example,dc=org\nobjectClass: dcObject\nobjectClass: organization\no: example\ndc: example\n"]
+        addresses = {key: value for key, value in ROWS.items() if value and "@" in key[1:] and key.isascii()}
+        entries += [person(n, key, value) for n, (key, value) in enumerate(addresses.items())]
+        entries.append(
+            "dn: cn=team,dc=example,dc=org\nobjectClass: groupOfNames\nobjectClass: extensibleObject\ncn: team\n"
+            "mail: team@example.org\nmember: uid=u0,dc=example,dc=org\nmember: uid=u1,dc=example,dc=org\n"
+            "member: uid=gone,dc=example,dc=org\n"
+        )
+        entries.append(
+            "dn: cn=loop,dc=example,dc=org\nobjectClass: groupOfNames\nobjectClass: extensibleObject\ncn: loop\n"
+            "mail: loop@example.org\nmember: cn=loop,dc=example,dc=org\n"
+        )
+        entries.append(
+            "dn: cn=urls,dc=example,dc=org\nobjectClass: groupOfNames\nobjectClass: extensibleObject\ncn: urls\n"
+            "member: cn=urls,dc=example,dc=org\nmail: urls@example.org\n"
+            "labeledURI: ldap:///dc=example,dc=org?givenName?sub?(mail=*@example.org)\n"
+        )
+        self.add("\n".join(entries))
+
+    def add(self, ldif: str) -> None:
+        """Add entries."""
+        words = ("-x", "-H", self.url, "-D", "cn=admin,dc=example,dc=org", "-w", PASSWORD)
+        self.run(peer("ldapadd"), *words, text=ldif)
+
+    def file(self, extra: str = "") -> str:
+        """Return a file of parameters."""
+        return (
+            f"server_host = {self.url}\nsearch_base = dc=example,dc=org\nbind_dn = cn=admin,dc=example,dc=org\n"
+            f"bind_pw = {PASSWORD}\nquery_filter = (mail=%s)\nresult_attribute = givenName\n{extra}"
+        )
+
+
+class Memcached(TableServer):
+    """memcached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        peer("memcached")
+
+    def command(self) -> list[str]:
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        return [peer("memcached"), "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", "-m", "16", *user]
+
+    def fill(self) -> None:
+        for key, value in ROWS.items():
+            self.put(f"t:{key}", value)
+
+    def put(self, key: str, value: str) -> None:
+        """Store a value."""
+        octets = value.encode()
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(f"set {key} 0 0 {len(octets)}\r\n".encode() + octets + b"\r\n")
+            assert client.recv(100) == b"STORED\r\n"
+
+    def fetch(self, key: str) -> bytes:
+        """Return the server's reply about a key."""
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(f"get {key}\r\n".encode())
+            found = b""
+            while not found.endswith(b"END\r\n"):
+                found += client.recv(4096)
+            return found
+
+    def file(self, extra: str = "") -> str:
+        """Return a file of parameters."""
+        return f"memcache = inet:127.0.0.1:{self.port}\nkey_format = t:%s\n{extra}"
+
+
+class PostSrsd(TableServer):
+    """postsrsd: the tables tcp:127.0.0.1:port (senders) and :reverse (recipients)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        peer("postsrsd")
+        self.reverse = free_port()
+
+    def prepare(self) -> None:
+        (self.directory / "secret").write_text(f"{PASSWORD}\n")
+
+    def command(self) -> list[str]:
+        words = [f"-s{self.directory}/secret", "-dsrs.example.org", f"-f{self.port}", f"-r{self.reverse}", "-4"]
+        return [peer("postsrsd"), *words]
+
+
+class Scripted:
+    """A server of the test: a function answers each connection."""
+
+    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.connections = 0
+        self._serve = serve
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.append(client)
+            threading.Thread(target=self._run, args=(client,), daemon=True).start()
+
+    def _run(self, client: socket.socket) -> None:
+        try:
+            self._serve(client)
+        except OSError:
+            pass
+        finally:
+            client.close()
+
+    def close(self) -> None:
+        """Stop listening, and close every connection."""
+        self._listener.close()
+        for client in self._open:
+            client.close()
+
+
+def listening(port: int) -> bool:
+    """Return whether something listens on a port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except OSError:
+        return False
+    return True
+
+
+def inserts(quote: str, *, backslashes: bool = False) -> str:
+    """Return SQL statements for `ROWS`. `backslashes`: the server takes them as escapes."""
+
+    def literal(text: str) -> str:
+        text = text.replace("'", quote)
+        return "'" + (text.replace("\\", "\\\\") if backslashes else text) + "'"
+
+    rows = [f"INSERT INTO aliases VALUES ({literal(key)}, {literal(value)}, 'second');" for key, value in ROWS.items()]
+    more = [
+        f"INSERT INTO aliases VALUES ('many@example.org', '{value}', NULL);" for value in ("one", "two@x.example", "3")
+    ]
+    null = "INSERT INTO aliases VALUES ('null@example.org', NULL, 'second');"
+    return "\n".join((*rows, *more, null))
+
+
+def person(number: int, key: str, value: str) -> str:
+    """Return an LDAP entry."""
+    return "\n".join(
+        (
+            f"dn: uid=u{number},dc=example,dc=org",
+            "objectClass: inetOrgPerson",
+            f"uid: u{number}",
+            "cn: x",
+            "sn: x",
+            f"mail: {key}",
+            *(f"givenName: {part.strip()}" for part in value.split(",")),
+            "",
+        )
+    )
+
+
+def end(servers: Iterable[TableServer]) -> None:
+    """Remove servers."""
+    for server in servers:
+        server.remove()
