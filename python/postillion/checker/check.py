@@ -29,6 +29,7 @@ from postillion.master.plan import Plan
 from postillion.program.daemon import Arguments, Daemon, make
 from postillion.qmgr.settings import Configuration
 from postillion.tables import read_tables
+from postillion.tables.checks import open_checks
 
 ANY = "*"
 ABSORBED = {"cleanup": ANY, "trivial-rewrite": "rewrite"}
@@ -111,11 +112,16 @@ class Check:
             raise entry.error(text, "correct this value in main.cf or in this line") from problem
 
     def _check_absorbed(self, plan: Plan) -> None:
-        """Refuse unsafe parameters in a cleanup or rewrite line, for the programs that do this work."""
+        """Refuse unsafe parameters and bad tables of a cleanup or rewrite line, for the programs that do this work."""
         for entry in plan.entries:
             if ABSORBED.get(entry.command) in (entry.service, ANY) and _has_workers(entry.command, plan.started):
-                for error in effect.refusals(configured(plan.config, entry), [entry.command]):
+                own = configured(plan.config, entry)
+                for error in effect.refusals(own, [entry.command]):
                     raise error
+                if entry.command == "cleanup":
+                    open_checks(own)
+                    for error in read_tables(own):
+                        raise error
 
 
 def configured(config: Config, entry: Entry) -> Config:

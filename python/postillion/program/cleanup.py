@@ -6,6 +6,7 @@ import time
 
 from postillion._core.cleanup import CleanupSettings
 from postillion.config import Config, master_cf
+from postillion.tables.checks import open_checks
 
 PROGRAM = "cleanup"
 """The program of Postfix, and the usual name of its service."""
@@ -13,7 +14,8 @@ PROGRAM = "cleanup"
 
 def settings(config: Config) -> CleanupSettings:
     """Return cleanup's parameters. Raises `ConfigError` for a bad value."""
-    return CleanupSettings(service(config), *zone())
+    own = service(config)
+    return CleanupSettings(own, *zone(), open_checks(own))
 
 
 def service(config: Config) -> Config:

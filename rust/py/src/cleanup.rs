@@ -1,5 +1,6 @@
 //! `CleanupSettings` and `Submission`: see `postillion_core::cleanup`.
 
+use crate::checks::{ListTuple, lists};
 use crate::config::MainCf;
 use crate::log::Log;
 use crate::queue::Journal;
@@ -24,8 +25,15 @@ pub struct CleanupSettings {
 #[pymethods]
 impl CleanupSettings {
     #[new]
-    fn new(config: &Bound<'_, PyAny>, utc_offset_s: i32, zone_name: &str) -> PyResult<Self> {
-        let inner = settings::CleanupSettings::read(&MainCf::new(config))?;
+    #[pyo3(signature = (config, utc_offset_s, zone_name, checks=None))]
+    fn new(
+        config: &Bound<'_, PyAny>,
+        utc_offset_s: i32,
+        zone_name: &str,
+        checks: Option<[ListTuple<'_>; 4]>,
+    ) -> PyResult<Self> {
+        let read = settings::CleanupSettings::read(&MainCf::new(config))?;
+        let inner = settings::CleanupSettings { checks: lists(checks), ..read };
         inner.set_zone(Zone { utc_offset_s, name: zone_name.into() });
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 
 mod address;
 mod bench;
+mod checks;
 mod cleanup;
 mod config;
 mod delivery;
