@@ -276,7 +276,9 @@ impl<S: Sink> Pass<'_, S> {
         if self.in_head {
             return self.out.take_header(header);
         }
-        self.out.note_encoding(header);
+        if let Some(field) = Field::parse(header) {
+            self.out.note_encoding(field);
+        }
         self.write_line(header, true);
     }
 
@@ -387,12 +389,9 @@ impl<S: Sink> Output<S> {
     }
 
     /// Believe a header that says that the content has octets above 127 (`detect_8bit_encoding_header`).
-    pub(super) fn note_encoding(&mut self, header: &[u8]) {
-        const NAME: &[u8] = b"content-transfer-encoding";
-        if !self.settings.detects_8bit {
-            return;
-        }
-        if let Some(field) = Field::parse(header).filter(|field| field.name.eq_ignore_ascii_case(NAME))
+    pub(super) fn note_encoding(&mut self, field: Field<'_>) {
+        if field.name.eq_ignore_ascii_case(b"content-transfer-encoding")
+            && self.settings.detects_8bit
             && Encoding::of(field.value.trim_ascii()).is_some_and(Encoding::is_wide)
         {
             self.envelope.body = BodyType::EightBitMime;

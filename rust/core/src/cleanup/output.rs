@@ -77,7 +77,7 @@ impl<S: Sink> Output<S> {
                 _ => {}
             }
         }
-        self.note_encoding(header);
+        self.note_encoding(field);
         if self.settings.drops(field.name, known) {
             return;
         }
