@@ -19,12 +19,24 @@ Lists: TypeAlias = "tuple[tuple[str, list[LocalTable]], ...]"
 """The parameters and their tables, in the order of `NAMES`."""
 
 
-def open_checks(config: Configuration, prefix: str = "") -> Lists:
-    """Return the tables of the four parameters; `prefix`: such as `smtp_`. Raises `ConfigError`."""
-    return tuple((prefix + name, _local(prefix + name, config)) for name in NAMES)
+def open_checks(config: Configuration) -> Lists:
+    """Return the tables of cleanup. Raises `ConfigError`."""
+    return tuple((name, _local(name, config, filters=True)) for name in NAMES)
 
 
-def _local(parameter: str, config: Configuration) -> list[LocalTable]:
+def open_client_checks(config: Configuration, protocol: str) -> Lists:
+    """Return the tables of an agent; `protocol`: smtp or lmtp. Raises `ConfigError`."""
+    names = (
+        f"{protocol}_header_checks",
+        f"{protocol}_mime_header_checks",
+        f"{protocol}_nested_header_checks",
+        f"{protocol}_body_checks",
+    )
+    return tuple((name, _local(name, config, filters=False)) for name in names)
+
+
+def _local(parameter: str, config: Configuration, *, filters: bool) -> list[LocalTable]:
+    """Return the tables of a parameter. `filters`: the action FILTER would have an effect."""
     found = []
     for table in open_maps(parameter, config).tables:
         if not isinstance(table, LocalTable):
@@ -34,9 +46,7 @@ def _local(parameter: str, config: Configuration) -> list[LocalTable]:
             )
         # Also reads the file, while the program has the rights to.
         values = _values(table)
-        if not parameter.startswith(("smtp_", "lmtp_")) and any(
-            value.upper().startswith("FILTER ") for value in values
-        ):
+        if filters and any(value.upper().startswith("FILTER ") for value in values):
             problem = f"{parameter}: {table.name} has the action FILTER, which is not supported yet"
             raise config.error(parameter, problem, "remove the action, or keep Postfix for this mail system")
         found.append(table)
