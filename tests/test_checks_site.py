@@ -99,7 +99,7 @@ class Peer:
             client.rcpt(recipient)
             code, text = client.data(message.replace("\n", "\r\n").encode())
         reply = re.sub(r"queued as \w+", "queued", text.decode())
-        wait_for("the end of the session", lambda: "disconnect from" in site.log_text()[seen:])
+        wait_for("the end of the session", lambda: re.search(r"disconnect from .* quit=1", site.log_text()[seen:]))
         ended = r": removed|: (discard|hold): "
         if code == 250:
             wait_for("the end of the message", lambda: re.search(ended, site.log_text()[seen:]))
