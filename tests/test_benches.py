@@ -24,6 +24,7 @@ PATIENCE_S = 300.0
         ("disk", ["--only", "postillion"], ["smtp-source"]),
         ("decisions", [], []),
         ("parser", [], []),
+        ("tables", [], ["postmap"]),
         ("journal", [], ["strace"]),
         ("restart", [], ["smtp-source"]),
         ("listing", [], ["smtp-source"]),

@@ -246,7 +246,8 @@ def test_only_parameters_of_started_programs_count(site: Site) -> None:
         "virtual_alias_maps",
         "lmtp_generic_maps",
     ]
-    site.write(parameters, SUBMISSION.replace("smtpd", "smtpd -o smtpd_tls_security_level=may"), relay)
+    submission = SUBMISSION.replace("smtpd", "smtpd -o smtpd_tls_security_level=may")
+    site.write(parameters + "mydestination =\n", submission, relay)
     assert "virtual_alias_maps" in site.refusal()
 
 
@@ -255,6 +256,69 @@ def test_every_unsafe_parameter_is_refused_by_the_programs_that_read_it(site: Si
         _, kind, *_ = parameters.PARAMETERS[rule.name]
         value = "yes" if kind == "flag" else "1" if kind.startswith("number") else "encrypt"
         assert rule.name in site.write(f"{rule.name} = {value}\n").refusal(), rule
+
+
+LAYOUT = "25 inet n - n - - smtpd\npickup unix n - n 60 1 pickup\nbounce unix - - n - 0 bounce\n"
+QMGR = "qmgr unix n - n 300 1 qmgr\n"
+LOCAL = "local unix - n n - - local\n"
+SMTP = "smtp unix - - n - - smtp\n"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "master_cf", "said"),
+    [
+        (
+            "",
+            LAYOUT + LOCAL + SMTP,
+            "master.cf, line 1: smtpd accepts mail, and no service runs qmgr, which delivers it",
+        ),
+        (
+            "",
+            LAYOUT + QMGR + SMTP,
+            'main.cf, line 4: local_transport: "local:mx.example.org" gives mail to "local", a service that master.cf',
+        ),
+        (
+            "mydestination =\nvirtual_mailbox_domains = box.example",
+            LAYOUT + QMGR + SMTP,
+            'main.cf: virtual_transport: "virtual" gives mail to "virtual", a service that master.cf does not have',
+        ),
+        (
+            "mydestination =\nrelay_domains = relay.example",
+            LAYOUT + QMGR + SMTP,
+            'relay_transport: "relay" gives mail to "relay", a service that master.cf does not have: add the service',
+        ),
+    ],
+)
+def test_site_without_the_service_that_delivers_its_mail_is_refused(
+    site: Site, parameters: str, master_cf: str, said: str
+) -> None:
+    assert said in site.write(parameters + "\n", "", master_cf).refusal()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "master_cf", "warned"),
+    [
+        # A null client, a relay host, a server without outgoing mail, and a site whose table names each way.
+        ("mydestination =", LAYOUT + QMGR + SMTP, []),
+        ("local_transport = smtp:[mx.example.org]", LAYOUT + QMGR + SMTP, []),
+        ("", LAYOUT + QMGR + LOCAL, ["default_transport"]),
+        ("transport_maps = static:smtp:[mx.example.org]", LAYOUT + QMGR + SMTP, ["local_transport"]),
+        ("mydestination =", LAYOUT.replace("bounce", "lost", 1) + QMGR + SMTP, ["undeliverable mail"]),
+        (
+            "mydestination =\nvirtual_alias_domains = alias.example",
+            LAYOUT + QMGR + SMTP,
+            ["mail for unknown virtual aliases"],
+        ),
+        # No program accepts mail.
+        ("", QMGR, []),
+    ],
+)
+def test_missing_service_that_some_mail_may_need_gives_a_warning(
+    site: Site, parameters: str, master_cf: str, warned: list[str]
+) -> None:
+    warnings = site.write(parameters + "\n", "", master_cf).warnings()
+    assert [name for name in warned if not any(name in warning for warning in warnings)] == []
+    assert len(warnings) == len(warned), warnings
 
 
 BAD_INPUT = [
@@ -288,7 +352,7 @@ BAD_INPUT = [
     (
         "alias_maps = hash:@/aliases",
         "",
-        FIRST + "local_recipient_maps: table hash:aliases: open database aliases.db: No such",
+        FIRST + "alias_maps: table hash:aliases: open database aliases.db: No such",
     ),
     ("header_checks = pcre:@/none", "", FIRST + "header_checks: "),
     ("body_checks = regexp", "", FIRST + 'body_checks: "regexp" is not a table'),
@@ -327,12 +391,19 @@ BAD_INPUT = [
     ),
     ("local_recipient_maps = hash:@/r", "", FIRST + "local_recipient_maps: table hash:r: open database r.db"),
     ("relay_recipient_maps = hash:@/r", "", FIRST + "relay_recipient_maps: table"),
-    ("virtual_mailbox_maps = hash:@/r", "", FIRST + "virtual_mailbox_domains: table hash:r"),
+    ("virtual_mailbox_maps = hash:@/r", "", FIRST + "virtual_mailbox_maps: table hash:r"),
     ("virtual_mailbox_domains = hash:@/r", "", FIRST + "virtual_mailbox_domains: table"),
+    (
+        "alias_maps = nosuch:x\nlocal_recipient_maps = unix:passwd.byname $alias_maps",
+        "",
+        FIRST + 'alias_maps: "nosuch:x": unknown table type "nosuch"',
+    ),
+    ("myhostname =", "", FIRST + 'bad value "" for myhostname: give a value that is not empty'),
     ("relay_domains = pgsql:/etc/r", "", FIRST + "relay_domains: table pgsql:/etc/r: cannot read /etc/r: No such file"),
     ("mynetworks = cidr:@/n", "", FIRST + "mynetworks: table cidr:n: open n"),
     ("fast_flush_domains = hash:@/f", "", FIRST + "fast_flush_domains: table hash:f"),
-    ("", "second unix n - n 300 1 qmgr", NEXT + "qmgr owns the queue directory alone, and line "),
+    ("", "second unix n - n 300 1 qmgr", NEXT + "qmgr works alone in the queue directory, and "),
+    ("", "second unix n - n 60 1 pickup", NEXT + "pickup works alone in the queue directory, and"),
     ("virtual_mailbox_domains = @/d", "", FIRST + "virtual_mailbox_domains: d: the file is missing: correct this file"),
     ("mydestination = !@/d", "", FIRST + "mydestination: d: the file is missing"),
     ("relay_domains = @/folder", "", FIRST + "relay_domains: folder: this is a directory: correct this file or its n"),
@@ -345,9 +416,43 @@ BAD_INPUT = [
     ),
     ("smtpd_client_restrictions = trusted", "", FIRST + 'smtpd_client_restrictions: "trusted" is no restriction'),
     (
-        "smtpd_restriction_classes = trusted\nsmtpd_client_restrictions = trusted",
+        "smtpd_restriction_classes = trusted\nsmtpd_client_restrictions = trusted\ntrusted = permit_mynetwork",
         "",
-        f'main.cf, line {LINES + 2}: smtpd_client_restrictions: "trusted" is a restriction class',
+        f'main.cf, line {LINES + 3}: trusted: "permit_mynetwork" is no restriction',
+    ),
+    (
+        "smtpd_restriction_classes = a b\nsmtpd_client_restrictions = a\na = b\nb = A",
+        "",
+        f'main.cf, line {LINES + 4}: b: restriction class "a" contains itself (a -> b -> a): remove it',
+    ),
+    (
+        "smtpd_restriction_classes = a\nsmtpd_client_restrictions = a\na = ${stress?{reject}}",
+        "",
+        f"main.cf, line {LINES + 2}: smtpd_client_restrictions depends on $stress",
+    ),
+    (
+        "queue_directory = var/spool",
+        "",
+        FIRST + "queue_directory: var/spool is a relative path: give a path that begins",
+    ),
+    ("", SUBMISSION + "-o queue_directory=/nope", NEXT + "-o queue_directory: all services have the same queue_dire"),
+    ("", SUBMISSION + "-o config_directory=/nope", NEXT + "-o config_directory: all services have the same config_d"),
+    (
+        "maillog_file_prefixes = /",
+        SUBMISSION + "-o maillog_file=/nope/x",
+        NEXT + "maillog_file: /nope/x: the directory is missing: create it",
+    ),
+    (
+        "maillog_file = @/nope/x\nmaillog_file_prefixes = /",
+        "",
+        FIRST + "maillog_file: nope/x: the directory is missing",
+    ),
+    ("", SUBMISSION + "-vc /tmp", NEXT + "option -c is master's own"),
+    ("", SUBMISSION + "-v -n other", NEXT + "option -n is master's own"),
+    (
+        "smtpd_data_restrictions = reject_nothing",
+        "",
+        FIRST + 'smtpd_data_restrictions: "reject_nothing" is no restriction: known are: ',
     ),
     (
         "smtpd_recipient_restrictions = ${stress?{reject}:{permit_mynetworks}}",
@@ -398,17 +503,17 @@ BAD_INPUT = [
     (
         "transport_maps = inline:{ a.example=maildrop: }",
         VIRTUAL,
-        FIRST + 'transport_maps: "maildrop:" gives mail to "mai',
+        FIRST + 'transport_maps: "maildrop:" in inline:{ a.example=maildrop: } gives mail to "mai',
     ),
     (
         "transport_maps = static:far:x",
         "",
-        FIRST + 'transport_maps: "far:x" gives mail to "far", a service that master.cf',
+        FIRST + 'transport_maps: "far:x" in static:far:x gives mail to "far", a service that master.cf',
     ),
     (
         "transport_maps = regexp:@/ways",
         VIRTUAL,
-        FIRST + 'transport_maps: "maildrop:" gives mail to "maildrop", and its p',
+        FIRST + 'transport_maps: "maildrop:" in regexp:ways gives mail to "maildrop", and its p',
     ),
     ("", "qmgr unix n - n 300 1 qmgr -o default_transport=far", NEXT + 'default_transport: "far" gives mail to "far"'),
 ]
@@ -427,6 +532,22 @@ def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, servi
 @pytest.mark.parametrize(
     ("parameters", "service", "warning"),
     [
+        (
+            "master_service_disable = smtpd, 587/inet, !lmtp/unix",
+            "",
+            FIRST + 'master_service_disable: "smtpd" fits no service: give types such as inet, and name/type',
+        ),
+        (
+            f"message_size_limit = {2**63 - 1}\nmailbox_size_limit = 0",
+            "",
+            FIRST
+            + f"message_size_limit: smtpd accepts mail while {(2**63 - 1) * 3 // 2} octets are free, and the queu",
+        ),
+        (
+            f"queue_minfree = {2**63 - 1}",
+            "",
+            FIRST + f"queue_minfree: smtpd accepts mail while {2**63 - 1} octets are free, and the queue's file system",
+        ),
         (
             "virtual_mailbox_base =",
             "",
@@ -486,6 +607,13 @@ def test_an_unknown_mail_owner_is_refused_at_its_line(site: Site) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "parameter", ["smtp_tls_security_level", "lmtp_tls_security_level", "smtpd_tls_security_level"]
+)
+def test_a_value_that_asks_for_nothing_gives_no_warning(site: Site, parameter: str) -> None:
+    assert site.write(f"{parameter} = none\n").warnings() == []
+
+
 def test_a_list_of_words_may_be_empty_where_postfix_allows_it(site: Site) -> None:
     assert site.write("notify_classes =\nallow_mail_to_files =\npropagate_unmatched_extensions =\n").warnings() == []
 
@@ -497,10 +625,7 @@ def test_a_missing_file_of_a_default_is_a_warning(site: Site, monkeypatch: pytes
     site.write("")
     main_cf = site.directory / "main.cf"
     main_cf.write_text(main_cf.read_text().replace("alias_maps =\n", ""))
-    assert (
-        f"{main_cf}: local_recipient_maps: table hash:{missing}: open database {missing}.db: No such"
-        in site.warnings()[0]
-    )
+    assert f"{main_cf}: alias_maps: table hash:{missing}: open database {missing}.db: No such" in site.warnings()[0]
 
 
 POLICY = """\

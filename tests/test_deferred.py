@@ -32,6 +32,9 @@ class Answers:
             raise value
         return value
 
+    async def reach(self) -> None:
+        return None
+
     async def close(self) -> None:
         return None
 

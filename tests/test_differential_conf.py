@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -165,6 +166,16 @@ def raw_is_expanded(case: Asked, ours: Answer, theirs: Answer) -> bool:
     return case.words[0].startswith("-P") and "x" in case.words[0] and without_raw(ours) == without_raw(theirs)
 
 
+def postfix_crashes(case: Asked, ours: Answer, theirs: Answer) -> bool:
+    return theirs.status == -signal.SIGSEGV
+
+
+def classes_of_main_cf_alone(case: Asked, ours: Answer, theirs: Answer) -> bool:
+    text = "".join(case.configuration.main_cf.split("\n "))
+    computed = re.search(r"(?m)^smtpd_restriction_classes[^\n]*\$", text) is not None
+    return computed and (ours.status, ours.output, ours.files) == (theirs.status, theirs.output, theirs.files)
+
+
 def word_is_glued(case: Asked, ours: Answer, theirs: Answer) -> bool:
     return "h" in case.words[0] and ours.output.replace(" ", "") == theirs.output.replace(" ", "")
 
@@ -177,6 +188,10 @@ KNOWN: list[Difference[Asked, Answer]] = [
     Difference("Postfix splits -oname=value at each letter o", option_is_split_in_its_value),
     Difference("Postfix ends for a broken value, whatever it is asked", broken_value_elsewhere),
     Difference("Postfix expands a parameter that its program expands, with -Px", raw_is_expanded),
+    Difference(
+        "Postfix crashes in a loop through a comparison, and at a name that -X or -# has twice", postfix_crashes
+    ),
+    Difference("Postfix finds restriction classes with the values of main.cf alone", classes_of_main_cf_alone),
     Difference("Postfix prints no space behind a command of four letters, with -Fh", word_is_glued),
 ]
 

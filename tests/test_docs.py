@@ -24,7 +24,7 @@ README_LINES_MAX = 40
 NOT_OURS = {"EXT4_IOC_SHUTDOWN", "MAIL_CONFIG"}
 SITE = {"mypolicy.py"}
 """A file of an example."""
-REFUSED_BY_VALUE = {"smtpd_restriction_classes", "smtpd_tls_auth_only"}
+REFUSED_BY_VALUE = {"smtpd_tls_auth_only"}
 """Their programs read them, and refuse a class in a list, and AUTH that needs TLS."""
 PROSE = [dataclasses.replace(rule, kinds=rule.kinds & words.PROSE) for rule in words.RULES]
 """Names on a page are those of the code, so the code is where they are replaced."""

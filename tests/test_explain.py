@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -170,6 +172,19 @@ def test_failed_lookup_is_told(site: Path, capsys: pytest.CaptureFixture[str]) -
     lines = explained(site, capsys, "u@far.example")
     assert any(line.startswith("transport_maps: texthash:DIR/transport: u@far.example -> failed: ") for line in lines)
     assert any(line.startswith("mail waits: 4.3.0") for line in lines)
+
+
+def test_each_lookup_in_a_remote_table_is_told_once(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.closing(sqlite3.connect(site / "routes.db")) as base:
+        base.execute("CREATE TABLE routes (name, way)")
+        base.execute("INSERT INTO routes VALUES ('far.example', 'smtp:[192.0.2.33]')")
+        base.commit()
+    (site / "routes.cf").write_text(f"dbpath = {site}/routes.db\nquery = SELECT way FROM routes WHERE name='%s'\n")
+    with (site / "main.cf").open("a") as file:
+        file.write(f"transport_maps = sqlite:{site}/routes.cf\n")
+    lines = explained(site, capsys, "u@far.example", "--client", "192.0.2.1")
+    assert lines.count("transport_maps: sqlite:DIR/routes.cf: far.example -> smtp:[192.0.2.33]") == 2
+    assert "transport smtp, next hop [192.0.2.33]" in lines
 
 
 @pytest.mark.parametrize("words", [[], ["a", "b"], ["a", "--client", "here"], ["a", "--what"], ["--sender", "x"]])

@@ -85,7 +85,10 @@ def threads(pid: int) -> dict[str, int]:
 def young(server: Running, victim: str) -> int:
     """Return a new process that has started its threads."""
     pid = server.process(victim)
-    if victim == "local" and "worker" not in threads(pid):
+    if victim != "local":
+        # A thread gets its name a moment after its start.
+        wait_for(f"the journal's thread of {victim}", lambda: "journal" in threads(pid), PATIENCE_S)
+    elif "worker" not in threads(pid):
         WORK[victim](server.ledger)
         wait_for("the message to be finished", server.idle, PATIENCE_S)
     return pid

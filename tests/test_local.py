@@ -119,6 +119,13 @@ async def test_unknown_user_bounces(site: Site) -> None:
     assert await one(site, "nouser@example") == ("bounced", "5.1.1", 'unknown user: "nouser"')
 
 
+async def test_mail_to_double_bounce_sender_is_discarded(site: Site) -> None:
+    discarded = ("sent", "2.0.0", "undeliverable postmaster notification discarded")
+    assert await one(site, "double-bounce@example") == discarded
+    assert await one(site, "Double-Bounce@example") == discarded
+    assert (await one(site, "double-bounced@example"))[0] == "bounced"
+
+
 async def test_mail_to_missing_required_alias_is_discarded_with_warning(site: Site) -> None:
     assert await one(site, "postmaster@example") == ("sent", "2.0.0", "discarded")
     assert site.warnings == ["required alias not found: postmaster"]

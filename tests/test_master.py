@@ -26,6 +26,7 @@ TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"}
 ROOT = os.geteuid() == 0
 SMTPDS = programs.processes("smtpd", 4, programs.processors())
+AS_ROOT = pytest.mark.skipif(not ROOT, reason="only root changes to mail_owner")
 OWNER = "nobody" if ROOT else pwd.getpwuid(os.geteuid()).pw_name
 
 RELOADS, CLIENTS_A_RELOAD = 3, 20
@@ -70,7 +71,7 @@ class Site:
             f"queue_directory = {self.queue}\ndata_directory = {self.directory}/data\nmail_owner = {OWNER}\n"
             f"setgid_group = {os.getgid()}\nmaillog_file = {self.log_file}\nmaillog_file_prefixes = {self.directory}\n"
             "import_environment = PYTHONPATH\nmyhostname = mx.example.org\nmyorigin = first.example\n"
-            f"{extra}compatibility_level = 3.6\nalias_maps =\nalias_database =\n"
+            f"{extra}compatibility_level = 3.6\nalias_maps =\nalias_database =\nmydestination =\n"
         )
         (self.etc / "master.cf").write_text(services.format(port=self.port))
 
@@ -123,7 +124,9 @@ def running(directory: Path, services: str, extra: str = "") -> Iterator[Site]:
         site.stop()
 
 
-SMTPD = "127.0.0.1:{port} inet n - n - 4 smtpd\n"
+DELIVERY = "qmgr unix n - n - 1 qmgr\nbounce unix - - n - 0 bounce\nsmtp unix - - n - - smtp\n"
+"""Services without which the checker refuses a site that accepts mail, or warns about it."""
+SMTPD = "127.0.0.1:{port} inet n - n - 4 smtpd\n" + DELIVERY
 ANVIL = "anvil unix - - n - 1 anvil\n"
 
 
@@ -182,7 +185,7 @@ def test_master_stays_small_and_single_threaded(tmp_path: Path) -> None:
 
 
 def test_wakeup_comes_at_start_and_conditional_wakeup_after_use(tmp_path: Path) -> None:
-    services = "pickup unix n - n 60 1 pickup\nanvil unix - - n 1? 1 anvil\nerror unix - - n 1 1 error\n"
+    services = DELIVERY + "pickup unix n - n 60 1 pickup\nanvil unix - - n 1? 1 anvil\nerror unix - - n 1 1 error\n"
     with running(tmp_path, services) as site:
 
         def sessions(program: str) -> int:
@@ -203,7 +206,7 @@ def test_killed_process_is_replaced(tmp_path: Path) -> None:
         wait_for("a process that has lived long enough", lambda: age_s(victim.pid) > LIVED_S + 0.1)
         os.kill(victim.pid, signal.SIGKILL)
         wait_for("the log line", lambda: f"pid {victim.pid} killed by signal 9" in site.log())
-        wait_for("a new process", lambda: len(site.children()) == SMTPDS)
+        wait_for("a new process", lambda: len(site.children()) == SMTPDS + 1)
         assert site.client().echo("again")
         assert "throttling" not in site.log()
 
@@ -246,7 +249,7 @@ def test_reload_keeps_connections_and_applies_the_new_configuration(tmp_path: Pa
         with contextlib.chdir(site.queue):
             anvil = Client("private/anvil")
         assert before.origin == "first.example"
-        site.write(SMTPD + "bounce unix - - n - 1 bounce\n", "myorigin = second.example\n")
+        site.write(SMTPD + "retry unix - - n - 1 error\n", "myorigin = second.example\n")
         site.reload()
         # The old process may accept one more client before it handles the signal.
         wait_for("the new process", lambda: site.client().origin == "second.example")
@@ -256,7 +259,7 @@ def test_reload_keeps_connections_and_applies_the_new_configuration(tmp_path: Pa
         assert before.echo("still served by the old process")
         assert anvil.echo("so is the removed service")
         assert not (site.queue / "private" / "anvil").exists()
-        assert (site.queue / "private" / "bounce").is_socket()
+        assert (site.queue / "private" / "retry").is_socket()
         before.close()
         anvil.close()
         wait_for("the old processes to end", lambda: ended(before.pid) and ended(anvil.pid))
@@ -291,7 +294,7 @@ def test_reload_refuses_bad_configuration_and_keeps_serving(tmp_path: Path) -> N
         site.write(SMTPD + "oops\n")
         site.reload()
         assert re.search(
-            r"error: reload refused, the old configuration stays in force: \S+/master.cf, line 2: missing", site.log()
+            r"error: reload refused, the old configuration stays in force: \S+/master.cf, line 5: missing", site.log()
         )
         site.write(SMTPD)
         main_cf = site.etc / "main.cf"
@@ -322,7 +325,7 @@ def test_second_master_on_a_queue_refuses(tmp_path: Path) -> None:
         other.mkdir()
         text = (site.etc / "main.cf").read_text()
         (other / "main.cf").write_text(text)
-        (other / "master.cf").write_text(f"127.0.0.1:{free_port()} inet n - n - - smtpd\n")
+        (other / "master.cf").write_text(f"127.0.0.1:{free_port()} inet n - n - - smtpd\n" + DELIVERY)
         result = postillion("start", other)
         assert result.returncode == 1
         assert f"another mail system (PID {site.master.pid}) runs on it" in result.stderr
@@ -387,7 +390,7 @@ def damage(kind: str, site: Site, held: contextlib.ExitStack) -> None:
         ("unknown program", r'etc/master\.cf, line 1: unknown program "smptd" .*: did you mean smtpd\?'),
         ("port in use", r"etc/master\.cf, line 1: bind 127.0.0.1 port \d+: Address already in use: stop the program"),
         ("queue directory is a file", r"etc/main\.cf, line 1: queue_directory .*: start as its owner, or name another"),
-        ("bad value", r'etc/main\.cf, line 13: bad value "big" for message_size_limit: give a whole number'),
+        ("bad value", r'etc/main\.cf, line 14: bad value "big" for message_size_limit: give a whole number'),
         ("log outside its prefixes", r"etc/main\.cf, line 5: bad value .* for maillog_file: give a path under"),
         (
             "unwritable queue directory",
@@ -417,6 +420,41 @@ def test_failed_start_gives_one_line_and_leaves_nothing(tmp_path: Path, kind: st
         assert postillion("status", site.etc).returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("queue_directory", "/proc/postillion", "queue_directory /proc/postillion: the file system of /proc stores no"),
+        ("queue_directory", "{file}/queue", "queue_directory {file}/queue: {file} is not a directory: "),
+        ("data_directory", "{file}", "data_directory {file}: {file} is not a directory: "),
+        pytest.param("setgid_group", "nosuchgrp", "setgid_group nosuchgrp: there is no such group: ", marks=AS_ROOT),
+        pytest.param("mail_owner", "root", "mail_owner root: this is root: name an account", marks=AS_ROOT),
+        pytest.param("mail_owner", "nosuchuser", 'mail_owner.* no such account|unknown user "', marks=AS_ROOT),
+    ],
+)
+def test_check_refuses_what_stops_a_start(tmp_path: Path, name: str, value: str, message: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    site = Site(tmp_path, SMTPD + ANVIL)
+    with (site.etc / "main.cf").open("a") as main_cf:
+        main_cf.write(f"{name} = {value.format(file=file)}\n")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    checked = postillion("check", site.etc)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    started = postillion("start", site.etc)
+    assert (checked.returncode, started.returncode) == (1, 1)
+    assert re.search(message.format(file=file), checked.stderr), checked.stderr
+    assert re.search(message.format(file=file), started.stderr), started.stderr
+
+
+def test_check_refuses_an_address_that_the_machine_lacks(tmp_path: Path) -> None:
+    site = Site(tmp_path, "192.0.2.7:{port} inet n - n - - smtpd\n" + DELIVERY)
+    checked, started = postillion("check", site.etc), postillion("start", site.etc)
+    assert (checked.returncode, started.returncode) == (1, 1)
+    problem = f"line 1: bind 192.0.2.7 port {site.port}: Cannot assign requested address: give an address of this mac"
+    assert problem in checked.stderr
+    assert problem in started.stderr
+
+
 @pytest.mark.skipif(not ROOT, reason="needs a directory that mail_owner cannot enter")
 def test_programs_run_below_directory_that_mail_owner_cannot_enter(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
@@ -431,12 +469,16 @@ def test_programs_run_below_directory_that_mail_owner_cannot_enter(tmp_path: Pat
         site.stop()
 
 
+REST = "local unix - n n - - local\nerror unix - - n - - error\n"
+"""The other services that the configuration of `init` needs."""
+
+
 def test_commands_start_status_reload_and_stop(tmp_path: Path) -> None:
     etc = tmp_path / "etc"
     assert postillion("init", etc).returncode == 0
     assert postillion("init", etc).returncode == 1
     master = etc / "master.cf"
-    master.write_text(f"127.0.0.1:{free_port()} inet n - n - - smtpd\n" + ANVIL)
+    master.write_text(f"127.0.0.1:{free_port()} inet n - n - - smtpd\n" + DELIVERY + REST)
     assert postillion("check", etc).returncode == 0
     assert "not running" in postillion("status", etc).stderr
     assert postillion("stop", etc).returncode == 1
@@ -448,7 +490,7 @@ def test_commands_start_status_reload_and_stop(tmp_path: Path) -> None:
         assert postillion("start", etc).returncode == 1
         good = master.read_text()
         master.write_text(good + "bad line\n")
-        assert "line 3" in postillion("reload", etc).stderr
+        assert "line 7" in postillion("reload", etc).stderr
         master.write_text(good)
         assert postillion("reload", etc).returncode == 0
     finally:
@@ -468,6 +510,15 @@ def test_start_fg_logs_to_standard_output_and_ends_with_ctrl_c(tmp_path: Path) -
         process.send_signal(signal.SIGINT)
         assert "terminating on signal 2" in process.stdout.read()
         assert process.wait(PATIENCE_S) == 0
+
+
+def test_configuration_of_init_can_log_to_standard_output(tmp_path: Path) -> None:
+    etc = tmp_path / "etc"
+    assert postillion("init", etc).returncode == 0
+    main_cf = etc / "main.cf"
+    main_cf.write_text(re.sub("(?m)^maillog_file =.*", "maillog_file = /dev/stdout", main_cf.read_text()))
+    assert postillion("check", etc).returncode == 0
+    assert postillion("start", etc).stderr.endswith("use start-fg, or log to a file\n")
 
 
 def test_version_is_printed() -> None:

@@ -1,5 +1,6 @@
 """Start and reload with bad input: one line, exit status 1, the old configuration in force, no session cut."""
 
+import contextlib
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from postillion.master import answers
 from support.mta import Site, listening, local_user, running, wait_for
 
 SESSIONS = 100
@@ -109,6 +111,46 @@ def test_refused_reload_changes_nothing_and_ends_no_session(tmp_path: Path) -> N
         finally:
             for session in sessions:
                 session.close()
+
+
+def test_reload_returns_when_master_has_decided(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    files = Files(site)
+    with running(site):
+        for number in range(3):
+            files.restore(f"smtpd_banner = $myhostname ESMTP {number}\n")
+            assert postillion(site, "reload").returncode == 0
+            assert site.log_text().count("reload -- version") == number + 1
+        # The checker opens no log file, so the command and the checker pass this, and master refuses it.
+        files.restore(f"maillog_file = {files.etc}/folder\n")
+        result = postillion(site, "reload")
+        assert result.returncode == 1
+        assert f"postillion: fatal: {files.etc}/folder: Is a directory" in result.stderr
+        assert "reload refused" in site.log_text()
+        # A command that was killed leaves its fifo behind.
+        stale = site.queue / "pid" / "reload.1"
+        os.mkfifo(stale)
+        files.restore()
+        with contextlib.ExitStack() as stack:
+            commands = [
+                stack.enter_context(subprocess.Popen([*site.command("postillion"), "reload"])) for _ in range(3)
+            ]
+            assert [command.wait(60) for command in commands] == [0, 0, 0]
+        assert [path.name for path in (site.queue / "pid").iterdir() if path.name.startswith("reload.")] == []
+
+
+def test_reload_of_a_master_that_dies_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "pid").mkdir()
+    question = answers.Question(str(tmp_path))
+    try:
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as master:
+            assert answers.asked(str(tmp_path)) == [str(tmp_path / "pid" / f"reload.{os.getpid()}")]
+            assert master.stdin is not None
+            master.stdin.close()
+            assert question.wait(master.pid, 30) is None
+    finally:
+        question.close()
+    assert answers.asked(str(tmp_path)) == []
 
 
 def greeting(site: Site) -> bytes:

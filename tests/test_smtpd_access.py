@@ -414,3 +414,64 @@ def test_a_restriction_behind_permit_is_ignored_with_a_warning(tmp_path: Path) -
 def test_an_acceptance_is_remembered_as_the_rows_read(restriction: str, remembers: bool, tmp_path: Path) -> None:
     asked = access(tmp_path, [*STRICT, f"smtpd_recipient_restrictions = {restriction}"])
     assert asked.remembers is remembers
+
+
+CLASSES = [
+    "mydestination = example.org",
+    "local_recipient_maps =",
+    "smtpd_restriction_classes = Strict, loose, empty",
+    "smtpd_reject_unlisted_recipient = no",
+]
+
+
+@pytest.mark.parametrize(
+    ("lists", "recipient", "refused"),
+    [
+        (["smtpd_recipient_restrictions = strict, permit", "Strict = reject_unauth_destination"], "a@b.example", True),
+        (
+            ["smtpd_recipient_restrictions = strict, reject", "Strict = reject_unauth_destination"],
+            "a@example.org",
+            True,
+        ),
+        (
+            ["smtpd_recipient_restrictions = STRICT, permit", "Strict = reject_unauth_destination"],
+            "a@example.org",
+            False,
+        ),
+        (
+            [
+                "smtpd_recipient_restrictions = loose, reject",
+                "loose = strict, permit",
+                "Strict = reject_unauth_destination",
+            ],
+            "a@example.org",
+            False,
+        ),
+        (
+            ["smtpd_recipient_restrictions = empty loose", "loose = $Strict", "Strict = reject_unauth_destination"],
+            "a@b.example",
+            True,
+        ),
+    ],
+)
+def test_class_stands_for_its_restrictions(tmp_path: Path, lists: list[str], recipient: str, refused: bool) -> None:
+    checks = access(tmp_path, [*CLASSES, "smtpd_relay_restrictions =", *lists])
+    assert (at_rcpt(checks, recipient) is not None) == refused
+
+
+def test_relay_control_may_stand_in_a_class(tmp_path: Path) -> None:
+    own = ["smtpd_relay_restrictions = strict", "Strict = permit_mynetworks, loose"]
+    access(tmp_path, [*CLASSES, *own, "loose = reject_unauth_destination"])
+    with pytest.raises(ConfigError, match="would relay mail for everybody"):
+        access(tmp_path, [*CLASSES, *own, "loose = permit_mynetworks"])
+
+
+def test_addresses_of_bounces_need_no_table(tmp_path: Path) -> None:
+    own = ["mydestination = example.org", "local_recipient_maps = inline:{a=b}", "double_bounce_sender = Gone"]
+    checks = access(tmp_path, [*STRICT, *own])
+    for local in ("gone", "GONE", "postmaster", "MAILER-DAEMON"):
+        assert at_rcpt(checks, f"{local}@example.org") is None, local
+    for local in ("double-bounce", "gone+x", "nobody"):
+        refusal = at_rcpt(checks, f"{local}@example.org")
+        assert refusal is not None, local
+        assert refusal[:2] == (550, "5.1.1"), local

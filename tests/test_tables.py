@@ -168,7 +168,7 @@ def test_lookups_during_changes_are_never_mixed_or_lost(tmp_path: Path) -> None:
     stop = threading.Event()
     failures: list[object] = []
 
-    def look() -> None:
+    def search() -> None:
         try:
             while not stop.is_set():
                 if table.lookup("a") is None or table.lookup("none") is not None:
@@ -176,7 +176,7 @@ def test_lookups_during_changes_are_never_mixed_or_lost(tmp_path: Path) -> None:
         except TableError as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=look) for _ in range(3)]
+    threads = [threading.Thread(target=search) for _ in range(3)]
     for thread in threads:
         thread.start()
     for number in range(1, 200):

@@ -301,6 +301,25 @@ def _state_log() -> Iterator[bytes]:
     yield b"\1" + struct.pack("<BQQ", 7, 3, 99)
 
 
+def _tables() -> Iterator[bytes]:
+    texts = [
+        b'a b\n# no\n c\n"q k"@x v\nbad\nkey: value\nk\xff v\n',
+        b'root: admin\n"the list": a,\n b\na@b: c\n"un: d\n',
+    ]
+    for text in texts:
+        for flags in (0, 4, 8, 16, 32):
+            yield bytes([flags]) + text
+    yield (
+        b"\1"
+        + b"192.0.2.1 A\n192.0.2.0/24 B\nif !10.0.0.0/8\n!172.16.0.0/12 C\nendif\n[2001:db8::]/32 D\n1.2.3.4/1 E\n"
+    )
+    header = struct.pack("<16sIIQQQQ", b"PostillionIndex\n", 1, 0, 1, 2, 74, 90)
+    yield b"\2" + header + bytes(8) + struct.pack("<II", 1, 1) + b"ab" + bytes(16)
+    record = struct.pack("<II", 1, 1) + b"ab"
+    yield b"\2" + struct.pack("<II", 2058, 2) * 256 + record + struct.pack("<IIII", 177604, 2048, 0, 0)
+    yield b"\3got $1 ${2}$(3) $$ ${4"
+
+
 MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "smtp_server": _server,
     "session": _session,
@@ -312,6 +331,7 @@ MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "stuff": _stuff,
     "cleanup": _cleanup,
     "mime": _mime,
+    "tables": _tables,
     "address": lambda: _flagged((b"\0", b"\x0f", b"\5"), ADDRESSES),
     "path": lambda: _flagged((b"\0", b"\1", b"\6"), COMMANDS),
     "maildrop": _maildrop,

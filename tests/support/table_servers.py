@@ -6,6 +6,7 @@ once, `start` starts it again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from support.mta import ended, wait_for
 from support.peers import absent, peer
 from support.ports import free_port
 
@@ -86,19 +88,35 @@ class TableServer:
         """End the server and its children at once."""
         if self._process is None:
             return
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._process = None
+        process, self._process = self._process, None
+        children = self._children(process.pid)
+        for pid in (process.pid, *children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        # A child that still ends holds the lock of the data.
+        wait_for("the end of the server's children", lambda: all(ended(pid) for pid in children))
 
     def pause(self) -> None:
-        """Stop the server: it accepts connections and answers nothing."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        """Stop the server: the kernel accepts connections, and nobody answers."""
+        self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """End the pause."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGCONT)
+        for pid in (self._process.pid, *self._children(self._process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _children(self, pid: int) -> list[int]:
+        """Return the children of the server: PostgreSQL's have sessions of their own."""
+        try:
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        except FileNotFoundError:
+            return []
 
     def remove(self) -> None:
         """End the server and remove its data."""

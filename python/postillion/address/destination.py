@@ -6,12 +6,14 @@ address at one of our own domains as trivial-rewrite(8) does, until it reaches a
 smtpd and the queue manager ask the same question, so they cannot disagree.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 from postillion._core.address import AddressRules, may_route, quote
 from postillion.address.classes import AddressClasses, Class
 from postillion.config import Config
 from postillion.tables import TableError
+from postillion.tables.deferred import effect
 from postillion.tables.table import Trace
 
 HOPS_SPARE = 100
@@ -56,7 +58,8 @@ class Destinations:
             onward = self.rules.onward(local)
             if onward is not None:
                 if self._trace is not None:
-                    self._trace.note(f"{local} is a local part of this site that names {onward[0]}@{onward[1]}")
+                    text = f"{local} is a local part of this site that names {onward[0]}@{onward[1]}"
+                    effect(partial(self._trace.note, text))
                 local, domain = onward
             elif local:
                 break

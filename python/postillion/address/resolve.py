@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from postillion.address.classes import Class
 from postillion.address.destination import Destination, Destinations
 from postillion.config import Config
-from postillion.tables import Maps, TableError, open_maps
+from postillion.tables import Maps, TableError, WarnedError, open_maps
 from postillion.tables.deferred import effect, once
 from postillion.tables.table import Trace
 
@@ -42,6 +42,15 @@ class Route(NamedTuple):
     transport: str
     nexthop: str
     recipient: str | None = None
+
+
+class Way(NamedTuple):
+    """A transport that mail may take: the parameter and its value, and the table with this value, if it is in one."""
+
+    parameter: str
+    value: str
+    transport: str
+    table: str = ""
 
 
 class Unresolved(Exception):
@@ -100,22 +109,22 @@ class Resolver:
         """True if the way depends on the sender."""
         return bool(self._sender_relayhosts or self._sender_transports)
 
-    def transports(self) -> Iterator[tuple[str, str, str]]:
-        """Yield parameter, value and transport of each way that mail may go. Raises `TableError`.
+    def transports(self) -> Iterator[Way]:
+        """Yield each way that mail may go. Raises `TableError`.
 
         A class without domains has no mail, so its transport does not count.
         """
         for kind, (transport, _) in self._transports.items():
             if self._classes.lists.get(kind, True):
                 parameter = f"{kind.value}_transport"
-                yield parameter, self._config.text(parameter), transport
+                yield Way(parameter, self._config.text(parameter), transport)
         for table in self._maps.tables:
             for value in table.values():
-                yield "transport_maps", value, _split(value)[0]
+                yield Way("transport_maps", value, _split(value)[0], table.name)
         for table in self._sender_transports.tables:
             for value in table.values():
                 if value.lower() != DUNNO:
-                    yield "sender_dependent_default_transport_maps", value, _split(value)[0]
+                    yield Way("sender_dependent_default_transport_maps", value, _split(value)[0], table.name)
 
     def resolve(self, address: str, sender: str = "") -> Route:
         """Return the way of an address (`local@domain`, or a bare local part: one of this host).
@@ -128,7 +137,8 @@ class Resolver:
                 raise Unresolved("5.1.3", "bad address syntax")
             route = self.route(destination, sender)
         except TableError as problem:
-            self._warn(f"resolving {address}: {problem}")
+            if not isinstance(problem, WarnedError):
+                self._warn(f"resolving {address}: {problem}")
             raise Unresolved("4.3.0", "address resolver failure") from None
         return route if destination.address == address else route._replace(recipient=destination.address)
 
@@ -197,7 +207,7 @@ class Resolver:
 
     def _note_parameter(self, name: str) -> None:
         if self._trace is not None:
-            self._trace.note(f"{name} = {self._config.text(name)}")
+            effect(partial(self._trace.note, f"{name} = {self._config.text(name)}"))
 
     def _both(self, domain: str) -> None:
         """Warn about a domain in two classes, once."""

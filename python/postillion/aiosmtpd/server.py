@@ -25,20 +25,20 @@ REFUSALS: Final = {
     SmtpIntake.LINE_TOO_LONG: "500 Line too long (see RFC5321 4.5.3.1.6)",
     SmtpIntake.TOO_MUCH: "552 Error: Too much mail data",
 }
-"""aiosmtpd's words for a message that is not kept."""
+"""aiosmtpd's replies to a message that is not kept."""
 ATEXT: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 PLAIN_ADDRESS: Final = re.compile(
     rf"<(({ATEXT}(?:\.{ATEXT})*)@{ATEXT}(?:\.{ATEXT})*)>(?: +([!-'*-~][ -~]*))?", re.ASCII
 )
 """A dot-atom at a dot-atom (RFC 5322 §3.4.1), in angle brackets, and parameters that begin with no comment."""
 WAITING_LINES_MAX: Final = 2
-"""While octets of more lines than these, of the longest kind, wait and nobody takes them, the socket is not read."""
+"""Maximum number of unread lines of maximum length before reading pauses."""
 
 
 class Reader:
     """The input of a client, with the methods of `asyncio.StreamReader`, and `message`.
 
-    One coroutine at a time may wait. A message on its way in waits for nobody, and is bounded by its own limits.
+    One coroutine at a time may wait. A message has its own limits: reading goes on while it arrives.
     """
 
     def __init__(self, limit: int, loop: asyncio.AbstractEventLoop) -> None:
@@ -55,7 +55,7 @@ class Reader:
         self._deaf = False
 
     def feed_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what came from the socket."""
+        """Take octets from the socket."""
         if self._deaf:
             return
         if self._buffer.feed(bytes(data)):
@@ -65,20 +65,20 @@ class Reader:
                 self._paused = True
 
     def feed_eof(self) -> None:
-        """The client says nothing any more."""
+        """Note that the client sends nothing more."""
         self._eof = True
         self._wake()
 
     def set_transport(self, transport: asyncio.BaseTransport) -> None:
-        """Name what is paused while too much waits."""
+        """Set the transport whose reading pauses while too many lines wait."""
         self._transport = transport
 
     def exception(self) -> BaseException | None:
-        """Return why nothing can be read any more."""
+        """Return the error that ended the connection; None without one."""
         return self._exception
 
     def set_exception(self, error: BaseException) -> None:
-        """Let whoever reads know that the connection is broken."""
+        """Raise this error in the coroutine that reads: the connection is broken."""
         self._exception = error
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.cancelled():
@@ -89,7 +89,7 @@ class Reader:
         return self._eof and not len(self._buffer)
 
     def stop_listening(self) -> None:
-        """Forget what waits and what comes, until `listen`: it was said before TLS (RFC 3207 §4.2)."""
+        """Drop unread and further input until `listen`: it was sent before TLS (RFC 3207 §4.2)."""
         self._deaf = True
         self._buffer.clear()
         self._resume()
@@ -242,11 +242,11 @@ class SMTP(aiosmtpd.smtp.SMTP):
         self._reader = self._heard  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        """Take what came from the socket."""
+        """Take octets from the socket."""
         self._heard.feed_data(data)
 
     def eof_received(self) -> bool | None:
-        """The client says nothing any more."""
+        """Note that the client sends nothing more."""
         keep: bool | None = super().eof_received()
         # Under TLS the transport is closed now, and `connection_lost` says so.
         if self.session is not None and self.session.ssl is None:

@@ -3,15 +3,17 @@
 | check | condition |
 |---|---|
 | plan | main.cf and master.cf can be read; their services and addresses are valid (`master.plan`) |
-| `-o` | every value in a line of master.cf is of its type |
+| `-o` | every value in a line of master.cf is of its type, and its log can be opened |
 | programs | each program that master would start prepares itself: settings, tables, restriction lists |
 | tables | the source of each table can be read; for a table that is only a default, a warning |
-| transports | mail goes only to services whose programs run |
+| transports | mail goes only to services whose programs run; a service that some mail may need gives a warning |
+| qmgr | a service runs it where mail is accepted |
 | absorbed services | no line of cleanup or trivial-rewrite sets an unsafe parameter without effect |
 
 A bad value in main.cf that no started program reads gives a warning.
 """
 
+import asyncio
 import importlib
 import importlib.util
 import os
@@ -27,10 +29,18 @@ from postillion.config.master_cf import Entry
 from postillion.master import programs
 from postillion.master.plan import Plan
 from postillion.program.daemon import Arguments, Daemon, make
+from postillion.program.log import Target
 from postillion.qmgr.settings import Configuration
+from postillion.smtpd.setup import minfree_octets
 from postillion.tables import read_tables
 from postillion.tables.checks import open_checks
+from postillion.tables.remote import RemoteTable
 
+OF_ALL = ("config_directory", "queue_directory")
+"""Parameters that no service may have for itself: programs meet in one queue."""
+LOG = "maillog_file"
+OF_MASTER = "cimnst"
+"""Options that master gives to programs."""
 ANY = "*"
 ABSORBED = {"cleanup": ANY, "trivial-rewrite": "rewrite"}
 """Programs whose work others do, and the service of master.cf that these do it for."""
@@ -43,6 +53,7 @@ class Check:
         self._directory = directory
         self._found: dict[str, None] = {}
         self._read: set[str] = set()
+        self._reached: set[str] = set()
 
     @property
     def warnings(self) -> list[str]:
@@ -53,12 +64,16 @@ class Check:
         """Check the whole configuration. Raises `ConfigError` for the first error."""
         plan = Plan(self._directory)
         self._warn(plan.warnings)
+        _check_log(plan.config)
         self._go_to_queue(plan.config)
         for entry in plan.entries:
             self._check_overrides(plan.config, entry)
         for entry in plan.started:
             self._check_program(plan, entry)
+        for error in transports.without_queue_manager(plan):
+            raise error
         self._check_absorbed(plan)
+        self._check_room(plan)
         self._warn(_unread(plan))
 
     def _warn(self, texts: Iterable[str]) -> None:
@@ -75,6 +90,10 @@ class Check:
             error = own.bad_value(name)
             if error is not None:
                 raise error
+            if name in OF_ALL and own.text(name) != config.text(name):
+                raise entry.error(f"-o {name}: all services have the same {name}", "set it in main.cf")
+        if own.text(LOG) != config.text(LOG):
+            _check_log(own)
 
     def _check_program(self, plan: Plan, entry: Entry) -> None:
         module = program_module(programs.PROGRAMS[entry.command])
@@ -84,6 +103,7 @@ class Check:
         if isinstance(made, Configuration):
             for error in transports.refusals(made, plan):
                 raise error
+            self._warn(transports.warnings(made, plan))
 
     def _prepare(self, config: Config, entry: Entry, module: ModuleType) -> object:
         daemon = rehearsed(config, entry)
@@ -94,7 +114,23 @@ class Check:
             # The default of a parameter, such as /etc/aliases on a host without local mail.
             self._warn([str(error)])
         self._warn(_warned(daemon.log))
+        self._warn(self._unreachable(daemon.config))
         return made
+
+    def _unreachable(self, config: Config) -> list[str]:
+        """Return a warning for each remote table without a server: a restart must work while a server is down."""
+        opened = {table.name: table for _, table in config.opened if isinstance(table, RemoteTable)}
+        tables = [table for name, table in opened.items() if name not in self._reached]
+        if not tables:
+            return []
+        self._reached.update(opened)
+
+        async def reach() -> list[str]:
+            found = await asyncio.gather(*(table.reach() for table in tables))
+            await asyncio.gather(*(table.close() for table in tables))
+            return [problem for problem in found if problem]
+
+        return asyncio.run(reach())
 
     def _prepare_as_owner(self, config: Config, entry: Entry, module: ModuleType) -> list[str]:
         daemon = rehearsed(config, entry)
@@ -110,6 +146,20 @@ class Check:
         except Exception as problem:
             text = f"{entry.command} could not start: {type(problem).__name__}: {problem}"
             raise entry.error(text, "correct this value in main.cf or in this line") from problem
+
+    def _check_room(self, plan: Plan) -> None:
+        """Warn when smtpd would refuse every message, because the file system of the queue is too small."""
+        if not any(entry.command == "smtpd" for entry in plan.started):
+            return
+        needed = minfree_octets(plan.config)
+        room = os.statvfs(".")
+        size = room.f_blocks * room.f_frsize
+        if needed > size:
+            name = "queue_minfree" if plan.config.number("queue_minfree") >= needed else "message_size_limit"
+            problem = (
+                f"{name}: smtpd accepts mail while {needed} octets are free, and the queue's file system has {size}"
+            )
+            self._warn([str(plan.config.error(name, problem, "give less"))])
 
     def _check_absorbed(self, plan: Plan) -> None:
         """Refuse unsafe parameters and bad tables of a cleanup or rewrite line, for the programs that do this work."""
@@ -131,6 +181,10 @@ def configured(config: Config, entry: Entry) -> Config:
 
 def rehearsed(config: Config, entry: Entry) -> Daemon:
     """Return the program of a line as master would start it, without sockets or a queue, with a log in memory."""
+    for word in entry.options():
+        own = [letter for letter in word[1:] if letter in OF_MASTER] if word.startswith("-") else []
+        if own:
+            raise entry.error(f"option -{own[0]} is master's own", "remove it")
     try:
         options = Arguments(["-n", entry.service, "-t", entry.type, *entry.arguments])
     except ConfigError as error:
@@ -149,6 +203,13 @@ def program_module(name: str) -> ModuleType:
     if spec is not None and spec.submodule_search_locations is not None:
         name += ".setup" if importlib.util.find_spec(f"{name}.setup") is not None else ".__main__"
     return importlib.import_module(name)
+
+
+def _check_log(config: Config) -> None:
+    """Raise `ConfigError` for a log file whose directory does not exist."""
+    path = Target.find(config).destination
+    if path.startswith("/") and not os.path.isdir(os.path.dirname(path)):
+        raise config.error(LOG, f"{LOG}: {path}: the directory is missing", "create it, or name another file")
 
 
 def _has_workers(command: str, started: list[Entry]) -> bool:

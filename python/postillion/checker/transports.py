@@ -10,27 +10,80 @@ from postillion.tables import TableError
 
 NOT_DELIVERING = ("anvil", "pickup", "qmgr", "smtpd")
 """Programs that are started and take no mail from the queue manager."""
+ACCEPTING = ("smtpd", "pickup")
+"""Programs that put mail into the queue."""
+QMGR_LINE = "qmgr unix n - n 300 1 qmgr"
+ADD = "add the service to master.cf, or mail for it will wait"
 
 
 def refusals(configuration: Configuration, plan: Plan) -> Iterator[ConfigError]:
-    """Yield an error for each transport in use that cannot work, at the parameter that names it.
+    """Yield an error for each transport in use that cannot work, at the parameter that names it."""
+    for parameter, text, missing in _broken(configuration, plan):
+        if not missing or _is_needed(parameter, configuration, plan):
+            fix = ADD if missing else "name another transport, or keep Postfix for this mail"
+            yield configuration.config.error(parameter, text, fix)
 
-    A default may name a service that is not in master.cf: sites leave out the services that they do not use.
-    """
+
+def warnings(configuration: Configuration, plan: Plan) -> Iterator[str]:
+    """Yield a warning for each missing service that some mail may need: that mail would wait."""
     config = configuration.config
-    services = {entry.service: entry for entry in plan.entries if entry.type in ("unix", "fifo", "pass")}
+    if not accepting(plan):
+        return
+    for parameter, text, missing in _broken(configuration, plan):
+        if missing and not _is_needed(parameter, configuration, plan):
+            yield str(config.error(parameter, text, ADD))
+    services = _services(plan)
+    for parameter, service, mail in (
+        ("bounce_service_name", configuration.bounce_service_name, "undeliverable mail"),
+        ("virtual_alias_domains", "error", "mail for unknown virtual aliases"),
+    ):
+        if service not in services and (service != "error" or config.items(parameter)):
+            yield str(config.error(parameter, f'{mail} needs "{service}", a service that master.cf does not have', ADD))
+
+
+def accepting(plan: Plan) -> list[Entry]:
+    """Return the services that put mail into the queue."""
+    return [entry for entry in plan.started if entry.command in ACCEPTING]
+
+
+def without_queue_manager(plan: Plan) -> Iterator[ConfigError]:
+    """Yield an error when mail is accepted and no line of master.cf runs qmgr."""
+    if not any(entry.command == "qmgr" for entry in plan.started):
+        for entry in accepting(plan):
+            problem = f"{entry.command} accepts mail, and no service runs qmgr, which delivers it"
+            yield entry.error(problem, f"add the line: {QMGR_LINE}")
+
+
+def _broken(configuration: Configuration, plan: Plan) -> Iterator[tuple[str, str, bool]]:
+    """Yield parameter and problem of each transport that cannot work; True: a default, whose service is missing.
+
+    Sites leave out the services that they do not use.
+    """
+    config, services = configuration.config, _services(plan)
     try:
-        for parameter, value, transport in configuration.resolver.transports():
+        for parameter, value, transport, table in configuration.resolver.transports():
             entry = services.get(transport)
-            if entry is None and config.setting(parameter) is None:
-                continue
             why = _why_not(transport, entry, plan.started)
             if why is not None:
-                shown = f'{parameter}: "{value}" gives mail to "{transport}", {why}'
-                yield config.error(parameter, shown, "name another transport, or keep Postfix for this mail")
+                missing = entry is None and config.setting(parameter) is None
+                place = f" in {table}" if table else ""
+                yield parameter, f'{parameter}: "{value}"{place} gives mail to "{transport}", {why}', missing
     except TableError:
         # `read_tables` reports a table that cannot be read.
         return
+
+
+def _is_needed(parameter: str, configuration: Configuration, plan: Plan) -> bool:
+    """Return whether mail surely comes for a default transport: local mail, or mail of a class that main.cf names."""
+    config = configuration.config
+    if not accepting(plan) or config.text("transport_maps").strip():
+        return False
+    domains = {"virtual_transport": "virtual_mailbox_domains", "relay_transport": "relay_domains"}.get(parameter)
+    return parameter == "local_transport" or (domains is not None and config.setting(domains) is not None)
+
+
+def _services(plan: Plan) -> dict[str, Entry]:
+    return {entry.service: entry for entry in plan.entries if entry.type in ("unix", "fifo", "pass")}
 
 
 def _why_not(transport: str, entry: Entry | None, started: list[Entry]) -> str | None:

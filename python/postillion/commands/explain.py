@@ -17,6 +17,7 @@ import inspect
 import ipaddress
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from postillion._core.address import canonical
@@ -42,6 +43,8 @@ from postillion.restrictions.site import Site
 from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.names import UNKNOWN, Names
 from postillion.tables import TableError
+from postillion.tables.deferred import decided, effect
+from postillion.tables.remote.table import RemoteTable
 
 USAGE = "usage: postillion [-c config_directory] explain ADDRESS [--sender ADDRESS] [--client IP]"
 INDENT = "    "
@@ -92,7 +95,10 @@ class Steps:
         self._write(text)
 
     def note(self, text: str) -> None:
-        """Print a step."""
+        """Print a step, once the decision that it belongs to has ended: with remote tables it runs many times."""
+        effect(partial(self._tell, text))
+
+    def _tell(self, text: str) -> None:
         if not self._muted:
             self._write(INDENT + text)
 
@@ -104,11 +110,11 @@ class Steps:
         """Print a lookup that failed."""
         self.note(f"{parameter}: {_shown(table)}: {key} -> failed: {problem}")
 
-    def quietly(self, work: Callable[[], T]) -> T:
+    async def quietly(self, work: Callable[[], T]) -> T:
         """Return the result of work whose steps are printed in another place."""
         self._muted = True
         try:
-            return work()
+            return await decided(work)
         finally:
             self._muted = False
 
@@ -132,14 +138,22 @@ class Explanation:
         self._sender = sender
         self._client = client
         self._config = config
+        self._configs: list[Config] = []
         config.trace = self._steps
         self._entries, _ = master_cf.load(config.in_force)
         self._warn: Callable[[str], None] = lambda text: self._steps.note(f"warning: {text}")
 
     async def tell(self) -> None:
         """Print every step."""
+        try:
+            await self._tell()
+        finally:
+            for table in {id(table): table for config in self._configs for table in remote_tables(config)}.values():
+                await table.close()
+
+    async def _tell(self) -> None:
         steps = self._steps
-        site = steps.quietly(lambda: Site(self._config, self._warn))
+        site = await self._opened(self._config, Site)
         rules = site.resolver.destinations.rules
         complete = rules.complete(self._address)
         steps.heading(f"address {self._address or '<>'}" + f", sender {self._sender or '<>'}")
@@ -151,17 +165,17 @@ class Explanation:
             await self._tell_client()
         try:
             steps.heading("class")
-            destination = site.resolver.destinations.of(complete)
+            destination = await decided(lambda: site.resolver.destinations.of(complete))
             self._tell_class(destination)
             with contextlib.suppress(Unresolved):
-                route = steps.quietly(lambda: site.resolver.resolve(complete, self._sender))
+                route = await steps.quietly(lambda: site.resolver.resolve(complete, self._sender))
                 steps.heading("recipient check")
-                self._tell_check(site, destination, route)
+                await decided(lambda: self._tell_check(site, destination, route))
                 if self._program(route) == "local":
                     steps.heading("aliases")
-                    self._tell_aliases(destination)
+                    await self._tell_aliases(destination)
             steps.heading("route")
-            route = site.resolver.resolve(complete, self._sender)
+            route = await decided(lambda: site.resolver.resolve(complete, self._sender))
         except TableError as problem:
             steps.note(f"mail waits: 4.3.0 {problem}")
             return
@@ -170,6 +184,15 @@ class Explanation:
             steps.note(f"mail {fate}: {problem.dsn} {problem.text}")
             return
         await self._tell_route(destination, route)
+
+    async def _opened(self, config: Config, make: Callable[[Config, Callable[[str], None]], T]) -> T:
+        """Return what `make` makes of a configuration, with its tables ready to be asked."""
+        self._configs.append(config)
+        made = await self._steps.quietly(lambda: make(config, self._warn))
+        for table in remote_tables(config):
+            with contextlib.suppress(TableError):  # Its lookups will fail, and say why.
+                table.refresh()
+        return made
 
     def _tell_class(self, destination: Destination) -> None:
         if not destination.domain:
@@ -189,8 +212,8 @@ class Explanation:
             code, dsn, why = unlisted
             self._steps.note(f"smtpd refuses the recipient: {code} {dsn} {why}")
 
-    def _tell_aliases(self, destination: Destination) -> None:
-        settings = LocalSettings.load(self._config, self._warn)
+    async def _tell_aliases(self, destination: Destination) -> None:
+        settings = await self._opened(self._config, LocalSettings.load)
         aliases = Aliases(
             settings.alias_maps,
             settings.default_privs,
@@ -207,7 +230,7 @@ class Explanation:
                     break
                 seen.add(name)
                 try:
-                    expansion = aliases.expand(name, where.domain)
+                    expansion = await decided(partial(aliases.expand, name, where.domain))
                 except AliasError as problem:
                     self._steps.note(f"{name}: {problem}")
                     break
@@ -265,7 +288,7 @@ class Explanation:
         """Print what the restriction lists of the first smtpd service answer."""
         entry = next((found for found in self._entries if found.command == "smtpd"), None)
         config = self._config if entry is None else configured(self._config, entry)
-        access = self._steps.quietly(lambda: Access(config, self._warn))
+        access = await self._opened(config, Access)
         names = Names(self._warn, enabled=config.flag("smtpd_peername_lookup"))
         clients = Clients(config, access, names)
         client = await clients.identify(self._client)
@@ -286,6 +309,11 @@ class Explanation:
         by = "" if rule is None else f", by {rule.name} ({place(rule.path, rule.line)})"
         self._steps.note(f"{stage}: {said}{by}")
         return verdict
+
+
+def remote_tables(config: Config) -> list[RemoteTable]:
+    """Return the remote tables that a configuration has opened."""
+    return [table for _, table in config.opened if isinstance(table, RemoteTable)]
 
 
 def _shown(table: str) -> str:

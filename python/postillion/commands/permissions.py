@@ -18,7 +18,7 @@ def set_permissions(directory: str, console: Console, *assignments: str) -> None
     if os.geteuid() != 0:
         raise Failure("set-permissions is reserved for the superuser")
     config = _assigned(directory, console, assignments)
-    directories.prepare(config)
+    directories.create(config)
     directories.prepare_data(config)
     for path in directories.set_permissions(config):
         console.detail(f"{path}: owner or mode changed")
@@ -27,7 +27,7 @@ def set_permissions(directory: str, console: Console, *assignments: str) -> None
 def create_missing(directory: str, console: Console, *assignments: str) -> None:
     """Create the directories of the queue that are not there."""
     config = _assigned(directory, console, assignments)
-    console.detail(f"queue {directories.prepare(config)}, data {directories.prepare_data(config)}")
+    console.detail(f"queue {directories.create(config)}, data {directories.prepare_data(config)}")
 
 
 def _assigned(directory: str, console: Console, assignments: tuple[str, ...]) -> Config:

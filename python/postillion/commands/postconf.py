@@ -23,7 +23,7 @@ from postillion.commands import service_edits, services
 from postillion.commands.request import EXPLAIN, Request
 from postillion.commands.services import ANY, COMMAND, FIELD_NAMES, INDENT, LINE_COLUMNS, Pattern
 from postillion.config import Config, ConfigError, deprecated, edit, kinds, parameters, unknown
-from postillion.config.main_cf import Setting, split_assignment
+from postillion.config.main_cf import Setting, shown, split_assignment
 from postillion.config.master_cf import Line
 from postillion.config.settings import DEFAULT_DIRECTORY
 
@@ -132,7 +132,7 @@ def show_parameters(directory: str, request: Request) -> None:
         if os.path.exists(os.path.join(directory, "master.cf")):
             raise
         _warn(request, str(error))
-    config = _load(directory, request)
+    config = _load(directory, request, lines)
     notices = list(_without_read_only(config))
     known = _known(config, lines, request.classes)
     if request.words:
@@ -163,6 +163,7 @@ def _value(config: Config, name: str, value: str, request: Request) -> str:
 
 
 def _print_pair(name: str, value: str, request: Request) -> None:
+    value = shown(name, value)
     if request.has("H"):
         print(name)
     elif request.has("j"):
@@ -176,7 +177,7 @@ def _print_pair(name: str, value: str, request: Request) -> None:
 def show_services(directory: str, request: Request) -> None:
     """Print lines (`-M`), fields (`-F`) or parameters (`-P`, `-PP`) of master.cf."""
     lines, notices = services.load(directory)
-    config = _load(directory, request)
+    config = _load(directory, request, lines)
     notices += _without_read_only(config)
     part = request.part
     most = 2 if part == "M" else 3
@@ -279,7 +280,7 @@ def _folded(text: str, request: Request) -> str:
     return line
 
 
-def _load(directory: str, request: Request) -> Config:
+def _load(directory: str, request: Request, lines: list[Line]) -> Config:
     """Return the configuration; with `-d`, one in which no file sets anything."""
     if request.has("d"):
         config = Config(DEFAULT_DIRECTORY, {})
@@ -288,6 +289,7 @@ def _load(directory: str, request: Request) -> Config:
         if request.directory or "MAIL_CONFIG" in os.environ:
             config.settings.setdefault("config_directory", Setting(directory, "-c", None))
     config.set_runtime(process_name="postconf")
+    config.of_services = unknown.service_parameters(lines)
     return config
 
 

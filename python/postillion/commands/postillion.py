@@ -25,6 +25,8 @@ from postillion.config import Config, ConfigError
 from postillion.config.settings import DEFAULT_DIRECTORY
 
 START_MAX_S = 60.0
+RELOAD_MAX_S = 130.0
+"""Timeout of a reload: a check that runs already, then that of this command (CHECK_MAX_S each)."""
 STOP_MAX_S = 20.0
 
 
@@ -146,11 +148,20 @@ def abort(directory: str, console: Console) -> None:
 
 
 def reload(directory: str, console: Console) -> None:
-    """Let the running mail system read its configuration again; refuses a configuration that cannot work."""
+    """Let the running mail system read its configuration again; return when it did, raise `Failure` when it refused."""
+    from postillion.master import answers
+
     check(directory, console)
     pid = _running(directory, console)
     console.event(f"refreshing the {console.system} mail system")
-    os.kill(pid, signal.SIGHUP)
+    question = answers.Question(Config.load(directory).text("queue_directory"))
+    try:
+        os.kill(pid, signal.SIGHUP)
+        answer = question.wait(pid, RELOAD_MAX_S)
+    finally:
+        question.close()
+    if answer != answers.OK:
+        raise Failure(answer or "the master program gave no answer: see the log")
 
 
 def status(directory: str, console: Console) -> None:

@@ -33,6 +33,7 @@ from postillion.commands.queue import Tool, fatal
 from postillion.commands.records import printable
 from postillion.commands.requeue import Mover, Place
 from postillion.config import ConfigError
+from postillion.master import directories
 from postillion.pickup.submit import trigger
 from postillion.program import ipc
 from postillion.program.log import open_log
@@ -263,12 +264,19 @@ class Queue:
         except ipc.NotRunning:
             owner = ids_of(self._tool.config.text("mail_owner"))
             try:
-                return repair_queue(self._tool.queue_directory, purge=purge, structure=structure, owner=owner)
-            except QueueError as problem:
+                done = repair_queue(self._tool.queue_directory, purge=purge, structure=structure, owner=owner)
+                return done + (self._rights() if structure and owner is not None else [])
+            except (QueueError, ConfigError) as problem:
                 self._tool.fatal(str(problem))
         # The queue manager knows every message there except those without an announcement.
         self._side.do({"verb": "rescan"})
         return []
+
+    def _rights(self) -> list[str]:
+        """Set owners and modes of all directories of the queue, as `set-permissions` does; return what was done."""
+        queue = os.path.abspath(self._tool.queue_directory)
+        changed = directories.set_queue_permissions(self._tool.config)
+        return [f"{path.removeprefix(f'{queue}/')}: owner and mode set" for path in changed]
 
     def close(self) -> None:
         """Let go of the queue."""

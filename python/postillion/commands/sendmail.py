@@ -151,10 +151,12 @@ class Request:
 
 
 def notify_bits(text: str) -> int:
-    """Return the NOTIFY= bits of a list such as `failure,delay` (RFC 3461 §4.1)."""
+    """Return the NOTIFY= bits of a list such as `failure,delay` (RFC 3461 §4.1); as in Postfix, 0 for a bad list."""
     words = [word.strip().lower() for word in text.split(",")]
     if any(word not in NOTIFY for word in words) or ("never" in words and len(words) > 1):
-        raise Failure(os.EX_USAGE, f"-N wants never, or some of success, failure and delay, not {text}")
+        wanted = "never, or some of success, failure and delay"
+        print(f"sendmail: warning: -N {text} is ignored: give {wanted}", file=sys.stderr)
+        return 0
     return sum({NOTIFY[word] for word in words})
 
 
@@ -202,7 +204,7 @@ def run(request: Request) -> int:
         case "m":
             return submit(request, Config.load(request.config_directory))
         case "v":
-            raise Failure(os.EX_UNAVAILABLE, "-bv: reports on addresses are not implemented")
+            raise Failure(os.EX_UNAVAILABLE, "-bv: probes without a delivery are not implemented; postillion explain ADDRESS shows the route")
     return os.EX_OK  # -bh, -bH: there is no host status to show
 
 

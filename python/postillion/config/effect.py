@@ -36,6 +36,8 @@ WORKS_AS = {
 }
 """The programs of Postfix whose work a program does here; the others do their own work alone."""
 
+NONE = "none"
+"""The value that asks for nothing in each parameter that knows it, such as smtp_tls_security_level."""
 FIX = "remove it, or keep Postfix for this mail system"
 VALUE_SHOWN_CHARS = 60
 
@@ -82,11 +84,12 @@ def asks(config: "Config", name: str, allowed: Collection[str] = ()) -> bool:
 
 
 def warnings(config: "Config", names: Iterable[str]) -> list[str]:
-    """Return a warning for each of these settings that has no effect and differs from the default."""
+    """Return a warning for each of these settings that asks for something and has no effect."""
     found = []
     for name in names:
         setting = config.settings[name]
-        if has_no_effect(name) and setting.value.split() != config.default(name).split():
+        words = setting.value.split()
+        if has_no_effect(name) and words not in (config.default(name).split(), [NONE]):
             text = f"{name}={setting.value} has no effect: Postillion does not read this parameter yet"
             found.append(f"{place(setting.path, setting.line)}: {text}")
     return found

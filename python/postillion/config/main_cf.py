@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from postillion.config.errors import ConfigError
 
+SECRETS = ("_password", "_bind_pw")
+"""Ends of the names of passwords in main.cf (mysql_table(5), ldap_table(5))."""
 WHITESPACE = " \t\n\v\f\r"
 FILE_MAX_OCTETS = 16 * 1024 * 1024
 """Maximum size of a configuration file; a larger one is a mistake, such as a device or a log file."""
@@ -83,7 +85,7 @@ def parse(text: str, path: str) -> tuple[dict[str, Setting], list[str]]:
         name, value = split_assignment(logical, path, line)
         earlier = settings.get(name)
         if earlier is not None and earlier.value != value:
-            warnings.append(f"{path}, line {line}: overriding earlier entry: {name}={earlier.value}")
+            warnings.append(f"{path}, line {line}: overriding earlier entry: {name}={shown(name, earlier.value)}")
         settings[name] = Setting(value, path, line)
     return settings, warnings
 
@@ -92,6 +94,11 @@ def without_beginning(path: str, line: int, logical: str) -> str:
     """Return the warning about a line that starts with white space and has no line to continue."""
     start = logical.strip(WHITESPACE)[:30]
     return f"{path}, line {line}: continuation line without a line to continue: {start!r}"
+
+
+def shown(name: str, value: str) -> str:
+    """Return a value for a log line or a listing: a password of a remote table (`users_bind_pw`) is hidden."""
+    return "[password]" if value and name.endswith(SECRETS) else value
 
 
 def split_assignment(text: str, path: str, line: int | None) -> tuple[str, str]:

@@ -38,6 +38,8 @@ class Config:
         self.settings = settings
         self._notices = list(notices)
         self._runtime = runtime or {}
+        self.of_services: set[str] | None = None
+        """The parameters that services have under their own name; None: those of any name."""
         self._texts: dict[str, str] = {}
         self._computing: list[str] = []
         """The defaults that are being computed, the outermost first."""
@@ -194,6 +196,16 @@ class Config:
         path, line = (self.path, None) if setting is None else (setting.path, setting.line)
         return ConfigError(path, line, problem, fix)
 
+    def source_of(self, name: str, text: str) -> str:
+        """Return the parameter that `text` in a value is written in: `name`, or one that its value refers to."""
+        seen: list[str] = [name]
+        for parameter in seen:
+            value = self._lookup(parameter) or ""
+            if text in value:
+                return parameter
+            seen += [other for other in sorted(expansion.names(value)) if other not in seen]
+        return name
+
     def bad_values(self) -> list[ConfigError]:
         """Return the error for each setting that is not of its kind or cannot be expanded."""
         return [error for name in self.settings if (error := self.bad_value(name)) is not None]
@@ -228,6 +240,7 @@ class Config:
     def _with(self, settings: dict[str, Setting]) -> "Config":
         config = Config(self.directory, settings, runtime=dict(self._runtime))
         config.in_force = self.in_force
+        config.of_services = self.of_services
         config.trace = self.trace
         return config
 
@@ -258,6 +271,8 @@ class Config:
         setting = self.settings.get(name)
         if setting is not None:
             return setting.value
+        if self.of_services is not None and name not in parameters.PARAMETERS and name not in self.of_services:
+            return None
         try:
             return self.default(name)
         except KeyError:

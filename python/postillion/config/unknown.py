@@ -118,7 +118,7 @@ def _undefined(config: "Config", lines: list[Line]) -> Iterator[str]:
 
 
 def _warning(path: str, line: int | None, name: str, value: str) -> str:
-    return f"{place(path, line)}: unused parameter: {name}={value}{_advice(name)}"
+    return f"{place(path, line)}: unused parameter: {name}={main_cf.shown(name, value)}{_advice(name)}"
 
 
 def _advice(name: str) -> str:
@@ -134,9 +134,10 @@ def _undeclared(names: Iterable[str], lines: Iterable[Line]) -> list[str]:
 def _classes(config: "Config") -> list[str]:
     """Return the restriction classes of the site."""
     try:
-        return config.items(CLASSES)
+        text = config.text(CLASSES)
     except ConfigError:
-        return main_cf.split_list(config.raw(CLASSES))
+        text = config.raw(CLASSES)
+    return text.replace(",", " ").split()
 
 
 def _sources(value: str) -> Iterator[str]:

@@ -12,6 +12,8 @@ import sys
 import time
 
 from postillion.config import Config, ConfigError
+from postillion.master import directories, listeners
+from postillion.master.plan import Plan
 from postillion.master.service import environment, send
 
 CHECK_MAX_S = 60.0
@@ -19,9 +21,17 @@ READ_OCTETS = 65_536
 
 
 def check(directory: str) -> list[str]:
-    """Return the warnings about a configuration directory. Raises `ConfigError` for an unusable one."""
+    """Return the warnings about a configuration directory. Raises `ConfigError` for an unusable one.
+
+    A start also creates directories and binds sockets. The causes of an error there are examined without a change.
+    """
     config = Config.load(directory)
-    return Checking(config, environment(config)).wait()
+    warnings = Checking(config, environment(config)).wait()
+    plan = Plan(directory)
+    directories.examine(plan.config)
+    for entry, addresses in plan.services:
+        listeners.examine(entry, addresses)
+    return warnings
 
 
 class Checking:

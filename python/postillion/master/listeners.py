@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from postillion.config import Config, ConfigError
 from postillion.config.master_cf import Entry
@@ -91,6 +91,17 @@ def _has_ipv6() -> bool:
     return os.path.exists("/proc/net/if_inet6") or not os.path.exists("/proc/net")
 
 
+def examine(entry: Entry, addresses: Iterable[Address]) -> None:
+    """Raise `ConfigError` for an IP address that this machine lacks; the port may be in use, by this mail system."""
+    for kind, place, port in addresses:
+        if kind == "inet":
+            try:
+                with socket.socket(_family(place), socket.SOCK_STREAM) as probe:
+                    probe.bind((place, 0))
+            except OSError as error:
+                raise refuse(entry, (kind, place, port), error) from None
+
+
 def bind(address: Address) -> int:
     """Bind an address and return its descriptor; paths are relative to the current directory. Raises `OSError`."""
     kind, place, port = address
@@ -133,7 +144,7 @@ def refuse(entry: Entry, address: Address, error: OSError) -> ConfigError:
 
 
 def _bind_inet(address: str, port: int) -> int:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family = _family(address)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -145,6 +156,10 @@ def _bind_inet(address: str, port: int) -> int:
         listener.close()
         raise
     return listener.detach()
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _bind_unix(path: str, kind: socket.SocketKind) -> int:

@@ -10,8 +10,11 @@ LISTENERS_MAX = 150
 """Maximum number of listeners of a service; their descriptors stay below `listeners.FD_FLOOR` in the program."""
 
 
-ALONE = ("qmgr",)
-"""Programs that hold a lock on the queue directory: a second one would die at each start."""
+DISABLED = "master_service_disable"
+ABSOLUTE = ("queue_directory", "data_directory")
+"""Directories that master and the programs change to, or open files in, from different places."""
+ALONE = ("pickup", "qmgr")
+"""Programs that work alone: a second qmgr would die at each start, a second pickup would submit a message twice."""
 
 
 class Plan:
@@ -23,16 +26,26 @@ class Plan:
     def __init__(self, directory: str) -> None:
         """Read main.cf and master.cf; raises `ConfigError` for the first error."""
         self.config = Config.load(directory)
+        for name in ABSOLUTE:
+            if not self.config.text(name).startswith("/"):
+                problem = f"{name}: {self.config.text(name)} is a relative path"
+                raise self.config.error(name, problem, "give a path that begins with /")
+        # Other defaults repeat it: without this, the error for an empty value would name one of them.
+        self.config.text("myhostname")
         self.target = Target.find(self.config)
         entries, self._notices = master_cf.load(directory)
-        self.entries = master_cf.enabled(entries, self.config.items("master_service_disable"))
+        disabled = self.config.items(DISABLED)
+        self.entries = master_cf.enabled(entries, disabled)
+        for word in master_cf.unmatched(entries, disabled):
+            fix = "give types such as inet, and name/type"
+            self._notices.append(str(self.config.error(DISABLED, f'{DISABLED}: "{word}" fits no service', fix)))
         self.started = programs.startable(self.entries)
         self.services: list[tuple[Entry, list[Address]]] = []
         taken: dict[Address, Entry] = {}
         owners: dict[str, Entry] = {}
         for entry in self.started:
             if entry.command in ALONE and (owner := owners.setdefault(entry.command, entry)) is not entry:
-                problem = f"{entry.command} owns the queue directory alone, and line {owner.line} starts it already"
+                problem = f"{entry.command} works alone in the queue directory, and line {owner.line} starts it already"
                 raise entry.error(problem, "remove one of the lines")
             wanted = listeners.addresses(entry, self.config)
             if len(wanted) > LISTENERS_MAX:

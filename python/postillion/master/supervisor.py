@@ -12,7 +12,7 @@ import time
 from types import FrameType
 
 from postillion.config import Config, ConfigError
-from postillion.master import in_force, listeners
+from postillion.master import answers, in_force, listeners
 from postillion.master.checking import Checking
 from postillion.master.listeners import Address
 from postillion.master.log import MasterLog
@@ -51,6 +51,8 @@ class Master:
         self._stop_until = 0.0
         self._checking: Checking | None = None
         self._reload_again = False
+        self._asked: list[str] = []
+        """The fifos of the commands that wait for the end of this reload."""
         lifeline, self._lifeline_end = os.pipe()
         # The programs' end stays above the low numbers that they inherit; master's end is never inherited.
         self._lifeline = os.dup2(lifeline, listeners.FD_FLOOR - 1, inheritable=False)
@@ -310,6 +312,7 @@ class Master:
             self._reload_again = True
             return
         self._reload_again = False
+        self._asked = answers.asked(os.getcwd())
         try:
             config = Config.load(self.directory)
             self._checking = Checking(config, environment(config))
@@ -327,6 +330,7 @@ class Master:
         self._selector.unregister(checking.descriptor)
         checking.close()
         if self._stop_phase:
+            self._answer("the mail system stops")
             return
         try:
             self._reload(checking.result())
@@ -339,6 +343,12 @@ class Master:
 
     def _refuse_reload(self, why: str) -> None:
         self.log.line("error", f"reload refused, the old configuration stays in force: {why}")
+        self._answer(why)
+
+    def _answer(self, text: str) -> None:
+        """Tell the commands that asked for this reload."""
+        waiting, self._asked = self._asked, []
+        answers.answer(waiting, text)
 
     def _reload(self, warnings: list[str]) -> None:
         plan = Plan(self.directory)
@@ -355,6 +365,7 @@ class Master:
         for warning in warnings:
             log.warning(warning)
         self._adopt(plan, rotated=rotated)
+        self._answer(answers.OK)
 
     def _adopt(self, plan: Plan, *, rotated: bool) -> None:
         now = time.monotonic()

@@ -79,16 +79,16 @@ class Arguments:
             at += 1
             if word == "--":
                 break
-            if word[1] in "notscim":
-                value = word[2:]
-                if not value:
-                    if at == len(argv):
-                        raise ConfigError("command line", None, f"option {word} needs a value", "add the value")
-                    value = argv[at]
-                    at += 1
-                self._option(word[1], value)
-                continue
-            for letter in word[1:]:
+            for position, letter in enumerate(word[1:], 2):
+                if letter in "notscim":
+                    value = word[position:]
+                    if not value:
+                        if at == len(argv):
+                            raise ConfigError("command line", None, f"option -{letter} needs a value", "add the value")
+                        value = argv[at]
+                        at += 1
+                    self._option(letter, value)
+                    break
                 if letter not in "uvlzdDSV":
                     raise ConfigError("command line", None, f"unknown option -{letter}", "remove it in master.cf")
                 self.unprivileged |= letter == "u"

@@ -85,7 +85,10 @@ class Shell:
 
     async def serve(self) -> None:
         """Run until the daemon stops. SIGHUP reads main.cf again."""
-        await self._listen()
+        try:
+            await self._listen()
+        except OSError as problem:
+            self.daemon.fatal(f"{PRIVATE_SOCKET}: {problem.strerror}: run postfix set-permissions")
         self.poll_soon()
         stopping = asyncio.create_task(self.daemon.stopping.wait())
         try:

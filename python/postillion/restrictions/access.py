@@ -17,7 +17,7 @@ from postillion.restrictions.language import Step
 from postillion.restrictions.question import OK, Question
 from postillion.restrictions.rows import REMEMBERED
 from postillion.restrictions.site import Site
-from postillion.tables import TableError
+from postillion.tables import TableError, WarnedError
 from postillion.tables.deferred import decide, once
 
 POSTMASTER: Final = "postmaster"
@@ -39,8 +39,10 @@ class Access(Check):
 
         stressed = config.under_stress()
 
+        own = [name for name in language.classes(config).values() if config.setting(name) is not None]
+
         def steps(parameter: str) -> list[Step]:
-            if config.text(parameter) != stressed.text(parameter):
+            if any(config.text(name) != stressed.text(name) for name in (parameter, *own)):
                 problem = f"{parameter} depends on $stress, which restriction lists do not support yet"
                 raise config.error(parameter, problem, "write the same list for both")
             return language.steps(config, parameter, warn)
@@ -146,7 +148,8 @@ class Access(Check):
             try:
                 outcome = step.function(question)
             except TableError as problem:
-                self._warn(f"access check of <{question.subject}>: {problem}")
+                if not isinstance(problem, WarnedError):
+                    self._warn(f"access check of <{question.subject}>: {problem}")
                 return Verdict(Reply(451, "4.3.0", f"<{question.subject}>: Temporary lookup failure"), rule=step.rule)
             if isinstance(outcome, Reply):
                 return Verdict(outcome, rule=step.rule)

@@ -24,6 +24,8 @@ ERROR_CODE: Final = 550
 """Reply code for a recipient whose mail goes to the error transport."""
 STATUS: Final = re.compile(r"[245]\.(\d{1,3}\.\d{1,3})(?:\s+|$)(.*)", re.DOTALL)
 """An enhanced status code before a text."""
+ALWAYS_KNOWN: Final = ("postmaster", "mailer-daemon")
+"""Local parts that no table has to know, beside double_bounce_sender: bounces come from them."""
 
 
 class KnownUsers:
@@ -51,6 +53,7 @@ class KnownUsers:
             ),
         }
         self._known: dict[tuple[Class, str, str], float] = {}
+        self._never_refused = {*ALWAYS_KNOWN, config.text("double_bounce_sender").casefold()}
         self._alias_code = config.number("unknown_virtual_alias_reject_code")
 
     def knows_all(self, kind: Class) -> bool:
@@ -72,6 +75,8 @@ class KnownUsers:
             detail, why = (found[1], found[2]) if found else ("1.1", route.nexthop)
             return code, f"{code // 100}.{detail}", why
         if self.knows_all(destination.kind):
+            return None
+        if destination.kind is Class.LOCAL and destination.local.casefold() in self._never_refused:
             return None
         maps, code, name = self._tables[destination.kind]
         known_as = destination.kind, destination.local, destination.domain

@@ -1,18 +1,24 @@
 """The language of restriction lists: words of main.cf to steps, once, when the program starts.
 
-A word is a row's name, with an argument behind it where the row has one. Upper and lower case are the same. A word that
-no row can answer is refused with file and line: to skip it would let in mail that the site refuses.
+A word is a row's name, with an argument behind it where the row has one, or a class of smtpd_restriction_classes, which
+stands for a list of the site's own. Upper and lower case are the same. A word that nothing can answer is refused with
+file and line: to skip it would let in mail that the site refuses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from postillion.checks.check import Rule, Verdict
 from postillion.config import Config, ConfigError
 from postillion.restrictions.question import Outcome, Question
 from postillion.restrictions.rows import RELAY_CONTROL, ROWS, UNCONDITIONAL, Argument, Reads, Row
+
+CLASSES: Final = "smtpd_restriction_classes"
+RELAY_LISTS: Final = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
+NESTING_MAX: Final = 20
+"""Maximum number of restriction classes inside each other."""
 
 
 class Step(NamedTuple):
@@ -47,7 +53,7 @@ def step(config: Config, parameter: str, restriction: str) -> Step:
 
 def require_relay_control(config: Config) -> None:
     """Raise `ConfigError` if neither the relay nor the recipient list refuses strangers' mail to other sites."""
-    named = config.items("smtpd_relay_restrictions") + config.items("smtpd_recipient_restrictions")
+    named = [word for name in RELAY_LISTS for _, word in _words(config, name, classes(config), ())]
     if not any(word.lower() in RELAY_CONTROL for word in named):
         problem = "smtpd_relay_restrictions and smtpd_recipient_restrictions would relay mail for everybody"
         written = config.setting("smtpd_relay_restrictions") or not config.setting("smtpd_recipient_restrictions")
@@ -60,17 +66,41 @@ def _step(row: Row, rule: Rule) -> Step:
     return Step(row.function, row.reads, rule, Verdict(rule=rule))
 
 
+def classes(config: Config) -> dict[str, str]:
+    """Return the restriction classes of the site: each name in lower case with the name as it is written."""
+    return {word.lower(): word for word in config.items(CLASSES)}
+
+
 def _rows(config: Config, parameter: str) -> Iterator[tuple[str, Row]]:
     """Yield each restriction as it is written, with its row; an argument is passed over."""
-    words = iter(config.items(parameter))
-    for word in words:
+    words = _words(config, parameter, classes(config), ())
+    for place, word in words:
         row = ROWS.get(word.lower())
         if row is None:
-            raise _unknown(config, parameter, word)
+            raise _unknown(config, place, word)
         if row.argument not in (Argument.NONE, Argument.RESTRICTION) and next(words, None) is None:
-            problem = f'{parameter}: "{word}" must be followed by a {row.argument.value}'
-            raise config.error(parameter, problem, f"write {word} {row.argument.value}")
+            problem = f'{place}: "{word}" must be followed by a {row.argument.value}'
+            raise config.error(place, problem, f"write {word} {row.argument.value}")
         yield word, row
+
+
+def _words(config: Config, parameter: str, known: dict[str, str], within: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield the words of a list, each with the parameter that it stands in. A class stands for its own list.
+
+    `known`: the classes. `within`: those around this list. A class without a value is empty, as in Postfix.
+    """
+    for word in config.items(parameter):
+        name = known.get(word.lower())
+        if name is None or word.lower() in ROWS:
+            yield parameter, word
+        elif name in within:
+            problem = f'{parameter}: restriction class "{name}" contains itself ({" -> ".join((*within, name))})'
+            raise config.error(parameter, problem, "remove it from one of these lists")
+        elif len(within) >= NESTING_MAX:
+            problem = f"{parameter}: restriction classes are nested more than {NESTING_MAX} deep"
+            raise config.error(parameter, problem, "write the restrictions out")
+        elif config.setting(name) is not None:
+            yield from _words(config, name, known, (*within, name))
 
 
 def _refused(config: Config, parameter: str, word: str, row: Row) -> ConfigError:
@@ -84,8 +114,6 @@ def _refused(config: Config, parameter: str, word: str, row: Row) -> ConfigError
 def _unknown(config: Config, parameter: str, word: str) -> ConfigError:
     if ":" in word:
         problem, fix = "is not supported yet", "remove it, or keep Postfix for this service"
-    elif word in config.items("smtpd_restriction_classes"):
-        problem, fix = "is a restriction class, not supported yet", "write its restrictions out"
     else:
         known = " ".join(sorted(row.name for row in ROWS.values() if row.function is not None))
         problem, fix = "is no restriction", f"known are: {known}"

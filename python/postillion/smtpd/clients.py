@@ -8,11 +8,25 @@ from typing import Final
 from postillion.config import Config
 from postillion.restrictions.access import Access
 from postillion.smtpd.names import UNKNOWN, Name, Names
-from postillion.tables import TableError
+from postillion.tables import Table, TableError, open_word
 from postillion.tables.deferred import at_once, decided
 from postillion.tables.lists import NetworkList, parse_address
 
 CACHED_MAX: Final = 4096
+REWRITERS: Final = "local_header_rewrite_clients"
+CHECK_ADDRESS_MAP: Final = "check_address_map"
+"""The word that may stand before a table."""
+REWRITER_WORDS: Final = frozenset(
+    {
+        "permit_inet_interfaces",
+        "permit_mynetworks",
+        "permit_sasl_authenticated",
+        "permit_tls_clientcerts",
+        "permit_tls_all_clientcerts",
+        CHECK_ADDRESS_MAP,
+    }
+)
+"""Classes of clients. No client has a TLS certificate yet, so two of them have no member."""
 
 
 class Facts:
@@ -79,12 +93,7 @@ class Clients:
         self._names = names
         self._exempt = NetworkList("smtpd_client_event_limit_exceptions", config)
         self._spared = NetworkList("smtpd_forbid_bare_newline_exclusions", config)
-        self._rewriters = config.items("local_header_rewrite_clients")
-        for word in self._rewriters:
-            if word not in ("permit_mynetworks", "permit_inet_interfaces", "permit_sasl_authenticated"):
-                fix = "give permit_inet_interfaces, permit_mynetworks or permit_sasl_authenticated"
-                problem = f'local_header_rewrite_clients: "{word}" is not supported'
-                raise config.error("local_header_rewrite_clients", problem, fix)
+        self._rewriters, self._rewriter_tables = _rewriters(config)
         self._prefixes = {
             4: config.number("smtpd_client_ipv4_prefix_length"),
             6: config.number("smtpd_client_ipv6_prefix_length"),
@@ -126,14 +135,16 @@ class Clients:
             facts.trusted = self._access.mynetworks.matches(address, name)
             facts.exempt = self._exempt.matches(address, name)
             facts.spared = self._spared.matches(address, name)
+            facts.inside = address in self._access.own_addresses
+            facts.rewrites_headers = (
+                (facts.inside and "permit_inet_interfaces" in self._rewriters)
+                or (facts.trusted and "permit_mynetworks" in self._rewriters)
+                or any(table.lookup(address) is not None for table in self._rewriter_tables)
+            )
         except TableError as problem:
             # The lists are asked again next time.
             facts.problem = str(problem)
             return facts, False
-        facts.inside = address in self._access.own_addresses
-        facts.rewrites_headers = (facts.inside and "permit_inet_interfaces" in self._rewriters) or (
-            facts.trusted and "permit_mynetworks" in self._rewriters
-        )
         return facts, True
 
     def _bucket(self, address: str) -> str:
@@ -144,3 +155,18 @@ class Clients:
         if prefix >= parsed.max_prefixlen:
             return str(parsed)
         return str(ipaddress.ip_network((parsed, prefix), strict=False))
+
+
+def _rewriters(config: Config) -> tuple[frozenset[str], list[Table]]:
+    """Return the classes of clients and the tables of addresses in local_header_rewrite_clients."""
+    words: set[str] = set()
+    tables: list[Table] = []
+    for word in config.items(REWRITERS):
+        if ":" in word:
+            tables.append(open_word(REWRITERS, word, config))
+        elif word.lower() in REWRITER_WORDS:
+            words.add(word.lower())
+        else:
+            fix = f"give a table, or some of {', '.join(sorted(REWRITER_WORDS - {CHECK_ADDRESS_MAP}))}"
+            raise config.error(REWRITERS, f'{REWRITERS}: "{word}" is not supported', fix)
+    return frozenset(words), tables

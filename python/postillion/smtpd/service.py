@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SWEEP_S: Final = 1.0
 """Interval of the searches for sessions whose timeout has passed."""
 ACCEPT_AGAIN_S: Final = 1.0
-"""Time without accepting clients after accept(2) failed."""
+"""Pause after accept(2) fails."""
 
 
 class Service:

@@ -8,7 +8,7 @@ back. An unknown table type is an error when the table is opened.
 """
 
 from postillion.tables.maps import Maps, Match, open_maps, open_table, open_word, read_tables
-from postillion.tables.table import Table, TableError, TableTypeError
+from postillion.tables.table import Table, TableError, TableTypeError, WarnedError
 
 __all__ = [
     "Maps",
@@ -16,6 +16,7 @@ __all__ = [
     "Table",
     "TableError",
     "TableTypeError",
+    "WarnedError",
     "open_maps",
     "open_table",
     "open_word",

@@ -38,6 +38,9 @@ class Configuration(Settings, Protocol):
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
         """Return the error for a parameter, at the line that sets it."""
 
+    def source_of(self, name: str, text: str) -> str:
+        """Return the parameter that `text` in a value is written in: `name`, or one that its value refers to."""
+
 
 class Match(NamedTuple):
     """A value and the table that it came from."""
@@ -79,15 +82,13 @@ class Maps:
         `keys`: the whole address, then its parts, which pattern tables are not asked. An empty value is a mistake of
         the table: `TableError`.
         """
-        for key in keys:
-            for table in self.tables:
-                if key is not keys[0] and not getattr(table, "takes_parts", True):
-                    continue
-                value = table.lookup(key)
-                if value == "":
-                    raise TableError(f'table {table.name}: lookup of "{key}" returns an empty value')
-                if value is not None:
-                    return value
+        for position, key in enumerate(keys):
+            value = self.lookup(key, part=position > 0)
+            if value == "":
+                names = " ".join(table.name for table in self.tables)
+                raise TableError(f'{names}: lookup of "{key}" returns an empty value')
+            if value is not None:
+                return value
         return None
 
     def find(self, key: str) -> Match | None:
@@ -112,7 +113,8 @@ def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | 
     try:
         table = open_table(word, config, warn=warn)
     except TableTypeError as problem:
-        raise config.error(parameter, f"{parameter}: {problem}", "correct the table's name") from None
+        source = config.source_of(parameter, word)
+        raise config.error(source, f"{source}: {problem}", "correct the table's name") from None
     config.opened.append((parameter, table))
     return table if config.trace is None else TracedTable(parameter, table, config.trace)
 
@@ -130,10 +132,11 @@ def read_tables(config: Configuration, known: set[str] | None = None) -> Iterato
         try:
             table.refresh()
         except TableError as error:
+            source = config.source_of(parameter, table.name)
             # A missing index names the command that writes it.
             problem, _, command = str(error).partition(": run ")
             fix = f"run {command}" if command else "create the file, or correct the table's name"
-            yield config.error(parameter, f"{parameter}: {problem}", fix)
+            yield config.error(source, f"{source}: {problem}", fix)
 
 
 def open_table(

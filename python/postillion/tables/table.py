@@ -8,12 +8,16 @@ from typing import Literal, Protocol
 
 from postillion._core.tables import TableError, TableTypeError
 
-__all__ = ["Form", "Table", "TableError", "TableTypeError", "Trace", "Warn"]
+__all__ = ["Form", "Table", "TableError", "TableTypeError", "Trace", "Warn", "WarnedError"]
 
 Form = Literal["map", "alias", "mixed"]
 """How the lines of a text read: `key value`, `name: value`, or either."""
 Warn = Callable[[str], None]
 """Callback for problems in a table's source: `log.warning`, or a list's `append`."""
+
+
+class WarnedError(TableError):
+    """A failed lookup about which the table has warned, so that the program that asked need not."""
 
 
 class Trace(Protocol):

@@ -1,7 +1,9 @@
 """A table whose lookups are told to a listener."""
 
 from collections.abc import Sequence
+from functools import partial
 
+from postillion.tables.deferred import effect
 from postillion.tables.table import Table, TableError, Trace
 
 
@@ -36,9 +38,9 @@ class TracedTable:
         try:
             answer = self._table.lookup(key)
         except TableError as problem:
-            self._trace.failed(self._parameter, self.name, key, str(problem))
+            effect(partial(self._trace.failed, self._parameter, self.name, key, str(problem)))
             raise
-        self._trace.lookup(self._parameter, self.name, key, answer)
+        effect(partial(self._trace.lookup, self._parameter, self.name, key, answer))
         return answer
 
     def __getattr__(self, name: str) -> object:

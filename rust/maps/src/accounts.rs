@@ -65,7 +65,7 @@ fn with_buffer<T>(mut find: impl FnMut(&mut [c_char]) -> (i32, Option<T>)) -> io
             0 => return Ok(found),
             libc::EINTR => {}
             libc::ERANGE if octets < BUFFER_OCTETS.1 => octets *= 4,
-            // What some name services return for a missing entry (getpwnam(3)).
+            // Some name services return these for a missing entry (getpwnam(3)).
             libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => return Ok(None),
             _ => return Err(io::Error::from_raw_os_error(error)),
         }

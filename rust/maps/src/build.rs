@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// Maximum number of times that the file is replaced while its lock is waited for.
 const REPLACED_MAX: usize = 100;
 
-/// What happens to an entry whose key is there.
+/// The fate of an entry whose key is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Duplicates {
     /// It stays, with a warning.

@@ -1,6 +1,6 @@
 //! Lookup tables that need C libraries, and the one way to open a table by its name in main.cf.
 //!
-//! `postillion_core` has no C and no `unsafe`. What needs either is here, one library a file: LMDB (`lmdb`), PCRE2
+//! `postillion_core` has no C and no `unsafe`. Tables that need either are here, one library a file: LMDB (`lmdb`), PCRE2
 //! (`pcre`), the C library's regular expressions (`regexp`) and accounts (`accounts`). Each `unsafe` block says why it
 //! is sound.
 

@@ -228,7 +228,7 @@ impl LmdbEntries {
                 Ok((found, true)) => return Ok(found),
                 Ok((_, false)) => {}
                 Err(Code(ffi::MDB_MAP_RESIZED)) => {
-                    // Another program has made the file larger. The next look at the file opens it anew.
+                    // Another program has made the file larger. The next check of the file opens it anew.
                     let larger = Environment::open(&self.path, ffi::MDB_RDONLY, 0).map_err(Code::text)?;
                     return larger
                         .begin(ffi::MDB_RDONLY)

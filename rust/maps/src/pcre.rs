@@ -49,7 +49,7 @@ impl Drop for Pcre {
     }
 }
 
-/// What a thread needs for a match.
+/// The memory of a thread for a match.
 struct Scratch {
     data: NonNull<pcre2_match_data_8>,
     context: NonNull<pcre2_match_context_8>,
@@ -58,7 +58,7 @@ struct Scratch {
 
 impl Scratch {
     fn new() -> Option<Self> {
-        // SAFETY: null stands for the default allocator; a null result is checked. What was made before a failure
+        // SAFETY: null stands for the default allocator; a null result is checked. Memory from before a failure
         // stays allocated: this happens once, when memory is exhausted.
         unsafe {
             let data = NonNull::new(pcre2_match_data_create_8(GROUPS_MAX as u32 + 1, ptr::null_mut()))?;

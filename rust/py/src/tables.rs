@@ -163,7 +163,7 @@ pub fn answer_lines<'py>(
                         break;
                     }
                     Answer::NotFound => {}
-                    // What was found so far is not lost.
+                    // The lines so far are not lost.
                     Answer::Failed(problem) => return (lines, Some(problem)),
                 }
             }

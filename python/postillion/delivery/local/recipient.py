@@ -126,6 +126,9 @@ class Delivery:
     async def deliver(self) -> Outcome:
         """Deliver the recipient; return a report for each target, and the addresses to forward to."""
         step = Step(self._address, self._message.sender)
+        if self._take_apart(step.address).local.casefold() == self._settings.double_bounce_sender.casefold():
+            self._report(step, sent("undeliverable postmaster notification discarded"))
+            return self._outcome
         await self._guarded(step, self._deliver_address(step))
         if not self._outcome.reports and not self._outcome.forwards:
             self._report(step, deferred("4.3.0", "the expansion of the address has no recipient"))

@@ -26,6 +26,7 @@ class LocalSettings:
     address_rules: AddressRules
     owner_request_special: bool
     expand_owner_alias: bool
+    double_bounce_sender: str
     default_privs: str
     allow_mail_to_commands: frozenset[str]
     allow_mail_to_files: frozenset[str]
@@ -67,6 +68,7 @@ class LocalSettings:
             address_rules=AddressRules(config),
             owner_request_special=config.flag("owner_request_special"),
             expand_owner_alias=config.flag("expand_owner_alias"),
+            double_bounce_sender=config.text("double_bounce_sender"),
             default_privs=config.text("default_privs"),
             allow_mail_to_commands=frozenset(config.items("allow_mail_to_commands")),
             allow_mail_to_files=frozenset(config.items("allow_mail_to_files")),

@@ -57,14 +57,23 @@ Named = Callable[[str], Search | None]
 
 
 def collect(
-    search: Search, attributes: Attributes, limits: Limits, ask: Ask, named: Named, missing: type[Exception]
+    search: Search,
+    attributes: Attributes,
+    limits: Limits,
+    ask: Ask,
+    named: Named,
+    missing: type[Exception],
+    *,
+    base_required: bool,
 ) -> list[str]:
     """Return the values of a search, in the order of the entries.
 
     `ask`: makes a search. `named`: returns the search for a value of a special attribute. `missing`: the exception for
-    a base that does not exist, which gives no values. Raises `TableError` above a limit.
+    a base that does not exist, which gives no values; if `base_required`, it is an error of the first search.
+
+    Raises `TableError`, also above a limit.
     """
-    return _Collection(attributes, limits, ask, named, missing).of(search, 1)
+    return _Collection(attributes, limits, ask, named, missing).of(search, 1, base_required)
 
 
 class _Collection:
@@ -79,13 +88,15 @@ class _Collection:
         self._searches = 0
         self._count = 0
 
-    def of(self, search: Search, depth: int) -> list[str]:
+    def of(self, search: Search, depth: int, base_required: bool = False) -> list[str]:
         self._searches += 1
         if self._searches > SEARCHES_MAX:
             raise TableError(f"a lookup needs more than {SEARCHES_MAX} searches")
         try:
             entries = self._ask(search)
         except self._missing:
+            if base_required:
+                raise TableError(f'search base "{search.base}" not found') from None
             return []
         return [value for entry in entries for value in self._entry(entry, depth)]
 

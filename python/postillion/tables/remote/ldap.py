@@ -9,7 +9,7 @@ from postillion.tables.remote.entries import Attributes, Limits, Search, collect
 from postillion.tables.remote.library import load
 from postillion.tables.remote.mapping import Mapping, OpenTable, template
 from postillion.tables.remote.parameters import Parameters
-from postillion.tables.remote.pool import LINKS_MAX, LinkLost, Pool, Server
+from postillion.tables.remote.pool import LINKS_MAX, LinkLost, Pool, Server, connected
 from postillion.tables.remote.workers import Workers
 from postillion.tables.table import TableError, Warn
 
@@ -117,6 +117,10 @@ class LdapSource:
 
         return self._mapping.result(key, await self._pool.run(work))
 
+    async def reach(self) -> None:
+        """Connect to a server. Raises `TableError`."""
+        await self._pool.run(connected)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._pool.close()
@@ -185,7 +189,16 @@ class LdapSource:
             return self._named(value)
 
         try:
-            return collect(search, self._attributes, self._limits, ask, named, ldap.NO_SUCH_OBJECT)
+            return collect(
+                search,
+                self._attributes,
+                self._limits,
+                ask,
+                named,
+                ldap.NO_SUCH_OBJECT,
+                # The base of a key's own domain may be missing, the base of all keys may not.
+                base_required=self._base.fixed,
+            )
         except (ldap.SERVER_DOWN, ldap.CONNECT_ERROR, ldap.TIMEOUT, ldap.UNAVAILABLE, ldap.BUSY) as problem:
             raise LinkLost(_reason(problem)) from None
         except ldap.LDAPError as problem:

@@ -7,7 +7,7 @@ from typing import Final
 
 from postillion.tables.remote.mapping import Mapping, OpenTable, template
 from postillion.tables.remote.parameters import Parameters
-from postillion.tables.remote.pool import LinkLost, Pool, Server
+from postillion.tables.remote.pool import LinkLost, Pool, Server, connected
 from postillion.tables.remote.stream import Stream, connect
 from postillion.tables.remote.table import RemoteTable
 from postillion.tables.table import Table, TableError, Warn
@@ -59,6 +59,10 @@ class MemcacheSource:
         if found is not None:
             await self._store(wanted, found)
         return found
+
+    async def reach(self) -> None:
+        """Connect to a server. Raises `TableError`."""
+        await self._pool.run(connected)
 
     async def close(self) -> None:
         """Close the connections."""

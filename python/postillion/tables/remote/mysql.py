@@ -9,7 +9,7 @@ from typing import Any, Final
 from postillion.tables.remote.library import load
 from postillion.tables.remote.mapping import OpenTable
 from postillion.tables.remote.parameters import Parameters
-from postillion.tables.remote.pool import LinkLost, Pool, Server
+from postillion.tables.remote.pool import LinkLost, Pool, Server, connected
 from postillion.tables.remote.sql import ROWS_MAX, Host, Statement, hosts
 from postillion.tables.table import TableError, Warn
 
@@ -74,6 +74,10 @@ class MysqlSource:
 
         values = await self._pool.run(work)
         return None if values is None else self._statement.mapping.result(key, values)
+
+    async def reach(self) -> None:
+        """Connect to a server. Raises `TableError`."""
+        await self._pool.run(connected)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -33,6 +33,9 @@ class Unreadable:
         """Raise `TableError`."""
         raise TableError(self._problem)
 
+    async def reach(self) -> None:
+        """Do nothing: `prepare` tells the problem."""
+
     async def close(self) -> None:
         """Do nothing."""
 

@@ -188,6 +188,10 @@ class Pool(Generic[L]):
         task.add_done_callback(self._closing.discard)
 
 
+async def connected(_link: Link) -> None:
+    """Do nothing with a connection: `Pool.run` makes one."""
+
+
 def _reason(problem: OSError) -> str:
     """Return the system's text: asyncio puts addresses in its place."""
     if problem.errno is not None and problem.errno > 0:

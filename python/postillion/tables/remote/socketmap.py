@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from postillion.tables.remote.pool import Pool, Server
+from postillion.tables.remote.pool import Pool, Server, connected
 from postillion.tables.remote.stream import Stream, connect
 from postillion.tables.table import TableError, TableTypeError
 
@@ -38,6 +38,10 @@ class SocketmapSource:
             return answer(await stream.exchange(netstring(query), lambda octets: parse(octets, self._reply_max_octets)))
 
         return await self._pool.run(work)
+
+    async def reach(self) -> None:
+        """Connect to a server. Raises `TableError`."""
+        await self._pool.run(connected)
 
     async def close(self) -> None:
         """Close the connections."""

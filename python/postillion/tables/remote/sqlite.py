@@ -45,6 +45,9 @@ class SqliteSource:
         text = self._statement.text(key, lambda part: part.replace("'", "''"))
         return self._statement.mapping.result(key, await self._workers.run(lambda: self._select(text)))
 
+    async def reach(self) -> None:
+        """Do nothing: `prepare` opens the file."""
+
     async def close(self) -> None:
         """Close the database."""
         if self._connection is not None:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from postillion.tables import deferred
 from postillion.tables.remote.secret import Secrets
-from postillion.tables.table import TableError, Warn
+from postillion.tables.table import TableError, Warn, WarnedError
 
 LOOKUP_MAX_S: Final = 30.0
 """Longest time of a lookup, with the wait for a connection."""
@@ -21,6 +21,8 @@ WAITING_MAX: Final = 10_000
 """Maximum number of lookups that wait for an answer of one table; further ones fail at once."""
 WARNING_INTERVAL_S: Final = 60.0
 """Shortest time between two warnings about one table."""
+REACH_MAX_S: Final = 2.0
+"""Longest time that the checker waits for a server."""
 NOBODY: Final = 0xFFFF_FFFE
 """The owner of a table that anybody may have filled: no account has this number, so it runs no commands."""
 
@@ -30,6 +32,9 @@ class Source(Protocol):
 
     async def ask(self, key: str) -> str | None:
         """Return the value for `key`; None when there is none. Raises `TableError`, and `OSError` for a lost server."""
+
+    async def reach(self) -> None:
+        """Connect to a server. Raises `TableError`."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -98,6 +103,17 @@ class RemoteTable:
             if not self._waiting and self._idle is not None:
                 self._idle.set()
 
+    async def reach(self) -> str:
+        """Return why no server can be reached within `REACH_MAX_S`; an empty text when one can."""
+        try:
+            async with asyncio.timeout(REACH_MAX_S):
+                await self._source.reach()
+        except TableError as problem:
+            return f"table {self.name}: {self._secrets.redact(' '.join(str(problem).split()))}"
+        except TimeoutError:
+            return f"table {self.name}: no connection within {REACH_MAX_S:g} seconds"
+        return ""
+
     def lookup(self, key: str) -> str | None:
         """Return the answer for the decision that runs now (`deferred`). Raises `Pending` and `TableError`."""
         return deferred.lookup(self, key)
@@ -131,7 +147,7 @@ class RemoteTable:
             self._unwarned = 0
         else:
             self._unwarned += 1
-        return TableError(text)
+        return WarnedError(text)
 
 
 def _is_text(key: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from postillion.tables.remote.pool import Pool, Server
+from postillion.tables.remote.pool import Pool, Server, connected
 from postillion.tables.remote.stream import Stream, connect
 from postillion.tables.table import TableError, TableTypeError
 
@@ -38,6 +38,10 @@ class TcpSource:
             return answer(code, text)
 
         return await self._pool.run(work)
+
+    async def reach(self) -> None:
+        """Connect to a server. Raises `TableError`."""
+        await self._pool.run(connected)
 
     async def close(self) -> None:
         """Close the connections."""

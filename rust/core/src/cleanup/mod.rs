@@ -83,7 +83,7 @@ impl Refusal {
 /// Maximum number of octets in a message's head, with trace header and added fields.
 pub const HEAD_MAX_OCTETS: usize = 2 * 1024 * 1024;
 /// Initial capacity of a head: enough for a common message.
-const HEAD_CAPACITY_OCTETS: usize = 1024;
+const HEAD_CAPACITY_OCTETS: usize = 2048;
 
 /// The name of the attribute for the Message-Id with its angle brackets.
 pub const MESSAGE_ID: &str = "message_id";

@@ -14,13 +14,17 @@ impl<S: Sink> Output<S> {
 
     /// Append to the head.
     pub(super) fn write_head(&mut self, wire: &[u8]) {
-        if self.refusal.is_some() || self.discarding {
-            return;
+        if !self.discarding && self.has_room(wire.len()) {
+            self.head.extend_from_slice(wire);
         }
-        if self.head.len() + wire.len() > HEAD_MAX_OCTETS {
-            return self.refuse(Refusal::HeadTooBig);
+    }
+
+    /// Return whether the head takes so many octets more; refuse the message if it is too long then.
+    fn has_room(&mut self, octets: usize) -> bool {
+        if self.head.len() + octets > HEAD_MAX_OCTETS {
+            self.refuse(Refusal::HeadTooBig);
         }
-        self.head.extend_from_slice(wire);
+        self.refusal.is_none()
     }
 
     /// Write to the sink, which receives the body.
@@ -36,14 +40,20 @@ impl<S: Sink> Output<S> {
 
     /// Write a header without its last line end.
     pub(super) fn write_header(&mut self, parts: &[&[u8]]) {
+        // A dot at the start, and the line end.
+        let octets = parts.iter().map(|part| part.len()).sum::<usize>() + 3;
+        if self.discarding || !self.has_room(octets) {
+            return;
+        }
+        self.head.reserve(octets);
         if parts[0].first() == Some(&b'.') {
-            self.write_head(b".");
+            self.head.push(b'.');
         }
         for part in parts {
-            self.write_head(part);
+            self.head.extend_from_slice(part);
             self.size_octets += (part.len() - memchr::memchr_iter(b'\n', part).count()) as u64;
         }
-        self.write_head(b"\r\n");
+        self.head.extend_from_slice(b"\r\n");
         self.size_octets += 1;
     }
 

@@ -133,7 +133,7 @@ fn a_resent_message_gets_resent_headers() {
 }
 
 #[test]
-fn the_sender_is_in_one_header_and_cannot_add_another() {
+fn a_sender_s_full_name_cannot_add_a_header() {
     for (name, obsolete, from) in [
         ("Charlie Root", false, "From: Charlie Root <s@example.net>\r\n"),
         ("A. \"B\"", false, "From: \"A. \\\"B\\\"\" <s@example.net>\r\n"),

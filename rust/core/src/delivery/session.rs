@@ -225,8 +225,9 @@ impl Session {
         let asks = assignment.work.lock().job().envelope.smtputf8 && !self.client.offered().smtputf8;
         let header = asks.then(|| {
             let reader = assignment.work.open_content(now);
-            // A header block is smaller. An unreadable message is reported when its body is due.
-            reader.and_then(|mut reader| reader.piece(PIECE_OCTETS)).unwrap_or_default()
+            // The whole header; one of version 1 is nearly always smaller. An unreadable message is reported when its
+            // body is due.
+            reader.and_then(|mut reader| reader.piece(reader.head_octets().max(PIECE_OCTETS))).unwrap_or_default()
         });
         let delivery = assignment.work.lock();
         let envelope = &delivery.job().envelope;

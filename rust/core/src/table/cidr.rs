@@ -513,7 +513,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn flattened_lines_answer_as_lines_in_turn(lines in prop::collection::vec(line(), 0..30)) {
+        fn flattened_lines_answer_as_lines_in_order(lines in prop::collection::vec(line(), 0..30)) {
             let mut text = String::new();
             for (number, &(verb, negated, address, length)) in lines.iter().enumerate() {
                 let address = Ipv4Addr::from_bits(address & !u32::free(length));
@@ -526,7 +526,7 @@ mod tests {
             }
             let networks = read(&text).0;
             for key in 0..300_u32 {
-                let expected = in_turn(&lines, key).map(|number| number.to_string().into_bytes());
+                let expected = first_match(&lines, key).map(|number| number.to_string().into_bytes());
                 let key = Ipv4Addr::from_bits(key).to_string();
                 prop_assert_eq!(networks.find(key.as_bytes()), expected.as_deref());
             }
@@ -534,7 +534,7 @@ mod tests {
     }
 
     /// Return the first line that matches, as one reads the manual page.
-    fn in_turn(lines: &[(u8, bool, u32, u32)], key: u32) -> Option<usize> {
+    fn first_match(lines: &[(u8, bool, u32, u32)], key: u32) -> Option<usize> {
         let mut open: Vec<bool> = Vec::new();
         for (number, &(verb, negated, address, length)) in lines.iter().enumerate() {
             let free = u32::free(length);

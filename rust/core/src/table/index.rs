@@ -204,7 +204,7 @@ fn hash(key: &[u8]) -> u64 {
     mix(state ^ state >> 32, 0xd6e8_feb8_6659_fd93)
 }
 
-/// What a file named `f.db` is.
+/// The kind of a file named `f.db`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Our index.

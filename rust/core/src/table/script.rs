@@ -21,7 +21,7 @@ pub struct Script {
 /// A line of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statement<'a> {
-    /// What it does with its pattern.
+    /// The use of the pattern.
     pub verb: Verb,
     /// Whether the pattern must not match.
     pub negated: bool,
@@ -29,7 +29,7 @@ pub struct Statement<'a> {
     pub rest: &'a [u8],
 }
 
-/// What a line does.
+/// The kinds of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// Gives the result if the pattern matches.

@@ -27,7 +27,7 @@ pub struct Line<'a> {
 pub struct Problem {
     /// The line.
     pub number: usize,
-    /// What is wrong.
+    /// The error.
     pub text: String,
     /// See above.
     pub lost: bool,

@@ -67,7 +67,7 @@ impl Entries for Dictionary {
     }
 }
 
-/// What happens while a text is read.
+/// An event while a text is read.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A line with an error or a remark.

@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Shortest time between two looks at the files.
-pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest time between two checks of the files.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for which a text must be unchanged before it is read again: an editor may still write it.
 pub const UNCHANGED: Duration = Duration::from_secs(1);
 /// Maximum number of warnings about the lines of one file.
 pub const WARNINGS_MAX: usize = 20;
 
-/// What the content is made from.
+/// The origin of a content.
 pub trait Source: fmt::Debug + Send + Sync {
     /// The content.
     type Content: Send + Sync;
@@ -58,7 +58,7 @@ pub struct Watched<S: Source> {
     warn: Warn,
     started: Instant,
     /// Milliseconds after `started` at which the files are due to be looked at.
-    look_ms: AtomicU64,
+    check_ms: AtomicU64,
     content: RwLock<Option<Arc<S::Content>>>,
     state: Mutex<State>,
 }
@@ -79,7 +79,7 @@ impl<S: Source> Watched<S> {
             name: name.into(),
             warn,
             started: Instant::now(),
-            look_ms: AtomicU64::new(0),
+            check_ms: AtomicU64::new(0),
             content: RwLock::new(None),
             state: Mutex::default(),
         }
@@ -90,16 +90,16 @@ impl<S: Source> Watched<S> {
         &self.source
     }
 
-    /// Return the content, at most `LOOK_INTERVAL` behind the files. Errors: why there is none.
+    /// Return the content, at most `CHECK_INTERVAL` behind the files. Errors: why there is none.
     pub fn get(&self) -> Result<Arc<S::Content>, Box<str>> {
         let now_ms = self.started.elapsed().as_millis() as u64;
-        let due = self.look_ms.load(Ordering::Relaxed);
+        let due = self.check_ms.load(Ordering::Relaxed);
         // One thread looks, the others go on with the old content.
-        let next = now_ms + LOOK_INTERVAL.as_millis() as u64;
+        let next = now_ms + CHECK_INTERVAL.as_millis() as u64;
         let mine =
-            now_ms >= due && self.look_ms.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            now_ms >= due && self.check_ms.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if mine {
-            self.look(false);
+            self.check(false);
         }
         self.present()
     }
@@ -107,7 +107,7 @@ impl<S: Source> Watched<S> {
     /// Look at the files now, also at those that could not be read before, and return the content. Errors: why there is
     /// none.
     pub fn refresh(&self) -> Result<Arc<S::Content>, Box<str>> {
-        self.look(true);
+        self.check(true);
         self.present()
     }
 
@@ -135,7 +135,7 @@ impl<S: Source> Watched<S> {
     }
 
     /// Read changed files. `again`: also after an error with the same files.
-    fn look(&self, again: bool) {
+    fn check(&self, again: bool) {
         let mut warnings = Vec::new();
         self.update(&mut self.state(), again, &mut warnings);
         // No lock is held here: the callback may wait for another thread that wants the table.
@@ -150,7 +150,7 @@ impl<S: Source> Watched<S> {
 
     fn update(&self, state: &mut State, again: bool, warnings: &mut Vec<String>) {
         let files = self.source.files();
-        let (stamp, newest) = look_at(&files);
+        let (stamp, newest) = stamps_of(&files);
         if state.stamp.as_ref() == Some(&stamp) && !(again && state.problem.is_some()) {
             return;
         }
@@ -161,8 +161,8 @@ impl<S: Source> Watched<S> {
             return;
         }
         let found = self.source.read(warnings);
-        if old.is_some() && look_at(&files).0 != stamp {
-            // It changed while it was read: the next look decides.
+        if old.is_some() && stamps_of(&files).0 != stamp {
+            // It changed while it was read: the next check decides.
             warnings.clear();
             return;
         }
@@ -183,7 +183,7 @@ impl<S: Source> Watched<S> {
             }
             state.stamp = Some(stamp);
         } else {
-            // Without a content each look tries again: the reason may not show in the file, such as a lack of memory.
+            // Without a content each check tries again: the reason may not show in the file, such as a lack of memory.
             state.stamp = None;
         }
         state.problem = Some(problem.into());
@@ -197,7 +197,7 @@ impl<S: Source> fmt::Debug for Watched<S> {
 }
 
 /// Return the stamp of files, and the newest of their modification times.
-fn look_at(files: &[PathBuf]) -> (Stamp, Option<SystemTime>) {
+fn stamps_of(files: &[PathBuf]) -> (Stamp, Option<SystemTime>) {
     let found: Vec<Option<Metadata>> = files.iter().map(|path| path.metadata().ok()).collect();
     let stamp = |file: &Metadata| Identity {
         modified: (file.mtime(), file.mtime_nsec()),
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(*watched.get().unwrap(), "a");
         write(&path, "b", 90);
         assert_eq!(*watched.get().unwrap(), "a");
-        watched.look_ms.store(0, Ordering::Relaxed);
+        watched.check_ms.store(0, Ordering::Relaxed);
         assert_eq!(*watched.get().unwrap(), "b");
         fs::remove_file(path).unwrap();
     }

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const PAGE_OCTETS: usize = 4096;
-/// One bit a page; pages beyond the last bit share bits.
+/// Each page has a bit; pages beyond the last bit share bits.
 const ALL_PAGES: u64 = u32::MAX as u64;
 const LARGE_OCTETS: u64 = 6000;
 /// Octets of a head are fewer.
@@ -36,7 +36,7 @@ const HEAD_MAX_OCTETS: usize = 700;
 const AHEAD_OCTETS: u64 = 500;
 const FAR_US: u64 = 1_000_000_000_000;
 const STEPS: usize = 60;
-/// One call in this many is a moment for a power cut.
+/// The power may fail in one of this many calls.
 const MOMENT_ONE_IN: u64 = 4;
 const IMAGES_A_MOMENT: usize = 3;
 /// Rounds of the short form; `POSTILLION_FAULTS` sets more.
@@ -105,8 +105,8 @@ struct Promises {
 }
 
 impl Content {
-    /// Apply a change. `pages`: which pages of a write are there; a change of the length is, if the first page would
-    /// be.
+    /// Apply a change. `pages`: the pages of a write that reached the disk, one bit each. A length change is applied if
+    /// bit 0 of `pages` is set.
     fn apply(bytes: &mut Vec<u8>, change: &Change, pages: u64) {
         match change {
             Change::Length(octets) if pages & 1 == 1 => bytes.resize(*octets, 0),

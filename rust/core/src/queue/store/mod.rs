@@ -10,6 +10,7 @@
 
 pub mod disk_store;
 mod loader;
+mod misplaced;
 pub(crate) mod recovery;
 pub mod spool;
 pub(crate) mod statelog;

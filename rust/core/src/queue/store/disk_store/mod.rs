@@ -24,6 +24,7 @@ use crate::queue::segment::scan::{Found, SegmentReader, segment_path};
 use crate::queue::segment::{SEGMENT_HEADER_OCTETS, SegmentFile, make_directory};
 use crate::queue::state::{Entry, Fact};
 use crate::queue::store::loader::{Loader, Scanned, Wanted};
+use crate::queue::store::misplaced::misplaced;
 use crate::queue::store::recovery::{self, Known};
 use crate::queue::store::statelog::{Damage, StateLog};
 use crate::queue::store::unannounced::Unannounced;
@@ -154,6 +155,10 @@ impl DiskStore {
                 store.held.push(id);
             }
             wanted.push(Wanted { directory, id, path, end: store.ends.get(&id).copied() });
+        }
+        match misplaced(&*store.disk, queue_directory) {
+            Ok(lines) => lines.into_iter().for_each(|line| store.notice(line)),
+            Err(error) => store.notice(error.to_string()),
         }
         store.remove_leftovers();
         store.loader = Some(Loader::start(&store.disk, wanted)?);

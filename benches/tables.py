@@ -1,0 +1,117 @@
+"""How fast do lookup tables answer, beside Postfix's?
+
+    postmap -q - TYPE:FILE      ours and Debian's in turn on the same file, with the same keys; half of them are found
+    rust/core/examples/tables   the lookup inside the core
+
+Each postmap starts, opens its table and answers all keys, so a row has the cost of loading too. Each program writes its
+own index; the texts are the same files. Postfix tries all lines of a `cidr:` table, so both get fewer keys there.
+`correct`: both wrote the same octets.
+
+Needs Debian's postfix, postfix-cdb, postfix-lmdb and postfix-pcre packages.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import harness
+from harness import Result
+
+REAL = "/usr/sbin/postmap"
+OURS = str(Path(sys.executable).parent / "postmap")
+TYPES = ("hash", "btree", "cdb", "lmdb", "texthash", "cidr", "regexp", "pcre")
+INDEXED = ("hash", "btree", "cdb", "lmdb")
+AIMS = {"hash": 2.0, "cdb": 2.0, "lmdb": 2.0, "cidr": 100.0}
+"""The least ratio to Postfix; 1 for another type."""
+CORE_MAX_NS = 1000
+CIDR_KEYS = 200
+RULES = 200
+RUNS = 3
+
+
+def prepared(folder: Path, kind: str, entries: int, keys: int) -> tuple[Path, bytes]:
+    """Write the text of a table; return its path and the keys to ask."""
+    path = folder / kind
+    numbers = [number * 7919 % (entries * 2) for number in range(keys)]
+    if kind == "cidr":
+        path.write_text("".join(f"{address(number)} REJECT\n" for number in range(entries)))
+        return path, "".join(f"{address(number)}\n" for number in numbers[:CIDR_KEYS]).encode()
+    if kind in ("regexp", "pcre"):
+        path.write_text("".join(f"/^user{number}@(.*)\\.example$/ found $1\n" for number in range(RULES)))
+        return path, "".join(f"user{number % (RULES * 2)}@a.example\n" for number in numbers).encode()
+    path.write_text("".join(f"user{number}@example.com one@example.net\n" for number in range(entries)))
+    return path, "".join(f"user{number}@example.com\n" for number in numbers).encode()
+
+
+def address(number: int) -> str:
+    """Return an address of its own for each number."""
+    bits = number * 2654435761 % 2**32
+    return ".".join(str(bits >> shift & 255) for shift in (24, 16, 8, 0))
+
+
+def asked(program: str, etc: Path, table: str, keys: bytes) -> tuple[float, bytes]:
+    """Return the seconds of one `postmap -q -`, and its output."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [program, "-c", str(etc), "-q", "-", table],
+        input=keys,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=harness.DRAIN_MAX_S,
+    )
+    return time.perf_counter() - started, done.stdout
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("--entries", type=int, default=1_000_000)
+    parser.add_argument("--keys", type=int, default=1_000_000)
+    options = parser.parse_args()
+    if options.quick:
+        options.entries, options.keys = 2000, 2000
+    runs = 1 if options.quick else RUNS
+    columns = ["type    ", "Postfix s", "ours s", "ratio", "correct"]
+    question = "Lookups by postmap, ours and Postfix's in turn"
+    result = Result(question, f"{options.entries:,} entries, {options.keys:,} keys, the best of {runs} runs", columns)
+    result.begin()
+    ratios: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "main.cf").write_text("compatibility_level = 3.6\nmyhostname = x.example\n")
+        for kind in TYPES:
+            path, keys = prepared(folder, kind, options.entries, options.keys)
+            theirs_s, ours_s, correct = [], [], True
+            for _ in range(runs):
+                outputs = []
+                for program, seconds in ((REAL, theirs_s), (OURS, ours_s)):
+                    if kind in INDEXED:
+                        subprocess.run([program, "-c", str(folder), f"{kind}:{path}"], check=True, timeout=600)
+                    took, output = asked(program, folder, f"{kind}:{path}", keys)
+                    seconds.append(took)
+                    outputs.append(output)
+                    if kind in INDEXED:
+                        suffix = kind if kind in ("cdb", "lmdb") else "db"
+                        path.with_name(f"{kind}.{suffix}").unlink()
+                correct &= outputs[0] == outputs[1]
+            result.correct &= correct
+            ratios[kind] = min(theirs_s) / min(ours_s)
+            result.row(kind, min(theirs_s), min(ours_s), ratios[kind], correct)
+    program = harness.built("tables", options.quick)
+    core = harness.figures([program, str(options.entries), str(options.keys)])
+    result.correct &= bool(core["correct"])
+    for kind in ("texthash", "hash", "cdb", "cidr"):
+        cost = core[f"{kind}_ns"]
+        result.aim(
+            f"{kind}, ns of a lookup inside the core", f"within {CORE_MAX_NS}", f"{cost:.0f}", cost <= CORE_MAX_NS
+        )
+    for kind, ratio in ratios.items():
+        aim = AIMS.get(kind, 1.0)
+        result.aim(f"{kind}, times Postfix", f"{aim:g}", f"{ratio:.1f}", ratio >= aim)
+    result.report(options)
+
+
+if __name__ == "__main__":
+    main()

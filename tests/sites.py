@@ -1,0 +1,258 @@
+"""Which public sites run whole, and what each of the others lacks.
+
+    python tests/sites.py DIRECTORY
+
+DIRECTORY has a folder for each site, with its main.cf and, if it has one, its master.cf. Templates are rendered before.
+Nothing is changed there: the checker reads a copy, in which the files of tables and lists are stubs, paths outside the
+copy lead into it, and directories, owners and interfaces are this machine's.
+
+A site runs whole when the checker refuses nothing, and each parameter that decides about mail has its effect. The
+checker stops at the first refusal. So this program takes the refused word or line away and asks again, up to
+`ROUNDS_MAX` times.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from postillion.config import ConfigError, main_cf, parameters
+from postillion.master import checking
+from postillion.restrictions.rows import ROWS, Argument
+
+ROUNDS_MAX = 60
+"""Maximum number of refusals of one site that are told."""
+NEED_SHOWN_CHARS = 100
+STUBS = {
+    "ldap": "server_host = ldap://127.0.0.1\nsearch_base = dc=x\nquery_filter = (mail=%s)\nresult_attribute = m\n",
+    "mysql": "hosts = 127.0.0.1\nuser = u\npassword = p\ndbname = d\nquery = SELECT a FROM t WHERE b='%s'\n",
+    "pgsql": "hosts = 127.0.0.1\nuser = u\npassword = p\ndbname = d\nquery = SELECT a FROM t WHERE b='%s'\n",
+    "sqlite": "dbpath = /nowhere\nquery = SELECT a FROM t WHERE b='%s'\n",
+    "memcache": "memcache = inet:127.0.0.1:11211\n",
+    **dict.fromkeys(("hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash", "regexp", "pcre", "cidr"), ""),
+}
+"""Contents of the stub of a table's file, by type."""
+TABLE = re.compile(rf"\b({'|'.join(STUBS)}):(/[^\s,{{}}]+)")
+HERE = """
+queue_directory = {copy}/queue
+data_directory = {copy}/data
+mail_owner = nobody
+setgid_group = nogroup
+maillog_file =
+maillog_file_prefixes = /var
+inet_interfaces = 127.0.0.1
+alternate_config_directories =
+"""
+"""Parameters of the copy that are about the machine, not about mail."""
+MASTER_CF = """\
+smtp      inet  n       -       n       -       -       smtpd
+pickup    unix  n       -       n       60      1       pickup
+cleanup   unix  n       -       n       -       0       cleanup
+qmgr      unix  n       -       n       300     1       qmgr
+rewrite   unix  -       -       n       1000?   1       trivial-rewrite
+bounce    unix  -       -       n       -       0       bounce
+defer     unix  -       -       n       -       0       bounce
+trace     unix  -       -       n       -       0       bounce
+smtp      unix  -       -       n       -       -       smtp
+relay     unix  -       -       n       -       -       smtp
+error     unix  -       -       n       -       -       error
+retry     unix  -       -       n       -       -       error
+discard   unix  -       -       n       -       -       discard
+local     unix  -       n       n       -       -       local
+lmtp      unix  -       -       n       -       -       lmtp
+anvil     unix  -       -       n       -       1       anvil
+"""
+"""For a site without a master.cf."""
+NOT_DECIDING = re.compile(
+    r"(proxy_read_maps|max_use|max_idle|.*_time_limit|smtpd_reject_footer|smtp_pix_workarounds|enable_original_recipient|.*_directory"
+    r"|smtputf8_autodetect_classes|readme_directory|syslog_.*|.*_path|mail_version|.*_loglevel|unix_mail_owner)$"
+)
+"""Parameters that decide nothing about mail."""
+WITHOUT_EFFECT = re.compile(r"(?:^|: )(\w+)=.* has no effect")
+NOT_MISSED = re.compile(
+    r"chroot|duplicate|overriding earlier entry|cannot read|no program that is started reads this"
+    r"|services without an implemented program|unused parameter"
+)
+"""Warnings that are about the copy, or about nothing that decides. A transport without its program is refused."""
+RESTRICTION = re.compile(r'\w+: "([^"]*)" (?:is not supported yet|is a restriction class|must be followed)')
+
+
+def main(words: list[str]) -> int:
+    """Print the report; return the exit status."""
+    if len(words) != 1 or not Path(words[0]).is_dir():
+        print("usage: python tests/sites.py DIRECTORY", file=sys.stderr)
+        return 2
+    sites = sorted(path.parent for path in Path(words[0]).glob("*/main.cf"))
+    counts = Counter[str]()
+    whole = 0
+    for site in sites:
+        needs = sorted(set(lacks(site)))
+        whole += not needs
+        counts.update(needs)
+        print(f"{site.name}: {'whole' if not needs else f'lacks {len(needs)}'}")
+        for need in needs:
+            print(f"    {need}")
+    print(f"\n{whole} of {len(sites)} sites run whole")
+    for need, number in counts.most_common():
+        print(f"{number:4} {need}")
+    return 0
+
+
+def lacks(site: Path) -> Iterator[str]:
+    """Yield each need of a site that is not met."""
+    with tempfile.TemporaryDirectory(prefix="site") as directory:
+        copy = Path(directory)
+        copy_site(site, copy)
+        for _ in range(ROUNDS_MAX):
+            try:
+                warnings = checking.check(str(copy))
+            except ConfigError as refusal:
+                yield refused(refusal)
+                if not without(copy, refusal):
+                    yield "the rest of the files, which the checker did not reach"
+                    return
+            else:
+                yield from told(warnings)
+                return
+        yield f"more than these {ROUNDS_MAX} lines"
+
+
+def copy_site(site: Path, copy: Path) -> None:
+    """Copy a site's files; paths of tables and lists lead to stubs in the copy."""
+    for name in ("main.cf", "master.cf"):
+        text = (site / name).read_text(errors="surrogateescape") if (site / name).exists() else MASTER_CF
+        text = re.sub(r"\$(?:config_directory|\{config_directory\})(?=/)", "/etc/postfix", text)
+        for kind, path in set(TABLE.findall(text)):
+            text = text.replace(f"{kind}:{path}", f"{kind}:{stub(site, copy, path, STUBS[kind])}")
+        if name == "main.cf":
+            text = with_lists(site, copy, text) + HERE.format(copy=copy)
+        (copy / name).write_text(text, errors="surrogateescape")
+    for name in ("queue", "data"):
+        (copy / name).mkdir()
+    # The checker's child must read the copy, whatever the mode of temporary directories.
+    copy.chmod(0o755)
+
+
+def with_lists(site: Path, copy: Path, text: str) -> str:
+    """Return main.cf with paths into the copy in lists of hosts, domains and networks."""
+    settings, _ = main_cf.parse(text, "main.cf")
+    for name, setting in settings.items():
+        row = parameters.row(name)
+        if row is None or row[1].partition(" ")[0] != "match":
+            continue
+        for word in main_cf.split_list(setting.value):
+            path = word.removeprefix("!")
+            if path.startswith("/") and not path.startswith(str(copy)):
+                text = re.sub(rf"(?<=[\s,!=]){re.escape(path)}(?=[\s,]|$)", stub(site, copy, path, ""), text)
+    return text
+
+
+def stub(site: Path, copy: Path, path: str, text: str) -> str:
+    """Return the path in the copy of a file; the site's own file if its folder has one, else a stub."""
+    there = copy / "root" / path.lstrip("/")
+    there.parent.mkdir(parents=True, exist_ok=True)
+    own = site / Path(path).name
+    if not there.exists():
+        if own.is_file():
+            shutil.copyfile(own, there)
+        else:
+            there.write_text(text)
+    return str(there)
+
+
+def refused(refusal: ConfigError) -> str:
+    """Return the need that a refusal tells, without the site's own values."""
+    problem = refusal.problem
+    unsafe = re.match(r"(\w+) = .* is not supported yet", problem, re.DOTALL)
+    restriction = RESTRICTION.match(problem)
+    table = re.search(r'unknown table type "(\w+)"', problem)
+    library = re.match(r"(\w+) tables need a library", problem)
+    if unsafe:
+        return f"parameter {unsafe[1]}"
+    if library:
+        return f"the library of {library[1]} tables, which is not installed here"
+    if table:
+        return f"table {table[1]}"
+    if restriction:
+        return f"restriction {'type:table' if ':' in restriction[1] else restriction[1]}"
+    return f"refused: {re.sub(r'/tmp/site[^ ,:]*', 'DIR', problem)[:NEED_SHOWN_CHARS]}"
+
+
+def told(warnings: Iterable[str]) -> Iterator[str]:
+    """Yield the needs that warnings tell."""
+    for warning in warnings:
+        found = WITHOUT_EFFECT.search(warning)
+        if found:
+            if not NOT_DECIDING.match(found[1]):
+                yield f"parameter {found[1]}"
+        elif not NOT_MISSED.search(warning):
+            text = re.sub(r"^\S+(, line \d+)?: ", "", warning)
+            yield f"warning: {re.sub(r'/tmp/site[^ ,:]*', 'DIR', text)[:NEED_SHOWN_CHARS]}"
+
+
+def without(copy: Path, refusal: ConfigError) -> bool:
+    """Take the refused line away; return whether there was one.
+
+    In master.cf this is the `-o` of the named parameter, else the whole service. A parameter of main.cf that has its
+    default gets an empty value.
+    """
+    path = Path(refusal.path)
+    name = re.match(r'(?:bad value ".*" for )?(\w+)(?: =|:|$)', refusal.problem)
+    if path.is_relative_to(copy / "root"):
+        return without_table(copy, path)
+    if path.parent != copy or refusal.line is None:
+        if (
+            name is None
+            or name[1] not in parameters.PARAMETERS
+            or "\n" + name[1] + " =\n" in (copy / "main.cf").read_text()
+        ):
+            return False
+        with (copy / "main.cf").open("a") as file:
+            file.write(f"{name[1]} =\n")
+        return True
+    lines = path.read_text(errors="surrogateescape").split("\n")
+    first = refusal.line - 1
+    last = first + 1
+    while last < len(lines) and (lines[last][:1] in (" ", "\t", "#") or not lines[last].strip()):
+        last += 1
+    logical = "\n".join(lines[first:last])
+    kept = "#"
+    restriction = RESTRICTION.match(refusal.problem)
+    if restriction:
+        row = ROWS.get(restriction[1].lower())
+        argument = (
+            r"\s+[^\s,]+" if row is not None and row.argument not in (Argument.NONE, Argument.RESTRICTION) else ""
+        )
+        kept = re.sub(
+            rf"(?<=[\s,=]){re.escape(restriction[1])}(?:{argument}(?=[\s,]|$)|(?=[\s,]|$))", "", logical, count=1
+        )
+        if kept != logical:
+            path.write_text("\n".join([*lines[:first], kept, *lines[last:]]), errors="surrogateescape")
+            return True
+        kept = "#"
+    if path.name == "master.cf" and name is not None:
+        option = re.compile(rf"\s+-o\s*(?:\{{\s*{name[1]}\s*=[^}}]*\}}|{name[1]}\s*=\S*)")
+        if option.search(logical):
+            kept = option.sub("", logical)
+    path.write_text("\n".join([*lines[:first], kept, *lines[last:]]), errors="surrogateescape")
+    return kept != logical
+
+
+def without_table(copy: Path, path: Path) -> bool:
+    """Put an inline table in place of the tables that a file configures; return whether there was one."""
+    found = 0
+    for name in ("main.cf", "master.cf"):
+        text = (copy / name).read_text(errors="surrogateescape")
+        text, here = re.subn(rf"(?:proxy:)?\w+:{re.escape(str(path))}(?![^\s,}}])", "inline:{none=:}", text)
+        (copy / name).write_text(text, errors="surrogateescape")
+        found += here
+    return found > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

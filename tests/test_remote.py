@@ -1,0 +1,321 @@
+"""The protocols, templates, connections and files of remote tables, against servers of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postillion.config import Config, ConfigError
+from postillion.tables import TableError, TableTypeError, open_table
+from postillion.tables.remote import RemoteTable, memcache, socketmap, tcp
+from postillion.tables.remote.pool import Pool, Server
+from postillion.tables.remote.stream import Stream, connect
+from postillion.tables.remote.template import Template, TemplateError
+from support.table_servers import Scripted
+
+REPLIES: list[tuple[Callable[[bytes], Any], bytes, Any]] = [
+    (tcp.reply, b"200 a%20b\n", (200, b"a%20b")),
+    (tcp.reply, b"500 \n", (500, b"")),
+    (tcp.reply, b"400 later\n", (400, b"later")),
+    (lambda octets: socketmap.parse(octets, 100), b"8:OK value,", b"OK value"),
+    (lambda octets: socketmap.parse(octets, 100), b"9:NOTFOUND ,", b"NOTFOUND "),
+    (lambda octets: socketmap.parse(octets, 100), b"0:,", b""),
+    (lambda octets: memcache.value(octets, b"k", 100), b"VALUE k 0 3\r\na\r\n\r\nEND\r\n", b"a\r\n"),
+    (lambda octets: memcache.value(octets, b"k", 100), b"END\r\n", None),
+    (memcache.stored, b"STORED\r\n", b"STORED"),
+]
+MALFORMED: list[tuple[Callable[[bytes], Any], bytes]] = [
+    (tcp.reply, b"200\n"),
+    (tcp.reply, b"200x\n"),
+    (tcp.reply, b"999 x\n"),
+    (tcp.reply, b"\n"),
+    (tcp.reply, b"200 " + b"x" * 4096 + b"\n"),
+    (lambda octets: socketmap.parse(octets, 100), b"x:OK ,"),
+    (lambda octets: socketmap.parse(octets, 100), b":OK ,"),
+    (lambda octets: socketmap.parse(octets, 100), b"3:OK ;"),
+    (lambda octets: socketmap.parse(octets, 100), b"101:x"),
+    (lambda octets: socketmap.parse(octets, 100), b"1111111111111"),
+    (lambda octets: memcache.value(octets, b"k", 100), b"VALUE other 0 1\r\n"),
+    (lambda octets: memcache.value(octets, b"k", 100), b"VALUE k 0 101\r\n"),
+    (lambda octets: memcache.value(octets, b"k", 100), b"VALUE k 0 1\r\nabcdefghijk"),
+    (lambda octets: memcache.value(octets, b"k", 100), b"SERVER_ERROR x\r\n"),
+]
+
+
+@pytest.mark.parametrize(("parse", "octets", "reply"), REPLIES)
+def test_a_reply_is_the_same_in_any_split(parse: Callable[[bytes], Any], octets: bytes, reply: Any) -> None:
+    for end in range(len(octets)):
+        assert parse(octets[:end]) is None
+    assert parse(octets) == (reply, len(octets))
+    assert parse(octets + b"trailing") == (reply, len(octets))
+
+
+@pytest.mark.parametrize(("parse", "octets"), MALFORMED)
+def test_a_malformed_reply_is_an_error(parse: Callable[[bytes], Any], octets: bytes) -> None:
+    with pytest.raises(ValueError):
+        parse(octets)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value", "query", "result"),
+    [
+        ("%s|%S", "u@a.b", "v@c", "u@a.b|u@a.b", "v@c|u@a.b"),
+        ("%u %d %U %D", "u@a.b", "v@c", "u a.b u a.b", "v c u a.b"),
+        ("%1.%2", "u@a.b", "v", "b.a", "b.a"),
+        ("%3", "u@a.b", "v", None, None),
+        ("%d", "plain", "v", None, None),
+        ("%u", "@a.b", "v", None, "v"),
+        ("%u", "a@b@c", "v", "a@b", "v"),
+        ("%u", "plain", "v", "plain", "v"),
+        ("%%s%%", "k", "v", "%s%", "%s%"),
+        ("x", "k", "v", "x", "x"),
+        ("%d", "u@", "v", None, None),
+        ("%2", "u@a..b", "v", None, None),
+    ],
+)
+def test_templates(text: str, key: str, value: str, query: str | None, result: str | None) -> None:
+    template = Template(text)
+    assert template.query(key, str) == query
+    assert template.result(key, value) == result
+
+
+@pytest.mark.parametrize("text", ["%", "%x", "%0", "a%"])
+def test_unknown_letters_are_errors(text: str) -> None:
+    with pytest.raises(TemplateError):
+        Template(text)
+
+
+def test_a_request_encodes_what_would_end_it() -> None:
+    assert tcp.request(b"a b%\n\xe9~!") == b"get a%20b%25%0A%E9~!\n"
+    assert socketmap.netstring(b"map k") == b"5:map k,"
+
+
+Serve = Callable[[socket.socket], None]
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[[Serve], Scripted]]:
+    servers: list[Scripted] = []
+
+    def serve(work: Serve) -> Scripted:
+        servers.append(Scripted(work))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.close()
+
+
+def echo(client: socket.socket) -> None:
+    """Answer each request of tcp with its key."""
+    for line in client.makefile("rb"):
+        client.sendall(b"200 " + line[4:])
+
+
+def a_table(name: str, directory: Path, warned: list[str] | None = None) -> RemoteTable:
+    (directory / "main.cf").write_text("")
+    found = open_table(name, Config.load(str(directory)), warn=None if warned is None else warned.append)
+    assert isinstance(found, RemoteTable)
+    return found
+
+
+async def test_connections_are_reused_and_limited(scripted: Callable[[Serve], Scripted], tmp_path: Path) -> None:
+    server = scripted(echo)
+    table = a_table(f"tcp:127.0.0.1:{server.port}", tmp_path)
+    found = await asyncio.gather(*(table.ask(f"k{n}") for n in range(200)))
+    assert found == [f"k{n}" for n in range(200)]
+    assert server.connections <= 8
+    before = server.connections
+    assert await table.ask("again") == "again"
+    assert server.connections == before
+    await table.close()
+
+
+async def test_a_server_that_closes_an_idle_connection_costs_no_lookup(
+    scripted: Callable[[Serve], Scripted], tmp_path: Path
+) -> None:
+    def once(client: socket.socket) -> None:
+        line = client.makefile("rb").readline()
+        client.sendall(b"200 " + line[4:])
+
+    server = scripted(once)
+    table = a_table(f"tcp:127.0.0.1:{server.port}", tmp_path)
+    for n in range(5):
+        assert await table.ask(f"k{n}") == f"k{n}"
+    await table.close()
+
+
+@pytest.mark.parametrize("reply", [b"", b"200 half", b"999 x\n", b"200 " + b"x" * 100_000])
+async def test_a_server_that_ends_in_the_middle_is_a_temporary_failure(
+    scripted: Callable[[Serve], Scripted], tmp_path: Path, reply: bytes
+) -> None:
+    def broken(client: socket.socket) -> None:
+        client.recv(1000)
+        client.sendall(reply)
+
+    warned: list[str] = []
+    table = a_table(f"tcp:127.0.0.1:{scripted(broken).port}", tmp_path, warned)
+    for _ in range(3):
+        with pytest.raises(TableError):
+            await table.ask("k")
+    assert len(warned) == 1
+    await table.close()
+
+
+async def test_a_second_reply_reaches_no_other_lookup(scripted: Callable[[Serve], Scripted], tmp_path: Path) -> None:
+    def twice(client: socket.socket) -> None:
+        for line in client.makefile("rb"):
+            client.sendall(b"200 " + line[4:] + b"200 wrong\n")
+
+    table = a_table(f"tcp:127.0.0.1:{scripted(twice).port}", tmp_path)
+    for n in range(20):
+        assert await table.ask(f"k{n}") == f"k{n}"
+    await table.close()
+
+
+async def test_a_late_answer_reaches_no_other_lookup(scripted: Callable[[Serve], Scripted]) -> None:
+    release = threading.Event()
+
+    def late(client: socket.socket) -> None:
+        for line in client.makefile("rb"):
+            if line == b"get slow\n":
+                release.wait(30)
+            client.sendall(b"200 " + line[4:])
+
+    server = scripted(late)
+    pool: Pool[Stream] = Pool(
+        [Server("s", lambda: connect("127.0.0.1", str(server.port), 100))], links_max=1, attempt_max_s=0.2
+    )
+
+    async def ask(key: str) -> bytes:
+        async def work(stream: Stream) -> bytes:
+            return (await stream.exchange(tcp.request(key.encode()), tcp.reply))[1]
+
+        return await pool.run(work)
+
+    assert await ask("a") == b"a"
+    with pytest.raises(TableError, match=r"no answer within 0\.2 seconds"):
+        await ask("slow")
+    with pytest.raises(TableError):
+        await ask("b")  # The server is left alone for a second.
+    release.set()
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                assert await ask("c") == b"c"
+                break
+            except TableError:
+                await asyncio.sleep(0.05)
+    await pool.close()
+
+
+async def test_a_lookup_that_is_cancelled_leaves_no_answer_behind(scripted: Callable[[Serve], Scripted]) -> None:
+    server = scripted(echo)
+    pool: Pool[Stream] = Pool([Server("s", lambda: connect("127.0.0.1", str(server.port), 100))], links_max=1)
+    asked = asyncio.Event()
+
+    async def work(stream: Stream) -> None:
+        asked.set()
+        await stream.exchange(tcp.request(b"cancelled"), lambda octets: None)
+
+    task = asyncio.create_task(pool.run(work))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    async def second(stream: Stream) -> bytes:
+        return (await stream.exchange(tcp.request(b"second"), tcp.reply))[1]
+
+    assert await pool.run(second) == b"second"
+    await pool.close()
+
+
+async def test_the_next_server_answers_when_one_is_down(scripted: Callable[[Serve], Scripted]) -> None:
+    up, down = scripted(echo), scripted(echo)
+    down.close()
+    servers = [Server(str(found.port), partial(connect, "127.0.0.1", str(found.port), 100)) for found in (down, up)]
+    pool: Pool[Stream] = Pool(servers, in_order=True)
+
+    async def work(stream: Stream) -> bytes:
+        return (await stream.exchange(tcp.request(b"k"), tcp.reply))[1]
+
+    for _ in range(3):
+        assert await pool.run(work) == b"k"
+    await pool.close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tcp:host", "tcp::1", "socketmap:inet:host:1", "socketmap:host:1:x", "socketmap:unix:/x", "socketmap:inet:x"],
+)
+def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(TableTypeError):
+        a_table(name, tmp_path)
+
+
+def test_a_prefix_that_main_cf_does_not_have_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='no parameter begins with "users_"'):
+        a_table("sqlite:users", tmp_path)
+
+
+async def test_a_missing_file_is_a_temporary_failure(tmp_path: Path) -> None:
+    table = a_table(f"sqlite:{tmp_path}/x.cf", tmp_path)
+    with pytest.raises(TableError, match="No such file"):
+        table.refresh()
+    with pytest.raises(TableError, match="No such file"):
+        await table.ask("k")
+
+
+async def test_sqlite_sees_changes_and_a_new_file_and_stops_endless_queries(tmp_path: Path) -> None:
+    path, file = tmp_path / "db", tmp_path / "x.cf"
+
+    def fill(where: Path, value: str) -> None:
+        database = sqlite3.connect(where)
+        database.execute("CREATE TABLE IF NOT EXISTS t (k TEXT, v TEXT)")
+        database.execute("DELETE FROM t")
+        database.execute("INSERT INTO t VALUES ('k', ?)", (value,))
+        database.commit()
+        database.close()
+
+    fill(path, "one")
+    file.write_text(f"dbpath = {path}\nquery = SELECT v FROM t WHERE k = '%s'\n")
+    table = a_table(f"sqlite:{file}", tmp_path)
+    table.refresh()
+    assert await table.ask("K") == "one"
+    fill(path, "two")
+    assert await table.ask("k") == "two"
+    fill(tmp_path / "new", "three")
+    (tmp_path / "new").rename(path)
+    assert await table.ask("k") == "three"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(TableError):
+        await table.ask("k")
+    await table.close()
+    fill(tmp_path / "other", "x")
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(x) FROM n WHERE '%s' <> ''"
+    file.write_text(f"dbpath = {tmp_path}/other\nquery = {endless}\n")
+    table = a_table(f"sqlite:{file}", tmp_path)
+    with pytest.raises(TableError, match="interrupted"):
+        await table.ask("k")
+    await table.close()
+
+
+def test_unknown_parameters_are_warned_about_and_repeated_passwords_are_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "x.cf"
+    file.write_text("dbpath = /x\nquery = SELECT '%s'\npassword = s3cret\npassword = s3cret2\nqeury = x\n")
+    warned: list[str] = []
+    table = a_table(f"sqlite:{file}", tmp_path, warned)
+    assert warned == [
+        f"{file}, line 4: unknown parameter password is ignored",
+        f"{file}, line 5: unknown parameter qeury is ignored",
+    ]
+    assert "s3cret" not in repr(table) + repr(vars(table))

@@ -1,0 +1,62 @@
+"""tests/sites.py: which site configurations run whole, and what the others lack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import sites
+
+NULL_CLIENT = """\
+compatibility_level = 3.6
+myhostname = a.example.org
+mydestination =
+inet_interfaces = 192.0.2.77
+relayhost = [smart.example.org]
+local_transport = error:no
+transport_maps = hash:/etc/postfix/transport, pcre:$config_directory/x
+smtpd_relay_restrictions = permit_mynetworks, reject
+max_use = 3
+"""
+SERVER = """\
+compatibility_level = 3.6
+myhostname = a.example.org
+mydestination = localhost, /etc/postfix/local-host-names
+no_such_parameter_yet = $mydestination
+smtpd_recipient_restrictions = permit_mynetworks, sleep 5, reject_unauth_destination, smtp_no_such_word
+  permit
+smtpd_relay_restrictions = permit_mynetworks, reject
+lmtp_host_lookup = nonsense
+"""
+SERVER_MASTER = """\
+smtp inet n - y - - smtpd
+  -o smtpd_proxy_timeout=1 -o inet_protocols=decnet
+qmgr unix n - n 300 1 qmgr
+lmtp unix - - n - - lmtp
+"""
+
+
+def test_report_names_whole_sites_and_counts_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, main_cf, master_cf in (("null", NULL_CLIENT, ""), ("server", SERVER, SERVER_MASTER)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "main.cf").write_text(main_cf)
+        if master_cf:
+            (tmp_path / name / "master.cf").write_text(master_cf)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.cf")}
+    assert sites.main([str(tmp_path)]) == 0
+    report = capsys.readouterr().out.splitlines()
+    assert report[0] == "null: whole"
+    assert report[1].startswith("server: lacks ")
+    assert "1 of 2 sites run whole" in report
+    needs = [line.strip() for line in report if line.startswith("    ")]
+    # One of each place: a word of a list in main.cf, a line of main.cf, an `-o` of master.cf.
+    assert any('"smtp_no_such_word" is no restriction' in need for need in needs)
+    assert any("lmtp_host_lookup" in need for need in needs)
+    assert any("inet_protocols" in need for need in needs)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.cf")} == before
+
+
+def test_wrong_usage_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sites.main([]) == 2
+    assert "usage:" in capsys.readouterr().err
