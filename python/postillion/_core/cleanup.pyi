@@ -5,6 +5,7 @@ from typing import final
 
 from postillion._core.log import Log
 from postillion._core.queue import Journal
+from postillion._core.tables import Table
 from postillion.config import Config
 
 __all__ = ["CleanupSettings", "Submission"]
@@ -13,10 +14,17 @@ __all__ = ["CleanupSettings", "Submission"]
 class CleanupSettings:
     """A site's settings for incoming messages: cleanup's parameters, and the zone of local time.
 
-    Raises `ConfigError`. See `postillion.program.cleanup.settings`.
+    `checks`: each of the parameters header_checks, mime_header_checks, nested_header_checks and body_checks, with its
+    tables. Raises `ConfigError`. See `postillion.program.cleanup.settings`.
     """
 
-    def __new__(cls, config: Config, utc_offset_s: int, zone_name: str) -> CleanupSettings: ...
+    def __new__(
+        cls,
+        config: Config,
+        utc_offset_s: int,
+        zone_name: str,
+        checks: Sequence[tuple[str, Sequence[Table]]] | None = None,
+    ) -> CleanupSettings: ...
     def set_zone(self, utc_offset_s: int, name: str) -> None:
         """Set the offset of local time from UTC, and its name."""
 
@@ -31,7 +39,8 @@ class Submission:
     address, original, ORCPT and NOTIFY bits of each. `received`: a trace header with LF inside, in
     which `{id}` stands for the queue ID and `{date}` for the date. `wall_now`, `arrival`: seconds since 1970.
     `local` False: headers are neither completed nor added. `internal`: the mail system's own message, of which nobody
-    gets a copy (`always_bcc` and others). Raises `postillion.errors.MessageRefused` when the disk is
+    gets a copy (`always_bcc` and others). `checked`: `header_checks` and kin apply, because it comes from a user.
+    Raises `postillion.errors.MessageRefused` when the disk is
     full. A submission without `commit` leaves no trace.
     """
 
@@ -54,6 +63,7 @@ class Submission:
         envid: str | None = None,
         local: bool = True,
         internal: bool = False,
+        checked: bool = False,
     ) -> Submission: ...
     @property
     def queue_id(self) -> str: ...

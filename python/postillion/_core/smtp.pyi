@@ -1,7 +1,9 @@
 """SMTP: the client's settings, and the input of an SMTP server in Python."""
 
+from collections.abc import Sequence
 from typing import final
 
+from postillion._core.tables import Table
 from postillion.config import Config
 
 __all__ = ["SmtpClientSettings", "SmtpIntake"]
@@ -10,10 +12,16 @@ __all__ = ["SmtpClientSettings", "SmtpIntake"]
 class SmtpClientSettings:
     """The settings that all connections of a client share.
 
-    `protocol`: smtp or lmtp, the prefix of the parameters. Raises `ConfigError`; `ValueError` for another protocol.
+    `protocol`: smtp or lmtp, the prefix of the parameters. `checks`: as in `CleanupSettings`. Raises `ConfigError`;
+    `ValueError` for another protocol.
     """
 
-    def __new__(cls, config: Config, protocol: str) -> SmtpClientSettings: ...
+    def __new__(
+        cls,
+        config: Config,
+        protocol: str,
+        checks: Sequence[tuple[str, Sequence[Table]]] | None = None,
+    ) -> SmtpClientSettings: ...
 
 @final
 class SmtpIntake:

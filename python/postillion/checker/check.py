@@ -33,6 +33,7 @@ from postillion.program.log import Target
 from postillion.qmgr.settings import Configuration
 from postillion.smtpd.setup import minfree_octets
 from postillion.tables import read_tables
+from postillion.tables.checks import open_checks
 from postillion.tables.remote import RemoteTable
 
 OF_ALL = ("config_directory", "queue_directory")
@@ -40,7 +41,8 @@ OF_ALL = ("config_directory", "queue_directory")
 LOG = "maillog_file"
 OF_MASTER = "cimnst"
 """Options that master gives to programs."""
-ABSORBED = {"cleanup": "cleanup", "trivial-rewrite": "rewrite"}
+ANY = "*"
+ABSORBED = {"cleanup": ANY, "trivial-rewrite": "rewrite"}
 """Programs whose work others do, and the service of master.cf that these do it for."""
 
 
@@ -160,11 +162,16 @@ class Check:
             self._warn([str(plan.config.error(name, problem, "give less"))])
 
     def _check_absorbed(self, plan: Plan) -> None:
-        """Refuse unsafe parameters in a cleanup or rewrite line: the programs that do this work read main.cf alone."""
+        """Refuse unsafe parameters and bad tables of a cleanup or rewrite line, for the programs that do this work."""
         for entry in plan.entries:
-            if ABSORBED.get(entry.command) == entry.service and _has_workers(entry.command, plan.started):
-                for error in effect.refusals(configured(plan.config, entry), [entry.command]):
+            if ABSORBED.get(entry.command) in (entry.service, ANY) and _has_workers(entry.command, plan.started):
+                own = configured(plan.config, entry)
+                for error in effect.refusals(own, [entry.command]):
                     raise error
+                if entry.command == "cleanup":
+                    open_checks(own)
+                    for error in read_tables(own):
+                        raise error
 
 
 def configured(config: Config, entry: Entry) -> Config:

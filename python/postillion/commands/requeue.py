@@ -22,7 +22,7 @@ COMPLETE: Final = 0o700
 FILES_A_BATCH: Final = 200
 PIECE_OCTETS: Final = 256 * 1024
 NAME_TRIES_MAX: Final = 100
-OWN_FACTS: Final = frozenset({"message_id", "resent_message_id", "log_ident"})
+OWN_FACTS: Final = frozenset({"message_id", "resent_message_id", "log_ident", "hold"})
 """Facts that cleanup finds anew."""
 Place = tuple[str, str, int, int]
 """Queue ID, segment file, offset, octets of the record."""

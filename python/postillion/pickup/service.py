@@ -208,6 +208,7 @@ class Pickup:
             ret=envelope.ret,
             envid=envelope.envid,
             local=not envelope.remote,
+            checked=True,
         )
         orig_id = "" if origin is None else f" orig_id={origin}"
         self._log.info(f"{submission.queue_id}: uid={file.uid} from=<{envelope.sender}>{orig_id}")

@@ -1,16 +1,43 @@
-"""Cleanup's parameters from main.cf, for every program that receives messages."""
+"""Cleanup's parameters from main.cf and master.cf, for every program that receives messages."""
 
 from __future__ import annotations
 
 import time
 
 from postillion._core.cleanup import CleanupSettings
-from postillion.config import Config
+from postillion.config import Config, master_cf
+from postillion.tables.checks import open_checks
+
+PROGRAM = "cleanup"
+"""The program of Postfix, and the usual name of its service."""
 
 
 def settings(config: Config) -> CleanupSettings:
     """Return cleanup's parameters. Raises `ConfigError` for a bad value."""
-    return CleanupSettings(config, *zone())
+    own = service(config)
+    return CleanupSettings(own, *zone(), open_checks(own))
+
+
+def service(config: Config) -> Config:
+    """Return the configuration of the cleanup service that `cleanup_service_name` names: with the `-o` of its line.
+
+    Raises `ConfigError` for a service that master.cf does not have.
+    """
+    name = config.text("cleanup_service_name")
+    try:
+        entries, _ = master_cf.load(config.directory)
+    except FileNotFoundError:
+        # A command or a test may have a main.cf alone.
+        entries = []
+    for entry in entries:
+        if entry.command == PROGRAM and entry.service == name:
+            return config.overridden(entry.overrides(), entry.path, entry.line)
+    if name != PROGRAM:
+        problem = f"cleanup_service_name = {name}: master.cf has no cleanup service with this name"
+        raise config.error(
+            "cleanup_service_name", problem, f"add its line to master.cf, or remove this one ({PROGRAM})"
+        )
+    return config
 
 
 def zone() -> tuple[int, str]:

@@ -1,6 +1,7 @@
 //! `CleanupSettings` and `Submission`: see `postillion_core::cleanup`.
 
 use crate::ask::{AnswerTuple, LookupTuple, answers, lookups};
+use crate::checks::{ListTuple, lists};
 use crate::config::MainCf;
 use crate::log::Log;
 use crate::queue::Journal;
@@ -26,9 +27,16 @@ pub struct CleanupSettings {
 #[pymethods]
 impl CleanupSettings {
     #[new]
-    fn new(config: &Bound<'_, PyAny>, utc_offset_s: i32, zone_name: &str) -> PyResult<Self> {
+    #[pyo3(signature = (config, utc_offset_s, zone_name, checks=None))]
+    fn new(
+        config: &Bound<'_, PyAny>,
+        utc_offset_s: i32,
+        zone_name: &str,
+        checks: Option<[ListTuple<'_>; 4]>,
+    ) -> PyResult<Self> {
         let source = MainCf::new(config);
-        let mut inner = settings::CleanupSettings::read(&source)?;
+        let read = settings::CleanupSettings::read(&source)?;
+        let mut inner = settings::CleanupSettings { checks: lists(checks), ..read };
         if inner.rewriting.is_needed(true) {
             inner.rewriting.rules.local.own_addresses = source.own_addresses()?;
         }
@@ -79,7 +87,8 @@ pub struct Submission {
 impl Submission {
     #[new]
     #[pyo3(signature = (settings, journal, log, sender, recipients, *, wall_now, received=None, attributes=BTreeMap::new(),
-                        arrival=None, full_name="", body="", smtputf8=false, ret="", envid=None, local=true, internal=false))]
+                        arrival=None, full_name="", body="", smtputf8=false, ret="", envid=None, local=true,
+                        internal=false, checked=false))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -99,6 +108,7 @@ impl Submission {
         envid: Option<&str>,
         local: bool,
         internal: bool,
+        checked: bool,
     ) -> PyResult<Self> {
         let wall_now_us = microseconds(wall_now)?;
         let message = NewMessage {
@@ -112,6 +122,7 @@ impl Submission {
             arrival_us: arrival.map_or(Ok(wall_now_us), microseconds)?,
             full_name: full_name.into(),
             received: received.map(Into::into),
+            checked,
             origin: if local { Origin::Local } else { Origin::Network { trusted: false } },
             internal,
         };

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 mod address;
 mod ask;
 mod bench;
+mod checks;
 mod cleanup;
 mod config;
 mod delivery;

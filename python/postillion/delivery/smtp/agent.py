@@ -23,6 +23,7 @@ from postillion.delivery.smtp.nexthop import BadNextHop, NextHop, parse, parse_l
 from postillion.delivery.smtp.sessions import Attempt, CacheSettings, Route, Session, SessionOwner
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, targets
 from postillion.dns import Resolver
+from postillion.tables.checks import open_client_checks
 
 if TYPE_CHECKING:
     from postillion.config import Config
@@ -50,7 +51,7 @@ class SmtpAgent(Agent, SessionOwner):
         super().__init__(daemon, capacity=capacity)
         config = self.config
         self.protocol = protocol
-        self.client_settings = SmtpClientSettings(config, protocol)
+        self.client_settings = SmtpClientSettings(config, protocol, open_client_checks(config, protocol))
         self.target_settings = TargetSettings.of(config, protocol)
         self.cache = CacheSettings.of(config, protocol)
         self.resolver = resolver or Resolver()

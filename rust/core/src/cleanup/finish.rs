@@ -3,6 +3,7 @@
 //! A message without maps is finished at once. With local tables alone, the first `poll` finishes it. Remote tables are
 //! asked through `asks` and `answer` (`inquiry`). A failed lookup refuses the message for now.
 
+use super::checks::Decisions;
 use super::envelope::drop_duplicates;
 use super::missing::sender_as_header;
 use super::output::header_rewrite;
@@ -30,6 +31,8 @@ pub struct Finishing<S> {
     /// `None` after the result.
     sink: Option<S>,
     state: State,
+    /// The decisions of checks that hold for mapped addresses, and the settings for them.
+    decisions: Option<(Decisions, Arc<CleanupSettings>)>,
     warnings: Vec<String>,
 }
 
@@ -56,7 +59,12 @@ impl<S> Finishing<S> {
             },
         };
         Poll::Ready(match (mapped, self.sink.take()) {
-            (Some(Ok((head, envelope))), Some(sink)) => Ok((sink, head, envelope)),
+            (Some(Ok((head, mut envelope))), Some(sink)) => {
+                if let Some((decisions, settings)) = self.decisions.take() {
+                    decisions.apply(&settings, &mut envelope);
+                }
+                Ok((sink, head, envelope))
+            }
             (Some(Err(refusal)), _) => Err(refusal),
             _ => Err(Refusal::WriteError),
         })
@@ -94,6 +102,10 @@ impl<S: Sink> Output<S> {
     /// Begin to map the message's addresses.
     pub(super) fn finish(mut self) -> Finishing<S> {
         self.envelope.size_octets = self.size_octets;
+        let decisions = self.checks.take().map(|checks| (checks.decisions(), Arc::clone(&self.settings)));
+        if let Some((decisions, settings)) = &decisions {
+            decisions.add_copies(settings, &mut self.envelope);
+        }
         let is_needed = self.settings.rewriting.is_needed(self.copies);
         let state = match self.refusal {
             Some(refusal) => State::Done(Some(Err(refusal))),
@@ -104,7 +116,7 @@ impl<S: Sink> Output<S> {
                 State::Asking(Inquiry::new(|asker| unmapped.map(asker)))
             }
         };
-        Finishing { sink: Some(self.sink), state, warnings: Vec::new() }
+        Finishing { sink: Some(self.sink), state, decisions, warnings: Vec::new() }
     }
 }
 

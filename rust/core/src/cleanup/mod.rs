@@ -8,12 +8,14 @@
 //! ```text
 //! settings    the parameters
 //! envelope    completes addresses of the envelope, drops duplicates
+//! checks      header_checks, body_checks, the rules about MIME
 //! output      drops, completes and collects header fields, passes the body
 //! missing     adds header fields
 //! finish      maps addresses at the end of the message
 //! submission  a message of a program on this machine
 //! ```
 
+mod checks;
 mod envelope;
 mod finish;
 mod missing;
@@ -23,14 +25,15 @@ pub mod submission;
 #[cfg(test)]
 mod tests;
 
-pub use finish::Finishing;
+pub use finish::{Finished, Finishing};
 
 use crate::address::rewriting::Class;
 use crate::log::{Log, Severity};
 use crate::mail::envelope::Envelope;
-use crate::mail::header::{HeaderEvents, HeaderParser, Seen};
+use crate::mail::header::{HeaderEvents, HeaderParser, Seen, from_lf};
 use crate::mail::reply::Reply;
 use crate::mail::sink::Sink;
+use checks::Checks;
 use envelope::complete_envelope;
 use memchr::memchr2;
 use settings::{CleanupSettings, Octets};
@@ -51,8 +54,10 @@ pub enum Origin {
 }
 
 /// The reason to refuse a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
+    /// A check, with its reply. It has logged a line.
+    Rejected(Box<Reply>),
     /// `hopcount_limit`
     TooManyHops,
     /// `message_size_limit`
@@ -75,6 +80,7 @@ impl Refusal {
     /// Return the reply to the client, with Postfix's text.
     pub fn reply(self) -> Reply {
         match self {
+            Self::Rejected(reply) => *reply,
             Self::TooManyHops => Reply::new(554, [4, 0], "Error: too many hops"),
             Self::TooBig => Reply::new(552, [3, 4], "Error: message file too big"),
             Self::HeadTooBig => Reply::new(552, [3, 4], "Error: message header too big"),
@@ -134,6 +140,12 @@ struct Output<S> {
     /// Octets: a line end counts as one, stuffed dots do not count.
     size_octets: u64,
     body_line_open: bool,
+    /// `None` at a site without checks.
+    checks: Option<Box<Checks>>,
+    /// They see the lines of the body too.
+    checks_body: bool,
+    /// A check drops the message.
+    discarding: bool,
     refusal: Option<Refusal>,
 }
 
@@ -187,13 +199,24 @@ impl<S: Sink> Cleanup<S> {
             hops: 0,
             size_octets: 0,
             body_line_open: false,
+            checks: None,
+            checks_body: false,
+            discarding: false,
             refusal: None,
         };
         Self { out, head: Some(head), line_start: true, pending_cr: false, received_octets: 0, filtered }
     }
 
+    /// Check the message's headers and lines, with their lines in `log`. Call it before `received`.
+    pub fn check(&mut self, log: Arc<Log>) {
+        self.out.checks = Checks::of(&self.out.settings, log, &self.out.envelope);
+    }
+
     /// Add a trace header, `Received: from ...\n\tby ...` with LF inside and no LF at its end. Call it before `feed`.
     pub fn received(&mut self, header: &str) {
+        if self.out.checks.is_some() {
+            return self.out.header(&from_lf(header.trim_end_matches('\n').as_bytes()));
+        }
         self.out.hop();
         let mut wire = Vec::with_capacity(header.len() + 8);
         for line in header.trim_end_matches('\n').split('\n') {
@@ -217,7 +240,7 @@ impl<S: Sink> Cleanup<S> {
 
     /// Return the first problem so far.
     pub fn refusal(&self) -> Option<Refusal> {
-        self.out.refusal
+        self.out.refusal.clone()
     }
 
     /// Return the envelope in its present state.
@@ -233,7 +256,7 @@ impl<S: Sink> Cleanup<S> {
         // Counted before stuffed dots are subtracted below.
         self.received_octets += wire.len() as u64;
         let mut rest = wire;
-        while !rest.is_empty() && (self.head.is_some() || self.filtered) {
+        while !rest.is_empty() && (self.head.is_some() || self.filtered || self.out.checks_body) {
             match self.next_piece(&mut rest) {
                 Some(piece) => self.piece(piece),
                 None => break,
@@ -257,15 +280,18 @@ impl<S: Sink> Cleanup<S> {
         if let Some(mut head) = self.head.take() {
             head.message_end(&mut self.out);
         }
+        if self.out.checks_body {
+            self.out.check_end();
+        }
         if self.out.body_line_open {
-            self.out.body_line_end();
+            self.out.body_end();
         }
         self.out.finish()
     }
 
     /// End a message of a site without remote tables. Returns the sink with the body, the head in wire form, and the
     /// envelope with `size_octets` and `message_id`. The message is the head, then the body.
-    pub fn finish(self) -> Result<(S, Vec<u8>, Envelope), Refusal> {
+    pub fn finish(self) -> Result<Finished<S>, Refusal> {
         match self.begin_finish().poll() {
             Poll::Ready(result) => result,
             Poll::Pending => Err(Refusal::LookupFailed),
@@ -422,8 +448,12 @@ fn strip(octets: &Octets, text: &[u8]) -> Vec<u8> {
     text.iter().copied().filter(|octet| !octets.has(*octet)).collect()
 }
 
-/// Log the Message-Id as cleanup: `ID: message-id=<...>`. Log parsers expect the line for every message.
+/// Log the Message-Id as cleanup: `ID: message-id=<...>`. Log parsers expect the line for every message, but not for one
+/// that a check of a header has dropped.
 pub fn log_message_id(log: &Log, settings: &CleanupSettings, envelope: &Envelope) {
+    if envelope.recipients.is_empty() && envelope.attribute(MESSAGE_ID).is_none() {
+        return;
+    }
     let id = envelope.id.text(settings.long_queue_ids);
     if let Some(value) = envelope.attribute(RESENT_MESSAGE_ID) {
         log.line_as("cleanup", Severity::Info, format_args!("{id}: resent-message-id={value}"));

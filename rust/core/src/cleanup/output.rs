@@ -16,7 +16,7 @@ impl<S: Sink> Output<S> {
 
     /// Append to the head.
     pub(super) fn write_head(&mut self, wire: &[u8]) {
-        if self.has_room(wire.len()) {
+        if !self.discarding && self.has_room(wire.len()) {
             self.head.extend_from_slice(wire);
         }
     }
@@ -31,7 +31,7 @@ impl<S: Sink> Output<S> {
 
     /// Write to the sink, which receives the body.
     pub(super) fn write(&mut self, wire: &[u8]) {
-        if self.refusal.is_some() || wire.is_empty() {
+        if self.refusal.is_some() || self.discarding || wire.is_empty() {
             return;
         }
         if let Err(error) = self.sink.write(wire) {
@@ -44,7 +44,7 @@ impl<S: Sink> Output<S> {
     pub(super) fn write_header(&mut self, parts: &[&[u8]]) {
         // A dot at the start, and the line end.
         let octets = parts.iter().map(|part| part.len()).sum::<usize>() + 3;
-        if !self.has_room(octets) {
+        if self.discarding || !self.has_room(octets) {
             return;
         }
         self.head.reserve(octets);
@@ -91,13 +91,13 @@ fn class_of(known: Known) -> Option<Class> {
     }
 }
 
-impl<S: Sink> HeaderEvents for Output<S> {
-    fn header(&mut self, header: &[u8]) {
-        // header_checks decide here, about the header as it came.
+impl<S: Sink> Output<S> {
+    /// Note a header, complete its addresses, and write it.
+    pub(super) fn take_header(&mut self, header: &[u8]) {
         let Some(field) = Field::parse(header) else {
             return self.write_header(&[header]);
         };
-        let known = Known::of(field.name);
+        let known = Known::of(field.name).filter(|_| !self.discarding);
         if let Some(known) = known {
             self.seen.note(known);
             self.resent |= known.is_resent();
@@ -107,6 +107,7 @@ impl<S: Sink> HeaderEvents for Output<S> {
                 _ => {}
             }
         }
+        self.note_encoding(field);
         if self.settings.drops(field.name, known) {
             return;
         }
@@ -123,22 +124,8 @@ impl<S: Sink> HeaderEvents for Output<S> {
         }
     }
 
-    fn mbox(&mut self) -> Option<&'static str> {
-        match self.origin {
-            Origin::Network { .. } => Some("X-Mailbox-Line"),
-            Origin::Local => None,
-        }
-    }
-
-    fn end(&mut self, end: End) {
-        self.add_missing();
-        if end != End::Message {
-            self.write_head(b"\r\n");
-            self.size_octets += 1;
-        }
-    }
-
-    fn body(&mut self, text: &[u8]) {
+    /// Write a piece of a line of the body.
+    pub(super) fn body_text(&mut self, text: &[u8]) {
         let Some(first) = text.first() else {
             return;
         };
@@ -150,9 +137,44 @@ impl<S: Sink> HeaderEvents for Output<S> {
         self.size_octets += text.len() as u64;
     }
 
-    fn body_line_end(&mut self) {
+    /// Write the end of a line of the body.
+    pub(super) fn body_end(&mut self) {
         self.body_line_open = false;
         self.write(b"\r\n");
         self.size_octets += 1;
+    }
+}
+
+impl<S: Sink> HeaderEvents for Output<S> {
+    fn header(&mut self, header: &[u8]) {
+        if self.checks.is_some() { self.check_header(header) } else { self.take_header(header) }
+    }
+
+    fn mbox(&mut self) -> Option<&'static str> {
+        match self.origin {
+            Origin::Network { .. } => Some("X-Mailbox-Line"),
+            Origin::Local => None,
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        if self.checks.is_some() {
+            self.check_head_end(end);
+        }
+        if !self.discarding {
+            self.add_missing();
+        }
+        if end != End::Message {
+            self.write_head(b"\r\n");
+            self.size_octets += 1;
+        }
+    }
+
+    fn body(&mut self, text: &[u8]) {
+        if self.checks_body { self.check_text(text) } else { self.body_text(text) }
+    }
+
+    fn body_line_end(&mut self) {
+        if self.checks_body { self.check_line_end() } else { self.body_end() }
     }
 }

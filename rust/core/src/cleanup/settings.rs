@@ -4,9 +4,11 @@ use crate::address::rewrite::Rewrite;
 use crate::address::rewriting::Rewriting;
 use crate::mail::date::Zone;
 use crate::mail::header::Known;
+use crate::mail::mime::MimeRules;
 use crate::settings;
 use crate::settings::Source;
-use std::sync::{PoisonError, RwLock};
+use crate::table::checks::Lists;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// A set of octets, written as in main.cf: `\0\r` (`message_strip_characters`, `message_reject_characters`).
 #[derive(Clone, PartialEq, Eq)]
@@ -92,6 +94,14 @@ settings! {
         replace_stray_cr_lf: bool = "cleanup_replace_stray_cr_lf",
         strip_characters: Option<Octets> = octets "message_strip_characters",
         reject_characters: Option<Octets> = octets "message_reject_characters",
+        /// A header that says `8bit` counts as BODY=8BITMIME.
+        detects_8bit: bool = "detect_8bit_encoding_header",
+        /// Limits and rules of the MIME structure.
+        mime: MimeRules => settings,
+        /// The program sets the tables of `header_checks` and kin.
+        checks: Arc<Lists>,
+        /// Octets of a body segment that `body_checks` sees; 0: all.
+        body_checks_size_limit: u64 = "body_checks_size_limit",
         long_queue_ids: bool = "enable_long_queue_ids",
         /// `address (Name)` instead of `Name <address>`.
         obsolete_from_format: bool = is_obsolete "header_from_format",

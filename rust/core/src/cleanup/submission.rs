@@ -38,6 +38,8 @@ pub struct NewMessage {
     pub full_name: Box<str>,
     /// The trace header, with LF inside. `{id}` stands for the queue ID and `{date}` for the date.
     pub received: Option<Box<str>>,
+    /// `header_checks` and kin apply: it comes from a user, not from the mail system itself.
+    pub checked: bool,
     /// The origin decides which headers cleanup completes and adds.
     pub origin: Origin,
     /// The mail system itself wrote the message: nobody gets a copy.
@@ -48,6 +50,8 @@ pub struct NewMessage {
 pub struct Submission {
     state: State,
     sender: Box<str>,
+    /// It came with recipients; checks may drop them later.
+    has_recipients: bool,
     stuffer: Stuffer,
     /// The last piece in wire form.
     wire: Vec<u8>,
@@ -100,13 +104,26 @@ impl Submission {
         if message.internal {
             cleanup.internal();
         }
+        if message.checked {
+            cleanup.check(Arc::clone(&log));
+        }
         if let Some(received) = message.received {
             let date = settings.date(wall_now_us);
             cleanup.received(&received.replace("{id}", &queue_id).replace("{date}", &date));
         }
         let sender = cleanup.envelope().sender.clone();
+        let has_recipients = !cleanup.envelope().recipients.is_empty();
         let state = State::Writing(Box::new(cleanup));
-        Ok(Self { state, sender, stuffer: Stuffer::default(), wire: Vec::new(), settings, log, queue_id })
+        Ok(Self {
+            state,
+            sender,
+            has_recipients,
+            stuffer: Stuffer::default(),
+            wire: Vec::new(),
+            settings,
+            log,
+            queue_id,
+        })
     }
 
     /// Return the queue ID, in the form of enable_long_queue_ids.
@@ -156,7 +173,7 @@ impl Submission {
             State::Writing(_) | State::Finishing(_) => Err(Refusal::LookupFailed),
         };
         let (draft, head, envelope) = finished.map_err(|refusal| refusal.reply())?;
-        if envelope.recipients.is_empty() {
+        if !self.has_recipients {
             return Err(Reply::new(550, [1, 0], "Error: no recipients specified"));
         }
         log_message_id(&self.log, &self.settings, &envelope);
@@ -221,6 +238,7 @@ mod tests {
             arrival_us: 5_000_000,
             full_name: "Charlie Root".into(),
             received: Some("Received: by mx.example.org (Postfix)\n\tid {id}; {date}".into()),
+            checked: true,
             origin: Origin::Local,
             internal: false,
         }

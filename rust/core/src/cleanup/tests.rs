@@ -231,7 +231,7 @@ fn the_first_problem_is_reported_at_the_end() {
             let settings = CleanupSettings { hopcount_limit, message_size_limit, ..settings() };
             let result = run(settings, STRANGER, wire.as_bytes(), step);
             assert_eq!(result.err(), refusal);
-            assert_eq!(refusal.map_or(0, |refusal| refusal.reply().code), code);
+            assert_eq!(refusal.clone().map_or(0, |refusal| refusal.reply().code), code);
         }
     }
 }

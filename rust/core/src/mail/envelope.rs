@@ -111,6 +111,9 @@ impl Recipient {
     }
 }
 
+/// The attribute of a message that arrives on hold.
+const HOLD: &str = "hold";
+
 /// The queue's data about a message besides its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
@@ -164,6 +167,16 @@ impl Envelope {
     /// Return the value of a named attribute.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(n, _)| &**n == name).map(|(_, value)| &**value)
+    }
+
+    /// Let the queue manager put the message on hold when it arrives.
+    pub fn hold_on_arrival(&mut self) {
+        self.attributes.push((HOLD.into(), "yes".into()));
+    }
+
+    /// Whether the queue manager puts the message on hold when it arrives.
+    pub fn holds_on_arrival(&self) -> bool {
+        self.attribute(HOLD).is_some()
     }
 
     /// Append the encoded form.

@@ -252,7 +252,7 @@ impl World {
                 known.kept.reasons.clone_from(reasons);
             }
             Fact::Held { .. } => known.kept.held = true,
-            Fact::Released { .. } => known.kept.held = false,
+            Fact::Released { .. } => (known.kept.held, known.kept.released) = (false, true),
             Fact::Warned { .. } => known.kept.warned = true,
             Fact::ForcedExpire { .. } => known.kept.forced_expire = true,
             Fact::Removed { .. } => {

@@ -66,6 +66,8 @@ pub struct Kept {
     pub next_attempt_us: Option<u64>,
     /// On hold.
     pub held: bool,
+    /// Released from hold at least once: it does not arrive on hold again.
+    pub released: bool,
     /// The reason for each recipient that waits.
     pub reasons: Vec<(u32, Arc<Status>)>,
     /// The sender was told of the delay.
@@ -116,7 +118,7 @@ impl Kept {
                 self.reasons = reasons;
             }
             Fact::Held { .. } => self.held = true,
-            Fact::Released { .. } => self.held = false,
+            Fact::Released { .. } => (self.held, self.released) = (false, true),
             Fact::Warned { .. } => self.warned = true,
             Fact::ForcedExpire { .. } => self.forced_expire = true,
             Fact::Removed { .. } => {}
@@ -131,6 +133,9 @@ impl Kept {
         }
         if !self.done.is_empty() {
             facts.push(Fact::Done { id, recipients: self.done.as_slice().into() });
+        }
+        if self.released {
+            facts.push(Fact::Released { id });
         }
         if self.held {
             facts.push(Fact::Held { id });

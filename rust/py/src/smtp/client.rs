@@ -1,5 +1,6 @@
 //! `SmtpClientSettings`: see `postillion_core::smtp::client`.
 
+use crate::checks::{ListTuple, lists};
 use crate::config::MainCf;
 use postillion_core::smtp::client::{ClientSettings, Protocol};
 use pyo3::exceptions::PyValueError;
@@ -16,9 +17,11 @@ pub struct SmtpClientSettings {
 #[pymethods]
 impl SmtpClientSettings {
     #[new]
-    fn new(config: &Bound<'_, PyAny>, protocol: &str) -> PyResult<Self> {
+    #[pyo3(signature = (config, protocol, checks=None))]
+    fn new(config: &Bound<'_, PyAny>, protocol: &str, checks: Option<[ListTuple<'_>; 4]>) -> PyResult<Self> {
         let unknown = || PyValueError::new_err(format!("unknown protocol {protocol:?}"));
         let protocol = Protocol::parse(protocol).ok_or_else(unknown)?;
-        Ok(Self { inner: Arc::new(ClientSettings::read_for(protocol, &MainCf::new(config))?) })
+        let read = ClientSettings::read_for(protocol, &MainCf::new(config))?;
+        Ok(Self { inner: Arc::new(ClientSettings { checks: lists(checks), ..read }) })
     }
 }

@@ -10,6 +10,7 @@ mod content_type;
 use super::header::{End, Field, HeaderEvents, HeaderParser};
 use super::stuff::Unstuffer;
 use crate::settings;
+use crate::settings::Source;
 use content_type::ContentType;
 use std::mem;
 
@@ -151,7 +152,7 @@ settings! {
     #[derive(Debug, Clone)]
     pub struct MimeRules {
         /// Take all text after the message's headers for one body, without a structure.
-        flat: bool,
+        flat: bool = "disable_mime_input_processing",
         /// Maximum depth of multiparts.
         nesting_limit: usize = "mime_nesting_limit",
         /// Octets of a boundary; the rest does not count.
@@ -161,12 +162,17 @@ settings! {
         /// Octets of a line; a longer line comes in pieces.
         line_limit: usize = "line_length_limit",
         /// Report `Fault::EightBitHeader`.
-        headers_are_ascii: bool,
+        headers_are_ascii: bool = is_strict "strict_7bit_headers",
         /// Report `Fault::EightBitBody`.
-        bodies_are_declared: bool,
+        bodies_are_declared: bool = is_strict "strict_8bitmime_body",
         /// Report `Fault::EncodingDomain`.
-        composites_are_plain: bool,
+        composites_are_plain: bool = "strict_mime_encoding_domain",
     }
+}
+
+/// `strict_8bitmime` stands for the parameters of headers and of bodies.
+fn is_strict<S: Source>(source: &S, name: &str) -> Result<bool, S::Error> {
+    Ok(source.flag(name)? || source.flag("strict_8bitmime")?)
 }
 
 impl MimeRules {
@@ -245,6 +251,11 @@ impl Mime {
         self.inner.head_end(end, on);
         self.parser = None;
         self.settle();
+    }
+
+    /// Whether a part or an attached message is open: headers may follow.
+    pub fn has_structure(&self) -> bool {
+        !self.inner.levels.is_empty() || self.inner.place != Place::Body
     }
 
     /// Receive a piece of a line: any octets but a line end, at least one; a stuffed dot is removed already.
@@ -373,9 +384,11 @@ impl Structure {
     fn header(&mut self, header: &[u8], on: &mut impl MimeEvents) {
         let Place::Head(place) = self.place else { return };
         let mut class = place;
-        if let Some(field) = Field::parse(header).filter(|_| !self.rules.flat) {
+        if let Some(field) = Field::parse(header) {
+            // As in Postfix, even where the structure does not count.
             class = if is_mime(field.name) { Class::Mime } else { place };
-            if field.name.eq_ignore_ascii_case(b"content-type") {
+            if self.rules.flat {
+            } else if field.name.eq_ignore_ascii_case(b"content-type") {
                 self.content_type(field.value, header, on);
             } else if field.name.eq_ignore_ascii_case(b"content-transfer-encoding")
                 && let Some(encoding) = content_type::first_atom(field.value).and_then(|name| Encoding::of(&name))

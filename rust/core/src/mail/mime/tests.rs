@@ -199,7 +199,7 @@ fn headers_have_classes_and_bodies_lines() {
 fn without_structure_all_text_is_one_body() {
     let rules = MimeRules { flat: true, ..MimeRules::default() };
     let message = format!("{MULTI}\n\n--b\nA: 1\n\nx\n");
-    let primary = format!("Primary {MULTI}");
+    let primary = format!("Mime {MULTI}");
     table(&rules, &[("off", &message, &[&primary, "0|", "1|--b", "5|A: 1", "10|", "11|x"])]);
 }
 

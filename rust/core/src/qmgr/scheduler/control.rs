@@ -184,6 +184,7 @@ impl Scheduler {
         } else {
             self.catalogue.wait_fresh(slot);
         }
+        self.catalogue.released(slot);
         self.note(Fact::Released { id });
         true
     }

@@ -246,6 +246,7 @@ impl Scheduler {
         let Some(slot) = self.catalogue.insert(envelope.id, locator, envelope.recipients.len() as u32) else {
             return;
         };
+        let arrives_held = envelope.holds_on_arrival() && !state.released && !state.held;
         let (held, deferred) = (state.held, state.next_attempt_us.is_some());
         // A clock that was turned back must not defer an attempt beyond the longest back-off.
         let latest_us = now.mono_us + self.settings.lifetimes.maximal_backoff_us;
@@ -258,6 +259,8 @@ impl Scheduler {
         self.catalogue.keep(slot, state, due_us);
         if self.catalogue.entry(slot).finished() {
             self.forget(slot);
+        } else if arrives_held {
+            self.hold(envelope.id, now);
         } else if held {
             self.catalogue.place(slot, Place::Held);
         } else if deferred {
@@ -271,7 +274,13 @@ impl Scheduler {
     pub fn arrived(&mut self, arrival: Arrival, now: Now) {
         let Arrival { locator, envelope } = arrival;
         if let Some(slot) = self.catalogue.insert(envelope.id, locator, envelope.recipients.len() as u32) {
-            if envelope.recipients.is_empty() { self.forget(slot) } else { self.enter(slot, envelope, now) }
+            if envelope.recipients.is_empty() {
+                self.forget(slot);
+            } else if envelope.holds_on_arrival() {
+                self.hold(envelope.id, now);
+            } else {
+                self.enter(slot, envelope, now);
+            }
         }
     }
 

@@ -112,6 +112,8 @@ impl Flags {
     pub(crate) const PUT_OFF: u8 = 8;
     /// Its only recipient is done; for several, `Extra` has it.
     pub(crate) const DONE: u8 = 16;
+    /// Released from hold at least once.
+    pub(crate) const RELEASED: u8 = 32;
 
     pub(crate) fn has(self, flag: u8) -> bool {
         self.0 & flag != 0
@@ -304,6 +306,9 @@ impl<'a> Entry<'a> {
         let done: Few = (0..self.row.recipients).filter(|index| self.is_done(*index)).collect();
         if !done.is_empty() {
             facts.push(Fact::Done { id, recipients: done });
+        }
+        if self.row.flags.has(Flags::RELEASED) {
+            facts.push(Fact::Released { id });
         }
         if self.row.place() == Place::Held {
             facts.push(Fact::Held { id });

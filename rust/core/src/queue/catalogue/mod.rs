@@ -268,6 +268,11 @@ impl Catalogue {
         self.row(slot).flags.set(Flags::WARNED);
     }
 
+    /// Note that it was released from hold.
+    pub fn released(&mut self, slot: u32) {
+        self.row(slot).flags.set(Flags::RELEASED);
+    }
+
     /// Note that the administrator wants it returned to the sender at once.
     pub fn force_expire(&mut self, slot: u32) {
         self.row(slot).flags.set(Flags::FORCED_EXPIRE);
@@ -329,6 +334,9 @@ impl Catalogue {
         }
         if kept.next_attempt_us.is_some() {
             self.put_off(slot, kept.attempts, due_us);
+        }
+        if kept.released {
+            self.released(slot);
         }
         if kept.warned {
             self.warned(slot);

@@ -72,7 +72,9 @@ pub fn list_queue(
 /// Print a message with its envelope and its state. `waits`: its reason to wait unless it is on hold.
 pub(crate) fn print(rows: &mut Rows, envelope: &Envelope, kept: &Kept, long_queue_ids: bool, waits: &str) {
     let (queue, waits) = match kept {
-        Kept { held: true, .. } => ("hold", "until it is released from hold"),
+        Kept { held, released, .. } if *held || envelope.holds_on_arrival() && !released => {
+            ("hold", "until it is released from hold")
+        }
         Kept { next_attempt_us: Some(_), .. } => ("deferred", waits),
         _ => ("incoming", waits),
     };

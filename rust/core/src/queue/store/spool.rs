@@ -168,7 +168,10 @@ impl<S: Store> Spool<S> {
                 catalogue.set_reasons(slot, reasons);
             }
             Fact::Held { .. } => catalogue.place(slot, Place::Held),
-            Fact::Released { .. } => catalogue.place(slot, Place::Fresh),
+            Fact::Released { .. } => {
+                catalogue.place(slot, Place::Fresh);
+                catalogue.released(slot);
+            }
             Fact::Warned { .. } => catalogue.warned(slot),
             Fact::ForcedExpire { .. } => catalogue.force_expire(slot),
             Fact::Removed { .. } => return catalogue.remove(slot),

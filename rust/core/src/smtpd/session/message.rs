@@ -139,6 +139,7 @@ impl Session {
         let trusted = self.client.rewrites_headers || is_user && self.site.settings.rewrites_for_users;
         let origin = Origin::Network { trusted };
         let mut cleanup = Cleanup::new(Arc::clone(&self.site.cleanup), draft, envelope, origin, wall_now_us);
+        cleanup.check(Arc::clone(&self.site.log));
         cleanup.received(&received);
         cleanup
     }
@@ -224,6 +225,7 @@ impl Session {
                 self.content = Content::Committing(id);
             }
             (Ok(_), None) => self.server.reply(&Refusal::WriteError.reply(), now),
+            (Err(Refusal::Rejected(reply)), _) => self.server.reply(&reply, now),
             (Err(refusal), _) => self.refuse_content(&id_text(), &refusal.reply(), now),
         }
     }

@@ -1,0 +1,61 @@
+"""The tables of `header_checks` and kin, for cleanup and for smtp.
+
+They see each line of each message in the Rust core, so all of them must be local.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from postillion._core.tables import Table as LocalTable
+from postillion.tables.maps import open_maps
+from postillion.tables.table import TableError
+
+if TYPE_CHECKING:
+    from postillion.tables.maps import Configuration
+
+NAMES: Final = ("header_checks", "mime_header_checks", "nested_header_checks", "body_checks")
+Lists: TypeAlias = "tuple[tuple[str, list[LocalTable]], ...]"
+"""The parameters and their tables, in the order of `NAMES`."""
+
+
+def open_checks(config: Configuration) -> Lists:
+    """Return the tables of cleanup. Raises `ConfigError`."""
+    return tuple((name, _local(name, config, filters=True)) for name in NAMES)
+
+
+def open_client_checks(config: Configuration, protocol: str) -> Lists:
+    """Return the tables of an agent; `protocol`: smtp or lmtp. Raises `ConfigError`."""
+    names = (
+        f"{protocol}_header_checks",
+        f"{protocol}_mime_header_checks",
+        f"{protocol}_nested_header_checks",
+        f"{protocol}_body_checks",
+    )
+    return tuple((name, _local(name, config, filters=False)) for name in names)
+
+
+def _local(parameter: str, config: Configuration, *, filters: bool) -> list[LocalTable]:
+    """Return the tables of a parameter. `filters`: the action FILTER would have an effect."""
+    found = []
+    for table in open_maps(parameter, config).tables:
+        if not isinstance(table, LocalTable):
+            problem = f"{parameter}: {table.name} is a remote table, and checks need a local one"
+            raise config.error(
+                parameter, problem, "keep the patterns in a file, such as pcre:/etc/postfix/header_checks"
+            )
+        # Also reads the file, while the program has the rights to.
+        values = _values(table)
+        if filters and any(value.upper().startswith("FILTER ") for value in values):
+            problem = f"{parameter}: {table.name} has the action FILTER, which is not supported yet"
+            raise config.error(parameter, problem, "remove the action, or keep Postfix for this mail system")
+        found.append(table)
+    return found
+
+
+def _values(table: LocalTable) -> list[str]:
+    """Return the values of the table, none if it cannot list them: then a lookup says so."""
+    try:
+        return table.values()
+    except TableError:
+        return []

@@ -1,0 +1,358 @@
+//! Tests of the checks while a message arrives. The expected lines and contents are those of Postfix 3.7.11.
+
+use super::*;
+use crate::ask::Answer;
+use crate::cleanup::{Cleanup, Origin};
+use crate::log::LogTarget;
+use crate::mail::id::QueueId;
+use crate::mail::stuff::unstuff;
+use crate::table::Table;
+use crate::table::checks::Lists;
+
+const WALL_US: u64 = 1_795_366_923_000_000;
+
+/// A header `X-DO: VALUE` and a line `do-VALUE` have the value; `CLASS` in it stands for the table's name.
+#[derive(Debug)]
+struct Do(&'static str);
+
+impl Table for Do {
+    fn name(&self) -> &str {
+        self.0
+    }
+    fn lookup(&self, key: &[u8]) -> Answer {
+        let key = String::from_utf8_lossy(key);
+        let value = key.strip_prefix("X-Do: ").or_else(|| key.strip_prefix("do-"));
+        match value.or_else(|| key.strip_prefix("Content-Id: ")) {
+            Some("fail") => Answer::Failed("do: is down".into()),
+            Some(value) => Answer::Found(value.replace("CLASS", self.0).into_bytes().into()),
+            None => Answer::NotFound,
+        }
+    }
+}
+
+fn lists() -> Lists {
+    let list = |name: &'static str| {
+        let tables: [Arc<dyn Table>; 1] = [Arc::new(Do(name))];
+        List { parameter: name.into(), tables: tables.into() }
+    };
+    Lists {
+        header: list("header_checks"),
+        mime_header: list("mime_header_checks"),
+        nested_header: list("nested_header_checks"),
+        body: list("body_checks"),
+    }
+}
+
+struct Run {
+    result: Result<(String, Envelope), Refusal>,
+    /// Without the origin and the protocol.
+    lines: Vec<String>,
+}
+
+fn run_with(settings: CleanupSettings, wire: &[u8], step: usize) -> Run {
+    let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
+    let recipients = vec![Recipient::plain("r@example.org"), Recipient::plain("q@example.org")];
+    let mut envelope = Envelope::plain(QueueId(WALL_US << 12 | 1), "s@example.net", recipients);
+    for (name, value) in [
+        ("client_name", "unknown"),
+        ("client_address", "192.0.2.1"),
+        ("protocol_name", "ESMTP"),
+        ("helo_name", "client.example"),
+    ] {
+        envelope.attributes.push((name.into(), value.into()));
+    }
+    let id = envelope.id.short().to_string();
+    let origin = Origin::Network { trusted: false };
+    let mut cleanup = Cleanup::new(Arc::new(settings), Vec::new(), envelope, origin, WALL_US);
+    cleanup.check(Arc::clone(&log));
+    wire.chunks(step).for_each(|piece| cleanup.feed(piece));
+    let from = " from unknown[192.0.2.1]; from=<s@example.net> to=<q@example.org>";
+    let protocol = " proto=ESMTP helo=<client.example>";
+    let result = cleanup.finish().map(|(body, mut head, envelope)| {
+        head.extend(body);
+        if !envelope.recipients.is_empty() {
+            assert_eq!(envelope.size_octets, unstuff(&head).len() as u64, "{}", String::from_utf8_lossy(&head));
+        }
+        (String::from_utf8(head).unwrap(), envelope)
+    });
+    let lines =
+        log.take_lines().into_iter().map(|line| line.replace(&id, "ID").replace(from, "").replace(protocol, ""));
+    Run { result, lines: lines.collect() }
+}
+
+fn run(wire: &str, step: usize) -> Run {
+    run_with(
+        CleanupSettings { checks: Arc::new(lists()), ..CleanupSettings::new("mx.example.org") },
+        wire.as_bytes(),
+        step,
+    )
+}
+
+/// Play each row in pieces of every size: the message, what is queued, and the log.
+fn table(rows: &[(&str, &str, &str, &[&str])]) {
+    for (name, wire, expected, lines) in rows {
+        for step in 1..=wire.len() {
+            let Run { result, lines: logged } = run(wire, step);
+            assert_eq!(result.expect(name).0, *expected, "{name}, {step} octets at a time");
+            assert_eq!(logged, *lines, "{name}, {step} octets at a time");
+        }
+    }
+}
+
+#[test]
+fn actions_about_a_line_change_it() {
+    table(&[
+        (
+            "warn",
+            "X-Do: WARN\r\n\r\ndo-WARN a\r\n",
+            "X-Do: WARN\r\n\r\ndo-WARN a\r\n",
+            &["ID: warning: header X-Do: WARN", "ID: warning: body do-WARN a: a"],
+        ),
+        ("info", "X-Do: INFO x\r\n\r\n", "X-Do: INFO x\r\n\r\n", &["ID: info: header X-Do: INFO x: x"]),
+        ("ignore", "A: 1\r\nX-Do: IGNORE\r\n\r\n1\r\ndo-IGNORE\r\n2\r\n", "A: 1\r\n\r\n1\r\n2\r\n", &[]),
+        (
+            "strip",
+            "X-Do: STRIP x\r\nA: 1\r\n\r\ndo-STRIP\r\n",
+            "A: 1\r\n\r\n",
+            &["ID: strip: header X-Do: STRIP x: x", "ID: strip: body do-STRIP"],
+        ),
+        ("dunno", "X-Do: DUNNO x\r\n\r\ndo-OK\r\n", "X-Do: DUNNO x\r\n\r\ndo-OK\r\n", &[]),
+        (
+            "prepend",
+            "X-Do: PREPEND A: 1\r\nX-Do: PREPEND x\r\n\r\ndo-PREPEND .x\r\n",
+            "A: 1\r\nX-Do: PREPEND A: 1\r\nX-Do: PREPEND x\r\n\r\n..x\r\ndo-PREPEND .x\r\n",
+            &[
+                "ID: prepend: header X-Do: PREPEND A: 1: A: 1",
+                "warning: bad PREPEND header text \"x\" in header_checks map -- need \"headername: headervalue\"",
+                "ID: prepend: body do-PREPEND .x: .x",
+            ],
+        ),
+        (
+            "replace",
+            "X-Do: REPLACE A: 1\r\n\r\ndo-REPLACE .x\r\ndo-REPLACE\r\n",
+            "A: 1\r\n\r\n..x\r\ndo-REPLACE\r\n",
+            &[
+                "ID: replace: header X-Do: REPLACE A: 1: A: 1",
+                "ID: replace: body do-REPLACE .x: .x",
+                "warning: REPLACE action without text in body_checks map",
+            ],
+        ),
+        (
+            "a replaced header is the sender's",
+            "X-Do: REPLACE Bcc: x\r\nA: 1\r\n\r\n",
+            "A: 1\r\n\r\n",
+            &["ID: replace: header X-Do: REPLACE Bcc: x: Bcc: x"],
+        ),
+        (
+            "a dropped header is checked before",
+            "Bcc: x\r\nX-Do: WARN\r\n\r\n",
+            "X-Do: WARN\r\n\r\n",
+            &["ID: warning: header X-Do: WARN"],
+        ),
+        (
+            "unknown",
+            "X-Do: bogus a\r\n\r\n",
+            "X-Do: bogus a\r\n\r\n",
+            &["warning: unknown command in header_checks map: bogus a"],
+        ),
+        (
+            "folded",
+            "X-Do: WARN x\r\n  more\r\n\ttab\r\n\r\n",
+            "X-Do: WARN x\r\n  more\r\n\ttab\r\n\r\n",
+            &["ID: warning: header X-Do: WARN x?  more??tab: x?  more??tab"],
+        ),
+        ("a dotted line", "A: 1\r\n\r\n..\r\n..do-WARN\r\n", "A: 1\r\n\r\n..\r\n..do-WARN\r\n", &[]),
+        (
+            "no header first",
+            "X-Do: WARN 1\r\ndo-WARN\r\nX-Do: WARN 2\r\n",
+            "X-Do: WARN 1\r\n\r\ndo-WARN\r\nX-Do: WARN 2\r\n",
+            &["ID: warning: header X-Do: WARN 1: 1", "ID: warning: body do-WARN", "ID: warning: body X-Do: WARN 2: 2"],
+        ),
+        ("no last line end", "A: 1\r\n\r\ndo-WARN", "A: 1\r\n\r\ndo-WARN\r\n", &["ID: warning: body do-WARN"]),
+        (
+            "pass",
+            "X-Do: PASS x\r\nX-Do: WARN\r\n\r\ndo-WARN\r\n",
+            "X-Do: PASS x\r\nX-Do: WARN\r\n\r\ndo-WARN\r\n",
+            &["ID: pass: header X-Do: PASS x: x"],
+        ),
+    ]);
+}
+
+#[test]
+fn each_header_has_its_list() {
+    let wire = "Content-Id: WARN CLASS\r\nX-Do: WARN CLASS\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\ndo-WARN pro\r\n\
+        --b\r\nX-Do: WARN CLASS\r\n\r\nX-Do: WARN body\r\n\
+        --b\r\nContent-Type: message/rfc822\r\n\r\nX-Do: WARN CLASS\r\nContent-Id: WARN CLASS\r\n\r\n..x\r\n--b--\r\n";
+    table(&[(
+        "all",
+        wire,
+        wire,
+        &[
+            "ID: warning: header Content-Id: WARN CLASS: mime_header_checks",
+            "ID: warning: header X-Do: WARN CLASS: header_checks",
+            "ID: warning: body do-WARN pro: pro",
+            "ID: warning: header X-Do: WARN CLASS: mime_header_checks",
+            "ID: warning: body X-Do: WARN body: body",
+            "ID: warning: header X-Do: WARN CLASS: nested_header_checks",
+            "ID: warning: header Content-Id: WARN CLASS: mime_header_checks",
+        ],
+    )]);
+}
+
+#[test]
+fn a_message_may_be_refused() {
+    let rejected = |code, enhanced, text: &str| Refusal::Rejected(Box::new(Reply::new(code, enhanced, text)));
+    for (value, refusal, line) in [
+        ("REJECT", rejected(550, [7, 1], "message content rejected"), ": 5.7.1 message content rejected"),
+        ("REJECT no such", rejected(550, [7, 1], "no such"), ": 5.7.1 no such"),
+        ("REJECT 4.7.0 later", rejected(451, [7, 0], "later"), ": 4.7.0 later"),
+        ("REJECT 2.7.0 bad", rejected(451, [7, 0], "bad"), ": 4.7.0 bad"),
+        ("FILTER smtp:x", rejected(451, [3, 5], "Server configuration error"), ""),
+        ("fail", Refusal::WriteError, ""),
+    ] {
+        for (wire, place, name) in [
+            (format!("X-Do: {value}\r\nX-Do: WARN\r\n\r\ndo-WARN\r\n"), "header", "X-Do: "),
+            (format!("A: 1\r\n\r\ndo-{value}\r\ndo-WARN\r\n"), "body", "do-"),
+        ] {
+            for step in [1, 7, 1000] {
+                let Run { result, lines } = run(&wire, step);
+                assert_eq!(result.map(|_| ()), Err(refusal.clone()), "{wire}");
+                if !line.is_empty() {
+                    let expected = format!("ID: reject: {place} {name}{value}{line}");
+                    assert_eq!(lines.last(), Some(&expected), "{wire}");
+                }
+                assert!(lines.iter().all(|line| !line.contains("warning: header") && !line.contains("do-WARN")));
+            }
+        }
+    }
+    let Run { lines, .. } = run("X-Do: fail\r\n\r\n", 3);
+    let why = "warning: ID: header_checks map lookup problem -- message not accepted, try again later";
+    assert_eq!(lines, ["warning: do: is down", why]);
+    assert_eq!(
+        run("X-Do: REJECT 2.7.0 bad\r\n\r\n", 3).lines[0],
+        "warning: bad DSN action in 2.7.0 bad -- need 4.x.x or 5.x.x"
+    );
+}
+
+fn recipients(envelope: &Envelope) -> Vec<(String, Option<&str>, u8)> {
+    let tuple = |to: &'_ Recipient| to.address.to_string();
+    envelope.recipients.iter().map(|to| (tuple(to), to.original.as_deref(), to.notify.0)).collect()
+}
+
+#[test]
+fn actions_about_the_message_change_its_envelope() {
+    let (r, q) = (("r@example.org".to_owned(), None, 0), ("q@example.org".to_owned(), None, 0));
+    let copy = |address: &str| (address.to_owned(), None, Notify::NEVER);
+    for (value, expected, holds) in [
+        ("HOLD x", vec![r.clone(), q.clone()], true),
+        ("BCC b@example.org", vec![r.clone(), q.clone(), copy("b@example.org")], false),
+        ("BCC Q@example.org", vec![r.clone(), q.clone(), copy("Q@example.org")], false),
+        ("REDIRECT Z@example.org", vec![("Z@example.org".to_owned(), Some("q@example.org"), 0)], false),
+        ("DISCARD", vec![], false),
+    ] {
+        for wire in
+            [format!("X-Do: {value}\r\nX-Do: {value}\r\n\r\n"), format!("A: 1\r\n\r\ndo-{value}\r\ndo-{value}\r\n")]
+        {
+            let Run { result, lines } = run(&wire, 9);
+            let (_, envelope) = result.unwrap();
+            assert_eq!((recipients(&envelope), envelope.holds_on_arrival()), (expected.clone(), holds), "{wire}");
+            let twice = value.starts_with("BCC");
+            assert_eq!(lines.len(), if twice { 2 } else { 1 }, "{lines:?}");
+        }
+    }
+    let (content, envelope) = run("A: 1\r\nX-Do: DISCARD\r\nMessage-Id: <a@b>\r\n\r\nx\r\n", 4).result.unwrap();
+    assert_eq!((&*content, envelope.attribute(crate::cleanup::MESSAGE_ID)), ("A: 1\r\n", None));
+    let many = (0..=BCC_MAX).map(|n| format!("X-Do: BCC u{n}@x\r\n")).collect::<String>();
+    assert_eq!(run(&many, 1000).result.map(|_| ()), Err(Refusal::WriteError));
+}
+
+#[test]
+fn a_body_is_checked_up_to_a_limit_in_each_part() {
+    let settings = |limit| CleanupSettings {
+        checks: Arc::new(lists()),
+        body_checks_size_limit: limit,
+        ..CleanupSettings::new("mx.example.org")
+    };
+    let lines = "do-WARN x\r\n".repeat(9);
+    let plain = format!("A: 1\r\n\r\n{lines}");
+    let parts = format!(
+        "Content-Type: multipart/mixed; boundary=b\r\n\r\n{lines}--b\r\n\r\n{lines}--b\r\nX-Do: WARN\r\n\r\n{lines}"
+    );
+    for (limit, of_plain, of_parts) in [(0, 9, 28), (31, 3, 10), (32, 4, 13), (1, 0, 1), (2, 1, 4)] {
+        for (wire, expected) in [(&plain, of_plain), (&parts, of_parts)] {
+            let warned = run_with(settings(limit), wire.as_bytes(), 5).lines.len();
+            assert_eq!(warned, expected, "{limit}: {wire}");
+        }
+    }
+}
+
+#[test]
+fn rules_about_mime_refuse_a_message() {
+    let strict = || CleanupSettings {
+        mime: crate::mail::mime::MimeRules {
+            headers_are_ascii: true,
+            bodies_are_declared: true,
+            composites_are_plain: true,
+            ..Default::default()
+        },
+        ..CleanupSettings::new("mx.example.org")
+    };
+    let part = |n| format!("Content-Type: multipart/mixed; boundary=b{n}x\r\n\r\n--b{n}x\r\n");
+    for (wire, expected) in [
+        ("X: é\r\n\r\n".into(), "improper use of 8-bit data in message header: X: é"),
+        ("A: 1\r\n\r\né\r\n".into(), "improper use of 8-bit data in message body: é"),
+        (
+            "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n".into(),
+            "invalid message/* or multipart/* encoding domain: base64",
+        ),
+        (
+            (0..103).map(part).collect::<String>(),
+            "MIME nesting exceeds safety limit: Content-Type: multipart/mixed; boundary=b102x",
+        ),
+    ] {
+        let Run { result, lines } = run_with(strict(), wire.as_bytes(), 99);
+        let reply = Reply::new(550, [6, 0], expected.split_once(": ").unwrap().0);
+        assert_eq!(result.map(|_| ()), Err(Refusal::Rejected(Box::new(reply))), "{expected}");
+        assert_eq!(lines, [format!("ID: reject: mime-error {expected}")]);
+    }
+    let good = "Content-Transfer-Encoding: 8bit\r\n\r\né\r\n";
+    let (content, envelope) = run_with(strict(), good.as_bytes(), 3).result.unwrap();
+    assert_eq!((&*content, envelope.body), (good, BodyType::EightBitMime));
+}
+
+#[test]
+fn a_trace_header_is_checked_too() {
+    let settings = CleanupSettings { checks: Arc::new(lists()), ..CleanupSettings::new("mx.example.org") };
+    let envelope = Envelope::plain(QueueId(1), "s@x", vec![Recipient::plain("r@x")]);
+    let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
+    let origin = Origin::Network { trusted: false };
+    let mut cleanup = Cleanup::new(Arc::new(settings), Vec::new(), envelope, origin, WALL_US);
+    cleanup.check(Arc::clone(&log));
+    cleanup.received("X-Do: STRIP a\n\tx");
+    cleanup.received("Received: by\n\tmx");
+    let (_, head, _) = cleanup.finish().unwrap();
+    assert_eq!(head, b"Received: by\r\n\tmx\r\n");
+    assert!(log.take_lines()[0].contains(": strip: header X-Do: STRIP a??x from local; from=<s@x> to=<r@x>: a??x"));
+}
+
+#[test]
+fn a_body_that_nothing_concerns_takes_the_fast_path() {
+    let only_headers = Lists { body: List::default(), ..lists() };
+    let settings =
+        Arc::new(CleanupSettings { checks: Arc::new(only_headers), ..CleanupSettings::new("mx.example.org") });
+    for (head, slow) in [
+        ("A: 1\r\n\r\n", false),
+        ("Content-Type: multipart/mixed; boundary=b\r\n\r\n", true),
+        ("Content-Type: message/rfc822\r\n\r\n", true),
+        ("Content-Type: multipart/mixed\r\n\r\n", false),
+        ("X-Do: PASS\r\nContent-Type: message/rfc822\r\n\r\n", false),
+    ] {
+        let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
+        let envelope = Envelope::plain(QueueId(1), "s@x", vec![Recipient::plain("r@x")]);
+        let origin = Origin::Network { trusted: false };
+        let mut cleanup = Cleanup::new(Arc::clone(&settings), Vec::new(), envelope, origin, WALL_US);
+        cleanup.check(log);
+        cleanup.feed(head.as_bytes());
+        assert_eq!(cleanup.out.checks_body, slow, "{head}");
+    }
+}

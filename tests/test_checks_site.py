@@ -1,0 +1,164 @@
+"""Checks of headers and lines: Postfix and Postillion log, reply and deliver alike, with the same tables."""
+
+from __future__ import annotations
+
+import re
+import smtplib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.either import PROGRAMS, program
+from support.mta import Site, running, wait_for
+from support.ports import free_port
+from support.wire_sink import WireSink
+
+ACTIONS = "REJECT|WARN|INFO|PASS|DISCARD|HOLD|PREPEND|REPLACE|REDIRECT|BCC|STRIP|IGNORE|OK|DUNNO"
+HEADER_CHECKS = rf"""
+/^X-({ACTIONS}): *(.*)/ $1 $2
+/^X-Bogus/ bogus a b
+/^Subject: folded.*/ WARN seen
+/^(Content-Type|X-Mark): .*x-mark/ WARN CLASS
+/^Received: .*with ESMTP.*for <trace@/ REPLACE Received: hidden
+/^To: bare$/ WARN bare
+"""
+BODY_CHECKS = rf"""
+/^body-({ACTIONS})(?: +(.*))?$/ $1 $2
+/^--bnd/ WARN boundary
+/^\./ WARN dot
+/x-mark/ WARN marked
+/^$/ WARN empty
+/tail$/ WARN tail
+"""
+MAIN_CF = {
+    "relay_domains": "next.example",
+    "header_checks": "pcre:{directory}/header",
+    "mime_header_checks": "regexp:{directory}/mime_header",
+    "nested_header_checks": "pcre:{directory}/nested_header",
+    "body_checks": "pcre:{directory}/body",
+    "smtp_header_checks": "pcre:{directory}/outgoing",
+    "smtp_body_checks": "pcre:{directory}/outgoing_body",
+}
+SUBMISSION = """
+127.0.0.1:{port} inet n - n - - smtpd -o cleanup_service_name=subcleanup
+subcleanup unix n - n - 0 cleanup -o header_checks=pcre:{directory}/private -o body_checks=
+"""
+PARTS = (
+    "Content-Type: multipart/mixed; boundary=bnd; x-mark\nX-Mark: x-mark\n\nprolog x-mark\n"
+    "--bnd\nContent-Type: text/plain; x-mark\nX-Mark: x-mark\n\n.x-mark\n"
+    "--bnd\nContent-Type: message/rfc822; x-mark\n\nX-Mark: x-mark\nContent-Type: text/plain; x-mark\n\ninner x-mark\n"
+    "--bnd--\nepilog x-mark\n"
+)
+HEADERS = [
+    f"X-{action}"
+    for action in (
+        "REJECT:", "REJECT: no such", "REJECT: 4.7.0 later", "REJECT: 2.7.0 bad", "WARN:", "WARN: text", "INFO: x",
+        "PASS: x", "DISCARD: x", "HOLD: x", "PREPEND: noheader", "PREPEND: X-P: v", "REPLACE: X-New: v", "REPLACE: bad",
+        "REPLACE: Cc: bare", "REDIRECT: x", "REDIRECT: Other@next.example", "BCC: x", "BCC: b@next.example", "STRIP:",
+        "STRIP: x", "IGNORE: x", "OK:", "DUNNO: x", "Bogus: x",
+    )
+]  # fmt: skip
+LINES = [
+    f"body-{action}"
+    for action in (
+        "REJECT", "WARN x", "PASS", "DISCARD", "HOLD", "PREPEND pre text", "PREPEND .dot", "REPLACE repl", "REPLACE",
+        "REDIRECT o@next.example", "BCC b@next.example", "STRIP", "IGNORE",
+    )
+]  # fmt: skip
+MESSAGES = [
+    *(f"Subject: x\n{header}\nX-WARN: after\n\nbody-WARN after\n" for header in HEADERS),
+    *(f"Subject: x\n\nbefore\n{line}\nbody-WARN after\n" for line in LINES),
+    "Subject: folded\n  more\n\ttab\nTo: bare\n\nx\n",
+    "X-WARN: 1\nno header x-mark\nX-WARN: 2\n",
+    f"Subject: x\n{PARTS}",
+    "Subject: x\n\n" + "y" * 2044 + "tail\n" + "y" * 2048 + "tail\n",
+    "Subject: x\nX-Out: a\n\nout-b\nout-c\n",
+    "Subject: x\nX-WARN: " + "y" * 300 + "\n\nx\n",
+    "Subject: x\n" + "".join(f"Content-Type: multipart/mixed; boundary=b{n}x\n\n--b{n}x\n" for n in range(103)),
+]
+
+
+class Peer:
+    """A running site of one program, with a next hop that keeps its mail."""
+
+    def __init__(self, site: Site, sink: WireSink, submission: int) -> None:
+        self.site = site
+        self.sink = sink
+        self.submission = submission
+
+    def send(self, message: str, recipient: str, port: int | None = None) -> tuple[int, str, list[str], list[bytes]]:
+        """Return the reply, the lines of cleanup and smtp about checks, and the content that the next hop got."""
+        site = self.site
+        seen = len(site.log_text())
+        for found in self.sink.messages.values():
+            found.clear()
+        with smtplib.SMTP("127.0.0.1", port or site.port) as client:
+            client.ehlo("client.example")
+            client.mail("s@example.net")
+            client.rcpt(recipient)
+            code, text = client.data(message.replace("\n", "\r\n").encode())
+        reply = re.sub(r"queued as \w+", "queued", text.decode())
+        wait_for("the end of the session", lambda: re.search(r"disconnect from .* quit=1", site.log_text()[seen:]))
+        ended = r": removed|: (discard|hold): "
+        if code == 250:
+            wait_for("the end of the message", lambda: re.search(ended, site.log_text()[seen:]))
+        lines = re.findall(r"/(cleanup|smtp)\[\d+\]: (.*)", site.log_text()[seen:])
+        told = [f"{name}: {line}" for name, line in lines if not re.search("message-id=|status=|breaking", line)]
+        told = [plain(line.encode()).decode() for line in told]
+        contents = [content for found in self.sink.messages.values() for content in found]
+        return code, reply, [re.sub(r"\b[0-9A-F]{10,}: ", "ID: ", line) for line in told], sorted(map(plain, contents))
+
+
+def plain(content: bytes) -> bytes:
+    """Return a content without what differs from run to run."""
+    return re.sub(rb" id \w+|\w{3}, .*\d{4} \(\w+\)|<\d{14}\.\w+@", b"*", content)
+
+
+@pytest.fixture(scope="module", params=PROGRAMS)
+def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
+    name = program(request)
+    directory = tmp_path_factory.mktemp(name)
+    tables = directory / "tables"
+    tables.mkdir()
+    main_cf = {parameter: value.format(directory=tables) for parameter, value in MAIN_CF.items()}
+    site = Site(directory, main_cf=main_cf)
+    submission = free_port()
+    with (site.etc / "master.cf").open("a") as file:
+        file.write(SUBMISSION.format(port=submission, directory=tables))
+    write_tables(tables)
+    with WireSink(site.next_port) as sink, running(site, name):
+        yield Peer(site, sink, submission)
+
+
+def write_tables(directory: Path) -> None:
+    """Write the tables of a site."""
+    for name in ("header", "mime_header", "nested_header"):
+        (directory / name).write_text(HEADER_CHECKS.replace("CLASS", name))
+    (directory / "body").write_text(BODY_CHECKS)
+    (directory / "private").write_text("/^Subject: x$/ STRIP private\n")
+    (directory / "outgoing").write_text("/^X-Out: (.*)/ REPLACE X-Sent: $1\n/^X-OK/ REJECT never\n")
+    (directory / "outgoing_body").write_text("/^out-b/ STRIP gone\n/^out-c/ PREPEND before c\n")
+    for path in directory.iterdir():
+        path.chmod(0o644)
+    directory.chmod(0o755)
+
+
+RESULTS: dict[str, list[object]] = {}
+"""What the first program did with each message."""
+
+
+def test_both_programs_log_reply_and_deliver_alike(peer: Peer) -> None:
+    found: list[object] = [peer.send(message, "r@next.example") for message in MESSAGES]
+    found.append(peer.send("Subject: x\n\nx\n", "trace@next.example"))
+    # The other cleanup service has other checks.
+    found.append(peer.send("Subject: x\nX-WARN: x\n\nbody-WARN x\n", "r@next.example", peer.submission))
+    expected = RESULTS.setdefault("first", found)
+    differences = [(one, other) for one, other in zip(expected, found, strict=True) if one != other]
+    assert differences == [], differences
+
+
+def test_a_message_on_hold_waits_until_it_is_released(peer: Peer) -> None:
+    _, _, lines, contents = peer.send("Subject: x\nX-HOLD: x\n\nx\n", "r@next.example")
+    assert any(": hold: header X-HOLD: x" in line for line in lines)
+    assert contents == []
