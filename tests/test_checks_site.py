@@ -145,7 +145,7 @@ def write_tables(directory: Path) -> None:
 
 
 RESULTS: dict[str, list[object]] = {}
-"""What the first program did with each message."""
+"""The results of the first program, by message."""
 
 
 def test_both_programs_log_reply_and_deliver_alike(peer: Peer) -> None:

@@ -39,7 +39,7 @@ class Submission:
     address, original, ORCPT and NOTIFY bits of each. `received`: a trace header with LF inside, in
     which `{id}` stands for the queue ID and `{date}` for the date. `wall_now`, `arrival`: seconds since 1970.
     `local` False: headers are neither completed nor added. `internal`: the mail system's own message, of which nobody
-    gets a copy (`always_bcc` and others). `checked`: `header_checks` and kin apply, because it comes from a user.
+    gets a copy (`always_bcc` and others). `checked`: `header_checks` and the like apply, because it comes from a user.
     Raises `postillion.errors.MessageRefused` when the disk is
     full. A submission without `commit` leaves no trace.
     """

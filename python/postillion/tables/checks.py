@@ -1,4 +1,4 @@
-"""The tables of `header_checks` and kin, for cleanup and for smtp.
+"""The tables of `header_checks` and related parameters, for cleanup and for smtp.
 
 They see each line of each message in the Rust core, so all of them must be local.
 """

@@ -5,14 +5,14 @@
 
 /// The part of a message that a line belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Section {
     /// A logical header.
     Header,
     /// A line of a body, or a piece of a long one.
     Body,
 }
 
-impl Place {
+impl Section {
     /// Return the word of log lines.
     pub fn word(self) -> &'static str {
         match self {
@@ -22,7 +22,7 @@ impl Place {
     }
 }
 
-/// What to do.
+/// The kind of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// Add the recipient of the text.
@@ -109,7 +109,7 @@ impl Verb {
 /// An action, and its text without blanks before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Action<'a> {
-    /// What to do.
+    /// Its kind.
     pub verb: Verb,
     /// The rest of the value, perhaps empty.
     pub text: &'a [u8],
@@ -120,7 +120,7 @@ impl<'a> Action<'a> {
     /// starts as a header does. Errors: the warning for the log; the line stays unchanged.
     pub fn parse(
         value: &'a [u8],
-        place: Place,
+        place: Section,
         parameter: &str,
         is_header: impl Fn(&[u8]) -> bool,
     ) -> Result<Self, String> {
@@ -134,7 +134,7 @@ impl<'a> Action<'a> {
             let shown = shown();
             Err(format!("bad {what} header text \"{shown}\" in {parameter} map -- need \"headername: headervalue\""))
         };
-        let no_header = place == Place::Header && !is_header(text);
+        let no_header = place == Section::Header && !is_header(text);
         match verb {
             Verb::Prepend if text.is_empty() => Err(format!("PREPEND action without text in {parameter} map")),
             Verb::Replace if text.is_empty() => Err(format!("REPLACE action without text in {parameter} map")),
@@ -157,7 +157,7 @@ impl<'a> Action<'a> {
     /// As `parse`, for a message on its way out: an action that concerns the whole message is no action there.
     pub fn parse_for_line(
         value: &'a [u8],
-        place: Place,
+        place: Section,
         parameter: &str,
         is_header: impl Fn(&[u8]) -> bool,
     ) -> Result<Self, String> {
@@ -173,7 +173,7 @@ impl<'a> Action<'a> {
 mod tests {
     use super::*;
 
-    fn parse(value: &str, place: Place) -> Result<Action<'_>, String> {
+    fn parse(value: &str, place: Section) -> Result<Action<'_>, String> {
         Action::parse(value.as_bytes(), place, "header_checks", |text| text.contains(&b':'))
     }
 
@@ -197,10 +197,10 @@ mod tests {
             ("PASS x", Verb::Pass, "x"),
             ("DISCARD x", Verb::Discard, "x"),
         ] {
-            assert_eq!(parse(value, Place::Header), Ok(Action { verb, text: text.as_bytes() }), "{value}");
+            assert_eq!(parse(value, Section::Header), Ok(Action { verb, text: text.as_bytes() }), "{value}");
         }
         let action = Action { verb: Verb::Prepend, text: b"no header" };
-        assert_eq!(parse("PREPEND no header", Place::Body), Ok(action), "a body has any line");
+        assert_eq!(parse("PREPEND no header", Section::Body), Ok(action), "a body has any line");
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
             ("REDIRECT x", "bad REDIRECT target \"x\" in header_checks map -- need user@domain"),
             ("BCC x", "bad BCC address \"x\" in header_checks map -- need user@domain"),
         ] {
-            assert_eq!(parse(value, Place::Header), Err(warning.into()));
+            assert_eq!(parse(value, Section::Header), Err(warning.into()));
         }
     }
 
@@ -233,7 +233,7 @@ mod tests {
         for (value, good) in
             [("WARN x", true), ("ok", true), ("STRIP", true), ("REJECT x", false), ("HOLD", false), ("x y", false)]
         {
-            let parsed = Action::parse_for_line(value.as_bytes(), Place::Body, "smtp_body_checks", |_| true);
+            let parsed = Action::parse_for_line(value.as_bytes(), Section::Body, "smtp_body_checks", |_| true);
             let warning = format!("unsupported command in smtp_body_checks map: {value}");
             assert_eq!(parsed.err(), (!good).then_some(warning), "{value}");
         }

@@ -6,8 +6,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::log::{Log, LogTarget};
 use postillion_core::delivery::outgoing::{Outgoing, Unsendable};
+use postillion_core::log::{Log, LogTarget};
 use postillion_core::mail::header::End;
 use postillion_core::mail::mime::{Class, Fault, Line, MimeEvents, MimeRules, Part, WireMime};
 use postillion_core::mail::stuff::{Stuffer, WireWriter, unstuff};

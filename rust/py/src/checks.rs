@@ -1,4 +1,4 @@
-//! The tables of `header_checks` and kin from Python: see `postillion_core::table::checks`.
+//! The tables of `header_checks` and related parameters from Python: see `postillion_core::table::checks`.
 
 use crate::tables::Table;
 use postillion_core::table::checks::{List, Lists};

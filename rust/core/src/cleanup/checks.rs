@@ -6,7 +6,7 @@
 
 use super::settings::CleanupSettings;
 use super::{Output, Refusal};
-use crate::action::{Place, Verb};
+use crate::action::{Section, Verb};
 use crate::log::{Log, Severity};
 use crate::mail::envelope::{BodyType, Envelope, Notify, Recipient};
 use crate::mail::header::{End, Field, from_lf, with_lf};
@@ -23,7 +23,7 @@ const FAULT_OCTETS: usize = 100;
 /// Maximum number of recipients that BCC adds to a message. Postfix has no limit; more than that is an error of the table.
 const BCC_MAX: usize = 1000;
 
-/// What the actions of a message decide about the whole of it.
+/// The decisions of actions about a whole message.
 #[derive(Debug, Default)]
 pub(super) struct Decisions {
     /// Put it on hold.
@@ -150,7 +150,7 @@ impl Checks {
         self.judge.decisions
     }
 
-    /// Whether no line of the body needs a look.
+    /// Whether no line of the body needs a check.
     pub fn is_done_with_head(&self) -> bool {
         let Judge { settings, on, .. } = &self.judge;
         let (rules, lists) = (&settings.mime, &settings.checks);
@@ -166,7 +166,7 @@ impl Judge {
         self.log.line_as("cleanup", Severity::Warning, format_args!("{text}"));
     }
 
-    fn note(&self, word: &str, place: Place, line: &[u8], text: &[u8]) {
+    fn note(&self, word: &str, place: Section, line: &[u8], text: &[u8]) {
         let (Self { id, origin, protocol, .. }, place) = (self, place.word());
         let shown = String::from_utf8_lossy(&line[..line.len().min(SHOWN_OCTETS)]);
         let colon = if text.is_empty() { "" } else { ": " };
@@ -179,7 +179,7 @@ impl Judge {
     }
 
     /// Judge a line: look it up and apply its action.
-    fn judge(&mut self, list: &List, place: Place, line: &[u8]) -> Judgement {
+    fn judge(&mut self, list: &List, place: Section, line: &[u8]) -> Judgement {
         let mut judgement = Judgement { before: None, written: Written::Same, refusal: None };
         let value = match list.find(line) {
             Found::Nothing => return judgement,
@@ -269,7 +269,7 @@ struct Pass<'a, S> {
 }
 
 impl<S: Sink> Pass<'_, S> {
-    fn check(&mut self, list: impl Fn(&CleanupSettings) -> &List, place: Place, line: &[u8]) -> Option<Judgement> {
+    fn check(&mut self, list: impl Fn(&CleanupSettings) -> &List, place: Section, line: &[u8]) -> Option<Judgement> {
         let settings = Arc::clone(&self.judge.settings);
         let list = list(&settings);
         if !self.judge.on || list.tables.is_empty() {
@@ -311,7 +311,8 @@ impl<S: Sink> Pass<'_, S> {
 
 impl<S: Sink> MimeEvents for Pass<'_, S> {
     fn header(&mut self, class: Class, _: Part, header: &[u8]) {
-        let Some(judgement) = self.check(|settings| settings.checks.of(class), Place::Header, &with_lf(header)) else {
+        let Some(judgement) = self.check(|settings| settings.checks.of(class), Section::Header, &with_lf(header))
+        else {
             return self.write_header(header);
         };
         if let Some(before) = judgement.before {
@@ -335,8 +336,9 @@ impl<S: Sink> MimeEvents for Pass<'_, S> {
             return;
         }
         let limit = self.judge.settings.body_checks_size_limit;
-        let looks = limit == 0 || line.offset < limit;
-        let judgement = if looks { self.check(|settings| &settings.checks.body, Place::Body, line.text) } else { None };
+        let is_checked = limit == 0 || line.offset < limit;
+        let judgement =
+            if is_checked { self.check(|settings| &settings.checks.body, Section::Body, line.text) } else { None };
         let Some(judgement) = judgement else {
             return self.write_line(line.text, line.ends);
         };

@@ -21,7 +21,7 @@ impl<S: Sink> Output<S> {
         }
     }
 
-    /// Return whether the head takes so many octets more; refuse the message if it is too long then.
+    /// Return whether the head takes this number of octets more; refuse the message if it is too long then.
     fn has_room(&mut self, octets: usize) -> bool {
         if self.head.len() + octets > HEAD_MAX_OCTETS {
             self.refuse(Refusal::HeadTooBig);

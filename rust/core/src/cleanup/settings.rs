@@ -98,7 +98,7 @@ settings! {
         detects_8bit: bool = "detect_8bit_encoding_header",
         /// Limits and rules of the MIME structure.
         mime: MimeRules => settings,
-        /// The program sets the tables of `header_checks` and kin.
+        /// The program sets the tables of `header_checks` and related parameters.
         checks: Arc<Lists>,
         /// Octets of a body segment that `body_checks` sees; 0: all.
         body_checks_size_limit: u64 = "body_checks_size_limit",

@@ -38,7 +38,7 @@ pub struct NewMessage {
     pub full_name: Box<str>,
     /// The trace header, with LF inside. `{id}` stands for the queue ID and `{date}` for the date.
     pub received: Option<Box<str>>,
-    /// `header_checks` and kin apply: it comes from a user, not from the mail system itself.
+    /// `header_checks` and the like apply: it comes from a user, not from the mail system itself.
     pub checked: bool,
     /// The origin decides which headers cleanup completes and adds.
     pub origin: Origin,

@@ -1,9 +1,9 @@
-//! A message on its way to a server: smtp_header_checks(5) and kin, and quoted-printable for a server without 8BITMIME.
+//! A message on its way to a server: smtp_header_checks and related parameters, and quoted-printable for a server without 8BITMIME.
 //!
 //! Pieces in wire form go in and come out. Most messages need neither, and never come here. The checks see the
 //! converted message, as in Postfix. One header and one line are in memory.
 
-use crate::action::{Place, Verb};
+use crate::action::{Section, Verb};
 use crate::log::Log;
 use crate::mail::header::{End, from_lf, with_lf};
 use crate::mail::mime::{Class, Fault, Line, MimeEvents, MimeRules, Part, WireMime};
@@ -103,7 +103,7 @@ struct Checked {
 
 impl Checked {
     /// Look a line up, and return the text to write in its place.
-    fn check<'a>(&mut self, list: &List, place: Place, text: &'a [u8]) -> Option<Written<'a>> {
+    fn check<'a>(&mut self, list: &List, place: Section, text: &'a [u8]) -> Option<Written<'a>> {
         let value = match list.find(text) {
             Found::Nothing => return Some(Written::Same(text)),
             Found::Value(value) => value,
@@ -135,8 +135,8 @@ impl Checked {
             Verb::Prepend => {
                 self.writer.end_line();
                 match place {
-                    Place::Header => self.writer.line(&from_lf(action.text), true),
-                    Place::Body => self.writer.line(action.text, true),
+                    Section::Header => self.writer.line(&from_lf(action.text), true),
+                    Section::Body => self.writer.line(action.text, true),
                 }
                 Some(Written::Same(text))
             }
@@ -159,7 +159,7 @@ impl MimeEvents for Checked {
         if list.tables.is_empty() {
             return self.writer.line(header, true);
         }
-        match self.check(list, Place::Header, &with_lf(header)) {
+        match self.check(list, Section::Header, &with_lf(header)) {
             None => {}
             Some(Written::Same(_)) => self.writer.line(header, true),
             Some(Written::Other(text)) => self.writer.line(&from_lf(&text), true),
@@ -173,7 +173,7 @@ impl MimeEvents for Checked {
         if lists.body.tables.is_empty() {
             return self.writer.line(line.text, line.ends);
         }
-        match self.check(&lists.body, Place::Body, line.text) {
+        match self.check(&lists.body, Section::Body, line.text) {
             // The rest of a long line stays a line of its own.
             None if line.ends => self.writer.end_line(),
             None => {}

@@ -4,7 +4,7 @@
 //! of each message cannot wait for a server.
 
 use super::Table;
-use crate::action::{Action, Place};
+use crate::action::{Action, Section};
 use crate::ask::Answer;
 use crate::mail::header::name_octets;
 use crate::mail::mime::Class;
@@ -47,12 +47,12 @@ impl List {
     }
 
     /// Parse a value of the list. Errors: the warning for the log.
-    pub fn action<'a>(&self, value: &'a [u8], place: Place) -> Result<Action<'a>, String> {
+    pub fn action<'a>(&self, value: &'a [u8], place: Section) -> Result<Action<'a>, String> {
         Action::parse(value, place, &self.parameter, |text| name_octets(text).is_some())
     }
 
     /// As `action`, for a message on its way out.
-    pub fn action_for_line<'a>(&self, value: &'a [u8], place: Place) -> Result<Action<'a>, String> {
+    pub fn action_for_line<'a>(&self, value: &'a [u8], place: Section) -> Result<Action<'a>, String> {
         Action::parse_for_line(value, place, &self.parameter, |text| name_octets(text).is_some())
     }
 }

@@ -8,7 +8,7 @@ use super::Kind;
 const SPECIALS: &[u8] = b"()<>@,;:\\\"/[]?=";
 /// Those of other headers (RFC 822 §3.3).
 const SPECIALS_822: &[u8] = b"()<>@,;:\\\".[]";
-/// A type or a parameter has so many tokens; further ones are skipped.
+/// Maximum number of tokens of a type or parameter; further ones are skipped.
 const TOKENS_MAX: usize = 3;
 
 /// A parsed value.

@@ -191,7 +191,7 @@ struct Level {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     Head(Class),
     Body,
 }
@@ -208,7 +208,7 @@ pub struct Mime {
 #[derive(Debug)]
 struct Structure {
     rules: MimeRules,
-    place: Place,
+    place: Position,
     part: Part,
     /// The open multiparts, the outermost first.
     levels: Vec<Level>,
@@ -229,7 +229,7 @@ impl Mime {
         let parser = Some(HeaderParser::strict(rules.header_limit));
         let inner = Structure {
             rules,
-            place: Place::Head(Class::Primary),
+            place: Position::Head(Class::Primary),
             part: Part::PLAIN,
             levels: Vec::new(),
             line: Vec::new(),
@@ -250,12 +250,12 @@ impl Mime {
     pub fn primary_end(&mut self, end: End, on: &mut impl MimeEvents) {
         self.inner.head_end(end, on);
         self.parser = None;
-        self.settle();
+        self.finish_head();
     }
 
     /// Whether a part or an attached message is open: headers may follow.
     pub fn has_structure(&self) -> bool {
-        !self.inner.levels.is_empty() || self.inner.place != Place::Body
+        !self.inner.levels.is_empty() || self.inner.place != Position::Body
     }
 
     /// Receive a piece of a line: any octets but a line end, at least one; a stuffed dot is removed already.
@@ -265,7 +265,7 @@ impl Mime {
         };
         if !parser.text(text, &mut Block { inner: &mut self.inner, on }) {
             self.parser = None;
-            self.settle();
+            self.finish_head();
         }
     }
 
@@ -275,12 +275,12 @@ impl Mime {
             Some(parser) => {
                 if !parser.line_end(&mut Block { inner: &mut self.inner, on }) {
                     self.parser = None;
-                    self.settle();
+                    self.finish_head();
                 }
             }
             None => {
                 self.inner.body_line_end(on);
-                self.settle();
+                self.finish_head();
             }
         }
     }
@@ -294,8 +294,8 @@ impl Mime {
     }
 
     /// Begin to parse a header block that the last line has opened.
-    fn settle(&mut self) {
-        if self.parser.is_none() && self.inner.place != Place::Body {
+    fn finish_head(&mut self) {
+        if self.parser.is_none() && self.inner.place != Position::Body {
             self.parser = Some(HeaderParser::strict(self.inner.rules.header_limit));
         }
     }
@@ -382,7 +382,7 @@ impl Structure {
     }
 
     fn header(&mut self, header: &[u8], on: &mut impl MimeEvents) {
-        let Place::Head(place) = self.place else { return };
+        let Position::Head(place) = self.place else { return };
         let mut class = place;
         if let Some(field) = Field::parse(header) {
             // As in Postfix, even where the structure does not count.
@@ -418,7 +418,7 @@ impl Structure {
     }
 
     fn head_end(&mut self, end: End, on: &mut impl MimeEvents) {
-        let Place::Head(class) = self.place else { return };
+        let Position::Head(class) = self.place else { return };
         let Part { kind, encoding } = self.part;
         let allowed = match kind {
             Kind::Leaf | Kind::Global => true,
@@ -430,13 +430,13 @@ impl Structure {
         }
         on.head_end(class, self.part, end);
         self.offset = 0;
-        self.place = Place::Body;
+        self.place = Position::Body;
         if end == End::Message {
             return;
         }
         match kind {
             Kind::Message | Kind::Global if !self.rules.flat => {
-                self.place = Place::Head(Class::Nested);
+                self.place = Position::Head(Class::Nested);
                 self.part = Part::PLAIN;
             }
             Kind::Multipart => self.part = Part::PLAIN,
@@ -498,10 +498,10 @@ impl Structure {
         let level = &self.levels[at];
         if text[level.boundary.len()..].starts_with(b"--") {
             self.levels.pop();
-            self.place = Place::Body;
+            self.place = Position::Body;
             self.part = Part::PLAIN;
         } else {
-            self.place = Place::Head(Class::Mime);
+            self.place = Position::Head(Class::Mime);
             self.part = Part { kind: level.default_kind, ..Part::PLAIN };
         }
     }

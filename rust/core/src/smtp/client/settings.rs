@@ -65,7 +65,7 @@ settings! {
         converts: bool = is_off "disable_mime_output_conversion",
         /// The limits of that conversion.
         mime: MimeRules => settings,
-        /// The program sets the tables of `smtp_header_checks` and kin.
+        /// The program sets the tables of `smtp_header_checks` and related parameters.
         checks: Arc<Lists>,
     }
 }
