@@ -70,12 +70,18 @@ def test_message_above_size_limit_is_read_and_refused(server: Watch) -> None:
     assert (reply.code, reply.text) == (552, "5.3.4 Error: message file too big")
 
 
-def test_hundred_thousand_header_lines_arrive(server: Watch) -> None:
-    header = b"".join(b"X-Header-%d: %d\r\n" % (n, n) for n in range(100_000))
+def test_eighty_thousand_header_lines_arrive(server: Watch) -> None:
+    header = b"".join(b"X-Header-%d: %d\r\n" % (n, n) for n in range(80_000))
     assert deliver(server, header + b"\r\nbody").code == 250
     message = delivered(server)
     assert header.replace(b"\r\n", b"\n") in message
     assert message.endswith(b"\n\nbody\n")
+
+
+def test_head_of_more_than_two_mebibytes_is_refused(server: Watch) -> None:
+    header = b"".join(b"X-Header-%d: %d\r\n" % (n, n) for n in range(100_000))
+    reply = deliver(server, header + b"\r\nbody")
+    assert (reply.code, reply.text) == (552, "5.3.4 Error: message header too big")
 
 
 def test_folded_header_is_truncated_at_header_size_limit(server: Watch) -> None:

@@ -21,7 +21,7 @@ from postillion.delivery.bounce.__main__ import BounceAgent
 from postillion.delivery.local.__main__ import LocalAgent
 from postillion.errors import MessageRefused
 from support.agents import WAIT_S, FakeDaemon, Hub, Mail, Result, serving
-from support.queue_files import frame, optional, read_queue, text
+from support.queue_files import contents, frame, optional, read_queue, text
 
 MORE = """
 compatibility_level = 3.6
@@ -74,7 +74,8 @@ def segments(directory: Path) -> set[Path]:
 def new_content(directory: Path) -> bytes:
     """Return the content of all segments, without those of the test's own jobs."""
     hub_made = {f"{number:016X}" for number in range(1, 100)}
-    return b"".join(path.read_bytes() for path in segments(directory) if path.name not in hub_made)
+    new = (path for path in segments(directory) if path.name not in hub_made)
+    return b"".join(content for path in new for content in contents(path.read_bytes()))
 
 
 async def test_unknown_user_is_bounced_and_logged(tmp_path: Path) -> None:

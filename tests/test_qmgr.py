@@ -25,7 +25,7 @@ from postillion.program import ipc
 from postillion.qmgr.settings import Configuration
 from postillion.qmgr.shell import Shell
 from support.configs import config
-from support.mta import until
+from support.mta import until, wait_for
 from support.queue_files import Message, announce, frame, write_segment
 
 WAIT_S = 10.0
@@ -367,7 +367,7 @@ def test_transport_table_without_addresses_allows_routing_by_domain(tmp_path: Pa
     assert resolver.by_domain
     (tmp_path / "transport").write_text("a@example.net slow:\n")
     os.utime(tmp_path / "transport", (1, 1))
-    assert not resolver.by_domain
+    wait_for("the change of the table", lambda: not resolver.by_domain)
 
 
 def test_bad_addresses_and_failing_tables_are_unresolved(tmp_path: Path) -> None:

@@ -104,6 +104,19 @@ def record(message: Message, salt: int, version: int = 2) -> bytes:
     return _checked(header) + content + envelope
 
 
+def contents(segment: bytes) -> list[bytes]:
+    """Return the content of each message in a segment: its header fields, then its body."""
+    found, at = [], SEGMENT_HEADER_OCTETS
+    while segment[at : at + 4] == b"\x93PRC":
+        *_, lengths, envelope_octets, _, _ = struct.unpack_from("<HHQQQIII", segment, at + 4)
+        body = at + RECORD_HEADER_OCTETS
+        head = body + (lengths & ((1 << BODY_BITS) - 1))
+        envelope = head + (lengths >> BODY_BITS)
+        found.append(segment[head:envelope] + segment[body:head])
+        at = envelope + envelope_octets
+    return found
+
+
 def frame(kind: int, payload: bytes) -> bytes:
     """Return a frame."""
     return struct.pack("<IBB", len(payload) + 2, FRAME_VERSION, kind) + payload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from postillion._core.cleanup import CleanupSettings
@@ -24,11 +25,9 @@ def service(config: Config) -> Config:
     Raises `ConfigError` for a service that master.cf does not have.
     """
     name = config.text("cleanup_service_name")
-    try:
-        entries, _ = master_cf.load(config.directory)
-    except FileNotFoundError:
-        # A command or a test may have a main.cf alone.
-        entries = []
+    # A directory may have a main.cf alone.
+    has_services = os.path.exists(os.path.join(config.in_force, "master.cf"))
+    entries = master_cf.load(config.in_force)[0] if has_services else []
     for entry in entries:
         if entry.command == PROGRAM and entry.service == name:
             return config.overridden(entry.overrides(), entry.path, entry.line)
