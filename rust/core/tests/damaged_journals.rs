@@ -226,7 +226,7 @@ impl Queue {
                     (kept.attempts, kept.next_attempt_us) = (*attempts, Some(*next_attempt_us));
                 }
                 Fact::Held { .. } => kept.held = true,
-                Fact::Released { .. } => kept.held = false,
+                Fact::Released { .. } => (kept.held, kept.released) = (false, true),
                 Fact::Warned { .. } => kept.warned = true,
                 Fact::ForcedExpire { .. } => kept.forced_expire = true,
                 Fact::Removed { .. } => return None,
