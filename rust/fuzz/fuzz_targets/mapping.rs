@@ -76,10 +76,10 @@ fn run(flags: u8, address: &str, answers: &[&[u8]], backwards: bool) -> Outcome 
 /// Return an answer that depends on the key alone.
 fn answer(lookup: &Lookup, answers: &[&[u8]]) -> Answer {
     let sum = lookup.key.iter().fold(0usize, |sum, octet| sum.wrapping_mul(31).wrapping_add(usize::from(*octet)));
-    match answers.get(sum % (answers.len() + 1)) {
+    match answers.get(sum % (answers.len() + 1)).copied() {
         None => Answer::NotFound,
         Some(b"!") => Answer::Failed("down".into()),
-        Some(value) => Answer::Found((*value).into()),
+        Some(value) => Answer::Found(value.into()),
     }
 }
 
