@@ -153,10 +153,10 @@ def _stuff() -> Iterator[bytes]:
 
 
 MAPPINGS = (
-    b"u@a\nv@a\n@b\n",
-    b"u+x@h.a\na@b, b@c\n!\n@d",
-    b'"a b+c"@b.a\n"c d"@a\nu@a, u@a\n,',
-    b"root@x.b.a\n<@\ng: a, b;\n\n\xff",
+    "u@a\nv@a\n@b\n",
+    "u+x@h.a\na@b, b@c\n!\n@d",
+    '"a b+c"@b.a\n"c d"@a\nu@a, u@a\n,',
+    "root@x.b.a\n<@\ng: a, b;\n\n\xff",
 )
 """For targets/mapping: an address, and the answers of a table."""
 
