@@ -51,7 +51,7 @@ impl Path {
         if !(rest.is_empty() || rest.starts_with([' ', '\t'])) {
             return Err(PathError);
         }
-        let inner = if strict { inner } else { inner.trim_matches(' ') };
+        let inner = if strict { inner } else { trimmed(inner) };
         Ok((Self::of(inner)?, rest))
     }
 
@@ -113,6 +113,15 @@ impl Path {
     pub fn is_ascii(&self) -> bool {
         self.text.is_ascii()
     }
+}
+
+/// Return a path without the blanks around it. An escaped blank at its end belongs to it.
+fn trimmed(inner: &str) -> &str {
+    let start = inner.trim_start_matches(' ');
+    let end = start.trim_end_matches(' ');
+    let backslashes = end.bytes().rev().take_while(|b| *b == b'\\').count();
+    let escapes = backslashes % 2 == 1 && end.len() < start.len();
+    &start[..end.len() + usize::from(escapes)]
 }
 
 /// Return the position of the first octet outside quoted strings for which `stops` is true.
@@ -212,6 +221,7 @@ mod tests {
             ("<a\\@v.org@c.org>", "\"a@v.org\"@c.org", ""),
             ("<a\\>b@c.org>", "\"a>b\"@c.org", ""),
             ("<a\\@v.org>", "\"a@v.org\"", ""),
+            ("< a\\  >", "\"a \"", ""),
         ] {
             let (path, behind) = Path::parse(input, false).unwrap_or_else(|_| panic!("{input}"));
             assert_eq!((path.address(), behind), (address, rest), "{input}");
