@@ -1,4 +1,4 @@
-"""Which public sites run whole, and what each of the others lacks.
+"""Report the site configurations that run whole, and the needs of the others.
 
     python tests/sites.py DIRECTORY
 

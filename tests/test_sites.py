@@ -1,4 +1,4 @@
-"""tests/sites.py: which site configurations run whole, and what the others lack."""
+"""tests/sites.py reports the site configurations that run whole, and the needs of the others."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ ROWS = {
 """Keys and values that every server has."""
 
 
-class TableServer:
+class TableServer(ABC):
     """A server process."""
 
     def __init__(self, user: str | None = None) -> None:
@@ -56,14 +57,14 @@ class TableServer:
             shutil.chown(self.directory, self._user)
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def command(self) -> list[str]:
         """Return the server's command."""
-        raise NotImplementedError
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - not every server has data
         """Make the server's data, before its first start."""
 
-    def fill(self) -> None:
+    def fill(self) -> None:  # noqa: B027 - not every server has rows
         """Give the running server its rows, after its first start."""
 
     def begin(self) -> None:

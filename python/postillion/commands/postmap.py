@@ -40,7 +40,7 @@ MESSAGE_MAX_OCTETS = 512 * 1024 * 1024
 
 
 class Tool(NamedTuple):
-    """The command, postmap or postalias: its name, the form of its text, its options, and what is behind a key."""
+    """One of the two commands, postmap and postalias: name, form of the text, options, separator of key and value."""
 
     program: str
     form: Literal["map", "alias"]

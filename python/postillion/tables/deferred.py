@@ -50,7 +50,7 @@ class Pending(Exception):
 
 
 class Decision:
-    """One decision: the answers so far, and what happens when it ends."""
+    """A decision in progress: its answers, and the effects that wait for its end."""
 
     def __init__(self) -> None:
         self._answers: dict[tuple[int, str], str | TableError | None] = {}
@@ -74,7 +74,7 @@ class Decision:
         self._effects.append(effect)
 
     def run(self, function: Callable[[], T]) -> T:
-        """Run the function once. Raises `Pending`, and what the function raises."""
+        """Run the function once. Raises `Pending`, and each exception of the function."""
         global _current
         outer, _current = _current, self
         self._effects.clear()

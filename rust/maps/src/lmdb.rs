@@ -5,10 +5,11 @@
 //! one transaction.
 
 use lmdb_master_sys as ffi;
+use postillion_core::table::Each;
+use postillion_core::table::database::Database;
 use postillion_core::table::dictionary::Dictionary;
 use postillion_core::table::file::{Entries, Format, Loaded};
-use postillion_core::table::options::{Form, Options};
-use postillion_core::table::{Each, index, octets};
+use postillion_core::table::options::Options;
 use std::ffi::{CStr, CString, c_int, c_uint};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -306,45 +307,30 @@ fn write_once(entries: &Dictionary, path: &Path, nulls: bool, map_octets: usize)
 
 /// `lmdb:f`.
 #[derive(Debug)]
-pub struct LmdbFile {
-    text: PathBuf,
-    path: PathBuf,
-    command: &'static str,
-}
+pub struct LmdbFile(Database);
 
 impl LmdbFile {
     /// `path`: that of the text.
     pub fn new(path: &Path, options: &Options) -> Self {
-        let command = if options.form == Form::Map { "postmap" } else { "postalias" };
-        Self { text: path.into(), path: index::path_of(path, ".lmdb"), command }
+        Self(Database::new("lmdb", path, options))
     }
 }
 
 impl Format for LmdbFile {
     fn files(&self) -> Vec<PathBuf> {
-        vec![self.path.clone()]
+        vec![self.0.path.clone()]
     }
 
     fn read(&self, warnings: &mut Vec<String>) -> Result<Loaded, String> {
-        let (path, text) = (self.path.display(), self.text.display());
-        let opened = octets::open(&self.path);
-        if opened.is_err() && self.text.exists() && !self.path.exists() {
-            return Err(format!(
-                "open database {path}: No such file or directory: run \"{} lmdb:{text}\"",
-                self.command
-            ));
-        }
-        let (file, status) = opened?;
-        if self.text.metadata().is_ok_and(|text| text.mtime() > status.mtime()) {
-            warnings.push(format!("database {path} is older than source file {text}"));
-        }
+        let (file, status) = self.0.open(warnings)?;
+        let path = self.0.path.display();
         // LMDB takes an empty file for a new database, which a reader may not make.
         if status.size() == 0 {
             return Err(format!("open database {path}: the file is empty"));
         }
-        let environment = Environment::open(&self.path, ffi::MDB_RDONLY, 0)
+        let environment = Environment::open(&self.0.path, ffi::MDB_RDONLY, 0)
             .map_err(|code| format!("open database {path}: {}", code.text()))?;
-        let entries = LmdbEntries { environment, path: self.path.clone(), file };
+        let entries = LmdbEntries { environment, path: self.0.path.clone(), file };
         Ok(Loaded { entries: Box::new(entries), owner: status.uid() })
     }
 }
@@ -352,6 +338,7 @@ impl Format for LmdbFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use postillion_core::table::index;
 
     fn path(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("postillion-lmdb-{}-{name}", std::process::id()));

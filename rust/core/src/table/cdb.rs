@@ -9,9 +9,9 @@
 //! All numbers are u32, little-endian. Postfix writes keys and values without a null octet at their end, and reads both.
 
 use super::Each;
+use super::database::Database;
 use super::dictionary::Dictionary;
 use super::file::{Entries, Format, Loaded};
-use super::index;
 use super::octets::{self, Octets};
 use super::options::Options;
 use std::fs::File;
@@ -200,38 +200,23 @@ pub fn write(entries: &Dictionary, file: &File, nulls: bool) -> io::Result<()> {
 
 /// `cdb:f`.
 #[derive(Debug)]
-pub struct CdbFile {
-    text: PathBuf,
-    path: PathBuf,
-    command: &'static str,
-}
+pub struct CdbFile(Database);
 
 impl CdbFile {
     /// `path`: that of the text.
     pub fn new(path: &Path, options: &Options) -> Self {
-        let command = if options.form == super::options::Form::Map { "postmap" } else { "postalias" };
-        Self { text: path.into(), path: index::path_of(path, ".cdb"), command }
+        Self(Database::new("cdb", path, options))
     }
 }
 
 impl Format for CdbFile {
     fn files(&self) -> Vec<PathBuf> {
-        vec![self.path.clone()]
+        vec![self.0.path.clone()]
     }
 
     fn read(&self, warnings: &mut Vec<String>) -> Result<Loaded, String> {
-        let (path, text) = (self.path.display(), self.text.display());
-        let opened = octets::open(&self.path);
-        if opened.is_err() && self.text.exists() && !self.path.exists() {
-            return Err(format!(
-                "open database {path}: No such file or directory: run \"{} cdb:{text}\"",
-                self.command
-            ));
-        }
-        let (file, status) = opened?;
-        if self.text.metadata().is_ok_and(|text| text.mtime() > status.mtime()) {
-            warnings.push(format!("database {path} is older than source file {text}"));
-        }
+        let (file, status) = self.0.open(warnings)?;
+        let path = self.0.path.display();
         let octets =
             Octets::of(file, status.size()).map_err(|error| format!("read {path}: {}", octets::reason(&error)))?;
         let entries = Cdb::of(octets).map_err(|problem| format!("open database {path}: {problem}"))?;

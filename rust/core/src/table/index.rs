@@ -297,7 +297,7 @@ impl Indexed {
 
     /// Return the command that writes the index.
     fn fix(&self) -> String {
-        let command = if self.text.options.form == super::options::Form::Map { "postmap" } else { "postalias" };
+        let command = self.text.options.form.command();
         format!("\"{command} {}:{}\"", self.kind, self.text.path.display())
     }
 }

@@ -7,6 +7,7 @@ pub mod cdb;
 pub mod checks;
 pub mod cidr;
 pub mod combined;
+pub mod database;
 pub mod dictionary;
 pub mod file;
 pub mod fixed;

@@ -17,6 +17,13 @@ pub enum Form {
     Mixed,
 }
 
+impl Form {
+    /// Return the command that makes the database of a text.
+    pub fn command(self) -> &'static str {
+        if self == Self::Map { "postmap" } else { "postalias" }
+    }
+}
+
 /// How a table is read.
 #[derive(Clone)]
 pub struct Options {

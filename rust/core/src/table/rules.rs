@@ -67,7 +67,7 @@ pub struct Patterns<E> {
 
 /// The result of a rule, and the number of its line.
 type Hit = (Box<[u8]>, usize);
-/// A pattern, its flags, and what follows.
+/// The pattern, the flags and the rest of a rule.
 type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 
 /// Return the parts of a rule. Errors: what is wrong.
