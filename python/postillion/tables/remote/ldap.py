@@ -9,7 +9,7 @@ from postillion.tables.remote.entries import Attributes, Limits, Search, collect
 from postillion.tables.remote.library import load
 from postillion.tables.remote.mapping import Mapping, OpenTable, template
 from postillion.tables.remote.parameters import Parameters
-from postillion.tables.remote.pool import LINKS_MAX, LinkLost, Pool, Server, connected
+from postillion.tables.remote.pool import LINKS_MAX, LinkLost, Pool, PooledSource, Server
 from postillion.tables.remote.workers import Workers
 from postillion.tables.table import TableError, Warn
 
@@ -45,7 +45,7 @@ class LdapLink:
             await self._workers.run(lambda: _unbind(connection))
 
 
-class LdapSource:
+class LdapSource(PooledSource):
     """A table in an LDAP directory."""
 
     def __init__(self, name: str, parameters: Parameters, warn: Warn, open_table: OpenTable) -> None:
@@ -117,17 +117,10 @@ class LdapSource:
 
         return self._mapping.result(key, await self._pool.run(work))
 
-    async def reach(self) -> None:
-        """Connect to a server. Raises `TableError`."""
-        await self._pool.run(connected)
-
     async def close(self) -> None:
         """Close the connections."""
-        await self._pool.close()
+        await super().close()
         self._workers.close()
-
-    def prepare(self) -> None:
-        """Do nothing: connections are made when they are needed."""
 
     async def _connect(self, url: str) -> LdapLink:
         return LdapLink(await self._workers.run(lambda: self._bound(url)), self._workers)

@@ -7,7 +7,7 @@ from typing import Final
 
 from postillion.tables.remote.mapping import Mapping, OpenTable, template
 from postillion.tables.remote.parameters import Parameters
-from postillion.tables.remote.pool import LinkLost, Pool, Server, connected
+from postillion.tables.remote.pool import LinkLost, Pool, PooledSource, Server
 from postillion.tables.remote.stream import Stream, connect
 from postillion.tables.remote.table import RemoteTable
 from postillion.tables.table import Table, TableError, Warn
@@ -18,7 +18,7 @@ KEY: Final = re.compile(rb"[^\x00-\x20\x7f]+")
 VALUE: Final = re.compile(rb"VALUE ([^ ]+) (\d{1,10}) (\d{1,10})(?: \d{1,20})?")
 
 
-class MemcacheSource:
+class MemcacheSource(PooledSource):
     """A table in a memcached server."""
 
     def __init__(self, name: str, parameters: Parameters, warn: Warn, open_table: OpenTable) -> None:
@@ -60,13 +60,9 @@ class MemcacheSource:
             await self._store(wanted, found)
         return found
 
-    async def reach(self) -> None:
-        """Connect to a server. Raises `TableError`."""
-        await self._pool.run(connected)
-
     async def close(self) -> None:
         """Close the connections."""
-        await self._pool.close()
+        await super().close()
         if isinstance(self._backup, RemoteTable):
             await self._backup.close()
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from postillion.tables.remote.library import load
 from postillion.tables.remote.mapping import OpenTable
 from postillion.tables.remote.parameters import Parameters
-from postillion.tables.remote.pool import LinkLost, Pool, Server, connected
+from postillion.tables.remote.pool import LinkLost, Pool, PooledSource, Server
 from postillion.tables.remote.sql import ROWS_MAX, Host, Statement, hosts
 from postillion.tables.table import TableError, Warn
 
@@ -39,7 +39,7 @@ class MysqlLink:
         self.connection.close()
 
 
-class MysqlSource:
+class MysqlSource(PooledSource):
     """A table in MySQL or MariaDB."""
 
     def __init__(self, name: str, parameters: Parameters, warn: Warn, open_table: OpenTable) -> None:
@@ -74,17 +74,6 @@ class MysqlSource:
 
         values = await self._pool.run(work)
         return None if values is None else self._statement.mapping.result(key, values)
-
-    async def reach(self) -> None:
-        """Connect to a server. Raises `TableError`."""
-        await self._pool.run(connected)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._pool.close()
-
-    def prepare(self) -> None:
-        """Do nothing: connections are made when they are needed."""
 
     def _server(self, host: Host) -> Server[MysqlLink]:
         path = host.path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from postillion.tables.remote.library import load
 from postillion.tables.remote.mapping import OpenTable
 from postillion.tables.remote.parameters import Parameters
-from postillion.tables.remote.pool import LinkLost, Pool, Server, connected
+from postillion.tables.remote.pool import LinkLost, Pool, PooledSource, Server
 from postillion.tables.remote.secret import HIDDEN
 from postillion.tables.remote.sql import ROWS_MAX, Host, Statement, hosts
 from postillion.tables.table import TableError, Warn
@@ -40,7 +40,7 @@ class PgsqlLink:
         await self.connection.close()
 
 
-class PgsqlSource:
+class PgsqlSource(PooledSource):
     """A table in PostgreSQL."""
 
     def __init__(self, name: str, parameters: Parameters, warn: Warn, open_table: OpenTable) -> None:
@@ -87,17 +87,6 @@ class PgsqlSource:
             return await self._select(link, self._statement.text(key, link.quote))
 
         return self._statement.mapping.result(key, await self._pool.run(work))
-
-    async def reach(self) -> None:
-        """Connect to a server. Raises `TableError`."""
-        await self._pool.run(connected)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._pool.close()
-
-    def prepare(self) -> None:
-        """Do nothing: connections are made when they are needed."""
 
     def _server(self, name: str, conninfo: str) -> Server[PgsqlLink]:
         return Server(name, lambda: self._connect(conninfo))

@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from postillion.tables.table import TableError
 
@@ -192,6 +192,23 @@ class Pool(Generic[L]):
         task = asyncio.get_running_loop().create_task(link.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+class PooledSource:
+    """A source of lookups whose connections are in a pool."""
+
+    _pool: Pool[Any]
+
+    async def reach(self) -> None:
+        """Connect to a server. Raises `TableError`."""
+        await self._pool.run(connected)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._pool.close()
+
+    def prepare(self) -> None:
+        """Do nothing: connections are made when they are needed."""
 
 
 async def connected(_link: Link) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from postillion.tables.remote.pool import Pool, Server, connected
+from postillion.tables.remote.pool import Pool, PooledSource, Server
 from postillion.tables.remote.stream import Stream, connect
 from postillion.tables.table import TableError, TableTypeError
 
@@ -12,7 +12,7 @@ LENGTH_MAX_DIGITS: Final = 9
 """Maximum number of digits of a netstring's length."""
 
 
-class SocketmapSource:
+class SocketmapSource(PooledSource):
     """A table on a server of this protocol."""
 
     def __init__(self, name: str, address: str, *, query_max_octets: int, reply_max_octets: int) -> None:
@@ -38,17 +38,6 @@ class SocketmapSource:
             return answer(await stream.exchange(netstring(query), lambda octets: parse(octets, self._reply_max_octets)))
 
         return await self._pool.run(work)
-
-    async def reach(self) -> None:
-        """Connect to a server. Raises `TableError`."""
-        await self._pool.run(connected)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._pool.close()
-
-    def prepare(self) -> None:
-        """Do nothing: connections are made when they are needed."""
 
 
 def netstring(octets: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from postillion.tables.remote.pool import Pool, Server, connected
+from postillion.tables.remote.pool import Pool, PooledSource, Server
 from postillion.tables.remote.stream import Stream, connect
 from postillion.tables.table import TableError, TableTypeError
 
@@ -16,7 +16,7 @@ ENCODED: Final = re.compile(rb"[^!-$&-~]")
 DECODED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
-class TcpSource:
+class TcpSource(PooledSource):
     """A table on a server of this protocol."""
 
     def __init__(self, name: str, address: str) -> None:
@@ -38,17 +38,6 @@ class TcpSource:
             return answer(code, text)
 
         return await self._pool.run(work)
-
-    async def reach(self) -> None:
-        """Connect to a server. Raises `TableError`."""
-        await self._pool.run(connected)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._pool.close()
-
-    def prepare(self) -> None:
-        """Do nothing: connections are made when they are needed."""
 
 
 def request(key: bytes) -> bytes:
