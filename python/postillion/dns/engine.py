@@ -1,15 +1,22 @@
-"""The engine of the resolver: questions to name servers through dnspython."""
+"""The engine of the resolver: questions to name servers through dnspython.
+
+dnspython imports its event loop and the types of records at their first use. mail_owner may not be able to read the
+Python installation then, so this module loads all that answers need.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
+import dns.asyncbackend
 import dns.asyncresolver
 import dns.exception
 import dns.flags
 import dns.message
 import dns.name
+import dns.rdata
+import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
@@ -19,6 +26,12 @@ RECORDS_MAX: Final = 100
 """Maximum number of records of an answer that are used."""
 NEGATIVE_TTL_DEFAULT_S: Final = 60.0
 """Time to live of a negative answer without an SOA record."""
+TYPES: Final = "A AAAA CNAME DNAME MX NS NSEC NSEC3 OPT PTR RRSIG SOA"
+"""Types of records in the answers to our questions. A record of another type stays opaque."""
+
+dns.asyncbackend.set_default_backend("asyncio")
+for _type in TYPES.split():
+    dns.rdata.get_rdata_class(dns.rdataclass.IN, dns.rdatatype.from_text(_type))  # type: ignore[no-untyped-call]
 
 
 class Engine:

@@ -12,6 +12,7 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from postillion.dns.answer import Answer, BadName, Failed, Kind, Mx, NoData, NoName, NoRecords, Records
@@ -35,6 +36,9 @@ Cached = Records[Any] | NoData | NoName
 class Resolver:
     """Asks the name servers in /etc/resolv.conf, or those in `nameservers`.
 
+    A program makes its resolver before it drops its rights: mail_owner may not be able to read the Python installation.
+    Only a program with a resolver imports dnspython.
+
     `clock`: returns monotonic seconds; the event loop's clock by default.
     """
 
@@ -47,8 +51,10 @@ class Resolver:
         timeout_s: float = TIMEOUT_S,
         questions_max: int = QUESTIONS_MAX,
     ) -> None:
-        self._nameservers = nameservers
-        self._port = port
+        # dnspython takes long to import, and a program without a resolver never needs it.
+        from postillion.dns.engine import Engine
+
+        self._open = partial(Engine, nameservers, port=port, timeout_s=timeout_s)
         self._clock = clock
         self._timeout_s = timeout_s
         self._places = asyncio.Semaphore(questions_max)
@@ -101,10 +107,7 @@ class Resolver:
         try:
             async with asyncio.timeout(self._timeout_s), self._places:
                 if self._engine is None:
-                    # dnspython takes long to import, and a program without remote clients never needs it.
-                    from postillion.dns.engine import Engine
-
-                    self._engine = Engine(self._nameservers, self._port, self._timeout_s)
+                    self._engine = self._open()
                 answer = await self._engine.ask(*key)
         except TimeoutError:
             return Failed(*key, "timeout")

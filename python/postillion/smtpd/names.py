@@ -57,7 +57,9 @@ class Names:
         self._hosts = HostsFile(hosts)
         self._cached: dict[str, tuple[float, Name]] = {}
         self._running: dict[str, asyncio.Task[Name]] = {}
-        self._resolver = resolver or Resolver(timeout_s=TIMEOUT_S, questions_max=QUESTIONS_MAX)
+        self._resolver = resolver
+        if enabled and resolver is None:
+            self._resolver = Resolver(timeout_s=TIMEOUT_S, questions_max=QUESTIONS_MAX)
 
     def known(self, address: str) -> Name | None:
         """Return the name of an address from the cache or the hosts file; None when a lookup is necessary."""
@@ -94,6 +96,7 @@ class Names:
 
     async def _verify(self, address: str) -> tuple[Name, float]:
         """Return the name of an address and its time in the cache: the time to live of both answers."""
+        assert self._resolver is not None, "names are disabled"
         reverse = await self._resolver.name_of(address)
         if not isinstance(reverse, Records):
             return NOBODY, UNKNOWN_FOR_S

@@ -106,8 +106,9 @@ impl Delivery {
     /// Return the position in the job of the recipient with this index in the envelope.
     pub fn position(&self, index: u32) -> Option<usize> {
         let recipients = &self.job.recipients;
-        // Most jobs hold consecutive recipients of the envelope. Then the first guess is right.
-        let guess = index.checked_sub(recipients.first()?.index)? as usize;
+        // Most jobs hold consecutive recipients of the envelope. Then the first guess is right. The recipients of a report
+        // come in the order in which they got their status.
+        let guess = index.wrapping_sub(recipients.first()?.index) as usize;
         if recipients.get(guess).is_some_and(|r| r.index == index) {
             return Some(guess);
         }
@@ -427,6 +428,10 @@ pub(crate) mod tests {
         let delivery = Delivery::new(job(&[3, 4, 8]), SETTINGS, 0);
         for (index, position) in [(3, Some(0)), (4, Some(1)), (8, Some(2)), (5, None), (0, None), (u32::MAX, None)] {
             assert_eq!(delivery.position(index), position, "{index}");
+        }
+        let report = Delivery::new(job(&[7, 2, 9]), SETTINGS, 0);
+        for (index, position) in [(7, Some(0)), (2, Some(1)), (9, Some(2)), (8, None)] {
+            assert_eq!(report.position(index), position, "{index}");
         }
     }
 
