@@ -19,6 +19,7 @@ from postillion.tables.remote import RemoteTable, memcache, socketmap, tcp
 from postillion.tables.remote.pool import Pool, Server
 from postillion.tables.remote.stream import Stream, connect
 from postillion.tables.remote.template import Template, TemplateError
+from support.ports import free_port
 from support.table_servers import Scripted
 
 REPLIES: list[tuple[Callable[[bytes], Any], bytes, Any]] = [
@@ -265,6 +266,31 @@ def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
 def test_a_prefix_that_main_cf_does_not_have_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='no parameter begins with "users_"'):
         a_table("sqlite:users", tmp_path)
+
+
+async def test_a_member_that_fails_warns_once_and_all_connections_are_closed(
+    scripted: Callable[[Serve], Scripted], tmp_path: Path
+) -> None:
+    server = scripted(echo)
+    warned: list[str] = []
+    down = f"tcp:127.0.0.1:{free_port()}"
+    table = a_table(f"unionmap:{{tcp:127.0.0.1:{server.port},static:x}}", tmp_path, warned)
+    assert await table.ask("K") == "K,x"
+    assert not table.takes_parts
+    assert await table.reach() == ""
+    await table.close()
+    table = a_table(f"pipemap:{{static:x,unionmap:{{{down}}}}}", tmp_path, warned)
+    with pytest.raises(TableError, match=down):
+        await table.ask("K")
+    assert down in await table.reach()
+    assert len(warned) == 1
+    await table.close()
+
+
+def test_tables_within_tables_are_limited(tmp_path: Path) -> None:
+    for name in ("unionmap:{" * 20 + "tcp:127.0.0.1:1" + "}" * 20, f"unionmap:{{{'tcp:127.0.0.1:1,' * 1001}}}"):
+        with pytest.raises(TableTypeError, match="more than"):
+            a_table(name, tmp_path)
 
 
 async def test_a_missing_file_is_a_temporary_failure(tmp_path: Path) -> None:

@@ -281,6 +281,32 @@ def test_a_password_in_main_cf_is_in_no_listing(etc: Path, tmp_path: Path) -> No
         assert "[password]" in done.stdout + done.stderr
 
 
+COMBINED = [
+    "unionmap:{{sqlite:{file}, inline:{{alice@example.org=more}}}}",
+    "unionmap:{{inline:{{alice@example.org=first}},proxy:sqlite:{file},static:last}}",
+    "pipemap:{{inline:{{alice@example.org=plain, x=nothing}}, sqlite:{file}}}",
+    "pipemap:{{sqlite:{file}, inline:{{alice=found}}}}",
+    "pipemap:{{unionmap:{{sqlite:{file}}}, regexp:{{{{/(.)/ <$1>}}}}}}",
+    "unionmap:{{pipemap:{{sqlite:{file},sqlite:{file}}},pipemap:{{sqlite:{file},static:all}}}}",
+    "unionmap:{{sqlite:{file},fail:x}}",
+    "pipemap:{{sqlite:{file},fail:x}}",
+    "unionmap:{{static:here,sqlite:{broken}}}",
+    "pipemap:{{sqlite:{file},unionmap:{{static:here,sqlite:{broken}}}}}",
+]
+
+
+@pytest.mark.parametrize("form", COMBINED)
+async def test_tables_of_remote_tables(etc: Path, form: str) -> None:
+    file, broken = etc / "combined.cf", etc / "broken.cf"
+    file.write_text(sqlite_file(etc))
+    broken.write_text(sqlite_file(etc).replace("SELECT", "SELCT"))
+    name = form.format(file=file, broken=broken)
+    keys = [*KEYS[:6], "plain", "x"]
+    found = await ours(etc, name, keys)
+    assert found == await asyncio.to_thread(theirs, etc, name, keys)
+    assert any(value is not None for value in found.values())
+
+
 async def test_postsrsd(etc: Path) -> None:
     server = PostSrsd()
     try:

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from postillion._core import tables as core
 from postillion.config import Config, ConfigError
-from postillion.tables.remote import REMOTE_TYPES, open_remote
+from postillion.tables.remote import REMOTE_TYPES, combined, open_combined, open_remote
 from postillion.tables.table import Form, Table, TableError, TableTypeError, Trace, Warn
 from postillion.tables.traced import TracedTable
 
@@ -155,9 +155,13 @@ def open_table(
     `fold`: fixed keys ignore case. `utf8`: keys and values must be UTF-8; None: as `smtputf8_enable` says. `files`:
     values are base64 or lists of files (postmap -F).
     """
-    flat = _flat(name)
+    flat = combined.flat(name)
     kind, sign, rest = flat.partition(":")
-    if kind in REMOTE_TYPES and rest.strip():
+    if combined.has_remote(kind, rest, REMOTE_TYPES):
+        if kind in combined.COMBINED:
+            words = combined.members(kind, rest)
+            tables = [open_table(word, config, warn=warn, fold=fold, utf8=utf8, files=files) for word in words]
+            return open_combined(kind, name, tables, warn or _silent)
         # Its parameters may be in main.cf.
         assert isinstance(config, Config)
 
@@ -180,15 +184,7 @@ def _holds_aliases(flat: str, config: Settings) -> bool:
     """Return whether `alias_maps` or `alias_database` names the file, which then has the form of aliases(5)."""
     path = flat.partition(":")[2]
     named = (*config.items("alias_maps"), *config.items("alias_database"))
-    return any(_flat(item).partition(":")[2] == path for item in named)
-
-
-def _flat(name: str) -> str:
-    """Return the name without `proxy:`; programs here are not in a chroot jail, so they need no proxy."""
-    name = name.strip()
-    while name.startswith("proxy:"):
-        name = name.partition(":")[2]
-    return name
+    return any(combined.flat(item).partition(":")[2] == path for item in named)
 
 
 def _silent(_text: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Final
 
 from postillion.config import Config
+from postillion.tables.remote.combined import CombinedSource
 from postillion.tables.remote.mapping import OpenTable
 from postillion.tables.remote.parameters import Parameters
 from postillion.tables.remote.secret import Secrets
 from postillion.tables.remote.table import NOBODY, RemoteTable, Source
-from postillion.tables.table import TableError, TableTypeError, Warn
+from postillion.tables.table import Table, TableError, TableTypeError, Warn
 
 CONFIGURED: Final = {
     "ldap": "LdapSource",
@@ -63,6 +65,13 @@ def open_remote(kind: str, rest: str, name: str, config: Config, warn: Warn, ope
         return RemoteTable(name, source, warn, parameters.secrets, owner=owner)
     source = _served(kind, rest, name, config)
     return RemoteTable(name, source, warn, secrets, owner=NOBODY, takes_parts=False, folds=False)
+
+
+def open_combined(kind: str, name: str, tables: Sequence[Table], warn: Warn) -> RemoteTable:
+    """Return the unionmap or pipemap of these tables, at least one of them remote."""
+    source = CombinedSource(kind, tables)
+    owner, takes_parts = source.owner(), source.takes_parts()
+    return RemoteTable(name, source, warn, Secrets(), owner=owner, takes_parts=takes_parts, folds=False)
 
 
 def _class(kind: str) -> type:

@@ -94,6 +94,9 @@ class RemoteTable:
                 return await self._source.ask(key.lower() if self.folds else key)
         except TimeoutError:
             raise self._failure(f"no answer within {self._lookup_max_s:g} seconds") from None
+        except WarnedError:
+            # A member of the table has warned about it.
+            raise
         except TableError as problem:
             raise self._failure(str(problem)) from None
         except OSError as problem:

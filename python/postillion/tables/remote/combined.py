@@ -1,0 +1,96 @@
+"""unionmap and pipemap with a remote member, at any depth. Without one the Rust core has the whole table."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from postillion.config import main_cf
+from postillion.tables.remote.table import RemoteTable
+from postillion.tables.table import Table, TableError, TableTypeError
+
+COMBINED: Final = ("pipemap", "unionmap")
+MEMBERS_MAX: Final = 1000
+DEPTH_MAX: Final = 8
+"""Maximum depth of tables in the names of tables."""
+
+
+def members(kind: str, rest: str) -> list[str]:
+    """Return the names of the members of a table of tables; none for another type, or a malformed list."""
+    text = rest.strip()
+    if kind not in COMBINED or not (text.startswith("{") and text.endswith("}")):
+        return []
+    return main_cf.split_list(text[1:-1])
+
+
+def has_remote(kind: str, rest: str, remote_types: Sequence[str], depth: int = 0) -> bool:
+    """Return whether a table of tables has a remote member. Raises `TableTypeError` for too many tables in it."""
+    if kind in remote_types:
+        return bool(rest.strip())
+    if depth > DEPTH_MAX:
+        raise TableTypeError(f'"{kind}:{rest}": more than {DEPTH_MAX} tables in each other')
+    names = members(kind, rest)
+    if len(names) > MEMBERS_MAX:
+        raise TableTypeError(f'"{kind}" table with more than {MEMBERS_MAX} members')
+    split = (flat(name).partition(":") for name in names)
+    return any(has_remote(inner, more, remote_types, depth + 1) for inner, _, more in split)
+
+
+def flat(name: str) -> str:
+    """Return the name without `proxy:`; programs here are not in a chroot jail, so they need no proxy."""
+    name = name.strip()
+    while name.startswith("proxy:"):
+        name = name.partition(":")[2]
+    return name
+
+
+class CombinedSource:
+    """A source that asks its members, in their order. A member that fails is a failure of the whole."""
+
+    def __init__(self, kind: str, tables: Sequence[Table]) -> None:
+        self._is_pipe = kind == "pipemap"
+        self._tables = tables
+
+    async def ask(self, key: str) -> str | None:
+        """Return all values, with commas (unionmap); or the last one, each value the key of the next (pipemap)."""
+        found: list[str] = []
+        for table in self._tables:
+            value = await table.ask(key) if isinstance(table, RemoteTable) else table.lookup(key)
+            if self._is_pipe:
+                if value is None:
+                    return None
+                key = value
+            elif value is not None:
+                found.append(value)
+        if self._is_pipe:
+            return key
+        return ",".join(found) if found else None
+
+    async def reach(self) -> None:
+        """Connect to a server of each member. Raises `TableError`."""
+        found = await asyncio.gather(*(table.reach() for table in self._remote()))
+        problems = [problem for problem in found if problem]
+        if problems:
+            raise TableError("; ".join(problems))
+
+    async def close(self) -> None:
+        """Close the connections of the members."""
+        await asyncio.gather(*(table.close() for table in self._remote()))
+
+    def prepare(self) -> None:
+        """Read the members' sources. Raises `TableError`."""
+        for table in self._tables:
+            table.refresh()
+
+    def owner(self) -> int | None:
+        """Return the owner: a value from any table that does not belong to root is not root's."""
+        owners = [table.owner for table in self._tables if table.owner is not None]
+        return next((owner for owner in owners if owner != 0), owners[0] if owners else None)
+
+    def takes_parts(self) -> bool:
+        """Return whether every member takes parts of an address as keys."""
+        return all(getattr(table, "takes_parts", True) for table in self._tables)
+
+    def _remote(self) -> list[RemoteTable]:
+        return [table for table in self._tables if isinstance(table, RemoteTable)]
