@@ -96,7 +96,8 @@ class Names:
 
     async def _verify(self, address: str) -> tuple[Name, float]:
         """Return the name of an address and its time in the cache: the time to live of both answers."""
-        assert self._resolver is not None, "names are disabled"
+        if self._resolver is None:
+            return NOBODY, UNKNOWN_FOR_S
         reverse = await self._resolver.name_of(address)
         if not isinstance(reverse, Records):
             return NOBODY, UNKNOWN_FOR_S
