@@ -43,6 +43,10 @@ class Table:
     def is_outdated(self) -> bool:
         """Whether the file has changed and cannot be read, so that the old content answers."""
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the file has changed, and only root may read it."""
+
     def lookup(self, key: str) -> str | None:
         """Return the value for `key`; None when there is none. Raises `TableError`."""
 

@@ -45,6 +45,8 @@ class Config:
         """The defaults that are being computed, the outermost first."""
         self.opened: list[tuple[str, Any]] = []
         """The tables that the program opened, each with its parameter."""
+        self.warn: Any = None
+        """Gets each warning about a table that is opened without a callback of its own; None: nobody does."""
         self.trace: Any = None
         """Gets each lookup in the tables that are opened after it is set (`tables.table.Trace`); None: nobody does."""
 
@@ -242,6 +244,7 @@ class Config:
         config.in_force = self.in_force
         config.of_services = self.of_services
         config.trace = self.trace
+        config.warn = self.warn
         return config
 
     def _origin(self, name: str) -> Setting | None:

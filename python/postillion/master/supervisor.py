@@ -18,6 +18,7 @@ from postillion.master.listeners import Address
 from postillion.master.log import MasterLog
 from postillion.master.plan import Plan
 from postillion.master.service import Process, Service, environment, send, spawn
+from postillion.program import succession
 
 STOP_PHASE_S = 7.0
 """Timeout of each phase of a stop: first all programs but qmgr, then qmgr. The programs' own timeout is 5 seconds."""
@@ -244,6 +245,9 @@ class Master:
                 self._log_diagnostic(process, line.decode("utf-8", "replace").strip())
 
     def _log_diagnostic(self, process: Process, text: str) -> None:
+        if text == succession.REQUEST:
+            self._replace(process)
+            return
         if not text or process.lines >= DIAGNOSTIC_LINES_MAX:
             return
         process.lines += 1
@@ -251,6 +255,15 @@ class Master:
         fatal = f"{command}: fatal: "
         severity = "fatal" if text.startswith(fatal) else "warning"
         self.log.line(severity, text.removeprefix(fatal), f"{command}[{process.pid}]")
+
+    def _replace(self, process: Process) -> None:
+        """Start another process of the service, and let this one finish its work."""
+        service = process.service
+        if process.retired or self._stop_phase or self.services.get(service.entry.name) is not service:
+            return
+        process.retired = True
+        send(process.pid, signal.SIGTERM if service.reloads_in_place else signal.SIGHUP)
+        service.active = True
 
     def _close_diagnostics(self, process: Process) -> None:
         self._selector.unregister(process.diagnostics)

@@ -30,7 +30,10 @@ def service(config: Config) -> Config:
     entries = master_cf.load(config.in_force)[0] if has_services else []
     for entry in entries:
         if entry.command == PROGRAM and entry.service == name:
-            return config.overridden(entry.overrides(), entry.path, entry.line)
+            own = config.overridden(entry.overrides(), entry.path, entry.line)
+            # The program reads all its tables while it has the rights to.
+            own.opened = config.opened
+            return own
     if name != PROGRAM:
         problem = f"cleanup_service_name = {name}: master.cf has no cleanup service with this name"
         raise config.error(

@@ -34,6 +34,7 @@ from typing import Final, NoReturn, TypeVar
 from postillion._core.log import Log
 from postillion.config import Config, ConfigError, effect
 from postillion.config.main_cf import split_assignment
+from postillion.program import succession
 from postillion.program.log import open_log, utc_offset_s
 from postillion.program.title import set_title
 from postillion.tables import read_tables
@@ -43,6 +44,8 @@ LISTENER_FD_FIRST: Final = 4
 NUMBER_MAX: Final = 1_000_000
 STOP_GRACE_S: Final = 5.0
 """Timeout of the work in progress at SIGTERM."""
+TABLES_CHECK_S: Final = 2.0
+"""Interval of the checks for changed tables that only root may read."""
 CLOCK_CHECK_S: Final = 60.0
 """Interval of the checks for daylight saving time."""
 
@@ -186,6 +189,19 @@ class Daemon:
             raise RuntimeError("privileges were not dropped")
         self.unprivileged = False
 
+    def must_be_replaced(self, config: Config | None = None) -> bool:
+        """Return whether a table of the configuration has changed and only root may read it; then ask for a successor.
+
+        `config`: another one than the program's own.
+        """
+        opened = (config or self.config).opened
+        table = next((table for _, table in opened if getattr(table, "is_closed", False)), None)
+        if table is None or os.geteuid() == 0:
+            return False
+        self.log.info(f"table {table.name} has changed -- restarting")
+        succession.request()
+        return True
+
     def fatal(self, text: str) -> NoReturn:
         """Log a fatal error and exit with status 1."""
         self.log.line("fatal", text)
@@ -232,6 +248,7 @@ def run(
     """
     factory = _loop_factory()
     try:
+        daemon.config.warn = daemon.log.warning
         made = make(daemon, prepare)
         for problem in read_tables(daemon.config):
             # The table was lost after the check. Mail that needs it waits.
@@ -271,7 +288,11 @@ async def _supervise(daemon: Daemon, serve: Callable[[], Awaitable[None]]) -> No
     if daemon.lifeline is not None:
         loop.add_reader(daemon.lifeline, _lifeline_ended, daemon, loop)
     work = asyncio.ensure_future(_as_coroutine(serve()))
-    watchers = [asyncio.ensure_future(_bound_stop(daemon, work)), asyncio.ensure_future(_keep_local_time(daemon))]
+    watchers = [
+        asyncio.ensure_future(_bound_stop(daemon, work)),
+        asyncio.ensure_future(_keep_local_time(daemon)),
+        asyncio.ensure_future(_watch_tables(daemon)),
+    ]
     try:
         await work
     except asyncio.CancelledError:
@@ -301,6 +322,14 @@ async def _bound_stop(daemon: Daemon, work: "asyncio.Future[None]") -> None:
     await daemon.stopping.wait()
     await asyncio.sleep(STOP_GRACE_S)
     work.cancel()
+
+
+async def _watch_tables(daemon: Daemon) -> None:
+    """Ask master for a successor when a table has changed and only root may read it."""
+    while daemon.lifeline is not None:
+        await asyncio.sleep(TABLES_CHECK_S)
+        if daemon.must_be_replaced():
+            return
 
 
 async def _keep_local_time(daemon: Daemon) -> None:

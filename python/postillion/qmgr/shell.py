@@ -21,6 +21,7 @@ from postillion.program.daemon import Daemon
 from postillion.qmgr import settings
 from postillion.qmgr.control import Control
 from postillion.qmgr.settings import Configuration
+from postillion.tables import read_tables
 from postillion.tables.deferred import at_once, decided
 from postillion.tables.remote import RemoteTable
 
@@ -108,9 +109,14 @@ class Shell:
         try:
             config = Config.load(self.config.directory, self._overrides(), self.config.in_force)
             config.set_runtime(process_name=self.daemon.program)
+            config.warn = self.log.warning
             for refusal in effect.refusals(config, [self.daemon.program]):
                 raise refusal
             configuration = Configuration(config, self.log.warning)
+            # With a table that only root may read, a successor takes the new configuration.
+            list(read_tables(config))
+            if self.daemon.must_be_replaced(config):
+                return
             check_settings(config, [name or settings.DEFAULT for name in self._transports])
             self._configure_core(configuration)
             for name in self._transports:
@@ -120,6 +126,7 @@ class Shell:
             return
         self._retire(self.configuration)
         self.configuration = configuration
+        self.daemon.config = config
         self.log.info(f"reload -- configuration {config.directory}")
         self.poll_soon()
 

@@ -29,10 +29,11 @@ class Settings(Protocol):
 class Configuration(Settings, Protocol):
     """The part of the configuration that opens the tables of a parameter. `opened`: the opened tables.
 
-    `trace`: gets each lookup.
+    `trace`: gets each lookup. `warn`: gets the warnings about tables that are opened without a callback.
     """
 
     opened: list[tuple[str, Table]]
+    warn: Warn | None
     trace: Trace | None
 
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
@@ -100,18 +101,21 @@ class Maps:
         return None
 
 
-def open_maps(parameter: str, config: Configuration, *, warn: Warn | None = None) -> Maps:
+def open_maps(parameter: str, config: Configuration, *, warn: Warn | None = None, fold: bool = True) -> Maps:
     """Return the tables of a list parameter such as `alias_maps`, ready to be asked.
 
-    `warn`: called for bad lines when a file is read. Raises `ConfigError` for an invalid name.
+    `warn`: called for bad lines when a file is read. `fold`: fixed keys ignore case. Raises `ConfigError` for an
+    invalid name.
     """
-    return Maps(open_word(parameter, word, config, warn=warn) for word in config.items(parameter))
+    return Maps(open_word(parameter, word, config, warn=warn, fold=fold) for word in config.items(parameter))
 
 
-def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | None = None) -> Table:
+def open_word(
+    parameter: str, word: str, config: Configuration, *, warn: Warn | None = None, fold: bool = True
+) -> Table:
     """Return the table that a word of a parameter names, and add it to `config.opened`. Raises `ConfigError`."""
     try:
-        table = open_table(word, config, warn=warn)
+        table = open_table(word, config, warn=warn or config.warn, fold=fold)
     except TableTypeError as problem:
         source = config.source_of(parameter, word)
         raise config.error(source, f"{source}: {problem}", "correct the table's name") from None
@@ -120,18 +124,22 @@ def open_word(parameter: str, word: str, config: Configuration, *, warn: Warn | 
 
 
 def read_tables(config: Configuration, known: set[str] | None = None) -> Iterator[ConfigError]:
-    """Read the source of each table in `config.opened`; yield an error for each one that cannot be read.
+    """Read the source of each table in `config.opened`; yield an error for each name that cannot be read.
 
-    `known`: names of tables to leave out; the names of those read now are added.
+    `known`: names of tables to leave out; the names of those read now are added. Without it, a table that several
+    parameters name is read for each of them.
     """
-    known = set() if known is None else known
+    names: set[str] = set() if known is None else known
     for parameter, table in config.opened:
-        if table.name in known:
+        is_new = table.name not in names
+        if not is_new and known is not None:
             continue
-        known.add(table.name)
+        names.add(table.name)
         try:
             table.refresh()
         except TableError as error:
+            if not is_new:
+                continue
             source = config.source_of(parameter, table.name)
             # A missing index names the command that writes it.
             problem, _, command = str(error).partition(": run ")

@@ -60,6 +60,11 @@ impl Table {
         self.inner.is_outdated()
     }
 
+    #[getter]
+    fn is_closed(&self) -> bool {
+        self.inner.is_closed()
+    }
+
     fn lookup<'py>(&self, key: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyString>>> {
         let Some(octets) = octets_of(key)? else { return Ok(None) };
         match self.inner.lookup(&octets) {

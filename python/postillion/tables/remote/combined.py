@@ -83,6 +83,11 @@ class CombinedSource:
         for table in self._tables:
             table.refresh()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the file of a member has changed, and only root may read it."""
+        return any(getattr(table, "is_closed", False) for table in self._tables)
+
     def owner(self) -> int | None:
         """Return the owner: a value from any table that does not belong to root is not root's."""
         owners = [table.owner for table in self._tables if table.owner is not None]

@@ -82,6 +82,11 @@ class RemoteTable:
     def __repr__(self) -> str:
         return f"RemoteTable({self.name!r})"
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the file of a member has changed, and only root may read it."""
+        return getattr(self._source, "is_closed", False)
+
     async def ask(self, key: str) -> str | None:
         """Return the value for `key`; None when there is none. Raises `TableError` on a temporary failure."""
         if not _is_text(key):

@@ -40,6 +40,11 @@ pub trait Table: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether the source has changed, and only root may read it.
+    fn is_closed(&self) -> bool {
+        false
+    }
+
     /// Whether any key may be an address.
     fn has_addresses(&self) -> bool {
         true

@@ -402,6 +402,10 @@ impl Table for CidrTable {
         self.content.is_outdated()
     }
 
+    fn is_closed(&self) -> bool {
+        self.content.is_closed()
+    }
+
     fn values(&self) -> Result<Vec<Box<[u8]>>, Box<str>> {
         let content = self.content.get()?;
         Ok((0..content.values.ends.len() as u32).map(|number| content.values.get(number).into()).collect())

@@ -88,6 +88,10 @@ impl Table for Combined {
         self.members.iter().any(|table| table.is_outdated())
     }
 
+    fn is_closed(&self) -> bool {
+        self.members.iter().any(|table| table.is_closed())
+    }
+
     fn has_addresses(&self) -> bool {
         self.members.iter().any(|table| table.has_addresses())
     }

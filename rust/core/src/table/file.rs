@@ -120,6 +120,10 @@ impl Table for FileTable {
         self.content.is_outdated()
     }
 
+    fn is_closed(&self) -> bool {
+        self.content.is_closed()
+    }
+
     fn has_addresses(&self) -> bool {
         self.content.get().map_or(true, |content| content.entries.has_addresses())
     }

@@ -164,6 +164,10 @@ impl Table for Debug {
         self.table.is_outdated()
     }
 
+    fn is_closed(&self) -> bool {
+        self.table.is_closed()
+    }
+
     fn has_addresses(&self) -> bool {
         self.table.has_addresses()
     }

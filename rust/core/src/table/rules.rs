@@ -261,6 +261,10 @@ impl<E: Expression> Table for PatternTable<E> {
         self.content.is_outdated()
     }
 
+    fn is_closed(&self) -> bool {
+        self.content.is_closed()
+    }
+
     fn values(&self) -> Result<Vec<Box<[u8]>>, Box<str>> {
         let content = self.content.get()?;
         let mut seen = hashbrown::HashSet::new();

@@ -5,7 +5,8 @@
 
 use super::options::Warn;
 use std::fmt;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,6 +70,8 @@ struct State {
     stamp: Option<Stamp>,
     /// Why the last attempt failed.
     problem: Option<Box<str>>,
+    /// It failed because this process may not read a file that has a content.
+    closed: bool,
 }
 
 impl<S: Source> Watched<S> {
@@ -121,6 +124,11 @@ impl<S: Source> Watched<S> {
         self.state().problem.is_some()
     }
 
+    /// Whether this process may not read the changed files, which have a content.
+    pub fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
     fn present(&self) -> Result<Arc<S::Content>, Box<str>> {
         if let Some(content) = self.peek() {
             return Ok(content);
@@ -171,11 +179,12 @@ impl<S: Source> Watched<S> {
             Ok(content) if S::is_empty(&content) && old.as_deref().is_some_and(|old| !S::is_empty(old)) => emptied(),
             Ok(content) => {
                 *self.content.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(content));
-                (state.stamp, state.problem) = (Some(stamp), None);
+                (state.stamp, state.problem, state.closed) = (Some(stamp), None, false);
                 return;
             }
             Err(problem) => format!("table {}: {problem}", self.name),
         };
+        state.closed = files.iter().any(is_closed);
         if old.is_some() {
             warnings.clear();
             if state.problem.is_none() {
@@ -194,6 +203,12 @@ impl<S: Source> fmt::Debug for Watched<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watched").field("name", &self.name).field("source", &self.source).finish_non_exhaustive()
     }
+}
+
+/// Whether a file has a content that this process may not read.
+fn is_closed(path: &PathBuf) -> bool {
+    path.metadata().is_ok_and(|file| file.len() > 0)
+        && File::open(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
 /// Return the stamp of files, and the newest of their modification times.
