@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import smtplib
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from postillion.config import Config
+from postillion.tables import Table, open_table
 from support.either import PROGRAMS, program
 from support.mta import Site, running, wait_for
 from support.ports import free_port
+from support.table_servers import Scripted
 from support.wire_sink import WireSink
 
 ACTIONS = "REJECT|WARN|INFO|PASS|DISCARD|HOLD|PREPEND|REPLACE|REDIRECT|BCC|STRIP|IGNORE|OK|DUNNO"
@@ -33,13 +38,14 @@ BODY_CHECKS = rf"""
 """
 MAIN_CF = {
     "relay_domains": "next.example",
-    "header_checks": "pcre:{directory}/header",
+    "header_checks": "pcre:{directory}/header inline:{{{{X-Case:Abc = WARN exact}}, {{x-case:abc = WARN folded}}}}",
     "mime_header_checks": "regexp:{directory}/mime_header",
     "nested_header_checks": "pcre:{directory}/nested_header",
     "body_checks": "pcre:{directory}/body",
     "smtp_header_checks": "pcre:{directory}/outgoing",
     "smtp_body_checks": "pcre:{directory}/outgoing_body",
 }
+CLEANUP = ("header_checks", "mime_header_checks", "nested_header_checks", "body_checks")
 SUBMISSION = """
 127.0.0.1:{port} inet n - n - - smtpd -o cleanup_service_name=subcleanup
 subcleanup unix n - n - 0 cleanup -o header_checks=pcre:{directory}/private -o body_checks=
@@ -69,6 +75,7 @@ LINES = [
 MESSAGES = [
     *(f"Subject: x\n{header}\nX-WARN: after\n\nbody-WARN after\n" for header in HEADERS),
     *(f"Subject: x\n\nbefore\n{line}\nbody-WARN after\n" for line in LINES),
+    "X-Case:Abc\nX-Case:ABC\nx-case:abc\n\nx\n",
     "Subject: folded\n  more\n\ttab\nTo: bare\n\nx\n",
     "X-WARN: 1\nno header x-mark\nX-WARN: 2\n",
     f"Subject: x\n{PARTS}",
@@ -115,20 +122,54 @@ def plain(content: bytes) -> bytes:
     return re.sub(rb" id \w+|\w{3}, .*\d{4} \(\w+\)|<\d{14}\.\w+@", b"*", content)
 
 
-@pytest.fixture(scope="module", params=PROGRAMS)
+REMOTE = "postillion with remote tables"
+
+
+class TableServer:
+    """A socketmap server that answers from the tables of a site; the map is a parameter."""
+
+    def __init__(self, tables: Path) -> None:
+        self._tables: dict[str, Table] = {}
+        for name in CLEANUP:
+            self._tables[name] = open_table(MAIN_CF[name].format(directory=tables).split()[0], Config("", {}))
+        self._lock = threading.Lock()
+        self.asked = 0
+        self.server = Scripted(self._serve)
+
+    def _serve(self, client: socket.socket) -> None:
+        stream = client.makefile("rb")
+        while digits := b"".join(iter(lambda: stream.read(1), b":")):
+            name, _, key = stream.read(int(digits)).decode("utf-8", "surrogateescape").partition(" ")
+            stream.read(1)
+            with self._lock:
+                self.asked += 1
+                value = self._tables[name].lookup(key)
+            reply = b"NOTFOUND " if value is None else b"OK " + value.encode("utf-8", "surrogateescape")
+            client.sendall(b"%d:%s," % (len(reply), reply))
+
+
+@pytest.fixture(scope="module", params=[*PROGRAMS, REMOTE])
 def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
-    name = program(request)
+    name = "postillion" if request.param == REMOTE else program(request)
     directory = tmp_path_factory.mktemp(name)
     tables = directory / "tables"
     tables.mkdir()
     main_cf = {parameter: value.format(directory=tables) for parameter, value in MAIN_CF.items()}
+    write_tables(tables)
+    server = TableServer(tables)
+    if request.param == REMOTE:
+        for parameter in CLEANUP:
+            _, *others = main_cf[parameter].split(maxsplit=1)
+            remote = f"socketmap:inet:127.0.0.1:{server.server.port}:{parameter}"
+            main_cf[parameter] = " ".join([remote, *others])
     site = Site(directory, main_cf=main_cf)
     submission = free_port()
     with (site.etc / "master.cf").open("a") as file:
         file.write(SUBMISSION.format(port=submission, directory=tables))
-    write_tables(tables)
     with WireSink(site.next_port) as sink, running(site, name):
         yield Peer(site, sink, submission)
+    assert (server.asked > 0) == (request.param == REMOTE)
+    server.server.close()
 
 
 def write_tables(directory: Path) -> None:

@@ -19,8 +19,9 @@ from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.maildrop import Submitted
 from postillion.pickup.service import Pickup, Site
 from postillion.tables import TableError, answers
+from postillion.tables.checks import open_checks
 from postillion.tables.table import Table
-from support.configs import cleanup_settings
+from support.configs import cleanup_settings, config
 from support.dialogue import Server, site
 from support.mta import until
 from support.queue_files import read_queue
@@ -166,6 +167,84 @@ async def test_message_has_a_longest_time_for_its_lookups(
     assert client.written.decode() == FAILED
     client.leave()
     server.journal.close()
+
+
+def warns(key: str) -> str | None:
+    """Return the action for a line."""
+    return f"WARN {key[:9]}" if "note" in key else None
+
+
+async def test_smtpd_reads_on_when_the_tables_of_checks_have_answered(tmp_path: Path, remote: Remote) -> None:
+    server = Server(site(tmp_path, ["header_checks = remote:test", "body_checks = remote:test"]))
+    client = server.connect()
+    client.send(EHLO)
+    client.send(ENVELOPE)
+    client.written.clear()
+    client.send(b"Subject: note\r\nTo: x\r\n")
+    client.send(b"\r\nbody note\r\n")
+    await until(lambda: remote.open)
+    # Another client does not wait.
+    other = server.connect()
+    other.send(EHLO)
+    assert b"\r\n250 " in other.written
+    keys = await remote.answer(warns)
+    assert keys[0].startswith("Received: from ")
+    client.send(b".\r\n")
+    while not (client.core is not None and client.core.committing):
+        client.receive()
+        if remote.open:
+            keys += await remote.answer(warns)
+        await asyncio.sleep(0)
+    assert keys[1:] == ["Subject: note", "To: x", "body note"]
+    server.finish_commits(client)
+    client.receive()
+    assert client.written.startswith(b"250 2.0.0 Ok: queued as ")
+    assert queued(tmp_path) == 1
+    client.leave()
+    other.leave()
+    log = "\n".join(server.log.take_lines())
+    assert ": warning: header Subject: note from " in log
+    assert ": warning: body body note from " in log
+    server.journal.close()
+
+
+async def test_a_check_that_cannot_be_looked_up_refuses_for_now(tmp_path: Path, remote: Remote) -> None:
+    server = Server(site(tmp_path, ["header_checks = remote:test"]))
+    client = server.connect()
+    client.send(EHLO)
+    client.send(ENVELOPE)
+    client.written.clear()
+    client.send(CONTENT)
+    await remote.answer(TableError("remote:test: the server is down"))
+    await until(lambda: client.receive() or client.written)
+    assert client.written.decode() == FAILED
+    assert queued(tmp_path) == 0
+    client.leave()
+    log = "\n".join(server.log.take_lines())
+    assert "remote:test: the server is down" in log
+    assert "header_checks map lookup problem -- message not accepted, try again later" in log
+    server.journal.close()
+
+
+async def test_pickup_waits_for_the_tables_of_checks(tmp_path: Path, remote: Remote) -> None:
+    values = config(header_checks="remote:test")
+    harness = Harness(tmp_path, CleanupSettings(values, 0, "UTC", open_checks(values)))
+    harness.drop()
+    scan = asyncio.create_task(harness.pickup.scan())
+    await remote.answer(TableError("remote:test: the server is down"))
+    await scan
+    assert (harness.left(), queued(tmp_path), harness.pickup.in_flight) == (["one"], 0, 0)
+    scan = asyncio.create_task(harness.pickup.scan())
+    keys: list[str] = []
+    while not scan.done():
+        if remote.open:
+            keys += await remote.answer(warns)
+        await asyncio.sleep(0)
+    assert any(key.startswith("Received: by ") for key in keys)
+    for ticket, error in harness.journal.wait(20.0):
+        harness.pickup.committed(ticket, error)
+    assert (harness.left(), queued(tmp_path)) == ([], 1)
+    harness.journal.close()
 
 
 class Harness:

@@ -283,7 +283,7 @@ def test_a_password_in_main_cf_is_in_no_listing(etc: Path, tmp_path: Path) -> No
 
 COMBINED = [
     "unionmap:{{sqlite:{file}, inline:{{alice@example.org=more}}}}",
-    "unionmap:{{inline:{{alice@example.org=first}},proxy:sqlite:{file},static:last}}",
+    "unionmap:{{inline:{{alice@example.org=first}},sqlite:{file},static:last}}",
     "pipemap:{{inline:{{alice@example.org=plain, x=nothing}}, sqlite:{file}}}",
     "pipemap:{{sqlite:{file}, inline:{{alice=found}}}}",
     "pipemap:{{unionmap:{{sqlite:{file}}}, regexp:{{{{/(.)/ <$1>}}}}}}",

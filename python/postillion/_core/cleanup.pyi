@@ -5,10 +5,9 @@ from typing import final
 
 from postillion._core.log import Log
 from postillion._core.queue import Journal
-from postillion._core.tables import Table
 from postillion.config import Config
 
-__all__ = ["CleanupSettings", "Submission"]
+__all__ = ["CleanupSettings", "Rehearsal", "Submission"]
 
 @final
 class CleanupSettings:
@@ -23,7 +22,7 @@ class CleanupSettings:
         config: Config,
         utc_offset_s: int,
         zone_name: str,
-        checks: Sequence[tuple[str, Sequence[Table]]] | None = None,
+        checks: Sequence[tuple[str, Sequence[object]]] | None = None,
     ) -> CleanupSettings: ...
     def set_zone(self, utc_offset_s: int, name: str) -> None:
         """Set the offset of local time from UTC, and its name."""
@@ -74,6 +73,9 @@ class Submission:
     def write(self, data: bytes) -> None:
         """Receive the next bytes, in any split; lines end with LF or CRLF. `commit` reports a problem."""
 
+    def asks(self) -> list[tuple[int, bytes]]:
+        """Take the next lookups of the content so far, for its checks. Empty: the next `write` may follow."""
+
     def lookups(self) -> list[tuple[int, bytes]]:
         """End the content, and take the next lookups in remote tables: numbers of tables and keys.
 
@@ -88,3 +90,21 @@ class Submission:
 
         Raises `postillion.errors.MessageRefused`; then nothing is queued.
         """
+
+@final
+class Rehearsal:
+    """The envelope of a message from the network as cleanup maps it, without a message. Nothing is queued."""
+
+    def __new__(cls, settings: CleanupSettings, sender: str, recipient: str, wall_now: float) -> Rehearsal: ...
+    def lookups(self) -> list[tuple[int, bytes]]:
+        """Take the next lookups. Empty: `result` has the addresses. Otherwise `answer` them and call it again."""
+
+    def answer(self, asked: Sequence[tuple[int, bytes]], given: Sequence[tuple[str, bytes | str | None]]) -> None:
+        """Receive an answer for each lookup, in the same order."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings for the log."""
+
+    def result(self) -> tuple[str, list[str]]:
+        """Return the sender and the recipients. Raises `postillion.errors.MessageRefused`."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import final
 
-from postillion._core.tables import Table
 from postillion.config import Config
 
 __all__ = ["SmtpClientSettings", "SmtpIntake"]
@@ -20,7 +19,7 @@ class SmtpClientSettings:
         cls,
         config: Config,
         protocol: str,
-        checks: Sequence[tuple[str, Sequence[Table]]] | None = None,
+        checks: Sequence[tuple[str, Sequence[object]]] | None = None,
     ) -> SmtpClientSettings: ...
 
 @final

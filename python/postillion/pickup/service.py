@@ -23,7 +23,7 @@ from postillion._core.queue import Journal
 from postillion.errors import MessageRefused
 from postillion.pickup.maildrop import REPORTED_MAX, NotAMessage, Submitted, shown
 from postillion.pickup.maildrop import Maildrop as Directory
-from postillion.tables.answers import answer_all
+from postillion.tables.answers import Lookups, answer_all, answer_content
 
 IN_FLIGHT_MAX: Final = 100
 """Maximum number of messages that wait for the disk; others stay in maildrop/."""
@@ -212,21 +212,22 @@ class Pickup:
         )
         orig_id = "" if origin is None else f" orig_id={origin}"
         self._log.info(f"{submission.queue_id}: uid={file.uid} from=<{envelope.sender}>{orig_id}")
-        reader = MaildropReader()
+        reader, rounds = MaildropReader(), Lookups()
         try:
             for chunk in file.chunks():
                 submission.write(reader.feed(chunk))
+                await answer_content(submission, rounds)
             reader.finish()
         except ValueError as problem:
             raise IllFormed(str(problem)) from None
-        await self._commit(submission, file, envelope)
+        await self._commit(submission, file, envelope, rounds)
 
-    async def _commit(self, submission: Submission, file: Submitted, envelope: Maildrop) -> None:
+    async def _commit(self, submission: Submission, file: Submitted, envelope: Maildrop, rounds: Lookups) -> None:
         """Commit the message, or the report for its sender; `committed` then removes the file."""
         queue_id = submission.queue_id
         ticket = self._tickets = self._tickets + 1
         try:
-            await answer_all(submission)
+            await answer_all(submission, rounds)
             submission.commit(ticket)
         except MessageRefused as refusal:
             if not refusal.permanent:

@@ -114,6 +114,8 @@ class Connection:
             task = self.loop.create_task(self._answers(self._session), name="lookups of a message")
             self.task = task
             task.add_done_callback(self._looked_up)
+            # The replies to earlier commands need not wait.
+            self._owner.handle(self._owner.core.proceed(self._key, Next.IDLE, self.loop.time()))
 
     def sleep(self, until: float) -> None:
         """Wake the session up at a time (seconds, monotonic)."""

@@ -48,6 +48,16 @@ _numbered: list[Askable] = []
 """The tables that this process's cores know by their numbers."""
 
 
+class Arriving(Protocol):
+    """A message whose content arrives in parts, such as a `Submission`."""
+
+    def asks(self) -> list[tuple[int, bytes]]:
+        """Return the next lookups of the content so far, none when more content may follow."""
+
+    def answer(self, asked: Sequence[tuple[int, bytes]], given: Sequence[Answer]) -> None:
+        """Receive the answers."""
+
+
 class Asking(Protocol):
     """A message whose lookups can be answered, such as a `Submission`."""
 
@@ -89,10 +99,14 @@ class Lookups:
         return await answer(_numbered, lookups)
 
 
-async def answer_all(message: Asking) -> None:
-    """Answer the lookups of a message until it needs no more."""
-    if lookups := message.lookups():
-        rounds = Lookups()
-        while lookups:
-            message.answer(lookups, await rounds.answers(lookups))
-            lookups = message.lookups()
+async def answer_content(message: Arriving, rounds: Lookups) -> None:
+    """Answer the lookups of a part of the content. Call it after each part."""
+    while lookups := message.asks():
+        message.answer(lookups, await rounds.answers(lookups))
+
+
+async def answer_all(message: Asking, rounds: Lookups | None = None) -> None:
+    """Answer the lookups of a complete message until it needs no more. `rounds`: of its content."""
+    while lookups := message.lookups():
+        rounds = rounds or Lookups()
+        message.answer(lookups, await rounds.answers(lookups))

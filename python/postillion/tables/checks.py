@@ -1,27 +1,29 @@
 """The tables of `header_checks` and related parameters, for cleanup and for smtp.
 
-They see each line of each message in the Rust core, so all of them must be local.
+They see each line of each message in the Rust core. In cleanup a remote table makes the message wait for its answer. An
+agent's tables must be local.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from postillion._core.tables import Table as LocalTable
 from postillion.tables.maps import open_maps
-from postillion.tables.table import TableError
+from postillion.tables.table import Table, TableError
 
 if TYPE_CHECKING:
     from postillion.tables.maps import Configuration
 
 NAMES: Final = ("header_checks", "mime_header_checks", "nested_header_checks", "body_checks")
-Lists: TypeAlias = "tuple[tuple[str, list[LocalTable]], ...]"
+Lists: TypeAlias = "tuple[tuple[str, list[Table]], ...]"
 """The parameters and their tables, in the order of `NAMES`."""
 
 
 def open_checks(config: Configuration) -> Lists:
     """Return the tables of cleanup. Raises `ConfigError`."""
-    return tuple((name, _local(name, config, filters=True)) for name in NAMES)
+    return tuple((name, _opened(name, config, of_cleanup=True)) for name in NAMES)
 
 
 def open_client_checks(config: Configuration, protocol: str) -> Lists:
@@ -32,28 +34,29 @@ def open_client_checks(config: Configuration, protocol: str) -> Lists:
         f"{protocol}_nested_header_checks",
         f"{protocol}_body_checks",
     )
-    return tuple((name, _local(name, config, filters=False)) for name in names)
+    return tuple((name, _opened(name, config, of_cleanup=False)) for name in names)
 
 
-def _local(parameter: str, config: Configuration, *, filters: bool) -> list[LocalTable]:
-    """Return the tables of a parameter. `filters`: the action FILTER would have an effect."""
+def _opened(parameter: str, config: Configuration, *, of_cleanup: bool) -> list[Table]:
+    """Return the tables of a parameter. `of_cleanup`: a table may be remote, and FILTER would have an effect."""
     found = []
-    for table in open_maps(parameter, config).tables:
-        if not isinstance(table, LocalTable):
-            problem = f"{parameter}: {table.name} is a remote table, and checks need a local one"
+    # A line is a key as it is.
+    for table in open_maps(parameter, config, fold=False).tables:
+        if not of_cleanup and not isinstance(table, LocalTable):
+            problem = f"{parameter}: {table.name} is a remote table, and these checks need a local one"
             raise config.error(
                 parameter, problem, "keep the patterns in a file, such as pcre:/etc/postfix/header_checks"
             )
         # Also reads the file, while the program has the rights to.
         values = _values(table)
-        if filters and any(value.upper().startswith("FILTER ") for value in values):
+        if of_cleanup and any(value.upper().startswith("FILTER ") for value in values):
             problem = f"{parameter}: {table.name} has the action FILTER, which is not supported yet"
             raise config.error(parameter, problem, "remove the action, or keep Postfix for this mail system")
         found.append(table)
     return found
 
 
-def _values(table: LocalTable) -> list[str]:
+def _values(table: Table) -> Sequence[str]:
     """Return the values of the table, none if it cannot list them: then a lookup says so."""
     try:
         return table.values()

@@ -1,21 +1,24 @@
 //! The tables of `header_checks` and related parameters from Python: see `postillion_core::table::checks`.
 
-use crate::tables::Table;
+use crate::config::entry;
 use postillion_core::table::checks::{List, Lists};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
 /// A parameter and its tables.
-pub type ListTuple<'py> = (String, Vec<PyRef<'py, Table>>);
+pub type ListTuple<'py> = (String, Vec<Bound<'py, PyAny>>);
 
 /// Convert the four lists, in the order of `Lists`.
-pub fn lists(given: Option<[ListTuple<'_>; 4]>) -> Arc<Lists> {
-    let list = |(parameter, tables): ListTuple<'_>| List {
-        parameter: parameter.into(),
-        tables: tables.iter().map(|table| Arc::clone(&table.inner)).collect(),
+pub fn lists(given: Option<[ListTuple<'_>; 4]>) -> PyResult<Arc<Lists>> {
+    let list = |(parameter, tables): ListTuple<'_>| {
+        let tables = tables.iter().map(entry).collect::<PyResult<_>>()?;
+        PyResult::Ok(List { parameter: parameter.into(), tables })
     };
-    Arc::new(given.map_or_else(Lists::default, |given| {
-        let [header, mime_header, nested_header, body] = given.map(list);
-        Lists { header, mime_header, nested_header, body }
+    let Some([header, mime_header, nested_header, body]) = given else { return Ok(Arc::default()) };
+    Ok(Arc::new(Lists {
+        header: list(header)?,
+        mime_header: list(mime_header)?,
+        nested_header: list(nested_header)?,
+        body: list(body)?,
     }))
 }

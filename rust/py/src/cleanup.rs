@@ -5,17 +5,19 @@ use crate::checks::{ListTuple, lists};
 use crate::config::MainCf;
 use crate::log::Log;
 use crate::queue::Journal;
-use postillion_core::cleanup::Origin;
 use postillion_core::cleanup::settings;
 use postillion_core::cleanup::submission::{self, NewMessage};
+use postillion_core::cleanup::{Finishing, Origin, Refusal, rehearse};
 use postillion_core::mail::date::Zone;
-use postillion_core::mail::envelope::{BodyType, Notify, Recipient, Ret};
+use postillion_core::mail::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
+use postillion_core::mail::id::QueueId;
 use postillion_core::mail::reply::Reply;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::Poll;
 
 /// A site's settings for incoming messages.
 #[pyclass(frozen, module = "postillion._core.cleanup")]
@@ -36,7 +38,7 @@ impl CleanupSettings {
     ) -> PyResult<Self> {
         let source = MainCf::new(config);
         let read = settings::CleanupSettings::read(&source)?;
-        let mut inner = settings::CleanupSettings { checks: lists(checks), ..read };
+        let mut inner = settings::CleanupSettings { checks: lists(checks)?, ..read };
         if inner.rewriting.is_needed(true) {
             inner.rewriting.rules.local.own_addresses = source.own_addresses()?;
         }
@@ -143,6 +145,11 @@ impl Submission {
         Ok(())
     }
 
+    fn asks<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<(usize, Bound<'py, PyBytes>)>> {
+        let inner = self.inner.as_mut().ok_or_else(committed)?;
+        Ok(lookups(py, inner.asks()))
+    }
+
     fn lookups<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<(usize, Bound<'py, PyBytes>)>> {
         let inner = self.inner.as_mut().ok_or_else(committed)?;
         let asked = py.detach(|| inner.lookups());
@@ -158,6 +165,56 @@ impl Submission {
     fn commit(&mut self, py: Python<'_>, ticket: u64) -> PyResult<String> {
         let inner = self.inner.take().ok_or_else(committed)?;
         py.detach(|| inner.commit(ticket)).map_err(|reply| refused(py, &reply))
+    }
+}
+
+/// A rehearsal of what cleanup makes of an envelope.
+#[pyclass(module = "postillion._core.cleanup")]
+pub struct Rehearsal {
+    finishing: Finishing<Vec<u8>>,
+    /// `None` before the last answer.
+    result: Option<Result<Envelope, Reply>>,
+}
+
+#[pymethods]
+impl Rehearsal {
+    #[new]
+    fn new(settings: &CleanupSettings, sender: &str, recipient: &str, wall_now: f64) -> PyResult<Self> {
+        let wall_now_us = microseconds(wall_now)?;
+        let recipients = vec![Recipient::plain(recipient)];
+        let envelope = Envelope::plain(QueueId(wall_now_us << 12), sender, recipients);
+        Ok(Self { finishing: rehearse(Arc::clone(&settings.inner), envelope, wall_now_us), result: None })
+    }
+
+    fn lookups<'py>(&mut self, py: Python<'py>) -> Vec<(usize, Bound<'py, PyBytes>)> {
+        if self.result.is_none()
+            && let Poll::Ready(finished) = self.finishing.poll()
+        {
+            self.result = Some(finished.map(|(_, _, envelope)| envelope).map_err(Refusal::reply));
+        }
+        lookups(py, self.finishing.asks())
+    }
+
+    fn answer(&mut self, asked: Vec<LookupTuple>, given: Vec<AnswerTuple<'_>>) -> PyResult<()> {
+        answers(asked, given)?.into_iter().for_each(|(lookup, answer)| self.finishing.answer(&lookup, answer));
+        Ok(())
+    }
+
+    #[getter]
+    fn warnings(&self) -> Vec<String> {
+        self.finishing.warnings().to_vec()
+    }
+
+    /// Return the sender and the recipients.
+    fn result(&self, py: Python<'_>) -> PyResult<(String, Vec<String>)> {
+        match &self.result {
+            None => Err(PyRuntimeError::new_err("lookups have no answer yet")),
+            Some(Err(reply)) => Err(refused(py, reply)),
+            Some(Ok(envelope)) => {
+                let recipients = envelope.recipients.iter().map(|recipient| recipient.address.to_string());
+                Ok((envelope.sender.to_string(), recipients.collect()))
+            }
+        }
     }
 }
 

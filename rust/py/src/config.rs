@@ -54,7 +54,7 @@ fn of_entries(tables: Box<[Entry]>) -> Maps {
 }
 
 /// Return a table for a core: one of Rust answers at once, one in Python gets a number.
-fn entry(table: &Bound<'_, PyAny>) -> PyResult<Entry> {
+pub fn entry(table: &Bound<'_, PyAny>) -> PyResult<Entry> {
     if let Ok(local) = table.cast::<Table>() {
         return Ok(Entry::Local(Arc::clone(&local.borrow().inner)));
     }

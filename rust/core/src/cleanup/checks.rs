@@ -1,27 +1,30 @@
 //! header_checks(5), body_checks, and the rules about MIME, while a message arrives.
 //!
 //! Each header is checked before its addresses are completed, each line of a body before it is written. An action about
-//! the whole message is kept in `Decisions` until the end. The log lines are Postfix's, word for word. After REJECT,
-//! DISCARD, PASS and REDIRECT, no further line is checked. Headers that cleanup adds are not checked.
+//! the whole message is kept in `Decisions` until the end. A line in a remote table waits, and so does the rest (`held`).
+//! The log lines are Postfix's, word for word. After REJECT, DISCARD, PASS and REDIRECT, no further line is checked.
+//! Headers that cleanup adds are not checked.
+
+mod held;
+mod judge;
 
 use super::settings::CleanupSettings;
 use super::{Output, Refusal};
-use crate::action::{Section, Verb};
+use crate::action::Section;
+use crate::ask::{Answer, Lookup};
 use crate::log::{Log, Severity};
 use crate::mail::envelope::{BodyType, Envelope, Notify, Recipient};
 use crate::mail::header::{End, Field, from_lf, with_lf};
 use crate::mail::mime::{Class, Encoding, Fault, Line, Mime, MimeEvents, Part};
-use crate::mail::reply::{Enhanced, Reply};
+use crate::mail::reply::Reply;
 use crate::mail::sink::Sink;
-use crate::table::checks::{Found, List};
+use crate::table::checks::{Found, List, Search};
+use held::{Event, Held};
+use judge::{Judge, Judgement, Written};
 use std::sync::Arc;
 
-/// Octets of a line in a log line.
-const SHOWN_OCTETS: usize = 200;
-/// The same for a line that breaks a rule about MIME.
+/// Octets of a line that breaks a rule about MIME, in a log line.
 const FAULT_OCTETS: usize = 100;
-/// Maximum number of recipients that BCC adds to a message. Postfix has no limit; more than that is an error of the table.
-const BCC_MAX: usize = 1000;
 
 /// The decisions of actions about a whole message.
 #[derive(Debug, Default)]
@@ -82,36 +85,7 @@ fn completed(settings: &CleanupSettings, address: &str) -> Box<str> {
 pub(super) struct Checks {
     mime: Mime,
     judge: Judge,
-}
-
-/// Looks lines up.
-#[derive(Debug)]
-struct Judge {
-    settings: Arc<CleanupSettings>,
-    log: Arc<Log>,
-    id: String,
-    /// ` from HOST[ADDRESS]; from=<> to=<>`
-    origin: String,
-    /// ` proto=... helo=<>`
-    protocol: String,
-    /// Lines are still checked.
-    on: bool,
-    decisions: Decisions,
-}
-
-/// The text to write for a line.
-enum Written {
-    Same,
-    Other(Vec<u8>),
-    Nothing,
-}
-
-/// The judgement about a line.
-struct Judgement {
-    /// A line to write before it.
-    before: Option<Vec<u8>>,
-    written: Written,
-    refusal: Option<Refusal>,
+    held: Held,
 }
 
 impl Checks {
@@ -142,7 +116,7 @@ impl Checks {
             decisions: Decisions::default(),
             settings: Arc::clone(settings),
         };
-        Some(Box::new(Self { mime, judge }))
+        Some(Box::new(Self { mime, judge, held: Held::default() }))
     }
 
     /// Return the decisions about the whole message.
@@ -150,8 +124,21 @@ impl Checks {
         self.judge.decisions
     }
 
-    /// Whether no line of the body needs a check.
+    /// Whether a part of the message waits for answers.
+    pub fn is_waiting(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Take the next lookups.
+    pub fn asks(&mut self) -> Vec<Lookup> {
+        self.held.asks()
+    }
+
+    /// Whether no line of the body needs a check, and none must wait.
     pub fn is_done_with_head(&self) -> bool {
+        if self.is_waiting() {
+            return false;
+        }
         let Judge { settings, on, .. } = &self.judge;
         let (rules, lists) = (&settings.mime, &settings.checks);
         let bodies = rules.bodies_are_declared || *on && !lists.body.tables.is_empty();
@@ -161,131 +148,129 @@ impl Checks {
     }
 }
 
-impl Judge {
-    fn warn(&self, text: &str) {
-        self.log.line_as("cleanup", Severity::Warning, format_args!("{text}"));
-    }
-
-    fn note(&self, word: &str, place: Section, line: &[u8], text: &[u8]) {
-        let (Self { id, origin, protocol, .. }, place) = (self, place.word());
-        let shown = String::from_utf8_lossy(&line[..line.len().min(SHOWN_OCTETS)]);
-        let colon = if text.is_empty() { "" } else { ": " };
-        let text = String::from_utf8_lossy(text);
-        self.log.line_as(
-            "cleanup",
-            Severity::Info,
-            format_args!("{id}: {word}: {place} {shown}{origin}{protocol}{colon}{text}"),
-        );
-    }
-
-    /// Judge a line: look it up and apply its action.
-    fn judge(&mut self, list: &List, place: Section, line: &[u8]) -> Judgement {
-        let mut judgement = Judgement { before: None, written: Written::Same, refusal: None };
-        let value = match list.find(line) {
-            Found::Nothing => return judgement,
-            Found::Value(value) => value,
-            Found::Failed(why) => {
-                let (id, parameter) = (&self.id, &list.parameter);
-                self.warn(&why);
-                self.warn(&format!("{id}: {parameter} map lookup problem -- message not accepted, try again later"));
-                judgement.refusal = Some(Refusal::WriteError);
-                return judgement;
-            }
-        };
-        let action = match list.action(&value, place) {
-            Ok(action) => action,
-            Err(warning) => {
-                self.warn(&warning);
-                return judgement;
-            }
-        };
-        let silent = match action.verb {
-            Verb::Dunno | Verb::Ignore | Verb::Reject => true,
-            Verb::Hold => self.decisions.hold,
-            _ => false,
-        };
-        if !silent {
-            self.note(action.verb.word(), place, line, action.text);
-        }
-        let text = || String::from_utf8_lossy(action.text).into_owned().into_boxed_str();
-        match action.verb {
-            Verb::Dunno | Verb::Info | Verb::Warn => {}
-            Verb::Ignore | Verb::Strip => judgement.written = Written::Nothing,
-            Verb::Replace => judgement.written = Written::Other(action.text.into()),
-            Verb::Prepend => judgement.before = Some(action.text.into()),
-            Verb::Pass => self.on = false,
-            Verb::Hold => self.decisions.hold = true,
-            Verb::Discard => (self.decisions.discard, self.on) = (true, false),
-            Verb::Redirect => (self.decisions.redirect, self.on) = (Some(text()), false),
-            Verb::Bcc => {
-                let copies = &mut self.decisions.copies;
-                if copies.contains(&text()) {
-                } else if copies.len() < BCC_MAX {
-                    copies.push(text());
-                } else {
-                    self.warn(&format!("{}: more than {BCC_MAX} BCC addresses in {}", self.id, list.parameter));
-                    judgement.refusal = Some(Refusal::WriteError);
-                }
-            }
-            Verb::Filter => {
-                // Without the filter, the message would go on unfiltered.
-                let why = "FILTER is not supported yet -- message not accepted, try again later";
-                self.warn(&format!("{}: {}: {why}", self.id, list.parameter));
-                let reply = Reply::new(451, [3, 5], "Server configuration error");
-                judgement.refusal = Some(Refusal::Rejected(Box::new(reply)));
-            }
-            Verb::Reject => {
-                let reply = self.rejection(action.text);
-                let enhanced = reply.enhanced.map(|enhanced| format!("{enhanced} ")).unwrap_or_default();
-                self.note("reject", place, line, format!("{enhanced}{}", reply.text).as_bytes());
-                judgement.refusal = Some(Refusal::Rejected(Box::new(reply)));
-            }
-        }
-        judgement
-    }
-
-    /// Return the reply for the text of REJECT.
-    fn rejection(&self, text: &[u8]) -> Reply {
-        let text = String::from_utf8_lossy(text).replace(['\r', '\n'], " ");
-        match Enhanced::split(&text) {
-            _ if text.is_empty() => Reply::new(550, [7, 1], "message content rejected"),
-            None => Reply::new(550, [7, 1], text),
-            Some((Enhanced { class, subject, detail }, rest)) => {
-                if !matches!(class, 4 | 5) {
-                    self.warn(&format!("bad DSN action in {text} -- need 4.x.x or 5.x.x"));
-                }
-                Reply::new(if class == 5 { 550 } else { 451 }, [subject, detail], rest.trim_start())
-            }
-        }
-    }
-}
-
 /// Connects the structure, the checks and the output.
 struct Pass<'a, S> {
     out: &'a mut Output<S>,
     judge: &'a mut Judge,
+    held: &'a mut Held,
     /// The line of the head's end is with the head.
     in_head: bool,
 }
 
 impl<S: Sink> Pass<'_, S> {
-    fn check(&mut self, list: impl Fn(&CleanupSettings) -> &List, place: Section, line: &[u8]) -> Option<Judgement> {
-        let settings = Arc::clone(&self.judge.settings);
-        let list = list(&settings);
-        if !self.judge.on || list.tables.is_empty() {
-            return None;
-        }
-        let mut judgement = self.judge.judge(list, place, line);
-        if let Some(refusal) = judgement.refusal.take() {
-            self.judge.on = false;
-            self.out.refuse(refusal);
-        }
-        self.out.discarding = self.judge.decisions.discard;
-        Some(judgement)
+    /// Look a line up, if lines are still checked.
+    fn search(&self, list: &List, line: impl AsRef<[u8]>) -> Search {
+        if self.judge.on { list.search(line.as_ref()) } else { Search::Done(Found::Nothing) }
     }
 
-    fn write_header(&mut self, header: &[u8]) {
-        if self.in_head {
+    /// Let a part wait behind the others.
+    fn hold(&mut self, event: Event, search: Search) {
+        if self.out.refusal.is_some() {
+            return;
+        }
+        if !self.held.push(event, search) {
+            self.judge.warn(&format!("{}: too much content waits for the tables of checks", self.judge.id));
+            self.refuse(Refusal::WriteError);
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.judge.on = false;
+        self.held.clear();
+        self.out.refuse(refusal);
+    }
+
+    /// Judge the parts that wait, up to one without its answer.
+    fn go_on(&mut self) {
+        let settings = Arc::clone(&self.judge.settings);
+        while let Some((event, mut search)) = self.held.pop() {
+            let list = match &event {
+                Event::Header { class, .. } => settings.checks.of(*class),
+                Event::Line { .. } | Event::HeadEnd(_) | Event::Fault(..) => &settings.checks.body,
+            };
+            let found = loop {
+                let (at, lookup) = match search {
+                    _ if !self.judge.on => break Found::Nothing,
+                    Search::Done(found) => break found,
+                    Search::Asks { at, lookup } => (at, lookup),
+                };
+                let Some(answer) = self.held.answer_to(&lookup) else {
+                    return self.held.put_back(event, Search::Asks { at, lookup });
+                };
+                search = list.go_on(&lookup.key, at, answer);
+                if let Search::Asks { lookup, .. } = &search {
+                    self.held.ask(lookup);
+                }
+            };
+            match event {
+                Event::Header { class, in_head, text } => self.judge_header(class, in_head, &text, found),
+                Event::HeadEnd(end) => self.out.head_done(end),
+                Event::Line { text, ends } => self.judge_line(&text, ends, found),
+                Event::Fault(fault, text) => self.break_rule(fault, &text),
+            }
+        }
+    }
+
+    fn judge(&mut self, list: &List, place: Section, line: &[u8], found: Found) -> Judgement {
+        let mut judgement = self.judge.judge(list, place, line, found);
+        if let Some(refusal) = judgement.refusal.take() {
+            self.refuse(refusal);
+        }
+        self.out.discarding = self.judge.decisions.discard;
+        judgement
+    }
+
+    fn judge_header(&mut self, class: Class, in_head: bool, header: &[u8], found: Found) {
+        if found == Found::Nothing {
+            return self.write_header(in_head, header);
+        }
+        let settings = Arc::clone(&self.judge.settings);
+        let judgement = self.judge(settings.checks.of(class), Section::Header, &with_lf(header), found);
+        if let Some(before) = judgement.before {
+            match in_head {
+                // It is not the sender's: its addresses stay, and it is no Date or From.
+                true => self.out.write_header(&[&from_lf(&before)]),
+                false => self.write_line(&from_lf(&before), true),
+            }
+        }
+        match judgement.written {
+            Written::Same => self.write_header(in_head, header),
+            Written::Other(text) => self.write_header(in_head, &from_lf(&text)),
+            Written::Nothing => {}
+        }
+    }
+
+    fn judge_line(&mut self, text: &[u8], ends: bool, found: Found) {
+        if found == Found::Nothing {
+            return self.write_line(text, ends);
+        }
+        let settings = Arc::clone(&self.judge.settings);
+        let judgement = self.judge(&settings.checks.body, Section::Body, text, found);
+        if let Some(before) = judgement.before {
+            self.end_line();
+            self.write_line(&before, true);
+        }
+        match judgement.written {
+            Written::Same => self.write_line(text, ends),
+            Written::Other(text) => self.write_line(&text, ends),
+            Written::Nothing if ends => self.end_line(),
+            Written::Nothing => {}
+        }
+    }
+
+    fn break_rule(&mut self, fault: Fault, text: &[u8]) {
+        let Judge { id, origin, .. } = &*self.judge;
+        let shown = String::from_utf8_lossy(&text[..text.len().min(FAULT_OCTETS)]);
+        self.judge.log.line_as(
+            "cleanup",
+            Severity::Info,
+            format_args!("{id}: reject: mime-error {}: {shown}{origin}", fault.text()),
+        );
+        self.out.refuse(Refusal::Rejected(Box::new(Reply::new(550, [6, 0], fault.text()))));
+    }
+
+    fn write_header(&mut self, in_head: bool, header: &[u8]) {
+        if in_head {
             return self.out.take_header(header);
         }
         if let Some(field) = Field::parse(header) {
@@ -311,21 +296,15 @@ impl<S: Sink> Pass<'_, S> {
 
 impl<S: Sink> MimeEvents for Pass<'_, S> {
     fn header(&mut self, class: Class, _: Part, header: &[u8]) {
-        let Some(judgement) = self.check(|settings| settings.checks.of(class), Section::Header, &with_lf(header))
-        else {
-            return self.write_header(header);
+        let settings = Arc::clone(&self.judge.settings);
+        let list = settings.checks.of(class);
+        let search = match list.tables.is_empty() {
+            true => Search::Done(Found::Nothing),
+            false => self.search(list, with_lf(header)),
         };
-        if let Some(before) = judgement.before {
-            match self.in_head {
-                // It is not the sender's: its addresses stay, and it is no Date or From.
-                true => self.out.write_header(&[&from_lf(&before)]),
-                false => self.write_line(&from_lf(&before), true),
-            }
-        }
-        match judgement.written {
-            Written::Same => self.write_header(header),
-            Written::Other(text) => self.write_header(&from_lf(&text)),
-            Written::Nothing => {}
+        match search {
+            Search::Done(found) if self.held.is_empty() => self.judge_header(class, self.in_head, header, found),
+            search => self.hold(Event::Header { class, in_head: self.in_head, text: header.into() }, search),
         }
     }
 
@@ -335,34 +314,25 @@ impl<S: Sink> MimeEvents for Pass<'_, S> {
         if self.in_head {
             return;
         }
-        let limit = self.judge.settings.body_checks_size_limit;
+        let settings = Arc::clone(&self.judge.settings);
+        let limit = settings.body_checks_size_limit;
         let is_checked = limit == 0 || line.offset < limit;
-        let judgement =
-            if is_checked { self.check(|settings| &settings.checks.body, Section::Body, line.text) } else { None };
-        let Some(judgement) = judgement else {
-            return self.write_line(line.text, line.ends);
+        let search = match is_checked {
+            true => self.search(&settings.checks.body, line.text),
+            false => Search::Done(Found::Nothing),
         };
-        if let Some(before) = judgement.before {
-            self.end_line();
-            self.write_line(&before, true);
-        }
-        match judgement.written {
-            Written::Same => self.write_line(line.text, line.ends),
-            Written::Other(text) => self.write_line(&text, line.ends),
-            Written::Nothing if line.ends => self.end_line(),
-            Written::Nothing => {}
+        match search {
+            Search::Done(found) if self.held.is_empty() => self.judge_line(line.text, line.ends, found),
+            search => self.hold(Event::Line { text: line.text.into(), ends: line.ends }, search),
         }
     }
 
     fn fault(&mut self, fault: Fault, text: &[u8]) {
-        let Judge { id, origin, .. } = &*self.judge;
-        let shown = String::from_utf8_lossy(&text[..text.len().min(FAULT_OCTETS)]);
-        self.judge.log.line_as(
-            "cleanup",
-            Severity::Info,
-            format_args!("{id}: reject: mime-error {}: {shown}{origin}", fault.text()),
-        );
-        self.out.refuse(Refusal::Rejected(Box::new(Reply::new(550, [6, 0], fault.text()))));
+        if self.held.is_empty() {
+            self.break_rule(fault, text);
+        } else {
+            self.hold(Event::Fault(fault, text.into()), Search::Done(Found::Nothing));
+        }
     }
 }
 
@@ -370,8 +340,8 @@ impl<S: Sink> Output<S> {
     /// Let the checks see an event.
     fn pass(&mut self, in_head: bool, see: impl FnOnce(&mut Mime, &mut Pass<'_, S>)) {
         let Some(mut checks) = self.checks.take() else { return };
-        let Checks { mime, judge } = &mut *checks;
-        see(mime, &mut Pass { out: self, judge, in_head });
+        let Checks { mime, judge, held } = &mut *checks;
+        see(mime, &mut Pass { out: self, judge, held, in_head });
         self.checks = Some(checks);
     }
 
@@ -385,6 +355,33 @@ impl<S: Sink> Output<S> {
         self.pass(true, |mime, pass| mime.primary_end(end, pass));
         self.checks_body =
             end != End::Message && self.checks.as_ref().is_some_and(|checks| !checks.is_done_with_head());
+    }
+
+    /// Let the end of the message's headers wait behind a header that waits. False: none does.
+    pub(super) fn hold_head_end(&mut self, end: End) -> bool {
+        let waits = self.is_waiting();
+        if waits {
+            self.pass(true, |_, pass| pass.hold(Event::HeadEnd(end), Search::Done(Found::Nothing)));
+        }
+        waits
+    }
+
+    /// Whether a part of the message waits for answers.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.refusal.is_none() && self.checks.as_ref().is_some_and(|checks| checks.is_waiting())
+    }
+
+    /// Take the next lookups of the checks.
+    pub(super) fn asks(&mut self) -> Vec<Lookup> {
+        self.checks.as_mut().map(|checks| checks.asks()).unwrap_or_default()
+    }
+
+    /// Receive the answer of a lookup, and go on as far as there are answers.
+    pub(super) fn answer(&mut self, lookup: &Lookup, answer: Answer) {
+        self.pass(false, |_, pass| {
+            pass.held.answer(lookup, answer);
+            pass.go_on();
+        });
     }
 
     /// Check a piece of a line of the body.

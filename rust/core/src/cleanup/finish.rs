@@ -1,6 +1,6 @@
 //! The end of a message: its addresses are mapped, when all of it is known (ADDRESS_REWRITING_README).
 //!
-//! A message without maps is finished at once. With local tables alone, the first `poll` finishes it. Remote tables are
+//! The checks of its last lines may wait for remote tables before. A message without maps is finished at once. With local tables alone, the first `poll` finishes it. Remote tables are
 //! asked through `asks` and `answer` (`inquiry`). A failed lookup refuses the message for now.
 
 use super::checks::Decisions;
@@ -30,24 +30,40 @@ pub type Finished<S> = (S, Vec<u8>, Envelope);
 pub struct Finishing<S> {
     /// `None` after the result.
     sink: Option<S>,
-    state: State,
+    state: State<S>,
     /// The decisions of checks that hold for mapped addresses, and the settings for them.
     decisions: Option<(Decisions, Arc<CleanupSettings>)>,
     warnings: Vec<String>,
 }
 
 #[derive(Debug)]
-enum State {
+enum State<S> {
+    /// Lines of the message wait for their checks.
+    Checking(Box<Output<S>>),
     /// `None` after the result.
     Done(Option<Mapped>),
     Asking(Inquiry<(Mapped, Vec<String>)>),
 }
 
-impl<S> Finishing<S> {
+impl<S: Sink> Finishing<S> {
+    /// Return a message whose last lines wait for their checks.
+    pub(super) fn checking(output: Output<S>) -> Self {
+        Self { sink: None, state: State::Checking(Box::new(output)), decisions: None, warnings: Vec::new() }
+    }
+
     /// Return the sink with the body, the head in wire form, and the envelope with `size_octets` and `message_id`; the
     /// message is the head, then the body. `Pending`: `asks` has lookups. Do not call it again after the result.
     pub fn poll(&mut self) -> Poll<Result<Finished<S>, Refusal>> {
+        match std::mem::replace(&mut self.state, State::Done(None)) {
+            State::Checking(output) if output.is_waiting() => {
+                self.state = State::Checking(output);
+                return Poll::Pending;
+            }
+            State::Checking(output) => *self = output.finish(),
+            state => self.state = state,
+        }
         let mapped = match &mut self.state {
+            State::Checking(_) => None,
             State::Done(mapped) => mapped.take(),
             State::Asking(inquiry) => match inquiry.poll() {
                 Poll::Pending => return Poll::Pending,
@@ -73,6 +89,7 @@ impl<S> Finishing<S> {
     /// Take the next lookups; see `Inquiry::asks`.
     pub fn asks(&mut self) -> Vec<Lookup> {
         match &mut self.state {
+            State::Checking(output) => output.asks(),
             State::Done(_) => Vec::new(),
             State::Asking(inquiry) => inquiry.asks(),
         }
@@ -80,8 +97,10 @@ impl<S> Finishing<S> {
 
     /// Receive an answer.
     pub fn answer(&mut self, lookup: &Lookup, answer: Answer) {
-        if let State::Asking(inquiry) = &mut self.state {
-            inquiry.answer(lookup, answer);
+        match &mut self.state {
+            State::Checking(output) => output.answer(lookup, answer),
+            State::Done(_) => {}
+            State::Asking(inquiry) => inquiry.answer(lookup, answer),
         }
     }
 
@@ -101,6 +120,9 @@ impl<S: Sink> Output<S> {
 
     /// Begin to map the message's addresses.
     pub(super) fn finish(mut self) -> Finishing<S> {
+        if self.body_line_open {
+            self.body_end();
+        }
         self.envelope.size_octets = self.size_octets;
         let decisions = self.checks.take().map(|checks| (checks.decisions(), Arc::clone(&self.settings)));
         if let Some((decisions, settings)) = &decisions {

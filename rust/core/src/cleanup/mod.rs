@@ -28,6 +28,7 @@ mod tests;
 pub use finish::{Finished, Finishing};
 
 use crate::address::rewriting::Class;
+use crate::ask::{Answer, Lookup};
 use crate::log::{Log, Severity};
 use crate::mail::envelope::Envelope;
 use crate::mail::header::{HeaderEvents, HeaderParser, Seen, from_lf};
@@ -283,10 +284,22 @@ impl<S: Sink> Cleanup<S> {
         if self.out.checks_body {
             self.out.check_end();
         }
-        if self.out.body_line_open {
-            self.out.body_end();
-        }
-        self.out.finish()
+        if self.out.is_waiting() { Finishing::checking(self.out) } else { self.out.finish() }
+    }
+
+    /// Whether the message waits for answers of remote tables of its checks: feed it no more before they are there.
+    pub fn is_waiting(&self) -> bool {
+        self.out.is_waiting()
+    }
+
+    /// Take the next lookups of the checks.
+    pub fn asks(&mut self) -> Vec<Lookup> {
+        self.out.asks()
+    }
+
+    /// Receive the answer of a lookup.
+    pub fn answer(&mut self, lookup: &Lookup, answer: Answer) {
+        self.out.answer(lookup, answer);
     }
 
     /// End a message of a site without remote tables. Returns the sink with the body, the head in wire form, and the
@@ -446,6 +459,13 @@ impl<S: Sink> Cleanup<S> {
 
 fn strip(octets: &Octets, text: &[u8]) -> Vec<u8> {
     text.iter().copied().filter(|octet| !octets.has(*octet)).collect()
+}
+
+/// Begin to map the addresses of an envelope as for a message from the network: a rehearsal, without content or queue.
+/// `wall_now_us`: microseconds since 1970.
+pub fn rehearse(settings: Arc<CleanupSettings>, envelope: Envelope, wall_now_us: u64) -> Finishing<Vec<u8>> {
+    let origin = Origin::Network { trusted: false };
+    Cleanup::new(settings, Vec::new(), envelope, origin, wall_now_us).begin_finish()
 }
 
 /// Log the Message-Id as cleanup: `ID: message-id=<...>`. Log parsers expect the line for every message, but not for one

@@ -145,6 +145,19 @@ impl<S: Sink> Output<S> {
     }
 }
 
+impl<S: Sink> Output<S> {
+    /// Add missing headers, and end the head.
+    pub(super) fn head_done(&mut self, end: End) {
+        if !self.discarding {
+            self.add_missing();
+        }
+        if end != End::Message {
+            self.write_head(b"\r\n");
+            self.size_octets += 1;
+        }
+    }
+}
+
 impl<S: Sink> HeaderEvents for Output<S> {
     fn header(&mut self, header: &[u8]) {
         if self.checks.is_some() { self.check_header(header) } else { self.take_header(header) }
@@ -161,12 +174,8 @@ impl<S: Sink> HeaderEvents for Output<S> {
         if self.checks.is_some() {
             self.check_head_end(end);
         }
-        if !self.discarding {
-            self.add_missing();
-        }
-        if end != End::Message {
-            self.write_head(b"\r\n");
-            self.size_octets += 1;
+        if !self.hold_head_end(end) {
+            self.head_done(end);
         }
     }
 

@@ -146,6 +146,15 @@ impl Submission {
         }
     }
 
+    /// Return the next lookups of the content so far, for its checks: answer them by `answer`, and call it again. Empty:
+    /// the next `write` may follow.
+    pub fn asks(&mut self) -> Vec<Lookup> {
+        match &mut self.state {
+            State::Writing(cleanup) => cleanup.asks(),
+            State::Finishing(_) | State::Finished(_) => Vec::new(),
+        }
+    }
+
     /// End the content, and return the next lookups in remote tables: answer them by `answer`, and call it again. Empty:
     /// `commit` may follow.
     pub fn lookups(&mut self) -> Vec<Lookup> {
@@ -158,8 +167,10 @@ impl Submission {
 
     /// Receive the answer of a lookup.
     pub fn answer(&mut self, lookup: &Lookup, answer: Answer) {
-        if let State::Finishing(finishing) = &mut self.state {
-            finishing.answer(lookup, answer);
+        match &mut self.state {
+            State::Writing(cleanup) => cleanup.answer(lookup, answer),
+            State::Finishing(finishing) => finishing.answer(lookup, answer),
+            State::Finished(_) => {}
         }
     }
 

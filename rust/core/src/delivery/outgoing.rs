@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::ask::Answer;
     use crate::log::LogTarget;
-    use crate::table::Table;
+    use crate::table::{Entry, Table};
 
     /// A line `x-VALUE` has the value, with `_` for blanks.
     #[derive(Debug)]
@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn lists() -> Arc<Lists> {
-        let list = |name: &str| List { parameter: name.into(), tables: [Arc::new(Inside) as Arc<dyn Table>].into() };
+        let list = |name: &str| List { parameter: name.into(), tables: [Entry::Local(Arc::new(Inside))].into() };
         Arc::new(Lists {
             header: list("smtp_header_checks"),
             mime_header: list("smtp_mime_header_checks"),

@@ -1,14 +1,13 @@
 //! The lists of header_checks(5) tables, and the action for a line.
 //!
-//! The first table with a value decides. Empty lines match nothing. All tables are local: a core that sees each line
-//! of each message cannot wait for a server.
+//! The first table with a value decides. Empty lines match nothing. A remote table makes the line wait for its answer
+//! (`Search::Asks`).
 
-use super::Table;
+use super::Entry;
 use crate::action::{Action, Section};
-use crate::ask::Answer;
+use crate::ask::{Answer, Lookup};
 use crate::mail::header::name_octets;
 use crate::mail::mime::Class;
-use std::sync::Arc;
 
 /// The tables of one parameter.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +15,7 @@ pub struct List {
     /// The parameter's name, for warnings: `header_checks`.
     pub parameter: Box<str>,
     /// The tables, in their order.
-    pub tables: Box<[Arc<dyn Table>]>,
+    pub tables: Box<[Entry]>,
 }
 
 /// The answer of a list for a line.
@@ -30,20 +29,58 @@ pub enum Found {
     Failed(Box<str>),
 }
 
+/// The state of a search for a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Search {
+    /// Its answer.
+    Done(Found),
+    /// The remote table at this position must answer; `go_on` takes its answer.
+    Asks {
+        /// The position of the table in the list.
+        at: usize,
+        /// The lookup that the program makes.
+        lookup: Lookup,
+    },
+}
+
 impl List {
-    /// Look a line up.
-    pub fn find(&self, line: &[u8]) -> Found {
-        if line.is_empty() {
-            return Found::Nothing;
+    /// Look a line up in the tables, up to the first remote one.
+    pub fn search(&self, line: &[u8]) -> Search {
+        if line.is_empty() { Search::Done(Found::Nothing) } else { self.search_from(0, line) }
+    }
+
+    /// Go on with the answer of the table at `at`.
+    pub fn go_on(&self, line: &[u8], at: usize, answer: Answer) -> Search {
+        match answer {
+            Answer::Found(value) => Search::Done(Found::Value(value)),
+            Answer::NotFound => self.search_from(at + 1, line),
+            Answer::Failed(why) => Search::Done(Found::Failed(why)),
         }
-        for table in &self.tables {
-            match table.lookup(line) {
-                Answer::Found(value) => return Found::Value(value),
+    }
+
+    fn search_from(&self, start: usize, line: &[u8]) -> Search {
+        for (at, entry) in self.tables.iter().enumerate().skip(start) {
+            let answer = match entry {
+                Entry::Local(table) => table.lookup(line),
+                Entry::Remote { index, .. } => {
+                    return Search::Asks { at, lookup: Lookup { table: *index, key: line.into() } };
+                }
+            };
+            match answer {
+                Answer::Found(value) => return Search::Done(Found::Value(value)),
                 Answer::NotFound => {}
-                Answer::Failed(why) => return Found::Failed(why),
+                Answer::Failed(why) => return Search::Done(Found::Failed(why)),
             }
         }
-        Found::Nothing
+        Search::Done(Found::Nothing)
+    }
+
+    /// Look a line up in a list of local tables. A remote table is a failure.
+    pub fn find(&self, line: &[u8]) -> Found {
+        match self.search(line) {
+            Search::Done(found) => found,
+            Search::Asks { .. } => Found::Failed(format!("{} has a remote table", self.parameter).into()),
+        }
     }
 
     /// Parse a value of the list. Errors: the warning for the log.
@@ -94,6 +131,8 @@ impl Lists {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::Table;
+    use std::sync::Arc;
 
     #[derive(Debug)]
     struct Fixed(&'static [u8], Answer);
@@ -110,11 +149,9 @@ mod tests {
     #[test]
     fn the_first_table_with_a_value_decides() {
         let value = |text: &'static str| Answer::Found(text.as_bytes().into());
-        let tables: [Arc<dyn Table>; 3] = [
-            Arc::new(Fixed(b"a", value("WARN 1"))),
-            Arc::new(Fixed(b"b", Answer::Failed("down".into()))),
-            Arc::new(Fixed(b"*", value("WARN 2"))),
-        ];
+        let fixed = |key, answer| Entry::Local(Arc::new(Fixed(key, answer)));
+        let tables =
+            [fixed(b"a", value("WARN 1")), fixed(b"b", Answer::Failed("down".into())), fixed(b"*", value("WARN 2"))];
         let list = List { parameter: "body_checks".into(), tables: tables.into() };
         for (line, found) in [
             (&b"a"[..], Found::Value(b"WARN 1"[..].into())),
@@ -125,5 +162,24 @@ mod tests {
             assert_eq!(list.find(line), found);
         }
         assert_eq!(List::default().find(b"a"), Found::Nothing);
+    }
+
+    #[test]
+    fn a_remote_table_is_asked_after_the_tables_before_it() {
+        let fixed = |key, value: &str| Entry::Local(Arc::new(Fixed(key, Answer::Found(value.as_bytes().into()))));
+        let remote = |index| Entry::Remote { index, takes_parts: true };
+        let list = List {
+            parameter: "header_checks".into(),
+            tables: [fixed(b"a", "1"), remote(7), remote(8), fixed(b"b", "2")].into(),
+        };
+        let asks = |at, table, key: &[u8]| Search::Asks { at, lookup: Lookup { table, key: key.into() } };
+        assert_eq!(list.search(b"a"), Search::Done(Found::Value(b"1"[..].into())));
+        assert_eq!(list.search(b""), Search::Done(Found::Nothing));
+        assert_eq!(list.search(b"b"), asks(1, 7, b"b"));
+        assert_eq!(list.go_on(b"b", 1, Answer::Found(b"x"[..].into())), Search::Done(Found::Value(b"x"[..].into())));
+        assert_eq!(list.go_on(b"b", 1, Answer::Failed("down".into())), Search::Done(Found::Failed("down".into())));
+        assert_eq!(list.go_on(b"b", 1, Answer::NotFound), asks(2, 8, b"b"));
+        assert_eq!(list.go_on(b"b", 2, Answer::NotFound), Search::Done(Found::Value(b"2"[..].into())));
+        assert!(matches!(list.find(b"b"), Found::Failed(_)));
     }
 }

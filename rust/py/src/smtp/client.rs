@@ -22,6 +22,6 @@ impl SmtpClientSettings {
         let unknown = || PyValueError::new_err(format!("unknown protocol {protocol:?}"));
         let protocol = Protocol::parse(protocol).ok_or_else(unknown)?;
         let read = ClientSettings::read_for(protocol, &MainCf::new(config))?;
-        Ok(Self { inner: Arc::new(ClientSettings { checks: lists(checks), ..read }) })
+        Ok(Self { inner: Arc::new(ClientSettings { checks: lists(checks)?, ..read }) })
     }
 }

@@ -1,13 +1,15 @@
 //! Tests of the checks while a message arrives. The expected lines and contents are those of Postfix 3.7.11.
 
+use super::judge::BCC_MAX;
 use super::*;
 use crate::ask::Answer;
 use crate::cleanup::{Cleanup, Origin};
 use crate::log::LogTarget;
 use crate::mail::id::QueueId;
 use crate::mail::stuff::unstuff;
-use crate::table::Table;
 use crate::table::checks::Lists;
+use crate::table::{Entry, Table};
+use std::task::Poll;
 
 const WALL_US: u64 = 1_795_366_923_000_000;
 
@@ -30,19 +32,21 @@ impl Table for Do {
     }
 }
 
-fn lists() -> Lists {
-    let list = |name: &'static str| {
-        let tables: [Arc<dyn Table>; 1] = [Arc::new(Do(name))];
-        List { parameter: name.into(), tables: tables.into() }
-    };
-    Lists {
-        header: list("header_checks"),
-        mime_header: list("mime_header_checks"),
-        nested_header: list("nested_header_checks"),
-        body: list("body_checks"),
-    }
+const NAMES: [&str; 4] = ["header_checks", "mime_header_checks", "nested_header_checks", "body_checks"];
+
+/// The lists with local tables, or with remote ones that are numbered by their parameters.
+fn lists(remote: bool) -> Lists {
+    let [header, mime_header, nested_header, body] = [0, 1, 2, 3].map(|index| {
+        let entry = match remote {
+            true => Entry::Remote { index, takes_parts: true },
+            false => Entry::Local(Arc::new(Do(NAMES[index]))),
+        };
+        List { parameter: NAMES[index].into(), tables: [entry].into() }
+    });
+    Lists { header, mime_header, nested_header, body }
 }
 
+#[derive(Debug, PartialEq)]
 struct Run {
     result: Result<(String, Envelope), Refusal>,
     /// Without the origin and the protocol.
@@ -65,10 +69,25 @@ fn run_with(settings: CleanupSettings, wire: &[u8], step: usize) -> Run {
     let origin = Origin::Network { trusted: false };
     let mut cleanup = Cleanup::new(Arc::new(settings), Vec::new(), envelope, origin, WALL_US);
     cleanup.check(Arc::clone(&log));
-    wire.chunks(step).for_each(|piece| cleanup.feed(piece));
+    for piece in wire.chunks(step) {
+        cleanup.feed(piece);
+        while cleanup.is_waiting() {
+            let asked = cleanup.asks();
+            assert!(!asked.is_empty(), "a message that waits has lookups");
+            // The last answer comes first.
+            asked.iter().rev().for_each(|lookup| cleanup.answer(lookup, answer_to(lookup)));
+        }
+    }
     let from = " from unknown[192.0.2.1]; from=<s@example.net> to=<q@example.org>";
     let protocol = " proto=ESMTP helo=<client.example>";
-    let result = cleanup.finish().map(|(body, mut head, envelope)| {
+    let mut finishing = cleanup.begin_finish();
+    let finished = loop {
+        match finishing.poll() {
+            Poll::Ready(finished) => break finished,
+            Poll::Pending => finishing.asks().iter().for_each(|lookup| finishing.answer(lookup, answer_to(lookup))),
+        }
+    };
+    let result = finished.map(|(body, mut head, envelope)| {
         head.extend(body);
         if !envelope.recipients.is_empty() {
             assert_eq!(envelope.size_octets, unstuff(&head).len() as u64, "{}", String::from_utf8_lossy(&head));
@@ -80,12 +99,61 @@ fn run_with(settings: CleanupSettings, wire: &[u8], step: usize) -> Run {
     Run { result, lines: lines.collect() }
 }
 
+fn answer_to(lookup: &Lookup) -> Answer {
+    Do(NAMES[lookup.table]).lookup(&lookup.key)
+}
+
+fn checked(remote: bool) -> CleanupSettings {
+    CleanupSettings { checks: Arc::new(lists(remote)), ..CleanupSettings::new("mx.example.org") }
+}
+
+/// Return the result of a message. Remote tables give the same as local ones.
 fn run(wire: &str, step: usize) -> Run {
-    run_with(
-        CleanupSettings { checks: Arc::new(lists()), ..CleanupSettings::new("mx.example.org") },
-        wire.as_bytes(),
-        step,
-    )
+    let found = run_with(checked(false), wire.as_bytes(), step);
+    assert_eq!(run_with(checked(true), wire.as_bytes(), step), found, "with remote tables");
+    found
+}
+
+#[test]
+fn all_lookups_of_a_piece_come_at_once_and_what_follows_waits() {
+    let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
+    let envelope =
+        Envelope::plain(QueueId(WALL_US << 12 | 1), "s@example.net", vec![Recipient::plain("r@example.org")]);
+    let origin = Origin::Network { trusted: false };
+    let mut cleanup = Cleanup::new(Arc::new(checked(true)), Vec::new(), envelope, origin, WALL_US);
+    cleanup.check(Arc::clone(&log));
+    cleanup.feed(b"A: 1\r\nX-Do: WARN\r\n\r\nx\r\nx\r\ndo-IGNORE\r\n");
+    let asked = cleanup.asks();
+    let keys: Vec<_> = asked.iter().map(|lookup| String::from_utf8_lossy(&lookup.key).into_owned()).collect();
+    assert_eq!(keys, ["A: 1", "X-Do: WARN", "x", "do-IGNORE"], "a line that comes twice is asked once");
+    assert_eq!(cleanup.asks(), []);
+    for lookup in &asked[1..] {
+        cleanup.answer(lookup, answer_to(lookup));
+    }
+    assert!(cleanup.is_waiting() && log.take_lines().is_empty(), "the first header has no answer yet");
+    cleanup.answer(&asked[0], Answer::NotFound);
+    cleanup.answer(&asked[0], Answer::Failed("too late".into()));
+    assert!(!cleanup.is_waiting());
+    assert_eq!(log.take_lines().len(), 1);
+    let (body, head, _) = cleanup.finish().unwrap();
+    assert_eq!([head, body].concat(), b"A: 1\r\nX-Do: WARN\r\n\r\nx\r\nx\r\n");
+}
+
+#[test]
+fn a_piece_beyond_the_limit_is_refused() {
+    let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
+    let envelope =
+        Envelope::plain(QueueId(WALL_US << 12 | 1), "s@example.net", vec![Recipient::plain("r@example.org")]);
+    let settings = CleanupSettings { message_size_limit: 0, ..checked(true) };
+    let mut cleanup =
+        Cleanup::new(Arc::new(settings), Vec::new(), envelope, Origin::Network { trusted: false }, WALL_US);
+    cleanup.check(Arc::clone(&log));
+    cleanup.feed(b"A: 1\r\n\r\n");
+    let lines = held::HELD_MAX_OCTETS / 1000;
+    (0..lines).for_each(|_| cleanup.feed(&[&[b'y'; 998][..], b"\r\n"].concat()));
+    assert_eq!(cleanup.refusal(), Some(Refusal::WriteError));
+    assert!(!cleanup.is_waiting() && cleanup.asks().is_empty());
+    assert!(log.take_lines()[0].contains("too much content waits for the tables of checks"));
 }
 
 /// Play each row in pieces of every size: the message, what is queued, and the log.
@@ -269,7 +337,7 @@ fn actions_about_the_message_change_its_envelope() {
 #[test]
 fn a_body_is_checked_up_to_a_limit_in_each_part() {
     let settings = |limit| CleanupSettings {
-        checks: Arc::new(lists()),
+        checks: Arc::new(lists(false)),
         body_checks_size_limit: limit,
         ..CleanupSettings::new("mx.example.org")
     };
@@ -322,7 +390,7 @@ fn rules_about_mime_refuse_a_message() {
 
 #[test]
 fn a_trace_header_is_checked_too() {
-    let settings = CleanupSettings { checks: Arc::new(lists()), ..CleanupSettings::new("mx.example.org") };
+    let settings = CleanupSettings { checks: Arc::new(lists(false)), ..CleanupSettings::new("mx.example.org") };
     let envelope = Envelope::plain(QueueId(1), "s@x", vec![Recipient::plain("r@x")]);
     let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
     let origin = Origin::Network { trusted: false };
@@ -337,7 +405,7 @@ fn a_trace_header_is_checked_too() {
 
 #[test]
 fn a_body_that_nothing_concerns_takes_the_fast_path() {
-    let only_headers = Lists { body: List::default(), ..lists() };
+    let only_headers = Lists { body: List::default(), ..lists(false) };
     let settings =
         Arc::new(CleanupSettings { checks: Arc::new(only_headers), ..CleanupSettings::new("mx.example.org") });
     for (head, slow) in [

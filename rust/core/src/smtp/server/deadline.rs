@@ -69,6 +69,11 @@ impl Server {
             self.deadline = full.min(self.deadline + earned);
         }
     }
+    /// Give the client this much more time: it waited for us.
+    pub fn extend(&mut self, waited_s: f64) {
+        self.deadline += waited_s;
+    }
+
     /// Start the deadline of a new request.
     pub(super) fn restart_deadline(&mut self) {
         self.deadline = self.now + self.config.timeout_s;

@@ -35,7 +35,7 @@ pub enum Next {
     Quit,
     /// Answer AUTH or a line of its exchange (`argument`): 334 is a challenge, 235 a success.
     Auth,
-    /// Make the lookups of a complete message; a session asks, when tables are remote.
+    /// Make the lookups of a message that is complete, or arrives; a session asks, when tables are remote.
     Lookup,
     /// Store the whole message of a stand-alone session.
     Message,

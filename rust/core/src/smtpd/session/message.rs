@@ -1,6 +1,6 @@
 //! A message on its way from the dialogue through cleanup into the journal, and the replies that it gets.
 
-use super::Session;
+use super::{Session, Waits};
 use crate::cleanup::{Cleanup, Finishing, Origin, Refusal, log_message_id};
 use crate::log::Severity;
 use crate::mail::envelope::Envelope;
@@ -64,6 +64,7 @@ impl Session {
     /// Make room for a message and say 354, or why not.
     pub(super) fn begin_data(&mut self, now: f64) {
         self.copy.clear();
+        self.waits = Waits::default();
         let Some(transaction) = self.server.transaction() else { return };
         let reply = match &self.site.journal {
             None => {

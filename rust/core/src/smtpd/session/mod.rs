@@ -41,9 +41,21 @@ pub struct Session {
     /// The length of a message that came by BDAT: the reply says it.
     chunked_octets: Option<u64>,
     open: Option<Next>,
+    /// The time when lookups of an arriving message were asked for, and how long earlier ones of it took.
+    waits: Waits,
     memory: Option<Memory>,
     has_logged_end: bool,
 }
+
+/// The waits of one message for the tables of its checks, while it arrives.
+#[derive(Debug, Clone, Copy, Default)]
+struct Waits {
+    since: f64,
+    total_s: f64,
+}
+
+/// Longest time that a message waits for the tables of its checks while it arrives, as `answers.py` has it for the rest.
+const WAITS_MAX_S: f64 = 100.0;
 
 impl Session {
     /// A session with `client`, whose commits carry `ticket`. Logs `connect from`. Nothing is said before `greet`.
@@ -63,6 +75,7 @@ impl Session {
             copy: Vec::new(),
             chunked_octets: None,
             open: None,
+            waits: Waits::default(),
             memory,
             has_logged_end: false,
         }
@@ -114,6 +127,7 @@ impl Session {
     pub fn lookups(&mut self) -> Vec<Lookup> {
         match &mut self.content {
             Content::Asking(_, finishing) if self.open == Some(Next::Lookup) => finishing.asks(),
+            Content::Arriving(cleanup) if self.open == Some(Next::Lookup) => cleanup.asks(),
             _ => Vec::new(),
         }
     }
@@ -123,7 +137,19 @@ impl Session {
         self.open.take_if(|open| *open == Next::Lookup)?;
         match std::mem::replace(&mut self.content, Content::None) {
             // The client may be gone.
-            Content::Asking(..) if self.server.ended().is_some() => {}
+            Content::Asking(..) | Content::Arriving(_) if self.server.ended().is_some() => {}
+            Content::Arriving(mut cleanup) => {
+                let waited_s = now - self.waits.since;
+                self.waits.total_s += waited_s;
+                // The client did not let us wait.
+                self.server.extend(waited_s);
+                let is_late = self.waits.total_s >= WAITS_MAX_S;
+                for (lookup, answer) in answers {
+                    let late = || format!("the message needs more than {WAITS_MAX_S} seconds for its lookups");
+                    cleanup.answer(&lookup, if is_late { Answer::Failed(late().into()) } else { answer });
+                }
+                self.content = Content::Arriving(cleanup);
+            }
             Content::Asking(id, mut finishing) => {
                 answers.into_iter().for_each(|(lookup, answer)| finishing.answer(&lookup, answer));
                 self.finish_message(id, *finishing, now);
@@ -148,6 +174,10 @@ impl Session {
 
     /// Time has passed; see `Server::timeout`.
     pub fn timeout(&mut self, now: f64) -> Next {
+        if self.open == Some(Next::Lookup) && matches!(self.content, Content::Arriving(_)) {
+            // The client waits for us. It gets the time back with the answers.
+            return self.resting();
+        }
         self.server.timeout(now);
         if self.server.ended().is_some() {
             self.content = Content::None;
@@ -240,7 +270,10 @@ impl Session {
     fn poll(&mut self, now: f64) -> Next {
         let question = loop {
             match self.next_event() {
-                Event::Idle if self.has_lookups() => break Next::Lookup,
+                Event::Idle if self.has_lookups() => {
+                    self.waits.since = now;
+                    break Next::Lookup;
+                }
                 Event::Idle => return self.rest(),
                 Event::Log(severity, line) => self.site.log.line(severity, format_args!("{line}")),
                 Event::Ask(Next::Data) if !self.site.asks_data => self.begin_data(now),
@@ -278,7 +311,12 @@ impl Session {
 
     /// Whether the message waits for answers that nobody was asked for yet.
     fn has_lookups(&self) -> bool {
-        matches!(self.content, Content::Asking(..)) && self.open.is_none() && self.server.ended().is_none()
+        let waits = match &self.content {
+            Content::Asking(..) => true,
+            Content::Arriving(cleanup) => cleanup.is_waiting() && self.server.is_receiving(),
+            Content::None | Content::Committing(_) | Content::Kept(_) => false,
+        };
+        waits && self.open.is_none() && self.server.ended().is_none()
     }
 
     /// The dialogue waits: say how.
@@ -299,7 +337,7 @@ impl Session {
             Next::Sleep
         } else if self.server.ended().is_some() {
             Next::Close
-        } else if self.server.wants_input() {
+        } else if self.server.wants_input() && self.open != Some(Next::Lookup) {
             Next::Idle
         } else {
             Next::Full
