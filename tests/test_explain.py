@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from postillion.commands import postillion
+from support.peers import peer
 
 MAIN_CF = """\
 compatibility_level = 3.6
@@ -191,3 +194,118 @@ def test_each_lookup_in_a_remote_table_is_told_once(site: Path, capsys: pytest.C
 def test_wrong_usage_is_an_error(words: list[str], site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert postillion.main(["-c", str(site), "explain", *words]) == 1
     assert "usage: postillion" in capsys.readouterr().err
+
+
+MAPS = """virtual_alias_domains = virt.example
+virtual_alias_maps = texthash:{directory}/virtual
+recipient_canonical_maps = texthash:{directory}/canonical
+sender_canonical_maps = inline:{{ s@a.example=canon@b.example }}
+sender_bcc_maps = inline:{{ canon@b.example=copy@lit.example }}
+masquerade_domains = mask.example
+virtual_alias_expansion_limit = 5
+"""
+VIRTUAL = {
+    "all@virt.example": "user, out@lit.example",
+    "one@virt.example": "all@virt.example",
+    "many@virt.example": ", ".join(f"u{n}@lit.example" for n in range(6)),
+}
+CANONICAL = {"old": "all@virt.example"}
+
+
+@pytest.fixture
+def mapped(site: Path) -> Path:
+    with (site / "main.cf").open("a") as main_cf:
+        main_cf.write(MAPS.format(directory=site))
+    for name, table in (("virtual", VIRTUAL), ("canonical", CANONICAL)):
+        (site / name).write_text("".join(f"{key} {value}\n" for key, value in table.items()))
+    return site
+
+
+def section(lines: list[str], first: str, last: str) -> list[str]:
+    """Return the lines between two lines."""
+    return lines[lines.index(first) + 1 : lines.index(last)]
+
+
+def test_maps_of_cleanup_are_followed(mapped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = explained(mapped, capsys, "old@example.org", "--sender", "s@a.example")
+    assert section(lines, "maps", "recipient copy@lit.example") == [
+        "sender_canonical_maps: inline:...: s@a.example -> canon@b.example",
+        "sender_canonical_maps: inline:...: canon@b.example -> not found",
+        "sender_canonical_maps: inline:...: @b.example -> not found",
+        "sender_bcc_maps: inline:...: canon@b.example -> copy@lit.example",
+        "recipient_canonical_maps: texthash:DIR/canonical: copy@lit.example -> not found",
+        "recipient_canonical_maps: texthash:DIR/canonical: @lit.example -> not found",
+        "virtual_alias_maps: texthash:DIR/virtual: copy@lit.example -> not found",
+        "virtual_alias_maps: texthash:DIR/virtual: @lit.example -> not found",
+        "recipient_canonical_maps: texthash:DIR/canonical: old@example.org -> not found",
+        "recipient_canonical_maps: texthash:DIR/canonical: old -> all@virt.example",
+        "recipient_canonical_maps: texthash:DIR/canonical: all@virt.example -> not found",
+        "recipient_canonical_maps: texthash:DIR/canonical: @virt.example -> not found",
+        "virtual_alias_maps: texthash:DIR/virtual: all@virt.example -> user, out@lit.example",
+        "virtual_alias_maps: texthash:DIR/virtual: user@example.org -> not found",
+        "virtual_alias_maps: texthash:DIR/virtual: user -> not found",
+        "virtual_alias_maps: texthash:DIR/virtual: @example.org -> not found",
+        "virtual_alias_maps: texthash:DIR/virtual: out@lit.example -> not found",
+        "sender s@a.example -> canon@b.example",
+        "recipient old@example.org -> copy@lit.example, user@example.org, out@lit.example",
+    ]
+
+
+def test_each_recipient_of_an_alias_is_routed(mapped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = explained(mapped, capsys, "one@virt.example")
+    assert "recipient one@virt.example -> user@example.org, out@lit.example" in lines
+    assert "virtual_alias_maps: texthash:DIR/virtual: all@virt.example -> user, out@lit.example" in lines
+    assert (
+        section(lines, "recipient user@example.org", "aliases")[-1] == "example.org: local, a domain of mydestination"
+    )
+    assert "program local (DIR/master.cf, line 4)" in lines
+    out = lines[lines.index("recipient out@lit.example") :]
+    assert out[1].startswith("lit.example: ")
+    assert out[-1] == "[192.0.2.77]:2525: 192.0.2.77[192.0.2.77] port 2525"
+
+
+def test_masquerade_and_always_bcc_are_named(mapped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (mapped / "main.cf").open("a") as main_cf:
+        main_cf.write("always_bcc = all@virt.example\n")
+    lines = explained(mapped, capsys, "u@lit.example", "--sender", "x@host.mask.example")
+    assert "masquerade_domains = mask.example" in lines
+    assert "sender x@host.mask.example -> x@mask.example" in lines
+    assert "always_bcc = all@virt.example" in lines
+    assert "recipient u@lit.example -> u@lit.example, user@example.org, out@lit.example" in lines
+
+
+def test_too_many_recipients_make_the_mail_wait(mapped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = explained(mapped, capsys, "many@virt.example")
+    assert lines[-1] == "mail waits: 4.6.0 Alias expansion error"
+    assert any("more than 5" in line or "expansion" in line for line in lines if line.startswith("warning:"))
+
+
+def test_each_map_in_a_remote_table_is_told_once(mapped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.closing(sqlite3.connect(mapped / "rows")) as rows, rows:
+        rows.execute("CREATE TABLE rows (k, v)")
+        rows.execute("INSERT INTO rows VALUES ('all@virt.example', 'user@example.org')")
+    (mapped / "rows.cf").write_text(f"dbpath = {mapped}/rows\nquery = SELECT v FROM rows WHERE k = '%s'\n")
+    with (mapped / "main.cf").open("a") as main_cf:
+        main_cf.write(f"virtual_alias_maps = sqlite:{mapped}/rows.cf\n")
+    lines = explained(mapped, capsys, "all@virt.example")
+    told = [
+        line for line in lines if line == "virtual_alias_maps: sqlite:DIR/rows.cf: all@virt.example -> user@example.org"
+    ]
+    # Once for the check of the recipient, once for the maps.
+    assert len(told) == 2
+    assert "recipient all@virt.example -> user@example.org" in lines
+    (mapped / "rows").unlink()
+    lines = explained(mapped, capsys, "u@lit.example")
+    assert lines[-1].startswith("mail waits: 4.3.0 ")
+    assert any("virtual_alias_maps: sqlite:DIR/rows.cf: u@lit.example -> failed: " in line for line in lines)
+
+
+def test_maps_find_what_debians_postmap_finds(mapped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    postmap = peer("postmap")
+    lines = explained(mapped, capsys, "one@virt.example", "--sender", "s@a.example")
+    looked_up = re.findall(r"(?m)^\w+_maps: (texthash:DIR/\w+): (\S+) -> (.*)$", "\n".join(lines))
+    assert len(looked_up) > 10
+    for table, key, answer in sorted(set(looked_up)):
+        command = [postmap, "-q", key, table.replace("DIR", str(mapped))]
+        theirs = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (theirs.stdout.strip() or "not found") == answer, (table, key)

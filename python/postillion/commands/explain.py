@@ -2,10 +2,11 @@
 
     postillion [-c config_directory] explain ADDRESS [--sender ADDRESS] [--client IP]
 
-It prints how the address is rewritten, the class of its domain, the check of the recipient, the aliases, the route, and
-the hosts that DNS names. Each lookup is a line `table: key -> answer`. With `--client`, it prints what the restriction
-lists of the first smtpd service answer to this client up to RCPT, and the rule that spoke. `--sender`: the envelope
-sender; by default the null sender. Nothing is queued or sent.
+It prints how the address is completed, the class of its domain, the check of the recipient, how cleanup maps sender and
+recipient, and for each resulting recipient the aliases, the route, and the hosts that DNS names. Each lookup is a line
+`table: key -> answer`. With `--client`, it prints what the restriction lists of the first smtpd service answer to this
+client up to RCPT, and the rule that spoke. `--sender`: the envelope sender; by default the null sender. Nothing is
+queued or sent.
 
 The programs' own code decides. A listener to their tables (`tables.traced`) prints the lookups.
 """
@@ -16,11 +17,13 @@ import getopt
 import inspect
 import ipaddress
 import os
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from postillion._core.address import canonical
+from postillion._core.cleanup import Rehearsal
 from postillion.address.classes import DOMAINS, Class
 from postillion.address.destination import Destination
 from postillion.address.local import take_apart
@@ -38,11 +41,14 @@ from postillion.delivery.local.targets import ADDRESS
 from postillion.delivery.smtp.nexthop import BadNextHop, parse_list, port_number
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, TargetSettings, targets
 from postillion.dns import Resolver as NameServers
+from postillion.errors import MessageRefused
+from postillion.program import cleanup
 from postillion.restrictions.access import Access
 from postillion.restrictions.site import Site
 from postillion.smtpd.clients import Client, Clients
 from postillion.smtpd.names import UNKNOWN, Names
 from postillion.tables import TableError
+from postillion.tables.answers import answer_all
 from postillion.tables.deferred import decided, effect
 from postillion.tables.remote.table import RemoteTable
 
@@ -89,6 +95,7 @@ class Steps:
     def __init__(self, write: Callable[[str], None] = print) -> None:
         self._write = write
         self._muted = False
+        self._first = ""
 
     def heading(self, text: str) -> None:
         """Print a heading."""
@@ -98,9 +105,17 @@ class Steps:
         """Print a step, once the decision that it belongs to has ended: with remote tables it runs many times."""
         effect(partial(self._tell, text))
 
+    def await_first(self, heading: str) -> None:
+        """Print this heading before the next step, if there is one; an empty one: none."""
+        self._first = heading
+
     def _tell(self, text: str) -> None:
-        if not self._muted:
-            self._write(INDENT + text)
+        if self._muted:
+            return
+        if self._first:
+            self.heading(self._first)
+            self._first = ""
+        self._write(INDENT + text)
 
     def lookup(self, parameter: str, table: str, key: str, answer: str | None) -> None:
         """Print a lookup."""
@@ -171,11 +186,68 @@ class Explanation:
                 route = await steps.quietly(lambda: site.resolver.resolve(complete, self._sender))
                 steps.heading("recipient check")
                 await decided(lambda: self._tell_check(site, destination, route))
+        except TableError as problem:
+            steps.note(f"mail waits: 4.3.0 {problem}")
+            return
+        try:
+            sender, recipients = await self._mapped(complete)
+        except MessageRefused as refusal:
+            fate = "bounces" if refusal.permanent else "waits"
+            steps.note(f"mail {fate}: {refusal.dsn} {refusal.text}")
+            return
+        for recipient in recipients:
+            await self._tell_recipient(site, complete, recipient, sender)
+
+    async def _mapped(self, complete: str) -> tuple[str, list[str]]:
+        """Return the sender and the recipients as cleanup maps them. Raises `MessageRefused`."""
+        steps = self._steps
+        settings = await self._opened(self._config, lambda config, _: cleanup.settings(config))
+        rehearsal = Rehearsal(settings, self._sender, complete, time.time())
+        steps.await_first("maps")
+        try:
+            await answer_all(rehearsal)
+            sender, found = rehearsal.result()
+            # A copy may go to a recipient that has the mail already: the two differ in their reports.
+            recipients = list(dict.fromkeys(found))
+            own = cleanup.service(self._config)
+            if sender != self._sender:
+                self._tell_masquerade(own, "envelope_sender", sender)
+                steps.note(f"sender {self._sender} -> {sender}")
+            if recipients != [complete]:
+                if own.text("always_bcc"):
+                    steps.note(f"always_bcc = {own.text('always_bcc')}")
+                self._tell_masquerade(own, "envelope_recipient", *recipients)
+                steps.note(f"recipient {complete} -> {', '.join(recipients) or 'nobody'}")
+        finally:
+            for warning in rehearsal.warnings:
+                steps.note(f"warning: {warning}")
+            steps.await_first("")
+        return sender, recipients
+
+    def _tell_masquerade(self, config: Config, address_class: str, *addresses: str) -> None:
+        """Print masquerade_domains if it may have changed one of the addresses."""
+        if address_class not in config.items("masquerade_classes"):
+            return
+        domains = {word.lstrip("!").lower() for word in config.items("masquerade_domains")}
+        if any(address.rpartition("@")[2].lower() in domains for address in addresses):
+            self._steps.note(f"masquerade_domains = {config.text('masquerade_domains')}")
+
+    async def _tell_recipient(self, site: Site, complete: str, recipient: str, sender: str) -> None:
+        """Print where the mail for one resulting recipient goes."""
+        steps = self._steps
+        try:
+            destination = await steps.quietly(lambda: site.resolver.destinations.of(recipient))
+            if recipient != complete:
+                steps.heading(f"recipient {recipient}")
+                await decided(lambda: site.resolver.destinations.of(recipient))
+                self._tell_class(destination)
+            with contextlib.suppress(Unresolved):
+                route = await steps.quietly(lambda: site.resolver.resolve(recipient, sender))
                 if self._program(route) == "local":
                     steps.heading("aliases")
                     await self._tell_aliases(destination)
             steps.heading("route")
-            route = await decided(lambda: site.resolver.resolve(complete, self._sender))
+            route = await decided(lambda: site.resolver.resolve(recipient, sender))
         except TableError as problem:
             steps.note(f"mail waits: 4.3.0 {problem}")
             return
@@ -183,7 +255,7 @@ class Explanation:
             fate = "bounces" if problem.dsn.startswith("5") else "waits"
             steps.note(f"mail {fate}: {problem.dsn} {problem.text}")
             return
-        await self._tell_route(destination, route)
+        await self._tell_route(recipient if recipient != complete else self._address, route)
 
     async def _opened(self, config: Config, make: Callable[[Config, Callable[[str], None]], T]) -> T:
         """Return what `make` makes of a configuration, with its tables ready to be asked."""
@@ -246,9 +318,9 @@ class Explanation:
         entry = self._entry(route.transport)
         return "" if entry is None else entry.command
 
-    async def _tell_route(self, destination: Destination, route: Route) -> None:
+    async def _tell_route(self, recipient: str, route: Route) -> None:
         steps = self._steps
-        if route.recipient is not None and route.recipient != self._address:
+        if route.recipient is not None and route.recipient != recipient:
             steps.note(f"recipient {route.recipient}")
         steps.note(f"transport {route.transport}, next hop {route.nexthop}")
         entry = self._entry(route.transport)

@@ -1,7 +1,8 @@
 """A table whose lookups are told to a listener."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 
 from postillion.tables.deferred import effect
 from postillion.tables.table import Table, TableError, Trace
@@ -45,4 +46,15 @@ class TracedTable:
 
     def __getattr__(self, name: str) -> object:
         """Return what only some tables have, such as `takes_parts`."""
-        return getattr(self._table, name)
+        found: Any = getattr(self._table, name)
+        return partial(self._asked, found) if name == "ask" else found
+
+    async def _asked(self, ask: Callable[[str], Awaitable[str | None]], key: str) -> str | None:
+        """Return the value for `key` in a remote table, and tell it. Raises `TableError`."""
+        try:
+            answer = await ask(key)
+        except TableError as problem:
+            self._trace.failed(self._parameter, self.name, key, str(problem))
+            raise
+        self._trace.lookup(self._parameter, self.name, key, answer)
+        return answer
