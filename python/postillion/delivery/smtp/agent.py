@@ -65,6 +65,7 @@ class SmtpAgent(Agent, SessionOwner):
         self.routes: OrderedDict[str, Route] = OrderedDict()
         self.sessions: set[Session] = set()
         self.connecting: dict[asyncio.Task[None], Attempt] = {}
+        self.asking: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
 
@@ -74,7 +75,7 @@ class SmtpAgent(Agent, SessionOwner):
 
     async def close(self) -> None:
         """End every attempt and session."""
-        for task in list(self.connecting):
+        for task in (*self.connecting, *self.asking):
             task.cancel()
         for session in list(self.sessions):
             if session.attempt is None:

@@ -5,10 +5,12 @@
 //! work       a job shared between the agent and a session, with the agent's log and queue directory
 //! job        the status of each recipient, its log line, the result for the queue manager
 //! session    one connection to a server, the job in progress and the job that follows
-//! outgoing   checks and quoted-printable on the way to the server
+//! assignment a job on a session, and the addresses that the server sees
+//! outgoing   checks, mapped addresses and quoted-printable on the way to the server
 //! delays     the times in a log line
 //! ```
 
+pub mod assignment;
 pub mod delays;
 pub mod job;
 pub mod link;

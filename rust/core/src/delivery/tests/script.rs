@@ -399,7 +399,7 @@ fn a_message_that_needs_smtputf8_wants_a_server_that_offers_it() {
 fn a_session_has_one_job_and_one_that_follows() {
     let queue = Queue::new();
     let assignment = || Assignment::new(queue.job(1, b"\r\n", |_| {}), true, true);
-    let mut session = session();
+    let mut session = session(settings());
     assert_eq!(session.follow(assignment(), 0), Err(NotAccepted::CannotFollow));
     assert_eq!(session.deliver(assignment(), true, 0.0, 0), Ok(Next::More));
     assert_eq!(session.deliver(assignment(), true, 0.0, 0), Err(NotAccepted::Busy));
