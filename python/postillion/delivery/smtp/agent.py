@@ -54,7 +54,7 @@ class SmtpAgent(Agent, SessionOwner):
         self.client_settings = SmtpClientSettings(config, protocol, open_client_checks(config, protocol))
         self.target_settings = TargetSettings.of(config, protocol)
         self.cache = CacheSettings.of(config, protocol)
-        self.resolver = resolver or Resolver()
+        self.resolver = resolver or Resolver(idna2003=config.flag("enable_idna2003_compatibility"))
         self.connect_timeout_s = config.seconds(f"{protocol}_connect_timeout")
         self.session_limit = config.number(f"{protocol}_mx_session_limit")
         self.default_port = _default_port(config, f"{protocol}_tcp_port")

@@ -34,6 +34,8 @@ pub struct Finishing<S> {
     /// The decisions of checks that hold for mapped addresses, and the settings for them.
     decisions: Option<(Decisions, Arc<CleanupSettings>)>,
     warnings: Vec<String>,
+    /// SMTPUTF8 follows from the headers and the addresses; see `Output`.
+    utf8_header: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,9 @@ impl<S> Finishing<S> {
             (Some(Ok((head, mut envelope))), Some(sink)) => {
                 if let Some((decisions, settings)) = self.decisions.take() {
                     decisions.apply(&settings, &mut envelope);
+                }
+                if let Some(utf8_header) = self.utf8_header {
+                    envelope.smtputf8 |= utf8_header || !has_ascii_addresses(&envelope);
                 }
                 Ok((sink, head, envelope))
             }
@@ -116,8 +121,13 @@ impl<S: Sink> Output<S> {
                 State::Asking(Inquiry::new(|asker| unmapped.map(asker)))
             }
         };
-        Finishing { sink: Some(self.sink), state, decisions, warnings: Vec::new() }
+        let utf8_header = self.utf8_header;
+        Finishing { sink: Some(self.sink), state, decisions, warnings: Vec::new(), utf8_header }
     }
+}
+
+fn has_ascii_addresses(envelope: &Envelope) -> bool {
+    envelope.sender.is_ascii() && envelope.recipients.iter().all(|recipient| recipient.address.is_ascii())
 }
 
 /// A message whose addresses are not mapped yet.

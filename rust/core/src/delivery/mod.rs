@@ -7,6 +7,7 @@
 //! session    one connection to a server, the job in progress and the job that follows
 //! assignment a job on a session, and the addresses that the server sees
 //! outgoing   checks, mapped addresses and quoted-printable on the way to the server
+//! smtputf8   whether a message needs a server with SMTPUTF8
 //! delays     the times in a log line
 //! ```
 
@@ -16,6 +17,7 @@ pub mod job;
 pub mod link;
 pub mod outgoing;
 pub mod session;
+mod smtputf8;
 #[cfg(test)]
 mod tests;
 pub mod work;
