@@ -16,7 +16,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from postillion.dns import Answer, BadName, Failed, Mx, NoData, NoName, Records, Resolver
+from postillion.dns import Answer, BadDomain, BadName, Failed, Mx, NoData, NoName, Records, Resolver, to_ascii
 from postillion.dns.answer import Kind
 from postillion.smtpd.names import UNKNOWN, Name, Names
 from support.mta import until
@@ -24,6 +24,8 @@ from support.mta import until
 SOA = ("test.", 300, "IN", "SOA", "ns.test. hostmaster.test. 1 3600 900 86400 60")
 ZONE = {
     ("a.test.", "A"): ("300", "127.0.0.2"),
+    ("xn--bcher-kva.test.", "A"): ("300", "127.0.0.20"),
+    ("strasse.test.", "A"): ("300", "127.0.0.21"),
     ("short.test.", "A"): ("0", "127.0.0.7"),
     ("long.test.", "A"): ("604800", "127.0.0.8"),
     ("both.test.", "A"): ("300", "127.0.0.6"),
@@ -236,3 +238,54 @@ async def test_verified_name_stays_for_the_shorter_time_to_live(
         assert names.known("192.0.2.1") == found
         now += 2
         assert names.known("192.0.2.1") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "ascii_name", "idna2003"),
+    [
+        ("Example.ORG", "Example.ORG", "Example.ORG"),
+        ("b\u00fccher.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("B\u00dcCHER.Example.", "xn--bcher-kva.example.", "xn--bcher-kva.example."),
+        ("stra\u00dfe.test", "xn--strae-oqa.test", "strasse.test"),
+        ("\u0392\u038c\u039b\u039f\u03a3", "xn--nxasmq6b", "xn--nxasmq6b"),
+        ("a\u200db", "xn--ab-m1t", "ab"),
+        ("\u30d5\u30a1\u30a4\u30eb", "xn--bckg9lpd", "xn--bckg9lpd"),
+        ("\uff26\uff35\uff2c\uff2c\u00fc", "xn--full-3ra", "xn--full-3ra"),
+        ("soft\u00ad\u00fc", "xn--soft-3ra", "xn--soft-3ra"),
+        ("\u00fc\u3002x", "xn--tda.x", "xn--tda.x"),
+        ("\u00fc_x", "xn--_x-wka", "xn--_x-wka"),
+        ("\u2603.\U0001f600", "xn--n3h.xn--e28h", "xn--n3h.xn--e28h"),
+        ("\u0130stanbul", "xn--istanbul-o0e", "xn--istanbul-o0e"),
+        ("\u05d0\u05d1", "xn--4dbc", "xn--4dbc"),
+    ],
+)
+def test_names_in_utf8_become_a_labels(name: str, ascii_name: str, idna2003: str) -> None:
+    assert (to_ascii(name), to_ascii(name, idna2003=True)) == (ascii_name, idna2003)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u00fc-",
+        "-\u00fc",
+        "ab--\u00fc",
+        "\u0301ab",
+        "\u00fc!x",
+        "\u0378\u00fc",
+        "\u00fc b",
+        "\u00fc" * 60,
+        "\u00fc." * 50,
+    ],
+)
+def test_a_name_that_dns_cannot_have_is_an_error(name: str) -> None:
+    with pytest.raises(BadDomain):
+        to_ascii(name)
+
+
+async def test_names_in_utf8_are_asked_for_by_their_a_labels() -> None:
+    async with serving() as (_, port):
+        assert await resolver(port).addresses("b\u00fccher.test", (V4,)) == Records(("127.0.0.20",), 300.0, False)
+        assert await resolver(port).mx("\u00fc-.test") == BadName("\u00fc-.test")
+        assert await resolver(port).mx("stra\u00dfe.test") == NoName("xn--strae-oqa.test", "MX", 60.0)
+        found = await resolver(port, idna2003=True).addresses("stra\u00dfe.test", (V4,))
+        assert found == Records(("127.0.0.21",), 300.0, False)

@@ -537,7 +537,7 @@ async def test_smtputf8_mail_bounces_unless_server_offers_smtputf8(tmp_path: Pat
         assert "MAIL FROM:<sender@example.org> SIZE=17 BODY=8BITMIME SMTPUTF8" in modern.commands
         result = await hub.deliver(f"[127.0.0.1]:{old.port}", utf8)
         assert (result.only.outcome, result.only.dsn) == ("bounced", "5.6.7")
-        assert result.only.text.startswith("message requires SMTPUTF8, but no server was found that supports SMTPUTF8.")
+        assert result.only.text == "SMTPUTF8 is required, but was not offered by host 127.0.0.1[127.0.0.1]"
         plain = mail(smtputf8=True, content=b"Subject: x\r\n\r\n\xc3\xbc\r\n")
         assert (await hub.deliver(f"[127.0.0.1]:{old.port}", plain)).only.outcome == "sent"
         header = mail(smtputf8=True, content=b"Subject: \xc3\xbc\r\n\r\nx\r\n")

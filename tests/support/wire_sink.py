@@ -1,4 +1,7 @@
-"""A next hop that keeps messages as sent on the wire: every octet between 354 and the end, with stuffed dots."""
+"""A next hop that keeps messages as sent on the wire: every octet between 354 and the end, with stuffed dots.
+
+It keeps the commands as well, without their line ends.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import socketserver
 import threading
 from types import TracebackType
 
-EHLO = b"250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+KEYWORDS = ("PIPELINING", "8BITMIME", "SMTPUTF8")
+"""The extensions that a sink offers by default."""
 
 
 class _Session(socketserver.StreamRequestHandler):
@@ -21,8 +25,9 @@ class _Session(socketserver.StreamRequestHandler):
         recipients: list[str] = []
         for line in self.rfile:
             verb = line[:4].upper()
-            if verb == b"EHLO":
-                self.wfile.write(EHLO)
+            self.server.commands.append(line.rstrip(b"\r\n").decode(errors="surrogateescape"))
+            if verb in (b"EHLO", b"LHLO"):
+                self.wfile.write(self.server.offer)
             elif verb == b"DATA":
                 self.wfile.write(b"354 Go ahead\r\n")
                 self.server.keep(recipients, self.content())
@@ -52,8 +57,11 @@ class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, keywords: tuple[str, ...]) -> None:
         super().__init__(("127.0.0.1", port), _Session)
+        offered = ["sink.example", *keywords]
+        self.offer = "".join(f"250{' ' if word is offered[-1] else '-'}{word}\r\n" for word in offered).encode()
+        self.commands: list[str] = []
         self.arrived = threading.Condition()
         self.messages: dict[str, list[bytes]] = {}
 
@@ -68,8 +76,13 @@ class _Server(socketserver.ThreadingTCPServer):
 class WireSink:
     """Listens on 127.0.0.1:port during its `with` block. `messages`: contents by recipient."""
 
-    def __init__(self, port: int) -> None:
-        self._server = _Server(port)
+    def __init__(self, port: int, keywords: tuple[str, ...] = KEYWORDS) -> None:
+        self._server = _Server(port, keywords)
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands so far, of all connections."""
+        return self._server.commands
 
     @property
     def messages(self) -> dict[str, list[bytes]]:

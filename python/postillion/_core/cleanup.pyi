@@ -39,8 +39,8 @@ class Submission:
     which `{id}` stands for the queue ID and `{date}` for the date. `wall_now`, `arrival`: seconds since 1970.
     `local` False: headers are neither completed nor added. `internal`: the mail system's own message, of which nobody
     gets a copy (`always_bcc` and others). `checked`: `header_checks` and the like apply, because it comes from a user.
-    Raises `postillion.errors.MessageRefused` when the disk is
-    full. A submission without `commit` leaves no trace.
+    `source`: sendmail, bounce, notify, forward or unknown, for smtputf8_autodetect_classes. Raises
+    `postillion.errors.MessageRefused` when the disk is full. A submission without `commit` leaves no trace.
     """
 
     def __new__(
@@ -63,6 +63,7 @@ class Submission:
         local: bool = True,
         internal: bool = False,
         checked: bool = False,
+        source: str = "unknown",
     ) -> Submission: ...
     @property
     def queue_id(self) -> str: ...

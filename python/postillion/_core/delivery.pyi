@@ -1,5 +1,6 @@
 """A delivery agent's side: its link to the queue manager, its jobs, and the SMTP session that delivers them."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, final
 
 from postillion._core.log import Log
@@ -143,6 +144,8 @@ class Next:
     """Wait for the server, at most until `deadline`."""
     SENDING: ClassVar[Next]
     """Call `send_body` when the output is written: a large message has another piece."""
+    ASKING: ClassVar[Next]
+    """As MORE; when `asks` has lookups, call `answer` with their answers."""
     FOLLOWED: ClassVar[Next]
     """Report the job, then call `next`: the job is done with this server; the job that followed is in progress."""
     FINISHED: ClassVar[Next]
@@ -218,6 +221,14 @@ class DeliverySession:
 
     def next(self, now: float) -> Next:
         """Go on after FOLLOWED."""
+
+    def asks(self) -> list[tuple[int, bytes]]:
+        """Take the lookups that the job needs now: numbers of tables (`postillion.tables.answers`) and keys."""
+
+    def answer(
+        self, asked: Sequence[tuple[int, bytes]], given: Sequence[tuple[str, bytes | str | None]], now: float
+    ) -> Next:
+        """Receive an answer for each lookup, in the same order. Answers that come too late have no effect."""
 
     def progressed(self, octets: int, now: float) -> None:
         """Note that the server accepted octets of earlier output: a message may take longer."""

@@ -46,13 +46,14 @@ class NewRecipient(NamedTuple):
 class NewMessage(NamedTuple):
     """A message for the queue. `parts`: its text with LF line ends. `local`: add missing headers, as for local mail.
 
-    `body`, `ret`, `envid`, `smtputf8`, `attributes`: as in the envelope.
+    `body`, `ret`, `envid`, `smtputf8`, `attributes`: as in the envelope. `source`: see `Submission`.
     """
 
     sender: str
     recipients: Sequence[NewRecipient]
     parts: Sequence[bytes]
     local: bool
+    source: str
     body: str = ""
     ret: str = ""
     envid: str | None = None
@@ -97,6 +98,7 @@ class Submitter:
                 envid=message.envid,
                 local=message.local,
                 internal=True,
+                source=message.source,
             )
             for part in message.parts:
                 submission.write(part)

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from postillion.dns.answer import Answer, BadName, Failed, Kind, Mx, NoData, NoName, NoRecords, Records
+from postillion.dns.domain import BadDomain, to_ascii
 
 if TYPE_CHECKING:
     from postillion.dns.engine import Engine
@@ -39,7 +40,7 @@ class Resolver:
     A program makes its resolver before it drops its rights: mail_owner may not be able to read the Python installation.
     Only a program with a resolver imports dnspython.
 
-    `clock`: returns monotonic seconds; the event loop's clock by default.
+    `clock`: returns monotonic seconds; the event loop's clock by default. `idna2003`: see `to_ascii`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Resolver:
         clock: Callable[[], float] | None = None,
         timeout_s: float = TIMEOUT_S,
         questions_max: int = QUESTIONS_MAX,
+        idna2003: bool = False,
     ) -> None:
         # dnspython takes long to import, and a program without a resolver never needs it.
         from postillion.dns.engine import Engine
@@ -57,6 +59,7 @@ class Resolver:
         self._open = partial(Engine, nameservers, port=port, timeout_s=timeout_s)
         self._clock = clock
         self._timeout_s = timeout_s
+        self._idna2003 = idna2003
         self._places = asyncio.Semaphore(questions_max)
         self._engine: Engine | None = None
         self._cache: OrderedDict[Key, tuple[float, Cached]] = OrderedDict()
@@ -91,6 +94,11 @@ class Resolver:
         return next((reason for reason in reasons if isinstance(reason, Failed)), reasons[-1])
 
     async def _lookup(self, name: str, kind: Kind) -> Answer[Any]:
+        if not name.isascii():
+            try:
+                name = to_ascii(name, idna2003=self._idna2003)
+            except BadDomain:
+                return BadName(name)
         key = (name.lower().rstrip("."), kind)
         cached = self._cache.get(key)
         if cached is not None and (ttl := cached[0] - self._now()) > 0.0:

@@ -189,9 +189,6 @@ class Pickup:
         origin = facts.pop("log_ident", None)
         utf8 = facts.pop("smtputf8", None) == "yes"
         arrival = envelope.arrival if own and envelope.arrival is not None else time.time()
-        address_utf8 = not all(
-            address.isascii() for address in (envelope.sender, *(recipient[0] for recipient in envelope.recipients))
-        )
         submission = Submission(
             self._settings,
             self._journal,
@@ -204,11 +201,12 @@ class Pickup:
             received=f"Received: by {self._site.myhostname} (Postfix, from userid {file.uid})\n\tid {{id}}; {{date}}",
             full_name=envelope.full_name,
             body=envelope.body,
-            smtputf8=self._site.smtputf8 and (address_utf8 or utf8),
+            smtputf8=self._site.smtputf8 and utf8,
             ret=envelope.ret,
             envid=envelope.envid,
             local=not envelope.remote,
             checked=True,
+            source="sendmail",
         )
         orig_id = "" if origin is None else f" orig_id={origin}"
         self._log.info(f"{submission.queue_id}: uid={file.uid} from=<{envelope.sender}>{orig_id}")
@@ -259,6 +257,7 @@ class Pickup:
             body="" if report.isascii() else "8BITMIME",
             smtputf8=self._site.smtputf8 and not sender.isascii(),
             internal=True,
+            source="bounce",
         )
         submission.write(report)
         try:

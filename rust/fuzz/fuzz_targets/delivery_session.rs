@@ -11,7 +11,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use postillion_core::delivery::job::JobSettings;
-use postillion_core::delivery::session::{Assignment, Next, Session};
+use postillion_core::delivery::assignment::Assignment;
+use postillion_core::delivery::session::{Next, Session};
 use postillion_core::delivery::work::{Agent, Work};
 use postillion_core::ipc::frame::{Job, JobKind, JobRecipient};
 use postillion_core::log::{Log, LogTarget};
@@ -220,6 +221,7 @@ impl Talk {
             self.listen();
             match next {
                 Next::More => break assert!(!self.session.is_sending()),
+                Next::Asking => unreachable!("no address is mapped"),
                 Next::Sending if !self.writable => break,
                 Next::Sending => next = self.session.send_body(0.0, 0),
                 Next::Followed => {

@@ -56,7 +56,7 @@ fn check_rcpt(text: &str, dialect: &Dialect) {
     let RcptArguments { forward_path, notify, orcpt } = rcpt.clone();
     let recipient = Recipient { orcpt: orcpt.clone(), notify, ..Recipient::plain(forward_path.address()) };
     let mut line = Vec::new();
-    if push_rcpt(&recipient, &ALL, &mut line).is_ok() {
+    if push_rcpt(&recipient, &ALL, true, &mut line).is_ok() {
         let again = RcptArguments::parse(arguments(&line), dialect, true).expect("what was read can be read again");
         assert_eq!((again.forward_path, again.notify), (forward_path, notify), "{text:?}");
         // Without an ORCPT, the address itself is passed on.

@@ -12,6 +12,7 @@ use postillion_core::mail::date::Zone;
 use postillion_core::mail::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::reply::Reply;
+use postillion_core::mail::source::MailSource;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -90,7 +91,7 @@ impl Submission {
     #[new]
     #[pyo3(signature = (settings, journal, log, sender, recipients, *, wall_now, received=None, attributes=BTreeMap::new(),
                         arrival=None, full_name="", body="", smtputf8=false, ret="", envid=None, local=true,
-                        internal=false, checked=false))]
+                        internal=false, checked=false, source="unknown"))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -111,6 +112,7 @@ impl Submission {
         local: bool,
         internal: bool,
         checked: bool,
+        source: &str,
     ) -> PyResult<Self> {
         let wall_now_us = microseconds(wall_now)?;
         let message = NewMessage {
@@ -127,6 +129,8 @@ impl Submission {
             checked,
             origin: if local { Origin::Local } else { Origin::Network { trusted: false } },
             internal,
+            source: MailSource::of(source)
+                .ok_or_else(|| PyValueError::new_err(format!("unknown source {source:?}")))?,
         };
         let (settings, log) = (Arc::clone(&settings.inner), Arc::clone(&log.inner));
         let inner = submission::Submission::new(settings, &journal.inner, log, message, wall_now_us);

@@ -128,6 +128,7 @@ class BounceAgent(Agent):
             [NewRecipient(notification.to)],
             (text,),
             local=True,
+            source="notify" if notification.postmaster_copy else "bounce",
             body="" if text.isascii() else "8BITMIME",
             smtputf8=job.smtputf8,
         )

@@ -126,6 +126,7 @@ class LocalAgent(Agent):
             [NewRecipient(address, *dsn_options) for address in addresses],
             (head, letter.text),
             local=False,
+            source="forward",
             body=job.body,
             ret=job.ret if same_sender else "",
             envid=job.envid if same_sender else None,

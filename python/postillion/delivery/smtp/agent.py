@@ -54,7 +54,7 @@ class SmtpAgent(Agent, SessionOwner):
         self.client_settings = SmtpClientSettings(config, protocol, open_client_checks(config, protocol))
         self.target_settings = TargetSettings.of(config, protocol)
         self.cache = CacheSettings.of(config, protocol)
-        self.resolver = resolver or Resolver()
+        self.resolver = resolver or Resolver(idna2003=config.flag("enable_idna2003_compatibility"))
         self.connect_timeout_s = config.seconds(f"{protocol}_connect_timeout")
         self.session_limit = config.number(f"{protocol}_mx_session_limit")
         self.default_port = _default_port(config, f"{protocol}_tcp_port")
@@ -65,6 +65,7 @@ class SmtpAgent(Agent, SessionOwner):
         self.routes: OrderedDict[str, Route] = OrderedDict()
         self.sessions: set[Session] = set()
         self.connecting: dict[asyncio.Task[None], Attempt] = {}
+        self.asking: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
 
@@ -74,7 +75,7 @@ class SmtpAgent(Agent, SessionOwner):
 
     async def close(self) -> None:
         """End every attempt and session."""
-        for task in list(self.connecting):
+        for task in (*self.connecting, *self.asking):
             task.cancel()
         for session in list(self.sessions):
             if session.attempt is None:

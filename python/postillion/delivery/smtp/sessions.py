@@ -16,6 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from postillion._core.delivery import DeliveryJob, DeliverySession, Next
+from postillion.tables.answers import Lookups
 
 if TYPE_CHECKING:
     from postillion.config import Config
@@ -28,7 +29,7 @@ IDLE_MAX_SESSIONS = 50
 """Maximum number of idle sessions to one next hop."""
 FOLLOW_MAX_S = 1.0
 """Longest wait of a job for the job that it follows; then it gets its own connection."""
-MORE, SENDING, FOLLOWED, FINISHED = Next.MORE, Next.SENDING, Next.FOLLOWED, Next.FINISHED
+MORE, SENDING, ASKING, FOLLOWED, FINISHED = Next.MORE, Next.SENDING, Next.ASKING, Next.FOLLOWED, Next.FINISHED
 
 
 class CacheSettings(NamedTuple):
@@ -113,7 +114,18 @@ class Route:
 class Attempt:
     """A job in progress, and the hosts that are left to try."""
 
-    __slots__ = ("connect_deadline", "failure", "job", "last_site", "remaining", "route", "sessions", "site", "tried")
+    __slots__ = (
+        "connect_deadline",
+        "failure",
+        "job",
+        "last_site",
+        "lookups",
+        "remaining",
+        "route",
+        "sessions",
+        "site",
+        "tried",
+    )
 
     def __init__(self, job: DeliveryJob, route: Route) -> None:
         self.job = job
@@ -129,12 +141,16 @@ class Attempt:
         """Status code and reason of the last failed connection; None when the job itself has the reason."""
         self.connect_deadline: float | None = None
         """Deadline of the connection attempt in progress; `TIMED_OUT` after it has passed."""
+        self.lookups: Lookups | None = None
+        """The lookups of smtp_generic_maps in remote tables; None before the first."""
 
 
 class SessionOwner(abc.ABC):
     """The owner of sessions, which receives their events: the smtp agent."""
 
     cache: CacheSettings
+    asking: set[asyncio.Task[None]]
+    """The lookups in progress."""
 
     @abc.abstractmethod
     def session_opened(self, session: Session) -> DeliverySession:
@@ -344,6 +360,9 @@ class Session(asyncio.Protocol):
                 break
         if step is MORE or step is SENDING:
             return
+        if step is ASKING:
+            self._ask()
+            return
         attempt, self.attempt = self.attempt, None
         self._leave()
         if step is not FINISHED:
@@ -352,6 +371,24 @@ class Session(asyncio.Protocol):
             self.owner.session_lost(self)
         else:
             self.owner.session_ended(self, attempt, step)
+
+    def _ask(self) -> None:
+        asked = self.core.asks()
+        if asked and self.attempt is not None:
+            task = self.loop.create_task(self._answer(self.attempt, asked))
+            self.owner.asking.add(task)
+            task.add_done_callback(self.owner.asking.discard)
+
+    async def _answer(self, attempt: Attempt, asked: list[tuple[int, bytes]]) -> None:
+        if attempt.lookups is None:
+            attempt.lookups = Lookups()
+        given = await attempt.lookups.answers(asked)
+        if self.attempt is not attempt:
+            return  # The server has left.
+        try:
+            self._act(self.core.answer(asked, given, self.loop.time()))
+        except BaseException as problem:
+            self._broken(problem)
 
     def _close(self) -> None:
         if self.closed:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from postillion.address.classes import own_addresses
 from postillion.config import Config
 from postillion.delivery.smtp.nexthop import NextHop
-from postillion.dns import BadName, Failed, Mx, NoName, NoRecords, Records, Resolver
+from postillion.dns import BadDomain, BadName, Failed, Mx, NoName, NoRecords, Records, Resolver, to_ascii
 
 SMTP_PORT: Final = 25
 MX_HOSTS_MAX: Final = 50
@@ -66,6 +66,7 @@ class TargetSettings(NamedTuple):
     randomize_addresses: bool
     mx_address_limit: int
     own_addresses: frozenset[str]
+    idna2003: bool = False
 
     @classmethod
     def of(cls, config: Config, prefix: str) -> TargetSettings:
@@ -92,6 +93,7 @@ class TargetSettings(NamedTuple):
             randomize_addresses=config.flag(f"{prefix}_randomize_addresses"),
             mx_address_limit=config.number(f"{prefix}_mx_address_limit"),
             own_addresses=own_addresses(config),
+            idna2003=config.flag("enable_idna2003_compatibility"),
         )
 
 
@@ -107,6 +109,7 @@ async def targets(
         return [Target("localhost", destination.path, 0)]
     if not settings.families:
         raise NoTargets("4.4.4", "all network protocols are disabled")
+    destination = _in_ascii(destination, settings)
     loops = destination.port == SMTP_PORT
     literal = destination.address
     if literal is not None:
@@ -118,6 +121,14 @@ async def targets(
     if loops:
         found = _short_of_myself(found, destination, settings.own_addresses)
     return _ordered(found, settings, shuffle)
+
+
+def _in_ascii(destination: NextHop, settings: TargetSettings) -> NextHop:
+    """Return the next hop with its host as DNS has it. Raises `NoTargets`."""
+    try:
+        return destination._replace(host=to_ascii(destination.host, idna2003=settings.idna2003))
+    except BadDomain:
+        raise _not_found(BadName(destination.host)) from None
 
 
 async def _by_mx(destination: NextHop, settings: TargetSettings, resolver: Resolver) -> list[Target]:

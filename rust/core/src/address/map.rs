@@ -17,6 +17,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Maximum number of warnings about one message; others are not logged.
 const WARNINGS_MAX: usize = 20;
+/// The result of a failed lookup in cleanup, for the log.
+const NOT_ACCEPTED: &str = " -- message not accepted, try again later";
 /// Maximum number of times that an address is replaced by the same list of tables.
 const REPLACED_MAX: usize = 10;
 
@@ -84,13 +86,20 @@ pub struct Mapping<'a> {
     pub complete: &'a Rewrite,
     /// Asks remote tables.
     pub asker: &'a Asker,
+    /// Stands behind the report of a failed lookup.
+    result: &'static str,
     warnings: Mutex<Vec<String>>,
 }
 
 impl<'a> Mapping<'a> {
-    /// Return a mapping without warnings.
+    /// Return the mapping of a message that arrives, without warnings.
     pub fn new(rules: &'a MapRules, complete: &'a Rewrite, asker: &'a Asker) -> Self {
-        Self { rules, complete, asker, warnings: Mutex::default() }
+        Self { rules, complete, asker, result: NOT_ACCEPTED, warnings: Mutex::default() }
+    }
+
+    /// Return the mapping of a message that is delivered, without warnings.
+    pub fn outgoing(rules: &'a MapRules, complete: &'a Rewrite, asker: &'a Asker) -> Self {
+        Self { result: "", ..Self::new(rules, complete, asker) }
     }
 
     /// Return the warnings for the log.
@@ -109,7 +118,7 @@ impl<'a> Mapping<'a> {
     /// Note a failed lookup in Postfix's words.
     pub fn failed(&self, parameter: &str, address: &str, failure: Failure) -> Failure {
         self.warn(failure.to_string());
-        self.warn(format!("{parameter} map lookup problem for {address} -- message not accepted, try again later"));
+        self.warn(format!("{parameter} map lookup problem for {address}{}", self.result));
         failure
     }
 
@@ -171,10 +180,7 @@ impl<'a> Mapping<'a> {
             }
         }
         let current = replaced.as_deref().unwrap_or(address);
-        self.warn(format!(
-            "unreasonable {} map nesting for {current} -- message not accepted, try again later",
-            named.parameter
-        ));
+        self.warn(format!("unreasonable {} map nesting for {current}{NOT_ACCEPTED}", named.parameter));
         Ok(replaced)
     }
 

@@ -13,12 +13,14 @@
 //! masquerade  host names are left out
 //! alias       virtual aliases: a recipient becomes several
 //! rewriting   all of these for the addresses of a message
+//! generic     the addresses of a message on its way to another host
 //! ```
 //!
 //! smtpd, cleanup, the queue manager and local(8) use these rules, so they cannot disagree.
 
 pub mod alias;
 pub mod domain;
+pub mod generic;
 pub mod keys;
 pub mod local_part;
 pub mod map;

@@ -16,7 +16,7 @@ use super::masquerade::Masquerade;
 use super::path::Path;
 use crate::inquiry::{Failure, SIDE_BY_SIDE, all};
 use crate::lookup::Maps;
-use crate::mail::address::addresses;
+use crate::mail::address::{addresses, replaced};
 use crate::mail::envelope::{Notify, Recipient};
 use crate::settings;
 use crate::settings::{Source, Value};
@@ -72,13 +72,15 @@ impl Value for Classes {
 pub struct Propagation {
     canonical: bool,
     aliases: bool,
+    /// smtp_generic_maps, lmtp_generic_maps
+    pub generic: bool,
 }
 
 impl Value for Propagation {
     fn read<S: Source>(source: &S, name: &str) -> Result<Self, S::Error> {
         let words = source.items(name)?;
         let has = |word: &str| words.iter().any(|item| item == word);
-        Ok(Self { canonical: has("canonical"), aliases: has("virtual") })
+        Ok(Self { canonical: has("canonical"), aliases: has("virtual"), generic: has("generic") })
     }
 }
 
@@ -171,24 +173,14 @@ impl Rewriting {
     ) -> Result<Option<Vec<u8>>, Failure> {
         let found = addresses(value, tokens_max);
         let found = found.into_iter().filter(|address| address.certain).collect::<Vec<_>>();
-        let mut out = Vec::new();
-        let mut copied = 0;
+        let mut rewritten = Vec::with_capacity(found.len());
         for some in found.chunks(SIDE_BY_SIDE) {
             let written = some.iter().map(|address| canonical_form(&address.text)).collect::<Vec<_>>();
-            let rewritten = written.iter().map(|address| self.canonical(mapping, class, address)).collect();
-            for (address, rewritten) in some.iter().zip(all(rewritten).await) {
-                if let Some(rewritten) = rewritten?.filter(|rewritten| **rewritten != *address.text) {
-                    out.extend_from_slice(&value[copied..address.span.start]);
-                    out.extend_from_slice(rewritten.as_bytes());
-                    copied = address.span.end;
-                }
-            }
+            let running = written.iter().map(|address| self.canonical(mapping, class, address)).collect();
+            rewritten.extend(all(running).await);
         }
-        if copied == 0 {
-            return Ok(None);
-        }
-        out.extend_from_slice(&value[copied..]);
-        Ok(Some(out))
+        let rewritten = rewritten.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(replaced(value, &found, rewritten))
     }
 
     /// Rewrite the sender, and return the recipient of its copy.

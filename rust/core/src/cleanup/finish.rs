@@ -1,7 +1,8 @@
 //! The end of a message: its addresses are mapped, when all of it is known (ADDRESS_REWRITING_README).
 //!
-//! The checks of its last lines may wait for remote tables before. A message without maps is finished at once. With local tables alone, the first `poll` finishes it. Remote tables are
-//! asked through `asks` and `answer` (`inquiry`). A failed lookup refuses the message for now.
+//! The checks of its last lines may wait for remote tables before. A message without maps is finished at once. With local
+//! tables alone, the first `poll` finishes it. Remote tables are asked through `asks` and `answer` (`inquiry`). A failed
+//! lookup refuses the message for now.
 
 use super::checks::Decisions;
 use super::envelope::drop_duplicates;
@@ -34,6 +35,8 @@ pub struct Finishing<S> {
     /// The decisions of checks that hold for mapped addresses, and the settings for them.
     decisions: Option<(Decisions, Arc<CleanupSettings>)>,
     warnings: Vec<String>,
+    /// SMTPUTF8 follows from the headers and the addresses; see `Output`.
+    utf8_header: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -48,7 +51,8 @@ enum State<S> {
 impl<S: Sink> Finishing<S> {
     /// Return a message whose last lines wait for their checks.
     pub(super) fn checking(output: Output<S>) -> Self {
-        Self { sink: None, state: State::Checking(Box::new(output)), decisions: None, warnings: Vec::new() }
+        let state = State::Checking(Box::new(output));
+        Self { sink: None, state, decisions: None, warnings: Vec::new(), utf8_header: None }
     }
 
     /// Return the sink with the body, the head in wire form, and the envelope with `size_octets` and `message_id`; the
@@ -78,6 +82,9 @@ impl<S: Sink> Finishing<S> {
             (Some(Ok((head, mut envelope))), Some(sink)) => {
                 if let Some((decisions, settings)) = self.decisions.take() {
                     decisions.apply(&settings, &mut envelope);
+                }
+                if let Some(utf8_header) = self.utf8_header {
+                    envelope.smtputf8 |= utf8_header || !has_ascii_addresses(&envelope);
                 }
                 Ok((sink, head, envelope))
             }
@@ -138,8 +145,13 @@ impl<S: Sink> Output<S> {
                 State::Asking(Inquiry::new(|asker| unmapped.map(asker)))
             }
         };
-        Finishing { sink: Some(self.sink), state, decisions, warnings: Vec::new() }
+        let utf8_header = self.utf8_header;
+        Finishing { sink: Some(self.sink), state, decisions, warnings: Vec::new(), utf8_header }
     }
+}
+
+fn has_ascii_addresses(envelope: &Envelope) -> bool {
+    envelope.sender.is_ascii() && envelope.recipients.iter().all(|recipient| recipient.address.is_ascii())
 }
 
 /// A message whose addresses are not mapped yet.

@@ -34,6 +34,7 @@ use crate::mail::envelope::Envelope;
 use crate::mail::header::{HeaderEvents, HeaderParser, Seen, from_lf};
 use crate::mail::reply::Reply;
 use crate::mail::sink::Sink;
+use crate::mail::source::MailSource;
 use checks::Checks;
 use envelope::complete_envelope;
 use memchr::memchr2;
@@ -129,6 +130,8 @@ struct Output<S> {
     later: Vec<Later>,
     /// Recipients of copies are added (`always_bcc` and others).
     copies: bool,
+    /// Whether a header is not ASCII; `None`: nobody asks.
+    utf8_header: Option<bool>,
     /// Receives the body.
     sink: S,
     envelope: Envelope,
@@ -190,6 +193,7 @@ impl<S: Sink> Cleanup<S> {
             head: Vec::with_capacity(HEAD_CAPACITY_OCTETS),
             later: Vec::new(),
             copies: true,
+            utf8_header: None,
             sink,
             envelope,
             origin,
@@ -232,6 +236,12 @@ impl<S: Sink> Cleanup<S> {
     /// Set the sender's name, for a missing `From:` (`sendmail -F`).
     pub fn full_name(&mut self, name: &str) {
         self.out.full_name = (!name.is_empty()).then(|| name.into());
+    }
+
+    /// Give the message SMTPUTF8 if an address or a header needs it, and the site wants that for mail of this source
+    /// (`smtputf8_autodetect_classes`). Call it before `received`.
+    pub fn autodetect(&mut self, source: MailSource) {
+        self.out.utf8_header = self.out.settings.autodetected.has(source).then_some(false);
     }
 
     /// Treat the message as the mail system's own: nobody gets a copy.

@@ -57,6 +57,9 @@ impl<S: Sink> Output<S> {
         }
         self.head.extend_from_slice(b"\r\n");
         self.size_octets += 1;
+        if let Some(utf8 @ false) = &mut self.utf8_header {
+            *utf8 = !parts.iter().all(|part| part.is_ascii());
+        }
     }
 
     pub(super) fn hop(&mut self) {

@@ -5,6 +5,7 @@ use crate::address::rewriting::Rewriting;
 use crate::mail::date::Zone;
 use crate::mail::header::Known;
 use crate::mail::mime::MimeRules;
+use crate::mail::source::Autodetected;
 use crate::settings;
 use crate::settings::Source;
 use crate::table::checks::Lists;
@@ -103,6 +104,7 @@ settings! {
         /// Octets of a body segment that `body_checks` sees; 0: all.
         body_checks_size_limit: u64 = "body_checks_size_limit",
         long_queue_ids: bool = "enable_long_queue_ids",
+        autodetected: Autodetected = "smtputf8_autodetect_classes",
         /// `address (Name)` instead of `Name <address>`.
         obsolete_from_format: bool = is_obsolete "header_from_format",
         /// Local time; set it again when daylight saving begins or ends.

@@ -9,6 +9,7 @@ use crate::ask::{Answer, Lookup};
 use crate::log::{Log, Severity};
 use crate::mail::envelope::{BodyType, Envelope, Recipient, Ret};
 use crate::mail::reply::Reply;
+use crate::mail::source::MailSource;
 use crate::mail::stuff::Stuffer;
 use crate::queue::{Appender, Incoming};
 use std::collections::BTreeMap;
@@ -44,6 +45,8 @@ pub struct NewMessage {
     pub origin: Origin,
     /// The mail system itself wrote the message: nobody gets a copy.
     pub internal: bool,
+    /// See `Cleanup::autodetect`.
+    pub source: MailSource,
 }
 
 /// A message in progress. Dropping it leaves no trace.
@@ -101,6 +104,7 @@ impl Submission {
         let queue_id = id.text(settings.long_queue_ids);
         let mut cleanup = Cleanup::new(Arc::clone(&settings), draft, envelope, message.origin, wall_now_us);
         cleanup.full_name(&message.full_name);
+        cleanup.autodetect(message.source);
         if message.internal {
             cleanup.internal();
         }
@@ -225,6 +229,7 @@ mod tests {
     use crate::address::rewrite::Rewrite;
     use crate::ipc::frame::{Frame, FrameReader};
     use crate::log::LogTarget;
+    use crate::mail::source::Autodetected;
     use crate::queue::Store;
     use crate::queue::memory::Memory;
 
@@ -252,16 +257,26 @@ mod tests {
             checked: true,
             origin: Origin::Local,
             internal: false,
+            source: MailSource::Sendmail,
         }
     }
 
     /// Submit `content` in steps of this size; return the reply or the queued content, the envelope, and the log.
     fn submit(message: NewMessage, content: &[u8], step: usize) -> (Result<(String, Envelope), Reply>, Vec<String>) {
+        submit_to(settings(), message, content, step)
+    }
+
+    fn submit_to(
+        settings: CleanupSettings,
+        message: NewMessage,
+        content: &[u8],
+        step: usize,
+    ) -> (Result<(String, Envelope), Reply>, Vec<String>) {
         let memory = Memory::default();
         let appender = memory.appender().unwrap();
         let log = Arc::new(Log::new("mx", "postfix", "pickup", 1, 0, LogTarget::Memory));
         let mut submission =
-            Submission::new(Arc::new(settings()), &appender, Arc::clone(&log), message, WALL_US).unwrap();
+            Submission::new(Arc::new(settings), &appender, Arc::clone(&log), message, WALL_US).unwrap();
         assert_eq!(submission.sender(), "root@example.org");
         content.chunks(step).for_each(|piece| submission.write(piece));
         let queue_id = submission.queue_id().to_owned();
@@ -303,6 +318,21 @@ mod tests {
             assert_eq!(envelope.recipients[1].address.as_ref(), "nobody@example.org");
             assert_eq!((envelope.arrival_us, envelope.attribute("log_ident")), (5_000_000, Some("OLD")));
             assert_eq!(lines, ["ID: message-id=<1@x>"]);
+        }
+    }
+
+    #[test]
+    fn mail_of_the_sites_sources_gets_smtputf8_if_an_address_or_a_header_needs_it() {
+        for (source, recipient, header, expected) in [
+            (MailSource::Sendmail, "r@example.net", "A: u", false),
+            (MailSource::Sendmail, "r@example.net", "A: ü", true),
+            (MailSource::Sendmail, "ü@example.net", "A: u", true),
+            (MailSource::Forward, "ü@example.net", "A: ü", false),
+        ] {
+            let message = NewMessage { source, ..message(&[recipient]) };
+            let settings = CleanupSettings { autodetected: Autodetected::only(MailSource::Sendmail), ..settings() };
+            let (result, _) = submit_to(settings, message, format!("{header}\n\nü\n").as_bytes(), 100);
+            assert_eq!(result.unwrap().1.smtputf8, expected, "{source:?} {recipient} {header}");
         }
     }
 

@@ -162,6 +162,25 @@ fn comment_end(value: &[u8], start: usize) -> usize {
     value.len()
 }
 
+/// Return the list `value` with other texts for its addresses, `None` if all stay. `new`: the text of each address in
+/// `found`, `None` for one that stays.
+pub fn replaced(value: &[u8], found: &[Address], new: Vec<Option<Box<str>>>) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut copied = 0;
+    for (address, new) in found.iter().zip(new) {
+        if let Some(new) = new.filter(|new| **new != *address.text) {
+            out.extend_from_slice(&value[copied..address.span.start]);
+            out.extend_from_slice(new.as_bytes());
+            copied = address.span.end;
+        }
+    }
+    if copied == 0 {
+        return None;
+    }
+    out.extend_from_slice(&value[copied..]);
+    Some(out)
+}
+
 /// Return the end of the local part: the last `@` outside quotes.
 pub fn at_sign(address: &str) -> Option<usize> {
     let octets = address.as_bytes();

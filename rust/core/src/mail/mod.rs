@@ -9,6 +9,7 @@
 //! stuff, line_limit  the wire form: dots, and the limit for lines
 //! xtext              the form of addresses and names in parameters
 //! sink               the receiver of content
+//! source             the program that a message comes from
 //! ```
 
 pub mod address;
@@ -23,6 +24,7 @@ pub mod phrase;
 pub mod quoted_printable;
 pub mod reply;
 pub mod sink;
+pub mod source;
 pub mod status;
 pub mod stuff;
 pub mod xtext;

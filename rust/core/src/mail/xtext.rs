@@ -1,4 +1,6 @@
-//! The xtext form of ENVID=, ORCPT= and AUTH= (RFC 3461 §4).
+//! The xtext form of ENVID=, ORCPT= and AUTH= (RFC 3461 §4), and of addresses in UTF-8 (RFC 6533 §3).
+
+use std::borrow::Cow;
 
 /// Encode a text: `+` and two upper-case hexadecimal digits for unprintable characters, `+` and `=` (RFC 3461 §4).
 pub(crate) fn xtext(text: &str) -> String {
@@ -11,6 +13,32 @@ pub(crate) fn xtext(text: &str) -> String {
         }
     }
     out
+}
+
+/// Encode an address of the type utf-8: `\x{FC}` for a character outside printable ASCII, `+`, `=` and `\` (RFC 6533 §3).
+pub(crate) fn uxtext(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        match c {
+            '+' | '=' | '\\' => escape(c, &mut out),
+            '!'..='~' => out.push(c),
+            _ => escape(c, &mut out),
+        }
+        out
+    })
+}
+
+/// Encode the characters of encoded text that are not ASCII.
+pub(crate) fn ascii_only(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    text.chars().for_each(|c| if c.is_ascii() { out.push(c) } else { escape(c, &mut out) });
+    Cow::Owned(out)
+}
+
+fn escape(c: char, out: &mut String) {
+    out.push_str(&format!("\\x{{{:X}}}", u32::from(c)));
 }
 
 /// Decode a text; invalid xtext stays unchanged.

@@ -1,9 +1,11 @@
 //! `DeliverySession` and `Next`: see `postillion_core::delivery::session`.
 
 use super::DeliveryJob;
+use crate::ask::{AnswerTuple, LookupTuple, answers, lookups};
 use crate::smtp::SmtpClientSettings;
 use postillion_core::clock::wall_now_us;
-use postillion_core::delivery::session::{self, Assignment, NotAccepted, Session};
+use postillion_core::delivery::assignment::Assignment;
+use postillion_core::delivery::session::{self, NotAccepted, Session};
 use postillion_core::smtp::client::Peer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 pub enum Next {
     More,
     Sending,
+    Asking,
     Followed,
     Finished,
     Closed,
@@ -25,7 +28,7 @@ pub enum Next {
 
 impl Next {
     /// The names of the members in Python, in the order of the enum.
-    const NAMES: [&str; 6] = ["MORE", "SENDING", "FOLLOWED", "FINISHED", "CLOSED", "STALE"];
+    const NAMES: [&str; 7] = ["MORE", "SENDING", "ASKING", "FOLLOWED", "FINISHED", "CLOSED", "STALE"];
 
     /// Return the member of the Python class; a conversion of the enum would create a new object each time.
     fn member(py: Python<'_>, next: session::Next) -> PyResult<Py<PyAny>> {
@@ -43,6 +46,7 @@ impl From<session::Next> for Next {
         match next {
             session::Next::More => Self::More,
             session::Next::Sending => Self::Sending,
+            session::Next::Asking => Self::Asking,
             session::Next::Followed => Self::Followed,
             session::Next::Finished => Self::Finished,
             session::Next::Closed => Self::Closed,
@@ -122,6 +126,20 @@ impl DeliverySession {
 
     fn next(&mut self, py: Python<'_>, now: f64) -> PyResult<Py<PyAny>> {
         Next::member(py, self.inner.next(now, wall_now_us()))
+    }
+
+    fn asks<'py>(&mut self, py: Python<'py>) -> Vec<(usize, Bound<'py, PyBytes>)> {
+        lookups(py, self.inner.asks())
+    }
+
+    fn answer(
+        &mut self,
+        py: Python<'_>,
+        asked: Vec<LookupTuple>,
+        given: Vec<AnswerTuple<'_>>,
+        now: f64,
+    ) -> PyResult<Py<PyAny>> {
+        Next::member(py, self.inner.answer(answers(asked, given)?, now, wall_now_us()))
     }
 
     fn progressed(&mut self, octets: usize, now: f64) {

@@ -21,7 +21,11 @@ impl SmtpClientSettings {
     fn new(config: &Bound<'_, PyAny>, protocol: &str, checks: Option<[ListTuple<'_>; 4]>) -> PyResult<Self> {
         let unknown = || PyValueError::new_err(format!("unknown protocol {protocol:?}"));
         let protocol = Protocol::parse(protocol).ok_or_else(unknown)?;
-        let read = ClientSettings::read_for(protocol, &MainCf::new(config))?;
+        let source = MainCf::new(config);
+        let mut read = ClientSettings::read_for(protocol, &source)?;
+        if let Some(generic) = &mut read.generic {
+            Arc::make_mut(generic).rules.local.own_addresses = source.own_addresses()?;
+        }
         Ok(Self { inner: Arc::new(ClientSettings { checks: lists(checks)?, ..read }) })
     }
 }

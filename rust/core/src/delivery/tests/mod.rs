@@ -2,11 +2,13 @@
 
 mod changed;
 mod large;
+mod mapped;
 mod script;
 
+use super::assignment::Assignment;
 use super::job::tests::job;
 use super::job::{JobSettings, word};
-use super::session::{Assignment, Next, Session};
+use super::session::{Next, Session};
 use super::work::{Agent, Work};
 use crate::log::{Log, LogTarget};
 use crate::mail::envelope::Envelope;
@@ -77,8 +79,8 @@ fn statuses(work: &Work) -> Vec<String> {
     (0..delivery.job().recipients.len()).map(told).collect()
 }
 
-fn settings() -> Arc<ClientSettings> {
-    Arc::new(ClientSettings {
+fn settings() -> ClientSettings {
+    ClientSettings {
         helo_name: "me".into(),
         myhostname: "me".into(),
         timeouts: Timeouts {
@@ -91,11 +93,11 @@ fn settings() -> Arc<ClientSettings> {
             rset: 10.0,
         },
         ..ClientSettings::default()
-    })
+    }
 }
 
-fn session() -> Session {
-    Session::new(settings(), Peer::new("mx", "192.0.2.1", 25, "example.org", true, true), 0.0)
+fn session(settings: ClientSettings) -> Session {
+    Session::new(Arc::new(settings), Peer::new("mx", "192.0.2.1", 25, "example.org", true, true), 0.0)
 }
 
 /// An agent's part in the dialogue: it writes the output, sends pieces while it may, and notes how jobs end.
@@ -111,7 +113,11 @@ struct Driver {
 
 impl Driver {
     fn new() -> Self {
-        Self { session: session(), said: String::new(), ends: vec![], writable: true, wall_now_us: HANDOFF_US }
+        Self::with(settings())
+    }
+
+    fn with(settings: ClientSettings) -> Self {
+        Self { session: session(settings), said: String::new(), ends: vec![], writable: true, wall_now_us: HANDOFF_US }
     }
 
     fn deliver(&mut self, work: &Arc<Work>, last: bool, keep: bool) {
@@ -140,7 +146,7 @@ impl Driver {
         loop {
             self.write();
             match next {
-                Next::More => return,
+                Next::More | Next::Asking => return,
                 Next::Sending if !self.writable => return,
                 Next::Sending => next = self.session.send_body(0.0, self.wall_now_us),
                 Next::Followed => {

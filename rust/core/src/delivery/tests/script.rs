@@ -373,11 +373,16 @@ fn log_lines_count_deliveries_and_time_them() {
 
 #[test]
 fn a_message_that_needs_smtputf8_wants_a_server_that_offers_it() {
-    let needs = "message requires SMTPUTF8, but no server was found that supports SMTPUTF8. The last attempted server \
-                 was mx[192.0.2.1]";
-    let bounced = format!("bounced 5.6.7 {needs}");
+    let bounced = "bounced 5.6.7 SMTPUTF8 is required, but was not offered by host mx[192.0.2.1]";
+    let part = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nA: ü\r\n\r\nx\r\n--b--";
+    let attached = "Content-Type: message/rfc822\r\n\r\nSubject: ü";
+    let late = format!("{}\r\n--b\r\nA: ü", part.replace("A: ü\r\n\r\nx\r\n--b--", &"\r\nü\r\n".repeat(100_000)));
     for (header, offered, last, expected) in [
-        ("A: ü", "250 mx\r\n", true, &*bounced),
+        ("A: ü", "250 mx\r\n", true, bounced),
+        (part, "250 mx\r\n", true, bounced),
+        (attached, "250 mx\r\n", true, bounced),
+        (&late, "250 mx\r\n", true, bounced),
+        (&part.replace("A: ü\r\n\r\nx", "A: u\r\n\r\nü"), "250-mx\r\n250 8BITMIME\r\n", true, SENT),
         ("A: ü", "250 mx\r\n", false, "-"),
         ("A: u", "250 mx\r\n", true, SENT),
         ("A: ü", "250-mx\r\n250 SMTPUTF8\r\n", true, SENT),
@@ -399,7 +404,7 @@ fn a_message_that_needs_smtputf8_wants_a_server_that_offers_it() {
 fn a_session_has_one_job_and_one_that_follows() {
     let queue = Queue::new();
     let assignment = || Assignment::new(queue.job(1, b"\r\n", |_| {}), true, true);
-    let mut session = session();
+    let mut session = session(settings());
     assert_eq!(session.follow(assignment(), 0), Err(NotAccepted::CannotFollow));
     assert_eq!(session.deliver(assignment(), true, 0.0, 0), Ok(Next::More));
     assert_eq!(session.deliver(assignment(), true, 0.0, 0), Err(NotAccepted::Busy));

@@ -257,11 +257,7 @@ impl Client {
         self.enter_transaction();
         self.pipeline.begin();
         if needs_smtputf8 && !self.offered.smtputf8 {
-            let text = format!(
-                "message requires SMTPUTF8, but no server was found that supports SMTPUTF8. \
-                 The last attempted server was {}",
-                self.peer.name_address
-            );
+            let text = format!("SMTPUTF8 is required, but was not offered by host {}", self.peer.name_address);
             self.quit();
             let status = refusal([6, 7], &text);
             return self.events.push_back(Event::Failed { status, stale: false, elsewhere: true });
@@ -279,7 +275,7 @@ impl Client {
         }
         let mut takers = 0;
         for (position, recipient) in recipients {
-            if self.plan_rcpt(position, recipient).is_ok() {
+            if self.plan_rcpt(position, recipient, envelope.smtputf8).is_ok() {
                 takers += 1;
                 continue;
             }
@@ -333,7 +329,7 @@ impl Client {
         }
         self.pipeline.begin();
         let good = self.plan_mail(envelope).is_ok()
-            && recipients.all(|(position, recipient)| self.plan_rcpt(position, recipient).is_ok());
+            && recipients.all(|(position, recipient)| self.plan_rcpt(position, recipient, envelope.smtputf8).is_ok());
         if !good || self.pipeline.recipients(false).is_empty() {
             self.pipeline.forget_planned();
             return false;
@@ -447,8 +443,8 @@ impl Client {
         self.pipeline.plan(Expect::Mail, |out| push_mail(envelope, &self.offered, out))
     }
 
-    fn plan_rcpt(&mut self, position: usize, recipient: &Recipient) -> Result<(), BadAddress> {
-        self.pipeline.plan(Expect::Rcpt(position), |out| push_rcpt(recipient, &self.offered, out))
+    fn plan_rcpt(&mut self, position: usize, recipient: &Recipient, smtputf8: bool) -> Result<(), BadAddress> {
+        self.pipeline.plan(Expect::Rcpt(position), |out| push_rcpt(recipient, &self.offered, smtputf8, out))
     }
 
     fn send_commands(&mut self) {

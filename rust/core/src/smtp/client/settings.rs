@@ -1,5 +1,6 @@
 //! The settings of the SMTP client, and the server of a connection.
 
+use crate::address::generic::Generic;
 use crate::lookup::Maps;
 use crate::mail::mime::MimeRules;
 use crate::settings;
@@ -67,6 +68,8 @@ settings! {
         mime: MimeRules => settings,
         /// The program sets the tables of `smtp_header_checks` and related parameters.
         checks: Arc<Lists>,
+        /// Maps addresses; `None` without tables.
+        generic: Option<Arc<Generic>> = Generic::read_some "smtp_generic_maps",
     }
 }
 
@@ -169,10 +172,13 @@ impl Protocol {
 impl ClientSettings {
     /// Read the parameters of a client of this protocol.
     pub fn read_for<S: Source>(protocol: Protocol, source: &S) -> Result<Self, S::Error> {
-        let settings = match protocol {
+        let mut settings = match protocol {
             Protocol::Smtp => Self::read(source)?,
             Protocol::Lmtp => Self::read(&Lmtp(source))?,
         };
+        if let (Protocol::Lmtp, Some(generic)) = (protocol, &mut settings.generic) {
+            Arc::make_mut(generic).parameter = "lmtp_generic_maps";
+        }
         Ok(Self { protocol, ..settings })
     }
 }

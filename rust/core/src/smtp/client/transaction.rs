@@ -5,7 +5,7 @@
 
 use super::capability::Capabilities;
 use crate::mail::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
-use crate::mail::xtext::xtext;
+use crate::mail::xtext::{ascii_only, uxtext, xtext};
 use std::borrow::Cow;
 
 /// Maximum octets of an address in a command. Servers refuse much shorter ones (RFC 5321 §4.5.3.1.3).
@@ -50,16 +50,14 @@ pub fn push_mail(envelope: &Envelope, offered: &Capabilities, out: &mut Vec<u8>)
     Ok(())
 }
 
-/// Return whether the message needs a server with SMTPUTF8: the sender asked for it, and an address or the header block
-/// is not ASCII (RFC 6531 §3.1). `content`: the start of the message with its whole header block.
-pub fn needs_smtputf8<'a>(envelope: &Envelope, mut addresses: impl Iterator<Item = &'a str>, content: &[u8]) -> bool {
-    let header_octets = memchr::memmem::find(content, b"\r\n\r\n").unwrap_or(content.len());
-    let ascii = envelope.sender.is_ascii() && addresses.all(str::is_ascii) && content[..header_octets].is_ascii();
-    envelope.smtputf8 && !ascii
-}
-
 /// Append `RCPT TO:<...>` with the parameters that the server offers (RFC 5321 §4.1.1.3, RFC 3461 §4.1, §4.2).
-pub fn push_rcpt(recipient: &Recipient, offered: &Capabilities, out: &mut Vec<u8>) -> Result<(), BadAddress> {
+/// `smtputf8`: the sender asked for it, so an original recipient may have the type utf-8 (RFC 6533 §3).
+pub fn push_rcpt(
+    recipient: &Recipient,
+    offered: &Capabilities,
+    smtputf8: bool,
+    out: &mut Vec<u8>,
+) -> Result<(), BadAddress> {
     let path = path(&recipient.address)?;
     if path.is_empty() {
         return Err(BadAddress);
@@ -68,25 +66,27 @@ pub fn push_rcpt(recipient: &Recipient, offered: &Capabilities, out: &mut Vec<u8
     out.extend_from_slice(path.as_bytes());
     out.push(b'>');
     if offered.dsn {
-        push_orcpt(recipient, out);
+        push_orcpt(recipient, smtputf8, out);
         push_notify(recipient.notify, out);
     }
     out.extend_from_slice(b"\r\n");
     Ok(())
 }
 
-/// Append ORCPT= as received. Without one, append the address before any mapping, so that a later report names the
-/// recipient that the sender used.
-fn push_orcpt(recipient: &Recipient, out: &mut Vec<u8>) {
-    if let Some(orcpt) = recipient.orcpt.as_deref() {
-        if is_value(orcpt) {
-            push_parameter(" ORCPT=", orcpt, out);
+/// Append ORCPT= as received, in ASCII. Without one, append the address before any mapping, so that a later report names
+/// the recipient that the sender used.
+fn push_orcpt(recipient: &Recipient, smtputf8: bool, out: &mut Vec<u8>) {
+    let value = match recipient.orcpt.as_deref() {
+        Some(orcpt) => ascii_only(orcpt),
+        None => {
+            let original = recipient.original.as_deref().unwrap_or(&recipient.address);
+            if smtputf8 && !original.is_ascii() {
+                Cow::Owned(format!("utf-8;{}", uxtext(original)))
+            } else {
+                Cow::Owned(format!("rfc822;{}", xtext(original)))
+            }
         }
-        return;
-    }
-    let original = recipient.original.as_deref().unwrap_or(&recipient.address);
-    // An address that is not ASCII needs the type utf-8, which only a server with SMTPUTF8 accepts.
-    let value = if original.is_ascii() { format!("rfc822;{}", xtext(original)) } else { String::new() };
+    };
     if is_value(&value) {
         push_parameter(" ORCPT=", &value, out);
     }
@@ -230,7 +230,7 @@ mod tests {
             let mut out = Vec::new();
             push_mail(&envelope, &offered, &mut out).unwrap();
             assert_eq!(String::from_utf8(std::mem::take(&mut out)).unwrap(), mail);
-            push_rcpt(&recipient, &offered, &mut out).unwrap();
+            push_rcpt(&recipient, &offered, false, &mut out).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), rcpt);
         }
     }
@@ -241,7 +241,7 @@ mod tests {
         for (plusses, told) in [(1, true), (160, true), (161, false), (1000, false)] {
             let mut out = Vec::new();
             let local = "+".repeat(plusses);
-            push_rcpt(&Recipient::plain(&format!("{local}@example.org")), &offered, &mut out).unwrap();
+            push_rcpt(&Recipient::plain(&format!("{local}@example.org")), &offered, false, &mut out).unwrap();
             let orcpt = format!(" ORCPT=rfc822;{}@example.org", "+2B".repeat(plusses));
             let orcpt = if told { &*orcpt } else { "" };
             assert_eq!(String::from_utf8(out).unwrap(), format!("RCPT TO:<{local}@example.org>{orcpt}\r\n"));
@@ -249,16 +249,21 @@ mod tests {
     }
 
     #[test]
-    fn smtputf8_is_needed_for_text_outside_ascii_except_in_the_body() {
-        let mut envelope = envelope();
-        for (smtputf8, address, content, needed) in [
-            (true, "a@example.org", "Subject: x\r\n\r\nü\r\n", false),
-            (true, "a@example.org", "Subject: ü\r\n\r\nx\r\n", true),
-            (true, "ü@example.org", "Subject: x\r\n", true),
-            (false, "ü@example.org", "Subject: ü\r\n", false),
+    fn an_original_recipient_outside_ascii_is_encoded_by_its_type() {
+        let offered = Capabilities { dsn: true, smtputf8: true, ..Capabilities::default() };
+        for (orcpt, smtputf8, expected) in [
+            (None, true, r"utf-8;j\x{FC}\x{2B}\x{1F600}@example.org"),
+            (None, false, "rfc822;j+C3+BC+2B+F0+9F+98+80@example.org"),
+            (Some("utf-8;ü@o.example"), true, r"utf-8;\x{FC}@o.example"),
+            (Some("utf-8;ü@o.example"), false, r"utf-8;\x{FC}@o.example"),
+            (Some(r"utf-8;\x{FC}+2B@o.example"), true, r"utf-8;\x{FC}+2B@o.example"),
         ] {
-            envelope.smtputf8 = smtputf8;
-            assert_eq!(needs_smtputf8(&envelope, [address].into_iter(), content.as_bytes()), needed, "{content:?}");
+            let mut recipient = Recipient::plain("jü+😀@example.org");
+            recipient.orcpt = orcpt.map(Into::into);
+            let mut out = Vec::new();
+            push_rcpt(&recipient, &offered, smtputf8, &mut out).unwrap();
+            let told = String::from_utf8(out).unwrap();
+            assert_eq!(told, format!("RCPT TO:<jü+😀@example.org> ORCPT={expected}\r\n"));
         }
     }
 
@@ -267,12 +272,12 @@ mod tests {
         let offered = Capabilities { dsn: true, ..Capabilities::default() };
         let mut envelope = envelope();
         let mut recipient = Recipient::plain("a@example.org");
-        for value in ["a\r\nDATA", "a b", "a\0", "", "ü"] {
+        for value in ["a\r\nDATA", "a b", "a\0", ""] {
             envelope.envid = Some(value.into());
             recipient.orcpt = Some(value.into());
             let mut out = Vec::new();
             push_mail(&envelope, &offered, &mut out).unwrap();
-            push_rcpt(&recipient, &offered, &mut out).unwrap();
+            push_rcpt(&recipient, &offered, false, &mut out).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), "MAIL FROM:<s@example.org>\r\nRCPT TO:<a@example.org>\r\n");
         }
     }

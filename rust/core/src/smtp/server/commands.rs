@@ -191,7 +191,7 @@ impl Server {
             return self.answer(Verb::Vrfy, Reply::new(501, [5, 4], "Syntax: VRFY address [SMTPUTF8]"));
         }
         match Path::parse(arguments, false) {
-            Ok((path, _)) if !path.is_null() => {
+            Ok((path, rest)) if !path.is_null() && self.may_verify(&path, rest.trim()) => {
                 let argument = first_word(arguments).0.to_owned();
                 self.mode = Mode::Waiting(Pending::Vrfy { argument, recipient: Recipient::plain(path.address()) });
             }
@@ -200,6 +200,12 @@ impl Server {
                 self.answer_refused(Verb::Vrfy, Refused::Address(reply, arguments.into()));
             }
         }
+    }
+
+    /// Return whether VRFY may have this address: one that is not ASCII needs the parameter (RFC 6531 §3.7.4.2).
+    fn may_verify(&self, path: &Path, parameter: &str) -> bool {
+        let has_smtputf8 = parameter.eq_ignore_ascii_case("SMTPUTF8");
+        if has_smtputf8 { self.config.dialect.smtputf8 } else { path.is_ascii() }
     }
 
     fn help_command(&mut self) {

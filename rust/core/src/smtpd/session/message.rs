@@ -6,6 +6,7 @@ use crate::log::Severity;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::QueueId;
 use crate::mail::reply::{Enhanced, Reply};
+use crate::mail::source::MailSource;
 use crate::queue::Incoming;
 use crate::smtp::server::{ContentFault, EndOfData, Next, Transaction};
 use std::sync::Arc;
@@ -140,6 +141,7 @@ impl Session {
         let trusted = self.client.rewrites_headers || is_user && self.site.settings.rewrites_for_users;
         let origin = Origin::Network { trusted };
         let mut cleanup = Cleanup::new(Arc::clone(&self.site.cleanup), draft, envelope, origin, wall_now_us);
+        cleanup.autodetect(MailSource::Smtpd);
         cleanup.check(Arc::clone(&self.site.log));
         cleanup.received(&received);
         cleanup

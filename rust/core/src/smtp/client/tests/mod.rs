@@ -513,8 +513,7 @@ fn a_message_above_the_size_limit_is_not_sent() {
     dialogue.act();
     assert_eq!(
         dialogue.events.last().unwrap(),
-        "failed elsewhere 5.6.7 message requires SMTPUTF8, but no server was found that supports SMTPUTF8. \
-         The last attempted server was mx[192.0.2.1]"
+        "failed elsewhere 5.6.7 SMTPUTF8 is required, but was not offered by host mx[192.0.2.1]"
     );
 }
 

@@ -5,32 +5,31 @@
 //! queue.
 //!
 //! ```text
-//! deliver, receive, lost, timeout, send_body, next  ->  Next
-//! take_output                                       ->  octets for the server
-//! deadline                                          ->  when to call timeout
+//! deliver, receive, lost, timeout, send_body, answer, next  ->  Next
+//! take_output                                               ->  octets for the server
+//! asks                                                      ->  lookups in remote tables, for answer
+//! deadline                                                  ->  when to call timeout
 //! ```
 //!
 //! Recipients without a status after `Finished`, `Closed` or `Stale` need another server. A job that follows is
 //! unchanged when the job before it ends with one of these.
 
-use super::job::{Delivery, Handover};
-use super::outgoing::{Outgoing, Unsendable};
-use super::work::Work;
-use crate::mail::envelope::BodyType;
-use crate::mail::reply::Enhanced;
-use crate::mail::status::{Status, local_status};
-use crate::queue::{ContentReader, QueueError};
-use crate::smtp::client::transaction::needs_smtputf8;
+mod message;
+
+use crate::ask::{Answer, Lookup};
+use crate::delivery::assignment::Assignment;
+use crate::delivery::job::{Delivery, Handover};
+use crate::delivery::outgoing::Outgoing;
+use crate::delivery::smtputf8::needs_smtputf8;
+use crate::mail::status::Status;
+use crate::queue::ContentReader;
 use crate::smtp::client::{Client, ClientSettings, Event, Peer};
 use std::fmt;
 use std::sync::Arc;
+use std::task::Poll;
 
 /// Maximum octets of a message in memory. A smaller message is one piece.
 pub const PIECE_OCTETS: u64 = 256 * 1024;
-/// X.3.0: an error of the mail system itself (RFC 3463 §3.4).
-const LOCAL_ERROR: Enhanced = Enhanced { class: 4, subject: 3, detail: 0 };
-/// X.6.0: the content (RFC 3463 §3.7).
-const BAD_CONTENT: Enhanced = Enhanced { class: 5, subject: 6, detail: 0 };
 
 /// The driver's next step, after it wrote `take_output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +38,8 @@ pub enum Next {
     More,
     /// Call `send_body` when the output is written: a large message has another piece.
     Sending,
+    /// As `More`; when `asks` has lookups, call `answer` with their answers.
+    Asking,
     /// Report the job, then call `next`: the job is done with this server, and the job that followed is in progress.
     Followed,
     /// Report the job: it is done with this server. The connection accepts another one.
@@ -58,18 +59,6 @@ pub enum NotAccepted {
     CannotFollow,
 }
 
-/// A job on a session.
-#[derive(Debug)]
-pub struct Assignment {
-    work: Arc<Work>,
-    last_address: bool,
-    last_session: bool,
-    /// Time at which its commands were sent; `None` before.
-    begun_us: Option<u64>,
-    /// The number of its transaction on the connection, counted from 1.
-    conn_use: u32,
-}
-
 /// One connection, and the jobs on it.
 #[derive(Debug)]
 pub struct Session {
@@ -81,14 +70,6 @@ pub struct Session {
     content: Option<ContentReader>,
     /// Changes the message on its way, if anything does.
     outgoing: Option<Outgoing>,
-}
-
-impl Assignment {
-    /// `last_address`, `last_session`: no other server is left when this one fails before or after the handshake, so a
-    /// soft status is final.
-    pub fn new(work: Arc<Work>, last_address: bool, last_session: bool) -> Self {
-        Self { work, last_address, last_session, begun_us: None, conn_use: 0 }
-    }
 }
 
 impl Session {
@@ -174,6 +155,38 @@ impl Session {
         self.client.quit();
     }
 
+    /// Take the lookups that the job in progress needs now.
+    pub fn asks(&mut self) -> Vec<Lookup> {
+        if self.is_asking_for_content() {
+            return self.outgoing.as_mut().map(Outgoing::asks).unwrap_or_default();
+        }
+        self.current.as_mut().map(Assignment::asks).unwrap_or_default()
+    }
+
+    /// Receive answers. Those to no lookup of the job in progress have no effect.
+    pub fn answer(&mut self, answers: Vec<(Lookup, Answer)>, now: f64, wall_now_us: u64) -> Next {
+        for (lookup, answer) in answers {
+            match &mut self.outgoing {
+                Some(outgoing) if outgoing.is_asking() => outgoing.answer(&lookup, answer),
+                _ => self.current.iter_mut().for_each(|assignment| assignment.answer(&lookup, answer.clone())),
+            }
+        }
+        if self.is_asking_for_content() {
+            self.send_piece(now, wall_now_us);
+        } else if self.is_asking() && self.client.is_idle() {
+            self.begin(now, wall_now_us);
+        }
+        self.next(now, wall_now_us)
+    }
+
+    fn is_asking(&self) -> bool {
+        self.is_asking_for_content() || self.current.as_ref().is_some_and(Assignment::is_asking)
+    }
+
+    fn is_asking_for_content(&self) -> bool {
+        self.content.is_some() && self.outgoing.as_ref().is_some_and(Outgoing::is_asking)
+    }
+
     /// Handle the client's events up to the end of a job, and return the driver's next step.
     pub fn next(&mut self, now: f64, wall_now_us: u64) -> Next {
         while let Some(event) = self.client.next_event() {
@@ -191,6 +204,12 @@ impl Session {
                     }
                 }
             }
+        }
+        if self.current.as_ref().is_some_and(Assignment::is_failed) {
+            return self.refuse(now, wall_now_us);
+        }
+        if self.is_asking() {
+            return Next::Asking;
         }
         if self.is_sending() { Next::Sending } else { Next::More }
     }
@@ -219,23 +238,18 @@ impl Session {
 
     fn begin(&mut self, now: f64, wall_now_us: u64) {
         let Some(assignment) = &mut self.current else { return };
+        if let Some(generic) = &self.client.settings().generic
+            && assignment.map(generic) != Poll::Ready(true)
+        {
+            return;
+        }
         assignment.begun_us = Some(wall_now_us);
         assignment.conn_use = self.client.transactions() + 1;
-        // Without SMTPUTF8 on the server, the header decides whether the message needs it.
-        let asks = assignment.work.lock().job().envelope.smtputf8 && !self.client.offered().smtputf8;
-        let header = asks.then(|| {
-            let reader = assignment.work.open_content(now);
-            // The whole header; one of version 1 is nearly always smaller. An unreadable message is reported when its
-            // body is due.
-            reader.and_then(|mut reader| reader.piece(reader.head_octets().max(PIECE_OCTETS))).unwrap_or_default()
-        });
+        let needs_smtputf8 =
+            !self.client.offered().smtputf8 && needs_smtputf8(&assignment.work, &self.client.settings().mime, now);
         let delivery = assignment.work.lock();
-        let envelope = &delivery.job().envelope;
-        let needs_smtputf8 = header.is_some_and(|header| {
-            let addresses = delivery.open_recipients().map(|(_, recipient)| &*recipient.address);
-            needs_smtputf8(envelope, addresses, &header)
-        });
-        self.client.begin(envelope, delivery.open_recipients(), needs_smtputf8, now);
+        let (envelope, recipients) = (assignment.envelope(&delivery), assignment.recipients(&delivery));
+        self.client.begin(envelope, recipients, needs_smtputf8, now);
     }
 
     /// Send the commands of the job that follows, if the message before it is sent.
@@ -244,100 +258,27 @@ impl Session {
         if !self.client.may_begin_ahead() {
             return;
         }
+        // A job that must ask begins after the job before it.
+        if let Some(generic) = &self.client.settings().generic
+            && follower.map(generic) != Poll::Ready(true)
+        {
+            return;
+        }
         let delivery = follower.work.lock();
-        if self.client.begin_ahead(&delivery.job().envelope, delivery.open_recipients()) {
+        if self.client.begin_ahead(follower.envelope(&delivery), follower.recipients(&delivery)) {
+            drop(delivery);
             follower.begun_us = Some(wall_now_us);
             follower.conn_use = self.client.transactions() + 1;
         }
     }
 
-    // The message.
-
-    fn open_content(&mut self, now: f64, wall_now_us: u64) {
-        let Some(assignment) = &self.current else { return };
-        match assignment.work.open_content(now) {
-            Ok(reader) => {
-                self.outgoing = self.outgoing(assignment);
-                self.content = Some(reader);
-                self.send_piece(now, wall_now_us);
-            }
-            Err(error) => self.unreadable(&error, wall_now_us),
-        }
-    }
-
-    /// Return what changes the message on its way to this server.
-    fn outgoing(&self, assignment: &Assignment) -> Option<Outgoing> {
-        let settings = self.client.settings();
-        let delivery = assignment.work.lock();
-        let declared_7bit = delivery.job().envelope.body == BodyType::SevenBit;
-        let converts = settings.converts && !self.client.offered().eight_bit_mime && !declared_7bit;
-        let needed = converts || !settings.checks.is_empty();
-        let (rules, lists) = (&settings.mime, &settings.checks);
-        needed.then(|| Outgoing::new(rules.clone(), Arc::clone(lists), converts, delivery.queue_id()))
-    }
-
-    fn send_piece(&mut self, now: f64, wall_now_us: u64) {
-        let (Some(reader), Some(assignment)) = (&mut self.content, &self.current) else { return };
-        let (piece, last) = loop {
-            let piece = match reader.piece(PIECE_OCTETS) {
-                Ok(piece) => piece,
-                Err(error) => return self.unreadable(&error, wall_now_us),
-            };
-            let last = reader.left_octets() == 0;
-            let piece = match &mut self.outgoing {
-                None => piece,
-                Some(outgoing) => match outgoing.feed(&piece, last, assignment.work.log()) {
-                    Ok(changed) => changed,
-                    Err(unsendable) => return self.unsendable(unsendable, wall_now_us),
-                },
-            };
-            // A piece of dropped lines leaves nothing to write, so no write would ask for the next one.
-            if last || !piece.is_empty() {
-                break (piece, last);
-            }
-        };
-        self.client.body(piece, last, now);
-        if last {
-            self.content = None;
-            self.begin_ahead(wall_now_us);
-        }
-    }
-
-    /// The content is not what was committed: defer the recipients.
-    fn unreadable(&mut self, error: &QueueError, wall_now_us: u64) {
-        if let Some(assignment) = &self.current {
-            let id = assignment.work.lock().queue_id().to_owned();
-            assignment.work.log().warning(format_args!("{id}: {error}"));
-        }
-        self.stop_message(&local_status(LOCAL_ERROR, "unreadable mail queue entry"), wall_now_us);
-    }
-
-    fn unsendable(&mut self, unsendable: Unsendable, wall_now_us: u64) {
-        let status = match unsendable {
-            Unsendable::Mime(fault) => local_status(BAD_CONTENT, fault.text()),
-            Unsendable::Checks => {
-                let text = format!("local data error while talking to {}", self.client.peer().name_address);
-                local_status(LOCAL_ERROR, text)
-            }
-        };
-        self.stop_message(&status, wall_now_us);
-    }
-
-    /// Give the recipients this status and end the connection: the server must not see the end of the message.
-    fn stop_message(&mut self, status: &Status, wall_now_us: u64) {
-        self.content = None;
-        if let Some(assignment) = self.current.take() {
-            let log = assignment.work.log();
-            let mut delivery = assignment.work.lock();
-            let handover = self.handover(&assignment, &delivery, wall_now_us);
-            for position in delivery.open().collect::<Vec<_>>() {
-                delivery.finish(position, status.clone(), &handover, log);
-            }
-        }
-        self.client.lost();
-    }
-
     // The end of a job.
+
+    /// Defer a job whose addresses cannot be mapped. The server has seen nothing of it.
+    fn refuse(&mut self, now: f64, wall_now_us: u64) -> Next {
+        self.finish_all(&self.local_error(), wall_now_us);
+        self.begin_follower(true, now, wall_now_us)
+    }
 
     fn apply(&self, position: usize, status: Status, wall_now_us: u64) {
         let Some(assignment) = &self.current else { return };
@@ -352,6 +293,11 @@ impl Session {
         if let Some(assignment) = self.current.take() {
             assignment.work.lock().session_completed();
         }
+        self.begin_follower(reusable, now, wall_now_us)
+    }
+
+    /// Begin the job that follows, if there is one and the connection is reusable.
+    fn begin_follower(&mut self, reusable: bool, now: f64, wall_now_us: u64) -> Next {
         self.current = self.follower.take().filter(|_| reusable);
         let Some(follower) = &self.current else {
             return if reusable { Next::Finished } else { Next::Closed };

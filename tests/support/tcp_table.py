@@ -1,0 +1,54 @@
+"""A server of a tcp: table (tcp_table(5)), for tests with either program."""
+
+import socketserver
+import threading
+from types import TracebackType
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    """One connection: a reply for each request."""
+
+    server: "_Server"
+
+    def handle(self) -> None:
+        """Reply until the client leaves."""
+        for line in self.rfile:
+            key = line.decode().strip().removeprefix("get ")
+            self.server.keys.append(key)
+            value = self.server.rows.get(key)
+            reply = "500 no such key" if value is None else f"200 {value}" if value else "400 the table is down"
+            self.wfile.write(f"{reply}\n".encode())
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, port: int, rows: dict[str, str]) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.rows = rows
+        self.keys: list[str] = []
+
+
+class TcpTable:
+    """Answers on 127.0.0.1:port during its `with` block. An empty value in `rows` is a failure."""
+
+    def __init__(self, port: int, rows: dict[str, str]) -> None:
+        self._server = _Server(port, rows)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all lookups so far."""
+        return self._server.keys
+
+    def __enter__(self) -> "TcpTable":
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
