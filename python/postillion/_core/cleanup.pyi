@@ -1,14 +1,14 @@
 """The processing of a message between its arrival and the queue."""
 
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import ClassVar, final
 
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.tables import Table
 from postillion.config import Config
 
-__all__ = ["CleanupSettings", "Submission"]
+__all__ = ["CleanupSettings", "Intake", "Options"]
 
 @final
 class CleanupSettings:
@@ -32,16 +32,23 @@ class CleanupSettings:
         """Return the date in the form of a header field: `Sun, 22 Nov 2026 17:02:03 +0000 (UTC)`."""
 
 @final
-class Submission:
-    """A message that a program on this machine submits; it passes cleanup into the journal.
+class Options:
+    """The parts of cleanup that apply to a message, by the way that it comes: checks, address maps, copies."""
+
+    EXTERNAL: ClassVar[Options]
+    """For mail from clients and users: everything."""
+    INTERNAL: ClassVar[Options]
+    """For the mail system's own mail: address maps alone."""
+
+@final
+class Intake:
+    """The way into the queue, for a message that a program on this machine submits.
 
     `body` and `ret`: the keywords of BODY and RET, empty for none; raises `ValueError` for another word. `recipients`:
     address, original, ORCPT and NOTIFY bits of each. `received`: a trace header with LF inside, in
     which `{id}` stands for the queue ID and `{date}` for the date. `wall_now`, `arrival`: seconds since 1970.
-    `local` False: headers are neither completed nor added. `internal`: the mail system's own message, of which nobody
-    gets a copy (`always_bcc` and others). `checked`: `header_checks` and the like apply, because it comes from a user.
-    Raises `postillion.errors.MessageRefused` when the disk is
-    full. A submission without `commit` leaves no trace.
+    `local` False: headers are neither completed nor added. Raises `postillion.errors.MessageRefused` when the disk is
+    full. An intake without `commit` leaves no trace.
     """
 
     def __new__(
@@ -49,6 +56,7 @@ class Submission:
         settings: CleanupSettings,
         journal: Journal,
         log: Log,
+        options: Options,
         sender: str,
         recipients: Sequence[tuple[str, str | None, str | None, int]],
         *,
@@ -62,15 +70,9 @@ class Submission:
         ret: str = "",
         envid: str | None = None,
         local: bool = True,
-        internal: bool = False,
-        checked: bool = False,
-    ) -> Submission: ...
+    ) -> Intake: ...
     @property
     def queue_id(self) -> str: ...
-    @property
-    def sender(self) -> str:
-        """The sender as cleanup completed it, before canonical maps; raises `RuntimeError` after `commit`."""
-
     def write(self, data: bytes) -> None:
         """Receive the next bytes, in any split; lines end with LF or CRLF. `commit` reports a problem."""
 

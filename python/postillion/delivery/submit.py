@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from postillion._core.cleanup import Submission
+from postillion._core.cleanup import Intake, Options
 from postillion._core.queue import Journal, QueueError
 from postillion.errors import MessageRefused
 from postillion.program import cleanup
@@ -63,13 +63,14 @@ class NewMessage(NamedTuple):
 class Submitter:
     """Commits messages to the journal of this process; the first message opens it.
 
-    `in_place`: a commit blocks the process. Local delivery requires this: the journal's thread must not create files
-    while the process has a recipient's rights.
+    `options`: what cleanup does with them. `in_place`: a commit blocks the process. Local delivery requires this: the
+    journal's thread must not create files while the process has a recipient's rights.
     """
 
-    def __init__(self, process: Daemon, *, in_place: bool = False) -> None:
+    def __init__(self, process: Daemon, options: Options, *, in_place: bool = False) -> None:
         config = process.config
         self._log = process.log
+        self._options = options
         self._in_place = in_place
         self._settings = cleanup.settings(config)
         self._received = f"Received: by {config.text('myhostname')} ({config.text('mail_name')})\n\tid {{id}}; {{date}}"
@@ -82,10 +83,11 @@ class Submitter:
         """Return the queue ID of the message once it is on disk. Raises `SubmitError`."""
         try:
             journal, producer = self._opened()
-            submission = Submission(
+            intake = Intake(
                 self._settings,
                 journal,
                 self._log,
+                self._options,
                 message.sender,
                 message.recipients,
                 wall_now=time.time(),
@@ -96,14 +98,13 @@ class Submitter:
                 ret=message.ret,
                 envid=message.envid,
                 local=message.local,
-                internal=True,
             )
             for part in message.parts:
-                submission.write(part)
-            await answer_all(submission)
+                intake.write(part)
+            await answer_all(intake)
             self._tickets += 1
             ticket = self._tickets
-            new_id = submission.commit(ticket)
+            new_id = intake.commit(ticket)
         except MessageRefused as refused:
             raise SubmitError(refused.dsn, refused.text) from refused
         except QueueError as error:

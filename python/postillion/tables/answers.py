@@ -49,7 +49,7 @@ _numbered: list[Askable] = []
 
 
 class Asking(Protocol):
-    """A message whose lookups can be answered, such as a `Submission`."""
+    """A message whose lookups can be answered, such as an `Intake`."""
 
     def lookups(self) -> list[tuple[int, bytes]]:
         """Return the next lookups, none when the message needs no more."""

@@ -4,7 +4,7 @@ use super::settings::CleanupSettings;
 use super::{HEAD_MAX_OCTETS, Origin, Output, Part, Refusal};
 use crate::address::rewrite::Rewrite;
 use crate::address::rewriting::Class;
-use crate::mail::header::{End, Field, HeaderEvents, Known};
+use crate::mail::header::{End, Field, HeaderEvents, Known, from_lf};
 use crate::mail::sink::Sink;
 use std::io;
 
@@ -59,7 +59,23 @@ impl<S: Sink> Output<S> {
         self.size_octets += 1;
     }
 
-    pub(super) fn hop(&mut self) {
+    /// Write a trace header, with LF inside and no LF at its end.
+    pub(super) fn received(&mut self, header: &str) {
+        if self.checks.is_some() {
+            return self.header(&from_lf(header.trim_end_matches('\n').as_bytes()));
+        }
+        self.hop();
+        let mut wire = Vec::with_capacity(header.len() + 8);
+        for line in header.trim_end_matches('\n').split('\n') {
+            wire.extend(line.bytes().filter(|b| *b != b'\r'));
+            wire.extend_from_slice(b"\r\n");
+        }
+        let line_ends = wire.iter().filter(|b| **b == b'\n').count();
+        self.write_head(&wire);
+        self.size_octets += (wire.len() - line_ends) as u64;
+    }
+
+    fn hop(&mut self) {
         self.hops += 1;
         if self.hops >= self.settings.hopcount_limit {
             self.refuse(Refusal::TooManyHops);

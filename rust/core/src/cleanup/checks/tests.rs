@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ask::Answer;
-use crate::cleanup::{Cleanup, Origin};
+use crate::cleanup::{Intake, Options, Origin};
 use crate::log::LogTarget;
 use crate::mail::id::QueueId;
 use crate::mail::stuff::unstuff;
@@ -63,12 +63,12 @@ fn run_with(settings: CleanupSettings, wire: &[u8], step: usize) -> Run {
     }
     let id = envelope.id.short().to_string();
     let origin = Origin::Network { trusted: false };
-    let mut cleanup = Cleanup::new(Arc::new(settings), Vec::new(), envelope, origin, WALL_US);
-    cleanup.check(Arc::clone(&log));
-    wire.chunks(step).for_each(|piece| cleanup.feed(piece));
+    let mut intake =
+        Intake::new(Arc::new(settings), Arc::clone(&log), Vec::new(), envelope, origin, Options::EXTERNAL, WALL_US);
+    wire.chunks(step).for_each(|piece| intake.feed(piece));
     let from = " from unknown[192.0.2.1]; from=<s@example.net> to=<q@example.org>";
     let protocol = " proto=ESMTP helo=<client.example>";
-    let result = cleanup.finish().map(|(body, mut head, envelope)| {
+    let result = intake.finish().map(|(body, mut head, envelope)| {
         head.extend(body);
         if !envelope.recipients.is_empty() {
             assert_eq!(envelope.size_octets, unstuff(&head).len() as u64, "{}", String::from_utf8_lossy(&head));
@@ -326,11 +326,11 @@ fn a_trace_header_is_checked_too() {
     let envelope = Envelope::plain(QueueId(1), "s@x", vec![Recipient::plain("r@x")]);
     let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
     let origin = Origin::Network { trusted: false };
-    let mut cleanup = Cleanup::new(Arc::new(settings), Vec::new(), envelope, origin, WALL_US);
-    cleanup.check(Arc::clone(&log));
-    cleanup.received("X-Do: STRIP a\n\tx");
-    cleanup.received("Received: by\n\tmx");
-    let (_, head, _) = cleanup.finish().unwrap();
+    let mut intake =
+        Intake::new(Arc::new(settings), Arc::clone(&log), Vec::new(), envelope, origin, Options::EXTERNAL, WALL_US);
+    intake.received("X-Do: STRIP a\n\tx");
+    intake.received("Received: by\n\tmx");
+    let (_, head, _) = intake.finish().unwrap();
     assert_eq!(head, b"Received: by\r\n\tmx\r\n");
     assert!(log.take_lines()[0].contains(": strip: header X-Do: STRIP a??x from local; from=<s@x> to=<r@x>: a??x"));
 }
@@ -350,9 +350,9 @@ fn a_body_that_nothing_concerns_takes_the_fast_path() {
         let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
         let envelope = Envelope::plain(QueueId(1), "s@x", vec![Recipient::plain("r@x")]);
         let origin = Origin::Network { trusted: false };
-        let mut cleanup = Cleanup::new(Arc::clone(&settings), Vec::new(), envelope, origin, WALL_US);
-        cleanup.check(log);
-        cleanup.feed(head.as_bytes());
-        assert_eq!(cleanup.out.checks_body, slow, "{head}");
+        let mut intake =
+            Intake::new(Arc::clone(&settings), log, Vec::new(), envelope, origin, Options::EXTERNAL, WALL_US);
+        intake.feed(head.as_bytes());
+        assert_eq!(intake.checks_body(), slow, "{head}");
     }
 }

@@ -113,7 +113,7 @@ impl Session {
     /// Take the lookups of the open question `Next::Lookup`. `answer_lookups` takes their answers.
     pub fn lookups(&mut self) -> Vec<Lookup> {
         match &mut self.content {
-            Content::Asking(_, finishing) if self.open == Some(Next::Lookup) => finishing.asks(),
+            Content::Asking(intake) if self.open == Some(Next::Lookup) => intake.asks(),
             _ => Vec::new(),
         }
     }
@@ -123,10 +123,10 @@ impl Session {
         self.open.take_if(|open| *open == Next::Lookup)?;
         match std::mem::replace(&mut self.content, Content::None) {
             // The client may be gone.
-            Content::Asking(..) if self.server.ended().is_some() => {}
-            Content::Asking(id, mut finishing) => {
-                answers.into_iter().for_each(|(lookup, answer)| finishing.answer(&lookup, answer));
-                self.finish_message(id, *finishing, now);
+            Content::Asking(_) if self.server.ended().is_some() => {}
+            Content::Asking(mut intake) => {
+                answers.into_iter().for_each(|(lookup, answer)| intake.answer(&lookup, answer));
+                self.commit(intake, now);
             }
             other => self.content = other,
         }
@@ -164,7 +164,7 @@ impl Session {
 
     /// The connection is gone. A running commit goes on.
     pub fn lost(&mut self) {
-        if let Content::Arriving(_) | Content::Asking(..) = self.content {
+        if let Content::Arriving(_) | Content::Asking(_) = self.content {
             self.content = Content::None;
             self.copy = Vec::new();
         }
@@ -265,20 +265,20 @@ impl Session {
         let (content, copy) = (&mut self.content, &mut self.copy);
         let copies = self.site.asks_content;
         self.server.next_event(|octets| match content {
-            Content::Arriving(cleanup) => {
+            Content::Arriving(intake) => {
                 if copies {
                     copy.extend_from_slice(octets);
                 }
-                cleanup.feed(octets);
+                intake.feed(octets);
             }
             Content::Kept(kept) => kept.extend_from_slice(octets),
-            Content::None | Content::Asking(..) | Content::Committing(_) => {}
+            Content::None | Content::Asking(_) | Content::Committing(_) => {}
         })
     }
 
     /// Whether the message waits for answers that nobody was asked for yet.
     fn has_lookups(&self) -> bool {
-        matches!(self.content, Content::Asking(..)) && self.open.is_none() && self.server.ended().is_none()
+        matches!(self.content, Content::Asking(_)) && self.open.is_none() && self.server.ended().is_none()
     }
 
     /// The dialogue waits: say how.
@@ -319,7 +319,7 @@ impl Session {
         if std::mem::replace(&mut self.has_logged_end, true) {
             return;
         }
-        if let Content::Arriving(_) | Content::Asking(..) = self.content {
+        if let Content::Arriving(_) | Content::Asking(_) = self.content {
             self.content = Content::None;
         }
         let log = &self.site.log;

@@ -1,0 +1,232 @@
+//! The one way into the queue: envelope, options and content in, a queued record out.
+//!
+//! ```text
+//! Arriving   `feed` or `feed_local` takes content
+//! Mapping    the content is complete; remote tables are asked through `asks` and `answer`
+//! Ended      `commit` hands the message to the journal, or returns the refusal
+//! ```
+//!
+//! `poll` goes on as far as there are answers. Dropping an intake before `commit` leaves no trace.
+
+use super::checks::Checks;
+use super::envelope::complete_envelope;
+use super::finish::{Finished, Finishing};
+use super::lines::Lines;
+use super::settings::CleanupSettings;
+use super::{MESSAGE_ID, Options, Origin, Output, RESENT_MESSAGE_ID, Refusal};
+use crate::ask::{Answer, Lookup};
+use crate::log::{Log, Severity};
+use crate::mail::envelope::Envelope;
+use crate::mail::header::Seen;
+use crate::mail::id::QueueId;
+use crate::mail::sink::Sink;
+use crate::mail::stuff::Stuffer;
+use crate::queue::Incoming;
+use std::sync::Arc;
+use std::task::Poll;
+
+/// Initial capacity of a head: enough for a common message.
+const HEAD_CAPACITY_OCTETS: usize = 2048;
+
+/// A message on its way into the queue. Its body goes to `S`: a draft of the journal, or memory.
+pub struct Intake<S: Sink = Box<dyn Incoming>> {
+    stage: Stage<S>,
+    id: QueueId,
+    settings: Arc<CleanupSettings>,
+    log: Arc<Log>,
+    stuffer: Stuffer,
+    /// The last piece of local content, in wire form.
+    wire: Vec<u8>,
+    has_recipients: bool,
+}
+
+enum Stage<S: Sink> {
+    Arriving(Lines<S>),
+    Mapping(Finishing<S>),
+    Ended(Result<Finished<S>, Refusal>),
+}
+
+impl<S: Sink> Intake<S> {
+    /// Start a message, and complete the addresses of its envelope. `sink` receives the body; `log` gets cleanup's lines.
+    /// `wall_now_us`: microseconds since 1970.
+    pub fn new(
+        settings: Arc<CleanupSettings>,
+        log: Arc<Log>,
+        sink: S,
+        mut envelope: Envelope,
+        origin: Origin,
+        options: Options,
+        wall_now_us: u64,
+    ) -> Self {
+        complete_envelope(&settings, origin, &mut envelope);
+        let id = envelope.id;
+        let has_recipients = !envelope.recipients.is_empty();
+        let checks = if options.checks { Checks::of(&settings, Arc::clone(&log), &envelope) } else { None };
+        let lines = Lines::new(Output {
+            settings: Arc::clone(&settings),
+            head: Vec::with_capacity(HEAD_CAPACITY_OCTETS),
+            later: Vec::new(),
+            options,
+            sink,
+            envelope,
+            origin,
+            full_name: None,
+            wall_now_us,
+            seen: Seen::default(),
+            resent: false,
+            hops: 0,
+            size_octets: 0,
+            body_line_open: false,
+            checks,
+            checks_body: false,
+            discarding: false,
+            refusal: None,
+        });
+        let (stage, stuffer, wire) = (Stage::Arriving(lines), Stuffer::default(), Vec::new());
+        Self { stage, id, settings, log, stuffer, wire, has_recipients }
+    }
+
+    /// Set the sender's name, for a missing `From:` (`sendmail -F`).
+    pub fn full_name(&mut self, name: &str) {
+        if let Stage::Arriving(lines) = &mut self.stage {
+            lines.out.full_name = (!name.is_empty()).then(|| name.into());
+        }
+    }
+
+    /// Add a trace header, `Received: from ...\n\tby ...` with LF inside and no LF at its end. Call it before `feed`.
+    pub fn received(&mut self, header: &str) {
+        if let Stage::Arriving(lines) = &mut self.stage {
+            lines.out.received(header);
+        }
+    }
+
+    /// Return the queue ID.
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+
+    /// Return the queue ID, in the form of enable_long_queue_ids.
+    pub fn queue_id(&self) -> String {
+        self.id.text(self.settings.long_queue_ids)
+    }
+
+    /// Return the envelope, while content may come: its addresses are complete, and not mapped yet.
+    pub fn envelope(&self) -> Option<&Envelope> {
+        match &self.stage {
+            Stage::Arriving(lines) => Some(&lines.out.envelope),
+            Stage::Mapping(_) | Stage::Ended(_) => None,
+        }
+    }
+
+    /// Return the first problem so far.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match &self.stage {
+            Stage::Arriving(lines) => lines.out.refusal.as_ref(),
+            Stage::Ended(Err(refusal)) => Some(refusal),
+            Stage::Mapping(_) | Stage::Ended(Ok(_)) => None,
+        }
+    }
+
+    /// Whether checks see the lines of the body.
+    #[cfg(test)]
+    pub(super) fn checks_body(&self) -> bool {
+        matches!(&self.stage, Stage::Arriving(lines) if lines.out.checks_body)
+    }
+
+    /// Receive the next octets of the content in wire form, in any split, without the final dot. Octets after `poll` are
+    /// dropped.
+    pub fn feed(&mut self, wire: &[u8]) {
+        if let Stage::Arriving(lines) = &mut self.stage {
+            lines.feed(wire);
+        }
+    }
+
+    /// The same for content in local form: lines end with LF or CRLF, and no dot is stuffed. Use one form for a message.
+    pub fn feed_local(&mut self, octets: &[u8]) {
+        if let Stage::Arriving(lines) = &mut self.stage {
+            self.wire.clear();
+            self.stuffer.feed(octets, &mut self.wire);
+            lines.feed(&self.wire);
+        }
+    }
+
+    /// End the content, and go on as far as there are answers. `Pending`: `asks` has lookups. `Ready`: `commit` may
+    /// follow.
+    pub fn poll(&mut self) -> Poll<()> {
+        if let Stage::Arriving(lines) = &mut self.stage {
+            // The last line of local content gets an end; nothing is left of content in wire form.
+            self.wire.clear();
+            std::mem::take(&mut self.stuffer).finish(&mut self.wire);
+            lines.feed(&self.wire);
+        }
+        let taken = Stage::Ended(Err(Refusal::WriteError));
+        let mut finishing = match std::mem::replace(&mut self.stage, taken) {
+            Stage::Arriving(lines) => lines.end(),
+            Stage::Mapping(finishing) => finishing,
+            ended @ Stage::Ended(_) => {
+                self.stage = ended;
+                return Poll::Ready(());
+            }
+        };
+        let Poll::Ready(result) = finishing.poll() else {
+            self.stage = Stage::Mapping(finishing);
+            return Poll::Pending;
+        };
+        for warning in finishing.warnings() {
+            self.log.line_as("cleanup", Severity::Warning, format_args!("{}: {warning}", self.queue_id()));
+        }
+        let result = result.and_then(|done| if self.has_recipients { Ok(done) } else { Err(Refusal::NoRecipients) });
+        self.stage = Stage::Ended(result);
+        Poll::Ready(())
+    }
+
+    /// Take the next lookups in remote tables; see `Inquiry::asks`.
+    pub fn asks(&mut self) -> Vec<Lookup> {
+        match &mut self.stage {
+            Stage::Mapping(finishing) => finishing.asks(),
+            Stage::Arriving(_) | Stage::Ended(_) => Vec::new(),
+        }
+    }
+
+    /// Receive an answer.
+    pub fn answer(&mut self, lookup: &Lookup, answer: Answer) {
+        if let Stage::Mapping(finishing) = &mut self.stage {
+            finishing.answer(lookup, answer);
+        }
+    }
+
+    /// End the message. Returns the sink with the body, the head in wire form, and the envelope with `size_octets` and
+    /// `message_id`: the message is the head, then the body. Errors: `LookupFailed` while lookups have no answer.
+    pub fn finish(mut self) -> Result<Finished<S>, Refusal> {
+        match (self.poll(), self.stage) {
+            (Poll::Ready(()), Stage::Ended(result)) => result,
+            _ => Err(Refusal::LookupFailed),
+        }
+    }
+}
+
+impl Intake {
+    /// Log the Message-Id and commit the message; the appender reports `ticket` when it is durable. Errors: nothing is
+    /// queued.
+    pub fn commit(self, ticket: u64) -> Result<(), Refusal> {
+        let (settings, log) = (Arc::clone(&self.settings), Arc::clone(&self.log));
+        let (draft, head, envelope) = self.finish()?;
+        log_message_id(&log, &settings, &envelope);
+        draft.commit(&head, &envelope, ticket);
+        Ok(())
+    }
+}
+
+/// Log the Message-Id as cleanup: `ID: message-id=<...>`. Log parsers expect the line for every message, but not for one
+/// that a check of a header has dropped.
+fn log_message_id(log: &Log, settings: &CleanupSettings, envelope: &Envelope) {
+    if envelope.recipients.is_empty() && envelope.attribute(MESSAGE_ID).is_none() {
+        return;
+    }
+    let id = envelope.id.text(settings.long_queue_ids);
+    if let Some(value) = envelope.attribute(RESENT_MESSAGE_ID) {
+        log.line_as("cleanup", Severity::Info, format_args!("{id}: resent-message-id={value}"));
+    }
+    let value = envelope.attribute(MESSAGE_ID).unwrap_or("<>");
+    log.line_as("cleanup", Severity::Info, format_args!("{id}: message-id={value}"));
+}
