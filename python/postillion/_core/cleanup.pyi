@@ -40,6 +40,14 @@ class Options:
     INTERNAL: ClassVar[Options]
     """For the mail system's own mail: address maps alone."""
 
+    @staticmethod
+    def received(config: Config) -> Options:
+        """Return `EXTERNAL` without what `receive_override_options` switches off. Raises `ConfigError`."""
+
+    @staticmethod
+    def report(config: Config) -> Options:
+        """Return `INTERNAL` for a report, with checks under `internal_mail_filter_classes`. Raises `ConfigError`."""
+
 @final
 class Intake:
     """The way into the queue, for a message that a program on this machine submits.

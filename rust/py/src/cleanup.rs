@@ -86,6 +86,16 @@ impl Options {
     const EXTERNAL: Self = Self { inner: options::Options::EXTERNAL };
     #[classattr]
     const INTERNAL: Self = Self { inner: options::Options::INTERNAL };
+
+    #[staticmethod]
+    fn received(config: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self { inner: options::Options::received(&MainCf::new(config))? })
+    }
+
+    #[staticmethod]
+    fn report(config: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self { inner: options::Options::report(&MainCf::new(config))? })
+    }
 }
 
 /// The way into the queue, for a message that a program on this machine submits.

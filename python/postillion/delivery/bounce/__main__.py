@@ -61,7 +61,7 @@ class BounceAgent(Agent):
             "2bounce": config.text("2bounce_notice_recipient"),
         }
         self._double_bounce = config.text("double_bounce_sender")
-        self._submitter = Submitter(process, Options.INTERNAL)
+        self._submitter = Submitter(process, Options.report(config))
 
     async def deliver(self, job: DeliveryJob) -> None:
         """Report the job's recipients, then finish them."""

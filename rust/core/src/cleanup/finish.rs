@@ -106,7 +106,7 @@ impl<S: Sink> Output<S> {
         if let Some((decisions, settings)) = &decisions {
             decisions.add_copies(settings, &mut self.envelope);
         }
-        let is_needed = self.settings.rewriting.is_needed(self.options.copies);
+        let is_needed = self.options.maps && self.settings.rewriting.is_needed(self.options.copies);
         let state = match self.refusal {
             Some(refusal) => State::Done(Some(Err(refusal))),
             None if !is_needed => State::Done(Some(Ok((self.head, self.envelope)))),

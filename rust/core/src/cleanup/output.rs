@@ -134,7 +134,9 @@ impl<S: Sink> Output<S> {
         let rewritten = rewrite.and_then(|rewrite| rewrite.apply_to_list(field.value, tokens_max));
         let start = self.head.len();
         self.write_header(&[field.name, b":", rewritten.as_deref().unwrap_or(field.value)]);
-        if let Some(class) = class.filter(|class| rewrites && self.settings.rewriting.touches(*class)) {
+        if let Some(class) =
+            class.filter(|class| rewrites && self.options.maps && self.settings.rewriting.touches(*class))
+        {
             let dot = usize::from(field.name.first() == Some(&b'.'));
             self.later(start + dot + field.name.len() + 1, Part::Value(class));
         }

@@ -1,7 +1,7 @@
 //! A message on its way from the dialogue through cleanup into the journal, and the replies that it gets.
 
 use super::Session;
-use crate::cleanup::{Intake, Options, Origin, Refusal};
+use crate::cleanup::{Intake, Origin, Refusal};
 use crate::log::Severity;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::QueueId;
@@ -130,7 +130,7 @@ impl Session {
         let trusted = self.client.rewrites_headers || is_user && self.site.settings.rewrites_for_users;
         let origin = Origin::Network { trusted };
         let (settings, log) = (Arc::clone(&self.site.cleanup), Arc::clone(&self.site.log));
-        let mut intake = Intake::new(settings, log, draft, envelope, origin, Options::EXTERNAL, wall_now_us);
+        let mut intake = Intake::new(settings, log, draft, envelope, origin, self.site.settings.options, wall_now_us);
         intake.received(&received);
         intake
     }
