@@ -6,7 +6,7 @@ use crate::config::MainCf;
 use crate::log::Log;
 use crate::queue::Journal;
 use postillion_core::cleanup::submission::Submission;
-use postillion_core::cleanup::{Origin, intake, options, settings};
+use postillion_core::cleanup::{Origin, Refusal, intake, options, settings};
 use postillion_core::mail::date::Zone;
 use postillion_core::mail::envelope::{BodyType, Notify, Recipient, Ret};
 use postillion_core::mail::reply::Reply;
@@ -174,8 +174,12 @@ impl Intake {
     }
 
     fn commit(&mut self, py: Python<'_>, ticket: u64) -> PyResult<String> {
-        let inner = self.inner.take().ok_or_else(committed)?;
-        py.detach(|| inner.commit(ticket)).map_err(|refusal| refused(py, &refusal.reply()))?;
+        let mut inner = self.inner.take().ok_or_else(committed)?;
+        match py.detach(|| inner.commit(ticket)) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(refusal)) => return Err(refused(py, &refusal.reply())),
+            Poll::Pending => return Err(refused(py, &Refusal::LookupFailed.reply())),
+        }
         Ok(self.queue_id.clone())
     }
 }

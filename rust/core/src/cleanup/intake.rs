@@ -6,7 +6,7 @@
 //! Ended      `commit` hands the message to the journal, or returns the refusal
 //! ```
 //!
-//! `poll` goes on as far as there are answers. Dropping an intake before `commit` leaves no trace.
+//! `poll` and `commit` go on as far as there are answers. Dropping an intake before `commit` leaves no trace.
 
 use super::checks::Checks;
 use super::envelope::complete_envelope;
@@ -34,16 +34,23 @@ pub struct Intake<S: Sink = Box<dyn Incoming>> {
     id: QueueId,
     settings: Arc<CleanupSettings>,
     log: Arc<Log>,
-    stuffer: Stuffer,
-    /// The last piece of local content, in wire form.
-    wire: Vec<u8>,
+    /// For local content; `None` for content in wire form.
+    local: Option<Local>,
     has_recipients: bool,
 }
 
 enum Stage<S: Sink> {
-    Arriving(Lines<S>),
-    Mapping(Finishing<S>),
-    Ended(Result<Finished<S>, Refusal>),
+    Arriving(Box<Lines<S>>),
+    Mapping(Box<Finishing<S>>),
+    /// `None` after `commit`.
+    Ended(Option<Box<Result<Finished<S>, Refusal>>>),
+}
+
+#[derive(Default)]
+struct Local {
+    stuffer: Stuffer,
+    /// The last piece, in wire form.
+    wire: Vec<u8>,
 }
 
 impl<S: Sink> Intake<S> {
@@ -62,7 +69,7 @@ impl<S: Sink> Intake<S> {
         let id = envelope.id;
         let has_recipients = !envelope.recipients.is_empty();
         let checks = if options.checks { Checks::of(&settings, Arc::clone(&log), &envelope) } else { None };
-        let lines = Lines::new(Output {
+        let lines = Box::new(Lines::new(Output {
             settings: Arc::clone(&settings),
             head: Vec::with_capacity(HEAD_CAPACITY_OCTETS),
             later: Vec::new(),
@@ -81,9 +88,8 @@ impl<S: Sink> Intake<S> {
             checks_body: false,
             discarding: false,
             refusal: None,
-        });
-        let (stage, stuffer, wire) = (Stage::Arriving(lines), Stuffer::default(), Vec::new());
-        Self { stage, id, settings, log, stuffer, wire, has_recipients }
+        }));
+        Self { stage: Stage::Arriving(lines), id, settings, log, local: None, has_recipients }
     }
 
     /// Set the sender's name, for a missing `From:` (`sendmail -F`).
@@ -122,8 +128,8 @@ impl<S: Sink> Intake<S> {
     pub fn refusal(&self) -> Option<&Refusal> {
         match &self.stage {
             Stage::Arriving(lines) => lines.out.refusal.as_ref(),
-            Stage::Ended(Err(refusal)) => Some(refusal),
-            Stage::Mapping(_) | Stage::Ended(Ok(_)) => None,
+            Stage::Ended(Some(result)) => result.as_ref().as_ref().err(),
+            Stage::Mapping(_) | Stage::Ended(None) => None,
         }
     }
 
@@ -144,40 +150,17 @@ impl<S: Sink> Intake<S> {
     /// The same for content in local form: lines end with LF or CRLF, and no dot is stuffed. Use one form for a message.
     pub fn feed_local(&mut self, octets: &[u8]) {
         if let Stage::Arriving(lines) = &mut self.stage {
-            self.wire.clear();
-            self.stuffer.feed(octets, &mut self.wire);
-            lines.feed(&self.wire);
+            let local = self.local.get_or_insert_default();
+            local.wire.clear();
+            local.stuffer.feed(octets, &mut local.wire);
+            lines.feed(&local.wire);
         }
     }
 
     /// End the content, and go on as far as there are answers. `Pending`: `asks` has lookups. `Ready`: `commit` may
     /// follow.
     pub fn poll(&mut self) -> Poll<()> {
-        if let Stage::Arriving(lines) = &mut self.stage {
-            // The last line of local content gets an end; nothing is left of content in wire form.
-            self.wire.clear();
-            std::mem::take(&mut self.stuffer).finish(&mut self.wire);
-            lines.feed(&self.wire);
-        }
-        let taken = Stage::Ended(Err(Refusal::WriteError));
-        let mut finishing = match std::mem::replace(&mut self.stage, taken) {
-            Stage::Arriving(lines) => lines.end(),
-            Stage::Mapping(finishing) => finishing,
-            ended @ Stage::Ended(_) => {
-                self.stage = ended;
-                return Poll::Ready(());
-            }
-        };
-        let Poll::Ready(result) = finishing.poll() else {
-            self.stage = Stage::Mapping(finishing);
-            return Poll::Pending;
-        };
-        for warning in finishing.warnings() {
-            self.log.line_as("cleanup", Severity::Warning, format_args!("{}: {warning}", self.queue_id()));
-        }
-        let result = result.and_then(|done| if self.has_recipients { Ok(done) } else { Err(Refusal::NoRecipients) });
-        self.stage = Stage::Ended(result);
-        Poll::Ready(())
+        self.advance().map(|result| self.stage = Stage::Ended(Some(Box::new(result))))
     }
 
     /// Take the next lookups in remote tables; see `Inquiry::asks`.
@@ -198,22 +181,47 @@ impl<S: Sink> Intake<S> {
     /// End the message. Returns the sink with the body, the head in wire form, and the envelope with `size_octets` and
     /// `message_id`: the message is the head, then the body. Errors: `LookupFailed` while lookups have no answer.
     pub fn finish(mut self) -> Result<Finished<S>, Refusal> {
-        match (self.poll(), self.stage) {
-            (Poll::Ready(()), Stage::Ended(result)) => result,
-            _ => Err(Refusal::LookupFailed),
+        match self.advance() {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(Refusal::LookupFailed),
         }
+    }
+
+    /// Return the result once it is there; then the stage is `Ended(None)`.
+    fn advance(&mut self) -> Poll<Result<Finished<S>, Refusal>> {
+        let mut finishing = match std::mem::replace(&mut self.stage, Stage::Ended(None)) {
+            Stage::Arriving(mut lines) => {
+                if let Some(Local { stuffer, mut wire }) = self.local.take() {
+                    // The last line gets an end.
+                    wire.clear();
+                    stuffer.finish(&mut wire);
+                    lines.feed(&wire);
+                }
+                lines.end()
+            }
+            Stage::Mapping(finishing) => *finishing,
+            Stage::Ended(Some(result)) => return Poll::Ready(*result),
+            Stage::Ended(None) => return Poll::Ready(Err(Refusal::WriteError)),
+        };
+        let Poll::Ready(result) = finishing.poll() else {
+            self.stage = Stage::Mapping(Box::new(finishing));
+            return Poll::Pending;
+        };
+        for warning in finishing.warnings() {
+            self.log.line_as("cleanup", Severity::Warning, format_args!("{}: {warning}", self.queue_id()));
+        }
+        Poll::Ready(if self.has_recipients { result } else { result.and(Err(Refusal::NoRecipients)) })
     }
 }
 
 impl Intake {
-    /// Log the Message-Id and commit the message; the appender reports `ticket` when it is durable. Errors: nothing is
-    /// queued.
-    pub fn commit(self, ticket: u64) -> Result<(), Refusal> {
-        let (settings, log) = (Arc::clone(&self.settings), Arc::clone(&self.log));
-        let (draft, head, envelope) = self.finish()?;
-        log_message_id(&log, &settings, &envelope);
-        draft.commit(&head, &envelope, ticket);
-        Ok(())
+    /// Log the Message-Id and commit the message, as far as there are answers; the appender reports `ticket` when it is
+    /// durable. `Pending`: `asks` has lookups. A refusal: nothing is queued.
+    pub fn commit(&mut self, ticket: u64) -> Poll<Result<(), Refusal>> {
+        self.advance().map_ok(|(draft, head, envelope)| {
+            log_message_id(&self.log, &self.settings, &envelope);
+            draft.commit(&head, &envelope, ticket);
+        })
     }
 }
 

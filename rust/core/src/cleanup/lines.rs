@@ -64,7 +64,8 @@ impl<S: Sink> Lines<S> {
     }
 
     /// End the message, add missing header fields, and begin to map its addresses.
-    pub fn end(mut self) -> Finishing<S> {
+    #[expect(clippy::boxed_local, reason = "out of its box, a large struct would be copied once more")]
+    pub fn end(mut self: Box<Self>) -> Finishing<S> {
         if self.pending_cr {
             self.pending_cr = false;
             self.piece(Piece::Stray(b'\r'));

@@ -66,11 +66,13 @@ impl<S: Sink> Output<S> {
         }
         self.hop();
         let mut wire = Vec::with_capacity(header.len() + 8);
+        let mut line_ends = 0;
         for line in header.trim_end_matches('\n').split('\n') {
-            wire.extend(line.bytes().filter(|b| *b != b'\r'));
+            // A CR of its own would be a stray one.
+            line.split('\r').for_each(|part| wire.extend_from_slice(part.as_bytes()));
             wire.extend_from_slice(b"\r\n");
+            line_ends += 1;
         }
-        let line_ends = wire.iter().filter(|b| **b == b'\n').count();
         self.write_head(&wire);
         self.size_octets += (wire.len() - line_ends) as u64;
     }

@@ -88,6 +88,7 @@ mod tests {
     use crate::log::LogTarget;
     use crate::queue::Store;
     use crate::queue::memory::Memory;
+    use std::task::Poll;
 
     const WALL_US: u64 = 1_795_366_923_000_000;
 
@@ -124,7 +125,8 @@ mod tests {
         assert_eq!(&*intake.envelope().unwrap().sender, "root@example.org");
         content.chunks(step).for_each(|piece| intake.feed_local(piece));
         let queue_id = intake.queue_id();
-        let result = intake.commit(9).map(|()| {
+        let Poll::Ready(result) = intake.commit(9) else { panic!("it asks") };
+        let result = result.map(|()| {
             let completion = appender.completed().remove(0);
             assert_eq!(completion.ticket, 9);
             let mut reader = FrameReader::default();

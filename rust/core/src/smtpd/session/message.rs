@@ -9,14 +9,15 @@ use crate::mail::reply::{Enhanced, Reply};
 use crate::queue::Incoming;
 use crate::smtp::server::{ContentFault, EndOfData, Next, Transaction};
 use std::sync::Arc;
+use std::task::Poll;
 
 /// The content of a session's message.
 pub(super) enum Content {
     None,
     /// On its way into the queue.
-    Arriving(Box<Intake>),
+    Arriving(Intake),
     /// Complete, but remote tables have not answered yet.
-    Asking(Box<Intake>),
+    Asking(Intake),
     /// With the journal.
     Committing(QueueId),
     /// Kept for the owner of a stand-alone session, in wire form.
@@ -69,7 +70,7 @@ impl Session {
             Some(journal) => match journal.incoming() {
                 Ok(draft) => {
                     let intake = self.intake(draft, transaction, (self.site.wall_clock)());
-                    self.content = Content::Arriving(Box::new(intake));
+                    self.content = Content::Arriving(intake);
                     if let Some(pause_s) = self.site.flow.pause_s() {
                         self.server.pause(pause_s, now);
                     }
@@ -195,18 +196,13 @@ impl Session {
     }
 
     /// Commit a message, or wait until remote tables have answered.
-    pub(super) fn commit(&mut self, mut intake: Box<Intake>, now: f64) {
-        if intake.poll().is_pending() {
-            self.content = Content::Asking(intake);
-            return;
-        }
+    pub(super) fn commit(&mut self, mut intake: Intake, now: f64) {
         let id = intake.id();
         match intake.commit(self.ticket) {
-            Ok(()) => self.content = Content::Committing(id),
-            Err(Refusal::Rejected(reply)) => self.server.reply(&reply, now),
-            Err(refusal) => {
-                self.refuse_content(&id.text(self.site.cleanup.long_queue_ids), &refusal.reply(), now);
-            }
+            Poll::Pending => self.content = Content::Asking(intake),
+            Poll::Ready(Ok(())) => self.content = Content::Committing(id),
+            Poll::Ready(Err(Refusal::Rejected(reply))) => self.server.reply(&reply, now),
+            Poll::Ready(Err(refusal)) => self.refuse_content(&intake.queue_id(), &refusal.reply(), now),
         }
     }
 
