@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core.cleanup import Submission
+from postillion._core.cleanup import Intake, Options
 from postillion._core.log import Log
 from postillion._core.pickup import HeaderRecipients
 from postillion._core.queue import Journal, read_message
@@ -103,13 +103,20 @@ def test_cleanup_gives_same_result_for_any_split(tmp_path: Path, message: Messag
     committed: dict[str, str] = {}
     for name, pieces in splits(message.sent).items():
         recipients = HeaderRecipients()
-        submission = Submission(
-            settings, journal, log, "s@example.net", [("r@example.org", None, None, 0)], wall_now=1.0, local=False
+        intake = Intake(
+            settings,
+            journal,
+            log,
+            Options.INTERNAL,
+            "s@example.net",
+            [("r@example.org", None, None, 0)],
+            wall_now=1.0,
+            local=False,
         )
         for piece in pieces:
             recipients.feed(piece)
-            submission.write(piece)
-        committed[name] = submission.commit(len(committed))
+            intake.write(piece)
+        committed[name] = intake.commit(len(committed))
         found[name] = recipients.finish()
     tickets: list[tuple[int, str | None]] = []
     while len(tickets) < len(committed):

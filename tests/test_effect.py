@@ -22,8 +22,8 @@ NOT_PROGRAMS = {
     PACKAGE / "commands" / "postconf.py",
     PACKAGE / "commands" / "services.py",
 }
-NAMED_ONLY = {"domain_to_ascii"}
-"""A language feature has this name."""
+NAMED_ONLY = {"content_filter", "domain_to_ascii"}
+"""A record of Postfix's queue files or a language feature has this name."""
 NO_TRANSPORTS = {"extract_recipient_limit", "lmtpd_recipient_limit"}
 """Names with the suffix of a transport parameter that belong to no transport."""
 FIRST = "(?:smtp|lmtp|local|virtual|relay|default)"

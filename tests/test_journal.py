@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from postillion._core.cleanup import Submission
+from postillion._core.cleanup import Intake, Options
 from postillion._core.log import Log
 from postillion._core.queue import Journal, QueueError
 from support.configs import cleanup_settings
@@ -32,7 +32,7 @@ def submit(journal: Journal, ticket: int) -> str:
     log = Log("mx", "postfix", "pickup", 1, 0, "memory:")
     settings = cleanup_settings(enable_long_queue_ids="yes")
     recipients = [("r@example.net", None, None, 0)]
-    message = Submission(settings, journal, log, "s@example.org", recipients, wall_now=1_795_000_000.0)
+    message = Intake(settings, journal, log, Options.INTERNAL, "s@example.org", recipients, wall_now=1_795_000_000.0)
     message.write(b"Subject: hello\n\nhello\n")
     return message.commit(ticket)
 

@@ -144,7 +144,7 @@ async def test_failed_forwarding_defers(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object, **__: object) -> None:
         raise MessageRefused(452, "4.3.1", "Insufficient system storage")
 
-    monkeypatch.setattr(submit, "Submission", full)
+    monkeypatch.setattr(submit, "Intake", full)
     async with agent(tmp_path, LocalAgent) as (hub, _):
         result = await hub.deliver("mx.example.org", Mail(0, ["list@example.org"]))
         assert (result.only.outcome, result.only.dsn) == ("deferred", "4.3.1")
@@ -236,7 +236,7 @@ async def test_report_that_cannot_be_queued_is_deferred(tmp_path: Path, monkeypa
     def full(*_: object, **__: object) -> None:
         raise MessageRefused(452, "4.3.1", "Insufficient system storage")
 
-    monkeypatch.setattr(submit, "Submission", full)
+    monkeypatch.setattr(submit, "Intake", full)
     async with agent(tmp_path, BounceAgent) as (hub, _):
         job = report_job(hub, BOUNCE, Mail(0, ["you@far.example"], sender="me@b.example"), (5, 0, 0), "no", None)
         result = await ask(hub, job)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import postillion.tables.maps
-from postillion._core.cleanup import CleanupSettings, Submission
+from postillion._core.cleanup import CleanupSettings, Intake, Options
 from postillion._core.log import Log
 from postillion._core.pickup import Maildrop
 from postillion._core.queue import Journal
@@ -297,15 +297,15 @@ async def test_pickup_waits_and_a_failed_lookup_leaves_the_file(tmp_path: Path, 
 async def test_submission_is_committed_after_its_lookups_only(tmp_path: Path, remote: Remote) -> None:
     harness = Harness(tmp_path, cleanup_settings(virtual_alias_maps="remote:test", always_bcc="copy@example.org"))
 
-    def submission() -> Submission:
+    def intake() -> Intake:
         recipients = [("user@example.org", None, None, 0)]
         journal, log = harness.journal, harness.log
-        return Submission(harness.settings, journal, log, "", recipients, wall_now=1_795_000_000.0, internal=True)
+        return Intake(harness.settings, journal, log, Options.INTERNAL, "", recipients, wall_now=1_795_000_000.0)
 
-    early = submission()
+    early = intake()
     with pytest.raises(MessageRefused, match=r"4\.3\.0"):
         early.commit(1)
-    message = submission()
+    message = intake()
     task = asyncio.create_task(answers.answer_all(message))
     keys = await remote.answer(alias, rounds=3)
     await task

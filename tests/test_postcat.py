@@ -18,7 +18,7 @@ from postillion.commands import postcat, records
 from postillion.commands.records import BadRecord
 from support import peers
 from support.queue_commands import digest, queue_of_three, run
-from support.queue_files import Message
+from support.queue_files import Message, write_segment
 
 LONG_LINE = b"y" * 5000
 
@@ -56,6 +56,14 @@ def test_options_select_parts_of_message(stopped: list[Message]) -> None:
     assert run(postcat, "-qh", name).stdout == "Subject: x\nX-A: b\n"
     assert run(postcat, "-qbh", name).stdout == "Subject: x\nX-A: b\n\n.dot\nbody\n"
     assert "Subject" not in run(postcat, "-qe", name).stdout
+
+
+def test_content_filter_is_shown_where_postfix_shows_it(stopped: list[Message], tmp_path: Path) -> None:
+    filtered = Message(stopped[0].usec + 9, ["r@example.net"], attributes={"content_filter": "scan:[::1]:10", "a": "b"})
+    write_segment(tmp_path, 2, [filtered])
+    whole = run(postcat, "-q", filtered.id).stdout
+    assert "\nnamed_attribute: a=b\nrecipient: r@example.net\n*** MESSAGE CONTENTS " in whole
+    assert re.search(r"\n\*\*\* HEADER EXTRACTED .*\ncontent_filter: scan:\[::1\]:10\n\*\*\* MESSAGE FILE END", whole)
 
 
 def test_offsets_point_into_the_segment(stopped: list[Message], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from postillion._core.cleanup import Submission
+from postillion._core.cleanup import Intake, Options
 from postillion._core.delivery import AgentLink
 from postillion._core.log import Log
 from postillion._core.qmgr import QueueManager
@@ -83,9 +83,9 @@ class Sender:
     def commit(self, number: int) -> str:
         """Commit message `number`; return its queue ID once it is durable."""
         recipients = [(f"to{number}@example.net", None, None, 0)]
-        submission = Submission(self._settings, self.journal, self._log, "", recipients, wall_now=time.time())
-        submission.write(message(number, "\n").encode())
-        queue_id = submission.commit(number)
+        intake = Intake(self._settings, self.journal, self._log, Options.INTERNAL, "", recipients, wall_now=time.time())
+        intake.write(message(number, "\n").encode())
+        queue_id = intake.commit(number)
         ((ticket, problem),) = self.journal.wait(COMMIT_MAX_S)
         assert (ticket, problem) == (number, None)
         return queue_id

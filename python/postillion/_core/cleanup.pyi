@@ -1,13 +1,13 @@
 """The processing of a message between its arrival and the queue."""
 
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import ClassVar, final
 
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion.config import Config
 
-__all__ = ["CleanupSettings", "Rehearsal", "Submission"]
+__all__ = ["CleanupSettings", "Intake", "Options", "Rehearsal"]
 
 @final
 class CleanupSettings:
@@ -31,16 +31,32 @@ class CleanupSettings:
         """Return the date in the form of a header field: `Sun, 22 Nov 2026 17:02:03 +0000 (UTC)`."""
 
 @final
-class Submission:
-    """A message that a program on this machine submits; it passes cleanup into the journal.
+class Options:
+    """The parts of cleanup that apply to a message, by the way that it comes: checks, address maps, copies."""
+
+    EXTERNAL: ClassVar[Options]
+    """For mail from clients and users: everything."""
+    INTERNAL: ClassVar[Options]
+    """For the mail system's own mail: address maps alone."""
+
+    @staticmethod
+    def received(config: Config) -> Options:
+        """Return `EXTERNAL` without what `receive_override_options` switches off. Raises `ConfigError`."""
+
+    @staticmethod
+    def report(config: Config) -> Options:
+        """Return `INTERNAL` for a report, with checks under `internal_mail_filter_classes`. Raises `ConfigError`."""
+
+@final
+class Intake:
+    """The way into the queue, for a message that a program on this machine submits.
 
     `body` and `ret`: the keywords of BODY and RET, empty for none; raises `ValueError` for another word. `recipients`:
     address, original, ORCPT and NOTIFY bits of each. `received`: a trace header with LF inside, in
     which `{id}` stands for the queue ID and `{date}` for the date. `wall_now`, `arrival`: seconds since 1970.
-    `local` False: headers are neither completed nor added. `internal`: the mail system's own message, of which nobody
-    gets a copy (`always_bcc` and others). `checked`: `header_checks` and the like apply, because it comes from a user.
-    `source`: sendmail, bounce, notify, forward or unknown, for smtputf8_autodetect_classes. Raises
-    `postillion.errors.MessageRefused` when the disk is full. A submission without `commit` leaves no trace.
+    `local` False: headers are neither completed nor added. `source`: sendmail, bounce, notify, forward or unknown, for
+    smtputf8_autodetect_classes. Raises `postillion.errors.MessageRefused` when the disk is full. An intake without
+    `commit` leaves no trace.
     """
 
     def __new__(
@@ -48,6 +64,7 @@ class Submission:
         settings: CleanupSettings,
         journal: Journal,
         log: Log,
+        options: Options,
         sender: str,
         recipients: Sequence[tuple[str, str | None, str | None, int]],
         *,
@@ -61,16 +78,10 @@ class Submission:
         ret: str = "",
         envid: str | None = None,
         local: bool = True,
-        internal: bool = False,
-        checked: bool = False,
         source: str = "unknown",
-    ) -> Submission: ...
+    ) -> Intake: ...
     @property
     def queue_id(self) -> str: ...
-    @property
-    def sender(self) -> str:
-        """The sender as cleanup completed it, before canonical maps; raises `RuntimeError` after `commit`."""
-
     def write(self, data: bytes) -> None:
         """Receive the next bytes, in any split; lines end with LF or CRLF. `commit` reports a problem."""
 
@@ -96,7 +107,9 @@ class Submission:
 class Rehearsal:
     """The envelope of a message from the network as cleanup maps it, without a message. Nothing is queued."""
 
-    def __new__(cls, settings: CleanupSettings, sender: str, recipient: str, wall_now: float) -> Rehearsal: ...
+    def __new__(
+        cls, settings: CleanupSettings, options: Options, sender: str, recipient: str, wall_now: float
+    ) -> Rehearsal: ...
     def lookups(self) -> list[tuple[int, bytes]]:
         """Take the next lookups. Empty: `result` has the addresses. Otherwise `answer` them and call it again."""
 

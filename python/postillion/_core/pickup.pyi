@@ -39,7 +39,7 @@ class Maildrop:
     def ret(self) -> Literal["", "FULL", "HDRS"]: ...
     @property
     def envid(self) -> str | None:
-        """In its xtext form, for `Submission`."""
+        """In its xtext form, for `Intake`."""
     @property
     def remote(self) -> bool:
         """Submitted by a gateway: the headers are not those of a user of this site."""

@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from postillion._core.address import canonical
-from postillion._core.cleanup import Rehearsal
+from postillion._core.cleanup import Options, Rehearsal
 from postillion.address.classes import DOMAINS, Class
 from postillion.address.destination import Destination
 from postillion.address.local import take_apart
@@ -202,7 +202,8 @@ class Explanation:
         """Return the sender and the recipients as cleanup maps them. Raises `MessageRefused`."""
         steps = self._steps
         settings = await self._opened(self._config, lambda config, _: cleanup.settings(config))
-        rehearsal = Rehearsal(settings, self._sender, complete, time.time())
+        options = Options.received(self._config)
+        rehearsal = Rehearsal(settings, options, self._sender, complete, time.time())
         steps.await_first("maps")
         try:
             await answer_all(rehearsal)

@@ -115,8 +115,9 @@ def stored(message: StoredMessage, *, raw: bool, long_queue_ids: bool) -> Iterat
     start = message.offset + RECORD_HEADER_OCTETS
     end = message.offset + message.record_octets
     envelope = fields[0].offset
+    filters = [field for field in fields if field.kind == "L"]
     if not raw:
-        yield from presented(fields)
+        yield from presented([field for field in fields if field not in filters])
     yield Record(start, "M", b"")
     content = lines(message, start)
     yield from sorted(content, key=lambda line: line.offset) if raw else content
@@ -125,6 +126,7 @@ def stored(message: StoredMessage, *, raw: bool, long_queue_ids: bool) -> Iterat
         yield from fields
     else:
         yield Record(envelope, "X", b"")
+        yield from filters
     yield Record(end, "E", b"")
 
 

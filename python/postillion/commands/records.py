@@ -18,6 +18,7 @@ NAMES: Final = {
     "c": "create_time",
     "F": "sender_fullname",
     "I": "content_inspector",
+    "L": "content_filter",
     "S": "sender",
     "D": "done_recipient",
     "R": "recipient",

@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from postillion._core.cleanup import Submission
+from postillion._core.cleanup import Intake, Options
 from postillion._core.queue import Journal, QueueError
 from postillion.errors import MessageRefused
 from postillion.program import cleanup
 from postillion.program.producer import Producer, finishing
-from postillion.tables.answers import answer_all
+from postillion.tables.answers import Lookups, answer_all, answer_content
 
 if TYPE_CHECKING:
     from postillion.program.daemon import Daemon
@@ -46,7 +46,7 @@ class NewRecipient(NamedTuple):
 class NewMessage(NamedTuple):
     """A message for the queue. `parts`: its text with LF line ends. `local`: add missing headers, as for local mail.
 
-    `body`, `ret`, `envid`, `smtputf8`, `attributes`: as in the envelope. `source`: see `Submission`.
+    `body`, `ret`, `envid`, `smtputf8`, `attributes`: as in the envelope. `source`: see `Intake`.
     """
 
     sender: str
@@ -64,13 +64,14 @@ class NewMessage(NamedTuple):
 class Submitter:
     """Commits messages to the journal of this process; the first message opens it.
 
-    `in_place`: a commit blocks the process. Local delivery requires this: the journal's thread must not create files
-    while the process has a recipient's rights.
+    `options`: what cleanup does with them. `in_place`: a commit blocks the process. Local delivery requires this: the
+    journal's thread must not create files while the process has a recipient's rights.
     """
 
-    def __init__(self, process: Daemon, *, in_place: bool = False) -> None:
+    def __init__(self, process: Daemon, options: Options, *, in_place: bool = False) -> None:
         config = process.config
         self._log = process.log
+        self._options = options
         self._in_place = in_place
         self._settings = cleanup.settings(config)
         self._received = f"Received: by {config.text('myhostname')} ({config.text('mail_name')})\n\tid {{id}}; {{date}}"
@@ -83,10 +84,11 @@ class Submitter:
         """Return the queue ID of the message once it is on disk. Raises `SubmitError`."""
         try:
             journal, producer = self._opened()
-            submission = Submission(
+            intake = Intake(
                 self._settings,
                 journal,
                 self._log,
+                self._options,
                 message.sender,
                 message.recipients,
                 wall_now=time.time(),
@@ -97,15 +99,16 @@ class Submitter:
                 ret=message.ret,
                 envid=message.envid,
                 local=message.local,
-                internal=True,
                 source=message.source,
             )
+            rounds = Lookups()
             for part in message.parts:
-                submission.write(part)
-            await answer_all(submission)
+                intake.write(part)
+                await answer_content(intake, rounds)
+            await answer_all(intake, rounds)
             self._tickets += 1
             ticket = self._tickets
-            new_id = submission.commit(ticket)
+            new_id = intake.commit(ticket)
         except MessageRefused as refused:
             raise SubmitError(refused.dsn, refused.text) from refused
         except QueueError as error:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from postillion._core.cleanup import CleanupSettings
+from postillion._core.cleanup import CleanupSettings, Options
 from postillion._core.queue import Journal
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.report import Reports
@@ -55,7 +55,12 @@ def prepare(daemon: Daemon) -> Settings:
     config = daemon.config
     limit = config.number("message_size_limit")
     return Settings(
-        Site(config.text("myhostname"), config.flag("smtputf8_enable")),
+        Site(
+            config.text("myhostname"),
+            config.flag("smtputf8_enable"),
+            Options.received(config),
+            Options.report(config),
+        ),
         cleanup.settings(config),
         Reports(config),
         limit * RECORD_OVERHEAD + ENVELOPE_MAX_OCTETS if limit else None,

@@ -16,7 +16,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Final
 
-from postillion._core.cleanup import CleanupSettings, Submission
+from postillion._core.cleanup import CleanupSettings, Intake, Options
 from postillion._core.log import Log
 from postillion._core.pickup import Maildrop, MaildropReader
 from postillion._core.queue import Journal
@@ -45,10 +45,15 @@ class IllFormed(Exception):
 
 @dataclass(frozen=True)
 class Site:
-    """The parameters of the service: `myhostname`, and whether addresses may be UTF-8."""
+    """The parameters of the service: `myhostname`, whether addresses may be UTF-8, and what cleanup does with messages.
+
+    `report_options`: the same for reports to senders.
+    """
 
     myhostname: str
     smtputf8: bool
+    options: Options = Options.EXTERNAL
+    report_options: Options = Options.INTERNAL
 
 
 class Pickup:
@@ -189,10 +194,11 @@ class Pickup:
         origin = facts.pop("log_ident", None)
         utf8 = facts.pop("smtputf8", None) == "yes"
         arrival = envelope.arrival if own and envelope.arrival is not None else time.time()
-        submission = Submission(
+        intake = Intake(
             self._settings,
             self._journal,
             self._log,
+            self._site.options,
             envelope.sender,
             envelope.recipients if own else [(to, None, orcpt, notify) for to, _, orcpt, notify in envelope.recipients],
             wall_now=time.time(),
@@ -205,28 +211,27 @@ class Pickup:
             ret=envelope.ret,
             envid=envelope.envid,
             local=not envelope.remote,
-            checked=True,
             source="sendmail",
         )
         orig_id = "" if origin is None else f" orig_id={origin}"
-        self._log.info(f"{submission.queue_id}: uid={file.uid} from=<{envelope.sender}>{orig_id}")
+        self._log.info(f"{intake.queue_id}: uid={file.uid} from=<{envelope.sender}>{orig_id}")
         reader, rounds = MaildropReader(), Lookups()
         try:
             for chunk in file.chunks():
-                submission.write(reader.feed(chunk))
-                await answer_content(submission, rounds)
+                intake.write(reader.feed(chunk))
+                await answer_content(intake, rounds)
             reader.finish()
         except ValueError as problem:
             raise IllFormed(str(problem)) from None
-        await self._commit(submission, file, envelope, rounds)
+        await self._commit(intake, file, envelope, rounds)
 
-    async def _commit(self, submission: Submission, file: Submitted, envelope: Maildrop, rounds: Lookups) -> None:
+    async def _commit(self, intake: Intake, file: Submitted, envelope: Maildrop, rounds: Lookups) -> None:
         """Commit the message, or the report for its sender; `committed` then removes the file."""
-        queue_id = submission.queue_id
+        queue_id = intake.queue_id
         ticket = self._tickets = self._tickets + 1
         try:
-            await answer_all(submission, rounds)
-            submission.commit(ticket)
+            await answer_all(intake, rounds)
+            intake.commit(ticket)
         except MessageRefused as refusal:
             if not refusal.permanent:
                 raise
@@ -246,23 +251,23 @@ class Pickup:
 
     async def _submit_report(self, sender: str, report: bytes, ticket: int) -> str | None:
         """Commit a report; return its queue ID, or None after a permanent refusal."""
-        submission = Submission(
+        intake = Intake(
             self._settings,
             self._journal,
             self._log,
+            self._site.report_options,
             "",
             [(sender, None, None, 0)],
             wall_now=time.time(),
             received=f"Received: by {self._site.myhostname} (Postfix)\n\tid {{id}}; {{date}}",
             body="" if report.isascii() else "8BITMIME",
             smtputf8=self._site.smtputf8 and not sender.isascii(),
-            internal=True,
             source="bounce",
         )
-        submission.write(report)
+        intake.write(report)
         try:
-            await answer_all(submission)
-            return submission.commit(ticket)
+            await answer_all(intake)
+            return intake.commit(ticket)
         except MessageRefused as refusal:
             if not refusal.permanent:
                 raise

@@ -24,6 +24,8 @@ ERROR_CODE: Final = 550
 """Reply code for a recipient whose mail goes to the error transport."""
 STATUS: Final = re.compile(r"[245]\.(\d{1,3}\.\d{1,3})(?:\s+|$)(.*)", re.DOTALL)
 """An enhanced status code before a text."""
+UNCHECKED: Final = "no_unknown_recipient_checks"
+"""The word of receive_override_options after which no recipient is looked up."""
 ALWAYS_KNOWN: Final = ("postmaster", "mailer-daemon")
 """Local parts that no table has to know, beside double_bounce_sender: bounces come from them."""
 
@@ -37,6 +39,7 @@ class KnownUsers:
         def maps(name: str) -> Maps:
             return open_maps(name, config, warn=warn)
 
+        self._checks = UNCHECKED not in config.items("receive_override_options")
         self._rewriting = [maps(name) for name in ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")]
         self._rewriting = [table for table in self._rewriting if table]
         self._rules = AddressRules(config)
@@ -58,6 +61,8 @@ class KnownUsers:
 
     def knows_all(self, kind: Class) -> bool:
         """Return whether every recipient of this class counts as existing."""
+        if not self._checks:
+            return True
         maps, _, _ = self._tables.get(kind, (None, 0, ""))
         return kind is Class.DEFAULT or (maps is not None and not maps)
 
@@ -65,8 +70,11 @@ class KnownUsers:
         """Return code, enhanced code and text of the reply to an unknown recipient, None for a known one.
 
         `route`: its mail's route. A class without a table knows every recipient. A recipient whose mail goes to the
-        error transport is unknown, unless a map gives it another address. Raises `TableError`.
+        error transport is unknown, unless a map gives it another address. Under `UNCHECKED` every recipient is known.
+        Raises `TableError`.
         """
+        if not self._checks:
+            return None
         if route.transport == ERROR:
             if self._is_rewritten(destination):
                 return None

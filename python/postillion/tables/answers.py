@@ -49,7 +49,7 @@ _numbered: list[Askable] = []
 
 
 class Arriving(Protocol):
-    """A message whose content arrives in parts, such as a `Submission`."""
+    """A message whose content arrives in parts, such as an `Intake`."""
 
     def asks(self) -> list[tuple[int, bytes]]:
         """Return the next lookups of the content so far, none when more content may follow."""
@@ -59,7 +59,7 @@ class Arriving(Protocol):
 
 
 class Asking(Protocol):
-    """A message whose lookups can be answered, such as a `Submission`."""
+    """A message whose lookups can be answered, such as an `Intake`."""
 
     def lookups(self) -> list[tuple[int, bytes]]:
         """Return the next lookups, none when the message needs no more."""

@@ -15,9 +15,10 @@
 //! ```
 
 use postillion_core::cleanup::settings::CleanupSettings;
-use postillion_core::cleanup::{Cleanup, MESSAGE_ID, Origin};
+use postillion_core::cleanup::{Intake, MESSAGE_ID, Options, Origin};
 use postillion_core::clock::{Now, SECOND_US};
 use postillion_core::ipc::frame::{Arrival, JobResult};
+use postillion_core::log::{Log, LogTarget};
 use postillion_core::mail::envelope::{Envelope, Recipient};
 use postillion_core::mail::id::{QueueId, SLOT_BITS};
 use postillion_core::mail::locator::{Locator, SegmentId};
@@ -230,16 +231,18 @@ fn cleanup(messages: u64) -> u64 {
     let (settings, content) = (Arc::new(CleanupSettings::new("mx.example.org")), message());
     let received = "Received: from client.example (client.example [192.0.2.1])\n\tby mx.example.org (Postfix) with ESMTP \
                     id 4F1A2B3C4D\n\tfor <recipient@example.net>; Sun, 22 Nov 2026 17:02:03 +0000 (UTC)";
+    let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
     let mut framed = 0;
     for n in 0..messages {
         let id = QueueId((START_US + n) << SLOT_BITS);
         let envelope = Envelope::plain(id, "sender@example.org", vec![Recipient::plain("recipient@example.net")]);
         let sink = Vec::with_capacity(2 * MESSAGE_OCTETS);
         let origin = Origin::Network { trusted: true };
-        let mut cleanup = Cleanup::new(Arc::clone(&settings), sink, envelope, origin, START_US + n);
-        cleanup.received(received);
-        cleanup.feed(&content);
-        let (body, head, envelope) = cleanup.finish().expect("nothing is wrong with the message");
+        let (settings, log) = (Arc::clone(&settings), Arc::clone(&log));
+        let mut intake = Intake::new(settings, log, sink, envelope, origin, Options::EXTERNAL, START_US + n);
+        intake.received(received);
+        intake.feed(&content);
+        let (body, head, envelope) = intake.finish().expect("nothing is wrong with the message");
         assert!(head.len() + body.len() > content.len() && envelope.attribute(MESSAGE_ID).is_some());
         let mut encoded = Vec::with_capacity(512);
         envelope.encode(&mut encoded);

@@ -6,7 +6,8 @@
 //! `correct`: each message becomes what it should, whole, in these pieces, and byte by byte. Prints one JSON object.
 
 use postillion_core::cleanup::settings::CleanupSettings;
-use postillion_core::cleanup::{Cleanup, Origin};
+use postillion_core::cleanup::{Intake, Options, Origin};
+use postillion_core::log::{Log, LogTarget};
 use postillion_core::mail::envelope::{Envelope, Recipient};
 use postillion_core::mail::id::QueueId;
 use std::fs;
@@ -39,9 +40,10 @@ fn cleaned(settings: &Arc<CleanupSettings>, wire: &[u8], piece_octets: usize, ou
     let envelope = Envelope::plain(QueueId(WALL_US << 12), "sender@example.org", recipients);
     let origin = Origin::Network { trusted: false };
     out.clear();
-    let mut cleanup = Cleanup::new(Arc::clone(settings), out, envelope, origin, WALL_US);
-    wire.chunks(piece_octets).for_each(|piece| cleanup.feed(piece));
-    let (_, head, envelope) = cleanup.finish().expect("no message of the corpus is refused");
+    let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
+    let mut intake = Intake::new(Arc::clone(settings), log, out, envelope, origin, Options::EXTERNAL, WALL_US);
+    wire.chunks(piece_octets).for_each(|piece| intake.feed(piece));
+    let (_, head, envelope) = intake.finish().expect("no message of the corpus is refused");
     black_box(envelope);
     head
 }

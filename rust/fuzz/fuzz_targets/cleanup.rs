@@ -8,7 +8,8 @@
 use libfuzzer_sys::fuzz_target;
 use postillion_core::address::rewrite::Rewrite;
 use postillion_core::cleanup::settings::{CleanupSettings, Octets};
-use postillion_core::cleanup::{Cleanup, Origin, Refusal};
+use postillion_core::cleanup::{Intake, Options, Origin, Refusal};
+use postillion_core::log::{Log, LogTarget};
 use postillion_core::mail::envelope::{Envelope, Recipient};
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::stuff::unstuff;
@@ -23,6 +24,7 @@ const ADDED_MAX_OCTETS: usize = 1000;
 
 struct Site {
     settings: Arc<CleanupSettings>,
+    log: Arc<Log>,
     origin: Origin,
     received: bool,
 }
@@ -52,19 +54,21 @@ fn site(choices: &mut Choices<'_>) -> Site {
         1 => Origin::Network { trusted: true },
         _ => Origin::Network { trusted: false },
     };
-    Site { settings: Arc::new(settings), origin, received: bit(more, 2) }
+    let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
+    Site { settings: Arc::new(settings), log, origin, received: bit(more, 2) }
 }
 
 fn run(site: &Site, pieces: &[&[u8]]) -> Result<(Vec<u8>, Envelope), Refusal> {
     let recipients = vec![Recipient::plain("r@example.net"), Recipient::plain("bare")];
     let envelope = Envelope::plain(QueueId(WALL_US << 12 | 1), "s@host", recipients);
-    let mut cleanup = Cleanup::new(Arc::clone(&site.settings), Vec::new(), envelope, site.origin, WALL_US);
-    cleanup.full_name("Ann Ägypten");
+    let (settings, log) = (Arc::clone(&site.settings), Arc::clone(&site.log));
+    let mut intake = Intake::new(settings, log, Vec::new(), envelope, site.origin, Options::EXTERNAL, WALL_US);
+    intake.full_name("Ann Ägypten");
     if site.received {
-        cleanup.received("Received: from a (b [192.0.2.1])\n\tby mx.example.org with ESMTP id X; date");
+        intake.received("Received: from a (b [192.0.2.1])\n\tby mx.example.org with ESMTP id X; date");
     }
-    pieces.iter().for_each(|piece| cleanup.feed(piece));
-    let (body, head, envelope) = cleanup.finish()?;
+    pieces.iter().for_each(|piece| intake.feed(piece));
+    let (body, head, envelope) = intake.finish()?;
     Ok(([head, body].concat(), envelope))
 }
 

@@ -1,13 +1,12 @@
-//! `CleanupSettings` and `Submission`: see `postillion_core::cleanup`.
+//! `CleanupSettings`, `Options` and `Intake`: see `postillion_core::cleanup`.
 
 use crate::ask::{AnswerTuple, LookupTuple, answers, lookups};
 use crate::checks::{ListTuple, lists};
 use crate::config::MainCf;
 use crate::log::Log;
 use crate::queue::Journal;
-use postillion_core::cleanup::settings;
-use postillion_core::cleanup::submission::{self, NewMessage};
-use postillion_core::cleanup::{Finishing, Origin, Refusal, rehearse};
+use postillion_core::cleanup::submission::Submission;
+use postillion_core::cleanup::{Finishing, Origin, Refusal, intake, options, rehearse, settings};
 use postillion_core::mail::date::Zone;
 use postillion_core::mail::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use postillion_core::mail::id::QueueId;
@@ -77,27 +76,52 @@ pub fn ret_of(keyword: &str) -> PyResult<Ret> {
     if keyword.is_empty() { Ok(Ret::Unsaid) } else { Ret::of(keyword).ok_or_else(unknown) }
 }
 
-/// A message that a program on this machine submits.
+/// The parts of cleanup that apply to a message.
+#[pyclass(frozen, module = "postillion._core.cleanup")]
+pub struct Options {
+    inner: options::Options,
+}
+
+#[pymethods]
+impl Options {
+    #[classattr]
+    const EXTERNAL: Self = Self { inner: options::Options::EXTERNAL };
+    #[classattr]
+    const INTERNAL: Self = Self { inner: options::Options::INTERNAL };
+
+    #[staticmethod]
+    fn received(config: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self { inner: options::Options::received(&MainCf::new(config))? })
+    }
+
+    #[staticmethod]
+    fn report(config: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self { inner: options::Options::report(&MainCf::new(config))? })
+    }
+}
+
+/// The way into the queue, for a message that a program on this machine submits.
 #[pyclass(module = "postillion._core.cleanup")]
-pub struct Submission {
+pub struct Intake {
     /// `None` after `commit`.
-    inner: Option<submission::Submission>,
+    inner: Option<intake::Intake>,
     #[pyo3(get)]
     queue_id: String,
 }
 
 #[pymethods]
-impl Submission {
+impl Intake {
     #[new]
-    #[pyo3(signature = (settings, journal, log, sender, recipients, *, wall_now, received=None, attributes=BTreeMap::new(),
+    #[pyo3(signature = (settings, journal, log, options, sender, recipients, *, wall_now, received=None, attributes=BTreeMap::new(),
                         arrival=None, full_name="", body="", smtputf8=false, ret="", envid=None, local=true,
-                        internal=false, checked=false, source="unknown"))]
+                        source="unknown"))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         settings: &CleanupSettings,
         journal: &Journal,
         log: &Log,
+        options: &Options,
         sender: &str,
         recipients: Vec<RecipientTuple>,
         wall_now: f64,
@@ -110,12 +134,10 @@ impl Submission {
         ret: &str,
         envid: Option<&str>,
         local: bool,
-        internal: bool,
-        checked: bool,
         source: &str,
     ) -> PyResult<Self> {
         let wall_now_us = microseconds(wall_now)?;
-        let message = NewMessage {
+        let submission = Submission {
             sender: sender.into(),
             recipients: recipients.into_iter().map(recipient).collect(),
             body: body_type(body)?,
@@ -126,26 +148,19 @@ impl Submission {
             arrival_us: arrival.map_or(Ok(wall_now_us), microseconds)?,
             full_name: full_name.into(),
             received: received.map(Into::into),
-            checked,
             origin: if local { Origin::Local } else { Origin::Network { trusted: false } },
-            internal,
             source: MailSource::of(source)
                 .ok_or_else(|| PyValueError::new_err(format!("unknown source {source:?}")))?,
+            options: options.inner,
         };
-        let (settings, log) = (Arc::clone(&settings.inner), Arc::clone(&log.inner));
-        let inner = submission::Submission::new(settings, &journal.inner, log, message, wall_now_us);
+        let inner = submission.begin(&settings.inner, &journal.inner, &log.inner, wall_now_us);
         let inner = inner.map_err(|reply| refused(py, &reply))?;
-        Ok(Self { queue_id: inner.queue_id().into(), inner: Some(inner) })
-    }
-
-    #[getter]
-    fn sender(&self) -> PyResult<&str> {
-        Ok(self.inner.as_ref().ok_or_else(committed)?.sender())
+        Ok(Self { queue_id: inner.queue_id(), inner: Some(inner) })
     }
 
     fn write(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<()> {
         let inner = self.inner.as_mut().ok_or_else(committed)?;
-        py.detach(|| inner.write(data));
+        py.detach(|| inner.feed_local(data));
         Ok(())
     }
 
@@ -156,7 +171,10 @@ impl Submission {
 
     fn lookups<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<(usize, Bound<'py, PyBytes>)>> {
         let inner = self.inner.as_mut().ok_or_else(committed)?;
-        let asked = py.detach(|| inner.lookups());
+        let asked = py.detach(|| match inner.poll() {
+            Poll::Ready(()) => Vec::new(),
+            Poll::Pending => inner.asks(),
+        });
         Ok(lookups(py, asked))
     }
 
@@ -167,8 +185,13 @@ impl Submission {
     }
 
     fn commit(&mut self, py: Python<'_>, ticket: u64) -> PyResult<String> {
-        let inner = self.inner.take().ok_or_else(committed)?;
-        py.detach(|| inner.commit(ticket)).map_err(|reply| refused(py, &reply))
+        let mut inner = self.inner.take().ok_or_else(committed)?;
+        match py.detach(|| inner.commit(ticket)) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(refusal)) => return Err(refused(py, &refusal.reply())),
+            Poll::Pending => return Err(refused(py, &Refusal::LookupFailed.reply())),
+        }
+        Ok(self.queue_id.clone())
     }
 }
 
@@ -183,18 +206,24 @@ pub struct Rehearsal {
 #[pymethods]
 impl Rehearsal {
     #[new]
-    fn new(settings: &CleanupSettings, sender: &str, recipient: &str, wall_now: f64) -> PyResult<Self> {
+    fn new(
+        settings: &CleanupSettings,
+        options: &Options,
+        sender: &str,
+        recipient: &str,
+        wall_now: f64,
+    ) -> PyResult<Self> {
         let wall_now_us = microseconds(wall_now)?;
         let recipients = vec![Recipient::plain(recipient)];
         let envelope = Envelope::plain(QueueId(wall_now_us << 12), sender, recipients);
-        Ok(Self { finishing: rehearse(Arc::clone(&settings.inner), envelope, wall_now_us), result: None })
+        Ok(Self { finishing: rehearse(&settings.inner, envelope, options.inner, wall_now_us), result: None })
     }
 
     fn lookups<'py>(&mut self, py: Python<'py>) -> Vec<(usize, Bound<'py, PyBytes>)> {
         if self.result.is_none()
             && let Poll::Ready(finished) = self.finishing.poll()
         {
-            self.result = Some(finished.map(|(_, _, envelope)| envelope).map_err(Refusal::reply));
+            self.result = Some(finished.map(|(_, _, envelope)| envelope).map_err(|refusal| refusal.reply()));
         }
         lookups(py, self.finishing.asks())
     }
@@ -223,7 +252,7 @@ impl Rehearsal {
 }
 
 fn committed() -> PyErr {
-    PyRuntimeError::new_err("the submission is committed")
+    PyRuntimeError::new_err("the message is committed")
 }
 
 /// Return `postillion.errors.MessageRefused` with this reply.

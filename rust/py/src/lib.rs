@@ -39,7 +39,7 @@ mod _core {
     #[pymodule]
     mod cleanup {
         #[pymodule_export]
-        use crate::cleanup::{CleanupSettings, Rehearsal, Submission};
+        use crate::cleanup::{CleanupSettings, Intake, Options, Rehearsal};
     }
 
     #[pymodule]

@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
+from postillion._core.cleanup import Options
 from postillion._core.delivery import DeliveryJob, JobRecipient
 from postillion._core.queue import QueueError
 from postillion.delivery.agent import Agent, serve
@@ -60,7 +61,7 @@ class BounceAgent(Agent):
             "2bounce": config.text("2bounce_notice_recipient"),
         }
         self._double_bounce = config.text("double_bounce_sender")
-        self._submitter = Submitter(process)
+        self._submitter = Submitter(process, Options.report(config))
 
     async def deliver(self, job: DeliveryJob) -> None:
         """Report the job's recipients, then finish them."""

@@ -11,6 +11,7 @@ import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NoReturn
 
+from postillion._core.cleanup import Options
 from postillion._core.delivery import DeliveryJob, JobRecipient
 from postillion._core.queue import QueueError
 from postillion.delivery.account import NotPermittedError, rest_as
@@ -50,7 +51,7 @@ class LocalAgent(Agent):
         )
         self._settings = settings
         self._tools = Tools(settings, aliases, Maildirs(), self.log.warning)
-        self._submitter = Submitter(process, in_place=True)
+        self._submitter = Submitter(process, Options.INTERNAL, in_place=True)
         self._memory: OrderedDict[tuple[str, int], dict[str, Verdict]] = OrderedDict()
 
     async def deliver(self, job: DeliveryJob) -> None:

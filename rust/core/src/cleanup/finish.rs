@@ -9,7 +9,7 @@ use super::envelope::drop_duplicates;
 use super::missing::sender_as_header;
 use super::output::header_rewrite;
 use super::settings::CleanupSettings;
-use super::{HEAD_MAX_OCTETS, Later, Origin, Output, Part, Refusal};
+use super::{HEAD_MAX_OCTETS, Later, Options, Origin, Output, Part, Refusal};
 use crate::address::alias::AliasError;
 use crate::address::map::Mapping;
 use crate::ask::{Answer, Lookup};
@@ -135,13 +135,13 @@ impl<S: Sink> Output<S> {
         if let Some((decisions, settings)) = &decisions {
             decisions.add_copies(settings, &mut self.envelope);
         }
-        let is_needed = self.settings.rewriting.is_needed(self.copies);
+        let is_needed = self.options.maps && self.settings.rewriting.is_needed(self.options.copies);
         let state = match self.refusal {
             Some(refusal) => State::Done(Some(Err(refusal))),
             None if !is_needed => State::Done(Some(Ok((self.head, self.envelope)))),
             None => {
-                let Self { settings, head, later, copies, envelope, full_name, origin, .. } = self;
-                let unmapped = Unmapped { settings, head, later, copies, envelope, full_name, origin };
+                let Self { settings, head, later, options, envelope, full_name, origin, .. } = self;
+                let unmapped = Unmapped { settings, head, later, options, envelope, full_name, origin };
                 State::Asking(Inquiry::new(|asker| unmapped.map(asker)))
             }
         };
@@ -159,7 +159,7 @@ struct Unmapped {
     settings: Arc<CleanupSettings>,
     head: Vec<u8>,
     later: Vec<Later>,
-    copies: bool,
+    options: Options,
     envelope: Envelope,
     full_name: Option<Box<str>>,
     origin: Origin,
@@ -180,9 +180,9 @@ impl Unmapped {
 
     async fn map_with(&mut self, mapping: &Mapping<'_>) -> Result<(), AliasError> {
         let rewriting = &self.settings.rewriting;
-        let sender_copy = rewriting.sender(mapping, self.copies, &mut self.envelope.sender).await?;
+        let sender_copy = rewriting.sender(mapping, self.options.copies, &mut self.envelope.sender).await?;
         let given = std::mem::take(&mut self.envelope.recipients);
-        let mut recipients = rewriting.recipients(mapping, self.copies, sender_copy, given).await?;
+        let mut recipients = rewriting.recipients(mapping, self.options.copies, sender_copy, given).await?;
         drop_duplicates(&mut recipients, rewriting.keeps_original);
         self.envelope.recipients = recipients;
         self.map_head(mapping).await

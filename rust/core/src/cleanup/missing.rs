@@ -44,7 +44,7 @@ impl<S: Sink> Output<S> {
             let sender = sender_as_header(&settings, self.rewrite(), &self.envelope.sender, self.full_name.as_deref());
             let start = self.head.len();
             self.write_header(&[format!("{prefix}From: {sender}").as_bytes()]);
-            if settings.rewriting.touches(Class::EnvelopeSender) {
+            if self.options.maps && settings.rewriting.touches(Class::EnvelopeSender) {
                 self.later(start + prefix.len() + "From: ".len(), Part::From);
             }
         }

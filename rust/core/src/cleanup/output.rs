@@ -1,14 +1,51 @@
 //! The output of cleanup: header fields one at a time into the head, the body in runs into the sink.
 
 use super::settings::CleanupSettings;
-use super::{HEAD_MAX_OCTETS, Origin, Output, Part, Refusal};
+use super::{HEAD_MAX_OCTETS, Options, Origin, Output, Part, Refusal};
 use crate::address::rewrite::Rewrite;
 use crate::address::rewriting::Class;
-use crate::mail::header::{End, Field, HeaderEvents, Known};
+use crate::mail::envelope::Envelope;
+use crate::mail::header::{End, Field, HeaderEvents, Known, Seen, from_lf};
 use crate::mail::sink::Sink;
 use std::io;
+use std::sync::Arc;
+
+/// Initial capacity of a head: enough for a common message.
+const HEAD_CAPACITY_OCTETS: usize = 2048;
 
 impl<S: Sink> Output<S> {
+    /// Return the output of a message without checks.
+    pub(super) fn new(
+        settings: &Arc<CleanupSettings>,
+        sink: S,
+        envelope: Envelope,
+        origin: Origin,
+        options: Options,
+        wall_now_us: u64,
+    ) -> Self {
+        Self {
+            settings: Arc::clone(settings),
+            head: Vec::with_capacity(HEAD_CAPACITY_OCTETS),
+            later: Vec::new(),
+            options,
+            utf8_header: None,
+            sink,
+            envelope,
+            origin,
+            full_name: None,
+            wall_now_us,
+            seen: Seen::default(),
+            resent: false,
+            hops: 0,
+            size_octets: 0,
+            body_line_open: false,
+            checks: None,
+            checks_body: false,
+            discarding: false,
+            refusal: None,
+        }
+    }
+
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.refusal.get_or_insert(refusal);
         self.head = Vec::new();
@@ -62,7 +99,25 @@ impl<S: Sink> Output<S> {
         }
     }
 
-    pub(super) fn hop(&mut self) {
+    /// Write a trace header, with LF inside and no LF at its end.
+    pub(super) fn received(&mut self, header: &str) {
+        if self.checks.is_some() {
+            return self.header(&from_lf(header.trim_end_matches('\n').as_bytes()));
+        }
+        self.hop();
+        let mut wire = Vec::with_capacity(header.len() + 8);
+        let mut line_ends = 0;
+        for line in header.trim_end_matches('\n').split('\n') {
+            // A CR of its own would be a stray one.
+            line.split('\r').for_each(|part| wire.extend_from_slice(part.as_bytes()));
+            wire.extend_from_slice(b"\r\n");
+            line_ends += 1;
+        }
+        self.write_head(&wire);
+        self.size_octets += (wire.len() - line_ends) as u64;
+    }
+
+    fn hop(&mut self) {
         self.hops += 1;
         if self.hops >= self.settings.hopcount_limit {
             self.refuse(Refusal::TooManyHops);
@@ -121,7 +176,9 @@ impl<S: Sink> Output<S> {
         let rewritten = rewrite.and_then(|rewrite| rewrite.apply_to_list(field.value, tokens_max));
         let start = self.head.len();
         self.write_header(&[field.name, b":", rewritten.as_deref().unwrap_or(field.value)]);
-        if let Some(class) = class.filter(|class| rewrites && self.settings.rewriting.touches(*class)) {
+        if let Some(class) =
+            class.filter(|class| rewrites && self.options.maps && self.settings.rewriting.touches(*class))
+        {
             let dot = usize::from(field.name.first() == Some(&b'.'));
             self.later(start + dot + field.name.len() + 1, Part::Value(class));
         }

@@ -1,8 +1,11 @@
 //! Tests of cleanup: tables in any split, limits, properties.
 
+use super::settings::Octets;
 use super::*;
+use crate::log::{Log, LogTarget};
 use crate::mail::envelope::{Notify, Recipient};
 use crate::mail::id::QueueId;
+use crate::mail::sink::Sink;
 use crate::mail::stuff::{stuff, unstuff};
 use crate::table::testing::{Fixed, local, remote};
 use crate::table::{Maps, Table};
@@ -20,14 +23,22 @@ fn settings() -> CleanupSettings {
     CleanupSettings::new("mx.example.org")
 }
 
-fn cleanup(settings: CleanupSettings, origin: Origin) -> Cleanup<Vec<u8>> {
-    Cleanup::new(Arc::new(settings), Vec::new(), envelope(), origin, WALL_US)
+fn log() -> Arc<Log> {
+    Arc::new(Log::new("mx", "postfix", "smtpd", 7, 0, LogTarget::Memory))
+}
+
+fn intake(settings: CleanupSettings, origin: Origin) -> Intake<Vec<u8>> {
+    of(settings, origin, envelope(), Options::EXTERNAL)
+}
+
+fn of(settings: CleanupSettings, origin: Origin, envelope: Envelope, options: Options) -> Intake<Vec<u8>> {
+    Intake::new(Arc::new(settings), log(), Vec::new(), envelope, origin, options, WALL_US)
 }
 
 fn run(settings: CleanupSettings, origin: Origin, wire: &[u8], step: usize) -> Result<(String, Envelope), Refusal> {
-    let mut cleanup = cleanup(settings, origin);
-    wire.chunks(step).for_each(|chunk| cleanup.feed(chunk));
-    let (body, head, envelope) = cleanup.finish()?;
+    let mut intake = intake(settings, origin);
+    wire.chunks(step).for_each(|chunk| intake.feed(chunk));
+    let (body, head, envelope) = intake.finish()?;
     // The head has the empty line, the body starts behind it.
     assert!(head.is_empty() || head.ends_with(b"\r\n"), "{head:?}");
     assert!(body.is_empty() || head == b"\r\n" || head.ends_with(b"\r\n\r\n"), "{head:?}");
@@ -143,9 +154,9 @@ fn a_sender_s_full_name_cannot_add_a_header() {
         ("x(\r\nBcc: v", true, "From: s@example.net (xBcc: v)\r\n"),
         ("", false, "From: s@example.net\r\n"),
     ] {
-        let mut cleanup = cleanup(CleanupSettings { obsolete_from_format: obsolete, ..settings() }, Origin::Local);
-        cleanup.full_name(name);
-        let (_, head, _) = cleanup.finish().unwrap();
+        let mut intake = intake(CleanupSettings { obsolete_from_format: obsolete, ..settings() }, Origin::Local);
+        intake.full_name(name);
+        let (_, head, _) = intake.finish().unwrap();
         let content = String::from_utf8(head).unwrap();
         assert!(content.contains(from), "{content}");
     }
@@ -160,10 +171,10 @@ fn bare_addresses_of_the_envelope_are_completed() {
         (STRANGER, "u%x.org", "u@x.org"),
     ] {
         let envelope = Envelope { sender: "".into(), recipients: vec![Recipient::plain(given)], ..envelope() };
-        let cleanup = Cleanup::new(Arc::new(settings()), Vec::new(), envelope, origin, WALL_US);
-        let recipient = &cleanup.envelope().recipients[0];
+        let intake = of(settings(), origin, envelope, Options::EXTERNAL);
+        let recipient = &intake.envelope().unwrap().recipients[0];
         assert_eq!((&*recipient.address, recipient.original.as_deref()), (expected, Some(given)));
-        assert_eq!(&*cleanup.envelope().sender, "");
+        assert_eq!(&*intake.envelope().unwrap().sender, "");
     }
 }
 
@@ -179,8 +190,8 @@ fn a_duplicate_recipient_receives_one_copy() {
     ] {
         let mut settings = settings();
         settings.rewriting.keeps_original = keeps_original;
-        let cleanup = Cleanup::new(Arc::new(settings), Vec::new(), given.clone(), Origin::Local, WALL_US);
-        let recipients = &cleanup.envelope().recipients;
+        let intake = of(settings, Origin::Local, given.clone(), Options::EXTERNAL);
+        let recipients = &intake.envelope().unwrap().recipients;
         assert_eq!(recipients.iter().map(|recipient| &*recipient.address).collect::<Vec<_>>(), expected);
         assert_eq!(recipients[0].original.as_deref(), Some("root"));
     }
@@ -188,10 +199,10 @@ fn a_duplicate_recipient_receives_one_copy() {
 
 #[test]
 fn the_trace_header_comes_first() {
-    let mut cleanup = cleanup(settings(), STRANGER);
-    cleanup.received("Received: from x (y [z])\n\tby mx");
-    cleanup.feed(b" x\r\n");
-    let (body, head, envelope) = cleanup.finish().unwrap();
+    let mut intake = intake(settings(), STRANGER);
+    intake.received("Received: from x (y [z])\n\tby mx");
+    intake.feed(b" x\r\n");
+    let (body, head, envelope) = intake.finish().unwrap();
     let content = [head, body].concat();
     assert_eq!(content, b"Received: from x (y [z])\r\n\tby mx\r\n\r\n x\r\n");
     assert_eq!(envelope.size_octets, unstuff(&content).len() as u64);
@@ -206,9 +217,6 @@ fn message_ids_are_found() {
     ] {
         assert_eq!(run(settings(), STRANGER, wire.as_bytes(), 5).unwrap().1.attribute(MESSAGE_ID), id);
     }
-    let log = Log::new("mx", "postfix", "smtpd", 7, 0, crate::log::LogTarget::Memory);
-    log_message_id(&log, &settings(), &envelope());
-    assert_eq!(log.take_lines(), [format!("{}: message-id=<>", envelope().id.short())]);
 }
 
 #[test]
@@ -254,7 +262,7 @@ fn octets_are_stripped_or_refused_by_configuration() {
 #[test]
 fn hostile_messages_take_limited_memory() {
     let limit = settings().header_size_limit;
-    let mut bomb = cleanup(CleanupSettings { message_size_limit: 0, ..settings() }, Origin::Local);
+    let mut bomb = intake(CleanupSettings { message_size_limit: 0, ..settings() }, Origin::Local);
     (0..50_000).for_each(|_| bomb.feed(b"To: a\r\n"));
     bomb.feed(b"X: ");
     (0..1000).for_each(|_| bomb.feed(&[b'x'; 10_240]));
@@ -273,12 +281,12 @@ fn a_head_has_a_limit_and_a_body_has_none() {
         [(HEAD_MAX_OCTETS / 1024 - 1, 5000, None), (HEAD_MAX_OCTETS / 1024, 0, Some(Refusal::HeadTooBig))]
     {
         for step in [100, 1024, 10_000] {
-            let mut cleanup = cleanup(CleanupSettings { message_size_limit: 0, ..settings() }, STRANGER);
-            line.repeat(lines).chunks(step).for_each(|piece| cleanup.feed(piece));
-            cleanup.feed(b"\r\n");
-            (0..body).for_each(|_| cleanup.feed(&line));
-            assert_eq!(cleanup.refusal(), refusal, "{lines} lines");
-            let lengths = cleanup.finish().map(|(body, head, _)| (body.len(), head.len()));
+            let mut intake = intake(CleanupSettings { message_size_limit: 0, ..settings() }, STRANGER);
+            line.repeat(lines).chunks(step).for_each(|piece| intake.feed(piece));
+            intake.feed(b"\r\n");
+            (0..body).for_each(|_| intake.feed(&line));
+            assert_eq!(intake.refusal(), refusal.as_ref(), "{lines} lines");
+            let lengths = intake.finish().map(|(body, head, _)| (body.len(), head.len()));
             assert_eq!(lengths.ok(), refusal.is_none().then_some((body * 1024, lines * 1024 + 2)));
         }
     }
@@ -292,19 +300,18 @@ fn mapped(
     tables: &[Fixed],
     backwards: bool,
 ) -> Result<(String, Envelope), Refusal> {
-    let mut cleanup = cleanup(settings, Origin::Local);
-    cleanup.feed(wire);
-    let mut finishing = cleanup.begin_finish();
+    let mut intake = intake(settings, Origin::Local);
+    intake.feed(wire);
     let mut open = Vec::new();
     loop {
-        if let Poll::Ready(result) = finishing.poll() {
-            let (body, head, envelope) = result?;
+        if intake.poll().is_ready() {
+            let (body, head, envelope) = intake.finish()?;
             return Ok((String::from_utf8([head, body].concat()).unwrap(), envelope));
         }
-        open.extend(finishing.asks());
+        open.extend(intake.asks());
         let now = if backwards { vec![open.pop().unwrap()] } else { std::mem::take(&mut open) };
         assert!(!now.is_empty(), "it waits for nothing");
-        now.iter().for_each(|lookup| finishing.answer(lookup, tables[lookup.table].lookup(&lookup.key)));
+        now.iter().for_each(|lookup| intake.answer(lookup, tables[lookup.table].lookup(&lookup.key)));
     }
 }
 
@@ -346,9 +353,8 @@ fn addresses_are_mapped_at_the_end_by_local_and_remote_tables() {
 fn a_message_of_the_mail_system_itself_gets_no_copies() {
     let mut settings = settings();
     settings.rewriting.always_bcc = "copy@x.org".into();
-    let mut cleanup = cleanup(settings, Origin::Local);
-    cleanup.internal();
-    let (_, _, envelope) = cleanup.finish().unwrap();
+    let intake = of(settings, Origin::Local, envelope(), Options::INTERNAL);
+    let (_, _, envelope) = intake.finish().unwrap();
     assert_eq!(envelope.recipients.len(), 1);
 }
 
@@ -362,12 +368,12 @@ impl Sink for Full {
 
 #[test]
 fn a_full_disk_is_reported_at_the_end() {
-    let mut cleanup = Cleanup::new(Arc::new(settings()), Full, envelope(), STRANGER, WALL_US);
-    (0..10).for_each(|_| cleanup.feed(b"A: 1\r\n"));
-    assert_eq!(cleanup.refusal(), None, "the head is in memory");
-    (0..10).for_each(|_| cleanup.feed(b"\r\n"));
-    assert_eq!(cleanup.refusal(), Some(Refusal::NoSpace));
-    assert_eq!(cleanup.finish().map(|_| ()).unwrap_err().reply().code, 452);
+    let mut intake = Intake::new(Arc::new(settings()), log(), Full, envelope(), STRANGER, Options::EXTERNAL, WALL_US);
+    (0..10).for_each(|_| intake.feed(b"A: 1\r\n"));
+    assert_eq!(intake.refusal(), None, "the head is in memory");
+    (0..10).for_each(|_| intake.feed(b"\r\n"));
+    assert_eq!(intake.refusal(), Some(&Refusal::NoSpace));
+    assert_eq!(intake.finish().map(|_| ()).unwrap_err().reply().code, 452);
 }
 
 proptest! {
@@ -379,7 +385,7 @@ proptest! {
     ) {
         let settings = || CleanupSettings { strip_characters: Octets::parse(r"\0").filter(|_| strip), ..settings() };
         let whole = run(settings(), Origin::Local, &wire, wire.len().max(1)).unwrap();
-        let mut parts = cleanup(settings(), Origin::Local);
+        let mut parts = intake(settings(), Origin::Local);
         let (mut rest, mut steps) = (&wire[..], steps.iter().cycle());
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(rest.len().min(*steps.next().unwrap()));

@@ -113,6 +113,8 @@ impl Recipient {
 
 /// The attribute of a message that arrives on hold.
 const HOLD: &str = "hold";
+/// The attribute with the transport and next hop of a content filter (`smtp-amavis:[127.0.0.1]:10024`).
+pub const FILTER: &str = "content_filter";
 
 /// The queue's data about a message besides its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +179,11 @@ impl Envelope {
     /// Whether the queue manager puts the message on hold when it arrives.
     pub fn holds_on_arrival(&self) -> bool {
         self.attribute(HOLD).is_some()
+    }
+
+    /// Return the transport and next hop of the content filter that takes the message first.
+    pub fn filter(&self) -> Option<&str> {
+        self.attribute(FILTER)
     }
 
     /// Append the encoded form.

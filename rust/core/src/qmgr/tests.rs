@@ -7,6 +7,7 @@ use super::world::{START_US, World, status};
 use crate::address::local_part::Extensions;
 use crate::clock::{Now, SECOND_US};
 use crate::ipc::frame::{JobKind, JobResult};
+use crate::mail::envelope::FILTER;
 use crate::mail::id::QueueId;
 use crate::mail::status::{Outcome, Status};
 use proptest::prelude::*;
@@ -42,6 +43,21 @@ fn a_destination_gets_one_delivery_with_all_its_recipients() {
     assert_eq!(deliveries, [vec![0, 2], vec![1, 3]]);
     while world.answer(0, &sent, None) {}
     assert!(world.lines.last().unwrap().ends_with(": removed"));
+}
+
+#[test]
+fn a_message_with_a_content_filter_is_never_delivered_past_it() {
+    let mut world = world();
+    world.join("smtp", 10);
+    let id = world.arrive_with("s@example.org", &["a@x.example", "b@y.example"], &[(FILTER, "scan:[127.0.0.1]:10024")]);
+    for _ in 0..3 {
+        assert!(world.deliveries.is_empty());
+        let why = "status=deferred (content filter scan:[127.0.0.1]:10024 is not supported yet)";
+        let lines = world.lines.drain(..).filter(|line| line.contains("dsn=4.3.5, ") && line.ends_with(why));
+        assert!(lines.count() >= 2, "one line for each recipient and attempt");
+        assert!(world.scheduler.catalogue().get(id).is_some());
+        world.advance(5000);
+    }
 }
 
 #[test]

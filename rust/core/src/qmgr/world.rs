@@ -85,11 +85,16 @@ impl World {
     }
 
     pub fn arrive(&mut self, sender: &str, recipients: &[&str]) -> QueueId {
+        self.arrive_with(sender, recipients, &[])
+    }
+
+    pub fn arrive_with(&mut self, sender: &str, recipients: &[&str], attributes: &[(&str, &str)]) -> QueueId {
         self.next_id += 1;
         let id = QueueId(self.next_id);
         let envelope = Envelope {
             arrival_us: self.now.wall_us,
             size_octets: 5,
+            attributes: attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             ..Envelope::plain(id, sender, recipients.iter().map(|to| Recipient::plain(to)).collect())
         };
         let known = Known {

@@ -1,5 +1,6 @@
 //! The settings that all sessions of a process share, and the client of one session.
 
+use crate::cleanup::options::{Options, received};
 use crate::cleanup::settings::CleanupSettings;
 use crate::log::Log;
 use crate::queue::Appender;
@@ -21,6 +22,8 @@ settings! {
         /// Headers of authenticated users are completed as for local mail.
         rewrites_for_users: bool = has_users "local_header_rewrite_clients",
         in_flow_delay_s: f64 = seconds "in_flow_delay",
+        /// The options of cleanup.
+        options: Options = received "receive_override_options",
     }
 }
 

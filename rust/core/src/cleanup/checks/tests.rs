@@ -3,13 +3,12 @@
 use super::judge::BCC_MAX;
 use super::*;
 use crate::ask::Answer;
-use crate::cleanup::{Cleanup, Origin};
+use crate::cleanup::{Intake, Options, Origin};
 use crate::log::LogTarget;
 use crate::mail::id::QueueId;
 use crate::mail::stuff::unstuff;
 use crate::table::checks::Lists;
 use crate::table::{Entry, Table};
-use std::task::Poll;
 
 const WALL_US: u64 = 1_795_366_923_000_000;
 
@@ -67,27 +66,23 @@ fn run_with(settings: CleanupSettings, wire: &[u8], step: usize) -> Run {
     }
     let id = envelope.id.short().to_string();
     let origin = Origin::Network { trusted: false };
-    let mut cleanup = Cleanup::new(Arc::new(settings), Vec::new(), envelope, origin, WALL_US);
-    cleanup.check(Arc::clone(&log));
+    let mut intake =
+        Intake::new(Arc::new(settings), Arc::clone(&log), Vec::new(), envelope, origin, Options::EXTERNAL, WALL_US);
     for piece in wire.chunks(step) {
-        cleanup.feed(piece);
-        while cleanup.is_waiting() {
-            let asked = cleanup.asks();
+        intake.feed(piece);
+        while intake.is_waiting() {
+            let asked = intake.asks();
             assert!(!asked.is_empty(), "a message that waits has lookups");
             // The last answer comes first.
-            asked.iter().rev().for_each(|lookup| cleanup.answer(lookup, answer_to(lookup)));
+            asked.iter().rev().for_each(|lookup| intake.answer(lookup, answer_to(lookup)));
         }
     }
     let from = " from unknown[192.0.2.1]; from=<s@example.net> to=<q@example.org>";
     let protocol = " proto=ESMTP helo=<client.example>";
-    let mut finishing = cleanup.begin_finish();
-    let finished = loop {
-        match finishing.poll() {
-            Poll::Ready(finished) => break finished,
-            Poll::Pending => finishing.asks().iter().for_each(|lookup| finishing.answer(lookup, answer_to(lookup))),
-        }
-    };
-    let result = finished.map(|(body, mut head, envelope)| {
+    while intake.poll().is_pending() {
+        intake.asks().iter().for_each(|lookup| intake.answer(lookup, answer_to(lookup)));
+    }
+    let result = intake.finish().map(|(body, mut head, envelope)| {
         head.extend(body);
         if !envelope.recipients.is_empty() {
             assert_eq!(envelope.size_octets, unstuff(&head).len() as u64, "{}", String::from_utf8_lossy(&head));
@@ -120,22 +115,22 @@ fn all_lookups_of_a_piece_come_at_once_and_what_follows_waits() {
     let envelope =
         Envelope::plain(QueueId(WALL_US << 12 | 1), "s@example.net", vec![Recipient::plain("r@example.org")]);
     let origin = Origin::Network { trusted: false };
-    let mut cleanup = Cleanup::new(Arc::new(checked(true)), Vec::new(), envelope, origin, WALL_US);
-    cleanup.check(Arc::clone(&log));
-    cleanup.feed(b"A: 1\r\nX-Do: WARN\r\n\r\nx\r\nx\r\ndo-IGNORE\r\n");
-    let asked = cleanup.asks();
+    let mut intake =
+        Intake::new(Arc::new(checked(true)), Arc::clone(&log), Vec::new(), envelope, origin, Options::EXTERNAL, WALL_US);
+    intake.feed(b"A: 1\r\nX-Do: WARN\r\n\r\nx\r\nx\r\ndo-IGNORE\r\n");
+    let asked = intake.asks();
     let keys: Vec<_> = asked.iter().map(|lookup| String::from_utf8_lossy(&lookup.key).into_owned()).collect();
     assert_eq!(keys, ["A: 1", "X-Do: WARN", "x", "do-IGNORE"], "a line that comes twice is asked once");
-    assert_eq!(cleanup.asks(), []);
+    assert_eq!(intake.asks(), []);
     for lookup in &asked[1..] {
-        cleanup.answer(lookup, answer_to(lookup));
+        intake.answer(lookup, answer_to(lookup));
     }
-    assert!(cleanup.is_waiting() && log.take_lines().is_empty(), "the first header has no answer yet");
-    cleanup.answer(&asked[0], Answer::NotFound);
-    cleanup.answer(&asked[0], Answer::Failed("too late".into()));
-    assert!(!cleanup.is_waiting());
+    assert!(intake.is_waiting() && log.take_lines().is_empty(), "the first header has no answer yet");
+    intake.answer(&asked[0], Answer::NotFound);
+    intake.answer(&asked[0], Answer::Failed("too late".into()));
+    assert!(!intake.is_waiting());
     assert_eq!(log.take_lines().len(), 1);
-    let (body, head, _) = cleanup.finish().unwrap();
+    let (body, head, _) = intake.finish().unwrap();
     assert_eq!([head, body].concat(), b"A: 1\r\nX-Do: WARN\r\n\r\nx\r\nx\r\n");
 }
 
@@ -145,14 +140,14 @@ fn a_piece_beyond_the_limit_is_refused() {
     let envelope =
         Envelope::plain(QueueId(WALL_US << 12 | 1), "s@example.net", vec![Recipient::plain("r@example.org")]);
     let settings = CleanupSettings { message_size_limit: 0, ..checked(true) };
-    let mut cleanup =
-        Cleanup::new(Arc::new(settings), Vec::new(), envelope, Origin::Network { trusted: false }, WALL_US);
-    cleanup.check(Arc::clone(&log));
-    cleanup.feed(b"A: 1\r\n\r\n");
+    let origin = Origin::Network { trusted: false };
+    let mut intake =
+        Intake::new(Arc::new(settings), Arc::clone(&log), Vec::new(), envelope, origin, Options::EXTERNAL, WALL_US);
+    intake.feed(b"A: 1\r\n\r\n");
     let lines = held::HELD_MAX_OCTETS / 1000;
-    (0..lines).for_each(|_| cleanup.feed(&[&[b'y'; 998][..], b"\r\n"].concat()));
-    assert_eq!(cleanup.refusal(), Some(Refusal::WriteError));
-    assert!(!cleanup.is_waiting() && cleanup.asks().is_empty());
+    (0..lines).for_each(|_| intake.feed(&[&[b'y'; 998][..], b"\r\n"].concat()));
+    assert_eq!(intake.refusal(), Some(&Refusal::WriteError));
+    assert!(!intake.is_waiting() && intake.asks().is_empty());
     assert!(log.take_lines()[0].contains("too much content waits for the tables of checks"));
 }
 
@@ -394,11 +389,11 @@ fn a_trace_header_is_checked_too() {
     let envelope = Envelope::plain(QueueId(1), "s@x", vec![Recipient::plain("r@x")]);
     let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
     let origin = Origin::Network { trusted: false };
-    let mut cleanup = Cleanup::new(Arc::new(settings), Vec::new(), envelope, origin, WALL_US);
-    cleanup.check(Arc::clone(&log));
-    cleanup.received("X-Do: STRIP a\n\tx");
-    cleanup.received("Received: by\n\tmx");
-    let (_, head, _) = cleanup.finish().unwrap();
+    let mut intake =
+        Intake::new(Arc::new(settings), Arc::clone(&log), Vec::new(), envelope, origin, Options::EXTERNAL, WALL_US);
+    intake.received("X-Do: STRIP a\n\tx");
+    intake.received("Received: by\n\tmx");
+    let (_, head, _) = intake.finish().unwrap();
     assert_eq!(head, b"Received: by\r\n\tmx\r\n");
     assert!(log.take_lines()[0].contains(": strip: header X-Do: STRIP a??x from local; from=<s@x> to=<r@x>: a??x"));
 }
@@ -418,9 +413,9 @@ fn a_body_that_nothing_concerns_takes_the_fast_path() {
         let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
         let envelope = Envelope::plain(QueueId(1), "s@x", vec![Recipient::plain("r@x")]);
         let origin = Origin::Network { trusted: false };
-        let mut cleanup = Cleanup::new(Arc::clone(&settings), Vec::new(), envelope, origin, WALL_US);
-        cleanup.check(log);
-        cleanup.feed(head.as_bytes());
-        assert_eq!(cleanup.out.checks_body, slow, "{head}");
+        let mut intake =
+            Intake::new(Arc::clone(&settings), log, Vec::new(), envelope, origin, Options::EXTERNAL, WALL_US);
+        intake.feed(head.as_bytes());
+        assert_eq!(intake.checks_body(), slow, "{head}");
     }
 }

@@ -183,8 +183,14 @@ impl Scheduler {
         }
         message.unread = Cursor { index: next, octets: 0 };
         self.in_core += message.in_core() - before;
-        if entry.forced_expire() {
-            let status = Arc::new(deferral([7, 0], "message is administratively expired"));
+        // Without its filter, the message would go on unfiltered.
+        let filter = message.envelope.filter().map(|filter| format!("content filter {filter} is not supported yet"));
+        let reason = if entry.forced_expire() {
+            Some(deferral([7, 0], "message is administratively expired"))
+        } else {
+            filter.map(|why| deferral([3, 5], &why))
+        };
+        if let Some(status) = reason.map(Arc::new) {
             for position in 0..self.active[key].targets.len() as u32 {
                 if self.active[key].targets[position as usize].stage == Stage::Resolving {
                     self.decide_here(key, position, &status, now);

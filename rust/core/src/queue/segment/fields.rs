@@ -1,10 +1,10 @@
 //! A message's envelope field by field, with the offset of each in the segment (postcat(1)).
 //!
 //! The kinds are Postfix's record types: `C` size, `T` arrival, `S` sender, `A` name=value, `O` original recipient, `R`
-//! recipient, `D` recipient that is done.
+//! recipient, `D` recipient that is done, `L` content filter.
 
 use super::record::RECORD_HEADER_OCTETS;
-use crate::mail::envelope::{BodyType, Envelope, Ret};
+use crate::mail::envelope::{BodyType, Envelope, FILTER, Ret};
 use crate::mail::locator::Locator;
 use crate::mail::xtext::{from_typed_xtext, from_xtext};
 
@@ -71,7 +71,10 @@ pub fn fields(at: &Locator, envelope: &Envelope, done: &[u32], long_queue_ids: b
     }
     layout.pass(4);
     for (name, value) in &envelope.attributes {
-        layout.add(b'A', format!("{name}={value}"));
+        match &**name {
+            FILTER => layout.add(b'L', value.to_string()),
+            _ => layout.add(b'A', format!("{name}={value}")),
+        }
         layout.pass_text(name);
         layout.pass_text(value);
     }
@@ -123,6 +126,7 @@ mod tests {
         envelope.envid = Some("env".into());
         envelope.ret = Ret::Hdrs;
         envelope.attributes = vec![("client_name".into(), "h".into()), ("helo_name".into(), "me".into())];
+        envelope.attributes.push((FILTER.into(), "scan:[::1]".into()));
         let mut encoded = Vec::new();
         envelope.encode(&mut encoded);
         let at = Locator { segment: SegmentId(1), offset: 32, record_octets: 100 + encoded.len() as u64 };
@@ -144,6 +148,7 @@ mod tests {
         assert_eq!(offset(b'A', "notify_flags=8"), position("b@example.net") - 4);
         assert_eq!(offset(b'A', "client_name=h"), position("client_name") - 4);
         assert_eq!(offset(b'A', "helo_name=me"), position("helo_name") - 4);
+        assert_eq!(offset(b'L', "scan:[::1]"), position("content_filter") - 4);
         assert!(found.is_sorted_by_key(|field| field.offset));
     }
 }

@@ -1,7 +1,7 @@
 //! A message on its way from the dialogue through cleanup into the journal, and the replies that it gets.
 
 use super::{Session, Waits};
-use crate::cleanup::{Cleanup, Finishing, Origin, Refusal, log_message_id};
+use crate::cleanup::{Intake, Origin, Refusal};
 use crate::log::Severity;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::QueueId;
@@ -16,9 +16,9 @@ use std::task::Poll;
 pub(super) enum Content {
     None,
     /// On its way into the queue.
-    Arriving(Box<Cleanup<Box<dyn Incoming>>>),
+    Arriving(Intake),
     /// Complete, but remote tables have not answered yet.
-    Asking(QueueId, Box<Finishing<Box<dyn Incoming>>>),
+    Asking(Intake),
     /// With the journal.
     Committing(QueueId),
     /// Kept for the owner of a stand-alone session, in wire form.
@@ -30,11 +30,8 @@ impl Session {
     pub(super) fn end_content(&mut self, refusal: Option<&Reply>, now: f64) {
         self.copy = Vec::new();
         match (std::mem::replace(&mut self.content, Content::None), refusal) {
-            (Content::Arriving(cleanup), None) => self.commit(*cleanup, now),
-            (Content::Arriving(cleanup), Some(reply)) => {
-                let id = cleanup.envelope().id.text(self.site.cleanup.long_queue_ids);
-                self.refuse_content(&id, reply, now);
-            }
+            (Content::Arriving(intake), None) => self.commit(intake, now),
+            (Content::Arriving(intake), Some(reply)) => self.refuse_content(&intake.queue_id(), reply, now),
             (other, _) => self.content = other,
         }
     }
@@ -74,8 +71,8 @@ impl Session {
             }
             Some(journal) => match journal.incoming() {
                 Ok(draft) => {
-                    let cleanup = self.cleanup(draft, transaction, (self.site.wall_clock)());
-                    self.content = Content::Arriving(Box::new(cleanup));
+                    let intake = self.intake(draft, transaction, (self.site.wall_clock)());
+                    self.content = Content::Arriving(intake);
                     if let Some(pause_s) = self.site.flow.pause_s() {
                         self.server.pause(pause_s, now);
                     }
@@ -91,13 +88,8 @@ impl Session {
         self.server.reply(&reply, now);
     }
 
-    /// Cleanup for a message that begins, with its trace header written.
-    fn cleanup(
-        &self,
-        draft: Box<dyn Incoming>,
-        transaction: &Transaction,
-        wall_now_us: u64,
-    ) -> Cleanup<Box<dyn Incoming>> {
+    /// Return the intake of a message that begins, with its trace header written.
+    fn intake(&self, draft: Box<dyn Incoming>, transaction: &Transaction, wall_now_us: u64) -> Intake {
         let id = draft.id();
         let id_text = id.text(self.site.cleanup.long_queue_ids);
         let mail = &transaction.mail;
@@ -140,11 +132,11 @@ impl Session {
         let is_user = self.server.identity().is_some();
         let trusted = self.client.rewrites_headers || is_user && self.site.settings.rewrites_for_users;
         let origin = Origin::Network { trusted };
-        let mut cleanup = Cleanup::new(Arc::clone(&self.site.cleanup), draft, envelope, origin, wall_now_us);
-        cleanup.autodetect(MailSource::Smtpd);
-        cleanup.check(Arc::clone(&self.site.log));
-        cleanup.received(&received);
-        cleanup
+        let (settings, log) = (Arc::clone(&self.site.cleanup), Arc::clone(&self.site.log));
+        let mut intake = Intake::new(settings, log, draft, envelope, origin, self.site.settings.options, wall_now_us);
+        intake.autodetect(MailSource::Smtpd);
+        intake.received(&received);
+        intake
     }
 
     /// The Received header in Postfix's form (RFC 5321 §4.4). One recipient is named, several are not: those of a
@@ -182,7 +174,7 @@ impl Session {
         });
         if let Some(reply) = fault {
             let id = match std::mem::replace(&mut self.content, Content::None) {
-                Content::Arriving(cleanup) => cleanup.envelope().id.text(self.site.cleanup.long_queue_ids),
+                Content::Arriving(intake) => intake.queue_id(),
                 _ => "NOQUEUE".into(),
             };
             self.copy = Vec::new();
@@ -194,42 +186,26 @@ impl Session {
                 self.content = arriving;
                 return Some(Next::EndOfData);
             }
-            Content::Arriving(cleanup) => self.commit(*cleanup, now),
+            Content::Arriving(intake) => self.commit(intake, now),
             kept @ Content::Kept(_) => {
                 self.content = kept;
                 return Some(Next::Message);
             }
-            Content::None | Content::Asking(..) | Content::Committing(_) => {
+            Content::None | Content::Asking(_) | Content::Committing(_) => {
                 self.server.reply(&Refusal::WriteError.reply(), now)
             }
         }
         None
     }
 
-    fn commit(&mut self, cleanup: Cleanup<Box<dyn Incoming>>, now: f64) {
-        let id = cleanup.envelope().id;
-        self.finish_message(id, cleanup.begin_finish(), now);
-    }
-
     /// Commit a message, or wait until remote tables have answered.
-    pub(super) fn finish_message(&mut self, id: QueueId, mut finishing: Finishing<Box<dyn Incoming>>, now: f64) {
-        let Poll::Ready(result) = finishing.poll() else {
-            self.content = Content::Asking(id, Box::new(finishing));
-            return;
-        };
-        let id_text = || id.text(self.site.cleanup.long_queue_ids);
-        for warning in finishing.warnings() {
-            self.site.log.line_as("cleanup", Severity::Warning, format_args!("{}: {warning}", id_text()));
-        }
-        match (result, &self.site.journal) {
-            (Ok((draft, head, envelope)), Some(_)) => {
-                log_message_id(&self.site.log, &self.site.cleanup, &envelope);
-                draft.commit(&head, &envelope, self.ticket);
-                self.content = Content::Committing(id);
-            }
-            (Ok(_), None) => self.server.reply(&Refusal::WriteError.reply(), now),
-            (Err(Refusal::Rejected(reply)), _) => self.server.reply(&reply, now),
-            (Err(refusal), _) => self.refuse_content(&id_text(), &refusal.reply(), now),
+    pub(super) fn commit(&mut self, mut intake: Intake, now: f64) {
+        let id = intake.id();
+        match intake.commit(self.ticket) {
+            Poll::Pending => self.content = Content::Asking(intake),
+            Poll::Ready(Ok(())) => self.content = Content::Committing(id),
+            Poll::Ready(Err(Refusal::Rejected(reply))) => self.server.reply(&reply, now),
+            Poll::Ready(Err(refusal)) => self.refuse_content(&intake.queue_id(), &refusal.reply(), now),
         }
     }
 

@@ -126,8 +126,7 @@ impl Session {
     /// Take the lookups of the open question `Next::Lookup`. `answer_lookups` takes their answers.
     pub fn lookups(&mut self) -> Vec<Lookup> {
         match &mut self.content {
-            Content::Asking(_, finishing) if self.open == Some(Next::Lookup) => finishing.asks(),
-            Content::Arriving(cleanup) if self.open == Some(Next::Lookup) => cleanup.asks(),
+            Content::Asking(intake) | Content::Arriving(intake) if self.open == Some(Next::Lookup) => intake.asks(),
             _ => Vec::new(),
         }
     }
@@ -137,8 +136,8 @@ impl Session {
         self.open.take_if(|open| *open == Next::Lookup)?;
         match std::mem::replace(&mut self.content, Content::None) {
             // The client may be gone.
-            Content::Asking(..) | Content::Arriving(_) if self.server.ended().is_some() => {}
-            Content::Arriving(mut cleanup) => {
+            Content::Asking(_) | Content::Arriving(_) if self.server.ended().is_some() => {}
+            Content::Arriving(mut intake) => {
                 let waited_s = now - self.waits.since;
                 self.waits.total_s += waited_s;
                 // The client did not let us wait.
@@ -146,13 +145,13 @@ impl Session {
                 let is_late = self.waits.total_s >= WAITS_MAX_S;
                 for (lookup, answer) in answers {
                     let late = || format!("the message needs more than {WAITS_MAX_S} seconds for its lookups");
-                    cleanup.answer(&lookup, if is_late { Answer::Failed(late().into()) } else { answer });
+                    intake.answer(&lookup, if is_late { Answer::Failed(late().into()) } else { answer });
                 }
-                self.content = Content::Arriving(cleanup);
+                self.content = Content::Arriving(intake);
             }
-            Content::Asking(id, mut finishing) => {
-                answers.into_iter().for_each(|(lookup, answer)| finishing.answer(&lookup, answer));
-                self.finish_message(id, *finishing, now);
+            Content::Asking(mut intake) => {
+                answers.into_iter().for_each(|(lookup, answer)| intake.answer(&lookup, answer));
+                self.commit(intake, now);
             }
             other => self.content = other,
         }
@@ -194,7 +193,7 @@ impl Session {
 
     /// The connection is gone. A running commit goes on.
     pub fn lost(&mut self) {
-        if let Content::Arriving(_) | Content::Asking(..) = self.content {
+        if let Content::Arriving(_) | Content::Asking(_) = self.content {
             self.content = Content::None;
             self.copy = Vec::new();
         }
@@ -298,22 +297,22 @@ impl Session {
         let (content, copy) = (&mut self.content, &mut self.copy);
         let copies = self.site.asks_content;
         self.server.next_event(|octets| match content {
-            Content::Arriving(cleanup) => {
+            Content::Arriving(intake) => {
                 if copies {
                     copy.extend_from_slice(octets);
                 }
-                cleanup.feed(octets);
+                intake.feed(octets);
             }
             Content::Kept(kept) => kept.extend_from_slice(octets),
-            Content::None | Content::Asking(..) | Content::Committing(_) => {}
+            Content::None | Content::Asking(_) | Content::Committing(_) => {}
         })
     }
 
     /// Whether the message waits for answers that nobody was asked for yet.
     fn has_lookups(&self) -> bool {
         let waits = match &self.content {
-            Content::Asking(..) => true,
-            Content::Arriving(cleanup) => cleanup.is_waiting() && self.server.is_receiving(),
+            Content::Asking(_) => true,
+            Content::Arriving(intake) => intake.is_waiting() && self.server.is_receiving(),
             Content::None | Content::Committing(_) | Content::Kept(_) => false,
         };
         waits && self.open.is_none() && self.server.ended().is_none()
@@ -357,7 +356,7 @@ impl Session {
         if std::mem::replace(&mut self.has_logged_end, true) {
             return;
         }
-        if let Content::Arriving(_) | Content::Asking(..) = self.content {
+        if let Content::Arriving(_) | Content::Asking(_) = self.content {
             self.content = Content::None;
         }
         let log = &self.site.log;
