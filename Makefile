@@ -10,7 +10,7 @@ PYTEST_WORKERS ?= --numprocesses 2 --dist worksteal
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help run test build lint words docs rust-test python-test tests-under-load differential examples fuzz wheel deny instructions \
+.PHONY: help run test build lint words docs rust-test python-test tests-under-load differential proofs examples fuzz wheel deny instructions \
 	bench bench-queue profile simulation lock clean
 
 ## This list.
@@ -71,6 +71,14 @@ python-test: build examples
 differential: build
 	POSTILLION_CASES=$(or $(CASES),500) POSTILLION_PEERS=required $(BIN)/python -m pytest $(PYTEST_WORKERS) \
 		$(PYTEST_ARGS) tests/test_differential_*.py
+
+## The crash proofs in their long form, hours: FAULTS (500) kills of programs and in calls, power cuts, reloads under load,
+## 1,000 damaged journals, every error of the disk.
+proofs: build examples
+	POSTILLION_FAULTS=$(or $(FAULTS),500) POSTILLION_PEERS=required $(BIN)/python -m pytest $(PYTEST_ARGS) \
+		tests/test_kill.py tests/test_kill_calls.py tests/test_kill_calls_site.py tests/test_cut.py tests/test_reload_load.py
+	cargo test --quiet --locked --package postillion-core --release --test damaged_journals -- --ignored
+	POSTILLION_FAULTS=all cargo test --quiet --locked --package postillion-core --release error_matrix
 
 # The Rust programs that Python's tests run: cargo would build them in the middle of a test.
 examples:
