@@ -10,7 +10,7 @@ PYTEST_WORKERS ?= --numprocesses 2 --dist worksteal
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help run test build lint words docs rust-test python-test tests-under-load differential examples fuzz wheel deny instructions \
+.PHONY: help run test build lint words docs rust-test python-test tests-under-load differential proofs examples fuzz wheel deny instructions \
 	bench bench-queue profile simulation lock clean
 
 ## This list.
@@ -72,6 +72,14 @@ differential: build
 	POSTILLION_CASES=$(or $(CASES),500) POSTILLION_PEERS=required $(BIN)/python -m pytest $(PYTEST_WORKERS) \
 		$(PYTEST_ARGS) tests/test_differential_*.py
 
+## The crash proofs in their long form, hours: FAULTS (500) kills of programs and in calls, power cuts, reloads under load,
+## 1,000 damaged journals, every error of the disk.
+proofs: build examples
+	POSTILLION_FAULTS=$(or $(FAULTS),500) POSTILLION_PEERS=required $(BIN)/python -m pytest $(PYTEST_ARGS) \
+		tests/test_kill.py tests/test_kill_calls.py tests/test_kill_calls_site.py tests/test_cut.py tests/test_reload_load.py
+	cargo test --quiet --locked --package postillion-core --release --test damaged_journals -- --ignored
+	POSTILLION_FAULTS=all cargo test --quiet --locked --package postillion-core --release error_matrix
+
 # The Rust programs that Python's tests run: cargo would build them in the middle of a test.
 examples:
 	cargo build --quiet --locked --package postillion-core --examples
@@ -107,7 +115,7 @@ instructions:
 ## The network side, Postfix and Postillion in turn (needs Debian's postfix package and root): relaying and latency, into
 ## docs/measured.md. QUICK=1: the short forms, which write nothing.
 bench: build
-	$(BIN)/python benches/measured.py $(if $(QUICK),--quick) relay latency
+	$(BIN)/python benches/measured.py $(if $(QUICK),--quick) relay relay_tables latency tables
 
 ## All benches of the queue; the tables of docs/measured.md. QUICK=1: the short forms, which write nothing.
 ## Needs root, Debian's postfix and strace packages, 6 GB under /var/tmp, and half an hour of a quiet machine.

@@ -17,6 +17,8 @@ from harness import ROOT, put
 
 BENCHES = (
     "relay",
+    "relay_tables",
+    "tables",
     "latency",
     "decisions",
     "journal",

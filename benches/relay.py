@@ -14,7 +14,7 @@ Needs root and Debian's postfix package.
 import argparse
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -30,10 +30,11 @@ CPU_AIM = 0.1
 
 @dataclass(frozen=True)
 class Load:
-    """A load. `part`: share of the number of messages in --messages."""
+    """A load. `part`: share of the number of messages in --messages. `numbered`: each recipient has another number."""
 
     reuse: bool = False
     ours: bool = False
+    numbered: bool = False
     octets: int = 4096
     sessions: int = 20
     recipients: int = 1
@@ -53,9 +54,13 @@ class Load:
             sizes = (messages, self.octets, self.sessions)
             rate = bench_inject(port, *sizes, recipients=self.recipients, reuse=self.reuse)
         else:
-            words = [*(["-d"] if self.reuse else []), "-r", str(self.recipients)]
+            words = [*(["-d"] if self.reuse else []), *self.numbering(), "-r", str(self.recipients)]
             rate = inject(port, messages, self.octets, self.sessions, words)
         return rate * self.recipients
+
+    def numbering(self) -> list[str]:
+        """Return smtp-source's option for numbers in recipients."""
+        return ["-N"] if self.numbered else []
 
     def sink(self, port: int) -> AbstractContextManager[None]:
         """Run a sink on `port`."""
@@ -94,22 +99,34 @@ def direct(load: Load, options: argparse.Namespace) -> float:
         return load.run(port, load.messages(options))
 
 
-def relay(program: str, load: Load, options: argparse.Namespace) -> Measure:
-    """Run a load through `program`; return its measures."""
+def relay(
+    program: str,
+    load: Load,
+    options: argparse.Namespace,
+    prepare: Callable[[mta.Site, str], None] = lambda site, program: None,
+) -> Measure:
+    """Run a load through `program`, which starts after `prepare`; return its measures."""
     count, warm_up = load.messages(options), options.warm_up
-    with harness.site(options) as site, load.sink(site.next_port), mta.running(site, program):
-        # A few messages start every program of the MTA.
-        inject(site.port, warm_up, sessions=load.sessions)
-        deliveries = Deliveries(site.log)
-        mta.wait_for("the warm-up's deliveries", lambda: deliveries.count() >= warm_up)
-        master = int((site.queue / "pid" / "master.pid").read_text())
-        cpu, begin = cpu_seconds(master), time.monotonic()
-        accepted_per_s = load.run(site.port, count)
-        expected = warm_up + count * load.recipients
-        mta.wait_for("the deliveries", lambda: deliveries.count() >= expected, DRAIN_MAX_S)
-        relayed_s = time.monotonic() - begin
-        cpu = cpu_seconds(master) - cpu
-        mta.wait_for("an empty queue", lambda: deliveries.count() and deliveries.removed >= warm_up + count)
+    with harness.site(options) as site, load.sink(site.next_port):
+        prepare(site, program)
+        with mta.running(site, program):
+            return measure(site, load, count, warm_up)
+
+
+def measure(site: mta.Site, load: Load, count: int, warm_up: int) -> Measure:
+    """Run a load of `count` messages through a running site, after `warm_up` others; return its measures."""
+    # A few messages start every program of the MTA.
+    inject(site.port, warm_up, sessions=load.sessions, load=load.numbering())
+    deliveries = Deliveries(site.log)
+    mta.wait_for("the warm-up's deliveries", lambda: deliveries.count() >= warm_up)
+    master = int((site.queue / "pid" / "master.pid").read_text())
+    cpu, begin = cpu_seconds(master), time.monotonic()
+    accepted_per_s = load.run(site.port, count)
+    expected = warm_up + count * load.recipients
+    mta.wait_for("the deliveries", lambda: deliveries.count() >= expected, DRAIN_MAX_S)
+    relayed_s = time.monotonic() - begin
+    cpu = cpu_seconds(master) - cpu
+    mta.wait_for("an empty queue", lambda: deliveries.count() and deliveries.removed >= warm_up + count)
     correct = deliveries.sent == expected and deliveries.failed + deliveries.deferred == 0
     return Measure(accepted_per_s, count * load.recipients / relayed_s, cpu / count * 1000, correct)
 

@@ -18,6 +18,7 @@ PATIENCE_S = 300.0
     ("bench", "flags", "peers"),
     [
         ("relay", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
+        ("relay_tables", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
         ("latency", ["--only", "postillion", "--rate", "100"], []),
         ("injection", ["--only", "postillion"], ["smtp-source"]),
         ("drain", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),

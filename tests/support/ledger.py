@@ -42,11 +42,15 @@ LARGE_ONE_IN = 100
 
 
 class Route(NamedTuple):
-    """The transaction that one client repeats, at most once in `pace_s`."""
+    """The transaction that one client repeats, at most once in `pace_s`.
+
+    `a_session`: the number of transactions in a session; 0: all in one.
+    """
 
     sender: str
     recipients: Sequence[str]
     pace_s: float = 0.0
+    a_session: int = 0
 
 
 @dataclass
@@ -64,6 +68,8 @@ class Ledger:
     """Time of each acknowledgement (seconds since 1970)."""
     refused: set[int] = field(default_factory=set)
     """Numbers of the messages with a 4xx or 5xx reply."""
+    broken: list[str] = field(default_factory=list)
+    """Errors that ended a session or kept it from its start."""
     begun: int = 0
     """Number of messages begun. Their numbers are 1 to `begun`."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -100,15 +106,20 @@ class Ledger:
     def _by_smtp(self, route: Route) -> None:
         while not self._ending.is_set():
             # The server may be dead or not up again yet: the next connection shows it.
-            with (
-                contextlib.suppress(OSError, smtplib.SMTPException),
-                smtplib.SMTP("127.0.0.1", self.port, "client.example.net", CLIENT_TIMEOUT_S) as client,
-            ):
-                client.ehlo_or_helo_if_needed()
-                while not self._ending.is_set():
-                    self._transaction(client, route)
-                    self._ending.wait(route.pace_s)
-            self._ending.wait(RETRY_PAUSE_S)
+            try:
+                self._session(route)
+            except (OSError, smtplib.SMTPException) as problem:
+                self.broken.append(repr(problem))
+                self._ending.wait(RETRY_PAUSE_S)
+
+    def _session(self, route: Route) -> None:
+        with smtplib.SMTP("127.0.0.1", self.port, "client.example.net", CLIENT_TIMEOUT_S) as client:
+            client.ehlo_or_helo_if_needed()
+            sent = 0
+            while not self._ending.is_set() and (not route.a_session or sent < route.a_session):
+                self._transaction(client, route)
+                sent += 1
+                self._ending.wait(route.pace_s)
 
     def wait_for_more(self, count: int, patience_s: float) -> None:
         """Wait for `count` more acknowledged messages."""

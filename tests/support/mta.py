@@ -226,11 +226,29 @@ def write_aliases(text: Path) -> None:
     Index("hash", str(text), form="alias").create(text.read_bytes(), str(text))
 
 
+def keep_last(main_cf: Path) -> None:
+    """Keep the last entry of each parameter.
+
+    Each program of Postfix warns of an entry that another one overrides. When postlogd does so at its start while ten
+    lines wait in its socket, it waits for itself for ever.
+    """
+    entries: dict[str, str] = {}
+    name = ""
+    for line in main_cf.read_text().splitlines(keepends=True):
+        if line[0].isspace():
+            entries[name] = entries.get(name, "") + line
+        else:
+            name = line.partition("=")[0].strip()
+            entries[name] = line
+    main_cf.write_text("".join(entries.values()))
+
+
 def start(site: Site, program: str) -> None:
     """Start Postillion or Postfix from the site's configuration; wait until it listens for SMTP."""
     command = site.command("postillion")
     if program == "postfix":
         command = ["/usr/sbin/postfix", "-c", str(site.etc)]
+        keep_last(site.etc / "main.cf")
         subprocess.run(["/usr/sbin/postalias", "-c", str(site.etc), f"hash:{site.etc}/aliases"], check=True)
     else:
         write_aliases(site.etc / "aliases")

@@ -2,12 +2,12 @@
 
 use pcre2_sys::{
     PCRE2_ANCHORED, PCRE2_CASELESS, PCRE2_DOLLAR_ENDONLY, PCRE2_DOTALL, PCRE2_ERROR_NOMATCH, PCRE2_EXTENDED,
-    PCRE2_INFO_CAPTURECOUNT, PCRE2_JIT_COMPLETE, PCRE2_MATCH_INVALID_UTF, PCRE2_MULTILINE, PCRE2_UNGREEDY, PCRE2_UNSET,
-    PCRE2_UTF, pcre2_code_8, pcre2_code_free_8, pcre2_compile_8, pcre2_get_error_message_8,
-    pcre2_get_ovector_pointer_8, pcre2_jit_compile_8, pcre2_jit_stack_8, pcre2_jit_stack_assign_8,
-    pcre2_jit_stack_create_8, pcre2_jit_stack_free_8, pcre2_match_8, pcre2_match_context_8,
-    pcre2_match_context_create_8, pcre2_match_context_free_8, pcre2_match_data_8, pcre2_match_data_create_8,
-    pcre2_match_data_free_8, pcre2_pattern_info_8, pcre2_set_heap_limit_8, pcre2_set_match_limit_8,
+    PCRE2_INFO_CAPTURECOUNT, PCRE2_JIT_COMPLETE, PCRE2_MULTILINE, PCRE2_UNGREEDY, PCRE2_UNSET, pcre2_code_8,
+    pcre2_code_free_8, pcre2_compile_8, pcre2_get_error_message_8, pcre2_get_ovector_pointer_8, pcre2_jit_compile_8,
+    pcre2_jit_stack_8, pcre2_jit_stack_assign_8, pcre2_jit_stack_create_8, pcre2_jit_stack_free_8, pcre2_match_8,
+    pcre2_match_context_8, pcre2_match_context_create_8, pcre2_match_context_free_8, pcre2_match_data_8,
+    pcre2_match_data_create_8, pcre2_match_data_free_8, pcre2_pattern_info_8, pcre2_set_heap_limit_8,
+    pcre2_set_match_limit_8,
 };
 use postillion_core::table::rules::Expression;
 use postillion_core::table::template::Span;
@@ -90,7 +90,7 @@ thread_local! {
 impl Expression for Pcre {
     const KIND: &'static str = "pcre";
 
-    fn compile(pattern: &[u8], flags: &[u8], utf8: bool, remark: &mut dyn FnMut(&str)) -> Result<Self, String> {
+    fn options(flags: &[u8], remark: &mut dyn FnMut(&str)) -> Result<u32, String> {
         let mut options = PCRE2_CASELESS | PCRE2_DOTALL;
         for &flag in flags {
             options ^= match flag {
@@ -108,9 +108,10 @@ impl Expression for Pcre {
                 _ => return Err(format!("unknown regexp option \"{}\": skipping this rule", char::from(flag))),
             };
         }
-        if utf8 && std::str::from_utf8(pattern).is_ok() {
-            options |= PCRE2_UTF | PCRE2_MATCH_INVALID_UTF;
-        }
+        Ok(options)
+    }
+
+    fn compile(pattern: &[u8], options: u32) -> Result<Self, String> {
         let (mut error, mut offset) = (0, 0);
         // SAFETY: pattern and length belong together, the other pointers are those of local variables.
         let code = unsafe {
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
 
     fn compile(pattern: &str, flags: &str) -> Result<Pcre, String> {
-        Pcre::compile(pattern.as_bytes(), flags.as_bytes(), true, &mut |_| ())
+        Pcre::compile(pattern.as_bytes(), Pcre::options(flags.as_bytes(), &mut |_| ())?)
     }
 
     fn matches(pattern: &str, flags: &str, subject: &str) -> bool {
@@ -199,13 +200,15 @@ mod tests {
             ("b", "A", "ab", false),
             ("a$", "", "a\n", true),
             ("a$", "E", "a\n", false),
-            ("Ä", "", "ä", true),
+            // As in Postfix, a character is an octet.
+            ("Ä", "", "ä", false),
+            ("^..$", "", "ä", true),
         ] {
             assert_eq!(matches(pattern, flags, subject), wanted, "{pattern} {flags} {subject}");
         }
         assert_eq!(compile("a", "q").unwrap_err(), "unknown regexp option \"q\": skipping this rule");
         let mut told = Vec::new();
-        Pcre::compile(b"a", b"X", true, &mut |text| told.push(text.to_owned())).unwrap();
+        Pcre::options(b"X", &mut |text| told.push(text.to_owned())).unwrap();
         assert_eq!(told, ["ignoring obsolete regexp option \"X\""]);
     }
 

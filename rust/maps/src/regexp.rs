@@ -5,6 +5,8 @@ use postillion_core::table::template::Span;
 use std::ffi::CString;
 use std::fmt;
 use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::OnceLock;
 
 /// Maximum octets of a subject: the library has no limit of time, and needs more than linear time for some patterns.
 pub const SUBJECT_MAX_OCTETS: usize = 128 * 1024;
@@ -12,6 +14,29 @@ pub const SUBJECT_MAX_OCTETS: usize = 128 * 1024;
 const GROUPS_MAX: usize = 99;
 /// Maximum octets of an error message.
 const MESSAGE_MAX_OCTETS: usize = 256;
+
+/// The C locale in this thread, until it is dropped: each octet is a character, and the case of ASCII letters alone is
+/// ignored, whatever locale the process has. Postfix's programs have no other.
+struct Octets(libc::locale_t);
+
+impl Octets {
+    fn enter() -> Self {
+        static C: OnceLock<usize> = OnceLock::new();
+        // SAFETY: the name is a C string. The C locale always exists, and a null pointer would only ask uselocale for the
+        // present one. The object is never freed.
+        let c =
+            *C.get_or_init(|| unsafe { libc::newlocale(libc::LC_ALL_MASK, c"C".as_ptr(), ptr::null_mut()) } as usize);
+        // SAFETY: `c` is what newlocale returned.
+        Self(unsafe { libc::uselocale(c as libc::locale_t) })
+    }
+}
+
+impl Drop for Octets {
+    fn drop(&mut self) {
+        // SAFETY: uselocale returned this one for this thread.
+        unsafe { libc::uselocale(self.0) };
+    }
+}
 
 /// A compiled expression.
 pub struct Regexp {
@@ -41,7 +66,7 @@ impl Drop for Regexp {
 impl Expression for Regexp {
     const KIND: &'static str = "regexp";
 
-    fn compile(pattern: &[u8], flags: &[u8], _: bool, _: &mut dyn FnMut(&str)) -> Result<Self, String> {
+    fn options(flags: &[u8], _: &mut dyn FnMut(&str)) -> Result<u32, String> {
         let mut options = libc::REG_EXTENDED | libc::REG_ICASE;
         for &flag in flags {
             options ^= match flag {
@@ -51,8 +76,14 @@ impl Expression for Regexp {
                 _ => return Err(format!("unknown regexp option \"{}\": skipping this rule", char::from(flag))),
             };
         }
+        Ok(options.cast_unsigned())
+    }
+
+    fn compile(pattern: &[u8], options: u32) -> Result<Self, String> {
+        let options = options.cast_signed();
         let pattern =
             CString::new(pattern).map_err(|_| "a null octet in the pattern: skipping this rule".to_owned())?;
+        let _locale = Octets::enter();
         let mut compiled = Box::new(MaybeUninit::<libc::regex_t>::zeroed());
         // SAFETY: regcomp gets memory for a regex_t, and a pattern with a null octet at its end.
         let error = unsafe { libc::regcomp(compiled.as_mut_ptr(), pattern.as_ptr(), options) };
@@ -78,6 +109,7 @@ impl Expression for Regexp {
         let end = subject.iter().position(|&octet| octet == 0).unwrap_or(subject.len());
         let text = CString::new(&subject[..end]).map_err(|error| error.to_string())?;
         let wanted = if spans.is_some() { self.groups() + 1 } else { 0 };
+        let _locale = Octets::enter();
         let mut found = [libc::regmatch_t { rm_so: -1, rm_eo: -1 }; GROUPS_MAX + 1];
         // SAFETY: `compiled` is a compiled expression, `text` ends with a null octet, and `found` has room for `wanted`.
         let error = unsafe { libc::regexec(&*self.compiled, text.as_ptr(), wanted, found.as_mut_ptr(), 0) };
@@ -153,7 +185,7 @@ mod tests {
     use super::*;
 
     fn compile(pattern: &str, flags: &str) -> Result<Regexp, String> {
-        Regexp::compile(pattern.as_bytes(), flags.as_bytes(), true, &mut |_| ())
+        Regexp::compile(pattern.as_bytes(), Regexp::options(flags.as_bytes(), &mut |_| ())?)
     }
 
     fn groups(pattern: &str, flags: &str, subject: &str) -> Option<Vec<Option<String>>> {
@@ -186,6 +218,15 @@ mod tests {
             assert_eq!(groups(pattern, flags, subject).is_some(), matches, "{pattern} {flags} {subject}");
         }
         assert_eq!(compile("a", "s").unwrap_err(), "unknown regexp option \"s\": skipping this rule");
+    }
+
+    #[test]
+    fn the_locale_of_the_process_has_no_effect() {
+        // SAFETY: the names are C strings; C.UTF-8 is part of glibc. The locale is this thread's alone.
+        unsafe { libc::uselocale(libc::newlocale(libc::LC_ALL_MASK, c"C.UTF-8".as_ptr(), ptr::null_mut())) };
+        for (pattern, matches) in [("Ä", false), ("ä", true), ("^.$", false), ("^..$", true)] {
+            assert_eq!(groups(pattern, "", "ä").is_some(), matches, "{pattern}");
+        }
     }
 
     #[test]

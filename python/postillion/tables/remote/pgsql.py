@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,25 +20,82 @@ if TYPE_CHECKING:
 PORT: Final = 5432
 ENCODINGS: Final = {"utf8": "utf-8", "utf-8": "utf-8", "unicode": "utf-8", "sql_ascii": "utf-8"}
 """Encodings of PostgreSQL whose Python names differ."""
+RESULTS_MAX: Final = 100
+"""Maximum number of statements of one query whose results are examined."""
 URIS: Final = ("postgresql://", "postgres://")
 
 
 class PgsqlLink:
-    """One connection."""
+    """One connection.
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any], escape: Any, codec: str) -> None:
-        self.connection = connection
+    It asks libpq itself: a cursor of psycopg costs more than twice as much, for features that a lookup does not use.
+    """
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any], library: Any, codec: str) -> None:
+        """`library`: psycopg."""
         self.codec = codec
-        self._escape = escape
+        self._connection = connection
+        self._libpq = connection.pgconn
+        self._error = library.Error
+        self._bad = library.pq.ConnStatus.BAD
+        self._escape = library.pq.Escaping(connection.pgconn)
+        self._loop = asyncio.get_running_loop()
+        self._socket = connection.pgconn.socket
+        self._lost: Exception | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        self._loop.add_reader(self._socket, self._read)
 
     def quote(self, part: str) -> str:
         """Return a part of a key for a place between single quotes."""
         escaped: bytes = self._escape.escape_string(part.encode(self.codec))
         return escaped.decode(self.codec)
 
+    async def query(self, text: str) -> list[psycopg.pq.abc.PGresult]:
+        """Return the results of a query, the first `RESULTS_MAX`. Raises `psycopg.Error` when the connection fails."""
+        self._libpq.send_query(text.encode(self.codec))
+        while self._libpq.flush():
+            await self._writable()
+        results: list[psycopg.pq.abc.PGresult] = []
+        while True:
+            while self._libpq.is_busy():
+                if self._lost is not None:
+                    raise self._lost
+                self._waiting = self._loop.create_future()
+                await self._waiting
+            result = self._libpq.get_result()
+            if result is None:
+                return results
+            if len(results) < RESULTS_MAX:
+                results.append(result)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has ended: then an error was the server's farewell."""
+        return self._lost is not None or self._libpq.status == self._bad
+
     async def close(self) -> None:
         """Close the connection."""
-        await self.connection.close()
+        self._loop.remove_reader(self._socket)
+        await self._connection.close()
+
+    def _read(self) -> None:
+        """Read what the server has sent; between two lookups it is a notice, or the end."""
+        try:
+            self._libpq.consume_input()
+        except self._error as problem:
+            self._lost = problem
+            self._loop.remove_reader(self._socket)
+        if self._waiting is not None:
+            _end(self._waiting)
+
+    async def _writable(self) -> None:
+        """Wait until the server takes more of a query."""
+        ready = self._loop.create_future()
+        self._loop.add_writer(self._socket, _end, ready)
+        try:
+            await ready
+        finally:
+            self._loop.remove_writer(self._socket)
 
 
 class PgsqlSource(PooledSource):
@@ -115,26 +173,35 @@ class PgsqlSource(PooledSource):
             )
         except psycopg.Error as problem:
             raise LinkLost(_first_line(problem)) from None
-        return PgsqlLink(connection, psycopg.pq.Escaping(connection.pgconn), self._codec)
+        return PgsqlLink(connection, psycopg, self._codec)
 
     async def _select(self, link: PgsqlLink, text: str) -> list[str | None]:
         """Return the columns of all rows, as the server writes them; NULL is an empty text."""
         psycopg = self._library
         try:
-            cursor = await link.connection.execute(text.encode(link.codec))
+            results = await link.query(text)
         except psycopg.Error as problem:
-            if link.connection.closed:
-                raise LinkLost(_first_line(problem)) from None
-            raise TableError(_first_line(problem)) from None
-        result = cursor.pgresult
-        if result is None or result.status != psycopg.pq.ExecStatus.TUPLES_OK:
+            raise LinkLost(_first_line(problem)) from None
+        status = psycopg.pq.ExecStatus
+        for result in results:
+            if result.status == status.FATAL_ERROR:
+                text = _first_line(psycopg.Error(result.error_message.decode(link.codec, "replace")))
+                raise LinkLost(text) if link.lost else TableError(text)
+        if not results or results[0].status != status.TUPLES_OK:
             raise TableError("the query returns no rows")
+        result = results[0]
         if result.ntuples > ROWS_MAX:
             raise TableError(f"more than {ROWS_MAX} rows")
         columns = range(result.nfields)
         return [
             (result.get_value(row, at) or b"").decode(link.codec) for row in range(result.ntuples) for at in columns
         ]
+
+
+def _end(waiting: asyncio.Future[None]) -> None:
+    """End a wait, unless it was cut off."""
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def _first_line(problem: Exception) -> str:

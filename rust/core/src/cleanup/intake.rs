@@ -6,7 +6,8 @@
 //! Ended      `commit` hands the message to the journal, or returns the refusal
 //! ```
 //!
-//! Remote tables are asked through `asks` and `answer`. `poll` and `commit` go on as far as there are answers. Dropping an intake before `commit` leaves no trace.
+//! Remote tables are asked through `asks` and `answer`. `poll` and `commit` go on as far as there are answers. Dropping an
+//! intake before `commit` leaves no trace.
 
 use super::checks::Checks;
 use super::envelope::complete_envelope;

@@ -222,7 +222,9 @@ impl Networks {
             };
             let statement = script::statement(&line.text);
             if statement.verb == Verb::EndIf {
-                if blocks.pop().is_none() {
+                if !statement.rest.is_empty() {
+                    tell(line.number, "garbage after ENDIF: skipping this rule");
+                } else if blocks.pop().is_none() {
                     tell(line.number, "ENDIF without IF: skipping this rule");
                 }
                 continue;

@@ -22,9 +22,12 @@ pub trait Expression: fmt::Debug + Send + Sync + Sized {
     /// The table's type.
     const KIND: &'static str;
 
-    /// Compile a pattern. `flags`: the letters behind it. `remark`: called for a flag without effect. Errors: what is
-    /// wrong.
-    fn compile(pattern: &[u8], flags: &[u8], utf8: bool, remark: &mut dyn FnMut(&str)) -> Result<Self, String>;
+    /// Return the library's options for the letters behind a pattern. `remark`: called for a letter without effect.
+    /// Errors: the rule is skipped, and why.
+    fn options(flags: &[u8], remark: &mut dyn FnMut(&str)) -> Result<u32, String>;
+
+    /// Compile a pattern. Errors: what is wrong.
+    fn compile(pattern: &[u8], options: u32) -> Result<Self, String>;
 
     /// Return the number of groups.
     fn groups(&self) -> usize;
@@ -61,7 +64,6 @@ pub struct Rules<E> {
 #[derive(Debug)]
 pub struct Patterns<E> {
     script: Script,
-    utf8: bool,
     expression: PhantomData<fn() -> E>,
 }
 
@@ -71,17 +73,20 @@ type Hit = (Box<[u8]>, usize);
 type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 
 /// Return the parts of a rule. Errors: what is wrong.
-fn split_pattern(text: &[u8]) -> Result<Parts<'_>, String> {
+fn split_pattern(statement: Statement<'_>) -> Result<Parts<'_>, String> {
+    let text = statement.rest;
     let Some(&delimiter) = text.first() else { return Err("no regexp: skipping this rule".to_owned()) };
-    if delimiter.is_ascii_alphanumeric() || delimiter == b'\\' || delimiter == 0 {
+    // Behind `if` and `!` there can be nothing but a pattern.
+    if statement.verb == Verb::Match && !statement.marked && delimiter.is_ascii_alphanumeric() {
         return Err("ignoring unrecognized request".to_owned());
     }
     let mut at = 1;
-    while text.get(at).is_some_and(|&octet| octet != delimiter) {
+    // An escape comes first: a backslash as delimiter never ends its pattern.
+    while text.get(at).is_some_and(|&octet| octet == b'\\' || octet != delimiter) {
         at += if text[at] == b'\\' { 2 } else { 1 };
     }
     if at >= text.len() {
-        let delimiter = char::from(delimiter);
+        let delimiter = source::shown(&text[..1]);
         return Err(format!("no closing regexp delimiter \"{delimiter}\": skipping this rule"));
     }
     let rest = &text[at + 1..];
@@ -91,7 +96,7 @@ fn split_pattern(text: &[u8]) -> Result<Parts<'_>, String> {
 
 impl<E: Expression> Rules<E> {
     /// Read the lines of a text; `tell` gets the number of a line and what is wrong with it.
-    fn read(text: &[u8], utf8: bool, tell: &mut dyn FnMut(usize, &str)) -> Result<Self, String> {
+    fn read(text: &[u8], tell: &mut dyn FnMut(usize, &str)) -> Result<Self, String> {
         let mut rules: Vec<Rule<E>> = Vec::new();
         let mut blocks: Vec<usize> = Vec::new();
         for line in source::lines(text) {
@@ -104,17 +109,19 @@ impl<E: Expression> Rules<E> {
             };
             let statement = statement(&line.text);
             if statement.verb == Verb::EndIf {
-                if !statement.rest.is_empty() {
-                    tell(line.number, "ignoring extra text after ENDIF");
-                }
                 let end = rules.len();
                 match blocks.pop().and_then(|at| rules.get_mut(at)) {
-                    Some(rule) => rule.action = Action::If(end),
+                    Some(rule) => {
+                        rule.action = Action::If(end);
+                        if !statement.rest.is_empty() {
+                            tell(line.number, "ignoring extra text after ENDIF");
+                        }
+                    }
                     None => tell(line.number, "ignoring ENDIF without matching IF"),
                 }
                 continue;
             }
-            match Self::rule(statement, line.number, utf8, tell) {
+            match Self::rule(statement, line.number, tell) {
                 Ok(rule) => {
                     if matches!(rule.action, Action::If(_)) {
                         if blocks.len() == DEPTH_MAX {
@@ -135,27 +142,31 @@ impl<E: Expression> Rules<E> {
         Ok(Self { rules, owner: None })
     }
 
-    fn rule(
-        statement: Statement<'_>,
-        number: usize,
-        utf8: bool,
-        tell: &mut dyn FnMut(usize, &str),
-    ) -> Result<Rule<E>, String> {
-        let (pattern, flags, rest) = split_pattern(statement.rest)?;
-        let expression = E::compile(pattern, flags, utf8, &mut |text| tell(number, text))?;
+    fn rule(statement: Statement<'_>, number: usize, tell: &mut dyn FnMut(usize, &str)) -> Result<Rule<E>, String> {
+        let (pattern, flags, rest) = split_pattern(statement)?;
+        let options = E::options(flags, &mut |text| tell(number, text))?;
         let negated = statement.negated;
-        let action = if statement.verb == Verb::If {
+        let template = |groups| {
+            let template = Template::of(rest, (!negated).then_some(groups));
+            template.map_err(|problem| format!("{problem}: skipping this rule"))
+        };
+        if statement.verb == Verb::If {
             if !rest.is_empty() {
                 let rest = source::shown(rest);
                 tell(number, &format!("ignoring extra text after IF statement: \"{rest}\""));
+                tell(number, "do not prepend whitespace to statements between IF and ENDIF");
             }
-            Action::If(0)
         } else {
             if rest.is_empty() {
                 tell(number, "no replacement text: using empty string");
             }
-            let template = Template::of(rest, (!negated).then(|| expression.groups()));
-            Action::Result(template.map_err(|problem| format!("{problem}: skipping this rule"))?)
+            // Its syntax, before the pattern's.
+            template(usize::MAX)?;
+        }
+        let expression = E::compile(pattern, options)?;
+        let action = match statement.verb {
+            Verb::If => Action::If(0),
+            _ => Action::Result(template(expression.groups())?),
         };
         Ok(Rule { expression, negated, number, action })
     }
@@ -191,7 +202,7 @@ impl<E: Expression> Source for Patterns<E> {
     fn read(&self, warnings: &mut Vec<String>) -> Result<Rules<E>, String> {
         let (text, owner) = self.script.read()?;
         let mut tell = |number, problem: &str| warnings.push(self.script.place(number) + problem);
-        Ok(Rules { owner, ..Rules::read(&text, self.utf8, &mut tell)? })
+        Ok(Rules { owner, ..Rules::read(&text, &mut tell)? })
     }
 
     fn is_empty(content: &Rules<E>) -> bool {
@@ -215,7 +226,7 @@ impl<E: Expression> PatternTable<E> {
     pub fn new(name: &str, rest: &[u8], options: &Options) -> Result<Self, String> {
         let warn: Warn = Arc::clone(&options.warn);
         let script = Script::of(E::KIND, rest)?;
-        let patterns = Patterns { script, utf8: options.utf8, expression: PhantomData };
+        let patterns = Patterns { script, expression: PhantomData };
         Ok(Self { name: name.into(), content: Watched::new(patterns, name, warn) })
     }
 
@@ -291,7 +302,7 @@ mod tests {
     impl Expression for Contains {
         const KIND: &'static str = "regexp";
 
-        fn compile(pattern: &[u8], flags: &[u8], _: bool, remark: &mut dyn FnMut(&str)) -> Result<Self, String> {
+        fn options(flags: &[u8], remark: &mut dyn FnMut(&str)) -> Result<u32, String> {
             for &flag in flags {
                 match flag {
                     b'x' => {}
@@ -299,6 +310,10 @@ mod tests {
                     _ => return Err(format!("unknown regexp option \"{}\": skipping this rule", char::from(flag))),
                 }
             }
+            Ok(0)
+        }
+
+        fn compile(pattern: &[u8], _: u32) -> Result<Self, String> {
             if pattern == b"(" { Err("Unmatched (".to_owned()) } else { Ok(Self(pattern.to_vec())) }
         }
 
@@ -321,7 +336,7 @@ mod tests {
     fn read(text: &str) -> (Rules<Contains>, Vec<String>) {
         let mut told = Vec::new();
         let mut tell = |number: usize, problem: &str| told.push(format!("{number}: {problem}"));
-        (Rules::read(text.as_bytes(), true, &mut tell).unwrap(), told)
+        (Rules::read(text.as_bytes(), &mut tell).unwrap(), told)
     }
 
     #[test]
@@ -364,6 +379,7 @@ mod tests {
                 "11: out of range replacement index \"2\": skipping this rule",
                 "12: $number found in negative match replacement text: skipping this rule",
                 "13: ignoring extra text after IF statement: \"more\"",
+                "13: do not prepend whitespace to statements between IF and ENDIF",
                 "13: IF has no matching ENDIF",
             ]
         );

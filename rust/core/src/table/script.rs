@@ -23,8 +23,10 @@ pub struct Script {
 pub struct Statement<'a> {
     /// The use of the pattern.
     pub verb: Verb,
-    /// Whether the pattern must not match.
+    /// Whether the pattern must not match: an odd number of `!`.
     pub negated: bool,
+    /// Whether `!` stands before the pattern.
+    pub marked: bool,
     /// The pattern and what follows it.
     pub rest: &'a [u8],
 }
@@ -79,12 +81,12 @@ pub fn statement(line: &[u8]) -> Statement<'_> {
         (Verb::Match, text)
     };
     let mut rest = trim(rest);
-    let mut negated = false;
+    let (mut negated, marked) = (false, rest.starts_with(b"!"));
     while let Some(behind) = rest.strip_prefix(b"!") {
         negated = !negated;
         rest = trim(behind);
     }
-    Statement { verb, negated, rest }
+    Statement { verb, negated, marked, rest }
 }
 
 /// Return the part before the first white space, and the part behind it.
@@ -109,7 +111,9 @@ mod tests {
             ("iffy x", Verb::Match, false, "iffy x"),
         ];
         for (text, verb, negated, rest) in rows {
-            assert_eq!(statement(text.as_bytes()), Statement { verb, negated, rest: rest.as_bytes() }, "{text}");
+            let marked = text.contains('!');
+            let expected = Statement { verb, negated, marked, rest: rest.as_bytes() };
+            assert_eq!(statement(text.as_bytes()), expected, "{text}");
         }
     }
 }

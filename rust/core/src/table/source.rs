@@ -175,6 +175,8 @@ fn alias_entry(text: &[u8]) -> Result<Entry<'_>, &'static str> {
     let (mut quoted, mut escaped) = (false, false);
     let mut key = Vec::new();
     let mut colon = None;
+    // A quoted "user@example.org" is a name without a domain.
+    let mut local = true;
     for (at, &octet) in text.iter().enumerate() {
         if escaped {
             escaped = false;
@@ -187,6 +189,7 @@ fn alias_entry(text: &[u8]) -> Result<Entry<'_>, &'static str> {
             colon = Some(at);
             break;
         } else {
+            local &= octet != b'@' || quoted;
             key.push(octet);
         }
     }
@@ -195,7 +198,7 @@ fn alias_entry(text: &[u8]) -> Result<Entry<'_>, &'static str> {
     if key.is_empty() || value.is_empty() {
         return Err(need);
     }
-    if key.contains(&b'@') {
+    if !local {
         return Err("name must be local");
     }
     Ok(Entry { key: Cow::Owned(key), value, remark: None })
@@ -285,7 +288,7 @@ mod tests {
             (":x\n", &[need]),
             ("a:\n", &[need]),
             ("\"a: b\n", &[need]),
-            ("a@b: c\n", &["line 1: name must be local"]),
+            ("a@b: c\n\"a@b\": d\n", &["line 1: name must be local", "2=a@b|d"]),
         ];
         for (text, expected) in rows {
             assert_eq!(read(text, Form::Alias), expected, "{text:?}");
