@@ -123,16 +123,14 @@ def lacks(site: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="site") as directory:
         copy = Path(directory)
         copy_site(site, copy)
-        asked = set[str]()
         for _ in range(ROUNDS_MAX):
             try:
                 warnings = checking.check(str(copy))
             except ConfigError as refusal:
                 yield refused(refusal)
-                if str(refusal) in asked or not without(copy, refusal):
+                if not without(copy, refusal):
                     yield "the rest of the files, which the checker did not reach"
                     return
-                asked.add(str(refusal))
             else:
                 yield from told(warnings)
                 return
