@@ -252,7 +252,7 @@ SMTP = "smtp unix - - n - - smtp\n"
             "master.cf, line 1: smtpd accepts mail, and no service runs qmgr, which delivers it",
         ),
         (
-            "",
+            "mydestination = mx.example.org",
             LAYOUT + QMGR + SMTP,
             'main.cf, line 4: local_transport: "local:mx.example.org" gives mail to "local", a service that master.cf',
         ),
@@ -281,6 +281,7 @@ def test_site_without_the_service_that_delivers_its_mail_is_refused(
         ("mydestination =", LAYOUT + QMGR + SMTP, []),
         ("local_transport = smtp:[mx.example.org]", LAYOUT + QMGR + SMTP, []),
         ("", LAYOUT + QMGR + LOCAL, ["default_transport"]),
+        ("", LAYOUT + QMGR + SMTP, ["local_transport"]),
         ("transport_maps = static:smtp:[mx.example.org]", LAYOUT + QMGR + SMTP, ["local_transport"]),
         ("mydestination =", LAYOUT.replace("bounce", "lost", 1) + QMGR + SMTP, ["undeliverable mail"]),
         (
