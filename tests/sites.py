@@ -33,7 +33,7 @@ STUBS = {
     "ldap": "server_host = ldap://127.0.0.1\nsearch_base = dc=x\nquery_filter = (mail=%s)\nresult_attribute = m\n",
     "mysql": "hosts = 127.0.0.1\nuser = u\npassword = p\ndbname = d\nquery = SELECT a FROM t WHERE b='%s'\n",
     "pgsql": "hosts = 127.0.0.1\nuser = u\npassword = p\ndbname = d\nquery = SELECT a FROM t WHERE b='%s'\n",
-    "sqlite": "dbpath = /nowhere\nquery = SELECT a FROM t WHERE b='%s'\n",
+    "sqlite": "dbpath = /dev/null\nquery = SELECT a FROM t WHERE b='%s'\n",
     "memcache": "memcache = inet:127.0.0.1:11211\n",
     **dict.fromkeys(("hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash", "regexp", "pcre", "cidr"), ""),
 }
@@ -46,10 +46,12 @@ mail_owner = nobody
 setgid_group = nogroup
 maillog_file =
 maillog_file_prefixes = /var
-inet_interfaces = 127.0.0.1
+inet_interfaces = all
 alternate_config_directories =
 """
 """Parameters of the copy that are about the machine, not about mail."""
+DIRECTORIES = dict.fromkeys(("config_directory", "meta_directory"), "/etc/postfix")
+"""The values of directories that a site does not set."""
 MASTER_CF = """\
 smtp      inet  n       -       n       -       -       smtpd
 pickup    unix  n       -       n       60      1       pickup
@@ -77,9 +79,26 @@ NOT_DECIDING = re.compile(
 WITHOUT_EFFECT = re.compile(r"(?:^|: )(\w+)=.* has no effect")
 NOT_MISSED = re.compile(
     r"chroot|duplicate|overriding earlier entry|cannot read|no program that is started reads this"
-    r"|services without an implemented program|unused parameter"
+    r"|services without an implemented program|unused parameter|undefined parameter"
+    r"|Can't connect|Can't contact|connection failed|Connection refused|No such file or directory$"
 )
 """Warnings that are about the copy, or about nothing that decides. A transport without its program is refused."""
+ARGUMENT = r"(?:\w+:\{(?:[^{}]|\{[^{}]*\})*\}|[^\s,]+)"
+"""The word behind a restriction; an inline table has blanks and braces."""
+NEUTRAL = {
+    "smtpd_relay_restrictions and smtpd_recipient_restrictions would relay": (
+        "smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination"
+    ),
+    **{
+        f"{name}: ": f"{name} = error:none"
+        for name in ("default_transport", "local_transport", "relay_transport", "virtual_transport")
+    },
+    "local_recipient_maps: table lmdb:/etc/aliases": "alias_maps =",
+    "myhostname": "myhostname = mx.example.org",
+}
+"""The line of main.cf that takes the place of a refused value, by the begin of the refusal."""
+OF_THIS_MACHINE = re.compile(r"Cannot assign requested address|/etc/aliases\.lmdb")
+"""Refusals that are about addresses and files of this machine."""
 RESTRICTION = re.compile(r'\w+: "([^"]*)" (?:is not supported yet|is a restriction class|must be followed)')
 
 
@@ -109,16 +128,15 @@ def lacks(site: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="site") as directory:
         copy = Path(directory)
         copy_site(site, copy)
-        asked = set[str]()
         for _ in range(ROUNDS_MAX):
             try:
                 warnings = checking.check(str(copy))
             except ConfigError as refusal:
-                yield refused(refusal)
-                if str(refusal) in asked or not without(copy, refusal):
+                if not OF_THIS_MACHINE.search(str(refusal)):
+                    yield refused(refusal)
+                if not without(copy, refusal):
                     yield "the rest of the files, which the checker did not reach"
                     return
-                asked.add(str(refusal))
             else:
                 yield from told(warnings)
                 return
@@ -129,11 +147,15 @@ def copy_site(site: Path, copy: Path) -> None:
     """Copy a site's files; paths of tables and lists lead to stubs in the copy."""
     for name in ("main.cf", "master.cf"):
         text = (site / name).read_text(errors="surrogateescape") if (site / name).exists() else MASTER_CF
-        text = re.sub(r"\$(?:config_directory|\{config_directory\})(?=/)", "/etc/postfix", text)
-        for kind, path in set(TABLE.findall(text)):
-            # The copy has no indexes; a type that postmap writes is one that can be read.
-            there = "texthash" if kind in INDEXED_TYPES else kind
-            text = text.replace(f"{kind}:{path}", f"{there}:{stub(site, copy, path, STUBS[kind])}")
+        text = re.sub(r"\$\{?default_database_type\}?:", "hash:", with_directories(text))
+        # The copy has no indexes; a type that postmap writes is one that can be read.
+        text = TABLE.sub(
+            lambda found: (
+                f"{'texthash' if found[1] in INDEXED_TYPES else found[1]}:"
+                + stub(site, copy, found[2], STUBS[found[1]])
+            ),
+            text,
+        )
         if name == "main.cf":
             text = with_lists(site, copy, text) + HERE.format(copy=copy)
         (copy / name).write_text(text, errors="surrogateescape")
@@ -141,6 +163,14 @@ def copy_site(site: Path, copy: Path) -> None:
         (copy / name).mkdir()
     # The checker's child must read the copy, whatever the mode of temporary directories.
     copy.chmod(0o755)
+
+
+def with_directories(text: str) -> str:
+    """Return a file with the value in place of `$config_directory` and other directories before a slash."""
+    own = dict(re.findall(r"^(\w+_directory)\s*=\s*(/\S+)", text, re.MULTILINE))
+    return re.sub(
+        r"\$\{?(\w+_directory)\}?(?=/)", lambda name: own.get(name[1], DIRECTORIES.get(name[1], name[0])), text
+    )
 
 
 def with_lists(site: Path, copy: Path, text: str) -> str:
@@ -159,8 +189,9 @@ def with_lists(site: Path, copy: Path, text: str) -> str:
 
 def stub(site: Path, copy: Path, path: str, text: str) -> str:
     """Return the path in the copy of a file; the site's own file if its folder has one, else a stub."""
-    there = copy / "root" / path.lstrip("/")
-    there.parent.mkdir(parents=True, exist_ok=True)
+    # Flat: a site may have a file below another one, in the copy of another host.
+    there = copy / "root" / path.strip("/").replace("/", "+")
+    there.parent.mkdir(exist_ok=True)
     own = site / Path(path).name
     if not there.exists():
         if own.is_file():
@@ -207,6 +238,11 @@ def without(copy: Path, refusal: ConfigError) -> bool:
     default gets an empty value.
     """
     path = Path(refusal.path)
+    for begin, line in NEUTRAL.items():
+        if refusal.problem.startswith(begin) and line not in (copy / "main.cf").read_text(errors="surrogateescape"):
+            with (copy / "main.cf").open("a") as file:
+                file.write(line + "\n")
+            return True
     name = re.match(r'(?:bad value ".*" for )?(\w+)(?: =|:|$)', refusal.problem)
     if path.is_relative_to(copy / "root"):
         return without_table(copy, path)
@@ -214,7 +250,7 @@ def without(copy: Path, refusal: ConfigError) -> bool:
         if (
             name is None
             or name[1] not in parameters.PARAMETERS
-            or "\n" + name[1] + " =\n" in (copy / "main.cf").read_text()
+            or "\n" + name[1] + " =\n" in (copy / "main.cf").read_text(errors="surrogateescape")
         ):
             return False
         with (copy / "main.cf").open("a") as file:
@@ -231,7 +267,7 @@ def without(copy: Path, refusal: ConfigError) -> bool:
     if restriction:
         row = ROWS.get(restriction[1].lower())
         argument = (
-            r"\s+[^\s,]+" if row is not None and row.argument not in (Argument.NONE, Argument.RESTRICTION) else ""
+            rf"\s+{ARGUMENT}" if row is not None and row.argument not in (Argument.NONE, Argument.RESTRICTION) else ""
         )
         kept = re.sub(
             rf"(?<=[\s,=]){re.escape(restriction[1])}(?:{argument}(?=[\s,]|$)|(?=[\s,]|$))", "", logical, count=1

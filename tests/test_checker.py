@@ -251,7 +251,7 @@ SMTP = "smtp unix - - n - - smtp\n"
             "master.cf, line 1: smtpd accepts mail, and no service runs qmgr, which delivers it",
         ),
         (
-            "",
+            "mydestination = mx.example.org",
             LAYOUT + QMGR + SMTP,
             'main.cf, line 4: local_transport: "local:mx.example.org" gives mail to "local", a service that master.cf',
         ),
@@ -280,6 +280,7 @@ def test_site_without_the_service_that_delivers_its_mail_is_refused(
         ("mydestination =", LAYOUT + QMGR + SMTP, []),
         ("local_transport = smtp:[mx.example.org]", LAYOUT + QMGR + SMTP, []),
         ("", LAYOUT + QMGR + LOCAL, ["default_transport"]),
+        ("", LAYOUT + QMGR + SMTP, ["local_transport"]),
         ("transport_maps = static:smtp:[mx.example.org]", LAYOUT + QMGR + SMTP, ["local_transport"]),
         ("mydestination =", LAYOUT.replace("bounce", "lost", 1) + QMGR + SMTP, ["undeliverable mail"]),
         (
@@ -539,8 +540,13 @@ def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, servi
         ("", SUBMISSION + "-o smtpd_tls_ask_ccert=yes", NEXT + "smtpd_tls_ask_ccert=yes has no effect"),
         (
             "",
-            "cleanup unix n - n - 0 cleanup -o hopcount_limit=9",
-            NEXT + "-o hopcount_limit of cleanup has no effect: cl",
+            "cleanup unix n - n - 0 cleanup -o queue_service_name=other",
+            NEXT + "-o queue_service_name of cleanup has no effect: cleanup does not read it",
+        ),
+        (
+            "",
+            "sub unix n - n - 0 cleanup -o header_checks=pcre:@/ways",
+            NEXT + "-o header_checks of sub has no effect: no cleanup_service_name names this service",
         ),
         ("", SUBMISSION + "-o smtpd_recipient_limits=9", ""),
         ("mailbox_delivery_lock = maybe", "", 'mailbox_delivery_lock: "maybe" is not known'),
@@ -551,6 +557,16 @@ def test_doubtful_setting_gives_warning(site: Site, parameters: str, service: st
     (site.directory / "ways").write_text("example smtp:\n")
     warnings = [text.replace(f"{site.directory}/", "") for text in site.write(parameters + "\n", service).warnings()]
     assert [text for text in warnings if text.startswith(warning)] or not warning, warnings
+
+
+def test_cleanup_service_that_a_listener_names_has_its_own_parameters(site: Site) -> None:
+    (site.directory / "private").write_text("/^Received:/ IGNORE\n")
+    services = (
+        SUBMISSION + "-o cleanup_service_name=sub\n"
+        "sub unix n - n - 0 cleanup -o checks=@/private -o header_checks=pcre:$checks -o hopcount_limit=9\n"
+    )
+    warnings = site.write("", services).warnings()
+    assert not [text for text in warnings if "of sub has no effect" in text], warnings
 
 
 @pytest.mark.parametrize(

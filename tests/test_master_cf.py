@@ -1,5 +1,7 @@
 """master.cf: its eight fields, arguments, and error messages."""
 
+import contextlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from postillion.config import Config, ConfigError, master_cf
 from postillion.master import listeners, plan, programs
+from support.ports import free_port
 
 DEBIAN = Path("/usr/share/postfix/master.cf.dist")
 
@@ -189,6 +192,31 @@ def test_two_services_on_one_address_are_refused(tmp_path: Path) -> None:
     directory = site(tmp_path, "inet_protocols = ipv4\n", "smtp inet n - n - - smtpd\n25 inet n - n - - smtpd\n")
     with pytest.raises(ConfigError, match=r"line 2: listens on 0.0.0.0 port 25 as line 1 does"):
         plan.Plan(directory)
+
+
+@pytest.mark.parametrize("places", [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")])
+def test_port_may_be_on_all_addresses_and_on_one(places: tuple[str, str]) -> None:
+    port = free_port()
+    own: dict[listeners.Address, int] = {}
+    for place in places:
+        own[("inet", place, port)] = listeners.bind(("inet", place, port), own)
+    client = socket.create_connection(("127.0.0.1", port))
+    accepted = {}
+    for address, fd in own.items():
+        with socket.socket(fileno=fd) as listener, contextlib.suppress(BlockingIOError):
+            accepted[address[1]] = listener.accept()[0].getsockname()
+    assert list(accepted) == ["127.0.0.1"]
+    client.close()
+
+
+def test_port_of_another_program_is_not_shared() -> None:
+    port = free_port()
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        stranger.bind(("0.0.0.0", port))
+        stranger.listen()
+        with pytest.raises(OSError, match="Address already in use"):
+            listeners.bind(("inet", "127.0.0.1", port), {})
 
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's postfix is not installed")

@@ -8,7 +8,7 @@
 | tables | the source of each table can be read; for a table that is only a default, a warning |
 | transports | mail goes only to services whose programs run; a service that some mail may need gives a warning |
 | qmgr | a service runs it where mail is accepted |
-| absorbed services | no line of cleanup or trivial-rewrite sets an unsafe parameter without effect |
+| absorbed services | the lines of cleanup and trivial-rewrite ask for nothing that is missing (`checker.absorbed`) |
 
 A bad value in main.cf that no started program reads gives a warning.
 """
@@ -22,9 +22,10 @@ from types import ModuleType
 from typing import Any
 
 from postillion._core.log import Log
-from postillion.checker import transports
+from postillion.checker import absorbed, transports
+from postillion.checker.absorbed import configured
 from postillion.checker.rights import as_owner
-from postillion.config import Config, ConfigError, effect
+from postillion.config import Config, ConfigError
 from postillion.config.master_cf import Entry
 from postillion.master import programs
 from postillion.master.plan import Plan
@@ -33,7 +34,6 @@ from postillion.program.log import Target
 from postillion.qmgr.settings import Configuration
 from postillion.smtpd.setup import minfree_octets
 from postillion.tables import read_tables
-from postillion.tables.checks import open_checks
 from postillion.tables.remote import RemoteTable
 
 OF_ALL = ("config_directory", "queue_directory")
@@ -41,9 +41,6 @@ OF_ALL = ("config_directory", "queue_directory")
 LOG = "maillog_file"
 OF_MASTER = "cimnst"
 """Options that master gives to programs."""
-ANY = "*"
-ABSORBED = {"cleanup": ANY, "trivial-rewrite": "rewrite"}
-"""Programs whose work others do, and the service of master.cf that these do it for."""
 
 
 class Check:
@@ -72,7 +69,7 @@ class Check:
             self._check_program(plan, entry)
         for error in transports.without_queue_manager(plan):
             raise error
-        self._check_absorbed(plan)
+        self._warn(absorbed.check(plan))
         self._check_room(plan)
         self._warn(_unread(plan))
 
@@ -161,23 +158,6 @@ class Check:
             )
             self._warn([str(plan.config.error(name, problem, "give less"))])
 
-    def _check_absorbed(self, plan: Plan) -> None:
-        """Refuse unsafe parameters and bad tables of a cleanup or rewrite line, for the programs that do this work."""
-        for entry in plan.entries:
-            if ABSORBED.get(entry.command) in (entry.service, ANY) and _has_workers(entry.command, plan.started):
-                own = configured(plan.config, entry)
-                for error in effect.refusals(own, [entry.command]):
-                    raise error
-                if entry.command == "cleanup":
-                    open_checks(own)
-                    for error in read_tables(own):
-                        raise error
-
-
-def configured(config: Config, entry: Entry) -> Config:
-    """Return the configuration of one service: main.cf with the `-o` of its line in master.cf."""
-    return config.overridden([("service_name", entry.service), *entry.overrides()], entry.path, entry.line)
-
 
 def rehearsed(config: Config, entry: Entry) -> Daemon:
     """Return the program of a line as master would start it, without sockets or a queue, with a log in memory."""
@@ -210,10 +190,6 @@ def _check_log(config: Config) -> None:
     path = Target.find(config).destination
     if path.startswith("/") and not os.path.isdir(os.path.dirname(path)):
         raise config.error(LOG, f"{LOG}: {path}: the directory is missing", "create it, or name another file")
-
-
-def _has_workers(command: str, started: list[Entry]) -> bool:
-    return any(command in effect.WORKS_AS.get(entry.command, ()) for entry in started)
 
 
 def _warned(log: Log) -> list[str]:

@@ -12,6 +12,11 @@ NOT_DELIVERING = ("anvil", "pickup", "qmgr", "smtpd")
 """Programs that are started and take no mail from the queue manager."""
 ACCEPTING = ("smtpd", "pickup")
 """Programs that put mail into the queue."""
+DOMAINS_OF = {
+    "local_transport": "mydestination",
+    "relay_transport": "relay_domains",
+    "virtual_transport": "virtual_mailbox_domains",
+}
 QMGR_LINE = "qmgr unix n - n 300 1 qmgr"
 ADD = "add the service to master.cf, or mail for it will wait"
 
@@ -74,12 +79,12 @@ def _broken(configuration: Configuration, plan: Plan) -> Iterator[tuple[str, str
 
 
 def _is_needed(parameter: str, configuration: Configuration, plan: Plan) -> bool:
-    """Return whether mail surely comes for a default transport: local mail, or mail of a class that main.cf names."""
+    """Return whether mail surely comes for a default transport: mail of a class whose domains main.cf names."""
     config = configuration.config
     if not accepting(plan) or config.text("transport_maps").strip():
         return False
-    domains = {"virtual_transport": "virtual_mailbox_domains", "relay_transport": "relay_domains"}.get(parameter)
-    return parameter == "local_transport" or (domains is not None and config.setting(domains) is not None)
+    domains = DOMAINS_OF.get(parameter)
+    return domains is not None and config.setting(domains) is not None
 
 
 def _services(plan: Plan) -> dict[str, Entry]:

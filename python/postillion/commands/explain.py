@@ -28,7 +28,7 @@ from postillion.address.classes import DOMAINS, Class
 from postillion.address.destination import Destination
 from postillion.address.local import take_apart
 from postillion.address.resolve import REPORTING, Route, Unresolved
-from postillion.checker.check import configured
+from postillion.checker.absorbed import configured
 from postillion.checks.check import NoDialogue, Stage, Verdict
 from postillion.commands.console import Console
 from postillion.commands.failure import Failure

@@ -208,6 +208,14 @@ class Config:
             seen += [other for other in sorted(expansion.names(value)) if other not in seen]
         return name
 
+    def names_read(self) -> set[str]:
+        """Return the names whose values were asked for until now, and the names in these values."""
+        found = list(self._texts)
+        for name in found:
+            value = self._lookup(name) or ""
+            found += [other for other in sorted(expansion.names(value)) if other not in found]
+        return set(found)
+
     def bad_values(self) -> list[ConfigError]:
         """Return the error for each setting that is not of its kind or cannot be expanded."""
         return [error for name in self.settings if (error := self.bad_value(name)) is not None]

@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from postillion.config import Config, ConfigError
 from postillion.config.master_cf import Entry
@@ -18,6 +18,8 @@ BACKLOG = 4096
 """Backlog of listen(2), above any burst of connections; net.core.somaxconn limits it."""
 UNIX_MODE = 0o666
 """Mode of a socket; the modes of public/ and private/ control the access to it."""
+
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104
 
 Address = tuple[str, str, int]
 """Identity of a listener: (type, IP address or path relative to the queue directory, port or 0)."""
@@ -102,11 +104,15 @@ def examine(entry: Entry, addresses: Iterable[Address]) -> None:
                 raise refuse(entry, (kind, place, port), error) from None
 
 
-def bind(address: Address) -> int:
-    """Bind an address and return its descriptor; paths are relative to the current directory. Raises `OSError`."""
+def bind(address: Address, own: Mapping[Address, int]) -> int:
+    """Bind an address and return its descriptor; paths are relative to the current directory. Raises `OSError`.
+
+    `own`: the listeners of this master. A port may have one on all addresses and one on a single address, as in
+    Postfix; a client gets the one with its address.
+    """
     kind, place, port = address
     if kind == "inet":
-        fd = _bind_inet(place, port)
+        fd = _bind_inet(place, port, [fd for other, fd in own.items() if _overlap(address, other)])
     elif kind == "fifo":
         fd = _open_fifo(place)
     else:
@@ -143,19 +149,35 @@ def refuse(entry: Entry, address: Address, error: OSError) -> ConfigError:
     return entry.error(*why(address, error))
 
 
-def _bind_inet(address: str, port: int) -> int:
+def _overlap(one: Address, other: Address) -> bool:
+    """Return whether one of two listeners on a port is on all addresses, and the other on one of these."""
+    places = {one[1], other[1]}
+    same = one[0] == other[0] == "inet" and one[2] == other[2] and _family(one[1]) == _family(other[1])
+    return same and len(places) == 2 and not places.isdisjoint(EVERY_ADDRESS)
+
+
+def _bind_inet(address: str, port: int, beside: Collection[int]) -> int:
+    """Return the descriptor of a listener. It shares the port with the listeners `beside`, never with a stranger."""
     family = _family(address)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if beside:
+            for fd in (listener.fileno(), *beside):
+                _share_port(fd)
         listener.bind((address, port))
         listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise
     return listener.detach()
+
+
+def _share_port(fd: int) -> None:
+    with socket.socket(fileno=os.dup(fd)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def _family(address: str) -> socket.AddressFamily:

@@ -10,6 +10,7 @@ LISTENERS_MAX = 150
 """Maximum number of listeners of a service; their descriptors stay below `listeners.FD_FLOOR` in the program."""
 
 
+CLEANUP = "cleanup"
 DISABLED = "master_service_disable"
 ABSOLUTE = ("queue_directory", "data_directory")
 """Directories that master and the programs change to, or open files in, from different places."""
@@ -82,13 +83,22 @@ class Plan:
 
 
 def _ignored(entry: Entry) -> list[str]:
-    """Return a warning for each `-o` of a service without a process of its own."""
-    if entry.command not in programs.BUILT_IN:
+    """Return a warning for each `-o` of a service without a process of its own.
+
+    Only the checker knows which parameters of a cleanup line have their effect (`checker.absorbed`).
+    """
+    if entry.command not in programs.BUILT_IN or entry.command == CLEANUP:
         return []
     place = f"{entry.path}, line {entry.line}"
     where = programs.BUILT_IN[entry.command]
-    names = [name for name, _ in entry.overrides() if name not in IGNORED_SILENTLY and not effect.has_no_effect(name)]
-    return [f"{place}: -o {name} of {entry.service} has no effect: {entry.command} works {where}" for name in names]
+    return [
+        f"{place}: -o {name} of {entry.service} has no effect: {entry.command} works {where}" for name in missed(entry)
+    ]
 
 
-IGNORED_SILENTLY = ("syslog_name",)
+def missed(entry: Entry) -> list[str]:
+    """Return the names that a line sets and a site would miss without their effect."""
+    return [name for name, _ in entry.overrides() if name not in NOT_MISSED and not effect.has_no_effect(name)]
+
+
+NOT_MISSED = ("syslog_name",)

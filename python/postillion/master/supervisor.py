@@ -72,7 +72,7 @@ class Master:
             service = Service(entry, plan.config, wanted)
             for address in wanted:
                 try:
-                    fd = _bind_until(address, until)
+                    fd = _bind_until(address, bound, until)
                 except OSError as error:
                     for other, other_fd in bound.items():
                         listeners.release(other, other_fd)
@@ -391,7 +391,7 @@ class Master:
         self._watched = {}
         wanted = {address for _, addresses in plan.services for address in addresses}
         for address in pool.keys() - wanted:
-            listeners.release(address, pool[address])
+            listeners.release(address, pool.pop(address))
         for entry, addresses in plan.services:
             known = before.pop(entry.name, None)
             service = known or Service(entry, plan.config, addresses)
@@ -399,7 +399,9 @@ class Master:
             self.services[entry.name] = service
             for address in addresses:
                 try:
-                    service.listeners[address] = pool[address] if address in pool else listeners.bind(address)
+                    if address not in pool:
+                        pool[address] = listeners.bind(address, pool)
+                    service.listeners[address] = pool[address]
                 except OSError as error:
                     self.log.line("error", str(listeners.refuse(entry, address, error)))
             self._renew(service, rotated=rotated)
@@ -424,10 +426,10 @@ class Master:
             service.retire()
 
 
-def _bind_until(address: Address, until: float) -> int:
+def _bind_until(address: Address, own: dict[Address, int], until: float) -> int:
     while True:
         try:
-            return listeners.bind(address)
+            return listeners.bind(address, own)
         except OSError:
             if time.monotonic() >= until:
                 raise

@@ -15,7 +15,11 @@ PROGRAM = "cleanup"
 
 def settings(config: Config) -> CleanupSettings:
     """Return cleanup's parameters. Raises `ConfigError` for a bad value."""
-    own = service(config)
+    return of_service(service(config))
+
+
+def of_service(own: Config) -> CleanupSettings:
+    """Return the parameters of a cleanup service that has this configuration. Raises `ConfigError`."""
     return CleanupSettings(own, *zone(), open_checks(own))
 
 
