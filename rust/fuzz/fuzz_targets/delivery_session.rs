@@ -10,8 +10,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postillion_core::delivery::job::JobSettings;
 use postillion_core::delivery::assignment::Assignment;
+use postillion_core::delivery::job::JobSettings;
 use postillion_core::delivery::session::{Next, Session};
 use postillion_core::delivery::work::{Agent, Work};
 use postillion_core::ipc::frame::{Job, JobKind, JobRecipient};

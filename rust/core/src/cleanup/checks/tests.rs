@@ -115,8 +115,15 @@ fn all_lookups_of_a_piece_come_at_once_and_what_follows_waits() {
     let envelope =
         Envelope::plain(QueueId(WALL_US << 12 | 1), "s@example.net", vec![Recipient::plain("r@example.org")]);
     let origin = Origin::Network { trusted: false };
-    let mut intake =
-        Intake::new(Arc::new(checked(true)), Arc::clone(&log), Vec::new(), envelope, origin, Options::EXTERNAL, WALL_US);
+    let mut intake = Intake::new(
+        Arc::new(checked(true)),
+        Arc::clone(&log),
+        Vec::new(),
+        envelope,
+        origin,
+        Options::EXTERNAL,
+        WALL_US,
+    );
     intake.feed(b"A: 1\r\nX-Do: WARN\r\n\r\nx\r\nx\r\ndo-IGNORE\r\n");
     let asked = intake.asks();
     let keys: Vec<_> = asked.iter().map(|lookup| String::from_utf8_lossy(&lookup.key).into_owned()).collect();
