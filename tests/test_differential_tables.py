@@ -143,7 +143,7 @@ def ours(directory: Path, program: str, words: list[str], keys: bytes) -> tuple[
         except SystemExit as end:
             status = int(end.code or 0)
         out.flush()
-    return status, out.buffer.getvalue().decode(errors="replace"), err.getvalue()  # type: ignore[attr-defined]
+    return status, out.buffer.getvalue().decode(errors="replace"), err.getvalue()
 
 
 def theirs(directory: Path, program: str, words: list[str], keys: bytes) -> tuple[int, str, str]:

@@ -12,6 +12,7 @@ use postillion_core::mail::header::End;
 use postillion_core::mail::mime::{Class, Fault, Line, MimeEvents, MimeRules, Part, WireMime};
 use postillion_core::mail::stuff::{Stuffer, WireWriter, unstuff};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
+use std::task::Poll;
 
 /// Events as text, and the message that they add up to.
 #[derive(Default)]
@@ -47,10 +48,13 @@ fn told(rules: &MimeRules, pieces: &[&[u8]]) -> Told {
 
 fn converted(rules: &MimeRules, pieces: &[&[u8]]) -> Result<Vec<u8>, Unsendable> {
     let log = Log::new("mx", "postfix", "smtp", 1, 0, LogTarget::Memory);
-    let mut outgoing = Outgoing::new(rules.clone(), Default::default(), true, "ID");
+    let mut outgoing = Outgoing::new(rules.clone(), Default::default(), None, true, "ID");
     let mut out = Vec::new();
     for (at, piece) in pieces.iter().enumerate() {
-        out.extend(outgoing.feed(piece, at + 1 == pieces.len(), &log)?);
+        let Poll::Ready(piece) = outgoing.feed(piece, at + 1 == pieces.len(), &log) else {
+            unreachable!("no address is mapped")
+        };
+        out.extend(piece?);
     }
     Ok(out)
 }
