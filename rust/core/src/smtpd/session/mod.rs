@@ -173,7 +173,7 @@ impl Session {
 
     /// Time has passed; see `Server::timeout`.
     pub fn timeout(&mut self, now: f64) -> Next {
-        if self.open == Some(Next::Lookup) && matches!(self.content, Content::Arriving(_)) {
+        if self.checks_are_asked() {
             // The client waits for us. It gets the time back with the answers.
             return self.resting();
         }
@@ -318,6 +318,11 @@ impl Session {
         waits && self.open.is_none() && self.server.ended().is_none()
     }
 
+    /// Whether an arriving message waits for its lookups: more of it would have to wait in memory.
+    fn checks_are_asked(&self) -> bool {
+        self.open == Some(Next::Lookup) && matches!(self.content, Content::Arriving(_))
+    }
+
     /// The dialogue waits: say how.
     fn rest(&mut self) -> Next {
         if !self.server.is_receiving() && matches!(self.content, Content::Arriving(_) | Content::Kept(_)) {
@@ -336,7 +341,7 @@ impl Session {
             Next::Sleep
         } else if self.server.ended().is_some() {
             Next::Close
-        } else if self.server.wants_input() && self.open != Some(Next::Lookup) {
+        } else if self.server.wants_input() && !self.checks_are_asked() {
             Next::Idle
         } else {
             Next::Full
