@@ -135,7 +135,8 @@ def test_each_postfix_command_of_the_guide_names_its_configuration() -> None:
 
 def test_files_that_postfix_renamed_are_named_in_the_log_and_come_back(tmp_path: Path) -> None:
     root()
-    site = Site(tmp_path)
+    # The first attempt may come before the stop.
+    site = Site(tmp_path, main_cf={"minimal_backoff_time": "1s", "maximal_backoff_time": "1s"})
     start(site, "postillion")
     send(site, "kept")
     stop(site, "postillion")

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
+from support.mta import let_others_pass
+
 COMMANDS = Path(sys.executable).parent
 real_only = pytest.mark.skipif(shutil.which("/usr/sbin/postmap") is None, reason="compares with a real postmap")
 
@@ -272,10 +274,7 @@ def test_root_writes_a_users_index_with_rights_of_user(tmp_path: Path) -> None:
     (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n")
     directory = tmp_path / "theirs"
     directory.mkdir()
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
-            parent.chmod(0o755)
+    let_others_pass(tmp_path)
     path = directory / "m"
     path.write_text("a b\n")
     os.chown(directory, 65534, 65534)

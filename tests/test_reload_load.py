@@ -30,12 +30,19 @@ ALIASED = [Route("old@canonical.example", ["one@alias.example"], a_session=1), R
 SHORT = [Route("", ["x@next.example"], a_session=1), Route("", ["x@next.example"], a_session=3)]
 
 
+def write(path: Path, text: str) -> None:
+    """Write a file as one step: a sendmail that meets half of main.cf would use the defaults of the rest."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    new.replace(path)
+
+
 def write_tables(site: Site, number: int) -> None:
     """Write the tables anew: the same answers among other lines."""
     others = "".join(f"other{number}.{line}@alias.example nobody@next.example\n" for line in range(100))
-    (site.etc / "virtual").write_text(f"{others}one@alias.example x@next.example\n")
-    (site.etc / "canonical").write_text("old@canonical.example new@canonical.example\n")
-    (site.etc / "header_checks").write_text(f"/^X-Never-{number}:/ REJECT\n")
+    write(site.etc / "virtual", f"{others}one@alias.example x@next.example\n")
+    write(site.etc / "canonical", "old@canonical.example new@canonical.example\n")
+    write(site.etc / "header_checks", f"/^X-Never-{number}:/ REJECT\n")
     tables = [f"hash:{site.etc}/virtual", f"hash:{site.etc}/canonical"]
     subprocess.run([*site.command("postmap"), *tables], check=True, timeout=60)
 
@@ -44,7 +51,7 @@ def reload(site: Site, number: int) -> None:
     """Put configuration `number` in force; return when a new client meets it."""
     write_tables(site, number)
     main_cf = site.etc / "main.cf"
-    main_cf.write_text(re.sub(r"ESMTP configuration \d+", f"ESMTP configuration {number}", main_cf.read_text()))
+    write(main_cf, re.sub(r"ESMTP configuration \d+", f"ESMTP configuration {number}", main_cf.read_text()))
     subprocess.run([*site.command("postillion"), "reload"], check=True, capture_output=True, timeout=60)
     wait_for("the new configuration", lambda: banner(site.port).endswith(f"configuration {number}"))
 

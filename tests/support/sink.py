@@ -46,7 +46,7 @@ class Sink:
             self.arrived.notify_all()
         return "250 2.0.0 Ok: kept"
 
-    def wait(self, count: int, patience_s: float = 30.0) -> list[Received]:
+    def wait(self, count: int, patience_s: float = 60.0) -> list[Received]:
         """Wait for `count` messages; return them. Raises `TimeoutError` after `patience_s`."""
         with self.arrived:
             if not self.arrived.wait_for(lambda: len(self.messages) >= count, patience_s):
