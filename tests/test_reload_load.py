@@ -4,6 +4,8 @@ Each reload comes with another banner and with tables that postmap wrote anew. `
 many reloads.
 """
 
+import fcntl
+import os
 import re
 import smtplib
 import subprocess
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from support.crash import Faults, check, crash_site, drain, faults_wanted, new_arrivals, new_ledger, routes, verdict
 from support.ledger import Route
-from support.mta import Site, local_user, running, wait_for
+from support.mta import POSTILLION_COMMANDS, Site, local_user, running, wait_for
 from support.sink import Sink
 
 RELOADS = faults_wanted(10)
@@ -88,3 +90,24 @@ def test_reloads_refuse_nobody_and_lose_nothing(tmp_path: Path, summarize: Calla
     assert "from=<new@canonical.example>" in log
     assert "from=<old@canonical.example>" not in log
     assert not re.search(r"/\w+\[\d+\]: (fatal|panic|error):", log)
+
+
+def test_pickup_waits_for_its_predecessor(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    maildrop = site.queue / "maildrop"
+    with running(site):
+        pass
+    directory = os.open(maildrop, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # As a pickup that has not ended yet.
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        waits = re.compile(rf"-> FLOCK .*:{os.stat(maildrop).st_ino} ")
+        with Sink(site.next_port) as sink, running(site):
+            command = [str(POSTILLION_COMMANDS / "sendmail"), "-C", str(site.etc), "x@next.example"]
+            subprocess.run(command, input=b"Subject: once\n\n", check=True, timeout=60)
+            wait_for("pickup to wait", lambda: waits.search(Path("/proc/locks").read_text()))
+            assert list(maildrop.iterdir())
+            fcntl.flock(directory, fcntl.LOCK_UN)
+            assert b"Subject: once" in sink.wait(1)[0].content
+    finally:
+        os.close(directory)

@@ -2,9 +2,9 @@
 
     pickup -n service -t type [-u] [-o name=value]... -s N -c config_dir
 
-A byte on its socket (public/pickup) starts a scan of maildrop/, and so does the start of the program. Master wakes it
-up by the wakeup time in master.cf. Log lines: `ID: uid=N from=<sender>`, and a warning for each file that is not a
-message.
+A byte on its socket (public/pickup) starts a scan of maildrop/, and so does the start of the program, once its
+predecessor has ended. Master wakes it up by the wakeup time in master.cf. Log lines: `ID: uid=N from=<sender>`, and a
+warning for each file that is not a message.
 """
 
 from __future__ import annotations
@@ -89,6 +89,10 @@ async def serve(daemon: Daemon, settings: Settings) -> None:
     ending = [asyncio.ensure_future(daemon.stopping.wait()), asyncio.ensure_future(daemon.draining.wait())]
     renewing = asyncio.ensure_future(keep_zone(settings.cleanup.set_zone))
     try:
+        if not directory.take(wait=False):
+            # After a reload the program before this one commits its last messages: their files must not be read again.
+            alone = asyncio.ensure_future(asyncio.to_thread(directory.take))
+            await asyncio.wait([alone, *ending], return_when=asyncio.FIRST_COMPLETED)
         while not (daemon.stopping.is_set() or daemon.draining.is_set()):
             asked = asyncio.ensure_future(wanted.wait())
             await asyncio.wait([asked, *ending], return_when=asyncio.FIRST_COMPLETED)

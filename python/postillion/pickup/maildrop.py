@@ -8,6 +8,7 @@ are not followed, and opening a file never waits for a peer.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Generator, Iterator
@@ -67,6 +68,14 @@ class Maildrop:
         self._corrupt = corrupt
         self._size_max_octets = size_max_octets
         self._reported: set[tuple[str, int]] = set()
+
+    def take(self, *, wait: bool = True) -> bool:
+        """Keep other programs from taking messages here until `close`; return whether none does already."""
+        try:
+            fcntl.flock(self._directory, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the directory."""
