@@ -125,8 +125,6 @@ def test_configuration_of_a_distribution_may_start(site: Site, stock: str) -> No
 FIRST = f"main.cf, line {LINES + 1}: "
 NEXT = f"master.cf, line {SERVICES.count(chr(10)) + 1}: "
 UNSAFE = [
-    ("smtp_generic_maps = static:x", "", "smtp_generic_maps"),
-    ("lmtp_generic_maps = static:x", "", "lmtp_generic_maps"),
     ("smtpd_milters = inet:localhost:11332", "", "smtpd_milters"),
     ("smtpd_milters = { inet:localhost:11332, default_action=accept }", "", "smtpd_milters"),
     ("non_smtpd_milters = inet:localhost:11332", "", "non_smtpd_milters"),
@@ -217,12 +215,12 @@ def test_value_that_needs_no_missing_feature_is_accepted(site: Site, parameters:
 
 def test_only_parameters_of_started_programs_count(site: Site) -> None:
     relay = "smtp unix - - n - - smtp\nqmgr unix n - n 300 1 qmgr\n"
-    parameters = "smtpd_tls_security_level = encrypt\ncontent_filter = x:y\nlmtp_generic_maps = static:x\n"
+    parameters = "smtpd_tls_security_level = encrypt\ncontent_filter = x:y\nlmtp_reply_filter = static:x\n"
     warnings = site.write(parameters, "", relay).warnings()
     assert [re.sub(r".*line \d+: (\w+)=.*", r"\1", warning) for warning in warnings] == [
         "smtpd_tls_security_level",
         "content_filter",
-        "lmtp_generic_maps",
+        "lmtp_reply_filter",
     ]
     submission = SUBMISSION.replace("smtpd", "smtpd -o smtpd_tls_security_level=may")
     site.write(parameters + "mydestination =\n", submission, relay)
