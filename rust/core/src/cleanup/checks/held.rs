@@ -1,8 +1,8 @@
 //! The part of a message that waits for the answers of remote tables, in its order.
 //!
 //! A line whose list has a remote table is looked up when it arrives, and judged when its answer is there. All that
-//! follows waits behind it. The owner stops reading the message while something waits (`Cleanup::is_waiting`), so
-//! little more than one read of its socket is here.
+//! follows waits behind it. The owner stops reading the message while something waits (`Intake::is_waiting`), so little
+//! more than one read of its socket is here.
 
 use crate::ask::{Answer, Lookup};
 use crate::inquiry::{ANSWER_MAX_OCTETS, BATCH_MAX, LOOKUPS_MAX};
