@@ -93,6 +93,8 @@ async def serve(daemon: Daemon, settings: Settings) -> None:
             # After a reload the program before this one commits its last messages: their files must not be read again.
             alone = asyncio.ensure_future(asyncio.to_thread(directory.take))
             await asyncio.wait([alone, *ending], return_when=asyncio.FIRST_COMPLETED)
+            if alone.done():
+                await alone
         while not (daemon.stopping.is_set() or daemon.draining.is_set()):
             asked = asyncio.ensure_future(wanted.wait())
             await asyncio.wait([asked, *ending], return_when=asyncio.FIRST_COMPLETED)
