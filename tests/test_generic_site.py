@@ -75,7 +75,7 @@ PUBLIC = "From: Ann <ann@public.example>"
 
 
 class Case(NamedTuple):
-    """One message, and what the next hop sees. `header`: fields, each with its expected form if it changes."""
+    """A message, and what the next hop must get. `header`: each field, with its new form where it changes."""
 
     name: str
     sender: str

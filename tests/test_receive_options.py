@@ -38,7 +38,7 @@ ROWS: list[tuple[str, set[str]]] = [
     ("no_milters", set()),
     ("no_address_mappings, no_header_body_checks no_milters,no_unknown_recipient_checks", ALL),
 ]
-"""The value for one port, and what it switches off."""
+"""The value of receive_override_options on one port, and the work that it turns off."""
 LISTENER = """
 127.0.0.1:{port} inet n - n - - smtpd
     -o {{ receive_override_options = {value} }}

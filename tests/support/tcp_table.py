@@ -1,8 +1,8 @@
 """A server of a tcp: table (tcp_table(5)), for tests with either program."""
 
 import socketserver
-import threading
-from types import TracebackType
+
+from support.threaded import Threaded
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -30,25 +30,13 @@ class _Server(socketserver.ThreadingTCPServer):
         self.keys: list[str] = []
 
 
-class TcpTable:
+class TcpTable(Threaded[_Server]):
     """Answers on 127.0.0.1:port during its `with` block. An empty value in `rows` is a failure."""
 
     def __init__(self, port: int, rows: dict[str, str]) -> None:
-        self._server = _Server(port, rows)
+        super().__init__(_Server(port, rows))
 
     @property
     def keys(self) -> list[str]:
         """The keys of all lookups so far."""
         return self._server.keys
-
-    def __enter__(self) -> "TcpTable":
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import socketserver
 import threading
-from types import TracebackType
+
+from support.threaded import Threaded
 
 KEYWORDS = ("PIPELINING", "8BITMIME", "SMTPUTF8")
 """The extensions that a sink offers by default."""
@@ -73,11 +74,11 @@ class _Server(socketserver.ThreadingTCPServer):
             self.arrived.notify_all()
 
 
-class WireSink:
+class WireSink(Threaded[_Server]):
     """Listens on 127.0.0.1:port during its `with` block. `messages`: contents by recipient."""
 
     def __init__(self, port: int, keywords: tuple[str, ...] = KEYWORDS) -> None:
-        self._server = _Server(port, keywords)
+        super().__init__(_Server(port, keywords))
 
     @property
     def commands(self) -> list[str]:
@@ -98,15 +99,3 @@ class WireSink:
         with self._server.arrived:
             if not self._server.arrived.wait_for(lambda: not missing(), patience_s):
                 raise TimeoutError(f"no message came for {sorted(missing())}")
-
-    def __enter__(self) -> WireSink:
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -45,9 +45,9 @@ class IllFormed(Exception):
 
 @dataclass(frozen=True)
 class Site:
-    """The parameters of the service: `myhostname`, whether addresses may be UTF-8, and what cleanup does with messages.
+    """The parameters of the service.
 
-    `report_options`: the same for reports to senders.
+    `smtputf8`: addresses may be UTF-8. `options` and `report_options` tell cleanup how to treat messages and reports.
     """
 
     myhostname: str
