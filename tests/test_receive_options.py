@@ -68,14 +68,19 @@ class Peer:
         self.ports = ports
 
     def outcome(self, queue_id: str) -> Outcome:
-        """Wait until a message is delivered, and return what the log says about it."""
+        """Wait until a message is delivered, and return what the log says about it.
+
+        Each program writes its lines when it has time for them. The line with the Message-Id is the last one before
+        the commit, so the checks' lines are there when it is.
+        """
 
         def log() -> str:
             return "\n".join(line for line in self.site.log_text().splitlines() if f" {queue_id}: " in line)
 
         def is_delivered() -> bool:
             count = re.search(r"nrcpt=(\d+)", log())
-            return count is not None and len(DELIVERED.findall(log())) == int(count[1])
+            is_accepted = count is not None and ": message-id=" in log()
+            return is_accepted and len(DELIVERED.findall(log())) == int(count[1])
 
         wait_for(f"the delivery of {queue_id}", is_delivered)
         sender = re.search(r"from=<([^>]*)>, size=", log())
