@@ -14,7 +14,7 @@ import pytest
 from postillion.config import Config
 from postillion.tables import Table, open_table
 from support.either import PROGRAMS, program
-from support.mta import Site, running, wait_for
+from support.mta import Site, delivered, running, wait_for
 from support.ports import free_port
 from support.table_servers import Scripted
 from support.wire_sink import WireSink
@@ -109,7 +109,10 @@ class Peer:
         wait_for("the end of the session", lambda: re.search(r"disconnect from .* quit=1", site.log_text()[seen:]))
         ended = r": removed|: (discard|hold): "
         if code == 250:
+            queue_id = text.decode().rpartition(" ")[2]
             wait_for("the end of the message", lambda: re.search(ended, site.log_text()[seen:]))
+            if ": removed" in site.log_text()[seen:]:
+                delivered(site, queue_id)
         lines = re.findall(r"/(cleanup|smtp)\[\d+\]: (.*)", site.log_text()[seen:])
         told = [f"{name}: {line}" for name, line in lines if not re.search("message-id=|status=|breaking", line)]
         told = [plain(line.encode()).decode() for line in told]

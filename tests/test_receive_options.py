@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from support.either import PROGRAMS, program
-from support.mta import POSTILLION_COMMANDS, Site, running, wait_for
+from support.mta import POSTILLION_COMMANDS, Site, delivered, running, submitted, wait_for
 from support.ports import free_port
 from support.sink import Sink
 
@@ -68,25 +68,12 @@ class Peer:
         self.ports = ports
 
     def outcome(self, queue_id: str) -> Outcome:
-        """Wait until a message is delivered, and return what the log says about it.
-
-        Each program writes its lines when it has time for them. The line with the Message-Id is the last one before
-        the commit, so the checks' lines are there when it is.
-        """
-
-        def log() -> str:
-            return "\n".join(line for line in self.site.log_text().splitlines() if f" {queue_id}: " in line)
-
-        def is_delivered() -> bool:
-            count = re.search(r"nrcpt=(\d+)", log())
-            is_accepted = count is not None and ": message-id=" in log()
-            return is_accepted and len(DELIVERED.findall(log())) == int(count[1])
-
-        wait_for(f"the delivery of {queue_id}", is_delivered)
-        sender = re.search(r"from=<([^>]*)>, size=", log())
-        assert sender is not None, log()
-        warnings = re.findall(r": warning: header .*: (\w+)$", log(), re.MULTILINE)
-        return Outcome(sender[1], set(DELIVERED.findall(log())), set(warnings))
+        """Wait until a message is delivered, and return what the log says about it."""
+        log = delivered(self.site, queue_id)
+        sender = re.search(r"from=<([^>]*)>, size=", log)
+        assert sender is not None, log
+        warnings = re.findall(r": warning: header .*: (\w+)$", log, re.MULTILINE)
+        return Outcome(sender[1], set(DELIVERED.findall(log)), set(warnings))
 
     def effects(self, port: int) -> set[str]:
         """Return which parts apply to mail at this port."""
@@ -115,11 +102,7 @@ class Peer:
         directory = "/usr/sbin" if self.program == "postfix" else str(POSTILLION_COMMANDS)
         command = [f"{directory}/sendmail", "-C", str(self.site.etc), "-f", sender, recipient]
         subprocess.run(command, input=f"From: {sender}\nX-Mark: 1\n\nx\n".encode(), check=True, timeout=60)
-        pattern = re.compile(r"pickup\[\d+\]: (\w+): uid")
-        wait_for("pickup", lambda: pattern.search(self.site.log_text(), before))
-        found = pattern.search(self.site.log_text(), before)
-        assert found is not None
-        return found[1]
+        return submitted(self.site, before)
 
     def report(self, recipient: str) -> Outcome:
         """Let a message bounce; return what happened to the report to its sender."""

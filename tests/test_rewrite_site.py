@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.either import PROGRAMS, program
-from support.mta import POSTILLION_COMMANDS, Site, running, wait_for
+from support.mta import POSTILLION_COMMANDS, Site, delivered, running, submitted
 from support.sink import Sink
 
 DIRECTORY = Path(__file__).parent / "rewriting"
@@ -135,11 +135,7 @@ def send(site: Site, mta: str, case: Case) -> tuple[int, str]:
         sendmail = "/usr/sbin/sendmail" if mta == "postfix" else str(POSTILLION_COMMANDS / "sendmail")
         command = [sendmail, "-C", str(site.etc), "-F", "Ann", "-f", case.sender, *case.recipients]
         subprocess.run(command, input=text.replace(b"\r\n", b"\n"), check=True, timeout=60)
-        pattern = re.compile(r"pickup\[\d+\]: (\w+): uid")
-        wait_for("pickup", lambda: pattern.search(site.log_text(), before))
-        found = pattern.search(site.log_text(), before)
-        assert found is not None
-        return 250, found[1]
+        return 250, submitted(site, before)
     with smtplib.SMTP("127.0.0.1", site.port) as client:
         client.ehlo("client.example")
         client.mail(case.sender)
@@ -152,18 +148,10 @@ def send(site: Site, mta: str, case: Case) -> tuple[int, str]:
 
 def outcome(site: Site, sink: Sink, seen: int, queue_id: str) -> tuple[str, list[str]]:
     """Return sender and recipients as in a case's result, and the header fields of the first copy."""
-
-    def log() -> str:
-        return "\n".join(line for line in site.log_text().splitlines() if f"{queue_id}: " in line)
-
-    def is_delivered() -> bool:
-        count = re.search(r"nrcpt=(\d+)", log())
-        return count is not None and len(DELIVERED.findall(log())) >= int(count[1])
-
-    wait_for(f"the delivery of {queue_id}", is_delivered)
-    sender = re.search(r"from=<([^>]*)>, size=", log())
+    log = delivered(site, queue_id)
+    sender = re.search(r"from=<([^>]*)>, size=", log)
     assert sender is not None
-    recipients = sorted(to + (f"<{original}" if original else "") for to, original in DELIVERED.findall(log()))
+    recipients = sorted(to + (f"<{original}" if original else "") for to, original in DELIVERED.findall(log))
     header = sink.messages[seen].content.split(b"\r\n\r\n")[0].decode()
     fields = [re.sub(r"\r\n[ \t]+", " ", text) for text in re.split(r"\r\n(?![ \t])", header)]
     kept = [text for text in fields if not text.startswith(UNCHECKED)]

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -171,9 +172,39 @@ class Site:
         """Return the whole log so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    def log_of(self, queue_id: str) -> str:
+        """Return the lines of the log about one message so far."""
+        return "\n".join(line for line in self.log_text().splitlines() if f" {queue_id}: " in line)
+
     def maildir(self, user: str) -> list[Path]:
         """Return the messages in a user's Maildir, oldest first."""
         return sorted((self.mail / user / "new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def submitted(site: Site, before: int) -> str:
+    """Wait until pickup takes a message; return its queue ID. `before`: the length of the log before its submission."""
+    pattern = re.compile(r"pickup\[\d+\]: (\w+): uid")
+    wait_for("pickup", lambda: pattern.search(site.log_text(), before))
+    found = pattern.search(site.log_text(), before)
+    assert found is not None
+    return found[1]
+
+
+def delivered(site: Site, queue_id: str) -> str:
+    """Wait until each recipient of a message has its status; return the lines about the message.
+
+    Each program writes its lines when it has time for them, so cleanup's and an agent's may follow those of the queue
+    manager. The line with the Message-Id is cleanup's last one, that with the status an agent's.
+    """
+
+    def is_complete() -> bool:
+        log = site.log_of(queue_id)
+        count = re.search(r" nrcpt=(\d+) ", log)
+        is_accepted = count is not None and ": message-id=" in log
+        return is_accepted and len(re.findall(r" to=<.* status=\w+ ", log)) >= int(count[1])
+
+    wait_for(f"the delivery of {queue_id}", is_complete)
+    return site.log_of(queue_id)
 
 
 def listening(port: int) -> bool:
