@@ -26,6 +26,8 @@ RECEIVED = re.compile(rb"Received: from client\.example \([^\r\n]*\r\n(?:[ \t][^
 CHANGED_MAX = 30
 """Maximum number of messages that do not arrive as sent."""
 COMMIT_MAX_S = 30.0
+EDGE_OCTETS = 64 * 1024
+"""Octets at both ends of a message that arrive one by one."""
 
 every_message = pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
 
@@ -83,15 +85,25 @@ def test_message_is_relayed_byte_for_byte(arrived: dict[str, list[bytes]], messa
 
 
 def splits(content: bytes) -> dict[str, list[bytes]]:
-    """Return content whole, byte by byte, and cut at random places."""
+    """Return content whole, byte by byte, and cut at random places.
+
+    Byte by byte means the two ends of a long content; its middle is one piece.
+    """
     rng = random.Random(len(content))
     cuts = sorted(rng.choices(range(len(content) + 1), k=min(1000, len(content))))
     random_pieces = [content[begin:end] for begin, end in pairwise([0, *cuts, len(content)])]
+    head = min(len(content), EDGE_OCTETS)
+    tail = max(head, len(content) - EDGE_OCTETS)
     return {
         "whole": [content],
-        "byte by byte": [content[at : at + 1] for at in range(len(content))],
+        "byte by byte": [*singles(content[:head]), *filter(None, [content[head:tail]]), *singles(content[tail:])],
         "at random": random_pieces,
     }
+
+
+def singles(content: bytes) -> list[bytes]:
+    """Return the octets of content, each for itself."""
+    return [content[at : at + 1] for at in range(len(content))]
 
 
 @every_message
