@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # uv is needed only to write uv.lock.
 UV     := 0.13.9
-PYTEST_WORKERS ?= --numprocesses 2 --dist worksteal
+PYTEST_WORKERS ?= --numprocesses 4 --dist worksteal
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 

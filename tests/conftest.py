@@ -2,7 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 FULL = "POSTILLION_FAULTS" in os.environ
 """The full form of the crash tests draws new examples in each run. hypothesis prints a failing one."""
+THREAD_END_MAX_S = 10.0
 LINES = pytest.StashKey[list[str]]()
 SUMMARY = "summary"
 
@@ -24,6 +27,22 @@ settings.load_profile("postillion")
 def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with a short name: the path of a socket in a queue below it has at most 107 octets."""
     return tmp_path_factory.mktemp("t")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads_end() -> Iterator[None]:
+    """Check that a module's threads end with it: one that goes on slows every later test down.
+
+    The threads of a site's handler live as long as their process; they wait.
+    """
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + THREAD_END_MAX_S
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("handler "):
+            continue
+        thread.join(max(0.0, deadline - time.monotonic()))
+        assert not thread.is_alive(), f"{thread} goes on"
 
 
 @pytest.fixture(scope="session")

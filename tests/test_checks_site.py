@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -139,9 +140,14 @@ class TableServer:
         self.asked = 0
         self.server = Scripted(self._serve)
 
+    @staticmethod
+    def _length(stream: BinaryIO) -> bytes:
+        """Return the digits at the start of a netstring, none at the end of the stream."""
+        return b"".join(iter(lambda: stream.read(1) or b":", b":"))
+
     def _serve(self, client: socket.socket) -> None:
         stream = client.makefile("rb")
-        while digits := b"".join(iter(lambda: stream.read(1), b":")):
+        while digits := self._length(stream):
             name, _, key = stream.read(int(digits)).decode("utf-8", "surrogateescape").partition(" ")
             stream.read(1)
             with self._lock:

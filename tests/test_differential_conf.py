@@ -154,7 +154,7 @@ def option_is_split_in_its_value(case: Asked, ours: Answer, theirs: Answer) -> b
 
 def broken_value_elsewhere(case: Asked, ours: Answer, theirs: Answer) -> bool:
     """Whether Postfix ended for a value that nobody asked for."""
-    ends = ("macro processing error", "malformed compatibility level", "invalid compatibility level")
+    ends = ("macro processing error", "compatibility level", "unknown mynetworks mask style")
     fatal = theirs.errors.strip().rpartition("\n")[2]
     return ours.status == 0 and theirs.status == 1 and any(end in fatal for end in ends)
 

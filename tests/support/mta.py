@@ -200,8 +200,9 @@ def delivered(site: Site, queue_id: str) -> str:
     def is_complete() -> bool:
         log = site.log_of(queue_id)
         count = re.search(r" nrcpt=(\d+) ", log)
-        is_accepted = count is not None and ": message-id=" in log
-        return is_accepted and len(re.findall(r" to=<.* status=\w+ ", log)) >= int(count[1])
+        if count is None or ": message-id=" not in log:
+            return False
+        return len(re.findall(r" to=<.* status=\w+ ", log)) >= int(count[1])
 
     wait_for(f"the delivery of {queue_id}", is_complete)
     return site.log_of(queue_id)

@@ -26,6 +26,8 @@ from support.ports import free_port
 
 START_MAX_S = 60.0
 """Longest time for the start of a server on a busy machine."""
+END_MAX_S = 10.0
+"""Longest time until the threads of a server have ended."""
 PASSWORD = "canary-5up3r/s3cret+w0rd"
 """The password of every server: it must appear nowhere."""
 
@@ -353,7 +355,12 @@ class Scripted:
         self.connections = 0
         self._serve = serve
         self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def _start(self, work: Callable[..., None], *arguments: socket.socket) -> None:
+        self._threads.append(threading.Thread(target=work, args=arguments, daemon=True))
+        self._threads[-1].start()
 
     def _accept(self) -> None:
         while True:
@@ -363,7 +370,7 @@ class Scripted:
                 return
             self.connections += 1
             self._open.append(client)
-            threading.Thread(target=self._run, args=(client,), daemon=True).start()
+            self._start(self._run, client)
 
     def _run(self, client: socket.socket) -> None:
         try:
@@ -374,10 +381,15 @@ class Scripted:
             client.close()
 
     def close(self) -> None:
-        """Stop listening, and close every connection."""
-        self._listener.close()
-        for client in self._open:
-            client.close()
+        """Stop listening, close every connection, and wait for the threads."""
+        # A thread that waits for a socket sees its shutdown, but not its close.
+        for each in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        for thread in self._threads:
+            thread.join(END_MAX_S)
+            assert not thread.is_alive(), "a thread of the server goes on"
 
 
 def listening(port: int) -> bool:
