@@ -292,37 +292,38 @@ impl Networks {
 
 /// Parse `network/length` or an address, perhaps in brackets. Errors: what is wrong.
 fn network(pattern: &[u8]) -> Result<Network, String> {
-    let shown = || String::from_utf8_lossy(pattern).into_owned();
     if pattern.is_empty() {
         return Err("no address pattern".to_owned());
     }
-    let bad = || format!("bad address pattern: \"{}\"", shown());
-    let mut text = std::str::from_utf8(pattern).map_err(|_| bad())?;
-    let bare: String;
-    if text.starts_with('[') {
+    let pattern = String::from_utf8_lossy(pattern);
+    let text = match pattern.strip_prefix('[') {
+        None => pattern,
         // `[network]/length` or `[network/length]`.
-        let (inside, behind) = text[1..].split_once(']').ok_or_else(bad)?;
-        bare = [inside, behind].concat();
-        text = &bare;
-    }
+        Some(opened) => match opened.split_once(']') {
+            None => return Err(format!("missing ']' character after \"{pattern}\"")),
+            Some((inside, behind)) if behind.is_empty() || behind.starts_with('/') => [inside, behind].concat().into(),
+            Some((inside, _)) => return Err(format!("garbage after \"[{inside}]\"")),
+        },
+    };
+    let bad = || format!("bad address pattern: \"{text}\"");
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
-        None => (text, None),
+        None => (&*text, None),
     };
     let family_bits = if address.contains(':') { u128::LENGTH } else { u32::LENGTH };
     let length = match length {
         None => family_bits,
         Some(digits) if digits.is_empty() || !digits.bytes().all(|octet| octet.is_ascii_digit()) => {
-            return Err(format!("bad mask value in \"{}\"", shown()));
+            return Err(format!("bad mask value in \"{text}\""));
         }
         Some(digits) => digits
             .parse()
             .ok()
             .filter(|&length| length <= family_bits)
-            .ok_or_else(|| format!("bad mask length in \"{}\"", shown()))?,
+            .ok_or_else(|| format!("bad mask length in \"{text}\""))?,
     };
     let host_bits = |network: String| {
-        format!("non-null host address bits in \"{}\", perhaps you should use \"{network}/{length}\" instead", shown())
+        format!("non-null host address bits in \"{text}\", perhaps you should use \"{network}/{length}\" instead")
     };
     fn range<A: Bits>(address: A, length: u32) -> Option<Range<A>> {
         let free = A::free(length);
@@ -461,7 +462,8 @@ mod tests {
     fn bad_lines_are_named_and_skipped() {
         let (networks, told) = read(
             "1.2.3/99 bad\n1.2.3.4/33 x\n192.168.0.1/24 hb\n010.0.0.1 o\nnoval\n10.3.0.0/16\nendif\nif\n\
-             if 10.0.0.0/8 y\n2001:db8::1/64 z\n1.1.1.1/x m\nif 10.0.0.0/8\n10.1.1.1 fine\n\u{ff}1 x\n",
+             if 10.0.0.0/8 y\n2001:db8::1/64 z\n1.1.1.1/x m\nif 10.0.0.0/8\n10.1.1.1 fine\n\u{ff}1 x\n\
+             if [::1] x\n[::1 x\n[::1]/64 x\n",
         );
         let skipping = "skipping this rule";
         assert_eq!(
@@ -485,6 +487,11 @@ mod tests {
                 ),
                 format!("11: bad mask value in \"1.1.1.1/x\": {skipping}"),
                 format!("14: bad address pattern: \"\u{ff}1\": {skipping}"),
+                format!("15: garbage after \"[::1]\": {skipping}"),
+                format!("16: missing ']' character after \"[::1\": {skipping}"),
+                format!(
+                    "17: non-null host address bits in \"::1/64\", perhaps you should use \"::/64\" instead: {skipping}"
+                ),
                 "12: IF has no matching ENDIF".to_owned(),
             ]
         );

@@ -51,13 +51,11 @@ pub struct Lines<'a> {
     rest: &'a [u8],
     /// The number of the last physical line taken from `rest`.
     number: usize,
-    /// Whether a line has begun, so that white space continues it.
-    begun: bool,
 }
 
 /// Return the logical lines of a text.
 pub fn lines(text: &[u8]) -> Lines<'_> {
-    Lines { rest: text, number: 0, begun: false }
+    Lines { rest: text, number: 0 }
 }
 
 impl<'a> Lines<'a> {
@@ -82,16 +80,10 @@ impl<'a> Iterator for Lines<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let (number, first) = loop {
             let line = self.physical()?;
-            if is_ignored(line) {
-                continue;
+            if !is_ignored(line) {
+                break (self.number, line);
             }
-            if is_space(line[0]) && !self.begun {
-                let text = format!("logical line must not start with whitespace: \"{}\"", shown(line));
-                return Some(Err(Problem::lost(self.number, text)));
-            }
-            break (self.number, line);
         };
-        self.begun = true;
         let mut text = Cow::Borrowed(first);
         let mut octets = first.len();
         while self.rest.first().is_some_and(|&octet| is_space(octet) || octet == b'#') {
@@ -105,6 +97,11 @@ impl<'a> Iterator for Lines<'a> {
         }
         if octets > LINE_MAX_OCTETS {
             let text = format!("the line is longer than {LINE_MAX_OCTETS} octets -- ignoring this line");
+            return Some(Err(Problem::lost(number, text)));
+        }
+        // Only the first line of a text: elsewhere, white space continues the line above.
+        if is_space(text[0]) {
+            let text = format!("logical line must not start with whitespace: \"{}\"", shown(&text));
             return Some(Err(Problem::lost(number, text)));
         }
         Some(Ok(Line { number, text }))
@@ -253,7 +250,7 @@ mod tests {
 
     #[test]
     fn maps_are_read_as_by_postmap() {
-        let rows: [(&str, &[&str]); 13] = [
+        let rows: [(&str, &[&str]); 14] = [
             ("a b\n", &["1=a|b"]),
             ("# x\n\n  # y\na b\n", &["4=a|b"]),
             ("a b\n c\n\td\nn v\n", &["1=a|b c\td", "4=n|v"]),
@@ -264,6 +261,7 @@ mod tests {
             ("a\nb c\n", &["line 1: expected format: key whitespace value -- ignoring this line", "2=b|c"]),
             ("a:\tb\n", &["1=a:|b"]),
             (" x y\na b\n", &["line 1: logical line must not start with whitespace: \" x y\"", "2=a|b"]),
+            (" x\n y\na b\n", &["line 1: logical line must not start with whitespace: \" x y\"", "3=a|b"]),
             ("\"un v\na b\n", &["line 1: unbalanced '\"' in '\"un v' -- ignoring this line", "2=a|b"]),
             ("a\0 v\n", &["line 1: the line has a null octet -- ignoring this line"]),
             ("k\n v\n", &["1=k|v"]),
