@@ -116,7 +116,8 @@ class Peer:
                 delivered(site, queue_id)
         lines = re.findall(r"/(cleanup|smtp)\[\d+\]: (.*)", site.log_text()[seen:])
         told = [f"{name}: {line}" for name, line in lines if not re.search("message-id=|status=|breaking", line)]
-        told = [plain(line.encode()).decode() for line in told]
+        # The order of lines is that of one program alone.
+        told = sorted((plain(line.encode()).decode() for line in told), key=lambda line: line.partition(":")[0])
         contents = [content for found in self.sink.messages.values() for content in found]
         return code, reply, [re.sub(r"\b[0-9A-F]{10,}: ", "ID: ", line) for line in told], sorted(map(plain, contents))
 
