@@ -86,6 +86,7 @@ def test_smtpd_serves_new_checks_and_no_session_ends(tmp_path: Path) -> None:
             replace(checks, "/^Subject:/ PREPEND X-Version: two\n")
             wait_for("a successor", lambda: set(processes(site, "smtpd")) - set(first))
             wait_for("the new table", lambda: b"X-Version: two" in sink.messages[-1].content)
+            wait_for("the first process's line", lambda: LOG in site.log_text())
             assert site.log_text().count(LOG) == len(first)
             assert open_session.sendmail("a@example.net", ["r@next.example"], "Subject: last\r\n\r\nx\r\n") == {}
             load.more(3)

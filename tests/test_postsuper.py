@@ -326,7 +326,8 @@ def test_requeued_message_passes_cleanup_again(tmp_path: Path) -> None:
         wait_for("the message with another queue ID", lambda: [found for found in listed() if found != name])
         [new] = listed()
         uid = os.stat(site.queue / "incoming").st_uid
-        assert f"{new}: uid={uid} from=<s@example.org> orig_id={name}" in site.log_text()
+        line = f"{new}: uid={uid} from=<s@example.org> orig_id={name}"
+        wait_for("pickup's line", lambda: line in site.log_text())
         shown = subprocess.run([*site.command("postcat"), "-qh", new], capture_output=True, check=True, timeout=30)
         assert shown.stdout.count(b"Received: ") == 2
         assert not any((site.queue / "maildrop").iterdir())
