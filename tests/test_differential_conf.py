@@ -229,6 +229,7 @@ NASTY = [
     ("mydestination = $myhostname, ${\n", "", [["-x", "mydestination"], ["-e", "mydestination = x"]]),
     ("myorigin = ${a?{x}:{y}\na = 1\n", "", [["-x", "myorigin"], ["-#", "myorigin"]]),
     ("a = 1\nb = $$a $a$$ $${a} $$$a\nmyorigin = $b\n", "", [["-n"], ["-x", "myorigin", "b"]]),
+    ('mailbox_command = /x "$EXTENSION" $mail_name\nsmtpd_banner = $mailbox_command\n', "", [["-nx"], ["-n"]]),
     ("compatibility_level = 3.6\n", "", [["-x", "append_dot_mydomain", "mynetworks_style", "relay_domains"]]),
     ("compatibility_level = 1\n", "", [["-x", "append_dot_mydomain", "mynetworks_style", "smtputf8_enable"]]),
     ("compatibility_level = 3.10\n", "", [["-x", "smtpd_relay_before_recipient_restrictions", "respectful_logging"]]),

@@ -51,15 +51,15 @@ class ExpansionError(ValueError):
         self.name: str | None = None
 
 
-def expand(text: str, lookup: Lookup, is_raw: Callable[[str], bool] | None = None, name: str | None = None) -> str:
+def expand(text: str, lookup: Lookup, name: str | None = None) -> str:
     """Return `text` with its references replaced; values are expanded recursively.
 
-    `lookup` returns the unexpanded value of a name, or None. The value of a name for which `is_raw` holds stays as it
-    is. `name`: the parameter that has this text. Raises `ExpansionError`.
+    `lookup` returns the unexpanded value of a name, or None. `name`: the parameter that has this text. Raises
+    `ExpansionError`.
     """
     if "$" not in text:
         return text
-    expansion = _Expansion(lookup, is_raw)
+    expansion = _Expansion(lookup)
     if name is not None:
         expansion.open.append(name)
     return expansion.text(text, 0)
@@ -78,9 +78,8 @@ def names(text: str) -> set[str]:
 class _Expansion:
     """The expansion of one value."""
 
-    def __init__(self, lookup: Lookup, is_raw: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, lookup: Lookup) -> None:
         self.lookup = lookup
-        self.is_raw = is_raw
         self.open: list[str] = []
         """The names whose values are being expanded, the outermost first."""
         self.references = 0
@@ -134,7 +133,7 @@ class _Expansion:
             error.name = name
             raise error
         found = self.lookup(name)
-        if not found or "$" not in found or (self.is_raw is not None and self.is_raw(name)):
+        if not found or "$" not in found:
             return found or ""
         self.open.append(name)
         try:

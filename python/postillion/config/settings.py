@@ -272,7 +272,7 @@ class Config:
 
     def _expand(self, name: str, value: str) -> str:
         try:
-            return expansion.expand(value, self._lookup, parameters.is_raw, name)
+            return expansion.expand(value, self._lookup, name)
         except expansion.ExpansionError as error:
             wrong = error.name or name
             raise self.error(wrong, f"{wrong}: {error}", error.fix) from None
