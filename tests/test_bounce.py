@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from postillion.delivery.bounce.report import (
     BOUNCE,
+    REPORT,
     WARN,
     Notification,
     Reported,
@@ -109,6 +110,35 @@ def test_local_reasons_have_type_x_postfix() -> None:
     assert "Remote-MTA" not in first
     assert second["Final-Recipient"] == "rfc822; you@far.example"
     assert '<u@example> (expanded from <list@example>): unknown user: "u"' in human.get_content()
+
+
+def test_report_of_an_attempt_tells_who_said_what() -> None:
+    lines = [
+        Reported("a@x", "list@x", None, "2.0.0", "delivers to maildir", None, "local", "deliverable"),
+        Reported("b@y", None, None, "2.1.5", "250 2.1.5 Ok", "mx.y[192.0.2.1]:25", "mx.y[192.0.2.1]:25", "deliverable"),
+        RECIPIENT._replace(relay="mx.far.example[192.0.2.1]:25", action="undeliverable"),
+        Reported("c@z", None, None, "4.4.1", "later", None, "none", "undeliverable"),
+    ]
+    notification = replace(NOTIFICATION, kind=REPORT, headers_only=True, recipients=lines)
+    message, (human, machine, original) = parse(notification)
+    assert message["Subject"] == "Mail Delivery Status Report"
+    assert message["Auto-Submitted"] == "auto-replied"
+    assert original["Content-Description"] == "Message Headers"
+    text = " ".join(human.get_content().split())
+    assert "<a@x> (expanded from <list@x>): delivery via local: delivers to maildir" in text
+    assert "<b@y>: delivery via mx.y[192.0.2.1]:25: 250 2.1.5 Ok" in text
+    assert "<c@z>: later" in text
+    _, first, second, third, fourth = fields(machine)
+    assert (first["Action"], first["Diagnostic-Code"]) == (
+        "deliverable",
+        "X-Postfix; delivery via local: delivers to maildir",
+    )
+    assert (second["Remote-MTA"], second["Diagnostic-Code"]) == ("dns; mx.y", "smtp; 250 2.1.5 Ok")
+    assert (third["Action"], third["Diagnostic-Code"]) == (
+        "undeliverable",
+        "smtp; 550 5.1.1 <you@far.example>: no such user",
+    )
+    assert "Remote-MTA" not in fourth
 
 
 def test_original_is_returned_byte_for_byte() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from postillion._core.delivery import DeliveryJob
+from postillion._core.queue import QueueError
 from postillion.delivery.agent import Agent
 from postillion.services.discard import DiscardAgent
 from postillion.services.error import ErrorAgent, split_status
@@ -52,6 +53,31 @@ async def test_every_recipient_is_finished(
         assert len(lines) == 2
         assert lines[0].endswith(f"dsn={dsn}, status={outcome} (no such domain)")
         assert "relay=none, delay=" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("service", "agent", "nexthop", "dsn", "word"),
+    [
+        ("error", ErrorAgent, "5.1.2 no such domain", "5.1.2", "undeliverable"),
+        ("retry", ErrorAgent, "4.4.1 no such domain", "4.4.1", "undeliverable"),
+        ("discard", DiscardAgent, "no such domain", "2.0.0", "deliverable"),
+    ],
+)
+async def test_probe_is_answered_and_nothing_is_sent(
+    tmp_path: Path, service: str, agent: type[Agent], nexthop: str, dsn: str, word: str
+) -> None:
+    daemon = FakeDaemon(tmp_path, service=service)
+    async with serving(tmp_path, lambda daemon: agent(daemon, capacity=5), daemon) as hub:
+        result = await hub.deliver(nexthop, Mail(0, ["a@example.com", "b@example.com"], trace="probe"))
+        assert "sent" not in {status.outcome for status in result.recipients.values()}
+        traced = [(index, address, action, relay, status.text) for index, address, action, relay, status in hub.traced]
+        assert traced == [
+            (0, "a@example.com", word, "none", "no such domain"),
+            (1, "b@example.com", word, "none", "no such domain"),
+        ]
+        lines = daemon.logged()
+        assert len(lines) == 2
+        assert lines[0].endswith(f"dsn={dsn}, status={word} (no such domain)")
 
 
 class Sequential(Agent):
@@ -105,3 +131,33 @@ async def test_agent_deliver_is_function_or_coroutine(tmp_path: Path, agent: typ
             agent.start = start  # type: ignore[method-assign]
         assert seen == [content, b"Subject: x\n\n.dot\nend\n", b"Subject: x\r\n\r\n.dot\r\nend\r\n"]
         assert result.recipients == {}
+
+
+@pytest.mark.parametrize("agent", [Sequential, Concurrent])
+async def test_agent_that_knows_no_probes_gets_none(tmp_path: Path, agent: type[Agent]) -> None:
+    daemon = FakeDaemon(tmp_path)
+    async with serving(tmp_path, lambda daemon: agent(daemon, capacity=5), daemon) as hub:
+        result = await hub.deliver("ok", Mail(0, ["r@example.com"], trace="probe"))
+        assert (result.only.outcome, result.only.dsn) == ("deferred", "4.3.5")
+        [line] = daemon.logged()
+        assert line.endswith("dsn=4.3.5, status=undeliverable (smtp does not answer address probes)")
+
+
+class Curious(Agent):
+    """Tries to read the text of a probe."""
+
+    answers_probes = True
+
+    def deliver(self, job: DeliveryJob) -> None:
+        """Try each way to the content."""
+        for read in (job.content, job.text):
+            with pytest.raises(QueueError, match="an address probe is not delivered"):
+                read()
+        job.status(0, "sent", "2.0.0", "it was not read")
+
+
+async def test_no_agent_gets_the_text_of_a_probe(tmp_path: Path) -> None:
+    daemon = FakeDaemon(tmp_path)
+    async with serving(tmp_path, lambda daemon: Curious(daemon, capacity=5), daemon) as hub:
+        result = await hub.deliver("ok", Mail(0, ["r@example.com"], trace="probe"))
+        assert (result.only.outcome, result.only.text) == ("deferred", "it was not read")

@@ -140,6 +140,41 @@ async def test_forwarded_mail_is_a_new_message(tmp_path: Path) -> None:
         assert b"\r\nDelivered-To: list@example.org\r\nSubject: x\r\n\r\nbody\r\n" in content
 
 
+async def test_probe_names_each_target_and_queues_nothing(tmp_path: Path) -> None:
+    async with agent(tmp_path, LocalAgent) as (hub, daemon):
+        recipients = ["list@example.org", "null@example.org", "nouser@example.org"]
+        result = await hub.deliver("mx.example.org", Mail(0, recipients, trace="probe"))
+        assert "sent" not in {status.outcome for status in result.recipients.values()}
+        assert [(address, action, status.text) for _, address, action, _, status in hub.traced] == [
+            ("a@far.example", "deliverable", "forwards to a@far.example"),
+            ("b@far.example", "deliverable", "forwards to b@far.example"),
+            ("null@example.org", "deliverable", "delivers to file: /dev/null"),
+            ("nouser@example.org", "undeliverable", 'unknown user: "nouser"'),
+        ]
+        assert len(daemon.logged()) == 4
+        assert queued(tmp_path) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mail for another user")
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ("", "delivers to maildir"),
+        ("mail_spool_directory = {directory}/spool\n", "delivers to mailbox"),
+        ("home_mailbox = Maildir/\n", "delivers to maildir"),
+        ("home_mailbox = mbox\n", "delivers to mailbox"),
+        ("mailbox_command = /bin/false\n", "delivers to command: /bin/false"),
+    ],
+)
+async def test_probe_of_a_user_writes_and_runs_nothing(tmp_path: Path, more: str, text: str) -> None:
+    (tmp_path / "spool").mkdir()
+    async with agent(tmp_path, LocalAgent, "forward_path =\n" + more.format(directory=tmp_path)) as (hub, daemon):
+        await hub.deliver("mx.example.org", Mail(0, ["nobody@example.org"], trace="probe"))
+        [line] = daemon.logged()
+        assert line.endswith(f"dsn=2.0.0, status=deliverable ({text})")
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
 async def test_failed_forwarding_defers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise MessageRefused(452, "4.3.1", "Insufficient system storage")

@@ -17,7 +17,7 @@ import pytest
 
 from postillion._core.log import Log
 from postillion._core.pickup import Maildrop, MaildropWriter, maildrop_envelope
-from postillion._core.queue import Journal
+from postillion._core.queue import Journal, read_message
 from postillion.config import Config
 from postillion.errors import MessageRefused
 from postillion.pickup.maildrop import Maildrop as Directory
@@ -114,6 +114,20 @@ def test_content_gets_trace_and_missing_headers(harness: Harness) -> None:
     # The body stands before the head.
     assert b"..\r\n8-bit \xff\r\n" in stored
     assert b"secret" not in stored
+
+
+def test_probe_of_any_writer_is_one_in_the_queue(harness: Harness) -> None:
+    # As Postfix's sendmail writes it, and as ours does.
+    harness.drop("A1", record_file().replace(b"S\x02me", b"S\x02meA\x0ftrace_flags=512"))
+    harness.drop("A2", record_file(trace="probe"))
+    harness.drop("A3", record_file(trace="record"))
+    harness.drop("A4", record_file())
+    harness.drop("A5", record_file().replace(b"S\x02me", b"S\x02meA\x0ftrace_flags=256"))
+    harness.scan()
+    stored = [read_message(str(harness.queue), str(message["queue_id"])) for message in harness.queued()]
+    assert [message.trace for message in stored if message] == ["probe", "probe", "record", ""]
+    assert harness.left() == []
+    assert any("A5: uid=" in line and "bad value of trace_flags" in line for line in harness.log.take_lines())
 
 
 def test_unfinished_file_is_not_touched(harness: Harness) -> None:

@@ -10,13 +10,16 @@ import smtplib
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from postillion._core.log import Log
+from postillion._core.pickup import MaildropReader
 from postillion._core.qmgr import QueueManager
-from postillion.commands import postqueue, postsuper
+from postillion.commands import postcat, postqueue, postsuper
 from postillion.commands.requeue import Mover
 from postillion.program import ipc
 from support import peers
@@ -34,6 +37,21 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Message]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "maildrop").mkdir()
     return queue_of_three(tmp_path)
+
+
+@dataclass
+class Traced(Message):
+    """A message with the mark of a probe, or of a report of the first attempt."""
+
+    trace: str = ""
+
+    def envelope(self) -> bytes:
+        """Return the encoded envelope."""
+        flags = {"probe": "512", "record": "1024"}[self.trace]
+        self.attributes = {"trace_flags": flags}
+        plain = super().envelope()
+        at = 8 + 8 + 4 + len(self.sender) + 1
+        return plain[:at] + bytes([2 if self.trace == "probe" else 0]) + plain[at + 1 :]
 
 
 def queues() -> dict[str, str]:
@@ -136,6 +154,19 @@ def test_requeued_message_is_a_file_in_maildrop(stopped: list[Message], tmp_path
     assert run(postsuper, "-r", "ALL", "hold").stderr == "postsuper: Requeued: 0 messages\n"
     assert run(postsuper, "-r", "ALL").stderr == "postsuper: Requeued: 2 messages\n"
     assert len(list((tmp_path / "maildrop").iterdir())) == 3
+
+
+@pytest.mark.parametrize(("trace", "flags"), [("probe", b"A\x0ftrace_flags=512"), ("record", b"A\x10trace_flags=1024")])
+def test_requeued_probe_stays_one(stopped: list[Message], tmp_path: Path, trace: Any, flags: bytes) -> None:
+    message = Traced(USEC + 5, ["r@example.net"], trace=trace)
+    write_segment(tmp_path, 2, [message])
+    assert f"named_attribute: {flags[2:].decode()}\n" in run(postcat, "-qe", message.id).stdout
+    assert run(postsuper, "-r", message.id).stderr.startswith(f"postsuper: {message.id}: requeued\n")
+    [path] = (tmp_path / "maildrop").iterdir()
+    assert flags in path.read_bytes()
+    reader = MaildropReader()
+    reader.feed(path.read_bytes())
+    assert reader.finish().trace == trace
 
 
 def test_message_that_cannot_be_moved_stays_in_queue(stopped: list[Message], tmp_path: Path) -> None:

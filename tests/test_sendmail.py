@@ -93,6 +93,35 @@ def test_option_t_reads_recipients_from_headers(site: Site) -> None:
     assert content == message
 
 
+def test_probe_reads_no_text_and_is_marked_for_every_reader(site: Site) -> None:
+    words = ["-bv", "-f", "me@example.net", "a@example.com, b@example.com", "root"]
+    assert site.sendmail(*words, message=b"not a word of this\n") == (0, "")
+    (path,) = site.maildrop.iterdir()
+    # A release without probes finds an ill-formed file, not mail.
+    assert b"A\x07probe=\x7f" in path.read_bytes()
+    maildrop, content = site.taken()
+    assert (maildrop.trace, maildrop.sender) == ("probe", "me@example.net")
+    assert addresses(maildrop) == ["a@example.com", "b@example.com", "root"]
+    assert content == b"From: me@example.net\nSubject: probe\nTo:\ta@example.com, b@example.com,\n\troot\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "trace"),
+    [
+        ([], {}, ""),
+        (["-v"], {}, "record"),
+        (["-v", "-v"], {}, ""),
+        (["-vv"], {}, ""),
+        ([], {"MAIL_VERBOSE": "1"}, "record"),
+        (["-v"], {"MAIL_VERBOSE": "1"}, ""),
+    ],
+)
+def test_one_v_asks_for_a_report(site: Site, words: list[str], environment: dict[str, str], trace: str) -> None:
+    assert site.sendmail(*words, "root", message=b"Subject: x\n\nbody\n", **environment)[0] == 0
+    maildrop, content = site.taken()
+    assert (maildrop.trace, content) == (trace, b"Subject: x\n\nbody\n")
+
+
 @pytest.mark.parametrize(("sender", "expected"), [("", ""), ("<>", ""), ("A <a@b.c>", "a@b.c"), ("x", "x")])
 def test_sender_is_reduced_to_its_address(site: Site, sender: str, expected: str) -> None:
     assert site.sendmail("-f", sender, "root") == (0, "")
@@ -131,7 +160,11 @@ def test_full_name_cannot_add_records_or_headers(site: Site) -> None:
         (["-y", "root"], b"", os.EX_USAGE, "unknown option -y"),
         (["-f"], b"", os.EX_USAGE, "option -f needs a value"),
         (["-B", "BINARY", "root"], b"", os.EX_USAGE, "7BIT or 8BITMIME"),
-        (["-bv", "root"], b"", os.EX_UNAVAILABLE, "not implemented"),
+        (["-bv"], b"", os.EX_USAGE, "Recipient addresses must be specified"),
+        (["-bv", "-t"], b"To: a@b.c\n", os.EX_USAGE, "-t option cannot be used with -bv"),
+        (["-v", "-bv", "root"], b"", os.EX_USAGE, "-v option cannot be used with -bv"),
+        (["-bv", "-N", "never", "root"], b"", os.EX_USAGE, "-N option cannot be used with -bv"),
+        (["-bv", "-R", "hdrs", "root"], b"", os.EX_USAGE, "-R option cannot be used with -bv"),
         (["-bz"], b"", os.EX_USAGE, "-bz"),
         (["root"], b"x\n" * 700, os.EX_UNAVAILABLE, "message file too big"),
     ],

@@ -248,6 +248,38 @@ async def test_connection_is_reused_on_demand(tmp_path: Path) -> None:
         assert script.commands.count("RSET") == 0
 
 
+async def test_probe_ends_behind_rcpt_and_its_connection_serves_mail(tmp_path: Path) -> None:
+    replies = {"RCPT TO:<no@example.com> ORCPT=rfc822;no@example.com": "550 5.1.1 no such user"}
+    async with server(Script(replies)) as script, smtp(tmp_path) as (hub, daemon):
+        nexthop = f"[127.0.0.1]:{script.port}"
+        await hub.deliver(nexthop)
+        for _ in range(2):
+            result = await hub.deliver(nexthop, mail("rcpt@example.com", "no@example.com", trace="probe"))
+            assert {status.outcome for status in result.recipients.values()} == {"deferred", "bounced"}
+        assert (await hub.deliver(nexthop)).only.outcome == "sent"
+        assert (len(script.received), script.connections) == (2, 2)
+        assert script.commands.count("DATA") == 2
+        # With the recipients of each probe, RSET; none before the mail behind them.
+        assert script.commands.count("RSET") == 2
+        lines = [line.partition("status=")[2] for line in daemon.logged()]
+        assert lines[1:3] == [
+            "deliverable (250 2.0.0 Ok)",
+            "undeliverable (host 127.0.0.1[127.0.0.1] said: 550 5.1.1 no such user (in reply to RCPT TO command))",
+        ]
+        assert [action for _, _, action, _, _ in hub.traced] == ["deliverable", "undeliverable"] * 2
+
+
+@pytest.mark.usefixtures("pipelined_jobs")
+async def test_probes_among_pipelined_mail_deliver_nothing(tmp_path: Path) -> None:
+    async with server(Script()) as script, smtp(tmp_path) as (hub, _):
+        nexthop = f"[127.0.0.1]:{script.port}"
+        jobs = [hub.job(nexthop, mail(f"r{n}@example.com", trace="probe" if n % 2 else "")) for n in range(20)]
+        results = await asyncio.wait_for(asyncio.gather(*hub.send(*jobs)), WAIT_S)
+        assert [result.only.outcome for result in results] == ["sent", "deferred"] * 10
+        assert (len(script.received), script.commands.count("DATA")) == (10, 10)
+        assert {status.text for *_, status in hub.traced} == {"250 2.0.0 Ok"}
+
+
 async def test_cached_connection_closed_by_server_is_replaced(tmp_path: Path) -> None:
     # The server closes the connection at the second message.
     async with (

@@ -12,13 +12,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from postillion._core.log import Log
 from postillion.config import Config
 from support.queue_files import FRAME_VERSION, SEGMENT_HEADER_OCTETS, Message, frame, optional, text, write_segment
 
-DELIVER, RESULT, AGENT = 6, 5, 4
+DELIVER, RESULT, AGENT, TRACED, TOLD = 6, 5, 4, 11, 12
+PROBE = 4
+"""The kind of a job that delivers nothing."""
+ACTIONS = ("delivered", "relayed", "expanded", "delayed", "failed", "deliverable", "undeliverable")
 OUTCOMES = ("sent", "deferred", "bounced")
 WAIT_S = 60.0
 MAIN_CF = """
@@ -90,6 +93,19 @@ def read_result(payload: bytes) -> Result:
     return Result(job, site, recipients)
 
 
+def read_traced(payload: bytes) -> list[tuple[int, str, str, str, Status]]:
+    """Decode a Traced frame's payload: index, address, action, relay and status of each line."""
+    decoder = _Decoder(payload)
+    _, count = decoder.numbers("QI")
+    lines = []
+    for _ in range(count):
+        (index,) = decoder.numbers("I")
+        address = decoder.text()
+        (action,) = decoder.numbers("B")
+        lines.append((index, address, ACTIONS[action], decoder.text(), decoder.status()))
+    return lines
+
+
 @dataclass
 class Mail(Message):
     """A message with every field of an envelope."""
@@ -99,12 +115,20 @@ class Mail(Message):
     ret: int = 0
     envid: str | None = None
     orcpt: str | None = None
+    trace: Literal["", "record", "probe"] = ""
 
     def envelope(self) -> bytes:
         """Return the encoded envelope of a job, without recipients."""
         head = struct.pack("<QQ", self.number, self.usec) + text(self.sender)
-        head += struct.pack("<BBB", self.body, self.smtputf8, self.ret) + optional(self.envid)
-        return head + struct.pack("<QI", len(self.content) - self.content.count(b"\r\n"), 0) + struct.pack("<I", 0)
+        flags = self.smtputf8 | (2 if self.trace == "probe" else 0)
+        head += struct.pack("<BBB", self.body, flags, self.ret) + optional(self.envid)
+        head += struct.pack("<QI", len(self.content) - self.content.count(b"\r\n"), 0)
+        return head + struct.pack("<I", bool(self.trace)) + self.trace_flags()
+
+    def trace_flags(self) -> bytes:
+        """Return the encoded attribute of a probe, or of a message whose first attempt is reported."""
+        flags = {"record": "1024", "probe": "512"}
+        return text("trace_flags") + text(flags[self.trace]) if self.trace else b""
 
     def job_recipients(self) -> bytes:
         """Return the encoded recipients of a job."""
@@ -124,6 +148,7 @@ class Hub:
         self.waiting: dict[int, asyncio.Future[Result]] = {}
         self.registered = asyncio.Event()
         self.capacities: list[int] = []
+        self.traced: list[tuple[int, str, str, str, Status]] = []
         self.writer: asyncio.StreamWriter
         self.usec = int(time.time() * 1e6)
 
@@ -140,7 +165,9 @@ class Hub:
                     decoder.text()
                     self.capacities.append(decoder.numbers("II")[1])
                     self.registered.set()
-                elif body[1] == RESULT:
+                elif body[1] == TRACED:
+                    self.traced += read_traced(body[2:])
+                elif body[1] in (RESULT, TOLD):
                     result = read_result(body[2:])
                     self.waiting.pop(result.job).set_result(result)
         except asyncio.IncompleteReadError:
@@ -155,7 +182,7 @@ class Hub:
         write_segment(self.directory, number, [mail])
         path = f"incoming/{number:016X}"
         octets = (self.directory / path).stat().st_size - SEGMENT_HEADER_OCTETS
-        payload = struct.pack("<QB", number, 0) + text(path)
+        payload = struct.pack("<QB", number, PROBE if mail.trace == "probe" else 0) + text(path)
         payload += struct.pack("<QQQ", number, SEGMENT_HEADER_OCTETS, octets)
         payload += text(transport) + text(nexthop) + struct.pack("<Q", self.usec)
         return number, frame(DELIVER, payload + mail.envelope() + mail.job_recipients())

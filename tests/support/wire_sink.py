@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socketserver
 import threading
+from collections.abc import Mapping
 
 from support.threaded import Threaded
 
@@ -38,9 +39,12 @@ class _Session(socketserver.StreamRequestHandler):
                 self.wfile.write(b"221 2.0.0 Bye\r\n")
                 return
             else:
+                reply = "250 2.1.0 Ok"
                 if found := re.match(rb"RCPT TO:<(.*?)>", line, re.IGNORECASE):
-                    recipients.append(found[1].decode())
-                self.wfile.write(b"250 2.1.0 Ok\r\n")
+                    reply = self.server.replies.get(found[1].decode(), reply)
+                    if reply.startswith("2"):
+                        recipients.append(found[1].decode())
+                self.wfile.write(f"{reply}\r\n".encode())
 
     def content(self) -> bytes:
         """Return the content before CRLF.CRLF. A lone dot after a bare LF is content."""
@@ -58,11 +62,12 @@ class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, port: int, keywords: tuple[str, ...]) -> None:
+    def __init__(self, port: int, keywords: tuple[str, ...], replies: Mapping[str, str]) -> None:
         super().__init__(("127.0.0.1", port), _Session)
         offered = ["sink.example", *keywords]
         self.offer = "".join(f"250{' ' if word is offered[-1] else '-'}{word}\r\n" for word in offered).encode()
         self.commands: list[str] = []
+        self.replies = replies
         self.arrived = threading.Condition()
         self.messages: dict[str, list[bytes]] = {}
 
@@ -75,10 +80,15 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class WireSink(Threaded[_Server]):
-    """Listens on 127.0.0.1:port during its `with` block. `messages`: contents by recipient."""
+    """Listens on 127.0.0.1:port during its `with` block. `messages`: contents by recipient.
 
-    def __init__(self, port: int, keywords: tuple[str, ...] = KEYWORDS) -> None:
-        super().__init__(_Server(port, keywords))
+    `replies`: the reply to RCPT for some recipients.
+    """
+
+    def __init__(
+        self, port: int, keywords: tuple[str, ...] = KEYWORDS, replies: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(_Server(port, keywords, replies or {}))
 
     @property
     def commands(self) -> list[str]:

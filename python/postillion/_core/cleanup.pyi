@@ -55,8 +55,8 @@ class Intake:
     address, original, ORCPT and NOTIFY bits of each. `received`: a trace header with LF inside, in
     which `{id}` stands for the queue ID and `{date}` for the date. `wall_now`, `arrival`: seconds since 1970.
     `local` False: headers are neither completed nor added. `source`: sendmail, bounce, notify, forward or unknown, for
-    smtputf8_autodetect_classes. Raises `postillion.errors.MessageRefused` when the disk is full. An intake without
-    `commit` leaves no trace.
+    smtputf8_autodetect_classes. `trace`: record, probe, or empty for no report of the first attempt. Raises
+    `postillion.errors.MessageRefused` when the disk is full. An intake without `commit` leaves no trace.
     """
 
     def __new__(
@@ -77,6 +77,7 @@ class Intake:
         smtputf8: bool = False,
         ret: str = "",
         envid: str | None = None,
+        trace: str = "",
         local: bool = True,
         source: str = "unknown",
     ) -> Intake: ...

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, final
 from postillion._core.log import Log
 from postillion._core.smtp import SmtpClientSettings
 
-__all__ = ["AgentLink", "DeliveryJob", "DeliverySession", "JobRecipient", "JobStatus", "Next"]
+__all__ = ["AgentLink", "DeliveryJob", "DeliverySession", "JobRecipient", "JobStatus", "Next", "TracedStatus"]
 
 @final
 class AgentLink:
@@ -44,7 +44,8 @@ class DeliveryJob:
     def job(self) -> int:
         """The queue manager's number for the job."""
     @property
-    def kind(self) -> Literal["deliver", "bounce", "warn", "confirm"]: ...
+    def kind(self) -> Literal["deliver", "bounce", "warn", "confirm", "probe", "report"]:
+        """`probe`: say what a delivery would do, and deliver nothing. `report`: report what `traced` says."""
     @property
     def queue_id(self) -> str:
         """In the form of enable_long_queue_ids."""
@@ -74,13 +75,19 @@ class DeliveryJob:
     def recipients(self) -> list[JobRecipient]:
         """All recipients of the job, as a new list each time."""
     @property
+    def trace(self) -> Literal["", "record", "probe"]:
+        """The report that the sender wants of the first attempt."""
+    @property
+    def traced(self) -> list[TracedStatus]:
+        """The lines of the report, as a new list each time; several for a recipient whose alias has several targets."""
+    @property
     def left(self) -> int:
         """The number of recipients without a final status."""
     def content(self) -> bytes:
-        """Return the message in wire form: CRLF, dots stuffed, no final dot. Raises `QueueError`."""
+        """Return the message in wire form: CRLF, dots stuffed, no final dot. Raises `QueueError`, also for a probe."""
 
     def text(self, eol: bytes = ...) -> bytes:
-        """Return the message for a mailbox: dots unstuffed, line ends as `eol` (LF or CRLF). Raises `QueueError`."""
+        """Return the message for a mailbox: dots unstuffed, line ends as `eol` (LF or CRLF). Raises as `content`."""
 
     def fail(self, dsn: str, text: str) -> None:
         """Give each recipient without a status this one: no server is available.
@@ -107,9 +114,12 @@ class DeliveryJob:
         transmission_s: float | None = None,
         conn_use: int = 0,
         address: str | None = None,
+        action: str | None = None,
     ) -> bool:
         """Give the recipient with this index in the envelope its final status, and log it; false when it has one.
 
+        A probe that would be `sent` is logged as deliverable, any other one as undeliverable. `action`: the word for
+        the sender's report of the attempt; None: as the outcome says.
         `address`: the target of the recipient's alias or .forward file; the line shows it as `to`, and the recipient
         as `orig_to`. A job that reports to the sender logs no line. `transmission_s` None: the time since the job was
         received, less `setup_s`. Raises `IndexError` for an unknown index, `ValueError` for an invalid code or outcome.
@@ -124,6 +134,7 @@ class DeliveryJob:
         text: str,
         *,
         relay: str = "none",
+        action: str | None = None,
     ) -> None:
         """Log the status of one of the recipient's several targets. The recipient keeps its own status.
 
@@ -135,6 +146,24 @@ class DeliveryJob:
 
     def result(self) -> bytes:
         """Return the frames for the queue manager. It defers recipients without a status."""
+
+@final
+class TracedStatus:
+    """The result of a recipient, or of one target of its alias or .forward file, in the report of an attempt."""
+
+    @property
+    def index(self) -> int:
+        """The recipient's index in the envelope."""
+    @property
+    def address(self) -> str:
+        """The address: the recipient's, or that of the target."""
+    @property
+    def action(self) -> str:
+        """The word of the report: delivered, relayed, expanded, delayed, failed, deliverable or undeliverable."""
+    @property
+    def relay(self) -> str: ...
+    @property
+    def status(self) -> JobStatus: ...
 
 @final
 class Next:

@@ -41,6 +41,9 @@ class Maildrop:
     def envid(self) -> str | None:
         """In its xtext form, for `Intake`."""
     @property
+    def trace(self) -> Literal["", "record", "probe"]:
+        """The report that the sender wants of the first attempt, for `Intake`. A probe is never mail."""
+    @property
     def remote(self) -> bool:
         """Submitted by a gateway: the headers are not those of a user of this site."""
     @property
@@ -85,12 +88,14 @@ def maildrop_envelope(
     body: str = "",
     ret: str = "",
     envid: str | None = None,
+    trace: str = "",
     remote: bool = False,
     attributes: Mapping[str, str] = ...,
 ) -> bytes:
     """Return the envelope segment of a file in maildrop/.
 
-    `body` and `ret`: the keywords of BODY and RET, empty for none. Raises `ValueError` for another word.
+    `body` and `ret`: the keywords of BODY and RET, empty for none. `trace`: record, probe, or empty. Raises
+    `ValueError` for another word.
     """
 
 def parse_addresses(text: str) -> list[str]:

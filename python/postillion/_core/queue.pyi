@@ -106,6 +106,9 @@ class StoredMessage:
     @property
     def smtputf8(self) -> bool: ...
     @property
+    def trace(self) -> Literal["", "record", "probe"]:
+        """The report that the sender wants of the first attempt. A probe is never mail."""
+    @property
     def body(self) -> Literal["", "7BIT", "8BITMIME"]: ...
     @property
     def ret(self) -> Literal["", "FULL", "HDRS"]: ...

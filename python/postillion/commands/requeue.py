@@ -97,6 +97,7 @@ class Mover:
                     body=message.body,
                     ret=message.ret,
                     envid=message.envid,
+                    trace=message.trace,
                     remote="client_address" in facts,
                     attributes=facts,
                 )

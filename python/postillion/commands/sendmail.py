@@ -1,7 +1,12 @@
 """sendmail(1): hand over a message on standard input, and the commands that go by sendmail's name.
 
-    sendmail [-C config_dir] [-i] [-t] [-f sender] [-F name] [-B type] [-N dsn] [-R what] [-V envid] [recipient ...]
+    sendmail [-C config_dir] [-i] [-t] [-v] [-f sender] [-F name] [-B type] [-N dsn] [-R what] [-V envid]
+             [recipient ...]
+    sendmail -bv [-C config_dir] [-f sender] [recipient ...]
     sendmail -bs | -bp | -bi | -bd | -q[Iid|Rsite]          also mailq, newaliases
+
+`-v`: the sender gets a report of the first delivery attempt; a second `-v` asks for more output instead. `-bv`: no text
+is read and nothing is delivered, and the report says what would happen.
 
 The message is a file in maildrop/ when the command ends with status 0, whether or not a mail system runs. Exit
 statuses are those of sysexits.h: 64 usage, 65 bad data, 69 refused, 71 system error, 75 try again, 77 not allowed,
@@ -16,7 +21,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 from postillion.config import Config, ConfigError
 
@@ -61,11 +66,22 @@ class Request:
         self.extract = False
         self.dot_ends = True
         self.flush = ""
-        self.verbose = 0
+        self.verbose = int("MAIL_VERBOSE" in os.environ)
         self.recipients: list[str] = []
         self._words = argv
         self._at = 0
         self._parse()
+        if self.mode == "v":
+            given = {"-t": self.extract, "-v": self.verbose, "-N": self.notify, "-R": self.ret}
+            for option in (option for option, value in given.items() if value):
+                raise Failure(os.EX_USAGE, f"{option} option cannot be used with -bv")
+
+    @property
+    def trace(self) -> Literal["", "record", "probe"]:
+        """The report that the user asks for."""
+        if self.mode == "v":
+            return "probe"
+        return "record" if self.verbose == 1 else ""
 
     def _parse(self) -> None:
         while self._at < len(self._words):
@@ -201,13 +217,8 @@ def run(request: Request) -> int:
             return postillion([*where, "start"])
         case "s":
             stand_alone(where)
-        case "m":
+        case "m" | "v":
             return submit(request, Config.load(request.config_directory))
-        case "v":
-            raise Failure(
-                os.EX_UNAVAILABLE,
-                "-bv: probes without a delivery are not implemented; postillion explain ADDRESS shows the route",
-            )
     return os.EX_OK  # -bh, -bH: there is no host status to show
 
 
@@ -218,7 +229,7 @@ def stand_alone(where: list[str]) -> NoReturn:
 
 
 def submit(request: Request, config: Config) -> int:
-    """Write the message on standard input into maildrop/; return the exit status."""
+    """Write the message on standard input, or a probe, into maildrop/; return the exit status."""
     from postillion._core.pickup import HeaderRecipients, MaildropWriter, maildrop_envelope
     from postillion.pickup.submit import MaildropFile, TooBig, trigger
 
@@ -231,24 +242,29 @@ def submit(request: Request, config: Config) -> int:
     os.chdir(config.text("queue_directory"))
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, interrupted)
+    from_address = sender(request, account)
     file = MaildropFile(limit * RECORD_OVERHEAD + ENVELOPE_MAX_OCTETS if limit else 0)
     try:
         file.write(
             maildrop_envelope(
-                sender(request, account),
+                from_address,
                 [(address, None, None, request.notify) for address in recipients],
                 wall_now=time.time(),
                 full_name=full_name(request, account),
                 body=request.body,
                 ret=request.ret,
                 envid=xtext(request.envid),
+                trace=request.trace,
                 remote=request.gateway,
             )
         )
-        writer = MaildropWriter(dot_ends=request.dot_ends, line_endings=line_endings)
+        is_probe = request.trace == "probe"
+        writer = MaildropWriter(dot_ends=request.dot_ends and not is_probe, line_endings=line_endings)
+        if is_probe:
+            file.write(writer.feed(probe(from_address, request.recipients))[0])
         headers = HeaderRecipients() if request.extract else None
         octets = 0
-        while data := os.read(0, READ_OCTETS):
+        while not is_probe and (data := os.read(0, READ_OCTETS)):
             # As cleanup will count them: with CRLF at the end of each line.
             octets += len(data) + data.count(b"\n") - data.count(b"\r\n")
             if limit and octets > limit:
@@ -272,7 +288,16 @@ def submit(request: Request, config: Config) -> int:
         file.close()
     if not trigger() and request.verbose:
         print("sendmail: warning: nobody listens on public/pickup: the message waits in maildrop", file=sys.stderr)
+    if request.trace:
+        print(f"Mail Delivery Status Report will be mailed to <{from_address}>.")
     return os.EX_OK
+
+
+def probe(from_address: str, recipients: Iterable[str]) -> bytes:
+    """Return the text of a probe. Each word of the command line has a line in `To:`."""
+    head = f"From: {from_address}\n" if from_address else ""
+    text = f"{head}Subject: probe\nTo:" + ",\n".join(f"\t{word}" for word in recipients) + "\n"
+    return os.fsencode(text)
 
 
 def interrupted(number: int, _frame: FrameType | None) -> NoReturn:

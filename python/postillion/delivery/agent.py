@@ -7,6 +7,9 @@ wait for the next connection. A subclass delivers a job in one of three ways:
 - `async def deliver(self, job)`: many concurrent jobs, a task each.
 - `def deliver(self, job)`: one job at a time, in the thread of the loop (agents that change their user id).
 - override `start(job)` and call `finish(job)` later: no task (smtp).
+
+A job of the kind `probe` must not deliver: its status says what a delivery would do. The core gives no agent the text
+of its message, and only an agent with `answers_probes` gets such jobs; for the others the recipients are undeliverable.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from postillion._core.delivery import AgentLink, DeliveryJob
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from postillion.program.daemon import Daemon
 
 QMGR_SOCKET = "private/qmgr"
+PROBE = "probe"
+"""The kind of a job that delivers nothing (`sendmail -bv`)."""
 STOP_GRACE_S = 4.5
 """Timeout of the jobs in progress after SIGTERM; then they are deferred. It is below the timeout of `daemon.run`."""
 DRAIN_MAX_S = 600.0
@@ -42,6 +47,9 @@ class Agent:
     `capacity`: maximum number of concurrent jobs. A job that ends in an exception is logged, and its open recipients
     are deferred.
     """
+
+    answers_probes: ClassVar[bool] = False
+    """Whether it knows jobs of the kind `probe`."""
 
     def __init__(self, daemon: Daemon, *, capacity: int) -> None:
         config = daemon.config
@@ -143,10 +151,18 @@ class Agent:
         for job in jobs:
             self.in_flight[job] = None
             self._idle.clear()
+            if job.kind == PROBE and not self.answers_probes:
+                self._refuse_probe(job)
+                continue
             try:
                 self.start(job)
             except Exception as problem:
                 self._failed(job, problem)
+
+    def _refuse_probe(self, job: DeliveryJob) -> None:
+        for recipient in job.recipients:
+            job.status(recipient.index, "deferred", "4.3.5", f"{self.transport_name} does not answer address probes")
+        self.finish(job)
 
     async def _deliver(self, job: DeliveryJob) -> None:
         try:

@@ -210,6 +210,7 @@ class Pickup:
             smtputf8=self._site.smtputf8 and utf8,
             ret=envelope.ret,
             envid=envelope.envid,
+            trace=envelope.trace,
             local=not envelope.remote,
             source="sendmail",
         )

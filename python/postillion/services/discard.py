@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class DiscardAgent(Agent):
     """The agent of one service."""
 
+    answers_probes = True
+
     def start(self, job: DeliveryJob) -> None:
         """Finish the job at once."""
         dsn, text = split_status(job.nexthop, "2.0.0")

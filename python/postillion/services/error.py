@@ -30,6 +30,8 @@ def split_status(nexthop: str, default: str) -> tuple[str, str]:
 class ErrorAgent(Agent):
     """The agent of one service, error or retry."""
 
+    answers_probes = True
+
     def start(self, job: DeliveryJob) -> None:
         """Finish the job at once."""
         defers = self.transport_name == "retry"

@@ -174,6 +174,7 @@ impl Talk {
             active_us: 0,
             envelope: Arc::new(envelope),
             recipients: (0..u32::from(choice >> 2 & 3) + 1).map(recipient).collect(),
+            traced: Vec::new(),
         };
         let work = Arc::new(Work::new(job, Arc::clone(&self.agent), 0));
         self.jobs.push(Given { work: Arc::clone(&work), is_damaged: IS_DAMAGED[message], was_current: false });

@@ -12,6 +12,7 @@ use postillion_core::mail::envelope::{BodyType, Envelope, Notify, Recipient, Ret
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::reply::Reply;
 use postillion_core::mail::source::MailSource;
+use postillion_core::mail::trace::Trace;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -76,6 +77,22 @@ pub fn ret_of(keyword: &str) -> PyResult<Ret> {
     if keyword.is_empty() { Ok(Ret::Unsaid) } else { Ret::of(keyword).ok_or_else(unknown) }
 }
 
+/// Convert the word for a trace, empty for none.
+pub fn trace_of(word: &str) -> PyResult<Trace> {
+    let is_it = |trace: &Trace| trace_word(*trace) == word;
+    let found = [Trace::Off, Trace::Record, Trace::Probe].into_iter().find(is_it);
+    found.ok_or_else(|| PyValueError::new_err(format!("unknown trace {word:?}")))
+}
+
+/// Return the word for a trace.
+pub fn trace_word(trace: Trace) -> &'static str {
+    match trace {
+        Trace::Off => "",
+        Trace::Record => "record",
+        Trace::Probe => "probe",
+    }
+}
+
 /// The parts of cleanup that apply to a message.
 #[pyclass(frozen, module = "postillion._core.cleanup")]
 pub struct Options {
@@ -113,8 +130,8 @@ pub struct Intake {
 impl Intake {
     #[new]
     #[pyo3(signature = (settings, journal, log, options, sender, recipients, *, wall_now, received=None, attributes=BTreeMap::new(),
-                        arrival=None, full_name="", body="", smtputf8=false, ret="", envid=None, local=true,
-                        source="unknown"))]
+                        arrival=None, full_name="", body="", smtputf8=false, ret="", envid=None, trace="",
+                        local=true, source="unknown"))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -133,6 +150,7 @@ impl Intake {
         smtputf8: bool,
         ret: &str,
         envid: Option<&str>,
+        trace: &str,
         local: bool,
         source: &str,
     ) -> PyResult<Self> {
@@ -144,6 +162,7 @@ impl Intake {
             smtputf8,
             ret: ret_of(ret)?,
             envid: envid.map(Into::into),
+            trace: trace_of(trace)?,
             attributes: attributes.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
             arrival_us: arrival.map_or(Ok(wall_now_us), microseconds)?,
             full_name: full_name.into(),

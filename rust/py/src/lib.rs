@@ -45,7 +45,7 @@ mod _core {
     #[pymodule]
     mod delivery {
         #[pymodule_export]
-        use crate::delivery::{AgentLink, DeliveryJob, DeliverySession, JobRecipient, JobStatus, Next};
+        use crate::delivery::{AgentLink, DeliveryJob, DeliverySession, JobRecipient, JobStatus, Next, TracedStatus};
     }
 
     #[pymodule]

@@ -1,6 +1,6 @@
 //! Files in maildrop/ and the recipients in headers: see `postillion_core::pickup::maildrop` and `recipients`.
 
-use crate::cleanup::{RecipientTuple, body_type, microseconds, recipient, ret_of};
+use crate::cleanup::{RecipientTuple, body_type, microseconds, recipient, ret_of, trace_of, trace_word};
 use postillion_core::mail::address;
 use postillion_core::pickup::maildrop::{self, ContentWriter, LineEndings};
 use postillion_core::pickup::recipients;
@@ -54,6 +54,11 @@ impl Maildrop {
     }
 
     #[getter]
+    fn trace(&self) -> &'static str {
+        trace_word(self.inner.trace)
+    }
+
+    #[getter]
     fn remote(&self) -> bool {
         self.inner.remote
     }
@@ -94,8 +99,8 @@ impl MaildropReader {
 
 /// Return the envelope segment of a file in maildrop/.
 #[pyfunction]
-#[pyo3(signature = (sender, recipients, *, wall_now, full_name="", body="", ret="", envid=None, remote=false,
-                    attributes=BTreeMap::new()))]
+#[pyo3(signature = (sender, recipients, *, wall_now, full_name="", body="", ret="", envid=None, trace="",
+                    remote=false, attributes=BTreeMap::new()))]
 #[allow(clippy::too_many_arguments)]
 pub fn maildrop_envelope<'py>(
     py: Python<'py>,
@@ -106,6 +111,7 @@ pub fn maildrop_envelope<'py>(
     body: &str,
     ret: &str,
     envid: Option<&str>,
+    trace: &str,
     remote: bool,
     attributes: BTreeMap<String, String>,
 ) -> PyResult<Bound<'py, PyBytes>> {
@@ -117,6 +123,7 @@ pub fn maildrop_envelope<'py>(
         body: body_type(body)?,
         ret: ret_of(ret)?,
         envid: envid.map(Into::into),
+        trace: trace_of(trace)?,
         remote,
         attributes: attributes.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
     };

@@ -6,6 +6,9 @@ After an earlier crash the queue manager repeats the job; after a later one the 
 A failed notification is not reported to a sender: with the class 2bounce in `notify_classes`, the postmaster gets it
 from `double_bounce_sender`. Failed mail of that sender is dropped. The classes bounce and delay send the postmaster a
 copy of each notification.
+
+A report of an attempt (`sendmail -v`, `sendmail -bv`) tells all that was logged, whatever NOTIFY= says. Instead of the
+null sender, the postmaster gets it with the class 2bounce, and nobody without.
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from postillion._core.cleanup import Options
-from postillion._core.delivery import DeliveryJob, JobRecipient
+from postillion._core.delivery import DeliveryJob, JobRecipient, TracedStatus
 from postillion._core.queue import QueueError
-from postillion.delivery.agent import Agent, serve
+from postillion.delivery.agent import PROBE, Agent, serve
 from postillion.delivery.bounce.report import (
     BOUNCE,
     CONFIRM,
+    REPORT,
     WARN,
     Notification,
     Reported,
@@ -41,11 +45,14 @@ PHRASES = {
     BOUNCE: "non-delivery notification",
     WARN: "delay notification",
     CONFIRM: "delivery status notification",
+    REPORT: "delivery status notification",
 }
 
 
 class BounceAgent(Agent):
     """The agent of one service: bounce, defer or trace."""
+
+    answers_probes = True
 
     def __init__(self, process: Daemon) -> None:
         super().__init__(process, capacity=CAPACITY)
@@ -65,7 +72,7 @@ class BounceAgent(Agent):
 
     async def deliver(self, job: DeliveryJob) -> None:
         """Report the job's recipients, then finish them."""
-        if job.kind == "deliver":
+        if job.kind in ("deliver", PROBE):
             for recipient in job.recipients:
                 job.status(recipient.index, "bounced", "5.3.5", "the bounce service delivers no mail")
             return
@@ -81,8 +88,26 @@ class BounceAgent(Agent):
         """Close the connection that announces notifications."""
         await self._submitter.close()
 
+    async def _report_attempt(self, job: DeliveryJob) -> None:
+        """Queue the report of an attempt. Raises `SubmitError`."""
+        is_double = job.sender.partition("@")[0].casefold() == self._double_bounce.casefold()
+        if is_double or (not job.sender and "2bounce" not in self._notify_classes):
+            whose = "double" if is_double else "single"
+            self.log.info(f"{job.queue_id}: not sending trace/success notification for {whose}-bounce message")
+            return
+        by_index = {recipient.index: recipient for recipient in job.recipients}
+        traced = [_traced(line, by_index[line.index]) for line in job.traced if line.index in by_index]
+        notification = replace(self._notification(job, []), recipients=traced, headers_only=job.ret != "FULL")
+        if job.sender:
+            await self._submit(job, notification, "", "sender")
+        else:
+            await self._tell_postmaster(job, notification, "2bounce")
+
     async def _notify(self, job: DeliveryJob) -> None:
         """Queue every notification of the job. Raises `SubmitError`."""
+        if job.kind == REPORT:
+            await self._report_attempt(job)
+            return
         recipients = [recipient for recipient in job.recipients if wanted(job.kind, recipient.notify)]
         if job.sender.partition("@")[0].casefold() == self._double_bounce.casefold():
             if job.kind == BOUNCE:
@@ -168,6 +193,15 @@ def _reported(recipient: JobRecipient) -> Reported:
     if status is not None:
         dsn, text, remote = status.dsn, status.text, status.remote
     return Reported(recipient.address, recipient.original, recipient.orcpt, dsn, text, remote)
+
+
+def _traced(line: TracedStatus, recipient: JobRecipient) -> Reported:
+    """Return what the report says of a line: the target of an alias is expanded from it."""
+    status = line.status
+    original = recipient.original or (recipient.address if line.address != recipient.address else None)
+    return Reported(
+        line.address, original, recipient.orcpt, status.dsn, status.text, status.remote, line.relay, line.action
+    )
 
 
 def prepare(process: Daemon) -> BounceAgent:

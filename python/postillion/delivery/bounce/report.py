@@ -17,9 +17,10 @@ LINE_CHARS = 79
 INDENT = "    "
 NEVER, SUCCESS, FAILURE, DELAY = 1, 2, 4, 8
 """NOTIFY= as bits (RFC 3461 §4.1)."""
-BOUNCE, WARN, CONFIRM = "bounce", "warn", "confirm"
+BOUNCE, WARN, CONFIRM, REPORT = "bounce", "warn", "confirm", "report"
 HEADER_LINE = re.compile(rb"[!-9;-~]+[ \t]*:|[ \t]")
 UNREADABLE = b"\n\t--- The message can no longer be read ---\n"
+WHOLE_REPLY = re.compile(r"[2-5]\d\d[ -]")
 REPLY = re.compile(r"^(?:host (?P<host>\S+)\[.*?\](?::\d+)? )?said: (?P<reply>.*?)(?: \(in reply to .*\))?$")
 
 SUBJECTS = {
@@ -28,6 +29,8 @@ SUBJECTS = {
     (WARN, False): "Delayed Mail (still being retried)",
     (WARN, True): "Postmaster Warning: Delayed Mail",
     (CONFIRM, False): "Successful Mail Delivery Report",
+    (REPORT, False): "Mail Delivery Status Report",
+    (REPORT, True): "Mail Delivery Status Report",
 }
 """Subjects by kind, and by whether the report is a copy for the postmaster."""
 INTRODUCTIONS = {
@@ -52,11 +55,16 @@ Your message was delivered to the recipients below, or was handed to a mail
 system that sends no reports of its own.
 
 If you need help, write to postmaster, and include this report.""",
+    REPORT: """\
+This is the report on the delivery of your mail that you asked for.""",
 }
 
 
 class Reported(NamedTuple):
-    """A recipient and its result. `orcpt`: `rfc822;user@example.org`, decoded."""
+    """A recipient and its result. `orcpt`: `rfc822;user@example.org`, decoded.
+
+    `relay`, `action`: who said so and what it means, in a report of an attempt.
+    """
 
     address: str
     original: str | None
@@ -64,6 +72,13 @@ class Reported(NamedTuple):
     dsn: str
     text: str
     remote: str | None
+    relay: str | None = None
+    action: str | None = None
+
+    @property
+    def reason(self) -> str:
+        """The text, with the agent or host that it comes from in a report of an attempt."""
+        return self.text if self.relay in (None, "none") else f"delivery via {self.relay}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -100,8 +115,11 @@ class Reporter(NamedTuple):
 def wanted(kind: str, notify: int) -> bool:
     """Return whether to report a recipient with this NOTIFY=; without NOTIFY=, failures and delays are reported.
 
+    The report of an attempt was asked for on its own.
     The queue manager decides which deliveries are confirmed.
     """
+    if kind == REPORT:
+        return True
     if kind == CONFIRM:
         return notify != NEVER
     return notify == 0 or bool(notify & (FAILURE if kind == BOUNCE else DELAY))
@@ -141,7 +159,7 @@ def write_report(notification: Notification, reporter: Reporter, wall_now: float
         "",
         machine,
         f"--{boundary}",
-        f"Content-Description: {'M' if notification.kind == CONFIRM else 'Undelivered M'}essage"
+        f"Content-Description: {'Undelivered ' if notification.kind in (BOUNCE, WARN) else ''}Message"
         f"{' Headers' if notification.headers_only else ''}",
         f"Content-Type: {_content_type(notification)}",
         f"Content-Transfer-Encoding: {encoding}",
@@ -185,7 +203,7 @@ class _Texts:
             expanded = ""
             if recipient.original and recipient.original.casefold() != recipient.address.casefold():
                 expanded = f" (expanded from <{recipient.original}>)"
-            paragraphs.append(_wrap(self._clean(f"<{recipient.address}>{expanded}: {recipient.text}")))
+            paragraphs.append(_wrap(self._clean(f"<{recipient.address}>{expanded}: {recipient.reason}")))
         return "\n\n".join(paragraphs) + "\n"
 
     def machine(self) -> str:
@@ -219,18 +237,19 @@ class _Texts:
             fields.append(f"Original-Recipient: {self._address(recipient.original)}")
         fields.append(f"Action: {self._action(recipient)}")
         fields.append(f"Status: {recipient.dsn}")
-        reply = REPLY.match(recipient.text) if recipient.remote else None
-        if reply and recipient.remote:
-            fields.append(_wrap(self._clean(f"Remote-MTA: dns; {recipient.remote.partition('[')[0]}")))
-            fields.append(_wrap(self._clean(f"Diagnostic-Code: smtp; {reply['reply']}")))
+        if reply := _reply(recipient):
+            fields.append(_wrap(self._clean(f"Remote-MTA: dns; {(recipient.remote or '').partition('[')[0]}")))
+            fields.append(_wrap(self._clean(f"Diagnostic-Code: smtp; {reply}")))
         else:
-            fields.append(_wrap(self._clean(f"Diagnostic-Code: X-{self._name}; {recipient.text}")))
+            fields.append(_wrap(self._clean(f"Diagnostic-Code: X-{self._name}; {recipient.reason}")))
         if self._notification.kind == WARN:
             fields.append(f"Will-Retry-Until: {mail_date(self._notification.retry_until)}")
         return fields
 
     def _action(self, recipient: Reported) -> str:
         """Return the Action field (RFC 3464 §2.3.3); mail that another host accepted is `relayed`."""
+        if recipient.action:
+            return recipient.action
         if self._notification.kind == CONFIRM:
             return "relayed" if recipient.remote else "delivered"
         return "failed" if self._notification.kind == BOUNCE else "delayed"
@@ -241,6 +260,16 @@ class _Texts:
 
     def _clean(self, text: str) -> str:
         return one_line(text, universal=self._notification.smtputf8)
+
+
+def _reply(recipient: Reported) -> str | None:
+    """Return the server's reply in a text; None when no server said it."""
+    if not recipient.remote:
+        return None
+    if WHOLE_REPLY.match(recipient.text):
+        return recipient.text
+    found = REPLY.match(recipient.text)
+    return found and found["reply"]
 
 
 def xtext_decoded(text: str) -> str:

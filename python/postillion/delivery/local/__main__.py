@@ -15,7 +15,7 @@ from postillion._core.cleanup import Options
 from postillion._core.delivery import DeliveryJob, JobRecipient
 from postillion._core.queue import QueueError
 from postillion.delivery.account import NotPermittedError, rest_as
-from postillion.delivery.agent import Agent
+from postillion.delivery.agent import PROBE, Agent
 from postillion.delivery.local.aliases import Aliases
 from postillion.delivery.local.recipient import Delivery, Outcome, Report, Tools
 from postillion.delivery.local.settings import LocalSettings
@@ -40,6 +40,8 @@ NEVER, SUCCESS = 1, 2
 class LocalAgent(Agent):
     """The agent of one service."""
 
+    answers_probes = True
+
     def __init__(self, process: Daemon) -> None:
         super().__init__(process, capacity=CAPACITY)
         settings = LocalSettings.load(process.config, self.log.warning)
@@ -56,11 +58,16 @@ class LocalAgent(Agent):
 
     async def deliver(self, job: DeliveryJob) -> None:
         """Finish every recipient of the job."""
+        if job.kind == PROBE:
+            for recipient in job.recipients:
+                await self._probe(job, recipient)
+            return
         try:
             letter = Letter(job.text())
         except QueueError as error:
+            verdict = deferred("4.3.0", f"queue file read error: {error}")
             for recipient in job.recipients:
-                self._finish_recipient(job, recipient, deferred("4.3.0", f"queue file read error: {error}"))
+                self._finish_recipient(job, recipient, recipient.address, verdict)
             return
         for recipient in job.recipients:
             await self._deliver_recipient(job, recipient, letter)
@@ -68,6 +75,13 @@ class LocalAgent(Agent):
     async def close(self) -> None:
         """Close the connection that announces forwarded mail."""
         await self._submitter.close()
+
+    async def _probe(self, job: DeliveryJob, recipient: JobRecipient) -> None:
+        """Say where a message would go. There is none: nothing is delivered, forwarded or remembered."""
+        original = recipient.original or recipient.address
+        delivery = Delivery(job, Letter(b""), recipient.address, original, self._tools, probes=True)
+        outcome = await delivery.deliver()
+        self._log(job, recipient, outcome, outcome.verdict())
 
     async def _deliver_recipient(self, job: DeliveryJob, recipient: JobRecipient, letter: Letter) -> None:
         key = (job.queue_id, recipient.index)
@@ -84,17 +98,22 @@ class LocalAgent(Agent):
                 self._memory.popitem(last=False)
         else:
             self._memory.pop(key, None)
-        # The line of the final verdict comes last, because it finishes the recipient.
+        self._log(job, recipient, outcome, verdict)
+
+    def _log(self, job: DeliveryJob, recipient: JobRecipient, outcome: Outcome, verdict: Verdict) -> None:
+        """Log each report. The line of the final verdict comes last, because it finishes the recipient."""
         last = next((n for n, report in enumerate(outcome.reports) if report.verdict is verdict), None)
-        for n, (address, report) in enumerate(outcome.reports):
+        for n, (address, (word, dsn, text), action) in enumerate(outcome.reports):
             if n != last:
-                job.note(recipient.index, address, report.outcome, report.dsn, report.text, relay=RELAY)
-        self._finish_recipient(job, recipient, verdict, None if last is None else outcome.reports[last].address)
+                job.note(recipient.index, address, word, dsn, text, relay=RELAY, action=action)
+        report = Report(recipient.address, verdict) if last is None else outcome.reports[last]
+        self._finish_recipient(job, recipient, *report)
 
     def _finish_recipient(
-        self, job: DeliveryJob, recipient: JobRecipient, verdict: Verdict, address: str | None = None
+        self, job: DeliveryJob, recipient: JobRecipient, address: str, verdict: Verdict, action: str | None = None
     ) -> None:
-        job.status(recipient.index, verdict.outcome, verdict.dsn, verdict.text, relay=RELAY, address=address)
+        word, dsn, text = verdict
+        job.status(recipient.index, word, dsn, text, relay=RELAY, address=address, action=action)
 
     async def _forward(
         self,
@@ -137,11 +156,11 @@ class LocalAgent(Agent):
         try:
             new_id = await self._submitter.submit(message)
         except SubmitError as error:
-            verdict = failed(error.dsn, f"cannot forward: {error.text}")
+            verdict, action = failed(error.dsn, f"cannot forward: {error.text}"), None
         else:
-            verdict = sent(f"forwarded as {new_id}")
+            verdict, action = sent(f"forwarded as {new_id}"), "relayed"
             done[target] = verdict
-        outcome.reports.append(Report(recipient.address, verdict))
+        outcome.reports.append(Report(recipient.address, verdict, action))
 
 
 def prepare(process: Daemon) -> LocalAgent:

@@ -3,6 +3,8 @@
 An alias or .forward file with a single address is expanded repeatedly, up to `DEPTH_MAX`. With several targets, its
 commands, files and the user's own mailbox are delivered here, and its other addresses are queued as one new message, so
 that each has its own retries. Addresses that are not local are queued as well.
+
+A probe goes the same way, and stops where it would write, run or queue something.
 """
 
 from __future__ import annotations
@@ -59,10 +61,14 @@ class Message(Protocol):
 
 
 class Report(NamedTuple):
-    """The verdict of one target of a recipient. `address`: the address in the log."""
+    """The verdict of one target of a recipient. `address`: the address in the log.
+
+    `action`: the word in the sender's report of the attempt, where the verdict does not give it.
+    """
 
     address: str
     verdict: Verdict
+    action: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,8 +117,10 @@ class Delivery:
         original: str,
         tools: Tools,
         done: dict[str, Verdict] | None = None,
+        *,
+        probes: bool = False,
     ) -> None:
-        """`done`: the targets that earlier attempts finished; this attempt adds its own."""
+        """`done`: the targets that earlier attempts finished; this attempt adds its own. `probes`: deliver nothing."""
         self._message = message
         self._letter = letter
         self._address = address
@@ -122,6 +130,7 @@ class Delivery:
         self._seen: set[tuple[str, ...]] = set()
         self._outcome = Outcome()
         self._done = {} if done is None else done
+        self._probes = probes
 
     async def deliver(self) -> Outcome:
         """Deliver the recipient; return a report for each target, and the addresses to forward to."""
@@ -277,6 +286,9 @@ class Delivery:
                 self._report(step, bounced("5.3.5", f"mail system configuration error: bad file name {path}"))
                 return
             path = account.home.rstrip("/") + path[1:]
+        if self._probes:
+            self._report(step, sent(f"delivers to file: {path}"))
+            return
         head = self._head(step, "file")
         if path.endswith("/"):
             await self._once(step, path, self._tools.maildirs.deliver(path, head, self._letter.text, account))
@@ -287,6 +299,9 @@ class Delivery:
     async def _deliver_command(self, text: str, step: Step) -> None:
         if step.source not in self._settings.allow_mail_to_commands:
             self._report(step, bounced("5.7.1", "mail to command is restricted"))
+            return
+        if self._probes:
+            self._report(step, sent(f"delivers to command: {text}"))
             return
         where = self._take_apart(step.address)
         work = self._run(text, step, where, self._rights(step), step.owner is not None)
@@ -307,11 +322,15 @@ class Delivery:
         settings, text = self._settings, self._letter.text
         listed = await decided(lambda: settings.mailbox_command_maps.lookup(where.user))
         mailbox_command = listed or settings.mailbox_command
+        if mailbox_command and self._probes:
+            return sent(f"delivers to command: {mailbox_command}")
         if mailbox_command:
             rights = account if account.uid else unprivileged(settings.default_privs)
             return await self._run(mailbox_command, step, where, rights, True, home=account.home)
         if settings.home_mailbox:
             path = f"{account.home}/{settings.home_mailbox}"
+            if self._probes:
+                return would_write(path)
             if path.endswith("/"):
                 return await self._tools.maildirs.deliver(path, self._head(step, "file"), text, account)
             opener, gid = account, account.gid
@@ -319,6 +338,8 @@ class Delivery:
             if "/" in where.user or where.user.startswith("."):
                 return bounced("5.1.1", f'unknown user: "{where.user}"')
             spool = settings.mail_spool_directory
+            if self._probes:
+                return would_write(spool)
             opener, gid = mbox.spool_opener(spool, account)
             if spool.endswith("/"):
                 path = f"{spool}{where.user}/"
@@ -430,6 +451,9 @@ class Delivery:
         return step.account
 
     def _head(self, step: Step, kind: str) -> bytes:
+        if self._probes:
+            # Every way of a delivery comes by here.
+            raise RuntimeError("a probe is not delivered")
         delivered = self._address if self._settings.frozen_delivered_to else step.address
         shown = delivered if kind in self._settings.prepend_delivered_header else None
         original = self._original if self._settings.enable_original_recipient else None
@@ -456,10 +480,18 @@ class Delivery:
         key = ("forward", step.sender, where.local, "" if self._is_local(where.domain) else where.domain)
         if key not in self._seen:
             self._seen.add(key)
+            if self._probes:
+                self._report(step, sent(f"forwards to {step.address}"))
+                return
             self._outcome.forwards.setdefault(step.sender, []).append(step.address)
 
     def _report(self, step: Step, verdict: Verdict) -> None:
         self._outcome.reports.append(Report(step.address, verdict))
+
+
+def would_write(path: str) -> Verdict:
+    """Return what a probe says of a user's Maildir or mailbox at a path."""
+    return sent("delivers to maildir" if path.endswith("/") else "delivers to mailbox")
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,10 @@ class CannotBind(Exception):
 class SmtpAgent(Agent, SessionOwner):
     """The agent of one service.
 
-    `protocol`: smtp or lmtp. `resolver`: asks the name servers in /etc/resolv.conf by default.
+    `protocol`: smtp or lmtp. `resolver`: asks the name servers in /etc/resolv.conf by default. Probes end behind RCPT.
     """
+
+    answers_probes = True
 
     def __init__(self, daemon: Daemon, protocol: str, *, capacity: int, resolver: Resolver | None = None) -> None:
         super().__init__(daemon, capacity=capacity)

@@ -9,6 +9,7 @@ use crate::log::Log;
 use crate::mail::envelope::{BodyType, Envelope, Recipient, Ret};
 use crate::mail::reply::Reply;
 use crate::mail::source::MailSource;
+use crate::mail::trace::Trace;
 use crate::queue::Appender;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct Submission {
     pub ret: Ret,
     /// ENVID of MAIL, in its xtext form.
     pub envid: Option<Box<str>>,
+    /// The report that the sender wants of the first attempt.
+    pub trace: Trace,
     /// Named attributes of the envelope.
     pub attributes: BTreeMap<Box<str>, Box<str>>,
     /// Time of arrival in microseconds since 1970.
@@ -58,7 +61,7 @@ impl Submission {
             let (code, dsn, text) = error.reply();
             Reply::new(code, dsn, text)
         })?;
-        let Self { sender, recipients, body, smtputf8, ret, envid, attributes, arrival_us, .. } = self;
+        let Self { sender, recipients, body, smtputf8, ret, envid, trace, attributes, arrival_us, .. } = self;
         let envelope = Envelope {
             id: draft.id(),
             arrival_us,
@@ -68,6 +71,7 @@ impl Submission {
             smtputf8,
             ret,
             envid,
+            trace,
             size_octets: 0,
             attributes: attributes.into_iter().collect(),
         };
@@ -112,6 +116,7 @@ mod tests {
             smtputf8: false,
             ret: Ret::Unsaid,
             envid: None,
+            trace: Trace::Off,
             attributes: BTreeMap::from([("log_ident".into(), "OLD".into())]),
             arrival_us: 5_000_000,
             full_name: "Charlie Root".into(),

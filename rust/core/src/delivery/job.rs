@@ -9,6 +9,7 @@ use crate::log::Log;
 use crate::mail::envelope::Recipient;
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Outcome, Status};
+use crate::mail::trace::{Action, TRACED_MAX, Trace, Traced};
 use std::fmt;
 
 /// The fields of a recipient's log line besides its status.
@@ -50,7 +51,9 @@ pub struct Delivery {
     session_completed: bool,
     heard: Option<Status>,
     next_hop_reports: bool,
+    next_hop_delivers: bool,
     delivered: Vec<u32>,
+    traced: Vec<Traced>,
 }
 
 impl Delivery {
@@ -69,7 +72,9 @@ impl Delivery {
             session_completed: false,
             heard: None,
             next_hop_reports: false,
+            next_hop_delivers: false,
             delivered: Vec::new(),
+            traced: Vec::new(),
         }
     }
 
@@ -118,18 +123,20 @@ impl Delivery {
     /// Give the recipient at `position` its final status, and log it. Returns false, and changes nothing, when it has
     /// one.
     pub fn finish(&mut self, position: usize, status: Status, handover: &Handover<'_>, log: &Log) -> bool {
-        self.finish_as(position, None, status, handover, log)
+        self.finish_as(position, None, status, None, handover, log)
     }
 
     /// As `finish`, with the recipient as `orig_to` and the target of its alias or .forward file, `address`, as `to`.
+    /// `action`: for the sender's report of the attempt; `None`: as the outcome says.
     ///
     /// A job that reports to the sender logs no line: the reported deliveries have theirs. With soft_bounce, the line
-    /// of a bounce says `SOFTBOUNCE`.
+    /// of a bounce says `SOFTBOUNCE`. That of a probe says `deliverable` or `undeliverable`.
     pub fn finish_as(
         &mut self,
         position: usize,
         address: Option<&str>,
         status: Status,
+        action: Option<Action>,
         handover: &Handover<'_>,
         log: &Log,
     ) -> bool {
@@ -137,8 +144,8 @@ impl Delivery {
             Some(None) => {}
             _ => return false,
         }
-        if self.job.kind == JobKind::Deliver {
-            self.note(position, address, &status, handover, log);
+        if self.tries() {
+            self.note(position, address, &status, action, handover, log);
         }
         let status = self.softened(status);
         let recipient = &self.job.recipients[position];
@@ -152,8 +159,36 @@ impl Delivery {
     }
 
     /// Log the status of one of a recipient's several targets. The recipient keeps its own status.
-    pub fn note(&self, position: usize, address: Option<&str>, status: &Status, handover: &Handover<'_>, log: &Log) {
+    pub fn note(
+        &mut self,
+        position: usize,
+        address: Option<&str>,
+        status: &Status,
+        action: Option<Action>,
+        handover: &Handover<'_>,
+        log: &Log,
+    ) {
         log.info(format_args!("{}", Line { delivery: self, position, address, status, handover }));
+        let trace = self.job.envelope.trace;
+        if trace == Trace::Off || self.traced.len() >= TRACED_MAX {
+            return;
+        }
+        let action = match action {
+            Some(action) if trace == Trace::Record => action,
+            _ if trace == Trace::Record && status.outcome == Outcome::Sent && self.next_hop_delivers => {
+                Action::Delivered
+            }
+            _ => Action::of(trace, status),
+        };
+        let recipient = &self.job.recipients[position];
+        let address = address.unwrap_or(&recipient.recipient.address).into();
+        let (index, relay, status) = (recipient.index, handover.relay.into(), self.softened(status.clone()));
+        self.traced.push(Traced { index, address, action, relay, status });
+    }
+
+    /// Whether the job tries its recipients: it delivers or probes, and reports nothing.
+    fn tries(&self) -> bool {
+        matches!(self.job.kind, JobKind::Deliver | JobKind::Probe)
     }
 
     /// Report that the whole destination failed, so that the queue manager reduces its concurrency. Has no effect when
@@ -168,6 +203,11 @@ impl Delivery {
     /// Note whether the next hop reports the delivery to the sender (DSN, RFC 3461 §5.2).
     pub fn next_hop_reports(&mut self, reports: bool) {
         self.next_hop_reports = reports;
+    }
+
+    /// Note whether the next hop is where the message ends: LMTP without DSN.
+    pub fn next_hop_delivers(&mut self, delivers: bool) {
+        self.next_hop_delivers = delivers;
     }
 
     /// Note that a server completed a transaction.
@@ -220,27 +260,43 @@ impl Delivery {
         self.handoff_us
     }
 
-    /// Return the result. It leaves out recipients without a final status; the queue manager defers them.
+    /// Return the result. It leaves out recipients without a final status; the queue manager defers them. No recipient of
+    /// a probe counts as sent, whoever reads the result: what was found is in `Frame::Traced`.
     pub fn result(&self) -> JobResult {
         let recipients = self.job.recipients.iter().zip(&self.finished);
+        let told = |status: &Status| match status.outcome {
+            Outcome::Sent if self.job.envelope.is_probe() && self.job.kind != JobKind::Report => {
+                Status { outcome: Outcome::Deferred, ..status.clone() }
+            }
+            _ => status.clone(),
+        };
         JobResult {
             job: self.job.job,
             id: self.job.envelope.id,
             site: self.site.clone(),
-            recipients: recipients.filter_map(|(r, status)| Some((r.index, status.clone()?))).collect(),
+            recipients: recipients.filter_map(|(r, status)| Some((r.index, told(status.as_ref()?)))).collect(),
         }
     }
 
-    /// Append the frames for the queue manager: the recipients whose delivery is to be reported, then the result.
+    /// Append the frames for the queue manager: the recipients whose delivery is to be reported, what is to be reported of
+    /// the attempt, then the result.
     pub fn encode_result(&self, out: &mut Vec<u8>) {
         if !self.delivered.is_empty() {
             Frame::Delivered { job: self.job.job, recipients: self.delivered.clone() }.encode(out);
         }
-        Frame::Result(self.result()).encode(out);
+        if !self.traced.is_empty() {
+            Frame::Traced { job: self.job.job, traced: self.traced.clone() }.encode(out);
+        }
+        let result = self.result();
+        match self.job.kind {
+            // Its recipients are done once the sender knows that they failed.
+            JobKind::Deliver | JobKind::Probe | JobKind::Bounce => Frame::Result(result).encode(out),
+            JobKind::Warn | JobKind::Confirm | JobKind::Report => Frame::Told(result).encode(out),
+        }
     }
 
     fn softened(&self, mut status: Status) -> Status {
-        if self.settings.soft_bounce && status.outcome == Outcome::Bounced {
+        if self.settings.soft_bounce && status.outcome == Outcome::Bounced && !self.job.envelope.is_probe() {
             status.outcome = Outcome::Deferred;
             status.dsn.class = 4;
         }
@@ -274,6 +330,7 @@ impl fmt::Display for Line<'_> {
             write!(f, ", conn_use={}", self.handover.conn_use)?;
         }
         let (dsn, word) = match self.status {
+            status if job.envelope.is_probe() => (status.dsn, Action::of(Trace::Probe, status).word()),
             Status { outcome: Outcome::Bounced, dsn, .. } if settings.soft_bounce => {
                 (Enhanced { class: 4, ..*dsn }, "SOFTBOUNCE")
             }
@@ -309,141 +366,4 @@ pub fn word(outcome: Outcome) -> &'static str {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::ipc::frame::JobRecipient;
-    use crate::log::LogTarget;
-    use crate::mail::envelope::Envelope;
-    use crate::mail::id::QueueId;
-    use crate::mail::locator::{Locator, SegmentId};
-    use crate::mail::status::local_status;
-    use std::sync::Arc;
-
-    const SETTINGS: JobSettings = JobSettings { resolution_digits: 6, long_queue_ids: false, soft_bounce: false };
-
-    /// Return a job for recipients with these indexes, which arrived at 10 s and became active at 10.25 s.
-    pub(crate) fn job(indexes: &[u32]) -> Job {
-        let recipient =
-            |index| JobRecipient { index, recipient: Recipient::plain(&format!("r{index}@example.org")), status: None };
-        Job {
-            job: 7,
-            kind: JobKind::Deliver,
-            path: "incoming/0000000000000001".into(),
-            locator: Locator { segment: SegmentId(1), offset: 0, record_octets: 10 },
-            transport: "smtp".into(),
-            nexthop: "example.org".into(),
-            active_us: 10_250_000,
-            envelope: Arc::new(Envelope {
-                arrival_us: 10_000_000,
-                size_octets: 5,
-                ..Envelope::plain(QueueId(1 << 12), "s@example.org", vec![])
-            }),
-            recipients: indexes.iter().map(|index| recipient(*index)).collect(),
-        }
-    }
-
-    fn handover(relay: &str, conn_use: u32) -> Handover<'_> {
-        Handover { relay, conn_use, setup_us: 20_000, transmission_us: None, wall_now_us: 10_400_000 }
-    }
-
-    fn dsn(text: &str) -> Enhanced {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_final_status_is_logged_once_and_is_in_the_result() {
-        let log = Log::new("mx", "postfix", "smtp", 1, 0, LogTarget::Memory);
-        let mut job = job(&[4, 5, 9]);
-        job.recipients[1].recipient.original = Some("list@example.org".into());
-        let mut delivery = Delivery::new(job, SETTINGS, 10_251_000);
-        let sent = local_status(dsn("2.0.0"), "250 2.0.0 Ok: queued as X");
-        assert!(delivery.finish(1, sent.clone(), &handover("mx[192.0.2.1]:25", 2), &log));
-        assert!(!delivery.finish(1, sent.clone(), &handover("none", 1), &log), "has a status");
-        assert!(!delivery.finish(3, sent, &handover("none", 1), &log), "no such recipient");
-        assert!(delivery.finish(2, local_status(dsn("5.1.1"), "no"), &handover("none", 1), &log));
-        assert_eq!(
-            log.take_lines(),
-            [
-                "000010: to=<r5@example.org>, orig_to=<list@example.org>, relay=mx[192.0.2.1]:25, conn_use=2, \
-                 delay=0.4, delays=0.25/0.001/0.02/0.13, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as X)",
-                "000010: to=<r9@example.org>, relay=none, delay=0.4, delays=0.25/0.001/0.02/0.13, dsn=5.1.1, \
-                 status=bounced (no)",
-            ]
-        );
-        let result = delivery.result();
-        assert_eq!((result.job, result.id), (7, QueueId(1 << 12)));
-        let indexes: Vec<_> = result.recipients.iter().map(|(index, status)| (*index, status.outcome)).collect();
-        assert_eq!(indexes, [(5, Outcome::Sent), (9, Outcome::Bounced)]);
-        assert_eq!((delivery.left(), delivery.open().collect::<Vec<_>>()), (1, vec![0]));
-    }
-
-    #[test]
-    fn the_line_shows_the_target_of_an_alias() {
-        let log = Log::new("mx", "postfix", "local", 1, 0, LogTarget::Memory);
-        let mut delivery = Delivery::new(job(&[0]), SETTINGS, 10_251_000);
-        let status = local_status(dsn("2.0.0"), "delivered to mailbox");
-        delivery.note(0, Some("a@example.org"), &status, &handover("local", 1), &log);
-        assert_eq!(delivery.left(), 1);
-        assert!(delivery.finish_as(0, Some("b@example.org"), status, &handover("local", 1), &log));
-        let lines = log.take_lines();
-        assert!(lines[0].starts_with("000010: to=<a@example.org>, orig_to=<r0@example.org>, relay=local, "));
-        assert!(lines[1].starts_with("000010: to=<b@example.org>, orig_to=<r0@example.org>, relay=local, "));
-    }
-
-    #[test]
-    fn a_report_logs_no_second_status() {
-        let log = Log::new("mx", "postfix", "bounce", 1, 0, LogTarget::Memory);
-        let mut delivery = Delivery::new(Job { kind: JobKind::Bounce, ..job(&[0]) }, SETTINGS, 10_251_000);
-        assert!(delivery.finish(0, local_status(dsn("2.0.0"), "reported"), &handover("none", 1), &log));
-        assert_eq!((delivery.result().recipients.len(), log.take_lines().len()), (1, 0));
-    }
-
-    #[test]
-    fn a_soft_status_is_final_only_from_the_last_server() {
-        let log = Log::new("mx", "postfix", "smtp", 1, 0, LogTarget::Memory);
-        let mut delivery = Delivery::new(job(&[0, 1, 2]), SETTINGS, 10_251_000);
-        let later = local_status(dsn("4.2.0"), "later");
-        delivery.apply(0, later.clone(), false, &handover("a[192.0.2.1]:25", 1), &log);
-        delivery.apply(1, local_status(dsn("5.1.1"), "never"), false, &handover("a[192.0.2.1]:25", 1), &log);
-        assert_eq!(delivery.open().collect::<Vec<_>>(), [0, 2]);
-        assert_eq!(log.take_lines()[0], "000010: later");
-        delivery.failed(&later, false, &handover("a[192.0.2.1]:25", 1), &log);
-        assert_eq!((log.take_lines(), delivery.result().site), (vec!["000010: later".to_owned()], None));
-        delivery.failed(&later, true, &handover("b[192.0.2.2]:25", 1), &log);
-        assert_eq!((log.take_lines().len(), delivery.left()), (2, 0));
-        assert_eq!(delivery.result().site, Some(later));
-    }
-
-    #[test]
-    fn a_destination_that_completed_a_transaction_has_not_failed() {
-        let log = Log::new("mx", "postfix", "smtp", 1, 0, LogTarget::Memory);
-        let mut delivery = Delivery::new(job(&[0]), SETTINGS, 10_251_000);
-        delivery.session_completed();
-        delivery.failed(&local_status(dsn("4.4.1"), "connect"), true, &handover("none", 1), &log);
-        assert_eq!((delivery.left(), delivery.result().site), (0, None));
-    }
-
-    #[test]
-    fn recipients_are_found_by_their_index() {
-        let delivery = Delivery::new(job(&[3, 4, 8]), SETTINGS, 0);
-        for (index, position) in [(3, Some(0)), (4, Some(1)), (8, Some(2)), (5, None), (0, None), (u32::MAX, None)] {
-            assert_eq!(delivery.position(index), position, "{index}");
-        }
-        let report = Delivery::new(job(&[7, 2, 9]), SETTINGS, 0);
-        for (index, position) in [(7, Some(0)), (2, Some(1)), (9, Some(2)), (8, None)] {
-            assert_eq!(report.position(index), position, "{index}");
-        }
-    }
-
-    #[test]
-    fn soft_bounce_defers() {
-        let log = Log::new("mx", "postfix", "smtp", 1, 0, LogTarget::Memory);
-        let settings = JobSettings { soft_bounce: true, ..SETTINGS };
-        let mut delivery = Delivery::new(job(&[0]), settings, 10_251_000);
-        delivery.finish(0, local_status(dsn("5.1.1"), "no"), &handover("none", 1), &log);
-        let status = delivery.finished(0).unwrap();
-        assert_eq!((status.outcome, status.dsn), (Outcome::Deferred, dsn("4.1.1")));
-        let line = log.take_lines().concat();
-        assert!(line.contains("dsn=4.1.1, status=SOFTBOUNCE (no)"), "{line}");
-    }
-}
+pub(crate) mod tests;

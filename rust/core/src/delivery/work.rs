@@ -1,7 +1,7 @@
 //! A job that an agent and a session work on, with the agent's log, queue directory and open segments.
 
 use super::job::{Delivery, Handover, JobSettings};
-use crate::ipc::frame::Job;
+use crate::ipc::frame::{Job, JobKind};
 use crate::log::Log;
 use crate::mail::status::Status;
 use crate::mail::stuff::Unstuffer;
@@ -71,6 +71,7 @@ impl Work {
     pub fn open_content(&self, now: f64) -> Result<ContentReader, QueueError> {
         let delivery = self.lock();
         let job = delivery.job();
+        refuse_probe(job)?;
         let mut files = self.agent.files.lock().unwrap_or_else(PoisonError::into_inner);
         let segment = files.open(&self.agent.queue_directory, &job.path, job.locator.segment, now)?;
         drop(files);
@@ -81,6 +82,7 @@ impl Work {
     pub fn content(&self) -> Result<Vec<u8>, QueueError> {
         let (path, locator) = {
             let delivery = self.lock();
+            refuse_probe(delivery.job())?;
             (delivery.job().path.clone(), delivery.job().locator)
         };
         read_content(&self.agent.queue_directory, &path, &locator)
@@ -94,4 +96,9 @@ impl Work {
         unstuffer.finish(&mut text);
         Ok(text)
     }
+}
+
+/// No agent may deliver a probe, so none gets its content; only its report has the headers.
+fn refuse_probe(job: &Job) -> Result<(), QueueError> {
+    if job.envelope.is_probe() && job.kind != JobKind::Report { Err(QueueError::Probe) } else { Ok(()) }
 }

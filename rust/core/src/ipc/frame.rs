@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! smtpd, pickup, bounce, local    Producer, Arrived, Sealed   ->  qmgr
-//! smtp, local, bounce, error ...  Agent, Delivered, Result    ->  qmgr
+//! smtp, local, bounce, error ...  Agent, Delivered, Traced, Result, Told  ->  qmgr
 //! qmgr                            Deliver                     ->  smtp, local, bounce, error ...
 //! qmgr                            Flow                        ->  smtpd, pickup, bounce, local
 //! postqueue, postsuper, master    Control                     ->  qmgr  -> ControlReply
@@ -17,6 +17,7 @@ use crate::mail::envelope::{Envelope, Recipient, decode_recipient, encode_recipi
 use crate::mail::id::QueueId;
 use crate::mail::locator::{Locator, SegmentId};
 use crate::mail::status::{Status, decode_status, encode_status};
+use crate::mail::trace::{Traced, decode_traced, encode_traced};
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ pub struct JobRecipient {
     pub index: u32,
     /// The recipient; the resolver has set `address`.
     pub recipient: Recipient,
-    /// The status to report, for every kind except `JobKind::Deliver`.
+    /// The status to report, for `Bounce`, `Warn` and `Confirm`.
     pub status: Option<Status>,
 }
 
@@ -57,6 +58,10 @@ pub enum JobKind {
     Warn,
     /// Tell the sender that the recipients have the message, or that it was relayed to a server without DSN (RFC 3461).
     Confirm,
+    /// Say whether the message could be delivered to the recipients, and deliver nothing (`sendmail -bv`).
+    Probe,
+    /// Send the sender a report of all that `Job::traced` says.
+    Report,
 }
 
 /// Work for a delivery agent: one message, one next hop, some of its recipients.
@@ -80,6 +85,8 @@ pub struct Job {
     pub envelope: Arc<Envelope>,
     /// The recipients of this job.
     pub recipients: Vec<JobRecipient>,
+    /// The lines of the report, for `JobKind::Report`; several of one recipient for the targets of an alias.
+    pub traced: Vec<Traced>,
 }
 
 /// An agent's result for a job.
@@ -148,6 +155,16 @@ pub enum Frame {
         /// The recipients, by their index in the envelope.
         recipients: Vec<u32>,
     },
+    /// An agent's result for a job that told the sender something, and finished no recipient: a warning, a
+    /// confirmation, the report of an attempt. A restarted queue manager has no use for it.
+    Told(JobResult),
+    /// Before the result of a job whose message asks for a report of the first attempt: what happened.
+    Traced {
+        /// The job.
+        job: u64,
+        /// In the order of the log lines.
+        traced: Vec<Traced>,
+    },
     /// For programs that accept mail: whether the queue manager has fallen behind, see `qmgr::flow`.
     Flow {
         /// New messages wait for `in_flow_delay`.
@@ -200,6 +217,8 @@ impl Frame {
             Self::ControlReply { .. } => 8,
             Self::Flow { .. } => 9,
             Self::Delivered { .. } => 10,
+            Self::Traced { .. } => 11,
+            Self::Told(_) => 12,
         }
     }
 
@@ -231,16 +250,7 @@ impl Frame {
                 out.put_u32(*pid);
                 out.put_u32(*capacity);
             }
-            Self::Result(result) => {
-                out.put_u64(result.job);
-                out.put_u64(result.id.0);
-                encode_option_status(result.site.as_ref(), out);
-                out.put_u32(result.recipients.len() as u32);
-                for (index, status) in &result.recipients {
-                    out.put_u32(*index);
-                    encode_status(status, out);
-                }
-            }
+            Self::Result(result) | Self::Told(result) => encode_result(result, out),
             Self::Deliver(job) => encode_job(job, out),
             Self::Control(json) => out.put_bytes(json),
             Self::ControlReply { last, json } => {
@@ -252,6 +262,10 @@ impl Frame {
                 out.put_u64(*job);
                 out.put_u32(recipients.len() as u32);
                 recipients.iter().for_each(|index| out.put_u32(*index));
+            }
+            Self::Traced { job, traced } => {
+                out.put_u64(*job);
+                encode_traced(traced, out);
             }
         }
         let octets = (out.len() - start - LENGTH_OCTETS) as u32;
@@ -275,15 +289,7 @@ impl Frame {
             }
             3 => Self::Sealed { segment: SegmentId(take.u64()?), end: take.u64()? },
             4 => Self::Agent { transport: take.str()?.into(), pid: take.u32()?, capacity: take.u32()? },
-            5 => {
-                let job = take.u64()?;
-                let id = QueueId(take.u64()?);
-                let site = decode_option_status(&mut take)?;
-                let count = take.count(4)?;
-                let recipient = |take: &mut Take<'_>| Ok((take.u32()?, decode_status(take)?));
-                let recipients = (0..count).map(|_| recipient(&mut take)).collect::<Result<_, CodecError>>()?;
-                Self::Result(JobResult { job, id, site, recipients })
-            }
+            5 => Self::Result(decode_result(&mut take)?),
             6 => Self::Deliver(Box::new(decode_job(&mut take)?)),
             7 => Self::Control(take.bytes()?.to_vec()),
             8 => Self::ControlReply { last: take.u8()? != 0, json: take.bytes()?.to_vec() },
@@ -293,6 +299,8 @@ impl Frame {
                 let count = take.count(4)?;
                 Self::Delivered { job, recipients: (0..count).map(|_| take.u32()).collect::<Result<_, CodecError>>()? }
             }
+            11 => Self::Traced { job: take.u64()?, traced: decode_traced(&mut take)? },
+            12 => Self::Told(decode_result(&mut take)?),
             kind => return Err(FrameError::Kind(kind)),
         };
         take.end()?;
@@ -307,6 +315,27 @@ pub(crate) fn encode_arrived(count: u32, arrivals: &[u8], out: &mut Vec<u8>) {
     out.put_u8(2);
     out.put_u32(count);
     out.extend_from_slice(arrivals);
+}
+
+fn encode_result(result: &JobResult, out: &mut Vec<u8>) {
+    out.put_u64(result.job);
+    out.put_u64(result.id.0);
+    encode_option_status(result.site.as_ref(), out);
+    out.put_u32(result.recipients.len() as u32);
+    for (index, status) in &result.recipients {
+        out.put_u32(*index);
+        encode_status(status, out);
+    }
+}
+
+fn decode_result(take: &mut Take<'_>) -> Result<JobResult, CodecError> {
+    let job = take.u64()?;
+    let id = QueueId(take.u64()?);
+    let site = decode_option_status(take)?;
+    let count = take.count(4)?;
+    let recipient = |take: &mut Take<'_>| Ok((take.u32()?, decode_status(take)?));
+    let recipients = (0..count).map(|_| recipient(take)).collect::<Result<_, CodecError>>()?;
+    Ok(JobResult { job, id, site, recipients })
 }
 
 fn encode_option_status(status: Option<&Status>, out: &mut Vec<u8>) {
@@ -331,6 +360,8 @@ fn encode_job(job: &Job, out: &mut Vec<u8>) {
         JobKind::Bounce => 1,
         JobKind::Warn => 2,
         JobKind::Confirm => 3,
+        JobKind::Probe => 4,
+        JobKind::Report => 5,
     });
     out.put_str(&job.path);
     job.locator.encode(out);
@@ -344,6 +375,9 @@ fn encode_job(job: &Job, out: &mut Vec<u8>) {
         encode_recipient(&recipient.recipient, out);
         encode_option_status(recipient.status.as_ref(), out);
     }
+    if job.kind == JobKind::Report {
+        encode_traced(&job.traced, out);
+    }
 }
 
 fn decode_job(take: &mut Take<'_>) -> Result<Job, CodecError> {
@@ -353,6 +387,8 @@ fn decode_job(take: &mut Take<'_>) -> Result<Job, CodecError> {
         1 => JobKind::Bounce,
         2 => JobKind::Warn,
         3 => JobKind::Confirm,
+        4 => JobKind::Probe,
+        5 => JobKind::Report,
         _ => return Err(CodecError::BadValue("job kind")),
     };
     let path = take.str()?.into();
@@ -361,12 +397,16 @@ fn decode_job(take: &mut Take<'_>) -> Result<Job, CodecError> {
     let nexthop = take.str()?.into();
     let active_us = take.u64()?;
     let envelope = Arc::new(Envelope::decode(take)?);
+    if envelope.is_probe() && kind != JobKind::Probe && kind != JobKind::Report {
+        return Err(CodecError::BadValue("job kind of a probe"));
+    }
     let count = take.count(4)?;
     let recipient = |take: &mut Take<'_>| {
         Ok(JobRecipient { index: take.u32()?, recipient: decode_recipient(take)?, status: decode_option_status(take)? })
     };
     let recipients = (0..count).map(|_| recipient(take)).collect::<Result<_, CodecError>>()?;
-    Ok(Job { job, kind, path, locator, transport, nexthop, active_us, envelope, recipients })
+    let traced = if kind == JobKind::Report { decode_traced(take)? } else { Vec::new() };
+    Ok(Job { job, kind, path, locator, transport, nexthop, active_us, envelope, recipients, traced })
 }
 
 /// Reads frames from a stream of bytes.
@@ -409,6 +449,12 @@ mod tests {
     use super::*;
     use crate::mail::reply::Enhanced;
     use crate::mail::status::Outcome;
+    use crate::mail::trace::{Action, Trace};
+
+    fn traced(status: Status) -> Traced {
+        let (address, relay) = ("r@example.org".into(), "none".into());
+        Traced { index: 0, address, action: Action::Undeliverable, relay, status }
+    }
 
     fn examples() -> Vec<Frame> {
         let envelope = Envelope {
@@ -442,9 +488,24 @@ mod tests {
                 recipients: vec![JobRecipient {
                     index: 0,
                     recipient: Recipient::plain("r@example.org"),
-                    status: Some(status),
+                    status: Some(status.clone()),
                 }],
+                traced: Vec::new(),
             })),
+            Frame::Deliver(Box::new(Job {
+                job: 4,
+                kind: JobKind::Report,
+                path: "incoming/0000000000000007".into(),
+                locator,
+                transport: "bounce".into(),
+                nexthop: "".into(),
+                active_us: 2,
+                envelope: Arc::new(Envelope { trace: Trace::Probe, ..Envelope::plain(QueueId(9), "s", Vec::new()) }),
+                recipients: Vec::new(),
+                traced: vec![traced(status.clone())],
+            })),
+            Frame::Traced { job: 4, traced: vec![traced(status.clone())] },
+            Frame::Told(JobResult { job: 4, id: QueueId(9), site: None, recipients: vec![(0, status)] }),
             Frame::Control(b"{}".to_vec()),
             Frame::ControlReply { last: true, json: b"[]".to_vec() },
             Frame::Flow { behind: true },
@@ -468,6 +529,25 @@ mod tests {
                 }
             }
             assert_eq!(frames, examples(), "{step} octets at a time");
+        }
+    }
+
+    #[test]
+    fn no_job_delivers_a_probe() {
+        for kind in
+            [JobKind::Deliver, JobKind::Bounce, JobKind::Warn, JobKind::Confirm, JobKind::Probe, JobKind::Report]
+        {
+            let Some(Frame::Deliver(job)) = examples().into_iter().find(|frame| matches!(frame, Frame::Deliver(_)))
+            else {
+                unreachable!("there is a job");
+            };
+            let envelope = Arc::new(Envelope { trace: Trace::Probe, ..Envelope::clone(&job.envelope) });
+            let mut bytes = Vec::new();
+            Frame::Deliver(Box::new(Job { kind, envelope, ..*job })).encode(&mut bytes);
+            let mut reader = FrameReader::default();
+            reader.receive(&bytes);
+            let allowed = matches!(kind, JobKind::Probe | JobKind::Report);
+            assert_eq!(reader.next_frame().is_ok(), allowed, "{kind:?}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! Cleanup encodes it once; the queue record and the frame that announces the message hold the same bytes.
 
 use super::id::QueueId;
+use super::trace::{TRACE_FLAGS, Trace};
 use crate::codec::{CodecError, Put, Take};
 
 /// NOTIFY= of RFC 3461 §4.1, as bits; no bit means that the parameter is missing.
@@ -135,6 +136,8 @@ pub struct Envelope {
     pub ret: Ret,
     /// ENVID= as received, in its xtext form.
     pub envid: Option<Box<str>>,
+    /// The report that the sender wants of the first attempt. Of a probe, nothing is ever delivered.
+    pub trace: Trace,
     /// Octets of the content in the log's `size=`: unstuffed, with a line end as one octet.
     pub size_octets: u64,
     /// Named attributes in Postfix's words: `client_name`, `client_address`, `helo_name`, `protocol_name`,
@@ -154,12 +157,17 @@ impl Envelope {
             smtputf8: false,
             ret: Ret::Unsaid,
             envid: None,
+            trace: Trace::Off,
             size_octets: 0,
             attributes: Vec::new(),
         }
     }
 }
 
+/// Flags in the octet of SMTPUTF8. Releases before `PROBE` take any value but 0 and 1 for damage, and deliver nothing.
+const SMTPUTF8: u8 = 1;
+/// `Trace::Probe`
+const PROBE: u8 = 2;
 /// Minimum number of octets in an encoded recipient.
 const RECIPIENT_LEAST_OCTETS: usize = 7;
 /// Minimum number of octets in an encoded attribute.
@@ -186,6 +194,11 @@ impl Envelope {
         self.attribute(FILTER)
     }
 
+    /// Return whether it is a probe: nothing of it may ever be delivered.
+    pub fn is_probe(&self) -> bool {
+        self.trace == Trace::Probe
+    }
+
     /// Append the encoded form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.put_u64(self.id.0);
@@ -196,7 +209,7 @@ impl Envelope {
             BodyType::SevenBit => 1,
             BodyType::EightBitMime => 2,
         });
-        out.put_u8(u8::from(self.smtputf8));
+        out.put_u8(if self.smtputf8 { SMTPUTF8 } else { 0 } | if self.is_probe() { PROBE } else { 0 });
         out.put_u8(match self.ret {
             Ret::Unsaid => 0,
             Ret::Full => 1,
@@ -208,10 +221,15 @@ impl Envelope {
         for recipient in &self.recipients {
             encode_recipient(recipient, out);
         }
-        out.put_u32(self.attributes.len() as u32);
+        let trace_flags = self.trace.flags().map(|flags| flags.to_string());
+        out.put_u32((self.attributes.len() + usize::from(trace_flags.is_some())) as u32);
         for (name, value) in &self.attributes {
             out.put_str(name);
             out.put_str(value);
+        }
+        if let Some(flags) = trace_flags {
+            out.put_str(TRACE_FLAGS);
+            out.put_str(&flags);
         }
     }
 
@@ -223,7 +241,33 @@ impl Envelope {
         envelope.attributes = (0..take.count(ATTRIBUTE_LEAST_OCTETS)?)
             .map(|_| Ok((take.str()?.into(), take.str()?.into())))
             .collect::<Result<Vec<_>, CodecError>>()?;
+        envelope.take_trace()?;
         Ok(envelope)
+    }
+
+    /// Take the last attribute as the trace. The octet of flags and the attribute must agree: damage must not turn a probe
+    /// into mail.
+    fn take_trace(&mut self) -> Result<(), CodecError> {
+        let is_probe = std::mem::take(&mut self.trace) == Trace::Probe;
+        let last = self.attributes.pop_if(|(name, _)| &**name == TRACE_FLAGS);
+        if let Some((name, flags)) = last {
+            let trace = Trace::parse(&flags)?;
+            if trace.flags().is_some_and(|written| *written.to_string() == *flags) {
+                self.trace = trace;
+            } else {
+                self.attributes.push((name, flags));
+            }
+        }
+        // Earlier releases took the attribute for one of many, in any place.
+        let strange = |(name, value): &(Box<str>, Box<str>)| {
+            &**name == TRACE_FLAGS && Trace::parse(value).is_ok_and(|trace| trace < Trace::Probe)
+        };
+        let known = |attribute: &(Box<str>, Box<str>)| &*attribute.0 != TRACE_FLAGS || strange(attribute);
+        if is_probe == (self.trace == Trace::Probe) && self.attributes.iter().all(known) {
+            Ok(())
+        } else {
+            Err(CodecError::BadValue(TRACE_FLAGS))
+        }
     }
 
     /// Skip the fields before the recipients; return the number of recipients.
@@ -242,11 +286,12 @@ impl Envelope {
             2 => BodyType::EightBitMime,
             _ => return Err(CodecError::BadValue("BODY")),
         };
-        let smtputf8 = match take.u8()? {
-            0 => false,
-            1 => true,
-            _ => return Err(CodecError::BadValue("SMTPUTF8")),
-        };
+        let flags = take.u8()?;
+        if flags & !(SMTPUTF8 | PROBE) != 0 {
+            return Err(CodecError::BadValue("SMTPUTF8"));
+        }
+        let smtputf8 = flags & SMTPUTF8 != 0;
+        let trace = if flags & PROBE != 0 { Trace::Probe } else { Trace::Off };
         let ret = match take.u8()? {
             0 => Ret::Unsaid,
             1 => Ret::Full,
@@ -256,7 +301,7 @@ impl Envelope {
         let envid = take.option_str()?.map(Into::into);
         let size_octets = take.u64()?;
         let (recipients, attributes) = (Vec::new(), Vec::new());
-        Ok(Self { id, arrival_us, sender, recipients, body, smtputf8, ret, envid, size_octets, attributes })
+        Ok(Self { id, arrival_us, sender, recipients, body, smtputf8, ret, envid, trace, size_octets, attributes })
     }
 }
 
@@ -279,36 +324,4 @@ pub fn decode_recipient(take: &mut Take<'_>) -> Result<Recipient, CodecError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_envelope_is_read_back_unchanged() {
-        let envelope = Envelope {
-            id: QueueId(42),
-            arrival_us: 1_795_000_000_123_456,
-            sender: "".into(),
-            recipients: vec![
-                Recipient::plain("a@example.org"),
-                Recipient {
-                    address: "b@example.org".into(),
-                    original: Some("list@example.org".into()),
-                    orcpt: Some("rfc822;list@example.org".into()),
-                    notify: Notify(Notify::FAILURE | Notify::DELAY),
-                },
-            ],
-            body: BodyType::EightBitMime,
-            smtputf8: true,
-            ret: Ret::Hdrs,
-            envid: Some("x1".into()),
-            size_octets: 4096,
-            attributes: vec![("client_name".into(), "localhost".into())],
-        };
-        let mut bytes = Vec::new();
-        envelope.encode(&mut bytes);
-        assert_eq!(Envelope::decode(&mut Take::new(&bytes)), Ok(envelope));
-        for end in 0..bytes.len() {
-            assert!(Envelope::decode(&mut Take::new(&bytes[..end])).is_err(), "cut at {end}");
-        }
-    }
-}
+mod tests;

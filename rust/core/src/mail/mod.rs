@@ -10,6 +10,7 @@
 //! xtext              the form of addresses and names in parameters
 //! sink               the receiver of content
 //! source             the program that a message comes from
+//! trace              the report that the sender wants of the first attempt
 //! ```
 
 pub mod address;
@@ -27,4 +28,5 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod stuff;
+pub mod trace;
 pub mod xtext;

@@ -9,9 +9,14 @@
 //! N a line    L a part of a line
 //! ```
 //!
+//! A file with Postfix's `trace_flags` of a probe (`sendmail -bv`) is never mail. Releases that know no probes would
+//! deliver it: for them the file has an attribute with a control character, which makes it ill-formed. Postfix ignores
+//! that attribute.
+//!
 //! ENVID= and ORCPT= are plain text in a file; in an envelope they have their xtext form (RFC 3461 §4).
 
 use crate::mail::envelope::{BodyType, Notify, Recipient, Ret};
+use crate::mail::trace::{TRACE_FLAGS, Trace};
 use crate::mail::xtext::{from_typed_xtext, from_xtext, xtext};
 use memchr::memchr;
 use std::fmt;
@@ -24,6 +29,8 @@ pub const RECIPIENTS_MAX: usize = 100_000;
 pub const ATTRIBUTES_MAX: usize = 100;
 /// Maximum number of octets of a line in one record (Postfix's line_length_limit).
 const LINE_RECORD_MAX_OCTETS: usize = 2048;
+/// The attribute of a probe that other releases refuse.
+const PROBE_MARK: &str = "probe=\u{7f}";
 /// Maximum number of groups in a length: 35 bits, more than any file needs.
 const LENGTH_MAX_GROUPS: usize = 5;
 
@@ -44,6 +51,8 @@ pub struct Maildrop {
     pub ret: Ret,
     /// ENVID=
     pub envid: Option<Box<str>>,
+    /// The report that the sender wants of the first attempt.
+    pub trace: Trace,
     /// Submitted by a gateway (`sendmail -G`): headers are not those of a user of this site.
     pub remote: bool,
     /// Every other attribute, by Postfix's names.
@@ -206,6 +215,7 @@ impl MaildropReader {
             b'M' => self.segment = Segment::Content,
             b'X' => self.segment = Segment::Extracted,
             b'E' => self.segment = Segment::End,
+            b'A' if data == PROBE_MARK.as_bytes() => self.maildrop.trace = Trace::Probe,
             _ => {
                 let text = std::str::from_utf8(&data).ok().filter(|text| !text.contains(char::is_control));
                 self.envelope(kind, text.ok_or(MaildropError::BadText(record_name(kind)))?)?;
@@ -272,6 +282,10 @@ impl MaildropReader {
                 }
             }
             "rewrite_context" => self.maildrop.remote = value == "remote",
+            TRACE_FLAGS => {
+                let trace = Trace::parse(value).map_err(|_| MaildropError::BadValue(TRACE_FLAGS))?;
+                self.maildrop.trace = self.maildrop.trace.max(trace);
+            }
             _ if self.maildrop.attributes.len() >= ATTRIBUTES_MAX => return Err(MaildropError::TooMany("attributes")),
             _ => self.maildrop.attributes.push((name.into(), value.into())),
         }
@@ -359,6 +373,12 @@ impl Maildrop {
             put(b'F', &self.full_name);
         }
         put(b'S', &self.sender);
+        if let Some(flags) = self.trace.flags() {
+            put(b'A', &format!("{TRACE_FLAGS}={flags}"));
+        }
+        if self.trace == Trace::Probe {
+            put_record(out, b'A', PROBE_MARK.as_bytes());
+        }
         for recipient in &self.recipients {
             put_recipient(out, recipient);
         }
@@ -522,6 +542,44 @@ mod tests {
         assert!(writer.feed(b"From foo bar\nSubject: x\n\n.\nhi\r\n.\nend", &mut out));
         writer.finish(&[], &mut out);
         assert_eq!(out, BY_POSTFIX);
+    }
+
+    /// The output of Postfix 3.7's postdrop for `sendmail -bv -f me@x.org -F "" a@b.org`, but for its time.
+    const PROBE_BY_POSTFIX: &[u8] = b"T\x031 0A\x15rewrite_context=localS\x08me@x.orgA\x0ftrace_flags=512R\x07a@b.org\
+        M\0N\x0eFrom: me@x.orgN\x0eSubject: probeL\x03To:N\x08\ta@b.orgX\0E\0";
+
+    #[test]
+    fn a_probe_is_read_as_one_and_other_releases_refuse_it() {
+        let (maildrop, content) = read(PROBE_BY_POSTFIX, 3).unwrap();
+        assert_eq!(maildrop.trace, Trace::Probe);
+        assert_eq!(content, b"From: me@x.org\nSubject: probe\nTo:\ta@b.org\n");
+        for (trace, flags, marked) in
+            [(Trace::Off, None, false), (Trace::Record, Some("1024"), false), (Trace::Probe, Some("512"), true)]
+        {
+            let mut out = Vec::new();
+            Maildrop { trace, ..maildrop.clone() }.encode_envelope(&mut out);
+            let text = String::from_utf8_lossy(&out).into_owned();
+            assert_eq!(text.split("trace_flags=").nth(1).map(|rest| rest.split(['A', 'R']).next().unwrap()), flags);
+            // A control character in an attribute makes a file ill-formed for every release before.
+            assert_eq!(out.contains(&0x7f), marked);
+            ContentWriter::new(false, LineEndings::Always).finish(&[], &mut out);
+            assert_eq!(read(&out, 2).unwrap().0.trace, trace);
+            if marked {
+                let mark = out.windows(PROBE_MARK.len()).position(|window| window == PROBE_MARK.as_bytes()).unwrap();
+                out[mark] = b'P';
+                assert_eq!(read(&out, 2), Err(MaildropError::BadText("attribute")));
+            }
+        }
+    }
+
+    #[test]
+    fn a_mark_alone_makes_a_probe_and_a_probe_of_address_verification_is_no_mail() {
+        let with = |records: &[u8]| read(&[b"S\x01s", records, b"R\x01rM\0X\0E\0"].concat(), 5);
+        assert_eq!(with(b"A\x07probe=\x7f").unwrap().0.trace, Trace::Probe);
+        assert_eq!(with(b"A\x07probe=\x7fA\x10trace_flags=1024").unwrap().0.trace, Trace::Probe);
+        for flags in [&b"A\x0ftrace_flags=256"[..], b"A\x0ctrace_flags=", b"A\x0dtrace_flags=x"] {
+            assert_eq!(with(flags), Err(MaildropError::BadValue("trace_flags")));
+        }
     }
 
     #[test]

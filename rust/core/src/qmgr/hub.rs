@@ -245,6 +245,8 @@ impl<S: Store> Hub<S> {
                 self.scheduler.agent(client, &transport, capacity, now);
             }
             (Frame::Delivered { job, recipients }, Role::Agent) => self.scheduler.to_confirm(job, &recipients),
+            (Frame::Traced { job, traced }, Role::Agent) => self.scheduler.to_trace(job, traced),
+            (Frame::Told(result), Role::Agent) => self.scheduler.told(result, now),
             (Frame::Result(result), Role::Agent) => self.scheduler.result(result, now),
             _ => return Err(ClientError::OutOfPlace("a frame that this client may not send")),
         }

@@ -5,6 +5,7 @@ use crate::delivery::delays::Delay;
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::id::QueueId;
 use crate::mail::status::{Outcome, Status};
+use crate::mail::trace::Action;
 use std::fmt;
 use std::sync::Arc;
 
@@ -55,16 +56,18 @@ impl fmt::Display for Text {
 
 /// Return `to=<...>, relay=none, ...`: the line of a recipient whose outcome was decided here, without an agent.
 pub fn decided_here(
-    id: &str,
+    envelope: &Envelope,
+    long_ids: bool,
     recipient: &Recipient,
-    arrival_us: u64,
     active_us: u64,
     now: Now,
     status: &Status,
     resolution_digits: u32,
 ) -> String {
+    let (id, arrival_us) = (envelope.id.text(long_ids), envelope.arrival_us);
     let delay = |us| Delay { us, resolution_digits };
     let word = match status.outcome {
+        _ if envelope.is_probe() => Action::of(envelope.trace, status).word(),
         Outcome::Sent => "sent",
         Outcome::Deferred => "deferred",
         Outcome::Bounced => "bounced",

@@ -10,6 +10,7 @@ use crate::few::Few;
 use crate::ipc::frame::JobRecipient;
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::status::Status;
+use crate::mail::trace::Traced;
 use crate::queue::segment::recipients::Cursor;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub enum Phase {
     Warning,
     /// The bounce agent's confirmation of deliveries.
     Confirming,
+    /// The bounce agent's report of the attempt (`sendmail -v`, `sendmail -bv`).
+    Reporting,
 }
 
 /// A command's request for a message, done once no agent holds it.
@@ -91,6 +94,12 @@ pub struct Outcomes {
     pub delivered: Vec<JobRecipient>,
     /// Recipients of the next result whose delivery this system confirms.
     pub to_confirm: Vec<u32>,
+    /// The lines of the report of the attempt.
+    pub traced: Vec<Traced>,
+    /// The recipients that it is about. Those of a probe are done once it is queued.
+    pub reported: Vec<JobRecipient>,
+    /// The lines that the next result adds to it.
+    pub to_trace: Vec<Traced>,
 }
 
 /// `Outcomes`, without memory for the most messages, which have none.
@@ -119,6 +128,9 @@ impl Deref for Left {
             late: Vec::new(),
             delivered: Vec::new(),
             to_confirm: Vec::new(),
+            traced: Vec::new(),
+            reported: Vec::new(),
+            to_trace: Vec::new(),
         };
         self.0.as_deref().unwrap_or(&NOTHING)
     }

@@ -60,4 +60,6 @@ mod lists_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod trace_tests;
+#[cfg(test)]
 mod world;

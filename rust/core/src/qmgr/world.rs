@@ -13,6 +13,7 @@ use crate::mail::id::{QueueId, SLOT_BITS};
 use crate::mail::locator::{Locator, SegmentId};
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Outcome, Status};
+use crate::mail::trace::Trace;
 use crate::queue::segment::recipients::Cursor;
 use crate::queue::state::{Fact, Kept};
 use crate::queue::store::Stored;
@@ -89,11 +90,22 @@ impl World {
     }
 
     pub fn arrive_with(&mut self, sender: &str, recipients: &[&str], attributes: &[(&str, &str)]) -> QueueId {
+        self.arrive_traced(sender, recipients, attributes, Trace::Off)
+    }
+
+    pub fn arrive_traced(
+        &mut self,
+        sender: &str,
+        recipients: &[&str],
+        attributes: &[(&str, &str)],
+        trace: Trace,
+    ) -> QueueId {
         self.next_id += 1;
         let id = QueueId(self.next_id);
         let envelope = Envelope {
             arrival_us: self.now.wall_us,
             size_octets: 5,
+            trace,
             attributes: attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             ..Envelope::plain(id, sender, recipients.iter().map(|to| Recipient::plain(to)).collect())
         };
@@ -160,7 +172,7 @@ impl World {
                     match delivery.kind {
                         JobKind::Deliver => known.sent.insert(recipient.index),
                         JobKind::Bounce => known.reported.insert(recipient.index),
-                        JobKind::Warn | JobKind::Confirm => false,
+                        JobKind::Warn | JobKind::Confirm | JobKind::Probe | JobKind::Report => false,
                     };
                 }
                 recipients.push((recipient.index, status));
@@ -303,7 +315,13 @@ impl World {
         for recipient in &delivery.recipients {
             let index = recipient.index;
             let over = known.kept.done.contains(&index);
-            assert_eq!(over, delivery.kind == JobKind::Confirm, "a delivery for a recipient that is done");
+            let told_of_attempt = delivery.kind == JobKind::Report;
+            assert!(
+                told_of_attempt || over == (delivery.kind == JobKind::Confirm),
+                "a delivery for a recipient that is done"
+            );
+            let is_probe = known.envelope.trace == Trace::Probe;
+            assert!(!is_probe || matches!(delivery.kind, JobKind::Probe | JobKind::Report), "a probe under delivery");
             assert_eq!(recipient.recipient.address, known.envelope.recipients[index as usize].address);
             for (_, other) in &self.deliveries {
                 let twice =

@@ -3,8 +3,9 @@
 //! Version 1 has the content of a message in one piece, so the head moves ahead of the body. Offsets, lengths, salts and
 //! IDs stay, and so the state log holds as it is. Each segment is written to `new.ID`, synced, and renamed over the old
 //! one: after a crash or an error every segment has one form or the other, this release reads both, and the next
-//! conversion goes on. Damaged records stay damaged. An uncommitted tail is cut, because an older release would refuse
-//! its segment.
+//! conversion goes on. A probe (`sendmail -bv`) has no form in version 1: a conversion waits until its report is sent,
+//! and an older release takes the record of one that has ended for damage. Damaged records stay damaged. An uncommitted
+//! tail is cut, because an older release would refuse its segment.
 
 use super::disk::{Disk, Open, RealDisk, names, read_exact, write_all};
 use super::error::QueueError;
@@ -15,8 +16,9 @@ use super::segment::{
     make_directory,
 };
 use super::store::disk_store::take_lock;
-use super::store::recovery::segments;
+use super::store::recovery::{facts, segments};
 use super::{ACTIVE, DEFERRED, INCOMING};
+use crate::mail::id::QueueId;
 use crate::mail::locator::SegmentId;
 use std::fs::File;
 use std::io;
@@ -37,7 +39,8 @@ pub struct Converted {
 }
 
 /// Convert every segment of the queue to version 1. Errors: `Locked` while a queue manager runs, `Io` while another
-/// process receives mail, and `Version` for a segment of a newer release; then the other segments may be converted.
+/// process receives mail or for a probe, and `Version` for a segment of a newer release; then the other segments may
+/// be converted.
 pub fn convert_to_v1(queue_directory: &Path) -> Result<Converted, QueueError> {
     convert_on(&RealDisk::shared(), queue_directory)
 }
@@ -53,7 +56,9 @@ pub(crate) fn convert_on(disk: &Arc<dyn Disk>, queue_directory: &Path) -> Result
     let mut converted = Converted::default();
     for (directory, id, path) in segments(&**disk, queue_directory)? {
         let Some(reader) = SegmentReader::open(disk, path, id)? else { continue };
-        let records = Segment { disk: &**disk, directory: &queue_directory.join(directory), id, reader }.convert()?;
+        let mut segment = Segment { disk: &**disk, directory: &queue_directory.join(directory), id, reader };
+        refuse_probes(&**disk, queue_directory, &mut segment)?;
+        let records = segment.convert()?;
         converted.records += records.unwrap_or(0);
         converted.segments += u64::from(records.is_some());
     }
@@ -78,6 +83,25 @@ fn refuse_live(disk: &dyn Disk, path: &Path) -> Result<(), QueueError> {
         return Err(QueueError::Io(io::ErrorKind::ResourceBusy, text.into()));
     }
     Ok(())
+}
+
+/// A probe that has not ended must not meet an older release, even though that delivers none.
+fn refuse_probes(disk: &dyn Disk, queue_directory: &Path, segment: &mut Segment<'_>) -> Result<(), QueueError> {
+    let probes = segment.probes()?;
+    if probes.is_empty() {
+        return Ok(());
+    }
+    let known = facts(disk, queue_directory)?.messages;
+    match probes.iter().find(|(id, recipients)| known.get(id).is_none_or(|known| !known.is_over(*recipients))) {
+        None => Ok(()),
+        Some((id, _)) => {
+            let text = format!(
+                "{id} is an address probe (sendmail -bv), which version 1 does not have: run the mail system until its \
+                 report is sent, or remove it with postsuper -d"
+            );
+            Err(QueueError::Io(io::ErrorKind::Unsupported, text.into()))
+        }
+    }
 }
 
 /// One segment that is converted.
@@ -118,6 +142,18 @@ impl Segment<'_> {
             return Err(error);
         }
         Ok(Some(records.len() as u64))
+    }
+
+    /// Return the probes, with their numbers of recipients.
+    fn probes(&mut self) -> Result<Vec<(QueueId, usize)>, QueueError> {
+        let (octets, mut probes) = (self.reader.octets()?, Vec::new());
+        self.reader.scan(SEGMENT_HEADER_OCTETS as u64, octets, &mut |found| match found {
+            Found::Record { envelope, .. } if envelope.is_probe() => {
+                probes.push((envelope.id, envelope.recipients.len()));
+            }
+            _ => {}
+        })?;
+        Ok(probes)
     }
 
     /// Return the records with a header of version 2, damaged or not, and the end of what was committed.
@@ -236,10 +272,11 @@ fn version(header: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::id::QueueId;
+    use crate::mail::envelope::Envelope;
     use crate::mail::locator::Locator;
+    use crate::mail::trace::Trace;
     use crate::queue::journal::{Journal, JournalOptions};
-    use crate::queue::proofs::testing::{Call, Directory, Fault, Faulty, commit_with_head, crash_image};
+    use crate::queue::proofs::testing::{Call, Directory, Fault, Faulty, commit_with_head, crash_image, envelope};
     use crate::queue::{Fact, Spool, read_content};
     use rustix::io::Errno;
     use std::collections::BTreeMap;
@@ -388,6 +425,29 @@ mod tests {
         for (record, expected) in [(0, 1), (2, 1), (3, 1)] {
             assert_eq!(version(&octets[places[record].1.offset as usize..]), expected);
         }
+    }
+
+    #[test]
+    fn a_probe_waits_for_its_report_before_a_conversion() {
+        let (directory, _) = queue();
+        let journal = journal(&directory);
+        let draft = journal.draft().unwrap();
+        let id = draft.id();
+        let probe = Envelope { trace: Trace::Probe, ..envelope(id, 2) };
+        journal.commit(draft, b"Subject: probe\r\n\r\n", &probe, 0);
+        assert!(journal.wait(std::time::Duration::from_secs(60))[0].result.is_ok());
+        drop(journal);
+        let error = convert_to_v1(directory.path()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{id} is an address probe (sendmail -bv)")), "{error}");
+        let (mut spool, stored) = Spool::open(directory.path()).unwrap();
+        assert!(stored.iter().any(|stored| stored.arrival.envelope == probe));
+        spool.note(Fact::Done { id, recipients: vec![0].into() });
+        drop(spool);
+        assert!(convert_to_v1(directory.path()).is_err(), "one of two recipients");
+        let (mut spool, _) = Spool::open(directory.path()).unwrap();
+        spool.note(Fact::Done { id, recipients: vec![1].into() });
+        drop(spool);
+        assert!(convert_to_v1(directory.path()).is_ok());
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum QueueError {
     Version(Box<str>, u16, u16),
     /// The bytes on disk are damaged: the place, and the defect.
     Corrupt(Box<str>),
+    /// The message is a probe: nobody may read it to deliver it.
+    Probe,
 }
 
 impl QueueError {
@@ -64,6 +66,7 @@ impl fmt::Display for QueueError {
                  start the newer release, or let it empty the queue first"
             ),
             Self::Corrupt(text) => f.write_str(text),
+            Self::Probe => f.write_str("an address probe is not delivered"),
         }
     }
 }

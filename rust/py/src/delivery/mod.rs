@@ -1,9 +1,10 @@
-//! `AgentLink`, `DeliveryJob`, `JobRecipient`, `JobStatus`: see `postillion_core::delivery` and `ipc::frame`.
+//! `AgentLink`, `DeliveryJob`, `JobRecipient`, `JobStatus`, `TracedStatus`: see `postillion_core::delivery`, `ipc::frame`.
 
 mod session;
 
 pub use session::{DeliverySession, Next};
 
+use crate::cleanup::trace_word;
 use crate::log::Log;
 use crate::queue::queue_error;
 use postillion_core::clock::wall_now_us;
@@ -14,6 +15,7 @@ use postillion_core::ipc::frame::{self, JobKind};
 use postillion_core::mail::reply::Enhanced;
 use postillion_core::mail::status::{Outcome, Status, local_status};
 use postillion_core::mail::stuff::Unstuffer;
+use postillion_core::mail::trace::{Action, Traced};
 use pyo3::exceptions::{PyConnectionError, PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -79,6 +81,8 @@ impl DeliveryJob {
             JobKind::Bounce => "bounce",
             JobKind::Warn => "warn",
             JobKind::Confirm => "confirm",
+            JobKind::Probe => "probe",
+            JobKind::Report => "report",
         }
     }
 
@@ -138,6 +142,16 @@ impl DeliveryJob {
     }
 
     #[getter]
+    fn trace(&self) -> &'static str {
+        trace_word(self.work.lock().job().envelope.trace)
+    }
+
+    #[getter]
+    fn traced(&self) -> Vec<TracedStatus> {
+        self.work.lock().job().traced.iter().map(|inner| TracedStatus { inner: inner.clone() }).collect()
+    }
+
+    #[getter]
     fn left(&self) -> usize {
         self.work.lock().left()
     }
@@ -172,7 +186,7 @@ impl DeliveryJob {
 
     #[pyo3(signature = (
         index, outcome, dsn, text, *, relay="none", remote=None, setup_s=0.0, transmission_s=None, conn_use=0,
-        address=None
+        address=None, action=None
     ))]
     #[allow(clippy::too_many_arguments, reason = "each is a field of the log line, passed by name")]
     fn status(
@@ -187,7 +201,9 @@ impl DeliveryJob {
         transmission_s: Option<f64>,
         conn_use: u32,
         address: Option<&str>,
+        action: Option<&str>,
     ) -> PyResult<bool> {
+        let action = action.map(action_of).transpose()?;
         let status = status_of(outcome, dsn, text, remote)?;
         let handover = Handover {
             relay,
@@ -199,17 +215,28 @@ impl DeliveryJob {
         let mut delivery = self.work.lock();
         let no_such = || PyIndexError::new_err(format!("the job has no recipient {index}"));
         let position = delivery.position(index).ok_or_else(no_such)?;
-        Ok(delivery.finish_as(position, address, status, &handover, self.work.log()))
+        Ok(delivery.finish_as(position, address, status, action, &handover, self.work.log()))
     }
 
-    #[pyo3(signature = (index, address, outcome, dsn, text, *, relay="none"))]
-    fn note(&self, index: u32, address: &str, outcome: &str, dsn: &str, text: &str, relay: &str) -> PyResult<()> {
+    #[pyo3(signature = (index, address, outcome, dsn, text, *, relay="none", action=None))]
+    #[allow(clippy::too_many_arguments, reason = "each is a field of the log line, passed by name")]
+    fn note(
+        &self,
+        index: u32,
+        address: &str,
+        outcome: &str,
+        dsn: &str,
+        text: &str,
+        relay: &str,
+        action: Option<&str>,
+    ) -> PyResult<()> {
+        let action = action.map(action_of).transpose()?;
         let status = status_of(outcome, dsn, text, None)?;
         let handover = Handover { relay, conn_use: 0, setup_us: 0, transmission_us: None, wall_now_us: wall_now_us() };
-        let delivery = self.work.lock();
+        let mut delivery = self.work.lock();
         let no_such = || PyIndexError::new_err(format!("the job has no recipient {index}"));
         let position = delivery.position(index).ok_or_else(no_such)?;
-        delivery.note(position, Some(address), &status, &handover, self.work.log());
+        delivery.note(position, Some(address), &status, action, &handover, self.work.log());
         Ok(())
     }
 
@@ -291,6 +318,45 @@ impl JobStatus {
     fn remote(&self) -> Option<&str> {
         self.inner.remote.as_deref()
     }
+}
+
+/// The result of a recipient, in a job that reports the attempt.
+#[pyclass(frozen, module = "postillion._core.delivery")]
+pub struct TracedStatus {
+    inner: Traced,
+}
+
+#[pymethods]
+impl TracedStatus {
+    #[getter]
+    fn index(&self) -> u32 {
+        self.inner.index
+    }
+
+    #[getter]
+    fn address(&self) -> &str {
+        &self.inner.address
+    }
+
+    #[getter]
+    fn action(&self) -> &'static str {
+        self.inner.action.word()
+    }
+
+    #[getter]
+    fn relay(&self) -> &str {
+        &self.inner.relay
+    }
+
+    #[getter]
+    fn status(&self) -> JobStatus {
+        JobStatus { inner: self.inner.status.clone() }
+    }
+}
+
+/// Convert the word of an action.
+fn action_of(word: &str) -> PyResult<Action> {
+    Action::parse(word).ok_or_else(|| PyValueError::new_err(format!("unknown action {word:?}")))
 }
 
 /// Convert seconds to microseconds; a negative time is 0.

@@ -1,6 +1,7 @@
 //! `StoredMessage` and `read_message`: see `postillion_core::queue::listing::find`.
 
 use super::journal::queue_error;
+use crate::cleanup::trace_word;
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::locator::{Locator, SegmentId};
 use postillion_core::mail::stuff::unstuff;
@@ -66,6 +67,11 @@ impl StoredMessage {
     #[getter]
     fn smtputf8(&self) -> bool {
         self.message.envelope.smtputf8
+    }
+
+    #[getter]
+    fn trace(&self) -> &'static str {
+        trace_word(self.message.envelope.trace)
     }
 
     #[getter]

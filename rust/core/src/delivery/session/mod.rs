@@ -23,7 +23,7 @@ use crate::delivery::outgoing::Outgoing;
 use crate::delivery::smtputf8::needs_smtputf8;
 use crate::mail::status::Status;
 use crate::queue::ContentReader;
-use crate::smtp::client::{Client, ClientSettings, Event, Peer};
+use crate::smtp::client::{Client, ClientSettings, Event, Peer, Protocol};
 use std::fmt;
 use std::sync::Arc;
 use std::task::Poll;
@@ -283,7 +283,9 @@ impl Session {
     fn apply(&self, position: usize, status: Status, wall_now_us: u64) {
         let Some(assignment) = &self.current else { return };
         let mut delivery = assignment.work.lock();
-        delivery.next_hop_reports(self.client.offered().dsn);
+        let dsn = self.client.offered().dsn;
+        delivery.next_hop_reports(dsn);
+        delivery.next_hop_delivers(self.client.settings().protocol == Protocol::Lmtp && !dsn);
         let handover = self.handover(assignment, &delivery, wall_now_us);
         delivery.apply(position, status, assignment.last_session, &handover, assignment.work.log());
     }

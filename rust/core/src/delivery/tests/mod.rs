@@ -3,6 +3,7 @@
 mod changed;
 mod large;
 mod mapped;
+mod probe;
 mod script;
 
 use super::assignment::Assignment;

@@ -183,8 +183,9 @@ impl Scheduler {
         }
         message.unread = Cursor { index: next, octets: 0 };
         self.in_core += message.in_core() - before;
-        // Without its filter, the message would go on unfiltered.
-        let filter = message.envelope.filter().map(|filter| format!("content filter {filter} is not supported yet"));
+        // Without its filter, the message would go on unfiltered. A probe goes nowhere, and has no filter in Postfix.
+        let filter = message.envelope.filter().filter(|_| !message.envelope.is_probe());
+        let filter = filter.map(|filter| format!("content filter {filter} is not supported yet"));
         let reason = if entry.forced_expire() {
             Some(deferral([7, 0], "message is administratively expired"))
         } else {

@@ -250,7 +250,7 @@ impl Scheduler {
                 self.check_finished(key);
             }
             // A report under way is waited for; a waiting report is not sent.
-            Phase::Bouncing | Phase::Warning | Phase::Confirming => {
+            Phase::Bouncing | Phase::Warning | Phase::Confirming | Phase::Reporting => {
                 if message.deliveries == 0 {
                     self.conclude(key, now);
                 }

@@ -300,7 +300,7 @@ impl Scheduler {
         };
         let mut recipients = Vec::with_capacity(positions.len());
         match kind {
-            JobKind::Deliver => positions.retain(|position| {
+            JobKind::Deliver | JobKind::Probe => positions.retain(|position| {
                 let target = &mut message.targets[*position as usize];
                 // The result of an earlier queue manager may have finished it.
                 let waits = target.stage == Stage::Waiting && target.destination == key;
@@ -314,6 +314,7 @@ impl Scheduler {
             JobKind::Bounce => recipients.clone_from(&message.left.bounced),
             JobKind::Warn => recipients.clone_from(&message.left.late),
             JobKind::Confirm => recipients.clone_from(&message.left.delivered),
+            JobKind::Report => recipients.clone_from(&message.left.reported),
         }
         let empty = peer.positions.is_empty();
         peer.rank.served += 1;
@@ -362,7 +363,7 @@ impl Scheduler {
         });
         let request = frame::Job {
             job: number,
-            kind,
+            kind: if kind == JobKind::Deliver && message.envelope.is_probe() { JobKind::Probe } else { kind },
             path: "".into(),
             locator: self.catalogue.entry(message.slot).at(),
             transport: Arc::clone(&transport.name),
@@ -370,6 +371,7 @@ impl Scheduler {
             active_us: message.active_us,
             envelope: Arc::clone(&message.envelope),
             recipients,
+            traced: if kind == JobKind::Report { Self::lines(message) } else { Vec::new() },
         };
         self.events.push_back(Event::Deliver { agent, request: Box::new(request) });
         if empty {

@@ -29,6 +29,7 @@ mod outcome;
 mod overflow;
 mod preemption;
 pub mod requeue;
+mod trace;
 pub mod waits;
 
 use crate::clock::Now;

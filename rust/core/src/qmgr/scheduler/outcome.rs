@@ -4,6 +4,8 @@
 //! queued), or when there is no one to tell. An attempt that leaves others ends in a deferral. A message without open
 //! recipients is removed.
 //!
+//! The recipients of a probe (`trace.rs`) are done when the report about them is queued, whatever it says.
+//!
 //! A lost agent may have delivered what it had; the results are lost with it. Another agent gets these recipients at
 //! once, so that a crash costs no time. After `AGENTS_LOST_MAX` such losses in one attempt the message is deferred
 //! (`unknown mail transport error`), so that it does not crash one agent after the other.
@@ -38,16 +40,27 @@ impl Scheduler {
         self.agent_freed(&delivery);
         self.active[delivery.message].deliveries -= 1;
         match delivery.kind {
-            JobKind::Deliver => self.delivered(&delivery, result.recipients, result.site.as_ref(), now),
+            JobKind::Deliver | JobKind::Probe => {
+                self.delivered(&delivery, result.recipients, result.site.as_ref(), now);
+            }
             JobKind::Bounce => self.reported(delivery.message, &result.recipients, now),
             JobKind::Warn => self.warned(delivery.message, &result.recipients, now),
             JobKind::Confirm => {
                 self.active[delivery.message].left.delivered.clear();
                 self.report(delivery.message, now);
             }
+            JobKind::Report => self.attempt_reported(delivery.message, &result.recipients, now),
         }
         self.heard_from(&delivery, result.site, now);
         self.check_finished(delivery.message);
+    }
+
+    /// Take the result of a job that told the sender something. For a job of an earlier queue manager it says nothing about
+    /// the recipients: those of a warning still wait.
+    pub fn told(&mut self, result: JobResult, now: Now) {
+        if self.deliveries.get(result.job).is_some() {
+            self.result(result, now);
+        }
     }
 
     /// Note before a result which of its deliveries this system confirms to the sender.
@@ -58,10 +71,13 @@ impl Scheduler {
 
     /// Finish a sent recipient. Confirm it if this system is to do so, or if the sender was warned of a delay.
     fn sent(&mut self, key: u32, position: u32, status: Status, told_by_us: bool) {
+        let records = self.records(&self.active[key]);
         let message = &mut self.active[key];
         let target = &message.targets[position as usize];
         let delayed = || self.settings.confirm_delay_cleared && self.catalogue.entry(message.slot).warned();
         let wanted = told_by_us || target.recipient.notify.on_delay() && delayed();
+        // One report is enough.
+        let wanted = wanted && !records;
         if wanted && !message.envelope.sender.is_empty() {
             let (index, recipient) = (target.index, target.recipient.clone());
             message.left.delivered.push(JobRecipient { index, recipient, status: Some(status) });
@@ -74,17 +90,13 @@ impl Scheduler {
         let mut done = Few::new();
         let left = &mut self.active[delivery.message].left;
         let to_confirm = if left.is_nothing() { Vec::new() } else { std::mem::take(&mut left.to_confirm) };
+        self.trace_result(delivery, &outcomes);
         for (nth, (index, status)) in outcomes.into_iter().enumerate() {
-            let targets = &self.active[delivery.message].targets;
-            let is = |position: &u32| {
-                let target = &targets[*position as usize];
-                target.index == index && target.stage == Stage::InFlight
-            };
-            // Agents usually answer in the order of the request.
-            let same_order = delivery.positions.get(nth).copied().filter(is);
-            let Some(position) = same_order.or_else(|| delivery.positions.iter().copied().find(is)) else {
+            let Some(position) = self.in_flight(delivery, nth, index) else { continue };
+            if self.active[delivery.message].envelope.is_probe() {
+                self.probed(delivery.message, position);
                 continue;
-            };
+            }
             let status = self.softened(status);
             if status.outcome == Outcome::Sent {
                 self.sent(delivery.message, position, status, to_confirm.contains(&index));
@@ -110,6 +122,18 @@ impl Scheduler {
                 self.decide_here(delivery.message, position, &status, now);
             }
         }
+    }
+
+    /// Return the position of a recipient that the `nth` outcome of a delivery is about.
+    fn in_flight(&self, delivery: &Delivery, nth: usize, index: u32) -> Option<u32> {
+        let targets = &self.active[delivery.message].targets;
+        let is = |position: &u32| {
+            let target = &targets[*position as usize];
+            target.index == index && target.stage == Stage::InFlight
+        };
+        // Agents usually answer in the order of the request.
+        let same_order = delivery.positions.get(nth).copied().filter(is);
+        same_order.or_else(|| delivery.positions.iter().copied().find(is))
     }
 
     /// Return the status under `soft_bounce`, which makes permanent failures temporary.
@@ -192,7 +216,7 @@ impl Scheduler {
     // Recipients.
 
     /// Free the position of a recipient that was sent, or whose outcome is kept elsewhere.
-    fn free(&mut self, key: u32, position: u32) {
+    pub(super) fn free(&mut self, key: u32, position: u32) {
         let message = &mut self.active[key];
         let target = &mut message.targets[position as usize];
         if matches!(target.stage, Stage::Waiting | Stage::InFlight) {
@@ -212,6 +236,10 @@ impl Scheduler {
         let stage = message.targets.get(position as usize).map_or(Stage::Free, |target| target.stage);
         if stage == Stage::Free || message.withdrawn && stage != Stage::InFlight {
             return false;
+        }
+        if message.envelope.is_probe() {
+            self.probed(key, position);
+            return true;
         }
         let target = &mut message.targets[position as usize];
         let index = target.index;
@@ -248,11 +276,11 @@ impl Scheduler {
         let Some(target) = message.targets.get(position as usize).filter(|target| target.stage != Stage::Free) else {
             return;
         };
-        let id = message.envelope.id.text(self.settings.long_queue_ids);
-        let (arrival_us, active_us) = (message.envelope.arrival_us, message.active_us);
-        let digits = self.settings.delay_resolution_digits;
-        let text = decided_here(&id, &target.recipient, arrival_us, active_us, now, status, digits);
+        let (long_ids, digits) = (self.settings.long_queue_ids, self.settings.delay_resolution_digits);
+        let (envelope, active_us) = (&message.envelope, message.active_us);
+        let text = decided_here(envelope, long_ids, &target.recipient, active_us, now, status, digits);
         if self.finish_recipient(key, position, status, now) {
+            self.trace_decision(key, position, status);
             self.events.push_back(Event::Line { program: Some("error"), warning: false, text: text.into() });
         }
     }
@@ -327,7 +355,7 @@ impl Scheduler {
     }
 
     /// Send the next report to the sender, or conclude the attempt.
-    fn report(&mut self, key: u32, now: Now) {
+    pub(super) fn report(&mut self, key: u32, now: Now) {
         let message = &mut self.active[key];
         if message.requested != Requested::Deliver {
             return self.conclude(key, now);
@@ -338,6 +366,8 @@ impl Scheduler {
             (Phase::Warning, JobKind::Warn)
         } else if !message.left.delivered.is_empty() {
             (Phase::Confirming, JobKind::Confirm)
+        } else if !message.left.traced.is_empty() {
+            (Phase::Reporting, JobKind::Report)
         } else {
             return self.conclude(key, now);
         };

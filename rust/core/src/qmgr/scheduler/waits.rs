@@ -137,7 +137,7 @@ impl Scheduler {
         let at = |stage: Stage| message.targets.iter().find(|target| target.stage == stage);
         let destination = at(Stage::InFlight).or_else(|| at(Stage::Waiting)).map(|target| target.destination);
         let destination = match (message.phase, destination) {
-            (Phase::Bouncing | Phase::Warning | Phase::Confirming, _) => None,
+            (Phase::Bouncing | Phase::Warning | Phase::Confirming | Phase::Reporting, _) => None,
             (Phase::Delivering, None) if message.reading => return Waits::Reading,
             (Phase::Delivering, None) => return Waits::Resolving,
             (Phase::Delivering, Some(key)) => Some(&self.destinations[key]),

@@ -6,6 +6,7 @@
 use super::record::RECORD_HEADER_OCTETS;
 use crate::mail::envelope::{BodyType, Envelope, FILTER, Ret};
 use crate::mail::locator::Locator;
+use crate::mail::trace::TRACE_FLAGS;
 use crate::mail::xtext::{from_typed_xtext, from_xtext};
 
 /// One field of an envelope.
@@ -77,6 +78,9 @@ pub fn fields(at: &Locator, envelope: &Envelope, done: &[u32], long_queue_ids: b
         }
         layout.pass_text(name);
         layout.pass_text(value);
+    }
+    if let Some(flags) = envelope.trace.flags() {
+        layout.add(b'A', format!("{TRACE_FLAGS}={flags}"));
     }
     layout.fields
 }

@@ -10,6 +10,8 @@ pub(super) enum Expect {
     Helo,
     Lhlo,
     Rset,
+    /// RSET behind the recipients of a probe: no message follows.
+    Abort,
     Mail,
     Rcpt(usize),
     Data,
@@ -28,7 +30,7 @@ impl Expect {
             Self::Ehlo => "EHLO command",
             Self::Helo => "HELO command",
             Self::Lhlo => "LHLO command",
-            Self::Rset => "RSET command",
+            Self::Rset | Self::Abort => "RSET command",
             Self::Mail => "MAIL FROM command",
             Self::Rcpt(_) => "RCPT TO command",
             Self::Data => "DATA command",
@@ -45,6 +47,7 @@ impl Expect {
             Self::Helo => "performing the HELO handshake",
             Self::Lhlo => "performing the LHLO handshake",
             Self::Rset => "sending RSET probe",
+            Self::Abort => "sending RSET",
             Self::Mail => "sending MAIL FROM",
             Self::Rcpt(_) => "sending RCPT TO",
             Self::Data => "sending DATA command",
@@ -56,7 +59,7 @@ impl Expect {
     pub(super) fn timeout_s(self, timeouts: &Timeouts) -> f64 {
         match self {
             Self::Greeting | Self::Ehlo | Self::Helo | Self::Lhlo => timeouts.helo,
-            Self::Rset => timeouts.rset,
+            Self::Rset | Self::Abort => timeouts.rset,
             Self::Mail => timeouts.mail,
             Self::Rcpt(_) => timeouts.rcpt,
             Self::Data => timeouts.data_init,

@@ -7,6 +7,7 @@
 //! ```text
 //! greeting, EHLO (HELO)  ->  Ready | Failed
 //! begin                  ->  Recipient*, Body | Finished | Failed
+//! begin (a probe)        ->  Recipient*, Finished | Failed
 //! body(.., last)         ->  Recipient*, Finished | Failed
 //! ```
 //!
@@ -14,6 +15,9 @@
 //! and the replies to these commands then arrive together (RFC 2920 §3.1: the end of a message may start a group of
 //! commands). Replies arrive in order, so the first transaction is over before the next one has a reply. If the
 //! connection fails before that, the next transaction has not begun, and another connection may carry its mail.
+//!
+//! A probe ends behind RCPT: RSET takes the place of DATA in the same group of commands, so that the server keeps nothing
+//! of it. It is never begun ahead.
 //!
 //! A recipient without an event at the end of its transaction has no verdict and stays queued.
 
@@ -105,6 +109,8 @@ pub struct Client {
     /// Recipients that the server accepted, in the order of their commands.
     accepted: Vec<usize>,
     mail_refused: bool,
+    /// The transaction in progress is a probe: no message follows.
+    probes: bool,
     needs_reset: bool,
     reusable: bool,
     transactions: u32,
@@ -139,6 +145,7 @@ impl Client {
             pipeline: Pipeline::default(),
             accepted: Vec::new(),
             mail_refused: false,
+            probes: false,
             needs_reset: false,
             reusable: true,
             transactions: 0,
@@ -286,7 +293,12 @@ impl Client {
             self.pipeline.forget_planned();
             return self.finish();
         }
-        self.pipeline.plan_line(Expect::Data, b"DATA\r\n");
+        self.probes = envelope.is_probe();
+        if self.probes {
+            self.pipeline.plan_line(Expect::Abort, b"RSET\r\n");
+        } else {
+            self.pipeline.plan_line(Expect::Data, b"DATA\r\n");
+        }
         self.phase = Phase::Envelope;
         self.needs_reset = true;
         self.sent_at = now;
@@ -324,7 +336,7 @@ impl Client {
         mut recipients: impl Iterator<Item = (usize, &'a Recipient)>,
     ) -> bool {
         let unsure = envelope.smtputf8 && !self.offered.smtputf8;
-        if !self.may_begin_ahead() || unsure || self.too_large(envelope).is_some() {
+        if !self.may_begin_ahead() || unsure || envelope.is_probe() || self.too_large(envelope).is_some() {
             return false;
         }
         self.pipeline.begin();
@@ -344,6 +356,7 @@ impl Client {
         self.transactions += 1;
         self.answered = false;
         self.mail_refused = false;
+        self.probes = false;
         self.accepted.clear();
         self.body_ends_line = true;
         self.lines.reset();

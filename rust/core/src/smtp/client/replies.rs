@@ -19,6 +19,7 @@ impl Client {
             Expect::Ehlo | Expect::Helo | Expect::Lhlo => self.welcomed(expect, response),
             Expect::Rset if response.class() != 2 => return self.spent(expect, response),
             Expect::Rset => {}
+            Expect::Abort => return self.aborted(response),
             _ if response.code == 421 => return self.closing(expect, response),
             _ if self.begun_ahead && self.is_out_of_step(expect, response) => return self.spent(expect, response),
             Expect::Mail => {
@@ -29,7 +30,13 @@ impl Client {
                 }
             }
             Expect::Rcpt(_) if self.mail_refused => {}
-            Expect::Rcpt(position) if response.class() == 2 => self.accepted.push(position),
+            Expect::Rcpt(position) if response.class() == 2 => {
+                self.accepted.push(position);
+                if self.probes {
+                    // Nothing follows that could change it.
+                    self.verdict(&[position], expect, response);
+                }
+            }
             Expect::Rcpt(position) => self.refuse(&[position], expect, response),
             Expect::Data => {
                 if !self.begun_ahead {
@@ -164,11 +171,21 @@ impl Client {
         self.events.push_back(Event::Body);
     }
 
+    /// End a probe: the server has dropped its transaction, or the connection is of no use for another one.
+    fn aborted(&mut self, response: &Response) {
+        self.needs_reset = false;
+        self.reusable &= response.class() == 2;
+        self.finish();
+    }
+
     /// Handle 421: the server closes the connection (RFC 5321 §3.8), and no awaited reply will arrive.
     fn closing(&mut self, expect: Expect, response: &Response) {
         self.reusable = false;
         if expect == Expect::Mail && self.transactions > 1 {
             return self.spent(expect, response);
+        }
+        if self.probes {
+            self.accepted.clear();
         }
         if !self.mail_refused {
             let mut open = match expect {

@@ -7,6 +7,7 @@ use crate::mail::envelope::Envelope;
 use crate::mail::id::QueueId;
 use crate::mail::reply::{Enhanced, Reply};
 use crate::mail::source::MailSource;
+use crate::mail::trace::Trace;
 use crate::queue::Incoming;
 use crate::smtp::server::{ContentFault, EndOfData, Next, Transaction};
 use std::sync::Arc;
@@ -126,6 +127,7 @@ impl Session {
             smtputf8: mail.smtputf8,
             ret: mail.ret,
             envid: mail.envid.clone(),
+            trace: Trace::Off,
             size_octets: 0,
             attributes,
         };

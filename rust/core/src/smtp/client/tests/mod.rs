@@ -3,6 +3,7 @@
 
 mod ahead;
 mod model;
+mod probe;
 
 use super::*;
 use crate::mail::envelope::{Envelope, Recipient};
