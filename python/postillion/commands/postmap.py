@@ -38,6 +38,8 @@ KEYS_OCTETS = 1024 * 1024
 """Octets of keys that are looked up at once."""
 LINE_MAX_OCTETS = 64 * 1024 * 1024
 """Maximum octets of a key on standard input."""
+LOADED_MAX_OCTETS = 1024 * 1024 * 1024
+"""Maximum octets of an index that is read into memory for many keys."""
 MESSAGE_MAX_OCTETS = 512 * 1024 * 1024
 
 
@@ -355,6 +357,7 @@ def _open(options: Options, name: str, config: Config) -> Table:
         fold=options.fold,
         utf8=_utf8(options, config),
         files=options.files and name.partition(":")[0] not in INDEXED_TYPES,
+        loaded_max_octets=LOADED_MAX_OCTETS if options.query == "-" else 0,
     )
     table.refresh()
     return table

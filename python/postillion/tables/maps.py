@@ -175,12 +175,14 @@ def open_table(
     fold: bool = True,
     utf8: bool | None = None,
     files: bool = False,
+    loaded_max_octets: int = 0,
 ) -> Table:
     """Return one table by its `type:name`. Raises `TableTypeError`.
 
     `form`: how the lines of a text file read, `map` or `alias`; None: as the parameters that name the file say.
     `fold`: fixed keys ignore case. `utf8`: keys and values must be UTF-8; None: as `smtputf8_enable` says. `files`:
-    values are base64 or lists of files (postmap -F).
+    values are base64 or lists of files (postmap -F). `loaded_max_octets`: maximum size of a large index that is read
+    into memory after many lookups.
     """
     bare = flat(name)
     kind, sign, rest = bare.partition(":")
@@ -206,7 +208,15 @@ def open_table(
         form = "mixed" if kind == "texthash" else "alias"
     if utf8 is None:
         utf8 = config.flag("smtputf8_enable")
-    return core.open_table(name, form=form or "map", warn=warn, fold=fold, utf8=utf8, files=files)
+    return core.open_table(
+        name,
+        form=form or "map",
+        warn=warn,
+        fold=fold,
+        utf8=utf8,
+        files=files,
+        loaded_max_octets=loaded_max_octets,
+    )
 
 
 def _holds_aliases(bare: str, config: Settings) -> bool:

@@ -26,4 +26,4 @@ pub mod text;
 pub mod watched;
 pub mod words;
 
-pub use crate::lookup::{Each, Entry, Maps, Table};
+pub use crate::lookup::{Each, EachAnswer, Entry, Maps, Table};
