@@ -16,6 +16,7 @@ pub mod inline;
 pub mod key;
 pub mod octets;
 pub mod options;
+pub mod prefix;
 pub mod rules;
 pub mod script;
 pub mod source;
