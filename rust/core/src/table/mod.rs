@@ -17,6 +17,7 @@ pub mod key;
 pub mod octets;
 pub mod options;
 pub mod prefix;
+pub mod ranges;
 pub mod rules;
 pub mod script;
 pub mod source;
