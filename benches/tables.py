@@ -4,12 +4,15 @@
     rust/core/examples/tables   the lookup inside the core
 
 Each postmap starts, opens its table and answers all keys, so a row has the cost of loading too. `one key` is nearly
-that cost alone. Each program writes its own index; the texts are the same files. Postfix tries all lines of a `cidr:`
-table, so both get fewer keys there. `correct`: both wrote the same octets.
+that cost alone. Each program writes its own index; the texts are the same files. Keys come from a file, and answers go
+to a file. Postfix tries all lines of a `cidr:` table for each key, so both get fewer keys there. Our modules are
+compiled to bytecode first, as by pip. `correct`: both wrote the same octets.
 
 Needs Debian's postfix, postfix-cdb, postfix-lmdb and postfix-pcre packages.
 """
 
+import compileall
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,18 +30,19 @@ AIMS = {"hash": 2.0, "cdb": 2.0, "lmdb": 2.0, "cidr": 100.0}
 """The least ratio to Postfix; 1 for another type."""
 CIDR_LOAD_AIM = 0.1
 CORE_MAX_NS = 1000
-CIDR_KEYS = 200
+CIDR_LINES_TRIED = 5_000_000_000
+"""Lines that Postfix tries for all keys together."""
 RULES = 200
 RUNS = 3
 
 
 def prepared(folder: Path, kind: str, entries: int, keys: int) -> tuple[Path, bytes]:
-    """Write the text of a table; return its path and the keys to ask."""
+    """Write the text of a table; return its path and the keys to look up."""
     path = folder / kind
     numbers = [number * 7919 % (entries * 2) for number in range(keys)]
     if kind == "cidr":
         path.write_text("".join(f"{address(number)} REJECT\n" for number in range(entries)))
-        return path, "".join(f"{address(number)}\n" for number in numbers[:CIDR_KEYS]).encode()
+        return path, "".join(f"{address(number)}\n" for number in numbers[: CIDR_LINES_TRIED // entries]).encode()
     if kind in ("regexp", "pcre"):
         path.write_text("".join(f"/^user{number}@(.*)\\.example$/ found $1\n" for number in range(RULES)))
         return path, "".join(f"user{number % (RULES * 2)}@a.example\n" for number in numbers).encode()
@@ -54,15 +58,13 @@ def address(number: int) -> str:
 
 def asked(program: str, etc: Path, table: str, keys: bytes) -> tuple[float, bytes]:
     """Return the seconds of one `postmap -q -`, and its output."""
-    started = time.perf_counter()
-    done = subprocess.run(
-        [program, "-c", str(etc), "-q", "-", table],
-        input=keys,
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=harness.DRAIN_MAX_S,
-    )
-    return time.perf_counter() - started, done.stdout
+    (etc / "keys").write_bytes(keys)
+    with (etc / "keys").open("rb") as given, (etc / "answers").open("wb") as answers:
+        started = time.perf_counter()
+        command = [program, "-c", str(etc), "-q", "-", table]
+        subprocess.run(command, stdin=given, stdout=answers, check=True, timeout=harness.DRAIN_MAX_S)
+        took = time.perf_counter() - started
+    return took, (etc / "answers").read_bytes()
 
 
 def main() -> None:
@@ -74,12 +76,15 @@ def main() -> None:
     if options.quick:
         options.entries, options.keys = 2000, 2000
     runs = 1 if options.quick else RUNS
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    compileall.compile_dir(harness.ROOT / "python" / "postillion", quiet=1)
     columns = ["type    ", "Postfix s", "ours s", "ratio", "Postfix s, one key", "ours s, one key", "correct"]
     question = "Lookups by postmap, ours and Postfix's in turn"
     result = Result(question, f"{options.entries:,} entries, {options.keys:,} keys, the best of {runs} runs", columns)
     result.begin()
     ratios: dict[str, float] = {}
     loads: dict[str, float] = {}
+    theirs_load_s: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "main.cf").write_text("compatibility_level = 3.6\nmyhostname = x.example\n")
@@ -106,6 +111,7 @@ def main() -> None:
                 min(times[program]) for times in (seconds, one_key_s) for program in (REAL, OURS)
             )
             ratios[kind], loads[kind] = theirs_s / ours_s, ours_one_s / theirs_one_s
+            theirs_load_s[kind] = theirs_one_s
             result.row(kind, theirs_s, ours_s, ratios[kind], theirs_one_s, ours_one_s, correct)
     example = harness.built("tables", options.quick)
     core = harness.figures([example, str(options.entries), str(options.keys)])
@@ -115,6 +121,9 @@ def main() -> None:
         result.aim(
             f"{kind}, ns of a lookup inside the core", f"within {CORE_MAX_NS}", f"{cost:.0f}", cost <= CORE_MAX_NS
         )
+    part = core["cidr_load_s"] / theirs_load_s["cidr"]
+    what = "cidr, loading inside the core to Postfix's time with one key"
+    result.aim(what, f"at most {CIDR_LOAD_AIM}", f"{part:.2f}", part <= CIDR_LOAD_AIM)
     part = loads["cidr"]
     result.aim("cidr, time with one key to Postfix's", f"at most {CIDR_LOAD_AIM}", f"{part:.2f}", part <= CIDR_LOAD_AIM)
     for kind, ratio in ratios.items():

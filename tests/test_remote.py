@@ -16,6 +16,7 @@ import pytest
 from postillion.config import Config, ConfigError
 from postillion.tables import TableError, TableTypeError, open_table
 from postillion.tables.remote import RemoteTable, memcache, socketmap, tcp
+from postillion.tables.remote.limit import TimeLimit
 from postillion.tables.remote.pool import Pool, Server
 from postillion.tables.remote.stream import Stream, connect
 from postillion.tables.remote.template import Template, TemplateError
@@ -345,3 +346,69 @@ def test_unknown_parameters_are_warned_about_and_repeated_passwords_are_not_show
         f"{file}, line 5: unknown parameter qeury is ignored",
     ]
     assert "s3cret" not in repr(table) + repr(vars(table))
+
+
+async def test_time_limit_cuts_off_the_oldest_wait_first() -> None:
+    limit = TimeLimit(0.05)
+    ended = []
+
+    async def one(name: str, answer: asyncio.Future[None]) -> None:
+        try:
+            with limit.wait():
+                await answer
+        except TimeoutError:
+            ended.append(f"{name} late")
+        else:
+            ended.append(f"{name} in time")
+
+    loop = asyncio.get_running_loop()
+    prompt: asyncio.Future[None] = loop.create_future()
+    tasks = [asyncio.create_task(one(name, loop.create_future())) for name in ("first", "second")]
+    tasks.append(asyncio.create_task(one("third", prompt)))
+    await asyncio.sleep(0)
+    prompt.set_result(None)
+    await asyncio.gather(*tasks)
+    assert ended == ["third in time", "first late", "second late"]
+    await one("again", loop.create_future())
+    assert ended[-1] == "again late"
+
+
+async def test_time_limit_passes_a_cancellation_and_an_error_on() -> None:
+    limit = TimeLimit(30.0)
+    outer = TimeLimit(0.01)
+    with pytest.raises(TimeoutError), outer.wait(), limit.wait():
+        await asyncio.get_running_loop().create_future()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    with pytest.raises(KeyError), limit.wait():
+        raise KeyError
+
+    async def wait() -> None:
+        with limit.wait():
+            await asyncio.get_running_loop().create_future()
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+def test_time_limit_works_in_one_loop_after_another() -> None:
+    limit = TimeLimit(0.01)
+
+    async def wait() -> None:
+        with limit.wait():
+            await asyncio.get_running_loop().create_future()
+
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            asyncio.run(wait())
+        asyncio.run(asyncio.wait_for(_at_once(limit), 1.0))
+
+
+async def _at_once(limit: TimeLimit) -> None:
+    """End a wait at once, and leave its timer behind."""
+    with limit.wait():
+        await asyncio.sleep(0)

@@ -1,7 +1,12 @@
 """The keys of `postmap -h` and `-b`: the header fields and body lines of a message, as header_checks(5) sees them."""
 
+from __future__ import annotations
+
 import re
-from collections.abc import Iterator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BOUNDARIES_MAX = 100
 """Maximum depth of MIME parts, as Postfix's `mime_nesting_limit`."""

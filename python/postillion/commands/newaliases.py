@@ -1,10 +1,10 @@
 """newaliases: write the indexes of the alias files that `alias_database` names (newaliases(1))."""
 
-import getopt
 import sys
 
+from postillion.commands import getopt
 from postillion.commands.postalias import POSTALIAS
-from postillion.commands.postmap import run
+from postillion.commands.postmap import Tool, run
 from postillion.config import Config, ConfigError
 from postillion.tables.maps import INDEXED_TYPES
 
@@ -13,7 +13,7 @@ OPTIONS = "C:c:v"
 
 def main(argv: list[str] | None = None) -> int:
     """Run newaliases; the exit status."""
-    tool = POSTALIAS._replace(program="newaliases")
+    tool = Tool("newaliases", POSTALIAS.form, POSTALIAS.letters, POSTALIAS.separator)
     try:
         given, rest = getopt.gnu_getopt(sys.argv[1:] if argv is None else argv, OPTIONS)
     except getopt.GetoptError as error:

@@ -16,18 +16,22 @@ are those in the segment. The header stands behind the body, and the envelope be
 with `-r`.
 """
 
-import getopt
+from __future__ import annotations
+
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO
 
 from postillion._core.queue import QueueError, StoredMessage, read_message
-from postillion.commands import records
+from postillion.commands import getopt, records
 from postillion.commands.queue import Tool, fatal
 from postillion.commands.records import BadRecord, Printer, Record, Shown, printable
 from postillion.program import ipc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
 
 USAGE = (
     "usage: postcat [-b (body text)] [-c config_dir] [-d (decimal record type)] [-e (envelope records)] "

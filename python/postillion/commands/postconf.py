@@ -13,11 +13,11 @@ postconf --explain name ...                                   what a parameter i
 a service's name), user (names of the site's own), all. `-j` prints one JSON object a line.
 """
 
-import contextlib
+from __future__ import annotations
+
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
 
 from postillion.commands import service_edits, services
 from postillion.commands.request import EXPLAIN, Request
@@ -26,6 +26,10 @@ from postillion.config import Config, ConfigError, deprecated, edit, kinds, para
 from postillion.config.main_cf import Setting, shown, split_assignment
 from postillion.config.master_cf import Line
 from postillion.config.settings import DEFAULT_DIRECTORY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 READ_ONLY = ("process_name", "process_id", "service_name")
 """Parameters that a value in a file does not change."""
@@ -50,8 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     # With an error nothing is printed: a script must not take a part for the whole.
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(printed):
+        terminal, sys.stdout = sys.stdout, printed
+        try:
             status = run(Request(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout = terminal
         print(printed.getvalue(), end="", flush=True)
         return status
     except ConfigError as error:

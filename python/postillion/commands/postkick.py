@@ -8,10 +8,10 @@ mail that nobody announced; F to public/qmgr, to try every deferred message now 
 Exit status 0 when the service took the request, else 1 with a line on standard error.
 """
 
-import getopt
 import os
 import sys
 
+from postillion.commands import getopt
 from postillion.config import Config, ConfigError
 from postillion.pickup.submit import trigger
 

@@ -8,12 +8,12 @@ deliver_lock_attempts times, deliver_lock_delay apart; a `file.lock` older than 
 Exit status: that of the command, 1 when a signal ended it or it cannot be run, 75 when the file cannot be locked.
 """
 
-import getopt
 import os
 import subprocess
 import sys
 import time
 
+from postillion.commands import getopt
 from postillion.config import Config, ConfigError
 from postillion.delivery.mailbox import lock
 

@@ -11,14 +11,19 @@ error as well.
 Exit status 0, or 1 with a line on standard error.
 """
 
-import getopt
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Iterable
 
+from postillion.commands import getopt
 from postillion.config import Config, ConfigError
 from postillion.master.log import SEVERITIES, MasterLog
 from postillion.program.log import Target
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 USAGE = "usage: postlog [-c config_dir] [-i] [-p priority] [-t tag] [-v] [text]"
 PRIORITIES = {"warn": "warning"} | {name: name for name in SEVERITIES}

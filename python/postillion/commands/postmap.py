@@ -13,39 +13,44 @@ Options: -b and -h (with `-q -`: standard input is a message; keys are body line
 -U (UTF-8 with -b and -h), -v, -w (ignore duplicates).
 """
 
-import asyncio
-import base64
-import binascii
-import getopt
-import json
+from __future__ import annotations
+
 import os
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Literal, NamedTuple, NoReturn
 
 from postillion._core import tables as core
-from postillion.commands.message_keys import message_keys
+from postillion.commands import getopt
 from postillion.config import Config, ConfigError
-from postillion.tables import Table, TableError, TableTypeError, open_table
-from postillion.tables.deferred import completed
+from postillion.tables import TableError, TableTypeError, open_table
 from postillion.tables.maps import INDEXED_TYPES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import Runner
+    from collections.abc import Iterable, Iterator
+    from typing import Literal, NoReturn
+
+    from postillion.tables import Table
 
 TEXT_MAX_OCTETS = 1024 * 1024 * 1024
 KEYS_OCTETS = 1024 * 1024
 """Octets of keys that are looked up at once."""
+LINE_MAX_OCTETS = 64 * 1024 * 1024
+"""Maximum octets of a key on standard input."""
+LOADED_MAX_OCTETS = 1024 * 1024 * 1024
+"""Maximum octets of an index that is read into memory for many keys."""
 MESSAGE_MAX_OCTETS = 512 * 1024 * 1024
 
 
-class Tool(NamedTuple):
+class Tool:
     """One of the two commands, postmap and postalias: name, form of the text, options, separator of key and value."""
 
-    program: str
-    form: Literal["map", "alias"]
-    letters: str
-    separator: str
+    def __init__(self, program: str, form: Literal["map", "alias"], letters: str, separator: str) -> None:
+        self.program = program
+        self.form: Literal["map", "alias"] = form
+        self.letters = letters
+        self.separator = separator
 
     def say(self, severity: str, text: str) -> None:
         """Write a line to standard error."""
@@ -126,7 +131,7 @@ def run(tool: Tool, argv: list[str]) -> int:
             text = sys.stdin.buffer.read(TEXT_MAX_OCTETS)
             for name in names:
                 path = name.partition(":")[2]
-                with as_owner(options, path, *(path + end for end in (".db", ".lmdb"))):
+                with OwnersRights(options, path, *(path + end for end in (".db", ".lmdb"))):
                     index(options, name, config).update(text, "stdin")
             return 0
         for name in names:
@@ -135,10 +140,11 @@ def run(tool: Tool, argv: list[str]) -> int:
         tool.fatal(str(error))
     except TableError as error:
         tool.fatal(str(error.args[0]))
+    except BrokenPipeError:
+        # The reader has seen enough, as with `postmap -s hash:aliases | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except OSError as error:
         tool.fatal(f"open {error.filename}: {error.strerror}")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
 
 
@@ -157,7 +163,7 @@ def create(options: Options, name: str, config: Config) -> None:
             raise TableError(f"{path} has more than {TEXT_MAX_OCTETS} octets")
         text = file.read(TEXT_MAX_OCTETS)
     mode = 0o644 if "p" in options.letters else 0o600 | (status.st_mode & 0o044)
-    with as_owner(options, path):
+    with OwnersRights(options, path):
         index(options, name, config, mode).create(text, path)
 
 
@@ -185,12 +191,15 @@ def query(options: Options, tables: list[Table]) -> int:
     if key is not None and key != "-":
         if not key:
             options.tool.fatal("empty lookup key is not allowed")
-        value = completed(partial(_first, tables, key))
+        with Lookups(tables) as lookups:
+            value = lookups.first(key)
         if value is None:
             return 1
-        _write(json.dumps({key: _decoded(options, value)}) if options.json else _decoded(options, value))
+        _write(_entry(options, key, value) if options.json else _decoded(options, value))
         return 0
     if options.letters & set("bh"):
+        from postillion.commands.message_keys import message_keys
+
         message = sys.stdin.buffer.read(MESSAGE_MAX_OCTETS)
         keys = message_keys(
             message, headers="h" in options.letters, body="b" in options.letters, mime="m" in options.letters
@@ -201,9 +210,9 @@ def query(options: Options, tables: list[Table]) -> int:
         return _answer_each(options, tables, (line.rstrip(b"\r\n") for line in sys.stdin.buffer))
     found = False
     separator = options.tool.separator.encode()
-    while lines := sys.stdin.buffer.readlines(KEYS_OCTETS):
+    for lines in _input(options):
         try:
-            answers = core.answer_lines(local, b"".join(lines), separator)
+            answers = core.answer_lines(local, lines, separator)
         except TableError as error:
             if len(error.args) > 1:
                 _write_octets(error.args[1])
@@ -213,16 +222,68 @@ def query(options: Options, tables: list[Table]) -> int:
     return 0 if found else 1
 
 
-def _answer_each(options: Options, tables: list[Table], keys: Iterator[bytes]) -> int:
+def _input(options: Options) -> Iterator[bytes]:
+    """Yield whole lines of standard input, as many as are there: a program that waits for answers gets them."""
+    parts: list[bytes] = []
+    waiting = 0
+    while octets := os.read(0, KEYS_OCTETS):
+        end = octets.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*parts, octets[:end]])
+            parts, waiting = [octets[end:]], len(octets) - end
+        else:
+            parts.append(octets)
+            waiting += len(octets)
+            if waiting > LINE_MAX_OCTETS:
+                options.tool.fatal(f"a key of more than {LINE_MAX_OCTETS} octets")
+    if waiting:
+        yield b"".join(parts)
+
+
+class Lookups:
+    """Lookups in a list of tables. Remote ones share an event loop, which begins with the first of them."""
+
+    def __init__(self, tables: list[Table]) -> None:
+        self._tables = tables
+        self._is_local = all(isinstance(table, core.Table) for table in tables)
+        self._runner: Runner | None = None
+
+    def __enter__(self) -> Lookups:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._runner is not None:
+            self._runner.close()
+
+    def first(self, key: str) -> str | None:
+        """Return the first value for a key; None when no table has one. Raises `TableError`."""
+        if self._is_local:
+            return self._first(key)
+        import asyncio
+
+        from postillion.tables.deferred import completed
+
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return completed(lambda: self._first(key), self._runner)
+
+    def _first(self, key: str) -> str | None:
+        for table in self._tables:
+            value = table.lookup(key)
+            if value is not None:
+                return value
+        return None
+
+
+def _answer_each(options: Options, tables: list[Table], keys: Iterable[bytes]) -> int:
     found = False
-    with asyncio.Runner() as runner:
+    with Lookups(tables) as lookups:
         for octets in keys:
             key = octets.decode("utf-8", "surrogateescape")
-            value = completed(partial(_first, tables, key), runner)
+            value = lookups.first(key)
             if value is not None:
                 found = True
-                value = _decoded(options, value)
-                _write(json.dumps({key: value}) if options.json else f"{key}{options.tool.separator}{value}")
+                _write(_entry(options, key, value))
     return 0 if found else 1
 
 
@@ -233,8 +294,7 @@ def show(options: Options, tables: list[Table]) -> int:
             options.tool.fatal(f"table {table.name}: sequence operation is not supported")
         if options.json or options.files:
             for key, value in table.items():
-                value = _decoded(options, value)
-                _write(json.dumps({key: value}) if options.json else f"{key}{options.tool.separator}{value}")
+                _write(_entry(options, key, value))
         else:
             _write_octets(table.lines(options.tool.separator.encode()))
     return 0
@@ -247,29 +307,33 @@ def remove(options: Options, names: list[str], config: Config) -> int:
     removed = 0
     for name in names:
         path = name.partition(":")[2]
-        with as_owner(options, path, *(path + end for end in (".db", ".lmdb"))):
+        with OwnersRights(options, path, *(path + end for end in (".db", ".lmdb"))):
             removed += index(options, name, config).remove(keys)
     return 0 if removed else 1
 
 
-@contextmanager
-def as_owner(options: Options, *paths: str) -> Iterator[None]:
+class OwnersRights:
     """Give root the rights of the first file's owner for a while, so that the owner's links reach no other files."""
-    statuses = (os.stat(path) for path in paths if os.path.exists(path))
-    status = next((status for status in statuses if stat.S_ISREG(status.st_mode)), None)
-    if "o" in options.letters or os.geteuid() != 0 or status is None or status.st_uid == 0:
-        yield
-        return
-    groups, gid = os.getgroups(), os.getegid()
-    os.setgroups([status.st_gid])
-    os.setegid(status.st_gid)
-    os.seteuid(status.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(gid)
-        os.setgroups(groups)
+
+    def __init__(self, options: Options, *paths: str) -> None:
+        statuses = (os.stat(path) for path in paths if os.path.exists(path))
+        status = next((status for status in statuses if stat.S_ISREG(status.st_mode)), None)
+        stays = "o" in options.letters or os.geteuid() != 0 or status is None or status.st_uid == 0
+        self._owner = None if stays else status
+
+    def __enter__(self) -> None:
+        if self._owner is not None:
+            self._own = os.getgroups(), os.getegid()
+            os.setgroups([self._owner.st_gid])
+            os.setegid(self._owner.st_gid)
+            os.seteuid(self._owner.st_uid)
+
+    def __exit__(self, *_: object) -> None:
+        if self._owner is not None:
+            groups, gid = self._own
+            os.seteuid(0)
+            os.setegid(gid)
+            os.setgroups(groups)
 
 
 def printable(text: str) -> str:
@@ -293,27 +357,33 @@ def _open(options: Options, name: str, config: Config) -> Table:
         fold=options.fold,
         utf8=_utf8(options, config),
         files=options.files and name.partition(":")[0] not in INDEXED_TYPES,
+        loaded_max_octets=LOADED_MAX_OCTETS if options.query == "-" else 0,
     )
     table.refresh()
     return table
-
-
-def _first(tables: list[Table], key: str) -> str | None:
-    for table in tables:
-        value = table.lookup(key)
-        if value is not None:
-            return value
-    return None
 
 
 def _decoded(options: Options, value: str) -> str:
     """Return a value without base64, under -F. Raises `TableError`."""
     if not options.files:
         return value
+    import base64
+    import binascii
+
     try:
         return base64.b64decode(value, validate=True).decode("utf-8", "surrogateescape")
     except (binascii.Error, ValueError):
         raise TableError(f"malformed BASE64 value: {value:.30}") from None
+
+
+def _entry(options: Options, key: str, value: str) -> str:
+    """Return the line of an entry, JSON under -j. Raises `TableError`."""
+    value = _decoded(options, value)
+    if not options.json:
+        return f"{key}{options.tool.separator}{value}"
+    import json
+
+    return json.dumps({key: value})
 
 
 def _octets(text: str | None) -> bytes:

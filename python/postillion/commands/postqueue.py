@@ -12,10 +12,10 @@ Behind Postfix's members a line of `-j` has `attempts`, `next_attempt` (seconds 
 message waits for.
 """
 
-import getopt
 import os
 import sys
 
+from postillion.commands import getopt
 from postillion.commands.queue import Tool, fatal
 from postillion.commands.records import printable
 from postillion.program import ipc

@@ -17,18 +17,18 @@ A running queue manager does it. While the mail system is down it is done here, 
 message that is being delivered cannot be requeued; a repair wants the mail system to be down.
 """
 
-import getopt
+from __future__ import annotations
+
 import os
 import pwd
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, Final
 
 from postillion._core.log import Log
 from postillion._core.qmgr import QueueManager
 from postillion._core.queue import QueueError, repair_queue
+from postillion.commands import getopt
 from postillion.commands.queue import Tool, fatal
 from postillion.commands.records import printable
 from postillion.commands.requeue import Mover, Place
@@ -37,6 +37,11 @@ from postillion.master import directories
 from postillion.pickup.submit import trigger
 from postillion.program import ipc
 from postillion.program.log import open_log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any, Final
 
 USAGE = (
     "usage: postsuper [-c config_dir] [-d queue_id (delete)] [-e queue_id (expire)]"

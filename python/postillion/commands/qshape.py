@@ -16,7 +16,6 @@ Queue names: maildrop, hold, incoming, active, deferred; incoming and active by 
 part. `T` is the total. Exit status 0; 255 for a bad command line. `-N` is accepted: the result comes at once.
 """
 
-import getopt
 import os
 import sys
 import time
@@ -25,6 +24,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from postillion.commands import getopt
 from postillion.commands.queue import Tool
 
 USAGE = "usage: " + (__doc__ or "").partition("\n\n")[2].partition("\n\n")[0].strip()

@@ -1,16 +1,19 @@
 """Shared by the commands on the queue: configuration, the socket, errors as Postfix's commands report them."""
 
+from __future__ import annotations
+
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NoReturn
-
-import msgspec
 
 from postillion._core.queue import QueueError, list_queue
 from postillion.config import Config, ConfigError
 from postillion.program import ipc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 EX_UNAVAILABLE = 69
 """Exit status of postqueue for every error; that of the other commands is 1."""
@@ -63,7 +66,9 @@ class Tool:
             try:
                 for chunk in session.chunks({"verb": "list", "text": text, "waits": waits, "offsets": zone}):
                     if chunk.startswith(b'{"error"'):
-                        self.fatal(msgspec.json.decode(chunk)["error"])
+                        import json
+
+                        self.fatal(json.loads(chunk)["error"])
                     take(chunk)
             except ipc.NotRunning as problem:
                 self.fatal(f"Queue report is cut short: {problem}")

@@ -8,9 +8,11 @@ is no such file; `postcat` gives its parts as records all the same, with the oct
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, Final, NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO, Final
 
 NAMES: Final = {
     "C": "message_size",
@@ -53,26 +55,38 @@ class BadRecord(Exception):
     """Malformed octets in the place of a record; the text says what is wrong."""
 
 
-class Record(NamedTuple):
+class Record:
     """One record. `offset`: where it begins."""
 
-    offset: int
-    kind: str
-    data: bytes
+    __slots__ = ("data", "kind", "offset")
+
+    def __init__(self, offset: int, kind: str, data: bytes) -> None:
+        self.offset = offset
+        self.kind = kind
+        self.data = data
 
 
-@dataclass(frozen=True)
 class Shown:
-    """The parts of a message to show, and the columns of each record."""
+    """The parts of a message to show, and the columns of each record. `numeric`: times as numbers, and no headings."""
 
-    envelope: bool = True
-    headers: bool = True
-    body: bool = True
-    types: bool = False
-    offsets: bool = False
-    names: bool = False
-    numeric: bool = False
-    """Times as numbers, and no headings."""
+    def __init__(
+        self,
+        *,
+        envelope: bool = True,
+        headers: bool = True,
+        body: bool = True,
+        types: bool = False,
+        offsets: bool = False,
+        names: bool = False,
+        numeric: bool = False,
+    ) -> None:
+        self.envelope = envelope
+        self.headers = headers
+        self.body = body
+        self.types = types
+        self.offsets = offsets
+        self.names = names
+        self.numeric = numeric
 
 
 def read(file: BinaryIO, *, follow: bool = True) -> Iterator[Record]:

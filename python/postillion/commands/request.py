@@ -1,9 +1,13 @@
 """The command line of postconf: its options, and which of them exclude or allow each other (postconf(1))."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
 from postillion.config import ConfigError
 from postillion.config.main_cf import split_assignment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 USAGE = """\
 usage: postconf [-c config_dir] [-C class,...] [-dfhHjnpqvx] [-o name=value] [name...]

@@ -6,14 +6,16 @@ all. Files are written some hundreds at a time, then synced one after the other,
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from typing import Final
 
 from postillion._core.pickup import MaildropWriter, maildrop_envelope
 from postillion._core.queue import QueueError, StoredMessage, read_message
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Final
 
 DIRECTORY: Final = "maildrop"
 WRITING: Final = 0o600
@@ -155,5 +157,7 @@ class _File:
     def close(self) -> None:
         os.close(self.descriptor)
         if not self._complete:
-            with contextlib.suppress(OSError):
+            try:
                 os.unlink(self._path)
+            except OSError:
+                pass

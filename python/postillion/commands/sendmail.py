@@ -17,16 +17,16 @@ from __future__ import annotations
 
 import os
 import pwd
-import signal
 import sys
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 from postillion.config import Config, ConfigError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
+    from typing import Final, Literal, NoReturn
 
 READ_OCTETS: Final = 64 * 1024
 VALUED: Final = "ABCFLNORVXbfhopqr"
@@ -230,6 +230,8 @@ def stand_alone(where: list[str]) -> NoReturn:
 
 def submit(request: Request, config: Config) -> int:
     """Write the message on standard input, or a probe, into maildrop/; return the exit status."""
+    import signal
+
     from postillion._core.pickup import HeaderRecipients, MaildropWriter, maildrop_envelope
     from postillion.pickup.submit import MaildropFile, TooBig, trigger
 
@@ -302,6 +304,8 @@ def probe(from_address: str, recipients: Iterable[str]) -> bytes:
 
 def interrupted(number: int, _frame: FrameType | None) -> NoReturn:
     """A signal ends the command; what is half written is removed on the way out."""
+    import signal
+
     raise Failure(os.EX_TEMPFAIL, f"ended by {signal.Signals(number).name}")
 
 

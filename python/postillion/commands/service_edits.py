@@ -3,15 +3,15 @@
 A change is checked as a whole, then written at once. Lines that no request names are not even read.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterator
 
 from postillion.commands.services import (
     ANY,
     COMMAND,
     FIELD_NAMES,
     Pattern,
-    Warn,
     bad,
     entry_line,
     field_index,
@@ -19,6 +19,12 @@ from postillion.commands.services import (
 from postillion.config import edit, main_cf, master_cf
 from postillion.config.main_cf import split_assignment
 from postillion.config.master_cf import Line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from postillion.commands.services import Warn
 
 NEEDED = {
     "M": "-Me, -MX or -M# requires service_name/type",

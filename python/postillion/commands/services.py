@@ -3,12 +3,20 @@
 A service is named `service/type`; `*` stands for any service or any type. `service_edits` changes them.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable, Iterator
 
 from postillion.config import Config, ConfigError, main_cf, master_cf
 from postillion.config.main_cf import Setting
 from postillion.config.master_cf import Line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Warn = Callable[[str], None]
+    Expand = Callable[[str], str]
 
 LINE_COLUMNS = 80
 INDENT = "    "
@@ -16,9 +24,6 @@ FIELD_COLUMNS = (0, 11, 17, 25, 33, 41, 49, 57)
 FIELD_NAMES = ("service", "type", "private", "unprivileged", "chroot", "wakeup", "process_limit", "command")
 COMMAND = FIELD_NAMES.index("command")
 ANY = "*"
-
-Warn = Callable[[str], None]
-Expand = Callable[[str], str]
 
 
 class Pattern:

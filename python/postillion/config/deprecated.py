@@ -1,11 +1,15 @@
 """Parameters that Postfix gives up, each with what to set in its place (Postfix's DEPRECATION_README)."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from __future__ import annotations
 
 from postillion.config import parameters
 from postillion.config.errors import place
 from postillion.config.main_cf import Setting
 from postillion.config.master_cf import Line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 INSTEAD: dict[str, str] = dict(parameters.rows("deprecated"))  # type: ignore[arg-type]
 """The parameter that takes the place of another; empty where the default is right."""

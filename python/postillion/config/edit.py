@@ -1,12 +1,16 @@
 """Edits of main.cf and master.cf: comments and order stay, and rename(2) replaces the file in one step."""
 
-import contextlib
+from __future__ import annotations
+
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Mapping
 
 from postillion.config import main_cf
 from postillion.config.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
 
 DRAFT_SUFFIX = ".tmp"
 
@@ -103,8 +107,10 @@ def rewrite(path: str, edited: Callable[[str], str]) -> None:
                 os.fsync(file.fileno())
                 os.rename(draft, path)
             except BaseException:
-                with contextlib.suppress(OSError):
+                try:
                     os.unlink(draft)
+                except OSError:
+                    pass
                 raise
     except OSError as error:
         raise ConfigError(path, None, f"cannot be changed ({error.strerror})", "run this as its owner") from None

@@ -7,12 +7,16 @@ A comparison is numeric when both sides are digits, and by text otherwise; the s
 compatibility levels. A comparison without `?` and `:` is `true` or empty. A name without a value expands to nothing.
 """
 
+from __future__ import annotations
+
 import operator as operators
-from collections.abc import Callable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    Lookup = Callable[[str], str | None]
 
 NESTING_MAX = 100
 REFERENCES_MAX = 10_000
@@ -27,9 +31,8 @@ LOOP_SHOWN = 5
 CLOSE = "close each { with a }, and each ( with a )"
 MANUAL = "see postconf(5) on $name in values"
 
-Lookup = Callable[[str], str | None]
 _OPERATORS = "<>!=?+-*/~&|%"
-_COMPARE: "dict[str, Callable[[Any, Any], bool]]" = {
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": operators.eq,
     "!=": operators.ne,
     "<": operators.lt,

@@ -3,11 +3,14 @@
 The sources are ioctl calls (netdevice(7)) and /proc/net/if_inet6. They are read on demand.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     # ipaddress and socket take 8 ms to import, and most programs never need them here.
     from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
@@ -22,7 +25,7 @@ def name() -> str:
     return os.uname().nodename
 
 
-def addresses() -> "list[IPv4Interface | IPv6Interface]":
+def addresses() -> list[IPv4Interface | IPv6Interface]:
     """Return the addresses of all interfaces with their network's prefix length, IPv4 first."""
     return [*_ipv4(), *_ipv6()]
 
@@ -38,7 +41,7 @@ def resolve(text: str) -> list[str]:
     return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
-def _ipv4() -> "list[IPv4Interface]":
+def _ipv4() -> list[IPv4Interface]:
     import array
     import fcntl
     import ipaddress
@@ -62,7 +65,7 @@ def _ipv4() -> "list[IPv4Interface]":
     return found
 
 
-def _ipv6() -> "list[IPv6Interface]":
+def _ipv6() -> list[IPv6Interface]:
     import ipaddress
 
     try:
@@ -78,7 +81,7 @@ def _ipv6() -> "list[IPv6Interface]":
     return sorted(found, key=lambda interface: (not interface.ip.is_loopback, interface.ip))
 
 
-def mynetworks(style: str, own: "Sequence[IPv4Interface | IPv6Interface]") -> str:
+def mynetworks(style: str, own: Sequence[IPv4Interface | IPv6Interface]) -> str:
     """Return the default of mynetworks for a `mynetworks_style`: host, subnet or class (postconf(5))."""
     import ipaddress
 

@@ -3,9 +3,13 @@
 master.cf and text files have the same rules for comments and continuation lines, so they use `logical_lines` too.
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
 
 from postillion.config.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SECRETS = ("_password", "_bind_pw")
 """Ends of the names of passwords in main.cf (mysql_table(5), ldap_table(5))."""

@@ -6,11 +6,16 @@
 continue gets a warning. A later line for the same service and type replaces the earlier one.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterator
 
 from postillion.config import main_cf
 from postillion.config.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TYPES = ("inet", "unix", "unix-dgram", "fifo", "pass")
 FIELDS = ("service", "type", "private", "unpriv", "chroot", "wakeup", "maxproc", "command")

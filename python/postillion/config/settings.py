@@ -1,7 +1,8 @@
 """The configuration of a program: typed values from `-o` overrides, main.cf and defaults."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterable, Iterator
 
 from postillion.config import expansion, host, kinds, main_cf, parameters
 from postillion.config.errors import ConfigError
@@ -9,6 +10,7 @@ from postillion.config.main_cf import Setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 DEFAULT_DIRECTORY = "/etc/postfix"
@@ -53,7 +55,7 @@ class Config:
     @classmethod
     def load(
         cls, directory: str | None = None, overrides: Iterable[tuple[str, str]] = (), in_force: str | None = None
-    ) -> "Config":
+    ) -> Config:
         """Return the configuration in `directory` (default: $MAIL_CONFIG, then /etc/postfix).
 
         `overrides` replace values of main.cf; the last one wins. `in_force`: the directory of master's copy of main.cf,
@@ -237,17 +239,17 @@ class Config:
         """Set the parameters that only a running program knows, such as process_name."""
         self._runtime.update(values)
 
-    def under_stress(self) -> "Config":
+    def under_stress(self) -> Config:
         """Return this configuration with `stress = yes`, as for a service whose processes are all busy."""
         settings = {**self.settings, "stress": Setting("yes", f"{OVERRIDE} stress=yes", None)}
         return self._with(settings)
 
-    def overridden(self, values: Iterable[tuple[str, str]], path: str, line: int | None) -> "Config":
+    def overridden(self, values: Iterable[tuple[str, str]], path: str, line: int | None) -> Config:
         """Return the same configuration with values from a line of a file; the last value of a name wins."""
         settings = {**self.settings, **{name: Setting(value, path, line) for name, value in values}}
         return self._with(settings)
 
-    def _with(self, settings: dict[str, Setting]) -> "Config":
+    def _with(self, settings: dict[str, Setting]) -> Config:
         config = Config(self.directory, settings, runtime=dict(self._runtime))
         config.in_force = self.in_force
         config.of_services = self.of_services

@@ -1,7 +1,8 @@
 """Names in main.cf and master.cf that nothing uses, and references to names that nothing sets."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterable, Iterator
 
 from postillion.config import expansion, main_cf, master_cf, parameters
 from postillion.config.errors import ConfigError, place
@@ -9,6 +10,8 @@ from postillion.config.master_cf import Line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from postillion.config.settings import Config
 
 SOURCES = ("ldap", "memcache", "mongodb", "mysql", "pgsql", "sqlite")
@@ -20,7 +23,7 @@ TIMED = ("pipe", "spawn")
 ADAPTERS = ("proxy", "debug")
 
 
-def warnings(config: "Config", lines: Iterable[Line] | None = None) -> list[str]:
+def warnings(config: Config, lines: Iterable[Line] | None = None) -> list[str]:
     """Return a warning for each unknown name that a file sets, and for each unknown `$name` in a value.
 
     Known parameters are those of the parameter table and of the transports in master.cf, names that other values
@@ -31,12 +34,12 @@ def warnings(config: "Config", lines: Iterable[Line] | None = None) -> list[str]
     return [*_unused(config, services), *in_services(config, services)]
 
 
-def in_services(config: "Config", lines: list[Line]) -> list[str]:
+def in_services(config: Config, lines: list[Line]) -> list[str]:
     """Return the warnings but those about names that main.cf sets."""
     return [*_unused_overrides(config, lines), *_undefined(config, lines)]
 
 
-def in_use(config: "Config", lines: Iterable[Line] | None = None) -> set[str]:
+def in_use(config: Config, lines: Iterable[Line] | None = None) -> set[str]:
     """Return the undeclared names in main.cf that a value, a restriction class or a table source refers to."""
     services = list(master_lines(config.directory) if lines is None else lines)
     candidates = _undeclared(config.settings, services)
@@ -69,7 +72,7 @@ def master_lines(directory: str) -> list[Line]:
 class _Used:
     """Whether a name is used by main.cf, or by further values."""
 
-    def __init__(self, config: "Config", further: Iterable[str]) -> None:
+    def __init__(self, config: Config, further: Iterable[str]) -> None:
         values = [setting.value for name, setting in config.settings.items() if not parameters.is_raw(name)]
         values += further
         self._names = {name for value in values for name in expansion.names(value)}
@@ -81,7 +84,7 @@ class _Used:
         return name in self._names or name.startswith(self._sources)
 
 
-def _unused(config: "Config", lines: list[Line]) -> Iterator[str]:
+def _unused(config: Config, lines: list[Line]) -> Iterator[str]:
     known = in_use(config, lines)
     for name in _undeclared(config.settings, lines):
         if name not in known:
@@ -89,7 +92,7 @@ def _unused(config: "Config", lines: list[Line]) -> Iterator[str]:
             yield _warning(setting.path, setting.line, name, setting.value)
 
 
-def _unused_overrides(config: "Config", lines: list[Line]) -> Iterator[str]:
+def _unused_overrides(config: Config, lines: list[Line]) -> Iterator[str]:
     for line in lines:
         own = dict(line.overrides())
         unknown = _undeclared(own, lines)
@@ -98,7 +101,7 @@ def _unused_overrides(config: "Config", lines: list[Line]) -> Iterator[str]:
             yield from (_warning(line.path, line.line, name, own[name]) for name in unknown if not used(name))
 
 
-def _undefined(config: "Config", lines: list[Line]) -> Iterator[str]:
+def _undefined(config: Config, lines: list[Line]) -> Iterator[str]:
     """Yield a warning for each reference to a name without a value anywhere."""
     services = service_parameters(lines)
     own = {name for line in lines for name, _ in line.overrides()}
@@ -131,7 +134,7 @@ def _undeclared(names: Iterable[str], lines: Iterable[Line]) -> list[str]:
     return [name for name in names if name not in parameters.PARAMETERS and name not in services]
 
 
-def _classes(config: "Config") -> list[str]:
+def _classes(config: Config) -> list[str]:
     """Return the restriction classes of the site."""
     try:
         text = config.text(CLASSES)

@@ -15,7 +15,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-DIRECTORY: Final = "maildrop"
+from postillion.pickup.submit import DIRECTORY
+
 CORRUPT: Final = "corrupt"
 READY: Final = 0o700
 """The owner's mode bits of a complete file; an incomplete file has others."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import Final
 
-from postillion.pickup.maildrop import DIRECTORY
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
+DIRECTORY: Final = "maildrop"
 TRIGGER: Final = "public/pickup"
 TRIGGER_WAIT_S: Final = 5.0
 NAME_TRIES_MAX: Final = 100

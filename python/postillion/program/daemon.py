@@ -37,7 +37,7 @@ from postillion.config.main_cf import split_assignment
 from postillion.program import succession
 from postillion.program.log import open_log, utc_offset_s
 from postillion.program.title import set_title
-from postillion.tables import read_tables
+from postillion.tables import read_tables, remote
 
 LIFELINE_FD: Final = 3
 LISTENER_FD_FIRST: Final = 4
@@ -58,8 +58,9 @@ PRELOADED: Final = (
     encodings.idna,
     encodings.latin_1,
     encodings.punycode,
+    remote,
 )
-"""Modules that the standard library imports on demand: mail_owner may not be able to read the Python installation."""
+"""Modules that are imported on demand elsewhere: mail_owner may not be able to read the Python installation."""
 
 
 class Arguments:

@@ -22,14 +22,14 @@ Answer = tuple[Literal["found"], bytes] | tuple[Literal["not found"], None] | tu
 
 async def answer(tables: Sequence[Askable], lookups: Sequence[tuple[int, bytes]]) -> list[Answer]:
     """Return the answer to each lookup, a table's index and a key. Raises nothing but `CancelledError`."""
+    if len(lookups) == 1:
+        return [await _answer(tables[lookups[0][0]], lookups[0][1])]
     slots = asyncio.Semaphore(TOGETHER_MAX)
 
     async def one(index: int, key: bytes) -> Answer:
         async with slots:
             return await _answer(tables[index], key)
 
-    if len(lookups) == 1:
-        return [await _answer(tables[lookups[0][0]], lookups[0][1])]
     return list(await asyncio.gather(*(one(index, key) for index, key in lookups)))
 
 

@@ -1,13 +1,25 @@
-"""Tables by their names in main.cf, and lookups in a list of tables."""
+"""Tables by their names in main.cf, and lookups in a list of tables.
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+The first remote table imports the modules for all of them: a command without one starts in half the time. Programs
+import them before they drop their rights (`program.daemon`).
+"""
+
+from __future__ import annotations
 
 from postillion._core import tables as core
-from postillion.config import Config, ConfigError
-from postillion.tables.remote import REMOTE_TYPES, combined, open_combined, open_remote
-from postillion.tables.table import Form, Table, TableError, TableTypeError, Trace, Warn
-from postillion.tables.traced import TracedTable
+from postillion.config import Config
+from postillion.tables.names import COMBINED, REMOTE_TYPES, flat, has_remote, members
+from postillion.tables.table import TableError, TableTypeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Protocol
+
+    from postillion.config import ConfigError
+    from postillion.tables.table import Form, Table, Trace, Warn
+else:
+    Protocol = object
 
 INDEXED_TYPES = ("hash", "btree", "lmdb", "cdb")
 """Types whose index postmap writes; a lookup reads the index."""
@@ -43,11 +55,14 @@ class Configuration(Settings, Protocol):
         """Return the parameter that `text` in a value is written in: `name`, or one that its value refers to."""
 
 
-class Match(NamedTuple):
+class Match:
     """A value and the table that it came from."""
 
-    value: str
-    table: Table
+    __slots__ = ("table", "value")
+
+    def __init__(self, value: str, table: Table) -> None:
+        self.value = value
+        self.table = table
 
 
 class Maps:
@@ -120,7 +135,11 @@ def open_word(
         source = config.source_of(parameter, word)
         raise config.error(source, f"{source}: {problem}", "correct the table's name") from None
     config.opened.append((parameter, table))
-    return table if config.trace is None else TracedTable(parameter, table, config.trace)
+    if config.trace is None:
+        return table
+    from postillion.tables.traced import TracedTable
+
+    return TracedTable(parameter, table, config.trace)
 
 
 def read_tables(config: Configuration, known: set[str] | None = None) -> Iterator[ConfigError]:
@@ -156,18 +175,22 @@ def open_table(
     fold: bool = True,
     utf8: bool | None = None,
     files: bool = False,
+    loaded_max_octets: int = 0,
 ) -> Table:
     """Return one table by its `type:name`. Raises `TableTypeError`.
 
     `form`: how the lines of a text file read, `map` or `alias`; None: as the parameters that name the file say.
     `fold`: fixed keys ignore case. `utf8`: keys and values must be UTF-8; None: as `smtputf8_enable` says. `files`:
-    values are base64 or lists of files (postmap -F).
+    values are base64 or lists of files (postmap -F). `loaded_max_octets`: maximum size of a large index that is read
+    into memory after many lookups.
     """
-    flat = combined.flat(name)
-    kind, sign, rest = flat.partition(":")
-    if combined.has_remote(kind, rest, REMOTE_TYPES):
-        if kind in combined.COMBINED:
-            words = combined.members(kind, rest)
+    bare = flat(name)
+    kind, sign, rest = bare.partition(":")
+    if has_remote(kind, rest):
+        from postillion.tables.remote import open_combined, open_remote
+
+        if kind in COMBINED:
+            words = members(kind, rest)
             tables = [open_table(word, config, warn=warn, fold=fold, utf8=utf8, files=files) for word in words]
             return open_combined(kind, name, tables, warn or _silent)
         # Its parameters may be in main.cf.
@@ -181,18 +204,26 @@ def open_table(
         return remote
     if sign and kind not in KNOWN_TYPES:
         raise TableTypeError(f'"{name}": unknown table type "{kind}"; known types: {" ".join(KNOWN_TYPES)}')
-    if form is None and _holds_aliases(flat, config):
+    if form is None and _holds_aliases(bare, config):
         form = "mixed" if kind == "texthash" else "alias"
     if utf8 is None:
         utf8 = config.flag("smtputf8_enable")
-    return core.open_table(name, form=form or "map", warn=warn, fold=fold, utf8=utf8, files=files)
+    return core.open_table(
+        name,
+        form=form or "map",
+        warn=warn,
+        fold=fold,
+        utf8=utf8,
+        files=files,
+        loaded_max_octets=loaded_max_octets,
+    )
 
 
-def _holds_aliases(flat: str, config: Settings) -> bool:
+def _holds_aliases(bare: str, config: Settings) -> bool:
     """Return whether `alias_maps` or `alias_database` names the file, which then has the form of aliases(5)."""
-    path = flat.partition(":")[2]
+    path = bare.partition(":")[2]
     named = (*config.items("alias_maps"), *config.items("alias_database"))
-    return any(combined.flat(item).partition(":")[2] == path for item in named)
+    return any(flat(item).partition(":")[2] == path for item in named)
 
 
 def _silent(_text: str) -> None:

@@ -3,17 +3,24 @@
 `postillion._core.tables.Table` is the implementation for local tables. A table that a server answers is a Python class.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from __future__ import annotations
 
 from postillion._core.tables import TableError, TableTypeError
 
 __all__ = ["Form", "Table", "TableError", "TableTypeError", "Trace", "Warn", "WarnedError"]
 
-Form = Literal["map", "alias", "mixed"]
-"""How the lines of a text read: `key value`, `name: value`, or either."""
-Warn = Callable[[str], None]
-"""Callback for problems in a table's source: `log.warning`, or a list's `append`."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Literal, Protocol
+
+    Form = Literal["map", "alias", "mixed"]
+    """How the lines of a text read: `key value`, `name: value`, or either."""
+    Warn = Callable[[str], None]
+    """Callback for problems in a table's source: `log.warning`, or a list's `append`."""
+else:
+    # For annotations alone, and the import of typing takes a command several milliseconds.
+    Form, Warn, Protocol = str, object, object
 
 
 class WarnedError(TableError):

@@ -128,12 +128,18 @@ impl Build<'_> {
             let open = |problem: String| format!("open database {}: {problem}", index.display());
             let read = |error: io::Error| open(octets::reason(&error));
             if self.kind == "cdb" {
-                Box::new(Cdb::of(Octets::of(file, status.size()).map_err(read)?).map_err(open)?)
+                Box::new(
+                    Cdb::of(Octets::of(file, status.size(), self.options.loaded_max_octets).map_err(read)?)
+                        .map_err(open)?,
+                )
             } else if index::kind_of(&file).map_err(read)? == Kind::Berkeley {
                 let name = format!("{}:{}", self.kind, self.path.display());
                 return Err(open(format!("a Berkeley DB file: write an index with \"postmap {name}\" first")));
             } else {
-                Box::new(Index::of(Octets::of(file, status.size()).map_err(read)?).map_err(open)?)
+                Box::new(
+                    Index::of(Octets::of(file, status.size(), self.options.loaded_max_octets).map_err(read)?)
+                        .map_err(open)?,
+                )
             }
         };
         let mut dictionary = Dictionary::default();

@@ -4,199 +4,34 @@
 //! and values end with a null octet, unless postmap was told otherwise; both are read. The file is changed in place, in
 //! one transaction.
 
+mod environment;
+
+use environment::{Code, Environment, Transaction};
 use lmdb_master_sys as ffi;
 use postillion_core::table::Each;
+use postillion_core::table::cdb::Nulls;
 use postillion_core::table::database::Database;
 use postillion_core::table::dictionary::Dictionary;
-use postillion_core::table::file::{Entries, Format, Loaded};
+use postillion_core::table::file::{EachValue, Entries, Format, Loaded};
 use postillion_core::table::options::Options;
-use std::ffi::{CStr, CString, c_int, c_uint};
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU8, Ordering};
 
-const FLAGS: c_uint = ffi::MDB_NOSUBDIR | ffi::MDB_NOLOCK | ffi::MDB_NOTLS;
-/// Maximum octets of a key, LMDB's own limit.
-const KEY_MAX_OCTETS: usize = 511;
+/// Number of keys that are looked up in one transaction, which keeps writers waiting for some microseconds.
+const KEYS_A_TRANSACTION: usize = 64;
 /// Maximum number of attempts to read while others write.
 const ATTEMPTS_MAX: usize = 4;
 /// Maximum size of a database that is written.
 const MAP_MAX_OCTETS: usize = 1 << 40;
-/// The one database of the file: LMDB's number for the unnamed one.
-const UNNAMED: ffi::MDB_dbi = 1;
-
-/// An open environment.
-struct Environment(NonNull<ffi::MDB_env>);
-
-// SAFETY: LMDB lets threads use one environment; with MDB_NOTLS a transaction belongs to no thread.
-unsafe impl Send for Environment {}
-// SAFETY: as above.
-unsafe impl Sync for Environment {}
-
-impl Drop for Environment {
-    fn drop(&mut self) {
-        // SAFETY: each transaction borrows the environment, so none is left.
-        unsafe { ffi::mdb_env_close(self.0.as_ptr()) }
-    }
-}
-
-/// A transaction; aborted when dropped.
-struct Transaction<'a> {
-    raw: NonNull<ffi::MDB_txn>,
-    environment: &'a Environment,
-}
-
-impl Drop for Transaction<'_> {
-    fn drop(&mut self) {
-        // SAFETY: the transaction is neither committed nor aborted: `commit` forgets it.
-        unsafe { ffi::mdb_txn_abort(self.raw.as_ptr()) }
-    }
-}
-
-/// An error of LMDB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Code(c_int);
-
-impl Code {
-    fn check(code: c_int) -> Result<(), Self> {
-        if code == 0 { Ok(()) } else { Err(Self(code)) }
-    }
-
-    fn text(self) -> String {
-        // SAFETY: mdb_strerror returns a constant text, or that of strerror.
-        unsafe { CStr::from_ptr(ffi::mdb_strerror(self.0)) }.to_string_lossy().into_owned()
-    }
-}
-
-impl Environment {
-    fn open(path: &Path, flags: c_uint, map_octets: usize) -> Result<Self, Code> {
-        let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Code(libc::EINVAL))?;
-        let mut raw = ptr::null_mut();
-        // SAFETY: the pointer is that of a local variable.
-        Code::check(unsafe { ffi::mdb_env_create(&mut raw) })?;
-        let environment = Self(NonNull::new(raw).ok_or(Code(libc::ENOMEM))?);
-        // SAFETY: the environment is new. The memory map is the file's: LMDB checks each access to a page by the
-        // transaction's snapshot, and writers are kept away by the lock (see `LmdbEntries::find`).
-        unsafe {
-            if map_octets > 0 {
-                Code::check(ffi::mdb_env_set_mapsize(environment.0.as_ptr(), map_octets))?;
-            }
-            Code::check(ffi::mdb_env_open(environment.0.as_ptr(), path.as_ptr(), FLAGS | flags, 0o644))?;
-        }
-        let transaction = environment.begin(if flags & ffi::MDB_RDONLY != 0 { ffi::MDB_RDONLY } else { 0 })?;
-        let mut number = 0;
-        // SAFETY: the transaction is open, the name is null for the unnamed database.
-        Code::check(unsafe { ffi::mdb_dbi_open(transaction.raw.as_ptr(), ptr::null(), 0, &mut number) })?;
-        transaction.commit()?;
-        if number != UNNAMED {
-            return Err(Code(libc::EINVAL));
-        }
-        Ok(environment)
-    }
-
-    fn begin(&self, flags: c_uint) -> Result<Transaction<'_>, Code> {
-        let mut raw = ptr::null_mut();
-        // SAFETY: the environment is open.
-        Code::check(unsafe { ffi::mdb_txn_begin(self.0.as_ptr(), ptr::null_mut(), flags, &mut raw) })?;
-        Ok(Transaction { raw: NonNull::new(raw).ok_or(Code(libc::ENOMEM))?, environment: self })
-    }
-
-    /// Return the number of the last committed transaction.
-    fn last_transaction(&self) -> usize {
-        // SAFETY: all of the structure's fields are numbers or a pointer that is not followed; the environment is open.
-        let mut info: ffi::MDB_envinfo = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        unsafe { ffi::mdb_env_info(self.0.as_ptr(), &mut info) };
-        info.me_last_txnid as usize
-    }
-
-    fn entries(&self) -> usize {
-        // SAFETY: all of the structure's fields are numbers; the environment is open.
-        let mut stat: ffi::MDB_stat = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        unsafe { ffi::mdb_env_stat(self.0.as_ptr(), &mut stat) };
-        stat.ms_entries as usize
-    }
-}
-
-impl Transaction<'_> {
-    fn commit(self) -> Result<(), Code> {
-        let raw = self.raw;
-        std::mem::forget(self);
-        // SAFETY: the transaction is open, and forgotten: mdb_txn_commit frees it in any case.
-        Code::check(unsafe { ffi::mdb_txn_commit(raw.as_ptr()) })
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, Code> {
-        if key.is_empty() || key.len() > KEY_MAX_OCTETS {
-            return Ok(None);
-        }
-        let mut wanted = value_of(key);
-        let mut found = value_of(b"");
-        // SAFETY: the transaction is open, and the key is valid during the call.
-        match unsafe { ffi::mdb_get(self.raw.as_ptr(), UNNAMED, &mut wanted, &mut found) } {
-            ffi::MDB_NOTFOUND => Ok(None),
-            code => {
-                Code::check(code)?;
-                // SAFETY: the value is in the map while the transaction is open.
-                Ok(Some(bare(unsafe { octets_of(&found) }).into()))
-            }
-        }
-    }
-
-    fn each(&self, each: Each) -> Result<(), Code> {
-        let mut cursor = ptr::null_mut();
-        // SAFETY: the transaction is open; the cursor is closed before its end.
-        Code::check(unsafe { ffi::mdb_cursor_open(self.raw.as_ptr(), UNNAMED, &mut cursor) })?;
-        let (mut key, mut value) = (value_of(b""), value_of(b""));
-        let mut step = ffi::MDB_FIRST;
-        let result = loop {
-            // SAFETY: the cursor is open.
-            let code = unsafe { ffi::mdb_cursor_get(cursor, &mut key, &mut value, step) };
-            if code != 0 {
-                break if code == ffi::MDB_NOTFOUND { Ok(()) } else { Err(Code(code)) };
-            }
-            step = ffi::MDB_NEXT;
-            // SAFETY: key and value are in the map while the transaction is open.
-            let (key, value) = unsafe { (octets_of(&key), octets_of(&value)) };
-            if !each(bare(key), bare(value)) {
-                break Ok(());
-            }
-        };
-        // SAFETY: the cursor is open.
-        unsafe { ffi::mdb_cursor_close(cursor) };
-        result
-    }
-}
-
-fn value_of(octets: &[u8]) -> ffi::MDB_val {
-    // LMDB does not write to keys or values.
-    ffi::MDB_val { mv_size: octets.len(), mv_data: octets.as_ptr().cast_mut().cast() }
-}
-
-/// # Safety
-///
-/// The value comes from LMDB, and its transaction is open.
-unsafe fn octets_of<'a>(value: &ffi::MDB_val) -> &'a [u8] {
-    if value.mv_size == 0 {
-        return &[];
-    }
-    // SAFETY: see above.
-    unsafe { std::slice::from_raw_parts(value.mv_data.cast(), value.mv_size) }
-}
-
-/// Return octets without a null octet at the end.
-fn bare(octets: &[u8]) -> &[u8] {
-    octets.strip_suffix(b"\0").unwrap_or(octets)
-}
-
 /// The entries of an open file.
 struct LmdbEntries {
     environment: Environment,
     path: PathBuf,
+    /// A `Nulls`, learnt from the first key that is found, as in Postfix.
+    nulls: AtomicU8,
     /// The same file, for its lock.
     file: File,
 }
@@ -243,13 +78,66 @@ impl LmdbEntries {
     }
 }
 
+impl LmdbEntries {
+    /// Return the value of a key, written with or without a null octet at its end. `wanted`: a place for the key.
+    fn find<'a>(
+        &self,
+        transaction: &'a Transaction<'_>,
+        key: &[u8],
+        wanted: &mut Vec<u8>,
+    ) -> Result<Option<&'a [u8]>, Code> {
+        let nulls = self.nulls.load(Ordering::Relaxed);
+        if nulls != Nulls::Without as u8 {
+            wanted.clear();
+            wanted.extend_from_slice(key);
+            wanted.push(0);
+            if let Some(value) = transaction.get(wanted)? {
+                self.nulls.store(Nulls::With as u8, Ordering::Relaxed);
+                return Ok(Some(value));
+            }
+        }
+        if nulls != Nulls::With as u8
+            && let Some(value) = transaction.get(key)?
+        {
+            self.nulls.store(Nulls::Without as u8, Ordering::Relaxed);
+            return Ok(Some(value));
+        }
+        Ok(None)
+    }
+}
+
 impl Entries for LmdbEntries {
     fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, String> {
-        let with_null = [key, b"\0"].concat();
-        self.read(|transaction| match transaction.get(&with_null)? {
-            Some(value) => Ok(Some(value)),
-            None => transaction.get(key),
-        })
+        self.read(|transaction| Ok(self.find(transaction, key, &mut Vec::new())?.map(Into::into)))
+    }
+
+    fn get_each(&self, keys: &[&[u8]], each: EachValue) {
+        // One transaction and one lock for some keys, and copies of their values: only copies may be thrown away.
+        let mut wanted = Vec::new();
+        for (group, keys) in keys.chunks(KEYS_A_TRANSACTION).enumerate() {
+            let found = self.read(|transaction| {
+                let (mut octets, mut spans) = (Vec::new(), Vec::with_capacity(keys.len()));
+                for key in keys {
+                    let start = octets.len();
+                    let value = self.find(transaction, key, &mut wanted)?;
+                    spans.push(value.map(|value| {
+                        octets.extend_from_slice(value);
+                        start..octets.len()
+                    }));
+                }
+                Ok((octets, spans))
+            });
+            let first = group * KEYS_A_TRANSACTION;
+            let goes_on = match found {
+                Ok((octets, spans)) => {
+                    spans.into_iter().enumerate().all(|(at, span)| each(first + at, Ok(span.map(|span| &octets[span]))))
+                }
+                Err(problem) => each(first, Err(problem)),
+            };
+            if !goes_on {
+                return;
+            }
+        }
     }
 
     fn each(&self, each: Each) -> Result<(), String> {
@@ -291,14 +179,10 @@ fn write_once(entries: &Dictionary, path: &Path, nulls: bool, map_octets: usize)
     let null: &[u8] = if nulls { b"\0" } else { b"" };
     let environment = Environment::open(path, 0, map_octets)?;
     let transaction = environment.begin(0)?;
-    // SAFETY: the transaction is open; 0 keeps the database and removes its entries.
-    Code::check(unsafe { ffi::mdb_drop(transaction.raw.as_ptr(), UNNAMED, 0) })?;
+    transaction.clear()?;
     let mut result = Ok(());
     entries.each(&mut |key, value| {
-        let (key, value) = ([key, null].concat(), [value, null].concat());
-        let (mut key, mut value) = (value_of(&key), value_of(&value));
-        // SAFETY: the transaction is open, and LMDB copies key and value.
-        result = Code::check(unsafe { ffi::mdb_put(transaction.raw.as_ptr(), UNNAMED, &mut key, &mut value, 0) });
+        result = transaction.put(&[key, null].concat(), &[value, null].concat());
         result.is_ok()
     });
     result?;
@@ -330,7 +214,8 @@ impl Format for LmdbFile {
         }
         let environment = Environment::open(&self.0.path, ffi::MDB_RDONLY, 0)
             .map_err(|code| format!("open database {path}: {}", code.text()))?;
-        let entries = LmdbEntries { environment, path: self.0.path.clone(), file };
+        let nulls = AtomicU8::new(Nulls::Unknown as u8);
+        let entries = LmdbEntries { environment, path: self.0.path.clone(), nulls, file };
         Ok(Loaded { entries: Box::new(entries), owner: status.uid() })
     }
 }

@@ -9,6 +9,7 @@ use pcre2_sys::{
     pcre2_match_data_create_8, pcre2_match_data_free_8, pcre2_pattern_info_8, pcre2_set_heap_limit_8,
     pcre2_set_match_limit_8,
 };
+use postillion_core::table::prefix::Prefix;
 use postillion_core::table::rules::Expression;
 use postillion_core::table::template::Span;
 use std::cell::RefCell;
@@ -89,6 +90,7 @@ thread_local! {
 
 impl Expression for Pcre {
     const KIND: &'static str = "pcre";
+    type Subject<'a> = &'a [u8];
 
     fn options(flags: &[u8], remark: &mut dyn FnMut(&str)) -> Result<u32, String> {
         let mut options = PCRE2_CASELESS | PCRE2_DOTALL;
@@ -111,7 +113,7 @@ impl Expression for Pcre {
         Ok(options)
     }
 
-    fn compile(pattern: &[u8], options: u32) -> Result<Self, String> {
+    fn compile(pattern: &[u8], options: u32, _: bool) -> Result<Self, String> {
         let (mut error, mut offset) = (0, 0);
         // SAFETY: pattern and length belong together, the other pointers are those of local variables.
         let code = unsafe {
@@ -132,11 +134,21 @@ impl Expression for Pcre {
         Ok(expression)
     }
 
+    fn prefix(pattern: &[u8], options: u32) -> Option<Prefix> {
+        // Under these options `^` stands for the start of any line, and white space for nothing.
+        let is_plain = options & (PCRE2_MULTILINE | PCRE2_EXTENDED) == 0;
+        is_plain.then(|| Prefix::of(pattern, options & PCRE2_CASELESS != 0)).flatten()
+    }
+
+    fn subject(octets: &[u8]) -> Result<&[u8], String> {
+        Ok(octets)
+    }
+
     fn groups(&self) -> usize {
         self.groups.min(GROUPS_MAX)
     }
 
-    fn matches(&self, subject: &[u8], spans: Option<&mut Vec<Span>>) -> Result<bool, String> {
+    fn matches(&self, subject: &mut &[u8], spans: Option<&mut Vec<Span>>) -> Result<bool, String> {
         SCRATCH.with_borrow_mut(|scratch| {
             if scratch.is_none() {
                 *scratch = Scratch::new();
@@ -180,11 +192,15 @@ mod tests {
     use super::*;
 
     fn compile(pattern: &str, flags: &str) -> Result<Pcre, String> {
-        Pcre::compile(pattern.as_bytes(), Pcre::options(flags.as_bytes(), &mut |_| ())?)
+        Pcre::compile(pattern.as_bytes(), Pcre::options(flags.as_bytes(), &mut |_| ())?, true)
+    }
+
+    fn ask(expression: &Pcre, subject: &[u8], spans: Option<&mut Vec<Span>>) -> Result<bool, String> {
+        expression.matches(&mut Pcre::subject(subject)?, spans)
     }
 
     fn matches(pattern: &str, flags: &str, subject: &str) -> bool {
-        compile(pattern, flags).unwrap().matches(subject.as_bytes(), None).unwrap()
+        ask(&compile(pattern, flags).unwrap(), subject.as_bytes(), None).unwrap()
     }
 
     #[test]
@@ -216,11 +232,11 @@ mod tests {
     fn groups_are_found() {
         let expression = compile("^(a|ab)(c|bcd)?(d*)$|(never)", "").unwrap();
         let mut spans = Vec::new();
-        assert_eq!(expression.matches(b"abcd", Some(&mut spans)), Ok(true));
+        assert_eq!(ask(&expression, b"abcd", Some(&mut spans)), Ok(true));
         assert_eq!(spans[1..], [Some((0, 1)), Some((1, 4)), Some((4, 4))]);
         assert_eq!(expression.groups(), 4);
         let second = compile("(b)|(c)", "").unwrap();
-        assert_eq!(second.matches(b"c", Some(&mut spans)), Ok(true));
+        assert_eq!(ask(&second, b"c", Some(&mut spans)), Ok(true));
         assert_eq!(spans[1..], [None, Some((0, 1))]);
     }
 
@@ -228,16 +244,16 @@ mod tests {
     fn a_bad_pattern_and_an_endless_match_are_errors() {
         assert_eq!(compile("(", "").unwrap_err(), "error in regex at offset 1: missing closing parenthesis");
         let evil = compile("^(a+)+$", "").unwrap();
-        assert_eq!(evil.matches(&[&[b'a'; 60][..], b"b"].concat(), None), Err("match limit exceeded".to_owned()));
+        assert_eq!(ask(&evil, &[&[b'a'; 60][..], b"b"].concat(), None), Err("match limit exceeded".to_owned()));
     }
 
     #[test]
     fn many_groups_and_text_that_is_not_utf8_do_no_harm() {
         let expression = compile(&"(a)".repeat(200), "").unwrap();
         let mut spans = Vec::new();
-        assert_eq!(expression.matches(&[b'a'; 200], Some(&mut spans)), Ok(true));
+        assert_eq!(ask(&expression, &[b'a'; 200], Some(&mut spans)), Ok(true));
         assert_eq!((spans.len(), expression.groups()), (100, 99));
-        assert_eq!(compile("b", "").unwrap().matches(b"\xff\xfeb", None), Ok(true));
+        assert_eq!(ask(&compile("b", "").unwrap(), b"\xff\xfeb", None), Ok(true));
     }
 
     #[test]
@@ -248,7 +264,7 @@ mod tests {
                 scope.spawn(|| {
                     for number in 0..1000 {
                         let subject = format!("host-{number}.example");
-                        assert_eq!(expression.matches(subject.as_bytes(), None), Ok(true));
+                        assert_eq!(ask(&expression, subject.as_bytes(), None), Ok(true));
                     }
                 });
             }

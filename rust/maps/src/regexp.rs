@@ -1,5 +1,6 @@
 //! `regexp:`: POSIX regular expressions of the C library (regexp_table(5), regex(7)).
 
+use postillion_core::table::prefix::Prefix;
 use postillion_core::table::rules::Expression;
 use postillion_core::table::template::Span;
 use std::ffi::CString;
@@ -38,6 +39,13 @@ impl Drop for Octets {
     }
 }
 
+/// A subject as the library takes it: with a null octet at its end, in the C locale, with room for the groups.
+pub struct Subject {
+    text: CString,
+    found: [libc::regmatch_t; GROUPS_MAX + 1],
+    _locale: Octets,
+}
+
 /// A compiled expression.
 pub struct Regexp {
     // Boxed: the library may keep pointers into it.
@@ -65,6 +73,7 @@ impl Drop for Regexp {
 
 impl Expression for Regexp {
     const KIND: &'static str = "regexp";
+    type Subject<'a> = Subject;
 
     fn options(flags: &[u8], _: &mut dyn FnMut(&str)) -> Result<u32, String> {
         let mut options = libc::REG_EXTENDED | libc::REG_ICASE;
@@ -79,8 +88,8 @@ impl Expression for Regexp {
         Ok(options.cast_unsigned())
     }
 
-    fn compile(pattern: &[u8], options: u32) -> Result<Self, String> {
-        let options = options.cast_signed();
+    fn compile(pattern: &[u8], options: u32, places: bool) -> Result<Self, String> {
+        let options = options.cast_signed() | if places { 0 } else { libc::REG_NOSUB };
         let pattern =
             CString::new(pattern).map_err(|_| "a null octet in the pattern: skipping this rule".to_owned())?;
         let _locale = Octets::enter();
@@ -97,20 +106,31 @@ impl Expression for Regexp {
         Ok(expression)
     }
 
+    fn prefix(pattern: &[u8], options: u32) -> Option<Prefix> {
+        let options = options.cast_signed();
+        // Under REG_NEWLINE `^` stands for the start of any line.
+        let is_plain = options & libc::REG_EXTENDED != 0 && options & libc::REG_NEWLINE == 0;
+        is_plain.then(|| Prefix::of(pattern, options & libc::REG_ICASE != 0)).flatten()
+    }
+
+    fn subject(octets: &[u8]) -> Result<Subject, String> {
+        if octets.len() > SUBJECT_MAX_OCTETS {
+            return Err(format!("a key of more than {SUBJECT_MAX_OCTETS} octets"));
+        }
+        // As in Postfix, a subject ends at a null octet.
+        let end = octets.iter().position(|&octet| octet == 0).unwrap_or(octets.len());
+        let text = CString::new(&octets[..end]).map_err(|error| error.to_string())?;
+        let found = [libc::regmatch_t { rm_so: -1, rm_eo: -1 }; GROUPS_MAX + 1];
+        Ok(Subject { text, found, _locale: Octets::enter() })
+    }
+
     fn groups(&self) -> usize {
         self.groups.min(GROUPS_MAX)
     }
 
-    fn matches(&self, subject: &[u8], spans: Option<&mut Vec<Span>>) -> Result<bool, String> {
-        if subject.len() > SUBJECT_MAX_OCTETS {
-            return Err(format!("a key of more than {SUBJECT_MAX_OCTETS} octets"));
-        }
-        // As in Postfix, a subject ends at a null octet.
-        let end = subject.iter().position(|&octet| octet == 0).unwrap_or(subject.len());
-        let text = CString::new(&subject[..end]).map_err(|error| error.to_string())?;
+    fn matches(&self, subject: &mut Subject, spans: Option<&mut Vec<Span>>) -> Result<bool, String> {
+        let Subject { text, found, .. } = subject;
         let wanted = if spans.is_some() { self.groups() + 1 } else { 0 };
-        let _locale = Octets::enter();
-        let mut found = [libc::regmatch_t { rm_so: -1, rm_eo: -1 }; GROUPS_MAX + 1];
         // SAFETY: `compiled` is a compiled expression, `text` ends with a null octet, and `found` has room for `wanted`.
         let error = unsafe { libc::regexec(&*self.compiled, text.as_ptr(), wanted, found.as_mut_ptr(), 0) };
         if error == libc::REG_NOMATCH {
@@ -185,14 +205,17 @@ mod tests {
     use super::*;
 
     fn compile(pattern: &str, flags: &str) -> Result<Regexp, String> {
-        Regexp::compile(pattern.as_bytes(), Regexp::options(flags.as_bytes(), &mut |_| ())?)
+        Regexp::compile(pattern.as_bytes(), Regexp::options(flags.as_bytes(), &mut |_| ())?, true)
+    }
+
+    fn ask(expression: &Regexp, subject: &[u8], spans: Option<&mut Vec<Span>>) -> Result<bool, String> {
+        expression.matches(&mut Regexp::subject(subject)?, spans)
     }
 
     fn groups(pattern: &str, flags: &str, subject: &str) -> Option<Vec<Option<String>>> {
         let expression = compile(pattern, flags).unwrap();
         let mut spans = Vec::new();
-        expression
-            .matches(subject.as_bytes(), Some(&mut spans))
+        ask(&expression, subject.as_bytes(), Some(&mut spans))
             .unwrap()
             .then(|| spans.iter().skip(1).map(|span| span.map(|(start, end)| subject[start..end].to_owned())).collect())
     }
@@ -252,7 +275,7 @@ mod tests {
     #[test]
     fn a_subject_ends_at_a_null_octet_and_may_not_be_endless() {
         let expression = compile("b", "").unwrap();
-        assert_eq!(expression.matches(b"a\0b", None), Ok(false));
-        assert!(expression.matches(&vec![b'a'; SUBJECT_MAX_OCTETS + 1], None).is_err());
+        assert_eq!(ask(&expression, b"a\0b", None), Ok(false));
+        assert!(ask(&expression, &vec![b'a'; SUBJECT_MAX_OCTETS + 1], None).is_err());
     }
 }

@@ -1,8 +1,8 @@
 //! `Table`, `Index` and `open_table`: see `postillion_core::table` and `postillion_maps`.
 
 use postillion_core::ask::Answer;
-use postillion_core::table;
 use postillion_core::table::options::{Form, Options, Warn};
+use postillion_core::{lookup, table};
 use postillion_maps::build::{Build, Duplicates};
 use postillion_maps::open::{self, OpenError, TYPES};
 use pyo3::exceptions::{PyException, PyUnicodeEncodeError, PyValueError};
@@ -118,7 +118,7 @@ impl Table {
 
 /// Open a table. `form`: map, alias or mixed. Raises `TableTypeError`.
 #[pyfunction]
-#[pyo3(signature = (name, *, form="map", warn=None, fold=true, utf8=true, files=false))]
+#[pyo3(signature = (name, *, form="map", warn=None, fold=true, utf8=true, files=false, loaded_max_octets=0))]
 pub fn open_table(
     name: &Bound<'_, PyString>,
     form: &str,
@@ -126,9 +126,10 @@ pub fn open_table(
     fold: bool,
     utf8: bool,
     files: bool,
+    loaded_max_octets: u64,
 ) -> PyResult<Table> {
     let octets = octets_of(name)?.ok_or_else(|| TableTypeError::new_err("the name is no text"))?;
-    let options = options(form, warn, fold, utf8, files)?;
+    let options = Options { loaded_max_octets, ..options(form, warn, fold, utf8, files)? };
     let inner = open::open(&octets, &options).map_err(|error| match error {
         OpenError::UnknownType(kind) => TableTypeError::new_err(format!(
             "\"{}\": unknown table type \"{kind}\"; known types: {}",
@@ -155,29 +156,10 @@ pub fn answer_lines<'py>(
     separator: &[u8],
 ) -> PyResult<Bound<'py, PyBytes>> {
     let tables: Vec<Arc<dyn table::Table>> = tables.iter().map(|table| Arc::clone(&table.get().inner)).collect();
-    let lines = py.detach(|| {
-        let mut lines = Vec::new();
-        let keys = keys.strip_suffix(b"\n").unwrap_or(keys);
-        for key in keys.split(|&octet| octet == b'\n').map(|key| key.strip_suffix(b"\r").unwrap_or(key)) {
-            for table in &tables {
-                match table.lookup(key) {
-                    Answer::Found(value) => {
-                        for part in [key, separator, &value, b"\n"] {
-                            lines.extend_from_slice(part);
-                        }
-                        break;
-                    }
-                    Answer::NotFound => {}
-                    // The lines so far are not lost.
-                    Answer::Failed(problem) => return (lines, Some(problem)),
-                }
-            }
-        }
-        (lines, None)
-    });
-    match lines {
-        (lines, None) => Ok(PyBytes::new(py, &lines)),
-        (lines, Some(problem)) => Err(TableError::new_err((problem.into_string(), PyBytes::new(py, &lines).unbind()))),
+    let mut lines = Vec::new();
+    match py.detach(|| lookup::answer_lines(&tables, keys, separator, &mut lines)) {
+        Ok(()) => Ok(PyBytes::new(py, &lines)),
+        Err(problem) => Err(TableError::new_err((problem.into_string(), PyBytes::new(py, &lines).unbind()))),
     }
 }
 
@@ -270,7 +252,7 @@ fn options(form: &str, warn: Option<Py<PyAny>>, fold: bool, utf8: bool, files: b
             });
         }),
     };
-    Ok(Options { form, fold, utf8, files, warn })
+    Ok(Options { form, fold, utf8, files, warn, ..Options::plain() })
 }
 
 /// Return the octets of a text, those of surrogates as Python escaped them. `None`: the text has other surrogates.

@@ -4,45 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 
-from postillion.config import main_cf
 from postillion.tables.remote.table import RemoteTable
-from postillion.tables.table import Table, TableError, TableTypeError
-
-COMBINED: Final = ("pipemap", "unionmap")
-MEMBERS_MAX: Final = 1000
-DEPTH_MAX: Final = 8
-"""Maximum depth of tables in the names of tables."""
-
-
-def members(kind: str, rest: str) -> list[str]:
-    """Return the names of the members of a table of tables; none for another type, or a malformed list."""
-    text = rest.strip()
-    if kind not in COMBINED or not (text.startswith("{") and text.endswith("}")):
-        return []
-    return main_cf.split_list(text[1:-1])
-
-
-def has_remote(kind: str, rest: str, remote_types: Sequence[str], depth: int = 0) -> bool:
-    """Return whether a table of tables has a remote member. Raises `TableTypeError` for too many tables in it."""
-    if kind in remote_types:
-        return bool(rest.strip())
-    if depth > DEPTH_MAX:
-        raise TableTypeError(f'"{kind}:{rest}": more than {DEPTH_MAX} tables in each other')
-    names = members(kind, rest)
-    if len(names) > MEMBERS_MAX:
-        raise TableTypeError(f'"{kind}" table with more than {MEMBERS_MAX} members')
-    split = (flat(name).partition(":") for name in names)
-    return any(has_remote(inner, more, remote_types, depth + 1) for inner, _, more in split)
-
-
-def flat(name: str) -> str:
-    """Return the name without `proxy:`; programs here are not in a chroot jail, so they need no proxy."""
-    name = name.strip()
-    while name.startswith("proxy:"):
-        name = name.partition(":")[2]
-    return name
+from postillion.tables.table import Table, TableError
 
 
 class CombinedSource:

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Final
 
 from postillion.config import Config
+from postillion.tables.names import CONFIGURED
 from postillion.tables.remote.combined import CombinedSource
 from postillion.tables.remote.mapping import OpenTable
 from postillion.tables.remote.parameters import Parameters
 from postillion.tables.remote.secret import Secrets
 from postillion.tables.remote.table import NOBODY, RemoteTable, Source
 from postillion.tables.table import Table, TableError, TableTypeError, Warn
-
-CONFIGURED: Final = {
-    "ldap": "LdapSource",
-    "memcache": "MemcacheSource",
-    "mysql": "MysqlSource",
-    "pgsql": "PgsqlSource",
-    "sqlite": "SqliteSource",
-}
-"""Types with a file of parameters. A module of the same name has the class; only sites with such a table import it."""
-REMOTE_TYPES: Final = (*CONFIGURED, "socketmap", "tcp")
 
 
 class Unreadable:

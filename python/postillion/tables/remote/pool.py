@@ -13,6 +13,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from postillion.tables.remote.limit import TimeLimit
 from postillion.tables.table import TableError
 
 LINKS_MAX: Final = 8
@@ -77,6 +78,7 @@ class Pool(Generic[L]):
         self._in_order = in_order
         self._slots = asyncio.Semaphore(links_max)
         self._attempt_max_s = attempt_max_s
+        self._attempt = TimeLimit(attempt_max_s)
         self._idle_s = idle_s
         self._retry_max_s = retry_max_s
         self._idle: list[tuple[float, Server[L], L]] = []
@@ -139,7 +141,7 @@ class Pool(Generic[L]):
     async def _use(self, server: Server[L], link: L, work: Callable[[L], Awaitable[T]]) -> T:
         reusable = False
         try:
-            async with asyncio.timeout(self._attempt_max_s):
+            with self._attempt.wait():
                 result = await work(link)
             reusable = True
         except TimeoutError:

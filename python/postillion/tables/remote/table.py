@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from postillion.tables import deferred
+from postillion.tables.remote.limit import TimeLimit
 from postillion.tables.remote.secret import Secrets
 from postillion.tables.table import TableError, Warn, WarnedError
 
@@ -73,6 +74,7 @@ class RemoteTable:
         self._warn = warn
         self._secrets = secrets
         self._lookup_max_s = lookup_max_s
+        self._limit = TimeLimit(lookup_max_s)
         self._clock = clock
         self._waiting = 0
         self._idle: asyncio.Event | None = None
@@ -95,7 +97,7 @@ class RemoteTable:
             raise self._failure(f"more than {WAITING_MAX} lookups wait")
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._lookup_max_s):
+            with self._limit.wait():
                 return await self._source.ask(key.lower() if self.folds else key)
         except TimeoutError:
             raise self._failure(f"no answer within {self._lookup_max_s:g} seconds") from None

@@ -49,6 +49,10 @@ class Template:
                 raise TemplateError(f'"%{letter}" has no meaning')
             at += 2
         self._parts.append((literal, ""))
+        self._literals = [literal for literal, _ in self._parts]
+        letters = {letter for _, letter in self._parts[:-1]}
+        self._is_value = letters == {"s"}
+        """Whether the value is the one part, as in most templates."""
 
     @property
     def fixed(self) -> bool:
@@ -65,13 +69,15 @@ class Template:
 
     def fits(self, key: str) -> bool:
         """Return whether the key has the parts that a result needs from it."""
-        return all(
+        return self._is_value or all(
             _part(letter.lower(), key) is not None
             for _, letter in self._parts
             if letter and (letter in "SUD" or letter.isdigit())
         )
 
     def _fill(self, key: str, value: str, quote: Quote) -> str | None:
+        if self._is_value:
+            return quote(value).join(self._literals) if value else None
         found: list[str] = []
         for literal, letter in self._parts:
             found.append(literal)

@@ -4,8 +4,10 @@
 //! here: its program looks the key up (`ask`). `Maps` is the list of tables that a parameter names; the first value
 //! counts.
 
+mod lines;
 mod search;
 
+pub use lines::answer_lines;
 pub use search::Key;
 
 use crate::ask::Answer;
@@ -19,6 +21,26 @@ pub trait Table: fmt::Debug + Send + Sync {
 
     /// Return the value of a key. A changed file is read again before the answer.
     fn lookup(&self, key: &[u8]) -> Answer;
+
+    /// Call `each` with every key and its answer, in their order, until it returns false. Many keys cost less than by
+    /// `lookup`.
+    fn lookup_each(&self, keys: &[&[u8]], each: EachAnswer) {
+        for (at, key) in keys.iter().enumerate() {
+            let goes_on = match self.lookup(key) {
+                Answer::Found(value) => each(at, Ok(Some(&value))),
+                Answer::NotFound => each(at, Ok(None)),
+                Answer::Failed(problem) => each(at, Err(problem)),
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Prepare for that many lookups.
+    fn expect(&self, lookups: usize) {
+        let _ = lookups;
+    }
 
     /// Whether the parts of an address are keys too, such as `@domain`. Pattern tables get the whole address alone.
     fn takes_parts(&self) -> bool {
@@ -64,6 +86,10 @@ pub trait Table: fmt::Debug + Send + Sync {
 
 /// A callback for an entry: its key and its value. False: no more entries.
 pub type Each<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> bool;
+
+/// A callback for an answer: the place of its key, and the value if there is one. False: no more answers. Errors: as
+/// `Answer::Failed`.
+pub type EachAnswer<'a> = &'a mut dyn FnMut(usize, Result<Option<&[u8]>, Box<str>>) -> bool;
 
 /// One table of a list.
 #[derive(Debug, Clone)]

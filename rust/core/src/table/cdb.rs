@@ -11,7 +11,7 @@
 use super::Each;
 use super::database::Database;
 use super::dictionary::Dictionary;
-use super::file::{Entries, Format, Loaded};
+use super::file::{EachValue, Entries, Format, Loaded};
 use super::octets::{self, Octets};
 use super::options::Options;
 use std::fs::File;
@@ -21,6 +21,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 const HEADER_OCTETS: u64 = 2048;
+/// Pieces of the file that a lookup reads: two pairs, and two of the record.
+const PIECES_A_LOOKUP: u64 = 4;
+/// Number of keys whose slots and records are read ahead.
+const KEYS_WARMED: usize = 32;
 /// Maximum octets of a key or a value.
 const PART_MAX_OCTETS: usize = 16 * 1024 * 1024;
 
@@ -35,6 +39,9 @@ pub enum Nulls {
     /// They do.
     With,
 }
+
+/// A callback for a value.
+type Found<'a> = &'a mut dyn FnMut(&[u8]);
 
 /// An open file.
 #[derive(Debug)]
@@ -53,46 +60,67 @@ impl Cdb {
         Ok(Self { octets, nulls: AtomicU8::new(Nulls::Unknown as u8) })
     }
 
-    fn find(&self, key: &[u8]) -> io::Result<Option<Box<[u8]>>> {
+    /// Call `found` with the value of a key, and return whether there is one. `hash`: the key's.
+    fn find(&self, key: &[u8], hash: u32, found: Found) -> io::Result<bool> {
         let nulls = self.nulls.load(Ordering::Relaxed);
-        if nulls != Nulls::With as u8
-            && let Some(value) = self.exact(key)?
-        {
+        if nulls != Nulls::With as u8 && self.exact(key, hash, found)? {
             self.nulls.store(Nulls::Without as u8, Ordering::Relaxed);
-            return Ok(Some(value));
+            return Ok(true);
         }
-        if nulls != Nulls::Without as u8
-            && let Some(value) = self.exact(&[key, b"\0"].concat())?
-        {
+        if nulls != Nulls::Without as u8 && self.exact(&[key, b"\0"].concat(), hash_on(hash, 0), found)? {
             self.nulls.store(Nulls::With as u8, Ordering::Relaxed);
-            return Ok(Some(value));
+            return Ok(true);
         }
-        Ok(None)
+        Ok(false)
     }
 
-    /// Return the value of a key as it is written, without a null octet at the value's end.
-    fn exact(&self, key: &[u8]) -> io::Result<Option<Box<[u8]>>> {
-        let hash = hash(key);
+    /// Call `found` with the value of a key as it is written, without a null octet at the value's end.
+    fn exact(&self, key: &[u8], hash: u32, found: Found) -> io::Result<bool> {
         let (table, slots) = self.pair(u64::from(hash & 255) * 8)?;
         if slots == 0 {
-            return Ok(None);
+            return Ok(false);
         }
         let start = (hash >> 8) % slots;
         let mut buffer = Vec::new();
         for step in 0..slots {
             let slot = (u64::from(start) + u64::from(step)) % u64::from(slots);
-            let (found, at) = self.pair(u64::from(table) + slot * 8)?;
+            let (slot_hash, at) = self.pair(u64::from(table) + slot * 8)?;
             if at == 0 {
-                return Ok(None);
+                return Ok(false);
             }
-            if found == hash {
-                let (found, value) = self.record(u64::from(at), &mut buffer)?;
-                if found == key {
-                    return Ok(Some(bare(value).into()));
+            if slot_hash == hash {
+                let (written, value) = self.record(u64::from(at), &mut buffer)?;
+                if written == key {
+                    found(bare(value));
+                    return Ok(true);
                 }
             }
         }
-        Ok(None)
+        Ok(false)
+    }
+
+    /// Read the first slot and record of each hash, so that they are in the processor's cache. One lookup waits for the
+    /// memory twice; here the waits of many overlap.
+    fn warm(&self, hashes: &[u32]) {
+        let Some(octets) = self.octets.in_memory() else { return };
+        let number = |at: u64| {
+            let octets = octets.get(at as usize..at as usize + 4)?;
+            Some(u32::from_le_bytes(octets.try_into().ok()?))
+        };
+        let slot = |&hash: &u32| {
+            let at = u64::from(hash & 255) * 8;
+            let (table, slots) = (number(at)?, number(at + 4).filter(|&slots| slots > 0)?);
+            Some(u64::from(table) + u64::from((hash >> 8) % slots) * 8)
+        };
+        let mut places = [0; KEYS_WARMED];
+        for (place, hash) in places.iter_mut().zip(hashes) {
+            *place = slot(hash).unwrap_or_default();
+        }
+        for place in &mut places[..hashes.len()] {
+            *place = number(*place + 4).unwrap_or_default().into();
+        }
+        let read = places[..hashes.len()].iter().filter_map(|&place| octets.get(place as usize));
+        std::hint::black_box(read.fold(0, |sum, octet| sum ^ octet));
     }
 
     fn pair(&self, at: u64) -> io::Result<(u32, u32)> {
@@ -114,7 +142,37 @@ impl Cdb {
 
 impl Entries for Cdb {
     fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, String> {
-        self.find(key).map_err(|error| octets::reason(&error))
+        let mut value = None;
+        self.find(key, hash(key), &mut |found| value = Some(found.into())).map_err(|error| octets::reason(&error))?;
+        Ok(value)
+    }
+
+    fn expect(&self, lookups: usize) {
+        self.octets.expect(lookups as u64 * PIECES_A_LOOKUP);
+    }
+
+    fn get_each(&self, keys: &[&[u8]], each: EachValue) {
+        let mut hashes = [0; KEYS_WARMED];
+        for (group, keys) in keys.chunks(KEYS_WARMED).enumerate() {
+            let has_nulls = self.nulls.load(Ordering::Relaxed) == Nulls::With as u8;
+            for (place, key) in hashes.iter_mut().zip(keys) {
+                *place = if has_nulls { hash_on(hash(key), 0) } else { hash(key) };
+            }
+            self.warm(&hashes[..keys.len()]);
+            for (at, key) in keys.iter().enumerate() {
+                let place = group * KEYS_WARMED + at;
+                let mut goes_on = true;
+                let hash = if has_nulls { hash(key) } else { hashes[at] };
+                match self.find(key, hash, &mut |value| goes_on = each(place, Ok(Some(value)))) {
+                    Ok(true) => {}
+                    Ok(false) => goes_on = each(place, Ok(None)),
+                    Err(error) => goes_on = each(place, Err(octets::reason(&error))),
+                }
+                if !goes_on {
+                    return;
+                }
+            }
+        }
     }
 
     fn each(&self, each: Each) -> Result<(), String> {
@@ -145,7 +203,12 @@ fn bare(octets: &[u8]) -> &[u8] {
 }
 
 fn hash(key: &[u8]) -> u32 {
-    key.iter().fold(5381, |hash: u32, &octet| (hash << 5).wrapping_add(hash) ^ u32::from(octet))
+    key.iter().fold(5381, |hash, &octet| hash_on(hash, octet))
+}
+
+/// Return the hash of a key with one more octet.
+fn hash_on(hash: u32, octet: u8) -> u32 {
+    (hash << 5).wrapping_add(hash) ^ u32::from(octet)
 }
 
 /// Write the entries. `nulls`: whether keys and values get a null octet. Errors: also for more than 4 GiB.
@@ -200,25 +263,28 @@ pub fn write(entries: &Dictionary, file: &File, nulls: bool) -> io::Result<()> {
 
 /// `cdb:f`.
 #[derive(Debug)]
-pub struct CdbFile(Database);
+pub struct CdbFile {
+    database: Database,
+    loaded_max_octets: u64,
+}
 
 impl CdbFile {
     /// `path`: that of the text.
     pub fn new(path: &Path, options: &Options) -> Self {
-        Self(Database::new("cdb", path, options))
+        Self { database: Database::new("cdb", path, options), loaded_max_octets: options.loaded_max_octets }
     }
 }
 
 impl Format for CdbFile {
     fn files(&self) -> Vec<PathBuf> {
-        vec![self.0.path.clone()]
+        vec![self.database.path.clone()]
     }
 
     fn read(&self, warnings: &mut Vec<String>) -> Result<Loaded, String> {
-        let (file, status) = self.0.open(warnings)?;
-        let path = self.0.path.display();
-        let octets =
-            Octets::of(file, status.size()).map_err(|error| format!("read {path}: {}", octets::reason(&error)))?;
+        let (file, status) = self.database.open(warnings)?;
+        let path = self.database.path.display();
+        let octets = Octets::of(file, status.size(), self.loaded_max_octets)
+            .map_err(|error| format!("read {path}: {}", octets::reason(&error)))?;
         let entries = Cdb::of(octets).map_err(|problem| format!("open database {path}: {problem}"))?;
         Ok(Loaded { entries: Box::new(entries), owner: status.uid() })
     }
@@ -261,6 +327,29 @@ mod tests {
     }
 
     #[test]
+    fn many_keys_have_the_answers_of_one_after_the_other() {
+        for nulls in [false, true] {
+            let cdb = Cdb::of(Octets::Memory(written(nulls, &format!("each-{nulls}")).into())).unwrap();
+            let keys: Vec<String> = (0..100).map(|number| format!("key{}", number * 31)).collect();
+            let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+            let mut answers = Vec::new();
+            cdb.get_each(&keys, &mut |at, value| {
+                assert_eq!(at, answers.len());
+                answers.push(value.map(|value| value.map(Box::from)));
+                true
+            });
+            assert_eq!(answers, keys.iter().map(|key| cdb.get(key)).collect::<Vec<_>>());
+            assert_eq!(answers.iter().filter(|answer| matches!(answer, Ok(Some(_)))).count(), 65);
+            let mut count = 0;
+            cdb.get_each(&keys, &mut |at, _| {
+                count += 1;
+                at < 40
+            });
+            assert_eq!(count, 41);
+        }
+    }
+
+    #[test]
     fn a_damaged_file_is_an_error_and_never_a_crash() {
         let whole = written(false, "damage");
         assert!(Cdb::of(Octets::Memory(whole[..2047].into())).is_err());
@@ -268,6 +357,7 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 0xff;
             let cdb = Cdb::of(Octets::Memory(damaged.into())).unwrap();
+            cdb.get_each(&[b"key1", b"key1999"], &mut |_, _| true);
             let _ = (cdb.get(b"key1"), cdb.get(b"key1999"), cdb.each(&mut |_, _| true));
         }
         let cut = Cdb::of(Octets::Memory(whole[..2100].into())).unwrap();

@@ -1,119 +1,21 @@
 //! `cidr:`: networks and their results (cidr_table(5)).
 //!
 //! The first line that matches counts, so no table of longest prefixes would do. The lines are flattened when they are
-//! read: disjoint ranges of addresses, each with the result of its first line, in one sorted array for each family. A
-//! lookup is a binary search. Blocks of `if` and negated networks become ranges as well.
+//! read: disjoint ranges of addresses (`ranges`), each with the result of its first line. Blocks of `if` and negated
+//! networks become ranges as well.
 
-use super::Table;
 use super::options::{Options, Warn};
+use super::ranges::{Bits, Range, Ranges};
 use super::script::{self, DEPTH_MAX, Script, Verb};
 use super::source;
 use super::watched::{Source, Watched};
+use super::{EachAnswer, Table};
 use crate::ask::Answer;
 use hashbrown::{DefaultHashBuilder, HashTable};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::fmt::Debug;
 use std::hash::BuildHasher;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// The result of a range without one.
-const NONE: u32 = u32::MAX;
-
-/// An address as a number.
-trait Bits: Copy + Ord + Debug + Default {
-    const MAX: Self;
-    const LENGTH: u32;
-    fn next(self) -> Option<Self>;
-    fn previous(self) -> Option<Self>;
-    /// Return the bits that a prefix of this length leaves free.
-    fn free(length: u32) -> Self;
-    fn and(self, other: Self) -> Self;
-    fn or(self, other: Self) -> Self;
-}
-
-macro_rules! bits {
-    ($type:ty, $length:literal) => {
-        impl Bits for $type {
-            const MAX: Self = <$type>::MAX;
-            const LENGTH: u32 = $length;
-            fn next(self) -> Option<Self> {
-                self.checked_add(1)
-            }
-            fn previous(self) -> Option<Self> {
-                self.checked_sub(1)
-            }
-            fn free(length: u32) -> Self {
-                <$type>::MAX.checked_shr(length).unwrap_or(0)
-            }
-            fn and(self, other: Self) -> Self {
-                self & other
-            }
-            fn or(self, other: Self) -> Self {
-                self | other
-            }
-        }
-    };
-}
-bits!(u32, 32);
-bits!(u128, 128);
-
-/// A range of addresses, both ends included.
-type Range<A> = (A, A);
-
-/// Disjoint ranges: each begins at its start, and ends before the next one.
-#[derive(Debug, Default)]
-struct Ranges<A> {
-    starts: Box<[A]>,
-    /// The result of each range: the number of a value, or `NONE`.
-    results: Box<[u32]>,
-}
-
-impl<A: Bits> Ranges<A> {
-    fn find(&self, address: A) -> Option<u32> {
-        let at = self.starts.partition_point(|&start| start <= address).checked_sub(1)?;
-        Some(self.results[at]).filter(|&result| result != NONE)
-    }
-
-    /// Flatten ranges in the order of their lines; `.1` is the result.
-    fn flatten(lines: Vec<(Range<A>, u32)>) -> Self {
-        let mut order: Vec<(A, A, u32)> =
-            lines.iter().enumerate().map(|(line, &((first, last), _))| (first, last, line as u32)).collect();
-        order.sort_unstable_by_key(|&(first, _, line)| (first, line));
-        let mut ranges = (Vec::new(), Vec::new());
-        let mut emit = |start: A, result: u32| {
-            if ranges.1.last().copied().unwrap_or(NONE) != result {
-                ranges.0.push(start);
-                ranges.1.push(result);
-            }
-        };
-        // The lines that hold the current address, the first one on top.
-        let mut active: BinaryHeap<Reverse<(u32, A)>> = BinaryHeap::new();
-        let mut next = 0;
-        let mut at = A::default();
-        loop {
-            while active.peek().is_some_and(|&Reverse((_, last))| last < at) {
-                active.pop();
-            }
-            while let Some(&(_, last, line)) = order.get(next).filter(|range| range.0 == at) {
-                active.push(Reverse((line, last)));
-                next += 1;
-            }
-            let top = active.peek().map(|&Reverse(top)| top);
-            emit(at, top.map_or(NONE, |(line, _)| lines[line as usize].1));
-            let end = top.and_then(|(_, last)| last.next());
-            let start = order.get(next).map(|range| range.0);
-            at = match (end, start) {
-                (Some(end), Some(start)) => end.min(start),
-                (Some(one), None) | (None, Some(one)) => one,
-                (None, None) => break,
-            };
-        }
-        Self { starts: ranges.0.into(), results: ranges.1.into() }
-    }
-}
 
 /// The ranges that a list of conditions leaves: those of one family, since no address has two.
 #[derive(Debug, Clone)]
@@ -220,6 +122,12 @@ impl Networks {
                     continue;
                 }
             };
+            if blocks.is_empty()
+                && let Some((range, value)) = plain(&line.text)
+            {
+                v4.push((range, values.number(value)?));
+                continue;
+            }
             let statement = script::statement(&line.text);
             if statement.verb == Verb::EndIf {
                 if !statement.rest.is_empty() {
@@ -270,7 +178,7 @@ impl Networks {
             tell(*number, "IF has no matching ENDIF");
         }
         values.index = HashTable::new();
-        Ok(Self { v4: Ranges::flatten(v4), v6: Ranges::flatten(v6), values, owner: None })
+        Ok(Self { v4: Ranges::flatten(&v4), v6: Ranges::flatten(&v6), values, owner: None })
     }
 
     /// Return the result of an address; `None` for a key that is no address, too.
@@ -286,8 +194,33 @@ impl Networks {
 
     /// Return the octets of the ranges, values not counted.
     pub fn octets(&self) -> usize {
-        self.v4.starts.len() * (4 + 4) + self.v6.starts.len() * (16 + 4)
+        self.v4.len() * (4 + 4) + self.v6.len() * (16 + 4)
     }
+}
+
+/// Return network and result of a line such as `192.0.2.0/24 REJECT`, as most are. `None`: the line has another form, or
+/// an error.
+fn plain(text: &[u8]) -> Option<(Range<u32>, &[u8])> {
+    /// Take a number of at most three digits, without zeros in front, from the start of a text.
+    fn number(text: &[u8], max: u32) -> Option<(u32, &[u8])> {
+        let digits = text.iter().take(3).take_while(|octet| octet.is_ascii_digit()).count();
+        let (digits, rest) = text.split_at(digits);
+        let number = digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+        (!digits.is_empty() && (digits.len() == 1 || digits[0] != b'0') && number <= max).then_some((number, rest))
+    }
+    let (mut address, mut rest) = number(text, 255)?;
+    for _ in 0..3 {
+        let (part, behind) = number(rest.strip_prefix(b".")?, 255)?;
+        (address, rest) = (address << 8 | part, behind);
+    }
+    let mut length = u32::BITS;
+    if let Some(behind) = rest.strip_prefix(b"/") {
+        (length, rest) = number(behind, u32::BITS)?;
+    }
+    let free = u32::free(length);
+    let value = source::trim(rest);
+    let is_plain = rest.first().is_some_and(|&octet| source::is_space(octet)) && !value.is_empty();
+    (is_plain && address & free == 0).then_some(((address, address | free), value))
 }
 
 /// Parse `network/length` or an address, perhaps in brackets. Errors: what is wrong.
@@ -389,6 +322,13 @@ impl Table for CidrTable {
         }
     }
 
+    fn lookup_each(&self, keys: &[&[u8]], each: EachAnswer) {
+        match self.content.get() {
+            Ok(content) => keys.iter().enumerate().all(|(at, key)| each(at, Ok(content.find(key)))),
+            Err(problem) => each(0, Err(problem)),
+        };
+    }
+
     fn takes_parts(&self) -> bool {
         false
     }
@@ -417,6 +357,7 @@ impl Table for CidrTable {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ranges::RADIX_SORT_MIN;
     use super::*;
     use proptest::prelude::*;
 
@@ -517,6 +458,59 @@ mod tests {
         }
         assert!(read(&v4).0.octets() <= 16 * 10_000 + 8);
         assert!(read(&v6).0.octets() <= 40 * 10_000 + 20);
+    }
+
+    #[test]
+    fn many_lines_in_any_order_are_found() {
+        let count = 2 * RADIX_SORT_MIN as u32;
+        let spread = |number: u32| number.wrapping_mul(2_654_435_761);
+        let mut text: String =
+            (0..count).map(|number| format!("{} {number}\n", Ipv4Addr::from_bits(spread(number)))).collect();
+        for networks in ["", "128.0.0.0/1 upper\n"] {
+            text += networks;
+            let read = read(&text).0;
+            for number in 0..count {
+                let key = Ipv4Addr::from_bits(spread(number)).to_string();
+                assert_eq!(read.find(key.as_bytes()), Some(number.to_string().as_bytes()));
+            }
+            for (key, value) in [(3, None), (1 << 31 | 3, (!networks.is_empty()).then_some(&b"upper"[..]))] {
+                assert!((0..count).all(|number| spread(number) != key));
+                assert_eq!(read.find(Ipv4Addr::from_bits(key).to_string().as_bytes()), value);
+            }
+        }
+    }
+
+    #[test]
+    fn plain_lines_are_those_of_the_general_form() {
+        let rows = [
+            ("192.0.2.0/24 x", true),
+            ("192.0.2.1\tx y ", true),
+            ("0.0.0.0/0 x", true),
+            ("255.255.255.255/32 x", true),
+            ("192.0.2.1/24 x", false),
+            ("192.0.2.0/33 x", false),
+            ("192.0.2.0/ x", false),
+            ("192.0.2.0/024 x", false),
+            ("192.0.2.256 x", false),
+            ("192.0.2.01 x", false),
+            ("192.0.2. x", false),
+            ("192.0.2 x", false),
+            ("192.0.2.1.1 x", false),
+            ("192.0.2.1", false),
+            ("192.0.2.1 ", false),
+            ("192.0.2.1x y", false),
+            ("1920.2.1.1 x", false),
+            ("", false),
+        ];
+        for (text, is_plain) in rows {
+            let found = plain(text.as_bytes());
+            assert_eq!(found.is_some(), is_plain, "{text}");
+            if let Some((range, value)) = found {
+                let (pattern, rest) = script::split(text.as_bytes());
+                assert_eq!(value, rest);
+                assert!(matches!(network(pattern), Ok(Network::V4(general)) if general == range), "{text}");
+            }
+        }
     }
 
     /// One generated line: verb, negation, address, length.

@@ -2,8 +2,9 @@
 
 use super::options::Options;
 use super::watched::{Source, Watched};
-use super::{Each, Table, key};
+use super::{Each, EachAnswer, Table, key};
 use crate::ask::Answer;
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,21 @@ use std::sync::Arc;
 pub trait Entries: fmt::Debug + Send + Sync {
     /// Return the value of a key. Errors: why the file cannot answer.
     fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, String>;
+
+    /// Call `each` with every key and its value, in their order, until it returns false.
+    fn get_each(&self, keys: &[&[u8]], each: EachValue) {
+        for (at, key) in keys.iter().enumerate() {
+            let value = self.get(key);
+            if !each(at, value.as_ref().map(Option::as_deref).map_err(Clone::clone)) {
+                return;
+            }
+        }
+    }
+
+    /// Prepare for that many lookups.
+    fn expect(&self, lookups: usize) {
+        let _ = lookups;
+    }
 
     /// Call `each` with every entry, until it returns false. Errors: the file cannot list them.
     fn each(&self, each: Each) -> Result<(), String>;
@@ -22,6 +38,9 @@ pub trait Entries: fmt::Debug + Send + Sync {
     /// Whether any key may have an `@`.
     fn has_addresses(&self) -> bool;
 }
+
+/// A callback for a value: the place of its key, and the value if there is one. False: no more values. Errors: as `get`.
+pub type EachValue<'a> = &'a mut dyn FnMut(usize, Result<Option<&[u8]>, String>) -> bool;
 
 /// The entries of a file, and the uid of its owner.
 #[derive(Debug)]
@@ -87,9 +106,16 @@ impl FileTable {
     fn find(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, String> {
         let content = self.content.get()?;
         let Some(key) = key::prepare(key, &self.options) else { return Ok(None) };
-        let value = content.entries.get(&key).map_err(|problem| format!("table {}: {problem}", self.name))?;
-        if self.options.utf8 && value.as_deref().is_some_and(|value| std::str::from_utf8(value).is_err()) {
-            return Err(format!("table {}: non-UTF-8 value of key \"{}\"", self.name, String::from_utf8_lossy(&key)));
+        let value = content.entries.get(&key);
+        self.check(&key, value.as_ref().map(Option::as_deref).map_err(Clone::clone))?;
+        value
+    }
+
+    /// Return the value of a key. Errors: why the table cannot give it.
+    fn check<'a>(&self, key: &[u8], value: Result<Option<&'a [u8]>, String>) -> Result<Option<&'a [u8]>, String> {
+        let value = value.map_err(|problem| format!("table {}: {problem}", self.name))?;
+        if self.options.utf8 && value.is_some_and(|value| std::str::from_utf8(value).is_err()) {
+            return Err(format!("table {}: non-UTF-8 value of key \"{}\"", self.name, String::from_utf8_lossy(key)));
         }
         Ok(value)
     }
@@ -105,6 +131,41 @@ impl Table for FileTable {
             Ok(Some(value)) => Answer::Found(value),
             Ok(None) => Answer::NotFound,
             Err(problem) => Answer::Failed(problem.into()),
+        }
+    }
+
+    fn expect(&self, lookups: usize) {
+        if let Ok(content) = self.content.get() {
+            content.entries.expect(lookups);
+        }
+    }
+
+    fn lookup_each(&self, keys: &[&[u8]], each: EachAnswer) {
+        let content = match self.content.get() {
+            Ok(content) => content,
+            Err(problem) => {
+                each(0, Err(problem));
+                return;
+            }
+        };
+        let asked: Vec<(usize, Cow<'_, [u8]>)> = keys
+            .iter()
+            .enumerate()
+            .filter_map(|(place, key)| Some((place, key::prepare(key, &self.options)?)))
+            .collect();
+        let bare: Vec<&[u8]> = asked.iter().map(|(_, key)| &**key).collect();
+        // Keys that no table has are not asked.
+        let mut next = 0;
+        let mut goes_on = true;
+        content.entries.get_each(&bare, &mut |at, value| {
+            let place = asked[at].0;
+            goes_on = (next..place).all(|place| each(place, Ok(None)))
+                && each(place, self.check(bare[at], value).map_err(Into::into));
+            next = place + 1;
+            goes_on
+        });
+        if goes_on {
+            (next..keys.len()).all(|place| each(place, Ok(None)));
         }
     }
 

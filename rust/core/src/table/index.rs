@@ -14,7 +14,7 @@
 
 use super::Each;
 use super::dictionary::Dictionary;
-use super::file::{Entries, Format, Loaded};
+use super::file::{EachValue, Entries, Format, Loaded};
 use super::octets::{self, Octets};
 use super::options::Options;
 use super::text::Text;
@@ -31,10 +31,15 @@ const HAS_ADDRESSES: u32 = 1;
 const HEADER_OCTETS: usize = 64;
 const RECORD_HEAD_OCTETS: usize = 8;
 const OFFSET_BITS: u32 = 48;
+const OFFSET_MASK: u64 = (1 << OFFSET_BITS) - 1;
 /// Maximum octets of a key or a value.
 const PART_MAX_OCTETS: usize = 16 * 1024 * 1024;
 /// Octets of a record that are read at once; most records are shorter.
 const RECORD_READ_OCTETS: usize = 512;
+/// Pieces of the file that a lookup reads: slots, and two of the record.
+const PIECES_A_LOOKUP: u64 = 3;
+/// Number of keys whose slots and records are read ahead.
+const KEYS_WARMED: usize = 32;
 /// Slots that are read at once.
 const SLOTS_READ: u64 = 16;
 /// Berkeley DB's magic numbers of hash and btree files, at octet 12 of the file.
@@ -76,32 +81,45 @@ impl Index {
         Ok(Self { octets, entries, slots, slots_at, has_addresses })
     }
 
-    /// Return the value of a key. Errors: the file cannot be read, or is damaged.
-    fn find(&self, key: &[u8]) -> io::Result<Option<Box<[u8]>>> {
-        let hash = hash(key);
+    /// Call `found` with the value of a key, and return whether there is one. Errors: the file cannot be read, or is
+    /// damaged. `hash`: the key's.
+    fn find(&self, key: &[u8], hash: u64, found: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
         let tag = hash >> OFFSET_BITS;
         let mask = self.slots - 1;
         let (mut slot, mut left) = (hash & mask, self.slots);
         let (mut slots_buffer, mut record_buffer) = (Vec::new(), Vec::new());
         while left > 0 {
             let count = SLOTS_READ.min(self.slots - slot).min(left);
-            let found = self.octets.piece(self.slots_at + slot * 8, count as usize * 8, &mut slots_buffer)?;
-            for entry in found.chunks_exact(8) {
+            let slots = self.octets.piece(self.slots_at + slot * 8, count as usize * 8, &mut slots_buffer)?;
+            for entry in slots.chunks_exact(8) {
                 let entry = u64::from_le_bytes(entry.try_into().unwrap_or_default());
                 if entry == 0 {
-                    return Ok(None);
+                    return Ok(false);
                 }
                 if entry >> OFFSET_BITS == tag {
-                    let at = entry & ((1 << OFFSET_BITS) - 1);
-                    let (found, value) = self.record(at, &mut record_buffer)?;
-                    if found == key {
-                        return Ok(Some(value.into()));
+                    let (written, value) = self.record(entry & OFFSET_MASK, &mut record_buffer)?;
+                    if written == key {
+                        found(value);
+                        return Ok(true);
                     }
                 }
             }
             (slot, left) = ((slot + count) & mask, left - count);
         }
-        Ok(None)
+        Ok(false)
+    }
+
+    /// Read the first slot and record of each hash, so that they are in the processor's cache. One lookup waits for the
+    /// memory twice; here the waits of many overlap.
+    fn warm(&self, hashes: &[u64]) {
+        let Some(octets) = self.octets.in_memory() else { return };
+        let mut places = [0; KEYS_WARMED];
+        for (place, hash) in places.iter_mut().zip(hashes) {
+            let at = (self.slots_at + (hash & (self.slots - 1)) * 8) as usize;
+            *place = octets.get(at..at + 8).map_or(0, |slot| u64::from_le_bytes(slot.try_into().unwrap_or_default()));
+        }
+        let read = places[..hashes.len()].iter().filter_map(|&entry| octets.get((entry & OFFSET_MASK) as usize));
+        std::hint::black_box(read.fold(0, |sum, octet| sum ^ octet));
     }
 
     /// Return key and value of the record at an offset.
@@ -123,7 +141,35 @@ impl Index {
 
 impl Entries for Index {
     fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, String> {
-        self.find(key).map_err(|error| octets::reason(&error))
+        let mut value = None;
+        self.find(key, hash(key), &mut |found| value = Some(found.into())).map_err(|error| octets::reason(&error))?;
+        Ok(value)
+    }
+
+    fn expect(&self, lookups: usize) {
+        self.octets.expect(lookups as u64 * PIECES_A_LOOKUP);
+    }
+
+    fn get_each(&self, keys: &[&[u8]], each: EachValue) {
+        let mut hashes = [0; KEYS_WARMED];
+        for (group, keys) in keys.chunks(KEYS_WARMED).enumerate() {
+            for (place, key) in hashes.iter_mut().zip(keys) {
+                *place = hash(key);
+            }
+            self.warm(&hashes[..keys.len()]);
+            for (at, key) in keys.iter().enumerate() {
+                let place = group * KEYS_WARMED + at;
+                let mut goes_on = true;
+                match self.find(key, hashes[at], &mut |value| goes_on = each(place, Ok(Some(value)))) {
+                    Ok(true) => {}
+                    Ok(false) => goes_on = each(place, Ok(None)),
+                    Err(error) => goes_on = each(place, Err(octets::reason(&error))),
+                }
+                if !goes_on {
+                    return;
+                }
+            }
+        }
     }
 
     fn each(&self, each: Each) -> Result<(), String> {
@@ -272,7 +318,7 @@ impl Indexed {
                 if text_is_newer {
                     warnings.push(format!("database {index} is older than source file {path}"));
                 }
-                let octets = Octets::of(file, status.size()).map_err(read)?;
+                let octets = Octets::of(file, status.size(), self.text.options.loaded_max_octets).map_err(read)?;
                 let entries = Index::of(octets).map_err(|problem| format!("open database {index}: {problem}"))?;
                 Ok(Loaded { entries: Box::new(entries), owner: status.uid() })
             }
@@ -326,6 +372,7 @@ impl Format for Indexed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::octets::Large;
 
     /// Return the octets of an index.
     fn index(entries: &[(&[u8], &[u8])], name: &str) -> Vec<u8> {
@@ -351,13 +398,21 @@ mod tests {
         let octets = index(&borrowed, "both");
         let path = std::env::temp_dir().join(format!("postillion-index-{}-file", std::process::id()));
         std::fs::write(&path, &octets).unwrap();
-        let file = Octets::File(File::open(&path).unwrap(), octets.len() as u64);
+        let file = Octets::File(Large::new(File::open(&path).unwrap(), octets.len() as u64, 0));
         for octets in [Octets::Memory(octets.into()), file] {
             let index = Index::of(octets).unwrap();
             for (key, value) in &borrowed {
                 assert_eq!(index.get(key).unwrap().as_deref(), Some(*value));
             }
             assert_eq!(index.get(b"key5000"), Ok(None));
+            let keys: Vec<&[u8]> = borrowed.iter().flat_map(|(key, _)| [*key, b"key5000"]).collect();
+            let mut found = Vec::new();
+            index.get_each(&keys, &mut |at, value| {
+                assert_eq!(value.as_ref().unwrap().is_none(), at % 2 == 1);
+                found.extend(value.unwrap().map(Vec::from));
+                true
+            });
+            assert!(found.iter().map(Vec::as_slice).eq(borrowed.iter().map(|(_, value)| *value)));
             assert!(!index.has_addresses());
             let mut listed = 0;
             index
@@ -389,6 +444,7 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 0xff;
             if let Ok(index) = Index::of(Octets::Memory(damaged.into())) {
+                index.get_each(&[b"a@b", b"c"], &mut |_, _| true);
                 let _ = (index.get(b"a@b"), index.get(b"c"), index.get(b"d"), index.each(&mut |_, _| true));
             }
         }

@@ -16,6 +16,8 @@ pub mod inline;
 pub mod key;
 pub mod octets;
 pub mod options;
+pub mod prefix;
+pub mod ranges;
 pub mod rules;
 pub mod script;
 pub mod source;
@@ -26,4 +28,4 @@ pub mod text;
 pub mod watched;
 pub mod words;
 
-pub use crate::lookup::{Each, Entry, Maps, Table};
+pub use crate::lookup::{Each, EachAnswer, Entry, Maps, Table};

@@ -1,14 +1,21 @@
 //! The octets of a file, in memory when the file is small, else read piece by piece.
 //!
+//! A program with many lookups, such as `postmap -q -`, allows larger files in memory: once the pieces read and expected
+//! take about as long as reading the whole file, it is read whole.
+//!
 //! No part is mapped into memory: a file that someone truncates gives an error, and no signal.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Maximum octets of a file that is kept in memory.
 pub const IN_MEMORY_MAX_OCTETS: u64 = 32 * 1024 * 1024;
+/// Octets of a file that are read whole in the time in which one piece is read, with its call of the kernel.
+const OCTETS_A_PIECE: u64 = 1024;
 /// Maximum octets of one piece.
 pub const PIECE_MAX_OCTETS: usize = 64 * 1024 * 1024;
 
@@ -17,15 +24,48 @@ pub const PIECE_MAX_OCTETS: usize = 64 * 1024 * 1024;
 pub enum Octets {
     /// A small file.
     Memory(Box<[u8]>),
-    /// A large file, and its length.
-    File(File, u64),
+    /// A large file.
+    File(Large),
+}
+
+/// A large file.
+#[derive(Debug)]
+pub struct Large {
+    file: File,
+    octets: u64,
+    /// The number of pieces that were read or are expected.
+    pieces: AtomicU64,
+    loaded_max_octets: u64,
+    loaded: OnceLock<Box<[u8]>>,
+}
+
+impl Large {
+    /// `octets`: the file's length. `loaded_max_octets`: maximum length of a file that is read whole.
+    pub fn new(file: File, octets: u64, loaded_max_octets: u64) -> Self {
+        Self { file, octets, pieces: AtomicU64::new(0), loaded_max_octets, loaded: OnceLock::new() }
+    }
+
+    /// Return the whole file, once that pays.
+    fn loaded(&self) -> Option<&[u8]> {
+        if self.loaded.get().is_none()
+            && self.octets <= self.loaded_max_octets
+            && self.pieces.fetch_add(1, Ordering::Relaxed).saturating_mul(OCTETS_A_PIECE) >= self.octets
+        {
+            let mut octets = vec![0; self.octets as usize];
+            // A file that cannot be read fails piece by piece, too.
+            if self.file.read_exact_at(&mut octets, 0).is_ok() {
+                return Some(self.loaded.get_or_init(|| octets.into()));
+            }
+        }
+        self.loaded.get().map(|octets| &**octets)
+    }
 }
 
 impl Octets {
-    /// Take the octets of an open file of this length.
-    pub fn of(mut file: File, length: u64) -> io::Result<Self> {
+    /// Take the octets of an open file of this length. `loaded_max_octets`: see `Options`.
+    pub fn of(mut file: File, length: u64, loaded_max_octets: u64) -> io::Result<Self> {
         if length > IN_MEMORY_MAX_OCTETS {
-            return Ok(Self::File(file, length));
+            return Ok(Self::File(Large::new(file, length, loaded_max_octets)));
         }
         let mut octets = Vec::with_capacity(length as usize);
         file.by_ref().take(IN_MEMORY_MAX_OCTETS).read_to_end(&mut octets)?;
@@ -36,13 +76,28 @@ impl Octets {
     pub fn len(&self) -> u64 {
         match self {
             Self::Memory(octets) => octets.len() as u64,
-            Self::File(_, length) => *length,
+            Self::File(large) => large.octets,
         }
     }
 
     /// Whether there are no octets.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Return all octets if they are in memory.
+    pub fn in_memory(&self) -> Option<&[u8]> {
+        match self {
+            Self::Memory(octets) => Some(octets),
+            Self::File(large) => large.loaded.get().map(|octets| &**octets),
+        }
+    }
+
+    /// Prepare for that many pieces.
+    pub fn expect(&self, pieces: u64) {
+        if let Self::File(large) = self {
+            large.pieces.fetch_add(pieces, Ordering::Relaxed);
+        }
     }
 
     /// Return `length` octets at `at`. `buffer`: their place when they are read from the file.
@@ -54,9 +109,12 @@ impl Octets {
         }
         match self {
             Self::Memory(octets) => Ok(&octets[at as usize..end as usize]),
-            Self::File(file, _) => {
+            Self::File(large) => {
+                if let Some(octets) = large.loaded() {
+                    return Ok(&octets[at as usize..end as usize]);
+                }
                 buffer.resize(length, 0);
-                file.read_exact_at(buffer, at)?;
+                large.file.read_exact_at(buffer, at)?;
                 Ok(buffer)
             }
         }
@@ -95,6 +153,24 @@ mod tests {
         assert_eq!(memory.piece(2, 3, &mut buffer).unwrap(), b"cde");
         assert!(memory.piece(5, 2, &mut buffer).is_err());
         assert!(memory.piece(u64::MAX, 2, &mut buffer).is_err());
+    }
+
+    #[test]
+    fn a_large_file_is_read_whole_after_many_pieces_if_it_may() {
+        let path = std::env::temp_dir().join(format!("postillion-octets-{}", std::process::id()));
+        std::fs::write(&path, [7; 10_000]).unwrap();
+        for (maximum, loaded) in [(10_000, true), (9999, false)] {
+            let octets = Octets::File(Large::new(File::open(&path).unwrap(), 10_000, maximum));
+            let mut buffer = Vec::new();
+            for _ in 0..10 {
+                assert!(octets.in_memory().is_none());
+                assert_eq!(octets.piece(9990, 10, &mut buffer).unwrap(), [7; 10]);
+            }
+            assert_eq!(octets.piece(0, 10, &mut buffer).unwrap(), [7; 10]);
+            assert_eq!(octets.in_memory().is_some(), loaded);
+            assert!(octets.piece(9990, 11, &mut buffer).is_err());
+        }
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

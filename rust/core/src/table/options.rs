@@ -1,5 +1,6 @@
 //! How a table is read: the form of its lines, and its keys.
 
+use super::octets::IN_MEMORY_MAX_OCTETS;
 use std::fmt;
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub struct Options {
     pub utf8: bool,
     /// Whether a value is a list of files, whose content in base64 replaces it (postmap -F).
     pub files: bool,
+    /// Maximum octets of an index that is read into memory once there are many lookups in it.
+    pub loaded_max_octets: u64,
     /// The callback for problems.
     pub warn: Warn,
 }
@@ -42,7 +45,8 @@ pub struct Options {
 impl Options {
     /// Return the options of a table in postmap's form, without warnings.
     pub fn plain() -> Self {
-        Self { form: Form::Map, fold: true, utf8: true, files: false, warn: Arc::new(|_| ()) }
+        let loaded_max_octets = IN_MEMORY_MAX_OCTETS;
+        Self { form: Form::Map, fold: true, utf8: true, files: false, loaded_max_octets, warn: Arc::new(|_| ()) }
     }
 }
 

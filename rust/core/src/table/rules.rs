@@ -4,6 +4,7 @@
 
 use super::Table;
 use super::options::{Options, Warn};
+use super::prefix::Prefix;
 use super::script::{DEPTH_MAX, Script, Statement, Verb, statement};
 use super::source::{self, trim};
 use super::template::{Span, Template};
@@ -22,25 +23,36 @@ pub trait Expression: fmt::Debug + Send + Sync + Sized {
     /// The table's type.
     const KIND: &'static str;
 
+    /// A subject as the library takes it, with what a thread needs while it matches.
+    type Subject<'a>;
+
     /// Return the library's options for the letters behind a pattern. `remark`: called for a letter without effect.
     /// Errors: the rule is skipped, and why.
     fn options(flags: &[u8], remark: &mut dyn FnMut(&str)) -> Result<u32, String>;
 
-    /// Compile a pattern. Errors: what is wrong.
-    fn compile(pattern: &[u8], options: u32) -> Result<Self, String>;
+    /// Compile a pattern. `places`: `matches` is asked for the places of groups. Errors: what is wrong.
+    fn compile(pattern: &[u8], options: u32, places: bool) -> Result<Self, String>;
+
+    /// Return the start of every match of a pattern, if it is known.
+    fn prefix(pattern: &[u8], options: u32) -> Option<Prefix>;
+
+    /// Return a subject in the library's form. Errors: the library cannot take it.
+    fn subject(octets: &[u8]) -> Result<Self::Subject<'_>, String>;
 
     /// Return the number of groups.
     fn groups(&self) -> usize;
 
     /// Whether the subject matches. `spans`: the places of the whole match and of the groups; not needed if `None`.
     /// Errors: the library gave up.
-    fn matches(&self, subject: &[u8], spans: Option<&mut Vec<Span>>) -> Result<bool, String>;
+    fn matches(&self, subject: &mut Self::Subject<'_>, spans: Option<&mut Vec<Span>>) -> Result<bool, String>;
 }
 
 /// A line of the table.
 #[derive(Debug)]
 struct Rule<E> {
     expression: E,
+    /// The start of every match, if it is known.
+    prefix: Option<Prefix>,
     negated: bool,
     number: usize,
     action: Action,
@@ -150,6 +162,7 @@ impl<E: Expression> Rules<E> {
             let template = Template::of(rest, (!negated).then_some(groups));
             template.map_err(|problem| format!("{problem}: skipping this rule"))
         };
+        let mut places = false;
         if statement.verb == Verb::If {
             if !rest.is_empty() {
                 let rest = source::shown(rest);
@@ -161,18 +174,20 @@ impl<E: Expression> Rules<E> {
                 tell(number, "no replacement text: using empty string");
             }
             // Its syntax, before the pattern's.
-            template(usize::MAX)?;
+            places = template(usize::MAX)?.has_groups();
         }
-        let expression = E::compile(pattern, options)?;
+        let expression = E::compile(pattern, options, places)?;
         let action = match statement.verb {
             Verb::If => Action::If(0),
             _ => Action::Result(template(expression.groups())?),
         };
-        Ok(Rule { expression, negated, number, action })
+        Ok(Rule { expression, prefix: E::prefix(pattern, options), negated, number, action })
     }
 
     /// Return the result for a subject. Errors: the library gave up at a line.
     fn find(&self, subject: &[u8]) -> Result<Option<Hit>, (usize, String)> {
+        let Some(first) = self.rules.first() else { return Ok(None) };
+        let mut prepared = E::subject(subject).map_err(|problem| (first.number, problem))?;
         let mut spans = Vec::new();
         let mut at = 0;
         while let Some(rule) = self.rules.get(at) {
@@ -180,7 +195,9 @@ impl<E: Expression> Rules<E> {
                 Action::Result(template) if template.has_groups() => Some(&mut spans),
                 _ => None,
             };
-            let matches = rule.expression.matches(subject, wanted).map_err(|problem| (rule.number, problem))?;
+            let may_match = rule.prefix.as_ref().is_none_or(|prefix| prefix.begins(subject));
+            let matches = may_match
+                && rule.expression.matches(&mut prepared, wanted).map_err(|problem| (rule.number, problem))?;
             let hit = matches != rule.negated;
             at = match &rule.action {
                 Action::If(end) if !hit => *end,
@@ -301,6 +318,7 @@ mod tests {
 
     impl Expression for Contains {
         const KIND: &'static str = "regexp";
+        type Subject<'a> = &'a [u8];
 
         fn options(flags: &[u8], remark: &mut dyn FnMut(&str)) -> Result<u32, String> {
             for &flag in flags {
@@ -313,15 +331,23 @@ mod tests {
             Ok(0)
         }
 
-        fn compile(pattern: &[u8], _: u32) -> Result<Self, String> {
+        fn compile(pattern: &[u8], _: u32, _: bool) -> Result<Self, String> {
             if pattern == b"(" { Err("Unmatched (".to_owned()) } else { Ok(Self(pattern.to_vec())) }
+        }
+
+        fn prefix(_: &[u8], _: u32) -> Option<Prefix> {
+            None
+        }
+
+        fn subject(octets: &[u8]) -> Result<&[u8], String> {
+            Ok(octets)
         }
 
         fn groups(&self) -> usize {
             1
         }
 
-        fn matches(&self, subject: &[u8], spans: Option<&mut Vec<Span>>) -> Result<bool, String> {
+        fn matches(&self, subject: &mut &[u8], spans: Option<&mut Vec<Span>>) -> Result<bool, String> {
             if self.0 == b"slow" {
                 return Err("match limit exceeded".to_owned());
             }

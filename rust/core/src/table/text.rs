@@ -1,7 +1,7 @@
 //! A table in a text file, read into memory: `texthash:`, and the text of an index.
 
 use super::dictionary::Dictionary;
-use super::file::{Entries, Format, Loaded};
+use super::file::{EachValue, Entries, Format, Loaded};
 use super::options::Options;
 use super::{Each, key, octets, source};
 use std::fs;
@@ -51,6 +51,10 @@ impl Format for Text {
 impl Entries for Dictionary {
     fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, String> {
         Ok(Self::get(self, key).map(Into::into))
+    }
+
+    fn get_each(&self, keys: &[&[u8]], each: EachValue) {
+        keys.iter().enumerate().all(|(at, key)| each(at, Ok(Self::get(self, key))));
     }
 
     fn each(&self, each: Each) -> Result<(), String> {
