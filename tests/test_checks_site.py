@@ -1,4 +1,7 @@
-"""Checks of headers and lines: Postfix and Postillion log, reply and deliver alike, with the same tables."""
+"""Checks of headers and lines: Postfix and Postillion log, reply and deliver alike, with the same tables.
+
+Each runs twice: with local tables, and with the same tables behind a socketmap server.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import re
 import smtplib
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,8 +18,9 @@ import pytest
 
 from postillion.config import Config
 from postillion.tables import Table, open_table
-from support.either import PROGRAMS, program
+from support.either import PROGRAMS, Server
 from support.mta import Site, delivered, running, wait_for
+from support.peers import postfix_home, root
 from support.ports import free_port
 from support.table_servers import Scripted
 from support.wire_sink import WireSink
@@ -37,20 +42,34 @@ BODY_CHECKS = rf"""
 /^$/ WARN empty
 /tail$/ WARN tail
 """
-MAIN_CF = {
-    "relay_domains": "next.example",
-    "header_checks": "pcre:{directory}/header inline:{{{{X-Case:Abc = WARN exact}}, {{x-case:abc = WARN folded}}}}",
+CHECKS = {
+    "header_checks": "pcre:{directory}/header",
     "mime_header_checks": "regexp:{directory}/mime_header",
     "nested_header_checks": "pcre:{directory}/nested_header",
     "body_checks": "pcre:{directory}/body",
     "smtp_header_checks": "pcre:{directory}/outgoing",
     "smtp_body_checks": "pcre:{directory}/outgoing_body",
+    "smtp_mime_header_checks": "pcre:{directory}/outgoing_mime",
+    "smtp_nested_header_checks": "pcre:{directory}/outgoing_nested",
+    "lmtp_header_checks": "regexp:{directory}/outgoing_lmtp",
+    "lmtp_body_checks": "pcre:{directory}/outgoing_body",
 }
-CLEANUP = ("header_checks", "mime_header_checks", "nested_header_checks", "body_checks")
-SUBMISSION = """
-127.0.0.1:{port} inet n - n - - smtpd -o cleanup_service_name=subcleanup
+"""The table of each parameter. A server has them too, by the parameters' names."""
+OF_SERVICE = ("smtp_mime_header_checks", "smtp_nested_header_checks")
+"""The parameters that one transport has and main.cf has not."""
+INLINE = " inline:{{X-Case:Abc = WARN exact}, {x-case:abc = WARN folded}}"
+SERVICES = """
+127.0.0.1:{submission} inet n - n - - smtpd -o cleanup_service_name=subcleanup
 subcleanup unix n - n - 0 cleanup -o header_checks=pcre:{directory}/private -o body_checks=
+lmtp unix - - n - - lmtp
+parts unix - - n - - smtp
+  -o smtp_mime_header_checks={smtp_mime_header_checks} -o smtp_nested_header_checks={smtp_nested_header_checks}
+fail unix - - n - - smtp -o smtp_header_checks=fail:table
+failbody unix - - n - - smtp -o smtp_body_checks=fail:table
+down unix - - n - - smtp -o smtp_body_checks=socketmap:inet:127.0.0.1:{table_port}:down
 """
+DOMAINS = ("next", "lmtp", "parts", "fail", "failbody", "down")
+"""The first labels of the domains: `next` is smtp's, another one that of the transport of its name."""
 PARTS = (
     "Content-Type: multipart/mixed; boundary=bnd; x-mark\nX-Mark: x-mark\n\nprolog x-mark\n"
     "--bnd\nContent-Type: text/plain; x-mark\nX-Mark: x-mark\n\n.x-mark\n"
@@ -84,16 +103,20 @@ MESSAGES = [
     "Subject: x\nX-Out: a\n\nout-b\nout-c\n",
     "Subject: x\nX-WARN: " + "y" * 300 + "\n\nx\n",
     "Subject: x\n" + "".join(f"Content-Type: multipart/mixed; boundary=b{n}x\n\n--b{n}x\n" for n in range(103)),
+    # Several pieces for smtp, and more lines than one batch has.
+    "Subject: x\n\n" + "".join(f"out-{n % 99} {n:05}\n" for n in range(4000)) + "out-b\nlast\n",
 ]
 
 
 class Peer:
     """A running site of one program, with a next hop that keeps its mail."""
 
-    def __init__(self, site: Site, sink: WireSink, submission: int) -> None:
+    def __init__(self, site: Site, sink: WireSink, submission: int, tables: TableServer, program: str) -> None:
         self.site = site
         self.sink = sink
         self.submission = submission
+        self.tables = tables
+        self.program = program
 
     def send(self, message: str, recipient: str, port: int | None = None) -> tuple[int, str, list[str], list[bytes]]:
         """Return the reply, the lines of cleanup and smtp about checks, and the content that the next hop got."""
@@ -114,7 +137,7 @@ class Peer:
             wait_for("the end of the message", lambda: re.search(ended, site.log_text()[seen:]))
             if ": removed" in site.log_text()[seen:]:
                 delivered(site, queue_id)
-        lines = re.findall(r"/(cleanup|smtp)\[\d+\]: (.*)", site.log_text()[seen:])
+        lines = re.findall(r"/(cleanup|smtp|lmtp)\[\d+\]: (.*)", site.log_text()[seen:])
         told = [f"{name}: {line}" for name, line in lines if not re.search("message-id=|status=|breaking", line)]
         # The order of lines is that of one program alone.
         told = sorted((plain(line.encode()).decode() for line in told), key=lambda line: line.partition(":")[0])
@@ -127,18 +150,21 @@ def plain(content: bytes) -> bytes:
     return re.sub(rb" id \w+|\w{3}, .*\d{4} \(\w+\)|<\d{14}\.\w+@", b"*", content)
 
 
-REMOTE = "postillion with remote tables"
+REMOTE = " with remote tables"
 
 
 class TableServer:
-    """A socketmap server that answers from the tables of a site; the map is a parameter."""
+    """A socketmap server that answers from the tables of a site. A map is a parameter, or `down`.
+
+    `down` is smtp_body_checks that cannot answer before it is `up`.
+    """
 
     def __init__(self, tables: Path) -> None:
-        self._tables: dict[str, Table] = {}
-        for name in CLEANUP:
-            self._tables[name] = open_table(MAIN_CF[name].format(directory=tables).split()[0], Config("", {}))
+        opened = {name: open_table(value.format(directory=tables), Config("", {})) for name, value in CHECKS.items()}
+        self._tables: dict[str, Table] = {**opened, "down": opened["smtp_body_checks"]}
         self._lock = threading.Lock()
-        self.asked = 0
+        self.asked: Counter[str] = Counter()
+        self.up = threading.Event()
         self.server = Scripted(self._serve)
 
     @staticmethod
@@ -151,34 +177,48 @@ class TableServer:
         while digits := self._length(stream):
             name, _, key = stream.read(int(digits)).decode("utf-8", "surrogateescape").partition(" ")
             stream.read(1)
-            with self._lock:
-                self.asked += 1
-                value = self._tables[name].lookup(key)
-            reply = b"NOTFOUND " if value is None else b"OK " + value.encode("utf-8", "surrogateescape")
+            reply = self._reply(name, key)
             client.sendall(b"%d:%s," % (len(reply), reply))
 
+    def _reply(self, name: str, key: str) -> bytes:
+        if name == "down" and not self.up.is_set():
+            return b"TEMP the table is down"
+        with self._lock:
+            self.asked[name] += 1
+            value = self._tables[name].lookup(key)
+        return b"NOTFOUND " if value is None else b"OK " + value.encode("utf-8", "surrogateescape")
 
-@pytest.fixture(scope="module", params=[*PROGRAMS, REMOTE])
+
+@pytest.fixture(scope="module", params=[*PROGRAMS, *(name + REMOTE for name in PROGRAMS)])
 def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
-    name = "postillion" if request.param == REMOTE else program(request)
+    name, remote, _ = request.param.partition(REMOTE)
+    if name == "postfix":
+        root()
+        postfix_home()
     directory = tmp_path_factory.mktemp(name)
     tables = directory / "tables"
     tables.mkdir()
-    main_cf = {parameter: value.format(directory=tables) for parameter, value in MAIN_CF.items()}
     write_tables(tables)
     server = TableServer(tables)
-    if request.param == REMOTE:
-        for parameter in CLEANUP:
-            _, *others = main_cf[parameter].split(maxsplit=1)
-            remote = f"socketmap:inet:127.0.0.1:{server.server.port}:{parameter}"
-            main_cf[parameter] = " ".join([remote, *others])
+    port = server.server.port
+    values = {parameter: value.format(directory=tables) for parameter, value in CHECKS.items()}
+    if remote:
+        values = {parameter: f"socketmap:inet:127.0.0.1:{port}:{parameter}" for parameter in CHECKS}
+    main_cf = {parameter: value for parameter, value in values.items() if parameter not in OF_SERVICE}
+    main_cf["header_checks"] += INLINE
+    main_cf["relay_domains"] = " ".join(f"{label}.example" for label in DOMAINS)
     site = Site(directory, main_cf=main_cf)
     submission = free_port()
     with (site.etc / "master.cf").open("a") as file:
-        file.write(SUBMISSION.format(port=submission, directory=tables))
+        file.write(SERVICES.format(submission=submission, directory=tables, table_port=port, **values))
+    hops = {label: f"{label}:[127.0.0.1]" for label in DOMAINS}
+    hops |= {"next": "smtp:[127.0.0.1]", "lmtp": "lmtp:inet:127.0.0.1"}
+    entries = ", ".join(f"{{ {label}.example = {hop}:{site.next_port} }}" for label, hop in hops.items())
+    with (site.etc / "main.cf").open("a") as file:
+        file.write(f"transport_maps = inline:{{ {entries} }}\n")
     with WireSink(site.next_port) as sink, running(site, name):
-        yield Peer(site, sink, submission)
-    assert (server.asked > 0) == (request.param == REMOTE)
+        yield Peer(site, sink, submission, server, name)
+    assert {parameter for parameter in CHECKS if server.asked[parameter]} == (set(CHECKS) if remote else set())
     server.server.close()
 
 
@@ -190,6 +230,9 @@ def write_tables(directory: Path) -> None:
     (directory / "private").write_text("/^Subject: x$/ STRIP private\n")
     (directory / "outgoing").write_text("/^X-Out: (.*)/ REPLACE X-Sent: $1\n/^X-OK/ REJECT never\n")
     (directory / "outgoing_body").write_text("/^out-b/ STRIP gone\n/^out-c/ PREPEND before c\n")
+    (directory / "outgoing_mime").write_text("/^X-Mark: (.*)/ REPLACE X-Part: $1\n")
+    (directory / "outgoing_nested").write_text("/^X-Mark: (.*)/ PREPEND X-Nested: $1\n")
+    (directory / "outgoing_lmtp").write_text("/^X-Out: (.*)/ REPLACE X-Lmtp: $1\n")
     for path in directory.iterdir():
         path.chmod(0o644)
     directory.chmod(0o755)
@@ -202,6 +245,8 @@ RESULTS: dict[str, list[object]] = {}
 def test_both_programs_log_reply_and_deliver_alike(peer: Peer) -> None:
     found: list[object] = [peer.send(message, "r@next.example") for message in MESSAGES]
     found.append(peer.send("Subject: x\n\nx\n", "trace@next.example"))
+    found.append(peer.send(f"Subject: x\nX-Out: a\n{PARTS}out-c\n", "r@parts.example"))
+    found.append(peer.send("Subject: x\nX-Out: a\n\nout-b\nout-c\n", "r@lmtp.example"))
     # The other cleanup service has other checks.
     found.append(peer.send("Subject: x\nX-WARN: x\n\nbody-WARN x\n", "r@next.example", peer.submission))
     expected = RESULTS.setdefault("first", found)
@@ -213,3 +258,26 @@ def test_a_message_on_hold_waits_until_it_is_released(peer: Peer) -> None:
     _, _, lines, contents = peer.send("Subject: x\nX-HOLD: x\n\nx\n", "r@next.example")
     assert any(": hold: header X-HOLD: x" in line for line in lines)
     assert contents == []
+
+
+@pytest.mark.parametrize("transport", ["fail", "failbody", "down"])
+def test_a_message_waits_while_a_table_of_its_checks_fails(peer: Peer, transport: str) -> None:
+    site, recipient = peer.site, f"r@{transport}.example"
+    with smtplib.SMTP("127.0.0.1", site.port) as client:
+        client.ehlo("client.example")
+        client.mail("s@example.net")
+        client.rcpt(recipient)
+        code, text = client.data(b"Subject: x\r\n\r\nbefore\r\nout-b\r\nafter\r\n")
+    assert code == 250, text
+    queue_id = text.decode().rpartition(" ")[2]
+    lines = delivered(site, queue_id)
+    assert "dsn=4.3.0, status=deferred (local data error while talking to 127.0.0.1[127.0.0.1])" in lines
+    place = "header" if transport == "fail" else "body"
+    assert f"warning: {queue_id}: smtp {place} checks lookup error" in site.log_text()
+    assert recipient not in peer.sink.messages
+    if transport == "down":
+        peer.tables.up.set()
+        Server(site, peer.program).command("postqueue", "-f")
+        peer.sink.wait({recipient})
+        (content,) = peer.sink.messages[recipient]
+        assert content.split(b"\r\n\r\n", 1)[1] == b"before\r\nafter\r\n"

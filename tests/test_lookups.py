@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import postillion.tables.maps
 from postillion._core.cleanup import CleanupSettings, Intake, Options
 from postillion._core.log import Log
 from postillion._core.pickup import Maildrop
@@ -20,11 +18,11 @@ from postillion.pickup.maildrop import Submitted
 from postillion.pickup.service import Pickup, Site
 from postillion.tables import TableError, answers
 from postillion.tables.checks import open_checks
-from postillion.tables.table import Table
 from support.configs import cleanup_settings, config
 from support.dialogue import Server, site
 from support.mta import until
 from support.queue_files import read_queue
+from support.remote_table import Remote, opened
 from test_pickup import record_file
 
 ENVELOPE = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<user@example.org>\r\nDATA\r\n"
@@ -33,59 +31,10 @@ CONTENT = b"Subject: x\r\n\r\nbody\r\n.\r\n"
 FAILED = "451 4.3.0 Error: queue file write error\r\n"
 
 
-class Remote:
-    """A table that answers when a test says so."""
-
-    name = "remote:test"
-    owner: int | None = None
-    takes_parts = True
-    has_addresses = True
-
-    def __init__(self) -> None:
-        self.open: dict[str, asyncio.Future[str | None]] = {}
-
-    async def ask(self, key: str) -> str | None:
-        """Wait for the test's answer."""
-        self.open[key] = asyncio.get_running_loop().create_future()
-        return await self.open[key]
-
-    def lookup(self, key: str) -> str | None:
-        """Return None: no decision about a recipient depends on the table."""
-        return None
-
-    def refresh(self) -> None:
-        """Do nothing."""
-
-    def values(self) -> list[str]:
-        """Return an empty list."""
-        return []
-
-    async def answer(self, value: Callable[[str], str | None] | TableError, rounds: int = 1) -> list[str]:
-        """Answer the open lookups, as often as told; return the keys."""
-        keys: list[str] = []
-        for _ in range(rounds):
-            await until(lambda: self.open)
-            now, self.open = self.open, {}
-            for key, waiting in now.items():
-                keys.append(key)
-                if isinstance(value, TableError):
-                    waiting.set_exception(value)
-                else:
-                    waiting.set_result(value(key))
-        return keys
-
-
 @pytest.fixture
 def remote(monkeypatch: pytest.MonkeyPatch) -> Remote:
     """Return the table that main.cf calls `remote:test`."""
-    table = Remote()
-    opened = postillion.tables.maps.open_table
-
-    def open_table(name: str, *arguments: object, **options: object) -> Table:
-        return table if name == table.name else opened(name, *arguments, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(postillion.tables.maps, "open_table", open_table)
-    return table
+    return opened(monkeypatch)
 
 
 def alias(key: str) -> str | None:

@@ -42,7 +42,10 @@ async def _answer(table: Askable, key: bytes) -> Answer:
 
 
 MESSAGE_MAX_S: Final = 100.0
-"""Longest time that one message waits for remote tables; its further lookups fail, and the mail waits."""
+"""Longest time that one message waits for remote tables; its further lookups fail, and the mail waits.
+
+A message on its way out has this time for its addresses, and for each part of its content.
+"""
 
 _numbered: list[Askable] = []
 """The tables that this process's cores know by their numbers."""
@@ -87,7 +90,7 @@ def number(table: Table) -> int:
 
 
 class Lookups:
-    """The lookups of one message, which has `MESSAGE_MAX_S` for all of them."""
+    """The lookups of a message, or of a part of one, which has `MESSAGE_MAX_S` for all of them."""
 
     def __init__(self) -> None:
         self._until = asyncio.get_running_loop().time() + MESSAGE_MAX_S

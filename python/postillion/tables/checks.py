@@ -1,7 +1,6 @@
 """The tables of `header_checks` and related parameters, for cleanup and for smtp.
 
-They see each line of each message in the Rust core. In cleanup a remote table makes the message wait for its answer. An
-agent's tables must be local.
+They see each line of each message in the Rust core. A remote table makes the message wait for its answer.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from postillion._core.tables import Table as LocalTable
 from postillion.tables.maps import open_maps
 from postillion.tables.table import Table, TableError
 
@@ -38,15 +36,10 @@ def open_client_checks(config: Configuration, protocol: str) -> Lists:
 
 
 def _opened(parameter: str, config: Configuration, *, of_cleanup: bool) -> list[Table]:
-    """Return the tables of a parameter. `of_cleanup`: a table may be remote, and FILTER would have an effect."""
+    """Return the tables of a parameter. `of_cleanup`: FILTER would have an effect."""
     found = []
     # A line is a key as it is.
     for table in open_maps(parameter, config, fold=False).tables:
-        if not of_cleanup and not isinstance(table, LocalTable):
-            problem = f"{parameter}: {table.name} is a remote table, and these checks need a local one"
-            raise config.error(
-                parameter, problem, "keep the patterns in a file, such as pcre:/etc/postfix/header_checks"
-            )
         # Also reads the file, while the program has the rights to.
         values = _values(table)
         if of_cleanup and any(value.upper().startswith("FILTER ") for value in values):

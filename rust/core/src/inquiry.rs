@@ -1,11 +1,13 @@
 //! The lookups of one message, as a plain `async fn` without a runtime.
 //!
+//! `Lookups` has the lookups so far, and the answers that are there.
+//!
 //! An `Inquiry` holds the future. `poll` runs it until it has its result, or until it needs answers of remote tables:
 //! then `asks` returns the lookups, and `answer` takes their answers. A table that answers at once does so inside the
 //! future, which then never stops. An answer holds for the whole message, so no lookup is made twice.
 
 use crate::ask::{Answer, Lookup};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +19,7 @@ pub const LOOKUPS_MAX: usize = 100_000;
 pub const BATCH_MAX: usize = 1_000;
 /// Maximum length of a value in octets.
 pub const ANSWER_MAX_OCTETS: usize = 1024 * 1024;
-/// Maximum length of all answers to one message in octets.
+/// Maximum length of all answers to one message in octets, as far as they are in memory.
 pub const ANSWERS_MAX_OCTETS: usize = 16 * 1024 * 1024;
 /// Maximum number of futures for `all`.
 pub const SIDE_BY_SIDE: usize = 100;
@@ -32,47 +34,90 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The side of an inquiry on which its future asks.
-#[derive(Debug, Clone, Default)]
-pub struct Asker(Arc<Mutex<Desk>>);
-
+/// The lookups of a message in remote tables, and their answers.
 #[derive(Debug, Default)]
-struct Desk {
-    /// All lookups so far; `None`: not answered yet.
+pub struct Lookups {
+    /// The lookups in memory; `None`: not answered yet.
     known: HashMap<Lookup, Option<Answer>>,
     /// Lookups that `asks` has not returned yet.
-    unasked: Vec<Lookup>,
+    unasked: VecDeque<Lookup>,
+    /// All lookups so far.
+    asked: usize,
+    /// Octets of the answers in memory.
     octets: usize,
 }
+
+impl Lookups {
+    /// Return the answer to a lookup. `Pending`: `asks` returns the lookup, or has returned it.
+    pub fn find(&mut self, lookup: &Lookup) -> Poll<Answer> {
+        match self.known.get(lookup) {
+            Some(Some(answer)) => Poll::Ready(answer.clone()),
+            Some(None) => Poll::Pending,
+            None if self.asked >= LOOKUPS_MAX => {
+                Poll::Ready(Answer::Failed(format!("a message may cause {LOOKUPS_MAX} lookups").into()))
+            }
+            None => {
+                self.asked += 1;
+                self.known.insert(lookup.clone(), None);
+                self.unasked.push_back(lookup.clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether `asks` has lookups.
+    pub fn has_asks(&self) -> bool {
+        !self.unasked.is_empty()
+    }
+
+    /// Take the next lookups, at most `BATCH_MAX`.
+    pub fn asks(&mut self) -> Vec<Lookup> {
+        let taken = self.unasked.len().min(BATCH_MAX);
+        self.unasked.drain(..taken).collect()
+    }
+
+    /// Receive an answer. An answer to no lookup, and a second answer, have no effect.
+    pub fn answer(&mut self, lookup: &Lookup, answer: Answer) {
+        let octets = match &answer {
+            Answer::Found(value) => value.len(),
+            Answer::NotFound | Answer::Failed(_) => 0,
+        };
+        let fits = octets <= ANSWER_MAX_OCTETS && self.octets + octets <= ANSWERS_MAX_OCTETS;
+        let Some(open @ None) = self.known.get_mut(lookup) else {
+            return;
+        };
+        if fits {
+            *open = Some(answer);
+            self.octets += octets;
+        } else {
+            *open = Some(Answer::Failed(format!("a value has {octets} octets, which is too long").into()));
+        }
+    }
+
+    /// Drop all lookups and answers, but not their number.
+    pub fn forget(&mut self) {
+        self.known.clear();
+        self.unasked.clear();
+        self.octets = 0;
+    }
+}
+
+/// The side of an inquiry on which its future asks.
+#[derive(Debug, Clone, Default)]
+pub struct Asker(Arc<Mutex<Lookups>>);
 
 impl Asker {
     /// Return the value of a key in a remote table, `None` without one.
     pub async fn remote(&self, table: usize, key: &[u8]) -> Result<Option<Box<[u8]>>, Failure> {
         let lookup = Lookup { table, key: key.into() };
-        match std::future::poll_fn(|_| self.known(&lookup)).await {
+        match std::future::poll_fn(|_| self.lookups().find(&lookup)).await {
             Answer::Found(value) => Ok(Some(value)),
             Answer::NotFound => Ok(None),
             Answer::Failed(why) => Err(Failure(why)),
         }
     }
 
-    fn known(&self, lookup: &Lookup) -> Poll<Answer> {
-        let mut desk = self.desk();
-        match desk.known.get(lookup) {
-            Some(Some(answer)) => Poll::Ready(answer.clone()),
-            Some(None) => Poll::Pending,
-            None if desk.known.len() >= LOOKUPS_MAX => {
-                Poll::Ready(Answer::Failed(format!("a message may cause {LOOKUPS_MAX} lookups").into()))
-            }
-            None => {
-                desk.known.insert(lookup.clone(), None);
-                desk.unasked.push(lookup.clone());
-                Poll::Pending
-            }
-        }
-    }
-
-    fn desk(&self) -> MutexGuard<'_, Desk> {
+    fn lookups(&self) -> MutexGuard<'_, Lookups> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -104,28 +149,12 @@ impl<T> Inquiry<T> {
 
     /// Take the next lookups, at most `BATCH_MAX`. The others follow after an answer.
     pub fn asks(&mut self) -> Vec<Lookup> {
-        let mut desk = self.asker.desk();
-        let taken = desk.unasked.len().min(BATCH_MAX);
-        desk.unasked.drain(..taken).collect()
+        self.asker.lookups().asks()
     }
 
-    /// Receive an answer. An answer to no lookup, and a second answer, have no effect.
+    /// Receive an answer; see `Lookups::answer`.
     pub fn answer(&mut self, lookup: &Lookup, answer: Answer) {
-        let mut desk = self.asker.desk();
-        let octets = match &answer {
-            Answer::Found(value) => value.len(),
-            Answer::NotFound | Answer::Failed(_) => 0,
-        };
-        let fits = octets <= ANSWER_MAX_OCTETS && desk.octets + octets <= ANSWERS_MAX_OCTETS;
-        let Some(open @ None) = desk.known.get_mut(lookup) else {
-            return;
-        };
-        if fits {
-            *open = Some(answer);
-            desk.octets += octets;
-        } else {
-            *open = Some(Answer::Failed(format!("a value has {octets} octets, which is too long").into()));
-        }
+        self.asker.lookups().answer(lookup, answer);
     }
 }
 

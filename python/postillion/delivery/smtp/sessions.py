@@ -142,7 +142,7 @@ class Attempt:
         self.connect_deadline: float | None = None
         """Deadline of the connection attempt in progress; `TIMED_OUT` after it has passed."""
         self.lookups: Lookups | None = None
-        """The lookups of smtp_generic_maps in remote tables; None before the first."""
+        """The lookups in remote tables that the job waits for; None while it waits for none."""
 
 
 class SessionOwner(abc.ABC):
@@ -343,6 +343,9 @@ class Session(asyncio.Protocol):
         self.owner.session_broken(self, attempt, problem)
 
     def _act(self, step: Next) -> None:
+        if step is not ASKING and self.attempt is not None:
+            # Each piece of a message, and each host, has the whole time for its lookups.
+            self.attempt.lookups = None
         core = self.core
         while True:
             output = core.take_output()

@@ -1,12 +1,12 @@
 //! header_checks(5), body_checks, and the rules about MIME, while a message arrives.
 //!
 //! Each header is checked before its addresses are completed, each line of a body before it is written. An action about
-//! the whole message is kept in `Decisions` until the end. A line in a remote table waits, and so does the rest (`held`).
+//! the whole message is kept in `Decisions` until the end. A line in a remote table waits, and so does the rest
+//! (`Inspection`).
 //! The log lines are Postfix's, word for word. After REJECT, DISCARD, PASS and REDIRECT, no further line is checked.
 //! Headers that cleanup adds are not checked.
 
-mod held;
-mod judge;
+mod actions;
 
 use super::settings::CleanupSettings;
 use super::{Output, Refusal};
@@ -15,12 +15,12 @@ use crate::ask::{Answer, Lookup};
 use crate::log::{Log, Severity};
 use crate::mail::envelope::{BodyType, Envelope, Notify, Recipient};
 use crate::mail::header::{End, Field, from_lf, with_lf};
-use crate::mail::mime::{Class, Encoding, Fault, Line, Mime, MimeEvents, Part};
+use crate::mail::mime::{Class, Encoding, Fault, Mime};
 use crate::mail::reply::Reply;
 use crate::mail::sink::Sink;
-use crate::table::checks::{Found, List, Search};
-use held::{Event, Held};
-use judge::{Judge, Judgement, Written};
+use crate::table::checks::{Found, List};
+use crate::table::inspection::{Course, Inspection, Judge, Reader};
+use actions::{Actions, Judgement, Written};
 use std::sync::Arc;
 
 /// Octets of a line that breaks a rule about MIME, in a log line.
@@ -84,8 +84,8 @@ fn completed(settings: &CleanupSettings, address: &str) -> Box<str> {
 #[derive(Debug)]
 pub(super) struct Checks {
     mime: Mime,
-    judge: Judge,
-    held: Held,
+    actions: Actions,
+    inspection: Inspection,
 }
 
 impl Checks {
@@ -107,7 +107,7 @@ impl Checks {
             protocol.push_str(&format!(" helo=<{name}>"));
         }
         let mime = Mime::new(rules.clone());
-        let judge = Judge {
+        let actions = Actions {
             log,
             id: envelope.id.text(settings.long_queue_ids),
             origin: format!(" from {host}; from=<{}> to=<{recipient}>", envelope.sender),
@@ -116,30 +116,21 @@ impl Checks {
             decisions: Decisions::default(),
             settings: Arc::clone(settings),
         };
-        Some(Box::new(Self { mime, judge, held: Held::default() }))
+        let inspection = Inspection::new(Arc::clone(&settings.checks), settings.body_checks_size_limit);
+        Some(Box::new(Self { mime, actions, inspection }))
     }
 
     /// Return the decisions about the whole message.
     pub fn decisions(self) -> Decisions {
-        self.judge.decisions
-    }
-
-    /// Whether a part of the message waits for answers.
-    pub fn is_waiting(&self) -> bool {
-        !self.held.is_empty()
-    }
-
-    /// Take the next lookups.
-    pub fn asks(&mut self) -> Vec<Lookup> {
-        self.held.asks()
+        self.actions.decisions
     }
 
     /// Whether no line of the body needs a check, and none must wait.
     pub fn is_done_with_head(&self) -> bool {
-        if self.is_waiting() {
+        if self.inspection.is_waiting() {
             return false;
         }
-        let Judge { settings, on, .. } = &self.judge;
+        let Actions { settings, on, .. } = &self.actions;
         let (rules, lists) = (&settings.mime, &settings.checks);
         let bodies = rules.bodies_are_declared || *on && !lists.body.tables.is_empty();
         let parts = rules.headers_are_ascii || rules.composites_are_plain || *on && !lists.no_headers();
@@ -148,125 +139,25 @@ impl Checks {
     }
 }
 
-/// Connects the structure, the checks and the output.
+/// Connects the checks and the output.
 struct Pass<'a, S> {
     out: &'a mut Output<S>,
-    judge: &'a mut Judge,
-    held: &'a mut Held,
-    /// The line of the head's end is with the head.
-    in_head: bool,
+    actions: &'a mut Actions,
 }
 
 impl<S: Sink> Pass<'_, S> {
-    /// Look a line up, if lines are still checked.
-    fn search(&self, list: &List, line: impl AsRef<[u8]>) -> Search {
-        if self.judge.on { list.search(line.as_ref()) } else { Search::Done(Found::Nothing) }
-    }
-
-    /// Let a part wait behind the others.
-    fn hold(&mut self, event: Event, search: Search) {
-        if self.out.refusal.is_some() {
-            return;
-        }
-        if !self.held.push(event, search) {
-            self.judge.warn(&format!("{}: too much content waits for the tables of checks", self.judge.id));
-            self.refuse(Refusal::WriteError);
-        }
-    }
-
     fn refuse(&mut self, refusal: Refusal) {
-        self.judge.on = false;
-        self.held.clear();
+        self.actions.on = false;
         self.out.refuse(refusal);
     }
 
-    /// Judge the parts that wait, up to one without its answer.
-    fn go_on(&mut self) {
-        let settings = Arc::clone(&self.judge.settings);
-        while let Some((event, mut search)) = self.held.pop() {
-            let list = match &event {
-                Event::Header { class, .. } => settings.checks.of(*class),
-                Event::Line { .. } | Event::HeadEnd(_) | Event::Fault(..) => &settings.checks.body,
-            };
-            let found = loop {
-                let (at, lookup) = match search {
-                    _ if !self.judge.on => break Found::Nothing,
-                    Search::Done(found) => break found,
-                    Search::Asks { at, lookup } => (at, lookup),
-                };
-                let Some(answer) = self.held.answer_to(&lookup) else {
-                    return self.held.put_back(event, Search::Asks { at, lookup });
-                };
-                search = list.go_on(&lookup.key, at, answer);
-                if let Search::Asks { lookup, .. } = &search {
-                    self.held.ask(lookup);
-                }
-            };
-            match event {
-                Event::Header { class, in_head, text } => self.judge_header(class, in_head, &text, found),
-                Event::HeadEnd(end) => self.out.head_done(end),
-                Event::Line { text, ends } => self.judge_line(&text, ends, found),
-                Event::Fault(fault, text) => self.break_rule(fault, &text),
-            }
-        }
-    }
-
     fn judge(&mut self, list: &List, place: Section, line: &[u8], found: Found) -> Judgement {
-        let mut judgement = self.judge.judge(list, place, line, found);
+        let mut judgement = self.actions.judge(list, place, line, found);
         if let Some(refusal) = judgement.refusal.take() {
             self.refuse(refusal);
         }
-        self.out.discarding = self.judge.decisions.discard;
+        self.out.discarding = self.actions.decisions.discard;
         judgement
-    }
-
-    fn judge_header(&mut self, class: Class, in_head: bool, header: &[u8], found: Found) {
-        if found == Found::Nothing {
-            return self.write_header(in_head, header);
-        }
-        let settings = Arc::clone(&self.judge.settings);
-        let judgement = self.judge(settings.checks.of(class), Section::Header, &with_lf(header), found);
-        if let Some(before) = judgement.before {
-            match in_head {
-                // It is not the sender's: its addresses stay, and it is no Date or From.
-                true => self.out.write_header(&[&from_lf(&before)]),
-                false => self.write_line(&from_lf(&before), true),
-            }
-        }
-        match judgement.written {
-            Written::Same => self.write_header(in_head, header),
-            Written::Other(text) => self.write_header(in_head, &from_lf(&text)),
-            Written::Nothing => {}
-        }
-    }
-
-    fn judge_line(&mut self, text: &[u8], ends: bool, found: Found) {
-        if found == Found::Nothing {
-            return self.write_line(text, ends);
-        }
-        let settings = Arc::clone(&self.judge.settings);
-        let judgement = self.judge(&settings.checks.body, Section::Body, text, found);
-        if let Some(before) = judgement.before {
-            self.end_line();
-            self.write_line(&before, true);
-        }
-        match judgement.written {
-            Written::Same => self.write_line(text, ends),
-            Written::Other(text) => self.write_line(&text, ends),
-            Written::Nothing if ends => self.end_line(),
-            Written::Nothing => {}
-        }
-    }
-
-    fn break_rule(&mut self, fault: Fault, text: &[u8]) {
-        let Judge { id, origin, .. } = &*self.judge;
-        let shown = String::from_utf8_lossy(&text[..text.len().min(FAULT_OCTETS)]);
-        self.judge.log.line_as(
-            "cleanup",
-            Severity::Info,
-            format_args!("{id}: reject: mime-error {}: {shown}{origin}", fault.text()),
-        );
-        self.out.refuse(Refusal::Rejected(Box::new(Reply::new(550, [6, 0], fault.text()))));
     }
 
     fn write_header(&mut self, in_head: bool, header: &[u8]) {
@@ -294,65 +185,93 @@ impl<S: Sink> Pass<'_, S> {
     }
 }
 
-impl<S: Sink> MimeEvents for Pass<'_, S> {
-    fn header(&mut self, class: Class, _: Part, header: &[u8]) {
-        let settings = Arc::clone(&self.judge.settings);
-        let list = settings.checks.of(class);
-        let search = match list.tables.is_empty() {
-            true => Search::Done(Found::Nothing),
-            false => self.search(list, with_lf(header)),
-        };
-        match search {
-            Search::Done(found) if self.held.is_empty() => self.judge_header(class, self.in_head, header, found),
-            search => self.hold(Event::Header { class, in_head: self.in_head, text: header.into() }, search),
+impl<S: Sink> Judge for Pass<'_, S> {
+    fn course(&self) -> Course {
+        if self.out.refusal.is_some() {
+            Course::Dropped
+        } else if self.actions.on {
+            Course::Checked
+        } else {
+            Course::Unchecked
         }
     }
 
-    fn head_end(&mut self, _: Class, _: Part, _: End) {}
-
-    fn line(&mut self, _: Part, line: Line<'_>) {
-        if self.in_head {
-            return;
+    fn header(&mut self, class: Class, in_head: bool, header: &[u8], found: Found) {
+        if found == Found::Nothing {
+            return self.write_header(in_head, header);
         }
-        let settings = Arc::clone(&self.judge.settings);
-        let limit = settings.body_checks_size_limit;
-        let is_checked = limit == 0 || line.offset < limit;
-        let search = match is_checked {
-            true => self.search(&settings.checks.body, line.text),
-            false => Search::Done(Found::Nothing),
-        };
-        match search {
-            Search::Done(found) if self.held.is_empty() => self.judge_line(line.text, line.ends, found),
-            search => self.hold(Event::Line { text: line.text.into(), ends: line.ends }, search),
+        let settings = Arc::clone(&self.actions.settings);
+        let judgement = self.judge(settings.checks.of(class), Section::Header, &with_lf(header), found);
+        if let Some(before) = judgement.before {
+            match in_head {
+                // It is not the sender's: its addresses stay, and it is no Date or From.
+                true => self.out.write_header(&[&from_lf(&before)]),
+                false => self.write_line(&from_lf(&before), true),
+            }
+        }
+        match judgement.written {
+            Written::Same => self.write_header(in_head, header),
+            Written::Other(text) => self.write_header(in_head, &from_lf(&text)),
+            Written::Nothing => {}
+        }
+    }
+
+    fn head_end(&mut self, end: End) {
+        self.out.head_done(end);
+    }
+
+    fn line(&mut self, text: &[u8], ends: bool, found: Found) {
+        if found == Found::Nothing {
+            return self.write_line(text, ends);
+        }
+        let settings = Arc::clone(&self.actions.settings);
+        let judgement = self.judge(&settings.checks.body, Section::Body, text, found);
+        if let Some(before) = judgement.before {
+            self.end_line();
+            self.write_line(&before, true);
+        }
+        match judgement.written {
+            Written::Same => self.write_line(text, ends),
+            Written::Other(text) => self.write_line(&text, ends),
+            Written::Nothing if ends => self.end_line(),
+            Written::Nothing => {}
         }
     }
 
     fn fault(&mut self, fault: Fault, text: &[u8]) {
-        if self.held.is_empty() {
-            self.break_rule(fault, text);
-        } else {
-            self.hold(Event::Fault(fault, text.into()), Search::Done(Found::Nothing));
-        }
+        let Actions { id, origin, .. } = &*self.actions;
+        let shown = String::from_utf8_lossy(&text[..text.len().min(FAULT_OCTETS)]);
+        self.actions.log.line_as(
+            "cleanup",
+            Severity::Info,
+            format_args!("{id}: reject: mime-error {}: {shown}{origin}", fault.text()),
+        );
+        self.out.refuse(Refusal::Rejected(Box::new(Reply::new(550, [6, 0], fault.text()))));
+    }
+
+    fn too_much(&mut self) {
+        self.actions.warn(&format!("{}: too much content waits for the tables of checks", self.actions.id));
+        self.refuse(Refusal::WriteError);
     }
 }
 
 impl<S: Sink> Output<S> {
     /// Let the checks see an event.
-    fn pass(&mut self, in_head: bool, see: impl FnOnce(&mut Mime, &mut Pass<'_, S>)) {
+    fn pass(&mut self, in_head: bool, see: impl FnOnce(&mut Mime, &mut Reader<'_, Pass<'_, S>>)) {
         let Some(mut checks) = self.checks.take() else { return };
-        let Checks { mime, judge, held } = &mut *checks;
-        see(mime, &mut Pass { out: self, judge, held, in_head });
+        let Checks { mime, actions, inspection } = &mut *checks;
+        see(mime, &mut inspection.reader(&mut Pass { out: self, actions }, in_head));
         self.checks = Some(checks);
     }
 
     /// Check a header of the message.
     pub(super) fn check_header(&mut self, header: &[u8]) {
-        self.pass(true, |mime, pass| mime.primary_header(header, pass));
+        self.pass(true, |mime, reader| mime.primary_header(header, reader));
     }
 
     /// Note the end of the message's headers.
     pub(super) fn check_head_end(&mut self, end: End) {
-        self.pass(true, |mime, pass| mime.primary_end(end, pass));
+        self.pass(true, |mime, reader| mime.primary_end(end, reader));
         self.checks_body =
             end != End::Message && self.checks.as_ref().is_some_and(|checks| !checks.is_done_with_head());
     }
@@ -361,42 +280,43 @@ impl<S: Sink> Output<S> {
     pub(super) fn hold_head_end(&mut self, end: End) -> bool {
         let waits = self.is_waiting();
         if waits {
-            self.pass(true, |_, pass| pass.hold(Event::HeadEnd(end), Search::Done(Found::Nothing)));
+            self.pass(true, |_, reader| reader.hold_head_end(end));
         }
         waits
     }
 
     /// Whether a part of the message waits for answers.
     pub(super) fn is_waiting(&self) -> bool {
-        self.refusal.is_none() && self.checks.as_ref().is_some_and(|checks| checks.is_waiting())
+        self.refusal.is_none() && self.checks.as_ref().is_some_and(|checks| checks.inspection.is_waiting())
     }
 
     /// Take the next lookups of the checks.
     pub(super) fn asks(&mut self) -> Vec<Lookup> {
-        self.checks.as_mut().map(|checks| checks.asks()).unwrap_or_default()
+        self.checks.as_mut().map(|checks| checks.inspection.asks()).unwrap_or_default()
     }
 
     /// Receive the answer of a lookup, and go on as far as there are answers.
     pub(super) fn answer(&mut self, lookup: &Lookup, answer: Answer) {
-        self.pass(false, |_, pass| {
-            pass.held.answer(lookup, answer);
-            pass.go_on();
-        });
+        let Some(mut checks) = self.checks.take() else { return };
+        let Checks { actions, inspection, .. } = &mut *checks;
+        inspection.answer(lookup, answer);
+        inspection.go_on(&mut Pass { out: self, actions });
+        self.checks = Some(checks);
     }
 
     /// Check a piece of a line of the body.
     pub(super) fn check_text(&mut self, text: &[u8]) {
-        self.pass(false, |mime, pass| mime.text(text, pass));
+        self.pass(false, |mime, reader| mime.text(text, reader));
     }
 
     /// Check the end of a line of the body.
     pub(super) fn check_line_end(&mut self) {
-        self.pass(false, |mime, pass| mime.line_end(pass));
+        self.pass(false, |mime, reader| mime.line_end(reader));
     }
 
     /// Check what is left at the end of the message.
     pub(super) fn check_end(&mut self) {
-        self.pass(false, |mime, pass| mime.finish(pass));
+        self.pass(false, |mime, reader| mime.finish(reader));
     }
 
     /// Believe a header that says that the content has octets above 127 (`detect_8bit_encoding_header`).

@@ -75,12 +75,9 @@ impl List {
         Search::Done(Found::Nothing)
     }
 
-    /// Look a line up in a list of local tables. A remote table is a failure.
-    pub fn find(&self, line: &[u8]) -> Found {
-        match self.search(line) {
-            Search::Done(found) => found,
-            Search::Asks { .. } => Found::Failed(format!("{} has a remote table", self.parameter).into()),
-        }
+    /// Whether a table is remote.
+    fn asks(&self) -> bool {
+        self.tables.iter().any(|entry| matches!(entry, Entry::Remote { .. }))
     }
 
     /// Parse a value of the list. Errors: the warning for the log.
@@ -116,6 +113,11 @@ impl Lists {
     /// Whether no header is checked.
     pub fn no_headers(&self) -> bool {
         [&self.header, &self.mime_header, &self.nested_header].iter().all(|list| list.tables.is_empty())
+    }
+
+    /// Whether a list has a remote table.
+    pub fn ask(&self) -> bool {
+        [&self.header, &self.mime_header, &self.nested_header, &self.body].iter().any(|list| list.asks())
     }
 
     /// Return the list for a header.
@@ -159,9 +161,10 @@ mod tests {
             (b"c", Found::Value(b"WARN 2"[..].into())),
             (b"", Found::Nothing),
         ] {
-            assert_eq!(list.find(line), found);
+            assert_eq!(list.search(line), Search::Done(found));
         }
-        assert_eq!(List::default().find(b"a"), Found::Nothing);
+        assert_eq!(List::default().search(b"a"), Search::Done(Found::Nothing));
+        assert!(!Lists { body: list, ..Lists::default() }.ask());
     }
 
     #[test]
@@ -180,6 +183,6 @@ mod tests {
         assert_eq!(list.go_on(b"b", 1, Answer::Failed("down".into())), Search::Done(Found::Failed("down".into())));
         assert_eq!(list.go_on(b"b", 1, Answer::NotFound), asks(2, 8, b"b"));
         assert_eq!(list.go_on(b"b", 2, Answer::NotFound), Search::Done(Found::Value(b"2"[..].into())));
-        assert!(matches!(list.find(b"b"), Found::Failed(_)));
+        assert!(Lists { nested_header: list, ..Lists::default() }.ask());
     }
 }

@@ -1,6 +1,6 @@
 //! Tests of the checks while a message arrives. The expected lines and contents are those of Postfix 3.7.11.
 
-use super::judge::BCC_MAX;
+use super::actions::BCC_MAX;
 use super::*;
 use crate::ask::Answer;
 use crate::cleanup::{Intake, Options, Origin};
@@ -8,6 +8,7 @@ use crate::log::LogTarget;
 use crate::mail::id::QueueId;
 use crate::mail::stuff::unstuff;
 use crate::table::checks::Lists;
+use crate::table::held::HELD_MAX_OCTETS;
 use crate::table::{Entry, Table};
 
 const WALL_US: u64 = 1_795_366_923_000_000;
@@ -151,7 +152,7 @@ fn a_piece_beyond_the_limit_is_refused() {
     let mut intake =
         Intake::new(Arc::new(settings), Arc::clone(&log), Vec::new(), envelope, origin, Options::EXTERNAL, WALL_US);
     intake.feed(b"A: 1\r\n\r\n");
-    let lines = held::HELD_MAX_OCTETS / 1000;
+    let lines = HELD_MAX_OCTETS / 1000;
     (0..lines).for_each(|_| intake.feed(&[&[b'y'; 998][..], b"\r\n"].concat()));
     assert_eq!(intake.refusal(), Some(&Refusal::WriteError));
     assert!(!intake.is_waiting() && intake.asks().is_empty());

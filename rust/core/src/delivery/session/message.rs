@@ -1,6 +1,6 @@
 //! The message on its way to the server: read from the queue, changed where needed, sent in pieces.
 
-use super::{PIECE_OCTETS, Session};
+use super::{ASKING_PIECE_OCTETS, PIECE_OCTETS, Session};
 use crate::delivery::assignment::Assignment;
 use crate::delivery::outgoing::{Outgoing, Unsendable};
 use crate::mail::envelope::BodyType;
@@ -22,6 +22,7 @@ impl Session {
             Ok(reader) => {
                 self.outgoing = self.outgoing(assignment);
                 self.content = Some(reader);
+                self.asking_since = None;
                 self.send_piece(now, wall_now_us);
             }
             Err(error) => self.unreadable(&error, wall_now_us),
@@ -46,7 +47,8 @@ impl Session {
             let changed = match &mut self.outgoing {
                 Some(outgoing) if outgoing.is_asking() => outgoing.poll(log),
                 outgoing => {
-                    let piece = match reader.piece(PIECE_OCTETS) {
+                    let asks = outgoing.as_ref().is_some_and(Outgoing::asks_for_lines);
+                    let piece = match reader.piece(if asks { ASKING_PIECE_OCTETS } else { PIECE_OCTETS }) {
                         Ok(piece) => piece,
                         Err(error) => return self.unreadable(&error, wall_now_us),
                     };
@@ -59,7 +61,10 @@ impl Session {
             let piece = match changed {
                 Poll::Ready(Ok(piece)) => piece,
                 Poll::Ready(Err(unsendable)) => return self.unsendable(unsendable, wall_now_us),
-                Poll::Pending => return,
+                Poll::Pending => {
+                    self.asking_since.get_or_insert(now);
+                    return;
+                }
             };
             let last = reader.left_octets() == 0;
             // A piece of dropped lines leaves nothing to write, so no write would ask for the next one.
@@ -67,6 +72,9 @@ impl Session {
                 break (piece, last);
             }
         };
+        if let Some(since) = self.asking_since.take() {
+            self.client.extend_deadline(now - since);
+        }
         self.client.body(piece, last, now);
         if last {
             self.content = None;

@@ -30,6 +30,9 @@ use std::task::Poll;
 
 /// Maximum octets of a message in memory. A smaller message is one piece.
 pub const PIECE_OCTETS: u64 = 256 * 1024;
+/// The same where lines are looked up in remote tables. One piece makes at most a lookup for three octets in each table,
+/// and its parts fit into `table::held::HELD_MAX_OCTETS`.
+pub const ASKING_PIECE_OCTETS: u64 = 16 * 1024;
 
 /// The driver's next step, after it wrote `take_output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,12 +73,21 @@ pub struct Session {
     content: Option<ContentReader>,
     /// Changes the message on its way, if anything does.
     outgoing: Option<Outgoing>,
+    /// Time at which a piece began to wait for answers.
+    asking_since: Option<f64>,
 }
 
 impl Session {
     /// Create the session of a new connection. The server speaks first.
     pub fn new(settings: Arc<ClientSettings>, peer: Peer, now: f64) -> Self {
-        Self { client: Client::new(settings, peer, now), current: None, follower: None, content: None, outgoing: None }
+        Self {
+            client: Client::new(settings, peer, now),
+            current: None,
+            follower: None,
+            content: None,
+            outgoing: None,
+            asking_since: None,
+        }
     }
 
     /// Deliver a job, now or after the handshake. Without `keep`, QUIT may follow the final dot at once.
@@ -135,7 +147,9 @@ impl Session {
 
     /// End the dialogue when `deadline` has passed.
     pub fn timeout(&mut self, now: f64, wall_now_us: u64) -> Next {
-        self.client.timeout(now);
+        if !self.is_asking_for_content() {
+            self.client.timeout(now);
+        }
         self.next(now, wall_now_us)
     }
 
@@ -165,13 +179,14 @@ impl Session {
 
     /// Receive answers. Those to no lookup of the job in progress have no effect.
     pub fn answer(&mut self, answers: Vec<(Lookup, Answer)>, now: f64, wall_now_us: u64) -> Next {
+        let is_for_content = self.is_asking_for_content();
         for (lookup, answer) in answers {
             match &mut self.outgoing {
-                Some(outgoing) if outgoing.is_asking() => outgoing.answer(&lookup, answer),
+                Some(outgoing) if is_for_content => outgoing.answer(&lookup, answer),
                 _ => self.current.iter_mut().for_each(|assignment| assignment.answer(&lookup, answer.clone())),
             }
         }
-        if self.is_asking_for_content() {
+        if is_for_content {
             self.send_piece(now, wall_now_us);
         } else if self.is_asking() && self.client.is_idle() {
             self.begin(now, wall_now_us);
@@ -219,9 +234,10 @@ impl Session {
         self.client.take_output()
     }
 
-    /// Return when to call `timeout`; `None` while the session waits for nothing.
+    /// Return when to call `timeout`; `None` while the session waits for nothing, or for answers: the server's time does
+    /// not run then.
     pub fn deadline(&self) -> Option<f64> {
-        self.client.deadline()
+        if self.is_asking_for_content() { None } else { self.client.deadline() }
     }
 
     /// Return whether a large message has another piece: call `send_body` when the output is written.

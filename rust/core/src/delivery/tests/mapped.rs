@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::address::generic::tests::generic;
-use crate::lookup::{Maps, Table};
-use crate::table::testing::{Fixed, local, remote};
+use crate::lookup::Maps;
+use crate::table::testing::{local, remote};
 
 const ROWS: &[(&str, &str)] =
     &[("s@example.org", "mapped@x"), ("r1@example.org", "one@x"), ("a@example.org", "a@x"), ("down@example.org", "!")];
@@ -17,18 +17,7 @@ fn driver(maps: Maps) -> Driver {
 
 /// Answer the lookups of the session until it has no more; return their keys.
 fn answer(driver: &mut Driver) -> Vec<String> {
-    let table = Fixed::new(ROWS);
-    let mut keys = vec![];
-    loop {
-        let asked = driver.session.asks();
-        if asked.is_empty() {
-            return keys;
-        }
-        keys.extend(asked.iter().map(|lookup| String::from_utf8_lossy(&lookup.key).into_owned()));
-        let answers = asked.into_iter().map(|lookup| (lookup.clone(), table.lookup(&lookup.key))).collect();
-        let next = driver.session.answer(answers, 0.0, HANDOFF_US);
-        driver.act(next);
-    }
+    driver.answer(&Fixed::new(ROWS))
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The session against scripted servers, without a socket: a queue on disk, and a driver that does what an agent does.
 
 mod changed;
+mod checked;
 mod large;
 mod mapped;
 mod probe;
@@ -12,12 +13,14 @@ use super::job::{JobSettings, word};
 use super::session::{Next, Session};
 use super::work::{Agent, Work};
 use crate::log::{Log, LogTarget};
+use crate::lookup::Table;
 use crate::mail::envelope::Envelope;
 use crate::mail::sink::Sink;
 use crate::queue::proofs::testing::Directory;
 use crate::queue::segment::record::RECORD_HEADER_OCTETS;
 use crate::queue::{Journal, JournalOptions};
 use crate::smtp::client::{ClientSettings, Peer, Timeouts};
+use crate::table::testing::Fixed;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,6 +139,21 @@ impl Driver {
     fn hear(&mut self, octets: &[u8]) {
         let next = self.session.receive(octets, 0.0, self.wall_now_us);
         self.act(next);
+    }
+
+    /// Answer the lookups of the session until it has no more; return their keys.
+    fn answer(&mut self, table: &Fixed) -> Vec<String> {
+        let mut keys = vec![];
+        loop {
+            let asked = self.session.asks();
+            if asked.is_empty() {
+                return keys;
+            }
+            keys.extend(asked.iter().map(|lookup| String::from_utf8_lossy(&lookup.key).into_owned()));
+            let answers = asked.into_iter().map(|lookup| (lookup.clone(), table.lookup(&lookup.key))).collect();
+            let next = self.session.answer(answers, 0.0, self.wall_now_us);
+            self.act(next);
+        }
     }
 
     fn lose(&mut self) {

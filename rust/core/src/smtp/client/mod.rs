@@ -426,6 +426,13 @@ impl Client {
         }
     }
 
+    /// Give the server this time in addition: this system had no octets for it.
+    pub fn extend_deadline(&mut self, seconds: f64) {
+        if let Some(deadline) = &mut self.deadline {
+            *deadline += seconds;
+        }
+    }
+
     /// Send QUIT. The reply is not read (smtp_skip_quit_response).
     pub fn quit(&mut self) {
         if self.phase != Phase::Closed {

@@ -14,7 +14,7 @@ pub const BCC_MAX: usize = 1000;
 
 /// Applies actions.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(super) struct Actions {
     pub settings: Arc<CleanupSettings>,
     pub log: Arc<Log>,
     pub id: String,
@@ -42,7 +42,7 @@ pub(super) struct Judgement {
     pub refusal: Option<Refusal>,
 }
 
-impl Judge {
+impl Actions {
     pub fn warn(&self, text: &str) {
         self.log.line_as("cleanup", Severity::Warning, format_args!("{text}"));
     }
