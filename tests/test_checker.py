@@ -403,9 +403,9 @@ BAD_INPUT = [
         f'main.cf, line {LINES + 4}: b: restriction class "a" contains itself (a -> b -> a): remove it',
     ),
     (
-        "smtpd_restriction_classes = a\nsmtpd_client_restrictions = a\na = ${stress?{reject}}",
+        "smtpd_restriction_classes = a\nsmtpd_client_restrictions = a\na = ${stress?{nothing}:{permit}}",
         "",
-        f"main.cf, line {LINES + 2}: smtpd_client_restrictions depends on $stress",
+        f'main.cf, line {LINES + 3}: under stress: a: "nothing" is no restriction',
     ),
     (
         "queue_directory = var/spool",
@@ -432,9 +432,24 @@ BAD_INPUT = [
         FIRST + 'smtpd_data_restrictions: "reject_nothing" is no restriction: known are: ',
     ),
     (
-        "smtpd_recipient_restrictions = ${stress?{reject}:{permit_mynetworks}}",
+        "smtpd_relay_restrictions = ${stress?{permit}:{reject_unauth_destination}}",
         "",
-        FIRST + "smtpd_recipient_restrictions depends on $stress",
+        FIRST + "under stress: smtpd_relay_restrictions and smtpd_recipient_restrictions would relay mail",
+    ),
+    (
+        "local_recipient_maps = ${stress?{hash:@/r}:{static:x}}",
+        "",
+        FIRST + "local_recipient_maps: table hash:r: open database r.db",
+    ),
+    (
+        "smtpd_client_connection_rate_limit = ${stress?{many}:{0}}",
+        "",
+        FIRST + 'under stress: bad value "many" for smtpd_client_connection_rate_limit',
+    ),
+    (
+        "smtpd_proxy_filter = ${stress?{127.0.0.1:10025}}",
+        "",
+        FIRST + "smtpd_proxy_filter = 127.0.0.1:10025 is not supported yet, and ",
     ),
     (
         "smtpd_data_restrictions = reject_rbl_client x",

@@ -205,6 +205,17 @@ def test_overrides_win_and_expand(tmp_path: Path) -> None:
     assert config.text("syslog_name") == "postfix/submission"
 
 
+def test_stress_is_the_services_own(tmp_path: Path) -> None:
+    text = "stress = yes\nlimits = ${stress?{short}:{long}}\n"
+    calm, stressed = config_of(tmp_path, text).by_stress()
+    assert (calm.text("limits"), stressed.text("limits")) == ("long", "short")
+    assert calm.text("myorigin") == stressed.text("myorigin")
+    assert not calm.reads_like(stressed)
+    calm, stressed = config_of(tmp_path, text, (("stress", "no matter what"),)).by_stress()
+    assert calm.text("limits") == "short"
+    assert calm.reads_like(stressed)
+
+
 def test_defaults_follow_set_values(tmp_path: Path) -> None:
     config = config_of(tmp_path, "myhostname = mx.example.org\ncompatibility_level = 3.6\n")
     assert config.text("mydomain") == "example.org"

@@ -24,6 +24,7 @@ from postillion._core.pickup import MaildropReader
 from postillion.services.anvil import ClientCounts
 from postillion.services.anvil import Session as AnvilSession
 from postillion.smtpd.counts import Counts
+from postillion.smtpd.mode import modes
 from postillion.smtpd.names import UNKNOWN, Names
 from support.dialogue import Client, Server, site
 from support.mta import until, wait_for
@@ -442,6 +443,62 @@ async def test_input_is_bounded_while_a_commit_is_pending(tmp_path: Path) -> Non
     server.journal.close()
 
 
+async def test_sessions_keep_the_restriction_lists_of_their_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [
+        "smtpd_restriction_classes = guarded",
+        "guarded = ${stress?{reject}:{permit_mynetworks}}",
+        "smtpd_sender_restrictions = ${stress?{reject_non_fqdn_sender}} guarded",
+        "local_recipient_maps = ${stress?{inline:{user=x}}:{static:x}}",
+    ]
+    server = Server(site(tmp_path, options), session_limit=2)
+    clock = [1000.0]
+    monkeypatch.setattr(server.service, "loop", VirtualLoop(server.service.loop, clock))
+    envelope = b"RSET\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<user@example.org>\r\n"
+    accepted = b"250 2.0.0 Ok\r\n250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
+    refused = accepted.replace(b"250 2.1.5 Ok", b"554 5.7.1 <a@example.com>: Sender address rejected: Access denied")
+
+    def greeted() -> Client:
+        client = server.connect()
+        client.send(EHLO)
+        return client
+
+    def replies(client: Client, commands: bytes) -> bytes:
+        client.written.clear()
+        client.send(commands)
+        return bytes(client.written)
+
+    # The session that takes the last place is not under stress yet. The next one is.
+    first, second = greeted(), greeted()
+    first.leave()
+    third = greeted()
+    # The calm session's acceptance is cached, for calm sessions alone.
+    for client, expected in ((second, accepted), (third, refused), (second, accepted)):
+        assert replies(client, envelope) == expected
+    assert replies(second, b"RCPT TO:<nobody@example.org>\r\n") == b"250 2.1.5 Ok\r\n"
+    clock[0] = 2000.1
+    second.leave()
+    fourth = greeted()
+    for client, expected in ((fourth, accepted), (third, refused)):
+        assert replies(client, envelope) == expected
+        client.leave()
+    server.journal.close()
+
+
+async def test_both_modes_share_lists_that_do_not_depend_on_stress(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    calm, stressed = modes(site(tmp_path), warnings.append)
+    assert stressed[1:] == calm[1:]
+    assert (calm.config.seconds("smtpd_timeout"), stressed.config.seconds("smtpd_timeout")) == (300, 10)
+    config = site(tmp_path, ["mynetworks = ${stress?{}:{192.0.2.0/24}}", "transport_maps = ${stress?{static:smtp}}"])
+    calm, stressed = modes(config, warnings.append)
+    assert [mode.access.mynetworks.matches("192.0.2.1", "") for mode in (calm, stressed)] == [True, False]
+    # trivial-rewrite of Postfix does not know about stress.
+    assert stressed.access.resolver is calm.access.resolver
+    assert warnings == []
+
+
 async def test_server_does_not_read_before_client_name_is_known(tmp_path: Path) -> None:
     server = Server(site(tmp_path, ["smtpd_peername_lookup = yes"]))
     client = server.connect("192.0.2.1")
@@ -466,7 +523,7 @@ def test_internal_error_in_a_decision_is_451(tmp_path: Path, monkeypatch: pytest
     async def session() -> bytes:
         server = Server(site(tmp_path))
         client = server.connect()
-        monkeypatch.setattr(server.service.access, "rcpt", lambda *_: 1 / 0)
+        monkeypatch.setattr(server.service.mode(stressed=False).access, "rcpt", lambda *_: 1 / 0)
         client.send(EHLO)
         client.send(b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nNOOP\r\n")
         client.leave()
@@ -481,8 +538,9 @@ async def test_internal_error_before_greeting_ends_that_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Server(site(tmp_path))
-    monkeypatch.setattr(server.service.clients, "known", lambda _: None)
-    monkeypatch.setattr(server.service.clients, "identify", lambda _: 1 / 0)
+    clients = server.service.mode(stressed=False).clients
+    monkeypatch.setattr(clients, "known", lambda _: None)
+    monkeypatch.setattr(clients, "identify", lambda _: 1 / 0)
     client = server.connect("192.0.2.1")
     await until(lambda: client.receive() or client.closed)
     client.leave()
@@ -560,6 +618,23 @@ async def test_messages_and_recipients_per_client_are_limited(tmp_path: Path) ->
         b"250 2.0.0 Ok\r\n450 4.7.1 Error: too much mail from 192.0.2.1\r\n"
     )
     client.leave()
+    server.journal.close()
+
+
+async def test_limits_of_a_client_may_depend_on_stress(tmp_path: Path) -> None:
+    anvil = Anvil(tmp_path / "anvil")
+    await anvil.start()
+    options = ["smtpd_client_message_rate_limit = ${stress?{1}:{0}}"]
+    counts = Counts("smtp", lambda _: None, path=anvil.path)
+    server = Server(site(tmp_path, options), counts=counts, session_limit=2)
+    clients = [await greeted(server, "192.0.2.1") for _ in range(3)]
+    for client, second in zip(clients, (b"250", b"250", b"450"), strict=True):
+        client.send(EHLO)
+        client.written.clear()
+        client.send(b"MAIL FROM:<>\r\nRSET\r\nMAIL FROM:<>\r\n")
+        await until(lambda client=client: client.receive() or client.written.count(b"\r\n") >= 3)
+        assert [line[:3] for line in client.written.splitlines()] == [b"250", b"250", second]
+        client.leave()
     server.journal.close()
 
 

@@ -33,13 +33,10 @@ from postillion.checks.reply import Reply
 from postillion.config import Config
 from postillion.handler.handler import Handler
 from postillion.program import cleanup
-from postillion.restrictions.access import Access
 from postillion.smtpd import setup
-from postillion.smtpd.clients import Clients
 from postillion.smtpd.connection import Connection
 from postillion.smtpd.counts import Counts
-from postillion.smtpd.limits import Limits
-from postillion.smtpd.names import Names
+from postillion.smtpd.mode import modes
 from postillion.smtpd.service import Service
 
 DIRECTORY = Path(__file__).parent.parent / "dialogues"
@@ -168,26 +165,25 @@ class Server:
         self, config: Config, *, counts: Counts | None = None, handler: object = None, session_limit: int = 0
     ) -> None:
         self.log = Log("mx", "postfix", "smtpd", 1, 0, "memory:")
-        access = Access(config, self.log.warning)
-        names = Names(self.log.warning, enabled=config.flag("smtpd_peername_lookup"))
+        both = modes(config, self.log.warning)
         self.journal = Journal(config.text("queue_directory"))
         hooks = None
         if handler is not None:
             timeout_s, refusal = config.seconds("smtpd_python_handler_timeout"), Reply(451, "4.3.0", "No policy")
             hooks = Handler(handler, timeout_s=timeout_s, default=refusal, log=self.log)
         settings = cleanup.settings(config)
-        core = setup.server_config(config, access, self.log, settings, self.journal, hooks)
+        calm, stressed = (
+            setup.server_config(mode.config, mode.access, self.log, settings, self.journal, hooks) for mode in both
+        )
         self.service = Service(
-            core,
-            access,
-            Clients(config, access, names),
+            calm,
+            both[0],
             counts,
             self.log,
             self.journal,
-            limits=Limits(config),
             timeout_s=config.seconds("smtpd_timeout"),
             handler=hooks,
-            stressed=setup.server_config(config.under_stress(), access, self.log, settings, self.journal, hooks),
+            stressed=(stressed, both[1]),
             session_limit=session_limit,
         )
 

@@ -321,6 +321,9 @@ class SmtpdService:
     def peer(self, key: int) -> tuple[str, int] | None:
         """Return the address and port of a client; None when it is gone."""
 
+    def is_stressed(self, key: int) -> bool:
+        """Return whether a client came under stress; its session keeps those settings."""
+
     def session(self, key: int) -> SmtpdSession | None:
         """Return the session of a connection; None before its beginning."""
 
@@ -334,11 +337,15 @@ class SmtpdService:
         group: int | None = None,
         rewrites_headers: bool = False,
         bare_newline_spared: bool = False,
+        stressed: bool = False,
     ) -> None:
-        """Greet clients from this address without a request, until that time."""
+        """Greet clients from this address without a request, until that time; `stressed`: those under stress."""
 
-    def remember(self, group: int, scope: str, until: float) -> None:
-        """Accept `scope`, a recipient or `@domain`, from clients of this group (0 to 15) until that time."""
+    def remember(self, group: int, scope: str, until: float, *, stressed: bool = False) -> None:
+        """Accept `scope`, a recipient or `@domain`, from clients of this group (0 to 15) until that time.
+
+        `stressed`: from clients that came under stress.
+        """
 
     def poll(self, now: float) -> _Requests:
         """Serve every socket that is ready. Raises `OSError`."""

@@ -5,8 +5,8 @@
 It prints how the address is completed, the class of its domain, the check of the recipient, how cleanup maps sender and
 recipient, and for each resulting recipient the aliases, the route, and the hosts that DNS names. Each lookup is a line
 `table: key -> answer`. With `--client`, it prints what the restriction lists of the first smtpd service answer to this
-client up to RCPT, and the rule that spoke. `--sender`: the envelope sender; by default the null sender. Nothing is
-queued or sent.
+client up to RCPT, and the rule that spoke; also under stress, if they depend on `$stress`. `--sender`: the envelope
+sender; by default the null sender. Nothing is queued or sent.
 
 The programs' own code decides. A listener to their tables (`tables.traced`) prints the lookups.
 """
@@ -45,8 +45,9 @@ from postillion.errors import MessageRefused
 from postillion.program import cleanup
 from postillion.restrictions.access import Access
 from postillion.restrictions.site import Site
-from postillion.smtpd.clients import Client, Clients
-from postillion.smtpd.names import UNKNOWN, Names
+from postillion.smtpd.clients import Client
+from postillion.smtpd.mode import Mode, modes
+from postillion.smtpd.names import UNKNOWN
 from postillion.tables import TableError
 from postillion.tables.answers import answer_all
 from postillion.tables.deferred import decided, effect
@@ -361,12 +362,17 @@ class Explanation:
         """Print what the restriction lists of the first smtpd service answer."""
         entry = next((found for found in self._entries if found.command == "smtpd"), None)
         config = self._config if entry is None else configured(self._config, entry)
-        access = await self._opened(config, Access)
-        names = Names(self._warn, enabled=config.flag("smtpd_peername_lookup"))
-        clients = Clients(config, access, names)
-        client = await clients.identify(self._client)
-        helo = f"[{self._client}]" if client.name == UNKNOWN else client.name
         service = "main.cf" if entry is None else f"smtpd service {entry.service}, {place(entry.path, entry.line)}"
+        calm, stressed = await self._opened(config, modes)
+        await self._tell_lists(calm, service)
+        if stressed.access is not calm.access:
+            await self._tell_lists(stressed, f"{service}, stress = yes")
+
+    async def _tell_lists(self, mode: Mode, service: str) -> None:
+        """Print what the restriction lists of one mode answer."""
+        access = mode.access
+        client = await mode.clients.identify(self._client)
+        helo = f"[{self._client}]" if client.name == UNKNOWN else client.name
         self._steps.heading(f"client {client.name}[{client.address}], EHLO {helo} ({service})")
         self._steps.note("it is in mynetworks" if client.trusted else "it is not in mynetworks")
         for stage in STAGES:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DEFAULT_DIRECTORY = "/etc/postfix"
 INCLUDE_DEPTH_MAX = 10
+STRESS = "stress"
+"""The parameter that says whether a service is under stress (STRESS_README)."""
 OVERRIDE = "-o"
 """The place of a value from the command line in error texts."""
 
@@ -239,10 +241,28 @@ class Config:
         """Set the parameters that only a running program knows, such as process_name."""
         self._runtime.update(values)
 
-    def under_stress(self) -> Config:
-        """Return this configuration with `stress = yes`, as for a service whose processes are all busy."""
-        settings = {**self.settings, "stress": Setting("yes", f"{OVERRIDE} stress=yes", None)}
-        return self._with(settings)
+    def by_stress(self) -> tuple[Config, Config]:
+        """Return the configuration of a service with free processes, and that of one whose processes are all busy.
+
+        The second one has `stress = yes`. As under Postfix's master, `stress` in main.cf has no effect, and `-o stress`
+        in the service's line of master.cf holds for both. The tables that they open are added to those of this one.
+        """
+        own = self.settings.get(STRESS)
+        is_fixed = own is not None and own.path != self.path
+        found = []
+        for value in ("", "yes"):
+            given = {} if is_fixed else {STRESS: Setting(value, f"{OVERRIDE} {STRESS}={value}", None)}
+            config = self._with({**self.settings, **given})
+            config.opened = self.opened
+            found.append(config)
+        return found[0], found[1]
+
+    def reads_like(self, other: Config) -> bool:
+        """Return whether each value that was asked for until now is the same in another configuration.
+
+        Raises `ConfigError` for a value of the other one that is not of its kind.
+        """
+        return all(other.text(name) == text for name, text in list(self._texts.items()) if name != STRESS)
 
     def overridden(self, values: Iterable[tuple[str, str]], path: str, line: int | None) -> Config:
         """Return the same configuration with values from a line of a file; the last value of a name wins."""

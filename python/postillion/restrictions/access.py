@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from postillion.address.resolve import Resolver
 from postillion.checks.check import ACCEPT, Answer, Check, Client, Dialogue, Remember, Stage, Verdict
 from postillion.checks.reply import Reply
 from postillion.config import Config
@@ -27,24 +28,17 @@ POSTMASTER: Final = "postmaster"
 class Access(Check):
     """The lists of one site."""
 
-    def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
-        """Read the lists and open the tables.
+    def __init__(self, config: Config, warn: Callable[[str], None], resolver: Resolver | None = None) -> None:
+        """Read the lists and open the tables. `resolver`: the one of other lists of the site, to share it.
 
         Raises `ConfigError` that names the restriction that is wrong or missing, and `TableTypeError`.
         """
         self._warn = once(warn)
-        self._site = Site(config, warn)
+        self._site = Site(config, warn, resolver)
         self.mynetworks = self._site.mynetworks
         self.own_addresses = self._site.own_addresses
 
-        stressed = config.under_stress()
-
-        own = [name for name in language.classes(config).values() if config.setting(name) is not None]
-
         def steps(parameter: str) -> list[Step]:
-            if any(config.text(name) != stressed.text(name) for name in (parameter, *own)):
-                problem = f"{parameter} depends on $stress, which restriction lists do not support yet"
-                raise config.error(parameter, problem, "write the same list for both")
             return language.steps(config, parameter, warn)
 
         early = [
@@ -68,6 +62,11 @@ class Access(Check):
         self._connect, self._helo, self._mail = ([] if delay else found for _, found in early)
         self._stages = self._stages_of_lists()
         self._remembers = all(step.reads in REMEMBERED for _, found in self._at_rcpt for step in found)
+
+    @property
+    def resolver(self) -> Resolver:
+        """The resolver of addresses."""
+        return self._site.resolver
 
     @property
     def stages(self) -> frozenset[Stage]:

@@ -28,9 +28,9 @@ class Site:
     `untrusted_routing`: strangers may send to addresses that the next system may take for others (`user%far`).
     """
 
-    def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
-        """Open the lists and tables. Raises `ConfigError` and `TableTypeError`."""
-        self.resolver = Resolver(config, warn)
+    def __init__(self, config: Config, warn: Callable[[str], None], resolver: Resolver | None = None) -> None:
+        """Open the lists and tables; with a `resolver`, all but its own. Raises `ConfigError` and `TableTypeError`."""
+        self.resolver = resolver or Resolver(config, warn)
         self.mynetworks = NetworkList("mynetworks", config)
         self.own_addresses = self.resolver.destinations.classes.own_addresses
         self.known_users = KnownUsers(config, warn)

@@ -30,20 +30,22 @@ async def serve(daemon: Daemon, parts: Parts) -> None:
         raise ConfigError(
             config.text("queue_directory"), None, str(problem), "see postfix-files for its owner"
         ) from None
-    counts = Counts(daemon.service, log.warning) if parts.limits.stages else None
+    modes = (parts.calm, parts.stressed)
+    counts = Counts(daemon.service, log.warning) if any(mode.limits.stages for mode in modes) else None
     settings = parts.cleanup
+    calm, stressed = (
+        setup.server_config(mode.config, mode.access, log, settings, journal, site_handler) for mode in modes
+    )
     service = Service(
-        setup.server_config(config, parts.access, log, settings, journal, site_handler),
-        parts.access,
-        parts.clients,
+        calm,
+        parts.calm,
         counts,
         log,
         journal,
-        limits=parts.limits,
         service=daemon.service,
         timeout_s=parts.timeout_s,
         handler=site_handler,
-        stressed=setup.server_config(config.under_stress(), parts.access, log, settings, journal, site_handler),
+        stressed=(stressed, parts.stressed),
         session_limit=daemon.session_limit,
     )
     producer = Producer(journal, service.finish, fall_behind=service.fall_behind)

@@ -11,7 +11,8 @@ from typing import Final, Protocol
 from postillion._core.smtpd import Next, Request, SmtpdService, SmtpdSession
 from postillion.checks.check import ACCEPT, Authenticate, Check, Dismiss, NoDialogue, Remember, Stage, Verdict
 from postillion.checks.reply import INTERNAL_ERROR
-from postillion.smtpd.clients import Client, Clients
+from postillion.smtpd.clients import Client
+from postillion.smtpd.mode import Mode
 from postillion.smtpd.names import Name
 from postillion.tables.answers import Lookups
 
@@ -46,8 +47,11 @@ class Owner(Protocol):
     """The service that a connection belongs to."""
 
     core: SmtpdService
-    clients: Clients
     loop: asyncio.AbstractEventLoop
+
+    def mode(self, *, stressed: bool) -> Mode:
+        """Return the settings of sessions that begin under stress, or of the others."""
+        ...
 
     def checks(self, client: Client, connection: Connection) -> tuple[Check, ...]:
         """Return the checks of a client, in their order."""
@@ -72,6 +76,10 @@ class Connection:
         self.task: asyncio.Future[Client] | asyncio.Future[Verdict] | asyncio.Future[Next] | None = None
         """The client waits for this: its name, or the answer of a check."""
         self.checks: tuple[Check, ...] = ()
+        self.stressed = owner.core.is_stressed(key)
+        """Whether the session began under stress."""
+        self.mode = owner.mode(stressed=self.stressed)
+        """The lists and limits of the session."""
         self._owner = owner
         self._key = key
         self._client: Client | None = None
@@ -80,18 +88,18 @@ class Connection:
         self._session = owner.core.session(key)
         if self._session is not None:
             address, name, reverse_name = self._session.client
-            self._know(owner.clients.named(address, Name(name, reverse_name)))
+            self._know(self.mode.clients.named(address, Name(name, reverse_name)))
 
     def welcome(self) -> None:
         """Find the client's names, and greet it."""
         peer = self.peer
         assert peer is not None
         address, _ = peer
-        client = self._owner.clients.known(address)
+        client = self.mode.clients.known(address)
         if client is not None:
             self._identified(client)
         else:
-            task = self.loop.create_task(self._owner.clients.identify(address), name=f"name of {address}")
+            task = self.loop.create_task(self.mode.clients.identify(address), name=f"name of {address}")
             task.add_done_callback(self._named)
             self.task = task
 
@@ -204,7 +212,8 @@ class Connection:
             if isinstance(action, Authenticate):
                 session.authenticate(action.method, action.user)
             elif isinstance(action, Remember) and session.group is not None and verdict.reply is None:
-                self._owner.core.remember(session.group, action.scope, now + KNOWN_FOR_S)
+                until = now + KNOWN_FOR_S
+                self._owner.core.remember(session.group, action.scope, until, stressed=self.stressed)
         next_step = session.accept(now) if verdict.reply is None else session.reply(*verdict.reply, now)
         question = STAGES.get(next_step)
         if question is None:
@@ -231,7 +240,7 @@ class Connection:
     def _identify_again(self, session: SmtpdSession, stage: Stage) -> None:
         """Ask the remote tables about a client whose session has begun already, then answer its question."""
         address, name, reverse_name = session.client
-        task = self.loop.create_task(self._owner.clients.find(address, Name(name, reverse_name)))
+        task = self.loop.create_task(self.mode.clients.find(address, Name(name, reverse_name)))
         task.add_done_callback(partial(self._identified_again, stage))
         self.task = task
 
@@ -278,6 +287,7 @@ class Connection:
                 group=group,
                 rewrites_headers=facts.rewrites_headers,
                 bare_newline_spared=facts.spared,
+                stressed=self.stressed,
             )
         dismissal = reply.text if reply is not None and Dismiss() in verdict.actions else None
         requests = core.begin(

@@ -18,11 +18,11 @@ from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import Next, Request, SmtpdConfig, SmtpdService
 from postillion.checks.check import Check
-from postillion.restrictions.access import Access
-from postillion.smtpd.clients import Client, Clients
+from postillion.smtpd.clients import Client
 from postillion.smtpd.connection import STAGES, AnyRequest, Connection, Requests
 from postillion.smtpd.counts import Counts
-from postillion.smtpd.limits import Limits, RateCheck
+from postillion.smtpd.limits import RateCheck
+from postillion.smtpd.mode import Mode
 
 if TYPE_CHECKING:
     from postillion.handler.handler import Handler
@@ -43,17 +43,15 @@ class Service:
     def __init__(
         self,
         config: SmtpdConfig,
-        access: Access,
-        clients: Clients,
+        mode: Mode,
         counts: Counts | None,
         log: Log,
         journal: Journal,
         *,
-        limits: Limits,
         service: str = "smtp",
         timeout_s: float = 300.0,
         handler: Handler | None = None,
-        stressed: SmtpdConfig | None = None,
+        stressed: tuple[SmtpdConfig, Mode] | None = None,
         session_limit: int = 0,
     ) -> None:
         """`stressed`: for new sessions while the limit is reached. `session_limit`: 0 for no limit.
@@ -62,18 +60,18 @@ class Service:
         """
         self.config = config
         self.handler = handler
-        self.access = access
-        self.clients = clients
         self.counts = counts
         self.log = log
-        self.limits = limits
         self.name = service
         self.loop = asyncio.get_running_loop()
         self.empty = asyncio.Event()
-        self.core = SmtpdService(service, config, stressed, journal, limit=session_limit)
+        self._configs, self._modes = [config], [mode]
+        if stressed is not None:
+            self._configs.append(stressed[0])
+            self._modes.append(stressed[1])
+        self.core = SmtpdService(service, config, stressed and stressed[0], journal, limit=session_limit)
         self.connections: dict[int, Connection] = {}
-        self._stressed = stressed
-        self._hooks = None if handler is None else _hooks_of(handler, config.ehlo_text)
+        self._hooks = [] if handler is None else [_hooks_of(handler, own.ehlo_text) for own in self._configs]
         self._sweep_every_s = min(SWEEP_S, max(timeout_s / 4, 0.05))
         self._requests: deque[AnyRequest] = deque()
         self._handling = False
@@ -98,9 +96,8 @@ class Service:
 
     def fall_behind(self, behind: bool) -> None:
         """Delay each new message by in_flow_delay, or delay none."""
-        self.config.fall_behind(behind)
-        if self._stressed is not None:
-            self._stressed.fall_behind(behind)
+        for config in self._configs:
+            config.fall_behind(behind)
 
     def drain(self) -> None:
         """Accept no more clients; set `empty` when the last session has ended."""
@@ -115,14 +112,19 @@ class Service:
         """Stop watching the sockets."""
         self.loop.remove_reader(self.core.fileno())
 
+    def mode(self, *, stressed: bool) -> Mode:
+        """Return the settings of sessions that begin under stress, or of the others."""
+        return self._modes[stressed]
+
     def checks(self, client: Client, connection: Connection) -> tuple[Check, ...]:
         """Return the checks of a client, in the order in which they are asked."""
         found: list[Check] = []
-        if self.counts is not None and self.limits.stages and not client.facts.exempt:
-            found.append(RateCheck(self.limits, self.counts, client.facts.bucket, self.name, self.log.warning))
-        found.append(self.access)
-        if self._hooks is not None:
-            found.append(self._hooks(connection))
+        limits = connection.mode.limits
+        if self.counts is not None and limits.stages and not client.facts.exempt:
+            found.append(RateCheck(limits, self.counts, client.facts.bucket, self.name, self.log.warning))
+        found.append(connection.mode.access)
+        if self._hooks:
+            found.append(self._hooks[connection.stressed](connection))
         return tuple(found)
 
     def handle(self, requests: Requests) -> None:

@@ -10,12 +10,11 @@ from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import SmtpdConfig
 from postillion.checks.check import Stage
-from postillion.config import Config
+from postillion.config import Config, effect
 from postillion.program import cleanup
 from postillion.restrictions.access import Access
-from postillion.smtpd.clients import Clients
 from postillion.smtpd.limits import Limits
-from postillion.smtpd.names import Names
+from postillion.smtpd.mode import Mode, modes
 
 if TYPE_CHECKING:
     from postillion.handler.handler import Handler
@@ -28,10 +27,9 @@ PLAINTEXT: Final = frozenset({"LOGIN", "PLAIN"})
 class Parts(NamedTuple):
     """The settings, tables and restriction lists of smtpd, without its queue and without the site's own code."""
 
-    access: Access
-    clients: Clients
+    calm: Mode
+    stressed: Mode
     cleanup: CleanupSettings
-    limits: Limits
     timeout_s: float
     minfree_octets: int
 
@@ -39,22 +37,23 @@ class Parts(NamedTuple):
 def prepare(daemon: Daemon) -> Parts:
     """Return the parts of the server, with tables and restriction lists opened. Raises `ConfigError`."""
     config, log = daemon.config, daemon.log
-    _refuse_auth_that_needs_tls(config)
     if config.text("smtpd_python_handler").strip():
         # As root: mail_owner may not be able to read the Python installation. Most sites need no aiosmtpd.
         importlib.import_module("postillion.handler.handler")
-    access = Access(config, log.warning)
-    names = Names(log.warning, enabled=config.flag("smtpd_peername_lookup"))
+    calm, stressed = modes(config, log.warning)
     settings = cleanup.settings(config)
-    for state in (config, config.under_stress()):
-        server_config(state, None, log, settings, None)
+    configs = (calm.config, stressed.config)
+    for own in configs:
+        _refuse_auth_that_needs_tls(own)
+        server_config(own, None, log, settings, None)
+    for refusal in effect.refusals(stressed.config, [daemon.program]):
+        raise refusal
     return Parts(
-        access,
-        Clients(config, access, names),
+        calm,
+        stressed,
         settings,
-        Limits(config),
-        config.seconds("smtpd_timeout"),
-        minfree_octets(config),
+        min(own.seconds("smtpd_timeout") for own in configs),
+        max(minfree_octets(own) for own in configs),
     )
 
 

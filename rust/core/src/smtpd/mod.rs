@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! service    all sessions of a process on their sockets
+//! mode       the settings of sessions, for normal times or for stress, and what is cached under them
 //! request    the requests of a service to its owner, and the answers about clients
 //! session    one client: the dialogue, its open question, its log lines, and its message
 //! site       the settings of all sessions, and the client of one
@@ -11,6 +12,7 @@
 
 pub mod accepted;
 pub mod flow;
+pub mod mode;
 pub mod request;
 pub mod service;
 #[cfg(test)]

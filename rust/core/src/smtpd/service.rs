@@ -7,9 +7,9 @@
 use crate::net::reactor::{Happening, Key, Reactor};
 use crate::queue::Appender;
 use crate::smtp::server::Next;
-use crate::smtpd::accepted::Accepted;
+use crate::smtpd::mode::Mode;
 use crate::smtpd::request::{KnownClient, Opening, Request};
-use crate::smtpd::session::{Memory, Session, Shared, lock};
+use crate::smtpd::session::{Session, Shared, lock};
 use crate::smtpd::site::{Client, Site};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use std::collections::HashMap;
@@ -19,8 +19,6 @@ use std::sync::{Arc, Mutex};
 
 /// Maximum number of times that the sockets are polled in one call, while there are no requests.
 const POLLS_MAX: usize = 4;
-/// Maximum number of known clients; then all are forgotten.
-const KNOWN_MAX: usize = 4096;
 /// Time for which stress lasts after the limit of sessions was reached, as for Postfix's master.
 const STRESS_S: f64 = 1000.0;
 /// Timeout for a client that does not read its last reply.
@@ -29,8 +27,8 @@ const CLOSING_MAX_S: f64 = 30.0;
 struct Visit {
     address: IpAddr,
     port: u16,
-    /// The settings at the time when it came.
-    site: Arc<Site>,
+    /// The service was under stress when it came.
+    stressed: bool,
     /// The owner has had a request about it.
     requested: bool,
     /// Time at which the last reply was written and the connection began to close.
@@ -40,16 +38,15 @@ struct Visit {
 /// The sessions of a process.
 pub struct Service {
     name: Box<str>,
-    calm: Arc<Site>,
-    stressed: Option<Arc<Site>>,
+    calm: Mode,
+    /// The mode of sessions that begin under stress.
+    stressed: Option<Mode>,
     stress_until: f64,
     /// Sessions at a time; 0 for no limit.
     limit: usize,
     journal: Arc<dyn Appender>,
     reactor: Reactor<Shared>,
     visits: HashMap<Key, Visit>,
-    known: HashMap<IpAddr, (KnownClient, f64)>,
-    accepted: Arc<Accepted>,
     happened: Vec<Happening<Next>>,
     requests: Vec<Request>,
     accepting: bool,
@@ -70,15 +67,13 @@ impl Service {
     ) -> io::Result<Self> {
         Ok(Self {
             name: name.into(),
-            calm,
-            stressed,
+            calm: Mode::new(calm),
+            stressed: stressed.map(Mode::new),
             stress_until: f64::NEG_INFINITY,
             limit,
             journal,
             reactor: Reactor::new()?,
             visits: HashMap::new(),
-            known: HashMap::new(),
-            accepted: Arc::default(),
             happened: Vec::new(),
             requests: Vec::new(),
             accepting: false,
@@ -140,6 +135,11 @@ impl Service {
         self.visits.get(&key).map(|visit| (visit.address, visit.port))
     }
 
+    /// Whether a client came under stress: its session keeps the settings for that.
+    pub fn is_stressed(&self, key: Key) -> bool {
+        self.visits.get(&key).is_some_and(|visit| visit.stressed)
+    }
+
     /// The session of a connection, once it has begun.
     pub fn session(&mut self, key: Key) -> Option<Shared> {
         self.reactor.dialogue(key).map(|shared| Arc::clone(shared))
@@ -150,18 +150,18 @@ impl Service {
         std::mem::take(&mut self.requests)
     }
 
-    /// Greet clients at this address without a request, until then.
-    pub fn know(&mut self, known: KnownClient, until: f64) {
-        let Ok(address) = known.client.address.parse() else { return };
-        if self.known.len() >= KNOWN_MAX {
-            self.known.clear();
-        }
-        self.known.insert(address, (known, until));
+    /// Greet clients at this address without a request, until then. `stressed`: those that come under stress.
+    pub fn know(&mut self, known: KnownClient, until: f64, stressed: bool) {
+        let mode = match &mut self.stressed {
+            Some(mode) if stressed => mode,
+            _ => &mut self.calm,
+        };
+        mode.know(known, until);
     }
 
-    /// Clients of `group` may send to `scope` until then; see `Accepted::remember`.
-    pub fn remember(&self, group: u8, scope: &str, until: f64) {
-        self.accepted.remember(group, scope, until);
+    /// Clients of `group` may send to `scope` until then; see `Accepted::remember`. `stressed`: as for `know`.
+    pub fn remember(&self, group: u8, scope: &str, until: f64, stressed: bool) {
+        self.mode(stressed).remember(group, scope, until);
     }
 
     /// Serve all sockets that are ready.
@@ -265,6 +265,10 @@ impl Service {
         self.see_to_pending(now);
     }
 
+    fn mode(&self, stressed: bool) -> &Mode {
+        self.stressed.as_ref().filter(|_| stressed).unwrap_or(&self.calm)
+    }
+
     fn keys(&self) -> Vec<Key> {
         self.visits.keys().copied().collect()
     }
@@ -300,11 +304,8 @@ impl Service {
         let address = peer.map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.ip().to_canonical());
         let port = peer.map_or(0, |peer| peer.port());
         // The client that takes the last place is not under stress yet.
-        let site = match &self.stressed {
-            Some(stressed) if now < self.stress_until => stressed,
-            _ => &self.calm,
-        };
-        let visit = Visit { address, port, site: Arc::clone(site), requested: false, closing_since: None };
+        let stressed = self.stressed.is_some() && now < self.stress_until;
+        let visit = Visit { address, port, stressed, requested: false, closing_since: None };
         self.visits.insert(key, visit);
         if self.is_full() {
             self.fill(now);
@@ -312,12 +313,9 @@ impl Service {
         if !std::mem::replace(&mut self.sweeping, true) {
             self.requests.push(Request::Sweep);
         }
-        match self.known.get(&address) {
-            Some((known, until)) if now < *until => {
-                let known = known.clone();
-                self.open(key, known, &Opening::Greet, now);
-            }
-            _ => self.request(key, Request::Welcome(key)),
+        match self.mode(stressed).known(address, now).cloned() {
+            Some(known) => self.open(key, known, &Opening::Greet, now),
+            None => self.request(key, Request::Welcome(key)),
         }
     }
 
@@ -328,7 +326,7 @@ impl Service {
         if now >= self.stress_until {
             let (name, places) = (&self.name, self.visits.len());
             let text = format_args!("service \"{name}\" has reached its process limit \"{places}\": stress mode is on");
-            self.calm.log.warning(text);
+            self.calm.site.log.warning(text);
         }
         self.stress_until = now + STRESS_S;
     }
@@ -356,8 +354,9 @@ impl Service {
     fn open(&mut self, key: Key, known: KnownClient, opening: &Opening, now: f64) {
         let Some(visit) = self.visits.get(&key) else { return };
         let client = Client { port: visit.port, ..known.client };
-        let memory = known.group.map(|group| Memory { accepted: Arc::clone(&self.accepted), group });
-        let session = Session::new(Arc::clone(&visit.site), client, memory, key.token(), now);
+        let mode = self.mode(visit.stressed);
+        let memory = known.group.map(|group| mode.memory(group));
+        let session = Session::new(Arc::clone(&mode.site), client, memory, key.token(), now);
         self.reactor.attach(key, Arc::new(Mutex::new(session)));
         // Input before the greeting must be seen before the greeting is said (smtpd_forbid_unauth_pipelining).
         self.reactor.hear(key, now);

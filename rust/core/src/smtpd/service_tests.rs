@@ -106,8 +106,8 @@ fn known(last: u8) -> KnownClient {
 #[test]
 fn a_known_client_with_remembered_recipients_needs_no_request() {
     let mut fixture = Fixture::new(0);
-    fixture.service.know(known(1), 10.0);
-    fixture.service.remember(1, "@next.example", 10.0);
+    fixture.service.know(known(1), 10.0, false);
+    fixture.service.remember(1, "@next.example", 10.0, false);
     let (mut client, _) = fixture.client(1, 1.0);
     assert_eq!(fixture.requests(), [Request::Sweep]);
     assert_eq!(heard(&mut client), "220 localhost ESMTP Postfix\r\n");
@@ -141,7 +141,7 @@ fn a_stranger_is_welcomed_and_each_recipient_is_a_question_until_it_is_remembere
     fixture.service.proceed(key, next, 1.0);
     assert_eq!(heard(&mut client), "250 2.1.5 Ok\r\n250 2.0.0 Ok\r\n");
     assert_eq!(session.lock().unwrap().accept(1.0), None, "no question is open");
-    fixture.service.remember(1, "b@next.example", 2.0);
+    fixture.service.remember(1, "b@next.example", 2.0, false);
     assert_eq!(fixture.say(&mut client, &[DIALOGUE[1], rcpt].concat(), 1.9), "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
     assert_eq!(fixture.say(&mut client, rcpt, 2.0), "", "the acceptance is too old");
     assert_eq!(fixture.requests(), [Request::Decide(key, Next::Rcpt)]);
@@ -158,7 +158,7 @@ fn a_stranger_is_welcomed_and_each_recipient_is_a_question_until_it_is_remembere
 #[test]
 fn a_client_that_speaks_first_is_not_greeted() {
     let mut fixture = Fixture::new(0);
-    fixture.service.know(known(1), 10.0);
+    fixture.service.know(known(1), 10.0, false);
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     ours.write_all(b"EHLO c.example\r\n").unwrap();
     fixture.service.adopt(theirs.into(), SocketAddr::from(([192, 0, 2, 1], 1)), 1.0).unwrap();
@@ -168,8 +168,8 @@ fn a_client_that_speaks_first_is_not_greeted() {
 #[test]
 fn a_known_client_is_forgotten_in_time_and_a_group_beyond_the_last_is_ignored() {
     let mut fixture = Fixture::new(0);
-    fixture.service.know(known(1), 10.0);
-    fixture.service.remember(GROUPS_MAX as u8, "@next.example", 10.0);
+    fixture.service.know(known(1), 10.0, false);
+    fixture.service.remember(GROUPS_MAX as u8, "@next.example", 10.0, false);
     let (_client, key) = fixture.client(1, 10.0);
     assert_eq!(fixture.requests(), [Request::Sweep, Request::Welcome(key)]);
 }
@@ -191,7 +191,9 @@ fn an_opening_refuses_or_dismisses() {
 #[test]
 fn a_silent_session_times_out_and_sooner_under_stress() {
     let mut fixture = Fixture::new(2);
-    fixture.service.know(known(1), 1e6);
+    for stressed in [false, true] {
+        fixture.service.know(known(1), 1e6, stressed);
+    }
     let (mut first, _) = fixture.client(1, 0.0);
     let (mut last, _) = fixture.client(1, 0.0);
     let (mut late, _) = fixture.client(1, 1.0);
@@ -210,10 +212,44 @@ fn a_silent_session_times_out_and_sooner_under_stress() {
 }
 
 #[test]
+fn a_session_keeps_the_mode_in_which_it_began_and_the_modes_share_no_cache() {
+    let mut fixture = Fixture::new(2);
+    fixture.service.know(known(1), 1e6, false);
+    fixture.service.remember(1, "@next.example", 1e6, false);
+    let (mut first, calm) = fixture.client(1, 0.0);
+    let (last, _) = fixture.client(1, 0.0);
+    fixture.requests();
+    drop(last);
+    fixture.service.poll(1.0).unwrap();
+    let (mut late, stressed) = fixture.client(1, 2.0);
+    assert_eq!((fixture.service.is_stressed(calm), fixture.service.is_stressed(stressed)), (false, true));
+    assert_eq!(fixture.requests(), [Request::Welcome(stressed)], "it is known in the other mode");
+    fixture.service.begin(stressed, known(1), &Opening::Greet, 2.0);
+    let begun = DIALOGUE[..3].iter().map(|words| fixture.say(&mut late, words, 2.0)).collect::<Vec<_>>();
+    assert!(begun[1].starts_with("250 ") && begun[2].is_empty(), "{begun:?}");
+    assert_eq!(fixture.requests(), [Request::Decide(stressed, Next::Rcpt)]);
+    let answers: Vec<String> = DIALOGUE[..3].iter().map(|words| fixture.say(&mut first, words, 3.0)).collect();
+    assert!(answers[2].starts_with("250 2.1.5 "), "{answers:?}");
+    assert_eq!(fixture.requests(), []);
+    // Under stress, too, a recipient is remembered.
+    fixture.service.remember(1, "@next.example", 1e6, true);
+    let session = fixture.service.session(stressed).unwrap();
+    let next = session.lock().unwrap().accept(3.0).unwrap();
+    fixture.service.proceed(stressed, next, 3.0);
+    assert!(fixture.say(&mut late, DIALOGUE[2], 3.0).ends_with("250 2.1.5 Ok\r\n"));
+    assert_eq!(fixture.requests(), []);
+    // The stress is over, but not for a session that began under it.
+    drop(first);
+    fixture.service.poll(1003.0).unwrap();
+    let (_next, fresh) = fixture.client(1, 1003.0);
+    assert_eq!((fixture.service.is_stressed(fresh), fixture.service.is_stressed(stressed)), (false, true));
+}
+
+#[test]
 fn a_service_that_stops_lets_a_message_through_and_ends_the_others() {
     let mut fixture = Fixture::new(0);
-    fixture.service.know(known(1), 1e6);
-    fixture.service.remember(1, "@next.example", 1e6);
+    fixture.service.know(known(1), 1e6, false);
+    fixture.service.remember(1, "@next.example", 1e6, false);
     let (mut idle, _) = fixture.client(1, 0.0);
     let (mut busy, key) = fixture.client(1, 0.0);
     let (mut stranger, _) = fixture.client(9, 0.0);
@@ -249,8 +285,8 @@ fn a_service_that_drains_accepts_no_client() {
 #[test]
 fn input_before_the_end_is_answered_and_its_message_is_queued() {
     let mut fixture = Fixture::new(0);
-    fixture.service.know(known(1), 1e6);
-    fixture.service.remember(1, "@next.example", 1e6);
+    fixture.service.know(known(1), 1e6, false);
+    fixture.service.remember(1, "@next.example", 1e6, false);
     let (mut client, _) = fixture.client(1, 0.0);
     for words in &DIALOGUE[..4] {
         fixture.say(&mut client, words, 0.0);
@@ -284,8 +320,8 @@ fn asking() -> CleanupSettings {
 
 /// Send the message; return the client and its key when the session asks for lookups.
 fn until_lookup(fixture: &mut Fixture) -> (UnixStream, Key) {
-    fixture.service.know(known(1), 1e6);
-    fixture.service.remember(1, "@next.example", 1e6);
+    fixture.service.know(known(1), 1e6, false);
+    fixture.service.remember(1, "@next.example", 1e6, false);
     let (mut client, key) = fixture.client(1, 0.0);
     for words in &DIALOGUE[..4] {
         fixture.say(&mut client, words, 0.0);

@@ -74,12 +74,16 @@ impl SmtpdService {
         Some((address.to_string(), port))
     }
 
+    fn is_stressed(&self, key: u64) -> bool {
+        self.key(key).is_some_and(|key| self.service.is_stressed(key))
+    }
+
     fn session(&mut self, key: u64) -> Option<SmtpdSession> {
         self.service.session(self.key(key)?).map(SmtpdSession::of)
     }
 
     #[pyo3(signature = (address, name, reverse_name, until, *, group=None, rewrites_headers=false,
-                        bare_newline_spared=false))]
+                        bare_newline_spared=false, stressed=false))]
     #[expect(clippy::too_many_arguments, reason = "a client's facts, half of them by keyword")]
     fn know(
         &mut self,
@@ -90,13 +94,15 @@ impl SmtpdService {
         group: Option<u8>,
         rewrites_headers: bool,
         bare_newline_spared: bool,
+        stressed: bool,
     ) {
         let known = known_client(address, name, reverse_name, group, rewrites_headers, bare_newline_spared);
-        self.service.know(known, until);
+        self.service.know(known, until, stressed);
     }
 
-    fn remember(&self, group: u8, scope: &str, until: f64) {
-        self.service.remember(group, scope, until);
+    #[pyo3(signature = (group, scope, until, *, stressed=false))]
+    fn remember(&self, group: u8, scope: &str, until: f64, stressed: bool) {
+        self.service.remember(group, scope, until, stressed);
     }
 
     fn poll(&mut self, now: f64) -> PyResult<Option<Vec<Request>>> {

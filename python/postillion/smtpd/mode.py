@@ -1,0 +1,46 @@
+"""The lists and limits that a session keeps from its beginning to its end, for normal times and for stress.
+
+A service whose sessions are all in use is under stress (STRESS_README). Sessions that begin then have the values of
+main.cf with `stress = yes`, as a smtpd process that Postfix's master starts at such a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from postillion.config import Config, ConfigError
+from postillion.restrictions.access import Access
+from postillion.smtpd.clients import Clients
+from postillion.smtpd.limits import Limits
+from postillion.smtpd.names import Names
+
+
+class Mode(NamedTuple):
+    """The settings of sessions that begin in normal times, or of those that begin under stress."""
+
+    config: Config
+    access: Access
+    clients: Clients
+    limits: Limits
+
+
+def modes(config: Config, warn: Callable[[str], None]) -> tuple[Mode, Mode]:
+    """Return the settings for normal times and for stress, with their tables opened.
+
+    Both have the same lists and limits unless a value of them depends on $stress. Raises `ConfigError`.
+    """
+    calm, stressed = config.by_stress()
+    names = Names(warn, enabled=calm.flag("smtpd_peername_lookup"))
+    access = Access(calm, warn)
+    usual = Mode(calm, access, Clients(calm, access, names), Limits(calm))
+    try:
+        if calm.reads_like(stressed):
+            return usual, usual._replace(config=stressed)
+        if calm.flag("smtpd_peername_lookup") != stressed.flag("smtpd_peername_lookup"):
+            names = Names(warn, enabled=stressed.flag("smtpd_peername_lookup"))
+        # Routes do not depend on $stress: Postfix's trivial-rewrite does not get it.
+        access = Access(stressed, warn, access.resolver)
+        return usual, Mode(stressed, access, Clients(stressed, access, names), Limits(stressed))
+    except ConfigError as error:
+        raise ConfigError(error.path, error.line, f"under stress: {error.problem}", error.fix) from None
