@@ -22,10 +22,8 @@ NOT_PROGRAMS = {
     PACKAGE / "commands" / "postconf.py",
     PACKAGE / "commands" / "services.py",
 }
-NAMED_ONLY = {"content_filter", "domain_to_ascii"}
-"""A record of Postfix's queue files or a language feature has this name."""
-NO_TRANSPORTS = {"extract_recipient_limit", "lmtpd_recipient_limit"}
-"""Names with the suffix of a transport parameter that belong to no transport."""
+NAMED_ONLY = {"content_filter"}
+"""A record of Postfix's queue files has this name."""
 FIRST = "(?:smtp|lmtp|local|virtual|relay|default)"
 """The values in the braces of `f"{prefix}_line_length_limit"`."""
 
@@ -64,7 +62,7 @@ def test_parameters_without_the_column_match_sources() -> None:
         if name in texts
         or any(pattern.fullmatch(name) for pattern in patterns)
         or any(name.endswith(suffix) for suffix in templates)
-    } - (NAMED_ONLY | NO_TRANSPORTS)
+    } - NAMED_ONLY
     waiting = list(read)
     while waiting:
         for name in expansion.names(parameters.PARAMETERS[waiting.pop()][2]):

@@ -306,11 +306,28 @@ def test_unknown_parameter_warning_suggests_nearest_name(tmp_path: Path) -> None
     assert "(did you mean smtpd_recipient_restrictions?)" in warning
 
 
+def test_removed_and_documented_names_are_unused(tmp_path: Path) -> None:
+    names = {
+        "smtp_tls_cipherlist": " (Postfix has removed it; use smtp_tls_mandatory_ciphers)",
+        "tls_dane_digest_agility": " (Postfix has removed it)",
+        "domain_to_ascii": "",
+        "transport_destination_rate_delay": "",
+    }
+    config = config_of(tmp_path, "".join(f"{name} = x\n" for name in names) + "myorigin = $smtp_tls_cipherlist\n")
+    del config.settings["smtp_tls_cipherlist"]
+    undefined, *unused = sorted(warning.partition(": ")[2] for warning in unknown.warnings(config))
+    assert undefined == "undefined parameter: smtp_tls_cipherlist" + names.pop("smtp_tls_cipherlist")
+    for warning, (name, advice) in zip(unused, sorted(names.items()), strict=True):
+        assert warning.startswith(f"unused parameter: {name}=x{advice}")
+
+
 def test_every_parameter_is_declared_once_with_valid_default(tmp_path: Path) -> None:
     names = [row[0] for family in parameters.FAMILIES for row in parameters.rows(family)]
     assert len(names) == len(set(names))
     ours = [name for name in names if name.startswith("smtpd_python_handler")]
-    assert len(names) + len(parameters.TEMPLATES) == 980 + len(ours), "Postfix has 980 parameters"
+    assert len(names) == 930 + len(ours), "Postfix has 930 parameters"
+    assert parameters.PARAMETERS.keys() & unknown.REMOVED.keys() == set()
+    assert {name for name in unknown.REMOVED.values() if name} <= parameters.PARAMETERS.keys()
     assert len(ours) == 3
     config = config_of(tmp_path, "")
     for name, kind, default, doc, *_ in parameters.PARAMETERS.values():

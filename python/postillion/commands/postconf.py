@@ -241,7 +241,7 @@ def _known(config: Config, lines: list[Line], classes: frozenset[str]) -> set[st
     """Return the names of parameters of these classes."""
     found: set[str] = set()
     if "builtin" in classes:
-        found |= parameters.PARAMETERS.keys() - set(parameters.RUNTIME)
+        found |= parameters.PARAMETERS.keys()
     if "service" in classes:
         found |= unknown.service_parameters(lines)
     if "user" in classes:

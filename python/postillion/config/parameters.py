@@ -38,9 +38,6 @@ PARAMETERS: dict[str, Row] = {row[0]: row for family in FAMILIES for row in rows
 TEMPLATES: dict[str, Row] = {row[0].removeprefix(TEMPLATE): row for row in rows(TEMPLATE)}
 """Parameters of each transport of master.cf, by suffix such as `_destination_rate_delay`."""
 
-RUNTIME = ("domain_to_ascii",)
-"""Functions of the expansion language; postconf -d does not list them."""
-
 
 def row(name: str) -> Row | None:
     """Return the declaration of a parameter, also of `<transport>_...`; None for an unknown name."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from postillion.config.settings import Config
 
+REMOVED: dict[str, str] = dict(parameters.rows("removed"))  # type: ignore[arg-type]
+"""Parameters that Postfix had once, each with the one that takes its place; empty where none does."""
 SOURCES = ("ldap", "memcache", "mongodb", "mysql", "pgsql", "sqlite")
 """Types of tables whose source may have its settings in main.cf, under its name."""
 CLASSES = "smtpd_restriction_classes"
@@ -125,6 +127,9 @@ def _warning(path: str, line: int | None, name: str, value: str) -> str:
 
 
 def _advice(name: str) -> str:
+    if name in REMOVED:
+        instead = REMOVED[name]
+        return f" (Postfix has removed it{f'; use {instead}' if instead else ''})"
     meant = parameters.nearest(name)
     return f" (did you mean {meant}?)" if meant is not None else ""
 

@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn every_default_can_be_expanded() {
         // These are templates, which their programs expand, or depend on the host.
-        const NOT_TEXT: [&str; 4] = ["forward_path", "default_rbl_reply", "smtp_requiretls_policy", "domain_to_ascii"];
+        const NOT_TEXT: [&str; 3] = ["forward_path", "default_rbl_reply", "smtp_requiretls_policy"];
         let mut count = 0;
         for line in TABLES.iter().flat_map(|table| table.lines()).filter(|line| !line.starts_with('#')) {
             let columns: Vec<&str> = line.split('\t').collect();
@@ -243,7 +243,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert!(count > 900, "{count}");
+        assert!(count > 850, "{count}");
     }
 
     #[test]
