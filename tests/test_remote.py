@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from postillion.config import Config, ConfigError
-from postillion.tables import TableError, TableTypeError, open_table
+from postillion.tables import TableError, TableTypeError, open_maps, open_table
 from postillion.tables.remote import RemoteTable, memcache, socketmap, tcp
 from postillion.tables.remote.limit import TimeLimit
 from postillion.tables.remote.pool import Pool, Server
@@ -286,6 +286,42 @@ async def test_a_member_that_fails_warns_once_and_all_connections_are_closed(
     assert down in await table.reach()
     assert len(warned) == 1
     await table.close()
+
+
+async def test_lookups_in_a_debug_table_are_logged(scripted: Callable[[Serve], Scripted], tmp_path: Path) -> None:
+    server = scripted(echo)
+    logged: list[str] = []
+    warned: list[str] = []
+    up, down = f"tcp:127.0.0.1:{server.port}", f"proxy:tcp:127.0.0.1:{free_port()}"
+    (tmp_path / "main.cf").write_text(
+        f"virtual_alias_maps = proxy:debug:{up} debug:debug:pipemap:{{{up},debug:inline:{{a=b}}}} debug:{down}\n"
+    )
+    config = Config.load(str(tmp_path))
+    config.log, config.warn = logged.append, warned.append
+    plain, nested, broken = open_maps("virtual_alias_maps", config).tables
+    assert isinstance(plain, RemoteTable)
+    assert isinstance(nested, RemoteTable)
+    assert isinstance(broken, RemoteTable)
+    assert await plain.ask("K") == "K"
+    assert not plain.takes_parts
+    assert logged == [f'{up} lookup: "K" = "K"']
+    logged.clear()
+    assert [await nested.ask(key) for key in ("a", "c")] == ["b", None]
+    pipe = f"pipemap:{{{up},debug:inline:{{a=b}}}}"
+    assert logged == [
+        f'{name} lookup: "{key}" = "{shown}"'
+        for key, shown in (("a", "b"), ("c", "not_found"))
+        for name in ("inline:{a=b}", pipe, f"debug:{pipe}")
+    ]
+    logged.clear()
+    assert warned == []
+    with pytest.raises(TableError, match=down):
+        await broken.ask("K")
+    assert down in await broken.reach()
+    assert logged == [f'{down} lookup: "K" = "error"']
+    assert len(warned) == 1
+    for table in (plain, nested, broken):
+        await table.close()
 
 
 def test_tables_within_tables_are_limited(tmp_path: Path) -> None:

@@ -222,6 +222,19 @@ def test_tables_without_files_are_searched(name: str, key: str, value: str | Non
     assert open_table(name).lookup(key) == value
 
 
+def test_lookups_in_a_debug_table_are_logged() -> None:
+    logged: list[str] = []
+    table = open_any("debug:debug:inline:{a=b}", NOTHING, log=logged.append)
+    assert [table.lookup(key) for key in ("A", "c")] == ["b", None]
+    names = ("inline:{a=b}", "debug:inline:{a=b}")
+    assert logged == [
+        f'{name} lookup: "{key}" = "{shown}"' for key, shown in (("A", "b"), ("c", "not_found")) for name in names
+    ]
+    with pytest.raises(TableError):
+        open_any("debug:fail:x", NOTHING, log=logged.append).lookup("a")
+    assert logged[4:] == ['fail:x lookup: "a" = "error"']
+
+
 def test_system_accounts_are_a_table() -> None:
     root = pwd.getpwuid(0)
     line = open_table("proxy:unix:passwd.byname").lookup("ROOT")

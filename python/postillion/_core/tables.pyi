@@ -100,6 +100,7 @@ def open_table(
     *,
     form: _Form = "map",
     warn: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
     fold: bool = True,
     utf8: bool = True,
     files: bool = False,
@@ -108,8 +109,8 @@ def open_table(
     """Return a table by its `type:name`. Raises `TableTypeError`.
 
     `form`: how the lines of a text read. `fold`: fixed keys ignore case. `utf8`: keys and values must be UTF-8.
-    `files`: as for `Index`. `warn`: called for problems in the table's file. `loaded_max_octets`: maximum size of a
-    large index that is read into memory after many lookups.
+    `files`: as for `Index`. `warn`: called for problems in the table's file. `log`: called for lookups in `debug:`
+    tables. `loaded_max_octets`: maximum size of a large index that is read into memory after many lookups.
     """
 
 def table_types() -> list[str]:

@@ -56,6 +56,10 @@ class Tool:
         """Write a line to standard error."""
         print(f"{self.program}: {severity}: {printable(text)}", file=sys.stderr)
 
+    def note(self, text: str) -> None:
+        """Write a line that is neither a warning nor an error to standard error."""
+        print(f"{self.program}: {printable(text)}", file=sys.stderr)
+
     def fatal(self, text: str) -> NoReturn:
         """Write the error, and end with exit status 1."""
         self.say("fatal", text)
@@ -353,6 +357,7 @@ def _open(options: Options, name: str, config: Config) -> Table:
         name,
         config,
         warn=lambda text: options.tool.say("warning", text),
+        log=options.tool.note,
         form=options.tool.form,
         fold=options.fold,
         utf8=_utf8(options, config),

@@ -51,6 +51,8 @@ class Config:
         """The tables that the program opened, each with its parameter."""
         self.warn: Any = None
         """Gets each warning about a table that is opened without a callback of its own; None: nobody does."""
+        self.log: Any = None
+        """Gets each lookup in the `debug:` tables that are opened after it is set; None: nobody does."""
         self.trace: Any = None
         """Gets each lookup in the tables that are opened after it is set (`tables.table.Trace`); None: nobody does."""
 
@@ -275,6 +277,7 @@ class Config:
         config.of_services = self.of_services
         config.trace = self.trace
         config.warn = self.warn
+        config.log = self.log
         return config
 
     def _origin(self, name: str) -> Setting | None:

@@ -250,6 +250,7 @@ def run(
     factory = _loop_factory()
     try:
         daemon.config.warn = daemon.log.warning
+        daemon.config.log = daemon.log.info
         made = make(daemon, prepare)
         for problem in read_tables(daemon.config):
             # The table was lost after the check. Mail that needs it waits.

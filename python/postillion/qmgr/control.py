@@ -193,7 +193,9 @@ class Control:
         for word in config.items(parameter):
             bare = word.lstrip("!")
             try:
-                fits = bare == name or (":" in bare and open_table(bare, config).lookup(name) is not None)
+                fits = bare == name or (
+                    ":" in bare and open_table(bare, config, log=config.log).lookup(name) is not None
+                )
             except TableError as problem:
                 self._queue.log.warning(f"{parameter}: {problem}")
                 return False

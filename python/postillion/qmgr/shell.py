@@ -110,6 +110,7 @@ class Shell:
             config = Config.load(self.config.directory, self._overrides(), self.config.in_force)
             config.set_runtime(process_name=self.daemon.program)
             config.warn = self.log.warning
+            config.log = self.log.info
             for refusal in effect.refusals(config, [self.daemon.program]):
                 raise refusal
             configuration = Configuration(config, self.log.warning)

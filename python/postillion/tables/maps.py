@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from postillion._core import tables as core
 from postillion.config import Config
-from postillion.tables.names import COMBINED, REMOTE_TYPES, flat, has_remote, members
+from postillion.tables.names import REMOTE_TYPES, flat, has_remote, members
 from postillion.tables.table import TableError, TableTypeError
 
 TYPE_CHECKING = False
@@ -41,11 +41,13 @@ class Settings(Protocol):
 class Configuration(Settings, Protocol):
     """The part of the configuration that opens the tables of a parameter. `opened`: the opened tables.
 
-    `trace`: gets each lookup. `warn`: gets the warnings about tables that are opened without a callback.
+    `trace`: gets each lookup. `warn`: gets the warnings about tables that are opened without a callback. `log`: gets
+    the lookups in `debug:` tables.
     """
 
     opened: list[tuple[str, Table]]
     warn: Warn | None
+    log: Warn | None
     trace: Trace | None
 
     def error(self, name: str, problem: str, fix: str) -> ConfigError:
@@ -130,7 +132,7 @@ def open_word(
 ) -> Table:
     """Return the table that a word of a parameter names, and add it to `config.opened`. Raises `ConfigError`."""
     try:
-        table = open_table(word, config, warn=warn or config.warn, fold=fold)
+        table = open_table(word, config, warn=warn or config.warn, log=config.log, fold=fold)
     except TableTypeError as problem:
         source = config.source_of(parameter, word)
         raise config.error(source, f"{source}: {problem}", "correct the table's name") from None
@@ -171,6 +173,7 @@ def open_table(
     config: Settings,
     *,
     warn: Warn | None = None,
+    log: Warn | None = None,
     form: Form | None = None,
     fold: bool = True,
     utf8: bool | None = None,
@@ -179,25 +182,25 @@ def open_table(
 ) -> Table:
     """Return one table by its `type:name`. Raises `TableTypeError`.
 
-    `form`: how the lines of a text file read, `map` or `alias`; None: as the parameters that name the file say.
-    `fold`: fixed keys ignore case. `utf8`: keys and values must be UTF-8; None: as `smtputf8_enable` says. `files`:
-    values are base64 or lists of files (postmap -F). `loaded_max_octets`: maximum size of a large index that is read
-    into memory after many lookups.
+    `log`: gets the lookups in `debug:` tables. `form`: how the lines of a text file read, `map` or `alias`; None: as
+    the parameters that name the file say. `fold`: fixed keys ignore case. `utf8`: keys and values must be UTF-8; None:
+    as `smtputf8_enable` says. `files`: values are base64 or lists of files (postmap -F). `loaded_max_octets`: maximum
+    size of a large index that is read into memory after many lookups.
     """
     bare = flat(name)
     kind, sign, rest = bare.partition(":")
     if has_remote(kind, rest):
         from postillion.tables.remote import open_combined, open_remote
 
-        if kind in COMBINED:
+        if kind not in REMOTE_TYPES:
             words = members(kind, rest)
-            tables = [open_table(word, config, warn=warn, fold=fold, utf8=utf8, files=files) for word in words]
-            return open_combined(kind, name, tables, warn or _silent)
+            tables = [open_table(word, config, warn=warn, log=log, fold=fold, utf8=utf8, files=files) for word in words]
+            return open_combined(kind, name, tables, warn or _silent, log or _silent)
         # Its parameters may be in main.cf.
         assert isinstance(config, Config)
 
         def opened(word: str) -> Table:
-            return open_table(word, config, warn=warn)
+            return open_table(word, config, warn=warn, log=log)
 
         remote = open_remote(kind, rest.strip(), name, config, warn or _silent, opened)
         remote.folds &= fold
@@ -212,6 +215,7 @@ def open_table(
         name,
         form=form or "map",
         warn=warn,
+        log=log,
         fold=fold,
         utf8=utf8,
         files=files,

@@ -16,6 +16,7 @@ CONFIGURED = {
 """Remote types with a file of parameters. The module of the same name in `tables.remote` has the class."""
 REMOTE_TYPES = (*CONFIGURED, "socketmap", "tcp")
 COMBINED = ("pipemap", "unionmap")
+DEBUG = "debug"
 MEMBERS_MAX = 1000
 DEPTH_MAX = 8
 """Maximum depth of tables in the names of tables."""
@@ -32,6 +33,8 @@ def flat(name: str) -> str:
 def members(kind: str, rest: str) -> list[str]:
     """Return the names of the members of a table of tables; none for another type, or a malformed list."""
     text = rest.strip()
+    if kind == DEBUG:
+        return [text]
     if kind not in COMBINED or not (text.startswith("{") and text.endswith("}")):
         return []
     return main_cf.split_list(text[1:-1])

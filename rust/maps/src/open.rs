@@ -87,7 +87,7 @@ fn open_within(name: &[u8], options: &Options, depth: usize) -> Result<Arc<dyn T
         "randmap" => Arc::new(Random::new(&shown, rest).map_err(malformed)?),
         "debug" => {
             let inner = open_within(rest, &options, depth + 1)?;
-            Arc::new(Debug::new(&shown, inner, Arc::clone(&options.warn)))
+            Arc::new(Debug::new(&shown, inner, Arc::clone(&options.log)))
         }
         "unionmap" | "pipemap" => {
             let how = if kind == "unionmap" { How::Union } else { How::Pipe };

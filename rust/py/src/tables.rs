@@ -118,18 +118,19 @@ impl Table {
 
 /// Open a table. `form`: map, alias or mixed. Raises `TableTypeError`.
 #[pyfunction]
-#[pyo3(signature = (name, *, form="map", warn=None, fold=true, utf8=true, files=false, loaded_max_octets=0))]
+#[pyo3(signature = (name, *, form="map", warn=None, log=None, fold=true, utf8=true, files=false, loaded_max_octets=0))]
 pub fn open_table(
     name: &Bound<'_, PyString>,
     form: &str,
     warn: Option<Py<PyAny>>,
+    log: Option<Py<PyAny>>,
     fold: bool,
     utf8: bool,
     files: bool,
     loaded_max_octets: u64,
 ) -> PyResult<Table> {
     let octets = octets_of(name)?.ok_or_else(|| TableTypeError::new_err("the name is no text"))?;
-    let options = Options { loaded_max_octets, ..options(form, warn, fold, utf8, files)? };
+    let options = Options { log: callback(log), loaded_max_octets, ..options(form, warn, fold, utf8, files)? };
     let inner = open::open(&octets, &options).map_err(|error| match error {
         OpenError::UnknownType(kind) => TableTypeError::new_err(format!(
             "\"{}\": unknown table type \"{kind}\"; known types: {}",
@@ -241,18 +242,21 @@ fn options(form: &str, warn: Option<Py<PyAny>>, fold: bool, utf8: bool, files: b
         "mixed" => Form::Mixed,
         _ => return Err(PyValueError::new_err(format!("no form is called {form:?}"))),
     };
-    let warn: Warn = match warn {
+    Ok(Options { form, fold, utf8, files, warn: callback(warn), ..Options::plain() })
+}
+
+fn callback(function: Option<Py<PyAny>>) -> Warn {
+    match function {
         None => Arc::new(|_| ()),
         // The core holds no lock during the call.
-        Some(callback) => Arc::new(move |problem| {
+        Some(function) => Arc::new(move |text| {
             Python::attach(|py| {
-                if let Err(error) = callback.call1(py, (problem,)) {
-                    error.write_unraisable(py, Some(callback.bind(py)));
+                if let Err(error) = function.call1(py, (text,)) {
+                    error.write_unraisable(py, Some(function.bind(py)));
                 }
             });
         }),
-    };
-    Ok(Options { form, fold, utf8, files, warn, ..Options::plain() })
+    }
 }
 
 /// Return the octets of a text, those of surrogates as Python escaped them. `None`: the text has other surrogates.

@@ -1,4 +1,7 @@
-"""unionmap and pipemap with a remote member, at any depth. Without one the Rust core has the whole table."""
+"""Tables of tables with a remote member, at any depth. Without one the Rust core has the whole table.
+
+unionmap and pipemap have a list of members, and debug has one.
+"""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Sequence
 
 from postillion.config import Config
-from postillion.tables.names import CONFIGURED
+from postillion.tables.names import CONFIGURED, DEBUG
 from postillion.tables.remote.combined import CombinedSource
+from postillion.tables.remote.debug import DebugSource
 from postillion.tables.remote.mapping import OpenTable
 from postillion.tables.remote.parameters import Parameters
 from postillion.tables.remote.secret import Secrets
@@ -57,9 +58,9 @@ def open_remote(kind: str, rest: str, name: str, config: Config, warn: Warn, ope
     return RemoteTable(name, source, warn, secrets, owner=NOBODY, takes_parts=False, folds=False)
 
 
-def open_combined(kind: str, name: str, tables: Sequence[Table], warn: Warn) -> RemoteTable:
-    """Return the unionmap or pipemap of these tables, at least one of them remote."""
-    source = CombinedSource(kind, tables)
+def open_combined(kind: str, name: str, tables: Sequence[Table], warn: Warn, log: Warn) -> RemoteTable:
+    """Return the unionmap, pipemap or debug table of these tables, at least one of them remote."""
+    source = DebugSource(tables, log) if kind == DEBUG else CombinedSource(kind, tables)
     owner, takes_parts = source.owner(), source.takes_parts()
     return RemoteTable(name, source, warn, Secrets(), owner=owner, takes_parts=takes_parts, folds=False)
 

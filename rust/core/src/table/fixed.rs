@@ -140,11 +140,11 @@ impl Table for Debug {
     fn lookup(&self, key: &[u8]) -> Answer {
         let answer = self.table.lookup(key);
         let shown = match &answer {
-            Answer::Found(value) => format!("found \"{}\"", String::from_utf8_lossy(value)),
-            Answer::NotFound => "not found".to_owned(),
-            Answer::Failed(problem) => format!("error: {problem}"),
+            Answer::Found(value) => String::from_utf8_lossy(value),
+            Answer::NotFound => "not_found".into(),
+            Answer::Failed(_) => "error".into(),
         };
-        (self.log)(&format!("{} lookup: \"{}\": {shown}", self.table.name(), String::from_utf8_lossy(key)));
+        (self.log)(&format!("{} lookup: \"{}\" = \"{shown}\"", self.table.name(), String::from_utf8_lossy(key)));
         answer
     }
 
@@ -208,9 +208,17 @@ mod tests {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&lines);
         let log: Warn = Arc::new(move |text| told.lock().unwrap().push(text.to_owned()));
-        let table =
-            Debug::new("debug:static:x", Arc::new(Static::new("static:x", b"x", &Options::plain()).unwrap()), log);
-        assert_eq!(table.lookup(b"k"), Answer::Found(b"x".as_slice().into()));
-        assert_eq!(*lines.lock().unwrap(), ["static:x lookup: \"k\": found \"x\""]);
+        let found = Answer::Found(b"x".as_slice().into());
+        let tables: [(Arc<dyn Table>, _, _); 3] = [
+            (Arc::new(Static::new("static:x", b"x", &Options::plain()).unwrap()), found, "x"),
+            (Arc::new(Internal { name: "internal:".into() }), Answer::NotFound, "not_found"),
+            (Arc::new(Fail { name: "fail:".into() }), Fail { name: "fail:".into() }.lookup(b"k"), "error"),
+        ];
+        for (inner, answer, shown) in tables {
+            let name = inner.name().to_owned();
+            let table = Debug::new(&format!("debug:{name}"), inner, Arc::clone(&log));
+            assert_eq!(table.lookup(b"k"), answer);
+            assert_eq!(lines.lock().unwrap().pop(), Some(format!("{name} lookup: \"k\" = \"{shown}\"")));
+        }
     }
 }

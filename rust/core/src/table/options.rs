@@ -4,7 +4,7 @@ use super::octets::IN_MEMORY_MAX_OCTETS;
 use std::fmt;
 use std::sync::Arc;
 
-/// The callback for a problem in a table's source.
+/// The callback for a line of the log, such as one about a problem in a table's source.
 pub type Warn = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The form of the lines of a text file.
@@ -40,13 +40,23 @@ pub struct Options {
     pub loaded_max_octets: u64,
     /// The callback for problems.
     pub warn: Warn,
+    /// The callback for lookups in a `debug:` table.
+    pub log: Warn,
 }
 
 impl Options {
     /// Return the options of a table in postmap's form, without warnings.
     pub fn plain() -> Self {
-        let loaded_max_octets = IN_MEMORY_MAX_OCTETS;
-        Self { form: Form::Map, fold: true, utf8: true, files: false, loaded_max_octets, warn: Arc::new(|_| ()) }
+        let silent: Warn = Arc::new(|_| ());
+        Self {
+            form: Form::Map,
+            fold: true,
+            utf8: true,
+            files: false,
+            loaded_max_octets: IN_MEMORY_MAX_OCTETS,
+            warn: Arc::clone(&silent),
+            log: silent,
+        }
     }
 }
 
