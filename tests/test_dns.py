@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
+import unicodedata
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 from postillion.dns import Answer, BadDomain, BadName, Failed, Mx, NoData, NoName, Records, Resolver, to_ascii
 from postillion.dns.answer import Kind
 from postillion.smtpd.names import UNKNOWN, Name, Names
+from support.icu import Icu
 from support.mta import until
 
 SOA = ("test.", 300, "IN", "SOA", "ns.test. hostmaster.test. 1 3600 900 86400 60")
@@ -257,6 +260,14 @@ async def test_verified_name_stays_for_the_shorter_time_to_live(
         ("\u2603.\U0001f600", "xn--n3h.xn--e28h", "xn--n3h.xn--e28h"),
         ("\u0130stanbul", "xn--istanbul-o0e", "xn--istanbul-o0e"),
         ("\u05d0\u05d1", "xn--4dbc", "xn--4dbc"),
+        # Postfix checks neither directions of writing nor neighbours of joiners.
+        ("a\u05d0", "xn--a-0hc", "xn--a-0hc"),
+        ("\u200d\u0628", "xn--ngb173k", "xn--ngb"),
+        ("xn--tda.\u00fc", "xn--tda.xn--tda", "xn--tda.xn--tda"),
+        ("xn--strae-oqa.\u00fc", "xn--strae-oqa.xn--tda", "xn--strae-oqa.xn--tda"),
+        ("\uff21\u3002\uff22", "a.b", "a.b"),
+        ("\u13a0", "xn--58d", "xn--58d"),
+        ("\u03f2", "xn--4xa", "xn--4xa"),
     ],
 )
 def test_names_in_utf8_become_a_labels(name: str, ascii_name: str, idna2003: str) -> None:
@@ -275,11 +286,46 @@ def test_names_in_utf8_become_a_labels(name: str, ascii_name: str, idna2003: str
         "\u00fc b",
         "\u00fc" * 60,
         "\u00fc." * 50,
+        "a..\u00fc",
+        ".\u00fc",
+        "ab--c.\u00fc",
+        "\u00fc.a-",
+        "a b.\u00fc",
+        "xn--a.\u00fc",
+        "xn--.\u00fc",
+        "xn--bcher-kv.\u00fc",
+        "\u2024\u00fc",
+        "\u115f",
+        "\u2474",
+        "\uff11.\uff12",
     ],
 )
 def test_a_name_that_dns_cannot_have_is_an_error(name: str) -> None:
     with pytest.raises(BadDomain):
         to_ascii(name)
+
+
+@pytest.mark.parametrize("idna2003", [False, True])
+def test_names_have_the_a_labels_that_icu_gives_postfix(idna2003: bool) -> None:
+    icu = Icu(idna2003=idna2003)
+    characters = [chr(point) for point in range(0x80, 0xE0200) if not 0xD800 <= point < 0xF900]
+    known = [c for c in characters if unicodedata.category(c) != "Cn" and icu.knows(c)]
+    assert len(known) > 130_000
+    parts = ["a", "1", "-", "_", ".", "xn--", "xn--tda", "xn--a", "xn--strae-oqa", "XN--TDA", "xn--fiq228c", "!"]
+    parts += ["\u00fc", "\u00df", "\u0301", "\u200d", "\u3002", "\u05d0", "\u0661", "\u4e2d", "\u0130", "\u1112\u1161"]
+    joined = ["".join(some) for some in itertools.product(parts, repeat=3)]
+    wrong = []
+    for name in (*known, *(f"a{c}b" for c in known), *joined):
+        # A dot at the end is the root's, here.
+        if name.isascii() or name.rstrip("\u200d").endswith((".", "\u3002")):
+            continue
+        try:
+            found = to_ascii(name, idna2003=idna2003)
+        except BadDomain:
+            found = None
+        if found != icu.host_name(name):
+            wrong.append((name, found, icu.host_name(name)))
+    assert wrong == []
 
 
 async def test_names_in_utf8_are_asked_for_by_their_a_labels() -> None:

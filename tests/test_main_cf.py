@@ -78,6 +78,7 @@ def test_last_value_wins_with_warning(tmp_path: Path) -> None:
         ("${{3.11} <level {3.6} ? {old}:{new}}", "new"),
         ("${{2} >=level {2.0.0}:{no}}", ""),
         ("${domain_to_ascii{münchen.example}}", "xn--mnchen-3ya.example"),
+        ("${domain_to_ascii{ straße.example }}", "xn--strae-oqa.example"),
         ("${a?{${empty?{x}:{$a}}}}", "alpha"),
     ],
 )

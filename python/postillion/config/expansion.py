@@ -206,9 +206,12 @@ class _Expansion:
         domain = self.text(argument[0].strip(SPACE), depth)
         if domain.isascii():
             return domain
+        # Most sites have no such name: then nothing is imported.
+        from postillion.config.domain import BadDomain, to_ascii
+
         try:
-            return domain.encode("idna").decode("ascii")
-        except UnicodeError as error:
+            return to_ascii(domain)
+        except BadDomain as error:
             raise ExpansionError(f'domain_to_ascii: "{domain}": {error}', "give a domain name") from None
 
 

@@ -1,13 +1,12 @@
 """DNS: one resolver for all programs, with a cache and limits; its answers are values.
 
 answer     records, or the reason why there are none
-domain     names in UTF-8 as DNS has them
 resolver   cache, shared questions, limits
 engine     dnspython, imported at the first question
 """
 
+from postillion.config.domain import BadDomain, to_ascii
 from postillion.dns.answer import Answer, BadName, Failed, Mx, NoData, NoName, NoRecords, Records
-from postillion.dns.domain import BadDomain, to_ascii
 from postillion.dns.resolver import Resolver
 
 __all__ = [

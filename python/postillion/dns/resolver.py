@@ -15,8 +15,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from postillion.config.domain import BadDomain, to_ascii
 from postillion.dns.answer import Answer, BadName, Failed, Kind, Mx, NoData, NoName, NoRecords, Records
-from postillion.dns.domain import BadDomain, to_ascii
 
 if TYPE_CHECKING:
     from postillion.dns.engine import Engine

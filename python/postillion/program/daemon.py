@@ -32,7 +32,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn, TypeVar
 
 from postillion._core.log import Log
-from postillion.config import Config, ConfigError, effect
+from postillion.config import Config, ConfigError, domain, effect
 from postillion.config.main_cf import split_assignment
 from postillion.program import succession
 from postillion.program.log import open_log, utc_offset_s
@@ -58,6 +58,7 @@ PRELOADED: Final = (
     encodings.idna,
     encodings.latin_1,
     encodings.punycode,
+    domain,
     remote,
 )
 """Modules that are imported on demand elsewhere: mail_owner may not be able to read the Python installation."""
