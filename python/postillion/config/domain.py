@@ -33,29 +33,10 @@ EXCLUDED = frozenset(
 )
 """Characters that no name has, although others of their categories are allowed."""
 ALLOWED_CATEGORIES = frozenset(
-    [
-        "Ll",
-        "Lm",
-        "Lo",
-        "Lu",
-        "Mc",
-        "Me",
-        "Mn",
-        "Nd",
-        "Nl",
-        "No",
-        "Pc",
-        "Pd",
-        "Pe",
-        "Pf",
-        "Pi",
-        "Po",
-        "Ps",
-        "Sc",
-        "Sk",
-        "Sm",
-        "So",
-    ]
+    (
+        *("Ll", "Lm", "Lo", "Lu", "Mc", "Me", "Mn", "Nd", "Nl", "No"),
+        *("Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm", "So"),
+    )
 )
 """General categories of a name's characters outside ASCII, after the mapping."""
 ACE = "xn--"
