@@ -69,7 +69,8 @@ class Service:
         if stressed is not None:
             self._configs.append(stressed[0])
             self._modes.append(stressed[1])
-        self.core = SmtpdService(service, config, stressed and stressed[0], journal, limit=session_limit)
+        under_stress = None if stressed is None else stressed[0]
+        self.core = SmtpdService(service, config, under_stress, journal, limit=session_limit)
         self.connections: dict[int, Connection] = {}
         self._hooks = [] if handler is None else [_hooks_of(handler, own.ehlo_text) for own in self._configs]
         self._sweep_every_s = min(SWEEP_S, max(timeout_s / 4, 0.05))

@@ -1,5 +1,6 @@
 //! The envelope in cleanup: complete addresses, and one copy for each recipient.
 
+use super::missing::MAILER_DAEMON;
 use super::{CleanupSettings, Origin};
 use crate::address::rewriting::canonical_form;
 use crate::mail::envelope::{Envelope, Recipient};
@@ -16,6 +17,9 @@ pub(super) fn complete_envelope(settings: &CleanupSettings, origin: Origin, enve
     if let Some(sender) = settings.local_rewrite.apply(&envelope.sender) {
         envelope.sender = sender.into();
     }
+    if is_own_mailer_daemon(settings, &envelope.sender) {
+        envelope.sender = Box::default();
+    }
     for recipient in &mut envelope.recipients {
         if let Some(address) = settings.local_rewrite.apply(&recipient.address) {
             let given = std::mem::replace(&mut recipient.address, address.into());
@@ -23,6 +27,14 @@ pub(super) fn complete_envelope(settings: &CleanupSettings, origin: Origin, enve
         }
     }
     drop_duplicates(&mut envelope.recipients, settings.rewriting.keeps_original);
+}
+
+/// Whether a sender is MAILER-DAEMON at the domain of bare addresses: it stands for the null sender, so that nothing
+/// answers a report with a report.
+fn is_own_mailer_daemon(settings: &CleanupSettings, sender: &str) -> bool {
+    let is_named = |name: &str| name.eq_ignore_ascii_case(MAILER_DAEMON);
+    sender.split_once('@').is_some_and(|(name, _)| is_named(name))
+        && settings.local_rewrite.apply(MAILER_DAEMON).is_some_and(|own| own.eq_ignore_ascii_case(sender))
 }
 
 /// Write an address with quotes only where it needs them; a text that is no address stays unchanged.

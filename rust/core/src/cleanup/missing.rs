@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Maximum octets of a Message-Id in the envelope; in the message it stays whole.
 const MESSAGE_ID_MAX_OCTETS: usize = 998;
 /// The sender of messages with a null sender.
-const MAILER_DAEMON: &str = "MAILER-DAEMON";
+pub(super) const MAILER_DAEMON: &str = "MAILER-DAEMON";
 
 impl<S: Sink> Output<S> {
     /// The headers that every message should have (RFC 5322 §3.6), in Postfix's order.

@@ -179,6 +179,19 @@ fn bare_addresses_of_the_envelope_are_completed() {
 }
 
 #[test]
+fn mailer_daemon_of_our_own_domain_is_the_null_sender() {
+    for (given, expected) in [
+        ("mailer-daemon", ""),
+        ("MAILER-DAEMON@mx.example.org", ""),
+        ("MAILER-DAEMON@x.org", "MAILER-DAEMON@x.org"),
+        ("mailer-daemons", "mailer-daemons@mx.example.org"),
+    ] {
+        let intake = of(settings(), STRANGER, Envelope { sender: given.into(), ..envelope() }, Options::EXTERNAL);
+        assert_eq!(&*intake.envelope().unwrap().sender, expected, "{given}");
+    }
+}
+
+#[test]
 fn a_duplicate_recipient_receives_one_copy() {
     let reported = Recipient { notify: Notify(Notify::SUCCESS), ..Recipient::plain("b@x.org") };
     let given = ["root", "b@x.org", "root@mx.example.org", "ROOT", "b@x.org"].map(Recipient::plain);
