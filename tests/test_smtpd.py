@@ -451,6 +451,8 @@ async def test_sessions_keep_the_restriction_lists_of_their_beginning(
         "guarded = ${stress?{reject}:{permit_mynetworks}}",
         "smtpd_sender_restrictions = ${stress?{reject_non_fqdn_sender}} guarded",
         "local_recipient_maps = ${stress?{inline:{user=x}}:{static:x}}",
+        "smtpd_hard_error_limit = 20",
+        "smtpd_junk_command_limit = 100",
     ]
     server = Server(site(tmp_path, options), session_limit=2)
     clock = [1000.0]
@@ -624,7 +626,11 @@ async def test_messages_and_recipients_per_client_are_limited(tmp_path: Path) ->
 async def test_limits_of_a_client_may_depend_on_stress(tmp_path: Path) -> None:
     anvil = Anvil(tmp_path / "anvil")
     await anvil.start()
-    options = ["smtpd_client_message_rate_limit = ${stress?{1}:{0}}"]
+    options = [
+        "smtpd_client_message_rate_limit = ${stress?{1}:{0}}",
+        "smtpd_junk_command_limit = 100",
+        "smtpd_hard_error_limit = 20",
+    ]
     counts = Counts("smtp", lambda _: None, path=anvil.path)
     server = Server(site(tmp_path, options), counts=counts, session_limit=2)
     clients = [await greeted(server, "192.0.2.1") for _ in range(3)]

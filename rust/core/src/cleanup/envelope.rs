@@ -1,11 +1,13 @@
 //! The envelope in cleanup: complete addresses, and one copy for each recipient.
 
-use super::missing::MAILER_DAEMON;
 use super::{CleanupSettings, Origin};
 use crate::address::rewriting::canonical_form;
 use crate::mail::envelope::{Envelope, Recipient};
 use std::borrow::Cow;
 use std::collections::HashSet;
+
+/// The sender of messages with a null sender.
+pub(super) const MAILER_DAEMON: &str = "MAILER-DAEMON";
 
 /// Complete the addresses of the envelope, and rewrite those of local programs to their canonical form. A recipient's
 /// earlier address stays as its original.

@@ -1,5 +1,6 @@
 //! The header fields that every message should have (RFC 5322 §3.6).
 
+use super::envelope::MAILER_DAEMON;
 use super::settings::CleanupSettings;
 use super::{MESSAGE_ID, Output, Part, RESENT_MESSAGE_ID};
 use crate::address::rewrite::Rewrite;
@@ -12,8 +13,6 @@ use std::sync::Arc;
 
 /// Maximum octets of a Message-Id in the envelope; in the message it stays whole.
 const MESSAGE_ID_MAX_OCTETS: usize = 998;
-/// The sender of messages with a null sender.
-pub(super) const MAILER_DAEMON: &str = "MAILER-DAEMON";
 
 impl<S: Sink> Output<S> {
     /// The headers that every message should have (RFC 5322 §3.6), in Postfix's order.
