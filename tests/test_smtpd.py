@@ -576,6 +576,16 @@ async def greeted(server: Server, address: str) -> Client:
     return client
 
 
+async def replied(client: Client, lines: int) -> None:
+    """Wait until a client has this number of lines."""
+
+    def has_replies() -> bool:
+        client.receive()
+        return client.written.count(b"\r\n") >= lines
+
+    await until(has_replies)
+
+
 async def test_connections_per_client_network_are_limited(tmp_path: Path) -> None:
     anvil = Anvil(tmp_path / "anvil")
     await anvil.start()
@@ -609,12 +619,7 @@ async def test_messages_and_recipients_per_client_are_limited(tmp_path: Path) ->
     client.send(EHLO)
     client.written.clear()
     client.send(b"MAIL FROM:<>\r\nRCPT TO:<user@example.org>\r\nRCPT TO:<user@example.org>\r\nRSET\r\nMAIL FROM:<>\r\n")
-
-    def has_replies() -> bool:
-        client.receive()
-        return client.written.count(b"\r\n") >= 5
-
-    await until(has_replies)
+    await replied(client, 5)
     assert bytes(client.written) == (
         b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n450 4.7.1 Error: too many recipients from 192.0.2.1\r\n"
         b"250 2.0.0 Ok\r\n450 4.7.1 Error: too much mail from 192.0.2.1\r\n"
@@ -638,7 +643,7 @@ async def test_limits_of_a_client_may_depend_on_stress(tmp_path: Path) -> None:
         client.send(EHLO)
         client.written.clear()
         client.send(b"MAIL FROM:<>\r\nRSET\r\nMAIL FROM:<>\r\n")
-        await until(lambda client=client: client.receive() or client.written.count(b"\r\n") >= 3)
+        await replied(client, 3)
         assert [line[:3] for line in client.written.splitlines()] == [b"250", b"250", second]
         client.leave()
     server.journal.close()

@@ -12,7 +12,7 @@ LIBRARY = "libicuuc.so.72"
 NONTRANSITIONAL_TO_ASCII = 0x10
 NAME_MAX_OCTETS = 1024
 HOST_NAME = re.compile(r"(?=.*[A-Za-z_-])(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*")
-"""What Postfix takes for a host name."""
+"""Host names in the sense of Postfix."""
 
 
 class Info(ctypes.Structure):
