@@ -107,6 +107,7 @@ def test_qmgr_serves_a_new_transport_table(reloaded: bool, tmp_path: Path) -> No
     with (site.etc / "main.cf").open("a") as main_cf:
         main_cf.write(f"transport_maps = hash:{transports}\n")
     with Sink(site.next_port) as sink, running(site):
+        wait_for("qmgr", lambda: processes(site, "qmgr"))
         first = processes(site, "qmgr")
         with Load(site.port, "r@next.example") as load:
             wait_for("mail by the first route", lambda: len(sink.messages) >= 3)
@@ -132,6 +133,7 @@ def test_a_table_that_became_empty_keeps_its_content_and_its_process(tmp_path: P
     replace(checks, "/^Subject:/ PREPEND X-Version: one\n")
     site = Site(tmp_path / "site", main_cf={"header_checks": f"pcre:{checks}"})
     with Sink(site.next_port) as sink, running(site):
+        wait_for("smtpd", lambda: processes(site, "smtpd"))
         first = processes(site, "smtpd")
         with Load(site.port, "r@next.example") as load:
             load.more(3)
