@@ -69,7 +69,9 @@ def etc(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("command", "arguments", "status", "needed"), RUNS, ids=lambda part: str(part)[:30])
+@pytest.mark.parametrize(
+    ("command", "arguments", "status", "needed"), RUNS, ids=[" ".join([run[0], *run[1]]) for run in RUNS]
+)
 def test_command_imports_only_what_it_needs(
     etc: Path, command: str, arguments: list[str], status: int, needed: set[str]
 ) -> None:

@@ -118,6 +118,7 @@ impl Table {
 
 /// Open a table. `form`: map, alias or mixed. Raises `TableTypeError`.
 #[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the options of a table, all but one by keyword")]
 #[pyo3(signature = (name, *, form="map", warn=None, log=None, fold=true, utf8=true, files=false, loaded_max_octets=0))]
 pub fn open_table(
     name: &Bound<'_, PyString>,
