@@ -230,7 +230,7 @@ def _input(options: Options) -> Iterator[bytes]:
     """Yield whole lines of standard input, as many as are there: a program that waits for answers gets them."""
     parts: list[bytes] = []
     waiting = 0
-    while octets := os.read(0, KEYS_OCTETS):
+    while octets := sys.stdin.buffer.read1(KEYS_OCTETS):  # type: ignore[union-attr]  # a BufferedReader
         end = octets.rfind(b"\n") + 1
         if end:
             yield b"".join([*parts, octets[:end]])
