@@ -75,7 +75,7 @@ PUBLIC = "From: Ann <ann@public.example>"
 
 
 class Case(NamedTuple):
-    """A message, and what the next hop must get. `header`: each field, with its new form where it changes."""
+    """A message, and its expected form at the next hop. `header`: each field, with its new form where it changes."""
 
     name: str
     sender: str

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! service    all sessions of a process on their sockets
-//! mode       the settings of sessions, for normal times or for stress, and what is cached under them
+//! mode       the settings of sessions in normal times or under stress, and their caches
 //! request    the requests of a service to its owner, and the answers about clients
 //! session    one client: the dialogue, its open question, its log lines, and its message
 //! site       the settings of all sessions, and the client of one

@@ -1,7 +1,7 @@
-//! The settings of sessions, and what is cached under them.
+//! The settings of sessions in normal times or under stress, and their caches.
 //!
-//! A service has one mode, or two when it also has settings for stress. A client known in one of them may be another's
-//! stranger: the lists of the two may differ.
+//! A service has one mode, or two when it also has settings for stress. A client that one mode knows may be unknown to
+//! the other: their lists may differ.
 
 use crate::smtpd::accepted::Accepted;
 use crate::smtpd::request::KnownClient;

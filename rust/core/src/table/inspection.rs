@@ -43,7 +43,7 @@ pub trait Judge {
     fn too_much(&mut self);
 }
 
-/// The lists of a message, and what waits for them.
+/// The check lists of one message, and the parts that wait for answers.
 #[derive(Debug)]
 pub struct Inspection {
     lists: Arc<Lists>,

@@ -1,9 +1,9 @@
 //! The report of the first attempt, which its sender asked for: of a delivery (`sendmail -v`) or of a probe
 //! (`sendmail -bv`).
 //!
-//! Agents say before a result what they logged. The report has that, and what was decided here. It is made once every
-//! recipient was tried. A probe that lost its report is tried again as a whole: nothing of it is delivered. For a message
-//! that is delivered, a report is lost with the process, as a confirmation is.
+//! An agent sends what it logged before its result. The report holds these texts, and the decisions of the scheduler,
+//! which makes the report once every recipient was tried. The queue manager tries a probe without its report again as a
+//! whole: nothing of it is delivered. The report about a delivered message is lost with the process, as a confirmation is.
 
 use super::Scheduler;
 use crate::clock::Now;
