@@ -12,6 +12,7 @@ use super::Each;
 use super::database::Database;
 use super::dictionary::Dictionary;
 use super::file::{EachValue, Entries, Format, Loaded};
+use super::hashed::{self, Hashed, KEYS_WARMED};
 use super::octets::{self, Octets};
 use super::options::Options;
 use std::fs::File;
@@ -23,8 +24,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 const HEADER_OCTETS: u64 = 2048;
 /// Pieces of the file that a lookup reads: two pairs, and two of the record.
 const PIECES_A_LOOKUP: u64 = 4;
-/// Number of keys whose slots and records are read ahead.
-const KEYS_WARMED: usize = 32;
 /// Maximum octets of a key or a value.
 const PART_MAX_OCTETS: usize = 16 * 1024 * 1024;
 
@@ -60,20 +59,6 @@ impl Cdb {
         Ok(Self { octets, nulls: AtomicU8::new(Nulls::Unknown as u8) })
     }
 
-    /// Call `found` with the value of a key, and return whether there is one. `hash`: the key's.
-    fn find(&self, key: &[u8], hash: u32, found: Found) -> io::Result<bool> {
-        let nulls = self.nulls.load(Ordering::Relaxed);
-        if nulls != Nulls::With as u8 && self.exact(key, hash, found)? {
-            self.nulls.store(Nulls::Without as u8, Ordering::Relaxed);
-            return Ok(true);
-        }
-        if nulls != Nulls::Without as u8 && self.exact(&[key, b"\0"].concat(), hash_on(hash, 0), found)? {
-            self.nulls.store(Nulls::With as u8, Ordering::Relaxed);
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
     /// Call `found` with the value of a key as it is written, without a null octet at the value's end.
     fn exact(&self, key: &[u8], hash: u32, found: Found) -> io::Result<bool> {
         let (table, slots) = self.pair(u64::from(hash & 255) * 8)?;
@@ -99,30 +84,6 @@ impl Cdb {
         Ok(false)
     }
 
-    /// Read the first slot and record of each hash, so that they are in the processor's cache. One lookup waits for the
-    /// memory twice; here the waits of many overlap.
-    fn warm(&self, hashes: &[u32]) {
-        let Some(octets) = self.octets.in_memory() else { return };
-        let number = |at: u64| {
-            let octets = octets.get(at as usize..at as usize + 4)?;
-            Some(u32::from_le_bytes(octets.try_into().ok()?))
-        };
-        let slot = |&hash: &u32| {
-            let at = u64::from(hash & 255) * 8;
-            let (table, slots) = (number(at)?, number(at + 4).filter(|&slots| slots > 0)?);
-            Some(u64::from(table) + u64::from((hash >> 8) % slots) * 8)
-        };
-        let mut places = [0; KEYS_WARMED];
-        for (place, hash) in places.iter_mut().zip(hashes) {
-            *place = slot(hash).unwrap_or_default();
-        }
-        for place in &mut places[..hashes.len()] {
-            *place = number(*place + 4).unwrap_or_default().into();
-        }
-        let read = places[..hashes.len()].iter().filter_map(|&place| octets.get(place as usize));
-        std::hint::black_box(read.fold(0, |sum, octet| sum ^ octet));
-    }
-
     fn pair(&self, at: u64) -> io::Result<(u32, u32)> {
         let mut buffer = Vec::new();
         let octets = self.octets.piece(at, 8, &mut buffer)?;
@@ -140,6 +101,51 @@ impl Cdb {
     }
 }
 
+impl Hashed for Cdb {
+    type Hash = u32;
+
+    fn hash(key: &[u8]) -> u32 {
+        hash(key)
+    }
+
+    fn warm(&self, hashes: &[u32]) {
+        let Some(octets) = self.octets.in_memory() else { return };
+        let number = |at: u64| {
+            let octets = octets.get(at as usize..at as usize + 4)?;
+            Some(u32::from_le_bytes(octets.try_into().ok()?))
+        };
+        let has_nulls = self.nulls.load(Ordering::Relaxed) == Nulls::With as u8;
+        let slot = |&hash: &u32| {
+            let hash = if has_nulls { hash_on(hash, 0) } else { hash };
+            let at = u64::from(hash & 255) * 8;
+            let (table, slots) = (number(at)?, number(at + 4).filter(|&slots| slots > 0)?);
+            Some(u64::from(table) + u64::from((hash >> 8) % slots) * 8)
+        };
+        let mut places = [0; KEYS_WARMED];
+        for (place, hash) in places.iter_mut().zip(hashes) {
+            *place = slot(hash).unwrap_or_default();
+        }
+        for place in &mut places[..hashes.len()] {
+            *place = number(*place + 4).unwrap_or_default().into();
+        }
+        let read = places[..hashes.len()].iter().filter_map(|&place| octets.get(place as usize));
+        std::hint::black_box(read.fold(0, |sum, octet| sum ^ octet));
+    }
+
+    fn find(&self, key: &[u8], hash: u32, found: Found) -> io::Result<bool> {
+        let nulls = self.nulls.load(Ordering::Relaxed);
+        if nulls != Nulls::With as u8 && self.exact(key, hash, found)? {
+            self.nulls.store(Nulls::Without as u8, Ordering::Relaxed);
+            return Ok(true);
+        }
+        if nulls != Nulls::Without as u8 && self.exact(&[key, b"\0"].concat(), hash_on(hash, 0), found)? {
+            self.nulls.store(Nulls::With as u8, Ordering::Relaxed);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}
+
 impl Entries for Cdb {
     fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, String> {
         let mut value = None;
@@ -152,27 +158,7 @@ impl Entries for Cdb {
     }
 
     fn get_each(&self, keys: &[&[u8]], each: EachValue) {
-        let mut hashes = [0; KEYS_WARMED];
-        for (group, keys) in keys.chunks(KEYS_WARMED).enumerate() {
-            let has_nulls = self.nulls.load(Ordering::Relaxed) == Nulls::With as u8;
-            for (place, key) in hashes.iter_mut().zip(keys) {
-                *place = if has_nulls { hash_on(hash(key), 0) } else { hash(key) };
-            }
-            self.warm(&hashes[..keys.len()]);
-            for (at, key) in keys.iter().enumerate() {
-                let place = group * KEYS_WARMED + at;
-                let mut goes_on = true;
-                let hash = if has_nulls { hash(key) } else { hashes[at] };
-                match self.find(key, hash, &mut |value| goes_on = each(place, Ok(Some(value)))) {
-                    Ok(true) => {}
-                    Ok(false) => goes_on = each(place, Ok(None)),
-                    Err(error) => goes_on = each(place, Err(octets::reason(&error))),
-                }
-                if !goes_on {
-                    return;
-                }
-            }
-        }
+        hashed::get_each(self, keys, each);
     }
 
     fn each(&self, each: Each) -> Result<(), String> {

@@ -15,6 +15,7 @@
 use super::Each;
 use super::dictionary::Dictionary;
 use super::file::{EachValue, Entries, Format, Loaded};
+use super::hashed::{self, Hashed, KEYS_WARMED};
 use super::octets::{self, Octets};
 use super::options::Options;
 use super::text::Text;
@@ -38,8 +39,6 @@ const PART_MAX_OCTETS: usize = 16 * 1024 * 1024;
 const RECORD_READ_OCTETS: usize = 512;
 /// Pieces of the file that a lookup reads: slots, and two of the record.
 const PIECES_A_LOOKUP: u64 = 3;
-/// Number of keys whose slots and records are read ahead.
-const KEYS_WARMED: usize = 32;
 /// Slots that are read at once.
 const SLOTS_READ: u64 = 16;
 /// Berkeley DB's magic numbers of hash and btree files, at octet 12 of the file.
@@ -81,8 +80,41 @@ impl Index {
         Ok(Self { octets, entries, slots, slots_at, has_addresses })
     }
 
-    /// Call `found` with the value of a key, and return whether there is one. Errors: the file cannot be read, or is
-    /// damaged. `hash`: the key's.
+    /// Return key and value of the record at an offset.
+    fn record<'a>(&'a self, at: u64, buffer: &'a mut Vec<u8>) -> io::Result<(&'a [u8], &'a [u8])> {
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the index is damaged");
+        let room = self.slots_at.checked_sub(at).ok_or_else(damaged)?;
+        let first = (RECORD_READ_OCTETS as u64).min(room) as usize;
+        let head = self.octets.piece(at, first, buffer)?;
+        let length =
+            |at: usize| -> Option<usize> { Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?) as usize) };
+        let (key, value) = length(0).zip(length(4)).ok_or_else(damaged)?;
+        if key > PART_MAX_OCTETS || value > PART_MAX_OCTETS {
+            return Err(damaged());
+        }
+        let record = self.octets.piece(at, RECORD_HEAD_OCTETS + key + value, buffer)?;
+        Ok(record[RECORD_HEAD_OCTETS..].split_at(key))
+    }
+}
+
+impl Hashed for Index {
+    type Hash = u64;
+
+    fn hash(key: &[u8]) -> u64 {
+        hash(key)
+    }
+
+    fn warm(&self, hashes: &[u64]) {
+        let Some(octets) = self.octets.in_memory() else { return };
+        let mut places = [0; KEYS_WARMED];
+        for (place, hash) in places.iter_mut().zip(hashes) {
+            let at = (self.slots_at + (hash & (self.slots - 1)) * 8) as usize;
+            *place = octets.get(at..at + 8).map_or(0, |slot| u64::from_le_bytes(slot.try_into().unwrap_or_default()));
+        }
+        let read = places[..hashes.len()].iter().filter_map(|&entry| octets.get((entry & OFFSET_MASK) as usize));
+        std::hint::black_box(read.fold(0, |sum, octet| sum ^ octet));
+    }
+
     fn find(&self, key: &[u8], hash: u64, found: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
         let tag = hash >> OFFSET_BITS;
         let mask = self.slots - 1;
@@ -108,35 +140,6 @@ impl Index {
         }
         Ok(false)
     }
-
-    /// Read the first slot and record of each hash, so that they are in the processor's cache. One lookup waits for the
-    /// memory twice; here the waits of many overlap.
-    fn warm(&self, hashes: &[u64]) {
-        let Some(octets) = self.octets.in_memory() else { return };
-        let mut places = [0; KEYS_WARMED];
-        for (place, hash) in places.iter_mut().zip(hashes) {
-            let at = (self.slots_at + (hash & (self.slots - 1)) * 8) as usize;
-            *place = octets.get(at..at + 8).map_or(0, |slot| u64::from_le_bytes(slot.try_into().unwrap_or_default()));
-        }
-        let read = places[..hashes.len()].iter().filter_map(|&entry| octets.get((entry & OFFSET_MASK) as usize));
-        std::hint::black_box(read.fold(0, |sum, octet| sum ^ octet));
-    }
-
-    /// Return key and value of the record at an offset.
-    fn record<'a>(&'a self, at: u64, buffer: &'a mut Vec<u8>) -> io::Result<(&'a [u8], &'a [u8])> {
-        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the index is damaged");
-        let room = self.slots_at.checked_sub(at).ok_or_else(damaged)?;
-        let first = (RECORD_READ_OCTETS as u64).min(room) as usize;
-        let head = self.octets.piece(at, first, buffer)?;
-        let length =
-            |at: usize| -> Option<usize> { Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?) as usize) };
-        let (key, value) = length(0).zip(length(4)).ok_or_else(damaged)?;
-        if key > PART_MAX_OCTETS || value > PART_MAX_OCTETS {
-            return Err(damaged());
-        }
-        let record = self.octets.piece(at, RECORD_HEAD_OCTETS + key + value, buffer)?;
-        Ok(record[RECORD_HEAD_OCTETS..].split_at(key))
-    }
 }
 
 impl Entries for Index {
@@ -151,25 +154,7 @@ impl Entries for Index {
     }
 
     fn get_each(&self, keys: &[&[u8]], each: EachValue) {
-        let mut hashes = [0; KEYS_WARMED];
-        for (group, keys) in keys.chunks(KEYS_WARMED).enumerate() {
-            for (place, key) in hashes.iter_mut().zip(keys) {
-                *place = hash(key);
-            }
-            self.warm(&hashes[..keys.len()]);
-            for (at, key) in keys.iter().enumerate() {
-                let place = group * KEYS_WARMED + at;
-                let mut goes_on = true;
-                match self.find(key, hashes[at], &mut |value| goes_on = each(place, Ok(Some(value)))) {
-                    Ok(true) => {}
-                    Ok(false) => goes_on = each(place, Ok(None)),
-                    Err(error) => goes_on = each(place, Err(octets::reason(&error))),
-                }
-                if !goes_on {
-                    return;
-                }
-            }
-        }
+        hashed::get_each(self, keys, each);
     }
 
     fn each(&self, each: Each) -> Result<(), String> {

@@ -11,6 +11,7 @@ pub mod database;
 pub mod dictionary;
 pub mod file;
 pub mod fixed;
+mod hashed;
 pub mod held;
 pub mod index;
 pub mod inline;
