@@ -7,9 +7,8 @@
 use super::checks::Decisions;
 use super::envelope::drop_duplicates;
 use super::missing::sender_as_header;
-use super::output::header_rewrite;
 use super::settings::CleanupSettings;
-use super::{HEAD_MAX_OCTETS, Later, Options, Origin, Output, Part, Refusal};
+use super::{HEAD_MAX_OCTETS, Later, Options, Output, Part, Refusal};
 use crate::address::alias::AliasError;
 use crate::address::map::Mapping;
 use crate::ask::{Answer, Lookup};
@@ -140,8 +139,8 @@ impl<S: Sink> Output<S> {
             Some(refusal) => State::Done(Some(Err(refusal))),
             None if !is_needed => State::Done(Some(Ok((self.head, self.envelope)))),
             None => {
-                let Self { settings, head, later, options, envelope, full_name, origin, .. } = self;
-                let unmapped = Unmapped { settings, head, later, options, envelope, full_name, origin };
+                let Self { settings, head, later, options, envelope, full_name, .. } = self;
+                let unmapped = Unmapped { settings, head, later, options, envelope, full_name };
                 State::Asking(Inquiry::new(|asker| unmapped.map(asker)))
             }
         };
@@ -162,7 +161,6 @@ struct Unmapped {
     options: Options,
     envelope: Envelope,
     full_name: Option<Box<str>>,
-    origin: Origin,
 }
 
 impl Unmapped {
@@ -222,8 +220,7 @@ impl Unmapped {
                 Ok(settings.rewriting.header(mapping, class, value, settings.header_address_token_limit).await?)
             }
             Part::From => {
-                let rewrite = header_rewrite(settings, self.origin);
-                let sender = sender_as_header(settings, rewrite, &self.envelope.sender, self.full_name.as_deref());
+                let sender = sender_as_header(settings, &self.envelope.sender, self.full_name.as_deref());
                 Ok(Some(sender.into()))
             }
         }

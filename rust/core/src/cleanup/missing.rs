@@ -3,7 +3,6 @@
 use super::envelope::MAILER_DAEMON;
 use super::settings::CleanupSettings;
 use super::{MESSAGE_ID, Output, Part, RESENT_MESSAGE_ID};
-use crate::address::rewrite::Rewrite;
 use crate::address::rewriting::Class;
 use crate::mail::date::compact_utc;
 use crate::mail::header::{Known, name_octets};
@@ -40,7 +39,7 @@ impl<S: Sink> Output<S> {
             self.write_header(&[format!("{prefix}Date: {}", settings.date(self.wall_now_us)).as_bytes()]);
         }
         if !self.seen.has(from) {
-            let sender = sender_as_header(&settings, self.rewrite(), &self.envelope.sender, self.full_name.as_deref());
+            let sender = sender_as_header(&settings, &self.envelope.sender, self.full_name.as_deref());
             let start = self.head.len();
             self.write_header(&[format!("{prefix}From: {sender}").as_bytes()]);
             if self.options.maps && settings.rewriting.touches(Class::EnvelopeSender) {
@@ -66,17 +65,11 @@ impl<S: Sink> Output<S> {
     }
 }
 
-/// Return the sender as a `From:` header names it. `rewrite`: the rules for incomplete addresses of the header.
-pub(super) fn sender_as_header(
-    settings: &CleanupSettings,
-    rewrite: Option<&Rewrite>,
-    sender: &str,
-    full_name: Option<&str>,
-) -> String {
-    let given = if sender.is_empty() { MAILER_DAEMON } else { sender };
-    let address = rewrite.and_then(|rewrite| rewrite.apply(given)).unwrap_or_else(|| given.to_owned());
+/// Return the sender as a `From:` header names it. As in Postfix, the null sender gets no domain.
+pub(super) fn sender_as_header(settings: &CleanupSettings, sender: &str, full_name: Option<&str>) -> String {
+    let address = if sender.is_empty() { MAILER_DAEMON } else { sender };
     match full_name.filter(|_| !sender.is_empty()) {
-        None => address,
+        None => address.to_owned(),
         Some(name) if settings.obsolete_from_format => {
             let name = name.chars().filter(|c| !c.is_control() && !"()\\".contains(*c)).collect::<String>();
             format!("{address} ({name})")

@@ -124,17 +124,12 @@ impl<S: Sink> Output<S> {
         }
     }
 
-    /// Return the rules to complete addresses in this message's headers.
+    /// Return the rules to complete addresses in this message's headers, `None` to leave them unchanged.
     pub(super) fn rewrite(&self) -> Option<&Rewrite> {
-        header_rewrite(&self.settings, self.origin)
-    }
-}
-
-/// Return the rules to complete addresses in headers of a message, `None` to leave them unchanged.
-pub(super) fn header_rewrite(settings: &CleanupSettings, origin: Origin) -> Option<&Rewrite> {
-    match origin {
-        Origin::Local | Origin::Network { trusted: true } => Some(&settings.local_rewrite),
-        Origin::Network { trusted: false } => settings.remote_rewrite.as_ref(),
+        match self.origin {
+            Origin::Local | Origin::Network { trusted: true } => Some(&self.settings.local_rewrite),
+            Origin::Network { trusted: false } => self.settings.remote_rewrite.as_ref(),
+        }
     }
 }
 
