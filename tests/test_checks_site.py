@@ -53,6 +53,7 @@ CHECKS = {
     "smtp_nested_header_checks": "pcre:{directory}/outgoing_nested",
     "lmtp_header_checks": "regexp:{directory}/outgoing_lmtp",
     "lmtp_body_checks": "pcre:{directory}/outgoing_body",
+    "canonical_maps": "pcre:{directory}/canonical",
 }
 """The table of each parameter. A server has them too, by the parameters' names."""
 OF_SERVICE = ("smtp_mime_header_checks", "smtp_nested_header_checks")
@@ -118,7 +119,9 @@ class Peer:
         self.tables = tables
         self.program = program
 
-    def send(self, message: str, recipient: str, port: int | None = None) -> tuple[int, str, list[str], list[bytes]]:
+    def send(
+        self, message: str, *recipients: str, sender: str = "s@example.net", port: int | None = None
+    ) -> tuple[int, str, list[str], list[bytes]]:
         """Return the reply, the lines of cleanup and smtp about checks, and the content that the next hop got."""
         site = self.site
         seen = len(site.log_text())
@@ -126,8 +129,9 @@ class Peer:
             found.clear()
         with smtplib.SMTP("127.0.0.1", port or site.port) as client:
             client.ehlo("client.example")
-            client.mail("s@example.net")
-            client.rcpt(recipient)
+            client.mail(sender)
+            for recipient in recipients:
+                client.rcpt(recipient)
             code, text = client.data(message.replace("\n", "\r\n").encode())
         reply = re.sub(r"queued as \w+", "queued", text.decode())
         wait_for("the end of the session", lambda: re.search(r"disconnect from .* quit=1", site.log_text()[seen:]))
@@ -206,6 +210,8 @@ def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         values = {parameter: f"socketmap:inet:127.0.0.1:{port}:{parameter}" for parameter in CHECKS}
     main_cf = {parameter: value for parameter, value in values.items() if parameter not in OF_SERVICE}
     main_cf["header_checks"] += INLINE
+    main_cf["masquerade_domains"] = "masq.example"
+    main_cf["virtual_alias_maps"] = "inline:{{named@next.example = r@next.example}}"
     main_cf["relay_domains"] = " ".join(f"{label}.example" for label in DOMAINS)
     site = Site(directory, main_cf=main_cf)
     submission = free_port()
@@ -233,6 +239,7 @@ def write_tables(directory: Path) -> None:
     (directory / "outgoing_mime").write_text("/^X-Mark: (.*)/ REPLACE X-Part: $1\n")
     (directory / "outgoing_nested").write_text("/^X-Mark: (.*)/ PREPEND X-Nested: $1\n")
     (directory / "outgoing_lmtp").write_text("/^X-Out: (.*)/ REPLACE X-Lmtp: $1\n")
+    (directory / "canonical").write_text("/^mapped(@.*)/ named$1\n")
     for path in directory.iterdir():
         path.chmod(0o644)
     directory.chmod(0o755)
@@ -247,8 +254,13 @@ def test_both_programs_log_reply_and_deliver_alike(peer: Peer) -> None:
     found.append(peer.send("Subject: x\n\nx\n", "trace@next.example"))
     found.append(peer.send(f"Subject: x\nX-Out: a\n{PARTS}out-c\n", "r@parts.example"))
     found.append(peer.send("Subject: x\nX-Out: a\n\nout-b\nout-c\n", "r@lmtp.example"))
+    # The lines name canonical addresses, of the last recipient, before aliases.
+    for sender in ("mapped@a.masq.example", "mapped@example.net", ""):
+        for header in ("WARN: x", "REJECT: x"):
+            recipients = ("mapped@next.example", "other@next.example", "mapped@next.example")
+            found.append(peer.send(f"Subject: x\nX-{header}\n\nx\n", *recipients, sender=sender))
     # The other cleanup service has other checks.
-    found.append(peer.send("Subject: x\nX-WARN: x\n\nbody-WARN x\n", "r@next.example", peer.submission))
+    found.append(peer.send("Subject: x\nX-WARN: x\n\nbody-WARN x\n", "r@next.example", port=peer.submission))
     expected = RESULTS.setdefault("first", found)
     differences = [(one, other) for one, other in zip(expected, found, strict=True) if one != other]
     assert differences == [], differences

@@ -1,12 +1,13 @@
 //! header_checks(5), body_checks, and the rules about MIME, while a message arrives.
 //!
 //! Each header is checked before its addresses are completed, each line of a body before it is written. An action about
-//! the whole message is kept in `Decisions` until the end. A line in a remote table waits, and so does the rest
-//! (`Inspection`).
+//! the whole message is kept in `Decisions` until the end. A part that needs an answer of a remote table waits, and all
+//! later parts wait behind it (`Inspection`).
 //! The log lines are Postfix's, word for word. After REJECT, DISCARD, PASS and REDIRECT, no further line is checked.
 //! Headers that cleanup adds are not checked.
 
 mod actions;
+mod names;
 
 use super::settings::CleanupSettings;
 use super::{Output, Refusal};
@@ -21,6 +22,7 @@ use crate::mail::sink::Sink;
 use crate::table::checks::{Found, List};
 use crate::table::inspection::{Course, Inspection, Judge, Reader};
 use actions::{Actions, Judgement, Written};
+use names::Names;
 use std::sync::Arc;
 
 /// Octets of a line that breaks a rule about MIME, in a log line.
@@ -89,16 +91,13 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// Return the checks of a message; `None` if its site has none.
-    pub fn of(settings: &Arc<CleanupSettings>, log: Arc<Log>, envelope: &Envelope) -> Option<Box<Self>> {
+    /// Return the checks of a message; `None` if its site has none. `maps`: its addresses are mapped.
+    pub fn of(settings: &Arc<CleanupSettings>, log: Arc<Log>, envelope: &Envelope, maps: bool) -> Option<Box<Self>> {
         let rules = &settings.mime;
         let strict = rules.headers_are_ascii || rules.bodies_are_declared || rules.composites_are_plain;
         if settings.checks.is_empty() && !strict {
             return None;
         }
-        let host = envelope.attribute("client_name").zip(envelope.attribute("client_address"));
-        let host = host.map_or("local".into(), |(name, address)| format!("{name}[{address}]"));
-        let recipient = envelope.recipients.last().map_or("unknown", |recipient| &*recipient.address);
         let mut protocol = String::new();
         if let Some(name) = envelope.attribute("protocol_name") {
             protocol.push_str(&format!(" proto={name}"));
@@ -110,7 +109,7 @@ impl Checks {
         let actions = Actions {
             log,
             id: envelope.id.text(settings.long_queue_ids),
-            origin: format!(" from {host}; from=<{}> to=<{recipient}>", envelope.sender),
+            names: Names::of(envelope, maps),
             protocol,
             on: true,
             decisions: Decisions::default(),
@@ -196,6 +195,11 @@ impl<S: Sink> Judge for Pass<'_, S> {
         }
     }
 
+    fn can_log(&mut self) -> bool {
+        let Actions { settings, names, .. } = &mut *self.actions;
+        names.are_known(settings)
+    }
+
     fn header(&mut self, class: Class, in_head: bool, header: &[u8], found: Found) {
         if found == Found::Nothing {
             return self.write_header(in_head, header);
@@ -239,19 +243,19 @@ impl<S: Sink> Judge for Pass<'_, S> {
     }
 
     fn fault(&mut self, fault: Fault, text: &[u8]) {
-        let Actions { id, origin, .. } = &*self.actions;
+        let Actions { id, names, .. } = &*self.actions;
         let shown = String::from_utf8_lossy(&text[..text.len().min(FAULT_OCTETS)]);
         self.actions.log.line_as(
             "cleanup",
             Severity::Info,
-            format_args!("{id}: reject: mime-error {}: {shown}{origin}", fault.text()),
+            format_args!("{id}: reject: mime-error {}: {shown}{names}", fault.text()),
         );
         self.out.refuse(Refusal::Rejected(Box::new(Reply::new(550, [6, 0], fault.text()))));
     }
 
     fn too_much(&mut self) {
         self.actions.warn(&format!("{}: too much content waits for the tables of checks", self.actions.id));
-        self.refuse(Refusal::WriteError);
+        self.refuse(Refusal::CheckLimit);
     }
 }
 
@@ -292,13 +296,17 @@ impl<S: Sink> Output<S> {
 
     /// Take the next lookups of the checks.
     pub(super) fn asks(&mut self) -> Vec<Lookup> {
-        self.checks.as_mut().map(|checks| checks.inspection.asks()).unwrap_or_default()
+        let Some(Checks { inspection, actions, .. }) = self.checks.as_deref_mut() else { return Vec::new() };
+        let mut asks = inspection.asks();
+        asks.extend(actions.names.asks());
+        asks
     }
 
     /// Receive the answer of a lookup, and go on as far as there are answers.
     pub(super) fn answer(&mut self, lookup: &Lookup, answer: Answer) {
         let Some(mut checks) = self.checks.take() else { return };
         let Checks { actions, inspection, .. } = &mut *checks;
+        actions.names.answer(lookup, answer.clone());
         inspection.answer(lookup, answer);
         inspection.go_on(&mut Pass { out: self, actions });
         self.checks = Some(checks);

@@ -28,7 +28,6 @@ pub(super) fn complete_envelope(settings: &CleanupSettings, origin: Origin, enve
             recipient.original.get_or_insert(given);
         }
     }
-    drop_duplicates(&mut envelope.recipients, settings.rewriting.keeps_original);
 }
 
 /// Whether a sender is MAILER-DAEMON at the domain of bare addresses: it stands for the null sender, so that nothing

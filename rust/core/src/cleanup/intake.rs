@@ -10,7 +10,7 @@
 //! intake before `commit` leaves no trace.
 
 use super::checks::Checks;
-use super::envelope::complete_envelope;
+use super::envelope::{complete_envelope, drop_duplicates};
 use super::finish::{Finished, Finishing};
 use super::lines::Lines;
 use super::settings::CleanupSettings;
@@ -66,7 +66,9 @@ impl<S: Sink> Intake<S> {
         complete_envelope(&settings, origin, &mut envelope);
         let id = envelope.id;
         let has_recipients = !envelope.recipients.is_empty();
-        let checks = if options.checks { Checks::of(&settings, Arc::clone(&log), &envelope) } else { None };
+        // Before duplicates are dropped: log lines name the last recipient that was given.
+        let checks = options.checks.then(|| Checks::of(&settings, Arc::clone(&log), &envelope, options.maps)).flatten();
+        drop_duplicates(&mut envelope.recipients, settings.rewriting.keeps_original);
         let mut lines = Box::new(Lines::new(Output::new(&settings, sink, envelope, origin, options, wall_now_us)));
         lines.out.checks = checks;
         Self { stage: Stage::Arriving(lines), id, settings, log, local: None, has_recipients }
@@ -151,7 +153,8 @@ impl<S: Sink> Intake<S> {
         self.advance().map(|result| self.stage = Stage::Ended(Some(Box::new(result))))
     }
 
-    /// Whether the content waits for answers of remote tables of its checks: feed no more of it before they are there.
+    /// Whether content waits for its checks, or for the names in their log lines: feed no more before the answers are
+    /// there.
     pub fn is_waiting(&self) -> bool {
         matches!(&self.stage, Stage::Arriving(lines) if lines.out.is_waiting())
     }
@@ -231,6 +234,7 @@ pub fn rehearse(
 ) -> Finishing<Vec<u8>> {
     let origin = Origin::Network { trusted: false };
     complete_envelope(settings, origin, &mut envelope);
+    drop_duplicates(&mut envelope.recipients, settings.rewriting.keeps_original);
     Box::new(Lines::new(Output::new(settings, Vec::new(), envelope, origin, options, wall_now_us))).end()
 }
 

@@ -73,6 +73,8 @@ pub enum Refusal {
     DisallowedCharacter,
     /// A lookup table cannot answer.
     LookupFailed,
+    /// `BCC_MAX`, `HELD_MAX_OCTETS`
+    CheckLimit,
     /// An alias expands without end.
     AliasLimit,
     /// A message without a recipient.
@@ -92,7 +94,7 @@ impl Refusal {
             Self::TooBig => Reply::new(552, [3, 4], "Error: message file too big"),
             Self::HeadTooBig => Reply::new(552, [3, 4], "Error: message header too big"),
             Self::DisallowedCharacter => Reply::new(550, [7, 1], "disallowed character"),
-            Self::LookupFailed => Reply::new(451, [3, 0], "Error: queue file write error"),
+            Self::LookupFailed | Self::CheckLimit => Reply::new(451, [3, 0], "Error: queue file write error"),
             Self::AliasLimit => Reply::new(451, [6, 0], "Alias expansion error"),
             Self::NoRecipients => Reply::new(550, [1, 0], "Error: no recipients specified"),
             Self::NoSpace => Reply::new(452, [3, 1], "Insufficient system storage"),

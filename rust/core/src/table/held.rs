@@ -1,4 +1,4 @@
-//! The part of a message that waits for the answers of remote tables, in its order.
+//! Parts of a message that wait, in the order of the message: for a remote table, or for the names in their log lines.
 //!
 //! A line whose list has a remote table is looked up when it comes, and judged when its answer is there. All that
 //! follows waits behind it. The owner reads no more of the message while something waits, so little more than one read
@@ -93,17 +93,23 @@ impl Held {
         true
     }
 
-    /// Remove the first part, and return it with the answer of its list. `None`: the answer is not there, or no part
-    /// waits. `lists`: `None` when lines are not looked up any more.
-    pub fn pop(&mut self, lists: Option<&Lists>) -> Option<(Event, Found)> {
+    /// Remove the first part, and return it with the answer of its list. `None`: the answer is not there, no part waits,
+    /// or the part may cause a line in the log and `can_log` returns false. When no part is left, all answers
+    /// are dropped. `lists`: `None` when lines are not looked up any more.
+    pub fn pop(&mut self, lists: Option<&Lists>, can_log: impl FnOnce() -> bool) -> Option<(Event, Found)> {
         let Some((event, search)) = self.parts.front_mut() else {
             self.lookups.forget();
             return None;
         };
         let found = match lists.and_then(|lists| event.list(lists)) {
-            Some(list) => mem::replace(advance(list, search, &mut self.lookups)?, Found::Nothing),
-            None => Found::Nothing,
+            Some(list) => advance(list, search, &mut self.lookups)?,
+            None => &mut Found::Nothing,
         };
+        let is_silent = *found == Found::Nothing && !matches!(event, Event::Fault(..));
+        if !is_silent && !can_log() {
+            return None;
+        }
+        let found = mem::replace(found, Found::Nothing);
         let (event, _) = self.parts.pop_front()?;
         self.octets -= event.octets();
         Some((event, found))
@@ -171,7 +177,7 @@ mod tests {
             Event::Line { text, .. } => String::from_utf8(text).unwrap(),
             other => format!("{other:?}"),
         };
-        std::iter::from_fn(|| held.pop(Some(lists))).map(|(event, found)| (line(event), found)).collect()
+        std::iter::from_fn(|| held.pop(Some(lists), || true)).map(|(event, found)| (line(event), found)).collect()
     }
 
     fn value(text: &str) -> Found {
@@ -237,10 +243,10 @@ mod tests {
         answer(&mut held, asked[1..].to_vec());
         assert_eq!(popped(&mut held, &lists), []);
         answer(&mut held, asked[..1].to_vec());
-        assert_eq!(held.pop(Some(&lists)).unwrap().1, Found::Nothing);
-        assert_eq!(held.pop(None).unwrap().1, Found::Nothing, "it is not looked up any more");
-        assert!(matches!(held.pop(None), Some((Event::HeadEnd(_), Found::Nothing))));
-        assert!(held.pop(Some(&lists)).is_none() && held.is_empty());
+        assert_eq!(held.pop(Some(&lists), || true).unwrap().1, Found::Nothing);
+        assert_eq!(held.pop(None, || true).unwrap().1, Found::Nothing, "it is not looked up any more");
+        assert!(matches!(held.pop(None, || true), Some((Event::HeadEnd(_), Found::Nothing))));
+        assert!(held.pop(Some(&lists), || true).is_none() && held.is_empty());
     }
 
     #[test]

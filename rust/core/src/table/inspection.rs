@@ -1,7 +1,8 @@
-//! The lines of a message in front of their lists, for cleanup(8) and smtp(8).
+//! The lookups of a message's headers and lines in header_checks(5) lists, for cleanup(8) and smtp(8).
 //!
 //! Headers and lines come in as events of the MIME structure. Each goes to a `Judge` with the answer of its list, in the
-//! order of the message. A line in a remote table waits for its answer, and so does the rest (`held`).
+//! order of the message. A part waits while a remote table has no answer, or while the names in its log line are not
+//! known; all later parts wait behind it (`held`).
 //!
 //! ```text
 //! reader          events of the structure in, judged at once where nothing waits
@@ -31,6 +32,11 @@ pub enum Course {
 pub trait Judge {
     /// Return the treatment of the parts that follow.
     fn course(&self) -> Course;
+    /// Whether the names in log lines are known. False: a part that may cause a log line waits, and the owner asks for
+    /// them.
+    fn can_log(&mut self) -> bool {
+        true
+    }
     /// Receive a header, with CRLF inside where it was folded. `in_head`: see `Inspection::reader`.
     fn header(&mut self, class: Class, in_head: bool, header: &[u8], found: Found);
     /// Receive the end that was given to `Reader::hold_head_end`.
@@ -85,7 +91,7 @@ impl Inspection {
                 Course::Unchecked => None,
                 Course::Dropped => return self.held.clear(),
             };
-            let Some((event, found)) = self.held.pop(lists) else { return };
+            let Some((event, found)) = self.held.pop(lists, || judge.can_log()) else { return };
             match event {
                 Event::Header { class, in_head, text } => judge.header(class, in_head, &text, found),
                 Event::HeadEnd(end) => judge.head_end(end),
@@ -116,6 +122,11 @@ impl<J: Judge> Reader<'_, J> {
         self.hold(Event::HeadEnd(end), Search::Done(Found::Nothing));
     }
 
+    /// Whether a part need not wait. `is_silent`: it causes no line in the log.
+    fn is_next(&mut self, is_silent: bool) -> bool {
+        !self.inspection.is_waiting() && (is_silent || self.judge.can_log())
+    }
+
     /// Let a part wait behind the others.
     fn hold(&mut self, event: Event, search: Search) {
         let held = &mut self.inspection.held;
@@ -134,7 +145,7 @@ impl<J: Judge> MimeEvents for Reader<'_, J> {
             false => list.search(&with_lf(header)),
         };
         match search {
-            Search::Done(found) if !self.inspection.is_waiting() => {
+            Search::Done(found) if self.is_next(found == Found::Nothing) => {
                 self.judge.header(class, self.in_head, header, found);
             }
             search => self.hold(Event::Header { class, in_head: self.in_head, text: header.into() }, search),
@@ -154,16 +165,18 @@ impl<J: Judge> MimeEvents for Reader<'_, J> {
             false => Search::Done(Found::Nothing),
         };
         match search {
-            Search::Done(found) if !self.inspection.is_waiting() => self.judge.line(line.text, line.ends, found),
+            Search::Done(found) if self.is_next(found == Found::Nothing) => {
+                self.judge.line(line.text, line.ends, found)
+            }
             search => self.hold(Event::Line { text: line.text.into(), ends: line.ends }, search),
         }
     }
 
     fn fault(&mut self, fault: Fault, text: &[u8]) {
-        if self.inspection.is_waiting() {
-            self.hold(Event::Fault(fault, text.into()), Search::Done(Found::Nothing));
-        } else {
+        if self.is_next(false) {
             self.judge.fault(fault, text);
+        } else {
+            self.hold(Event::Fault(fault, text.into()), Search::Done(Found::Nothing));
         }
     }
 }

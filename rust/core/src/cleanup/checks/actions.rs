@@ -1,6 +1,6 @@
 //! The actions of header_checks(5) about a line.
 
-use super::{CleanupSettings, Decisions, Refusal};
+use super::{CleanupSettings, Decisions, Names, Refusal};
 use crate::action::{Section, Verb};
 use crate::log::{Log, Severity};
 use crate::mail::reply::{Enhanced, Reply};
@@ -18,8 +18,7 @@ pub(super) struct Actions {
     pub settings: Arc<CleanupSettings>,
     pub log: Arc<Log>,
     pub id: String,
-    /// ` from HOST[ADDRESS]; from=<> to=<>`
-    pub origin: String,
+    pub names: Names,
     /// ` proto=... helo=<>`
     pub protocol: String,
     /// Lines are still checked.
@@ -48,14 +47,14 @@ impl Actions {
     }
 
     fn note(&self, word: &str, place: Section, line: &[u8], text: &[u8]) {
-        let (Self { id, origin, protocol, .. }, place) = (self, place.word());
+        let (Self { id, names, protocol, .. }, place) = (self, place.word());
         let shown = String::from_utf8_lossy(&line[..line.len().min(SHOWN_OCTETS)]);
         let colon = if text.is_empty() { "" } else { ": " };
         let text = String::from_utf8_lossy(text);
         self.log.line_as(
             "cleanup",
             Severity::Info,
-            format_args!("{id}: {word}: {place} {shown}{origin}{protocol}{colon}{text}"),
+            format_args!("{id}: {word}: {place} {shown}{names}{protocol}{colon}{text}"),
         );
     }
 
@@ -69,7 +68,7 @@ impl Actions {
                 let (id, parameter) = (&self.id, &list.parameter);
                 self.warn(&why);
                 self.warn(&format!("{id}: {parameter} map lookup problem -- message not accepted, try again later"));
-                judgement.refusal = Some(Refusal::WriteError);
+                judgement.refusal = Some(Refusal::LookupFailed);
                 return judgement;
             }
         };
@@ -100,12 +99,13 @@ impl Actions {
             Verb::Redirect => (self.decisions.redirect, self.on) = (Some(text()), false),
             Verb::Bcc => {
                 let copies = &mut self.decisions.copies;
-                if copies.contains(&text()) {
-                } else if copies.len() < BCC_MAX {
-                    copies.push(text());
-                } else {
-                    self.warn(&format!("{}: more than {BCC_MAX} BCC addresses in {}", self.id, list.parameter));
-                    judgement.refusal = Some(Refusal::WriteError);
+                if !copies.contains(&text()) {
+                    if copies.len() < BCC_MAX {
+                        copies.push(text());
+                    } else {
+                        self.warn(&format!("{}: more than {BCC_MAX} BCC addresses in {}", self.id, list.parameter));
+                        judgement.refusal = Some(Refusal::CheckLimit);
+                    }
                 }
             }
             Verb::Filter => {

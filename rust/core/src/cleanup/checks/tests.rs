@@ -9,6 +9,7 @@ use crate::mail::id::QueueId;
 use crate::mail::stuff::unstuff;
 use crate::table::checks::Lists;
 use crate::table::held::HELD_MAX_OCTETS;
+use crate::table::testing::remote;
 use crate::table::{Entry, Table};
 
 const WALL_US: u64 = 1_795_366_923_000_000;
@@ -154,7 +155,7 @@ fn a_piece_beyond_the_limit_is_refused() {
     intake.feed(b"A: 1\r\n\r\n");
     let lines = HELD_MAX_OCTETS / 1000;
     (0..lines).for_each(|_| intake.feed(&[&[b'y'; 998][..], b"\r\n"].concat()));
-    assert_eq!(intake.refusal(), Some(&Refusal::WriteError));
+    assert_eq!(intake.refusal(), Some(&Refusal::CheckLimit));
     assert!(!intake.is_waiting() && intake.asks().is_empty());
     assert!(log.take_lines()[0].contains("too much content waits for the tables of checks"));
 }
@@ -279,7 +280,7 @@ fn a_message_may_be_refused() {
         ("REJECT 4.7.0 later", rejected(451, [7, 0], "later"), ": 4.7.0 later"),
         ("REJECT 2.7.0 bad", rejected(451, [7, 0], "bad"), ": 4.7.0 bad"),
         ("FILTER smtp:x", rejected(451, [3, 5], "Server configuration error"), ""),
-        ("fail", Refusal::WriteError, ""),
+        ("fail", Refusal::LookupFailed, ""),
     ] {
         for (wire, place, name) in [
             (format!("X-Do: {value}\r\nX-Do: WARN\r\n\r\ndo-WARN\r\n"), "header", "X-Do: "),
@@ -334,7 +335,7 @@ fn actions_about_the_message_change_its_envelope() {
     let (content, envelope) = run("A: 1\r\nX-Do: DISCARD\r\nMessage-Id: <a@b>\r\n\r\nx\r\n", 4).result.unwrap();
     assert_eq!((&*content, envelope.attribute(crate::cleanup::MESSAGE_ID)), ("A: 1\r\n", None));
     let many = (0..=BCC_MAX).map(|n| format!("X-Do: BCC u{n}@x\r\n")).collect::<String>();
-    assert_eq!(run(&many, 1000).result.map(|_| ()), Err(Refusal::WriteError));
+    assert_eq!(run(&many, 1000).result.map(|_| ()), Err(Refusal::CheckLimit));
 }
 
 #[test]
@@ -389,6 +390,65 @@ fn rules_about_mime_refuse_a_message() {
     let good = "Content-Transfer-Encoding: 8bit\r\n\r\né\r\n";
     let (content, envelope) = run_with(strict(), good.as_bytes(), 3).result.unwrap();
     assert_eq!((&*content, envelope.body), (good, BodyType::EightBitMime));
+}
+
+#[test]
+fn log_lines_name_mapped_addresses_and_wait_for_them() {
+    let message = b"A: 1\r\nX-Do: WARN\r\nB: 2\r\n\r\ndo-REJECT\r\n";
+    let answer = |lookup: &Lookup| match (lookup.table, &*lookup.key) {
+        (9, b"s@example.net") => Answer::Found(b"sender@new.example"[..].into()),
+        (9, b"r@example.org") => Answer::Found(b"mapped"[..].into()),
+        (9, _) => Answer::NotFound,
+        _ => answer_to(lookup),
+    };
+    let named = "from=<sender@new.example> to=<mapped@mx.example.org>";
+    let given = "from=<s@example.net> to=<r@example.org>";
+    for (remote_checks, maps, failing, expected) in [
+        (false, true, false, named),
+        (true, true, false, named),
+        (false, false, false, given),
+        (true, true, true, given),
+    ] {
+        let mut settings = checked(remote_checks);
+        settings.rewriting.canonical = remote(9);
+        let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
+        let recipients = ["r@example.org", "q@example.org", "r@example.org"].map(Recipient::plain).to_vec();
+        let envelope = Envelope::plain(QueueId(WALL_US << 12 | 1), "s@example.net", recipients);
+        let options = Options { maps, ..Options::EXTERNAL };
+        let origin = Origin::Network { trusted: false };
+        let mut intake =
+            Intake::new(Arc::new(settings), Arc::clone(&log), Vec::new(), envelope, origin, options, WALL_US);
+        intake.feed(message);
+        assert_eq!(intake.is_waiting(), maps || remote_checks);
+        let mut asked = 0;
+        while intake.is_waiting() {
+            assert!(log.take_lines().is_empty(), "no line before its names are known");
+            let asks = intake.asks();
+            assert!(!asks.is_empty(), "a message that waits has lookups");
+            for lookup in &asks {
+                asked += usize::from(lookup.table == 9);
+                let fails = failing && lookup.table == 9;
+                intake.answer(lookup, if fails { Answer::Failed("down".into()) } else { answer(lookup) });
+            }
+        }
+        assert!(matches!(intake.refusal(), Some(Refusal::Rejected(_))));
+        let lines = log.take_lines();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines.iter().all(|line| line.contains(expected)), "{lines:?}");
+        assert_eq!(asked > 0, maps);
+    }
+}
+
+#[test]
+fn a_message_without_log_lines_maps_no_names() {
+    let mut settings = checked(false);
+    settings.rewriting.canonical = remote(9);
+    let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
+    let envelope = Envelope::plain(QueueId(1), "s@x", vec![Recipient::plain("r@x")]);
+    let origin = Origin::Network { trusted: false };
+    let mut intake = Intake::new(Arc::new(settings), log, Vec::new(), envelope, origin, Options::EXTERNAL, WALL_US);
+    intake.feed(b"A: 1\r\n\r\nx\r\n");
+    assert!(!intake.is_waiting() && intake.asks().is_empty());
 }
 
 #[test]
