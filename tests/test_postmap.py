@@ -77,6 +77,23 @@ def test_newaliases_writes_the_alias_databases(site: Path) -> None:
     assert [json.loads(line) for line in lines] == [{"root": "admin"}, {"the list": "a, b"}]
 
 
+def test_json_has_the_octets_of_keys_and_values(site: Path) -> None:
+    (site / "odd").write_bytes(b'\xc3\xbc "q"\\\ta\x01\x7f/\nbad \xff\xc3\n')
+    assert run("postmap", site, "-u", "hash:odd").status == 0
+    lines = [b'{"\xc3\xbc": "\\"q\\"\\\\\\ta\\u0001\\u007F/"}\n', b'{"bad": "\xff\xc3"}\n']
+    asked: list[tuple[list[str], bytes, list[bytes]]] = [
+        (["-s"], b"", lines),
+        (["-q", "\u00fc"], b"", lines[:1]),
+        (["-q", "bad"], b"", lines[1:]),
+        (["-q", "-"], b"\xc3\xbc\nbad\nnone\n", lines),
+    ]
+    for words, keys, expected in asked:
+        command = [str(COMMANDS / "postmap"), "-c", str(site), "-ju", *words, "hash:odd"]
+        done = subprocess.run(command, input=keys, capture_output=True, check=True, timeout=60, cwd=site)
+        assert done.stdout.splitlines(keepends=True) == expected
+    assert json.loads(lines[0]) == {"\u00fc": '"q"\\\ta\x01\x7f/'}
+
+
 def test_entries_are_added_replaced_and_removed(site: Path) -> None:
     for kind in ("hash", "lmdb"):
         name = f"{kind}:map"

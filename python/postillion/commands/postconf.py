@@ -20,6 +20,7 @@ import os
 import sys
 
 from postillion.commands import service_edits, services
+from postillion.commands.json_pair import json_pair
 from postillion.commands.request import EXPLAIN, Request
 from postillion.commands.services import ANY, COMMAND, FIELD_NAMES, INDENT, LINE_COLUMNS, Pattern
 from postillion.config import Config, ConfigError, deprecated, edit, kinds, parameters, unknown
@@ -42,8 +43,6 @@ ABSENT = {
     "T": "there is no TLS whose version or algorithms it could show",
 }
 """Options of Postfix's postconf that print what is not here, and why."""
-ESCAPES = {"\\": "\\\\", '"': '\\"', "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-"""JSON's short escapes; the other control characters have a number."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -174,7 +173,7 @@ def _print_pair(name: str, value: str, request: Request) -> None:
     if request.has("H"):
         print(name)
     elif request.has("j"):
-        print(_json(name, value))
+        print(json_pair(name, value))
     elif request.has("h"):
         print(_folded(value, request))
     else:
@@ -207,7 +206,7 @@ def show_services(directory: str, request: Request) -> None:
         expand = (lambda text, own=own: own.expanded(text, text.partition("=")[0])) if request.has("x") else None
         if part == "M":
             text = services.entry_line(line, fold=request.has("f"), expand=expand)
-            print(_json(line.name, " ".join(_unpadded(line, expand))) if request.has("j") else text)
+            print(json_pair(line.name, " ".join(_unpadded(line, expand))) if request.has("j") else text)
         elif part == "F":
             _print_field(line, name, request, expand)
         else:
@@ -230,7 +229,7 @@ def _print_field(line: Line, name: str, request: Request, expand: services.Expan
         return
     value = line.fields[FIELD_NAMES.index(name)]
     if request.has("j"):
-        print(_json(label, " ".join(services.field(line, name, expand))))
+        print(json_pair(label, " ".join(services.field(line, name, expand))))
         return
     text = value if request.has("h") else f"{label} = {value}"
     following = services.words(line, expand) if name == FIELD_NAMES[COMMAND] else iter(())
@@ -263,14 +262,6 @@ def _warn_about(config: Config, lines: list[Line], notices: Iterable[str], reque
     outdated = deprecated.warnings({} if request.part else config.settings, lines)
     for warning in (*notices, *config.notices, *names, *outdated):
         _warn(request, warning)
-
-
-def _json(name: str, value: str) -> str:
-    return f'{{"{_escaped(name)}": "{_escaped(value)}"}}'
-
-
-def _escaped(text: str) -> str:
-    return "".join(ESCAPES.get(c) or (f"\\u{ord(c):04X}" if c < " " or c == "\x7f" else c) for c in text)
 
 
 def _folded(text: str, request: Request) -> str:

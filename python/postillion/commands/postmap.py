@@ -21,6 +21,7 @@ import sys
 
 from postillion._core import tables as core
 from postillion.commands import getopt
+from postillion.commands.json_pair import json_pair
 from postillion.config import Config, ConfigError
 from postillion.tables import TableError, TableTypeError, open_table
 from postillion.tables.maps import INDEXED_TYPES
@@ -384,11 +385,7 @@ def _decoded(options: Options, value: str) -> str:
 def _entry(options: Options, key: str, value: str) -> str:
     """Return the line of an entry, JSON under -j. Raises `TableError`."""
     value = _decoded(options, value)
-    if not options.json:
-        return f"{key}{options.tool.separator}{value}"
-    import json
-
-    return json.dumps({key: value})
+    return json_pair(key, value) if options.json else f"{key}{options.tool.separator}{value}"
 
 
 def _octets(text: str | None) -> bytes:
