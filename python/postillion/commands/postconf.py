@@ -10,7 +10,8 @@ postconf -a | -A | -l | -m                                    types of SASL serv
 postconf --explain name ...                                   what a parameter is for
 
 `*` stands for any service or any type, when master.cf is changed too. Classes of -C: builtin, service (parameters under
-a service's name), user (names of the site's own), all. `-j` prints one JSON object a line.
+a service's name), user (names of the site's own), all. `-j` prints one JSON object a line. Passwords of remote tables
+are shown as `[password]`; a change writes the true value.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from postillion.commands import service_edits, services
 from postillion.commands.json_pair import json_pair
 from postillion.commands.request import EXPLAIN, Request
 from postillion.commands.services import ANY, COMMAND, FIELD_NAMES, INDENT, LINE_COLUMNS, Pattern
-from postillion.config import Config, ConfigError, deprecated, edit, kinds, parameters, unknown
-from postillion.config.main_cf import Setting, shown, split_assignment
+from postillion.config import Config, ConfigError, deprecated, edit, kinds, parameters, secrets, unknown
+from postillion.config.main_cf import Setting, split_assignment
 from postillion.config.master_cf import Line
 from postillion.config.settings import DEFAULT_DIRECTORY
 
@@ -108,7 +109,7 @@ def change_parameters(path: str, words: list[str], letter: str, request: Request
     for word in words:
         name, value = split_assignment(word, "command line", None)
         if values.get(name, value) != value:
-            _warn(request, f"ignoring earlier request: '{name} = {values[name]}'")
+            _warn(request, f"ignoring earlier request: '{name} = {secrets.shown(name, values[name])}'")
         values[name] = value
     for warning in edit.assign(path, values):
         _warn(request, warning)
@@ -158,18 +159,17 @@ def show_parameters(directory: str, request: Request) -> None:
 def _print_parameter(config: Config, name: str, request: Request) -> None:
     if request.has("n") and name not in config.settings:
         return
-    value = config.raw(name)
-    _print_pair(name, _value(config, name, value, request), request)
+    _print_pair(name, _value(config, name, config.raw(name), request), request)
 
 
 def _value(config: Config, name: str, value: str, request: Request) -> str:
-    """Return a value as it is shown: expanded with `-x`, unless a program expands it."""
-    wanted = request.has("x") and not request.has("H") and not parameters.is_raw(name)
-    return config.expanded(value, name) if wanted else value
+    """Return a value as it is shown, without passwords: expanded with `-x`, unless a program expands it."""
+    if request.has("H"):
+        return ""
+    return config.shown(name, value, expanded=request.has("x") and not parameters.is_raw(name))
 
 
 def _print_pair(name: str, value: str, request: Request) -> None:
-    value = shown(name, value)
     if request.has("H"):
         print(name)
     elif request.has("j"):
@@ -203,12 +203,15 @@ def show_services(directory: str, request: Request) -> None:
 
     for line, name in services.shown(lines, patterns, parts, lambda text: _warn(request, text)):
         own = services.of_service(config, line)
-        expand = (lambda text, own=own: own.expanded(text, text.partition("=")[0])) if request.has("x") else None
+
+        def option(text: str, own: Config = own) -> str:
+            return _option(text, own, request)
+
         if part == "M":
-            text = services.entry_line(line, fold=request.has("f"), expand=expand)
-            print(json_pair(line.name, " ".join(_unpadded(line, expand))) if request.has("j") else text)
+            text = services.entry_line(line, fold=request.has("f"), option=option)
+            print(json_pair(line.name, " ".join(_unpadded(line, option))) if request.has("j") else text)
         elif part == "F":
-            _print_field(line, name, request, expand)
+            _print_field(line, name, request, option)
         else:
             value = dict(line.overrides()).get(name)
             if value is None:
@@ -217,22 +220,30 @@ def show_services(directory: str, request: Request) -> None:
     _warn_about(config, lines, notices, request)
 
 
-def _unpadded(line: Line, expand: services.Expand | None) -> Iterator[str]:
+def _option(text: str, config: Config, request: Request) -> str:
+    """Return the value of a `-o` as it is shown, without passwords."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        return secrets.shown_line(text)
+    return f"{name}={config.shown(name.strip(), value, expanded=request.has('x'))}"
+
+
+def _unpadded(line: Line, option: services.Shown) -> Iterator[str]:
     for name in FIELD_NAMES:
-        yield from services.field(line, name, expand)
+        yield from services.field(line, name, option)
 
 
-def _print_field(line: Line, name: str, request: Request, expand: services.Expand | None) -> None:
+def _print_field(line: Line, name: str, request: Request, option: services.Shown) -> None:
     label = f"{line.name}/{name}"
     if request.has("H"):
         print(label)
         return
     value = line.fields[FIELD_NAMES.index(name)]
     if request.has("j"):
-        print(json_pair(label, " ".join(services.field(line, name, expand))))
+        print(json_pair(label, " ".join(services.field(line, name, option))))
         return
     text = value if request.has("h") else f"{label} = {value}"
-    following = services.words(line, expand) if name == FIELD_NAMES[COMMAND] else iter(())
+    following = services.words(line, option) if name == FIELD_NAMES[COMMAND] else iter(())
     print(services.folded_words(text, following, fold=request.has("f")))
 
 
@@ -254,7 +265,8 @@ def _without_read_only(config: Config) -> Iterator[str]:
         setting = config.settings.get(name)
         if setting is not None:
             del config.settings[name]
-            yield f"{setting.path}: read-only parameter assignment: {name}={setting.value}"
+            value = secrets.shown(name, setting.value)
+            yield f"{setting.path}: read-only parameter assignment: {name}={value}"
 
 
 def _warn_about(config: Config, lines: list[Line], notices: Iterable[str], request: Request) -> None:

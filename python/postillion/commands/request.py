@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from postillion.config import ConfigError
+from postillion.config import ConfigError, secrets
 from postillion.config.main_cf import split_assignment
 
 TYPE_CHECKING = False
@@ -109,7 +109,7 @@ class Request:
                     raise _bad(f'unknown -C option value "{word}" in "{value}"', f"give {', '.join(CLASSES)}")
             self.classes = frozenset(CLASSES if "all" in words else words)
         elif letter == "o":
-            self.overrides.append(split_assignment(value, f"-o {value}", None))
+            self.overrides.append(split_assignment(value, f"-o {secrets.shown_line(value)}", None))
 
     def _check(self) -> None:
         given = self.letters - set("cCqv")

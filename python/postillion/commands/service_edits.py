@@ -16,7 +16,7 @@ from postillion.commands.services import (
     entry_line,
     field_index,
 )
-from postillion.config import edit, main_cf, master_cf
+from postillion.config import edit, main_cf, master_cf, secrets
 from postillion.config.main_cf import split_assignment
 from postillion.config.master_cf import Line
 
@@ -80,7 +80,7 @@ def change(directory: str, part: str, words: list[str], edit_letter: str, warn: 
     if part != "M":
         for word, request in zip(words, requests, strict=True):
             if not request.pattern.matched:
-                warn(f'unmatched service_name/type: "{word}"')
+                warn(f'unmatched service_name/type: "{secrets.shown_pair(word)}"')
 
 
 def _request(word: str, part: str, letter: str) -> ServiceEdit:

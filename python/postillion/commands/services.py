@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from postillion.config import Config, ConfigError, main_cf, master_cf
+from postillion.config import Config, ConfigError, main_cf, master_cf, secrets
 from postillion.config.main_cf import Setting
 from postillion.config.master_cf import Line
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Warn = Callable[[str], None]
-    Expand = Callable[[str], str]
+    Shown = Callable[[str], str]
+    """Returns the printed form of the value of a `-o`."""
 
 LINE_COLUMNS = 80
 INDENT = "    "
@@ -76,20 +77,20 @@ def of_service(config: Config, line: Line) -> Config:
     return own
 
 
-def field(line: Line, name: str, expand: Expand | None) -> Iterator[str]:
+def field(line: Line, name: str, option: Shown) -> Iterator[str]:
     """Yield the words of a field; the last field has the command and its arguments."""
     index = FIELD_NAMES.index(name)
     yield line.fields[index]
     if index == COMMAND:
-        yield from (text for text, _ in words(line, expand))
+        yield from (text for text, _ in words(line, option))
 
 
-def entry_line(line: Line, *, fold: bool, expand: Expand | None = None) -> str:
+def entry_line(line: Line, *, fold: bool, option: Shown | None = None) -> str:
     """Return a line of master.cf in columns; folded, each -o stands on a line of its own."""
     text = ""
     for column, word in zip(FIELD_COLUMNS, line.fields, strict=True):
         text = text + " " * max(column - len(text), 1 if text else 0) + word
-    return folded_words(text, words(line, expand), fold=fold)
+    return folded_words(text, words(line, option), fold=fold)
 
 
 def folded_words(text: str, following: Iterator[tuple[str, bool]], *, fold: bool) -> str:
@@ -107,8 +108,11 @@ def folded_words(text: str, following: Iterator[tuple[str, bool]], *, fold: bool
     return text
 
 
-def words(line: Line, expand: Expand | None = None) -> Iterator[tuple[str, bool]]:
-    """Yield the arguments as they are printed, and whether each is a `-o`, which is one word with its value."""
+def words(line: Line, option: Shown | None = None) -> Iterator[tuple[str, bool]]:
+    """Yield the arguments as they are printed, and whether each is a `-o`, which is one word with its value.
+
+    Without `option`, they are shown as they are written, with their passwords.
+    """
     options = line.options()
     following = iter(options)
     for word in following:
@@ -116,9 +120,9 @@ def words(line: Line, expand: Expand | None = None) -> Iterator[tuple[str, bool]
         if value is None:
             yield word, False
         else:
-            yield f"-o {_braced(value if expand is None else expand(value), empty='')}", True
+            yield f"-o {_braced(value if option is None else option(value), empty='')}", True
     for word in line.arguments[len(options) :]:
-        yield _braced(word, empty="{}"), False
+        yield _braced(word if option is None else secrets.without_passwords(word), empty="{}"), False
 
 
 def field_index(name: str) -> int:

@@ -16,7 +16,7 @@ the default, or one of the VALUEs asks for nothing. The PROGRAMs are Postfix's.
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from postillion.config import parameters
+from postillion.config import parameters, secrets
 from postillion.config.errors import place
 
 TYPE_CHECKING = False
@@ -90,7 +90,8 @@ def warnings(config: "Config", names: Iterable[str]) -> list[str]:
         setting = config.settings[name]
         words = setting.value.split()
         if has_no_effect(name) and words not in (config.default(name).split(), [NONE]):
-            text = f"{name}={setting.value} has no effect: Postillion does not read this parameter yet"
+            value = secrets.shown(name, setting.value)
+            text = f"{name}={value} has no effect: Postillion does not read this parameter yet"
             found.append(f"{place(setting.path, setting.line)}: {text}")
     return found
 
@@ -106,7 +107,7 @@ def _is_unsafe(text: str) -> bool:
 
 
 def _refusal(config: "Config", rule: Rule) -> "ConfigError":
-    value = config.text(rule.name)
+    value = secrets.shown(rule.name, config.text(rule.name))
     if len(value) > VALUE_SHOWN_CHARS:
         value = value[:VALUE_SHOWN_CHARS] + "..."
     return config.error(rule.name, f"{rule.name} = {value} is not supported yet, and {rule.loss}", FIX)

@@ -5,14 +5,13 @@ master.cf and text files have the same rules for comments and continuation lines
 
 from __future__ import annotations
 
+from postillion.config import secrets
 from postillion.config.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SECRETS = ("_password", "_bind_pw")
-"""Ends of the names of passwords in main.cf (mysql_table(5), ldap_table(5))."""
 WHITESPACE = " \t\n\v\f\r"
 FILE_MAX_OCTETS = 16 * 1024 * 1024
 """Maximum size of a configuration file; a larger one is a mistake, such as a device or a log file."""
@@ -82,36 +81,39 @@ def parse(text: str, path: str) -> tuple[dict[str, Setting], list[str]]:
     """
     settings: dict[str, Setting] = {}
     warnings: list[str] = []
+    overridden: list[tuple[int, str, str]] = []
+    name = ""
     for line, logical in logical_lines(text):
         if logical[0] in WHITESPACE:
             warnings.append(without_beginning(path, line, logical))
             continue
-        name, value = split_assignment(logical, path, line)
+        # A malformed line behind a password may be a part of it that lacks its white space.
+        name, value = split_assignment(logical, path, line, quoted=not secrets.is_secret(name))
         earlier = settings.get(name)
         if earlier is not None and earlier.value != value:
-            warnings.append(f"{path}, line {line}: overriding earlier entry: {name}={shown(name, earlier.value)}")
+            overridden.append((line, name, earlier.value))
         settings[name] = Setting(value, path, line)
+    hidden = secrets.names({name: setting.value for name, setting in settings.items()}) if overridden else set()
+    for line, name, value in overridden:
+        earlier_entry = f"{name}={secrets.shown(name, value, hidden)}"
+        warnings.append(f"{path}, line {line}: overriding earlier entry: {earlier_entry}")
     return settings, warnings
 
 
 def without_beginning(path: str, line: int, logical: str) -> str:
     """Return the warning about a line that starts with white space and has no line to continue."""
-    start = logical.strip(WHITESPACE)[:30]
+    start = secrets.shown_line(logical.strip(WHITESPACE))[:30]
     return f"{path}, line {line}: continuation line without a line to continue: {start!r}"
 
 
-def shown(name: str, value: str) -> str:
-    """Return a value for a log line or a listing: a password of a remote table (`users_bind_pw`) is hidden."""
-    return "[password]" if value and name.endswith(SECRETS) else value
-
-
-def split_assignment(text: str, path: str, line: int | None) -> tuple[str, str]:
-    """Return name and value of `name = value`, both stripped of white space."""
+def split_assignment(text: str, path: str, line: int | None, *, quoted: bool = True) -> tuple[str, str]:
+    """Return name and value of `name = value`, both stripped of white space. `quoted`: errors show the text."""
     name, equals, value = text.partition("=")
     name = name.strip(WHITESPACE)
     if not equals or not name or any(c in WHITESPACE for c in name):
         problem = "missing '=' after attribute name" if name else "missing attribute name"
-        raise ConfigError(path, line, f'{problem}: "{text.strip(WHITESPACE)[:60]}"', "write it as name = value")
+        start = secrets.shown_line(text.strip(WHITESPACE))[:60] if quoted else secrets.HIDDEN
+        raise ConfigError(path, line, f'{problem}: "{start}"', "write it as name = value")
     return name, value.strip(WHITESPACE)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from postillion.config import main_cf
+from postillion.config import main_cf, secrets
 from postillion.config.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -49,6 +49,10 @@ class Line:
     def error(self, problem: str, fix: str) -> ConfigError:
         """Return the error for this line."""
         return ConfigError(self.path, self.line, problem, fix)
+
+    def bad_field(self, field: str, word: str, fix: str) -> ConfigError:
+        """Return the error for a word that a field cannot have."""
+        return self.error(f'field "{field}": bad value: "{secrets.shown_line(word)}"', fix)
 
     @property
     def service(self) -> str:
@@ -93,10 +97,10 @@ class Line:
             raise self.error(f'field "type": bad value: "{kind}"', f"give one of {', '.join(TYPES)}")
         for field, word in zip(FIELDS[2:5], flags, strict=True):
             if word not in ("-", "y", "n"):
-                raise self.error(f'field "{field}": bad value: "{word}"', 'give "y", "n" or "-"')
+                raise self.bad_field(field, word, 'give "y", "n" or "-"')
         for field, word in (("wakeup", wakeup.removesuffix("?")), ("maxproc", maxproc)):
             if word != "-" and word.strip(DIGITS):
-                raise self.error(f'field "{field}": bad value: "{word}"', 'give a whole number, or "-"')
+                raise self.bad_field(field, word, 'give a whole number, or "-"')
 
 
 class Entry(Line):
@@ -124,7 +128,7 @@ class Entry(Line):
             raise self.error("inet service cannot be private", 'write "n" in the third field')
         for word in words[8:]:
             if word.startswith("{") and not _is_braced(word):
-                raise self.error(f'unbalanced braces in "{word}"', "close each { with a }")
+                raise self.error(f'unbalanced braces in "{secrets.shown_line(word)}"', "close each { with a }")
         options = iter(self.options())
         for word in options:
             if word == "-o":
@@ -132,7 +136,7 @@ class Entry(Line):
 
     def _number(self, field: str, word: str, high: int) -> int:
         if not word or len(word) > 10 or int(word) > high:
-            raise self.error(f'field "{field}": bad value: "{word}"', f'give a whole number up to {high}, or "-"')
+            raise self.bad_field(field, word, f'give a whole number up to {high}, or "-"')
         return int(word)
 
 

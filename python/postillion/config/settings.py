@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from postillion.config import expansion, host, kinds, main_cf, parameters
+from postillion.config import expansion, host, kinds, main_cf, parameters, secrets
 from postillion.config.errors import ConfigError
 from postillion.config.main_cf import Setting
 
@@ -45,6 +45,8 @@ class Config:
         self.of_services: set[str] | None = None
         """The parameters that services have under their own name; None: those of any name."""
         self._texts: dict[str, str] = {}
+        self._hidden: set[str] | None = None
+        """The names of passwords, once they are needed."""
         self._computing: list[str] = []
         """The defaults that are being computed, the outermost first."""
         self.opened: list[tuple[str, Any]] = []
@@ -70,8 +72,11 @@ class Config:
         path = os.path.join(directory, "main.cf")
         text = main_cf.read(path if in_force is None else os.path.join(in_force, "main.cf"))
         settings, notices = main_cf.parse(text, path)
-        for name, value in overrides:
-            settings[name] = Setting(value, f"{OVERRIDE} {name}={value}", None)
+        given = dict(overrides)
+        hidden = secrets.names({name: setting.value for name, setting in settings.items()} | given) if given else set()
+        for name, value in given.items():
+            shown = secrets.shown(name, value, hidden)
+            settings[name] = Setting(value, f"{OVERRIDE} {name}={shown}", None)
         config = cls(directory, settings, notices)
         config.in_force = in_force or directory
         return config
@@ -131,6 +136,28 @@ class Config:
     def expanded(self, text: str, name: str = "value") -> str:
         """Return a text with its `$name` replaced; `name`: the parameter that has it. Raises `ConfigError`."""
         return self._expand(name, text)
+
+    def shown(self, name: str, value: str, *, expanded: bool = False) -> str:
+        """Return the value of a parameter for a listing, without passwords. `expanded`: its `$name` is replaced.
+
+        Raises `ConfigError`.
+        """
+        hidden = self._passwords()
+        if expanded:
+
+            def find(other: str) -> str | None:
+                found = self._lookup(other)
+                return found and secrets.HIDDEN if other in hidden else found
+
+            value = self._expand(name, value, find)
+        return secrets.shown(name, value, hidden)
+
+    def _passwords(self) -> set[str]:
+        """Return the names of passwords. A parameter of the table is none, even if a password refers to it."""
+        if self._hidden is None:
+            names = secrets.names({name: setting.value for name, setting in self.settings.items()})
+            self._hidden = names - parameters.PARAMETERS.keys()
+        return self._hidden
 
     def default_text(self, name: str) -> str:
         """Return the expanded default of a parameter."""
@@ -295,11 +322,15 @@ class Config:
             raise KeyError(name)
         return row
 
-    def _expand(self, name: str, value: str) -> str:
+    def _expand(self, name: str, value: str, find: expansion.Lookup | None = None) -> str:
         try:
-            return expansion.expand(value, self._lookup, name)
+            return expansion.expand(value, find or self._lookup, name)
         except expansion.ExpansionError as error:
             wrong = error.name or name
+            text = self._lookup(wrong) or value
+            if secrets.shown(wrong, text, self._passwords()) != text:
+                # The error shows a part of the password.
+                raise self.error(wrong, f"{wrong}: cannot be expanded", "write $$ for a dollar in a password") from None
             raise self.error(wrong, f"{wrong}: {error}", error.fix) from None
 
     def _lookup(self, name: str) -> str | None:

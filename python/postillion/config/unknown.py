@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from postillion.config import expansion, main_cf, master_cf, parameters
+from postillion.config import expansion, main_cf, master_cf, parameters, secrets
 from postillion.config.errors import ConfigError, place
 from postillion.config.master_cf import Line
 
@@ -107,23 +107,30 @@ def _undefined(config: Config, lines: list[Line]) -> Iterator[str]:
     """Yield a warning for each reference to a name without a value anywhere."""
     services = service_parameters(lines)
     own = {name for line in lines for name, _ in line.overrides()}
-    places = [(s.path, s.line, s.value) for name, s in config.settings.items() if not parameters.is_raw(name)]
-    places += [(line.path, line.line, value) for line in lines for _, value in line.overrides()]
-    wanted = [(path, number, expansion.names(value)) for path, number, value in places]
+    places = [(s.path, s.line, name, s.value) for name, s in config.settings.items() if not parameters.is_raw(name)]
+    places += [(line.path, line.line, name, value) for line in lines for name, value in line.overrides()]
+    wanted = [
+        (path, number, name if secrets.hides(name, value) else "", expansion.names(value))
+        for path, number, name, value in places
+    ]
     if (setting := config.settings.get(CLASSES)) is not None:
-        wanted.append((setting.path, setting.line, set(_classes(config))))
+        wanted.append((setting.path, setting.line, "", set(_classes(config))))
     for line in lines:
         if CLASSES in dict(line.overrides()):
             seen = config.overridden(line.overrides(), line.path, line.line)
-            wanted.append((line.path, line.line, set(_classes(seen))))
-    for path, line_number, names in wanted:
+            wanted.append((line.path, line.line, "", set(_classes(seen))))
+    for path, line_number, password, names in wanted:
         for name in sorted(names):
             if name and not any(name in known for known in (config.settings, own, parameters.PARAMETERS, services)):
+                if password:
+                    # The name may be a part of the password.
+                    yield f"{place(path, line_number)}: {password}: undefined parameter (write $$ for a dollar)"
+                    break
                 yield f"{place(path, line_number)}: undefined parameter: {name}{_advice(name)}"
 
 
 def _warning(path: str, line: int | None, name: str, value: str) -> str:
-    return f"{place(path, line)}: unused parameter: {name}={main_cf.shown(name, value)}{_advice(name)}"
+    return f"{place(path, line)}: unused parameter: {name}={secrets.shown(name, value)}{_advice(name)}"
 
 
 def _advice(name: str) -> str:

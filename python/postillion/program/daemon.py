@@ -32,7 +32,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn, TypeVar
 
 from postillion._core.log import Log
-from postillion.config import Config, ConfigError, domain, effect
+from postillion.config import Config, ConfigError, domain, effect, secrets
 from postillion.config.main_cf import split_assignment
 from postillion.program import succession
 from postillion.program.log import open_log, utc_offset_s
@@ -110,7 +110,7 @@ class Arguments:
         elif letter == "i":
             self.in_force = value
         elif letter == "o":
-            self.overrides.append(split_assignment(value, f"-o {value}", None))
+            self.overrides.append(split_assignment(value, f"-o {secrets.shown_line(value)}", None))
         elif not value.isascii() or not value.isdigit() or int(value) > NUMBER_MAX:
             raise ConfigError("command line", None, f"bad number -{letter} {value}", "give a whole number")
         elif letter == "m":
@@ -218,7 +218,7 @@ def start(program: str, argv: list[str]) -> Daemon:
     """
     try:
         options = Arguments(argv)
-        set_title(program, argv)
+        set_title(program, [secrets.shown_pair(word) for word in argv])
         runtime = (("service_name", options.service),) if options.service else ()
         config = Config.load(options.config_directory, (*runtime, *options.overrides), options.in_force)
         daemon = Daemon(program, options, config, open_log(config, program))

@@ -57,7 +57,8 @@ class MysqlSource(PooledSource):
         self._socket = options.get("socket", "")
         self._needs_rows = parameters.flag("require_result_set", True)
         self._tls = _tls(parameters)
-        servers = [self._server(host) for host in hosts(parameters, int(options.get("port", PORT)), "localhost")]
+        port = int(options.get("port", PORT))
+        servers = [self._server(host) for host in hosts(parameters, parameters.words("hosts"), port, "localhost")]
         self._pool = Pool(
             servers,
             idle_s=parameters.number("idle_interval", 60, low=1),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import codecs
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
+from postillion.config.secrets import is_secret, without_passwords
 from postillion.tables.remote.library import load
 from postillion.tables.remote.mapping import OpenTable
 from postillion.tables.remote.parameters import Parameters
 from postillion.tables.remote.pool import LinkLost, Pool, PooledSource, Server
-from postillion.tables.remote.secret import HIDDEN
 from postillion.tables.remote.sql import ROWS_MAX, Host, Statement, hosts
 from postillion.tables.table import TableError, Warn
 
@@ -117,13 +118,13 @@ class PgsqlSource(PooledSource):
         words = parameters.words("hosts")
         uris = [word for word in words if word.startswith(URIS)]
         for uri in uris:
-            parameters.secrets.add(uri)
-            parameters.secrets.add(_password_of(uri))
-        servers = [self._server(HIDDEN if "@" in uri else uri, uri) for uri in uris]
+            for password in (uri, *_passwords_of(uri)):
+                parameters.secrets.add(password)
+        servers = [self._server(without_passwords(uri), uri) for uri in uris]
         if len(uris) < len(words) or not words:
             if not self._database:
                 raise parameters.error("dbname", "dbname is missing", "add dbname = name of the database")
-            plain = [host for host in hosts(parameters, PORT, "localhost") if not host.name.startswith(URIS)]
+            plain = hosts(parameters, [word for word in words if word not in uris], PORT, "localhost")
             servers += [self._server(host.name, self._conninfo(host)) for host in plain]
         self._pool = Pool(
             servers,
@@ -208,6 +209,9 @@ def _first_line(problem: Exception) -> str:
     return str(problem).strip().partition("\n")[0] or type(problem).__name__
 
 
-def _password_of(uri: str) -> str:
-    """Return the password in a URI `postgresql://user:password@host/...`."""
-    return uri.partition("://")[2].rpartition("@")[0].partition(":")[2]
+def _passwords_of(uri: str) -> list[str]:
+    """Return the passwords in a URI `postgresql://user:password@host/...?password=...`, as written and decoded."""
+    pairs = (text.partition("=") for text in uri.partition("?")[2].split("&"))
+    written = [uri.partition("://")[2].rpartition("@")[0].partition(":")[2]]
+    written += [value for name, _, value in pairs if is_secret(name)]
+    return [*written, *map(unquote, written)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-HIDDEN = "[password]"
+from postillion.config.secrets import HIDDEN
 
 
 class Secret:

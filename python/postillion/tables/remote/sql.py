@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from postillion.config.secrets import without_passwords
 from postillion.tables.remote.mapping import Mapping, OpenTable, template
 from postillion.tables.remote.parameters import Parameters
 from postillion.tables.remote.template import Quote, Template, TemplateError
@@ -63,9 +64,9 @@ class Host(NamedTuple):
     path: str | None
 
 
-def hosts(parameters: Parameters, default_port: int, default: str) -> list[Host]:
+def hosts(parameters: Parameters, words: list[str], default_port: int, default: str) -> list[Host]:
     """Return the servers of `hosts`: `unix:/path`, `inet:host:port`, `host`, `host:port`. Raises `ConfigError`."""
-    return [_host(parameters, word, default_port) for word in parameters.words("hosts") or [default]]
+    return [_host(parameters, word, default_port) for word in words or [default]]
 
 
 def _host(parameters: Parameters, word: str, default_port: int) -> Host:
@@ -78,5 +79,6 @@ def _host(parameters: Parameters, word: str, default_port: int) -> Host:
     elif host.count(":") == 1:
         host, colon, port = host.partition(":")
     if not host or (colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
-        raise parameters.error("hosts", f'bad value "{word}" for hosts', "give host, host:port or unix:/path")
+        problem = f'bad value "{without_passwords(word)}" for hosts'
+        raise parameters.error("hosts", problem, "give host, host:port or unix:/path")
     return Host(f"inet:{host}:{port or default_port}", host, int(port or default_port), None)
