@@ -1,8 +1,14 @@
-"""Passwords of remote tables: a canary that no log, listing or error shows."""
+"""Passwords of remote tables: a canary that no log, listing, error or core dump shows."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import resource
+import signal
 import smtplib
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +18,7 @@ import pytest
 
 from postillion.config import Config, secrets
 from postillion.tables.remote.pgsql import _passwords_of
-from support.mta import Site, running, wait_for
+from support.mta import Site, ended, processes, running, site_programs, start, wait_for
 from support.table_servers import PASSWORD, MariaDb, Postgres, Slapd, TableServer
 
 CANARY = "c4n4ry-Gelb"
@@ -282,3 +288,154 @@ def test_commands_show_no_password_that_a_server_refuses(
         assert client.rcpt("u@next.example")[0] == 451
         wait_for("the warning", lambda: f"warning: table {name}: " in site.log_text())
     assert CANARY not in site.log_text()
+
+
+@contextlib.contextmanager
+def core_dumps_allowed() -> Iterator[None]:
+    """Let the programs that the block starts leave core dumps, unless they forbid it themselves."""
+    limits = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (limits[1], limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, limits)
+
+
+class Silent:
+    """A server that takes connections and answers nothing, so that its client waits with the password in memory."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.settimeout(WAIT_MAX_S)
+        self.port: int = self._socket.getsockname()[1]
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def abort_client(self, command: list[str]) -> bool:
+        """Start a command, and abort it when it has connected; return whether the kernel wrote a core dump."""
+        with core_dumps_allowed():
+            client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            self._socket.accept()[0].close()
+        except TimeoutError:
+            client.kill()
+            client.wait()
+            raise
+        os.kill(client.pid, signal.SIGABRT)
+        _, status = os.waitpid(client.pid, 0)
+        client.returncode = os.waitstatus_to_exitcode(status)
+        assert client.returncode == -signal.SIGABRT
+        return os.WCOREDUMP(status)
+
+
+def core_files(directory: Path) -> list[Path]:
+    """Return the core dumps in a directory."""
+    return sorted(directory.glob("core*"))
+
+
+def dumped(site: Site, server: Silent, program: str, line: str) -> bool:
+    """Return whether a program that asks a table dumps core. `line`: a line of the table's file."""
+    file = site.directory / "table.cf"
+    file.write_text(f"hosts = 127.0.0.1:{server.port}\n{line}\ndbname = x\nquery = SELECT '%s'\n")
+    commands = {
+        "postmap": [*site.command("postmap"), "-q", "u@next.example", f"pgsql:{file}"],
+        "explain": [*site.command("postillion"), "explain", "u@next.example"],
+        "checker": [sys.executable, "-m", "postillion.checker", "-c", str(site.etc)],
+    }
+    # Programs go to the queue directory; a relative core_pattern means a file there, or here.
+    with contextlib.chdir(site.queue):
+        return server.abort_client(commands[program])
+
+
+@pytest.mark.parametrize("program", ["postmap", "explain", "checker"])
+def test_a_program_with_a_password_leaves_no_core_dump(program: str, tmp_path: Path) -> None:
+    maps = {"relay_domains": "next.example", "relay_recipient_maps": f"pgsql:{tmp_path}/table.cf"}
+    site = Site(tmp_path, main_cf=maps)
+    with Silent() as server:
+        if not dumped(site, server, program, f"user = {CANARY}"):
+            pytest.skip("this machine writes no core dumps")
+        for core in core_files(site.queue):
+            assert CANARY.encode() in core.read_bytes()
+            core.unlink()
+        assert not dumped(site, server, program, f"password = {CANARY}")
+    assert core_files(site.queue) == []
+
+
+MARKS = """
+import ctypes, resource, sys
+from postillion.config import Config, core_dumps
+Config.load(sys.argv[1])
+def marks():
+    return ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE)[0]
+print(*marks())
+ctypes.CDLL(None).prctl(4, ctypes.c_ulong(1), *[ctypes.c_ulong(0)] * 3)
+core_dumps.renew()
+print(*marks())
+"""
+"""Prints PR_GET_DUMPABLE and the limit of core dumps, and again when something has made the process dumpable."""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (f"users_password = {CANARY}", ["0 1", "0 1"]),
+        (f"users_hosts = postgresql://u:{CANARY}@h", ["0 1", "0 1"]),
+        ("smtp_sasl_password_maps = hash:/etc/x", ["0 1", "0 1"]),
+        ("# users_password = x", ["1 4096", "1 4096"]),
+        ("mydestination = example.org", ["1 4096", "1 4096"]),
+    ],
+)
+def test_only_a_process_that_read_a_password_is_marked(line: str, expected: list[str], tmp_path: Path) -> None:
+    (tmp_path / "main.cf").write_text(f"compatibility_level = 3.6\n{line}\n")
+    command = ["/bin/sh", "-c", 'ulimit -S -c 8 && exec "$@"', "sh", sys.executable, "-c", MARKS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_MAX_S)
+    if "ulimit" in done.stderr:
+        pytest.skip("the hard limit of core dumps is 0 here")
+    assert done.stdout.splitlines() == expected, done.stderr
+
+
+def abort_master(site: Site) -> list[Path]:
+    """Abort master, and wait for the end of its programs; return the core dumps."""
+    pid = int((site.queue / "pid" / "master.pid").read_text())
+    os.kill(pid, signal.SIGABRT)
+    wait_for("master's end", lambda: ended(pid))
+    wait_for("the end of the programs", lambda: not list(site_programs(site)))
+    return core_files(site.queue)
+
+
+def test_running_programs_with_a_password_leave_no_core_dump_and_have_no_password_in_their_title(
+    tmp_path: Path,
+) -> None:
+    site = Site(tmp_path / "secret", main_cf={"users_password": CANARY})
+    text = (site.etc / "master.cf").read_text()
+    (site.etc / "master.cf").write_text(text.replace(" smtpd\n", f" smtpd -o users_bind_pw={CANARY}\n"))
+    with core_dumps_allowed():
+        start(site, "postillion")
+    for program in ("master", "smtpd", "qmgr"):
+        wait_for(f"the title of {program}", lambda name=program: processes(site, name))  # type: ignore[misc]
+
+    def is_titled(pid: int, program: str) -> bool:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == program
+
+    wait_for("the titles", lambda: all(is_titled(pid, program) for pid, program, _ in site_programs(site)))
+    for pid, program, words in site_programs(site):
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        found = re.search(r"^Max core file size +(\S+)", limits, re.MULTILINE)
+        assert found is not None
+        assert found[1] == "1", program
+        assert CANARY not in " ".join(words)
+        if program == "smtpd":
+            assert "users_bind_pw=[password]" in words
+    assert abort_master(site) == []
+    plain = Site(tmp_path / "plain")
+    with core_dumps_allowed():
+        start(plain, "postillion")
+    cores = abort_master(plain)
+    if not cores:
+        pytest.skip("this machine writes no core files here")
+    for core in cores:
+        core.unlink()

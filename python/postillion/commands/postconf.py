@@ -24,7 +24,7 @@ from postillion.commands import service_edits, services
 from postillion.commands.json_pair import json_pair
 from postillion.commands.request import EXPLAIN, Request
 from postillion.commands.services import ANY, COMMAND, FIELD_NAMES, INDENT, LINE_COLUMNS, Pattern
-from postillion.config import Config, ConfigError, deprecated, edit, kinds, parameters, secrets, unknown
+from postillion.config import Config, ConfigError, core_dumps, deprecated, edit, kinds, parameters, secrets, unknown
 from postillion.config.main_cf import Setting, split_assignment
 from postillion.config.master_cf import Line
 from postillion.config.settings import DEFAULT_DIRECTORY
@@ -73,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(request: Request) -> int:
     """Do what the request asks for; raises `ConfigError`."""
     directory = os.path.abspath(request.directory or os.environ.get("MAIL_CONFIG") or DEFAULT_DIRECTORY)
+    if any(secrets.may_hold(word.encode("utf-8", "surrogateescape")) for word in request.words):
+        core_dumps.forbid()
     if request.has(EXPLAIN):
         return explain(request.words)
     if request.has("l"):

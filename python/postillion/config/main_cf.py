@@ -5,7 +5,7 @@ master.cf and text files have the same rules for comments and continuation lines
 
 from __future__ import annotations
 
-from postillion.config import secrets
+from postillion.config import core_dumps, secrets
 from postillion.config.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -34,7 +34,8 @@ class Setting:
 def read(path: str) -> str:
     """Return the text of a configuration file; octets that are not UTF-8 become surrogates.
 
-    Raises `ConfigError` with different texts for a missing and an unreadable file.
+    A process that reads a password here leaves no core dump. Raises `ConfigError` with different texts for a missing
+    and an unreadable file.
     """
     try:
         with open(path, "rb") as file:
@@ -48,6 +49,8 @@ def read(path: str) -> str:
         raise ConfigError(path, None, f"cannot be read ({error.strerror})", fix) from None
     if len(octets) > FILE_MAX_OCTETS:
         raise ConfigError(path, None, f"larger than {FILE_MAX_OCTETS} octets", "put large lists into tables")
+    if secrets.may_hold(octets):
+        core_dumps.forbid()
     return octets.decode("utf-8", "surrogateescape")
 
 

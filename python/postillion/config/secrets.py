@@ -16,6 +16,8 @@ HIDDEN = "[password]"
 NAMES = ("password", "bind_pw")
 """Ends of the names of passwords (ldap_table(5), mysql_table(5), pgsql_table(5), the parameters of a URI)."""
 SCHEME = "://"
+SIGNS = (*((name.encode(),) for name in NAMES), (SCHEME.encode(), b"@"))
+"""Texts that a line with a password has; of the last two, both."""
 
 
 def is_secret(name: str) -> bool:
@@ -74,6 +76,18 @@ def without_passwords(text: str) -> str:
         return text
     first, *rest = text.split(SCHEME)
     return SCHEME.join([first, *map(_without_password, rest)])
+
+
+def may_hold(octets: bytes) -> bool:
+    """Return whether a configuration file may hold a password, outside of its comments."""
+    if not any(_is_sign(octets, sign) for sign in SIGNS):
+        return False
+    lines = [line for line in octets.split(b"\n") if not line.lstrip().startswith(b"#")]
+    return any(_is_sign(line, sign) for line in lines for sign in SIGNS)
+
+
+def _is_sign(octets: bytes, sign: Iterable[bytes]) -> bool:
+    return all(part in octets for part in sign)
 
 
 def _without_password(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from postillion.config import expansion, host, kinds, main_cf, parameters, secrets
+from postillion.config import core_dumps, expansion, host, kinds, main_cf, parameters, secrets
 from postillion.config.errors import ConfigError
 from postillion.config.main_cf import Setting
 
@@ -76,6 +76,8 @@ class Config:
         hidden = secrets.names({name: setting.value for name, setting in settings.items()} | given) if given else set()
         for name, value in given.items():
             shown = secrets.shown(name, value, hidden)
+            if shown != value:
+                core_dumps.forbid()
             settings[name] = Setting(value, f"{OVERRIDE} {name}={shown}", None)
         config = cls(directory, settings, notices)
         config.in_force = in_force or directory

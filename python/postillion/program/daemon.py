@@ -32,7 +32,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn, TypeVar
 
 from postillion._core.log import Log
-from postillion.config import Config, ConfigError, domain, effect, secrets
+from postillion.config import Config, ConfigError, core_dumps, domain, effect, secrets
 from postillion.config.main_cf import split_assignment
 from postillion.program import succession
 from postillion.program.log import open_log, utc_offset_s
@@ -189,6 +189,7 @@ class Daemon:
         os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
         if os.getresuid() != (account.pw_uid,) * 3 or os.getresgid() != (account.pw_gid,) * 3:
             raise RuntimeError("privileges were not dropped")
+        core_dumps.renew()
         self.unprivileged = False
 
     def must_be_replaced(self, config: Config | None = None) -> bool:

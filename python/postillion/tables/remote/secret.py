@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from postillion.config import core_dumps
 from postillion.config.secrets import HIDDEN
 
 
@@ -33,9 +34,10 @@ class Secrets:
         self._hidden: list[Secret] = []
 
     def add(self, text: str) -> Secret:
-        """Return the password as a secret that `redact` hides."""
+        """Return the password as a secret that `redact` hides. The process leaves no core dump from now on."""
         secret = Secret(text)
         if text:
+            core_dumps.forbid()
             self._hidden.append(secret)
         return secret
 
