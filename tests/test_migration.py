@@ -1,7 +1,8 @@
 """The steps of docs/operating.md: from Postfix to Postillion and back, with mail in both queues, and none is lost.
 
 The test runs the command blocks of the guide as they stand, with its paths replaced by those of a site in a temporary
-directory, and with `MAIL_CONFIG` in the environment as its third step has it.
+directory, and with `MAIL_CONFIG` in the environment as its third step has it. After each step, mail for an alias and
+for a virtual alias shows that the running mail system can read the hash tables.
 """
 
 import json
@@ -19,6 +20,11 @@ from support.peers import peer, root
 from support.sink import Sink
 
 RECIPIENT = "x@next.example"
+ALIAS = "info@example.org"
+VIRTUAL = "sales@virtual.example"
+RECIPIENTS = (RECIPIENT, ALIAS, VIRTUAL)
+"""Addresses that lead to the first of them: by itself, by the alias file, and by a table of postmap."""
+OUR_INDEX = b"PostillionIndex"
 GUIDE = Path(__file__).parent.parent / "docs" / "operating.md"
 RENAMED = "4B0C53A1F2"
 """A name as Postfix gives its queue files."""
@@ -41,16 +47,19 @@ def theirs(program: str, *options: str | Path) -> str:
     return run(f"/usr/sbin/{program}", *options)
 
 
-def send(site: Site, *subjects: str) -> None:
-    """Send a message for each subject to a next hop that does not listen yet."""
+def send(site: Site, subject: str, recipients: Sequence[str] = RECIPIENTS) -> None:
+    """Send a message to each recipient. All lead to a next hop that does not listen yet."""
     with smtplib.SMTP("127.0.0.1", site.port) as client:
-        for subject in subjects:
-            client.sendmail("a@example.org", [RECIPIENT], f"Subject: {subject}\r\n\r\nbody\r\n")
+        for recipient in recipients:
+            client.sendmail("a@example.org", [recipient], f"Subject: {subject} {recipient}\r\n\r\nbody\r\n")
 
 
-def deferred(listing: Sequence[str]) -> int:
-    """Return the number of deferred messages in the output of `postqueue -j`."""
-    return sum(json.loads(line)["queue_name"] == "deferred" for line in listing)
+def deferred(output: str) -> int:
+    """Return the number of messages for the next hop that are deferred, from the output of `postqueue -j`."""
+    messages = [json.loads(line) for line in output.splitlines()]
+    return sum(
+        message["queue_name"] == "deferred" and message["recipients"][0]["address"] == RECIPIENT for message in messages
+    )
 
 
 def blocks(heading: str) -> list[str]:
@@ -75,17 +84,34 @@ class Guide:
 def test_queued_mail_migrates_to_postillion_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root()
     peer("postfix")
-    site = Site(tmp_path)
+    aliases, virtual = tmp_path / "etc" / "aliases", tmp_path / "etc" / "virtual"
+    site = Site(
+        tmp_path,
+        main_cf={
+            "alias_database": f"hash:{aliases}",
+            "virtual_alias_maps": f"hash:{virtual}",
+            "virtual_alias_domains": VIRTUAL.partition("@")[2],
+        },
+    )
+    aliases.write_text(f"{ALIAS.partition('@')[0]}: {RECIPIENT}\n")
+    virtual.write_text(f"{VIRTUAL} {RECIPIENT}\n")
+    indexes = [path.with_name(f"{path.name}.db") for path in (aliases, virtual)]
+
+    def ours_write() -> list[bool]:
+        return [path.read_bytes().startswith(OUR_INDEX) for path in indexes]
+
     # Postfix's commands write to the log as its owner while its mail system is down.
     site.log.touch()
     for path in (site.log.parent, site.log):
         shutil.chown(path, "postfix")
+    theirs("postmap", "-c", site.etc, f"hash:{virtual}")
     old, new = site.etc, tmp_path / "etc-postillion"
     queue = tmp_path / "queue-postillion"
-    copy, take_over = blocks("Migrate from Postfix")
-    give_back, requeue = blocks("Migrate back to Postfix")
+    copy, take_over, index = blocks("Migrate from Postfix")
+    index_back, give_back, requeue = blocks("Migrate back to Postfix")
     guide = Guide(
         {
+            "/etc/aliases": aliases,
             "/etc/postfix": old,
             "/etc/postillion": new,
             "/var/spool/postfix": site.queue,
@@ -94,32 +120,41 @@ def test_queued_mail_migrates_to_postillion_and_back(tmp_path: Path, monkeypatch
         }
     )
     start(site, "postfix")
-    send(site, "one", "two")
-    wait_for("mail in Postfix's queue", lambda: deferred(theirs("postqueue", "-c", old, "-j").splitlines()) == 2)
+    send(site, "before")
+    wait_for("mail in Postfix's queue", lambda: deferred(theirs("postqueue", "-c", old, "-j")) == 3)
     guide.follow(copy)
     guide.follow(take_over)
     monkeypatch.setenv("MAIL_CONFIG", str(new))
     wait_for("the SMTP port", lambda: listening(site.port))
     try:
-        send(site, "three", "four")
-        wait_for("mail in our queue", lambda: deferred(ours("postqueue", "-j").splitlines()) == 2)
-        assert deferred(theirs("postqueue", "-c", old, "-j").splitlines()) == 2
+        send(site, "while both run")
+        wait_for("mail in our queue", lambda: deferred(ours("postqueue", "-j")) == 3)
+        assert deferred(theirs("postqueue", "-c", old, "-j")) == 3
+        assert ours_write() == [False, False]
+        guide.follow(index)
+        assert ours_write() == [True, True]
+        send(site, "with our indexes")
+        wait_for("more mail in our queue", lambda: deferred(ours("postqueue", "-j")) == 6)
+        guide.follow(index_back)
+        assert ours_write() == [False, False]
         guide.follow(give_back)
         ours("postillion", "status")
         wait_for("Postfix at the SMTP port", lambda: listening(site.port))
+        send(site, "after")
+        wait_for("mail in Postfix's queue", lambda: deferred(theirs("postqueue", "-c", old, "-j")) == 6)
         guide.follow(requeue)
-        wait_for(
-            "all mail in Postfix's queue", lambda: deferred(theirs("postqueue", "-c", old, "-j").splitlines()) == 4
-        )
+        wait_for("all mail in Postfix's queue", lambda: deferred(theirs("postqueue", "-c", old, "-j")) == 12)
         with Sink(site.next_port) as sink:
             theirs("postqueue", "-c", old, "-f")
-            arrived = [message.content for message in sink.wait(4)]
+            arrived = sink.wait(12)
     finally:
         subprocess.run([POSTILLION_COMMANDS / "postillion", "-c", new, "abort"], capture_output=True, check=False)
         stop(site, "postfix")
     assert list((queue / "maildrop").iterdir()) == []
-    for subject in ("one", "two", "three", "four"):
-        assert sum(f"Subject: {subject}\r\n".encode() in content for content in arrived) == 1
+    for subject in ("before", "while both run", "with our indexes", "after"):
+        for recipient in RECIPIENTS:
+            line = f"Subject: {subject} {recipient}\r\n".encode()
+            assert [message.rcpt_tos for message in arrived if line in message.content] == [[RECIPIENT]]
 
 
 def test_each_postfix_command_of_the_guide_names_its_configuration() -> None:
@@ -138,7 +173,7 @@ def test_files_that_postfix_renamed_are_named_in_the_log_and_come_back(tmp_path:
     # The first attempt may come before the stop.
     site = Site(tmp_path, main_cf={"minimal_backoff_time": "1s", "maximal_backoff_time": "1s"})
     start(site, "postillion")
-    send(site, "kept")
+    send(site, "kept", [RECIPIENT])
     stop(site, "postillion")
     incoming = site.queue / "incoming"
     (segment,) = (path for path in incoming.iterdir() if re.fullmatch(r"[0-9A-F]{16}", path.name))
@@ -154,6 +189,6 @@ def test_files_that_postfix_renamed_are_named_in_the_log_and_come_back(tmp_path:
     with Sink(site.next_port) as sink:
         start(site, "postillion")
         try:
-            assert b"Subject: kept\r\n" in sink.wait(1)[0].content
+            assert f"Subject: kept {RECIPIENT}\r\n".encode() in sink.wait(1)[0].content
         finally:
             stop(site, "postillion")
