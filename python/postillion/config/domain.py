@@ -60,7 +60,7 @@ def to_ascii(name: str, *, idna2003: bool = False) -> str:
     root = "." if mapped.endswith(".") else ""
     found = ".".join(_label(label) for label in mapped.removesuffix(".").split("."))
     if len(found) > NAME_MAX_OCTETS:
-        raise BadDomain("the name is too long")
+        raise BadDomain(f"the name has more than {NAME_MAX_OCTETS} octets in DNS")
     if found.replace(".", "").isdigit():
         raise BadDomain(f"{found} is a number")
     return found + root
@@ -91,25 +91,34 @@ def _label(label: str) -> str:
     try:
         decoded = label.removeprefix(ACE).encode("ascii").decode("punycode")
     except UnicodeError:
-        raise BadDomain(f"{label} stands for nothing") from None
-    if decoded.isascii() or _mapped(decoded, idna2003=False) != decoded or _encoded(decoded) != label:
-        raise BadDomain(f"{label} stands for no label")
+        raise BadDomain(f'the label "{label}" is not valid punycode') from None
+    try:
+        is_valid = not decoded.isascii() and _mapped(decoded, idna2003=False) == decoded and _encoded(decoded) == label
+    except BadDomain:
+        is_valid = False
+    if not is_valid:
+        raise BadDomain(f'the label "{label}" does not decode to a valid label')
     return label
 
 
 def _encoded(label: str) -> str:
     if not label:
         raise BadDomain("a label is empty")
-    if label.startswith("-") or label.endswith("-") or label[2:4] == "--":
-        raise BadDomain(f"a hyphen at a wrong place in {label}")
+    for has_hyphen, place in (
+        (label.startswith("-"), "at its start"),
+        (label.endswith("-"), "at its end"),
+        (label[2:4] == "--", "in its third and fourth place"),
+    ):
+        if has_hyphen:
+            raise BadDomain(f'the label "{label}" has a hyphen {place}')
     if unicodedata.category(label[0]).startswith("M"):
-        raise BadDomain(f"{label} starts with a combining character")
+        raise BadDomain(f'the label "{label}" starts with a combining character')
     for c in label:
         if not (c.isalnum() or c in "-_" if c.isascii() else _fits(c)):
-            raise BadDomain(f"{c!a} in {label}")
+            raise BadDomain(f'the label "{label}" contains {c!a}, which is not allowed')
     found = label if label.isascii() else ACE + label.encode("punycode").decode("ascii")
     if len(found) > LABEL_MAX_OCTETS:
-        raise BadDomain(f"{label} is too long")
+        raise BadDomain(f'the label "{label}" has more than {LABEL_MAX_OCTETS} octets in DNS')
     return found
 
 
