@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     tool = Tool("postqueue", dict(given).get("-c"))
     try:
         if mode in ("-p", "-j"):
-            # Straight to the descriptor: the listing may be long, and is nothing to look at here.
+            # Copy the listing without a buffer: it may be long.
             tool.print(Output().write, text=mode == "-p", waits=("-v", "") in given)
         else:
             flush(tool, mode, value)
@@ -52,13 +52,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 class Output:
-    """Standard output. Once a listing has become long, it gives way to those who send mail (nice(1))."""
+    """Standard output. A long listing lowers the priority of this process, because mail comes first (nice(1))."""
 
     def __init__(self) -> None:
         self._before_nice = LONG_OCTETS
 
     def write(self, data: bytes) -> None:
-        """Write, whole."""
+        """Write all octets."""
         if self._before_nice > 0:
             self._before_nice -= len(data)
             if self._before_nice <= 0:
@@ -69,7 +69,7 @@ class Output:
 
 
 def flush(tool: Tool, mode: str, value: str) -> None:
-    """Have deferred mail tried now: all, a message, or a site."""
+    """Ask the queue manager to retry deferred mail now: all, one message, or that for a site."""
     request: dict[str, str] = {"verb": "flush"}
     if mode == "-i":
         if not value.isascii() or not value.isalnum():
@@ -87,7 +87,7 @@ def flush(tool: Tool, mode: str, value: str) -> None:
 
 
 def is_site(value: str) -> bool:
-    """Could this be a domain or an address literal?"""
+    """Return whether a text can be a domain or an address literal."""
     bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     labels = bare.replace(":", ".").split(".") if bare is not value else bare.split(".")
     return 0 < len(value) < 256 and all(label or bare is not value for label in labels) and value.isprintable()

@@ -358,7 +358,7 @@ class Opened:
 
 
 def become_owner(directory: str) -> None:
-    """Go on as who owns a directory, if root runs this: files that are made in the queue are for its owner to read."""
+    """Take the user and group of a directory's owner, if root runs the command: the owner reads the new queue files."""
     if os.geteuid() == 0:
         try:
             found = os.stat(directory)
@@ -369,7 +369,7 @@ def become_owner(directory: str) -> None:
 
 
 def ids_of(user: str) -> tuple[int, int] | None:
-    """Return a user's IDs if root asks: whose files the queue's are. None: they stay whose they are."""
+    """Return the user and group ID that queue files get. None without root or this user: then they keep theirs."""
     if os.geteuid() != 0:
         return None
     try:

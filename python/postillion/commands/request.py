@@ -29,7 +29,7 @@ ALLOWED_WITH = {
     "P": "eXfhHoxj",
     "j": "pMFPoxnd",
 }
-"""The options that may accompany one, `-c`, `-C`, `-q` and `-v` apart; with the other modes none may."""
+"""The options that each of these accepts, besides `-c`, `-C`, `-q` and `-v`. The other modes accept only these four."""
 EXCLUSIVE = (
     ("PP", "e", "#", "X"),
     ("d", "e", "X", "n", "#"),
@@ -38,11 +38,14 @@ EXCLUSIVE = (
     ("o", "d", "e", "X", "#"),
     ("h", "H", "e", "X", "#"),
 )
-"""Of each of these sets, one option may be given."""
+"""Options that exclude each other: at most one of each row is given."""
 
 
 class Request:
-    """The command line, parsed. `words`: what follows the options. Raises `ConfigError` for options without a sense."""
+    """The parsed command line. `words`: the arguments after the options.
+
+    Raises `ConfigError` for an unknown option, a bad value, and options that exclude each other.
+    """
 
     def __init__(self, argv: list[str]) -> None:
         self.directory: str | None = None

@@ -31,9 +31,9 @@ Place = tuple[str, str, int, int]
 
 
 class Mover:
-    """Writes messages of a queue directory to its maildrop/, as files of who owns that.
+    """Writes messages of a queue directory into its maildrop/. The new files belong to the owner of maildrop/.
 
-    Raises `OSError` when there is no such directory. `warn` hears of messages that stay.
+    Raises `OSError` when there is no maildrop/. `warn` gets a line for each message that stays in the queue.
     """
 
     def __init__(self, queue_directory: str, warn: Callable[[str], None]) -> None:
@@ -80,7 +80,7 @@ class Mover:
             return None
 
     def _write(self, name: str, message: StoredMessage, text: bytes) -> _File:
-        """Write a file that pickup passes over yet."""
+        """Return a new file of maildrop/ that holds the message. Pickup ignores it until `complete` sets its mode."""
         facts = {key: value for key, value in message.attributes if key not in OWN_FACTS}
         facts["log_ident"] = name
         if message.smtputf8:

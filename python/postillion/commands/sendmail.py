@@ -149,11 +149,11 @@ class Request:
             case "o":
                 self._old_option(value)
             case _:
-                pass  # -A, -L, -O, -X, -h, -p: nothing here goes by them
+                pass  # -A, -L, -O, -X, -h, -p have no effect here.
 
     def _queue(self, value: str) -> None:
         if value[:1].isdigit():
-            return  # how often the queue runs is queue_run_delay's to say
+            return  # The parameter queue_run_delay sets the interval.
         if value[:1] not in ("I", "R") or len(value) < 2:
             raise Failure(os.EX_USAGE, f"-q{value[:1]} is not implemented")
         self.mode, self.flush = "q", value
@@ -303,7 +303,7 @@ def probe(from_address: str, recipients: Iterable[str]) -> bytes:
 
 
 def interrupted(number: int, _frame: FrameType | None) -> NoReturn:
-    """A signal ends the command; what is half written is removed on the way out."""
+    """Raise `Failure` for a signal, so that the incomplete file is removed."""
     import signal
 
     raise Failure(os.EX_TEMPFAIL, f"ended by {signal.Signals(number).name}")
@@ -326,7 +326,7 @@ def authorized(config: Config) -> pwd.struct_passwd | None:
 
 
 def matches(pattern: str, name: str, config: Config) -> bool:
-    """Say whether a user is meant by a word of `authorized_submit_users`: a name, or a table that has it."""
+    """Return whether a word of `authorized_submit_users` names a user: a name, or a table that has it."""
     if pattern.startswith("static:"):
         return True
     if ":" not in pattern:

@@ -87,7 +87,7 @@ class Control:
         self._users.pop(client, None)
 
     def trigger(self, client: int, letters: bytes) -> None:
-        """Look for mail that nobody announced; with `F`, try every deferred message of a user who may flush."""
+        """Scan the queue directory for unannounced mail. With `F`, also retry deferred mail, if the user may flush."""
         self._queue.core.rescan(*self._queue.now())
         if b"F" in letters:
             try:

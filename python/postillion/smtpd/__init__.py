@@ -2,12 +2,12 @@
 
     service      all sessions of a process
     connection   one client: the loop that asks the checks
-    checks       what a check is, and its verdict: restrictions, limits and the site's handler are checks
-    limits       the limits that anvil counts, over the link in `counts`
     clients      the facts about a client; `names` finds its name
-    reply        SMTP replies as values
+    limits       the limits that anvil counts, over the link in `counts`
+    mode         lists and limits for normal times and for stress
     setup        main.cf as the settings of the Rust core
     standalone   the server on standard input that `sendmail -bs` runs
 
-The restriction lists are in `postillion.restrictions`, a site's aiosmtpd handler in `postillion.handler`.
+`postillion.checks` has the interface of a check, its verdict and its replies. Restriction lists
+(`postillion.restrictions`), limits and a site's aiosmtpd handler (`postillion.handler`) are checks.
 """

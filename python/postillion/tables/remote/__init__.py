@@ -1,6 +1,6 @@
 """Remote tables: LDAP, SQL, memcache, socketmap and tcp, asked without blocking the event loop.
 
-    table = remote.open_remote("pgsql", "/etc/postfix/aliases.cf", "pgsql:/etc/postfix/aliases.cf", config, warn)
+    table = open_table("pgsql:/etc/postfix/aliases.cf", config, warn=warn)     # of `postillion.tables.maps`
     value = await table.ask("alice@example.com")     # None: no value; raises TableError: try again later
 
 `RemoteTable.lookup` has the interface of other tables: it gives the answers of the current decision (`deferred`).
