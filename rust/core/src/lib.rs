@@ -1,9 +1,9 @@
 //! The cores of Postillion: the hot paths, independent of Python.
 //!
 //! Protocol cores are sans-IO state machines: bytes and `now` go in, events and bytes come out. They own no socket, no
-//! clock and no thread. The exceptions own the resource in their name: `queue` writes and syncs files, `log` writes
-//! lines, `net` moves octets between sockets and cores, `bench` measures. `docs/flow.md` follows a message through
-//! these modules.
+//! clock and no thread. The exceptions own the resource in their name: `queue` writes and syncs files, `table` reads
+//! those of local tables, `log` writes lines, `net` moves octets between sockets and cores, `bench` measures.
+//! `docs/flow.md` follows a message through these modules.
 //!
 //! A module imports only from those below it (`tests/test_layers.py`):
 //!

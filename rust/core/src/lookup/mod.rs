@@ -1,6 +1,6 @@
 //! Lookup tables as their users see them: a key in, a value out (DATABASE_README).
 //!
-//! A `Table` answers at once, from memory or from a mapped file; `table` has the types. A remote table has only a number
+//! A `Table` answers at once, from memory or by a read of its file; `table` has the types. A remote table has only a number
 //! here: its program looks the key up (`ask`). `Maps` is the list of tables that a parameter names; the first value
 //! counts.
 
@@ -22,8 +22,8 @@ pub trait Table: fmt::Debug + Send + Sync {
     /// Return the value of a key. A changed file is read again before the answer.
     fn lookup(&self, key: &[u8]) -> Answer;
 
-    /// Call `each` with every key and its answer, in their order, until it returns false. Many keys cost less than by
-    /// `lookup`.
+    /// Call `each` with the position of every key and its answer, in order, until it returns false. Many keys cost less
+    /// than by `lookup`. A table that cannot be read may answer once for all keys: one error, at position 0.
     fn lookup_each(&self, keys: &[&[u8]], each: EachAnswer) {
         for (at, key) in keys.iter().enumerate() {
             let goes_on = match self.lookup(key) {

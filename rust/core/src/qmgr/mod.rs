@@ -15,6 +15,7 @@
 //! ```
 //!
 //! ```text
+//! hub           the scheduler between the queue on disk and its clients
 //! scheduler     the state, what happened, the next event
 //! message       a message under delivery: envelope, recipients, outcomes
 //! route         address -> transport and next hop, cached by domain
@@ -25,12 +26,14 @@
 //! order         a priority queue for appends
 //! deliveries    the deliveries under way, by number
 //! backoff       next attempt, delay warning, expiry
+//! flow          whether mail arrives faster than it becomes active
 //! orphans       segments without a connected producer, and their poll
 //! feedback      how a concurrency window opens and closes
 //! threads       threads that read the whole queue: listings, and the search for the mail of a site
 //! listing       one listing, from a snapshot into a pipe
 //! listing_text  the words of a listing
 //! line          log lines
+//! settings      the parameters
 //! ```
 
 pub mod backoff;

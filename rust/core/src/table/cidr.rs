@@ -181,7 +181,7 @@ impl Networks {
         Ok(Self { v4: Ranges::flatten(&v4), v6: Ranges::flatten(&v6), values, owner: None })
     }
 
-    /// Return the result of an address; `None` for a key that is no address, too.
+    /// Return the result of an address, `None` also for a key that is not an address.
     pub fn find(&self, key: &[u8]) -> Option<&[u8]> {
         let text = std::str::from_utf8(key).ok()?;
         let number = if key.contains(&b':') {

@@ -1,7 +1,8 @@
 //! Lookup tables: a key in, a value out (DATABASE_README).
 //!
-//! A `Table` of this crate answers at once, from memory or from a mapped file. A remote table has only a number here:
-//! its program looks the key up (`ask`). `Maps` is the list of tables that a parameter names; the first value counts.
+//! A `Table` of this crate answers at once, from memory or by a read of its file. A remote table has only a number
+//! here: its program looks the key up (`ask`). `Maps` is the list of tables that a parameter names; the first value
+//! counts.
 
 pub mod cdb;
 pub mod checks;

@@ -20,6 +20,7 @@
 //! control     commands of the administrator
 //! requeue     messages that a command moves to maildrop/
 //! waits       why a message waits, and when it goes next
+//! trace       the report of the first attempt: `sendmail -v` and `-bv`
 //! ```
 
 mod admission;

@@ -30,7 +30,8 @@ impl Scheduler {
         }
     }
 
-    /// Whether the sender of a message that is delivered gets a report of this attempt: it is the first one.
+    /// Whether the sender gets a report of this delivery attempt: it asked for one (`sendmail -v`), and this is the first
+    /// attempt.
     pub(super) fn records(&self, message: &Active) -> bool {
         message.envelope.trace == Trace::Record && self.catalogue.entry(message.slot).attempts() == 0
     }
@@ -39,8 +40,8 @@ impl Scheduler {
         message.envelope.is_probe() || self.records(message)
     }
 
-    /// Add to the report what the agent said about the recipients of its result. For those of a probe without a word, the
-    /// result itself counts.
+    /// Add the agent's lines about the recipients of its result to the report. A recipient without such a line gets one
+    /// from the result.
     pub(super) fn trace_result(&mut self, delivery: &Delivery, outcomes: &[(u32, Status)]) {
         let message = &self.active[delivery.message];
         if message.envelope.trace == Trace::Off {
@@ -65,7 +66,7 @@ impl Scheduler {
             if !told.contains(&index)
                 && let Some((_, status)) = outcomes.iter().find(|(of, _)| *of == index)
             {
-                // An agent that says nothing of a probe has found nothing out.
+                // Without a line of the agent, nothing is known about the recipient of a probe.
                 let outcome = if message.envelope.is_probe() { Outcome::Deferred } else { status.outcome };
                 let status = Status { outcome, ..status.clone() };
                 let action = Action::of(message.envelope.trace, &status);
