@@ -13,7 +13,9 @@ from postillion.config import Config
 from postillion.tables import TableError, open_table
 from postillion.tables.remote import RemoteTable
 from support.peers import absent, peer, postfix_home
+from support.ports import free_port
 from support.table_servers import PASSWORD, ROWS, MariaDb, Memcached, Postgres, PostSrsd, Slapd, TableServer, end
+from support.tcp_table import TcpTable
 
 FAILS = "a temporary failure"
 AT_ONCE = 16
@@ -253,8 +255,7 @@ async def test_failures_of_ldap(etc: Path, slapd: Slapd, extra: str) -> None:
 
 @pytest.mark.parametrize("extra", MEMCACHE)
 async def test_parameters_of_memcache(etc: Path, memcached: Memcached, extra: str) -> None:
-    # Postfix fails for a key that memcached cannot have; here the server does not have it.
-    await compare(etc, "memcache", memcached.file(extra), [key for key in KEYS if len(key) < 200])
+    await compare(etc, "memcache", memcached.file(extra), [*KEYS, "a\tb", "a\x01b", "a\x7fb", "x" * 250, "x" * 251])
 
 
 async def test_the_backup_of_memcache_fills_it(etc: Path, memcached: Memcached) -> None:
@@ -262,6 +263,24 @@ async def test_the_backup_of_memcache_fills_it(etc: Path, memcached: Memcached) 
     await compare(etc, "memcache", memcached.file(extra), ["alice@example.org", "gone@example.org"])
     assert await ours(etc, f"memcache:{etc / 'memcache.cf'}", ["new@example.org"]) == {"new@example.org": "backup"}
     assert memcached.fetch("t:new@example.org").startswith(b"VALUE t:new@example.org 0 6\r\nbackup")
+
+
+async def test_the_backup_has_keys_that_memcached_cannot_have(etc: Path, memcached: Memcached) -> None:
+    long = "x" * 251
+    keys = [long, "a b", "a\x01b"]
+    await compare(etc, "memcache", memcached.file("backup = static:backup\n"), keys)
+    assert list((await ours(etc, f"memcache:{etc / 'memcache.cf'}", keys)).values()) == ["backup", None, "backup"]
+
+
+async def test_long_keys_reach_the_server_of_a_tcp_table(etc: Path) -> None:
+    port = free_port()
+    keys = ["x" * 4090, "x" * 4092, "x" * 20_000, "é" * 2_000, "y" * 5_000]
+    with TcpTable(port, {key: f"{len(key)}-octets" for key in ("x" * 4092, "x" * 20_000)} | {"y" * 5_000: ""}):
+        name = f"tcp:127.0.0.1:{port}"
+        found = await ours(etc, name, keys)
+        assert found == await asyncio.to_thread(theirs, etc, name, keys)
+        assert found["x" * 20_000] == "20000-octets"
+        assert found["y" * 5_000] == FAILS
 
 
 async def test_parameters_in_main_cf(etc: Path, postgres: Postgres, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from postillion.tables.remote.table import RemoteTable
 from postillion.tables.table import Table, TableError, Warn
 
 KEY_MAX_OCTETS: Final = 250
-"""Maximum length of a key in memcached's protocol."""
-KEY: Final = re.compile(rb"[^\x00-\x20\x7f]+")
+"""Maximum length of a key in memcached's protocol. A longer one fails; the backup has it all the same."""
+SPACE: Final = re.compile(r"[ \t\n\v\f\r]")
+"""Space in a key would begin a second word or line of the command, so no key has any."""
 VALUE: Final = re.compile(rb"VALUE ([^ ]+) (\d{1,10}) (\d{1,10})(?: \d{1,20})?")
 
 
@@ -44,7 +45,8 @@ class MemcacheSource(PooledSource):
         if not await self._mapping.admits(key):
             return None
         wanted = self._key.query(key, str)
-        if wanted is None:
+        if not wanted or SPACE.search(wanted):
+            # Postfix does not ask the backup either.
             return None
         found: str | None = None
         try:
@@ -72,9 +74,9 @@ class MemcacheSource(PooledSource):
             self._backup.refresh()
 
     async def _cached(self, wanted: str) -> str | None:
-        key = _octets(wanted)
-        if key is None:
-            return None
+        key = wanted.encode()
+        if len(key) > KEY_MAX_OCTETS:
+            raise TableError(f"the key has more than {KEY_MAX_OCTETS} octets")
 
         async def work(stream: Stream) -> bytes | None:
             return await stream.exchange(b"get %s\r\n" % key, lambda octets: value(octets, key, self._data_max_octets))
@@ -89,8 +91,8 @@ class MemcacheSource(PooledSource):
 
     async def _store(self, wanted: str, found: str) -> None:
         """Store a value of the backup. A server that fails does not matter: the value is known."""
-        key, octets = _octets(wanted), found.encode("utf-8", "surrogateescape")
-        if key is None or len(octets) > self._data_max_octets:
+        key, octets = wanted.encode(), found.encode("utf-8", "surrogateescape")
+        if len(key) > KEY_MAX_OCTETS or len(octets) > self._data_max_octets:
             return
         request = b"set %s %d %d %d\r\n%s\r\n" % (key, self._flags, self._ttl, len(octets), octets)
 
@@ -128,12 +130,6 @@ def stored(octets: bytes) -> tuple[bytes, int] | None:
     """Return the line of a reply to `set`, and its length; None for an incomplete one."""
     line, end, _ = octets.partition(b"\r\n")
     return (line, len(line) + 2) if end else None
-
-
-def _octets(key: str) -> bytes | None:
-    """Return a key as memcached takes it; None for one that it cannot have."""
-    octets = key.encode()
-    return octets if len(octets) <= KEY_MAX_OCTETS and KEY.fullmatch(octets) else None
 
 
 def _server(parameters: Parameters, address: str) -> tuple[str, str]:

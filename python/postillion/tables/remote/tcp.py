@@ -10,7 +10,9 @@ from postillion.tables.remote.stream import Stream, connect
 from postillion.tables.table import TableError, TableTypeError
 
 LINE_MAX_OCTETS: Final = 4096
-"""Maximum length of a request or reply with its LF."""
+"""Maximum length of a reply with its LF."""
+REQUEST_MAX_OCTETS: Final = 1024 * 1024
+"""Maximum length of a request. The server decides about a long key, as with Postfix, which has no limit."""
 ENCODED: Final = re.compile(rb"[^!-$&-~]")
 """Octets that a request encodes: `%`, white space, and all that does not print."""
 DECODED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -30,8 +32,8 @@ class TcpSource(PooledSource):
     async def ask(self, key: str) -> str | None:
         """Return the value for `key`; None when there is none. Raises `TableError`."""
         line = request(key.encode())
-        if len(line) > LINE_MAX_OCTETS:
-            return None
+        if len(line) > REQUEST_MAX_OCTETS:
+            raise TableError(f"the request has more than {REQUEST_MAX_OCTETS} octets")
 
         async def work(stream: Stream) -> str | None:
             code, text = await stream.exchange(line, reply)
