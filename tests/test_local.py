@@ -14,8 +14,9 @@ from postillion._core.address import AddressRules
 from postillion.address.local import take_apart
 from postillion.config import Config
 from postillion.delivery import account, command
-from postillion.delivery.account import Account, NotPermittedError, account_of, acting_as
-from postillion.delivery.local import forward, recipient
+from postillion.delivery.account import Account, NoAnswerError, NotPermittedError, account_of, acting_as
+from postillion.delivery.accounts import Accounts
+from postillion.delivery.local import forward
 from postillion.delivery.local.aliases import Aliases
 from postillion.delivery.local.forward import UndefinedError, expand
 from postillion.delivery.local.recipient import Delivery, Outcome, Tools
@@ -67,8 +68,9 @@ class Site:
         self.warnings: list[str] = []
         self.aliases("none: nobody")
         self.user = Account("user", self.uid, self.gid, str(self.home), "/bin/sh")
+        self.failing: set[str] = set()
+        """Users for whom the name service fails."""
         self.users = {"user": self.user, "other": self.user._replace(name="other", home=str(path / "other"))}
-        monkeypatch.setattr(recipient, "find_account", self.users.get)
 
     def aliases(self, text: str) -> None:
         path = self.path / "aliases"
@@ -81,11 +83,16 @@ class Site:
         settings = LocalSettings.load(Config.load(str(self.path)), self.warnings.append)
         aliases = Aliases(
             settings.alias_maps,
-            settings.default_privs,
             owner_request_special=settings.owner_request_special,
             expand_owner_alias=settings.expand_owner_alias,
         )
-        return Tools(settings, aliases, Maildirs("mx.example"), self.warnings.append)
+        accounts = Accounts(find=self.find)
+        return Tools(settings, aliases, Maildirs("mx.example"), accounts, self.warnings.append)
+
+    def find(self, name: str) -> Account | None:
+        if name in self.failing:
+            raise NoAnswerError(name, "Input/output error")
+        return self.users.get(name)
 
     async def deliver(
         self, address: str, text: bytes = TEXT, done: dict[str, Verdict] | None = None, message: Message | None = None
@@ -117,6 +124,20 @@ async def test_mail_is_delivered_to_maildir_with_delivery_headers(site: Site) ->
 
 async def test_unknown_user_bounces(site: Site) -> None:
     assert await one(site, "nouser@example") == ("bounced", "5.1.1", 'unknown user: "nouser"')
+
+
+@pytest.mark.parametrize("aliases", ["none: nobody", "list: user"])
+async def test_failed_name_service_defers_and_the_next_attempt_delivers(site: Site, aliases: str) -> None:
+    site.aliases(aliases)
+    site.failing.add("user")
+    address = "list@example" if aliases.startswith("list") else "user@example"
+    outcome = await site.deliver(address)
+    assert outcome.verdict() == ("deferred", "4.0.0", "user lookup error")
+    assert site.warnings == ["error looking up passwd info for user: Input/output error"]
+    assert site.maildir() == []
+    site.failing.clear()
+    assert (await site.deliver(address)).verdict().outcome == "sent"
+    assert len(site.maildir()) == 1
 
 
 async def test_mail_to_double_bounce_sender_is_discarded(site: Site) -> None:

@@ -4,6 +4,19 @@ Each docstring gives the result, its units, and the exceptions. Times called `no
 `wall_now` seconds since 1970.
 """
 
-from postillion._core import address, bench, cleanup, delivery, log, pickup, qmgr, queue, smtp, smtpd, tables
+from postillion._core import accounts, address, bench, cleanup, delivery, log, pickup, qmgr, queue, smtp, smtpd, tables
 
-__all__ = ["address", "bench", "cleanup", "delivery", "log", "pickup", "qmgr", "queue", "smtp", "smtpd", "tables"]
+__all__ = [
+    "accounts",
+    "address",
+    "bench",
+    "cleanup",
+    "delivery",
+    "log",
+    "pickup",
+    "qmgr",
+    "queue",
+    "smtp",
+    "smtpd",
+    "tables",
+]

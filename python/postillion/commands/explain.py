@@ -35,7 +35,9 @@ from postillion.commands.failure import Failure
 from postillion.config import Config, master_cf
 from postillion.config.errors import place
 from postillion.config.master_cf import Entry
-from postillion.delivery.local.aliases import AliasError, Aliases
+from postillion.delivery.account import NoAnswerError, NotPermittedError
+from postillion.delivery.accounts import Accounts
+from postillion.delivery.local.aliases import AliasError, Aliases, rights
 from postillion.delivery.local.settings import LocalSettings
 from postillion.delivery.local.targets import ADDRESS
 from postillion.delivery.smtp.nexthop import BadNextHop, parse_list, port_number
@@ -290,10 +292,10 @@ class Explanation:
         settings = await self._opened(self._config, LocalSettings.load)
         aliases = Aliases(
             settings.alias_maps,
-            settings.default_privs,
             owner_request_special=settings.owner_request_special,
             expand_owner_alias=settings.expand_owner_alias,
         )
+        accounts = Accounts()
         waiting, seen = [destination.address], set[str]()
         while waiting and len(seen) < ALIASES_MAX:
             where = take_apart(waiting.pop(0), settings.address_rules)
@@ -305,7 +307,9 @@ class Explanation:
                 seen.add(name)
                 try:
                     expansion = await decided(partial(aliases.expand, name, where.domain))
-                except AliasError as problem:
+                    if expansion is not None:
+                        await rights(expansion, accounts, settings.default_privs)
+                except (AliasError, NoAnswerError, NotPermittedError) as problem:
                     self._steps.note(f"{name}: {problem}")
                     break
                 if expansion is not None:

@@ -6,10 +6,19 @@ ordinary user delivers with that user's account only.
 """
 
 import os
-import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
+
+from postillion._core import accounts
+
+
+class NoAnswerError(Exception):
+    """The name service failed, so nobody knows whether there is such a user. `reason`: the system's text."""
+
+    def __init__(self, user: str, reason: str) -> None:
+        super().__init__(f"error looking up passwd info for {user}: {reason}")
+        self.reason = reason
 
 
 class NotPermittedError(Exception):
@@ -30,29 +39,32 @@ ROOT = Account("root", 0, 0, "/", "/bin/sh")
 
 
 def find_account(name: str) -> Account | None:
-    """Return the user with this name; None when there is none."""
-    if not name or "\0" in name:
-        return None
+    """Return the user with this name; None when there is none. Raises `NoAnswerError`."""
     try:
-        user = pwd.getpwnam(name)
-    except (KeyError, UnicodeEncodeError):
+        user = accounts.user(name)
+    except UnicodeEncodeError:
         return None
-    return Account(user.pw_name, user.pw_uid, user.pw_gid, user.pw_dir, user.pw_shell)
+    except OSError as problem:
+        raise NoAnswerError(name, problem.strerror or str(problem)) from None
+    return None if user is None else Account(*user)
 
 
 def account_of(uid: int) -> Account | None:
-    """Return the user with this uid; None when there is none."""
+    """Return the user with this uid; None when there is none. Raises `NoAnswerError`."""
     try:
-        user = pwd.getpwuid(uid)
-    except (KeyError, OverflowError):
+        user = accounts.user_of(uid)
+    except OverflowError:
         return None
-    return Account(user.pw_name, user.pw_uid, user.pw_gid, user.pw_dir, user.pw_shell)
+    except OSError as problem:
+        raise NoAnswerError(f"uid {uid}", problem.strerror or str(problem)) from None
+    return None if user is None else Account(*user)
 
 
 def unprivileged(default_privs: str) -> Account:
     """Return the account for commands and files without an owner (`default_privs`).
 
-    Without root it is the program's own account. Raises `NotPermittedError` for an unknown name and for root.
+    Without root it is the program's own account. Raises `NotPermittedError` for an unknown name and for root, and
+    `NoAnswerError`.
     """
     own = os.getuid()
     if own != 0:
@@ -94,7 +106,7 @@ def privileged() -> Iterator[None]:
 def rest_as(name: str) -> None:
     """Become the user `name` (mail_owner) outside of `acting_as` blocks; without root, change nothing.
 
-    Raises `NotPermittedError` for an unknown user.
+    Raises `NotPermittedError` for an unknown user, and `NoAnswerError`.
     """
     if os.getuid() != 0:
         return

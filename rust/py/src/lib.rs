@@ -4,6 +4,7 @@
 
 use pyo3::prelude::*;
 
+mod accounts;
 mod address;
 mod ask;
 mod bench;
@@ -23,6 +24,12 @@ mod tables;
 mod _core {
     use pyo3::prelude::*;
     use pyo3::types::{PyCFunction, PyDict};
+
+    #[pymodule]
+    mod accounts {
+        #[pymodule_export]
+        use crate::accounts::{line, user, user_of};
+    }
 
     #[pymodule]
     mod address {

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 from postillion._core.cleanup import Options
 from postillion._core.delivery import DeliveryJob, JobRecipient
 from postillion._core.queue import QueueError
-from postillion.delivery.account import NotPermittedError, rest_as
+from postillion.delivery.account import NoAnswerError, NotPermittedError, rest_as
+from postillion.delivery.accounts import Accounts
 from postillion.delivery.agent import PROBE, Agent
 from postillion.delivery.local.aliases import Aliases
 from postillion.delivery.local.recipient import Delivery, Outcome, Report, Tools
@@ -47,12 +48,11 @@ class LocalAgent(Agent):
         settings = LocalSettings.load(process.config, self.log.warning)
         aliases = Aliases(
             settings.alias_maps,
-            settings.default_privs,
             owner_request_special=settings.owner_request_special,
             expand_owner_alias=settings.expand_owner_alias,
         )
         self._settings = settings
-        self._tools = Tools(settings, aliases, Maildirs(), self.log.warning)
+        self._tools = Tools(settings, aliases, Maildirs(), Accounts(), self.log.warning)
         self._submitter = Submitter(process, Options.INTERNAL, in_place=True)
         self._memory: OrderedDict[tuple[str, int], dict[str, Verdict]] = OrderedDict()
 
@@ -73,7 +73,8 @@ class LocalAgent(Agent):
             await self._deliver_recipient(job, recipient, letter)
 
     async def close(self) -> None:
-        """Close the connection that announces forwarded mail."""
+        """Close the connection that announces forwarded mail, and end the threads for accounts."""
+        self._tools.accounts.close()
         await self._submitter.close()
 
     async def _probe(self, job: DeliveryJob, recipient: JobRecipient) -> None:
@@ -172,7 +173,7 @@ async def serve(process: Daemon, agent: LocalAgent) -> None:
     """Deliver until the daemon stops; the program runs as mail_owner between two deliveries."""
     try:
         rest_as(process.config.text("mail_owner"))
-    except NotPermittedError as error:
+    except (NotPermittedError, NoAnswerError) as error:
         process.fatal(str(error))
     await agent.serve()
 

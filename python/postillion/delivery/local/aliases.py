@@ -4,7 +4,8 @@ import os
 import stat
 from typing import NamedTuple
 
-from postillion.delivery.account import ROOT, Account, account_of, acting_as, privileged, unprivileged
+from postillion.delivery.account import ROOT, Account, NoAnswerError, acting_as, privileged
+from postillion.delivery.accounts import Accounts
 from postillion.delivery.local.targets import Target, parse_lines, parse_targets
 from postillion.delivery.verdict import Verdict, bounced, deferred
 from postillion.tables import Maps, Match, TableError
@@ -21,22 +22,23 @@ class AliasError(Exception):
 
 
 class Expansion(NamedTuple):
-    """The expansion of a name. `owner`: the address for problem reports, `owner-NAME@domain`; None without one."""
+    """The expansion of a name. `table`: the alias table, `uid`: the owner of its file, None without a file.
+
+    `owner`: the address for problem reports, `owner-NAME@domain`; None without one.
+    """
 
     name: str
     targets: list[Target]
-    account: Account
+    table: str
+    uid: int | None
     owner: str | None
 
 
 class Aliases:
     """The alias tables (`alias_maps`, aliases(5))."""
 
-    def __init__(
-        self, maps: Maps, default_privs: str, *, owner_request_special: bool, expand_owner_alias: bool
-    ) -> None:
+    def __init__(self, maps: Maps, *, owner_request_special: bool, expand_owner_alias: bool) -> None:
         self._maps = maps
-        self._default_privs = default_privs
         self._owner_request_special = owner_request_special
         self._expand_owner_alias = expand_owner_alias
 
@@ -52,7 +54,7 @@ class Aliases:
         targets = parse_targets(found.value)
         if not targets:
             raise AliasError(deferred("4.3.0", f"alias {name} of {found.table.name} has no recipient"))
-        return Expansion(name, targets, self._rights(found.table.owner, found.table.name), owner)
+        return Expansion(name, targets, found.table.name, found.table.owner, owner)
 
     def _find(self, name: str) -> Match | None:
         try:
@@ -78,16 +80,29 @@ class Aliases:
         address = value.strip() if self._expand_owner_alias else owner
         return address if "@" in address else f"{address}@{domain}"
 
-    def _rights(self, owner: int | None, table: str) -> Account:
-        if owner is None or owner == 0:
-            return unprivileged(self._default_privs)
-        account = account_of(owner)
-        if account is None:
-            raise AliasError(deferred("4.3.0", f"cannot find alias database owner of {table}: user number {owner}"))
-        return account
+
+async def rights(expansion: Expansion, accounts: Accounts, default_privs: str) -> Account:
+    """Return the account of an alias's commands and files. Raises `AliasError`."""
+    if not expansion.uid:
+        return await accounts.unprivileged(default_privs)
+    problem = f"cannot find alias database owner of {expansion.table}: user number {expansion.uid}"
+    return await _owner(expansion.uid, accounts, problem)
 
 
-def read_include(path: str, account: Account, default_privs: str) -> tuple[list[Target], Account]:
+async def _owner(uid: int, accounts: Accounts, problem: str) -> Account:
+    """Return the user with this number. Raises `AliasError` with `problem`: the mail waits."""
+    try:
+        account = await accounts.numbered(uid)
+    except NoAnswerError as error:
+        raise AliasError(deferred("4.3.0", f"{problem}: {error.reason}")) from None
+    if account is None:
+        raise AliasError(deferred("4.3.0", problem))
+    return account
+
+
+async def read_include(
+    path: str, account: Account, accounts: Accounts, default_privs: str
+) -> tuple[list[Target], Account]:
     """Return the targets of an :include: file, and the account of its commands and files. Raises `AliasError`.
 
     The file is opened with the current account. Its owner's account replaces the default account only: a user's list
@@ -95,7 +110,7 @@ def read_include(path: str, account: Account, default_privs: str) -> tuple[list[
     """
     if not path.startswith("/"):
         raise AliasError(bounced("5.3.5", f"mail system configuration error: :include:{path} is not an absolute path"))
-    by_default = account == unprivileged(default_privs)
+    by_default = account == await accounts.unprivileged(default_privs)
     opener = ROOT if by_default and os.getuid() == 0 else account
     try:
         with acting_as(opener):
@@ -105,10 +120,7 @@ def read_include(path: str, account: Account, default_privs: str) -> tuple[list[
     if status.st_mode & stat.S_IWOTH:
         raise AliasError(bounced("5.7.1", f"include file {path} is world writable"))
     if by_default and status.st_uid not in (0, account.uid):
-        owner = account_of(status.st_uid)
-        if owner is None:
-            raise AliasError(deferred("4.3.0", f"cannot find the owner of include file {path}"))
-        account = owner
+        account = await _owner(status.st_uid, accounts, f"cannot find the owner of include file {path}")
     return parse_lines(text), account
 
 

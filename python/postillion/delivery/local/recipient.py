@@ -17,8 +17,9 @@ from typing import NamedTuple, Protocol
 
 from postillion.address.local import LocalAddress, take_apart
 from postillion.delivery import command
-from postillion.delivery.account import Account, NotPermittedError, acting_as, find_account, unprivileged
-from postillion.delivery.local.aliases import AliasError, Aliases, Expansion, read_include
+from postillion.delivery.account import Account, NoAnswerError, NotPermittedError, acting_as
+from postillion.delivery.accounts import Accounts
+from postillion.delivery.local.aliases import AliasError, Aliases, Expansion, read_include, rights
 from postillion.delivery.local.forward import UndefinedError, expand, find_forward
 from postillion.delivery.local.settings import LocalSettings
 from postillion.delivery.local.targets import ADDRESS, COMMAND, FILE, INCLUDE, Target
@@ -151,6 +152,10 @@ class Delivery:
             self._report(step, error.verdict)
         except NotPermittedError as error:
             self._report(step, deferred("4.3.5", str(error)))
+        except NoAnswerError as error:
+            # Not an unknown user: nobody knows (Postfix's text and code).
+            self._tools.warn(str(error))
+            self._report(step, deferred("4.0.0", "user lookup error"))
         except TableError as error:
             self._report(step, deferred("4.3.0", str(error)))
 
@@ -179,7 +184,7 @@ class Delivery:
         if step.source == "include" or (step.owner is not None and not own) or (step.apart and not own):
             self._forward(step)
             return
-        account = find_account(where.user)
+        account = await self._tools.accounts.named(where.user)
         if account is not None and self._settings.require_home_directory:
             with acting_as(account):
                 # In this thread: no other one acts as the recipient.
@@ -203,7 +208,7 @@ class Delivery:
                 depth=step.depth + 1,
                 source="alias",
                 expanded=name,
-                account=expansion.account,
+                account=await rights(expansion, self._tools.accounts, self._settings.default_privs),
                 sender=expansion.owner or step.sender,
                 apart=step.apart or len(expansion.targets) > 1 or expansion.owner is not None,
                 extension=self._unmatched(where, "alias") if name != where.local else "",
@@ -271,8 +276,8 @@ class Delivery:
     async def _deliver_include(self, path: str, step: Step) -> None:
         if step.depth > DEPTH_MAX:
             raise AliasError(bounced("5.4.6", f"include file loop for {path}"))
-        account = step.account or unprivileged(self._settings.default_privs)
-        targets, account = read_include(path, account, self._settings.default_privs)
+        account = step.account or await self._unprivileged()
+        targets, account = await read_include(path, account, self._tools.accounts, self._settings.default_privs)
         below = replace(step, depth=step.depth + 1, source="include", account=account, apart=True)
         await self._deliver_targets(targets, below)
 
@@ -280,7 +285,7 @@ class Delivery:
         if step.source not in self._settings.allow_mail_to_files:
             self._report(step, bounced("5.7.1", "mail to file is restricted"))
             return
-        account = self._rights(step)
+        account = await self._rights(step)
         if path.startswith("~"):
             if not path.startswith("~/") or step.owner is None:
                 self._report(step, bounced("5.3.5", f"mail system configuration error: bad file name {path}"))
@@ -304,7 +309,7 @@ class Delivery:
             self._report(step, sent(f"delivers to command: {text}"))
             return
         where = self._take_apart(step.address)
-        work = self._run(text, step, where, self._rights(step), step.owner is not None)
+        work = self._run(text, step, where, await self._rights(step), step.owner is not None)
         await self._once(step, f"|{text}", work)
 
     async def _deliver_user(self, step: Step, where: LocalAddress) -> None:
@@ -312,7 +317,7 @@ class Delivery:
         if key in self._seen:
             return
         self._seen.add(key)
-        account = find_account(where.user)
+        account = await self._tools.accounts.named(where.user)
         if account is None:
             await self._deliver_unknown(step, where)
             return
@@ -325,8 +330,8 @@ class Delivery:
         if mailbox_command and self._probes:
             return sent(f"delivers to command: {mailbox_command}")
         if mailbox_command:
-            rights = account if account.uid else unprivileged(settings.default_privs)
-            return await self._run(mailbox_command, step, where, rights, True, home=account.home)
+            user = account if account.uid else await self._unprivileged()
+            return await self._run(mailbox_command, step, where, user, True, home=account.home)
         if settings.home_mailbox:
             path = f"{account.home}/{settings.home_mailbox}"
             if self._probes:
@@ -444,11 +449,14 @@ class Delivery:
             values[name] = self._message.attribute(attribute) or ""
         return values
 
-    def _rights(self, step: Step) -> Account:
+    async def _rights(self, step: Step) -> Account:
         """Return the account of commands and files: never root, whose files get the default account."""
         if step.account is None or step.account.uid == 0:
-            return unprivileged(self._settings.default_privs)
+            return await self._unprivileged()
         return step.account
+
+    async def _unprivileged(self) -> Account:
+        return await self._tools.accounts.unprivileged(self._settings.default_privs)
 
     def _head(self, step: Step, kind: str) -> bytes:
         if self._probes:
@@ -501,4 +509,5 @@ class Tools:
     settings: LocalSettings
     aliases: Aliases
     maildirs: Maildirs
+    accounts: Accounts
     warn: Callable[[str], None]
