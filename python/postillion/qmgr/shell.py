@@ -309,6 +309,7 @@ class Shell:
             self._timer.cancel()
         for task in (*self._triggers, *self._resolving):
             task.cancel()
+        self.control.close()
         self._poll()
         self.closed = True
         for transport in self._clients.values():
