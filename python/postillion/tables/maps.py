@@ -190,8 +190,10 @@ def open_table(
     bare = flat(name)
     kind, sign, rest = bare.partition(":")
     if has_remote(kind, rest):
-        from postillion.tables.remote import open_combined, open_remote
+        from postillion.tables.remote import open_accounts, open_combined, open_remote
 
+        if kind == "unix":
+            return open_accounts(rest.strip(), name, warn or _silent)
         if kind not in REMOTE_TYPES:
             words = members(kind, rest)
             tables = [open_table(word, config, warn=warn, log=log, fold=fold, utf8=utf8, files=files) for word in words]

@@ -15,6 +15,8 @@ CONFIGURED = {
 }
 """Remote types with a file of parameters. The module of the same name in `tables.remote` has the class."""
 REMOTE_TYPES = (*CONFIGURED, "socketmap", "tcp")
+ACCOUNTS = {"passwd.byname": "passwd", "group.byname": "group"}
+"""Tables of the type unix, and their databases in nsswitch.conf(5)."""
 COMBINED = ("pipemap", "unionmap")
 DEBUG = "debug"
 MEMBERS_MAX = 1000
@@ -44,6 +46,8 @@ def has_remote(kind: str, rest: str, depth: int = 0) -> bool:
     """Return whether a table is remote, or has a remote member. Raises `TableTypeError` for too many tables in it."""
     if kind in REMOTE_TYPES:
         return bool(rest.strip())
+    if kind == "unix":
+        return needs_threads(rest)
     if depth > DEPTH_MAX:
         raise TableTypeError(f'"{kind}:{rest}": more than {DEPTH_MAX} tables in each other')
     names = members(kind, rest)
@@ -51,3 +55,13 @@ def has_remote(kind: str, rest: str, depth: int = 0) -> bool:
         raise TableTypeError(f'"{kind}" table with more than {MEMBERS_MAX} members')
     split = (flat(name).partition(":") for name in names)
     return any(has_remote(inner, more, depth + 1) for inner, _, more in split)
+
+
+def needs_threads(rest: str) -> bool:
+    """Return whether the table `unix:rest` may need long, because the name service asks more than files."""
+    database = ACCOUNTS.get(rest.strip())
+    if database is None:
+        return False
+    from postillion.tables import nsswitch
+
+    return not nsswitch.answers_at_once(database)

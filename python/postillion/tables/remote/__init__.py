@@ -1,4 +1,4 @@
-"""Remote tables: LDAP, SQL, memcache, socketmap and tcp, asked without blocking the event loop.
+"""Remote tables: LDAP, SQL, memcache, socketmap, tcp, and a name service that asks servers; none blocks the event loop.
 
     table = open_table("pgsql:/etc/postfix/aliases.cf", config, warn=warn)     # of `postillion.tables.maps`
     value = await table.ask("alice@example.com")     # None: no value; raises TableError: try again later
@@ -6,7 +6,7 @@
 `RemoteTable.lookup` has the interface of other tables: it gives the answers of the current decision (`deferred`).
 """
 
-from postillion.tables.remote.open import open_combined, open_remote
+from postillion.tables.remote.open import open_accounts, open_combined, open_remote
 from postillion.tables.remote.table import RemoteTable
 
-__all__ = ["RemoteTable", "open_combined", "open_remote"]
+__all__ = ["RemoteTable", "open_accounts", "open_combined", "open_remote"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from postillion.config import Config
 from postillion.tables.names import CONFIGURED, DEBUG
+from postillion.tables.remote.accounts import AccountSource
 from postillion.tables.remote.combined import CombinedSource
 from postillion.tables.remote.debug import DebugSource
 from postillion.tables.remote.mapping import OpenTable
@@ -56,6 +57,11 @@ def open_remote(kind: str, rest: str, name: str, config: Config, warn: Warn, ope
         return RemoteTable(name, source, warn, parameters.secrets, owner=owner)
     source = _served(kind, rest, name, config)
     return RemoteTable(name, source, warn, secrets, owner=NOBODY, takes_parts=False, folds=False)
+
+
+def open_accounts(rest: str, name: str, warn: Warn) -> RemoteTable:
+    """Return the table `unix:rest`, whose lookups wait in threads."""
+    return RemoteTable(name, AccountSource(name, rest), warn, Secrets(), owner=0, folds=False)
 
 
 def open_combined(kind: str, name: str, tables: Sequence[Table], warn: Warn, log: Warn) -> RemoteTable:
