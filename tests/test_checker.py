@@ -332,6 +332,24 @@ BAD_INPUT = [
         FIRST + "alias_maps: table hash:aliases: open database aliases.db: No such",
     ),
     ("header_checks = pcre:@/none", "", FIRST + "header_checks: "),
+    (
+        "alias_maps = tcp:127.0.0.1:1",
+        "",
+        FIRST
+        + 'alias_maps: "tcp:127.0.0.1:1": a tcp table is not allowed for security-sensitive data: nobody proves who'
+        " answers: use a local table, or one of type ldap, mysql, pgsql or sqlite",
+    ),
+    (
+        "mailbox_command_maps = unionmap:{static:x, proxy:socketmap:unix:@/s:n}",
+        "",
+        FIRST
+        + 'mailbox_command_maps: "unionmap:{static:x, proxy:socketmap:unix:s:n}": a socketmap table is not allowed',
+    ),
+    (
+        "alias_maps = debug:pipemap:{memcache:@/none}\nlocal_recipient_maps =",
+        "",
+        FIRST + 'alias_maps: "debug:pipemap:{memcache:none}": a memcache table is not allowed',
+    ),
     ("body_checks = regexp", "", FIRST + 'body_checks: "regexp" is not a table'),
     ("smtp_nested_header_checks = pcre:@/none", "", FIRST + "smtp_nested_header_checks: "),
     ("", "sub unix n - n - 0 cleanup -o header_checks=pcre:@/none", NEXT + "header_checks: "),
@@ -564,10 +582,26 @@ def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, servi
         ("", SUBMISSION + "-o smtpd_recipient_limits=9", ""),
         ("mailbox_delivery_lock = maybe", "", 'mailbox_delivery_lock: "maybe" is not known'),
         ("transport_maps = regexp:@/ways", "", "regexp map ways, line 1: ignoring unrecognized request"),
+        *(
+            (f"{name} = {table}", "", f"{kind} map {place}: regular expression substitution is not allowed: skipping")
+            for name in (
+                "alias_maps",
+                "mailbox_command_maps",
+                "sender_dependent_default_transport_maps",
+                "sender_dependent_relayhost_maps",
+                "transport_maps",
+            )
+            for kind, place, table in (
+                ("pcre", "copied, line 2", "proxy:pcre:@/copied"),
+                ("regexp", "copied, line 2", "unionmap:{static:smtp:, proxy:regexp:@/copied}"),
+                ("pcre", "copied, line 2", "pipemap:{static:x, debug:pcre:@/copied}"),
+            )
+        ),
     ],
 )
 def test_doubtful_setting_gives_warning(site: Site, parameters: str, service: str, warning: str) -> None:
     (site.directory / "ways").write_text("example smtp:\n")
+    (site.directory / "copied").write_text("/^fixed$/ smtp:\n/^list-(.*)$/ $1\n")
     warnings = [text.replace(f"{site.directory}/", "") for text in site.write(parameters + "\n", service).warnings()]
     assert [text for text in warnings if text.startswith(warning)] or not warning, warnings
 

@@ -104,13 +104,15 @@ def open_table(
     fold: bool = True,
     utf8: bool = True,
     files: bool = False,
+    substitution: bool = True,
     loaded_max_octets: int = 0,
 ) -> Table:
     """Return a table by its `type:name`. Raises `TableTypeError`.
 
     `form`: how the lines of a text read. `fold`: fixed keys ignore case. `utf8`: keys and values must be UTF-8.
-    `files`: as for `Index`. `warn`: called for problems in the table's file. `log`: called for lookups in `debug:`
-    tables. `loaded_max_octets`: maximum size of a large index that is read into memory after many lookups.
+    `files`: as for `Index`. `substitution`: the result of a pattern may contain text of the key, such as `$1`.
+    `warn`: called for problems in the table's file. `log`: called for lookups in `debug:` tables. `loaded_max_octets`:
+    maximum size of a large index that is read into memory after many lookups.
     """
 
 def table_types() -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from postillion._core import tables as core
 from postillion.config import Config
 from postillion.tables.names import REMOTE_TYPES, flat, has_remote, members
+from postillion.tables.sensitive import WITHOUT_SUBSTITUTION, refused_type
 from postillion.tables.table import TableError, TableTypeError
 
 TYPE_CHECKING = False
@@ -130,9 +131,19 @@ def open_maps(parameter: str, config: Configuration, *, warn: Warn | None = None
 def open_word(
     parameter: str, word: str, config: Configuration, *, warn: Warn | None = None, fold: bool = True
 ) -> Table:
-    """Return the table that a word of a parameter names, and add it to `config.opened`. Raises `ConfigError`."""
+    """Return the table that a word of a parameter names, and add it to `config.opened`. Raises `ConfigError`.
+
+    The name of the parameter decides what the table may be, and whether results may contain text of the key.
+    """
+    refused = refused_type(parameter, word)
+    if refused is not None:
+        source = config.source_of(parameter, word)
+        told = f'"{word}": a {refused} table is not allowed for security-sensitive data: nobody proves who answers'
+        fix = "use a local table, or one of type ldap, mysql, pgsql or sqlite"
+        raise config.error(source, f"{source}: {told}", fix)
+    substitution = parameter not in WITHOUT_SUBSTITUTION
     try:
-        table = open_table(word, config, warn=warn or config.warn, log=config.log, fold=fold)
+        table = open_table(word, config, warn=warn or config.warn, log=config.log, fold=fold, substitution=substitution)
     except TableTypeError as problem:
         source = config.source_of(parameter, word)
         raise config.error(source, f"{source}: {problem}", "correct the table's name") from None
@@ -148,14 +159,16 @@ def read_tables(config: Configuration, known: set[str] | None = None) -> Iterato
     """Read the source of each table in `config.opened`; yield an error for each name that cannot be read.
 
     `known`: names of tables to leave out; the names of those read now are added. Without it, a table that several
-    parameters name is read for each of them.
+    parameters name is read for each of them. Where no text of the key gets into results, other rules count, so this
+    reading has a name of its own.
     """
     names: set[str] = set() if known is None else known
     for parameter, table in config.opened:
-        is_new = table.name not in names
-        if not is_new and known is not None:
+        reading = f"{table.name} without substitution" if parameter in WITHOUT_SUBSTITUTION else table.name
+        if reading in names and known is not None:
             continue
-        names.add(table.name)
+        is_new = table.name not in names
+        names.update((reading, table.name))
         try:
             table.refresh()
         except TableError as error:
@@ -178,14 +191,16 @@ def open_table(
     fold: bool = True,
     utf8: bool | None = None,
     files: bool = False,
+    substitution: bool = True,
     loaded_max_octets: int = 0,
 ) -> Table:
     """Return one table by its `type:name`. Raises `TableTypeError`.
 
     `log`: gets the lookups in `debug:` tables. `form`: how the lines of a text file read, `map` or `alias`; None: as
     the parameters that name the file say. `fold`: fixed keys ignore case. `utf8`: keys and values must be UTF-8; None:
-    as `smtputf8_enable` says. `files`: values are base64 or lists of files (postmap -F). `loaded_max_octets`: maximum
-    size of a large index that is read into memory after many lookups.
+    as `smtputf8_enable` says. `files`: values are base64 or lists of files (postmap -F). `substitution`: the result of
+    a pattern may contain text of the key. `loaded_max_octets`: maximum size of a large index that is read into memory
+    after many lookups.
     """
     bare = flat(name)
     kind, sign, rest = bare.partition(":")
@@ -196,13 +211,18 @@ def open_table(
             return open_accounts(rest.strip(), name, warn or _silent)
         if kind not in REMOTE_TYPES:
             words = members(kind, rest)
-            tables = [open_table(word, config, warn=warn, log=log, fold=fold, utf8=utf8, files=files) for word in words]
+            tables = [
+                open_table(
+                    word, config, warn=warn, log=log, fold=fold, utf8=utf8, files=files, substitution=substitution
+                )
+                for word in words
+            ]
             return open_combined(kind, name, tables, warn or _silent, log or _silent)
         # Its parameters may be in main.cf.
         assert isinstance(config, Config)
 
         def opened(word: str) -> Table:
-            return open_table(word, config, warn=warn, log=log)
+            return open_table(word, config, warn=warn, log=log, substitution=substitution)
 
         remote = open_remote(kind, rest.strip(), name, config, warn or _silent, opened)
         remote.folds &= fold
@@ -221,6 +241,7 @@ def open_table(
         fold=fold,
         utf8=utf8,
         files=files,
+        substitution=substitution,
         loaded_max_octets=loaded_max_octets,
     )
 

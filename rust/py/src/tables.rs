@@ -119,7 +119,8 @@ impl Table {
 /// Open a table. `form`: map, alias or mixed. Raises `TableTypeError`.
 #[pyfunction]
 #[expect(clippy::too_many_arguments, reason = "the options of a table, all but one by keyword")]
-#[pyo3(signature = (name, *, form="map", warn=None, log=None, fold=true, utf8=true, files=false, loaded_max_octets=0))]
+#[pyo3(signature = (name, *, form="map", warn=None, log=None, fold=true, utf8=true, files=false, substitution=true,
+                    loaded_max_octets=0))]
 pub fn open_table(
     name: &Bound<'_, PyString>,
     form: &str,
@@ -128,10 +129,12 @@ pub fn open_table(
     fold: bool,
     utf8: bool,
     files: bool,
+    substitution: bool,
     loaded_max_octets: u64,
 ) -> PyResult<Table> {
     let octets = octets_of(name)?.ok_or_else(|| TableTypeError::new_err("the name is no text"))?;
-    let options = Options { log: callback(log), loaded_max_octets, ..options(form, warn, fold, utf8, files)? };
+    let options =
+        Options { log: callback(log), substitution, loaded_max_octets, ..options(form, warn, fold, utf8, files)? };
     let inner = open::open(&octets, &options).map_err(|error| match error {
         OpenError::UnknownType(kind) => TableTypeError::new_err(format!(
             "\"{}\": unknown table type \"{kind}\"; known types: {}",

@@ -36,6 +36,8 @@ pub struct Options {
     pub utf8: bool,
     /// Whether a value is a list of files, whose content in base64 replaces it (postmap -F).
     pub files: bool,
+    /// Whether the result of a pattern may contain text of the key, such as `$1`.
+    pub substitution: bool,
     /// Maximum octets of an index that is read into memory once there are many lookups in it.
     pub loaded_max_octets: u64,
     /// The callback for problems.
@@ -53,6 +55,7 @@ impl Options {
             fold: true,
             utf8: true,
             files: false,
+            substitution: true,
             loaded_max_octets: IN_MEMORY_MAX_OCTETS,
             warn: Arc::clone(&silent),
             log: silent,

@@ -30,6 +30,12 @@ pub trait Expression: fmt::Debug + Send + Sync + Sized {
     /// Errors: the rule is skipped, and why.
     fn options(flags: &[u8], remark: &mut dyn FnMut(&str)) -> Result<u32, String>;
 
+    /// Return why a pattern may need more steps than a lookup may, and how to write it. The whole table is refused: without
+    /// this rule, it would let pass what the rule stops.
+    fn excess(_pattern: &[u8], _options: u32) -> Option<String> {
+        None
+    }
+
     /// Compile a pattern. `places`: `matches` is asked for the places of groups. Errors: what is wrong.
     fn compile(pattern: &[u8], options: u32, places: bool) -> Result<Self, String>;
 
@@ -76,7 +82,22 @@ pub struct Rules<E> {
 #[derive(Debug)]
 pub struct Patterns<E> {
     script: Script,
+    substitution: bool,
     expression: PhantomData<fn() -> E>,
+}
+
+/// The reason why a rule cannot be used.
+enum Fault {
+    /// The rule is skipped, with a warning, as in Postfix.
+    Rule(String),
+    /// The table is not used.
+    Table(String),
+}
+
+impl From<String> for Fault {
+    fn from(problem: String) -> Self {
+        Self::Rule(problem)
+    }
 }
 
 /// The result of a rule, and the number of its line.
@@ -107,8 +128,9 @@ fn split_pattern(statement: Statement<'_>) -> Result<Parts<'_>, String> {
 }
 
 impl<E: Expression> Rules<E> {
-    /// Read the lines of a text; `tell` gets the number of a line and what is wrong with it.
-    fn read(text: &[u8], tell: &mut dyn FnMut(usize, &str)) -> Result<Self, String> {
+    /// Read the lines of a text. `substitution`: results may contain text of the subject. `tell` gets the number of a
+    /// line and what is wrong with it. Errors: the whole table is unusable.
+    fn read(text: &[u8], substitution: bool, tell: &mut dyn FnMut(usize, &str)) -> Result<Self, String> {
         let mut rules: Vec<Rule<E>> = Vec::new();
         let mut blocks: Vec<usize> = Vec::new();
         for line in source::lines(text) {
@@ -133,7 +155,7 @@ impl<E: Expression> Rules<E> {
                 }
                 continue;
             }
-            match Self::rule(statement, line.number, tell) {
+            match Self::rule(statement, line.number, substitution, tell) {
                 Ok(rule) => {
                     if matches!(rule.action, Action::If(_)) {
                         if blocks.len() == DEPTH_MAX {
@@ -143,7 +165,8 @@ impl<E: Expression> Rules<E> {
                     }
                     rules.push(rule);
                 }
-                Err(problem) => tell(line.number, &problem),
+                Err(Fault::Rule(problem)) => tell(line.number, &problem),
+                Err(Fault::Table(problem)) => return Err(format!("line {}: {problem}", line.number)),
             }
         }
         let end = rules.len();
@@ -154,7 +177,12 @@ impl<E: Expression> Rules<E> {
         Ok(Self { rules, owner: None })
     }
 
-    fn rule(statement: Statement<'_>, number: usize, tell: &mut dyn FnMut(usize, &str)) -> Result<Rule<E>, String> {
+    fn rule(
+        statement: Statement<'_>,
+        number: usize,
+        substitution: bool,
+        tell: &mut dyn FnMut(usize, &str),
+    ) -> Result<Rule<E>, Fault> {
         let (pattern, flags, rest) = split_pattern(statement)?;
         let options = E::options(flags, &mut |text| tell(number, text))?;
         let negated = statement.negated;
@@ -175,6 +203,13 @@ impl<E: Expression> Rules<E> {
             }
             // Its syntax, before the pattern's.
             places = template(usize::MAX)?.has_groups();
+            if places && !substitution {
+                let problem = "regular expression substitution is not allowed: skipping this rule";
+                return Err(Fault::Rule(problem.to_owned()));
+            }
+        }
+        if let Some(problem) = E::excess(pattern, options) {
+            return Err(Fault::Table(problem));
         }
         let expression = E::compile(pattern, options, places)?;
         let action = match statement.verb {
@@ -219,7 +254,7 @@ impl<E: Expression> Source for Patterns<E> {
     fn read(&self, warnings: &mut Vec<String>) -> Result<Rules<E>, String> {
         let (text, owner) = self.script.read()?;
         let mut tell = |number, problem: &str| warnings.push(self.script.place(number) + problem);
-        Ok(Rules { owner, ..Rules::read(&text, &mut tell)? })
+        Ok(Rules { owner, ..Rules::read(&text, self.substitution, &mut tell)? })
     }
 
     fn is_empty(content: &Rules<E>) -> bool {
@@ -243,7 +278,7 @@ impl<E: Expression> PatternTable<E> {
     pub fn new(name: &str, rest: &[u8], options: &Options) -> Result<Self, String> {
         let warn: Warn = Arc::clone(&options.warn);
         let script = Script::of(E::KIND, rest)?;
-        let patterns = Patterns { script, expression: PhantomData };
+        let patterns = Patterns { script, substitution: options.substitution, expression: PhantomData };
         Ok(Self { name: name.into(), content: Watched::new(patterns, name, warn) })
     }
 
@@ -331,6 +366,10 @@ mod tests {
             Ok(0)
         }
 
+        fn excess(pattern: &[u8], _: u32) -> Option<String> {
+            (pattern == b"endless").then(|| "too many steps: use less".to_owned())
+        }
+
         fn compile(pattern: &[u8], _: u32, _: bool) -> Result<Self, String> {
             if pattern == b"(" { Err("Unmatched (".to_owned()) } else { Ok(Self(pattern.to_vec())) }
         }
@@ -362,7 +401,7 @@ mod tests {
     fn read(text: &str) -> (Rules<Contains>, Vec<String>) {
         let mut told = Vec::new();
         let mut tell = |number: usize, problem: &str| told.push(format!("{number}: {problem}"));
-        (Rules::read(text.as_bytes(), &mut tell).unwrap(), told)
+        (Rules::read(text.as_bytes(), true, &mut tell).unwrap(), told)
     }
 
     #[test]
@@ -410,6 +449,32 @@ mod tests {
             ]
         );
         assert_eq!(rules.rules.len(), 4);
+    }
+
+    #[test]
+    fn rules_with_text_of_the_subject_are_skipped_where_it_is_not_allowed() {
+        let text = b"/^list-(.*)$/ $1\n/(a)/ ${1}\n/b/ price $$1\n!/(c)/ $1\n/(d)/ $2\nif /(e)/\n/(e)/ e\nendif\n";
+        let mut told = Vec::new();
+        let mut tell = |number: usize, problem: &str| told.push(format!("{number}: {problem}"));
+        let rules: Rules<Contains> = Rules::read(text, false, &mut tell).unwrap();
+        assert_eq!(
+            told,
+            [
+                "1: regular expression substitution is not allowed: skipping this rule",
+                "2: regular expression substitution is not allowed: skipping this rule",
+                "4: $number found in negative match replacement text: skipping this rule",
+                "5: regular expression substitution is not allowed: skipping this rule",
+            ]
+        );
+        assert_eq!(rules.find(b"b").unwrap().map(|(value, _)| value), Some(b"price $1".as_slice().into()));
+    }
+
+    #[test]
+    fn a_table_with_a_pattern_that_may_not_end_is_refused() {
+        let read = |text: &str| Rules::<Contains>::read(text.as_bytes(), true, &mut |_, _| ());
+        for text in ["/a/ x\n/endless/ y\n", "/a/ x\nif /endless/\nendif\n", "/a/ x\n!/endless/ y\n"] {
+            assert_eq!(read(text).unwrap_err(), "line 2: too many steps: use less");
+        }
     }
 
     #[test]
