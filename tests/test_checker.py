@@ -350,6 +350,12 @@ BAD_INPUT = [
         "",
         FIRST + 'alias_maps: "debug:pipemap:{memcache:none}": a memcache table is not allowed',
     ),
+    (
+        "transport_maps = regexp:@/endless",
+        "",
+        FIRST + "transport_maps: table regexp:endless: line 2: a back-reference behind unlimited repetition: use {1,9}"
+        " instead of * and +, or a pcre table",
+    ),
     ("body_checks = regexp", "", FIRST + 'body_checks: "regexp" is not a table'),
     ("smtp_nested_header_checks = pcre:@/none", "", FIRST + "smtp_nested_header_checks: "),
     ("", "sub unix n - n - 0 cleanup -o header_checks=pcre:@/none", NEXT + "header_checks: "),
@@ -534,6 +540,7 @@ def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, servi
     (site.directory / "folder").mkdir()
     os.mkfifo(site.directory / "fifo")
     (site.directory / "ways").write_text("/^(.*)@b.example/ $1:\n/@a.example/ maildrop:\n")
+    (site.directory / "endless").write_text("/a/ smtp:\n/(.*)(.*)(.*)(.*)\\1\\2\\3\\4z/ smtp:\n")
     refusal = site.write(parameters + "\n", service + "\n").refusal()
     assert refusal.startswith(said)
     assert refusal.count(": ") >= 2, "what is wrong, and what to do"

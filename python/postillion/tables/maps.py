@@ -175,10 +175,18 @@ def read_tables(config: Configuration, known: set[str] | None = None) -> Iterato
             if not is_new:
                 continue
             source = config.source_of(parameter, table.name)
-            # A missing index names the command that writes it.
-            problem, _, command = str(error).partition(": run ")
-            fix = f"run {command}" if command else "create the file, or correct the table's name"
+            problem, fix = _repair(str(error))
             yield config.error(source, f"{source}: {problem}", fix)
+
+
+def _repair(text: str) -> tuple[str, str]:
+    """Return the problem of a table that cannot be read, and its fix."""
+    # A missing index names the command that writes it, an expression that may not end what to use instead.
+    for verb in ("run", "use"):
+        problem, sign, rest = text.rpartition(f": {verb} ")
+        if sign:
+            return problem, f"{verb} {rest}"
+    return text, "create the file, or correct the table's name"
 
 
 def open_table(

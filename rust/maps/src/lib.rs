@@ -6,7 +6,9 @@
 
 pub mod accounts;
 pub mod build;
+pub mod cost;
 pub mod lmdb;
 pub mod open;
+pub mod pattern;
 pub mod pcre;
 pub mod regexp;

@@ -1,16 +1,18 @@
 //! `regexp:`: POSIX regular expressions of the C library (regexp_table(5), regex(7)).
+//!
+//! The library has no limit of steps. `cost` refuses patterns that may need too many, and limits the subjects of others.
 
+use crate::cost::{Cost, SHORT_MAX_OCTETS, SUBJECT_MAX_OCTETS};
+use crate::pattern::end_of_class;
 use postillion_core::table::prefix::Prefix;
 use postillion_core::table::rules::Expression;
 use postillion_core::table::template::Span;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::OnceLock;
 
-/// Maximum octets of a subject: the library has no limit of time, and needs more than linear time for some patterns.
-pub const SUBJECT_MAX_OCTETS: usize = 128 * 1024;
 /// Maximum number of groups; `$99` is the last place in a result.
 const GROUPS_MAX: usize = 99;
 /// Maximum octets of an error message.
@@ -48,15 +50,23 @@ pub struct Subject {
 
 /// A compiled expression.
 pub struct Regexp {
-    // Boxed: the library may keep pointers into it.
-    compiled: Box<libc::regex_t>,
+    pattern: Compiled,
+    /// The pattern behind any text, for a single pass over a long subject. `None`: the pattern does not need it.
+    single_pass: Option<Compiled>,
+    cost: Cost,
     groups: usize,
 }
 
+/// An expression of the library.
+struct Compiled {
+    // Boxed: the library may keep pointers into it.
+    regex: Box<libc::regex_t>,
+}
+
 // SAFETY: POSIX lets threads call regexec with one regex_t at the same time, and glibc and musl lock what they change.
-unsafe impl Send for Regexp {}
+unsafe impl Send for Compiled {}
 // SAFETY: as above.
-unsafe impl Sync for Regexp {}
+unsafe impl Sync for Compiled {}
 
 impl fmt::Debug for Regexp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,10 +74,36 @@ impl fmt::Debug for Regexp {
     }
 }
 
-impl Drop for Regexp {
+impl Drop for Compiled {
     fn drop(&mut self) {
-        // SAFETY: `compiled` was filled by a successful regcomp, and is not used again.
-        unsafe { libc::regfree(&mut *self.compiled) }
+        // SAFETY: `regex` was filled by a successful regcomp, and is not used again.
+        unsafe { libc::regfree(&mut *self.regex) }
+    }
+}
+
+impl Compiled {
+    fn new(pattern: &CString, options: libc::c_int) -> Result<Self, String> {
+        let _locale = Octets::enter();
+        let mut regex = Box::new(MaybeUninit::<libc::regex_t>::zeroed());
+        // SAFETY: regcomp gets memory for a regex_t, and a pattern with a null octet at its end.
+        let error = unsafe { libc::regcomp(regex.as_mut_ptr(), pattern.as_ptr(), options) };
+        if error != 0 {
+            return Err(message(error, regex.as_ptr()));
+        }
+        // SAFETY: regcomp succeeded, so it has filled the memory.
+        let regex = unsafe { Box::from_raw(Box::into_raw(regex).cast::<libc::regex_t>()) };
+        Ok(Self { regex })
+    }
+
+    /// Whether the text matches. `found`: gets the places of the whole match and of as many groups as it has room for.
+    fn matches(&self, text: &CStr, found: &mut [libc::regmatch_t]) -> Result<bool, String> {
+        // SAFETY: `regex` is a compiled expression, `text` ends with a null octet, and `found` has room for its length.
+        let error = unsafe { libc::regexec(&*self.regex, text.as_ptr(), found.len(), found.as_mut_ptr(), 0) };
+        match error {
+            0 => Ok(true),
+            libc::REG_NOMATCH => Ok(false),
+            _ => Err(message(error, &*self.regex)),
+        }
     }
 }
 
@@ -88,29 +124,26 @@ impl Expression for Regexp {
         Ok(options.cast_unsigned())
     }
 
+    fn excess(pattern: &[u8], options: u32) -> Option<String> {
+        cost(pattern, options.cast_signed()).err()
+    }
+
     fn compile(pattern: &[u8], options: u32, places: bool) -> Result<Self, String> {
-        let options = options.cast_signed() | if places { 0 } else { libc::REG_NOSUB };
-        let pattern =
-            CString::new(pattern).map_err(|_| "a null octet in the pattern: skipping this rule".to_owned())?;
-        let _locale = Octets::enter();
-        let mut compiled = Box::new(MaybeUninit::<libc::regex_t>::zeroed());
-        // SAFETY: regcomp gets memory for a regex_t, and a pattern with a null octet at its end.
-        let error = unsafe { libc::regcomp(compiled.as_mut_ptr(), pattern.as_ptr(), options) };
-        if error != 0 {
-            return Err(message(error, compiled.as_ptr()));
-        }
-        // SAFETY: regcomp succeeded, so it has filled the memory.
-        let compiled = unsafe { Box::from_raw(Box::into_raw(compiled).cast::<libc::regex_t>()) };
-        let mut expression = Self { compiled, groups: 0 };
-        expression.groups = expression.count_groups(&pattern, options);
-        Ok(expression)
+        let options = options.cast_signed();
+        let text = CString::new(pattern).map_err(|_| "a null octet in the pattern: skipping this rule".to_owned())?;
+        let cost = cost(pattern, options)?;
+        let compiled = Compiled::new(&text, options | if places { 0 } else { libc::REG_NOSUB })?;
+        let groups = count_groups(pattern, options);
+        let single_pass = match is_plain(options) && cost.wants_single_pass() {
+            true => behind_any_text(pattern).and_then(|text| Compiled::new(&text, options | libc::REG_NOSUB).ok()),
+            false => None,
+        };
+        Ok(Self { pattern: compiled, single_pass, cost, groups })
     }
 
     fn prefix(pattern: &[u8], options: u32) -> Option<Prefix> {
         let options = options.cast_signed();
-        // Under REG_NEWLINE `^` stands for the start of any line.
-        let is_plain = options & libc::REG_EXTENDED != 0 && options & libc::REG_NEWLINE == 0;
-        is_plain.then(|| Prefix::of(pattern, options & libc::REG_ICASE != 0)).flatten()
+        is_plain(options).then(|| Prefix::of(pattern, options & libc::REG_ICASE != 0)).flatten()
     }
 
     fn subject(octets: &[u8]) -> Result<Subject, String> {
@@ -130,65 +163,75 @@ impl Expression for Regexp {
 
     fn matches(&self, subject: &mut Subject, spans: Option<&mut Vec<Span>>) -> Result<bool, String> {
         let Subject { text, found, .. } = subject;
-        let wanted = if spans.is_some() { self.groups() + 1 } else { 0 };
-        // SAFETY: `compiled` is a compiled expression, `text` ends with a null octet, and `found` has room for `wanted`.
-        let error = unsafe { libc::regexec(&*self.compiled, text.as_ptr(), wanted, found.as_mut_ptr(), 0) };
-        if error == libc::REG_NOMATCH {
-            return Ok(false);
+        let octets = text.as_bytes().len();
+        if octets > SHORT_MAX_OCTETS
+            && let Some(single_pass) = &self.single_pass
+        {
+            limit(octets, self.cost.single_pass_max_octets())?;
+            if !single_pass.matches(text, &mut [])? {
+                return Ok(false);
+            }
+            if spans.is_none() {
+                return Ok(true);
+            }
         }
-        if error != 0 {
-            return Err(message(error, &*self.compiled));
+        limit(octets, self.cost.max_octets())?;
+        let wanted = if spans.is_some() { self.groups() + 1 } else { 0 };
+        let found = &mut found[..wanted];
+        if !self.pattern.matches(text, found)? {
+            return Ok(false);
         }
         if let Some(spans) = spans {
             spans.clear();
             let span =
                 |found: &libc::regmatch_t| (found.rm_so >= 0).then_some((found.rm_so as usize, found.rm_eo as usize));
-            spans.extend(found[..wanted].iter().map(span));
+            spans.extend(found.iter().map(span));
         }
         Ok(true)
     }
 }
 
-impl Regexp {
-    /// Return the number of groups. The library knows it, but the crate libc does not show the field.
-    fn count_groups(&self, pattern: &CString, options: libc::c_int) -> usize {
-        let extended = options & libc::REG_EXTENDED != 0;
-        let octets = pattern.as_bytes();
-        let (mut groups, mut at) = (0, 0);
-        while let Some(&octet) = octets.get(at) {
-            match octet {
-                b'\\' => {
-                    at += 1;
-                    groups += usize::from(!extended && octets.get(at) == Some(&b'('));
-                }
-                b'(' => groups += usize::from(extended),
-                b'[' => at = end_of_class(octets, at),
-                _ => {}
-            }
-            at += 1;
-        }
-        groups
+/// Check the length of a subject. Errors: it is longer than the pattern allows.
+fn limit(octets: usize, max_octets: usize) -> Result<(), String> {
+    match octets <= max_octets {
+        true => Ok(()),
+        false => Err(format!(
+            "a key of {octets} octets, and this pattern may need too many steps above {max_octets}: use a pcre table"
+        )),
     }
 }
 
-/// Return the place of the bracket that ends the class of characters that begins at `start`.
-fn end_of_class(pattern: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    at += usize::from(pattern.get(at) == Some(&b'^'));
-    // A closing bracket at the start is a character.
-    at += usize::from(pattern.get(at) == Some(&b']'));
+fn cost(pattern: &[u8], options: libc::c_int) -> Result<Cost, String> {
+    Cost::of(pattern, options & libc::REG_EXTENDED != 0, options & libc::REG_NEWLINE != 0)
+}
+
+/// Whether the pattern is an extended one, and `^` stands for the start of the subject alone, not for that of any line.
+fn is_plain(options: libc::c_int) -> bool {
+    options & libc::REG_EXTENDED != 0 && options & libc::REG_NEWLINE == 0
+}
+
+/// Return a pattern that matches the same subjects, and always from their start.
+fn behind_any_text(pattern: &[u8]) -> Option<CString> {
+    CString::new([b"^.*(", pattern, b")"].concat()).ok()
+}
+
+/// Return the number of groups. The library knows it, but the crate libc does not show the field.
+fn count_groups(pattern: &[u8], options: libc::c_int) -> usize {
+    let extended = options & libc::REG_EXTENDED != 0;
+    let (mut groups, mut at) = (0, 0);
     while let Some(&octet) = pattern.get(at) {
-        match (octet, pattern.get(at + 1)) {
-            (b']', _) => return at,
-            (b'[', Some(&kind @ (b':' | b'.' | b'='))) => {
-                let inside = &pattern[at + 2..];
-                let end = inside.windows(2).position(|pair| pair == [kind, b']']);
-                at += end.map_or(1, |end| end + 4);
+        match octet {
+            b'\\' => {
+                at += 1;
+                groups += usize::from(!extended && pattern.get(at) == Some(&b'('));
             }
-            _ => at += 1,
+            b'(' => groups += usize::from(extended),
+            b'[' => at = end_of_class(pattern, at),
+            _ => {}
         }
+        at += 1;
     }
-    at
+    groups
 }
 
 /// Return the library's text for an error.
@@ -270,6 +313,69 @@ mod tests {
         assert_eq!(compile("(", "").unwrap_err(), "Unmatched ( or \\(");
         assert_eq!(compile("[z-a]", "").unwrap_err(), "Invalid range end");
         assert!(compile("a\0b", "").is_err());
+    }
+
+    #[test]
+    fn a_single_pass_finds_what_the_pattern_finds() {
+        let patterns = [
+            "a*b",
+            "^a*b",
+            "(^a|b).*c",
+            "a.*b$",
+            "(a|b)*c",
+            "x|a*c",
+            "[ab]*c{2}",
+            "a*(b|^c)",
+            "c*\\>",
+            "\\<a*c",
+            "(a*)*d?e",
+        ];
+        let fill = "ab".repeat(SHORT_MAX_OCTETS / 2 + 1);
+        let mut compared = 0;
+        for pattern in patterns {
+            let expression = compile(pattern, "").unwrap();
+            for (before, after) in
+                [("", ""), ("c", ""), ("", "c"), ("", "cc"), (" ", "e"), ("b", "\nab"), ("x", " a c")]
+            {
+                let subject = format!("{before}{fill}{after}");
+                let text = CString::new(subject.as_bytes()).unwrap();
+                let expected = expression.pattern.matches(&text, &mut []).unwrap();
+                for spans in [None, Some(&mut Vec::new())] {
+                    assert_eq!(ask(&expression, subject.as_bytes(), spans), Ok(expected), "{pattern} {before} {after}");
+                }
+                compared += usize::from(expression.single_pass.is_some());
+            }
+        }
+        assert!(compared > 50, "{compared}");
+    }
+
+    #[test]
+    fn the_worst_patterns_end_or_are_refused() {
+        let mixed: Vec<u8> =
+            (0..SUBJECT_MAX_OCTETS as u32).map(|at| b"ab"[(at.wrapping_mul(2_654_435_761) >> 31) as usize]).collect();
+        let same = vec![b'a'; SUBJECT_MAX_OCTETS];
+        for pattern in [
+            "(a*)*b",
+            "a.*b.*c.*d",
+            "(a|b)*a(a|b){12}x",
+            "(a|b)*a(a|b){200}x",
+            "a.{1000}c",
+            "(.)\\1{8}c",
+            "(.{1,20})\\1c",
+        ] {
+            let expression = compile(pattern, "").unwrap();
+            for subject in [&mixed, &same] {
+                for octets in [SHORT_MAX_OCTETS, expression.cost.max_octets(), SUBJECT_MAX_OCTETS] {
+                    let answer = ask(&expression, &subject[..octets], None);
+                    let is_limit = answer.as_ref().is_err_and(|problem| problem.ends_with("use a pcre table"));
+                    assert!(answer.is_ok() || is_limit, "{pattern} {octets}: {answer:?}");
+                    assert!(answer.is_ok() || octets > expression.cost.max_octets(), "{pattern} {octets}");
+                }
+            }
+        }
+        for pattern in ["(.*)(.*)(.*)(.*)\\1\\2\\3\\4z", "((a{1,100}){1,100}){1,100}b"] {
+            assert!(Regexp::excess(pattern.as_bytes(), libc::REG_EXTENDED.cast_unsigned()).is_some());
+        }
     }
 
     #[test]
