@@ -19,7 +19,7 @@ pub trait Table: fmt::Debug + Send + Sync {
     /// Return the table as main.cf names it: `hash:/etc/aliases`.
     fn name(&self) -> &str;
 
-    /// Return the value of a key. A changed file is read again before the answer.
+    /// Return the value of a key. A changed file is read again, and the old content answers until then.
     fn lookup(&self, key: &[u8]) -> Answer;
 
     /// Call `each` with the position of every key and its answer, in order, until it returns false. Many keys cost less

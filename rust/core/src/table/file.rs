@@ -37,6 +37,11 @@ pub trait Entries: fmt::Debug + Send + Sync {
 
     /// Whether any key may have an `@`.
     fn has_addresses(&self) -> bool;
+
+    /// See `Source::is_current`.
+    fn is_current(&self) -> bool {
+        true
+    }
 }
 
 /// A callback for a value: the place of its key, and the value if there is one. False: no more values. Errors: as `get`.
@@ -81,6 +86,10 @@ impl Source for Boxed {
 
     fn is_empty(content: &Loaded) -> bool {
         content.entries.is_empty()
+    }
+
+    fn is_current(content: &Loaded) -> bool {
+        content.entries.is_current()
     }
 
     fn is_text(&self) -> bool {

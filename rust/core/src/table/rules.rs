@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub const SUBJECT_MAX_OCTETS: usize = 1024 * 1024;
 
 /// A compiled expression.
-pub trait Expression: fmt::Debug + Send + Sync + Sized {
+pub trait Expression: fmt::Debug + Send + Sync + Sized + 'static {
     /// The table's type.
     const KIND: &'static str;
 

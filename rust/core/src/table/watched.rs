@@ -1,7 +1,8 @@
 //! The content of files, read again when they change.
 //!
-//! The files are looked at once a second at most. A changed file is read whole before its content replaces the old one.
-//! When it cannot be read, or has become empty, the old content stays, with one warning.
+//! The files are looked at once a second at most. A changed file is read whole, in a thread of its own, before its content
+//! replaces the old one: no lookup waits for it. When it cannot be read, or has become empty, the old content stays, with
+//! one warning.
 
 use super::options::Warn;
 use std::fmt;
@@ -9,8 +10,9 @@ use std::fs::{File, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Shortest time between two checks of the files.
@@ -21,7 +23,7 @@ pub const UNCHANGED: Duration = Duration::from_secs(1);
 pub const WARNINGS_MAX: usize = 20;
 
 /// The origin of a content.
-pub trait Source: fmt::Debug + Send + Sync {
+pub trait Source: fmt::Debug + Send + Sync + 'static {
     /// The content.
     type Content: Send + Sync;
 
@@ -33,6 +35,13 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// Whether the content is that of an empty file.
     fn is_empty(content: &Self::Content) -> bool;
+
+    /// Whether files with the size and the times of those that were read still have that content. A program that changes
+    /// a file in its place may do so twice within one step of the file system's clock.
+    fn is_current(content: &Self::Content) -> bool {
+        let _ = content;
+        true
+    }
 
     /// Whether people write the files in place, so that a file that has just changed may be half-written.
     fn is_text(&self) -> bool;
@@ -53,15 +62,24 @@ struct Identity {
 
 /// A content that follows its files.
 pub struct Watched<S: Source> {
-    source: S,
-    /// The table's name, for warnings.
-    name: Box<str>,
+    shared: Arc<Shared<S>>,
     warn: Warn,
     started: Instant,
     /// Milliseconds after `started` at which the files are due to be looked at.
     check_ms: AtomicU64,
+}
+
+/// The part that a reader's thread shares. This thread calls nothing of the program's: its warnings wait here.
+struct Shared<S: Source> {
+    source: S,
+    /// The table's name, for warnings.
+    name: Box<str>,
     content: RwLock<Option<Arc<S::Content>>>,
     state: Mutex<State>,
+    /// Notified when a reader ends.
+    ended: Condvar,
+    /// Whether `State::warnings` has some.
+    has_warnings: AtomicBool,
 }
 
 #[derive(Default)]
@@ -72,28 +90,44 @@ struct State {
     problem: Option<Box<str>>,
     /// It failed because this process may not read a file that has a content.
     closed: bool,
+    /// Somebody reads the files.
+    is_read: bool,
+    /// The warnings of readers, until a lookup passes them on.
+    warnings: Vec<String>,
+}
+
+/// The right to read the files: there is one reader at a time.
+struct Reader<S: Source>(Arc<Shared<S>>);
+
+impl<S: Source> Drop for Reader<S> {
+    fn drop(&mut self) {
+        self.0.state().is_read = false;
+        self.0.ended.notify_all();
+    }
 }
 
 impl<S: Source> Watched<S> {
     /// Return a content that is read at its first use.
     pub fn new(source: S, name: &str, warn: Warn) -> Self {
-        Self {
+        let shared = Shared {
             source,
             name: name.into(),
-            warn,
-            started: Instant::now(),
-            check_ms: AtomicU64::new(0),
             content: RwLock::new(None),
             state: Mutex::default(),
-        }
+            ended: Condvar::new(),
+            has_warnings: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared), warn, started: Instant::now(), check_ms: AtomicU64::new(0) }
     }
 
     /// Return the source.
     pub fn source(&self) -> &S {
-        &self.source
+        &self.shared.source
     }
 
-    /// Return the content, at most `CHECK_INTERVAL` behind the files. Errors: why there is none.
+    /// Return the content, behind the files by at most `CHECK_INTERVAL` and the time in which they are read: a thread
+    /// reads changed files, and the old content stays until it is done. The first reading is waited for. Errors: why
+    /// there is no content.
     pub fn get(&self) -> Result<Arc<S::Content>, Box<str>> {
         let now_ms = self.started.elapsed().as_millis() as u64;
         let due = self.check_ms.load(Ordering::Relaxed);
@@ -101,14 +135,17 @@ impl<S: Source> Watched<S> {
         let next = now_ms + CHECK_INTERVAL.as_millis() as u64;
         let mine =
             now_ms >= due && self.check_ms.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if mine {
-            self.check(false);
+        self.tell();
+        match self.peek() {
+            Some(_) if mine => self.check_aside(),
+            None if mine => self.check(false),
+            _ => {}
         }
         self.present()
     }
 
-    /// Look at the files now, also at those that could not be read before, and return the content. Errors: why there is
-    /// none.
+    /// Look at the files now, also at those that could not be read before, and return the content. A changed file is
+    /// waited for. Errors: why there is no content.
     pub fn refresh(&self) -> Result<Arc<S::Content>, Box<str>> {
         self.check(true);
         self.present()
@@ -116,17 +153,17 @@ impl<S: Source> Watched<S> {
 
     /// Return the content if it has been read.
     pub fn peek(&self) -> Option<Arc<S::Content>> {
-        self.content.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.peek()
     }
 
     /// Whether the content is old because the changed files cannot be read.
     pub fn is_outdated(&self) -> bool {
-        self.state().problem.is_some()
+        self.shared.state().problem.is_some()
     }
 
     /// Whether this process may not read the changed files, which have a content.
     pub fn is_closed(&self) -> bool {
-        self.state().closed
+        self.shared.state().closed
     }
 
     fn present(&self) -> Result<Arc<S::Content>, Box<str>> {
@@ -134,74 +171,153 @@ impl<S: Source> Watched<S> {
             return Ok(content);
         }
         // Another thread may be reading it: this waits for the end.
-        let state = self.state();
-        self.peek().ok_or_else(|| state.problem.clone().unwrap_or_else(|| "not read yet".into()))
+        if self.shared.idle().problem.is_none() {
+            self.check(false);
+        }
+        let problem = self.shared.state().problem.clone();
+        self.peek().ok_or_else(|| problem.unwrap_or_else(|| "not read yet".into()))
+    }
+
+    /// Read changed files, once no other reader is at work. `again`: also after an error with the same files.
+    fn check(&self, again: bool) {
+        let mut state = self.shared.idle();
+        state.is_read = true;
+        drop(state);
+        let reader = Reader(Arc::clone(&self.shared));
+        if let Some(stamp) = self.shared.changed(again) {
+            reader.0.read(stamp);
+        }
+        drop(reader);
+        self.tell();
+    }
+
+    /// Read changed files in a thread of their own, if none is at work.
+    fn check_aside(&self) {
+        let mut state = self.shared.state();
+        if std::mem::replace(&mut state.is_read, true) {
+            return;
+        }
+        drop(state);
+        let reader = Reader(Arc::clone(&self.shared));
+        if let Some(stamp) = self.shared.changed(false) {
+            // Without a thread, the next check tries again.
+            let _ = thread::Builder::new().name("table".into()).spawn(move || reader.0.read(stamp));
+        }
+    }
+
+    /// Pass on the warnings of readers.
+    fn tell(&self) {
+        if !self.shared.has_warnings.load(Ordering::Acquire) {
+            return;
+        }
+        // No lock is held during the calls: they may wait for another thread that wants the table.
+        let warnings = self.shared.take_warnings();
+        for warning in warnings {
+            (self.warn)(&warning);
+        }
+    }
+}
+
+impl<S: Source> Shared<S> {
+    fn peek(&self) -> Option<Arc<S::Content>> {
+        self.content.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Read changed files. `again`: also after an error with the same files.
-    fn check(&self, again: bool) {
-        let mut warnings = Vec::new();
-        self.update(&mut self.state(), again, &mut warnings);
-        // No lock is held here: the callback may wait for another thread that wants the table.
-        let more = warnings.len().saturating_sub(WARNINGS_MAX);
-        for warning in warnings.iter().take(WARNINGS_MAX) {
-            (self.warn)(warning);
-        }
-        if more > 0 {
-            (self.warn)(&format!("{}: {more} more lines like these", self.name));
-        }
+    /// Return the state once nobody reads the files.
+    fn idle(&self) -> MutexGuard<'_, State> {
+        self.ended.wait_while(self.state(), |state| state.is_read).unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn update(&self, state: &mut State, again: bool, warnings: &mut Vec<String>) {
-        let files = self.source.files();
-        let (stamp, newest) = stamps_of(&files);
-        if state.stamp.as_ref() == Some(&stamp) && !(again && state.problem.is_some()) {
-            return;
-        }
+    fn take_warnings(&self) -> Vec<String> {
+        let mut state = self.state();
+        self.has_warnings.store(false, Ordering::Release);
+        std::mem::take(&mut state.warnings)
+    }
+
+    /// Return the stamp of the files if they are to be read. `again`: also after an error with the same files.
+    fn changed(&self, again: bool) -> Option<Stamp> {
+        let (stamp, newest) = stamps_of(&self.source.files());
         let old = self.peek();
+        let (is_known, has_failed) = {
+            let state = self.state();
+            (state.stamp.as_ref() == Some(&stamp), state.problem.is_some())
+        };
+        let is_done = match has_failed {
+            true => !again,
+            false => old.as_deref().is_none_or(S::is_current),
+        };
+        if is_known && is_done {
+            return None;
+        }
         let is_text = self.source.is_text();
         // A modification time in the future would delay the reading too long.
-        if old.is_some() && is_text && newest.and_then(|time| time.elapsed().ok()).is_some_and(|age| age < UNCHANGED) {
-            return;
-        }
-        let found = self.source.read(warnings);
+        let is_new = || newest.and_then(|time| time.elapsed().ok()).is_some_and(|age| age < UNCHANGED);
+        (old.is_none() || !is_text || !is_new()).then_some(stamp)
+    }
+
+    /// Read the files. `stamp`: theirs before.
+    fn read(&self, stamp: Stamp) {
+        let files = self.source.files();
+        let old = self.peek();
+        let mut warnings = Vec::new();
+        let found = self.source.read(&mut warnings);
         if old.is_some() && stamps_of(&files).0 != stamp {
             // It changed while it was read: the next check decides.
-            warnings.clear();
             return;
         }
         let emptied = || format!("table {}: the file became empty", self.name);
-        let problem = match found {
-            Ok(content) if S::is_empty(&content) && old.as_deref().is_some_and(|old| !S::is_empty(old)) => emptied(),
-            Ok(content) => {
-                *self.content.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(content));
-                (state.stamp, state.problem, state.closed) = (Some(stamp), None, false);
-                return;
+        let result = match found {
+            Ok(content) if S::is_empty(&content) && old.as_deref().is_some_and(|old| !S::is_empty(old)) => {
+                Err(emptied())
             }
-            Err(problem) => format!("table {}: {problem}", self.name),
+            Ok(content) => Ok(Arc::new(content)),
+            Err(problem) => Err(format!("table {}: {problem}", self.name)),
         };
-        state.closed = files.iter().any(is_closed);
-        if old.is_some() {
-            warnings.clear();
-            if state.problem.is_none() {
-                warnings.push(format!("{problem}; the old content stays in use"));
+        let closed = result.is_err() && files.iter().any(is_closed);
+        let mut state = self.state();
+        state.closed = closed;
+        match result {
+            Ok(content) => {
+                *self.content.write().unwrap_or_else(PoisonError::into_inner) = Some(content);
+                (state.stamp, state.problem) = (Some(stamp), None);
             }
-            state.stamp = Some(stamp);
-        } else {
-            // Without a content each check tries again: the reason may not show in the file, such as a lack of memory.
-            state.stamp = None;
+            Err(problem) => {
+                if old.is_some() {
+                    warnings.clear();
+                    if state.problem.is_none() {
+                        warnings.push(format!("{problem}; the old content stays in use"));
+                    }
+                    state.stamp = Some(stamp);
+                } else {
+                    // Without a content each check tries again: the reason may not show in the file, such as a lack of
+                    // memory.
+                    state.stamp = None;
+                }
+                state.problem = Some(problem.into());
+            }
         }
-        state.problem = Some(problem.into());
+        let more = warnings.len().saturating_sub(WARNINGS_MAX);
+        warnings.truncate(WARNINGS_MAX);
+        if more > 0 {
+            warnings.push(format!("{}: {more} more lines like these", self.name));
+        }
+        if state.warnings.len() > WARNINGS_MAX {
+            // Nobody has taken them: they are about an older content.
+            state.warnings.clear();
+        }
+        state.warnings.append(&mut warnings);
+        self.has_warnings.store(!state.warnings.is_empty(), Ordering::Release);
     }
 }
 
 impl<S: Source> fmt::Debug for Watched<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").field("name", &self.name).field("source", &self.source).finish_non_exhaustive()
+        let (name, source) = (&self.shared.name, &self.shared.source);
+        f.debug_struct("Watched").field("name", name).field("source", source).finish_non_exhaustive()
     }
 }
 
@@ -229,6 +345,7 @@ fn stamps_of(files: &[PathBuf]) -> (Stamp, Option<SystemTime>) {
 mod tests {
     use super::*;
     use std::fs;
+    use std::sync::mpsc;
 
     #[derive(Debug)]
     struct Text(PathBuf);
@@ -312,6 +429,11 @@ mod tests {
         fs::remove_file(path).unwrap();
     }
 
+    /// Let the next lookup look at the files.
+    fn elapse<S: Source>(watched: &Watched<S>) {
+        watched.check_ms.store(0, Ordering::Relaxed);
+    }
+
     #[test]
     fn the_file_is_looked_at_once_a_second() {
         let (path, watched, _) = watched("often");
@@ -319,8 +441,100 @@ mod tests {
         assert_eq!(*watched.get().unwrap(), "a");
         write(&path, "b", 90);
         assert_eq!(*watched.get().unwrap(), "a");
-        watched.check_ms.store(0, Ordering::Relaxed);
+        drop(watched.shared.idle());
+        assert_eq!(*watched.get().unwrap(), "a");
+        elapse(&watched);
+        watched.get().unwrap();
+        drop(watched.shared.idle());
         assert_eq!(*watched.get().unwrap(), "b");
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_warning_of_a_reader_comes_with_the_next_lookup() {
+        let (path, watched, warnings) = watched("later");
+        write(&path, "a", 100);
+        watched.get().unwrap();
+        fs::remove_file(&path).unwrap();
+        for _ in 0..3 {
+            elapse(&watched);
+            assert_eq!(*watched.get().unwrap(), "a");
+            drop(watched.shared.idle());
+        }
+        watched.get().unwrap();
+        assert!(watched.is_outdated());
+        assert_eq!(warnings.lock().unwrap().len(), 1);
+        assert!(warnings.lock().unwrap()[0].ends_with("the old content stays in use"));
+    }
+
+    /// A text whose readers wait: each says that it has begun, and goes on when it is told what to do.
+    #[derive(Debug)]
+    struct Gate {
+        text: Text,
+        begun: mpsc::Sender<()>,
+        next: Mutex<mpsc::Receiver<Next>>,
+    }
+
+    #[derive(Debug)]
+    enum Next {
+        Read,
+        Panic,
+    }
+
+    impl Source for Gate {
+        type Content = String;
+
+        fn files(&self) -> Vec<PathBuf> {
+            self.text.files()
+        }
+
+        fn read(&self, warnings: &mut Vec<String>) -> Result<String, String> {
+            self.begun.send(()).unwrap();
+            match self.next.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap() {
+                Next::Read => self.text.read(warnings),
+                Next::Panic => panic!("as the test wants"),
+            }
+        }
+
+        fn is_empty(content: &String) -> bool {
+            content.is_empty()
+        }
+
+        fn is_text(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn lookups_go_on_while_one_thread_reads_a_changed_file() {
+        let (path, _, _) = watched("aside");
+        let (begun, begins) = mpsc::channel();
+        let (go, next) = mpsc::channel();
+        let source = Gate { text: Text(path.clone()), begun, next: Mutex::new(next) };
+        let watched = Watched::new(source, "t:f", Arc::new(|_| ()));
+        write(&path, "a", 100);
+        go.send(Next::Read).unwrap();
+        assert_eq!(*watched.get().unwrap(), "a", "the first reading is waited for");
+        begins.recv().unwrap();
+
+        write(&path, "b", 90);
+        for _ in 0..3 {
+            elapse(&watched);
+            assert_eq!(*watched.get().unwrap(), "a");
+            assert!(!watched.is_outdated() && !watched.is_closed());
+        }
+        begins.recv().unwrap();
+        assert!(begins.try_recv().is_err(), "one reader at a time");
+        go.send(Next::Panic).unwrap();
+        drop(watched.shared.idle());
+        assert_eq!(*watched.get().unwrap(), "a", "a reader that ends early changes nothing");
+
+        elapse(&watched);
+        assert_eq!(*watched.get().unwrap(), "a");
+        begins.recv().unwrap();
+        go.send(Next::Read).unwrap();
+        assert_eq!(*watched.refresh().unwrap(), "b", "the reader at work is waited for");
+        assert!(begins.try_recv().is_err(), "the file is not read twice");
         fs::remove_file(path).unwrap();
     }
 }
