@@ -310,6 +310,34 @@ def _state_log() -> Iterator[bytes]:
     yield b"\1" + struct.pack("<BQQ", 7, 3, 99)
 
 
+def _lmdb_page(number: int, flags: int, nodes: list[tuple[int, int, bytes, bytes]]) -> bytes:
+    """Return a page of 512 octets; a node: a length or a page, flags, a key, a value."""
+    offsets, end = [], b""
+    for low, node_flags, key, value in nodes:
+        end = struct.pack("<IHH", low, node_flags, len(key)) + key + value + end
+        offsets.append(512 - len(end))
+    lower = 16 + 2 * len(nodes)
+    head = struct.pack(f"<QHHHH{len(nodes)}H", number, 0, flags, lower, 512 - len(end), *offsets)
+    return head.ljust(512 - len(end), b"\0") + end
+
+
+def _lmdb() -> bytes:
+    """Return an LMDB file: two meta pages, a branch, two leaves and a long value."""
+    free = struct.pack("<IHH5Q", 512, 8, 0, 0, 0, 0, 0, 2**64 - 1)
+    main = struct.pack("<IHH5Q", 0, 0, 2, 1, 2, 2, 3, 4)
+    metas = [
+        (struct.pack("<QHHQIIQQ", number, 0, 8, 0, 0xBEEFC0DE, 1, 0, 0) + free + main + struct.pack("<QQ", 6, number))
+        for number in (0, 1)
+    ]
+    return (
+        b"".join(meta.ljust(512, b"\0") for meta in metas)
+        + _lmdb_page(2, 2, [(1, 0, b"a\0", b"1"), (2, 0, b"key", b"2\0")])
+        + _lmdb_page(3, 2, [(600, 1, b"user@example\0", struct.pack("<Q", 5))])
+        + _lmdb_page(4, 1, [(2, 0, b"", b""), (3, 0, b"u", b"")])
+        + (struct.pack("<QHHI", 5, 0, 4, 2) + b"v" * 600).ljust(1024, b"\0")
+    )
+
+
 def _tables() -> Iterator[bytes]:
     texts = [
         b'a b\n# no\n c\n"q k"@x v\nbad\nkey: value\nk\xff v\n',
@@ -326,6 +354,7 @@ def _tables() -> Iterator[bytes]:
     yield b"\2" + header + bytes(8) + struct.pack("<II", 1, 1) + b"ab" + bytes(16)
     record = struct.pack("<II", 1, 1) + b"ab"
     yield b"\2" + struct.pack("<II", 2058, 2) * 256 + record + struct.pack("<IIII", 177604, 2048, 0, 0)
+    yield b"\2" + _lmdb()
     yield b"\3got $1 ${2}$(3) $$ ${4"
 
 

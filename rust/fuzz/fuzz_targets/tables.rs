@@ -1,4 +1,4 @@
-//! Files of local tables: no text, index or cdb file makes a reader panic or run on; a text answers as a plain reading of
+//! Files of local tables: no text, index, cdb or lmdb file makes a reader panic or run on; a text answers as a plain reading of
 //! its entries; a written index and cdb file answer as their text; flattened networks answer as their lines in turn.
 //!
 //! Input: a kind, then the file.
@@ -13,6 +13,7 @@ use postillion_core::table::cidr::CidrTable;
 use postillion_core::table::dictionary::Dictionary;
 use postillion_core::table::file::Entries;
 use postillion_core::table::index::{self, Index};
+use postillion_core::table::lmdb::LmdbEntries;
 use postillion_core::table::octets::Octets;
 use postillion_core::table::options::{Form, Options};
 use postillion_core::table::{cdb, source, template::Template, text};
@@ -30,6 +31,15 @@ fn written(write: impl FnOnce(&File) -> std::io::Result<()>) -> Vec<u8> {
     let octets = std::fs::read(&path).unwrap();
     std::fs::remove_file(path).unwrap();
     octets
+}
+
+/// Return an open file of these octets.
+fn file_of(octets: &[u8]) -> File {
+    let path = std::env::temp_dir().join(format!("postillion-fuzz-lmdb-{}", std::process::id()));
+    std::fs::write(&path, octets).unwrap();
+    let file = File::open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file
 }
 
 /// Ask a file of unknown octets; its answers are errors or values, never a panic.
@@ -112,6 +122,12 @@ fuzz_target!(|input: &[u8]| {
             }
             if let Ok(cdb) = Cdb::of(octets()) {
                 ask(&cdb);
+            }
+            // Read whole, and page by page.
+            for memory_max_octets in [u64::MAX, 0] {
+                if let Ok(lmdb) = LmdbEntries::read(file_of(rest), memory_max_octets, 0) {
+                    ask(&lmdb);
+                }
             }
         }
         _ => {

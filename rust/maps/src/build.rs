@@ -5,6 +5,7 @@ use postillion_core::table::cdb::{self, Cdb};
 use postillion_core::table::dictionary::Dictionary;
 use postillion_core::table::file::{Entries, Format};
 use postillion_core::table::index::{self, Index, Kind};
+use postillion_core::table::lmdb::LmdbFile;
 use postillion_core::table::octets::{self, Octets};
 use postillion_core::table::options::Options;
 use postillion_core::table::text::{self, Event};
@@ -122,7 +123,7 @@ impl Build<'_> {
     /// Read the entries of an index.
     fn load(&self, index: &Path) -> Result<Dictionary, String> {
         let entries: Box<dyn Entries> = if self.kind == "lmdb" {
-            lmdb::LmdbFile::new(self.path, &self.options).read(&mut Vec::new())?.entries
+            LmdbFile::new(self.path, &self.options).read(&mut Vec::new())?.entries
         } else {
             let (file, status) = octets::open(index).map_err(|problem| problem.replacen("open", "open database", 1))?;
             let open = |problem: String| format!("open database {}: {problem}", index.display());

@@ -1,6 +1,6 @@
 //! Tables by their names in main.cf, `type:name`.
 
-use crate::{accounts, lmdb, pcre, regexp};
+use crate::{accounts, pcre, regexp};
 use postillion_core::table::cdb::CdbFile;
 use postillion_core::table::cidr::CidrTable;
 use postillion_core::table::combined::{Combined, How, Random, members};
@@ -8,6 +8,7 @@ use postillion_core::table::file::{FileTable, Format};
 use postillion_core::table::fixed::{Debug, Environ, Fail, Internal, Static};
 use postillion_core::table::index::Indexed;
 use postillion_core::table::inline::Inline;
+use postillion_core::table::lmdb::LmdbFile;
 use postillion_core::table::options::{Form, Options};
 use postillion_core::table::rules::PatternTable;
 use postillion_core::table::text::Text;
@@ -74,7 +75,7 @@ fn open_within(name: &[u8], options: &Options, depth: usize) -> Result<Arc<dyn T
         "texthash" => file(Box::new(Text { path: path.into(), options: options.clone() }), options),
         "hash" | "btree" => file(Box::new(Indexed::new(&kind, path, options.clone())), options),
         "cdb" => file(Box::new(CdbFile::new(path, &options)), options),
-        "lmdb" => file(Box::new(lmdb::LmdbFile::new(path, &options)), options),
+        "lmdb" => file(Box::new(LmdbFile::new(path, &options)), options),
         "cidr" => Arc::new(CidrTable::new(&shown, rest, &options).map_err(malformed)?),
         "regexp" => Arc::new(PatternTable::<regexp::Regexp>::new(&shown, rest, &options).map_err(malformed)?),
         "pcre" => Arc::new(PatternTable::<pcre::Pcre>::new(&shown, rest, &options).map_err(malformed)?),

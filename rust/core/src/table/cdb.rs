@@ -184,7 +184,7 @@ impl Entries for Cdb {
 }
 
 /// Return octets without a null octet at the end.
-fn bare(octets: &[u8]) -> &[u8] {
+pub(super) fn bare(octets: &[u8]) -> &[u8] {
     octets.strip_suffix(b"\0").unwrap_or(octets)
 }
 

@@ -18,6 +18,7 @@ pub mod index;
 pub mod inline;
 pub mod inspection;
 pub mod key;
+pub mod lmdb;
 pub mod octets;
 pub mod options;
 pub mod prefix;
