@@ -29,6 +29,8 @@ INDEXED = ("hash", "btree", "cdb", "lmdb")
 AIMS = {"hash": 2.0, "cdb": 2.0, "lmdb": 2.0, "cidr": 100.0}
 """The least ratio to Postfix; 1 for another type."""
 CIDR_LOAD_AIM = 0.1
+CIDR_OCTETS = {"cidr": ("IPv4", 16), "cidr6": ("IPv6", 40)}
+"""The most octets of memory for a line with one of few results."""
 CORE_MAX_NS = 1000
 CIDR_LINES_TRIED = 5_000_000_000
 """Lines that Postfix tries for all keys together."""
@@ -116,11 +118,14 @@ def main() -> None:
     example = harness.built("tables", options.quick)
     core = harness.figures([example, str(options.entries), str(options.keys)])
     result.correct &= bool(core["correct"])
-    for kind in ("texthash", "hash", "cdb", "cidr"):
+    for kind in ("texthash", "hash", "cdb", "cidr", "cidr6"):
         cost = core[f"{kind}_ns"]
         result.aim(
             f"{kind}, ns of a lookup inside the core", f"within {CORE_MAX_NS}", f"{cost:.0f}", cost <= CORE_MAX_NS
         )
+    for kind, (family, most) in CIDR_OCTETS.items():
+        octets = core[f"{kind}_octets_a_line"]
+        result.aim(f"cidr, octets of a line of {family}", f"at most {most}", str(octets), octets <= most)
     part = core["cidr_load_s"] / theirs_load_s["cidr"]
     what = "cidr, loading inside the core to Postfix's time with one key"
     result.aim(what, f"at most {CIDR_LOAD_AIM}", f"{part:.2f}", part <= CIDR_LOAD_AIM)

@@ -84,6 +84,13 @@ impl Values {
         value(&self.octets, &self.ends, number)
     }
 
+    /// Drop what only `number` needs.
+    fn finish(&mut self) {
+        self.index = HashTable::new();
+        self.octets.shrink_to_fit();
+        self.ends.shrink_to_fit();
+    }
+
     /// Return the number of a value. Errors: there are too many.
     fn number(&mut self, wanted: &[u8]) -> Result<u32, String> {
         let number = self.ends.len() as u32;
@@ -177,7 +184,7 @@ impl Networks {
         for (number, _) in blocks.iter().rev() {
             tell(*number, "IF has no matching ENDIF");
         }
-        values.index = HashTable::new();
+        values.finish();
         Ok(Self { v4: Ranges::flatten(&v4), v6: Ranges::flatten(&v6), values, owner: None })
     }
 
@@ -192,9 +199,13 @@ impl Networks {
         number.map(|number| self.values.get(number))
     }
 
-    /// Return the octets of the ranges, values not counted.
+    /// Return the octets of the content. Counted are the starts and the results of all ranges (8 octets for a range of
+    /// IPv4, 20 for one of IPv6; a line by itself has its own and the one behind it), each different value once with the
+    /// 4 octets of its end, and this structure. Nothing else is kept of a text.
     pub fn octets(&self) -> usize {
-        self.v4.len() * (4 + 4) + self.v6.len() * (16 + 4)
+        let Values { octets, ends, index, hasher: _ } = &self.values;
+        let values = octets.capacity() + ends.capacity() * size_of::<u32>() + index.allocation_size();
+        size_of::<Self>() + self.v4.octets() + self.v6.octets() + values
     }
 }
 
@@ -307,6 +318,11 @@ impl CidrTable {
     pub fn new(name: &str, rest: &[u8], options: &Options) -> Result<Self, String> {
         let warn: Warn = Arc::clone(&options.warn);
         Ok(Self { name: name.into(), content: Watched::new(Script::of("cidr", rest)?, name, warn) })
+    }
+
+    /// Return the octets of the content, if it has been read.
+    pub fn octets(&self) -> Option<usize> {
+        self.content.peek().map(|content| content.octets())
     }
 }
 
@@ -450,14 +466,24 @@ mod tests {
 
     #[test]
     fn a_line_takes_few_octets() {
-        let (mut v4, mut v6) = (String::new(), String::new());
-        for number in 0..10_000_u32 {
-            let spread = number.wrapping_mul(2_654_435_761);
-            v4 += &format!("{} {number}\n", Ipv4Addr::from_bits(spread));
-            v6 += &format!("2001:db8:{:x}:{:x}::/64 {number}\n", spread >> 16, spread & 0xffff);
-        }
-        assert!(read(&v4).0.octets() <= 16 * 10_000 + 8);
-        assert!(read(&v6).0.octets() <= 40 * 10_000 + 20);
+        const LINES: usize = 10_000;
+        let text = |value: &dyn Fn(usize) -> String| {
+            let (mut v4, mut v6, mut octets) = (String::new(), String::new(), 0);
+            for number in 0..LINES {
+                let spread = (number as u32).wrapping_mul(2_654_435_761);
+                let value = value(number);
+                v4 += &format!("{} {value}\n", Ipv4Addr::from_bits(spread));
+                v6 += &format!("2001:db8:{:x}:{:x}::/64 {value}\n", spread >> 16, spread & 0xffff);
+                octets += value.len();
+            }
+            (read(&v4).0.octets(), read(&v6).0.octets(), octets)
+        };
+        // The range before the first line, the structure, and the values.
+        let few = 20 + size_of::<Networks>() + "REJECT".len() + "OK".len() + 2 * size_of::<u32>();
+        let (v4, v6, _) = text(&|number| ["REJECT", "OK"][number % 2].to_owned());
+        assert!(v4 <= 16 * LINES + few && v6 <= 40 * LINES + few, "{v4} {v6}");
+        let (v4, v6, values) = text(&|number| format!("550 {number}"));
+        assert!(v4 <= (16 + 4) * LINES + values + few && v6 <= (40 + 4) * LINES + values + few, "{v4} {v6}");
     }
 
     #[test]

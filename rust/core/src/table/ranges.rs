@@ -82,6 +82,11 @@ impl<A: Bits> Ranges<A> {
         self.starts.is_empty()
     }
 
+    /// Return the octets of the arrays.
+    pub fn octets(&self) -> usize {
+        size_of_val(&*self.starts) + size_of_val(&*self.results)
+    }
+
     /// Return the result of an address.
     pub fn find(&self, address: A) -> Option<u32> {
         let at = self.starts.partition_point(|&start| start <= address).checked_sub(1)?;
