@@ -1,10 +1,13 @@
 """Lookup tables: types, soft failures, changes of files, and Postfix's own tools with the same files."""
 
+from __future__ import annotations
+
 import os
 import pwd
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,14 @@ class Settings:
 
 
 NOTHING = Settings()
+PATIENCE_S = 60
+READERS = 3
+VERSIONS = 40
+REAL_VERSIONS = 10
+KEYS = {"cidr": ("192.0.2.1", "2001:db8::1")}
+"""The keys of a type that has others than a and b."""
+LARGE_OCTETS = 33 * 1024 * 1024
+"""More than a table keeps in memory."""
 
 
 def open_table(name: str, settings: Settings = NOTHING, warnings: list[str] | None = None) -> Table:
@@ -160,33 +171,153 @@ def test_changed_text_is_read_once_it_is_stable(tmp_path: Path) -> None:
     assert table.lookup("b") == "3"
 
 
-def test_lookups_during_changes_are_never_mixed_or_lost(tmp_path: Path) -> None:
-    path = tmp_path / "m"
-    Index("hash", str(path)).create(b"a 0\nb 0\n", "m")
-    table = open_table(f"hash:{path}")
-    table.refresh()
-    stop = threading.Event()
-    failures: list[object] = []
+def value_of(version: int) -> str:
+    """Return a value that shows parts of another one."""
+    return f"{version}{'.' * 5000}{version}"
 
-    def search() -> None:
+
+def text_of(kind: str, version: int) -> str:
+    """Return a text with both keys of a version."""
+    keys = ("/^a$/", "/^b$/") if kind in ("regexp", "pcre") else KEYS.get(kind, ("a", "b"))
+    return "".join(f"{key} {value_of(version)}\n" for key in keys)
+
+
+def change(kind: str, path: Path, version: int) -> None:
+    """Write a version of a table: a text in its place, or the index."""
+    text = text_of(kind, version)
+    if kind in ("hash", "cdb", "lmdb"):
+        Index(kind, str(path)).create(text.encode(), "m")
+    else:
+        write(path, text, 1000 * (version + 1))
+
+
+class Readers:
+    """Threads that search a table for both keys in turn. `failures`: what no lookup may answer."""
+
+    def __init__(self, table: Table, keys: tuple[str, str]) -> None:
+        self.failures: list[object] = []
+        self._table = table
+        self._keys = keys
+        self._rounds = [0] * READERS
+        self._versions = [0] * READERS
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._search, args=(place,)) for place in range(READERS)]
+
+    def __enter__(self) -> Readers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _search(self, place: int) -> None:
+        last = 0
         try:
-            while not stop.is_set():
-                if table.lookup("a") is None or table.lookup("none") is not None:
-                    failures.append("lost")
-        except TableError as error:
-            failures.append(error)
+            while not self._stop.is_set():
+                for key in self._keys:
+                    value = self._table.lookup(key) or "-1"
+                    version = int(value.partition(".")[0])
+                    if value != value_of(version) or version < last:
+                        self.failures.append(f"{key} after version {last}: {value}")
+                    last = version
+                if self._table.lookup("none") is not None:
+                    self.failures.append("a value of no key")
+                with self._changed:
+                    self._rounds[place] += 1
+                    self._versions[place] = last
+                    self._changed.notify_all()
+        except Exception as error:  # the test names it
+            with self._changed:
+                self.failures.append(error)
+                self._changed.notify_all()
 
-    threads = [threading.Thread(target=search) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for number in range(1, 200):
-        Index("hash", str(path)).create(f"a {number}\nb {number}\n".encode(), "m")
+    def _wait(self, done: Callable[[], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.failures or done(), PATIENCE_S)
+        assert self.failures == []
+
+    def more(self) -> None:
+        """Wait until each thread has begun and ended a round."""
+        goals = [rounds + 2 for rounds in self._rounds]
+        self._wait(lambda: all(rounds >= goal for rounds, goal in zip(self._rounds, goals, strict=True)))
+
+    def see(self, version: int) -> None:
+        """Wait until each thread has found this version."""
+        self._wait(lambda: all(seen == version for seen in self._versions))
+
+
+@pytest.mark.parametrize("kind", ["texthash", "hash", "cdb", "lmdb", "cidr", "regexp", "pcre"])
+def test_lookups_during_changes_are_never_mixed_or_lost(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "m"
+    change(kind, path, 0)
+    table = open_table(f"{kind}:{path}")
+    keys = KEYS.get(kind, ("a", "b"))
+    with Readers(table, keys) as readers:
+        for version in range(1, VERSIONS):
+            change(kind, path, version)
+            table.refresh()
+            assert [table.lookup(key) for key in keys] == [value_of(version)] * 2
+            readers.more()
+        # The threads' own lookups see the last change.
+        change(kind, path, VERSIONS)
+        readers.see(VERSIONS)
+    assert readers.failures == []
+
+
+@real_only
+def test_lookups_while_a_real_postmap_changes_an_lmdb_file_in_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n")
+    command = [REAL, "-c", str(tmp_path), f"lmdb:{path}"]
+    path.write_text(text_of("lmdb", 0))
+    subprocess.run(command, check=True, timeout=PATIENCE_S)
+    table = open_table(f"lmdb:{path}")
+    inode = path.with_suffix(".lmdb").stat().st_ino
+    with Readers(table, ("a", "b")) as readers:
+        for version in range(1, REAL_VERSIONS):
+            path.write_text(text_of("lmdb", version))
+            subprocess.run(command, check=True, timeout=PATIENCE_S)
+            table.refresh()
+            assert table.lookup("b") == value_of(version)
+            readers.more()
+        path.write_text(text_of("lmdb", REAL_VERSIONS))
+        subprocess.run(command, check=True, timeout=PATIENCE_S)
+        readers.see(REAL_VERSIONS)
+    assert readers.failures == []
+    assert path.with_suffix(".lmdb").stat().st_ino == inode
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_lmdb_file_that_is_cut_in_its_place_ends_no_reader(tmp_path: Path, size: str) -> None:
+    path = tmp_path / "m"
+    value = "v" * 20_000
+    count = 3 if size == "small" else LARGE_OCTETS // len(value) + 1
+    Index("lmdb", str(path)).create("".join(f"key{number} {value}\n" for number in range(count)).encode(), "m")
+    index = path.with_suffix(".lmdb")
+    whole = index.read_bytes()
+    warnings: list[str] = []
+    table = open_table(f"lmdb:{path}", warnings=warnings)
+    assert table.lookup("key2") == value
+    for octets in (len(whole) // 2, 10_000, 0):
+        os.truncate(index, octets)
+        if size == "large":
+            with pytest.raises(TableError, match=r"damaged|not an LMDB file"):
+                table.items()
         table.refresh()
-        assert table.lookup("b") == str(number)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+        if size == "small":
+            assert table.lookup("key2") == value
+    assert len(warnings) == 1
+    assert warnings[0].endswith("; the old content stays in use")
+    with pytest.raises(TableError, match="open database"):
+        open_table(f"lmdb:{path}").lookup("key2")
+    index.write_bytes(whole)
+    table.refresh()
+    assert table.lookup("key2") == value
+    assert not table.is_outdated
 
 
 @pytest.mark.parametrize(
