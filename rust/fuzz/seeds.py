@@ -326,7 +326,7 @@ def _lmdb() -> bytes:
     free = struct.pack("<IHH5Q", 512, 8, 0, 0, 0, 0, 0, 2**64 - 1)
     main = struct.pack("<IHH5Q", 0, 0, 2, 1, 2, 2, 3, 4)
     metas = [
-        (struct.pack("<QHHQIIQQ", number, 0, 8, 0, 0xBEEFC0DE, 1, 0, 0) + free + main + struct.pack("<QQ", 6, number))
+        (struct.pack("<QHHIIIQQ", number, 0, 8, 0, 0xBEEFC0DE, 1, 0, 0) + free + main + struct.pack("<QQ", 6, number))
         for number in (0, 1)
     ]
     return (
