@@ -7,23 +7,20 @@ all. Files are written some hundreds at a time, then synced one after the other,
 from __future__ import annotations
 
 import os
-import time
 
 from postillion._core.pickup import MaildropWriter, maildrop_envelope
 from postillion._core.queue import QueueError, StoredMessage, read_message
+from postillion.pickup.submit import DIRECTORY, MaildropFile, sync_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Final
 
-DIRECTORY: Final = "maildrop"
-WRITING: Final = 0o600
-COMPLETE: Final = 0o700
-"""Owner rwx: pickup may take it."""
+MODE: Final = 0o700
+"""Mode of a complete file, as in Postfix: rwx for the owner, who is the user of pickup."""
 FILES_A_BATCH: Final = 200
 PIECE_OCTETS: Final = 256 * 1024
-NAME_TRIES_MAX: Final = 100
 OWN_FACTS: Final = frozenset({"message_id", "resent_message_id", "log_ident", "hold"})
 """Facts that cleanup finds anew."""
 Place = tuple[str, str, int, int]
@@ -49,7 +46,7 @@ class Mover:
         """
         for start in range(0, len(messages), FILES_A_BATCH):
             moved: list[str] = []
-            files: list[_File] = []
+            files: list[MaildropFile] = []
             try:
                 for place in messages[start : start + FILES_A_BATCH]:
                     message = self._read(place)
@@ -59,10 +56,11 @@ class Mover:
                 for file in files:
                     file.sync()
                 for file in files:
-                    file.complete()
+                    file.publish(MODE)
+                    file.keep()
                 for file in files:
                     file.sync()
-                self._sync_directory()
+                sync_directory(self._directory)
             finally:
                 for file in files:
                     file.close()
@@ -79,18 +77,18 @@ class Mover:
             self._warn(f"{name}: not requeued: {problem}")
             return None
 
-    def _write(self, name: str, message: StoredMessage, text: bytes) -> _File:
-        """Return a new file of maildrop/ that holds the message. Pickup ignores it until `complete` sets its mode."""
+    def _write(self, name: str, message: StoredMessage, text: bytes) -> MaildropFile:
+        """Return a new file of maildrop/ that holds the message. Pickup ignores it until `publish` sets its mode."""
         facts = {key: value for key, value in message.attributes if key not in OWN_FACTS}
         facts["log_ident"] = name
         if message.smtputf8:
             facts["smtputf8"] = "yes"
         waiting = [recipient[:4] for recipient in message.recipients if not recipient[4]]
-        file = _File(self._directory)
+        file = MaildropFile(directory=self._directory)
         try:
             if self._owner is not None:
                 # The group stays: a command that root started has the owner's user alone by now.
-                os.fchown(file.descriptor, self._owner, -1)
+                file.give_to(self._owner)
             file.write(
                 maildrop_envelope(
                     message.sender,
@@ -112,52 +110,3 @@ class Mover:
             file.close()
             raise
         return file
-
-    def _sync_directory(self) -> None:
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-class _File:
-    """A file in maildrop/; it is removed when it is closed before it is complete."""
-
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-        self._complete = False
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        for _ in range(NAME_TRIES_MAX):
-            self._path = os.path.join(directory, f"{time.time_ns() // 1000 % 1_000_000}.{os.getpid()}")
-            try:
-                self.descriptor = os.open(self._path, flags, WRITING)
-                return
-            except FileExistsError:
-                continue
-        raise FileExistsError(17, "no free name", directory)
-
-    def write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self.descriptor, rest) :]
-
-    def sync(self) -> None:
-        os.fsync(self.descriptor)
-
-    def complete(self) -> None:
-        """Give it its name and mode: from now on pickup may take it."""
-        found = os.fstat(self.descriptor)
-        path = os.path.join(self._directory, f"{time.time_ns() // 1000 % 1_000_000:05X}{found.st_ino:X}")
-        os.rename(self._path, path)
-        self._path = path
-        os.fchmod(self.descriptor, COMPLETE)
-        self._complete = True
-
-    def close(self) -> None:
-        os.close(self.descriptor)
-        if not self._complete:
-            try:
-                os.unlink(self._path)
-            except OSError:
-                pass

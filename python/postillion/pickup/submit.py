@@ -28,7 +28,7 @@ class TooBig(Exception):
 
 
 class MaildropFile:
-    """An incomplete file in the maildrop/ of the current directory. The caller always closes it.
+    """An incomplete file in maildrop/, by default that of the current directory. The caller always closes it.
 
     `size_max_octets`: maximum size of the file; 0 for no limit. Every method raises `OSError`.
     """
@@ -37,6 +37,7 @@ class MaildropFile:
         self._directory = directory
         self._size_max_octets = size_max_octets
         self._octets = 0
+        self._is_kept = False
         self._path, self._descriptor = self._create()
 
     def _create(self) -> tuple[str, int]:
@@ -58,9 +59,30 @@ class MaildropFile:
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
 
+    def give_to(self, user: int) -> None:
+        """Make a user the owner of the file. The group stays."""
+        os.fchown(self._descriptor, user, -1)
+
     def complete(self) -> str:
-        """Make the file a durable message; return its name."""
+        """Make the file a durable message; return its name. After an error, `close` removes it."""
+        self.sync()
+        name = self.publish()
+        # The second sync writes name and mode. A user without read permission cannot sync the directory, but a
+        # journaling file system writes the directory entry when the file is synced.
+        self.sync()
+        try:
+            sync_directory(self._directory)
+        except PermissionError:
+            pass
+        self.keep()
+        return name
+
+    def sync(self) -> None:
+        """Write content, name and mode to disk."""
         os.fsync(self._descriptor)
+
+    def publish(self, mode: int = COMPLETE) -> str:
+        """Give the file its final name and mode; return the name. From now on pickup may take it."""
         found = os.fstat(self._descriptor)
         microseconds = time.time_ns() // 1000
         # Postfix's name: microseconds, then the inode, which is unique at that time.
@@ -68,30 +90,30 @@ class MaildropFile:
         path = os.path.join(self._directory, name)
         os.rename(self._path, path)
         self._path = path
-        os.fchmod(self._descriptor, COMPLETE)
-        # The second sync writes name and mode. A user without read permission cannot sync the directory, but a
-        # journaling file system writes the directory entry when the file is synced.
-        os.fsync(self._descriptor)
-        try:
-            directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except PermissionError:
-            pass
-        else:
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        self._path = ""
+        os.fchmod(self._descriptor, mode)
         return name
 
+    def keep(self) -> None:
+        """Let the file stay when it is closed."""
+        self._is_kept = True
+
     def close(self) -> None:
-        """Close the file, and remove an incomplete one."""
+        """Close the file, and remove it unless it is kept."""
         os.close(self._descriptor)
-        if self._path:
+        if not self._is_kept:
             try:
                 os.unlink(self._path)
             except OSError:
                 pass
+
+
+def sync_directory(path: str) -> None:
+    """Write the entries of a directory to disk. Raises `OSError`."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def trigger(path: str = TRIGGER, request: bytes = b"W") -> bool:
