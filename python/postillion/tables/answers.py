@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, Literal, Protocol
 
-from postillion.tables.deferred import Askable
+from postillion.tables.deferred import ask
 from postillion.tables.table import Table, TableError
 
 TOGETHER_MAX: Final = 32
@@ -20,7 +20,7 @@ Answer = tuple[Literal["found"], bytes] | tuple[Literal["not found"], None] | tu
 """The answer to a lookup: the value, no value, or the reason why the table cannot answer now (the mail waits)."""
 
 
-async def answer(tables: Sequence[Askable], lookups: Sequence[tuple[int, bytes]]) -> list[Answer]:
+async def answer(tables: Sequence[Table], lookups: Sequence[tuple[int, bytes]]) -> list[Answer]:
     """Return the answer to each lookup, a table's index and a key. Raises nothing but `CancelledError`."""
     if len(lookups) == 1:
         return [await _answer(tables[lookups[0][0]], lookups[0][1])]
@@ -33,9 +33,9 @@ async def answer(tables: Sequence[Askable], lookups: Sequence[tuple[int, bytes]]
     return list(await asyncio.gather(*(one(index, key) for index, key in lookups)))
 
 
-async def _answer(table: Askable, key: bytes) -> Answer:
+async def _answer(table: Table, key: bytes) -> Answer:
     try:
-        value = await table.ask(key.decode("utf-8", "surrogateescape"))
+        value = await ask(table, key.decode("utf-8", "surrogateescape"))
     except TableError as problem:
         return "failed", str(problem)
     return ("not found", None) if value is None else ("found", value.encode("utf-8", "surrogateescape"))
@@ -47,7 +47,7 @@ MESSAGE_MAX_S: Final = 100.0
 A message on its way out has this time for its addresses, and for each part of its content.
 """
 
-_numbered: list[Askable] = []
+_numbered: list[Table] = []
 """The tables that this process's cores know by their numbers."""
 
 
@@ -71,21 +71,9 @@ class Asking(Protocol):
         """Receive the answers."""
 
 
-class _Immediate:
-    """A table in Python that answers at once."""
-
-    def __init__(self, table: Table) -> None:
-        self.name = table.name
-        self._table = table
-
-    async def ask(self, key: str) -> str | None:
-        """Return the value for `key`; None when there is none. Raises `TableError`."""
-        return self._table.lookup(key)
-
-
 def number(table: Table) -> int:
     """Return the number by which a core knows the table from now on."""
-    _numbered.append(table if isinstance(table, Askable) else _Immediate(table))
+    _numbered.append(table)
     return len(_numbered) - 1
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
-from postillion.tables.table import TableError, Warn
+from postillion.tables.table import Table, TableError, Warn
 
 LOOKUPS_MAX: Final = 1000
 """Maximum number of remote lookups of one decision; further ones fail."""
@@ -38,6 +38,11 @@ class Askable(Protocol):
 
     async def ask(self, key: str) -> str | None:
         """Return the value for `key`; None when there is none. Raises `TableError`."""
+
+
+async def ask(table: Table, key: str) -> str | None:
+    """Return the value for `key` in any table; None when there is none. Raises `TableError`."""
+    return await table.ask(key) if isinstance(table, Askable) else table.lookup(key)
 
 
 class Pending(Exception):

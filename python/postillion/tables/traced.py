@@ -1,10 +1,9 @@
 """A table whose lookups are told to a listener."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from postillion.tables.deferred import effect
+from postillion.tables.deferred import ask, effect
 from postillion.tables.table import Table, TableError, Trace
 
 
@@ -44,17 +43,16 @@ class TracedTable:
         effect(partial(self._trace.lookup, self._parameter, self.name, key, answer))
         return answer
 
-    def __getattr__(self, name: str) -> object:
-        """Return what only some tables have, such as `takes_parts`."""
-        found: Any = getattr(self._table, name)
-        return partial(self._asked, found) if name == "ask" else found
-
-    async def _asked(self, ask: Callable[[str], Awaitable[str | None]], key: str) -> str | None:
-        """Return the value for `key` in a remote table, and tell it. Raises `TableError`."""
+    async def ask(self, key: str) -> str | None:
+        """Return the value for `key`, also from a remote table, and tell it. Raises `TableError`."""
         try:
-            answer = await ask(key)
+            answer = await ask(self._table, key)
         except TableError as problem:
             self._trace.failed(self._parameter, self.name, key, str(problem))
             raise
         self._trace.lookup(self._parameter, self.name, key, answer)
         return answer
+
+    def __getattr__(self, name: str) -> object:
+        """Return what only some tables have, such as `takes_parts`."""
+        return getattr(self._table, name)

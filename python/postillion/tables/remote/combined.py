@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from postillion.tables.deferred import ask
 from postillion.tables.remote.table import RemoteTable
 from postillion.tables.table import Table, TableError
 
@@ -23,7 +24,7 @@ class CombinedSource:
         """Return all values, with commas (unionmap); or the last one, each value the key of the next (pipemap)."""
         found: list[str] = []
         for table in self._tables:
-            value = await table.ask(key) if isinstance(table, RemoteTable) else table.lookup(key)
+            value = await ask(table, key)
             if self._is_pipe:
                 if value is None:
                     return None

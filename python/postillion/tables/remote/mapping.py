@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from postillion.config import ConfigError, main_cf
+from postillion.tables.deferred import ask
 from postillion.tables.remote.parameters import Parameters
-from postillion.tables.remote.table import RemoteTable
 from postillion.tables.remote.template import Template, TemplateError
 from postillion.tables.table import Table, TableError, Warn
 
@@ -43,11 +43,7 @@ class Mapping:
             return False
         domain = domain.lower()
         for wanted, rule in self._domains:
-            if isinstance(rule, str):
-                fits = rule == domain
-            else:
-                found = await rule.ask(domain) if isinstance(rule, RemoteTable) else rule.lookup(domain)
-                fits = found is not None
+            fits = rule == domain if isinstance(rule, str) else await ask(rule, domain) is not None
             if fits:
                 return wanted
         return False

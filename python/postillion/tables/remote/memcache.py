@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from postillion.tables.deferred import ask
 from postillion.tables.remote.mapping import Mapping, OpenTable, template
 from postillion.tables.remote.parameters import Parameters
 from postillion.tables.remote.pool import LinkLost, Pool, PooledSource, Server
@@ -56,8 +57,7 @@ class MemcacheSource(PooledSource):
                 raise
         if found is not None or self._backup is None:
             return found
-        backup = self._backup
-        found = await backup.ask(key) if isinstance(backup, RemoteTable) else backup.lookup(key)
+        found = await ask(self._backup, key)
         if found is not None:
             await self._store(wanted, found)
         return found
