@@ -13,12 +13,11 @@ The programs' own code decides. A listener to their tables (`tables.traced`) pri
 
 import asyncio
 import contextlib
-import getopt
 import inspect
 import ipaddress
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -63,17 +62,13 @@ T = TypeVar("T")
 STAGES: tuple[Stage, ...] = ("connect", "helo", "mail", "rcpt")
 
 
-def explain(directory: str, _console: Console, *words: str) -> int:
-    """Print the steps of one address; return the exit status. Raises `Failure` and `ConfigError`."""
-    try:
-        given, addresses = getopt.gnu_getopt(list(words), "", ["sender=", "client="])
-    except getopt.GetoptError as error:
-        raise Failure(f"{error.msg}\n{USAGE}") from None
+def explain(directory: str, _console: Console, sender: str, client: str, *addresses: str) -> int:
+    """Print the steps of one address; return the exit status. Raises `Failure` and `ConfigError`.
+
+    `sender`: empty for the null sender. `client`: its IP address, empty for none.
+    """
     if len(addresses) != 1:
         raise Failure(USAGE)
-    options = dict(given)
-    address, sender = _address(addresses[0]), _address(options.get("--sender", ""))
-    client = options.get("--client", "")
     if client:
         try:
             ipaddress.ip_address(client)
@@ -83,7 +78,7 @@ def explain(directory: str, _console: Console, *words: str) -> int:
     queue = config.text("queue_directory")
     if os.path.isdir(queue):
         os.chdir(queue)  # As programs do: a table may have a relative path.
-    asyncio.run(Explanation(config, address, sender, client).tell())
+    asyncio.run(Explanation(config, _address(addresses[0]), _address(sender), client).tell())
     return 0
 
 
@@ -402,10 +397,3 @@ def remote_tables(config: Config) -> list[RemoteTable]:
 def _shown(table: str) -> str:
     """Return the name of a table, without the contents of an inline table, which may be secret."""
     return table.partition("{")[0] + "..." if "{" in table else table
-
-
-def words_of(address: Sequence[str], sender: str | None, client: str | None) -> list[str]:
-    """Return the words of a command line that `explain` reads."""
-    found = [] if sender is None else [f"--sender={sender}"]
-    found += [] if client is None else [f"--client={client}"]
-    return [*found, "--", *address]

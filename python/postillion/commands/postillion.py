@@ -60,9 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(USAGE)
     command, *arguments = words
     if command == "explain":
-        from postillion.commands.explain import words_of
-
-        arguments = words_of(arguments, options.get("--sender"), options.get("--client"))
+        arguments = [options.get("--sender", ""), options.get("--client", ""), *arguments]
     elif options.keys() & {"--sender", "--client"}:
         return _refuse(f"postillion: fatal: --sender and --client belong to the command explain\n{USAGE}")
     console = Console("postillion", verbose="-v" in options)
@@ -214,11 +212,11 @@ def create_missing(directory: str, console: Console, *assignments: str) -> None:
     permissions.create_missing(directory, console, *assignments)
 
 
-def explain(directory: str, console: Console, *words: str) -> int:
+def explain(directory: str, console: Console, sender: str, client: str, *addresses: str) -> int:
     """Print what the mail system does with an address, step by step."""
     from postillion.commands.explain import explain
 
-    return explain(directory, console, *words)
+    return explain(directory, console, sender, client, *addresses)
 
 
 def init(directory: str, console: Console) -> None:
