@@ -30,6 +30,7 @@ from postillion.address.resolve import REPORTING, Route, Unresolved
 from postillion.checker.absorbed import configured
 from postillion.checks.check import NoDialogue, Stage, Verdict
 from postillion.commands.console import Console
+from postillion.commands.explain_steps import Steps
 from postillion.commands.failure import Failure
 from postillion.config import Config, master_cf
 from postillion.config.errors import place
@@ -51,11 +52,10 @@ from postillion.smtpd.mode import Mode, modes
 from postillion.smtpd.names import UNKNOWN
 from postillion.tables import TableError
 from postillion.tables.answers import answer_all
-from postillion.tables.deferred import decided, effect
+from postillion.tables.deferred import decided
 from postillion.tables.remote.table import RemoteTable
 
 USAGE = "usage: postillion [-c config_directory] explain ADDRESS [--sender ADDRESS] [--client IP]"
-INDENT = "    "
 ALIASES_MAX = 20
 """Maximum number of alias expansions that are printed."""
 T = TypeVar("T")
@@ -85,51 +85,6 @@ def explain(directory: str, _console: Console, sender: str, client: str, *addres
 def _address(text: str) -> str:
     """Return an address in its written form. A text that is no address stays as it is."""
     return canonical(text.removeprefix("<").removesuffix(">")) or text
-
-
-class Steps:
-    """The listener that prints: headings, and indented lines below them."""
-
-    def __init__(self, write: Callable[[str], None] = print) -> None:
-        self._write = write
-        self._muted = False
-        self._first = ""
-
-    def heading(self, text: str) -> None:
-        """Print a heading."""
-        self._write(text)
-
-    def note(self, text: str) -> None:
-        """Print a step, once the decision that it belongs to has ended: with remote tables it runs many times."""
-        effect(partial(self._tell, text))
-
-    def await_first(self, heading: str) -> None:
-        """Print this heading before the next step, if there is one; an empty one: none."""
-        self._first = heading
-
-    def _tell(self, text: str) -> None:
-        if self._muted:
-            return
-        if self._first:
-            self.heading(self._first)
-            self._first = ""
-        self._write(INDENT + text)
-
-    def lookup(self, parameter: str, table: str, key: str, answer: str | None) -> None:
-        """Print a lookup."""
-        self.note(f"{parameter}: {_shown(table)}: {key} -> {'not found' if answer is None else answer}")
-
-    def failed(self, parameter: str, table: str, key: str, problem: str) -> None:
-        """Print a lookup that failed."""
-        self.note(f"{parameter}: {_shown(table)}: {key} -> failed: {problem}")
-
-    async def quietly(self, work: Callable[[], T]) -> T:
-        """Return the result of work whose steps are printed in another place."""
-        self._muted = True
-        try:
-            return await decided(work)
-        finally:
-            self._muted = False
 
 
 class Trial(NoDialogue):
@@ -392,8 +347,3 @@ class Explanation:
 def remote_tables(config: Config) -> list[RemoteTable]:
     """Return the remote tables that a configuration has opened."""
     return [table for _, table in config.opened if isinstance(table, RemoteTable)]
-
-
-def _shown(table: str) -> str:
-    """Return the name of a table, without the contents of an inline table, which may be secret."""
-    return table.partition("{")[0] + "..." if "{" in table else table
