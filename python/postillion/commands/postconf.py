@@ -22,7 +22,7 @@ import sys
 
 from postillion.commands import service_edits, services
 from postillion.commands.json_pair import json_pair
-from postillion.commands.request import EXPLAIN, Request
+from postillion.commands.postconf_request import EXPLAIN, Request
 from postillion.commands.services import ANY, COMMAND, FIELD_NAMES, INDENT, LINE_COLUMNS, Pattern
 from postillion.config import Config, ConfigError, core_dumps, deprecated, edit, kinds, parameters, secrets, unknown
 from postillion.config.main_cf import Setting, split_assignment
