@@ -21,6 +21,8 @@ SMALL = {"base64", "collections", "enum", "functools", "gettext", "getopt", "jso
 """A millisecond or so each; together, as long as the start of Python."""
 SOCKETS = {"collections", "enum", "functools", "socket"}
 """Modules of a command that connects to the mail system."""
+NAMED_TUPLES = {"collections", "enum", "functools", "re", "typing"}
+"""Modules of a command with named tuples."""
 CODE = """
 import sys
 from postillion.commands.{command} import main
@@ -38,6 +40,8 @@ RUNS = [
     ("postalias", ["-q", "key", "hash:{etc}/map"], 0, set()),
     ("newaliases", [], 0, set()),
     ("postconf", ["-n"], 0, set()),
+    ("postfix", ["status"], 1, SOCKETS),
+    ("postmulti", ["-l"], 1, NAMED_TUPLES),
     ("sendmail", ["-bh"], 0, set()),
     ("mailq", [], 0, SOCKETS),
     ("postqueue", ["-p"], 0, SOCKETS),
@@ -49,7 +53,7 @@ RUNS = [
 
 def imported(etc: Path, command: str, arguments: list[str]) -> tuple[int, set[str]]:
     """Return the exit status of a command and the top-level modules that were imported when it ended."""
-    words = ["-c", str(etc)] if command not in ("mailq", "sendmail", "newaliases") else []
+    words = ["-c", str(etc)] if command not in ("mailq", "sendmail", "newaliases", "postmulti") else []
     words += [argument.format(etc=etc) for argument in arguments]
     environment = {**os.environ, "PYTHONPATH": PACKAGE_FOLDER, "MAIL_CONFIG": str(etc)}
     code = CODE.format(command=command, arguments=words)

@@ -23,10 +23,9 @@ status 0 when the command did its work, else 1; with `flush` that of postqueue(1
 (debugger_command), `tls`.
 """
 
-import getopt
 import sys
 
-from postillion.commands import postillion
+from postillion.commands import getopt, postillion
 from postillion.commands.console import Console
 from postillion.commands.failure import NotRunning
 from postillion.config import Config, ConfigError

@@ -11,7 +11,6 @@ Exit status 0 when the command did its work, else 1 with one line on standard er
 `flush` that of postqueue(1). postfix(1) has the same commands with Postfix's output.
 """
 
-import getopt
 import os
 import select
 import signal
@@ -43,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         from postillion.commands import bench
 
         return bench.main(words[1:])
+    # Not at the top: postfix(1) imports this module, and has only short options.
+    import getopt
+
     try:
         given, words = getopt.gnu_getopt(words, "c:hv", ["convert=", "help", "version", "sender=", "client="])
     except getopt.GetoptError as error:

@@ -14,11 +14,11 @@ Exit status 0, or 1 with a line on standard error. Instances are started with `p
 made with `postillion -c config_directory init`: `-e`, `-p` and `-x` are not implemented.
 """
 
-import getopt
 import os
 import sys
 from typing import NamedTuple
 
+from postillion.commands import getopt
 from postillion.config import Config, ConfigError
 from postillion.config.settings import DEFAULT_DIRECTORY
 
