@@ -216,6 +216,7 @@ SAME = [
     ("list static", "postmap", ["-s", "static:m"], ""),
     ("no table", "postmap", [], ""),
     ("unknown option", "postmap", ["-x", "m"], ""),
+    ("unknown long option", "postmap", ["--none", "m"], ""),
     ("two modes", "postmap", ["-q", "a", "-d", "b", "hash:m"], ""),
     ("header of a key", "postmap", ["-hq", "x", "regexp:any"], ""),
     ("change texthash", "postmap", ["-d", "a", "texthash:m"], ""),

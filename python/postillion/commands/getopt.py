@@ -1,4 +1,4 @@
-"""Options of a command line, as in getopt(3): letters, some of them with a value.
+"""Options of a command line, as in getopt(3): letters, some of them with a value, and names without one.
 
 The names are those of Python's module, which imports gettext, re and enum: milliseconds of each start.
 """
@@ -16,7 +16,7 @@ Given = list[tuple[str, str]]
 
 
 class GetoptError(Exception):
-    """A bad option. `msg`: what is wrong; `opt`: the option without its dash."""
+    """A bad option. `msg`: what is wrong; `opt`: its letter, `-` for a long option."""
 
     def __init__(self, msg: str, opt: str = "") -> None:
         super().__init__(msg)
@@ -24,17 +24,20 @@ class GetoptError(Exception):
         self.opt = opt
 
 
-def getopt(words: Sequence[str], letters: str) -> tuple[Given, list[str]]:
-    """Return the options before the first other word, and the words from there on. Raises `GetoptError`."""
-    return _parse(words, letters, between=False)
+def getopt(words: Sequence[str], letters: str, names: Sequence[str] = ()) -> tuple[Given, list[str]]:
+    """Return the options before the first other word, and the words from there on. Raises `GetoptError`.
+
+    `names`: long options, without their dashes.
+    """
+    return _parse(words, letters, names, between=False)
 
 
 def gnu_getopt(words: Sequence[str], letters: str) -> tuple[Given, list[str]]:
     """Return the options, also those behind other words, and the other words. Raises `GetoptError`."""
-    return _parse(words, letters, between="POSIXLY_CORRECT" not in os.environ)
+    return _parse(words, letters, (), between="POSIXLY_CORRECT" not in os.environ)
 
 
-def _parse(words: Sequence[str], letters: str, *, between: bool) -> tuple[Given, list[str]]:
+def _parse(words: Sequence[str], letters: str, names: Sequence[str], *, between: bool) -> tuple[Given, list[str]]:
     given: Given = []
     others: list[str] = []
     at = 0
@@ -45,7 +48,10 @@ def _parse(words: Sequence[str], letters: str, *, between: bool) -> tuple[Given,
             break
         if word[:2] == "--":
             name = word[2:].partition("=")[0]
-            raise GetoptError(f"option --{name} not recognized", name)
+            if word[2:] not in names:
+                raise GetoptError(f"option --{name} not recognized", "-")
+            given.append((word, ""))
+            continue
         if word[:1] != "-" or word == "-":
             others.append(word)
             if between:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+from postillion.commands import getopt
 from postillion.config import ConfigError, secrets
 from postillion.config.main_cf import split_assignment
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 USAGE = """\
 usage: postconf [-c config_dir] [-C class,...] [-dfhHjnpqvx] [-o name=value] [name...]
@@ -16,8 +13,8 @@ usage: postconf [-c config_dir] [-C class,...] [-dfhHjnpqvx] [-o name=value] [na
        postconf [-c config_dir] -M|-F|-P [-e|-X|-#] [service[/type[/name]][=value]...]
        postconf -a | -A | -l | -m | --explain name..."""
 CLASSES = ("builtin", "service", "user", "all")
-EXPLAIN = "--explain"
-WITH_VALUE = "cCoT"
+EXPLAIN = "explain"
+LETTERS = "aAbc:C:defFhHjlmMno:pPqtT:vxX#"
 MODES = "aAbFlmMpPtT"
 """Options that say what is shown or changed; at most one is given, and `-p` is the default."""
 SHOWN_OR_CHANGED = "MpPF"
@@ -52,9 +49,15 @@ class Request:
         self.letters: set[str] = set()
         self.overrides: list[tuple[str, str]] = []
         self.classes = frozenset(CLASSES)
-        self.words: list[str] = []
-        for letter, value in self._options(argv):
-            if letter in WITH_VALUE:
+        try:
+            given, self.words = getopt.getopt(argv, LETTERS, [EXPLAIN])
+        except getopt.GetoptError as error:
+            option = f"-{error.opt}"
+            text = f"option {option} needs a value" if "requires" in error.msg else f"unknown option {option}"
+            raise _bad(text, USAGE) from None
+        for option, value in given:
+            letter = option.lstrip("-")
+            if letter in "cCo":
                 self._value(letter, value)
             elif letter == "P" and "P" in self.letters:
                 self.letters.add("PP")
@@ -75,32 +78,6 @@ class Request:
     def part(self) -> str:
         """The part of master.cf that is shown or changed: M, F, P, or empty for main.cf."""
         return next((letter for letter in "MFP" if letter in self.letters), "")
-
-    def _options(self, argv: list[str]) -> Iterator[tuple[str, str]]:
-        """Yield each option with its value; leave the other words in `words`."""
-        at = 0
-        while at < len(argv) and len(argv[at]) > 1 and argv[at][0] == "-":
-            word = argv[at]
-            at += 1
-            if word == "--":
-                break
-            if word == EXPLAIN:
-                yield EXPLAIN, ""
-                continue
-            for position, letter in enumerate(word[1:], 2):
-                if letter in WITH_VALUE:
-                    value = word[position:]
-                    if not value:
-                        if at == len(argv):
-                            raise _bad(f"option -{letter} needs a value", USAGE)
-                        value = argv[at]
-                        at += 1
-                    yield letter, value
-                    break
-                if letter not in "aAbdefFhHjlmMnpPqtvxX#":
-                    raise _bad(f"unknown option -{letter}", USAGE)
-                yield letter, ""
-        self.words = argv[at:]
 
     def _value(self, letter: str, value: str) -> None:
         if letter == "c":
