@@ -103,6 +103,7 @@ class Options:
         self.json = "j" in self.letters
         self.fold = "f" not in self.letters
         self.files = "F" in self.letters
+        self.keeps_rights = "o" in self.letters
 
     @property
     def duplicates(self) -> Literal["warn", "ignore", "replace"]:
@@ -136,7 +137,7 @@ def run(tool: Tool, argv: list[str]) -> int:
             text = sys.stdin.buffer.read(TEXT_MAX_OCTETS)
             for name in names:
                 path = name.partition(":")[2]
-                with OwnersRights(options, path, *(path + end for end in (".db", ".lmdb"))):
+                with OwnersRights(path, *(path + end for end in (".db", ".lmdb")), keeps=options.keeps_rights):
                     index(options, name, config).update(text, "stdin")
             return 0
         for name in names:
@@ -168,7 +169,7 @@ def create(options: Options, name: str, config: Config) -> None:
             raise TableError(f"{path} has more than {TEXT_MAX_OCTETS} octets")
         text = file.read(TEXT_MAX_OCTETS)
     mode = 0o644 if "p" in options.letters else 0o600 | (status.st_mode & 0o044)
-    with OwnersRights(options, path):
+    with OwnersRights(path, keeps=options.keeps_rights):
         index(options, name, config, mode).create(text, path)
 
 
@@ -312,19 +313,22 @@ def remove(options: Options, names: list[str], config: Config) -> int:
     removed = 0
     for name in names:
         path = name.partition(":")[2]
-        with OwnersRights(options, path, *(path + end for end in (".db", ".lmdb"))):
+        with OwnersRights(path, *(path + end for end in (".db", ".lmdb")), keeps=options.keeps_rights):
             removed += index(options, name, config).remove(keys)
     return 0 if removed else 1
 
 
 class OwnersRights:
-    """Give root the rights of the first file's owner for a while, so that the owner's links reach no other files."""
+    """Give root the rights of the first file's owner for a while, so that the owner's links reach no other files.
 
-    def __init__(self, options: Options, *paths: str) -> None:
+    `keeps`: root keeps its rights.
+    """
+
+    def __init__(self, *paths: str, keeps: bool = False) -> None:
         statuses = (os.stat(path) for path in paths if os.path.exists(path))
         status = next((status for status in statuses if stat.S_ISREG(status.st_mode)), None)
-        stays = "o" in options.letters or os.geteuid() != 0 or status is None or status.st_uid == 0
-        self._owner = None if stays else status
+        keeps = keeps or os.geteuid() != 0 or status is None or status.st_uid == 0
+        self._owner = None if keeps else status
 
     def __enter__(self) -> None:
         if self._owner is not None:
