@@ -16,12 +16,12 @@ Options: -b and -h (with `-q -`: standard input is a message; keys are body line
 from __future__ import annotations
 
 import os
-import stat
 import sys
 
 from postillion._core import tables as core
 from postillion.commands import getopt
 from postillion.commands.json_pair import json_pair
+from postillion.commands.owners_rights import OwnersRights
 from postillion.config import Config, ConfigError
 from postillion.tables import TableError, TableTypeError, open_table
 from postillion.tables.maps import INDEXED_TYPES
@@ -316,33 +316,6 @@ def remove(options: Options, names: list[str], config: Config) -> int:
         with OwnersRights(path, *(path + end for end in (".db", ".lmdb")), keeps=options.keeps_rights):
             removed += index(options, name, config).remove(keys)
     return 0 if removed else 1
-
-
-class OwnersRights:
-    """Give root the rights of the first file's owner for a while, so that the owner's links reach no other files.
-
-    `keeps`: root keeps its rights.
-    """
-
-    def __init__(self, *paths: str, keeps: bool = False) -> None:
-        statuses = (os.stat(path) for path in paths if os.path.exists(path))
-        status = next((status for status in statuses if stat.S_ISREG(status.st_mode)), None)
-        keeps = keeps or os.geteuid() != 0 or status is None or status.st_uid == 0
-        self._owner = None if keeps else status
-
-    def __enter__(self) -> None:
-        if self._owner is not None:
-            self._own = os.getgroups(), os.getegid()
-            os.setgroups([self._owner.st_gid])
-            os.setegid(self._owner.st_gid)
-            os.seteuid(self._owner.st_uid)
-
-    def __exit__(self, *_: object) -> None:
-        if self._owner is not None:
-            groups, gid = self._own
-            os.seteuid(0)
-            os.setegid(gid)
-            os.setgroups(groups)
 
 
 def printable(text: str) -> str:
