@@ -86,10 +86,10 @@ class Intake:
     def write(self, data: bytes) -> None:
         """Receive the next bytes, in any split; lines end with LF or CRLF. `commit` reports a problem."""
 
-    def asks(self) -> list[tuple[int, bytes]]:
+    def content_lookups(self) -> list[tuple[int, bytes]]:
         """Take the next lookups of the content so far, for its checks. Empty: the next `write` may follow."""
 
-    def lookups(self) -> list[tuple[int, bytes]]:
+    def final_lookups(self) -> list[tuple[int, bytes]]:
         """End the content, and take the next lookups in remote tables: numbers of tables and keys.
 
         Empty: `commit` may follow. Otherwise `answer` them and call it again, as `tables.answers.answer_all`.
@@ -111,7 +111,7 @@ class Rehearsal:
     def __new__(
         cls, settings: CleanupSettings, options: Options, sender: str, recipient: str, wall_now: float
     ) -> Rehearsal: ...
-    def lookups(self) -> list[tuple[int, bytes]]:
+    def final_lookups(self) -> list[tuple[int, bytes]]:
         """Take the next lookups. Empty: `result` has the addresses. Otherwise `answer` them and call it again."""
 
     def answer(self, asked: Sequence[tuple[int, bytes]], given: Sequence[tuple[str, bytes | str | None]]) -> None:

@@ -15,6 +15,11 @@ from postillion.tables.table import Table, TableError
 
 TOGETHER_MAX: Final = 32
 """Maximum number of concurrent lookups of one batch. A table limits its connections as well."""
+MESSAGE_MAX_S: Final = 100.0
+"""Longest time that one message waits for remote tables; its further lookups fail, and the mail waits.
+
+A message on its way out has this time for its addresses, and for each part of its content.
+"""
 
 Answer = tuple[Literal["found"], bytes] | tuple[Literal["not found"], None] | tuple[Literal["failed"], str]
 """The answer to a lookup: the value, no value, or the reason why the table cannot answer now (the mail waits)."""
@@ -41,12 +46,6 @@ async def _answer(table: Table, key: bytes) -> Answer:
     return ("not found", None) if value is None else ("found", value.encode("utf-8", "surrogateescape"))
 
 
-MESSAGE_MAX_S: Final = 100.0
-"""Longest time that one message waits for remote tables; its further lookups fail, and the mail waits.
-
-A message on its way out has this time for its addresses, and for each part of its content.
-"""
-
 _numbered: list[Table] = []
 """The tables that this process's cores know by their numbers."""
 
@@ -54,7 +53,7 @@ _numbered: list[Table] = []
 class Arriving(Protocol):
     """A message whose content arrives in parts, such as an `Intake`."""
 
-    def asks(self) -> list[tuple[int, bytes]]:
+    def content_lookups(self) -> list[tuple[int, bytes]]:
         """Return the next lookups of the content so far, none when more content may follow."""
 
     def answer(self, asked: Sequence[tuple[int, bytes]], given: Sequence[Answer]) -> None:
@@ -62,10 +61,10 @@ class Arriving(Protocol):
 
 
 class Asking(Protocol):
-    """A message whose lookups can be answered, such as an `Intake`."""
+    """A message whose last lookups can be answered, such as an `Intake`."""
 
-    def lookups(self) -> list[tuple[int, bytes]]:
-        """Return the next lookups, none when the message needs no more."""
+    def final_lookups(self) -> list[tuple[int, bytes]]:
+        """End the content, and return the next lookups, none when the message needs no more."""
 
     def answer(self, asked: Sequence[tuple[int, bytes]], given: Sequence[Answer]) -> None:
         """Receive the answers."""
@@ -92,12 +91,12 @@ class Lookups:
 
 async def answer_content(message: Arriving, rounds: Lookups) -> None:
     """Answer the lookups of a part of the content. Call it after each part."""
-    while lookups := message.asks():
+    while lookups := message.content_lookups():
         message.answer(lookups, await rounds.answers(lookups))
 
 
 async def answer_all(message: Asking, rounds: Lookups | None = None) -> None:
-    """Answer the lookups of a complete message until it needs no more. `rounds`: of its content."""
-    while lookups := message.lookups():
+    """End the content of a message, and answer its lookups until it needs no more. `rounds`: of its content."""
+    while lookups := message.final_lookups():
         rounds = rounds or Lookups()
         message.answer(lookups, await rounds.answers(lookups))

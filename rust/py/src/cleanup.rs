@@ -183,12 +183,12 @@ impl Intake {
         Ok(())
     }
 
-    fn asks<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<(usize, Bound<'py, PyBytes>)>> {
+    fn content_lookups<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<(usize, Bound<'py, PyBytes>)>> {
         let inner = self.inner.as_mut().ok_or_else(committed)?;
         Ok(lookups(py, inner.asks()))
     }
 
-    fn lookups<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<(usize, Bound<'py, PyBytes>)>> {
+    fn final_lookups<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<(usize, Bound<'py, PyBytes>)>> {
         let inner = self.inner.as_mut().ok_or_else(committed)?;
         let asked = py.detach(|| match inner.poll() {
             Poll::Ready(()) => Vec::new(),
@@ -238,7 +238,7 @@ impl Rehearsal {
         Ok(Self { finishing: rehearse(&settings.inner, envelope, options.inner, wall_now_us), result: None })
     }
 
-    fn lookups<'py>(&mut self, py: Python<'py>) -> Vec<(usize, Bound<'py, PyBytes>)> {
+    fn final_lookups<'py>(&mut self, py: Python<'py>) -> Vec<(usize, Bound<'py, PyBytes>)> {
         if self.result.is_none()
             && let Poll::Ready(finished) = self.finishing.poll()
         {
