@@ -235,12 +235,12 @@ def unmatched(entries: list[Entry], disabled: list[str]) -> list[str]:
 def _is_disabled(entry: Entry, words: list[str]) -> bool:
     for word in words:
         if _fits(entry, word):
-            return (len(word) - len(word.lstrip("!"))) % 2 == 0
+            return main_cf.match_word(word)[0]
     return False
 
 
 def _fits(entry: Entry, word: str) -> bool:
-    word = word.lstrip("!").lower()
+    word = main_cf.match_word(word)[1].lower()
     if "/" not in word:
         name, dot, kind = word.rpartition(".")
         word = f"{name}/{kind}" if dot else word

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 from postillion.config import Config, ConfigError
+from postillion.config.main_cf import match_word
 from postillion.tables import Maps, open_word
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -33,8 +34,7 @@ class NetworkList:
         self._parents = parameter in config.items("parent_domain_matches_subdomains")
         self._rules: list[tuple[bool, Network | Maps | str]] = []
         for word in config.items(parameter):
-            bare = word.lstrip("!")
-            wanted = (len(word) - len(bare)) % 2 == 0
+            wanted, bare = match_word(word)
             self._rules.append((wanted, _network(parameter, bare, config)))
 
     def matches(self, text: str, name: str) -> bool:
@@ -89,8 +89,7 @@ class DomainList:
         self._names: dict[str, bool] = {}
         self._rules: list[tuple[bool, str | Maps]] = []
         for word in config.items(parameter):
-            bare = word.lstrip("!")
-            wanted = (len(word) - len(bare)) % 2 == 0
+            wanted, bare = match_word(word)
             is_table = ":" in bare and not bare.startswith("[")
             rule = Maps([open_word(parameter, bare, config)]) if is_table else bare.lower()
             self._rules.append((wanted, rule))

@@ -81,8 +81,7 @@ def template(parameters: Parameters, name: str, default: str) -> Template:
 def _rules(parameters: Parameters, open_table: OpenTable) -> Iterator[tuple[bool, str | Table]]:
     """Yield the domains and tables of `domain`; `!` excludes, `/file` stands for the words of the file."""
     for word in parameters.words("domain"):
-        bare = word.lstrip("!")
-        wanted = (len(word) - len(bare)) % 2 == 0
+        wanted, bare = main_cf.match_word(word)
         if bare.startswith("/"):
             try:
                 lines = main_cf.logical_lines(main_cf.read(bare))

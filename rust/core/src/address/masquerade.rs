@@ -1,7 +1,7 @@
 //! Address masquerading: host names below a domain are left out (ADDRESS_REWRITING_README).
 
 use super::local_part::split;
-use super::names::NameList;
+use super::names::{NameList, match_word};
 use crate::inquiry::{Asker, Failure};
 use crate::settings;
 
@@ -31,8 +31,7 @@ impl Masquerade {
             return Ok(None);
         }
         for word in &self.domains {
-            let bare = word.trim_start_matches('!');
-            let strips = (word.len() - bare.len()) % 2 == 0;
+            let (strips, bare) = match_word(word);
             if domain.eq_ignore_ascii_case(bare) {
                 return Ok(None);
             }

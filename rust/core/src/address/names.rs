@@ -40,12 +40,17 @@ impl NameList {
 impl Value for NameList {
     fn read<S: Source>(source: &S, name: &str) -> Result<Self, S::Error> {
         let item = |word: String| {
-            let bare = word.trim_start_matches('!');
-            let wanted = (word.len() - bare.len()).is_multiple_of(2);
+            let (wanted, bare) = match_word(&word);
             let is_table = bare.contains(':') && !bare.starts_with('[');
             let item = if is_table { Item::Table(source.table(name, bare)?) } else { Item::Name(bare.into()) };
             Ok((wanted, item))
         };
         Ok(Self(source.items(name)?.into_iter().map(item).collect::<Result<_, _>>()?))
     }
+}
+
+/// Return whether a word of a list includes what fits it, and the word without its `!`: an odd number of them excludes.
+pub(super) fn match_word(word: &str) -> (bool, &str) {
+    let bare = word.trim_start_matches('!');
+    ((word.len() - bare.len()).is_multiple_of(2), bare)
 }
