@@ -189,13 +189,17 @@ def test_bad_configuration_and_missing_maildrop_have_own_exit_status(site: Site)
     assert (status, "maildrop" in error) == (os.EX_TEMPFAIL, True)
 
 
-def test_authorized_submit_users_excludes_users(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [("!{user}, static:anyone", os.EX_NOPERM), ("!!{user}", os.EX_OK), ("!!!{user}", os.EX_NOPERM)],
+)
+def test_authorized_submit_users_excludes_users(tmp_path: Path, words: str, status: int) -> None:
     import pwd
 
-    name = pwd.getpwuid(os.getuid()).pw_name
-    site = Site(tmp_path, f"authorized_submit_users = !{name}, static:anyone\n")
-    status, error = site.sendmail("root")
-    assert (status, "not allowed to submit mail" in error) == (os.EX_NOPERM, True)
+    user = pwd.getpwuid(os.getuid()).pw_name
+    site = Site(tmp_path, f"authorized_submit_users = {words.format(user=user)}\n")
+    found, error = site.sendmail("root")
+    assert (found, "not allowed to submit mail" in error) == (status, status == os.EX_NOPERM)
 
 
 def test_interrupted_submission_leaves_no_file(site: Site) -> None:

@@ -21,6 +21,7 @@ import sys
 import time
 
 from postillion.config import Config, ConfigError
+from postillion.config.main_cf import match_word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -317,8 +318,8 @@ def authorized(config: Config) -> pwd.struct_passwd | None:
         account = None
     name = account.pw_name if account is not None else str(os.getuid())
     for pattern in config.items("authorized_submit_users"):
-        allowed = not pattern.startswith("!")
-        if matches(pattern.lstrip("!"), name, config):
+        allowed, bare = match_word(pattern)
+        if matches(bare, name, config):
             if allowed:
                 return account
             break

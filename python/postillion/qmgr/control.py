@@ -31,6 +31,7 @@ import msgspec
 
 from postillion._core.log import Log
 from postillion._core.qmgr import QueueManager
+from postillion.config.main_cf import match_word
 from postillion.delivery.account import NoAnswerError
 from postillion.delivery.accounts import Accounts
 from postillion.program import ipc
@@ -254,7 +255,7 @@ class Control:
         """Return whether a user is in a list such as authorized_flush_users; the first match decides."""
         config = self._queue.configuration.config
         for word in config.items(parameter):
-            bare = word.lstrip("!")
+            allowed, bare = match_word(word)
             try:
                 fits = bare == name or (
                     ":" in bare and open_table(bare, config, log=config.log).lookup(name) is not None
@@ -263,5 +264,5 @@ class Control:
                 self._queue.log.warning(f"{parameter}: {problem}")
                 return False
             if fits:
-                return not word.startswith("!")
+                return allowed
         return False
