@@ -30,12 +30,10 @@ impl DomainKind {
         if domain.len() > DOMAIN_MAX_OCTETS {
             return None;
         }
-        if let Some(literal) = domain.strip_prefix('[') {
-            let literal = literal.strip_suffix(']')?;
-            let tagged = literal.get(..5).is_some_and(|tag| tag.eq_ignore_ascii_case("IPv6:"));
-            let valid =
-                if tagged { literal[5..].parse::<Ipv6Addr>().is_ok() } else { literal.parse::<Ipv4Addr>().is_ok() };
-            return valid.then_some(Self::Literal);
+        if let Some((address, is_tagged)) = literal(domain) {
+            let is_valid =
+                if is_tagged { address.parse::<Ipv6Addr>().is_ok() } else { address.parse::<Ipv4Addr>().is_ok() };
+            return is_valid.then_some(Self::Literal);
         }
         let labels = domain.strip_suffix('.').unwrap_or(domain);
         let (mut previous, mut label_octets, mut numeric) = (b'.', 0, true);
@@ -64,6 +62,16 @@ impl DomainKind {
             return Some(Self::Name);
         }
         Some(if labels.parse::<Ipv4Addr>().is_ok() { Self::Ipv4 } else { Self::Numeric })
+    }
+}
+
+/// Return the address in an address literal, and whether it has the tag `IPv6:`; `None` for a domain without brackets.
+pub(super) fn literal(domain: &str) -> Option<(&str, bool)> {
+    const TAG: &str = "IPv6:";
+    let inside = domain.strip_prefix('[')?.strip_suffix(']')?;
+    match inside.split_at_checked(TAG.len()) {
+        Some((tag, address)) if tag.eq_ignore_ascii_case(TAG) => Some((address, true)),
+        _ => Some((inside, false)),
     }
 }
 

@@ -5,6 +5,7 @@
 //! value keeps the local part. The extension that the key did not match goes to each result, if the site wants it
 //! (`propagate_unmatched_extensions`).
 
+use super::domain::literal;
 use super::local_part::{Extensions, quote, split, unquote};
 use super::names::NameList;
 use super::rewrite::Rewrite;
@@ -50,9 +51,7 @@ impl LocalDomains {
             return Ok(true);
         }
         let domain = domain.strip_suffix('.').unwrap_or(domain);
-        if let Some(literal) = domain.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')) {
-            let tagged = literal.get(..5).is_some_and(|tag| tag.eq_ignore_ascii_case("IPv6:"));
-            let address = if tagged { &literal[5..] } else { literal };
+        if let Some((address, _)) = literal(domain) {
             return Ok(address.parse().is_ok_and(|address| self.own_addresses.contains(&address)));
         }
         self.destinations.has(domain, asker).await
