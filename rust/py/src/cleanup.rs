@@ -108,7 +108,7 @@ impl Options {
 
     #[staticmethod]
     fn received(config: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self { inner: options::Options::received(&MainCf::new(config))? })
+        Ok(Self { inner: options::Options::received(&MainCf::new(config), "receive_override_options")? })
     }
 
     #[staticmethod]

@@ -26,28 +26,18 @@ impl Options {
     /// A message that the mail system itself writes: a report, or mail that a user forwards.
     pub const INTERNAL: Self = Self { checks: false, maps: true, copies: false };
 
-    /// Return the options of messages from clients or users at a site.
-    pub fn received<S: Source>(source: &S) -> Result<Self, S::Error> {
-        received(source, "receive_override_options")
+    /// Read the options of messages from clients or users (`receive_override_options`). smtpd reads
+    /// `no_unknown_recipient_checks`; no message passes a milter yet (`no_milters`).
+    pub fn received<S: Source>(source: &S, name: &str) -> Result<Self, S::Error> {
+        let words = source.items(name)?;
+        let lacks = |word: &str| words.iter().all(|item| item != word);
+        let maps = lacks("no_address_mappings");
+        Ok(Self { checks: lacks("no_header_body_checks"), maps, copies: maps })
     }
 
-    /// Return the options of reports at a site.
+    /// Read the options of reports. `notify` are reports of errors in sessions, which nobody writes yet.
     pub fn report<S: Source>(source: &S) -> Result<Self, S::Error> {
-        report(source, "internal_mail_filter_classes")
+        let checks = source.items("internal_mail_filter_classes")?.iter().any(|item| item == "bounce");
+        Ok(Self { checks, ..Self::INTERNAL })
     }
-}
-
-/// Read the options of messages from clients or users. smtpd reads `no_unknown_recipient_checks`; no message passes a milter
-/// yet (`no_milters`).
-pub fn received<S: Source>(source: &S, name: &str) -> Result<Options, S::Error> {
-    let words = source.items(name)?;
-    let lacks = |word: &str| words.iter().all(|item| item != word);
-    let maps = lacks("no_address_mappings");
-    Ok(Options { checks: lacks("no_header_body_checks"), maps, copies: maps })
-}
-
-/// Read the options of reports. `notify` are reports of errors in sessions, which nobody writes yet.
-fn report<S: Source>(source: &S, name: &str) -> Result<Options, S::Error> {
-    let checks = source.items(name)?.iter().any(|item| item == "bounce");
-    Ok(Options { checks, ..Options::INTERNAL })
 }

@@ -1,6 +1,6 @@
 //! The settings that all sessions of a process share, and the client of one session.
 
-use crate::cleanup::options::{Options, received};
+use crate::cleanup::Options;
 use crate::cleanup::settings::CleanupSettings;
 use crate::log::Log;
 use crate::queue::Appender;
@@ -23,7 +23,7 @@ settings! {
         rewrites_for_users: bool = has_users "local_header_rewrite_clients",
         in_flow_delay_s: f64 = seconds "in_flow_delay",
         /// The options of cleanup.
-        options: Options = received "receive_override_options",
+        options: Options = Options::received "receive_override_options",
     }
 }
 
