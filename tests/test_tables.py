@@ -86,14 +86,20 @@ def test_index_decides_until_postmap_writes_it_anew(tmp_path: Path, kind: str) -
     assert table.lookup("key") == "newer"
 
 
-def test_index_that_is_older_than_its_text_is_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("hash", ".db"), ("btree", ".db"), ("proxy:hash", ".db"), ("cdb", ".cdb"), ("lmdb", ".lmdb")]
+)
+def test_index_that_is_older_than_its_text_is_a_warning(tmp_path: Path, kind: str, suffix: str) -> None:
     path = tmp_path / "m"
-    Index("hash", str(path)).create(b"a b\n", "m")
-    os.utime(f"{path}.db", (1, 1))
+    Index(kind.removeprefix("proxy:"), str(path)).create(b"a b\n", "m")
     path.write_text("a c\n")
-    warnings: list[str] = []
-    assert open_table(f"proxy:hash:{path}", warnings=warnings).lookup("a") == "b"
-    assert warnings == [f"database {path}.db is older than source file {path}"]
+    # As in Postfix, whole seconds count.
+    for text_s, warned in ((100.9, []), (101.0, [f"database {path}{suffix} is older than source file {path}"])):
+        os.utime(f"{path}{suffix}", (100, 100))
+        os.utime(path, (text_s, text_s))
+        warnings: list[str] = []
+        assert open_table(f"{kind}:{path}", warnings=warnings).lookup("a") == "b"
+        assert warnings == warned
 
 
 def test_alias_format_follows_alias_maps_and_alias_database(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-//! The database file of a table, such as `f.cdb` for `cdb:f`, beside the text that postmap makes it from.
+//! The database file of a table, such as `f.cdb` for `cdb:f` or `f.db` for `hash:f`, beside the text that postmap makes
+//! it from.
 
 use super::index;
 use super::octets;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// A database file and its text.
 #[derive(Debug)]
 pub struct Database {
-    kind: &'static str,
+    kind: Box<str>,
     text: PathBuf,
     /// The file.
     pub path: PathBuf,
@@ -18,24 +19,33 @@ pub struct Database {
 }
 
 impl Database {
-    /// `kind`: the table's type, which is the suffix of the file. `text`: the path of the text.
-    pub fn new(kind: &'static str, text: &Path, options: &Options) -> Self {
-        let path = index::path_of(text, &format!(".{kind}"));
-        Self { kind, text: text.into(), path, command: options.form.command() }
+    /// `kind`: the table's type, which is the suffix of the file, but for hash and btree. `text`: the path of the text.
+    pub fn new(kind: &str, text: &Path, options: &Options) -> Self {
+        let suffix = if matches!(kind, "hash" | "btree") { "db" } else { kind };
+        let path = index::path_of(text, &format!(".{suffix}"));
+        Self { kind: kind.into(), text: text.into(), path, command: options.form.command() }
     }
 
     /// Open the file, and warn if its text is newer. Errors: why it cannot be opened, with the command that makes it.
     pub fn open(&self, warnings: &mut Vec<String>) -> Result<(File, Metadata), String> {
-        let (path, text) = (self.path.display(), self.text.display());
+        let path = self.path.display();
         let opened = octets::open(&self.path);
         if opened.is_err() && self.text.exists() && !self.path.exists() {
-            let Self { kind, command, .. } = self;
-            return Err(format!("open database {path}: No such file or directory: run \"{command} {kind}:{text}\""));
+            return Err(format!("open database {path}: No such file or directory: run {}", self.fix()));
         }
         let (file, status) = opened?;
-        if self.text.metadata().is_ok_and(|text| text.mtime() > status.mtime()) {
-            warnings.push(format!("database {path} is older than source file {text}"));
-        }
+        warnings.extend(self.older(&status));
         Ok((file, status))
+    }
+
+    /// Return a warning if the file is older than its text. As in Postfix, whole seconds are compared.
+    pub fn older(&self, status: &Metadata) -> Option<String> {
+        let is_older = self.text.metadata().is_ok_and(|text| text.mtime() > status.mtime());
+        is_older.then(|| format!("database {} is older than source file {}", self.path.display(), self.text.display()))
+    }
+
+    /// Return the command that makes the file, in quotes.
+    pub fn fix(&self) -> String {
+        format!("\"{} {}:{}\"", self.command, self.kind, self.text.display())
     }
 }

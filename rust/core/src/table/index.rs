@@ -13,6 +13,7 @@
 //! Beside a Berkeley DB file of Postfix the text decides: nothing here reads Berkeley DB.
 
 use super::Each;
+use super::database::Database;
 use super::dictionary::Dictionary;
 use super::file::{EachValue, Entries, Format, Loaded};
 use super::hashed::{self, Hashed, KEYS_WARMED};
@@ -279,73 +280,59 @@ pub fn path_of(text: &Path, suffix: &str) -> PathBuf {
 /// `hash:f` and `btree:f`.
 #[derive(Debug)]
 pub struct Indexed {
-    kind: Box<str>,
+    database: Database,
     text: Text,
-    index: PathBuf,
 }
 
 impl Indexed {
     /// `kind`: hash or btree. `path`: that of the text.
     pub fn new(kind: &str, path: &Path, options: Options) -> Self {
-        let index = path_of(path, ".db");
-        Self { kind: kind.into(), text: Text { path: path.into(), options }, index }
+        Self { database: Database::new(kind, path, &options), text: Text { path: path.into(), options } }
     }
 
     fn open(&self, warnings: &mut Vec<String>) -> Result<Loaded, String> {
-        let (file, status) = octets::open(&self.index)?;
-        let text = self.text.path.metadata().ok();
-        let (path, index) = (self.text.path.display(), self.index.display());
-        let age = |status: &std::fs::Metadata| (status.mtime(), status.mtime_nsec());
-        let text_is_newer = text.as_ref().is_some_and(|text| age(text) > age(&status));
+        let (file, status) = octets::open(&self.database.path)?;
+        let (path, index) = (self.text.path.display(), self.database.path.display());
+        let (older, fix) = (self.database.older(&status), self.database.fix());
         let read = |error: io::Error| format!("read {index}: {}", octets::reason(&error));
         match kind_of(&file).map_err(read)? {
             Kind::Ours => {
-                if text_is_newer {
-                    warnings.push(format!("database {index} is older than source file {path}"));
-                }
+                warnings.extend(older);
                 let octets = Octets::of(file, status.size(), self.text.options.loaded_max_octets).map_err(read)?;
                 let entries = Index::of(octets).map_err(|problem| format!("open database {index}: {problem}"))?;
                 Ok(Loaded { entries: Box::new(entries), owner: status.uid() })
             }
-            Kind::Berkeley if text.is_none() => Err(format!(
+            Kind::Berkeley if !self.text.path.exists() => Err(format!(
                 "open database {index}: a Berkeley DB file without its text {path}: run \"db5.3_dump -p {index}\", \
-                 write the text from its output, then run {}",
-                self.fix()
+                 write the text from its output, then run {fix}"
             )),
             Kind::Berkeley => {
-                if text_is_newer {
-                    warnings.push(format!(
-                        "database {index} is older than source file {path}, which is read because {index} is a \
-                         Berkeley DB file; to make changes take effect with {} alone, run it now",
-                        self.fix()
-                    ));
-                }
+                warnings.extend(older.map(|older| {
+                    format!(
+                        "{older}, which is read because {index} is a Berkeley DB file; to make changes take effect with \
+                         {fix} alone, run it now"
+                    )
+                }));
                 self.text.read(warnings)
             }
-            Kind::Other => Err(format!("open database {index}: not an index: run {}", self.fix())),
+            Kind::Other => Err(format!("open database {index}: not an index: run {fix}")),
         }
-    }
-
-    /// Return the command that writes the index.
-    fn fix(&self) -> String {
-        let command = self.text.options.form.command();
-        format!("\"{command} {}:{}\"", self.kind, self.text.path.display())
     }
 }
 
 impl Format for Indexed {
     fn files(&self) -> Vec<PathBuf> {
-        vec![self.index.clone(), self.text.path.clone()]
+        vec![self.database.path.clone(), self.text.path.clone()]
     }
 
     fn read(&self, warnings: &mut Vec<String>) -> Result<Loaded, String> {
-        if self.index.exists() {
+        if self.database.path.exists() {
             return self.open(warnings);
         }
-        let index = self.index.display();
+        let index = self.database.path.display();
         let text = self.text.path.display();
         match File::open(&self.text.path).and_then(|mut file| file.read(&mut [0])) {
-            Ok(_) => Err(format!("open database {index}: No such file or directory: run {}", self.fix())),
+            Ok(_) => Err(format!("open database {index}: No such file or directory: run {}", self.database.fix())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(format!("open database {index}: No such file or directory"))
             }
