@@ -4,7 +4,8 @@ use crate::lmdb;
 use postillion_core::table::cdb::{self, Cdb};
 use postillion_core::table::dictionary::Dictionary;
 use postillion_core::table::file::{Entries, Format};
-use postillion_core::table::index::{self, Index, Kind};
+use postillion_core::table::index::{self, Index};
+use postillion_core::table::indexed::{self, Kind};
 use postillion_core::table::lmdb::LmdbFile;
 use postillion_core::table::octets::{self, Octets};
 use postillion_core::table::options::Options;
@@ -133,7 +134,7 @@ impl Build<'_> {
                     Cdb::of(Octets::of(file, status.size(), self.options.loaded_max_octets).map_err(read)?)
                         .map_err(open)?,
                 )
-            } else if index::kind_of(&file).map_err(read)? == Kind::Berkeley {
+            } else if indexed::kind_of(&file).map_err(read)? == Kind::Berkeley {
                 let name = format!("{}:{}", self.kind, self.path.display());
                 return Err(open(format!("a Berkeley DB file: write an index with \"postmap {name}\" first")));
             } else {

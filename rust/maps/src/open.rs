@@ -6,7 +6,7 @@ use postillion_core::table::cidr::CidrTable;
 use postillion_core::table::combined::{Combined, How, Random, members};
 use postillion_core::table::file::{FileTable, Format};
 use postillion_core::table::fixed::{Debug, Environ, Fail, Internal, Static};
-use postillion_core::table::index::Indexed;
+use postillion_core::table::indexed::Indexed;
 use postillion_core::table::inline::Inline;
 use postillion_core::table::lmdb::LmdbFile;
 use postillion_core::table::options::{Form, Options};

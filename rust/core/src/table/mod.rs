@@ -15,6 +15,7 @@ pub mod fixed;
 mod hashed;
 pub mod held;
 pub mod index;
+pub mod indexed;
 pub mod inline;
 pub mod inspection;
 pub mod key;
