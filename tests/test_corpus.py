@@ -15,9 +15,9 @@ from postillion._core.cleanup import Intake, Options
 from postillion._core.log import Log
 from postillion._core.pickup import HeaderRecipients
 from postillion._core.queue import Journal, read_message
-from support.configs import cleanup_settings
 from support.corpus import HEADER_SIZE_LIMIT, MESSAGES, Message, stuffed
 from support.hostile import RawClient
+from support.memory_config import cleanup_settings
 from support.mta import Site, running
 from support.wire_sink import WireSink
 

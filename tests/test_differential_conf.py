@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from postillion.commands import postconf
-from support import configurations
-from support.configurations import Configuration
+from support import drawn_configurations
 from support.differential import Difference, drawn, unexplained
+from support.drawn_configurations import Configuration
 from support.peers import peer
 
 REAL = Path("/usr/sbin/postconf")
@@ -290,5 +290,5 @@ def test_nasty_configurations_are_shown_and_changed_as_by_postfix(tmp_path: Path
 
 def test_drawn_configurations_are_shown_and_changed_as_by_postfix(tmp_path: Path) -> None:
     peer("postfix")
-    found = unexplained(asked(tmp_path, drawn(configurations.draw)), KNOWN)
+    found = unexplained(asked(tmp_path, drawn(drawn_configurations.draw)), KNOWN)
     assert not found, f"{len(found)} differences, the first:\n{found[0]}"

@@ -21,8 +21,8 @@ from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.service import Pickup
 from postillion.pickup.service import Site as PickupSite
 from postillion.program.producer import BEHIND_OCTETS, Producer, finishing
-from support.configs import cleanup_settings, config
 from support.hostile import RawClient, high_water_kib
+from support.memory_config import cleanup_settings, config
 from support.mta import Site, processes, running, until, wait_for
 from support.queue_files import Message, announce
 from test_pickup import record_file

@@ -13,8 +13,8 @@ from postillion._core.queue import Journal
 from postillion.pickup.maildrop import REPORTED_MAX, Maildrop
 from postillion.pickup.service import BATCH_NAMES, Pickup
 from postillion.pickup.service import Site as PickupSite
-from support.configs import cleanup_settings
 from support.hostile import high_water_kib
+from support.memory_config import cleanup_settings
 from support.mta import POSTILLION_COMMANDS, Site, local_user, processes, running, until, wait_for
 from support.queue_files import read_queue
 from test_pickup import record_file

@@ -11,7 +11,7 @@ import pytest
 from postillion._core.cleanup import Intake, Options
 from postillion._core.log import Log
 from postillion._core.queue import Journal, QueueError
-from support.configs import cleanup_settings
+from support.memory_config import cleanup_settings
 from support.queue_files import crc32c, read_queue
 
 PRODUCER = struct.Struct("<IBBIQQ")

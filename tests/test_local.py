@@ -25,7 +25,7 @@ from postillion.delivery.local.targets import Target, parse_lines, parse_targets
 from postillion.delivery.mailbox.letter import Letter, normal, quote
 from postillion.delivery.mailbox.maildir import Maildirs
 from postillion.delivery.verdict import Verdict
-from support.configs import config
+from support.memory_config import config
 from support.mta import ended, let_others_pass, until, write_aliases
 
 ROOT = os.getuid() == 0

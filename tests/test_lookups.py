@@ -18,8 +18,8 @@ from postillion.pickup.maildrop import Submitted
 from postillion.pickup.service import Pickup, Site
 from postillion.tables import TableError, answers
 from postillion.tables.checks import open_checks
-from support.configs import cleanup_settings, config
 from support.dialogue import Server, site
+from support.memory_config import cleanup_settings, config
 from support.mta import until
 from support.queue_files import read_queue
 from support.remote_table import Remote, opened

@@ -24,7 +24,7 @@ from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.maildrop import NotAMessage, Submitted
 from postillion.pickup.report import Reports
 from postillion.pickup.service import Pickup, Site, read_envelope
-from support.configs import cleanup_settings
+from support.memory_config import cleanup_settings
 from support.mta import wait_for
 from support.queue_files import read_queue
 

@@ -24,7 +24,7 @@ from postillion.config import Config, ConfigError
 from postillion.program import ipc
 from postillion.qmgr.settings import Configuration
 from postillion.qmgr.shell import Shell
-from support.configs import config
+from support.memory_config import config
 from support.mta import until, wait_for
 from support.queue_files import Message, announce, frame, write_segment
 
