@@ -1,4 +1,4 @@
-"""A site that Postillion or Postfix runs, for tests that compare both."""
+"""A fixture's program, Postillion or Postfix, and the mail, log and commands of its running site."""
 
 import re
 import smtplib

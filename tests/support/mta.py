@@ -1,7 +1,7 @@
-"""The same site, run by Postillion or by Postfix.
+"""Sites for tests: their files, start and stop, processes and log.
 
-A `Site` is a directory with a main.cf and a master.cf that both programs accept. `running` starts one of them from it
-and stops it again. Only the start and stop commands depend on the program.
+A `Site` is a directory with a main.cf and a master.cf that Postillion and Postfix accept. `running` starts one of them
+from it and stops it again. Only the start and stop commands depend on the program.
 """
 
 import asyncio
