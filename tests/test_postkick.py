@@ -14,8 +14,8 @@ from postillion.commands import postkick, postqueue
 from support import peers
 from support.mta import until
 from support.queue_commands import CONTENT, command
-from support.queue_files import Message, announce, write_segment
-from test_qmgr import DEFERRED, MAIN_CF, SENT, FakeAgent, qmgr
+from support.queue_files import MAIN_CF, Message, announce, write_segment
+from test_qmgr import DEFERRED, SENT, FakeAgent, qmgr
 
 OURS = [sys.executable, "-m", postkick.__name__]
 

@@ -26,19 +26,10 @@ from postillion.qmgr.settings import Configuration
 from postillion.qmgr.shell import Shell
 from support.memory_config import config
 from support.mta import until, wait_for
-from support.queue_files import Message, announce, frame, write_segment
+from support.queue_files import MAIN_CF, Message, announce, frame, write_segment
 
 WAIT_S = 10.0
 NOW_US = int(time.time() * 1e6)
-MAIN_CF = """
-myhostname = mx.example.org
-mydestination = example.org, localhost
-relay_domains = example.com
-virtual_mailbox_domains = mailbox.example
-virtual_alias_domains = alias.example
-queue_directory = {directory}
-maillog_file = /dev/null
-"""
 
 
 def listen(path: Path) -> socket.socket:

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from support.queue_files import Message, write_segment
-from test_qmgr import MAIN_CF
+from support.queue_files import MAIN_CF, Message, write_segment
 
 USEC = (int(time.time()) - 60) * 1_000_000 + 123_456
 """Arrival time: a minute ago. Much older mail would bounce (maximal_queue_lifetime)."""

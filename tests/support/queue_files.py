@@ -10,6 +10,16 @@ from pathlib import Path
 
 from postillion._core.queue import list_queue
 
+MAIN_CF = """
+myhostname = mx.example.org
+mydestination = example.org, localhost
+relay_domains = example.com
+virtual_mailbox_domains = mailbox.example
+virtual_alias_domains = alias.example
+queue_directory = {directory}
+maillog_file = /dev/null
+"""
+"""The main.cf of a queue manager without other programs."""
 SEGMENT_HEADER_OCTETS = 32
 RECORD_HEADER_OCTETS = 48
 BODY_BITS = 40
