@@ -1,0 +1,211 @@
+//! Tests of cidr tables.
+
+use super::super::ranges::RADIX_SORT_MIN;
+use super::*;
+use proptest::prelude::*;
+
+fn read(text: &str) -> (Networks, Vec<String>) {
+    let mut told = Vec::new();
+    let mut tell = |number: usize, problem: &str| told.push(format!("{number}: {problem}"));
+    (Networks::read(text.as_bytes(), &mut tell).unwrap(), told)
+}
+
+fn find(text: &str, key: &str) -> Option<String> {
+    read(text).0.find(key.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned())
+}
+
+#[test]
+fn the_first_line_that_matches_counts() {
+    let text = "192.0.2.1 REJECT\n192.0.2.0/24\tOK\n192.0.2.0/25 never\n2001:db8::/32 SIX\n\
+        if 10.0.0.0/8\n!10.9.0.0/16 NOT-NINE\n10.0.0.0/8 NINE\n::/0 never\nendif\n[172.16.0.0]/12 B\n[172.32.0.0/16] C\n";
+    let rows = [
+        ("192.0.2.1", Some("REJECT")),
+        ("192.0.2.2", Some("OK")),
+        ("192.0.2.255", Some("OK")),
+        ("192.0.3.0", None),
+        ("2001:db8::1", Some("SIX")),
+        ("2001:DB8:ffff:ffff:ffff:ffff:ffff:ffff", Some("SIX")),
+        ("2001:db9::", None),
+        ("10.9.1.1", Some("NINE")),
+        ("10.8.1.1", Some("NOT-NINE")),
+        ("11.0.0.0", None),
+        ("172.31.1.1", Some("B")),
+        ("172.32.1.1", Some("C")),
+        ("::ffff:192.0.2.1", None),
+        ("010.9.1.1", None),
+        ("x", None),
+        ("", None),
+    ];
+    for (key, value) in rows {
+        assert_eq!(find(text, key).as_deref(), value, "{key}");
+    }
+    assert_eq!(read(text).1, Vec::<String>::new());
+}
+
+#[test]
+fn bad_lines_are_named_and_skipped() {
+    let (networks, told) = read(
+        "1.2.3/99 bad\n1.2.3.4/33 x\n192.168.0.1/24 hb\n010.0.0.1 o\nnoval\n10.3.0.0/16\nendif\nif\n\
+         if 10.0.0.0/8 y\n2001:db8::1/64 z\n1.1.1.1/x m\nif 10.0.0.0/8\n10.1.1.1 fine\n\u{ff}1 x\n\
+         if [::1] x\n[::1 x\n[::1]/64 x\n",
+    );
+    let skipping = "skipping this rule";
+    assert_eq!(
+        told,
+        [
+            format!("1: bad mask length in \"1.2.3/99\": {skipping}"),
+            format!("2: bad mask length in \"1.2.3.4/33\": {skipping}"),
+            format!(
+                "3: non-null host address bits in \"192.168.0.1/24\", perhaps you should use \
+                 \"192.168.0.0/24\" instead: {skipping}"
+            ),
+            format!("4: bad address pattern: \"010.0.0.1\": {skipping}"),
+            format!("5: bad address pattern: \"noval\": {skipping}"),
+            format!("6: no lookup result: {skipping}"),
+            format!("7: ENDIF without IF: {skipping}"),
+            format!("8: no address pattern: {skipping}"),
+            format!("9: bad mask value in \"10.0.0.0/8 y\": {skipping}"),
+            format!(
+                "10: non-null host address bits in \"2001:db8::1/64\", perhaps you should use \
+                 \"2001:db8::/64\" instead: {skipping}"
+            ),
+            format!("11: bad mask value in \"1.1.1.1/x\": {skipping}"),
+            format!("14: bad address pattern: \"\u{ff}1\": {skipping}"),
+            format!("15: garbage after \"[::1]\": {skipping}"),
+            format!("16: missing ']' character after \"[::1\": {skipping}"),
+            format!(
+                "17: non-null host address bits in \"::1/64\", perhaps you should use \"::/64\" instead: {skipping}"
+            ),
+            "12: IF has no matching ENDIF".to_owned(),
+        ]
+    );
+    assert_eq!(networks.find(b"10.1.1.1"), Some(&b"fine"[..]));
+}
+
+#[test]
+fn the_ends_of_the_address_space_are_found() {
+    let text = "0.0.0.0 first\n255.255.255.255 last\n0.0.0.0/0 rest\n::/0 six\n";
+    for (key, value) in [("0.0.0.0", "first"), ("255.255.255.255", "last"), ("1.1.1.1", "rest"), ("::", "six")] {
+        assert_eq!(find(text, key).as_deref(), Some(value));
+    }
+    assert_eq!(find("!0.0.0.0/0 x\n", "1.1.1.1"), None);
+}
+
+#[test]
+fn a_line_takes_few_octets() {
+    const LINES: usize = 10_000;
+    let text = |value: &dyn Fn(usize) -> String| {
+        let (mut v4, mut v6, mut octets) = (String::new(), String::new(), 0);
+        for number in 0..LINES {
+            let spread = (number as u32).wrapping_mul(2_654_435_761);
+            let value = value(number);
+            v4 += &format!("{} {value}\n", Ipv4Addr::from_bits(spread));
+            v6 += &format!("2001:db8:{:x}:{:x}::/64 {value}\n", spread >> 16, spread & 0xffff);
+            octets += value.len();
+        }
+        (read(&v4).0.octets(), read(&v6).0.octets(), octets)
+    };
+    // The range before the first line, the structure, and the values.
+    let few = 20 + size_of::<Networks>() + "REJECT".len() + "OK".len() + 2 * size_of::<u32>();
+    let (v4, v6, _) = text(&|number| ["REJECT", "OK"][number % 2].to_owned());
+    assert!(v4 <= 16 * LINES + few && v6 <= 40 * LINES + few, "{v4} {v6}");
+    let (v4, v6, values) = text(&|number| format!("550 {number}"));
+    assert!(v4 <= (16 + 4) * LINES + values + few && v6 <= (40 + 4) * LINES + values + few, "{v4} {v6}");
+}
+
+#[test]
+fn many_lines_in_any_order_are_found() {
+    let count = 2 * RADIX_SORT_MIN as u32;
+    let spread = |number: u32| number.wrapping_mul(2_654_435_761);
+    let mut text: String =
+        (0..count).map(|number| format!("{} {number}\n", Ipv4Addr::from_bits(spread(number)))).collect();
+    for networks in ["", "128.0.0.0/1 upper\n"] {
+        text += networks;
+        let read = read(&text).0;
+        for number in 0..count {
+            let key = Ipv4Addr::from_bits(spread(number)).to_string();
+            assert_eq!(read.find(key.as_bytes()), Some(number.to_string().as_bytes()));
+        }
+        for (key, value) in [(3, None), (1 << 31 | 3, (!networks.is_empty()).then_some(&b"upper"[..]))] {
+            assert!((0..count).all(|number| spread(number) != key));
+            assert_eq!(read.find(Ipv4Addr::from_bits(key).to_string().as_bytes()), value);
+        }
+    }
+}
+
+#[test]
+fn plain_lines_are_those_of_the_general_form() {
+    let rows = [
+        ("192.0.2.0/24 x", true),
+        ("192.0.2.1\tx y ", true),
+        ("0.0.0.0/0 x", true),
+        ("255.255.255.255/32 x", true),
+        ("192.0.2.1/24 x", false),
+        ("192.0.2.0/33 x", false),
+        ("192.0.2.0/ x", false),
+        ("192.0.2.0/024 x", false),
+        ("192.0.2.256 x", false),
+        ("192.0.2.01 x", false),
+        ("192.0.2. x", false),
+        ("192.0.2 x", false),
+        ("192.0.2.1.1 x", false),
+        ("192.0.2.1", false),
+        ("192.0.2.1 ", false),
+        ("192.0.2.1x y", false),
+        ("1920.2.1.1 x", false),
+        ("", false),
+    ];
+    for (text, is_plain) in rows {
+        let found = plain(text.as_bytes());
+        assert_eq!(found.is_some(), is_plain, "{text}");
+        if let Some((range, value)) = found {
+            let (pattern, rest) = script::split(text.as_bytes());
+            assert_eq!(value, rest);
+            assert!(matches!(network(pattern), Ok(Network::V4(general)) if general == range), "{text}");
+        }
+    }
+}
+
+/// One generated line: verb, negation, address, length.
+fn line() -> impl Strategy<Value = (u8, bool, u32, u32)> {
+    (0..8_u8, any::<bool>(), 0..256_u32, 24..=32_u32)
+}
+
+proptest! {
+    #[test]
+    fn flattened_lines_answer_as_lines_in_order(lines in prop::collection::vec(line(), 0..30)) {
+        let mut text = String::new();
+        for (number, &(verb, negated, address, length)) in lines.iter().enumerate() {
+            let address = Ipv4Addr::from_bits(address & !u32::free(length));
+            let not = if negated { "!" } else { "" };
+            text += &match verb {
+                0 => format!("if {not}{address}/{length}\n"),
+                1 => "endif\n".to_owned(),
+                _ => format!("{not}{address}/{length} {number}\n"),
+            };
+        }
+        let networks = read(&text).0;
+        for key in 0..300_u32 {
+            let expected = first_match(&lines, key).map(|number| number.to_string().into_bytes());
+            let key = Ipv4Addr::from_bits(key).to_string();
+            prop_assert_eq!(networks.find(key.as_bytes()), expected.as_deref());
+        }
+    }
+}
+
+/// Return the first line that matches, as one reads the manual page.
+fn first_match(lines: &[(u8, bool, u32, u32)], key: u32) -> Option<usize> {
+    let mut open: Vec<bool> = Vec::new();
+    for (number, &(verb, negated, address, length)) in lines.iter().enumerate() {
+        let free = u32::free(length);
+        let matches = (key & !free == address & !free) != negated;
+        let counts = open.iter().all(|&open| open);
+        match verb {
+            0 => open.push(matches),
+            1 => drop(open.pop()),
+            _ if counts && matches => return Some(number),
+            _ => {}
+        }
+    }
+    None
+}
