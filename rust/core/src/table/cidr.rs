@@ -118,74 +118,14 @@ fn value<'a>(octets: &'a [u8], ends: &[u32], number: u32) -> &'a [u8] {
 impl Networks {
     /// Read the lines of a text; `tell` gets the number of a line and what is wrong with it.
     fn read(text: &[u8], tell: &mut dyn FnMut(usize, &str)) -> Result<Self, String> {
-        let mut values = Values::default();
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        let mut blocks: Vec<(usize, Scope)> = Vec::new();
+        let mut reader = Reader::new(tell);
         for line in source::lines(text) {
-            let line = match line {
-                Ok(line) => line,
-                Err(problem) => {
-                    tell(problem.number, &problem.text);
-                    continue;
-                }
-            };
-            if blocks.is_empty()
-                && let Some((range, value)) = plain(&line.text)
-            {
-                v4.push((range, values.number(value)?));
-                continue;
-            }
-            let statement = script::statement(&line.text);
-            if statement.verb == Verb::EndIf {
-                if !statement.rest.is_empty() {
-                    tell(line.number, "garbage after ENDIF: skipping this rule");
-                } else if blocks.pop().is_none() {
-                    tell(line.number, "ENDIF without IF: skipping this rule");
-                }
-                continue;
-            }
-            let network = match statement.verb {
-                Verb::If => network(statement.rest).map(|network| (network, &b""[..])),
-                _ => {
-                    let (pattern, value) = script::split(statement.rest);
-                    network(pattern).and_then(|network| match value {
-                        [] => Err("no lookup result".to_owned()),
-                        _ => Ok((network, value)),
-                    })
-                }
-            };
-            let (network, value) = match network {
-                Ok(found) => found,
-                Err(problem) => {
-                    tell(line.number, &format!("{problem}: skipping this rule"));
-                    continue;
-                }
-            };
-            if statement.verb == Verb::If {
-                if blocks.len() == DEPTH_MAX {
-                    return Err(format!("line {}: more than {DEPTH_MAX} nested IFs", line.number));
-                }
-                let scope = blocks.last().map_or(&Scope::All, |(_, scope)| scope).narrow(network, statement.negated);
-                blocks.push((line.number, scope));
-                continue;
-            }
-            let value = values.number(value)?;
-            match (network, blocks.last(), statement.negated) {
-                // Most lines are neither negated nor in a block.
-                (Network::V4(range), None, false) => v4.push((range, value)),
-                (Network::V6(range), None, false) => v6.push((range, value)),
-                (_, scope, negated) => match scope.map_or(&Scope::All, |(_, scope)| scope).narrow(network, negated) {
-                    Scope::V4(ranges) => v4.extend(ranges.into_iter().map(|range| (range, value))),
-                    Scope::V6(ranges) => v6.extend(ranges.into_iter().map(|range| (range, value))),
-                    Scope::All => {}
-                },
+            match line {
+                Ok(line) => reader.line(line.number, &line.text)?,
+                Err(problem) => (reader.tell)(problem.number, &problem.text),
             }
         }
-        for (number, _) in blocks.iter().rev() {
-            tell(*number, "IF has no matching ENDIF");
-        }
-        values.finish();
-        Ok(Self { v4: Ranges::flatten(&v4), v6: Ranges::flatten(&v6), values, owner: None })
+        Ok(reader.finish())
     }
 
     /// Return the result of an address, `None` also for a key that is not an address.
@@ -206,6 +146,99 @@ impl Networks {
         let Values { octets, ends, index, hasher: _ } = &self.values;
         let values = octets.capacity() + ends.capacity() * size_of::<u32>() + index.allocation_size();
         size_of::<Self>() + self.v4.octets() + self.v6.octets() + values
+    }
+}
+
+/// The reader of a text, line by line.
+struct Reader<'a> {
+    tell: &'a mut dyn FnMut(usize, &str),
+    v4: Vec<(Range<u32>, u32)>,
+    v6: Vec<(Range<u128>, u32)>,
+    values: Values,
+    /// The open blocks: the line of each `if`, and the addresses that it leaves.
+    blocks: Vec<(usize, Scope)>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(tell: &'a mut dyn FnMut(usize, &str)) -> Self {
+        Self { tell, v4: Vec::new(), v6: Vec::new(), values: Values::default(), blocks: Vec::new() }
+    }
+
+    /// Read a line. Errors: too many results, or too many open blocks.
+    fn line(&mut self, number: usize, text: &[u8]) -> Result<(), String> {
+        if self.blocks.is_empty()
+            && let Some((range, value)) = plain(text)
+        {
+            self.v4.push((range, self.values.number(value)?));
+            return Ok(());
+        }
+        let statement = script::statement(text);
+        match statement.verb {
+            Verb::If => match network(statement.rest) {
+                Ok(network) => self.begin_block(number, network, statement.negated)?,
+                Err(problem) => self.skip(number, &problem),
+            },
+            Verb::EndIf => self.end_block(number, statement.rest),
+            Verb::Match => match rule(statement.rest) {
+                Ok((network, value)) => self.add(network, statement.negated, value)?,
+                Err(problem) => self.skip(number, &problem),
+            },
+        }
+        Ok(())
+    }
+
+    /// Begin a block of lines for the addresses that match. Errors: too many blocks are open.
+    fn begin_block(&mut self, number: usize, network: Network, negated: bool) -> Result<(), String> {
+        if self.blocks.len() == DEPTH_MAX {
+            return Err(format!("line {number}: more than {DEPTH_MAX} nested IFs"));
+        }
+        let scope = self.scope(network, negated);
+        self.blocks.push((number, scope));
+        Ok(())
+    }
+
+    /// End a block.
+    fn end_block(&mut self, number: usize, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.skip(number, "garbage after ENDIF");
+        } else if self.blocks.pop().is_none() {
+            self.skip(number, "ENDIF without IF");
+        }
+    }
+
+    /// Add the result of the addresses that match. Errors: there are too many results.
+    fn add(&mut self, network: Network, negated: bool, value: &[u8]) -> Result<(), String> {
+        let value = self.values.number(value)?;
+        match network {
+            // Most lines are neither negated nor in a block.
+            Network::V4(range) if self.blocks.is_empty() && !negated => self.v4.push((range, value)),
+            Network::V6(range) if self.blocks.is_empty() && !negated => self.v6.push((range, value)),
+            network => match self.scope(network, negated) {
+                Scope::V4(ranges) => self.v4.extend(ranges.into_iter().map(|range| (range, value))),
+                Scope::V6(ranges) => self.v6.extend(ranges.into_iter().map(|range| (range, value))),
+                Scope::All => {}
+            },
+        }
+        Ok(())
+    }
+
+    /// Return the addresses of the open blocks that a pattern matches.
+    fn scope(&self, network: Network, negated: bool) -> Scope {
+        self.blocks.last().map_or(&Scope::All, |(_, scope)| scope).narrow(network, negated)
+    }
+
+    /// Tell what is wrong with a line.
+    fn skip(&mut self, number: usize, problem: &str) {
+        (self.tell)(number, &format!("{problem}: skipping this rule"));
+    }
+
+    /// End the text.
+    fn finish(mut self) -> Networks {
+        for (number, _) in self.blocks.iter().rev() {
+            (self.tell)(*number, "IF has no matching ENDIF");
+        }
+        self.values.finish();
+        Networks { v4: Ranges::flatten(&self.v4), v6: Ranges::flatten(&self.v6), values: self.values, owner: None }
     }
 }
 
@@ -232,6 +265,13 @@ fn plain(text: &[u8]) -> Option<(Range<u32>, &[u8])> {
     let value = source::trim(rest);
     let is_plain = rest.first().is_some_and(|&octet| source::is_space(octet)) && !value.is_empty();
     (is_plain && address & free == 0).then_some(((address, address | free), value))
+}
+
+/// Parse a pattern and its result. Errors: what is wrong.
+fn rule(text: &[u8]) -> Result<(Network, &[u8]), String> {
+    let (pattern, value) = script::split(text);
+    let network = network(pattern)?;
+    if value.is_empty() { Err("no lookup result".to_owned()) } else { Ok((network, value)) }
 }
 
 /// Parse `network/length` or an address, perhaps in brackets. Errors: what is wrong.
