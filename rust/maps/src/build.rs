@@ -2,6 +2,7 @@
 
 use crate::lmdb;
 use postillion_core::table::cdb::{self, Cdb};
+use postillion_core::table::database;
 use postillion_core::table::dictionary::Dictionary;
 use postillion_core::table::file::{Entries, Format};
 use postillion_core::table::index::{self, Index};
@@ -54,9 +55,9 @@ impl Build<'_> {
     /// Return the file of an index. Errors: this type has none.
     fn index(&self) -> Result<PathBuf, String> {
         match self.kind {
-            "hash" | "btree" => Ok(index::path_of(self.path, ".db")),
-            "cdb" => Ok(index::path_of(self.path, ".cdb")),
-            "lmdb" => Ok(index::path_of(self.path, ".lmdb")),
+            "hash" | "btree" => Ok(database::path_of(self.path, ".db")),
+            "cdb" => Ok(database::path_of(self.path, ".cdb")),
+            "lmdb" => Ok(database::path_of(self.path, ".lmdb")),
             "fail" => Err(format!("table fail:{}: write error: Application error", self.path.display())),
             kind => Err(format!("unsupported dictionary type: {kind} does not support bulk-mode creation.")),
         }
@@ -345,7 +346,7 @@ mod tests {
         let path = folder.0.join("m");
         let mut berkeley = vec![0; 8192];
         berkeley[12..16].copy_from_slice(&0x0006_1561_u32.to_le_bytes());
-        fs::write(index::path_of(&path, ".db"), berkeley).unwrap();
+        fs::write(database::path_of(&path, ".db"), berkeley).unwrap();
         let table = opened("hash", &path);
         assert!(matches!(table.lookup(b"a"), Answer::Failed(problem) if problem.contains("db5.3_dump")));
         fs::write(&path, "a b\n").unwrap();

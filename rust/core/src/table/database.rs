@@ -1,10 +1,10 @@
 //! The database file of a table, such as `f.cdb` for `cdb:f` or `f.db` for `hash:f`, beside the text that postmap makes
 //! it from.
 
-use super::index;
 use super::octets;
 use super::options::Options;
 use std::fs::{File, Metadata};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ impl Database {
     /// `kind`: the table's type, which is the suffix of the file, but for hash and btree. `text`: the path of the text.
     pub fn new(kind: &str, text: &Path, options: &Options) -> Self {
         let suffix = if matches!(kind, "hash" | "btree") { "db" } else { kind };
-        let path = index::path_of(text, &format!(".{suffix}"));
+        let path = path_of(text, &format!(".{suffix}"));
         Self { kind: kind.into(), text: text.into(), path, command: options.form.command() }
     }
 
@@ -48,4 +48,11 @@ impl Database {
     pub fn fix(&self) -> String {
         format!("\"{} {}:{}\"", self.command, self.kind, self.text.display())
     }
+}
+
+/// Return the name of a database file: `f.db`.
+pub fn path_of(text: &Path, suffix: &str) -> PathBuf {
+    let mut name = text.as_os_str().as_bytes().to_vec();
+    name.extend_from_slice(suffix.as_bytes());
+    PathBuf::from(std::ffi::OsStr::from_bytes(&name))
 }

@@ -18,9 +18,7 @@ use super::hashed::{self, Hashed, KEYS_WARMED};
 use super::octets::{self, Octets};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 
 /// The first octets of an index.
 pub(super) const MAGIC: &[u8; 16] = b"PostillionIndex\n";
@@ -228,13 +226,6 @@ fn hash(key: &[u8]) -> u64 {
         state = mix(state ^ u64::from_le_bytes(word), STEP).wrapping_add(STEP);
     }
     mix(state ^ state >> 32, 0xd6e8_feb8_6659_fd93)
-}
-
-/// Return the name of an index: `f.db`.
-pub fn path_of(text: &Path, suffix: &str) -> PathBuf {
-    let mut name = text.as_os_str().as_bytes().to_vec();
-    name.extend_from_slice(suffix.as_bytes());
-    PathBuf::from(std::ffi::OsStr::from_bytes(&name))
 }
 
 #[cfg(test)]

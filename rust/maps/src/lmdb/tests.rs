@@ -2,7 +2,7 @@
 
 use super::*;
 use postillion_core::table::file::{Entries, Format};
-use postillion_core::table::index;
+use postillion_core::table::database;
 use postillion_core::table::lmdb::{LmdbEntries, LmdbFile};
 use postillion_core::table::octets::IN_MEMORY_MAX_OCTETS;
 use postillion_core::table::options::Options;
@@ -14,7 +14,7 @@ const LONG_OCTETS: usize = 10_000;
 
 fn path(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("postillion-lmdb-{}-{name}", std::process::id()));
-    let _ = fs::remove_file(index::path_of(&path, ".lmdb"));
+    let _ = fs::remove_file(database::path_of(&path, ".lmdb"));
     path
 }
 
@@ -52,7 +52,7 @@ fn ask(entries: &dyn Entries) -> (usize, bool) {
 fn entries_with_and_without_null_octets_are_found() {
     for (nulls, memory) in [(false, true), (true, true), (false, false), (true, false)] {
         let text = path(&format!("nulls-{nulls}-{memory}"));
-        let file = index::path_of(&text, ".lmdb");
+        let file = database::path_of(&text, ".lmdb");
         let mut written = dictionary(3000, "value");
         written.insert(b"long", &[b'v'; LONG_OCTETS]).unwrap();
         write(&written, &file, nulls, 0).unwrap();
@@ -85,7 +85,7 @@ fn entries_with_and_without_null_octets_are_found() {
             })
             .unwrap();
         assert_eq!(listed, 3001);
-        assert!(!index::path_of(&text, ".lmdb-lock").exists());
+        assert!(!database::path_of(&text, ".lmdb-lock").exists());
         fs::remove_file(file).unwrap();
     }
 }
@@ -93,7 +93,7 @@ fn entries_with_and_without_null_octets_are_found() {
 #[test]
 fn a_large_file_answers_from_its_last_transaction() {
     let text = path("growth");
-    let file = index::path_of(&text, ".lmdb");
+    let file = database::path_of(&text, ".lmdb");
     write(&dictionary(10, "value"), &file, true, 0).unwrap();
     let entries = entries(&file, 0).unwrap();
     assert_eq!(entries.get(b"key10"), Ok(None));
@@ -108,7 +108,7 @@ fn a_large_file_answers_from_its_last_transaction() {
 #[test]
 fn a_small_file_in_memory_outlives_any_number_of_changes_and_says_that_it_is_old() {
     let text = path("memory");
-    let file = index::path_of(&text, ".lmdb");
+    let file = database::path_of(&text, ".lmdb");
     write(&dictionary(3000, "old"), &file, true, 0).unwrap();
     let entries = entries(&file, IN_MEMORY_MAX_OCTETS).unwrap();
     assert!(entries.is_current());
@@ -128,7 +128,7 @@ fn a_small_file_in_memory_outlives_any_number_of_changes_and_says_that_it_is_old
 fn lookups_beside_a_writer_have_answers_of_one_transaction() {
     const ROUNDS: usize = 60;
     let text = path("beside");
-    let file = index::path_of(&text, ".lmdb");
+    let file = database::path_of(&text, ".lmdb");
     let versioned = |version: usize| {
         let mut dictionary = Dictionary::default();
         for number in 0..500 {
@@ -169,7 +169,7 @@ fn lookups_beside_a_writer_have_answers_of_one_transaction() {
 #[test]
 fn files_of_another_kind_are_errors() {
     let text = path("bad");
-    let file = index::path_of(&text, ".lmdb");
+    let file = database::path_of(&text, ".lmdb");
     let read = || LmdbFile::new(&text, &Options::plain()).read(&mut Vec::new()).map(|_| ());
     assert!(read().unwrap_err().ends_with("No such file or directory"));
     for content in [&b""[..], b"short", &[7; 5000]] {
@@ -185,7 +185,7 @@ fn files_of_another_kind_are_errors() {
 #[test]
 fn a_file_that_is_cut_in_its_place_gives_errors_until_it_is_whole_again() {
     let text = path("cut");
-    let file = index::path_of(&text, ".lmdb");
+    let file = database::path_of(&text, ".lmdb");
     let mut written = dictionary(3000, "value");
     written.insert(b"long", &[b'v'; LONG_OCTETS]).unwrap();
     write(&written, &file, true, 0).unwrap();
@@ -207,7 +207,7 @@ fn a_file_that_is_cut_in_its_place_gives_errors_until_it_is_whole_again() {
 #[test]
 fn a_damaged_file_is_an_error_and_never_a_crash() {
     let text = path("damage");
-    let file = index::path_of(&text, ".lmdb");
+    let file = database::path_of(&text, ".lmdb");
     let mut written = dictionary(300, "value");
     written.insert(b"long", &[b'v'; LONG_OCTETS]).unwrap();
     write(&written, &file, true, 0).unwrap();
@@ -230,7 +230,7 @@ fn a_damaged_file_is_an_error_and_never_a_crash() {
 #[test]
 fn a_key_that_is_too_long_is_an_error_and_changes_nothing() {
     let text = path("long");
-    let file = index::path_of(&text, ".lmdb");
+    let file = database::path_of(&text, ".lmdb");
     write(&dictionary(5, "value"), &file, true, 0).unwrap();
     let mut long = dictionary(1, "value");
     long.insert(&[b'k'; 600], b"v").unwrap();
