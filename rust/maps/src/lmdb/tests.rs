@@ -1,8 +1,8 @@
 //! LMDB's own files, read by `postillion_core::table::lmdb`: whole, changed by other transactions, and damaged.
 
 use super::*;
-use postillion_core::table::file::{Entries, Format};
 use postillion_core::table::database;
+use postillion_core::table::file::{Entries, Format};
 use postillion_core::table::lmdb::{LmdbEntries, LmdbFile};
 use postillion_core::table::octets::IN_MEMORY_MAX_OCTETS;
 use postillion_core::table::options::Options;
