@@ -57,7 +57,7 @@ class TrivialRewrite:
         self._socket.close()
 
     def rewrite(self, address: str, rule: str = "local") -> str:
-        """Return the rewritten form of an address, both without quotes. `rule`: local or remote."""
+        """Return the rewritten form of an address, both with the quotes that they need. `rule`: local or remote."""
         reply = self._ask(("request", "rewrite"), ("rule", rule), ("address", address))
         return dict(reply)["address"]
 

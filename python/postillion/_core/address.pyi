@@ -20,8 +20,11 @@ class AddressRules:
         The last `@` outside quotes separates them.
         """
 
-    def complete(self, address: str) -> str:
-        """Return an address in its complete form: `user` with this site's domain, `far!user` as `user@far`."""
+    def complete(self, address: str, *, remote: bool = False) -> str:
+        """Return an address in its complete form: `user` with this site's domain, `far!user` as `user@far`.
+
+        `remote`: as in a header of a remote client, with remote_header_rewrite_domain.
+        """
 
     def completing(self, address: str) -> list[str]:
         """Return the names of the parameters that `complete` follows for an address."""

@@ -2,6 +2,7 @@
 
 use crate::config::MainCf;
 use postillion_core::address::local_part::{self, Extensions};
+use postillion_core::address::rewrite::Rewrite;
 use postillion_core::address::routing::{self, Routing};
 use postillion_core::address::syntax::Syntax;
 use postillion_core::address::{keys, path::Path};
@@ -13,6 +14,7 @@ pub struct AddressRules {
     extensions: Extensions,
     syntax: Syntax,
     routing: Routing,
+    remote: Option<Rewrite>,
 }
 
 #[pymethods]
@@ -24,6 +26,7 @@ impl AddressRules {
             extensions: Extensions::read(&source)?,
             syntax: Syntax::read(&source)?,
             routing: Routing::read(&source)?,
+            remote: Rewrite::read_remote(&source, "remote_header_rewrite_domain")?,
         })
     }
 
@@ -40,8 +43,12 @@ impl AddressRules {
         self.extensions.split(local).map(|found| (found.user, found.delimiter, found.extension))
     }
 
-    fn complete(&self, address: &str) -> String {
-        self.routing.complete(address).into_owned()
+    #[pyo3(signature = (address, *, remote=false))]
+    fn complete(&self, address: &str, remote: bool) -> String {
+        match remote {
+            false => self.routing.complete(address).into_owned(),
+            true => self.remote.as_ref().and_then(|remote| remote.apply(address)).unwrap_or_else(|| address.into()),
+        }
     }
 
     fn completing(&self, address: &str) -> Vec<&'static str> {

@@ -1,5 +1,6 @@
 //! The rewriting of incomplete addresses (trivial-rewrite(8)).
 
+use super::local_part::quote;
 use crate::mail::address::{addresses, at_sign};
 use crate::settings::Source;
 use std::borrow::Cow;
@@ -7,7 +8,8 @@ use std::borrow::Cow;
 /// The site's rules for incomplete addresses (trivial-rewrite(8)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rewrite {
-    /// `user` becomes `user@origin`; `None`: it stays (`append_at_myorigin = no`).
+    /// `user` becomes `user@origin`, and then, without a dot in it, `user@origin.domain`; `None`: it stays
+    /// (`append_at_myorigin = no`).
     pub origin: Option<Box<str>>,
     /// `user@host` becomes `user@host.domain`; `None`: it stays (`append_dot_mydomain = no`).
     pub domain: Option<Box<str>>,
@@ -20,23 +22,29 @@ pub struct Rewrite {
 impl Rewrite {
     /// Return the rules for addresses that local clients write.
     pub fn read<S: Source>(source: &S) -> Result<Self, S::Error> {
-        let named =
-            |flag: &str, name: &str| Ok(if source.flag(flag)? { Some(source.text(name)?.into()) } else { None });
-        Ok(Self {
-            origin: named("append_at_myorigin", "myorigin")?,
-            domain: named("append_dot_mydomain", "mydomain")?,
-            swap_bangpath: source.flag("swap_bangpath")?,
-            percent_hack: source.flag("allow_percent_hack")?,
-        })
+        Self::read_named(source, ["myorigin", "mydomain"])
     }
 
     /// Return the rules for headers of remote clients, whose bare addresses become addresses of a domain that is surely
     /// not this site's. `name`: `remote_header_rewrite_domain`. `None`: such headers stay unchanged.
     pub fn read_remote<S: Source>(source: &S, name: &str) -> Result<Option<Self>, S::Error> {
-        let domain = source.text(name)?;
-        let named = || Some(domain.as_str().into());
-        let local = Self::read(source)?;
-        Ok((!domain.is_empty()).then(|| Self { origin: named(), domain: named(), ..local }))
+        match source.text(name)?.is_empty() {
+            true => Ok(None),
+            false => Self::read_named(source, [name, name]).map(Some),
+        }
+    }
+
+    /// Return the rules with the parameters that name the origin and the domain. `append_at_myorigin` and
+    /// `append_dot_mydomain` decide for remote clients, too.
+    fn read_named<S: Source>(source: &S, [origin, domain]: [&str; 2]) -> Result<Self, S::Error> {
+        let named =
+            |flag: &str, name: &str| Ok(if source.flag(flag)? { Some(source.text(name)?.into()) } else { None });
+        Ok(Self {
+            origin: named("append_at_myorigin", origin)?,
+            domain: named("append_dot_mydomain", domain)?,
+            swap_bangpath: source.flag("swap_bangpath")?,
+            percent_hack: source.flag("allow_percent_hack")?,
+        })
     }
 
     /// Return the rules that Postfix has by default for mail of this site.
@@ -66,24 +74,28 @@ impl Rewrite {
             None => (address.to_owned(), String::new()),
         };
         let quoted = local.starts_with('"');
+        let mut swaps = false;
         if domain.is_empty() && !quoted {
             if let Some((user, site)) = self.swapped(&local) {
+                swaps = true;
                 let bang = local.contains('!') && self.swap_bangpath;
                 note(if bang { "swap_bangpath" } else { "allow_percent_hack" });
-                (local, domain) = (user.to_owned(), site.to_owned());
+                (local, domain) = (quote(user).into_owned(), site.to_owned());
             }
-            if local.is_empty() {
+            if matches!(&*local, "" | "\"\"") {
                 return address.to_owned();
             }
         }
-        if domain.is_empty() {
+        if domain.is_empty() && !swaps {
             let Some(origin) = &self.origin else {
                 return local;
             };
             note("append_at_myorigin");
-            return format!("{local}@{origin}");
+            domain = origin.to_string();
         }
         match &*self.domain(&domain) {
+            // `u%` and `!u` name no domain: such an address bounces.
+            "" if swaps && domain.is_empty() => format!("{local}@"),
             "" => address.to_owned(),
             complete => {
                 if complete.len() > domain.len() {
@@ -94,11 +106,11 @@ impl Rewrite {
         }
     }
 
-    /// Return a domain without the dot at its end, and with the site's domain behind it if it has no dot inside.
+    /// Return a domain without the dot at its end, and with the site's domain behind it if it has no dot at all.
     pub fn domain<'a>(&self, domain: &'a str) -> Cow<'a, str> {
         let bare = without_dot(domain);
         match &self.domain {
-            Some(ours) if !bare.is_empty() && !bare.contains('.') && !bare.starts_with('[') => {
+            Some(ours) if !bare.is_empty() && !domain.contains('.') && !bare.starts_with('[') => {
                 format!("{bare}.{ours}").into()
             }
             _ => bare.into(),
@@ -151,7 +163,7 @@ mod tests {
             ("root", Some("root@mx.example.org")),
             ("root@", None),
             ("u@host", Some("u@host.example.org")),
-            ("u@host.", Some("u@host.example.org")),
+            ("u@host.", Some("u@host")),
             ("u@x.org.", Some("u@x.org")),
             ("u@x.org", None),
             ("u@[127.0.0.1]", None),
@@ -167,9 +179,20 @@ mod tests {
             ("u@.", None),
             ("u@x..", None),
             ("u@..", None),
+            ("u%", Some("u@")),
+            ("!u", Some("u@")),
+            ("u%x.%y.org", Some("\"u%x.\"@y.org")),
         ] {
             assert_eq!(rewrite.apply(address).as_deref(), expected, "{address:?}");
         }
+    }
+
+    #[test]
+    fn an_origin_without_a_dot_is_completed() {
+        let mut rewrite = Rewrite::local("host");
+        assert_eq!(rewrite.apply("u").as_deref(), Some("u@host"));
+        rewrite.domain = Some("example.org".into());
+        assert_eq!(rewrite.apply("u").as_deref(), Some("u@host.example.org"));
     }
 
     #[test]
