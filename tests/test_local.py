@@ -16,10 +16,10 @@ from postillion.config import Config
 from postillion.delivery import account, command
 from postillion.delivery.account import Account, NoAnswerError, NotPermittedError, account_of, acting_as
 from postillion.delivery.accounts import Accounts
-from postillion.delivery.local import forward
-from postillion.delivery.local.aliases import Aliases
+from postillion.delivery.local import forward, recipient
+from postillion.delivery.local.aliases import Aliases, Expansion
 from postillion.delivery.local.forward import UndefinedError, expand
-from postillion.delivery.local.recipient import Delivery, Outcome, Tools
+from postillion.delivery.local.recipient import DEPTH_MAX, Delivery, Outcome, Tools
 from postillion.delivery.local.settings import LocalSettings
 from postillion.delivery.local.targets import Target, parse_lines, parse_targets
 from postillion.delivery.mailbox.letter import Letter, normal, quote
@@ -170,6 +170,10 @@ async def test_mail_to_missing_required_alias_is_discarded_with_warning(site: Si
         ("list: user\nowner-list: other", "list@example", 0, {"owner-list@example": ["user@example"]}),
         ("user+tag: x@far.example", "user+tag@example", 0, {"a@b.example": ["x@far.example"]}),
         ("user: x@far.example", "user+tag@example", 0, {"a@b.example": ["x@far.example"]}),
+        ("list: x%far.example@example", "list@example", 0, {"a@b.example": ["x@far.example"]}),
+        ("list: far.example!x", "list@example", 0, {"a@b.example": ["x@far.example"]}),
+        ('list: "x@far.example"@localhost', "list@example", 0, {"a@b.example": ["x@far.example"]}),
+        ("list: user%localhost@example", "list@example", 1, {}),
     ],
 )
 async def test_aliases_expand(
@@ -224,6 +228,80 @@ async def test_include_loop_is_detected(site: Site) -> None:
     site.aliases(f"list: :include:{site.path}/list")
     verdict = await one(site, "list@example")
     assert verdict.dsn == "5.4.6"
+
+
+MANY = 10_000
+
+
+def chain(name: str, length: int, end: str) -> str:
+    """Return aliases, each of the next one; the last one is that of `end`."""
+    lines = [f"{name}{at}: {name}{at + 1}" for at in range(length - 1)]
+    return "\n".join([*lines, f"{name}{length - 1}: {end}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "forwards", "problem", "expansions"),
+    [
+        (f"a0: {', '.join(f'u{at}@far.example' for at in range(MANY))}", "a0@example", MANY, None, 1),
+        (chain("a", MANY, "user"), "a0@example", 0, "alias database loop for a101", DEPTH_MAX + 1),
+        (chain("a", MANY, "a0"), "a0@example", 0, "alias database loop for a101", DEPTH_MAX + 1),
+        (chain("a", DEPTH_MAX, "x@far.example"), "a0@example", 1, None, DEPTH_MAX),
+        # Each alias names all others: each is expanded once at each depth.
+        ("\n".join(f"a{at}: a0, a1, a2, a3" for at in range(4)), "a0@example", 0, "alias database loop", 4 * DEPTH_MAX),
+        ("a0: a1, a1, A1\na1: a2, a2\na2: x@far.example, x@far.example", "a0@example", 1, None, 4),
+    ],
+    ids=["a list", "a chain", "a cycle", "the deepest chain", "all of each other", "twice"],
+)
+async def test_long_lists_chains_and_cycles_end(
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    address: str,
+    forwards: int,
+    problem: str | None,
+    expansions: int,
+) -> None:
+    asked: list[str] = []
+
+    def expand(self: Aliases, name: str, domain: str) -> Expansion | None:
+        found = real(self, name, domain)
+        if found is not None:
+            asked.append(name)
+        return found
+
+    real = Aliases.expand
+    monkeypatch.setattr(Aliases, "expand", expand)
+    site.aliases(text)
+    outcome = await site.deliver(address)
+    assert len(outcome.forwards.get("a@b.example", [])) == forwards
+    # An alias in its own value is the user of its name.
+    found = {report.verdict.text for report in outcome.reports if report.verdict.dsn != "5.1.1"}
+    assert bool(found) == (problem is not None)
+    assert all((problem or "") in text for text in found)
+    assert len(asked) <= expansions
+
+
+async def test_include_file_of_thousands_and_chain_of_files_end(site: Site) -> None:
+    (site.path / "many").write_text("".join(f"u{at}@far.example\n" for at in range(MANY)))
+    for at in range(DEPTH_MAX + 50):
+        (site.path / f"list{at}").write_text(f":include:{site.path}/list{at + 1}\n")
+    site.aliases(f"many: :include:{site.path}/many\nchain: :include:{site.path}/list0")
+    assert len((await site.deliver("many@example")).forwards["a@b.example"]) == MANY
+    verdict = await one(site, "chain@example")
+    assert (verdict.dsn, verdict.text) == ("5.4.6", f"include file loop for {site.path}/list{DEPTH_MAX}")
+
+
+async def test_aliases_that_name_each_other_without_end_are_deferred(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipient, "TARGETS_MAX", MANY)
+    names = ", ".join(f"a{at}" for at in range(100))
+    site.aliases("\n".join(f"a{at}: {names}, x@far.example" for at in range(100)))
+    outcome = await site.deliver("a0@example")
+    assert outcome.reports[-1].verdict == ("deferred", "4.3.0", f"the expansion has more than {MANY} targets")
+    assert outcome.verdict().outcome == "deferred"
+    assert not outcome.forwards
+    assert site.warnings[-1] == f"{Message.queue_id}: a0@example has more than {MANY} targets"
 
 
 async def test_world_writable_lists_are_refused(site: Site) -> None:

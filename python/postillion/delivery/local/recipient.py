@@ -9,12 +9,14 @@ A probe goes the same way, and stops where it would write, run or queue somethin
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
+from postillion._core.address import quote
 from postillion.address.local import LocalAddress, take_apart
 from postillion.delivery import command
 from postillion.delivery.account import Account, NoAnswerError, NotPermittedError, acting_as
@@ -32,6 +34,10 @@ from postillion.tables.deferred import decided
 
 DEPTH_MAX = 100
 """Maximum depth of expansions of aliases, lists and .forward files; more are a loop."""
+TARGETS_MAX = 1_000_000
+"""Maximum number of targets of a recipient at all depths, duplicates included: aliases may all name each other."""
+TARGETS_AT_ONCE = 1000
+"""Number of targets until other deliveries of the process run."""
 CLIENT_VALUES = {
     "client_hostname": "client_name",
     "client_address": "client_address",
@@ -40,6 +46,10 @@ CLIENT_VALUES = {
 }
 """Names in forward_path and similar parameters -> attributes of the envelope."""
 REQUIRED_NAMES = ("mailer-daemon", "postmaster")
+
+
+class TooManyTargetsError(Exception):
+    """A recipient whose aliases name each other without end."""
 
 
 class Message(Protocol):
@@ -129,6 +139,7 @@ class Delivery:
         self._tools = tools
         self._settings = tools.settings
         self._seen: set[tuple[str, ...]] = set()
+        self._targets = 0
         self._outcome = Outcome()
         self._done = {} if done is None else done
         self._probes = probes
@@ -139,7 +150,12 @@ class Delivery:
         if self._take_apart(step.address).local.casefold() == self._settings.double_bounce_sender.casefold():
             self._report(step, sent("undeliverable postmaster notification discarded"))
             return self._outcome
-        await self._guarded(step, self._deliver_address(step))
+        try:
+            await self._guarded(step, self._deliver_address(step))
+        except TooManyTargetsError:
+            self._tools.warn(f"{self._message.queue_id}: {step.address} has more than {TARGETS_MAX} targets")
+            self._outcome.forwards.clear()
+            self._report(step, deferred("4.3.0", f"the expansion has more than {TARGETS_MAX} targets"))
         if not self._outcome.reports and not self._outcome.forwards:
             self._report(step, deferred("4.3.0", "the expansion of the address has no recipient"))
         return self._outcome
@@ -256,6 +272,11 @@ class Delivery:
             COMMAND: self._deliver_command,
         }
         for kind, text in targets:
+            self._targets += 1
+            if self._targets > TARGETS_MAX:
+                raise TooManyTargetsError
+            if self._targets % TARGETS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             key = (kind, text, str(step.account.uid if step.account else 0), str(step.depth))
             if key not in self._seen:
                 self._seen.add(key)
@@ -264,14 +285,31 @@ class Delivery:
     async def _deliver_resolved(self, address: str, step: Step) -> None:
         local, sign, domain = address.rpartition("@")
         if not sign:
+            # `user`, `far!user`, `user%far`.
+            address = self._settings.address_rules.complete(address)
+            local, sign, domain = address.rpartition("@")
+        if not sign:
             local, domain = address, self._settings.myorigin
         if step.extension:
             local += step.extension
-        below = replace(step, address=f"{local}@{domain}")
-        if self._is_local(domain):
+        address = self._routed(f"{local}@{domain}")
+        below = replace(step, address=address)
+        if self._is_local(address.rpartition("@")[2]):
             await self._deliver_address(below)
         else:
             self._forward(below)
+
+    def _routed(self, address: str) -> str:
+        """Return a target in its complete form, with what it names behind a domain of ours: `u@far` of `u%far@near`."""
+        rules = self._settings.address_rules
+        address = rules.complete(address)
+        for _ in range(len(address)):
+            local, domain = rules.parts(address)
+            onward = rules.onward(local) if domain is not None and self._is_local(domain) else None
+            if onward is None:
+                break
+            address = f"{quote(onward[0])}@{domain if onward[1] is None else onward[1]}"
+        return address
 
     async def _deliver_include(self, path: str, step: Step) -> None:
         if step.depth > DEPTH_MAX:

@@ -44,6 +44,7 @@ pub async fn expanded(
     recipient: &str,
     limits: &AliasLimits,
 ) -> Result<Vec<Box<str>>, AliasError> {
+    let too_many = || format!("expansion size for {recipient}");
     let beyond = |problem: String| {
         mapping
             .warn(format!("unreasonable {} map {problem} -- message not accepted, try again later", named.parameter));
@@ -55,7 +56,7 @@ pub async fn expanded(
     let mut at = 0;
     while at < found.len() {
         if found.len() > limits.addresses {
-            return Err(beyond(format!("expansion size for {recipient}")));
+            return Err(beyond(too_many()));
         }
         let mut depth = 0;
         while !ends.contains(&found[at].to_lowercase()) {
@@ -77,6 +78,10 @@ pub async fn expanded(
                 found[at] = first;
             }
             found.extend(results);
+            // Postfix goes on up to the other limit, and holds as many times the longest list until then.
+            if found.len() > limits.addresses {
+                return Err(beyond(too_many()));
+            }
             depth += 1;
         }
         at += 1;
@@ -91,6 +96,59 @@ mod tests {
     use crate::address::rewrite::Rewrite;
     use crate::inquiry::Asker;
     use crate::table::testing::{Fixed, remote, run};
+
+    /// The rows of a chain of aliases, each of the next one; the last one is that of `end`.
+    fn chain(length: usize, end: &str) -> Vec<(String, String)> {
+        let name = |at: usize| if at < length { format!("a{at}@x") } else { end.to_owned() };
+        (0..length).map(|at| (name(at), name(at + 1))).collect()
+    }
+
+    #[test]
+    fn long_lists_chains_and_cycles_end_within_their_limits() {
+        const MANY: usize = 10_000;
+        let limits = AliasLimits::default();
+        let list = (0..=2 * MANY).map(|at| format!("u{at}@y")).collect::<Vec<_>>();
+        let doubling = |name: &str, other: &str| (name.to_owned(), format!("{other}, {}", list[..MANY].join(",")));
+        let whole = |length: usize| vec![("a0@x".to_owned(), list[..length].join(" "))];
+        // The domain has one lookup for all of its addresses.
+        for (name, rows, raised, expected, lookups) in [
+            ("a list", whole(limits.addresses), false, Ok(limits.addresses), limits.addresses + 2),
+            ("a longer list", whole(limits.addresses + 1), false, Err(AliasError::Limit), 1),
+            ("many", whole(MANY), false, Err(AliasError::Limit), 1),
+            ("many, with a raised limit", whole(MANY), true, Ok(MANY), MANY + 2),
+            ("as many as a raised limit", whole(2 * MANY), true, Ok(2 * MANY), 2 * MANY + 2),
+            ("more than a raised limit", whole(2 * MANY + 1), true, Err(AliasError::Limit), 1),
+            ("a chain", chain(MANY, "end@y"), false, Err(AliasError::Limit), limits.depth),
+            ("a cycle", chain(MANY, "a0@x"), false, Err(AliasError::Limit), limits.depth),
+            ("the deepest chain", chain(limits.depth - 1, "end@y"), false, Ok(1), limits.depth + 1),
+            // Without the limit inside, 1,000 lists of 10,000 addresses would be held.
+            (
+                "two that name each other and a list",
+                vec![doubling("a0@x", "b@x"), doubling("b@x", "a0@x")],
+                false,
+                Err(AliasError::Limit),
+                1,
+            ),
+            (
+                "the same, with a raised limit",
+                vec![doubling("a0@x", "b@x"), doubling("b@x", "a0@x")],
+                true,
+                Err(AliasError::Limit),
+                2,
+            ),
+        ] {
+            let rows = rows.iter().map(|(key, value)| (&**key, &**value)).collect::<Vec<_>>();
+            let limits = AliasLimits { addresses: if raised { 2 * MANY } else { limits.addresses }, ..limits };
+            let table = Fixed::new(&rows);
+            let found = run(std::slice::from_ref(&table), false, async move |asker: Asker| {
+                let (rules, complete, maps) = (MapRules::default(), Rewrite::local("mx.example.org"), remote(0));
+                let mapping = Mapping::new(&rules, &complete, &asker);
+                let named = Named { parameter: "virtual_alias_maps", maps: &maps, propagates: true };
+                super::expanded(&mapping, named, "a0@x", &limits).await.map(|found| found.len())
+            });
+            assert_eq!((found, table.lookups()), (expected, lookups), "{name}");
+        }
+    }
 
     fn expanded(rows: &[(&str, &str)], recipient: &str, limits: AliasLimits) -> Result<String, AliasError> {
         let results = [false, true].map(|backwards| {

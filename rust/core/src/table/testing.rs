@@ -5,6 +5,7 @@ use crate::ask::{Answer, Lookup};
 use crate::inquiry::{Asker, Inquiry};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 
 /// A table in memory. The value `!` is a failure.
@@ -13,13 +14,19 @@ pub struct Fixed {
     rows: HashMap<Vec<u8>, Vec<u8>>,
     /// See `Table::takes_parts`.
     pub whole_only: bool,
+    lookups: Arc<AtomicUsize>,
 }
 
 impl Fixed {
     /// Return a table with these rows.
     pub fn new(rows: &[(&str, &str)]) -> Self {
         let row = |(key, value): &(&str, &str)| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
-        Self { rows: rows.iter().map(row).collect(), whole_only: false }
+        Self { rows: rows.iter().map(row).collect(), ..Self::default() }
+    }
+
+    /// Return the number of lookups so far.
+    pub fn lookups(&self) -> usize {
+        self.lookups.load(Relaxed)
     }
 }
 
@@ -29,6 +36,7 @@ impl Table for Fixed {
     }
 
     fn lookup(&self, key: &[u8]) -> Answer {
+        self.lookups.fetch_add(1, Relaxed);
         match self.rows.get(&key.to_ascii_lowercase()) {
             None => Answer::NotFound,
             Some(value) if value == b"!" => Answer::Failed("table fixed:test: fails".into()),
