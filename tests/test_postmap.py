@@ -272,7 +272,6 @@ DIFFERENT = [
 
 def test_misuse_is_one_line_and_status_1(site: Path) -> None:
     for arguments, message in [
-        (["-q", "", "texthash:map"], "empty lookup key is not allowed"),
         (["-m", "hash:map"], 'specify -b -h or -m only with "-q -"'),
         (["-i", "cdb:map"], "a cdb file is not changed but created anew from its text"),
         (["-d", "a", "hash:/nonexistent/m"], "open database /nonexistent/m.db: No such file or directory"),

@@ -3,7 +3,7 @@
     postmap [type:]file ...                 write the index of a text
     postmap -q key [type:]file ...          print the value; exit status 1 when no table has the key
     postmap -q - [type:]file ...            keys from standard input; print `key TAB value` for those found
-    postmap -s [type:]file ...              print every key and value
+    postmap -s [type:]file                  print every key and value
     postmap -i [-r|-w] [type:]file ...      add entries from standard input to the index
     postmap -d key [type:]file ...          remove an entry from the index; `-d -`: keys from standard input
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import chain
 
 from postillion._core import tables as core
 from postillion.commands import getopt
@@ -97,13 +98,15 @@ class Options:
         if self.letters & set("bhm") and self.query != "-":
             tool.fatal('specify -b -h or -m only with "-q -"')
         if "m" in self.letters and not self.letters & set("bh"):
-            tool.fatal('specify -m only with "-b" or "-h"')
+            tool.say("warning", "ignoring -m option without -b or -h")
         if not self.names:
             tool.usage()
         self.json = "j" in self.letters
         self.fold = "f" not in self.letters
         self.files = "F" in self.letters
         self.keeps_rights = "o" in self.letters
+        # As in Postfix: what a message's lines find stays as it is stored.
+        self.decodes = self.files and not self.letters & set("bh")
 
     @property
     def duplicates(self) -> Literal["warn", "ignore", "replace"]:
@@ -128,9 +131,10 @@ def run(tool: Tool, argv: list[str]) -> int:
         config = Config.load(options.config_directory)
         default_type = config.text("default_database_type")
         names = [name if ":" in name else f"{default_type}:{name}" for name in options.names]
-        if options.query is not None or "s" in options.letters:
-            tables = [_open(options, name, config) for name in names]
-            return query(options, tables) if options.query is not None else show(options, tables)
+        if options.query is not None:
+            return query(options, names, config)
+        if "s" in options.letters:
+            return show(options, _open(options, names[0], config))
         if options.delete is not None:
             return remove(options, names, config)
         if "i" in options.letters:
@@ -191,12 +195,14 @@ def index(options: Options, name: str, config: Config, mode: int = 0o644) -> cor
     )
 
 
-def query(options: Options, tables: list[Table]) -> int:
-    """Print what the tables have for a key, or for each key on standard input; the exit status."""
+def query(options: Options, names: list[str], config: Config) -> int:
+    """Print what the tables have for a key, or for each key on standard input; the exit status.
+
+    A table is opened when a key is not in the tables before it.
+    """
     key = options.query
+    tables = Tables(options, names, config)
     if key is not None and key != "-":
-        if not key:
-            options.tool.fatal("empty lookup key is not allowed")
         with Lookups(tables) as lookups:
             value = lookups.first(key)
         if value is None:
@@ -211,14 +217,17 @@ def query(options: Options, tables: list[Table]) -> int:
             message, headers="h" in options.letters, body="b" in options.letters, mime="m" in options.letters
         )
         return _answer_each(options, tables, keys)
-    local = [table for table in tables if isinstance(table, core.Table)]
-    if len(local) < len(tables) or options.json or options.files:
-        return _answer_each(options, tables, (line.rstrip(b"\r\n") for line in sys.stdin.buffer))
+    if len(names) > 1 or options.json or options.files:
+        return _answer_each(options, tables, _keys(_input(options)))
     found = False
     separator = options.tool.separator.encode()
-    for lines in _input(options):
+    given = _input(options)
+    for lines in given:
+        [table] = tables
+        if not isinstance(table, core.Table):
+            return _answer_each(options, tables, _keys(chain([lines], given)))
         try:
-            answers = core.answer_lines(local, lines, separator)
+            answers = core.answer_lines([table], lines, separator)
         except TableError as error:
             if len(error.args) > 1:
                 _write_octets(error.args[1])
@@ -246,12 +255,32 @@ def _input(options: Options) -> Iterator[bytes]:
         yield b"".join(parts)
 
 
-class Lookups:
-    """Lookups in a list of tables. Remote ones share an event loop, which begins with the first of them."""
+def _keys(given: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the keys in the lines of standard input."""
+    return (line.rstrip(b"\r\n") for lines in given for line in lines.removesuffix(b"\n").split(b"\n"))
 
-    def __init__(self, tables: list[Table]) -> None:
+
+class Tables:
+    """The tables of a query, each opened when it is first needed."""
+
+    def __init__(self, options: Options, names: list[str], config: Config) -> None:
+        self._options = options
+        self._names = names
+        self._config = config
+        self._open: list[Table] = []
+
+    def __iter__(self) -> Iterator[Table]:
+        for at, name in enumerate(self._names):
+            if at == len(self._open):
+                self._open.append(_open(self._options, name, self._config))
+            yield self._open[at]
+
+
+class Lookups:
+    """Lookups in tables. Remote ones share an event loop, which begins with the first of them."""
+
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._is_local = all(isinstance(table, core.Table) for table in tables)
         self._runner: Runner | None = None
 
     def __enter__(self) -> Lookups:
@@ -263,8 +292,15 @@ class Lookups:
 
     def first(self, key: str) -> str | None:
         """Return the first value for a key; None when no table has one. Raises `TableError`."""
-        if self._is_local:
-            return self._first(key)
+        for table in self._tables:
+            if not isinstance(table, core.Table):
+                return self._asked(key)
+            value = table.lookup(key)
+            if value is not None:
+                return value
+        return None
+
+    def _asked(self, key: str) -> str | None:
         import asyncio
 
         from postillion.tables.deferred import completed
@@ -281,7 +317,7 @@ class Lookups:
         return None
 
 
-def _answer_each(options: Options, tables: list[Table], keys: Iterable[bytes]) -> int:
+def _answer_each(options: Options, tables: Tables, keys: Iterable[bytes]) -> int:
     found = False
     with Lookups(tables) as lookups:
         for octets in keys:
@@ -293,16 +329,18 @@ def _answer_each(options: Options, tables: list[Table], keys: Iterable[bytes]) -
     return 0 if found else 1
 
 
-def show(options: Options, tables: list[Table]) -> int:
+def show(options: Options, table: Table) -> int:
     """Print every entry; the exit status."""
-    for table in tables:
-        if not isinstance(table, core.Table):
-            options.tool.fatal(f"table {table.name}: sequence operation is not supported")
-        if options.json or options.files:
-            for key, value in table.items():
+    if not isinstance(table, core.Table):
+        options.tool.fatal(f"table {table.name}: sequence operation is not supported")
+    if options.json or options.files:
+        for key, value in table.items():
+            try:
                 _write(_entry(options, key, value))
-        else:
-            _write_octets(table.lines(options.tool.separator.encode()))
+            except TableError as problem:
+                options.tool.say("warning", f"table {table.name}: key {key}: {problem}")
+    else:
+        _write_octets(table.lines(options.tool.separator.encode()))
     return 0
 
 
@@ -348,7 +386,7 @@ def _open(options: Options, name: str, config: Config) -> Table:
 
 def _decoded(options: Options, value: str) -> str:
     """Return a value without base64, under -F. Raises `TableError`."""
-    if not options.files:
+    if not options.decodes:
         return value
     import base64
     import binascii

@@ -87,10 +87,12 @@ impl Build<'_> {
     pub fn remove(&self, keys: &[&[u8]]) -> Result<usize, String> {
         let index = self.changeable()?;
         let _lock = self.lock(&index)?;
-        let mut entries = self.load(&index)?;
+        // As in `update`; Postfix leaves an empty lmdb database.
+        let exists = self.kind != "lmdb" || index.metadata().is_ok_and(|status| status.size() > 0);
+        let mut entries = if exists { self.load(&index)? } else { Dictionary::default() };
         let folded = keys.iter().filter_map(|key| postillion_core::table::key::prepare(key, &self.options));
         let removed = folded.filter(|key| entries.remove(key)).count();
-        if removed > 0 {
+        if removed > 0 || !exists {
             self.write(&entries, &index)?;
         }
         Ok(removed)
@@ -190,13 +192,16 @@ impl Build<'_> {
             "cdb" => cdb::write(entries, file, self.nulls.unwrap_or(false)),
             _ => index::write(entries, file),
         };
-        replace(index, self.mode, fill)
+        // A cdb file is always a new one.
+        let keeps_mode = self.kind != "cdb";
+        replace(index, self.mode, keeps_mode, fill)
             .map_err(|error| format!("write {}: {}", index.display(), octets::reason(&error)))
     }
 }
 
 /// Write a new file beside `path`, sync it, and rename it to `path`: a reader sees the old or the new file.
-fn replace(path: &Path, mode: u32, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+/// `keeps_mode`: the new file has the old one's mode, if there is one.
+fn replace(path: &Path, mode: u32, keeps_mode: bool, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut name = b".".to_vec();
     name.extend_from_slice(path.file_name().unwrap_or_default().as_bytes());
@@ -216,7 +221,8 @@ fn replace(path: &Path, mode: u32, fill: impl FnOnce(&File) -> io::Result<()>) -
                     // Without the right to do so the file belongs to whom writes it.
                     let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
                 }
-                file.set_permissions(Permissions::from_mode(old.mode() & 0o777))?;
+                let mode = if keeps_mode { old.mode() & 0o777 } else { mode };
+                file.set_permissions(Permissions::from_mode(mode))?;
             }
             Err(_) => file.set_permissions(Permissions::from_mode(mode))?,
         }

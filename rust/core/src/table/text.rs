@@ -153,7 +153,11 @@ pub fn read(path: &Path) -> Result<(Vec<u8>, u32), String> {
 pub fn files_content(list: &[u8]) -> Result<Vec<u8>, String> {
     use std::os::unix::ffi::OsStrExt;
     let mut content = Vec::new();
-    for (at, name) in super::words::parts(list).into_iter().enumerate() {
+    let names = super::words::parts(list);
+    if names.is_empty() {
+        return Err(format!("empty pathname list: >>{}<<': skipping this entry", String::from_utf8_lossy(list)));
+    }
+    for (at, name) in names.into_iter().enumerate() {
         let path = Path::new(std::ffi::OsStr::from_bytes(name));
         let octets = fs::metadata(path).and_then(|status| {
             if content.len() as u64 + status.len() > FILES_MAX_OCTETS {
