@@ -72,10 +72,11 @@ pub struct Target {
 }
 
 impl Target {
-    /// Note its route.
+    /// Note its route. A recipient that another one replaces stays as its original.
     pub fn take(&mut self, route: &Route) {
         if let Some(recipient) = &route.recipient {
-            self.recipient.address = (**recipient).into();
+            let given = std::mem::replace(&mut self.recipient.address, (**recipient).into());
+            self.recipient.original.get_or_insert(given);
         }
         self.route = Some(route.clone());
     }
