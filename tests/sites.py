@@ -13,6 +13,7 @@ checker stops at the first refusal. So this program takes the refused word or li
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import sys
@@ -20,10 +21,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
+from postillion._core.tables import Index
 from postillion.config import ConfigError, main_cf, parameters
 from postillion.master import checking
 from postillion.restrictions.rows import ROWS, Argument
+from postillion.tables import TableError
 from postillion.tables.maps import INDEXED_TYPES
 
 ROUNDS_MAX = 60
@@ -148,21 +152,27 @@ def copy_site(site: Path, copy: Path) -> None:
     for name in ("main.cf", "master.cf"):
         text = (site / name).read_text(errors="surrogateescape") if (site / name).exists() else MASTER_CF
         text = re.sub(r"\$\{?default_database_type\}?:", "hash:", with_directories(text))
-        # The copy has no indexes; a type that postmap writes is one that can be read.
-        text = TABLE.sub(
-            lambda found: (
-                f"{'texthash' if found[1] in INDEXED_TYPES else found[1]}:"
-                + stub(site, copy, found[2], STUBS[found[1]])
-            ),
-            text,
-        )
+        text = TABLE.sub(lambda found: f"{found[1]}:{stub(site, copy, found[2], STUBS[found[1]])}", text)
         if name == "main.cf":
             text = with_lists(site, copy, text) + HERE.format(copy=copy)
         (copy / name).write_text(text, errors="surrogateescape")
+    write_indexes(copy)
     for name in ("queue", "data"):
         (copy / name).mkdir()
     # The checker's child must read the copy, whatever the mode of temporary directories.
     copy.chmod(0o755)
+
+
+def write_indexes(copy: Path) -> None:
+    """Write the index of each indexed table, as the site's postmap and postalias would. The check shows a refusal."""
+    texts = [(copy / name).read_text(errors="surrogateescape") for name in ("main.cf", "master.cf")]
+    settings, _ = main_cf.parse(texts[0], "main.cf")
+    aliases = " ".join(settings[name].value for name in ("alias_maps", "alias_database") if name in settings)
+    for kind, path in dict.fromkeys(table for text in texts for table in TABLE.findall(text)):
+        if kind in INDEXED_TYPES:
+            form: Literal["alias", "map"] = "alias" if path in re.split(r"[\s,:]+", aliases) else "map"
+            with contextlib.suppress(TableError):
+                Index(kind, path, form=form).create(Path(path).read_bytes(), path)
 
 
 def with_directories(text: str) -> str:

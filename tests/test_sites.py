@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 import sites
+from postillion.config import Config
+from postillion.tables import open_maps
 
 NULL_CLIENT = """\
 compatibility_level = 3.6
@@ -59,6 +62,21 @@ def test_report_names_whole_sites_and_counts_needs(tmp_path: Path, capsys: pytes
     assert any("lmtp_host_lookup" in need for need in needs)
     assert any("inet_protocols" in need for need in needs)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.cf")} == before
+
+
+def test_indexed_tables_are_read_by_their_indexes(tmp_path: Path) -> None:
+    site, copy = tmp_path / "site", tmp_path / "copy"
+    site.mkdir()
+    copy.mkdir()
+    (site / "main.cf").write_text("alias_maps = hash:/etc/aliases\ntransport_maps = cdb:/etc/postfix/transport\n")
+    (site / "aliases").write_text("root: ann\n")
+    (site / "transport").write_text("a.example smtp:b.example\n")
+    sites.copy_site(site, copy)
+    config = Config.load(str(copy))
+    for name, key, value in (("alias_maps", "root", "ann"), ("transport_maps", "a.example", "smtp:b.example")):
+        [table] = open_maps(name, config, warn=print).tables
+        assert table.lookup(key) == value
+        assert re.search(r"^(hash|cdb):", table.name)
 
 
 def test_wrong_usage_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
