@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 SEED = 10
 CASES_VARIABLE = "POSTILLION_CASES"
-CASES_IN_CI = 60
+CASES_IN_CI = 200
 
 Case = TypeVar("Case")
 Answer = TypeVar("Answer")
