@@ -19,7 +19,8 @@ from support.peers import peer
 
 REAL = Path("/usr/sbin/postconf")
 WAIT_MAX_S = 30
-AT_ONCE = 16
+AT_ONCE = 64
+"""An error of Postfix's postconf takes a second, in which it sleeps."""
 FILES = ("main.cf", "master.cf")
 
 

@@ -24,7 +24,8 @@ from support.drawn_tables import (
 )
 from support.peers import peer
 
-AT_ONCE = 8
+AT_ONCE = 64
+"""An error of Postfix's commands takes a second, in which they sleep."""
 LINES_MAX = 14
 KEYS_MAX = 12
 

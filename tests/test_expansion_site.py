@@ -142,7 +142,6 @@ def lists(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     [
         ("lists", f"list{LIMIT}", LIMIT),
         ("lists", f"list{LIMIT + 1}", None),
-        ("lists", f"list{MANY}", None),
         ("lists", "nested", None),
         ("raised", f"list{LIMIT + 1}", LIMIT + 1),
         ("raised", f"list{MANY}", MANY),
