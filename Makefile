@@ -7,11 +7,13 @@ STAMP  := $(VENV)/.installed
 # uv is needed only to write uv.lock.
 UV     := 0.13.9
 PYTEST_WORKERS ?= --numprocesses 4 --dist worksteal
+OLDER_COMMIT := 6e2a4d4
+OLDER := $(CURDIR)/target/older-$(OLDER_COMMIT)
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help run test build lint words docs rust-test python-test tests-under-load differential proofs examples fuzz wheel deny instructions \
-	bench bench-queue profile simulation lock clean
+.PHONY: help run test build lint words docs rust-test python-test tests-under-load differential proofs older examples fuzz wheel \
+	deny instructions bench bench-queue profile simulation lock clean
 
 ## This list.
 help:
@@ -67,18 +69,30 @@ python-test: build examples
 	POSTILLION_PEERS=$(PEERS) $(BIN)/python -m pytest $(PYTEST_WORKERS) \
 		$(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(PYTEST_ARGS)
 
-## Drawn configurations, asked of Debian's Postfix and of Postillion. CASES=2000: that many of each kind.
+## Drawn configurations, asked of Debian's Postfix and of Postillion. CASES=2000: that many of each kind, the default.
 differential: build
-	POSTILLION_CASES=$(or $(CASES),500) POSTILLION_PEERS=required $(BIN)/python -m pytest $(PYTEST_WORKERS) \
+	POSTILLION_CASES=$(or $(CASES),2000) POSTILLION_PEERS=required $(BIN)/python -m pytest $(PYTEST_WORKERS) \
 		$(PYTEST_ARGS) tests/test_differential_*.py
 
 ## The crash proofs in their long form, hours: FAULTS (500) kills of programs and in calls, power cuts, reloads under load,
-## 1,000 damaged journals, every error of the disk.
-proofs: build examples
+## 1,000 damaged journals, every error of the disk; and an upgrade under load from the release with queue version 1.
+proofs: build examples older
 	POSTILLION_FAULTS=$(or $(FAULTS),500) POSTILLION_PEERS=required $(BIN)/python -m pytest $(PYTEST_ARGS) \
 		tests/test_kill.py tests/test_kill_calls.py tests/test_kill_calls_site.py tests/test_cut.py tests/test_reload_load.py
+	POSTILLION_OLDER=$(OLDER)/$(BIN)/python POSTILLION_PEERS=required $(BIN)/python -m pytest $(PYTEST_ARGS) \
+		tests/test_upgrade.py
 	cargo test --quiet --locked --package postillion-core --release --test damaged_journals -- --ignored
 	POSTILLION_FAULTS=all cargo test --quiet --locked --package postillion-core --release error_matrix
+
+# The last release whose queue has version 1, built once: a copy of the commit, with an environment of its own.
+older: $(OLDER)/.built
+
+$(OLDER)/.built:
+	rm -rf $(OLDER)
+	mkdir -p $(OLDER)
+	git archive $(OLDER_COMMIT) | tar -x -C $(OLDER)
+	CARGO_TARGET_DIR=$(CURDIR)/target/older-build $(MAKE) -C $(OLDER) build
+	touch $@
 
 # The Rust programs that Python's tests run: cargo would build them in the middle of a test.
 examples:
