@@ -165,7 +165,8 @@ def results(
         if "-s" in words:
             lines = sorted(line for line in lines if not line.startswith(THEIR_ENTRIES))
         modes = [path.stat().st_mode & 0o777 for path in directory.glob("m.*")]
-        calls.append((status, tuple(lines), problems(err), modes[0] if modes else None))
+        told_of = problems(err) if "-s" not in words else tuple(sorted(problems(err)))
+        calls.append((status, tuple(lines), told_of, modes[0] if modes else None))
     return calls
 
 
@@ -232,11 +233,25 @@ def spaces_in_a_value(asked: Asked, ours: Call, theirs: Call) -> bool:
 
 
 def empty_lmdb_key(_: Asked, ours: Call, theirs: Call) -> bool:
-    return "MDB_BAD_VALSIZE" in "".join(theirs[2]) and ours[1] == theirs[1]
+    return "MDB_BAD_VALSIZE" in "".join(theirs[2]) and not any(line.startswith("\t") for line in ours[1])
 
 
 def malformed_base64(asked: Asked, ours: Call, theirs: Call) -> bool:
     return "-q" in asked.step.words and (*ours[:2], ours[2][-1:]) == (*theirs[:2], theirs[2][-1:])
+
+
+def empty_first_line(asked: Asked, ours: Call, theirs: Call) -> bool:
+    """Return whether Postfix has an empty line before the body of a message without header fields."""
+    return (
+        asked.step.words[0].endswith("b")
+        and bool(theirs[1])
+        and theirs[1][1:] == ours[1]
+        and theirs[1][0].startswith("\t")
+    )
+
+
+def listed_twice(asked: Asked, _: Call, __: Call) -> bool:
+    return asked.step.words.count("-s") > 1
 
 
 def rule_without_text(asked: Asked, _: Call, theirs: Call) -> bool:
@@ -253,6 +268,8 @@ KNOWN: list[Difference[Asked, Call]] = [
     Difference("postalias keeps white space in a value, which Postfix parses and writes anew", spaces_in_a_value),
     Difference("an lmdb file has no key without octets; Postfix ends when it is asked for one", empty_lmdb_key),
     Difference("Postfix warns of a value that is not base64 before its error", malformed_base64),
+    Difference("-b has no empty line before the body of a message without header fields", empty_first_line),
+    Difference("-s is given once", listed_twice),
     Difference("a rule of a pattern table without text has an empty value, also under -F", rule_without_text),
     Difference("-n and -N decide how a file is written; lookups find keys of both kinds", keys_with_nulls),
 ]
