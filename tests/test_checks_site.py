@@ -22,7 +22,7 @@ from support.either import PROGRAMS, Server
 from support.mta import Site, delivered, running, wait_for
 from support.peers import postfix_home, root
 from support.ports import free_port
-from support.table_servers import Scripted
+from support.scripted import Scripted
 from support.wire_sink import WireSink
 
 ACTIONS = "REJECT|WARN|INFO|PASS|DISCARD|HOLD|PREPEND|REPLACE|REDIRECT|BCC|STRIP|IGNORE|OK|DUNNO"

@@ -21,7 +21,7 @@ from postillion.tables.remote.pool import Pool, Server
 from postillion.tables.remote.stream import Stream, connect
 from postillion.tables.remote.template import Template, TemplateError
 from support.ports import free_port
-from support.table_servers import Scripted
+from support.scripted import Scripted
 
 REPLIES: list[tuple[Callable[[bytes], Any], bytes, Any]] = [
     (tcp.reply, b"200 a%20b\n", (200, b"a%20b")),

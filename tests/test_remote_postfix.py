@@ -4,21 +4,16 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from postillion.config import Config
-from postillion.tables import TableError, open_table
-from postillion.tables.remote import RemoteTable
-from support.peers import absent, peer, postfix_home
+from support.peers import peer, postfix_home
 from support.ports import free_port
+from support.remote_lookups import FAILS, compare, ours, theirs
 from support.table_servers import PASSWORD, ROWS, MariaDb, Memcached, Postgres, PostSrsd, Slapd, TableServer, end
 from support.tcp_table import TcpTable
 
-FAILS = "a temporary failure"
-AT_ONCE = 16
 KEYS = [
     *(key for key in ROWS if key.isascii() and ROWS[key]),
     "ALICE@Example.ORG",
@@ -135,48 +130,6 @@ def slapd() -> Iterator[TableServer]:
 @pytest.fixture(scope="module")
 def memcached() -> Iterator[TableServer]:
     yield from started(Memcached())
-
-
-def theirs(etc: Path, name: str, keys: list[str]) -> dict[str, str | None]:
-    """Return the values that Debian's postmap finds; `FAILS` for a key that it cannot look up."""
-    if name.partition(":")[0] not in subprocess.run(["postconf", "-m"], capture_output=True, text=True).stdout.split():
-        absent(f"Postfix has no {name.partition(':')[0]} tables (Debian package postfix-{name.partition(':')[0]})")
-    command = [peer("postmap"), "-c", str(etc), "-q"]
-    done = subprocess.run(
-        [*command, "-", name], input="\n".join(keys) + "\n", capture_output=True, text=True, timeout=120
-    )
-    if "fatal" not in done.stderr:
-        lines = dict(line.split("\t", 1) for line in done.stdout.splitlines())
-        return {key: lines.get(key) for key in keys}
-    # It stops at the first key that fails, and prints nothing then.
-
-    def one(key: str) -> str | None:
-        done = subprocess.run([*command, key, name], capture_output=True, text=True, timeout=120)
-        return FAILS if "fatal" in done.stderr else done.stdout.removesuffix("\n") if not done.returncode else None
-
-    # Postfix's postmap waits a second before it ends with an error.
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip(keys, pool.map(one, keys), strict=True))
-
-
-async def ours(etc: Path, name: str, keys: list[str]) -> dict[str, str | None]:
-    table = open_table(name, Config.load(str(etc)))
-    assert isinstance(table, RemoteTable)
-    found: dict[str, str | None] = {}
-    for key in keys:
-        try:
-            found[key] = await table.ask(key)
-        except TableError:
-            found[key] = FAILS
-    await table.close()
-    return found
-
-
-async def compare(etc: Path, kind: str, text: str, keys: list[str]) -> None:
-    file = etc / f"{kind}.cf"
-    file.write_text(text)
-    name = f"{kind}:{file}"
-    assert await ours(etc, name, keys) == await asyncio.to_thread(theirs, etc, name, keys)
 
 
 @pytest.mark.parametrize("query", SQL)

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from postillion.config import Config, secrets
-from postillion.tables.remote.pgsql import _passwords_of
 from support.mta import Site, ended, processes, running, site_programs, start, wait_for
 from support.table_servers import PASSWORD, MariaDb, Postgres, Slapd, TableServer
 
@@ -59,11 +58,6 @@ LINES = [
 @pytest.mark.parametrize(("line", "expected"), LINES)
 def test_malformed_lines_are_shown_without_passwords(line: str, expected: str) -> None:
     assert secrets.shown_line(line) == expected
-
-
-def test_a_password_in_a_uri_is_hidden_as_written_and_decoded() -> None:
-    found = _passwords_of("postgresql://mail:a%2Fb@h/db?sslmode=x&password=c%20d")
-    assert found == ["a%2Fb", "c%20d", "a/b", "c d"]
 
 
 MAIN_CF = f"""\

@@ -27,6 +27,7 @@ PACKAGES = {
     "mariadb-install-db": "mariadb-server",
     "slapd": "slapd",
     "ldapadd": "ldap-utils",
+    "ldapmodify": "ldap-utils",
     "memcached": "memcached",
     "postsrsd": "postsrsd",
 }

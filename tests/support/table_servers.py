@@ -13,21 +13,19 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from support.mta import ended, wait_for
+from support.certificates import Certificate
+from support.mta import ended, listening, wait_for
 from support.peers import absent, peer
 from support.ports import free_port
 
 START_MAX_S = 60.0
 """Longest time for the start of a server on a busy machine."""
-END_MAX_S = 10.0
-"""Longest time until the threads of a server have ended."""
 PASSWORD = "canary-5up3r/s3cret+w0rd"
 """The password of every server: it must appear nowhere."""
 
@@ -58,6 +56,16 @@ class TableServer(ABC):
         if self._user is not None:
             shutil.chown(self.directory, self._user)
         self._process: subprocess.Popen[bytes] | None = None
+        self.tls: dict[str, Path] = {}
+        """The server's files for TLS: `cert`, `key`, and `ca` of the clients; none without TLS."""
+
+    def secure(self, certificate: Certificate, authority: Path) -> None:
+        """Give the server a certificate, before its start. `authority`: that of the clients' certificates."""
+        for name, source in (("cert", certificate.cert), ("key", certificate.key), ("ca", authority)):
+            self.tls[name] = Path(shutil.copyfile(source, self.directory / f"{name}.pem"))
+            if self._user is not None:
+                shutil.chown(self.tls[name], self._user)
+            self.tls[name].chmod(0o600)
 
     @abstractmethod
     def command(self) -> list[str]:
@@ -159,6 +167,7 @@ class Postgres(TableServer):
 
     def command(self) -> list[str]:
         options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.directory}
+        options |= {"ssl": "on" if self.tls else "off", **{f"ssl_{name}_file": path for name, path in self.tls.items()}}
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         return [str(self._bin / "postgres"), "-D", str(self.directory / "data"), "-c", "fsync=off", *words]
 
@@ -200,6 +209,7 @@ class MariaDb(TableServer):
     def _options(self) -> list[str]:
         # 2: each commit is in the kernel, and survives a kill of the server.
         sizes = ["--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=8M"]
+        sizes += [f"--ssl-{name}={path}" for name, path in self.tls.items()]
         return [f"--datadir={self.directory}/data", f"--socket={self.socket}", "--skip-log-bin", *sizes]
 
     @property
@@ -243,6 +253,9 @@ class Slapd(TableServer):
     def __init__(self) -> None:
         super().__init__()
         peer("slapd")
+        self.tls_port = free_port()
+        self.lines = ""
+        """More lines of slapd.conf, in front of those of the database."""
 
     @property
     def url(self) -> str:
@@ -250,13 +263,17 @@ class Slapd(TableServer):
         return f"ldap://127.0.0.1:{self.port}"
 
     def command(self) -> list[str]:
-        return [peer("slapd"), "-d", "0", "-h", self.url, "-f", str(self.directory / "slapd.conf")]
+        urls = f"{self.url} ldaps://127.0.0.1:{self.tls_port}" if self.tls else self.url
+        return [peer("slapd"), "-d", "0", "-h", urls, "-f", str(self.directory / "slapd.conf")]
 
     def prepare(self) -> None:
         (self.directory / "data").mkdir()
         schemas = "".join(f"include /etc/ldap/schema/{name}.schema\n" for name in ("core", "cosine", "inetorgperson"))
+        names = {"ca": "TLSCACertificateFile", "cert": "TLSCertificateFile", "key": "TLSCertificateKeyFile"}
+        tls = "".join(f"{names[name]} {path}\n" for name, path in self.tls.items())
+        tls += "TLSVerifyClient try\n" if self.tls else ""
         (self.directory / "slapd.conf").write_text(
-            f"{schemas}pidfile {self.directory}/pid\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\n"
+            f"{schemas}{tls}{self.lines}pidfile {self.directory}/pid\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\n"
             "database mdb\nmaxsize 16777216\nsuffix dc=example,dc=org\nrootdn cn=admin,dc=example,dc=org\n"
             f"rootpw {PASSWORD}\ndirectory {self.directory}/data\ndbnosync\naccess to * by users read by * auth\n"
         )
@@ -283,8 +300,15 @@ class Slapd(TableServer):
 
     def add(self, ldif: str) -> None:
         """Add entries."""
+        self._change("ldapadd", ldif)
+
+    def modify(self, ldif: str) -> None:
+        """Change entries."""
+        self._change("ldapmodify", ldif)
+
+    def _change(self, command: str, ldif: str) -> None:
         words = ("-x", "-H", self.url, "-D", "cn=admin,dc=example,dc=org", "-w", PASSWORD)
-        self.run(peer("ldapadd"), *words, text=ldif)
+        self.run(peer(command), *words, text=ldif)
 
     def file(self, extra: str = "") -> str:
         """Return a file of parameters."""
@@ -344,61 +368,6 @@ class PostSrsd(TableServer):
     def command(self) -> list[str]:
         words = [f"-s{self.directory}/secret", "-dsrs.example.org", f"-f{self.port}", f"-r{self.reverse}", "-4"]
         return [peer("postsrsd"), *words]
-
-
-class Scripted:
-    """A server of the test: a function answers each connection."""
-
-    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.connections = 0
-        self._serve = serve
-        self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._start(self._accept)
-
-    def _start(self, work: Callable[..., None], *arguments: socket.socket) -> None:
-        self._threads.append(threading.Thread(target=work, args=arguments, daemon=True))
-        self._threads[-1].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._open.append(client)
-            self._start(self._run, client)
-
-    def _run(self, client: socket.socket) -> None:
-        try:
-            self._serve(client)
-        except OSError:
-            pass
-        finally:
-            client.close()
-
-    def close(self) -> None:
-        """Stop listening, close every connection, and wait for the threads."""
-        # A thread that waits for a socket sees its shutdown, but not its close.
-        for each in (self._listener, *self._open):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-        for thread in self._threads:
-            thread.join(END_MAX_S)
-            assert not thread.is_alive(), "a thread of the server goes on"
-
-
-def listening(port: int) -> bool:
-    """Return whether something listens on a port."""
-    try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
-    except OSError:
-        return False
-    return True
 
 
 def inserts(quote: str, *, backslashes: bool = False) -> str:

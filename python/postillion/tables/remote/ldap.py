@@ -17,7 +17,7 @@ THREADS_MAX: Final = LINKS_MAX
 """Maximum number of threads of one table: one for each of its connections."""
 SCOPES: Final = {"sub": "sub", "base": "base", "one": "one"}
 BINDS: Final = {"yes": "simple", "simple": "simple", "no": "none", "none": "none", "sasl": "sasl"}
-IGNORED: Final = ("cache", "cache_expiry", "cache_size", "tls_random_file", "sasl_minssf")
+IGNORED: Final = ("cache", "cache_expiry", "cache_size", "tls_random_file")
 """Parameters without effect: those of OpenLDAP's former cache, and those that its library ignores."""
 
 
@@ -29,6 +29,7 @@ class Login(NamedTuple):
     mechanisms: list[str]
     realm: str
     authorization: str
+    strength: int
 
 
 class LdapLink:
@@ -81,6 +82,7 @@ class LdapSource(PooledSource):
         if self._dereference > 3:
             raise parameters.error("dereference", f'bad value "{self._dereference}" for dereference', "give 0 to 3")
         self._referrals = parameters.flag("chase_referrals", False)
+        urls = _servers(parameters, self._urls)
         self._start_tls = parameters.flag("start_tls", False)
         self._tls = _tls(parameters, self._library)
         self._login = Login(
@@ -89,7 +91,11 @@ class LdapSource(PooledSource):
             parameters.words("sasl_mechs"),
             parameters.text("sasl_realm"),
             parameters.text("sasl_authz_id"),
+            parameters.number("sasl_minssf", 0),
         )
+        if self._version < 3 and (self._start_tls or any(map(_is_tls, urls))):
+            warn(f"{name}: TLS needs version 3: version = {self._version} has no effect")
+            self._version = 3
         self._password = parameters.secret("bind_pw")
         for ignored in IGNORED:
             if parameters.given(ignored):
@@ -99,7 +105,7 @@ class LdapSource(PooledSource):
             # One level for the whole process; the library writes to standard error.
             self._library.set_option(self._library.OPT_DEBUG_LEVEL, level)
         self._workers = Workers(name, THREADS_MAX)
-        servers = [Server(url, partial(self._connect, url)) for url in _servers(parameters, self._urls)]
+        servers = [Server(url, partial(self._connect, url)) for url in urls]
         self._pool: Pool[LdapLink] = Pool(servers, in_order=True, attempt_max_s=self._timeout_s + 1.0)
 
     async def ask(self, key: str) -> str | None:
@@ -136,16 +142,24 @@ class LdapSource(PooledSource):
             connection.set_option(ldap.OPT_DEREF, self._dereference)
             connection.set_option(ldap.OPT_REFERRALS, int(self._referrals))
             connection.set_option(ldap.OPT_SIZELIMIT, self._size_limit)
-            for option, value in self._tls:
-                connection.set_option(option, value)
-            if self._tls:
-                connection.set_option(ldap.OPT_X_TLS_NEWCTX, 0)
+            if self._start_tls or _is_tls(url):
+                self._prepare_tls(connection)
             if self._start_tls:
                 connection.start_tls_s()
             self._bind(connection)
         except ldap.LDAPError as problem:
             raise LinkLost(_reason(problem)) from None
         return connection
+
+    def _prepare_tls(self, connection: Any) -> None:
+        """Give a connection its certificates. Raises `LinkLost`."""
+        try:
+            for option, value in self._tls:
+                connection.set_option(option, value)
+            connection.set_option(self._library.OPT_X_TLS_NEWCTX, 0)
+        except ValueError:
+            # The library says no more.
+            raise LinkLost("a file or value of the tls_* parameters cannot be used") from None
 
     def _bind(self, connection: Any) -> None:
         login, password = self._login, self._password
@@ -159,8 +173,9 @@ class LdapSource(PooledSource):
                 sasl.CB_USER: login.authorization,
                 sasl.CB_GETREALM: login.realm,
             }
-            mechanisms = " ".join(login.mechanisms) or "EXTERNAL"
-            connection.sasl_interactive_bind_s("", sasl.sasl(answers, mechanisms))
+            connection.set_option(self._library.OPT_X_SASL_SECPROPS, f"minssf={login.strength}")
+            # Without a list of its own, the library takes the best one that the server offers.
+            connection.sasl_interactive_bind_s("", sasl.sasl(answers, " ".join(login.mechanisms)))
 
     def _collect(self, connection: Any, search: Search) -> list[str]:
         """Return the values of a search, with the entries that its special attributes name. Runs in a thread."""
@@ -232,6 +247,10 @@ def _servers(parameters: Parameters, urls: Any) -> list[str]:
             raise parameters.error("server_host", f'bad value "{word}" for server_host', fix)
         found.append(word)
     return found
+
+
+def _is_tls(url: str) -> bool:
+    return url.lower().startswith("ldaps:")
 
 
 def _tls(parameters: Parameters, ldap: Any) -> list[tuple[int, Any]]:

@@ -58,7 +58,7 @@ class MysqlSource(PooledSource):
         self._needs_rows = parameters.flag("require_result_set", True)
         self._tls = _tls(parameters)
         port = int(options.get("port", PORT))
-        servers = [self._server(host) for host in hosts(parameters, parameters.words("hosts"), port, "localhost")]
+        servers = [self._server(host) for host in hosts(parameters, parameters.words("hosts"), port)]
         self._pool = Pool(
             servers,
             idle_s=parameters.number("idle_interval", 60, low=1),
@@ -99,7 +99,7 @@ class MysqlSource(PooledSource):
             conv={},
             autocommit=True,
             init_command=ESCAPES,
-            ssl=None if path is not None else self._tls,
+            ssl=self._tls,
         )
         try:
             await connection.connect()
@@ -168,7 +168,10 @@ def _options(parameters: Parameters, library: Any) -> dict[str, str]:
 
 
 def _tls(parameters: Parameters) -> ssl.SSLContext | None:
-    """Return the TLS settings; None without any. Raises `ConfigError`."""
+    """Return the TLS settings; None without any. Raises `ConfigError`.
+
+    A given authority is checked also without tls_verify_cert, which adds the server's name, as MariaDB's library does.
+    """
     cert, key, ca_file, ca_path, ciphers = (
         parameters.text(name) for name in ("tls_cert_file", "tls_key_file", "tls_CAfile", "tls_CApath", "tls_ciphers")
     )
@@ -182,13 +185,17 @@ def _tls(parameters: Parameters) -> ssl.SSLContext | None:
         context.check_hostname = verify
         if not (verify or ca_file or ca_path):
             context.verify_mode = ssl.CERT_NONE
-        if cert:
-            at = "tls_cert_file"
-            context.load_cert_chain(cert, key or None)
+        # A server may have made its certificates itself, without the extensions that newer Pythons ask for.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if cert or key:
+            at = "tls_cert_file" if cert else "tls_key_file"
+            # One file may have both. Nobody is there to type a password.
+            context.load_cert_chain(cert or key, key or cert, password="")
         if ciphers:
             at = "tls_ciphers"
             context.set_ciphers(ciphers)
-    except (OSError, ssl.SSLError) as problem:
-        text = f'{at}: "{parameters.text(at)}" cannot be used ({problem.strerror or problem})'
+    except OSError as problem:
+        reason = problem.strerror if isinstance(problem.strerror, str) else problem.args[0]
+        text = f'{at}: "{parameters.text(at)}" cannot be used ({reason})'
         raise parameters.error(at, text, "correct the file or its name") from None
     return context

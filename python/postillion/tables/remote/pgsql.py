@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import re
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
 
-from postillion.config.secrets import is_secret, without_passwords
 from postillion.tables.remote.library import load
 from postillion.tables.remote.mapping import OpenTable
 from postillion.tables.remote.parameters import Parameters
 from postillion.tables.remote.pool import LinkLost, Pool, PooledSource, Server
+from postillion.tables.remote.secret import Secret
 from postillion.tables.remote.sql import ROWS_MAX, Host, Statement, hosts
 from postillion.tables.table import TableError, Warn
 
@@ -24,6 +24,8 @@ ENCODINGS: Final = {"utf8": "utf-8", "utf-8": "utf-8", "unicode": "utf-8", "sql_
 RESULTS_MAX: Final = 100
 """Maximum number of statements of one query whose results are examined."""
 URIS: Final = ("postgresql://", "postgres://")
+PASSWORDS_IN_URI: Final = re.compile(r"://[^:/?@]*:(.*)@|[?&](?:ssl)?password=([^&]*)")
+"""Passwords as a URI has them: in front of the host, and among the words behind `?`."""
 
 
 class PgsqlLink:
@@ -117,15 +119,14 @@ class PgsqlSource(PooledSource):
             raise parameters.error("encoding", f'unknown encoding "{self._encoding}"', "give UTF8 or LATIN1") from None
         words = parameters.words("hosts")
         uris = [word for word in words if word.startswith(URIS)]
-        for uri in uris:
-            for password in (uri, *_passwords_of(uri)):
-                parameters.secrets.add(password)
-        servers = [self._server(without_passwords(uri), uri) for uri in uris]
-        if len(uris) < len(words) or not words:
+        # A URI is libpq's alone: user, password and dbname are for the other hosts.
+        servers = [self._server(self._shown(uri, parameters), uri, {}) for uri in uris]
+        others = [word for word in words if not word.startswith(URIS)]
+        if others or not words:
             if not self._database:
                 raise parameters.error("dbname", "dbname is missing", "add dbname = name of the database")
-            plain = hosts(parameters, [word for word in words if word not in uris], PORT, "localhost")
-            servers += [self._server(host.name, self._conninfo(host)) for host in plain]
+            plain = hosts(parameters, others, PORT)
+            servers += [self._server(host.name, self._conninfo(host), self._login()) for host in plain]
         self._pool = Pool(
             servers,
             idle_s=parameters.number("idle_interval", 60, low=1),
@@ -147,8 +148,27 @@ class PgsqlSource(PooledSource):
 
         return self._statement.mapping.result(key, await self._pool.run(work))
 
-    def _server(self, name: str, conninfo: str) -> Server[PgsqlLink]:
-        return Server(name, lambda: self._connect(conninfo))
+    def _server(self, name: str, conninfo: str, login: dict[str, Secret]) -> Server[PgsqlLink]:
+        return Server(name, lambda: self._connect(conninfo, login))
+
+    def _shown(self, uri: str, parameters: Parameters) -> str:
+        """Return a URI's server, without user and password, which no text shows from now on."""
+        parameters.secrets.add(uri)
+        for password in PASSWORDS_IN_URI.findall(uri):
+            parameters.secrets.add("".join(password))
+        try:
+            words: dict[str, str] = self._library.conninfo.conninfo_to_dict(uri)
+        except self._library.Error:
+            # Its connections fail; the library tells why.
+            return "postgresql:"
+        for name in ("password", "sslpassword"):
+            parameters.secrets.add(words.get(name, ""))
+        place = f"{words.get('host', '')}:{words.get('port', PORT)}"
+        return f"postgresql://{place}/{words.get('dbname', '')}"
+
+    def _login(self) -> dict[str, Secret]:
+        login = {"password": self._password} if self._password else {}
+        return login | ({"user": Secret(self._user)} if self._user else {})
 
     def _conninfo(self, host: Host) -> str:
         """Return libpq's words for a server, without user and password."""
@@ -163,14 +183,12 @@ class PgsqlSource(PooledSource):
         )
         return text
 
-    async def _connect(self, conninfo: str) -> PgsqlLink:
+    async def _connect(self, conninfo: str, login: dict[str, Secret]) -> PgsqlLink:
         psycopg = self._library
-        login: dict[str, Any] = {"user": self._user} if self._user else {}
-        if self._password:
-            login["password"] = self._password.reveal()
+        words = {name: value.reveal() for name, value in login.items()}
         try:
             connection = await psycopg.AsyncConnection.connect(
-                conninfo, autocommit=True, prepare_threshold=None, client_encoding=self._encoding, **login
+                conninfo, autocommit=True, prepare_threshold=None, client_encoding=self._encoding, **words
             )
         except psycopg.Error as problem:
             raise LinkLost(_first_line(problem)) from None
@@ -207,11 +225,3 @@ def _end(waiting: asyncio.Future[None]) -> None:
 
 def _first_line(problem: Exception) -> str:
     return str(problem).strip().partition("\n")[0] or type(problem).__name__
-
-
-def _passwords_of(uri: str) -> list[str]:
-    """Return the passwords in a URI `postgresql://user:password@host/...?password=...`, as written and decoded."""
-    pairs = (text.partition("=") for text in uri.partition("?")[2].split("&"))
-    written = [uri.partition("://")[2].rpartition("@")[0].partition(":")[2]]
-    written += [value for name, _, value in pairs if is_secret(name)]
-    return [*written, *map(unquote, written)]

@@ -64,9 +64,12 @@ class Host(NamedTuple):
     path: str | None
 
 
-def hosts(parameters: Parameters, words: list[str], default_port: int, default: str) -> list[Host]:
-    """Return the servers of `hosts`: `unix:/path`, `inet:host:port`, `host`, `host:port`. Raises `ConfigError`."""
-    return [_host(parameters, word, default_port) for word in words or [default]]
+def hosts(parameters: Parameters, words: list[str], default_port: int) -> list[Host]:
+    """Return the servers of words of `hosts`: `unix:/path`, `inet:host:port`, `host`, `host:port`.
+
+    No words stand for `localhost`. Raises `ConfigError`.
+    """
+    return [_host(parameters, word, default_port) for word in words or ["localhost"]]
 
 
 def _host(parameters: Parameters, word: str, default_port: int) -> Host:
