@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +14,9 @@ import pytest
 from postillion.config import Config, ConfigError
 from postillion.tables import TableError, open_table
 from postillion.tables.remote import RemoteTable
+from postillion.tables.remote.ldap import KEEPALIVE_IDLE_S
 from support.certificates import Authority, Certificate
+from support.mta import until
 from support.peers import absent, peer, postfix_home
 from support.proxy import Proxy
 from support.remote_lookups import FAILS, compare, compare_rows, ours
@@ -270,6 +274,46 @@ async def test_start_tls_never_goes_on_in_the_clear(made: Certificates) -> None:
             assert PASSWORD.encode() not in proxy.sent
     finally:
         server.remove()
+
+
+@pytest.mark.parametrize("start_tls", [False, True], ids=["ldaps", "start_tls"])
+async def test_a_silent_handshake_of_ldap_is_a_temporary_failure(
+    made: Certificates, slapd: Slapd, start_tls: bool
+) -> None:
+    file = made.etc / f"silent{start_tls}.cf"
+    with Proxy(slapd.port if start_tls else slapd.tls_port) as proxy:
+        file.write_text(ldap_file(made, slapd, "timeout = 1\n", proxy.port, start_tls))
+        table = open_table(f"ldap:{file}", Config.load(str(made.etc)))
+        assert isinstance(table, RemoteTable)
+        proxy.hold()
+        with pytest.raises(TableError):
+            await table.ask(KEY)
+        await table.close()
+        if not start_tls:
+            # The library waits for the handshake of ldaps until the connection ends.
+            proxy.release()
+        await until(lambda: not any(thread.name == table.name for thread in threading.enumerate()))
+
+
+async def test_a_connection_to_a_lost_ldap_host_ends(made: Certificates, slapd: Slapd) -> None:
+    file = made.etc / "keepalive.cf"
+    file.write_text(slapd.file())
+    table = open_table(f"ldap:{file}", Config.load(str(made.etc)))
+    assert isinstance(table, RemoteTable)
+    assert await table.ask(KEY) == "alice"
+    running = timers(slapd.port)
+    await table.close()
+    assert running
+    for timer in running:
+        kind, _, ticks = timer.partition(":")
+        assert kind == "02"
+        assert int(ticks, 16) <= KEEPALIVE_IDLE_S * os.sysconf("SC_CLK_TCK")
+
+
+def timers(port: int) -> list[str]:
+    """Return the timers of the clients' connections to a port of 127.0.0.1: `02` is keepalive (proc(5))."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return [fields[5] for fields in lines if fields[2] == f"0100007F:{port:04X}" and fields[3] == "01"]
 
 
 async def test_start_tls_within_tls_is_a_temporary_failure(made: Certificates, slapd: Slapd) -> None:

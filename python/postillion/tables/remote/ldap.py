@@ -15,6 +15,10 @@ from postillion.tables.table import TableError, Warn
 
 THREADS_MAX: Final = LINKS_MAX
 """Maximum number of threads of one table: one for each of its connections."""
+KEEPALIVE_IDLE_S: Final = 10
+KEEPALIVE_INTERVAL_S: Final = 5
+KEEPALIVE_PROBES: Final = 4
+"""A connection to a host that is gone ends after 30 s: the library waits without limit for the handshake of ldaps."""
 SCOPES: Final = {"sub": "sub", "base": "base", "one": "one"}
 BINDS: Final = {"yes": "simple", "simple": "simple", "no": "none", "none": "none", "sasl": "sasl"}
 IGNORED: Final = ("cache", "cache_expiry", "cache_size", "tls_random_file")
@@ -139,6 +143,9 @@ class LdapSource(PooledSource):
             connection.set_option(ldap.OPT_PROTOCOL_VERSION, self._version)
             connection.set_option(ldap.OPT_NETWORK_TIMEOUT, float(self._timeout_s))
             connection.set_option(ldap.OPT_TIMEOUT, float(self._timeout_s))
+            connection.set_option(ldap.OPT_X_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
+            connection.set_option(ldap.OPT_X_KEEPALIVE_INTERVAL, KEEPALIVE_INTERVAL_S)
+            connection.set_option(ldap.OPT_X_KEEPALIVE_PROBES, KEEPALIVE_PROBES)
             connection.set_option(ldap.OPT_DEREF, self._dereference)
             connection.set_option(ldap.OPT_REFERRALS, int(self._referrals))
             connection.set_option(ldap.OPT_SIZELIMIT, self._size_limit)

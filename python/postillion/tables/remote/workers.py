@@ -24,6 +24,7 @@ class Workers:
         self._limit = limit
         self._started = 0
         self._busy = 0
+        self._is_closed = False
         self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -35,10 +36,17 @@ class Workers:
             self._started += 1
             threading.Thread(target=self._serve, name=self._name, daemon=True).start()
         self._work.put((loop, future, work))
+        if self._is_closed:
+            # A connection that failed is closed after its table: by a thread that ends then.
+            self._end()
         return await future
 
     def close(self) -> None:
         """Let the threads end after their work."""
+        self._is_closed = True
+        self._end()
+
+    def _end(self) -> None:
         for _ in range(self._started):
             self._work.put(None)
         self._started = 0

@@ -1,0 +1,203 @@
+"""Servers of remote tables that are down at the start, close in the middle, and answer too late, for each type."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from postillion.config import Config
+from postillion.tables import TableError, open_table
+from postillion.tables.remote import RemoteTable, socketmap
+from postillion.tables.remote.pool import Pool
+from support.mta import until
+from support.proxy import Proxy
+from support.scripted import Scripted
+from support.table_servers import PASSWORD, ROWS, MariaDb, Memcached, Postgres, PostSrsd, Slapd
+
+KEY = "alice@example.org"
+OTHER = "back\\slash@example.org"
+SRS_KEYS = ("alice@example.com", "other@example.com")
+CUTS = 20
+"""Number of octets, out of all that a lookup takes, behind which the server closes the connection."""
+LATE_S = 1.0
+"""Longest time of one attempt in the tests of late answers."""
+LDAP = "python-ldap is not installed (it needs libldap2-dev and libsasl2-dev)"
+
+
+class Backend(NamedTuple):
+    """A running server. `name`: returns the table on a port of 127.0.0.1, with lines of its file."""
+
+    port: int
+    name: Callable[[Path, int, str], str]
+    keys: tuple[str, str]
+
+
+SERVERS: dict[str, Callable[[], Slapd | MariaDb | Postgres | Memcached | PostSrsd]] = {
+    "ldap": Slapd,
+    "mysql": MariaDb,
+    "pgsql": Postgres,
+    "memcache": Memcached,
+    "tcp": PostSrsd,
+}
+
+
+def answer_socketmap(client: socket.socket) -> None:
+    """Answer each request of socketmap from `ROWS`."""
+    stream = client.makefile("rb")
+    while digits := b"".join(iter(lambda: stream.read(1) or b":", b":")):
+        key = stream.read(int(digits)).decode().partition(" ")[2]
+        stream.read(1)
+        client.sendall(socketmap.netstring(f"OK {ROWS[key]}".encode() if key in ROWS else b"NOTFOUND "))
+
+
+@contextlib.contextmanager
+def backend_of(kind: str) -> Iterator[Backend]:
+    """Run a server during the block."""
+    if kind == "socketmap":
+        scripted = Scripted(answer_socketmap)
+        try:
+            yield Backend(scripted.port, lambda _, port, extra: f"socketmap:inet:127.0.0.1:{port}:map", (KEY, OTHER))
+        finally:
+            scripted.close()
+        return
+    if kind == "ldap":
+        pytest.importorskip("ldap", reason=LDAP)
+    server = SERVERS[kind]()
+
+    def name(directory: Path, port: int, extra: str) -> str:
+        if isinstance(server, PostSrsd):
+            return f"tcp:127.0.0.1:{port}"
+        file = directory / f"{kind}.cf"
+        file.write_text(server.file().replace(f":{server.port}", f":{port}") + extra)
+        return f"{kind}:{file}"
+
+    try:
+        server.begin()
+        yield Backend(server.port, name, SRS_KEYS if kind == "tcp" else (KEY, OTHER))
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="module", params=[*SERVERS, "socketmap"])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with backend_of(request.param) as found:
+        yield found
+
+
+def a_table(
+    backend: Backend, directory: Path, port: int, warned: list[str] | None = None, extra: str = ""
+) -> RemoteTable:
+    """Return the table on a port. `extra`: lines of its file, if it has one."""
+    directory.mkdir(exist_ok=True)
+    (directory / "main.cf").write_text("")
+    warn = None if warned is None else warned.append
+    table = open_table(backend.name(directory, port, extra), Config.load(str(directory)), warn=warn)
+    assert isinstance(table, RemoteTable)
+    return table
+
+
+async def values(backend: Backend, directory: Path) -> list[str]:
+    """Return the values of the keys, from the server itself."""
+    table = a_table(backend, directory, backend.port)
+    found = [await table.ask(key) for key in backend.keys]
+    await table.close()
+    assert None not in found
+    assert found[0] != found[1]
+    return [value for value in found if value is not None]
+
+
+async def test_a_server_that_closes_in_the_middle_is_a_temporary_failure(backend: Backend, tmp_path: Path) -> None:
+    key, right = backend.keys[0], (await values(backend, tmp_path))[0]
+    with Proxy(backend.port) as proxy:
+        table = a_table(backend, tmp_path, proxy.port)
+        assert await table.ask(key) == right
+        await table.close()
+        total = proxy.received
+        for octets in sorted({*range(0, total, max(1, total // CUTS)), total - 1}):
+            warned: list[str] = []
+            proxy.cut_after(octets)
+            table = a_table(backend, tmp_path, proxy.port, warned)
+            with pytest.raises(TableError):
+                await table.ask(key)
+            await table.close()
+            assert len(warned) == 1
+            assert PASSWORD not in warned[0]
+        proxy.cut_after(None)
+        table = a_table(backend, tmp_path, proxy.port)
+        assert await table.ask(key) == right
+        await table.close()
+
+
+async def test_a_server_that_closes_between_two_lookups_costs_none(backend: Backend, tmp_path: Path) -> None:
+    key, right = backend.keys[0], (await values(backend, tmp_path))[0]
+    warned: list[str] = []
+    with Proxy(backend.port) as proxy:
+        table = a_table(backend, tmp_path, proxy.port, warned)
+        for _ in range(3):
+            assert await table.ask(key) == right
+            proxy.cut()
+        await table.close()
+    assert warned == []
+
+
+async def test_a_server_that_is_down_at_the_start_is_asked_again(backend: Backend, tmp_path: Path) -> None:
+    key, right = backend.keys[0], (await values(backend, tmp_path))[0]
+    warned: list[str] = []
+    with Proxy(backend.port) as proxy:
+        proxy.refuse()
+        table = a_table(backend, tmp_path, proxy.port, warned)
+        table.refresh()
+        assert f"table {table.name}: " in await table.reach()
+        for _ in range(5):
+            with pytest.raises(TableError):
+                await table.ask(key)
+        assert len(warned) == 1
+        proxy.accept()
+        assert await answered(table, key) == right
+        await table.close()
+
+
+async def test_a_late_answer_is_a_temporary_failure_and_reaches_no_other_lookup(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (key, other), (right, right_other) = backend.keys, await values(backend, tmp_path)
+    # The types without a timeout of their own have the pool's.
+    assert Pool.__init__.__kwdefaults__ is not None
+    monkeypatch.setitem(Pool.__init__.__kwdefaults__, "attempt_max_s", LATE_S)
+    with Proxy(backend.port) as proxy:
+        extra = f"timeout = {LATE_S:.0f}\n"
+        # mysql and pgsql warn that they do not have it.
+        warm, fresh = (a_table(backend, tmp_path / name, proxy.port, [], extra) for name in ("warm", "fresh"))
+        assert await warm.ask(key) == right
+        proxy.hold()
+        late = [asyncio.create_task(table.ask(key)) for table in (warm, fresh)]
+        direct = a_table(backend, tmp_path, backend.port)
+        assert await direct.ask(other) == right_other, "a lookup in another table goes on"
+        await direct.close()
+        for task in late:
+            with pytest.raises(TableError):
+                await task
+        await fresh.close()
+        # A thread of ldap that waits for ever would be one less for each failure.
+        await until(lambda: not any(thread.name == fresh.name for thread in threading.enumerate()))
+        proxy.release()
+        assert await answered(warm, other) == right_other
+        assert await answered(warm, key) == right
+        await warm.close()
+
+
+async def answered(table: RemoteTable, key: str) -> str | None:
+    """Return the value of a key, once the server is tried again."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await table.ask(key)
+            except TableError:
+                await asyncio.sleep(0.05)
