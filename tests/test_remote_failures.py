@@ -15,7 +15,10 @@ import pytest
 from postillion.config import Config
 from postillion.tables import TableError, open_table
 from postillion.tables.remote import RemoteTable, socketmap
+from postillion.tables.remote.parameters import Parameters
+from postillion.tables.remote.pgsql import PgsqlSource
 from postillion.tables.remote.pool import Pool
+from postillion.tables.table import Table
 from support.mta import until
 from support.proxy import Proxy
 from support.scripted import Scripted
@@ -28,6 +31,9 @@ CUTS = 20
 """Number of octets, out of all that a lookup takes, behind which the server closes the connection."""
 LATE_S = 1.0
 """Longest time of one attempt in the tests of late answers."""
+NUMBERS_MAX = 50
+"""Maximum number of connections until one has the number of a closed socket."""
+NO_CONFIG = Config("", {})
 LDAP = "python-ldap is not installed (it needs libldap2-dev and libsasl2-dev)"
 
 
@@ -191,6 +197,31 @@ async def test_a_late_answer_is_a_temporary_failure_and_reaches_no_other_lookup(
         assert await answered(warm, other) == right_other
         assert await answered(warm, key) == right
         await warm.close()
+
+
+async def test_a_lost_connection_of_pgsql_takes_no_other_along(tmp_path: Path) -> None:
+    with backend_of("pgsql") as backend, Proxy(backend.port) as proxy:
+        source = PgsqlSource("t", Parameters.open(backend.name(tmp_path, proxy.port, "")[6:], NO_CONFIG), print, never)
+        connect = source._pool._servers[0].connect
+        lost = await connect()
+        number = lost._libpq.socket
+        proxy.cut()
+        await until(lambda: lost.lost)
+        # libpq has closed its socket, and one of the next connections gets that number.
+        others = [await connect()]
+        while others[-1]._libpq.socket != number:
+            assert len(others) < NUMBERS_MAX
+            others.append(await connect())
+        await lost.close()
+        async with asyncio.timeout(30):
+            assert len(await others[-1].query("SELECT 1")) == 1
+        for other in others:
+            await other.close()
+
+
+def never(name: str) -> Table:
+    """Open no table."""
+    raise AssertionError(name)
 
 
 async def answered(table: RemoteTable, key: str) -> str | None:

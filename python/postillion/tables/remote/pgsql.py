@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,7 +44,8 @@ class PgsqlLink:
         self._bad = library.pq.ConnStatus.BAD
         self._escape = library.pq.Escaping(connection.pgconn)
         self._loop = asyncio.get_running_loop()
-        self._socket = connection.pgconn.socket
+        # Of our own: libpq closes its socket when the server ends, and the next connection gets that number.
+        self._socket = os.dup(connection.pgconn.socket)
         self._lost: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._loop.add_reader(self._socket, self._read)
@@ -79,6 +81,7 @@ class PgsqlLink:
     async def close(self) -> None:
         """Close the connection."""
         self._loop.remove_reader(self._socket)
+        os.close(self._socket)
         await self._connection.close()
 
     def _read(self) -> None:
