@@ -100,6 +100,9 @@ class TableServer(ABC):
         if self._process is None:
             return
         process, self._process = self._process, None
+        # A process that is stopped starts no child that would be left over.
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         children = self._children(process.pid)
         for pid in (process.pid, *children):
             with contextlib.suppress(ProcessLookupError):
