@@ -11,6 +11,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -171,6 +172,10 @@ class TableServer:
         self.up = threading.Event()
         self.server = Scripted(self._serve)
 
+    def close(self) -> None:
+        """End the server."""
+        self.server.close()
+
     @staticmethod
     def _length(stream: BinaryIO) -> bytes:
         """Return the digits at the start of a netstring, none at the end of the stream."""
@@ -193,18 +198,33 @@ class TableServer:
         return b"NOTFOUND " if value is None else b"OK " + value.encode("utf-8", "surrogateescape")
 
 
-@pytest.fixture(scope="module", params=[*PROGRAMS, *(name + REMOTE for name in PROGRAMS)])
+SITES = [*PROGRAMS, *(name + REMOTE for name in PROGRAMS)]
+
+
+@pytest.fixture(scope="module", params=SITES)
 def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
-    name, remote, _ = request.param.partition(REMOTE)
+    with serving(request.param, tmp_path_factory.mktemp("site")) as peer:
+        yield peer
+
+
+@contextmanager
+def serving(site_name: str, directory: Path) -> Iterator[Peer]:
+    """Run one of the `SITES`."""
+    name, remote, _ = site_name.partition(REMOTE)
     if name == "postfix":
         root()
         postfix_home()
-    directory = tmp_path_factory.mktemp(name)
     tables = directory / "tables"
     tables.mkdir()
     write_tables(tables)
-    server = TableServer(tables)
-    port = server.server.port
+    with closing(TableServer(tables)) as server:
+        site, submission = configured(directory, tables, server.server.port, remote=bool(remote))
+        with WireSink(site.next_port) as sink, running(site, name):
+            yield Peer(site, sink, submission, server, name)
+
+
+def configured(directory: Path, tables: Path, port: int, *, remote: bool) -> tuple[Site, int]:
+    """Write a site's configuration; return it, and the port of its other smtpd. `port`: that of the table server."""
     values = {parameter: value.format(directory=tables) for parameter, value in CHECKS.items()}
     if remote:
         values = {parameter: f"socketmap:inet:127.0.0.1:{port}:{parameter}" for parameter in CHECKS}
@@ -222,10 +242,7 @@ def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     entries = ", ".join(f"{{ {label}.example = {hop}:{site.next_port} }}" for label, hop in hops.items())
     with (site.etc / "main.cf").open("a") as file:
         file.write(f"transport_maps = inline:{{ {entries} }}\n")
-    with WireSink(site.next_port) as sink, running(site, name):
-        yield Peer(site, sink, submission, server, name)
-    assert {parameter for parameter in CHECKS if server.asked[parameter]} == (set(CHECKS) if remote else set())
-    server.server.close()
+    return site, submission
 
 
 def write_tables(directory: Path) -> None:
@@ -245,11 +262,21 @@ def write_tables(directory: Path) -> None:
     directory.chmod(0o755)
 
 
-RESULTS: dict[str, list[object]] = {}
-"""The results of the first program, by message."""
+def test_all_sites_log_reply_and_deliver_alike(tmp_path_factory: pytest.TempPathFactory) -> None:
+    found: dict[str, list[object]] = {}
+    for name in SITES:
+        with serving(name, tmp_path_factory.mktemp("site")) as peer:
+            found[name] = results(peer)
+            asked = {parameter for parameter in CHECKS if peer.tables.asked[parameter]}
+            assert asked == (set(CHECKS) if name.endswith(REMOTE) else set())
+    for name in SITES[1:]:
+        pairs = zip(found[SITES[0]], found[name], strict=True)
+        differences = [(one, other) for one, other in pairs if one != other]
+        assert differences == [], (name, differences)
 
 
-def test_both_programs_log_reply_and_deliver_alike(peer: Peer) -> None:
+def results(peer: Peer) -> list[object]:
+    """Send each message; return its replies, log lines and contents."""
     found: list[object] = [peer.send(message, "r@next.example") for message in MESSAGES]
     found.append(peer.send("Subject: x\n\nx\n", "trace@next.example"))
     found.append(peer.send(f"Subject: x\nX-Out: a\n{PARTS}out-c\n", "r@parts.example"))
@@ -261,9 +288,7 @@ def test_both_programs_log_reply_and_deliver_alike(peer: Peer) -> None:
             found.append(peer.send(f"Subject: x\nX-{header}\n\nx\n", *recipients, sender=sender))
     # The other cleanup service has other checks.
     found.append(peer.send("Subject: x\nX-WARN: x\n\nbody-WARN x\n", "r@next.example", port=peer.submission))
-    expected = RESULTS.setdefault("first", found)
-    differences = [(one, other) for one, other in zip(expected, found, strict=True) if one != other]
-    assert differences == [], differences
+    return found
 
 
 def test_a_message_on_hold_waits_until_it_is_released(peer: Peer) -> None:
