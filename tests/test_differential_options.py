@@ -254,6 +254,10 @@ def listed_twice(asked: Asked, _: Call, __: Call) -> bool:
     return asked.step.words.count("-s") > 1
 
 
+def duplicates_of_a_text(asked: Asked, _: Call, __: Call) -> bool:
+    return "texthash:m" in asked.step.words and re.match(r"-\w*[rw]", asked.step.words[0]) is not None
+
+
 def rule_without_text(asked: Asked, _: Call, theirs: Call) -> bool:
     return bool({"pcre:m", "regexp:m"} & set(asked.step.words)) and "empty pathname list" in "".join(theirs[2])
 
@@ -270,6 +274,7 @@ KNOWN: list[Difference[Asked, Call]] = [
     Difference("Postfix warns of a value that is not base64 before its error", malformed_base64),
     Difference("-b has no empty line before the body of a message without header fields", empty_first_line),
     Difference("-s is given once", listed_twice),
+    Difference("-r and -w are for indexes: of a texthash text the first value of a key counts", duplicates_of_a_text),
     Difference("a rule of a pattern table without text has an empty value, also under -F", rule_without_text),
     Difference("-n and -N decide how a file is written; lookups find keys of both kinds", keys_with_nulls),
 ]
