@@ -22,8 +22,17 @@ NOT_PROGRAMS = {
     PACKAGE / "commands" / "postconf.py",
     PACKAGE / "commands" / "services.py",
 }
-NAMED_ONLY = {"content_filter"}
-"""A record of Postfix's queue files has this name."""
+NAMED_ONLY = {
+    # A record of Postfix's queue files has this name.
+    "content_filter",
+    # Parameters of `tables.sensitive` that no program reads yet.
+    "address_verify_sender_dependent_default_transport_maps",
+    "address_verify_sender_dependent_relayhost_maps",
+    "address_verify_transport_maps",
+    "fallback_transport_maps",
+    "mailbox_transport_maps",
+}
+"""Names in the sources that no program reads as parameters."""
 FIRST = "(?:smtp|lmtp|local|virtual|relay|default)"
 """The values in the braces of `f"{prefix}_line_length_limit"`."""
 
