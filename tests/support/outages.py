@@ -89,20 +89,18 @@ def key_of(prefix: str) -> str:
 
 
 def postgres(directory: Path, port: int) -> Case:
-    server = Postgres()
-    server.begin()
-    server.sql(sql_rows(port))
-    query = "SELECT v FROM aliases WHERE k='{}'"
-    main_cf = parameters("pgsql", directory, port, lambda prefix: server.file(query.format(key_of(prefix))))
-    return Case(server, main_cf, GENERIC)
+    return sql("pgsql", Postgres(), sql_rows(port), directory, port)
 
 
 def mariadb(directory: Path, port: int) -> Case:
-    server = MariaDb()
+    return sql("mysql", MariaDb(), "USE mail;" + sql_rows(port), directory, port)
+
+
+def sql(kind: str, server: Postgres | MariaDb, statements: str, directory: Path, port: int) -> Case:
     server.begin()
-    server.sql("USE mail;" + sql_rows(port))
+    server.sql(statements)
     query = "SELECT v FROM aliases WHERE k='{}'"
-    main_cf = parameters("mysql", directory, port, lambda prefix: server.file(query.format(key_of(prefix))))
+    main_cf = parameters(kind, directory, port, lambda prefix: server.file(query.format(key_of(prefix))))
     return Case(server, main_cf, GENERIC)
 
 

@@ -10,7 +10,8 @@ import os
 
 from postillion._core.pickup import MaildropWriter, maildrop_envelope
 from postillion._core.queue import QueueError, StoredMessage, read_message
-from postillion.pickup.submit import DIRECTORY, MaildropFile, sync_directory
+from postillion.pickup.submit import DIRECTORY, MaildropFile
+from postillion.program.sync import sync_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,6 +10,8 @@ import os
 import socket
 import time
 
+from postillion.program.sync import sync_directory
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
@@ -105,15 +107,6 @@ class MaildropFile:
                 os.unlink(self._path)
             except OSError:
                 pass
-
-
-def sync_directory(path: str) -> None:
-    """Write the entries of a directory to disk. Raises `OSError`."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def trigger(path: str = TRIGGER, request: bytes = b"W") -> bool:

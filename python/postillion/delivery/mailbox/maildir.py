@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from postillion.delivery.account import Account, acting_as
 from postillion.delivery.verdict import Verdict, bounced, deferred, from_errno, sent
+from postillion.program.sync import sync_directory
 
 TMP_NAME_ATTEMPTS = 10
 MODE_DIRECTORY = 0o700
@@ -186,15 +187,6 @@ def make_directories(path: str) -> None:
         except FileExistsError:
             continue
         sync_directory(os.path.dirname(directory) or ".")
-
-
-def sync_directory(path: str) -> None:
-    """Sync the entries of a directory. Raises `OSError`."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _complaint(error: OSError, path: str) -> str:
