@@ -3,9 +3,9 @@
 //! Postfix's rules: one unnamed database, no file beside it, and a lock on the file itself in place of LMDB's own. Keys
 //! and values end with a null octet, unless postmap was told otherwise; both are read.
 //!
-//! Writers change the file in its place. Each transaction writes free pages, then a meta page with the next number. The
-//! pages of transaction N are free from N + 1 on, and N + 3 is the first one that may write them: they are whole while
-//! the meta pages say at most N + 1. A small file is read whole; a larger one page by page, in lookups that are done
+//! Writers change the file in its place. Each transaction writes free pages, then a meta page with the next number.
+//! Transaction N + 1 may free pages of N, and no transaction before N + 3 writes freed ones. So a reader of N finds whole
+//! pages while the meta pages name at most N + 1. A small file is read whole; a larger one page by page, in lookups that are done
 //! again if other transactions spoil them.
 
 pub mod pages;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 const PAGE: usize = 512;
 const WORD: usize = size_of::<usize>();
 
-/// Return a page of these nodes: what is in front of the key, the key, and what follows it.
+/// Return a page with these nodes. A node has a head, a key, and the octets after the key.
 fn page(number: usize, kind: u16, nodes: &[([u8; 6], &[u8], Vec<u8>)]) -> Vec<u8> {
     let mut octets = vec![0; PAGE];
     octets[..WORD].copy_from_slice(&number.to_ne_bytes());
