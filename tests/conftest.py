@@ -1,7 +1,9 @@
 """Settings of all tests: fixed examples of hypothesis, and lines for the summary of the run."""
 
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,8 @@ FULL = "POSTILLION_FAULTS" in os.environ
 """The full form of the crash tests draws new examples in each run. hypothesis prints a failing one."""
 THREAD_END_MAX_S = 10.0
 LINES = pytest.StashKey[list[str]]()
+OWN = pytest.StashKey[str]()
+"""The temporary directory of a run. It is removed at the end, unless a test has failed."""
 SUMMARY = "summary"
 
 settings.register_profile(
@@ -52,14 +56,23 @@ def summarize(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start with an empty list of lines. Allow the frames that coverage's tracer counts twice (CPython 3.11)."""
+    """Start with an empty list of lines. Allow the frames that coverage's tracer counts twice (CPython 3.11).
+
+    A run has a temporary directory of its own: pytest's common one is made private again by each further run, and then
+    the programs of a site, which drop root, cannot deliver any more.
+    """
     config.stash[LINES] = []
+    if config.option.basetemp is None and not hasattr(config, "workerinput"):
+        config.stash[OWN] = config.option.basetemp = tempfile.mkdtemp(prefix="postillion-tests-")
     if getattr(config.option, "cov_source", None):
         sys.setrecursionlimit(2 * sys.getrecursionlimit())
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Send a worker's lines to the main process."""
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Send a worker's lines to the main process. Remove the files of a good run."""
+    directory = session.config.stash.get(OWN, None)
+    if directory is not None and exitstatus == pytest.ExitCode.OK:
+        shutil.rmtree(directory, ignore_errors=True)
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output[SUMMARY] = session.config.stash[LINES]
