@@ -8,7 +8,7 @@ copy lead into it, and directories, owners and interfaces are this machine's.
 
 A site runs whole when the checker refuses nothing, and each parameter that decides about mail has its effect. The
 checker stops at the first refusal. So this program takes the refused word or line away and asks again, up to
-`ROUNDS_MAX` times.
+`ROUNDS_MAX` times. A need names the files and lines of the site that have it. FILE stands for a file of the site.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from postillion.tables.maps import INDEXED_TYPES
 ROUNDS_MAX = 60
 """Maximum number of refusals of one site that are told."""
 NEED_SHOWN_CHARS = 100
+Needs = dict[str, list[str]]
+"""The places of each need."""
 STUBS = {
     "ldap": "server_host = ldap://127.0.0.1\nsearch_base = dc=x\nquery_filter = (mail=%s)\nresult_attribute = m\n",
     "mysql": "hosts = 127.0.0.1\nuser = u\npassword = p\ndbname = d\nquery = SELECT a FROM t WHERE b='%s'\n",
@@ -54,8 +56,11 @@ inet_interfaces = all
 alternate_config_directories =
 """
 """Parameters of the copy that are about the machine, not about mail."""
+REFERENCE = re.compile(r"\$[{(]?(\w+)[)}]?")
+PATH = re.compile(r"(?:\w+:)?/[^\s,]+")
 DIRECTORIES = dict.fromkeys(("config_directory", "meta_directory"), "/etc/postfix")
 """The values of directories that a site does not set."""
+WHOLE, NO_START, LACKS = "whole", "refused as by Postfix", "lacks"
 MASTER_CF = """\
 smtp      inet  n       -       n       -       -       smtpd
 pickup    unix  n       -       n       60      1       pickup
@@ -80,14 +85,17 @@ NOT_DECIDING = re.compile(
     r"|smtputf8_autodetect_classes|readme_directory|syslog_.*|.*_path|mail_version|.*_loglevel|unix_mail_owner)$"
 )
 """Parameters that decide nothing about mail."""
-WITHOUT_EFFECT = re.compile(r"(?:^|: )(\w+)=.* has no effect")
+WITHOUT_EFFECT = re.compile(r"(?:^|: )([\w-]+) ?=.* has no effect")
 NOT_MISSED = re.compile(
     r"chroot|duplicate|overriding earlier entry|cannot read|no program that is started reads this"
     r"|services without an implemented program|unused parameter|undefined parameter"
+    r"|mailbox_size_limit is smaller"
     r"|Can't connect|Can't contact|connection failed|Connection refused|No such file or directory$"
 )
 """Warnings that are about the copy, or about nothing that decides. A transport without its program is refused."""
-ARGUMENT = r"(?:\w+:\{(?:[^{}]|\{[^{}]*\})*\}|[^\s,]+)"
+AS_POSTFIX = re.compile(r"smtpd_relay_restrictions and smtpd_recipient_restrictions would relay")
+"""Refusals for which Postfix ends too."""
+ARGUMENT = r"(?:\w+:\{(?:[^{}]|\{[^{}]*\})*\}|[^\s,{}]+)"
 """The word behind a restriction; an inline table has blanks and braces."""
 NEUTRAL = {
     "smtpd_relay_restrictions and smtpd_recipient_restrictions would relay": (
@@ -103,7 +111,9 @@ NEUTRAL = {
 """The line of main.cf that takes the place of a refused value, by the begin of the refusal."""
 OF_THIS_MACHINE = re.compile(r"Cannot assign requested address|/etc/aliases\.lmdb")
 """Refusals that are about addresses and files of this machine."""
-RESTRICTION = re.compile(r'\w+: "([^"]*)" (?:is not supported yet|is a restriction class|must be followed)')
+RESTRICTION = re.compile(
+    r'(?:under stress: )?\w+: "([^"]*)" (?:is not supported yet|is a restriction class|must be followed)'
+)
 
 
 def main(words: list[str]) -> int:
@@ -111,47 +121,79 @@ def main(words: list[str]) -> int:
     if len(words) != 1 or not Path(words[0]).is_dir():
         print("usage: python tests/sites.py DIRECTORY", file=sys.stderr)
         return 2
-    sites = sorted(path.parent for path in Path(words[0]).glob("*/main.cf"))
+    sites = sorted(path.parent for path in Path(words[0]).glob("*/main.cf") if path.is_file())
     counts = Counter[str]()
-    whole = 0
+    verdicts = Counter[str]()
     for site in sites:
-        needs = sorted(set(lacks(site)))
-        whole += not needs
-        counts.update(needs)
-        print(f"{site.name}: {'whole' if not needs else f'lacks {len(needs)}'}")
-        for need in needs:
-            print(f"    {need}")
-    print(f"\n{whole} of {len(sites)} sites run whole")
+        needs = lacks(site)
+        counts.update(needs.keys())
+        verdict = verdict_on(needs)
+        verdicts[verdict] += 1
+        print(f"{site.name}: {verdict}{f' {len(needs)}' if verdict == LACKS else ''}", flush=True)
+        for need, places in sorted(needs.items()):
+            print(f"    {need} ({'; '.join(places)})" if places else f"    {need}")
+    print(f"\n{verdicts[WHOLE]} of {len(sites)} sites run whole, {verdicts[NO_START]} are refused as by Postfix")
     for need, number in counts.most_common():
         print(f"{number:4} {need}")
     return 0
 
 
-def lacks(site: Path) -> Iterator[str]:
-    """Yield each need of a site that is not met."""
+def verdict_on(needs: Needs) -> str:
+    """Return the word for a site: whole, refused for what Postfix refuses too, or lacking something."""
+    if not needs:
+        return WHOLE
+    return NO_START if all(AS_POSTFIX.search(need) for need in needs) else LACKS
+
+
+def lacks(site: Path) -> Needs:
+    """Return the needs of a site that are not met, with their places."""
+    needs: Needs = {}
     with tempfile.TemporaryDirectory(prefix="site") as directory:
         copy = Path(directory)
         copy_site(site, copy)
-        for _ in range(ROUNDS_MAX):
-            try:
-                warnings = checking.check(str(copy))
-            except ConfigError as refusal:
-                if not OF_THIS_MACHINE.search(str(refusal)):
-                    yield refused(refusal)
-                if not without(copy, refusal):
-                    yield "the rest of the files, which the checker did not reach"
-                    return
-            else:
-                yield from told(warnings)
+        for need, where in told_of(copy):
+            places = needs.setdefault(need, [])
+            shown = place(site, copy, where)
+            if shown and shown not in places:
+                places.append(shown)
+    return needs
+
+
+def told_of(copy: Path) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Yield each need that a copy shows, with the path and line of the copy, 0 for none."""
+    for _ in range(ROUNDS_MAX):
+        try:
+            warnings = checking.check(str(copy))
+        except ConfigError as refusal:
+            if not OF_THIS_MACHINE.search(str(refusal)):
+                yield refused(refusal, copy), (refusal.path, refusal.line or 0)
+            if not without(copy, refusal):
+                yield "the rest of the files, which the checker did not reach", ("", 0)
                 return
-        yield f"more than these {ROUNDS_MAX} lines"
+        else:
+            yield from told(warnings, copy)
+            return
+    yield f"more than these {ROUNDS_MAX} lines", ("", 0)
+
+
+def place(site: Path, copy: Path, where: tuple[str, int]) -> str:
+    """Return the file and line of the site for those of its copy; empty for a line that the site does not have."""
+    path, line = Path(where[0]), where[1]
+    if path.is_relative_to(copy / "root"):
+        name = "/" + path.name.replace("+", "/")
+        return f"{name}, line {line}" if line else name
+    own = site / path.name
+    if path.parent != copy or not own.is_file() or not 0 < line <= own.read_bytes().count(b"\n") + 1:
+        return ""
+    return f"{path.name}, line {line}"
 
 
 def copy_site(site: Path, copy: Path) -> None:
     """Copy a site's files; paths of tables and lists lead to stubs in the copy."""
+    known = paths((site / "main.cf").read_text(errors="surrogateescape"))
     for name in ("main.cf", "master.cf"):
         text = (site / name).read_text(errors="surrogateescape") if (site / name).exists() else MASTER_CF
-        text = re.sub(r"\$\{?default_database_type\}?:", "hash:", with_directories(text))
+        text = REFERENCE.sub(lambda found: value_there(found, known), text)
         text = TABLE.sub(lambda found: f"{found[1]}:{stub(site, copy, found[2], STUBS[found[1]])}", text)
         if name == "main.cf":
             text = with_lists(site, copy, text) + HERE.format(copy=copy)
@@ -166,8 +208,8 @@ def copy_site(site: Path, copy: Path) -> None:
 def write_indexes(copy: Path) -> None:
     """Write the index of each indexed table, as the site's postmap and postalias would. The check shows a refusal."""
     texts = [(copy / name).read_text(errors="surrogateescape") for name in ("main.cf", "master.cf")]
-    settings, _ = main_cf.parse(texts[0], "main.cf")
-    aliases = " ".join(settings[name].value for name in ("alias_maps", "alias_database") if name in settings)
+    settings = readable(texts[0])
+    aliases = " ".join(settings.get(name, "") for name in ("alias_maps", "alias_database"))
     for kind, path in dict.fromkeys(table for text in texts for table in TABLE.findall(text)):
         if kind in INDEXED_TYPES:
             form: Literal["alias", "map"] = "alias" if path in re.split(r"[\s,:]+", aliases) else "map"
@@ -175,26 +217,44 @@ def write_indexes(copy: Path) -> None:
                 Index(kind, path, form=form).create(Path(path).read_bytes(), path)
 
 
-def with_directories(text: str) -> str:
-    """Return a file with the value in place of `$config_directory` and other directories before a slash."""
-    own = dict(re.findall(r"^(\w+_directory)\s*=\s*(/\S+)", text, re.MULTILINE))
-    return re.sub(
-        r"\$\{?(\w+_directory)\}?(?=/)", lambda name: own.get(name[1], DIRECTORIES.get(name[1], name[0])), text
-    )
+def paths(text: str) -> dict[str, str]:
+    """Return the values of default_database_type and of the parameters of main.cf that are a path or `type:path`."""
+    known = {"default_database_type": "hash", **DIRECTORIES}
+    for name, value in readable(text).items():
+        value = REFERENCE.sub(lambda found: known.get(found[1], found[0]), value)
+        if name == "default_database_type" or PATH.fullmatch(value):
+            known[name] = value
+    return known
+
+
+def value_there(found: re.Match[str], known: dict[str, str]) -> str:
+    """Return the text in place of `$name`: its value where more of a path follows, else `$name` itself."""
+    value = known.get(found[1], "")
+    following = found.string[found.end() : found.end() + 1]
+    return value if value and (following in ("/", ":") or value.endswith("/")) else found[0]
 
 
 def with_lists(site: Path, copy: Path, text: str) -> str:
     """Return main.cf with paths into the copy in lists of hosts, domains and networks."""
-    settings, _ = main_cf.parse(text, "main.cf")
-    for name, setting in settings.items():
+    for name, value in readable(text).items():
         row = parameters.row(name)
         if row is None or row[1].partition(" ")[0] != "match":
             continue
-        for word in main_cf.split_list(setting.value):
+        for word in main_cf.split_list(value):
             path = word.removeprefix("!")
             if path.startswith("/") and not path.startswith(str(copy)):
                 text = re.sub(rf"(?<=[\s,!=]){re.escape(path)}(?=[\s,]|$)", stub(site, copy, path, ""), text)
     return text
+
+
+def readable(text: str) -> dict[str, str]:
+    """Return the values of main.cf by name, without the malformed lines, which the check refuses."""
+    values: dict[str, str] = {}
+    for line, logical in main_cf.logical_lines(text):
+        with contextlib.suppress(ConfigError):
+            name, value = main_cf.split_assignment(logical, "main.cf", line)
+            values[name] = value
+    return values
 
 
 def stub(site: Path, copy: Path, path: str, text: str) -> str:
@@ -211,7 +271,7 @@ def stub(site: Path, copy: Path, path: str, text: str) -> str:
     return str(there)
 
 
-def refused(refusal: ConfigError) -> str:
+def refused(refusal: ConfigError, copy: Path) -> str:
     """Return the need that a refusal tells, without the site's own values."""
     problem = refusal.problem
     unsafe = re.match(r"(\w+) = .* is not supported yet", problem, re.DOTALL)
@@ -226,19 +286,26 @@ def refused(refusal: ConfigError) -> str:
         return f"table {table[1]}"
     if restriction:
         return f"restriction {'type:table' if ':' in restriction[1] else restriction[1]}"
-    return f"refused: {re.sub(r'/tmp/site[^ ,:]*', 'DIR', problem)[:NEED_SHOWN_CHARS]}"
+    return f"refused: {without_paths(problem, copy)}"
 
 
-def told(warnings: Iterable[str]) -> Iterator[str]:
-    """Yield the needs that warnings tell."""
+def told(warnings: Iterable[str], copy: Path) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Yield the needs that warnings tell, with path and line."""
     for warning in warnings:
+        where = re.match(r"(\S+), line (\d+): ", warning)
+        there = (where[1], int(where[2])) if where else ("", 0)
         found = WITHOUT_EFFECT.search(warning)
         if found:
             if not NOT_DECIDING.match(found[1]):
-                yield f"parameter {found[1]}"
+                yield f"parameter {found[1]}", there
         elif not NOT_MISSED.search(warning):
             text = re.sub(r"^\S+(, line \d+)?: ", "", warning)
-            yield f"warning: {re.sub(r'/tmp/site[^ ,:]*', 'DIR', text)[:NEED_SHOWN_CHARS]}"
+            yield f"warning: {without_paths(text, copy)}", there
+
+
+def without_paths(text: str, copy: Path) -> str:
+    """Return the begin of a message, with FILE in place of paths of the copy."""
+    return re.sub(rf"{re.escape(str(copy))}[^ ,:\"]*", "FILE", text)[:NEED_SHOWN_CHARS]
 
 
 def without(copy: Path, refusal: ConfigError) -> bool:
@@ -279,19 +346,39 @@ def without(copy: Path, refusal: ConfigError) -> bool:
         argument = (
             rf"\s+{ARGUMENT}" if row is not None and row.argument not in (Argument.NONE, Argument.RESTRICTION) else ""
         )
-        kept = re.sub(
-            rf"(?<=[\s,=]){re.escape(restriction[1])}(?:{argument}(?=[\s,]|$)|(?=[\s,]|$))", "", logical, count=1
-        )
+        word = re.compile(rf"(?<=[\s,={{]){re.escape(restriction[1])}(?:{argument}(?=[\s,}}]|$)|(?=[\s,}}]|$))")
+        kept = word.sub("", logical, count=1)
         if kept != logical:
-            path.write_text("\n".join([*lines[:first], kept, *lines[last:]]), errors="surrogateescape")
+            write(path, lines, first, last, kept)
+            return True
+        if without_word(copy, word):
             return True
         kept = "#"
     if path.name == "master.cf" and name is not None:
         option = re.compile(rf"\s+-o\s*(?:\{{\s*{name[1]}\s*=[^}}]*\}}|{name[1]}\s*=\S*)")
         if option.search(logical):
             kept = option.sub("", logical)
-    path.write_text("\n".join([*lines[:first], kept, *lines[last:]]), errors="surrogateescape")
+    write(path, lines, first, last, kept)
     return kept != logical
+
+
+def without_word(copy: Path, word: re.Pattern[str]) -> bool:
+    """Take a restriction out of the parameter that the refused list refers to; return whether there was one."""
+    path = copy / "main.cf"
+    lines = path.read_text(errors="surrogateescape").split("\n")
+    for number, line in enumerate(lines):
+        kept = line if line.lstrip().startswith("#") else word.sub("", line, count=1)
+        if kept != line:
+            write(path, lines, number, number + 1, kept)
+            return True
+    return False
+
+
+def write(path: Path, lines: list[str], first: int, last: int, kept: str) -> None:
+    """Write a file with `kept` in place of some lines. The lines behind it keep their numbers."""
+    there = kept.split("\n")
+    there += ["#"] * (last - first - len(there))
+    path.write_text("\n".join([*lines[:first], *there, *lines[last:]]), errors="surrogateescape")
 
 
 def without_table(copy: Path, path: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sites
-from postillion.config import Config
+from postillion.config import Config, ConfigError
 from postillion.tables import open_maps
 
 NULL_CLIENT = """\
@@ -55,12 +55,14 @@ def test_report_names_whole_sites_and_counts_needs(tmp_path: Path, capsys: pytes
     report = capsys.readouterr().out.splitlines()
     assert report[0] == "null: whole"
     assert report[1].startswith("server: lacks ")
-    assert "1 of 2 sites run whole" in report
+    assert "1 of 2 sites run whole, 0 are refused as by Postfix" in report
     needs = [line.strip() for line in report if line.startswith("    ")]
     # One of each place: a word of a list in main.cf, a line of main.cf, an `-o` of master.cf.
     assert any('"smtp_no_such_word" is no restriction' in need for need in needs)
     assert any("lmtp_host_lookup" in need for need in needs)
     assert any("inet_protocols" in need for need in needs)
+    # A need names its place, also behind a line that was taken away.
+    assert any("lmtp_host_lookup" in need and need.endswith("(main.cf, line 8)") for need in needs)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.cf")} == before
 
 
@@ -77,6 +79,60 @@ def test_indexed_tables_are_read_by_their_indexes(tmp_path: Path) -> None:
         [table] = open_maps(name, config, warn=print).tables
         assert table.lookup(key) == value
         assert re.search(r"^(hash|cdb):", table.name)
+
+
+def test_malformed_lines_are_needs_with_their_places(tmp_path: Path) -> None:
+    (tmp_path / "main.cf").write_bytes(b"a b\n= x\n\xff\xfe = \0\nalias_maps = $a(b\n${unterminated\n")
+    (tmp_path / "master.cf").write_bytes(b"smtp inet\n\xff x\n")
+    needs = sites.lacks(tmp_path)
+    assert needs["refused: missing '=' after attribute name: \"a b\""] == ["main.cf, line 1"]
+    assert needs["refused: missing '=' after attribute name: \"${unterminated\""] == ["main.cf, line 5"]
+    assert needs['refused: missing "private" field'] == ["master.cf, line 1", "master.cf, line 2"]
+
+
+def test_tables_behind_parameters_of_the_site_are_stubs(tmp_path: Path) -> None:
+    site, copy = tmp_path / "site", tmp_path / "copy"
+    site.mkdir()
+    copy.mkdir()
+    lines = (
+        "indexed = ${default_database_type}:${config_directory}/",
+        "transport_maps = ${indexed}transport",
+        "relocated_maps = $indexed/relocated",
+    )
+    (site / "main.cf").write_text("\n".join(lines) + "\n")
+    sites.copy_site(site, copy)
+    config = Config.load(str(copy))
+    for name in ("transport_maps", "relocated_maps"):
+        [table] = open_maps(name, config, warn=print).tables
+        assert table.name.startswith(f"hash:{copy}/root/")
+
+
+def test_refused_word_is_taken_from_the_parameter_that_holds_it(tmp_path: Path) -> None:
+    lines = (
+        "# first_check = sleep 5, reject_some_day",
+        "first_check = sleep 5,",
+        "    reject_some_day",
+        "smtpd_recipient_restrictions = $first_check,",
+        "    reject_unauth_destination",
+        "myhostname = a.example.org",
+    )
+    path = tmp_path / "main.cf"
+    path.write_text("\n".join(lines))
+    problem = 'smtpd_recipient_restrictions: "reject_some_day" is not supported yet'
+    assert sites.without(tmp_path, ConfigError(str(path), 4, problem, "fix"))
+    assert path.read_text().split("\n") == [*lines[:2], "    ", *lines[3:]]
+    # Nothing has the word now: the refused parameter goes. The other lines keep their numbers.
+    assert sites.without(tmp_path, ConfigError(str(path), 4, problem, "fix"))
+    assert path.read_text().split("\n") == [*lines[:2], "    ", "#", "#", lines[5]]
+
+
+def test_site_that_postfix_refuses_too_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "main.cf").write_text("myhostname = a.example.org\nalias_maps =\n")
+    assert sites.main([str(tmp_path)]) == 0
+    report = capsys.readouterr().out.splitlines()
+    assert report[0] == "old: refused as by Postfix"
+    assert "0 of 1 sites run whole, 1 are refused as by Postfix" in report
 
 
 def test_wrong_usage_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
