@@ -404,6 +404,15 @@ def test_unused_parameters_give_warning(etc: Path) -> None:
     assert ours(etc, "-nq").stderr == ""
 
 
+@real_only
+def test_warnings_show_control_characters_as_question_marks(etc: Path) -> None:
+    with (etc / "main.cf").open("a") as file:
+        file.write("debugger_command = a\n\tb\x1b[1m\ndebugger_command = c\n")
+    os.utime(etc / "main.cf", (0, 0))
+    texts = [ask(etc, "-n").stderr.partition("overriding earlier entry: debugger_")[2] for ask in (ours, real)]
+    assert [text.splitlines()[0] for text in texts] == ["command=a?b?[1m"] * 2
+
+
 def test_explain_prints_description_of_parameter(etc: Path) -> None:
     result = ours(etc, "--explain", "queue_run_delay", "slow_time_limit")
     assert result.stdout.startswith(

@@ -319,7 +319,9 @@ def _one_line(word: str) -> str:
 
 def _warn(request: Request, text: str) -> None:
     if not request.has("q"):
-        print(f"postconf: warning: {text}", file=sys.stderr)
+        from postillion.program.log import printable
+
+        print(f"postconf: warning: {printable(text)}", file=sys.stderr)
 
 
 if __name__ == "__main__":
