@@ -109,7 +109,7 @@ NEUTRAL = {
     "myhostname": "myhostname = mx.example.org",
 }
 """The line of main.cf that takes the place of a refused value, by the begin of the refusal."""
-OF_THIS_MACHINE = re.compile(r"Cannot assign requested address|/etc/aliases\.lmdb")
+OF_THIS_MACHINE = re.compile(r"Cannot assign requested address|/etc/aliases\.lmdb|table sqlite:\S+: cannot open ")
 """Refusals that are about addresses and files of this machine."""
 RESTRICTION = re.compile(
     r'(?:under stress: )?\w+: "([^"]*)" (?:is not supported yet|is a restriction class|must be followed)'
