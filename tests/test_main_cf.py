@@ -1,5 +1,6 @@
 """main.cf: logical lines, `$name` in values, typed values, and error messages."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -289,6 +290,21 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "main.cf").mkdir()
     with pytest.raises(ConfigError, match="this is a directory"):
         Config.load(str(tmp_path))
+
+
+def test_file_of_a_list_must_be_regular_and_utf8(tmp_path: Path) -> None:
+    (tmp_path / "main.cf").write_text(f"mydestination = {tmp_path}/pipe\nrelay_domains = {tmp_path}/latin\n")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "latin").write_bytes(b"# caf\xe9\na.example\ncaf\xe9.example\n")
+    config = Config.load(str(tmp_path))
+    for name, problem in (
+        ("mydestination", "pipe: this is a named pipe"),
+        ("relay_domains", "line 3: this is not UTF-8"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            config.items(name)
+    (tmp_path / "latin").write_bytes(b"# caf\xe9\na.example\n")
+    assert config.items("relay_domains") == ["a.example"]
 
 
 def test_unknown_parameter_warning_suggests_nearest_name(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ master.cf and text files have the same rules for comments and continuation lines
 
 from __future__ import annotations
 
+import os
+import stat
+
 from postillion.config import core_dumps, secrets
 from postillion.config.errors import ConfigError
 
@@ -38,7 +41,9 @@ def read(path: str) -> str:
     and an unreadable file.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_without_blocking) as file:
+            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(path, None, "this is a named pipe", "put a regular file in its place")
             octets = file.read(FILE_MAX_OCTETS + 1)
     except FileNotFoundError:
         raise ConfigError(path, None, "the file is missing", "create it, or give its directory with -c") from None
@@ -52,6 +57,20 @@ def read(path: str) -> str:
     if secrets.may_hold(octets):
         core_dumps.forbid()
     return octets.decode("utf-8", "surrogateescape")
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text of `read` has no octets that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _without_blocking(path: str, flags: int) -> int:
+    """Open a file; a named pipe in its place does not block."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:

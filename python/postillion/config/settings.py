@@ -370,8 +370,11 @@ class Config:
                 continue
             if depth >= INCLUDE_DEPTH_MAX:
                 raise self.error(name, f"{name}: {path}: files include each other", "list the words themselves")
-            lines = main_cf.logical_lines(self._list_file(name, path))
-            inner = [inside for _, logical in lines for inside in main_cf.split_list(logical)]
+            inner = []
+            for number, logical in main_cf.logical_lines(self._list_file(name, path)):
+                if not main_cf.is_utf8(logical):
+                    raise self.error(name, f"{name}: {path}, line {number}: this is not UTF-8", "correct this line")
+                inner += main_cf.split_list(logical)
             for found in self._included(name, inner, depth + 1):
                 yield found.removeprefix("!") if negation and found.startswith("!") else negation + found
 
