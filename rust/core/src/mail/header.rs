@@ -127,6 +127,16 @@ pub fn name_octets(line: &[u8]) -> Option<usize> {
     (!name.is_empty() && name.iter().all(|b| is_name(*b))).then_some(name.len())
 }
 
+/// Return a header without blanks before its colon. A check that names the header would not see it otherwise.
+pub fn without_blanks_before_colon(header: &[u8]) -> Cow<'_, [u8]> {
+    match Field::parse(header) {
+        Some(Field { name, value }) if name.len() + 1 + value.len() < header.len() => {
+            Cow::Owned([name, b":", value].concat())
+        }
+        _ => Cow::Borrowed(header),
+    }
+}
+
 /// Return a logical header with LF in place of each CRLF inside, as tables see it.
 pub fn with_lf(header: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(b'\r', header).is_none() {

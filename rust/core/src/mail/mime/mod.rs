@@ -7,7 +7,7 @@
 
 mod content_type;
 
-use super::header::{End, Field, HeaderEvents, HeaderParser};
+use super::header::{End, Field, HeaderEvents, HeaderParser, without_blanks_before_colon};
 use super::stuff::Unstuffer;
 use crate::settings;
 use crate::settings::Source;
@@ -137,7 +137,8 @@ impl Fault {
 
 /// The receiver of a message's headers and lines.
 pub trait MimeEvents {
-    /// Receive a logical header, with CRLF inside where it was folded, without its last line end.
+    /// Receive a logical header, with CRLF inside where it was folded, without blanks before its colon and without its
+    /// last line end.
     fn header(&mut self, class: Class, part: Part, header: &[u8]);
     /// Receive the end of a header block. After `End::Separator`, the empty line is the first line of the body.
     fn head_end(&mut self, class: Class, part: Part, end: End);
@@ -383,6 +384,7 @@ impl Structure {
 
     fn header(&mut self, header: &[u8], on: &mut impl MimeEvents) {
         let Position::Head(place) = self.place else { return };
+        let header = &*without_blanks_before_colon(header);
         let mut class = place;
         if let Some(field) = Field::parse(header) {
             // As in Postfix, even where the structure does not count.
@@ -478,7 +480,8 @@ impl Structure {
         if self.rules.bodies_are_declared && !self.part.encoding.is_wide() && !line.is_ascii() {
             self.report(Fault::EightBitBody, &line, on);
         }
-        if self.line_start && line.starts_with(b"--") {
+        // As in Postfix, a lone `--` is none, also where the boundary is empty.
+        if self.line_start && line.len() > 2 && line.starts_with(b"--") {
             self.boundary(&line);
         }
         on.line(self.part, Line { text: &line, offset: self.offset, starts: self.line_start, ends });

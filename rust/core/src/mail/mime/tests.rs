@@ -95,6 +95,16 @@ fn headers_have_classes_and_bodies_lines() {
                 &[multi, "0|", "1|--bx", "Mime A: 1", "0|", "1|--b--x", "8|A: 1"],
             ),
             (
+                "a lone -- is no boundary",
+                "Content-Type: multipart/x; boundary=\"\"\n\n--\nA: 1\n--x\nB: 1\n\n",
+                &["Mime Content-Type: multipart/x; boundary=\"\"", "0|", "1|--", "4|A: 1", "9|--x", "Mime B: 1", "0|"],
+            ),
+            (
+                "blanks before the colon",
+                "A : 1\nContent-Type \t: multipart/x; boundary=b\n\n--b\nB\t:\n 1\n\n",
+                &["Primary A: 1", "Mime Content-Type: multipart/x; boundary=b", "0|", "1|--b", "Mime B:\r\n 1", "0|"],
+            ),
+            (
                 "an attached message",
                 "Content-Type: message/rfc822\n\nA: 1\nContent-Type: message/global\n\nB: 1\n\nFrom x\nC: 1\n",
                 &[
