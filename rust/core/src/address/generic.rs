@@ -9,7 +9,7 @@ use super::rewrite::Rewrite;
 use super::rewriting::{Propagation, canonical_form};
 use crate::inquiry::{Asker, Failure, SIDE_BY_SIDE, all};
 use crate::lookup::Maps;
-use crate::mail::address::{Address, addresses, replaced};
+use crate::mail::address::{addresses, replaced};
 use crate::settings;
 use crate::settings::Source;
 use std::ops::Range;
@@ -82,9 +82,8 @@ impl Generic {
     }
 
     async fn list(&self, mapping: &Mapping<'_>, list: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-        // A missing comma must not show an internal address to the world; a word without a domain may be a name.
-        let is_address = |address: &Address| address.certain || address.text.contains('@');
-        let found: Vec<_> = addresses(list, self.header_address_token_limit).into_iter().filter(is_address).collect();
+        let found = addresses(list, self.header_address_token_limit).into_iter().filter(|address| address.certain);
+        let found: Vec<_> = found.collect();
         let mut new = Vec::with_capacity(found.len());
         for some in found.chunks(SIDE_BY_SIDE) {
             let written: Vec<_> = some.iter().map(|address| canonical_form(&address.text)).collect();

@@ -11,7 +11,7 @@ use std::ops::Range;
 pub struct Address {
     /// Its octets in the header: without display name, angle brackets and surrounding comments.
     pub span: Range<usize>,
-    /// False for a word beside another one: a comma is missing, or a name has no address.
+    /// False for a word without `@` beside another one: it may be a name.
     pub certain: bool,
     /// The address without comments, blanks and source route: `local@domain`, quoted as received, or a bare local part.
     pub text: Box<str>,
@@ -67,6 +67,9 @@ fn list_item(value: &[u8], item: &[Token], found: &mut Vec<Address>) {
         found.extend(address(value, &inside[..close], true));
         return;
     }
+    // A `>` without its `<` belongs to no address.
+    let words = item.iter().rposition(|token| token.kind != Kind::Special(b'>')).map_or(0, |last| last + 1);
+    let item = &item[..words];
     let mut start = 0;
     for at in 1..item.len() {
         if item[at - 1].kind == Kind::Word && item[at].kind == Kind::Word {
@@ -85,6 +88,8 @@ fn address(value: &[u8], tokens: &[Token], certain: bool) -> Option<Address> {
     let tokens = colon.map_or(tokens, |at| &tokens[at + 1..]);
     let octets = tokens.iter().flat_map(|token| value[token.span.clone()].iter().copied());
     let text = String::from_utf8(octets.collect()).ok()?;
+    // A missing comma must not show an internal address to the world.
+    let certain = certain || text.contains('@');
     (!text.is_empty() && !text.chars().any(char::is_control)).then(|| Address { span, certain, text: text.into() })
 }
 
@@ -230,6 +235,7 @@ mod tests {
             ("a@[127.0.0.1], b@[IPv6:::1]", vec!["a@[127.0.0.1]", "b@[IPv6:::1]"]),
             ("one two", vec!["one", "two"]),
             ("a@x\r\n b@y", vec!["a@x", "b@y"]),
+            ("a@x>, b@y >>", vec!["a@x", "b@y"]),
             ("<a@x", vec!["a@x"]),
             ("\"never closed", vec!["\"never closed"]),
             ("((((((", vec![]),
@@ -238,6 +244,19 @@ mod tests {
             ("a\\,b@x", vec!["a\\,b@x"]),
         ] {
             assert_eq!(texts(value), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn words_that_may_be_names_are_not_certain() {
+        for (value, expected) in [
+            ("a@x b@y", vec!["a@x", "b@y"]),
+            ("Ann Bee a@x", vec!["a@x"]),
+            ("\"a@x\" b", vec!["\"a@x\""]),
+            ("one", vec!["one"]),
+        ] {
+            let certain = addresses(value.as_bytes(), 10).into_iter().filter(|address| address.certain);
+            assert_eq!(certain.map(|address| String::from(address.text)).collect::<Vec<_>>(), expected, "{value:?}");
         }
     }
 
