@@ -29,6 +29,16 @@ pub enum Found {
     Failed(Box<str>),
 }
 
+impl Found {
+    /// Return what a value means. As in Postfix, an empty one is an error of the table: the check must not be skipped.
+    fn of(value: Box<[u8]>) -> Self {
+        match value.is_empty() {
+            true => Self::Failed("the value is empty: remove the key, or give it an action".into()),
+            false => Self::Value(value),
+        }
+    }
+}
+
 /// The state of a search for a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Search {
@@ -52,7 +62,7 @@ impl List {
     /// Go on with the answer of the table at `at`.
     pub fn go_on(&self, line: &[u8], at: usize, answer: Answer) -> Search {
         match answer {
-            Answer::Found(value) => Search::Done(Found::Value(value)),
+            Answer::Found(value) => Search::Done(Found::of(value)),
             Answer::NotFound => self.search_from(at + 1, line),
             Answer::Failed(why) => Search::Done(Found::Failed(why)),
         }
@@ -67,7 +77,7 @@ impl List {
                 }
             };
             match answer {
-                Answer::Found(value) => return Search::Done(Found::Value(value)),
+                Answer::Found(value) => return Search::Done(Found::of(value)),
                 Answer::NotFound => {}
                 Answer::Failed(why) => return Search::Done(Found::Failed(why)),
             }
@@ -165,6 +175,15 @@ mod tests {
         }
         assert_eq!(List::default().search(b"a"), Search::Done(Found::Nothing));
         assert!(!Lists { body: list, ..Lists::default() }.ask());
+    }
+
+    #[test]
+    fn an_empty_value_is_an_error() {
+        let empty: Arc<dyn Table> = Arc::new(Fixed(b"a", Answer::Found([].into())));
+        let list = List { parameter: "header_checks".into(), tables: [Entry::Local(empty)].into() };
+        for search in [list.search(b"a"), list.go_on(b"a", 0, Answer::Found([].into()))] {
+            assert!(matches!(search, Search::Done(Found::Failed(why)) if why.starts_with("the value is empty")));
+        }
     }
 
     #[test]
