@@ -7,7 +7,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +18,9 @@ pub const IN_MEMORY_MAX_OCTETS: u64 = 32 * 1024 * 1024;
 const OCTETS_A_PIECE: u64 = 1024;
 /// Maximum octets of one piece.
 pub const PIECE_MAX_OCTETS: usize = 64 * 1024 * 1024;
+
+/// Major number 1, minor number 3: Linux's /dev/null (devices.txt).
+const NULL_DEVICE: u64 = 0x103;
 
 /// The octets of an open file.
 #[derive(Debug)]
@@ -121,7 +124,7 @@ impl Octets {
     }
 }
 
-/// Open a regular file for reading. A FIFO in its place does not block.
+/// Open a regular file for reading, or /dev/null, which sites name for an empty table. A FIFO does not block.
 pub fn open(path: &Path) -> Result<(File, Metadata), String> {
     let cannot = |error: io::Error| format!("open {}: {}", path.display(), reason(&error));
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
@@ -130,7 +133,8 @@ pub fn open(path: &Path) -> Result<(File, Metadata), String> {
     if status.is_dir() {
         return Err(format!("open {}: Is a directory", path.display()));
     }
-    if !status.is_file() {
+    let is_null = status.file_type().is_char_device() && status.rdev() == NULL_DEVICE;
+    if !status.is_file() && !is_null {
         return Err(format!("open {}: not a regular file", path.display()));
     }
     Ok((file, status))
@@ -145,6 +149,13 @@ pub fn reason(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_null_device_is_an_empty_file_and_other_devices_are_none() {
+        let (file, status) = open(Path::new("/dev/null")).unwrap();
+        assert!(Octets::of(file, status.len(), 0).unwrap().is_empty());
+        assert_eq!(open(Path::new("/dev/zero")).unwrap_err(), "open /dev/zero: not a regular file");
+    }
 
     #[test]
     fn pieces_outside_of_the_file_are_errors() {
