@@ -19,7 +19,7 @@ use crate::mail::header::{End, Field, from_lf, with_lf};
 use crate::mail::mime::{Class, Encoding, Fault, Mime};
 use crate::mail::reply::Reply;
 use crate::mail::sink::Sink;
-use crate::table::checks::{Found, List};
+use crate::table::checks::List;
 use crate::table::inspection::{Course, Inspection, Judge, Reader};
 use actions::{Actions, Judgement, Written};
 use names::Names;
@@ -150,8 +150,8 @@ impl<S: Sink> Pass<'_, S> {
         self.out.refuse(refusal);
     }
 
-    fn judge(&mut self, list: &List, place: Section, line: &[u8], found: Found) -> Judgement {
-        let mut judgement = self.actions.judge(list, place, line, found);
+    fn judge(&mut self, list: &List, place: Section, line: &[u8], answer: Answer) -> Judgement {
+        let mut judgement = self.actions.judge(list, place, line, answer);
         if let Some(refusal) = judgement.refusal.take() {
             self.refuse(refusal);
         }
@@ -200,12 +200,12 @@ impl<S: Sink> Judge for Pass<'_, S> {
         names.are_known(settings)
     }
 
-    fn header(&mut self, class: Class, in_head: bool, header: &[u8], found: Found) {
-        if found == Found::Nothing {
+    fn header(&mut self, class: Class, in_head: bool, header: &[u8], answer: Answer) {
+        if answer == Answer::NotFound {
             return self.write_header(in_head, header);
         }
         let settings = Arc::clone(&self.actions.settings);
-        let judgement = self.judge(settings.checks.of(class), Section::Header, &with_lf(header), found);
+        let judgement = self.judge(settings.checks.of(class), Section::Header, &with_lf(header), answer);
         if let Some(before) = judgement.before {
             match in_head {
                 // It is not the sender's: its addresses stay, and it is no Date or From.
@@ -224,12 +224,12 @@ impl<S: Sink> Judge for Pass<'_, S> {
         self.out.head_done(end);
     }
 
-    fn line(&mut self, text: &[u8], ends: bool, found: Found) {
-        if found == Found::Nothing {
+    fn line(&mut self, text: &[u8], ends: bool, answer: Answer) {
+        if answer == Answer::NotFound {
             return self.write_line(text, ends);
         }
         let settings = Arc::clone(&self.actions.settings);
-        let judgement = self.judge(&settings.checks.body, Section::Body, text, found);
+        let judgement = self.judge(&settings.checks.body, Section::Body, text, answer);
         if let Some(before) = judgement.before {
             self.end_line();
             self.write_line(&before, true);

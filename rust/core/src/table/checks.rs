@@ -18,32 +18,11 @@ pub struct List {
     pub tables: Box<[Entry]>,
 }
 
-/// The answer of a list for a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// No table has the line.
-    Nothing,
-    /// The value of the first table that has it.
-    Value(Box<[u8]>),
-    /// A table cannot answer: the mail waits. The text says which table, and why.
-    Failed(Box<str>),
-}
-
-impl Found {
-    /// Return what a value means. As in Postfix, an empty one is an error of the table: the check must not be skipped.
-    fn of(value: Box<[u8]>) -> Self {
-        match value.is_empty() {
-            true => Self::Failed("the value is empty: remove the key, or give it an action".into()),
-            false => Self::Value(value),
-        }
-    }
-}
-
 /// The state of a search for a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Search {
-    /// Its answer.
-    Done(Found),
+    /// Its answer: the value of the first table that has the line.
+    Done(Answer),
     /// The remote table at this position must answer; `go_on` takes its answer.
     Asks {
         /// The position of the table in the list.
@@ -56,15 +35,14 @@ pub enum Search {
 impl List {
     /// Look a line up in the tables, up to the first remote one.
     pub fn search(&self, line: &[u8]) -> Search {
-        if line.is_empty() { Search::Done(Found::Nothing) } else { self.search_from(0, line) }
+        if line.is_empty() { Search::Done(Answer::NotFound) } else { self.search_from(0, line) }
     }
 
     /// Go on with the answer of the table at `at`.
     pub fn go_on(&self, line: &[u8], at: usize, answer: Answer) -> Search {
         match answer {
-            Answer::Found(value) => Search::Done(Found::of(value)),
             Answer::NotFound => self.search_from(at + 1, line),
-            Answer::Failed(why) => Search::Done(Found::Failed(why)),
+            answer => Search::Done(usable(answer)),
         }
     }
 
@@ -76,13 +54,11 @@ impl List {
                     return Search::Asks { at, lookup: Lookup { table: *index, key: line.into() } };
                 }
             };
-            match answer {
-                Answer::Found(value) => return Search::Done(Found::of(value)),
-                Answer::NotFound => {}
-                Answer::Failed(why) => return Search::Done(Found::Failed(why)),
+            if answer != Answer::NotFound {
+                return Search::Done(usable(answer));
             }
         }
-        Search::Done(Found::Nothing)
+        Search::Done(Answer::NotFound)
     }
 
     /// Whether a table is remote.
@@ -98,6 +74,17 @@ impl List {
     /// As `action`, for a message on its way out.
     pub fn action_for_line<'a>(&self, value: &'a [u8], place: Section) -> Result<Action<'a>, String> {
         Action::parse_for_line(value, place, &self.parameter, |text| name_octets(text).is_some())
+    }
+}
+
+/// Return the answer of a table for a check. As in Postfix, an empty value is an error of the table: the check must not be
+/// skipped.
+fn usable(answer: Answer) -> Answer {
+    match answer {
+        Answer::Found(value) if value.is_empty() => {
+            Answer::Failed("the value is empty: remove the key, or give it an action".into())
+        }
+        answer => answer,
     }
 }
 
@@ -165,15 +152,15 @@ mod tests {
         let tables =
             [fixed(b"a", value("WARN 1")), fixed(b"b", Answer::Failed("down".into())), fixed(b"*", value("WARN 2"))];
         let list = List { parameter: "body_checks".into(), tables: tables.into() };
-        for (line, found) in [
-            (&b"a"[..], Found::Value(b"WARN 1"[..].into())),
-            (b"b", Found::Failed("down".into())),
-            (b"c", Found::Value(b"WARN 2"[..].into())),
-            (b"", Found::Nothing),
+        for (line, answer) in [
+            (&b"a"[..], Answer::Found(b"WARN 1"[..].into())),
+            (b"b", Answer::Failed("down".into())),
+            (b"c", Answer::Found(b"WARN 2"[..].into())),
+            (b"", Answer::NotFound),
         ] {
-            assert_eq!(list.search(line), Search::Done(found));
+            assert_eq!(list.search(line), Search::Done(answer));
         }
-        assert_eq!(List::default().search(b"a"), Search::Done(Found::Nothing));
+        assert_eq!(List::default().search(b"a"), Search::Done(Answer::NotFound));
         assert!(!Lists { body: list, ..Lists::default() }.ask());
     }
 
@@ -182,7 +169,7 @@ mod tests {
         let empty: Arc<dyn Table> = Arc::new(Fixed(b"a", Answer::Found([].into())));
         let list = List { parameter: "header_checks".into(), tables: [Entry::Local(empty)].into() };
         for search in [list.search(b"a"), list.go_on(b"a", 0, Answer::Found([].into()))] {
-            assert!(matches!(search, Search::Done(Found::Failed(why)) if why.starts_with("the value is empty")));
+            assert!(matches!(search, Search::Done(Answer::Failed(why)) if why.starts_with("the value is empty")));
         }
     }
 
@@ -195,13 +182,13 @@ mod tests {
             tables: [fixed(b"a", "1"), remote(7), remote(8), fixed(b"b", "2")].into(),
         };
         let asks = |at, table, key: &[u8]| Search::Asks { at, lookup: Lookup { table, key: key.into() } };
-        assert_eq!(list.search(b"a"), Search::Done(Found::Value(b"1"[..].into())));
-        assert_eq!(list.search(b""), Search::Done(Found::Nothing));
+        assert_eq!(list.search(b"a"), Search::Done(Answer::Found(b"1"[..].into())));
+        assert_eq!(list.search(b""), Search::Done(Answer::NotFound));
         assert_eq!(list.search(b"b"), asks(1, 7, b"b"));
-        assert_eq!(list.go_on(b"b", 1, Answer::Found(b"x"[..].into())), Search::Done(Found::Value(b"x"[..].into())));
-        assert_eq!(list.go_on(b"b", 1, Answer::Failed("down".into())), Search::Done(Found::Failed("down".into())));
+        assert_eq!(list.go_on(b"b", 1, Answer::Found(b"x"[..].into())), Search::Done(Answer::Found(b"x"[..].into())));
+        assert_eq!(list.go_on(b"b", 1, Answer::Failed("down".into())), Search::Done(Answer::Failed("down".into())));
         assert_eq!(list.go_on(b"b", 1, Answer::NotFound), asks(2, 8, b"b"));
-        assert_eq!(list.go_on(b"b", 2, Answer::NotFound), Search::Done(Found::Value(b"2"[..].into())));
+        assert_eq!(list.go_on(b"b", 2, Answer::NotFound), Search::Done(Answer::Found(b"2"[..].into())));
         assert!(Lists { nested_header: list, ..Lists::default() }.ask());
     }
 }

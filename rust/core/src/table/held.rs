@@ -4,7 +4,7 @@
 //! follows waits behind it. The owner reads no more of the message while something waits, so little more than one read
 //! is here.
 
-use super::checks::{Found, List, Lists, Search};
+use super::checks::{List, Lists, Search};
 use crate::ask::{Answer, Lookup};
 use crate::inquiry::Lookups;
 use crate::mail::header::End;
@@ -96,23 +96,23 @@ impl Held {
     /// Remove the first part, and return it with the answer of its list. `None`: the answer is not there, no part waits,
     /// or the part may cause a line in the log and `can_log` returns false. When no part is left, all answers
     /// are dropped. `lists`: `None` when lines are not looked up any more.
-    pub fn pop(&mut self, lists: Option<&Lists>, can_log: impl FnOnce() -> bool) -> Option<(Event, Found)> {
+    pub fn pop(&mut self, lists: Option<&Lists>, can_log: impl FnOnce() -> bool) -> Option<(Event, Answer)> {
         let Some((event, search)) = self.parts.front_mut() else {
             self.lookups.forget();
             return None;
         };
-        let found = match lists.and_then(|lists| event.list(lists)) {
+        let answer = match lists.and_then(|lists| event.list(lists)) {
             Some(list) => advance(list, search, &mut self.lookups)?,
-            None => &mut Found::Nothing,
+            None => &mut Answer::NotFound,
         };
-        let is_silent = *found == Found::Nothing && !matches!(event, Event::Fault(..));
+        let is_silent = *answer == Answer::NotFound && !matches!(event, Event::Fault(..));
         if !is_silent && !can_log() {
             return None;
         }
-        let found = mem::replace(found, Found::Nothing);
+        let answer = mem::replace(answer, Answer::NotFound);
         let (event, _) = self.parts.pop_front()?;
         self.octets -= event.octets();
-        Some((event, found))
+        Some((event, answer))
     }
 
     /// Take the next lookups, at most `inquiry::BATCH_MAX`.
@@ -142,13 +142,13 @@ impl Held {
 }
 
 /// Go on with a search as far as there are answers. Returns its result, `None` before it is there.
-fn advance<'a>(list: &List, search: &'a mut Search, lookups: &mut Lookups) -> Option<&'a mut Found> {
+fn advance<'a>(list: &List, search: &'a mut Search, lookups: &mut Lookups) -> Option<&'a mut Answer> {
     while let Search::Asks { at, lookup } = search {
         let Poll::Ready(answer) = lookups.find(lookup) else { return None };
         *search = list.go_on(&lookup.key, *at, answer);
     }
     match search {
-        Search::Done(found) => Some(found),
+        Search::Done(answer) => Some(answer),
         Search::Asks { .. } => None,
     }
 }
@@ -171,17 +171,17 @@ mod tests {
         held.push(event, lists.body.search(line.as_bytes()))
     }
 
-    /// Return the lines that have their answers, with what was found.
-    fn popped(held: &mut Held, lists: &Lists) -> Vec<(String, Found)> {
+    /// Return the lines that have their answers, with the answers.
+    fn popped(held: &mut Held, lists: &Lists) -> Vec<(String, Answer)> {
         let line = |event| match event {
             Event::Line { text, .. } => String::from_utf8(text).unwrap(),
             other => format!("{other:?}"),
         };
-        std::iter::from_fn(|| held.pop(Some(lists), || true)).map(|(event, found)| (line(event), found)).collect()
+        std::iter::from_fn(|| held.pop(Some(lists), || true)).map(|(event, answer)| (line(event), answer)).collect()
     }
 
-    fn value(text: &str) -> Found {
-        Found::Value(text.as_bytes().into())
+    fn value(text: &str) -> Answer {
+        Answer::Found(text.as_bytes().into())
     }
 
     /// Answer lookups: table 1 has the line `a`, table 2 the lines `b` and `e`.
@@ -220,15 +220,15 @@ mod tests {
             }
             assert_eq!(rounds, [vec!["1c", "1a", "1b", "1d", "1e"], vec!["2c", "2b", "2e"]]);
             let expected = [
-                ("c", Found::Nothing),
+                ("c", Answer::NotFound),
                 ("a", value("WARN")),
-                ("", Found::Nothing),
+                ("", Answer::NotFound),
                 ("b", value("WARN")),
-                ("c", Found::Nothing),
-                ("d", Found::Failed("down".into())),
+                ("c", Answer::NotFound),
+                ("d", Answer::Failed("down".into())),
                 ("e", value("WARN")),
             ];
-            assert_eq!(popped(&mut held, &lists), expected.map(|(line, found)| (line.to_owned(), found)));
+            assert_eq!(popped(&mut held, &lists), expected.map(|(line, answer)| (line.to_owned(), answer)));
             assert!(held.is_empty());
         }
     }
@@ -238,14 +238,14 @@ mod tests {
         let lists = lists(&[1]);
         let mut held = Held::default();
         assert!(push(&mut held, &lists, "c") && push(&mut held, &lists, "a"));
-        assert!(held.push(Event::HeadEnd(End::Separator), Search::Done(Found::Nothing)));
+        assert!(held.push(Event::HeadEnd(End::Separator), Search::Done(Answer::NotFound)));
         let asked = held.asks(&lists);
         answer(&mut held, asked[1..].to_vec());
         assert_eq!(popped(&mut held, &lists), []);
         answer(&mut held, asked[..1].to_vec());
-        assert_eq!(held.pop(Some(&lists), || true).unwrap().1, Found::Nothing);
-        assert_eq!(held.pop(None, || true).unwrap().1, Found::Nothing, "it is not looked up any more");
-        assert!(matches!(held.pop(None, || true), Some((Event::HeadEnd(_), Found::Nothing))));
+        assert_eq!(held.pop(Some(&lists), || true).unwrap().1, Answer::NotFound);
+        assert_eq!(held.pop(None, || true).unwrap().1, Answer::NotFound, "it is not looked up any more");
+        assert!(matches!(held.pop(None, || true), Some((Event::HeadEnd(_), Answer::NotFound))));
         assert!(held.pop(Some(&lists), || true).is_none() && held.is_empty());
     }
 
@@ -266,8 +266,8 @@ mod tests {
             held.answer(&lookup, Answer::Found(big.clone().into()));
         }
         let found = popped(&mut held, &lists);
-        assert!(found[..count].iter().all(|(_, found)| matches!(found, Found::Value(_))));
-        assert!(matches!(&found[count].1, Found::Failed(why) if why.ends_with("octets, which is too long")));
+        assert!(found[..count].iter().all(|(_, found)| matches!(found, Answer::Found(_))));
+        assert!(matches!(&found[count].1, Answer::Failed(why) if why.ends_with("octets, which is too long")));
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
             (start..start + TOGETHER).for_each(|line| assert!(push(&mut held, &lists, &line.to_string())));
             let asked = held.asks(&lists);
             answer(&mut held, asked);
-            let missing = popped(&mut held, &lists).into_iter().filter(|(_, found)| *found != Found::Nothing);
+            let missing = popped(&mut held, &lists).into_iter().filter(|(_, answer)| *answer != Answer::NotFound);
             failed.extend(missing.map(|(line, _)| line));
         }
         assert_eq!((failed.len(), &*failed[0]), (TOGETHER, &*LOOKUPS_MAX.to_string()));

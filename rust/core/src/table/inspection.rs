@@ -10,7 +10,7 @@
 //! go_on           judges what has its answer
 //! ```
 
-use super::checks::{Found, Lists, Search};
+use super::checks::{Lists, Search};
 use super::held::{Event, Held};
 use crate::ask::{Answer, Lookup};
 use crate::mail::header::{End, with_lf};
@@ -38,11 +38,11 @@ pub trait Judge {
         true
     }
     /// Receive a header, with CRLF inside where it was folded. `in_head`: see `Inspection::reader`.
-    fn header(&mut self, class: Class, in_head: bool, header: &[u8], found: Found);
+    fn header(&mut self, class: Class, in_head: bool, header: &[u8], answer: Answer);
     /// Receive the end that was given to `Reader::hold_head_end`.
     fn head_end(&mut self, end: End);
     /// Receive a line of a body, or a piece of one. `ends`: the line ends with it.
-    fn line(&mut self, text: &[u8], ends: bool, found: Found);
+    fn line(&mut self, text: &[u8], ends: bool, answer: Answer);
     /// Receive a broken rule.
     fn fault(&mut self, fault: Fault, text: &[u8]);
     /// Note that too much would wait: parts are missing from now on, so the message must fail.
@@ -91,11 +91,11 @@ impl Inspection {
                 Course::Unchecked => None,
                 Course::Dropped => return self.held.clear(),
             };
-            let Some((event, found)) = self.held.pop(lists, || judge.can_log()) else { return };
+            let Some((event, answer)) = self.held.pop(lists, || judge.can_log()) else { return };
             match event {
-                Event::Header { class, in_head, text } => judge.header(class, in_head, &text, found),
+                Event::Header { class, in_head, text } => judge.header(class, in_head, &text, answer),
                 Event::HeadEnd(end) => judge.head_end(end),
-                Event::Line { text, ends } => judge.line(&text, ends, found),
+                Event::Line { text, ends } => judge.line(&text, ends, answer),
                 Event::Fault(fault, text) => judge.fault(fault, &text),
             }
         }
@@ -119,7 +119,7 @@ pub struct Reader<'a, J> {
 impl<J: Judge> Reader<'_, J> {
     /// Let the end of the message's headers wait behind a header that waits.
     pub fn hold_head_end(&mut self, end: End) {
-        self.hold(Event::HeadEnd(end), Search::Done(Found::Nothing));
+        self.hold(Event::HeadEnd(end), Search::Done(Answer::NotFound));
     }
 
     /// Whether a part need not wait. `is_silent`: it causes no line in the log.
@@ -141,12 +141,12 @@ impl<J: Judge> MimeEvents for Reader<'_, J> {
     fn header(&mut self, class: Class, _: Part, header: &[u8]) {
         let list = self.inspection.lists.of(class);
         let search = match list.tables.is_empty() || self.judge.course() != Course::Checked {
-            true => Search::Done(Found::Nothing),
+            true => Search::Done(Answer::NotFound),
             false => list.search(&with_lf(header)),
         };
         match search {
-            Search::Done(found) if self.is_next(found == Found::Nothing) => {
-                self.judge.header(class, self.in_head, header, found);
+            Search::Done(answer) if self.is_next(answer == Answer::NotFound) => {
+                self.judge.header(class, self.in_head, header, answer);
             }
             search => self.hold(Event::Header { class, in_head: self.in_head, text: header.into() }, search),
         }
@@ -162,11 +162,11 @@ impl<J: Judge> MimeEvents for Reader<'_, J> {
         let is_checked = (limit == 0 || line.offset < limit) && self.judge.course() == Course::Checked;
         let search = match is_checked {
             true => self.inspection.lists.body.search(line.text),
-            false => Search::Done(Found::Nothing),
+            false => Search::Done(Answer::NotFound),
         };
         match search {
-            Search::Done(found) if self.is_next(found == Found::Nothing) => {
-                self.judge.line(line.text, line.ends, found)
+            Search::Done(answer) if self.is_next(answer == Answer::NotFound) => {
+                self.judge.line(line.text, line.ends, answer)
             }
             search => self.hold(Event::Line { text: line.text.into(), ends: line.ends }, search),
         }
@@ -176,7 +176,7 @@ impl<J: Judge> MimeEvents for Reader<'_, J> {
         if self.is_next(false) {
             self.judge.fault(fault, text);
         } else {
-            self.hold(Event::Fault(fault, text.into()), Search::Done(Found::Nothing));
+            self.hold(Event::Fault(fault, text.into()), Search::Done(Answer::NotFound));
         }
     }
 }

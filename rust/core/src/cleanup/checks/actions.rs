@@ -2,9 +2,10 @@
 
 use super::{CleanupSettings, Decisions, Names, Refusal};
 use crate::action::{Section, Verb};
+use crate::ask::Answer;
 use crate::log::{Log, Severity};
 use crate::mail::reply::{Enhanced, Reply};
-use crate::table::checks::{Found, List};
+use crate::table::checks::List;
 use std::sync::Arc;
 
 /// Octets of a line in a log line.
@@ -58,13 +59,13 @@ impl Actions {
         );
     }
 
-    /// Judge a line: apply the action that was found.
-    pub fn judge(&mut self, list: &List, place: Section, line: &[u8], found: Found) -> Judgement {
+    /// Judge a line: apply the action in the answer of its list.
+    pub fn judge(&mut self, list: &List, place: Section, line: &[u8], answer: Answer) -> Judgement {
         let mut judgement = Judgement { before: None, written: Written::Same, refusal: None };
-        let value = match found {
-            Found::Nothing => return judgement,
-            Found::Value(value) => value,
-            Found::Failed(why) => {
+        let value = match answer {
+            Answer::NotFound => return judgement,
+            Answer::Found(value) => value,
+            Answer::Failed(why) => {
                 let (id, parameter) = (&self.id, &list.parameter);
                 self.warn(&why);
                 self.warn(&format!("{id}: {parameter} map lookup problem -- message not accepted, try again later"));

@@ -7,7 +7,7 @@ use crate::log::Log;
 use crate::mail::header::{End, Field, Known, from_lf, with_lf};
 use crate::mail::mime::{Class, Fault, Line, MimeEvents, Part};
 use crate::mail::stuff::WireWriter;
-use crate::table::checks::{Found, List, Lists};
+use crate::table::checks::{List, Lists};
 use crate::table::inspection::{Course, Inspection, Judge};
 use std::mem;
 use std::ops::Range;
@@ -123,12 +123,12 @@ enum Written<'a> {
 }
 
 impl Writer {
-    /// Apply what was found for a line, and return the text to write in its place.
-    fn apply<'a>(&mut self, list: &List, place: Section, text: &'a [u8], found: Found) -> Option<Written<'a>> {
-        let value = match found {
-            Found::Nothing => return Some(Written::Same(text)),
-            Found::Value(value) => value,
-            Found::Failed(why) => {
+    /// Apply the answer of the list to a line, and return the text to write in its place.
+    fn apply<'a>(&mut self, list: &List, place: Section, text: &'a [u8], answer: Answer) -> Option<Written<'a>> {
+        let value = match answer {
+            Answer::NotFound => return Some(Written::Same(text)),
+            Answer::Found(value) => value,
+            Answer::Failed(why) => {
                 let id = &self.queue_id;
                 self.lines.push((true, format!("{id}: smtp {} checks lookup error: {why}", place.word())));
                 self.unsendable = Some(Unsendable::Lookup);
@@ -191,16 +191,16 @@ impl Judge for Writer {
         if self.unsendable.is_some() { Course::Dropped } else { Course::Checked }
     }
 
-    fn header(&mut self, class: Class, _: bool, header: &[u8], found: Found) {
+    fn header(&mut self, class: Class, _: bool, header: &[u8], answer: Answer) {
         if self.unsendable.is_some() {
             return;
         }
         self.wire.end_line();
-        if found == Found::Nothing {
+        if answer == Answer::NotFound {
             return self.write_header(class, header, header);
         }
         let lists = Arc::clone(&self.lists);
-        match self.apply(lists.of(class), Section::Header, &with_lf(header), found) {
+        match self.apply(lists.of(class), Section::Header, &with_lf(header), answer) {
             None => {}
             Some(Written::Same(_)) => self.write_header(class, header, header),
             Some(Written::Other(text)) => self.write_header(class, header, &from_lf(&text)),
@@ -209,15 +209,15 @@ impl Judge for Writer {
 
     fn head_end(&mut self, _: End) {}
 
-    fn line(&mut self, text: &[u8], ends: bool, found: Found) {
+    fn line(&mut self, text: &[u8], ends: bool, answer: Answer) {
         if self.unsendable.is_some() {
             return;
         }
-        if found == Found::Nothing {
+        if answer == Answer::NotFound {
             return self.wire.line(text, ends);
         }
         let lists = Arc::clone(&self.lists);
-        match self.apply(&lists.body, Section::Body, text, found) {
+        match self.apply(&lists.body, Section::Body, text, answer) {
             // The rest of a long line stays a line of its own.
             None if ends => self.wire.end_line(),
             None => {}
