@@ -11,7 +11,7 @@ use postillion_core::address::map::Mapping;
 use postillion_core::address::masquerade::Masquerade;
 use postillion_core::address::names::NameList;
 use postillion_core::address::rewrite::Rewrite;
-use postillion_core::address::rewriting::{Class, Rewriting};
+use postillion_core::address::rewriting::{RewriteClass, Rewriting};
 use postillion_core::ask::{Answer, Lookup};
 use postillion_core::inquiry::Inquiry;
 use postillion_core::mail::envelope::Recipient;
@@ -56,7 +56,7 @@ fn run(flags: u8, address: &str, answers: &[&[u8]], backwards: bool) -> Outcome 
         let found = rewriting.recipients(&mapping, true, None, vec![recipient.clone(), recipient.clone()]).await;
         let found = found.map_err(|error| format!("{error:?}"))?;
         let value = recipient.address.as_bytes();
-        let header = rewriting.header(&mapping, Class::HeaderSender, value, 100).await;
+        let header = rewriting.header(&mapping, RewriteClass::HeaderSender, value, 100).await;
         Ok((found, header.map_err(|failure| failure.to_string())?))
     });
     let mut open: Vec<Lookup> = Vec::new();

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use postillion_core::delivery::outgoing::{Outgoing, Unsendable};
 use postillion_core::log::{Log, LogTarget};
 use postillion_core::mail::header::End;
-use postillion_core::mail::mime::{Class, Fault, Line, MimeEvents, MimeRules, Part, WireMime};
+use postillion_core::mail::mime::{Fault, HeaderClass, Line, MimeEvents, MimeRules, Part, WireMime};
 use postillion_core::mail::stuff::{Stuffer, WireWriter, unstuff};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
 use std::task::Poll;
@@ -22,11 +22,11 @@ struct Told {
 }
 
 impl MimeEvents for Told {
-    fn header(&mut self, class: Class, part: Part, header: &[u8]) {
+    fn header(&mut self, class: HeaderClass, part: Part, header: &[u8]) {
         self.events.push(format!("{class:?} {part:?} {header:?}"));
         self.writer.line(header, true);
     }
-    fn head_end(&mut self, class: Class, part: Part, end: End) {
+    fn head_end(&mut self, class: HeaderClass, part: Part, end: End) {
         self.events.push(format!("{class:?} {part:?} {end:?}"));
     }
     fn line(&mut self, part: Part, line: Line<'_>) {

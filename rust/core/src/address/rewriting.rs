@@ -22,9 +22,9 @@ use crate::settings;
 use crate::settings::{Source, Value};
 use std::borrow::Cow;
 
-/// An address by its use.
+/// The class of an address in `canonical_classes` and related parameters: where in a message it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum RewriteClass {
     /// The reverse path.
     EnvelopeSender,
     /// A forward path.
@@ -37,23 +37,23 @@ pub enum Class {
 
 /// A set of classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Classes(u8);
+pub struct RewriteClasses(u8);
 
-impl Classes {
-    const NAMES: [(&str, Class); 4] = [
-        ("envelope_sender", Class::EnvelopeSender),
-        ("envelope_recipient", Class::EnvelopeRecipient),
-        ("header_sender", Class::HeaderSender),
-        ("header_recipient", Class::HeaderRecipient),
+impl RewriteClasses {
+    const NAMES: [(&str, RewriteClass); 4] = [
+        ("envelope_sender", RewriteClass::EnvelopeSender),
+        ("envelope_recipient", RewriteClass::EnvelopeRecipient),
+        ("header_sender", RewriteClass::HeaderSender),
+        ("header_recipient", RewriteClass::HeaderRecipient),
     ];
 
     /// Return whether the set has a class.
-    pub fn has(self, class: Class) -> bool {
+    pub fn has(self, class: RewriteClass) -> bool {
         self.0 & 1 << class as u8 != 0
     }
 }
 
-impl Value for Classes {
+impl Value for RewriteClasses {
     fn read<S: Source>(source: &S, name: &str) -> Result<Self, S::Error> {
         let mut classes = 0;
         for word in source.items(name)? {
@@ -91,14 +91,14 @@ settings! {
         /// Keys and results.
         rules: MapRules => settings,
         sender_canonical: Maps = "sender_canonical_maps",
-        sender_canonical_classes: Classes = "sender_canonical_classes",
+        sender_canonical_classes: RewriteClasses = "sender_canonical_classes",
         recipient_canonical: Maps = "recipient_canonical_maps",
-        recipient_canonical_classes: Classes = "recipient_canonical_classes",
+        recipient_canonical_classes: RewriteClasses = "recipient_canonical_classes",
         canonical: Maps = "canonical_maps",
-        canonical_classes: Classes = "canonical_classes",
+        canonical_classes: RewriteClasses = "canonical_classes",
         /// Host names that are left out.
         masquerade: Masquerade => settings,
-        masquerade_classes: Classes = "masquerade_classes",
+        masquerade_classes: RewriteClasses = "masquerade_classes",
         aliases: Maps = "virtual_alias_maps",
         /// Limits of `aliases`.
         alias_limits: AliasLimits => settings,
@@ -114,8 +114,8 @@ settings! {
 
 impl Rewriting {
     /// Return whether an address of this class can change.
-    pub fn touches(&self, class: Class) -> bool {
-        let is_sender = matches!(class, Class::EnvelopeSender | Class::HeaderSender);
+    pub fn touches(&self, class: RewriteClass) -> bool {
+        let is_sender = matches!(class, RewriteClass::EnvelopeSender | RewriteClass::HeaderSender);
         let own = if is_sender {
             !self.sender_canonical.is_empty() && self.sender_canonical_classes.has(class)
         } else {
@@ -123,23 +123,23 @@ impl Rewriting {
         };
         own || !self.canonical.is_empty() && self.canonical_classes.has(class)
             || !self.masquerade.is_empty() && self.masquerade_classes.has(class)
-            || class == Class::EnvelopeRecipient && !self.aliases.is_empty()
+            || class == RewriteClass::EnvelopeRecipient && !self.aliases.is_empty()
     }
 
     /// Return whether any address can change, or a recipient be added. `copies`: see `recipients`.
     pub fn is_needed(&self, copies: bool) -> bool {
         let adds = !(self.always_bcc.is_empty() && self.sender_copies.is_empty() && self.recipient_copies.is_empty());
-        copies && adds || Classes::NAMES.iter().any(|(_, class)| self.touches(*class))
+        copies && adds || RewriteClasses::NAMES.iter().any(|(_, class)| self.touches(*class))
     }
 
     /// Return the address that canonical tables and masquerading give an address; `None` if it stays.
     pub async fn canonical(
         &self,
         mapping: &Mapping<'_>,
-        class: Class,
+        class: RewriteClass,
         address: &str,
     ) -> Result<Option<Box<str>>, Failure> {
-        let is_sender = matches!(class, Class::EnvelopeSender | Class::HeaderSender);
+        let is_sender = matches!(class, RewriteClass::EnvelopeSender | RewriteClass::HeaderSender);
         let (parameter, maps, classes) = if is_sender {
             ("sender_canonical_maps", &self.sender_canonical, self.sender_canonical_classes)
         } else {
@@ -167,7 +167,7 @@ impl Rewriting {
     pub async fn header(
         &self,
         mapping: &Mapping<'_>,
-        class: Class,
+        class: RewriteClass,
         value: &[u8],
         tokens_max: usize,
     ) -> Result<Option<Vec<u8>>, Failure> {
@@ -193,7 +193,7 @@ impl Rewriting {
         if sender.is_empty() {
             return Ok(None);
         }
-        if let Some(rewritten) = self.canonical(mapping, Class::EnvelopeSender, sender).await? {
+        if let Some(rewritten) = self.canonical(mapping, RewriteClass::EnvelopeSender, sender).await? {
             *sender = rewritten;
         }
         if !copies {
@@ -233,7 +233,7 @@ impl Rewriting {
         copies: bool,
         mut recipient: Recipient,
     ) -> Result<Vec<Recipient>, AliasError> {
-        if let Some(address) = self.canonical(mapping, Class::EnvelopeRecipient, &recipient.address).await? {
+        if let Some(address) = self.canonical(mapping, RewriteClass::EnvelopeRecipient, &recipient.address).await? {
             replace(&mut recipient, address);
         }
         let address = recipient.address.clone();
@@ -247,7 +247,7 @@ impl Rewriting {
 
     /// Return the recipients that the recipient of a copy stands for.
     async fn expanded(&self, mapping: &Mapping<'_>, mut copy: Recipient) -> Result<Vec<Recipient>, AliasError> {
-        if let Some(address) = self.canonical(mapping, Class::EnvelopeRecipient, &copy.address).await? {
+        if let Some(address) = self.canonical(mapping, RewriteClass::EnvelopeRecipient, &copy.address).await? {
             copy.address = address;
         }
         self.aliases(mapping, copy).await

@@ -16,7 +16,7 @@ use crate::ask::{Answer, Lookup};
 use crate::log::{Log, Severity};
 use crate::mail::envelope::{BodyType, Envelope, Notify, Recipient};
 use crate::mail::header::{End, Field, from_lf, with_lf};
-use crate::mail::mime::{Class, Encoding, Fault, Mime};
+use crate::mail::mime::{Encoding, Fault, HeaderClass, Mime};
 use crate::mail::reply::Reply;
 use crate::mail::sink::Sink;
 use crate::table::checks::List;
@@ -200,7 +200,7 @@ impl<S: Sink> Judge for Pass<'_, S> {
         names.are_known(settings)
     }
 
-    fn header(&mut self, class: Class, in_head: bool, header: &[u8], answer: Answer) {
+    fn header(&mut self, class: HeaderClass, in_head: bool, header: &[u8], answer: Answer) {
         if answer == Answer::NotFound {
             return self.write_header(in_head, header);
         }

@@ -3,7 +3,7 @@
 use super::envelope::MAILER_DAEMON;
 use super::settings::CleanupSettings;
 use super::{MESSAGE_ID, Output, Part, RESENT_MESSAGE_ID};
-use crate::address::rewriting::Class;
+use crate::address::rewriting::RewriteClass;
 use crate::mail::date::compact_utc;
 use crate::mail::header::{Known, name_octets};
 use crate::mail::phrase::phrase;
@@ -42,7 +42,7 @@ impl<S: Sink> Output<S> {
             let sender = sender_as_header(&settings, &self.envelope.sender, self.full_name.as_deref());
             let start = self.head.len();
             self.write_header(&[format!("{prefix}From: {sender}").as_bytes()]);
-            if self.options.maps && settings.rewriting.touches(Class::EnvelopeSender) {
+            if self.options.maps && settings.rewriting.touches(RewriteClass::EnvelopeSender) {
                 self.later(start + prefix.len() + "From: ".len(), Part::From);
             }
         }

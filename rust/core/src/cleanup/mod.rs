@@ -37,7 +37,7 @@ pub use finish::{Finished, Finishing};
 pub use intake::{Intake, rehearse};
 pub use options::Options;
 
-use crate::address::rewriting::Class;
+use crate::address::rewriting::RewriteClass;
 use crate::mail::envelope::Envelope;
 use crate::mail::header::Seen;
 use crate::mail::reply::Reply;
@@ -153,7 +153,7 @@ struct Later {
 #[derive(Debug, Clone, Copy)]
 enum Part {
     /// The value of a header with addresses.
-    Value(Class),
+    Value(RewriteClass),
     /// The sender in a `From:` that cleanup has added.
     From,
 }

@@ -3,7 +3,7 @@
 use super::settings::CleanupSettings;
 use super::{HEAD_MAX_OCTETS, Options, Origin, Output, Part, Refusal};
 use crate::address::rewrite::Rewrite;
-use crate::address::rewriting::Class;
+use crate::address::rewriting::RewriteClass;
 use crate::mail::envelope::Envelope;
 use crate::mail::header::{End, Field, HeaderEvents, Known, Seen, from_lf};
 use crate::mail::sink::Sink;
@@ -134,11 +134,11 @@ impl<S: Sink> Output<S> {
 }
 
 /// Return the class of a header's addresses, `None` for a header without them.
-fn class_of(known: Known) -> Option<Class> {
+fn class_of(known: Known) -> Option<RewriteClass> {
     if known.names_senders() {
-        Some(Class::HeaderSender)
+        Some(RewriteClass::HeaderSender)
     } else if known.names_recipients() {
-        Some(Class::HeaderRecipient)
+        Some(RewriteClass::HeaderRecipient)
     } else {
         None
     }

@@ -5,7 +5,7 @@
 use super::work::Work;
 use crate::mail::envelope::Recipient;
 use crate::mail::header::End;
-use crate::mail::mime::{Class, Fault, Line, MimeEvents, MimeRules, Part, WireMime};
+use crate::mail::mime::{Fault, HeaderClass, Line, MimeEvents, MimeRules, Part, WireMime};
 use crate::queue::{ContentReader, QueueError};
 
 /// Maximum octets of a message in memory.
@@ -16,11 +16,11 @@ struct Headers {
 }
 
 impl MimeEvents for Headers {
-    fn header(&mut self, _: Class, _: Part, header: &[u8]) {
+    fn header(&mut self, _: HeaderClass, _: Part, header: &[u8]) {
         self.has_utf8 |= !header.is_ascii();
     }
 
-    fn head_end(&mut self, _: Class, _: Part, _: End) {}
+    fn head_end(&mut self, _: HeaderClass, _: Part, _: End) {}
 
     fn line(&mut self, _: Part, _: Line<'_>) {}
 

@@ -5,7 +5,7 @@
 //! mean. Lines break as in Postfix: after 73 octets at the earliest, before 76.
 
 use super::header::{End, Field};
-use super::mime::{Class, Encoding, Fault, Kind, Line, MimeEvents, Part};
+use super::mime::{Encoding, Fault, HeaderClass, Kind, Line, MimeEvents, Part};
 
 /// A line continues on the next one when it has more octets.
 const LINE_OCTETS: usize = 72;
@@ -46,7 +46,7 @@ impl<E: MimeEvents> Downgrade<E> {
 }
 
 impl<E: MimeEvents> MimeEvents for Downgrade<E> {
-    fn header(&mut self, class: Class, part: Part, header: &[u8]) {
+    fn header(&mut self, class: HeaderClass, part: Part, header: &[u8]) {
         let replaced = part.encoding.is_wide()
             && Field::parse(header).is_some_and(|field| field.name.eq_ignore_ascii_case(b"content-transfer-encoding"));
         if !replaced {
@@ -54,13 +54,13 @@ impl<E: MimeEvents> MimeEvents for Downgrade<E> {
         }
     }
 
-    fn head_end(&mut self, class: Class, part: Part, end: End) {
+    fn head_end(&mut self, class: HeaderClass, part: Part, end: End) {
         if part.encoding.is_wide() {
             let header: &[u8] = match part.kind {
                 Kind::Leaf => b"Content-Transfer-Encoding: quoted-printable",
                 _ => b"Content-Transfer-Encoding: 7bit",
             };
-            self.next.header(Class::Mime, part, header);
+            self.next.header(HeaderClass::Mime, part, header);
         }
         self.next.head_end(class, part, end);
         self.offset = 0;
@@ -109,10 +109,10 @@ mod tests {
     struct Written(WireWriter);
 
     impl MimeEvents for Written {
-        fn header(&mut self, _: Class, _: Part, header: &[u8]) {
+        fn header(&mut self, _: HeaderClass, _: Part, header: &[u8]) {
             self.0.line(header, true);
         }
-        fn head_end(&mut self, _: Class, _: Part, _: End) {}
+        fn head_end(&mut self, _: HeaderClass, _: Part, _: End) {}
         fn line(&mut self, _: Part, line: Line<'_>) {
             self.0.line(line.text, line.ends);
         }

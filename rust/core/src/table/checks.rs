@@ -7,7 +7,7 @@ use super::Entry;
 use crate::action::{Action, Section};
 use crate::ask::{Answer, Lookup};
 use crate::mail::header::name_octets;
-use crate::mail::mime::Class;
+use crate::mail::mime::HeaderClass;
 
 /// The tables of one parameter.
 #[derive(Debug, Clone, Default)]
@@ -118,11 +118,11 @@ impl Lists {
     }
 
     /// Return the list for a header.
-    pub fn of(&self, class: Class) -> &List {
+    pub fn of(&self, class: HeaderClass) -> &List {
         match class {
-            Class::Primary => &self.header,
-            Class::Mime => &self.mime_header,
-            Class::Nested => &self.nested_header,
+            HeaderClass::Primary => &self.header,
+            HeaderClass::Mime => &self.mime_header,
+            HeaderClass::Nested => &self.nested_header,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::checks::{List, Lists, Search};
 use crate::ask::{Answer, Lookup};
 use crate::inquiry::Lookups;
 use crate::mail::header::End;
-use crate::mail::mime::{Class, Fault};
+use crate::mail::mime::{Fault, HeaderClass};
 use std::collections::VecDeque;
 use std::mem;
 use std::task::Poll;
@@ -24,7 +24,7 @@ pub enum Event {
     /// A logical header, as in `MimeEvents`.
     Header {
         /// The list that it is looked up in.
-        class: Class,
+        class: HeaderClass,
         /// See `Judge::header`.
         in_head: bool,
         /// The header.

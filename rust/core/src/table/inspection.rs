@@ -14,7 +14,7 @@ use super::checks::{Lists, Search};
 use super::held::{Event, Held};
 use crate::ask::{Answer, Lookup};
 use crate::mail::header::{End, with_lf};
-use crate::mail::mime::{Class, Fault, Line, MimeEvents, Part};
+use crate::mail::mime::{Fault, HeaderClass, Line, MimeEvents, Part};
 use std::sync::Arc;
 
 /// The treatment of the parts that follow.
@@ -38,7 +38,7 @@ pub trait Judge {
         true
     }
     /// Receive a header, with CRLF inside where it was folded. `in_head`: see `Inspection::reader`.
-    fn header(&mut self, class: Class, in_head: bool, header: &[u8], answer: Answer);
+    fn header(&mut self, class: HeaderClass, in_head: bool, header: &[u8], answer: Answer);
     /// Receive the end that was given to `Reader::hold_head_end`.
     fn head_end(&mut self, end: End);
     /// Receive a line of a body, or a piece of one. `ends`: the line ends with it.
@@ -138,7 +138,7 @@ impl<J: Judge> Reader<'_, J> {
 }
 
 impl<J: Judge> MimeEvents for Reader<'_, J> {
-    fn header(&mut self, class: Class, _: Part, header: &[u8]) {
+    fn header(&mut self, class: HeaderClass, _: Part, header: &[u8]) {
         let list = self.inspection.lists.of(class);
         let search = match list.tables.is_empty() || self.judge.course() != Course::Checked {
             true => Search::Done(Answer::NotFound),
@@ -152,7 +152,7 @@ impl<J: Judge> MimeEvents for Reader<'_, J> {
         }
     }
 
-    fn head_end(&mut self, _: Class, _: Part, _: End) {}
+    fn head_end(&mut self, _: HeaderClass, _: Part, _: End) {}
 
     fn line(&mut self, _: Part, line: Line<'_>) {
         if self.in_head {

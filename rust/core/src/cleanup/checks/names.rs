@@ -5,7 +5,7 @@
 
 use super::CleanupSettings;
 use crate::address::map::Mapping;
-use crate::address::rewriting::Class;
+use crate::address::rewriting::RewriteClass;
 use crate::ask::{Answer, Lookup};
 use crate::inquiry::Inquiry;
 use crate::mail::envelope::Envelope;
@@ -46,7 +46,7 @@ impl Names {
             self.state = State::Asking(Inquiry::new(async move |asker| {
                 let mapping = Mapping::new(&settings.rewriting.rules, &settings.local_rewrite, &asker);
                 let mut mapped = [None, None];
-                let given = [(Class::EnvelopeSender, sender), (Class::EnvelopeRecipient, recipient)];
+                let given = [(RewriteClass::EnvelopeSender, sender), (RewriteClass::EnvelopeRecipient, recipient)];
                 for ((class, address), mapped) in given.iter().zip(&mut mapped) {
                     // The null sender has no keys. After a failed lookup the message is refused at its end, or before.
                     if !address.is_empty() {

@@ -5,7 +5,7 @@ use crate::action::{Section, Verb};
 use crate::ask::{Answer, Lookup};
 use crate::log::Log;
 use crate::mail::header::{End, Field, Known, from_lf, with_lf};
-use crate::mail::mime::{Class, Fault, Line, MimeEvents, Part};
+use crate::mail::mime::{Fault, HeaderClass, Line, MimeEvents, Part};
 use crate::mail::stuff::WireWriter;
 use crate::table::checks::{List, Lists};
 use crate::table::inspection::{Course, Inspection, Judge};
@@ -83,11 +83,11 @@ impl Checked {
 }
 
 impl MimeEvents for Checked {
-    fn header(&mut self, class: Class, part: Part, header: &[u8]) {
+    fn header(&mut self, class: HeaderClass, part: Part, header: &[u8]) {
         self.inspection.reader(&mut self.writer, false).header(class, part, header);
     }
 
-    fn head_end(&mut self, _: Class, _: Part, _: End) {}
+    fn head_end(&mut self, _: HeaderClass, _: Part, _: End) {}
 
     fn line(&mut self, part: Part, line: Line<'_>) {
         self.inspection.reader(&mut self.writer, false).line(part, line);
@@ -165,11 +165,11 @@ impl Writer {
         }
     }
 
-    fn write_header(&mut self, class: Class, header: &[u8], written: &[u8]) {
+    fn write_header(&mut self, class: HeaderClass, header: &[u8], written: &[u8]) {
         self.wire.line(written, true);
         // As in Postfix, a header that a check made one of addresses stays.
         if self.maps
-            && class == Class::Primary
+            && class == HeaderClass::Primary
             && addresses_of(header).is_some()
             && let Some(value) = addresses_of(written)
         {
@@ -191,7 +191,7 @@ impl Judge for Writer {
         if self.unsendable.is_some() { Course::Dropped } else { Course::Checked }
     }
 
-    fn header(&mut self, class: Class, _: bool, header: &[u8], answer: Answer) {
+    fn header(&mut self, class: HeaderClass, _: bool, header: &[u8], answer: Answer) {
         if self.unsendable.is_some() {
             return;
         }

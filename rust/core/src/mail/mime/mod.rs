@@ -16,7 +16,7 @@ use std::mem;
 
 /// The class of a header: which of header_checks, mime_header_checks and nested_header_checks sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum HeaderClass {
     /// A header of the message.
     Primary,
     /// A header of a part, or a MIME header anywhere.
@@ -139,9 +139,9 @@ impl Fault {
 pub trait MimeEvents {
     /// Receive a logical header, with CRLF inside where it was folded, without blanks before its colon and without its
     /// last line end.
-    fn header(&mut self, class: Class, part: Part, header: &[u8]);
+    fn header(&mut self, class: HeaderClass, part: Part, header: &[u8]);
     /// Receive the end of a header block. After `End::Separator`, the empty line is the first line of the body.
-    fn head_end(&mut self, class: Class, part: Part, end: End);
+    fn head_end(&mut self, class: HeaderClass, part: Part, end: End);
     /// Receive a line of a body, or a piece of a long one.
     fn line(&mut self, part: Part, line: Line<'_>);
     /// Receive a broken rule. `text`: the line, header or encoding that breaks it.
@@ -193,7 +193,7 @@ struct Level {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
-    Head(Class),
+    Head(HeaderClass),
     Body,
 }
 
@@ -230,7 +230,7 @@ impl Mime {
         let parser = Some(HeaderParser::strict(rules.header_limit));
         let inner = Structure {
             rules,
-            place: Position::Head(Class::Primary),
+            place: Position::Head(HeaderClass::Primary),
             part: Part::PLAIN,
             levels: Vec::new(),
             line: Vec::new(),
@@ -388,7 +388,7 @@ impl Structure {
         let mut class = place;
         if let Some(field) = Field::parse(header) {
             // As in Postfix, even where the structure does not count.
-            class = if is_mime(field.name) { Class::Mime } else { place };
+            class = if is_mime(field.name) { HeaderClass::Mime } else { place };
             if self.rules.flat {
             } else if field.name.eq_ignore_ascii_case(b"content-type") {
                 self.content_type(field.value, header, on);
@@ -438,7 +438,7 @@ impl Structure {
         }
         match kind {
             Kind::Message | Kind::Global if !self.rules.flat => {
-                self.place = Position::Head(Class::Nested);
+                self.place = Position::Head(HeaderClass::Nested);
                 self.part = Part::PLAIN;
             }
             Kind::Multipart => self.part = Part::PLAIN,
@@ -504,7 +504,7 @@ impl Structure {
             self.place = Position::Body;
             self.part = Part::PLAIN;
         } else {
-            self.place = Position::Head(Class::Mime);
+            self.place = Position::Head(HeaderClass::Mime);
             self.part = Part { kind: level.default_kind, ..Part::PLAIN };
         }
     }

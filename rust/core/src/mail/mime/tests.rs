@@ -8,10 +8,10 @@ use proptest::prelude::*;
 struct Told(Vec<String>);
 
 impl MimeEvents for Told {
-    fn header(&mut self, class: Class, _: Part, header: &[u8]) {
+    fn header(&mut self, class: HeaderClass, _: Part, header: &[u8]) {
         self.0.push(format!("{class:?} {}", String::from_utf8_lossy(header)));
     }
-    fn head_end(&mut self, _: Class, part: Part, end: End) {
+    fn head_end(&mut self, _: HeaderClass, part: Part, end: End) {
         if end == End::Message {
             self.0.push(format!("no body of {:?} {:?}", part.kind, part.encoding));
         }
@@ -282,10 +282,10 @@ struct Counted {
 }
 
 impl MimeEvents for Counted {
-    fn header(&mut self, _: Class, _: Part, _: &[u8]) {
+    fn header(&mut self, _: HeaderClass, _: Part, _: &[u8]) {
         self.headers += 1;
     }
-    fn head_end(&mut self, _: Class, _: Part, _: End) {}
+    fn head_end(&mut self, _: HeaderClass, _: Part, _: End) {}
     fn line(&mut self, _: Part, _: Line<'_>) {
         self.lines += 1;
     }
