@@ -23,7 +23,7 @@ LAYERS = {
         ["lookup"],
         ["settings"],
         ["mail"],
-        ["net", "table"],
+        ["net", "table", "inspection"],
         ["address"],
         ["smtp"],
         ["ipc"],

@@ -19,6 +19,7 @@
 //! smtp                                         both ends of the protocol
 //! address                                      paths, rewriting
 //! net                                          sockets
+//! inspection                                   header_checks and related lists
 //! table                                        types of lookup tables
 //! mail                                         envelopes, header fields, replies, IDs
 //! settings                                     parameters of main.cf as fields of a struct
@@ -39,6 +40,7 @@ pub mod codec;
 pub mod delivery;
 pub mod few;
 pub mod inquiry;
+pub mod inspection;
 pub mod ipc;
 pub mod log;
 pub mod lookup;

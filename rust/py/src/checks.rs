@@ -1,7 +1,7 @@
-//! The tables of `header_checks` and related parameters from Python: see `postillion_core::table::checks`.
+//! The tables of `header_checks` and related parameters from Python: see `postillion_core::inspection::lists`.
 
 use crate::config::entry;
-use postillion_core::table::checks::{List, Lists};
+use postillion_core::inspection::lists::{List, Lists};
 use pyo3::prelude::*;
 use std::sync::Arc;
 

@@ -2,13 +2,13 @@
 
 use crate::address::rewrite::Rewrite;
 use crate::address::rewriting::Rewriting;
+use crate::inspection::lists::Lists;
 use crate::mail::date::Zone;
 use crate::mail::header::Known;
 use crate::mail::mime::MimeRules;
 use crate::mail::source::Autodetected;
 use crate::settings;
 use crate::settings::Source;
-use crate::table::checks::Lists;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// A set of octets, written as in main.cf: `\0\r` (`message_strip_characters`, `message_reject_characters`).

@@ -5,7 +5,6 @@
 //! counts.
 
 pub mod cdb;
-pub mod checks;
 pub mod cidr;
 pub mod combined;
 pub mod database;
@@ -13,11 +12,9 @@ pub mod dictionary;
 pub mod file;
 pub mod fixed;
 mod hashed;
-pub mod held;
 pub mod index;
 pub mod indexed;
 pub mod inline;
-pub mod inspection;
 pub mod key;
 pub mod lmdb;
 pub mod octets;

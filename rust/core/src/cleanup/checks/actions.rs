@@ -3,9 +3,9 @@
 use super::{CleanupSettings, Decisions, Names, Refusal};
 use crate::action::{Section, Verb};
 use crate::ask::Answer;
+use crate::inspection::lists::List;
 use crate::log::{Log, Severity};
 use crate::mail::reply::{Enhanced, Reply};
-use crate::table::checks::List;
 use std::sync::Arc;
 
 /// Octets of a line in a log line.

@@ -4,11 +4,11 @@ use super::actions::BCC_MAX;
 use super::*;
 use crate::ask::Answer;
 use crate::cleanup::{Intake, Options, Origin};
+use crate::inspection::held::HELD_MAX_OCTETS;
+use crate::inspection::lists::Lists;
 use crate::log::LogTarget;
 use crate::mail::id::QueueId;
 use crate::mail::stuff::unstuff;
-use crate::table::checks::Lists;
-use crate::table::held::HELD_MAX_OCTETS;
 use crate::table::testing::remote;
 use crate::table::{Entry, Table};
 

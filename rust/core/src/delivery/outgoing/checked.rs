@@ -3,12 +3,12 @@
 use super::Unsendable;
 use crate::action::{Section, Verb};
 use crate::ask::{Answer, Lookup};
+use crate::inspection::lists::{List, Lists};
+use crate::inspection::{Course, Inspection, Judge};
 use crate::log::Log;
 use crate::mail::header::{End, Field, Known, from_lf, with_lf};
 use crate::mail::mime::{Fault, HeaderClass, Line, MimeEvents, Part};
 use crate::mail::stuff::WireWriter;
-use crate::table::checks::{List, Lists};
-use crate::table::inspection::{Course, Inspection, Judge};
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;

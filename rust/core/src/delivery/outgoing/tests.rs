@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::address::generic::tests::generic;
+use crate::inspection::held::HELD_MAX_OCTETS;
+use crate::inspection::lists::List;
 use crate::log::LogTarget;
-use crate::table::checks::List;
-use crate::table::held::HELD_MAX_OCTETS;
 use crate::table::testing::{Fixed, remote};
 use crate::table::{Entry, Table};
 

@@ -31,7 +31,7 @@ use std::task::Poll;
 /// Maximum octets of a message in memory. A smaller message is one piece.
 pub const PIECE_OCTETS: u64 = 256 * 1024;
 /// The same where lines are looked up in remote tables. One piece makes at most a lookup for three octets in each table,
-/// and its parts fit into `table::held::HELD_MAX_OCTETS`.
+/// and its parts fit into `inspection::held::HELD_MAX_OCTETS`.
 pub const ASKING_PIECE_OCTETS: u64 = 16 * 1024;
 
 /// The driver's next step, after it wrote `take_output`.

@@ -4,7 +4,7 @@
 use super::*;
 use crate::ask::{Answer, Lookup};
 use crate::delivery::session::ASKING_PIECE_OCTETS;
-use crate::table::checks::{List, Lists};
+use crate::inspection::lists::{List, Lists};
 use crate::table::testing::{local, remote};
 
 const ROWS: &[(&str, &str)] = &[

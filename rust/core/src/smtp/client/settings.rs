@@ -1,11 +1,11 @@
 //! The settings of the SMTP client, and the server of a connection.
 
 use crate::address::generic::Generic;
+use crate::inspection::lists::Lists;
 use crate::lookup::Maps;
 use crate::mail::mime::MimeRules;
 use crate::settings;
 use crate::settings::{Source, seconds};
-use crate::table::checks::Lists;
 use std::sync::Arc;
 
 /// The protocol of a connection.

@@ -10,11 +10,14 @@
 //! go_on           judges what has its answer
 //! ```
 
-use super::checks::{Lists, Search};
-use super::held::{Event, Held};
+pub mod held;
+pub mod lists;
+
 use crate::ask::{Answer, Lookup};
 use crate::mail::header::{End, with_lf};
 use crate::mail::mime::{Fault, HeaderClass, Line, MimeEvents, Part};
+use held::{Event, Held};
+use lists::{Lists, Search};
 use std::sync::Arc;
 
 /// The treatment of the parts that follow.

@@ -4,7 +4,7 @@
 //! follows waits behind it. The owner reads no more of the message while something waits, so little more than one read
 //! is here.
 
-use super::checks::{List, Lists, Search};
+use super::lists::{List, Lists, Search};
 use crate::ask::{Answer, Lookup};
 use crate::inquiry::Lookups;
 use crate::mail::header::End;
@@ -157,7 +157,7 @@ fn advance<'a>(list: &List, search: &'a mut Search, lookups: &mut Lookups) -> Op
 mod tests {
     use super::*;
     use crate::inquiry::{ANSWER_MAX_OCTETS, ANSWERS_MAX_OCTETS, LOOKUPS_MAX};
-    use crate::table::Entry;
+    use crate::lookup::Entry;
 
     /// Lists with remote tables of these numbers for lines.
     fn lists(tables: &[usize]) -> Lists {

@@ -3,9 +3,9 @@
 //! The first table with a value decides. Empty lines match nothing. A remote table makes the line wait for its answer
 //! (`Search::Asks`).
 
-use super::Entry;
 use crate::action::{Action, Section};
 use crate::ask::{Answer, Lookup};
+use crate::lookup::Entry;
 use crate::mail::header::name_octets;
 use crate::mail::mime::HeaderClass;
 
@@ -130,7 +130,7 @@ impl Lists {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::Table;
+    use crate::lookup::Table;
     use std::sync::Arc;
 
     #[derive(Debug)]
