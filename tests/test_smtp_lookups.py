@@ -61,14 +61,14 @@ async def test_connection_is_used_again_after_a_message_that_waited(tmp_path: Pa
 async def test_each_piece_of_a_message_has_the_whole_time(
     tmp_path: Path, remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pieces: list[answers.Lookups] = []
+    pieces: list[answers.MessageLookups] = []
 
-    class Counted(answers.Lookups):
+    class Counted(answers.MessageLookups):
         def __init__(self) -> None:
             super().__init__()
             pieces.append(self)
 
-    monkeypatch.setattr(sessions, "Lookups", Counted)
+    monkeypatch.setattr(sessions, "MessageLookups", Counted)
     content = b"Subject: x\r\n\r\n" + b"".join(b"a line of twenty %03d\r\n" % line for line in range(999)) * 2
     async with server(Script()) as script, smtp(tmp_path, CHECKS) as (hub, _):
         (waiting,) = hub.send(hub.job(f"[127.0.0.1]:{script.port}", mail(content=content)))

@@ -1,7 +1,8 @@
 """The users of this system, looked up without blocking the event loop.
 
 Where the name service needs files alone (`tables.nsswitch`), a lookup takes microseconds and is made at once. Otherwise
-it waits in a thread, because a server of the name service may be slow. All lookups raise `NoAnswerError`.
+it waits in one of `THREADS_MAX` threads, because a server of the name service may be slow; `LOOKUP_MAX_S` limits it,
+with the wait for a thread. All lookups raise `NoAnswerError`.
 """
 
 from __future__ import annotations
@@ -9,16 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 from postillion.delivery.account import Account, NoAnswerError, account_of, find_account, unprivileged
 from postillion.tables.nsswitch import answers_at_once
+from postillion.tables.remote.accounts import THREADS_MAX
+from postillion.tables.remote.table import LOOKUP_MAX_S
 from postillion.tables.remote.workers import Workers
-
-THREADS_MAX: Final = 8
-"""Maximum number of threads, so of lookups that wait for the name service at a time."""
-LOOKUP_MAX_S: Final = 30.0
-"""Longest time of a lookup, with the wait for a thread."""
 
 
 class Accounts:

@@ -15,7 +15,7 @@ from postillion._core.queue import Journal, QueueError
 from postillion.errors import MessageRefused
 from postillion.program import cleanup
 from postillion.program.producer import Producer, finishing
-from postillion.tables.answers import Lookups, answer_all, answer_content
+from postillion.tables.answers import MessageLookups, answer_all, answer_content
 
 if TYPE_CHECKING:
     from postillion.program.daemon import Daemon
@@ -101,11 +101,11 @@ class Submitter:
                 local=message.local,
                 source=message.source,
             )
-            rounds = Lookups()
+            lookups = MessageLookups()
             for part in message.parts:
                 intake.write(part)
-                await answer_content(intake, rounds)
-            await answer_all(intake, rounds)
+                await answer_content(intake, lookups)
+            await answer_all(intake, lookups)
             self._tickets += 1
             ticket = self._tickets
             new_id = intake.commit(ticket)

@@ -23,7 +23,7 @@ from postillion._core.queue import Journal
 from postillion.errors import MessageRefused
 from postillion.pickup.maildrop import REPORTED_MAX, NotAMessage, Submitted, shown
 from postillion.pickup.maildrop import Maildrop as Directory
-from postillion.tables.answers import Lookups, answer_all, answer_content
+from postillion.tables.answers import MessageLookups, answer_all, answer_content
 
 IN_FLIGHT_MAX: Final = 100
 """Maximum number of messages that wait for the disk; others stay in maildrop/."""
@@ -216,22 +216,22 @@ class Pickup:
         )
         orig_id = "" if origin is None else f" orig_id={origin}"
         self._log.info(f"{intake.queue_id}: uid={file.uid} from=<{envelope.sender}>{orig_id}")
-        reader, rounds = MaildropReader(), Lookups()
+        reader, lookups = MaildropReader(), MessageLookups()
         try:
             for chunk in file.chunks():
                 intake.write(reader.feed(chunk))
-                await answer_content(intake, rounds)
+                await answer_content(intake, lookups)
             reader.finish()
         except ValueError as problem:
             raise IllFormed(str(problem)) from None
-        await self._commit(intake, file, envelope, rounds)
+        await self._commit(intake, file, envelope, lookups)
 
-    async def _commit(self, intake: Intake, file: Submitted, envelope: Maildrop, rounds: Lookups) -> None:
+    async def _commit(self, intake: Intake, file: Submitted, envelope: Maildrop, lookups: MessageLookups) -> None:
         """Commit the message, or the report for its sender; `committed` then removes the file."""
         queue_id = intake.queue_id
         ticket = self._tickets = self._tickets + 1
         try:
-            await answer_all(intake, rounds)
+            await answer_all(intake, lookups)
             intake.commit(ticket)
         except MessageRefused as refusal:
             if not refusal.permanent:

@@ -14,7 +14,7 @@ from postillion.checks.reply import INTERNAL_ERROR
 from postillion.smtpd.clients import Client
 from postillion.smtpd.mode import Mode
 from postillion.smtpd.names import Name
-from postillion.tables.answers import Lookups
+from postillion.tables.answers import MessageLookups
 
 KNOWN_FOR_S: Final = 10.0
 """Time for which a client's names and its accepted recipients are remembered."""
@@ -222,7 +222,7 @@ class Connection:
 
     async def _answers(self, session: SmtpdSession) -> Next:
         """Answer the lookups of a message; return the session's next step."""
-        rounds, step = Lookups(), Next.LOOKUP
+        rounds, step = MessageLookups(), Next.LOOKUP
         while step == Next.LOOKUP:
             asked = session.lookups()
             step = session.answer_lookups(asked, await rounds.answers(asked), self.loop.time())

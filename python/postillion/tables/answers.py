@@ -76,7 +76,7 @@ def number(table: Table) -> int:
     return len(_numbered) - 1
 
 
-class Lookups:
+class MessageLookups:
     """The lookups of a message, or of a part of one, which has `MESSAGE_MAX_S` for all of them."""
 
     def __init__(self) -> None:
@@ -89,14 +89,14 @@ class Lookups:
         return await answer(_numbered, lookups)
 
 
-async def answer_content(message: Arriving, rounds: Lookups) -> None:
+async def answer_content(message: Arriving, rounds: MessageLookups) -> None:
     """Answer the lookups of a part of the content. Call it after each part."""
     while lookups := message.content_lookups():
         message.answer(lookups, await rounds.answers(lookups))
 
 
-async def answer_all(message: Asking, rounds: Lookups | None = None) -> None:
+async def answer_all(message: Asking, rounds: MessageLookups | None = None) -> None:
     """End the content of a message, and answer its lookups until it needs no more. `rounds`: of its content."""
     while lookups := message.final_lookups():
-        rounds = rounds or Lookups()
+        rounds = rounds or MessageLookups()
         message.answer(lookups, await rounds.answers(lookups))

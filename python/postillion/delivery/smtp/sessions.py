@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from postillion._core.delivery import DeliveryJob, DeliverySession, Next
-from postillion.tables.answers import Lookups
+from postillion.tables.answers import MessageLookups
 
 if TYPE_CHECKING:
     from postillion.config import Config
@@ -141,7 +141,7 @@ class Attempt:
         """Status code and reason of the last failed connection; None when the job itself has the reason."""
         self.connect_deadline: float | None = None
         """Deadline of the connection attempt in progress; `TIMED_OUT` after it has passed."""
-        self.lookups: Lookups | None = None
+        self.lookups: MessageLookups | None = None
         """The lookups in remote tables that the job waits for; None while it waits for none."""
 
 
@@ -384,7 +384,7 @@ class Session(asyncio.Protocol):
 
     async def _answer(self, attempt: Attempt, asked: list[tuple[int, bytes]]) -> None:
         if attempt.lookups is None:
-            attempt.lookups = Lookups()
+            attempt.lookups = MessageLookups()
         given = await attempt.lookups.answers(asked)
         if self.attempt is not attempt:
             return  # The server has left.
