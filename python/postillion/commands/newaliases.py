@@ -4,7 +4,8 @@ import sys
 
 from postillion.commands import getopt
 from postillion.commands.postalias import POSTALIAS
-from postillion.commands.postmap import Tool, run
+from postillion.commands.postmap import run
+from postillion.commands.postmap_request import Tool
 from postillion.config import Config, ConfigError
 from postillion.tables.maps import INDEXED_TYPES
 

@@ -5,7 +5,8 @@ The options are postmap's, without -b, -F, -h, -m and -U.
 
 import sys
 
-from postillion.commands.postmap import Tool, run
+from postillion.commands.postmap import run
+from postillion.commands.postmap_request import Tool
 
 POSTALIAS = Tool("postalias", "alias", "Nfijnoprsuvw", ":\t")
 
