@@ -140,6 +140,22 @@ def test_recipient_whose_mail_would_bounce_is_refused(
     assert checks.scope("y@relay.example") == "y@relay.example"
 
 
+def test_an_alias_at_a_domain_whose_mail_bounces_is_remembered_alone(tmp_path: Path) -> None:
+    options = [
+        "parent_domain_matches_subdomains = relay_domains",
+        "virtual_alias_maps = inline:{ {alias@error.relay.example=user@example.org} }",
+        "transport_maps = inline:{ {error.relay.example=error:} }",
+    ]
+    checks = access(tmp_path, [*STRICT, *options])
+    alias, unknown = "alias@error.relay.example", "unknown@error.relay.example"
+    assert at_rcpt(checks, alias) is None
+    assert checks.scope(alias) == alias
+    refusal = at_rcpt(checks, unknown)
+    assert refusal is not None
+    assert refusal[0] == 550
+    assert checks.scope("y@relay.example") == "@relay.example"
+
+
 def test_nothing_is_remembered_while_routes_depend_on_the_sender(tmp_path: Path) -> None:
     checks = access(tmp_path, [*STRICT, "sender_dependent_default_transport_maps = inline:{ {@a.example=error:no} }"])
     assert checks.scope("y@relay.example") == ""

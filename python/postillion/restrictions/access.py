@@ -126,7 +126,8 @@ class Access(Check):
     def scope(self, recipient: str) -> str:
         """Return the recipients that are accepted with `recipient`: itself, `@domain`, or none (empty).
 
-        A domain whose recipients are listed, and an address with a route of its own, are not accepted as a whole.
+        A domain whose recipients are listed or whose mail bounces, and an address with a route of its own, are not
+        accepted as a whole.
         Nothing is accepted while the answer depends on the sender.
         """
         domain = recipient.rpartition("@")[2]
@@ -135,10 +136,12 @@ class Access(Check):
             return ""
         try:
             destination = self._site.destination(recipient)
+            if destination.routed or destination.domain != domain or not resolver.by_domain:
+                return recipient
+            route = resolver.route(destination, "")
         except TableError:
             return ""
-        whole = resolver.by_domain and not destination.routed and destination.domain == domain
-        return f"@{domain}" if whole and self._site.known_users.knows_all(destination.kind) else recipient
+        return f"@{domain}" if self._site.known_users.knows_all(destination.kind, route) else recipient
 
     def _ask(self, noun: str, found: Iterable[Step], question: Question) -> Verdict:
         """Ask a list: its first answer counts."""

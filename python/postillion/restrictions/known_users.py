@@ -59,10 +59,13 @@ class KnownUsers:
         self._never_refused = {*ALWAYS_KNOWN, config.text("double_bounce_sender").casefold()}
         self._alias_code = config.number("unknown_virtual_alias_reject_code")
 
-    def knows_all(self, kind: Class) -> bool:
-        """Return whether every recipient of this class counts as existing."""
+    def knows_all(self, kind: Class, route: Route) -> bool:
+        """Return whether every recipient of a domain of this class counts as existing. `route`: the domain's."""
         if not self._checks:
             return True
+        if route.transport == ERROR:
+            # Those that a map gives another address, and no others.
+            return False
         maps, _, _ = self._tables.get(kind, (None, 0, ""))
         return kind is Class.DEFAULT or (maps is not None and not maps)
 
@@ -82,7 +85,7 @@ class KnownUsers:
             found = STATUS.match(route.nexthop)
             detail, why = (found[1], found[2]) if found else ("1.1", route.nexthop)
             return code, f"{code // 100}.{detail}", why
-        if self.knows_all(destination.kind):
+        if self.knows_all(destination.kind, route):
             return None
         if destination.kind is Class.LOCAL and destination.local.casefold() in self._never_refused:
             return None
