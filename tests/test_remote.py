@@ -241,6 +241,40 @@ async def test_a_lookup_that_is_cancelled_leaves_no_answer_behind(scripted: Call
     await pool.close()
 
 
+async def test_waiting_lookups_keep_their_order_when_some_are_cancelled(scripted: Callable[[Serve], Scripted]) -> None:
+    server = scripted(echo)
+    pool: Pool[Stream] = Pool([Server("s", lambda: connect("127.0.0.1", str(server.port), 100))], links_max=1)
+    held, release = asyncio.Event(), asyncio.Event()
+    order: list[int] = []
+
+    async def hold(_stream: Stream) -> None:
+        held.set()
+        await release.wait()
+
+    async def note(number: int, _stream: Stream) -> None:
+        order.append(number)
+
+    async def first() -> None:
+        await pool.run(hold)
+        # The next lookup may begin, but its task has not run yet.
+        waiting[1].cancel()
+
+    leading = asyncio.create_task(first())
+    await held.wait()
+    waiting = [asyncio.create_task(pool.run(partial(note, number))) for number in range(5)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    waiting[4].cancel()
+    release.set()
+    await leading
+    ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [isinstance(end, asyncio.CancelledError) for end in ends] == [True, True, False, False, True]
+    assert order == [2, 3]
+    await pool.run(partial(note, 5))
+    assert order == [2, 3, 5]
+    await pool.close()
+
+
 async def test_the_next_server_answers_when_one_is_down(scripted: Callable[[Serve], Scripted]) -> None:
     up, down = scripted(echo), scripted(echo)
     down.close()

@@ -39,11 +39,15 @@ class Askable(Protocol):
         """Return the value for `key`; None when there is none. Raises `TableError`."""
 
 
-async def ask(table: Table, key: str) -> str | None:
-    """Return the value for `key` in any table; None when there is none. Raises `TableError`."""
+def ask(table: Table, key: str) -> Awaitable[str | None]:
+    """Return the value for `key` in any table, to be awaited; None when there is none. Raises `TableError`."""
     # Not `isinstance`: a check against a protocol takes longer than all else that a lookup does.
     remote: Callable[[str], Awaitable[str | None]] | None = getattr(table, "ask", None)
-    return table.lookup(key) if remote is None else await remote(key)
+    return _at_once(table, key) if remote is None else remote(key)
+
+
+async def _at_once(table: Table, key: str) -> str | None:
+    return table.lookup(key)
 
 
 class Pending(Exception):

@@ -28,9 +28,8 @@ class TimeLimit:
         """Return the context of one wait."""
         return Wait(self)
 
-    def add(self, wait: Wait) -> None:
-        """Begin a wait of the current task."""
-        loop = asyncio.get_running_loop()
+    def add(self, wait: Wait, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin a wait of the current task of the running loop."""
         if loop is not self._loop:
             # A timer of a loop that has ended never comes.
             self._loop, self._timer = loop, None
@@ -67,12 +66,13 @@ class Wait:
         self.is_expired = False
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None
         self._task = task
         # Others may have cancelled the task before: that is no timeout.
         self._requests = task.cancelling()
-        self._limit.add(self)
+        self._limit.add(self, loop)
 
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None

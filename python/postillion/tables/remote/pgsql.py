@@ -110,6 +110,8 @@ class PgsqlSource(PooledSource):
     def __init__(self, name: str, parameters: Parameters, warn: Warn, open_table: OpenTable) -> None:
         """Read the parameters. Raises `ConfigError`, also without the library."""
         self._library = load("psycopg", "pgsql", parameters, ("psycopg.pq", "psycopg.rows", "psycopg._dns"))
+        self._fatal_error = self._library.pq.ExecStatus.FATAL_ERROR
+        self._tuples_ok = self._library.pq.ExecStatus.TUPLES_OK
         self._statement = Statement(name, parameters, warn, open_table, functions=True)
         self._user = parameters.text("user")
         self._password = parameters.secret("password")
@@ -146,10 +148,7 @@ class PgsqlSource(PooledSource):
             # The database cannot have the key.
             return None
 
-        async def work(link: PgsqlLink) -> list[str | None]:
-            return await self._select(link, self._statement.text(key, link.quote))
-
-        return self._statement.mapping.result(key, await self._pool.run(work))
+        return self._statement.mapping.result(key, await self._pool.run(lambda link: self._select(link, key)))
 
     def _server(self, name: str, conninfo: str, login: dict[str, Secret]) -> Server[PgsqlLink]:
         return Server(name, lambda: self._connect(conninfo, login))
@@ -197,19 +196,18 @@ class PgsqlSource(PooledSource):
             raise LinkLost(_first_line(problem)) from None
         return PgsqlLink(connection, psycopg, self._codec)
 
-    async def _select(self, link: PgsqlLink, text: str) -> list[str | None]:
+    async def _select(self, link: PgsqlLink, key: str) -> list[str | None]:
         """Return the columns of all rows, as the server writes them; NULL is an empty text."""
         psycopg = self._library
         try:
-            results = await link.query(text)
+            results = await link.query(self._statement.text(key, link.quote))
         except psycopg.Error as problem:
             raise LinkLost(_first_line(problem)) from None
-        status = psycopg.pq.ExecStatus
         for result in results:
-            if result.status == status.FATAL_ERROR:
+            if result.status == self._fatal_error:
                 text = _first_line(psycopg.Error(result.error_message.decode(link.codec, "replace")))
                 raise LinkLost(text) if link.lost else TableError(text)
-        if not results or results[0].status != status.TUPLES_OK:
+        if not results or results[0].status != self._tuples_ok:
             raise TableError("the query returns no rows")
         result = results[0]
         if result.ntuples > ROWS_MAX:
