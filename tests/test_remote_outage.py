@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.mta import Site, local_user, running, wait_for, write_aliases
-from support.outages import ALIAS, CASES, HELD, LIST, USER, Case, Load
+from support.mta import POSTILLION_COMMANDS, Site, local_user, running, wait_for, write_aliases
+from support.outages import ALIAS, CASES, HELD, LIST, SENDER, USER, Case, Load, message
 from support.ports import free_port
 from support.sink import Sink
 from support.table_servers import PASSWORD, Postgres, end
@@ -20,6 +20,10 @@ from support.table_servers import PASSWORD, Postgres, end
 OUTAGES = 2
 MESSAGES_BETWEEN = 25
 """Messages that are acknowledged before each outage and after the last one."""
+SUBMITTED = 5
+"""Messages that sendmail(1) submits during an outage: fewer than end a scan of pickup."""
+REFUSING = [kind for kind in CASES if kind != "memcache"]
+"""Tables without which cleanup cannot go on: the backup of memcache answers."""
 QUICK = {
     "minimal_backoff_time": "1s",
     "maximal_backoff_time": "2s",
@@ -79,6 +83,55 @@ def arrived(site: Site, sink: Sink) -> dict[int, bytes]:
     contents = [received.content for received in sink.messages]
     contents += [path.read_bytes() for path in site.maildir(local_user())]
     return {int(re.findall(rb"Subject: n(\d+)", content)[0]): content for content in contents}
+
+
+@pytest.mark.parametrize("kind", REFUSING)
+def test_mail_of_sendmail_waits_in_maildrop_while_the_server_is_killed(kind: str, tmp_path: Path) -> None:
+    if kind == "ldap":
+        pytest.importorskip("ldap", reason="python-ldap is not installed (it needs libldap2-dev and libsasl2-dev)")
+    next_port = free_port()
+    case = CASES[kind](tmp_path, next_port)
+    site = Site(tmp_path / "site", main_cf=QUICK | case.main_cf)
+    wake_up_pickup_each_second(site)
+    maildrop = site.queue / "maildrop"
+    try:
+        with Sink(next_port) as sink, running(site):
+            # pickup has a connection when the server ends.
+            submit(site, 0)
+            wait_for("the first message", lambda: arrived(site, sink).keys() == {0})
+            wait_for("the end of its file", lambda: not list(maildrop.iterdir()))
+            case.server.kill()
+            for number in range(1, SUBMITTED + 1):
+                submit(site, number)
+            files = {path.name for path in maildrop.iterdir()}
+            assert len(files) == SUBMITTED
+            stays = re.compile(r"/pickup\[\d+\]: warning: maildrop/(\S+): .*; it stays there")
+            wait_for("a warning for each", lambda: files == set(stays.findall(site.log_text())))
+            assert {path.name for path in maildrop.iterdir()} == files
+            assert arrived(site, sink).keys() == {0}
+            case.server.start()
+            wait_for("all mail", lambda: arrived(site, sink).keys() == set(range(SUBMITTED + 1)), 60)
+            wait_for("an empty maildrop", lambda: not list(maildrop.iterdir()))
+            contents = arrived(site, sink)
+        assert len(sink.messages) == SUBMITTED + 1, "each message once"
+        assert all(b"X-Seen: yes" in content for content in contents.values()), "no mail passes unchecked"
+        assert all(received.mail_from.startswith(case.sender) for received in sink.messages), "nor with its old sender"
+        assert "status=bounced" not in site.log_text()
+        assert "sender non-delivery notification" not in site.log_text()
+    finally:
+        end([case.server])
+
+
+def wake_up_pickup_each_second(site: Site) -> None:
+    """Change the wakeup time of pickup."""
+    master_cf = site.etc / "master.cf"
+    master_cf.write_text(re.sub(r"(?m)^(pickup\b.*) 60 ", r"\1 1 ", master_cf.read_text()))
+
+
+def submit(site: Site, number: int) -> None:
+    """Hand a message to sendmail(1)."""
+    command = [str(POSTILLION_COMMANDS / "sendmail"), "-C", str(site.etc), "-f", SENDER, "--", USER.format(number)]
+    subprocess.run(command, input=message(number).replace(b"\r\n", b"\n"), check=True, timeout=60)
 
 
 def test_a_silent_server_delays_only_the_mail_that_needs_it(tmp_path: Path) -> None:

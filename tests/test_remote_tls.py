@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from support.mta import until
 from support.peers import absent, peer, postfix_home
 from support.proxy import Proxy
 from support.remote_lookups import FAILS, compare, compare_rows, ours
-from support.table_servers import PASSWORD, MariaDb, Postgres, Slapd
+from support.table_servers import PASSWORD, MariaDb, Postgres, Slapd, TableServer
 
 KEY = "alice@example.org"
 CIPHER = "SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME='Ssl_cipher'"
@@ -35,6 +36,11 @@ SASL_LINES = (
     "authz-regexp cn=client uid=u0,dc=example,dc=org\n"
 )
 SASL_MODULES = Path("/usr/lib")
+SERVER = ("/CN=server.example", "IP:127.0.0.1,DNS:localhost")
+DATES = {
+    "expired": ("20000101000000Z", "20010101000000Z"),
+    "not yet valid": ("20990101000000Z", "21000101000000Z"),
+}
 
 
 class Certificates(NamedTuple):
@@ -72,7 +78,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     (etc / "main.cf").write_text("compatibility_level = 3.6\nmyhostname = mail.example.org\n")
     (etc / "master.cf").write_text("")
     right, other = Authority(directory, "right"), Authority(directory, "other")
-    server = right.sign("/CN=server.example", "IP:127.0.0.1,DNS:localhost")
+    server = right.sign(*SERVER)
     return Certificates(etc, right, other, server, right.sign("/CN=client"), other.sign("/CN=stranger"))
 
 
@@ -414,6 +420,69 @@ async def test_a_pgsql_uri_that_requires_tls_never_goes_on_in_the_clear(made: Ce
         text = pgsql_file(postgres, f"postgresql://{USER}127.0.0.1:{proxy.port}/postgres?sslmode=require")
         assert await compare(made.etc, "pgsql", text, [KEY]) == {KEY: FAILS}
         assert b"mail" not in proxy.sent
+
+
+@contextlib.contextmanager
+def dated(server: TableServer, made: Certificates, dates: str) -> Iterator[None]:
+    """Let the server have a certificate of other dates during the block."""
+    server.kill()
+    server.secure(made.right.sign_for(*DATES[dates], *SERVER), made.right.cert)
+    server.start()
+    try:
+        yield
+    finally:
+        server.kill()
+        server.secure(made.server, made.right.cert)
+        server.start()
+
+
+@pytest.mark.parametrize("dates", DATES)
+async def test_a_mysql_server_with_a_certificate_of_other_dates_is_a_temporary_failure(
+    made: Certificates, mariadb: MariaDb, dates: str
+) -> None:
+    rows: dict[str, str] = {
+        "tls_CAfile = {right}": FAILS,
+        "tls_CApath = {right_dir}": FAILS,
+        "tls_CAfile = {right}\ntls_verify_cert = yes": FAILS,
+        CLIENT: "TLS",
+    }
+    with dated(mariadb, made, dates), Proxy(mariadb.port) as proxy:
+        texts = {extra: mysql_file(made, mariadb, extra, f"127.0.0.1:{proxy.port}") for extra in rows}
+        assert await compare_rows(made.etc, "mysql", texts, KEY) == rows
+        assert b"SELECT" not in proxy.sent
+
+
+@pytest.mark.parametrize("dates", DATES)
+@pytest.mark.parametrize("start_tls", [False, True], ids=["ldaps", "start_tls"])
+async def test_an_ldap_server_with_a_certificate_of_other_dates_is_a_temporary_failure(
+    made: Certificates, slapd: Slapd, start_tls: bool, dates: str
+) -> None:
+    rows: dict[str, str] = {
+        "tls_ca_cert_file = {right}\n" + YES: FAILS,
+        "tls_ca_cert_dir = {right_dir}\n" + YES: FAILS,
+        "tls_ca_cert_file = {right}\n": "alice",
+    }
+    with dated(slapd, made, dates), Proxy(slapd.port if start_tls else slapd.tls_port) as proxy:
+        texts = {extra: ldap_file(made, slapd, extra, proxy.port, start_tls) for extra in rows}
+        assert await compare_rows(made.etc, "ldap", texts, KEY) == rows
+        assert PASSWORD.encode() not in proxy.sent
+
+
+@pytest.mark.parametrize("dates", DATES)
+async def test_a_pgsql_server_with_a_certificate_of_other_dates_is_a_temporary_failure(
+    made: Certificates, postgres: Postgres, dates: str
+) -> None:
+    rows: dict[str, str] = {
+        "sslmode=verify-ca&sslrootcert={right}": FAILS,
+        "sslmode=verify-full&sslrootcert={right}": FAILS,
+        "sslmode=require&sslrootcert={right}": FAILS,
+        "sslmode=require": "TLS mail",
+    }
+    with dated(postgres, made, dates), Proxy(postgres.port) as proxy:
+        uri = f"postgresql://{USER}127.0.0.1:{proxy.port}/postgres?"
+        texts = {extra: pgsql_file(postgres, uri + made.fill(extra)) for extra in rows}
+        assert await compare_rows(made.etc, "pgsql", texts, KEY) == rows
+        assert b"SELECT" not in proxy.sent
 
 
 @pytest.mark.parametrize(

@@ -37,13 +37,42 @@ class Authority:
 
     def sign(self, subject: str, names: str = "") -> Certificate:
         """Return a certificate. `subject`: `/CN=name`; `names`: its subjectAltName, such as `DNS:name`."""
-        extensions = ["basicConstraints=CA:FALSE", *([f"subjectAltName={names}"] if names else [])]
         signed = ("-CA", str(self.cert), "-CAkey", str(self._key))
-        return self._request(f"leaf{len(list(self._directory.iterdir()))}", subject, *extensions, words=signed)
+        return self._request(self._leaf(), subject, *self._extensions(names), words=signed)
 
-    def _request(self, name: str, subject: str, *extensions: str, words: tuple[str, ...] = ()) -> Certificate:
+    def sign_for(self, first: str, last: str, subject: str, names: str = "") -> Certificate:
+        """Return a certificate that is valid between two dates, such as `20000101000000Z`."""
+        name = self._leaf()
+        request, key = self._request(name, subject, is_certificate=False)
+        index = self._directory / "index"
+        index.touch()
+        config = self._directory / f"{name}.cnf"
+        config.write_text(
+            f"[ca]\ndatabase = {index}\nserial = {index}.serial\nnew_certs_dir = {self._directory}\n"
+            "default_md = sha256\nunique_subject = no\npolicy = any\nx509_extensions = leaf\n"
+            "[any]\ncommonName = supplied\n[leaf]\n" + "\n".join(self._extensions(names))
+        )
+        signed = Certificate(self._directory / f"{name}-signed.pem", key)
+        command = [peer("openssl"), "ca", "-batch", "-notext", "-create_serial", "-config", str(config)]
+        command += ["-name", "ca", "-cert", str(self.cert), "-keyfile", str(self._key)]
+        command += ["-startdate", first, "-enddate", last, "-in", str(request), "-out", str(signed.cert)]
+        subprocess.run(command, capture_output=True, check=True)
+        return signed
+
+    def _leaf(self) -> str:
+        """Return the name of files that do not exist yet."""
+        return f"leaf{len(list(self._directory.iterdir()))}"
+
+    def _extensions(self, names: str) -> list[str]:
+        return ["basicConstraints=CA:FALSE", *([f"subjectAltName={names}"] if names else [])]
+
+    def _request(
+        self, name: str, subject: str, *extensions: str, words: tuple[str, ...] = (), is_certificate: bool = True
+    ) -> Certificate:
+        """Return a new key, with its certificate or with a request for one."""
         made = Certificate(self._directory / f"{name}.pem", self._directory / f"{name}.key")
-        command = [peer("openssl"), "req", "-x509", "-config", str(self._directory / "openssl.cnf"), "-days", DAYS]
+        command = [peer("openssl"), "req", "-config", str(self._directory / "openssl.cnf")]
+        command += ["-x509", "-days", DAYS] if is_certificate else []
         command += [*KEY, *words, "-subj", subject, "-keyout", str(made.key), "-out", str(made.cert)]
         command += [word for extension in extensions for word in ("-addext", extension)]
         subprocess.run(command, capture_output=True, check=True)
