@@ -2,29 +2,35 @@
 //! be.
 //!
 //! glibc matches an expression without back-references by a deterministic automaton that it builds while it reads. It
-//! reads a subject once for each place where a match may begin. Counted repetition multiplies the states. For a
-//! back-reference it tries each place and length of its group, and does so again for each repetition before it. The
-//! limits below keep a match within some two seconds. `tests` has the worst patterns that are known.
+//! reads a subject once for each place where a match may begin, as far as the longest match. `automaton` says whether
+//! the states are few. For a back-reference it tries each place and length of its group, and does so again for each
+//! repetition before it. The limits below keep a match within some two seconds. `tests` has the worst patterns that are
+//! known.
 
+use crate::automaton::Survey;
 use crate::pattern::{Part, Repetition, Token, Tokens};
 
 /// Maximum octets of a subject.
 pub const SUBJECT_MAX_OCTETS: usize = 128 * 1024;
 /// Maximum number of parts that counted repetition adds to a pattern: `(ab){1,100}` adds 198.
 pub const COPIES_MAX: usize = 1000;
-/// Maximum number of added parts whose states are few enough for any subject.
+/// Maximum number of parts that counts add to a pattern with back-references, for more than a short subject.
 const FEW_COPIES: usize = 12;
 /// Maximum number of ways in which the parts before a back-reference may match.
 pub const CHOICES_MAX: usize = 20;
-/// Maximum octets of a subject for a pattern with more copies than a few, and no unlimited repetition.
-const COUNTED_MAX_OCTETS: usize = 16 * 1024;
-/// Maximum octets of a subject for a pattern with more copies than a few, and unlimited repetition.
-const ENDLESS_COUNTED_MAX_OCTETS: usize = 8 * 1024;
+/// Maximum number of octets that are read for a subject, at some 3 ns each: the places of a match, times its length.
+const READ_MAX_OCTETS: usize = 128 * 1024 * 1024;
+/// The same for a pattern of many states: each octet may build a new one, at some 30 us and 3 KiB.
+const READ_WITH_MANY_STATES_MAX_OCTETS: usize = 32 * 1024;
+/// Maximum octets of a subject for a pattern of many states that is read once.
+const MANY_STATES_MAX_OCTETS: usize = 8 * 1024;
+/// Maximum number of states that are kept for a pattern of many states; with more it is compiled anew.
+pub const KEPT_STATES_MAX: usize = 4 * 1024;
 /// Maximum octets of a subject in which a pattern with unlimited repetition may begin anywhere.
 const ANYWHERE_MAX_OCTETS: usize = 16 * 1024;
 /// The same, for a pattern with copies.
 const ANYWHERE_COPIED_MAX_OCTETS: usize = 4 * 1024;
-/// The same, for a pattern with more copies than a few.
+/// The same, for a pattern of many states.
 pub const SHORT_MAX_OCTETS: usize = 256;
 /// Maximum number of back-references, with those in copies.
 pub const REFERENCES_MAX: usize = 50;
@@ -54,13 +60,26 @@ pub struct Cost {
     repeated_reference: bool,
     /// Whether each parenthesis has its partner.
     balanced: bool,
+    survey: Survey,
+}
+
+/// The syntax of a pattern.
+#[derive(Debug, Clone, Copy)]
+pub struct Syntax {
+    /// It is no basic expression.
+    pub extended: bool,
+    /// `^` is the start of any line.
+    pub lines: bool,
+    /// The case of letters is ignored.
+    pub fold: bool,
 }
 
 impl Cost {
-    /// Return the cost of a pattern, which need not be valid. `extended`: it is no basic one. `lines`: `^` is the start
-    /// of any line. Errors: it may cost too much, and how to write it.
-    pub fn of(pattern: &[u8], extended: bool, lines: bool) -> Result<Self, String> {
-        Scan::new().run(pattern, extended, lines)
+    /// Return the cost of a pattern, which need not be valid. Errors: it may cost too much, and how to write it.
+    pub fn of(pattern: &[u8], syntax: Syntax) -> Result<Self, String> {
+        let cost = Scan::new().run(pattern, syntax)?;
+        // Before this, the copies of counted repetition have a limit.
+        Ok(Self { survey: Survey::of(pattern, syntax.extended, syntax.fold), ..cost })
     }
 
     /// Whether a search for any match should ask for one that begins at the start, `^.*(pattern)`: then the library
@@ -71,32 +90,57 @@ impl Cost {
 
     /// Return the maximum octets of a subject in a single pass.
     pub fn single_pass_max_octets(&self) -> usize {
-        if self.copies <= FEW_COPIES { SUBJECT_MAX_OCTETS } else { ENDLESS_COUNTED_MAX_OCTETS }
+        if self.survey.few_in_single_pass { SUBJECT_MAX_OCTETS } else { MANY_STATES_MAX_OCTETS }
     }
 
     /// Return the maximum octets of a subject for the pattern itself.
     pub fn max_octets(&self) -> usize {
-        let few = self.copies <= FEW_COPIES;
+        let Survey { few, longest, .. } = self.survey;
         if self.references > 0 {
-            return match (self.repeated_reference, self.choices, self.endless) {
-                (true, _, _) => REPEATED_REFERENCE_MAX_OCTETS / self.choices.max(1),
-                (false, 1, true) if few => REFERENCE_THEN_ENDLESS_MAX_OCTETS,
-                (false, 1, false) if few => SUBJECT_MAX_OCTETS,
-                (false, 1, _) => REFERENCES_MAX_OCTETS,
-                (false, choices, _) => {
-                    let octets = REFERENCE_CHOICES_MAX_OCTETS / choices.saturating_mul(self.references);
-                    octets.clamp(SHORT_MAX_OCTETS, REFERENCE_THEN_ENDLESS_MAX_OCTETS)
-                }
-            };
+            return if few { self.reference_max_octets() } else { self.reference_max_octets().min(SHORT_MAX_OCTETS) };
         }
-        match (self.endless, self.anchored, few) {
-            (false, true, _) | (_, true, true) | (false, false, true) => SUBJECT_MAX_OCTETS,
-            (false, false, false) => COUNTED_MAX_OCTETS,
-            (true, true, false) => ENDLESS_COUNTED_MAX_OCTETS,
-            (true, false, true) if self.copies == 0 => ANYWHERE_MAX_OCTETS,
-            (true, false, true) => ANYWHERE_COPIED_MAX_OCTETS,
-            (true, false, false) => SHORT_MAX_OCTETS,
+        match (longest.filter(|_| !self.endless), self.anchored, few) {
+            (_, true, true) => SUBJECT_MAX_OCTETS,
+            (Some(longest), true, false) if longest <= MANY_STATES_MAX_OCTETS => SUBJECT_MAX_OCTETS,
+            (_, true, false) => MANY_STATES_MAX_OCTETS,
+            (None, false, true) if self.copies == 0 => ANYWHERE_MAX_OCTETS,
+            (None, false, true) => ANYWHERE_COPIED_MAX_OCTETS,
+            (None, false, false) => SHORT_MAX_OCTETS,
+            (Some(longest), false, true) => {
+                (READ_MAX_OCTETS / longest.max(1)).clamp(ANYWHERE_COPIED_MAX_OCTETS, SUBJECT_MAX_OCTETS)
+            }
+            (Some(longest), false, false) => {
+                (READ_WITH_MANY_STATES_MAX_OCTETS / longest.max(1)).clamp(SHORT_MAX_OCTETS, MANY_STATES_MAX_OCTETS)
+            }
         }
+    }
+
+    fn reference_max_octets(&self) -> usize {
+        let few = self.copies <= FEW_COPIES;
+        match (self.repeated_reference, self.choices, self.endless) {
+            (true, _, _) => REPEATED_REFERENCE_MAX_OCTETS / self.choices.max(1),
+            (false, 1, true) if few => REFERENCE_THEN_ENDLESS_MAX_OCTETS,
+            (false, 1, false) if few => SUBJECT_MAX_OCTETS,
+            (false, 1, _) => REFERENCES_MAX_OCTETS,
+            (false, choices, _) => {
+                let octets = REFERENCE_CHOICES_MAX_OCTETS / choices.saturating_mul(self.references);
+                octets.clamp(SHORT_MAX_OCTETS, REFERENCE_THEN_ENDLESS_MAX_OCTETS)
+            }
+        }
+    }
+
+    /// Return the maximum number of states that a subject in a single pass adds to a pattern of many states.
+    pub fn single_pass_adds(&self, octets: usize) -> usize {
+        if self.survey.few_in_single_pass { 0 } else { octets }
+    }
+
+    /// The same for the pattern itself.
+    pub fn adds(&self, octets: usize) -> usize {
+        if self.survey.few {
+            return 0;
+        }
+        let longest = self.survey.longest.unwrap_or(octets).min(octets);
+        if self.anchored { longest } else { octets.saturating_mul(longest) }
     }
 }
 
@@ -154,8 +198,8 @@ impl Scan {
         }
     }
 
-    fn run(mut self, pattern: &[u8], extended: bool, lines: bool) -> Result<Cost, String> {
-        for token in Tokens::new(pattern, extended) {
+    fn run(mut self, pattern: &[u8], syntax: Syntax) -> Result<Cost, String> {
+        for token in Tokens::new(pattern, syntax.extended) {
             match token {
                 Token::Part(part) => {
                     self.written += 1;
@@ -179,7 +223,7 @@ impl Scan {
         while self.open.len() > 1 {
             self.close();
         }
-        let anchored = pattern.first() == Some(&b'^') && !lines && self.balanced && self.top().branches == 1;
+        let anchored = pattern.first() == Some(&b'^') && !syntax.lines && self.balanced && self.top().branches == 1;
         let whole = self.top().whole();
         let copies = whole.size.saturating_sub(self.written);
         if copies > COPIES_MAX {
@@ -203,6 +247,7 @@ impl Scan {
             choices: self.choices,
             repeated_reference: self.repeated_reference,
             balanced: self.balanced,
+            survey: Survey::MANY,
         })
     }
 
@@ -273,8 +318,11 @@ fn many_references() -> String {
 mod tests {
     use super::*;
 
+    const EXTENDED: Syntax = Syntax { extended: true, lines: false, fold: true };
+    const BASIC: Syntax = Syntax { extended: false, ..EXTENDED };
+
     fn cost(pattern: &str) -> Result<Cost, String> {
-        Cost::of(pattern.as_bytes(), true, false)
+        Cost::of(pattern.as_bytes(), EXTENDED)
     }
 
     #[test]
@@ -293,7 +341,7 @@ mod tests {
         for (pattern, copies) in rows {
             assert_eq!(cost(pattern).unwrap().copies, copies, "{pattern}");
         }
-        assert_eq!(Cost::of(b"\\(ab\\)\\{1,100\\}c{9}", false, false).unwrap().copies, 198);
+        assert_eq!(Cost::of(b"\\(ab\\)\\{1,100\\}c{9}", BASIC).unwrap().copies, 198);
     }
 
     #[test]
@@ -339,7 +387,7 @@ mod tests {
             assert!(found.contains(problem), "{pattern}: {found}");
             assert!(found.contains(": use "), "{pattern}: {found}");
         }
-        assert!(Cost::of(br"\(.*\)\1", false, false).is_err());
+        assert!(Cost::of(br"\(.*\)\1", BASIC).is_err());
     }
 
     #[test]
@@ -359,10 +407,15 @@ mod tests {
             ("a.*b", ANYWHERE_MAX_OCTETS),
             ("^a|b*", ANYWHERE_MAX_OCTETS),
             ("a.*b{3}", ANYWHERE_COPIED_MAX_OCTETS),
-            ("a.*b{30}", SHORT_MAX_OCTETS),
-            ("^a.*b{30}", ENDLESS_COUNTED_MAX_OCTETS),
-            ("a{30}", COUNTED_MAX_OCTETS),
+            ("a.*b{30}", ANYWHERE_COPIED_MAX_OCTETS),
+            ("^a.*b{30}", SUBJECT_MAX_OCTETS),
+            ("a{30}", SUBJECT_MAX_OCTETS),
+            ("a.{1000}", SUBJECT_MAX_OCTETS),
+            ("a.{30}b.{20}c", SUBJECT_MAX_OCTETS),
+            ("[ab]*a.{30}", SHORT_MAX_OCTETS),
+            ("^[ab]*a.{30}", MANY_STATES_MAX_OCTETS),
             ("^a{30}", SUBJECT_MAX_OCTETS),
+            ("[ab]{0,50}a[ab]{30}c", READ_WITH_MANY_STATES_MAX_OCTETS / 82),
             (r"(.)\1{8}", SUBJECT_MAX_OCTETS),
             (r"(.)\1{8}.*", REFERENCE_THEN_ENDLESS_MAX_OCTETS),
             (r"(.)\1{50}", REFERENCES_MAX_OCTETS),
@@ -372,7 +425,33 @@ mod tests {
         for (pattern, octets) in rows {
             assert_eq!(cost(pattern).unwrap().max_octets(), octets, "{pattern}");
         }
-        assert_eq!(cost("a.*b").unwrap().single_pass_max_octets(), SUBJECT_MAX_OCTETS);
-        assert_eq!(cost("a.*b{30}").unwrap().single_pass_max_octets(), ENDLESS_COUNTED_MAX_OCTETS);
+        let written_out = format!("[ab]*a{}c", ".".repeat(50));
+        let rows = [
+            ("a.*b", SUBJECT_MAX_OCTETS),
+            ("a.*b{30}", SUBJECT_MAX_OCTETS),
+            ("a.*b.{30}c", MANY_STATES_MAX_OCTETS),
+            (written_out.as_str(), MANY_STATES_MAX_OCTETS),
+        ];
+        for (pattern, octets) in rows {
+            assert_eq!(cost(pattern).unwrap().single_pass_max_octets(), octets, "{pattern}");
+        }
+        assert_eq!(cost(&format!(r"(.)\1{written_out}")).unwrap().max_octets(), SHORT_MAX_OCTETS);
+        assert_eq!(cost(&"a".repeat(10_000)).unwrap().max_octets(), READ_MAX_OCTETS / 10_000);
+    }
+
+    #[test]
+    fn a_pattern_of_many_states_adds_one_for_each_octet_that_is_read() {
+        let rows = [
+            ("a.*b", 0, 0),
+            ("[ab]*a.{30}", 100, 100 * 100),
+            ("^[ab]*a.{30}", 100, 100),
+            ("[ab]{0,50}a[ab]{30}c", 100, 100 * 82),
+            ("a.{30}.*", 100, 0),
+        ];
+        for (pattern, in_single_pass, itself) in rows {
+            let cost = cost(pattern).unwrap();
+            assert_eq!(cost.single_pass_adds(100), in_single_pass, "{pattern}");
+            assert_eq!(cost.adds(100), itself, "{pattern}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! is sound.
 
 pub mod accounts;
+pub mod automaton;
 pub mod build;
 pub mod cost;
 pub mod lmdb;

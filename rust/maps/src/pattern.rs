@@ -3,6 +3,9 @@
 //! The C library decides what a pattern means. This is for a survey of it: text that is no operator counts as characters,
 //! and a broken pattern has elements too.
 
+/// A set of octets.
+pub type Octets = [u64; 4];
+
 /// A part of a pattern: a character, a class, a group, or a row of these.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
@@ -70,6 +73,11 @@ impl<'a> Tokens<'a> {
         Self { pattern, at: 0, extended }
     }
 
+    /// Return the place behind the last element.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
     /// Read a count behind its opening brace, `1,9}`; `None`: it is none, and nothing is read.
     fn count(&mut self) -> Option<Repetition> {
         let text = self.pattern.get(self.at..)?;
@@ -131,6 +139,54 @@ fn number(digits: &[u8]) -> usize {
     digits
         .iter()
         .fold(0_usize, |value, &digit| value.saturating_mul(10).saturating_add(usize::from(digit.wrapping_sub(b'0'))))
+}
+
+/// Return the octets that an expression in brackets matches in the C locale.
+pub fn bracket(text: &[u8]) -> Octets {
+    let inside = text.strip_prefix(b"[").unwrap_or(text);
+    let inside = inside.strip_suffix(b"]").unwrap_or(inside);
+    let (inside, others) = inside.strip_prefix(b"^").map_or((inside, false), |rest| (rest, true));
+    let mut found = [0; 4];
+    let mut add = |octet: u8| found[usize::from(octet >> 6)] |= 1 << (octet & 63);
+    let mut at = 0;
+    while let Some(&octet) = inside.get(at) {
+        let rest = &inside[at..];
+        if let [b'[', kind @ (b':' | b'.' | b'='), behind @ ..] = rest
+            && let Some(end) = behind.windows(2).position(|pair| pair == [*kind, b']'])
+        {
+            match (&behind[..end], kind) {
+                (name, b':') => (0..=u8::MAX).filter(|octet| is_in(name, *octet)).for_each(&mut add),
+                (name, _) => name.iter().for_each(|octet| add(*octet)),
+            }
+            at += end + 4;
+        } else if let [_, b'-', last, ..] = rest {
+            (octet..=*last).for_each(&mut add);
+            at += 3;
+        } else {
+            add(octet);
+            at += 1;
+        }
+    }
+    if others { found.map(|word: u64| !word) } else { found }
+}
+
+/// Whether a class, such as `alpha`, has an octet.
+fn is_in(class: &[u8], octet: u8) -> bool {
+    match class {
+        b"alpha" => octet.is_ascii_alphabetic(),
+        b"digit" => octet.is_ascii_digit(),
+        b"alnum" => octet.is_ascii_alphanumeric(),
+        b"upper" => octet.is_ascii_uppercase(),
+        b"lower" => octet.is_ascii_lowercase(),
+        b"space" => octet.is_ascii_whitespace() || octet == 11,
+        b"blank" => matches!(octet, b' ' | b'\t'),
+        b"punct" => octet.is_ascii_punctuation(),
+        b"print" => octet.is_ascii_graphic() || octet == b' ',
+        b"graph" => octet.is_ascii_graphic(),
+        b"cntrl" => octet.is_ascii_control(),
+        b"xdigit" => octet.is_ascii_hexdigit(),
+        _ => false,
+    }
 }
 
 /// Return the place of the bracket that ends the class of characters that begins at `start`.

@@ -2,7 +2,7 @@
 //!
 //! The library has no limit of steps. `cost` refuses patterns that may need too many, and limits the subjects of others.
 
-use crate::cost::{Cost, SHORT_MAX_OCTETS, SUBJECT_MAX_OCTETS};
+use crate::cost::{Cost, KEPT_STATES_MAX, SHORT_MAX_OCTETS, SUBJECT_MAX_OCTETS, Syntax};
 use crate::pattern::end_of_class;
 use postillion_core::table::prefix::Prefix;
 use postillion_core::table::rules::Expression;
@@ -11,7 +11,8 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// Maximum number of groups; `$99` is the last place in a result.
 const GROUPS_MAX: usize = 99;
@@ -50,11 +51,20 @@ pub struct Subject {
 
 /// A compiled expression.
 pub struct Regexp {
-    pattern: Compiled,
+    pattern: Renewed,
     /// The pattern behind any text, for a single pass over a long subject. `None`: the pattern does not need it.
-    single_pass: Option<Compiled>,
+    single_pass: Option<Renewed>,
     cost: Cost,
     groups: usize,
+}
+
+/// An expression that is compiled anew before the library keeps too many states for it.
+struct Renewed {
+    pattern: CString,
+    options: libc::c_int,
+    compiled: RwLock<Arc<Compiled>>,
+    /// States that the library may have added to the compiled expression.
+    states: AtomicUsize,
 }
 
 /// An expression of the library.
@@ -78,6 +88,32 @@ impl Drop for Compiled {
     fn drop(&mut self) {
         // SAFETY: `regex` was filled by a successful regcomp, and is not used again.
         unsafe { libc::regfree(&mut *self.regex) }
+    }
+}
+
+impl Renewed {
+    fn new(pattern: CString, options: libc::c_int) -> Result<Self, String> {
+        let compiled = RwLock::new(Arc::new(Compiled::new(&pattern, options)?));
+        Ok(Self { pattern, options, compiled, states: AtomicUsize::new(0) })
+    }
+
+    /// Like `Compiled::matches`. `adds`: maximum number of states that the library adds for this text.
+    fn matches(&self, text: &CStr, found: &mut [libc::regmatch_t], adds: usize) -> Result<bool, String> {
+        let compiled = Arc::clone(&self.compiled.read().unwrap_or_else(PoisonError::into_inner));
+        let answer = compiled.matches(text, found);
+        if adds > 0 && self.states.fetch_add(adds, Ordering::Relaxed).saturating_add(adds) > KEPT_STATES_MAX {
+            self.renew();
+        }
+        answer
+    }
+
+    /// Free the library's states. Other threads go on with the old expression until it is replaced, and so do all while
+    /// memory is short.
+    fn renew(&self) {
+        self.states.store(0, Ordering::Relaxed);
+        if let Ok(compiled) = Compiled::new(&self.pattern, self.options) {
+            *self.compiled.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(compiled);
+        }
     }
 }
 
@@ -132,10 +168,10 @@ impl Expression for Regexp {
         let options = options.cast_signed();
         let text = CString::new(pattern).map_err(|_| "a null octet in the pattern: skipping this rule".to_owned())?;
         let cost = cost(pattern, options)?;
-        let compiled = Compiled::new(&text, options | if places { 0 } else { libc::REG_NOSUB })?;
+        let compiled = Renewed::new(text, options | if places { 0 } else { libc::REG_NOSUB })?;
         let groups = count_groups(pattern, options);
         let single_pass = match is_plain(options) && cost.wants_single_pass() {
-            true => behind_any_text(pattern).and_then(|text| Compiled::new(&text, options | libc::REG_NOSUB).ok()),
+            true => behind_any_text(pattern).and_then(|text| Renewed::new(text, options | libc::REG_NOSUB).ok()),
             false => None,
         };
         Ok(Self { pattern: compiled, single_pass, cost, groups })
@@ -168,7 +204,7 @@ impl Expression for Regexp {
             && let Some(single_pass) = &self.single_pass
         {
             limit(octets, self.cost.single_pass_max_octets())?;
-            if !single_pass.matches(text, &mut [])? {
+            if !single_pass.matches(text, &mut [], self.cost.single_pass_adds(octets))? {
                 return Ok(false);
             }
             if spans.is_none() {
@@ -178,7 +214,7 @@ impl Expression for Regexp {
         limit(octets, self.cost.max_octets())?;
         let wanted = if spans.is_some() { self.groups() + 1 } else { 0 };
         let found = &mut found[..wanted];
-        if !self.pattern.matches(text, found)? {
+        if !self.pattern.matches(text, found, self.cost.adds(octets))? {
             return Ok(false);
         }
         if let Some(spans) = spans {
@@ -202,7 +238,12 @@ fn limit(octets: usize, max_octets: usize) -> Result<(), String> {
 }
 
 fn cost(pattern: &[u8], options: libc::c_int) -> Result<Cost, String> {
-    Cost::of(pattern, options & libc::REG_EXTENDED != 0, options & libc::REG_NEWLINE != 0)
+    let syntax = Syntax {
+        extended: options & libc::REG_EXTENDED != 0,
+        lines: options & libc::REG_NEWLINE != 0,
+        fold: options & libc::REG_ICASE != 0,
+    };
+    Cost::of(pattern, syntax)
 }
 
 /// Whether the pattern is an extended one, and `^` stands for the start of the subject alone, not for that of any line.
@@ -339,7 +380,7 @@ mod tests {
             {
                 let subject = format!("{before}{fill}{after}");
                 let text = CString::new(subject.as_bytes()).unwrap();
-                let expected = expression.pattern.matches(&text, &mut []).unwrap();
+                let expected = expression.pattern.matches(&text, &mut [], 0).unwrap();
                 for spans in [None, Some(&mut Vec::new())] {
                     assert_eq!(ask(&expression, subject.as_bytes(), spans), Ok(expected), "{pattern} {before} {after}");
                 }
@@ -360,6 +401,8 @@ mod tests {
             "(a|b)*a(a|b){12}x",
             "(a|b)*a(a|b){200}x",
             "a.{1000}c",
+            "[ab]*a..................................................c",
+            "[ab]{0,50}a[ab]{30}c",
             "(.)\\1{8}c",
             "(.{1,20})\\1c",
         ] {
@@ -375,6 +418,25 @@ mod tests {
         }
         for pattern in ["(.*)(.*)(.*)(.*)\\1\\2\\3\\4z", "((a{1,100}){1,100}){1,100}b"] {
             assert!(Regexp::excess(pattern.as_bytes(), libc::REG_EXTENDED.cast_unsigned()).is_some());
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_many_states_is_compiled_anew_and_finds_the_same() {
+        let ends = [b"ab".repeat(KEPT_STATES_MAX / 2), b"a".repeat(40), b"c".to_vec()].concat();
+        let written_out = format!("[ab]*a{}c", ".".repeat(30));
+        for (pattern, is_renewed) in [("[ab]*a.{30}c", true), (written_out.as_str(), true), ("[ab]*a.{3}c", false)] {
+            let expression = compile(pattern, "").unwrap();
+            let single_pass = expression.single_pass.as_ref().unwrap();
+            let mut before = Arc::clone(&single_pass.compiled.read().unwrap());
+            for _ in 0..3 {
+                assert_eq!(ask(&expression, &ends, None), Ok(true), "{pattern}");
+                assert_eq!(ask(&expression, &ends[..ends.len() - 1], None), Ok(false), "{pattern}");
+                let after = Arc::clone(&single_pass.compiled.read().unwrap());
+                assert_eq!(!Arc::ptr_eq(&before, &after), is_renewed, "{pattern}");
+                assert_eq!(single_pass.states.load(Ordering::Relaxed), 0, "{pattern}");
+                before = after;
+            }
         }
     }
 
