@@ -96,7 +96,7 @@ $(OLDER)/.built:
 
 # The Rust programs that Python's tests run: cargo would build them in the middle of a test.
 examples:
-	cargo build --quiet --locked --package postillion-core --examples
+	cargo build --quiet --locked --package postillion-core --package postillion-maps --examples
 	cargo build --quiet --locked --package postillion-core --release --example instructions
 
 ## Rust's and Python's tests RUNS times (10) while stress-ng keeps every CPU busy (Debian's stress-ng package).

@@ -299,9 +299,10 @@ def queued(of: mta.Site, program: str) -> int:
 
 
 def built(example: str, quick: bool) -> Path:
-    """Build one of rust/core/examples (without optimisation for a quick run); return the program's path."""
+    """Build an example of rust/core or rust/maps (without optimisation for a quick run); return the program's path."""
     profile = [] if quick else ["--release"]
-    build = ["cargo", "build", "--quiet", "--locked", *profile, "-p", "postillion-core", "--example", example]
+    packages = ["--package", "postillion-core", "--package", "postillion-maps"]
+    build = ["cargo", "build", "--quiet", "--locked", *profile, *packages, "--example", example]
     subprocess.run(build, cwd=ROOT, check=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     return target / ("debug" if quick else "release") / "examples" / example

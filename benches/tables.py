@@ -1,7 +1,7 @@
 """How fast do lookup tables answer, beside Postfix's?
 
     postmap -q - TYPE:FILE      ours and Debian's in turn on the same file, with the same keys; half of them are found
-    rust/core/examples/tables   the lookup inside the core
+    rust/maps/examples/tables   the lookup inside the core
 
 Each postmap starts, opens its table and answers all keys, so a row has the cost of loading too. `one key` is nearly
 that cost alone. Each program writes its own index; the texts are the same files. Keys come from a file, and answers go
@@ -118,7 +118,7 @@ def main() -> None:
     example = harness.built("tables", options.quick)
     core = harness.figures([example, str(options.entries), str(options.keys)])
     result.correct &= bool(core["correct"])
-    for kind in ("texthash", "hash", "cdb", "cidr", "cidr6"):
+    for kind in ("texthash", *INDEXED, "cidr", "cidr6"):
         cost = core[f"{kind}_ns"]
         result.aim(
             f"{kind}, ns of a lookup inside the core", f"within {CORE_MAX_NS}", f"{cost:.0f}", cost <= CORE_MAX_NS

@@ -117,18 +117,23 @@ fn a_line_takes_few_octets() {
 fn many_lines_in_any_order_are_found() {
     let count = 2 * RADIX_SORT_MIN as u32;
     let spread = |number: u32| number.wrapping_mul(2_654_435_761);
-    let mut text: String =
-        (0..count).map(|number| format!("{} {number}\n", Ipv4Addr::from_bits(spread(number)))).collect();
-    for networks in ["", "128.0.0.0/1 upper\n"] {
-        text += networks;
-        let read = read(&text).0;
-        for number in 0..count {
-            let key = Ipv4Addr::from_bits(spread(number)).to_string();
-            assert_eq!(read.find(key.as_bytes()), Some(number.to_string().as_bytes()));
-        }
-        for (key, value) in [(3, None), (1 << 31 | 3, (!networks.is_empty()).then_some(&b"upper"[..]))] {
-            assert!((0..count).all(|number| spread(number) != key));
-            assert_eq!(read.find(Ipv4Addr::from_bits(key).to_string().as_bytes()), value);
+    let v4 = |bits: u32| Ipv4Addr::from_bits(bits).to_string();
+    let v6 = |bits: u32| Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(bits) << 48 | 1).to_string();
+    let families: [(&str, &dyn Fn(u32) -> String); 2] =
+        [("128.0.0.0/1 upper\n", &v4), ("2001:db8:0:8000::/49 upper\n", &v6)];
+    for (upper, address) in families {
+        let mut text: String = (0..count).map(|number| format!("{} {number}\n", address(spread(number)))).collect();
+        for networks in ["", upper] {
+            text += networks;
+            let read = read(&text).0;
+            for number in 0..count {
+                let key = address(spread(number));
+                assert_eq!(read.find(key.as_bytes()), Some(number.to_string().as_bytes()));
+            }
+            for (key, value) in [(3, None), (1 << 31 | 3, (!networks.is_empty()).then_some(&b"upper"[..]))] {
+                assert!((0..count).all(|number| spread(number) != key));
+                assert_eq!(read.find(address(key).as_bytes()), value);
+            }
         }
     }
 }
