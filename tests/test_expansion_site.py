@@ -130,7 +130,7 @@ def lists(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     site = Site(directory, main_cf=SETTINGS, master_cf=master_cf)
     keep_last(site.etc / "main.cf")
     (site.etc / "virtual").write_text(virtual())
-    postmap = ["/usr/sbin/postmap", "-c", str(site.etc)] if name == "postfix" else site.command("postmap")
+    postmap = site.command("postmap", name)
     subprocess.run([*postmap, f"hash:{site.etc}/virtual"], check=True, timeout=60)
     write_local(site)
     with TcpTable(tcp_port, CHAINS) as table, running(site, name):

@@ -381,7 +381,7 @@ def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     name = program(request)
     table_port = free_port()
     site = write_site(tmp_path_factory.mktemp(name), table_port)
-    postmap = ["/usr/sbin/postmap", "-c", str(site.etc)] if name == "postfix" else site.command("postmap")
+    postmap = site.command("postmap", name)
     subprocess.run([*postmap, f"hash:{site.etc}/generic"], check=True)
     keywords = ("PIPELINING", "8BITMIME", "DSN")
     with WireSink(site.next_port, keywords) as sink, TcpTable(table_port, ROWS) as table, running(site, name):

@@ -38,7 +38,7 @@ def delivers_all(site: Site, named: str = "") -> None:
     """Start the site and its next hop; wait until each message has arrived once, and qmgr has logged `named`."""
     before = len(site.log_text())
     with Sink(site.next_port) as sink, running(site):
-        flush = subprocess.run([*site.command("postqueue"), "-f"], capture_output=True, text=True, timeout=60)
+        flush = site.run("postqueue", "-f")
         assert flush.returncode == 0, flush.stderr
         subjects = sorted(message.content.split(b"Subject: ")[1][:1] for message in sink.wait(MESSAGES))
         assert subjects == [b"%d" % number for number in range(MESSAGES)]
@@ -112,7 +112,7 @@ def test_queue_from_another_machine_is_repaired_and_delivered(tmp_path: Path) ->
         shutil.rmtree(site.queue / name, ignore_errors=True)
         # As from a backup: every file belongs to root, or to the user.
         shutil.copytree(old.queue / name, site.queue / name)
-    repair = subprocess.run([*site.command("postsuper"), "-s"], capture_output=True, text=True, timeout=60)
+    repair = site.run("postsuper", "-s")
     assert repair.returncode == 0, repair.stderr
     delivers_all(site)
 

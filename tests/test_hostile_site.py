@@ -113,7 +113,7 @@ def test_broken_site_is_refused_and_leaves_nothing_running(
     site = Site(tmp_path)
     with contextlib.ExitStack() as held:
         damage(site, held)
-        result = subprocess.run([*site.command("postillion"), "start"], capture_output=True, text=True, timeout=60)
+        result = site.run("postillion", "start")
         assert result.returncode == 1
         assert result.stdout == ""
         assert re.fullmatch(rf"postillion: fatal: {re.escape(str(site.etc))}/{message}.*\n", result.stderr), (
@@ -195,7 +195,7 @@ def test_deferred_mail_survives_a_full_disk(tmp_path: Path) -> None:
         watch.logged("status=deferred")
         fill(queue)
         (site.directory / "elsewhere").rename(mail)
-        flush = subprocess.run([*site.command("postqueue"), "-f"], capture_output=True, text=True, timeout=30)
+        flush = site.run("postqueue", "-f")
         assert flush.returncode == 0, flush.stderr
         (queue / "filler").unlink()
         watch.check_arrivals()

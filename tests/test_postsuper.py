@@ -198,13 +198,6 @@ def test_copied_queue_directory_is_repaired(stopped: list[Message], tmp_path: Pa
     assert run(postsuper).stderr == "", "the queue is in order now"
 
 
-def postillion(site: Site, command: str) -> subprocess.CompletedProcess[str]:
-    """Run `postillion` on a site."""
-    return subprocess.run(
-        [*site.command("postillion"), command], capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 def test_queue_that_root_copied_is_refused_until_it_has_its_owners(tmp_path: Path) -> None:
     peers.root()
     site = Site(tmp_path)
@@ -213,7 +206,7 @@ def test_queue_that_root_copied_is_refused_until_it_has_its_owners(tmp_path: Pat
     shutil.move(site.queue, tmp_path / "backup")
     subprocess.run(["/bin/cp", "-r", tmp_path / "backup", site.queue], check=True)
     for verb in ("check", "start"):
-        refused = postillion(site, verb)
+        refused = site.run("postillion", verb)
         assert refused.returncode == 1
         assert f"{site.queue}/active belongs to uid 0 in place of " in refused.stderr
         assert refused.stderr.endswith(f": run postillion -c {site.etc} set-permissions\n")
@@ -221,7 +214,7 @@ def test_queue_that_root_copied_is_refused_until_it_has_its_owners(tmp_path: Pat
     repaired = subprocess.run([*site.command("postsuper"), "-s"], capture_output=True, text=True, check=True)
     directories = ("hold", "maildrop", "private", "public", "bounce", "saved")
     assert [name for name in directories if f"postsuper: {name}: owner and mode set\n" not in repaired.stderr] == []
-    assert postillion(site, "check").returncode == 0
+    assert site.run("postillion", "check").returncode == 0
     with running(site), smtplib.SMTP("127.0.0.1", site.port) as client:
         client.sendmail("a@example.org", ["nobody@example.org"], "Subject: here\r\n\r\nbody\r\n")
         wait_for("the message", lambda: site.maildir("nobody"))
@@ -237,11 +230,11 @@ def test_queue_directory_with_a_wrong_mode_is_refused(tmp_path: Path, name: str,
         pass
     (site.queue / name).chmod(mode)
     for verb in ("check", "start"):
-        refused = postillion(site, verb)
+        refused = site.run("postillion", verb)
         assert refused.returncode == 1
         assert f"{site.queue}/{name} has mode {mode:o} in place of {fixed:o}: " in refused.stderr
-    assert postillion(site, "set-permissions").returncode == 0
-    assert postillion(site, "check").returncode == 0
+    assert site.run("postillion", "set-permissions").returncode == 0
+    assert site.run("postillion", "check").returncode == 0
 
 
 def test_queue_of_unresponsive_queue_manager_is_not_changed(stopped: list[Message], tmp_path: Path) -> None:

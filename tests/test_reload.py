@@ -69,12 +69,6 @@ class Files:
         self.master_cf.write_text(self.good[1])
 
 
-def postillion(site: Site, command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*site.command("postillion"), command], capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 def refusal(result: subprocess.CompletedProcess[str]) -> str:
     """Return the one line of a command that refused."""
     assert (result.returncode, result.stdout) == (1, "")
@@ -94,7 +88,7 @@ def test_refused_reload_changes_nothing_and_ends_no_session(tmp_path: Path) -> N
             master = int((site.queue / "pid" / "master.pid").read_text())
             for number, (name, parameter, override, said) in enumerate(BAD_INPUT, 1):
                 files.spoil(parameter, override)
-                assert re.search(said, refusal(postillion(site, "reload"))), name
+                assert re.search(said, refusal(site.run("postillion", "reload"))), name
                 os.kill(master, signal.SIGHUP)
                 wait_for(f"the refusal: {name}", lambda n=number: site.log_text().count("reload refused") == n)  # type: ignore[misc]
                 line = site.log_text().rpartition("reload refused, the old configuration stays in force: ")[2]
@@ -105,7 +99,7 @@ def test_refused_reload_changes_nothing_and_ends_no_session(tmp_path: Path) -> N
             assert sessions[-1].sendmail("a@example.net", [user], b"Subject: x\r\n\r\ny\r\n") == {}
             wait_for("the message", lambda: site.maildir(local_user()))
             files.restore("smtpd_banner = $myhostname ESMTP another\n")
-            assert postillion(site, "reload").returncode == 0
+            assert site.run("postillion", "reload").returncode == 0
             wait_for("the new configuration", lambda: b"another" in greeting(site))
             assert all(session.noop()[0] == 250 for session in sessions)
         finally:
@@ -119,11 +113,11 @@ def test_reload_returns_when_master_has_decided(tmp_path: Path) -> None:
     with running(site):
         for number in range(3):
             files.restore(f"smtpd_banner = $myhostname ESMTP {number}\n")
-            assert postillion(site, "reload").returncode == 0
+            assert site.run("postillion", "reload").returncode == 0
             assert site.log_text().count("reload -- version") == number + 1
         # The checker opens no log file, so the command and the checker pass this, and master refuses it.
         files.restore(f"maillog_file = {files.etc}/folder\n")
-        result = postillion(site, "reload")
+        result = site.run("postillion", "reload")
         assert result.returncode == 1
         assert f"postillion: fatal: {files.etc}/folder: Is a directory" in result.stderr
         assert "reload refused" in site.log_text()
@@ -164,9 +158,9 @@ def test_start_and_check_refuse_bad_input(tmp_path: Path, parameter: str, overri
     site = Site(tmp_path)
     Files(site).spoil(parameter, override)
     for command in ("check", "start"):
-        assert re.search(said, refusal(postillion(site, command)))
+        assert re.search(said, refusal(site.run("postillion", command)))
     assert not listening(site.port)
-    assert postillion(site, "status").returncode == 1
+    assert site.run("postillion", "status").returncode == 1
 
 
 @pytest.mark.parametrize("stale", ["a process that runs", "no process", "no number", "empty"])
@@ -178,7 +172,7 @@ def test_stale_pid_file_does_not_block_start(tmp_path: Path, stale: str) -> None
     text = {"a process that runs": f"{os.getpid():>12}\n", "no process": f"{gone.pid:>12}\n", "no number": "x\n"}
     for path in (site.queue / "pid" / "master.pid", site.directory / "data" / "master.lock"):
         path.write_text(text.get(stale, ""))
-    assert postillion(site, "status").returncode == 1
+    assert site.run("postillion", "status").returncode == 1
     with running(site):
         assert greeting(site).startswith(b"mx.example.org")
 
@@ -188,6 +182,6 @@ def test_start_after_kill_of_master_takes_over(tmp_path: Path) -> None:
     with running(site):
         master = int((site.queue / "pid" / "master.pid").read_text())
         os.kill(master, signal.SIGKILL)
-        assert postillion(site, "start").returncode == 0
+        assert site.run("postillion", "start").returncode == 0
         assert int((site.queue / "pid" / "master.pid").read_text()) != master
         assert greeting(site).startswith(b"mx.example.org")

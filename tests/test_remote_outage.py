@@ -215,7 +215,7 @@ def test_a_bad_file_is_an_error_with_its_line(name: str, tmp_path: Path) -> None
 def check(site: Site) -> subprocess.CompletedProcess[str]:
     """Run the checker."""
     write_aliases(site.etc / "aliases")
-    return subprocess.run([*site.command("postillion"), "check"], capture_output=True, text=True, timeout=60)
+    return site.run("postillion", "check")
 
 
 def ask(site: Site, recipient: str) -> int:

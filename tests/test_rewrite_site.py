@@ -110,8 +110,7 @@ def index(site: Site, mta: str) -> None:
     """Make the indexes of the tables with the program's own postmap."""
     for source in re.findall(r"hash:(\S+/etc/\w+)", (site.etc / "main.cf").read_text()):
         if not source.endswith("/aliases"):
-            command = ["/usr/sbin/postmap", "-c", str(site.etc)] if mta == "postfix" else site.command("postmap")
-            subprocess.run([*command, f"hash:{source}"], check=True)
+            subprocess.run([*site.command("postmap", mta), f"hash:{source}"], check=True)
 
 
 @pytest.fixture(scope="module", params=[(mta, name) for name in SCRIPTS for mta in PROGRAMS], ids="-".join)

@@ -10,7 +10,6 @@ import os
 import random
 import re
 import signal
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
@@ -230,7 +229,7 @@ def status(site: Site) -> dict[str, int] | None:
 
 def queue_lines(site: Site) -> list[str]:
     """Return the queue as postqueue -j shows it."""
-    shown = subprocess.run([*site.command("postqueue"), "-j"], capture_output=True, text=True, timeout=60)
+    shown = site.run("postqueue", "-j")
     return shown.stdout.splitlines()
 
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from support.mta import POSTILLION_COMMANDS, Site, local_user, wait_for
+from support.mta import Site, local_user, wait_for
 from support.peers import postfix_home, root
 
 PROGRAMS = ["postillion", "postfix"]
@@ -58,6 +58,5 @@ class Server:
 
     def command(self, program: str, *arguments: str) -> str:
         """Run a command of the site's program; return its output."""
-        directory = "/usr/sbin" if self.program == "postfix" else str(POSTILLION_COMMANDS)
-        command = [f"{directory}/{program}", "-c", str(self.site.etc), *arguments]
+        command = [*self.site.command(program, self.program), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout

@@ -164,9 +164,14 @@ class Site:
             shutil.chown(directory / "data", owner)
             self.mail.chmod(0o1777)
 
-    def command(self, program: str) -> list[str]:
-        """Return the start of a Postillion command line for this site."""
-        return [str(POSTILLION_COMMANDS / program), "-c", str(self.etc)]
+    def command(self, program: str, mta: str = "postillion") -> list[str]:
+        """Return the start of a command line for this site, of a program of Postillion or Postfix."""
+        return [str(commands_of(mta) / program), "-c", str(self.etc)]
+
+    def run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of Postillion on this site; return its output and status."""
+        command = [*self.command(program), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     def log_text(self) -> str:
         """Return the whole log so far."""
@@ -275,16 +280,20 @@ def keep_last(main_cf: Path) -> None:
     main_cf.write_text("".join(entries.values()))
 
 
+def commands_of(mta: str) -> Path:
+    """Return the directory with the commands of "postillion" or "postfix"."""
+    return Path("/usr/sbin") if mta == "postfix" else POSTILLION_COMMANDS
+
+
 def start(site: Site, program: str) -> None:
     """Start Postillion or Postfix from the site's configuration; wait until it listens for SMTP."""
-    command = site.command("postillion")
     if program == "postfix":
-        command = ["/usr/sbin/postfix", "-c", str(site.etc)]
         keep_last(site.etc / "main.cf")
         subprocess.run(["/usr/sbin/postalias", "-c", str(site.etc), f"hash:{site.etc}/aliases"], check=True)
     else:
         write_aliases(site.etc / "aliases")
-    result = subprocess.run([*command, "start"], capture_output=True, text=True, timeout=60, check=False)
+    command = [*site.command(program, program), "start"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if result.returncode != 0:
         raise RuntimeError(f"{program} start: {result.stdout}{result.stderr}{site.log_text()}")
     wait_for("the SMTP port", lambda: listening(site.port))
@@ -294,8 +303,7 @@ def stop(site: Site, program: str) -> None:
     """Stop the site; wait until its master has ended."""
     pid_file = site.queue / "pid" / "master.pid"
     pid = int(pid_file.read_text())
-    command = ["/usr/sbin/postfix", "-c", str(site.etc)] if program == "postfix" else site.command("postillion")
-    subprocess.run([*command, "stop"], capture_output=True, timeout=60, check=False)
+    subprocess.run([*site.command(program, program), "stop"], capture_output=True, timeout=60, check=False)
 
     try:
         wait_for("master's end", lambda: ended(pid))

@@ -9,7 +9,7 @@ import re
 import subprocess
 from typing import NamedTuple
 
-from support.mta import POSTILLION_COMMANDS, Site, delivered, local_user, submitted, wait_for
+from support.mta import Site, commands_of, delivered, local_user, submitted, wait_for
 
 USER = f"{local_user()}@example.org"
 SUBJECT = "Mail Delivery Status Report"
@@ -42,10 +42,9 @@ class Mta:
 
     def sendmail(self, *words: str, text: bytes = b"") -> tuple[str, str]:
         """Run sendmail; return the queue ID and what it printed."""
-        directory = "/usr/sbin" if self.program == "postfix" else str(POSTILLION_COMMANDS)
         before = len(self.site.log_text())
         done = subprocess.run(
-            [f"{directory}/sendmail", "-C", str(self.site.etc), *words],
+            [commands_of(self.program) / "sendmail", "-C", str(self.site.etc), *words],
             input=text,
             capture_output=True,
             timeout=60,
@@ -62,9 +61,8 @@ class Mta:
 
     def forget(self, queue_id: str) -> None:
         """Remove a message that waits, if it does."""
-        directory = "/usr/sbin" if self.program == "postfix" else str(POSTILLION_COMMANDS)
-        command = [f"{directory}/postsuper", "-c", str(self.site.etc), "-d", queue_id]
-        subprocess.run(command, capture_output=True, timeout=60, check=False)
+        command = self.site.command("postsuper", self.program)
+        subprocess.run([*command, "-d", queue_id], capture_output=True, timeout=60, check=False)
 
     def over(self, queue_id: str) -> None:
         """Wait until a message is removed, and every line about its recipients is in the log."""
