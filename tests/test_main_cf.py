@@ -307,6 +307,14 @@ def test_file_of_a_list_must_be_regular_and_utf8(tmp_path: Path) -> None:
     assert config.items("relay_domains") == ["a.example"]
 
 
+def test_value_must_be_utf8(tmp_path: Path) -> None:
+    (tmp_path / "main.cf").write_bytes(b"myorigin = a.example\nsmtpd_banner = caf\xe9\n")
+    config = Config.load(str(tmp_path))
+    assert config.text("myorigin") == "a.example"
+    with pytest.raises(ConfigError, match=r"main\.cf, line 2: smtpd_banner: this is not UTF-8"):
+        config.text("smtpd_banner")
+
+
 def test_unknown_parameter_warning_suggests_nearest_name(tmp_path: Path) -> None:
     config = config_of(
         tmp_path,

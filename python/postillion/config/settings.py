@@ -130,6 +130,8 @@ class Config:
             value = self.raw(name)
             row = parameters.row(name)
             found = value if parameters.is_raw(name) else self._expand(name, value)
+            if not main_cf.is_utf8(found):
+                raise self.error(name, f"{name}: this is not UTF-8", "write the value in UTF-8")
             if row is not None and name in self.settings and not kinds.is_valid(found, row[1], row[2]):
                 raise self._bad(name, found, row)
             self._texts[name] = found

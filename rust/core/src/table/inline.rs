@@ -1,7 +1,7 @@
 //! `inline:{ key=value, { key = text } }`: a table in main.cf.
 
 use super::options::Options;
-use super::source::trim;
+use super::source::{is_space, trim};
 use super::{Each, Table, key, text, words};
 use crate::ask::Answer;
 use hashbrown::HashMap;
@@ -28,11 +28,21 @@ impl Inline {
         let parts = words::inside(rest).map(words::parts).filter(|parts| !parts.is_empty()).ok_or_else(bad)?;
         let mut table = Self { name: name.into(), options, index: HashMap::new(), entries: Vec::new() };
         for part in parts {
-            let entry = words::inside(part).unwrap_or(part);
-            let Some(sign) = entry.iter().position(|&octet| octet == b'=') else {
+            let entry = match words::inside(part) {
+                Some(entry) => entry,
+                None if part.starts_with(b"{") => {
+                    let part = String::from_utf8_lossy(part);
+                    return Err(format!("syntax error after '}}' in \"{part}\": \"{name}\"; {need}"));
+                }
+                None => part,
+            };
+            let sign = entry.iter().position(|&octet| octet == b'=');
+            let Some((key, value)) = sign.map(|sign| (trim(&entry[..sign]), trim(&entry[sign + 1..]))) else {
                 return Err(format!("missing '=' after attribute name: \"{name}\"; {need}"));
             };
-            let (key, value) = (trim(&entry[..sign]), trim(&entry[sign + 1..]));
+            if key.iter().any(|&octet| is_space(octet)) {
+                return Err(format!("missing '=' after attribute name: \"{name}\"; {need}"));
+            }
             if key.is_empty() {
                 return Err(format!("missing attribute name: \"{name}\"; {need}"));
             }
@@ -103,7 +113,7 @@ mod tests {
 
     #[test]
     fn malformed_lists_are_errors() {
-        for rest in ["a=b", "{}", "{ a }", "{ =b }", "{a=b"] {
+        for rest in ["a=b", "{}", "{ a }", "{ =b }", "{a=b", "{{a=1}}}", "{{a=1}b=2}", "{{a=1},{c d=3}}"] {
             let problem = Inline::new("inline:x", rest.as_bytes(), Options::plain()).unwrap_err();
             assert!(problem.ends_with("need \"inline:{name=value...}\""), "{problem}");
         }

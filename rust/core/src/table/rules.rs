@@ -123,7 +123,7 @@ fn split_pattern(statement: Statement<'_>) -> Result<Parts<'_>, String> {
         return Err(format!("no closing regexp delimiter \"{delimiter}\": skipping this rule"));
     }
     let rest = &text[at + 1..];
-    let end = rest.iter().position(|&octet| source::is_space(octet) || octet == b'!').unwrap_or(rest.len());
+    let end = rest.iter().position(|&octet| source::is_space(octet)).unwrap_or(rest.len());
     Ok((&text[1..at], &rest[..end], trim(&rest[end..])))
 }
 
@@ -184,6 +184,10 @@ impl<E: Expression> Rules<E> {
         tell: &mut dyn FnMut(usize, &str),
     ) -> Result<Rule<E>, Fault> {
         let (pattern, flags, rest) = split_pattern(statement)?;
+        if E::KIND == "regexp" && flags.contains(&b'!') {
+            // A form that Postfix gives up.
+            return Err(Fault::Table("two patterns in one rule: use if, endif and two rules".to_owned()));
+        }
         let options = E::options(flags, &mut |text| tell(number, text))?;
         let negated = statement.negated;
         let template = |groups| {
@@ -470,10 +474,13 @@ mod tests {
     }
 
     #[test]
-    fn a_table_with_a_pattern_that_may_not_end_is_refused() {
+    fn a_table_with_a_rule_that_cannot_be_skipped_is_refused() {
         let read = |text: &str| Rules::<Contains>::read(text.as_bytes(), true, &mut |_, _| ());
         for text in ["/a/ x\n/endless/ y\n", "/a/ x\nif /endless/\nendif\n", "/a/ x\n!/endless/ y\n"] {
             assert_eq!(read(text).unwrap_err(), "line 2: too many steps: use less");
+        }
+        for text in ["/a/!/b/ x\n", "/a/x!/b/x x\n"] {
+            assert_eq!(read(text).unwrap_err(), "line 1: two patterns in one rule: use if, endif and two rules");
         }
     }
 

@@ -22,9 +22,20 @@ pub fn parts(text: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-/// Return the text inside the braces of a part, without white space around it; `None` without braces.
+/// Return the text inside the braces of a part, without white space around it; `None` unless the brace at its start is
+/// closed at its end.
 pub fn inside(text: &[u8]) -> Option<&[u8]> {
-    trim(text).strip_prefix(b"{")?.strip_suffix(b"}").map(trim)
+    let text = trim(text);
+    let mut depth = 0_usize;
+    let end = text.iter().position(|octet| {
+        match octet {
+            b'{' => depth += 1,
+            b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0
+    })?;
+    (end > 0 && end + 1 == text.len()).then(|| trim(&text[1..end]))
 }
 
 /// Return the lines of `{ { rule }, { rule } }`: the content of a pattern table in its name. Errors: what is missing.
@@ -55,7 +66,9 @@ mod tests {
         assert_eq!(split("{a, {b c}} }x"), ["{a, {b c}}", "}x"]);
         assert!(split(" , ").is_empty());
         assert_eq!(inside(b" { a b } "), Some(&b"a b"[..]));
-        assert_eq!(inside(b"{a"), None);
+        for text in ["{a", "{a}}", "{a}b", "{a}{b}", "a}", "}", ""] {
+            assert_eq!(inside(text.as_bytes()), None, "{text}");
+        }
         assert_eq!(rules("cidr", b"{{1.1.1.1 a}, { 2.2.2.2 b}}").unwrap(), b"1.1.1.1 a\n2.2.2.2 b\n");
         assert!(rules("cidr", b"{1.1.1.1 a}").is_err());
     }
