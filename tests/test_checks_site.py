@@ -103,6 +103,9 @@ MESSAGES = [
     "Subject: folded\n  more\n\ttab\nTo: bare\n\nx\n",
     "X-WARN: 1\nno header x-mark\nX-WARN: 2\n",
     f"Subject: x\n{PARTS}",
+    # A rule sees a header without the blanks before its colon.
+    "Subject : folded x\nX-WARN\t : blank\nX-REPLACE : X-New: v\n\nx\n",
+    "Subject: x\n" + PARTS.replace("X-Mark:", "X-Mark :").replace("Type: text/plain", "Type\t: text/plain"),
     "Subject: x\n\n" + "y" * 2044 + "tail\n" + "y" * 2048 + "tail\n",
     "Subject: x\nX-Out: a\n\nout-b\nout-c\n",
     "Subject: x\nX-WARN: " + "y" * 300 + "\n\nx\n",

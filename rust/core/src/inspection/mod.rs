@@ -14,7 +14,7 @@ pub mod held;
 pub mod lists;
 
 use crate::ask::{Answer, Lookup};
-use crate::mail::header::{End, with_lf};
+use crate::mail::header::{End, with_lf, without_blanks_before_colon};
 use crate::mail::mime::{Fault, HeaderClass, Line, MimeEvents, Part};
 use held::{Event, Held};
 use lists::{Lists, Search};
@@ -40,7 +40,8 @@ pub trait Judge {
     fn can_log(&mut self) -> bool {
         true
     }
-    /// Receive a header, with CRLF inside where it was folded. `in_head`: see `Inspection::reader`.
+    /// Receive a header, with CRLF inside where it was folded, without blanks before its colon. `in_head`: see
+    /// `Inspection::reader`.
     fn header(&mut self, class: HeaderClass, in_head: bool, header: &[u8], answer: Answer);
     /// Receive the end that was given to `Reader::hold_head_end`.
     fn head_end(&mut self, end: End);
@@ -142,6 +143,7 @@ impl<J: Judge> Reader<'_, J> {
 
 impl<J: Judge> MimeEvents for Reader<'_, J> {
     fn header(&mut self, class: HeaderClass, _: Part, header: &[u8]) {
+        let header = &*without_blanks_before_colon(header);
         let list = self.inspection.lists.of(class);
         let search = match list.tables.is_empty() || self.judge.course() != Course::Checked {
             true => Search::Done(Answer::NotFound),

@@ -7,7 +7,7 @@
 
 mod content_type;
 
-use super::header::{End, Field, HeaderEvents, HeaderParser, without_blanks_before_colon};
+use super::header::{End, Field, HeaderEvents, HeaderParser};
 use super::stuff::Unstuffer;
 use crate::settings;
 use crate::settings::Source;
@@ -137,8 +137,7 @@ impl Fault {
 
 /// The receiver of a message's headers and lines.
 pub trait MimeEvents {
-    /// Receive a logical header, with CRLF inside where it was folded, without blanks before its colon and without its
-    /// last line end.
+    /// Receive a logical header, with CRLF inside where it was folded, without its last line end.
     fn header(&mut self, class: HeaderClass, part: Part, header: &[u8]);
     /// Receive the end of a header block. After `End::Separator`, the empty line is the first line of the body.
     fn head_end(&mut self, class: HeaderClass, part: Part, end: End);
@@ -384,7 +383,6 @@ impl Structure {
 
     fn header(&mut self, header: &[u8], on: &mut impl MimeEvents) {
         let Position::Head(place) = self.place else { return };
-        let header = &*without_blanks_before_colon(header);
         let mut class = place;
         if let Some(field) = Field::parse(header) {
             // As in Postfix, even where the structure does not count.
