@@ -19,7 +19,7 @@ use std::time::Instant;
 const RESULTS: [&str; 3] = ["REJECT", "OK", "550 5.7.1 listed"];
 /// Number of patterns of a table.
 const RULES: u32 = 200;
-/// A table of patterns gets one lookup of so many.
+/// A table of patterns gets one lookup of this many.
 const PATTERN_SHARE: usize = 20;
 
 /// The figures of all tables.
@@ -80,7 +80,7 @@ fn main() {
     println!("{{{}, \"correct\": {}}}", report.fields.join(", "), report.correct);
 }
 
-/// Write a text of so many lines; return its path.
+/// Write a text of that number of lines; return its path.
 fn written(folder: &Path, name: &str, lines: u32, line: &dyn Fn(u32) -> String) -> PathBuf {
     let path = folder.join(name);
     let text: String = (0..lines).map(|number| line(number) + "\n").collect();
