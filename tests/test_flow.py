@@ -20,13 +20,13 @@ from postillion._core.smtpd import Request, SmtpdConfig, SmtpdService
 from postillion.pickup.maildrop import Maildrop as Directory
 from postillion.pickup.service import Pickup
 from postillion.pickup.service import Site as PickupSite
-from postillion.program.producer import BEHIND_OCTETS, Producer, finishing
+from postillion.program.producer import BEHIND_OCTETS, Producer, Tickets
 from support.hostile import RawClient, high_water_kib
 from support.memory_config import cleanup_settings, config
 from support.mta import Site, processes, running, until, wait_for
 from support.queue_files import Message, announce
 from test_pickup import record_file
-from test_producer import FakeJournal, Manager
+from test_producer import FakeJournal, Manager, NoCommits
 from test_qmgr import SENT, FakeAgent, qmgr
 
 DELAY_S = 2
@@ -92,6 +92,7 @@ def test_message_waits_once_while_queue_manager_is_behind(journal: Journal) -> N
     assert client.send(b"x\r\n.\r\n", 103.0) == []
     assert client.codes() == []
     assert select.select([journal.fileno()], [], [], WAIT_S)[0]
+    client.service.collect()
     client.service.finish(104.0)
     assert client.codes() == ["250"]
     client.config.fall_behind(False)
@@ -114,7 +115,7 @@ async def test_unread_announcements_mean_behind_and_cost_no_memory(tmp_path: Pat
         listener.setblocking(False)
         journal, states = FakeJournal(), asyncio.Queue[bool]()
         producer = Producer(
-            journal, finishing(journal, lambda *_: None), fall_behind=states.put_nowait, path=str(path), pid=7
+            journal, Tickets(journal, lambda *_: None), fall_behind=states.put_nowait, path=str(path), pid=7
         )
         producer.start()
         loop = asyncio.get_running_loop()
@@ -144,7 +145,7 @@ async def test_unannounced_mail_counts_as_backlog(tmp_path: Path) -> None:
     journal, states = FakeJournal(), asyncio.Queue[bool]()
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, finishing(journal, lambda *_: None), fall_behind=states.put_nowait, path=str(manager.path), pid=7
+        journal, Tickets(journal, lambda *_: None), fall_behind=states.put_nowait, path=str(manager.path), pid=7
     )
     producer.start()
     journal.frames = b"x" * BEHIND_OCTETS
@@ -164,7 +165,7 @@ async def test_producer_follows_flow_frames_of_queue_manager(tmp_path: Path, ste
     manager = Manager(tmp_path / "qmgr")
     await manager.listen()
     states = asyncio.Queue[bool]()
-    producer = Producer(FakeJournal(), lambda: None, fall_behind=states.put_nowait, path=str(manager.path), pid=7)
+    producer = Producer(FakeJournal(), NoCommits(), fall_behind=states.put_nowait, path=str(manager.path), pid=7)
     producer.start()
     await manager.next_line()
     frames = flow_frame(True)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from postillion.program.producer import Producer, finishing
+from postillion.program.producer import Producer, Tickets
 from support.mta import until
 
 WAIT_S = 10.0
+
+
+class NoCommits:
+    """The commits of a journal that has none."""
+
+    def collect(self) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
 
 
 class FakeJournal:
@@ -96,7 +107,7 @@ async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
 async def test_commits_finish_and_are_announced_in_order(manager: Manager) -> None:
     journal, finished = FakeJournal(), []
     producer = Producer(
-        journal, finishing(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
+        journal, Tickets(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
@@ -109,11 +120,36 @@ async def test_commits_finish_and_are_announced_in_order(manager: Manager) -> No
     await producer.close()
 
 
+async def test_owners_of_commits_are_told_after_the_announcement(tmp_path: Path) -> None:
+    """A command that follows a 250 finds the message: the queue manager's socket has the announcement before."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "qmgr"))
+        listener.listen()
+        journal, received = FakeJournal(), b""
+        told = asyncio.Event()
+
+        def tell(_ticket: int, _error: str | None) -> None:
+            nonlocal received
+            received = link.recv(100, socket.MSG_DONTWAIT)
+            told.set()
+
+        producer = Producer(journal, Tickets(journal, tell), path=str(tmp_path / "qmgr"), pid=7)
+        producer.start()
+        await until(lambda: producer.connected)
+        link, _ = listener.accept()
+        with link:
+            assert link.recv(100) == b"hello 7 at 0\n"
+            journal.commit(1)
+            await told.wait()
+            assert received == b"arrived 1\n"
+            await producer.close()
+
+
 async def test_commits_finish_without_queue_manager_and_next_hello_includes_them(tmp_path: Path) -> None:
     journal, finished = FakeJournal(), []
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, finishing(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
+        journal, Tickets(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     journal.commit(1)
@@ -128,7 +164,7 @@ async def test_commits_finish_without_queue_manager_and_next_hello_includes_them
 async def test_producer_reconnects_after_queue_manager_restart(manager: Manager) -> None:
     journal, finished = FakeJournal(), []
     producer = Producer(
-        journal, finishing(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
+        journal, Tickets(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
@@ -146,7 +182,7 @@ async def test_segment_sealed_without_queue_manager_is_announced_later(tmp_path:
     journal, finished = FakeJournal(), []
     manager = Manager(tmp_path / "late")
     producer = Producer(
-        journal, finishing(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
+        journal, Tickets(journal, lambda *outcome: finished.append(outcome)), path=str(manager.path), pid=7
     )
     producer.start()
     journal.commit(1, sealed=True)
@@ -160,7 +196,7 @@ async def test_segment_sealed_without_queue_manager_is_announced_later(tmp_path:
 
 async def test_close_announces_finished_commits(manager: Manager) -> None:
     journal = FakeJournal()
-    producer = Producer(journal, finishing(journal, lambda *outcome: None), path=str(manager.path), pid=7)
+    producer = Producer(journal, Tickets(journal, lambda *outcome: None), path=str(manager.path), pid=7)
     producer.start()
     assert await manager.next_line() == "hello 7 at 0"
     journal.commit(9)

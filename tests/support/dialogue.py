@@ -195,6 +195,7 @@ class Server:
         """Wait until the client has no open commit."""
         while (core := client.core) is not None and core.committing:
             select.select([self.journal.fileno()], [], [], 10)
+            self.service.collect()
             self.service.finish()
             client.receive()
 

@@ -350,8 +350,11 @@ class SmtpdService:
     def poll(self, now: float) -> _Requests:
         """Serve every socket that is ready. Raises `OSError`."""
 
+    def collect(self) -> None:
+        """Take the commits that are done or have failed from the journal."""
+
     def finish(self, now: float) -> _Requests:
-        """Answer the clients whose commits are done."""
+        """Answer the clients of the collected commits."""
 
     def begin(
         self,

@@ -14,7 +14,7 @@ from postillion._core.cleanup import Intake, Options
 from postillion._core.queue import Journal, QueueError
 from postillion.errors import MessageRefused
 from postillion.program import cleanup
-from postillion.program.producer import Producer, finishing
+from postillion.program.producer import Producer, Tickets
 from postillion.tables.answers import MessageLookups, answer_all, answer_content
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Submitter:
     def _opened(self) -> tuple[Journal, Producer]:
         if self._journal is None or self._producer is None:
             self._journal = Journal(".")
-            self._producer = Producer(self._journal, finishing(self._journal, self._completed))
+            self._producer = Producer(self._journal, Tickets(self._journal, self._completed))
             self._producer.start()
         return self._journal, self._producer
 

@@ -24,7 +24,7 @@ from postillion.pickup.report import Reports
 from postillion.pickup.service import Pickup, Site
 from postillion.program import cleanup
 from postillion.program.daemon import Daemon, run, start
-from postillion.program.producer import Producer, finishing
+from postillion.program.producer import Producer, Tickets
 
 TRIGGER_OCTETS: Final = 256
 TRIGGER_WAIT_S: Final = 1.0
@@ -81,7 +81,7 @@ async def serve(daemon: Daemon, settings: Settings) -> None:
         settings.reports.report,
         in_flow_delay_s=settings.in_flow_delay_s,
     )
-    producer = Producer(journal, finishing(journal, pickup.committed), fall_behind=pickup.fall_behind)
+    producer = Producer(journal, Tickets(journal, pickup.committed), fall_behind=pickup.fall_behind)
     producer.start()
     wanted = asyncio.Event()
     wanted.set()

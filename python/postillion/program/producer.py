@@ -1,9 +1,10 @@
 """The connection from a process that commits messages to the queue manager.
 
-The journal's file descriptor becomes readable when commits are durable. The owner of each commit is called, and one
-write announces all of them to the queue manager. The connection may be down at any time without loss of mail: after a
-reconnect the first frame names the end of the current segment, the next ones the segments that were finished in the
-meantime, and the queue manager reads the messages from disk.
+The journal's file descriptor becomes readable when commits are durable. One write announces all of them to the queue
+manager, and then the owner of each commit is called: a command that follows a `250`, such as `postsuper -H ALL`, finds
+the message. The connection may be down at any time without loss of mail: after a reconnect the first frame names the
+end of the current segment, the next ones the segments that were finished in the meantime, and the queue manager reads
+the messages from disk.
 
 Flow control (in_flow_delay) begins here. The queue manager is behind when its Flow frame says that fresh mail waits for
 room in the active queue, or when it does not read announcements: it is stopped, busy or not running. Unread
@@ -13,6 +14,7 @@ announcements stay with the journal, which has a limit for their octets and drop
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Final, Protocol, cast
@@ -53,38 +55,54 @@ class CommitsLike(Protocol):
         """Take the commits that are done: ticket, and the reply for an error."""
 
 
-def finishing(journal: CommitsLike, completed: Callable[[int, str | None], None]) -> Callable[[], None]:
-    """Return a function for `Producer` that calls `completed(ticket, error)` for each finished commit.
+class Commits(Protocol):
+    """The commits of a journal, for their owners."""
 
-    `error` is None when the message is on disk, and otherwise the text of the reply for the client.
-    """
+    def collect(self) -> None:
+        """Take the commits that are done from the journal."""
 
-    def finish() -> None:
-        for ticket, error in journal.completed():
-            completed(ticket, error)
+    def finish(self) -> None:
+        """Tell the owners of the collected commits."""
 
-    return finish
+
+class Tickets:
+    """Commits whose owner is called by their numbers."""
+
+    def __init__(self, journal: CommitsLike, completed: Callable[[int, str | None], None]) -> None:
+        """`completed(ticket, error)`: `error` is None when the message is on disk, else the reply for the client."""
+        self._journal = journal
+        self._completed = completed
+        self._done: list[tuple[int, str | None]] = []
+
+    def collect(self) -> None:
+        """Take the commits that are done from the journal."""
+        self._done += self._journal.completed()
+
+    def finish(self) -> None:
+        """Tell the owner of the collected commits."""
+        done, self._done = self._done, []
+        for ticket, error in done:
+            self._completed(ticket, error)
 
 
 class Producer:
     """Watches one journal and announces its durable commits.
 
-    `finish` is called in the event loop when commits are durable: it takes them from the journal and tells their
-    owners (`finishing` returns one). `fall_behind(behind)` is called when the queue manager falls behind, and when it
-    has caught up.
+    `commits` is called in the event loop when commits are durable. `fall_behind(behind)` is called when the queue
+    manager falls behind, and when it has caught up.
     """
 
     def __init__(
         self,
         journal: JournalLike,
-        finish: Callable[[], None],
+        commits: Commits,
         *,
         fall_behind: Callable[[bool], None] | None = None,
         path: str = QMGR_SOCKET,
         pid: int | None = None,
     ) -> None:
         self._journal = journal
-        self._finish = finish
+        self._commits = commits
         self._fall_behind = fall_behind
         self._behind = False
         self._path = path
@@ -110,12 +128,14 @@ class Producer:
         self._task = self._loop.create_task(self._keep_connected(), name="producer link")
 
     def poll(self) -> None:
-        """Finish and announce every durable commit. The loop calls it; a further call does no harm."""
-        self._finish()
+        """Announce and finish every durable commit. The loop calls it; a further call does no harm."""
+        # A message that becomes durable after `collect` may be announced early, but its owner is told by the next call.
+        self._commits.collect()
         self._announce()
+        self._commits.finish()
 
     async def close(self) -> None:
-        """Finish and announce the durable commits, then close the connection."""
+        """Announce and finish the durable commits, then close the connection."""
         if self._loop is None:
             return
         self._loop.remove_reader(self._journal.fileno())
@@ -135,7 +155,7 @@ class Producer:
         if link is not None and not link.full and not link.transport.is_closing():
             frames = self._journal.announcements()
             if frames:
-                link.transport.write(frames)
+                link.send(frames)
         self._judge()
 
     def _judge(self) -> None:
@@ -184,6 +204,15 @@ class _Link(asyncio.Protocol):
     async def connect(self, path: str) -> None:
         """Connect to the socket; raises `OSError`."""
         await asyncio.get_running_loop().create_unix_connection(lambda: self, path)
+
+    def send(self, frames: bytes) -> None:
+        """Write frames, at once as far as the socket takes them: the transport of an event loop may do so later."""
+        if not self.transport.get_write_buffer_size():
+            # The transport tells of an error.
+            with contextlib.suppress(OSError):
+                frames = frames[os.write(self.transport.get_extra_info("socket").fileno(), frames) :]
+        if frames:
+            self.transport.write(frames)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)

@@ -48,7 +48,7 @@ async def serve(daemon: Daemon, parts: Parts) -> None:
         stressed=(stressed, parts.stressed),
         session_limit=daemon.session_limit,
     )
-    producer = Producer(journal, service.finish, fall_behind=service.fall_behind)
+    producer = Producer(journal, service, fall_behind=service.fall_behind)
     producer.start()
     service.start(daemon.listeners)
     loop = asyncio.get_running_loop()

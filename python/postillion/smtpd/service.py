@@ -91,8 +91,12 @@ class Service:
         if requests is not None:
             self.handle(requests)
 
+    def collect(self) -> None:
+        """Take the commits that are done or have failed from the journal."""
+        self.core.collect()
+
     def finish(self) -> None:
-        """Answer the clients whose commits are done or have failed."""
+        """Answer the clients of the collected commits."""
         self.handle(self.core.finish(self.loop.time()))
 
     def fall_behind(self, behind: bool) -> None:

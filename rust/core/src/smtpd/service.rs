@@ -1,11 +1,11 @@
 //! All sessions of a process: their sockets, their messages' commits, and the requests to the owner.
 //!
-//! The owner waits until `descriptor` or the journal is readable, calls `poll` or `finish`, and handles the requests
-//! that come back. A known client (`know`) is greeted, read from, answered and closed without a request; its message is
+//! The owner waits until `descriptor` or the journal is readable, calls `poll`, or `collect` and `finish`, and handles the
+//! requests that come back. A known client (`know`) is greeted, read from, answered and closed without a request; its message is
 //! with the journal when the poll is over. Nothing here blocks.
 
 use crate::net::reactor::{Happening, Key, Reactor};
-use crate::queue::Appender;
+use crate::queue::{Appender, Completion};
 use crate::smtp::server::Next;
 use crate::smtpd::mode::Mode;
 use crate::smtpd::request::{KnownClient, Opening, Request};
@@ -45,6 +45,8 @@ pub struct Service {
     /// Sessions at a time; 0 for no limit.
     limit: usize,
     journal: Arc<dyn Appender>,
+    /// Collected commits, whose sessions do not know.
+    done: Vec<Completion>,
     reactor: Reactor<Shared>,
     visits: HashMap<Key, Visit>,
     happened: Vec<Happening<Next>>,
@@ -72,6 +74,7 @@ impl Service {
             stress_until: f64::NEG_INFINITY,
             limit,
             journal,
+            done: Vec::new(),
             reactor: Reactor::new()?,
             visits: HashMap::new(),
             happened: Vec::new(),
@@ -183,9 +186,14 @@ impl Service {
         Ok(())
     }
 
-    /// Tell every session whose commit is done. A session that is gone needs no answer: its message is delivered.
+    /// Take the commits that are done from the journal. The owner then announces them, and calls `finish`.
+    pub fn collect(&mut self) {
+        self.done.extend(self.journal.completed());
+    }
+
+    /// Tell the sessions of the collected commits. A session that is gone needs no answer: its message is delivered.
     pub fn finish(&mut self, now: f64) {
-        for completion in self.journal.completed() {
+        for completion in std::mem::take(&mut self.done) {
             let Some(key) = self.reactor.key_of(completion.ticket) else { continue };
             let error = completion.result.err().map(|error| error.reply_text());
             self.with_session(key, now, |session| session.committed(error.as_deref(), now));

@@ -72,6 +72,7 @@ impl Fixture {
     fn say(&mut self, client: &mut UnixStream, words: &str, now: f64) -> String {
         client.write_all(words.as_bytes()).unwrap();
         self.service.poll(now).unwrap();
+        self.service.collect();
         self.service.finish(now);
         heard(client)
     }
@@ -295,6 +296,7 @@ fn input_before_the_end_is_answered_and_its_message_is_queued() {
     client.shutdown(Shutdown::Write).unwrap();
     fixture.service.poll(1.0).unwrap();
     assert_eq!(heard(&mut client), "");
+    fixture.service.collect();
     fixture.service.finish(1.0);
     let answer = heard(&mut client);
     assert!(answer.starts_with("250 2.0.0 Ok: queued as ") && answer.ends_with("\r\n(closed)"), "{answer}");
@@ -307,6 +309,7 @@ fn input_before_the_end_is_answered_and_its_message_is_queued() {
     client.write_all(DIALOGUE[4].as_bytes()).unwrap();
     drop(client);
     fixture.service.poll(1.0).unwrap();
+    fixture.service.collect();
     fixture.service.finish(1.0);
     assert_eq!((fixture.memory.records(), fixture.service.len()), (2, 0));
 }
@@ -361,6 +364,7 @@ fn a_message_waits_for_its_lookups_and_input_behind_it_waits_too() {
     }
     assert_eq!(asked, ["b@next.example", "@next.example", "c@d.example", "@d.example"]);
     assert_eq!(session.lock().unwrap().answer_lookups(vec![], 401.0), None, "no lookup is open");
+    fixture.service.collect();
     fixture.service.finish(401.0);
     let answer = heard(&mut client);
     assert!(answer.starts_with("250 2.0.0 Ok: queued as ") && answer.ends_with("250 2.0.0 Ok\r\n"), "{answer}");
@@ -395,6 +399,7 @@ fn a_session_that_is_lost_while_it_asks_drops_its_message() {
     assert_eq!(fixture.requests().last(), Some(&Request::Gone(key)));
     let answers = lookups.into_iter().map(|lookup| (lookup, Answer::NotFound)).collect();
     assert_eq!(session.lock().unwrap().answer_lookups(answers, 1.0), Some(Next::Close));
+    fixture.service.collect();
     fixture.service.finish(1.0);
     assert_eq!((fixture.memory.records(), fixture.service.len()), (0, 0));
 }

@@ -110,6 +110,10 @@ impl SmtpdService {
         Ok(self.requests())
     }
 
+    fn collect(&mut self) {
+        self.service.collect();
+    }
+
     fn finish(&mut self, now: f64) -> Option<Vec<Request>> {
         self.service.finish(now);
         self.requests()
