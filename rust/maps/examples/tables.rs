@@ -19,7 +19,7 @@ use std::time::Instant;
 const RESULTS: [&str; 3] = ["REJECT", "OK", "550 5.7.1 listed"];
 /// Number of patterns of a table.
 const RULES: u32 = 200;
-/// A table of patterns gets one lookup of this many.
+/// A table of patterns gets one of this many lookups.
 const PATTERN_SHARE: usize = 20;
 
 /// The figures of all tables.
@@ -108,17 +108,17 @@ fn table(kind: &str, path: &Path) -> std::sync::Arc<dyn Table> {
     open(format!("{kind}:{}", path.display()).as_bytes(), &Options::plain()).expect("a name")
 }
 
-/// Return a number that differs from its neighbours'.
+/// Return a number of its own for each number, in no order.
 fn spread(number: u32) -> u32 {
     number.wrapping_mul(2_654_435_761) ^ number >> 7
 }
 
-/// Return an address of its own for each number.
+/// Return an IPv4 address of its own for each number.
 fn address(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(number.wrapping_mul(2_654_435_761))
 }
 
-/// Do the same with IPv6.
+/// Return an IPv6 address of its own for each number.
 fn address6(number: u32) -> Ipv6Addr {
     Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(address(number).to_bits()) << 32)
 }

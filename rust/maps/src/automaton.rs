@@ -1,22 +1,26 @@
 //! The number of states that the C library builds for a POSIX expression.
 //!
-//! glibc makes a state of each set of positions in a pattern that it meets in a subject, and keeps it until the
-//! expression is freed. Its hash table of states does not grow, so a large number of them costs time too. The sets behind literal
-//! text are few. A part that matches many octets, behind repetition, doubles them: `[ab]*a` and 50 dots have 2^50.
-//! Here the same sets are built for all subjects at once, up to a limit. A back-reference counts as any text.
+//! A state is a set of positions in the pattern: those that may match the next octet. glibc adds a state for each new
+//! set that a subject leads to, and keeps it until the expression is freed. Many states cost memory, and also time,
+//! because the hash table of states does not grow. Literal text has few states. Behind repetition, each part that matches many
+//! octets may double their number: `[ab]*a` and 50 dots have 2^50.
+//!
+//! `Survey::of` parses a pattern into a tree (`Node`). For literal text, `segments` computes an upper bound. For
+//! other patterns, `Positions` builds the sets for all subjects at once, up to `STATES_MAX`. A back-reference counts as
+//! any text.
 
 use crate::pattern::{Octets, Repetition, Token, Tokens, bracket};
 use std::collections::{HashMap, HashSet};
 
-/// Maximum number of states that any subject may need. A state takes 2.3 KiB, and 4 octets or more for each position.
+/// Maximum number of states that count as few. A state takes 2.3 KiB, and 4 octets or more for each position.
 pub const STATES_MAX: usize = 4096;
-/// The same for literal text with any text between: the hash table has a place for each of its octets.
+/// The same for literal text with any text between: the hash table has a place for each octet of the pattern.
 const TEXT_STATES_MAX: usize = 32 * 1024;
-/// Maximum number of positions in all sets that are built to count them: some 80 ms.
+/// Maximum number of links between positions, and of positions in all sets that are built: some 80 ms.
 const WORK_MAX: usize = 4_000_000;
-/// Maximum number of groups in each other; a pattern with more counts as one of many states.
+/// Maximum depth of nested groups; a deeper pattern counts as one of many states.
 const DEPTH_MAX: usize = 64;
-/// Maximum number of repetitions of the same part, `a**`; a pattern with more counts as one of many states.
+/// Maximum number of operators that repeat the same part, `a**`; a pattern with more counts as one of many states.
 const REPEATS_MAX: usize = 8;
 
 /// All octets.
@@ -37,8 +41,8 @@ impl Survey {
     /// The survey of a pattern that is too large to count its states.
     pub const MANY: Self = Self { few: false, few_in_single_pass: false, longest: None };
 
-    /// Return the survey of a pattern, which need not be valid. `extended`: it is no basic one. `fold`: the case of
-    /// letters is ignored.
+    /// Return the survey of a pattern, which need not be valid. `extended`: an extended expression, else a basic one.
+    /// `fold`: the case of letters is ignored.
     pub fn of(pattern: &[u8], extended: bool, fold: bool) -> Self {
         let Some(node) = parse(pattern, extended, fold) else {
             return Self::MANY;
@@ -56,13 +60,17 @@ impl Survey {
 /// A part of a pattern.
 #[derive(Debug)]
 enum Node {
+    /// One octet of a set.
     Octets(Octets),
+    /// Parts that follow each other.
     Row(Vec<Node>),
+    /// Alternatives, `a|b`.
     Choice(Vec<Node>),
+    /// A part that is repeated.
     Repeat(Box<Node>, Repetition),
 }
 
-/// The number of sets behind a part of literal text, and in how many ways its end is reached.
+/// The number of sets behind a part of literal text, and the number of ways to its end.
 #[derive(Debug, Clone, Copy)]
 struct Literal {
     sets: usize,
@@ -88,7 +96,7 @@ impl Node {
         let (mut sets, mut segment) = (1_usize, Literal { sets: 0, ways: 1 });
         for part in parts {
             if part.is_any_text() {
-                // All text in front is forgotten: it has matched, and matches for ever.
+                // The text before it has matched, and no later octet changes that: its sets end here.
                 sets = sets.saturating_add(segment.sets).saturating_add(1);
                 segment = Literal { sets: 0, ways: 1 };
             } else {
@@ -98,10 +106,12 @@ impl Node {
         Some(sets.saturating_add(segment.sets))
     }
 
+    /// Whether this is `.*` or `.+`, or a back-reference.
     fn is_any_text(&self) -> bool {
         matches!(self, Self::Repeat(part, Repetition { most: None, .. }) if matches!(**part, Self::Octets(ANY)))
     }
 
+    /// Return the number of sets of literal text; `None`: the part is no literal text.
     fn literal(&self) -> Option<Literal> {
         match self {
             Self::Octets(octets) if is_one(octets) => Some(Literal { sets: 1, ways: 1 }),
@@ -118,6 +128,7 @@ impl Node {
 }
 
 impl Literal {
+    /// Return the text with another text behind it.
     fn then(self, next: Self) -> Self {
         let Self { sets, ways } = self;
         Self { sets: sets.saturating_add(ways.saturating_mul(next.sets)), ways: ways.saturating_mul(next.ways) }
@@ -135,8 +146,9 @@ fn has(octets: &Octets, octet: u8) -> bool {
     (octets[usize::from(octet >> 6)] >> (octet & 63)) & 1 == 1
 }
 
-/// Return the tree of a pattern; `None`: it is too deep.
+/// Return the tree of a pattern; `None`: it is too deep, or repeats a part too often.
 fn parse(pattern: &[u8], extended: bool, fold: bool) -> Option<Node> {
+    // For each open group: its alternatives that have ended, and the parts of the current one.
     let mut open: Vec<(Vec<Node>, Vec<Node>)> = vec![(Vec::new(), Vec::new())];
     let close = |(mut branches, row): (Vec<Node>, Vec<Node>)| {
         if branches.is_empty() {
@@ -182,7 +194,7 @@ fn parse(pattern: &[u8], extended: bool, fold: bool) -> Option<Node> {
     open.pop().map(close)
 }
 
-/// Return the octets that an element of a pattern matches; no octets for an assertion.
+/// Return the node of an element: the octets that it matches, or an empty row for an assertion.
 fn octets(text: &[u8], fold: bool) -> Node {
     let mut found = match text {
         [b'.'] => ANY,
@@ -209,20 +221,27 @@ fn octets(text: &[u8], fold: bool) -> Node {
     Node::Octets(found)
 }
 
-/// The positions of a pattern, each with the classes of octets that it matches and the positions behind it.
+/// The positions of a pattern: the places where it matches one octet.
 #[derive(Debug, Default)]
 struct Positions {
+    /// The octets that each position matches.
     octets: Vec<Octets>,
+    /// The positions that may follow each position.
     follow: Vec<Vec<u32>>,
+    /// The positions where a match may begin.
     first: Vec<u32>,
+    /// Links between positions that were made so far.
     work: usize,
 }
 
 /// A part whose positions are known.
 #[derive(Debug)]
 struct Fragment {
+    /// The positions where it may begin.
     first: Vec<u32>,
+    /// The positions where it may end.
     last: Vec<u32>,
+    /// Whether it matches empty text.
     nullable: bool,
 }
 
@@ -240,6 +259,7 @@ impl Positions {
         Some(made)
     }
 
+    /// Add the positions of a part; `None`: they are too many.
     fn add(&mut self, node: &Node) -> Option<Fragment> {
         match node {
             Node::Octets(octets) => {
@@ -289,6 +309,7 @@ impl Positions {
         }
     }
 
+    /// Return a part with another one behind it; `None`: too many links.
     fn join(&mut self, mut part: Fragment, mut behind: Fragment) -> Option<Fragment> {
         self.link(&part.last, &behind.first)?;
         if part.nullable {
@@ -300,6 +321,7 @@ impl Positions {
         Some(Fragment { first: part.first, last: behind.last, nullable: part.nullable && behind.nullable })
     }
 
+    /// Let each position of `first` follow each one of `last`; `None`: too many links.
     fn link(&mut self, last: &[u32], first: &[u32]) -> Option<()> {
         self.work = self.work.saturating_add(1 + last.len().saturating_mul(first.len()));
         if self.work > WORK_MAX {
@@ -347,8 +369,8 @@ impl Positions {
         true
     }
 
-    /// Return the classes of octets that each position matches, and their number: no position tells two octets of a
-    /// class apart.
+    /// Return the classes of octets that each position matches, and the number of classes. A position matches all octets
+    /// of a class, or none.
     fn classes(&self) -> (Vec<Vec<usize>>, usize) {
         let mut class_of = [0_usize; 256];
         let mut count = 1;

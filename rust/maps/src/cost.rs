@@ -14,7 +14,7 @@ use crate::pattern::{Part, Repetition, Token, Tokens};
 pub const SUBJECT_MAX_OCTETS: usize = 128 * 1024;
 /// Maximum number of parts that counted repetition adds to a pattern: `(ab){1,100}` adds 198.
 pub const COPIES_MAX: usize = 1000;
-/// Maximum number of parts that counts add to a pattern with back-references, for more than a short subject.
+/// Maximum number of parts that counts add to a pattern with back-references; with more, its subject is shorter.
 const FEW_COPIES: usize = 12;
 /// Maximum number of ways in which the parts before a back-reference may match.
 pub const CHOICES_MAX: usize = 20;
@@ -34,13 +34,13 @@ const ANYWHERE_COPIED_MAX_OCTETS: usize = 4 * 1024;
 pub const SHORT_MAX_OCTETS: usize = 256;
 /// Maximum number of back-references, with those in copies.
 pub const REFERENCES_MAX: usize = 50;
-/// Maximum octets of a subject for more back-references than a few.
+/// Maximum octets of a subject for back-references in a pattern with more than `FEW_COPIES` parts added.
 const REFERENCES_MAX_OCTETS: usize = 1000;
-/// Maximum octets of a subject for a back-reference with unlimited repetition, `\1+`.
+/// Maximum octets of a subject for a back-reference with unlimited repetition, `\1+`, times the ways before it.
 const REPEATED_REFERENCE_MAX_OCTETS: usize = 1000;
 /// Maximum octets of a subject for back-references with unlimited repetition behind them.
 const REFERENCE_THEN_ENDLESS_MAX_OCTETS: usize = 4 * 1024;
-/// The same for back-references behind parts with choices, times these choices and the number of the references.
+/// Maximum octets of a subject for other back-references, times the ways before them, times their number.
 const REFERENCE_CHOICES_MAX_OCTETS: usize = 64 * 1024;
 
 /// The properties of a pattern that decide about its time.
@@ -66,7 +66,7 @@ pub struct Cost {
 /// The syntax of a pattern.
 #[derive(Debug, Clone, Copy)]
 pub struct Syntax {
-    /// It is no basic expression.
+    /// An extended expression, else a basic one.
     pub extended: bool,
     /// `^` is the start of any line.
     pub lines: bool,
@@ -75,10 +75,10 @@ pub struct Syntax {
 }
 
 impl Cost {
-    /// Return the cost of a pattern, which need not be valid. Errors: it may cost too much, and how to write it.
+    /// Return the cost of a pattern, which need not be valid. Errors: why it may cost too much, and the fix.
     pub fn of(pattern: &[u8], syntax: Syntax) -> Result<Self, String> {
         let cost = Scan::new().run(pattern, syntax)?;
-        // Before this, the copies of counted repetition have a limit.
+        // `Scan` has limited the copies of counted repetition, which the survey writes out.
         Ok(Self { survey: Survey::of(pattern, syntax.extended, syntax.fold), ..cost })
     }
 

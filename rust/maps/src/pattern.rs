@@ -3,7 +3,7 @@
 //! The C library decides what a pattern means. This is for a survey of it: text that is no operator counts as characters,
 //! and a broken pattern has elements too.
 
-/// A set of octets.
+/// A set of octets: a bit for each.
 pub type Octets = [u64; 4];
 
 /// A part of a pattern: a character, a class, a group, or a row of these.

@@ -58,7 +58,7 @@ pub struct Regexp {
     groups: usize,
 }
 
-/// An expression that is compiled anew before the library keeps too many states for it.
+/// An expression that is compiled anew when the library may keep too many states for it.
 struct Renewed {
     pattern: CString,
     options: libc::c_int,
@@ -107,8 +107,8 @@ impl Renewed {
         answer
     }
 
-    /// Free the library's states. Other threads go on with the old expression until it is replaced, and so do all while
-    /// memory is short.
+    /// Free the library's states with a new expression. A match that runs in another thread ends with the old one. When
+    /// the library cannot compile it, for lack of memory, the old one stays.
     fn renew(&self) {
         self.states.store(0, Ordering::Relaxed);
         if let Ok(compiled) = Compiled::new(&self.pattern, self.options) {
