@@ -27,17 +27,18 @@ from postillion.tables import TableError, TableTypeError
 from postillion.tables.maps import INDEXED_TYPES
 
 TEXT_MAX_OCTETS = 1024 * 1024 * 1024
+"""Maximum octets of a table's text, and of standard input."""
 
 POSTMAP = Tool("postmap", "map", "bfFhijmnNoprsuUvw", "\t")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run postmap; the exit status."""
+    """Run postmap; return the exit status."""
     return run(POSTMAP, sys.argv[1:] if argv is None else argv)
 
 
 def run(tool: Tool, argv: list[str]) -> int:
-    """Run either command; the exit status."""
+    """Run postmap or postalias; return the exit status."""
     options = Options(tool, argv)
     try:
         config = Config.load(options.config_directory)
@@ -108,7 +109,7 @@ def index(options: Options, name: str, config: Config, mode: int = 0o644) -> cor
 
 
 def remove(options: Options, names: list[str], config: Config) -> int:
-    """Remove keys from the indexes; the exit status is 1 when none of them was there."""
+    """Remove keys from the indexes; return the exit status: 1 when no index had any of them."""
     given = sys.stdin.buffer.read(TEXT_MAX_OCTETS).split(b"\n") if options.delete == "-" else [encoded(options.delete)]
     keys = [key for key in given if key]
     removed = 0

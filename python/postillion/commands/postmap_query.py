@@ -27,12 +27,13 @@ LINE_MAX_OCTETS = 64 * 1024 * 1024
 LOADED_MAX_OCTETS = 1024 * 1024 * 1024
 """Maximum octets of an index that is read into memory for many keys."""
 MESSAGE_MAX_OCTETS = 512 * 1024 * 1024
+"""Maximum octets that are read of a message on standard input (-b, -h)."""
 
 
 def query(options: Options, names: list[str], config: Config) -> int:
-    """Print what the tables have for a key, or for each key on standard input; the exit status.
+    """Print what the tables have for a key, or for each key on standard input; return the exit status.
 
-    A table is opened when a key is not in the tables before it.
+    A table is opened when the tables before it lack a key.
     """
     key = options.query
     tables = Tables(options, names, config)
@@ -72,7 +73,7 @@ def query(options: Options, names: list[str], config: Config) -> int:
 
 
 def show(options: Options, name: str, config: Config) -> int:
-    """Print every entry of a table; the exit status."""
+    """Print every entry of a table; return the exit status."""
     table = _open(options, name, config)
     if not isinstance(table, core.Table):
         options.tool.fatal(f"table {table.name}: sequence operation is not supported")
@@ -88,7 +89,7 @@ def show(options: Options, name: str, config: Config) -> int:
 
 
 def _input(options: Options) -> Iterator[bytes]:
-    """Yield whole lines of standard input, as many as are there: a program that waits for answers gets them."""
+    """Yield whole lines of standard input as they arrive: a program may wait for an answer before it writes more."""
     parts: list[bytes] = []
     waiting = 0
     while octets := sys.stdin.buffer.read1(KEYS_OCTETS):  # type: ignore[union-attr]  # a BufferedReader
@@ -127,7 +128,7 @@ class Tables:
 
 
 class Lookups:
-    """Lookups in tables. Remote ones share an event loop, which begins with the first of them."""
+    """Lookups in tables. Remote lookups share an event loop, which the first of them starts."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables

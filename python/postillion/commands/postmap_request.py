@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Tool:
-    """One of the two commands, postmap and postalias: name, form of the text, options, separator of key and value."""
+    """One of the commands postmap and postalias: its name, form of a text, options, and separator of key and value."""
 
     def __init__(self, program: str, form: Literal["map", "alias"], letters: str, separator: str) -> None:
         self.program = program
@@ -70,7 +70,7 @@ class Options:
         self.fold = "f" not in self.letters
         self.files = "F" in self.letters
         self.keeps_rights = "o" in self.letters
-        # As in Postfix: what a message's lines find stays as it is stored.
+        # As in Postfix, values stay in base64 under -b and -h.
         self.decodes = self.files and not self.letters & set("bh")
 
     @property
@@ -80,7 +80,7 @@ class Options:
 
     @property
     def nulls(self) -> bool | None:
-        """Return whether keys and values end with a null octet; None: as usual for the type."""
+        """Return whether keys and values end with a null octet; None: the table type decides."""
         return True if "N" in self.letters else False if "n" in self.letters else None
 
     def utf8(self, config: Config) -> bool:
@@ -96,5 +96,5 @@ def printable(text: str) -> str:
 
 
 def encoded(text: str | None) -> bytes:
-    """Return the octets of an argument or a value; those that are not UTF-8 are as they came."""
+    """Return the octets of an argument or a value, as they came, also those that are not UTF-8."""
     return (text or "").encode("utf-8", "surrogateescape")

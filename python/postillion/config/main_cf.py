@@ -60,7 +60,7 @@ def read(path: str) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Return whether a text of `read` has no octets that are not UTF-8."""
+    """Return whether a text that `read` returned is UTF-8 throughout."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -69,7 +69,7 @@ def is_utf8(text: str) -> bool:
 
 
 def _without_blocking(path: str, flags: int) -> int:
-    """Open a file; a named pipe in its place does not block."""
+    """Open a file; a named pipe does not block."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 

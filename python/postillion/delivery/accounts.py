@@ -1,8 +1,8 @@
 """The users of this system, looked up without blocking the event loop.
 
 Where the name service needs files alone (`tables.nsswitch`), a lookup takes microseconds and is made at once. Otherwise
-it waits in one of `THREADS_MAX` threads, because a server of the name service may be slow; `LOOKUP_MAX_S` limits it,
-with the wait for a thread. All lookups raise `NoAnswerError`.
+it waits in one of `THREADS_MAX` threads, because a server of the name service may be slow. `LOOKUP_MAX_S` limits the
+time of a lookup, including the wait for a thread. All lookups raise `NoAnswerError`.
 """
 
 from __future__ import annotations

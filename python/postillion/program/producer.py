@@ -1,10 +1,10 @@
 """The connection from a process that commits messages to the queue manager.
 
 The journal's file descriptor becomes readable when commits are durable. One write announces all of them to the queue
-manager, and then the owner of each commit is called: a command that follows a `250`, such as `postsuper -H ALL`, finds
-the message. The connection may be down at any time without loss of mail: after a reconnect the first frame names the
-end of the current segment, the next ones the segments that were finished in the meantime, and the queue manager reads
-the messages from disk.
+manager. Then the owner of each commit is called, and answers `250`. So a command that follows a `250`, such as
+`postsuper -H ALL`, finds the message. The connection may be down at any time without loss of mail: after a reconnect
+the first frame names the end of the current segment, the next ones the segments that were finished in the meantime, and
+the queue manager reads the messages from disk.
 
 Flow control (in_flow_delay) begins here. The queue manager is behind when its Flow frame says that fresh mail waits for
 room in the active queue, or when it does not read announcements: it is stopped, busy or not running. Unread
@@ -36,7 +36,7 @@ class JournalLike(Protocol):
 
     @property
     def unannounced_octets(self) -> int:
-        """Octets of frames that were not taken yet."""
+        """Octets of frames that `announcements` has not returned yet."""
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when a commit is done."""
@@ -52,21 +52,24 @@ class CommitsLike(Protocol):
     """The part of `postillion._core.queue.Journal` that reports commits."""
 
     def completed(self) -> list[tuple[int, str | None]]:
-        """Take the commits that are done: ticket, and the reply for an error."""
+        """Take the commits that are done or have failed: ticket, and the reply for an error."""
 
 
 class Commits(Protocol):
-    """The commits of a journal, for their owners."""
+    """The commits of a journal, and the calls that tell their owners.
+
+    Two steps, because the announcement comes between them.
+    """
 
     def collect(self) -> None:
-        """Take the commits that are done from the journal."""
+        """Take the commits that are done or have failed from the journal."""
 
     def finish(self) -> None:
         """Tell the owners of the collected commits."""
 
 
 class Tickets:
-    """Commits whose owner is called by their numbers."""
+    """Commits that are known by their tickets: one function is called for each."""
 
     def __init__(self, journal: CommitsLike, completed: Callable[[int, str | None], None]) -> None:
         """`completed(ticket, error)`: `error` is None when the message is on disk, else the reply for the client."""
@@ -75,11 +78,11 @@ class Tickets:
         self._done: list[tuple[int, str | None]] = []
 
     def collect(self) -> None:
-        """Take the commits that are done from the journal."""
+        """Take the commits that are done or have failed from the journal."""
         self._done += self._journal.completed()
 
     def finish(self) -> None:
-        """Tell the owner of the collected commits."""
+        """Call `completed` for each collected commit."""
         done, self._done = self._done, []
         for ticket, error in done:
             self._completed(ticket, error)
@@ -88,7 +91,7 @@ class Tickets:
 class Producer:
     """Watches one journal and announces its durable commits.
 
-    `commits` is called in the event loop when commits are durable. `fall_behind(behind)` is called when the queue
+    The event loop calls `commits` when commits are durable. `fall_behind(behind)` is called when the queue
     manager falls behind, and when it has caught up.
     """
 
@@ -129,7 +132,7 @@ class Producer:
 
     def poll(self) -> None:
         """Announce and finish every durable commit. The loop calls it; a further call does no harm."""
-        # A message that becomes durable after `collect` may be announced early, but its owner is told by the next call.
+        # A message that becomes durable after `collect` may be announced here; the next call tells its owner.
         self._commits.collect()
         self._announce()
         self._commits.finish()
@@ -206,9 +209,9 @@ class _Link(asyncio.Protocol):
         await asyncio.get_running_loop().create_unix_connection(lambda: self, path)
 
     def send(self, frames: bytes) -> None:
-        """Write frames, at once as far as the socket takes them: the transport of an event loop may do so later."""
+        """Write frames to the socket at once, and leave the rest to the transport: some event loops write later."""
         if not self.transport.get_write_buffer_size():
-            # The transport tells of an error.
+            # The transport reports an error.
             with contextlib.suppress(OSError):
                 frames = frames[os.write(self.transport.get_extra_info("socket").fileno(), frames) :]
         if frames:

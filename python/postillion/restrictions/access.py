@@ -126,9 +126,8 @@ class Access(Check):
     def scope(self, recipient: str) -> str:
         """Return the recipients that are accepted with `recipient`: itself, `@domain`, or none (empty).
 
-        A domain whose recipients are listed or whose mail bounces, and an address with a route of its own, are not
-        accepted as a whole.
-        Nothing is accepted while the answer depends on the sender.
+        `@domain` needs a domain without a list of recipients, whose mail does not bounce, and a recipient without a
+        route of its own. The answer is none while it depends on the sender.
         """
         domain = recipient.rpartition("@")[2]
         resolver = self._site.resolver

@@ -60,11 +60,11 @@ class KnownUsers:
         self._alias_code = config.number("unknown_virtual_alias_reject_code")
 
     def knows_all(self, kind: Class, route: Route) -> bool:
-        """Return whether every recipient of a domain of this class counts as existing. `route`: the domain's."""
+        """Return whether every recipient of a domain of this class counts as existing. `route`: that of the domain."""
         if not self._checks:
             return True
         if route.transport == ERROR:
-            # Those that a map gives another address, and no others.
+            # Only recipients that a map gives another address exist.
             return False
         maps, _, _ = self._tables.get(kind, (None, 0, ""))
         return kind is Class.DEFAULT or (maps is not None and not maps)

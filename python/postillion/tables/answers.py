@@ -96,7 +96,7 @@ async def answer_content(message: Arriving, rounds: MessageLookups) -> None:
 
 
 async def answer_all(message: Asking, rounds: MessageLookups | None = None) -> None:
-    """End the content of a message, and answer its lookups until it needs no more. `rounds`: of its content."""
+    """End the content of a message, and answer its lookups until it needs no more. `rounds`: those of its content."""
     while lookups := message.final_lookups():
         rounds = rounds or MessageLookups()
         message.answer(lookups, await rounds.answers(lookups))

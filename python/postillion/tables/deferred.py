@@ -41,7 +41,7 @@ class Askable(Protocol):
 
 def ask(table: Table, key: str) -> Awaitable[str | None]:
     """Return the value for `key` in any table, to be awaited; None when there is none. Raises `TableError`."""
-    # Not `isinstance`: a check against a protocol takes longer than all else that a lookup does.
+    # Not `isinstance`: a check against a protocol takes longer than the rest of a lookup.
     remote: Callable[[str], Awaitable[str | None]] | None = getattr(table, "ask", None)
     return _at_once(table, key) if remote is None else remote(key)
 

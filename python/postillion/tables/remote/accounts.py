@@ -14,7 +14,7 @@ from postillion.tables.remote.workers import Workers
 from postillion.tables.table import TableError
 
 THREADS_MAX: Final = 8
-"""Maximum number of threads of one table, or of one program's `Accounts`, so of lookups that wait at a time."""
+"""Maximum number of threads, so of concurrent lookups, of one table or of `delivery.accounts.Accounts`."""
 
 
 class AccountSource:

@@ -29,7 +29,7 @@ class TimeLimit:
         return Wait(self)
 
     def add(self, wait: Wait, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin a wait of the current task of the running loop."""
+        """Begin a wait of the current task. `loop`: the running loop."""
         if loop is not self._loop:
             # A timer of a loop that has ended never comes.
             self._loop, self._timer = loop, None

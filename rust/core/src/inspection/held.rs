@@ -86,7 +86,7 @@ impl Held {
         }
         self.octets += octets;
         if let Search::Asks { lookup, .. } = &search {
-            // This asks. The answer is read later, when the part is the first one.
+            // This queues the lookup. Its answer is read later, when the part is the first one.
             let _ = self.lookups.find(lookup);
         }
         self.parts.push_back((event, search));

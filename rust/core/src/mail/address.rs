@@ -88,7 +88,7 @@ fn address(value: &[u8], tokens: &[Token], certain: bool) -> Option<Address> {
     let tokens = colon.map_or(tokens, |at| &tokens[at + 1..]);
     let octets = tokens.iter().flat_map(|token| value[token.span.clone()].iter().copied());
     let text = String::from_utf8(octets.collect()).ok()?;
-    // A missing comma must not show an internal address to the world.
+    // Where a comma is missing, maps must see the address all the same: it may be an internal one.
     let certain = certain || text.contains('@');
     (!text.is_empty() && !text.chars().any(char::is_control)).then(|| Address { span, certain, text: text.into() })
 }

@@ -127,7 +127,7 @@ pub fn name_octets(line: &[u8]) -> Option<usize> {
     (!name.is_empty() && name.iter().all(|b| is_name(*b))).then_some(name.len())
 }
 
-/// Return a header without blanks before its colon. A check that names the header would not see it otherwise.
+/// Return a header without blanks before its colon: with them, a check would miss the header's name.
 pub fn without_blanks_before_colon(header: &[u8]) -> Cow<'_, [u8]> {
     match Field::parse(header) {
         Some(Field { name, value }) if name.len() + 1 + value.len() < header.len() => {

@@ -45,7 +45,7 @@ pub struct Service {
     /// Sessions at a time; 0 for no limit.
     limit: usize,
     journal: Arc<dyn Appender>,
-    /// Collected commits, whose sessions do not know.
+    /// Collected commits whose sessions have not been told.
     done: Vec<Completion>,
     reactor: Reactor<Shared>,
     visits: HashMap<Key, Visit>,

@@ -124,7 +124,7 @@ impl Octets {
     }
 }
 
-/// Open a regular file for reading, or /dev/null, which sites name for an empty table. A FIFO does not block.
+/// Open a regular file for reading, or /dev/null, which some sites use as an empty table. A FIFO does not block.
 pub fn open(path: &Path) -> Result<(File, Metadata), String> {
     let cannot = |error: io::Error| format!("open {}: {}", path.display(), reason(&error));
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;

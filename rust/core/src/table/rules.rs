@@ -185,7 +185,7 @@ impl<E: Expression> Rules<E> {
     ) -> Result<Rule<E>, Fault> {
         let (pattern, flags, rest) = split_pattern(statement)?;
         if E::KIND == "regexp" && flags.contains(&b'!') {
-            // Postfix has this form, without a word about it in its pages: to skip the rule would let mail pass.
+            // Postfix has this form, but does not document it. A rule that is skipped would let mail pass.
             return Err(Fault::Table("two patterns in one rule: use if, endif and two rules".to_owned()));
         }
         let options = E::options(flags, &mut |text| tell(number, text))?;

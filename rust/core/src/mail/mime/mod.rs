@@ -478,7 +478,7 @@ impl Structure {
         if self.rules.bodies_are_declared && !self.part.encoding.is_wide() && !line.is_ascii() {
             self.report(Fault::EightBitBody, &line, on);
         }
-        // As in Postfix, a lone `--` is none, also where the boundary is empty.
+        // As in Postfix, a lone `--` is no boundary, even where the boundary is empty.
         if self.line_start && line.len() > 2 && line.starts_with(b"--") {
             self.boundary(&line);
         }
