@@ -289,7 +289,7 @@ def set_parameter(of: mta.Site, name: str, value: str) -> None:
 def command(of: mta.Site, program: str, *words: str) -> list[str]:
     """Return the command line of a queue command of `program`."""
     name, *rest = words
-    return [f"/usr/sbin/{name}", "-c", str(of.etc), *rest] if program == "postfix" else [*of.command(name), *rest]
+    return [*of.command(name, program), *rest]
 
 
 def queued(of: mta.Site, program: str) -> int:

@@ -7,8 +7,9 @@ Nothing is changed there: the checker reads a copy, in which the files of tables
 copy lead into it, and directories, owners and interfaces are this machine's.
 
 A site runs whole when the checker refuses nothing, and each parameter that decides about mail has its effect. The
-checker stops at the first refusal. So this program takes the refused word or line away and asks again, up to
-`ROUNDS_MAX` times. A need names the files and lines of the site that have it. FILE stands for a file of the site.
+checker stops at the first refusal. So this program removes the refused word or line and asks again, up to
+`ROUNDS_MAX` times. A need is what a site lacks here; the report names its files and lines. FILE stands for a file of
+the site.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from postillion.tables import TableError
 from postillion.tables.maps import INDEXED_TYPES
 
 ROUNDS_MAX = 60
-"""Maximum number of refusals of one site that are told."""
+"""Maximum number of refusals of one site in the report."""
 NEED_SHOWN_CHARS = 100
+"""Maximum length of a message in the name of a need."""
 Needs = dict[str, list[str]]
 """The places of each need."""
 STUBS = {
@@ -55,12 +57,13 @@ maillog_file_prefixes = /var
 inet_interfaces = all
 alternate_config_directories =
 """
-"""Parameters of the copy that are about the machine, not about mail."""
+"""Parameters of the copy that concern the machine, not mail."""
 REFERENCE = re.compile(r"\$[{(]?(\w+)[)}]?")
 PATH = re.compile(r"(?:\w+:)?/[^\s,]+")
 DIRECTORIES = dict.fromkeys(("config_directory", "meta_directory"), "/etc/postfix")
 """The values of directories that a site does not set."""
 WHOLE, NO_START, LACKS = "whole", "refused as by Postfix", "lacks"
+"""Verdicts on a site."""
 MASTER_CF = """\
 smtp      inet  n       -       n       -       -       smtpd
 pickup    unix  n       -       n       60      1       pickup
@@ -79,7 +82,7 @@ local     unix  -       n       n       -       -       local
 lmtp      unix  -       -       n       -       -       lmtp
 anvil     unix  -       -       n       -       1       anvil
 """
-"""For a site without a master.cf."""
+"""The master.cf of a site that has none."""
 NOT_DECIDING = re.compile(
     r"(proxy_read_maps|max_use|max_idle|.*_time_limit|smtpd_reject_footer|smtp_pix_workarounds|enable_original_recipient|.*_directory"
     r"|smtputf8_autodetect_classes|readme_directory|syslog_.*|.*_path|mail_version|.*_loglevel|unix_mail_owner)$"
@@ -92,9 +95,9 @@ NOT_MISSED = re.compile(
     r"|mailbox_size_limit is smaller"
     r"|Can't connect|Can't contact|connection failed|Connection refused|No such file or directory$"
 )
-"""Warnings that are about the copy, or about nothing that decides. A transport without its program is refused."""
+"""Warnings that concern the copy, or nothing that decides about mail. A transport without its program is refused."""
 AS_POSTFIX = re.compile(r"smtpd_relay_restrictions and smtpd_recipient_restrictions would relay")
-"""Refusals for which Postfix ends too."""
+"""Refusals of configurations that Postfix refuses too."""
 ARGUMENT = r"(?:\w+:\{(?:[^{}]|\{[^{}]*\})*\}|[^\s,{}]+)"
 """The word behind a restriction; an inline table has blanks and braces."""
 NEUTRAL = {
@@ -108,12 +111,13 @@ NEUTRAL = {
     "local_recipient_maps: table lmdb:/etc/aliases": "alias_maps =",
     "myhostname": "myhostname = mx.example.org",
 }
-"""The line of main.cf that takes the place of a refused value, by the begin of the refusal."""
+"""The line of main.cf that replaces a refused value, by the start of the refusal."""
 OF_THIS_MACHINE = re.compile(r"Cannot assign requested address|/etc/aliases\.lmdb|table sqlite:\S+: cannot open ")
-"""Refusals that are about addresses and files of this machine."""
+"""Refusals that concern addresses and files of this machine."""
 RESTRICTION = re.compile(
     r'(?:under stress: )?\w+: "([^"]*)" (?:is not supported yet|is a restriction class|must be followed)'
 )
+"""A refusal of one word in a restriction list."""
 
 
 def main(words: list[str]) -> int:
@@ -139,7 +143,7 @@ def main(words: list[str]) -> int:
 
 
 def verdict_on(needs: Needs) -> str:
-    """Return the word for a site: whole, refused for what Postfix refuses too, or lacking something."""
+    """Return the verdict on a site: whole, refused for what Postfix refuses too, or lacking something."""
     if not needs:
         return WHOLE
     return NO_START if all(AS_POSTFIX.search(need) for need in needs) else LACKS
@@ -151,7 +155,7 @@ def lacks(site: Path) -> Needs:
     with tempfile.TemporaryDirectory(prefix="site") as directory:
         copy = Path(directory)
         copy_site(site, copy)
-        for need, where in told_of(copy):
+        for need, where in needs_of(copy):
             places = needs.setdefault(need, [])
             shown = place(site, copy, where)
             if shown and shown not in places:
@@ -159,19 +163,19 @@ def lacks(site: Path) -> Needs:
     return needs
 
 
-def told_of(copy: Path) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Yield each need that a copy shows, with the path and line of the copy, 0 for none."""
+def needs_of(copy: Path) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Yield each need of a copy with its path and line in the copy; 0: no line."""
     for _ in range(ROUNDS_MAX):
         try:
             warnings = checking.check(str(copy))
         except ConfigError as refusal:
             if not OF_THIS_MACHINE.search(str(refusal)):
                 yield refused(refusal, copy), (refusal.path, refusal.line or 0)
-            if not without(copy, refusal):
+            if not remove_refused(copy, refusal):
                 yield "the rest of the files, which the checker did not reach", ("", 0)
                 return
         else:
-            yield from told(warnings, copy)
+            yield from needs_in(warnings, copy)
             return
     yield f"more than these {ROUNDS_MAX} lines", ("", 0)
 
@@ -272,7 +276,7 @@ def stub(site: Path, copy: Path, path: str, text: str) -> str:
 
 
 def refused(refusal: ConfigError, copy: Path) -> str:
-    """Return the need that a refusal tells, without the site's own values."""
+    """Return the need that a refusal shows, without the site's own values."""
     problem = refusal.problem
     unsafe = re.match(r"(\w+) = .* is not supported yet", problem, re.DOTALL)
     restriction = RESTRICTION.match(problem)
@@ -289,8 +293,8 @@ def refused(refusal: ConfigError, copy: Path) -> str:
     return f"refused: {without_paths(problem, copy)}"
 
 
-def told(warnings: Iterable[str], copy: Path) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Yield the needs that warnings tell, with path and line."""
+def needs_in(warnings: Iterable[str], copy: Path) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Yield the needs that warnings show, with path and line."""
     for warning in warnings:
         where = re.match(r"(\S+), line (\d+): ", warning)
         there = (where[1], int(where[2])) if where else ("", 0)
@@ -304,12 +308,12 @@ def told(warnings: Iterable[str], copy: Path) -> Iterator[tuple[str, tuple[str, 
 
 
 def without_paths(text: str, copy: Path) -> str:
-    """Return the begin of a message, with FILE in place of paths of the copy."""
+    """Return the start of a message, with FILE in place of paths of the copy."""
     return re.sub(rf"{re.escape(str(copy))}[^ ,:\"]*", "FILE", text)[:NEED_SHOWN_CHARS]
 
 
-def without(copy: Path, refusal: ConfigError) -> bool:
-    """Take the refused line away; return whether there was one.
+def remove_refused(copy: Path, refusal: ConfigError) -> bool:
+    """Remove the refused word, option or line; return whether there was one.
 
     In master.cf this is the `-o` of the named parameter, else the whole service. A parameter of main.cf that has its
     default gets an empty value.
@@ -322,7 +326,7 @@ def without(copy: Path, refusal: ConfigError) -> bool:
             return True
     name = re.match(r'(?:bad value ".*" for )?(\w+)(?: =|:|$)', refusal.problem)
     if path.is_relative_to(copy / "root"):
-        return without_table(copy, path)
+        return replace_table(copy, path)
     if path.parent != copy or refusal.line is None:
         if (
             name is None
@@ -351,7 +355,7 @@ def without(copy: Path, refusal: ConfigError) -> bool:
         if kept != logical:
             write(path, lines, first, last, kept)
             return True
-        if without_word(copy, word):
+        if remove_word(copy, word):
             return True
         kept = "#"
     if path.name == "master.cf" and name is not None:
@@ -362,8 +366,8 @@ def without(copy: Path, refusal: ConfigError) -> bool:
     return kept != logical
 
 
-def without_word(copy: Path, word: re.Pattern[str]) -> bool:
-    """Take a restriction out of the parameter that the refused list refers to; return whether there was one."""
+def remove_word(copy: Path, word: re.Pattern[str]) -> bool:
+    """Remove a restriction from the parameter that the refused list refers to; return whether there was one."""
     path = copy / "main.cf"
     lines = path.read_text(errors="surrogateescape").split("\n")
     for number, line in enumerate(lines):
@@ -381,7 +385,7 @@ def write(path: Path, lines: list[str], first: int, last: int, kept: str) -> Non
     path.write_text("\n".join([*lines[:first], *there, *lines[last:]]), errors="surrogateescape")
 
 
-def without_table(copy: Path, path: Path) -> bool:
+def replace_table(copy: Path, path: Path) -> bool:
     """Put an inline table in place of the tables that a file configures; return whether there was one."""
     found = 0
     for name in ("main.cf", "master.cf"):

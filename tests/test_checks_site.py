@@ -73,7 +73,7 @@ down unix - - n - - smtp -o smtp_body_checks=socketmap:inet:127.0.0.1:{table_por
 DOMAINS = ("next", "lmtp", "parts", "fail", "failbody", "down")
 """The first labels of the domains: `next` is smtp's, another one that of the transport of its name."""
 QUEUE_ID = re.compile(r"\b[0-9A-F]{6,}: ")
-"""A queue ID of Postfix has five digits of microseconds, and those of the file's inode: one to ten."""
+"""A queue ID of Postfix: five digits of microseconds, and one to ten of the file's inode."""
 PARTS = (
     "Content-Type: multipart/mixed; boundary=bnd; x-mark\nX-Mark: x-mark\n\nprolog x-mark\n"
     "--bnd\nContent-Type: text/plain; x-mark\nX-Mark: x-mark\n\n.x-mark\n"

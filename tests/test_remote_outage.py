@@ -1,4 +1,4 @@
-"""Servers of remote tables that are killed, stopped and absent while mail arrives: 0 lost, 0 wrongly refused."""
+"""Servers of remote tables are killed, stopped and absent while mail arrives: no mail is lost or wrongly refused."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from support.table_servers import PASSWORD, Postgres, end
 
 OUTAGES = 2
 MESSAGES_BETWEEN = 25
-"""Messages that are acknowledged before each outage and after the last one."""
+"""Number of messages that are acknowledged before each outage and after the last one."""
 SUBMITTED = 5
-"""Messages that sendmail(1) submits during an outage: fewer than end a scan of pickup."""
+"""Number of messages that sendmail(1) submits during an outage. A larger number would end a scan of pickup."""
 REFUSING = [kind for kind in CASES if kind != "memcache"]
-"""Tables without which cleanup cannot go on: the backup of memcache answers."""
+"""Tables without which cleanup cannot go on. memcache has a backup that answers."""
 QUICK = {
     "minimal_backoff_time": "1s",
     "maximal_backoff_time": "2s",
@@ -46,7 +46,7 @@ def test_no_mail_is_lost_or_wrongly_refused_while_the_server_is_killed(kind: str
             for _ in range(OUTAGES):
                 outage(site, case, load)
                 load.acknowledged(MESSAGES_BETWEEN)
-            load.__exit__()
+            load.stop()
             wait_for("all mail", lambda: len(arrived(site, sink)) >= len(load.taken), 120)
             contents = arrived(site, sink)
         assert load.wrong == []

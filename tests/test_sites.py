@@ -119,10 +119,10 @@ def test_refused_word_is_taken_from_the_parameter_that_holds_it(tmp_path: Path) 
     path = tmp_path / "main.cf"
     path.write_text("\n".join(lines))
     problem = 'smtpd_recipient_restrictions: "reject_some_day" is not supported yet'
-    assert sites.without(tmp_path, ConfigError(str(path), 4, problem, "fix"))
+    assert sites.remove_refused(tmp_path, ConfigError(str(path), 4, problem, "fix"))
     assert path.read_text().split("\n") == [*lines[:2], "    ", *lines[3:]]
     # Nothing has the word now: the refused parameter goes. The other lines keep their numbers.
-    assert sites.without(tmp_path, ConfigError(str(path), 4, problem, "fix"))
+    assert sites.remove_refused(tmp_path, ConfigError(str(path), 4, problem, "fix"))
     assert path.read_text().split("\n") == [*lines[:2], "    ", "#", "#", lines[5]]
 
 

@@ -60,7 +60,7 @@ class Authority:
         return signed
 
     def _leaf(self) -> str:
-        """Return the name of files that do not exist yet."""
+        """Return a name for the files of a new certificate."""
         return f"leaf{len(list(self._directory.iterdir()))}"
 
     def _extensions(self, names: str) -> list[str]:

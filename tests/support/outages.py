@@ -172,6 +172,10 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Wait until the clients have ended."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
