@@ -186,7 +186,7 @@ impl<E: Expression> Rules<E> {
         let (pattern, flags, rest) = split_pattern(statement)?;
         if E::KIND == "regexp" && flags.contains(&b'!') {
             // Postfix has this form, but does not document it. A rule that is skipped would let mail pass.
-            return Err(Fault::Table("two patterns in one rule: use if, endif and two rules".to_owned()));
+            return Err(Fault::Table("two patterns in one rule: use if, a rule with ! and endif".to_owned()));
         }
         let options = E::options(flags, &mut |text| tell(number, text))?;
         let negated = statement.negated;
@@ -480,7 +480,7 @@ mod tests {
             assert_eq!(read(text).unwrap_err(), "line 2: too many steps: use less");
         }
         for text in ["/a/!/b/ x\n", "/a/x!/b/x x\n"] {
-            assert_eq!(read(text).unwrap_err(), "line 1: two patterns in one rule: use if, endif and two rules");
+            assert_eq!(read(text).unwrap_err(), "line 1: two patterns in one rule: use if, a rule with ! and endif");
         }
     }
 
