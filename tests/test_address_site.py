@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.either import PROGRAMS, Server, program
-from support.mta import POSTILLION_COMMANDS, Site, delivered, local_user, running, submitted
+from support.mta import Site, commands_of, delivered, local_user, running, submitted
 
 MAIN_CF = {
     "recipient_delimiter": "+",
@@ -111,7 +111,7 @@ def test_senders_are_taken_or_refused_by_their_syntax(server: Server) -> None:
 
 def submit(server: Server, *recipients: str) -> None:
     """Hand a message to sendmail(1) for these recipients."""
-    sendmail = "/usr/sbin/sendmail" if server.program == "postfix" else str(POSTILLION_COMMANDS / "sendmail")
+    sendmail = str(commands_of(server.program) / "sendmail")
     command = [sendmail, "-C", str(server.site.etc), "-f", "s@next.example", "--", *recipients]
     subprocess.run(command, input=b"Subject: x\n\nx\n", check=True, capture_output=True, timeout=60)
 

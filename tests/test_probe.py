@@ -282,10 +282,8 @@ def test_report_of_mail_with_notify_success_is_the_only_one(mta: Mta) -> None:
 
 
 def test_held_probe_is_shown_as_one_and_answered_after_its_release(mta: Mta) -> None:
-    commands = "/usr/sbin" if mta.program == "postfix" else str(POSTILLION_COMMANDS)
-
     def command(name: str, *words: str) -> str:
-        done = [f"{commands}/{name}", "-c", str(mta.site.etc), *words]
+        done = [*mta.site.command(name, mta.program), *words]
         return subprocess.run(done, capture_output=True, text=True, timeout=60, check=True).stdout
 
     hold = mta.site.etc / "main.cf"

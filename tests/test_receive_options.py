@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from support.either import PROGRAMS, program
-from support.mta import POSTILLION_COMMANDS, Site, delivered, running, submitted, wait_for
+from support.mta import Site, commands_of, delivered, running, submitted, wait_for
 from support.ports import free_port
 from support.sink import Sink
 
@@ -99,8 +99,8 @@ class Peer:
     def submit(self, sender: str, recipient: str) -> str:
         """Submit a message with sendmail; return its queue ID."""
         before = len(self.site.log_text())
-        directory = "/usr/sbin" if self.program == "postfix" else str(POSTILLION_COMMANDS)
-        command = [f"{directory}/sendmail", "-C", str(self.site.etc), "-f", sender, recipient]
+        sendmail = str(commands_of(self.program) / "sendmail")
+        command = [sendmail, "-C", str(self.site.etc), "-f", sender, recipient]
         subprocess.run(command, input=f"From: {sender}\nX-Mark: 1\n\nx\n".encode(), check=True, timeout=60)
         return submitted(self.site, before)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.either import PROGRAMS, program
-from support.mta import POSTILLION_COMMANDS, Site, delivered, running, submitted
+from support.mta import Site, commands_of, delivered, running, submitted
 from support.sink import Sink
 
 DIRECTORY = Path(__file__).parent / "rewriting"
@@ -131,7 +131,7 @@ def send(site: Site, mta: str, case: Case) -> tuple[int, str]:
     text = "\r\n".join([*header, "", "body", ""]).encode()
     if case.sendmail:
         before = len(site.log_text())
-        sendmail = "/usr/sbin/sendmail" if mta == "postfix" else str(POSTILLION_COMMANDS / "sendmail")
+        sendmail = str(commands_of(mta) / "sendmail")
         command = [sendmail, "-C", str(site.etc), "-F", "Ann", "-f", case.sender, *case.recipients]
         subprocess.run(command, input=text.replace(b"\r\n", b"\n"), check=True, timeout=60)
         return 250, submitted(site, before)

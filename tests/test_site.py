@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.either import PROGRAMS, program
-from support.mta import POSTILLION_COMMANDS, Site, listening, local_user, running, wait_for
+from support.mta import Site, commands_of, listening, local_user, running, wait_for
 from support.peers import peer
 from support.sink import Sink
 
@@ -150,7 +150,7 @@ def test_smtp_source_load_reaches_smtp_sink(server: tuple[str, Site]) -> None:
 def test_sendmail_delivers_mail(server: tuple[str, Site]) -> None:
     program, site = server
     user = local_user()
-    sendmail = "/usr/sbin/sendmail" if program == "postfix" else str(POSTILLION_COMMANDS / "sendmail")
+    sendmail = str(commands_of(program) / "sendmail")
     message = f"To: {user}@example.org\nBcc: {user}@localhost\nSubject: by sendmail\n\n.\n.dot\nFrom me\n8-bit ü\n"
     before = set(site.maildir(user))
     command = [sendmail, "-C", str(site.etc), "-t", "-i", "-f", "a@example.net", "-F", "A Name"]
@@ -168,7 +168,7 @@ def test_sendmail_delivers_mail(server: tuple[str, Site]) -> None:
 
 def test_queue_is_empty_at_the_end(server: tuple[str, Site]) -> None:
     program, site = server
-    queue = "/usr/sbin/postqueue" if program == "postfix" else str(POSTILLION_COMMANDS / "postqueue")
+    queue = str(commands_of(program) / "postqueue")
 
     def listing() -> str:
         return subprocess.run([queue, "-c", str(site.etc), "-p"], capture_output=True, text=True, timeout=30).stdout

@@ -14,7 +14,7 @@ import pytest
 
 from postillion.dns import to_ascii
 from support.either import PROGRAMS, program
-from support.mta import POSTILLION_COMMANDS, Site, running, wait_for
+from support.mta import Site, commands_of, running, wait_for
 from support.ports import free_port
 from support.wire_sink import WireSink
 
@@ -125,7 +125,7 @@ class Peer:
 
     def sendmail(self, case: Case) -> None:
         """Send a message with the program's own sendmail."""
-        sendmail = "/usr/sbin/sendmail" if self.mta == "postfix" else str(POSTILLION_COMMANDS / "sendmail")
+        sendmail = str(commands_of(self.mta) / "sendmail")
         command = [sendmail, "-C", str(self.site.etc), "-f", case.sender, case.recipient]
         subprocess.run(command, input=case.text.encode(), check=True, timeout=60)
 
