@@ -1,5 +1,6 @@
 """postmap, postalias, newaliases: indexes, queries, changes, exit status; beside Debian's own where it is installed."""
 
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from postillion.commands.postmap import POSTMAP
 from support.mta import let_others_pass
 
 COMMANDS = Path(sys.executable).parent
@@ -309,3 +311,12 @@ def test_root_writes_a_users_index_with_rights_of_user(tmp_path: Path) -> None:
     assert {(directory / name).stat().st_uid for name in ("m.db", "m.cdb")} == {65534}
     assert "Permission denied" in run("postmap", tmp_path, f"lmdb:{path}").err
     assert secret.read_text() == "root's\n"
+
+
+def test_long_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"0123456789")))
+    assert POSTMAP.stdin(10) == b"0123456789"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"0123456789")))
+    with pytest.raises(SystemExit, match="1"):
+        POSTMAP.stdin(9)
+    assert capsys.readouterr().err == "postmap: fatal: standard input has more than 9 octets\n"

@@ -51,7 +51,7 @@ def run(tool: Tool, argv: list[str]) -> int:
         if options.delete is not None:
             return remove(options, names, config)
         if "i" in options.letters:
-            text = sys.stdin.buffer.read(TEXT_MAX_OCTETS)
+            text = options.tool.stdin(TEXT_MAX_OCTETS)
             for name in names:
                 path = name.partition(":")[2]
                 with OwnersRights(path, *(path + end for end in (".db", ".lmdb")), keeps=options.keeps_rights):
@@ -110,7 +110,7 @@ def index(options: Options, name: str, config: Config, mode: int = 0o644) -> cor
 
 def remove(options: Options, names: list[str], config: Config) -> int:
     """Remove keys from the indexes; return the exit status: 1 when no index had any of them."""
-    given = sys.stdin.buffer.read(TEXT_MAX_OCTETS).split(b"\n") if options.delete == "-" else [encoded(options.delete)]
+    given = options.tool.stdin(TEXT_MAX_OCTETS).split(b"\n") if options.delete == "-" else [encoded(options.delete)]
     keys = [key for key in given if key]
     removed = 0
     for name in names:

@@ -47,7 +47,7 @@ def query(options: Options, names: list[str], config: Config) -> int:
     if options.letters & set("bh"):
         from postillion.commands.message_keys import message_keys
 
-        message = sys.stdin.buffer.read(MESSAGE_MAX_OCTETS)
+        message = options.tool.stdin(MESSAGE_MAX_OCTETS)
         keys = message_keys(
             message, headers="h" in options.letters, body="b" in options.letters, mime="m" in options.letters
         )

@@ -35,6 +35,13 @@ class Tool:
         self.say("fatal", text)
         sys.exit(1)
 
+    def stdin(self, max_octets: int) -> bytes:
+        """Return the octets of standard input. Ends with exit status 1 if they are more than `max_octets`."""
+        octets = sys.stdin.buffer.read(max_octets + 1)
+        if len(octets) > max_octets:
+            self.fatal(f"standard input has more than {max_octets} octets")
+        return octets
+
     def usage(self) -> NoReturn:
         """Write the options, and end with exit status 1."""
         letters = self.letters
