@@ -102,17 +102,9 @@ impl From<String> for Fault {
 
 /// The result of a rule, and the number of its line.
 type Hit = (Box<[u8]>, usize);
-/// The pattern, the flags and the rest of a rule.
-type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
-
-/// Return the parts of a rule. Errors: what is wrong.
-fn split_pattern(statement: Statement<'_>) -> Result<Parts<'_>, String> {
-    let text = statement.rest;
+/// Return the pattern between delimiters at the start of a text, and what follows. Errors: what is wrong.
+fn split_pattern(text: &[u8]) -> Result<(&[u8], &[u8]), String> {
     let Some(&delimiter) = text.first() else { return Err("no regexp: skipping this rule".to_owned()) };
-    // Behind `if` and `!` there can be nothing but a pattern.
-    if statement.verb == Verb::Match && !statement.marked && delimiter.is_ascii_alphanumeric() {
-        return Err("ignoring unrecognized request".to_owned());
-    }
     let mut at = 1;
     // An escape comes first: a backslash as delimiter never ends its pattern.
     while text.get(at).is_some_and(|&octet| octet == b'\\' || octet != delimiter) {
@@ -122,9 +114,7 @@ fn split_pattern(statement: Statement<'_>) -> Result<Parts<'_>, String> {
         let delimiter = source::shown(&text[..1]);
         return Err(format!("no closing regexp delimiter \"{delimiter}\": skipping this rule"));
     }
-    let rest = &text[at + 1..];
-    let end = rest.iter().position(|&octet| source::is_space(octet)).unwrap_or(rest.len());
-    Ok((&text[1..at], &rest[..end], trim(&rest[end..])))
+    Ok((&text[1..at], &text[at + 1..]))
 }
 
 impl<E: Expression> Rules<E> {
@@ -183,12 +173,23 @@ impl<E: Expression> Rules<E> {
         substitution: bool,
         tell: &mut dyn FnMut(usize, &str),
     ) -> Result<Rule<E>, Fault> {
-        let (pattern, flags, rest) = split_pattern(statement)?;
-        if E::KIND == "regexp" && flags.contains(&b'!') {
+        // Behind `if` and `!` there can be nothing but a pattern.
+        if statement.verb == Verb::Match
+            && !statement.marked
+            && statement.rest.first().is_some_and(u8::is_ascii_alphanumeric)
+        {
+            return Err(Fault::Rule("ignoring unrecognized request".to_owned()));
+        }
+        let (pattern, behind) = split_pattern(statement.rest)?;
+        let ends_flags = |&octet: &u8| source::is_space(octet) || E::KIND == "regexp" && octet == b'!';
+        let (flags, rest) = behind.split_at(behind.iter().position(ends_flags).unwrap_or(behind.len()));
+        let options = E::options(flags, &mut |text| tell(number, text))?;
+        if let Some(second) = rest.strip_prefix(b"!").filter(|_| statement.verb == Verb::Match) {
+            split_pattern(trim(second))?;
             // Postfix has this form, but does not document it. A rule that is skipped would let mail pass.
             return Err(Fault::Table("two patterns in one rule: use if, a rule with ! and endif".to_owned()));
         }
-        let options = E::options(flags, &mut |text| tell(number, text))?;
+        let rest = trim(rest);
         let negated = statement.negated;
         let template = |groups| {
             let template = Template::of(rest, (!negated).then_some(groups));
