@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import io
 import json
 import os
@@ -95,14 +96,17 @@ async def test_message_is_listed_before_its_announcement(tmp_path: Path) -> None
         assert (await command(postqueue, "-p")).stdout == "Mail queue is empty\n"
         message = Message(USEC, ["r@example.net"], content=CONTENT)
         write_segment(tmp_path, 1, [message])
-        rows = [json.loads(line) for line in (await command(postqueue, "-j")).stdout.splitlines()]
-        assert [(row["queue_id"], row["queue_name"]) for row in rows] == [(message.id, "incoming")]
-        assert rows[0]["waits"] == "for the queue manager to hear of it"
-        assert (await command(postqueue, "-p")).stdout.endswith("\n-- 0 Kbytes in 1 Request.\n")
-        submit(tmp_path, "ABCDE1234")
-        # maildrop/ is read first: a message that pickup takes between the two reads is in both, not in neither.
-        rows = [json.loads(line) for line in (await command(postqueue, "-j")).stdout.splitlines()]
-        assert [row["queue_name"] for row in rows] == ["maildrop", "incoming"]
+        with (tmp_path / "incoming" / f"{1:016X}").open("rb") as writer:
+            # A writer that lives and has no connection, so soon after the start each command waits for it.
+            fcntl.flock(writer, fcntl.LOCK_EX)
+            rows = [json.loads(line) for line in (await command(postqueue, "-j")).stdout.splitlines()]
+            assert [(row["queue_id"], row["queue_name"]) for row in rows] == [(message.id, "incoming")]
+            assert rows[0]["waits"] == "for the queue manager to hear of it"
+            assert (await command(postqueue, "-p")).stdout.endswith("\n-- 0 Kbytes in 1 Request.\n")
+            submit(tmp_path, "ABCDE1234")
+            # maildrop/ is read first: a message that pickup takes between the two reads is in both, not in neither.
+            rows = [json.loads(line) for line in (await command(postqueue, "-j")).stdout.splitlines()]
+            assert [row["queue_name"] for row in rows] == ["maildrop", "incoming"]
 
 
 def test_no_listing_after_a_start_and_a_sendmail_is_empty(tmp_path: Path) -> None:

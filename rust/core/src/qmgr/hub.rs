@@ -37,6 +37,9 @@ pub const FACTS_MAX: usize = 1000;
 const OPEN_MAX: usize = 16;
 /// Interval between two polls of the store while it reads the queue at the start.
 const RECOVERY_POLL_US: u64 = 5_000;
+/// Longest time after the start for which control requests wait for producers: longer than their pause between two
+/// attempts to connect.
+const PRODUCERS_MAX_US: u64 = 3 * SECOND_US;
 /// Interval of the store's maintenance.
 pub const HOUSEKEEPING_US: u64 = SECOND_US;
 
@@ -130,6 +133,8 @@ pub struct Hub<S: Store> {
     clients: HashMap<u32, Client>,
     touched: Vec<u32>,
     controls: VecDeque<(u32, Vec<u8>)>,
+    /// Until then (monotonic), control requests wait for producers that have not connected yet.
+    producers_until_us: u64,
     threads: Threads,
     facts: Vec<Fact>,
     flow: Flow,
@@ -154,6 +159,7 @@ impl<S: Store> Hub<S> {
             clients: HashMap::new(),
             touched: Vec::new(),
             controls: VecDeque::new(),
+            producers_until_us: now.mono_us + PRODUCERS_MAX_US,
             threads: Threads::default(),
             facts: Vec::new(),
             flow: Flow::default(),
@@ -212,7 +218,12 @@ impl<S: Store> Hub<S> {
         };
         let role = known.role;
         match (frame, role) {
-            (Frame::Control(json), Role::Control) => self.controls.push_back((client, json)),
+            (Frame::Control(json), Role::Control) => {
+                if now.mono_us < self.producers_until_us && !self.is_recovering() {
+                    self.search(now);
+                }
+                self.controls.push_back((client, json));
+            }
             (_, Role::Control) => {
                 return Err(ClientError::OutOfPlace("only control requests are allowed on this socket"));
             }
@@ -358,14 +369,31 @@ impl<S: Store> Hub<S> {
     }
 
     fn find_orphans(&mut self, now: Now) {
-        let owned: Vec<SegmentId> = self.clients.values().flat_map(|client| client.open.iter().copied()).collect();
+        let owned = self.owned();
         self.orphans.found(self.store.held(), &owned, now);
+    }
+
+    /// Return the segments of connected producers.
+    fn owned(&self) -> Vec<SegmentId> {
+        self.clients.values().flat_map(|client| client.open.iter().copied()).collect()
+    }
+
+    /// Return the time at which the first control request is due (monotonic); `None` without a request.
+    ///
+    /// A command is about the whole queue: it waits until the whole queue is known. Soon after the start, that includes the
+    /// messages for which a live process has answered `250` before it could connect.
+    fn control_due_us(&self) -> Option<u64> {
+        if self.controls.is_empty() || self.is_recovering() {
+            return None;
+        }
+        let owned = self.owned();
+        let is_known = self.store.held().iter().all(|segment| owned.contains(segment));
+        Some(if is_known { 0 } else { self.producers_until_us })
     }
 
     /// Return the next task for the shell; `None` until the next poll.
     pub fn next_request(&mut self, now: Now) -> Option<Request> {
-        // A command is about the whole queue: it waits until the whole queue is known.
-        if !self.is_recovering()
+        if self.control_due_us().is_some_and(|due_us| due_us <= now.mono_us)
             && let Some((client, json)) = self.controls.pop_front()
         {
             return Some(Request::Control { client, json });
@@ -454,10 +482,8 @@ impl<S: Store> Hub<S> {
 
     /// Return the time of the next poll (monotonic microseconds; 0: at once).
     pub fn deadline(&mut self) -> u64 {
-        if !self.controls.is_empty() && !self.is_recovering() {
-            return 0;
-        }
         let waits = self.housekeeping_us.min(self.rescan_us).min(self.recovery_us.unwrap_or(u64::MAX));
+        let waits = self.control_due_us().map_or(waits, |due_us| due_us.min(waits));
         let waits = self.orphans.poll_us().map_or(waits, |poll_us| poll_us.min(waits));
         self.scheduler.deadline().map_or(waits, |due_us| due_us.min(waits))
     }

@@ -51,9 +51,10 @@ impl Orphans {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ipc::frame::Frame;
     use crate::log::{Log, LogTarget};
     use crate::mail::id::QueueId;
-    use crate::qmgr::hub::Hub;
+    use crate::qmgr::hub::{Hub, Request};
     use crate::qmgr::scheduler::Scheduler;
     use crate::qmgr::settings::Settings;
     use crate::queue::journal::{Journal, JournalOptions};
@@ -138,6 +139,41 @@ mod tests {
         assert!(!knows(&mut hub, id), "the next poll comes later");
         hub.tick(at(3));
         assert!(knows(&mut hub, id));
+    }
+
+    /// Return whether a command is due at that time.
+    fn is_commanded(hub: &mut Hub<DiskStore>, seconds: u64) -> bool {
+        let requests: Vec<_> = std::iter::from_fn(|| hub.next_request(at(seconds))).collect();
+        requests.iter().any(|request| matches!(request, Request::Control { .. }))
+    }
+
+    #[test]
+    fn a_command_waits_for_the_producers_of_the_start() {
+        let directory = Directory::new();
+        let early = journal(&directory);
+        let early_id = commit(&early, b"x").id;
+        let mut hub = hub(&directory);
+        let late = journal(&directory);
+        let late_id = commit(&late, b"x").id;
+        hub.connected(9, true);
+        let ask = |hub: &mut Hub<DiskStore>, seconds| {
+            let mut frame = Vec::new();
+            Frame::Control(b"{}".to_vec()).encode(&mut frame);
+            hub.receive(9, &frame, at(seconds)).unwrap();
+        };
+        ask(&mut hub, 1);
+        assert!(!is_commanded(&mut hub, 1), "two producers are missing");
+        hello(&mut hub, 1, &early);
+        assert!(!is_commanded(&mut hub, 1), "one producer is missing");
+        hello(&mut hub, 2, &late);
+        assert!(is_commanded(&mut hub, 1));
+        assert!(knows(&mut hub, early_id) && knows(&mut hub, late_id));
+        hub.lost(2, at(1));
+        ask(&mut hub, 1);
+        assert!(!is_commanded(&mut hub, 2) && hub.deadline() <= at(3).mono_us);
+        assert!(is_commanded(&mut hub, 3), "the process may be stopped");
+        ask(&mut hub, 3);
+        assert!(is_commanded(&mut hub, 3));
     }
 
     #[test]
