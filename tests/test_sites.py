@@ -104,7 +104,7 @@ def test_tables_behind_parameters_of_the_site_are_stubs(tmp_path: Path) -> None:
     config = Config.load(str(copy))
     for name in ("transport_maps", "relocated_maps"):
         [table] = open_maps(name, config, warn=print).tables
-        assert table.name.startswith(f"hash:{copy}/root/")
+        assert table.name.startswith(f"hash:{copy / 'root'}/")
 
 
 def test_refused_word_is_taken_from_the_parameter_that_holds_it(tmp_path: Path) -> None:

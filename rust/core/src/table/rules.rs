@@ -102,7 +102,8 @@ impl From<String> for Fault {
 
 /// The result of a rule, and the number of its line.
 type Hit = (Box<[u8]>, usize);
-/// Return the pattern between delimiters at the start of a text, and what follows. Errors: what is wrong.
+/// Return the pattern between the delimiters that a text begins with, and the text behind them. Errors: the delimiters
+/// are missing.
 fn split_pattern(text: &[u8]) -> Result<(&[u8], &[u8]), String> {
     let Some(&delimiter) = text.first() else { return Err("no regexp: skipping this rule".to_owned()) };
     let mut at = 1;
