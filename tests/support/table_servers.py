@@ -213,7 +213,11 @@ class MariaDb(TableServer):
         # 2: each commit is in the kernel, and survives a kill of the server.
         sizes = ["--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=8M"]
         sizes += [f"--ssl-{name}={path}" for name, path in self.tls.items()]
-        return [f"--datadir={self.directory}/data", f"--socket={self.socket}", "--skip-log-bin", *sizes]
+        return [*self._places(), f"--socket={self.socket}", "--skip-log-bin", *sizes]
+
+    def _places(self) -> list[str]:
+        # A server that starts removes the temporary tables in its tmpdir: those of another one too.
+        return [f"--datadir={self.directory}/data", f"--tmpdir={self.directory}"]
 
     @property
     def socket(self) -> Path:
@@ -221,7 +225,7 @@ class MariaDb(TableServer):
         return self.directory / "sock"
 
     def prepare(self) -> None:
-        words = ("--auth-root-authentication-method=normal", "--skip-test-db", f"--datadir={self.directory}/data")
+        words = ("--auth-root-authentication-method=normal", "--skip-test-db", *self._places())
         self.run(peer("mariadb-install-db"), "--no-defaults", *words)
 
     def answers(self) -> bool:
