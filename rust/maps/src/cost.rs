@@ -9,6 +9,7 @@
 
 use crate::automaton::Survey;
 use crate::pattern::{Part, Repetition, Token, Tokens};
+use std::sync::OnceLock;
 
 /// Maximum octets of a subject.
 pub const SUBJECT_MAX_OCTETS: usize = 128 * 1024;
@@ -44,8 +45,12 @@ const REFERENCE_THEN_ENDLESS_MAX_OCTETS: usize = 4 * 1024;
 const REFERENCE_CHOICES_MAX_OCTETS: usize = 64 * 1024;
 
 /// The properties of a pattern that decide about its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Cost {
+    pattern: Box<[u8]>,
+    syntax: Syntax,
+    /// Set by the first match: it costs more than all the rest, and most patterns of a table are never asked.
+    survey: OnceLock<Survey>,
     /// Parts that counted repetition adds.
     copies: usize,
     /// Whether there is unlimited repetition.
@@ -60,7 +65,6 @@ pub struct Cost {
     repeated_reference: bool,
     /// Whether each parenthesis has its partner.
     balanced: bool,
-    survey: Survey,
 }
 
 /// The syntax of a pattern.
@@ -77,9 +81,12 @@ pub struct Syntax {
 impl Cost {
     /// Return the cost of a pattern, which need not be valid. Errors: why it may cost too much, and the fix.
     pub fn of(pattern: &[u8], syntax: Syntax) -> Result<Self, String> {
-        let cost = Scan::new().run(pattern, syntax)?;
+        Scan::new().run(pattern, syntax)
+    }
+
+    fn survey(&self) -> Survey {
         // `Scan` has limited the copies of counted repetition, which the survey writes out.
-        Ok(Self { survey: Survey::of(pattern, syntax.extended, syntax.fold), ..cost })
+        *self.survey.get_or_init(|| Survey::of(&self.pattern, self.syntax.extended, self.syntax.fold))
     }
 
     /// Whether a search for any match should ask for one that begins at the start, `^.*(pattern)`: then the library
@@ -90,12 +97,12 @@ impl Cost {
 
     /// Return the maximum octets of a subject in a single pass.
     pub fn single_pass_max_octets(&self) -> usize {
-        if self.survey.few_in_single_pass { SUBJECT_MAX_OCTETS } else { MANY_STATES_MAX_OCTETS }
+        if self.survey().few_in_single_pass { SUBJECT_MAX_OCTETS } else { MANY_STATES_MAX_OCTETS }
     }
 
     /// Return the maximum octets of a subject for the pattern itself.
     pub fn max_octets(&self) -> usize {
-        let Survey { few, longest, .. } = self.survey;
+        let Survey { few, longest, .. } = self.survey();
         if self.references > 0 {
             return if few { self.reference_max_octets() } else { self.reference_max_octets().min(SHORT_MAX_OCTETS) };
         }
@@ -131,15 +138,16 @@ impl Cost {
 
     /// Return the maximum number of states that a subject in a single pass adds to a pattern of many states.
     pub fn single_pass_adds(&self, octets: usize) -> usize {
-        if self.survey.few_in_single_pass { 0 } else { octets }
+        if self.survey().few_in_single_pass { 0 } else { octets }
     }
 
     /// The same for the pattern itself.
     pub fn adds(&self, octets: usize) -> usize {
-        if self.survey.few {
+        let Survey { few, longest, .. } = self.survey();
+        if few {
             return 0;
         }
-        let longest = self.survey.longest.unwrap_or(octets).min(octets);
+        let longest = longest.unwrap_or(octets).min(octets);
         if self.anchored { longest } else { octets.saturating_mul(longest) }
     }
 }
@@ -240,6 +248,9 @@ impl Scan {
             ));
         }
         Ok(Cost {
+            pattern: pattern.into(),
+            syntax,
+            survey: OnceLock::new(),
             copies,
             endless: self.endless,
             anchored,
@@ -247,7 +258,6 @@ impl Scan {
             choices: self.choices,
             repeated_reference: self.repeated_reference,
             balanced: self.balanced,
-            survey: Survey::MANY,
         })
     }
 
