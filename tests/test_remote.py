@@ -303,6 +303,22 @@ def test_a_prefix_that_main_cf_does_not_have_is_an_error(tmp_path: Path) -> None
         a_table("sqlite:users", tmp_path)
 
 
+def test_parameters_share_a_table_of_a_server(tmp_path: Path) -> None:
+    file = tmp_path / "users.cf"
+    file.write_text("dbpath = /nowhere\nquery = SELECT v FROM t WHERE k = '%s'\n")
+    in_a_file = ("virtual_alias_maps", "canonical_maps", "alias_maps")
+    in_main_cf = ("sender_bcc_maps", "recipient_bcc_maps")
+    lines = [f"{name} = sqlite:{file}" for name in in_a_file] + [f"{name} = sqlite:users" for name in in_main_cf]
+    lines += ["users_dbpath = /nowhere", "users_query = SELECT v FROM t WHERE k = '%s'"]
+    (tmp_path / "main.cf").write_text("\n".join(lines) + "\n")
+    config = Config.load(str(tmp_path))
+    aliases, canonical, mailboxes = (open_maps(name, config).tables[0] for name in in_a_file)
+    assert aliases is canonical
+    assert mailboxes is not aliases, "the results of alias_maps contain no text of the key"
+    first, second = (open_maps(name, config).tables[0] for name in in_main_cf)
+    assert first is not second, "a service may have other parameters in master.cf"
+
+
 async def test_a_member_that_fails_warns_once_and_all_connections_are_closed(
     scripted: Callable[[Serve], Scripted], tmp_path: Path
 ) -> None:

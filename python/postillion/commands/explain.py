@@ -344,6 +344,6 @@ class Explanation:
         return verdict
 
 
-def remote_tables(config: Config) -> list[RemoteTable]:
-    """Return the remote tables that a configuration has opened."""
-    return [table for _, table in config.opened if isinstance(table, RemoteTable)]
+def remote_tables(config: Config) -> set[RemoteTable]:
+    """Return the remote tables that a configuration has opened; parameters may share one."""
+    return {table for _, table in config.opened if isinstance(table, RemoteTable)}

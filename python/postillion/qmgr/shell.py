@@ -237,7 +237,8 @@ class Shell:
 
     def _retire(self, configuration: Configuration) -> None:
         """Close the remote tables of an earlier configuration, once they have answered."""
-        tables = [table for _, table in configuration.config.opened if isinstance(table, RemoteTable)]
+        # Two parameters may share a table.
+        tables = {table for _, table in configuration.config.opened if isinstance(table, RemoteTable)}
         if tables:
             task = self._loop.create_task(_close(tables))
             self._triggers.add(task)
@@ -421,7 +422,7 @@ class PublicConnection(Connection):
         super().data_received(data)
 
 
-async def _close(tables: list[RemoteTable]) -> None:
+async def _close(tables: set[RemoteTable]) -> None:
     for table in tables:
         await table.close()
 

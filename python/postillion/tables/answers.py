@@ -71,7 +71,10 @@ class Asking(Protocol):
 
 
 def number(table: Table) -> int:
-    """Return the number by which a core knows the table from now on."""
+    """Return the number by which all cores of this process know the table from now on."""
+    for index, known in enumerate(_numbered):
+        if known is table:
+            return index
     _numbered.append(table)
     return len(_numbered) - 1
 

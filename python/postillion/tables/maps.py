@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from postillion._core import tables as core
 from postillion.config import Config
-from postillion.tables.names import REMOTE_TYPES, flat, has_remote, members
+from postillion.tables.names import CONFIGURED, REMOTE_TYPES, flat, has_remote, members
 from postillion.tables.sensitive import WITHOUT_SUBSTITUTION, refused_type
 from postillion.tables.table import TableError, TableTypeError
 
@@ -143,7 +143,9 @@ def open_word(
         raise config.error(source, f"{source}: {told}", fix)
     substitution = parameter not in WITHOUT_SUBSTITUTION
     try:
-        table = open_table(word, config, warn=warn or config.warn, log=config.log, fold=fold, substitution=substitution)
+        table = _opened(word, config, fold, substitution) or open_table(
+            word, config, warn=warn or config.warn, log=config.log, fold=fold, substitution=substitution
+        )
     except TableTypeError as problem:
         source = config.source_of(parameter, word)
         raise config.error(source, f"{source}: {problem}", "correct the table's name") from None
@@ -153,6 +155,21 @@ def open_word(
     from postillion.tables.traced import TracedTable
 
     return TracedTable(parameter, table, config.trace)
+
+
+def _opened(word: str, config: Configuration, fold: bool, substitution: bool) -> Table | None:
+    """Return the same table of a server, if a parameter has opened it: both then share its connections.
+
+    The file of such a table has all of its parameters. None for a table that has them in main.cf, or has no server.
+    """
+    kind, _, rest = flat(word).partition(":")
+    if kind not in CONFIGURED or not rest.strip().startswith("/"):
+        return None
+    for parameter, table in config.opened:
+        substitutes = parameter not in WITHOUT_SUBSTITUTION
+        if table.name == word and substitutes == substitution and getattr(table, "folds", None) is fold:
+            return table
+    return None
 
 
 def read_tables(config: Configuration, known: set[str] | None = None) -> Iterator[ConfigError]:
