@@ -68,6 +68,41 @@ async def test_smtpd_answers_when_the_remote_table_has_answered(tmp_path: Path, 
     server.journal.close()
 
 
+async def test_a_recipient_and_its_message_share_the_lookups(tmp_path: Path, remote: Remote) -> None:
+    options = ["relay_recipient_maps = inline:{ first@relay.example=x }", "virtual_alias_maps = remote:test"]
+    server = Server(site(tmp_path, options))
+    client = server.connect()
+    client.send(EHLO)
+    client.send(b"MAIL FROM:<a@example.com>\r\nRCPT TO:<first@relay.example>\r\n")
+    client.written.clear()
+
+    def of_relay(key: str) -> str | None:
+        return "other@next.example" if key == "user@relay.example" else None
+
+    async def heard() -> str:
+        await until(lambda: client.receive() or client.written)
+        words = client.written.decode()
+        client.written.clear()
+        return words
+
+    client.send(b"RCPT TO:<user@relay.example>\r\n")
+    assert await remote.answer(of_relay) == ["user@relay.example"]
+    assert await heard() == "250 2.1.5 Ok\r\n"
+    client.send(b"RCPT TO:<unknown@relay.example>\r\n")
+    assert await remote.answer(of_relay, rounds=2) == ["unknown@relay.example", "@relay.example"]
+    assert (await heard()).startswith("550 5.1.1 <unknown@relay.example>: Recipient address rejected: User unknown in")
+    client.send(b"DATA\r\n")
+    client.written.clear()
+    client.send(CONTENT)
+    asked = await remote.answer(of_relay, rounds=2)
+    assert asked == ["first@relay.example", "other@next.example", "@next.example"]
+    await until(lambda: client.core is not None and client.core.committing)
+    server.finish_commits(client)
+    assert (await heard()).startswith("250 2.0.0 Ok: queued as ")
+    client.leave()
+    server.journal.close()
+
+
 @pytest.mark.parametrize(
     ("parameter", "said"),
     [

@@ -7,7 +7,7 @@ import pytest
 
 from postillion.address.classes import Class
 from postillion.address.destination import Destinations
-from postillion.checks.check import ACCEPT
+from postillion.checks.check import ACCEPT, Remember
 from postillion.checks.reply import Reply
 from postillion.config import Config, ConfigError
 from postillion.restrictions.__main__ import page
@@ -137,10 +137,10 @@ def test_recipient_whose_mail_would_bounce_is_refused(
     text = None if reply is None else (*reply[:2], f"<{recipient}>: Recipient address rejected: {reply[2]}")
     assert at_rcpt(checks, recipient) == text
     # Its neighbour may have another route, so the acceptance is for one recipient.
-    assert checks.scope("y@relay.example") == "y@relay.example"
+    assert checks.accepted_with("y@relay.example") == Remember("y@relay.example")
 
 
-def test_an_alias_at_a_domain_whose_mail_bounces_is_remembered_alone(tmp_path: Path) -> None:
+def test_with_an_alias_at_a_domain_whose_mail_bounces_its_aliases_are_accepted(tmp_path: Path) -> None:
     options = [
         "parent_domain_matches_subdomains = relay_domains",
         "virtual_alias_maps = inline:{ {alias@error.relay.example=user@example.org} }",
@@ -149,16 +149,43 @@ def test_an_alias_at_a_domain_whose_mail_bounces_is_remembered_alone(tmp_path: P
     checks = access(tmp_path, [*STRICT, *options])
     alias, unknown = "alias@error.relay.example", "unknown@error.relay.example"
     assert at_rcpt(checks, alias) is None
-    assert checks.scope(alias) == alias
+    assert checks.accepted_with(alias) == Remember("@error.relay.example", "aliases")
+    assert [table.lookup(alias) for table in checks.recipient_tables.aliases] == ["user@example.org"]
     refusal = at_rcpt(checks, unknown)
     assert refusal is not None
     assert refusal[0] == 550
-    assert checks.scope("y@relay.example") == "@relay.example"
+    assert checks.accepted_with("y@relay.example") == Remember("@relay.example")
+
+
+@pytest.mark.parametrize(
+    ("options", "recipient", "expected"),
+    [
+        ([], "user@example.org", Remember("@example.org", "local")),
+        ([], "postmaster@example.org", Remember("postmaster@example.org")),
+        (["local_recipient_maps ="], "postmaster@example.org", Remember("@example.org")),
+        (["local_recipient_maps ="], "user", None),
+        (["relay_recipient_maps = inline:{ y@relay.example=x }"],
+            "y@relay.example", Remember("@relay.example", "relay")),
+        (["relay_recipient_maps = inline:{ y@relay.example=x }"],
+            "y@RELAY.example", Remember("y@RELAY.example")),
+        (["virtual_mailbox_domains = box.example", "virtual_mailbox_maps = inline:{ y@box.example=y }"],
+            "y@box.example", Remember("@box.example", "virtual")),
+        (["virtual_alias_domains = alias.example", "virtual_alias_maps = inline:{ y@alias.example=y }"],
+            "y@alias.example", Remember("@alias.example", "aliases")),
+        (["smtpd_reject_unlisted_recipient = no"], "user@example.org", Remember("@example.org")),
+        (["receive_override_options = no_unknown_recipient_checks"], "user@example.org", Remember("@example.org")),
+        ([], "user%relay.example@example.org", Remember("user%relay.example@example.org")),
+    ],
+)  # fmt: skip
+def test_with_a_recipient_the_existing_ones_of_its_domain_are_accepted(
+    options: list[str], recipient: str, expected: Remember | None, tmp_path: Path
+) -> None:
+    assert access(tmp_path, [*STRICT, *options]).accepted_with(recipient) == expected
 
 
 def test_nothing_is_remembered_while_routes_depend_on_the_sender(tmp_path: Path) -> None:
     checks = access(tmp_path, [*STRICT, "sender_dependent_default_transport_maps = inline:{ {@a.example=error:no} }"])
-    assert checks.scope("y@relay.example") == ""
+    assert checks.accepted_with("y@relay.example") is None
 
 
 def test_client_in_mynetworks_may_send_anywhere(tmp_path: Path) -> None:

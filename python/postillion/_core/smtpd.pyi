@@ -11,6 +11,8 @@ from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion.config import Config
 
+_Tables = Sequence[object]
+
 __all__ = ["Next", "Request", "SmtpdConfig", "SmtpdService", "SmtpdSession"]
 
 @final
@@ -18,8 +20,9 @@ class SmtpdConfig:
     """The settings that all SMTP server sessions of a process share, and the journal for their mail.
 
     The parameters come from `config`. `asks`: the stages at which the owner is asked, by the names of `Check`'s
-    methods. `journal` None: the owner of a session takes its messages. `stand_alone`: a dialogue on standard input.
-    Raises `ConfigError`.
+    methods. `journal` None: the owner of a session takes its messages. `recipient_tables`: the tables of aliases, and
+    those of local, relay and virtual mailbox recipients; without them `SmtpdService.remember` is for `all` alone.
+    `stand_alone`: a dialogue on standard input. Raises `ConfigError`.
     """
 
     def __new__(
@@ -31,6 +34,7 @@ class SmtpdConfig:
         *,
         asks: Set[str],
         auth_mechanisms: Sequence[str],
+        recipient_tables: tuple[_Tables, _Tables, _Tables, _Tables] | None = None,
         stand_alone: bool = False,
     ) -> SmtpdConfig: ...
     def fall_behind(self, behind: bool) -> None:
@@ -341,10 +345,11 @@ class SmtpdService:
     ) -> None:
         """Greet clients from this address without a request, until that time; `stressed`: those under stress."""
 
-    def remember(self, group: int, scope: str, until: float, *, stressed: bool = False) -> None:
+    def remember(self, group: int, scope: str, until: float, *, listing: str = "all", stressed: bool = False) -> None:
         """Accept `scope`, a recipient or `@domain`, from clients of this group (0 to 15) until that time.
 
-        `stressed`: from clients that came under stress.
+        `listing`: the recipients of the domain, as in `postillion.checks.check.Listing`. `stressed`: from clients that
+        came under stress. Raises `ValueError` for an unknown listing.
         """
 
     def poll(self, now: float) -> _Requests:

@@ -34,10 +34,18 @@ class Rule(NamedTuple):
         return cls(name or parameter, path, line)
 
 
+Listing = Literal["all", "aliases", "local", "relay", "virtual"]
+"""The recipients of a domain that exist: all, or those that aliases change and the table of a class has."""
+
+
 class Remember(NamedTuple):
-    """Accept `scope`, a recipient or `@domain`, without asking for some seconds, from clients of the same group."""
+    """Accept `scope`, a recipient or `@domain`, without asking for some seconds, from clients of the same group.
+
+    `listing`: the recipients of the domain that are meant.
+    """
 
     scope: str
+    listing: Listing = "all"
 
 
 class Authenticate(NamedTuple):

@@ -14,8 +14,10 @@ from postillion.checks.check import ACCEPT, Answer, Check, Client, Dialogue, Rem
 from postillion.checks.reply import Reply
 from postillion.config import Config
 from postillion.restrictions import language
+from postillion.restrictions.known_users import RecipientTables
 from postillion.restrictions.language import Step
 from postillion.restrictions.question import OK, Question
+from postillion.restrictions.recipient import reject_unlisted_recipient
 from postillion.restrictions.rows import REMEMBERED
 from postillion.restrictions.site import Site
 from postillion.tables import TableError, WarnedError
@@ -61,12 +63,19 @@ class Access(Check):
         self._at_rcpt = [(noun, found) for noun, found in (early + late if delay else late) if found]
         self._connect, self._helo, self._mail = ([] if delay else found for _, found in early)
         self._stages = self._stages_of_lists()
-        self._remembers = all(step.reads in REMEMBERED for _, found in self._at_rcpt for step in found)
+        asked = [step for _, found in self._at_rcpt for step in found]
+        self._remembers = all(step.reads in REMEMBERED for step in asked)
+        self._refuses_unlisted = any(step.function is reject_unlisted_recipient for step in asked)
 
     @property
     def resolver(self) -> Resolver:
         """The resolver of addresses."""
         return self._site.resolver
+
+    @property
+    def recipient_tables(self) -> RecipientTables:
+        """The tables that list the recipients of a domain."""
+        return self._site.known_users.tables
 
     @property
     def stages(self) -> frozenset[Stage]:
@@ -120,27 +129,30 @@ class Access(Check):
         verdict = self._about_recipient(client, dialogue)
         if verdict.reply is not None or dialogue.group is None:
             return verdict
-        scope = self.scope(dialogue.recipient or "")
-        return verdict._replace(actions=(Remember(scope),)) if scope else verdict
+        remember = self.accepted_with(dialogue.recipient or "")
+        return verdict if remember is None else verdict._replace(actions=(remember,))
 
-    def scope(self, recipient: str) -> str:
-        """Return the recipients that are accepted with `recipient`: itself, `@domain`, or none (empty).
+    def accepted_with(self, recipient: str) -> Remember | None:
+        """Return the recipients that are accepted with an accepted one, None while that depends on the sender.
 
-        `@domain` needs a domain without a list of recipients, whose mail does not bounce, and a recipient without a
-        route of its own. The answer is none while it depends on the sender.
+        They are the existing ones of its domain. It is the recipient alone if that has a route of its own, or exists
+        without a table.
         """
         domain = recipient.rpartition("@")[2]
-        resolver = self._site.resolver
+        resolver, known_users = self._site.resolver, self._site.known_users
         if "@" not in recipient or resolver.by_sender:
-            return ""
+            return None
         try:
             destination = self._site.destination(recipient)
             if destination.routed or destination.domain != domain or not resolver.by_domain:
-                return recipient
+                return Remember(recipient)
             route = resolver.route(destination, "")
         except TableError:
-            return ""
-        return f"@{domain}" if self._site.known_users.knows_all(destination.kind, route) else recipient
+            return None
+        listing = known_users.listing(destination.kind, route) if self._refuses_unlisted else "all"
+        if listing != "all" and known_users.needs_no_table(destination):
+            return Remember(recipient)
+        return Remember(f"@{domain}", listing)
 
     def _ask(self, noun: str, found: Iterable[Step], question: Question) -> Verdict:
         """Ask a list: its first answer counts."""

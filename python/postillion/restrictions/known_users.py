@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from postillion._core.address import AddressRules
 from postillion.address.classes import Class
 from postillion.address.destination import Destination
 from postillion.address.resolve import ERROR, Route
+from postillion.checks.check import Listing
 from postillion.config import Config
-from postillion.tables import Maps, open_maps
+from postillion.tables import Maps, Table, open_maps
 
 KNOWN_FOR_S: Final = 10.0
 """Time for which a found user is cached. An unknown user is looked up each time."""
@@ -28,6 +29,21 @@ UNCHECKED: Final = "no_unknown_recipient_checks"
 """The word of receive_override_options after which no recipient is looked up."""
 ALWAYS_KNOWN: Final = ("postmaster", "mailer-daemon")
 """Local parts that no table has to know, beside double_bounce_sender: bounces come from them."""
+LISTINGS: Final[dict[Class, Listing]] = {
+    Class.LOCAL: "local",
+    Class.RELAY: "relay",
+    Class.VIRTUAL_MAILBOX: "virtual",
+}
+"""The classes that have a table of recipients."""
+
+
+class RecipientTables(NamedTuple):
+    """The tables that list recipients: those that give another address, and those of each class."""
+
+    aliases: tuple[Table, ...]
+    local: tuple[Table, ...]
+    relay: tuple[Table, ...]
+    virtual: tuple[Table, ...]
 
 
 class KnownUsers:
@@ -59,35 +75,44 @@ class KnownUsers:
         self._never_refused = {*ALWAYS_KNOWN, config.text("double_bounce_sender").casefold()}
         self._alias_code = config.number("unknown_virtual_alias_reject_code")
 
-    def knows_all(self, kind: Class, route: Route) -> bool:
-        """Return whether every recipient of a domain of this class counts as existing. `route`: that of the domain."""
+    @property
+    def tables(self) -> RecipientTables:
+        """The tables, for the Rust core."""
+        aliases = tuple(table for maps in self._rewriting for table in maps.tables)
+        return RecipientTables(aliases, *(self._tables[kind][0].tables for kind in LISTINGS))
+
+    def listing(self, kind: Class, route: Route) -> Listing:
+        """Return which recipients of a domain of this class exist. `route`: that of the domain.
+
+        A class without a table has all of them. Where mail goes to the error transport, those exist that a map gives
+        another address. Under `UNCHECKED` all do.
+        """
         if not self._checks:
-            return True
+            return "all"
         if route.transport == ERROR:
-            # Only recipients that a map gives another address exist.
-            return False
-        maps, _, _ = self._tables.get(kind, (None, 0, ""))
-        return kind is Class.DEFAULT or (maps is not None and not maps)
+            return "aliases"
+        return LISTINGS[kind] if kind in LISTINGS and self._tables[kind][0] else "all"
+
+    def needs_no_table(self, destination: Destination) -> bool:
+        """Return whether a recipient exists in any case."""
+        return destination.kind is Class.LOCAL and destination.local.casefold() in self._never_refused
 
     def unlisted(self, destination: Destination, route: Route) -> tuple[int, str, str] | None:
         """Return code, enhanced code and text of the reply to an unknown recipient, None for a known one.
 
-        `route`: its mail's route. A class without a table knows every recipient. A recipient whose mail goes to the
-        error transport is unknown, unless a map gives it another address. Under `UNCHECKED` every recipient is known.
-        Raises `TableError`.
+        `route`: its mail's route. Raises `TableError`.
         """
-        if not self._checks:
+        listing = self.listing(destination.kind, route)
+        if listing == "all":
             return None
-        if route.transport == ERROR:
+        if listing == "aliases":
             if self._is_rewritten(destination):
                 return None
             code = self._alias_code if destination.kind is Class.VIRTUAL_ALIAS else ERROR_CODE
             found = STATUS.match(route.nexthop)
             detail, why = (found[1], found[2]) if found else ("1.1", route.nexthop)
             return code, f"{code // 100}.{detail}", why
-        if self.knows_all(destination.kind, route):
-            return None
-        if destination.kind is Class.LOCAL and destination.local.casefold() in self._never_refused:
+        if self.needs_no_table(destination):
             return None
         maps, code, name = self._tables[destination.kind]
         known_as = destination.kind, destination.local, destination.domain

@@ -213,7 +213,9 @@ class Connection:
                 session.authenticate(action.method, action.user)
             elif isinstance(action, Remember) and session.group is not None and verdict.reply is None:
                 until = now + KNOWN_FOR_S
-                self._owner.core.remember(session.group, action.scope, until, stressed=self.stressed)
+                self._owner.core.remember(
+                    session.group, action.scope, until, listing=action.listing, stressed=self.stressed
+                )
         next_step = session.accept(now) if verdict.reply is None else session.reply(*verdict.reply, now)
         question = STAGES.get(next_step)
         if question is None:

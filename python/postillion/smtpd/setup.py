@@ -93,6 +93,7 @@ def server_config(
         journal,
         asks=asked,
         auth_mechanisms=mechanisms,
+        recipient_tables=None if access is None else access.recipient_tables,
         stand_alone=access is None,
     )
 

@@ -135,9 +135,13 @@ impl<T> fmt::Debug for Inquiry<T> {
 }
 
 impl<T> Inquiry<T> {
-    /// Return an inquiry that runs the future of `begin`.
+    /// Return an inquiry that runs the future of `begin`, without answers yet.
     pub fn new<F: Future<Output = T> + Send + Sync + 'static>(begin: impl FnOnce(Asker) -> F) -> Self {
-        let asker = Asker::default();
+        Self::with(Asker::default(), begin)
+    }
+
+    /// The same, with the answers of an earlier inquiry about the same message.
+    pub fn with<F: Future<Output = T> + Send + Sync + 'static>(asker: Asker, begin: impl FnOnce(Asker) -> F) -> Self {
         Self { future: Box::pin(begin(asker.clone())), asker }
     }
 

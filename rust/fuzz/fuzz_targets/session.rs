@@ -16,6 +16,7 @@ use postillion_core::queue::{Appender, Completion, Incoming, QueueError};
 use postillion_core::smtp::server::Next;
 use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtpd::flow::Flow;
+use postillion_core::smtpd::listing::RecipientTables;
 use postillion_core::smtpd::session::Session;
 use postillion_core::smtpd::site::{Client, Site, SiteSettings};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
@@ -250,6 +251,7 @@ fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
         asks_content: rules.asks_content,
         log: Arc::clone(&log),
         cleanup: Arc::clone(&rules.cleanup),
+        recipients: RecipientTables::default(),
         journal: (!rules.alone).then(|| Arc::clone(&queue) as Arc<dyn Appender>),
         flow: Flow::new(0.0),
         wall_clock: || WALL_US,

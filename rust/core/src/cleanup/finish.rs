@@ -139,9 +139,9 @@ impl<S: Sink> Output<S> {
             Some(refusal) => State::Done(Some(Err(refusal))),
             None if !is_needed => State::Done(Some(Ok((self.head, self.envelope)))),
             None => {
-                let Self { settings, head, later, options, envelope, full_name, .. } = self;
+                let Self { settings, head, later, options, envelope, full_name, asker, .. } = self;
                 let unmapped = Unmapped { settings, head, later, options, envelope, full_name };
-                State::Asking(Inquiry::new(|asker| unmapped.map(asker)))
+                State::Asking(Inquiry::with(asker.unwrap_or_default(), |asker| unmapped.map(asker)))
             }
         };
         let utf8_header = self.utf8_header;

@@ -16,6 +16,7 @@ use super::lines::Lines;
 use super::settings::CleanupSettings;
 use super::{MESSAGE_ID, Options, Origin, Output, RESENT_MESSAGE_ID, Refusal};
 use crate::ask::{Answer, Lookup};
+use crate::inquiry::Asker;
 use crate::log::{Log, Severity};
 use crate::mail::envelope::Envelope;
 use crate::mail::id::QueueId;
@@ -86,6 +87,14 @@ impl<S: Sink> Intake<S> {
     pub fn autodetect(&mut self, source: MailSource) {
         if let Stage::Arriving(lines) = &mut self.stage {
             lines.out.utf8_header = self.settings.autodetected.has(source).then_some(false);
+        }
+    }
+
+    /// Take the answers of the lookups for the message's recipients: no lookup of a message is made twice. Call it before
+    /// `poll`.
+    pub fn answered(&mut self, asker: Asker) {
+        if let Stage::Arriving(lines) = &mut self.stage {
+            lines.out.asker = Some(asker);
         }
     }
 

@@ -38,6 +38,7 @@ pub use intake::{Intake, rehearse};
 pub use options::Options;
 
 use crate::address::rewriting::RewriteClass;
+use crate::inquiry::Asker;
 use crate::mail::envelope::Envelope;
 use crate::mail::header::Seen;
 use crate::mail::reply::Reply;
@@ -126,6 +127,8 @@ struct Output<S> {
     envelope: Envelope,
     origin: Origin,
     full_name: Option<Box<str>>,
+    /// The answers of the lookups for its recipients.
+    asker: Option<Asker>,
     wall_now_us: u64,
     seen: Seen,
     resent: bool,

@@ -33,6 +33,7 @@ impl<S: Sink> Output<S> {
             envelope,
             origin,
             full_name: None,
+            asker: None,
             wall_now_us,
             seen: Seen::default(),
             resent: false,

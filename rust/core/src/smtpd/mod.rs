@@ -6,12 +6,14 @@
 //! request    the requests of a service to its owner, and the answers about clients
 //! session    one client: the dialogue, its open question, its log lines, and its message
 //! site       the settings of all sessions, and the client of one
-//! accepted   recipients that were accepted some seconds ago, and are accepted again without a question
+//! accepted   recipients and domains that were accepted some seconds ago, and are accepted again without a question
+//! listing    the recipients that exist at such a domain
 //! flow       whether new messages wait for the queue manager
 //! ```
 
 pub mod accepted;
 pub mod flow;
+pub mod listing;
 pub mod mode;
 pub mod request;
 pub mod service;

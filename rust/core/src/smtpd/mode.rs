@@ -4,6 +4,7 @@
 //! the other: their lists may differ.
 
 use crate::smtpd::accepted::Accepted;
+use crate::smtpd::listing::Listing;
 use crate::smtpd::request::KnownClient;
 use crate::smtpd::session::Memory;
 use crate::smtpd::site::Site;
@@ -43,8 +44,8 @@ impl Mode {
     }
 
     /// Remember accepted recipients; see `Accepted::remember`.
-    pub fn remember(&self, group: u8, scope: &str, until: f64) {
-        self.accepted.remember(group, scope, until);
+    pub fn remember(&self, group: u8, scope: &str, listing: Listing, until: f64) {
+        self.accepted.remember(group, scope, listing, until);
     }
 
     /// The accepted recipients of a group, for a session.

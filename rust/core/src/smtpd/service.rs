@@ -7,6 +7,7 @@
 use crate::net::reactor::{Happening, Key, Reactor};
 use crate::queue::{Appender, Completion};
 use crate::smtp::server::Next;
+use crate::smtpd::listing::Listing;
 use crate::smtpd::mode::Mode;
 use crate::smtpd::request::{KnownClient, Opening, Request};
 use crate::smtpd::session::{Session, Shared, lock};
@@ -163,8 +164,8 @@ impl Service {
     }
 
     /// Clients of `group` may send to `scope` until then; see `Accepted::remember`. `stressed`: as for `know`.
-    pub fn remember(&self, group: u8, scope: &str, until: f64, stressed: bool) {
-        self.mode(stressed).remember(group, scope, until);
+    pub fn remember(&self, group: u8, scope: &str, listing: Listing, until: f64, stressed: bool) {
+        self.mode(stressed).remember(group, scope, listing, until);
     }
 
     /// Serve all sockets that are ready.

@@ -1,13 +1,17 @@
 //! All sessions of a process on socket pairs, a queue in memory, and a clock that the test moves.
 
+mod recipients;
+
 use super::accepted::GROUPS_MAX;
 use super::flow::Flow;
+use super::listing::{Listing, RecipientTables};
 use super::request::{KnownClient, Opening, Request};
 use super::service::Service;
 use super::site::{Client, Site, SiteSettings};
 use crate::ask::{Answer, Lookup};
 use crate::cleanup::settings::CleanupSettings;
 use crate::log::{Log, LogTarget};
+use crate::lookup::Maps;
 use crate::mail::reply::Reply;
 use crate::net::reactor::Key;
 use crate::queue::Appender;
@@ -47,6 +51,7 @@ impl Fixture {
             asks_content: false,
             log: Arc::clone(&log),
             cleanup: Arc::clone(&cleanup),
+            recipients: RecipientTables { aliases: cleanup.rewriting.aliases.clone(), ..RecipientTables::default() },
             journal: Some(Arc::clone(&journal)),
             flow: Flow::new(0.0),
             wall_clock: || 1_700_000_000_000_000,
@@ -108,7 +113,7 @@ fn known(last: u8) -> KnownClient {
 fn a_known_client_with_remembered_recipients_needs_no_request() {
     let mut fixture = Fixture::new(0);
     fixture.service.know(known(1), 10.0, false);
-    fixture.service.remember(1, "@next.example", 10.0, false);
+    fixture.service.remember(1, "@next.example", Listing::All, 10.0, false);
     let (mut client, _) = fixture.client(1, 1.0);
     assert_eq!(fixture.requests(), [Request::Sweep]);
     assert_eq!(heard(&mut client), "220 localhost ESMTP Postfix\r\n");
@@ -142,7 +147,7 @@ fn a_stranger_is_welcomed_and_each_recipient_is_a_question_until_it_is_remembere
     fixture.service.proceed(key, next, 1.0);
     assert_eq!(heard(&mut client), "250 2.1.5 Ok\r\n250 2.0.0 Ok\r\n");
     assert_eq!(session.lock().unwrap().accept(1.0), None, "no question is open");
-    fixture.service.remember(1, "b@next.example", 2.0, false);
+    fixture.service.remember(1, "b@next.example", Listing::All, 2.0, false);
     assert_eq!(fixture.say(&mut client, &[DIALOGUE[1], rcpt].concat(), 1.9), "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
     assert_eq!(fixture.say(&mut client, rcpt, 2.0), "", "the acceptance is too old");
     assert_eq!(fixture.requests(), [Request::Decide(key, Next::Rcpt)]);
@@ -170,7 +175,7 @@ fn a_client_that_speaks_first_is_not_greeted() {
 fn a_known_client_is_forgotten_in_time_and_a_group_beyond_the_last_is_ignored() {
     let mut fixture = Fixture::new(0);
     fixture.service.know(known(1), 10.0, false);
-    fixture.service.remember(GROUPS_MAX as u8, "@next.example", 10.0, false);
+    fixture.service.remember(GROUPS_MAX as u8, "@next.example", Listing::All, 10.0, false);
     let (_client, key) = fixture.client(1, 10.0);
     assert_eq!(fixture.requests(), [Request::Sweep, Request::Welcome(key)]);
 }
@@ -216,7 +221,7 @@ fn a_silent_session_times_out_and_sooner_under_stress() {
 fn a_session_keeps_the_mode_in_which_it_began_and_the_modes_share_no_cache() {
     let mut fixture = Fixture::new(2);
     fixture.service.know(known(1), 1e6, false);
-    fixture.service.remember(1, "@next.example", 1e6, false);
+    fixture.service.remember(1, "@next.example", Listing::All, 1e6, false);
     let (mut first, calm) = fixture.client(1, 0.0);
     let (last, _) = fixture.client(1, 0.0);
     fixture.requests();
@@ -233,7 +238,7 @@ fn a_session_keeps_the_mode_in_which_it_began_and_the_modes_share_no_cache() {
     assert!(answers[2].starts_with("250 2.1.5 "), "{answers:?}");
     assert_eq!(fixture.requests(), []);
     // Under stress, too, a recipient is remembered.
-    fixture.service.remember(1, "@next.example", 1e6, true);
+    fixture.service.remember(1, "@next.example", Listing::All, 1e6, true);
     let session = fixture.service.session(stressed).unwrap();
     let next = session.lock().unwrap().accept(3.0).unwrap();
     fixture.service.proceed(stressed, next, 3.0);
@@ -250,7 +255,7 @@ fn a_session_keeps_the_mode_in_which_it_began_and_the_modes_share_no_cache() {
 fn a_service_that_stops_lets_a_message_through_and_ends_the_others() {
     let mut fixture = Fixture::new(0);
     fixture.service.know(known(1), 1e6, false);
-    fixture.service.remember(1, "@next.example", 1e6, false);
+    fixture.service.remember(1, "@next.example", Listing::All, 1e6, false);
     let (mut idle, _) = fixture.client(1, 0.0);
     let (mut busy, key) = fixture.client(1, 0.0);
     let (mut stranger, _) = fixture.client(9, 0.0);
@@ -287,7 +292,7 @@ fn a_service_that_drains_accepts_no_client() {
 fn input_before_the_end_is_answered_and_its_message_is_queued() {
     let mut fixture = Fixture::new(0);
     fixture.service.know(known(1), 1e6, false);
-    fixture.service.remember(1, "@next.example", 1e6, false);
+    fixture.service.remember(1, "@next.example", Listing::All, 1e6, false);
     let (mut client, _) = fixture.client(1, 0.0);
     for words in &DIALOGUE[..4] {
         fixture.say(&mut client, words, 0.0);
@@ -314,17 +319,38 @@ fn input_before_the_end_is_answered_and_its_message_is_queued() {
     assert_eq!((fixture.memory.records(), fixture.service.len()), (2, 0));
 }
 
-/// A site whose virtual aliases are in the remote table 5.
-fn asking() -> CleanupSettings {
+/// A site with these virtual aliases.
+fn with_aliases(aliases: Maps) -> CleanupSettings {
     let mut settings = CleanupSettings::new("mx.example.org");
-    settings.rewriting.aliases = remote(5);
+    settings.rewriting.aliases = aliases;
     settings
+}
+
+/// Answer the lookups of a session by `found`, until it needs no more; return their keys.
+fn answer_all(fixture: &mut Fixture, key: Key, now: f64, found: impl Fn(&str) -> Answer) -> Vec<String> {
+    let session = fixture.service.session(key).unwrap();
+    let mut keys = Vec::new();
+    loop {
+        let asked = session.lock().unwrap().lookups();
+        assert_eq!(session.lock().unwrap().lookups(), [], "each is taken once");
+        let answer = |lookup: Lookup| {
+            let key = String::from_utf8(lookup.key.to_vec()).unwrap();
+            keys.push(key.clone());
+            (lookup, found(&key))
+        };
+        let answers = asked.into_iter().map(answer).collect();
+        let next = session.lock().unwrap().answer_lookups(answers, now).unwrap();
+        if next != Next::Lookup {
+            fixture.service.proceed(key, next, now);
+            return keys;
+        }
+    }
 }
 
 /// Send the message; return the client and its key when the session asks for lookups.
 fn until_lookup(fixture: &mut Fixture) -> (UnixStream, Key) {
     fixture.service.know(known(1), 1e6, false);
-    fixture.service.remember(1, "@next.example", 1e6, false);
+    fixture.service.remember(1, "@next.example", Listing::All, 1e6, false);
     let (mut client, key) = fixture.client(1, 0.0);
     for words in &DIALOGUE[..4] {
         fixture.say(&mut client, words, 0.0);
@@ -336,7 +362,7 @@ fn until_lookup(fixture: &mut Fixture) -> (UnixStream, Key) {
 
 #[test]
 fn a_message_waits_for_its_lookups_and_input_behind_it_waits_too() {
-    let mut fixture = Fixture::with(0, asking());
+    let mut fixture = Fixture::with(0, with_aliases(remote(5)));
     let (mut client, key) = until_lookup(&mut fixture);
     let session = fixture.service.session(key).unwrap();
     assert_eq!(fixture.say(&mut client, "NOOP\r\n", 1.0), "");
@@ -345,23 +371,11 @@ fn a_message_waits_for_its_lookups_and_input_behind_it_waits_too() {
     assert!(fixture.service.sweep(400.0), "the client waits for us");
     fixture.service.stop(400.0);
     assert_eq!(heard(&mut client), "");
-    let mut asked = Vec::new();
-    loop {
-        let lookups = session.lock().unwrap().lookups();
-        assert_eq!(session.lock().unwrap().lookups(), [], "each is taken once");
-        let found = Answer::Found(b"c@d.example"[..].into());
-        let answer = |lookup: Lookup| {
-            let is_alias = *lookup.key == b"@next.example"[..];
-            (lookup, if is_alias { found.clone() } else { Answer::NotFound })
-        };
-        asked.extend(lookups.iter().map(|lookup| String::from_utf8(lookup.key.to_vec()).unwrap()));
-        let answers = lookups.into_iter().map(answer).collect();
-        let next = session.lock().unwrap().answer_lookups(answers, 401.0).unwrap();
-        if next != Next::Lookup {
-            fixture.service.proceed(key, next, 401.0);
-            break;
-        }
-    }
+    let found = |key: &str| match key {
+        "@next.example" => Answer::Found(b"c@d.example"[..].into()),
+        _ => Answer::NotFound,
+    };
+    let asked = answer_all(&mut fixture, key, 401.0, found);
     assert_eq!(asked, ["b@next.example", "@next.example", "c@d.example", "@d.example"]);
     assert_eq!(session.lock().unwrap().answer_lookups(vec![], 401.0), None, "no lookup is open");
     fixture.service.collect();
@@ -373,7 +387,7 @@ fn a_message_waits_for_its_lookups_and_input_behind_it_waits_too() {
 
 #[test]
 fn a_failed_lookup_refuses_the_message_for_now() {
-    let mut fixture = Fixture::with(0, asking());
+    let mut fixture = Fixture::with(0, with_aliases(remote(5)));
     let (mut client, key) = until_lookup(&mut fixture);
     let session = fixture.service.session(key).unwrap();
     let lookups = session.lock().unwrap().lookups();
@@ -390,7 +404,7 @@ fn a_failed_lookup_refuses_the_message_for_now() {
 
 #[test]
 fn a_session_that_is_lost_while_it_asks_drops_its_message() {
-    let mut fixture = Fixture::with(0, asking());
+    let mut fixture = Fixture::with(0, with_aliases(remote(5)));
     let (client, key) = until_lookup(&mut fixture);
     let session = fixture.service.session(key).unwrap();
     let lookups = session.lock().unwrap().lookups();

@@ -8,6 +8,7 @@ use crate::settings;
 use crate::settings::{Source, seconds};
 use crate::smtp::server::config::ServerConfig;
 use crate::smtpd::flow::Flow;
+use crate::smtpd::listing::RecipientTables;
 use std::sync::Arc;
 
 settings! {
@@ -45,6 +46,8 @@ pub struct Site {
     pub log: Arc<Log>,
     /// The parameters of cleanup.
     pub cleanup: Arc<CleanupSettings>,
+    /// The tables that list the recipients of remembered domains.
+    pub recipients: RecipientTables,
     /// The journal takes the messages; `None` for a stand-alone session, whose owner takes them.
     pub journal: Option<Arc<dyn Appender>>,
     /// Whether new messages wait for the queue manager.

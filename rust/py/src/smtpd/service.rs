@@ -5,6 +5,7 @@ use super::{Next, Request};
 use crate::queue::Journal;
 use postillion_core::net::reactor::Key;
 use postillion_core::queue::Appender;
+use postillion_core::smtpd::listing::Listing;
 use postillion_core::smtpd::request::{KnownClient, Opening};
 use postillion_core::smtpd::service::Service;
 use postillion_core::smtpd::site::Client;
@@ -100,9 +101,12 @@ impl SmtpdService {
         self.service.know(known, until, stressed);
     }
 
-    #[pyo3(signature = (group, scope, until, *, stressed=false))]
-    fn remember(&self, group: u8, scope: &str, until: f64, stressed: bool) {
-        self.service.remember(group, scope, until, stressed);
+    #[pyo3(signature = (group, scope, until, *, listing="all", stressed=false))]
+    fn remember(&self, group: u8, scope: &str, until: f64, listing: &str, stressed: bool) -> PyResult<()> {
+        let known = Listing::of(listing);
+        let listing = known.ok_or_else(|| PyValueError::new_err(format!("unknown listing {listing:?}")))?;
+        self.service.remember(group, scope, listing, until, stressed);
+        Ok(())
     }
 
     fn poll(&mut self, now: f64) -> PyResult<Option<Vec<Request>>> {

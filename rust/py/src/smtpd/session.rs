@@ -2,17 +2,20 @@
 
 use crate::ask::{AnswerTuple, LookupTuple, answers, lookups};
 use crate::cleanup::CleanupSettings;
-use crate::config::MainCf;
+use crate::config::{MainCf, entry};
 use crate::log::Log;
 use crate::queue::Journal;
 use crate::smtpd::Next;
+use postillion_core::address::local_part::Extensions;
 use postillion_core::clock::wall_now_us;
+use postillion_core::lookup::Maps;
 use postillion_core::mail::reply::{Enhanced, Reply};
 use postillion_core::mail::stuff::{Unstuffer, unstuff};
 use postillion_core::queue::Appender;
 use postillion_core::smtp::server::command::MailArguments;
 use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtpd::flow::Flow;
+use postillion_core::smtpd::listing::RecipientTables;
 use postillion_core::smtpd::session::{Session, Shared, lock};
 use postillion_core::smtpd::site::{Client, Site, SiteSettings};
 use pyo3::exceptions::PyValueError;
@@ -31,7 +34,9 @@ pub struct SmtpdConfig {
 #[pymethods]
 impl SmtpdConfig {
     #[new]
-    #[pyo3(signature = (config, log, cleanup_settings, journal, *, asks, auth_mechanisms, stand_alone=false))]
+    #[pyo3(signature = (config, log, cleanup_settings, journal, *, asks, auth_mechanisms, recipient_tables=None,
+                        stand_alone=false))]
+    #[expect(clippy::too_many_arguments, reason = "the parts of a site, most of them by keyword")]
     fn new(
         config: &Bound<'_, PyAny>,
         log: &Log,
@@ -39,6 +44,7 @@ impl SmtpdConfig {
         journal: Option<&Journal>,
         asks: HashSet<String>,
         auth_mechanisms: Vec<String>,
+        recipient_tables: Option<[Vec<Bound<'_, PyAny>>; 4]>,
         stand_alone: bool,
     ) -> PyResult<Self> {
         let source = MainCf::new(config);
@@ -53,6 +59,7 @@ impl SmtpdConfig {
             asks_content: asks.contains("end_of_data"),
             log: Arc::clone(&log.inner),
             cleanup: Arc::clone(&cleanup_settings.inner),
+            recipients: recipient_tables_of(&source, recipient_tables)?,
             journal: journal.map(|journal| Arc::new(Arc::clone(&journal.inner)) as Arc<dyn Appender>),
             wall_clock: wall_now_us,
         };
@@ -67,6 +74,23 @@ impl SmtpdConfig {
     fn ehlo_text(&self) -> String {
         self.site.server.ehlo_text()
     }
+}
+
+fn recipient_tables_of(
+    source: &MainCf<'_, '_>,
+    tables: Option<[Vec<Bound<'_, PyAny>>; 4]>,
+) -> PyResult<RecipientTables> {
+    let maps = |tables: Vec<Bound<'_, PyAny>>| -> PyResult<Maps> {
+        Ok(Maps { tables: tables.iter().map(entry).collect::<PyResult<_>>()? })
+    };
+    let [aliases, local, relay, virtual_mailbox] = tables.unwrap_or_default();
+    Ok(RecipientTables {
+        extensions: Extensions::read(source)?,
+        aliases: maps(aliases)?,
+        local: maps(local)?,
+        relay: maps(relay)?,
+        virtual_mailbox: maps(virtual_mailbox)?,
+    })
 }
 
 /// One client's session, owned by itself or by a `SmtpdService`.

@@ -64,6 +64,7 @@ impl Session {
     pub(super) fn begin_data(&mut self, now: f64) {
         self.copy.clear();
         self.waits = Waits::default();
+        let answers = self.recipients.take_answers(self.server.transactions());
         let Some(transaction) = self.server.transaction() else { return };
         let reply = match &self.site.journal {
             None => {
@@ -72,7 +73,10 @@ impl Session {
             }
             Some(journal) => match journal.incoming() {
                 Ok(draft) => {
-                    let intake = self.intake(draft, transaction, (self.site.wall_clock)());
+                    let mut intake = self.intake(draft, transaction, (self.site.wall_clock)());
+                    if let Some(answers) = answers {
+                        intake.answered(answers);
+                    }
                     self.content = Content::Arriving(intake);
                     if let Some(pause_s) = self.site.flow.pause_s() {
                         self.server.pause(pause_s, now);

@@ -2,10 +2,15 @@
 //!
 //! Octets and time go in, octets and a `Next` come out. The owner moves octets, answers the open question, and passes
 //! the journal's results on; `250` goes out only after `committed`. At most one question is open; input behind it
-//! waits. A recipient that was accepted some seconds ago is accepted again without a question. Log lines are Postfix's
-//! word for word, because pflogsumm and fail2ban read them. `message` takes a message through cleanup into the journal.
+//! waits. Log lines are Postfix's word for word, because pflogsumm and fail2ban read them.
+//!
+//! ```text
+//! recipient   the recipient in question, when it needs no question to the owner
+//! message     a message on its way through cleanup into the journal
+//! ```
 
 mod message;
+mod recipient;
 
 use crate::ask::{Answer, Lookup};
 use crate::mail::reply::Reply;
@@ -14,7 +19,9 @@ use crate::smtp::server::{Event, Next, Server};
 use crate::smtpd::accepted::Accepted;
 use crate::smtpd::site::{Client, Site};
 use message::{Content, error_reply};
+use recipient::Recipients;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 /// The cache of accepted recipients, for one client.
 #[derive(Debug, Clone)]
@@ -44,6 +51,7 @@ pub struct Session {
     /// The time when lookups of an arriving message were asked for, and how long earlier ones of it took.
     waits: Waits,
     memory: Option<Memory>,
+    recipients: Recipients,
     has_logged_end: bool,
 }
 
@@ -77,6 +85,7 @@ impl Session {
             open: None,
             waits: Waits::default(),
             memory,
+            recipients: Recipients::default(),
             has_logged_end: false,
         }
     }
@@ -125,15 +134,22 @@ impl Session {
 
     /// Take the lookups of the open question `Next::Lookup`. `answer_lookups` takes their answers.
     pub fn lookups(&mut self) -> Vec<Lookup> {
+        if self.open != Some(Next::Lookup) {
+            return Vec::new();
+        }
         match &mut self.content {
-            Content::Asking(intake) | Content::Arriving(intake) if self.open == Some(Next::Lookup) => intake.asks(),
-            _ => Vec::new(),
+            _ if self.recipients.are_asked() => self.recipients.asks(),
+            Content::Asking(intake) | Content::Arriving(intake) => intake.asks(),
+            Content::None | Content::Committing(_) | Content::Kept(_) => Vec::new(),
         }
     }
 
     /// Answer the question `Next::Lookup`. `None`: it is not open.
     pub fn answer_lookups(&mut self, answers: Vec<(Lookup, Answer)>, now: f64) -> Option<Next> {
         self.open.take_if(|open| *open == Next::Lookup)?;
+        if self.recipients.are_asked() {
+            return Some(self.answer_recipient(answers, now));
+        }
         match std::mem::replace(&mut self.content, Content::None) {
             // The client may be gone.
             Content::Asking(_) | Content::Arriving(_) if self.server.ended().is_some() => {}
@@ -248,6 +264,26 @@ impl Session {
         matches!(self.content, Content::Committing(_))
     }
 
+    /// Answer the lookups for the recipient in question.
+    fn answer_recipient(&mut self, answers: Vec<(Lookup, Answer)>, now: f64) -> Next {
+        self.recipients.answer(answers);
+        let question = match self.go_on_with_recipient() {
+            // The client may be gone.
+            _ if self.server.ended().is_some() => {
+                self.recipients.forget();
+                return self.poll(now);
+            }
+            Poll::Ready(true) => {
+                self.server.reply(&Next::Rcpt.acceptance(), now);
+                return self.poll(now);
+            }
+            Poll::Ready(false) => Next::Rcpt,
+            Poll::Pending => Next::Lookup,
+        };
+        self.open = Some(question);
+        question
+    }
+
     fn answer(&mut self, reply: Option<&Reply>, now: f64) -> Option<Next> {
         let question = self.open.take_if(|open| *open != Next::Lookup)?;
         // The session may have ended while the owner decided.
@@ -276,9 +312,11 @@ impl Session {
                 Event::Idle => return self.rest(),
                 Event::Log(severity, line) => self.site.log.line(severity, format_args!("{line}")),
                 Event::Ask(Next::Data) if !self.site.asks_data => self.begin_data(now),
-                Event::Ask(Next::Rcpt) if self.is_remembered(now) => {
-                    self.server.reply(&Next::Rcpt.acceptance(), now);
-                }
+                Event::Ask(Next::Rcpt) => match self.is_accepted(now) {
+                    Poll::Ready(true) => self.server.reply(&Next::Rcpt.acceptance(), now),
+                    Poll::Ready(false) => break Next::Rcpt,
+                    Poll::Pending => break Next::Lookup,
+                },
                 Event::Ask(question) => break question,
                 Event::EndOfData(end) => {
                     if let Some(next) = self.end_of_data(end, now) {
@@ -346,14 +384,6 @@ impl Session {
         } else {
             Next::Full
         }
-    }
-
-    /// Whether the recipient in question was accepted a moment ago.
-    fn is_remembered(&self, now: f64) -> bool {
-        let Some(memory) = &self.memory else { return false };
-        // The rights of a user are not those of the group of its address.
-        let is_user = self.server.identity().is_some();
-        !is_user && self.server.recipient().is_some_and(|to| memory.accepted.has(memory.group, to, now))
     }
 
     /// Log how the session ended: at most one `lost connection after` and one `disconnect from`.
