@@ -85,17 +85,17 @@ async def test_a_recipient_and_its_message_share_the_lookups(tmp_path: Path, rem
         client.written.clear()
         return words
 
-    client.send(b"RCPT TO:<user@relay.example>\r\n")
-    assert await remote.answer(of_relay) == ["user@relay.example"]
-    assert await heard() == "250 2.1.5 Ok\r\n"
     client.send(b"RCPT TO:<unknown@relay.example>\r\n")
     assert await remote.answer(of_relay, rounds=2) == ["unknown@relay.example", "@relay.example"]
     assert (await heard()).startswith("550 5.1.1 <unknown@relay.example>: Recipient address rejected: User unknown in")
+    client.send(b"RCPT TO:<user@relay.example>\r\nRCPT TO:<User@relay.example>\r\n")
+    assert await remote.answer(of_relay) == ["user@relay.example"]
+    assert await heard() == "250 2.1.5 Ok\r\n" * 2
     client.send(b"DATA\r\n")
     client.written.clear()
     client.send(CONTENT)
     asked = await remote.answer(of_relay, rounds=2)
-    assert asked == ["first@relay.example", "other@next.example", "@next.example"]
+    assert asked == ["first@relay.example", "other@next.example", "@relay.example", "@next.example"]
     await until(lambda: client.core is not None and client.core.committing)
     server.finish_commits(client)
     assert (await heard()).startswith("250 2.0.0 Ok: queued as ")

@@ -303,12 +303,17 @@ def test_a_prefix_that_main_cf_does_not_have_is_an_error(tmp_path: Path) -> None
         a_table("sqlite:users", tmp_path)
 
 
-def test_parameters_share_a_table_of_a_server(tmp_path: Path) -> None:
+def test_parameters_with_the_same_file_share_a_remote_table(tmp_path: Path) -> None:
     file = tmp_path / "users.cf"
     file.write_text("dbpath = /nowhere\nquery = SELECT v FROM t WHERE k = '%s'\n")
     in_a_file = ("virtual_alias_maps", "canonical_maps", "alias_maps")
     in_main_cf = ("sender_bcc_maps", "recipient_bcc_maps")
-    lines = [f"{name} = sqlite:{file}" for name in in_a_file] + [f"{name} = sqlite:users" for name in in_main_cf]
+    lines = [
+        f"virtual_alias_maps = proxy:sqlite:{file}",
+        f"canonical_maps = sqlite:{file}",
+        f"alias_maps = sqlite:{file}",
+    ]
+    lines += [f"{name} = sqlite:users" for name in in_main_cf]
     lines += ["users_dbpath = /nowhere", "users_query = SELECT v FROM t WHERE k = '%s'"]
     (tmp_path / "main.cf").write_text("\n".join(lines) + "\n")
     config = Config.load(str(tmp_path))

@@ -140,7 +140,7 @@ def test_recipient_whose_mail_would_bounce_is_refused(
     assert checks.accepted_with("y@relay.example") == Remember("y@relay.example")
 
 
-def test_with_an_alias_at_a_domain_whose_mail_bounces_its_aliases_are_accepted(tmp_path: Path) -> None:
+def test_an_alias_at_a_domain_whose_mail_bounces_is_remembered_for_the_aliases_there(tmp_path: Path) -> None:
     options = [
         "parent_domain_matches_subdomains = relay_domains",
         "virtual_alias_maps = inline:{ {alias@error.relay.example=user@example.org} }",
@@ -177,7 +177,7 @@ def test_with_an_alias_at_a_domain_whose_mail_bounces_its_aliases_are_accepted(t
         ([], "user%relay.example@example.org", Remember("user%relay.example@example.org")),
     ],
 )  # fmt: skip
-def test_with_a_recipient_the_existing_ones_of_its_domain_are_accepted(
+def test_an_acceptance_is_remembered_for_the_listed_recipients_of_the_domain(
     options: list[str], recipient: str, expected: Remember | None, tmp_path: Path
 ) -> None:
     assert access(tmp_path, [*STRICT, *options]).accepted_with(recipient) == expected

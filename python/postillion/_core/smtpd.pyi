@@ -21,7 +21,7 @@ class SmtpdConfig:
 
     The parameters come from `config`. `asks`: the stages at which the owner is asked, by the names of `Check`'s
     methods. `journal` None: the owner of a session takes its messages. `recipient_tables`: the tables of aliases, and
-    those of local, relay and virtual mailbox recipients; without them `SmtpdService.remember` is for `all` alone.
+    those of local, relay and virtual mailbox recipients; without them, call `SmtpdService.remember` with `all` only.
     `stand_alone`: a dialogue on standard input. Raises `ConfigError`.
     """
 

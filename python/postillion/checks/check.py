@@ -35,13 +35,13 @@ class Rule(NamedTuple):
 
 
 Listing = Literal["all", "aliases", "local", "relay", "virtual"]
-"""The recipients of a domain that exist: all, or those that aliases change and the table of a class has."""
+"""The recipients of a domain that exist: all, those that aliases change, or these and those in the table of a class."""
 
 
 class Remember(NamedTuple):
     """Accept `scope`, a recipient or `@domain`, without asking for some seconds, from clients of the same group.
 
-    `listing`: the recipients of the domain that are meant.
+    `listing`: the recipients of the domain that are accepted.
     """
 
     scope: str

@@ -133,14 +133,14 @@ class Access(Check):
         return verdict if remember is None else verdict._replace(actions=(remember,))
 
     def accepted_with(self, recipient: str) -> Remember | None:
-        """Return the recipients that are accepted with an accepted one, None while that depends on the sender.
+        """Return what to remember after an acceptance, None if nothing may be remembered.
 
-        They are the existing ones of its domain. It is the recipient alone if that has a route of its own, or exists
-        without a table.
+        It is the listed recipients of the domain, or the recipient alone if that has a route of its own or needs no
+        table.
         """
         domain = recipient.rpartition("@")[2]
         resolver, known_users = self._site.resolver, self._site.known_users
-        if "@" not in recipient or resolver.by_sender:
+        if recipient.find("@") < 1 or resolver.by_sender:
             return None
         try:
             destination = self._site.destination(recipient)

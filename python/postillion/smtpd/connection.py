@@ -117,9 +117,9 @@ class Connection:
             stage = self._answer(stage, verdict)
 
     def look_up(self) -> None:
-        """Make the lookups of the client's message, and go on when all are answered."""
+        """Make the lookups for the client's recipient or message, and go on when all are answered."""
         if self._session is not None:
-            task = self.loop.create_task(self._answers(self._session), name="lookups of a message")
+            task = self.loop.create_task(self._answers(self._session), name="lookups of a session")
             self.task = task
             task.add_done_callback(self._looked_up)
             # The replies to earlier commands need not wait.
@@ -223,9 +223,9 @@ class Connection:
         return question
 
     async def _answers(self, session: SmtpdSession) -> Next:
-        """Answer the lookups of a message; return the session's next step."""
-        rounds, step = MessageLookups(), Next.LOOKUP
-        while step == Next.LOOKUP:
+        """Answer the lookups for one recipient, or for a message; return the session's next step."""
+        rounds, step, recipient = MessageLookups(), Next.LOOKUP, session.recipient
+        while step == Next.LOOKUP and session.recipient == recipient:
             asked = session.lookups()
             step = session.answer_lookups(asked, await rounds.answers(asked), self.loop.time())
         return step

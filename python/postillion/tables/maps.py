@@ -158,16 +158,17 @@ def open_word(
 
 
 def _opened(word: str, config: Configuration, fold: bool, substitution: bool) -> Table | None:
-    """Return the same table of a server, if a parameter has opened it: both then share its connections.
+    """Return the remote table with the same file, if a parameter has opened it: both share its connections.
 
-    The file of such a table has all of its parameters. None for a table that has them in main.cf, or has no server.
+    None for a table that has its parameters in main.cf or in its name. The warnings go where the first parameter sends
+    them.
     """
     kind, _, rest = flat(word).partition(":")
     if kind not in CONFIGURED or not rest.strip().startswith("/"):
         return None
     for parameter, table in config.opened:
         substitutes = parameter not in WITHOUT_SUBSTITUTION
-        if table.name == word and substitutes == substitution and getattr(table, "folds", None) is fold:
+        if flat(table.name) == flat(word) and substitutes == substitution and getattr(table, "folds", None) is fold:
             return table
     return None
 

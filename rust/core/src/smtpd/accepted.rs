@@ -37,8 +37,8 @@ impl Accepted {
         scopes.insert(scope.into(), Acceptance { listing, until });
     }
 
-    /// The tables that must list `recipient` so that clients of `group` may send to it without a question; `None`: it is
-    /// a question.
+    /// Return the tables that must list `recipient` so that clients of `group` may send to it without a question. `None`:
+    /// ask the owner.
     pub fn listing(&self, group: u8, recipient: &str, now: f64) -> Option<Listing> {
         let scopes = self.groups.get(usize::from(group))?.lock().unwrap_or_else(PoisonError::into_inner);
         let found = |scope: &str| scopes.get(scope).filter(|found| now < found.until).map(|found| found.listing);

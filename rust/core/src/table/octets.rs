@@ -4,7 +4,7 @@
 //! take about as long as reading the whole file, it is read whole.
 //!
 //! No part of a file is mapped into memory: a file that someone truncates gives an error, and no signal. The memory of a
-//! large file is anonymous, in large pages where the system has them: lookups in random order then miss fewer of the
+//! large file is anonymous, in large pages where the system has them: lookups in random order then wait less for the
 //! processor's page tables.
 
 use memmap2::{Advice, MmapMut};

@@ -62,23 +62,21 @@ fn the_message_does_not_repeat_the_lookups_for_its_recipients() {
 }
 
 #[test]
-fn the_owner_decides_about_a_recipient_without_an_answer_and_the_message_asks_again() {
-    for (is_failure, first, later) in [
-        (false, &["b@next.example", "@next.example"][..], &[][..]),
-        (true, &["b@next.example"], &["b@next.example", "c@d.example", "@d.example"]),
+fn the_owner_decides_about_an_unlisted_recipient_and_after_a_failure_and_the_message_asks_anew() {
+    for (answer, keys) in [
+        (Answer::NotFound, &["b@next.example", "@next.example"][..]),
+        (Answer::Failed("down".into()), &["b@next.example"]),
     ] {
         let (mut fixture, mut client, key) = before_rcpt(remote(5));
         fixture.say(&mut client, DIALOGUE[2], 0.0);
-        let answer = |_: &str| if is_failure { Answer::Failed("down".into()) } else { Answer::NotFound };
-        assert_eq!(answer_all(&mut fixture, key, 1.0, answer), first);
+        assert_eq!(answer_all(&mut fixture, key, 1.0, |_| answer.clone()), keys);
         assert_eq!(fixture.requests().last(), Some(&Request::Decide(key, Next::Rcpt)));
         let next = fixture.service.session(key).unwrap().lock().unwrap().accept(1.0).unwrap();
         fixture.service.proceed(key, next, 1.0);
         fixture.say(&mut client, DIALOGUE[3], 1.0);
         fixture.say(&mut client, DIALOGUE[4], 1.0);
-        if !later.is_empty() {
-            assert_eq!(answer_all(&mut fixture, key, 1.0, of_next), later);
-        }
+        let asked = answer_all(&mut fixture, key, 1.0, of_next);
+        assert_eq!(asked, ["b@next.example", "c@d.example", "@d.example"]);
         fixture.service.collect();
         fixture.service.finish(1.0);
         assert_eq!(fixture.memory.records(), 1);
@@ -86,7 +84,26 @@ fn the_owner_decides_about_a_recipient_without_an_answer_and_the_message_asks_ag
 }
 
 #[test]
-fn a_client_that_leaves_while_its_recipient_is_asked_leaves_nothing() {
+fn recipients_that_come_together_are_asked_one_after_the_other() {
+    let (mut fixture, mut client, key) = before_rcpt(remote(5));
+    let both = format!("{}{}", DIALOGUE[2], DIALOGUE[2].replace("<b@", "<e@"));
+    assert_eq!(fixture.say(&mut client, &both, 0.0), "");
+    let session = fixture.service.session(key).unwrap();
+    for (asked, next) in [("b@next.example", Next::Lookup), ("e@next.example", Next::Idle)] {
+        assert_eq!(session.lock().unwrap().server().recipient(), Some(asked));
+        let lookups = session.lock().unwrap().lookups();
+        let found = Answer::Found(b"c@d.example"[..].into());
+        let answers = lookups.into_iter().map(|lookup| (lookup, found.clone())).collect();
+        assert_eq!(session.lock().unwrap().answer_lookups(answers, 1.0), Some(next));
+        fixture.service.proceed(key, next, 1.0);
+        // The owner sends the first reply while it makes the second lookup.
+        fixture.service.proceed(key, Next::Idle, 1.0);
+        assert_eq!(heard(&mut client), "250 2.1.5 Ok\r\n");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_during_the_lookups_for_its_recipient_leaves_nothing() {
     let (mut fixture, mut client, key) = before_rcpt(remote(5));
     fixture.say(&mut client, DIALOGUE[2], 0.0);
     let session = fixture.service.session(key).unwrap();

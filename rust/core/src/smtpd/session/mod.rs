@@ -51,6 +51,7 @@ pub struct Session {
     /// The time when lookups of an arriving message were asked for, and how long earlier ones of it took.
     waits: Waits,
     memory: Option<Memory>,
+    /// The lookups for the recipient in question, and the answers so far.
     recipients: Recipients,
     has_logged_end: bool,
 }
@@ -138,7 +139,7 @@ impl Session {
             return Vec::new();
         }
         match &mut self.content {
-            _ if self.recipients.are_asked() => self.recipients.asks(),
+            _ if self.recipients.are_waiting() => self.recipients.asks(),
             Content::Asking(intake) | Content::Arriving(intake) => intake.asks(),
             Content::None | Content::Committing(_) | Content::Kept(_) => Vec::new(),
         }
@@ -147,7 +148,7 @@ impl Session {
     /// Answer the question `Next::Lookup`. `None`: it is not open.
     pub fn answer_lookups(&mut self, answers: Vec<(Lookup, Answer)>, now: f64) -> Option<Next> {
         self.open.take_if(|open| *open == Next::Lookup)?;
-        if self.recipients.are_asked() {
+        if self.recipients.are_waiting() {
             return Some(self.answer_recipient(answers, now));
         }
         match std::mem::replace(&mut self.content, Content::None) {
@@ -213,6 +214,7 @@ impl Session {
             self.content = Content::None;
             self.copy = Vec::new();
         }
+        self.recipients = Recipients::default();
         self.server.lost();
         self.log_end();
     }
@@ -367,6 +369,9 @@ impl Session {
             // RSET between two chunks, or a refused chunk.
             self.content = Content::None;
             self.copy = Vec::new();
+        }
+        if self.server.transaction().is_none() {
+            self.recipients.end_transaction();
         }
         if self.server.ended().is_some() {
             self.log_end();

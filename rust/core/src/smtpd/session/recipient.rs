@@ -21,7 +21,7 @@ pub(super) struct Recipients {
 
 impl Recipients {
     /// Whether the recipient in question waits for lookups.
-    pub fn are_asked(&self) -> bool {
+    pub fn are_waiting(&self) -> bool {
         self.inquiry.is_some()
     }
 
@@ -40,6 +40,11 @@ impl Recipients {
     /// Forget the recipient in question.
     pub fn forget(&mut self) {
         self.inquiry = None;
+    }
+
+    /// Forget the answers of a transaction that is over.
+    pub fn end_transaction(&mut self) {
+        self.answers = None;
     }
 
     /// Take the answers of a transaction.
@@ -71,15 +76,17 @@ impl Session {
         self.go_on_with_recipient()
     }
 
-    /// The same, after answers. If a table cannot answer, the owner decides, and the message asks that table again.
+    /// The same, after answers. The owner decides about a recipient that is not listed, or not for sure. It asks anew, so
+    /// the message does, too: both must see the same tables.
     pub(super) fn go_on_with_recipient(&mut self) -> Poll<bool> {
         let recipients = &mut self.recipients;
         let Some(inquiry) = &mut recipients.inquiry else { return Poll::Ready(false) };
         let Poll::Ready(found) = inquiry.poll() else { return Poll::Pending };
         recipients.inquiry = None;
-        if found.is_err() {
+        let is_listed = found == Ok(true);
+        if !is_listed {
             recipients.answers = None;
         }
-        Poll::Ready(found == Ok(true))
+        Poll::Ready(is_listed)
     }
 }
