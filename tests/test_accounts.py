@@ -298,19 +298,23 @@ def test_an_outage_stops_no_other_session_and_refuses_nobody(tmp_path: Path) -> 
     service.serve(site)
     user = f"{local_user()}@example.org"
     service.fail("broken", errno.EIO)
-    service.block("waits")
     with running(site), smtplib.SMTP("127.0.0.1", site.port) as one, smtplib.SMTP("127.0.0.1", site.port) as other:
         for client in (one, other):
             client.ehlo("client.example")
             client.mail("a@far.example")
         for end, code in ((errno.EIO, 451), (0, 550)):
+            service.block("waits")
             one.putcmd("rcpt", "TO:<waits@example.org>")
             lookup = service.wait_for_lookup("waits")
             assert other.rcpt(user)[0] == 250
             assert other.rcpt("unknown@example.org")[0] == 550
             assert other.rcpt("broken@example.org")[0] == 451
+            # smtpd looks a recipient that it refuses up again.
+            service.recover("waits")
+            service.fail("waits", end)
             service.answer(lookup, end)
             assert one.getreply()[0] == code
+            service.recover("waits")
         other.rset()
         other.sendmail("a@far.example", [user], "Subject: x\r\n\r\nx\r\n")
         Server(site, "postillion").mail("x", "x")
