@@ -1,4 +1,4 @@
-//! The lookups of one message, as a plain `async fn` without a runtime.
+//! The lookups of one message or recipient, as a plain `async fn` without a runtime.
 //!
 //! `Lookups` has the lookups so far, and the answers that are there.
 //!

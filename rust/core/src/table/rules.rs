@@ -102,6 +102,7 @@ impl From<String> for Fault {
 
 /// The result of a rule, and the number of its line.
 type Hit = (Box<[u8]>, usize);
+
 /// Return the pattern between the delimiters that a text begins with, and the text behind them. Errors: the delimiters
 /// are missing.
 fn split_pattern(text: &[u8]) -> Result<(&[u8], &[u8]), String> {
