@@ -34,7 +34,7 @@ from postillion.program.log import Target
 from postillion.qmgr.settings import Configuration
 from postillion.smtpd.setup import minfree_octets
 from postillion.tables import read_tables
-from postillion.tables.remote import RemoteTable
+from postillion.tables.remote import remote_tables
 
 OF_ALL = ("config_directory", "queue_directory")
 """Parameters that no service may have for itself: programs meet in one queue."""
@@ -116,7 +116,7 @@ class Check:
 
     def _unreachable(self, config: Config) -> list[str]:
         """Return a warning for each remote table without a server: a restart must work while a server is down."""
-        opened = {table.name: table for _, table in config.opened if isinstance(table, RemoteTable)}
+        opened = {table.name: table for table in remote_tables(config)}
         tables = [table for name, table in opened.items() if name not in self._reached]
         if not tables:
             return []

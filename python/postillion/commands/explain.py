@@ -53,7 +53,7 @@ from postillion.smtpd.names import UNKNOWN
 from postillion.tables import TableError
 from postillion.tables.answers import answer_all
 from postillion.tables.deferred import decided
-from postillion.tables.remote.table import RemoteTable
+from postillion.tables.remote import remote_tables
 
 USAGE = "usage: postillion [-c config_directory] explain ADDRESS [--sender ADDRESS] [--client IP]"
 ALIASES_MAX = 20
@@ -342,8 +342,3 @@ class Explanation:
         by = "" if rule is None else f", by {rule.name} ({place(rule.path, rule.line)})"
         self._steps.note(f"{stage}: {said}{by}")
         return verdict
-
-
-def remote_tables(config: Config) -> set[RemoteTable]:
-    """Return the remote tables that a configuration has opened; parameters may share one."""
-    return {table for _, table in config.opened if isinstance(table, RemoteTable)}

@@ -23,7 +23,7 @@ from postillion.qmgr.control import Control
 from postillion.qmgr.settings import Configuration
 from postillion.tables import read_tables
 from postillion.tables.deferred import at_once, decided
-from postillion.tables.remote import RemoteTable
+from postillion.tables.remote import RemoteTable, remote_tables
 
 PRIVATE_SOCKET: Final = "private/qmgr"
 """The socket for producers and delivery agents, relative to the queue directory."""
@@ -237,8 +237,7 @@ class Shell:
 
     def _retire(self, configuration: Configuration) -> None:
         """Close the remote tables of an earlier configuration, once they have answered."""
-        # Two parameters may share a table.
-        tables = {table for _, table in configuration.config.opened if isinstance(table, RemoteTable)}
+        tables = remote_tables(configuration.config)
         if tables:
             task = self._loop.create_task(_close(tables))
             self._triggers.add(task)
@@ -422,7 +421,7 @@ class PublicConnection(Connection):
         super().data_received(data)
 
 
-async def _close(tables: set[RemoteTable]) -> None:
+async def _close(tables: list[RemoteTable]) -> None:
     for table in tables:
         await table.close()
 

@@ -6,7 +6,7 @@
 `RemoteTable.lookup` has the interface of other tables: it gives the answers of the current decision (`deferred`).
 """
 
-from postillion.tables.remote.open import open_accounts, open_combined, open_remote
+from postillion.tables.remote.open import open_accounts, open_combined, open_remote, remote_tables
 from postillion.tables.remote.table import RemoteTable
 
-__all__ = ["RemoteTable", "open_accounts", "open_combined", "open_remote"]
+__all__ = ["RemoteTable", "open_accounts", "open_combined", "open_remote", "remote_tables"]

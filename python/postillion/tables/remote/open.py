@@ -71,6 +71,11 @@ def open_combined(kind: str, name: str, tables: Sequence[Table], warn: Warn, log
     return RemoteTable(name, source, warn, Secrets(), owner=owner, takes_parts=takes_parts, folds=False)
 
 
+def remote_tables(config: Config) -> list[RemoteTable]:
+    """Return the remote tables that a configuration has opened, each once: parameters may share one."""
+    return list(dict.fromkeys(table for _, table in config.opened if isinstance(table, RemoteTable)))
+
+
 def _class(kind: str) -> type:
     found: type = getattr(importlib.import_module(f"postillion.tables.remote.{kind}"), CONFIGURED[kind])
     return found
