@@ -17,7 +17,7 @@ from postillion.config import Config, ConfigError
 from postillion.tables import TableError, TableTypeError, open_maps, open_table
 from postillion.tables.remote import RemoteTable, memcache, socketmap, tcp
 from postillion.tables.remote.limit import TimeLimit
-from postillion.tables.remote.pool import Pool, Server
+from postillion.tables.remote.pool import LINKS_MAX, RETRY_MIN_S, LinkLost, Pool, Server
 from postillion.tables.remote.stream import Stream, connect
 from postillion.tables.remote.template import Template, TemplateError
 from support.ports import free_port
@@ -286,6 +286,40 @@ async def test_the_next_server_answers_when_one_is_down(scripted: Callable[[Serv
 
     for _ in range(3):
         assert await pool.run(work) == b"k"
+    await pool.close()
+
+
+class Silent:
+    """A connection whose server never answers."""
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+async def test_attempts_that_fail_together_leave_the_server_alone_as_one(refuses: bool) -> None:
+    begun, refused = asyncio.Semaphore(0), asyncio.Event()
+
+    async def connect_in_vain() -> Silent:
+        begun.release()
+        await refused.wait()
+        if refuses:
+            raise LinkLost("refused")
+        return Silent()
+
+    async def work(_link: Silent) -> None:
+        await asyncio.Event().wait()
+
+    server = Server("s", connect_in_vain)
+    pool = Pool([server], attempt_max_s=30.0 if refuses else 0.05)
+    lookups = [asyncio.create_task(pool.run(work)) for _ in range(LINKS_MAX)]
+    for _ in lookups:
+        await begun.acquire()
+    refused.set()
+    ends = await asyncio.gather(*lookups, return_exceptions=True)
+    assert all(isinstance(end, TableError) for end in ends)
+    assert server.failures == 1
+    assert server.retry_at <= asyncio.get_running_loop().time() + RETRY_MIN_S
     await pool.close()
 
 

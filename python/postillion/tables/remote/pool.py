@@ -112,14 +112,15 @@ class Pool(Generic[L]):
             now = loop.time()
             if now < server.retry_at:
                 continue
-            if server.failures:
+            failures = server.failures
+            if failures:
                 # This lookup tries the server for all the others.
                 server.retry_at = now + self._attempt_max_s
             try:
                 link = await self._connect(server)
                 return await self._use(server, link, work)
             except LinkLost as problem:
-                self._failed(server, str(problem))
+                self._failed(server, str(problem), failures)
         problems = "; ".join(f"{server.name}: {server.problem}" for server in self._servers if server.problem)
         raise TableError(problems or "no server")
 
@@ -139,14 +140,14 @@ class Pool(Generic[L]):
             raise LinkLost(_reason(problem)) from None
 
     async def _use(self, server: Server[L], link: L, work: Callable[[L], Awaitable[T]]) -> T:
-        reusable = False
+        reusable, failures = False, server.failures
         try:
             with self._attempt.wait():
                 result = await work(link)
             reusable = True
         except TimeoutError:
             reason = f"no answer within {self._attempt_max_s:g} seconds"
-            self._failed(server, reason)
+            self._failed(server, reason, failures)
             raise LinkLost(reason) from None
         except OSError as problem:
             raise LinkLost(_reason(problem)) from None
@@ -180,9 +181,14 @@ class Pool(Generic[L]):
         if self._idle:
             self._expiry = loop.call_at(self._idle[0][0] + self._idle_s, self._expire)
 
-    def _failed(self, server: Server[L], problem: str) -> None:
-        """Leave the server alone for a while, and close its idle connections."""
+    def _failed(self, server: Server[L], problem: str, failures: int) -> None:
+        """Leave the server alone for a while, and close its idle connections.
+
+        `failures`: those at the start of the attempt. Attempts that fail together are one failure.
+        """
         server.problem = problem
+        if server.failures != failures:
+            return
         wait_s = min(RETRY_MIN_S * 2 ** min(server.failures, 10), self._retry_max_s)
         server.failures += 1
         server.retry_at = asyncio.get_running_loop().time() + wait_s
