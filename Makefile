@@ -6,7 +6,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # uv is needed only to write uv.lock.
 UV     := 0.13.9
-PYTEST_WORKERS ?= --numprocesses 4 --dist worksteal
+# Most tests wait for a process, so there are more workers than CPUs.
+PYTEST_WORKERS ?= --numprocesses 8 --dist worksteal
 OLDER_COMMIT := 6e2a4d4
 OLDER := $(CURDIR)/target/older-$(OLDER_COMMIT)
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
@@ -64,7 +65,7 @@ rust-test:
 	if [ -n "$(CI)" ] || cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
 
-## Python's tests, on two workers. PYTEST_ARGS="tests/test_smtpd.py -k bdat": these alone. COVERAGE=1 prints what they run.
+## Python's tests, on eight workers. PYTEST_ARGS="tests/test_smtpd.py -k bdat": these alone. COVERAGE=1 prints what they run.
 python-test: build examples
 	POSTILLION_PEERS=$(PEERS) $(BIN)/python -m pytest $(PYTEST_WORKERS) \
 		$(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(PYTEST_ARGS)

@@ -287,7 +287,8 @@ async def test_servers_accept_commands_pipelined_after_a_message(tmp_path: Path,
         # The client needs another name than the server: the same name means a loop.
         async with smtp(tmp_path / "agent", "myhostname = client.example.org\n") as (hub, daemon):
             waiting: list[asyncio.Future[Result]] = []
-            for n in range(20):
+            rounds = 20
+            for n in range(rounds):
                 mails = [Mail(0, [f"r{n}.{k}@next.example"]) for k in range(4)]
                 waiting += hub.send(*(hub.job(f"[127.0.0.1]:{port}", mail) for mail in mails))
                 await asyncio.wait(waiting[-4:], return_when=asyncio.FIRST_COMPLETED)
@@ -296,7 +297,8 @@ async def test_servers_accept_commands_pipelined_after_a_message(tmp_path: Path,
             replies = [result.only.text for result in results]
             # Each message has its own queue ID of the server.
             assert len(set(replies)) == len(replies) or program == "aiosmtpd"
-            assert sum("conn_use=" in line for line in daemon.logged()) > 40
+            # At the end of each round, a connection is free for a message of the next one.
+            assert sum("conn_use=" in line for line in daemon.logged()) >= rounds - 1
         await mta.until(lambda: count() >= len(results))
         assert count() == len(results)
 

@@ -12,7 +12,7 @@ from postillion.tables.remote import RemoteTable
 from support.peers import absent, peer
 
 FAILS = "a temporary failure"
-AT_ONCE = 16
+AT_ONCE = 64
 """Maximum number of postmap processes at a time."""
 
 
