@@ -309,7 +309,7 @@ def test_an_outage_stops_no_other_session_and_refuses_nobody(tmp_path: Path) -> 
             assert other.rcpt(user)[0] == 250
             assert other.rcpt("unknown@example.org")[0] == 550
             assert other.rcpt("broken@example.org")[0] == 451
-            # smtpd looks a recipient that it refuses up again.
+            # smtpd asks again when the table has failed.
             service.recover("waits")
             service.fail("waits", end)
             service.answer(lookup, end)

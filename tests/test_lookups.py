@@ -88,6 +88,8 @@ async def test_a_recipient_and_its_message_share_the_lookups(tmp_path: Path, rem
     client.send(b"RCPT TO:<unknown@relay.example>\r\n")
     assert await remote.answer(of_relay, rounds=2) == ["unknown@relay.example", "@relay.example"]
     assert (await heard()).startswith("550 5.1.1 <unknown@relay.example>: Recipient address rejected: User unknown in")
+    assert "first@relay.example" in remote.decisions
+    assert "unknown@relay.example" not in remote.decisions, "nobody asks again"
     client.send(b"RCPT TO:<user@relay.example>\r\nRCPT TO:<User@relay.example>\r\n")
     assert await remote.answer(of_relay) == ["user@relay.example"]
     assert await heard() == "250 2.1.5 Ok\r\n" * 2

@@ -23,6 +23,8 @@ class Remote:
 
     def __init__(self) -> None:
         self.open: dict[str, asyncio.Future[str | None]] = {}
+        self.decisions: list[str] = []
+        """The keys that decisions about recipients have asked for."""
 
     async def ask(self, key: str) -> str | None:
         """Wait for the test's answer."""
@@ -30,7 +32,8 @@ class Remote:
         return await self.open[key]
 
     def lookup(self, key: str) -> str | None:
-        """Return None: no decision about a recipient depends on the table."""
+        """Note the key and return None: no decision about a recipient depends on the table."""
+        self.decisions.append(key)
         return None
 
     def refresh(self) -> None:

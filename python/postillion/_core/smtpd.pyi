@@ -253,6 +253,9 @@ class SmtpdSession:
     def recipient(self) -> str | None:
         """The recipient in question."""
     @property
+    def unlisted(self) -> str | None:
+        """The listing (`postillion.checks.check.Listing`) whose tables do not have the recipient; None: not asked."""
+    @property
     def extended(self) -> bool:
         """Whether the client said EHLO."""
     @property

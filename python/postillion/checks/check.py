@@ -149,6 +149,11 @@ class Dialogue(Protocol):
         ...
 
     @property
+    def unlisted(self) -> str | None:
+        """The listing (`Listing`) whose tables the core has asked in vain about the recipient; None for none."""
+        ...
+
+    @property
     def rcpt_parameters(self) -> list[str]:
         """The parameters of the RCPT in question."""
         ...
@@ -201,6 +206,7 @@ class NoDialogue:
     sender: str | None = None
     mail_parameters: list[str] = []  # noqa: RUF012
     recipient: str | None = None
+    unlisted: str | None = None
     rcpt_parameters: list[str] = []  # noqa: RUF012
     recipients: list[str] = []  # noqa: RUF012
     recipient_count: int = 0

@@ -97,16 +97,19 @@ class KnownUsers:
         """Return whether a recipient exists in any case."""
         return destination.kind is Class.LOCAL and destination.local.casefold() in self._never_refused
 
-    def unlisted(self, destination: Destination, route: Route) -> tuple[int, str, str] | None:
+    def unlisted(
+        self, destination: Destination, route: Route, *, asked: str | None = None
+    ) -> tuple[int, str, str] | None:
         """Return code, enhanced code and text of the reply to an unknown recipient, None for a known one.
 
-        `route`: its mail's route. Raises `TableError`.
+        `route`: its mail's route. `asked`: the listing whose tables do not have it, as the core has found; they are not
+        asked again. Raises `TableError`.
         """
         listing = self.listing(destination.kind, route)
         if listing == "all":
             return None
         if listing == "aliases":
-            if self._is_rewritten(destination):
+            if asked != listing and self._is_rewritten(destination):
                 return None
             code = self._alias_code if destination.kind is Class.VIRTUAL_ALIAS else ERROR_CODE
             found = STATUS.match(route.nexthop)
@@ -119,7 +122,7 @@ class KnownUsers:
         now = time.monotonic()
         if self._known.get(known_as, 0.0) > now:
             return None
-        if self._is_rewritten(destination) or self._is_in(maps, destination):
+        if asked != listing and (self._is_rewritten(destination) or self._is_in(maps, destination)):
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             self._known[known_as] = now + KNOWN_FOR_S

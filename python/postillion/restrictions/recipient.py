@@ -26,7 +26,8 @@ def defer_unauth_destination(question: Question) -> Outcome:
 def reject_unlisted_recipient(question: Question) -> Outcome:
     """Refuse a recipient that its class does not list, or whose mail would bounce."""
     route = question.site.resolver.route(question.destination, question.sender)
-    unlisted = question.site.known_users.unlisted(question.destination, route)
+    known_users, asked = question.site.known_users, question.dialogue.unlisted
+    unlisted = known_users.unlisted(question.destination, route, asked=asked)
     if unlisted is None:
         return None
     question.about("recipient")

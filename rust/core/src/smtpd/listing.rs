@@ -29,6 +29,11 @@ impl Listing {
         ("virtual", Self::Virtual),
     ];
 
+    /// The name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].0
+    }
+
     /// Return the listing with this name, `None` for another text.
     pub fn of(name: &str) -> Option<Self> {
         Self::NAMES.into_iter().find_map(|(known, listing)| (known == name).then_some(listing))
@@ -134,6 +139,7 @@ mod tests {
     fn a_listing_has_one_name() {
         for (name, listing) in Listing::NAMES {
             assert_eq!(Listing::of(name), Some(listing));
+            assert_eq!(listing.name(), name);
         }
         assert_eq!(Listing::of("mailbox"), None);
     }

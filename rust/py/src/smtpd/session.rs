@@ -15,7 +15,7 @@ use postillion_core::queue::Appender;
 use postillion_core::smtp::server::command::MailArguments;
 use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtpd::flow::Flow;
-use postillion_core::smtpd::listing::RecipientTables;
+use postillion_core::smtpd::listing::{Listing, RecipientTables};
 use postillion_core::smtpd::session::{Session, Shared, lock};
 use postillion_core::smtpd::site::{Client, Site, SiteSettings};
 use pyo3::exceptions::PyValueError;
@@ -240,6 +240,11 @@ impl SmtpdSession {
     #[getter]
     fn recipient(&self) -> Option<String> {
         self.lock().server().recipient().map(Into::into)
+    }
+
+    #[getter]
+    fn unlisted(&self) -> Option<&'static str> {
+        self.lock().unlisted().map(Listing::name)
     }
 
     #[getter]

@@ -63,15 +63,18 @@ fn the_message_does_not_repeat_the_lookups_for_its_recipients() {
 
 #[test]
 fn the_owner_decides_about_an_unlisted_recipient_and_after_a_failure_and_the_message_asks_anew() {
-    for (answer, keys) in [
-        (Answer::NotFound, &["b@next.example", "@next.example"][..]),
-        (Answer::Failed("down".into()), &["b@next.example"]),
+    for (answer, keys, unlisted) in [
+        (Answer::NotFound, &["b@next.example", "@next.example"][..], Some(Listing::Aliases)),
+        (Answer::Failed("down".into()), &["b@next.example"], None),
     ] {
         let (mut fixture, mut client, key) = before_rcpt(remote(5));
         fixture.say(&mut client, DIALOGUE[2], 0.0);
         assert_eq!(answer_all(&mut fixture, key, 1.0, |_| answer.clone()), keys);
         assert_eq!(fixture.requests().last(), Some(&Request::Decide(key, Next::Rcpt)));
-        let next = fixture.service.session(key).unwrap().lock().unwrap().accept(1.0).unwrap();
+        let session = fixture.service.session(key).unwrap();
+        assert_eq!(session.lock().unwrap().unlisted(), unlisted);
+        let next = session.lock().unwrap().accept(1.0).unwrap();
+        assert_eq!(session.lock().unwrap().unlisted(), None);
         fixture.service.proceed(key, next, 1.0);
         fixture.say(&mut client, DIALOGUE[3], 1.0);
         fixture.say(&mut client, DIALOGUE[4], 1.0);

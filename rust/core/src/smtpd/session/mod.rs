@@ -17,6 +17,7 @@ use crate::mail::reply::Reply;
 use crate::net::Dialogue;
 use crate::smtp::server::{Event, Next, Server};
 use crate::smtpd::accepted::Accepted;
+use crate::smtpd::listing::Listing;
 use crate::smtpd::site::{Client, Site};
 use message::{Content, error_reply};
 use recipient::Recipients;
@@ -259,6 +260,11 @@ impl Session {
     pub fn group(&self) -> Option<u8> {
         let is_user = self.server.identity().is_some();
         self.memory.as_ref().filter(|_| !is_user).map(|memory| memory.group)
+    }
+
+    /// While `Next::Rcpt` is open: the listing whose tables do not have the recipient. `None`: they were not asked.
+    pub fn unlisted(&self) -> Option<Listing> {
+        (self.open == Some(Next::Rcpt)).then(|| self.recipients.unlisted()).flatten()
     }
 
     /// Whether the journal holds a message of this session.

@@ -15,8 +15,9 @@ use std::task::Poll;
 pub(super) struct Recipients {
     /// The number of the transaction, and its answers; `None` without a lookup.
     answers: Option<(u32, Asker)>,
-    /// Whether the tables list the recipient in question.
-    inquiry: Option<Inquiry<Result<bool, Failure>>>,
+    /// Whether the tables of a listing have the recipient in question.
+    inquiry: Option<(Listing, Inquiry<Result<bool, Failure>>)>,
+    unlisted: Option<Listing>,
 }
 
 impl Recipients {
@@ -27,12 +28,12 @@ impl Recipients {
 
     /// Take the lookups; see `Inquiry::asks`.
     pub fn asks(&mut self) -> Vec<Lookup> {
-        self.inquiry.as_mut().map(Inquiry::asks).unwrap_or_default()
+        self.inquiry.as_mut().map(|(_, inquiry)| inquiry.asks()).unwrap_or_default()
     }
 
     /// Receive answers.
     pub fn answer(&mut self, answers: Vec<(Lookup, Answer)>) {
-        if let Some(inquiry) = &mut self.inquiry {
+        if let Some((_, inquiry)) = &mut self.inquiry {
             answers.into_iter().for_each(|(lookup, answer)| inquiry.answer(&lookup, answer));
         }
     }
@@ -40,6 +41,11 @@ impl Recipients {
     /// Forget the recipient in question.
     pub fn forget(&mut self) {
         self.inquiry = None;
+    }
+
+    /// The listing whose tables do not have the recipient in question; `None`: none was asked, or a table has failed.
+    pub fn unlisted(&self) -> Option<Listing> {
+        self.unlisted
     }
 
     /// Forget the answers of a transaction that is over.
@@ -56,6 +62,7 @@ impl Recipients {
 impl Session {
     /// Whether the recipient in question needs no question to the owner. `Pending`: it waits for lookups.
     pub(super) fn is_accepted(&mut self, now: f64) -> Poll<bool> {
+        self.recipients.unlisted = None;
         let Some(memory) = &self.memory else { return Poll::Ready(false) };
         // The rights of a user are not those of the group of its address.
         let is_user = self.server.identity().is_some();
@@ -70,18 +77,19 @@ impl Session {
                 self.recipients.answers = Some((transaction, asker.clone()));
                 let inquiry =
                     Inquiry::with(asker, async move |asker| site.recipients.have(listing, &recipient, &asker).await);
-                self.recipients.inquiry = Some(inquiry);
+                self.recipients.inquiry = Some((listing, inquiry));
             }
         }
         self.go_on_with_recipient()
     }
 
-    /// The same, after answers. The owner decides about a recipient that is not listed, or not for sure. It asks anew, so
-    /// the message does, too: both must see the same tables.
+    /// The same, after answers. The owner decides about a recipient that is not listed, or not for sure. If it accepts the
+    /// recipient, the message asks anew: the tables may have changed.
     pub(super) fn go_on_with_recipient(&mut self) -> Poll<bool> {
         let recipients = &mut self.recipients;
-        let Some(inquiry) = &mut recipients.inquiry else { return Poll::Ready(false) };
+        let Some((listing, inquiry)) = &mut recipients.inquiry else { return Poll::Ready(false) };
         let Poll::Ready(found) = inquiry.poll() else { return Poll::Pending };
+        recipients.unlisted = (found == Ok(false)).then_some(*listing);
         recipients.inquiry = None;
         let is_listed = found == Ok(true);
         if !is_listed {
