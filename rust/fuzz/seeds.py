@@ -55,8 +55,8 @@ def _server() -> Iterator[bytes]:
         yield b"\1\x40\0\5EHLO c.example\r\n" + words
 
 
-SESSION_SETTINGS = (b"\0\0\0\3", b"\2\0\3\5", b"\x2b\7\2\1", b"\4\4\1\2", b"\x18\1\4\6")
-"""For targets/session: questions, an owner alone, a queue that fails, limits, the split."""
+SESSION_SETTINGS = (b"\0\0\0\3", b"\2\0\3\5", b"\x2b\7\2\1", b"\4\4\1\2", b"\x18\1\4\6", b"\0\x08\0\4")
+"""For targets/session: questions, an owner alone, a queue that fails, limits, a remembered domain, the split."""
 
 
 def _session() -> Iterator[bytes]:
@@ -65,6 +65,8 @@ def _session() -> Iterator[bytes]:
     for settings, message in zip(itertools.cycle(SESSION_SETTINGS), _messages()):
         yield settings + begin + message + b".\r\nRSET\r\n"
     yield b"\0\3\0\3EHLO x\r\nAUTH PLAIN x\r\n" + begin + b"S: bad\r\n\r\n.\r\nQUIT\r\n"
+    begin = b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<u@b.c>\r\nRCPT TO:<R@b.c>\r\nRCPT TO:<f@b.c>\r\n"
+    yield b"\0\x08\0\5" + begin + b"BDAT 8 LAST\r\nS: x\r\n\r\nMAIL FROM:<>\r\nRCPT TO:<r@b.c>\r\nQUIT\r\n"
 
 
 def _intake() -> Iterator[bytes]:

@@ -1,13 +1,16 @@
 //! A whole session of smtpd: the client, cleanup, the queue and its errors. Any split gives the same replies, log and
-//! messages. Each 250 to a message stands for a committed message, and that has exactly its accepted recipients.
+//! messages. Each 250 to a message stands for a committed message, and that has exactly its accepted recipients. Those of
+//! a remembered domain are accepted by its table of aliases, which is remote.
 //!
 //! Input: three bytes of settings, the seed of the split, the client's octets.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use postillion_core::ask::Answer;
 use postillion_core::cleanup::settings::CleanupSettings;
 use postillion_core::log::{Log, LogTarget};
+use postillion_core::lookup::{Entry, Maps};
 use postillion_core::mail::envelope::Envelope;
 use postillion_core::mail::id::{QueueId, SLOT_BITS};
 use postillion_core::mail::reply::Reply;
@@ -15,9 +18,10 @@ use postillion_core::mail::sink::Sink;
 use postillion_core::queue::{Appender, Completion, Incoming, QueueError};
 use postillion_core::smtp::server::Next;
 use postillion_core::smtp::server::config::ServerConfig;
+use postillion_core::smtpd::accepted::Accepted;
 use postillion_core::smtpd::flow::Flow;
-use postillion_core::smtpd::listing::RecipientTables;
-use postillion_core::smtpd::session::Session;
+use postillion_core::smtpd::listing::{Listing, RecipientTables};
+use postillion_core::smtpd::session::{Memory, Session};
 use postillion_core::smtpd::site::{Client, Site, SiteSettings};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
 use std::io;
@@ -28,6 +32,8 @@ use std::time::Duration;
 const WALL_US: u64 = 1_795_366_923_000_000;
 const MESSAGE_SIZE_LIMIT: u64 = 300;
 const FULL: &str = "452 4.3.1 Insufficient system storage";
+/// The remembered domain.
+const REMEMBERED: &str = "@b.c";
 
 #[derive(Debug, Clone, PartialEq)]
 struct Stored {
@@ -117,6 +123,27 @@ struct Rules {
     fails: bool,
     names_users: bool,
     ends: bool,
+    remembers: bool,
+}
+
+/// Return the aliases of the site.
+fn aliases() -> Maps {
+    Maps { tables: Box::new([Entry::Remote { index: 5, takes_parts: true }]) }
+}
+
+/// Return the alias of an address or domain.
+fn alias(key: &[u8]) -> Answer {
+    match key.first() {
+        Some(b'r') => Answer::Found(b"t@d.e"[..].into()),
+        Some(b'f') => Answer::Failed("down".into()),
+        _ => Answer::NotFound,
+    }
+}
+
+/// Whether the core accepts a recipient.
+fn is_listed(address: &str) -> bool {
+    let address = address.to_ascii_lowercase();
+    address.ends_with(REMEMBERED) && matches!(alias(address.as_bytes()), Answer::Found(_))
 }
 
 fn rules(choices: &mut Choices<'_>) -> Rules {
@@ -134,13 +161,16 @@ fn rules(choices: &mut Choices<'_>) -> Rules {
     if bit(more, 0) {
         server.auth_mechanisms = vec!["PLAIN".into()];
     }
-    let host = "mx.example.org";
-    let cleanup = CleanupSettings {
+    let (host, remembers) = ("mx.example.org", bit(more, 3));
+    let mut cleanup = CleanupSettings {
         message_size_limit: server.dialect.message_size_limit,
         hopcount_limit: if bit(limits, 1) { 3 } else { 50 },
         long_queue_ids: bit(flags, 4),
         ..CleanupSettings::new(host)
     };
+    if remembers {
+        cleanup.rewriting.aliases = aliases();
+    }
     Rules {
         server: Arc::new(server),
         cleanup: Arc::new(cleanup),
@@ -150,6 +180,7 @@ fn rules(choices: &mut Choices<'_>) -> Rules {
         fails: bit(flags, 3),
         names_users: bit(more, 1),
         ends: bit(more, 2),
+        remembers,
     }
 }
 
@@ -182,6 +213,11 @@ impl Owner<'_> {
                     assert_wire_form(&message);
                     self.heard.kept.push(message);
                     self.session.stored("AB12", None, 0.0)
+                }
+                Next::Lookup => {
+                    let asked = self.session.lookups();
+                    let answers = asked.into_iter().map(|lookup| (lookup.clone(), alias(&lookup.key))).collect();
+                    self.session.answer_lookups(answers, 0.0).expect("a question is open")
                 }
                 question if question.is_question() => {
                     let reply = self.decide(question);
@@ -251,7 +287,10 @@ fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
         asks_content: rules.asks_content,
         log: Arc::clone(&log),
         cleanup: Arc::clone(&rules.cleanup),
-        recipients: RecipientTables::default(),
+        recipients: RecipientTables {
+            aliases: if rules.remembers { aliases() } else { Maps::default() },
+            ..RecipientTables::default()
+        },
         journal: (!rules.alone).then(|| Arc::clone(&queue) as Arc<dyn Appender>),
         flow: Flow::new(0.0),
         wall_clock: || WALL_US,
@@ -265,7 +304,10 @@ fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
         bare_newline_spared: false,
     };
     let heard = Heard { output: vec![], log: vec![], stored: vec![], kept: vec![], promised: vec![] };
-    let session = Session::new(site, client, None, 1, 0.0);
+    let accepted = Arc::new(Accepted::default());
+    accepted.remember(1, REMEMBERED, Listing::Aliases, 1.0);
+    let memory = rules.remembers.then_some(Memory { accepted, group: 1 });
+    let session = Session::new(site, client, memory, 1, 0.0);
     let mut owner = Owner { rules, session, queue, accepted: vec![], heard };
     let next = owner.session.greet(0.0);
     owner.run(next);
@@ -289,7 +331,8 @@ fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
         assert!(!envelope.recipients.is_empty());
         for recipient in &envelope.recipients {
             let given = recipient.original.as_deref().unwrap_or(&recipient.address);
-            assert!(accepted.iter().any(|address| address == given), "{given} was not accepted");
+            let is_ours = rules.remembers && is_listed(given);
+            assert!(is_ours || accepted.iter().any(|address| address == given), "{given} was not accepted");
         }
     }
     heard
