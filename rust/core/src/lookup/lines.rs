@@ -19,6 +19,7 @@ pub fn answer_lines(
 ) -> Result<(), Box<str>> {
     let keys = keys.strip_suffix(b"\n").unwrap_or(keys);
     let mut write = |key: &[u8], value: &[u8]| {
+        out.reserve(key.len() + separator.len() + value.len() + 1);
         for part in [key, separator, value, b"\n"] {
             out.extend_from_slice(part);
         }

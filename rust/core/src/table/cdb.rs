@@ -67,9 +67,8 @@ impl Cdb {
         }
         let start = (hash >> 8) % slots;
         let mut buffer = Vec::new();
-        for step in 0..slots {
-            let slot = (u64::from(start) + u64::from(step)) % u64::from(slots);
-            let (slot_hash, at) = self.pair(u64::from(table) + slot * 8)?;
+        for slot in (start..slots).chain(0..start) {
+            let (slot_hash, at) = self.pair(u64::from(table) + u64::from(slot) * 8)?;
             if at == 0 {
                 return Ok(false);
             }
