@@ -12,6 +12,7 @@ use super::watched::{Source, Watched};
 use super::{EachAnswer, Table};
 use crate::ask::Answer;
 use hashbrown::{DefaultHashBuilder, HashTable};
+use memchr::memchr_iter;
 use std::hash::BuildHasher;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -70,6 +71,9 @@ pub struct Networks {
     owner: Option<u32>,
 }
 
+/// Number of results that are compared before the hash table is asked.
+const RECENT: usize = 16;
+
 /// The different results, in one allocation.
 #[derive(Debug, Default)]
 struct Values {
@@ -77,6 +81,8 @@ struct Values {
     ends: Vec<u32>,
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
+    /// The numbers of the values that were added last, by their lengths: most tables have few values.
+    recent: [u32; RECENT],
 }
 
 impl Values {
@@ -94,18 +100,21 @@ impl Values {
     /// Return the number of a value. Errors: there are too many.
     fn number(&mut self, wanted: &[u8]) -> Result<u32, String> {
         let number = self.ends.len() as u32;
-        if number.checked_sub(1).is_some_and(|last| self.get(last) == wanted) {
-            return Ok(number - 1);
+        let recent = wanted.len() % RECENT;
+        if self.recent[recent] < number && self.get(self.recent[recent]) == wanted {
+            return Ok(self.recent[recent]);
         }
         let hash = self.hasher.hash_one(wanted);
         let (octets, ends, hasher) = (&self.octets, &self.ends, &self.hasher);
         if let Some(&found) = self.index.find(hash, |&number| value(octets, ends, number) == wanted) {
+            self.recent[recent] = found;
             return Ok(found);
         }
         let end = u32::try_from(octets.len() + wanted.len()).map_err(|_| "too many results".to_owned())?;
         self.index.insert_unique(hash, number, |&number| hasher.hash_one(value(octets, ends, number)));
         self.octets.extend_from_slice(wanted);
         self.ends.push(end);
+        self.recent[recent] = number;
         Ok(number)
     }
 }
@@ -119,6 +128,8 @@ impl Networks {
     /// Read the lines of a text; `tell` gets the number of a line and what is wrong with it.
     fn read(text: &[u8], tell: &mut dyn FnMut(usize, &str)) -> Result<Self, String> {
         let mut reader = Reader::new(tell);
+        // Place for each line at once; what is not written takes no memory. Without it, the list grows as usual.
+        let _ = reader.v4.try_reserve(memchr_iter(b'\n', text).count() + 1);
         for line in source::lines(text) {
             match line {
                 Ok(line) => reader.line(line.number, &line.text)?,
@@ -143,7 +154,7 @@ impl Networks {
     /// IPv4, 20 for one of IPv6; a line by itself has its own and the one behind it), each different value once with the
     /// 4 octets of its end, and this structure. Nothing else is kept of a text.
     pub fn octets(&self) -> usize {
-        let Values { octets, ends, index, hasher: _ } = &self.values;
+        let Values { octets, ends, index, hasher: _, recent: _ } = &self.values;
         let values = octets.capacity() + ends.capacity() * size_of::<u32>() + index.allocation_size();
         size_of::<Self>() + self.v4.octets() + self.v6.octets() + values
     }
@@ -245,12 +256,22 @@ impl<'a> Reader<'a> {
 /// Return network and result of a line such as `192.0.2.0/24 REJECT`, as most are. `None`: the line has another form, or
 /// an error.
 fn plain(text: &[u8]) -> Option<(Range<u32>, &[u8])> {
+    fn digit(octet: u8) -> Option<u32> {
+        Some(u32::from(octet.wrapping_sub(b'0'))).filter(|&digit| digit < 10)
+    }
     /// Take a number of at most three digits, without zeros in front, from the start of a text.
     fn number(text: &[u8], max: u32) -> Option<(u32, &[u8])> {
-        let digits = text.iter().take(3).take_while(|octet| octet.is_ascii_digit()).count();
-        let (digits, rest) = text.split_at(digits);
-        let number = digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
-        (!digits.is_empty() && (digits.len() == 1 || digits[0] != b'0') && number <= max).then_some((number, rest))
+        let (first, mut rest) = text.split_first()?;
+        let mut number = digit(*first)?;
+        for _ in 1..3 {
+            let Some((octet, behind)) = rest.split_first() else { break };
+            let Some(next) = digit(*octet) else { break };
+            if number == 0 {
+                return None;
+            }
+            (number, rest) = (number * 10 + next, behind);
+        }
+        (number <= max).then_some((number, rest))
     }
     let (mut address, mut rest) = number(text, 255)?;
     for _ in 0..3 {

@@ -6,8 +6,8 @@ use std::fmt::Debug;
 
 /// The result of a range without one.
 pub const NONE: u32 = u32::MAX;
-/// Bits of a digit of the radix sort: its counters stay in the processor's first cache.
-const DIGIT_BITS: usize = 11;
+/// Bits of a digit of the radix sort: its places stay in the processor's caches, those of page addresses too.
+const DIGIT_BITS: usize = 8;
 /// Minimum number of ranges for the radix sort.
 pub const RADIX_SORT_MIN: usize = 4096;
 
@@ -176,31 +176,38 @@ impl<A: Bits> Draft<A> {
 
 /// Return ranges by their first addresses; those with the same one keep their order.
 fn sorted<A: Bits>(lines: &[(Range<A>, u32)]) -> Vec<(Range<A>, u32)> {
-    let mut sorted = lines.to_vec();
     let first = |line: &(Range<A>, u32)| line.0.0;
-    if sorted.is_sorted_by_key(first) {
-        return sorted;
+    let is_sorted = lines.is_sorted_by_key(first);
+    if lines.len() >= RADIX_SORT_MIN && !is_sorted {
+        return radix_sorted(lines);
     }
-    if sorted.len() < RADIX_SORT_MIN {
-        sorted.sort_by_key(first);
-        return sorted;
-    }
-    let mut other = sorted.clone();
-    for shift in (0..A::LENGTH).step_by(DIGIT_BITS) {
-        let mut places = vec![0_usize; 1 << DIGIT_BITS];
-        for line in &sorted {
-            places[first(line).digit(shift)] += 1;
+    let mut sorted = lines.to_vec();
+    sorted.sort_by_key(first);
+    sorted
+}
+
+/// The same for lines that are not sorted, digit by digit, from the lowest up.
+fn radix_sorted<A: Bits>(lines: &[(Range<A>, u32)]) -> Vec<(Range<A>, u32)> {
+    let shifts = (0..A::LENGTH).step_by(DIGIT_BITS);
+    let mut counts = vec![[0_usize; 1 << DIGIT_BITS]; shifts.len()];
+    for ((first, _), _) in lines {
+        for (counts, shift) in counts.iter_mut().zip(shifts.clone()) {
+            counts[first.digit(shift)] += 1;
         }
+    }
+    let (mut sorted, mut other) = (Vec::new(), Vec::new());
+    for (mut places, shift) in counts.into_iter().zip(shifts) {
         // All lines have the same digit here, as in half of the digits of most IPv6 networks: the order stays.
-        if places.contains(&sorted.len()) {
+        if places.contains(&lines.len()) {
             continue;
         }
         let mut start = 0;
         for place in &mut places {
             start += std::mem::replace(place, start);
         }
-        for line in &sorted {
-            let place = &mut places[first(line).digit(shift)];
+        other.resize(lines.len(), ((A::default(), A::default()), NONE));
+        for line in if sorted.is_empty() { lines } else { &sorted } {
+            let place = &mut places[line.0.0.digit(shift)];
             other[*place] = *line;
             *place += 1;
         }
