@@ -18,6 +18,7 @@ from postillion.tables.remote import RemoteTable, socketmap
 from postillion.tables.remote.parameters import Parameters
 from postillion.tables.remote.pgsql import PgsqlSource
 from postillion.tables.remote.pool import Pool
+from postillion.tables.remote.secret import Secrets
 from postillion.tables.table import Table
 from support.mta import until
 from support.proxy import Proxy
@@ -222,6 +223,66 @@ async def test_a_lost_connection_of_pgsql_takes_no_other_along(tmp_path: Path) -
             await other.close()
     finally:
         server.remove()
+
+
+async def test_a_reply_that_a_library_does_not_understand_is_a_temporary_failure(tmp_path: Path) -> None:
+    # The greeting of a server whose version is no number: asyncmy raises a ValueError.
+    scripted = Scripted(lambda client: client.sendall(b"\x4a\0\0\0\nxyzzy".ljust(78, b"\0")))
+    file, warned = tmp_path / "t.cf", list[str]()
+    file.write_text(f"hosts = 127.0.0.1:{scripted.port}\ndbname = x\nquery = SELECT 1\n")
+    try:
+        table = open_table(f"mysql:{file}", NO_CONFIG, warn=warned.append)
+        assert isinstance(table, RemoteTable)
+        assert "ValueError" in await table.reach()
+        with pytest.raises(TableError):
+            await table.ask(KEY)
+        assert len(warned) == 1
+        await table.close()
+    finally:
+        scripted.close()
+
+
+async def test_a_value_of_another_encoding_is_a_temporary_failure(tmp_path: Path) -> None:
+    server, file = Postgres(), tmp_path / "t.cf"
+    try:
+        server.begin()
+        server.sql("CREATE DATABASE octets TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C';")
+        query = f"SELECT CASE '%s' WHEN '{KEY}' THEN E'm\\xFCller' ELSE 'plain' END"
+        file.write_text(server.file(query, "encoding = SQL_ASCII\n").replace("= postgres", "= octets"))
+        table = open_table(f"pgsql:{file}", NO_CONFIG)
+        assert isinstance(table, RemoteTable)
+        with pytest.raises(TableError, match="the value is not SQL_ASCII"):
+            await table.ask(KEY)
+        assert await table.ask(OTHER) == "plain"
+        await table.close()
+    finally:
+        server.remove()
+
+
+class Bug:
+    """A source whose library raises an error of its own."""
+
+    async def ask(self, key: str) -> str | None:
+        """Raise the error."""
+        raise UnicodeDecodeError("utf-8", key.encode(), 0, 1, "bad")
+
+    async def reach(self) -> None:
+        """Do nothing."""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    def prepare(self) -> None:
+        """Do nothing."""
+
+
+async def test_an_error_of_a_library_is_a_temporary_failure_with_a_warning() -> None:
+    warned: list[str] = []
+    table = RemoteTable("x:y", Bug(), warned.append, Secrets(), owner=None)
+    for _ in range(2):
+        with pytest.raises(TableError, match="table x:y: UnicodeDecodeError: "):
+            await table.ask(KEY)
+    assert len(warned) == 1
 
 
 def never(name: str) -> Table:

@@ -103,9 +103,11 @@ class MysqlSource(PooledSource):
         )
         try:
             await connection.connect()
-        except (errors.MySQLError, ssl.SSLError, EOFError) as problem:
+        except Exception as problem:
             connection.close()
-            raise LinkLost(_reason(problem)) from None
+            if isinstance(problem, errors.MySQLError | ssl.SSLError | EOFError):
+                raise LinkLost(_reason(problem)) from None
+            raise
         return MysqlLink(connection)
 
     async def _select(self, link: MysqlLink, text: str) -> list[str | None] | None:

@@ -213,9 +213,12 @@ class PgsqlSource(PooledSource):
         if result.ntuples > ROWS_MAX:
             raise TableError(f"more than {ROWS_MAX} rows")
         columns = range(result.nfields)
-        return [
-            (result.get_value(row, at) or b"").decode(link.codec) for row in range(result.ntuples) for at in columns
-        ]
+        try:
+            return [
+                (result.get_value(row, at) or b"").decode(link.codec) for row in range(result.ntuples) for at in columns
+            ]
+        except UnicodeDecodeError:
+            raise TableError(f"the value is not {self._encoding}") from None
 
 
 def _end(waiting: asyncio.Future[None]) -> None:

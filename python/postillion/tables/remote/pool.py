@@ -138,6 +138,11 @@ class Pool(Generic[L]):
             raise LinkLost(f"no connection within {self._attempt_max_s:g} seconds") from None
         except OSError as problem:
             raise LinkLost(_reason(problem)) from None
+        except (LinkLost, TableError):
+            raise
+        except Exception as problem:
+            # A library's error about a reply that it does not understand: another server may answer.
+            raise LinkLost(f"{type(problem).__name__}: {problem}") from None
 
     async def _use(self, server: Server[L], link: L, work: Callable[[L], Awaitable[T]]) -> T:
         reusable, failures = False, server.failures

@@ -108,6 +108,9 @@ class RemoteTable:
             raise self._failure(str(problem)) from None
         except OSError as problem:
             raise self._failure(problem.strerror or str(problem) or type(problem).__name__) from None
+        except Exception as problem:
+            # A library raises errors of any kind about a reply that it does not understand. The mail must wait for it.
+            raise self._failure(f"{type(problem).__name__}: {problem}") from None
         finally:
             self._waiting -= 1
             if not self._waiting and self._idle is not None:
