@@ -281,15 +281,15 @@ def _warn_about(config: Config, lines: list[Line], notices: Iterable[str], reque
 def _folded(text: str, request: Request) -> str:
     """White space made single; with `-f`, long lines folded."""
     words = [word for word in text.translate({9: " ", 10: " ", 13: " "}).split(" ") if word]
-    line, column = "", 0
-    for word in words:
-        if not line:
-            line, column = word, len(word)
-        elif request.has("f") and column + len(word) >= LINE_COLUMNS:
-            line, column = f"{line}\n{INDENT}{word}", len(INDENT) + len(word)
+    pieces, column = words[:1], len(words[0]) if words else 0
+    for word in words[1:]:
+        if request.has("f") and column + len(word) >= LINE_COLUMNS:
+            pieces.append(f"\n{INDENT}{word}")
+            column = len(INDENT) + len(word)
         else:
-            line, column = f"{line} {word}", column + 1 + len(word)
-    return line
+            pieces.append(f" {word}")
+            column += 1 + len(word)
+    return "".join(pieces)
 
 
 def _load(directory: str, request: Request, lines: list[Line]) -> Config:
