@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sqlite3
 import threading
@@ -450,6 +451,10 @@ async def test_sqlite_sees_changes_and_a_new_file_and_stops_endless_queries(tmp_
     assert await table.ask("k") == "three"
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(TableError):
+        await table.ask("k")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(TableError, match="not a regular file"):
         await table.ask("k")
     await table.close()
     fill(tmp_path / "other", "x")

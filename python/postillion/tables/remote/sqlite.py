@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from typing import Final
 from urllib.parse import quote
 
@@ -62,6 +63,9 @@ class SqliteSource:
     def _open(self) -> sqlite3.Connection:
         try:
             status = os.stat(self._path)
+            if not stat.S_ISREG(status.st_mode):
+                # SQLite would wait for the other end of a named pipe.
+                raise TableError(f"cannot open {self._path}: not a regular file")
             stamp = (status.st_dev, status.st_ino)
             if self._connection is not None and stamp == self._stamp:
                 return self._connection

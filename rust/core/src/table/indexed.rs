@@ -9,7 +9,7 @@ use super::octets::{self, Octets};
 use super::options::Options;
 use super::text::Text;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -69,13 +69,10 @@ impl Format for Indexed {
             return self.open(warnings);
         }
         let index = self.database.path.display();
-        let text = self.text.path.display();
-        match File::open(&self.text.path).and_then(|mut file| file.read(&mut [0])) {
+        match octets::open(&self.text.path) {
             Ok(_) => Err(format!("open database {index}: No such file or directory: run {}", self.database.fix())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(format!("open database {index}: No such file or directory"))
-            }
-            Err(error) => Err(format!("open {text}: {}", octets::reason(&error))),
+            Err(_) if !self.text.path.exists() => Err(format!("open database {index}: No such file or directory")),
+            Err(problem) => Err(problem),
         }
     }
 }
