@@ -14,6 +14,7 @@ import pytest
 from support.mta import POSTILLION_COMMANDS, Site, local_user, running, wait_for, write_aliases
 from support.outages import ALIAS, CASES, HELD, LIST, SENDER, USER, Case, Load, message
 from support.ports import free_port
+from support.scripted import Scripted
 from support.sink import Sink
 from support.table_servers import PASSWORD, Postgres, end
 
@@ -160,6 +161,25 @@ def test_a_silent_server_delays_only_the_mail_that_needs_it(tmp_path: Path) -> N
             wait_for("the table's answer", lambda: ask(site, USER.format(3)) == 250, 60)
     finally:
         end([server])
+
+
+def test_a_stop_ends_sessions_that_wait_for_a_table_without_an_error(tmp_path: Path) -> None:
+    silent = Scripted(lambda client: [*iter(lambda: client.recv(4096), b"")].clear())
+    tables = {"relay_recipient_maps": f"tcp:127.0.0.1:{silent.port}", "header_checks": f"tcp:127.0.0.1:{silent.port}"}
+    site = Site(tmp_path / "site", main_cf=QUICK | tables)
+    try:
+        with running(site):
+            clients = [smtplib.SMTP("127.0.0.1", site.port) for _ in range(2)]
+            for client, recipient in zip(clients, (USER.format(1), f"{local_user()}@example.org"), strict=True):
+                client.ehlo("client.example")
+                text = f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{recipient}>\r\nBDAT {len(message(1))} LAST\r\n"
+                client.send(text.encode() + message(1))
+            wait_for("the lookups", lambda: silent.connections >= 2)
+        for client in clients:
+            client.close()
+        assert "error: " not in site.log_text()
+    finally:
+        silent.close()
 
 
 def test_a_server_that_is_down_at_the_start_is_a_warning(tmp_path: Path) -> None:

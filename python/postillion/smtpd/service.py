@@ -114,8 +114,10 @@ class Service:
         self.handle(self.core.stop(self.loop.time()))
 
     def close(self) -> None:
-        """Stop watching the sockets."""
+        """Stop watching the sockets, and end the open decisions."""
         self.loop.remove_reader(self.core.fileno())
+        for connection in self.connections.values():
+            connection.gone()
 
     def mode(self, *, stressed: bool) -> Mode:
         """Return the settings of sessions that begin under stress, or of the others."""
