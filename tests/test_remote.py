@@ -324,6 +324,37 @@ async def test_attempts_that_fail_together_leave_the_server_alone_as_one(refuses
     await pool.close()
 
 
+async def test_an_attempt_that_is_cancelled_leaves_the_server_alone_no_longer() -> None:
+    begun, attempts = asyncio.Event(), 0
+
+    async def connect_at_last() -> Silent:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise LinkLost("refused")
+        if attempts == 2:
+            begun.set()
+            await asyncio.Event().wait()
+        return Silent()
+
+    async def work(_link: Silent) -> str:
+        return "found"
+
+    server = Server("s", connect_at_last)
+    pool = Pool([server])
+    with pytest.raises(TableError, match="refused"):
+        await pool.run(work)
+    server.retry_at = 0.0
+    lookup = asyncio.create_task(pool.run(work))
+    await begun.wait()
+    with pytest.raises(TableError, match="refused"):
+        await pool.run(work)
+    lookup.cancel()
+    await asyncio.gather(lookup, return_exceptions=True)
+    assert await pool.run(work) == "found"
+    await pool.close()
+
+
 @pytest.mark.parametrize(
     "name",
     ["tcp:host", "tcp::1", "socketmap:inet:host:1", "socketmap:host:1:x", "socketmap:unix:/x", "socketmap:inet:x"],

@@ -121,6 +121,11 @@ class Pool(Generic[L]):
                 return await self._use(server, link, work)
             except LinkLost as problem:
                 self._failed(server, str(problem), failures)
+            except BaseException:
+                if failures and server.failures == failures:
+                    # The attempt was cut off, or says nothing about the server: the next lookup tries it.
+                    server.retry_at = now
+                raise
         problems = "; ".join(f"{server.name}: {server.problem}" for server in self._servers if server.problem)
         raise TableError(problems or "no server")
 
