@@ -324,6 +324,35 @@ async def test_attempts_that_fail_together_leave_the_server_alone_as_one(refuses
     await pool.close()
 
 
+async def test_lookups_share_the_connections_of_a_server_that_takes_no_more() -> None:
+    links = 0
+
+    async def connect_to_full() -> Silent:
+        nonlocal links
+        if links == 2:
+            raise LinkLost("too many connections")
+        links += 1
+        return Silent()
+
+    async def work(_link: Silent) -> str:
+        await asyncio.sleep(0.001)
+        return "found"
+
+    async def lost(_link: Silent) -> str:
+        await asyncio.sleep(0.001)
+        raise LinkLost("lost")
+
+    pool = Pool([Server("s", connect_to_full)])
+    lookups = [asyncio.create_task(pool.run(work)) for _ in range(5 * LINKS_MAX)]
+    await asyncio.sleep(0)
+    lookups.pop(2).cancel()
+    async with asyncio.timeout(10):
+        assert set(await asyncio.gather(*lookups)) == {"found"}
+        ends = await asyncio.gather(*(pool.run(lost) for _ in range(LINKS_MAX)), return_exceptions=True)
+    assert all(isinstance(end, TableError) for end in ends), "none waits for a connection that has ended"
+    await pool.close()
+
+
 async def test_an_attempt_that_is_cancelled_leaves_the_server_alone_no_longer() -> None:
     begun, attempts = asyncio.Event(), 0
 

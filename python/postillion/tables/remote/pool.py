@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -58,6 +59,12 @@ class Server(Generic[L]):
         self.failures = 0
         self.retry_at = 0.0
         self.problem = ""
+        self.connecting = 0
+        """Connections that are being made."""
+        self.busy = 0
+        """Connections that lookups use now."""
+        self.waiting: deque[asyncio.Future[L | None]] = deque()
+        """Lookups that wait for one of these: no further connection can be made."""
 
 
 class Pool(Generic[L]):
@@ -110,19 +117,20 @@ class Pool(Generic[L]):
         loop = asyncio.get_running_loop()
         for server in self._order():
             now = loop.time()
-            if now < server.retry_at:
+            is_tried = now >= server.retry_at
+            if not (is_tried or server.busy):
                 continue
             failures = server.failures
-            if failures:
+            if failures and is_tried:
                 # This lookup tries the server for all the others.
                 server.retry_at = now + self._attempt_max_s
             try:
-                link = await self._connect(server)
+                link = await self._connect_or_wait(server) if is_tried else await self._passed_on(server)
                 return await self._use(server, link, work)
             except LinkLost as problem:
                 self._failed(server, str(problem), failures)
             except BaseException:
-                if failures and server.failures == failures:
+                if failures and is_tried and server.failures == failures:
                     # The attempt was cut off, or says nothing about the server: the next lookup tries it.
                     server.retry_at = now
                 raise
@@ -134,6 +142,46 @@ class Pool(Generic[L]):
             return iter(list(self._servers))
         shuffled = random.sample(self._servers, len(self._servers))
         return iter(sorted(shuffled, key=lambda server: not server.name.startswith("unix:")))
+
+    async def _connect_or_wait(self, server: Server[L]) -> L:
+        """Return a new connection; if none can be made, one that another lookup uses now: the server may be full."""
+        server.connecting += 1
+        try:
+            link = await self._connect(server)
+        except BaseException as problem:
+            server.connecting -= 1
+            if not (server.busy or server.connecting):
+                self._pass_on(server, None)
+            if not isinstance(problem, LinkLost):
+                raise
+            server.problem = str(problem)
+        else:
+            server.connecting -= 1
+            return link
+        return await self._passed_on(server)
+
+    async def _passed_on(self, server: Server[L]) -> L:
+        """Return a connection that another lookup has finished with. Raises `LinkLost` when no lookup has one."""
+        for idle in self._idle:
+            if idle[1] is server:
+                self._idle.remove(idle)
+                return idle[2]
+        if not (server.busy or server.connecting):
+            raise LinkLost(server.problem)
+        waiting: asyncio.Future[L | None] = asyncio.get_running_loop().create_future()
+        server.waiting.append(waiting)
+        try:
+            link = await waiting
+        except asyncio.CancelledError:
+            link = waiting.result() if waiting.done() and not waiting.cancelled() else None
+            if link is not None:
+                server.busy -= 1
+                self._keep(server, link)
+            raise
+        if link is None:
+            raise LinkLost(server.problem)
+        server.busy -= 1
+        return link
 
     async def _connect(self, server: Server[L]) -> L:
         try:
@@ -151,6 +199,7 @@ class Pool(Generic[L]):
 
     async def _use(self, server: Server[L], link: L, work: Callable[[L], Awaitable[T]]) -> T:
         reusable, failures = False, server.failures
+        server.busy += 1
         try:
             with self._attempt.wait():
                 result = await work(link)
@@ -168,18 +217,35 @@ class Pool(Generic[L]):
             reusable = True
             raise
         finally:
+            server.busy -= 1
             if reusable:
                 self._keep(server, link)
             else:
                 self._discard(link)
+                if not (server.busy or server.connecting):
+                    self._pass_on(server, None)
         return result
 
     def _keep(self, server: Server[L], link: L) -> None:
         loop = asyncio.get_running_loop()
         server.failures, server.retry_at, server.problem = 0, 0.0, ""
+        if self._pass_on(server, link):
+            return
         self._idle.append((loop.time(), server, link))
         if self._expiry is None:
             self._expiry = loop.call_later(self._idle_s, self._expire)
+
+    def _pass_on(self, server: Server[L], link: L | None) -> bool:
+        """Give a connection to the lookup that waits longest; `None` to all: no lookup has one. False: none waits."""
+        while server.waiting:
+            waiting = server.waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(link)
+                if link is not None:
+                    # Until the lookup runs and uses it.
+                    server.busy += 1
+                    return True
+        return False
 
     def _expire(self) -> None:
         """Close the connections that were idle for too long."""
