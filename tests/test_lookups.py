@@ -271,6 +271,19 @@ async def test_pickup_waits_and_a_failed_lookup_leaves_the_file(tmp_path: Path, 
     harness.journal.close()
 
 
+@pytest.mark.parametrize("parameter", ["virtual_alias_maps", "header_checks"])
+async def test_a_bug_in_a_table_leaves_the_file_in_maildrop(tmp_path: Path, remote: Remote, parameter: str) -> None:
+    values = config(**{parameter: "remote:test"})
+    harness = Harness(tmp_path, CleanupSettings(values, 0, "UTC", open_checks(values)))
+    harness.drop()
+    scan = asyncio.create_task(harness.pickup.scan())
+    await remote.answer(ValueError("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        await scan
+    assert (harness.left(), os.listdir(harness.queue / "corrupt"), queued(tmp_path)) == (["one"], [], 0)
+    harness.journal.close()
+
+
 async def test_submission_is_committed_after_its_lookups_only(tmp_path: Path, remote: Remote) -> None:
     harness = Harness(tmp_path, cleanup_settings(virtual_alias_maps="remote:test", always_bcc="copy@example.org"))
 

@@ -526,6 +526,25 @@ async def test_sqlite_sees_changes_and_a_new_file_and_stops_endless_queries(tmp_
     await table.close()
 
 
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("SELECT zeroblob(20000000) WHERE '%s' <> ''", "string or blob too big"),
+        ("WITH n(x) AS (SELECT '%s' UNION ALL SELECT x FROM n LIMIT 5) SELECT zeroblob(9000000) FROM n", "octets"),
+        ("WITH n(x) AS (SELECT '%s' UNION ALL SELECT x FROM n LIMIT 200000) SELECT 1 FROM n", "more than 100000 rows"),
+        ("SELECT '%s'; SELECT 1", "one statement"),
+    ],
+)
+async def test_a_result_of_sqlite_has_a_limit(tmp_path: Path, query: str, said: str) -> None:
+    sqlite3.connect(tmp_path / "db").close()
+    file = tmp_path / "x.cf"
+    file.write_text(f"dbpath = {tmp_path}/db\nquery = {query}\n")
+    table = a_table(f"sqlite:{file}", tmp_path)
+    with pytest.raises(TableError, match=said):
+        await table.ask("k")
+    await table.close()
+
+
 def test_unknown_parameters_are_warned_about_and_repeated_passwords_are_not_shown(tmp_path: Path) -> None:
     file = tmp_path / "x.cf"
     file.write_text("dbpath = /x\nquery = SELECT '%s'\npassword = s3cret\npassword = s3cret2\nqeury = x\n")

@@ -47,6 +47,14 @@ async def test_message_waits_for_its_checks_and_another_one_goes_on(tmp_path: Pa
         assert any(line.endswith(": prepend: body note: .before") for line in daemon.logged())
 
 
+async def test_a_bug_in_a_table_defers_the_message(tmp_path: Path, remote: Remote) -> None:
+    async with server(Script()) as script, smtp(tmp_path, CHECKS) as (hub, _):
+        (waiting,) = hub.send(hub.job(f"[127.0.0.1]:{script.port}", mail(content=b"Subject: one\r\n\r\nbody\r\n")))
+        await remote.answer(ValueError("a bug"))
+        assert (await asyncio.wait_for(waiting, WAIT_S)).only.outcome == "deferred"
+        assert script.received == []
+
+
 async def test_connection_is_used_again_after_a_message_that_waited(tmp_path: Path, remote: Remote) -> None:
     more = CHECKS + "smtp_connection_cache_destinations = [127.0.0.1]:{port}\n"
     async with server(Script()) as script, smtp(tmp_path, more.format(port=script.port)) as (hub, _):

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 
 import postillion.tables.maps
-from postillion.tables import TableError
 from postillion.tables.table import Table
 from support.mta import until
 
@@ -43,7 +42,7 @@ class Remote:
         """Return an empty list."""
         return []
 
-    async def answer(self, value: Callable[[str], str | None] | TableError, rounds: int = 1) -> list[str]:
+    async def answer(self, value: Callable[[str], str | None] | Exception, rounds: int = 1) -> list[str]:
         """Answer the open lookups, as often as told; return the keys."""
         keys: list[str] = []
         for _ in range(rounds):
@@ -51,7 +50,7 @@ class Remote:
             now, self.open = self.open, {}
             for key, waiting in now.items():
                 keys.append(key)
-                if isinstance(value, TableError):
+                if isinstance(value, Exception):
                     waiting.set_exception(value)
                 else:
                     waiting.set_result(value(key))

@@ -217,13 +217,10 @@ class Pickup:
         orig_id = "" if origin is None else f" orig_id={origin}"
         self._log.info(f"{intake.queue_id}: uid={file.uid} from=<{envelope.sender}>{orig_id}")
         reader, lookups = MaildropReader(), MessageLookups()
-        try:
-            for chunk in file.chunks():
-                intake.write(reader.feed(chunk))
-                await answer_content(intake, lookups)
-            reader.finish()
-        except ValueError as problem:
-            raise IllFormed(str(problem)) from None
+        for chunk in file.chunks():
+            intake.write(_content(reader, chunk))
+            await answer_content(intake, lookups)
+        _envelope(reader)
         await self._commit(intake, file, envelope, lookups)
 
     async def _commit(self, intake: Intake, file: Submitted, envelope: Maildrop, lookups: MessageLookups) -> None:
@@ -299,9 +296,22 @@ class Pickup:
 def read_envelope(file: Submitted) -> Maildrop:
     """Read the file to its end and return its envelope. Raises `IllFormed`."""
     reader = MaildropReader()
+    for chunk in file.chunks():
+        _content(reader, chunk)
+    return _envelope(reader)
+
+
+def _content(reader: MaildropReader, chunk: bytes) -> bytes:
+    """Return the content in the next part of a file. Raises `IllFormed`."""
     try:
-        for chunk in file.chunks():
-            reader.feed(chunk)
+        return reader.feed(chunk)
+    except ValueError as problem:
+        raise IllFormed(str(problem)) from None
+
+
+def _envelope(reader: MaildropReader) -> Maildrop:
+    """Return the envelope at the end of a file. Raises `IllFormed`."""
+    try:
         return reader.finish()
     except ValueError as problem:
         raise IllFormed(str(problem)) from None

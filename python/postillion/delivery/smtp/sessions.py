@@ -385,11 +385,13 @@ class Session(asyncio.Protocol):
     async def _answer(self, attempt: Attempt, asked: list[tuple[int, bytes]]) -> None:
         if attempt.lookups is None:
             attempt.lookups = MessageLookups()
-        given = await attempt.lookups.answers(asked)
-        if self.attempt is not attempt:
-            return  # The server has left.
         try:
-            self._act(self.core.answer(asked, given, self.loop.time()))
+            given = await attempt.lookups.answers(asked)
+            # The server may have left.
+            if self.attempt is attempt:
+                self._act(self.core.answer(asked, given, self.loop.time()))
+        except asyncio.CancelledError:
+            raise
         except BaseException as problem:
             self._broken(problem)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -21,6 +22,8 @@ BUSY_MAX_S: Final = 5.0
 STEPS_MAX: Final = 50_000_000
 """Maximum number of steps of SQLite's machine for one query; a longer one fails, so that it cannot block the table."""
 STEPS_CHECKED: Final = 100_000
+LENGTH_MAX_OCTETS: Final = 16 * 1024 * 1024
+"""Maximum octets of a value, of the query, and of all values of a result together."""
 
 Stamp = tuple[int, int]
 
@@ -77,6 +80,7 @@ class SqliteSource:
                 check_same_thread=False,
             )
             connection.text_factory = bytes
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LENGTH_MAX_OCTETS)
             # Opens the file, with the rights of this moment.
             connection.execute("PRAGMA schema_version").fetchone()
         except OSError as problem:
@@ -100,14 +104,23 @@ class SqliteSource:
 
         connection.set_progress_handler(exhausted, STEPS_CHECKED)
         try:
-            cursor = connection.execute(text)
-            rows = cursor.fetchmany(ROWS_MAX + 1)
-            cursor.close()
-        except sqlite3.Error as problem:
+            return [None if row[0] is None else _text(row[0]) for row in self._rows(connection.execute(text))]
+        except (sqlite3.Error, sqlite3.Warning) as problem:
             raise TableError(f"{self._path}: {problem}") from None
-        if len(rows) > ROWS_MAX:
-            raise TableError(f"{self._path}: more than {ROWS_MAX} rows")
-        return [None if row[0] is None else _text(row[0]) for row in rows]
+
+    def _rows(self, cursor: sqlite3.Cursor) -> list[tuple[bytes | int | float | None, ...]]:
+        """Return the rows. Raises `TableError` for too many rows or octets."""
+        rows: list[tuple[bytes | int | float | None, ...]] = []
+        octets = 0
+        with contextlib.closing(cursor):
+            for row in cursor:
+                rows.append(row)
+                octets += sum(len(column) for column in row if isinstance(column, bytes))
+                if len(rows) > ROWS_MAX:
+                    raise TableError(f"{self._path}: more than {ROWS_MAX} rows")
+                if octets > LENGTH_MAX_OCTETS:
+                    raise TableError(f"{self._path}: more than {LENGTH_MAX_OCTETS} octets")
+        return rows
 
 
 def _text(column: bytes | int | float) -> str:
