@@ -307,6 +307,25 @@ def test_file_of_a_list_must_be_regular_and_utf8(tmp_path: Path) -> None:
     assert config.items("relay_domains") == ["a.example"]
 
 
+def test_match_lists_have_comments_files_and_negations(tmp_path: Path) -> None:
+    (tmp_path / "inner").write_text("!a.example # b.example\n  c.example\n")
+    (tmp_path / "outer").write_text(f"d.example hash:/e !{tmp_path}/inner\n#f.example\n")
+    text = f"mydestination = !!x.example !{tmp_path}/outer\nrelay_domains = g.example #h.example\n"
+    config = config_of(tmp_path, text)
+    warned: list[str] = []
+    config.warn = warned.append
+    for _ in range(2):
+        assert config.items("mydestination") == ["x.example", "!d.example", "!hash:/e", "!a.example", "c.example"]
+        assert config.items("relay_domains") == ["g.example"]
+    told = "comment at end of line is not supported"
+    assert warned == [
+        f"{tmp_path}/main.cf, line 1: mydestination: {tmp_path}/inner, line 1: {told}: # b.example",
+        f"{tmp_path}/main.cf, line 2: relay_domains: {told}: #h.example",
+    ]
+    with pytest.raises(ConfigError, match="line 1: mynetworks: no pattern after '!'"):
+        config_of(tmp_path, "mynetworks = ! 192.0.2.0/24\n").items("mynetworks")
+
+
 def test_value_must_be_utf8(tmp_path: Path) -> None:
     (tmp_path / "main.cf").write_bytes(b"myorigin = a.example\nsmtpd_banner = caf\xe9\n")
     config = Config.load(str(tmp_path))

@@ -545,6 +545,21 @@ async def test_a_result_of_sqlite_has_a_limit(tmp_path: Path, query: str, said: 
     await table.close()
 
 
+async def test_domains_of_a_table_are_a_match_list(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "users").close()
+    (tmp_path / "domains").write_text("a.example # b.example\n!c.example inline:{d.example=x}\n")
+    query = "SELECT 'here'"
+    (tmp_path / "users.cf").write_text(f"dbpath = {tmp_path}/users\nquery = {query}\ndomain = {tmp_path}/domains\n")
+    warned: list[str] = []
+    table = a_table(f"sqlite:{tmp_path}/users.cf", tmp_path, warned)
+    for domain, found in (("a", "here"), ("b", None), ("c", None), ("d", "here"), ("#", None)):
+        assert await table.ask(f"user@{domain}.example") == found, domain
+    assert [text.partition(": domain: ")[2] for text in warned] == [
+        f"{tmp_path}/domains, line 1: comment at end of line is not supported: # b.example"
+    ]
+    await table.close()
+
+
 def test_unknown_parameters_are_warned_about_and_repeated_passwords_are_not_shown(tmp_path: Path) -> None:
     file = tmp_path / "x.cf"
     file.write_text("dbpath = /x\nquery = SELECT '%s'\npassword = s3cret\npassword = s3cret2\nqeury = x\n")

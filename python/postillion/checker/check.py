@@ -171,7 +171,9 @@ def rehearsed(config: Config, entry: Entry) -> Daemon:
         raise entry.error(error.problem, error.fix) from None
     options.unprivileged |= entry.unprivileged
     log = Log("localhost", "postfix", entry.command, os.getpid(), 0, "memory:")
-    return Daemon(entry.command, options, configured(config, entry), log)
+    daemon = Daemon(entry.command, options, configured(config, entry), log)
+    daemon.config.warn = log.warning
+    return daemon
 
 
 def program_module(name: str) -> ModuleType:

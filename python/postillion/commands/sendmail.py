@@ -21,7 +21,7 @@ import sys
 import time
 
 from postillion.config import Config, ConfigError
-from postillion.config.main_cf import match_word
+from postillion.config.match_list import match_word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

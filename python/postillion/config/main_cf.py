@@ -162,15 +162,6 @@ def split_list(value: str, separators: str = ", \t\r\n") -> list[str]:
     return words
 
 
-def match_word(word: str) -> tuple[bool, str]:
-    """Return whether a word of a match list includes what fits it, and the word without its `!`.
-
-    An odd number of them excludes.
-    """
-    bare = word.lstrip("!")
-    return (len(word) - len(bare)) % 2 == 0, bare
-
-
 def unbrace(word: str) -> str:
     """Return the stripped text inside `{ text }`; a word without braces is returned unchanged."""
     if word.startswith("{") and word.endswith("}"):

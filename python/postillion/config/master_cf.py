@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from postillion.config import main_cf, secrets
+from postillion.config import main_cf, match_list, secrets
 from postillion.config.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -235,12 +235,12 @@ def unmatched(entries: list[Entry], disabled: list[str]) -> list[str]:
 def _is_disabled(entry: Entry, words: list[str]) -> bool:
     for word in words:
         if _fits(entry, word):
-            return main_cf.match_word(word)[0]
+            return match_list.match_word(word)[0]
     return False
 
 
 def _fits(entry: Entry, word: str) -> bool:
-    word = main_cf.match_word(word)[1].lower()
+    word = match_list.match_word(word)[1].lower()
     if "/" not in word:
         name, dot, kind = word.rpartition(".")
         word = f"{name}/{kind}" if dot else word

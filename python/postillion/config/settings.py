@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 
-from postillion.config import core_dumps, expansion, host, kinds, main_cf, parameters, secrets
-from postillion.config.errors import ConfigError
+from postillion.config import core_dumps, expansion, host, kinds, main_cf, match_list, parameters, secrets
+from postillion.config.errors import ConfigError, place
 from postillion.config.main_cf import Setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from typing import Any
 
 DEFAULT_DIRECTORY = "/etc/postfix"
-INCLUDE_DEPTH_MAX = 10
 STRESS = "stress"
 """The parameter that says whether a service is under stress (STRESS_README)."""
 OVERRIDE = "-o"
@@ -52,7 +51,12 @@ class Config:
         self.opened: list[tuple[str, Any]] = []
         """The tables that the program opened, each with its parameter."""
         self.warn: Any = None
-        """Gets each warning about a table that is opened without a callback of its own; None: nobody does."""
+        """Gets each warning about a list, or about a table that is opened without a callback of its own.
+
+        None: nobody does.
+        """
+        self._told: set[str] = set()
+        """The warnings about lists that were given."""
         self.log: Any = None
         """Gets each lookup in the `debug:` tables that are opened after it is set; None: nobody does."""
         self.trace: Any = None
@@ -193,13 +197,12 @@ class Config:
     def items(self, name: str) -> list[str]:
         """Return the words of a list, split at commas and white space; `{ ... }` is one word with its braces.
 
-        In a list of hosts, domains or networks (kind `match`), a word `/file` stands for the lines of that file.
+        In a list of hosts, domains or networks (kind `match`), a word `/file` stands for the words of that file.
         """
-        words = main_cf.split_list(self.text(name))
         row = parameters.row(name)
         if row is None or row[1].partition(" ")[0] != "match":
-            return words
-        return list(self._included(name, words, 0))
+            return main_cf.split_list(self.text(name))
+        return self._match_list(name)
 
     def hosts(self, name: str) -> list[str]:
         """Return the IP addresses of a list of hosts, without its words `all` and `loopback-only`.
@@ -363,29 +366,20 @@ class Config:
             own = [interface for interface in own if f"ipv{interface.version}" in protocols]
         return host.mynetworks(self.text("mynetworks_style"), own)
 
-    def _included(self, name: str, words: Iterable[str], depth: int) -> Iterator[str]:
-        for word in words:
-            negation = "!" if word.startswith("!") else ""
-            path = word.removeprefix("!")
-            if not path.startswith("/"):
-                yield word
-                continue
-            if depth >= INCLUDE_DEPTH_MAX:
-                raise self.error(name, f"{name}: {path}: files include each other", "list the words themselves")
-            inner = []
-            for number, logical in main_cf.logical_lines(self._list_file(name, path)):
-                if not main_cf.is_utf8(logical):
-                    raise self.error(name, f"{name}: {path}, line {number}: this is not UTF-8", "correct this line")
-                inner += main_cf.split_list(logical)
-            for found in self._included(name, inner, depth + 1):
-                yield found.removeprefix("!") if negation and found.startswith("!") else negation + found
+    def _match_list(self, name: str) -> list[str]:
+        def error(problem: str, fix: str) -> ConfigError:
+            return self.error(name, f"{name}: {problem}", fix)
 
-    def _list_file(self, name: str, path: str) -> str:
-        """Return the text of a file that a list names. Raises `ConfigError` at the line of the list."""
-        try:
-            return main_cf.read(path)
-        except ConfigError as error:
-            raise self.error(name, f"{name}: {path}: {error.problem}", "correct this file or its name") from None
+        return list(match_list.included(self.text(name), error, lambda told: self._warn_of(name, told)))
+
+    def _warn_of(self, name: str, told: str) -> None:
+        """Warn about a parameter, each text once."""
+        setting = self._origin(name)
+        at = self.path if setting is None else place(setting.path, setting.line)
+        text = f"{at}: {name}: {told}"
+        if self.warn is not None and text not in self._told:
+            self._told.add(text)
+            self.warn(text)
 
     def _bad(self, name: str, text: str, row: parameters.Row) -> ConfigError:
         return self.error(name, f'bad value "{text}" for {name}', f"give {kinds.allowed(row[1], row[2])}")

@@ -31,7 +31,7 @@ import msgspec
 
 from postillion._core.log import Log
 from postillion._core.qmgr import QueueManager
-from postillion.config.main_cf import match_word
+from postillion.config.match_list import match_word
 from postillion.delivery.account import NoAnswerError
 from postillion.delivery.accounts import Accounts
 from postillion.program import ipc

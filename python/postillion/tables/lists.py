@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 
 from postillion.config import Config, ConfigError
-from postillion.config.main_cf import match_word
+from postillion.config.match_list import match_word
 from postillion.tables import Maps, open_word
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from postillion.config import ConfigError, main_cf
+from postillion.config import ConfigError, match_list
 from postillion.tables.deferred import ask
 from postillion.tables.remote.parameters import Parameters
 from postillion.tables.remote.template import Template, TemplateError
@@ -27,7 +27,7 @@ class Mapping:
         self._warn = warn
         self.result_format = template(parameters, "result_format", result_format)
         self.expansion_limit = parameters.number("expansion_limit", 0)
-        self._domains = list(_rules(parameters, open_table))
+        self._domains = list(_rules(name, parameters, warn, open_table))
 
     async def admits(self, key: str) -> bool:
         """Return whether to look a key up: its domain is listed, and it has all parts for a result.
@@ -78,19 +78,13 @@ def template(parameters: Parameters, name: str, default: str) -> Template:
         raise parameters.error(name, f"{name}: {problem}", fix) from None
 
 
-def _rules(parameters: Parameters, open_table: OpenTable) -> Iterator[tuple[bool, str | Table]]:
-    """Yield the domains and tables of `domain`; `!` excludes, `/file` stands for the words of the file."""
-    for word in parameters.words("domain"):
-        wanted, bare = main_cf.match_word(word)
-        if bare.startswith("/"):
-            try:
-                lines = main_cf.logical_lines(main_cf.read(bare))
-            except ConfigError as problem:
-                raise parameters.error("domain", f"domain: {bare}: {problem.problem}", problem.fix) from None
-            for _, line in lines:
-                for inner in main_cf.split_list(line):
-                    yield wanted, inner.lower()
-        elif ":" in bare and not bare.startswith("["):
-            yield wanted, open_table(bare)
-        else:
-            yield wanted, bare.lower()
+def _rules(name: str, parameters: Parameters, warn: Warn, open_table: OpenTable) -> Iterator[tuple[bool, str | Table]]:
+    """Yield the domains and tables of `domain`, and whether each one includes what fits it."""
+
+    def error(problem: str, fix: str) -> ConfigError:
+        return parameters.error("domain", f"domain: {problem}", fix)
+
+    for word in match_list.included(parameters.text("domain"), error, lambda told: warn(f"{name}: domain: {told}")):
+        wanted, bare = match_list.match_word(word)
+        is_table = ":" in bare and not bare.startswith("[")
+        yield wanted, open_table(bare) if is_table else bare.lower()
