@@ -5,8 +5,8 @@ import inspect
 
 import pytest
 
-from postillion.tables import Maps, TableError, deferred
-from postillion.tables.answers import TOGETHER_MAX, answer
+from postillion.tables import Maps, TableError, answers, deferred
+from postillion.tables.answers import TOGETHER_MAX, MessageLookups, answer
 from postillion.tables.deferred import LOOKUPS_MAX, decide, decided, once
 from postillion.tables.remote.secret import Secrets
 from postillion.tables.remote.table import RemoteTable
@@ -40,6 +40,16 @@ class Answers:
 
     def prepare(self) -> None:
         return None
+
+
+class Stuck(Answers):
+    """A source that answers for -1 alone."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    async def ask(self, key: str) -> str | None:
+        return "here" if key == "-1" else await asyncio.get_running_loop().create_future()
 
 
 def table(source: Answers, name: str = "pgsql:x.cf", warned: list[str] | None = None) -> RemoteTable:
@@ -145,6 +155,20 @@ async def test_a_batch_is_answered_in_its_order_and_with_a_limit() -> None:
     assert source.together_max <= TOGETHER_MAX
     assert await answer([table(source)], [(0, b"2")]) == [("found", b"v2")]
     assert await answer([table(source)], []) == []
+
+
+async def test_lookups_of_a_batch_fail_together_when_the_messages_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MESSAGE_MAX_S", 0.2)
+    remote = table(Stuck())
+    number = answers.number(remote)
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    rounds = MessageLookups()
+    found = await rounds.answers([(number, str(n).encode()) for n in range(-1, 3 * TOGETHER_MAX)])
+    assert found[0] == ("found", b"here"), "an answer that came in time counts"
+    assert found[1:] == [answers.LATE] * (3 * TOGETHER_MAX)
+    assert await rounds.answers([(number, b"-1")]) == [answers.LATE]
+    assert loop.time() - begin < 5.0
 
 
 async def test_keys_that_no_remote_table_has_are_not_sent() -> None:

@@ -7,16 +7,19 @@ program awaits `answer`, and gives the answers back to the core.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, Literal, Protocol
 
 from postillion.tables.deferred import ask
+from postillion.tables.remote.table import LOOKUP_MAX_S
 from postillion.tables.table import Table, TableError
 
 TOGETHER_MAX: Final = 32
 """Maximum number of concurrent lookups of one batch. A table limits its connections as well."""
 MESSAGE_MAX_S: Final = 100.0
-"""Longest time that one message waits for remote tables; its further lookups fail, and the mail waits.
+"""Longest time that one message waits for remote tables; its open and further lookups fail, and the mail waits.
 
 A message on its way out has this time for its addresses, and for each part of its content.
 """
@@ -25,17 +28,30 @@ Answer = tuple[Literal["found"], bytes] | tuple[Literal["not found"], None] | tu
 """The answer to a lookup: the value, no value, or the reason why the table cannot answer now (the mail waits)."""
 
 
-async def answer(tables: Sequence[Table], lookups: Sequence[tuple[int, bytes]]) -> list[Answer]:
-    """Return the answer to each lookup, a table's index and a key. Raises nothing but `CancelledError`."""
-    if len(lookups) == 1:
-        return [await _answer(tables[lookups[0][0]], lookups[0][1])]
+LATE: Final[Answer] = ("failed", f"the message needs more than {MESSAGE_MAX_S:g} seconds for its lookups")
+
+
+async def answer(
+    tables: Sequence[Table], lookups: Sequence[tuple[int, bytes]], until: float | None = None
+) -> list[Answer]:
+    """Return the answer to each lookup, a table's index and a key. Raises nothing but `CancelledError`.
+
+    `until`: the loop's time after which the lookups without an answer fail.
+    """
+    found = [LATE] * len(lookups)
     slots = asyncio.Semaphore(TOGETHER_MAX)
 
-    async def one(index: int, key: bytes) -> Answer:
+    async def one(at: int) -> None:
         async with slots:
-            return await _answer(tables[index], key)
+            index, key = lookups[at]
+            found[at] = await _answer(tables[index], key)
 
-    return list(await asyncio.gather(*(one(index, key) for index, key in lookups)))
+    if len(lookups) == 1 and until is None:
+        return [await _answer(tables[lookups[0][0]], lookups[0][1])]
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(until):
+            await asyncio.gather(*map(one, range(len(lookups))))
+    return found
 
 
 async def _answer(table: Table, key: bytes) -> Answer:
@@ -87,9 +103,12 @@ class MessageLookups:
 
     async def answers(self, lookups: Sequence[tuple[int, bytes]]) -> list[Answer]:
         """Return the answer to each lookup, in the same order."""
-        if asyncio.get_running_loop().time() >= self._until:
-            return [("failed", f"the message needs more than {MESSAGE_MAX_S:g} seconds for its lookups")] * len(lookups)
-        return await answer(_numbered, lookups)
+        left_s = self._until - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            return [LATE] * len(lookups)
+        # A few lookups end in time by themselves, and a timer would cost more than the rest of their batch.
+        needs_timer = left_s < LOOKUP_MAX_S * math.ceil(len(lookups) / TOGETHER_MAX)
+        return await answer(_numbered, lookups, self._until if needs_timer else None)
 
 
 async def answer_content(message: Arriving, rounds: MessageLookups) -> None:
