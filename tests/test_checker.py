@@ -332,6 +332,7 @@ BAD_INPUT = [
         FIRST + "alias_maps: table hash:aliases: open database aliases.db: No such",
     ),
     ("header_checks = pcre:@/none", "", FIRST + "header_checks: "),
+    ("header_checks = pcre:@/filter", "", FIRST + "header_checks: pcre:filter has the action FILTER, which is not"),
     (
         "alias_maps = tcp:127.0.0.1:1",
         "",
@@ -540,6 +541,7 @@ def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, servi
     (site.directory / "folder").mkdir()
     os.mkfifo(site.directory / "fifo")
     (site.directory / "ways").write_text("/^(.*)@b.example/ $1:\n/@a.example/ maildrop:\n")
+    (site.directory / "filter").write_text("/a/ FILTER\tx:y\n")
     (site.directory / "endless").write_text("/a/ smtp:\n/(.*)(.*)(.*)(.*)\\1\\2\\3\\4z/ smtp:\n")
     refusal = site.write(parameters + "\n", service + "\n").refusal()
     assert refusal.startswith(said)

@@ -42,11 +42,17 @@ def _opened(parameter: str, config: Configuration, *, of_cleanup: bool) -> list[
     for table in open_maps(parameter, config, fold=False).tables:
         # Also reads the file, while the program has the rights to.
         values = _values(table)
-        if of_cleanup and any(value.upper().startswith("FILTER ") for value in values):
+        if of_cleanup and any(map(_is_filter, values)):
             problem = f"{parameter}: {table.name} has the action FILTER, which is not supported yet"
             raise config.error(parameter, problem, "remove the action, or keep Postfix for this mail system")
         found.append(table)
     return found
+
+
+def _is_filter(value: str) -> bool:
+    """Return whether a value is the action FILTER with its text; without one it is no action."""
+    words = value.split(maxsplit=1)
+    return len(words) == 2 and words[0].upper() == "FILTER"
 
 
 def _values(table: Table) -> Sequence[str]:
