@@ -36,7 +36,7 @@ LAYERS = {
         ["bench"],
     ],
     PACKAGE: [
-        ["errors", "__init__"],
+        ["errors", "text", "__init__"],
         ["config"],
         ["_core"],
         ["tables"],

@@ -25,8 +25,9 @@ import sys
 from postillion._core.queue import QueueError, StoredMessage, read_message
 from postillion.commands import getopt, records
 from postillion.commands.queue import Tool, fatal
-from postillion.commands.records import BadRecord, Printer, Record, Shown, printable
+from postillion.commands.records import BadRecord, Printer, Record, Shown
 from postillion.program import ipc
+from postillion.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from postillion.config import Config, ConfigError, core_dumps, deprecated, edit,
 from postillion.config.main_cf import Setting, split_assignment
 from postillion.config.master_cf import Line
 from postillion.config.settings import DEFAULT_DIRECTORY
+from postillion.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -319,8 +320,6 @@ def _one_line(word: str) -> str:
 
 def _warn(request: Request, text: str) -> None:
     if not request.has("q"):
-        from postillion.program.log import printable
-
         print(f"postconf: warning: {printable(text)}", file=sys.stderr)
 
 

@@ -22,7 +22,7 @@ from postillion._core import tables as core
 from postillion.commands.owners_rights import OwnersRights
 from postillion.commands.postmap_query import query, show
 from postillion.commands.postmap_request import Options, Tool, encoded
-from postillion.config import Config, ConfigError
+from postillion.config import Config, ConfigError, main_cf
 from postillion.tables import TableError, TableTypeError
 from postillion.tables.maps import INDEXED_TYPES
 
@@ -79,8 +79,7 @@ def create(options: Options, name: str, config: Config) -> None:
         options.tool.fatal(
             f"unsupported dictionary type: {kind}" + (" does not support bulk-mode creation." if known else "")
         )
-    # O_NONBLOCK: opening a FIFO in place of the file must not wait for a writer.
-    with open(path, "rb", opener=lambda file, flags: os.open(file, flags | os.O_NONBLOCK)) as file:
+    with open(path, "rb", opener=main_cf.without_blocking) as file:
         status = os.fstat(file.fileno())
         if status.st_size > TEXT_MAX_OCTETS:
             raise TableError(f"{path} has more than {TEXT_MAX_OCTETS} octets")

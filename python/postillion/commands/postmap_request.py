@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from postillion.commands import getopt
+from postillion.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,11 +96,6 @@ class Options:
         if "u" in self.letters or (self.letters & set("bh") and "U" not in self.letters):
             return False
         return config.flag("smtputf8_enable")
-
-
-def printable(text: str) -> str:
-    """Return a text for a message, with `?` for control characters and for octets that are not UTF-8."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def encoded(text: str | None) -> bytes:

@@ -17,8 +17,8 @@ import sys
 
 from postillion.commands import getopt
 from postillion.commands.queue import Tool, fatal
-from postillion.commands.records import printable
 from postillion.program import ipc
+from postillion.text import printable
 
 USAGE = "usage: postqueue -f | postqueue -i queueid | postqueue -j | postqueue -p | postqueue -s site"
 LONG_OCTETS = 1 << 20

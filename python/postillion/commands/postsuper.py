@@ -30,13 +30,13 @@ from postillion._core.qmgr import QueueManager
 from postillion._core.queue import QueueError, repair_queue
 from postillion.commands import getopt
 from postillion.commands.queue import Tool, fatal
-from postillion.commands.records import printable
 from postillion.commands.requeue import Mover, Place
 from postillion.config import ConfigError
 from postillion.master import directories
 from postillion.pickup.submit import trigger
 from postillion.program import ipc
 from postillion.program.log import open_log
+from postillion.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 
+from postillion.text import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,8 +215,3 @@ def is_header(line: bytes) -> bool:
         return True
     name = line.partition(b":")[0].rstrip(b" \t")
     return b":" in line and bool(name) and all(33 <= octet <= 126 for octet in name)
-
-
-def printable(value: str) -> str:
-    """Return a text that cannot move the cursor or colour the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in value)

@@ -41,7 +41,7 @@ def read(path: str) -> str:
     and an unreadable file.
     """
     try:
-        with open(path, "rb", opener=_without_blocking) as file:
+        with open(path, "rb", opener=without_blocking) as file:
             if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(path, None, "this is a named pipe", "put a regular file in its place")
             octets = file.read(FILE_MAX_OCTETS + 1)
@@ -68,8 +68,8 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def _without_blocking(path: str, flags: int) -> int:
-    """Open a file; a named pipe does not block."""
+def without_blocking(path: str, flags: int) -> int:
+    """Open a file for `open(..., opener=)`. A named pipe in its place does not wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 

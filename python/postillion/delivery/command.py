@@ -85,7 +85,7 @@ def verdict_of(command: str, status: int, output: bytes) -> Verdict:
     shown = _output(output)
     if status < 0:
         return deferred("4.3.0", f'Command died with signal {-status}: "{command}"{shown}')
-    if found := STATUS_IN_OUTPUT.match(text := printable(output)):
+    if found := STATUS_IN_OUTPUT.match(text := single_line(output)):
         dsn = found.group(1) if not found.group(1).startswith("2") else "5.3.0"
         return failed(dsn, text[found.end() :] or text)
     if status in SYSEXITS:
@@ -121,7 +121,7 @@ def clean_environment(exported: list[str], values: dict[str, str], allowed: str)
     return environment
 
 
-def printable(output: bytes) -> str:
+def single_line(output: bytes) -> str:
     """Return a command's output on one line: tabs and line ends become spaces, control and 8-bit characters `_`."""
     text = output.rstrip().translate(bytes.maketrans(b"\t\n", b"  ")).decode("latin-1")
     return "".join(char if " " <= char <= "~" else "_" for char in text)
@@ -252,5 +252,5 @@ class _Running:
 
 
 def _output(output: bytes) -> str:
-    text = printable(output)
+    text = single_line(output)
     return f". Command output: {text}" if text else ""

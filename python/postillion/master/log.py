@@ -8,7 +8,8 @@ import socket
 import sys
 import time
 
-from postillion.program.log import LINE_MAX_OCTETS, Target, printable, utc_offset_s
+from postillion.program.log import LINE_MAX_OCTETS, Target, utc_offset_s
+from postillion.text import printable
 
 SEVERITIES = {
     "info": ("", 6),
@@ -68,7 +69,7 @@ class MasterLog:
         now = time.gmtime(time.time() + utc_offset_s())
         stamp = f"{MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
         head = f"<{self._target.facility * 8 + number}>{stamp}" if self._socket else f"{stamp} {self._target.host}"
-        line = f"{head} {tag}: {prefix}{printable(text)}"
+        line = f"{head} {tag}: {prefix}{printable(text[:LINE_MAX_OCTETS])}"
         octets = line.encode("utf-8", "replace")[: LINE_MAX_OCTETS + len(head) + 100]
         try:
             if self._socket is not None:

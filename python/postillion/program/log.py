@@ -87,10 +87,5 @@ def utc_offset_s() -> int:
     return time.localtime().tm_gmtoff
 
 
-def printable(text: str) -> str:
-    """Return `text` for a log line: control characters become `?`, and it ends at `LINE_MAX_OCTETS`."""
-    return "".join(c if c.isprintable() else "?" for c in text[:LINE_MAX_OCTETS])
-
-
 def _bad(config: Config, name: str, fix: str) -> ConfigError:
     return config.error(name, f'bad value "{config.text(name)}" for {name}', fix)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from postillion.delivery.mailbox.letter import quote
+from postillion.text import printable
 
 LINE_CHARS = 79
 INDENT = "    "
@@ -172,7 +173,7 @@ def write_report(notification: Notification, reporter: Reporter, wall_now: float
 
 def one_line(text: str, *, universal: bool = True) -> str:
     """Return a text on one line: unprintable characters become `?`, and so does non-ASCII unless `universal`."""
-    return "".join(char if char.isprintable() and (universal or char.isascii()) else "?" for char in text)
+    return printable(text if universal else text.encode("ascii", "replace").decode())
 
 
 def mail_date(wall: float) -> str:
