@@ -110,6 +110,7 @@ class Explanation:
         config.trace = self._steps
         self._entries, _ = master_cf.load(config.in_force)
         self._warn: Callable[[str], None] = lambda text: self._steps.note(f"warning: {text}")
+        config.warn = self._warn
 
     async def tell(self) -> None:
         """Print every step."""
