@@ -10,7 +10,7 @@ from postillion.tables.remote.library import load
 from postillion.tables.remote.mapping import OpenTable
 from postillion.tables.remote.parameters import Parameters
 from postillion.tables.remote.pool import LinkLost, Pool, PooledSource, Server
-from postillion.tables.remote.sql import ROWS_MAX, Host, Statement, hosts
+from postillion.tables.remote.sql import ROWS_MAX, Host, Statement, column_text, hosts
 from postillion.tables.table import TableError, Warn
 
 PORT: Final = 3306
@@ -128,18 +128,7 @@ class MysqlSource(PooledSource):
             raise TableError(_reason(problem)) from None
         if len(rows) > ROWS_MAX:
             raise TableError(f"more than {ROWS_MAX} rows")
-        return [_text(column) for row in rows for column in row]
-
-
-def _text(column: object) -> str | None:
-    if column is None or isinstance(column, str):
-        return column
-    if not isinstance(column, bytes):
-        return str(column)
-    try:
-        return column.decode()
-    except UnicodeDecodeError:
-        raise TableError("the value is not UTF-8") from None
+        return [column_text(column) for row in rows for column in row]
 
 
 def _reason(problem: BaseException) -> str:

@@ -13,7 +13,7 @@ from postillion.tables.remote.mapping import OpenTable
 from postillion.tables.remote.parameters import Parameters
 from postillion.tables.remote.pool import LinkLost, Pool, PooledSource, Server
 from postillion.tables.remote.secret import Secret
-from postillion.tables.remote.sql import ROWS_MAX, Host, Statement, hosts
+from postillion.tables.remote.sql import ROWS_MAX, Host, Statement, column_text, hosts
 from postillion.tables.table import TableError, Warn
 
 if TYPE_CHECKING:
@@ -213,12 +213,9 @@ class PgsqlSource(PooledSource):
         if result.ntuples > ROWS_MAX:
             raise TableError(f"more than {ROWS_MAX} rows")
         columns = range(result.nfields)
-        try:
-            return [
-                (result.get_value(row, at) or b"").decode(link.codec) for row in range(result.ntuples) for at in columns
-            ]
-        except UnicodeDecodeError:
-            raise TableError(f"the value is not {self._encoding}") from None
+        return [
+            column_text(result.get_value(row, at) or b"", link.codec) for row in range(result.ntuples) for at in columns
+        ]
 
 
 def _end(waiting: asyncio.Future[None]) -> None:

@@ -8,7 +8,7 @@ from postillion.config.secrets import without_passwords
 from postillion.tables.remote.mapping import Mapping, OpenTable, template
 from postillion.tables.remote.parameters import Parameters
 from postillion.tables.remote.template import Quote, Template, TemplateError
-from postillion.tables.table import Warn
+from postillion.tables.table import TableError, Warn
 
 ROWS_MAX: Final = 100_000
 """Maximum number of rows of a result; more fail, because no lookup has a use for them."""
@@ -53,6 +53,18 @@ def query(parameters: Parameters, *, functions: bool) -> Template:
     except TemplateError as problem:
         fix = "write %% for a percent sign"
         raise parameters.error("additional_conditions", f"additional_conditions: {problem}", fix) from None
+
+
+def column_text(column: object, codec: str = "utf-8") -> str | None:
+    """Return a column of a row as text; None for NULL. Raises `TableError` for octets that the codec does not have."""
+    if column is None or isinstance(column, str):
+        return column
+    if not isinstance(column, bytes):
+        return str(column)
+    try:
+        return column.decode(codec)
+    except UnicodeDecodeError:
+        raise TableError(f"the value is not {codec.upper()}") from None
 
 
 class Host(NamedTuple):

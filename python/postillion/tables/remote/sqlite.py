@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from postillion.tables.remote.mapping import OpenTable
 from postillion.tables.remote.parameters import Parameters
-from postillion.tables.remote.sql import ROWS_MAX, Statement
+from postillion.tables.remote.sql import ROWS_MAX, Statement, column_text
 from postillion.tables.remote.workers import Workers
 from postillion.tables.table import TableError, Warn
 
@@ -104,7 +104,7 @@ class SqliteSource:
 
         connection.set_progress_handler(exhausted, STEPS_CHECKED)
         try:
-            return [None if row[0] is None else _text(row[0]) for row in self._rows(connection.execute(text))]
+            return [column_text(row[0]) for row in self._rows(connection.execute(text))]
         except (sqlite3.Error, sqlite3.Warning) as problem:
             raise TableError(f"{self._path}: {problem}") from None
 
@@ -121,12 +121,3 @@ class SqliteSource:
                 if octets > LENGTH_MAX_OCTETS:
                     raise TableError(f"{self._path}: more than {LENGTH_MAX_OCTETS} octets")
         return rows
-
-
-def _text(column: bytes | int | float) -> str:
-    if not isinstance(column, bytes):
-        return str(column)
-    try:
-        return column.decode()
-    except UnicodeDecodeError:
-        raise TableError("the value is not UTF-8") from None
