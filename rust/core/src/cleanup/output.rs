@@ -162,7 +162,7 @@ impl<S: Sink> Output<S> {
             }
         }
         self.note_encoding(field);
-        if self.settings.drops(field.name, known) {
+        if self.settings.drops(field.name) {
             return;
         }
         let class = known.and_then(class_of);

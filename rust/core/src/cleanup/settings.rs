@@ -4,7 +4,6 @@ use crate::address::rewrite::Rewrite;
 use crate::address::rewriting::Rewriting;
 use crate::inspection::lists::Lists;
 use crate::mail::date::Zone;
-use crate::mail::header::Known;
 use crate::mail::mime::MimeRules;
 use crate::mail::source::Autodetected;
 use crate::settings;
@@ -137,10 +136,8 @@ impl CleanupSettings {
     }
 
     /// Return whether a header of this name is dropped.
-    pub fn drops(&self, name: &[u8], known: Option<Known>) -> bool {
-        // Most sites drop the four defaults: an unknown header then needs no search in the list.
-        (known.is_some() || self.drop_headers.len() > 4)
-            && self.drop_headers.iter().any(|dropped| dropped.as_bytes().eq_ignore_ascii_case(name))
+    pub fn drops(&self, name: &[u8]) -> bool {
+        self.drop_headers.iter().any(|dropped| dropped.as_bytes().eq_ignore_ascii_case(name))
     }
 }
 
@@ -166,9 +163,13 @@ mod tests {
 
     #[test]
     fn headers_are_dropped_by_name() {
-        let settings = CleanupSettings::new("mx.example.org");
+        let mut settings = CleanupSettings::new("mx.example.org");
         for (name, drops) in [("Bcc", true), ("RETURN-PATH", true), ("To", false), ("X-Bcc", false)] {
-            assert_eq!(settings.drops(name.as_bytes(), Known::of(name.as_bytes())), drops, "{name}");
+            assert_eq!(settings.drops(name.as_bytes()), drops, "{name}");
+        }
+        settings.drop_headers = vec!["X-Originating-IP".into()];
+        for (name, drops) in [("x-originating-ip", true), ("Bcc", false)] {
+            assert_eq!(settings.drops(name.as_bytes()), drops, "{name}");
         }
     }
 }
