@@ -37,7 +37,8 @@ impl Masquerade {
             }
             let head = domain.len().checked_sub(bare.len()).and_then(|at| domain.split_at_checked(at));
             if head.is_some_and(|(head, tail)| head.ends_with('.') && tail.eq_ignore_ascii_case(bare)) {
-                return Ok(strips.then(|| format!("{local}@{bare}").into()));
+                // As in Postfix, the new domain is in lower case, however main.cf has it.
+                return Ok(strips.then(|| format!("{local}@{}", bare.to_lowercase()).into()));
             }
         }
         Ok(None)
@@ -54,6 +55,7 @@ mod tests {
         for (domains, address, expected) in [
             (&["example.com"][..], "u@host.example.com", Some("u@example.com")),
             (&["example.com"], "u@a.b.Example.COM", Some("u@example.com")),
+            (&["Example.Com"], "u@host.example.COM", Some("u@example.com")),
             (&["example.com"], "u@example.com", None),
             (&["example.com"], "u@myexample.com", None),
             (&["example.com"], "u@com", None),
