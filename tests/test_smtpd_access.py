@@ -120,6 +120,7 @@ def test_address_with_operators_is_relayed_where_the_site_trusts_strangers(
         ("gone@relay.example", (550, "5.1.6", "User has moved to there")),
         ("x@error.relay.example", (550, "5.7.1", "not here")),
         ("x@plain.relay.example", (550, "5.1.1", "Address is undeliverable")),
+        ("x@retry.relay.example", (450, "4.4.4", "not now")),
         ("user@example.org", None),
         ("renamed@example.org", None),
     ],
@@ -131,7 +132,8 @@ def test_recipient_whose_mail_would_bounce_is_refused(
         "parent_domain_matches_subdomains = relay_domains",
         "relocated_maps = inline:{ {gone@relay.example=there}, {renamed@example.org=x} }",
         "recipient_canonical_maps = inline:{ {renamed@example.org=user@example.org} }",
-        "transport_maps = inline:{ {error.relay.example=error:4.7.1 not here}, {plain.relay.example=error:} }",
+        "transport_maps = inline:{ {error.relay.example=error:4.7.1 not here}, {plain.relay.example=error:}, "
+        "{retry.relay.example=retry:5.4.4 not now} }",
     ]
     checks = access(tmp_path, [*STRICT, *options])
     text = None if reply is None else (*reply[:2], f"<{recipient}>: Recipient address rejected: {reply[2]}")
@@ -279,6 +281,14 @@ def test_multi_recipient_bounce_is_refused_at_data(tmp_path: Path) -> None:
     assert checks.data(ClientFacts(), AtRcpt(sender="", recipient_count=1)) == ACCEPT
     refusal = answered(checks.data(ClientFacts(), AtRcpt(sender="", recipient_count=2))).reply
     assert refusal == (550, "5.5.3", "<DATA>: Data command rejected: Multi-recipient bounce")
+
+
+def test_second_recipient_of_a_bounce_is_refused_at_rcpt(tmp_path: Path) -> None:
+    checks = access(tmp_path, [*STRICT, "smtpd_recipient_restrictions = reject_multi_recipient_bounce"])
+    first, second = "user@example.org", "root@example.org"
+    assert checks.rcpt(ClientFacts(), AtRcpt(sender="", recipient=first)) == ACCEPT
+    refusal = answered(checks.rcpt(ClientFacts(), AtRcpt(sender="", recipient=second, recipient_count=1))).reply
+    assert refusal == (550, "5.5.3", "<root@example.org>: Recipient address rejected: Multi-recipient bounce")
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,12 @@ def reject_unauth_pipelining(question: Question) -> Outcome:
 
 
 def reject_multi_recipient_bounce(question: Question) -> Outcome:
-    """Refuse the null sender with several recipients (multi_recipient_bounce_reject_code)."""
-    if question.dialogue.sender == "" and question.dialogue.recipient_count > 1:
+    """Refuse the null sender with several recipients (multi_recipient_bounce_reject_code).
+
+    At RCPT, the second and further ones are refused.
+    """
+    count = question.dialogue.recipient_count + (question.dialogue.recipient is not None)
+    if question.dialogue.sender == "" and count > 1:
         code = question.site.codes["multi_recipient_bounce_reject_code"]
         return question.rejected(code, "5.5.3", "Multi-recipient bounce")
     return None

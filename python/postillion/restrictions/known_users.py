@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from postillion._core.address import AddressRules
 from postillion.address.classes import Class
 from postillion.address.destination import Destination
-from postillion.address.resolve import ERROR, Route
+from postillion.address.resolve import ERROR, REPORTING, Route
 from postillion.checks.check import Listing
 from postillion.config import Config
 from postillion.tables import Maps, Table, open_maps
@@ -23,6 +23,8 @@ KNOWN_FOR_S: Final = 10.0
 KNOWN_MAX: Final = 10_000
 ERROR_CODE: Final = 550
 """Reply code for a recipient whose mail goes to the error transport."""
+RETRY_CODE: Final = 450
+"""Reply code for a recipient whose mail goes to the retry transport."""
 STATUS: Final = re.compile(r"[245]\.(\d{1,3}\.\d{1,3})(?:\s+|$)(.*)", re.DOTALL)
 """An enhanced status code before a text."""
 UNCHECKED: Final = "no_unknown_recipient_checks"
@@ -84,12 +86,12 @@ class KnownUsers:
     def listing(self, kind: Class, route: Route) -> Listing:
         """Return which recipients of a domain of this class exist. `route`: that of the domain.
 
-        A class without a table has all of them. Where mail goes to the error transport, those exist that a map gives
-        another address. Under `UNCHECKED` all do.
+        A class without a table has all of them. Where mail goes to the error or the retry transport, those exist that
+        a map gives another address. Under `UNCHECKED` all do.
         """
         if not self._checks:
             return "all"
-        if route.transport == ERROR:
+        if route.transport in REPORTING:
             return "aliases"
         return LISTINGS[kind] if kind in LISTINGS and self._tables[kind][0] else "all"
 
@@ -111,7 +113,9 @@ class KnownUsers:
         if listing == "aliases":
             if asked != listing and self._is_rewritten(destination):
                 return None
-            code = self._alias_code if destination.kind is Class.VIRTUAL_ALIAS else ERROR_CODE
+            code = RETRY_CODE
+            if route.transport == ERROR:
+                code = self._alias_code if destination.kind is Class.VIRTUAL_ALIAS else ERROR_CODE
             found = STATUS.match(route.nexthop)
             detail, why = (found[1], found[2]) if found else ("1.1", route.nexthop)
             return code, f"{code // 100}.{detail}", why
