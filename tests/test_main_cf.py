@@ -55,6 +55,39 @@ def test_last_value_wins_with_warning(tmp_path: Path) -> None:
     assert "line 2: overriding earlier entry: myorigin=a" in config.notices[0]
 
 
+def test_myorigin_may_name_a_file_as_in_debian(tmp_path: Path) -> None:
+    name = tmp_path / "mailname"
+    name.write_text(" example.org \nexample.net\n")
+    config = config_of(tmp_path, f"myorigin = {name}\nmydestination = $myorigin, localhost\n")
+    assert config.text("myorigin") == "example.org"
+    # The list reads the file, too.
+    assert config.text("mydestination") == f"{name}, localhost"
+    assert config.items("mydestination")[0] == "example.org"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "the file is missing"),
+        ("\nexample.org\n", "is empty"),
+        ("# our name\nexample.org\n", '"# our name" is not one domain'),
+        (b"\xff.example\n", "UTF-8"),
+    ],
+)
+def test_file_of_myorigin_without_a_domain_is_an_error(text: str | bytes | None, problem: str, tmp_path: Path) -> None:
+    name = tmp_path / "mailname"
+    if text is not None:
+        name.write_bytes(text.encode() if isinstance(text, str) else text)
+    config = config_of(tmp_path, f"myhostname = mx.example.org\nmyorigin = {name}\n")
+    with pytest.raises(ConfigError, match=f"line 2: myorigin: .*{problem}"):
+        config.text("myorigin")
+
+
+def test_myorigin_is_one_domain(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'"a\.example, b\.example" is not one domain'):
+        config_of(tmp_path, "myorigin = a.example, b.example\n").text("myorigin")
+
+
 @pytest.mark.parametrize(
     ("text", "expanded"),
     [

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 DEFAULT_DIRECTORY = "/etc/postfix"
 STRESS = "stress"
 """The parameter that says whether a service is under stress (STRESS_README)."""
+ORIGIN = "myorigin"
+"""The parameter that gives a domain, or with Debian's Postfix a file that has it in its first line."""
 OVERRIDE = "-o"
 """The place of a value from the command line in error texts."""
 
@@ -134,6 +136,8 @@ class Config:
             value = self.raw(name)
             row = parameters.row(name)
             found = value if parameters.is_raw(name) else self._expand(name, value)
+            if name == ORIGIN:
+                found = self._domain_of_origin(found)
             if not main_cf.is_utf8(found):
                 raise self.error(name, f"{name}: this is not UTF-8", "write the value in UTF-8")
             if row is not None and name in self.settings and not kinds.is_valid(found, row[1], row[2]):
@@ -380,6 +384,24 @@ class Config:
         if self.warn is not None and text not in self._told:
             self._told.add(text)
             self.warn(text)
+
+    def _domain_of_origin(self, value: str) -> str:
+        """Return the domain that a value of myorigin gives or names. `$myorigin` in other values stays the file."""
+        found = value
+        if value.startswith("/"):
+            found = self._list_file(ORIGIN, value).partition("\n")[0].strip()
+            if not found:
+                raise self.error(ORIGIN, f"{ORIGIN}: the first line of {value} is empty", "write the domain there")
+        if found and main_cf.split_list(found) != [found]:
+            raise self.error(ORIGIN, f'{ORIGIN}: "{found}" is not one domain', "give one domain")
+        return found
+
+    def _list_file(self, name: str, path: str) -> str:
+        """Return the text of a file that a value names. Raises `ConfigError` at the line of the value."""
+        try:
+            return main_cf.read(path)
+        except ConfigError as error:
+            raise self.error(name, f"{name}: {path}: {error.problem}", "correct this file or its name") from None
 
     def _bad(self, name: str, text: str, row: parameters.Row) -> ConfigError:
         return self.error(name, f'bad value "{text}" for {name}', f"give {kinds.allowed(row[1], row[2])}")
