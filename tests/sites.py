@@ -26,6 +26,7 @@ from typing import Literal
 
 from postillion._core.tables import Index
 from postillion.config import ConfigError, main_cf, parameters
+from postillion.config.settings import ORIGIN
 from postillion.master import checking
 from postillion.restrictions.rows import ROWS, Argument
 from postillion.tables import TableError
@@ -239,15 +240,16 @@ def value_there(found: re.Match[str], known: dict[str, str]) -> str:
 
 
 def with_lists(site: Path, copy: Path, text: str) -> str:
-    """Return main.cf with paths into the copy in lists of hosts, domains and networks."""
+    """Return main.cf with paths into the copy in lists of hosts, domains and networks, and in myorigin."""
     for name, value in readable(text).items():
         row = parameters.row(name)
-        if row is None or row[1].partition(" ")[0] != "match":
+        if row is None or (row[1].partition(" ")[0] != "match" and name != ORIGIN):
             continue
+        content = "example.org\n" if name == ORIGIN else ""
         for word in main_cf.split_list(value):
             path = word.removeprefix("!")
             if path.startswith("/") and not path.startswith(str(copy)):
-                text = re.sub(rf"(?<=[\s,!=]){re.escape(path)}(?=[\s,]|$)", stub(site, copy, path, ""), text)
+                text = re.sub(rf"(?<=[\s,!=]){re.escape(path)}(?=[\s,]|$)", stub(site, copy, path, content), text)
     return text
 
 

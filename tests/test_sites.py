@@ -14,6 +14,7 @@ from postillion.tables import open_maps
 NULL_CLIENT = """\
 compatibility_level = 3.6
 myhostname = a.example.org
+myorigin = /etc/mailname
 mydestination =
 inet_interfaces = 192.0.2.77
 relayhost = [smart.example.org]
