@@ -510,6 +510,8 @@ async def test_user_name_cannot_leave_the_spool(site: Site, name: str) -> None:
 async def test_luser_relay_gets_mail_of_unknown_users(site: Site) -> None:
     site.parameters["luser_relay"] = "catch+$local@far.example"
     assert (await site.deliver("who@example")).forwards == {"a@b.example": ["catch+who@far.example"]}
+    site.parameters["luser_relay"] = "catch-$user-$extension@far.example"
+    assert (await site.deliver("who@example")).forwards == {"a@b.example": ["catch-who-@far.example"]}
     site.parameters["luser_relay"] = "user"
     assert (await one(site, "who@example")).outcome == "sent"
     site.parameters["luser_relay"] = "$user@example"

@@ -17,10 +17,11 @@ class UndefinedError(KeyError):
     """A name without a value; a path with such a name is skipped."""
 
 
-def expand(text: str, values: Mapping[str, str], allowed: str | None = None) -> str:
+def expand(text: str, values: Mapping[str, str], allowed: str | None = None, *, lenient: bool = False) -> str:
     """Return a parameter's text with `$name`, `${name}`, `${name?if set}` and `${name:if not}` replaced.
 
-    `allowed`: other characters of values become `_`. Raises `UndefinedError` for a plain reference without a value.
+    `allowed`: other characters of values become `_`. A plain reference without a value is empty if `lenient`, else it
+    raises `UndefinedError`.
     """
 
     def value(name: str) -> str:
@@ -34,7 +35,7 @@ def expand(text: str, values: Mapping[str, str], allowed: str | None = None) -> 
         name = plain or round_name or brace_name
         sign, rest = round_sign or brace_sign, round_text or brace_text or ""
         if not sign:
-            if not values.get(name):
+            if not lenient and not values.get(name):
                 raise UndefinedError(name)
             return value(name)
         return rest if bool(values.get(name)) == (sign == "?") else ""

@@ -408,10 +408,7 @@ class Delivery:
     async def _deliver_unknown(self, step: Step, where: LocalAddress) -> None:
         relay = self._settings.luser_relay
         if relay:
-            try:
-                address = expand(relay, self._values(where, None))
-            except UndefinedError:
-                address = ""
+            address = expand(relay, self._values(where, None), lenient=True)
             if "@" not in address:
                 address = f"{address}@{self._settings.myorigin}"
             if not address.startswith("@") and normal(address) != normal(step.address):
