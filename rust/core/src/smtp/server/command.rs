@@ -184,12 +184,14 @@ impl MailArguments {
     pub fn parse(arguments: &str, dialect: &Dialect) -> Result<Self, Refused> {
         let syntax = || Refused::Other(Reply::new(501, [5, 4], "Syntax: MAIL FROM:<address>"));
         let text = strip_keyword(arguments, "FROM:").ok_or_else(syntax)?;
-        let (reverse_path, parameters) = dialect
-            .path(text, true)
-            .ok_or_else(|| Refused::Address(Reply::new(501, [1, 7], "Bad sender address syntax"), text.into()))?;
+        let bad = || Refused::Address(Reply::new(501, [1, 7], "Bad sender address syntax"), text.into());
+        let (reverse_path, parameters) = dialect.path(text, true).ok_or_else(bad)?;
         let mut mail = Self { reverse_path, ..Self::default() };
         for parameter in parameters.split(is_blank).filter(|parameter| !parameter.is_empty()) {
             mail.parameter(parameter, dialect)?;
+        }
+        if !mail.smtputf8 && !has_ascii_domain(&mail.reverse_path) {
+            return Err(bad());
         }
         if dialect.strict_smtputf8 && !mail.smtputf8 && !mail.reverse_path.is_ascii() {
             return Err(must_declare_smtputf8());
@@ -299,9 +301,11 @@ impl RcptArguments {
     pub fn parse(arguments: &str, dialect: &Dialect, smtputf8: bool) -> Result<Self, Refused> {
         let syntax = || Refused::Other(Reply::new(501, [5, 4], "Syntax: RCPT TO:<address>"));
         let text = strip_keyword(arguments, "TO:").ok_or_else(syntax)?;
-        let (forward_path, parameters) = dialect
-            .path(text, false)
-            .ok_or_else(|| Refused::Address(Reply::new(501, [1, 3], "Bad recipient address syntax"), text.into()))?;
+        let bad = || Refused::Address(Reply::new(501, [1, 3], "Bad recipient address syntax"), text.into());
+        let (forward_path, parameters) = dialect.path(text, false).ok_or_else(bad)?;
+        if !smtputf8 && !has_ascii_domain(&forward_path) {
+            return Err(bad());
+        }
         if dialect.strict_smtputf8 && !smtputf8 && !forward_path.is_ascii() {
             return Err(must_declare_smtputf8());
         }
@@ -338,6 +342,11 @@ impl RcptArguments {
 
 fn unsupported(parameter: &str) -> Refused {
     Refused::Other(Reply::new(555, [5, 4], format!("Unsupported option: {parameter}")))
+}
+
+/// Return whether the domain is one for a client that does not say SMTPUTF8; Postfix never minds its local parts.
+fn has_ascii_domain(path: &Path) -> bool {
+    path.domain().is_none_or(str::is_ascii)
 }
 
 fn must_declare_smtputf8() -> Refused {
@@ -482,6 +491,16 @@ mod tests {
             let recipient = Recipient { address: forward_path.address().into(), original: None, orcpt, notify };
             assert_eq!(rcpt_parameters(&recipient).join(" "), written.trim_start());
         }
+    }
+
+    #[test]
+    fn a_domain_outside_ascii_needs_smtputf8() {
+        assert!(MailArguments::parse("FROM:<a@é.org>", &dialect()).is_err());
+        assert!(MailArguments::parse("FROM:<é@b.org>", &dialect()).is_ok());
+        assert!(MailArguments::parse("FROM:<a@é.org> SMTPUTF8", &dialect()).is_ok());
+        assert!(RcptArguments::parse("TO:<a@é.org>", &dialect(), false).is_err());
+        assert!(RcptArguments::parse("TO:<é@b.org>", &dialect(), false).is_ok());
+        assert!(RcptArguments::parse("TO:<a@é.org>", &dialect(), true).is_ok());
     }
 
     #[test]
