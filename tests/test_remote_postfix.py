@@ -149,13 +149,6 @@ async def test_older_parameters_of_pgsql(etc: Path, postgres: Postgres) -> None:
     await compare(etc, "pgsql", postgres.file("", f"{old}select_function = f\n"), KEYS)
 
 
-async def test_octets_that_are_no_text_fail_for_now(etc: Path, postgres: Postgres) -> None:
-    postgres.sql("CREATE DATABASE octets ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C';")
-    text = postgres.file("SELECT chr(233)", "encoding = SQL_ASCII\n").replace("dbname = postgres", "dbname = octets")
-    (etc / "octets.cf").write_text(text)
-    assert await ours(etc, f"pgsql:{etc}/octets.cf", ["u@example.org"]) == {"u@example.org": FAILS}
-
-
 @pytest.mark.parametrize("query", [*SQL, "CALL lookup('%s')", 'SELECT v FROM aliases WHERE k="%s"'])
 async def test_queries_of_mysql(etc: Path, mariadb: MariaDb, query: str) -> None:
     mariadb.sql(
