@@ -38,6 +38,8 @@ async def answer(
 
     `until`: the loop's time after which the lookups without an answer fail.
     """
+    if len(lookups) == 1 and until is None:
+        return [await _answer(tables[lookups[0][0]], lookups[0][1])]
     found = [LATE] * len(lookups)
     slots = asyncio.Semaphore(TOGETHER_MAX)
 
@@ -46,8 +48,6 @@ async def answer(
             index, key = lookups[at]
             found[at] = await _answer(tables[index], key)
 
-    if len(lookups) == 1 and until is None:
-        return [await _answer(tables[lookups[0][0]], lookups[0][1])]
     with suppress(TimeoutError):
         async with asyncio.timeout_at(until):
             await asyncio.gather(*map(one, range(len(lookups))))
