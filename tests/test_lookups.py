@@ -139,11 +139,10 @@ async def test_client_that_leaves_during_a_lookup_leaves_no_message(tmp_path: Pa
     client.send(ENVELOPE)
     client.send(CONTENT)
     await until(lambda: remote.open)
-    task = client.task
-    assert task is not None
+    waiting = list(remote.open.values())
     assert client.connection is not None
     client.connection.abort()
-    await until(task.done)
+    await until(lambda: all(lookup.cancelled() for lookup in waiting))
     assert queued(tmp_path) == 0
     server.journal.close()
 

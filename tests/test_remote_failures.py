@@ -218,7 +218,7 @@ async def test_a_lost_connection_of_pgsql_takes_no_other_along(tmp_path: Path) -
             others.append(await connect())
         await lost.close()
         async with asyncio.timeout(30):
-            assert len(await others[-1].query("SELECT 1")) == 1
+            assert len(await others[-1].query(b"SELECT 1")) == 1
         for other in others:
             await other.close()
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -14,7 +14,7 @@ from postillion.checks.reply import INTERNAL_ERROR
 from postillion.smtpd.clients import Client
 from postillion.smtpd.mode import Mode
 from postillion.smtpd.names import Name
-from postillion.tables.answers import MessageLookups
+from postillion.tables.answers import Answer, Batch, MessageLookups
 
 KNOWN_FOR_S: Final = 10.0
 """Time for which a client's names and its accepted recipients are remembered."""
@@ -73,7 +73,7 @@ class Connection:
     def __init__(self, owner: Owner, key: int) -> None:
         """`key`: the connection's number in the core. A session that has begun belongs to a known client."""
         self.loop = owner.loop
-        self.task: asyncio.Future[Client] | asyncio.Future[Verdict] | asyncio.Future[Next] | None = None
+        self.task: asyncio.Future[Client] | asyncio.Future[Verdict] | Batch | None = None
         """The client waits for this: its name, or the answer of a check."""
         self.checks: tuple[Check, ...] = ()
         self.stressed = owner.core.is_stressed(key)
@@ -119,9 +119,7 @@ class Connection:
     def look_up(self) -> None:
         """Make the lookups for the client's recipient or message, and go on when all are answered."""
         if self._session is not None:
-            task = self.loop.create_task(self._answers(self._session), name="lookups of a session")
-            self.task = task
-            task.add_done_callback(self._looked_up)
+            self._begin_lookups(self._session, MessageLookups(), self._session.recipient)
             # The replies to earlier commands need not wait.
             self._owner.handle(self._owner.core.proceed(self._key, Next.IDLE, self.loop.time()))
 
@@ -222,21 +220,29 @@ class Connection:
             self._owner.handle(self._owner.core.proceed(self._key, next_step, now))
         return question
 
-    async def _answers(self, session: SmtpdSession) -> Next:
-        """Answer the lookups for one recipient, or for a message; return the session's next step."""
-        rounds, step, recipient = MessageLookups(), Next.LOOKUP, session.recipient
-        while step == Next.LOOKUP and session.recipient == recipient:
-            asked = session.lookups()
-            step = session.answer_lookups(asked, await rounds.answers(asked), self.loop.time())
-        return step
+    def _begin_lookups(self, session: SmtpdSession, rounds: MessageLookups, recipient: str | None) -> None:
+        """Begin the next lookups for a recipient, or for the message (None)."""
+        asked = session.lookups()
+        self.task = rounds.begin(asked, partial(self._looked_up, session, rounds, recipient, asked))
 
-    def _looked_up(self, task: asyncio.Future[Next]) -> None:
+    def _looked_up(
+        self,
+        session: SmtpdSession,
+        rounds: MessageLookups,
+        recipient: str | None,
+        asked: Sequence[tuple[int, bytes]],
+        answers: Sequence[Answer],
+    ) -> None:
+        """Give the session the answers; it may need more of them."""
         self.task = None
-        if self._gone:
-            return
         try:
-            self._owner.handle(self._owner.core.proceed(self._key, task.result(), self.loop.time()))
-        except (Exception, asyncio.CancelledError):
+            now = self.loop.time()
+            step = session.answer_lookups(asked, answers, now)
+            if step == Next.LOOKUP and session.recipient == recipient:
+                self._begin_lookups(session, rounds, recipient)
+            else:
+                self._owner.handle(self._owner.core.proceed(self._key, step, now))
+        except Exception:
             self._owner.fail(self._key, traceback.format_exc())
 
     def _identify_again(self, session: SmtpdSession, stage: Stage) -> None:

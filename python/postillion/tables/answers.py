@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Final, Literal, Protocol
+from functools import partial
+from typing import Any, Final, Literal, Protocol
 
 from postillion.tables.deferred import ask
+from postillion.tables.remote.begun import Told
 from postillion.tables.remote.table import LOOKUP_MAX_S
+from postillion.tables.remote.together import EXCHANGE_MAX_S
 from postillion.tables.table import Table, TableError
 
 TOGETHER_MAX: Final = 32
@@ -26,7 +29,8 @@ A message on its way out has this time for its addresses, and for each part of i
 
 Answer = tuple[Literal["found"], bytes] | tuple[Literal["not found"], None] | tuple[Literal["failed"], str]
 """The answer to a lookup: the value, no value, or the reason why the table cannot answer now (the mail waits)."""
-
+Done = Callable[[list[Answer]], None]
+"""Gets the answers of a batch."""
 
 LATE: Final[Answer] = ("failed", f"the message needs more than {MESSAGE_MAX_S:g} seconds for its lookups")
 
@@ -56,10 +60,18 @@ async def answer(
 
 async def _answer(table: Table, key: bytes) -> Answer:
     try:
-        value = await ask(table, key.decode("utf-8", "surrogateescape"))
+        return answer_of(await ask(table, key.decode("utf-8", "surrogateescape")))
     except TableError as problem:
-        return "failed", str(problem)
-    return ("not found", None) if value is None else ("found", value.encode("utf-8", "surrogateescape"))
+        return answer_of(problem)
+
+
+def answer_of(found: str | TableError | None) -> Answer:
+    """Return what a lookup has found, or its failure, as an answer."""
+    if found is None:
+        return "not found", None
+    if isinstance(found, TableError):
+        return "failed", str(found)
+    return "found", found.encode("utf-8", "surrogateescape")
 
 
 _numbered: list[Table] = []
@@ -109,6 +121,62 @@ class MessageLookups:
         # A few lookups end in time by themselves, and a timer would cost more than the rest of their batch.
         needs_timer = left_s < LOOKUP_MAX_S * math.ceil(len(lookups) / TOGETHER_MAX)
         return await answer(_numbered, lookups, self._until if needs_timer else None)
+
+    def begin(self, lookups: Sequence[tuple[int, bytes]], done: Done) -> Batch:
+        """Begin lookups: `done` gets their answers, in the same order, after this call has returned."""
+        left_s = self._until - asyncio.get_running_loop().time()
+        batch = Batch(done)
+        if len(lookups) > TOGETHER_MAX or left_s < EXCHANGE_MAX_S + LOOKUP_MAX_S:
+            batch.wait_for(self.answers(lookups))
+        else:
+            batch.begin(lookups)
+        return batch
+
+
+class Batch:
+    """Lookups in progress for somebody who does not wait in a task."""
+
+    def __init__(self, done: Done) -> None:
+        self._done = done
+        self._found: list[Answer] = []
+        self._left = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_over = False
+
+    def wait_for(self, answers: Coroutine[Any, Any, list[Answer]]) -> None:
+        """Let a task wait for all answers."""
+        self._tasks.append(asyncio.get_running_loop().create_task(self._wait_for(answers), name="lookups of a batch"))
+
+    def begin(self, lookups: Sequence[tuple[int, bytes]]) -> None:
+        """Begin each lookup; one that its table cannot begin gets a task."""
+        self._found, self._left = [LATE] * len(lookups), len(lookups)
+        for at, (index, key) in enumerate(lookups):
+            table, text = _numbered[index], key.decode("utf-8", "surrogateescape")
+            begin: Callable[[str, Told], bool] | None = getattr(table, "begin", None)
+            if begin is None or not begin(text, partial(self._told, at)):
+                task = asyncio.get_running_loop().create_task(self._ask(at, table, key), name=f"lookup in {table.name}")
+                self._tasks.append(task)
+
+    def cancel(self) -> None:
+        """End the lookups; `done` is not called any more."""
+        self._is_over = True
+        for task in self._tasks:
+            task.cancel()
+
+    async def _wait_for(self, answers: Coroutine[Any, Any, list[Answer]]) -> None:
+        self._done(await answers)
+
+    async def _ask(self, at: int, table: Table, key: bytes) -> None:
+        self._take(at, await _answer(table, key))
+
+    def _told(self, at: int, found: str | TableError | None) -> None:
+        self._take(at, answer_of(found))
+
+    def _take(self, at: int, answer: Answer) -> None:
+        self._found[at] = answer
+        self._left -= 1
+        if not self._left and not self._is_over:
+            self._done(self._found)
 
 
 async def answer_content(message: Arriving, rounds: MessageLookups) -> None:

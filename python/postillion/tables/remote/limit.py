@@ -12,6 +12,16 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import Protocol
+
+
+class Expiring(Protocol):
+    """The wait of a task or of a callback, which a limit ends."""
+
+    until: float
+
+    def expire(self) -> None:
+        """End: the time is over."""
 
 
 class TimeLimit:
@@ -21,15 +31,15 @@ class TimeLimit:
         self._seconds = seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._waits: dict[Wait, None] = {}
+        self._waits: dict[Expiring, None] = {}
         """The waits in progress, the oldest first."""
 
     def wait(self) -> Wait:
         """Return the context of one wait."""
         return Wait(self)
 
-    def add(self, wait: Wait, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin a wait of the current task. `loop`: the running loop."""
+    def add(self, wait: Expiring, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin a wait. `loop`: the running loop."""
         if loop is not self._loop:
             # A timer of a loop that has ended never comes.
             self._loop, self._timer = loop, None
@@ -39,7 +49,7 @@ class TimeLimit:
         if self._timer is None:
             self._timer = loop.call_at(wait.until, self._expire)
 
-    def remove(self, wait: Wait) -> None:
+    def remove(self, wait: Expiring) -> None:
         """End a wait."""
         self._waits.pop(wait, None)
 

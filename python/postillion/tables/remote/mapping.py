@@ -29,10 +29,10 @@ class Mapping:
         self.expansion_limit = parameters.number("expansion_limit", 0)
         self._domains = list(_rules(name, parameters, warn, open_table))
 
-    async def admits(self, key: str) -> bool:
+    def admits_at_once(self, key: str) -> bool | None:
         """Return whether to look a key up: its domain is listed, and it has all parts for a result.
 
-        Raises `TableError`.
+        None: a table of `domain` has to be asked.
         """
         if not self.result_format.fits(key):
             return False
@@ -43,8 +43,20 @@ class Mapping:
             return False
         domain = domain.lower()
         for wanted, rule in self._domains:
-            fits = rule == domain if isinstance(rule, str) else await ask(rule, domain) is not None
-            if fits:
+            if not isinstance(rule, str):
+                return None
+            if rule == domain:
+                return wanted
+        return False
+
+    async def admits(self, key: str) -> bool:
+        """Return the same, after the lookups that it needs. Raises `TableError`."""
+        at_once = self.admits_at_once(key)
+        if at_once is not None:
+            return at_once
+        domain = key.rpartition("@")[2].lower()
+        for wanted, rule in self._domains:
+            if rule == domain if isinstance(rule, str) else await ask(rule, domain) is not None:
                 return wanted
         return False
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import os
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from postillion.tables.remote.begun import Begun
 from postillion.tables.remote.library import load
 from postillion.tables.remote.mapping import OpenTable
 from postillion.tables.remote.parameters import Parameters
+from postillion.tables.remote.pgsql_link import PgsqlLink
 from postillion.tables.remote.pool import LinkLost, Pool, PooledSource, Server
 from postillion.tables.remote.secret import Secret
 from postillion.tables.remote.sql import ROWS_MAX, Host, Statement, column_text, hosts
+from postillion.tables.remote.together import Together
 from postillion.tables.table import TableError, Warn
 
 if TYPE_CHECKING:
@@ -22,86 +24,9 @@ if TYPE_CHECKING:
 PORT: Final = 5432
 ENCODINGS: Final = {"utf8": "utf-8", "utf-8": "utf-8", "unicode": "utf-8", "sql_ascii": "utf-8"}
 """Encodings of PostgreSQL whose Python names differ."""
-RESULTS_MAX: Final = 100
-"""Maximum number of statements of one query whose results are examined."""
 URIS: Final = ("postgresql://", "postgres://")
 PASSWORDS_IN_URI: Final = re.compile(r"://[^:/?@]*:(.*)@|[?&](?:ssl)?password=([^&]*)")
 """Passwords as a URI has them: in front of the host, and among the words behind `?`."""
-
-
-class PgsqlLink:
-    """One connection.
-
-    It asks libpq itself: a cursor of psycopg costs more than twice as much, for features that a lookup does not use.
-    """
-
-    def __init__(self, connection: psycopg.AsyncConnection[Any], library: Any, codec: str) -> None:
-        """`library`: psycopg."""
-        self.codec = codec
-        self._connection = connection
-        self._libpq = connection.pgconn
-        self._error = library.Error
-        self._bad = library.pq.ConnStatus.BAD
-        self._escape = library.pq.Escaping(connection.pgconn)
-        self._loop = asyncio.get_running_loop()
-        # Of our own: libpq closes its socket when the server ends, and the next connection gets that number.
-        self._socket = os.dup(connection.pgconn.socket)
-        self._lost: Exception | None = None
-        self._waiting: asyncio.Future[None] | None = None
-        self._loop.add_reader(self._socket, self._read)
-
-    def quote(self, part: str) -> str:
-        """Return a part of a key for a place between single quotes."""
-        escaped: bytes = self._escape.escape_string(part.encode(self.codec))
-        return escaped.decode(self.codec)
-
-    async def query(self, text: str) -> list[psycopg.pq.abc.PGresult]:
-        """Return the results of a query, the first `RESULTS_MAX`. Raises `psycopg.Error` when the connection fails."""
-        self._libpq.send_query(text.encode(self.codec))
-        while self._libpq.flush():
-            await self._writable()
-        results: list[psycopg.pq.abc.PGresult] = []
-        while True:
-            while self._libpq.is_busy():
-                if self._lost is not None:
-                    raise self._lost
-                self._waiting = self._loop.create_future()
-                await self._waiting
-            result = self._libpq.get_result()
-            if result is None:
-                return results
-            if len(results) < RESULTS_MAX:
-                results.append(result)
-
-    @property
-    def lost(self) -> bool:
-        """Whether the connection has ended: then an error was the server's farewell."""
-        return self._lost is not None or self._libpq.status == self._bad
-
-    async def close(self) -> None:
-        """Close the connection."""
-        self._loop.remove_reader(self._socket)
-        os.close(self._socket)
-        await self._connection.close()
-
-    def _read(self) -> None:
-        """Read what the server has sent; between two lookups it is a notice, or the end."""
-        try:
-            self._libpq.consume_input()
-        except self._error as problem:
-            self._lost = problem
-            self._loop.remove_reader(self._socket)
-        if self._waiting is not None:
-            _end(self._waiting)
-
-    async def _writable(self) -> None:
-        """Wait until the server takes more of a query."""
-        ready = self._loop.create_future()
-        self._loop.add_writer(self._socket, _end, ready)
-        try:
-            await ready
-        finally:
-            self._loop.remove_writer(self._socket)
 
 
 class PgsqlSource(PooledSource):
@@ -137,18 +62,36 @@ class PgsqlSource(PooledSource):
             idle_s=parameters.number("idle_interval", 60, low=1),
             retry_max_s=parameters.number("retry_interval", 60, low=1),
         )
+        self._together = Together(self._pool, self)
+        self._is_shared = self._statement.is_one_command
+
+    def begin(self, key: str, begun: Begun) -> bool:
+        """Look a key up together with those that begin at the same time. False: it must be made by `ask`."""
+        if not self._is_shared or not self._statement.admits_at_once(key) or not self._has(key):
+            return False
+        return self._together.begin(key, begun)
 
     async def ask(self, key: str) -> str | None:
         """Return the value for `key`; None when there is none. Raises `TableError`."""
-        if not await self._statement.admits(key):
+        if not await self._statement.admits(key) or not self._has(key):
             return None
+        return self._statement.mapping.result(key, await self._pool.run(lambda link: self._select(link, key)))
+
+    def query(self, link: PgsqlLink, key: str) -> bytes:
+        """Return the query for a key."""
+        return self._statement.text(key, link.quote).encode(link.codec)
+
+    def value(self, link: PgsqlLink, key: str, result: psycopg.pq.abc.PGresult) -> str | None:
+        """Return the value in the result of a query. Raises `TableError`."""
+        return self._statement.mapping.result(key, self._columns(link, result))
+
+    def _has(self, key: str) -> bool:
+        """Return whether the database can have a key: its encoding has all characters."""
         try:
             key.encode(self._codec)
         except UnicodeEncodeError:
-            # The database cannot have the key.
-            return None
-
-        return self._statement.mapping.result(key, await self._pool.run(lambda link: self._select(link, key)))
+            return False
+        return True
 
     def _server(self, name: str, conninfo: str, login: dict[str, Secret]) -> Server[PgsqlLink]:
         return Server(name, lambda: self._connect(conninfo, login))
@@ -197,31 +140,32 @@ class PgsqlSource(PooledSource):
         return PgsqlLink(connection, psycopg, self._codec)
 
     async def _select(self, link: PgsqlLink, key: str) -> list[str | None]:
-        """Return the columns of all rows, as the server writes them; NULL is an empty text."""
-        psycopg = self._library
+        """Return the columns of all rows. Raises `LinkLost` and `TableError`."""
+        psycopg, loop = self._library, asyncio.get_running_loop()
+        begin = loop.time()
         try:
-            results = await link.query(self._statement.text(key, link.quote))
+            results = await link.query(self.query(link, key))
         except psycopg.Error as problem:
             raise LinkLost(_first_line(problem)) from None
+        self._together.took(loop.time() - begin)
         for result in results:
             if result.status == self._fatal_error:
                 text = _first_line(psycopg.Error(result.error_message.decode(link.codec, "replace")))
                 raise LinkLost(text) if link.lost else TableError(text)
-        if not results or results[0].status != self._tuples_ok:
+        if not results:
             raise TableError("the query returns no rows")
-        result = results[0]
+        return self._columns(link, results[0])
+
+    def _columns(self, link: PgsqlLink, result: psycopg.pq.abc.PGresult) -> list[str | None]:
+        """Return the columns of all rows, as the server writes them; NULL is an empty text. Raises `TableError`."""
+        if result.status != self._tuples_ok:
+            raise TableError("the query returns no rows")
         if result.ntuples > ROWS_MAX:
             raise TableError(f"more than {ROWS_MAX} rows")
         columns = range(result.nfields)
         return [
             column_text(result.get_value(row, at) or b"", link.codec) for row in range(result.ntuples) for at in columns
         ]
-
-
-def _end(waiting: asyncio.Future[None]) -> None:
-    """End a wait, unless it was cut off."""
-    if not waiting.done():
-        waiting.set_result(None)
 
 
 def _first_line(problem: Exception) -> str:

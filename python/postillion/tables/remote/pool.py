@@ -12,7 +12,8 @@ import os
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Final, Generic, Protocol, TypeVar
+from contextlib import suppress
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from postillion.tables.remote.limit import TimeLimit
 from postillion.tables.table import TableError
@@ -67,6 +68,13 @@ class Server(Generic[L]):
         """Lookups that wait for one of these: no further connection can be made."""
 
 
+class Loan(NamedTuple, Generic[L]):
+    """A connection that is lent."""
+
+    server: Server[L]
+    link: L
+
+
 class Pool(Generic[L]):
     """The connections of one table."""
 
@@ -104,6 +112,22 @@ class Pool(Generic[L]):
                     # The server may have closed the connection long ago: a new one tells.
                     continue
             return await self._run_anew(work)
+
+    def borrow(self) -> Loan[L] | None:
+        """Return an idle connection; None without one. `give_back` ends the loan."""
+        if not self._idle or self._slots.locked():
+            return None
+        with suppress(StopIteration):
+            # One is free, so this does not wait.
+            self._slots.acquire().send(None)
+        _, server, link = self._idle.pop()
+        server.busy += 1
+        return Loan(server, link)
+
+    def give_back(self, loan: Loan[L], *, usable: bool) -> None:
+        """Take a connection back; close it if it is not `usable`."""
+        self._release(loan.server, loan.link, usable=usable)
+        self._slots.release()
 
     async def close(self) -> None:
         """Close the idle connections."""
@@ -217,14 +241,18 @@ class Pool(Generic[L]):
             reusable = True
             raise
         finally:
-            server.busy -= 1
-            if reusable:
-                self._keep(server, link)
-            else:
-                self._discard(link)
-                if not (server.busy or server.connecting):
-                    self._pass_on(server, None)
+            self._release(server, link, usable=reusable)
         return result
+
+    def _release(self, server: Server[L], link: L, *, usable: bool) -> None:
+        """End the use of a connection."""
+        server.busy -= 1
+        if usable:
+            self._keep(server, link)
+            return
+        self._discard(link)
+        if not (server.busy or server.connecting):
+            self._pass_on(server, None)
 
     def _keep(self, server: Server[L], link: L) -> None:
         loop = asyncio.get_running_loop()

@@ -23,6 +23,12 @@ class Statement:
         """Read the parameters. `functions`: select_function is one of them. Raises `ConfigError`."""
         self.mapping = Mapping(name, parameters, warn, open_table)
         self._query = query(parameters, functions=functions)
+        self.is_one_command = ";" not in self._query.literal.rstrip("; ")
+        """Whether the query is certainly one command: nothing separates two."""
+
+    def admits_at_once(self, key: str) -> bool | None:
+        """Return whether to ask for a key; None: a table of `domain` has to be asked."""
+        return self._query.query(key, str) is not None and self.mapping.admits_at_once(key)
 
     async def admits(self, key: str) -> bool:
         """Return whether to ask for a key. Raises `TableError`."""

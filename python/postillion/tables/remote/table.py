@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from postillion.tables import deferred
+from postillion.tables.remote.begun import Begun, Told
 from postillion.tables.remote.limit import TimeLimit
 from postillion.tables.remote.secret import Secrets
 from postillion.tables.table import TableError, Warn, WarnedError
@@ -29,7 +31,10 @@ NOBODY: Final = 0xFFFF_FFFE
 
 
 class Source(Protocol):
-    """The lookups of one type of table."""
+    """The lookups of one type of table.
+
+    A source may have `begin(key, begun) -> bool`, which makes a lookup without a task; False: only `ask` can make it.
+    """
 
     async def ask(self, key: str) -> str | None:
         """Return the value for `key`; None when there is none. Raises `TableError`, and `OSError` for a lost server."""
@@ -80,6 +85,7 @@ class RemoteTable:
         self._idle: asyncio.Event | None = None
         self._warn_at = float("-inf")
         self._unwarned = 0
+        self._begin: Callable[[str, Begun], bool] | None = getattr(source, "begin", None)
 
     def __repr__(self) -> str:
         return f"RemoteTable({self.name!r})"
@@ -112,9 +118,17 @@ class RemoteTable:
             # A library raises errors of any kind about a reply that it does not understand. The mail must wait for it.
             raise self._failure(f"{type(problem).__name__}: {problem}") from None
         finally:
-            self._waiting -= 1
-            if not self._waiting and self._idle is not None:
-                self._idle.set()
+            self._ended()
+
+    def begin(self, key: str, told: Told) -> bool:
+        """Look a key up without a task; `told` gets the answer later. False: `ask` must make the lookup."""
+        if self._begin is None or self._waiting >= WAITING_MAX or not _is_text(key):
+            return False
+        begun = Begun(self.ask, key, partial(self._tell, told))
+        if not self._begin(key.lower() if self.folds else key, begun):
+            return False
+        self._waiting += 1
+        return True
 
     async def reach(self) -> str:
         """Return why no server can be reached within `REACH_MAX_S`; an empty text when one can."""
@@ -148,6 +162,15 @@ class RemoteTable:
             self._idle = asyncio.Event()
             await self._idle.wait()
         await self._source.close()
+
+    def _tell(self, told: Told, answer: str | TableError | None) -> None:
+        self._ended()
+        told(answer)
+
+    def _ended(self) -> None:
+        self._waiting -= 1
+        if not self._waiting and self._idle is not None:
+            self._idle.set()
 
     def _failure(self, reason: str) -> TableError:
         """Return the error of a lookup, without passwords, and warn about it now and then."""

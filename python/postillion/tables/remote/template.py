@@ -59,6 +59,11 @@ class Template:
         """Whether the template has no letters."""
         return len(self._parts) == 1
 
+    @property
+    def literal(self) -> str:
+        """The text without its letters."""
+        return "".join(self._literals)
+
     def query(self, key: str, quote: Quote) -> str | None:
         """Return the query for a key, whose parts `quote` makes harmless; None if the key lacks a part."""
         return self._fill(key, key, quote)

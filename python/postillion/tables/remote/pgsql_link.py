@@ -1,0 +1,146 @@
+"""One connection to PostgreSQL: a query by itself, or several that travel together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import psycopg
+
+RESULTS_MAX: Final = 100
+"""Maximum number of statements of one query whose results are examined."""
+
+
+Done = Callable[["list[psycopg.pq.abc.PGresult] | None"], None]
+
+
+class PgsqlLink:
+    """One connection.
+
+    It asks libpq itself: a cursor of psycopg costs more than twice as much, for features that a lookup does not use.
+    """
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any], library: Any, codec: str) -> None:
+        """`library`: psycopg."""
+        self.codec = codec
+        self._connection = connection
+        self._libpq = connection.pgconn
+        self._error = library.Error
+        self._bad = library.pq.ConnStatus.BAD
+        self._escape = library.pq.Escaping(connection.pgconn)
+        self._loop = asyncio.get_running_loop()
+        # Of our own: libpq closes its socket when the server ends, and the next connection gets that number.
+        self._socket = os.dup(connection.pgconn.socket)
+        self._lost: Exception | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        self._sync = library.pq.ExecStatus.PIPELINE_SYNC
+        self._results: list[psycopg.pq.abc.PGresult] = []
+        self._results_left = 0
+        self._done: Done | None = None
+        """Gets the results of the queries that travel together now."""
+        self._loop.add_reader(self._socket, self._read)
+
+    def quote(self, part: str) -> str:
+        """Return a part of a key for a place between single quotes."""
+        escaped: bytes = self._escape.escape_string(part.encode(self.codec))
+        return escaped.decode(self.codec)
+
+    async def query(self, text: bytes) -> list[psycopg.pq.abc.PGresult]:
+        """Return the results of a query, the first `RESULTS_MAX`. Raises `psycopg.Error` when the connection fails."""
+        self._libpq.send_query(text)
+        while self._libpq.flush():
+            await self._writable()
+        results: list[psycopg.pq.abc.PGresult] = []
+        while True:
+            while self._libpq.is_busy():
+                if self._lost is not None:
+                    raise self._lost
+                self._waiting = self._loop.create_future()
+                await self._waiting
+            result = self._libpq.get_result()
+            if result is None:
+                return results
+            if len(results) < RESULTS_MAX:
+                results.append(result)
+
+    def exchange(self, queries: Sequence[bytes], done: Done) -> bool:
+        """Send queries together. `done` gets the result of each one, or None when the connection fails.
+
+        Each query is a command by itself, in libpq's pipeline mode; one that fails takes those behind it along. False:
+        the queries could not be sent at once, and the connection must be closed.
+        """
+        try:
+            self._libpq.enter_pipeline_mode()
+            for query in queries:
+                self._libpq.send_query_params(query, None)
+            self._libpq.pipeline_sync()
+            if self._libpq.flush():
+                return False
+        except self._error:
+            return False
+        self._results, self._done = [], done
+        # A result and a None for each query, and the end.
+        self._results_left = 2 * len(queries) + 1
+        return True
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has ended: then an error was the server's farewell."""
+        return self._lost is not None or self._libpq.status == self._bad
+
+    async def close(self) -> None:
+        """Close the connection; queries under way get no results."""
+        self._done = None
+        self._loop.remove_reader(self._socket)
+        os.close(self._socket)
+        await self._connection.close()
+
+    def _read(self) -> None:
+        """Read what the server has sent; between two lookups it is a notice, or the end."""
+        try:
+            self._libpq.consume_input()
+        except self._error as problem:
+            self._lost = problem
+            self._loop.remove_reader(self._socket)
+        if self._done is not None:
+            self._collect(self._done)
+        elif self._waiting is not None:
+            _end(self._waiting)
+
+    def _collect(self, done: Done) -> None:
+        """Take the results that have come, of queries that travel together."""
+        try:
+            while self._lost is None and self._results_left:
+                if self._libpq.is_busy():
+                    return
+                self._results_left -= 1
+                result = self._libpq.get_result()
+                if result is not None and result.status == self._sync:
+                    self._libpq.exit_pipeline_mode()
+                    self._done = None
+                    done(self._results)
+                    return
+                if result is not None:
+                    self._results.append(result)
+        except self._error as problem:
+            self._lost = problem
+        self._done = None
+        done(None)
+
+    async def _writable(self) -> None:
+        """Wait until the server takes more of a query."""
+        ready = self._loop.create_future()
+        self._loop.add_writer(self._socket, _end, ready)
+        try:
+            await ready
+        finally:
+            self._loop.remove_writer(self._socket)
+
+
+def _end(waiting: asyncio.Future[None]) -> None:
+    """End a wait, unless it was cut off."""
+    if not waiting.done():
+        waiting.set_result(None)
