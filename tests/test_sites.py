@@ -10,6 +10,7 @@ import pytest
 import sites
 from postillion.config import Config, ConfigError
 from postillion.tables import open_maps
+from support import site_copy, site_repair
 
 NULL_CLIENT = """\
 compatibility_level = 3.6
@@ -74,7 +75,7 @@ def test_indexed_tables_are_read_by_their_indexes(tmp_path: Path) -> None:
     (site / "main.cf").write_text("alias_maps = hash:/etc/aliases\ntransport_maps = cdb:/etc/postfix/transport\n")
     (site / "aliases").write_text("root: ann\n")
     (site / "transport").write_text("a.example smtp:b.example\n")
-    sites.copy_site(site, copy)
+    site_copy.copy_site(site, copy)
     config = Config.load(str(copy))
     for name, key, value in (("alias_maps", "root", "ann"), ("transport_maps", "a.example", "smtp:b.example")):
         [table] = open_maps(name, config, warn=print).tables
@@ -101,7 +102,7 @@ def test_tables_behind_parameters_of_the_site_are_stubs(tmp_path: Path) -> None:
         "relocated_maps = $indexed/relocated",
     )
     (site / "main.cf").write_text("\n".join(lines) + "\n")
-    sites.copy_site(site, copy)
+    site_copy.copy_site(site, copy)
     config = Config.load(str(copy))
     for name in ("transport_maps", "relocated_maps"):
         [table] = open_maps(name, config, warn=print).tables
@@ -120,10 +121,10 @@ def test_refused_word_is_taken_from_the_parameter_that_holds_it(tmp_path: Path) 
     path = tmp_path / "main.cf"
     path.write_text("\n".join(lines))
     problem = 'smtpd_recipient_restrictions: "reject_some_day" is not supported yet'
-    assert sites.remove_refused(tmp_path, ConfigError(str(path), 4, problem, "fix"))
+    assert site_repair.remove_refused(tmp_path, ConfigError(str(path), 4, problem, "fix"))
     assert path.read_text().split("\n") == [*lines[:2], "    ", *lines[3:]]
     # Nothing has the word now: the refused parameter goes. The other lines keep their numbers.
-    assert sites.remove_refused(tmp_path, ConfigError(str(path), 4, problem, "fix"))
+    assert site_repair.remove_refused(tmp_path, ConfigError(str(path), 4, problem, "fix"))
     assert path.read_text().split("\n") == [*lines[:2], "    ", "#", "#", lines[5]]
 
 
