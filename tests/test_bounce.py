@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postillion.delivery.bounce import template
 from postillion.delivery.bounce.report import (
     BOUNCE,
+    CONFIRM,
     REPORT,
     WARN,
     Notification,
@@ -20,8 +22,12 @@ from postillion.delivery.bounce.report import (
     write_report,
     xtext_decoded,
 )
+from postillion.delivery.bounce.template import BUILT_IN, Template
+from support import memory_config
 
-REPORTER = Reporter("mx.example", "example", "Postfix")
+CONFIG = memory_config.config(myhostname="mx.example", myorigin="example")
+WARNINGS: list[str] = []
+REPORTER = Reporter.of(CONFIG, BUILT_IN, WARNINGS.append)
 ORIGINAL = b"From: me@b.example\nTo: you@far.example\nSubject: hello\n folded\n\nbody\n.\nFrom here\n"
 RECIPIENT = Reported(
     "you@far.example",
@@ -47,8 +53,10 @@ NOTIFICATION = Notification(
 )
 
 
-def parse(notification: Notification) -> tuple[email.message.EmailMessage, list[email.message.EmailMessage]]:
-    text = write_report(notification, REPORTER, 1_795_000_100.0)
+def parse(
+    notification: Notification, reporter: Reporter = REPORTER
+) -> tuple[email.message.EmailMessage, list[email.message.EmailMessage]]:
+    text = write_report(notification, reporter, 1_795_000_100.0)
     message = email.message_from_bytes(text, policy=email.policy.default)
     assert isinstance(message, email.message.EmailMessage)
     assert not message.defects
@@ -67,7 +75,7 @@ def fields(part: email.message.EmailMessage) -> list[dict[str, str]]:
 def test_report_has_three_parts() -> None:
     message, (human, machine, original) = parse(NOTIFICATION)
     text = write_report(NOTIFICATION, REPORTER, 1_795_000_100.0)
-    assert text.startswith(b"From: Mail Delivery System <MAILER-DAEMON@example>\n")
+    assert text.startswith(b"From: Mail Delivery System <MAILER-DAEMON>\n")
     assert message["To"] == "me@b.example"
     assert message["Subject"] == "Undelivered Mail Returned to Sender"
     assert message["Auto-Submitted"] == "auto-replied"
@@ -167,14 +175,65 @@ def test_warning_names_the_retry_deadline() -> None:
     message, (human, machine, _) = parse(replace(NOTIFICATION, kind=WARN, headers_only=True))
     assert message["Subject"] == "Delayed Mail (still being retried)"
     assert fields(machine)[1]["Action"] == "delayed"
-    deadline = fields(machine)[1]["Will-Retry-Until"]
-    assert deadline in human.get_content()
+    assert fields(machine)[1]["Will-Retry-Until"]
+    assert "until the message is 120 hour(s) old" in human.get_content()
 
 
 def test_postmaster_copy_has_its_own_subject() -> None:
     message, _ = parse(replace(NOTIFICATION, postmaster_copy=True, to="postmaster@example"))
     assert message["Subject"] == "Postmaster Copy: Undelivered Mail"
     assert message["Auto-Submitted"] == "auto-generated"
+
+
+def test_postmaster_copy_has_no_text_of_the_template() -> None:
+    _, (human, _, _) = parse(replace(NOTIFICATION, postmaster_copy=True, to="postmaster@example"))
+    assert human.get_content().lstrip().startswith("<you@far.example>: host mx.far.example")
+
+
+def reporter_with(*templates: Template) -> Reporter:
+    """Return the reporter of a site with these templates, not expanded."""
+    return REPORTER._replace(templates={**BUILT_IN, **{one.name: one for one in templates}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (BOUNCE, template.FAILURE),
+        (WARN, template.DELAY),
+        (CONFIRM, template.SUCCESS),
+        (REPORT, template.VERIFY),
+    ],
+)
+def test_each_kind_has_its_template(kind: str, name: str) -> None:
+    site = Template(name, "Our words.\n", "our subject", "our copy", "Us <us@site.example>")
+    message, (human, _, _) = parse(replace(NOTIFICATION, kind=kind), reporter_with(site))
+    assert (message["Subject"], message["From"]) == ("our subject", "Us <us@site.example>")
+    assert human.get_content().startswith("Our words.\n\n<you@far.example>: ")
+    message, (human, _, _) = parse(replace(NOTIFICATION, kind=kind, postmaster_copy=True), reporter_with(site))
+    assert (message["Subject"], message["From"]) == ("our copy", "Us <us@site.example>")
+    assert "Our words" not in human.get_content()
+
+
+@pytest.mark.parametrize(
+    ("charset", "octets", "text", "reason", "shown"),
+    [
+        ("iso-8859-1", b"Gr\xfc\xdfe\n", "Gr\u00fc\u00dfe\n", "nein", "nein"),
+        ("iso-8859-1", b"Gr\xfc\xdfe\n", "Gr\u00fc\u00dfe\n", "n\u00f6", "n?"),
+        ("UTF-8", b"Gr\xc3\xbc\xc3\x9fe\n", "Gr\u00fc\u00dfe\n", "n\u00f6", "n\u00f6"),
+        ("us-ascii", b"Hello\n", "Hello\n", "n\u00f6", "n\u00f6"),
+    ],
+)
+def test_text_of_a_template_keeps_its_charset(charset: str, octets: bytes, text: str, reason: str, shown: str) -> None:
+    site = Template(template.FAILURE, octets.decode("utf-8", "surrogateescape"), "s", charset=charset)
+    recipient = RECIPIENT._replace(text=reason, remote=None)
+    notification = replace(NOTIFICATION, smtputf8=True, recipients=[recipient], message=b"Subject: x\n\n")
+    written = write_report(notification, reporter_with(site), 1.0)
+    declared = "utf-8" if charset == "us-ascii" else charset
+    assert f"Content-Type: text/plain; charset={declared}\nContent-Transfer-Encoding: 8bit\n\n".encode() in written
+    assert b"\n\n" + octets + b"\n<you@far.example>: " in written
+    human = email.message_from_bytes(written, policy=email.policy.default).get_payload(0)
+    assert isinstance(human, email.message.EmailMessage)
+    assert human.get_content() == f"{text}\n<you@far.example>: {shown}\n"
 
 
 def test_message_id_becomes_references_and_in_reply_to() -> None:

@@ -532,6 +532,13 @@ BAD_INPUT = [
         VIRTUAL,
         FIRST + 'transport_maps: "maildrop:" in regexp:ways gives mail to "maildrop", and its p',
     ),
+    (
+        "bounce_template_file = @/nosuch",
+        "",
+        FIRST + "bounce_template_file: nosuch: the file is missing: name a file with templates",
+    ),
+    ("bounce_template_file = @/ways", "", "ways, line 1: missing '=' after attribute name: \"/^(.*)@b.example/ $1:\""),
+    ("bounce_template_file = @/marker", "", 'marker, line 1: bad end marker after "<<": write it as in'),
     ("", "qmgr unix n - n 300 1 qmgr -o default_transport=far", NEXT + 'default_transport: "far" gives mail to "far"'),
 ]
 
@@ -541,6 +548,7 @@ def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, servi
     (site.directory / "folder").mkdir()
     os.mkfifo(site.directory / "fifo")
     (site.directory / "ways").write_text("/^(.*)@b.example/ $1:\n/@a.example/ maildrop:\n")
+    (site.directory / "marker").write_text("failure_template = <<'EOF'\nx\n'EOF'\n")
     (site.directory / "filter").write_text("/a/ FILTER\tx:y\n")
     (site.directory / "endless").write_text("/a/ smtp:\n/(.*)(.*)(.*)(.*)\\1\\2\\3\\4z/ smtp:\n")
     refusal = site.write(parameters + "\n", service + "\n").refusal()
@@ -589,6 +597,8 @@ def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, servi
             NEXT + "-o header_checks of sub has no effect: no cleanup_service_name names this service",
         ),
         ("", SUBMISSION + "-o smtpd_recipient_limits=9", ""),
+        ("bounce_template_file = @/template", "", 'template, line 2: failure template: unknown header field "X-Field"'),
+        ("bounce_template_file = @/unknown", "", 'unknown, line 1: failure template: undefined $name: "nosuch"'),
         ("mailbox_delivery_lock = maybe", "", 'mailbox_delivery_lock: "maybe" is not known'),
         ("transport_maps = regexp:@/ways", "", "regexp map ways, line 1: ignoring unrecognized request"),
         *(
@@ -611,6 +621,8 @@ def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, servi
 def test_doubtful_setting_gives_warning(site: Site, parameters: str, service: str, warning: str) -> None:
     (site.directory / "ways").write_text("example smtp:\n")
     (site.directory / "copied").write_text("/^fixed$/ smtp:\n/^list-(.*)$/ $1\n")
+    (site.directory / "template").write_text("failure_template = <<EOF\nX-Field: x\n\ntext\nEOF\n")
+    (site.directory / "unknown").write_text("failure_template = text $nosuch\n")
     warnings = [text.replace(f"{site.directory}/", "") for text in site.write(parameters + "\n", service).warnings()]
     assert [text for text in warnings if text.startswith(warning)] or not warning, warnings
 

@@ -18,6 +18,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
+from postillion.config.domain import to_unicode
 from postillion.dns import Answer, BadDomain, BadName, Failed, Mx, NoData, NoName, Records, Resolver, to_ascii
 from postillion.dns.answer import Kind
 from postillion.smtpd.names import UNKNOWN, Name, Names
@@ -272,6 +273,23 @@ async def test_verified_name_stays_for_the_shorter_time_to_live(
 )
 def test_names_in_utf8_become_a_labels(name: str, ascii_name: str, idna2003: str) -> None:
     assert (to_ascii(name), to_ascii(name, idna2003=True)) == (ascii_name, idna2003)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("mx.xn--bcher-kva.example", "mx.b\u00fccher.example"),
+        ("MX.XN--Bcher-KVA.Example", "MX.b\u00fccher.Example"),
+        ("mx.example", "mx.example"),
+        ("xn--bcher-kvb-.example", "xn--bcher-kvb-.example"),
+        ("xn--.example", "xn--.example"),
+        ("xn--bcher-kva.xn--a", "b\u00fccher.xn--a"),
+        ("xn--b\u00fc", "xn--b\u00fc"),
+        ("", ""),
+    ],
+)
+def test_valid_a_labels_are_decoded_for_people(name: str, shown: str) -> None:
+    assert to_unicode(name) == shown
 
 
 @pytest.mark.parametrize(

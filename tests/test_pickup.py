@@ -227,7 +227,9 @@ def test_report_names_recipients_and_reason(queue: Path) -> None:
     harness.drop("loop", record_file(b"Subject: round\n\nand round\n", sender="me@example.org"))
     file = harness.directory.open("loop")
     assert file is not None
-    reports = Reports(Config.load(str(etc)))
+    warnings: list[str] = []
+    reports = Reports(Config.load(str(etc)), warnings.append)
+    assert not warnings
     refusal = MessageRefused(554, "5.4.0", "Error: too many hops")
     text = reports.report(file, read_envelope(file), "ABC123", refusal)
     assert text is not None
@@ -238,6 +240,33 @@ def test_report_names_recipients_and_reason(queue: Path) -> None:
     file = harness.directory.open("null")
     assert file is not None
     assert reports.report(file, read_envelope(file), "ABC123", refusal) is None
+
+
+def test_report_has_the_template_of_the_site(queue: Path) -> None:
+    etc = queue / "etc"
+    etc.mkdir()
+    (etc / "bounce.cf").write_text("failure_template = <<EOF\nSubject: no way\n\nSorry from $myhostname.\nEOF\n")
+    (etc / "main.cf").write_text(
+        f"queue_directory = {queue}\nmyhostname = mx.example.org\nbounce_template_file = {etc}/bounce.cf\n"
+    )
+    harness = Harness(queue)
+    harness.drop("loop", record_file(sender="me@example.org"))
+    file = harness.directory.open("loop")
+    assert file is not None
+    warnings: list[str] = []
+
+    def report() -> bytes:
+        reports = Reports(Config.load(str(etc)), warnings.append)
+        text = reports.report(file, read_envelope(file), "ABC123", MessageRefused(554, "5.4.0", "too many hops"))
+        assert text is not None
+        return text
+
+    assert b"\nSubject: no way\n" in report()
+    assert not warnings
+    (etc / "bounce.cf").unlink()
+    assert b"\nSubject: Undelivered Mail Returned to Sender\n" in report()
+    assert len(warnings) == 1
+    assert "bounce.cf: the file is missing" in warnings[0]
 
 
 def test_files_stay_in_maildrop_when_disk_is_full(queue: Path) -> None:

@@ -206,11 +206,10 @@ def test_one_bad_change_of_several_changes_nothing(etc: Path) -> None:
     assert (etc / "master.cf").read_text() == MASTER_CF
 
 
-@pytest.mark.parametrize("letter", ["b", "t", "T"])
-def test_options_without_counterpart_are_refused_in_one_line(etc: Path, letter: str) -> None:
-    result = ours(etc, f"-{letter}", "run-version")
+def test_option_without_counterpart_is_refused_in_one_line(etc: Path) -> None:
+    result = ours(etc, "-T", "run-version")
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
-    assert f"-{letter} is not implemented" in result.stderr
+    assert "-T is not implemented" in result.stderr
 
 
 def test_types_of_sasl_are_those_that_a_program_can_use(etc: Path) -> None:

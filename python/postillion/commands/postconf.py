@@ -6,6 +6,7 @@ postconf -M | -F | -P | -PP [-xhHfjq] [service[/type[/field]] ...]
                                     services, fields, -o parameters of master.cf, all parameters of each service
 postconf -M -e 'service/type=line' | -F -e service/type/field=value | -P -e service/type/name=value
 postconf -MX service/type ... | -M# service/type ... | -PX service/type/name ...
+postconf [-c DIR] -t [FILE] | -b [FILE]                       templates of notifications, and their texts
 postconf -a | -A | -l | -m                                    types of SASL servers and clients, locks, tables
 postconf --explain name ...                                   what a parameter is for
 
@@ -40,8 +41,6 @@ SASL_SERVER_TYPES: tuple[str, ...] = ()
 SASL_CLIENT_TYPES: tuple[str, ...] = ()
 """Types of smtpd_sasl_type and smtp_sasl_type that a program here can use: none yet."""
 ABSENT = {
-    "b": "notifications have no templates, bounce_template_file has no effect",
-    "t": "notifications have no templates, bounce_template_file has no effect",
     "T": "there is no TLS whose version or algorithms it could show",
 }
 """Options of Postfix's postconf that print what is not here, and why."""
@@ -86,6 +85,10 @@ def run(request: Request) -> int:
         print("\n".join(sorted(KNOWN_TYPES)))
     elif request.has("a", "A"):
         print("".join(f"{name}\n" for name in (SASL_SERVER_TYPES if request.has("a") else SASL_CLIENT_TYPES)), end="")
+    elif request.has("b", "t"):
+        from postillion.commands import postconf_templates
+
+        postconf_templates.show(directory, request.words, _tell, expanded=request.has("b"))
     elif absent := request.letters & ABSENT.keys():
         letter = min(absent)
         raise ConfigError("command line", None, f"-{letter} is not implemented", ABSENT[letter])
@@ -320,7 +323,11 @@ def _one_line(word: str) -> str:
 
 def _warn(request: Request, text: str) -> None:
     if not request.has("q"):
-        print(f"postconf: warning: {printable(text)}", file=sys.stderr)
+        _tell(text)
+
+
+def _tell(text: str) -> None:
+    print(f"postconf: warning: {printable(text)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ usage: postconf [-c config_dir] [-C class,...] [-dfhHjnpqvx] [-o name=value] [na
        postconf [-c config_dir] -e name=value... | -# name... | -X name...
        postconf [-c config_dir] -M|-F|-P|-PP [-fhHjqvx] [-o name=value] [service[/type[/name]]...]
        postconf [-c config_dir] -M|-F|-P [-e|-X|-#] [service[/type[/name]][=value]...]
+       postconf [-c config_dir] -b [template_file] | -t [template_file]
        postconf -a | -A | -l | -m | --explain name..."""
 CLASSES = ("builtin", "service", "user", "all")
 EXPLAIN = "explain"
@@ -19,6 +20,7 @@ MODES = "aAbFlmMpPtT"
 """Options that say what is shown or changed; at most one is given, and `-p` is the default."""
 SHOWN_OR_CHANGED = "MpPF"
 EDITS = "e#X"
+TEMPLATES = "bt"
 ALLOWED_WITH = {
     "M": "e#Xfoxj",
     "p": "e#XfhHCxdnoj",
@@ -102,6 +104,8 @@ class Request:
                 excess = given - {letter, "PP"} - set(ALLOWED_WITH.get(letter, ""))
                 if excess:
                     raise _bad(f"with option -{letter}, do not specify {_listed(sorted(excess))}", USAGE)
+        if given & set(TEMPLATES) and len(self.words) > 1:
+            raise _bad("options -b and -t require at most one template file", USAGE)
         if "e" in given and not self.words:
             raise _bad("-e requires name=value argument", USAGE)
         if given & set(EDITS) and not self.words:

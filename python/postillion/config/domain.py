@@ -66,6 +66,22 @@ def to_ascii(name: str, *, idna2003: bool = False) -> str:
     return found + root
 
 
+def to_unicode(name: str) -> str:
+    """Return the name in UTF-8, its valid A-labels decoded; another label stays as it is."""
+    return ".".join(map(_decoded, name.split("."))) if ACE in name.lower() else name
+
+
+def _decoded(label: str) -> str:
+    lower = label.lower()
+    if not lower.startswith(ACE):
+        return label
+    try:
+        _label(lower)
+    except BadDomain:
+        return label
+    return lower.removeprefix(ACE).encode("ascii").decode("punycode")
+
+
 def _mapped(name: str, *, idna2003: bool) -> str:
     return unicodedata.normalize("NFC", "".join(_character(c, idna2003=idna2003) for c in name))
 

@@ -54,15 +54,16 @@ class ExpansionError(ValueError):
         self.name: str | None = None
 
 
-def expand(text: str, lookup: Lookup, name: str | None = None) -> str:
+def expand(text: str, lookup: Lookup, name: str | None = None, *, strict: bool = False) -> str:
     """Return `text` with its references replaced; values are expanded recursively.
 
-    `lookup` returns the unexpanded value of a name, or None. `name`: the parameter that has this text. Raises
-    `ExpansionError`.
+    `lookup` returns the unexpanded value of a name, or None. `name`: the parameter that has this text. `strict`: a name
+    whose value is None is an error, except before `?` and `:`. Raises `ExpansionError`.
     """
     if "$" not in text:
         return text
     expansion = _Expansion(lookup)
+    expansion.strict = strict
     if name is not None:
         expansion.open.append(name)
     return expansion.text(text, 0)
@@ -86,6 +87,7 @@ class _Expansion:
         self.open: list[str] = []
         """The names whose values are being expanded, the outermost first."""
         self.references = 0
+        self.strict = False
 
     def text(self, text: str, depth: int) -> str:
         """Return a text with its references replaced."""
@@ -136,6 +138,8 @@ class _Expansion:
             error.name = name
             raise error
         found = self.lookup(name)
+        if found is None and self.strict:
+            raise ExpansionError(f'undefined $name: "{name}"', "give it a value in main.cf, or write $$ for a dollar")
         if not found or "$" not in found:
             return found or ""
         self.open.append(name)

@@ -34,7 +34,7 @@ class Setting:
         return f"Setting({self.value!r}, {self.path!r}, {self.line!r})"
 
 
-def read(path: str) -> str:
+def read(path: str, max_octets: int = FILE_MAX_OCTETS) -> str:
     """Return the text of a configuration file; octets that are not UTF-8 become surrogates.
 
     A process that reads a password here leaves no core dump. Raises `ConfigError` with different texts for a missing
@@ -44,7 +44,7 @@ def read(path: str) -> str:
         with open(path, "rb", opener=without_blocking) as file:
             if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(path, None, "this is a named pipe", "put a regular file in its place")
-            octets = file.read(FILE_MAX_OCTETS + 1)
+            octets = file.read(max_octets + 1)
     except FileNotFoundError:
         raise ConfigError(path, None, "the file is missing", "create it, or give its directory with -c") from None
     except IsADirectoryError:
@@ -52,8 +52,8 @@ def read(path: str) -> str:
     except OSError as error:
         fix = "give read permission to the user that runs this"
         raise ConfigError(path, None, f"cannot be read ({error.strerror})", fix) from None
-    if len(octets) > FILE_MAX_OCTETS:
-        raise ConfigError(path, None, f"larger than {FILE_MAX_OCTETS} octets", "put large lists into tables")
+    if len(octets) > max_octets:
+        raise ConfigError(path, None, f"larger than {max_octets} octets", "put large lists into tables")
     if secrets.may_hold(octets):
         core_dumps.forbid()
     return octets.decode("utf-8", "surrogateescape")

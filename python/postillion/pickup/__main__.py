@@ -62,7 +62,7 @@ def prepare(daemon: Daemon) -> Settings:
             Options.report(config),
         ),
         cleanup.settings(config),
-        Reports(config),
+        Reports(config, daemon.log.warning),
         limit * RECORD_OVERHEAD + ENVELOPE_MAX_OCTETS if limit else None,
         config.seconds("in_flow_delay"),
     )

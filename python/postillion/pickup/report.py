@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from postillion._core.pickup import Maildrop, MaildropReader
-from postillion.config import Config
+from postillion.config import ConfigError
+from postillion.delivery.bounce import template_file
 from postillion.delivery.bounce.report import BOUNCE, Notification, Reported, Reporter, wanted, write_report
+from postillion.delivery.bounce.template import BUILT_IN
 from postillion.errors import MessageRefused
 from postillion.pickup.maildrop import Submitted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postillion.config import Config
 
 RETURNED_MAX_OCTETS: Final = 256 * 1024
 """Maximum size of the start of the message that is read for the headers in the report."""
 
 
 class Reports:
-    """Writes reports with the parameters of main.cf."""
+    """Writes reports with the parameters of main.cf, and with the site's template.
 
-    def __init__(self, config: Config) -> None:
-        self._reporter = Reporter(config.text("myhostname"), config.text("myorigin"), config.text("mail_name"))
+    `warn` gets a text for each template that is ignored.
+    """
+
+    def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
+        try:
+            templates = template_file.of_site(config, warn)
+        except ConfigError as error:
+            # bounce ends without its templates. Mail that users submit does not wait for them.
+            warn(str(error))
+            templates = BUILT_IN
+        self._reporter = Reporter.of(config, templates, warn)
         self._double_bounce = config.text("double_bounce_sender")
 
     def report(self, file: Submitted, envelope: Maildrop, queue_id: str, refusal: MessageRefused) -> bytes | None:

@@ -9,6 +9,8 @@ copy of each notification.
 
 A report of an attempt (`sendmail -v`, `sendmail -bv`) tells all that was logged, whatever NOTIFY= says. Instead of the
 null sender, the postmaster gets it with the class 2bounce, and nobody without.
+
+The program reads `bounce_template_file` at its start. A bad template gives a warning; the built-in one takes its place.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from postillion._core.cleanup import Options
 from postillion._core.delivery import DeliveryJob, JobRecipient, TracedStatus
 from postillion._core.queue import QueueError
 from postillion.delivery.agent import PROBE, Agent, serve
+from postillion.delivery.bounce import template_file
 from postillion.delivery.bounce.report import (
     BOUNCE,
     CONFIRM,
@@ -57,7 +60,8 @@ class BounceAgent(Agent):
     def __init__(self, process: Daemon) -> None:
         super().__init__(process, capacity=CAPACITY)
         config = process.config
-        self._reporter = Reporter(config.text("myhostname"), config.text("myorigin"), config.text("mail_name"))
+        warn = process.log.warning
+        self._reporter = Reporter.of(config, template_file.of_site(config, warn), warn)
         self._bounce_size_limit = config.number("bounce_size_limit")
         self._lifetime_s = config.seconds("maximal_queue_lifetime")
         self._threaded = config.flag("enable_threaded_bounces")

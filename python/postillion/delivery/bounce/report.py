@@ -1,18 +1,26 @@
 """Delivery status notifications: multipart/report messages (RFC 3464, RFC 6522).
 
-Subjects, header fields and the form of the boundary are Postfix's, because programs parse them. The text of a peer's
-reply is in the report on one line, without control characters.
+From, subject and introduction come from a template. The other header fields and the form of the boundary are Postfix's,
+because programs parse them. The text of a peer's reply is in the report on one line, without control characters.
 """
+
+from __future__ import annotations
 
 import re
 import textwrap
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from postillion.delivery.bounce import template
+from postillion.delivery.bounce.template import US_ASCII, Template
 from postillion.delivery.mailbox.letter import quote
 from postillion.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from postillion.config import Config
 
 LINE_CHARS = 79
 INDENT = "    "
@@ -24,41 +32,8 @@ UNREADABLE = b"\n\t--- The message can no longer be read ---\n"
 WHOLE_REPLY = re.compile(r"[2-5]\d\d[ -]")
 REPLY = re.compile(r"^(?:host (?P<host>\S+)\[.*?\](?::\d+)? )?said: (?P<reply>.*?)(?: \(in reply to .*\))?$")
 
-SUBJECTS = {
-    (BOUNCE, False): "Undelivered Mail Returned to Sender",
-    (BOUNCE, True): "Postmaster Copy: Undelivered Mail",
-    (WARN, False): "Delayed Mail (still being retried)",
-    (WARN, True): "Postmaster Warning: Delayed Mail",
-    (CONFIRM, False): "Successful Mail Delivery Report",
-    (REPORT, False): "Mail Delivery Status Report",
-    (REPORT, True): "Mail Delivery Status Report",
-}
-"""Subjects by kind, and by whether the report is a copy for the postmaster."""
-INTRODUCTIONS = {
-    BOUNCE: """\
-Your message could not be delivered to one or more of its recipients, and no
-further attempt will be made. The reason for each is given below. The message
-itself, or its headers, follows as an attachment.
-
-If you need help, write to postmaster, and include this report.""",
-    WARN: """\
-####################################################################
-# This is a warning only. There is no need to send the mail again. #
-####################################################################
-
-Your message could not be delivered yet to one or more of its recipients.
-Delivery is tried again until {deadline}; you will hear
-if that fails as well.
-
-If you need help, write to postmaster, and include this report.""",
-    CONFIRM: """\
-Your message was delivered to the recipients below, or was handed to a mail
-system that sends no reports of its own.
-
-If you need help, write to postmaster, and include this report.""",
-    REPORT: """\
-This is the report on the delivery of your mail that you asked for.""",
-}
+TEMPLATES = {BOUNCE: template.FAILURE, WARN: template.DELAY, CONFIRM: template.SUCCESS, REPORT: template.VERIFY}
+"""The template of each kind of report."""
 
 
 class Reported(NamedTuple):
@@ -106,11 +81,24 @@ class Notification:
 
 
 class Reporter(NamedTuple):
-    """The reporting system: `myhostname`, `myorigin` and `mail_name` of main.cf."""
+    """The reporting system: `myhostname`, `myorigin` and `mail_name` of main.cf, and its templates by name.
+
+    The texts of the templates have the values of their parameters.
+    """
 
     myhostname: str
     myorigin: str
     mail_name: str
+    templates: Mapping[str, Template]
+
+    @classmethod
+    def of(cls, config: Config, templates: Mapping[str, Template], warn: Callable[[str], None]) -> Reporter:
+        """Return the reporting system of a site. `templates`: its templates, by name; they are expanded here.
+
+        `warn` gets a text for each template that is ignored. Raises `ConfigError`.
+        """
+        expanded = template.expanded(templates, config, warn)
+        return cls(config.text("myhostname"), config.text("myorigin"), config.text("mail_name"), expanded)
 
 
 def wanted(kind: str, notify: int) -> bool:
@@ -129,15 +117,17 @@ def wanted(kind: str, notify: int) -> bool:
 def write_report(notification: Notification, reporter: Reporter, wall_now: float) -> bytes:
     """Return the report with LF line ends, without the headers that cleanup adds."""
     original = _original(notification)
-    texts = _Texts(notification, reporter)
+    chosen = reporter.templates[TEMPLATES[notification.kind]]
+    texts = _Texts(notification, reporter, chosen)
     human, machine = texts.human(), texts.machine()
     eight_bit = not (original.isascii() and human.isascii() and machine.isascii())
     encoding = "8bit" if eight_bit else "7bit"
+    charset = "utf-8" if eight_bit and chosen.charset.casefold() == US_ASCII else chosen.charset
     boundary = _boundary(notification.queue_id, reporter.myhostname, wall_now, original)
     universal = "global-" if notification.smtputf8 else ""
     head = [
-        f"From: Mail Delivery System <MAILER-DAEMON@{reporter.myorigin}>",
-        f"Subject: {SUBJECTS[notification.kind, notification.postmaster_copy]}",
+        f"From: {chosen.sender}",
+        f"Subject: {chosen.subject_of(postmaster_copy=notification.postmaster_copy)}",
         f"To: {quote(notification.to)}",
         *texts.threading(),
         f"Auto-Submitted: {'auto-generated' if notification.postmaster_copy else 'auto-replied'}",
@@ -149,10 +139,13 @@ def write_report(notification: Notification, reporter: Reporter, wall_now: float
         "",
         f"--{boundary}",
         "Content-Description: Notification",
-        f"Content-Type: text/plain; charset={'utf-8' if eight_bit else 'us-ascii'}",
+        f"Content-Type: text/plain; charset={charset}",
         f"Content-Transfer-Encoding: {encoding}",
         "",
-        human,
+        "",
+    ]
+    body = [
+        "",
         f"--{boundary}",
         "Content-Description: Delivery report",
         f"Content-Type: message/{universal}delivery-status",
@@ -167,8 +160,12 @@ def write_report(notification: Notification, reporter: Reporter, wall_now: float
         "",
         "",
     ]
-    lines = "\n".join(head).encode("utf-8", "replace")
-    return b"".join((lines, original, f"\n--{boundary}--\n".encode("utf-8", "replace")))
+    end = f"\n--{boundary}--\n".encode("utf-8", "replace")
+    return b"".join((_octets(head), human, _octets(body), original, end))
+
+
+def _octets(lines: Sequence[str]) -> bytes:
+    return "\n".join(lines).encode("utf-8", "replace")
 
 
 def one_line(text: str, *, universal: bool = True) -> str:
@@ -185,27 +182,24 @@ def mail_date(wall: float) -> str:
 class _Texts:
     """The two texts of a report: for people, and for programs."""
 
-    def __init__(self, notification: Notification, reporter: Reporter) -> None:
+    def __init__(self, notification: Notification, reporter: Reporter, chosen: Template) -> None:
         self._notification = notification
         self._reporter = reporter
+        self._template = chosen
         # Prefix of X-Postfix-Queue-ID: other characters are not allowed in the name of a field.
         self._name = re.sub(r"[^A-Za-z0-9]", "-", reporter.mail_name)
 
-    def human(self) -> str:
-        """Return the first part: an introduction, and a paragraph for each recipient."""
-        notification = self._notification
-        deadline = mail_date(notification.retry_until)
-        paragraphs = [
-            f"This is the mail system at host {self._reporter.myhostname}.",
-            INTRODUCTIONS[notification.kind].replace("{deadline}", deadline),
-            " " * 19 + "The mail system",
-        ]
-        for recipient in notification.recipients:
+    def human(self) -> bytes:
+        """Return the first part: an introduction for the sender, and a paragraph for each recipient."""
+        paragraphs = []
+        for recipient in self._notification.recipients:
             expanded = ""
             if recipient.original and recipient.original.casefold() != recipient.address.casefold():
                 expanded = f" (expanded from <{recipient.original}>)"
             paragraphs.append(_wrap(self._clean(f"<{recipient.address}>{expanded}: {recipient.reason}")))
-        return "\n\n".join(paragraphs) + "\n"
+        reasons = "\n" + "\n\n".join(paragraphs) + "\n"
+        octets = reasons.encode("utf-8" if self._template.is_universal() else "ascii", "replace")
+        return octets if self._notification.postmaster_copy else self._template.octets() + octets
 
     def machine(self) -> str:
         """Return the second part: fields of the message, and of each recipient (RFC 3464 §2.1)."""
