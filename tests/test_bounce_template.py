@@ -13,7 +13,7 @@ from postillion.commands import postconf
 from postillion.config import ConfigError
 from postillion.delivery.bounce import template
 from postillion.delivery.bounce.template import BUILT_IN, EXPANDED_MAX_OCTETS, NAMES, Template
-from postillion.delivery.bounce.template_file import FILE_MAX_OCTETS, load, of_site, parse
+from postillion.delivery.bounce.template_file import FILE_MAX_OCTETS, UNKNOWN_MAX, load, of_site, parse
 from support import memory_config
 
 PATH = "/etc/bounce.cf"
@@ -114,6 +114,12 @@ def test_unknown_template_gives_a_warning() -> None:
         assert failure is BUILT_IN["failure"]
         assert len(warnings) == 1
         assert warnings[0].startswith(f'{PATH}, line 1: unknown template "{name}"')
+
+
+def test_warnings_about_unknown_templates_have_a_limit() -> None:
+    assert len(read("x = y\n" * UNKNOWN_MAX)[1]) == UNKNOWN_MAX
+    failure, warnings = read("x = y\n" * 1000 + "failure_template = last\n")
+    assert (failure.text, len(warnings)) == ("last\n", UNKNOWN_MAX)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +247,8 @@ def test_expanded_text_has_a_maximum_size() -> None:
     assert len(expanded("$half\n$half", half=half)[0]) == EXPANDED_MAX_OCTETS - 1
     with pytest.raises(ConfigError, match="line 9: the failure template is larger than"):
         expanded("$half\n$half\n\n", half=half)
+    with pytest.raises(ConfigError, match="line 7: the failure template is larger than"):
+        expanded("${nosuch?" + 2 * half + "more}\n", half=half)
 
 
 def test_template_that_cannot_be_expanded_gives_a_warning_and_the_built_in_one() -> None:

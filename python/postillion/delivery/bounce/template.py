@@ -33,7 +33,7 @@ US_ASCII = "us-ascii"
 UNIVERSAL = ("utf-8", US_ASCII)
 """Charsets of a text that may have UTF-8: with us-ascii, the notification says utf-8 where it needs this."""
 EXPANDED_MAX_OCTETS = 256 * 1024
-"""Maximum size of a template's text with the values of its parameters."""
+"""Maximum size of a template's text, before and with the values of its parameters."""
 TIMES = ("delay_warning_time", "maximal_queue_lifetime")
 """Parameters whose value a text may have in a unit."""
 UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400, "weeks": 604_800}
@@ -90,15 +90,20 @@ class Template:
         """
         values = _Values(self, config, warn)
         lines: list[str] = []
+        if len(self.octets()) > EXPANDED_MAX_OCTETS:
+            raise self._too_large(self.line)
         size = 0
         for number, line in enumerate(self.text.split("\n")):
             values.line = None if self.line is None else self.line + number
             lines.append(values.expanded(line))
             size += len(lines[-1].encode("utf-8", "surrogateescape")) + 1
             if size > EXPANDED_MAX_OCTETS:
-                problem = f"the {self.name} template is larger than {EXPANDED_MAX_OCTETS} octets with its parameters"
-                raise ConfigError(self.path, values.line, problem, "shorten it")
+                raise self._too_large(values.line)
         return replace(self, text="\n".join(lines))
+
+    def _too_large(self, line: int | None) -> ConfigError:
+        problem = f"the {self.name} template is larger than {EXPANDED_MAX_OCTETS} octets with its parameters"
+        return ConfigError(self.path, line, problem, "shorten it")
 
 
 class _Values:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FILE_MAX_OCTETS = 1024 * 1024
 """Maximum size of a template file."""
+UNKNOWN_MAX = 20
+"""Maximum number of warnings about unknown templates in one file."""
 PARAMETER = "bounce_template_file"
 SUFFIX = "_template"
 HERE = "<<"
@@ -67,10 +69,11 @@ def load(path: str, warn: Callable[[str], None]) -> dict[str, Template]:
 def parse(text: str, path: str, warn: Callable[[str], None]) -> dict[str, Template]:
     """Return the templates in the text of a file, as `load` does."""
     last = {}
+    unknown = 0
     for block in _blocks(text, path, warn):
         if block.name.removesuffix(SUFFIX) in NAMES and block.name.endswith(SUFFIX):
             last[block.name.removesuffix(SUFFIX)] = block
-        else:
+        elif (unknown := unknown + 1) <= UNKNOWN_MAX:
             known = ", ".join(name + SUFFIX for name in NAMES)
             problem = f'unknown template "{quoted(block.name)}", which is ignored'
             warn(str(ConfigError(path, block.line, problem, f"name one of {known}")))
