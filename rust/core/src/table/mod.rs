@@ -28,6 +28,7 @@ pub mod template;
 #[cfg(test)]
 pub mod testing;
 pub mod text;
+mod threads;
 pub mod watched;
 pub mod words;
 

@@ -1,7 +1,8 @@
 //! The text of a table of rules: a file, or the rules in the table's name. Conditions and negation.
 
 use super::source::{self, trim};
-use super::{text, words};
+use super::text::{self, Content};
+use super::words;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -55,9 +56,9 @@ impl Script {
     }
 
     /// Return the text, and the uid of the file's owner. Errors: why the file cannot be read.
-    pub fn read(&self) -> Result<(Vec<u8>, Option<u32>), String> {
+    pub fn read(&self) -> Result<(Content, Option<u32>), String> {
         match &self.inline {
-            Some(text) => Ok((text.clone(), None)),
+            Some(text) => Ok((Content::Small(text.clone()), None)),
             None => text::read(&self.path).map(|(text, owner)| (text, Some(owner))),
         }
     }

@@ -4,7 +4,7 @@
 //! `#` are ignored, inside a logical line as well. White space is ASCII's, as in Postfix.
 
 use super::options::{Form, Options};
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -55,10 +55,59 @@ pub struct Lines<'a> {
 
 /// Return the logical lines of a text.
 pub fn lines(text: &[u8]) -> Lines<'_> {
-    Lines { rest: text, number: 0 }
+    lines_after(0, text)
+}
+
+/// Return the logical lines of a text behind that number of physical lines.
+pub fn lines_after(number: usize, text: &[u8]) -> Lines<'_> {
+    Lines { rest: text, number }
+}
+
+/// Cut a text into that many parts of about the same length, each from the start of a logical line.
+pub fn parts(text: &[u8], count: usize) -> Vec<&[u8]> {
+    let (mut parts, mut rest) = (Vec::with_capacity(count), text);
+    for left in (2..=count).rev() {
+        let (part, behind) = cut(rest, rest.len() / left);
+        parts.push(part);
+        rest = behind;
+    }
+    parts.push(rest);
+    parts
+}
+
+/// Cut a text at the first start of a logical line behind `at`, else at its end.
+pub fn cut(text: &[u8], at: usize) -> (&[u8], &[u8]) {
+    let mut starts = memchr_iter(b'\n', &text[at..]).map(|newline| at + newline + 1);
+    text.split_at(starts.find(|&start| !continues(&text[start..])).unwrap_or(text.len()))
+}
+
+/// Return the octets of the first physical line of a text, with its end.
+pub fn line_octets(text: &[u8]) -> usize {
+    memchr(b'\n', text).map_or(text.len(), |at| at + 1)
+}
+
+/// Whether a text goes on with the logical line before it, or with lines that are ignored.
+pub fn continues(text: &[u8]) -> bool {
+    text.first().is_some_and(|&octet| is_space(octet) || octet == b'#')
 }
 
 impl<'a> Lines<'a> {
+    /// Return the text behind the lines that were taken.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Return the number of the last physical line that was taken.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Take the next physical line, of that many octets, which is a logical line.
+    pub fn skip_line(&mut self, octets: usize) {
+        self.rest = &self.rest[octets..];
+        self.number += 1;
+    }
+
     /// Take the next physical line, without its end.
     fn physical(&mut self) -> Option<&'a [u8]> {
         if self.rest.is_empty() {
@@ -86,7 +135,7 @@ impl<'a> Iterator for Lines<'a> {
         };
         let mut text = Cow::Borrowed(first);
         let mut octets = first.len();
-        while self.rest.first().is_some_and(|&octet| is_space(octet) || octet == b'#') {
+        while continues(self.rest) {
             let line = self.physical().unwrap_or_default();
             if !is_ignored(line) {
                 octets += line.len();

@@ -1,7 +1,9 @@
 //! Tests of cidr tables.
 
-use super::super::ranges::RADIX_SORT_MIN;
+use super::pattern::Network;
+use super::plain::Plain;
 use super::*;
+use crate::table::ranges::{Bits, RADIX_SORT_MIN, SHARDS};
 use proptest::prelude::*;
 
 fn read(text: &str) -> (Networks, Vec<String>) {
@@ -94,7 +96,7 @@ fn the_ends_of_the_address_space_are_found() {
 #[test]
 fn a_line_takes_few_octets() {
     const LINES: usize = 10_000;
-    let text = |value: &dyn Fn(usize) -> String| {
+    let text = |value: &dyn Fn(usize) -> String, has_network: bool| {
         let (mut v4, mut v6, mut octets) = (String::new(), String::new(), 0);
         for number in 0..LINES {
             let spread = (number as u32).wrapping_mul(2_654_435_761);
@@ -103,14 +105,29 @@ fn a_line_takes_few_octets() {
             v6 += &format!("2001:db8:{:x}:{:x}::/64 {value}\n", spread >> 16, spread & 0xffff);
             octets += value.len();
         }
+        if has_network {
+            v4 += "0.0.0.0/0 GAP\n";
+            v6 += "::/0 GAP\n";
+        }
         (read(&v4).0.octets(), read(&v6).0.octets(), octets)
     };
-    // The range before the first line, the structure, and the values.
-    let few = 20 + size_of::<Networks>() + "REJECT".len() + "OK".len() + 2 * size_of::<u32>();
-    let (v4, v6, _) = text(&|number| ["REJECT", "OK"][number % 2].to_owned());
+    // The structure, and the values.
+    let few = size_of::<Networks>() + "REJECT".len() + "OK".len() + 2 * size_of::<u32>();
+    let (v4, v6, _) = text(&|number| ["REJECT", "OK"][number % 2].to_owned(), false);
+    assert!(v4 <= 8 * LINES + few && v6 <= 20 * LINES + few, "{v4} {v6}");
+    let (v4, v6, values) = text(&|number| format!("550 {number}"), false);
+    assert!(v4 <= (8 + 4) * LINES + values + few && v6 <= (20 + 4) * LINES + values + few, "{v4} {v6}");
+    // A network around all lines: one more range in each shard, and the end of the network.
+    let few = few + 2 * SHARDS * 20 + "GAP".len() + size_of::<u32>();
+    let (v4, v6, _) = text(&|number| ["REJECT", "OK"][number % 2].to_owned(), true);
     assert!(v4 <= 16 * LINES + few && v6 <= 40 * LINES + few, "{v4} {v6}");
-    let (v4, v6, values) = text(&|number| format!("550 {number}"));
-    assert!(v4 <= (16 + 4) * LINES + values + few && v6 <= (40 + 4) * LINES + values + few, "{v4} {v6}");
+    assert!(v4 > 15 * LINES && v6 > 39 * LINES, "{v4} {v6}");
+}
+
+#[test]
+fn lines_behind_one_that_always_matches_take_no_memory() {
+    let lines = |count: usize| "0.0.0.0/0 OK\n!192.0.2.1 OK\n::/0 OK\n".repeat(count);
+    assert_eq!(read(&lines(1)).0.octets(), read(&lines(1000)).0.octets());
 }
 
 #[test]
@@ -139,35 +156,51 @@ fn many_lines_in_any_order_are_found() {
 }
 
 #[test]
-fn plain_lines_are_those_of_the_general_form() {
+fn plain_networks_are_those_of_the_general_form() {
     let rows = [
-        ("192.0.2.0/24 x", true),
-        ("192.0.2.1\tx y ", true),
-        ("0.0.0.0/0 x", true),
-        ("255.255.255.255/32 x", true),
-        ("192.0.2.1/24 x", false),
-        ("192.0.2.0/33 x", false),
-        ("192.0.2.0/ x", false),
-        ("192.0.2.0/024 x", false),
-        ("192.0.2.256 x", false),
-        ("192.0.2.01 x", false),
-        ("192.0.2. x", false),
-        ("192.0.2 x", false),
-        ("192.0.2.1.1 x", false),
-        ("192.0.2.1", false),
-        ("192.0.2.1 ", false),
-        ("192.0.2.1x y", false),
-        ("1920.2.1.1 x", false),
+        ("192.0.2.0/24", true),
+        ("192.0.2.1", true),
+        ("0.0.0.0/0", true),
+        ("1.2.3.0/32", true),
+        ("255.255.255.255/32", true),
+        ("255.255.255.255", true),
+        ("192.0.2.1/24", false),
+        ("192.0.2.0/33", false),
+        ("192.0.2.0/", false),
+        ("192.0.2.0/024", false),
+        ("192.0.2.0/00", false),
+        ("192.0.2.0/99999999999", false),
+        ("192.0.2.256", false),
+        ("192.0.2.1000", false),
+        ("192.0.2.01", false),
+        ("00.0.2.1", false),
+        ("192.0.2.", false),
+        ("192.0..2", false),
+        (".1.2.3", false),
+        ("192.0.2", false),
+        ("192.0.2:1", false),
+        ("192.0.2\u{ff}1", false),
+        ("1920.2.1.1", false),
+        ("12345678901234567890", false),
+        ("::ffff:192.0.2.1", false),
         ("", false),
     ];
-    for (text, is_plain) in rows {
-        let found = plain(text.as_bytes());
-        assert_eq!(found.is_some(), is_plain, "{text}");
-        if let Some((range, value)) = found {
-            let (pattern, rest) = script::split(text.as_bytes());
-            assert_eq!(value, rest);
-            assert!(matches!(network(pattern), Ok(Network::V4(general)) if general == range), "{text}");
+    for (pattern, is_plain) in rows {
+        let text = format!("{pattern} REJECT, and some more text\n");
+        let found = plain::network(text.as_bytes());
+        assert_eq!(found.is_some(), is_plain, "{pattern}");
+        if let Some(Plain { start, length, octets }) = found {
+            assert_eq!(octets, pattern.len());
+            let range = (start, start | u32::free(length));
+            assert!(matches!(pattern::network(pattern.as_bytes()), Ok(Network::V4(general)) if general == range));
         }
+    }
+    // Not all octets that follow an address end its line.
+    for text in ["1.2.3.4.5 x\n", "1.2.3.4x y\n", "1.2.3.4\n", "1.2.3.4 \n", "1.2.3.4/8/8 x\n"] {
+        let text = format!("10.0.0.1 OK\n{text}10.0.0.2 OK\n10.0.0.3 some more text\n");
+        let (networks, told) = read(&text);
+        assert_eq!((networks.find(b"1.2.3.4"), told.len()), (None, 1), "{text}");
+        assert_eq!(networks.find(b"10.0.0.2"), Some(&b"OK"[..]), "{text}");
     }
 }
 
@@ -194,6 +227,81 @@ proptest! {
             let expected = first_match(&lines, key).map(|number| number.to_string().into_bytes());
             let key = Ipv4Addr::from_bits(key).to_string();
             prop_assert_eq!(networks.find(key.as_bytes()), expected.as_deref());
+        }
+    }
+}
+
+/// The lines that are not networks of IPv4.
+const OTHER_LINES: [&str; 22] = [
+    "# a comment",
+    "",
+    " ",
+    "\t# no",
+    " continued",
+    "\tcontinued\r",
+    "if 10.0.0.0/8",
+    "IF !10.0.0.0/25",
+    "if 0.0.0.0/0",
+    "if ::/0",
+    "if x",
+    "endif",
+    "ENDIF x",
+    "!10.0.0.64/26 NOT",
+    "!255.255.255.255 NOT",
+    "2001:db8::/32 SIX",
+    "[2001:db8::1] SEVEN",
+    "10.0.0.1/24 BAD",
+    "10.0.0.999 BAD",
+    "10.0.0.7",
+    "10.0.0.7/32x BAD",
+    "\u{ff} BAD",
+];
+
+/// Addresses at the ends of shards, and some that are close to each other.
+const NETWORKS: [u32; 8] = [0, 0x0a00_0000, 0x0a00_0040, 0x0a00_0041, 0x0fff_ffff, 0x1000_0000, 0x8000_0000, u32::MAX];
+
+/// One line of a text as plain as it can be, and with the same meaning in a form that no quick reader knows.
+fn written(&(kind, network, length, value): &(usize, usize, u32, usize)) -> (String, String) {
+    if let Some(other) = OTHER_LINES.get(kind) {
+        return ((*other).to_owned(), (*other).to_owned());
+    }
+    let network = Ipv4Addr::from_bits(NETWORKS[network] & !u32::free(length));
+    let value = ["REJECT", "OK", "OK ", "\t550 5.7.1  listed", "OK\r", "OK x"][value];
+    (format!("{network}/{length} {value}"), format!("[{network}]/{length} {value}"))
+}
+
+proptest! {
+    // Each text is read once for each place where it can be cut.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn parts_and_plain_lines_are_read_as_the_whole_and_the_general_form(
+        lines in prop::collection::vec((0..60_usize, 0..8_usize, 0..=32_u32, 0..6_usize), 0..30),
+        ends_with_newline in any::<bool>(),
+    ) {
+        let (mut plain, mut general): (Vec<_>, Vec<_>) = lines.iter().map(written).unzip();
+        for lines in [&mut plain, &mut general] {
+            lines.extend(ends_with_newline.then(String::new));
+        }
+        let (plain, general) = (plain.join("\n"), general.join("\n"));
+        let (expected, expected_told) = read(&general);
+        let parts = |count| source::parts(plain.as_bytes(), count);
+        let mut cuts: Vec<_> = (0..plain.len()).map(|at| source::cut(plain.as_bytes(), at)).collect();
+        cuts.dedup();
+        for parts in (1..5).map(parts).chain(cuts.into_iter().map(|(part, rest)| vec![part, rest])) {
+            prop_assert_eq!(parts.concat(), plain.as_bytes());
+            let mut told = Vec::new();
+            let mut tell = |number: usize, problem: &str| told.push(format!("{number}: {problem}"));
+            let networks = Networks::read_parts(&parts, &mut tell).unwrap();
+            prop_assert_eq!(&told, &expected_told);
+            let near = NETWORKS.iter().flat_map(|&key| [key, key.wrapping_add(1), key.wrapping_sub(1)]);
+            for key in near.chain((0..64).map(|key| 0x0a00_0000 | key << 2)) {
+                let key = Ipv4Addr::from_bits(key).to_string();
+                prop_assert_eq!(networks.find(key.as_bytes()), expected.find(key.as_bytes()), "{} {:?}", key, parts);
+            }
+            for key in ["2001:db8::1", "2001:db8::2", "::1"] {
+                prop_assert_eq!(networks.find(key.as_bytes()), expected.find(key.as_bytes()));
+            }
         }
     }
 }
