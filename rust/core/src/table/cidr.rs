@@ -11,10 +11,11 @@ mod scope;
 mod values;
 
 use super::options::{Options, Warn};
+use super::pieces::Part;
 use super::ranges::Ranges;
 use super::script::Script;
 use super::watched::{Source, Watched};
-use super::{EachAnswer, Table, source, threads};
+use super::{EachAnswer, Table};
 use crate::ask::Answer;
 use reader::Reader;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -32,13 +33,9 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Read the lines of a text; `tell` gets the number of a line and what is wrong with it.
-    fn read(text: &[u8], tell: &mut dyn FnMut(usize, &str)) -> Result<Self, String> {
-        Self::read_parts(&source::parts(text, threads::count(text.len())), tell)
-    }
-
-    fn read_parts(parts: &[&[u8]], tell: &mut dyn FnMut(usize, &str)) -> Result<Self, String> {
-        let mut reader = Reader::read_parts(parts);
+    /// Read the parts of a text; `tell` gets the number of a line and what is wrong with it.
+    fn read(parts: &[Part<'_>], tell: &mut dyn FnMut(usize, &str)) -> Result<Self, String> {
+        let mut reader = Reader::read(parts);
         let networks = reader.finish();
         reader.problems.iter().for_each(|(number, problem)| tell(*number, problem));
         networks
@@ -71,9 +68,9 @@ impl Source for Script {
     }
 
     fn read(&self, warnings: &mut Vec<String>) -> Result<Networks, String> {
-        let (text, owner) = Self::read(self)?;
+        let (text, owner) = self.pieces()?;
         let mut tell = |number, problem: &str| warnings.push(self.place(number) + problem);
-        Ok(Networks { owner, ..Networks::read(&text, &mut tell)? })
+        Ok(Networks { owner, ..Networks::read(&text.parts()?, &mut tell)? })
     }
 
     fn is_empty(content: &Networks) -> bool {

@@ -19,6 +19,7 @@ pub mod key;
 pub mod lmdb;
 pub mod octets;
 pub mod options;
+mod pieces;
 pub mod prefix;
 pub mod ranges;
 pub mod rules;

@@ -148,6 +148,14 @@ struct Shard<A: Bits> {
 }
 
 impl<A: Bits> Lines<A> {
+    /// Return an empty list with place for that many ranges. Place without ranges takes no memory, and a shard with more
+    /// ranges grows as usual.
+    pub fn with_capacity(ranges: usize) -> Self {
+        let mut lines = Self::default();
+        lines.shards.iter_mut().for_each(|shard| drop(shard.entries.try_reserve(ranges / SHARDS)));
+        lines
+    }
+
     /// Add a network.
     pub fn push_network(&mut self, start: A, length: u32, result: u32) {
         if length <= SHARD_BITS {

@@ -1,8 +1,8 @@
 //! The text of a table of rules: a file, or the rules in the table's name. Conditions and negation.
 
+use super::pieces::Pieces;
 use super::source::{self, trim};
-use super::text::{self, Content};
-use super::words;
+use super::{text, words};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -56,10 +56,18 @@ impl Script {
     }
 
     /// Return the text, and the uid of the file's owner. Errors: why the file cannot be read.
-    pub fn read(&self) -> Result<(Content, Option<u32>), String> {
+    pub fn read(&self) -> Result<(Vec<u8>, Option<u32>), String> {
         match &self.inline {
-            Some(text) => Ok((Content::Small(text.clone()), None)),
+            Some(text) => Ok((text.clone(), None)),
             None => text::read(&self.path).map(|(text, owner)| (text, Some(owner))),
+        }
+    }
+
+    /// Return the text for reading it piece by piece, and the uid of the file's owner. Errors: why the file cannot be read.
+    pub fn pieces(&self) -> Result<(Pieces<'_>, Option<u32>), String> {
+        match &self.inline {
+            Some(text) => Ok((Pieces::of(text), None)),
+            None => Pieces::open(&self.path).map(|(pieces, owner)| (pieces, Some(owner))),
         }
     }
 

@@ -63,22 +63,10 @@ pub fn lines_after(number: usize, text: &[u8]) -> Lines<'_> {
     Lines { rest: text, number }
 }
 
-/// Cut a text into that many parts of about the same length, each from the start of a logical line.
-pub fn parts(text: &[u8], count: usize) -> Vec<&[u8]> {
-    let (mut parts, mut rest) = (Vec::with_capacity(count), text);
-    for left in (2..=count).rev() {
-        let (part, behind) = cut(rest, rest.len() / left);
-        parts.push(part);
-        rest = behind;
-    }
-    parts.push(rest);
-    parts
-}
-
-/// Cut a text at the first start of a logical line behind `at`, else at its end.
-pub fn cut(text: &[u8], at: usize) -> (&[u8], &[u8]) {
-    let mut starts = memchr_iter(b'\n', &text[at..]).map(|newline| at + newline + 1);
-    text.split_at(starts.find(|&start| !continues(&text[start..])).unwrap_or(text.len()))
+/// Return the places behind a newline where a logical line begins.
+pub fn starts(text: &[u8]) -> impl DoubleEndedIterator<Item = usize> {
+    let behind = memchr_iter(b'\n', text).map(|newline| newline + 1);
+    behind.filter(|&start| start < text.len() && !continues(&text[start..]))
 }
 
 /// Return the octets of the first physical line of a text, with its end.

@@ -4,17 +4,13 @@ use super::dictionary::Dictionary;
 use super::file::{EachValue, Entries, Format, Loaded};
 use super::options::Options;
 use super::{Each, key, octets, source};
-use memmap2::{Advice, MmapMut};
-use std::fs;
-use std::io::{self, Read};
-use std::ops::Deref;
+use std::fs::{self, File, Metadata};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Maximum octets of a text.
 pub const TEXT_MAX_OCTETS: u64 = 1024 * 1024 * 1024;
-/// Minimum octets of a text in large pages: a few such pages.
-const LARGE_MIN_OCTETS: usize = 8 * 1024 * 1024;
 /// Maximum octets of the files that one value names (postmap -F).
 pub const FILES_MAX_OCTETS: u64 = 16 * 1024 * 1024;
 
@@ -141,61 +137,22 @@ pub fn parse(
     Ok(())
 }
 
-/// The octets of a text.
-#[derive(Debug)]
-pub enum Content {
-    /// A small text.
-    Small(Vec<u8>),
-    /// A large one, in large pages where the system has them, and its length: to fill small pages would take as long as to
-    /// parse the text.
-    Large(MmapMut, usize),
-}
-
-impl Deref for Content {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Small(text) => text,
-            Self::Large(pages, length) => &pages[..*length],
-        }
-    }
-}
-
-/// Return a text file's octets, and the uid of its owner. Errors: why it cannot be read.
-pub fn read(path: &Path) -> Result<(Content, u32), String> {
+/// Open a text file. Errors: why it cannot be read.
+pub fn open(path: &Path) -> Result<(File, Metadata), String> {
     let (file, status) = octets::open(path)?;
     if status.size() > TEXT_MAX_OCTETS {
         return Err(format!("{} has more than {TEXT_MAX_OCTETS} octets", path.display()));
     }
-    let content = content(file.take(TEXT_MAX_OCTETS), status.size() as usize);
-    let content = content.map_err(|error| format!("read {}: {}", path.display(), octets::reason(&error)))?;
-    Ok((content, status.uid()))
+    Ok((file, status))
 }
 
-/// Read a text of about this length.
-fn content(mut file: impl Read, length: usize) -> io::Result<Content> {
-    if length < LARGE_MIN_OCTETS {
-        let mut text = Vec::with_capacity(length + 1);
-        file.read_to_end(&mut text)?;
-        return Ok(Content::Small(text));
-    }
-    let mut pages = MmapMut::map_anon(length + 1)?;
-    // A system without large pages works as well.
-    let _ = pages.advise(Advice::HugePage);
-    let mut read = 0;
-    while read < pages.len() {
-        match file.read(&mut pages[read..]) {
-            Ok(0) => return Ok(Content::Large(pages, read)),
-            Ok(octets) => read += octets,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    // The file has grown.
-    let mut text = pages.to_vec();
-    file.read_to_end(&mut text)?;
-    Ok(Content::Small(text))
+/// Return a text file's octets, and the uid of its owner. Errors: why it cannot be read.
+pub fn read(path: &Path) -> Result<(Vec<u8>, u32), String> {
+    let (file, status) = open(path)?;
+    let mut text = Vec::with_capacity(status.size() as usize + 1);
+    let read = file.take(TEXT_MAX_OCTETS).read_to_end(&mut text);
+    read.map_err(|error| format!("read {}: {}", path.display(), octets::reason(&error)))?;
+    Ok((text, status.uid()))
 }
 
 /// Return the content of the files in a list, a newline between two of them, in base64 (postmap -F).
@@ -242,16 +199,6 @@ fn base64(octets: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_text_that_changes_its_length_is_read_to_its_end() {
-        for stated in [10, LARGE_MIN_OCTETS] {
-            for length in [0, 1, stated - 1, stated, stated + 1, stated + 2, 2 * stated] {
-                let text = vec![b'x'; length];
-                assert!(*content(&*text, stated).unwrap() == text, "{length} of {stated}");
-            }
-        }
-    }
 
     #[test]
     fn octets_are_written_in_base64() {

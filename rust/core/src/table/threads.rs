@@ -8,10 +8,10 @@ use std::thread;
 /// Maximum number of threads that load a table, the caller's included.
 const THREADS_MAX: usize = 4;
 /// Minimum octets of a text for more than one thread: for fewer, starting a thread costs more than it saves.
-const SEVERAL_MIN_OCTETS: usize = 256 * 1024;
+const SEVERAL_MIN_OCTETS: u64 = 256 * 1024;
 
 /// Return the number of threads for a text of that many octets.
-pub fn count(octets: usize) -> usize {
+pub fn count(octets: u64) -> usize {
     if octets < SEVERAL_MIN_OCTETS {
         return 1;
     }

@@ -19,17 +19,18 @@ pub struct Plain {
 }
 
 /// Return the IPv4 network at the start of a text. `None`: it has another form, an error, or the text ends nearby.
+#[inline]
 pub fn network(text: &[u8]) -> Option<Plain> {
     let text_start = text.first_chunk::<{ ADDRESS_OCTETS + NUMBER_OCTETS }>()?;
     let mut ends = others(text_start);
     let (mut start, mut at, mut is_plain) = (0, 0, true);
     for part in 0..4 {
-        let end = ends.trailing_zeros() as usize % ADDRESS_OCTETS;
+        let end = ends.trailing_zeros() as usize;
         ends &= ends.wrapping_sub(1);
         let (value, is_number) = number(text_start, at, end.wrapping_sub(at));
-        is_plain &= is_number & (part == 3 || text_start[end] == b'.');
+        is_plain &= is_number & (part == 3 || text_start[end % ADDRESS_OCTETS] == b'.');
         start = start << 8 | value & 255;
-        at = end + 1;
+        at = end % ADDRESS_OCTETS + 1;
     }
     let (mut length, mut octets) = (u32::BITS, at - 1);
     if is_plain && text_start[octets] == b'/' {
@@ -57,12 +58,17 @@ fn others(text: &[u8; ADDRESS_OCTETS + NUMBER_OCTETS]) -> u32 {
 
 /// Return the number that `digits` octets at `at` write, and whether it is a part of an address.
 fn number(text: &[u8; ADDRESS_OCTETS + NUMBER_OCTETS], at: usize, digits: usize) -> (u32, bool) {
+    /// The least number of that many digits: none has a zero in front.
+    const LEAST: [u32; 32] = {
+        let mut least = [u32::MAX; 32];
+        (least[1], least[2], least[3]) = (0, 10, 100);
+        least
+    };
     let at = at % (ADDRESS_OCTETS + 1);
     let octets = u32::from_le_bytes(text[at..at + NUMBER_OCTETS].try_into().unwrap_or_default());
-    // The last digit is in the uppermost octet; zeros stand before the first one.
-    let [_, hundreds, tens, ones] =
-        (octets ^ 0x3030_3030).wrapping_shl(32_u32.wrapping_sub(8_u32.wrapping_mul(digits as u32))).to_le_bytes();
+    // The last digit comes into the uppermost octet; zeros stand before the first one.
+    let shift = (digits as u32).wrapping_neg().wrapping_mul(u8::BITS);
+    let [_, hundreds, tens, ones] = (octets ^ 0x3030_3030).wrapping_shl(shift).to_le_bytes();
     let value = u32::from(hundreds) * 100 + u32::from(tens) * 10 + u32::from(ones);
-    let has_zero_in_front = digits > 1 && text[at] == b'0';
-    (value, (1..=3).contains(&digits) & (value <= 255) & !has_zero_in_front)
+    (value, (LEAST[digits % LEAST.len()] <= value) & (value <= 255))
 }

@@ -7,14 +7,17 @@ use super::pattern::{self, Network};
 use super::scope::Scope;
 use super::values::Values;
 use super::{Networks, plain};
+use crate::table::pieces::Part;
 use crate::table::ranges::{Lines, Ranges};
 use crate::table::script::{self, DEPTH_MAX, Verb};
 use crate::table::{source, threads};
 
+/// Octets of a short line, for the number of lines that are expected.
+const LINE_SHORT_OCTETS: usize = 16;
+
 /// Ranges, results and errors of the lines so far.
 #[derive(Debug, Default)]
-pub struct Reader<'a> {
-    text: &'a [u8],
+pub struct Reader {
     /// The number of the last physical line.
     number: usize,
     /// The ranges of each part.
@@ -29,33 +32,31 @@ pub struct Reader<'a> {
     failure: Option<String>,
 }
 
-impl<'a> Reader<'a> {
-    /// Read the parts of a text, each from a line that begins a logical line.
-    pub fn read_parts(parts: &[&'a [u8]]) -> Self {
-        let read = |text: &&'a [u8]| {
-            let mut reader = Self { text, ..Self::default() };
-            reader.read(text);
+impl Reader {
+    /// Read the parts of a text.
+    pub fn read(parts: &[Part<'_>]) -> Self {
+        let readers = threads::each(parts, parts.len(), |part| {
+            let mut reader = Self::default();
+            reader.part(part);
             reader
-        };
-        threads::each(parts, parts.len(), read).into_iter().reduce(Self::join).unwrap_or_default()
+        });
+        parts.iter().zip(readers).fold(Self::default(), |before, (part, reader)| before.join(part, reader))
     }
 
-    /// Add what the next part has given.
-    fn join(mut self, mut next: Self) -> Self {
-        if self.failure.is_some() {
-            return self;
+    /// Add the lines of the next part, which its own reader has read.
+    fn join(mut self, part: &Part<'_>, mut next: Self) -> Self {
+        if self.v4.is_empty() {
+            return next;
         }
-        if !self.blocks.is_empty() || next.failure.is_some() {
-            self.read(next.text);
+        let is_right = self.failure.is_none() && self.blocks.is_empty() && next.failure.is_none();
+        let numbers = if is_right { self.values.join(&next.values).ok() } else { None };
+        let Some(numbers) = numbers else {
+            self.part(part);
             return self;
-        }
-        match self.values.join(&next.values) {
-            Err(problem) => self.failure = Some(problem),
-            Ok(numbers) if numbers.iter().copied().eq(0..) => {}
-            Ok(numbers) => {
-                next.v4.iter_mut().for_each(|lines| lines.renumber(&numbers));
-                next.v6.iter_mut().for_each(|lines| lines.renumber(&numbers));
-            }
+        };
+        if !numbers.iter().copied().eq(0..numbers.len() as u32) {
+            next.v4.iter_mut().for_each(|lines| lines.renumber(&numbers));
+            next.v6.iter_mut().for_each(|lines| lines.renumber(&numbers));
         }
         self.v4.append(&mut next.v4);
         self.v6.append(&mut next.v6);
@@ -65,16 +66,26 @@ impl<'a> Reader<'a> {
         self
     }
 
-    fn read(&mut self, text: &'a [u8]) {
-        self.v4.push(Lines::default());
+    /// Read a part, unless one before has failed.
+    fn part(&mut self, part: &Part<'_>) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.v4.push(Lines::with_capacity(part.octets() / LINE_SHORT_OCTETS));
         self.v6.push(Lines::default());
-        let mut lines = source::lines_after(self.number, text);
-        self.failure = self.lines(&mut lines).err();
-        self.number = lines.number();
+        let mut failure = None;
+        let read = part.each(|piece| {
+            if failure.is_none() {
+                let mut lines = source::lines_after(self.number, piece);
+                failure = self.lines(&mut lines).err();
+                self.number = lines.number();
+            }
+        });
+        self.failure = failure.or(read.err());
     }
 
     /// Read lines. Errors: too many results, or too many open blocks.
-    fn lines(&mut self, lines: &mut source::Lines<'a>) -> Result<(), String> {
+    fn lines(&mut self, lines: &mut source::Lines<'_>) -> Result<(), String> {
         loop {
             if self.blocks.is_empty() {
                 self.plain_lines(lines)?;
@@ -88,7 +99,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Read plain lines up to one that is not. Errors: too many results.
-    fn plain_lines(&mut self, lines: &mut source::Lines<'a>) -> Result<(), String> {
+    fn plain_lines(&mut self, lines: &mut source::Lines<'_>) -> Result<(), String> {
         let Some(list) = self.v4.last_mut() else { return Ok(()) };
         // Most lines end like the one before: its end and its result.
         let mut known: Option<(&[u8], u32)> = None;
@@ -97,7 +108,7 @@ impl<'a> Reader<'a> {
             known = known.filter(|(end, _)| rest.starts_with(end));
             let octets = known.map_or_else(|| source::line_octets(rest), |(end, _)| end.len());
             let (end, behind) = rest.split_at(octets);
-            if source::continues(behind) {
+            if source::continues(behind) || network.octets + octets > source::LINE_MAX_OCTETS {
                 break;
             }
             let result = match known {

@@ -3,13 +3,15 @@
 use super::pattern::Network;
 use super::plain::Plain;
 use super::*;
+use crate::table::pieces::Pieces;
 use crate::table::ranges::{Bits, RADIX_SORT_MIN, SHARDS};
+use crate::table::source;
 use proptest::prelude::*;
 
 fn read(text: &str) -> (Networks, Vec<String>) {
     let mut told = Vec::new();
     let mut tell = |number: usize, problem: &str| told.push(format!("{number}: {problem}"));
-    (Networks::read(text.as_bytes(), &mut tell).unwrap(), told)
+    (Networks::read(&Pieces::of(text.as_bytes()).parts().unwrap(), &mut tell).unwrap(), told)
 }
 
 fn find(text: &str, key: &str) -> Option<String> {
@@ -82,6 +84,13 @@ fn bad_lines_are_named_and_skipped() {
         ]
     );
     assert_eq!(networks.find(b"10.1.1.1"), Some(&b"fine"[..]));
+}
+
+#[test]
+fn a_line_that_is_too_long_has_no_result() {
+    let (networks, told) = read(&format!("10.0.0.1 {}\n10.0.0.2 OK\n", "x".repeat(source::LINE_MAX_OCTETS)));
+    assert_eq!(told, [format!("1: the line is longer than {} octets -- ignoring this line", source::LINE_MAX_OCTETS)]);
+    assert_eq!((networks.find(b"10.0.0.1"), networks.find(b"10.0.0.2")), (None, Some(&b"OK"[..])));
 }
 
 #[test]
@@ -278,6 +287,7 @@ proptest! {
     fn parts_and_plain_lines_are_read_as_the_whole_and_the_general_form(
         lines in prop::collection::vec((0..60_usize, 0..8_usize, 0..=32_u32, 0..6_usize), 0..30),
         ends_with_newline in any::<bool>(),
+        piece_octets in 2..200_usize,
     ) {
         let (mut plain, mut general): (Vec<_>, Vec<_>) = lines.iter().map(written).unzip();
         for lines in [&mut plain, &mut general] {
@@ -285,19 +295,21 @@ proptest! {
         }
         let (plain, general) = (plain.join("\n"), general.join("\n"));
         let (expected, expected_told) = read(&general);
-        let parts = |count| source::parts(plain.as_bytes(), count);
-        let mut cuts: Vec<_> = (0..plain.len()).map(|at| source::cut(plain.as_bytes(), at)).collect();
-        cuts.dedup();
-        for parts in (1..5).map(parts).chain(cuts.into_iter().map(|(part, rest)| vec![part, rest])) {
-            prop_assert_eq!(parts.concat(), plain.as_bytes());
+        let mut text = Pieces::of(plain.as_bytes());
+        text.piece_octets = piece_octets;
+        // Each place where the text can be cut, and three of them together.
+        let mut starts: Vec<_> = source::starts(plain.as_bytes()).map(|start| start as u64 - 1).collect();
+        let few = starts.iter().copied().step_by(starts.len() / 3 + 1).collect();
+        for places in starts.drain(..).map(|start| vec![start]).chain([Vec::new(), few]) {
+            let parts = text.cut(places.iter().copied()).unwrap();
             let mut told = Vec::new();
             let mut tell = |number: usize, problem: &str| told.push(format!("{number}: {problem}"));
-            let networks = Networks::read_parts(&parts, &mut tell).unwrap();
+            let networks = Networks::read(&parts, &mut tell).unwrap();
             prop_assert_eq!(&told, &expected_told);
             let near = NETWORKS.iter().flat_map(|&key| [key, key.wrapping_add(1), key.wrapping_sub(1)]);
             for key in near.chain((0..64).map(|key| 0x0a00_0000 | key << 2)) {
                 let key = Ipv4Addr::from_bits(key).to_string();
-                prop_assert_eq!(networks.find(key.as_bytes()), expected.find(key.as_bytes()), "{} {:?}", key, parts);
+                prop_assert_eq!(networks.find(key.as_bytes()), expected.find(key.as_bytes()), "{} {:?}", key, places);
             }
             for key in ["2001:db8::1", "2001:db8::2", "::1"] {
                 prop_assert_eq!(networks.find(key.as_bytes()), expected.find(key.as_bytes()));
