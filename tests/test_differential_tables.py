@@ -4,6 +4,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,3 +104,29 @@ def test_drawn_tables_are_written_and_asked_as_by_postfix(tmp_path: Path) -> Non
     peer("postmap")
     found = unexplained(asked(tmp_path, drawn(draw)), KNOWN)
     assert not found, f"{len(found)} differences, the first:\n{found[0]}"
+
+
+def large(seed: int) -> Case:
+    """Draw a cidr table of several hundred KiB, which is read in parts: some lines overlap, one block is long."""
+    rng = random.Random(seed)
+    lines: list[str] = []
+    for number in range(25_000):
+        length = rng.choice((32, 32, 32, 24, 20, 12) if seed % 2 else (32,))
+        bits = rng.randrange(1 << 32) >> (32 - length) << (32 - length)
+        network = f"{IPv4Address(bits)}{'' if length == 32 else f'/{length}'}"
+        end = rng.choice(("REJECT", "OK", f"result {number}", "REJECT\r", "two\n words", "OK\n# a remark"))
+        lines.append(network + rng.choice(" \t") + end)
+    keys = "".join(f"{line.split()[0].partition('/')[0]}\n" for line in lines[::100]) + "10.1.2.3\n172.16.1.1\n"
+    for at in range(0, len(lines), 3000):
+        lines[at] = rng.choice(("10.1.2.3/8 host bits", "1.2.3.256 no address", "# 10.1.2.3 a remark", "10.1.2.3"))
+    first, last = sorted(rng.sample(range(len(lines)), 2))
+    if seed % 3:
+        lines[first], lines[last] = f"if {rng.choice(('!0.0.0.0/1', '0.0.0.0/1'))}", "endif"
+    lines.append("!128.0.0.0/1 LOWER")
+    return Case("postmap", "cidr", "\n".join(lines).encode(), keys.encode())
+
+
+def test_large_cidr_tables_answer_as_in_postfix(tmp_path: Path) -> None:
+    peer("postmap")
+    for case, our, their in asked(tmp_path, [large(seed) for seed in range(6)]):
+        assert our == their, case.text[:200]
