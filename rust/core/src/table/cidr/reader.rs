@@ -14,6 +14,8 @@ use crate::table::{source, threads};
 
 /// Octets of a short line, for the number of lines that are expected.
 const LINE_SHORT_OCTETS: usize = 16;
+/// Number of ends of lines that are compared before a result is looked up.
+const ENDS: usize = 16;
 
 /// Ranges, results and errors of the lines so far.
 #[derive(Debug, Default)]
@@ -101,28 +103,25 @@ impl Reader {
     /// Read plain lines up to one that is not. Errors: too many results.
     fn plain_lines(&mut self, lines: &mut source::Lines<'_>) -> Result<(), String> {
         let Some(list) = self.v4.last_mut() else { return Ok(()) };
-        // Most lines end like the one before: its end and its result.
-        let mut known: Option<(&[u8], u32)> = None;
+        // Most lines end like one a short time ago. The ends, with their results, by the first octet of the result.
+        let mut ends: [(&[u8], u32); ENDS] = [(b"", 0); ENDS];
         while let Some(network) = plain::network(lines.rest()) {
             let rest = &lines.rest()[network.octets..];
-            known = known.filter(|(end, _)| rest.starts_with(end));
-            let octets = known.map_or_else(|| source::line_octets(rest), |(end, _)| end.len());
+            let known = &mut ends[rest.get(1).map_or(0, |&octet| usize::from(octet)) % ENDS];
+            let is_known = !known.0.is_empty() && rest.starts_with(known.0);
+            let octets = if is_known { known.0.len() } else { source::line_octets(rest) };
             let (end, behind) = rest.split_at(octets);
             if source::continues(behind) || network.octets + octets > source::LINE_MAX_OCTETS {
                 break;
             }
-            let result = match known {
-                Some((_, result)) => result,
-                None => {
-                    let value = source::trim(end);
-                    if value.is_empty() || !source::is_space(end[0]) {
-                        break;
-                    }
-                    self.values.number(value)?
+            if !is_known {
+                let value = source::trim(end);
+                if value.is_empty() || !source::is_space(end[0]) {
+                    break;
                 }
-            };
-            known = Some((end, result));
-            list.push_network(network.start, network.length, result);
+                *known = (end, self.values.number(value)?);
+            }
+            list.push_network(network.start, network.length, known.1);
             lines.skip_line(network.octets + octets);
         }
         Ok(())
