@@ -213,6 +213,28 @@ fn plain_networks_are_those_of_the_general_form() {
     }
 }
 
+proptest! {
+    #[test]
+    fn plain_networks_are_all_that_the_general_form_has(
+        numbers in prop::collection::vec(prop_oneof!["[0-9]{1,4}", "(0|1|10|25[0-9]|[0-9.:a])"], 4),
+        length in prop_oneof![Just(String::new()), "/[0-9]{0,3}", Just("/32".to_owned()), "[/.x][0-9a.]"],
+    ) {
+        let pattern = numbers.join(".") + &length;
+        let found = plain::network(format!("{pattern} REJECT, and more").as_bytes());
+        let general = pattern::network(pattern.as_bytes());
+        match general {
+            // The general form allows zeros in front of a length.
+            Ok(Network::V4(_)) if length.len() > 2 && length.starts_with("/0") => prop_assert_eq!(found, None),
+            Ok(Network::V4(range)) => {
+                let Plain { start, length, octets } = found.unwrap();
+                prop_assert_eq!(((start, start | u32::free(length)), octets), (range, pattern.len()));
+            }
+            // The general form refuses what follows the network.
+            _ => prop_assert!(found.is_none_or(|found| found.octets < pattern.len())),
+        }
+    }
+}
+
 /// One generated line: verb, negation, address, length.
 fn line() -> impl Strategy<Value = (u8, bool, u32, u32)> {
     (0..8_u8, any::<bool>(), 0..256_u32, 24..=32_u32)
