@@ -108,6 +108,12 @@ MESSAGES = [
     "Subject: x\n" + PARTS.replace("X-Mark:", "X-Mark :").replace("Type: text/plain", "Type\t: text/plain"),
     "Subject: x\n\n" + "y" * 2044 + "tail\n" + "y" * 2048 + "tail\n",
     "Subject: x\nX-Out: a\n\nout-b\nout-c\n",
+    # A line that is no header ends the header of an attached message, too.
+    "Content-Type: message/rfc822\nno header x-mark\nX-Mark: x-mark\n\nx-mark\n",
+    "Content-Type: multipart/digest; boundary=bnd\n\n--bnd\nno header x-mark\nX-Mark: x-mark\n\nx-mark\n",
+    f"Content-Type: multipart/mixed; boundary=bnd\n\n--bnd{'y' * 2043}tail\nX-Mark: x-mark\n\nx-mark\n",
+    # An mbox line is one line.
+    "From a b\n\tfolded x-mark\nX-WARN: x-mark\n\nx\n",
     "Subject: x\nX-WARN: " + "y" * 300 + "\n\nx\n",
     "Subject: x\n" + "".join(f"Content-Type: multipart/mixed; boundary=b{n}x\n\n--b{n}x\n" for n in range(103)),
     # Several pieces for smtp, and more lines than one batch has.

@@ -257,7 +257,9 @@ impl HeaderParser {
     /// Receive a piece of a line: any octets but a line end, at least one; a stuffed dot is removed already.
     pub fn text(&mut self, text: &[u8], on: &mut impl HeaderEvents) -> bool {
         match self.state {
-            State::LineStart if is_blank(text[0]) && self.held.is_empty() => {
+            // Nothing to fold, or an mbox line, which is one line.
+            State::LineStart if is_blank(text[0]) && (self.held.is_empty() || self.mbox_allowed) => {
+                self.flush(on);
                 on.end(End::NoSeparator);
                 on.body(text);
                 return false;
@@ -515,6 +517,11 @@ mod tests {
             );
         }
         assert_eq!(told("From: a\nFrom : b\n", 3, None), ["header From: a", "header From : b", "Message"]);
+        for mbox in [None, Some("X-Mailbox-Line")] {
+            let ended = told("From me\n folded\nA: 1\n", 3, mbox);
+            let header = mbox.map(|_| "header X-Mailbox-Line: From me".to_owned());
+            assert_eq!(ended, header.into_iter().chain(["NoSeparator".into(), "body  fo".into()]).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -442,7 +442,11 @@ impl Structure {
             Kind::Multipart => self.part = Part::PLAIN,
             _ => {}
         }
-        // The line that ended the block without an empty line belongs to the body.
+        // The line that ended the block without an empty line is no header of an attached message either: it belongs to
+        // the body, and so does what follows.
+        if end == End::NoSeparator && self.place != Position::Body {
+            return self.head_end(end, on);
+        }
         self.open = end == End::NoSeparator;
         if end == End::Separator {
             on.line(self.part, Line { text: b"", offset: 0, starts: true, ends: true });
@@ -475,12 +479,17 @@ impl Structure {
             return;
         }
         let line = mem::take(&mut self.line);
-        if self.rules.bodies_are_declared && !self.part.encoding.is_wide() && !line.is_ascii() {
+        // As in Postfix, base64 and quoted-printable declare enough.
+        if self.rules.bodies_are_declared && self.part.encoding == Encoding::SevenBit && !line.is_ascii() {
             self.report(Fault::EightBitBody, &line, on);
         }
         // As in Postfix, a lone `--` is no boundary, even where the boundary is empty.
         if self.line_start && line.len() > 2 && line.starts_with(b"--") {
             self.boundary(&line);
+            // As in Postfix, the rest of a longer line is no header, and ends the header block of the part.
+            if line.len() >= self.rules.line_limit {
+                self.place = Position::Body;
+            }
         }
         on.line(self.part, Line { text: &line, offset: self.offset, starts: self.line_start, ends });
         self.offset += line.len() as u64 + 1;

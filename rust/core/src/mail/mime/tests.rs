@@ -125,9 +125,25 @@ fn headers_have_classes_and_bodies_lines() {
                 &["Mime Content-Type: message/rfc822", "0|", "0|From a b", "9|A: 1"],
             ),
             (
-                "a message whose first line is no header",
+                "a line that is no header ends an attached message's header too",
                 "Content-Type: message/rfc822\nno header\nA: 1\n\nx\n",
-                &["Mime Content-Type: message/rfc822", "0|no header", "Nested A: 1", "0|", "1|x"],
+                &["Mime Content-Type: message/rfc822", "0|no header", "10|A: 1", "15|", "16|x"],
+            ),
+            (
+                "such a line in a digest",
+                "Content-Type: multipart/digest; boundary=b\n\n--b\nno header\nA: 1\n\n--b\n--b\nB: 1\n",
+                &[
+                    "Mime Content-Type: multipart/digest; boundary=b",
+                    "0|",
+                    "1|--b",
+                    "0|no header",
+                    "10|A: 1",
+                    "15|",
+                    "16|--b",
+                    "0|--b",
+                    "Mime B: 1",
+                    "no body of Message SevenBit",
+                ],
             ),
             (
                 "a digest",
@@ -216,7 +232,8 @@ fn without_structure_all_text_is_one_body() {
 #[test]
 fn long_lines_come_in_pieces_and_long_boundaries_are_cut() {
     let rules = MimeRules { line_limit: 8, boundary_limit: 3, ..MimeRules::default() };
-    let message = "Content-Type: multipart/x; boundary=abcdef\n\n--abcXYZxyz\nA: 1\n\n12345678\n123456789\n--\n";
+    let message =
+        "Content-Type: multipart/x; boundary=abcdef\n\n--abcXYZxyz\nA: 1\n\n12345678\n123456789\n--\n--abc\nB: 1\n\n";
     table(
         &rules,
         &[(
@@ -227,12 +244,15 @@ fn long_lines_come_in_pieces_and_long_boundaries_are_cut() {
                 "0|",
                 "1|--abcXYZ...",
                 "10|+xyz",
-                "Mime A: 1",
+                "14|A: 1",
+                "19|",
+                "20|12345678",
+                "29|12345678...",
+                "38|+9",
+                "40|--",
+                "43|--abc",
+                "Mime B: 1",
                 "0|",
-                "1|12345678",
-                "10|12345678...",
-                "19|+9",
-                "21|--",
             ],
         )],
     );
@@ -259,7 +279,9 @@ fn broken_rules_are_reported_once() {
         ("A: 1\n\né\né\n".into(), vec!["fault EightBitBody: é".into()]),
         ("Content-Transfer-Encoding: 8bit\n\né\n".into(), vec![]),
         ("Content-Transfer-Encoding: binary\n\né\n".into(), vec![]),
-        ("Content-Transfer-Encoding: base64\n\né\n".into(), vec!["fault EightBitBody: é".into()]),
+        ("Content-Transfer-Encoding: 7bit\n\né\n".into(), vec!["fault EightBitBody: é".into()]),
+        ("Content-Transfer-Encoding: base64\n\né\n".into(), vec![]),
+        ("Content-Transfer-Encoding: quoted-printable\n\né\n".into(), vec![]),
         (cte("multipart/x; boundary=b", "base64"), domain("base64")),
         (cte("multipart/x; boundary=b", "8bit"), vec![]),
         (cte("message/rfc822", "quoted-printable"), domain("quoted-printable")),
@@ -344,7 +366,7 @@ fn a_caller_may_parse_the_messages_headers_itself() {
         mime.line_end(&mut told);
     }
     mime.finish(&mut told);
-    let expected = ["Mime Content-Type: message/rfc822", "0|no header", "Nested A: 1", "no body of Leaf SevenBit"];
+    let expected = ["Mime Content-Type: message/rfc822", "0|no header", "10|A: 1"];
     assert_eq!(told.0, expected);
 }
 
