@@ -247,8 +247,29 @@ def test_irrelevant_options_are_ignored() -> None:
         "-X",
         "log",
     ]
-    request = Request("sendmail", [*words, "-q15m", "-oi", "a@b.c", "-t", "--", "-f"])
-    assert (request.mode, request.recipients, request.extract, request.dot_ends) == ("m", ["a@b.c", "-f"], True, False)
+    request = Request("sendmail", [*words, "-q15m", "-x", "-e", "q", "-em", "-oi", "-t", "--", "-f"])
+    assert (request.mode, request.recipients, request.extract, request.dot_ends) == ("m", ["-f"], True, False)
+
+
+@pytest.mark.parametrize("words", [["a@b.c", "-t", "-f", "x@y.z"], ["a@b.c", "--", "-C/tmp"], ["a@b.c", "-q"]])
+def test_words_behind_a_recipient_are_no_options(words: list[str]) -> None:
+    request = Request("sendmail", ["-i", *words])
+    assert (request.mode, request.recipients, request.sender, request.extract) == ("m", words, None, False)
+    assert request.config_directory is None
+
+
+@pytest.mark.parametrize(
+    ("words", "warning"),
+    [
+        (["-R", "some"], "-R some is ignored: give hdrs or full"),
+        (["-V", "\x7f"], "-V is ignored: give at most 100 printable characters"),
+        (["-V", "x" * 101], "-V is ignored: give at most 100 printable characters"),
+    ],
+)
+def test_bad_dsn_option_is_ignored_with_warning(site: Site, words: list[str], warning: str) -> None:
+    assert site.sendmail(*words, "root") == (0, f"sendmail: warning: {warning}\n")
+    maildrop, _ = site.taken()
+    assert (maildrop.ret, maildrop.envid) == ("", None)
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from typing import Final, Literal, NoReturn
 
 READ_OCTETS: Final = 64 * 1024
-VALUED: Final = "ABCFLNORVXbfhopqr"
+VALUED: Final = "ABCFLNORVXbefhopqr"
 """Options with a value, in the same word or the next."""
-PLAIN: Final = "GIUceimnstv"
+PLAIN: Final = "GIUcimnstvx"
 MODES: Final = "mspidlvhHa"
 NOTIFY: Final = {"never": 1, "success": 2, "failure": 4, "delay": 8}
 BODIES: Final = {"7bit": "7BIT", "8bitmime": "8BITMIME"}
@@ -88,14 +88,13 @@ class Request:
         while self._at < len(self._words):
             word = self._words[self._at]
             self._at += 1
-            if word == "--":
-                self.recipients += self._words[self._at :]
-                return
             if word == "-q":
                 # The only option that may or may not have a value: then it is part of the word.
                 self.mode = "q"
-            elif len(word) < 2 or word[0] != "-":
-                self.recipients.append(word)
+            elif len(word) < 2 or word[0] != "-" or word == "--":
+                # Behind a recipient there are no options: the next recipients may come from a stranger.
+                self.recipients += self._words[self._at - (word != "--") :]
+                return
             else:
                 self._letters(word)
 
@@ -136,21 +135,22 @@ class Request:
                     raise Failure(os.EX_USAGE, f"-B wants 7BIT or 8BITMIME, not {value}")
                 self.body = BODIES[value.lower()]
             case "R":
-                if value.lower() not in RETURNS:
-                    raise Failure(os.EX_USAGE, f"-R wants hdrs or full, not {value}")
-                self.ret = RETURNS[value.lower()]
+                self.ret = RETURNS.get(value.lower(), "")
+                if not self.ret:
+                    warn(f"-R {value} is ignored: give hdrs or full")
             case "N":
                 self.notify = notify_bits(value)
             case "V":
-                if len(value) > ENVID_MAX_CHARS or not value.isprintable():
-                    raise Failure(os.EX_USAGE, f"-V wants at most {ENVID_MAX_CHARS} printable characters")
-                self.envid = value
+                if len(value) <= ENVID_MAX_CHARS and value.isprintable():
+                    self.envid = value
+                else:
+                    warn(f"-V is ignored: give at most {ENVID_MAX_CHARS} printable characters")
             case "q":
                 self._queue(value)
             case "o":
                 self._old_option(value)
             case _:
-                pass  # -A, -L, -O, -X, -h, -p have no effect here.
+                pass  # -A, -L, -O, -X, -e, -h, -p have no effect here.
 
     def _queue(self, value: str) -> None:
         if value[:1].isdigit():
@@ -171,10 +171,14 @@ def notify_bits(text: str) -> int:
     """Return the NOTIFY= bits of a list such as `failure,delay` (RFC 3461 §4.1); as in Postfix, 0 for a bad list."""
     words = [word.strip().lower() for word in text.split(",")]
     if any(word not in NOTIFY for word in words) or ("never" in words and len(words) > 1):
-        wanted = "never, or some of success, failure and delay"
-        print(f"sendmail: warning: -N {text} is ignored: give {wanted}", file=sys.stderr)
+        warn(f"-N {text} is ignored: give never, or some of success, failure and delay")
         return 0
     return sum({NOTIFY[word] for word in words})
+
+
+def warn(text: str) -> None:
+    """Print a warning on standard error."""
+    print(f"sendmail: warning: {text}", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None, program: str | None = None) -> int:
@@ -290,7 +294,7 @@ def submit(request: Request, config: Config) -> int:
     finally:
         file.close()
     if not trigger() and request.verbose:
-        print("sendmail: warning: nobody listens on public/pickup: the message waits in maildrop", file=sys.stderr)
+        warn("nobody listens on public/pickup: the message waits in maildrop")
     if request.trace:
         print(f"Mail Delivery Status Report will be mailed to <{from_address}>.")
     return os.EX_OK

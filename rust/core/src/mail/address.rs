@@ -38,6 +38,7 @@ pub fn addresses(value: &[u8], tokens_max: usize) -> Vec<Address> {
     let mut found = Vec::new();
     let mut item = Vec::new();
     let mut angle = false;
+    let mut closed = closed(&tokens).into_iter();
     for token in tokens {
         match token.kind {
             Kind::Special(b',' | b';') if !angle => {
@@ -48,7 +49,8 @@ pub fn addresses(value: &[u8], tokens_max: usize) -> Vec<Address> {
             Kind::Special(b':') if !angle => item.clear(),
             kind => {
                 angle = match kind {
-                    Kind::Special(b'<') => true,
+                    // A `<` without its `>` must not swallow the addresses behind it.
+                    Kind::Special(b'<') => closed.next().unwrap_or(false),
                     Kind::Special(b'>') => false,
                     _ => angle,
                 };
@@ -58,6 +60,23 @@ pub fn addresses(value: &[u8], tokens_max: usize) -> Vec<Address> {
     }
     list_item(value, &item, &mut found);
     found
+}
+
+/// Return for each `<`, in order, whether a `>` follows before the next one.
+fn closed(tokens: &[Token]) -> Vec<bool> {
+    let mut closed = Vec::new();
+    for token in tokens {
+        match token.kind {
+            Kind::Special(b'<') => closed.push(false),
+            Kind::Special(b'>') => {
+                if let Some(last) = closed.last_mut() {
+                    *last = true;
+                }
+            }
+            _ => {}
+        }
+    }
+    closed
 }
 
 fn list_item(value: &[u8], item: &[Token], found: &mut Vec<Address>) {
@@ -237,6 +256,10 @@ mod tests {
             ("a@x\r\n b@y", vec!["a@x", "b@y"]),
             ("a@x>, b@y >>", vec!["a@x", "b@y"]),
             ("<a@x", vec!["a@x"]),
+            ("<a@x, b@y, c", vec!["a@x", "b@y", "c"]),
+            ("A <a@x, B <b@y>, c@z", vec!["a@x", "b@y", "c@z"]),
+            ("<a@x, g: b@y, c@z;", vec!["a@x", "b@y", "c@z"]),
+            ("<a@x,b@y>, c@z", vec!["a@x,b@y", "c@z"]),
             ("\"never closed", vec!["\"never closed"]),
             ("((((((", vec![]),
             ("grüße@x", vec!["grüße@x"]),
