@@ -452,6 +452,19 @@ BAD_INPUT = [
     ("", SUBMISSION + "-vc /tmp", NEXT + "option -c is master's own"),
     ("", SUBMISSION + "-v -n other", NEXT + "option -n is master's own"),
     (
+        "",
+        SUBMISSION + "-o smtpd_relay_restrictions=permit_mynetworks, reject",
+        NEXT + "unexpected argument behind -o smtpd_relay_restrictions",
+    ),
+    ("", SUBMISSION + "-o smtpd_timeout=5 s -v", NEXT + "unexpected argument behind -o smtpd_timeout"),
+    ("", SUBMISSION + "-v word", NEXT + "unexpected argument word"),
+    ("", SUBMISSION + "-v -- word", NEXT + "unexpected argument word"),
+    (
+        "",
+        "other unix n - n - 0 cleanup -o header_checks=fail:a, fail:b\n",
+        NEXT + "unexpected argument behind -o header_checks",
+    ),
+    (
         "smtpd_data_restrictions = reject_nothing",
         "",
         FIRST + 'smtpd_data_restrictions: "reject_nothing" is no restriction: known are: ',

@@ -225,7 +225,7 @@ def test_master_wakes_up_for_throttle_that_ended_during_scan(throttled_s: float,
 
 def test_failing_program_is_throttled_and_others_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENVIRONMENT, "LIVED_S", "60")
-    with running(tmp_path, SMTPD + "error unix - - n 1 1 error die\n") as site:
+    with running(tmp_path, SMTPD + "error unix - - n 1 1 error -v\n") as site:
         wait_for("three starts", lambda: site.log().count("/error: bad command startup -- throttling") >= 3)
         lines = [line for line in site.log().splitlines() if "exit status 3" in line]
         assert re.search(r"warning: process \S*/error pid \d+ exit status 3$", lines[0])

@@ -1,6 +1,6 @@
 """A program for master to start: it greets each client with its identity, then echoes lines.
 
-With the argument `die` in master.cf it exits at once with status 3.
+With the option `-v` in master.cf it exits at once with status 3.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ async def serve(daemon: Daemon, origin: str) -> None:
 
     servers = [await asyncio.start_unix_server(session, sock=sock) for sock in daemon.listeners if sock.family == 1]
     servers += [await asyncio.start_server(session, sock=sock) for sock in daemon.listeners if sock.family != 1]
-    daemon.log.info(f"ready {' '.join(daemon.arguments)}")
+    daemon.log.info("ready")
     ends = [asyncio.ensure_future(daemon.stopping.wait()), asyncio.ensure_future(daemon.draining.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for server in servers:
@@ -49,6 +49,6 @@ async def serve(daemon: Daemon, origin: str) -> None:
 if __name__ == "__main__":
     service = sys.argv[sys.argv.index("-n") + 1]
     this = start("smtpd" if ":" in service else service, sys.argv[1:])
-    if this.arguments == ["die"]:
+    if this.verbose:
         sys.exit(3)
     run(this, prepare, serve)

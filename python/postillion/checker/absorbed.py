@@ -25,6 +25,7 @@ def check(plan: Plan) -> Iterator[str]:
             continue
         read: set[str] = set()
         if _workers(entry.command, plan):
+            entry.check_arguments()
             own = configured(plan.config, entry)
             for error in effect.refusals(own, [entry.command]):
                 raise error

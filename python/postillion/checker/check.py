@@ -169,6 +169,7 @@ def rehearsed(config: Config, entry: Entry) -> Daemon:
         options = Arguments(["-n", entry.service, "-t", entry.type, *entry.arguments])
     except ConfigError as error:
         raise entry.error(error.problem, error.fix) from None
+    entry.check_arguments()
     options.unprivileged |= entry.unprivileged
     log = Log("localhost", "postfix", entry.command, os.getpid(), 0, "memory:")
     daemon = Daemon(entry.command, options, configured(config, entry), log)

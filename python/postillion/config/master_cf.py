@@ -90,6 +90,19 @@ class Line:
             end += 2 if self.arguments[end] == "-o" else 1
         return self.arguments[:end]
 
+    def check_arguments(self) -> None:
+        """Raise `ConfigError` for a word that is neither an option nor the value of `-o`: programs take no others.
+
+        A value with spaces that lacks its braces would lose its end, such as the `reject` of a restriction list.
+        """
+        options = self.options()
+        rest = [word for word in self.arguments[len(options) :] if word != "--"]
+        if rest:
+            # Not the word itself: it may be the end of a password.
+            where = f"behind {options[-2]} {options[-1].partition('=')[0].strip()}" if "-o" in options[-2:-1] else ""
+            fix = "remove it, or write a value with spaces as -o { name = value }"
+            raise self.error(f"unexpected argument {where or rest[0]}", fix)
+
     def check_fields(self) -> None:
         """Raise `ConfigError` for the first field that is neither `-` nor of its kind."""
         _, kind, *flags, wakeup, maxproc, _ = self.fields

@@ -65,7 +65,7 @@ PRELOADED: Final = (
 
 
 class Arguments:
-    """Master's options: `-n service -t type [-u] [-o name=value]... -m limit -s sockets -c dir -i dir [-v] [args]`."""
+    """Master's options: `-n service -t type [-u] [-o name=value]... -m limit -s sockets -c dir -i dir [-v]`."""
 
     def __init__(self, argv: list[str]) -> None:
         """Parse the options; raises `ConfigError` for an unknown one."""
@@ -98,7 +98,6 @@ class Arguments:
                     raise ConfigError("command line", None, f"unknown option -{letter}", "remove it in master.cf")
                 self.unprivileged |= letter == "u"
                 self.verbose += letter == "v"
-        self.arguments = argv[at:]
 
     def _option(self, letter: str, value: str) -> None:
         if letter == "n":
@@ -123,16 +122,15 @@ class Daemon:
     """A program that master started.
 
     `program`: its name in log lines. `service`, `transport_type`: its name and type in master.cf. `listeners`: the
-    sockets that master bound; `fifos`: the descriptors of fifos. `lifeline`: None without master. `arguments`: the
-    words after the options in master.cf. `verbose`: the number of `-v` options. `session_limit`: maximum number of
-    concurrent sessions or deliveries of this process, from maxproc; 0 for no limit.
+    sockets that master bound; `fifos`: the descriptors of fifos. `lifeline`: None without master. `verbose`: the
+    number of `-v` options. `session_limit`: maximum number of concurrent sessions or deliveries of this process, from
+    maxproc; 0 for no limit.
     """
 
     def __init__(self, program: str, options: "Arguments", config: Config, log: Log) -> None:
         self.program = program
         self.service = options.service or program
         self.transport_type = options.transport_type
-        self.arguments = options.arguments
         self.unprivileged = options.unprivileged
         self.session_limit = options.session_limit
         self.verbose = options.verbose
