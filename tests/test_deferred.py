@@ -1,15 +1,17 @@
 """Decisions whose lookups wait, and batches of lookups of a core."""
 
 import asyncio
+import gc
 import inspect
 
 import pytest
 
 from postillion.tables import Maps, TableError, answers, deferred
-from postillion.tables.answers import TOGETHER_MAX, MessageLookups, answer
+from postillion.tables.answers import TOGETHER_MAX, Answer, MessageLookups, answer
 from postillion.tables.deferred import LOOKUPS_MAX, decide, decided, once
 from postillion.tables.remote.secret import Secrets
 from postillion.tables.remote.table import RemoteTable
+from support.remote_table import Remote
 
 
 class Answers:
@@ -169,6 +171,46 @@ async def test_lookups_of_a_batch_fail_together_when_the_messages_time_is_over(m
     assert found[1:] == [answers.LATE] * (3 * TOGETHER_MAX)
     assert await rounds.answers([(number, b"-1")]) == [answers.LATE]
     assert loop.time() - begin < 5.0
+
+
+@pytest.mark.parametrize("number_of_lookups", [0, 1, TOGETHER_MAX, TOGETHER_MAX + 1])
+async def test_a_batch_that_has_begun_ends_once(number_of_lookups: int) -> None:
+    source = Answers({str(n): f"v{n}" for n in range(number_of_lookups)})
+    number, told = answers.number(table(source)), asyncio.Queue[list[Answer] | Exception]()
+    MessageLookups().begin([(number, str(n).encode()) for n in range(number_of_lookups)], told.put_nowait)
+    assert told.empty(), "not during the call"
+    async with asyncio.timeout(60):
+        assert await told.get() == [("found", f"v{n}".encode()) for n in range(number_of_lookups)]
+    assert told.empty()
+
+
+@pytest.mark.parametrize("number_of_lookups", [1, TOGETHER_MAX, TOGETHER_MAX + 1])
+async def test_a_bug_in_a_table_ends_a_batch_that_has_begun(number_of_lookups: int) -> None:
+    number, told = answers.number(Wrong()), asyncio.Queue[list[Answer] | Exception]()
+    MessageLookups().begin([(number, b"x")] * number_of_lookups, told.put_nowait)
+    async with asyncio.timeout(60):
+        assert str(await told.get()) == "a bug"
+    await asyncio.sleep(0)
+    assert told.empty()
+
+
+@pytest.mark.filterwarnings("error")
+async def test_a_batch_that_is_cancelled_at_once_tells_nothing() -> None:
+    number, told = answers.number(table(Answers({}))), asyncio.Queue[list[Answer] | Exception]()
+    for number_of_lookups in (1, TOGETHER_MAX + 1):
+        MessageLookups().begin([(number, b"x")] * number_of_lookups, told.put_nowait).cancel()
+    gc.collect()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert told.empty()
+
+
+class Wrong(Remote):
+    """A table with a bug."""
+
+    async def ask(self, key: str) -> str | None:
+        raise ValueError("a bug")
 
 
 async def test_keys_that_no_remote_table_has_are_not_sent() -> None:

@@ -132,6 +132,20 @@ async def test_smtpd_refuses_for_now_when_the_remote_table_fails(
     server.journal.close()
 
 
+@pytest.mark.parametrize("parameter", ["virtual_alias_maps", "header_checks"])
+async def test_a_bug_in_a_table_closes_the_connection(tmp_path: Path, remote: Remote, parameter: str) -> None:
+    server = Server(site(tmp_path, [f"{parameter} = remote:test"]))
+    client = server.connect()
+    client.send(EHLO)
+    client.send(ENVELOPE)
+    client.send(CONTENT)
+    await remote.answer(ValueError("a bug"))
+    await until(lambda: client.receive() and client.closed)
+    assert "ValueError: a bug" in "\n".join(server.log.take_lines())
+    assert queued(tmp_path) == 0
+    server.journal.close()
+
+
 async def test_client_that_leaves_during_a_lookup_leaves_no_message(tmp_path: Path, remote: Remote) -> None:
     server = Server(site(tmp_path, ["virtual_alias_maps = remote:test"]))
     client = server.connect()

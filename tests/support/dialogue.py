@@ -38,6 +38,7 @@ from postillion.smtpd.connection import Connection
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.mode import modes
 from postillion.smtpd.service import Service
+from postillion.tables.answers import Batch
 
 DIRECTORY = Path(__file__).parent.parent / "dialogues"
 QUEUE_DIRECTORIES = ("incoming", "deferred", "active", "corrupt", "maildrop", "public", "private")
@@ -228,8 +229,9 @@ class Client:
 
     @property
     def task(self) -> asyncio.Future[Any] | None:
-        """The task of the pending decision about the client."""
-        return None if self.connection is None else self.connection.task
+        """The task of the pending decision about the client; None while it waits for lookups."""
+        task = None if self.connection is None else self.connection.task
+        return None if isinstance(task, Batch) else task
 
     def send(self, octets: bytes) -> int:
         """Send octets and receive the replies; return the number of octets that the server did not read."""

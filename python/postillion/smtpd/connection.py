@@ -231,11 +231,13 @@ class Connection:
         rounds: MessageLookups,
         recipient: str | None,
         asked: Sequence[tuple[int, bytes]],
-        answers: Sequence[Answer],
+        answers: Sequence[Answer] | Exception,
     ) -> None:
         """Give the session the answers; it may need more of them."""
         self.task = None
         try:
+            if isinstance(answers, Exception):
+                raise answers
             now = self.loop.time()
             step = session.answer_lookups(asked, answers, now)
             if step == Next.LOOKUP and session.recipient == recipient:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from postillion.tables.deferred import ask
 from postillion.tables.remote.begun import Told
@@ -29,8 +29,8 @@ A message on its way out has this time for its addresses, and for each part of i
 
 Answer = tuple[Literal["found"], bytes] | tuple[Literal["not found"], None] | tuple[Literal["failed"], str]
 """The answer to a lookup: the value, no value, or the reason why the table cannot answer now (the mail waits)."""
-Done = Callable[[list[Answer]], None]
-"""Gets the answers of a batch."""
+Done = Callable[[list[Answer] | Exception], None]
+"""Gets the answers of a batch, or the bug that has ended it."""
 
 LATE: Final[Answer] = ("failed", f"the message needs more than {MESSAGE_MAX_S:g} seconds for its lookups")
 
@@ -123,13 +123,13 @@ class MessageLookups:
         return await answer(_numbered, lookups, self._until if needs_timer else None)
 
     def begin(self, lookups: Sequence[tuple[int, bytes]], done: Done) -> Batch:
-        """Begin lookups: `done` gets their answers, in the same order, after this call has returned."""
+        """Begin lookups: `done` gets their answers, in the same order, once, after this call has returned."""
         left_s = self._until - asyncio.get_running_loop().time()
         batch = Batch(done)
-        if len(lookups) > TOGETHER_MAX or left_s < EXCHANGE_MAX_S + LOOKUP_MAX_S:
-            batch.wait_for(self.answers(lookups))
-        else:
+        if 0 < len(lookups) <= TOGETHER_MAX and left_s >= EXCHANGE_MAX_S + LOOKUP_MAX_S:
             batch.begin(lookups)
+        else:
+            batch.wait_for(partial(self.answers, lookups))
         return batch
 
 
@@ -143,7 +143,7 @@ class Batch:
         self._tasks: list[asyncio.Task[None]] = []
         self._is_over = False
 
-    def wait_for(self, answers: Coroutine[Any, Any, list[Answer]]) -> None:
+    def wait_for(self, answers: Callable[[], Awaitable[list[Answer]]]) -> None:
         """Let a task wait for all answers."""
         self._tasks.append(asyncio.get_running_loop().create_task(self._wait_for(answers), name="lookups of a batch"))
 
@@ -163,11 +163,21 @@ class Batch:
         for task in self._tasks:
             task.cancel()
 
-    async def _wait_for(self, answers: Coroutine[Any, Any, list[Answer]]) -> None:
-        self._done(await answers)
+    async def _wait_for(self, answers: Callable[[], Awaitable[list[Answer]]]) -> None:
+        try:
+            found = await answers()
+        except Exception as problem:
+            self._end(problem)
+        else:
+            self._end(found)
 
     async def _ask(self, at: int, table: Table, key: bytes) -> None:
-        self._take(at, await _answer(table, key))
+        try:
+            answer = await _answer(table, key)
+        except Exception as problem:
+            self._end(problem)
+        else:
+            self._take(at, answer)
 
     def _told(self, at: int, found: str | TableError | None) -> None:
         self._take(at, answer_of(found))
@@ -175,8 +185,13 @@ class Batch:
     def _take(self, at: int, answer: Answer) -> None:
         self._found[at] = answer
         self._left -= 1
-        if not self._left and not self._is_over:
-            self._done(self._found)
+        if not self._left:
+            self._end(self._found)
+
+    def _end(self, found: list[Answer] | Exception) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._done(found)
 
 
 async def answer_content(message: Arriving, rounds: MessageLookups) -> None:
