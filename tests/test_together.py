@@ -14,11 +14,11 @@ import pytest
 from postillion.config import Config
 from postillion.tables import answers, open_table
 from postillion.tables.answers import Answer, Batch, MessageLookups
-from postillion.tables.remote import RemoteTable, together
+from postillion.tables.remote import RemoteTable, table, together
 from postillion.tables.remote.pgsql import PgsqlSource
 from postillion.tables.remote.pgsql_link import PgsqlLink
-from postillion.tables.remote.pool import Pool, Server
-from postillion.tables.remote.together import TOGETHER_MAX
+from postillion.tables.remote.pool import LINKS_MAX, Pool, Server
+from postillion.tables.remote.together import EXCHANGE_LOOKUPS_MAX
 from support.mta import until
 from support.table_servers import PASSWORD, ROWS, Postgres
 
@@ -46,8 +46,7 @@ def postgres() -> Iterator[Postgres]:
 @contextlib.contextmanager
 def locked(server: Postgres) -> Iterator[psycopg.Connection]:
     """Have the lock of `WAITS` during the block."""
-    uri = f"host=127.0.0.1 port={server.port} user=mail dbname=postgres"
-    with psycopg.connect(uri, password=PASSWORD, autocommit=True) as connection:
+    with psycopg.connect(server.uri, password=PASSWORD, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(7)")
         yield connection
 
@@ -75,9 +74,9 @@ class Counted:
         monkeypatch.setattr(PgsqlSource, "ask", asked)
         monkeypatch.setattr(together, "SLOW_S", 60.0)
         monkeypatch.setattr(together, "EXCHANGE_MAX_S", limit_s)
-        table = open_table(f"pgsql:{file}", NO_CONFIG, warn=self.warned.append)
-        assert isinstance(table, RemoteTable)
-        self.table = table
+        opened = open_table(f"pgsql:{file}", NO_CONFIG, warn=self.warned.append)
+        assert isinstance(opened, RemoteTable)
+        self.table = opened
 
     async def connect(self) -> None:
         """Make the first connection."""
@@ -87,7 +86,12 @@ class Counted:
         """Begin lookups together; return the batch, and its answers."""
         told: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         number = answers.number(self.table)
-        batch = MessageLookups().begin([(number, key.encode()) for key in keys], told.set_result)
+
+        def done(found: list[Answer] | Exception) -> None:
+            assert not isinstance(found, Exception)
+            told.set_result(found)
+
+        batch = MessageLookups().begin([(number, key.encode()) for key in keys], done)
         assert not told.done(), "answers come later, never during the call"
         return batch, told
 
@@ -107,7 +111,7 @@ async def test_lookups_that_begin_together_have_the_answers_of_single_ones(
     counted.alone.clear()
     assert await counted.answers(KEYS) == first
     assert counted.alone == []
-    assert counted.exchanges == [TOGETHER_MAX, len(KEYS) - TOGETHER_MAX]
+    assert counted.exchanges == [EXCHANGE_LOOKUPS_MAX, len(KEYS) - EXCHANGE_LOOKUPS_MAX]
     expected: list[Answer] = [("found", ROWS[key].encode()) if ROWS.get(key) else ("not found", None) for key in KEYS]
     assert first == expected
     await counted.table.close()
@@ -139,11 +143,83 @@ async def test_a_query_that_fails_takes_no_other_lookup_along(
     assert "division by zero" in str(found[1][1])
     assert found[2] == ("found", b"got b@example.org")
     assert counted.exchanges == [3]
-    assert sorted(counted.alone) == ["b@example.org", "bad@example.org"], "the failed one, and the one behind it"
+    assert counted.alone == keys, "each one again: the server has undone those before the failed one"
     assert len(counted.warned) == 1
     # The connection is of use afterwards.
     assert await counted.answers(keys[:1]) == found[:1]
     assert counted.exchanges == [3, 1]
+    await counted.table.close()
+
+
+@pytest.mark.parametrize("fails", ["at once", "at the end of the transaction"])
+async def test_writes_of_a_query_stay_when_another_one_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres, fails: str
+) -> None:
+    deferred = "" if fails == "at once" else " DEFERRABLE INITIALLY DEFERRED"
+    postgres.sql(f"DROP TABLE IF EXISTS seen; CREATE TABLE seen (k TEXT, UNIQUE (k){deferred});")
+    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file("INSERT INTO seen VALUES ('%s') RETURNING k"))
+    await counted.connect()
+    found = await counted.answers(["a", "b", "a", "c"])
+    assert counted.exchanges == [4]
+    assert sorted(kind for kind, _ in found) == ["failed", "found", "found", "found"]
+    assert (found[1], found[3]) == (("found", b"b"), ("found", b"c"))
+    with psycopg.connect(postgres.uri, password=PASSWORD) as connection:
+        assert connection.execute("SELECT k FROM seen ORDER BY k").fetchall() == [("a",), ("b",), ("c",)]
+    await counted.table.close()
+
+
+@pytest.mark.parametrize("direction", ["TO STDOUT", "FROM STDIN"])
+async def test_copy_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres, direction: str
+) -> None:
+    what = "(SELECT '%s')" if direction == "TO STDOUT" else "aliases"
+    query = f"COPY {what} {direction} /* %s */"
+    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(query))
+    await counted.connect()
+    found = await counted.answers(["a", "b"])
+    assert counted.exchanges == [2]
+    assert [kind for kind, _ in found] == ["failed", "failed"]
+    assert "the query is COPY" in str(found[0][1])
+    await counted.table.close()
+
+
+async def test_a_query_that_cannot_be_made_fails_by_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
+) -> None:
+    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file("SELECT '€%s'", "encoding = LATIN1\n"))
+    for _ in range(2 * LINKS_MAX):
+        await counted.connect()
+        assert [kind for kind, _ in await counted.answers(["a", "b"])] == ["failed", "failed"]
+    assert "can't encode" in counted.warned[0]
+    async with asyncio.timeout(60):
+        await counted.table.close()
+
+
+async def test_an_error_behind_one_lookup_leaves_the_others_their_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
+) -> None:
+    def fail(_: list[Answer] | Exception) -> None:
+        raise ValueError("a bug")
+
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(PLAIN))
+    await counted.connect()
+    MessageLookups().begin([(answers.number(counted.table), b"plain")], fail)
+    assert await counted.answers(["plain"]) == [("found", b"plain-value")]
+    assert counted.exchanges == [2]
+    assert [str(error["exception"]) for error in errors] == ["a bug"]
+    await counted.table.close()
+
+
+async def test_a_lookup_that_is_made_again_counts_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
+) -> None:
+    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(PLAIN))
+    monkeypatch.setattr(table, "WAITING_MAX", len(KEYS))
+    # Without a connection, all are made again.
+    assert all(kind != "failed" for kind, _ in await counted.answers(KEYS))
+    assert sorted(counted.alone) == sorted(KEYS)
     await counted.table.close()
 
 

@@ -183,10 +183,14 @@ class Postgres(TableServer):
         found = subprocess.run([self._bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)])
         return found.returncode == 0
 
+    @property
+    def uri(self) -> str:
+        """The address of the database, without the password."""
+        return f"postgresql://mail@127.0.0.1:{self.port}/postgres"
+
     def sql(self, text: str) -> None:
         """Run SQL statements."""
-        uri = f"postgresql://mail@127.0.0.1:{self.port}/postgres"
-        self.run("env", f"PGPASSWORD={PASSWORD}", "psql", "-q", "-v", "ON_ERROR_STOP=1", uri, text=text)
+        self.run("env", f"PGPASSWORD={PASSWORD}", "psql", "-q", "-v", "ON_ERROR_STOP=1", self.uri, text=text)
 
     def fill(self) -> None:
         self.sql("CREATE TABLE aliases (k TEXT, v TEXT, c2 TEXT);" + inserts("''"))

@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from postillion.tables.remote.pool import BadReply
+
 if TYPE_CHECKING:
     import psycopg
 
 RESULTS_MAX: Final = 100
 """Maximum number of statements of one query whose results are examined."""
-
 
 Done = Callable[["list[psycopg.pq.abc.PGresult] | None"], None]
 
@@ -36,7 +37,9 @@ class PgsqlLink:
         self._socket = os.dup(connection.pgconn.socket)
         self._lost: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
-        self._sync = library.pq.ExecStatus.PIPELINE_SYNC
+        status = library.pq.ExecStatus
+        self._sync, self._fatal = status.PIPELINE_SYNC, status.FATAL_ERROR
+        self._copies = (status.COPY_IN, status.COPY_OUT)
         self._results: list[psycopg.pq.abc.PGresult] = []
         self._results_left = 0
         self._done: Done | None = None
@@ -49,7 +52,10 @@ class PgsqlLink:
         return escaped.decode(self.codec)
 
     async def query(self, text: bytes) -> list[psycopg.pq.abc.PGresult]:
-        """Return the results of a query, the first `RESULTS_MAX`. Raises `psycopg.Error` when the connection fails."""
+        """Return the results of a query, the first `RESULTS_MAX`.
+
+        Raises `psycopg.Error` when the connection fails, and `BadReply` for COPY.
+        """
         self._libpq.send_query(text)
         while self._libpq.flush():
             await self._writable()
@@ -63,14 +69,18 @@ class PgsqlLink:
             result = self._libpq.get_result()
             if result is None:
                 return results
+            if result.status in self._copies:
+                # libpq gives this result again and again, until somebody takes the rows.
+                raise BadReply("the query is COPY, which returns no result")
             if len(results) < RESULTS_MAX:
                 results.append(result)
 
     def exchange(self, queries: Sequence[bytes], done: Done) -> bool:
         """Send queries together. `done` gets the result of each one, or None when the connection fails.
 
-        Each query is a command by itself, in libpq's pipeline mode; one that fails takes those behind it along. False:
-        the queries could not be sent at once, and the connection must be closed.
+        Each query is a command by itself, in libpq's pipeline mode, and all are one transaction. When one fails, the
+        server undoes those before it, and `done` gets no results: []. False: the queries could not be sent at once, and
+        the connection must be closed.
         """
         try:
             self._libpq.enter_pipeline_mode()
@@ -113,22 +123,34 @@ class PgsqlLink:
     def _collect(self, done: Done) -> None:
         """Take the results that have come, of queries that travel together."""
         try:
-            while self._lost is None and self._results_left:
-                if self._libpq.is_busy():
-                    return
-                self._results_left -= 1
-                result = self._libpq.get_result()
-                if result is not None and result.status == self._sync:
-                    self._libpq.exit_pipeline_mode()
-                    self._done = None
-                    done(self._results)
-                    return
-                if result is not None:
-                    self._results.append(result)
+            is_whole = self._take_results()
         except self._error as problem:
             self._lost = problem
-        self._done = None
-        done(None)
+            is_whole = False
+        if is_whole is None:
+            return
+        results, self._results, self._done = self._results, [], None
+        if not is_whole:
+            done(None)
+        elif any(result.status == self._fatal for result in results):
+            done([])
+        else:
+            done(results)
+
+    def _take_results(self) -> bool | None:
+        """Return whether all results are there; None when more will come. Raises `psycopg.Error`."""
+        while self._lost is None and self._results_left:
+            if self._libpq.is_busy():
+                return None
+            self._results_left -= 1
+            result = self._libpq.get_result()
+            if result is None:
+                continue
+            if result.status == self._sync:
+                self._libpq.exit_pipeline_mode()
+                return not self._results_left
+            self._results.append(result)
+        return False
 
     async def _writable(self) -> None:
         """Wait until the server takes more of a query."""

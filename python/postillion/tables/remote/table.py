@@ -124,7 +124,7 @@ class RemoteTable:
         """Look a key up without a task; `told` gets the answer later. False: `ask` must make the lookup."""
         if self._begin is None or self._waiting >= WAITING_MAX or not _is_text(key):
             return False
-        begun = Begun(self.ask, key, partial(self._tell, told))
+        begun = Begun(self._ask_anew, key, partial(self._tell, told))
         if not self._begin(key.lower() if self.folds else key, begun):
             return False
         self._waiting += 1
@@ -162,6 +162,14 @@ class RemoteTable:
             self._idle = asyncio.Event()
             await self._idle.wait()
         await self._source.close()
+
+    async def _ask_anew(self, key: str) -> str | None:
+        """Make a lookup that has begun by itself. It counts once among those that wait."""
+        self._waiting -= 1
+        try:
+            return await self.ask(key)
+        finally:
+            self._waiting += 1
 
     def _tell(self, told: Told, answer: str | TableError | None) -> None:
         self._ended()

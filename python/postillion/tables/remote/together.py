@@ -15,8 +15,8 @@ from postillion.tables.remote.begun import Begun
 from postillion.tables.remote.limit import TimeLimit
 from postillion.tables.remote.pool import Loan, Pool
 
-TOGETHER_MAX: Final = 8
-"""Maximum number of lookups that share a connection."""
+EXCHANGE_LOOKUPS_MAX: Final = 8
+"""Maximum number of lookups of an exchange."""
 EXCHANGE_MAX_S: Final = 1.0
 """Longest time of an exchange; then its lookups are made by themselves."""
 SLOW_S: Final = 0.01
@@ -68,12 +68,12 @@ class Together(Generic[R]):
 
     def _send(self) -> None:
         lookups, self._open = self._open, []
-        for at in range(0, len(lookups), TOGETHER_MAX):
+        for at in range(0, len(lookups), EXCHANGE_LOOKUPS_MAX):
             loan = self.pool.borrow()
             if loan is None:
                 give_up(lookups[at:])
                 return
-            _Exchange(self, loan, lookups[at : at + TOGETHER_MAX])
+            _Exchange(self, loan, lookups[at : at + EXCHANGE_LOOKUPS_MAX])
 
 
 class _Exchange(Generic[R]):
@@ -88,24 +88,32 @@ class _Exchange(Generic[R]):
         self._loop = asyncio.get_running_loop()
         self._begin = self._loop.time()
         self.until = 0.0
-        query = together.dialect.query
-        if loan.link.exchange([query(loan.link, lookup.key) for lookup in lookups], self._done):
+        try:
+            queries = [together.dialect.query(loan.link, lookup.key) for lookup in lookups]
+        except Exception:
+            # Such as a character that the encoding lacks. A lookup by itself says so.
+            self._end(usable=True)
+            return
+        if loan.link.exchange(queries, self._done):
             together.limit.add(self, self._loop)
         else:
-            self._fail()
+            self._end(usable=False)
 
     def expire(self) -> None:
         """Give the lookups up: the server takes too long."""
         self._together.took(EXCHANGE_MAX_S)
-        self._fail()
+        self._end(usable=False)
 
     def _done(self, results: list[R] | None) -> None:
         together, loan, lookups = self._together, self._loan, self._lookups
         together.limit.remove(self)
-        if results is None or len(results) != len(lookups):
-            self._fail()
+        if results is None:
+            self._end(usable=False)
             return
         together.took((self._loop.time() - self._begin) / len(lookups))
+        if not results:
+            self._end(usable=True)
+            return
         together.pool.give_back(loan, usable=True)
         for lookup, result in zip(lookups, results, strict=True):
             try:
@@ -113,10 +121,18 @@ class _Exchange(Generic[R]):
             except Exception:
                 lookup.begun.give_up()
             else:
-                lookup.begun.answered(value)
+                self._answer(lookup, value)
 
-    def _fail(self) -> None:
-        self._together.pool.give_back(self._loan, usable=False)
+    def _answer(self, lookup: Open, value: str | None) -> None:
+        try:
+            lookup.begun.answered(value)
+        except Exception as problem:
+            # A bug in what one lookup is for must not take the answers of the others.
+            self._loop.call_exception_handler({"message": "error after a lookup", "exception": problem})
+
+    def _end(self, *, usable: bool) -> None:
+        """End without answers: each lookup is made by itself. `usable`: other lookups can use the connection."""
+        self._together.pool.give_back(self._loan, usable=usable)
         give_up(self._lookups)
 
 
