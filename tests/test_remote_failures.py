@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from psycopg import OperationalError
 
 from postillion.config import Config
 from postillion.tables import TableError, open_table
@@ -35,6 +37,10 @@ LATE_S = 1.0
 NUMBERS_MAX = 50
 """Maximum number of connections until one has the number of a closed socket."""
 NO_CONFIG = Config("", {})
+TRUSTED = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x19client_encoding\0UTF8\0Z\0\0\0\x05I"
+"""The reply of a PostgreSQL server to a client that needs no password."""
+FAREWELL = b"N\0\0\0\x0cSFATAL\0\0"
+"""A notice in front of the end."""
 LDAP = "python-ldap is not installed (it needs libldap2-dev and libsasl2-dev)"
 
 
@@ -213,7 +219,7 @@ async def test_a_lost_connection_of_pgsql_takes_no_other_along(tmp_path: Path) -
         await until(lambda: lost.lost)
         # libpq has closed its socket, and one of the next connections gets that number.
         others = [await connect()]
-        while number not in (others[-1]._libpq.socket, others[-1]._socket):
+        while number not in (others[-1]._libpq.socket, others[-1]._events.fileno()):
             assert len(others) < NUMBERS_MAX
             others.append(await connect())
         await lost.close()
@@ -223,6 +229,44 @@ async def test_a_lost_connection_of_pgsql_takes_no_other_along(tmp_path: Path) -
             await other.close()
     finally:
         server.remove()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_connection_of_pgsql_that_is_reset_ends_at_once(tmp_path: Path, loop: str) -> None:
+    # uvloop calls a reader of such a socket only once.
+    factory = pytest.importorskip(loop).new_event_loop
+    reset = threading.Event()
+
+    def serve(client: socket.socket) -> None:
+        client.recv(4096)
+        client.sendall(TRUSTED)
+        client.recv(4096)
+        client.sendall(FAREWELL)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        reset.set()
+
+    async def ask(port: int) -> None:
+        file = tmp_path / "t.cf"
+        uri = f"postgresql://u@127.0.0.1:{port}/x?sslmode=disable&gssencmode=disable"
+        file.write_text(f"hosts = {uri}\nquery = SELECT 1\n")
+        source = PgsqlSource("t", Parameters.open(str(file), NO_CONFIG), print, never)
+        link = await source._pool._servers[0].connect()
+        asked = asyncio.ensure_future(link.query(b"SELECT 1"))
+        await asyncio.sleep(0)
+        assert reset.wait(30), "the loop sees the last words and the reset at the same time"
+        async with asyncio.timeout(30):
+            with contextlib.suppress(OperationalError):
+                await asked
+        assert link.lost
+        await link.close()
+
+    server = Scripted(serve)
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(ask(server.port))
+    finally:
+        server.close()
 
 
 async def test_a_reply_that_a_library_does_not_understand_is_a_temporary_failure(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import select
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from postillion.tables.remote.pool import BadReply
@@ -33,8 +34,11 @@ class PgsqlLink:
         self._bad = library.pq.ConnStatus.BAD
         self._escape = library.pq.Escaping(connection.pgconn)
         self._loop = asyncio.get_running_loop()
-        # Of our own: libpq closes its socket when the server ends, and the next connection gets that number.
-        self._socket = os.dup(connection.pgconn.socket)
+        self._socket = connection.pgconn.socket
+        # Of our own: libpq closes its socket when the server ends, and the next connection gets that number. And uvloop
+        # calls the reader of a socket that was reset only once, though the server's last words may be left to read.
+        self._events = select.epoll()
+        self._events.register(self._socket, select.EPOLLIN)
         self._lost: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
         status = library.pq.ExecStatus
@@ -44,7 +48,7 @@ class PgsqlLink:
         self._results_left = 0
         self._done: Done | None = None
         """Gets the results of the queries that travel together now."""
-        self._loop.add_reader(self._socket, self._read)
+        self._loop.add_reader(self._events.fileno(), self._read)
 
     def quote(self, part: str) -> str:
         """Return a part of a key for a place between single quotes."""
@@ -64,8 +68,7 @@ class PgsqlLink:
             while self._libpq.is_busy():
                 if self._lost is not None:
                     raise self._lost
-                self._waiting = self._loop.create_future()
-                await self._waiting
+                await self._event()
             result = self._libpq.get_result()
             if result is None:
                 return results
@@ -104,8 +107,8 @@ class PgsqlLink:
     async def close(self) -> None:
         """Close the connection; queries under way get no results."""
         self._done = None
-        self._loop.remove_reader(self._socket)
-        os.close(self._socket)
+        self._loop.remove_reader(self._events.fileno())
+        self._events.close()
         await self._connection.close()
 
     def _read(self) -> None:
@@ -114,11 +117,11 @@ class PgsqlLink:
             self._libpq.consume_input()
         except self._error as problem:
             self._lost = problem
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._events.fileno())
         if self._done is not None:
             self._collect(self._done)
-        elif self._waiting is not None:
-            _end(self._waiting)
+        elif self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     def _collect(self, done: Done) -> None:
         """Take the results that have come, of queries that travel together."""
@@ -154,15 +157,15 @@ class PgsqlLink:
 
     async def _writable(self) -> None:
         """Wait until the server takes more of a query."""
-        ready = self._loop.create_future()
-        self._loop.add_writer(self._socket, _end, ready)
+        self._events.modify(self._socket, select.EPOLLIN | select.EPOLLOUT)
         try:
-            await ready
+            await self._event()
         finally:
-            self._loop.remove_writer(self._socket)
+            # libpq may have closed the socket.
+            with suppress(OSError):
+                self._events.modify(self._socket, select.EPOLLIN)
 
-
-def _end(waiting: asyncio.Future[None]) -> None:
-    """End a wait, unless it was cut off."""
-    if not waiting.done():
-        waiting.set_result(None)
+    async def _event(self) -> None:
+        """Wait until `_read` has run."""
+        self._waiting = self._loop.create_future()
+        await self._waiting
