@@ -19,7 +19,7 @@ EXCHANGE_LOOKUPS_MAX: Final = 8
 """Maximum number of lookups of an exchange."""
 EXCHANGE_MAX_S: Final = 1.0
 """Longest time of an exchange; then its lookups are made by themselves."""
-SLOW_S: Final = 0.01
+SLOW_S: Final = 0.05
 """Time of a lookup above which a table is slow (seconds)."""
 
 R = TypeVar("R")
