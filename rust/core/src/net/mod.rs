@@ -3,9 +3,11 @@
 //! ```text
 //! reactor     all sockets of a process: readiness, and events for their owner
 //! connection  one socket: input for its dialogue, output of the dialogue
+//! dns         a stub resolver with sockets of its own
 //! ```
 
 mod connection;
+pub mod dns;
 pub mod reactor;
 
 pub use connection::Dialogue;
