@@ -20,7 +20,6 @@ import pytest
 
 from postillion.config.domain import to_unicode
 from postillion.dns import Answer, BadDomain, BadName, Failed, Mx, NoData, NoName, Records, Resolver, to_ascii
-from postillion.dns.answer import Kind
 from postillion.smtpd.names import UNKNOWN, Name, Names
 from support.icu import Icu
 from support.mta import until
@@ -55,6 +54,10 @@ class NameServer(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.queries: Counter[str] = Counter()
         self.closed = False
+        """Respond with SERVFAIL."""
+        self.holds = False
+        """Keep responses in `held` until `release`."""
+        self.held: list[tuple[bytes, Any]] = []
         self.transport: asyncio.DatagramTransport
 
     def connection_made(self, transport: Any) -> None:
@@ -64,11 +67,11 @@ class NameServer(asyncio.DatagramProtocol):
         question = dns.message.from_wire(data)
         name, kind = question.question[0].name.to_text().lower(), question.question[0].rdtype
         self.queries[f"{name.rstrip('.')} {kind.name}"] += 1
-        if self.closed or name == "silent.test.":
+        if name == "silent.test.":
             return
         answer = dns.message.make_response(question)
         found = ZONE.get((name, kind.name))
-        if name == "broken.test." or (name, kind.name) == ("half.test.", "AAAA"):
+        if self.closed or name == "broken.test." or (name, kind.name) == ("half.test.", "AAAA"):
             answer.set_rcode(dns.rcode.SERVFAIL)
         elif found is not None:
             answer.answer.append(dns.rrset.from_text(name, int(found[0]), "IN", kind.name, *found[1:]))
@@ -78,7 +81,16 @@ class NameServer(asyncio.DatagramProtocol):
             answer.authority.append(dns.rrset.from_text(*SOA))
             if not any(known == name for known, _ in ZONE):
                 answer.set_rcode(dns.rcode.NXDOMAIN)
-        self.transport.sendto(answer.to_wire(), addr)
+        self.held.append((answer.to_wire(), addr))
+        if not self.holds:
+            self.release()
+
+    def release(self) -> None:
+        """Send the responses, and hold no more."""
+        self.holds = False
+        for response, addr in self.held:
+            self.transport.sendto(response, addr)
+        self.held.clear()
 
 
 @contextlib.asynccontextmanager
@@ -164,46 +176,44 @@ async def test_callers_with_the_same_query_share_one_answer() -> None:
         answers = await asyncio.gather(*others)
         assert {answer.list for answer in answers if isinstance(answer, Records)} == {("127.0.0.2",)}
         assert server.queries == {"a.test A": 1}
-        assert asker._questions == {}
+        assert asker._stub.open_questions == 0
 
 
-async def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("postillion.dns.resolver.CACHE_MAX_ANSWERS", 2)
-    async with serving() as (_, port):
-        asker = resolver(port)
-        for name in ("a.test", "both.test", "long.test"):
+async def test_cache_is_bounded() -> None:
+    async with serving() as (server, port):
+        asker = resolver(port, answers_max=2)
+        for name in ("a.test", "both.test", "long.test", "both.test", "a.test"):
             await asker.addresses(name, (V4,))
-        assert [name for name, _ in asker._cache] == ["both.test", "long.test"]
+        assert server.queries == {"a.test A": 2, "both.test A": 1, "long.test A": 1}
+        assert asker._stub.cached_answers == 2
 
 
 async def test_concurrent_queries_are_bounded() -> None:
-    class SlowEngine:
-        """Responds once `may_answer` is set, and counts the open queries."""
-
-        def __init__(self) -> None:
-            self.open = 0
-            self.may_answer = asyncio.Event()
-
-        async def ask(self, name: str, kind: Kind) -> Answer[str]:
-            self.open += 1
-            await self.may_answer.wait()
-            self.open -= 1
-            return NoName(name, kind, 60.0)
-
-    asker = resolver(0, questions_max=2)
-    asker._engine = engine = SlowEngine()  # type: ignore[assignment]
-    callers = [asyncio.ensure_future(asker.mx(f"{n}.test")) for n in range(5)]
-    await until(lambda: len(asker._questions) == 5 and engine.open == 2)
-    assert engine.open == 2
-    engine.may_answer.set()
-    answers = await asyncio.gather(*callers)
-    assert [answer.name for answer in answers if isinstance(answer, NoName)] == [f"{n}.test" for n in range(5)]
+    async with serving() as (server, port):
+        server.holds = True
+        asker = resolver(port, questions_max=2)
+        callers = [asyncio.ensure_future(asker.mx(f"{n}.test")) for n in range(5)]
+        await until(lambda: len(server.held) == 2)
+        assert asker._stub.open_questions == 5
+        server.release()
+        answers = await asyncio.gather(*callers)
+        assert [answer.name for answer in answers if isinstance(answer, NoName)] == [f"{n}.test" for n in range(5)]
+        assert server.queries.total() == 5
 
 
 async def test_query_that_waits_too_long_for_a_slot_fails() -> None:
-    asker = resolver(0, questions_max=1, timeout_s=0.05)
-    async with asker._places:
-        assert await asker.mx("a.test") == Failed("a.test", "MX", "timeout")
+    now = 1000.0
+    async with serving() as (server, port):
+        asker = resolver(port, questions_max=1, timeout_s=0.1, clock=lambda: now)
+        callers = [asyncio.ensure_future(asker.mx(name)) for name in ("silent.test", "a.test")]
+        await until(lambda: server.queries.total() == 1)
+        now += 0.1
+        answers = await asyncio.gather(*callers)
+        assert answers == [
+            Failed("silent.test", "MX", "no answer from 127.0.0.1"),
+            Failed("a.test", "MX", "too many questions wait for name servers"),
+        ]
+        assert server.queries == {"silent.test MX": 1}
 
 
 @pytest.mark.parametrize(

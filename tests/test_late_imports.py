@@ -43,11 +43,12 @@ def test_hook_notes_late_imports_alone(tmp_path: Path) -> None:
 def test_resolver_imports_nothing_with_its_questions(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     code = (
-        "\nimport asyncio, socket, test_dns\n"
-        "asker = test_dns.resolver(0)\n"
+        "\nimport asyncio, dns.rdata, socket, test_dns\n"
+        # Those of the name server in the test.
+        "for kind in (1, 2, 6, 12, 15, 28): dns.rdata.get_rdata_class(1, kind)\n"
         "async def ask():\n"
         "    async with test_dns.serving() as (_, port):\n"
-        "        asker._open.keywords['port'] = port\n"
+        "        asker = test_dns.resolver(port)\n"
         "        print(await asker.addresses('a.test', (socket.AF_INET, socket.AF_INET6)))\n"
         "        print(await asker.mx('mail.test'), await asker.mx('nosuch.test'), await asker.mx('broken.test'))\n"
         "        print(await asker.name_of('192.0.2.1'))\n"

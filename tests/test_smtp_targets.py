@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,15 +14,9 @@ from postillion.delivery.smtp.nexthop import BadNextHop, NextHop, parse, parse_l
 from postillion.delivery.smtp.targets import NoTargets, Target, TargetSettings, native_addresses, targets
 from postillion.dns import Resolver
 from support.agents import FakeDaemon, Mail, Script, server, serving
-from support.mta import listening, wait_for
-from support.ports import free_port
+from support.named import named
 
-NAMED = shutil.which("named", path="/usr/sbin:/usr/bin")
 ZONE = """
-$TTL 300
-@ IN SOA ns hostmaster 1 3600 900 86400 60
-@ IN NS ns
-ns A 127.0.0.1
 one MX 10 a
 two MX 20 b
 two MX 10 a
@@ -57,39 +48,13 @@ second MX 20 myself
 myself A 127.0.0.99
 short 1 A 127.0.0.7
 """
-CONF = """
-options {{
-    directory "{directory}"; pid-file none; session-keyfile none; managed-keys-directory "{directory}";
-    listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
-    recursion no; dnssec-validation no; allow-transfer {{ none; }};
-}};
-controls {{ }};
-zone "test" {{ type primary; file "{directory}/zone"; }};
-zone "broken" {{ type primary; file "{directory}/no-such-file"; }};
-"""
 
 
 @pytest.fixture(scope="module")
 def name_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Run a name server for the zones `test` and `broken` (SERVFAIL); yield its port."""
-    if NAMED is None:
-        pytest.skip("named is missing: apt-get install bind9")
-    directory = tmp_path_factory.mktemp("named")
-    port = free_port()
-    (directory / "zone").write_text(ZONE)
-    (directory / "named.conf").write_text(CONF.format(directory=directory, port=port))
-    log = (directory / "log").open("wb")
-    process = subprocess.Popen([NAMED, "-g", "-n", "1", "-c", str(directory / "named.conf")], stderr=log)
-    try:
-        with contextlib.suppress(TimeoutError):
-            wait_for("named", lambda: process.poll() is not None or listening(port))
-        if not listening(port):
-            pytest.fail("named does not start:\n" + (directory / "log").read_text())
+    with named(tmp_path_factory.mktemp("named"), {"test": ZONE, "broken": None}) as port:
         yield port
-    finally:
-        process.terminate()
-        process.wait()
-        log.close()
 
 
 def settings(**changes: object) -> TargetSettings:

@@ -4,7 +4,21 @@ Each docstring gives the result, its units, and the exceptions. Times called `no
 `wall_now` seconds since 1970.
 """
 
-from postillion._core import accounts, address, bench, cleanup, delivery, log, pickup, qmgr, queue, smtp, smtpd, tables
+from postillion._core import (
+    accounts,
+    address,
+    bench,
+    cleanup,
+    delivery,
+    dns,
+    log,
+    pickup,
+    qmgr,
+    queue,
+    smtp,
+    smtpd,
+    tables,
+)
 
 __all__ = [
     "accounts",
@@ -12,6 +26,7 @@ __all__ = [
     "bench",
     "cleanup",
     "delivery",
+    "dns",
     "log",
     "pickup",
     "qmgr",

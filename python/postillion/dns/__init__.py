@@ -1,12 +1,11 @@
 """DNS: one resolver for all programs, with a cache and limits; its answers are values.
 
 answer     records, or the reason why there are none
-resolver   cache, shared questions, limits
-engine     dnspython, imported at the first question
+resolver   the stub resolver of the core, for the event loop
 """
 
 from postillion.config.domain import BadDomain, to_ascii
-from postillion.dns.answer import Answer, BadName, Failed, Mx, NoData, NoName, NoRecords, Records
+from postillion.dns.answer import Answer, BadName, Failed, Mx, NoData, NoName, NoRecords, Records, Srv, Tlsa
 from postillion.dns.resolver import Resolver
 
 __all__ = [
@@ -20,5 +19,7 @@ __all__ = [
     "NoRecords",
     "Records",
     "Resolver",
+    "Srv",
+    "Tlsa",
     "to_ascii",
 ]

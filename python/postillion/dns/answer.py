@@ -1,6 +1,7 @@
 """The answers of DNS: `Records`, or one of `NoData`, `NoName`, `BadName` and `Failed`.
 
-Names in answers are in lower case, without the final dot. Times to live are seconds.
+Names of questions are in lower case, without the final dot. Host names in records have the case of the record, and no
+final dot. Times to live are seconds.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
-Kind = Literal["A", "AAAA", "MX", "PTR"]
+Kind = Literal["A", "AAAA", "MX", "PTR", "TXT", "TLSA", "SRV", "CNAME"]
 T = TypeVar("T")
 
 
@@ -17,6 +18,24 @@ class Mx(NamedTuple):
 
     preference: int
     host: str
+
+
+class Srv(NamedTuple):
+    """An SRV record (RFC 2782); `host` is empty for the root: there is no such service."""
+
+    priority: int
+    weight: int
+    port: int
+    host: str
+
+
+class Tlsa(NamedTuple):
+    """A TLSA record (RFC 6698 §2.1)."""
+
+    usage: int
+    selector: int
+    matching: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""The resolver: a cache, one question at a time for each name and kind, and limits.
+"""The resolver: questions to the stub resolver in Rust, and their answers for the event loop.
 
-Answers stay in the cache for their time to live, within limits; so do negative answers (RFC 2308). Failures are not
-cached. Callers with the same question at the same time share one answer.
+The stub (`_core.dns`) has the sockets, the cache and the limits. It asks the name servers of resolv.conf(5) in their
+order, over TCP where an answer is too large for UDP. Callers with the same question at the same time share one answer.
+Failures are not cached.
 """
 
 from __future__ import annotations
@@ -9,38 +10,29 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from postillion._core.dns import Stub
 from postillion.config.domain import BadDomain, to_ascii
-from postillion.dns.answer import Answer, BadName, Failed, Kind, Mx, NoData, NoName, NoRecords, Records
+from postillion.dns.answer import Answer, BadName, Failed, Kind, Mx, NoData, NoName, NoRecords, Records, Srv, Tlsa
 
 if TYPE_CHECKING:
-    from postillion.dns.engine import Engine
+    from postillion._core.dns import _Answer as CoreAnswer
 
-CACHE_MAX_ANSWERS: Final = 10_000
-TTL_MIN_S: Final = 1.0
-TTL_MAX_S: Final = 3600.0
-NEGATIVE_TTL_MAX_S: Final = 900.0
-TIMEOUT_S: Final = 30.0
-"""Timeout of a question, with the wait for a free place, all name servers and retries."""
-QUESTIONS_MAX: Final = 1000
-"""Maximum number of concurrent questions; each has a socket of its own."""
+RESOLV_CONF: Final = "/etc/resolv.conf"
+VALUES: Final[dict[Kind, Callable[[Any], Any]]] = {"MX": Mx._make, "SRV": Srv._make, "TLSA": Tlsa._make}
+"""The types of records that are tuples."""
 
-Key = tuple[str, Kind]
-Cached = Records[Any] | NoData | NoName
+Waiting = tuple["asyncio.Future[Answer[Any]]", str, Kind]
 
 
 class Resolver:
     """Asks the name servers in /etc/resolv.conf, or those in `nameservers`.
 
-    A program makes its resolver before it drops its rights: mail_owner may not be able to read the Python installation.
-    Only a program with a resolver imports dnspython.
-
-    `clock`: returns monotonic seconds; the event loop's clock by default. `idna2003`: see `to_ascii`.
+    `clock`: returns monotonic seconds; the event loop's clock by default. `timeout_s`: longest time of a question, with
+    the wait for a free place, all servers and retries. `questions_max`: maximum number of questions on the wire; each
+    has a socket. `answers_max`: maximum number of cached answers. None: the stub's default. `idna2003`: see `to_ascii`.
     """
 
     def __init__(
@@ -49,31 +41,36 @@ class Resolver:
         port: int = 53,
         *,
         clock: Callable[[], float] | None = None,
-        timeout_s: float = TIMEOUT_S,
-        questions_max: int = QUESTIONS_MAX,
+        timeout_s: float | None = None,
+        questions_max: int | None = None,
+        answers_max: int | None = None,
         idna2003: bool = False,
     ) -> None:
-        # dnspython takes long to import, and a program without a resolver never needs it.
-        from postillion.dns.engine import Engine
-
-        self._open = partial(Engine, nameservers, port=port, timeout_s=timeout_s)
+        self._stub = Stub(
+            resolv_conf=RESOLV_CONF if nameservers is None else None,
+            nameservers=None if nameservers is None else list(nameservers),
+            port=port,
+            timeout_s=timeout_s,
+            questions_max=questions_max,
+            answers_max=answers_max,
+        )
         self._clock = clock
-        self._timeout_s = timeout_s
         self._idna2003 = idna2003
-        self._places = asyncio.Semaphore(questions_max)
-        self._engine: Engine | None = None
-        self._cache: OrderedDict[Key, tuple[float, Cached]] = OrderedDict()
-        self._questions: dict[Key, asyncio.Task[Answer[Any]]] = {}
+        self._waiting: dict[int, list[Waiting]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that watches the stub, as long as callers wait."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     async def mx(self, name: str) -> Answer[Mx]:
         """Return the MX records of a domain."""
-        return await self._lookup(name, "MX")
+        return await self.lookup(name, "MX")
 
     async def name_of(self, address: str) -> Answer[str]:
         """Return the host names in the PTR records of an IP address. Nothing proves that they belong to it."""
         ip = ipaddress.ip_address(address.partition("%")[0])
         mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-        return await self._lookup((mapped or ip).reverse_pointer, "PTR")
+        return await self.lookup((mapped or ip).reverse_pointer, "PTR")
 
     async def addresses(self, name: str, families: Sequence[socket.AddressFamily]) -> Answer[str]:
         """Return the addresses of a host, in the order of `families`.
@@ -82,7 +79,11 @@ class Resolver:
         for the last family.
         """
         kinds: list[Kind] = ["A" if family == socket.AF_INET else "AAAA" for family in families]
-        answers = await asyncio.gather(*(self._lookup(name, kind) for kind in kinds))
+        # All questions are on the wire before the first answer is waited for.
+        begun = [self._begin(name, kind) for kind in kinds]
+        answers = [await one if isinstance(one, asyncio.Future) else one for one in begun]
+        if len(answers) == 1:
+            return answers[0]
         found = [answer for answer in answers if isinstance(answer, Records)]
         if found:
             return Records(
@@ -93,44 +94,84 @@ class Resolver:
         reasons: list[NoRecords] = [answer for answer in answers if not isinstance(answer, Records)]
         return next((reason for reason in reasons if isinstance(reason, Failed)), reasons[-1])
 
-    async def _lookup(self, name: str, kind: Kind) -> Answer[Any]:
+    async def lookup(self, name: str, kind: Kind) -> Answer[Any]:
+        """Return the records of a name.
+
+        A record is a `str` (A, AAAA, PTR, CNAME), `bytes` (TXT, its strings in one), `Mx`, `Srv` or `Tlsa`.
+        """
+        begun = self._begin(name, kind)
+        return await begun if isinstance(begun, asyncio.Future) else begun
+
+    def _begin(self, name: str, kind: Kind) -> asyncio.Future[Answer[Any]] | Answer[Any]:
+        """Return the answer, or a future for it."""
         if not name.isascii():
             try:
                 name = to_ascii(name, idna2003=self._idna2003)
             except BadDomain:
                 return BadName(name)
-        key = (name.lower().rstrip("."), kind)
-        cached = self._cache.get(key)
-        if cached is not None and (ttl := cached[0] - self._now()) > 0.0:
-            self._cache.move_to_end(key)
-            return replace(cached[1], ttl=ttl)
-        question = self._questions.get(key)
-        if question is None:
-            question = self._questions[key] = asyncio.create_task(self._ask(key), name=f"DNS {kind} {key[0]}")
-            question.add_done_callback(lambda _: self._questions.pop(key))
-        # A cancelled caller must not take the answer away from the others.
-        return await asyncio.shield(question)
+        loop = asyncio.get_running_loop()
+        name = name.lower().rstrip(".")
+        asked = self._stub.ask(name, kind, self._now(loop))
+        if not isinstance(asked, int):
+            return _value(name, kind, asked)
+        if self._loop is not loop:
+            self._watch(loop)
+        future: asyncio.Future[Answer[Any]] = loop.create_future()
+        self._waiting.setdefault(asked, []).append((future, name, kind))
+        self._set_timer(loop)
+        return future
 
-    async def _ask(self, key: Key) -> Answer[Any]:
-        try:
-            async with asyncio.timeout(self._timeout_s), self._places:
-                if self._engine is None:
-                    self._engine = self._open()
-                answer = await self._engine.ask(*key)
-        except TimeoutError:
-            return Failed(*key, "timeout")
-        if isinstance(answer, Failed | BadName):
-            return answer
-        if isinstance(answer, Records):
-            ttl = min(max(answer.ttl, TTL_MIN_S), TTL_MAX_S)
-        else:
-            ttl = min(answer.ttl, NEGATIVE_TTL_MAX_S)
-        answer = replace(answer, ttl=ttl)
-        self._cache[key] = (self._now() + ttl, answer)
-        self._cache.move_to_end(key)
-        while len(self._cache) > CACHE_MAX_ANSWERS:
-            self._cache.popitem(last=False)
-        return answer
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Callers in a loop that has ended wait no more.
+        self._waiting.clear()
+        self._timer = None
+        loop.add_reader(self._stub.fileno(), self._poll)
+        self._loop = loop
 
-    def _now(self) -> float:
-        return self._clock() if self._clock is not None else asyncio.get_running_loop().time()
+    def _poll(self) -> None:
+        """Give the callers the answers of finished questions."""
+        loop = self._loop
+        if loop is None:
+            return
+        for number, answer in self._stub.poll(self._now(loop)):
+            for future, name, kind in self._waiting.pop(number, ()):
+                # A cancelled caller takes the answer away from nobody.
+                if not future.done():
+                    future.set_result(_value(name, kind, answer))
+        if self._waiting:
+            self._set_timer(loop)
+            return
+        loop.remove_reader(self._stub.fileno())
+        self._loop = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        due = self._stub.next_timeout()
+        if due is None or (self._timer is not None and self._due <= due):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = due
+        self._timer = loop.call_later(max(0.0, due - self._now(loop)), self._timeout)
+
+    def _timeout(self) -> None:
+        self._timer = None
+        self._poll()
+
+    def _now(self, loop: asyncio.AbstractEventLoop) -> float:
+        return self._clock() if self._clock is not None else loop.time()
+
+
+def _value(name: str, kind: Kind, answer: CoreAnswer) -> Answer[Any]:
+    if answer[0] == "records":
+        make = VALUES.get(kind)
+        return Records(answer[1] if make is None else tuple(map(make, answer[1])), answer[2], answer[3])
+    if answer[0] == "no data":
+        return NoData(name, kind, answer[2])
+    if answer[0] == "no name":
+        return NoName(name, kind, answer[2])
+    if answer[0] == "bad name":
+        return BadName(name)
+    return Failed(name, kind, answer[1])

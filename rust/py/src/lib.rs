@@ -12,6 +12,7 @@ mod checks;
 mod cleanup;
 mod config;
 mod delivery;
+mod dns;
 mod log;
 mod pickup;
 mod qmgr;
@@ -53,6 +54,12 @@ mod _core {
     mod delivery {
         #[pymodule_export]
         use crate::delivery::{AgentLink, DeliveryJob, DeliverySession, JobRecipient, JobStatus, Next, TracedStatus};
+    }
+
+    #[pymodule]
+    mod dns {
+        #[pymodule_export]
+        use crate::dns::Stub;
     }
 
     #[pymodule]
