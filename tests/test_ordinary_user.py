@@ -21,7 +21,7 @@ from support.mta import Site, listening, processes, wait_for
 from support.peers import root
 
 PYTHON = "/usr/bin/python3"
-PACKAGES = ("postillion", "aiosmtpd", "attr", "dns", "msgspec", "public", "setproctitle", "uvloop")
+PACKAGES = ("postillion", "aiosmtpd", "attr", "msgspec", "public", "setproctitle", "uvloop")
 USER = "nobody"
 PROGRAMS = ("master", "smtpd", "qmgr", "pickup", "local")
 
