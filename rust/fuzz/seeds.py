@@ -360,6 +360,36 @@ def _tables() -> Iterator[bytes]:
     yield b"\3got $1 ${2}$(3) $$ ${4"
 
 
+def _dns() -> Iterator[bytes]:
+    """Return replies with a record of each kind, and steps of a stub."""
+    mail = b"\4mail\xc0\x0c"
+    data = {
+        0: (1, b"\xc0\0\2\1"),
+        1: (28, bytes(15) + b"\1"),
+        2: (15, b"\0\x0a" + mail),
+        3: (12, mail),
+        4: (16, b"\5v=spf\2 x"),
+        5: (52, b"\3\1\1" + bytes(32)),
+        6: (33, struct.pack(">HHH", 1, 2, 25) + mail),
+        7: (5, mail),
+    }
+    for kind, (number, octets) in data.items():
+        record = b"\xc0\x0c" + struct.pack(">HHIH", number, 1, 300, len(octets)) + octets
+        alias = b"\xc0\x0c" + struct.pack(">HHIH", 5, 1, 60, 3) + b"\1b\0" + b"\1b\0" + record[2:]
+        soa = b"\xc0\x0c" + struct.pack(">HHIH", 6, 1, 60, 22) + b"\0\0" + struct.pack(">5I", 1, 2, 3, 4, 5)
+        for tcp in (0, 2):
+            head = bytes([kind << 2 | tcp])
+            yield head + b"\1\x80\1\0\0" + record
+            yield head + b"\1\xa0\2\0\0" + alias
+            yield head + b"\1\x83\0\1\0" + soa
+            yield head + b"\1\x80\0\1\1" + soa + b"\0" + struct.pack(">HHIH", 41, 1232, 0, 0)
+            yield head + b"\5\0\0\0\0"
+        yield bytes([kind << 2 | 1]) + b"\0\0\1\x84\0" + record[2:] + b"\0\1\x08\3\2\0\2\0\5\0\6\x05"
+    steps = [b"\0\1", b"\x08\2", b"\2\0", b"\3\0", b"\5\1", b"\6\x83", b"\x0e\0", b"\7\1", b"\x0f\2"]
+    for chosen in itertools.permutations(steps[1:], 3):
+        yield b"\1\0" + steps[0] + b"".join(chosen) + b"\2\0"
+
+
 MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "smtp_server": _server,
     "session": _session,
@@ -376,6 +406,7 @@ MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "address": lambda: _flagged((b"\0", b"\x0f", b"\5"), ADDRESSES),
     "path": lambda: _flagged((b"\0", b"\1", b"\6"), COMMANDS),
     "maildrop": _maildrop,
+    "dns": _dns,
     "frame": _frame,
     "envelope": lambda: iter(_envelopes()),
     "segment": _segment,
