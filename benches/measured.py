@@ -20,6 +20,7 @@ BENCHES = (
     "relay_tables",
     "tables",
     "latency",
+    "resolver",
     "decisions",
     "journal",
     "restart",

@@ -23,6 +23,7 @@ PATIENCE_S = 300.0
         ("injection", ["--only", "postillion"], ["smtp-source"]),
         ("drain", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
         ("disk", ["--only", "postillion"], ["smtp-source"]),
+        ("resolver", [], ["named"]),
         ("decisions", [], []),
         ("parser", [], []),
         ("tables", [], ["postmap"]),
