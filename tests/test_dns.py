@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import socket
+import subprocess
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -107,6 +109,13 @@ def resolver(port: int, **more: Any) -> Resolver:
     return Resolver(["127.0.0.1"], port, **{"timeout_s": 5.0, **more})
 
 
+def test_programs_that_ask_dns_do_not_import_dnspython() -> None:
+    programs = ("postillion.smtpd.service", "postillion.delivery.smtp.agent", "postillion.commands.explain")
+    code = f"import sys, {', '.join(programs)}; print('dns' in sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize(
     ("name", "families", "expected"),
     [
@@ -153,7 +162,7 @@ async def test_mx_records_and_null_mx_are_found() -> None:
 async def test_answers_stay_in_the_cache_for_their_time_to_live() -> None:
     now = 1000.0
     async with serving() as (server, port):
-        asker = resolver(port, clock=lambda: now, timeout_s=0.3)
+        asker = resolver(port, clock=lambda: now)
         for name in ("a.test", "short.test", "nosuch.test", "broken.test"):
             await asker.addresses(name, (V4,))
         server.closed = True

@@ -12,7 +12,7 @@ import pytest
 from postillion.delivery.smtp.agent import SmtpAgent
 from postillion.delivery.smtp.nexthop import BadNextHop, NextHop, parse, parse_list
 from postillion.delivery.smtp.targets import NoTargets, Target, TargetSettings, native_addresses, targets
-from postillion.dns import Resolver
+from postillion.dns import Resolver, Search
 from support.agents import FakeDaemon, Mail, Script, server, serving
 from support.named import named
 
@@ -230,6 +230,34 @@ async def test_mail_goes_to_next_mx_when_first_is_down(tmp_path: Path, name_serv
         result = await hub.deliver("null.test", Mail(0, ["rcpt@null.test"]))
         assert (result.only.outcome, result.only.dsn) == ("bounced", "5.1.0")
         assert (await hub.deliver("x.broken", Mail(0, ["rcpt@x.broken"]))).only.outcome == "deferred"
+
+
+@pytest.mark.parametrize(
+    ("value", "search"),
+    [
+        ("", Search()),
+        ("res_defnames", Search(defnames=True)),
+        ("res_dnsrch, res_defnames", Search(defnames=True, dnsrch=True)),
+    ],
+)
+async def test_resolver_options_apply_the_search_list_to_hosts_alone(
+    tmp_path: Path, name_server: int, value: str, search: Search
+) -> None:
+    config = FakeDaemon(tmp_path, f"smtp_dns_resolver_options = {value}\n").config
+    assert TargetSettings.of(config, "smtp").search == search
+    conf = tmp_path / "resolv.conf"
+    conf.write_text(f"nameserver 127.0.0.1\nsearch test\noptions port:{name_server}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("postillion.dns.resolver.RESOLV_CONF", str(conf))
+        resolver = Resolver(timeout_s=5)
+    wanted = settings(search=search)
+    if search.defnames:
+        found = await targets(parse("[plain]", 25), wanted, resolver)
+        assert [target.address for target in found] == ["127.0.0.5"]
+    # one.test has an MX record, and no address.
+    for nexthop in ["one", *([] if search.defnames else ["[plain]"])]:
+        with pytest.raises(NoTargets):
+            await targets(parse(nexthop, 25), wanted, resolver)
 
 
 def test_own_addresses_follow_inet_interfaces(tmp_path: Path) -> None:

@@ -42,11 +42,12 @@ class Stub:
         answers_max: int | None = None,
         octets_max: int | None = None,
     ) -> Stub: ...
-    def ask(self, name: str, kind: _Kind, now: float, *, search: bool = False) -> int | _Answer:
+    def ask(self, name: str, kind: _Kind, now: float, *, defnames: bool = False, dnsrch: bool = False) -> int | _Answer:
         """Return the answer from the cache, or the number of an open question; `poll` returns its answer.
 
-        The same question has the same number as long as it is open. `search`: also try the name below the domains of
-        the search list. Raises `ValueError` for an unknown kind.
+        The same question has the same number as long as it is open. `defnames`: also try a name without a dot below the
+        first domain of the search list, with `dnsrch` below all of them. `dnsrch`: so is a name with a dot. Raises
+        `ValueError` for an unknown kind.
         """
 
     def poll(self, now: float) -> list[tuple[int, _Answer]]:

@@ -6,7 +6,7 @@ resolver   the stub resolver of the core, for the event loop
 
 from postillion.config.domain import BadDomain, to_ascii
 from postillion.dns.answer import Answer, BadName, Failed, Mx, NoData, NoName, NoRecords, Records, Srv, Tlsa
-from postillion.dns.resolver import Resolver
+from postillion.dns.resolver import Resolver, Search
 
 __all__ = [
     "Answer",
@@ -19,6 +19,7 @@ __all__ = [
     "NoRecords",
     "Records",
     "Resolver",
+    "Search",
     "Srv",
     "Tlsa",
     "to_ascii",

@@ -11,7 +11,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postillion._core.dns import Stub
 from postillion.config.domain import BadDomain, to_ascii
@@ -24,6 +24,19 @@ RESOLV_CONF: Final = "/etc/resolv.conf"
 VALUES: Final[dict[Kind, Callable[[Any], Any]]] = {"MX": Mx._make, "SRV": Srv._make, "TLSA": Tlsa._make}
 """The types of records that are tuples."""
 
+
+class Search(NamedTuple):
+    """How the search list of resolv.conf(5) applies to a name: the flags RES_DEFNAMES and RES_DNSRCH of resolver(3).
+
+    `defnames`: a name without a dot is also tried below the first domain, with `dnsrch` below all of them. `dnsrch`:
+    so is a name with a dot, except at its end.
+    """
+
+    defnames: bool = False
+    dnsrch: bool = False
+
+
+NO_SEARCH: Final = Search()
 Waiting = tuple["asyncio.Future[Answer[Any]]", str, Kind]
 
 
@@ -72,7 +85,9 @@ class Resolver:
         mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
         return await self.lookup((mapped or ip).reverse_pointer, "PTR")
 
-    async def addresses(self, name: str, families: Sequence[socket.AddressFamily]) -> Answer[str]:
+    async def addresses(
+        self, name: str, families: Sequence[socket.AddressFamily], search: Search = NO_SEARCH
+    ) -> Answer[str]:
         """Return the addresses of a host, in the order of `families`.
 
         The addresses of one family are enough. Without any, a `Failed` of one family is the answer, or else the answer
@@ -80,7 +95,7 @@ class Resolver:
         """
         kinds: list[Kind] = ["A" if family == socket.AF_INET else "AAAA" for family in families]
         # All questions are on the wire before the first answer is waited for.
-        begun = [self._begin(name, kind) for kind in kinds]
+        begun = [self._begin(name, kind, search) for kind in kinds]
         answers = [await one if isinstance(one, asyncio.Future) else one for one in begun]
         if len(answers) == 1:
             return answers[0]
@@ -102,7 +117,7 @@ class Resolver:
         begun = self._begin(name, kind)
         return await begun if isinstance(begun, asyncio.Future) else begun
 
-    def _begin(self, name: str, kind: Kind) -> asyncio.Future[Answer[Any]] | Answer[Any]:
+    def _begin(self, name: str, kind: Kind, search: Search = NO_SEARCH) -> asyncio.Future[Answer[Any]] | Answer[Any]:
         """Return the answer, or a future for it."""
         if not name.isascii():
             try:
@@ -110,8 +125,10 @@ class Resolver:
             except BadDomain:
                 return BadName(name)
         loop = asyncio.get_running_loop()
+        if name.endswith("."):
+            search = NO_SEARCH
         name = name.lower().rstrip(".")
-        asked = self._stub.ask(name, kind, self._now(loop))
+        asked = self._stub.ask(name, kind, self._now(loop), defnames=search.defnames, dnsrch=search.dnsrch)
         if not isinstance(asked, int):
             return _value(name, kind, asked)
         if self._loop is not loop:

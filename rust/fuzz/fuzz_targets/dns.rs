@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use postillion_core::net::dns::answer::{Answer, Kind, Question, Record};
 use postillion_core::net::dns::codec::{RECORDS_MAX, Reply, Unrelated, decode, encode};
 use postillion_core::net::dns::name::Name;
-use postillion_core::net::dns::resolv_conf::ResolvConf;
+use postillion_core::net::dns::resolv_conf::{ResolvConf, Search};
 use postillion_core::net::dns::stub::{Asked, Ids, Limits, Output, Stub, TIMEOUT_S};
 use postillion_fuzz::{Choices, bit};
 use std::collections::HashMap;
@@ -96,7 +96,7 @@ struct Net {
 }
 
 impl Net {
-    fn ask(&mut self, name: &str, kind: Kind, search: bool) {
+    fn ask(&mut self, name: &str, kind: Kind, search: Search) {
         if let Asked::Open(number) = self.stub.ask(&question(name, kind), search, self.now) {
             self.open.entry(number).or_insert(self.now);
         }
@@ -140,7 +140,10 @@ fn fuzz_stub(kind: Kind, tcp: bool, mut choices: Choices<'_>) {
         let (step, value) = (choices.byte(), choices.byte());
         let some = net.sent.get(usize::from(value) % net.sent.len().max(1)).cloned();
         match (step % 8, some) {
-            (0 | 1, _) => net.ask(&format!("{}", value % 20), kind, bit(step, 3)),
+            (0 | 1, _) => {
+                let search = Search { defnames: bit(step, 3), dnsrch: bit(step, 4) };
+                net.ask(&format!("{}", value % 20), kind, search);
+            }
             (2, _) => net.wait(),
             (3, Some((number, mut query))) => {
                 query[0] ^= 1;

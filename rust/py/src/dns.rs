@@ -2,7 +2,7 @@
 
 use postillion_core::net::dns::answer::{Answer, Kind, Question, Record};
 use postillion_core::net::dns::name::Name;
-use postillion_core::net::dns::resolv_conf::ResolvConf;
+use postillion_core::net::dns::resolv_conf::{ResolvConf, Search};
 use postillion_core::net::dns::sockets::{Resolver, Servers};
 use postillion_core::net::dns::stub::{Asked, Limits};
 use pyo3::exceptions::PyValueError;
@@ -57,20 +57,21 @@ impl Stub {
         Ok(Self { inner: Resolver::new(servers, limits)? })
     }
 
-    #[pyo3(signature = (name, kind, now, *, search=false))]
+    #[pyo3(signature = (name, kind, now, *, defnames=false, dnsrch=false))]
     fn ask<'py>(
         &mut self,
         py: Python<'py>,
         name: &str,
         kind: &str,
         now: f64,
-        search: bool,
+        defnames: bool,
+        dnsrch: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let kind = Kind::parse(kind).ok_or_else(|| PyValueError::new_err(format!("unknown kind {kind:?}")))?;
         let Ok(name) = Name::parse(name) else {
             return Ok(("bad name", py.None(), 0.0, false).into_pyobject(py)?.into_any());
         };
-        match self.inner.ask(&Question { name, kind }, search, now) {
+        match self.inner.ask(&Question { name, kind }, Search { defnames, dnsrch }, now) {
             Asked::Open(number) => Ok(number.into_pyobject(py)?.into_any()),
             Asked::Answer(answer) => Ok(converted(py, answer)?.into_pyobject(py)?.into_any()),
         }

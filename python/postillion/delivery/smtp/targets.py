@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from postillion.address.classes import own_addresses
 from postillion.config import Config
 from postillion.delivery.smtp.nexthop import NextHop
-from postillion.dns import BadDomain, BadName, Failed, Mx, NoName, NoRecords, Records, Resolver, to_ascii
+from postillion.dns import BadDomain, BadName, Failed, Mx, NoName, NoRecords, Records, Resolver, Search, to_ascii
 
 SMTP_PORT: Final = 25
 MX_HOSTS_MAX: Final = 50
@@ -67,6 +67,8 @@ class TargetSettings(NamedTuple):
     mx_address_limit: int
     own_addresses: frozenset[str]
     idna2003: bool = False
+    search: Search = Search()
+    """For addresses of hosts; never for MX records."""
 
     @classmethod
     def of(cls, config: Config, prefix: str) -> TargetSettings:
@@ -80,6 +82,7 @@ class TargetSettings(NamedTuple):
             families.append(socket.AF_INET6)
         lookups = {word.lower() for word in config.items(f"{prefix}_host_lookup")}
         level = config.text(f"{prefix}_dns_support_level").lower()
+        options = config.items(f"{prefix}_dns_resolver_options")
         use_dns = level != "disabled" and not config.flag("disable_dns_lookups")
         return cls(
             families=tuple(families),
@@ -94,6 +97,7 @@ class TargetSettings(NamedTuple):
             mx_address_limit=config.number(f"{prefix}_mx_address_limit"),
             own_addresses=own_addresses(config),
             idna2003=config.flag("enable_idna2003_compatibility"),
+            search=Search("res_defnames" in options, "res_dnsrch" in options),
         )
 
 
@@ -170,7 +174,7 @@ async def _by_host(name: str, port: int, preference: int, settings: TargetSettin
         known = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
         addresses = [known[family] for family in settings.families]
     elif settings.host_lookup_dns:
-        answer = await resolver.addresses(name, settings.families)
+        answer = await resolver.addresses(name, settings.families, settings.search)
         if isinstance(answer, Records):
             addresses = answer.list
         else:

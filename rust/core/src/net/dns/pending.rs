@@ -3,13 +3,13 @@
 use super::answer::{Answer, Question};
 use super::cache::Cache;
 use super::name::Name;
-use super::resolv_conf::ResolvConf;
+use super::resolv_conf::{ResolvConf, Search};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// A question, and whether the search list applies to it.
-pub type Key = (Question, bool);
+/// A question, and how the search list applies to it.
+pub type Key = (Question, Search);
 
 /// An attempt that waits for a reply.
 pub struct Attempt {
@@ -56,7 +56,7 @@ impl Pending {
     /// Return a pending question. `why`: the failure if it never gets a place on the wire.
     pub fn new(key: Key, conf: Arc<ResolvConf>, deadline: f64, why: &str) -> Self {
         let (question, search) = &key;
-        let rest = if *search { candidates(&question.name, &conf) } else { [question.name.clone()].into() };
+        let rest = candidates(&question.name, *search, &conf);
         Self {
             current: question.clone(),
             rest,
@@ -131,9 +131,10 @@ impl Pending {
 }
 
 /// Return the names to try, in the order of resolv.conf(5).
-fn candidates(name: &Name, conf: &ResolvConf) -> VecDeque<Name> {
+fn candidates(name: &Name, search: Search, conf: &ResolvConf) -> VecDeque<Name> {
     let dots = name.labels().count().saturating_sub(1);
-    let mut names: VecDeque<Name> = conf.search.iter().filter_map(|domain| name.below(domain).ok()).collect();
+    let mut names: VecDeque<Name> =
+        search.domains(name, conf).iter().filter_map(|domain| name.below(domain).ok()).collect();
     if dots >= conf.ndots as usize {
         names.push_front(name.clone());
     } else {

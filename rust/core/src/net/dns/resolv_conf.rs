@@ -84,6 +84,27 @@ impl ResolvConf {
     }
 }
 
+/// The names that the search list applies to: the flags RES_DEFNAMES and RES_DNSRCH of resolver(3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Search {
+    /// Names without a dot: its first domain, or with `dnsrch` all of it.
+    pub defnames: bool,
+    /// Names with a dot.
+    pub dnsrch: bool,
+}
+
+impl Search {
+    /// Return the domains to try behind a name.
+    pub fn domains<'a>(&self, name: &Name, conf: &'a ResolvConf) -> &'a [Name] {
+        let single = name.labels().count() < 2;
+        match (single, self.defnames, self.dnsrch) {
+            (true, true, false) => &conf.search[..conf.search.len().min(1)],
+            (true, true, true) | (false, _, true) => &conf.search,
+            (true, false, _) | (false, _, false) => &[],
+        }
+    }
+}
+
 fn server(word: &str, interface: impl Fn(&str) -> Option<u32>) -> Option<SocketAddr> {
     let Some((address, zone)) = word.split_once('%') else {
         return Some((word.parse::<IpAddr>().ok()?, PORT).into());

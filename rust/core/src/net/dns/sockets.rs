@@ -4,7 +4,7 @@
 //! comes from other addresses. Nothing here blocks: the owner waits for `descriptor` and for `next_timeout`.
 
 use super::answer::{Answer, Question};
-use super::resolv_conf::{FILE_MAX_OCTETS, ResolvConf};
+use super::resolv_conf::{FILE_MAX_OCTETS, ResolvConf, Search};
 use super::stub::{Asked, Ids, Limits, Output, Stub};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -85,7 +85,7 @@ impl Resolver {
     }
 
     /// Ask; see `Stub::ask`. A question that cannot even be sent is answered at once.
-    pub fn ask(&mut self, question: &Question, search: bool, now: f64) -> Asked {
+    pub fn ask(&mut self, question: &Question, search: Search, now: f64) -> Asked {
         if let Some(conf) = self.file.as_mut().and_then(|file| file.changed(now)) {
             self.stub.configure(conf);
         }

@@ -9,7 +9,7 @@ use super::answer::{Answer, Question};
 use super::cache::{self, Cache};
 use super::codec::{self, Reply};
 use super::pending::{Attempt, Key, Pending};
-use super::resolv_conf::ResolvConf;
+use super::resolv_conf::{ResolvConf, Search};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -130,10 +130,12 @@ impl Stub {
         self.down.clear();
     }
 
-    /// Ask. `search`: also try the name below the domains of the search list, in the order of resolv.conf(5).
-    pub fn ask(&mut self, question: &Question, search: bool, now: f64) -> Asked {
-        let search = search && !self.conf.search.is_empty();
-        if !search && let Some(answer) = self.cache.find(question, now) {
+    /// Ask. `search`: also try the name below domains of the search list, in the order of resolv.conf(5).
+    pub fn ask(&mut self, question: &Question, search: Search, now: f64) -> Asked {
+        let search = if search.domains(&question.name, &self.conf).is_empty() { Search::default() } else { search };
+        if search == Search::default()
+            && let Some(answer) = self.cache.find(question, now)
+        {
             return Asked::Answer(answer);
         }
         let key = (question.clone(), search);

@@ -1,7 +1,7 @@
 //! Servers that fail in every way, and the answers all the same.
 
 use super::super::cache;
-use super::super::resolv_conf::ResolvConf;
+use super::super::resolv_conf::{ResolvConf, Search};
 use super::super::stub::{Asked, Ids, Limits, Output, STRAYS_MAX, Stub};
 use super::*;
 use hickory_proto::op::{Edns, ResponseCode};
@@ -42,7 +42,7 @@ impl Net {
     }
 
     fn ask(&mut self, name: &str) -> Asked {
-        self.stub.ask(&question(name, Kind::A), false, self.now)
+        self.stub.ask(&question(name, Kind::A), Search::default(), self.now)
     }
 
     fn number(&mut self, name: &str) -> u64 {
@@ -301,11 +301,13 @@ fn many_questions_that_waited_too_long_end_together() {
 
 #[test]
 fn search_list_is_tried_in_the_order_of_the_dots() {
-    let ask = |asked: &str, known: &str| {
+    let (all, first) = (Search { defnames: true, dnsrch: true }, Search { defnames: true, dnsrch: false });
+    let dotted = Search { defnames: false, dnsrch: true };
+    let ask = |asked: &str, known: &str, search: Search| {
         let mut net = Net::new(1, |conf, _| {
             conf.search = ["one.test", "two.test"].map(|domain| Name::parse(domain).unwrap()).to_vec();
         });
-        let Asked::Open(number) = net.stub.ask(&question(asked, Kind::A), true, net.now) else { panic!("no answer") };
+        let Asked::Open(number) = net.stub.ask(&question(asked, Kind::A), search, net.now) else { panic!("no answer") };
         let mut order = Vec::new();
         while let Some(sent) = net.sent() {
             assert_eq!(sent.number, number);
@@ -318,13 +320,24 @@ fn search_list_is_tried_in_the_order_of_the_dots() {
         }
         // All of it is in the cache now.
         let answer = net.finished().remove(0).1;
-        assert_eq!(net.stub.ask(&question(asked, Kind::A), true, net.now), Asked::Answer(answer.clone()));
+        assert_eq!(net.stub.ask(&question(asked, Kind::A), search, net.now), Asked::Answer(answer.clone()));
         (order.join(" "), answer)
     };
     let none = Answer::NoName { ttl: 60.0 };
-    assert_eq!(ask("a", "a.two.test."), ("a.one.test. a.two.test.".into(), records(&[address(1)], 300.0)));
-    assert_eq!(ask("a", ""), ("a.one.test. a.two.test. a.".into(), none.clone()));
-    assert_eq!(ask("a.b", ""), ("a.b. a.b.one.test. a.b.two.test.".into(), none));
+    let rows = [
+        ("a", "a.two.test.", all, "a.one.test. a.two.test."),
+        ("a", "", all, "a.one.test. a.two.test. a."),
+        ("a", "", first, "a.one.test. a."),
+        ("a", "", dotted, "a."),
+        ("a", "", Search::default(), "a."),
+        ("a.b", "", all, "a.b. a.b.one.test. a.b.two.test."),
+        ("a.b", "", dotted, "a.b. a.b.one.test. a.b.two.test."),
+        ("a.b", "", first, "a.b."),
+    ];
+    for (asked, known, search, names) in rows {
+        let answer = if known.is_empty() { none.clone() } else { records(&[address(1)], 300.0) };
+        assert_eq!(ask(asked, known, search), (names.into(), answer));
+    }
 }
 
 #[test]
