@@ -204,28 +204,41 @@ fn split_key(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Parse `"quoted \" name": value` or `name : value`.
+///
+/// The first colon outside of quotes, comments and square brackets ends the name. A comma before it, also outside of
+/// them, makes the line no entry: the name of an alias is one address.
 fn alias_entry(text: &[u8]) -> Result<Entry<'_>, &'static str> {
     let need = "need name:value pair";
-    let (mut quoted, mut escaped) = (false, false);
+    let (mut quoted, mut escaped, mut comments, mut bracketed) = (false, false, 0_usize, false);
     let mut key = Vec::new();
     let mut colon = None;
     // A quoted "user@example.org" is a name without a domain.
     let mut local = true;
     for (at, &octet) in text.iter().enumerate() {
-        if escaped {
-            escaped = false;
-            key.push(octet);
-        } else if octet == b'\\' && quoted {
-            escaped = true;
-        } else if octet == b'"' {
-            quoted = !quoted;
-        } else if octet == b':' && !quoted {
-            colon = Some(at);
-            break;
-        } else {
-            local &= octet != b'@' || quoted;
-            key.push(octet);
+        let plain = !quoted && !escaped && comments == 0 && !bracketed;
+        match octet {
+            _ if escaped => escaped = false,
+            b'\\' => {
+                escaped = true;
+                continue;
+            }
+            b'"' if plain || quoted => {
+                quoted = !quoted;
+                continue;
+            }
+            b':' if plain => {
+                colon = Some(at);
+                break;
+            }
+            b',' if plain => return Err(need),
+            b'@' if plain => local = false,
+            b'(' if !quoted && !bracketed => comments += 1,
+            b')' if !quoted && !bracketed => comments = comments.saturating_sub(1),
+            b'[' if plain => bracketed = true,
+            b']' => bracketed = false,
+            _ => {}
         }
+        key.push(octet);
     }
     let value = trim(&text[colon.ok_or(need)? + 1..]);
     let key = trim(&key).to_vec();
@@ -311,7 +324,7 @@ mod tests {
     #[test]
     fn aliases_are_read_as_by_postalias() {
         let need = "line 1: need name:value pair";
-        let rows: [(&str, &[&str]); 12] = [
+        let rows: [(&str, &[&str]); 19] = [
             ("root: admin\n", &["1=root|admin"]),
             ("root : admin, b\n", &["1=root|admin, b"]),
             ("\"the list\": a\n", &["1=the list|a"]),
@@ -324,6 +337,13 @@ mod tests {
             ("a:\n", &[need]),
             ("\"a: b\n", &[need]),
             ("a@b: c\n\"a@b\": d\n", &["line 1: name must be local", "2=a@b|d"]),
+            ("a, b: c\nd: e, f\n", &[need, "2=d|e, f"]),
+            (",a: c\n", &[need]),
+            ("a,: c\n", &[need]),
+            ("\"a, b\": c\n", &["1=a, b|c"]),
+            ("a\\,b: c\n", &["1=a,b|c"]),
+            ("a (b, c: d): e\n", &["1=a (b, c: d)|e"]),
+            ("[a,b]: c\n", &["1=[a,b]|c"]),
         ];
         for (text, expected) in rows {
             assert_eq!(read(text, Form::Alias), expected, "{text:?}");
