@@ -130,6 +130,19 @@ def test_probe_of_any_writer_is_one_in_the_queue(harness: Harness) -> None:
     assert any("A5: uid=" in line and "bad value of trace_flags" in line for line in harness.log.take_lines())
 
 
+def test_records_of_other_writers_and_line_ends_in_lines_do_not_stop_mail(harness: Harness) -> None:
+    # Sizes and a finished recipient, as Postfix's postsuper -r leaves them; VERP, as its postdrop does.
+    skipped = b"C\x0512 34S\x02meV\x02+=F\x02J\xf6D\x05other"
+    data = record_file(b"Subject: x\nX-A: b\n\nbody\n").replace(b"S\x02me", skipped)
+    harness.drop("A1", data.replace(b"Subject: x", b"Subject: \n"))
+    harness.scan()
+    (message,) = harness.queued()
+    assert [r["address"] for r in message["recipients"]] == ["root@example.org"]  # type: ignore[attr-defined]
+    stored = b"".join(path.read_bytes() for path in (harness.queue / "incoming").glob("[0-9A-F]*"))
+    assert b"\r\nX-A: b\r\n" in stored
+    assert b"Subject: \r\n" not in stored
+
+
 def test_unfinished_file_is_not_touched(harness: Harness) -> None:
     harness.drop("123.456", record_file()[:-2], mode=0o600)
     harness.scan()
@@ -173,6 +186,7 @@ def test_hostile_files_are_reported_once_and_mail_continues(harness: Harness, tm
         ("zeros", bytes(5000), "unexpected record type"),
         ("more", record_file() + b"N\x01x", "after the end record"),
         ("injected", record_file().replace(b"R\x04root", b"R\x04ro\nt"), "bad text in recipient"),
+        ("twice", record_file().replace(b"S\x02me", b"S\x02meS\x02me"), "too many senders"),
     ],
     # The data holds the time, and pytest-xdist compares the names of tests.
     ids=lambda value: value if isinstance(value, str) else "",

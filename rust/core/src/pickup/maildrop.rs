@@ -9,6 +9,9 @@
 //! N a line    L a part of a line
 //! ```
 //!
+//! Records that Postfix's pickup and cleanup skip are skipped here, too: other writers and Postfix's `postsuper -r` have
+//! them. A text that is no more in a queue file (`w`) and a pointer that points nowhere (`p`) may be anywhere.
+//!
 //! A file with Postfix's `trace_flags` of a probe (`sendmail -bv`) is never mail. Releases that know no probes would
 //! deliver it: for them the file has an attribute with a control character, which makes it ill-formed. Postfix ignores
 //! that attribute.
@@ -29,6 +32,12 @@ pub const RECIPIENTS_MAX: usize = 100_000;
 pub const ATTRIBUTES_MAX: usize = 100;
 /// Maximum number of octets of a line in one record (Postfix's line_length_limit).
 const LINE_RECORD_MAX_OCTETS: usize = 2048;
+/// Types of records without effect in the envelope: sizes, times, filters, finished recipients, VERP.
+const SKIPPED_ENVELOPE: &[u8] = b"CcILDWVK/>wp";
+/// Types of records without effect in the content.
+const SKIPPED_CONTENT: &[u8] = b"wp";
+/// Types of records without effect in the extracted data: those of headers, filters, finished recipients.
+const SKIPPED_EXTRACTED: &[u8] = b"FILDK/>Prewp";
 /// The attribute of a probe that other releases refuse.
 const PROBE_MARK: &str = "probe=\u{7f}";
 /// Maximum number of groups in a length: 35 bits, more than any file needs.
@@ -167,8 +176,16 @@ impl MaildropReader {
                     let count = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     let (data, after) = rest.split_at(count);
                     rest = after;
-                    let out = if self.segment == Segment::Content { &mut *content } else { &mut self.data };
-                    out.extend_from_slice(data);
+                    if self.segment == Segment::Content && matches!(kind, b'N' | b'L') {
+                        let start = content.len();
+                        content.extend_from_slice(data);
+                        // The record is the line: an LF in it must not begin another one, such as the end of the header.
+                        for octet in content[start..].iter_mut().filter(|octet| **octet == b'\n') {
+                            *octet = b' ';
+                        }
+                    } else {
+                        self.data.extend_from_slice(data);
+                    }
                     self.state = State::Data { kind, left: left - count as u64 };
                     if left == count as u64 {
                         self.end(kind, content)?;
@@ -195,11 +212,23 @@ impl MaildropReader {
             Segment::Extracted => b"EAROnio",
             Segment::End => return Err(MaildropError::Trailing),
         };
-        if allowed.contains(&kind) { Ok(()) } else { Err(MaildropError::UnexpectedRecord(kind)) }
+        let is_allowed = allowed.contains(&kind) || self.skips(kind);
+        if is_allowed { Ok(()) } else { Err(MaildropError::UnexpectedRecord(kind)) }
+    }
+
+    fn skips(&self, kind: u8) -> bool {
+        let skipped = match self.segment {
+            Segment::Envelope => SKIPPED_ENVELOPE,
+            Segment::Content => SKIPPED_CONTENT,
+            Segment::Extracted => SKIPPED_EXTRACTED,
+            Segment::End => return false,
+        };
+        skipped.contains(&kind)
     }
 
     fn begin(&mut self, kind: u8, octets: u64, content: &mut Vec<u8>) -> Result<(), MaildropError> {
-        if self.segment != Segment::Content && octets > ENVELOPE_RECORD_MAX_OCTETS as u64 {
+        let is_line = self.segment == Segment::Content && matches!(kind, b'N' | b'L');
+        if !is_line && octets > ENVELOPE_RECORD_MAX_OCTETS as u64 {
             return Err(MaildropError::BadLength);
         }
         self.state = State::Data { kind, left: octets };
@@ -210,11 +239,19 @@ impl MaildropReader {
         self.state = State::Type;
         let data = std::mem::take(&mut self.data);
         match kind {
+            // A pointer says where the file goes on. A pointer of 0 or blanks was never used.
+            b'p' if data.iter().any(|octet| !matches!(octet, b'0' | b' ')) => {
+                return Err(MaildropError::UnexpectedRecord(kind));
+            }
+            // A finished recipient: what stands before it is not the next one's.
+            b'D' => (self.notify, self.orcpt, self.original) = (Notify::default(), None, None),
+            _ if self.skips(kind) => {}
             b'N' => content.push(b'\n'),
             b'L' => {}
             b'M' => self.segment = Segment::Content,
             b'X' => self.segment = Segment::Extracted,
             b'E' => self.segment = Segment::End,
+            b'F' => self.maildrop.full_name = String::from_utf8_lossy(&data).replace(is_unreadable, "?"),
             b'A' if data == PROBE_MARK.as_bytes() => self.maildrop.trace = Trace::Probe,
             _ => {
                 let text = std::str::from_utf8(&data).ok().filter(|text| !text.contains(char::is_control));
@@ -235,7 +272,7 @@ impl MaildropReader {
                 let arrival = seconds.checked_mul(1_000_000).and_then(|us| us.checked_add(usec));
                 self.maildrop.arrival_us = arrival.ok_or(MaildropError::BadValue("arrival time"))?;
             }
-            b'F' => self.maildrop.full_name = text.into(),
+            b'S' if self.has_sender => return Err(MaildropError::TooMany("senders")),
             b'S' => {
                 self.maildrop.sender = text.into();
                 self.has_sender = true;
@@ -293,6 +330,10 @@ impl MaildropReader {
     }
 }
 
+fn is_unreadable(c: char) -> bool {
+    c.is_control() || c == char::REPLACEMENT_CHARACTER
+}
+
 fn flags(name: &'static str, text: &str, most: u8) -> Result<u8, MaildropError> {
     text.parse().ok().filter(|flags| *flags <= most).ok_or(MaildropError::BadValue(name))
 }
@@ -300,7 +341,6 @@ fn flags(name: &'static str, text: &str, most: u8) -> Result<u8, MaildropError> 
 fn record_name(kind: u8) -> &'static str {
     match kind {
         b'T' => "arrival time",
-        b'F' => "full name",
         b'S' => "sender",
         b'R' => "recipient",
         _ => "attribute",
@@ -603,12 +643,66 @@ mod tests {
             ("no time", with(b"T\x01x"), MaildropError::BadValue("arrival time")),
             ("far time", with(b"T\x1418446744073709551615"), MaildropError::BadValue("arrival time")),
             ("no flags", with(b"n\x0216"), MaildropError::BadValue("notify_flags")),
+            ("two senders", with(b"S\x01t"), MaildropError::TooMany("senders")),
+            ("a used pointer", with(b"p\x0212"), MaildropError::UnexpectedRecord(b'p')),
+            ("long skipped record", with(b"W\x81\x80\x01"), MaildropError::BadLength),
             ("many attributes", with(&b"A\x03x=y".repeat(101)), MaildropError::TooMany("attributes")),
             ("many recipients", with(&b"R\x01a".repeat(100_001)), MaildropError::TooMany("recipients")),
         ] {
             assert_eq!(read(&bytes, 1000).unwrap_err(), error, "{name}");
             assert_eq!(read(&bytes, 1).unwrap_err(), error, "{name}");
         }
+    }
+
+    #[test]
+    fn records_that_postfix_skips_have_no_effect() {
+        let of = |kinds: &[u8]| kinds.iter().flat_map(|kind| [&[*kind][..], b"\x010"].concat()).collect::<Vec<_>>();
+        let bytes = [
+            &b"S\x01sR\x01a"[..],
+            &of(b"CcILDWVK/>wp"),
+            b"M\0N\x01x",
+            &of(b"wp"),
+            b"N\x01yX\0",
+            &of(b"FILDK/>Prewp"),
+            b"R\x01bE\0",
+        ]
+        .concat();
+        for step in [1, bytes.len()] {
+            let (maildrop, content) = read(&bytes, step).unwrap();
+            assert_eq!(maildrop.recipients, [Recipient::plain("a"), Recipient::plain("b")]);
+            assert_eq!((maildrop.sender.as_str(), &content[..]), ("s", &b"x\ny\n"[..]));
+        }
+        for kind in *b"fdPremN" {
+            let bytes = [b"S\x01s", &of(&[kind])[..], b"R\x01aM\0X\0E\0"].concat();
+            assert_eq!(read(&bytes, 3), Err(MaildropError::UnexpectedRecord(kind)));
+        }
+    }
+
+    /// A file in maildrop/ by `postsuper -r` of Postfix 3.7, after a first delivery.
+    const REQUEUED_BY_POSTFIX: &[u8] = b"C_           5291             375               2               4            \
+        5291               0T\x111796110280 265524A\x16create_time=1796110280A\x10envelope_id=env1\
+        A\x15rewrite_context=localF\x04rootS\x0eme@example.orgA\x0enotify_flags=2\
+        A#dsn_orig_rcpt=rfc822;a@next.exampleO\x0ea@next.exampleD\x0ea@next.exampleR\x0eb@next.exampleM\0\
+        N\x0bSubject: hiN\0N\x04bodyX\0E\0";
+
+    #[test]
+    fn a_file_that_postsuper_of_postfix_requeued_is_read_without_finished_recipients() {
+        let (maildrop, content) = read(REQUEUED_BY_POSTFIX, 5).unwrap();
+        assert_eq!(maildrop.recipients, [Recipient::plain("b@next.example")]);
+        assert_eq!((maildrop.envid.as_deref(), maildrop.arrival_us), (Some("env1"), 1_796_110_280_265_524));
+        assert_eq!(content, b"Subject: hi\n\nbody\n");
+    }
+
+    #[test]
+    fn line_end_in_a_line_becomes_a_blank() {
+        let (_, content) = read(b"S\0M\0N\x03x\nyL\x02\nzN\x02q\nX\0E\0", 3).unwrap();
+        assert_eq!(content, b"x y\n zq \n");
+    }
+
+    #[test]
+    fn full_name_in_another_charset_keeps_what_can_be_read() {
+        let (maildrop, _) = read(b"S\0F\x06J\xf6\trg.M\0X\0E\0", 3).unwrap();
+        assert_eq!(maildrop.full_name, "J??rg.");
     }
 
     #[test]
